@@ -2348,6 +2348,16 @@ optimize_status_t optimize_model_output(const optimize_model_t *model,
 void optimize_model_free(optimize_model_t *model);
 
 /**
+ * Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
+ * ...]. The text contains its special tokens: set `rendered` when it is passed to a generator. Returns
+ * OPTIMIZE_NOT_FOUND if the model has no chat template.
+ */
+optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
+                                             const char *messages,
+                                             optimize_buffer_t **rendered,
+                                             optimize_error_t **error);
+
+/**
  * Creates a tensor from a copy of `size` bytes of row-major elements.
  */
 optimize_status_t optimize_tensor_new(int32_t dtype,
@@ -2612,16 +2622,6 @@ optimize_status_t optimize_generator_reset(optimize_generator_t *generator,
  * Frees a generator. NULL is allowed. It must not be in use.
  */
 void optimize_generator_free(optimize_generator_t *generator);
-
-/**
- * Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
- * ...]. The text contains its special tokens: set `rendered` when it is passed to a generator. Returns
- * OPTIMIZE_NOT_FOUND if the model has no chat template.
- */
-optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
-                                             const char *messages,
-                                             optimize_buffer_t **rendered,
-                                             optimize_error_t **error);
 
 /**
  * Writes where the models of a generator run, as JSON: a list with an entry per model, as in

@@ -10,15 +10,6 @@ const FUNCTION_LINES: usize = 60;
 /// Folders whose Rust files are measured.
 const FOLDERS: [&str; 4] = ["src", "tests", "benches", "fuzz/targets"];
 
-/// Longer functions that are to be split, with their files: the list may only become shorter.
-const TO_SPLIT: [(&str, &str); 5] = [
-    ("activation.rs", "activation"),
-    ("attention.rs", "attend"),
-    ("grouped.rs", "grouped"),
-    ("src/kernels/tests/attention.rs", "new"),
-    ("src/kernels/tests/dense.rs", "float_linears_are_near_float64"),
-];
-
 /// Returns the Rust files below a folder, with their content.
 fn files(folder: &Path) -> Vec<(PathBuf, String)> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
@@ -71,9 +62,7 @@ fn files_and_functions_are_small() {
         if count > FILE_LINES {
             faults.push(format!("{name}: {count} lines, at most {FILE_LINES}"));
         }
-        let known = |function: &str| TO_SPLIT.iter().any(|(file, name)| *name == function && path.ends_with(file));
-        let long = long_functions(&text).into_iter().filter(|(function, ..)| !known(function));
-        for (function, line, length) in long {
+        for (function, line, length) in long_functions(&text) {
             faults.push(format!("{name}:{line}: fn {function} has {length} lines, at most {FUNCTION_LINES}"));
         }
     }

@@ -10,7 +10,24 @@
 //!   the same bound, such that the quantized distribution has the least Kullback-Leibler divergence from the clipped
 //!   one.
 
-use super::Range;
+/// Bounds that contain zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// Lower bound, at most 0.
+    pub low: f32,
+    /// Upper bound, at least 0.
+    pub high: f32,
+}
+
+impl Range {
+    /// The range of zeros.
+    pub const ZERO: Range = Range { low: 0.0, high: 0.0 };
+
+    /// Returns the smallest range around both.
+    pub fn with(self, other: Range) -> Range {
+        Range { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+}
 
 /// Number of bins of a histogram.
 pub const BINS: usize = 2048;

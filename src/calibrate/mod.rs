@@ -16,9 +16,10 @@ mod walk;
 
 pub use crate::inputs::{Batch, read_tensors};
 pub use factor::{ColumnOrder, Factor};
+pub use histogram::Range;
 pub use inputs::{Calibration, batches, without_data};
 pub use pieces::pieces;
 pub use products::Products;
-pub use ranges::{Method, Range, each_value, ranges, runs};
+pub use ranges::{Method, each_value, ranges, runs};
 pub use run::{Data, Run};
 pub use walk::Walk;

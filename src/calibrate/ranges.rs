@@ -1,7 +1,7 @@
 //! Ranges of the values inside a model.
 
 use super::Run;
-use super::histogram::Histogram;
+use super::histogram::{Histogram, Range};
 use crate::call::Call;
 use crate::error::{Context, Result};
 use crate::graph::edit;
@@ -11,25 +11,6 @@ use std::collections::{HashMap, HashSet};
 
 /// Number of values per run: all of them are in memory at once.
 const AT_A_TIME: usize = 32;
-
-/// Bounds that contain zero.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Range {
-    /// Lower bound, at most 0.
-    pub low: f32,
-    /// Upper bound, at least 0.
-    pub high: f32,
-}
-
-impl Range {
-    /// The range of zeros.
-    pub const ZERO: Range = Range { low: 0.0, high: 0.0 };
-
-    /// Returns the smallest range around both.
-    pub fn with(self, other: Range) -> Range {
-        Range { low: self.low.min(other.low), high: self.high.max(other.high) }
-    }
-}
 
 /// How ranges are determined; formulas are in `histogram`.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -9,7 +9,7 @@ use crate::model::GenerationDefaults;
 use crate::runtime::{Placement, Runtime, SessionOptions, Stop};
 use crate::text::generate;
 use crate::text::stream::RowText;
-use crate::text::{GenerateOptions, Generation, Generator, OnToken, Prompt, Rows, Tokenizer, Uncertainty};
+use crate::text::{GenerateOptions, Generation, Generator, OnToken, Prompt, RowTexts, Rows, Tokenizer, Uncertainty};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -73,6 +73,21 @@ impl Voices {
     /// Returns where the members run.
     pub fn placements(&self) -> Vec<&Placement> {
         self.generators.iter().flat_map(|generator| generator.placements()).collect()
+    }
+
+    /// Returns the smallest context of the members; `None` if none has one.
+    pub fn context(&self) -> Option<usize> {
+        self.generators.iter().filter_map(|generator| generator.decoder().context).min()
+    }
+
+    /// Reserves capacity in every generator: see [`Rows::reserve`].
+    pub fn reserve(&mut self, tokens: usize) {
+        self.generators.iter_mut().for_each(|generator| generator.reserve(tokens));
+    }
+
+    /// Drops the rows of every generator.
+    pub fn reset(&mut self) {
+        self.generators.iter_mut().for_each(Generator::reset);
     }
 
     /// Calls `work` with every generator.
@@ -165,6 +180,25 @@ impl Chorus {
     }
 }
 
+impl RowTexts for Chorus {
+    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
+        let tokens = whole.then(|| self.voices.generators[0].tokens(row)).transpose()?;
+        self.rows[row].text.begin(self.voices.tokenizer(), keep_special, tokens)
+    }
+
+    fn piece(&mut self, row: usize, token: i64) -> Result<String> {
+        self.rows[row].text.push(self.voices.tokenizer(), token)
+    }
+
+    fn open_text(&self, row: usize) -> Result<String> {
+        self.rows[row].text.open()
+    }
+
+    fn end_text(&mut self, row: usize) -> Result<String> {
+        self.rows[row].text.end()
+    }
+}
+
 impl Rows for Chorus {
     fn start(&mut self, rows: usize) -> Result<()> {
         self.voices.each(|generator| generator.start(rows))?;
@@ -178,7 +212,7 @@ impl Rows for Chorus {
     }
 
     fn reset(&mut self) {
-        self.voices.generators.iter_mut().for_each(Generator::reset);
+        self.voices.reset();
         self.rows.clear();
     }
 
@@ -232,11 +266,11 @@ impl Rows for Chorus {
     }
 
     fn reserve(&mut self, tokens: usize) {
-        self.voices.generators.iter_mut().for_each(|generator| generator.reserve(tokens));
+        self.voices.reserve(tokens);
     }
 
     fn context(&self) -> Option<usize> {
-        self.voices.generators.iter().filter_map(|generator| generator.decoder().context).min()
+        self.voices.context()
     }
 
     fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
@@ -245,23 +279,6 @@ impl Rows for Chorus {
 
     fn defaults(&self) -> &GenerationDefaults {
         self.leader().defaults()
-    }
-
-    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
-        let tokens = whole.then(|| self.voices.generators[0].tokens(row)).transpose()?;
-        self.rows[row].text.begin(self.voices.tokenizer(), keep_special, tokens)
-    }
-
-    fn open_text(&self, row: usize) -> Result<String> {
-        self.rows[row].text.open()
-    }
-
-    fn end_text(&mut self, row: usize) -> Result<String> {
-        self.rows[row].text.end()
-    }
-
-    fn piece(&mut self, row: usize, token: i64) -> Result<String> {
-        self.rows[row].text.push(self.voices.tokenizer(), token)
     }
 
     fn uncertainty(&self, row: usize, token: i64) -> Option<Uncertainty> {

@@ -11,7 +11,7 @@ use crate::likelihood::log_sum_exp;
 use crate::model::GenerationDefaults;
 use crate::runtime::{Placement, Stop};
 use crate::text::{
-    FinishReason, GenerateOptions, Generation, Generator, Logprobs, OnToken, Prompt, Rows, Tokenizer, Written,
+    FinishReason, GenerateOptions, Generation, Generator, Logprobs, OnToken, Prompt, RowTexts, Rows, Tokenizer, Written,
 };
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -141,6 +141,8 @@ fn score(
     Ok(scores)
 }
 
+impl RowTexts for Rerank {}
+
 impl Rows for Rerank {
     fn start(&mut self, rows: usize) -> Result<()> {
         self.voices.generators[0].start(rows)?;
@@ -153,7 +155,7 @@ impl Rows for Rerank {
     }
 
     fn reset(&mut self) {
-        self.voices.generators.iter_mut().for_each(Generator::reset);
+        self.voices.reset();
         self.rows.clear();
     }
 
@@ -196,7 +198,7 @@ impl Rows for Rerank {
     fn reserve(&mut self, _: usize) {}
 
     fn context(&self) -> Option<usize> {
-        self.voices.generators.iter().filter_map(|generator| generator.decoder().context).min()
+        self.voices.context()
     }
 
     fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
@@ -205,22 +207,6 @@ impl Rows for Rerank {
 
     fn defaults(&self) -> &GenerationDefaults {
         self.voices.generators[0].defaults()
-    }
-
-    fn begin_text(&mut self, _: usize, _: bool, _: bool) -> Result<String> {
-        Ok(String::new())
-    }
-
-    fn piece(&mut self, _: usize, _: i64) -> Result<String> {
-        Ok(String::new())
-    }
-
-    fn open_text(&self, _: usize) -> Result<String> {
-        Ok(String::new())
-    }
-
-    fn end_text(&mut self, _: usize) -> Result<String> {
-        Ok(String::new())
     }
 
     fn run(

@@ -17,7 +17,7 @@ use crate::error::{Context, Result, bail, error};
 use crate::model::GenerationDefaults;
 use crate::runtime::{Placement, Runtime, SessionOptions, Stop};
 use crate::text::generate;
-use crate::text::{GenerateOptions, Generation, Generator, OnToken, Pieces, Prompt, Rows, Tokenizer, Uncertainty};
+use crate::text::{GenerateOptions, Generation, OnToken, Pieces, Prompt, RowTexts, Rows, Tokenizer, Uncertainty};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -250,6 +250,29 @@ impl Ids {
     }
 }
 
+impl RowTexts for Union {
+    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
+        if whole { self.text(row, keep_special) } else { Ok(String::new()) }
+    }
+
+    fn piece(&mut self, row: usize, _: i64) -> Result<String> {
+        let row = &mut self.rows[row];
+        let end = row.text.len() - pending(&row.text).len();
+        let piece = String::from_utf8_lossy(&row.text[row.given.min(end)..end]).into_owned();
+        row.given = row.given.max(end);
+        Ok(piece)
+    }
+
+    fn open_text(&self, row: usize) -> Result<String> {
+        // The pending bytes are one incomplete character.
+        Ok(String::from_utf8_lossy(pending(&self.row(row)?.text)).into_owned())
+    }
+
+    fn end_text(&mut self, row: usize) -> Result<String> {
+        self.open_text(row)
+    }
+}
+
 impl Rows for Union {
     fn start(&mut self, rows: usize) -> Result<()> {
         self.voices.each(|generator| generator.start(rows))?;
@@ -263,7 +286,7 @@ impl Rows for Union {
     }
 
     fn reset(&mut self) {
-        self.voices.generators.iter_mut().for_each(Generator::reset);
+        self.voices.reset();
         self.rows.clear();
     }
 
@@ -330,11 +353,11 @@ impl Rows for Union {
     }
 
     fn reserve(&mut self, tokens: usize) {
-        self.voices.generators.iter_mut().for_each(|generator| generator.reserve(tokens));
+        self.voices.reserve(tokens);
     }
 
     fn context(&self) -> Option<usize> {
-        self.voices.generators.iter().filter_map(|generator| generator.decoder().context).min()
+        self.voices.context()
     }
 
     fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
@@ -343,27 +366,6 @@ impl Rows for Union {
 
     fn defaults(&self) -> &GenerationDefaults {
         &self.defaults
-    }
-
-    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
-        if whole { self.text(row, keep_special) } else { Ok(String::new()) }
-    }
-
-    fn piece(&mut self, row: usize, _: i64) -> Result<String> {
-        let row = &mut self.rows[row];
-        let end = row.text.len() - pending(&row.text).len();
-        let piece = String::from_utf8_lossy(&row.text[row.given.min(end)..end]).into_owned();
-        row.given = row.given.max(end);
-        Ok(piece)
-    }
-
-    fn open_text(&self, row: usize) -> Result<String> {
-        // The pending bytes are one incomplete character.
-        Ok(String::from_utf8_lossy(pending(&self.row(row)?.text)).into_owned())
-    }
-
-    fn end_text(&mut self, row: usize) -> Result<String> {
-        self.open_text(row)
     }
 
     fn text(&self, row: usize, _: bool) -> Result<String> {

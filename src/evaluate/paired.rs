@@ -1,6 +1,7 @@
 //! Two language models on the same windows of a text, token by token.
 
-use super::perplexity::{PerplexityOptions, PerplexityReport, finite, pool, scores};
+use super::options::PerplexityOptions;
+use super::perplexity::{PerplexityReport, finite, pool, scores};
 use super::progress::Units;
 use super::reader::Reader;
 use super::text_plan::Plan;

@@ -1,54 +1,20 @@
 //! Perplexity: how well a language model predicts a text.
 
+use super::options::PerplexityOptions;
 use super::progress::Units;
 use super::reader::Reader;
 use super::text_plan::Plan;
 use super::windows::Window;
 use crate::call::Call;
-use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::likelihood::surprise;
 use crate::model::Model;
-use crate::runtime::{Execution, Runtime, SessionOptions, Stop};
+use crate::runtime::{Runtime, SessionOptions, Stop};
 use crate::statistics::mean;
 use crate::text::Tokenizer;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::time::Instant;
-
-choice! {
-    /// Where the beginning-of-sequence token (`<s>`) is inserted, for models whose tokenizer adds one. It is never
-    /// scored.
-    pub enum Bos: optimize_bos_t = EveryWindow {
-        /// At the start of every window, as in llama.cpp.
-        ///
-        /// Models trained with it need it.
-        EveryWindow = 0, "every-window";
-        /// At the start of the text only.
-        FirstWindow = 1, "first-window";
-        /// Never.
-        Never = 2, "never";
-    }
-}
-
-/// How a text is read.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct PerplexityOptions {
-    /// Window length in tokens; 0: the number of positions of the model, up to 512.
-    pub context_length: usize,
-    /// Distance between the beginnings of two windows in tokens; 0: half of the context length. Each token is scored
-    /// once, and from the second window on has at least `context_length - stride` tokens before it: a small stride
-    /// takes longer and gives a lower (more accurate) perplexity.
-    pub stride: usize,
-    /// Tokens of the text to read; 0 for all.
-    pub max_tokens: usize,
-    /// Position of the beginning-of-sequence token; see [`Bos`].
-    pub bos: Bos,
-    /// Threads of the session and of the computations on its logits; 0 for one per physical core.
-    pub threads: usize,
-    /// Execution provider and device of the session.
-    pub execution: Execution,
-}
 
 /// How well a model predicts a text.
 #[derive(Debug, Clone, PartialEq, Serialize)]

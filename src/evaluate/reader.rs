@@ -1,6 +1,6 @@
 //! [`Reader`]: a decoder that reads a window of tokens from the start and returns the logits of the last positions.
 
-use super::perplexity::PerplexityOptions;
+use super::options::PerplexityOptions;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::inputs::window::{empty_cache, without_caches};

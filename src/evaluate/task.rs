@@ -2,7 +2,7 @@
 
 use super::batches::TextOptions;
 use super::labelled::{self, Labelled};
-use super::perplexity::{Bos, PerplexityOptions};
+use super::options::{Bos, PerplexityOptions};
 use super::probe::ProbeOptions;
 use super::{classification, embedding, paired, perplexity, probe};
 use crate::call::Call;

@@ -1,6 +1,6 @@
 //! [`Plan`]: a text as tokens, split into windows.
 
-use super::perplexity::{Bos, PerplexityOptions};
+use super::options::{Bos, PerplexityOptions};
 use super::windows::{Window, windows};
 use crate::error::{Result, bail};
 use crate::model::Model;

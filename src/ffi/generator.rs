@@ -8,15 +8,12 @@ use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::session::where_of;
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, slice, text, text_of, texts, texts_of};
-use crate::error::{Result, bail, error};
+use super::{Out, buffer, guard, slice, text_of, texts, texts_of};
+use crate::error::{Result, bail};
 use crate::limits;
 use crate::runtime::SessionOptions;
-use crate::text::{
-    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions,
-    Tokenizer, Written,
-};
-use serde_json::{Value, json};
+use crate::text::{FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions, Written};
+use serde_json::json;
 use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -276,35 +273,6 @@ pub unsafe extern "C" fn optimize_generator_reset(
 pub unsafe extern "C" fn optimize_generator_free(generator: *mut optimize_generator_t) {
     // SAFETY: the contract of `ffi`.
     super::guard_value((), || unsafe { handle::free(generator) });
-}
-
-/// Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
-/// ...]. The text contains its special tokens: set `rendered` when it is passed to a generator. Returns
-/// OPTIMIZE_NOT_FOUND if the model has no chat template.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn optimize_model_render_chat(
-    model: *const optimize_model_t,
-    messages: *const c_char,
-    rendered: *mut *mut buffer::optimize_buffer_t,
-    error: *mut *mut optimize_error_t,
-) -> optimize_status_t {
-    // SAFETY: the contract of `ffi`.
-    unsafe {
-        guard(error, || {
-            let out = Out::new(rendered, "rendered")?;
-            let model = &handle::get(model)?.model;
-            let messages = text(messages, "messages")?;
-            let parsed: Value =
-                serde_json::from_str(messages).map_err(|e| error!(InvalidArgument, "messages are not JSON: {e}"))?;
-            let Value::Array(messages) = parsed else { bail!(InvalidArgument, "messages are not a JSON list") };
-            let tokenizer = Tokenizer::of(model)?;
-            let Some(template) = ChatTemplate::of(model, tokenizer.as_ref())? else {
-                bail!(NotFound, "the model has no chat template");
-            };
-            out.set(buffer::new(template.render(&messages, &ChatOptions::default())?));
-            Ok(())
-        })
-    }
 }
 
 /// Generates text, after prompts if there are any.

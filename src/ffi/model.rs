@@ -8,11 +8,13 @@ use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::{Signature, optimize_value_info_t};
 use super::{Out, buffer, copied, guard, slice, text};
-use crate::error::bail;
+use crate::error::{bail, error};
 use crate::inspect;
 use crate::limits;
 use crate::model::Model;
 use crate::onnx::save::ExternalData;
+use crate::text::{ChatOptions, ChatTemplate, Tokenizer};
+use serde_json::Value;
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 
@@ -209,4 +211,33 @@ pub unsafe extern "C" fn optimize_model_output(
 pub unsafe extern "C" fn optimize_model_free(model: *mut optimize_model_t) {
     // SAFETY: the contract of `ffi`.
     super::guard_value((), || unsafe { handle::free(model) });
+}
+
+/// Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
+/// ...]. The text contains its special tokens: set `rendered` when it is passed to a generator. Returns
+/// OPTIMIZE_NOT_FOUND if the model has no chat template.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_model_render_chat(
+    model: *const optimize_model_t,
+    messages: *const c_char,
+    rendered: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(rendered, "rendered")?;
+            let model = &handle::get(model)?.model;
+            let messages = text(messages, "messages")?;
+            let parsed: Value =
+                serde_json::from_str(messages).map_err(|e| error!(InvalidArgument, "messages are not JSON: {e}"))?;
+            let Value::Array(messages) = parsed else { bail!(InvalidArgument, "messages are not a JSON list") };
+            let tokenizer = Tokenizer::of(model)?;
+            let Some(template) = ChatTemplate::of(model, tokenizer.as_ref())? else {
+                bail!(NotFound, "the model has no chat template");
+            };
+            out.set(buffer::new(template.render(&messages, &ChatOptions::default())?));
+            Ok(())
+        })
+    }
 }

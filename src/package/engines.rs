@@ -1,16 +1,14 @@
 //! A TensorRT engine in a package: a variant for machines with the device, next to graphs for all others.
 
 use super::manifest::Variant;
-use super::open::Package;
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::files;
 use crate::limits;
 use crate::model::Model;
-use crate::tensorrt::{Engine, Manifest, OpenOptions, device, manifest};
+use crate::tensorrt::{Manifest, device};
 use bytes::Bytes;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Provider of an engine variant.
 pub const PROVIDER: &str = "tensorrt";
@@ -51,29 +49,5 @@ pub fn obstacle(provider: &str) -> String {
         _ if provider != PROVIDER => format!("it needs the provider {provider:?}, which is not available"),
         Err(none) => format!("it needs an NVIDIA device: {}", none.message()),
         Ok(_) => "it is an engine, which is opened as an engine and not as a session".to_owned(),
-    }
-}
-
-impl Package {
-    /// Opens the engine of the package on the device with this index; runs check the contract. Fails with `NotFound`
-    /// if the package has no engine, `Unsupported` for a package in one file, and otherwise like [`Engine::open`].
-    pub fn engine(&self, options: &OpenOptions, device_id: u32) -> Result<Engine> {
-        let Some(variant) = self.manifest().variants.iter().find(|variant| variant.provider == PROVIDER) else {
-            bail!(NotFound, "{}: the package has no engine", self.path().display());
-        };
-        if !self.path().is_dir() {
-            bail!(
-                Unsupported,
-                "{}: an engine can only be run from a package folder, not from a single file",
-                self.path().display()
-            );
-        }
-        let (file, beside) = (self.checked(&variant.file)?, self.checked(&format!("{}.json", variant.file))?);
-        let path = self.path().join(&variant.file);
-        if files::read(&manifest::path_of(&path), limits::CONFIG_BYTES)? != beside[..] || file.is_empty() {
-            bail!(InvalidModel, "{}: the file changed while it was read", path.display());
-        }
-        let contract = Arc::new(self.manifest().shapes.clone());
-        Ok(Engine::open(&path, options, device_id)?.with_contract(contract))
     }
 }

@@ -1,6 +1,7 @@
 //! Opens a package.
 
 use super::archive;
+use super::engines;
 use super::manifest::{ASSETS, LOCATION, Manifest, OURS, SEAL, SIGNATURE, THEIRS, WEIGHTS};
 use super::variants;
 use super::verify;
@@ -10,6 +11,7 @@ use crate::files::digest::hex;
 use crate::model::{Card, Format, Model, SideContent, SideFile};
 use crate::onnx::load;
 use crate::runtime::{ProviderChoice, Runtime, Session, SessionOptions};
+use crate::tensorrt::{self, Engine};
 use crate::text::{Generator, Tokenizer};
 use crate::{files, limits};
 use bytes::Bytes;
@@ -237,6 +239,29 @@ impl Package {
         let model = self.load(index)?;
         let ahead = self.0.manifest.variants[index].ahead;
         Session::of_variant(runtime, &model, ahead, options, call)
+    }
+
+    /// Opens the engine of the package on the device with this index; runs check the contract. Fails with `NotFound`
+    /// if the package has no engine, `Unsupported` for a package in one file, and otherwise like [`Engine::open`].
+    pub fn engine(&self, options: &tensorrt::OpenOptions, device_id: u32) -> Result<Engine> {
+        let Some(variant) = self.0.manifest.variants.iter().find(|variant| variant.provider == engines::PROVIDER)
+        else {
+            bail!(NotFound, "{}: the package has no engine", self.0.path.display());
+        };
+        if !self.0.path.is_dir() {
+            bail!(
+                Unsupported,
+                "{}: an engine can only be run from a package folder, not from a single file",
+                self.0.path.display()
+            );
+        }
+        let (file, beside) = (self.checked(&variant.file)?, self.checked(&format!("{}.json", variant.file))?);
+        let path = self.0.path.join(&variant.file);
+        if files::read(&tensorrt::manifest::path_of(&path), limits::CONFIG_BYTES)? != beside[..] || file.is_empty() {
+            bail!(InvalidModel, "{}: the file changed while it was read", path.display());
+        }
+        let contract = Arc::new(self.0.manifest.shapes.clone());
+        Ok(Engine::open(&path, options, device_id)?.with_contract(contract))
     }
 
     /// Returns the tokenizer; fails with [`crate::error::Kind::NotFound`] if there is none.

@@ -3,8 +3,8 @@
 //! The example and both ends of every range are run. A requested size that does not run is an error; a default range
 //! is narrowed until it runs, with a warning.
 
+use super::options::CompileOptions;
 use super::shapes::{self, Asked};
-use super::write::CompileOptions;
 use crate::call::Call;
 use crate::error::{Context, Error, Kind, Result, bail};
 use crate::inputs::sizes::TRIALS;

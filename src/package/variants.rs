@@ -2,6 +2,7 @@
 //! the choice between them when the package is opened.
 
 use super::manifest::{Manifest, Variant};
+use super::options::ORIGINAL;
 use super::promise::Shapes;
 use super::{check, engines};
 use crate::call::Call;
@@ -16,8 +17,6 @@ use crate::runtime::{Runtime, Session, SessionOptions};
 use serde_json::Value;
 use std::path::Path;
 
-/// Precision name of the original model.
-pub const ORIGINAL: &str = "fp32";
 /// Processor extensions with which int8 is faster than float.
 const INT8_NEEDS: [&str; 2] = ["avx512vnni", "avxvnni"];
 

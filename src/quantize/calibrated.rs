@@ -10,10 +10,10 @@
 use super::QuantizeOptions;
 use super::algorithms::gptq;
 use super::algorithms::{CodedRow, Coding};
+use super::plan::Channel;
 use super::plan::is_table;
 use super::planner::{Form, Plan, Weight};
 use super::weight_only::{self, BlockMatrix, Rows, Slots};
-use super::weights::Channel;
 use crate::calibrate::{ColumnOrder, Factor, Products, Run, Walk};
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;

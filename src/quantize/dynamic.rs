@@ -8,9 +8,10 @@
 //!
 //! ONNX Runtime fuses the first form into one kernel (`DynamicQuantizeMatMul` or `MatMulIntegerToFloat`).
 
+use super::plan::Channel;
 use super::planner::{Change, Form, Plan, Weight};
 use super::rewrite::{self, Rewriter, Switches};
-use super::weights::{Channel, Int8Matrix};
+use super::weights::Int8Matrix;
 use crate::graph::builder::NodeBuilder;
 use crate::graph::edit::{self, Names, float_tensor};
 use crate::graph::floats::to_bytes;

@@ -1,11 +1,21 @@
 //! The content of a quantization plan: weights, the nodes that change, and why the others stay.
 
 use super::stored::Stored;
-use super::weights::Channel;
 use crate::graph::BodyId;
 use crate::graph::constants::{Constant, Matrix};
 use crate::onnx::proto::TensorProto;
 use crate::report::NodeReport;
+
+/// Which elements of the stored matrix share a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// Each row has its own scale.
+    Row,
+    /// Each column has its own scale.
+    Column,
+    /// All elements share one scale.
+    All,
+}
 
 /// A weight to quantize; several nodes may share it.
 #[derive(Clone)]

@@ -1,9 +1,9 @@
 //! Planning: which nodes are quantized, in which form, and why others are left.
 
 pub use super::outcome::reasons;
+use super::plan::Channel;
 pub use super::plan::{Change, Form, Plan, Weight};
 use super::stored;
-use super::weights::Channel;
 use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};

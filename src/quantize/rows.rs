@@ -1,7 +1,7 @@
 //! The rows of a weight along its blocks.
 
+use super::plan::Channel;
 use super::plan::Weight;
-use super::weights::Channel;
 use crate::graph::constants::Matrix;
 
 /// The rows of a weight along its blocks: one for each output of a product, or for each row of a table.

@@ -1,6 +1,7 @@
 //! Quantization of weights to int8 values and scales, in pieces, on all threads.
 
 use super::QuantizeOptions;
+use super::plan::Channel;
 use super::planner::{Plan, Weight};
 use crate::call::Ticket;
 use crate::error::Result;
@@ -16,17 +17,6 @@ pub struct Int8Matrix {
     pub data: Bytes,
     /// Scales, one per channel, or a single one.
     pub scales: Vec<f32>,
-}
-
-/// Which elements of the stored matrix share a scale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Channel {
-    /// Each row has its own scale.
-    Row,
-    /// Each column has its own scale.
-    Column,
-    /// All elements share one scale.
-    All,
 }
 
 /// Number of elements between two checks for a cancel, and the size of a worker's buffers.

@@ -1,7 +1,7 @@
 //! Execution providers: which exist, and which are requested.
 
 use super::kernels::{Kernels, SessionPrecision};
-use super::session::Placement;
+use super::placement::Placement;
 use super::{Runtime, kernels, register};
 use crate::choice::choice;
 use crate::error::{Error, Result, bail};

@@ -33,6 +33,8 @@ pub use backend::{Backend, Choice, Library, PATH_VARIABLE, device};
 pub use build::{build, graph, save_graph};
 pub use engine::{Engine, EngineFile};
 pub use manifest::{Manifest, OpenOptions, open};
-pub use options::{GivenProfile, Precision, Shapes, TensorRtOptions, parse_dimensions, parse_profiles, parse_shapes};
+pub use options::{
+    GivenProfile, Precision, Shapes, Span, TensorRtOptions, parse_dimensions, parse_profiles, parse_shapes,
+};
 pub use precision::{KEPT, LOWERED};
-pub use profile::{Profiles, Span};
+pub use profile::Profiles;

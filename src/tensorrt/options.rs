@@ -1,11 +1,21 @@
 //! Options of a build.
 
 use super::backend::Choice;
-use super::profile::Span;
 use crate::choice::choice;
 use crate::error::{Result, bail, error};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+
+/// Sizes of a dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// Minimum size.
+    pub min: i64,
+    /// Optimum size.
+    pub opt: i64,
+    /// Maximum size.
+    pub max: i64,
+}
 
 choice! {
     /// The precision in which the engine computes. It is written into the graph; inputs and outputs keep their types.

@@ -1,6 +1,6 @@
 //! Optimization profiles: minimum, optimum and maximum shape of each input with dynamic sizes.
 
-use super::options::{GivenProfile, Shapes, TensorRtOptions};
+use super::options::{GivenProfile, Shapes, Span, TensorRtOptions};
 use crate::error::{Context, Result, bail};
 use crate::inputs::{is_named_as_tokens, is_past};
 use crate::limits;
@@ -8,19 +8,7 @@ use crate::model::contract::{Contract, Size};
 use crate::model::names::meaningful;
 use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
-use serde::Serialize;
 use std::collections::HashMap;
-
-/// Sizes of a dimension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Span {
-    /// Minimum size.
-    pub min: i64,
-    /// Optimum size.
-    pub opt: i64,
-    /// Maximum size.
-    pub max: i64,
-}
 
 /// Profiles of an engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use super::Tokenizer;
 use super::decoder::{CacheKind, Decoder};
-use super::generate::{GenerateOptions, Generation, OnToken};
+use super::generate::{self, GenerateOptions, Generation, OnToken};
 use super::kv_cache::{Cache, RowLogits};
-use super::rows::Rows;
+use super::rows::{Prompt, RowTexts, Rows};
 use super::stream::RowText;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
@@ -19,17 +19,6 @@ use std::sync::Arc;
 const CHUNK: usize = 256;
 /// Cache columns beyond the prompt if the caller does not say how much will be generated.
 const ROOM: usize = 64;
-
-/// Text that is appended to a row.
-#[derive(Debug, Clone, Copy)]
-pub enum Prompt<'a> {
-    /// Plain text. At the beginning of a row, the model's special tokens (`<s>`) are added, as in training.
-    Text(&'a str),
-    /// Text that already contains special tokens, from [`super::ChatTemplate::render`].
-    Rendered(&'a str),
-    /// Token ids, used unchanged.
-    Tokens(&'a [i64]),
-}
 
 /// A decoder with rows of text: their tokens and their cache. It may move between threads; it runs one call at a
 /// time.
@@ -85,6 +74,34 @@ impl Generator {
         let defaults = model.card().generation.clone();
         let cache = Cache::new(ROOM);
         Ok(Generator { session, decoder, tokenizer, defaults, cache, rows: Vec::new() })
+    }
+
+    /// Generates a text after each prompt. Existing rows are dropped first.
+    ///
+    /// Fails like [`Generator::append`] and [`Generator::run`], with the index of the prompt.
+    pub fn generate(
+        &mut self,
+        prompts: &[Prompt<'_>],
+        options: &GenerateOptions,
+        on_token: Option<&mut OnToken<'_>>,
+        call: &Call,
+    ) -> Result<Vec<Generation>> {
+        generate::generate(self, prompts, options, on_token, call)
+    }
+
+    /// Continues all rows, each until it ends. Tokens that were already read are not read again.
+    ///
+    /// Progress stages: `prompt` (tokens read) and `generate` (tokens generated). If `call` is cancelled or its
+    /// deadline passes, it fails; the rows then end with the last generated token and can be continued. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] if an option is out of range, a row is empty, or a prompt is longer
+    /// than `max_length` or the model's context.
+    pub fn run(
+        &mut self,
+        options: &GenerateOptions,
+        on_token: Option<&mut OnToken<'_>>,
+        call: &Call,
+    ) -> Result<Vec<Generation>> {
+        generate::run(self, options, on_token, call)
     }
 
     /// Returns the tokenizer, if there is one.
@@ -265,6 +282,28 @@ impl Generator {
     }
 }
 
+impl RowTexts for Generator {
+    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
+        self.row(row)?;
+        let row = &mut self.rows[row];
+        row.text.begin(self.tokenizer.as_ref(), keep_special, whole.then_some(&row.tokens))
+    }
+
+    fn piece(&mut self, row: usize, token: i64) -> Result<String> {
+        self.row(row)?;
+        self.rows[row].text.push(self.tokenizer.as_ref(), token)
+    }
+
+    fn open_text(&self, row: usize) -> Result<String> {
+        self.row(row)?.text.open()
+    }
+
+    fn end_text(&mut self, row: usize) -> Result<String> {
+        self.row(row)?;
+        self.rows[row].text.end()
+    }
+}
+
 impl Rows for Generator {
     fn start(&mut self, rows: usize) -> Result<()> {
         Generator::start(self, rows)
@@ -318,21 +357,6 @@ impl Rows for Generator {
         &self.defaults
     }
 
-    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String> {
-        self.row(row)?;
-        let row = &mut self.rows[row];
-        row.text.begin(self.tokenizer.as_ref(), keep_special, whole.then_some(&row.tokens))
-    }
-
-    fn open_text(&self, row: usize) -> Result<String> {
-        self.row(row)?.text.open()
-    }
-
-    fn end_text(&mut self, row: usize) -> Result<String> {
-        self.row(row)?;
-        self.rows[row].text.end()
-    }
-
     fn run(
         &mut self,
         options: &GenerateOptions,
@@ -340,11 +364,6 @@ impl Rows for Generator {
         call: &Call,
     ) -> Result<Vec<Generation>> {
         Generator::run(self, options, on_token, call)
-    }
-
-    fn piece(&mut self, row: usize, token: i64) -> Result<String> {
-        self.row(row)?;
-        self.rows[row].text.push(self.tokenizer.as_ref(), token)
     }
 }
 

@@ -1,7 +1,6 @@
 //! [`Rows`]: one model or several that generate text, as the generation loop sees them.
 
-use super::generate::{self, GenerateOptions, Generation, OnToken};
-use super::generator::Prompt;
+use super::generation::{GenerateOptions, Generation, OnToken, Uncertainty};
 use super::tokenizer::Tokenizer;
 use crate::call::Call;
 use crate::error::Result;
@@ -9,33 +8,45 @@ use crate::model::GenerationDefaults;
 use crate::runtime::{Placement, Stop};
 use std::sync::Arc;
 
-/// Uncertainty of an ensemble about one token. Entropies are in nats.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
-pub struct Uncertainty {
-    /// Entropy of the combined distribution: the total uncertainty.
-    pub entropy: f64,
-    /// Entropy of the members' (weighted) mean minus the mean of their entropies: the part caused by their
-    /// disagreement.
-    pub mutual_information: f64,
-    /// Fraction of the members, by weight, for which the chosen token is the most probable.
-    pub agreement: f64,
+/// Text that is appended to a row.
+#[derive(Debug, Clone, Copy)]
+pub enum Prompt<'a> {
+    /// Plain text. At the beginning of a row, the model's special tokens (`<s>`) are added, as in training.
+    Text(&'a str),
+    /// Text that already contains special tokens, from [`super::ChatTemplate::render`].
+    Rendered(&'a str),
+    /// Token ids, used unchanged.
+    Tokens(&'a [i64]),
 }
 
-impl Uncertainty {
-    /// Returns the mean over tokens; `None` without tokens.
-    pub fn mean(tokens: &[Uncertainty]) -> Option<Uncertainty> {
-        let mean = |of: fn(&Uncertainty) -> f64| tokens.iter().map(of).sum::<f64>() / tokens.len() as f64;
-        (!tokens.is_empty()).then(|| Uncertainty {
-            entropy: mean(|u| u.entropy),
-            mutual_information: mean(|u| u.mutual_information),
-            agreement: mean(|u| u.agreement),
-        })
+/// The text of rows while tokens are generated. Without an implementation the texts are empty: for rows whose tokens
+/// are not generated one by one.
+pub trait RowTexts {
+    /// Begins a run; called before its first [`RowTexts::piece`]. A text that ended inside a character continues. With
+    /// `whole`, the text begins with the existing tokens of the row: returns their text as far as it is final.
+    fn begin_text(&mut self, _row: usize, _keep_special: bool, _whole: bool) -> Result<String> {
+        Ok(String::new())
+    }
+
+    /// Returns the text that `token` makes final in a row.
+    fn piece(&mut self, _row: usize, _token: i64) -> Result<String> {
+        Ok(String::new())
+    }
+
+    /// Returns the text that would be added to a row if no token followed.
+    fn open_text(&self, _row: usize) -> Result<String> {
+        Ok(String::new())
+    }
+
+    /// Returns the rest of a row's text: no token follows in this run.
+    fn end_text(&mut self, _row: usize) -> Result<String> {
+        Ok(String::new())
     }
 }
 
-/// Rows of generated text. [`super::Generator`] uses one model, the result of
+/// Rows of generated tokens. [`super::Generator`] uses one model, the result of
 /// [`crate::ensemble::Ensemble::generator`] several.
-pub trait Rows: Send {
+pub trait Rows: RowTexts + Send {
     /// Starts again with `rows` empty rows.
     fn start(&mut self, rows: usize) -> Result<()>;
 
@@ -76,19 +87,6 @@ pub trait Rows: Send {
     /// Returns special token ids and sampling defaults.
     fn defaults(&self) -> &GenerationDefaults;
 
-    /// Begins a run; called before its first [`Rows::piece`]. A text that ended inside a character continues. With
-    /// `whole`, the text begins with the existing tokens of the row: returns their text as far as it is final.
-    fn begin_text(&mut self, row: usize, keep_special: bool, whole: bool) -> Result<String>;
-
-    /// Returns the text that `token` makes final in a row.
-    fn piece(&mut self, row: usize, token: i64) -> Result<String>;
-
-    /// Returns the text that would be added to a row if no token followed.
-    fn open_text(&self, row: usize) -> Result<String>;
-
-    /// Returns the rest of a row's text: no token follows in this run.
-    fn end_text(&mut self, row: usize) -> Result<String>;
-
     /// Returns the whole text of a row.
     fn text(&self, row: usize, keep_special: bool) -> Result<String> {
         match self.tokenizer() {
@@ -109,17 +107,4 @@ pub trait Rows: Send {
         on_token: Option<&mut OnToken<'_>>,
         call: &Call,
     ) -> Result<Vec<Generation>>;
-}
-
-impl dyn Rows + '_ {
-    /// Generates a text after each prompt: see [`super::Generator::generate`].
-    pub fn generate(
-        &mut self,
-        prompts: &[Prompt<'_>],
-        options: &GenerateOptions,
-        on_token: Option<&mut OnToken<'_>>,
-        call: &Call,
-    ) -> Result<Vec<Generation>> {
-        generate::generate(self, prompts, options, on_token, call)
-    }
 }

@@ -17,8 +17,8 @@ use steps::Steps;
 pub struct RowText(Option<TextStream>);
 
 impl RowText {
-    /// Begins a run: see [`super::rows::Rows::begin_text`]. `read` are the existing tokens of the row if the `whole`
-    /// text is wanted.
+    /// Begins a run: see [`super::rows::RowTexts::begin_text`]. `read` are the existing tokens of the row if the
+    /// `whole` text is wanted.
     pub fn begin(
         &mut self,
         tokenizer: Option<&Arc<Tokenizer>>,

@@ -9,7 +9,6 @@ use crate::onnx::proto::{AttributeProto, NodeProto};
 impl Lowering {
     /// Lowers a node if it is an activation; returns whether it is. Source of the formulas: the operators of ONNX.
     pub(super) fn activation(&mut self, node: &NodeProto) -> Result<bool> {
-        let named = |name: &str| node.attribute(name).cloned().into_iter().collect::<Vec<AttributeProto>>();
         let x = input(node, 0).unwrap_or("");
         let w = &mut self.w;
         let zero = |w: &mut NodeBuilder| w.scalar(0.0);
@@ -60,19 +59,8 @@ impl Lowering {
                 ("Div", vec![w.op("Sum", &parts), count])
             }
             "LpPool" => {
-                let power = node.int("p", 2) as f32;
-                let size = w.op("Abs", &[x]);
-                let exponent = w.scalar(power);
-                let powers = w.op("Pow", &[&size, &exponent]);
-                let mut attributes: Vec<AttributeProto> = ["kernel_shape", "strides", "pads", "auto_pad", "ceil_mode"]
-                    .iter()
-                    .flat_map(|n| named(n))
-                    .collect();
-                attributes.push(int_attribute("count_include_pad", 1));
-                let mean = w.op_with("AveragePool", &[&powers], attributes);
-                let kernel = node.attribute("kernel_shape").map(|a| a.ints.clone()).unwrap_or_default();
-                let (count, root) = (w.scalar(kernel.iter().product::<i64>() as f32), w.scalar(1.0 / power));
-                ("Pow", vec![w.op("Mul", &[&mean, &count]), root])
+                let (sum, root) = power_pool(w, node, x);
+                ("Pow", vec![sum, root])
             }
             _ => return Ok(false),
         };
@@ -80,4 +68,19 @@ impl Lowering {
         w.op_to(op, &inputs, &node.output[0], Vec::new());
         Ok(true)
     }
+}
+
+/// Returns the sum of the powers of each window of an `LpPool`, and the exponent of the root to take of it.
+fn power_pool(w: &mut NodeBuilder, node: &NodeProto, x: &str) -> (String, String) {
+    let power = node.int("p", 2) as f32;
+    let size = w.op("Abs", &[x]);
+    let exponent = w.scalar(power);
+    let powers = w.op("Pow", &[&size, &exponent]);
+    let taken = ["kernel_shape", "strides", "pads", "auto_pad", "ceil_mode"];
+    let mut attributes: Vec<AttributeProto> = taken.iter().filter_map(|name| node.attribute(name).cloned()).collect();
+    attributes.push(int_attribute("count_include_pad", 1));
+    let mean = w.op_with("AveragePool", &[&powers], attributes);
+    let kernel = node.attribute("kernel_shape").map(|a| a.ints.clone()).unwrap_or_default();
+    let (count, root) = (w.scalar(kernel.iter().product::<i64>() as f32), w.scalar(1.0 / power));
+    (w.op("Mul", &[&mean, &count]), root)
 }

@@ -48,31 +48,7 @@ impl Case {
             out: strides(random, queries, heads, value_size),
         };
         let normal = |random: &mut Random, count: usize| (0..count).map(|_| random.normal() * 2.0).collect::<Vec<_>>();
-        let wide = random.pick(&[[1, 0, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]]);
-        let sizes = [batch, heads, queries, keys];
-        let (mut strides, mut count) = ([0; 4], 1);
-        for axis in (0..4).rev() {
-            if wide[axis] == 1 {
-                strides[axis] = count;
-                count *= sizes[axis];
-            }
-        }
-        let hidden = random.pick(&[f32::MIN, f32::NEG_INFINITY, -10000.0]);
-        let often = random.pick(&[1, 2, 10]);
-        let keep: Vec<u8> = (0..count).map(|_| u8::from(!random.once_in(often))).collect();
-        let bias = random.once_in(2);
-        let additive = keep
-            .iter()
-            .map(|keep| {
-                if *keep == 0 {
-                    hidden
-                } else if bias {
-                    random.normal()
-                } else {
-                    0.0
-                }
-            })
-            .collect();
+        let (additive, keep, strides) = masks(random, [batch, heads, queries, keys]);
         Self {
             spec,
             q: normal(random, batch * heads * queries * head_size),
@@ -94,6 +70,35 @@ impl Case {
             _ => Mask::Keep { values: &self.keep, strides: self.strides },
         }
     }
+}
+
+/// Returns additive values, flags of visible keys, and the strides of both, of a mask that has some of the dimensions.
+fn masks(random: &mut Random, sizes: [usize; 4]) -> (Vec<f32>, Vec<u8>, [usize; 4]) {
+    let wide = random.pick(&[[1, 0, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]]);
+    let (mut strides, mut count) = ([0; 4], 1);
+    for axis in (0..4).rev() {
+        if wide[axis] == 1 {
+            strides[axis] = count;
+            count *= sizes[axis];
+        }
+    }
+    let hidden = random.pick(&[f32::MIN, f32::NEG_INFINITY, -10000.0]);
+    let often = random.pick(&[1, 2, 10]);
+    let keep: Vec<u8> = (0..count).map(|_| u8::from(!random.once_in(often))).collect();
+    let bias = random.once_in(2);
+    let additive = keep
+        .iter()
+        .map(|keep| {
+            if *keep == 0 {
+                hidden
+            } else if bias {
+                random.normal()
+            } else {
+                0.0
+            }
+        })
+        .collect();
+    (additive, keep, strides)
 }
 
 #[test]

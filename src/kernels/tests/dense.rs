@@ -21,23 +21,7 @@ fn float_linears_are_near_float64() {
             residual: random.once_in(2).then_some(&residual),
         };
         let rows = Rows { values: &x, rows: m, stride };
-        let expected: Vec<Expected> = (0..m * n)
-            .map(|index| {
-                let (row, column) = (index / n, index % n);
-                let values = &x[row * stride..][..k];
-                let weight =
-                    |row: usize| weights[if layout == Layout::KxN { row * n + column } else { column * k + row }];
-                let products = || (0..k).map(|k| f64::from(values[k]) * f64::from(weight(k)));
-                let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
-                let sum = products().sum::<f64>() + bias;
-                let residual = epilogue.residual.map_or(0.0, |it| f64::from(it[index]));
-                let sum = if epilogue.activation == Activation::Relu { sum.max(0.0) } else { sum };
-                let size = products().map(f64::abs).sum::<f64>() + bias.abs() + residual.abs();
-                let input = values.iter().map(|value| f64::from(value.abs())).sum::<f64>();
-                let weights = (0..k).map(|k| f64::from(weight(k).abs())).sum::<f64>();
-                Expected { value: sum + residual, size, input, weights }
-            })
-            .collect();
+        let expected = expected(&rows, &weights, layout, (k, n), &epilogue);
         for (class, precision) in
             classes().into_iter().flat_map(|class| [Precision::Float32, Precision::Bfloat16].map(|p| (class, p)))
         {
@@ -83,6 +67,32 @@ struct Expected {
     input: f64,
     /// The sum of the magnitudes of the column.
     weights: f64,
+}
+
+/// Returns the results in float64, and what bounds their errors.
+fn expected(
+    rows: &Rows<'_>,
+    weights: &[f32],
+    layout: Layout,
+    (k, n): (usize, usize),
+    epilogue: &Epilogue<'_>,
+) -> Vec<Expected> {
+    (0..rows.rows * n)
+        .map(|index| {
+            let (row, column) = (index / n, index % n);
+            let values = &rows.values[row * rows.stride..][..k];
+            let weight = |row: usize| weights[if layout == Layout::KxN { row * n + column } else { column * k + row }];
+            let products = || (0..k).map(|k| f64::from(values[k]) * f64::from(weight(k)));
+            let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
+            let sum = products().sum::<f64>() + bias;
+            let residual = epilogue.residual.map_or(0.0, |it| f64::from(it[index]));
+            let sum = if epilogue.activation == Activation::Relu { sum.max(0.0) } else { sum };
+            let size = products().map(f64::abs).sum::<f64>() + bias.abs() + residual.abs();
+            let input = values.iter().map(|value| f64::from(value.abs())).sum::<f64>();
+            let weights = (0..k).map(|k| f64::from(weight(k).abs())).sum::<f64>();
+            Expected { value: sum + residual, size, input, weights }
+        })
+        .collect()
 }
 
 /// Returns whether weights are 0 or rounded to it, which makes an infinity NaN or hides nothing.

@@ -14,8 +14,8 @@ use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::quantize::QuantizeOptions;
+use crate::quantize::plan::Channel;
 use crate::quantize::planner::{self, LEFT, WEIGHTED};
-use crate::quantize::weights::Channel;
 use crate::report::{NodeReport, report_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -2,11 +2,11 @@
 //!
 //! Sizes are compared with the tensors first, so that they never exceed the actual content of the file.
 
-use super::header::{Header, TensorInfo};
+use super::header::Header;
 use super::names::Architecture;
 use super::rope;
-use super::values::Keys;
-use crate::error::{Result, bail, error};
+use super::scope::{Scope, Sizes, extend};
+use crate::error::{Result, bail};
 use crate::limits;
 use crate::source::checkpoint::TRANSPOSED;
 use serde_json::{Map, Value, json};
@@ -20,57 +20,6 @@ pub struct Configured {
     pub heads: i64,
     /// Number of key and value heads.
     pub key_value_heads: i64,
-}
-
-/// Keys of one architecture.
-pub(super) struct Scope<'h> {
-    pub keys: &'h Keys,
-    prefix: &'static str,
-}
-
-impl Scope<'_> {
-    /// Returns `{architecture}.{name}`.
-    pub fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.prefix)
-    }
-
-    /// Returns a required size: at least 1, at most `most`.
-    fn size(&self, name: &str, most: i64) -> Result<i64> {
-        let size = self.keys.needed(&self.key(name))?;
-        match (1..=most).contains(&size) {
-            true => Ok(size),
-            false => bail!(InvalidModel, "{:?} is {size}, not a size from 1 to {most}", self.key(name)),
-        }
-    }
-
-    /// Returns an optional size.
-    fn optional_size(&self, name: &str, most: i64) -> Result<Option<i64>> {
-        if !self.keys.has(&self.key(name)) {
-            return Ok(None);
-        }
-        self.size(name, most).map(Some)
-    }
-
-    /// Returns an optional number.
-    pub fn number(&self, name: &str) -> Result<Option<f64>> {
-        self.keys.number(&self.key(name))
-    }
-
-    fn number_needed(&self, name: &str) -> Result<f64> {
-        self.number(name)?.ok_or_else(|| error!(InvalidModel, "the file has no {:?}", self.key(name)))
-    }
-}
-
-/// Sizes that every architecture has.
-pub(super) struct Sizes {
-    pub vocabulary: i64,
-    pub width: i64,
-    pub layers: i64,
-    pub heads: i64,
-    pub key_value_heads: i64,
-    pub head: i64,
-    pub inner: i64,
-    pub positions: i64,
 }
 
 /// Returns the configuration of a file.
@@ -283,17 +232,4 @@ fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &S
         }),
     );
     Ok(())
-}
-
-/// Adds the entries of an object.
-pub(super) fn extend(config: &mut Map<String, Value>, entries: Value) {
-    if let Value::Object(entries) = entries {
-        config.extend(entries);
-    }
-}
-
-/// Returns the values of a float32 vector of the file.
-pub(super) fn vector(tensor: &TensorInfo) -> Option<Vec<f32>> {
-    let float = tensor.element.name == "F32" && tensor.dims.len() == 1;
-    float.then(|| tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
 }

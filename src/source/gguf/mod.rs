@@ -18,6 +18,7 @@ mod names;
 mod pretokenize;
 mod reader;
 mod rope;
+mod scope;
 mod tokenizer;
 mod types;
 mod values;

@@ -1,7 +1,7 @@
 //! Rotary embeddings of a GGUF file in the form of a `config.json`.
 
-use super::config::{Scope, Sizes, extend, vector};
 use super::header::Header;
+use super::scope::{Scope, Sizes, extend, vector};
 use super::weights::ROPE_FACTORS;
 use crate::error::{Result, bail};
 use crate::source::checkpoint::ROTARY;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::GenerationDefaults;
 use crate::runtime::Placement;
-use crate::text::{TextStream, Tokenizer};
+use crate::text::{RowTexts, TextStream, Tokenizer};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -15,6 +15,28 @@ struct Scripted {
     stream: Option<TextStream>,
     tokenizer: Arc<Tokenizer>,
     defaults: GenerationDefaults,
+}
+
+impl RowTexts for Scripted {
+    fn begin_text(&mut self, _: usize, keep_special: bool, whole: bool) -> Result<String> {
+        let mut stream = TextStream::new(keep_special);
+        let read = if whole { self.row.as_slice() } else { &[] };
+        let text = read.iter().map(|token| stream.push(&self.tokenizer, *token)).collect();
+        self.stream = Some(stream);
+        text
+    }
+
+    fn piece(&mut self, _: usize, token: i64) -> Result<String> {
+        self.stream.as_mut().unwrap().push(&self.tokenizer, token)
+    }
+
+    fn open_text(&self, _: usize) -> Result<String> {
+        self.stream.as_ref().unwrap().open()
+    }
+
+    fn end_text(&mut self, _: usize) -> Result<String> {
+        self.stream.as_mut().unwrap().end()
+    }
 }
 
 impl Rows for Scripted {
@@ -58,22 +80,6 @@ impl Rows for Scripted {
     }
     fn defaults(&self) -> &GenerationDefaults {
         &self.defaults
-    }
-    fn begin_text(&mut self, _: usize, keep_special: bool, whole: bool) -> Result<String> {
-        let mut stream = TextStream::new(keep_special);
-        let read = if whole { self.row.as_slice() } else { &[] };
-        let text = read.iter().map(|token| stream.push(&self.tokenizer, *token)).collect();
-        self.stream = Some(stream);
-        text
-    }
-    fn piece(&mut self, _: usize, token: i64) -> Result<String> {
-        self.stream.as_mut().unwrap().push(&self.tokenizer, token)
-    }
-    fn open_text(&self, _: usize) -> Result<String> {
-        self.stream.as_ref().unwrap().open()
-    }
-    fn end_text(&mut self, _: usize) -> Result<String> {
-        self.stream.as_mut().unwrap().end()
     }
     fn run(
         &mut self,

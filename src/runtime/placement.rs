@@ -1,0 +1,75 @@
+//! [`Placement`]: where a session runs.
+
+use super::kernels;
+use super::providers::{Execution, Provider, ProviderChoice};
+use super::register;
+use crate::error::{Error, Kind, Result};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Where a session runs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Placement {
+    /// The execution provider.
+    pub provider: Provider,
+    /// Index of the GPU; 0 for the CPU.
+    pub device_id: u32,
+    /// Number of nodes of the optimized graph on each provider, by provider name: `optimize` for this library's
+    /// kernels. A part compiled into a TensorRT engine counts as its nodes. Empty if ONNX Runtime's CPU kernels run
+    /// all of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, usize>,
+    /// Number of groups of nodes that run on this library's kernels.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub groups: usize,
+    /// The reason why this library's kernels, which were wanted, run nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernels_unused: Option<String>,
+    /// For `auto`: the providers before `provider`, and why they were not taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<String>,
+    /// For a graph optimized ahead of time: why the session has its own copy of the weights (the message of ONNX
+    /// Runtime on reading them where they are mapped); `None` if it has no copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights_copied: Option<String>,
+}
+
+impl Placement {
+    /// Returns the placement of a session without a record of its nodes.
+    pub(crate) fn on(provider: Provider, device_id: u32) -> Placement {
+        let nodes = BTreeMap::new();
+        let (passed_over, kernels_unused, weights_copied) = (Vec::new(), None, None);
+        Placement { provider, device_id, nodes, groups: 0, kernels_unused, passed_over, weights_copied }
+    }
+
+    /// Fails for a session whose provider took none of its nodes.
+    pub(super) fn of(
+        session: &ort::session::Session,
+        provider: Provider,
+        execution: &Execution,
+        our_kernels: bool,
+    ) -> Result<Placement> {
+        let (mut nodes, mut groups) = (BTreeMap::new(), 0);
+        if execution.provider != ProviderChoice::Cpu || our_kernels {
+            let placed = register::placement(session)?;
+            groups = placed.get(kernels::SHORT_NAME).map_or(0, |on| on.groups);
+            nodes = placed.into_iter().map(|(name, on)| (name, on.nodes)).collect();
+        }
+        let all: usize = nodes.values().sum();
+        if provider != Provider::Cpu && all > 0 && !nodes.contains_key(provider.name()) {
+            let name = provider.name();
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("{name} supports none of the {all} nodes of this model"),
+            ));
+        }
+        let device_id = if provider == Provider::Cpu { 0 } else { execution.device_id };
+        let unused = our_kernels && groups == 0;
+        let kernels_unused = unused.then(|| "they have no faster form of any node of this model".to_owned());
+        Ok(Placement { nodes, groups, kernels_unused, ..Placement::on(provider, device_id) })
+    }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}

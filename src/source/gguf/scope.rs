@@ -1,0 +1,70 @@
+//! [`Scope`]: the keys of one architecture in a GGUF file; [`Sizes`].
+
+use super::header::TensorInfo;
+use super::values::Keys;
+use crate::error::{Result, bail, error};
+use serde_json::{Map, Value};
+
+/// Keys of one architecture.
+pub(super) struct Scope<'h> {
+    pub keys: &'h Keys,
+    pub prefix: &'static str,
+}
+
+impl Scope<'_> {
+    /// Returns `{architecture}.{name}`.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    /// Returns a required size: at least 1, at most `most`.
+    pub fn size(&self, name: &str, most: i64) -> Result<i64> {
+        let size = self.keys.needed(&self.key(name))?;
+        match (1..=most).contains(&size) {
+            true => Ok(size),
+            false => bail!(InvalidModel, "{:?} is {size}, not a size from 1 to {most}", self.key(name)),
+        }
+    }
+
+    /// Returns an optional size.
+    pub fn optional_size(&self, name: &str, most: i64) -> Result<Option<i64>> {
+        if !self.keys.has(&self.key(name)) {
+            return Ok(None);
+        }
+        self.size(name, most).map(Some)
+    }
+
+    /// Returns an optional number.
+    pub fn number(&self, name: &str) -> Result<Option<f64>> {
+        self.keys.number(&self.key(name))
+    }
+
+    pub fn number_needed(&self, name: &str) -> Result<f64> {
+        self.number(name)?.ok_or_else(|| error!(InvalidModel, "the file has no {:?}", self.key(name)))
+    }
+}
+
+/// Sizes that every architecture has.
+pub(super) struct Sizes {
+    pub vocabulary: i64,
+    pub width: i64,
+    pub layers: i64,
+    pub heads: i64,
+    pub key_value_heads: i64,
+    pub head: i64,
+    pub inner: i64,
+    pub positions: i64,
+}
+
+/// Adds the entries of an object.
+pub(super) fn extend(config: &mut Map<String, Value>, entries: Value) {
+    if let Value::Object(entries) = entries {
+        config.extend(entries);
+    }
+}
+
+/// Returns the values of a float32 vector of the file.
+pub(super) fn vector(tensor: &TensorInfo) -> Option<Vec<f32>> {
+    let float = tensor.element.name == "F32" && tensor.dims.len() == 1;
+    float.then(|| tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}

@@ -1,0 +1,117 @@
+//! [`GenerateOptions`] and [`Generation`]: what a generation is asked for, and its result.
+
+use super::sampler::{Logprobs, SamplingOptions};
+use crate::choice::choice;
+use std::ops::ControlFlow;
+
+/// Number of tokens generated if no limit is set.
+pub const DEFAULT_NEW_TOKENS: usize = 256;
+
+/// Limits, sampling, and outputs of a generation.
+#[derive(Debug, Clone, Default)]
+pub struct GenerateOptions {
+    /// Maximum number of tokens to generate in each row. Default, without either limit: [`DEFAULT_NEW_TOKENS`].
+    pub max_new_tokens: Option<usize>,
+    /// Maximum number of tokens in each row, including the prompt. With both limits, the one reached first applies.
+    pub max_length: Option<usize>,
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
+    /// Strings that end a row's text; they are not part of it. The text of a special token (`<|im_end|>`) ends it
+    /// where the model generates that token.
+    pub stop: Vec<String>,
+    /// Tokens that end a row's text, in addition to the end-of-sequence tokens; their text is not part of it.
+    pub stop_tokens: Vec<i64>,
+    /// End-of-sequence tokens; `None` uses those of the model, an empty list continues after them.
+    pub eos_token_ids: Option<Vec<i64>>,
+    /// Number of most probable tokens whose log-probabilities are returned in addition to that of each token; `None`
+    /// returns none.
+    pub logprobs: Option<usize>,
+    /// Whether each text begins with its prompt.
+    pub echo: bool,
+    /// Whether special tokens appear in the text.
+    pub keep_special_tokens: bool,
+    /// Index of the first row for the random numbers: row `i` of a batch generates the same as a single row with `i`
+    /// here.
+    pub first_row: u64,
+}
+
+choice! {
+    /// The reason why a row's text ends.
+    pub enum FinishReason: optimize_finish_reason_t {
+        /// The model generated an end-of-sequence token.
+        Eos = 1, "eos";
+        /// A limit was reached: `max_new_tokens`, `max_length` or the model's context.
+        Length = 2, "length";
+        /// A stop string or a stop token was generated.
+        Stop = 3, "stop";
+        /// The callback requested the end.
+        Cancelled = 4, "cancelled";
+    }
+}
+
+/// The generated text of one row.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Generation {
+    /// The text, without stop string and special tokens: the result of decoding all tokens at once, up to a stop
+    /// string. A character that a limit cut off is U+FFFD. Empty without a tokenizer.
+    pub text: String,
+    /// Ids of the generated tokens, including the one that ended the text.
+    pub tokens: Vec<i64>,
+    /// Log-probabilities of each token, if requested.
+    pub logprobs: Vec<Logprobs>,
+    /// Uncertainty of each token, if an ensemble generated it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uncertainty: Vec<Uncertainty>,
+    /// Mean of the uncertainty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_uncertainty: Option<Uncertainty>,
+    /// The reason why the text ends.
+    pub finish_reason: FinishReason,
+    /// Number of tokens in the row before the generated ones.
+    pub prompt_tokens: usize,
+}
+
+/// A token, as it is generated.
+#[derive(Debug, Clone, Copy)]
+pub struct Written<'a> {
+    /// Index of the row.
+    pub row: usize,
+    /// Token id.
+    pub token: i64,
+    /// Text that is final: whole characters, no part of a stop string. Often empty, and not always the text of this
+    /// token alone. The pieces of a row together are its text.
+    pub text: &'a str,
+    /// Log-probabilities, if requested.
+    pub logprobs: Option<&'a Logprobs>,
+    /// Disagreement of the members of an ensemble.
+    pub uncertainty: Option<Uncertainty>,
+    /// Set for the last token of a row.
+    pub finish_reason: Option<FinishReason>,
+}
+
+/// Called for every token, on the thread that called the library; `Break` ends all rows.
+pub type OnToken<'a> = dyn FnMut(&Written<'_>) -> ControlFlow<()> + 'a;
+
+/// Uncertainty of an ensemble about one token. Entropies are in nats.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Uncertainty {
+    /// Entropy of the combined distribution: the total uncertainty.
+    pub entropy: f64,
+    /// Entropy of the members' (weighted) mean minus the mean of their entropies: the part caused by their
+    /// disagreement.
+    pub mutual_information: f64,
+    /// Fraction of the members, by weight, for which the chosen token is the most probable.
+    pub agreement: f64,
+}
+
+impl Uncertainty {
+    /// Returns the mean over tokens; `None` without tokens.
+    pub fn mean(tokens: &[Uncertainty]) -> Option<Uncertainty> {
+        let mean = |of: fn(&Uncertainty) -> f64| tokens.iter().map(of).sum::<f64>() / tokens.len() as f64;
+        (!tokens.is_empty()).then(|| Uncertainty {
+            entropy: mean(|u| u.entropy),
+            mutual_information: mean(|u| u.mutual_information),
+            agreement: mean(|u| u.agreement),
+        })
+    }
+}
