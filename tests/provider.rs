@@ -224,7 +224,7 @@ fn a_compiled_model_gives_the_same_bits_and_a_damaged_one_is_refused() {
         std::fs::write(&packed, bytes).unwrap();
         host.try_session(&compiled, &[]).err().unwrap()
     };
-    assert!(refused(&whole[..whole.len() / 2]).contains("cut off"));
+    assert!(refused(&whole[..whole.len() / 2]).contains("truncated"));
     let mut damaged = whole.clone();
     damaged[5000] ^= 4;
     assert!(refused(&damaged).contains("damaged"));

@@ -5,14 +5,14 @@ mod masks;
 
 use super::{Class, Parallel, reference};
 
-/// Distances in a tensor of batch × heads × tokens × size, in values; the values of one vector are adjacent.
+/// Strides of a tensor of batch × heads × tokens × size, in elements. The elements of one vector are adjacent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strides {
-    /// From one sequence to the next.
+    /// Stride of the batch.
     pub batch: usize,
-    /// From one head to the next.
+    /// Stride of the heads.
     pub head: usize,
-    /// From one token to the next.
+    /// Stride of the tokens.
     pub token: usize,
 }
 
@@ -31,27 +31,27 @@ impl Strides {
 /// The sizes of an attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
-    /// Sequences.
+    /// Number of sequences.
     pub batch: usize,
-    /// Query tokens of a sequence.
+    /// Number of query tokens per sequence.
     pub queries: usize,
-    /// Key tokens of a sequence.
+    /// Number of key tokens per sequence.
     pub keys: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key and value heads; divides `heads`.
+    /// Number of key and value heads, a divisor of `heads`.
     pub kv_heads: usize,
-    /// Values in a query and a key.
+    /// Number of elements of a query or key.
     pub head_size: usize,
-    /// Values in a value vector.
+    /// Number of elements of a value.
     pub value_size: usize,
-    /// Multiplies the product of query and key.
+    /// Factor of the product of query and key.
     pub scale: f32,
-    /// If true query `i` sees only the keys up to `past + i`.
+    /// Whether query `i` attends only to keys up to `past + i`.
     pub causal: bool,
-    /// Tokens before the first query.
+    /// Number of tokens before the first query.
     pub past: usize,
-    /// With `causal`: how many keys, its own included, a query sees at most.
+    /// With `causal`: maximum number of keys that a query attends to, including its own.
     pub window: Option<usize>,
     /// Strides of the queries.
     pub q: Strides,
@@ -63,31 +63,31 @@ pub struct Attention {
     pub out: Strides,
 }
 
-/// What is hidden from a query. Where every key of a query is masked by a finite number, all keys count the same
-/// (softmax of equal values); where all are -inf the result is NaN, as ONNX Runtime has it.
+/// A mask of the keys. If all keys of a query are masked by the same finite number, all have equal weight; if all are
+/// masked by -inf, the result is NaN, as in ONNX Runtime.
 #[derive(Clone, Copy, Debug)]
 pub enum Mask<'a> {
-    /// Nothing.
+    /// No mask.
     None,
-    /// Numbers that are added to the scaled products; strides of batch, head, query and key in values, 0 repeats.
+    /// A mask that is added to the scaled scores.
     Additive {
-        /// The numbers.
+        /// The elements.
         values: &'a [f32],
-        /// Strides of batch, head, query, key.
+        /// Strides of batch, head, query and key in elements; 0 broadcasts.
         strides: [usize; 4],
     },
-    /// Sequence `b` has `lengths[b]` keys; those behind are hidden, with length 0 all count the same.
+    /// Sequence `b` has `lengths[b]` keys; later keys are masked. With length 0, all keys have equal weight.
     KeyLengths(&'a [i32]),
-    /// Keys whose byte is 0 are hidden. A query that sees no key takes all the same.
+    /// Keys whose byte is 0 are masked. If all keys of a query are, they have equal weight.
     Keep {
-        /// The bytes.
+        /// The elements.
         values: &'a [u8],
-        /// Strides of batch, head, query, key.
+        /// Strides of batch, head, query and key in elements; 0 broadcasts.
         strides: [usize; 4],
     },
 }
 
-/// Writes softmax(q·kᵀ·scale + mask)·v to `out`, computed in float32.
+/// Computes softmax(q·kᵀ·scale + mask)·v in float32, and writes it to `out`.
 #[allow(clippy::too_many_arguments)] // three inputs and an output
 pub fn attention(
     class: Class,
@@ -112,7 +112,7 @@ pub fn attention(
 }
 
 impl Attention {
-    /// Returns whether every slice holds what the sizes and strides reach.
+    /// Returns whether all slices are long enough for the sizes and strides.
     fn fits(&self, q: &[f32], k: &[f32], v: &[f32], mask: &Mask<'_>, out: &[f32]) -> bool {
         let vectors = |strides: &Strides, heads: usize, tokens: usize, size: usize, len: usize| {
             let places = [(strides.batch, self.batch), (strides.head, heads), (strides.token, tokens), (1, size)];
@@ -138,7 +138,7 @@ impl Attention {
     }
 }
 
-/// Returns how many values strides and sizes reach, or nothing if that is beyond counting.
+/// Returns the required length of a slice for sizes and strides; `None` if it overflows.
 fn reaches(axes: &[(usize, usize)]) -> Option<usize> {
     if axes.iter().any(|(_, size)| *size == 0) {
         return Some(0);

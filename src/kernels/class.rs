@@ -1,12 +1,12 @@
-//! Which instructions the processor has.
+//! Classes of processors by their instruction sets.
 
 use std::sync::OnceLock;
 
-/// A class of processors; a later one is faster and has a packed format of its own.
+/// A class of processors. Later ones are faster; each has its own packed format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Class {
-    /// Plain Rust, on any processor.
+    /// Portable Rust, for any processor.
     Scalar = 0,
     /// AVX2, FMA and F16C.
     Avx2 = 1,
@@ -21,11 +21,11 @@ pub enum Class {
 }
 
 impl Class {
-    /// Every class, the slowest first.
+    /// All classes, slowest first.
     pub const ALL: [Self; 6] =
         [Self::Scalar, Self::Avx2, Self::Avx2Vnni, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
 
-    /// Returns the name that `OPTIMIZE_CPU` takes.
+    /// Returns the name of the class, as in `OPTIMIZE_CPU`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -37,18 +37,18 @@ impl Class {
         }
     }
 
-    /// Returns the class of that name.
+    /// Returns the class with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.name() == name)
     }
 
-    /// Returns the class of that number, as [`LinearHeader`](super::LinearHeader) stores it.
+    /// Returns the class with this number in a [`LinearHeader`](super::LinearHeader).
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|class| *class as u32 == number)
     }
 
-    /// Returns the best class of this processor that `OPTIMIZE_CPU` (a class's name) allows. Both are looked at
-    /// once a process; a name that is unknown is as good as none.
+    /// Returns the best class of this processor, or the one that the environment variable `OPTIMIZE_CPU` names if that
+    /// is lower. Both are read once per process; an unknown name is ignored.
     pub fn detect() -> Self {
         static CHOSEN: OnceLock<Class> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -57,19 +57,19 @@ impl Class {
         })
     }
 
-    /// Returns true if this processor and operating system run the class.
+    /// Returns whether this processor and operating system support the class.
     pub fn supported(self) -> bool {
         static SUPPORTED: OnceLock<[bool; 6]> = OnceLock::new();
         SUPPORTED.get_or_init(|| Self::ALL.map(probe))[self as usize]
     }
 
-    /// Returns the best supported class that is not above this one.
+    /// Returns the best supported class up to this one.
     pub fn usable(self) -> Self {
         Self::ALL.into_iter().rev().find(|class| *class <= self && class.supported()).unwrap_or(Self::Scalar)
     }
 
-    /// Returns true if the bfloat16 dot product outruns widening and multiplying in float32: AMD's does, Intel's
-    /// takes four times as long as a multiplication.
+    /// Returns whether the bfloat16 dot product is faster than conversion to float32 and multiplication: it is on AMD;
+    /// on Intel it takes four times as long as a multiplication.
     pub(super) fn fast_bf16_dot(self) -> bool {
         static FAST: OnceLock<bool> = OnceLock::new();
         self >= Self::Avx512Bf16 && *FAST.get_or_init(made_by_amd)
@@ -102,14 +102,15 @@ fn probe(class: Class) -> bool {
         Class::Avx2Vnni => avx2 && is_x86_feature_detected!("avxvnni"),
         Class::Avx512Vnni => avx512,
         Class::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
-        // the tiles must also give the right answers: an emulated processor, or a kernel that lost them, may not
+        // results are checked, too: an emulated processor, or a kernel that does not save the tiles, may give wrong
+        // ones
         Class::Amx => {
             probe(Class::Avx512Bf16) && has_tiles() && super::system::permit_tiles() && super::linear::tiles_agree()
         }
     }
 }
 
-/// Returns whether processor and operating system know the int8 and bfloat16 tiles.
+/// Returns whether processor and operating system support the int8 and bfloat16 tiles.
 #[cfg(target_arch = "x86_64")]
 fn has_tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};

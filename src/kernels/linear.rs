@@ -1,4 +1,4 @@
-//! x · W with everything that follows it in one pass.
+//! Linear layers: x · W with bias, activation and residual in one pass.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -16,42 +16,42 @@ use input::Rounded;
 /// Rows of float32 values.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// The values; row `r` begins at `r * stride`.
+    /// The elements; row `r` begins at `r * stride`.
     pub values: &'a [f32],
-    /// How many rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Distance from one row to the next, in values.
+    /// Distance between the beginnings of two rows, in elements.
     pub stride: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// Returns dense rows of `width` values.
+    /// Returns dense rows of `width` elements.
     pub fn dense(values: &'a [f32], rows: usize, width: usize) -> Self {
         Self { values, rows, stride: width }
     }
 }
 
-/// What is done with a result before it is stored: bias, then activation, then residual.
+/// Operations on a product before it is stored: bias, then activation, then residual.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// N values, added first.
+    /// The bias: N values, added first.
     pub bias: Option<&'a [f32]>,
-    /// Applied second.
+    /// The activation, applied second.
     pub activation: Activation,
-    /// rows × N values, added last.
+    /// The residual: rows × N values, added last.
     pub residual: Option<&'a [f32]>,
 }
 
 /// Writes x · W with its epilogue to `out` (rows × N).
 ///
-/// Int8 weights: each row of `x` is rounded to int8 with a scale of its own (its largest magnitude is 127), the
-/// products are summed exactly, the scales applied in float32. Blocks of 4 and 8 bits: the same a block of `x`.
-/// A row that holds NaN or an infinity gives NaN.
+/// With int8 weights, each row of `x` is quantized to int8 with its own scale, which maps the largest magnitude to 127;
+/// products are summed exactly, and scales are applied in float32. With blocks of 4 or 8 bits, each block of a row has
+/// its own scale. A row with NaN or an infinity gives NaN.
 pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     linears(x, &[(weights, *epilogue)], &mut [out], parallel);
 }
 
-/// Several linears of one input, which is rounded once. As many outputs as weights.
+/// Computes several linear layers of one input, which is quantized once. There is one output per weight.
 pub fn linears(
     x: &Rows<'_>,
     weights: &[(&PackedLinear, Epilogue<'_>)],
@@ -66,7 +66,7 @@ pub fn linears(
     if !fits || x.rows == 0 {
         return;
     }
-    // neighbours that share a rounded input go together
+    // adjacent weights that share a quantized input are computed together
     let mut start = 0;
     while start < weights.len() {
         let alike = |(packed, _): &(&PackedLinear, Epilogue<'_>)| {
@@ -80,7 +80,7 @@ pub fn linears(
     }
 }
 
-/// Multiplies with weights of one K, class and precision.
+/// Computes the products with weights of the same K, class and precision.
 fn group(x: &Rows<'_>, weights: &[(&PackedLinear, Epilogue<'_>)], outs: &mut [&mut [f32]], parallel: &dyn Parallel) {
     let first = weights[0].0;
     #[cfg(target_arch = "x86_64")]
@@ -108,7 +108,7 @@ fn group(x: &Rows<'_>, weights: &[(&PackedLinear, Epilogue<'_>)], outs: &mut [&m
 }
 
 impl Rows<'_> {
-    /// Returns whether all rows of `k` values are there.
+    /// Returns whether the slice contains all rows of `k` elements.
     fn holds(&self, k: usize) -> bool {
         let needed = self.rows.saturating_sub(1).checked_mul(self.stride).and_then(|start| start.checked_add(k));
         self.rows == 0 || needed.is_some_and(|needed| needed <= self.values.len())
@@ -121,7 +121,7 @@ impl Epilogue<'_> {
     }
 }
 
-/// Returns whether the output and the residual are there.
+/// Returns whether the slices of output and residual are long enough.
 fn holds(rows: usize, n: usize, epilogue: &Epilogue<'_>, out: &[f32]) -> bool {
     rows.checked_mul(n)
         .is_some_and(|count| out.len() >= count && epilogue.residual.is_none_or(|residual| residual.len() >= count))
@@ -144,7 +144,7 @@ unsafe fn finish_rows<V: Simd>(
     }
 }
 
-/// See [`finish_rows`]: a function of its own, because every size of a block uses it.
+/// See [`finish_rows`]; a separate function, because blocks of every size use it.
 struct FinishRows<'a> {
     activation: Activation,
     residual: Option<&'a [f32]>,
@@ -187,24 +187,24 @@ pub fn gated(
     });
 }
 
-/// The values of an input whose scale the file gives.
+/// The elements of a statically quantized input.
 #[derive(Clone, Copy, Debug)]
 pub enum StaticValues<'a> {
-    /// To be rounded: to 0…255 if `signed` is false, to -128…127 else.
+    /// float32, to be quantized.
     Float32 {
-        /// The values.
+        /// The elements.
         values: &'a [f32],
-        /// Whether they become int8 or uint8.
+        /// Whether they become int8 (-128 to 127), otherwise uint8 (0 to 255).
         signed: bool,
     },
-    /// Rounded already.
+    /// uint8, already quantized.
     Unsigned(&'a [u8]),
-    /// Rounded already.
+    /// int8, already quantized.
     Signed(&'a [i8]),
 }
 
 impl StaticValues<'_> {
-    /// Returns whether the codes are int8.
+    /// Returns whether the quantized values are int8.
     fn signed(&self) -> bool {
         matches!(self, Self::Signed(_) | Self::Float32 { signed: true, .. })
     }
@@ -218,21 +218,21 @@ impl StaticValues<'_> {
     }
 }
 
-/// An input with one scale and zero point (QuantizeLinear).
+/// An input with one scale and zero point, as of a `QuantizeLinear`.
 #[derive(Clone, Copy, Debug)]
 pub struct StaticInput<'a> {
-    /// Dense rows of K values.
+    /// Dense rows of K elements.
     pub values: StaticValues<'a>,
-    /// How many rows.
+    /// Number of rows.
     pub rows: usize,
-    /// The step.
+    /// The scale.
     pub scale: f32,
-    /// The code of 0.
+    /// The zero point.
     pub zero_point: i32,
 }
 
-/// Writes x · W with its epilogue to `out`, with the scale of `x` as the file has it. Int8 weights only: with
-/// others `out` stays as it is.
+/// Writes x · W with its epilogue to `out`, with a statically quantized `x`. The weights must be int8; otherwise `out`
+/// is not changed.
 pub fn linear_static(
     x: &StaticInput<'_>,
     weights: &PackedLinear,
@@ -256,7 +256,7 @@ pub fn linear_static(
     int8::multiply(&rounded, &[(weights, *epilogue)], &mut [out], parallel);
 }
 
-/// As [`linear`] with weights packed for AMX and emulated tiles.
+/// As [`linear`], with weights packed for AMX and emulated tiles.
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(super) fn emulated(
     x: &Rows<'_>,
@@ -269,7 +269,7 @@ pub(super) fn emulated(
     amx::multiply::<super::x86::Emulated>(class, x, &[(weights, *epilogue)], &mut [out], parallel);
 }
 
-/// Returns whether the tiles of this processor compute what plain Rust does, over some ragged shapes.
+/// Returns whether the tiles of this processor give the results of the emulation, for some irregular shapes.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn tiles_agree() -> bool {
     [(5, 70, 33, Precision::Int8), (37, 130, 20, Precision::Int8), (37, 70, 50, Precision::Bfloat16)].into_iter().all(
@@ -293,7 +293,7 @@ pub(super) fn tiles_agree() -> bool {
     )
 }
 
-/// As [`linear`] with bfloat16 weights and the processor's bfloat16 dot product.
+/// As [`linear`], with bfloat16 weights and the bfloat16 dot product of the processor.
 #[cfg(test)]
 pub(super) fn dense_dot(
     x: &Rows<'_>,

@@ -1,9 +1,9 @@
-//! CPU kernels: linear layers, attention, normalization, activations. They know nothing of graphs.
+//! CPU kernels: linear layers, attention, normalization, activations. They are independent of graphs.
 //!
-//! Slices go in and out; weights are packed once ([`PackedLinear`]) for a [`Class`] of processors. Every function
-//! computes the same bits for one class whatever the number of threads that [`Parallel`] offers, keeps no state
-//! between calls, and accepts any size, zero rows included. Slices that are too short for the sizes given are an
-//! error of the caller: a debug build asserts, a release build leaves the output as it is.
+//! Inputs and outputs are slices; weights are packed once ([`PackedLinear`]) for a [`Class`] of processors. For one
+//! class, every function gives the same bits for any number of threads of [`Parallel`], keeps no state between calls,
+//! and accepts any size, including zero rows. Slices that are too short for the given sizes are an error of the caller:
+//! a debug build panics, a release build does not change the output.
 
 mod activation;
 mod attention;

@@ -15,33 +15,33 @@ pub use int8::Int8Weights;
 pub(super) use int8::{Int8, inverse};
 pub use storage::{ALIGNMENT, Storage};
 
-/// How a weight is stored.
+/// The precision of packed weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Precision {
-    /// float32: the reference.
+    /// float32, the reference.
     Float32 = 0,
     /// bfloat16.
     Bfloat16 = 1,
-    /// 8 bits, a scale per column.
+    /// 8 bits, with a scale per column.
     Int8 = 2,
-    /// 4 or 8 bits, a scale per block of a column (MatMulNBits).
+    /// 4 or 8 bits, with a scale per block of a column (`MatMulNBits`).
     Blocks = 3,
 }
 
-/// The order of a weight matrix in a file.
+/// The layout of a weight matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// K rows of N values (MatMul's).
+    /// K rows of N values, as in `MatMul`.
     KxN,
-    /// N rows of K values (Gemm's with transB, MatMulNBits').
+    /// N rows of K values, as in `Gemm` with `transB` and `MatMulNBits`.
     NxK,
 }
 
-/// The most columns of a panel.
+/// Maximum number of columns of a panel.
 const WIDEST: usize = 32;
 
-/// Copies what stands in row `k` of a K × N matrix, from column `start` on.
+/// Copies the elements of row `k` of a K × N matrix from column `start` on.
 #[inline]
 fn copy_row<T: Copy>(from: &[T], layout: Layout, (k, start): (usize, usize), sizes: (usize, usize), to: &mut [T]) {
     match layout {
@@ -53,25 +53,25 @@ fn copy_row<T: Copy>(from: &[T], layout: Layout, (k, start): (usize, usize), siz
     }
 }
 
-/// Why weights cannot be packed or packed bytes not be opened.
+/// The reason why weights cannot be packed, or packed bytes cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PackError {
-    /// A slice has another length than the sizes ask for.
+    /// The length of a slice does not match the sizes.
     Length {
-        /// Which slice.
+        /// Name of the slice.
         what: &'static str,
-        /// Its length.
+        /// Actual length.
         found: usize,
-        /// What it should be.
+        /// Required length.
         expected: usize,
     },
-    /// K, N or the size of a block is beyond what the kernels count with.
+    /// K, N or the block size is not supported by the kernels.
     Size(&'static str),
-    /// The packed bytes are another version's or damaged.
+    /// The packed bytes are damaged or were written by another version.
     Header(&'static str),
-    /// The packed bytes do not begin at a multiple of 64.
+    /// The address of the packed bytes is not a multiple of 64.
     Alignment,
-    /// This processor does not run the class.
+    /// This processor does not support the class.
     Class(Class),
 }
 
@@ -97,8 +97,8 @@ pub struct PackedLinear {
 }
 
 impl PackedLinear {
-    /// Packs float32 weights, rounded to `precision`: Int8 gives each output column a scale (its largest
-    /// magnitude is 127); Blocks is refused, see [`Self::from_blocks`].
+    /// Packs float32 weights in `precision`. With `Int8`, each column has a scale that maps its largest magnitude to
+    /// 127. Fails for `Blocks`: see [`Self::from_blocks`].
     pub fn from_f32(
         weights: &[f32],
         layout: Layout,
@@ -110,7 +110,7 @@ impl PackedLinear {
         Self::from_f32_as(weights, layout, (k, n), precision, class.usable(), parallel)
     }
 
-    /// As [`Self::from_f32`], also for a class that this processor does not run.
+    /// As [`Self::from_f32`], also for a class that this processor does not support.
     pub(super) fn from_f32_as(
         weights: &[f32],
         layout: Layout,
@@ -129,7 +129,7 @@ impl PackedLinear {
         }
     }
 
-    /// Packs int8 or uint8 weights as a file has them.
+    /// Packs int8 or uint8 weights with the scales and zero points of a model.
     pub fn from_int8(
         weights: &Int8Weights<'_>,
         (k, n): (usize, usize),
@@ -139,7 +139,7 @@ impl PackedLinear {
         int8::pack(weights, (k, n), class.usable(), parallel)
     }
 
-    /// Packs the blocks of MatMulNBits.
+    /// Packs the blocks of a `MatMulNBits`.
     pub fn from_blocks(
         weights: &BlockWeights<'_>,
         (k, n): (usize, usize),
@@ -149,7 +149,7 @@ impl PackedLinear {
         blocks::pack(weights, (k, n), class.usable(), parallel)
     }
 
-    /// Returns the weights that `header` and `bytes` were taken from; nothing is copied.
+    /// Returns the weights with this header and these packed bytes, which are not copied.
     pub fn open(header: LinearHeader, storage: Storage) -> Result<Self, PackError> {
         if !header.class.supported() {
             return Err(PackError::Class(header.class));
@@ -161,22 +161,22 @@ impl PackedLinear {
         Ok(Self { header, storage })
     }
 
-    /// Returns what [`Self::open`] wants to know.
+    /// Returns the header for [`Self::open`].
     pub fn header(&self) -> LinearHeader {
         self.header
     }
 
-    /// Returns the number of inputs.
+    /// Returns the number of inputs, K.
     pub fn k(&self) -> usize {
         self.header.k
     }
 
-    /// Returns the number of outputs.
+    /// Returns the number of outputs, N.
     pub fn n(&self) -> usize {
         self.header.n
     }
 
-    /// Returns how the weights are stored.
+    /// Returns the precision of the weights.
     pub fn precision(&self) -> Precision {
         self.header.precision
     }
@@ -192,9 +192,9 @@ impl PackedLinear {
     }
 }
 
-/// Returns K × N, or an error if they are more than the kernels count with.
+/// Returns K × N. Fails if a size is larger than the kernels support.
 fn count(k: usize, n: usize) -> Result<usize, PackError> {
-    // 65536 products of 8 bits fit an int32; the rest bounds what a damaged header may ask for.
+    // A sum of 65536 products of 8 bits fits into an int32; the other bounds limit what a damaged header can request.
     if k > 1 << 16 {
         return Err(PackError::Size("K"));
     }
@@ -224,7 +224,7 @@ fn section_mut<T: Plain>(bytes: &mut [u8], start: usize, len: usize) -> &mut [T]
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
 }
 
-/// Types of which any bits are a value.
+/// Types for which every bit pattern is a valid value.
 trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u16 {}

@@ -1,14 +1,14 @@
-//! The plain form of every kernel: what the class `Scalar` runs, and what the fast ones are checked against.
+//! The reference implementation of every kernel: the class `Scalar` uses it, and the tests compare the others with it.
 
 use super::pack::{Blocks, Dense, Int8, inverse};
 use super::{Activation, Attention, Epilogue, Mask, Norm, PackedLinear, Precision, Rows, StaticInput, StaticValues};
 
-/// Returns how many values of an input share a scale when the weights' blocks have `block` values.
+/// Returns the number of values of an input that share a scale, for weights in blocks of `block` values.
 pub fn activation_block(block: usize) -> usize {
     block.min(64)
 }
 
-/// Returns the codes of values that share a scale, and the scale: NaN if a value is not finite.
+/// Returns the quantized values of a block, and its scale: NaN if a value is not finite.
 pub fn round(values: &[f32]) -> (Vec<i32>, f32) {
     if values.iter().any(|value| !value.is_finite()) {
         return (vec![0; values.len()], f32::NAN);
@@ -77,14 +77,14 @@ pub fn linear_static(x: &StaticInput<'_>, weights: &PackedLinear, epilogue: &Epi
     }
 }
 
-/// Returns the code of an input value, as QuantizeLinear rounds it.
+/// Returns the quantized form of an input value, rounded like `QuantizeLinear`.
 fn static_code(x: &StaticInput<'_>, index: usize) -> i32 {
     match x.values {
         StaticValues::Unsigned(codes) => i32::from(codes[index]),
         StaticValues::Signed(codes) => i32::from(codes[index]),
         StaticValues::Float32 { values, signed } => {
             let (low, high) = if signed { (-128.0, 127.0) } else { (0.0, 255.0) };
-            // NaN becomes code 0
+            // NaN becomes 0
             ((values[index] / x.scale).round_ties_even() + x.zero_point as f32).clamp(low, high) as i32
         }
     }
@@ -103,7 +103,7 @@ fn finish(epilogue: &Epilogue<'_>, start: usize, to: &mut [f32]) {
     }
 }
 
-/// Returns the function of one value, computed in float64.
+/// Returns the activation of a value, computed in float64.
 pub fn activation(activation: Activation, value: f32) -> f32 {
     let x = f64::from(value);
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
@@ -113,7 +113,7 @@ pub fn activation(activation: Activation, value: f32) -> f32 {
         Activation::Gelu if value == f32::NEG_INFINITY => -0.0,
         Activation::Gelu => 0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
         Activation::GeluTanh if value == f32::NEG_INFINITY => -0.0,
-        // x/2 (1 + tanh(y)) = x · sigmoid(2 y), which loses nothing where tanh is near -1
+        // x/2 (1 + tanh(y)) = x · sigmoid(2 y), without cancellation where tanh is near -1
         Activation::GeluTanh => {
             x * sigmoid(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + f64::from(0.044715f32) * x * x * x))
         }
@@ -126,8 +126,7 @@ pub fn activation(activation: Activation, value: f32) -> f32 {
     }) as f32
 }
 
-/// Returns 1 - erf(x): below 2.5 from the series of erf, whose terms are all positive, above from the continued
-/// fraction.
+/// Returns 1 - erf(x): below 2.5 by the series of erf, whose terms are all positive, above by the continued fraction.
 fn erfc(x: f64) -> f64 {
     if x.is_nan() {
         return x;
@@ -203,7 +202,7 @@ pub fn attention(spec: &Attention, q: &[f32], k: &[f32], v: &[f32], mask: &Mask<
     }
 }
 
-/// Returns the keys that a query sees but for the mask.
+/// Returns the range of keys that a query attends to, without regard to the mask.
 pub fn seen(spec: &Attention, query: usize) -> std::ops::Range<usize> {
     if !spec.causal {
         return 0..spec.keys;

@@ -1,14 +1,14 @@
-//! What the kernels ask of a class's vector registers.
+//! The vector operations that the kernels use, for every class of processors.
 
 use super::Class;
 
-/// A kernel, written once for any vectors.
+/// A kernel, written once for all vector types.
 pub trait Work {
-    /// Does the work. Always inlined, so that it is compiled with the instructions of `V`.
+    /// Runs the kernel. Always inlined, so that it is compiled with the instructions of `V`.
     fn run<V: Simd>(self);
 }
 
-/// Runs `work` with the vectors of the class, which the processor must support; `Scalar` has none.
+/// Runs `work` with the vectors of a class, which the processor must support. `Scalar` has none and is not accepted.
 pub fn run<W: Work>(class: Class, work: W) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -24,7 +24,7 @@ pub fn run<W: Work>(class: Class, work: W) {
     let _ = (class, work);
 }
 
-/// As [`run`], for work in float32 alone: the same code serves `Avx2` and `Avx2Vnni`.
+/// As [`run`], for kernels that use only float32: `Avx2` and `Avx2Vnni` share their code.
 pub fn run_float<W: Work>(class: Class, work: W) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -39,7 +39,7 @@ pub fn run_float<W: Work>(class: Class, work: W) {
     let _ = (class, work);
 }
 
-/// As [`run`], for work with the bfloat16 dot product (`Avx512Bf16` and `Amx` have it).
+/// As [`run`], for kernels that use the bfloat16 dot product, which `Avx512Bf16` and `Amx` have.
 pub fn run_dot_bf16<W: Work>(work: W) {
     #[cfg(target_arch = "x86_64")]
     super::x86::Avx512::<true>::call(work);
@@ -47,18 +47,18 @@ pub fn run_dot_bf16<W: Work>(work: W) {
     let _ = work;
 }
 
-/// Vectors of 32-bit lanes. Values of `F` and `I` exist only where the class runs: kernels get them through
-/// [`Simd::call`], which is entered after the processor was asked.
+/// Vectors of 32-bit lanes. Values of `F` and `I` exist only on processors that support the class: kernels obtain them
+/// through [`Simd::call`], which is called after that was checked.
 pub trait Simd: Copy + 'static {
-    /// Lanes of a vector.
+    /// Number of lanes of a vector.
     const LANES: usize;
-    /// Rows of a register block of two vectors.
+    /// Number of rows of a register block that is two vectors wide.
     const ROWS: usize;
     /// Whether there is a bfloat16 dot product.
     const DOT_BF16: bool;
-    /// float32 lanes.
+    /// A vector of float32.
     type F: Copy;
-    /// int32 lanes, or four times as many bytes.
+    /// A vector of int32, or of four times as many bytes.
     type I: Copy;
 
     /// Calls `work` in a function that is compiled for the class.
@@ -70,24 +70,24 @@ pub trait Simd: Copy + 'static {
     fn sub(a: Self::F, b: Self::F) -> Self::F;
     fn mul(a: Self::F, b: Self::F) -> Self::F;
     fn div(a: Self::F, b: Self::F) -> Self::F;
-    /// 1 / a within 1 ulp, for normal a below 2¹²⁶.
+    /// Returns 1 / a within 1 ulp, for normal a below 2¹²⁶.
     fn inverse(a: Self::F) -> Self::F;
-    /// a · b + c, rounded once.
+    /// Returns a · b + c, rounded once.
     fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// c - a · b, rounded once.
+    /// Returns c - a · b, rounded once.
     fn fnma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The smaller; `b` if one is NaN.
+    /// Returns the smaller value; `b` if one of them is NaN.
     fn min(a: Self::F, b: Self::F) -> Self::F;
-    /// The larger; `b` if one is NaN.
+    /// Returns the larger value; `b` if one of them is NaN.
     fn max(a: Self::F, b: Self::F) -> Self::F;
     fn abs(a: Self::F) -> Self::F;
-    /// The nearest whole number, ties to even.
+    /// Returns the nearest integer as float32, ties to even.
     fn round(a: Self::F) -> Self::F;
-    /// a · 2ⁿ for whole n between -252 and 254.
+    /// Returns a · 2ⁿ for integers n from -252 to 254.
     fn scale(a: Self::F, n: Self::F) -> Self::F;
-    /// `yes` where a < b, `no` elsewhere (also for NaN).
+    /// Returns `yes` where a < b, and `no` elsewhere, also for NaN.
     fn if_less(a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
-    /// The magnitude of `a` with the sign of `sign`.
+    /// Returns the magnitude of `a` with the sign of `sign`.
     fn copy_sign(a: Self::F, sign: Self::F) -> Self::F;
     fn sum(a: Self::F) -> f32;
 
@@ -96,33 +96,33 @@ pub trait Simd: Copy + 'static {
     fn iadd(a: Self::I, b: Self::I) -> Self::I;
     fn isub(a: Self::I, b: Self::I) -> Self::I;
     fn imul(a: Self::I, b: Self::I) -> Self::I;
-    /// The larger, as signed numbers.
+    /// Returns the larger of two signed integers.
     fn imax(a: Self::I, b: Self::I) -> Self::I;
     fn iand(a: Self::I, b: Self::I) -> Self::I;
-    /// Shifts 32-bit lanes to the left.
+    /// Returns 32-bit lanes shifted to the left.
     fn shl<const N: u32>(a: Self::I) -> Self::I;
-    /// Shifts 32-bit lanes to the right, zeros come in.
+    /// Returns 32-bit lanes shifted to the right, filled with zeros.
     fn shr<const N: u32>(a: Self::I) -> Self::I;
     fn isum(a: Self::I) -> i32;
     fn ilargest(a: Self::I) -> i32;
-    /// The same bits.
+    /// Returns the same bits as the other type.
     fn bits(a: Self::F) -> Self::I;
-    /// The same bits.
+    /// Returns the same bits as the other type.
     fn from_bits(a: Self::I) -> Self::F;
     fn to_f32(a: Self::I) -> Self::F;
-    /// The nearest integer, ties to even.
+    /// Returns the nearest integer, ties to even.
     fn to_i32(a: Self::F) -> Self::I;
-    /// Adds to each lane the four products of its uint8 `weights` and int8 `activations`, exactly.
+    /// Adds the four products of uint8 `weights` and int8 `activations` to each lane, exactly.
     fn dot(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
     /// As [`Simd::dot`] for `weights` below 16.
     fn dot_nibbles(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
-    /// Adds to each lane the two products of its bfloat16 pairs.
+    /// Adds the two products of a pair of bfloat16 to each lane.
     fn dot_bf16(sum: Self::F, a: Self::I, b: Self::I) -> Self::F;
 
     /// # Safety
     /// `LANES` values can be read at `from`.
     unsafe fn load(from: *const f32) -> Self::F;
-    /// The first `count` (at most `LANES`) values, zeros behind.
+    /// Loads the first `count` values, at most `LANES`; the other lanes are 0.
     /// # Safety
     /// `count` values can be read at `from`.
     unsafe fn load_some(from: *const f32, count: usize) -> Self::F;
@@ -135,28 +135,28 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// `LANES` · 4 bytes can be read at `from`.
     unsafe fn iload(from: *const u8) -> Self::I;
-    /// Four bytes, repeated.
+    /// Loads four bytes into every lane.
     /// # Safety
     /// 4 bytes can be read at `from`.
     unsafe fn iload_splat(from: *const u8) -> Self::I;
-    /// `LANES` bytes, widened as unsigned numbers.
+    /// Loads `LANES` bytes, zero-extended to 32 bits.
     /// # Safety
     /// `LANES` bytes can be read at `from`.
     unsafe fn iload_u8(from: *const u8) -> Self::I;
-    /// Writes the lowest byte of each lane.
+    /// Stores the lowest byte of each lane.
     /// # Safety
     /// `LANES` bytes can be written at `to`.
     unsafe fn store_bytes(to: *mut u8, value: Self::I);
-    /// Writes each lane rounded to bfloat16.
+    /// Stores each lane rounded to bfloat16.
     /// # Safety
     /// `LANES` · 2 bytes can be written at `to`.
     unsafe fn store_bf16(to: *mut u16, value: Self::F);
-    /// Writes the transpose of `count` rows (1 to `LANES`) of `LANES` values: `LANES` rows of `count` values.
+    /// Stores the transpose of `count` rows (1 to `LANES`) of `LANES` values: `LANES` rows of `count` values.
     /// # Safety
-    /// Both are there to be read and written.
+    /// The rows can be read, and those of the result written.
     unsafe fn transpose(from: *const f32, from_stride: usize, count: usize, to: *mut f32, to_stride: usize);
-    /// Asks for the cache line at `from`, which need not exist.
+    /// Prefetches the cache line at `from`; the address need not be valid.
     fn prefetch(from: *const u8);
-    /// Asks for the cache line at `to`, to write it.
+    /// Prefetches the cache line at `to` for writing.
     fn prefetch_write(to: *mut u8);
 }

@@ -1,5 +1,5 @@
-//! Every kernel and class against float64 over random shapes and values. `OPTIMIZE_PROPERTY_CASES` is how many of
-//! each are tried, `OPTIMIZE_PROPERTY_SEED` the first seed.
+//! Compares every kernel and class with float64 for random shapes and values. `OPTIMIZE_PROPERTY_CASES` is the number
+//! of cases of each, `OPTIMIZE_PROPERTY_SEED` the first seed.
 
 mod activation;
 #[cfg(target_arch = "x86_64")]
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Class, Parallel};
 
-/// Calls `case` with random numbers, often enough.
+/// Calls `case` repeatedly, with other random numbers each time.
 pub fn property(default: u64, case: impl Fn(&mut Random)) {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let first = number("OPTIMIZE_PROPERTY_SEED").unwrap_or(1);
@@ -28,7 +28,7 @@ pub fn property(default: u64, case: impl Fn(&mut Random)) {
     }
 }
 
-/// Returns the classes that this processor runs.
+/// Returns the classes that this processor supports.
 pub fn classes() -> Vec<Class> {
     Class::ALL.into_iter().filter(|class| class.supported()).collect()
 }
@@ -72,12 +72,12 @@ impl Random {
         size.min(most)
     }
 
-    /// Returns a number near 0 with magnitudes around 1.
+    /// Returns a random number with mean 0 and standard deviation 1, approximately.
     pub fn normal(&mut self) -> f32 {
         (0..4).map(|_| self.next() as u32 as f32 / u32::MAX as f32 - 0.5).sum::<f32>() * 1.7
     }
 
-    /// Returns values of one kind: ordinary, with outliers, all 0, tiny, huge.
+    /// Returns values of a random kind: ordinary, with outliers, all 0, tiny, huge.
     pub fn values(&mut self, count: usize) -> Vec<f32> {
         let scale = self.pick(&[1.0, 1.0, 1.0, 1.0, 0.0, 1e-3, 1e-20, 1e-39, 1e10]);
         let outliers = self.once_in(3);
@@ -89,7 +89,7 @@ impl Random {
             .collect()
     }
 
-    /// Makes a few values NaN or infinite.
+    /// Replaces a few values by NaN or an infinity.
     pub fn spoil(&mut self, values: &mut [f32]) {
         for _ in 0..1 + self.below(3) {
             let index = self.below(values.len());
@@ -99,7 +99,7 @@ impl Random {
     }
 }
 
-/// As many threads as it says: mostly in turn and backwards, which needs no thread, and once in a while for real.
+/// Simulates a number of threads: mostly runs the tasks one after another in reverse order, occasionally on threads.
 pub struct Threads(pub usize);
 
 impl Parallel for Threads {

@@ -1,4 +1,4 @@
-//! exp, erf and what is made of them, for the vectors of any class.
+//! exp, erf and the activation functions, for the vectors of every class.
 //!
 //! Errors against float64, measured over all magnitudes: `exp` 1 ulp, sigmoid and tanh 3, GELU 5 in its negative
 //! tail and 2 elsewhere (`tests/activation.rs` holds them to that).
@@ -16,18 +16,18 @@ fn polynomial<V: Simd, const N: usize>(x: V::F, coefficients: [f32; N]) -> V::F 
     sum
 }
 
-/// The exponents whose powers are normal numbers with some room: a denormal costs a hundred times a normal number.
+/// Bounds of exponents whose exponentials are normal numbers, with a margin: denormals are a hundred times slower.
 const LOWEST: f32 = -87.0;
 const HIGHEST: f32 = 87.0;
 
 /// Returns eˣ for x limited to `LOWEST` … `HIGHEST`.
 #[inline(always)]
 fn exp<V: Simd>(x: V::F) -> V::F {
-    // NaN is the second operand, so it stays
+    // NaN is the second operand, and so the result
     exp_below::<V>(V::min(V::splat(HIGHEST), x))
 }
 
-/// Returns eˣ for x ≤ `HIGHEST`, that of `LOWEST` for less.
+/// Returns eˣ for x from `LOWEST` to `HIGHEST`; for smaller x, that of `LOWEST`.
 #[inline(always)]
 fn exp_below<V: Simd>(x: V::F) -> V::F {
     let x = V::max(V::splat(LOWEST), x);
@@ -50,7 +50,7 @@ fn sigmoid<V: Simd>(x: V::F) -> V::F {
     V::inverse(V::add(V::splat(1.0), exp::<V>(V::sub(V::zero(), x))))
 }
 
-/// Returns x · sigmoid(y), 0 where that is tiny.
+/// Returns x · sigmoid(y); 0 where that would be tiny.
 #[inline(always)]
 fn gate<V: Simd>(x: V::F, y: V::F) -> V::F {
     V::if_less(y, V::splat(LOWEST), V::zero(), V::mul(x, sigmoid::<V>(y)))
@@ -59,7 +59,7 @@ fn gate<V: Simd>(x: V::F, y: V::F) -> V::F {
 #[inline(always)]
 fn gelu<V: Simd>(x: V::F) -> V::F {
     let x = V::max(V::splat(f32::MIN), x);
-    // x²/2 in two parts, because exp doubles what is lost
+    // x²/2 in two parts, because exp amplifies the rounding error
     let half = V::mul(x, V::splat(0.5));
     let square = V::mul(half, x);
     let lost = V::fnma(half, x, square);
@@ -100,7 +100,7 @@ fn tanh<V: Simd>(x: V::F) -> V::F {
     V::if_less(size, V::splat(0.625), near, far)
 }
 
-/// Applies one function; `activation` is a constant where it matters.
+/// Applies an activation function; `activation` is a constant in callers whose speed matters.
 #[inline(always)]
 fn apply<V: Simd>(activation: Activation, x: V::F) -> V::F {
     match activation {
@@ -118,7 +118,7 @@ fn apply<V: Simd>(activation: Activation, x: V::F) -> V::F {
     }
 }
 
-/// Replaces `count` values at `at` by their function, plus what stands at `residual` if anything does.
+/// Applies the activation to `count` values at `at`, and adds those at `residual` if it is not null.
 ///
 /// # Safety
 /// `count` values can be read and written at `at`, and read at `residual` if it is not null.

@@ -1,4 +1,4 @@
-//! The vectors of x86-64.
+//! Vector instructions of x86-64.
 
 mod avx2;
 mod avx512;

@@ -1,18 +1,18 @@
-//! A graph as patterns look at it: nodes and values by number, read from ONNX Runtime once and borrowed from nobody.
+//! A graph as the patterns see it: nodes and values by index, copied from ONNX Runtime once.
 //!
-//! Only constants and attributes are asked for when a pattern needs them ([`Source`]).
+//! Constants and attributes are read only when a pattern needs them, from a [`Source`].
 
 use crate::provider::abi::{Result, Tensor};
 
-/// The number of a node in its [`Graph`].
+/// Index of a node in its [`Graph`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(pub usize);
 
-/// The number of a value in its [`Graph`].
+/// Index of a value in its [`Graph`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ValueId(pub usize);
 
-/// The type of a tensor's values, as far as a pattern tells types apart.
+/// The element type of a tensor, as far as patterns distinguish types.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // their names say it
 pub enum Element {
@@ -25,12 +25,12 @@ pub enum Element {
     Int32,
     Int64,
     Bool,
-    /// Another one, by ONNX's number.
+    /// Another type, by its number in ONNX.
     Other(i32),
 }
 
 impl Element {
-    /// Returns the type with ONNX's number `number`.
+    /// Returns the type with this number in ONNX.
     pub fn from_onnx(number: i32) -> Self {
         match number {
             1 => Self::Float32,
@@ -46,7 +46,7 @@ impl Element {
         }
     }
 
-    /// Returns how many bytes `count` values take, or `None` for a type that is not read here.
+    /// Returns the size of `count` elements in bytes; `None` for a type that is not read here.
     pub fn bytes(self, count: usize) -> Option<usize> {
         match self {
             Self::Float32 | Self::Int32 => count.checked_mul(4),
@@ -69,9 +69,9 @@ pub enum Attribute {
     Text(Vec<u8>),
 }
 
-/// Where constants come from.
+/// Source of the constants and attributes of a graph.
 pub trait Source {
-    /// Returns the constant `value` of the graph.
+    /// Returns the content of the constant `value`.
     fn constant(&self, value: ValueId) -> Result<Tensor<'_>>;
     /// Returns the attribute `name` of `node`, or `None` if it has none of that name.
     fn attribute(&self, node: NodeId, name: &str) -> Option<Attribute>;
@@ -80,51 +80,51 @@ pub trait Source {
 /// A node.
 #[derive(Clone, Debug, Default)]
 pub struct Node {
-    /// The operator, as `MatMul`.
+    /// The operator type, such as `MatMul`.
     pub op: String,
-    /// Its domain, empty for ONNX's own.
+    /// The domain of the operator; empty for the ONNX standard.
     pub domain: String,
     /// The node's name.
     pub name: String,
-    /// Inputs. One that is left out is `None`.
+    /// The inputs; `None` for an omitted one.
     pub inputs: Vec<Option<ValueId>>,
-    /// Outputs. One that nobody wants is `None`.
+    /// The outputs; `None` for an unused one.
     pub outputs: Vec<Option<ValueId>>,
 }
 
 /// A value.
 #[derive(Clone, Debug, Default)]
 pub struct Value {
-    /// Its name, unique in the graph.
+    /// The name of the value, unique in the graph.
     pub name: String,
-    /// The type of its elements, if it is a tensor of a known type.
+    /// The element type, if the value is a tensor of a known type.
     pub element: Option<Element>,
-    /// Its sizes, -1 for one that is free; `None` if not even the rank is known.
+    /// The shape, with -1 for a dynamic dimension; `None` if the rank is unknown.
     pub shape: Option<Vec<i64>>,
-    /// The node that makes it.
+    /// The node that has the value as an output.
     pub producer: Option<NodeId>,
-    /// The nodes that take it, one entry an input. A node whose subgraph takes it counts.
+    /// The nodes that read the value, with one entry per input. A node whose subgraph reads it is one of them.
     pub consumers: Vec<NodeId>,
-    /// Whether it is an output of the graph.
+    /// Whether the value is an output of the graph.
     pub is_output: bool,
-    /// Whether it is a weight that no run can change.
+    /// Whether the value is a constant initializer, which no run can override.
     pub is_constant: bool,
 }
 
 /// A graph.
 pub struct Graph<'g> {
-    /// The nodes, in ONNX Runtime's order: topological.
+    /// The nodes in topological order.
     pub nodes: Vec<Node>,
     /// The values.
     pub values: Vec<Value>,
-    /// Whether it is the body of an If, Loop or Scan.
+    /// Whether the graph is the body of an `If`, `Loop` or `Scan`.
     pub nested: bool,
     source: &'g dyn Source,
 }
 
 impl<'g> Graph<'g> {
-    /// Returns the graph of `nodes` and `values`, with producers and consumers filled in. `captured` are the values
-    /// that subgraphs of a node take.
+    /// Returns the graph of `nodes` and `values`, with producers and consumers filled in. `captured` lists the values
+    /// that the subgraphs of each node read from the outer graph.
     pub fn new(
         nodes: Vec<Node>,
         mut values: Vec<Value>,
@@ -140,7 +140,8 @@ impl<'g> Graph<'g> {
         Self { nodes, values, nested, source }
     }
 
-    /// Returns the graph of `nodes` alone, as ONNX Runtime hands it over to be compiled. Numbers stay what they are.
+    /// Returns the graph of `nodes` alone, in the form in which ONNX Runtime passes it to `Compile`. Indices do not
+    /// change.
     pub fn part(&self, nodes: &[NodeId]) -> Self {
         let mut part = vec![Node::default(); self.nodes.len()];
         let mut values = vec![Value::default(); self.values.len()];
@@ -158,34 +159,34 @@ impl<'g> Graph<'g> {
         Self::new(part, values, &[], self.nested, self.source)
     }
 
-    /// Returns the numbers of all nodes.
+    /// Returns the indices of all nodes.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (0..self.nodes.len()).map(NodeId)
     }
 
-    /// Returns the node `node`.
+    /// Returns a node by its index.
     pub fn node(&self, node: NodeId) -> &Node {
         &self.nodes[node.0]
     }
 
-    /// Returns the value `value`.
+    /// Returns a value by its index.
     pub fn value(&self, value: ValueId) -> &Value {
         &self.values[value.0]
     }
 
-    /// Returns true if `node` is ONNX's operator `op`.
+    /// Returns whether `node` is the operator `op` of the ONNX standard.
     pub fn is(&self, node: NodeId, op: &str) -> bool {
         let node = self.node(node);
         node.op == op && (node.domain.is_empty() || node.domain == "ai.onnx")
     }
 
-    /// Returns true if `node` is the operator `op` of ONNX Runtime's own domain.
+    /// Returns whether `node` is the operator `op` of the domain `com.microsoft`.
     pub fn is_microsoft(&self, node: NodeId, op: &str) -> bool {
         let node = self.node(node);
         node.op == op && node.domain == "com.microsoft"
     }
 
-    /// Returns input `index` of `node`, or `None` if it is left out.
+    /// Returns an input of `node`; `None` if it is omitted.
     pub fn input(&self, node: NodeId, index: usize) -> Option<ValueId> {
         self.node(node).inputs.get(index).copied().flatten()
     }
@@ -195,13 +196,13 @@ impl<'g> Graph<'g> {
         self.node(node).outputs.first().copied().flatten()
     }
 
-    /// Returns true if none of the outputs of `node` but the first is used.
+    /// Returns whether no output of `node` except the first is used.
     pub fn has_one_output(&self, node: NodeId) -> bool {
         let rest = self.node(node).outputs.iter().skip(1).flatten();
         rest.into_iter().all(|value| self.value(*value).consumers.is_empty() && !self.value(*value).is_output)
     }
 
-    /// Returns the other input of a node of two inputs of which one is `value`.
+    /// Returns the other input of a node with two inputs, one of which is `value`.
     pub fn other(&self, node: NodeId, value: ValueId) -> Option<ValueId> {
         match self.node(node).inputs[..] {
             [Some(first), Some(second)] if first == value && second != value => Some(second),
@@ -210,12 +211,12 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the node that makes `value`, if it is ONNX's operator `op`.
+    /// Returns the producer of `value` if it is the operator `op` of the ONNX standard.
     pub fn made_by(&self, value: ValueId, op: &str) -> Option<NodeId> {
         self.value(value).producer.filter(|node| self.is(*node, op))
     }
 
-    /// Returns the only node that uses `value`, by one input, if nobody outside can see the value.
+    /// Returns the only consumer of `value`, if it reads the value once and the value is not an output of the graph.
     pub fn only_use(&self, value: ValueId) -> Option<NodeId> {
         match self.value(value).consumers[..] {
             [node] if !self.value(value).is_output => Some(node),
@@ -223,29 +224,29 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the only use of `value` if that is ONNX's operator `op`.
+    /// Returns the only consumer of `value` if it is the operator `op` of the ONNX standard.
     pub fn only_use_by(&self, value: ValueId, op: &str) -> Option<NodeId> {
         self.only_use(value).filter(|node| self.is(*node, op))
     }
 
-    /// Returns the constant `value`, or `None` if it is none or cannot be read.
+    /// Returns the content of `value`; `None` if it is not a constant or cannot be read.
     pub fn constant(&self, value: ValueId) -> Option<Tensor<'g>> {
         if self.value(value).is_constant { self.source.constant(value).ok() } else { None }
     }
 
-    /// Returns the only number of a constant of one float32 number.
+    /// Returns the value of a float32 constant with one element.
     pub fn scalar(&self, value: ValueId) -> Option<f32> {
         let one = self.value(value).shape.as_ref().is_some_and(|shape| shape.iter().all(|size| *size == 1));
         let tensor = if one { self.constant(value)? } else { return None };
         tensor.floats().ok()?.first().copied()
     }
 
-    /// Returns true if `value` is a constant of one float32 number, `expected` but for its last digits.
+    /// Returns whether `value` is a float32 constant with one element that equals `expected` within rounding.
     pub fn is_scalar(&self, value: ValueId, expected: f32) -> bool {
         self.scalar(value).is_some_and(|found| (found - expected).abs() <= expected.abs() * 1e-5)
     }
 
-    /// Returns the sizes of `value` if it is a tensor of `element` whose rank is known.
+    /// Returns the shape of `value` if it is a tensor of `element` with a known rank.
     pub fn shape_of(&self, value: ValueId, element: Element) -> Option<&[i64]> {
         let value = self.value(value);
         if value.element == Some(element) { value.shape.as_deref() } else { None }
@@ -267,7 +268,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the integers of attribute `name`.
+    /// Returns the list of integers of the attribute `name`.
     pub fn ints(&self, node: NodeId, name: &str) -> Option<Vec<i64>> {
         match self.source.attribute(node, name) {
             Some(Attribute::Ints(values)) => Some(values),
@@ -275,7 +276,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the text of attribute `name`, or `None` if there is none.
+    /// Returns the string attribute `name`; `None` if there is none.
     pub fn text(&self, node: NodeId, name: &str) -> Option<String> {
         match self.source.attribute(node, name) {
             Some(Attribute::Text(bytes)) => String::from_utf8(bytes).ok(),
@@ -284,14 +285,14 @@ impl<'g> Graph<'g> {
     }
 }
 
-/// The node that stands in ONNX Runtime's graph for a group of ours, by names.
+/// The fused node that replaces a group of nodes in ONNX Runtime's graph.
 #[derive(Debug, Clone)]
 pub struct FusedNode {
     /// The node's name.
     pub name: String,
-    /// The names of its inputs, in order: none that is a constant.
+    /// The names of its inputs in order. Constants are not inputs of it.
     pub inputs: Vec<String>,
-    /// The names of its outputs, in order.
+    /// The names of its outputs in order.
     pub outputs: Vec<String>,
 }
 

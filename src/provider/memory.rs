@@ -1,23 +1,24 @@
-//! Giving back the memory of weights that were packed.
+//! Returns the memory of packed weights to the system.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Below this many packed bytes it is not worth the walk over the heap.
+/// Size of the packed weights in bytes from which trimming the heap is worth its time.
 const WORTH: usize = 8 << 20;
 
-/// The one call of `malloc_trim` after weights were packed.
+/// Calls `malloc_trim` once after weights were packed.
 ///
-/// ONNX Runtime frees the originals when the session is made, but where they came inside the model file glibc keeps
-/// the pages. Nothing tells the provider that the session is ready before its first run, so that is where it is done.
+/// ONNX Runtime frees the original weights when it creates the session; if they were part of the model file, glibc
+/// keeps the freed pages. The provider is not notified when the session is ready, so the heap is trimmed in the first
+/// run.
 pub struct Trim(AtomicBool);
 
 impl Trim {
-    /// Returns what is due after `packed` bytes of weights were packed.
+    /// Returns the trimming that is pending after `packed` bytes of weights were packed.
     pub fn new(packed: usize) -> Self {
         Self(AtomicBool::new(packed < WORTH))
     }
 
-    /// Trims the heap if that is still due.
+    /// Trims the heap if that is still pending.
     pub fn once(&self) {
         if !self.0.load(Ordering::Relaxed) && !self.0.swap(true, Ordering::Relaxed) {
             super::abi::trim_heap();

@@ -1,8 +1,8 @@
-//! Our CPU kernels as an execution provider of ONNX Runtime.
+//! The CPU kernels of this library as an execution provider of ONNX Runtime.
 //!
 //! `liboptimize.so` is a plugin: any program with ONNX Runtime 1.24 or later can register it
-//! (`RegisterExecutionProviderLibrary`) and have groups of a model's nodes run on [`crate::kernels`]. The model stays
-//! standard ONNX. See `docs/provider.md` for how that is done from Python, C, C++ and C#.
+//! (`RegisterExecutionProviderLibrary`), and groups of a model's nodes then run on [`crate::kernels`]. The model stays
+//! standard ONNX. `docs/provider.md` shows this for Python, C, C++ and C#.
 //!
 //! ```text
 //!  ONNX Runtime           abi/                     here
@@ -11,9 +11,9 @@
 //!  Compute        ----->  context  -------------->  bodies/    inputs to outputs, on the session's own threads
 //! ```
 //!
-//! A group is claimed only if its body surely computes what its nodes do, whatever the sizes of a run: ONNX Runtime
-//! cannot take a node back. The precision is what the file says; float32 products stay ONNX Runtime's own unless the
-//! option `precision` asks for less ([`options`]).
+//! A group is claimed only if its body computes the same as its nodes for inputs of any size: ONNX Runtime cannot take
+//! a claimed node back. The model determines the precision; float32 products with weights run on the kernels of ONNX
+//! Runtime unless the option `precision` requests a lower one ([`options`]).
 
 pub mod abi;
 mod bodies;
@@ -28,11 +28,11 @@ use std::ffi::CStr;
 
 use crate::kernels::Class;
 
-/// The provider's name, as sessions list it.
+/// The name of the provider in a session.
 pub const NAME: &CStr = c"OptimizeExecutionProvider";
 
-/// Returns true if the kernels are made for this processor. The plain Rust ones are only for tests, which ask for
-/// them by `OPTIMIZE_CPU=scalar`.
+/// Returns whether there are kernels for this processor. The portable ones in Rust are only for tests, which request
+/// them with `OPTIMIZE_CPU=scalar`.
 pub fn serves() -> bool {
     Class::detect() > Class::Scalar || std::env::var("OPTIMIZE_CPU").is_ok_and(|name| name == Class::Scalar.name())
 }

@@ -1,35 +1,35 @@
-//! What a session asks of the provider.
+//! Options of the provider in a session.
 
 use std::path::PathBuf;
 
 use super::abi::{Error, Result};
 use super::patterns::Kind;
 
-/// What float32 products with constant weights are computed in.
+/// The precision in which float32 products with constant weights are computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Precision {
-    /// float32: they stay with ONNX Runtime, whose own are as fast as the processor.
+    /// float32: these products are not claimed, because ONNX Runtime's kernels are as fast as the processor allows.
     #[default]
     Float32,
     /// bfloat16.
     Bfloat16,
-    /// Weights int8 by column, inputs int8 by row.
+    /// int8, with a scale per column of the weights and per row of the inputs.
     Int8,
 }
 
-/// The options, as `{"precision": "bf16", "threads": "4"}` beside the provider's name.
+/// The options, which are given with the name of the provider: `{"precision": "bf16", "threads": "4"}`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// `precision`: `fp32` (the default), `bf16` or `int8`.
     pub precision: Precision,
-    /// `threads`: how many threads the session has; the default is one a processor. It is a hint on how fine work is
-    /// cut: the threads are always the session's own.
+    /// `threads`: number of threads of the session; default: one per processor. It determines into how many tasks work
+    /// is divided; the threads are always those of the session.
     pub threads: usize,
-    /// `claim`: the kinds of groups that may be claimed, as `attention,norm`; all by default.
+    /// `claim`: the kinds of groups that may be claimed, such as `attention,norm`; default: all.
     pub claim: Vec<Kind>,
-    /// Where a compiled model is being written, if one is (`ep.context_enable`). Empty: beside the model.
+    /// Path of the compiled model to write (`ep.context_enable`); empty: next to the model. `None` if none is written.
     pub compile_to: Option<PathBuf>,
-    /// Where a compiled model that came as bytes would lie (`ep.context_file_path`).
+    /// Path of a compiled model that was loaded from memory (`ep.context_file_path`).
     pub context_path: PathBuf,
 }
 
@@ -41,11 +41,11 @@ impl Default for Options {
     }
 }
 
-/// The beginning of our keys: ONNX Runtime writes the provider's name in lower case.
+/// Prefix of the provider's keys: ONNX Runtime writes the name of the provider in lower case.
 const PREFIX: &str = "ep.optimizeexecutionprovider.";
 
 impl Options {
-    /// Returns the options among the configuration entries of a session.
+    /// Returns the options that are among the configuration entries of a session.
     pub fn parse(entries: &[(String, String)]) -> Result<Self> {
         let mut options = Self::default();
         for (key, value) in entries {

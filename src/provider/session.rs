@@ -1,4 +1,4 @@
-//! The provider in one session, without ONNX Runtime's pointers: graphs in, claims and bodies out.
+//! The provider in one session, independent of the C interface: claims groups of a graph, and compiles them.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use super::options::Options;
 use super::patterns::{self, Plan, Rules};
 use crate::kernels::{Class, Parallel};
 
-/// What a session's options say, and what is open for it.
+/// The state of the provider in a session: its options and its open files.
 pub struct Session {
     options: Options,
     class: Class,
@@ -20,12 +20,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Returns a session with `options`.
+    /// Returns the state of a session with `options`.
     pub fn new(options: Options) -> Self {
         Self { options, class: Class::detect(), opener: Opener::default(), model_path: PathBuf::new() }
     }
 
-    /// Returns how many threads the session is said to have.
+    /// Returns the number of threads of the session, as the options give it.
     pub fn threads(&self) -> usize {
         self.options.threads
     }
@@ -34,10 +34,10 @@ impl Session {
         Rules { precision: self.options.precision, claim: &self.options.claim }
     }
 
-    /// Returns the groups of nodes that are claimed.
+    /// Returns the groups of nodes to claim.
     pub fn claims(&self, graph: &Graph<'_>) -> Vec<Vec<NodeId>> {
-        // ONNX Runtime writes the nodes of a compiled model into the main graph alone: one from the body of an If or
-        // a Loop would make the file invalid (seen with 1.32).
+        // ONNX Runtime writes all nodes of a compiled model into the main graph; a node from the body of an If or a
+        // Loop would make the file invalid (observed with 1.32).
         if graph.nested && self.options.compile_to.is_some() {
             return Vec::new();
         }
@@ -45,19 +45,20 @@ impl Session {
         groups.filter(|nodes| self.is_found_again(graph, nodes)).collect()
     }
 
-    /// Returns true if `nodes` form a group when nothing is around them: so they will be handed over, and a group that
-    /// is not found then would be an error that nobody can help.
+    /// Returns whether `nodes` form a group without the rest of the graph. `Compile` receives only them, and a group
+    /// that is not found there is an error that the session cannot recover from.
     fn is_found_again(&self, graph: &Graph<'_>, nodes: &[NodeId]) -> bool {
         let mut groups = patterns::find(&graph.part(nodes), &self.rules());
         groups.pop().is_some_and(|group| groups.is_empty() && group.nodes.len() == nodes.len())
     }
 
-    /// Returns the body of the group that `graph` consists of; `fused` is the node that will stand for it.
+    /// Returns the body of the group that `graph` consists of; `fused` is the node that replaces it.
     pub fn compile(&mut self, graph: &Graph<'_>, fused: &FusedNode, model: &Path) -> Result<Box<dyn Body>> {
         self.model_path = model.to_path_buf();
         let mut groups = patterns::find(graph, &self.rules());
         let group = groups.pop().filter(|group| groups.is_empty() && group.nodes.len() == graph.nodes.len());
-        let group = group.ok_or_else(|| Error(format!("{}: its nodes do not form the group they did", fused.name)))?;
+        let group =
+            group.ok_or_else(|| Error(format!("{}: its nodes do not form the group that was claimed", fused.name)))?;
         let ports = Ports::new(graph, fused);
         if let Plan::Compiled(node) = &group.plan {
             let folder = self.folder(model);
@@ -67,19 +68,19 @@ impl Session {
         bodies::build(&group.plan, graph, &ports, &making).map_err(|error| Error(format!("{}: {error}", fused.name)))
     }
 
-    /// Returns the folder that a compiled model's files lie in.
+    /// Returns the folder of the files of a compiled model.
     fn folder(&self, model: &Path) -> PathBuf {
         let path = if model.as_os_str().is_empty() { &self.options.context_path } else { model };
         path.parent().unwrap_or(Path::new("")).to_path_buf()
     }
 
-    /// Returns what writes a compiled model, if that is wanted.
+    /// Returns the writer of a compiled model; `None` if none is to be written.
     pub fn context_writer(&self) -> Option<Writer> {
         self.options.compile_to.as_ref().map(|path| Writer::new(path, &self.model_path))
     }
 }
 
-/// Threads of our own, for packing weights while a session is made: ONNX Runtime lends its own only to runs.
+/// Number of threads that pack weights while a session is created: ONNX Runtime provides its threads only to runs.
 struct Workers(usize);
 
 impl Parallel for Workers {

@@ -1,8 +1,8 @@
 //! Attention by blocks of keys, in float32.
 //!
-//! Up to two vectors of queries (of all query heads that share a key head) are the columns of a block. Scores are
-//! keys × queries, so that maximum and sum go along the keys without crossing lanes, and neither keys nor values are
-//! rearranged: keys are broadcast, values loaded as they lie.
+//! A block has up to two vectors of queries, of all query heads that share a key head, as its columns. Scores are
+//! keys × queries, so that maximum and sum over the keys need no operation across lanes, and neither keys nor values
+//! are rearranged: keys are broadcast, and values are loaded as stored.
 
 use super::{Attention, Mask};
 use crate::kernels::parallel::{Parallel, Shared};
@@ -10,12 +10,12 @@ use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Class, reference, vmath};
 
-/// Keys of a block.
+/// Number of keys of a block.
 const KEYS: usize = 128;
-/// Most queries of a block: two vectors.
+/// Maximum number of queries of a block: two vectors.
 const COLUMNS: usize = 32;
 
-/// The tensors of an attention.
+/// The inputs and the output of an attention.
 pub struct Tensors<'a> {
     pub q: &'a [f32],
     pub k: &'a [f32],
@@ -26,12 +26,12 @@ pub struct Tensors<'a> {
 pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     let lanes = if class >= Class::Avx512Vnni { 16 } else { 8 };
     let columns = spec.heads / spec.kv_heads * spec.queries;
-    // one vector where two would be half empty
+    // one vector, if two would be at most half full
     let width = if columns <= lanes { lanes } else { 2 * lanes };
     let blocks = columns.div_ceil(width);
     let heads = spec.batch * spec.kv_heads;
     let out = Shared(out.as_mut_ptr());
-    // as few tasks as keep the threads busy: a thread's keys stay in its cache
+    // only as many tasks as there is work for all threads: the keys of a task stay in the cache of its thread
     let pieces = (parallel.threads().max(1) * 4).div_ceil(heads.max(1)).clamp(1, blocks.max(1));
     let pieces = if parallel.threads() <= 1 { 1 } else { pieces };
     parallel.run(heads * pieces, &|task| {
@@ -42,11 +42,11 @@ pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mu
     });
 }
 
-/// Some blocks of queries of one key head.
+/// A task: some blocks of queries of one key head.
 pub struct Head<'a> {
     pub spec: &'a Attention,
     pub tensors: &'a Tensors<'a>,
-    /// Sequence and key head.
+    /// Indices of sequence and key head.
     pub place: (usize, usize),
     blocks: std::ops::Range<usize>,
     width: usize,
@@ -86,7 +86,7 @@ impl Memory {
 }
 
 impl Head<'_> {
-    /// Returns the query head and the query of a column.
+    /// Returns query head and query of a column.
     #[inline(always)]
     pub fn column(&self, column: usize) -> (usize, usize) {
         let group = self.spec.heads / self.spec.kv_heads;
@@ -107,7 +107,7 @@ impl Work for Head<'_> {
     }
 }
 
-/// The columns `first` … `first + count`.
+/// Computes the columns from `first` to `first + count`.
 pub struct Block<'a> {
     pub head: &'a Head<'a>,
     pub memory: &'a Memory,
@@ -146,7 +146,7 @@ impl<const N: usize> Work for Sized<'_, N> {
 }
 
 impl Block<'_> {
-    /// Returns the keys that at least one column sees.
+    /// Returns the range of keys that at least one column attends to.
     fn seen(&self) -> std::ops::Range<usize> {
         let spec = self.head.spec;
         let queries = || (self.first..self.first + self.count).map(|column| self.head.column(column).1);
@@ -154,7 +154,7 @@ impl Block<'_> {
         let start = ranges().map(|range| range.start).min().unwrap_or(0);
         let mut end = ranges().map(|range| range.end).max().unwrap_or(0);
         if let Mask::KeyLengths(lengths) = self.head.tensors.mask {
-            // behind the last key nothing counts, unless no key that a query sees is left
+            // keys after the last visible one have no effect, unless a query has no visible key
             let length = usize::try_from(lengths[self.head.place.0]).unwrap_or(0);
             if ranges().all(|range| length > range.start) {
                 end = end.min(length);
@@ -163,7 +163,7 @@ impl Block<'_> {
         start..end
     }
 
-    /// Copies the queries, scaled, to size × columns.
+    /// Copies the scaled queries to size × columns.
     #[inline(always)]
     unsafe fn take_queries<V: Simd, const N: usize>(&self) {
         let (spec, to, width) = (self.head.spec, self.memory.queries, N * V::LANES);
@@ -177,7 +177,7 @@ impl Block<'_> {
         unsafe {
             let mut column = 0;
             while column < width {
-                // a vector's worth of columns at once, if they are rows of equal distance
+                // as many columns at once as a vector has lanes, if their rows are equally spaced
                 let next = column + V::LANES;
                 let even = next <= self.count
                     && self.head.column(self.first + column).0 == self.head.column(self.first + next - 1).0;
@@ -202,7 +202,7 @@ impl Block<'_> {
         }
     }
 
-    /// Multiplies `count` keys from `start` on with the queries.
+    /// Computes the scores: the products of `count` keys from `start` on and the queries.
     #[inline(always)]
     unsafe fn scores<V: Simd, const N: usize>(&self, start: usize, count: usize) {
         let spec = self.head.spec;
@@ -211,7 +211,7 @@ impl Block<'_> {
         unsafe {
             let keys = self.head.tensors.k.as_ptr().add(place + start * spec.k.token);
             let mut key = 0;
-            // as many sums as the registers hold
+            // as many sums as fit into the registers
             let step = if V::LANES == 16 { 8 } else { 4 };
             while key + step <= count {
                 if V::LANES == 16 {
@@ -252,7 +252,7 @@ impl Block<'_> {
         }
     }
 
-    /// Turns the scores of `count` keys into powers of the difference to the largest so far.
+    /// Replaces the scores of `count` keys by the exponentials of their differences from the maximum so far.
     #[inline(always)]
     unsafe fn softmax<V: Simd, const N: usize>(&self, count: usize) {
         let Memory { scores, largest, total, factor, .. } = *self.memory;
@@ -263,7 +263,7 @@ impl Block<'_> {
                 let scores = scores.add(vector * V::LANES);
                 let (largest, total) = (largest.add(vector * V::LANES), total.add(vector * V::LANES));
                 let before = V::load(largest);
-                // four chains each, for their latency
+                // four independent chains each, because of their latency
                 let mut parts = [before; 4];
                 for first in (0..count).step_by(4) {
                     for (part, now) in parts.iter_mut().enumerate().take(count - first) {
@@ -272,7 +272,7 @@ impl Block<'_> {
                 }
                 let now = V::max(V::max(parts[0], parts[1]), V::max(parts[2], parts[3]));
                 V::store(largest, now);
-                // where all is hidden nothing is subtracted: -inf less -inf would be NaN
+                // if all keys are masked, nothing is subtracted: -inf minus -inf would be NaN
                 let shift = V::if_less(V::splat(f32::NEG_INFINITY), now, now, V::zero());
                 let correction = vmath::exp_or_zero::<V>(V::sub(before, shift));
                 let mut parts = [V::mul(V::load(total), correction), V::zero(), V::zero(), V::zero()];
@@ -290,7 +290,8 @@ impl Block<'_> {
         }
     }
 
-    /// Adds the values of `count` keys from `start` on, weighed by the powers, to the output times the factor.
+    /// Scales the output by the factor, and adds the values of `count` keys from `start` on, weighted by the
+    /// exponentials.
     #[inline(always)]
     unsafe fn values<V: Simd, const N: usize>(&self, start: usize, count: usize) {
         let spec = self.head.spec;
@@ -375,7 +376,7 @@ impl Block<'_> {
         }
     }
 
-    /// Writes the output, divided by the sum of the powers.
+    /// Writes the output, divided by the sum of the exponentials.
     #[inline(always)]
     unsafe fn write<V: Simd>(&self) {
         let spec = self.head.spec;

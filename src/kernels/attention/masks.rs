@@ -1,11 +1,11 @@
-//! What a mask does to the scores of a block of keys.
+//! Application of a mask to the scores of a block of keys.
 
 use super::Mask;
 use super::flash::Block;
 use crate::kernels::reference;
 use crate::kernels::simd::Simd;
 
-/// Most lanes of a vector.
+/// Maximum number of lanes of a vector.
 const TILE: usize = 16;
 
 impl Block<'_> {
@@ -68,7 +68,7 @@ impl Block<'_> {
     }
 
     /// Adds the mask to the scores of a vector of queries from `column` on, in square tiles. Returns the number of keys
-    /// that this was done for: 0 where the queries are not of one head or the mask has gaps between its keys.
+    /// for which this was done: 0 if the queries belong to several heads or the keys of the mask are not adjacent.
     #[inline(always)]
     unsafe fn add_tiles<V: Simd>(&self, (start, count): (usize, usize), column: usize, width: usize) -> usize {
         let Mask::Additive { values, strides: [batch, head, query, 1] } = self.head.tensors.mask else { return 0 };

@@ -1,4 +1,4 @@
-//! int8 and bfloat16 linears on the tiles of AMX: blocks of 32 rows × 32 columns in four tiles.
+//! int8 and bfloat16 linear layers on AMX tiles: blocks of 32 rows × 32 columns in four tiles.
 
 use std::ops::Range;
 
@@ -10,15 +10,15 @@ use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::x86::Tiles;
 use crate::kernels::{Class, Epilogue, PackedLinear, Precision, Rows};
 
-/// Rows and columns of a block.
+/// Number of rows and of columns of a block.
 const SIDE: usize = 32;
 const TILE: usize = 1024;
 
-/// Fewer rows than this are quicker without tiles.
+/// Minimum number of rows: fewer are faster without tiles.
 pub const LEAST_ROWS: usize = 5;
 
-/// Multiplies `x` with each of the weights, which have one K and are all int8 or all bfloat16, packed for AMX.
-/// `class` gives the vectors for what is not done in tiles.
+/// Multiplies `x` by each of the weights, which have the same K and are all int8 or all bfloat16, packed for AMX.
+/// `class` determines the vectors for all work outside of tiles.
 pub fn multiply<T: Tiles>(
     class: Class,
     x: &Rows<'_>,
@@ -63,11 +63,11 @@ pub fn multiply<T: Tiles>(
     });
 }
 
-/// Writes the sums of a block: 32 rows of 32 values.
+/// Writes the sums of products of a block: 32 rows of 32 values.
 ///
 /// # Safety
-/// 2 × `count` tiles can be read at `activations` (of two rows of tiles if `TALL`) and at `weights` (side by side), four
-/// written at `sums`.
+/// 2 × `count` tiles can be read at `activations` (of two rows of tiles if `TALL`) and at `weights` (side by side),
+/// four written at `sums`.
 #[inline(always)]
 unsafe fn product<T: Tiles, const INT8: bool, const TALL: bool>(
     tiles: &mut T,
@@ -110,10 +110,10 @@ fn dot<T: Tiles, const INT8: bool, const C: usize, const A: usize, const B: usiz
     if INT8 { tiles.dot_int8::<C, A, B>() } else { tiles.dot_bf16::<C, A, B>() }
 }
 
-/// Rows in the order of the tiles: by block of 32, half of it, tile of K, row.
+/// Rows in the order of the tiles: by block of 32, half of the block, tile of K, row.
 struct Input {
     blocking: Blocking,
-    /// Tiles along K.
+    /// Number of tiles along K.
     tiles: usize,
     codes: *mut u8,
     scales: *mut f32,
@@ -196,7 +196,7 @@ impl Work for Arrange<'_> {
     }
 }
 
-/// Scales, bias, activation and residual of a block.
+/// Applies scales, bias, activation and residual to a block.
 struct Finish<'a> {
     input: &'a Input,
     packed: &'a PackedLinear,

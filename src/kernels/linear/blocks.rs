@@ -1,6 +1,7 @@
-//! int8 activations · blocks of 4 or 8 bits: exact sums of a block in int32, which its scales weigh in float32.
+//! Products of int8 inputs and weights in blocks of 4 or 8 bits: exact int32 sums per block, which are scaled and added
+//! in float32.
 //!
-//! Inputs are rounded by block too (of at most 64 values), with a scale each.
+//! Inputs are also quantized in blocks (of at most 64 values), each with a scale.
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
 
-/// Multiplies `x` with each of the weights, which have one K, class and size of blocks.
+/// Multiplies `x` by each of the weights, which have the same K, class and block size.
 pub fn multiply(
     x: &Rows<'_>,
     weights: &[(&PackedLinear, Epilogue<'_>)],
@@ -30,12 +31,12 @@ pub fn multiply(
     });
 }
 
-/// Rows of int8 codes in the order of the register blocks, with scales and sums by block of K, then row.
+/// Rows of int8 values in the order of the register blocks, with scales and sums by block of K, then row.
 struct Rounded {
     blocking: Blocking,
-    /// Codes of a row.
+    /// Number of values of a row.
     width: usize,
-    /// Codes that share a scale.
+    /// Number of values that share a scale.
     size: usize,
     codes: *mut u8,
     scales: *mut f32,
@@ -65,7 +66,7 @@ impl Rounded {
     }
 }
 
-/// Returns the most rows of a register block: the sums of a block and of all blocks are held at once.
+/// Returns the maximum number of rows of a register block: the sums of one block and of all blocks are in registers.
 fn most_block_rows(class: Class) -> usize {
     most_rows(class) / 2
 }
@@ -112,7 +113,7 @@ impl Work for Round<'_> {
     }
 }
 
-/// Some blocks of rows times some panels of columns.
+/// A task: some blocks of rows and some panels of columns.
 struct Panels<'a> {
     x: &'a Rounded,
     packed: &'a PackedLinear,
@@ -163,10 +164,10 @@ impl Work for Panels<'_> {
     }
 }
 
-/// One block of rows times one panel.
+/// Computes one block of rows and one panel.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
-    /// How many scales a row of the input has.
+    /// The number of scales per row of the input.
     parts: usize,
     /// How many of them meet one scale of the weights.
     per_scale: usize,

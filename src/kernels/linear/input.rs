@@ -1,5 +1,5 @@
-//! Inputs in the order in which the register blocks read them: blocks of at most `ROWS` rows, in a block the values
-//! of all rows for one group of K side by side.
+//! Inputs in the order in which register blocks read them: in blocks of at most `ROWS` rows, with the elements of all
+//! rows of a block for one group of K adjacent.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Class, Rows, StaticInput, StaticValues, pack};
 
-/// How rows are cut in blocks of nearly equal size.
+/// The division of rows into blocks of nearly equal size.
 #[derive(Clone, Copy, Debug)]
 pub struct Blocking {
     pub rows: usize,
@@ -20,29 +20,29 @@ impl Blocking {
         Self { rows, blocks: rows.div_ceil(most) }
     }
 
-    /// Returns the first row of a block, or the number of rows for the block behind the last.
+    /// Returns the first row of a block; the number of rows for the index after the last block.
     #[inline(always)]
     pub fn start(&self, block: usize) -> usize {
         if block == self.blocks { self.rows } else { self.rows * block / self.blocks }
     }
 }
 
-/// Returns the most rows of a register block of the class.
+/// Returns the maximum number of rows of a register block of the class.
 pub fn most_rows(class: Class) -> usize {
     if class >= Class::Avx512Vnni { 12 } else { 6 }
 }
 
-/// Returns the most rows of a register block of int8 codes: without VNNI the products need registers of their own.
+/// Returns the maximum number of rows of a register block of int8: without VNNI, products need additional registers.
 fn most_int8_rows(class: Class) -> usize {
     if class == Class::Avx2 { 4 } else { most_rows(class) }
 }
 
-/// Rows of int8 codes, each with a scale and the sum of its codes.
+/// Rows of int8 values, each with a scale and the sum of its values.
 pub struct Rounded {
     pub blocking: Blocking,
-    /// Groups of four codes in a row.
+    /// Number of groups of four values in a row.
     pub groups: usize,
-    /// The code of 0, for static inputs.
+    /// The zero point of a statically quantized input.
     pub shift: i32,
     codes: *mut u8,
     scales: *mut f32,
@@ -64,7 +64,7 @@ impl Rounded {
         Self { blocking, groups, shift: 0, codes, scales, sums, _memory: memory }
     }
 
-    /// Returns the codes of a block.
+    /// Returns the quantized values of a block.
     #[inline(always)]
     pub fn codes(&self, block: usize) -> *const u8 {
         self.codes.wrapping_add(self.blocking.start(block) * self.groups * 4)
@@ -77,19 +77,19 @@ impl Rounded {
         unsafe { *self.scales.add(row) }
     }
 
-    /// Returns the sum of a row's codes, less the zero point of each.
+    /// Returns the sum of the quantized values of a row, each minus the zero point.
     #[inline(always)]
     pub fn sum(&self, row: usize) -> i32 {
         // SAFETY: there is one for each row.
         unsafe { *self.sums.add(row) }
     }
 
-    /// Rounds each row with a scale of its own.
+    /// Quantizes each row with its own scale.
     pub fn dynamic(x: &Rows<'_>, k: usize, groups: usize, class: Class, parallel: &dyn Parallel) -> Self {
         Self::new(x.rows, groups, class).fill(&Source::Dynamic(x), k, class, parallel)
     }
 
-    /// Takes or makes the codes of a static input.
+    /// Copies or computes the quantized values of a statically quantized input.
     pub fn fixed(x: &StaticInput<'_>, k: usize, groups: usize, class: Class, parallel: &dyn Parallel) -> Self {
         let mut rounded = Self::new(x.rows, groups, class);
         rounded.shift = x.zero_point - if x.values.signed() { 0 } else { 128 };
@@ -108,17 +108,17 @@ impl Rounded {
     }
 }
 
-/// Where codes come from.
+/// Source of the quantized values.
 enum Source<'a> {
     Dynamic(&'a Rows<'a>),
     Static(&'a StaticInput<'a>),
 }
 
-/// How many bytes of an input are gone through again and again from the second-level cache.
+/// Size in bytes of the part of an input that is read repeatedly from the second-level cache.
 const CACHED: usize = 1 << 20;
 
-/// Cuts blocks of rows × panels of several weights in tasks, and calls `work` with some blocks and some panels of one
-/// weight at a time.
+/// Divides blocks of rows × panels of several weights into tasks, and calls `work` with some blocks and some panels of
+/// one weight at a time.
 pub fn spread(
     blocking: &Blocking,
     row_bytes: usize,
@@ -148,7 +148,7 @@ pub fn spread(
     });
 }
 
-/// Returns in how many tasks `values` values are gone through.
+/// Returns the number of tasks for `values` elements.
 pub fn tasks(values: usize, most: usize, parallel: &dyn Parallel) -> usize {
     if values < 1 << 14 { 1.min(most) } else { most.min(parallel.threads().max(1) * 4) }
 }
@@ -195,10 +195,11 @@ impl Work for Round<'_> {
     }
 }
 
-/// Writes `rows` rows of `width` 4-byte values so that the values of all rows at one place are side by side.
+/// Writes the transpose of `rows` rows of `width` 4-byte elements: the elements of all rows with one index are
+/// adjacent.
 ///
 /// # Safety
-/// Both are there to be read and written.
+/// The rows can be read, and as many elements written.
 #[inline(always)]
 pub unsafe fn interleave<V: Simd>(from: *const f32, stride: usize, rows: usize, width: usize, to: *mut f32) {
     // SAFETY: the caller's.
@@ -212,14 +213,15 @@ pub unsafe fn interleave<V: Simd>(from: *const f32, stride: usize, rows: usize, 
         }
         for column in whole..width {
             for row in 0..rows {
-                // as bits: they need not be float32
+                // as bits, because they need not be float32
                 to.add(column * rows + row).cast::<u32>().write(from.add(row * stride + column).cast::<u32>().read());
             }
         }
     }
 }
 
-/// Writes row `row` of a static input as int8 codes (uint8 less 128), zeros up to `len`. Returns the sum of the codes.
+/// Writes a row of a statically quantized input as int8 (uint8 minus 128), filled with zeros up to `len`. Returns the
+/// sum of the written values.
 ///
 /// # Safety
 /// `len` + 16 bytes can be written at `codes`; `k` ≤ `len`.
@@ -238,11 +240,11 @@ unsafe fn fixed_row<V: Simd>(x: &StaticInput<'_>, row: usize, k: usize, len: usi
                 let (low, high, offset) = if signed { (-128.0, 127.0, 0) } else { (0.0, 255.0, 128) };
                 let from = values[row * k..].as_ptr();
                 for index in (0..k).step_by(V::LANES) {
-                    // divided as QuantizeLinear divides: a product with the inverse rounds some halves otherwise
+                    // a division, as in `QuantizeLinear`: multiplying by the inverse rounds some ties differently
                     let value = V::div(V::load_some(from.add(index), V::LANES.min(k - index)), V::splat(x.scale));
                     let value = V::add(V::round(value), V::splat(x.zero_point as f32));
                     let value = V::min(V::splat(high), V::max(V::splat(low), value));
-                    // NaN becomes code 0
+                    // NaN becomes 0
                     let value = V::if_less(value, V::splat(256.0), value, V::zero());
                     V::store_bytes(codes.add(index), V::isub(V::to_i32(value), V::isplat(offset)));
                 }
@@ -253,8 +255,8 @@ unsafe fn fixed_row<V: Simd>(x: &StaticInput<'_>, row: usize, k: usize, len: usi
     }
 }
 
-/// Rounds `k` values to int8 with one scale and fills with zeros up to `len` codes. Returns the scale, NaN if a
-/// value is not finite, and the sum of the codes.
+/// Quantizes `k` values to int8 with one scale, and fills with zeros up to `len`. Returns the scale, which is NaN if a
+/// value is not finite, and the sum of the quantized values.
 ///
 /// # Safety
 /// `k` values can be read at `values`, `len` + 16 bytes written at `codes`; `k` ≤ `len`.

@@ -1,14 +1,14 @@
-//! AVX2 with FMA, and with the 256-bit VNNI where there is one.
+//! AVX2 with FMA, with or without 256-bit VNNI.
 
 use std::arch::x86_64::*;
 
 use crate::kernels::simd::{Simd, Work};
 
-/// 256-bit vectors; with `VNNI` the processor has the 256-bit VPDPBUSD.
+/// Vectors of 256 bits. With `VNNI`, the processor has the 256-bit VPDPBUSD.
 #[derive(Clone, Copy)]
 pub struct Avx2<const VNNI: bool>;
 
-/// Defines methods whose intrinsics need the class.
+/// Defines methods that are compiled with the instructions of the class.
 macro_rules! methods {
     ($($(#[$meta:meta])* fn $name:ident $(<const $n:ident: u32>)? ($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
         $(#[$meta])*
@@ -65,7 +65,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
         fn round(a: __m256) -> __m256 { _mm256_round_ps::<8>(a) }
         fn scale(a: __m256, n: __m256) -> __m256 {
-            // in two halves, each of which is a normal power of two
+            // in two factors, each of which is a normal power of two
             let whole = _mm256_cvtps_epi32(n);
             let half = _mm256_srai_epi32::<1>(whole);
             let power = |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))));
@@ -109,7 +109,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             if VNNI {
                 _mm256_dpbusd_avx_epi32(sum, weights, activations)
             } else {
-                // VPMADDUBSW would saturate: the even and the odd bytes as 16 bits instead
+                // VPMADDUBSW would saturate: even and odd bytes are extended to 16 bits instead
                 let even = _mm256_and_si256(weights, _mm256_set1_epi16(255));
                 let odd = _mm256_srli_epi16::<8>(weights);
                 let even_activations = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(activations));
@@ -122,7 +122,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             if VNNI {
                 _mm256_dpbusd_avx_epi32(sum, weights, activations)
             } else {
-                // two products of at most 15 · 127 fit 16 bits
+                // the sum of two products of at most 15 · 127 fits into 16 bits
                 let pairs = _mm256_maddubs_epi16(weights, activations);
                 _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
             }
@@ -131,7 +131,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn prefetch_write(to: *mut u8) -> () { _mm_prefetch::<_MM_HINT_ET0>(to.cast::<i8>()) }
     }
 
-    /// There is none.
+    /// Not available in this class.
     #[inline(always)]
     fn dot_bf16(sum: __m256, _: __m256i, _: __m256i) -> __m256 {
         sum

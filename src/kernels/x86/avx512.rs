@@ -4,11 +4,11 @@ use std::arch::x86_64::*;
 
 use crate::kernels::simd::{Simd, Work};
 
-/// 512-bit vectors; with `BF16` the processor has VDPBF16PS.
+/// Vectors of 512 bits. With `BF16`, the processor has VDPBF16PS.
 #[derive(Clone, Copy)]
 pub struct Avx512<const BF16: bool>;
 
-/// Defines methods whose intrinsics need the class.
+/// Defines methods that are compiled with the instructions of the class.
 macro_rules! methods {
     ($($(#[$meta:meta])* fn $name:ident $(<const $n:ident: u32>)? ($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
         $(#[$meta])*
@@ -159,7 +159,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     unsafe fn store_bf16(to: *mut u16, value: __m512) {
         // SAFETY: the caller's.
         unsafe {
-            // by hand rather than by VCVTNEPS2BF16, which takes denormals for 0
+            // not by VCVTNEPS2BF16, which treats denormals as 0
             let bits = _mm512_castps_si512(value);
             let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
             let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));

@@ -1,10 +1,10 @@
-//! The tile registers of AMX: the hardware's, and an emulation that every test machine runs.
+//! The tile registers of AMX: those of the hardware, and an emulation for tests on any machine.
 
 /// Eight tiles of 16 rows of 64 bytes.
 pub trait Tiles {
-    /// Returns tiles that are ready for use by this thread.
+    /// Returns tiles that this thread can use.
     fn new() -> Self;
-    /// Sets tile `T` to zeros.
+    /// Sets all elements of tile `T` to 0.
     fn zero<const T: usize>(&mut self);
     /// # Safety
     /// 16 rows of 64 bytes, `stride` bytes apart, can be read at `from`.
@@ -18,7 +18,7 @@ pub trait Tiles {
     fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self);
 }
 
-/// The registers of this thread; the processor has them and the process may use them.
+/// The tile registers of this thread. Values exist only if the processor has them and the process may use them.
 pub struct Hardware(());
 
 #[repr(C, align(64))]
@@ -99,7 +99,7 @@ impl Drop for Hardware {
     }
 }
 
-/// The same in plain Rust.
+/// An emulation of the tiles in portable Rust.
 #[cfg(test)]
 pub struct Emulated([[u8; 1024]; 8]);
 
@@ -152,7 +152,7 @@ impl Tiles for Emulated {
     }
 
     fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self) {
-        // denormals count as 0, going in and coming out
+        // denormals are treated as 0, in inputs and results
         let flush = |value: f32| if value.is_normal() || !value.is_finite() { value } else { 0.0 };
         let half = |word: [u8; 4], part: usize| {
             flush(f32::from_bits(u32::from(u16::from_le_bytes([word[part * 2], word[part * 2 + 1]])) << 16))

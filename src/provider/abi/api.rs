@@ -1,13 +1,14 @@
-//! The functions of the ONNX Runtime that loaded us.
+//! The function tables of the ONNX Runtime that loaded this library.
 //!
-//! A process may hold two of them (the one that a Python wheel brings and the one that our own sessions opened), and
-//! one image of this library serves both. So nothing here is global: each factory keeps the functions of its own.
+//! A process may contain two of them (for example that of a Python wheel and that of this library's own sessions), and
+//! one image of this library serves both. So nothing here is global: each factory keeps the tables of its own.
 
 use ort::sys::{OrtApi, OrtApiBase};
 
 use super::tables::{EpApi, VERSION};
 
-/// ONNX Runtime's function tables. They live as long as its library is loaded, and so longer than any of our objects.
+/// The function tables of ONNX Runtime. They are valid as long as its library is loaded, and so longer than any object
+/// of the provider.
 #[derive(Clone, Copy)]
 pub struct Api {
     ort: &'static OrtApi,
@@ -15,7 +16,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Returns the tables behind `base`, or `None` if that ONNX Runtime is older than [`VERSION`].
+    /// Returns the tables of `base`; `None` if that ONNX Runtime is older than [`VERSION`].
     ///
     /// # Safety
     /// `base` is what ONNX Runtime gave to `CreateEpFactories`.
@@ -40,7 +41,7 @@ impl Api {
     }
 }
 
-/// Returns the version of the ONNX Runtime behind `base` in words, as `1.23.2`.
+/// Returns the version of an ONNX Runtime as text, such as `1.23.2`.
 ///
 /// # Safety
 /// `base` is what ONNX Runtime gave to `CreateEpFactories`.
@@ -49,7 +50,7 @@ pub unsafe fn version(base: *const OrtApiBase) -> String {
     unsafe { super::status::text(((*base).GetVersionString)()) }
 }
 
-/// Calls a function of the table that writes its answer behind its last argument, and returns the answer.
+/// Calls a function of the table that writes its result through its last argument, and returns the result.
 macro_rules! ask {
     ($api:expr, $function:ident($($argument:expr),* $(,)?) -> $type:ty = $initial:expr) => {{
         let mut answer: $type = $initial;

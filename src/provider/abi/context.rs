@@ -1,4 +1,4 @@
-//! One run of one fused node: its inputs, its outputs and the session's threads.
+//! A run of a fused node: its inputs, its outputs and the threads of the session.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -13,15 +13,15 @@ use super::status::{Error, Result, check, panic_text};
 use super::tensor::Tensor;
 use crate::kernels::Parallel;
 
-/// What a body sees of ONNX Runtime while it runs. `'a` is the run.
+/// The inputs, outputs and threads of a run, for a body. `'a` is the lifetime of the run.
 pub struct Context<'a> {
     pool: Pool<'a>,
-    /// A bit an output that was handed out: a second time would be a second `&mut` of the same values.
+    /// One bit per output that was returned: returning it again would create a second `&mut` to the same values.
     taken: Cell<u64>,
 }
 
 impl<'a> Context<'a> {
-    /// Returns the view of `raw`, on whose session `threads` threads work.
+    /// Returns the context of a run in a session with `threads` threads.
     ///
     /// # Safety
     /// `raw` is what ONNX Runtime gave to `Compute`, and lives for `'a`.
@@ -48,11 +48,11 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns output `index` for its values to be written: float32, of the sizes `shape`.
+    /// Returns the elements of output `index`, to be written: float32, of the shape `shape`.
     pub fn output(&self, index: usize, shape: &[i64]) -> Result<&'a mut [f32]> {
-        let bit = 1u64.checked_shl(index as u32).ok_or_else(|| Error::new("too many outputs"))?;
+        let bit = 1u64.checked_shl(index as u32).ok_or_else(|| Error::new("the node has too many outputs"))?;
         if self.taken.replace(self.taken.get() | bit) & bit != 0 {
-            return Err(Error::new("an output was asked for twice"));
+            return Err(Error::new("an output was requested twice"));
         }
         let Pool { api, raw, .. } = self.pool;
         let count: usize = shape.iter().map(|size| *size as usize).product();
@@ -72,7 +72,7 @@ pub struct Pool<'a> {
     api: Api,
     raw: *mut OrtKernelContext,
     threads: usize,
-    /// What the first task that panicked said.
+    /// The message of the first task that panicked.
     panicked: Mutex<Option<String>>,
     run: std::marker::PhantomData<&'a ()>,
 }
@@ -82,7 +82,7 @@ pub struct Pool<'a> {
 unsafe impl Sync for Pool<'_> {}
 
 impl Pool<'_> {
-    /// Returns the error of a task that panicked, if one did since the run began.
+    /// Fails if a task has panicked since the run began.
     pub fn finish(&self) -> Result<()> {
         match self.panicked.lock() {
             Ok(panicked) if panicked.is_none() => Ok(()),
@@ -105,7 +105,7 @@ struct Job<'j, 'a> {
 }
 
 impl Job<'_, '_> {
-    /// Runs task `index`. A panic must not pass: ONNX Runtime's worker would end the process.
+    /// Runs a task and catches its panic, which would end the process in a worker thread of ONNX Runtime.
     fn task(&self, index: usize) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.work)(index))) {
             self.pool.note(panic_text(&*panic));
@@ -123,7 +123,7 @@ impl Parallel for Pool<'_> {
         self.threads
     }
 
-    /// Runs the tasks on the session's threads. After a panic in one of them [`Pool::finish`] has the error.
+    /// Runs the tasks on the threads of the session. If one of them panics, [`Pool::finish`] fails.
     fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
         let job = Job { pool: self, work };
         if tasks < 2 || self.threads < 2 {

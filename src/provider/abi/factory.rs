@@ -22,10 +22,10 @@ struct FactoryObject {
     api: Api,
 }
 
-/// Makes the factory of our execution provider. ONNX Runtime calls this when the library is registered.
+/// Creates the factory of the execution provider. ONNX Runtime calls this function when the library is registered.
 ///
 /// # Safety
-/// For ONNX Runtime alone: `base` is its own, `factories` has room for `max` pointers, `count` can be written.
+/// Only for ONNX Runtime: `base` is its own, `factories` has capacity for `max` pointers, `count` is writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn CreateEpFactories(
     _registered_name: *const c_char,
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn CreateEpFactories(
         let Some(api) = Api::open(base) else { return too_old(base) };
         guard(api, || {
             if max < 1 {
-                return Err(Error::new("no room for a factory"));
+                return Err(Error::new("the array of factories has no capacity"));
             }
             *factories = Box::into_raw(Box::new(FactoryObject { table: TABLE, api })).cast();
             *count = 1;
@@ -50,10 +50,10 @@ pub unsafe extern "C" fn CreateEpFactories(
     }
 }
 
-/// Takes a factory back.
+/// Releases a factory.
 ///
 /// # Safety
-/// For ONNX Runtime alone: `factory` is one of `CreateEpFactories`, and is not used again.
+/// Only for ONNX Runtime: `factory` was created by `CreateEpFactories`, and is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ReleaseEpFactory(factory: *mut EpFactory) -> Status {
     if !factory.is_null() {
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn ReleaseEpFactory(factory: *mut EpFactory) -> Status {
     null_mut()
 }
 
-/// Returns the error of an ONNX Runtime without the functions that are needed.
+/// Returns the error for an ONNX Runtime that lacks required functions.
 ///
 /// # Safety
 /// `base` is ONNX Runtime's own.
@@ -102,7 +102,7 @@ const TABLE: EpFactory = EpFactory {
     later: [0; 8],
 };
 
-/// Returns the functions of the ONNX Runtime that `factory` was made for.
+/// Returns the function tables of the ONNX Runtime that `factory` was created for.
 ///
 /// # Safety
 /// `factory` is one of ours.
@@ -124,7 +124,7 @@ unsafe extern "system" fn provider_version(_: *const EpFactory) -> *const c_char
     VERSION.as_ptr().cast()
 }
 
-/// There is no PCI vendor behind kernels for the processor.
+/// Returns 0: the kernels run on the CPU, which has no PCI vendor id.
 unsafe extern "system" fn vendor_id(_: *const EpFactory) -> u32 {
     0
 }
@@ -133,7 +133,7 @@ unsafe extern "system" fn is_stream_aware(_: *const EpFactory) -> bool {
     false
 }
 
-/// Offers the provider for the processor, once, if its kernels fit it.
+/// Returns the CPU as the device of the provider, if there are kernels for it.
 unsafe extern "system" fn supported_devices(
     factory: *mut EpFactory,
     devices: *const *const OrtHardwareDevice,
@@ -187,7 +187,7 @@ unsafe extern "system" fn release_ep(_: *mut EpFactory, ep: *mut Ep) {
     unsafe { EpObject::release(ep) }
 }
 
-/// Says whether a compiled model is for this version and this processor.
+/// Checks whether a compiled model is for this version and this processor.
 unsafe extern "system" fn validate(
     factory: *mut EpFactory,
     _devices: *const *const OrtHardwareDevice,
@@ -207,7 +207,7 @@ unsafe extern "system" fn validate(
     }
 }
 
-/// There is none: ONNX Runtime's allocator for the processor serves.
+/// Returns no allocator: that of ONNX Runtime for the CPU is used.
 unsafe extern "system" fn create_allocator(
     _: *mut EpFactory,
     _: *const OrtMemoryInfo,
@@ -221,15 +221,15 @@ unsafe extern "system" fn create_allocator(
 
 unsafe extern "system" fn release_allocator(_: *mut EpFactory, _: *mut OrtAllocator) {}
 
-/// There is none: nothing is copied between devices.
+/// Returns no data transfer: nothing is copied between devices.
 unsafe extern "system" fn create_data_transfer(_: *mut EpFactory, transfer: *mut *mut c_void) -> Status {
     // SAFETY: ONNX Runtime's promise.
     unsafe { *transfer = null_mut() };
     null_mut()
 }
 
-/// Returns the file that this code was loaded from, for our own sessions to register: `None` for an executable that
-/// holds the code itself.
+/// Returns the path of the library that contains this code, which the library's own sessions register; `None` if an
+/// executable contains it.
 pub fn library_path() -> Option<std::path::PathBuf> {
     use std::os::unix::ffi::OsStrExt;
     // SAFETY: dladdr fills `found` for an address of a loaded image, and its texts live as long as the image.
@@ -242,7 +242,7 @@ pub fn library_path() -> Option<std::path::PathBuf> {
     };
     let path = std::path::PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes()));
     let executable = std::env::current_exe().and_then(std::fs::canonicalize).ok();
-    // ONNX Runtime takes a relative path to be beside its own library.
+    // ONNX Runtime resolves a relative path against the folder of its own library.
     let path = std::fs::canonicalize(path).ok()?;
     (Some(&path) != executable.as_ref()).then_some(path)
 }

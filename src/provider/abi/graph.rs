@@ -1,4 +1,4 @@
-//! ONNX Runtime's graphs, read into ours.
+//! Reads graphs of ONNX Runtime as [`Graph`]s.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char};
@@ -13,7 +13,7 @@ use super::status::{Error, Result, check, text};
 use super::tensor::Tensor;
 use crate::provider::graph::{Attribute, Element, FusedNode, Graph, Node, NodeId, Source, Value, ValueId};
 
-/// A graph of ONNX Runtime during one of its calls: where the handles are that [`Graph`] does not have.
+/// The handles of a graph of ONNX Runtime during one of its calls, which [`Graph`] does not contain.
 pub struct Handles {
     api: Api,
     graph: *const OrtGraph,
@@ -22,10 +22,10 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// Returns the handles of `graph`, yet empty: [`Self::read`] fills them.
+    /// Returns the handles of `graph`, still empty: [`Self::read`] fills them.
     ///
     /// # Safety
-    /// `graph` is one that ONNX Runtime handed over, and lives as long as the result.
+    /// `graph` was passed by ONNX Runtime, and lives as long as the result.
     pub unsafe fn new(api: Api, graph: *const OrtGraph) -> Self {
         Self { api, graph, nodes: Vec::new(), values: Vec::new() }
     }
@@ -38,7 +38,7 @@ impl Handles {
         nodes.into_iter().map(|node| self.nodes[node.0]).collect()
     }
 
-    /// Returns the path of the model's file, empty if it came as bytes.
+    /// Returns the path of the model file; empty if the model was loaded from memory.
     pub fn model_path(&self) -> Result<String> {
         // SAFETY: the graph lives (see `new`); the text is copied.
         unsafe { Ok(text(ask!(self.api, Graph_GetModelPath(self.graph) -> *const c_char = null())?)) }
@@ -74,7 +74,7 @@ impl Source for Handles {
             let tensor =
                 ask!(self.api, ValueInfo_GetInitializerValue(self.values[value.0]) -> *const OrtValue = null())?;
             if tensor.is_null() {
-                return Err(Error::new("a constant without values"));
+                return Err(Error::new("a constant has no value"));
             }
             Tensor::read(self.api, tensor)
         }
@@ -94,7 +94,7 @@ impl Source for Handles {
     }
 }
 
-/// Returns `attribute`, or `None` if it is of a type that no pattern asks for.
+/// Returns an attribute; `None` if no pattern uses its type.
 ///
 /// # Safety
 /// `attribute` is ONNX Runtime's and lives.
@@ -137,7 +137,7 @@ unsafe fn read_attribute(api: Api, attribute: *const OrtOpAttr) -> Option<Attrib
     }
 }
 
-/// The values met so far, by name.
+/// The values found so far, by name.
 struct Table {
     api: Api,
     by_name: HashMap<String, ValueId>,
@@ -170,7 +170,7 @@ impl Table {
         }
     }
 
-    /// Returns the values that the subgraphs of a node take from around it.
+    /// Returns the values of the outer graph that the subgraphs of a node read.
     ///
     /// # Safety
     /// As for [`Self::node`].
@@ -193,7 +193,7 @@ impl Table {
         }
     }
 
-    /// Returns the number of a value, `None` for one that is left out.
+    /// Returns the index of a value; `None` for an omitted one.
     ///
     /// # Safety
     /// `handle` is null, or a value of a graph that lives.
@@ -225,7 +225,7 @@ impl Table {
     }
 }
 
-/// Returns the element type and the sizes of a value, as far as ONNX Runtime knows them.
+/// Returns element type and shape of a value, as far as ONNX Runtime knows them.
 ///
 /// # Safety
 /// `value` is a value of a graph that lives.
@@ -240,7 +240,7 @@ unsafe fn tensor_type(api: Api, value: *const OrtValueInfo) -> Result<(Option<El
         if tensor.is_null() {
             return Ok((None, None));
         }
-        // A plain number, for a later version may have element types that the enum lacks.
+        // An integer, because later versions may have element types that are not in the enum.
         let mut element = 0i32;
         check(api.ort(), (api.ort().GetTensorElementType)(tensor, (&raw mut element).cast()).0)?;
         let element = (element != 0).then(|| Element::from_onnx(element));
@@ -254,7 +254,7 @@ unsafe fn tensor_type(api: Api, value: *const OrtValueInfo) -> Result<(Option<El
     }
 }
 
-/// Returns the names of a fused node: its own, its inputs' and its outputs'.
+/// Returns the names of a fused node and of its inputs and outputs.
 ///
 /// # Safety
 /// `node` is one that ONNX Runtime handed over, and lives.

@@ -1,6 +1,6 @@
 //! The heap of the C library.
 
-/// Gives pages of the heap that nobody uses back to the system, where the C library can.
+/// Returns unused pages of the heap to the system, if the C library supports that.
 pub fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: malloc_trim may be called at any time, by any thread.

@@ -1,4 +1,4 @@
-//! Files in memory.
+//! Mapped files.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,16 +7,16 @@ use memmap2::Mmap;
 
 use super::status::{Error, Result};
 
-/// A file that is mapped, for reading.
+/// A file mapped for reading.
 pub struct Mapping(Mmap);
 
 impl Mapping {
-    /// Returns the file at `path`.
+    /// Maps the file at `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let wrong = |error: std::io::Error| Error(format!("{}: {error}", path.display()));
         let file = File::open(path).map_err(wrong)?;
         if !file.metadata().map_err(wrong)?.is_file() {
-            return Err(Error(format!("{}: not a file", path.display())));
+            return Err(Error(format!("{}: is not a file", path.display())));
         }
         // SAFETY: whoever writes such a file replaces it as a whole (`compiled::Writer` renames it into place), so
         // that a mapped one does not change. One that is cut short under a running program ends it with SIGBUS, as

@@ -1,5 +1,5 @@
-//! The boundary to ONNX Runtime: its C tables, views of its objects, errors and panics on their way out. All `unsafe`
-//! of the provider is here.
+//! The C interface of ONNX Runtime: its function tables, views of its objects, and the conversion of errors and panics
+//! to a status. All `unsafe` code of the provider is here.
 
 mod api;
 mod context;

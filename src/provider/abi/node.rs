@@ -9,21 +9,21 @@ use super::api::{Api, ask};
 use super::status::{Error, Result, check};
 use crate::provider::graph::FusedNode;
 
-/// An `EPContext` node: what stands in a compiled model for a fused node.
+/// An `EPContext` node, which represents a fused node in a compiled model.
 #[derive(Debug, Clone)]
 pub struct ContextNode {
     /// The fused node.
     pub fused: FusedNode,
-    /// Attributes that hold text.
+    /// String attributes.
     pub texts: Vec<(&'static str, String)>,
-    /// Attributes that hold a number.
+    /// Integer attributes.
     pub numbers: Vec<(&'static str, i64)>,
 }
 
-/// Returns `node` as ONNX Runtime wants it.
+/// Creates `node` in ONNX Runtime.
 ///
 /// # Safety
-/// The result is handed to ONNX Runtime, which owns it from then on.
+/// The result is passed to ONNX Runtime, which then owns it.
 pub unsafe fn create(api: Api, node: &ContextNode) -> Result<*mut OrtNode> {
     let fused = &node.fused;
     let (inputs, outputs, name) = (words(&fused.inputs)?, words(&fused.outputs)?, word(&fused.name)?);
@@ -39,7 +39,8 @@ pub unsafe fn create(api: Api, node: &ContextNode) -> Result<*mut OrtNode> {
     let mut made = null_mut();
     // SAFETY: all pointers live through the call, which copies names and attributes.
     unsafe {
-        let editor = (api.ort().GetModelEditorApi)().as_ref().ok_or_else(|| Error::new("no editor of models"))?;
+        let editor =
+            (api.ort().GetModelEditorApi)().as_ref().ok_or_else(|| Error::new("ONNX Runtime has no model editor"))?;
         let status = (editor.CreateNode)(
             c"EPContext".as_ptr(),
             c"com.microsoft".as_ptr(),
@@ -57,7 +58,7 @@ pub unsafe fn create(api: Api, node: &ContextNode) -> Result<*mut OrtNode> {
     Ok(made)
 }
 
-/// Attributes that are released when the node has copied them.
+/// Attributes, released after the node has copied them.
 struct Attributes {
     api: Api,
     list: Vec<*mut OrtOpAttr>,
@@ -65,7 +66,7 @@ struct Attributes {
 
 impl Attributes {
     fn add(&mut self, name: &str, bytes: &[u8], count: usize, kind: OrtOpAttrType) -> Result<()> {
-        let (name, count) = (word(name)?, i32::try_from(count).map_err(|_| Error::new("a text that is too long"))?);
+        let (name, count) = (word(name)?, i32::try_from(count).map_err(|_| Error::new("an attribute is too long"))?);
         // SAFETY: `bytes` holds `count` values of the kind; they are copied.
         let attribute = unsafe {
             ask!(
@@ -86,7 +87,7 @@ impl Drop for Attributes {
 }
 
 fn word(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::new("a name with NUL"))
+    CString::new(text).map_err(|_| Error::new("a name contains NUL"))
 }
 
 fn words(texts: &[String]) -> Result<Vec<CString>> {

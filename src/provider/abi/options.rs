@@ -1,4 +1,4 @@
-//! What a session is configured with.
+//! The configuration of a session.
 
 use std::ffi::c_char;
 use std::ptr::null_mut;
@@ -8,7 +8,7 @@ use ort::sys::{OrtKeyValuePairs, OrtSessionOptions};
 use super::api::{Api, ask};
 use super::status::{Result, text};
 
-/// Returns every configuration entry of a session, those for providers among them.
+/// Returns all configuration entries of a session, including those for providers.
 ///
 /// # Safety
 /// `options` is what ONNX Runtime gave to `CreateEp`.

@@ -1,4 +1,4 @@
-//! Errors on their way to ONNX Runtime, and ONNX Runtime's on their way here.
+//! Conversion between errors of the provider and the status of ONNX Runtime.
 
 use std::any::Any;
 use std::ffi::{CStr, CString, c_char};
@@ -10,12 +10,12 @@ use ort::sys::{OrtApi, OrtErrorCode, OrtStatusPtr};
 use super::api::Api;
 use super::tables::Status;
 
-/// Why a call of the provider failed. ONNX Runtime shows the text to its user.
+/// An error of the provider: its message, which ONNX Runtime passes on to its caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error(pub String);
 
 impl Error {
-    /// Returns the error that says `text`.
+    /// Returns an error with the message `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -39,10 +39,10 @@ impl std::fmt::Display for Error {
     }
 }
 
-/// What most calls of the provider return.
+/// The result of most functions of the provider.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Returns the text behind `pointer`, empty if that is null.
+/// Returns the text at `pointer`; empty if the pointer is null.
 ///
 /// # Safety
 /// `pointer` is null or points to a text that ends in NUL.
@@ -54,7 +54,7 @@ pub unsafe fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
-/// Returns `status` as a result, and releases it.
+/// Converts `status` to a result, and releases it.
 pub fn check(api: &OrtApi, status: Status) -> Result<()> {
     if status.is_null() {
         return Ok(());
@@ -68,7 +68,7 @@ pub fn check(api: &OrtApi, status: Status) -> Result<()> {
     Err(Error(message))
 }
 
-/// Runs `call` and returns what ONNX Runtime is told of it: neither an error nor a panic leaves it in another way.
+/// Runs `call` and returns its status for ONNX Runtime. An error or a panic of `call` becomes a status.
 pub fn guard(api: Api, call: impl FnOnce() -> Result<()>) -> Status {
     let message = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(())) => return null_mut(),
@@ -81,7 +81,7 @@ pub fn guard(api: Api, call: impl FnOnce() -> Result<()>) -> Status {
     status
 }
 
-/// Returns what a panic said.
+/// Returns the message of a panic.
 pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()

@@ -1,7 +1,8 @@
-//! The structs of `onnxruntime_ep_c_api.h` that `ort-sys` leaves opaque, as ONNX Runtime 1.24 declares them.
+//! The structs of `onnxruntime_ep_c_api.h` that are opaque in `ort-sys`, as ONNX Runtime 1.24 declares them.
 //!
-//! Every table of that header only grows at its end, and ONNX Runtime reads a table of ours as far as
-//! `ort_version_supported` says. So a prefix is enough for what we call, and what we fill in ends where 1.24's ends.
+//! Every struct of that header only grows at its end, and ONNX Runtime reads a struct of a provider up to the version
+//! in `ort_version_supported`. So a prefix is enough of structs whose functions are called here, and structs that are
+//! filled in here end where those of 1.24 end.
 #![allow(non_snake_case)]
 
 use std::ffi::{c_char, c_void};
@@ -11,28 +12,28 @@ use ort::sys::{
     OrtKeyValuePairs, OrtLogger, OrtMemoryInfo, OrtNode, OrtSessionOptions, OrtStatus,
 };
 
-/// The version of ONNX Runtime whose tables stand here. It is also the oldest that can load this provider.
+/// The version of ONNX Runtime that the structs belong to, and the oldest that can load this provider.
 pub const VERSION: u32 = 24;
 
-/// What a function of the interface returns: null, or an error that the caller releases.
+/// The result of a function of the interface: null, or an error that the caller releases.
 pub type Status = *mut OrtStatus;
 
-/// A function that is left out (null), or one of ONNX Runtime's that is never called from here.
+/// A function that is not implemented (null), or a function of ONNX Runtime that is never called here.
 pub type Unused = usize;
 
-/// What ONNX Runtime collects claims in.
+/// The object in which ONNX Runtime collects claims.
 #[repr(C)]
 pub struct OrtEpGraphSupportInfo {
     _opaque: [u8; 0],
 }
 
-/// What `CreateState` is told of its node.
+/// The description of a node for `CreateState`.
 #[repr(C)]
 pub struct OrtNodeComputeContext {
     _opaque: [u8; 0],
 }
 
-/// `OrtEpApi` as far as it is called.
+/// `OrtEpApi`, up to the last function that is called here.
 #[repr(C)]
 pub struct EpApi {
     pub CreateEpDevice: unsafe extern "system" fn(
@@ -93,7 +94,7 @@ pub struct Ep {
     pub GetCompiledModelCompatibilityInfo: Option<unsafe extern "system" fn(*mut Ep, *const OrtGraph) -> *const c_char>,
     pub GetKernelRegistry: Unused,
     pub IsConcurrentRunSupported: Unused,
-    /// What later versions append. Null, should one of them look.
+    /// Fields that later versions append: null.
     pub later: [Unused; 16],
 }
 
@@ -146,7 +147,7 @@ pub struct EpFactory {
     pub CreateExternalResourceImporterForDevice: Unused,
     pub GetNumCustomOpDomains: Unused,
     pub GetCustomOpDomains: Unused,
-    /// What later versions append. Null, should one of them look.
+    /// Fields that later versions append: null.
     pub later: [Unused; 8],
 }
 

@@ -1,4 +1,4 @@
-//! A tensor of ONNX Runtime as it lies in memory.
+//! A view of a tensor of ONNX Runtime.
 
 use std::borrow::Cow;
 use std::ffi::c_void;
@@ -10,24 +10,24 @@ use super::api::{Api, ask};
 use super::status::{Error, Result, check};
 use crate::provider::graph::Element;
 
-/// A dense tensor: element type, sizes and bytes, borrowed from ONNX Runtime.
+/// A dense tensor: element type, shape and bytes, borrowed from ONNX Runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
-    /// What it holds.
+    /// The element type.
     pub element: Element,
-    /// Its sizes, none for a scalar.
+    /// The shape; empty for a scalar.
     pub shape: &'a [i64],
-    /// Its values. Two four-bit values share a byte.
+    /// The content. Two 4-bit elements share a byte.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Tensor<'a> {
-    /// Returns the tensor behind `value`.
+    /// Returns a view of the tensor `value`.
     ///
     /// # Safety
-    /// `value` is a tensor of ONNX Runtime, on the processor, that lives and is not written to for `'a`.
+    /// `value` is a tensor of ONNX Runtime in CPU memory that lives and is not written to during `'a`.
     pub unsafe fn read(api: Api, value: *const OrtValue) -> Result<Self> {
-        // A plain number, for a later version may have element types that the enum lacks.
+        // An integer, because later versions may have element types that are not in the enum.
         let (mut element, mut sizes, mut rank) = (0i32, null::<i64>(), 0usize);
         // SAFETY: the caller's promise; the answers are pointers into `value`.
         let (shape, data) = unsafe {
@@ -37,13 +37,15 @@ impl<'a> Tensor<'a> {
             (if rank == 0 { &[][..] } else { std::slice::from_raw_parts(sizes, rank) }, data)
         };
         let element = Element::from_onnx(element);
-        let bytes = element.bytes(count(shape)?).ok_or_else(|| Error::new("a tensor without plain values"))?;
+        let bytes = element
+            .bytes(count(shape)?)
+            .ok_or_else(|| Error::new("the element type or the size of a tensor is not supported"))?;
         // SAFETY: `data` holds as many values as the sizes say.
         let bytes = if bytes == 0 { &[][..] } else { unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes) } };
         Ok(Self { element, shape, bytes })
     }
 
-    /// Returns the number of values.
+    /// Returns the number of elements.
     pub fn element_count(&self) -> usize {
         self.shape.iter().map(|size| *size as usize).product()
     }
@@ -53,22 +55,22 @@ impl<'a> Tensor<'a> {
         self.shape[axis] as usize
     }
 
-    /// Returns the values of a float32 tensor. They are copied only where a file laid them at an odd place.
+    /// Returns the elements of a float32 tensor. They are copied only if they are not aligned.
     pub fn floats(&self) -> Result<Cow<'a, [f32]>> {
         self.plain::<f32>(Element::Float32)
     }
 
-    /// Returns the values of an int32 tensor.
+    /// Returns the elements of an int32 tensor.
     pub fn integers(&self) -> Result<Cow<'a, [i32]>> {
         self.plain::<i32>(Element::Int32)
     }
 
-    /// Returns the values of an int64 tensor.
+    /// Returns the elements of an int64 tensor.
     pub fn longs(&self) -> Result<Cow<'a, [i64]>> {
         self.plain::<i64>(Element::Int64)
     }
 
-    /// Returns the values of an int8 tensor.
+    /// Returns the elements of an int8 tensor.
     pub fn bytes_signed(&self) -> Result<&'a [i8]> {
         self.expect(Element::Int8)?;
         // SAFETY: every byte is an i8.
@@ -93,9 +95,9 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// Numbers for which every pattern of bits is a value.
+/// Types for which every bit pattern is a valid value.
 trait Plain: Copy + 'static {
-    /// Returns the number in `bytes`.
+    /// Returns the value stored in `bytes`.
     fn read(bytes: &[u8]) -> Self;
 }
 
@@ -110,12 +112,14 @@ macro_rules! plain {
 }
 plain!(f32, i32, i64);
 
-/// Returns how many values `shape` holds.
+/// Returns the number of elements of a tensor with this shape.
 fn count(shape: &[i64]) -> Result<usize> {
     let mut count = 1usize;
     for size in shape {
         let size = usize::try_from(*size).ok();
-        count = size.and_then(|size| count.checked_mul(size)).ok_or_else(|| Error::new("a tensor without sizes"))?;
+        count = size
+            .and_then(|size| count.checked_mul(size))
+            .ok_or_else(|| Error::new("the shape of a tensor is invalid"))?;
     }
     Ok(count)
 }

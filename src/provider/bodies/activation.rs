@@ -1,4 +1,4 @@
-//! Activations that stand alone.
+//! Activations outside of products.
 
 use super::{Body, Ports};
 use crate::kernels::{Activation, Class, activate};
@@ -6,7 +6,7 @@ use crate::provider::abi::{Context, Error, Result};
 use crate::provider::compiled::{Part, Reader};
 use crate::provider::patterns::ActivationPlan;
 
-/// A function of each value, after a bias.
+/// An activation after an optional bias.
 pub struct ActivationBody {
     x: usize,
     bias: Option<Vec<f32>>,
@@ -33,7 +33,7 @@ impl Body for ActivationBody {
     fn run(&self, context: &Context<'_>) -> Result<()> {
         let x = context.input(self.x)?;
         if let Some(bias) = self.bias.as_ref().filter(|bias| x.shape.last() != Some(&(bias.len() as i64))) {
-            return Err(Error(format!("an input of sizes {:?}; its rows should have {} values", x.shape, bias.len())));
+            return Err(Error(format!("the input has shape {:?}; its last dimension must be {}", x.shape, bias.len())));
         }
         let out = context.output(self.y, x.shape)?;
         activate(self.class, &x.floats()?, self.bias.as_deref(), self.activation, out, context.pool());

@@ -9,18 +9,18 @@ use crate::provider::abi::{Context, Error, Result, Tensor};
 use crate::provider::compiled::{Part, Reader};
 use crate::provider::patterns::{AttentionPlan, Fill, Heads, Operand, ScoresPlan};
 
-/// softmax(q·kᵀ·scale + masks)·v
+/// Attention: softmax(q·kᵀ·scale + masks)·v.
 pub struct AttentionBody {
     q: Port,
     k: Port,
     v: Port,
     y: Port,
-    /// Added to the rows of queries, keys and values first.
+    /// The bias of the rows of queries, keys and values.
     bias: Option<Vec<f32>>,
     scores: Scores,
 }
 
-/// What happens between the two products.
+/// The computation of the scores.
 pub struct Scores {
     scale: Option<f32>,
     masks: Vec<(usize, Fill)>,
@@ -29,30 +29,30 @@ pub struct Scores {
     class: Class,
 }
 
-/// Queries, keys or values of a run.
+/// Queries, keys or values in a run.
 pub struct View<'a> {
-    /// The values.
+    /// The elements.
     pub values: Cow<'a, [f32]>,
-    /// How many there are.
+    /// The sizes of the dimensions.
     pub sizes: Sizes,
-    /// Where they lie.
+    /// The strides of the dimensions.
     pub strides: Strides,
 }
 
 /// The sizes of an operand.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Sequences.
+    /// Number of sequences.
     pub batch: usize,
-    /// Tokens of a sequence.
+    /// Number of tokens per sequence.
     pub tokens: usize,
-    /// Heads.
+    /// Number of heads.
     pub heads: usize,
-    /// Values of a head.
+    /// Number of elements per head.
     pub size: usize,
 }
 
-/// An input or output and how its heads lie.
+/// The index of an input or output, and the order of its dimensions.
 #[derive(Clone, Copy)]
 struct Port {
     index: usize,
@@ -83,7 +83,9 @@ impl AttentionBody {
         let mut bias = self.bias.as_deref().unwrap_or_default();
         for view in views.into_iter().filter(|_| self.bias.is_some()) {
             let width = view.sizes.heads * view.sizes.size;
-            let (part, rest) = bias.split_at_checked(width).ok_or_else(|| Error::new("a bias of another size"))?;
+            let (part, rest) = bias
+                .split_at_checked(width)
+                .ok_or_else(|| Error::new("the bias is shorter than queries, keys and values"))?;
             bias = rest;
             for row in view.values.to_mut().chunks_exact_mut(width.max(1)) {
                 row.iter_mut().zip(part).for_each(|(value, bias)| *value += bias);
@@ -112,7 +114,7 @@ impl Body for AttentionBody {
 }
 
 impl Scores {
-    /// Returns what `plan` says.
+    /// Returns the computation of `plan`, with the indices of its masks among the inputs of the fused node.
     pub fn new(plan: &ScoresPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         let masks = plan.masks.iter().map(|mask| Ok((ports.input(mask.value)?, mask.fill)));
         let ScoresPlan { scale, causal, zero_if_hidden, .. } = *plan;
@@ -125,16 +127,21 @@ impl Scores {
             let sizes = [of(&q.sizes), of(&k.sizes), of(&v.sizes)];
             let size = sizes.into_iter().find(|size| *size != 1).unwrap_or(1);
             let fits = sizes.iter().all(|other| *other == size || *other == 1);
-            if fits { Ok(size) } else { Err(Error(format!("{what} that do not go together: {sizes:?}"))) }
+            if fits {
+                Ok(size)
+            } else {
+                Err(Error(format!("queries, keys and values have incompatible {what}: {sizes:?}")))
+            }
         };
         if q.sizes.size != k.sizes.size || k.sizes.tokens != v.sizes.tokens {
-            return Err(Error::new("queries, keys and values of sizes that do not go together"));
+            return Err(Error::new("queries, keys and values have incompatible shapes"));
         }
-        let (batch, heads) = (together(|sizes| sizes.batch, "batches")?, together(|sizes| sizes.heads, "heads")?);
+        let (batch, heads) =
+            (together(|sizes| sizes.batch, "batch sizes")?, together(|sizes| sizes.heads, "numbers of heads")?);
         Ok(Sizes { batch, tokens: q.sizes.tokens, heads, size: v.sizes.size })
     }
 
-    /// Writes the attention of `q`, `k` and `v` to `out`, whose values lie at `strides`.
+    /// Writes the attention of `q`, `k` and `v` to `out`, which has the given strides.
     pub fn run(
         &self,
         context: &Context<'_>,
@@ -174,7 +181,7 @@ impl Scores {
         Ok(())
     }
 
-    /// Returns the sum of the masks of a run.
+    /// Returns the sum of the masks in a run.
     fn mask<'a>(&self, context: &Context<'a>, scores: [i64; 4]) -> Result<Option<Additive<'a>>> {
         let mut sum: Option<Additive<'a>> = None;
         for (index, fill) in &self.masks {
@@ -187,7 +194,7 @@ impl Scores {
         Ok(sum)
     }
 
-    /// Writes all of it.
+    /// Writes what [`Self::open`] reads.
     pub fn write(&self, part: &mut Part) {
         part.number(u64::from(self.scale.is_some()));
         part.float(self.scale.unwrap_or(0.0));
@@ -207,7 +214,7 @@ impl Scores {
         part.number(u64::from(self.zero_if_hidden));
     }
 
-    /// Returns what [`Self::write`] wrote.
+    /// Reads what [`Self::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (has_scale, scale) = (reader.number()? != 0, reader.float()?);
         let count = reader.size()?;
@@ -218,7 +225,7 @@ impl Scores {
                 1 | 2 => Fill::Replace { when: kind == 2, with },
                 3 => Fill::Lengths { with },
                 4 => Fill::Keep { with },
-                _ => return Err(Error::new("a mask of another kind")),
+                _ => return Err(Error::new("the kind of a mask is unknown")),
             };
             Ok((index, fill))
         };
@@ -228,7 +235,7 @@ impl Scores {
     }
 }
 
-/// Writes 0 where a query saw no key. Such a vector is NaN as a whole.
+/// Replaces NaN by 0 for queries without a visible key: all elements of such a vector are NaN.
 fn clear_hidden(spec: &Attention, out: &mut [f32]) {
     for batch in 0..spec.batch {
         for head in 0..spec.heads {
@@ -244,7 +251,7 @@ fn clear_hidden(spec: &Attention, out: &mut [f32]) {
 }
 
 impl Port {
-    /// Returns the values of `tensor`. Transposed keys are turned.
+    /// Returns the elements of `tensor`. Transposed keys are transposed back.
     fn read<'a>(&self, tensor: &Tensor<'a>) -> Result<View<'a>> {
         let values = tensor.floats()?;
         let size = |axis: usize| tensor.shape[axis] as usize;
@@ -258,7 +265,7 @@ impl Port {
                 let sizes = Sizes { batch: size(0), heads: size(1), size: size(2), tokens: size(3) };
                 return Ok(View { values: Cow::Owned(turn(&values, sizes)), sizes, strides: self.strides(sizes) });
             }
-            _ => return Err(Error(format!("an operand of sizes {:?}", tensor.shape))),
+            _ => return Err(Error(format!("an operand has the unexpected shape {:?}", tensor.shape))),
         };
         Ok(View { values, sizes, strides: self.strides(sizes) })
     }
@@ -274,7 +281,7 @@ impl Port {
         shape.into_iter().map(|size| size as i64).collect()
     }
 
-    /// Returns the distances in a dense tensor of `sizes`.
+    /// Returns the strides of a dense tensor of `sizes`.
     fn strides(&self, sizes: Sizes) -> Strides {
         match self.heads {
             Heads::Joined(_) | Heads::TokensFirst => Strides::tokens_first(sizes.tokens, sizes.heads, sizes.size),
@@ -300,7 +307,7 @@ impl Port {
     }
 }
 
-/// Returns how heads lie, as [`Port::write`] wrote it.
+/// Reads what [`Port::write`] wrote.
 fn open_heads(reader: &mut Reader<'_>) -> Result<Heads> {
     let (kind, heads) = (reader.number()?, reader.size()?);
     Ok(match kind {

@@ -13,7 +13,7 @@ use crate::provider::compiled::{Part, Reader};
 use crate::provider::graph::{Element, Graph};
 use crate::provider::patterns::{InputForm, LinearPart, LinearPlan, Weight};
 
-/// One input times several weights.
+/// The products of one input with several weights.
 pub struct LinearBody {
     x: usize,
     form: InputForm,
@@ -26,7 +26,7 @@ pub struct Product {
     bias: Option<Vec<f32>>,
     activation: Activation,
     steps: Vec<Step>,
-    /// The place of the output.
+    /// Index of the output.
     pub y: usize,
 }
 
@@ -53,7 +53,7 @@ impl LinearBody {
         let count = reader.size()?;
         let products = (0..count).map(|_| Product::open(reader)).collect::<Result<Vec<_>>>()?;
         if products.is_empty() || products.iter().any(|product| product.k() != products[0].k()) {
-            return Err(Error::new("weights that do not go together"));
+            return Err(Error::new("the weights are missing or have different K"));
         }
         Ok(Self { x, form, products })
     }
@@ -85,12 +85,12 @@ impl Body for LinearBody {
         let x = context.input(self.x)?;
         let k = self.products[0].k();
         if x.shape.last() != Some(&(k as i64)) {
-            return Err(Error(format!("an input of sizes {:?}; its rows should have {k} values", x.shape)));
+            return Err(Error(format!("the input has shape {:?}; its last dimension must be {k}", x.shape)));
         }
         let mut outs = Vec::with_capacity(self.products.len());
         for product in &self.products {
             let mut shape = x.shape.to_vec();
-            *shape.last_mut().ok_or_else(|| Error::new("an input without axes"))? = product.n() as i64;
+            *shape.last_mut().ok_or_else(|| Error::new("the input is a scalar"))? = product.n() as i64;
             outs.push(context.output(product.y, &shape)?);
         }
         self.multiply(&x, &mut outs, context)?;
@@ -140,12 +140,12 @@ impl Product {
         self.weights.n()
     }
 
-    /// Returns how many bytes of weights were packed.
+    /// Returns the size of the packed weights in bytes.
     pub fn packed_bytes(&self) -> usize {
         self.weights.bytes().len()
     }
 
-    /// Returns the weights and what the kernel does with their product.
+    /// Returns the weights and the epilogue of their product.
     pub fn with_epilogue(&self) -> (&PackedLinear, Epilogue<'_>) {
         (&self.weights, Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual: None })
     }
@@ -159,7 +159,7 @@ impl Product {
         part.weights(&self.weights);
     }
 
-    /// Returns what [`Self::write`] wrote.
+    /// Reads what [`Self::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (activation, y, bias) = (reader.activation()?, reader.output()?, reader.floats()?);
         let steps = steps::open(reader)?;
@@ -167,7 +167,7 @@ impl Product {
         let fits = |row: &[f32]| row.len() == weights.n();
         let rows_fit = steps.iter().all(|step| if let Step::Bias(bias) = step { fits(bias) } else { true });
         if weights.k() == 0 || !bias.as_deref().is_none_or(fits) || !rows_fit {
-            return Err(Error::new("a bias of another size"));
+            return Err(Error::new("a bias does not match the number of outputs"));
         }
         Ok(Self { weights, bias, activation, steps, y })
     }
@@ -175,7 +175,7 @@ impl Product {
 
 /// Returns the weights of `part`, packed.
 fn pack(part: &LinearPart, graph: &Graph<'_>, making: &Making<'_>) -> Result<PackedLinear> {
-    let constant = |value| graph.constant(value).ok_or_else(|| Error::new("a constant that cannot be read"));
+    let constant = |value| graph.constant(value).ok_or_else(|| Error::new("a constant cannot be read"));
     let Making { class, parallel, .. } = *making;
     let sizes = (part.k, part.n);
     let packed = match &part.weight {

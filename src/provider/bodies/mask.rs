@@ -1,4 +1,4 @@
-//! Masks of attention, brought to what the kernel takes.
+//! Masks of attention, converted to the forms that the kernel supports.
 
 use std::borrow::Cow;
 
@@ -7,14 +7,14 @@ use crate::kernels::Mask;
 use crate::provider::abi::{Error, Result, Tensor};
 use crate::provider::patterns::Fill;
 
-/// The numbers that are added to the scores of one run.
+/// A mask that is added to the scores, in one run.
 pub struct Additive<'a> {
     values: Cow<'a, [f32]>,
     shape: Vec<i64>,
 }
 
 impl<'a> Additive<'a> {
-    /// Returns the mask `tensor` that does `fill`, in a run whose scores have the sizes `scores`.
+    /// Returns the mask `tensor` with the effect `fill`, in a run whose scores have the shape `scores`.
     pub fn read(tensor: &Tensor<'a>, fill: Fill, scores: [i64; 4]) -> Result<Self> {
         let (values, shape) = match fill {
             Fill::Add => (tensor.floats()?, tensor.shape.to_vec()),
@@ -29,9 +29,12 @@ impl<'a> Additive<'a> {
             Fill::Lengths { with } => (Cow::Owned(by_length(tensor, with, scores)?), vec![scores[0], 1, 1, scores[3]]),
         };
         let mask = Self { values, shape };
-        // A mask may repeat over the scores, but not the scores over the mask.
+        // A mask may be broadcast to the scores, but not the scores to the mask.
         if broadcast(&mask.shape, &scores).ok().as_deref() != Some(&scores[..]) {
-            return Err(Error(format!("a mask of sizes {:?} on scores of sizes {scores:?}", mask.shape)));
+            return Err(Error(format!(
+                "a mask of shape {:?} cannot be broadcast to scores of shape {scores:?}",
+                mask.shape
+            )));
         }
         Ok(mask)
     }
@@ -54,29 +57,29 @@ impl<'a> Additive<'a> {
         Ok(Additive { values: Cow::Owned(sum.collect()), shape })
     }
 
-    /// Returns the mask as the kernel takes it.
+    /// Returns the mask for the kernel.
     pub fn view(&self) -> Mask<'_> {
         let strides = broadcast_strides(&self.shape, 4);
         Mask::Additive { values: &self.values, strides: [strides[0], strides[1], strides[2], strides[3]] }
     }
 }
 
-/// Returns the sizes of a mask of batch × keys among batch × heads × queries × keys.
+/// Returns the shape of a mask of batch × keys that broadcasts to batch × heads × queries × keys.
 fn pad_shape(shape: &[i64]) -> Result<Vec<i64>> {
     match shape[..] {
         [batch, keys] => Ok(vec![batch, 1, 1, keys]),
         [batch, queries, keys] => Ok(vec![batch, 1, queries, keys]),
-        _ => Err(Error(format!("a padding mask of sizes {shape:?}"))),
+        _ => Err(Error(format!("a padding mask has the unexpected shape {shape:?}"))),
     }
 }
 
-/// Returns batch × keys numbers to add: 0 for the keys of a sequence, `with` for the others. `tensor` holds the end of
-/// each sequence, and behind all of these perhaps the beginning of each.
+/// Returns a mask of batch × keys: 0 for visible keys, `with` for the others. `tensor` has the end of each sequence,
+/// optionally followed by the beginning of each.
 fn by_length(tensor: &Tensor<'_>, with: f32, scores: [i64; 4]) -> Result<Vec<f32>> {
     let (batch, keys) = (scores[0] as usize, scores[3]);
     let places = tensor.integers()?;
     if places.len() != batch && places.len() != 2 * batch {
-        return Err(Error(format!("{} lengths of {batch} sequences", places.len())));
+        return Err(Error(format!("a mask has {} lengths for {batch} sequences", places.len())));
     }
     let row = |sequence: usize| {
         let (end, start) =

@@ -1,4 +1,4 @@
-//! What a group of nodes computes when it runs. A body is made once and shared by all of the runs at once.
+//! The computation of a group of nodes. A body is created once, and concurrent runs share it.
 
 mod activation;
 mod attention;
@@ -25,48 +25,52 @@ pub trait Body: Send + Sync {
     /// Computes the outputs of one run from its inputs.
     fn run(&self, context: &Context<'_>) -> Result<()>;
 
-    /// Returns how many bytes of weights were packed for it.
+    /// Returns the size of its packed weights in bytes.
     fn packed_bytes(&self) -> usize {
         0
     }
 
-    /// Writes all that [`Opener`](super::compiled::Opener) needs to make the body again.
+    /// Writes everything from which [`Opener`](super::compiled::Opener) restores the body.
     fn write(&self, part: &mut Part);
 }
 
-/// The place of each value that crosses the border of a group among the inputs and outputs of its node.
+/// The index of each input and output of a group among those of its fused node.
 pub struct Ports<'g> {
     graph: &'g Graph<'g>,
     fused: &'g FusedNode,
 }
 
 impl<'g> Ports<'g> {
-    /// Returns the places in `fused` of the values of `graph`.
+    /// Returns the indices in `fused` of the values of `graph`.
     pub fn new(graph: &'g Graph<'g>, fused: &'g FusedNode) -> Self {
         Self { graph, fused }
     }
 
-    /// Returns the place of an input. By name: constants are left out, and the order is ONNX Runtime's.
+    /// Returns the index of an input. It is found by name, because constants are omitted and ONNX Runtime chooses the
+    /// order.
     pub fn input(&self, value: ValueId) -> Result<usize> {
         self.find(value, &self.fused.inputs)
     }
 
-    /// Returns the place of an output.
+    /// Returns the index of an output.
     pub fn output(&self, value: ValueId) -> Result<usize> {
         self.find(value, &self.fused.outputs)
     }
 
     fn find(&self, value: ValueId, names: &[String]) -> Result<usize> {
         let name = &self.graph.value(value).name;
-        names.iter().position(|other| other == name).ok_or_else(|| Error(format!("{name} does not cross its border")))
+        names
+            .iter()
+            .position(|other| other == name)
+            .ok_or_else(|| Error(format!("{name} is not an input or output of the fused node")))
     }
 }
 
-/// How bodies are made.
+/// How bodies are created.
 pub struct Making<'m> {
-    /// The kernels.
+    /// The class of kernels.
     pub class: Class,
-    /// Who packs weights.
+    /// The threads that pack weights.
     pub parallel: &'m dyn Parallel,
 }
 
@@ -79,11 +83,11 @@ pub fn build(plan: &Plan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<
         Plan::PackedAttention(plan) => Box::new(PackedAttentionBody::new(plan, graph, ports, making)?),
         Plan::Norm(plan) => Box::new(NormBody::new(plan, ports, class)?),
         Plan::Activation(plan) => Box::new(ActivationBody::new(plan, ports, class)?),
-        Plan::Compiled(_) => return Err(Error::new("a node of a compiled model is opened, not built")),
+        Plan::Compiled(_) => return Err(Error::new("a node of a compiled model cannot be compiled again")),
     })
 }
 
-/// Returns the sizes of two tensors broadcast to each other, as ONNX does it.
+/// Returns the shape of two tensors broadcast to each other by the rules of ONNX.
 pub fn broadcast(a: &[i64], b: &[i64]) -> Result<Vec<i64>> {
     let rank = a.len().max(b.len());
     let size = |shape: &[i64], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
@@ -92,13 +96,13 @@ pub fn broadcast(a: &[i64], b: &[i64]) -> Result<Vec<i64>> {
             (a, b) if a == b => Ok(a),
             (1, b) => Ok(b),
             (a, 1) => Ok(a),
-            _ => Err(Error(format!("sizes {a:?} and {b:?} do not go together"))),
+            _ => Err(Error(format!("shapes {a:?} and {b:?} cannot be broadcast"))),
         })
         .collect()
 }
 
-/// Returns the distances between the values of a dense tensor of sizes `shape` along the axes of a result with
-/// `rank` axes: 0 along an axis that repeats.
+/// Returns the strides of a dense tensor of `shape` along the axes of a result with `rank` axes: 0 along axes that are
+/// broadcast.
 pub fn broadcast_strides(shape: &[i64], rank: usize) -> Vec<usize> {
     let mut strides = vec![0; rank];
     let mut step = 1;

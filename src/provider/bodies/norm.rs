@@ -8,7 +8,7 @@ use crate::provider::abi::{Context, Error, Result, Tensor};
 use crate::provider::compiled::{Part, Reader};
 use crate::provider::patterns::NormPlan;
 
-/// LayerNorm or RMSNorm of a sum.
+/// A LayerNorm or RMSNorm of a sum.
 pub struct NormBody {
     x: usize,
     residual: Option<usize>,
@@ -44,11 +44,11 @@ impl NormBody {
         let x = reader.input()?;
         let (residual, y, sum) = (reader.optional_input()?, reader.output()?, reader.optional_output()?);
         let (epsilon, rms) = (reader.float()?, reader.number()? != 0);
-        let gamma = reader.floats()?.ok_or_else(|| Error::new("a normalization without a scale"))?;
+        let gamma = reader.floats()?.ok_or_else(|| Error::new("a normalization has no scale"))?;
         let (bias, beta) = (reader.floats()?, reader.floats()?);
         let fits = |vector: &Option<Vec<f32>>| vector.as_ref().is_none_or(|vector| vector.len() == gamma.len());
         if gamma.is_empty() || !fits(&bias) || !fits(&beta) {
-            return Err(Error::new("vectors of a normalization that do not go together"));
+            return Err(Error::new("scale and bias of a normalization have different lengths"));
         }
         Ok(Self { x, residual, bias, gamma, beta, epsilon, rms, y, sum, class: reader.class() })
     }
@@ -84,7 +84,7 @@ impl Body for NormBody {
         };
         let width = self.gamma.len();
         if shape.last() != Some(&(width as i64)) {
-            return Err(Error(format!("an input of sizes {shape:?}; its rows should have {width} values")));
+            return Err(Error(format!("the input has shape {shape:?}; its last dimension must be {width}")));
         }
         let out = context.output(self.y, &shape)?;
         let sum = self.sum.map(|index| context.output(index, &shape)).transpose()?;
@@ -92,7 +92,7 @@ impl Body for NormBody {
             self.normalize(&a.floats()?, None, sum, out, context);
             return Ok(());
         };
-        // The sizes are known only now: one of the two may be the smaller one, and repeat.
+        // The sizes are known only here: one of the two may have to be broadcast.
         for (whole, part) in [(&a, &b), (&b, &a)] {
             if whole.shape == shape && repeats(&shape, part.shape) {
                 let (values, part) = (whole.floats()?, part.floats()?);
@@ -121,13 +121,13 @@ impl Body for NormBody {
     }
 }
 
-/// Returns true if a tensor of sizes `part` repeats whole along the first axes of `shape`.
+/// Returns whether a tensor of shape `part` is broadcast to `shape` by repeating it as a whole.
 fn repeats(shape: &[i64], part: &[i64]) -> bool {
     let ones = part.iter().take_while(|size| **size == 1).count();
     !part.is_empty() && shape.ends_with(&part[ones.min(part.len() - 1)..])
 }
 
-/// Returns the values of `tensor`, repeated to the sizes `shape`.
+/// Returns the elements of `tensor`, broadcast to `shape`.
 fn expand<'a>(tensor: &Tensor<'a>, shape: &[i64]) -> Result<Cow<'a, [f32]>> {
     let values = tensor.floats()?;
     if tensor.shape == shape {

@@ -1,4 +1,4 @@
-//! Attention whose queries, keys and values are one product.
+//! Attention whose queries, keys and values are parts of one product.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -18,7 +18,7 @@ thread_local! {
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// The product, and the attention of its thirds.
+/// The product, and the attention of its three parts.
 pub struct PackedAttentionBody {
     x: usize,
     product: Product,
@@ -42,7 +42,7 @@ impl PackedAttentionBody {
         let (x, heads) = (reader.input()?, reader.size()?);
         let product = Product::open(reader)?;
         if heads == 0 || !product.n().is_multiple_of(3 * heads) {
-            return Err(Error(format!("{heads} heads of {} values", product.n())));
+            return Err(Error(format!("{} outputs cannot be split into {heads} heads", product.n())));
         }
         Ok(Self { x, product, heads, scores: Scores::open(reader)? })
     }
@@ -52,9 +52,11 @@ impl Body for PackedAttentionBody {
     fn run(&self, context: &Context<'_>) -> Result<()> {
         let x = context.input(self.x)?;
         let (k, n) = (self.product.k(), self.product.n());
-        let [batch, tokens, last] = x.shape[..] else { return Err(Error(format!("an input of sizes {:?}", x.shape))) };
+        let [batch, tokens, last] = x.shape[..] else {
+            return Err(Error(format!("the input has shape {:?}; it must have three dimensions", x.shape)));
+        };
         if last != k as i64 {
-            return Err(Error(format!("an input of sizes {:?}; its rows should have {k} values", x.shape)));
+            return Err(Error(format!("the input has shape {:?}; its last dimension must be {k}", x.shape)));
         }
         let (hidden, rows) = (n / 3, x.element_count() / k);
         let out = context.output(self.product.y, &[batch, tokens, hidden as i64])?;

@@ -1,4 +1,4 @@
-//! What is done to each value of a product after the kernel's own epilogue.
+//! Elementwise operations on a product after the epilogue of the kernel.
 
 use std::sync::Mutex;
 
@@ -8,10 +8,10 @@ use crate::provider::compiled::{Part, Reader};
 use crate::provider::patterns::Grid;
 pub use crate::provider::patterns::Step;
 
-/// How many values a task has, about.
+/// Approximate number of elements per task.
 const CHUNK: usize = 16 << 10;
 
-/// Applies `steps` to `out`, rows of `n` values.
+/// Applies `steps` to `out`, which has rows of `n` elements.
 pub fn apply(steps: &[Step], n: usize, out: &mut [f32], class: Class, parallel: &dyn Parallel) {
     for step in steps {
         match step {
@@ -28,7 +28,7 @@ pub fn apply(steps: &[Step], n: usize, out: &mut [f32], class: Class, parallel: 
     }
 }
 
-/// Gives pieces of whole rows to `work`.
+/// Calls `work` with pieces of whole rows.
 fn by_rows(n: usize, out: &mut [f32], parallel: &dyn Parallel, work: &(dyn Fn(&mut [f32]) + Sync)) {
     let each = (CHUNK / n.max(1)).max(1) * n.max(1);
     let pieces: Vec<_> = out.chunks_mut(each).map(Mutex::new).collect();
@@ -39,16 +39,16 @@ fn by_rows(n: usize, out: &mut [f32], parallel: &dyn Parallel, work: &(dyn Fn(&m
     });
 }
 
-/// Rounds `values` to `grid` and back, as QuantizeLinear and DequantizeLinear do.
+/// Quantizes and dequantizes `values` with `grid`, like `QuantizeLinear` and `DequantizeLinear`.
 fn round(grid: &Grid, values: &mut [f32]) {
-    // Adding and taking away this number rounds a small one to the nearest integer, ties to even.
+    // Adding and subtracting this number rounds a small one to the nearest integer, ties to even.
     const ROUND: f32 = 12_582_912.0;
     let Grid { scale, zero_point, signed } = *grid;
     let (least, most) = if signed { (-128, 127) } else { (0, 255) };
     let (least, most) = ((least - zero_point) as f32, (most - zero_point) as f32);
     for value in values {
         let steps = *value / scale;
-        // Not `clamp`: a NaN becomes a number, as it does in ONNX Runtime.
+        // Not `clamp`: NaN becomes a number, as in ONNX Runtime.
         let steps = if steps > least { steps } else { least };
         let steps = if steps < most { steps } else { most };
         *value = (steps + ROUND - ROUND) * scale;
@@ -78,7 +78,7 @@ pub fn write(steps: &[Step], part: &mut Part) {
     }
 }
 
-/// Returns what [`write`] wrote.
+/// Reads what [`write`] wrote.
 pub fn open(reader: &mut Reader<'_>) -> Result<Vec<Step>> {
     let count = reader.size()?;
     let step = |_| {
@@ -89,7 +89,7 @@ pub fn open(reader: &mut Reader<'_>) -> Result<Vec<Step>> {
             }
             1 => Step::Bias(reader.floats()?.unwrap_or_default()),
             2 => Step::Activation(reader.activation()?),
-            _ => return Err(Error::new("a step of another kind")),
+            _ => return Err(Error::new("the kind of a step is unknown")),
         })
     };
     (0..count).map(step).collect()

@@ -1,4 +1,4 @@
-//! A compiled model's file as a whole.
+//! The file of a compiled model: header, weights, parts and table.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -9,36 +9,36 @@ use super::part::{Part, Reader};
 use crate::provider::abi::{Error, Mapping, Result};
 use crate::provider::bodies::Body;
 
-/// Where weights and parts may begin: what the kernels ask of packed weights.
+/// Alignment of weights and parts in bytes: that of packed weights.
 const ALIGNMENT: usize = 64;
 const MAGIC: [u8; 8] = *b"OPTPACK1";
-/// How long the header is. All behind it is under the checksum.
+/// Size of the header in bytes. The checksum covers everything after it.
 const HEADER: usize = 64;
-/// Where the weights begin: at a page of their own.
+/// Offset of the weights: the second page.
 const START: usize = 4096;
 
-/// A file that is mapped, and was found whole.
+/// A mapped file whose checksum has been verified.
 pub struct Packed {
     file: Arc<Mapping>,
     parts: Vec<(usize, usize)>,
 }
 
 impl Packed {
-    /// Returns the file at `path`. Its length and its checksum are looked at before anything else.
+    /// Opens the file at `path`, and verifies its length and checksum before anything else is read.
     pub fn open(path: &Path) -> Result<Self> {
         let file = Mapping::open(path)?;
         let parts = check(file.as_ref()).map_err(|what| Error(format!("{}: {what}", path.display())))?;
         Ok(Self { file: Arc::new(file), parts })
     }
 
-    /// Returns part `index`, for a node whose inputs and outputs lie at `ports`.
+    /// Returns the reader of a part, for a node with these indices of inputs and outputs.
     pub fn part<'a>(&'a self, index: usize, ports: &'a [Vec<usize>; 2]) -> Result<Reader<'a>> {
-        let (start, length) = self.parts.get(index).ok_or_else(|| Error::new("there is no such part"))?;
+        let (start, length) = self.parts.get(index).ok_or_else(|| Error::new("the file has no such part"))?;
         Ok(Reader::new(&(*self.file).as_ref()[*start..start + length], &self.file, ports))
     }
 }
 
-/// Returns the places of the parts in `bytes`, or what is wrong with the file.
+/// Returns the ranges of the parts in `bytes`. Fails if the file is damaged.
 fn check(bytes: &[u8]) -> std::result::Result<Vec<(usize, usize)>, String> {
     let header = bytes.get(..HEADER).ok_or("not a compiled model's weights")?;
     let number =
@@ -47,10 +47,10 @@ fn check(bytes: &[u8]) -> std::result::Result<Vec<(usize, usize)>, String> {
         return Err("not a compiled model's weights".into());
     }
     if number(8) != bytes.len() as u64 {
-        return Err(format!("{} bytes instead of {}: it is cut off", bytes.len(), number(8)));
+        return Err(format!("{} bytes instead of {}: it is truncated", bytes.len(), number(8)));
     }
     if number(16) != checksum(&bytes[HEADER..]) {
-        return Err("it is damaged: its checksum is another".into());
+        return Err("it is damaged: its checksum does not match".into());
     }
     let (count, table) = (number(24) as usize, number(32) as usize);
     let entries =
@@ -61,7 +61,7 @@ fn check(bytes: &[u8]) -> std::result::Result<Vec<(usize, usize)>, String> {
     if parts.iter().all(inside) { Ok(parts) } else { Err("its table is damaged".into()) }
 }
 
-/// Writes `bodies` to a file at `path`, whole or not at all.
+/// Writes `bodies` to a file at `path`, atomically.
 pub fn write<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> Result<()> {
     let mut unfinished = path.as_os_str().to_os_string();
     unfinished.push(format!(".{}.tmp", std::process::id()));
@@ -98,14 +98,14 @@ fn write_to<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> std:
     at += pad(&mut file, at)?;
     file.write_all(&table)?;
     let file = file.into_inner()?;
-    // A seek alone makes no file longer: without parts nothing was written behind the header.
+    // Seeking alone does not extend the file: without parts, nothing was written after the header.
     file.set_len((at + table.len()) as u64)?;
     file.sync_all()?;
     finish(path, [(at + table.len()) as u64, 0, parts.len() as u64, at as u64])?;
     file.sync_all()
 }
 
-/// Writes the header of the file at `path`: its length, its checksum, the number of parts, the place of the table.
+/// Writes the header of the file at `path`: length, checksum, number of parts, offset of the table.
 fn finish(path: &Path, mut numbers: [u64; 4]) -> std::io::Result<()> {
     let mapped = Mapping::open(path).map_err(|error| std::io::Error::other(error.0))?;
     numbers[1] = checksum(&mapped.as_ref()[HEADER..]);
@@ -114,15 +114,15 @@ fn finish(path: &Path, mut numbers: [u64; 4]) -> std::io::Result<()> {
     std::fs::OpenOptions::new().write(true).open(path)?.write_all(&header)
 }
 
-/// Writes zeros up to the next place where weights may begin, and returns how many.
+/// Writes zeros up to the next aligned offset, and returns their number.
 fn pad(file: &mut impl Write, at: usize) -> std::io::Result<usize> {
     let count = at.next_multiple_of(ALIGNMENT) - at;
     file.write_all(&[0; ALIGNMENT][..count])?;
     Ok(count)
 }
 
-/// Returns a checksum of `bytes` against damage, not against malice: four sums of products side by side, so that it
-/// is as fast as the memory.
+/// Returns a checksum of `bytes` that detects damage, but not manipulation: four independent sums of products, so that
+/// it is as fast as memory.
 fn checksum(bytes: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut lanes = [1u64, 2, 3, 4];
@@ -166,7 +166,7 @@ mod tests {
         assert!(Packed::open(&path).unwrap().part(0, &[vec![], vec![]]).is_err());
         let whole = std::fs::read(&path).unwrap();
         let reason = |bytes: &[u8]| check(bytes).unwrap_err();
-        assert!(reason(&whole[..whole.len() - 1]).contains("cut off"));
+        assert!(reason(&whole[..whole.len() - 1]).contains("truncated"));
         assert!(reason(&whole[..20]).contains("not a compiled"));
         let mut damaged = whole.clone();
         damaged[100] ^= 1;

@@ -1,8 +1,8 @@
 //! Compiled models: bodies with their packed weights in one file, which is mapped instead of packed again.
 //!
-//! ONNX Runtime writes the model (`ep.context_enable`, `ModelCompiler`): in it an `EPContext` node stands for each of
-//! our groups. We write the file beside it, `NAME.packed`. Such a pair fits one version of this library and one class
-//! of processors; it is a cache of the standard model, which has to be kept.
+//! ONNX Runtime writes the model (`ep.context_enable`, `ModelCompiler`), in which an `EPContext` node represents each
+//! group. The provider writes the file next to it, `NAME.packed`. Such a pair is for one version of this library and
+//! one class of processors; it is a cache of the standard model, which must be kept.
 //!
 //! ```text
 //!  0       MAGIC, length of the file, checksum of all behind these 64 bytes, number of parts, place of the table
@@ -24,12 +24,12 @@ use crate::kernels::Class;
 use file::Packed;
 pub use part::{Part, Reader};
 
-/// Returns what a compiled model says of the library and the processor it is for.
+/// Returns the description of the library version and the class of processors of a compiled model.
 pub fn information() -> String {
     format!("liboptimize {} {}", env!("CARGO_PKG_VERSION"), Class::detect().name())
 }
 
-/// Returns true if a compiled model with `information` can be opened here.
+/// Returns whether a compiled model with this description can be opened here.
 pub fn is_ours(information: &str) -> bool {
     information == self::information()
 }
@@ -40,7 +40,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Returns the writer for the model that will lie at `target`, or beside `model` where that is empty.
+    /// Returns the writer of the compiled model `target`; if that is empty, it is written next to `model`.
     pub fn new(target: &Path, model: &Path) -> Self {
         let beside = || {
             let name = model.file_stem().unwrap_or(std::ffi::OsStr::new("model"));
@@ -54,11 +54,11 @@ impl Writer {
         Self { path: path.into() }
     }
 
-    /// Writes the file, and returns the nodes that stand for `bodies` in the model.
+    /// Writes the file, and returns the nodes that represent `bodies` in the model.
     pub fn write(&self, bodies: &[(Box<dyn Body>, FusedNode)]) -> Result<Vec<ContextNode>> {
         file::write(&self.path, bodies.iter().map(|(body, _)| body.as_ref()))?;
         let name = self.path.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| Error(format!("{}: not a name in UTF-8", self.path.display())))?;
+        let name = name.ok_or_else(|| Error(format!("{}: the name is not UTF-8", self.path.display())))?;
         let node = |(index, (_, fused)): (usize, &(Box<dyn Body>, FusedNode))| ContextNode {
             fused: fused.clone(),
             texts: vec![
@@ -74,28 +74,28 @@ impl Writer {
     }
 }
 
-/// Makes bodies from a compiled model's file, which stays open as long as one of them.
+/// Restores bodies from the file of a compiled model, which stays mapped as long as one of them exists.
 #[derive(Default)]
 pub struct Opener {
     open: Vec<(PathBuf, Packed)>,
 }
 
 impl Opener {
-    /// Returns the body that `node` stands for, from the file that it names in `folder`. `ports` are the places of its
-    /// values in the node that runs.
+    /// Returns the body that `node` represents, from the file in `folder` that it names. `ports` are the indices of its
+    /// inputs and outputs in the node that runs.
     pub fn open(&mut self, graph: &Graph<'_>, node: NodeId, ports: &Ports<'_>, folder: &Path) -> Result<Box<dyn Body>> {
         let made_for = graph.text(node, "ep_sdk_version").unwrap_or_default();
         if !is_ours(&made_for) {
-            return Err(Error(format!("the model was compiled for {made_for}; this is {}", information())));
+            return Err(Error(format!("the model was compiled for {made_for}, but this is {}", information())));
         }
         let name = graph.text(node, "ep_cache_context").unwrap_or_default();
         let is_plain = !name.is_empty() && Path::new(&name).file_name() == Some(name.as_ref());
         if !is_plain || graph.int(node, "embed_mode", 0) != 0 {
-            return Err(Error(format!("{name:?} is not the name of a file beside the model")));
+            return Err(Error(format!("{name:?} is not the name of a file next to the model")));
         }
         let notes = graph.text(node, "notes").unwrap_or_default();
         let index = notes.strip_prefix("part ").and_then(|index| index.parse().ok());
-        let index = index.ok_or_else(|| Error(format!("a node without a part: {notes:?}")))?;
+        let index = index.ok_or_else(|| Error(format!("a node has no part number: {notes:?}")))?;
         let path = folder.join(name);
         let place = match self.open.iter().position(|(open, _)| *open == path) {
             Some(place) => place,
@@ -104,7 +104,7 @@ impl Opener {
                 self.open.len() - 1
             }
         };
-        let outside = |value: &Option<ValueId>| value.ok_or_else(|| Error::new("a node with an input left out"));
+        let outside = |value: &Option<ValueId>| value.ok_or_else(|| Error::new("an input of a node is omitted"));
         let Node { inputs, outputs, .. } = graph.node(node);
         let inputs = inputs.iter().map(|value| ports.input(outside(value)?)).collect::<Result<_>>()?;
         let outputs = outputs.iter().map(|value| ports.output(outside(value)?)).collect::<Result<_>>()?;
@@ -122,6 +122,6 @@ fn body(reader: &mut Reader<'_>) -> Result<Box<dyn Body>> {
         "packed attention" => Box::new(PackedAttentionBody::open(reader)?),
         "norm" => Box::new(NormBody::open(reader)?),
         "activation" => Box::new(ActivationBody::open(reader)?),
-        kind => return Err(Error(format!("a part of kind {kind:?}"))),
+        kind => return Err(Error(format!("the kind {kind:?} of a part is not supported here"))),
     })
 }

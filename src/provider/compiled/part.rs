@@ -1,24 +1,24 @@
-//! A part of a compiled model's file: numbers and vectors in order, weights by their place in the file.
+//! A part of the file of a compiled model: numbers and vectors in order, and weights by their offset in the file.
 
 use std::sync::Arc;
 
 use crate::kernels::{Activation, Class, LinearHeader, PackedLinear, Storage};
 use crate::provider::abi::{Error, Mapping, Result};
 
-/// The names of the kinds of parts, in the order of their numbers in a file.
+/// The kinds of parts; a file stores their index here.
 const KINDS: [&str; 5] = ["linear", "attention", "packed attention", "norm", "activation"];
 
-/// A part that is being written.
+/// A writer of a part.
 #[derive(Default)]
 pub struct Part {
-    /// The numbers so far.
+    /// The numbers written so far.
     pub bytes: Vec<u8>,
-    /// The weights so far, and where in `bytes` their place is to be written.
+    /// The weights so far, and where in `bytes` their offset is to be written.
     pub weights: Vec<(usize, Vec<u8>)>,
 }
 
 impl Part {
-    /// Writes what kind of body it is: first of all.
+    /// Writes the kind of the body, which comes first.
     pub fn kind(&mut self, kind: &str) {
         let number = KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len());
         self.size(number);
@@ -39,7 +39,7 @@ impl Part {
         self.number(u64::from(float.to_bits()));
     }
 
-    /// Writes a size that may be missing.
+    /// Writes an optional size.
     pub fn optional(&mut self, size: Option<usize>) {
         self.number(size.map_or(0, |size| size as u64 + 1));
     }
@@ -49,7 +49,7 @@ impl Part {
         self.number(u64::from(activation as u32));
     }
 
-    /// Writes a vector that may be missing.
+    /// Writes an optional vector.
     pub fn floats(&mut self, floats: Option<&[f32]>) {
         self.optional(floats.map(<[f32]>::len));
         floats.unwrap_or_default().iter().for_each(|float| self.bytes.extend(float.to_le_bytes()));
@@ -64,7 +64,7 @@ impl Part {
     }
 }
 
-/// A part that is being read.
+/// A reader of a part.
 pub struct Reader<'a> {
     bytes: &'a [u8],
     file: &'a Arc<Mapping>,
@@ -72,22 +72,22 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Returns the reader of a part, `bytes` of `file`. `ports` are the places that the inputs and outputs of the
-    /// node in the file have now: ONNX Runtime may order them anew.
+    /// Returns the reader of the part `bytes` of `file`. `ports` are the current indices of the inputs and outputs of
+    /// the node in the file: ONNX Runtime may change their order.
     pub fn new(bytes: &'a [u8], file: &'a Arc<Mapping>, ports: &'a [Vec<usize>; 2]) -> Self {
         Self { bytes, file, ports }
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.bytes.split_at_checked(count).ok_or_else(|| Error::new("it ends too early"))?;
+        let (taken, rest) = self.bytes.split_at_checked(count).ok_or_else(|| Error::new("it is truncated"))?;
         self.bytes = rest;
         Ok(taken)
     }
 
-    /// Returns what kind of body it is.
+    /// Returns the kind of the body.
     pub fn kind(&mut self) -> Result<&'static str> {
         let number = self.size()?;
-        KINDS.get(number).copied().ok_or_else(|| Error::new("a kind of a later version"))
+        KINDS.get(number).copied().ok_or_else(|| Error::new("the kind of the body is unknown"))
     }
 
     /// Returns a number.
@@ -100,9 +100,9 @@ impl<'a> Reader<'a> {
     /// Returns a size.
     pub fn size(&mut self) -> Result<usize> {
         let size = self.number()?;
-        // No size of a part is as large as its file.
+        // Every size in a part is smaller than the file.
         let most = (*self.file).as_ref().as_ref().len();
-        usize::try_from(size).ok().filter(|size| *size <= most).ok_or_else(|| Error::new("a size out of range"))
+        usize::try_from(size).ok().filter(|size| *size <= most).ok_or_else(|| Error::new("a size is out of range"))
     }
 
     /// Returns a float.
@@ -110,35 +110,35 @@ impl<'a> Reader<'a> {
         Ok(f32::from_bits(self.number()? as u32))
     }
 
-    /// Returns a size that may be missing.
+    /// Returns an optional size.
     pub fn optional(&mut self) -> Result<Option<usize>> {
         Ok(self.size()?.checked_sub(1))
     }
 
-    /// Returns the place of an input, which was written as a size.
+    /// Returns the current index of an input, which was written as a size.
     pub fn input(&mut self) -> Result<usize> {
         let written = self.size()?;
         self.port(0, written)
     }
 
-    /// Returns the place of an output, which was written as a size.
+    /// Returns the current index of an output, which was written as a size.
     pub fn output(&mut self) -> Result<usize> {
         let written = self.size()?;
         self.port(1, written)
     }
 
-    /// Returns the place of an input that may be missing.
+    /// Returns the current index of an optional input.
     pub fn optional_input(&mut self) -> Result<Option<usize>> {
         self.optional()?.map(|written| self.port(0, written)).transpose()
     }
 
-    /// Returns the place of an output that may be missing.
+    /// Returns the current index of an optional output.
     pub fn optional_output(&mut self) -> Result<Option<usize>> {
         self.optional()?.map(|written| self.port(1, written)).transpose()
     }
 
     fn port(&self, side: usize, written: usize) -> Result<usize> {
-        self.ports[side].get(written).copied().ok_or_else(|| Error::new("an input or output that its node lacks"))
+        self.ports[side].get(written).copied().ok_or_else(|| Error::new("the node has too few inputs or outputs"))
     }
 
     /// Returns an activation.
@@ -146,10 +146,10 @@ impl<'a> Reader<'a> {
         use Activation::{Gelu, GeluTanh, None, QuickGelu, Relu, Sigmoid, Silu, Tanh};
         let number = self.number()?;
         let mut known = [None, Relu, Gelu, GeluTanh, Silu, Sigmoid, Tanh, QuickGelu].into_iter();
-        known.find(|known| u64::from(*known as u32) == number).ok_or_else(|| Error::new("an unknown activation"))
+        known.find(|known| u64::from(*known as u32) == number).ok_or_else(|| Error::new("an activation is unknown"))
     }
 
-    /// Returns a vector that may be missing.
+    /// Returns an optional vector.
     pub fn floats(&mut self) -> Result<Option<Vec<f32>>> {
         let Some(count) = self.optional()? else { return Ok(None) };
         let bytes = self.take((count * 4).next_multiple_of(8))?;
@@ -161,16 +161,17 @@ impl<'a> Reader<'a> {
         Ok(Some(floats.collect()))
     }
 
-    /// Returns packed weights, which stay in the file.
+    /// Returns packed weights, which stay in the mapped file.
     pub fn weights(&mut self) -> Result<PackedLinear> {
         let mut header = [0; LinearHeader::LEN];
         header.copy_from_slice(self.take(LinearHeader::LEN)?);
         let wrong = |error: crate::kernels::PackError| Error(error.to_string());
         let header = LinearHeader::from_bytes(&header).map_err(wrong)?;
         let start = self.size()?;
-        let range = start..start.checked_add(header.bytes().map_err(wrong)?).ok_or_else(|| Error::new("a size"))?;
+        let range =
+            start..start.checked_add(header.bytes().map_err(wrong)?).ok_or_else(|| Error::new("a size overflows"))?;
         let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::<Mapping>::clone(self.file);
-        let storage = Storage::shared(owner, range).ok_or_else(|| Error::new("weights beyond the end of the file"))?;
+        let storage = Storage::shared(owner, range).ok_or_else(|| Error::new("weights exceed the file"))?;
         PackedLinear::open(header, storage).map_err(wrong)
     }
 

@@ -1,17 +1,17 @@
-//! Attention as exporters write it out: two products, a scale, a mask, Softmax and transpositions.
+//! Attention as exporters write it: two products, a scale, a mask, Softmax and transpositions.
 //!
 //! ```text
 //!  q [b,s,h,d] -> Transpose ----------\
 //!  k [b,t,h,d] -> Transpose ----> MatMul -> · scale -> + mask -> Softmax -\
 //!  v [b,t,h,d] -> Transpose ----------------------------------------> MatMul -> Transpose -> [b,s,h,d]
 //! ```
-//! The Reshape nodes around it are taken in where their sizes are constants that say only what the heads are;
-//! otherwise they stay outside: they copy nothing.
+//! A Reshape node before or after it is part of the group if its shape is constant and only splits or merges the heads;
+//! any other stays outside, which costs nothing because a Reshape copies nothing.
 
 use super::{Group, Plan};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// softmax(q·kᵀ·scale + masks)·v
+/// Attention: softmax(q·kᵀ·scale + masks)·v.
 #[derive(Debug)]
 pub struct AttentionPlan {
     /// Queries.
@@ -20,24 +20,24 @@ pub struct AttentionPlan {
     pub k: Operand,
     /// Values.
     pub v: Operand,
-    /// Added to the rows of queries, keys and values first, one after the other.
+    /// The bias of the rows of queries, keys and values, concatenated.
     pub bias: Option<Vec<f32>>,
-    /// What happens to their products.
+    /// The computation of the scores.
     pub scores: ScoresPlan,
     /// The output.
     pub y: Operand,
 }
 
-/// What happens between the two products of attention.
+/// The computation between the two products of attention.
 #[derive(Debug)]
 pub struct ScoresPlan {
-    /// Multiplies the products; `None` is 1/√(size of a head).
+    /// The factor of the scores; `None` is 1/√(size of a head).
     pub scale: Option<f32>,
-    /// What is added to the products or replaces them.
+    /// The masks of the scores.
     pub masks: Vec<MaskTerm>,
-    /// Whether a query sees no key after its own place.
+    /// Whether a query attends only to keys up to its own position.
     pub causal: bool,
-    /// Whether a query whose keys are all hidden by -inf gives 0 instead of NaN.
+    /// Whether the result of a query whose keys are all masked by -inf is 0 instead of NaN.
     pub zero_if_hidden: bool,
 }
 
@@ -46,52 +46,53 @@ pub struct ScoresPlan {
 pub struct Operand {
     /// The value.
     pub value: ValueId,
-    /// How its heads lie.
+    /// The order of its dimensions.
     pub heads: Heads,
 }
 
-/// How the heads of a tensor lie.
+/// The order of the dimensions of queries, keys, values or the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Heads {
-    /// batch × tokens × (heads · size), so many heads.
+    /// batch × tokens × (heads · size), with this number of heads.
     Joined(usize),
     /// batch × tokens × heads × size.
     TokensFirst,
     /// batch × heads × tokens × size.
     First,
-    /// batch × heads × size × tokens: keys, transposed already.
+    /// batch × heads × size × tokens: keys that are already transposed.
     SizeFirst,
 }
 
 /// A mask.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskTerm {
-    /// The value; broadcast to batch × heads × queries × keys.
+    /// The value, which is broadcast to batch × heads × queries × keys.
     pub value: ValueId,
-    /// What it does.
+    /// The effect on the scores.
     pub fill: Fill,
 }
 
-/// What a mask does to the products.
+/// The effect of a mask on the scores.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Fill {
-    /// float32, added.
+    /// A float32 mask is added.
     Add,
-    /// bool: where it is `when`, `with` replaces the product.
+    /// Where a bool mask equals `when`, `with` replaces the score.
     Replace {
-        /// Which products.
+        /// The value of the mask where scores are replaced.
         when: bool,
-        /// The number, so low that adding it would be the same.
+        /// The replacement: so low that adding it gives the same result.
         with: f32,
     },
-    /// int32, batch: how many keys a sequence has; or twice that: behind them, how many at its beginning are hidden.
+    /// An int32 mask has the number of keys of each sequence, optionally followed by the number of masked keys at the
+    /// beginning of each.
     Lengths {
-        /// What is added to the products of the others.
+        /// The value added to the scores of masked keys.
         with: f32,
     },
-    /// int32, batch × keys or batch × queries × keys: which keys count.
+    /// An int32 mask of batch × keys or batch × queries × keys is 0 for masked keys.
     Keep {
-        /// What is added to the products of the others.
+        /// The value added to the scores of masked keys.
         with: f32,
     },
 }
@@ -116,7 +117,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     distinct(graph, &plan, &nodes).then_some(Group { nodes, plan: Plan::Attention(plan) })
 }
 
-/// Returns true if all that comes in is made outside, and at run time.
+/// Returns whether all inputs come from outside the group and are not constants.
 fn distinct(graph: &Graph<'_>, plan: &AttentionPlan, nodes: &[NodeId]) -> bool {
     let operands = [plan.q.value, plan.k.value, plan.v.value].into_iter();
     let mut inputs = operands.chain(plan.scores.masks.iter().map(|mask| mask.value));
@@ -130,12 +131,12 @@ fn distinct(graph: &Graph<'_>, plan: &AttentionPlan, nodes: &[NodeId]) -> bool {
 fn softmax(graph: &Graph<'_>, node: NodeId) -> Option<(ValueId, ValueId)> {
     let scores = graph.input(node, 0).filter(|_| graph.is(node, "Softmax"))?;
     let rank = graph.shape_of(scores, Element::Float32)?.len();
-    // Without the attribute the axis depends on the version of the operator.
+    // The default axis depends on the version of the operator.
     let last = [-1, 3].contains(&graph.int(node, "axis", i64::MIN));
     if rank == 4 && last { Some((scores, graph.output(node)?)) } else { None }
 }
 
-/// Returns what comes after the Where that makes NaN to 0, as PyTorch exports scaled_dot_product_attention.
+/// Returns the output of the `Where` that replaces NaN by 0, as PyTorch exports scaled_dot_product_attention.
 fn guard(graph: &Graph<'_>, probabilities: ValueId, nodes: &mut Vec<NodeId>) -> (ValueId, bool) {
     let found = || {
         let [first, second] = graph.value(probabilities).consumers[..] else { return None };
@@ -170,7 +171,7 @@ fn masks(graph: &Graph<'_>, mut scores: ValueId, nodes: &mut Vec<NodeId>) -> Opt
     Some((scores, masks))
 }
 
-/// Returns the node that puts a mask on `scores`, what it is put on, and the mask.
+/// Returns the node that applies a mask and has the output `scores`, the scores before it, and the mask.
 fn mask(graph: &Graph<'_>, scores: ValueId) -> Option<(NodeId, ValueId, MaskTerm)> {
     let node = graph.value(scores).producer?;
     graph.only_use(scores)?;
@@ -186,14 +187,14 @@ fn mask(graph: &Graph<'_>, scores: ValueId) -> Option<(NodeId, ValueId, MaskTerm
     }
     let (test, yes, no) = (graph.input(node, 0)?, graph.input(node, 1)?, graph.input(node, 2)?);
     let (inner, other, when) = if leads_to_product(graph, no) { (no, yes, true) } else { (yes, no, false) };
-    // Adding such a number to a score gives the number itself, so the body may add.
+    // Adding such a number to a score gives the number itself, so the body can add instead of replacing.
     let with = graph.scalar(other).filter(|with| *with <= -1e30)?;
     let known = graph.shape_of(test, Element::Bool).is_some_and(|shape| shape.len() <= 4);
     let fits = known && leads_to_product(graph, inner) && graph.only_use(inner) == Some(node);
     fits.then_some((node, inner, MaskTerm { value: test, fill: Fill::Replace { when, with } }))
 }
 
-/// Returns true if `value` is the product of queries and keys, scaled or masked perhaps.
+/// Returns whether `value` is the product of queries and keys, possibly scaled and masked.
 fn leads_to_product(graph: &Graph<'_>, mut value: ValueId) -> bool {
     for _ in 0..8 {
         let Some(node) = graph.value(value).producer else { return false };
@@ -215,7 +216,7 @@ fn leads_to_product(graph: &Graph<'_>, mut value: ValueId) -> bool {
     false
 }
 
-/// Takes the constant factors of `value` into `scale`, and returns what they are put on.
+/// Multiplies `scale` by the constant factors of `value`, and returns the value before them.
 fn scales(graph: &Graph<'_>, mut value: ValueId, scale: &mut f32, nodes: &mut Vec<NodeId>) -> Option<ValueId> {
     while let Some(node) = graph.value(value).producer {
         let (inner, factor) = if graph.is(node, "Mul") {
@@ -234,7 +235,7 @@ fn scales(graph: &Graph<'_>, mut value: ValueId, scale: &mut f32, nodes: &mut Ve
         } else {
             break;
         };
-        // A factor whose own shape is wider would widen the product.
+        // A factor with more dimensions would add dimensions to the product.
         let same_rank =
             graph.value(inner).shape.as_ref().map(Vec::len) == graph.value(value).shape.as_ref().map(Vec::len);
         if graph.only_use(value).is_none() || !same_rank {
@@ -273,13 +274,13 @@ fn inner_scales(graph: &Graph<'_>, value: ValueId, scale: &mut f32, nodes: &mut 
     graph.only_use(value).map_or(Some(value), |_| scales(graph, value, scale, nodes))
 }
 
-/// Returns the Transpose that alone makes and alone is made for `value`, if its order is `order`.
+/// Returns the Transpose that produces `value`, if it has the permutation `order` and `value` has one consumer.
 fn transpose(graph: &Graph<'_>, value: ValueId, order: &[i64]) -> Option<(NodeId, ValueId)> {
     let node = graph.made_by(value, "Transpose").filter(|_| graph.only_use(value).is_some())?;
     (graph.ints(node, "perm").as_deref() == Some(order)).then_some((node, graph.input(node, 0)?))
 }
 
-/// Returns the operand that `value`, of the order batch × heads × tokens × size, comes from.
+/// Returns the operand from which `value`, of batch × heads × tokens × size, is computed.
 fn transposed(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Option<Operand> {
     match transpose(graph, value, &[0, 2, 1, 3]) {
         Some((node, inner)) => {
@@ -290,7 +291,7 @@ fn transposed(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Opt
     }
 }
 
-/// Returns the operand that the keys `value`, of the order batch × heads × size × tokens, come from.
+/// Returns the operand from which the keys `value`, of batch × heads × size × tokens, are computed.
 fn keys(graph: &Graph<'_>, value: ValueId, scale: &mut f32, nodes: &mut Vec<NodeId>) -> Option<Operand> {
     if let Some((node, inner)) = transpose(graph, value, &[0, 2, 3, 1]) {
         nodes.push(node);
@@ -328,7 +329,7 @@ fn joined(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Operand
     }
 }
 
-/// Returns the output that `value`, of the order batch × heads × tokens × size, becomes.
+/// Returns the output that is computed from `value`, of batch × heads × tokens × size.
 fn output(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Option<Operand> {
     let transpose = graph.only_use_by(value, "Transpose");
     let order = transpose.and_then(|node| graph.ints(node, "perm"));

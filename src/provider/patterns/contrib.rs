@@ -1,4 +1,4 @@
-//! ONNX Runtime's own attention operators.
+//! Attention operators of the domain `com.microsoft`.
 
 use super::attention::{AttentionPlan, Fill, Heads, MaskTerm, Operand, ScoresPlan};
 use super::linear::{LinearPart, Weight, fits};
@@ -7,16 +7,16 @@ use crate::kernels::{Activation, Layout, Precision as Packed};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 use crate::provider::options::Precision;
 
-/// Attention whose queries, keys and values are thirds of one product.
+/// Attention whose queries, keys and values are parts of one product.
 #[derive(Debug)]
 pub struct PackedAttentionPlan {
     /// The input: batch × tokens × K.
     pub x: ValueId,
-    /// The product; its output is that of the attention.
+    /// The product. Its output is the output of the attention.
     pub product: LinearPart,
     /// The number of heads.
     pub heads: usize,
-    /// What happens to the scores.
+    /// The computation of the scores.
     pub scores: ScoresPlan,
 }
 
@@ -32,7 +32,7 @@ pub fn attention(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<G
     if wanted { packed_int8(graph, node) } else { None }
 }
 
-/// Returns the padding mask `value`, or `None` if it is of a form that is not surely understood.
+/// Returns the padding mask `value`; `None` if its form is unknown or ambiguous.
 fn padding(graph: &Graph<'_>, node: NodeId, value: ValueId, lengths: bool) -> Option<MaskTerm> {
     let with = graph.float(node, "mask_filter_value", -10_000.0);
     let rank = graph.shape_of(value, Element::Int32).filter(|_| !graph.value(value).is_constant)?.len();
@@ -44,7 +44,7 @@ fn padding(graph: &Graph<'_>, node: NodeId, value: ValueId, lengths: bool) -> Op
     Some(MaskTerm { value, fill })
 }
 
-/// Returns what `node` does to its scores, with the masks of inputs `mask` and `bias`.
+/// Returns the computation of the scores of `node`, with the masks in its inputs `mask` and `bias`.
 fn scores(
     graph: &Graph<'_>,
     node: NodeId,
@@ -68,7 +68,7 @@ fn scores(
     Some(ScoresPlan { scale, masks, causal, zero_if_hidden: false })
 }
 
-/// MultiHeadAttention of separate queries, keys and values, without a cache.
+/// Returns the group of a `MultiHeadAttention` of separate queries, keys and values, without a cache.
 fn multi_head(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let input = |index| graph.input(node, index);
     let (q, k, v) = (input(0)?, input(1)?, input(2)?);
@@ -85,13 +85,13 @@ fn multi_head(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
         _ => return None,
     };
     let bias = match input(3) {
-        // A bias for keys that lie by heads is added by head; such models give none.
+        // A bias of keys that are already split into heads is not supported; no known model has one.
         Some(bias) if keys == Heads::Joined(heads) => Some(vector(graph, bias)?),
         Some(_) => return None,
         None => None,
     };
     let scores = scores(graph, node, input(4), input(5), false)?;
-    // With a mask too it is not plain in which order ONNX Runtime adds; a causal one alone is.
+    // With a second mask the order of additions in ONNX Runtime is not documented; a causal mask alone is.
     if scores.causal && !scores.masks.is_empty() {
         return None;
     }
@@ -106,7 +106,7 @@ fn vector(graph: &Graph<'_>, value: ValueId) -> Option<Vec<f32>> {
     Some(tensor.floats().ok()?.into_owned())
 }
 
-/// Returns the group of a packed attention `node` with the nodes `nodes`.
+/// Returns the group of a packed attention `node`, which consists of `nodes`.
 fn group(
     graph: &Graph<'_>,
     node: NodeId,
@@ -136,7 +136,7 @@ fn group(
     Some(Group { nodes, plan: Plan::PackedAttention(PackedAttentionPlan { x, product, heads, scores }) })
 }
 
-/// Attention with float32 weights. Its product is claimed only if float32 products are.
+/// Returns the group of an `Attention` with float32 weights. It is claimed only if float32 products are.
 fn packed(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
     let precision = match rules.precision {
         Precision::Float32 => return None,
@@ -154,7 +154,7 @@ fn packed(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
     group(graph, node, vec![node], x, sizes, (input(2), input(3), input(5)))
 }
 
-/// QAttention of what the DynamicQuantizeLinear `node` rounds.
+/// Returns the group of a `QAttention` whose input the `DynamicQuantizeLinear` `node` quantizes.
 fn packed_int8(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let outputs: Vec<ValueId> = graph.node(node).outputs.iter().flatten().copied().collect();
     let [codes, scale, zero_point] = outputs[..] else { return None };

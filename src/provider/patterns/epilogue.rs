@@ -1,35 +1,35 @@
-//! What follows a product: a bias and an activation.
+//! The epilogue of a product: a bias and an activation.
 
 use super::{Group, Plan};
 use crate::kernels::Activation;
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// An activation that stands alone, with the bias before it.
+/// An activation outside of a product, with the bias before it.
 #[derive(Debug)]
 pub struct ActivationPlan {
     /// The input.
     pub x: ValueId,
-    /// Added to each row first.
+    /// The bias, which is added to each row first.
     pub bias: Option<Vec<f32>>,
-    /// The function.
+    /// The activation function.
     pub activation: Activation,
     /// The output.
     pub y: ValueId,
 }
 
-/// What follows the product `product`, as far as one kernel does it.
+/// The nodes after a product that the kernel of the product computes.
 pub struct Epilogue {
     /// The nodes.
     pub nodes: Vec<NodeId>,
-    /// `n` numbers that are added.
+    /// The bias: one value per column.
     pub bias: Option<Vec<f32>>,
-    /// The function applied then.
+    /// The activation function, applied after the bias.
     pub activation: Activation,
-    /// What comes out.
+    /// The output.
     pub y: ValueId,
 }
 
-/// Returns what follows `product`, whose rows have `n` values; `bias` is what the product's node adds itself.
+/// Returns the epilogue of `product`, whose rows have `n` elements; `bias` is the one that its node itself adds.
 pub fn follow(graph: &Graph<'_>, product: ValueId, n: usize, bias: Option<Vec<f32>>) -> Epilogue {
     let mut found = Epilogue { nodes: Vec::new(), bias, activation: Activation::None, y: product };
     if found.bias.is_none()
@@ -51,7 +51,8 @@ pub fn follow(graph: &Graph<'_>, product: ValueId, n: usize, bias: Option<Vec<f3
     found
 }
 
-/// Returns the numbers of the constant `bias` if adding it adds the same `n` numbers to each row and changes no size.
+/// Returns the content of the constant `bias` if it adds the same `n` values to each row and does not broadcast the
+/// product.
 pub fn row(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
     let shape = graph.shape_of(bias, Element::Float32)?;
     if shape.len() > 1 || !graph.value(bias).is_constant {
@@ -65,7 +66,7 @@ pub fn row(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
     }
 }
 
-/// Returns the activation with a bias of its own (ONNX Runtime's BiasGelu and FastGelu) that is all that uses `x`.
+/// Returns the activation with a bias (`BiasGelu` and `FastGelu` of ONNX Runtime) that is the only consumer of `x`.
 fn biased(graph: &Graph<'_>, x: ValueId, n: usize) -> Option<Epilogue> {
     let node = graph.only_use(x)?;
     let activation = match (graph.is_microsoft(node, "BiasGelu"), graph.is_microsoft(node, "FastGelu")) {
@@ -83,7 +84,7 @@ fn biased(graph: &Graph<'_>, x: ValueId, n: usize) -> Option<Epilogue> {
     Some(Epilogue { nodes: vec![node], bias, activation, y: graph.output(node)? })
 }
 
-/// Returns the activation of `x`, if all that uses `x` is that: its nodes, what it is, and its output.
+/// Returns the activation of `x` if `x` has no other consumer: its nodes, its function and its output.
 pub fn activation(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     if graph.value(x).is_output || graph.value(x).element != Some(Element::Float32) {
         return None;
@@ -91,7 +92,7 @@ pub fn activation(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activat
     single(graph, x).or_else(|| gelu_erf(graph, x)).or_else(|| gelu_tanh(graph, x)).or_else(|| silu(graph, x))
 }
 
-/// An activation that is one node.
+/// Returns an activation that is one node.
 fn single(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let node = graph.only_use(x)?;
     let activation = match graph.node(node).op.as_str() {
@@ -114,7 +115,8 @@ fn single(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, Val
     Some((vec![node], activation, graph.output(node)?))
 }
 
-/// Returns the product of the one node that multiplies by a constant `factor`, or divides by its inverse.
+/// Returns the only consumer of a value, if it multiplies by a constant `factor` or divides by its inverse, with its
+/// output.
 fn scaled(graph: &Graph<'_>, value: ValueId, node: NodeId, factor: f32) -> Option<ValueId> {
     let fits = if graph.is(node, "Mul") {
         graph.is_scalar(graph.other(node, value)?, factor)
@@ -126,7 +128,7 @@ fn scaled(graph: &Graph<'_>, value: ValueId, node: NodeId, factor: f32) -> Optio
     if fits { graph.output(node) } else { None }
 }
 
-/// x/√2 → Erf → + 1, times x, times 1/2, as PyTorch exports it: the factor 1/2 may come before or after.
+/// Returns a GELU as PyTorch exports it: x/√2 → Erf → + 1 → · x → · 1/2; the factor 1/2 may come before or after.
 fn gelu_erf(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let (div, inner) = graph
         .value(x)
@@ -143,7 +145,7 @@ fn gelu_erf(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, V
     Some((nodes, Activation::Gelu, y))
 }
 
-/// 1/2 x (1 + tanh(√(2/π) (x + 0.044715 x³))), as PyTorch and TensorFlow exports have it.
+/// Returns a GELU with tanh as PyTorch and TensorFlow export it: 1/2 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
 fn gelu_tanh(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let pow = graph.value(x).consumers.iter().copied().find(|node| {
         graph.is(*node, "Pow")
@@ -167,8 +169,8 @@ fn gelu_tanh(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, 
     Some((nodes, Activation::GeluTanh, y))
 }
 
-/// Returns the nodes and the output of x · `gate` · 1/2, multiplied in any order. `used` are the other nodes that x
-/// goes to.
+/// Returns the nodes and the output of x · `gate` · 1/2, multiplied in any order. `used` are the other consumers of
+/// x.
 fn half_product(graph: &Graph<'_>, x: ValueId, used: &[NodeId], gate: ValueId) -> Option<(Vec<NodeId>, ValueId)> {
     let first = graph.only_use_by(gate, "Mul")?;
     let factor = graph.other(first, gate)?;
@@ -193,7 +195,7 @@ fn half_product(graph: &Graph<'_>, x: ValueId, used: &[NodeId], gate: ValueId) -
     if fits { Some((vec![other, first], graph.output(first)?)) } else { None }
 }
 
-/// x · Sigmoid(x).
+/// Returns a SiLU: x · Sigmoid(x).
 fn silu(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let [first, second] = graph.value(x).consumers[..] else { return None };
     let (sigmoid, mul) = if graph.is(first, "Sigmoid") { (first, second) } else { (second, first) };
@@ -202,8 +204,8 @@ fn silu(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, Value
     if fits { Some((vec![sigmoid, mul], Activation::Silu, graph.output(mul)?)) } else { None }
 }
 
-/// Returns the group of an activation that stands alone, `node` being the bias before it or its first node. Only the
-/// ones that are several nodes, or slow, in ONNX Runtime: the GELUs.
+/// Returns the group of an activation outside of a product; `node` is the bias before it or its first node. Only GELUs
+/// are claimed: in ONNX Runtime they are several nodes or slow.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let is_gelu = |activation: Activation| matches!(activation, Activation::Gelu | Activation::GeluTanh);
     if graph.is(node, "Add") {
@@ -211,7 +213,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
         let (x, bias) = graph.node(node).inputs.iter().flatten().find_map(|bias| {
             let [n] = graph.shape_of(*bias, Element::Float32)? else { return None };
             let x = graph.other(node, *bias)?;
-            // The rows must be as wide as the bias, or the sum would be wider than x.
+            // Rows narrower than the bias would be broadcast.
             let fits = graph.shape_of(x, Element::Float32)?.last() == Some(n);
             Some((x, row(graph, *bias, *n as usize).filter(|_| fits)?))
         })?;

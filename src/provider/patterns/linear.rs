@@ -1,4 +1,4 @@
-//! Products with constant weights: MatMul, Gemm, FusedMatMul, MatMulNBits, each with its bias and activation.
+//! Products with constant weights: `MatMul`, `Gemm`, `FusedMatMul`, `MatMulNBits`, each with its bias and activation.
 
 use std::collections::BTreeMap;
 
@@ -9,31 +9,31 @@ use crate::kernels::{Activation, Layout, Precision as Packed};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 use crate::provider::options::Precision;
 
-/// One input and the products with it.
+/// An input and all products with it.
 #[derive(Debug)]
 pub struct LinearPlan {
     /// The input: rows of K values.
     pub x: ValueId,
-    /// What the input is rounded to.
+    /// How the input is quantized.
     pub form: InputForm,
-    /// The products. They share the input's rounding.
+    /// The products. The input is quantized once for all of them.
     pub parts: Vec<LinearPart>,
 }
 
-/// How the input of a product is rounded.
+/// How the input of a product is quantized.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum InputForm {
-    /// As the packed weights want it: not at all, to bfloat16, or to int8 with a scale a row.
+    /// As the packed weights require: not at all, to bfloat16, or to int8 with one scale per row.
     Dynamic,
-    /// To 8 bits, with the scale and zero point that the file gives.
+    /// To 8 bits, with the scale and zero point of the model.
     Static {
-        /// The step.
+        /// The scale.
         scale: f32,
-        /// The code of 0.
+        /// The zero point.
         zero_point: i32,
-        /// Whether the codes are int8.
+        /// Whether quantized values are int8, otherwise uint8.
         signed: bool,
-        /// Whether `x` holds the codes already.
+        /// Whether `x` is already quantized.
         rounded: bool,
     },
 }
@@ -43,72 +43,72 @@ pub enum InputForm {
 pub struct LinearPart {
     /// The weights.
     pub weight: Weight,
-    /// Inputs.
+    /// Number of inputs (K).
     pub k: usize,
-    /// Outputs.
+    /// Number of outputs (N).
     pub n: usize,
-    /// `n` numbers that are added.
+    /// The bias: one value per output.
     pub bias: Option<Vec<f32>>,
-    /// The function applied then.
+    /// The activation function, applied after the bias.
     pub activation: Activation,
-    /// What is done after that.
+    /// The operations after the activation.
     pub steps: Vec<Step>,
     /// The output.
     pub y: ValueId,
 }
 
-/// Something done to each value of a product.
+/// An elementwise operation on a product.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {
-    /// Rounded to a grid, and back.
+    /// Quantizes and dequantizes.
     Round(Grid),
-    /// A number of its column is added.
+    /// Adds a bias with one value per column.
     Bias(Vec<f32>),
-    /// A function.
+    /// Applies an activation function.
     Activation(Activation),
 }
 
-/// Constant weights as the file has them.
+/// Constant weights in the form of the model.
 #[derive(Debug)]
 pub enum Weight {
-    /// float32, to be packed as `precision`.
+    /// float32 weights, to be packed in `precision`.
     Float {
         /// The values.
         values: ValueId,
-        /// Their order.
+        /// The layout.
         layout: Layout,
-        /// What they become.
+        /// The precision of the packed weights.
         precision: Packed,
     },
-    /// int8 or uint8.
+    /// int8 or uint8 weights.
     Int8 {
-        /// The codes.
+        /// The quantized values.
         codes: ValueId,
-        /// Their order.
+        /// The layout.
         layout: Layout,
-        /// None, one or N codes of 0.
+        /// The zero points: none, one, or N.
         zero_points: Vec<u8>,
-        /// One or N steps.
+        /// The scales: one, or N.
         scales: Vec<f32>,
     },
-    /// MatMulNBits.
+    /// Weights of `MatMulNBits`, in blocks.
     Blocks {
-        /// The codes.
+        /// The quantized values.
         codes: ValueId,
-        /// The steps.
+        /// The scales.
         scales: ValueId,
-        /// The codes of 0, or none.
+        /// The zero points, if there are any.
         zero_points: Option<ValueId>,
-        /// 4 or 8.
+        /// Bits per value: 4 or 8.
         bits: usize,
-        /// Values that share a step.
+        /// Number of values that share a scale.
         block: usize,
     },
 }
 
-/// A product with the nodes that compute it.
+/// A product, and the nodes that compute it.
 pub struct Product {
-    /// Its input.
+    /// The input.
     pub x: ValueId,
     /// The nodes.
     pub nodes: Vec<NodeId>,
@@ -116,10 +116,10 @@ pub struct Product {
     pub part: LinearPart,
 }
 
-/// K and N beyond these are left to ONNX Runtime.
+/// Products with a larger K or N are not claimed.
 const MOST: i64 = 1 << 16;
 
-/// Adds the groups of products to `found`: those of one input are one group.
+/// Adds the groups of products to `found`. Products with the same input form one group.
 pub fn find(graph: &Graph<'_>, rules: &Rules<'_>, found: &mut Found) {
     let mut by_input: BTreeMap<ValueId, Vec<Product>> = BTreeMap::new();
     for node in graph.ids().filter(|node| found.is_free(*node)) {
@@ -136,10 +136,10 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>, found: &mut Found) {
     }
 }
 
-/// How many outputs a group has at most.
+/// Maximum number of outputs of a group.
 const OUTPUTS: usize = 32;
 
-/// Returns `products` in pieces of as many outputs as a node may have.
+/// Returns `products` in groups of at most the maximum number of outputs.
 fn pieces(mut products: Vec<Product>) -> Vec<Vec<Product>> {
     let mut pieces = Vec::new();
     while products.len() > OUTPUTS {
@@ -157,7 +157,7 @@ fn group(products: Vec<Product>) -> Group {
     Group { nodes, plan: Plan::Linear(LinearPlan { x, form: InputForm::Dynamic, parts }) }
 }
 
-/// Returns the product that `node` begins.
+/// Returns the product whose first node is `node`.
 fn product(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product> {
     if graph.is_microsoft(node, "MatMulNBits") {
         return blocks(graph, rules, node);
@@ -186,20 +186,20 @@ fn product(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product
     Some(whole(node, x, Weight::Float { values, layout, precision }, (k as usize, n), follow))
 }
 
-/// Returns the product of `node` with what follows it.
+/// Returns the product of `node` with its epilogue.
 pub fn whole(node: NodeId, x: ValueId, weight: Weight, (k, n): (usize, usize), follow: Epilogue) -> Product {
     let Epilogue { mut nodes, bias, activation, y } = follow;
     nodes.push(node);
     Product { x, nodes, part: LinearPart { weight, k, n, bias, activation, steps: Vec::new(), y } }
 }
 
-/// Returns true if `x` is a float32 input of `k` values a row, and the sizes are ones that the kernels have.
+/// Returns whether `x` is float32 with rows of `k` elements, and the kernels support the sizes.
 pub fn fits(graph: &Graph<'_>, x: ValueId, k: i64, n: i64) -> bool {
     let float = graph.value(x).element == Some(Element::Float32) && !graph.value(x).is_constant;
     float && (1..=MOST).contains(&k) && (1..=MOST).contains(&n)
 }
 
-/// Returns the order of the weights of a plain product, or `None` if `node` is another one.
+/// Returns the layout of the weights of a `MatMul`, `Gemm` or `FusedMatMul`; `None` for other nodes and attributes.
 pub fn layout(graph: &Graph<'_>, node: NodeId) -> Option<Layout> {
     let order = |transposed: bool| if transposed { Layout::NxK } else { Layout::KxN };
     if graph.is(node, "MatMul") {
@@ -214,7 +214,7 @@ pub fn layout(graph: &Graph<'_>, node: NodeId) -> Option<Layout> {
     (fused && plain(&["transA", "transBatchA", "transBatchB"])).then(|| order(graph.int(node, "transB", 0) != 0))
 }
 
-/// Returns the numbers that Gemm adds to each row: C of the sizes N, 1 × N or 1.
+/// Returns the bias of a `Gemm`: C, if its shape is N, 1 × N or 1.
 pub fn gemm_bias(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
     let shape = graph.shape_of(bias, Element::Float32)?;
     let one_row = shape.len() < 2 || shape[0] == 1;
@@ -229,10 +229,10 @@ pub fn gemm_bias(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>>
     }
 }
 
-/// Returns the product of a MatMulNBits node.
+/// Returns the product of a `MatMulNBits` node.
 ///
-/// Only with `accuracy_level` 4, by which the file lets the input be rounded to int8, or when the session asks for
-/// int8: else ONNX Runtime computes in float32.
+/// It is claimed only with `accuracy_level` 4, which allows quantizing the input to int8, or if the session requests
+/// int8: otherwise the model requires float32.
 fn blocks(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product> {
     let rounded = graph.int(node, "accuracy_level", 0) == 4 || rules.precision == Precision::Int8;
     if !rules.claims(Kind::Blocks) || !rounded || graph.int(node, "weight_prepacked", 0) != 0 {

@@ -1,7 +1,7 @@
-//! Which nodes of a graph form a group, and what the group computes.
+//! Finds the groups of nodes in a graph, and what each group computes.
 //!
-//! The same search runs twice: over the whole graph, to claim groups, and over each group alone, to compile it.
-//! So a matcher looks at nothing outside of what it claims but the values that cross the border.
+//! The same search runs twice: on the whole graph, to claim groups, and on each group alone, to compile it. So a
+//! pattern depends only on the nodes that it claims, and on the values that are inputs or outputs of the group.
 
 mod attention;
 mod contrib;
@@ -21,33 +21,33 @@ pub use linear::{InputForm, LinearPart, LinearPlan, Step, Weight};
 pub use norm::NormPlan;
 pub use static_quantized::Grid;
 
-/// What a group computes.
+/// The computation of a group.
 #[derive(Debug)]
 pub enum Plan {
-    /// One input times several weights, each with a bias and an activation.
+    /// Products of one input with several weights, each with a bias and an activation.
     Linear(LinearPlan),
-    /// softmax(q·kᵀ·scale + mask)·v.
+    /// Attention: softmax(q·kᵀ·scale + mask)·v.
     Attention(AttentionPlan),
-    /// Attention whose queries, keys and values are one product.
+    /// Attention whose queries, keys and values are parts of one product.
     PackedAttention(PackedAttentionPlan),
-    /// LayerNorm or RMSNorm, of a sum or not.
+    /// LayerNorm or RMSNorm, optionally of a sum.
     Norm(NormPlan),
-    /// A function of each value.
+    /// An activation.
     Activation(ActivationPlan),
     /// A node of a compiled model.
     Compiled(NodeId),
 }
 
-/// Nodes that become one node of the provider, and what they compute.
+/// Nodes that become one fused node of the provider, and their computation.
 #[derive(Debug)]
 pub struct Group {
     /// The nodes.
     pub nodes: Vec<NodeId>,
-    /// What they compute.
+    /// Their computation.
     pub plan: Plan,
 }
 
-/// A kind of groups, by the name that the option `claim` takes.
+/// A kind of group, as the option `claim` names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)] // their names say it
 pub enum Kind {
@@ -60,11 +60,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 6] =
         [Self::Linear, Self::Quantized, Self::Blocks, Self::Attention, Self::Norm, Self::Activation];
 
-    /// Returns the kind with the name `name`.
+    /// Returns the kind with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
@@ -82,23 +82,23 @@ impl Kind {
     }
 }
 
-/// What may be claimed.
+/// Which groups may be claimed.
 #[derive(Clone, Copy)]
 pub struct Rules<'r> {
-    /// What float32 products become.
+    /// The precision of float32 products.
     pub precision: Precision,
-    /// The kinds of groups.
+    /// The kinds that may be claimed.
     pub claim: &'r [Kind],
 }
 
 impl Rules<'_> {
-    /// Returns true if groups of `kind` are claimed.
+    /// Returns whether groups of `kind` may be claimed.
     pub fn claims(&self, kind: Kind) -> bool {
         self.claim.contains(&kind)
     }
 }
 
-/// The nodes that groups have so far.
+/// The groups found so far, and which nodes belong to one.
 struct Found {
     groups: Vec<Group>,
     taken: Vec<bool>,
@@ -109,7 +109,7 @@ impl Found {
         !self.taken[node.0]
     }
 
-    /// Adds `group`, unless one of its nodes belongs to another.
+    /// Adds `group` unless one of its nodes belongs to another group.
     fn add(&mut self, group: Option<Group>) {
         if let Some(group) = group.filter(|group| group.nodes.iter().all(|node| self.is_free(*node))) {
             group.nodes.iter().for_each(|node| self.taken[node.0] = true);

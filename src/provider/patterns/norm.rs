@@ -4,30 +4,31 @@ use super::epilogue::row;
 use super::{Group, Plan};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// A normalization of rows of `gamma.len()` values.
+/// A normalization of rows of `gamma.len()` elements.
 #[derive(Debug)]
 pub struct NormPlan {
     /// The input.
     pub x: ValueId,
-    /// What is added to it first; either may be the smaller one, which repeats.
+    /// The value that is added to the input first. Either may be broadcast.
     pub residual: Option<ValueId>,
-    /// Added to each row.
+    /// The bias of that sum.
     pub bias: Option<Vec<f32>>,
     /// The scale.
     pub gamma: Vec<f32>,
     /// The shift.
     pub beta: Option<Vec<f32>>,
-    /// Added to the variance.
+    /// The epsilon, which is added to the variance.
     pub epsilon: f32,
-    /// Whether it is RMSNorm: without the mean.
+    /// Whether it is RMSNorm, which does not subtract the mean.
     pub rms: bool,
     /// The output.
     pub y: ValueId,
-    /// The sum before the normalization, where somebody wants that too.
+    /// The sum before the normalization, if it has other consumers.
     pub sum: Option<ValueId>,
 }
 
-/// Returns the group of the normalization `node`. A sum before it is taken in if `is_free` says so of its node.
+/// Returns the group of the normalization `node`. A sum before it is part of the group if `is_free` is true for its
+/// node.
 pub fn find(graph: &Graph<'_>, node: NodeId, is_free: &dyn Fn(NodeId) -> bool) -> Option<Group> {
     if let Some(plan) = skip(graph, node) {
         return Some(Group { nodes: vec![node], plan: Plan::Norm(plan) });
@@ -38,7 +39,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId, is_free: &dyn Fn(NodeId) -> bool) -
     Some(Group { nodes, plan: Plan::Norm(plan) })
 }
 
-/// A normalization node that adds nothing itself.
+/// Returns a normalization by a node without an own sum.
 fn plain(graph: &Graph<'_>, node: NodeId) -> Option<NormPlan> {
     let rms = match graph.node(node).op.as_str() {
         "LayerNormalization" => false,
@@ -63,15 +64,15 @@ fn plain(graph: &Graph<'_>, node: NodeId) -> Option<NormPlan> {
     Some(NormPlan { x, residual: None, bias: None, gamma, beta, epsilon, rms, y: graph.output(node)?, sum: None })
 }
 
-/// Returns the numbers of a constant float32 vector, of `length` if that is given.
+/// Returns the content of a constant float32 vector, which must have `length` elements if that is given.
 fn vector(graph: &Graph<'_>, value: ValueId, length: Option<usize>) -> Option<Vec<f32>> {
     let [size] = graph.shape_of(value, Element::Float32)?[..] else { return None };
     let fits = graph.value(value).is_constant && length.is_none_or(|length| length as i64 == size);
     if fits { Some(graph.constant(value)?.floats().ok()?.into_owned()) } else { None }
 }
 
-/// Takes in the Add that makes the input of `plan`, and the bias before that. Returns `None` where there is none:
-/// a normalization alone is as fast in ONNX Runtime.
+/// Adds the `Add` that produces the input of `plan` to the group, and the bias before it. Returns `None` without one: a
+/// normalization alone is as fast in ONNX Runtime.
 fn take_sum(
     graph: &Graph<'_>,
     plan: &mut NormPlan,
@@ -101,7 +102,7 @@ fn take_sum(
         };
         let found = graph.node(bias_add).inputs.iter().flatten().find_map(|bias| {
             let x = graph.other(bias_add, *bias).filter(|x| plain(*x) && *x != other)?;
-            // Only rows of the full width: the bias must not be what widens them.
+            // Only if the rows have the full width, so that adding the bias does not broadcast them.
             let wide = graph.shape_of(x, Element::Float32)?.last() == Some(&(width as i64));
             Some((x, row(graph, *bias, width).filter(|_| wide)?))
         });
@@ -114,7 +115,7 @@ fn take_sum(
     Some(())
 }
 
-/// ONNX Runtime's SkipLayerNormalization and SkipSimplifiedLayerNormalization.
+/// Returns the group of a `SkipLayerNormalization` or `SkipSimplifiedLayerNormalization` of ONNX Runtime.
 fn skip(graph: &Graph<'_>, node: NodeId) -> Option<NormPlan> {
     let rms = graph.is_microsoft(node, "SkipSimplifiedLayerNormalization");
     if !rms && !graph.is_microsoft(node, "SkipLayerNormalization") {

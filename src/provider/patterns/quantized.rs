@@ -1,5 +1,5 @@
-//! Dynamic int8: DynamicQuantizeLinear, MatMulInteger, Cast and Mul, as ONNX Runtime's tool and we write them, and the
-//! fused forms of ONNX Runtime.
+//! Dynamically quantized products: `DynamicQuantizeLinear`, `MatMulInteger`, `Cast` and `Mul`, as the quantizers of
+//! ONNX Runtime and of this library write them, and the fused forms of ONNX Runtime.
 
 use super::epilogue::{self, Epilogue};
 use super::linear::{InputForm, LinearPart, LinearPlan, Weight};
@@ -7,9 +7,9 @@ use super::{Group, Plan};
 use crate::kernels::Layout;
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// Returns the group of the products with what the DynamicQuantizeLinear `node` rounds, or of the fused `node`.
+/// Returns the group of the products of a `DynamicQuantizeLinear` `node`, or of a fused `node`.
 ///
-/// The kernels round each row with a scale of its own: at least as close to float32 as the one scale of a tensor.
+/// The kernels quantize each row with its own scale, which is at least as accurate as one scale per tensor.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     if graph.is_microsoft(node, "DynamicQuantizeMatMul") {
         return fused(graph, node);
@@ -30,7 +30,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
         nodes.extend(of_part);
         parts.push(part);
     }
-    // The scale and the zero point must go nowhere else either.
+    // Scale and zero point must not have other consumers either.
     let inside =
         [scale, zero_point].iter().all(|value| graph.value(*value).consumers.iter().all(|use_| nodes.contains(use_)));
     if parts.is_empty() || parts.len() > 32 || !inside {
@@ -39,7 +39,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     Some(Group { nodes, plan: Plan::Linear(LinearPlan { x, form: InputForm::Dynamic, parts }) })
 }
 
-/// What DynamicQuantizeLinear makes.
+/// The outputs of `DynamicQuantizeLinear`.
 struct Rounded {
     codes: ValueId,
     scale: ValueId,
@@ -47,7 +47,7 @@ struct Rounded {
 }
 
 impl Rounded {
-    /// Returns the product that `node` begins, with its nodes.
+    /// Returns the product whose first node is `node`, with its nodes.
     fn product(&self, graph: &Graph<'_>, x: ValueId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
         if graph.is_microsoft(node, "MatMulIntegerToFloat") {
             return self.to_float(graph, x, node);
@@ -70,7 +70,7 @@ impl Rounded {
         finish(graph, x, nodes, codes, zero_points, scales, None, graph.output(mul)?)
     }
 
-    /// Returns the product of ONNX Runtime's MatMulIntegerToFloat.
+    /// Returns the product of a `MatMulIntegerToFloat` of ONNX Runtime.
     fn to_float(&self, graph: &Graph<'_>, x: ValueId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
         let input = |index| graph.input(node, index);
         if input(0) != Some(self.codes) || input(2) != Some(self.scale) || input(4) != Some(self.zero_point) {
@@ -80,7 +80,7 @@ impl Rounded {
     }
 }
 
-/// Returns the product with int8 `codes`, and all of its nodes.
+/// Returns the product with the quantized weights `codes`, and all of its nodes.
 #[allow(clippy::too_many_arguments)] // the inputs of the operators
 fn finish(
     graph: &Graph<'_>,
@@ -105,7 +105,8 @@ fn finish(
     Some((nodes, LinearPart { weight, k, n, bias, activation, steps: Vec::new(), y }))
 }
 
-/// Returns K, N and the weights of K × N constant codes with constant scales and zero points, one or N of each.
+/// Returns K, N and the weights of a constant K × N matrix of quantized values, with one or N constant scales and zero
+/// points.
 pub fn int8(
     graph: &Graph<'_>,
     codes: ValueId,
@@ -132,7 +133,7 @@ pub fn int8(
     graph.value(codes).is_constant.then_some((k, n, Weight::Int8 { codes, layout: Layout::KxN, zero_points, scales }))
 }
 
-/// Returns the group of ONNX Runtime's DynamicQuantizeMatMul.
+/// Returns the group of a `DynamicQuantizeMatMul` of ONNX Runtime.
 fn fused(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let input = |index| graph.input(node, index);
     let x = input(0)?;

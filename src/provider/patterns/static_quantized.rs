@@ -1,10 +1,11 @@
-//! Static int8: MatMul and Gemm between DequantizeLinear nodes, as ONNX Runtime's tool and we write them.
+//! Statically quantized products (QDQ): `MatMul` and `Gemm` between `DequantizeLinear` nodes, as the quantizers of ONNX
+//! Runtime and of this library write them.
 //!
 //! ```text
 //!  x -> QuantizeLinear -> DequantizeLinear -> MatMul -> [QuantizeLinear -> DequantizeLinear] -> Add bias -> ...
 //!                   weight codes -> DequantizeLinear -/
 //! ```
-//! The pairs that follow are computed as the file has them: they do not only round, they also cut off, and a tool may
+//! The pairs after the product are computed as in the model: they not only round but also clip, and a quantizer may
 //! have removed an activation because of that.
 
 use super::epilogue;
@@ -13,7 +14,8 @@ use super::{Group, Plan};
 use crate::kernels::{Activation, Layout};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// Returns the group of the products with what the DequantizeLinear `node`, and others beside it, restore.
+/// Returns the group of the products of the value that the `DequantizeLinear` `node` dequantizes, together with other
+/// such nodes of the same value.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let codes = graph.input(node, 0).filter(|_| graph.is(node, "DequantizeLinear"))?;
     let grid = Grid::of(graph, node).filter(|_| !graph.value(codes).is_constant)?;
@@ -29,7 +31,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
             None => others = true,
         }
     }
-    // Each group is found once: at the first of its nodes.
+    // Each group is found once, from its first node.
     if nodes.first() != Some(&node) || parts.len() > 32 {
         return None;
     }
@@ -50,26 +52,26 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     Some(Group { nodes, plan: Plan::Linear(LinearPlan { x, form, parts }) })
 }
 
-/// Returns the product of what `dequantize` restores from `grid`, with its nodes.
+/// Returns the product of the output of `dequantize`, which has the parameters `grid`, with its nodes.
 fn restored(graph: &Graph<'_>, dequantize: NodeId, grid: Grid) -> Option<(Vec<NodeId>, LinearPart)> {
     let back = graph.is(dequantize, "DequantizeLinear") && Grid::of(graph, dequantize) == Some(grid);
     let product = graph.only_use(graph.output(dequantize)?).filter(|_| back)?;
     self::product(graph, dequantize, product)
 }
 
-/// The grid that one scale and zero point make.
+/// The parameters of a quantization per tensor.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Grid {
-    /// The step.
+    /// The scale.
     pub scale: f32,
-    /// The code of 0.
+    /// The zero point.
     pub zero_point: i32,
-    /// Whether the codes are int8.
+    /// Whether quantized values are int8, otherwise uint8.
     pub signed: bool,
 }
 
 impl Grid {
-    /// Returns the grid of a QuantizeLinear or DequantizeLinear of a whole tensor to or from 8 bits.
+    /// Returns the parameters of a `QuantizeLinear` or `DequantizeLinear` per tensor, to or from 8 bits.
     fn of(graph: &Graph<'_>, node: NodeId) -> Option<Self> {
         let scale = graph.scalar(graph.input(node, 1)?).filter(|scale| scale.is_normal() && *scale > 0.0)?;
         let zero_point = graph.input(node, 2)?;
@@ -112,7 +114,7 @@ fn product(graph: &Graph<'_>, input: NodeId, node: NodeId) -> Option<(Vec<NodeId
     Some((nodes, part))
 }
 
-/// Moves the first steps of `part` to what the kernel does in one pass with the product.
+/// Moves the first steps of `part` into the epilogue of the kernel, as far as it supports them.
 fn take_in(part: &mut LinearPart) {
     if let (Some(Step::Bias(_)), None) = (part.steps.first(), &part.bias)
         && let Step::Bias(bias) = part.steps.remove(0)
@@ -125,13 +127,13 @@ fn take_in(part: &mut LinearPart) {
     }
 }
 
-/// Returns what is done next to `value`: its nodes, what it is, and its output.
+/// Returns the next operation on `value`: its nodes, the step, and its output.
 fn step(graph: &Graph<'_>, value: ValueId, n: usize) -> Option<(Vec<NodeId>, Step, ValueId)> {
     if let Some(quantize) = graph.only_use_by(value, "QuantizeLinear") {
         let codes = graph.output(quantize)?;
         let dequantize = graph.only_use_by(codes, "DequantizeLinear")?;
         let grid = Grid::of(graph, quantize).filter(|grid| Grid::of(graph, dequantize) == Some(*grid))?;
-        // The pair before another product belongs to that: its input is 8 bits then.
+        // The pair before another product belongs to that product, whose input it quantizes.
         let next = graph.only_use(graph.output(dequantize)?);
         let free = next.is_none_or(|next| linear::layout(graph, next).is_none());
         return if free {
@@ -149,7 +151,8 @@ fn step(graph: &Graph<'_>, value: ValueId, n: usize) -> Option<(Vec<NodeId>, Ste
     Some((nodes, Step::Activation(activation), y))
 }
 
-/// Returns the numbers of a bias: a constant, or one of int32 behind a DequantizeLinear, which is added to `nodes`.
+/// Returns the content of a bias: a constant, or an int32 constant with a `DequantizeLinear`, which is added to
+/// `nodes`.
 fn bias(graph: &Graph<'_>, value: ValueId, n: usize, nodes: &mut Vec<NodeId>) -> Option<Vec<f32>> {
     if graph.value(value).is_constant {
         return epilogue::row(graph, value, n);
@@ -168,7 +171,7 @@ fn bias(graph: &Graph<'_>, value: ValueId, n: usize, nodes: &mut Vec<NodeId>) ->
     Some(integers.iter().enumerate().map(|(at, code)| *code as f32 * scales[at % scales.len()]).collect())
 }
 
-/// Returns K, N and the weights behind the DequantizeLinear `node`.
+/// Returns K, N and the weights that the `DequantizeLinear` `node` dequantizes.
 fn weight(graph: &Graph<'_>, node: NodeId, layout: Layout) -> Option<(usize, usize, Weight)> {
     let codes = graph.input(node, 0)?;
     let element = graph.value(codes).element.filter(|element| [Element::Int8, Element::Uint8].contains(element))?;
@@ -178,7 +181,7 @@ fn weight(graph: &Graph<'_>, node: NodeId, layout: Layout) -> Option<(usize, usi
     let axis = graph.int(node, "axis", 1);
     let by_column = if layout == Layout::KxN { [1, -1] } else { [0, -2] };
     let scales = graph.constant(graph.input(node, 1)?)?;
-    // One scale for all has no axis; several must be one a column.
+    // The axis matters only with several scales: they must be one per column.
     let fits = |length: usize| length == 1 || (length == n && by_column.contains(&axis));
     let zero_points = match graph.input(node, 2) {
         Some(zero_points) => graph.constant(zero_points).filter(|found| found.element == element)?.bytes.to_vec(),
