@@ -27,6 +27,8 @@ pub struct Options {
     pub threads: usize,
     /// `claim`: the kinds of groups that may be claimed, such as `attention,norm`; default: all.
     pub claim: Vec<Kind>,
+    /// Whether any option of the provider was given.
+    pub given: bool,
     /// Path of the compiled model to write (`ep.context_enable`); empty: next to the model. `None` if none is written.
     pub compile_to: Option<PathBuf>,
     /// Path of a compiled model that was loaded from memory (`ep.context_file_path`).
@@ -37,7 +39,7 @@ impl Default for Options {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (precision, claim) = (Precision::default(), Kind::ALL.to_vec());
-        Self { precision, threads, claim, compile_to: None, context_path: PathBuf::new() }
+        Self { precision, threads, claim, given: false, compile_to: None, context_path: PathBuf::new() }
     }
 }
 
@@ -55,6 +57,7 @@ impl Options {
                 key => {
                     if let Some(name) = key.strip_prefix(PREFIX) {
                         options.set(name, value)?;
+                        options.given = true;
                     }
                 }
             }
@@ -114,7 +117,8 @@ mod tests {
             ("ep.other.precision", "nonsense"),
         ])
         .unwrap();
-        assert_eq!((options.precision, options.threads), (Precision::Bfloat16, 3));
+        assert_eq!((options.precision, options.threads, options.given), (Precision::Bfloat16, 3, true));
+        assert!(!parse(&[("session.intra_op.allow_spinning", "1")]).unwrap().given);
         assert_eq!(options.claim, [Kind::Norm, Kind::Attention]);
         assert_eq!(options.compile_to, None);
     }

@@ -5,6 +5,7 @@ use super::library::{self, Runtime};
 use super::options::OptimizationLevel;
 use super::{Provider, SessionOptions, register};
 use crate::choice::choice;
+use crate::error::Result;
 use ort::AsPointer;
 use ort::session::builder::SessionBuilder;
 use std::ffi::CStr;
@@ -43,6 +44,9 @@ impl SessionPrecision {
 
 /// The name of the execution provider in ONNX Runtime.
 pub(super) const NAME: &str = "OptimizeExecutionProvider";
+/// The name under which the library is registered, by which the provider knows its own sessions: it is not selected
+/// for sessions of other parts of the program.
+const REGISTRATION: &str = "liboptimize for its own sessions";
 /// The name of the execution provider in placements.
 pub(super) const SHORT_NAME: &str = "optimize";
 /// File names of the library, in the order in which they are searched for.
@@ -79,6 +83,18 @@ pub(super) fn add(
     builder.with_devices(devices, Some(&entries)).map_err(told)
 }
 
+/// Names ONNX Runtime's CPU provider to a session builder: otherwise, ONNX Runtime selects any registered one.
+pub(super) fn leave_out(builder: SessionBuilder, runtime: &'static Runtime) -> Result<SessionBuilder> {
+    const BUILT_IN: [&str; 2] = ["CPUExecutionProvider", "AzureExecutionProvider"];
+    let named = |wanted: fn(&&str) -> bool| {
+        runtime.environment().devices().filter(move |device| device.ep().is_ok_and(|name| wanted(&name)))
+    };
+    if named(|name| !BUILT_IN.contains(name)).next().is_none() {
+        return Ok(builder);
+    }
+    Ok(builder.with_devices(named(|name| *name == BUILT_IN[0]).take(1), None)?)
+}
+
 /// Returns whether this library's kernels can be used, as [`add`] does, without a session.
 pub(crate) fn registered(runtime: &'static Runtime) -> std::result::Result<(), String> {
     static REGISTERED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
@@ -89,8 +105,7 @@ fn register(runtime: &Runtime) -> std::result::Result<(), String> {
     // A program may have registered the library itself.
     if offered(runtime).is_none() {
         let path = library_path()?;
-        let name = concat!("liboptimize-", env!("CARGO_PKG_VERSION"));
-        let registered = runtime.environment().register_ep_library(name, &path);
+        let registered = runtime.environment().register_ep_library(REGISTRATION, &path);
         registered.map_err(|e| format!("{}: {}", path.display(), e.message().trim_end()))?;
     }
     let ours = env!("CARGO_PKG_VERSION");

@@ -176,11 +176,13 @@ impl Session {
         if provider != Provider::Cpu {
             register::refuse_engines(model, execution)?;
         }
-        let mut builder = options.builder(runtime, provider)?;
-        if our_kernels {
-            builder = kernels::add(builder, runtime, options)
-                .map_err(|reason| Error::new(Kind::BackendMissing, format!("this library's kernels: {reason}")))?;
-        }
+        let builder = options.builder(runtime, provider)?;
+        let builder = match provider {
+            Provider::Cpu if our_kernels => kernels::add(builder, runtime, options)
+                .map_err(|reason| Error::new(Kind::BackendMissing, format!("this library's kernels: {reason}")))?,
+            Provider::Cpu => kernels::leave_out(builder, runtime)?,
+            _ => builder,
+        };
         // An unavailable provider is reported before the model is split.
         let builder = match provider {
             Provider::TensorRt => builder,

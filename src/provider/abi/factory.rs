@@ -20,6 +20,8 @@ use crate::provider::{self, compiled, options::Options};
 struct FactoryObject {
     table: EpFactory,
     api: Api,
+    /// Whether this library registered itself, for its own sessions.
+    own: bool,
 }
 
 /// Creates the factory of the execution provider. ONNX Runtime calls this function when the library is registered.
@@ -28,7 +30,7 @@ struct FactoryObject {
 /// Only for ONNX Runtime: `base` is its own, `factories` has capacity for `max` pointers, `count` is writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn CreateEpFactories(
-    _registered_name: *const c_char,
+    registered_name: *const c_char,
     base: *const OrtApiBase,
     _logger: *const OrtLogger,
     factories: *mut *mut EpFactory,
@@ -43,7 +45,8 @@ pub unsafe extern "C" fn CreateEpFactories(
             if max < 1 {
                 return Err(Error::new("the array of factories has no capacity"));
             }
-            *factories = Box::into_raw(Box::new(FactoryObject { table: TABLE, api })).cast();
+            let own = !registered_name.is_null() && CStr::from_ptr(registered_name) == provider::OWN_REGISTRATION;
+            *factories = Box::into_raw(Box::new(FactoryObject { table: TABLE, api, own })).cast();
             *count = 1;
             Ok(())
         })
@@ -175,7 +178,12 @@ unsafe extern "system" fn create_ep(
     unsafe {
         let api = api_of(factory);
         guard(api, || {
-            let options = Options::parse(&entries(api, options)?)?;
+            let mut options = Options::parse(&entries(api, options)?)?;
+            // ONNX Runtime selects registered providers by itself for sessions that name none. Sessions of the program
+            // remain what they were when this library registers itself for sessions of its own.
+            if (*factory.cast::<FactoryObject>()).own && !options.given {
+                options.claim.clear();
+            }
             *ep = EpObject::create(api, options)?;
             Ok(())
         })
@@ -226,23 +234,4 @@ unsafe extern "system" fn create_data_transfer(_: *mut EpFactory, transfer: *mut
     // SAFETY: ONNX Runtime's promise.
     unsafe { *transfer = null_mut() };
     null_mut()
-}
-
-/// Returns the path of the library that contains this code, which the library's own sessions register; `None` if an
-/// executable contains it.
-pub fn library_path() -> Option<std::path::PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
-    // SAFETY: dladdr fills `found` for an address of a loaded image, and its texts live as long as the image.
-    let path = unsafe {
-        let mut found: libc::Dl_info = std::mem::zeroed();
-        if libc::dladdr(CreateEpFactories as *const std::ffi::c_void, &mut found) == 0 || found.dli_fname.is_null() {
-            return None;
-        }
-        CStr::from_ptr(found.dli_fname)
-    };
-    let path = std::path::PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes()));
-    let executable = std::env::current_exe().and_then(std::fs::canonicalize).ok();
-    // ONNX Runtime resolves a relative path against the folder of its own library.
-    let path = std::fs::canonicalize(path).ok()?;
-    (Some(&path) != executable.as_ref()).then_some(path)
 }
