@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The programs that `optimize compile --codegen` writes, in four languages, for a package of a real model: each is compiled
-# and run, and prints what `optimize run` prints for the same inputs. Run by tests/run.sh, which sets $tmp and the loader's
-# path.
+# Compiles and runs the programs that `optimize compile --codegen` writes in four languages for a package of a real
+# model, and compares their output with that of `optimize run` for the same inputs. Called by tests/run.sh, which sets
+# $tmp and the loader's path.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -41,6 +41,6 @@ CGO_CFLAGS=-I$root/include CGO_LDFLAGS="-L$lib -loptimize" GOPROXY=off GOTOOLCHA
 same go ./main
 
 cd "$folder/csharp"
-# shellcheck disable=SC2046 # file names of ours, without spaces
+# shellcheck disable=SC2046 # file names of this repository, without spaces
 mcs -nologo -out:main.exe Program.cs $(grep -LE 'static .*\bMain *\(' "$root"/examples/csharp/*.cs)
 same csharp mono main.exe

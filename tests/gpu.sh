@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What needs an NVIDIA device: engines built for it, read and run on it, against fp32 on the processor; sessions on CUDA
-# and TensorRT; speed against peers. `make test-gpu`; see docs/tensorrt.md for what it needs. A part that something is
-# missing for says so and is counted; with LIBOPTIMIZE_REQUIRE_ALL=1 it fails.
+# Tests that need an NVIDIA device: building, loading and running engines, compared with fp32 on the CPU; sessions on
+# CUDA and TensorRT; speed compared with other programs. Run it with `make test-gpu`; docs/tensorrt.md lists the
+# requirements. A part whose requirements are missing is skipped with a message and counted; with
+# LIBOPTIMIZE_REQUIRE_ALL=1 it fails.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,7 +22,8 @@ skip() {
   [[ ${LIBOPTIMIZE_REQUIRE_ALL:-} != 1 ]]
 }
 
-# Least cosine of an engine's outputs to fp32 on the processor: what the error that each build states allows.
+# Minimum cosine similarity between the outputs of an engine and fp32 on the CPU, from the error that each build
+# reports.
 declare -A least=([fp32]=0.99999 [fp16]=0.9999 [bf16]=0.995 [int8]=0.99 [fp8]=0.99)
 for model in paraphrase-MiniLM-L3-v2 all-MiniLM-L6-v2; do
   for precision in fp32 fp16 bf16 int8 fp8; do
@@ -34,13 +36,14 @@ for model in paraphrase-MiniLM-L3-v2 all-MiniLM-L6-v2; do
       continue
     fi
     "$optimize" tensorrt --check "$engine" --model "$models/$model" --trust -q
-    # Runs on the device, and is near fp32 of the processor; latency is from data in to data out.
+    # The engine runs on the device, and its outputs are near fp32 on the CPU. The latency includes the copies of inputs
+    # and outputs.
     "$optimize" benchmark --model "$models/$model" --against "$engine" --trust --runs 50 --min-cosine "${least[$precision]}"
     echo "ok - $model $precision"
   done
 done
 
-# The same through C: an engine as a session, out of a package, and against its original.
+# The same through C: an engine as a session, from a package, and compared with its original.
 mkdir -p "$scratch/lib" "$scratch/tmp"
 ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/liboptimize.so"
 ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/liboptimize.so.0"

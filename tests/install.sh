@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs into a fresh prefix, and builds and runs a program against it as a stranger would: with pkg-config,
-# and with CMake. Then uninstalls, and nothing may be left.
+# Installs into an empty prefix, and builds and runs a program that uses the installation: with pkg-config, and with
+# CMake. Then uninstalls; no file may be left.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -32,7 +32,7 @@ int main(void) {
 }
 C
 
-# Runs the program, which must find the library under its soname and say its version.
+# Runs the program, which must find the library by its soname and print its version.
 says_version() {
   local got
   got=$(LD_LIBRARY_PATH=$prefix/lib "$1")
@@ -72,7 +72,7 @@ CMAKE
   fi
 fi
 
-# Staged, the files point at the prefix and not at the stage.
+# Staged files must refer to the prefix, not to the staging folder.
 make -s -C "$root" install PREFIX=/opt/optimize DESTDIR="$work/stage"
 test -x "$work/stage/opt/optimize/bin/optimize"
 if grep -rF "$work" "$work/stage/opt/optimize/lib/pkgconfig" "$work/stage/opt/optimize/lib/cmake"; then exit 1; fi

@@ -1,5 +1,5 @@
-//! The execution provider in ONNX Runtime itself: our own shared library is registered as any program would register
-//! it, and what it claims is compared with what ONNX Runtime computes without it.
+//! The execution provider in ONNX Runtime: the shared library is registered as any program would do it, and the results
+//! of the nodes that it claims are compared with those of ONNX Runtime alone.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -18,12 +18,12 @@ use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::*;
 use support::build::{self, value, with_graph};
 
-/// Values in (-1, 1).
+/// Returns values in (-1, 1).
 fn values(random: &mut Random, count: usize) -> Vec<f32> {
     (0..count).map(|_| random.below(20_001) as f32 / 10_000.0 - 1.0).collect()
 }
 
-/// Inputs of a layer: of `batch` × `tokens`, with a random mask that leaves at least the first key.
+/// Returns inputs of a layer for `batch` × `tokens`, with a random mask in which at least the first key is visible.
 fn inputs(random: &mut Random, form: &Form, batch: usize, tokens: usize) -> Vec<(&'static str, Input)> {
     let x = values(random, batch * tokens * form.hidden());
     let mut inputs = vec![("x", Input::Floats(vec![batch, tokens, form.hidden()], x))];
@@ -39,7 +39,7 @@ fn inputs(random: &mut Random, form: &Form, batch: usize, tokens: usize) -> Vec<
     inputs
 }
 
-/// The largest difference, relative to the largest value.
+/// Returns the largest difference, relative to the largest value.
 fn difference(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f32 {
     assert_eq!(expected.len(), found.len());
     let pairs = expected.iter().zip(found).map(|(expected, found)| {
@@ -147,7 +147,7 @@ fn the_bodies_of_if_are_claimed_and_weights_of_the_graph_around_are_found() {
     }
 }
 
-/// If with a product in each branch: one with a weight of its own, one with a weight of the main graph.
+/// Returns an `If` with a product in each branch: one with its own weight, one with a weight of the main graph.
 fn branches() -> Model {
     let branch = |weight: &str, output: &str, initializer: Vec<TensorProto>| GraphProto {
         name: Some(output.into()),
@@ -198,7 +198,7 @@ fn int8_and_four_bits_as_our_quantizer_writes_them_are_claimed_and_agree() {
     let (mut stock, mut ours) = (host.stock(&model), host.session(&model, &[]));
     assert!(ours.claims().contains(&"MatMulInteger".to_owned()), "{:?}", ours.claims());
     let (exact, stock, ours) = (reference.run(&inputs), stock.run(&inputs), ours.run(&inputs));
-    // A scale a row is at least as close to float32 as one for all of the rows.
+    // One scale per row is at least as accurate as one scale for all rows.
     let (theirs, own) = (difference(&exact, &stock), difference(&exact, &ours));
     assert!(own <= theirs * 1.2 + 1e-3, "{own} from float32, ONNX Runtime {theirs}");
 }
@@ -219,7 +219,7 @@ fn a_compiled_model_gives_the_same_bits_and_a_damaged_one_is_refused() {
     drop(opened);
     let whole = std::fs::read(&packed).unwrap();
     let refused = |bytes: &[u8]| {
-        // Another file, for the first may still be mapped.
+        // A different file, because the first may still be mapped.
         std::fs::remove_file(&packed).unwrap();
         std::fs::write(&packed, bytes).unwrap();
         host.try_session(&compiled, &[]).err().unwrap()
@@ -235,7 +235,7 @@ fn a_compiled_model_gives_the_same_bits_and_a_damaged_one_is_refused() {
 fn nothing_is_claimed_inside_of_if_while_a_model_is_compiled() {
     let host = Host::open();
     let model = host.save(&branches());
-    // A claimed branch would make the compiled model invalid. Without claims ONNX Runtime writes none.
+    // A claimed branch would make the compiled model invalid. Without claimed nodes, ONNX Runtime writes no model.
     if let Some(path) = host.compile(&model, &[("precision", "bf16")]) {
         host.session(&path, &[]);
     }

@@ -2,9 +2,9 @@
 # Runs every test of the project, or the parts named: tests/run.sh [lint rust header symbols c valgrind cpp go
 # csharp codegen strace install]. Needs what `make` built and what `make deps` fetched.
 #
-# A test program prints `ok - name` or `not ok - name` a line, and exits non-zero if one failed. It finds
-# fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under valgrind
-# $OPTIMIZE_TEST_VALGRIND is 1: leave out there what would take minutes.
+# A test program prints one line per test, `ok - name` or `not ok - name`, and exits non-zero if one failed. It finds
+# fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under valgrind,
+# $OPTIMIZE_TEST_VALGRIND is 1, and tests that would take minutes are skipped.
 #
 # A part whose tool is missing is skipped; with CI=true or LIBOPTIMIZE_REQUIRE_ALL=1, it fails.
 set -euo pipefail
@@ -50,7 +50,7 @@ in_test() {
   OPTIMIZE_TEST_TMP=$tmp LD_LIBRARY_PATH=$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} timeout 1200 "$@"
 }
 
-# Runs a program and counts its lines. Examples may print what they like: one that succeeds is one test.
+# Runs a program and counts its lines. The output of examples is not read: an example that succeeds counts as one test.
 run() { # LANGUAGE NAME COMMAND…
   local language=$1 name=$2 status=0 good bad line
   shift 2
@@ -65,7 +65,7 @@ run() { # LANGUAGE NAME COMMAND…
   if ((${#bad[@]} == 0 && status == 0 && good == 0)); then fail "$name: ran no test"; fi
 }
 
-# What cargo test and nextest say at the end, summed over test programs.
+# Sums the final counts of cargo test or nextest over all test programs.
 count_cargo() { # WORD
   { grep -E '^ *Summary \[|^test result:' "$scratch/log" || true; } |
     { grep -oE "[0-9]+ $1" || true; } | awk '{ sum += $1 } END { print sum + 0 }'
@@ -98,7 +98,7 @@ rust() {
   fi
 }
 
-# build.rs has written the header again, if this is a checkout: it must be the committed one.
+# In a checkout, build.rs has regenerated the header: it must equal the committed one.
 header() {
   heading header
   if [[ $(git rev-parse --show-toplevel 2>/dev/null) != "$root" ]]; then
@@ -114,7 +114,7 @@ declared() { # the preprocessor takes the comments away
 exported() { nm -D --defined-only "$library" | awk '{ sub(/@.*/, "", $NF); print $NF }' | sort -u; }
 symbols() {
   heading symbols
-  # With what ONNX Runtime looks for in an execution provider's library.
+  # Including the functions that ONNX Runtime looks up in the library of an execution provider.
   check 'exports are the functions of the header (< declared, > exported)' \
     diff <(printf '%s\n' CreateEpFactories ReleaseEpFactory "$(declared)" | sort -u) <(exported)
   check 'soname' grep -q "\[liboptimize.so.${version%%.*}\]" <(readelf -d "$library")
@@ -186,7 +186,7 @@ go_programs() {
   done
 }
 
-# A C# file with a Main is a program; the others are compiled into each of them.
+# A C# file with a Main is a program; the other files are compiled into each program.
 csharp() {
   local source programs=() parts=() program
   compgen -G 'examples/csharp/*.cs' >/dev/null || return 0
@@ -206,7 +206,7 @@ csharp() {
   done
 }
 
-# Programs that the command writes for a package.
+# Tests the programs that the command writes for a package.
 codegen() {
   heading codegen
   have go mcs mono || return 0
@@ -230,7 +230,7 @@ strace_command() {
 }
 nothing() { ! grep "$@"; }
 
-# The library under its soname, as a copy: it searches for the runtime next to its real location.
+# A copy of the library under its soname: the library searches for the runtime next to its real path.
 prepare() {
   [[ -e $library ]] || {
     printf 'target/release/liboptimize.so is not there: run make first.\n' >&2

@@ -4,8 +4,8 @@
 #   tools/deps.sh runtime | demo | tensorrt | test
 #
 # Each package of tools/deps.lock is fetched once into a cache, checked, and laid out under target/deps/.
-# A folder there is created atomically, so a run may be stopped, repeated, or raced by another. A folder that this
-# script did not create is used as it is: create it by hand if no registry can be reached.
+# A folder there is created atomically, so runs may be interrupted, repeated, or concurrent. A folder that this script
+# did not create is used unchanged: create it by hand if no registry can be reached.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -35,7 +35,7 @@ find_pip() {
 }
 
 has_npm() { command -v npm >/dev/null; }
-# A crate that is never built: cargo fetches it for a manifest that names it, and its file is used.
+# A crate that is only downloaded, never built: cargo fetches it for a manifest that depends on it.
 download_crate() { # NAME FOLDER
   local name=$1 folder=$2 manifest=$2.manifest got
   command -v cargo >/dev/null || { say "  cargo is missing" && return 1; }
@@ -142,7 +142,7 @@ place() { # FOLDER FILLER PACKAGE…
   "$filler" "$new" "${unpacked[@]}"
   stamp "$@" >"$new/.deps"
   if [[ -e $deps/$folder ]]; then mv -T "$deps/$folder" "$new.old" || true; fi
-  # Another run may have created the same folder in the meantime: then its rename won, and ours is not needed.
+  # A concurrent run may have created the same folder: then its folder is used, and this one is not needed.
   mv -T "$new" "$deps/$folder" 2>/dev/null || is_placed "$folder" "$@"
 }
 
@@ -185,7 +185,7 @@ runtime() {
     fi
     place onnxruntime "$filler" "$package"
   fi
-  # The library searches for the runtime next to itself; so do the command and the tests.
+  # The library, the command and the tests search for the runtime next to the library.
   for folder in lib release debug; do
     mkdir -p "$root/target/$folder"
     ln -sfn ../deps/onnxruntime/libonnxruntime.so.1 "$root/target/$folder/libonnxruntime.so.1"
@@ -211,7 +211,7 @@ tensorrt() {
   local folder library
   tensorrt_headers
   place tensorrt-rtx fill_tensorrt_rtx tensorrt-rtx-cu13-libs
-  # Found next to the library and the command, like ONNX Runtime.
+  # The library and the command search for it next to themselves, as for ONNX Runtime.
   for folder in lib release debug; do
     mkdir -p "$root/target/$folder"
     for library in libtensorrt_rtx.so.1 libtensorrt_onnxparser_rtx.so.1; do

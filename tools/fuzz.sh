@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Coverage-guided fuzzing: tools/fuzz.sh [TARGET…] builds the targets of fuzz/ with libFuzzer and AddressSanitizer, and runs
-# each until OPTIMIZE_FUZZ_RUNS executions (10,000,000) or OPTIMIZE_FUZZ_SECONDS (none) are done. No nightly toolchain: the
-# flags that stable Rust hides are opened with RUSTC_BOOTSTRAP.
+# Coverage-guided fuzzing: tools/fuzz.sh [TARGET…] builds the targets of fuzz/ with libFuzzer and AddressSanitizer, and
+# runs each for OPTIMIZE_FUZZ_RUNS executions (default: 10,000,000) or OPTIMIZE_FUZZ_SECONDS seconds (default: no
+# limit). It needs no nightly toolchain: RUSTC_BOOTSTRAP enables the unstable flags of stable Rust.
 #
-# OPTIMIZE_FUZZ_SANITIZER=none is four times as fast and sees less; OPTIMIZE_FUZZ_COMPARES=0 leaves out what the operands
-# of comparisons tell the fuzzer, for volume. Assertions and overflow checks are on in all of them.
+# OPTIMIZE_FUZZ_SANITIZER=none is four times as fast and detects less. OPTIMIZE_FUZZ_COMPARES=0 omits the
+# instrumentation of comparisons, for more executions. Assertions and overflow checks are always enabled.
 #
-# Inputs that reach new code are kept in target/fuzz/corpus/TARGET, those that crash in target/fuzz/crashes/TARGET;
-# fuzz/corpus/TARGET is the small corpus that is committed (-merge=1 makes it). Ends with a table, and with 1 if anything
-# crashed.
+# Inputs that reach new code are saved in target/fuzz/corpus/TARGET, those that crash in target/fuzz/crashes/TARGET.
+# fuzz/corpus/TARGET is the small committed corpus, made with -merge=1. Prints a table at the end; the exit code is 1 if
+# anything crashed.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 host=$(rustc -vV | sed -n 's/^host: //p')
 sanitizer=${OPTIMIZE_FUZZ_SANITIZER:-address} compares=${OPTIMIZE_FUZZ_COMPARES:-1}
 runs=${OPTIMIZE_FUZZ_RUNS:-10000000} seconds=${OPTIMIZE_FUZZ_SECONDS:-0}
-# The longest input of each: what is read is small, so that there is time for many.
+# Maximum length of an input per target: short inputs allow more executions.
 declare -A longest=([onnx]=2048 [packed]=4096 [gguf]=12288 [safetensors]=2048 [checkpoint]=12000 [tokenizer]=2048
   [template]=1024 [package]=20480 [manifest]=4096 [contract]=512 [calls]=64)
 all=(onnx packed gguf safetensors checkpoint tokenizer template package manifest contract calls)
@@ -28,7 +28,7 @@ flags=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-arg
 [[ $sanitizer == none ]] || flags+=("-Zsanitizer=$sanitizer")
 export RUSTC_BOOTSTRAP=1 CARGO_ENCODED_RUSTFLAGS
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${flags[*]}")
-# --target keeps the flags from build scripts.
+# With --target, the flags do not apply to build scripts.
 CARGO_TARGET_DIR=$root/target/fuzz/$sanitizer cargo build --release --manifest-path fuzz/Cargo.toml --target "$host"
 bin=$root/target/fuzz/$sanitizer/$host/release
 
@@ -38,7 +38,7 @@ export ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-$root/target/deps/onnxruntime/libonnxrun
 export OPTIMIZE_FUZZ_FILES=$work/seeds/files OPTIMIZE_FUZZ_PACKAGE=$work/seeds/files/small
 command=$root/target/release/optimize files=$OPTIMIZE_FUZZ_FILES
 
-# The files of a package as the parts of an input of the target `package`.
+# Writes the files of a package as the parts of an input of the target `package`.
 parts_of() {
   local weights=$1/shared/weights.safetensors separator=$'\n--8<--\n' name
   for name in optimize.json manifest.json model/fp32/model.onnx model/fp32-ahead/model.onnx assets/tokenizer.json; do
@@ -56,7 +56,7 @@ if [[ ! -e $OPTIMIZE_FUZZ_PACKAGE ]]; then
   cp "$OPTIMIZE_FUZZ_PACKAGE/optimize.json" "$work/seeds/manifest/"
 fi
 
-# Scratch files belong in memory.
+# Scratch files are kept in memory.
 [[ -d /dev/shm ]] && export TMPDIR=${TMPDIR:-/dev/shm}
 status=0 table=()
 for target in "${targets[@]}"; do

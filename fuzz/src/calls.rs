@@ -26,7 +26,8 @@ enum Kind {
 }
 use Kind::*;
 
-/// Files that paths of the input mean; made by `seeds` and named by OPTIMIZE_FUZZ_FILES.
+/// Paths of files that an input refers to by index; `seeds` writes the files, and OPTIMIZE_FUZZ_FILES names their
+/// folder.
 static PATHS: LazyLock<Vec<CString>> = LazyLock::new(|| {
     let folder = std::env::var("OPTIMIZE_FUZZ_FILES").expect("OPTIMIZE_FUZZ_FILES names the folder that `seeds` made");
     let out = targets::FOLDER.join("out").display().to_string();

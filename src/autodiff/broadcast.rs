@@ -5,7 +5,7 @@ use crate::graph::edit;
 use crate::model::Dim;
 use crate::onnx::dtype::DataType;
 
-/// What is known about two aligned dimensions.
+/// The relation of two aligned dimensions.
 #[derive(PartialEq)]
 enum Pair {
     Same,

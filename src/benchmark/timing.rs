@@ -98,7 +98,7 @@ impl Side<'_> {
     }
 }
 
-/// What runs the inputs.
+/// The session or engine that is run.
 enum Runs {
     Session(Session),
     Engine(RunFn, Placement),

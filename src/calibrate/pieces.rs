@@ -6,8 +6,8 @@ const LENGTHS: [usize; 6] = [2000, 60, 500, 120, 1000, 250];
 
 /// Returns the text with long lines split into pieces of various lengths, at word boundaries where possible.
 ///
-/// The tokens of one text are correlated: nineteen long texts represent texts as little as nineteen short ones, and
-/// what is fitted to them does not suit short texts.
+/// The tokens of one text are correlated: nineteen long texts are as little representative as nineteen short ones, and
+/// values fitted to long texts are worse for short ones.
 pub fn pieces(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 60);
     let mut lengths = LENGTHS.iter().cycle();

@@ -23,7 +23,7 @@ const MAGIC: &[u8; 16] = b"liboptimize-td1\n";
 /// Size of a record's hash in bytes.
 const CHECK: usize = 8;
 
-/// What is kept of one of the teacher's values.
+/// The form in which an output of the teacher is cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     /// Distributions `[batch, token, size]` or `[batch, size]`: the `likeliest` entries of each.
@@ -68,7 +68,7 @@ impl Kept {
     }
 }
 
-/// The file, open for one teacher and one text.
+/// The file, opened for one teacher and one text.
 pub struct Answers {
     file: File,
     path: PathBuf,

@@ -1,6 +1,6 @@
-//! Training on a device: weights, gradients and moments stay there. The optimizer is a graph of its own, AdamW in
-//! ordinary operators, that overwrites its inputs: each of its outputs depends on the norm of all gradients, and so
-//! on everything that still reads the weights.
+//! Training on a device: weights, gradients and moments stay in its memory. The optimizer is a separate graph, AdamW in
+//! standard operators, whose outputs overwrite its inputs. That is safe because each output depends on the norm of all
+//! gradients, and so on every node that reads the weights.
 
 use super::DistillOptions;
 use super::graph::{Graphs, fixed};

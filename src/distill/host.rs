@@ -81,7 +81,7 @@ impl Host {
         }
     }
 
-    /// Keeps the gradients of the previous run, which turn out to be the start of a sum.
+    /// Copies the gradients of the previous run to the sums, because those of another run will be added.
     fn keep(&mut self) {
         let count = self.moments.len();
         if self.sums.is_empty() {

@@ -153,7 +153,7 @@ pub fn distill(
 /// Resolves `auto`: CUDA if it is available, otherwise the CPU. TensorRT would build an engine for every shape.
 fn placed(runtime: &'static Runtime, options: &DistillOptions) -> DistillOptions {
     let mut options = options.clone();
-    // What is learned is to be the same with and without this library's kernels.
+    // The trained student must not depend on this library's kernels.
     options.execution.kernels = Kernels::Stock;
     options.execution.precision = SessionPrecision::Fp32;
     if options.execution.provider == ProviderChoice::Auto {

@@ -117,7 +117,7 @@ pub struct DistillOptions {
     pub validation_ratio: f32,
     /// Seed of the order of the text, and of random initial values.
     pub seed: u64,
-    /// Maximum number of steps, whatever the epochs; 0 is no limit.
+    /// Maximum number of steps, independent of the number of epochs; 0 is no limit.
     pub max_steps: u64,
     /// Maximum training time in seconds; 0 is no limit. The learning rate then follows the clock.
     pub time_limit: f64,

@@ -1,4 +1,4 @@
-//! What the student learns from: pairs of values of both models.
+//! The pairs of values of teacher and student that the loss compares.
 
 use super::options::{LossWeights, Weights};
 use super::relations::{self, Attention};

@@ -262,8 +262,8 @@ fn ten_steps_have_the_losses_that_pytorch_has() {
     }
 }
 
-/// With the rows that were read and with whole gradients: to the last bit the same, but for the order of sums where a
-/// step is of two runs.
+/// Updates of the rows that were read give the same bits as updates by whole gradients, except for the order of sums if
+/// a step consists of two runs.
 #[test]
 fn tables_learn_the_same_row_by_row() {
     let (teacher, student) = (tiny("encoders/bert-tanh", Dialect::Runtime), tiny("encoders/bert", Dialect::Runtime));

@@ -2,12 +2,12 @@
 //!
 //! At every token the best candidates of each member are combined by their bytes; each member scores all of them: by
 //! its own token with those bytes, otherwise by the token of their longest prefix. The selected candidate is appended
-//! to the text, and every member reads the text in its own tokens; where those differ from what it has read, it goes
-//! back to where they diverge. All end-of-text tokens are one candidate. Source: Yao et al.,
+//! to the text, and every member reads the text in its own tokens; if these differ from the tokens that it has
+//! read, it continues from the first difference. All end-of-text tokens are one candidate. Source: Yao et al.,
 //! "Determine-Then-Ensemble", 2024 (UniTE).
 //!
-//! Outside, tokens have the ids of the first member's vocabulary; pieces of text without a token there get ids beyond
-//! it, in order of appearance.
+//! For callers, tokens have the ids of the first member's vocabulary; pieces of text without a token there get ids
+//! beyond it, in order of appearance.
 
 use super::chorus::Voices;
 use super::combine::{Combined, Combiner};
@@ -36,7 +36,7 @@ pub(super) struct Union {
     bytes: bool,
 }
 
-/// What is known of a generator's vocabulary.
+/// The tokenizer and the pieces of a generator.
 struct Speaker {
     tokenizer: Arc<Tokenizer>,
     pieces: Pieces,

@@ -104,7 +104,8 @@ fn readers(graph: &GraphProto) -> Readers<'_> {
     found
 }
 
-/// Returns what a constant is, by the nodes that read it; `None` if it may be a weight.
+/// Returns the role of a constant, such as a shape or an axis, from the nodes that read it; `None` if it may be a
+/// weight.
 fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'static str> {
     let single = elements(tensor) == 1;
     let learned = named_as_weight(name);

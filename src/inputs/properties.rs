@@ -1,4 +1,4 @@
-//! Random signatures and contracts: whatever was chosen satisfies all of them.
+//! Properties of random signatures and contracts: chosen sizes satisfy all constraints.
 
 use super::sizes::TRIALS;
 use super::{Sizes, Wanted};

@@ -46,7 +46,7 @@ pub fn is_of_tokens(info: &ValueInfo) -> bool {
     Role::of(info).is_some()
 }
 
-/// Returns whether the name of an input is that of token ids or of a mask, whatever its shape.
+/// Returns whether the name of an input is that of token ids or of a mask. Its shape is not considered.
 pub fn is_named_as_tokens(name: &str) -> bool {
     let name = name.to_lowercase();
     name.contains("ids") || name.contains("mask")

@@ -162,7 +162,7 @@ impl<'a> Source<'a> {
         self.rows.values().copied().chain(tokenizer).collect()
     }
 
-    /// Returns what the caller can do if a model rejects the inputs.
+    /// Returns a hint for the caller on what to change if a model rejects the inputs.
     fn hint(&self) -> &'static str {
         match self.name() {
             "text" => "the options `sequence_length`, `shapes` and `values` set the inputs",

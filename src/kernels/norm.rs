@@ -4,12 +4,12 @@ use super::parallel::Shared;
 use super::simd::{self, Simd, Work};
 use super::{Class, Parallel, reference};
 
-/// What is added to the input before it is normalized: `rows` rows, repeated if the input has more.
+/// The residual, which is added to the input before the normalization: `rows` rows, repeated if the input has more.
 #[derive(Clone, Copy, Debug)]
 pub struct Residual<'a> {
     /// `rows` × width values.
     pub values: &'a [f32],
-    /// How many rows there are; row `r` of the input gets row `r % rows`.
+    /// Number of rows; row `r % rows` is added to row `r` of the input.
     pub rows: usize,
 }
 
@@ -31,7 +31,7 @@ pub struct Norm<'a> {
 }
 
 /// Normalizes each row of `x` + residual + bias to mean 0 and variance 1, times gamma plus beta, and writes `out`.
-/// The sum before the normalization goes to `sum`. Mean and variance take two passes over the row.
+/// Writes the sum before the normalization to `sum`. Mean and variance take two passes over the row.
 pub fn layer_norm(
     class: Class,
     x: &[f32],

@@ -1,10 +1,10 @@
-//! How work is split over threads that belong to somebody else.
+//! Division of work over the threads of the caller.
 
-/// The threads of the caller. Work may be cut in more tasks than there are threads.
+/// The threads of the caller. Work may be divided into more tasks than there are threads.
 pub trait Parallel: Sync {
-    /// Returns how many threads work at once, at least 1.
+    /// Returns the number of threads, at least 1.
     fn threads(&self) -> usize;
-    /// Calls `work` once for each number below `tasks`, in any order, and returns when all are done.
+    /// Calls `work` once for each index below `tasks`, in any order and concurrently, and returns when all are done.
     fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync));
 }
 

@@ -40,7 +40,7 @@ impl Drop for Scratch {
         let _ = SPARE.try_with(|spare| {
             let Ok(mut spare) = spare.try_borrow_mut() else { return };
             if spare.len() >= KEPT {
-                // the smallest goes: it is the cheapest to get again
+                // the smallest buffer is freed, because it is the cheapest to allocate again
                 let smallest = (0..spare.len()).min_by_key(|index| spare[*index].bytes().len()).unwrap_or(0);
                 spare.swap_remove(smallest);
             }

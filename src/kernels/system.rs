@@ -1,7 +1,7 @@
-//! The two requests to Linux that the standard library has no name for.
+//! System calls of Linux that the standard library does not offer.
 
-/// Asks for huge pages behind the memory. Only a hint: packed weights are read in one stream, and with small pages
-/// a quarter of the time goes to address translation.
+/// Requests huge pages for a range of memory, as a hint: packed weights are read sequentially, and with small pages a
+/// quarter of the time is spent on address translation.
 pub fn advise_huge_pages(start: *mut u8, len: usize) {
     const MADVISE: usize = 28;
     const HUGE_PAGE: usize = 14;
@@ -10,7 +10,7 @@ pub fn advise_huge_pages(start: *mut u8, len: usize) {
     }
 }
 
-/// Asks for the tile registers of AMX, which are off until a process does. Returns whether they may be used.
+/// Requests the permission to use the tile registers of AMX, which a process needs. Returns whether it is granted.
 pub fn permit_tiles() -> bool {
     const ARCH_PRCTL: usize = 158;
     const REQUEST_STATE: usize = 0x1023;

@@ -101,7 +101,7 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
     .map_err(place)
 }
 
-/// Checks early what would otherwise fail late.
+/// Fails early for a model or path that could not be saved.
 pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     if path.is_dir() {
         bail!(InvalidArgument, "the path is a folder; name the file to write");
@@ -208,7 +208,7 @@ impl Data {
     /// Takes out all large initializers: aligned to pages from 64 KiB on, so that they can be mapped, otherwise to 64
     /// bytes.
     ///
-    /// The name of the file is not known yet; a placeholder of the same length makes sizes right.
+    /// The name of the data file is not known yet: a placeholder of the same length keeps the sizes correct.
     fn take(model: &ModelProto, path: &Path) -> Data {
         let mut data = Data { stub: model.clone(), places: Vec::new() };
         let name = Bytes::from(data_name::of(path, &"0".repeat(HASH_DIGITS)));

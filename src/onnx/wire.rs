@@ -346,7 +346,8 @@ mod tests {
 
     #[test]
     fn many_empty_messages_do_not_take_all_memory() {
-        // Two bytes each in the file; packed one-byte numbers are the other way to use much memory.
+        // Messages of two bytes each, and packed integers of one byte: both need much more memory than bytes of the
+        // file.
         for bytes in [[0x1a, 0x00].repeat(1000), [vec![0x12, 0xe8, 0x07], vec![0; 1000]].concat()] {
             let mut reader = Reader::new(Bytes::from(bytes.clone()));
             reader.budget = 3000;

@@ -5,7 +5,8 @@ use super::planner::{LEFT, QUANTIZED};
 use crate::error::{Result, bail};
 use crate::report::{NodeReport, Report, count_reasons};
 
-/// Counts what was done to nodes. Fails with [`crate::error::Kind::Unsupported`] if nothing was.
+/// Adds the numbers of quantized and other nodes to the report. Fails with [`crate::error::Kind::Unsupported`] if no
+/// node was quantized.
 pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOptions) -> Result<()> {
     let with = |action: &str| nodes.iter().filter(|n| n.action == action).count();
     let (quantized, left) = (with(QUANTIZED), with(LEFT));

@@ -50,14 +50,14 @@ pub struct Place {
 /// appends a token without a copy; or weights that change between runs, and their gradients.
 ///
 /// Memory may be input and output at the same time only for models whose kernels support it (GroupQueryAttention):
-/// others would overwrite what they still read.
+/// the kernels of other models would overwrite values that they still read.
 pub struct InPlace {
     // Dropped before the memory that it refers to: fields are dropped in this order.
     binding: IoBinding,
     /// The inputs of the latest run; the binding still refers to them.
     inputs: Vec<(String, Lent)>,
     rooms: Vec<Room>,
-    /// The places of the rooms; needed again when the memory of a device receives a copy of them for every run.
+    /// The inputs and outputs of each of `rooms`; needed for every run on a device, whose memory receives a copy.
     places: Vec<Place>,
     outputs: Vec<String>,
     session: usize,

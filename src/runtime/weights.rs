@@ -78,8 +78,9 @@ fn names_used<'a>(graph: &'a GraphProto, used: &mut HashSet<&'a str>) {
 
 /// Returns type and bytes of a weight that ONNX Runtime can read through a value.
 ///
-/// Kernels are compiled for aligned elements. Weights inside an `.onnx` file may be unaligned: they stay in the
-/// model, where the copy that aligns them is temporary, unless `misaligned` says that they are too many for that.
+/// Kernels require aligned elements. Weights inside an `.onnx` file may be unaligned: they stay in the model, and ONNX
+/// Runtime copies them while it loads it. If these copies, whose bytes `misaligned` counts, would become too large,
+/// aligned ones are returned.
 fn lendable(tensor: &TensorProto, misaligned: &mut u64) -> Option<(DataType, Bytes)> {
     let dtype = DataType::from_onnx(tensor.data_type?).filter(|dtype| *dtype != DataType::String)?;
     let bytes = tensor.raw_data.as_ref().filter(|raw| raw.len() >= LENT_FROM)?;

@@ -86,7 +86,7 @@ fn genai_file(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(folder.join(name)))
 }
 
-/// Returns what was searched for in a folder, for the error if none of it exists.
+/// Returns the list of file names that were searched for in a folder, for the error if none exists.
 pub fn nothing_found(folder: &Path) -> String {
     let mut found: Vec<String> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())

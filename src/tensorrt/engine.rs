@@ -352,7 +352,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Rooms belong to the device's context, whatever thread drops them.
+        // The memory belongs to the context of the device, which must be current in the thread that frees it.
         if self.device.enter().is_ok() {
             self.slots.iter_mut().for_each(|slot| self.device.give_back(&mut slot.room));
         }

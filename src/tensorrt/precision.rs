@@ -33,7 +33,7 @@ pub const BACK: &str = "back to fp32";
 
 /// Operators for which lower precision pays off.
 const HEAVY: [&str; 5] = ["MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"];
-/// Operators that follow their neighbours: cheap, or only moving values.
+/// Operators that get the precision of adjacent nodes, because they are cheap or only move values.
 #[rustfmt::skip]
 const LIGHT: [&str; 60] = [
     "Abs", "Add", "AveragePool", "BatchNormalization", "Ceil", "Celu", "Clip", "Concat", "DepthToSpace", "Div", "Elu",

@@ -1,4 +1,4 @@
-//! [`GenerateOptions`] and [`Generation`]: what a generation is asked for, and its result.
+//! [`GenerateOptions`] and [`Generation`]: the options and the result of a generation.
 
 use super::sampler::{Logprobs, SamplingOptions};
 use crate::choice::choice;

@@ -26,9 +26,10 @@ use std::time::{Duration, Instant};
 const ROUNDED: f64 = 2e-2;
 /// The same limit where both levels compute in float.
 const EXACT: f64 = 1e-2;
-/// Relative perturbation of an input that rounding within a model of a hundred layers amounts to.
+/// Relative perturbation of an input whose effect equals that of rounding within a model of a hundred layers.
 const PERTURBATION: f32 = 1e-6;
-/// Levels may differ by this multiple of what the perturbation changes: optimizers round elsewhere, not as much.
+/// Allowed difference between the levels, as a multiple of the effect of the perturbation: optimizers change where
+/// values are rounded, and so the error, but not its magnitude.
 const CONDITIONED: f64 = 4.0;
 
 /// Facts about a result that opens, runs and computes the same at both levels.
@@ -123,7 +124,7 @@ impl<'e> Examiner<'e> {
         if found.is_ok() {
             return Ok(found);
         }
-        // Rounding may explain it: a run on moved inputs says how much that is worth.
+        // Rounding may be the cause: a run on perturbed inputs shows how sensitive the outputs are.
         let Some(inputs) = perturbed(self.inputs)? else { return Ok(found) };
         let moved = self.run_on(&inputs, result, OptimizationLevel::Disabled, call);
         match self.ran(moved, "on inputs that differ in their last digits")? {
@@ -168,9 +169,9 @@ impl<'e> Examiner<'e> {
         Ok((values, start.elapsed()))
     }
 
-    /// Compares the levels with each other and with the original. `moved` holds the outputs without optimizers for inputs
-    /// that differ in their last digits: an output may differ by as much as it changed there. Probabilities near zero, of
-    /// detectors on noise, are so ill-conditioned that rounding alone makes the levels differ.
+    /// Compares the levels with each other and with the original. `moved` holds the outputs without optimizers for
+    /// inputs that differ in their last digits: an output may differ by as much as it changed there. Probabilities near
+    /// zero, of detectors on noise, are so ill-conditioned that rounding alone makes the levels differ.
     fn compare(&self, plainly: &Values, usually: &Values, moved: Option<&Values>) -> Finding {
         let mut facts = Facts::default();
         let raise = |most: &mut Option<f64>, found: f64| *most = Some(most.unwrap_or(0.0).max(found));

@@ -1,4 +1,4 @@
-//! Encoder layers as exporters write them, in many forms: what the provider's patterns have to find.
+//! Encoder layers in the forms in which exporters write them, which the patterns of the provider must find.
 
 use super::common::Random;
 use super::support::build::{model_of, smooth, value};
@@ -7,24 +7,24 @@ use optimize::model::Model;
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::*;
 
-/// How a layer is written down.
+/// The form of a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
     pub heads: usize,
     pub size: usize,
     pub inner: usize,
-    /// What hides keys: nothing, an added float mask, or a boolean one with Where.
+    /// The mask of the keys: none, an added float mask, or a boolean one with `Where`.
     pub mask: Mask,
-    /// Where the scale is: on the scores by Div or Mul, on the queries, or half on each side.
+    /// The scale: of the scores by `Div` or `Mul`, of the queries, or its square root of both queries and keys.
     pub scale: usize,
-    /// Keys transposed once or twice.
+    /// Whether keys are transposed once or twice.
     pub twice: bool,
-    /// Reshapes with constant sizes, or with sizes that are computed.
+    /// Whether the shapes of `Reshape` nodes are constant or computed.
     pub constant_sizes: bool,
-    /// How GELU is written, or Relu or SiLU in its place.
+    /// The form of GELU, or Relu or SiLU instead.
     pub activation: usize,
     pub bias_first: bool,
-    /// Whether the sum before the last normalization is an output too.
+    /// Whether the sum before the last normalization is also an output.
     pub sum_is_output: bool,
     pub rms: bool,
 }
@@ -64,7 +64,7 @@ impl Form {
         self.heads * self.size
     }
 
-    /// The sizes of the mask for a run, or none.
+    /// Returns the shape of the mask in a run, if there is one.
     pub fn mask_shape(&self, batch: usize, tokens: usize) -> Option<Vec<usize>> {
         match self.mask {
             Mask::None => None,
@@ -75,7 +75,7 @@ impl Form {
     }
 }
 
-/// A graph under construction.
+/// A builder of the graph.
 pub struct Builder {
     pub nodes: Vec<NodeProto>,
     pub weights: Vec<TensorProto>,
@@ -136,7 +136,7 @@ impl Builder {
         if bias_first { self.op("Add", &[&bias, &product]) } else { self.op("Add", &[&product, &bias]) }
     }
 
-    /// batch × tokens × hidden to batch × tokens × heads × size.
+    /// Splits batch × tokens × hidden into batch × tokens × heads × size.
     fn split(&mut self, x: &str, form: &Form) -> String {
         let (heads, size) = (form.heads as i64, form.size as i64);
         let sizes = if form.constant_sizes {
@@ -253,7 +253,8 @@ pub fn text(name: &str, value: &str) -> AttributeProto {
     AttributeProto { name: Some(name.into()), kind, s: Some(value.as_bytes().to_vec().into()), ..Default::default() }
 }
 
-/// Returns one layer: attention, sum, normalization, two linears with an activation between, sum, normalization.
+/// Returns a layer: attention, sum, normalization, two linear layers with an activation between them, sum,
+/// normalization.
 pub fn layer(form: &Form) -> Model {
     let mut b = Builder::new();
     let mixed = b.attention("x", form);
@@ -279,7 +280,7 @@ pub fn layer(form: &Form) -> Model {
     of(b, inputs, outputs)
 }
 
-/// Returns the model of what `builder` holds.
+/// Returns the model that `builder` has built.
 pub fn of(builder: Builder, inputs: Vec<ValueInfoProto>, outputs: Vec<ValueInfoProto>) -> Model {
     let (node, initializer) = (builder.nodes, builder.weights);
     let name = Some("test".to_owned());

@@ -1,4 +1,4 @@
-//! A program with ONNX Runtime that registers our shared library.
+//! ONNX Runtime with the shared library registered as an execution provider.
 
 use std::path::{Path, PathBuf};
 use std::ptr::null;
@@ -17,7 +17,7 @@ use optimize::onnx::save::ExternalData;
 
 pub const NAME: &str = "OptimizeExecutionProvider";
 
-/// An input of a run: sizes and values.
+/// An input of a run: shape and elements.
 #[derive(Clone)]
 pub enum Input {
     Floats(Vec<usize>, Vec<f32>),
@@ -33,14 +33,14 @@ impl Input {
     }
 }
 
-/// ONNX Runtime with our library, and a folder for models.
+/// ONNX Runtime with the library registered, and a folder for models.
 pub struct Host {
     environment: &'static Environment,
     folder: Folder,
     next: AtomicUsize,
 }
 
-/// A session, ours or ONNX Runtime's own.
+/// A session, with or without the provider.
 pub struct Session(OrtSession);
 
 impl Host {
@@ -72,7 +72,7 @@ impl Host {
         builder.with_config_entry("session.record_ep_graph_assignment_info", "1").unwrap()
     }
 
-    /// Returns a session without our provider.
+    /// Returns a session without the provider.
     pub fn stock(&self, model: &Path) -> Session {
         Session(self.builder().commit_from_file(model).unwrap())
     }
@@ -83,7 +83,7 @@ impl Host {
         builder.with_devices(devices, Some(&options)).map_err(|error| error.to_string())
     }
 
-    /// Returns a session with our provider.
+    /// Returns a session with the provider.
     pub fn session(&self, model: &Path, options: &[(&str, &str)]) -> Session {
         self.try_session(model, options).unwrap()
     }
@@ -93,7 +93,7 @@ impl Host {
         builder.commit_from_file(model).map(Session).map_err(|error| error.to_string())
     }
 
-    /// Compiles a model, and returns where the compiled one is: nowhere if nothing is claimed.
+    /// Compiles a model and returns the path of the compiled one; `None` if no node is claimed.
     pub fn compile(&self, model: &Path, options: &[(&str, &str)]) -> Option<PathBuf> {
         let target = self.path();
         let builder = self.builder().with_config_entry("ep.context_enable", "1").unwrap();
@@ -105,7 +105,7 @@ impl Host {
 }
 
 impl Session {
-    /// Returns the operators of the nodes that our provider claimed.
+    /// Returns the operators of the nodes that the provider claimed.
     pub fn claims(&self) -> Vec<String> {
         let api = ort::api();
         let text = |pointer: *const std::ffi::c_char| {
@@ -145,8 +145,8 @@ impl Session {
         outputs.iter().map(|(_, value)| value.try_extract_tensor::<f32>().unwrap().1.to_vec()).collect()
     }
 
-    /// Returns the first output of a run that may be one of several at once: `ort` has it for `&mut` only, ONNX Runtime
-    /// for all.
+    /// Returns the first output of a run that may be concurrent with others: `ort` runs only a `&mut` session, ONNX
+    /// Runtime a shared one, too.
     pub fn run_shared(&self, inputs: &[(&str, Input)]) -> Vec<f32> {
         let api = ort::api();
         let values: Vec<DynValue> = inputs.iter().map(|(_, input)| input.value()).collect();
@@ -174,7 +174,7 @@ impl Session {
     }
 }
 
-/// Returns the shared library of this build: Cargo makes it beside the folder of the tests.
+/// Returns the path of the shared library of this build, which Cargo writes next to the folder of the tests.
 fn library() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().unwrap();

@@ -93,7 +93,7 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
     table.render() + &measured(report) + &remarks(report, before, after)
 }
 
-/// Returns what the figures were measured on, or why there are none.
+/// Returns the lines on how speed and quality were measured, or the reason why they were not.
 fn measured(report: &Report) -> String {
     let Some(benchmark) = &report.benchmark else {
         let why = report.summary.get("not_measured").and_then(Value::as_str);

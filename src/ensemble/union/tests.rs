@@ -143,7 +143,7 @@ fn candidates_are_scored_by_every_member() {
     assert!((total - 1.0).abs() < 1e-5, "{total}");
     let next = rows.rows[0].next.as_ref().unwrap();
     assert!(next.ids.len() >= CANDIDATES / 4 && next.combined.tops.len() == 2);
-    // The end of a text is one candidate, whatever each member calls it; pushing it adds nothing.
+    // The end-of-text tokens of all members are one candidate; pushing it adds no text.
     let before = rows.text(0, false).unwrap();
     rows.push(0, rows.ids.end).unwrap();
     assert_eq!(rows.text(0, false).unwrap(), before);

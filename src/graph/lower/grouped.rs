@@ -3,7 +3,7 @@
 //! With a past, for rows of any lengths, it follows the CPU kernel (`group_query_attention_helper.h`,
 //! `gqa_attention_base.h`): in row `b` the cache holds `max(seqlens_k[b] + 1 - sequence, 0)` tokens from the first
 //! column on, and the new tokens follow directly; the updated cache has `max(past, total_sequence_length)` columns.
-//! The content after the tokens of a row is undefined, as it is there.
+//! As in that kernel, the content after the tokens of a row is undefined.
 //!
 //! Without a past, for training, tokens are at 0, 1, 2 ..., and padding follows the tokens of a row, which under a
 //! causal mask do not attend to it.

@@ -11,7 +11,7 @@ use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Class, Epilogue, PackedLinear, Precision, Rows, pack::Dense};
 
-/// What is multiplied with what.
+/// The types of weights and products.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// float32 weights.
@@ -188,22 +188,22 @@ impl Work for Panels<'_> {
     }
 }
 
-/// Values of K in a panel's part: at most 32 KiB, and half as much of the input beside it.
+/// Number of values of K in a part of a panel: the part has at most 32 KiB, and the input of a tile half as much.
 const PART: usize = 256;
 
 const WIDE: usize = 0;
 const WIDENED: usize = 1;
 const DOT: usize = 2;
 
-/// One block of rows times one panel.
+/// The product of a block of rows and a panel.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
     activations: *const f32,
     weights: *const u8,
     groups: usize,
-    /// Whether the sums begin here, else with what `out` holds.
+    /// Whether sums begin with 0, otherwise with the content of `out`.
     first: bool,
-    /// Whether bias, activation and residual follow.
+    /// Whether bias, activation and residual are applied.
     last: bool,
     bias: *const f32,
     epilogue: &'a Epilogue<'a>,

@@ -68,7 +68,7 @@ impl Work for Panels<'_> {
     }
 }
 
-/// One block of rows times one panel.
+/// The product of a block of rows and a panel.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
     x: &'a Rounded,

@@ -1,4 +1,4 @@
-//! What a reader of packed bytes has to know.
+//! The header of packed bytes: everything that a reader needs to interpret them.
 
 use super::{Blocks, Dense, Int8, PackError, Precision};
 use crate::kernels::Class;

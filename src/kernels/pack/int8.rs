@@ -156,12 +156,12 @@ fn largest(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }
 
-/// Returns what a value is multiplied with to become a code; 0 where the step is too small to divide by.
+/// Returns the inverse of a scale, by which values are multiplied; 0 if the scale is too small to be inverted.
 pub fn inverse(scale: f32) -> f32 {
     if scale > 1e-36 { 1.0 / scale } else { 0.0 }
 }
 
-/// The most columns that are packed at once: a row of them is read in one go where they lie side by side.
+/// Maximum number of columns that are packed together: with `KxN`, their elements in a row are read sequentially.
 const COLUMNS: usize = 256;
 
 fn columns_at_once(layout: Layout) -> usize {

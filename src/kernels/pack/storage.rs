@@ -1,10 +1,10 @@
-//! Memory of packed weights: ours, or a mapped file's.
+//! Memory of packed weights: allocated, or part of a mapped file.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What the first byte of packed weights is aligned to, in memory and in a file.
+/// Alignment of packed weights in bytes, in memory and in a file.
 pub const ALIGNMENT: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
 

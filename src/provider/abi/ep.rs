@@ -1,4 +1,4 @@
-//! The provider in one session: which nodes it claims, what they are compiled to, and how they are run.
+//! The provider in a session: claims, compilation and runs.
 
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::null_mut;
@@ -18,7 +18,8 @@ use crate::provider::options::Options;
 use crate::provider::session::Session;
 use crate::provider::{self, compiled, memory::Trim};
 
-/// The table of an execution provider, and what it works with. The table is first: ONNX Runtime sees only that.
+/// The function table of an execution provider, and its state. The table is the first field, because ONNX Runtime reads
+/// only that.
 #[repr(C)]
 pub struct EpObject {
     table: Ep,
@@ -85,7 +86,7 @@ unsafe extern "system" fn compatibility(ep: *mut Ep, _: *const OrtGraph) -> *con
     unsafe { (*ep.cast::<EpObject>()).compatibility.as_ptr() }
 }
 
-/// Tells ONNX Runtime which groups of nodes of `graph` become one node of ours each.
+/// Passes the groups of nodes of `graph` that the provider claims to ONNX Runtime: each becomes one fused node.
 unsafe extern "system" fn capability(
     ep: *mut Ep,
     graph: *const OrtGraph,
@@ -165,7 +166,7 @@ const NODE: NodeComputeInfo = NodeComputeInfo {
     ReleaseState: release_state,
 };
 
-/// A node has no state: its body is shared by all of the runs at once.
+/// Creates no state: concurrent runs of a node share its body.
 unsafe extern "system" fn create_state(
     _: *mut NodeComputeInfo,
     _: *mut OrtNodeComputeContext,

@@ -5,10 +5,10 @@
 //! one class of processors; it is a cache of the standard model, which must be kept.
 //!
 //! ```text
-//!  0       MAGIC, length of the file, checksum of all behind these 64 bytes, number of parts, place of the table
+//!  0       MAGIC, length of the file, checksum of everything after these 64 bytes, number of parts, offset of the table
 //!  4096    packed weights, each at a multiple of 64
-//!  ...     the parts: what a body is made of, in numbers; weights by their place
-//!  table   place and length of each part
+//!  ...     the parts: the numbers from which a body is restored, and the offsets of its weights
+//!  table   offset and length of each part
 //! ```
 
 mod file;

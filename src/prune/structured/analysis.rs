@@ -1,7 +1,7 @@
 //! [`Analysis`]: the dependencies between axes in a model's main graph.
 //!
-//! Every value gets its dimensions and its axes; the rules, one per kind of node, join the elements of axes that can
-//! only be removed together. What a rule does not support it blocks, and nodes without a rule block everything.
+//! Every value has dimensions and axes; the rules, one per kind of node, join the elements of axes that can only be
+//! removed together. A rule blocks the axes that it does not support, and a node without a rule blocks all of its axes.
 
 use super::axes::{Axes, Axis, AxisId, Dim, Int, Reason};
 use super::known::Known;
@@ -15,7 +15,7 @@ use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, attribute_kind};
 use crate::onnx::validate::subgraphs;
 use std::collections::HashMap;
 
-/// What is known about a value.
+/// Dimensions, axes and content of a value, as far as they are known.
 #[derive(Clone)]
 pub struct Value<'m> {
     /// Its dimensions.
@@ -78,7 +78,7 @@ pub enum Follow<'m> {
     Declared { value: &'m str },
 }
 
-/// The result of a rule; the error describes what the node does that cannot be cut through.
+/// The result of a rule; the error is the reason why axes cannot be cut through the node.
 pub type Judged<T> = std::result::Result<T, &'static str>;
 
 /// The result for a node that reads a value which an earlier node lost; the reason names that node.

@@ -29,7 +29,7 @@ pub struct Reason {
     pub node: Option<u32>,
     /// Description.
     pub text: &'static str,
-    /// Whether another node is the cause: the shape of its output, or of what is computed from that, is not known.
+    /// Whether another node is the cause, because the shape of its output, or of a value computed from it, is unknown.
     pub lost: bool,
 }
 
@@ -178,7 +178,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Returns what is kept if the classes for which `gone` holds are removed.
+    /// Returns the kept elements of each axis if the classes for which `gone` is true are removed.
     pub fn new(axes: &mut Axes, gone: impl Fn(u32) -> bool) -> Kept {
         let mut by_axis = Vec::with_capacity(axes.count());
         for axis in 0..axes.count() as AxisId {

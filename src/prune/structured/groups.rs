@@ -24,7 +24,7 @@ pub struct Group {
     pub consumers: Vec<usize>,
 }
 
-/// What can be cut, and for each producer why the rest of its outputs cannot.
+/// The units that can be cut, and for each producer the reason why its other outputs cannot.
 pub struct Groups {
     pub groups: Vec<Group>,
     /// By producer: the first reason, and the number of its blocked elements.

@@ -16,7 +16,7 @@ use crate::onnx::proto::{TensorProto, ValueInfoProto};
 use crate::runtime::{Runtime, inferred, resize};
 use std::collections::HashMap;
 
-/// What is known of a model's values besides the rules.
+/// Facts about the values of a model that do not come from the rules.
 #[derive(Default)]
 pub struct Known {
     shapes: HashMap<String, Vec<Dim>>,
@@ -26,8 +26,8 @@ pub struct Known {
 }
 
 impl Known {
-    /// Returns what the rules need, as far as `runtime`, or one that is found, can infer it. A runtime is opened only
-    /// if it is needed, and a missing one is not an error.
+    /// Returns the facts that the rules need, as far as `runtime`, or one that is found, can infer it. A runtime is
+    /// opened only if it is needed, and a missing one is not an error.
     pub fn of(model: &Model, runtime: Option<&'static Runtime>) -> Known {
         let mut known = Known::default();
         let Ok(first) = Analysis::new(model, &known) else { return known };
@@ -89,7 +89,7 @@ fn both(a: &HashMap<String, Vec<i64>>, b: &HashMap<String, Vec<i64>>) -> HashMap
 /// Shapes, and small lists of integers, by name.
 type Told = (HashMap<String, Vec<i64>>, HashMap<String, Vec<i64>>);
 
-/// Returns what ONNX Runtime infers for a model at one of the two sizes.
+/// Returns the facts that ONNX Runtime infers for a model at one of the two sizes.
 fn infer(model: &Model, runtime: &'static Runtime, names: &[String], (long, lane): (bool, usize)) -> Result<Told> {
     let mut proto = model.proto().clone();
     let mut sizes = Sizes::new(model, long);

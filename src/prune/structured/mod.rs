@@ -4,10 +4,9 @@
 //! The method is that of DepGraph (Fang et al. 2023, arXiv 2301.12900) on ONNX, with three separate parts:
 //! *dependencies* (`analysis`, with a rule for each kind of node), *importance* (`importance`), and *cutting*
 //! (`cut`). A unit is a set of elements of axes that can only be removed together. Its path through the model begins
-//! in weights that produce it and ends in weights that sum over it; everything between works element by element. So a
-//! model without some units equals the whole model with zeros in the rows of those last weights ([`Plan::masked`]),
-//! whatever lies between: a bias can turn a masked zero into a non-zero, but every consumer of that channel is masked
-//! too.
+//! in weights that produce it and ends in weights that sum over it; all nodes between them are elementwise. So a model
+//! without some units equals the whole model with zeros in the rows of those last weights ([`Plan::masked`]): a bias
+//! between them can turn zeros into other values, but all consumers of the unit have zeros in its rows.
 
 mod analysis;
 mod axes;
@@ -109,7 +108,7 @@ pub struct Plan {
     /// Weights with changed values, by name.
     changed: HashMap<String, crate::onnx::proto::TensorProto>,
     notes: Vec<String>,
-    /// What was known of the model before its axes were analysed.
+    /// Facts about the model from before its axes were analysed.
     known: Arc<Known>,
     /// Score of each unit of each group.
     scores: Arc<Vec<Vec<f64>>>,

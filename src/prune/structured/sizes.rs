@@ -72,7 +72,7 @@ impl<'m> Sizes<'m> {
         sizes
     }
 
-    /// Sets the length of the mask to that of the past and the new tokens, whatever its name.
+    /// Sets the length of the mask to that of the past and the new tokens, for any name of its dimension.
     fn decoder(&mut self, decoder: &Decoder) {
         for pair in &decoder.cache {
             self.cache.insert(pair.past.clone(), pair.batch + 1);

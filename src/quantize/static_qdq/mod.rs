@@ -43,11 +43,11 @@ const SHORT: Duration = Duration::from_millis(250);
 pub struct Made {
     /// The new model.
     pub proto: ModelProto,
-    /// What was done to each node.
+    /// The action for each node.
     pub nodes: Vec<NodeReport>,
 }
 
-/// A prepared model, and what is known of its values.
+/// A prepared model with the ranges of its values.
 pub struct Ready<'w> {
     run: Run<'w>,
     runtime: &'static Runtime,
@@ -85,7 +85,7 @@ pub fn run(
     let (mut made, mut facts) = ready.examined(examiner.as_ref(), &HashMap::new())?;
     if run.options.never_slower || run.options.max_quality_loss > 0.0 {
         let found = limits::run(&mut ready, report)?;
-        // Nodes left in float change their neighbours.
+        // Leaving nodes in float changes the adjacent ones.
         (made, facts) = ready.examined(examiner.as_ref(), &found.stays)?;
         let costs = &found.sensitivities;
         made.nodes.iter_mut().for_each(|node| node.sensitivity = costs.get(&node.name).copied());

@@ -20,7 +20,7 @@ const LIMIT: f32 = 127.0;
 const MOST: f64 = 0.05;
 /// Maximum size of codes and scales relative to the float weight.
 const WORTH: f64 = 0.75;
-/// Magnitude below which scales would be denormal; such channels become zeros, whatever the relative error is.
+/// Magnitude below which scales would be denormal; such channels become zeros regardless of the relative error.
 const NOTHING: f32 = 1e-35;
 
 /// A weight in few bits.

@@ -5,7 +5,7 @@ use crate::graph::constants::whole_numbers;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// What a node does with one of its inputs.
+/// The use of an input by a node.
 pub enum Role {
     /// A weight, with the axes that have their own scales, if known.
     Weight(Option<Vec<bool>>),

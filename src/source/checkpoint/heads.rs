@@ -9,7 +9,7 @@ use crate::model::Task;
 use crate::onnx::dtype::DataType::Float32;
 use crate::source::builder::{Attribute, Builder};
 
-/// The head of an encoder: what is computed from its hidden states.
+/// The head of an encoder, which computes the outputs from its hidden states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Head {
     /// No head: hidden states.

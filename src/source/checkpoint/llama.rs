@@ -94,7 +94,7 @@ pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
 /// Describes Phi-3: packed matrices, a window in all layers.
 pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
-    // What others call yarn or su means longrope here.
+    // Configurations of this family use the names yarn and su for longrope.
     if let Some(kind) = Rope::kind(config)?.filter(|kind| *kind != "default") {
         bail!(Unsupported, "rotary positions of type {kind:?} in Phi-3 (supported: default)");
     }

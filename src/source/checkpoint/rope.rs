@@ -11,7 +11,7 @@ use std::f64::consts::PI;
 /// Number of rows of the tables for fused attention: more positions cannot be used with them.
 const TABLE_ROWS: i64 = 131_072;
 
-/// Our own key for the number of rotated elements of a head. GGUF files contain it for every family.
+/// Key of this library for the number of rotated elements of a head. It is set for GGUF files of every family.
 pub(in crate::source) const ROTARY: &str = "liboptimize.rotary_dim";
 
 /// The keys that each kind reads besides `rope_type`, `type` and `rope_theta`.

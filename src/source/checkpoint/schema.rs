@@ -24,10 +24,10 @@ pub(super) struct Schema {
     pub fixed: &'static [Fixed],
 }
 
-/// A key, its allowed values (JSON), and what other values would mean.
+/// A key, its allowed values (JSON), and the meaning of any other value.
 pub(super) type Fixed = (&'static str, &'static [&'static str], &'static str);
 
-/// What other values than those of [`Fixed`] mean, in every family.
+/// Keys with fixed values in every family.
 const FIXED: &[Fixed] = &[
     ("is_encoder_decoder", &["false"], "an encoder with a decoder"),
     ("add_cross_attention", &["false"], "attention to another model's states"),

@@ -136,7 +136,7 @@ impl Sentence {
         self.steps.iter().find_map(|step| if let Step::Pool(kinds) = step { kinds.first().copied() } else { None })
     }
 
-    /// Returns whether the only step is one pooling over all tokens, apart from normalization to length 1.
+    /// Returns whether the only steps are one pooling over all tokens and, optionally, normalization to length 1.
     pub fn only_pools(&self) -> bool {
         let simple = |step: &Step| match step {
             Step::Pool(kinds) => kinds.len() == 1,

@@ -47,7 +47,7 @@ pub(super) fn head_or_table<'n>(weights: &dyn Weights, own: &'n str, table: &'n 
 }
 
 /// Returns a warning about the tensors of `weights` that are not in `proto`; `None` if there are none that matter.
-/// `by` names what could have used them.
+/// `by` names the part of the model that could have used them.
 pub(super) fn unused(weights: &dyn Weights, proto: &ModelProto, by: &str) -> Option<String> {
     let initializers = proto.graph.iter().flat_map(|graph| &graph.initializer);
     let used: HashSet<&str> = initializers.filter_map(|tensor| tensor.name.as_deref()).collect();

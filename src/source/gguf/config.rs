@@ -200,8 +200,8 @@ fn window(scope: &Scope<'_>) -> Result<Option<i64>> {
     }
 }
 
-/// Adds what the file leaves to its reader: which layers have a window, and the scale of the scores. Both follow from
-/// the number of layers only.
+/// Adds the values that are not in the file: which layers have a window, and the scale of the scores. Both follow from
+/// the architecture and the number of layers.
 fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &Scope<'_>, s: &Sizes) -> Result<()> {
     config.insert("hidden_activation".into(), "gelu_pytorch_tanh".into());
     let (pattern, largest) = match architecture.name {

@@ -95,8 +95,8 @@ impl<'h> GgufWeights<'h> {
 
     /// Moves rows `2 i` and `2 i + 1` of a head to rows `i` of its first and second half.
     ///
-    /// The format rotates neighbours against each other, checkpoints one half against the other; so its converters
-    /// interleave the halves.
+    /// Rotary embeddings rotate adjacent elements in this format, but elements of the two halves in a checkpoint; so
+    /// converters to GGUF interleave the halves.
     fn rows_in_order(&self, stored: &Stored, heads: usize) -> Result<Bytes> {
         let rows = stored.dims.first().map_or(0, |rows| *rows as usize);
         if heads == 0 || !rows.is_multiple_of(2 * heads) {

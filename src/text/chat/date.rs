@@ -83,7 +83,7 @@ impl Moment {
             field.width = Some(width.saturating_add(digit as usize - '0' as usize));
         }
         if field.width.is_some_and(|width| width > WIDEST) {
-            bail!(LimitExceeded, "a field of a date is more than {WIDEST} wide");
+            bail!(LimitExceeded, "a field of a date is wider than {WIDEST} characters");
         }
         let plain = chars.peek().is_some_and(|(at, _)| *at == 1);
         // Alternative forms of numbers and years, which the C locale does not have.

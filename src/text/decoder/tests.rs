@@ -129,7 +129,7 @@ fn fused_attention_over_every_cache_value_is_written_in_place() {
     let config = || card(serde_json::json!({"max_position_embeddings": 100}));
     let read = Decoder::of(&with_card(model(body), config())).unwrap();
     assert_eq!((read.kind, read.pads, read.context), (CacheKind::Shared, true, Some(40)));
-    // A layer of another kind: no cache can be in place, and padding on the left is not safe either.
+    // With a layer of another kind, caches cannot be updated in place, and padding on the left is not safe.
     let read = decoder(inputs, present, vec![attention(0)], config()).unwrap();
     assert_eq!((read.kind, read.pads, read.context), (CacheKind::Concatenated, false, Some(100)));
 }

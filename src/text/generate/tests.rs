@@ -7,7 +7,7 @@ use crate::text::{RowTexts, TextStream, Tokenizer};
 use serde_json::json;
 use std::sync::Arc;
 
-/// Generates given tokens, whatever it has read.
+/// Rows that generate the tokens of a script, independent of the prompt.
 struct Scripted {
     script: Vec<i64>,
     row: Vec<i64>,

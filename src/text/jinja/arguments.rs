@@ -44,7 +44,7 @@ impl Given {
 pub fn required(value: Option<Value>, function: &str, name: &str) -> Result<Value> {
     match value {
         Some(value) => Ok(value),
-        None => bail!(InvalidArgument, "{function} wants the argument {name:?}"),
+        None => bail!(InvalidArgument, "{function} requires the argument {name:?}"),
     }
 }
 
@@ -54,7 +54,7 @@ pub fn text_or_none(value: Option<Value>, function: &str) -> Result<Option<Rc<st
         None | Some(Value::None) => Ok(None),
         Some(Value::Text(text)) => Ok(Some(text)),
         Some(Value::Undefined(message)) => bail!(InvalidArgument, "{message}"),
-        Some(other) => bail!(InvalidArgument, "{function} wants a string, not a {}", other.type_name()),
+        Some(other) => bail!(InvalidArgument, "{function} requires a string, not a {}", other.type_name()),
     }
 }
 
@@ -65,7 +65,7 @@ pub fn int_or(value: Option<Value>, function: &str, default: i128) -> Result<i12
         Some(Value::Undefined(message)) => bail!(InvalidArgument, "{message}"),
         Some(other) => match other.as_int() {
             Some(int) => Ok(int),
-            None => bail!(InvalidArgument, "{function} wants an integer, not a {}", other.type_name()),
+            None => bail!(InvalidArgument, "{function} requires an integer, not a {}", other.type_name()),
         },
     }
 }

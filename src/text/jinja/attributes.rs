@@ -201,7 +201,7 @@ impl Engine {
                 Value::None => None,
                 other => match other.as_int() {
                     Some(int) => Some(int),
-                    None => bail!(InvalidArgument, "a slice wants integers, not a {}", other.type_name()),
+                    None => bail!(InvalidArgument, "a slice requires integers, not a {}", other.type_name()),
                 },
             };
         }

@@ -148,6 +148,6 @@ fn same(a: &Value, b: &Value) -> Result<bool> {
         (Value::Dict(a), Value::Dict(b)) if std::rc::Rc::ptr_eq(a, b) => true,
         (Value::List(a), Value::List(b)) if std::rc::Rc::ptr_eq(a, b) => true,
         _ if a.type_name() != b.type_name() || !a.equals(b)? => false,
-        _ => bail!(Unsupported, "whether two equal values are one object is not known here (is sameas)"),
+        _ => bail!(Unsupported, "the test sameas of two equal values is not supported in chat templates"),
     })
 }

@@ -83,10 +83,10 @@ fn map(engine: &mut Engine, value: &Value, mut given: Given) -> Result<Value> {
         return Ok(engine.iterator(mapped));
     }
     if given.positional.is_empty() {
-        bail!(InvalidArgument, "map wants the name of a filter or an attribute");
+        bail!(InvalidArgument, "map requires the name of a filter or an attribute");
     }
     let Value::Text(name) = given.positional.remove(0) else {
-        bail!(InvalidArgument, "the name of a filter is a string");
+        bail!(InvalidArgument, "the name of a filter must be a string");
     };
     if !filters::exists(&name) {
         bail!(InvalidArgument, "there is no filter {name:?}");
@@ -109,7 +109,7 @@ fn select(engine: &mut Engine, name: &str, value: &Value, mut given: Given) -> R
     let mut leads = Vec::new();
     if name.ends_with("attr") {
         if given.positional.is_empty() {
-            bail!(InvalidArgument, "{name} wants the name of an attribute");
+            bail!(InvalidArgument, "{name} requires the name of an attribute");
         }
         leads = path(&given.positional.remove(0))?;
     }
@@ -202,7 +202,9 @@ fn sort_dict(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> 
         Some("value") => true,
         Some(other) => bail!(InvalidArgument, "dictsort sorts by key or by value, not by {other:?}"),
     };
-    let Value::Dict(dict) = value else { bail!(InvalidArgument, "dictsort wants a dict, not a {}", value.type_name()) };
+    let Value::Dict(dict) = value else {
+        bail!(InvalidArgument, "dictsort requires a dict, not a {}", value.type_name())
+    };
     let mut pairs = Vec::new();
     for (key, value) in &dict.entries {
         let by = folded(engine, if by_value { value.clone() } else { key.clone() }, case_sensitive)?;
@@ -222,7 +224,7 @@ fn extreme(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Resu
         let better = match &best {
             None => true,
             Some((most, _)) => match (engine.order(&key, most)?, name) {
-                (None, _) => bail!(Unsupported, "{name} of what has no order (nan) is not supported"),
+                (None, _) => bail!(Unsupported, "{name} of values without an order (nan) is not supported"),
                 (Some(order), "min") => order == Ordering::Less,
                 (Some(order), _) => order == Ordering::Greater,
             },

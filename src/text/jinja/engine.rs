@@ -104,7 +104,7 @@ impl Engine {
         let spent = self.steps.get().saturating_add(steps);
         self.steps.set(spent);
         if spent > limits::TEMPLATE_STEPS {
-            bail!(LimitExceeded, "does not come to an end within {} steps", limits::TEMPLATE_STEPS);
+            bail!(LimitExceeded, "does not end within {} steps", limits::TEMPLATE_STEPS);
         }
         Ok(())
     }
@@ -131,7 +131,7 @@ impl Engine {
     pub fn deeper<T>(&mut self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         self.spend(1)?;
         if self.depth >= DEPTH {
-            bail!(LimitExceeded, "macros and values are more than {DEPTH} deep in each other");
+            bail!(LimitExceeded, "macros and values are nested more than {DEPTH} deep");
         }
         self.depth += 1;
         let result = work(self);

@@ -68,11 +68,11 @@ fn character(rest: &str, kind: char, length: usize) -> Result<char> {
     let digits = rest.get(..length).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
     match code {
-        Some(0xD800..=0xDFFF) => bail!(Unsupported, "half a character (\\{kind}{}) is not supported", &rest[..length]),
+        Some(0xD800..=0xDFFF) => bail!(Unsupported, "the surrogate \\{kind}{} is not supported", &rest[..length]),
         Some(code) => match char::from_u32(code) {
             Some(c) => Ok(c),
             None => bail!(InvalidModel, "there is no character \\{kind}{}", &rest[..length]),
         },
-        None => bail!(InvalidModel, "the escape \\{kind} wants {length} hexadecimal digits"),
+        None => bail!(InvalidModel, "the escape \\{kind} requires {length} hexadecimal digits"),
     }
 }

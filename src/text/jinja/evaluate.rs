@@ -105,7 +105,7 @@ impl Engine {
         match (self.truth(&test), otherwise) {
             (true, _) => self.evaluate(value),
             (false, Some(otherwise)) => self.evaluate(otherwise),
-            (false, None) => Ok(Value::Undefined("an inline if has no else and is not so".into())),
+            (false, None) => Ok(Value::Undefined("the condition of an inline if without else is false".into())),
         }
     }
 
@@ -154,7 +154,7 @@ impl Engine {
                         named.push((key.clone(), value.clone()));
                     }
                 }
-                other => bail!(InvalidArgument, "what follows ** is a {}, not a dict", other.type_name()),
+                other => bail!(InvalidArgument, "the argument after ** is a {}, not a dict", other.type_name()),
             }
         }
         let twice =

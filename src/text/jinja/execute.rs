@@ -138,10 +138,10 @@ impl Engine {
             Target::Attribute(namespace, name) => {
                 let found = self.lookup(namespace);
                 let Value::Object(number) = found else {
-                    bail!(InvalidArgument, "{namespace} is no namespace, so {name} cannot be set");
+                    bail!(InvalidArgument, "{namespace} is not a namespace, so {name} cannot be set");
                 };
                 let Object::Namespace(names) = self.object(number) else {
-                    bail!(InvalidArgument, "{namespace} is no namespace, so {name} cannot be set");
+                    bail!(InvalidArgument, "{namespace} is not a namespace, so {name} cannot be set");
                 };
                 if name.starts_with('_') {
                     bail!(InvalidArgument, "the name {name:?} in a namespace begins with an underscore");
@@ -231,7 +231,7 @@ impl Engine {
     }
 
     fn call_block(&mut self, call: &Expr, block: &Arc<Macro>) -> Result<Rc<str>> {
-        let Expr::Call(callee, arguments) = call else { bail!(InvalidArgument, "a block can only be given to a call") };
+        let Expr::Call(callee, arguments) = call else { bail!(InvalidArgument, "a call block requires a call") };
         let caller = self.bind(block.clone());
         let callee = self.evaluate(callee)?;
         let mut given = self.given(arguments)?;
@@ -259,7 +259,7 @@ impl Engine {
         }
         let rest: Vec<Value> = positional.collect();
         if !definition.uses.varargs && !rest.is_empty() {
-            bail!(InvalidArgument, "the macro {name} takes not more than {count} arguments");
+            bail!(InvalidArgument, "the macro {name} takes at most {count} arguments");
         }
         let line = self.line;
         let entered = self.enter(scope);

@@ -35,7 +35,7 @@ impl Engine {
                 continue;
             }
             let Some(length) = closing(after).filter(|_| brace == "{") else {
-                bail!(InvalidArgument, "a single {brace:?} is in a format");
+                bail!(InvalidArgument, "a format contains a single {brace:?}");
             };
             let text = self.field(&after[..length], given, numbers, depth)?;
             out.push_str(&text);
@@ -57,7 +57,7 @@ impl Engine {
         let end = field.find(ends).unwrap_or(field.len());
         let (name, rest) = field.split_at(end);
         if name.contains('{') {
-            bail!(InvalidArgument, "a brace is in the name of a format's field");
+            bail!(InvalidArgument, "the name of a replacement field contains a brace");
         }
         let (conversion, spec) = match rest.strip_prefix('!') {
             Some(rest) => {
@@ -97,7 +97,7 @@ impl Engine {
             number
         };
         if numbers.counted && numbers.named {
-            bail!(InvalidArgument, "the fields of a format are numbered in two ways");
+            bail!(InvalidArgument, "a format mixes automatic and manual field numbers");
         }
         let found = match number {
             Some(at) => given.positional.get(at),
@@ -112,7 +112,7 @@ impl Engine {
             } else {
                 let inside = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
                 let Some((index, after)) = inside else {
-                    bail!(InvalidArgument, "a format's field {name:?} is not right")
+                    bail!(InvalidArgument, "the replacement field {name:?} is invalid")
                 };
                 let number = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
                 let index = if number { Value::Int(index.parse().unwrap_or(i128::MAX)) } else { Value::text(index) };
@@ -136,7 +136,7 @@ impl Engine {
                     || spec.grouped.is_some()
                     || spec.inner()
                 {
-                    bail!(InvalidArgument, "a format of a number is given to a string");
+                    bail!(InvalidArgument, "a format specification of numbers is used for a string");
                 }
                 let kept: String = text.chars().take(spec.layout.precision.unwrap_or(usize::MAX)).collect();
                 Ok(spec.padded("", &kept, '<'))
@@ -145,7 +145,7 @@ impl Engine {
             other => match (other.as_int(), spec.kind) {
                 (Some(int), Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%')) => spec.float(int as f64),
                 (Some(int), _) => spec.int(int),
-                _ => bail!(InvalidArgument, "a {} takes no format", other.type_name()),
+                _ => bail!(InvalidArgument, "a {} accepts no format specification", other.type_name()),
             },
         }
     }
@@ -209,7 +209,7 @@ impl Spec {
         }
         spec.kind = chars.next();
         if chars.next().is_some() {
-            bail!(InvalidArgument, "the format {text:?} is not right");
+            bail!(InvalidArgument, "the format specification {text:?} is invalid");
         }
         Ok(spec)
     }
@@ -245,7 +245,7 @@ impl Spec {
 
     fn int(&self, int: i128) -> Result<String> {
         if self.layout.precision.is_some() {
-            bail!(InvalidArgument, "the format of an integer has a precision");
+            bail!(InvalidArgument, "the format specification of an integer has a precision");
         }
         let size = int.unsigned_abs();
         let (prefix, digits, group) = match self.kind {
@@ -259,7 +259,7 @@ impl Spec {
         let prefix = if self.layout.alternate { prefix } else { "" };
         let sign = format!("{}{prefix}", self.sign(int < 0));
         if self.grouped == Some(',') && group == 4 {
-            bail!(InvalidArgument, "a format groups digits that are not decimal with commas");
+            bail!(InvalidArgument, "commas are supported only between decimal digits");
         }
         self.finish(&sign, &digits, "", group)
     }
@@ -286,7 +286,7 @@ impl Spec {
     fn finish(&self, sign: &str, digits: &str, rest: &str, group: usize) -> Result<String> {
         let Some(separator) = self.grouped else { return Ok(self.padded(sign, &format!("{digits}{rest}"), '>')) };
         if self.layout.zeros || self.align == Some('=') {
-            bail!(Unsupported, "a format with both groups and zeros is not supported in chat templates");
+            bail!(Unsupported, "a format with both separators and leading zeros is not supported in chat templates");
         }
         let mut grouped = String::new();
         for (index, digit) in digits.chars().enumerate() {

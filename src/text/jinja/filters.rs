@@ -122,14 +122,14 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
         "pprint" => {
             let text = engine.repr(&sorted(engine, value)?)?;
             if text.chars().count() > LINE || text.contains("\\n") {
-                bail!(Unsupported, "pprint of more than a line is not supported in chat templates");
+                bail!(Unsupported, "pprint of more than one line is not supported in chat templates");
             }
             Ok(Value::text(text))
         }
         "list" => Value::list(engine.iterate(value)?),
         "first" => first(engine, value),
         "last" => match value {
-            Value::Object(_) => bail!(InvalidArgument, "this has no last item"),
+            Value::Object(_) => bail!(InvalidArgument, "the last item of an iterator is not defined"),
             other => {
                 let last = engine.iterate(other)?.pop();
                 Ok(last.unwrap_or_else(|| Value::Undefined("there is no last item".into())))
@@ -142,7 +142,7 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
                     Some(view) => engine.iterate(&view)?,
                     None => Vec::new(),
                 },
-                other => bail!(InvalidArgument, "a {} has no pairs of keys and values", other.type_name()),
+                other => bail!(InvalidArgument, "items requires a dict, not a {}", other.type_name()),
             };
             Ok(engine.iterator(items))
         }
@@ -175,7 +175,7 @@ fn sorted(engine: &Engine, value: &Value) -> Result<Value> {
             let mut pairs = Vec::new();
             for (key, value) in &dict.entries {
                 if key.as_text().is_none() {
-                    bail!(Unsupported, "pprint of keys that are no strings is not supported in chat templates");
+                    bail!(Unsupported, "pprint of keys other than strings is not supported in chat templates");
                 }
                 pairs.push((key.clone(), Value::tuple(vec![key.clone(), sorted(engine, value)?])?));
             }
@@ -204,7 +204,7 @@ fn first(engine: &mut Engine, value: &Value) -> Result<Value> {
 
 /// Returns an attribute, not an item.
 fn attr(engine: &mut Engine, value: &Value, name: &Value) -> Result<Value> {
-    let Some(name) = name.as_text() else { bail!(InvalidArgument, "the name of an attribute is a string") };
+    let Some(name) = name.as_text() else { bail!(InvalidArgument, "the name of an attribute must be a string") };
     let missing = || Ok(Value::Undefined(format!("there is no attribute {name:?}").into()));
     match value {
         Value::Undefined(message) => bail!(InvalidArgument, "{message}"),

@@ -74,10 +74,10 @@ impl Engine {
             let Some((name, after)) = balanced(after) else {
                 bail!(InvalidArgument, "the key of a format is not closed")
             };
-            let Value::Dict(dict) = values.whole else { bail!(InvalidArgument, "a format with keys wants a dict") };
+            let Value::Dict(dict) = values.whole else { bail!(InvalidArgument, "a format with keys requires a dict") };
             match dict.get_text(name) {
                 Some(value) => named = Some(value.clone()),
-                None => bail!(InvalidArgument, "a format names {name:?}, which is not there"),
+                None => bail!(InvalidArgument, "a format refers to the missing key {name:?}"),
             }
             *by_name = true;
             rest = after;
@@ -130,9 +130,9 @@ impl Engine {
                 (Value::Text(text), _) if text.chars().count() == 1 => Ok(padded(text, layout)),
                 (_, Some(code)) => match u32::try_from(code).ok().and_then(char::from_u32) {
                     Some(c) => Ok(padded(&c.to_string(), layout)),
-                    None => bail!(InvalidArgument, "%c: {code} is no character"),
+                    None => bail!(InvalidArgument, "%c: {code} is not a character"),
                 },
-                _ => bail!(InvalidArgument, "%c wants a character, not a {}", value.type_name()),
+                _ => bail!(InvalidArgument, "%c requires a character, not a {}", value.type_name()),
             },
             'd' | 'i' | 'u' | 'x' | 'X' | 'o' => {
                 let int = match value {
@@ -141,7 +141,7 @@ impl Engine {
                     }
                     other => match other.as_int() {
                         Some(int) => int,
-                        None => bail!(InvalidArgument, "%{kind} wants a number, not a {}", value.type_name()),
+                        None => bail!(InvalidArgument, "%{kind} requires a number, not a {}", value.type_name()),
                     },
                 };
                 let digits = match kind {
@@ -163,7 +163,7 @@ impl Engine {
                     Value::Float(float) => *float,
                     other => match other.as_int() {
                         Some(int) => int as f64,
-                        None => bail!(InvalidArgument, "%{kind} wants a number, not a {}", value.type_name()),
+                        None => bail!(InvalidArgument, "%{kind} requires a number, not a {}", value.type_name()),
                     },
                 };
                 if layout.alternate || (!float.is_finite() && layout.zeros) {
@@ -199,7 +199,7 @@ fn size(rest: &mut &str, values: &mut Values<'_>) -> Result<i128> {
         *rest = after;
         return match values.next()?.as_int() {
             Some(size) => Ok(size),
-            None => bail!(InvalidArgument, "* in a format wants an integer"),
+            None => bail!(InvalidArgument, "* in a format requires an integer"),
         };
     }
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -212,7 +212,7 @@ fn size(rest: &mut &str, values: &mut Values<'_>) -> Result<i128> {
 pub fn bounded(size: u128) -> Result<usize> {
     match usize::try_from(size).ok().filter(|size| *size <= limits::TEXT_BYTES / 4) {
         Some(size) => Ok(size),
-        None => bail!(LimitExceeded, "a format is {size} wide"),
+        None => bail!(LimitExceeded, "a format has the width {size}; the limit is {}", limits::TEXT_BYTES / 4),
     }
 }
 

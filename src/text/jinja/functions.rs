@@ -39,7 +39,7 @@ impl Engine {
             }
             "cycler" => {
                 if given.positional.is_empty() || !given.named.is_empty() {
-                    bail!(InvalidArgument, "cycler wants at least one item");
+                    bail!(InvalidArgument, "cycler requires at least one item");
                 }
                 Value::list(given.positional.clone())?;
                 Ok(self.add(Object::Cycler(given.positional, 0)))
@@ -57,7 +57,7 @@ impl Engine {
                 let [format] = given.bind("strftime_now", ["format"])?;
                 match required(format, "strftime_now", "format")? {
                     Value::Text(format) => date::show(self.now, &format).map(Value::text),
-                    other => bail!(InvalidArgument, "strftime_now wants a string, not a {}", other.type_name()),
+                    other => bail!(InvalidArgument, "strftime_now requires a string, not a {}", other.type_name()),
                 }
             }
             other => bail!(Unsupported, "the function {other} is not supported in chat templates"),
@@ -77,7 +77,7 @@ impl Engine {
                 for pair in self.iterate(&pairs)? {
                     let pair = self.iterate(&pair)?;
                     let [key, value] = pair.as_slice() else {
-                        bail!(InvalidArgument, "dict wants pairs, not {} values", pair.len());
+                        bail!(InvalidArgument, "dict requires pairs, not {} values", pair.len());
                     };
                     dict.insert(key.clone(), value.clone())?;
                 }
@@ -194,7 +194,7 @@ impl Engine {
                 given.none("reset").map(|()| Value::None)
             }
             (Object::Loop(state), "cycle") => match given.positional.len() {
-                0 => bail!(InvalidArgument, "there is nothing to cycle through"),
+                0 => bail!(InvalidArgument, "cycle requires at least one item"),
                 count => Ok(given.positional[state.at % count].clone()),
             },
             (Object::Loop(state), "changed") => {

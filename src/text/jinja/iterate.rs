@@ -26,7 +26,7 @@ impl Engine {
             Value::Range(range) => (0..range.len()).map(|index| range.get(index)).collect(),
             Value::Object(number) => match self.object(*number) {
                 Object::Iterator(values) => std::mem::take(values).into(),
-                Object::Busy => bail!(Unsupported, "an iterator that a loop runs through is used inside of the loop"),
+                Object::Busy => bail!(Unsupported, "using an iterator inside of the loop over it is not supported"),
                 other => bail!(Unsupported, "iterating over {} is not supported", other.name()),
             },
             other => bail!(InvalidArgument, "a {} cannot be iterated over", other.type_name()),
@@ -87,13 +87,15 @@ impl Engine {
         match (container, item) {
             (Value::Text(text) | Value::Markup(text), _) => match item.as_text() {
                 Some(part) => Ok(text.contains(part)),
-                None => bail!(InvalidArgument, "'in <string>' wants a string on its left, not a {}", item.type_name()),
+                None => {
+                    bail!(InvalidArgument, "'in <string>' requires a string on its left, not a {}", item.type_name())
+                }
             },
             (Value::Dict(dict) | Value::View(View::Keys, dict), _) => Ok(dict.get(item)?.is_some()),
             (Value::Object(number), _) => {
                 let number = *number;
                 let Object::Iterator(values) = self.object(number) else {
-                    bail!(InvalidArgument, "what is on the right of \"in\" has no items");
+                    bail!(InvalidArgument, "the right operand of \"in\" cannot be iterated over");
                 };
                 let mut rest = std::mem::take(values);
                 let mut found = false;
@@ -135,7 +137,7 @@ impl Engine {
                 Ok(Some(x.values.len().cmp(&y.values.len())))
             }
             (Value::Undefined(message), _) | (_, Value::Undefined(message)) => bail!(InvalidArgument, "{message}"),
-            _ => bail!(InvalidArgument, "a {} and a {} have no order", a.type_name(), b.type_name()),
+            _ => bail!(InvalidArgument, "a {} and a {} cannot be compared", a.type_name(), b.type_name()),
         }
     }
 
@@ -170,7 +172,7 @@ impl Engine {
         while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
             self.spend(1)?;
             let Some(order) = self.order(&a.0, &b.0)? else {
-                bail!(Unsupported, "sorting what has no order (nan) is not supported in chat templates");
+                bail!(Unsupported, "sorting values without an order (nan) is not supported in chat templates");
             };
             let order = if reverse { order.reverse() } else { order };
             into.extend(if order == Ordering::Greater { right.next() } else { left.next() });

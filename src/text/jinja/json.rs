@@ -30,9 +30,13 @@ pub fn apply(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> 
         None | Some(Value::None) => None,
         Some(Value::Text(text)) => Some(text.to_string()),
         Some(other) => match other.as_int() {
-            Some(width) if width > MOST_INDENT => bail!(LimitExceeded, "tojson: the indent is {width}"),
+            Some(width) if width > MOST_INDENT => {
+                bail!(LimitExceeded, "tojson: the indent is {width}; the limit is {MOST_INDENT}")
+            }
             Some(width) => Some(" ".repeat(usize::try_from(width).unwrap_or(0))),
-            None => bail!(InvalidArgument, "tojson: the indent is a {}", other.type_name()),
+            None => {
+                bail!(InvalidArgument, "tojson: the indent must be an integer or a string, not a {}", other.type_name())
+            }
         },
     };
     let (item, key) = match separators {
@@ -42,7 +46,7 @@ pub fn apply(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> 
                 let text = |value: &Value| text_or_none(Some(value.clone()), "tojson");
                 (text(item)?.unwrap_or_default(), text(key)?.unwrap_or_default())
             }
-            other => bail!(InvalidArgument, "tojson wants two separators, not {}", other.len()),
+            other => bail!(InvalidArgument, "tojson requires two separators, not {}", other.len()),
         },
     };
     let truth = |value: Option<Value>| value.is_some_and(|value| engine.truth(&value));

@@ -219,7 +219,7 @@ impl<'a> Lexer<'a> {
             "(" => open.push(')'),
             "[" => open.push(']'),
             "}" | ")" | "]" if open.pop() != operator.chars().next() => {
-                bail!(InvalidModel, "{operator:?} closes nothing that is open");
+                bail!(InvalidModel, "{operator:?} has no matching opening bracket");
             }
             _ => {}
         }

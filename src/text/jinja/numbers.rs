@@ -63,7 +63,7 @@ impl Engine {
                 continue;
             }
             if matches!(value, Value::Markup(_)) {
-                bail!(Unsupported, "reckoning with text that is marked as safe is not supported in chat templates");
+                bail!(Unsupported, "arithmetic with text that is marked as safe is not supported in chat templates");
             }
         }
         if let Some(pair) = pair(a, b) {
@@ -131,7 +131,7 @@ impl Engine {
             other => match (other.as_int(), negative) {
                 (Some(value), false) => Ok(Value::Int(value)),
                 (Some(value), true) => value.checked_neg().map(Value::Int).ok_or_else(too_large),
-                _ => bail!(InvalidArgument, "a {} has no sign", other.type_name()),
+                _ => bail!(InvalidArgument, "a sign before a {} is not defined", other.type_name()),
             },
         }
     }

@@ -117,7 +117,7 @@ fn without_tags(text: &str) -> Result<String> {
                 out.push('&');
                 rest = &rest[1..];
             }
-            None => bail!(Unsupported, "striptags of HTML's entities is not supported in chat templates"),
+            None => bail!(Unsupported, "striptags of HTML entities is not supported in chat templates"),
         }
     }
     Ok(out + rest)
@@ -184,7 +184,9 @@ fn indent(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
             " ".repeat(width)
         }
     };
-    let Value::Text(text) = value else { bail!(InvalidArgument, "indent wants a string, not a {}", value.type_name()) };
+    let Value::Text(text) = value else {
+        bail!(InvalidArgument, "indent requires a string, not a {}", value.type_name())
+    };
     let truth = |value: Option<Value>| value.is_some_and(|value| engine.truth(&value));
     let (first, blank) = (truth(first), truth(blank));
     let text = format!("{text}\n");
@@ -203,7 +205,7 @@ fn indent(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
 fn truncate(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     let [length, kill, end, leeway] = given.bind("truncate", ["length", "killwords", "end", "leeway"])?;
     let Value::Text(text) = value else {
-        bail!(InvalidArgument, "truncate wants a string, not a {}", value.type_name())
+        bail!(InvalidArgument, "truncate requires a string, not a {}", value.type_name())
     };
     let length = int_or(length, "truncate", 255)?;
     let end = match end {
@@ -216,7 +218,7 @@ fn truncate(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     };
     let kept = length.saturating_sub(end.chars().count() as i128);
     if kept < 0 || leeway < 0 {
-        bail!(InvalidArgument, "truncate to {length} characters has no room for {end:?}");
+        bail!(InvalidArgument, "truncate to {length} characters is shorter than its end {end:?}");
     }
     engine.spend_bytes(text.len())?;
     if text.chars().count() as i128 <= length.saturating_add(leeway) {
@@ -268,15 +270,17 @@ fn file_size(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
 fn attributes(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
     let [space] = given.bind("xmlattr", ["autospace"])?;
     let space = space.is_none_or(|space| engine.truth(&space));
-    let Value::Dict(dict) = value else { bail!(InvalidArgument, "xmlattr wants a dict, not a {}", value.type_name()) };
+    let Value::Dict(dict) = value else {
+        bail!(InvalidArgument, "xmlattr requires a dict, not a {}", value.type_name())
+    };
     let mut out = String::new();
     for (key, value) in &dict.entries {
         if matches!(value, Value::None | Value::Undefined(_)) {
             continue;
         }
-        let Value::Text(key) = key else { bail!(InvalidArgument, "the name of an attribute is a string") };
+        let Value::Text(key) = key else { bail!(InvalidArgument, "the name of an attribute must be a string") };
         if key.contains([' ', '\t', '\n', '\r', '\x0b', '\x0c', '/', '>', '=']) {
-            bail!(InvalidArgument, "{key:?} is not the name of an attribute");
+            bail!(InvalidArgument, "{key:?} is not a valid attribute name");
         }
         let text = engine.text(value)?;
         let text = if let Value::Markup(_) = value { text.to_string() } else { escaped(&text) };
@@ -310,7 +314,7 @@ fn url_encode(engine: &mut Engine, value: &Value) -> Result<Value> {
     let mut out = Vec::new();
     for pair in engine.iterate(&pairs)? {
         let pair = engine.iterate(&pair)?;
-        let [key, value] = pair.as_slice() else { bail!(InvalidArgument, "urlencode wants pairs") };
+        let [key, value] = pair.as_slice() else { bail!(InvalidArgument, "urlencode requires pairs") };
         let (key, value) = (engine.text(key)?, engine.text(value)?);
         engine.spend_bytes(3 * (key.len() + value.len()))?;
         out.push(format!("{}={}", quote(&key, true), quote(&value, true)));

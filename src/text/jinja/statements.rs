@@ -109,12 +109,12 @@ impl Parser {
             bail!(Unsupported, "blocks that are scoped or required are not supported in chat templates");
         }
         if self.blocks.contains(&name) {
-            bail!(InvalidModel, "there are two blocks {name:?}");
+            bail!(InvalidModel, "the block {name:?} is defined twice");
         }
         self.blocks.push(name.clone());
         let body = self.function("endblock")?;
         if !self.skip_name(&name) && self.current() != &Token::EndBlock {
-            bail!(InvalidModel, "the end of the block {name:?} has another name");
+            bail!(InvalidModel, "the endblock of {name:?} has another name");
         }
         Ok(Kind::Block(body))
     }
@@ -186,7 +186,7 @@ impl Parser {
     fn macro_definition(&mut self) -> Result<Kind> {
         let name = self.name()?;
         if ["true", "false", "none", "True", "False", "None"].contains(&name.as_str()) {
-            bail!(InvalidModel, "nothing can be assigned to {name}");
+            bail!(InvalidModel, "cannot assign to {name}");
         }
         Ok(Kind::Macro(Arc::new(self.signature_and_body(Some(name), "endmacro")?)))
     }
@@ -240,7 +240,7 @@ impl Parser {
             }
             let name = self.name()?;
             if parameters.contains(&name) {
-                bail!(InvalidModel, "there are two parameters {name:?}");
+                bail!(InvalidModel, "the parameter {name:?} is defined twice");
             }
             parameters.push(name);
             if self.skip_operator("=") {
@@ -282,11 +282,11 @@ impl Parser {
         }
         let name = self.name()?;
         if ["true", "false", "none", "True", "False", "None"].contains(&name.as_str()) {
-            bail!(InvalidModel, "nothing can be assigned to {name}");
+            bail!(InvalidModel, "cannot assign to {name}");
         }
         let of_loop = !ends.is_empty();
         if of_loop && name == "loop" {
-            bail!(InvalidModel, "the name loop cannot be that of a loop's items");
+            bail!(InvalidModel, "a loop variable cannot have the name loop");
         }
         // Names of a loop have no attributes.
         if !of_loop && self.skip_operator(".") {

@@ -104,7 +104,7 @@ fn joined(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Resu
             for item in engine.iterate(&required(items, name, "iterable")?)? {
                 match item {
                     Value::Text(part) => parts.push(part),
-                    other => bail!(InvalidArgument, "join wants strings, not a {}", other.type_name()),
+                    other => bail!(InvalidArgument, "join requires strings, not a {}", other.type_name()),
                 }
             }
             let joined = parts.join(text);
@@ -172,7 +172,7 @@ fn plain(text: &str, name: &str) -> Result<Value> {
         "title" => Ok(Value::text(title(text))),
         "swapcase" => Ok(Value::text(swapcase(text)?)),
         "casefold" if text.is_ascii() => Ok(Value::text(text.to_ascii_lowercase())),
-        "casefold" => bail!(Unsupported, "casefold of what is not ASCII is not supported in chat templates"),
+        "casefold" => bail!(Unsupported, "casefold of non-ASCII text is not supported in chat templates"),
         "isascii" => Ok(Value::Bool(text.is_ascii())),
         "isspace" => every(&|c| Ok(is_space(c))),
         "isprintable" => Ok(Value::Bool(text.chars().all(is_printable))),
@@ -188,7 +188,7 @@ fn plain(text: &str, name: &str) -> Result<Value> {
             let begins = text.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic());
             Ok(Value::Bool(begins && text.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())))
         }
-        _ => bail!(Unsupported, "{name} of what is not ASCII is not supported in chat templates"),
+        _ => bail!(Unsupported, "{name} of non-ASCII text is not supported in chat templates"),
     }
 }
 
@@ -196,7 +196,7 @@ fn plain(text: &str, name: &str) -> Result<Value> {
 fn wanted(value: Option<Value>, function: &str) -> Result<Rc<str>> {
     match text_or_none(value, function)? {
         Some(text) => Ok(text),
-        None => bail!(InvalidArgument, "{function} wants a string"),
+        None => bail!(InvalidArgument, "{function} requires a string"),
     }
 }
 
@@ -358,7 +358,7 @@ fn pad(engine: &Engine, text: &str, name: &str, given: Given) -> Result<Value> {
     let fill = match text_or_none(fill, name)? {
         None => ' ',
         Some(fill) if fill.chars().count() == 1 => fill.chars().next().unwrap_or(' '),
-        Some(_) => bail!(InvalidArgument, "{name} fills with one character"),
+        Some(_) => bail!(InvalidArgument, "the fill of {name} must be one character"),
     };
     if width > limits::TEXT_BYTES / 4 {
         bail!(LimitExceeded, "a text has more than {} bytes", limits::TEXT_BYTES);

@@ -3,8 +3,8 @@ use crate::error::Kind;
 use serde_json::Map;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Snippets, and what Python's jinja2 makes of them in the setting of transformers 5.24: `text` is null where it
-/// raises. Made by snippets.py beside it.
+/// Snippets, and the output of Python's jinja2 for them with the settings of transformers 5.24; `text` is null if it
+/// raises an exception. The file is written by snippets.py in its folder.
 const SNIPPETS: &str = include_str!("../../../tests/fixtures/chat/snippets.json");
 
 fn render(source: &str) -> Result<String> {
@@ -31,7 +31,7 @@ fn snippets_are_rendered_as_in_python_or_refused() {
                 raised += 1;
             }
             (Err(e), Some(_)) => {
-                // An error only here says that it is not supported.
+                // An error only here must be one of an unsupported feature.
                 assert!(matches!(e.kind(), Kind::Unsupported | Kind::InvalidArgument), "{source}: {e}");
                 refused.push(format!("{source}: {e}"));
             }

@@ -231,6 +231,6 @@ pub fn numeric(c: char) -> Result<(bool, bool, bool)> {
         c if !c.is_numeric() && !matches!(u32::from(c), 0x3400..=0x9FFF | 0xF900..=0xFAFF | 0x20000..) => {
             Ok((false, false, false))
         }
-        c => bail!(Unsupported, "whether U+{:04X} is a number is not known here", u32::from(c)),
+        c => bail!(Unsupported, "number tests of the character U+{:04X} are not supported", u32::from(c)),
     }
 }

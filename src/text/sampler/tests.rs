@@ -210,7 +210,7 @@ fn options_that_are_drawn_are_drawn_and_filters_without_a_draw_are_refused() {
         assert!(e.to_string().contains(name) && e.to_string().contains("temperature"), "{e}");
         assert!(SamplingOptions { temperature: 1.0, ..options }.check().is_ok());
     }
-    // One candidate is not sampling either.
+    // With one candidate, nothing is sampled either.
     assert!(SamplingOptions { top_k: 1, ..off() }.check().is_ok());
 }
 

@@ -1,8 +1,8 @@
 //! [`Family`]: how the class of a tokenizer (`tokenizer_class`) uses its settings.
 //!
-//! Some classes of transformers rebuild the steps before the model from settings in `tokenizer_config.json`, whatever
-//! `tokenizer.json` contains. Here only the affected parts are changed, so that a file with additional steps keeps
-//! them.
+//! Some classes of transformers rebuild normalizer and pre-tokenizer from settings in `tokenizer_config.json` and
+//! ignore those in `tokenizer.json`. Here only the affected parts are changed, so that a file with additional steps
+//! keeps them.
 
 use crate::error::{Error, Kind, Result};
 use serde_json::Value;
@@ -29,7 +29,7 @@ const BERT: [&str; 11] = [
 ];
 /// Classes that insert a space before a text if and only if `add_prefix_space` is set.
 const BYTE_LEVEL: [&str; 4] = ["GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"];
-/// Models whose tokenizers are used as in `tokenizer.json`, whatever class is named.
+/// Models whose tokenizers are used as in `tokenizer.json`, for any `tokenizer_class`.
 const PLAIN: [&str; 24] = [
     "mistral",
     "mixtral",
@@ -109,7 +109,7 @@ impl Family {
         }
     }
 
-    /// Applies the settings of the class. Returns what could not be applied.
+    /// Applies the settings of the class. Returns notes on those that could not be applied.
     pub fn apply(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
         match self {
             Family::Bert => bert(inner, value),

@@ -1,7 +1,7 @@
 //! The decoder of a tokenizer as a chain of steps that text passes through as it arrives.
 //!
 //! The decoders of the `tokenizers` crate receive all tokens at once and may look at any of them. Each step here does
-//! the same as the decoder of its name, but passes on what no later token can change, and holds back the rest. An
+//! the same as the decoder of its name, but returns the text that no later token can change, and keeps the rest. An
 //! unknown kind holds back everything and leaves it to the crate.
 
 use crate::error::Result;
@@ -152,7 +152,7 @@ impl Step {
         Ok(())
     }
 
-    /// Passes on what was held back: nothing more follows.
+    /// Returns the kept text, because no token follows.
     fn finish(&mut self, next: &mut Next<'_>) -> Result<()> {
         let Some(kind) = self.kind.clone() else { return Ok(()) };
         match &*kind {
