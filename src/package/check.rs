@@ -7,7 +7,7 @@ use crate::error::{Kind, Result};
 use crate::inputs::{InputOptions, Source};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
-use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor, has_blocks};
+use crate::runtime::{Form, OptimizationLevel, Runtime, Session, SessionOptions, Tensor, has_blocks};
 use serde::{Deserialize, Serialize};
 
 /// Largest difference, relative to the largest value, at which two float32 graphs count as equal; a different order
@@ -43,7 +43,7 @@ pub fn compare(
     let tolerance = if rounds { ROUNDED } else { TOLERANCE };
     let check = Check { largest_difference: None, tolerance, not_compared: None, weights_copied: None };
     let options = SessionOptions { threads: 1, ..SessionOptions::stock() };
-    let mut ours = match Session::of_variant(runtime, ahead, true, &options, call) {
+    let mut ours = match Session::of_variant(runtime, ahead, Form::Ahead, &options, call) {
         Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),
         Ok(session) => session,
@@ -60,17 +60,72 @@ pub fn compare(
         Err(e) => return Ok(Err(e.to_string())),
         Ok(given) => given,
     };
+    Ok(within(&given, &expected, &vec![tolerance; expected.len()])?
+        .map(|largest| Check { largest_difference: Some(largest), ..check }))
+}
+
+/// Returns the largest difference of outputs; the inner `Err(why)` names the first that exceeds its tolerance.
+fn within(given: &Values, expected: &Values, tolerances: &[f64]) -> Result<std::result::Result<f64, String>> {
     let mut largest = 0.0f64;
-    for ((name, a), (_, b)) in given.iter().zip(&expected) {
+    for (((name, a), (_, b)), tolerance) in given.iter().zip(expected).zip(tolerances) {
         let apart = difference(a, b)?;
         largest = largest.max(apart);
-        if apart > tolerance {
+        if apart > *tolerance {
             return Ok(Err(format!(
                 "output {name:?} differs from that of the model by {apart:.1e} of its largest value"
             )));
         }
     }
-    Ok(Ok(Check { largest_difference: Some(largest), ..check }))
+    Ok(Ok(largest))
+}
+
+/// Largest difference of a compiled graph from the original model, relative to that of the graph it was made from:
+/// both quantize, but not the same numbers.
+const NO_WORSE: f64 = 1.25;
+
+/// Runs `compiled`, a session of the compiled form of `made`, on one example, and compares it with the original
+/// `model`: it may be about as far away as `made` is. Errors are those of [`compare`].
+pub fn compare_compiled(
+    runtime: &'static Runtime,
+    (model, made): (&Model, &Model),
+    compiled: Result<Session>,
+    example: &Shapes,
+    call: &Call,
+) -> Result<std::result::Result<Check, String>> {
+    let options = SessionOptions { threads: 1, ..SessionOptions::stock() };
+    let check = Check { largest_difference: None, tolerance: ROUNDED, not_compared: None, weights_copied: None };
+    let mut compiled = match compiled {
+        Err(e) if e.kind().ends_a_call() => return Err(e),
+        Err(e) => return Ok(Err(e.to_string())),
+        Ok(session) => session,
+    };
+    let check = Check { weights_copied: compiled.placement().weights_copied.clone(), ..check };
+    let references = || -> Result<(Values, Values, Values)> {
+        let (inputs, expected) = reference(runtime, model, example, &options, call)?;
+        let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let portable = Session::new(runtime, made, &options, call)?.run(&feed, &[], call)?;
+        Ok((inputs, expected, portable))
+    };
+    let (inputs, expected, portable) = match references() {
+        Err(e) if e.kind().ends_a_call() => return Err(e),
+        Err(e) => return Ok(Ok(Check { not_compared: Some(e.to_string()), ..check })),
+        Ok(found) => found,
+    };
+    let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let given = match compiled.run(&feed, &[], call) {
+        Err(e) if e.kind().ends_a_call() => return Err(e),
+        Err(e) => return Ok(Err(e.to_string())),
+        Ok(given) => given,
+    };
+    let allowed =
+        |((_, a), (_, b)): (&(String, Tensor), &(String, Tensor))| Ok(ROUNDED.max(NO_WORSE * difference(a, b)?));
+    let tolerances: Vec<f64> = portable.iter().zip(&expected).map(allowed).collect::<Result<_>>()?;
+    let tolerance = tolerances.iter().copied().fold(ROUNDED, f64::max);
+    Ok(within(&given, &expected, &tolerances)?.map(|largest| Check {
+        largest_difference: Some(largest),
+        tolerance,
+        ..check
+    }))
 }
 
 type Values = Vec<(String, Tensor)>;

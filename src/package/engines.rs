@@ -36,10 +36,20 @@ pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 
     let name = format!("{PROVIDER}-{precision}");
     let file = format!("model/{name}/model.engine");
     let beside = (format!("{file}.json"), Bytes::from(made.to_json()));
-    let (architecture, features, runtime, check) = (None, Vec::new(), None, None);
+    let (architecture, features, runtime, compiled, check) = (None, Vec::new(), None, None, None);
     let provider = PROVIDER.to_owned();
-    let variant =
-        Variant { name, precision, ahead: true, file: file.clone(), provider, architecture, features, runtime, check };
+    let variant = Variant {
+        name,
+        precision,
+        ahead: true,
+        file: file.clone(),
+        provider,
+        architecture,
+        features,
+        runtime,
+        compiled,
+        check,
+    };
     Ok((variant, [(file, bytes), beside]))
 }
 

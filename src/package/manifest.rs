@@ -64,7 +64,7 @@ pub struct Manifest {
 /// One graph of a package.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Variant {
-    /// Name of the variant and of its folder: `fp32`, `fp32-ahead`.
+    /// Name of the variant and of its folder: `fp32`, `fp32-ahead`, `int8-compiled`.
     pub name: String,
     /// Precision: `fp32` (the original model), `int8` or `int4`.
     pub precision: String,
@@ -80,9 +80,21 @@ pub struct Variant {
     pub features: Vec<String>,
     /// Version of ONNX Runtime that it requires, `major.minor`; `None` for any.
     pub runtime: Option<String>,
+    /// For a graph compiled for this library's kernels (`provider` is `optimize`): what else it consists of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compiled: Option<CompiledGraph>,
     /// Result of the check of a graph that was optimized ahead of time; `None` for other graphs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
+}
+
+/// What belongs to a graph compiled for this library's kernels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CompiledGraph {
+    /// Path of the file with the packed weights.
+    pub weights: String,
+    /// Version of the library and class of processors that it requires.
+    pub made_for: String,
 }
 
 impl Variant {

@@ -17,6 +17,7 @@
 pub mod archive;
 mod check;
 pub mod codegen;
+mod compiled;
 mod engines;
 pub mod manifest;
 mod open;

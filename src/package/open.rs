@@ -10,7 +10,7 @@ use crate::error::{Context, Result, bail, error};
 use crate::files::digest::hex;
 use crate::model::{Card, Format, Model, SideContent, SideFile};
 use crate::onnx::load;
-use crate::runtime::{ProviderChoice, Runtime, Session, SessionOptions};
+use crate::runtime::{Form, ProviderChoice, Runtime, Session, SessionOptions, kernels_usable};
 use crate::tensorrt::{self, Engine};
 use crate::text::{Generator, Tokenizer};
 use crate::{files, limits};
@@ -143,13 +143,26 @@ impl Package {
 
     /// Returns the variant for this processor and this version of ONNX Runtime; without a runtime, for this processor
     /// only.
-    pub fn choose(&self, runtime: Option<&Runtime>) -> Result<Choice> {
-        self.choose_for(runtime.map(Runtime::version))
+    pub fn choose(&self, runtime: Option<&'static Runtime>) -> Result<Choice> {
+        let kernels = match runtime {
+            Some(runtime) => self.kernels(runtime, &SessionOptions::default()),
+            None => Err("ONNX Runtime is not open".to_owned()),
+        };
+        self.choose_for(runtime.map(Runtime::version), &kernels)
     }
 
-    fn choose_for(&self, runtime: Option<&str>) -> Result<Choice> {
-        let (index, reason) = variants::choose(&self.0.manifest, self.0.options.variant.as_deref(), runtime)?;
+    fn choose_for(&self, runtime: Option<&str>, kernels: &std::result::Result<(), String>) -> Result<Choice> {
+        let wanted = self.0.options.variant.as_deref();
+        let (index, reason) = variants::choose(&self.0.manifest, wanted, runtime, kernels)?;
         Ok(Choice { index, reason })
+    }
+
+    /// Returns whether sessions can use compiled variants, or the reason why they cannot.
+    fn kernels(&self, runtime: &'static Runtime, options: &SessionOptions) -> std::result::Result<(), String> {
+        match self.0.entries {
+            Entries::File(..) => Err("its weights cannot be mapped from a package in one file".to_owned()),
+            Entries::Folder(_) => kernels_usable(runtime, options),
+        }
     }
 
     /// Returns the model of the package: a portable graph, for techniques and for inspection. Its sessions use the
@@ -161,7 +174,8 @@ impl Package {
         let portable = variants.iter().position(|v| !v.ahead && v.precision == *precision).unwrap_or(chosen);
         let package = self.clone();
         let ready = move |runtime: &str| {
-            let index = package.choose_for(Some(runtime))?.index;
+            let kernels = Err("sessions of the package use it, not those of its model".to_owned());
+            let index = package.choose_for(Some(runtime), &kernels)?.index;
             let ahead = package.0.manifest.variants[index].ahead;
             // The portable graph is already loaded.
             if index == portable { Ok(None) } else { Ok(Some((package.load(index)?, ahead))) }
@@ -235,10 +249,45 @@ impl Package {
             // Variants are optimized for a CPU; on other devices, the portable graph is used.
             return Session::new(runtime, &self.model()?, options, call);
         }
-        let index = self.choose(Some(runtime))?.index;
-        let model = self.load(index)?;
-        let ahead = self.0.manifest.variants[index].ahead;
-        Session::of_variant(runtime, &model, ahead, options, call)
+        let version = Some(runtime.version());
+        let mut kernels = self.kernels(runtime, options);
+        let Choice { index, .. } = self.choose_for(version, &kernels)?;
+        let variant = &self.0.manifest.variants[index];
+        let passed_over = match (&variant.compiled, &self.0.entries) {
+            (Some(compiled), Entries::Folder(folder)) => {
+                match self.session_of_compiled(index, &compiled.weights, folder, runtime, options, call) {
+                    Err(e) if e.kind().ends_a_call() => return Err(e),
+                    Err(e) => Some(format!("{}: {e}", variant.name)),
+                    made => return made,
+                }
+            }
+            _ => None,
+        };
+        if let Some(why) = &passed_over {
+            kernels = Err(why.clone());
+        }
+        let Choice { index, .. } = self.choose_for(version, &kernels)?;
+        let form = if self.0.manifest.variants[index].ahead { Form::Ahead } else { Form::Portable };
+        let mut session = Session::of_variant(runtime, &self.load(index)?, form, options, call)?;
+        session.pass_over(passed_over);
+        Ok(session)
+    }
+
+    fn session_of_compiled(
+        &self,
+        index: usize,
+        weights: &str,
+        folder: &Path,
+        runtime: &'static Runtime,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
+        // ONNX Runtime's provider opens the file by its path, and checks its content by its own checksum.
+        archive::check_name(weights)?;
+        files::open_beneath(folder, weights).at(|| weights)?;
+        self.sized(weights)?;
+        let graph = std::path::absolute(folder.join(&self.0.manifest.variants[index].file))?;
+        Session::of_variant(runtime, &self.load(index)?, Form::Compiled(&graph), options, call)
     }
 
     /// Opens the engine of the package on the device with this index; runs check the contract. Fails with `NotFound`
@@ -283,7 +332,7 @@ impl Package {
     }
 
     /// Returns the manifest, the chosen variant and the reason as JSON.
-    pub fn inspect(&self, runtime: Option<&Runtime>) -> Result<String> {
+    pub fn inspect(&self, runtime: Option<&'static Runtime>) -> Result<String> {
         let choice = self.choose(runtime)?;
         let mut value = serde_json::to_value(&self.0.manifest).unwrap_or_default();
         if let Value::Object(object) = &mut value {

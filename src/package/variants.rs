@@ -4,7 +4,7 @@
 use super::manifest::{Manifest, Variant};
 use super::options::ORIGINAL;
 use super::promise::Shapes;
-use super::{check, engines};
+use super::{check, compiled, engines};
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
@@ -13,7 +13,8 @@ use crate::onnx::proto::NodeProto;
 use crate::onnx::save::weight_bytes;
 use crate::quantize::{self, QuantizeOptions, QuantizeType};
 use crate::report::Machine;
-use crate::runtime::{Runtime, Session, SessionOptions};
+use crate::runtime::{Runtime, Session, SessionOptions, kernels_usable};
+use bytes::Bytes;
 use serde_json::Value;
 use std::path::Path;
 
@@ -36,42 +37,109 @@ pub struct Made {
     pub report: Option<Value>,
 }
 
-/// Makes the requested precisions; with `ahead`, also a graph of each that is optimized for this processor and
-/// compared with its source. Graphs with different results are left out with a warning.
+/// The graphs of a package.
+#[derive(Default)]
+pub struct All {
+    /// The variants, best first.
+    pub made: Vec<Made>,
+    /// Files that belong to variants: path and content.
+    pub files: Vec<(String, Bytes)>,
+    /// Warnings about graphs that are left out or are not what was requested.
+    pub warnings: Vec<String>,
+}
+
+/// What [`make`] makes next to portable graphs.
+pub struct Wanted<'a> {
+    /// The sizes of the example on which graphs are compared.
+    pub example: &'a Shapes,
+    /// Whether compiled graphs can be made: their weights are a file of their own.
+    pub compiled: bool,
+}
+
+/// Makes the requested precisions; with `wanted`, also a graph of each that is prepared for this processor and
+/// compared with its source: a quantized one is compiled for this library's kernels, if these can be used; others are
+/// optimized by ONNX Runtime. Graphs with different results are left out with a warning.
 pub fn make(
     runtime: &'static Runtime,
     model: &Model,
     names: &[String],
-    ahead: Option<&Shapes>,
+    wanted: Option<Wanted<'_>>,
     scratch: &Path,
     call: &Call,
-) -> Result<(Vec<Made>, Vec<String>)> {
-    let (mut all, mut warnings) = (Vec::new(), Vec::new());
+) -> Result<All> {
+    let mut all = All::default();
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
             bail!(InvalidArgument, "the variant {name:?} is named twice");
         }
         let (made, report) = precision(runtime, model, name, call).at(|| format!("variant {name:?}"))?;
-        if let Some(example) = ahead
-            && let Some(ready) = optimized(runtime, &made, scratch, call)?
-        {
-            match compared(runtime, &made, &ready, example, name, call)? {
-                Ok(check) => {
-                    if let Some(why) = &check.not_compared {
-                        warnings.push(format!("{name}-ahead was not compared with the model: {why}"));
-                    }
-                    if let Some(why) = &check.weights_copied {
-                        warnings.push(format!("{name}-ahead: sessions copy the weights: {why}"));
-                    }
-                    let variant = Variant { check: Some(check), ..for_this_machine(runtime, name) };
-                    all.push(Made { variant, model: ready, report: None });
-                }
-                Err(why) => warnings.push(format!("{name}-ahead is left out: {why}")),
+        if let Some(wanted) = &wanted {
+            let compiles = wanted.compiled && name != ORIGINAL && kernels_usable(runtime, &Default::default()).is_ok();
+            if !(compiles && add_compiled(runtime, (model, &made), name, wanted.example, scratch, &mut all, call)?) {
+                add_ahead(runtime, &made, name, wanted.example, scratch, &mut all, call)?;
             }
         }
-        all.push(Made { variant: plain(name, false), model: made, report });
+        all.made.push(Made { variant: plain(name, false), model: made, report });
     }
-    Ok((all, warnings))
+    Ok(all)
+}
+
+/// Adds a graph compiled for this library's kernels. Returns whether there is one.
+fn add_compiled(
+    runtime: &'static Runtime,
+    models: (&Model, &Model),
+    name: &str,
+    example: &Shapes,
+    scratch: &Path,
+    all: &mut All,
+    call: &Call,
+) -> Result<bool> {
+    let (made, weights) = match compiled::compile(runtime, models, name, example, scratch, call)? {
+        Ok(both) => both,
+        Err(why) => {
+            all.warnings.push(format!("{name}-compiled is left out: {why}"));
+            return Ok(false);
+        }
+    };
+    all.warn_of(&made.variant);
+    all.files.extend(made.variant.compiled.iter().map(|compiled| (compiled.weights.clone(), weights.clone())));
+    all.made.push(made);
+    Ok(true)
+}
+
+/// Adds a graph that ONNX Runtime optimized for this processor, if it is worth its size.
+fn add_ahead(
+    runtime: &'static Runtime,
+    made: &Model,
+    name: &str,
+    example: &Shapes,
+    scratch: &Path,
+    all: &mut All,
+    call: &Call,
+) -> Result<()> {
+    let Some(ready) = optimized(runtime, made, scratch, call)? else { return Ok(()) };
+    match compared(runtime, made, &ready, example, name, call)? {
+        Ok(check) => {
+            let variant = Variant { check: Some(check), ..for_this_machine(runtime, name) };
+            all.warn_of(&variant);
+            all.made.push(Made { variant, model: ready, report: None });
+        }
+        Err(why) => all.warnings.push(format!("{name}-ahead is left out: {why}")),
+    }
+    Ok(())
+}
+
+impl All {
+    /// Warns of what the check of a variant found.
+    fn warn_of(&mut self, variant: &Variant) {
+        let Variant { name, check: Some(check), .. } = variant else { return };
+        if let Some(why) = &check.not_compared {
+            self.warnings.push(format!("{name} was not compared with the model: {why}"));
+        }
+        if let Some(why) = &check.weights_copied {
+            self.warnings.push(format!("{name}: sessions copy the weights: {why}"));
+        }
+    }
 }
 
 /// Returns whether a graph optimized ahead of time is worth its size and gives the results of the model; the inner
@@ -106,7 +174,7 @@ fn constant_bytes<'a>(nodes: impl Iterator<Item = &'a NodeProto>) -> u64 {
     tensors.filter_map(|tensor| tensor.raw_data.as_ref()).map(|raw| raw.len() as u64).sum()
 }
 
-fn for_this_machine(runtime: &Runtime, precision: &str) -> Variant {
+pub fn for_this_machine(runtime: &Runtime, precision: &str) -> Variant {
     let machine = Machine::here();
     Variant {
         architecture: Some(machine.architecture.to_owned()),
@@ -121,8 +189,8 @@ fn plain(precision: &str, ahead: bool) -> Variant {
     let file = format!("model/{name}/model.onnx");
     let provider = "cpu".to_owned();
     let precision = precision.to_owned();
-    let (architecture, features, runtime, check) = (None, Vec::new(), None, None);
-    Variant { name, precision, ahead, file, provider, architecture, features, runtime, check }
+    let (architecture, features, runtime, compiled, check) = (None, Vec::new(), None, None, None);
+    Variant { name, precision, ahead, file, provider, architecture, features, runtime, compiled, check }
 }
 
 fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) -> Result<(Model, Option<Value>)> {
@@ -162,7 +230,14 @@ pub fn minor(version: &str) -> String {
 
 /// Returns the index of the variant to use and the reason. `None` as the runtime (not yet known) selects portable
 /// graphs.
-pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) -> Result<(usize, String)> {
+///
+/// `kernels` says whether the session can use this library's kernels.
+pub fn choose(
+    manifest: &Manifest,
+    wanted: Option<&str>,
+    runtime: Option<&str>,
+    kernels: &std::result::Result<(), String>,
+) -> Result<(usize, String)> {
     let machine = Machine::here();
     let named = |v: &&Variant| wanted.is_none_or(|wanted| wanted == v.name || wanted == v.precision);
     if let Some(wanted) = wanted
@@ -173,10 +248,14 @@ pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) 
     }
     let mut passed = Vec::new();
     for (index, variant) in manifest.variants.iter().enumerate().filter(|(_, v)| named(v)) {
-        match obstacle(variant, &machine, runtime, wanted.is_some()) {
+        match obstacle(variant, &machine, runtime, kernels, wanted.is_some()) {
             None => {
                 let why = if wanted.is_some() { "asked for" } else { "the first in order of preference that fits" };
-                let form = if variant.ahead { ", optimized for this processor" } else { ", portable" };
+                let form = match (&variant.compiled, variant.ahead) {
+                    (Some(_), _) => ", compiled for this library's kernels",
+                    (None, true) => ", optimized for this processor",
+                    (None, false) => ", portable",
+                };
                 let past: String = passed.iter().map(|p| format!("; {p}")).collect();
                 return Ok((index, format!("{}: {why}{form}{past}", variant.name)));
             }
@@ -194,9 +273,21 @@ pub fn choose(manifest: &Manifest, wanted: Option<&str>, runtime: Option<&str>) 
 }
 
 /// Returns why a variant cannot be used on this machine.
-fn obstacle(variant: &Variant, machine: &Machine, runtime: Option<&str>, asked: bool) -> Option<String> {
-    if variant.provider != "cpu" {
-        return Some(engines::obstacle(&variant.provider));
+fn obstacle(
+    variant: &Variant,
+    machine: &Machine,
+    runtime: Option<&str>,
+    kernels: &std::result::Result<(), String>,
+    asked: bool,
+) -> Option<String> {
+    match &variant.compiled {
+        Some(compiled) if variant.provider == compiled::PROVIDER => {
+            if let Some(why) = compiled::obstacle(compiled, kernels) {
+                return Some(why);
+            }
+        }
+        _ if variant.provider != "cpu" => return Some(engines::obstacle(&variant.provider)),
+        _ => {}
     }
     if let Some(architecture) = variant.architecture.as_deref().filter(|a| *a != machine.architecture) {
         return Some(format!("it is for {architecture}; this is {}", machine.architecture));

@@ -60,7 +60,9 @@ pub fn compile(
     let Promise { contract, example, mut warnings } = Promise::new(runtime, model, options, call)?;
     let ahead = (!options.portable_only && !options.packed).then_some(&example);
     let folder = files::parent_of(path);
-    let (mut made, more) = variants::make(runtime, model, &options.variants, ahead, folder, call)?;
+    let wanted = ahead.map(|example| variants::Wanted { example, compiled: !options.single_file });
+    let variants::All { mut made, files, warnings: more } =
+        variants::make(runtime, model, &options.variants, wanted, folder, call)?;
     warnings.extend(more);
     if made.is_empty() {
         bail!(InvalidArgument, "variants is empty");
@@ -69,6 +71,7 @@ pub fn compile(
     lineage.extend(options.lineage.iter().cloned());
     lineage.extend(made.iter().filter_map(|m| m.report.clone()));
     let mut parts = if options.packed { packed_parts(&mut made, folder, call)? } else { shared_parts(&made)? };
+    parts.extend(files.into_iter().map(|(name, content)| (name, vec![content])));
     let engine = options.engine.as_deref().map(|path| engines::take(model, path, call)).transpose()?;
     let engine = engine.map(|(variant, files)| {
         parts.extend(files.map(|(name, content)| (name, vec![content])));

@@ -33,6 +33,11 @@ pub const OWN_REGISTRATION: &CStr = c"liboptimize for its own sessions";
 /// The name of the provider in a session.
 pub const NAME: &CStr = c"OptimizeExecutionProvider";
 
+/// Returns the version and the class of processors that compiled models are made for here.
+pub fn compiled_for() -> String {
+    compiled::information()
+}
+
 /// Returns whether there are kernels for this processor. The portable ones in Rust are only for tests, which request
 /// them with `OPTIMIZE_CPU=scalar`.
 pub fn serves() -> bool {

@@ -42,7 +42,7 @@ impl Session {
             return Vec::new();
         }
         let groups = patterns::find(graph, &self.rules()).into_iter().map(|group| group.nodes);
-        groups.filter(|nodes| self.is_found_again(graph, nodes)).collect()
+        groups.filter(|nodes| self.is_found_again(graph, nodes) && constants_are_readable(graph, nodes)).collect()
     }
 
     /// Returns whether `nodes` form a group without the rest of the graph. `Compile` receives only them, and a group
@@ -68,9 +68,11 @@ impl Session {
         bodies::build(&group.plan, graph, &ports, &making).map_err(|error| Error(format!("{}: {error}", fused.name)))
     }
 
-    /// Returns the folder of the files of a compiled model.
+    /// Returns the folder of the files of a compiled model. A path in the options comes first: ONNX Runtime's own may
+    /// be that of other files, such as external initializers.
     fn folder(&self, model: &Path) -> PathBuf {
-        let path = if model.as_os_str().is_empty() { &self.options.context_path } else { model };
+        let given = &self.options.context_path;
+        let path = if given.as_os_str().is_empty() { model } else { given };
         path.parent().unwrap_or(Path::new("")).to_path_buf()
     }
 
@@ -78,6 +80,13 @@ impl Session {
     pub fn context_writer(&self) -> Option<Writer> {
         self.options.compile_to.as_ref().map(|path| Writer::new(path, &self.model_path))
     }
+}
+
+/// Returns whether the content of all constants that `nodes` read is accessible. That of initializers which a program
+/// adds to the session options (`AddInitializer`) is not.
+fn constants_are_readable(graph: &Graph<'_>, nodes: &[NodeId]) -> bool {
+    let mut inputs = nodes.iter().flat_map(|node| graph.node(*node).inputs.iter().flatten());
+    inputs.all(|value| !graph.value(*value).is_constant || graph.constant(*value).is_some())
 }
 
 /// Number of threads that pack weights while a session is created: ONNX Runtime provides its threads only to runs.

@@ -5,7 +5,7 @@ use super::library::{self, Runtime};
 use super::options::OptimizationLevel;
 use super::{Provider, SessionOptions, register};
 use crate::choice::choice;
-use crate::error::Result;
+use crate::error::{Result, bail};
 use ort::AsPointer;
 use ort::session::builder::SessionBuilder;
 use std::ffi::CStr;
@@ -55,15 +55,36 @@ const FILES: [&str; 2] = ["liboptimize.so.0", "liboptimize.so"];
 /// Environment variable that makes `auto` mean `stock`, if it has that value.
 const VARIABLE: &str = "OPTIMIZE_KERNELS";
 
-/// Returns whether a session with these options is to use this library's kernels. A request for another form of the
-/// graph, or for a file of the optimized graph, refers to ONNX Runtime's own.
+/// Returns whether a session with these options is to use this library's kernels.
+///
+/// A request for another form of the graph, or for a file of the optimized graph, refers to ONNX Runtime's own. A graph
+/// that is optimized `ahead` runs on its kernels because its weights are read where they are mapped, which execution
+/// providers cannot do.
 pub(super) fn wanted(options: &SessionOptions, provider: Provider, ahead: bool) -> bool {
+    let form = match ahead {
+        true => !options.execution.precision.is_fp32(),
+        false => options.optimization_level == OptimizationLevel::All,
+    };
+    provider == Provider::Cpu && form && options.optimized_model.is_none() && allowed(options)
+}
+
+fn allowed(options: &SessionOptions) -> bool {
     let stock = || std::env::var_os(VARIABLE).is_some_and(|value| value == Kernels::Stock.name());
-    provider == Provider::Cpu
-        && options.execution.kernels == Kernels::Auto
-        && options.optimized_model.is_none()
-        && (ahead || options.optimization_level == OptimizationLevel::All)
-        && !(options.execution.precision == SessionPrecision::Fp32 && stock())
+    options.execution.kernels == Kernels::Auto && !(options.execution.precision.is_fp32() && stock())
+}
+
+/// Returns the entry of the session configuration with the path of a compiled model's graph.
+pub(super) fn context_path(path: &Path) -> Result<(String, String)> {
+    let Some(text) = path.to_str() else { bail!(InvalidArgument, "the path {:?} is not UTF-8", path.display()) };
+    Ok(("ep.context_file_path".to_owned(), text.to_owned()))
+}
+
+/// Returns whether sessions with these options can use this library's kernels, or the reason why they cannot.
+pub(crate) fn usable(runtime: &'static Runtime, options: &SessionOptions) -> std::result::Result<(), String> {
+    if !allowed(options) {
+        return Err("sessions use ONNX Runtime's kernels only".to_owned());
+    }
+    registered(runtime)
 }
 
 /// Adds the execution provider to a session builder. Fails with the reason why it cannot be used.

@@ -45,6 +45,7 @@ mod weights;
 
 pub use in_place::{InPlace, Place, Stop};
 pub(crate) use inferred::{inferred, resize};
+pub(crate) use kernels::usable as kernels_usable;
 pub use kernels::{Kernels, SessionPrecision};
 pub use library::Runtime;
 pub(crate) use options::has_blocks;
@@ -52,7 +53,7 @@ pub use options::{OptimizationLevel, SessionOptions};
 pub use placement::Placement;
 pub use providers::{Availability, Execution, Provider, ProviderChoice, available};
 pub use resident::{Bound, Resident};
-pub use session::Session;
+pub use session::{Form, Session};
 pub use tensor::{Element, Tensor};
 pub use types::infer_types;
 

@@ -18,6 +18,7 @@ use crate::model::{Dim, Model, ValueInfo};
 use bytes::Bytes;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::value::{DynValue, Outlet, ValueType};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -37,6 +38,17 @@ pub struct Session {
     id: usize,
 }
 
+/// The form of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form<'a> {
+    /// As a model has it.
+    Portable,
+    /// Optimized by ONNX Runtime for a processor.
+    Ahead,
+    /// Compiled for this library's kernels; the path of the graph, next to which the file of packed weights is.
+    Compiled(&'a Path),
+}
+
 /// The id of the next session.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -53,25 +65,61 @@ impl Session {
         guarded("making a session", || Session::make(runtime, model, options, call)).at(place)
     }
 
-    /// Like [`Session::new`], for a graph that may already be optimized for this processor (`ahead`): such a graph is
-    /// run unchanged, and its weights are read where they are mapped, shared by all processes that open the same
-    /// file.
+    /// Like [`Session::new`], for a graph that may already be optimized for this processor: such a graph is run
+    /// unchanged, and its weights are read where they are mapped, shared by all processes that open the same file.
     pub fn of_variant(
         runtime: &'static Runtime,
         model: &Model,
-        ahead: bool,
+        form: Form,
         options: &SessionOptions,
         call: &Call,
     ) -> Result<Session> {
         let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
+        let ahead = form != Form::Portable;
         guarded("making a session", || match options.execution.provider {
-            ProviderChoice::Cpu => Session::make_of(runtime, model, ahead, options, Provider::Cpu, call),
+            ProviderChoice::Cpu => match form {
+                Form::Compiled(path) => Session::make_compiled(runtime, model, path, options, call),
+                _ => Session::make_of(runtime, model, ahead, options, Provider::Cpu, call),
+            },
             other if ahead => {
                 bail!(Unsupported, "this graph was optimized for a CPU; {} cannot run it", other.name())
             }
             _ => Session::make(runtime, model, options, call),
         })
         .at(place)
+    }
+
+    /// Creates a session of a compiled model whose graph has the path `path`.
+    fn make_compiled(
+        runtime: &'static Runtime,
+        model: &Model,
+        path: &Path,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
+        call.check()?;
+        options.execution.check()?;
+        let mut options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..options.clone() };
+        options.execution.session_config.push(kernels::context_path(path)?);
+        Session::make_shared(runtime, model, true, &options, On(Provider::Cpu, true), call)
+    }
+
+    /// Compiles `model` for this library's kernels and this processor. Writes the graph, in which each group of nodes
+    /// is one `EPContext` node, to `path`, and the packed weights of these groups to `path` with the suffix `.packed`.
+    /// Returns the number of groups; the files are only valid if it is not 0. Fails with `BackendMissing` if the
+    /// kernels cannot be used.
+    pub(crate) fn compile(runtime: &'static Runtime, model: &Model, path: &Path, call: &Call) -> Result<usize> {
+        let mut options = SessionOptions { optimization_level: OptimizationLevel::Basic, ..SessionOptions::default() };
+        let entry = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let config = [("ep.context_enable", "1"), ("ep.context_embed_mode", "0")].map(entry);
+        options.execution.session_config.extend(config);
+        options.execution.session_config.push(kernels::context_path(path)?);
+        guarded("compiling a model", || {
+            kernels::usable(runtime, &SessionOptions::default())
+                .map_err(|reason| Error::new(Kind::BackendMissing, format!("this library's kernels: {reason}")))?;
+            let session = Session::make_shared(runtime, model, false, &options, On(Provider::Cpu, true), call)?;
+            Ok(session.placement.groups)
+        })
     }
 
     /// Creates a session on the first requested provider that is available.
@@ -222,6 +270,11 @@ impl Session {
     /// Returns where it runs, node by node, and why not on an earlier provider.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// Records a form of the model that could not be used, and why.
+    pub(crate) fn pass_over(&mut self, reason: Option<String>) {
+        self.placement.passed_over.extend(reason);
     }
 
     /// Returns the memory allocator of the session's device; `None` for the CPU.

@@ -100,7 +100,9 @@ fn package(arguments: &Arguments) -> Result<()> {
 
 /// Returns the requirements of a variant, and how it was checked.
 fn describe_variant(variant: &Variant) -> String {
+    let compiled = variant.compiled.as_ref().map(|compiled| compiled.made_for.clone());
     let mut text = match (variant.ahead, variant.is_packed()) {
+        _ if compiled.is_some() => compiled.unwrap_or_default(),
         (true, _) => variant.features.join(" "),
         (false, true) => "portable, packed".to_owned(),
         (false, false) => "portable".to_owned(),

@@ -1,0 +1,105 @@
+//! Variants compiled for this library's kernels: groups of nodes with packed weights in a file that is mapped.
+
+use super::check::{self, Check};
+use super::manifest::{CompiledGraph, PACKED, Variant};
+use super::promise::Shapes;
+use super::variants::{self, Made};
+use crate::call::Call;
+use crate::error::{Context, Result};
+use crate::model::Model;
+use crate::onnx::proto::{ModelProto, NodeProto};
+use crate::onnx::save::weight_bytes;
+use crate::runtime::{Form, Runtime, Session, SessionOptions};
+use crate::{files, limits, provider};
+use bytes::Bytes;
+use std::path::{Path, PathBuf};
+
+/// The execution provider of these variants.
+pub const PROVIDER: &str = "optimize";
+
+/// A scratch folder, which is removed with its files.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Returns `made`, the variant `name` of `model`, compiled for this processor, with the content of the file of packed
+/// weights; the inner `Err(why)` says why there is none.
+pub fn compile(
+    runtime: &'static Runtime,
+    (model, made): (&Model, &Model),
+    name: &str,
+    example: &Shapes,
+    scratch: &Path,
+    call: &Call,
+) -> Result<std::result::Result<(Made, Bytes), String>> {
+    if weight_bytes(made.proto()) > limits::INLINE_WEIGHT_BYTES {
+        return Ok(Err("the model is too large".to_owned()));
+    }
+    let folder = Scratch(scratch.join(format!(".compiled-{}-{name}", std::process::id())));
+    std::fs::create_dir(&folder.0).at(|| folder.0.display())?;
+    let path = folder.0.join("model.onnx");
+    let (graph, weights) = match written(runtime, made, &path, call) {
+        Err(e) if e.kind().ends_a_call() => return Err(e),
+        Err(e) => return Ok(Err(e.to_string())),
+        Ok(None) => return Ok(Err("no node of the model is faster with this library's kernels".to_owned())),
+        Ok(Some(both)) => both,
+    };
+    // Compared where it will be read from the mapped file.
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let session = Session::of_variant(runtime, &graph, Form::Compiled(&path), &options, call);
+    let check = match check::compare_compiled(runtime, (model, made), session, example, call)? {
+        Ok(check) => check,
+        Err(why) => return Ok(Err(why)),
+    };
+    let variant = variant(runtime, name, check);
+    Ok(Ok((Made { variant, model: graph, report: None }, weights)))
+}
+
+fn variant(runtime: &Runtime, name: &str, check: Check) -> Variant {
+    let ahead = variants::for_this_machine(runtime, name);
+    let name = format!("{name}-compiled");
+    let file = format!("model/{name}/model.onnx");
+    let compiled = CompiledGraph { weights: format!("{file}{PACKED}"), made_for: provider::compiled_for() };
+    // The class of processors is in `made_for`, and is wider than all extensions of this processor.
+    let features = Vec::new();
+    let (provider, compiled, check) = (PROVIDER.to_owned(), Some(compiled), Some(check));
+    Variant { name, file, provider, features, compiled, check, ..ahead }
+}
+
+/// Writes the compiled model to `path`, and returns its graph and its packed weights; `None` if it has no group.
+fn written(runtime: &'static Runtime, made: &Model, path: &Path, call: &Call) -> Result<Option<(Model, Bytes)>> {
+    if Session::compile(runtime, made, path, call)? == 0 {
+        return Ok(None);
+    }
+    let graph = Model::from_file(path)?;
+    let mut proto = graph.proto().clone();
+    rename(&mut proto);
+    let weights = path.with_file_name(format!("model.onnx{PACKED}"));
+    let weights = files::map(&files::open(&weights)?, limits::DATA_FILE_BYTES).at(|| weights.display())?;
+    Ok(Some((graph.derive(proto), weights)))
+}
+
+/// Gives the groups names that are the same in each run: ONNX Runtime's contain a hash of memory.
+fn rename(proto: &mut ModelProto) {
+    let is_group = |node: &&mut NodeProto| node.op_type.as_deref() == Some("EPContext");
+    let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
+    for (index, node) in nodes.filter(is_group).enumerate() {
+        let name = format!("group_{index}");
+        let texts = node.attribute.iter_mut().filter(|a| a.name.as_deref() == Some("partition_name"));
+        texts.for_each(|attribute| attribute.s = Some(Bytes::from(name.clone().into_bytes())));
+        node.name = Some(name);
+    }
+}
+
+/// Returns why a session cannot use a compiled variant here. `kernels` says whether the kernels can be used.
+pub fn obstacle(compiled: &CompiledGraph, kernels: &std::result::Result<(), String>) -> Option<String> {
+    if let Err(reason) = kernels {
+        return Some(reason.clone());
+    }
+    let here = provider::compiled_for();
+    (compiled.made_for != here).then(|| format!("it was compiled for {}; this is {here}", compiled.made_for))
+}
