@@ -185,6 +185,51 @@ fn kinds_that_are_not_wanted_are_not_claimed() {
 }
 
 #[test]
+fn each_class_claims_what_is_faster_there() {
+    let claims = |class: &str| {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "claims_of_the_class", "--ignored", "--nocapture"]).env("OPTIMIZE_CPU", class);
+        let output = child.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{class}: {text}");
+        let line = text.lines().find(|line| line.contains("claims of")).unwrap_or_else(|| panic!("{text}")).to_owned();
+        // A processor without the class takes a lower one.
+        line.contains(&format!("claims of {class}:")).then_some(line)
+    };
+    let has = |line: &str, ops: &[&str]| ops.iter().all(|op| line.contains(op));
+    let line = claims("scalar").unwrap();
+    assert!(!has(&line, &["Softmax"]) && !has(&line, &["MatMul"]) && !has(&line, &["Norm"]), "{line}");
+    if let Some(line) = claims("avx2") {
+        assert!(has(&line, &["Softmax", "LayerNormalization", "MatMul "]) && !has(&line, &["MatMulInteger"]), "{line}");
+    }
+    for class in ["avx2vnni", "avx512vnni", "avx512bf16", "amx"] {
+        if let Some(line) = claims(class) {
+            assert!(has(&line, &["Softmax", "LayerNormalization", "MatMul ", "MatMulInteger"]), "{line}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "a process for each class: each_class_claims_what_is_faster_there"]
+fn claims_of_the_class() {
+    use optimize::quantize::{QuantizeOptions, quantize};
+    let host = Host::open();
+    let form = Form { mask: Mask::Keys, heads: 4, size: 16, inner: 64, rms: false, ..Form::random(&mut Random(7)) };
+    let float = layer(&form);
+    let (int8, _) = quantize(&float, &QuantizeOptions::default(), &Default::default()).unwrap();
+    let inputs = inputs(&mut Random(8), &form, 2, 19);
+    let mut claims = Vec::new();
+    for (model, precision, bound) in [(&float, "bf16", 4e-2), (&int8, "fp32", 0.2)] {
+        let path = host.save(model);
+        let mut ours = host.session(&path, &[("precision", precision), ("claim", "default")]);
+        let found = difference(&host.stock(&path).run(&inputs), &ours.run(&inputs));
+        assert!(found <= bound, "{found} with {precision}");
+        claims.extend(ours.claims());
+    }
+    println!("claims of {}: {} .", optimize::kernels::Class::detect().name(), claims.join(" "));
+}
+
+#[test]
 fn int8_and_four_bits_as_our_quantizer_writes_them_are_claimed_and_agree() {
     use optimize::quantize::{QuantizeOptions, quantize};
     let host = Host::open();

@@ -67,15 +67,14 @@ struct Activate<'a> {
 impl Work for Activate<'_> {
     #[inline(always)]
     fn run<V: Simd>(self) {
-        match self.bias {
-            None => self.to.copy_from_slice(self.x),
-            Some(bias) => {
-                for (x, to) in self.x.chunks(bias.len()).zip(self.to.chunks_mut(bias.len())) {
-                    x.iter().zip(bias).zip(to).for_each(|((value, bias), to)| *to = value + bias);
-                }
+        if let Some(bias) = self.bias {
+            for (x, to) in self.x.chunks(bias.len()).zip(self.to.chunks_mut(bias.len())) {
+                x.iter().zip(bias).zip(to).for_each(|((value, bias), to)| *to = value + bias);
             }
         }
-        // SAFETY: as many values as are said.
-        unsafe { vmath::finish::<V>(self.activation, self.to.as_mut_ptr(), std::ptr::null(), self.to.len()) };
+        let to = self.to.as_mut_ptr();
+        let from = if self.bias.is_some() { to.cast_const() } else { self.x.as_ptr() };
+        // SAFETY: `x` and `to` have the same length, and so many values are gone through.
+        unsafe { vmath::apply_to::<V>(self.activation, from, to, std::ptr::null(), self.x.len()) };
     }
 }

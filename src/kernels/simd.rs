@@ -54,6 +54,8 @@ pub trait Simd: Copy + 'static {
     const LANES: usize;
     /// Number of rows of a register block that is two vectors wide.
     const ROWS: usize;
+    /// Whether [`Simd::dot_signed`] is faster than [`Simd::dot`].
+    const SIGNED: bool;
     /// Whether there is a bfloat16 dot product.
     const DOT_BF16: bool;
     /// A vector of float32.
@@ -99,6 +101,7 @@ pub trait Simd: Copy + 'static {
     /// Returns the larger of two signed integers.
     fn imax(a: Self::I, b: Self::I) -> Self::I;
     fn iand(a: Self::I, b: Self::I) -> Self::I;
+    fn ixor(a: Self::I, b: Self::I) -> Self::I;
     /// Returns 32-bit lanes shifted to the left.
     fn shl<const N: u32>(a: Self::I) -> Self::I;
     /// Returns 32-bit lanes shifted to the right, filled with zeros.
@@ -114,6 +117,10 @@ pub trait Simd: Copy + 'static {
     fn to_i32(a: Self::F) -> Self::I;
     /// Adds the four products of uint8 `weights` and int8 `activations` to each lane, exactly.
     fn dot(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
+    /// As [`Simd::dot`] for int8 `weights` of the magnitudes `sizes`, and `activations` that are not -128.
+    fn dot_signed(sum: Self::I, weights: Self::I, sizes: Self::I, activations: Self::I) -> Self::I;
+    /// Returns the magnitudes of int8 values, as uint8.
+    fn magnitudes(a: Self::I) -> Self::I;
     /// As [`Simd::dot`] for `weights` below 16.
     fn dot_nibbles(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
     /// Adds the two products of a pair of bfloat16 to each lane.

@@ -124,11 +124,27 @@ fn apply<V: Simd>(activation: Activation, x: V::F) -> V::F {
 /// `count` values can be read and written at `at`, and read at `residual` if it is not null.
 #[inline(always)]
 pub unsafe fn finish<V: Simd>(activation: Activation, at: *mut f32, residual: *const f32, count: usize) {
+    // SAFETY: the caller's.
+    unsafe { apply_to::<V>(activation, at, at, residual, count) };
+}
+
+/// Writes the function of each of `count` values at `from`, plus what stands at `residual` if anything does, to `at`.
+///
+/// # Safety
+/// `count` values can be read at `from`, written at `at`, and read at `residual` if it is not null.
+#[inline(always)]
+pub unsafe fn apply_to<V: Simd>(
+    activation: Activation,
+    from: *const f32,
+    at: *mut f32,
+    residual: *const f32,
+    count: usize,
+) {
     macro_rules! each {
         ($($name:ident),*) => {
             // SAFETY: the caller's.
             match activation {
-                $(Activation::$name => unsafe { finish_one::<V>(Activation::$name, at, residual, count) },)*
+                $(Activation::$name => unsafe { apply_one::<V>(Activation::$name, from, at, residual, count) },)*
             }
         };
     }
@@ -136,12 +152,18 @@ pub unsafe fn finish<V: Simd>(activation: Activation, at: *mut f32, residual: *c
 }
 
 #[inline(always)]
-unsafe fn finish_one<V: Simd>(activation: Activation, at: *mut f32, residual: *const f32, count: usize) {
+unsafe fn apply_one<V: Simd>(
+    activation: Activation,
+    from: *const f32,
+    at: *mut f32,
+    residual: *const f32,
+    count: usize,
+) {
     // SAFETY: the caller's; no more than `count`.
     unsafe {
         let mut start = 0;
         while start + V::LANES <= count {
-            let mut value = apply::<V>(activation, V::load(at.add(start)));
+            let mut value = apply::<V>(activation, V::load(from.add(start)));
             if !residual.is_null() {
                 value = V::add(value, V::load(residual.add(start)));
             }
@@ -149,7 +171,7 @@ unsafe fn finish_one<V: Simd>(activation: Activation, at: *mut f32, residual: *c
             start += V::LANES;
         }
         if start < count {
-            let mut value = apply::<V>(activation, V::load_some(at.add(start), count - start));
+            let mut value = apply::<V>(activation, V::load_some(from.add(start), count - start));
             if !residual.is_null() {
                 value = V::add(value, V::load_some(residual.add(start), count - start));
             }

@@ -18,6 +18,7 @@
 pub mod abi;
 mod bodies;
 mod compiled;
+mod faster;
 mod graph;
 mod memory;
 pub mod options;

@@ -25,8 +25,9 @@ pub struct Options {
     /// `threads`: number of threads of the session; default: one per processor. It determines into how many tasks work
     /// is divided; the threads are always those of the session.
     pub threads: usize,
-    /// `claim`: the kinds of groups that may be claimed, such as `attention,norm`; default: all.
-    pub claim: Vec<Kind>,
+    /// `claim`: the kinds of groups that are claimed, such as `attention,norm`; default: those that are faster than
+    /// ONNX Runtime's own on this processor.
+    pub claim: Option<Vec<Kind>>,
     /// Whether any option of the provider was given.
     pub given: bool,
     /// Path of the compiled model to write (`ep.context_enable`); empty: next to the model. `None` if none is written.
@@ -38,8 +39,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let (precision, claim) = (Precision::default(), Kind::ALL.to_vec());
-        Self { precision, threads, claim, given: false, compile_to: None, context_path: PathBuf::new() }
+        let precision = Precision::default();
+        Self { precision, threads, claim: None, given: false, compile_to: None, context_path: PathBuf::new() }
     }
 }
 
@@ -86,7 +87,8 @@ impl Options {
             "claim" => {
                 let kind =
                     |name: &str| Kind::from_name(name).ok_or_else(|| wrong("a list of kinds, as attention,norm"));
-                self.claim = value.split(',').filter(|name| !name.is_empty()).map(kind).collect::<Result<_>>()?;
+                let kinds = value.split(',').filter(|name| !name.is_empty()).map(kind).collect::<Result<_>>()?;
+                self.claim = Some(kinds);
             }
             _ => {
                 return Err(
@@ -119,7 +121,7 @@ mod tests {
         .unwrap();
         assert_eq!((options.precision, options.threads, options.given), (Precision::Bfloat16, 3, true));
         assert!(!parse(&[("session.intra_op.allow_spinning", "1")]).unwrap().given);
-        assert_eq!(options.claim, [Kind::Norm, Kind::Attention]);
+        assert_eq!(options.claim.as_deref(), Some(&[Kind::Norm, Kind::Attention][..]));
         assert_eq!(options.compile_to, None);
     }
 

@@ -31,7 +31,7 @@ impl Session {
     }
 
     fn rules(&self) -> Rules<'_> {
-        Rules { precision: self.options.precision, claim: &self.options.claim }
+        Rules { precision: self.options.precision, claim: self.options.claim.as_deref(), class: self.class }
     }
 
     /// Returns the groups of nodes to claim.

@@ -77,8 +77,13 @@ impl Host {
         Session(self.builder().commit_from_file(model).unwrap())
     }
 
+    /// Adds our provider. Every kind of groups is claimed, also those that are not faster on this processor, unless
+    /// the options have `claim`; `claim` = `default` leaves it to the provider.
     fn ours(&self, builder: SessionBuilder, options: &[(&str, &str)]) -> Result<SessionBuilder, String> {
-        let options: Vec<_> = options.iter().map(|(key, value)| (format!("{NAME}.{key}"), value.to_string())).collect();
+        let said = options.iter().any(|(key, _)| *key == "claim");
+        let every = ("claim", "linear,quantized,blocks,attention,norm,activation");
+        let options = options.iter().copied().chain((!said).then_some(every)).filter(|option| option.1 != "default");
+        let options: Vec<_> = options.map(|(key, value)| (format!("{NAME}.{key}"), value.to_string())).collect();
         let devices = self.environment.devices().filter(|device| device.ep().is_ok_and(|ep| ep == NAME));
         builder.with_devices(devices, Some(&options)).map_err(|error| error.to_string())
     }

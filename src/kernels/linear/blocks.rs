@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::input::{Blocking, interleave, most_rows, round_row, spread, tasks};
+use super::int8::add_dots;
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::reference::activation_block;
 use crate::kernels::scratch::Scratch;
@@ -208,6 +209,7 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
         let Self(tile) = self;
         let n = tile.place.2;
         let mut totals = [[V::zero(); 2]; R];
+        let moved = V::isplat(if V::SIGNED && BITS == 8 { 128 } else { 0 });
         // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their codes, scales and sums;
         // `count` columns of `out` and `residual` are there, as `linears` checked.
         unsafe {
@@ -223,7 +225,8 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
                 for vector in 0..2 {
                     let place = place + vector * V::LANES;
                     let scale = V::load(tile.scales.add(place));
-                    let zero_point = V::to_f32(V::iload_u8(tile.zero_points.add(place)));
+                    let zero_point = V::isub(V::iload_u8(tile.zero_points.add(place)), moved);
+                    let zero_point = V::to_f32(zero_point);
                     for row in 0..R {
                         let (row_scale, row_sum) =
                             (tile.row_scales.add(part * R + row), tile.row_sums.add(part * R + row));
@@ -281,10 +284,11 @@ unsafe fn group<V: Simd, const R: usize, const BITS: usize>(
                 }
             }
         } else {
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let codes = V::iload_splat(activations.add(row * 4));
-                sums[0] = V::dot(sums[0], first, codes);
-                sums[1] = V::dot(sums[1], second, codes);
+            // the codes are never -128: each block of them is rounded with a scale of its own
+            if V::SIGNED {
+                add_dots::<V, R, true>(sums, activations, first, second);
+            } else {
+                add_dots::<V, R, false>(sums, activations, first, second);
             }
         }
     }

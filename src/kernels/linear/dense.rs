@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::input::{Blocking, interleave, most_rows, spread, tasks};
-use crate::kernels::parallel::{Parallel, Shared};
+use super::input::{Blocking, Cut, interleave, most_rows, tasks};
+use crate::kernels::parallel::{Parallel, Serial, Shared};
 use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Class, Epilogue, PackedLinear, Precision, Rows, pack::Dense};
@@ -53,20 +53,45 @@ pub fn multiply_as(
     parallel: &dyn Parallel,
 ) {
     let Some((first, _)) = weights.first() else { return };
-    let (class, dense, k) = (first.class(), Dense::of(&first.header()), first.k());
-    let arranged = Arranged::new(x, k, dense.groups * dense.group, class, kind, parallel);
+    let (class, dense) = (first.class(), Dense::of(&first.header()));
+    let padded = dense.groups * dense.group;
+    let width = if kind == Kind::Dot { padded / 2 } else { padded };
+    let arranging = Arranging { x, k: first.k(), width, blocking: Blocking::new(x.rows, most_rows(class)), class, kind };
     let outs: Vec<_> = outs.iter_mut().map(|out| Shared(out.as_mut_ptr())).collect();
     let panels: Vec<_> = weights.iter().map(|(packed, _)| Dense::of(&packed.header()).panels).collect();
-    spread(&arranged.blocking, arranged.width * 4, &panels, parallel, &|blocks, index, panels| {
+    let work = |x: &Arranged, blocks, index: usize, panels| {
         let (packed, epilogue) = &weights[index];
-        let work = Panels { x: &arranged, packed, epilogue, blocks, panels, out: outs[index], kind };
+        let work = Panels { x, packed, epilogue, blocks, panels, out: outs[index], kind };
         if kind == Kind::Dot { simd::run_dot_bf16(work) } else { simd::run_float(class, work) }
+    };
+    let cut = Cut::new(&arranging.blocking, width * 4, panels.iter().sum(), parallel);
+    if cut.pieces > 1 {
+        let arranged = arranging.arrange(0..arranging.blocking.blocks, parallel);
+        return cut.spread(&panels, parallel, &|blocks, index, panels| work(&arranged, blocks, index, panels));
+    }
+    // each task arranges the rows that it goes through: they are in its cache then
+    parallel.run(cut.chunks, &|chunk| {
+        let blocks = cut.blocks(chunk);
+        let arranged = arranging.arrange(blocks.clone(), &Serial);
+        (0..panels.len()).for_each(|index| work(&arranged, blocks.clone(), index, 0..panels[index]));
     });
+}
+
+/// How rows are arranged.
+struct Arranging<'a> {
+    x: &'a Rows<'a>,
+    k: usize,
+    width: usize,
+    blocking: Blocking,
+    class: Class,
+    kind: Kind,
 }
 
 /// Rows in the order of the register blocks: float32, or pairs of bfloat16.
 struct Arranged {
     blocking: Blocking,
+    /// The first row that is there.
+    first: usize,
     /// Values of 4 bytes that a row takes.
     width: usize,
     values: *mut f32,
@@ -76,17 +101,18 @@ struct Arranged {
 // SAFETY: written before it is shared, then only read.
 unsafe impl Sync for Arranged {}
 
-impl Arranged {
-    fn new(x: &Rows<'_>, k: usize, padded: usize, class: Class, kind: Kind, parallel: &dyn Parallel) -> Self {
-        let width = if kind == Kind::Dot { padded / 2 } else { padded };
-        let mut memory = Scratch::take((x.rows * width + 16) * 4);
-        let blocking = Blocking::new(x.rows, most_rows(class));
-        let arranged = Self { blocking, width, values: memory.start().cast(), _memory: memory };
-        let tasks = tasks(x.rows * k, blocking.blocks, parallel);
+impl Arranging<'_> {
+    fn arrange(&self, blocks: Range<usize>, parallel: &dyn Parallel) -> Arranged {
+        let Self { x, k, width, blocking, class, kind } = *self;
+        let (first, end) = (blocking.start(blocks.start), blocking.start(blocks.end));
+        let mut memory = Scratch::take(((end - first) * width + 16) * 4);
+        let arranged = Arranged { blocking, first, width, values: memory.start().cast(), _memory: memory };
+        let tasks = tasks((end - first) * k, blocks.len(), parallel);
         let to = Shared(arranged.values);
         parallel.run(tasks, &|task| {
-            let blocks = blocking.blocks * task / tasks..blocking.blocks * (task + 1) / tasks;
-            simd::run_float(class, Arrange { x, k, width, blocking, blocks, to, pairs: kind == Kind::Dot });
+            let at = |task: usize| blocks.start + blocks.len() * task / tasks;
+            let blocks = at(task)..at(task + 1);
+            simd::run_float(class, Arrange { x, k, width, blocking, first, blocks, to, pairs: kind == Kind::Dot });
         });
         arranged
     }
@@ -97,6 +123,7 @@ struct Arrange<'a> {
     k: usize,
     width: usize,
     blocking: Blocking,
+    first: usize,
     blocks: Range<usize>,
     to: Shared<f32>,
     pairs: bool,
@@ -114,7 +141,7 @@ impl Work for Arrange<'_> {
             // has room for a vector more.
             unsafe {
                 let from = self.x.values.as_ptr().add(start * self.x.stride);
-                let to = self.to.at(start * self.width);
+                let to = self.to.at((start - self.first) * self.width);
                 if self.pairs {
                     for row in 0..rows {
                         let pairs = pairs.start().cast::<f32>().add(row * stride).cast::<u16>();
@@ -152,6 +179,8 @@ impl Work for Panels<'_> {
         let (n, bytes) = (self.packed.n(), self.packed.bytes());
         debug_assert_eq!(dense.panel, 2 * V::LANES);
         let mut bias = [0f32; 32];
+        let widen = self.kind == Kind::Widened && self.blocks.len() >= OFTEN;
+        let mut wide = Scratch::take(if widen { PART * dense.panel * 4 } else { 0 });
         for panel in self.panels.clone() {
             let column = panel * dense.panel;
             let count = dense.panel.min(n - column);
@@ -161,27 +190,37 @@ impl Work for Panels<'_> {
             // many rows: a part of the panel that fits the first-level cache, for all of them, then the next part
             let part = if self.blocks.len() > 1 { PART / dense.group } else { dense.groups.max(1) };
             let parts = dense.groups.div_ceil(part).max(1);
-            for (part_index, block) in (0..parts).flat_map(|part| self.blocks.clone().map(move |block| (part, block))) {
-                let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
+            for part_index in 0..parts {
                 let start = part_index * part;
-                let offset = row * self.x.width + start * (end - row) * if self.kind == Kind::Widened { 2 } else { 1 };
-                let tile = Tile {
-                    activations: self.x.values.wrapping_add(offset),
-                    weights: bytes[panel * dense.each() + start * dense.panel * 4..].as_ptr(),
-                    groups: part.min(dense.groups - start),
-                    first: part_index == 0,
-                    last: part_index + 1 == parts,
-                    bias: bias.as_ptr(),
-                    epilogue: self.epilogue,
-                    place: (row, column, n),
-                    count,
-                    out: self.out.at(row * n + column),
-                };
-                match self.kind {
-                    Kind::Dot if V::DOT_BF16 => tile.run_rows::<V, DOT>(end - row),
-                    Kind::Wide if !V::DOT_BF16 => tile.run_rows::<V, WIDE>(end - row),
-                    Kind::Widened if !V::DOT_BF16 => tile.run_rows::<V, WIDENED>(end - row),
-                    _ => debug_assert!(false, "vectors without {:?}", self.kind),
+                let mut groups = part.min(dense.groups - start);
+                let mut weights = bytes[panel * dense.each() + start * dense.panel * 4..].as_ptr();
+                let mut kind = self.kind;
+                if widen {
+                    // SAFETY: the panel has `groups` groups of two vectors; `wide` holds those of a part.
+                    unsafe { widened::<V>(weights, groups, wide.start().cast()) };
+                    (weights, groups, kind) = (wide.start().cast_const(), groups * 2, Kind::Wide);
+                }
+                for block in self.blocks.clone() {
+                    let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
+                    let values = start * if self.kind == Kind::Widened { 2 } else { 1 };
+                    let tile = Tile {
+                        activations: self.x.values.wrapping_add((row - self.x.first) * self.x.width + values * (end - row)),
+                        weights,
+                        groups,
+                        first: part_index == 0,
+                        last: part_index + 1 == parts,
+                        bias: bias.as_ptr(),
+                        epilogue: self.epilogue,
+                        place: (row, column, n),
+                        count,
+                        out: self.out.at(row * n + column),
+                    };
+                    match kind {
+                        Kind::Dot if V::DOT_BF16 => tile.run_rows::<V, DOT>(end - row),
+                        Kind::Wide if !V::DOT_BF16 => tile.run_rows::<V, WIDE>(end - row),
+                        Kind::Widened if !V::DOT_BF16 => tile.run_rows::<V, WIDENED>(end - row),
+                        _ => debug_assert!(false, "vectors without {kind:?}"),
+                    }
                 }
             }
         }
@@ -190,6 +229,28 @@ impl Work for Panels<'_> {
 
 /// Number of values of K in a part of a panel: the part has at most 32 KiB, and the input of a tile half as much.
 const PART: usize = 256;
+/// So many blocks of rows pay for widening a part once for all of them.
+const OFTEN: usize = 3;
+
+/// Writes `groups` groups of two values of bfloat16 as float32, in the order of K.
+///
+/// # Safety
+/// Two vectors a group can be read at `from`, four written at `to`.
+#[inline(always)]
+unsafe fn widened<V: Simd>(from: *const u8, groups: usize, to: *mut f32) {
+    let high = V::isplat(0xffff_0000u32 as i32);
+    for group in 0..groups {
+        // SAFETY: the caller's.
+        unsafe {
+            let (from, to) = (from.add(group * V::LANES * 8), to.add(group * V::LANES * 4));
+            for vector in 0..2 {
+                let pairs = V::iload(from.add(vector * V::LANES * 4));
+                V::store(to.add(vector * V::LANES), V::from_bits(V::shl::<16>(pairs)));
+                V::store(to.add((2 + vector) * V::LANES), V::from_bits(V::iand(pairs, high)));
+            }
+        }
+    }
+}
 
 const WIDE: usize = 0;
 const WIDENED: usize = 1;

@@ -44,6 +44,8 @@ pub struct Rounded {
     pub groups: usize,
     /// The zero point of a statically quantized input.
     pub shift: i32,
+    /// Whether no value is -128.
+    pub symmetric: bool,
     codes: *mut u8,
     scales: *mut f32,
     sums: *mut i32,
@@ -61,7 +63,7 @@ impl Rounded {
         let scales = codes.wrapping_add(code_bytes).cast::<f32>();
         let sums = scales.wrapping_add(rows).cast();
         let blocking = Blocking::new(rows, most_int8_rows(class));
-        Self { blocking, groups, shift: 0, codes, scales, sums, _memory: memory }
+        Self { blocking, groups, shift: 0, symmetric: true, codes, scales, sums, _memory: memory }
     }
 
     /// Returns the quantized values of a block.
@@ -92,6 +94,7 @@ impl Rounded {
     /// Copies or computes the quantized values of a statically quantized input.
     pub fn fixed(x: &StaticInput<'_>, k: usize, groups: usize, class: Class, parallel: &dyn Parallel) -> Self {
         let mut rounded = Self::new(x.rows, groups, class);
+        rounded.symmetric = false;
         rounded.shift = x.zero_point - if x.values.signed() { 0 } else { 128 };
         rounded.fill(&Source::Static(x), k, class, parallel)
     }
@@ -117,8 +120,56 @@ enum Source<'a> {
 /// Size in bytes of the part of an input that is read repeatedly from the second-level cache.
 const CACHED: usize = 1 << 20;
 
-/// Divides blocks of rows × panels of several weights into tasks, and calls `work` with some blocks and some panels of
-/// one weight at a time.
+/// How blocks of rows × panels of weights are divided into tasks: chunks of blocks, each with pieces of all panels.
+pub struct Cut {
+    blocks: usize,
+    chunk: usize,
+    pub chunks: usize,
+    pub pieces: usize,
+}
+
+impl Cut {
+    /// Returns the division for `panels` panels and rows of `row_bytes` bytes.
+    pub fn new(blocking: &Blocking, row_bytes: usize, panels: usize, parallel: &dyn Parallel) -> Self {
+        let blocks = blocking.blocks;
+        let block_bytes = row_bytes * blocking.rows.div_ceil(blocks.max(1));
+        let chunk = (CACHED / block_bytes.max(1)).clamp(1, blocks.max(1));
+        let chunks = blocks.div_ceil(chunk);
+        let threads = parallel.threads().max(1);
+        let pieces = if threads == 1 { 1 } else { panels.min((threads * 4).div_ceil(chunks.max(1)).max(1)) };
+        Self { blocks, chunk, chunks, pieces }
+    }
+
+    /// Returns the blocks of a chunk.
+    pub fn blocks(&self, chunk: usize) -> Range<usize> {
+        chunk * self.chunk..((chunk + 1) * self.chunk).min(self.blocks)
+    }
+
+    /// Calls `work` with some blocks and some panels of one weight at a time; `panels` is how many each weight has.
+    pub fn spread(
+        &self,
+        panels: &[usize],
+        parallel: &dyn Parallel,
+        work: &(dyn Fn(Range<usize>, usize, Range<usize>) + Sync),
+    ) {
+        let (total, pieces) = (panels.iter().sum::<usize>(), self.pieces);
+        parallel.run(self.chunks * pieces, &|task| {
+            let (blocks, piece) = (self.blocks(task / pieces), task % pieces);
+            let (mut from, to) = (total * piece / pieces, total * (piece + 1) / pieces);
+            let mut first = 0;
+            for (index, count) in panels.iter().enumerate() {
+                let end = to.min(first + count);
+                if from < end {
+                    work(blocks.clone(), index, from - first..end - first);
+                    from = end;
+                }
+                first += count;
+            }
+        });
+    }
+}
+
+/// Divides blocks of rows of `row_bytes` bytes × panels of several weights into tasks, as [`Cut::spread`].
 pub fn spread(
     blocking: &Blocking,
     row_bytes: usize,
@@ -126,26 +177,7 @@ pub fn spread(
     parallel: &dyn Parallel,
     work: &(dyn Fn(Range<usize>, usize, Range<usize>) + Sync),
 ) {
-    let total: usize = panels.iter().sum();
-    let block_bytes = row_bytes * blocking.rows.div_ceil(blocking.blocks.max(1));
-    let chunk = (CACHED / block_bytes.max(1)).clamp(1, blocking.blocks.max(1));
-    let chunks = blocking.blocks.div_ceil(chunk);
-    let threads = parallel.threads().max(1);
-    let pieces = if threads == 1 { 1 } else { total.min((threads * 4).div_ceil(chunks.max(1)).max(1)) };
-    parallel.run(chunks * pieces, &|task| {
-        let (row_chunk, piece) = (task / pieces, task % pieces);
-        let blocks = row_chunk * chunk..((row_chunk + 1) * chunk).min(blocking.blocks);
-        let (mut from, to) = (total * piece / pieces, total * (piece + 1) / pieces);
-        let mut first = 0;
-        for (index, count) in panels.iter().enumerate() {
-            let end = to.min(first + count);
-            if from < end {
-                work(blocks.clone(), index, from - first..end - first);
-                from = end;
-            }
-            first += count;
-        }
-    });
+    Cut::new(blocking, row_bytes, panels.iter().sum(), parallel).spread(panels, parallel, work);
 }
 
 /// Returns the number of tasks for `values` elements.

@@ -116,10 +116,16 @@ impl<const R: usize, const U: usize> Work for Sized<'_, R, U> {
                 V::prefetch_write(tile.out.wrapping_add(row * tile.n).cast());
                 V::prefetch_write(tile.out.wrapping_add(row * tile.n + 16).cast());
             }
-            let sums = sums::<V, R, U>(tile.activations, tile.weights, tile.x.groups);
+            let signed = V::SIGNED && tile.x.symmetric;
+            let sums = if signed {
+                sums::<V, R, U, true>(tile.activations, tile.weights, tile.x.groups)
+            } else {
+                sums::<V, R, U, false>(tile.activations, tile.weights, tile.x.groups)
+            };
+            let moved = V::isplat(if signed { 128 } else { 0 });
             let load = |from: *const i32, vector: usize| V::iload(from.add(vector * V::LANES).cast());
             for vector in 0..2 {
-                let zero_points = load(tile.zero_points, vector);
+                let zero_points = V::isub(load(tile.zero_points, vector), moved);
                 let shift = V::imul(V::isplat(tile.x.shift), load(tile.sums, vector));
                 let scales = V::load(tile.scales.add(vector * V::LANES));
                 let bias = V::load(tile.bias.add(vector * V::LANES));
@@ -141,12 +147,12 @@ impl<const R: usize, const U: usize> Work for Sized<'_, R, U> {
     }
 }
 
-/// Returns the sums of a block.
+/// Returns the sums of a block; with `SIGNED` those of the weights less 128.
 ///
 /// # Safety
 /// `groups` groups of R · 4 bytes and of two vectors can be read.
 #[inline(always)]
-unsafe fn sums<V: Simd, const R: usize, const U: usize>(
+unsafe fn sums<V: Simd, const R: usize, const U: usize, const SIGNED: bool>(
     mut activations: *const u8,
     mut weights: *const u8,
     groups: usize,
@@ -156,13 +162,13 @@ unsafe fn sums<V: Simd, const R: usize, const U: usize>(
     unsafe {
         for _ in 0..groups / U {
             for part in sums.iter_mut() {
-                group::<V, R>(part, activations, weights);
+                group::<V, R, SIGNED>(part, activations, weights);
                 activations = activations.add(R * 4);
                 weights = weights.add(V::LANES * 8);
             }
         }
         for _ in 0..groups % U {
-            group::<V, R>(&mut sums[0], activations, weights);
+            group::<V, R, SIGNED>(&mut sums[0], activations, weights);
             activations = activations.add(R * 4);
             weights = weights.add(V::LANES * 8);
         }
@@ -179,15 +185,43 @@ unsafe fn sums<V: Simd, const R: usize, const U: usize>(
 }
 
 #[inline(always)]
-unsafe fn group<V: Simd, const R: usize>(sums: &mut [[V::I; 2]; R], activations: *const u8, weights: *const u8) {
+unsafe fn group<V: Simd, const R: usize, const SIGNED: bool>(
+    sums: &mut [[V::I; 2]; R],
+    activations: *const u8,
+    weights: *const u8,
+) {
     // SAFETY: the caller's.
     unsafe {
         // for the first rows the weights come from memory
         V::prefetch(weights.wrapping_add(2048));
         V::prefetch(weights.wrapping_add(2048 + 64));
         let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let codes = V::iload_splat(activations.add(row * 4));
+        add_dots::<V, R, SIGNED>(sums, activations, first, second);
+    }
+}
+
+/// Adds the products of two vectors of uint8 weights with four codes of each row; with `SIGNED` those of the weights
+/// less 128, for codes that are not -128.
+///
+/// # Safety
+/// R · 4 bytes can be read at `activations`.
+#[inline(always)]
+pub unsafe fn add_dots<V: Simd, const R: usize, const SIGNED: bool>(
+    sums: &mut [[V::I; 2]; R],
+    activations: *const u8,
+    first: V::I,
+    second: V::I,
+) {
+    let flip = V::isplat(0x8080_8080u32 as i32);
+    let (low, high) = (V::ixor(first, flip), V::ixor(second, flip));
+    let (low_sizes, high_sizes) = (V::magnitudes(low), V::magnitudes(high));
+    for (row, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        let codes = unsafe { V::iload_splat(activations.add(row * 4)) };
+        if SIGNED {
+            sums[0] = V::dot_signed(sums[0], low, low_sizes, codes);
+            sums[1] = V::dot_signed(sums[1], high, high_sizes, codes);
+        } else {
             sums[0] = V::dot(sums[0], first, codes);
             sums[1] = V::dot(sums[1], second, codes);
         }

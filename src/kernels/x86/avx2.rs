@@ -32,6 +32,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     const ROWS: usize = 6;
     const DOT_BF16: bool = false;
+    const SIGNED: bool = !VNNI;
     type F = __m256;
     type I = __m256i;
 
@@ -91,6 +92,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn imul(a: __m256i, b: __m256i) -> __m256i { _mm256_mullo_epi32(a, b) }
         fn imax(a: __m256i, b: __m256i) -> __m256i { _mm256_max_epi32(a, b) }
         fn iand(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        fn ixor(a: __m256i, b: __m256i) -> __m256i { _mm256_xor_si256(a, b) }
         fn isum(a: __m256i) -> i32 {
             let a = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
             let a = _mm_add_epi32(a, _mm_shuffle_epi32::<0b00_00_11_10>(a));
@@ -118,6 +120,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 _mm256_add_epi32(sum, _mm256_add_epi32(products, _mm256_madd_epi16(odd, odd_activations)))
             }
         }
+        fn dot_signed(sum: __m256i, weights: __m256i, sizes: __m256i, activations: __m256i) -> __m256i {
+            // two products of at most 128 · 127 fit 16 bits
+            let pairs = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(activations, weights));
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+        fn magnitudes(a: __m256i) -> __m256i { _mm256_abs_epi8(a) }
         fn dot_nibbles(sum: __m256i, weights: __m256i, activations: __m256i) -> __m256i {
             if VNNI {
                 _mm256_dpbusd_avx_epi32(sum, weights, activations)

@@ -29,6 +29,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     const LANES: usize = 16;
     const ROWS: usize = 12;
     const DOT_BF16: bool = BF16;
+    const SIGNED: bool = false;
     type F = __m512;
     type I = __m512i;
 
@@ -82,6 +83,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         fn imul(a: __m512i, b: __m512i) -> __m512i { _mm512_mullo_epi32(a, b) }
         fn imax(a: __m512i, b: __m512i) -> __m512i { _mm512_max_epi32(a, b) }
         fn iand(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn ixor(a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
         fn shl<const N: u32>(a: __m512i) -> __m512i { _mm512_slli_epi32::<N>(a) }
         fn shr<const N: u32>(a: __m512i) -> __m512i { _mm512_srli_epi32::<N>(a) }
         fn isum(a: __m512i) -> i32 { _mm512_reduce_add_epi32(a) }
@@ -93,6 +95,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         fn dot(sum: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
             _mm512_dpbusd_epi32(sum, weights, activations)
         }
+        fn dot_signed(sum: __m512i, weights: __m512i, _sizes: __m512i, activations: __m512i) -> __m512i {
+            _mm512_dpbusd_epi32(sum, weights, activations)
+        }
+        fn magnitudes(a: __m512i) -> __m512i { _mm512_abs_epi8(a) }
         fn dot_nibbles(sum: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
             _mm512_dpbusd_epi32(sum, weights, activations)
         }

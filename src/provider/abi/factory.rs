@@ -182,7 +182,7 @@ unsafe extern "system" fn create_ep(
             // ONNX Runtime selects registered providers by itself for sessions that name none. Sessions of the program
             // remain what they were when this library registers itself for sessions of its own.
             if (*factory.cast::<FactoryObject>()).own && !options.given {
-                options.claim.clear();
+                options.claim = Some(Vec::new());
             }
             *ep = EpObject::create(api, options)?;
             Ok(())

@@ -3,9 +3,8 @@
 use super::attention::{AttentionPlan, Fill, Heads, MaskTerm, Operand, ScoresPlan};
 use super::linear::{LinearPart, Weight, fits};
 use super::{Group, Kind, Plan, Rules, quantized};
-use crate::kernels::{Activation, Layout, Precision as Packed};
+use crate::kernels::{Activation, Layout};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
-use crate::provider::options::Precision;
 
 /// Attention whose queries, keys and values are parts of one product.
 #[derive(Debug)]
@@ -138,15 +137,11 @@ fn group(
 
 /// Returns the group of an `Attention` with float32 weights. It is claimed only if float32 products are.
 fn packed(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
-    let precision = match rules.precision {
-        Precision::Float32 => return None,
-        Precision::Bfloat16 => Packed::Bfloat16,
-        Precision::Int8 => Packed::Int8,
-    };
+    let precision = rules.float_products()?;
     let input = |index| graph.input(node, index);
     let (x, values) = (input(0)?, input(1)?);
     let [k, n] = graph.shape_of(values, Element::Float32)?[..] else { return None };
-    if input(4).is_some() || input(6).is_some() || !graph.value(values).is_constant || !rules.claims(Kind::Linear) {
+    if input(4).is_some() || input(6).is_some() || !graph.value(values).is_constant {
         return None;
     }
     let weight = Weight::Float { values, layout: Layout::KxN, precision };

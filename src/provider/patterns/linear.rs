@@ -162,14 +162,7 @@ fn product(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product
     if graph.is_microsoft(node, "MatMulNBits") {
         return blocks(graph, rules, node);
     }
-    let precision = match rules.precision {
-        Precision::Float32 => return None,
-        Precision::Bfloat16 => Packed::Bfloat16,
-        Precision::Int8 => Packed::Int8,
-    };
-    if !rules.claims(Kind::Linear) {
-        return None;
-    }
+    let precision = rules.float_products()?;
     let (x, values) = (graph.input(node, 0)?, graph.input(node, 1)?);
     let layout = layout(graph, node)?;
     let [rows, columns] = graph.shape_of(values, Element::Float32)?[..] else { return None };

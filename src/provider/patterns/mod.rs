@@ -12,7 +12,9 @@ mod quantized;
 mod static_quantized;
 
 use super::graph::{Graph, NodeId};
+use super::faster;
 use super::options::Precision;
+use crate::kernels::{Class, Precision as Packed};
 
 pub use attention::{AttentionPlan, Fill, Heads, Operand, ScoresPlan};
 pub use contrib::PackedAttentionPlan;
@@ -87,14 +89,26 @@ impl Kind {
 pub struct Rules<'r> {
     /// The precision of float32 products.
     pub precision: Precision,
-    /// The kinds that may be claimed.
-    pub claim: &'r [Kind],
+    /// The kinds that may be claimed, or `None` for those that are faster than ONNX Runtime's own.
+    pub claim: Option<&'r [Kind]>,
+    /// The class of the processor.
+    pub class: Class,
 }
 
 impl Rules<'_> {
     /// Returns whether groups of `kind` may be claimed.
     pub fn claims(&self, kind: Kind) -> bool {
-        self.claim.contains(&kind)
+        self.claim.map_or_else(|| faster::is_faster(self.class, kind), |kinds| kinds.contains(&kind))
+    }
+
+    /// Returns what float32 weights of products are packed as; `None` if the products are not claimed.
+    fn float_products(&self) -> Option<Packed> {
+        let packed = match self.precision {
+            Precision::Float32 => None,
+            Precision::Bfloat16 => Some(Packed::Bfloat16),
+            Precision::Int8 => Some(Packed::Int8),
+        };
+        packed.filter(|_| self.claims(Kind::Linear))
     }
 }
 
