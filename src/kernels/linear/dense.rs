@@ -56,7 +56,8 @@ pub fn multiply_as(
     let (class, dense) = (first.class(), Dense::of(&first.header()));
     let padded = dense.groups * dense.group;
     let width = if kind == Kind::Dot { padded / 2 } else { padded };
-    let arranging = Arranging { x, k: first.k(), width, blocking: Blocking::new(x.rows, most_rows(class)), class, kind };
+    let arranging =
+        Arranging { x, k: first.k(), width, blocking: Blocking::new(x.rows, most_rows(class)), class, kind };
     let outs: Vec<_> = outs.iter_mut().map(|out| Shared(out.as_mut_ptr())).collect();
     let panels: Vec<_> = weights.iter().map(|(packed, _)| Dense::of(&packed.header()).panels).collect();
     let work = |x: &Arranged, blocks, index: usize, panels| {
@@ -204,7 +205,10 @@ impl Work for Panels<'_> {
                     let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
                     let values = start * if self.kind == Kind::Widened { 2 } else { 1 };
                     let tile = Tile {
-                        activations: self.x.values.wrapping_add((row - self.x.first) * self.x.width + values * (end - row)),
+                        activations: self
+                            .x
+                            .values
+                            .wrapping_add((row - self.x.first) * self.x.width + values * (end - row)),
                         weights,
                         groups,
                         first: part_index == 0,

@@ -11,8 +11,8 @@ mod norm;
 mod quantized;
 mod static_quantized;
 
-use super::graph::{Graph, NodeId};
 use super::faster;
+use super::graph::{Graph, NodeId};
 use super::options::Precision;
 use crate::kernels::{Class, Precision as Packed};
 
