@@ -95,6 +95,42 @@ fn each_family_is_a_quarter_of_the_size_with_the_kernels_of_the_float_model() {
     }
 }
 
+/// Returns what was done to each node.
+fn actions(report: &Report) -> Vec<(&str, &str)> {
+    report.nodes.iter().map(|n| (n.name.as_str(), n.action)).collect()
+}
+
+#[test]
+fn a_forecast_knows_which_weights_stay_at_8_bits() {
+    let mut random = Random::new(5);
+    let weight = |name: &str, dims: &[i64], random: &mut Random| {
+        let values: Vec<f32> = (0..dims.iter().product::<i64>()).map(|_| random.normal() as f32 * 0.1).collect();
+        float_tensor(name, dims, &values)
+    };
+    // 4 bits change channels of 48 inputs too much, those of 512 do not, and rows of 27 have no blocks.
+    let weights = vec![
+        weight("w1", &[48, 3, 3, 3], &mut random),
+        weight("w2", &[512, 48, 1, 1], &mut random),
+        weight("w3", &[64, 512, 1, 1], &mut random),
+    ];
+    let nodes = vec![
+        op("Conv", &["x", "w1"], &["a"], &[]),
+        op("Conv", &["a", "w2"], &["b"], &[]),
+        op("Conv", &["b", "w3"], &["y"], &[]),
+    ];
+    let (x, y) = (value("x", Float32, &[1, 3, 8, 8]), value("y", Float32, &[1, 64, 6, 6]));
+    let model = model(13, vec![x], vec![y], weights, nodes);
+    let (result, report) = quantize(&model, &options(4), &Call::default()).unwrap();
+    let done: Vec<&str> = report.nodes.iter().map(|n| n.action).collect();
+    assert_eq!(done, ["stored int8", "stored int8", "stored int4"], "{:?}", report.nodes);
+    let plan = forecast(&model, &options(4)).unwrap();
+    assert_eq!(actions(&plan), actions(&report));
+    let reasons = |report: &Report| report.nodes.iter().map(|n| n.reason.clone()).collect::<Vec<String>>();
+    assert_eq!(reasons(&plan), reasons(&report));
+    let (planned, made) = (plan.summary["bytes_after"].as_u64().unwrap() as f64, size(&result) as f64);
+    assert!((0.95..1.05).contains(&(planned / made)), "{planned} planned, {made} made");
+}
+
 #[test]
 fn any_shape_any_operator_set() {
     let cases: u64 = std::env::var("OPTIMIZE_PROPERTY_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
@@ -115,10 +151,13 @@ fn any_shape_any_operator_set() {
                 let quantized = report.nodes.iter().any(|n| n.action == "quantized");
                 let (before, after) = (size(&case.model), size(&result));
                 assert!(quantized || after < before, "{number} {}: {before}, {after} {:?}", case.name, report.nodes);
+                let plan = forecast(&case.model, &form).unwrap();
+                assert_eq!(actions(&plan), actions(&report), "{number} {}: {:?}", case.name, report.nodes);
                 stored += 1;
             }
             Err(e) => {
                 assert!(e.message().contains("elements") && e.message().contains("Alternatives"), "{number} {e}");
+                assert_eq!(forecast(&case.model, &form).unwrap_err().message(), e.message());
                 small += 1;
             }
         }

@@ -22,9 +22,9 @@ const SAMPLE: usize = 1 << 18;
 const BASE_BYTES: u64 = 40 << 20;
 
 /// Estimates the result of [`super::quantize`]: which nodes, how many bytes, and approximately how much time and
-/// memory it takes (resident, without pages of files). Writes nothing. `seconds` in the summary is extrapolated from
-/// a part of the largest weight, coded on the spot; limits of loss, size and speed are ignored, and so is
-/// calibration.
+/// memory it takes (resident, without pages of files). `seconds` in the summary is extrapolated from a part of the
+/// largest weight, coded on the spot. Weights of at most a million elements that would be stored are coded to learn
+/// in how many bits. Limits of loss, size and speed are ignored, and so is calibration.
 ///
 /// Fails as [`super::quantize`] does.
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
@@ -39,7 +39,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let floats = super::recoded(model, options)?;
     let ready = floats.as_ref().unwrap_or(model);
     let view = View::new(ready.proto());
-    let plan = plan(&view, ready, options)?;
+    let plan = super::stored::expect(&plan(&view, ready, options)?, &view, options)?;
     let nodes = nodes(&view, &plan, options);
     let mut report = Report::new("plan", serde_json::to_value(options).unwrap_or_default());
     super::outcome::count(&mut report, &nodes, options)?;

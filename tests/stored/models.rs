@@ -30,7 +30,7 @@ impl Random {
     }
 
     /// Returns an approximately normal number: the sum of twelve uniform ones.
-    fn normal(&mut self) -> f64 {
+    pub fn normal(&mut self) -> f64 {
         (0..12).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum::<f64>() - 6.0
     }
 }

@@ -77,6 +77,32 @@ fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     fits.then(|| Layout { rows: size(true), columns: size(false), turned })
 }
 
+/// Returns the arrangement of the rows and the block size, or the reason if the shape or the opset does not allow 4 bits.
+fn arrange(stored: &Stored<'_>) -> std::result::Result<(Layout, usize), String> {
+    if stored.opset < MUL_OPSET {
+        return Err(format!("4 bits need operator set {MUL_OPSET}"));
+    }
+    let Some(layout) = layout(&stored.tensor.dims, stored.keep.as_deref()) else {
+        return Err("its channels do not lie in rows".to_owned());
+    };
+    let mut block = if stored.bits.1 == 0 { BLOCK } else { stored.bits.1.max(LEAST) };
+    while block > LEAST && layout.columns % block != 0 {
+        block /= 2;
+    }
+    if layout.columns % block != 0 {
+        return Err(format!("rows of {} do not end with a block of {LEAST}", layout.columns));
+    }
+    if stored.stored_bytes(4) >= stored.stored_bytes(8) {
+        return Err("4 bits would be no smaller".to_owned());
+    }
+    Ok((layout, block))
+}
+
+/// Returns the block size of a weight that is not read, or the reason if its shape or opset does not allow 4 bits.
+pub fn block_size(stored: &Stored<'_>) -> std::result::Result<usize, String> {
+    arrange(stored).map(|(_, block)| block)
+}
+
 /// Quantizes a weight; returns the reason if its shape, opset or values do not allow it.
 pub fn code(
     stored: &Stored<'_>,
@@ -84,22 +110,10 @@ pub fn code(
     scratch: &Scratch,
     ticket: &Ticket,
 ) -> Result<std::result::Result<Blocks, String>> {
-    if stored.opset < MUL_OPSET {
-        return Ok(Err(format!("4 bits need operator set {MUL_OPSET}")));
-    }
-    let Some(layout) = layout(&stored.tensor.dims, stored.keep.as_deref()) else {
-        return Ok(Err("its channels do not lie in rows".to_owned()));
+    let (layout, block) = match arrange(stored) {
+        Ok(arranged) => arranged,
+        Err(reason) => return Ok(Err(reason)),
     };
-    let mut block = if stored.bits.1 == 0 { BLOCK } else { stored.bits.1.max(LEAST) };
-    while block > LEAST && layout.columns % block != 0 {
-        block /= 2;
-    }
-    if layout.columns % block != 0 {
-        return Ok(Err(format!("rows of {} do not end with a block of {LEAST}", layout.columns)));
-    }
-    if stored.stored_bytes(4) >= stored.stored_bytes(8) {
-        return Ok(Err("4 bits would be no smaller".to_owned()));
-    }
     let most = if stored.cautious { MOST * (layout.columns as f64 / MANY).sqrt().min(1.0) } else { MOST };
     let symmetric = options.symmetric;
     let hqq = options.algorithm == Algorithm::Hqq && !symmetric;

@@ -72,7 +72,8 @@ pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Resul
         .collect()
 }
 
-fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
+/// Codes one weight.
+pub fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     if stored.bits.0 >= 8 {
         return int8(stored, scratch, ticket);
     }

@@ -15,11 +15,13 @@
 
 mod blocks;
 mod code;
+mod expect;
 mod find;
 mod roles;
 mod write;
 
 pub use code::{Coded, all};
+pub use expect::expect;
 pub use find::{Asked, Found, find};
 pub use write::{Switched, apply};
 
@@ -133,17 +135,32 @@ pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reaso
     plan
 }
 
+/// What the report says of a weight: its bits and form, or the reason why it is left.
+type Form = std::result::Result<(u32, String), String>;
+
+fn form(outcome: &Outcome) -> Form {
+    match outcome {
+        Ok(coded) => Ok((coded.bits(), coded.describe())),
+        Err(reason) => Err(reason.clone()),
+    }
+}
+
 /// Returns the plan with the reports of the weights.
 pub fn settle<'a>(plan: &Plan<'a>, view: &View<'_>, outcomes: &[Outcome]) -> Plan<'a> {
+    reported(plan, view, &outcomes.iter().map(form).collect::<Vec<Form>>())
+}
+
+/// Returns the plan with the reports of nodes whose weights have these forms.
+fn reported<'a>(plan: &Plan<'a>, view: &View<'_>, forms: &[Form]) -> Plan<'a> {
     let mut plan = plan.clone();
-    let mut by_node: BTreeMap<(BodyId, usize), Vec<(&str, &Outcome)>> = BTreeMap::new();
-    for (stored, outcome) in plan.stored.iter().zip(outcomes) {
+    let mut by_node: BTreeMap<(BodyId, usize), Vec<(&str, &Form)>> = BTreeMap::new();
+    for (stored, form) in plan.stored.iter().zip(forms) {
         for reader in &stored.readers {
-            by_node.entry(*reader).or_default().push((stored.name, outcome));
+            by_node.entry(*reader).or_default().push((stored.name, form));
         }
     }
     for ((body, node), found) in by_node {
-        let bits = found.iter().filter_map(|(_, outcome)| outcome.as_ref().ok()).map(Coded::bits).min();
+        let bits = found.iter().filter_map(|(_, form)| form.as_ref().ok()).map(|(bits, _)| *bits).min();
         let action = match bits {
             None => LEFT,
             Some(8) => STORED_INT8,
@@ -151,12 +168,9 @@ pub fn settle<'a>(plan: &Plan<'a>, view: &View<'_>, outcomes: &[Outcome]) -> Pla
         };
         let several = found.len() > 1;
         let mut reasons: Vec<String> = Vec::new();
-        for (name, outcome) in found {
-            let what = match outcome {
-                Ok(coded) => coded.describe(),
-                Err(reason) => reason.clone(),
-            };
-            reasons.push(if several { format!("{name}: {what}") } else { what });
+        for (name, form) in found {
+            let (Ok((_, what)) | Err(what)) = form;
+            reasons.push(if several { format!("{name}: {what}") } else { what.clone() });
         }
         if bits.is_some() {
             reasons.push(COMPUTED.to_owned());
