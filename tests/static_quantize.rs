@@ -14,7 +14,7 @@ use optimize::graph::edit::ints_attribute;
 use optimize::model::Model;
 use optimize::onnx::dtype::DataType::{Float16, Float32};
 use optimize::onnx::proto::*;
-use optimize::quantize::{CalibrationMethod, QuantizeOptions, quantize, quantize_with};
+use optimize::quantize::{CalibrationMethod, QuantizeOptions, QuantizeType, quantize, quantize_with};
 use optimize::report::Report;
 use optimize::runtime::Tensor;
 use support::build::*;

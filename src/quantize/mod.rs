@@ -15,6 +15,7 @@ mod choose;
 mod decide;
 mod dynamic;
 mod forecast;
+mod logarithm;
 mod notes;
 mod options;
 mod outcome;
@@ -183,6 +184,9 @@ fn run(
         );
     }
     report.warnings.extend(notes::gone(model, &result));
+    if options.quantize_type == QuantizeType::Static {
+        report.warnings.extend(notes::calibrated_with_defaults(model, &result));
+    }
     report.sizes(before, after);
     report.nodes = nodes;
     report.finish(start);

@@ -5,16 +5,43 @@ use crate::model::Model;
 
 /// Returns a note on optional inputs of the original that were removed with their default values.
 pub fn gone(model: &Model, result: &Model) -> Option<String> {
-    let (view, graph) = (View::new(model.proto()), model.graph());
-    let kept = |name: &str| result.graph().input.iter().any(|input| input.name.as_deref() == Some(name));
-    let defaults = graph.initializer.iter().filter_map(|tensor| tensor.name.as_deref());
-    let names: Vec<&str> = defaults.filter(|name| view.is_optional_input(0, name) && !kept(name)).collect();
-    match names.as_slice() {
+    note(&optional(model, |name| !takes(result, name)), |names, plural| match plural {
+        false => format!("the optional input {names} was removed: its default value is part of the result"),
+        true => format!("{names} were removed: their default values are part of the result"),
+    })
+}
+
+/// Returns a note on optional inputs that a result of static quantization kept: the ranges of its activations were
+/// observed with their default values.
+pub fn calibrated_with_defaults(model: &Model, result: &Model) -> Option<String> {
+    note(&optional(model, |name| takes(result, name)), |names, plural| {
+        let (input, value) = match plural {
+            false => (format!("the optional input {names}"), "value"),
+            true => (names.to_owned(), "values"),
+        };
+        format!(
+            "ranges were calibrated with the default {value} of {input}: with other values, activations that leave \
+             these ranges are clipped to them"
+        )
+    })
+}
+
+fn takes(model: &Model, name: &str) -> bool {
+    model.graph().input.iter().any(|input| input.name.as_deref() == Some(name))
+}
+
+/// Returns the names of the optional inputs for which `counts` is true.
+fn optional(model: &Model, counts: impl Fn(&str) -> bool) -> Vec<&str> {
+    let view = View::new(model.proto());
+    let defaults = model.graph().initializer.iter().filter_map(|tensor| tensor.name.as_deref());
+    defaults.filter(|name| view.is_optional_input(0, name) && counts(name)).collect()
+}
+
+/// Returns what `text` makes of the names, and of whether they are several; `None` if there are none.
+fn note(names: &[&str], text: impl Fn(&str, bool) -> String) -> Option<String> {
+    match names {
         [] => None,
-        [one] => Some(format!("the optional input {one:?} was removed: its default value is part of the result")),
-        [first, ..] => Some(format!(
-            "{} optional inputs were removed, {first:?} the first: their default values are part of the result",
-            names.len()
-        )),
+        [one] => Some(text(&format!("{one:?}"), false)),
+        [first, ..] => Some(text(&format!("{} optional inputs, {first:?} the first,", names.len()), true)),
     }
 }

@@ -3,6 +3,7 @@
 pub use super::outcome::reasons;
 use super::plan::Channel;
 pub use super::plan::{Change, Form, Plan, Weight};
+use super::logarithm;
 use super::stored;
 use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail};
@@ -129,6 +130,10 @@ impl<'a> Planner<'_, 'a> {
             return Err(format!("the weight has only {elements} elements"));
         }
         Matrix::new(constant.tensor).map_err(|e| e.message().to_owned())?;
+        let integer = self.options.quantize_type == QuantizeType::Dynamic && !table;
+        if integer && logarithm::follows(self.view, body, node) {
+            return Err(logarithm::REASON.to_owned());
+        }
         let opset = self.opset(body);
         let form = if self.options.quantize_type == QuantizeType::WeightOnly {
             self.block_form(node, &constant, opset)?

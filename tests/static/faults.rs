@@ -52,7 +52,10 @@ fn a_bound_that_a_caller_may_give_stays() {
     let mut proto = between(tail, ("c", 4), bounds).proto().clone();
     proto.graph.as_mut().unwrap().input.push(value("high", Float32, &[]));
     let model = Model::from_proto(proto);
-    let (result, _, _) = check(&model, &picture(), 0.03);
+    let (result, report, _) = check(&model, &picture(), 0.03);
+    let warned = |report: &Report| report.warnings.iter().any(|w| w.contains("default value of the optional input"));
+    assert!(warned(&report), "{:?}", report.warnings);
+    assert!(!warned(&check(&between(vec![], ("a", 4), vec![]), &picture(), 0.03).1));
     let (a, b) = (run(&given(&model, "high", 0.25), &picture()), run(&given(&result, "high", 0.25), &picture()));
     assert!(error(&a, &b) < 0.1 && error(&a, &run(&model, &picture())) > 0.2, "{}", error(&a, &b));
 }
@@ -282,4 +285,74 @@ fn an_old_model_is_lifted_and_hard_swish_is_made_of_sums_and_products_of_bytes()
     let (_, kernels) = both(&swish, &picture(), 0.03);
     let found = (count(&kernels, "QLinearAdd"), count(&kernels, "QLinearMul"), count(&kernels, "HardSigmoid"));
     assert_eq!(found, (1, 1, 0), "{kernels:?}");
+}
+
+/// Returns a network on the logarithm of a power spectrum through a filter bank, and a loud and a quiet signal.
+fn on_a_spectrum() -> (Model, Vec<(String, Tensor)>) {
+    let wave = |quarter: f32| -> Vec<f32> {
+        let at = |i: usize| ((i / 64) as f32 * (i % 64) as f32 * 0.049 + quarter).sin() * 0.1;
+        (0..64 * 64).map(at).collect()
+    };
+    let windows = |weight: &str, to: &str| {
+        let mut node = op("Conv", &["x", weight], &[to], &[]);
+        node.attribute.push(ints_attribute("strides", &[32]));
+        node.name = Some(weight.to_owned());
+        node
+    };
+    let turned = |from: &str, to: &str| {
+        let mut node = op("Transpose", &[from], &[to], &[]);
+        node.attribute.push(ints_attribute("perm", &[0, 2, 1]));
+        node
+    };
+    let nodes = vec![
+        windows("cos", "re"),
+        windows("sin", "im"),
+        op("Mul", &["re", "re"], &["re2"], &[]),
+        op("Mul", &["im", "im"], &["im2"], &[]),
+        op("Add", &["re2", "im2"], &["power"], &[]),
+        turned("power", "frames"),
+        NodeProto { name: Some("bank".into()), ..op("MatMul", &["frames", "filters"], &["bands"], &[]) },
+        op("Clip", &["bands", "least"], &["clipped"], &[]),
+        op("Log", &["clipped"], &["log"], &[]),
+        turned("log", "channels"),
+        NodeProto { name: Some("last".into()), ..op("Conv", &["channels", "w"], &["y"], &[]) },
+    ];
+    let bank: Vec<f32> = (0..64 * 20).map(|i| if i / 20 / 3 == i % 20 { 0.3 } else { 0.0 }).collect();
+    let tensors = vec![
+        floats("cos", &[64, 1, 64], &wave(1.5708)),
+        floats("sin", &[64, 1, 64], &wave(0.0)),
+        floats("filters", &[64, 20], &bank),
+        floats("least", &[], &[1e-10]),
+        weight("w", &[16, 20, 3]),
+    ];
+    let made = model(17, vec![value("x", Float32, &[2, 1, 2048])], vec![value("y", Float32, &[2, 16, 61])], tensors, nodes);
+    let signal = smooth(4096, 3.0).iter().enumerate().map(|(i, v)| if i % 2048 < 1024 { *v } else { v * 1e-3 }).collect();
+    (made, vec![("x".to_owned(), Tensor::from_f32(&[2, 1, 2048], signal).unwrap())])
+}
+
+#[test]
+fn what_goes_into_a_logarithm_stays_float() {
+    let (model, data) = on_a_spectrum();
+    let done = |report: &Report, name: &str| report.nodes.iter().find(|n| n.name == name).unwrap().action;
+    let (report, kernels) = both(&model, &data, 0.05);
+    assert_eq!(done(&report, "last"), "quantized");
+    assert_eq!(count(&kernels, "QLinearConv"), 1, "{kernels:?}");
+    for name in ["cos", "sin", "bank"] {
+        assert_eq!(done(&report, name), "stored int8", "{:?}", report.nodes);
+    }
+    let dynamic = QuantizeOptions { quantize_type: QuantizeType::Dynamic, ..options() };
+    let (result, report) = quantize(&model, &dynamic, &Call::default()).unwrap();
+    assert_eq!(done(&report, "bank"), "stored int8");
+    assert!(error(&run(&model, &data), &run(&result, &data)) < 0.05);
+    // The sum with 1 keeps the logarithm from small values.
+    let nodes = vec![
+        NodeProto { name: Some("head".into()), ..op("MatMul", &["x", "w"], &["a"], &[]) },
+        op("Relu", &["a"], &["r"], &[]),
+        op("Add", &["r", "one"], &["s"], &[]),
+        op("Log", &["s"], &["y"], &[]),
+    ];
+    let (x, y) = (value("x", Float32, &[-1, 64]), value("y", Float32, &[-1, 64]));
+    let tensors = vec![weight("w", &[64, 64]), floats("one", &[], &[1.0])];
+    let head = super::model(17, vec![x], vec![y], tensors, nodes);
+    assert_eq!(done(&quantize(&head, &dynamic, &Call::default()).unwrap().1, "head"), "quantized");
 }

@@ -18,7 +18,7 @@ mod write;
 
 use super::planner::{self, Form, Plan, Weight};
 use super::scaling::smooth;
-use super::{Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, Run, dynamic, weights};
+use super::{Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, Run, dynamic, logarithm, stored, weights};
 use crate::calibrate::{self, Batch, Data, Method, Range};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail};
@@ -295,12 +295,8 @@ fn code_plan(plan: &Plan<'_>, options: &QuantizeOptions, call: &Call) -> Result<
 /// Quantizes what both forms quantize in the same way: embedding tables, and nodes in subgraphs, where ranges are not
 /// known.
 fn rest(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, call: &Call) -> Result<Made> {
-    let dynamically = QuantizeOptions {
-        quantize_type: QuantizeType::Dynamic,
-        algorithm: Algorithm::Auto,
-        include: Vec::new(),
-        ..options.clone()
-    };
+    let dynamically = dynamic_options(options);
+    let model = store(model, &mut nodes, &dynamically, call)?;
     let view = View::new(model.proto());
     let mut plan = planner::plan(&view, &model, &dynamically)?;
     let own = |body: usize, op: &str| op == "Gather" || body != 0 && matches!(op, "MatMul" | "Gemm");
@@ -321,4 +317,39 @@ fn rest(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, cal
     nodes.retain(|node| node.reason != select::INSIDE || !inside.contains(&node.name));
     nodes.extend(more);
     Ok(Made { proto, nodes })
+}
+
+fn dynamic_options(options: &QuantizeOptions) -> QuantizeOptions {
+    QuantizeOptions {
+        quantize_type: QuantizeType::Dynamic,
+        algorithm: Algorithm::Auto,
+        include: Vec::new(),
+        ..options.clone()
+    }
+}
+
+/// Stores the weights of nodes in front of a logarithm as int8, which the nodes read as floats.
+fn store(model: Model, nodes: &mut [NodeReport], options: &QuantizeOptions, call: &Call) -> Result<Model> {
+    let coarse: HashSet<String> =
+        nodes.iter().filter(|node| node.reason == logarithm::REASON).map(|node| node.name.clone()).collect();
+    if coarse.is_empty() {
+        return Ok(model);
+    }
+    let view = View::new(model.proto());
+    let mut plan = planner::plan(&view, &model, options)?;
+    plan.stored.retain(|stored| {
+        stored.readers.iter().all(|(body, node)| *body == 0 && coarse.contains(view.node(*body, *node).label()))
+    });
+    let pool = crate::threads::pool(options.threads)?;
+    let work = |ticket: &Ticket| pool.install(|| stored::all(&plan, options, ticket));
+    let outcomes = call.drive("quantize", plan.stored.iter().map(stored::Stored::bytes).sum(), work)?;
+    for (_, _, report) in stored::settle(&plan, &view, &outcomes).left {
+        let known = nodes.iter_mut().find(|node| node.name == report.name && node.reason == logarithm::REASON);
+        if let Some(node) = known.filter(|_| report.action != planner::LEFT) {
+            *node = NodeReport { reason: format!("{}, as {}", report.reason, logarithm::REASON), ..report };
+        }
+    }
+    let mut proto = model.proto().clone();
+    stored::apply(&mut proto, &plan.stored, &outcomes, None);
+    Ok(model.derive(proto))
 }

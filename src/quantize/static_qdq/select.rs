@@ -14,6 +14,7 @@ use crate::model::Model;
 use crate::onnx::dtype::{DataType, element_count};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::quantize::QuantizeOptions;
+use crate::quantize::logarithm;
 use crate::quantize::plan::Channel;
 use crate::quantize::planner::{self, LEFT, WEIGHTED};
 use crate::report::{NodeReport, report_of};
@@ -165,6 +166,9 @@ impl<'a> Selection<'_, 'a> {
         // The kernel of a convolution is used at every position of an image: its size does not indicate its cost.
         if elements < options.min_elements.max(1) && !node.is("Conv") {
             return Err(format!("the weight has only {elements} elements"));
+        }
+        if logarithm::follows(self.view, body, node) {
+            return Err(logarithm::REASON.to_owned());
         }
         let bias = self.bias(body, node)?;
         let (planned, axis) = self.planned(node, &constant, options)?;

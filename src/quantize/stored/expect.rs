@@ -16,8 +16,8 @@ const CODED: u64 = 1 << 20;
 /// Returns the plan with the bits that each weight will have, without those that will stay in float.
 pub fn expect<'a>(plan: &Plan<'a>, view: &View<'_>, options: &QuantizeOptions) -> Result<Plan<'a>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
-    let forms: Vec<Form> =
-        plan.stored.par_iter().map(|stored| expected(stored, options, &folder)).collect::<Result<_>>()?;
+    let all = || plan.stored.par_iter().map(|stored| expected(stored, options, &folder)).collect::<Result<Vec<Form>>>();
+    let forms = crate::threads::pool(options.threads)?.install(all)?;
     let mut plan = reported(plan, view, &forms);
     let mut forms = forms.iter();
     plan.stored.retain_mut(|stored| match forms.next() {

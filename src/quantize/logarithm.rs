@@ -1,0 +1,87 @@
+//! Products in front of a logarithm, as of power spectra. The logarithm needs small values to be as precise as large
+//! ones, and codes of 8 bits with one scale are not: differences below a step become whole units of the result.
+
+use crate::graph::constants::Constant;
+use crate::graph::{BodyId, Use, View};
+use crate::onnx::proto::NodeProto;
+use std::collections::HashSet;
+
+/// The reason for leaving such a node.
+pub const REASON: &str = "its results go into a logarithm, which 8 bits are too coarse for";
+
+/// Operators whose small results come from small operands.
+const CARRIERS: [&str; 26] = [
+    "Abs",
+    "Add",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Div",
+    "Gather",
+    "Identity",
+    "Max",
+    "Mul",
+    "Pad",
+    "Pow",
+    "ReduceL2",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Relu",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// Maximum number of nodes on the way.
+const DEPTH: usize = 16;
+
+/// Constant from which on a sum or a lower bound keeps the logarithm away from small values, as in `log(1 + x)`.
+const OFFSET: f32 = 0.1;
+
+/// Returns whether results of `node` reach a logarithm through nodes that carry small values, and at most one product
+/// with a constant (a filter bank over a spectrum).
+pub fn follows(view: &View<'_>, body: BodyId, node: &NodeProto) -> bool {
+    let mut seen = HashSet::new();
+    let mut open: Vec<(BodyId, &str, bool, usize)> =
+        node.output.iter().map(|output| (body, output.as_str(), false, 0)).collect();
+    while let Some((owner, name, filtered, depth)) = open.pop() {
+        if depth == DEPTH || !seen.insert((owner, name, filtered)) {
+            continue;
+        }
+        for place in view.uses(owner, name) {
+            let Use::Node { body, node, .. } = *place else { continue };
+            let reader = view.node(body, node);
+            let product = ["MatMul", "Gemm", "Conv"].contains(&reader.op());
+            match reader.op() {
+                "Log" | "ReduceLogSum" => return true,
+                _ if product && !filtered && constant(view, body, reader, 1).is_some() => {}
+                op if CARRIERS.contains(&op) && !is_offset(view, body, reader) => {}
+                _ => continue,
+            }
+            open.extend(reader.output.iter().map(|output| (body, output.as_str(), filtered || product, depth + 1)));
+        }
+    }
+    false
+}
+
+fn constant<'a>(view: &View<'a>, body: BodyId, node: &NodeProto, input: usize) -> Option<Constant<'a>> {
+    view.constant(body, node.input_at(input)?)
+}
+
+/// Returns whether the node keeps its results away from zero by a constant.
+fn is_offset(view: &View<'_>, body: BodyId, node: &NodeProto) -> bool {
+    let inputs = match node.op() {
+        "Add" | "Max" | "Sum" => 0..node.input.len(),
+        "Clip" => 1..2,
+        _ => return false,
+    };
+    let least = |input| constant(view, body, node, input)?.floats()?.into_iter().reduce(f32::min);
+    inputs.filter_map(least).any(|least| least >= OFFSET)
+}
