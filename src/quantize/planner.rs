@@ -1,9 +1,9 @@
 //! Planning: which nodes are quantized, in which form, and why others are left.
 
+use super::logarithm;
 pub use super::outcome::reasons;
 use super::plan::Channel;
 pub use super::plan::{Change, Form, Plan, Weight};
-use super::logarithm;
 use super::stored;
 use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail};

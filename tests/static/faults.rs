@@ -325,8 +325,10 @@ fn on_a_spectrum() -> (Model, Vec<(String, Tensor)>) {
         floats("least", &[], &[1e-10]),
         weight("w", &[16, 20, 3]),
     ];
-    let made = model(17, vec![value("x", Float32, &[2, 1, 2048])], vec![value("y", Float32, &[2, 16, 61])], tensors, nodes);
-    let signal = smooth(4096, 3.0).iter().enumerate().map(|(i, v)| if i % 2048 < 1024 { *v } else { v * 1e-3 }).collect();
+    let made =
+        model(17, vec![value("x", Float32, &[2, 1, 2048])], vec![value("y", Float32, &[2, 16, 61])], tensors, nodes);
+    let signal =
+        smooth(4096, 3.0).iter().enumerate().map(|(i, v)| if i % 2048 < 1024 { *v } else { v * 1e-3 }).collect();
     (made, vec![("x".to_owned(), Tensor::from_f32(&[2, 1, 2048], signal).unwrap())])
 }
 
