@@ -428,6 +428,24 @@ typedef enum {
 } optimize_kernels_t;
 
 /**
+ * Precision of products of float32 inputs and constant float32 weights on the CPU.
+ */
+typedef enum {
+  /**
+   * float32.
+   */
+  OPTIMIZE_SESSION_PRECISION_FP32 = 0,
+  /**
+   * bfloat16 with float32 sums, where the processor multiplies bfloat16 faster than float32.
+   */
+  OPTIMIZE_SESSION_PRECISION_BF16 = 1,
+  /**
+   * int8: weights with a scale for each output column, inputs with one for each row, computed at run time.
+   */
+  OPTIMIZE_SESSION_PRECISION_INT8 = 2,
+} optimize_session_precision_t;
+
+/**
  * How much ONNX Runtime rewrites the graph before it runs it. This never changes the meaning of the model.
  */
 typedef enum {
@@ -871,8 +889,9 @@ typedef struct {
    */
   int32_t kernels;
   /**
-   * Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
-   * BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of products of float32 inputs and constant float32 weights on the CPU, an
+   * optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
+   * OPTIMIZE_BACKEND_MISSING without.
    */
   int32_t precision;
 } optimize_session_options_t;
@@ -951,8 +970,9 @@ typedef struct {
    */
   int32_t kernels;
   /**
-   * Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
-   * BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of products of float32 inputs and constant float32 weights on the CPU, an
+   * optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
+   * OPTIMIZE_BACKEND_MISSING without.
    */
   int32_t precision;
 } optimize_generator_options_t;
@@ -2089,8 +2109,9 @@ typedef struct {
    */
   int32_t kernels;
   /**
-   * Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
-   * BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of products of float32 inputs and constant float32 weights on the CPU, an
+   * optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
+   * OPTIMIZE_BACKEND_MISSING without.
    */
   int32_t precision;
 } optimize_benchmark_options_t;
@@ -2169,8 +2190,9 @@ typedef struct {
    */
   int32_t kernels;
   /**
-   * Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
-   * BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of products of float32 inputs and constant float32 weights on the CPU, an
+   * optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
+   * OPTIMIZE_BACKEND_MISSING without.
    */
   int32_t precision;
 } optimize_evaluate_options_t;

@@ -11,6 +11,7 @@ use optimize::model::Model;
 use optimize::onnx::proto::{GraphProto, NodeProto, attribute_kind};
 use optimize::quantize::{QuantizeOptions, QuantizeType, quantize, quantize_with};
 use optimize::report::Report;
+use optimize::runtime::SessionOptions;
 use optimize::text::Tokenizer;
 use support::{build, deps, runtime};
 
@@ -26,12 +27,13 @@ fn run(model: &Model, options: &QuantizeOptions) -> optimize::error::Result<(Mod
     quantize_with(runtime(), model, options, None, &Call::default())
 }
 
-/// Returns 1 - cosine like the benchmark: on the same sentences, by other code.
+/// Returns 1 - cosine like the benchmark: on the same sentences and ONNX Runtime's kernels, by other code.
 fn loss(original: &Model, result: &Model) -> f64 {
     let tokenizer = Tokenizer::of(original).unwrap();
     let options = BenchmarkOptions {
         runs: 1,
         warmup: 0,
+        execution: SessionOptions::stock().execution,
         inputs: InputOptions { batch_size: 8, ..Default::default() },
         ..Default::default()
     };

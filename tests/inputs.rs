@@ -384,7 +384,10 @@ fn quantize_and_prune_say_size_speed_and_quality_without_being_asked() {
             printed.contains("size  ") && printed.contains("latency  ") && printed.contains("cosine  "),
             "{printed}"
         );
-        assert!(printed.contains("Timed on x 1x64 (generated); quality on 8 samples."), "{printed}");
+        assert!(
+            printed.contains("Timed on x 1x64 (generated)") && printed.contains("; quality on 8 samples."),
+            "{printed}"
+        );
         let (_, printed, _) = optimize(&[&arguments[..], &["--no-benchmark"]].concat());
         assert!(printed.contains("size  ") && !printed.contains("latency"), "{printed}");
         let (_, printed, _) = optimize(&[&arguments[..], &["--json"]].concat());

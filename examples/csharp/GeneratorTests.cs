@@ -61,6 +61,14 @@ internal static class GeneratorTests
             Check(session.Provider != Provider.Auto, "a session on " + session.Provider);
             Check(session.Placement().Contains("\"nodes\":{"), session.Placement());
         }
+        var stock = new Execution { Kernels = Kernels.Stock };
+        using (var session = context.CreateSession(model, new SessionOptions { Execution = stock }))
+        {
+            Check(!session.Placement().Contains("\"groups\":"), session.Placement());
+        }
+        stock.Precision = SessionPrecision.Int8;
+        Fails(Status.InvalidArgument, "kernels is stock",
+            () => context.CreateSession(model, new SessionOptions { Execution = stock }));
         var relative = new Execution { Provider = Provider.TensorRt, EngineCache = "engines" };
         Fails(Status.InvalidArgument, "absolute",
             () => context.CreateGenerator(model, new GeneratorOptions { Execution = relative }));

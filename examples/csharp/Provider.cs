@@ -11,6 +11,9 @@ namespace Optimize
     /// them, ONNX Runtime's for the others.</summary>
     public enum Kernels { Auto = 0, Stock = 1 }
 
+    /// <summary>Precision of products of float32 inputs and constant float32 weights on the CPU.</summary>
+    public enum SessionPrecision { Fp32 = 0, Bf16 = 1, Int8 = 2 }
+
     /// <summary>Selects where sessions run; part of the options of functions that create sessions. An unavailable
     /// provider throws Status.BackendMissing or Status.DeviceMissing; it is never replaced by another.</summary>
     public class Execution
@@ -19,9 +22,8 @@ namespace Optimize
 
         public Kernels Kernels { get; set; }
 
-        /// <summary>Precision of products of float32 inputs and constant weights on the CPU: Fp32, Bf16 or
-        /// Int8.</summary>
-        public Precision Precision { get; set; }
+        /// <summary>Any but Fp32 needs the kernels of this library.</summary>
+        public SessionPrecision Precision { get; set; }
 
         /// <summary>Index of the GPU, from 0.</summary>
         public uint DeviceId { get; set; }

@@ -30,12 +30,18 @@ enum class Kernels : std::int32_t {
     stock = OPTIMIZE_KERNELS_STOCK,
 };
 
+/// Precision of products of float32 inputs and constant weights on the CPU; see optimize_session_precision_t.
+enum class SessionPrecision : std::int32_t {
+    fp32 = OPTIMIZE_SESSION_PRECISION_FP32,
+    bf16 = OPTIMIZE_SESSION_PRECISION_BF16,
+    int8 = OPTIMIZE_SESSION_PRECISION_INT8,
+};
+
 /// Execution provider, device and kernels, part of several option structs; see optimize_session_options_t.
 struct Execution {
     Provider provider = Provider::cpu;
     Kernels kernels = Kernels::automatic;
-    /// Precision of products of float32 inputs and constant weights on the CPU: FP32, BF16 or INT8.
-    optimize_precision_t precision = OPTIMIZE_PRECISION_FP32;
+    SessionPrecision precision = SessionPrecision::fp32;
     std::uint32_t device_id = 0;
     /// TensorRT: absolute path of a folder that caches engines; empty disables the cache.
     std::string engine_cache;

@@ -52,6 +52,7 @@ fn enums_of_the_header_have_the_values_of_the_library() {
         crate::evaluate::EvaluateTask,
         crate::onnx::save::ExternalData,
         crate::runtime::Kernels,
+        crate::runtime::SessionPrecision,
         crate::prune::Importance,
         crate::prune::PruneMethod,
         crate::quantize::Algorithm,

@@ -90,6 +90,18 @@ pub enum optimize_kernels_t {
     OPTIMIZE_KERNELS_STOCK = 1,
 }
 
+/// Precision of products of float32 inputs and constant float32 weights on the CPU.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_session_precision_t {
+    /// float32.
+    OPTIMIZE_SESSION_PRECISION_FP32 = 0,
+    /// bfloat16 with float32 sums, where the processor multiplies bfloat16 faster than float32.
+    OPTIMIZE_SESSION_PRECISION_BF16 = 1,
+    /// int8: weights with a scale for each output column, inputs with one for each row, computed at run time.
+    OPTIMIZE_SESSION_PRECISION_INT8 = 2,
+}
+
 /// Fields of an options struct that say where a session runs.
 pub(super) struct Where {
     pub provider: i32,
@@ -113,23 +125,12 @@ impl Where {
         Ok(Execution {
             provider: ProviderChoice::from_code(self.provider, "provider")?,
             kernels: Kernels::from_code(self.kernels, "kernels")?,
-            precision: precision(self.precision)?,
+            precision: SessionPrecision::from_code(self.precision, "precision")?,
             device_id: self.device_id,
             // SAFETY: same contract.
             engine_cache: unsafe { optional_path(self.engine_cache, "engine_cache") }?,
             ..Execution::default()
         })
-    }
-}
-
-fn precision(code: i32) -> Result<SessionPrecision> {
-    match SessionPrecision::from_code(code, "precision") {
-        Ok(precision) => Ok(precision),
-        Err(_) => bail!(
-            InvalidArgument,
-            "precision is {code}; a session on the CPU takes OPTIMIZE_PRECISION_FP32, OPTIMIZE_PRECISION_BF16 or \
-             OPTIMIZE_PRECISION_INT8"
-        ),
     }
 }
 
@@ -178,8 +179,9 @@ pub struct optimize_session_options_t {
     pub engine_cache: *const c_char,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an optimize_precision_t: FP32,
-    /// BF16 or INT8. Any but FP32 needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an
+    /// optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
+    /// OPTIMIZE_BACKEND_MISSING without.
     pub precision: i32,
 }
 // SAFETY: repr(C), eight 32-bit integers, a pointer that may be NULL and two 32-bit integers.

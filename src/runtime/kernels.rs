@@ -26,13 +26,13 @@ choice! {
 
 choice! {
     /// What products of float32 inputs and constant float32 weights are computed in on the CPU.
-    pub enum SessionPrecision = Fp32 {
+    pub enum SessionPrecision: optimize_session_precision_t = Fp32 {
         /// float32.
         Fp32 = 0, "fp32";
         /// bfloat16 with float32 sums, where the processor multiplies bfloat16 faster than float32; no calibration.
-        Bf16 = 2, "bf16";
+        Bf16 = 1, "bf16";
         /// int8: weights with a scale for each output column, inputs with one for each row, computed at run time.
-        Int8 = 3, "int8";
+        Int8 = 2, "int8";
     }
 }
 

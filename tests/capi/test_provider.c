@@ -66,14 +66,14 @@ TEST(kernels_of_this_library_compute_the_same) {
     optimize_model_t *minilm = NULL;
     CHECK_OK(optimize_model_load(context, deps(MINILM "/model.onnx"), NULL, &minilm, &error));
     optimize_buffer_t *json = NULL, *providers = NULL;
-    optimize_tensor_t *stock = sentence(minilm, OPTIMIZE_KERNELS_STOCK, OPTIMIZE_PRECISION_FP32, NULL);
-    optimize_tensor_t *ours = sentence(minilm, OPTIMIZE_KERNELS_AUTO, OPTIMIZE_PRECISION_FP32, &json);
+    optimize_tensor_t *stock = sentence(minilm, OPTIMIZE_KERNELS_STOCK, OPTIMIZE_SESSION_PRECISION_FP32, NULL);
+    optimize_tensor_t *ours = sentence(minilm, OPTIMIZE_KERNELS_AUTO, OPTIMIZE_SESSION_PRECISION_FP32, &json);
     CHECK(cosine(stock, ours) > 0.999999);
     CHECK_OK(optimize_context_providers(context, 0, &providers, &error));
     if (strstr(optimize_buffer_data(providers), "\"kernels\":true") != NULL) {
         CHECK_HAS(optimize_buffer_data(json), "\"optimize\":");
         CHECK(number_after(optimize_buffer_data(json), "", "groups") > 3);
-        optimize_tensor_t *int8 = sentence(minilm, OPTIMIZE_KERNELS_AUTO, OPTIMIZE_PRECISION_INT8, NULL);
+        optimize_tensor_t *int8 = sentence(minilm, OPTIMIZE_KERNELS_AUTO, OPTIMIZE_SESSION_PRECISION_INT8, NULL);
         double alike = cosine(stock, int8);
         CHECK(alike > 0.99 && alike < 0.999999);
         optimize_tensor_free(int8);
@@ -168,13 +168,13 @@ TEST(what_cannot_be_meant_is_refused) {
     CHECK_FAILS(optimize_session_new(context, model, &kernels, NULL, &session, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "kernels is 2");
     kernels.kernels = OPTIMIZE_KERNELS_STOCK;
-    kernels.precision = OPTIMIZE_PRECISION_INT8;
+    kernels.precision = OPTIMIZE_SESSION_PRECISION_INT8;
     CHECK_FAILS(optimize_session_new(context, model, &kernels, NULL, &session, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "kernels is stock");
     kernels.kernels = OPTIMIZE_KERNELS_AUTO;
-    kernels.precision = OPTIMIZE_PRECISION_FP16;
+    kernels.precision = 3;
     CHECK_FAILS(optimize_session_new(context, model, &kernels, NULL, &session, &error), OPTIMIZE_INVALID_ARGUMENT,
-                "precision is 1");
+                "precision is 3");
     optimize_buffer_t *report = NULL;
     optimize_benchmark_options_t benchmark = {.struct_size = sizeof benchmark};
     benchmark.provider = -1;

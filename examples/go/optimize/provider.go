@@ -25,14 +25,25 @@ const (
 	KernelsStock Kernels = C.OPTIMIZE_KERNELS_STOCK
 )
 
+// SessionPrecision is the precision of products of float32 inputs and constant float32 weights on the CPU. Any but
+// SessionFP32 needs the kernels of this library.
+type SessionPrecision int32
+
+// The precisions.
+const (
+	SessionFP32 SessionPrecision = C.OPTIMIZE_SESSION_PRECISION_FP32
+	SessionBF16 SessionPrecision = C.OPTIMIZE_SESSION_PRECISION_BF16
+	SessionINT8 SessionPrecision = C.OPTIMIZE_SESSION_PRECISION_INT8
+)
+
 // Execution selects where sessions run; it is part of the options of functions that create sessions. An unavailable
 // provider fails with ErrBackendMissing or ErrDeviceMissing; it is never replaced by another.
 type Execution struct {
 	Provider    Provider
 	Kernels     Kernels
-	Precision   Precision // of products of float32 inputs and constant weights on the CPU: FP32, BF16 or INT8
-	DeviceID    uint32    // index of the GPU, from 0
-	EngineCache string    // TensorRT: absolute path of the engine cache folder; "" for none
+	Precision   SessionPrecision
+	DeviceID    uint32 // index of the GPU, from 0
+	EngineCache string // TensorRT: absolute path of the engine cache folder; "" for none
 }
 
 // Placement is where a session runs.

@@ -21,6 +21,15 @@ func TestSessionsRunOnWhatIsAskedForAndSayWhat(t *testing.T) {
 	if placement.Provider == "cpu" && len(placement.PassedOver) != 2 {
 		t.Fatalf("passed over: %+v", placement.PassedOver)
 	}
+	stock := must(library.NewSession(ctx, model, &SessionOptions{Execution: Execution{Kernels: KernelsStock}}))
+	defer stock.Close()
+	if placement := must(stock.Placement()); placement.Groups != 0 || placement.KernelsUnused != "" {
+		t.Fatalf("stock kernels: %+v", placement)
+	}
+	both := &SessionOptions{Execution: Execution{Kernels: KernelsStock, Precision: SessionINT8}}
+	if _, err := library.NewSession(ctx, model, both); !errors.Is(err, ErrInvalidArgument) {
+		t.Fatalf("int8 on stock kernels: %v", err)
+	}
 	_, err := library.NewSession(ctx, model, &SessionOptions{Execution: Execution{Provider: ProviderCUDA}})
 	if !found[1].Available && !errors.Is(err, ErrBackendMissing) && !errors.Is(err, ErrDeviceMissing) {
 		t.Fatalf("cuda: %v, though %s", err, found[1].Reason)
