@@ -1,6 +1,8 @@
 //! Packages: made, moved, opened, run, rejected; shapes against a reference; damage of every kind.
 
 mod common;
+#[path = "package/compiled.rs"]
+mod compiled;
 
 use common::{Folder, Random};
 use optimize::call::Call;
@@ -130,68 +132,6 @@ fn variants_share_weights_and_are_chosen_with_a_reason() {
 /// Returns whether this library has kernels for this processor.
 fn kernels() -> bool {
     available(runtime(), 0).iter().any(|found| found.provider == Provider::Cpu && found.kernels_unused.is_none())
-}
-
-fn far(a: &Tensor, b: &Tensor) -> f32 {
-    let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
-    a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-#[test]
-fn a_quantized_variant_is_compiled_and_opened_or_passed_over_with_the_reason() {
-    if !kernels() {
-        return;
-    }
-    let folder = Folder::new("package-compiled");
-    let options = CompileOptions { variants: vec!["int8".to_owned()], ..dynamic() };
-    let path = folder.join("p");
-    let made = compile(runtime(), &minilm(), &path, &options, &Call::default()).unwrap();
-    assert!(made.warnings.iter().all(|warning| !warning.contains("left out")), "{:?}", made.warnings);
-    compile(runtime(), &minilm(), &folder.join("again"), &options, &Call::default()).unwrap();
-    let manifest = |name: &str| std::fs::read(folder.join(name).join("optimize.json")).unwrap();
-    assert!(manifest("p") == manifest("again"), "the same model gives the same bytes");
-
-    let session = |options: &SessionOptions| {
-        Package::open(&path, &OpenOptions::default()).unwrap().session(runtime(), options, &Call::default()).unwrap()
-    };
-    let mut compiled = session(&SessionOptions::default());
-    assert!(compiled.placement().groups > 10 && compiled.placement().passed_over.is_empty());
-    assert_eq!(compiled.placement().weights_copied, None);
-    let given = run(&mut compiled, 3, 9).unwrap();
-    assert_eq!(run(&mut compiled, 5, 9).unwrap_err().kind(), Kind::InvalidArgument);
-    let (int8, _) = optimize::quantize::quantize(&minilm(), &Default::default(), &Call::default()).unwrap();
-    let mut plain = Session::new(runtime(), &int8, &SessionOptions::default(), &Call::default()).unwrap();
-    let wanted = run(&mut plain, 3, 9).unwrap();
-    for ((name, a), (_, b)) in given.iter().zip(&wanted) {
-        assert!(far(a, b) < 1e-4, "{name}: {}", far(a, b));
-    }
-    let mut stock = session(&SessionOptions::stock());
-    assert!(stock.placement().groups == 0 && far(&run(&mut stock, 3, 9).unwrap()[0].1, &wanted[0].1) < 0.3);
-
-    // Another class of processors, or another version.
-    let ours = String::from_utf8(manifest("p")).unwrap();
-    let other = ours.replace("\"made_for\": \"liboptimize ", "\"made_for\": \"liboptimize 9.");
-    assert_ne!(other, ours);
-    reseal(&path, other.as_bytes());
-    let choice = Package::open(&path, &OpenOptions::default()).unwrap().choose(Some(runtime())).unwrap();
-    assert!(choice.index == 1 && choice.reason.contains("it was compiled for liboptimize 9."), "{}", choice.reason);
-    reseal(&path, ours.as_bytes());
-
-    // Damage in the file of weights.
-    let weights = path.join("model/int8-compiled/model.onnx.packed");
-    let intact = std::fs::read(&weights).unwrap();
-    let mut damaged = intact.clone();
-    damaged[intact.len() / 2] ^= 4;
-    for (bytes, reason) in [(&damaged[..], "checksum"), (&intact[..intact.len() - 1], "bytes, but optimize.json says")]
-    {
-        std::fs::write(&weights, bytes).unwrap();
-        let mut session = session(&SessionOptions::default());
-        let passed_over = session.placement().passed_over.concat();
-        assert!(passed_over.contains("int8-compiled") && passed_over.contains(reason), "{passed_over}");
-        assert!(far(&run(&mut session, 3, 9).unwrap()[0].1, &wanted[0].1) < 0.3);
-        let package = Package::open(&path, &OpenOptions::default()).unwrap();
-        assert!(package.verify(None, &Call::default()).unwrap_err().message().contains("model.onnx.packed"));
-    }
 }
 
 fn reseal(path: &Path, manifest: &[u8]) {

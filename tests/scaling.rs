@@ -11,7 +11,7 @@ use optimize::onnx::dtype::DataType::Float32;
 use optimize::onnx::save::ExternalData;
 use optimize::quantize::{Algorithm, QuantizeOptions, QuantizeType, quantize, quantize_with};
 use optimize::report::Report;
-use optimize::runtime::Tensor;
+use optimize::runtime::{SessionOptions, Tensor};
 use optimize::text::Tokenizer;
 use support::build::*;
 use support::quantized::*;
@@ -127,7 +127,9 @@ fn a_real_encoder_stays_close_and_smoothing_brings_it_closer() {
         quantize_with(runtime(), &model, &options, Some(&calibration), &Call::default()).unwrap()
     };
     let judged = brown("ca01", 40);
-    let text_options = TextOptions { threads: 1, ..TextOptions::default() };
+    // The kernels whose numbers smoothing is for.
+    let execution = SessionOptions::stock().execution;
+    let text_options = TextOptions { threads: 1, execution, ..TextOptions::default() };
     let cosine = |other: &Model| {
         compare_embeddings(runtime(), &model, other, &tokenizer, &judged, &text_options, &Call::default())
             .unwrap()
