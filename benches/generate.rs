@@ -1,6 +1,6 @@
-//! Tokens a second with SmolLM2, out of its GGUF file in both dialects: `cargo bench --bench generate`.
+//! Tokens per second of SmolLM2, loaded from its GGUF file in both dialects: `cargo bench --bench generate`.
 //!
-//! The least of some rounds counts. Processor time is what all threads together took.
+//! Results are the minimum of several rounds. Processor time is the sum over all threads.
 
 use optimize::call::Call;
 use optimize::open;
@@ -15,7 +15,7 @@ const RUNTIME: &str = "target/deps/onnxruntime/libonnxruntime.so.1";
 const PROMPT: usize = 512;
 const TOKENS: usize = 64;
 
-/// Returns the seconds of processor time that this process has used, in hundredths.
+/// Returns the processor time of this process in seconds, with a resolution of 10 ms.
 fn processor_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("/proc");
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
@@ -23,7 +23,7 @@ fn processor_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// Returns the least wall time and processor time of `work`, in seconds.
+/// Returns the minimum wall-clock time and processor time of `work` in seconds.
 fn least(rounds: usize, mut work: impl FnMut()) -> (f64, f64) {
     let mut least = (f64::MAX, f64::MAX);
     for _ in 0..rounds {
@@ -38,7 +38,7 @@ fn exactly(tokens: usize) -> GenerateOptions {
     GenerateOptions { max_new_tokens: Some(tokens), eos_token_ids: Some(vec![]), ..GenerateOptions::default() }
 }
 
-/// Returns tokens a second of a prompt and of writing behind it, as text.
+/// Returns the tokens per second of reading a prompt and of generating after it, as text.
 fn measure(generator: &mut Generator) -> optimize::error::Result<String> {
     let call = Call::default();
     let prompt: Vec<i64> = (0..PROMPT as i64).map(|i| 1000 + i * 37 % 20_000).collect();

@@ -1,7 +1,7 @@
-//! What the CPU kernels reach, next to what the processor can do: `cargo bench --bench kernels [NAME...]`.
+//! Speed of the CPU kernels, compared with the peak of the processor: `cargo bench --bench kernels [NAME...]`.
 //!
-//! One thread, process CPU time, the best of many calls. The peaks are measured in the same run: a loop of the
-//! class's own multiplications on registers. `OPTIMIZE_CPU` chooses a lower class.
+//! Results are the minimum CPU time of many calls on one thread. Peaks are measured in the same run, by a loop of the
+//! multiplications of the class on registers. `OPTIMIZE_CPU` selects a lower class.
 
 use optimize::kernels::{
     Activation, Attention, BlockWeights, Class, Epilogue, Layout, Mask, Norm, PackedLinear, Precision, Rows, Serial,
@@ -117,7 +117,7 @@ fn values(count: usize) -> Vec<f32> {
     (0..count).map(|index| (index.wrapping_mul(2654435761) >> 8 & 0xffff) as f32 / 32768.0 - 1.0).collect()
 }
 
-/// Returns the least process CPU time of a call.
+/// Returns the minimum process CPU time of a call.
 fn best(mut call: impl FnMut()) -> f64 {
     call();
     let (begin, mut least, mut calls) = (seconds(), f64::MAX, 0);
@@ -138,7 +138,7 @@ fn seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// The most that the class's multiplications reach on registers.
+/// The peak rate of the multiplications of a class, on registers.
 struct Peaks {
     float: f64,
     int8: f64,
@@ -161,7 +161,7 @@ impl Peaks {
     }
 }
 
-/// Defines a function that returns billions of operations a second of one instruction on `$count` registers.
+/// Defines a function that returns the billions of operations per second of one instruction on `$count` registers.
 #[cfg(target_arch = "x86_64")]
 macro_rules! peak {
     ($name:ident, $features:literal, $count:literal, $operations:literal, $zero:expr, $step:expr) => {

@@ -1,14 +1,14 @@
-//! Time per choice over a large vocabulary: `cargo bench --bench sampler`.
+//! Time of choosing a token from a large vocabulary: `cargo bench --bench sampler`.
 
 use optimize::text::SamplingOptions;
 use optimize::text::sampler::{Context, Sampler, logprobs};
 use std::time::Instant;
 
-/// Tokens of the vocabulary of Qwen 2.5.
+/// Number of tokens of Qwen 2.5.
 const VOCABULARY: usize = 151_936;
 const CHOICES: u32 = 200;
 
-/// Returns logits without a pattern, in about (-8, 8).
+/// Returns pseudorandom logits, approximately in (-8, 8).
 fn logits() -> Vec<f32> {
     let mut state = 1u64;
     let mut uniform = || {

@@ -15,7 +15,7 @@
 //! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files. A technique takes a model and
 //! returns a new one with a [`report::Report`]; techniques can be chained. None writes files, prints, or knows about C.
 //!
-//! ## Floors
+//! ## Layers
 //!
 //! A module of `src/` (a folder or a file) imports only modules to its right or below. `tests/layers.rs` reads this
 //! picture and checks the imports.

@@ -7,14 +7,14 @@
 pub const MODEL_PROTO_BYTES: u64 = 2 * 1024 * 1024 * 1024 - 1;
 /// Maximum size of an external-data or weight file that is mapped.
 pub const DATA_FILE_BYTES: u64 = 1 << 42;
-/// Maximum heap that decoding may use, whatever the size of the input, and per byte of it. An empty message is two
-/// bytes in a file and some hundreds in memory: without this limit a file of 2 GiB could request 300.
+/// Maximum heap of decoding a model, in addition to [`DECODED_PER_BYTE`]. An empty message has two bytes in a file and
+/// some hundreds in memory: without this limit, a file of 2 GiB could request 300 GiB.
 pub const DECODED_BYTES: u64 = 2 << 30;
-/// Maximum heap per byte of input; see [`DECODED_BYTES`].
+/// Maximum heap of decoding a model per byte of its file; see [`DECODED_BYTES`].
 pub const DECODED_PER_BYTE: u64 = 4;
-/// Maximum unpacked size of a packed model, whatever its size, and per byte of it.
+/// Maximum unpacked size of a packed model, in addition to [`PACKED_PER_BYTE`].
 pub const PACKED_BYTES: u64 = 1 << 20;
-/// Maximum unpacked size per byte; see [`PACKED_BYTES`].
+/// Maximum unpacked size of a packed model per byte of its file; see [`PACKED_BYTES`].
 pub const PACKED_PER_BYTE: u64 = 64;
 /// Maximum number of dimension ranges of a package.
 pub const PACKAGE_RANGES: u64 = 65_536;

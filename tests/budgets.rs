@@ -89,13 +89,14 @@ fn a_limit_that_nothing_keeps_is_refused() {
 fn sizes_are_filled_with_the_bits_that_help_most() {
     let model = minilm();
     let mut losses = Vec::new();
-    for share in [0.15, 0.18, 0.22] {
+    for share in [0.15, 0.22] {
         let target_size = (model.bytes() as f64 * share) as u64;
         let (result, report) = run(&model, &QuantizeOptions { target_size, ..weight_only() }).unwrap();
         assert!(result.bytes() <= target_size, "{} > {target_size}", result.bytes());
         assert!(result.bytes() as f64 > 0.93 * target_size as f64, "{} of {target_size}", result.bytes());
-        assert!((report.summary["quality_loss"].as_f64().unwrap() - loss(&model, &result)).abs() < 1e-4);
-        losses.push(loss(&model, &result));
+        let lost = loss(&model, &result);
+        assert!((report.summary["quality_loss"].as_f64().unwrap() - lost).abs() < 1e-4);
+        losses.push(lost);
     }
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
     // The same number of bytes spent evenly: 4 bits in blocks of 16.

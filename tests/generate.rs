@@ -73,28 +73,53 @@ fn chat(generator: &Generator, model: &Model, question: &str) -> String {
     template.render(&[chat::message("user", question)], &ChatOptions::default()).unwrap()
 }
 
-/// Returns the most probable tokens one after the other, by a session that reads everything again each time.
-fn greedy_without_cache(model: &Model, prompt: &[i64], count: usize) -> Vec<i64> {
-    let options = SessionOptions { varying_sizes: true, ..SessionOptions::default() };
-    let mut session = Session::new(support::runtime(), model, &options, &Call::default()).unwrap();
-    let decoder = Decoder::of(model).unwrap();
-    let mut tokens = prompt.to_vec();
-    for _ in 0..count {
+/// A session that reads a whole text in every run.
+struct Reader {
+    session: Session,
+    decoder: Decoder,
+}
+
+impl Reader {
+    fn new(model: &Model) -> Reader {
+        let options = SessionOptions { varying_sizes: true, ..SessionOptions::default() };
+        let session = Session::new(support::runtime(), model, &options, &Call::default()).unwrap();
+        Reader { session, decoder: Decoder::of(model).unwrap() }
+    }
+
+    /// Returns the most probable token after each of the last `count` tokens.
+    fn next(&mut self, tokens: &[i64], count: usize) -> Vec<i64> {
         let shape = [1, tokens.len() as i64];
-        let ids = Tensor::from_i64(&shape, tokens.clone()).unwrap();
+        let ids = Tensor::from_i64(&shape, tokens.to_vec()).unwrap();
         let mask = Tensor::from_i64(&shape, vec![1; tokens.len()]).unwrap();
         let positions = Tensor::from_i64(&shape, (0..tokens.len() as i64).collect()).unwrap();
-        let keep = Tensor::from_i64(&[], vec![1]).unwrap();
-        let empty: Vec<Tensor> = (decoder.cache.iter())
+        let keep = Tensor::from_i64(&[], vec![count as i64]).unwrap();
+        let empty: Vec<Tensor> = (self.decoder.cache.iter())
             .map(|pair| Tensor::from_f32(&[1, pair.shape[1], 0, pair.shape[3]], vec![]).unwrap())
             .collect();
         let mut inputs = vec![("input_ids", &ids), ("attention_mask", &mask), ("position_ids", &positions)];
         inputs.push(("num_logits_to_keep", &keep));
-        inputs.extend(decoder.cache.iter().map(|pair| pair.past.as_str()).zip(&empty));
-        let outputs = session.run(&inputs, &["logits"], &Call::default()).unwrap();
-        tokens.push(highest(outputs[0].1.as_slice::<f32>().unwrap()));
+        inputs.extend(self.decoder.cache.iter().map(|pair| pair.past.as_str()).zip(&empty));
+        let outputs = self.session.run(&inputs, &["logits"], &Call::default()).unwrap();
+        let logits = outputs[0].1.as_slice::<f32>().unwrap();
+        logits.chunks(logits.len() / count).map(highest).collect()
+    }
+}
+
+/// Returns the most probable tokens one after the other, by a session that reads everything again each time.
+fn greedy_without_cache(model: &Model, prompt: &[i64], count: usize) -> Vec<i64> {
+    let mut reader = Reader::new(model);
+    let mut tokens = prompt.to_vec();
+    for _ in 0..count {
+        tokens.extend(reader.next(&tokens, 1));
     }
     tokens.split_off(prompt.len())
+}
+
+/// Returns the most probable token after the prompt and after each of `tokens` but the last, from one run without a
+/// cache.
+fn greedy_in_one_run(model: &Model, prompt: &[i64], tokens: &[i64]) -> Vec<i64> {
+    let read = [prompt, &tokens[..tokens.len() - 1]].concat();
+    Reader::new(model).next(&read, tokens.len())
 }
 
 fn highest(logits: &[f32]) -> i64 {

@@ -1,5 +1,5 @@
-//! The floors of the library: a room, which is a folder or a file of `src/`, imports only rooms that the picture in
-//! `src/lib.rs` draws to the right of it or below.
+//! The layers of the library: a top-level module, which is a folder or a file of `src/`, imports only modules that the
+//! picture in `src/lib.rs` shows to the right of it or below.
 
 #[path = "layers/modules.rs"]
 mod modules;
@@ -10,7 +10,7 @@ use modules::Modules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// One room's need of another, and where it says so.
+/// An import of one top-level module by another, with its place.
 struct Import {
     from: String,
     to: String,
@@ -23,26 +23,25 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")
 }
 
-/// Returns the rooms in the order of the picture: its lines start with the number of a floor, and its rooms end where
-/// two spaces are.
+/// Returns the top-level modules in the order of the picture: its lines start with the number of a layer, and two spaces
+/// end the list of its modules.
 fn drawn(lib: &str) -> Vec<String> {
     let lines = lib.lines().filter_map(|line| line.strip_prefix("//! "));
-    let floors = lines.filter_map(|line| line.strip_prefix(|c: char| c.is_ascii_digit())?.strip_prefix("  "));
-    floors.flat_map(|floor| floor.split("  ").next().unwrap_or("").split(' ').map(str::to_owned)).collect()
+    let layers = lines.filter_map(|line| line.strip_prefix(|c: char| c.is_ascii_digit())?.strip_prefix("  "));
+    layers.flat_map(|layer| layer.split("  ").next().unwrap_or("").split(' ').map(str::to_owned)).collect()
 }
 
-/// Returns each import of a room by another. What comes through a facade is an import of the room that offers it and of
-/// the one in which it is.
+/// Returns each import of a top-level module by another. An import of a re-exported item counts as an import of the
+/// module that re-exports it and of the one that defines it.
 fn imports(modules: &Modules) -> Vec<Import> {
     let mut found = Vec::new();
     for (at, module) in modules.0.iter().filter(|(at, _)| !at.is_empty()) {
         for named in &module.named {
             let Some(leads) = modules.resolve(at, &named.path) else { continue };
-            let rooms: BTreeSet<&String> =
-                leads.iter().filter_map(|m| m.first()).filter(|room| **room != at[0]).collect();
-            found.extend(rooms.into_iter().map(|room| Import {
+            let tops: BTreeSet<&String> = leads.iter().filter_map(|m| m.first()).filter(|top| **top != at[0]).collect();
+            found.extend(tops.into_iter().map(|top| Import {
                 from: at[0].clone(),
-                to: room.clone(),
+                to: top.clone(),
                 file: module.file.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(&module.file).to_owned(),
                 line: named.line,
                 path: named.path.join("::"),
@@ -52,7 +51,7 @@ fn imports(modules: &Modules) -> Vec<Import> {
     found
 }
 
-/// Returns the rooms of each cycle: those that reach one another.
+/// Returns the modules of each cycle: those that import each other, directly or through others.
 fn cycles(imports: &[Import]) -> Vec<Vec<String>> {
     let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for import in imports {
@@ -60,48 +59,53 @@ fn cycles(imports: &[Import]) -> Vec<Vec<String>> {
     }
     for _ in 0..reached.len() {
         let known = reached.clone();
-        for rooms in reached.values_mut() {
-            let further: Vec<&str> = rooms.iter().filter_map(|room| known.get(room)).flatten().copied().collect();
-            rooms.extend(further);
+        for tops in reached.values_mut() {
+            let further: Vec<&str> = tops.iter().filter_map(|top| known.get(top)).flatten().copied().collect();
+            tops.extend(further);
         }
     }
-    let reaches = |a: &str, b: &str| reached.get(a).is_some_and(|rooms| rooms.contains(b));
+    let reaches = |a: &str, b: &str| reached.get(a).is_some_and(|tops| tops.contains(b));
     let mut found: BTreeSet<Vec<String>> = BTreeSet::new();
-    for room in reached.keys().filter(|room| reaches(room, room)) {
-        let both = reached.keys().filter(|other| reaches(room, other) && reaches(other, room));
-        found.insert(both.map(|room| (*room).to_owned()).collect());
+    for top in reached.keys().filter(|top| reaches(top, top)) {
+        let both = reached.keys().filter(|other| reaches(top, other) && reaches(other, top));
+        found.insert(both.map(|top| (*top).to_owned()).collect());
     }
     found.into_iter().collect()
 }
 
 #[test]
-fn every_room_imports_only_rooms_below() {
+fn every_module_imports_only_modules_below() {
     let order = drawn(&std::fs::read_to_string(root()).unwrap());
     let modules = Modules::read(&root());
-    let floor: BTreeMap<&str, usize> = order.iter().enumerate().map(|(at, room)| (room.as_str(), at)).collect();
-    assert_eq!(floor.len(), order.len(), "a room is drawn twice: {order:?}");
-    let rooms: BTreeSet<&str> = modules.0.keys().filter_map(|at| Some(at.first()?.as_str())).collect();
-    let missing: Vec<_> = rooms.iter().filter(|room| !floor.contains_key(*room)).collect();
-    assert!(missing.is_empty(), "src/lib.rs draws no floor for {missing:?}");
-    let vanished: Vec<_> = order.iter().filter(|room| !rooms.contains(room.as_str())).collect();
-    assert!(vanished.is_empty(), "src/lib.rs draws {vanished:?}, which are not there");
+    let layer: BTreeMap<&str, usize> = order.iter().enumerate().map(|(at, top)| (top.as_str(), at)).collect();
+    assert_eq!(layer.len(), order.len(), "a module is shown twice: {order:?}");
+    let tops: BTreeSet<&str> = modules.0.keys().filter_map(|at| Some(at.first()?.as_str())).collect();
+    let missing: Vec<_> = tops.iter().filter(|top| !layer.contains_key(*top)).collect();
+    assert!(missing.is_empty(), "src/lib.rs shows no layer of {missing:?}");
+    let vanished: Vec<_> = order.iter().filter(|top| !tops.contains(top.as_str())).collect();
+    assert!(vanished.is_empty(), "src/lib.rs shows {vanished:?}, which do not exist");
     let imports = imports(&modules);
-    println!("{} modules in {} rooms, {} imports between rooms", modules.0.len(), rooms.len(), imports.len());
+    println!(
+        "{} modules in {} top-level modules, {} imports between these",
+        modules.0.len(),
+        tops.len(),
+        imports.len()
+    );
     let climbing: Vec<String> = imports
         .iter()
-        .filter(|import| floor[import.from.as_str()] >= floor[import.to.as_str()])
+        .filter(|import| layer[import.from.as_str()] >= layer[import.to.as_str()])
         .map(|i| {
             format!("{}:{}: {}/ imports {}/, which is above it: {}", i.file.display(), i.line, i.from, i.to, i.path)
         })
         .collect();
     let cycles = cycles(&imports);
-    println!("{} rooms in cycles: {cycles:?}", cycles.iter().map(Vec::len).sum::<usize>());
-    assert!(climbing.is_empty(), "{} imports climb:\n{}", climbing.len(), climbing.join("\n"));
-    assert!(cycles.is_empty(), "rooms import each other in a circle: {cycles:?}");
+    println!("{} top-level modules in cycles: {cycles:?}", cycles.iter().map(Vec::len).sum::<usize>());
+    assert!(climbing.is_empty(), "{} imports of modules above:\n{}", climbing.len(), climbing.join("\n"));
+    assert!(cycles.is_empty(), "modules import each other in a cycle: {cycles:?}");
 }
 
 #[test]
-fn nothing_that_imports_rooms_is_overlooked() {
+fn no_import_of_a_module_is_overlooked() {
     let folder = std::env::temp_dir().join(format!("liboptimize-layers-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("low")).unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
@@ -135,6 +139,6 @@ fn nothing_that_imports_rooms_is_overlooked() {
         ("mod.rs", 9, "high"),
         ("mod.rs", 10, "facade"),
     ];
-    let expected = expected.map(|(file, line, room)| (file.to_owned(), line, room.to_owned()));
+    let expected = expected.map(|(file, line, top)| (file.to_owned(), line, top.to_owned()));
     assert_eq!(low, BTreeSet::from(expected));
 }

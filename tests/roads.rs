@@ -129,10 +129,9 @@ fn answers(model: &Model, references: &[Reference]) -> Answers {
     }
     generator.advance(&Call::default()).unwrap();
     let logits = (0..references.len()).map(|row| generator.next_logits(row).unwrap().to_vec()).collect();
-    let prompts: Vec<Prompt<'_>> = references.iter().map(|r| Prompt::Tokens(&r.ids)).collect();
     let exactly =
         GenerateOptions { max_new_tokens: Some(64), eos_token_ids: Some(vec![]), ..GenerateOptions::default() };
-    let written = generator.generate(&prompts, &exactly, None, &Call::default()).unwrap();
+    let written = generator.run(&exactly, None, &Call::default()).unwrap();
     Answers { logits, greedy: written.into_iter().map(|generation| generation.tokens).collect() }
 }
 

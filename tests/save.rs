@@ -275,7 +275,7 @@ fn save_for_ever() {
 
 #[test]
 fn a_save_that_is_killed_leaves_the_old_file_or_the_new_one() {
-    const ROUNDS: usize = 50;
+    const ROUNDS: usize = 30;
     let _alone = DISK.lock().unwrap();
     let folder = Folder::new("killed");
     let models = [crash_model(1), crash_model(2)];

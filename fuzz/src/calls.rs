@@ -43,7 +43,7 @@ struct Machine<'d> {
     input: &'d [u8],
     live: Vec<(Kind, *mut c_void)>,
     error: *mut optimize_error_t,
-    /// Costly calls that are left for this input.
+    /// Number of expensive calls that this input may still make.
     fuel: u32,
 }
 
@@ -58,7 +58,7 @@ impl Machine<'_> {
         u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
     }
 
-    /// Mostly small numbers, sometimes any.
+    /// Returns a number: mostly a small one, sometimes any.
     fn number(&mut self) -> u32 {
         match self.byte() {
             255 => self.word(),
@@ -66,7 +66,7 @@ impl Machine<'_> {
         }
     }
 
-    /// A live handle of `kind`; sometimes of another, and sometimes NULL.
+    /// Returns a live handle of `kind`, sometimes one of another kind, and sometimes NULL.
     fn handle<T>(&mut self, kind: Kind) -> *mut T {
         let choice = self.byte();
         let any = choice >= 248;
@@ -86,7 +86,7 @@ impl Machine<'_> {
         TEXTS[usize::from(self.byte()) % TEXTS.len()]
     }
 
-    /// Checks a call's answer and keeps what it made.
+    /// Checks the result of a call, and stores the handle that it created.
     fn answer<T>(&mut self, status: optimize_status_t, kind: Kind, made: *mut T) {
         let ok = status as i32 == 0;
         // SAFETY: the error is NULL or was made by the call.
@@ -131,7 +131,7 @@ impl Machine<'_> {
         release(kind, handle);
     }
 
-    /// The call's options: none, or a timeout, and a token that another thread fires meanwhile.
+    /// Returns the options of a call: none, a timeout, or a cancel token that another thread fires during the call.
     fn call(&mut self) -> optimize_call_t {
         let cancel: *mut optimize_cancel_t = match self.byte() {
             0..200 => null_mut(),
@@ -167,7 +167,7 @@ fn release(kind: Kind, handle: *mut c_void) {
     }
 }
 
-/// Options of all zeros but their size.
+/// Returns options that are all zero except for their size.
 fn zeroed<T>(set: impl FnOnce(&mut T)) -> T {
     // SAFETY: option structs are integers, floats and pointers; all zero means the defaults.
     let mut options: T = unsafe { std::mem::zeroed() };
@@ -457,7 +457,7 @@ fn generate(m: &mut Machine) {
     make!(m, Buffer, optimize_generator_generate(generator, pointers.as_ptr(), sizes.as_ptr(), count, &options, &call));
 }
 
-/// A token that another thread fires while calls go on.
+/// A cancel token that another thread fires during calls.
 fn cancel(m: &mut Machine) {
     let mut made = null_mut();
     // SAFETY: as in `make`; the thread ends before the token is freed.
@@ -480,19 +480,19 @@ fn step_without_threads(m: &mut Machine) {
     }
 }
 
-/// Reads `data` as calls and makes them.
+/// Decodes `data` as a sequence of calls, and makes them.
 pub fn calls(data: &[u8]) {
     // Creating a session takes milliseconds: few inputs do it.
     let fuel = if data.first().is_some_and(|first| first % 64 == 7) { 3 } else { 1 };
     let mut m = Machine { input: data, live: Vec::new(), error: null_mut(), fuel };
-    // Most calls want a context and a model.
+    // Most calls need a context and a model.
     make!(m, Context, optimize_context_new(null()));
     let context = m.live[0].1;
     make!(m, Model, optimize_model_load(context.cast(), PATHS[0].as_ptr(), null()));
     while !m.input.is_empty() && m.live.len() < 64 {
         step(&mut m);
     }
-    // In the order of making, so that children outlive their parents.
+    // In the order of creation, so that children outlive their parents.
     for (kind, handle) in m.live {
         release(kind, handle);
     }

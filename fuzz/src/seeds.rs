@@ -1,5 +1,5 @@
-//! Writes the inputs that fuzzing begins with: `seeds FOLDER` makes `FOLDER/TARGET/*` from the fixtures of the tests,
-//! and `FOLDER/files`, what the target `calls` opens.
+//! Writes the initial inputs of fuzzing: `seeds FOLDER` creates `FOLDER/TARGET/*` from the fixtures of the tests, and
+//! `FOLDER/files`, which the target `calls` opens.
 
 use liboptimize_fuzz::targets::SEPARATOR;
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[path = "../../tests/abi/fixtures.rs"]
 mod fixtures;
 
-/// Larger inputs are slow to mutate and seldom find more.
+/// Maximum size of an input in bytes: larger ones are slow to mutate and rarely find more.
 const LARGEST: u64 = 64 << 10;
 
 fn main() {
@@ -35,7 +35,7 @@ fn main() {
     checkpoints(&out, &root);
     packed(&out, &files.join("model.onnx"));
     for number in 0..32u32 {
-        // Any bytes are calls.
+        // Any bytes are a sequence of calls.
         let bytes: Vec<u8> = (0..200u32).map(|i| (i * 37 + number * 101).wrapping_mul(2_654_435_761) as u8).collect();
         write(&out, "calls", Path::new(&format!("given{number}")), &root, &bytes);
     }
@@ -92,7 +92,7 @@ fn packed(out: &Path, model: &Path) {
     }
 }
 
-/// Folders with a configuration, as the parts that the target `checkpoint` takes.
+/// Returns folders with a configuration as the parts of an input of the target `checkpoint`.
 fn checkpoints(out: &Path, root: &Path) {
     for kind in ["checkpoints", "encoders"] {
         for entry in fs::read_dir(root.join("fixtures").join(kind)).into_iter().flatten().flatten() {

@@ -1,5 +1,5 @@
-//! What is fuzzed, one function a target: each takes any bytes and must come back. `tests/fuzz.rs` reads the
-//! committed corpus with them, too.
+//! The fuzz targets, one function each: it must return for any bytes. `tests/fuzz.rs` also runs them on the committed
+//! corpus.
 
 use bytes::Bytes;
 use optimize::call::Call;
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, OnceLock};
 
-/// What is done with one input.
+/// A function that processes one input.
 pub type Target = fn(&[u8]);
 
 /// The targets by name.
@@ -37,7 +37,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("contract", contract),
 ];
 
-/// This process's folder in memory (`/dev/shm`), for readers that want a path.
+/// The folder of this process in memory (`/dev/shm`), for readers that need a path.
 pub static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let base = Path::new("/dev/shm");
     let base = if base.is_dir() { base.to_path_buf() } else { std::env::temp_dir() };
@@ -73,10 +73,10 @@ fn remove(name: &str) {
     }
 }
 
-/// Line that separates the files of one input. A text, so that libFuzzer's mutations move and repeat it.
+/// The line that separates the files of an input. It is text, so that mutations of libFuzzer move and repeat it.
 pub const SEPARATOR: &[u8] = b"\n--8<--\n";
 
-/// The parts of an input that stands for several files.
+/// Returns the parts of an input that consists of several files.
 pub fn parts(data: &[u8]) -> Vec<&[u8]> {
     let mut parts = Vec::new();
     let mut rest = data;
@@ -94,7 +94,7 @@ pub fn parts(data: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// Writes the parts of an input as the files `names` of a folder; parts that are missing are no files.
+/// Writes the parts of an input as the files `names` of a folder; there are no files for missing parts.
 pub fn write_parts(folder: &str, names: &[&str], data: &[u8]) -> PathBuf {
     let parts = parts(data);
     for (index, name) in names.iter().enumerate() {
@@ -120,7 +120,7 @@ fn look(model: &Model) {
     }
 }
 
-/// Encodes and decodes a text with everything that tokenizers treat in their own way.
+/// Encodes and decodes a text with all kinds of characters that tokenizers treat specially.
 pub fn use_tokenizer(tokenizer: &Tokenizer) {
     if let Ok(encoding) = tokenizer.encode("a b\u{e9} <end> 12\n\u{1f600}", true) {
         let _ = tokenizer.decode(&encoding.ids, false);
@@ -129,7 +129,7 @@ pub fn use_tokenizer(tokenizer: &Tokenizer) {
     let _ = tokenizer.decode(&[0, 1, 2, 300, i64::MAX, -1], false);
 }
 
-/// ONNX files from memory: what is taken is written again, and comes back equal.
+/// Reads an ONNX file from memory; an accepted model is written and read again, and must be equal.
 pub fn onnx(data: &[u8]) {
     let Ok(model) = Model::from_bytes(Bytes::copy_from_slice(data)) else { return };
     optimize::inspect::inspect(&model);
@@ -138,8 +138,8 @@ pub fn onnx(data: &[u8]) {
     assert!(save::encode(&second).concat() == saved, "the model comes back changed");
 }
 
-/// Packed files. The checksum at the end is corrected, so that the content before it is read; an input that does not
-/// begin like such a file has the parts of one: the model, the index, and the pieces of tensors.
+/// Reads a packed file. The checksum at its end is corrected, so that the content before it is read. An input that does
+/// not begin like a packed file consists of the parts of one: the model, the index, and the pieces of tensors.
 pub fn packed(data: &[u8]) {
     let mut content = if onnx::packed::is_packed(data) { data.to_vec() } else { put_together(&parts(data)) };
     content.extend_from_slice(&Sha256::digest(&content));
@@ -164,7 +164,7 @@ fn put_together(parts: &[&[u8]]) -> Vec<u8> {
     file
 }
 
-/// GGUF files, with the vocabulary and the chat template inside them.
+/// Reads a GGUF file with its vocabulary and chat template.
 pub fn gguf(data: &[u8]) {
     let loaded = gguf::from_bytes(Bytes::copy_from_slice(data), Path::new("model.gguf"), &options(data));
     if let Ok(model) = loaded {
@@ -177,7 +177,7 @@ fn options(data: &[u8]) -> LoadOptions {
     LoadOptions { dialect: if data.len().is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable } }
 }
 
-/// The header and the tensors of a safetensors file.
+/// Reads the header and the tensors of a safetensors file.
 pub fn safetensors(data: &[u8]) {
     let Ok(file) = Safetensors::of_bytes(Bytes::copy_from_slice(data)) else { return };
     for name in file.names() {
@@ -185,7 +185,7 @@ pub fn safetensors(data: &[u8]) {
     }
 }
 
-/// Files of a folder in the order of an input's parts.
+/// Names of the files of a folder, in the order of the parts of an input.
 const NAMES: [&str; 8] = [
     "config.json",
     "generation_config.json",
@@ -200,7 +200,7 @@ const NAMES: [&str; 8] = [
 /// Maximum size in bytes of weights that are generated for a header of an input.
 const MADE_UP: u64 = 1 << 20;
 
-/// Checkpoint folders. The last part is the header of a safetensors file, whose tensors are zeros.
+/// Loads a checkpoint folder. The last part is the header of a safetensors file, whose tensors are zeros.
 pub fn checkpoint(data: &[u8]) {
     let (names, weights) = (&NAMES[..NAMES.len() - 1], NAMES.len() - 1);
     let folder = write_parts("checkpoint", names, data);
@@ -223,14 +223,14 @@ fn length_of(header: &[u8]) -> u64 {
     tensors.values().filter_map(end).max().unwrap_or(0).min(MADE_UP)
 }
 
-/// `tokenizer.json`: what is taken encodes and decodes.
+/// Loads a `tokenizer.json`; an accepted tokenizer encodes and decodes texts.
 pub fn tokenizer(data: &[u8]) {
     if let Ok(tokenizer) = Tokenizer::from_bytes(data) {
         use_tokenizer(&tokenizer);
     }
 }
 
-/// Chat templates, with messages that are JSON of the input.
+/// Renders a chat template with messages from the JSON of the input.
 pub fn template(data: &[u8]) {
     let parts = parts(data);
     let Ok(source) = std::str::from_utf8(parts[0]) else { return };
@@ -240,8 +240,8 @@ pub fn template(data: &[u8]) {
     let _ = template.render(&messages, &Default::default());
 }
 
-/// Packages in one file: opened, read and verified. An input that begins like such a file is one; others have the
-/// parts of the files in one, with valid checksums.
+/// Opens, reads and verifies a single-file package. An input that begins like such a file is used unchanged; any other
+/// consists of the files of a package, which get valid checksums.
 pub fn package(data: &[u8]) {
     let path = if archive::is_archive(data) {
         write("model.package", &mended(data))
@@ -271,7 +271,8 @@ fn mended(data: &[u8]) -> Vec<u8> {
     mended
 }
 
-/// Files of a package in the order of an input's parts; the last part is the header of the weights, which are zeros.
+/// Names of the files of a package, in the order of the parts of an input. The last part is the header of the weights,
+/// which are zeros.
 const INSIDE: [&str; 6] =
     [OURS, THEIRS, "model/fp32/model.onnx", "model/fp32-ahead/model.onnx", "assets/tokenizer.json", WEIGHTS];
 
@@ -321,7 +322,7 @@ fn others() -> bool {
     })
 }
 
-/// `optimize.json`, the manifest of a package, in a folder whose other files are sound.
+/// Opens a package whose manifest, `optimize.json`, is the input; its other files are valid.
 pub fn manifest(data: &[u8]) {
     if let Ok(manifest) = Manifest::read(data) {
         let again = Manifest::read(manifest.to_json().as_bytes()).expect("what was written is read");
@@ -352,7 +353,7 @@ fn infos() -> Vec<ValueInfo> {
     ]
 }
 
-/// Contracts of shapes as JSON, on a model with open sizes, and shapes held against them.
+/// Parses a shape contract in JSON for a model with dynamic dimensions, and checks shapes against it.
 pub fn contract(data: &[u8]) {
     let parts = parts(data);
     let Ok(json) = std::str::from_utf8(parts[0]) else { return };

@@ -179,7 +179,7 @@ impl Tally {
     fn finish(self) -> OutputQuality {
         let any = self.float && self.rows > 0;
         let share = |part: f64, of: u64| (of > 0).then(|| part / of as f64);
-        // The cosine of single numbers is only their sign, so all of them together are the vector.
+        // The cosine of two numbers is only the product of their signs, so all rows are compared as one vector.
         let together = (any && self.long_rows == 0).then(|| self.sums.cosine());
         OutputQuality {
             name: self.name,

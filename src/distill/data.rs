@@ -158,7 +158,7 @@ impl Batch {
     }
 }
 
-/// The text in tokens.
+/// Training and validation text as tokens.
 pub struct Dataset {
     rows: Vec<Row>,
     held: Vec<Row>,

@@ -168,7 +168,7 @@ impl Split {
     }
 }
 
-/// Trains and tests; also returns which test texts were right.
+/// Trains and tests a classifier. Returns the report, and for each test text whether its class was predicted.
 fn probe(vectors: &Embeddings, split: &Split, options: &ProbeOptions, call: &Call) -> Result<(ProbeReport, Vec<bool>)> {
     let features = standardized(vectors, &split.train);
     let linear = Linear::train(&features, vectors.width, split, options.penalty, call)?;

@@ -74,7 +74,7 @@ impl Work for Activate<'_> {
         }
         let to = self.to.as_mut_ptr();
         let from = if self.bias.is_some() { to.cast_const() } else { self.x.as_ptr() };
-        // SAFETY: `x` and `to` have the same length, and so many values are gone through.
+        // SAFETY: `x` and `to` have the same length, which is the number of values.
         unsafe { vmath::apply_to::<V>(self.activation, from, to, std::ptr::null(), self.x.len()) };
     }
 }

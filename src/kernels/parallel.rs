@@ -8,7 +8,7 @@ pub trait Parallel: Sync {
     fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync));
 }
 
-/// The calling thread alone.
+/// The calling thread only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Serial;
 
@@ -22,7 +22,8 @@ impl Parallel for Serial {
     }
 }
 
-/// Cuts `values` in pieces of `each` and gives every piece with its number to `work`, in tasks of one or more.
+/// Divides `values` into pieces of `each`, and calls `work` with the index and the content of every piece. A task has
+/// one or more pieces.
 pub(super) fn split<T: Send>(
     parallel: &dyn Parallel,
     values: &mut [T],

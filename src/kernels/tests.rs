@@ -99,7 +99,7 @@ impl Random {
     }
 }
 
-/// Simulates a number of threads: mostly runs the tasks one after another in reverse order, occasionally on threads.
+/// A number of simulated threads: mostly, the tasks run one after another in reverse order, occasionally on threads.
 pub struct Threads(pub usize);
 
 impl Parallel for Threads {

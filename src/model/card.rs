@@ -1,4 +1,4 @@
-//! What is known about a model besides its graph: its origin, its task, and how to prompt it.
+//! [`Card`]: facts about a model that are not in its graph, such as its origin, its task, and how to prompt it.
 
 use super::contract::Contract;
 use bytes::Bytes;
@@ -97,7 +97,7 @@ pub enum SideContent {
     Bytes(Bytes),
 }
 
-/// What is known about a model besides its graph. Techniques copy it to their results.
+/// Facts about a model that are not in its graph. Techniques copy them to their results.
 ///
 /// Packages store the fields that are not skipped here; the others have their own places.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -92,7 +92,7 @@ impl Model {
         self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version))
     }
 
-    /// Returns what is known about the model besides its graph.
+    /// Returns the facts about the model that are not in its graph.
     pub fn card(&self) -> &Card {
         &self.card
     }

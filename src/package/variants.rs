@@ -21,8 +21,8 @@ use std::path::Path;
 /// Processor extensions with which int8 is faster than float.
 const INT8_NEEDS: [&str; 2] = ["avx512vnni", "avxvnni"];
 
-/// Largest size of the weights of a graph optimized ahead of time, relative to the portable one. Rearranged weights
-/// keep their size; anything that is unfolded or widened beyond this limit is not worth its size.
+/// Largest size of the weights of a graph optimized ahead of time, relative to the portable one. Reordered weights
+/// keep their size; graphs with larger ones, which were expanded or converted to wider types, are left out.
 const MOST: f64 = 1.5;
 /// Weights below this size in bytes are ignored.
 const LARGE: u64 = 64 << 10;

@@ -317,7 +317,7 @@ mod tests {
         Node { op: op.into(), inputs: ids(inputs), outputs: ids(outputs), ..Default::default() }
     }
 
-    /// 0 -> Relu -> 1 -> Add(1, 0) -> 2 -> Neg -> 3
+    /// Returns the graph 0 -> Relu -> 1 -> Add(1, 0) -> 2 -> Neg -> 3.
     fn chain() -> (Vec<Node>, Vec<Value>) {
         let nodes = vec![node("Relu", &[0], &[1]), node("Add", &[1, 0], &[2]), node("Neg", &[2], &[3])];
         (nodes, vec![Value::default(); 4])

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Size of the packed weights in bytes from which trimming the heap is worth its time.
 const WORTH: usize = 8 << 20;
 
-/// Calls `malloc_trim` once after weights were packed.
+/// A single call of `malloc_trim` after weights were packed.
 ///
 /// ONNX Runtime frees the original weights when it creates the session; if they were part of the model file, glibc
 /// keeps the freed pages. The provider is not notified when the session is ready, so the heap is trimmed in the first

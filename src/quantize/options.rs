@@ -15,8 +15,7 @@ choice! {
         /// Needs no data. Weights without an integer kernel (`Conv`, `LSTM`, batched matrices ...) are stored
         /// in 8 bits and computed in float.
         Dynamic = 0, "dynamic";
-        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float. Weights that no
-        /// block operator supports are stored in 4 or 8 bits and computed in float.
+        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float.
         ///
         /// Weights that no block operator supports are stored in 4 or 8 bits and computed in float.
         WeightOnly = 1, "weight-only";

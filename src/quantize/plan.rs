@@ -74,7 +74,7 @@ pub struct Change<'a> {
     pub constant: Constant<'a>,
 }
 
-/// A plan of changes. A decision on it gives another plan: see [`Plan::decide`].
+/// A plan of changes. It is immutable: decisions result in a new plan, see [`Plan::decide`].
 #[derive(Clone)]
 pub struct Plan<'a> {
     pub weights: Vec<Weight<'a>>,

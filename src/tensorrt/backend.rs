@@ -128,7 +128,7 @@ impl Library {
                     )
                     .map_err(|second| {
                         let kind = if second.kind() == Kind::BackendMissing { first.kind() } else { second.kind() };
-                        // If both libraries are missing, that is the error, whatever else is missing.
+                        // If both libraries are missing, that is the error, even if a driver or device is missing, too.
                         let kind = if second.kind() == Kind::BackendMissing { Kind::BackendMissing } else { kind };
                         Error::new(kind, format!("{first}\n{second}"))
                     })

@@ -119,7 +119,7 @@ fn lowered(
     call: &Call,
 ) -> Result<ModelProto> {
     let (mut proto, lowered) = portable::lower(runtime, model, call)?;
-    // The parser treats equal symbols as equal sizes, whatever they mean.
+    // The parser treats equal symbols as equal sizes, even if they have no meaning.
     names::clear(&mut proto);
     report.summary.insert("nodes_lowered".into(), lowered.into());
     if options.sparsity {

@@ -1,4 +1,4 @@
-//! [`Engine`]: runs an engine.
+//! [`Engine`]: a TensorRT engine, loaded on a device.
 
 use super::backend::{Choice, Library};
 use super::manifest::{self, Manifest, OpenOptions};

@@ -81,7 +81,7 @@ impl ChatTemplate {
     /// Returns the template of a model, with the names of its special tokens; `None` if it has no template.
     ///
     /// The tokens are those of `tokenizer_config.json` and `special_tokens_map.json`: one that is null there is not
-    /// defined in the template, whatever token ids the model's configuration has.
+    /// defined in the template, independent of the token ids in the model's configuration.
     pub fn of(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>> {
         let read = |name: &str| -> Result<Option<Map<String, Value>>> {
             let Some(content) = model.card().side_file(name) else { return Ok(None) };

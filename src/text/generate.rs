@@ -175,7 +175,7 @@ impl Writer {
         self.tokens.push(token);
         let ended = self.eos.contains(&token);
         let stopped = options.stop_tokens.contains(&token);
-        // The end-of-sequence token has a name in the vocabulary but is not text, whatever the tokenizer says.
+        // The end-of-sequence token has a name in the vocabulary but is never text.
         let silent = stopped || ended && !options.keep_special_tokens;
         let (mut piece, found) = if silent { (String::new(), false) } else { self.piece(rows, token)? };
         let full = self.prompt + self.tokens.len() >= self.limit;

@@ -1,9 +1,12 @@
 //! Preprocessing of texts from the files of sentence-transformers.
 
-use super::tokenizer::Beside;
 use crate::error::{Context, Result, bail, error};
+use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
+
+/// A function that returns the content of a file next to a model, by name; `None` if it does not exist.
+pub type Beside<'a> = dyn Fn(&str) -> Result<Option<Bytes>> + 'a;
 
 /// Returns a JSON object next to the model; empty if it does not exist.
 fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {

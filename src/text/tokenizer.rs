@@ -6,7 +6,7 @@
 //! (`tokenizer_config.json` …).
 
 use super::sentencepiece::{self, Merger};
-use super::sentences;
+use super::sentences::{self, Beside};
 use super::settings::{Applied, Settings};
 use crate::error::{Context, Error, Kind, Result, bail, error};
 use crate::model::Model;
@@ -24,9 +24,6 @@ const FILE: &str = "tokenizer.json";
 pub const FILES: [&str; 4] = [FILE, "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"];
 /// Names of padding tokens, used if the file does not name one.
 const PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|endoftext|>"];
-
-/// Returns the content of a file next to a model, by name; `None` if it does not exist.
-pub(super) type Beside<'a> = dyn Fn(&str) -> Result<Option<Bytes>> + 'a;
 
 /// A tokenizer. Immutable, and safe to share between threads.
 pub struct Tokenizer {

@@ -91,8 +91,9 @@ impl Modules {
         self.0.insert(path, module);
     }
 
-    /// Functions that an `impl` in one room adds to another room's type: who calls `Type::function` needs that room,
-    /// though no import says so. (Methods, which are called by their name alone, are not seen.)
+    /// Adds functions that an `impl` in one top-level module adds to a type of another: a call of `Type::function`
+    /// depends on the first module, although nothing is imported from it. (Methods, which are called by their name
+    /// alone, are not found.)
     fn name_methods_from_afar(&mut self) {
         let mut added = Vec::new();
         for (path, module) in &self.0 {

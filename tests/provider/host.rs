@@ -118,7 +118,7 @@ impl Session {
             unsafe { std::ffi::CStr::from_ptr(pointer) }.to_str().unwrap().to_owned()
         };
         let mut claims = Vec::new();
-        // SAFETY: the session lives, and with it what it tells of itself; the arrays are as long as is said.
+        // SAFETY: the session lives, and with it the objects that it returns; the arrays have the stated lengths.
         unsafe {
             let (mut graphs, mut count) = (null(), 0);
             let status = (api.Session_GetEpGraphAssignmentInfo)(self.0.ptr(), &mut graphs, &mut count);

@@ -66,7 +66,7 @@ impl Maker {
         self.op("Div", &[&z, &size], vec![])
     }
 
-    /// Adds a layer in which the cut size is used between the weights in one way or another.
+    /// Adds a layer that uses the cut size between its weights, in one of several ways.
     pub fn counted(&mut self, x: &str, width: i64) -> String {
         let inner = 2 * (6 + self.random.below(9)) as i64;
         let y = self.linear(x, width, inner);

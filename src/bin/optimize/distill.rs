@@ -110,7 +110,7 @@ pub struct Arguments {
     /// Continue from the checkpoint, if there is one
     #[arg(long)]
     resume: bool,
-    /// Store the weights in a file next to the .onnx, whatever their size
+    /// Store the weights in a file next to the .onnx, regardless of their size
     #[arg(long)]
     external_data: bool,
     #[command(flatten, next_help_heading = "Device")]

@@ -92,7 +92,7 @@ pub struct Arguments {
     /// Store the result packed, with one bit per zero: FILE.onnx.packed, which only this library reads
     #[arg(long, conflicts_with = "external_data")]
     packed: bool,
-    /// Store the weights in a file next to the .onnx, whatever their size
+    /// Store the weights in a file next to the .onnx, regardless of their size
     #[arg(long)]
     external_data: bool,
     #[command(flatten, next_help_heading = "Measurement")]

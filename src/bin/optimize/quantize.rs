@@ -98,7 +98,7 @@ pub struct Arguments {
     /// Leave weights with fewer elements unchanged
     #[arg(long, value_name = "N", default_value_t = 1024)]
     min_elements: u64,
-    /// Store the weights in a file next to the .onnx, whatever their size
+    /// Store the weights in a file next to the .onnx, regardless of their size
     #[arg(long)]
     external_data: bool,
     #[command(flatten, next_help_heading = "Measurement")]

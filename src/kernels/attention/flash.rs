@@ -107,7 +107,7 @@ impl Work for Head<'_> {
     }
 }
 
-/// Computes the columns from `first` to `first + count`.
+/// A block: the columns from `first` to `first + count`.
 pub struct Block<'a> {
     pub head: &'a Head<'a>,
     pub memory: &'a Memory,

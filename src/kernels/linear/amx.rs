@@ -196,7 +196,7 @@ impl Work for Arrange<'_> {
     }
 }
 
-/// Applies scales, bias, activation and residual to a block.
+/// The last step of a block: scales, bias, activation and residual.
 struct Finish<'a> {
     input: &'a Input,
     packed: &'a PackedLinear,

@@ -165,7 +165,7 @@ impl Work for Panels<'_> {
     }
 }
 
-/// Computes one block of rows and one panel.
+/// The product of a block of rows and a panel.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
     /// The number of scales per row of the input.

@@ -151,7 +151,7 @@ pub fn pack_f32(
     ))
 }
 
-/// Returns the larger one, or NaN if one is.
+/// Returns the larger value; NaN if one of them is.
 fn largest(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }

@@ -21,7 +21,7 @@ impl Api {
     /// # Safety
     /// `base` is what ONNX Runtime gave to `CreateEpFactories`.
     pub unsafe fn open(base: *const OrtApiBase) -> Option<Self> {
-        // SAFETY: the caller's promise; GetApi answers null for a version that it does not have, and the tables of
+        // SAFETY: the caller's promise; GetApi returns null for a version that it does not have, and the tables of
         // the version that it has are static.
         unsafe {
             let ort = ((*base).GetApi)(VERSION).as_ref()?;

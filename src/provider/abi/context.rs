@@ -57,7 +57,7 @@ impl<'a> Context<'a> {
         let Pool { api, raw, .. } = self.pool;
         let count: usize = shape.iter().map(|size| *size as usize).product();
         let mut value = null_mut();
-        // SAFETY: `raw` lives; ONNX Runtime allocates the sizes that are asked for; nobody else holds this output.
+        // SAFETY: `raw` lives; ONNX Runtime allocates the requested size; no other reference to this output exists.
         unsafe {
             let status = (api.ort().KernelContext_GetOutput)(raw, index, shape.as_ptr(), shape.len(), &mut value);
             check(api.ort(), status.0)?;

@@ -46,7 +46,7 @@ impl EpObject {
         Ok(Box::into_raw(Box::new(object)).cast())
     }
 
-    /// Takes a provider back.
+    /// Releases a provider.
     ///
     /// # Safety
     /// `ep` is null or one of [`Self::create`], and is not used again.
@@ -109,7 +109,7 @@ unsafe extern "system" fn capability(
     }
 }
 
-/// Makes a body for each claimed group. After an error nothing is left behind in `infos`.
+/// Creates a body for each claimed group. After an error, `infos` contains no node.
 unsafe extern "system" fn compile(
     ep: *mut Ep,
     graphs: *const *const OrtGraph,

@@ -47,7 +47,7 @@ impl Handles {
     /// Returns the graph with all of its nodes and values.
     pub fn read(&mut self) -> Result<Graph<'_>> {
         let api = self.api;
-        // SAFETY: the graph lives (see `new`), and with it all that it answers.
+        // SAFETY: the graph lives (see `new`), and with it all objects that it returns.
         let (nodes, values, captured, nested) = unsafe {
             let count = ask!(api, Graph_GetNumNodes(self.graph) -> usize = 0)?;
             self.nodes = vec![null(); count];
@@ -99,7 +99,7 @@ impl Source for Handles {
 /// # Safety
 /// `attribute` is ONNX Runtime's and lives.
 unsafe fn read_attribute(api: Api, attribute: *const OrtOpAttr) -> Option<Attribute> {
-    // SAFETY: the caller's promise; each buffer is as long as is said.
+    // SAFETY: the caller's promise; each buffer has the stated length.
     unsafe {
         let kind = ask!(
             api,
@@ -152,7 +152,7 @@ impl Table {
     /// `node` is one of a graph that lives.
     unsafe fn node(&mut self, node: *const OrtNode) -> Result<Node> {
         let api = self.api;
-        // SAFETY: the caller's promise; each array is as long as is said.
+        // SAFETY: the caller's promise; each array has the stated length.
         unsafe {
             let words = |pointer: Result<*const c_char>| pointer.map(|pointer| text(pointer));
             let op = words(ask!(api, Node_GetOperatorType(node) -> *const c_char = null()))?;
@@ -176,7 +176,7 @@ impl Table {
     /// As for [`Self::node`].
     unsafe fn captured(&mut self, node: *const OrtNode) -> Result<Vec<ValueId>> {
         let api = self.api;
-        // SAFETY: the caller's promise; the array is as long as is said.
+        // SAFETY: the caller's promise; the array has the stated length.
         unsafe {
             let count = ask!(api, Node_GetNumImplicitInputs(node) -> usize = 0)?;
             let mut values = vec![null(); count];

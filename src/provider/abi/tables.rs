@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    /// Offsets as a C compiler gives them for the header of ONNX Runtime 1.24.4 on a 64-bit machine.
+    /// Compares offsets with those of a C compiler for the header of ONNX Runtime 1.24.4 on a 64-bit machine.
     #[test]
     fn the_tables_lie_as_in_the_header() {
         assert_eq!(offset_of!(EpApi, CreateEpDevice), 0);

@@ -29,7 +29,7 @@ impl<'a> Tensor<'a> {
     pub unsafe fn read(api: Api, value: *const OrtValue) -> Result<Self> {
         // An integer, because later versions may have element types that are not in the enum.
         let (mut element, mut sizes, mut rank) = (0i32, null::<i64>(), 0usize);
-        // SAFETY: the caller's promise; the answers are pointers into `value`.
+        // SAFETY: the caller's promise; the results are pointers into `value`.
         let (shape, data) = unsafe {
             let ask_shape = api.ort().GetTensorElementTypeAndShapeDataReference;
             check(api.ort(), ask_shape(value, (&raw mut element).cast(), &mut sizes, &mut rank).0)?;

@@ -34,7 +34,7 @@ pub fn is_ours(information: &str) -> bool {
     information == self::information()
 }
 
-/// Writes a compiled model's file.
+/// A writer of the file of a compiled model.
 pub struct Writer {
     path: PathBuf,
 }
@@ -74,7 +74,7 @@ impl Writer {
     }
 }
 
-/// Restores bodies from the file of a compiled model, which stays mapped as long as one of them exists.
+/// A reader that restores bodies from the file of a compiled model, which stays mapped as long as one of them exists.
 #[derive(Default)]
 pub struct Opener {
     open: Vec<(PathBuf, Packed)>,

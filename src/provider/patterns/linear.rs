@@ -60,11 +60,11 @@ pub struct LinearPart {
 /// An elementwise operation on a product.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {
-    /// Quantizes and dequantizes.
+    /// Quantization and dequantization.
     Round(Grid),
-    /// Adds a bias with one value per column.
+    /// Addition of a bias with one value per column.
     Bias(Vec<f32>),
-    /// Applies an activation function.
+    /// An activation function.
     Activation(Activation),
 }
 

@@ -22,7 +22,7 @@ pub fn is_fixed(dim: Dim) -> bool {
     dim[0] == dim[1]
 }
 
-/// Why something must be kept: the effect of the node with that index.
+/// The reason why an axis cannot be cut: an effect of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason {
     /// The node concerned; `None` for the model's own inputs and outputs.

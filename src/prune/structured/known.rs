@@ -1,9 +1,9 @@
 //! Knowledge about a model before its axes are analysed: shapes and integers that ONNX Runtime infers where the rules
 //! do not, and the size of open dimensions.
 //!
-//! ONNX Runtime folds whatever can be computed from shapes once the inputs have sizes, and infers the shapes of all
-//! its operators. It is run twice, with the two sizes that [`super::sizes`] chooses for every open dimension, for the
-//! values of unknown shape. It does not need the weights: it receives only their shapes.
+//! ONNX Runtime folds everything that can be computed from shapes if the inputs have sizes, and infers the shapes of
+//! all its operators. It is run twice, with the two sizes that [`super::sizes`] chooses for every open dimension, for
+//! the values of unknown shape. It does not need the weights: it receives only their shapes.
 
 use super::analysis::{Analysis, COMPUTED};
 use super::axes::{Dim, Int};

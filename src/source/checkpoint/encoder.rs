@@ -158,7 +158,7 @@ impl Encoder {
             bail!(InvalidModel, "hidden_size {hidden} is not a multiple of num_attention_heads {heads}");
         }
         let padding = match kind {
-            // MPNet's code uses 1, whatever its configuration contains.
+            // The code of MPNet uses 1 and ignores the configuration.
             Kind::Mpnet => 1,
             Kind::Roberta => config.needed("pad_token_id")? as i64,
             _ => 0,

@@ -18,7 +18,7 @@ pub struct Architecture {
     in_layer: &'static [(&'static str, &'static str)],
     /// Modules outside of layers.
     outside: &'static [(&'static str, &'static str)],
-    /// Whether rows of query and key are stored so that neighbours are rotated against each other.
+    /// Whether rows of query and key are stored so that rotary embeddings rotate adjacent elements.
     pub interleaved: bool,
     /// Whether norms are stored as `1 + w`.
     pub norms_plus_one: bool,

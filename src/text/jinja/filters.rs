@@ -69,7 +69,7 @@ pub fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// Returns `value|name(...)`.
+/// Returns the result of the filter `name` for a value: `value|name(...)`.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     engine.spend(1)?;
     match name {
