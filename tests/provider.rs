@@ -54,7 +54,8 @@ fn difference(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f32 {
 fn layers_in_any_form_are_claimed_and_give_what_onnx_runtime_gives() {
     let host = Host::open();
     let mut random = Random(11);
-    for round in 0..40 {
+    let rounds = std::env::var("OPTIMIZE_PROPERTY_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(40);
+    for round in 0..rounds {
         let form = Form::random(&mut random);
         let model = host.save(&layer(&form));
         let mut stock = host.stock(&model);
@@ -274,6 +275,53 @@ fn a_compiled_model_gives_the_same_bits_and_a_damaged_one_is_refused() {
     damaged[5000] ^= 4;
     assert!(refused(&damaged).contains("damaged"));
     assert!(refused(b"").contains("packed"));
+}
+
+#[test]
+fn a_weight_that_an_unclaimed_node_takes_too_is_kept() {
+    let host = Host::open();
+    let mut b = Builder::new();
+    let weight = b.weight(&[16, 16]);
+    let product = b.op("MatMul", &["x", &weight]);
+    let other = b.op("Mul", &["x", &weight]);
+    b.nodes.push(node("Add", &[&product, &other], &["y"]));
+    let square = |name| value(name, DataType::Float32, &[16, 16]);
+    let model = host.save(&of(b, vec![square("x")], vec![square("y")]));
+    let (mut stock, mut ours) = (host.stock(&model), host.session(&model, &[("precision", "bf16")]));
+    assert_eq!(ours.claims(), ["MatMul"]);
+    let inputs = [("x", Input::Floats(vec![16, 16], values(&mut Random(6), 256)))];
+    assert!(difference(&stock.run(&inputs), &ours.run(&inputs)) <= 2e-2);
+}
+
+#[test]
+fn the_body_of_a_loop_is_claimed_except_while_a_model_is_compiled() {
+    let host = Host::open();
+    let body = GraphProto {
+        name: Some("body".into()),
+        node: vec![node("Identity", &["again"], &["go"]), node("MatMul", &["v", "weight"], &["next"])],
+        input: vec![
+            value("at", DataType::Int64, &[]),
+            value("again", DataType::Bool, &[]),
+            value("v", DataType::Float32, &[-1, 12]),
+        ],
+        output: vec![value("go", DataType::Bool, &[]), value("next", DataType::Float32, &[-1, 12])],
+        ..Default::default()
+    };
+    let count = optimize::graph::edit::tensor("count", DataType::Int64, &[], 3i64.to_le_bytes().to_vec().into());
+    let weight = float_tensor("weight", &[12, 12], &build::smooth(144, 0.5));
+    let turns = with_graph(node("Loop", &["count", "", "x"], &["y"]), "body", body);
+    let x = vec![value("x", DataType::Float32, &[-1, 12])];
+    let y = vec![value("y", DataType::Float32, &[-1, 12])];
+    let model = host.save(&build::model(21, x, y, vec![count, weight], vec![turns]));
+    let options = [("precision", "bf16")];
+    let (mut stock, mut ours) = (host.stock(&model), host.session(&model, &options));
+    assert_eq!(ours.claims(), ["MatMul"]);
+    let inputs = [("x", Input::Floats(vec![5, 12], values(&mut Random(6), 60)))];
+    let expected = stock.run(&inputs);
+    assert!(difference(&expected, &ours.run(&inputs)) <= 3e-2);
+    if let Some(path) = host.compile(&model, &options) {
+        assert!(difference(&expected, &host.session(&path, &[]).run(&inputs)) <= 3e-2);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl<'a> Context<'a> {
     /// # Safety
     /// `raw` is what ONNX Runtime gave to `Compute`, and lives for `'a`.
     pub unsafe fn new(api: Api, raw: *mut OrtKernelContext, threads: usize) -> Self {
-        let pool = Pool { api, raw, threads, panicked: Mutex::new(None), run: std::marker::PhantomData };
+        let pool = Pool { api, raw, threads, failure: Failure::default(), run: std::marker::PhantomData };
         Self { pool, taken: Cell::new(0) }
     }
 
@@ -72,8 +72,7 @@ pub struct Pool<'a> {
     api: Api,
     raw: *mut OrtKernelContext,
     threads: usize,
-    /// The message of the first task that panicked.
-    panicked: Mutex<Option<String>>,
+    failure: Failure,
     run: std::marker::PhantomData<&'a ()>,
 }
 
@@ -84,31 +83,41 @@ unsafe impl Sync for Pool<'_> {}
 impl Pool<'_> {
     /// Fails if a task has panicked since the run began.
     pub fn finish(&self) -> Result<()> {
-        match self.panicked.lock() {
-            Ok(panicked) if panicked.is_none() => Ok(()),
-            Ok(panicked) => Err(format!("liboptimize: internal error: {}", panicked.as_deref().unwrap_or("")).into()),
+        self.failure.check()
+    }
+}
+
+/// The message of the first task that failed in a run.
+#[derive(Default)]
+struct Failure(Mutex<Option<String>>);
+
+impl Failure {
+    fn check(&self) -> Result<()> {
+        match self.0.lock() {
+            Ok(message) if message.is_none() => Ok(()),
+            Ok(message) => Err(format!("liboptimize: internal error: {}", message.as_deref().unwrap_or("")).into()),
             Err(_) => Err(Error::new("liboptimize: internal error")),
         }
     }
 
-    fn note(&self, said: &str) {
-        if let Ok(mut panicked) = self.panicked.lock() {
-            panicked.get_or_insert_with(|| said.to_owned());
+    fn note(&self, text: &str) {
+        if let Ok(mut message) = self.0.lock() {
+            message.get_or_insert_with(|| text.to_owned());
         }
     }
 }
 
 /// The tasks of one call of `run`.
-struct Job<'j, 'a> {
-    pool: &'j Pool<'a>,
+struct Job<'j> {
+    failure: &'j Failure,
     work: &'j (dyn Fn(usize) + Sync),
 }
 
-impl Job<'_, '_> {
+impl Job<'_> {
     /// Runs a task and catches its panic, which would end the process in a worker thread of ONNX Runtime.
     fn task(&self, index: usize) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.work)(index))) {
-            self.pool.note(panic_text(&*panic));
+            self.failure.note(panic_text(&*panic));
         }
     }
 }
@@ -125,7 +134,7 @@ impl Parallel for Pool<'_> {
 
     /// Runs the tasks on the threads of the session. If one of them panics, [`Pool::finish`] fails.
     fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
-        let job = Job { pool: self, work };
+        let job = Job { failure: &self.failure, work };
         if tasks < 2 || self.threads < 2 {
             return (0..tasks).for_each(|index| job.task(index));
         }
@@ -133,7 +142,35 @@ impl Parallel for Pool<'_> {
         // SAFETY: `raw` lives (see `Context::new`); ParallelFor returns when all of the tasks have.
         let status = unsafe { (self.api.ort().KernelContext_ParallelFor)(self.raw, task, tasks, tasks, data) };
         if let Err(error) = check(self.api.ort(), status.0) {
-            self.note(&error.0);
+            self.failure.note(&error.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_thread_of_onnx_runtime_is_an_error_of_the_run() {
+        let (failure, done) = (Failure::default(), Mutex::new(Vec::new()));
+        let work = |index: usize| match index {
+            1 => panic!("task {index} is broken"),
+            2 => std::panic::panic_any(7),
+            _ => done.lock().unwrap().push(index),
+        };
+        let job = Job { failure: &failure, work: &work };
+        let place = (&raw const job) as usize;
+        assert!(failure.check().is_ok());
+        // A frame of C, as that of ONNX Runtime's thread: a panic that got there would abort.
+        extern "C" fn call(place: usize, index: usize) {
+            // SAFETY: the job lives until all threads have ended.
+            unsafe { task(place as *mut c_void, index) }
+        }
+        for index in 0..4 {
+            std::thread::scope(|scope| scope.spawn(move || call(place, index)).join().unwrap());
+        }
+        assert_eq!(*done.lock().unwrap(), [0, 3]);
+        assert!(failure.check().unwrap_err().0.contains("task 1 is broken"));
     }
 }
