@@ -80,6 +80,10 @@ impl Fill {
                 let flags = self.typed(shape, random, |v| u8::from(v != 0.0), |v| Some(v.into()))?;
                 Tensor::new(Bool, shape, bytes::Bytes::copy_from_slice(flags.bytes()))
             }
+            None => bail!(
+                Unsupported,
+                "it is not a tensor but a sequence, a map or an optional value, which is not supported here"
+            ),
             _ => bail!(Unsupported, "values of type {} cannot be generated", info.describe()),
         };
         make().at(|| format!("input {:?}", info.name))
@@ -203,5 +207,8 @@ mod tests {
         assert!(message(Fill::Constant(2.0), DataType::Bool, &[1]).contains("no value 2"));
         assert!(message(Fill::Given(vec![1.0]), DataType::Float32, &[2, 2]).contains("needs 4; the option `shapes`"));
         assert!(message(Fill::Normal, DataType::String, &[1]).contains("cannot be generated"));
+        let list = ValueInfo { name: "x".into(), dtype: None, shape: None };
+        let e = Fill::Normal.tensor(&list, &[1], &mut Random::new(1)).unwrap_err().to_string();
+        assert!(e.starts_with("input \"x\": it is not a tensor but a sequence"), "{e}");
     }
 }

@@ -384,6 +384,9 @@ impl Open {
     fn bind(&mut self, size: i64, shape: &[i64]) -> Result<()> {
         let name = &self.name;
         if let Some(known) = self.size.filter(|known| *known != size) {
+            if name.is_empty() {
+                bail!(InvalidArgument, "the shape {shape:?} has a dimension of {size} that must be {known}");
+            }
             bail!(InvalidArgument, "the shape {shape:?} sets {name:?} to {size}; elsewhere it is {known}");
         }
         if size < self.min || self.max.is_some_and(|max| size > max) {

@@ -4,10 +4,12 @@
 use crate::graph::constants::Constant;
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::proto::NodeProto;
+use crate::quantize::QuantizeOptions;
 use std::collections::HashSet;
 
 /// The reason for leaving such a node.
-pub const REASON: &str = "its results go into a logarithm, which 8 bits are too coarse for";
+pub const REASON: &str =
+    "its results go into a logarithm, which 8 bits are too coarse for; with max_quality_loss the loss is measured";
 
 /// Operators whose small results come from small operands.
 const CARRIERS: [&str; 26] = [
@@ -45,9 +47,15 @@ const DEPTH: usize = 16;
 /// Constant from which on a sum or a lower bound keeps the logarithm away from small values, as in `log(1 + x)`.
 const OFFSET: f32 = 0.1;
 
+/// Returns whether `node` is left because of a logarithm: its results `reach` one, and no limit of quality is set,
+/// for which the loss would be measured.
+pub fn leaves(view: &View<'_>, body: BodyId, node: &NodeProto, options: &QuantizeOptions) -> bool {
+    options.max_quality_loss == 0.0 && reach(view, body, node)
+}
+
 /// Returns whether results of `node` reach a logarithm through nodes that carry small values, and at most one product
 /// with a constant (a filter bank over a spectrum).
-pub fn follows(view: &View<'_>, body: BodyId, node: &NodeProto) -> bool {
+fn reach(view: &View<'_>, body: BodyId, node: &NodeProto) -> bool {
     let mut seen = HashSet::new();
     let mut open: Vec<(BodyId, &str, bool, usize)> =
         node.output.iter().map(|output| (body, output.as_str(), false, 0)).collect();

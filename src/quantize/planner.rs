@@ -131,7 +131,7 @@ impl<'a> Planner<'_, 'a> {
         }
         Matrix::new(constant.tensor).map_err(|e| e.message().to_owned())?;
         let integer = self.options.quantize_type == QuantizeType::Dynamic && !table;
-        if integer && logarithm::follows(self.view, body, node) {
+        if integer && logarithm::leaves(self.view, body, node, self.options) {
             return Err(logarithm::REASON.to_owned());
         }
         let opset = self.opset(body);

@@ -342,6 +342,20 @@ fn what_goes_into_a_logarithm_stays_float() {
     for name in ["cos", "sin", "bank"] {
         assert_eq!(done(&report, name), "stored int8", "{:?}", report.nodes);
     }
+    let mut proto = model.proto().clone();
+    let graph = proto.graph.as_mut().unwrap();
+    graph.node.truncate(9);
+    graph.output = vec![value("log", Float32, &[2, 63, 20])];
+    let spectrum = Model::from_proto(proto);
+    let (result, report) = calibrated(&spectrum, &data, &options()).unwrap();
+    assert!(report.nodes.iter().all(|node| node.action == "stored int8"), "{:?}", report.nodes);
+    assert!(error(&run(&spectrum, &data), &run(&result, &data)) < 0.02);
+    let again = calibrated(&result, &data, &options()).err().unwrap();
+    assert!(again.message().contains("is already quantized"), "{again}");
+    // With a limit the loss is measured.
+    let limit = QuantizeOptions { max_quality_loss: 1.0, ..options() };
+    let report = calibrated(&spectrum, &data, &limit).unwrap().1;
+    assert!(report.nodes.iter().any(|node| node.action == "quantized"), "{:?}", report.nodes);
     let dynamic = QuantizeOptions { quantize_type: QuantizeType::Dynamic, ..options() };
     let (result, report) = quantize(&model, &dynamic, &Call::default()).unwrap();
     assert_eq!(done(&report, "bank"), "stored int8");

@@ -82,6 +82,11 @@ fn equal_names_are_equal_sizes_wherever_they_are() {
     sizes.bind(0, &[3, 77]).unwrap();
     let e = sizes.bind(2, &[2, 4]).unwrap_err().to_string();
     assert_eq!(e, "input \"c\": the shape [2, 4] sets \"b\" to 2; elsewhere it is 3");
+    let shape = Some(vec![Dim::Symbolic(String::new()), Dim::Fixed(5)]);
+    let mut nameless = Sizes::of(&[ValueInfo { shape, ..info("a", "") }]);
+    nameless.bind(0, &[3, 5]).unwrap();
+    let e = nameless.bind(0, &[4, 5]).unwrap_err().to_string();
+    assert_eq!(e, "input \"a\": the shape [4, 5] has a dimension of 4 that must be 3");
     assert!(sizes.bind(2, &[3, 5]).unwrap_err().to_string().contains("float32[b, 4]"));
     assert!(sizes.bind(2, &[3]).is_err());
     sizes.choose(&wanted(1, 128));

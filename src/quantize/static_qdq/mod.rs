@@ -139,7 +139,9 @@ impl<'w> Ready<'w> {
             if selection.chosen.is_empty() {
                 let left = selection.left.iter().map(|(_, _, node)| node.clone()).collect();
                 let made = rest(model.clone(), left, options, call)?;
-                if made.nodes.iter().any(|node| node.action == planner::QUANTIZED) {
+                // Races need a node that is computed in integers.
+                let stored = |node: &NodeReport| node.action == stored::STORED_INT8 && !options.never_slower;
+                if made.nodes.iter().any(|node| node.action == planner::QUANTIZED || stored(node)) {
                     return Ok(made);
                 }
                 bail!(Unsupported, "no node could be quantized: {}", reasons(&selection));

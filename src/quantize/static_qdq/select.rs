@@ -17,6 +17,7 @@ use crate::quantize::QuantizeOptions;
 use crate::quantize::logarithm;
 use crate::quantize::plan::Channel;
 use crate::quantize::planner::{self, LEFT, WEIGHTED};
+use crate::quantize::stored;
 use crate::report::{NodeReport, report_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -167,7 +168,7 @@ impl<'a> Selection<'_, 'a> {
         if elements < options.min_elements.max(1) && !node.is("Conv") {
             return Err(format!("the weight has only {elements} elements"));
         }
-        if logarithm::follows(self.view, body, node) {
+        if logarithm::leaves(self.view, body, node, options) {
             return Err(logarithm::REASON.to_owned());
         }
         let bias = self.bias(body, node)?;
@@ -207,6 +208,9 @@ impl<'a> Selection<'_, 'a> {
             && self.view.node(owner, index).is("DequantizeLinear")
         {
             return "is already quantized".to_owned();
+        }
+        if stored::already(self.view, body, name) {
+            return stored::ALREADY.to_owned();
         }
         match (node.op(), node.input_at(0).and_then(|first| self.view.constant(body, first))) {
             ("Conv", _) => "the weight is computed".to_owned(),

@@ -77,7 +77,7 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
                 matches!(role(view, owner, node, input, None), Role::Weight(_)) && already(view, owner, name)
             };
             if node.input.iter().enumerate().any(stored) {
-                found.left.push((owner, index, "is already quantized: its weight is stored in few bits".to_owned()));
+                found.left.push((owner, index, super::ALREADY.to_owned()));
             }
         }
     }

@@ -23,6 +23,7 @@ mod write;
 pub use code::{Coded, all};
 pub use expect::expect;
 pub use find::{Asked, Found, find};
+pub use roles::already;
 pub use write::{Switched, apply};
 
 use super::allocate::Choice;
@@ -37,6 +38,9 @@ use std::collections::BTreeMap;
 pub const STORED_INT8: &str = "stored int8";
 /// `NodeReport.action` of a node with a weight of 4 bits that is computed in float.
 pub const STORED_INT4: &str = "stored int4";
+
+/// The reason for leaving a node with a weight that is stored already.
+pub const ALREADY: &str = "is already quantized: its weight is stored in few bits";
 
 const COMPUTED: &str = "computed in float";
 
