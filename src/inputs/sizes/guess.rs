@@ -85,7 +85,8 @@ impl Wanted<'_> {
 
 /// By the graph, the name, then the places:
 ///
-/// - names with `batch`, and a first dimension that is nothing else: the batch size;
+/// - names with `batch`, a first dimension that is nothing else, and the nameless second of recurrent states: the batch
+///   size;
 /// - names with `past`, and all that only caches have: 0, a cache with nothing in it;
 /// - names with `seq`, `len`, `time` or `token`, and the second dimension of ids and masks: the sequence length;
 /// - names with `height` or `width`, and what is left of four dimensions of which one is 1 or 3 channels: 224;
@@ -106,6 +107,9 @@ pub(super) fn of(open: &Open, infos: &[ValueInfo], wanted: &Wanted<'_>) -> Guess
     }
     if !open.at.is_empty() && open.at.iter().all(|(input, axis)| *axis > 0 && is_past(&infos[*input].name)) {
         return Guess::Past;
+    }
+    if open.name.is_empty() && at(&state) {
+        return Guess::Batch;
     }
     if has(&["sample", "audio", "wave", "signal", "pcm"]) && !at(&|info, axis| axis == 0 && rank(info) > 1) {
         return Guess::Sound;
@@ -155,6 +159,16 @@ fn picture(info: &ValueInfo, axis: usize) -> bool {
         _ => return false,
     };
     of_numbers && (axis == first || axis == first + 1)
+}
+
+/// Returns whether an input's axis is the batch of a recurrent state: `[layers, batch, units]`.
+fn state(info: &ValueInfo, axis: usize) -> bool {
+    let name = info.name.to_lowercase();
+    // Hidden states of transformers are `[batch, length, units]`.
+    let named = name.contains("state") && !name.contains("hidden_state")
+        || ["h", "c", "h0", "c0", "h_0", "c_0", "hx", "cx", "hidden"].contains(&name.as_str());
+    let Some([Dim::Fixed(_), Dim::Symbolic(_), Dim::Fixed(_)]) = info.shape.as_deref() else { return false };
+    axis == 1 && named
 }
 
 /// Returns whether an input is audio, by its name.

@@ -76,6 +76,8 @@ fn equal_names_are_equal_sizes_wherever_they_are() {
     assert_eq!(shapes(&lengths, &wanted(3, 128)), [vec![3, 3, 64], vec![3]]);
     let states = [info("stacked", "batch, ?, 80"), info("h0", "2, batch, 64")];
     assert_eq!(shapes(&states, &wanted(3, 128))[1], [2, 3, 64]);
+    let nameless = [info("input", "?, ?"), info("state", "2, ?, 128"), info("hidden_states", "1, ?, 64")];
+    assert_eq!(shapes(&nameless, &wanted(3, 128)), [vec![3, 128], vec![2, 3, 128], vec![1, 128, 64]]);
     let sums = [info("y", "n+1"), info("z", "2*n"), info("x", "b, n")];
     assert_eq!(shapes(&sums, &wanted(1, 128)), [vec![129], vec![256], vec![1, 128]]);
     let mut sizes = Sizes::of(&[info("a", "b, s"), info("b", "b, s, 5"), info("c", "b, 4")]);
