@@ -889,9 +889,8 @@ typedef struct {
    */
   int32_t kernels;
   /**
-   * Precision of products of float32 inputs and constant float32 weights on the CPU, an
-   * optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
-   * OPTIMIZE_BACKEND_MISSING without.
+   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
    */
   int32_t precision;
 } optimize_session_options_t;
@@ -970,9 +969,8 @@ typedef struct {
    */
   int32_t kernels;
   /**
-   * Precision of products of float32 inputs and constant float32 weights on the CPU, an
-   * optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
-   * OPTIMIZE_BACKEND_MISSING without.
+   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
    */
   int32_t precision;
 } optimize_generator_options_t;
@@ -2109,9 +2107,8 @@ typedef struct {
    */
   int32_t kernels;
   /**
-   * Precision of products of float32 inputs and constant float32 weights on the CPU, an
-   * optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
-   * OPTIMIZE_BACKEND_MISSING without.
+   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
    */
   int32_t precision;
 } optimize_benchmark_options_t;
@@ -2190,9 +2187,8 @@ typedef struct {
    */
   int32_t kernels;
   /**
-   * Precision of products of float32 inputs and constant float32 weights on the CPU, an
-   * optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
-   * OPTIMIZE_BACKEND_MISSING without.
+   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
    */
   int32_t precision;
 } optimize_evaluate_options_t;

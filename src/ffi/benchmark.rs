@@ -74,9 +74,8 @@ pub struct optimize_benchmark_options_t {
     pub input_count: u64,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an
-    /// optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
-    /// OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
     pub precision: i32,
 }
 // SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer, two of 32, three 64-bit fields and two of 32: no

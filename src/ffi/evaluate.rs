@@ -83,9 +83,8 @@ pub struct optimize_evaluate_options_t {
     pub engine_cache: *const c_char,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an
-    /// optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
-    /// OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
     pub precision: i32,
 }
 // SAFETY: repr(C), eight 32-bit and five 64-bit numbers, two of 32, a pointer and two of 32: no padding, all zero is

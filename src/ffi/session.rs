@@ -179,9 +179,8 @@ pub struct optimize_session_options_t {
     pub engine_cache: *const c_char,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products of float32 inputs and constant float32 weights on the CPU, an
-    /// optimize_session_precision_t. Any but FP32 needs the kernels of this library, and returns
-    /// OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
     pub precision: i32,
 }
 // SAFETY: repr(C), eight 32-bit integers, a pointer that may be NULL and two 32-bit integers.

@@ -319,7 +319,7 @@ fn on_a_spectrum() -> (Model, Vec<(String, Tensor)>) {
     ];
     let bank: Vec<f32> = (0..64 * 20).map(|i| if i / 20 / 3 == i % 20 { 0.3 } else { 0.0 }).collect();
     let tensors = vec![
-        floats("cos", &[64, 1, 64], &wave(1.5708)),
+        floats("cos", &[64, 1, 64], &wave(std::f32::consts::FRAC_PI_2)),
         floats("sin", &[64, 1, 64], &wave(0.0)),
         floats("filters", &[64, 20], &bank),
         floats("least", &[], &[1e-10]),
