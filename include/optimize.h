@@ -2376,7 +2376,9 @@ optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
                                              optimize_error_t **error);
 
 /**
- * Creates a tensor from a copy of `size` bytes of row-major elements.
+ * Creates a tensor from a copy of `size` bytes of row-major elements of `dtype`, an optimize_dtype_t. Returns
+ * OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` is not that of the shape and type, and for
+ * strings, for which there is optimize_tensor_new_strings.
  */
 optimize_status_t optimize_tensor_new(int32_t dtype,
                                       const int64_t *dims,
@@ -2912,14 +2914,15 @@ void optimize_package_free(optimize_package_t *package);
 /**
  * Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest next to
  * it (FILE.engine.json). An existing engine that matches model, library and options is kept, and the report has
- * "reused". `report` (may be NULL) receives JSON: backend, profiles, error against fp32, nodes that stay fp32 and
- * why. Progress stages: "hash", "precision", "build" (in steps, whose number grows). A cancel takes effect within
- * 200 ms; the library may continue on a thread of its own.
+ * "reused". `report` (may be NULL) receives JSON: backend, profiles, error against fp32, and the nodes
+ * that stay in fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows). A cancel
+ * takes effect within 200 ms; TensorRT may continue on a thread of its own.
  *
- * Returns OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING if it needs a device;
- * OPTIMIZE_UNSUPPORTED for another version of the library and for operators that it does not support (the message
+ * Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if it needs a device;
+ * OPTIMIZE_UNSUPPORTED for another version of TensorRT and for operators that it does not support (the message
  * names them); OPTIMIZE_INVALID_ARGUMENT if an input has a variable size without a range; OPTIMIZE_GATE_NOT_MET if
- * the error stays too large; OPTIMIZE_MISMATCH with `refuse_mismatch`.
+ * the error stays too large; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the existing
+ * engine does not match.
  */
 optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *context,
                                                 const optimize_model_t *model,
@@ -2997,10 +3000,10 @@ optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *cont
 /**
  * Evaluates a model on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
  * optimize_evaluate_task_t. With `against` (required for embeddings, otherwise may be NULL) both models are measured
- * on the same data and compared pair by pair, `model` as the original and `against` as the result. If `tokenizer` is
- * NULL, that of `model` is used. `against` uses its own tokenizer if it differs; classes are matched by name.
- * `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in
- * bytes. Any thread may call it.
+ * on the same data and compared sample by sample: `model` is the original, `against` the changed model. If
+ * `tokenizer` is NULL, that of `model` is used. `against` uses its own tokenizer if it differs; classes are matched
+ * by name. `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then
+ * "hash", in bytes. Any thread may call it.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the form of
  * the task (the message names the line), if options do not fit the model, if token ids or classes of the two models

@@ -7,7 +7,7 @@ use super::{Parts, Step, Tape};
 use crate::error::Result;
 use crate::onnx::proto::NodeProto;
 
-/// Returns the gradients of a node's inputs, given those of its outputs.
+/// The rule of an operator: a function that returns the gradients of a node's inputs, given those of its outputs.
 pub(super) type Rule = fn(&mut Tape, &Step) -> Result<Parts>;
 
 /// Operators that stop the gradient: their outputs are integers, booleans, or constant almost everywhere.

@@ -2,7 +2,7 @@
 
 use super::Schedule;
 
-/// Returns the factor of the highest learning rate at `progress`, from 0 to 1 of the whole run.
+/// Returns the learning rate at `progress` as a fraction of the highest one. `progress` is a fraction of the whole run.
 pub fn factor(schedule: Schedule, warmup: f64, progress: f64) -> f64 {
     let progress = progress.clamp(0.0, 1.0);
     if progress < warmup {

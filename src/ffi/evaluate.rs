@@ -93,10 +93,10 @@ unsafe impl Options for optimize_evaluate_options_t {}
 
 /// Evaluates a model on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
 /// optimize_evaluate_task_t. With `against` (required for embeddings, otherwise may be NULL) both models are measured
-/// on the same data and compared pair by pair, `model` as the original and `against` as the result. If `tokenizer` is
-/// NULL, that of `model` is used. `against` uses its own tokenizer if it differs; classes are matched by name.
-/// `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in
-/// bytes. Any thread may call it.
+/// on the same data and compared sample by sample: `model` is the original, `against` the changed model. If
+/// `tokenizer` is NULL, that of `model` is used. `against` uses its own tokenizer if it differs; classes are matched
+/// by name. `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then
+/// "hash", in bytes. Any thread may call it.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the form of
 /// the task (the message names the line), if options do not fit the model, if token ids or classes of the two models

@@ -185,7 +185,9 @@ unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) 
     Ok((dtype, dims))
 }
 
-/// Creates a tensor from a copy of `size` bytes of row-major elements.
+/// Creates a tensor from a copy of `size` bytes of row-major elements of `dtype`, an optimize_dtype_t. Returns
+/// OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` is not that of the shape and type, and for
+/// strings, for which there is optimize_tensor_new_strings.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new(
     dtype: i32,

@@ -122,14 +122,15 @@ unsafe impl Options for optimize_tensorrt_options_t {}
 
 /// Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest next to
 /// it (FILE.engine.json). An existing engine that matches model, library and options is kept, and the report has
-/// "reused". `report` (may be NULL) receives JSON: backend, profiles, error against fp32, nodes that stay fp32 and
-/// why. Progress stages: "hash", "precision", "build" (in steps, whose number grows). A cancel takes effect within
-/// 200 ms; the library may continue on a thread of its own.
+/// "reused". `report` (may be NULL) receives JSON: backend, profiles, error against fp32, and the nodes
+/// that stay in fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows). A cancel
+/// takes effect within 200 ms; TensorRT may continue on a thread of its own.
 ///
-/// Returns OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING if it needs a device;
-/// OPTIMIZE_UNSUPPORTED for another version of the library and for operators that it does not support (the message
+/// Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if it needs a device;
+/// OPTIMIZE_UNSUPPORTED for another version of TensorRT and for operators that it does not support (the message
 /// names them); OPTIMIZE_INVALID_ARGUMENT if an input has a variable size without a range; OPTIMIZE_GATE_NOT_MET if
-/// the error stays too large; OPTIMIZE_MISMATCH with `refuse_mismatch`.
+/// the error stays too large; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the existing
+/// engine does not match.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_build_tensorrt(
     context: *const optimize_context_t,

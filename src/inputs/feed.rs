@@ -12,7 +12,7 @@ use crate::text::decoder::CachePair;
 /// The inputs of one model.
 pub struct Feed {
     inputs: Vec<(ValueInfo, Role)>,
-    /// Caches, which are empty.
+    /// The inputs of the cache, which are fed empty.
     caches: Vec<CachePair>,
     /// Input of merged exports that selects whether there is a past.
     branch: Option<String>,

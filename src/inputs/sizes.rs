@@ -177,7 +177,7 @@ impl Sizes {
         self.places.get(input)?.as_ref()?.get(axis)
     }
 
-    /// Returns the open size of that name; a new one if there is none yet or the name is empty.
+    /// Returns the index of the open size `name`, after adding it if there is none yet or the name is empty.
     fn named(&mut self, name: &str) -> usize {
         if let Some(open) = self.names.get(name).filter(|_| !name.is_empty()) {
             return *open;
@@ -196,7 +196,7 @@ impl Sizes {
         open
     }
 
-    /// Merges an open size with the one of `name`, and returns it.
+    /// Merges the open size at index `open` with the one of `name`, and returns the index of the result.
     fn join(&mut self, name: String, open: usize) -> usize {
         let kept = *self.names.entry(name).or_insert(open);
         if kept == open {

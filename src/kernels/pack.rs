@@ -216,7 +216,7 @@ fn section<T: Plain>(bytes: &[u8], start: usize, len: usize) -> &[T] {
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), len) }
 }
 
-/// As [`section`], for writing.
+/// Returns the mutable slice of `T` that begins `start` bytes into `bytes`.
 fn section_mut<T: Plain>(bytes: &mut [u8], start: usize, len: usize) -> &mut [T] {
     let bytes = &mut bytes[start..start + len * size_of::<T>()];
     assert_eq!(bytes.as_ptr() as usize % align_of::<T>(), 0);

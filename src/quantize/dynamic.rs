@@ -33,7 +33,7 @@ struct Replacement {
     dtype: i32,
 }
 
-/// Returns the rewritten model and what was done to each node, in the order of the model.
+/// Returns the rewritten model and what was done to each node, in the order of the nodes of the model.
 pub fn rewrite(
     original: &ModelProto,
     plan: &Plan<'_>,

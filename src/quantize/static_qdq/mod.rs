@@ -191,7 +191,7 @@ impl<'w> Ready<'w> {
         }
     }
 
-    /// Determines the ranges of the values of a selection that have none yet.
+    /// Determines the ranges of those values of `selection` that have none yet.
     fn find_ranges(&mut self, model: &Model, selection: &Selection<'_, '_>) -> Result<()> {
         let mut values: Vec<String> = selection.values().into_iter().flatten().collect();
         values.retain(|name| !self.ranges.contains_key(name));

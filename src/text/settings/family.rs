@@ -77,7 +77,8 @@ pub enum Family {
 }
 
 impl Family {
-    /// Returns the family of a class, or, without a class, that of the model type.
+    /// Returns the family of a tokenizer class; without a class, that of the model type. A model type of [`PLAIN`] is
+    /// always [`Family::Plain`].
     pub fn of(class: Option<&str>, model_type: Option<&str>) -> Family {
         if model_type.is_some_and(|kind| PLAIN.contains(&kind)) {
             return Family::Plain;
