@@ -14,7 +14,7 @@ choice! {
         EveryWindow = 0, "every-window";
         /// At the start of the text only.
         FirstWindow = 1, "first-window";
-        /// Never.
+        /// At the start of no window.
         Never = 2, "never";
     }
 }

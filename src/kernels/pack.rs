@@ -60,7 +60,7 @@ pub enum PackError {
     Length {
         /// Name of the slice.
         what: &'static str,
-        /// Actual length.
+        /// Actual length of the slice.
         found: usize,
         /// Required length.
         expected: usize,

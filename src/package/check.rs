@@ -3,7 +3,7 @@
 
 use super::promise::Shapes;
 use crate::call::Call;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::inputs::{InputOptions, Source};
 use crate::model::Model;
 use crate::onnx::dtype::DataType;
@@ -30,8 +30,8 @@ pub struct Check {
     pub weights_copied: Option<String>,
 }
 
-/// Runs `ahead` and the model it was made from on one example. Returns an error only of kind [`Kind::Cancelled`] or
-/// [`Kind::Timeout`]; the inner `Err(why)` says that the graph gives different results.
+/// Runs `ahead` and the model it was made from on one example. Returns an error only of kind `Cancelled` or
+/// `Timeout`; the inner `Err(why)` says that the graph gives different results.
 pub fn compare(
     runtime: &'static Runtime,
     model: &Model,
@@ -41,42 +41,13 @@ pub fn compare(
     call: &Call,
 ) -> Result<std::result::Result<Check, String>> {
     let tolerance = if rounds { ROUNDED } else { TOLERANCE };
-    let check = Check { largest_difference: None, tolerance, not_compared: None, weights_copied: None };
     let options = SessionOptions { threads: 1, ..SessionOptions::stock() };
-    let mut ours = match Session::of_variant(runtime, ahead, Form::Ahead, &options, call) {
-        Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
-        Err(e) => return Ok(Err(e.to_string())),
-        Ok(session) => session,
-    };
-    let check = Check { weights_copied: ours.placement().weights_copied.clone(), ..check };
-    let (inputs, expected) = match reference(runtime, model, example, &options, call) {
-        Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
-        Err(e) => return Ok(Ok(Check { not_compared: Some(e.to_string()), ..check })),
-        Ok(found) => found,
-    };
-    let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    let given = match ours.run(&feed, &[], call) {
-        Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
-        Err(e) => return Ok(Err(e.to_string())),
-        Ok(given) => given,
-    };
-    Ok(within(&given, &expected, &vec![tolerance; expected.len()])?
-        .map(|largest| Check { largest_difference: Some(largest), ..check }))
-}
-
-/// Returns the largest difference of outputs; the inner `Err(why)` names the first that exceeds its tolerance.
-fn within(given: &Values, expected: &Values, tolerances: &[f64]) -> Result<std::result::Result<f64, String>> {
-    let mut largest = 0.0f64;
-    for (((name, a), (_, b)), tolerance) in given.iter().zip(expected).zip(tolerances) {
-        let apart = difference(a, b)?;
-        largest = largest.max(apart);
-        if apart > *tolerance {
-            return Ok(Err(format!(
-                "output {name:?} differs from that of the model by {apart:.1e} of its largest value"
-            )));
-        }
-    }
-    Ok(Ok(largest))
+    let session = Session::of_variant(runtime, ahead, Form::Ahead, &options, call);
+    judge(session, tolerance, call, || {
+        let (inputs, expected) = reference(runtime, model, example, &options, call)?;
+        let tolerances = vec![tolerance; expected.len()];
+        Ok(Reference { inputs, expected, tolerances })
+    })
 }
 
 /// Largest difference of a compiled graph from the original model, relative to that of the graph it was made from:
@@ -93,39 +64,70 @@ pub fn compare_compiled(
     call: &Call,
 ) -> Result<std::result::Result<Check, String>> {
     let options = SessionOptions { threads: 1, ..SessionOptions::stock() };
-    let check = Check { largest_difference: None, tolerance: ROUNDED, not_compared: None, weights_copied: None };
-    let mut compiled = match compiled {
+    judge(compiled, ROUNDED, call, || {
+        let (inputs, expected) = reference(runtime, model, example, &options, call)?;
+        let portable = Session::new(runtime, made, &options, call)?.run(&feed(&inputs), &[], call)?;
+        let allowed =
+            |((_, a), (_, b)): (&(String, Tensor), &(String, Tensor))| Ok(ROUNDED.max(NO_WORSE * difference(a, b)?));
+        let tolerances = portable.iter().zip(&expected).map(allowed).collect::<Result<_>>()?;
+        Ok(Reference { inputs, expected, tolerances })
+    })
+}
+
+/// What a graph is compared with: the inputs of a run, its outputs, and the tolerance of each.
+struct Reference {
+    inputs: Values,
+    expected: Values,
+    tolerances: Vec<f64>,
+}
+
+/// Runs `session` on the inputs of `reference` and compares the outputs. `tolerance` is that of the check if they
+/// cannot be compared.
+fn judge(
+    session: Result<Session>,
+    tolerance: f64,
+    call: &Call,
+    reference: impl FnOnce() -> Result<Reference>,
+) -> Result<std::result::Result<Check, String>> {
+    let mut session = match session {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),
         Ok(session) => session,
     };
-    let check = Check { weights_copied: compiled.placement().weights_copied.clone(), ..check };
-    let references = || -> Result<(Values, Values, Values)> {
-        let (inputs, expected) = reference(runtime, model, example, &options, call)?;
-        let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let portable = Session::new(runtime, made, &options, call)?.run(&feed, &[], call)?;
-        Ok((inputs, expected, portable))
-    };
-    let (inputs, expected, portable) = match references() {
+    let weights_copied = session.placement().weights_copied.clone();
+    let check = Check { largest_difference: None, tolerance, not_compared: None, weights_copied };
+    let Reference { inputs, expected, tolerances } = match reference() {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => return Ok(Ok(Check { not_compared: Some(e.to_string()), ..check })),
         Ok(found) => found,
     };
-    let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    let given = match compiled.run(&feed, &[], call) {
+    let given = match session.run(&feed(&inputs), &[], call) {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),
         Ok(given) => given,
     };
-    let allowed =
-        |((_, a), (_, b)): (&(String, Tensor), &(String, Tensor))| Ok(ROUNDED.max(NO_WORSE * difference(a, b)?));
-    let tolerances: Vec<f64> = portable.iter().zip(&expected).map(allowed).collect::<Result<_>>()?;
-    let tolerance = tolerances.iter().copied().fold(ROUNDED, f64::max);
-    Ok(within(&given, &expected, &tolerances)?.map(|largest| Check {
-        largest_difference: Some(largest),
-        tolerance,
-        ..check
-    }))
+    let tolerance = tolerances.iter().copied().fold(tolerance, f64::max);
+    let compared = within(&given, &expected, &tolerances)?;
+    Ok(compared.map(|largest| Check { largest_difference: Some(largest), tolerance, ..check }))
+}
+
+fn feed(values: &Values) -> Vec<(&str, &Tensor)> {
+    values.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
+}
+
+/// Returns the largest difference of outputs; the inner `Err(why)` names the first that exceeds its tolerance.
+fn within(given: &Values, expected: &Values, tolerances: &[f64]) -> Result<std::result::Result<f64, String>> {
+    let mut largest = 0.0f64;
+    for (((name, a), (_, b)), tolerance) in given.iter().zip(expected).zip(tolerances) {
+        let apart = difference(a, b)?;
+        largest = largest.max(apart);
+        if apart > *tolerance {
+            return Ok(Err(format!(
+                "output {name:?} differs from that of the model by {apart:.1e} of its largest value"
+            )));
+        }
+    }
+    Ok(Ok(largest))
 }
 
 type Values = Vec<(String, Tensor)>;
@@ -146,8 +148,7 @@ fn reference(
     let optimization_level = if has_blocks(model) { OptimizationLevel::Basic } else { OptimizationLevel::Disabled };
     let plain = SessionOptions { optimization_level, ..options.clone() };
     let mut session = Session::new(runtime, model, &plain, call)?;
-    let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-    let outputs = session.run(&feed, &[], call)?;
+    let outputs = session.run(&feed(&inputs), &[], call)?;
     Ok((inputs, outputs))
 }
 

@@ -6,25 +6,17 @@ use super::promise::Shapes;
 use super::variants::{self, Made};
 use crate::call::Call;
 use crate::error::{Context, Result};
+use crate::files::{self, ScratchFolder};
 use crate::model::Model;
 use crate::onnx::proto::{ModelProto, NodeProto};
 use crate::onnx::save::weight_bytes;
 use crate::runtime::{Form, Runtime, Session, SessionOptions};
-use crate::{files, limits, provider};
+use crate::{limits, provider};
 use bytes::Bytes;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The execution provider of these variants.
 pub const PROVIDER: &str = "optimize";
-
-/// A scratch folder, which is removed with its files.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Returns `made`, the variant `name` of `model`, compiled for this processor, with the content of the file of packed
 /// weights; the inner `Err(why)` says why there is none.
@@ -33,15 +25,13 @@ pub fn compile(
     (model, made): (&Model, &Model),
     name: &str,
     example: &Shapes,
-    scratch: &Path,
     call: &Call,
 ) -> Result<std::result::Result<(Made, Bytes), String>> {
     if weight_bytes(made.proto()) > limits::INLINE_WEIGHT_BYTES {
         return Ok(Err("the model is too large".to_owned()));
     }
-    let folder = Scratch(scratch.join(format!(".compiled-{}-{name}", std::process::id())));
-    std::fs::create_dir(&folder.0).at(|| folder.0.display())?;
-    let path = folder.0.join("model.onnx");
+    let folder = ScratchFolder::new("compiled")?;
+    let path = folder.path().join("model.onnx");
     let (graph, weights) = match written(runtime, made, &path, call) {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),

@@ -250,8 +250,8 @@ impl Package {
             return Session::new(runtime, &self.model()?, options, call);
         }
         let version = Some(runtime.version());
-        let mut kernels = self.kernels(runtime, options);
-        let Choice { index, .. } = self.choose_for(version, &kernels)?;
+        let kernels = self.kernels(runtime, options);
+        let Choice { mut index, .. } = self.choose_for(version, &kernels)?;
         let variant = &self.0.manifest.variants[index];
         let passed_over = match (&variant.compiled, &self.0.entries) {
             (Some(compiled), Entries::Folder(folder)) => {
@@ -264,9 +264,8 @@ impl Package {
             _ => None,
         };
         if let Some(why) = &passed_over {
-            kernels = Err(why.clone());
+            index = self.choose_for(version, &Err(why.clone()))?.index;
         }
-        let Choice { index, .. } = self.choose_for(version, &kernels)?;
         let form = if self.0.manifest.variants[index].ahead { Form::Ahead } else { Form::Portable };
         let mut session = Session::of_variant(runtime, &self.load(index)?, form, options, call)?;
         session.pass_over(passed_over);

@@ -75,7 +75,7 @@ pub fn make(
         let (made, report) = precision(runtime, model, name, call).at(|| format!("variant {name:?}"))?;
         if let Some(wanted) = &wanted {
             let compiles = wanted.compiled && name != ORIGINAL && kernels_usable(runtime, &Default::default()).is_ok();
-            if !(compiles && add_compiled(runtime, (model, &made), name, wanted.example, scratch, &mut all, call)?) {
+            if !(compiles && add_compiled(runtime, (model, &made), name, wanted.example, &mut all, call)?) {
                 add_ahead(runtime, &made, name, wanted.example, scratch, &mut all, call)?;
             }
         }
@@ -90,11 +90,10 @@ fn add_compiled(
     models: (&Model, &Model),
     name: &str,
     example: &Shapes,
-    scratch: &Path,
     all: &mut All,
     call: &Call,
 ) -> Result<bool> {
-    let (made, weights) = match compiled::compile(runtime, models, name, example, scratch, call)? {
+    let (made, weights) = match compiled::compile(runtime, models, name, example, call)? {
         Ok(both) => both,
         Err(why) => {
             all.warnings.push(format!("{name}-compiled is left out: {why}"));

@@ -29,8 +29,6 @@ use std::ffi::CStr;
 
 use crate::kernels::Class;
 
-/// The name under which this library registers itself for its own sessions ([`crate::runtime`]).
-pub const OWN_REGISTRATION: &CStr = c"liboptimize for its own sessions";
 /// The name of the provider in a session.
 pub const NAME: &CStr = c"OptimizeExecutionProvider";
 

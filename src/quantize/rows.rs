@@ -12,7 +12,7 @@ pub struct Rows<'w> {
     turned: bool,
     /// Number of rows.
     pub count: usize,
-    /// Elements per row.
+    /// Number of elements of a row.
     pub columns: usize,
 }
 

@@ -5,8 +5,9 @@ use super::library::{self, Runtime};
 use super::options::OptimizationLevel;
 use super::{Provider, SessionOptions, register};
 use crate::choice::choice;
-use crate::error::{Result, bail};
+use crate::error::{Result, bail, error};
 use ort::AsPointer;
+use ort::device::Device;
 use ort::session::builder::SessionBuilder;
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ impl SessionPrecision {
 pub(super) const NAME: &str = "OptimizeExecutionProvider";
 /// The name under which the library is registered, by which the provider knows its own sessions: it is not selected
 /// for sessions of other parts of the program.
-const REGISTRATION: &str = "liboptimize for its own sessions";
+pub(crate) const REGISTRATION: &str = "liboptimize for its own sessions";
 /// The name of the execution provider in placements.
 pub(super) const SHORT_NAME: &str = "optimize";
 /// File names of the library, in the order in which they are searched for.
@@ -87,19 +88,20 @@ pub(crate) fn usable(runtime: &'static Runtime, options: &SessionOptions) -> std
     registered(runtime)
 }
 
-/// Adds the execution provider to a session builder. Fails with the reason why it cannot be used.
+/// Adds the execution provider to a session builder. Fails with `BackendMissing` if it cannot be used.
 pub(super) fn add(
     builder: SessionBuilder,
     runtime: &'static Runtime,
     options: &SessionOptions,
-) -> std::result::Result<SessionBuilder, String> {
-    registered(runtime)?;
-    let devices = runtime.environment().devices().filter(|device| device.ep().is_ok_and(|name| name == NAME)).take(1);
+) -> Result<SessionBuilder> {
+    let missing = |reason: &str| error!(BackendMissing, "this library's kernels: {reason}");
+    registered(runtime).map_err(|reason| missing(&reason))?;
+    let devices = devices(runtime, |name| *name == NAME).take(1);
     let mut entries = vec![(format!("{NAME}.threads"), options.thread_count().to_string())];
     entries.push((format!("{NAME}.precision"), options.execution.precision.name().to_owned()));
     let given = options.execution.provider_options.iter();
     entries.extend(given.map(|(name, value)| (format!("{NAME}.{name}"), value.clone())));
-    let told = |e: ort::Error<SessionBuilder>| e.message().trim_end().to_owned();
+    let told = |e: ort::Error<SessionBuilder>| missing(e.message().trim_end());
     let builder = builder.with_config_entry(register::RECORD.0, register::RECORD.1).map_err(told)?;
     builder.with_devices(devices, Some(&entries)).map_err(told)
 }
@@ -107,13 +109,15 @@ pub(super) fn add(
 /// Names ONNX Runtime's CPU provider to a session builder: otherwise, ONNX Runtime selects any registered one.
 pub(super) fn leave_out(builder: SessionBuilder, runtime: &'static Runtime) -> Result<SessionBuilder> {
     const BUILT_IN: [&str; 2] = ["CPUExecutionProvider", "AzureExecutionProvider"];
-    let named = |wanted: fn(&&str) -> bool| {
-        runtime.environment().devices().filter(move |device| device.ep().is_ok_and(|name| wanted(&name)))
-    };
-    if named(|name| !BUILT_IN.contains(name)).next().is_none() {
+    if devices(runtime, |name| !BUILT_IN.contains(name)).next().is_none() {
         return Ok(builder);
     }
-    Ok(builder.with_devices(named(|name| *name == BUILT_IN[0]).take(1), None)?)
+    Ok(builder.with_devices(devices(runtime, |name| *name == BUILT_IN[0]).take(1), None)?)
+}
+
+/// Returns the devices whose execution provider has a `wanted` name.
+fn devices(runtime: &Runtime, wanted: fn(&&str) -> bool) -> impl Iterator<Item = Device<'_>> {
+    runtime.environment().devices().filter(move |device| device.ep().is_ok_and(|name| wanted(&name)))
 }
 
 /// Returns whether this library's kernels can be used, as [`add`] does, without a session.
@@ -141,7 +145,7 @@ fn register(runtime: &Runtime) -> std::result::Result<(), String> {
 
 /// Returns the version of the registered execution provider; `None` if there is none for this processor.
 fn offered(runtime: &Runtime) -> Option<String> {
-    let device = runtime.environment().devices().find(|device| device.ep().is_ok_and(|name| name == NAME))?;
+    let device = devices(runtime, |name| *name == NAME).next()?;
     let api = ort::api();
     // SAFETY: the device belongs to the environment, which lives as long as the process; the table of metadata belongs
     // to the device, and a value to the table.
@@ -164,6 +168,6 @@ fn library_path() -> std::result::Result<PathBuf, String> {
     let places = library::folders();
     let found = places.iter().flat_map(|folder| FILES.map(|name| folder.join(name))).find(|file| file.is_file());
     let list = |places: &[PathBuf]| places.iter().map(|p: &PathBuf| p.display().to_string()).collect::<Vec<_>>();
-    let absolute = |file: PathBuf| std::path::absolute(Path::new(&file)).unwrap_or(file);
+    let absolute = |file: PathBuf| std::path::absolute(&file).unwrap_or(file);
     found.map(absolute).ok_or_else(|| format!("{} was not found in {}", FILES[0], list(&places).join(", ")))
 }

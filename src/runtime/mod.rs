@@ -45,8 +45,8 @@ mod weights;
 
 pub use in_place::{InPlace, Place, Stop};
 pub(crate) use inferred::{inferred, resize};
-pub(crate) use kernels::usable as kernels_usable;
 pub use kernels::{Kernels, SessionPrecision};
+pub(crate) use kernels::{REGISTRATION, usable as kernels_usable};
 pub use library::Runtime;
 pub(crate) use options::has_blocks;
 pub use options::{OptimizationLevel, SessionOptions};

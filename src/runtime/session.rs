@@ -11,7 +11,7 @@ use super::tensor::check_contract;
 use super::watch::watched;
 use super::{OptimizationLevel, Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
-use crate::error::{Context, Error, Kind, Result, bail};
+use crate::error::{Context, Result, bail};
 use crate::model::contract::Contract;
 use crate::model::names::meaningful;
 use crate::model::{Dim, Model, ValueInfo};
@@ -115,8 +115,6 @@ impl Session {
         options.execution.session_config.extend(config);
         options.execution.session_config.push(kernels::context_path(path)?);
         guarded("compiling a model", || {
-            kernels::usable(runtime, &SessionOptions::default())
-                .map_err(|reason| Error::new(Kind::BackendMissing, format!("this library's kernels: {reason}")))?;
             let session = Session::make_shared(runtime, model, false, &options, On(Provider::Cpu, true), call)?;
             Ok(session.placement.groups)
         })
@@ -174,10 +172,7 @@ impl Session {
         if !kernels::wanted(&options, provider, ahead) {
             return Session::make_shared(runtime, model, ahead, &options, On(provider, false), call);
         }
-        let made = kernels::registered(runtime)
-            .map_err(|reason| Error::new(Kind::BackendMissing, format!("this library's kernels: {reason}")))
-            .and_then(|()| Session::make_shared(runtime, model, ahead, &options, On(provider, true), call));
-        match made {
+        match Session::make_shared(runtime, model, ahead, &options, On(provider, true), call) {
             Err(e) if e.kind().ends_a_call() || options.execution.precision != SessionPrecision::Fp32 => Err(e),
             Err(e) => {
                 let mut session = Session::make_shared(runtime, model, ahead, &options, On(provider, false), call)?;
@@ -226,8 +221,7 @@ impl Session {
         }
         let builder = options.builder(runtime, provider)?;
         let builder = match provider {
-            Provider::Cpu if our_kernels => kernels::add(builder, runtime, options)
-                .map_err(|reason| Error::new(Kind::BackendMissing, format!("this library's kernels: {reason}")))?,
+            Provider::Cpu if our_kernels => kernels::add(builder, runtime, options)?,
             Provider::Cpu => kernels::leave_out(builder, runtime)?,
             _ => builder,
         };

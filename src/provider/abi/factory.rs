@@ -14,6 +14,7 @@ use super::options::entries;
 use super::status::{Error, check, guard, text};
 use super::tables::{Ep, EpFactory, Status, VERSION};
 use crate::provider::{self, compiled, options::Options};
+use crate::runtime::REGISTRATION;
 
 /// The table of a factory, and the ONNX Runtime that asked for it. The table is first: ONNX Runtime sees only that.
 #[repr(C)]
@@ -45,7 +46,8 @@ pub unsafe extern "C" fn CreateEpFactories(
             if max < 1 {
                 return Err(Error::new("the array of factories has no capacity"));
             }
-            let own = !registered_name.is_null() && CStr::from_ptr(registered_name) == provider::OWN_REGISTRATION;
+            let own =
+                !registered_name.is_null() && CStr::from_ptr(registered_name).to_bytes() == REGISTRATION.as_bytes();
             *factories = Box::into_raw(Box::new(FactoryObject { table: TABLE, api, own })).cast();
             *count = 1;
             Ok(())

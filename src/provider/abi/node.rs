@@ -14,9 +14,9 @@ use crate::provider::graph::FusedNode;
 pub struct ContextNode {
     /// The fused node.
     pub fused: FusedNode,
-    /// String attributes.
+    /// The string attributes of the node, with their names.
     pub texts: Vec<(&'static str, String)>,
-    /// Integer attributes.
+    /// The integer attributes of the node, with their names.
     pub numbers: Vec<(&'static str, i64)>,
 }
 

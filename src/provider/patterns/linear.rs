@@ -64,7 +64,7 @@ pub enum Step {
     Round(Grid),
     /// Addition of a bias with one value per column.
     Bias(Vec<f32>),
-    /// An activation function.
+    /// An activation function of each element.
     Activation(Activation),
 }
 

@@ -34,7 +34,7 @@ pub enum Plan {
     PackedAttention(PackedAttentionPlan),
     /// LayerNorm or RMSNorm, optionally of a sum.
     Norm(NormPlan),
-    /// An activation.
+    /// An activation function with the bias before it.
     Activation(ActivationPlan),
     /// A node of a compiled model.
     Compiled(NodeId),
@@ -62,7 +62,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
+    /// All kinds of groups.
     pub const ALL: [Self; 6] =
         [Self::Linear, Self::Quantized, Self::Blocks, Self::Attention, Self::Norm, Self::Activation];
 

@@ -72,7 +72,7 @@ pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Resul
         .collect()
 }
 
-/// Codes one weight.
+/// Returns the codes of one weight, or the reason why there are none.
 pub fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     if stored.bits.0 >= 8 {
         return int8(stored, scratch, ticket);
