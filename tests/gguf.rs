@@ -274,6 +274,21 @@ fn smollm2_in_standard_operators_writes_the_same_and_can_be_saved() {
 }
 
 #[test]
+fn a_second_quantization_is_said_to_be_one() {
+    let model = load(&deps(SMOLLM2), Dialect::Runtime);
+    let to = |quantize_type, bits| {
+        let options = QuantizeOptions { quantize_type, bits, ..QuantizeOptions::default() };
+        quantize(&model, &options, &Call::default())
+    };
+    let (small, report) = to(QuantizeType::WeightOnly, 4).unwrap();
+    assert!(small.bytes() < model.bytes());
+    let warned = report.warnings.iter().find(|warning| warning.contains("a second time")).unwrap();
+    assert!(warned.starts_with("210 of 211 quantized tensors of the GGUF file have 4 bits or fewer"), "{warned}");
+    let error = to(QuantizeType::WeightOnly, 8).err().unwrap().to_string();
+    assert!(error.contains("its weights already have few bits; type weight-only with bits 4"), "{error}");
+}
+
+#[test]
 fn rounded_activations_stay_near() {
     let model = load(&deps(SMOLLM2), Dialect::Runtime);
     let entry = &json("smollm2.json")[0];

@@ -37,7 +37,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
     let floats = super::recoded(model, options)?;
-    let ready = floats.as_ref().unwrap_or(model);
+    let ready = floats.as_ref().map_or(model, |floats| &floats.model);
     let view = View::new(ready.proto());
     let plan = super::stored::expect(&plan(&view, ready, options)?, &view, options)?;
     let nodes = nodes(&view, &plan, options);

@@ -158,7 +158,7 @@ fn run(
     }
     let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
     let floats = recoded(model, options)?;
-    let source = floats.as_ref().unwrap_or(model);
+    let source = floats.as_ref().map_or(model, |floats| &floats.model);
     let data = given.map(|calibration| calibrate::batches(source, calibration)).transpose()?;
     if let Some(batches) = &data {
         report.summary.insert("calibration_batches".into(), batches.len().into());
@@ -177,12 +177,11 @@ fn run(
     outcome::count(&mut report, &nodes, options)?;
     let (before, after) = (model.bytes(), result.bytes());
     if model.card().format == Format::Gguf && after >= before {
-        bail!(
-            Unsupported,
-            "the result would have {after} bytes, but the GGUF file has {before}: its weights already have few bits; \
-             type weight-only with bits 4 has fewer"
-        );
+        let fewer = options.quantize_type == QuantizeType::WeightOnly && options.bits <= 4;
+        let hint = if fewer { "" } else { ": its weights already have few bits; type weight-only with bits 4 has fewer" };
+        bail!(Unsupported, "the result would have {after} bytes, but the GGUF file has {before}{hint}");
     }
+    report.warnings.extend(floats.and_then(|floats| notes::coded_twice(&floats.bits, options.bits)));
     report.warnings.extend(notes::gone(model, &result));
     if options.quantize_type == QuantizeType::Static {
         report.warnings.extend(notes::calibrated_with_defaults(model, &result));
@@ -218,7 +217,7 @@ fn weights_of(
 
 /// Returns a GGUF file's model with its blocks as floats, if weights are requested in fewer than 8 bits: the blocks
 /// of a file have other and more sizes than requested, and are larger as operators read them than in the file.
-fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<Model>> {
+fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<gguf::Floats>> {
     let fewer = options.quantize_type == QuantizeType::WeightOnly && options.bits < 8;
     if fewer { crate::threads::pool(options.threads)?.install(|| gguf::as_floats(model)) } else { Ok(None) }
 }

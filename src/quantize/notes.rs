@@ -26,6 +26,18 @@ pub fn calibrated_with_defaults(model: &Model, result: &Model) -> Option<String>
     })
 }
 
+/// Returns a warning on weights that had at most the requested bits before: `bits` are those of each tensor.
+pub fn coded_twice(bits: &[u32], requested: u32) -> Option<String> {
+    let few = bits.iter().filter(|bits| **bits <= requested).count();
+    (few > 0).then(|| {
+        format!(
+            "{few} of {} quantized tensors of the GGUF file have {requested} bits or fewer already and were quantized a \
+             second time: quantizing the original checkpoint loses less",
+            bits.len()
+        )
+    })
+}
+
 fn takes(model: &Model, name: &str) -> bool {
     model.graph().input.iter().any(|input| input.name.as_deref() == Some(name))
 }

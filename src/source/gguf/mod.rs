@@ -27,7 +27,7 @@ mod weights;
 
 pub use header::{Header, TensorInfo};
 
-use super::weights::Weights;
+use super::weights::{Form, Weights};
 use super::{Dialect, LoadOptions, checkpoint};
 use crate::error::{Result, bail, error};
 use crate::model::{Card, Format, GenerationDefaults, Model, SideContent, SideFile};
@@ -158,13 +158,25 @@ pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Mo
     Ok(Model::assemble(built.proto, card, path, vec![(path.to_owned(), bytes)]))
 }
 
+/// A GGUF model with its blocks converted to floats.
+pub struct Floats {
+    /// The model.
+    pub model: Model,
+    /// The bits per weight of each tensor that was stored in blocks.
+    pub bits: Vec<u32>,
+}
+
 /// Returns a model from [`load`] with its blocks converted to floats, to be quantized in another form; `None` for any
 /// other model, and for models that techniques made of one. The floats are in an unlinked file in the folder for
 /// temporary files.
-pub fn as_floats(model: &Model) -> Result<Option<Model>> {
+pub fn as_floats(model: &Model) -> Result<Option<Floats>> {
     let (Format::Gguf, Some(bytes)) = (model.card().format, model.file()) else { return Ok(None) };
     let gguf = Gguf::read(bytes)?;
     let floats = gguf.stored()?.floats();
     let built = threads::in_pool(|| checkpoint::build(&gguf.config, &floats, Dialect::Runtime))?;
-    Ok(Some(model.derive(built.proto)))
+    let bits = gguf.header.tensors.iter().filter_map(|tensor| match tensor.element.form {
+        Some(Form::Blocks(form)) => Some(form.layout().bits),
+        _ => None,
+    });
+    Ok(Some(Floats { bits: bits.collect(), model: model.derive(built.proto) }))
 }
