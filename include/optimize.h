@@ -2667,7 +2667,7 @@ optimize_status_t optimize_model_quantize(const optimize_context_t *context,
 
 /**
  * Estimates the result of `optimize_model_quantize` with the same options, as JSON of docs/report.md: nodes, bytes,
- * and approximate seconds and bytes of memory. It writes nothing and takes milliseconds; max_quality_loss,
+ * approximate seconds and bytes of memory, and the kernels that will run the quantized products. It writes nothing and takes milliseconds; max_quality_loss,
  * target_size, never_slower and calibration are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
  * quantize.
  */

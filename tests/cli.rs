@@ -9,10 +9,12 @@ use support::{deps, scratch};
 
 fn optimize(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
-    if std::env::var_os("ORT_DYLIB_PATH").is_none() {
-        command.env("ORT_DYLIB_PATH", deps("onnxruntime/libonnxruntime.so.1"));
-    }
+    command.env("ORT_DYLIB_PATH", onnxruntime());
     command.args(arguments).output().unwrap()
+}
+
+fn onnxruntime() -> PathBuf {
+    std::env::var_os("ORT_DYLIB_PATH").map_or_else(|| deps("onnxruntime/libonnxruntime.so.1"), PathBuf::from)
 }
 
 fn model() -> PathBuf {
@@ -86,6 +88,34 @@ fn quantize_to_a_file_writes_that_file_alone() {
     assert!(table.contains("nodes quantized") && table.contains("size"), "{table}");
     let quiet = optimize(&["quantize", "--model", text(&model()), "--output", text(&out), "-q"]);
     assert!(quiet.status.success() && quiet.stdout.is_empty() && quiet.stderr.is_empty());
+}
+
+#[test]
+fn plans_are_estimates_or_measured() {
+    let plan = |kernels: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
+        command.env("ORT_DYLIB_PATH", onnxruntime()).env("OPTIMIZE_KERNELS", kernels);
+        command.args(["inspect", "--model", text(&model()), "--plan", "--json"]).args(more);
+        json(&command.output().unwrap())
+    };
+    let estimated = plan("stock", &[]);
+    let estimated = estimated.as_array().unwrap();
+    assert_eq!(estimated.len(), 4);
+    for report in estimated {
+        assert_eq!(report["operation"], "plan");
+        assert_eq!(report["summary"]["kernels"], "stock");
+        assert!(report["benchmark"].is_null());
+    }
+    let own = optimize::provider::class_for_quantized(true).unwrap_or("stock");
+    for report in plan("auto", &["--benchmark", "--threads", "1"]).as_array().unwrap() {
+        assert!(report["benchmark"]["speedup"]["median"].as_f64().unwrap() > 0.0);
+        assert!(report["quality"]["cosine"].as_f64().unwrap() > 0.9);
+        let groups = report["benchmark"]["placement"]["result"]["groups"].as_u64().unwrap_or(0);
+        if report["options"]["quantize_type"] == "weight-only" {
+            assert_eq!(report["summary"]["kernels"], own);
+            assert_eq!(groups >= 18, own != "stock", "{groups} groups on {own}");
+        }
+    }
 }
 
 #[test]

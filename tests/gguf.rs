@@ -13,7 +13,7 @@ use optimize::files;
 use optimize::inspect::inspect;
 use optimize::model::{Dim, Format, Model, Task};
 use optimize::onnx::save::ExternalData;
-use optimize::quantize::{QuantizeOptions, QuantizeType, quantize};
+use optimize::quantize::{QuantizeOptions, QuantizeType, forecast, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use optimize::source::gguf::{Gguf, Header, dequantize};
 use optimize::source::weights::{BlockForm, Form, Weights};
@@ -276,16 +276,18 @@ fn smollm2_in_standard_operators_writes_the_same_and_can_be_saved() {
 #[test]
 fn a_second_quantization_is_said_to_be_one() {
     let model = load(&deps(SMOLLM2), Dialect::Runtime);
-    let to = |quantize_type, bits| {
-        let options = QuantizeOptions { quantize_type, bits, ..QuantizeOptions::default() };
-        quantize(&model, &options, &Call::default())
-    };
-    let (small, report) = to(QuantizeType::WeightOnly, 4).unwrap();
+    let options =
+        |bits| QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits, ..QuantizeOptions::default() };
+    let (small, report) = quantize(&model, &options(4), &Call::default()).unwrap();
     assert!(small.bytes() < model.bytes());
     let warned = report.warnings.iter().find(|warning| warning.contains("a second time")).unwrap();
     assert!(warned.starts_with("210 of 211 quantized tensors of the GGUF file have 4 bits or fewer"), "{warned}");
-    let error = to(QuantizeType::WeightOnly, 8).err().unwrap().to_string();
-    assert!(error.contains("its weights already have few bits; type weight-only with bits 4"), "{error}");
+    let planned = forecast(&model, &options(4)).unwrap().summary["bytes_after"].as_u64().unwrap() as f64;
+    assert!((0.98..1.02).contains(&(planned / small.bytes() as f64)), "{planned} planned, {} made", small.bytes());
+    let refused = quantize(&model, &options(8), &Call::default()).err().unwrap().to_string();
+    assert!(refused.contains("its weights already have few bits; type weight-only with bits 4"), "{refused}");
+    let forecast = forecast(&model, &options(8)).err().unwrap().to_string();
+    assert!(forecast.contains("its weights already have few bits"), "{forecast}");
 }
 
 #[test]

@@ -229,7 +229,7 @@ pub unsafe extern "C" fn optimize_model_quantize(
 }
 
 /// Estimates the result of `optimize_model_quantize` with the same options, as JSON of docs/report.md: nodes, bytes,
-/// and approximate seconds and bytes of memory. It writes nothing and takes milliseconds; max_quality_loss,
+/// approximate seconds and bytes of memory, and the kernels that will run the quantized products. It writes nothing and takes milliseconds; max_quality_loss,
 /// target_size, never_slower and calibration are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
 /// quantize.
 #[unsafe(no_mangle)]

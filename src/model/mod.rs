@@ -150,9 +150,14 @@ impl Model {
     /// saved.
     pub fn bytes(&self) -> u64 {
         if self.origin.files.is_empty() {
-            return save::encode(&self.proto).iter().map(|s| s.len() as u64).sum();
+            return self.onnx_bytes();
         }
         self.origin.files.iter().map(|f| f.1.len() as u64).sum()
+    }
+
+    /// Returns the size of the model as an ONNX file in bytes, whatever its file format is.
+    pub(crate) fn onnx_bytes(&self) -> u64 {
+        save::encode(&self.proto).iter().map(|s| s.len() as u64).sum()
     }
 
     /// Returns whether two models are the same: in memory, or by the content of their files.

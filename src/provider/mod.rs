@@ -28,6 +28,7 @@ mod session;
 use std::ffi::CStr;
 
 use crate::kernels::Class;
+use patterns::Kind;
 
 /// The name of the provider in a session.
 pub const NAME: &CStr = c"OptimizeExecutionProvider";
@@ -35,6 +36,13 @@ pub const NAME: &CStr = c"OptimizeExecutionProvider";
 /// Returns the version and the class of processors that compiled models are made for here.
 pub fn compiled_for() -> String {
     compiled::information()
+}
+
+/// Returns the class of this processor if sessions run quantized products on these kernels by default: products with
+/// weights in blocks of few bits if `blocks`, otherwise those of int8 weights and activations.
+pub fn class_for_quantized(blocks: bool) -> Option<&'static str> {
+    let class = Class::detect();
+    faster::is_faster(class, if blocks { Kind::Blocks } else { Kind::Quantized }).then(|| class.name())
 }
 
 /// Returns whether there are kernels for this processor. The portable ones in Rust are only for tests, which request

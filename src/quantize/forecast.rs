@@ -8,9 +8,11 @@ use super::weight_only::{Rows, coding};
 use super::{Algorithm, QuantizeOptions, QuantizeType, options::BLOCK_SIZE};
 use crate::error::{Result, bail};
 use crate::graph::View;
-use crate::model::Model;
+use crate::model::{Format, Model};
 use crate::onnx::dtype::DataType;
+use crate::provider;
 use crate::report::{NodeReport, Report, report_of};
+use crate::runtime::{Kernels, auto_means_stock};
 use std::time::Instant;
 
 /// Size of a node in bytes besides its names, and the number of names per node: its own, its inputs, its outputs.
@@ -24,7 +26,8 @@ const BASE_BYTES: u64 = 40 << 20;
 /// Estimates the result of [`super::quantize`]: which nodes, how many bytes, and approximately how much time and
 /// memory it takes (resident, without pages of files). `seconds` in the summary is extrapolated from a part of the
 /// largest weight, coded on the spot. Weights of at most a million elements that would be stored are coded to learn
-/// in how many bits. Limits of loss, size and speed are ignored, and so is calibration.
+/// in how many bits. `kernels` names the class of this library's kernels that sessions run the quantized products on
+/// here, or is `stock`. Limits of loss, size and speed are ignored, and so is calibration.
 ///
 /// Fails as [`super::quantize`] does.
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
@@ -49,22 +52,35 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
         let of = plan.changes.iter().find(|c| c.weight == weight).map(|c| (c.constant.owner, c.constant.name));
         of.is_some_and(|(owner, name)| dead.get(&owner).is_some_and(|names| names.contains(name)))
     };
-    let mut bytes = ready.bytes() + plan.changes.iter().map(|change| node_bytes(&view, change)).sum::<u64>();
+    // Blocks take more space as operators read them than in a GGUF file.
+    let base = if model.card().format == Format::Gguf { ready.onnx_bytes() } else { ready.bytes() };
+    let mut bytes = base + plan.changes.iter().map(|change| node_bytes(&view, change)).sum::<u64>();
     for unit in units(&plan, options) {
         bytes += unit.candidates[0].bytes;
         let goes = unit.weights.first().is_none_or(|weight| dies(*weight));
         let float = unit.candidates.last().filter(|_| goes).map_or(0, |c| c.bytes);
         bytes = bytes.saturating_sub(float);
     }
+    super::outcome::smaller_than_gguf(model, bytes, options)?;
     let threads = if options.threads == 0 { report.machine.threads } else { options.threads };
     report.sizes(model.bytes(), bytes);
     report.summary.insert("memory_bytes".into(), (BASE_BYTES + threads as u64 * worker_bytes(&plan, options)).into());
     report
         .summary
         .insert("seconds".into(), ((seconds(&plan, options) + stored_seconds(&plan)) / threads as f64).into());
+    report.summary.insert("kernels".into(), kernels(options).into());
     report.nodes = nodes;
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Returns which kernels run the quantized products here: the class of this library's, or `stock`.
+fn kernels(options: &QuantizeOptions) -> &'static str {
+    let blocks = options.quantize_type == QuantizeType::WeightOnly;
+    // Kernels of this library for blocks exist for rounded activations.
+    let serves = !blocks || options.accuracy_level == 4;
+    let class = provider::class_for_quantized(blocks).filter(|_| serves && !auto_means_stock());
+    class.unwrap_or(Kernels::Stock.name())
 }
 
 /// Returns the size of a quantized node beyond its weights, in bytes.

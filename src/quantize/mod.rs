@@ -40,7 +40,7 @@ use crate::calibrate::{self, Batch, Calibration, Data};
 use crate::call::{Call, Ticket};
 use crate::error::{Result, bail};
 use crate::graph::View;
-use crate::model::{Format, Model};
+use crate::model::Model;
 use crate::onnx::proto::ModelProto;
 use crate::report::{NodeReport, Report};
 use crate::runtime::{Runtime, Stop};
@@ -176,11 +176,7 @@ fn run(
     };
     outcome::count(&mut report, &nodes, options)?;
     let (before, after) = (model.bytes(), result.bytes());
-    if model.card().format == Format::Gguf && after >= before {
-        let fewer = options.quantize_type == QuantizeType::WeightOnly && options.bits <= 4;
-        let hint = if fewer { "" } else { ": its weights already have few bits; type weight-only with bits 4 has fewer" };
-        bail!(Unsupported, "the result would have {after} bytes, but the GGUF file has {before}{hint}");
-    }
+    outcome::smaller_than_gguf(model, after, options)?;
     report.warnings.extend(floats.and_then(|floats| notes::coded_twice(&floats.bits, options.bits)));
     report.warnings.extend(notes::gone(model, &result));
     if options.quantize_type == QuantizeType::Static {

@@ -1,8 +1,9 @@
 //! Outcome of quantization: counts for the report, and the message if nothing was quantized.
 
-use super::QuantizeOptions;
 use super::planner::{LEFT, QUANTIZED};
+use super::{QuantizeOptions, QuantizeType};
 use crate::error::{Result, bail};
+use crate::model::{Format, Model};
 use crate::report::{NodeReport, Report, count_reasons};
 
 /// Adds the numbers of quantized and other nodes to the report. Fails with [`crate::error::Kind::Unsupported`] if no
@@ -17,6 +18,18 @@ pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOption
     report.summary.insert("nodes_stored".into(), (nodes.len() - left - quantized).into());
     report.summary.insert("nodes_left".into(), left.into());
     Ok(())
+}
+
+/// Fails with [`crate::error::Kind::Unsupported`] if `model` comes from a GGUF file and the result, of `after` bytes,
+/// is not smaller than the file.
+pub fn smaller_than_gguf(model: &Model, after: u64, options: &QuantizeOptions) -> Result<()> {
+    let before = model.bytes();
+    if model.card().format != Format::Gguf || after < before {
+        return Ok(());
+    }
+    let fewest = options.quantize_type == QuantizeType::WeightOnly && options.bits <= 4;
+    let hint = if fewest { "" } else { ": its weights already have few bits; type weight-only with bits 4 has fewer" };
+    bail!(Unsupported, "the result would have {after} bytes, but the GGUF file has {before}{hint}")
 }
 
 /// Returns the reasons of nodes that were left, counted, most frequent first.

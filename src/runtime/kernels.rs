@@ -70,8 +70,12 @@ pub(super) fn wanted(options: &SessionOptions, provider: Provider, ahead: bool) 
 }
 
 fn allowed(options: &SessionOptions) -> bool {
-    let stock = || std::env::var_os(VARIABLE).is_some_and(|value| value == Kernels::Stock.name());
-    options.execution.kernels == Kernels::Auto && !(options.execution.precision.is_fp32() && stock())
+    options.execution.kernels == Kernels::Auto && !(options.execution.precision.is_fp32() && auto_means_stock())
+}
+
+/// Returns whether the environment makes `auto` mean `stock`.
+pub(crate) fn auto_means_stock() -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|value| value == Kernels::Stock.name())
 }
 
 /// Returns the entry of the session configuration with the path of a compiled model's graph.

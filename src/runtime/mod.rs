@@ -46,7 +46,7 @@ mod weights;
 pub use in_place::{InPlace, Place, Stop};
 pub(crate) use inferred::{inferred, resize};
 pub use kernels::{Kernels, SessionPrecision};
-pub(crate) use kernels::{REGISTRATION, usable as kernels_usable};
+pub(crate) use kernels::{REGISTRATION, auto_means_stock, usable as kernels_usable};
 pub use library::Runtime;
 pub(crate) use options::has_blocks;
 pub use options::{OptimizationLevel, SessionOptions};

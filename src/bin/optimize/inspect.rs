@@ -1,16 +1,15 @@
 //! `optimize inspect`: shows the contents of a model.
 
-use crate::common::{self, Output};
+use crate::benchmark::Inputs;
+use crate::common::{self, Machine, Output};
+use crate::plan;
 use crate::table::{Table, bytes};
 use clap::Args;
 use optimize::error::{Context, Result, bail};
 use optimize::inspect::{Inspection, inspect};
-use optimize::model::Model;
 use optimize::model::contract::describe as describe_size;
 use optimize::package::manifest::Variant;
 use optimize::package::{OpenOptions, Package, verify};
-use optimize::quantize::{QuantizeOptions, QuantizeType, forecast};
-use optimize::report::Report;
 use optimize::runtime::Runtime;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -27,9 +26,16 @@ pub struct Arguments {
     /// Package: verify every byte, and the signature by the ed25519 key in this file (64 hexadecimal digits)
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
-    /// Estimate the results of quantizing: bytes, seconds, memory
+    /// Estimate the results of quantizing: bytes, seconds, memory, kernels
     #[arg(long)]
     plan: bool,
+    /// Plan: quantize in memory, and measure speed and quality of each result against the model
+    #[arg(long, requires = "plan")]
+    benchmark: bool,
+    #[command(flatten, next_help_heading = "Inputs")]
+    inputs: Inputs,
+    #[command(flatten, next_help_heading = "Runtime")]
+    machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
@@ -45,7 +51,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         return package(arguments);
     }
     if arguments.plan {
-        return plan(&model, &arguments.output);
+        let measuring = arguments.benchmark.then_some((&arguments.inputs, &arguments.machine));
+        return plan::run(&model, measuring, &arguments.output);
     }
     let found = inspect(&model);
     if arguments.output.json {
@@ -116,46 +123,6 @@ fn describe_variant(variant: &Variant) -> String {
         text.push_str(&format!("; weights are copied: {why}"));
     }
     text
-}
-
-/// Prints an estimate for each of the usual forms.
-fn plan(model: &Model, output: &Output) -> Result<()> {
-    let weight_only = |bits, block_size| QuantizeOptions {
-        quantize_type: QuantizeType::WeightOnly,
-        bits,
-        block_size,
-        ..QuantizeOptions::default()
-    };
-    let forms = [
-        ("--type dynamic", QuantizeOptions::default()),
-        ("--type weight-only --bits 8", weight_only(8, 0)),
-        ("--type weight-only --bits 4 --block-size 16", weight_only(4, 16)),
-        ("--type weight-only --bits 4", weight_only(4, 0)),
-    ];
-    let reports: Vec<(&str, Result<Report>)> = forms.iter().map(|(form, o)| (*form, forecast(model, o))).collect();
-    if output.json {
-        let found = reports.into_iter().map(|(_, report)| report).collect::<Result<Vec<Report>>>()?;
-        let text = found.iter().map(Report::to_json).collect::<Vec<_>>().join(",");
-        return common::print(&format!("[{text}]\n"));
-    }
-    let mut table = Table::default();
-    table.row(&["optimize quantize", "size", "of the original", "nodes", "stored", "left", "time", "memory"]);
-    for (form, report) in reports {
-        let summary = report?.summary;
-        let number = |key: &str| summary.get(key).and_then(|v| v.as_f64()).unwrap_or(0.0);
-        let share = 100.0 * number("bytes_after") / number("bytes_before");
-        table.row(&[
-            form,
-            &bytes(number("bytes_after") as u64),
-            &format!("{share:.1} %"),
-            &number("nodes_quantized").to_string(),
-            &number("nodes_stored").to_string(),
-            &number("nodes_left").to_string(),
-            &format!("{:.1} s", number("seconds")),
-            &bytes(number("memory_bytes") as u64),
-        ]);
-    }
-    common::print(&table.render())
 }
 
 fn describe(found: &Inspection, verbose: bool) -> String {

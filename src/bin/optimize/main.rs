@@ -9,6 +9,7 @@ mod ensemble;
 mod evaluate;
 mod generate;
 mod inspect;
+mod plan;
 mod progress;
 mod providers;
 mod prune;
