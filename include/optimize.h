@@ -2498,8 +2498,8 @@ optimize_provider_t optimize_session_provider(const optimize_session_t *session)
  * `nodes`, the number of nodes of the optimized graph per provider (nodes that a device does not support run on the
  * CPU), where `optimize` stands for this library's kernels, and `groups`, the number of groups of nodes that these run
  * as one; `kernels_unused`, why they run nothing; and after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that
- * come first and why they were not used. For an optimized variant of a package, `weights_copied` is the reason if
- * weights are copied instead of being read where they are mapped.
+ * come first and why they were not used. For a package, `passed_over` has the compiled variant that could not be
+ * opened and why, and `weights_copied` is the reason if weights are copied instead of being read from the mapped file.
  */
 optimize_status_t optimize_session_placement(const optimize_session_t *session,
                                              optimize_buffer_t **json,

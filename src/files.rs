@@ -177,7 +177,8 @@ impl AtomicFile {
         self.finish().at(|| place.display())
     }
 
-    /// As [`AtomicFile::commit`], under another name in the same folder: for names derived from the content.
+    /// Makes the content durable and renames the file to `name` in the same folder, for names that are derived from the
+    /// content. Otherwise like [`AtomicFile::commit`].
     pub fn commit_as(mut self, name: &str) -> Result<()> {
         self.target.set_file_name(name);
         self.commit()
@@ -268,7 +269,7 @@ pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     sync_folder(parent_of(target))
 }
 
-/// As [`replace_folder`], on file systems that cannot exchange two folders: for a moment neither exists. The old one
+/// Replaces a folder on file systems that cannot exchange two folders: for a moment neither exists. The old one
 /// is restored if the new one cannot take its place; if the process ends just then, it is next to it as
 /// `.NAME.NUMBER.old`.
 fn replace_in_two_steps(finished: &Path, target: &Path) -> Result<()> {

@@ -1,5 +1,6 @@
-//! Weights stored in few bits and computed in float: those without an integer kernel that do not fit blocks. Each
-//! graph is run in ONNX Runtime before and after, with constants folded and without.
+//! Tests of the forms `stored int8` and `stored int4`: weights in 8 or 4 bits that ONNX Runtime converts to float,
+//! because it has neither an integer kernel nor a kernel for blocks for their nodes. Each graph is run before and after
+//! quantization, with all graph optimizations and with none.
 
 #[path = "stored/models.rs"]
 mod models;

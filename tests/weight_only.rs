@@ -163,8 +163,8 @@ fn product(rows: i64, columns: i64) -> Model {
 
 #[test]
 fn every_form_of_the_blocks_agrees_with_the_float_product() {
-    // Rows that do not end with a block are padded, or their blocks are halved while most of the last would be
-    // padding.
+    // If the number of rows is not a multiple of the block size, the last block is padded. If at least half of it would
+    // be padding, the block size is halved first, if necessary repeatedly, down to 16 (2 bits: 32).
     let blocks = [(16, 256, 16), (32, 256, 32), (64, 256, 64), (128, 256, 128), (256, 256, 256)];
     let ragged = [(16, 200, 16), (64, 200, 16), (128, 200, 128), (256, 200, 256), (32, 90, 32), (16, 7, 16)];
     for (block_size, rows, made) in blocks.into_iter().chain(ragged) {

@@ -50,7 +50,8 @@ impl Tape {
         }
     }
 
-    /// The same for sizes known only at run time: the axes are found by comparing the shapes there.
+    /// Returns `gradient` summed to the shape of `target`, for sizes that are known only at run time: the graph
+    /// compares the shapes to find the axes.
     pub(super) fn unbroadcast_to(&mut self, gradient: &str, target: &str, out_shape: &str) -> String {
         let shape = self.shape(target);
         let (many, few) = (self.op("Shape", &[out_shape]), self.op("Shape", &[&shape]));

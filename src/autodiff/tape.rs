@@ -152,7 +152,7 @@ impl Tape {
         }
     }
 
-    /// Requests the output at `index` from the forward node.
+    /// Requests the output at `index` from the forward node and returns its name.
     pub fn extra_output(&mut self, node: usize, index: usize) -> String {
         while self.forward[node].output.len() <= index {
             self.forward[node].output.push(String::new());

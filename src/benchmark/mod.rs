@@ -88,7 +88,7 @@ pub fn benchmark(
     measure(runtime, Side::Model(original), Side::Model(result), tokenizer, options, call)
 }
 
-/// Like [`benchmark`], for an engine against its original. Both times include copying inputs and outputs.
+/// Measures an engine against its original like [`benchmark`]. Both times include copying inputs and outputs.
 pub fn benchmark_engine(
     runtime: &'static Runtime,
     original: &Model,
@@ -100,8 +100,8 @@ pub fn benchmark_engine(
     measure(runtime, Side::Model(original), Side::Engine(engine), tokenizer, options, call)
 }
 
-/// Like [`benchmark`], in a few seconds: only speed and closeness, with fewer rounds and inputs, without memory and
-/// the time of the first run.
+/// Measures `result` against `original` in a few seconds: only speed and closeness, with fewer rounds and inputs than
+/// [`benchmark`], without memory and the time of the first run.
 pub fn brief(
     runtime: &'static Runtime,
     original: &Model,

@@ -39,7 +39,10 @@ pub enum ColumnOrder {
 }
 
 impl Factor {
-    /// Returns the factor of `Σ x xᵀ` over `rows` inputs, row by row. Inputs that were always zero count as average.
+    /// Returns the factor for `gram`, the row-major sum `Σ x xᵀ` over `rows` samples `x`. If `H` is not positive
+    /// definite with the usual damping, 10 or 100 times the damping is tried.
+    ///
+    /// Fails with `InvalidModel` if the values are not finite, or if no damping suffices.
     pub fn new(gram: &[f32], size: usize, rows: usize, by: ColumnOrder) -> Result<Factor> {
         Factor::damped(gram, size, rows, by, DAMPING)
     }
@@ -89,7 +92,8 @@ impl Factor {
         bail!(InvalidModel, "the calibration data leads to a matrix that is not positive definite")
     }
 
-    /// Returns `U` with rows and columns in the order of the inputs; `H⁻¹ = Uᵀ U`, for the damped `H`.
+    /// Returns `U` with its columns in the order of the inputs; its rows stay in processing order, so it is not
+    /// triangular. `Uᵀ U` is the inverse of the damped `H` in the order of the inputs.
     pub fn upper_as_inputs(&self) -> Vec<f32> {
         let mut upper = vec![0f32; self.size * self.size];
         for (i, row) in self.upper.chunks_exact(self.size.max(1)).enumerate() {

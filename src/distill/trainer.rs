@@ -61,7 +61,8 @@ impl Trainer {
         Trainer::with_learner(runtime, graphs, student, teacher, options, None, call)
     }
 
-    /// As [`Trainer::new`]; `on_device`: whether weights stay where the session runs, by default if that is a device.
+    /// Creates a trainer like [`Trainer::new`]. `on_device` says whether the weights stay on the device of the session;
+    /// `None`: if the session runs on a device other than the CPU.
     pub fn with_learner(
         runtime: &'static Runtime,
         graphs: &Graphs,

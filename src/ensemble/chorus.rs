@@ -38,7 +38,7 @@ impl Voices {
         Voices::with_tokenizers(ensemble, runtime, options, call, |_| Ok(tokenizer.clone()))
     }
 
-    /// As [`Voices::new`], each with its own tokenizer.
+    /// Loads the members like [`Voices::new`], each with its own tokenizer.
     pub fn with_tokenizers(
         ensemble: &Ensemble,
         runtime: &'static Runtime,

@@ -32,13 +32,13 @@ use std::time::Instant;
 const PARALLEL: f64 = 0.9995;
 
 choice! {
-    /// How weights are merged. Formulas are in [`self`].
+    /// The method of merging weights. The [documentation of the module](self) has the formulas.
     pub enum MergeMethod: optimize_merge_method_t = Linear {
         /// The (weighted) mean.
         Linear = 0, "linear";
         /// Spherical interpolation between two models.
         Slerp = 1, "slerp";
-        /// Changes relative to a base model whose signs agree.
+        /// The base model plus the mean of those changes from it whose signs agree.
         Ties = 2, "ties";
     }
 }

@@ -70,7 +70,7 @@ pub fn embed(
     embed_counted(runtime, model, tokenizer, texts, options, &mut units)
 }
 
-/// Like [`embed`], counting texts in `units`.
+/// Returns the vectors of `model` for `texts` like [`embed`], and counts the texts in `units`.
 pub fn embed_counted(
     runtime: &'static Runtime,
     model: &Model,

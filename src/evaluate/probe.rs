@@ -306,8 +306,8 @@ mod tests {
 
     #[test]
     fn the_optimum_is_the_one_that_can_be_worked_out() {
-        // One feature of ±1, with the shares p and 1 - p of a class on each side: without a penalty, the optimal odds
-        // are p / (1 - p).
+        // The only feature is 1 for half of the texts and -1 for the others. The class "b" has a share of p = 3/4 of
+        // the first half and of 1 - p of the second: without a penalty, its optimal odds at 1 are p / (1 - p) = 3.
         let labels: Vec<&str> = (0..40).map(|i| if (i % 4 == 0) == (i < 20) { "a" } else { "b" }).collect();
         let split = Split {
             names: vec!["a".into(), "b".into()],

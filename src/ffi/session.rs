@@ -333,8 +333,8 @@ pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_sess
 /// `nodes`, the number of nodes of the optimized graph per provider (nodes that a device does not support run on the
 /// CPU), where `optimize` stands for this library's kernels, and `groups`, the number of groups of nodes that these run
 /// as one; `kernels_unused`, why they run nothing; and after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that
-/// come first and why they were not used. For an optimized variant of a package, `weights_copied` is the reason if
-/// weights are copied instead of being read where they are mapped.
+/// come first and why they were not used. For a package, `passed_over` has the compiled variant that could not be
+/// opened and why, and `weights_copied` is the reason if weights are copied instead of being read from the mapped file.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_placement(
     session: *const optimize_session_t,

@@ -27,7 +27,7 @@ pub fn open_beneath(folder: &Path, name: &str) -> Result<File> {
     opened(folder, name, None)
 }
 
-/// As [`open_beneath`], for the data of the model file `model`, in its folder. A symbolic link is followed if it
+/// Opens the data file `name` of the model file `model`, in its folder. A symbolic link is followed if it
 /// leads to that folder, or to the one that `model` itself leads to.
 pub fn open_beside(model: &Path, name: &str) -> Result<File> {
     opened(parent_of(model), name, Some(model))

@@ -105,14 +105,14 @@ impl NodeBuilder {
         self.op_with(op, inputs, Vec::new())
     }
 
-    /// Like [`NodeBuilder::op`], with attributes.
+    /// Adds a node of the standard operators with attributes and returns the name of its one output.
     pub fn op_with(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
         let output = self.fresh(op);
         self.op_to(op, inputs, &output, attributes);
         output
     }
 
-    /// Like [`NodeBuilder::op_with`], with a given output name.
+    /// Adds a node of the standard operators with attributes, whose one output has the name `output`.
     pub fn op_to(&mut self, op: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
         self.push(op, inputs, &[output]).attribute = attributes;
     }
@@ -130,7 +130,7 @@ impl NodeBuilder {
         self.constant_named("constant", dtype, dims, raw)
     }
 
-    /// Like [`NodeBuilder::constant`]; if the naming uses words for constants, `word` is that word.
+    /// Adds a constant and returns its name, which contains `word` if the naming uses words for constants.
     pub fn constant_named(&mut self, word: &str, dtype: DataType, dims: &[i64], raw: Vec<u8>) -> String {
         let wanted = match &self.naming {
             Naming::Prefix(_) => return self.shared_constant(dtype, dims, raw),
@@ -186,7 +186,7 @@ impl NodeBuilder {
         self.cast_to(x, to.to_onnx())
     }
 
-    /// Like [`NodeBuilder::cast`], to an element type by its value in ONNX.
+    /// Adds a `Cast` and returns the name of its output. `to` is the number of the element type in ONNX.
     pub fn cast_to(&mut self, x: &str, to: i32) -> String {
         self.op_with("Cast", &[x], vec![int_attribute("to", to.into())])
     }

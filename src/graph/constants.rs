@@ -34,8 +34,8 @@ impl<'a> View<'a> {
         self.constant_or_default(body, name).filter(|constant| !constant.overridable)
     }
 
-    /// As [`View::constant`], but includes the default of an optional input; [`Constant::overridable`] distinguishes
-    /// the two.
+    /// Returns the constant that `name` is in `body` like [`View::constant`], or the default value of an optional
+    /// input; [`Constant::overridable`] distinguishes the two.
     ///
     /// Meant for callers that need only a name or a shape, or that make sure that an overriding value is either used
     /// or refused: a result that uses the default while the input still exists is wrong.

@@ -46,8 +46,9 @@ pub fn read_values(graph: &GraphProto) -> HashSet<String> {
     graph.node.iter().flat_map(reads).map(str::to_owned).chain(outputs).collect()
 }
 
-/// Removes dead nodes and initializers as far as `policy` allows, repeatedly, each initializer with the input that it
-/// is the default of. A node without outputs is kept for its side effect.
+/// Removes the dead nodes and initializers that `policy` allows, also those that are dead only once others have been
+/// removed. If an initializer is the default value of a graph input, the input is removed with it. A node without
+/// outputs is kept for its side effect.
 pub fn eliminate(graph: &mut GraphProto, policy: Policy<'_>) {
     let dead = dead_nodes(graph, policy);
     let mut flags = dead.into_iter();

@@ -4,7 +4,8 @@ use super::builder::NodeBuilder;
 use super::edit::int_attribute;
 
 impl NodeBuilder {
-    /// Rotates pairs of elements by the angle of their position: Su et al. 2021, arXiv 2104.09864.
+    /// Adds the rotation of pairs of elements by the angle of their position (Su et al. 2021, arXiv 2104.09864) and
+    /// returns the name of its output.
     pub fn turn(&mut self, x: &str, [cos, sin]: &[String; 2], (size, width): (i64, i64), interleaved: bool) -> String {
         let turned = if width < size { self.slice(x, 0, width, 3) } else { x.to_owned() };
         let (first, second) = if interleaved {

@@ -1,4 +1,4 @@
-//! Values of inputs that come neither from a text nor from the caller.
+//! [`Fill`]: the values of an input, given or generated, and the choice of values for an input without given ones.
 
 use super::role::is_past;
 use super::tables::rows_indexed_by;
@@ -13,14 +13,14 @@ use half::{bf16, f16};
 /// Samples of audio per second that speech models take.
 const SAMPLE_RATE: f64 = 16000.0;
 
-/// How to fill an input.
+/// The values of the elements of an input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fill {
     /// This value in every element.
     Constant(f64),
     /// Values from the standard normal distribution.
     Normal,
-    /// Integers from `low .. high`.
+    /// Random integers from `low .. high`, all equally probable.
     Whole {
         /// Smallest value.
         low: i64,

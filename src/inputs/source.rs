@@ -47,7 +47,8 @@ impl<'a> Source<'a> {
         Source::of(&[model], tokenizer, options)
     }
 
-    /// Like [`Source::new`], with sizes that both models accept. They must have the same inputs.
+    /// Returns a source for two models with the same inputs, with sizes that both accept. Otherwise like
+    /// [`Source::new`].
     pub fn pair(
         original: &Model,
         result: &Model,

@@ -24,7 +24,7 @@ pub fn run<W: Work>(class: Class, work: W) {
     let _ = (class, work);
 }
 
-/// As [`run`], for kernels that use only float32: `Avx2` and `Avx2Vnni` share their code.
+/// Runs `work`, a kernel that uses only float32, with the vectors of a class: `Avx2` and `Avx2Vnni` share their code.
 pub fn run_float<W: Work>(class: Class, work: W) {
     #[cfg(target_arch = "x86_64")]
     {

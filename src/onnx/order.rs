@@ -40,7 +40,7 @@ pub(crate) fn topological(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     sort(nodes, &producers(nodes))
 }
 
-/// As [`topological`], with the [`producers`] given.
+/// Returns the indices of `nodes` in a topological order like [`topological`], with the [`producers`] given.
 pub(super) fn sort(nodes: &[NodeProto], producer: &HashMap<&str, usize>) -> Result<Vec<usize>> {
     let earlier = |index: usize, name: &str| producer.get(name).is_none_or(|from| *from < index);
     if nodes.iter().enumerate().all(|(index, node)| reads(node).into_iter().all(|name| earlier(index, name))) {

@@ -5,8 +5,9 @@ use super::validate::place_of;
 use crate::error::{Context, Result, bail};
 use crate::limits;
 
-/// Calls `visit` with the place and the tensor, for initializers, sparse ones (values and indices),
-/// attributes, subgraphs, functions and training graphs.
+/// Calls `visit` for every tensor of a model: initializers, sparse initializers (values and indices) and attributes, in
+/// the main graph, subgraphs, functions and training graphs. An error of `visit` is returned with the place of the
+/// tensor.
 pub fn for_each_tensor(model: &mut ModelProto, visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>) -> Result<()> {
     if let Some(graph) = &mut model.graph {
         in_graph(graph, 0, visit).at(|| "graph")?;

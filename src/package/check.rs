@@ -54,8 +54,9 @@ pub fn compare(
 /// both quantize, but not the same numbers.
 const NO_WORSE: f64 = 1.25;
 
-/// Runs `compiled`, a session of the compiled form of `made`, on one example, and compares it with the original
-/// `model`: it may be about as far away as `made` is. Errors are those of [`compare`].
+/// Runs `compiled`, a session of the compiled form of `made`, on one example, and compares its outputs with those of
+/// the original `model`. Returns the check like [`compare`]: an output passes if it differs by no more than `ROUNDED`,
+/// or than `NO_WORSE` times as much as that of `made`.
 pub fn compare_compiled(
     runtime: &'static Runtime,
     (model, made): (&Model, &Model),

@@ -58,6 +58,6 @@ pub fn obstacle(provider: &str) -> String {
     match device() {
         _ if provider != PROVIDER => format!("it needs the provider {provider:?}, which is not available"),
         Err(none) => format!("it needs an NVIDIA device: {}", none.message()),
-        Ok(_) => "it is an engine, which is opened as an engine and not as a session".to_owned(),
+        Ok(_) => "it is a TensorRT engine, which optimize_package_engine opens".to_owned(),
     }
 }

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 
 /// The package format version that this library writes, and the newest that it reads. Older versions stay readable.
 pub const FORMAT: u32 = 1;
-/// File name of our manifest.
+/// File name of the manifest.
 pub const OURS: &str = "optimize.json";
-/// File name of the SHA-256 of our manifest, in the format of `sha256sum`.
+/// File name of the SHA-256 of the manifest, in the format of `sha256sum`.
 pub const SEAL: &str = "optimize.json.sha256";
-/// File name of the signature of our manifest.
+/// File name of the signature of the manifest.
 pub const SIGNATURE: &str = "optimize.json.sig";
 /// File name of the manifest of ONNX Runtime's layout.
 pub const THEIRS: &str = "manifest.json";
@@ -57,7 +57,7 @@ pub struct Manifest {
     pub warnings: Vec<String>,
     /// Reports of the techniques applied to the model before, oldest first.
     pub lineage: Vec<Value>,
-    /// All files except the manifest, its seal and its signature.
+    /// All files except the manifest, its SHA-256 and its signature.
     pub files: BTreeMap<String, FileOf>,
 }
 
@@ -117,7 +117,7 @@ pub struct FileOf {
 }
 
 impl Manifest {
-    /// Reads our manifest. Fails with [`crate::error::Kind::Unsupported`] for a newer format version.
+    /// Reads and returns `optimize.json`. Fails with [`crate::error::Kind::Unsupported`] for a newer format version.
     pub fn read(content: &[u8]) -> Result<Manifest> {
         let value: Value = serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "is damaged: {e}"))?;
         let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
@@ -137,7 +137,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Returns the text of our manifest.
+    /// Returns the text of `optimize.json`.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! optimize.json               description: signature, shapes, variants, lineage, hash of every file
-//! optimize.json.sha256        seals it; optimize.json.sig signs it, if a key was given
-//! manifest.json               the same for ONNX Runtime's own readers of packages
+//! optimize.json.sha256        its SHA-256
+//! optimize.json.sig           its signature, if a key was given
+//! manifest.json               the same content in ONNX Runtime's package layout
 //! model/VARIANT/model.onnx    graphs: portable ones, and ones optimized for a processor
 //! shared/weights.safetensors  the weights of all variants, each stored once, aligned
 //! assets/                     tokenizer, configuration

@@ -92,11 +92,13 @@ pub fn is_package(path: &Path) -> bool {
 }
 
 impl Package {
-    /// Opens a package. Reads the manifest and checks its seal and, with a key, its signature; all other files are
-    /// memory-mapped and checked when they are used ([`Package::verify`] checks all of them).
+    /// Opens a package and returns it. Checks the SHA-256 of the manifest and, with a key, its signature. All other
+    /// files are memory-mapped. When they are used, their size is checked, and the hash of graphs and tokenizer;
+    /// [`Package::verify`] checks the hashes of all files.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] for a package of a newer format version, and with
-    /// `InvalidModel` for one that is damaged or not signed with the key.
+    /// Fails with [`crate::error::Kind::Unsupported`] for a package of a newer format version or without a variant for
+    /// this machine, with `NotFound` if it lacks the requested variant, and with `InvalidModel` if it is damaged or not
+    /// signed with the key.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Package> {
         Package::open_inner(path, options).at(|| path.display())
     }
@@ -344,8 +346,11 @@ impl Package {
         Ok(text)
     }
 
-    /// Checks every byte: the hashes of all files, the seal, the signature if there is one (against `key`, if given),
-    /// and in a single file also the bytes around the entries. Progress stage: `verify`, in bytes.
+    /// Checks every byte: the hashes of all files including the manifest, the signature if there is one (against `key`,
+    /// if given), and in a package in one file also the bytes around the entries. Progress stage: `verify`, in bytes.
+    ///
+    /// Fails with [`crate::error::Kind::InvalidModel`] if anything differs, or if `key` is given and the package is not
+    /// signed.
     pub fn verify(&self, key: Option<&[u8; 32]>, call: &Call) -> Result<()> {
         let total = self.0.manifest.files.values().map(|f| f.bytes).fold(0, u64::saturating_add);
         call.drive("verify", total, |ticket| self.verify_all(key, ticket)).at(|| self.0.path.display())

@@ -1,7 +1,7 @@
 //! The input sizes that a package accepts, tested before they are written down.
 //!
-//! The example and both ends of every range are run. A requested size that does not run is an error; a default range
-//! is narrowed until it runs, with a warning.
+//! A model without a KV cache is run on the example and on both ends of every range, as far as memory and time allow. A
+//! requested size that does not run is an error; a default range is narrowed until it runs, with a warning.
 
 use super::options::CompileOptions;
 use super::shapes::{self, Asked};

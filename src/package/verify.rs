@@ -11,7 +11,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Returns the content of the seal, in the format that `sha256sum --check` reads.
+/// Returns the content of `optimize.json.sha256`, in the format that `sha256sum --check` reads.
 pub fn seal(ours: &[u8]) -> String {
     format!("{}  {OURS}\n", hex(&Sha256::digest(ours)))
 }
@@ -27,7 +27,8 @@ struct Signed {
 
 const ALGORITHM: &str = "ed25519";
 
-/// Signs our manifest (RFC 8032), and with it every file whose hash it contains.
+/// Returns the content of `optimize.json.sig`: the ed25519 signature (RFC 8032) of the manifest, and through the hashes
+/// in the manifest of every file.
 pub fn sign(key: &[u8; 32], ours: &[u8]) -> String {
     let key = SigningKey::from_bytes(key);
     text(&Signed {
@@ -48,7 +49,7 @@ pub fn public_key(secret: &[u8; 32]) -> [u8; 32] {
     SigningKey::from_bytes(secret).verifying_key().to_bytes()
 }
 
-/// Fails if the signature does not match our manifest, or was not made with `key` if one is given.
+/// Fails if the signature does not match the manifest, or, with a `key`, if it was made by another key.
 pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> Result<()> {
     let signed: Signed =
         serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "{SIGNATURE} is damaged: {e}"))?;

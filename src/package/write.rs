@@ -47,8 +47,9 @@ type Part = (String, Vec<Bytes>);
 /// existing package is replaced, any other existing file or folder is an error. The same model on the same machine
 /// gives the same bytes.
 ///
-/// The model is run on the example and on both ends of every range. Fails with `InvalidArgument` if it does not run
-/// on a requested size; a default range is narrowed instead, with a warning.
+/// Unless the model has a KV cache, it is run on the example and on both ends of every range, as far as memory and time
+/// allow. Fails with `InvalidArgument` if it does not run on a requested size; a default range is narrowed instead,
+/// with a warning.
 pub fn compile(
     runtime: &'static Runtime,
     model: &Model,

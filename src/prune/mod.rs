@@ -93,11 +93,12 @@ pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Mode
     run(model, options, None, call)
 }
 
-/// As [`prune`], by activations on calibration data: [`PruneMethod::Wanda`], [`PruneMethod::SparseGpt`], and
-/// structured pruning by activations.
+/// Prunes a model by activations on calibration data, with [`PruneMethod::Wanda`], [`PruneMethod::SparseGpt`] or
+/// structured pruning by activations. Otherwise like [`prune`].
 ///
-/// Layer by layer, each on the outputs of the pruned layers before it. Needs ONNX Runtime. Memory: the activations of
-/// a few layers on the calibration text, a weight, and for SparseGPT about 30 bytes for each pair of its inputs.
+/// Layers are pruned one after another, each on the outputs of the pruned layers before it. This needs ONNX Runtime.
+/// Memory: the activations of a few layers on the calibration text, a weight, and for SparseGPT about 30 bytes for each
+/// pair of its inputs.
 pub fn prune_calibrated(
     runtime: &'static Runtime,
     model: &Model,

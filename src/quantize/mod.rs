@@ -63,7 +63,7 @@ pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result
     run(None, None, model, options, call)
 }
 
-/// As [`quantize`], with methods that run the model.
+/// Quantizes a model like [`quantize`], also with the methods that run the model.
 ///
 /// With calibration data, weights in blocks are chosen to preserve the outputs of layers on it: by GPTQ, layer by
 /// layer on the outputs of the coded layers before it, or AWQ ([`Algorithm`]); see the source for the formulas. That
@@ -231,7 +231,7 @@ impl Work<'_> {
         self.written(plan, made, |plan, made| weight_only::rewrite(model.proto(), plan, &made, options, None))
     }
 
-    /// As [`Work::make`], without data.
+    /// Returns the result of a plan, with weights that are not fitted to data.
     fn make_plainly(&self, plan: &Plan<'_>) -> Result<Made> {
         let (options, original) = (self.run.options, self.run.model.proto());
         match self.form {

@@ -131,13 +131,13 @@ impl NodeBuilder {
         }
     }
 
-    /// Adds a product of a value and a constant factor, both of type `dtype`.
+    /// Adds a product of a value and a constant factor, both of type `dtype`, and returns the name of its output.
     pub fn times(&mut self, value: &str, factor: f32, dtype: i32) -> String {
         let factor = self.factor(factor, dtype);
         self.op("Mul", &[value, &factor])
     }
 
-    /// Like [`NodeBuilder::times`], for the last node of a change.
+    /// Adds a product of a value and a constant factor, both of type `dtype`, that replaces the first output of `of`.
     pub fn times_to(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) {
         let factor = self.at(of).factor(factor, dtype);
         self.push("Mul", &[value, &factor], &[&of.output[0]]);

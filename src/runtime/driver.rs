@@ -75,7 +75,7 @@ impl Driver {
     /// Returns a function of the driver.
     ///
     /// # Safety
-    /// Like [`function`].
+    /// The contract is that of [`function`].
     pub unsafe fn function<T: Copy>(&self, name: &CStr) -> Result<T> {
         // SAFETY: same contract.
         unsafe { function(&self.library, name, Path::new(FILE)) }

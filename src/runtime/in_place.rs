@@ -74,12 +74,12 @@ impl InPlace {
         self.rooms[index].elements()
     }
 
-    /// Like [`InPlace::elements`], mutable.
+    /// Returns the memory of the place at `index` as mutable elements.
     pub fn elements_mut<T: Element>(&mut self, index: usize) -> &mut [T] {
         self.rooms[index].elements_mut()
     }
 
-    /// Returns the memory of all places.
+    /// Returns the memory of each place as mutable elements, in the order of the places.
     pub fn all_mut<T: Element>(&mut self) -> Vec<&mut [T]> {
         self.rooms.iter_mut().map(Room::elements_mut).collect()
     }

@@ -132,7 +132,7 @@ impl Room {
         unsafe { self.bytes().align_to::<T>().1 }
     }
 
-    /// Like [`Room::elements`], mutable.
+    /// Returns the memory as mutable elements, without an incomplete one at the end.
     pub fn elements_mut<T: Plain>(&mut self) -> &mut [T] {
         // SAFETY: as above.
         unsafe { self.bytes_mut().align_to_mut::<T>().1 }

@@ -65,8 +65,9 @@ impl Session {
         guarded("making a session", || Session::make(runtime, model, options, call)).at(place)
     }
 
-    /// Like [`Session::new`], for a graph that may already be optimized for this processor: such a graph is run
-    /// unchanged, and its weights are read where they are mapped, shared by all processes that open the same file.
+    /// Returns a session of a variant of a package. A graph that is already optimized for this processor is run
+    /// unchanged, and its weights are read from the mapped file, which all processes that open it share. Otherwise like
+    /// [`Session::new`].
     pub fn of_variant(
         runtime: &'static Runtime,
         model: &Model,
@@ -307,7 +308,7 @@ impl Session {
         stop.during(call, || self.run_until(inputs, outputs, &stop))
     }
 
-    /// Like [`Session::run`], ended by `stop`: for many runs under one deadline.
+    /// Runs the model like [`Session::run`]; `stop` ends the run, so that many runs can have one deadline.
     pub fn run_until(
         &mut self,
         inputs: &[(&str, &Tensor)],

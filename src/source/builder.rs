@@ -73,7 +73,7 @@ impl<'w> Builder<'w> {
         result
     }
 
-    /// Declares an input; a dimension is a size or a symbol.
+    /// Declares an input and returns its name; a dimension is a size or a symbol.
     pub fn input(&mut self, name: &str, dtype: DataType, dims: &[&str]) -> String {
         self.names.take(name);
         self.graph.input.push(value_info(name, dtype, dims));
@@ -96,7 +96,7 @@ impl<'w> Builder<'w> {
         self.graph.output.push(value_info(name, dtype, dims));
     }
 
-    /// Adds a node of a standard operator with one output.
+    /// Adds a node of a standard operator and returns the name of its one output.
     pub fn op(&mut self, op: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
         self.node("", op, inputs, 1, attributes).swap_remove(0)
     }
@@ -226,7 +226,8 @@ impl<'w> Builder<'w> {
         self.op("Cast", &[x], &[("to", Attribute::Int(i64::from(DataType::Float32.to_onnx())))])
     }
 
-    /// Adds `y = x Wᵀ + b` with the checkpoint's `{module}.weight` `[out, in]` and, if it exists, `{module}.bias`.
+    /// Adds `y = x Wᵀ + b` with the checkpoint's `{module}.weight` `[out, in]` and, if it exists, `{module}.bias`, and
+    /// returns the name of `y`.
     pub fn linear(&mut self, x: &str, module: &str, inputs: i64, outputs: i64) -> Result<String> {
         let short = module.rsplit_once('.').map_or(module, |(_, last)| last).to_owned();
         self.within(&short, |b| {
@@ -235,7 +236,7 @@ impl<'w> Builder<'w> {
         })
     }
 
-    /// Adds `x Wᵀ` with a named weight `[out, in]` in any stored form.
+    /// Adds `x Wᵀ` with a named weight `[out, in]` in any stored form and returns the name of the product.
     pub fn product(&mut self, x: &str, weight: &str, inputs: i64, outputs: i64) -> Result<String> {
         let stored = self.weights.shaped(weight, &[outputs, inputs])?;
         match stored.form {
@@ -248,7 +249,8 @@ impl<'w> Builder<'w> {
         }
     }
 
-    /// Adds a bias if the checkpoint has one with that name.
+    /// Adds a bias if the checkpoint has one with that name, and returns the name of the sum, or of the value without
+    /// it.
     pub fn add_bias(&mut self, x: &str, name: &str, size: i64) -> Result<String> {
         if self.weights.find(name)?.is_none() {
             return Ok(x.to_owned());
@@ -316,7 +318,7 @@ impl<'w> Builder<'w> {
         self.names.contains(name)
     }
 
-    /// Adds an initializer of any kind under its own name, once.
+    /// Adds an initializer of any kind under its own name, once, and returns that name.
     pub fn initializer(&mut self, tensor: TensorProto) -> String {
         let name = tensor.name.clone().unwrap_or_default();
         if self.names.take(&name) {

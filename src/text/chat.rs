@@ -1,10 +1,10 @@
 //! Chat templates: the text format that a model requires for a conversation.
 //!
-//! Templates are Jinja, written for Python's jinja2 as the Hugging Face library configures it; they are rendered with
-//! the same result: trimmed blocks, Python's formatting of values, its methods and arithmetic, JSON like
-//! `json.dumps`, `raise_exception` and `strftime_now`, which shows the local time. A feature that cannot be rendered
-//! identically is an error that names it. Templates are untrusted: steps, nesting and output are limited, and nothing
-//! except the given values is accessible.
+//! Templates are written for Python's jinja2 as the Hugging Face Transformers library configures it, and the text that
+//! is rendered here is the same. That includes trimmed blocks, the formatting, methods and arithmetic of Python's
+//! values, JSON as of `json.dumps`, and the functions `raise_exception` and `strftime_now` (by default the local time).
+//! A feature that cannot be rendered identically is an error that names it. Templates are untrusted: their steps,
+//! nesting and output are limited, and they can only read the given values.
 //!
 //! ```
 //! use optimize::text::chat::{ChatOptions, ChatTemplate, message};

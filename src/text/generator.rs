@@ -59,7 +59,7 @@ impl Generator {
         Generator::with_own_tokenizer(runtime, model, tokenizer, options, call)
     }
 
-    /// Like [`Generator::new`], with a loaded tokenizer or none.
+    /// Returns a generator like [`Generator::new`], with a tokenizer that is already loaded, or without one.
     pub fn with_own_tokenizer(
         runtime: &'static Runtime,
         model: &Model,

@@ -21,11 +21,14 @@ const SMALL: u64 = 64 << 10;
 /// Relative difference above which outputs count as those of another model.
 const FAR: f64 = 0.5;
 
-/// Opens a result, runs it on an input made for the original, and records the findings in its report: see
-/// [`Examiner::examine`]. Models of more than [`limits::EXAMINED_BYTES`], or originals that do not run on such an
-/// input, are skipped, and the report says so.
+/// Checks the result of a technique and records the findings in its report: the result is opened and run on an input
+/// that is generated for the original (see [`Examiner::examine`]). If one of the models is larger than
+/// [`limits::EXAMINED_BYTES`], nothing is checked; if the original does not run on that input, the result is only
+/// opened. The report gives the reason.
 ///
-/// Fails with [`Kind::Unsupported`] if the result must not be used.
+/// Fails with [`Kind::Unsupported`] if the result cannot be opened or run, or if its outputs with and without ONNX
+/// Runtime's optimizers differ by more than rounding explains. If, in the latter case, the outputs at the default level
+/// are near those of the original, the report gets a warning instead.
 pub fn examine(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),

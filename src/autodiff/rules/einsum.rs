@@ -53,8 +53,8 @@ impl Formula {
     }
 }
 
-/// Differentiates: for each input, the same formula with the gradient in its place and the input's own letters as
-/// output.
+/// Differentiates `Einsum`: the gradient of an input is the same equation with `g` in the place of that input, and with
+/// the letters of the input as the output.
 pub fn einsum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     let Some(text) = step.node.attribute("equation").and_then(|a| a.s.as_deref()) else {

@@ -52,8 +52,8 @@ pub fn div(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Differentiates `min(a, b, ...)` and `max`: the gradient goes to the input that equals the output, evenly in case
-/// of ties.
+/// Differentiates `min(a, b, ...)` and `max`: the gradient goes to the input that equals the output; several equal ones
+/// share it evenly.
 pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, y) = (step.gradient()?, step.output());
     let float = || vec![edit::int_attribute("to", 1)];

@@ -1,4 +1,5 @@
-//! The rules of operators, one file per family. In all of them, `g` is the gradient of the output `y`.
+//! The rules of operators, one file per family. A rule adds nodes to the tape and returns the gradients of the inputs:
+//! the index of each input and the name of its gradient. In all of them, `g` is the gradient of the output `y`.
 
 pub mod conv;
 pub mod einsum;

@@ -55,7 +55,7 @@ pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
     }
 }
 
-/// Differentiates `SpaceToDepth`, the reverse.
+/// Differentiates `SpaceToDepth`: moves the blocks of channels back into the plane.
 pub fn space_to_depth(t: &mut Tape, step: &Step) -> Result<Parts> {
     let attributes = vec![edit::int_attribute("blocksize", step.node.int("blocksize", 1))];
     Ok(vec![(0, t.op_with("DepthToSpace", &[step.gradient()?], attributes))])

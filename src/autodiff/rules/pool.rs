@@ -62,7 +62,7 @@ pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&gradient, &shape]))])
 }
 
-/// Differentiates global average pooling: evenly over all elements of a channel.
+/// Differentiates global average pooling: the gradient is distributed evenly over all elements of a channel.
 pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let shape = t.shape(x);
@@ -74,7 +74,8 @@ pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Expand", &[&share, &shape]))])
 }
 
-/// Differentiates global max pooling: to the largest element of each channel, evenly in case of ties.
+/// Differentiates global max pooling: the gradient goes to the largest element of each channel; several equal ones
+/// share it evenly.
 pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let axes: Vec<i64> = (2..t.rank(x)? as i64).collect();

@@ -62,7 +62,8 @@ pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Expand", &[&gradient, &shape]))])
 }
 
-/// Differentiates `ReduceMax` and `ReduceMin`: evenly in case of ties.
+/// Differentiates `ReduceMax` and `ReduceMin`: the gradient goes to the element that equals the output; several equal
+/// ones share it evenly.
 pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let Some(Reduced { axes, gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };
@@ -116,8 +117,8 @@ pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// Differentiates the product: the product of the other elements. A single 0 receives the product of the rest; with
-/// several, all gradients are 0.
+/// Differentiates `ReduceProd`: the gradient of an element is `g` times the product of the other elements. If one
+/// element is 0, only its gradient is not 0; if several are, all gradients are 0.
 pub fn product(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let Some(Reduced { axes, gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };

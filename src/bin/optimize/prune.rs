@@ -57,8 +57,8 @@ pub struct Arguments {
     /// Leave weights with fewer elements unchanged
     #[arg(long, value_name = "N", default_value_t = 1024)]
     min_elements: u64,
-    /// Calibration data for wanda, sparsegpt and structured pruning by activation: a text, or a .safetensors file
-    /// with one tensor per input (first dimension: samples)
+    /// Calibration data for wanda, sparsegpt and structured pruning (activation, --reconstruct, --drop-layers): a
+    /// text, or a .safetensors file with one tensor per input (first dimension: samples)
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Windows of the calibration text [default: 16; 64 with --reconstruct]

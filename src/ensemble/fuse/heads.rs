@@ -42,7 +42,7 @@ impl Nodes {
         self.scalar(value as f32)
     }
 
-    /// Adds a `Cast` of `value` to float32.
+    /// Adds a `Cast` of `value` to float32 and returns the name of its output.
     pub fn float(&mut self, value: &str, dtype: Option<DataType>) -> String {
         match dtype {
             Some(DataType::Float32) => value.to_owned(),
@@ -50,14 +50,14 @@ impl Nodes {
         }
     }
 
-    /// Adds a permutation of the last dimension.
+    /// Adds a permutation of the last dimension and returns the name of its output.
     pub fn picked(&mut self, value: &str, order: &[usize]) -> String {
         let order: Vec<i64> = order.iter().map(|index| *index as i64).collect();
         let indices = self.ints(&order);
         self.op_with("Gather", &[value, &indices], vec![int_attribute("axis", -1)])
     }
 
-    /// Adds a slice of the last columns of logits, as many as the input `keep` requests; all for 0.
+    /// Adds a slice of the last columns of logits, as many as the input `keep` requests (0: all), and returns its name.
     pub fn last_columns(&mut self, value: &str, keep: &str) -> String {
         let keep = self.cast(keep, DataType::Int64);
         let shape = self.ints(&[1]);
@@ -127,7 +127,8 @@ impl Nodes {
         if low == high { vec![pick(low)] } else { vec![pick(low), pick(high)] }
     }
 
-    /// Adds pooling of token vectors `[batch, tokens, width]` to one vector per text, where `mask` is not 0.
+    /// Adds pooling of the token vectors `[batch, tokens, width]` where `mask` is not 0, and returns the name of the
+    /// result: one vector per text.
     pub fn pool(&mut self, value: &str, pooling: Pooling, mask: &str, mask_dtype: Option<DataType>) -> String {
         match pooling {
             Pooling::Cls => {
@@ -174,7 +175,7 @@ impl Nodes {
         }
     }
 
-    /// Adds a normalization of `value` to length 1, row by row.
+    /// Adds a normalization of each row of `value` to length 1 and returns the name of its output.
     pub fn unit(&mut self, value: &str) -> String {
         let norm = self.reduce("ReduceL2", value, &[-1], true);
         let least = self.number(1e-12);

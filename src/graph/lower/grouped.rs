@@ -190,8 +190,8 @@ fn rows_behind(w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> Rows {
     Rows { own: Some(own), picks: Some(picks), mask: mask(w, &seen), new }
 }
 
-/// Returns the source of each column: before `before` it is the past's own column; from there on it is a new token,
-/// which follows the `room` columns of the past.
+/// Returns for each column of the updated cache its index in the concatenation of the past (`room` columns) and the new
+/// tokens: a column before `before` is that of the past; from `before` on, it is a new token.
 fn picks(w: &mut NodeBuilder, [columns, before, room, new]: [&str; 4], few: i64) -> String {
     let one = w.ints(&[1]);
     let is_old = w.op("Less", &[columns, before]);
@@ -207,8 +207,9 @@ fn picks(w: &mut NodeBuilder, [columns, before, room, new]: [&str; 4], few: i64)
     w.op("Expand", &[&picks, &heads])
 }
 
-/// Returns whether the token at position `own` (a column of positions) attends to a column: itself and all tokens
-/// before it, with a window the `window - 1` before it.
+/// Returns a Boolean tensor: whether each new token attends to each column of the cache. A token attends to itself and
+/// to all tokens before it; with a window, to itself and to the `window - 1` tokens before it. `own` has the column of
+/// each new token, and a last dimension of size 1.
 fn seen(w: &mut NodeBuilder, columns: &str, own: &str, window: i64) -> String {
     let seen = w.op("LessOrEqual", &[columns, own]);
     if window <= 0 {

@@ -83,7 +83,7 @@ impl Wanted<'_> {
     }
 }
 
-/// By the graph, the name, then the places:
+/// Returns the guess for the size of an open dimension: by the graph, else by its name, else by its places:
 ///
 /// - names with `batch`, a first dimension that is nothing else, and the nameless second of recurrent states: the batch
 ///   size;

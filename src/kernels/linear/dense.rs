@@ -44,7 +44,7 @@ pub fn multiply(
     multiply_as(Kind::of(first.class(), first.precision()), x, weights, outs, parallel);
 }
 
-/// As [`multiply`], in the way that is asked for.
+/// Multiplies `x` with each of the weights like [`multiply`], with the given kind of kernel.
 pub fn multiply_as(
     kind: Kind,
     x: &Rows<'_>,

@@ -338,7 +338,7 @@ impl<'m> Analysis<'m> {
         self.values.get(name).ok_or(LOST)
     }
 
-    /// As [`Analysis::input`], or `None` if it is omitted.
+    /// Returns the input at `index`, which must be known; `None` if it is omitted.
     pub fn optional(&self, node: &'m NodeProto, index: usize) -> Judged<Option<Value<'m>>> {
         match node.input_at(index) {
             None => Ok(None),
@@ -357,7 +357,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// As [`Analysis::list`], for integers that do not depend on the inputs of a run.
+    /// Returns integers given as an attribute or as an input, which must not depend on the inputs of a run.
     pub fn fixed_list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<i64>>> {
         let Some(list) = self.list(node, name, index)? else { return Ok(None) };
         let one = |int: &Int| {

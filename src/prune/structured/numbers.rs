@@ -13,7 +13,7 @@ use crate::onnx::proto::NodeProto;
 
 const NUMBER: &str = "it uses its size as a value";
 
-/// Returns whether a node's first output continues the integers of an input.
+/// Returns whether the integers of a node's first output are those of an input.
 fn carries(node: &NodeProto, input: usize) -> bool {
     match node.op() {
         "Gather" | "Slice" | "Squeeze" | "Unsqueeze" | "Reshape" | "Transpose" | "Cast" | "Identity" | "Neg"

@@ -24,7 +24,7 @@ const PRIMES: [Dim; 12] = [
     [179, 181],
 ];
 
-/// As [`PRIMES`], for models with larger windows: raw audio.
+/// Pairs of larger primes for open sizes, for models with larger windows: raw audio.
 const LONG: [Dim; 12] = [
     [100_003, 100_019],
     [100_043, 100_049],

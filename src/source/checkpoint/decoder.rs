@@ -314,7 +314,8 @@ pub(super) fn norm(b: &mut Builder<'_>, d: &Decoder, x: &str, module: &str, widt
     })
 }
 
-/// Applies `{module}` of the checkpoint to `x`, from size `from` to size `to`.
+/// Adds `{module}` of the checkpoint, applied to `x`, from size `from` to size `to`, and returns the name of its
+/// output.
 pub(super) fn linear(
     b: &mut Builder<'_>,
     d: &Decoder,

@@ -168,7 +168,7 @@ pub(super) fn windows(config: &Config<'_>, d: &mut Decoder, default: impl Fn(i64
     of_layers(config, d, config.size("sliding_window")?, default)
 }
 
-/// Like [`windows`], with a window of this size.
+/// Sets windows of the size `window` where the configuration sets them per layer, otherwise to `default`.
 fn of_layers(
     config: &Config<'_>,
     d: &mut Decoder,

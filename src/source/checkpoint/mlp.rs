@@ -24,7 +24,7 @@ pub(super) enum Form {
     Packed { gate_up: &'static str },
 }
 
-/// Adds the feed-forward part whose names begin with `module`.
+/// Adds the feed-forward part whose names begin with `module` and returns the name of its output.
 pub(super) fn build(b: &mut Builder<'_>, d: &Decoder, module: &str, x: &str) -> Result<String> {
     let name = |part: &str| format!("{module}.{part}");
     let inward = (d.width, d.inner);

@@ -12,7 +12,7 @@ pub(super) struct Tokens<'a> {
     pub prompt: usize,
 }
 
-/// Pools `[batch, sequence, width]` to `[batch, width]`.
+/// Adds pooling of `[batch, sequence, width]` to `[batch, width]` and returns the name of the result.
 pub(super) fn nodes(b: &mut Builder<'_>, kind: Pooling, hidden: &str, tokens: &Tokens<'_>) -> String {
     let (last, one) = (b.ints(&[-1]), b.ints(&[1]));
     let (keep, gone) = ([("keepdims", Attribute::Int(1))], [("keepdims", Attribute::Int(0))]);

@@ -1,11 +1,13 @@
 //! Reads safetensors: one file, or several with an index. Tensors are slices of the mapped files.
 //!
 //! A file has 8 bytes with the length of the header (little-endian), the header (a JSON object from names to `dtype`,
-//! `shape` and `data_offsets`), and the data, which the tensors fill without gap or overlap. All files that the
-//! reference implementation rejects are rejected here, so that two programs cannot read different tensors from one
-//! file. That implementation (`safetensors::SafeTensors`) keeps the last of two tensors with the same name, rejects a
-//! whole file for one unknown type, and names neither tensor nor offsets, so the header is read here; types and writing
-//! are the crate's.
+//! `shape` and `data_offsets`), and the data, which the tensors fill without gap or overlap. Like the reference
+//! implementation (`safetensors::SafeTensors`), this reader rejects every file whose offsets are ambiguous, so that two
+//! programs cannot read different tensors from one file.
+//!
+//! The header is not read by that implementation, for three reasons: it accepts two tensors with the same name, it
+//! rejects a whole file for one tensor of unknown type, and its errors name neither the tensor nor its offsets. The
+//! types and the writer are those of the crate.
 
 use super::header::{self, Entry};
 use crate::error::{Context, Result, bail, error};

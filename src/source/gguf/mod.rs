@@ -149,7 +149,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     from_bytes(files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?, path, options)
 }
 
-/// Like [`load`], for a file in memory; `path` is recorded as the origin of the model.
+/// Loads a GGUF file from memory; `path` is recorded as the origin of the model. Otherwise like [`load`].
 pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Model> {
     let gguf = Gguf::read(&bytes)?;
     let weights = gguf.weights()?;

@@ -6,7 +6,7 @@ use crate::limits;
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// The type of a value, by its number in the format.
+/// The type of a metadata value. The discriminant is the number of the type in the GGUF format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 #[allow(missing_docs)] // the names say it

@@ -48,7 +48,8 @@ pub fn required(value: Option<Value>, function: &str, name: &str) -> Result<Valu
     }
 }
 
-/// Returns an optional argument that must be text or none.
+/// Returns a string argument; `None` if the argument is missing or is `none`. Fails with
+/// [`crate::error::Kind::InvalidArgument`] for a value of another type.
 pub fn text_or_none(value: Option<Value>, function: &str) -> Result<Option<Rc<str>>> {
     match value {
         None | Some(Value::None) => Ok(None),

@@ -140,8 +140,9 @@ pub(super) fn exp_sum(logits: &[f32], max: f32, scale: f32) -> f64 {
     logits.chunks(BLOCK).map(|chunk| f64::from(block_sum(chunk, max, scale))).sum()
 }
 
-/// Returns the sum over one block. Exponentials are stored in an array first: the compiler vectorizes that loop,
-/// three times as fast, but not one that also adds them up.
+/// Returns the sum of `exp((logit - max) · scale)` over one block. The exponentials are first stored in an array,
+/// because the compiler vectorizes a loop that only stores them (it is three times as fast), but not one that also adds
+/// them.
 fn block_sum(logits: &[f32], max: f32, scale: f32) -> f32 {
     let mut weights = [0f32; BLOCK];
     weights.iter_mut().zip(logits).for_each(|(weight, logit)| *weight = exp((logit - max) * scale));

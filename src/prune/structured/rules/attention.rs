@@ -151,8 +151,8 @@ pub fn multi_head<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> 
     Ok(())
 }
 
-/// Rule for `RotaryEmbedding`: heads of `[batch, heads, tokens, size]` continue; of `[batch, tokens, heads * size]`
-/// whole heads, if their number is given.
+/// Rule for `RotaryEmbedding`: the output has the heads of the input `[batch, heads, tokens, size]`. Of an input
+/// `[batch, tokens, heads * size]`, whole heads can be cut if their number is given.
 pub fn rotary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     block_from(cx, node, 1);

@@ -47,8 +47,9 @@ fn plain<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, w: &Value<'m>) {
     produced(cx, w, w.axes[0]);
 }
 
-/// Rule for grouped convolutions, whose groups are independent. Either whole groups can be removed, or the same
-/// positions of every group.
+/// Rule for grouped convolutions, whose groups are independent. If there are at least as many groups as input channels
+/// in a group (as in depthwise convolutions), whole groups can be removed; otherwise the channels at the same positions
+/// of every group.
 fn grouped<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, w: &Value<'m>, group: usize) {
     let (each_in, each_out) = (w.dims[1][0] as usize, w.dims[0][0] as usize / group);
     let whole = each_in == 1 || group >= each_in;

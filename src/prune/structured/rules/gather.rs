@@ -6,7 +6,8 @@ use super::super::sizes::INTS;
 use super::matmul::produced;
 use crate::onnx::proto::NodeProto;
 
-/// Blocks the axis of the indices; other axes continue.
+/// Rule for `Gather`: the axis that it selects along and the axes of the indices cannot be cut; the other axes are also
+/// axes of the output.
 pub fn gather<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "it selects elements along it";
     let (x, indices) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());

@@ -1,7 +1,8 @@
 //! Rules: the effect of each kind of node on axes, one file per family.
 //!
-//! A rule defines every output, and for every axis of every input whether it continues in an output, is linked with
-//! another, or is blocked with the reason. An error gives up the whole node.
+//! A rule defines every output. For every axis of every input it says whether the axis is also one of an output, is
+//! linked with another axis (both are cut alike), or is blocked (it cannot be cut), with the reason. If a rule returns
+//! an error, no axis can be cut through the node.
 
 mod attention;
 mod conv;

@@ -35,7 +35,8 @@ pub fn batch<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     per_channel(cx, node, 1..5)
 }
 
-/// Rule for `InstanceNormalization`: each channel by itself, over all following dimensions.
+/// Rule for `InstanceNormalization`: channels can be cut, because each is normalized by itself, over all dimensions
+/// after it.
 pub fn instance<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     x.axes.iter().skip(2).for_each(|axis| cx.block(*axis, MEAN));
@@ -79,7 +80,7 @@ pub fn skip<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for `GroupNormalization`: channels are normalized together.
+/// Rule for `GroupNormalization`: channels cannot be cut, because they are normalized together.
 pub fn group<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     for index in 1..3 {
         let vector = cx.input(node, index)?.clone();

@@ -1,4 +1,4 @@
-//! Rules for reductions: the reduced axis is blocked, the others continue.
+//! Rules for reductions: the reduced axes cannot be cut, the others are the same axes in the output.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use crate::onnx::proto::NodeProto;

@@ -89,8 +89,8 @@ pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for `Expand`, which repeats along dimensions of size 1. Copies can be fewer, so a dimension that it makes can
-/// be cut.
+/// Rule for `Expand`, which repeats its input along dimensions of size 1. A dimension that consists of copies can be
+/// cut: the node then makes fewer copies.
 pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let ints = cx.list(node, "shape", 1)?.ok_or("its shape is not known")?;

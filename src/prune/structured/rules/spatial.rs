@@ -74,7 +74,7 @@ pub fn block_spatial(cx: &mut Analysis<'_>, x: &Value<'_>) {
     x.axes.iter().skip(2).for_each(|axis| cx.block(*axis, "it slides over it"));
 }
 
-/// Rule for pooling: channels continue.
+/// Rule for pooling: the output has the channels of the input.
 pub fn pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let kernel = node.attribute("kernel_shape").map(|a| a.ints.clone()).unwrap_or_default();
@@ -91,7 +91,7 @@ pub fn pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for global pooling: channels continue.
+/// Rule for global pooling: the output has the channels of the input.
 pub fn global_pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     if x.rank() < 3 {
@@ -172,7 +172,7 @@ fn through_where_same<'m>(
     cx.set(node, 0, dims, axes);
 }
 
-/// Rule for `Pad`: axes without padding continue.
+/// Rule for `Pad`: an axis without padding is the same axis in the output.
 pub fn pad<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let pads = cx.list(node, "pads", 1)?.ok_or("its padding is not known")?;

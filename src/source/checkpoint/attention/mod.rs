@@ -25,7 +25,7 @@ pub(super) enum Shared {
 }
 
 impl Shared {
-    /// Adds them.
+    /// Adds the values that all layers use and returns them.
     pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Result<Shared> {
         Ok(match b.dialect {
             Dialect::Runtime => Shared::Runtime(runtime::Shared::new(b, d, inputs)),
@@ -48,7 +48,8 @@ enum Projected {
     Packed(String),
 }
 
-/// Adds the attention of layer `index` over normalized hidden states `x` `[batch, sequence, width]`.
+/// Adds the attention of layer `index` over normalized hidden states `x` `[batch, sequence, width]` and returns the
+/// name of its output.
 pub(super) fn build(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, x: &str) -> Result<String> {
     let module = format!("{}.{}", d.layer_module(index), d.names.attention);
     let projected = project(b, d, &module, x)?;

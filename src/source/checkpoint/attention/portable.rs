@@ -22,7 +22,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Adds them from token ids, mask and positions.
+    /// Adds the values that all layers use, computed from token ids, mask and positions, and returns them.
     pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Result<Shared> {
         let positions = inputs.positions.as_deref().ok_or_else(|| error!(Internal, "no position_ids"))?;
         let waves = d.ropes.iter().map(|rope| rope.of_positions(b, positions)).collect();
@@ -80,7 +80,7 @@ fn mask(b: &mut Builder<'_>, inputs: &Inputs, window: Option<i64>) -> String {
     b.op("Where", &[&seen, &open, &shut], &[])
 }
 
-/// Adds the attention of layer `index` and its `present` outputs.
+/// Adds the attention of layer `index` with its `present` outputs and returns the name of the result.
 pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, [q, k, v]: &[String; 3]) -> String {
     let (layer, heads) = (&d.layers[index], d.heads);
     let (mut q, mut k) = (split(b, q, heads.query, heads.size), split(b, k, heads.key_value, heads.size));

@@ -26,7 +26,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Adds them from the mask.
+    /// Adds the values that all layers use, computed from the mask, and returns them.
     pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Shared {
         let int32 = [("to", Attribute::Int(i64::from(DataType::Int32.to_onnx())))];
         let (axis, one) = (b.ints(&[1]), b.int(1));
@@ -41,7 +41,7 @@ impl Shared {
     }
 }
 
-/// Adds the attention of layer `index` and its `present` outputs.
+/// Adds the attention of layer `index` with its `present` outputs and returns the name of the result.
 pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, projected: Projected) -> String {
     let layer = &d.layers[index];
     let [q, k, v] = match projected {
