@@ -10,11 +10,13 @@ BINDIR     ?= $(PREFIX)/bin
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 MAJOR   := $(firstword $(subst ., ,$(VERSION)))
+# Until 1.0 a minor version may break programs: the loader must tell them apart.
+ABI     := $(if $(filter 0,$(MAJOR)),$(basename $(VERSION)),$(MAJOR))
 
 INSTALL = install
 CMAKEDIR = $(LIBDIR)/cmake/optimize
 FILL = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
-           -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' \
+           -e 's|@VERSION@|$(VERSION)|g' -e 's|@ABI@|$(ABI)|g' \
            -e "s|@INCLUDE_FROM_LIB@|$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|g"
 
 # Scripts and tests expect cargo's output in target/, whatever the user's cargo configuration is.
@@ -62,8 +64,8 @@ install: ## install under PREFIX (/usr/local), staged in DESTDIR
 	@test -f $(LIBRARY) && test -f $(COMMAND) || { echo 'Nothing is built yet: run make first.' >&2; exit 1; }
 	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)/optimize' '$(DESTDIR)$(BINDIR)'
 	$(INSTALL) -m 755 $(LIBRARY) '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(VERSION)'
-	ln -sfn liboptimize.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(MAJOR)'
-	ln -sfn liboptimize.so.$(MAJOR) '$(DESTDIR)$(LIBDIR)/liboptimize.so'
+	ln -sfn liboptimize.so.$(VERSION) '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(ABI)'
+	ln -sfn liboptimize.so.$(ABI) '$(DESTDIR)$(LIBDIR)/liboptimize.so'
 	$(INSTALL) -m 644 include/optimize.h include/optimize.hpp '$(DESTDIR)$(INCLUDEDIR)'
 	$(INSTALL) -m 644 include/optimize/*.hpp '$(DESTDIR)$(INCLUDEDIR)/optimize'
 	$(INSTALL) -m 755 $(COMMAND) '$(DESTDIR)$(BINDIR)/optimize'
@@ -72,7 +74,7 @@ install: ## install under PREFIX (/usr/local), staged in DESTDIR
 	$(FILL) tools/install/optimizeConfigVersion.cmake.in >'$(DESTDIR)$(CMAKEDIR)/optimizeConfigVersion.cmake'
 
 uninstall: ## remove what install put there
-	rm -f '$(DESTDIR)$(LIBDIR)/liboptimize.so' '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(MAJOR)' \
+	rm -f '$(DESTDIR)$(LIBDIR)/liboptimize.so' '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(ABI)' \
 	      '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(VERSION)' '$(DESTDIR)$(LIBDIR)/pkgconfig/optimize.pc' \
 	      '$(DESTDIR)$(INCLUDEDIR)/optimize.h' '$(DESTDIR)$(INCLUDEDIR)/optimize.hpp' '$(DESTDIR)$(BINDIR)/optimize'
 	rm -rf '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)/optimize'

@@ -29,8 +29,10 @@ fn main() {
     println!("cargo:rerun-if-changed=src/ffi");
     println!("cargo:rerun-if-changed=cbindgen.toml");
     println!("cargo:rerun-if-changed=include/optimize.h");
+    let soname = soname();
+    println!("cargo:rustc-env=OPTIMIZE_SONAME={soname}");
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
-        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,liboptimize.so.0");
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{soname}");
     }
     compile_shim();
     // A crate unpacked from a registry is read-only and carries the header already.
@@ -101,15 +103,80 @@ fn write_header() {
         Err(cbindgen::Error::ParseSyntaxError { .. }) => return,
         Err(error) => panic!("the header could not be made from src/ffi: {error}"),
     };
-    bindings.write_to_file("include/optimize.h");
+    let mut header = Vec::new();
+    bindings.write(&mut header);
+    let header = with_tags(&String::from_utf8(header).expect("the header is text"));
+    // The modification time of a header that does not change stays, so that nothing is built again.
+    if std::fs::read_to_string("include/optimize.h").ok().as_ref() != Some(&header) {
+        std::fs::write("include/optimize.h", header).expect("include/optimize.h");
+    }
+}
+
+/// Gives each struct and enum its name as a tag too, so that programs can declare it ahead: `typedef struct NAME {`.
+/// (The generator's own style for that writes `struct` before every use.)
+fn with_tags(header: &str) -> String {
+    let mut name = String::new();
+    let mut lines: Vec<String> = Vec::new();
+    for line in header.lines().rev() {
+        if let Some(end) = line.strip_prefix("} ").and_then(|rest| rest.strip_suffix(';')) {
+            name = end.to_owned();
+        }
+        lines.push(match line {
+            "typedef struct {" | "typedef enum {" => line.replace('{', &format!("{name} {{")),
+            _ => line.to_owned(),
+        });
+    }
+    lines.reverse();
+    lines.join("\n") + "\n"
+}
+
+fn part(name: &str) -> u32 {
+    let text = std::env::var(format!("CARGO_PKG_VERSION_{name}")).expect("a version");
+    text.parse().expect("a number")
+}
+
+/// Returns the name by which programs find the library. Until 1.0 a minor version may break programs, so that the loader
+/// must tell them apart.
+fn soname() -> String {
+    match (part("MAJOR"), part("MINOR")) {
+        (0, minor) => format!("liboptimize.so.0.{minor}"),
+        (major, _) => format!("liboptimize.so.{major}"),
+    }
 }
 
 fn version() -> String {
-    let part = |name: &str| std::env::var(format!("CARGO_PKG_VERSION_{name}")).unwrap_or_default();
     let (major, minor, patch) = (part("MAJOR"), part("MINOR"), part("PATCH"));
     format!(
-        "\n/* Version of this header; optimize_version() returns that of the library. */\n\
+        "\n/* Version of this header; optimize_version() and optimize_version_number() return that of the library. */\n\
          #define OPTIMIZE_VERSION_MAJOR {major}\n#define OPTIMIZE_VERSION_MINOR {minor}\n\
-         #define OPTIMIZE_VERSION_PATCH {patch}\n"
+         #define OPTIMIZE_VERSION_PATCH {patch}\n\
+         /* As one number: major * 10000 + minor * 100 + patch. */\n\
+         #define OPTIMIZE_VERSION {}\n{MACROS}",
+        major * 10_000 + minor * 100 + patch
     )
 }
+
+/// How functions are declared.
+const MACROS: &str = r#"
+/* Every function is declared OPTIMIZE_API. On Windows, programs that link the static library define OPTIMIZE_STATIC. */
+#ifndef OPTIMIZE_API
+#if defined(_WIN32) && !defined(OPTIMIZE_STATIC)
+#define OPTIMIZE_API __declspec(dllimport)
+#elif defined(__GNUC__)
+#define OPTIMIZE_API __attribute__((visibility("default")))
+#else
+#define OPTIMIZE_API
+#endif
+#endif
+
+/* Marks what has a successor, which the message names; OPTIMIZE_NO_DEPRECATED disables the compiler's warning. */
+#if defined(OPTIMIZE_NO_DEPRECATED)
+#define OPTIMIZE_DEPRECATED(message)
+#elif defined(__GNUC__)
+#define OPTIMIZE_DEPRECATED(message) __attribute__((deprecated(message)))
+#elif defined(_MSC_VER)
+#define OPTIMIZE_DEPRECATED(message) __declspec(deprecated(message))
+#else
+#define OPTIMIZE_DEPRECATED(message)
+#endif
+"#;

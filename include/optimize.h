@@ -44,16 +44,40 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Version of this header; optimize_version() returns that of the library. */
+/* Version of this header; optimize_version() and optimize_version_number() return that of the library. */
 #define OPTIMIZE_VERSION_MAJOR 0
 #define OPTIMIZE_VERSION_MINOR 1
 #define OPTIMIZE_VERSION_PATCH 0
+/* As one number: major * 10000 + minor * 100 + patch. */
+#define OPTIMIZE_VERSION 100
+
+/* Every function is declared OPTIMIZE_API. On Windows, programs that link the static library define OPTIMIZE_STATIC. */
+#ifndef OPTIMIZE_API
+#if defined(_WIN32) && !defined(OPTIMIZE_STATIC)
+#define OPTIMIZE_API __declspec(dllimport)
+#elif defined(__GNUC__)
+#define OPTIMIZE_API __attribute__((visibility("default")))
+#else
+#define OPTIMIZE_API
+#endif
+#endif
+
+/* Marks what has a successor, which the message names; OPTIMIZE_NO_DEPRECATED disables the compiler's warning. */
+#if defined(OPTIMIZE_NO_DEPRECATED)
+#define OPTIMIZE_DEPRECATED(message)
+#elif defined(__GNUC__)
+#define OPTIMIZE_DEPRECATED(message) __attribute__((deprecated(message)))
+#elif defined(_MSC_VER)
+#define OPTIMIZE_DEPRECATED(message) __declspec(deprecated(message))
+#else
+#define OPTIMIZE_DEPRECATED(message)
+#endif
 
 
 /**
  * The status of a call. 0 is success; values never change, new ones are added at the end.
  */
-typedef enum {
+typedef enum optimize_status_t {
   /**
    * Success.
    */
@@ -139,7 +163,7 @@ typedef enum {
 /**
  * Execution provider of a session.
  */
-typedef enum {
+typedef enum optimize_provider_t {
   /**
    * The CPU.
    */
@@ -161,7 +185,7 @@ typedef enum {
 /**
  * Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. It is never scored.
  */
-typedef enum {
+typedef enum optimize_bos_t {
   /**
    * At the start of every window, as in llama.cpp.
    */
@@ -179,7 +203,7 @@ typedef enum {
 /**
  * Divergence between the distributions of teacher and student.
  */
-typedef enum {
+typedef enum optimize_divergence_t {
   /**
    * KL(teacher ‖ student): the student covers everything that the teacher considers possible.
    */
@@ -197,7 +221,7 @@ typedef enum {
 /**
  * Element types, with the values of ONNX. Types below a byte are packed, low bits first.
  */
-typedef enum {
+typedef enum optimize_dtype_t {
   /**
    * Not a tensor, or not declared.
    */
@@ -233,7 +257,7 @@ typedef enum {
 /**
  * How the outputs of the members are combined.
  */
-typedef enum {
+typedef enum optimize_ensemble_method_t {
   /**
    * Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the numbers.
    */
@@ -279,7 +303,7 @@ typedef enum {
 /**
  * Task of the members of an ensemble.
  */
-typedef enum {
+typedef enum optimize_ensemble_task_t {
   /**
    * The task that is detected from the members.
    */
@@ -305,7 +329,7 @@ typedef enum {
 /**
  * Evaluation task, with the form of its data.
  */
-typedef enum {
+typedef enum optimize_evaluate_task_t {
   /**
    * The task of the model: text generation, embedding or classification.
    */
@@ -331,7 +355,7 @@ typedef enum {
 /**
  * Where `optimize_model_save` stores weights.
  */
-typedef enum {
+typedef enum optimize_external_data_t {
   /**
    * In the .onnx file up to 1 GiB, above that in a file next to it.
    */
@@ -349,7 +373,7 @@ typedef enum {
 /**
  * Why a text ended.
  */
-typedef enum {
+typedef enum optimize_finish_reason_t {
   /**
    * The text has not ended.
    */
@@ -375,7 +399,7 @@ typedef enum {
 /**
  * How structured pruning ranks neurons, channels and heads.
  */
-typedef enum {
+typedef enum optimize_importance_t {
   /**
    * By the sum of magnitudes.
    */
@@ -397,7 +421,7 @@ typedef enum {
 /**
  * How the weights of several models are merged.
  */
-typedef enum {
+typedef enum optimize_merge_method_t {
   /**
    * The (weighted) mean.
    */
@@ -415,7 +439,7 @@ typedef enum {
 /**
  * Kernels of a session on the CPU.
  */
-typedef enum {
+typedef enum optimize_kernels_t {
   /**
    * Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others. The file
    * liboptimize.so is registered with ONNX Runtime as an execution provider: see docs/provider.md.
@@ -430,7 +454,7 @@ typedef enum {
 /**
  * Precision of products of float32 inputs and constant float32 weights on the CPU.
  */
-typedef enum {
+typedef enum optimize_session_precision_t {
   /**
    * float32.
    */
@@ -448,7 +472,7 @@ typedef enum {
 /**
  * How much ONNX Runtime rewrites the graph before it runs it. This never changes the meaning of the model.
  */
-typedef enum {
+typedef enum optimize_optimization_level_t {
   /**
    * All optimizations.
    */
@@ -470,7 +494,7 @@ typedef enum {
 /**
  * Precision of an engine.
  */
-typedef enum {
+typedef enum optimize_precision_t {
   /**
    * The types of the model.
    */
@@ -496,7 +520,7 @@ typedef enum {
 /**
  * How weights are selected for pruning.
  */
-typedef enum {
+typedef enum optimize_prune_method_t {
   /**
    * Sets the weights with the smallest magnitude to zero.
    */
@@ -523,7 +547,7 @@ typedef enum {
 /**
  * Kind of quantization.
  */
-typedef enum {
+typedef enum optimize_quantize_type_t {
   /**
    * int8 weights; activations are quantized at run time. Needs no data. Weights without an integer kernel (Conv,
    * LSTM ...) are stored in 8 bits and computed in float.
@@ -543,7 +567,7 @@ typedef enum {
 /**
  * How the codes of weights in blocks are chosen (weight-only).
  */
-typedef enum {
+typedef enum optimize_algorithm_t {
   /**
    * GPTQ with calibration data, otherwise RTN.
    */
@@ -569,7 +593,7 @@ typedef enum {
 /**
  * How the range of an activation is determined on calibration data (static).
  */
-typedef enum {
+typedef enum optimize_calibration_method_t {
   /**
    * From the minimum to the maximum value.
    */
@@ -591,7 +615,7 @@ typedef enum {
 /**
  * Whether weights use 7 of their 8 bits, as x86 processors without VNNI require.
  */
-typedef enum {
+typedef enum optimize_reduce_range_t {
   /**
    * By the present processor.
    */
@@ -609,7 +633,7 @@ typedef enum {
 /**
  * How the scales of blocks are stored (weight-only). Sessions always use float32.
  */
-typedef enum {
+typedef enum optimize_scale_type_t {
   /**
    * One byte, times a float32 factor per row.
    */
@@ -627,7 +651,7 @@ typedef enum {
 /**
  * Decay of the learning rate after the warm-up.
  */
-typedef enum {
+typedef enum optimize_schedule_t {
   /**
    * Linear decay to 0.
    */
@@ -645,7 +669,7 @@ typedef enum {
 /**
  * Library that builds an engine.
  */
-typedef enum {
+typedef enum optimize_tensorrt_backend_t {
   /**
    * TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's provider; the report gives
    * the reason.
@@ -730,7 +754,7 @@ typedef struct optimize_tokenizer_t optimize_tokenizer_t;
 /**
  * Options of `optimize_context_new`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_context_options_t {
   /**
    * sizeof(optimize_context_options_t).
    */
@@ -760,7 +784,7 @@ typedef int32_t (*optimize_progress_fn)(void *user_data,
 /**
  * Progress, timeout and cancellation of a long call. NULL or all zero disables all three.
  */
-typedef struct {
+typedef struct optimize_call_t {
   /**
    * sizeof(optimize_call_t).
    */
@@ -786,7 +810,7 @@ typedef struct {
 /**
  * Options of `optimize_model_save`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_save_options_t {
   /**
    * sizeof(optimize_save_options_t).
    */
@@ -806,7 +830,7 @@ typedef struct {
  * Name, type and shape of an input or output. Set `struct_size` before the call; the pointers are owned by the model
  * or session.
  */
-typedef struct {
+typedef struct optimize_value_info_t {
   /**
    * sizeof(optimize_value_info_t).
    */
@@ -841,7 +865,7 @@ typedef void (*optimize_release_fn)(void *user_data);
 /**
  * Options of `optimize_session_new`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_session_options_t {
   /**
    * sizeof(optimize_session_options_t).
    */
@@ -898,7 +922,7 @@ typedef struct {
 /**
  * Options of `optimize_tokenizer_encode`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_encode_options_t {
   /**
    * sizeof(optimize_encode_options_t).
    */
@@ -921,7 +945,7 @@ typedef struct {
 /**
  * Options of `optimize_tokenizer_decode`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_decode_options_t {
   /**
    * sizeof(optimize_decode_options_t).
    */
@@ -935,7 +959,7 @@ typedef struct {
 /**
  * Options of `optimize_generator_new`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_generator_options_t {
   /**
    * sizeof(optimize_generator_options_t).
    */
@@ -978,7 +1002,7 @@ typedef struct {
 /**
  * A token as it is generated.
  */
-typedef struct {
+typedef struct optimize_written_t {
   /**
    * sizeof(optimize_written_t) of the library.
    */
@@ -1033,7 +1057,7 @@ typedef int32_t (*optimize_token_fn)(void *user_data,
  * Options of `optimize_generator_generate` and `optimize_generator_run`. All zero selects the defaults: the most
  * probable token each time, at most 256 new tokens.
  */
-typedef struct {
+typedef struct optimize_generate_options_t {
   /**
    * sizeof(optimize_generate_options_t).
    */
@@ -1126,7 +1150,7 @@ typedef struct {
 /**
  * Options of `optimize_model_quantize`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_quantize_options_t {
   /**
    * sizeof(optimize_quantize_options_t).
    */
@@ -1275,7 +1299,7 @@ typedef struct {
 /**
  * Options of `optimize_model_prune`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_prune_options_t {
   /**
    * sizeof(optimize_prune_options_t).
    */
@@ -1411,7 +1435,23 @@ typedef struct {
 /**
  * Progress of training.
  */
-typedef struct {
+typedef struct optimize_training_step_t {
+  /**
+   * sizeof(optimize_training_step_t) of the library.
+   */
+  uint32_t struct_size;
+  /**
+   * Not 0: this is a validation on held-out text, not a step.
+   */
+  uint32_t is_validation;
+  /**
+   * Index of the epoch, from 0.
+   */
+  uint32_t epoch;
+  /**
+   * Number of planned epochs.
+   */
+  uint32_t total_epochs;
   /**
    * Number of steps done.
    */
@@ -1420,14 +1460,6 @@ typedef struct {
    * Number of planned steps; a time limit may end training earlier.
    */
   uint64_t total_steps;
-  /**
-   * Index of the epoch, from 0.
-   */
-  uint32_t epoch;
-  /**
-   * Not 0: this is a validation on held-out text, not a step.
-   */
-  uint32_t is_validation;
   /**
    * Training loss of this step, or validation loss.
    */
@@ -1456,15 +1488,16 @@ typedef struct {
 
 /**
  * Training callback. It is called on the thread that made the call, after each step and each validation. `step` is
- * valid during the callback. It must not throw or use longjmp.
+ * valid during the callback. A result other than 0 cancels the training, which leaves a checkpoint if one is enabled. It
+ * must not throw or use longjmp.
  */
-typedef void (*optimize_training_fn)(void *user_data,
-                                     const optimize_training_step_t *step);
+typedef int32_t (*optimize_training_fn)(void *user_data,
+                                        const optimize_training_step_t *step);
 
 /**
  * Options of `optimize_model_distill`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_distill_options_t {
   /**
    * sizeof(optimize_distill_options_t).
    */
@@ -1619,7 +1652,7 @@ typedef struct {
 /**
  * Options of `optimize_ensemble_new`. All zero selects the defaults: the mean with equal weights.
  */
-typedef struct {
+typedef struct optimize_ensemble_options_t {
   /**
    * sizeof(optimize_ensemble_options_t).
    */
@@ -1671,7 +1704,7 @@ typedef struct {
 /**
  * Options of `optimize_ensemble_fit`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_fit_options_t {
   /**
    * sizeof(optimize_fit_options_t).
    */
@@ -1697,7 +1730,7 @@ typedef struct {
 /**
  * Options of `optimize_model_merge`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_merge_options_t {
   /**
    * sizeof(optimize_merge_options_t).
    */
@@ -1735,7 +1768,7 @@ typedef struct {
 /**
  * The range of a dimension of an input, for `optimize_package_compile`.
  */
-typedef struct {
+typedef struct optimize_dimension_t {
   /**
    * sizeof(optimize_dimension_t).
    */
@@ -1766,7 +1799,7 @@ typedef struct {
  * Options of `optimize_package_compile`. All zero selects the defaults: the model as it is, with fixed input sizes,
  * in a folder.
  */
-typedef struct {
+typedef struct optimize_package_compile_options_t {
   /**
    * sizeof(optimize_package_compile_options_t).
    */
@@ -1836,7 +1869,7 @@ typedef struct {
 /**
  * Options of `optimize_package_open`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_package_open_options_t {
   /**
    * sizeof(optimize_package_open_options_t).
    */
@@ -1858,7 +1891,7 @@ typedef struct {
 /**
  * Options of `optimize_tensorrt_open`. All zero selects the defaults, with which every engine is OPTIMIZE_UNTRUSTED.
  */
-typedef struct {
+typedef struct optimize_tensorrt_open_options_t {
   /**
    * sizeof(optimize_tensorrt_open_options_t).
    */
@@ -1889,7 +1922,7 @@ typedef struct {
 /**
  * Options of `optimize_model_build_tensorrt`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_tensorrt_options_t {
   /**
    * sizeof(optimize_tensorrt_options_t).
    */
@@ -2011,7 +2044,7 @@ typedef struct {
 /**
  * Options of `optimize_model_benchmark`. All zero selects the defaults.
  */
-typedef struct {
+typedef struct optimize_benchmark_options_t {
   /**
    * sizeof(optimize_benchmark_options_t).
    */
@@ -2116,7 +2149,7 @@ typedef struct {
 /**
  * Options of `optimize_model_evaluate`. All zero selects the defaults. Options of other tasks are ignored.
  */
-typedef struct {
+typedef struct optimize_evaluate_options_t {
   /**
    * sizeof(optimize_evaluate_options_t).
    */
@@ -2200,69 +2233,89 @@ extern "C" {
 /**
  * Returns the version of the library, for example "0.1.0". The string is static.
  */
+OPTIMIZE_API
 const char *optimize_version(void);
+
+/**
+ * Returns the version of the library as one number that can be compared, as OPTIMIZE_VERSION of the header is:
+ * major * 10000 + minor * 100 + patch.
+ */
+OPTIMIZE_API
+uint32_t optimize_version_number(void);
 
 /**
  * Returns the name of a status, for example "invalid_model"; "unknown" for other numbers. The string is static.
  */
+OPTIMIZE_API
 const char *optimize_status_name(int32_t status);
 
 /**
  * Returns the status of the error; OPTIMIZE_INVALID_HANDLE if `error` is NULL or not an error.
  */
+OPTIMIZE_API
 optimize_status_t optimize_error_status(const optimize_error_t *error);
 
 /**
  * Returns the message, one UTF-8 sentence; "" if `error` is NULL. The string is valid until the error is freed.
  */
+OPTIMIZE_API
 const char *optimize_error_message(const optimize_error_t *error);
 
 /**
  * Returns where the error occurred: file, node, tensor or argument, outermost first; "" if the message contains it.
  * The string is valid until the error is freed.
  */
+OPTIMIZE_API
 const char *optimize_error_place(const optimize_error_t *error);
 
 /**
  * Frees an error. NULL is allowed.
  */
+OPTIMIZE_API
 void optimize_error_free(optimize_error_t *error);
 
 /**
  * Returns the bytes, NUL-terminated; "" if `buffer` is NULL. The pointer is valid until the buffer is freed.
  */
+OPTIMIZE_API
 const char *optimize_buffer_data(const optimize_buffer_t *buffer);
 
 /**
  * Returns the number of bytes without the final NUL; 0 if `buffer` is NULL.
  */
+OPTIMIZE_API
 size_t optimize_buffer_size(const optimize_buffer_t *buffer);
 
 /**
  * Frees a buffer. NULL is allowed.
  */
+OPTIMIZE_API
 void optimize_buffer_free(optimize_buffer_t *buffer);
 
 /**
  * Creates a cancel token.
  */
+OPTIMIZE_API
 optimize_status_t optimize_cancel_new(optimize_cancel_t **cancel,
                                       optimize_error_t **error);
 
 /**
  * Cancels every call that this token was passed to, now and later. Any thread may call it, any number of times.
  */
+OPTIMIZE_API
 optimize_status_t optimize_cancel_fire(const optimize_cancel_t *cancel,
                                        optimize_error_t **error);
 
 /**
  * Frees a cancel token. NULL is allowed.
  */
+OPTIMIZE_API
 void optimize_cancel_free(optimize_cancel_t *cancel);
 
 /**
  * Creates a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
  */
+OPTIMIZE_API
 optimize_status_t optimize_context_new(const optimize_context_options_t *options,
                                        optimize_context_t **context,
                                        optimize_error_t **error);
@@ -2272,6 +2325,7 @@ optimize_status_t optimize_context_new(const optimize_context_options_t *options
  * is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if it is not found; the message lists the
  * places that were searched.
  */
+OPTIMIZE_API
 optimize_status_t optimize_context_runtime_version(const optimize_context_t *context,
                                                    const char **version,
                                                    optimize_error_t **error);
@@ -2281,6 +2335,7 @@ optimize_status_t optimize_context_runtime_version(const optimize_context_t *con
  * `available` and, if it is not available, `status` and `reason`. A provider is available if the open ONNX Runtime
  * contains it *and* it could be started on the given device.
  */
+OPTIMIZE_API
 optimize_status_t optimize_context_providers(const optimize_context_t *context,
                                              uint32_t device_id,
                                              optimize_buffer_t **json,
@@ -2289,6 +2344,7 @@ optimize_status_t optimize_context_providers(const optimize_context_t *context,
 /**
  * Frees a context. NULL is allowed. Objects created with it remain usable.
  */
+OPTIMIZE_API
 void optimize_context_free(optimize_context_t *context);
 
 /**
@@ -2297,6 +2353,7 @@ void optimize_context_free(optimize_context_t *context);
  * temporary folder. Unused content of the model's files is in `warnings` of `optimize_model_inspect`. Returns
  * OPTIMIZE_INVALID_MODEL for a damaged file, with the place in the error.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_load(const optimize_context_t *context,
                                       const char *path,
                                       const optimize_call_t *call,
@@ -2307,6 +2364,7 @@ optimize_status_t optimize_model_load(const optimize_context_t *context,
  * Loads a model from the `size` bytes of an .onnx file, which are copied. A model whose weights are in other files
  * is refused: pass its path to `optimize_model_load`.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
                                              const void *data,
                                              size_t size,
@@ -2319,6 +2377,7 @@ optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
  * model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
  * Progress stage: "save", in bytes.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_save(const optimize_model_t *model,
                                       const char *path,
                                       const optimize_save_options_t *options,
@@ -2330,6 +2389,7 @@ optimize_status_t optimize_model_save(const optimize_model_t *model,
  * Describes a model as JSON: format, inputs, outputs, operators, weights by type, warnings (see docs/report.md). It
  * takes milliseconds for any size.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_inspect(const optimize_model_t *model,
                                          optimize_buffer_t **report,
                                          optimize_error_t **error);
@@ -2337,11 +2397,13 @@ optimize_status_t optimize_model_inspect(const optimize_model_t *model,
 /**
  * Returns the number of inputs that a run requires; 0 if `model` is NULL.
  */
+OPTIMIZE_API
 size_t optimize_model_input_count(const optimize_model_t *model);
 
 /**
  * Writes name, type and shape of the input at `index`. The pointers in `info` are valid until the model is freed.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_input(const optimize_model_t *model,
                                        size_t index,
                                        optimize_value_info_t *info,
@@ -2350,11 +2412,13 @@ optimize_status_t optimize_model_input(const optimize_model_t *model,
 /**
  * Returns the number of outputs; 0 if `model` is NULL.
  */
+OPTIMIZE_API
 size_t optimize_model_output_count(const optimize_model_t *model);
 
 /**
  * Writes name, type and shape of the output at `index`. The pointers in `info` are valid until the model is freed.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_output(const optimize_model_t *model,
                                         size_t index,
                                         optimize_value_info_t *info,
@@ -2363,6 +2427,7 @@ optimize_status_t optimize_model_output(const optimize_model_t *model,
 /**
  * Frees a model. NULL is allowed. Sessions created from it remain usable.
  */
+OPTIMIZE_API
 void optimize_model_free(optimize_model_t *model);
 
 /**
@@ -2370,6 +2435,7 @@ void optimize_model_free(optimize_model_t *model);
  * ...]. The text contains its special tokens: set `rendered` when it is passed to a generator. Returns
  * OPTIMIZE_NOT_FOUND if the model has no chat template.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
                                              const char *messages,
                                              optimize_buffer_t **rendered,
@@ -2380,6 +2446,7 @@ optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
  * OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` is not that of the shape and type, and for
  * strings, for which there is optimize_tensor_new_strings.
  */
+OPTIMIZE_API
 optimize_status_t optimize_tensor_new(int32_t dtype,
                                       const int64_t *dims,
                                       size_t rank,
@@ -2394,6 +2461,7 @@ optimize_status_t optimize_tensor_new(int32_t dtype,
  * run that uses it have ended. Memory that is not aligned for the type is copied. If the call fails, `release` is
  * not called.
  */
+OPTIMIZE_API
 optimize_status_t optimize_tensor_borrow(int32_t dtype,
                                          const int64_t *dims,
                                          size_t rank,
@@ -2408,6 +2476,7 @@ optimize_status_t optimize_tensor_borrow(int32_t dtype,
  * Creates a tensor of strings from a copy of `count` UTF-8 strings. `sizes` are their lengths in bytes; NULL means
  * that they are NUL-terminated.
  */
+OPTIMIZE_API
 optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
                                               size_t rank,
                                               const char *const *strings,
@@ -2419,34 +2488,40 @@ optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
 /**
  * Returns the element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
  */
+OPTIMIZE_API
 int32_t optimize_tensor_dtype(const optimize_tensor_t *tensor);
 
 /**
  * Returns the number of dimensions; 0 for a scalar and if `tensor` is NULL.
  */
+OPTIMIZE_API
 size_t optimize_tensor_rank(const optimize_tensor_t *tensor);
 
 /**
  * Returns the sizes of the dimensions, as many as the rank; NULL if the rank is 0 and if `tensor` is NULL. The
  * pointer is valid until the tensor is freed.
  */
+OPTIMIZE_API
 const int64_t *optimize_tensor_dims(const optimize_tensor_t *tensor);
 
 /**
  * Returns the elements, row-major; NULL for strings and if `tensor` is NULL. The pointer is valid until the tensor
  * is freed.
  */
+OPTIMIZE_API
 const void *optimize_tensor_data(const optimize_tensor_t *tensor);
 
 /**
  * Returns the size of all elements in bytes; 0 for strings and if `tensor` is NULL.
  */
+OPTIMIZE_API
 size_t optimize_tensor_size(const optimize_tensor_t *tensor);
 
 /**
  * Writes the string at row-major position `index` of a tensor of strings: `size` bytes of UTF-8 at `data`, not
  * NUL-terminated, valid until the tensor is freed.
  */
+OPTIMIZE_API
 optimize_status_t optimize_tensor_string(const optimize_tensor_t *tensor,
                                          size_t index,
                                          const char **data,
@@ -2456,11 +2531,13 @@ optimize_status_t optimize_tensor_string(const optimize_tensor_t *tensor,
 /**
  * Frees a tensor. NULL is allowed.
  */
+OPTIMIZE_API
 void optimize_tensor_free(optimize_tensor_t *tensor);
 
 /**
  * Creates a session of a model on ONNX Runtime. The model may be freed before the session.
  */
+OPTIMIZE_API
 optimize_status_t optimize_session_new(const optimize_context_t *context,
                                        const optimize_model_t *model,
                                        const optimize_session_options_t *options,
@@ -2478,6 +2555,7 @@ optimize_status_t optimize_session_new(const optimize_context_t *context,
  * model does not have; OPTIMIZE_INVALID_ARGUMENT for an input that is missing or does not fit, with dimension and
  * sizes.
  */
+OPTIMIZE_API
 optimize_status_t optimize_session_run(optimize_session_t *session,
                                        const char *const *input_names,
                                        const optimize_tensor_t *const *inputs,
@@ -2491,6 +2569,7 @@ optimize_status_t optimize_session_run(optimize_session_t *session,
 /**
  * Returns the execution provider of a session, never OPTIMIZE_PROVIDER_AUTO; the CPU if `session` is NULL.
  */
+OPTIMIZE_API
 optimize_provider_t optimize_session_provider(const optimize_session_t *session);
 
 /**
@@ -2501,6 +2580,7 @@ optimize_provider_t optimize_session_provider(const optimize_session_t *session)
  * come first and why they were not used. For a package, `passed_over` has the compiled variant that could not be
  * opened and why, and `weights_copied` is the reason if weights are copied instead of being read from the mapped file.
  */
+OPTIMIZE_API
 optimize_status_t optimize_session_placement(const optimize_session_t *session,
                                              optimize_buffer_t **json,
                                              optimize_error_t **error);
@@ -2508,11 +2588,13 @@ optimize_status_t optimize_session_placement(const optimize_session_t *session,
 /**
  * Returns the number of inputs that a run requires; 0 if `session` is NULL.
  */
+OPTIMIZE_API
 size_t optimize_session_input_count(const optimize_session_t *session);
 
 /**
  * Writes name, type and shape of the input at `index`. The pointers in `info` are valid until the session is freed.
  */
+OPTIMIZE_API
 optimize_status_t optimize_session_input(const optimize_session_t *session,
                                          size_t index,
                                          optimize_value_info_t *info,
@@ -2521,11 +2603,13 @@ optimize_status_t optimize_session_input(const optimize_session_t *session,
 /**
  * Returns the number of outputs; 0 if `session` is NULL.
  */
+OPTIMIZE_API
 size_t optimize_session_output_count(const optimize_session_t *session);
 
 /**
  * Writes name, type and shape of the output at `index`. The pointers in `info` are valid until the session is freed.
  */
+OPTIMIZE_API
 optimize_status_t optimize_session_output(const optimize_session_t *session,
                                           size_t index,
                                           optimize_value_info_t *info,
@@ -2534,12 +2618,14 @@ optimize_status_t optimize_session_output(const optimize_session_t *session,
 /**
  * Frees a session. NULL is allowed. It must not be in use.
  */
+OPTIMIZE_API
 void optimize_session_free(optimize_session_t *session);
 
 /**
  * Loads a tokenizer.json, or the one in a folder, with the settings of the files next to it (tokenizer_config.json,
  * added_tokens.json, special_tokens_map.json).
  */
+OPTIMIZE_API
 optimize_status_t optimize_tokenizer_load(const char *path,
                                           optimize_tokenizer_t **tokenizer,
                                           optimize_error_t **error);
@@ -2547,6 +2633,7 @@ optimize_status_t optimize_tokenizer_load(const char *path,
 /**
  * Returns the tokenizer of a model: the tokenizer.json next to it. OPTIMIZE_NOT_FOUND if it has none.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_tokenizer(const optimize_model_t *model,
                                            optimize_tokenizer_t **tokenizer,
                                            optimize_error_t **error);
@@ -2556,6 +2643,7 @@ optimize_status_t optimize_model_tokenizer(const optimize_model_t *model,
  * bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right; `attention_mask` is 1 for
  * tokens and 0 for padding; `type_ids` are BERT's segments. `attention_mask` and `type_ids` may be NULL.
  */
+OPTIMIZE_API
 optimize_status_t optimize_tokenizer_encode(const optimize_tokenizer_t *tokenizer,
                                             const char *const *texts,
                                             const size_t *sizes,
@@ -2569,6 +2657,7 @@ optimize_status_t optimize_tokenizer_encode(const optimize_tokenizer_t *tokenize
 /**
  * Decodes `count` ids into a buffer, which the caller frees.
  */
+OPTIMIZE_API
 optimize_status_t optimize_tokenizer_decode(const optimize_tokenizer_t *tokenizer,
                                             const int64_t *ids,
                                             size_t count,
@@ -2579,17 +2668,20 @@ optimize_status_t optimize_tokenizer_decode(const optimize_tokenizer_t *tokenize
 /**
  * Returns the number of tokens in the vocabulary, including added ones; 0 if `tokenizer` is NULL.
  */
+OPTIMIZE_API
 size_t optimize_tokenizer_vocabulary_size(const optimize_tokenizer_t *tokenizer);
 
 /**
  * Frees a tokenizer. NULL is allowed.
  */
+OPTIMIZE_API
 void optimize_tokenizer_free(optimize_tokenizer_t *tokenizer);
 
 /**
  * Creates a generator for a decoder, with the decoder's tokenizer. The model may be freed before the generator.
  * Returns OPTIMIZE_UNSUPPORTED if the model is not a decoder.
  */
+OPTIMIZE_API
 optimize_status_t optimize_generator_new(const optimize_context_t *context,
                                          const optimize_model_t *model,
                                          const optimize_generator_options_t *options,
@@ -2602,6 +2694,7 @@ optimize_status_t optimize_generator_new(const optimize_context_t *context,
  * NUL-terminated). Previous rows are discarded. `report` receives JSON: {"generations": [{"text", "tokens",
  * "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in tokens.
  */
+OPTIMIZE_API
 optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
                                               const char *const *prompts,
                                               const size_t *sizes,
@@ -2615,6 +2708,7 @@ optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
  * Appends `size` bytes of text to a row (row 0 for a conversation; rows are created by this call). The next
  * `optimize_generator_run` reads it, and computes only what is new.
  */
+OPTIMIZE_API
 optimize_status_t optimize_generator_append(optimize_generator_t *generator,
                                             size_t row,
                                             const char *text,
@@ -2626,6 +2720,7 @@ optimize_status_t optimize_generator_append(optimize_generator_t *generator,
  * Continues the text of all rows, without computing earlier tokens again. `report` receives the JSON of
  * `optimize_generator_generate` for the new tokens.
  */
+OPTIMIZE_API
 optimize_status_t optimize_generator_run(optimize_generator_t *generator,
                                          const optimize_generate_options_t *options,
                                          const optimize_call_t *call,
@@ -2635,18 +2730,21 @@ optimize_status_t optimize_generator_run(optimize_generator_t *generator,
 /**
  * Discards all rows. The generator can be used again.
  */
+OPTIMIZE_API
 optimize_status_t optimize_generator_reset(optimize_generator_t *generator,
                                            optimize_error_t **error);
 
 /**
  * Frees a generator. NULL is allowed. It must not be in use.
  */
+OPTIMIZE_API
 void optimize_generator_free(optimize_generator_t *generator);
 
 /**
  * Writes where the models of a generator run, as JSON: a list with an entry per model, as in
  * `optimize_session_placement`. Returns OPTIMIZE_BUSY during a call.
  */
+OPTIMIZE_API
 optimize_status_t optimize_generator_placement(const optimize_generator_t *generator,
                                                optimize_buffer_t **json,
                                                optimize_error_t **error);
@@ -2657,6 +2755,7 @@ optimize_status_t optimize_generator_placement(const optimize_generator_t *gener
  * "calibrate", in runs; "quantize", in bytes; then with a report "hash". Returns OPTIMIZE_UNSUPPORTED if there is
  * nothing to quantize; the message counts the reasons.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,
                                           const optimize_model_t *model,
                                           const optimize_quantize_options_t *options,
@@ -2671,6 +2770,7 @@ optimize_status_t optimize_model_quantize(const optimize_context_t *context,
  * target_size, never_slower and calibration are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
  * quantize.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_plan(const optimize_context_t *context,
                                       const optimize_model_t *model,
                                       const optimize_quantize_options_t *options,
@@ -2684,6 +2784,7 @@ optimize_status_t optimize_model_plan(const optimize_context_t *context,
  * then with a report "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the
  * modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons).
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_prune(const optimize_context_t *context,
                                        const optimize_model_t *model,
                                        const optimize_prune_options_t *options,
@@ -2703,6 +2804,7 @@ optimize_status_t optimize_model_prune(const optimize_context_t *context,
  * Returns OPTIMIZE_UNSUPPORTED if the student has a node that cannot be trained (the message names it) or the models
  * have no outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_distill(const optimize_context_t *context,
                                          const optimize_model_t *teacher,
                                          const optimize_model_t *student,
@@ -2721,6 +2823,7 @@ optimize_status_t optimize_model_distill(const optimize_context_t *context,
  * weights or temperatures differs from `count` or one is out of range, if the method does not support the task, or
  * if vocabularies differ and the options do not allow it; the message names the member.
  */
+OPTIMIZE_API
 optimize_status_t optimize_ensemble_new(const optimize_model_t *const *models,
                                         size_t count,
                                         const optimize_ensemble_options_t *options,
@@ -2734,6 +2837,7 @@ optimize_status_t optimize_ensemble_new(const optimize_model_t *const *models,
  * Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if it is damaged or of a newer version,
  * or if a member has changed.
  */
+OPTIMIZE_API
 optimize_status_t optimize_ensemble_load(const char *path,
                                          optimize_ensemble_t **ensemble,
                                          optimize_error_t **error);
@@ -2742,6 +2846,7 @@ optimize_status_t optimize_ensemble_load(const char *path,
  * Saves a manifest, `ensemble.json`, into a folder, which is created if necessary. The members are not copied.
  * Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory.
  */
+OPTIMIZE_API
 optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,
                                          const char *folder,
                                          optimize_error_t **error);
@@ -2750,6 +2855,7 @@ optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,
  * Describes an ensemble as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}. Notes are
  * unexpected properties, such as a vocabulary that is truncated to that of another member.
  */
+OPTIMIZE_API
 optimize_status_t optimize_ensemble_inspect(const optimize_ensemble_t *ensemble,
                                             optimize_buffer_t **report,
                                             optimize_error_t **error);
@@ -2760,6 +2866,7 @@ optimize_status_t optimize_ensemble_inspect(const optimize_ensemble_t *ensemble,
  * "equal_nll", "fitted_nll", "gap", "tokens"}, in nats per token. Progress stage: "fit". Returns
  * OPTIMIZE_UNSUPPORTED for methods without weights.
  */
+OPTIMIZE_API
 optimize_status_t optimize_ensemble_fit(const optimize_context_t *context,
                                         const optimize_ensemble_t *ensemble,
                                         const char *text,
@@ -2775,6 +2882,7 @@ optimize_status_t optimize_ensemble_fit(const optimize_context_t *context,
  * The logits of a fused decoder are logarithms of the combined probabilities. `report` (may be NULL) receives the
  * JSON of docs/report.md. Progress stage: "fuse". Returns OPTIMIZE_UNSUPPORTED if the members cannot be fused.
  */
+OPTIMIZE_API
 optimize_status_t optimize_ensemble_fuse(const optimize_ensemble_t *ensemble,
                                          const optimize_call_t *call,
                                          optimize_model_t **result,
@@ -2787,6 +2895,7 @@ optimize_status_t optimize_ensemble_fuse(const optimize_ensemble_t *ensemble,
  * loaded once; threads are divided among the members. The ensemble may be freed before the generator. Returns
  * OPTIMIZE_UNSUPPORTED if the members do not generate text.
  */
+OPTIMIZE_API
 optimize_status_t optimize_ensemble_generator(const optimize_context_t *context,
                                               const optimize_ensemble_t *ensemble,
                                               const optimize_generator_options_t *options,
@@ -2797,6 +2906,7 @@ optimize_status_t optimize_ensemble_generator(const optimize_context_t *context,
 /**
  * Frees an ensemble. NULL is allowed.
  */
+OPTIMIZE_API
 void optimize_ensemble_free(optimize_ensemble_t *ensemble);
 
 /**
@@ -2805,6 +2915,7 @@ void optimize_ensemble_free(optimize_ensemble_t *ensemble);
  * Returns OPTIMIZE_INVALID_ARGUMENT if graphs or shapes differ (the message names the first difference) or options
  * are out of range; OPTIMIZE_UNSUPPORTED if weights that differ are quantized.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
                                        size_t count,
                                        const optimize_merge_options_t *options,
@@ -2819,6 +2930,7 @@ optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
  * Returns OPTIMIZE_INVALID_ARGUMENT if something other than a package exists at `path`, or if ranges do not fit the
  * model or each other (the message names input and dimension).
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_compile(const optimize_context_t *context,
                                            const optimize_model_t *model,
                                            const char *path,
@@ -2833,6 +2945,7 @@ optimize_status_t optimize_package_compile(const optimize_context_t *context,
  * or without a variant for this machine; OPTIMIZE_INVALID_MODEL for one that is damaged, or not signed by
  * `public_key`.
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_open(const char *path,
                                         const optimize_package_open_options_t *options,
                                         optimize_package_t **package,
@@ -2842,6 +2955,7 @@ optimize_status_t optimize_package_open(const char *path,
  * Returns the model of a package, for techniques, benchmarks and inspection. Its sessions enforce the shape
  * contract.
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_model(const optimize_package_t *package,
                                          optimize_model_t **model,
                                          optimize_error_t **error);
@@ -2850,6 +2964,7 @@ optimize_status_t optimize_package_model(const optimize_package_t *package,
  * Creates a session of the variant that fits this processor. The shape contract is checked before every run:
  * OPTIMIZE_INVALID_ARGUMENT names input, dimension, value and range. The package may be freed before the session.
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_session(const optimize_context_t *context,
                                            const optimize_package_t *package,
                                            const optimize_session_options_t *options,
@@ -2862,6 +2977,7 @@ optimize_status_t optimize_package_session(const optimize_context_t *context,
  * The package may be freed before the session. Returns OPTIMIZE_NOT_FOUND if the package has no engine;
  * OPTIMIZE_UNSUPPORTED if the package is a single file; otherwise the statuses of `optimize_tensorrt_open`.
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_engine(const optimize_context_t *context,
                                           const optimize_package_t *package,
                                           const optimize_tensorrt_open_options_t *options,
@@ -2872,6 +2988,7 @@ optimize_status_t optimize_package_engine(const optimize_context_t *context,
 /**
  * Returns the tokenizer of a package. OPTIMIZE_NOT_FOUND if it has none.
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
                                              optimize_tokenizer_t **tokenizer,
                                              optimize_error_t **error);
@@ -2880,6 +2997,7 @@ optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
  * Creates a generator of the package's model, with the options of `optimize_generator_new`. Returns
  * OPTIMIZE_UNSUPPORTED if it does not generate text.
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_generator(const optimize_context_t *context,
                                              const optimize_package_t *package,
                                              const optimize_generator_options_t *options,
@@ -2890,6 +3008,7 @@ optimize_status_t optimize_package_generator(const optimize_context_t *context,
 /**
  * Describes a package as JSON, with the variant that is used here and why.
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_inspect(const optimize_context_t *context,
                                            const optimize_package_t *package,
                                            optimize_buffer_t **json,
@@ -2901,6 +3020,7 @@ optimize_status_t optimize_package_inspect(const optimize_context_t *context,
  * Returns OPTIMIZE_INVALID_MODEL if a file is damaged, or if the package is not signed or signed by another key; the
  * message says which.
  */
+OPTIMIZE_API
 optimize_status_t optimize_package_verify(const optimize_package_t *package,
                                           const char *public_key,
                                           const optimize_call_t *call,
@@ -2909,6 +3029,7 @@ optimize_status_t optimize_package_verify(const optimize_package_t *package,
 /**
  * Frees a package. NULL is allowed. Objects created from it remain usable.
  */
+OPTIMIZE_API
 void optimize_package_free(optimize_package_t *package);
 
 /**
@@ -2924,6 +3045,7 @@ void optimize_package_free(optimize_package_t *package);
  * the error stays too large; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the existing
  * engine does not match.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *context,
                                                 const optimize_model_t *model,
                                                 const char *path,
@@ -2940,6 +3062,7 @@ optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *contex
  * its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
  * OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING as `optimize_model_build_tensorrt`.
  */
+OPTIMIZE_API
 optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
                                           const char *path,
                                           const optimize_model_t *model,
@@ -2957,6 +3080,7 @@ optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
  * OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND
  * if the library cannot use the engine there.
  */
+OPTIMIZE_API
 optimize_status_t optimize_tensorrt_open(const optimize_context_t *context,
                                          const char *path,
                                          const optimize_tensorrt_open_options_t *options,
@@ -2969,6 +3093,7 @@ optimize_status_t optimize_tensorrt_open(const optimize_context_t *context,
  * closeness of the outputs. If `tokenizer` is NULL, inputs are generated from the model's signature. `report`
  * receives the JSON of docs/report.md. Progress stage: "benchmark".
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
                                            const optimize_model_t *original,
                                            const optimize_model_t *result,
@@ -2987,6 +3112,7 @@ optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
  * Returns OPTIMIZE_MISMATCH if the engine does not belong to `original`, unless `model_sha256` names another model
  * that it belongs to; otherwise the statuses of `optimize_tensorrt_open`.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *context,
                                                   const optimize_model_t *original,
                                                   const char *path,
@@ -3010,6 +3136,7 @@ optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *cont
  * cannot be compared, or if no task is given and the model has none; OPTIMIZE_UNSUPPORTED if a model does not
  * support the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data.
  */
+OPTIMIZE_API
 optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
                                           const optimize_model_t *model,
                                           const optimize_model_t *against,

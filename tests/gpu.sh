@@ -46,7 +46,7 @@ done
 # The same through C: an engine as a session, from a package, and compared with its original.
 mkdir -p "$scratch/lib" "$scratch/tmp"
 ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/liboptimize.so"
-ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/liboptimize.so.0"
+ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/$(readelf -d target/release/liboptimize.so | sed -n 's/.*soname: \[\(.*\)\]/\1/p')"
 cc -std=c11 -O1 -pthread -Iinclude tests/capi/test_tensorrt.c -o "$scratch/test_tensorrt" "-L$scratch/lib" -loptimize -lm
 OPTIMIZE_TEST_DEVICE=1 OPTIMIZE_TEST_DEPS=$PWD/target/deps OPTIMIZE_TEST_TMP=$scratch/tmp \
   LD_LIBRARY_PATH=$scratch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$scratch/test_tensorrt"

@@ -15,6 +15,7 @@ use optimize::open::load;
 use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Tokenizer;
 use serde_json::{Map, Value, json};
+use std::ops::ControlFlow;
 use std::path::Path;
 use support::runtime;
 
@@ -165,7 +166,7 @@ fn a_student_learns_the_classes_of_its_teacher_by_name() {
     let corpus = Corpus::from_json_lines(&lines).unwrap();
     let options = DistillOptions { max_steps: 1, threads: 1, ..DistillOptions::default() };
     let run = |teacher: &Model, student: &Model| {
-        distill(runtime(), teacher, student, &corpus, &options, &|_| {}, &Call::default())
+        distill(runtime(), teacher, student, &corpus, &options, &|_| ControlFlow::Continue(()), &Call::default())
     };
     let (_, report) = run(&a, &b).unwrap();
     assert!(report.summary["loss_before"].as_f64().unwrap().abs() < 1e-6, "{:?}", report.summary["loss_before"]);

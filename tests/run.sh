@@ -117,7 +117,7 @@ symbols() {
   # Including the functions that ONNX Runtime looks up in the library of an execution provider.
   check 'exports are the functions of the header (< declared, > exported)' \
     diff <(printf '%s\n' CreateEpFactories ReleaseEpFactory "$(declared)" | sort -u) <(exported)
-  check 'soname' grep -q "\[liboptimize.so.${version%%.*}\]" <(readelf -d "$library")
+  check 'soname' grep -q "\[$soname\]" <(readelf -d "$library")
 }
 
 build() { # LANGUAGE SOURCE PROGRAM
@@ -233,6 +233,11 @@ strace_command() {
 }
 nothing() { ! grep "$@"; }
 
+# Until 1.0, a minor version may break programs: the soname tells them apart.
+soname_of() { # VERSION
+  if [[ $1 == 0.* ]]; then printf 'liboptimize.so.%s\n' "${1%.*}"; else printf 'liboptimize.so.%s\n' "${1%%.*}"; fi
+}
+
 # A copy of the library under its soname: the library searches for the runtime next to its real path.
 prepare() {
   [[ -e $library ]] || {
@@ -240,10 +245,11 @@ prepare() {
     exit 1
   }
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+  soname=$(soname_of "$version")
   mkdir -p "$lib"
   install -m 755 "$library" "$lib/liboptimize.so.$version"
-  ln -sfn "liboptimize.so.$version" "$lib/liboptimize.so.${version%%.*}"
-  ln -sfn "liboptimize.so.${version%%.*}" "$lib/liboptimize.so"
+  ln -sfn "liboptimize.so.$version" "$lib/$soname"
+  ln -sfn "$soname" "$lib/liboptimize.so"
 }
 
 parts=("$@")

@@ -15,6 +15,7 @@ use optimize::quantize::{Algorithm, QuantizeOptions, QuantizeType, quantize, qua
 use optimize::source::{Dialect, LoadOptions};
 use optimize::text::Tokenizer;
 use serde_json::json;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use support::{runtime, scratch};
 
@@ -93,7 +94,7 @@ fn distilled(model: &Model, text: &str) {
     let call = Call::default();
     let student = student_of(model, StudentLayers::Count(1), &call).unwrap();
     let options = DistillOptions { max_steps: 3, sequence_length: 16, threads: THREADS, ..DistillOptions::default() };
-    distill(runtime(), model, &student, &Corpus::from_text(text).unwrap(), &options, &|_| {}, &call).unwrap();
+    distill(runtime(), model, &student, &Corpus::from_text(text).unwrap(), &options, &|_| ControlFlow::Continue(()), &call).unwrap();
 }
 
 fn packed(model: &Model) {

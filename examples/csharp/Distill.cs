@@ -23,6 +23,7 @@ namespace Optimize
             Step = native.Step;
             TotalSteps = native.TotalSteps;
             Epoch = native.Epoch;
+            TotalEpochs = native.TotalEpochs;
             IsValidation = native.IsValidation != 0;
             Loss = native.Loss;
             GradientNorm = native.GradientNorm;
@@ -34,7 +35,11 @@ namespace Optimize
 
         public ulong Step { get; private set; }
         public ulong TotalSteps { get; private set; }
+        /// <summary>Index of the epoch, from 0.</summary>
         public uint Epoch { get; private set; }
+
+        /// <summary>Number of planned epochs.</summary>
+        public uint TotalEpochs { get; private set; }
 
         /// <summary>Whether this is a validation on the held-out text, not a step.</summary>
         public bool IsValidation { get; private set; }

@@ -24,7 +24,7 @@ namespace Optimize
         internal delegate int TokenFn(IntPtr userData, IntPtr written);
 
         [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
-        internal delegate void TrainingFn(IntPtr userData, IntPtr step);
+        internal delegate int TrainingFn(IntPtr userData, IntPtr step);
 
         // Structs: the fields of the header, in order. All of them are blittable.
 
@@ -264,8 +264,8 @@ namespace Optimize
         [StructLayout(LayoutKind.Sequential)]
         internal struct TrainingStep
         {
+            internal uint StructSize, IsValidation, Epoch, TotalEpochs;
             internal ulong Step, TotalSteps;
-            internal uint Epoch, IsValidation;
             internal double Loss, GradientNorm, LearningRate, TokensPerSecond, Seconds, SecondsLeft;
         }
 
@@ -287,6 +287,7 @@ namespace Optimize
         // Functions. A handle is passed as its class, so that it cannot be freed during the call.
 
         [DllImport(Library)] internal static extern IntPtr optimize_version();
+        [DllImport(Library)] internal static extern uint optimize_version_number();
         [DllImport(Library)] internal static extern IntPtr optimize_status_name(int status);
 
         [DllImport(Library)] internal static extern IntPtr optimize_error_message(ErrorHandle error);

@@ -248,6 +248,10 @@ namespace Optimize
         }
 
         /// <summary>The version of liboptimize, e.g. "0.1.0".</summary>
+        /// <summary>Version of the library as one number: major * 10000 + minor * 100 + patch.</summary>
+        public static uint LibraryVersionNumber { get { return Native.optimize_version_number(); } }
+
+        /// <summary>Version of the library, for example "0.1.0".</summary>
         public static string LibraryVersion { get { return Utf8.Read(Native.optimize_version()); } }
 
         /// <summary>Opens ONNX Runtime, if it is not open yet, and returns its version.</summary>

@@ -130,6 +130,7 @@ internal static class Tests
     private static void Versions()
     {
         Check(Context.LibraryVersion.Split('.').Length == 3, Context.LibraryVersion);
+        Check(Context.LibraryVersionNumber > 0, "version number");
         Check(context.RuntimeVersion().Split('.').Length == 3, context.RuntimeVersion());
     }
 
@@ -221,6 +222,17 @@ internal static class Tests
         using (var student = context.Distill(model, null, options))
         {
             Check(steps == 3 && measurements >= 2 && System.IO.File.Exists(options.TeacherCache), "steps " + steps);
+            int told = 0;
+            options.Training = step => { told++; throw new InvalidOperationException("enough"); };
+            try
+            {
+                context.Distill(model, null, options).Dispose();
+                Check(false, "an exception of the callback did not end the training");
+            }
+            catch (InvalidOperationException e)
+            {
+                Check(e.Message == "enough" && told == 1, e.Message + " after " + told);
+            }
             options.Training = null;
             Check(Json.Number(Json.Parse(student.Report), "summary", "steps") == 3, student.Report);
             options.StudentLayers = null;

@@ -79,6 +79,8 @@ struct TensorRtOpenOptions {
 
 /// Returns the version of the library, for example "0.1.0".
 inline std::string version() { return optimize_version(); }
+/// Returns the version of the library as one number, to compare with OPTIMIZE_VERSION of the header.
+inline std::uint32_t version_number() noexcept { return optimize_version_number(); }
 
 /// The ONNX Runtime library and the default number of threads. A program usually has one.
 class Context : public detail::Handle<optimize_context_t, optimize_context_free> {

@@ -122,28 +122,20 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
     raw.teacher_top_k = options.teacher_top_k;
     raw.provider = static_cast<std::int32_t>(options.provider);
     raw.device_id = options.device_id;
-    // An exception of the callback is held until the next progress report, which ends the call.
     struct Told {
         const DistillOptions &options;
         Thrown thrown;
-        bool failed = false;
     } told{options, {}};
     if (options.training) {
         raw.training_user_data = &told;
         raw.training = [](void *user_data, const optimize_training_step_t *step) {
-            auto &told = *static_cast<Told *>(user_data);
-            if (told.failed) return;
-            told.failed = told.thrown.guard([&] { return told.options.training(*step), true; }) != 0;
+            auto &given = *static_cast<Told *>(user_data);
+            return given.thrown.guard([&] { return given.options.training(*step), true; });
         };
     }
-    Call watched = call;
-    if (options.training)
-        watched.progress = [&](std::string_view stage, std::uint64_t done, std::uint64_t total) {
-            return !told.failed && (!call.progress || call.progress(stage, done, total));
-        };
     Model made;
     Buffer report;
-    attempt(watched, told.thrown, [&](auto *c_call, auto **error) {
+    attempt(call, told.thrown, [&](auto *c_call, auto **error) {
         return optimize_model_distill(context.get(), teacher.get(), student ? student->get() : nullptr, options.text.data(),
                                       options.text.size(), &raw, c_call, made.place(), report.place(), error);
     });

@@ -61,6 +61,7 @@ use run::Run;
 use sha2::{Digest, Sha256};
 use signals::Signals;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::time::Instant;
 use teacher::Teacher;
 use trainer::Trainer;
@@ -74,6 +75,8 @@ pub struct Moment {
     pub total: u64,
     /// Index of the epoch, from 0.
     pub epoch: u32,
+    /// Number of planned epochs.
+    pub total_epochs: u32,
     /// Training loss of this step, or validation loss.
     pub loss: f64,
     /// Validation loss; `None` for a step.
@@ -90,8 +93,8 @@ pub struct Moment {
     pub seconds_left: f64,
 }
 
-/// A callback for each [`Moment`], on the calling thread.
-pub type Watch<'a> = &'a dyn Fn(&Moment);
+/// A callback for each [`Moment`], on the calling thread; `Break` cancels the run.
+pub type Watch<'a> = &'a dyn Fn(&Moment) -> ControlFlow<()>;
 
 /// Default number of tokens of a block.
 const LENGTH: usize = 128;

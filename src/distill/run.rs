@@ -6,10 +6,11 @@ use super::graph::Graphs;
 use super::schedule;
 use super::trainer::{Trainer, held_out};
 use super::{DistillOptions, Moment, Watch};
-use crate::call::Call;
+use crate::call::{self, Call};
 use crate::error::{Kind, Result, bail};
 use crate::runtime::Stop;
 use serde_json::json;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// Default number of seconds between checkpoints.
@@ -176,10 +177,11 @@ impl Run<'_> {
         let seconds = progress.seconds();
         let left = if options.time_limit > 0.0 { (1.0 - clock).max(0.0) * options.time_limit } else { f64::INFINITY };
         let by_steps = seconds / progress.state.step as f64 * (total - progress.state.step.min(total)) as f64;
-        (self.watch)(&Moment {
+        self.tell(&Moment {
             step: progress.state.step,
             total,
             epoch: progress.state.epoch,
+            total_epochs: options.epochs,
             loss: done.loss,
             validation: None,
             gradient_norm: done.norm,
@@ -187,8 +189,7 @@ impl Run<'_> {
             tokens_per_second: done.tokens as f64 / taken.max(1e-9),
             seconds,
             seconds_left: by_steps.min(left),
-        });
-        Ok(())
+        })
     }
 
     fn is_due(&self, progress: &Progress, total: u64) -> bool {
@@ -226,10 +227,11 @@ impl Run<'_> {
         }
         progress.state.history.push(entry);
         progress.measured = (progress.state.step, seconds);
-        (self.watch)(&Moment {
+        self.tell(&Moment {
             step: progress.state.step,
             total: self.total(),
             epoch: progress.state.epoch,
+            total_epochs: self.options.epochs,
             loss,
             validation: Some(loss),
             gradient_norm: 0.0,
@@ -237,8 +239,14 @@ impl Run<'_> {
             tokens_per_second: 0.0,
             seconds,
             seconds_left: 0.0,
-        });
-        Ok(())
+        })
+    }
+
+    fn tell(&self, moment: &Moment) -> Result<()> {
+        match (self.watch)(moment) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(call::cancelled()),
+        }
     }
 
     fn finish(&mut self, progress: &mut Progress, held: &[Batch], stop: &Stop) -> Result<()> {

@@ -431,7 +431,7 @@ fn what_cannot_be_trained_is_refused_by_name() {
     let corpus = Corpus::from_text(&"Some words of a line.\n".repeat(60)).unwrap();
     let teacher = Model::load(&crate::runtime::test_deps("models/all-MiniLM-L6-v2")).unwrap();
     let tried = |student: &Model, options: &DistillOptions| {
-        distill(test_runtime(), &teacher, student, &corpus, options, &|_| (), &Call::default())
+        distill(test_runtime(), &teacher, student, &corpus, options, &|_| ControlFlow::Continue(()), &Call::default())
             .err()
             .unwrap()
             .to_string()

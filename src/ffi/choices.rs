@@ -13,7 +13,7 @@ const OTHER_NAMES: [(&str, &str); 3] = [
 fn constants(c_name: &str) -> BTreeMap<i32, &'static str> {
     let header = include_str!("../../include/optimize.h");
     let (before, _) = header.split_once(&format!("}} {c_name};")).unwrap_or_else(|| panic!("there is no {c_name}"));
-    let (_, body) = before.rsplit_once("typedef enum {").expect("an enum");
+    let (_, body) = before.rsplit_once(&format!("typedef enum {c_name} {{")).expect("an enum");
     let constant = |line: &'static str| {
         let (name, number) = line.trim().strip_suffix(',')?.split_once(" = ")?;
         Some((number.parse().ok()?, name))

@@ -12,6 +12,7 @@ use super::{Out, buffer, guard, optional_path, text as c_text, text_of, texts};
 use crate::distill::{Corpus, DistillOptions, Divergence, LossWeights, Moment, Schedule, distill, student_of};
 use crate::error::{Context as _, Result, bail};
 use std::ffi::{c_char, c_void};
+use std::ops::ControlFlow;
 
 /// Divergence between the distributions of teacher and student.
 #[repr(C)]
@@ -42,14 +43,18 @@ pub enum optimize_schedule_t {
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_training_step_t {
+    /// sizeof(optimize_training_step_t) of the library.
+    pub struct_size: u32,
+    /// Not 0: this is a validation on held-out text, not a step.
+    pub is_validation: u32,
+    /// Index of the epoch, from 0.
+    pub epoch: u32,
+    /// Number of planned epochs.
+    pub total_epochs: u32,
     /// Number of steps done.
     pub step: u64,
     /// Number of planned steps; a time limit may end training earlier.
     pub total_steps: u64,
-    /// Index of the epoch, from 0.
-    pub epoch: u32,
-    /// Not 0: this is a validation on held-out text, not a step.
-    pub is_validation: u32,
     /// Training loss of this step, or validation loss.
     pub loss: f64,
     /// Norm of the gradients before clipping.
@@ -65,10 +70,11 @@ pub struct optimize_training_step_t {
 }
 
 /// Training callback. It is called on the thread that made the call, after each step and each validation. `step` is
-/// valid during the callback. It must not throw or use longjmp.
+/// valid during the callback. A result other than 0 cancels the training, which leaves a checkpoint if one is enabled. It
+/// must not throw or use longjmp.
 #[allow(non_camel_case_types)]
 pub type optimize_training_fn =
-    Option<unsafe extern "C" fn(user_data: *mut c_void, step: *const optimize_training_step_t)>;
+    Option<unsafe extern "C" fn(user_data: *mut c_void, step: *const optimize_training_step_t) -> i32>;
 
 /// Options of `optimize_model_distill`. All zero selects the defaults.
 #[repr(C)]
@@ -219,13 +225,15 @@ pub unsafe extern "C" fn optimize_model_distill(
     }
 }
 
-fn tell(given: &optimize_distill_options_t, moment: &Moment) {
-    let Some(function) = given.training else { return };
+fn tell(given: &optimize_distill_options_t, moment: &Moment) -> ControlFlow<()> {
+    let Some(function) = given.training else { return ControlFlow::Continue(()) };
     let step = optimize_training_step_t {
+        struct_size: size_of::<optimize_training_step_t>() as u32,
+        is_validation: moment.validation.is_some().into(),
+        epoch: moment.epoch,
+        total_epochs: moment.total_epochs,
         step: moment.step,
         total_steps: moment.total,
-        epoch: moment.epoch,
-        is_validation: moment.validation.is_some().into(),
         loss: moment.loss,
         gradient_norm: moment.gradient_norm,
         learning_rate: moment.learning_rate.into(),
@@ -234,7 +242,10 @@ fn tell(given: &optimize_distill_options_t, moment: &Moment) {
         seconds_left: moment.seconds_left,
     };
     // SAFETY: the caller's function with the caller's data, on the caller's thread.
-    unsafe { function(given.training_user_data, &raw const step) }
+    match unsafe { function(given.training_user_data, &raw const step) } {
+        0 => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    }
 }
 
 /// Returns an option's value: 0 selects the default, a negative value 0.

@@ -83,6 +83,22 @@ pub extern "C" fn optimize_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
+/// Returns the version of the library as one number that can be compared, as OPTIMIZE_VERSION of the header is:
+/// major * 10000 + minor * 100 + patch.
+#[unsafe(no_mangle)]
+pub extern "C" fn optimize_version_number() -> u32 {
+    const fn number(text: &str) -> u32 {
+        match u32::from_str_radix(text, 10) {
+            Ok(number) => number,
+            Err(_) => panic!("a part of the version is not a number"),
+        }
+    }
+    const MAJOR: u32 = number(env!("CARGO_PKG_VERSION_MAJOR"));
+    const MINOR: u32 = number(env!("CARGO_PKG_VERSION_MINOR"));
+    const PATCH: u32 = number(env!("CARGO_PKG_VERSION_PATCH"));
+    MAJOR * 10_000 + MINOR * 100 + PATCH
+}
+
 /// Returns the name of a status, for example "invalid_model"; "unknown" for other numbers. The string is static.
 #[unsafe(no_mangle)]
 pub extern "C" fn optimize_status_name(status: i32) -> *const c_char {

@@ -51,7 +51,7 @@ pub(crate) const REGISTRATION: &str = "liboptimize for its own sessions";
 /// The name of the execution provider in placements.
 pub(super) const SHORT_NAME: &str = "optimize";
 /// File names of the library, in the order in which they are searched for.
-const FILES: [&str; 2] = ["liboptimize.so.0", "liboptimize.so"];
+const FILES: [&str; 2] = [env!("OPTIMIZE_SONAME"), "liboptimize.so"];
 
 /// Environment variable that makes `auto` mean `stock`, if it has that value.
 const VARIABLE: &str = "OPTIMIZE_KERNELS";

@@ -68,7 +68,8 @@ impl Header {
             assert!(declaration.contains("(*"), "not understood: {declaration}");
             self.callbacks.push(declaration.split_whitespace().collect::<Vec<_>>().join(" "));
         } else if !declaration.is_empty() {
-            self.functions.push(function(declaration));
+            let declaration = declaration.strip_prefix("OPTIMIZE_API").expect("a function is declared OPTIMIZE_API");
+            self.functions.push(function(declaration.trim_start()));
         }
     }
 

@@ -71,7 +71,7 @@ pub fn new_folder(name: &str) -> PathBuf {
 pub fn compile(folder: &Path, source: &str) -> PathBuf {
     std::fs::write(folder.join("cases.c"), source).expect("cases.c");
     // Programs are linked to the soname.
-    for name in ["liboptimize.so", "liboptimize.so.0"] {
+    for name in ["liboptimize.so", env!("OPTIMIZE_SONAME")] {
         std::os::unix::fs::symlink(library(), folder.join(name)).expect("a link to the library");
     }
     let program = folder.join("cases");

@@ -32,10 +32,12 @@ static double number_of(const char *json, const char *key) {
 typedef struct {
     int steps, measurements;
     double first, last;
+    int limit; /* number of steps after which the callback cancels; 0 is none */
 } seen_t;
 
-static void training(void *user_data, const optimize_training_step_t *step) {
+static int32_t training(void *user_data, const optimize_training_step_t *step) {
     seen_t *seen = user_data;
+    if (step->struct_size != sizeof *step || step->epoch >= step->total_epochs) seen->steps = -1000;
     if (step->is_validation) {
         if (seen->measurements++ == 0) seen->first = step->loss;
         seen->last = step->loss;
@@ -43,6 +45,7 @@ static void training(void *user_data, const optimize_training_step_t *step) {
         seen->steps++;
         if (step->step > step->total_steps || step->loss <= 0) seen->steps = -1000;
     }
+    return seen->limit > 0 && seen->steps == seen->limit;
 }
 
 TEST(a_student_learns_and_says_how_well) {
@@ -50,7 +53,7 @@ TEST(a_student_learns_and_says_how_well) {
     optimize_model_t *student = NULL;
     optimize_buffer_t *report = NULL;
     optimize_error_t *error = NULL;
-    seen_t seen = {0, 0, 0, 0};
+    seen_t seen = {0, 0, 0, 0, 0};
     options.training = training;
     options.training_user_data = &seen;
     options.schedule = OPTIMIZE_SCHEDULE_CONSTANT;
@@ -96,6 +99,23 @@ TEST(what_was_cancelled_goes_on_to_the_same_end) {
     free(b);
     optimize_model_free(whole);
     optimize_model_free(parts);
+}
+
+TEST(the_training_callback_cancels_and_a_checkpoint_is_left) {
+    optimize_distill_options_t options = few_steps(8);
+    optimize_model_t *student = NULL;
+    optimize_error_t *error = NULL;
+    seen_t seen = {0, 0, 0, 0, 3};
+    options.training = training;
+    options.training_user_data = &seen;
+    options.checkpoint = temporary("ended.checkpoint");
+    CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_CANCELLED, "");
+    CHECK_INT(seen.steps, 3);
+    seen.limit = 0;
+    options.resume = 1;
+    CHECK_OK(distill(&options, NULL, &student, NULL, &error));
+    CHECK_INT(seen.steps, 8);
+    optimize_model_free(student);
 }
 
 TEST(a_teacher_that_is_remembered_teaches_the_same) {
@@ -168,6 +188,7 @@ int main(void) {
     teacher = load_model(context, "models/all-MiniLM-L6-v2");
     RUN_UNLESS_VALGRIND(a_student_learns_and_says_how_well);
     RUN_UNLESS_VALGRIND(what_was_cancelled_goes_on_to_the_same_end);
+    RUN_UNLESS_VALGRIND(the_training_callback_cancels_and_a_checkpoint_is_left);
     RUN_UNLESS_VALGRIND(a_teacher_that_is_remembered_teaches_the_same);
     RUN(wrong_calls_say_what_is_wrong);
     optimize_model_free(teacher);

@@ -5,6 +5,29 @@ TEST(version_is_that_of_the_header) {
     char wanted[64];
     snprintf(wanted, sizeof wanted, "%d.%d.%d", OPTIMIZE_VERSION_MAJOR, OPTIMIZE_VERSION_MINOR, OPTIMIZE_VERSION_PATCH);
     CHECK_TEXT(optimize_version(), wanted);
+    CHECK_INT(optimize_version_number(), OPTIMIZE_VERSION);
+    CHECK_INT(OPTIMIZE_VERSION,
+              OPTIMIZE_VERSION_MAJOR * 10000 + OPTIMIZE_VERSION_MINOR * 100 + OPTIMIZE_VERSION_PATCH);
+}
+
+/* Types have their names as tags too: a program's own header can declare them without including this one. */
+struct optimize_call_t;
+struct optimize_model_t;
+enum optimize_status_t;
+static int takes_tagged(const struct optimize_model_t *model, const struct optimize_call_t *call, enum optimize_status_t status) {
+    return model == NULL && call == NULL && status == OPTIMIZE_OK;
+}
+
+OPTIMIZE_DEPRECATED("use new_function") static inline int old_function(void) { return 1; }
+
+TEST(types_can_be_declared_ahead_and_functions_deprecated) {
+    const optimize_model_t *model = NULL;
+    const optimize_call_t *call = NULL;
+    CHECK(takes_tagged(model, call, OPTIMIZE_OK));
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    CHECK(old_function() == 1);
+#pragma GCC diagnostic pop
 }
 
 TEST(every_status_has_a_name) {
@@ -122,6 +145,7 @@ TEST(threads_get_their_own_errors) {
 
 int main(void) {
     RUN(version_is_that_of_the_header);
+    RUN(types_can_be_declared_ahead_and_functions_deprecated);
     RUN(every_status_has_a_name);
     RUN(no_error_reads_as_an_empty_one);
     RUN(an_error_says_what_and_where);

@@ -2,7 +2,7 @@ package optimize
 
 // #include <optimize.h>
 // typedef const optimize_training_step_t training_step;
-// void optimize_go_training(void *user_data, training_step *step);
+// int32_t optimize_go_training(void *user_data, training_step *step);
 import "C"
 
 import (
@@ -73,15 +73,15 @@ type DistillOptions struct {
 
 // TrainingStep is the progress of training. See optimize_training_step_t.
 type TrainingStep struct {
-	Step, TotalSteps uint64
-	Epoch            uint32
-	IsValidation     bool // a validation on the held-out text, not a step
-	Loss             float64
-	GradientNorm     float64
-	LearningRate     float64
-	TokensPerSecond  float64
-	Elapsed          time.Duration
-	Left             time.Duration // estimated remaining time
+	Step, TotalSteps   uint64
+	Epoch, TotalEpochs uint32 // index of the epoch, from 0, and number of planned epochs
+	IsValidation       bool   // a validation on the held-out text, not a step
+	Loss               float64
+	GradientNorm       float64
+	LearningRate       float64
+	TokensPerSecond    float64
+	Elapsed            time.Duration
+	Left               time.Duration // estimated remaining time
 }
 
 // Distill trains student to reproduce the outputs of teacher on a text, and returns a new model; both stay unchanged.
@@ -174,18 +174,18 @@ type training struct {
 }
 
 //export optimize_go_training
-func optimize_go_training(userData unsafe.Pointer, step *C.training_step) {
+func optimize_go_training(userData unsafe.Pointer, step *C.training_step) (stop C.int32_t) {
 	t := valueOf(userData).(*training)
-	var stop C.int32_t
 	defer t.catch(&stop)
 	if t.panicked != nil {
-		return
+		return 1
 	}
 	seconds := func(value C.double) time.Duration { return time.Duration(float64(value) * float64(time.Second)) }
 	t.tell(TrainingStep{
 		Step:            uint64(step.step),
 		TotalSteps:      uint64(step.total_steps),
 		Epoch:           uint32(step.epoch),
+		TotalEpochs:     uint32(step.total_epochs),
 		IsValidation:    step.is_validation != 0,
 		Loss:            float64(step.loss),
 		GradientNorm:    float64(step.gradient_norm),
@@ -194,4 +194,5 @@ func optimize_go_training(userData unsafe.Pointer, step *C.training_step) {
 		Elapsed:         seconds(step.seconds),
 		Left:            seconds(step.seconds_left),
 	})
+	return 0
 }

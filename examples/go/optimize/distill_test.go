@@ -43,6 +43,10 @@ func TestDistill(t *testing.T) {
 	if answers, err := os.Stat(options.TeacherCache); err != nil || answers.Size() < 10000 {
 		t.Errorf("the teacher's answers: %v", err)
 	}
+	options.Training = func(TrainingStep) { panic("enough") }
+	if again := panics(func() { library.Distill(ctx, teacher, nil, options) }); again != "enough" {
+		t.Errorf("a panic in the callback came out as %v", again)
+	}
 	options.Training = nil
 	if report.Operation != "distill" || report.Summary["loss_after"].(float64) >= report.Summary["loss_before"].(float64) {
 		t.Errorf("report says %+v", report.Summary)
@@ -56,6 +60,12 @@ func TestDistill(t *testing.T) {
 	if must(again.Inspect()).Parameters != must(student.Inspect()).Parameters {
 		t.Error("the student has other weights")
 	}
+}
+
+func panics(f func()) (value any) {
+	defer func() { value = recover() }()
+	f()
+	return nil
 }
 
 func TestDistillRefuses(t *testing.T) {

@@ -28,6 +28,9 @@ import "C"
 // Version returns the version of the library, e.g. "0.1.0".
 func Version() string { return C.GoString(C.optimize_version()) }
 
+// VersionNumber returns the version of the library as one number that can be compared: major*10000 + minor*100 + patch.
+func VersionNumber() uint32 { return uint32(C.optimize_version_number()) }
+
 // Context has the settings of calls: the ONNX Runtime library and the number of threads. A program usually needs one.
 type Context struct {
 	*handle[*C.optimize_context_t]

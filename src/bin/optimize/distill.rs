@@ -12,6 +12,7 @@ use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
 use serde_json::Value;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `distill`.
@@ -131,7 +132,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let teacher = common::load(&arguments.teacher, bar)?;
         let student = student(&arguments.student, &teacher, bar)?;
         let target = Target::prepare(&arguments.output)?;
-        let tell = |moment: &Moment| bar.say(&line(moment));
+        let tell = |moment: &Moment| {
+            bar.say(&line(moment));
+            ControlFlow::Continue(())
+        };
         let (result, mut report) =
             bar.call(|call| distill(runtime, &teacher, &student, &corpus, &options, &tell, call))?;
         report.input = Some(bar.call(|call| teacher.identity(call))?);
