@@ -94,7 +94,16 @@ fn distilled(model: &Model, text: &str) {
     let call = Call::default();
     let student = student_of(model, StudentLayers::Count(1), &call).unwrap();
     let options = DistillOptions { max_steps: 3, sequence_length: 16, threads: THREADS, ..DistillOptions::default() };
-    distill(runtime(), model, &student, &Corpus::from_text(text).unwrap(), &options, &|_| ControlFlow::Continue(()), &call).unwrap();
+    distill(
+        runtime(),
+        model,
+        &student,
+        &Corpus::from_text(text).unwrap(),
+        &options,
+        &|_| ControlFlow::Continue(()),
+        &call,
+    )
+    .unwrap();
 }
 
 fn packed(model: &Model) {
