@@ -117,8 +117,11 @@ enum Source<'a> {
     Static(&'a StaticInput<'a>),
 }
 
-/// Size in bytes of the part of an input that is read repeatedly from the second-level cache.
+/// Size in bytes of the rows of input and output that stay in the second-level cache while all weights are read once.
 const CACHED: usize = 1 << 20;
+
+/// Number of rows for which it pays to read all weights again.
+const LEAST_ROWS: usize = 96;
 
 /// How blocks of rows × panels of weights are divided into tasks: chunks of blocks, each with pieces of all panels.
 pub struct Cut {
@@ -129,11 +132,12 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Returns the division for `panels` panels and rows of `row_bytes` bytes.
+    /// Returns the division for `panels` panels and rows of `row_bytes` bytes, input and output together.
     pub fn new(blocking: &Blocking, row_bytes: usize, panels: usize, parallel: &dyn Parallel) -> Self {
         let blocks = blocking.blocks;
-        let block_bytes = row_bytes * blocking.rows.div_ceil(blocks.max(1));
-        let chunk = (CACHED / block_bytes.max(1)).clamp(1, blocks.max(1));
+        let block_rows = blocking.rows.div_ceil(blocks.max(1)).max(1);
+        let rows = (CACHED / row_bytes.max(1)).max(LEAST_ROWS);
+        let chunk = (rows / block_rows).clamp(1, blocks.max(1));
         let chunks = blocks.div_ceil(chunk);
         let threads = parallel.threads().max(1);
         let pieces = if threads == 1 { 1 } else { panels.min((threads * 4).div_ceil(chunks.max(1)).max(1)) };
@@ -169,7 +173,8 @@ impl Cut {
     }
 }
 
-/// Divides blocks of rows of `row_bytes` bytes × panels of several weights into tasks, as [`Cut::spread`].
+/// Divides blocks of rows of `row_bytes` bytes, input and output together, × panels of several weights into tasks, as
+/// [`Cut::spread`].
 pub fn spread(
     blocking: &Blocking,
     row_bytes: usize,

@@ -17,7 +17,8 @@ pub fn multiply(
     let Some(class) = weights.first().map(|(packed, _)| packed.class()) else { return };
     let outs: Vec<_> = outs.iter_mut().map(|out| Shared(out.as_mut_ptr())).collect();
     let panels: Vec<_> = weights.iter().map(|(packed, _)| Int8::of(&packed.header()).panels).collect();
-    spread(&x.blocking, x.groups * 4, &panels, parallel, &|blocks, index, panels| {
+    let width: usize = weights.iter().map(|(packed, _)| packed.n()).sum();
+    spread(&x.blocking, (x.groups + width) * 4, &panels, parallel, &|blocks, index, panels| {
         let (packed, epilogue) = &weights[index];
         simd::run(class, Panels { x, packed, epilogue, blocks, panels, out: outs[index] });
     });

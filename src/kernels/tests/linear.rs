@@ -31,6 +31,38 @@ fn several_linears_are_the_same_as_one_after_another() {
 }
 
 #[test]
+fn an_mlp_is_one_linear_after_another() {
+    property(30, |random| {
+        // with one case in three large enough to be divided
+        let m = if random.once_in(3) { 90 + random.below(200) } else { random.size(60) };
+        let (k, inner, n) = (random.size(70), random.size(100), random.size(70));
+        let stride = k + random.pick(&[0, 0, 3]);
+        let (mut x, class) = (random.values(m * stride), random.pick(&classes()));
+        if random.once_in(5) && !x.is_empty() {
+            random.spoil(&mut x);
+        }
+        let rows = Rows { values: &x, rows: m, stride };
+        let (first, second) = (packed(random, (k, inner), class), packed(random, (inner, n), class));
+        let bias = random.values(inner);
+        let activation = random.pick(&[Activation::None, Activation::Relu, Activation::Gelu, Activation::GeluTanh]);
+        let layers = [
+            (&first, Epilogue { bias: random.once_in(2).then_some(&bias), activation, residual: None }),
+            (
+                &second,
+                Epilogue { activation: random.pick(&[Activation::None, Activation::Silu]), ..Default::default() },
+            ),
+        ];
+        let (mut between, mut expected, mut out) = (vec![7.0; m * inner], vec![7.0; m * n], vec![7.0; m * n]);
+        linear(&rows, &first, &layers[0].1, &mut between, &Serial);
+        linear(&Rows::dense(&between, m, inner), &second, &layers[1].1, &mut expected, &Serial);
+        for threads in [1, 2, 3] {
+            mlp(&rows, &layers, &mut out, &Threads(threads));
+            assert_eq!(bits(&out), bits(&expected), "{class:?} {m}x{k}x{inner}x{n} on {threads} threads");
+        }
+    });
+}
+
+#[test]
 fn a_gated_linear_is_the_product_of_two() {
     property(20, |random| {
         let (m, k, n) = (random.size(20), random.size(100), random.size(70));

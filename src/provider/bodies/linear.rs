@@ -33,7 +33,7 @@ pub struct Product {
 impl LinearBody {
     /// Returns the body of `plan`.
     pub fn new(plan: &LinearPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
-        let product = |part: &LinearPart| Product::new(part, graph, ports, making);
+        let product = |part: &LinearPart| Product::new(part, graph, ports.output(part.y)?, making);
         let products = plan.parts.iter().map(product).collect::<Result<_>>()?;
         Ok(Self { x: ports.input(plan.x)?, form: plan.form, products })
     }
@@ -83,15 +83,10 @@ impl LinearBody {
 impl Body for LinearBody {
     fn run(&self, context: &Context<'_>) -> Result<()> {
         let x = context.input(self.x)?;
-        let k = self.products[0].k();
-        if x.shape.last() != Some(&(k as i64)) {
-            return Err(Error(format!("the input has shape {:?}; its last dimension must be {k}", x.shape)));
-        }
+        self.products[0].check(&x)?;
         let mut outs = Vec::with_capacity(self.products.len());
         for product in &self.products {
-            let mut shape = x.shape.to_vec();
-            *shape.last_mut().ok_or_else(|| Error::new("the input is a scalar"))? = product.n() as i64;
-            outs.push(context.output(product.y, &shape)?);
+            outs.push(context.output(product.y, &product.shape(&x)?)?);
         }
         self.multiply(&x, &mut outs, context)?;
         for (product, out) in self.products.iter().zip(outs) {
@@ -123,11 +118,27 @@ impl Body for LinearBody {
 }
 
 impl Product {
-    /// Returns the product `part`, its weights packed.
-    pub fn new(part: &LinearPart, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
+    /// Returns the product `part`, its weights packed. `y` is the index of the output.
+    pub fn new(part: &LinearPart, graph: &Graph<'_>, y: usize, making: &Making<'_>) -> Result<Self> {
         let weights = pack(part, graph, making)?;
         let (bias, activation, steps) = (part.bias.clone(), part.activation, part.steps.clone());
-        Ok(Self { weights, bias, activation, steps, y: ports.output(part.y)? })
+        Ok(Self { weights, bias, activation, steps, y })
+    }
+
+    /// Fails unless `x` has rows of K elements.
+    pub fn check(&self, x: &Tensor<'_>) -> Result<()> {
+        let k = self.k();
+        if x.shape.last() == Some(&(k as i64)) {
+            return Ok(());
+        }
+        Err(Error(format!("the input has shape {:?}; its last dimension must be {k}", x.shape)))
+    }
+
+    /// Returns the shape of the product with `x`.
+    pub fn shape(&self, x: &Tensor<'_>) -> Result<Vec<i64>> {
+        let mut shape = x.shape.to_vec();
+        *shape.last_mut().ok_or_else(|| Error::new("the input is a scalar"))? = self.n() as i64;
+        Ok(shape)
     }
 
     /// Returns the number of inputs.

@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 mod linear;
 mod mask;
+mod mlp;
 mod norm;
 mod packed_attention;
 mod steps;
@@ -17,6 +18,7 @@ use crate::kernels::{Class, Parallel};
 pub use activation::ActivationBody;
 pub use attention::AttentionBody;
 pub use linear::LinearBody;
+pub use mlp::MlpBody;
 pub use norm::NormBody;
 pub use packed_attention::PackedAttentionBody;
 
@@ -79,6 +81,7 @@ pub fn build(plan: &Plan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<
     let class = making.class;
     Ok(match plan {
         Plan::Linear(plan) => Box::new(LinearBody::new(plan, graph, ports, making)?),
+        Plan::Mlp(plan) => Box::new(MlpBody::new(plan, graph, ports, making)?),
         Plan::Attention(plan) => Box::new(AttentionBody::new(plan, ports, class)?),
         Plan::PackedAttention(plan) => Box::new(PackedAttentionBody::new(plan, graph, ports, making)?),
         Plan::Norm(plan) => Box::new(NormBody::new(plan, ports, class)?),

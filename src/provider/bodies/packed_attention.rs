@@ -31,7 +31,7 @@ impl PackedAttentionBody {
     pub fn new(plan: &PackedAttentionPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
         Ok(Self {
             x: ports.input(plan.x)?,
-            product: Product::new(&plan.product, graph, ports, making)?,
+            product: Product::new(&plan.product, graph, ports.output(plan.product.y)?, making)?,
             heads: plan.heads,
             scores: Scores::new(&plan.scores, ports, making.class)?,
         })

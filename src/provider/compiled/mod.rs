@@ -17,7 +17,7 @@ mod part;
 use std::path::{Path, PathBuf};
 
 use super::abi::{ContextNode, Error, Result};
-use super::bodies::{ActivationBody, AttentionBody, Body, LinearBody, NormBody, PackedAttentionBody, Ports};
+use super::bodies::{ActivationBody, AttentionBody, Body, LinearBody, MlpBody, NormBody, PackedAttentionBody, Ports};
 use super::graph::{FusedNode, Graph, Node, NodeId, ValueId};
 use crate::kernels::Class;
 
@@ -122,6 +122,7 @@ fn body(reader: &mut Reader<'_>) -> Result<Box<dyn Body>> {
         "packed attention" => Box::new(PackedAttentionBody::open(reader)?),
         "norm" => Box::new(NormBody::open(reader)?),
         "activation" => Box::new(ActivationBody::open(reader)?),
+        "mlp" => Box::new(MlpBody::open(reader)?),
         kind => return Err(Error(format!("the kind {kind:?} of a part is not supported here"))),
     })
 }

@@ -6,7 +6,7 @@ use crate::kernels::{Activation, Class, LinearHeader, PackedLinear, Storage};
 use crate::provider::abi::{Error, Mapping, Result};
 
 /// The kinds of parts; a file stores their index here.
-const KINDS: [&str; 5] = ["linear", "attention", "packed attention", "norm", "activation"];
+const KINDS: [&str; 6] = ["linear", "attention", "packed attention", "norm", "activation", "mlp"];
 
 /// A writer of a part.
 #[derive(Default)]

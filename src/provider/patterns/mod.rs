@@ -7,6 +7,7 @@ mod attention;
 mod contrib;
 mod epilogue;
 mod linear;
+mod mlp;
 mod norm;
 mod quantized;
 mod static_quantized;
@@ -20,6 +21,7 @@ pub use attention::{AttentionPlan, Fill, Heads, Operand, ScoresPlan};
 pub use contrib::PackedAttentionPlan;
 pub use epilogue::ActivationPlan;
 pub use linear::{InputForm, LinearPart, LinearPlan, Step, Weight};
+pub use mlp::MlpPlan;
 pub use norm::NormPlan;
 pub use static_quantized::Grid;
 
@@ -28,6 +30,8 @@ pub use static_quantized::Grid;
 pub enum Plan {
     /// Products of one input with several weights, each with a bias and an activation.
     Linear(LinearPlan),
+    /// Two products, the second of the first.
+    Mlp(MlpPlan),
     /// Attention: softmax(q·kᵀ·scale + mask)·v.
     Attention(AttentionPlan),
     /// Attention whose queries, keys and values are parts of one product.
@@ -143,6 +147,7 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>) -> Vec<Group> {
         graph.ids().for_each(|node| found.add(static_quantized::find(graph, node)));
     }
     linear::find(graph, rules, &mut found);
+    found.groups = mlp::join(graph, found.groups);
     if rules.claims(Kind::Attention) {
         graph.ids().for_each(|node| found.add(attention::find(graph, node)));
         graph.ids().for_each(|node| found.add(contrib::attention(graph, rules, node)));

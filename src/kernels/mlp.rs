@@ -1,0 +1,72 @@
+//! Two linear layers, the second on the output of the first.
+
+use super::linear::{Epilogue, Rows, linear};
+use super::parallel::{Parallel, Serial, Shared};
+use super::scratch::Scratch;
+use super::{Class, PackedLinear};
+
+/// Number of rows whose values between the layers stay in the second-level cache, and the least number for which it
+/// pays to read all weights again.
+const ROWS: usize = 48;
+const LEAST_ROWS: usize = 24;
+
+/// The largest number of values between the layers of which the cache holds that many rows.
+const WIDEST: usize = 4096;
+
+/// A linear layer: its weights, and its epilogue without a residual.
+pub type Layer<'a> = (&'a PackedLinear, Epilogue<'a>);
+
+/// Writes the second layer of the first layer of `x` to `out`: the same bits as [`linear`] called twice. If there are
+/// many rows, the values between the layers do not leave the cache.
+pub fn mlp(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dyn Parallel) {
+    let [(first, _), (second, _)] = layers;
+    let (inner, width) = (first.n(), second.n());
+    let needed = x.rows.saturating_sub(1).checked_mul(x.stride).and_then(|start| start.checked_add(first.k()));
+    let sizes = [needed, x.rows.checked_mul(width), x.rows.checked_mul(inner)];
+    let fits = second.k() == inner
+        && (x.rows == 0 || sizes[0].is_some_and(|needed| needed <= x.values.len()))
+        && sizes[1].is_some_and(|count| count <= out.len())
+        && sizes[2].is_some()
+        && layers.iter().all(|(_, epilogue)| epilogue.residual.is_none());
+    debug_assert!(
+        fits,
+        "slices shorter than rows, K and N ask for, layers that do not follow each other, or a residual"
+    );
+    if !fits || x.rows == 0 {
+        return;
+    }
+    let each = piece(x.rows, inner, first.class(), parallel.threads().max(1));
+    if each >= x.rows {
+        return both(x, layers, out, parallel);
+    }
+    let shared = Shared(out.as_mut_ptr());
+    parallel.run(x.rows.div_ceil(each), &|task| {
+        let start = task * each;
+        let rows = each.min(x.rows - start);
+        // SAFETY: the output holds all rows, and these are this task's.
+        let out = unsafe { std::slice::from_raw_parts_mut(shared.at(start * width), rows * width) };
+        both(&Rows { values: &x.values[start * x.stride..], rows, stride: x.stride }, layers, out, &Serial);
+    });
+}
+
+/// Returns into pieces of how many rows `rows` rows are divided; all of them if dividing them does not pay.
+fn piece(rows: usize, inner: usize, class: Class, threads: usize) -> usize {
+    if inner > WIDEST || class == Class::Scalar {
+        return rows;
+    }
+    // as many pieces for every thread
+    let pieces = rows.div_ceil(ROWS).next_multiple_of(threads);
+    let each = rows.div_ceil(pieces).next_multiple_of(12);
+    if each < LEAST_ROWS { rows } else { each }
+}
+
+/// Computes both layers for all rows.
+fn both(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dyn Parallel) {
+    let [(first, first_epilogue), (second, second_epilogue)] = layers;
+    let inner = first.n();
+    let mut memory = Scratch::take(x.rows * inner * 4);
+    // SAFETY: as many bytes, which are initialized and aligned.
+    let between = unsafe { std::slice::from_raw_parts_mut(memory.start().cast::<f32>(), x.rows * inner) };
+    linear(x, first, first_epilogue, between, parallel);
+    linear(&Rows::dense(between, x.rows, inner), second, second_epilogue, out, parallel);
+}
