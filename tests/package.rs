@@ -12,7 +12,8 @@ use optimize::model::{Dim, Model, ValueInfo};
 use optimize::onnx::dtype::DataType;
 use optimize::package::shapes::{self, parse};
 use optimize::package::{CompileOptions, OpenOptions, Package, compile, triton, verify};
-use optimize::runtime::{Provider, Runtime, Session, SessionOptions, Tensor, available};
+use optimize::runtime::{Placement, Provider, Runtime, Session, SessionOptions, Tensor, available};
+use optimize::text::{GenerateOptions, Generator, Prompt, Rows};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

@@ -32,9 +32,21 @@ pub struct Model {
     ready: Option<Arc<Ready>>,
 }
 
-/// A function that returns, for a version of ONNX Runtime, the form of a model to create sessions from, and whether
-/// it is already optimized for this processor; `None` if there is no better form.
-pub type Ready = dyn Fn(&str) -> Result<Option<(Model, bool)>> + Send + Sync;
+/// A form of a model that sessions are created from in place of the model itself.
+pub struct Prepared {
+    /// Its name in messages.
+    pub name: String,
+    /// The graph.
+    pub model: Model,
+    /// Whether the graph is optimized for this processor already.
+    pub ahead: bool,
+    /// If the graph is compiled for this library's kernels: the path of its file, next to that of its packed weights.
+    pub compiled: Option<PathBuf>,
+}
+
+/// A function that returns the form to create sessions from; `None` if there is no better form than the model. Its
+/// arguments are the version of ONNX Runtime, and whether this library's kernels can be used, or why not.
+pub type Ready = dyn Fn(&str, &std::result::Result<(), String>) -> Result<Option<Prepared>> + Send + Sync;
 
 /// The files that a model came from.
 #[derive(Default)]
@@ -87,9 +99,9 @@ impl Model {
         Model { ready: Some(ready), ..self }
     }
 
-    /// Returns the better form for sessions of a version of ONNX Runtime; see [`Ready`].
-    pub fn ready(&self, runtime_version: &str) -> Result<Option<(Model, bool)>> {
-        self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version))
+    /// Returns the better form for sessions; see [`Ready`].
+    pub fn ready(&self, runtime_version: &str, kernels: &std::result::Result<(), String>) -> Result<Option<Prepared>> {
+        self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version, kernels))
     }
 
     /// Returns the facts about the model that are not in its graph.

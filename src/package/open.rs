@@ -2,15 +2,15 @@
 
 use super::archive;
 use super::engines;
-use super::manifest::{ASSETS, LOCATION, Manifest, OURS, SEAL, SIGNATURE, THEIRS, WEIGHTS};
+use super::manifest::{ASSETS, LOCATION, Manifest, OURS, SEAL, SIGNATURE, THEIRS, Variant, WEIGHTS};
 use super::variants;
 use super::verify;
 use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::files::digest::hex;
-use crate::model::{Card, Format, Model, SideContent, SideFile};
+use crate::model::{Card, Format, Model, Prepared, SideContent, SideFile};
 use crate::onnx::load;
-use crate::runtime::{Form, ProviderChoice, Runtime, Session, SessionOptions, kernels_usable};
+use crate::runtime::{ProviderChoice, Runtime, Session, SessionOptions, kernels_usable};
 use crate::tensorrt::{self, Engine};
 use crate::text::{Generator, Tokenizer};
 use crate::{files, limits};
@@ -147,7 +147,7 @@ impl Package {
     /// only.
     pub fn choose(&self, runtime: Option<&'static Runtime>) -> Result<Choice> {
         let kernels = match runtime {
-            Some(runtime) => self.kernels(runtime, &SessionOptions::default()),
+            Some(runtime) => self.compiled_usable(&kernels_usable(runtime, &SessionOptions::default())),
             None => Err("ONNX Runtime is not open".to_owned()),
         };
         self.choose_for(runtime.map(Runtime::version), &kernels)
@@ -159,11 +159,12 @@ impl Package {
         Ok(Choice { index, reason })
     }
 
-    /// Returns whether sessions can use compiled variants, or the reason why they cannot.
-    fn kernels(&self, runtime: &'static Runtime, options: &SessionOptions) -> std::result::Result<(), String> {
+    /// Returns whether sessions can use compiled variants, or why not, if this library's kernels can be used as
+    /// `kernels` says.
+    fn compiled_usable(&self, kernels: &std::result::Result<(), String>) -> std::result::Result<(), String> {
         match self.0.entries {
             Entries::File(..) => Err("its weights cannot be mapped from a package in one file".to_owned()),
-            Entries::Folder(_) => kernels_usable(runtime, options),
+            Entries::Folder(_) => kernels.clone(),
         }
     }
 
@@ -175,14 +176,42 @@ impl Package {
         let precision = &variants[chosen].precision;
         let portable = variants.iter().position(|v| !v.ahead && v.precision == *precision).unwrap_or(chosen);
         let package = self.clone();
-        let ready = move |runtime: &str| {
-            let kernels = Err("sessions of the package use it, not those of its model".to_owned());
-            let index = package.choose_for(Some(runtime), &kernels)?.index;
-            let ahead = package.0.manifest.variants[index].ahead;
-            // The portable graph is already loaded.
-            if index == portable { Ok(None) } else { Ok(Some((package.load(index)?, ahead))) }
+        let ready = move |runtime: &str, kernels: &std::result::Result<(), String>| {
+            package.prepared(runtime, kernels, Some(portable))
         };
         Ok(self.load(portable)?.with_ready(Arc::new(ready)))
+    }
+
+    /// Returns the variant to create sessions from on the CPU; `None` if it is `loaded`. `kernels` says whether this
+    /// library's kernels can be used.
+    fn prepared(
+        &self,
+        runtime: &str,
+        kernels: &std::result::Result<(), String>,
+        loaded: Option<usize>,
+    ) -> Result<Option<Prepared>> {
+        let index = self.choose_for(Some(runtime), &self.compiled_usable(kernels))?.index;
+        if loaded == Some(index) {
+            return Ok(None);
+        }
+        let variant = &self.0.manifest.variants[index];
+        let compiled = match (&variant.compiled, &self.0.entries) {
+            (Some(compiled), Entries::Folder(folder)) => {
+                Some(self.compiled_path(folder, variant, &compiled.weights).at(|| &variant.name)?)
+            }
+            _ => None,
+        };
+        let model = self.load(index)?;
+        Ok(Some(Prepared { name: variant.name.clone(), model, ahead: variant.ahead, compiled }))
+    }
+
+    /// Returns the path of a compiled graph whose packed weights, the file `weights`, are complete.
+    fn compiled_path(&self, folder: &Path, variant: &Variant, weights: &str) -> Result<PathBuf> {
+        // ONNX Runtime's provider opens the file by its path, and checks its content by its own checksum.
+        archive::check_name(weights)?;
+        files::open_beneath(folder, weights).at(|| weights)?;
+        self.sized(weights)?;
+        Ok(std::path::absolute(folder.join(&variant.file))?)
     }
 
     /// Returns a variant as a model.
@@ -251,44 +280,8 @@ impl Package {
             // Variants are optimized for a CPU; on other devices, the portable graph is used.
             return Session::new(runtime, &self.model()?, options, call);
         }
-        let version = Some(runtime.version());
-        let kernels = self.kernels(runtime, options);
-        let Choice { mut index, .. } = self.choose_for(version, &kernels)?;
-        let variant = &self.0.manifest.variants[index];
-        let passed_over = match (&variant.compiled, &self.0.entries) {
-            (Some(compiled), Entries::Folder(folder)) => {
-                match self.session_of_compiled(index, &compiled.weights, folder, runtime, options, call) {
-                    Err(e) if e.kind().ends_a_call() => return Err(e),
-                    Err(e) => Some(format!("{}: {e}", variant.name)),
-                    made => return made,
-                }
-            }
-            _ => None,
-        };
-        if let Some(why) = &passed_over {
-            index = self.choose_for(version, &Err(why.clone()))?.index;
-        }
-        let form = if self.0.manifest.variants[index].ahead { Form::Ahead } else { Form::Portable };
-        let mut session = Session::of_variant(runtime, &self.load(index)?, form, options, call)?;
-        session.pass_over(passed_over);
-        Ok(session)
-    }
-
-    fn session_of_compiled(
-        &self,
-        index: usize,
-        weights: &str,
-        folder: &Path,
-        runtime: &'static Runtime,
-        options: &SessionOptions,
-        call: &Call,
-    ) -> Result<Session> {
-        // ONNX Runtime's provider opens the file by its path, and checks its content by its own checksum.
-        archive::check_name(weights)?;
-        files::open_beneath(folder, weights).at(|| weights)?;
-        self.sized(weights)?;
-        let graph = std::path::absolute(folder.join(&self.0.manifest.variants[index].file))?;
-        Session::of_variant(runtime, &self.load(index)?, Form::Compiled(&graph), options, call)
+        let choose = |kernels: &_| self.prepared(runtime.version(), kernels, None);
+        Session::of_prepared(runtime, &choose, options, call).at(|| self.0.path.display())
     }
 
     /// Opens the engine of the package on the device with this index; runs check the contract. Fails with `NotFound`

@@ -5,7 +5,7 @@ use super::kernels::SessionPrecision;
 use super::library::guarded;
 use super::mapped::{self, Lent};
 use super::placement::Placement;
-use super::providers::{Provider, ProviderChoice};
+use super::providers::Provider;
 use super::register::{self, Facts};
 use super::tensor::check_contract;
 use super::watch::watched;
@@ -18,7 +18,6 @@ use crate::model::{Dim, Model, ValueInfo};
 use bytes::Bytes;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::value::{DynValue, Outlet, ValueType};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,17 +37,6 @@ pub struct Session {
     id: usize,
 }
 
-/// The form of a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form<'a> {
-    /// As a model has it.
-    Portable,
-    /// Optimized by ONNX Runtime for a processor.
-    Ahead,
-    /// Compiled for this library's kernels; the path of the graph, next to which the file of packed weights is.
-    Compiled(&'a Path),
-}
-
 /// The id of the next session.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -65,70 +53,19 @@ impl Session {
         guarded("making a session", || Session::make(runtime, model, options, call)).at(place)
     }
 
-    /// Returns a session of a variant of a package. A graph that is already optimized for this processor is run
-    /// unchanged, and its weights are read from the mapped file, which all processes that open it share. Otherwise like
-    /// [`Session::new`].
-    pub fn of_variant(
-        runtime: &'static Runtime,
-        model: &Model,
-        form: Form,
-        options: &SessionOptions,
-        call: &Call,
-    ) -> Result<Session> {
-        let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
-        let ahead = form != Form::Portable;
-        guarded("making a session", || match options.execution.provider {
-            ProviderChoice::Cpu => match form {
-                Form::Compiled(path) => Session::make_compiled(runtime, model, path, options, call),
-                _ => Session::make_of(runtime, model, ahead, options, Provider::Cpu, call),
-            },
-            other if ahead => {
-                bail!(Unsupported, "this graph was optimized for a CPU; {} cannot run it", other.name())
-            }
-            _ => Session::make(runtime, model, options, call),
-        })
-        .at(place)
-    }
-
-    /// Creates a session of a compiled model whose graph has the path `path`.
-    fn make_compiled(
-        runtime: &'static Runtime,
-        model: &Model,
-        path: &Path,
-        options: &SessionOptions,
-        call: &Call,
-    ) -> Result<Session> {
-        call.check()?;
-        options.execution.check()?;
-        let mut options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..options.clone() };
-        options.execution.session_config.push(kernels::context_path(path)?);
-        Session::make_shared(runtime, model, true, &options, On(Provider::Cpu, true), call)
-    }
-
-    /// Compiles `model` for this library's kernels and this processor. Writes the graph, in which each group of nodes
-    /// is one `EPContext` node, to `path`, and the packed weights of these groups to `path` with the suffix `.packed`.
-    /// Returns the number of groups; the files are only valid if it is not 0. Fails with `BackendMissing` if the
-    /// kernels cannot be used.
-    pub(crate) fn compile(runtime: &'static Runtime, model: &Model, path: &Path, call: &Call) -> Result<usize> {
-        let mut options = SessionOptions { optimization_level: OptimizationLevel::Basic, ..SessionOptions::default() };
-        let entry = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let config = [("ep.context_enable", "1"), ("ep.context_embed_mode", "0")].map(entry);
-        options.execution.session_config.extend(config);
-        options.execution.session_config.push(kernels::context_path(path)?);
-        guarded("compiling a model", || {
-            let session = Session::make_shared(runtime, model, false, &options, On(Provider::Cpu, true), call)?;
-            Ok(session.placement.groups)
-        })
-    }
-
     /// Creates a session on the first requested provider that is available.
-    fn make(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
+    pub(super) fn make(
+        runtime: &'static Runtime,
+        model: &Model,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
         let mut passed_over = Vec::new();
         let candidates = options.execution.provider.candidates();
         for (index, &provider) in candidates.iter().enumerate() {
             match Session::make_on(runtime, model, options, provider, call) {
                 Ok(mut session) => {
-                    session.placement.passed_over = passed_over;
+                    session.placement.passed_over.splice(..0, passed_over);
                     return Ok(session);
                 }
                 Err(e) if index + 1 == candidates.len() || e.kind().ends_a_call() => return Err(e),
@@ -150,13 +87,15 @@ impl Session {
         let plain = options.optimization_level != OptimizationLevel::All
             || options.optimized_model.is_some()
             || provider != Provider::Cpu;
-        match if plain { None } else { model.ready(runtime.version())? } {
-            Some((ready, ahead)) => Session::make_of(runtime, &ready, ahead, options, provider, call),
-            None => Session::make_of(runtime, model, false, options, provider, call),
+        let itself = || Session::make_of(runtime, model, false, options, provider, call);
+        if plain {
+            return itself();
         }
+        let ready = |kernels: &_| model.ready(runtime.version(), kernels);
+        Session::make_prepared(runtime, &ready, &itself, options, call)
     }
 
-    fn make_of(
+    pub(super) fn make_of(
         runtime: &'static Runtime,
         model: &Model,
         ahead: bool,
@@ -185,7 +124,7 @@ impl Session {
     }
 
     /// Creates a session of a graph whose weights are read in place if it was optimized ahead of time.
-    fn make_shared(
+    pub(super) fn make_shared(
         runtime: &'static Runtime,
         model: &Model,
         ahead: bool,
@@ -385,7 +324,7 @@ impl Session {
 
 /// Where to create a session: the provider, and whether with this library's kernels.
 #[derive(Clone, Copy)]
-struct On(Provider, bool);
+pub(super) struct On(pub Provider, pub bool);
 
 pub(super) fn place_of(input: &str) -> String {
     format!("input {input:?}")

@@ -7,6 +7,10 @@ fn far(a: &Tensor, b: &Tensor) -> f32 {
     a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+fn placed(generator: &Generator) -> Placement {
+    generator.placements()[0].clone()
+}
+
 #[test]
 fn a_quantized_variant_is_compiled_and_opened_or_passed_over_with_the_reason() {
     if !kernels() {
@@ -62,4 +66,41 @@ fn a_quantized_variant_is_compiled_and_opened_or_passed_over_with_the_reason() {
         let package = Package::open(&path, &OpenOptions::default()).unwrap();
         assert!(package.verify(None, &Call::default()).unwrap_err().message().contains("model.onnx.packed"));
     }
+}
+
+#[test]
+fn generators_and_sessions_of_the_model_use_the_compiled_variant() {
+    if !kernels() {
+        return;
+    }
+    let folder = Folder::new("package-compiled-decoder");
+    let path = folder.join("p");
+    let options = CompileOptions { variants: vec!["int4".to_owned()], ..dynamic() };
+    let model = Model::load(&deps("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
+    let made = compile(runtime(), &model, &path, &options, &Call::default()).unwrap();
+    assert!(made.warnings.iter().all(|warning| !warning.contains("left out")), "{:?}", made.warnings);
+
+    let package = || Package::open(&path, &OpenOptions::default()).unwrap();
+    let generator = |options: &SessionOptions| package().generator(runtime(), options, &Call::default()).unwrap();
+    let write = |generator: &mut Generator| {
+        let options = GenerateOptions { max_new_tokens: Some(12), ..GenerateOptions::default() };
+        let prompts = [Prompt::Text("The capital of France is")];
+        generator.generate(&prompts, &options, None, &Call::default()).unwrap().swap_remove(0).tokens
+    };
+    let mut compiled = generator(&SessionOptions::default());
+    // Its file is mapped: two nodes of each layer cannot come from the portable graph.
+    assert!(placed(&compiled).groups >= 60 && placed(&compiled).passed_over.is_empty());
+    let tokens = write(&mut compiled);
+    assert_eq!(tokens.len(), 12);
+
+    let bytes = |name: &str| std::fs::read(path.join("model/int4-compiled").join(name)).unwrap();
+    let mut damaged = bytes("model.onnx.packed");
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(path.join("model/int4-compiled/model.onnx.packed"), damaged).unwrap();
+    let mut portable = generator(&SessionOptions::default());
+    assert!(placed(&portable).passed_over.concat().starts_with("int4-compiled: "), "{:?}", placed(&portable));
+    assert_eq!(write(&mut portable), tokens);
+    let stock = generator(&SessionOptions::stock());
+    assert!(placed(&stock).groups == 0 && placed(&stock).passed_over.is_empty());
 }

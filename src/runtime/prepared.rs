@@ -1,0 +1,126 @@
+//! Sessions of graphs that were prepared for this processor: optimized by ONNX Runtime, or compiled for this library's
+//! kernels.
+
+use super::library::guarded;
+use super::providers::{Provider, ProviderChoice};
+use super::session::On;
+use super::{OptimizationLevel, Runtime, Session, SessionOptions, kernels};
+use crate::call::Call;
+use crate::error::{Context, Result, bail};
+use crate::model::{Model, Prepared};
+use std::path::Path;
+
+/// The form of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form<'a> {
+    /// As a model has it.
+    Portable,
+    /// Optimized by ONNX Runtime for a processor.
+    Ahead,
+    /// Compiled for this library's kernels; the path of the graph, next to which the file of packed weights is.
+    Compiled(&'a Path),
+}
+
+/// A function that returns the form to create a session from, given whether this library's kernels can be used, or why
+/// not.
+pub type Choose<'c> = dyn Fn(&std::result::Result<(), String>) -> Result<Option<Prepared>> + 'c;
+
+impl Session {
+    /// Returns a session of a variant of a package. A graph that is already optimized for this processor is run
+    /// unchanged, and its weights are read from the mapped file, which all processes that open it share. Otherwise like
+    /// [`Session::new`].
+    pub fn of_variant(
+        runtime: &'static Runtime,
+        model: &Model,
+        form: Form,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
+        let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
+        let ahead = form != Form::Portable;
+        guarded("making a session", || match options.execution.provider {
+            ProviderChoice::Cpu => match form {
+                Form::Compiled(path) => Session::make_compiled(runtime, model, path, options, call),
+                _ => Session::make_of(runtime, model, ahead, options, Provider::Cpu, call),
+            },
+            other if ahead => {
+                bail!(Unsupported, "this graph was optimized for a CPU; {} cannot run it", other.name())
+            }
+            _ => Session::make(runtime, model, options, call),
+        })
+        .at(place)
+    }
+
+    /// Returns a session on the CPU of the form that `choose` returns. A compiled form that cannot be opened is passed
+    /// over, with the reason in the placement: `choose` is called again without kernels.
+    pub(crate) fn of_prepared(
+        runtime: &'static Runtime,
+        choose: &Choose<'_>,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
+        let none = || bail!(Internal, "no form was chosen");
+        guarded("making a session", || Session::make_prepared(runtime, choose, &none, options, call))
+    }
+
+    /// As [`Session::of_prepared`], with a function that creates the session if `choose` returns `None`.
+    pub(super) fn make_prepared(
+        runtime: &'static Runtime,
+        choose: &Choose<'_>,
+        otherwise: &dyn Fn() -> Result<Session>,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
+        let of = |prepared: Option<Prepared>| match prepared {
+            Some(prepared) => open(runtime, &prepared, options, call),
+            None => otherwise(),
+        };
+        let usable = kernels::usable(runtime, options);
+        let reason = match choose(&usable).and_then(of) {
+            Err(e) if usable.is_ok() && !e.kind().ends_a_call() => e.to_string(),
+            other => return other,
+        };
+        let mut session = of(choose(&Err(reason.clone()))?)?;
+        session.pass_over(Some(reason));
+        Ok(session)
+    }
+
+    /// Creates a session of a compiled model whose graph has the path `path`.
+    fn make_compiled(
+        runtime: &'static Runtime,
+        model: &Model,
+        path: &Path,
+        options: &SessionOptions,
+        call: &Call,
+    ) -> Result<Session> {
+        call.check()?;
+        options.execution.check()?;
+        let mut options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..options.clone() };
+        options.execution.session_config.push(kernels::context_path(path)?);
+        Session::make_shared(runtime, model, true, &options, On(Provider::Cpu, true), call)
+    }
+
+    /// Compiles `model` for this library's kernels and this processor. Writes the graph, in which each group of nodes
+    /// is one `EPContext` node, to `path`, and the packed weights of these groups to `path` with the suffix `.packed`.
+    /// Returns the number of groups; the files are only valid if it is not 0. Fails with `BackendMissing` if the
+    /// kernels cannot be used.
+    pub(crate) fn compile(runtime: &'static Runtime, model: &Model, path: &Path, call: &Call) -> Result<usize> {
+        let mut options = SessionOptions { optimization_level: OptimizationLevel::Basic, ..SessionOptions::default() };
+        let entry = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let config = [("ep.context_enable", "1"), ("ep.context_embed_mode", "0")].map(entry);
+        options.execution.session_config.extend(config);
+        options.execution.session_config.push(kernels::context_path(path)?);
+        guarded("compiling a model", || {
+            let session = Session::make_shared(runtime, model, false, &options, On(Provider::Cpu, true), call)?;
+            Ok(session.placement().groups)
+        })
+    }
+}
+
+fn open(runtime: &'static Runtime, prepared: &Prepared, options: &SessionOptions, call: &Call) -> Result<Session> {
+    let Prepared { name, model, ahead, compiled } = prepared;
+    match compiled {
+        Some(path) => Session::make_compiled(runtime, model, path, options, call).at(|| name),
+        None => Session::make_of(runtime, model, *ahead, options, Provider::Cpu, call),
+    }
+}
