@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub struct Arguments {
     /// The original model
-    #[arg(long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// The model to compare with it, or a TensorRT engine of it (X.engine, with --trust)
     #[arg(long, value_name = "MODEL")]

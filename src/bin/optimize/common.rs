@@ -32,7 +32,7 @@ pub struct Machine {
     /// Number of threads [default: all processors]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
-    /// The ONNX Runtime library, if it is not found automatically
+    /// The ONNX Runtime library, if it is not found automatically [env: ORT_DYLIB_PATH]
     #[arg(long, value_name = "FILE")]
     pub runtime_library: Option<PathBuf>,
 }
@@ -42,7 +42,7 @@ pub struct Machine {
 pub struct On {
     #[command(flatten)]
     device: Device,
-    /// Kernels on the CPU
+    /// Kernels on the CPU [env: OPTIMIZE_KERNELS]
     #[arg(long, value_enum, default_value_t)]
     kernels: Kernels,
     /// Precision of products of float32 inputs and weights on the CPU; other than fp32 needs this library's kernels
@@ -91,7 +91,8 @@ pub struct Engines {
     /// that TensorRT runs
     #[arg(long)]
     pub trust: bool,
-    /// Folder of TensorRT's libraries for an engine file, if they are not found automatically
+    /// Folder of TensorRT's libraries for an engine file, if they are not found automatically [env:
+    /// OPTIMIZE_TENSORRT_PATH]
     #[arg(long, value_name = "FOLDER")]
     pub tensorrt_library: Option<PathBuf>,
 }

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub struct Arguments {
     /// The model: an .onnx file, a folder that holds one, a checkpoint, a .gguf file or a package
-    #[arg(long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// The package to write: a folder, or with --single-file a file
-    #[arg(long, value_name = "PACKAGE")]
+    #[arg(short, long, value_name = "PACKAGE")]
     output: PathBuf,
     /// Allow any size where the model does; the first dimension is the batch
     #[arg(long)]

@@ -7,7 +7,7 @@ use clap::Args;
 use optimize::distill::{
     Corpus, DistillOptions, Divergence, LossWeights, Moment, PREFIX, Schedule, distill, student_of,
 };
-use optimize::error::{Context, Result};
+use optimize::error::{Context, Kind, Result};
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
-    #[arg(long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// Number of passes over the text
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -144,7 +144,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         report.output = Some(saved.identity());
         target.carry_along(&student)?;
         Ok(report)
-    })?;
+    });
+    let left = options.checkpoint.as_ref().filter(|checkpoint| checkpoint.exists());
+    if let (Err(e), Some(checkpoint), false) = (&report, left, arguments.reporting.quiet)
+        && e.kind() == Kind::Cancelled
+    {
+        eprintln!("optimize: --resume continues from {}", checkpoint.display());
+    }
+    let report = report?;
     show(arguments, &report)
 }
 

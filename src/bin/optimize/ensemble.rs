@@ -30,7 +30,7 @@ pub struct Arguments {
     fit_tokens: usize,
     /// Where to write the ensemble: a folder for a manifest, which --model accepts everywhere; with --fuse or --merge
     /// the model, as an .onnx file or a folder
-    #[arg(long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
     /// Write one model that has the members as branches
     #[arg(long, requires = "output", conflicts_with = "merge")]

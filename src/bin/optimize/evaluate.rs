@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub struct Arguments {
     /// The model to evaluate
-    #[arg(long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// The data: text for perplexity; one text per line for embedding; rows of a label and a text, as TSV or CSV, for
     /// classification and probe. With --against also a .safetensors file with one tensor per input (first dimension:

@@ -1,7 +1,9 @@
 //! `optimize generate`: generates text with a decoder.
 
 use crate::common::{self, Machine, On, Output};
+use crate::signals;
 use clap::Args;
+use optimize::call::Call;
 use optimize::ensemble::{Ensemble, manifest};
 use optimize::error::{Result, bail};
 use optimize::model::{GenerationDefaults, Model};
@@ -20,7 +22,7 @@ use std::time::Instant;
 #[derive(Args)]
 pub struct Arguments {
     /// The model: a .gguf file, a checkpoint folder, an exported folder, an .onnx file or an ensemble
-    #[arg(long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Round the activations of block-quantized products (GGUF, weight-only) to 8 bits: faster and less exact
     #[arg(long)]
@@ -226,8 +228,10 @@ pub fn write(
         }
         ControlFlow::Continue(())
     };
-    let call = optimize::call::Call::default();
-    let written = generator.generate(&prompts, &options, Some(&mut tell), &call)?;
+    let written = signals::cancelling(|cancel| {
+        let call = Call { cancel: Some(cancel), ..Call::default() };
+        generator.generate(&prompts, &options, Some(&mut tell), &call)
+    })?;
     if gone {
         return Ok(());
     }

@@ -1,5 +1,5 @@
 //! The `optimize` command. Each subcommand has its own file; this one dispatches them and maps errors to exit codes:
-//! 0 success, 1 failure, 2 usage error, 3 limit not met.
+//! 0 success, 1 failure, 2 usage error, 3 limit not met, 128 and the number of the signal that interrupted it.
 
 mod benchmark;
 mod common;
@@ -8,62 +8,103 @@ mod distill;
 mod ensemble;
 mod evaluate;
 mod generate;
+mod help;
 mod inspect;
+mod manual;
 mod plan;
 mod progress;
 mod providers;
 mod prune;
 mod quantize;
 mod run;
+mod signals;
 mod table;
 mod technique;
 mod tensorrt;
+mod version;
 
-use clap::{Parser, Subcommand};
-use optimize::error::{Error, Kind};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use optimize::error::{Error, Kind, Result};
 use std::process::ExitCode;
 
 /// Make trained models smaller and faster, and run them without Python.
 ///
 /// Results go to stdout, everything else to stderr.
 #[derive(Parser)]
-#[command(name = "optimize", version, max_term_width = 100)]
+#[command(name = "optimize", max_term_width = 100, arg_required_else_help = true, after_help = help::COMMAND)]
 struct Arguments {
+    /// Print the version; with --verbose, also commit, ONNX Runtime, TensorRT and processor
+    #[arg(short = 'V', long)]
+    version: bool,
+    #[arg(short, long, requires = "version", hide = true)]
+    verbose: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Show the contents of a model: inputs, outputs, operators, weights.
+    #[command(after_help = help::INSPECT)]
     Inspect(inspect::Arguments),
     /// Store weights in 8, 4 or 2 bits: a smaller and often faster model.
+    #[command(after_help = help::QUANTIZE)]
     Quantize(quantize::Arguments),
     /// Set weights to zero, or remove neurons, channels, heads and layers.
+    #[command(after_help = help::PRUNE)]
     Prune(prune::Arguments),
     /// Combine the outputs of several models, or merge them into one.
+    #[command(after_help = help::ENSEMBLE)]
     Ensemble(ensemble::Arguments),
     /// Train a small model to answer like a large one, on a text file.
+    #[command(after_help = help::DISTILL)]
     Distill(distill::Arguments),
     /// Write a package that a program opens and runs.
+    #[command(after_help = help::COMPILE)]
     Compile(compile::Arguments),
     /// Build a TensorRT engine for NVIDIA GPUs.
+    #[command(after_help = help::TENSORRT)]
     Tensorrt(tensorrt::Arguments),
     /// Compare a model with another: speed, size, memory, closeness.
+    #[command(after_help = help::BENCHMARK)]
     Benchmark(benchmark::Arguments),
     /// Measure a model on data: perplexity, accuracy, embeddings.
+    #[command(after_help = help::EVALUATE)]
     Evaluate(evaluate::Arguments),
     /// Generate text with a decoder, streaming.
+    #[command(after_help = help::GENERATE)]
     Generate(generate::Arguments),
     /// Run a model once and print its outputs.
+    #[command(after_help = help::RUN)]
     Run(run::Arguments),
     /// List the execution providers that can be used here, and why not the others.
+    #[command(after_help = help::PROVIDERS)]
     Providers(providers::Arguments),
+    /// Print a script that completes commands and flags in a shell.
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(manual::Completions),
+    /// Print the manual page of the command.
+    #[command(after_help = help::MAN)]
+    Man(manual::Man),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    signals::install();
     let outcome = match &arguments.command {
+        _ if arguments.version => common::print(&if arguments.verbose { version::long() } else { version::short() }),
+        None => Arguments::command().error(ErrorKind::MissingSubcommand, "a command is required").exit(),
+        Some(command) => run(command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
         Command::Inspect(arguments) => inspect::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Prune(arguments) => prune::run(arguments),
@@ -76,10 +117,8 @@ fn main() -> ExitCode {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Providers(arguments) => providers::run(arguments),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Command::Completions(arguments) => manual::completions(arguments),
+        Command::Man(arguments) => manual::man(arguments),
     }
 }
 
@@ -88,6 +127,7 @@ fn fail(error: &Error) -> ExitCode {
     match error.kind() {
         Kind::InvalidArgument => ExitCode::from(2),
         Kind::GateNotMet => ExitCode::from(3),
+        Kind::Cancelled => signals::exit_code().map_or(ExitCode::FAILURE, ExitCode::from),
         _ => ExitCode::FAILURE,
     }
 }

@@ -1,5 +1,6 @@
 //! The progress bar.
 
+use crate::signals;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use optimize::call::{Call, Progress};
 use std::cell::RefCell;
@@ -31,7 +32,7 @@ impl Bar {
             self.show(&p);
             ControlFlow::Continue(())
         };
-        body(&Call { progress: Some(&progress), ..Call::default() })
+        signals::cancelling(|cancel| body(&Call { progress: Some(&progress), cancel: Some(cancel), deadline: None }))
     }
 
     fn show(&self, progress: &Progress<'_>) {

@@ -17,10 +17,10 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub struct Arguments {
     /// The model: an .onnx file or a folder that contains one
-    #[arg(long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
-    #[arg(long, value_name = "PATH")]
+    #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// How weights are selected
     #[arg(long, value_enum, default_value = "magnitude")]

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub struct Arguments {
     /// The model: an .onnx file or a folder that contains one; or a TensorRT engine (X.engine, with --trust)
-    #[arg(long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Text input, tokenized by the model's tokenizer; repeat for a batch. Texts beyond the limit of the model are
     /// truncated with a warning. Inputs without text or --values are generated

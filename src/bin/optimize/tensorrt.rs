@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub struct Arguments {
     /// The model: an .onnx file, a folder that holds one, a checkpoint, a .gguf file or a package
-    #[arg(long, visible_alias = "onnx", value_name = "MODEL", required_unless_present = "check")]
+    #[arg(short, long, visible_alias = "onnx", value_name = "MODEL", required_unless_present = "check")]
     model: Option<PathBuf>,
     /// The engine to write: FILE.engine, or a folder for model.engine; with --graph-only FILE.onnx
     #[arg(short, long, visible_alias = "save-engine", value_name = "PATH", required_unless_present = "check")]
@@ -52,7 +52,7 @@ pub struct Arguments {
     /// Library that builds the engine
     #[arg(long, value_enum, default_value = "auto")]
     backend: Choice,
-    /// Folder of the library's files, if they are not found automatically
+    /// Folder of the library's files, if they are not found automatically [env: OPTIMIZE_TENSORRT_PATH]
     #[arg(long, value_name = "FOLDER")]
     tensorrt_library: Option<PathBuf>,
     /// Maximum device memory for the workspace of a layer, in MiB

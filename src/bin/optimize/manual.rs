@@ -1,0 +1,56 @@
+//! `optimize completions` and `optimize man`: made from the definition of the command, so that they cannot be stale.
+
+use crate::common;
+use clap::{Args, Command, CommandFactory};
+use clap_complete::Shell;
+use optimize::error::{Context, Result};
+use std::path::PathBuf;
+
+/// Arguments of `completions`.
+#[derive(Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_name = "bash|zsh|fish|elvish|powershell", hide_possible_values = true)]
+    shell: Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Args)]
+pub struct Man {
+    /// The subcommand whose page to print [default: that of the whole command]
+    #[arg(value_name = "COMMAND", conflicts_with = "output")]
+    command: Option<String>,
+    /// Write the pages of all commands into this folder
+    #[arg(short, long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+}
+
+fn definition() -> Command {
+    crate::Arguments::command()
+}
+
+/// Prints the completions of a shell.
+pub fn completions(arguments: &Completions) -> Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(arguments.shell, &mut definition(), "optimize", &mut text);
+    common::print(&String::from_utf8_lossy(&text))
+}
+
+/// Prints a manual page, or writes all of them.
+pub fn man(arguments: &Man) -> Result<()> {
+    if let Some(folder) = &arguments.output {
+        std::fs::create_dir_all(folder).at(|| folder.display())?;
+        return clap_mangen::generate_to(definition().disable_help_subcommand(true), folder).at(|| folder.display());
+    }
+    let mut command = definition();
+    command.build();
+    if let Some(name) = &arguments.command {
+        let Some(found) = command.find_subcommand(name) else {
+            optimize::error::bail!(InvalidArgument, "there is no command {name}");
+        };
+        command = found.clone().display_name(format!("optimize-{name}"));
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command).render(&mut text).at(|| "standard output")?;
+    common::print(&String::from_utf8_lossy(&text))
+}

@@ -1,0 +1,65 @@
+//! Interrupts. The first SIGINT or SIGTERM cancels what runs, so that nothing is left half-written and distillation
+//! leaves a checkpoint; the second one ends the process at once.
+
+use optimize::call::Cancel;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::low_level::{emulate_default_handler, pipe};
+use std::io::{IsTerminal, PipeReader, Read};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+
+static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
+/// The signal that arrived first; 0 for none.
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// Number of calls that the token can end.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// Handles signals from now on. If that fails, they end the process, as without this function.
+pub fn install() {
+    for signal in [SIGINT, SIGTERM] {
+        let registered = std::io::pipe().and_then(|(reader, writer)| {
+            pipe::register(signal, writer)?;
+            Ok(reader)
+        });
+        if let Ok(reader) = registered {
+            std::thread::spawn(move || wait(signal, reader));
+        }
+    }
+}
+
+/// Waits for the bytes that the handler writes, one for each signal.
+fn wait(signal: i32, mut reader: PipeReader) {
+    while reader.read_exact(&mut [0]).is_ok() {
+        let is_first = SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        CANCEL.fire();
+        if !is_first || CALLS.load(Ordering::SeqCst) == 0 {
+            // Only fails for signals that do not exist.
+            drop(emulate_default_handler(signal));
+        }
+        if std::io::stderr().is_terminal() {
+            eprintln!("\noptimize: stopping; again to stop at once");
+        }
+    }
+}
+
+/// Runs `body` with a token that is fired when the process is to end.
+pub fn cancelling<T>(body: impl FnOnce(&Cancel) -> T) -> T {
+    /// Counts the call, also if `body` panics.
+    struct Running;
+    impl Drop for Running {
+        fn drop(&mut self) {
+            CALLS.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    CALLS.fetch_add(1, Ordering::SeqCst);
+    let _running = Running;
+    body(&CANCEL)
+}
+
+/// Returns the exit code of a process that a signal ended, 130 for SIGINT; `None` if there was no signal.
+pub fn exit_code() -> Option<u8> {
+    match SIGNAL.load(Ordering::SeqCst) {
+        0 => None,
+        signal => Some(128 + signal as u8),
+    }
+}

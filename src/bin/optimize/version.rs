@@ -1,0 +1,31 @@
+//! `optimize --version --verbose`: what this command was built from, and what it finds here.
+
+use optimize::kernels::Class;
+use optimize::platform::processor;
+use optimize::runtime::Runtime;
+use optimize::tensorrt::{Choice, Library};
+
+/// Returns name and version on one line.
+pub fn short() -> String {
+    format!("optimize {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// Returns lines with the commit, ONNX Runtime, TensorRT, and the class of the processor.
+pub fn long() -> String {
+    let commit = option_env!("OPTIMIZE_COMMIT").unwrap_or("not recorded in this build");
+    let missing = |reason: &str| format!("not found: {}", reason.lines().next().unwrap_or_default());
+    let runtime = match Runtime::open(None) {
+        Ok(runtime) => format!("{}  {}", runtime.version(), runtime.path().display()),
+        Err(e) => missing(e.message()),
+    };
+    let tensorrt = match Library::open(Choice::Auto, None) {
+        Ok(library) => format!("{} {}  {}", library.name(), library.version(), library.path().display()),
+        Err(e) => missing(e.message()),
+    };
+    let name = processor::name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    format!(
+        "{}commit        {commit}\nONNX Runtime  {runtime}\nTensorRT      {tensorrt}\nprocessor     {name}\nkernels       {}\n",
+        short(),
+        Class::detect().name()
+    )
+}
