@@ -43,7 +43,7 @@ Examples:
 pub const COMPILE: &str = "\
 Examples:
   optimize compile --model folder/ --output package/
-  optimize compile --model folder/ --output package/ --dynamic --batch-max 64 --codegen go";
+  optimize compile --model folder/ --output package/ --dynamic --batch-max 64";
 
 pub const TENSORRT: &str = "\
 Examples:
@@ -112,7 +112,8 @@ mod tests {
             for example in examples {
                 let words = words(example);
                 assert_eq!(words[1], name);
-                assert!(Arguments::try_parse_from(&words).is_ok(), "{example} is refused");
+                let parsed = Arguments::try_parse_from(&words);
+                assert!(parsed.is_ok(), "{example} is refused: {}", parsed.err().unwrap());
             }
         }
     }
