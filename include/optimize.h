@@ -1822,8 +1822,8 @@ typedef struct optimize_package_compile_options_t {
    */
   const char *dynamic_shapes;
   /**
-   * Comma-separated precisions of the variants, best first: "fp32" (the model as it is), "int8", "int4"; NULL is
-   * "fp32".
+   * Comma-separated precisions of the variants, best first: "fp32" (the model as it is), "bf16" (the model as
+   * it is, compiled to compute its products in bfloat16 with this library's kernels), "int8", "int4"; NULL is "fp32".
    */
   const char *variants;
   /**

@@ -64,8 +64,8 @@ pub struct optimize_package_compile_options_t {
     /// Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, with inputs by name or position;
     /// or NULL.
     pub dynamic_shapes: *const c_char,
-    /// Comma-separated precisions of the variants, best first: "fp32" (the model as it is), "int8", "int4"; NULL is
-    /// "fp32".
+    /// Comma-separated precisions of the variants, best first: "fp32" (the model as it is), "bf16" (the model as
+    /// it is, compiled to compute its products in bfloat16 with this library's kernels), "int8", "int4"; NULL is "fp32".
     pub variants: *const c_char,
     /// Licence of the model, or NULL.
     pub licence: *const c_char,

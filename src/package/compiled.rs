@@ -2,6 +2,7 @@
 
 use super::check::{self, Check};
 use super::manifest::{CompiledGraph, PACKED, Variant};
+use super::options::BF16;
 use super::promise::Shapes;
 use super::variants::{self, Made};
 use crate::call::Call;
@@ -10,7 +11,7 @@ use crate::files::{self, ScratchFolder};
 use crate::model::Model;
 use crate::onnx::proto::{ModelProto, NodeProto};
 use crate::onnx::save::weight_bytes;
-use crate::runtime::{Form, Runtime, Session, SessionOptions};
+use crate::runtime::{Form, Runtime, Session, SessionOptions, SessionPrecision};
 use crate::{limits, provider};
 use bytes::Bytes;
 use std::path::Path;
@@ -32,7 +33,8 @@ pub fn compile(
     }
     let folder = ScratchFolder::new("compiled")?;
     let path = folder.path().join("model.onnx");
-    let (graph, weights) = match written(runtime, made, &path, call) {
+    let precision = if name == BF16 { SessionPrecision::Bf16 } else { SessionPrecision::Fp32 };
+    let (graph, weights) = match written(runtime, made, precision, &path, call) {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),
         Ok(None) => return Ok(Err("no node of the model is faster with this library's kernels".to_owned())),
@@ -61,8 +63,14 @@ fn variant(runtime: &Runtime, name: &str, check: Check) -> Variant {
 }
 
 /// Writes the compiled model to `path`, and returns its graph and its packed weights; `None` if it has no group.
-fn written(runtime: &'static Runtime, made: &Model, path: &Path, call: &Call) -> Result<Option<(Model, Bytes)>> {
-    if Session::compile(runtime, made, path, call)? == 0 {
+fn written(
+    runtime: &'static Runtime,
+    made: &Model,
+    precision: SessionPrecision,
+    path: &Path,
+    call: &Call,
+) -> Result<Option<(Model, Bytes)>> {
+    if Session::compile(runtime, made, precision, path, call)? == 0 {
         return Ok(None);
     }
     let graph = Model::from_file(path)?;

@@ -66,7 +66,7 @@ pub struct Manifest {
 pub struct Variant {
     /// Name of the variant and of its folder: `fp32`, `fp32-ahead`, `int8-compiled`.
     pub name: String,
-    /// Precision: `fp32` (the original model), `int8` or `int4`.
+    /// Precision: `fp32` (the original model), `bf16`, `int8` or `int4`.
     pub precision: String,
     /// Whether the graph was optimized for one processor; other graphs run anywhere.
     pub ahead: bool,

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 /// Precision name of the original model.
 pub const ORIGINAL: &str = "fp32";
 
+/// Precision name of the original model whose products this library's kernels compute in bfloat16.
+pub const BF16: &str = "bf16";
+
 /// Options for a package.
 #[derive(Debug, Clone)]
 pub struct CompileOptions {
@@ -24,7 +27,8 @@ pub struct CompileOptions {
     /// Sizes of the example input. Missing sizes are chosen by name and position as for a benchmark, one size for
     /// equal names: see [`crate::inputs::Sizes`].
     pub example: HashMap<String, Vec<i64>>,
-    /// Precisions, best first: `fp32` (the original model), `int8`, `int4`.
+    /// Precisions, best first: `fp32` (the original model), `bf16` (the original model, compiled to compute its products
+    /// in bfloat16 with this library's kernels), `int8`, `int4`.
     pub variants: Vec<String>,
     /// Whether to omit graphs optimized for this processor.
     pub portable_only: bool,

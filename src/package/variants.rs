@@ -2,7 +2,7 @@
 //! the choice between them when the package is opened.
 
 use super::manifest::{Manifest, Variant};
-use super::options::ORIGINAL;
+use super::options::{BF16, ORIGINAL};
 use super::promise::Shapes;
 use super::{check, compiled, engines};
 use crate::call::Call;
@@ -75,7 +75,9 @@ pub fn make(
         let (made, report) = precision(runtime, model, name, call).at(|| format!("variant {name:?}"))?;
         if let Some(wanted) = &wanted {
             let compiles = wanted.compiled && name != ORIGINAL && kernels_usable(runtime, &Default::default()).is_ok();
-            if !(compiles && add_compiled(runtime, (model, &made), name, wanted.example, &mut all, call)?) {
+            let compiled = compiles && add_compiled(runtime, (model, &made), name, wanted.example, &mut all, call)?;
+            // The graph of bf16 is the original one: only compiling makes a difference.
+            if !compiled && name != BF16 {
                 add_ahead(runtime, &made, name, wanted.example, scratch, &mut all, call)?;
             }
         }
@@ -194,11 +196,11 @@ fn plain(precision: &str, ahead: bool) -> Variant {
 
 fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) -> Result<(Model, Option<Value>)> {
     let options = match name {
-        ORIGINAL => return Ok((model.clone(), None)),
+        ORIGINAL | BF16 => return Ok((model.clone(), None)),
         "int8" => QuantizeOptions::default(),
         "int4" => QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() },
         "tensorrt" => bail!(Unsupported, "engines are not built here: build one, and pass it as `engine`"),
-        other => bail!(InvalidArgument, "{other:?} is not one of fp32, int8, int4"),
+        other => bail!(InvalidArgument, "{other:?} is not one of fp32, bf16, int8, int4"),
     };
     let (made, mut report) = quantize::quantize_with(runtime, model, &options, None, call)?;
     // Packages are reproducible: no times, and no list of nodes either.
@@ -302,6 +304,9 @@ fn obstacle(
             (_, None) => return Some("ONNX Runtime is not open".to_owned()),
             _ => {}
         }
+    }
+    if !asked && variant.precision == BF16 && variant.compiled.is_none() {
+        return Some("its portable graph computes in float32".to_owned());
     }
     let vnni = machine.architecture != "x86_64" || INT8_NEEDS.iter().any(|f| machine.features.contains(f));
     (!asked && variant.precision == "int8" && !vnni).then(|| "int8 is not faster without VNNI".to_owned())

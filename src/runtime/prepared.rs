@@ -4,7 +4,7 @@
 use super::library::guarded;
 use super::providers::{Provider, ProviderChoice};
 use super::session::On;
-use super::{OptimizationLevel, Runtime, Session, SessionOptions, kernels};
+use super::{OptimizationLevel, Runtime, Session, SessionOptions, SessionPrecision, kernels};
 use crate::call::Call;
 use crate::error::{Context, Result, bail};
 use crate::model::{Model, Prepared};
@@ -104,8 +104,15 @@ impl Session {
     /// is one `EPContext` node, to `path`, and the packed weights of these groups to `path` with the suffix `.packed`.
     /// Returns the number of groups; the files are only valid if it is not 0. Fails with `BackendMissing` if the
     /// kernels cannot be used.
-    pub(crate) fn compile(runtime: &'static Runtime, model: &Model, path: &Path, call: &Call) -> Result<usize> {
+    pub(crate) fn compile(
+        runtime: &'static Runtime,
+        model: &Model,
+        precision: SessionPrecision,
+        path: &Path,
+        call: &Call,
+    ) -> Result<usize> {
         let mut options = SessionOptions { optimization_level: OptimizationLevel::Basic, ..SessionOptions::default() };
+        options.execution.precision = precision;
         let entry = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let config = [("ep.context_enable", "1"), ("ep.context_embed_mode", "0")].map(entry);
         options.execution.session_config.extend(config);

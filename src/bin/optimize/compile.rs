@@ -33,7 +33,8 @@ pub struct Arguments {
     /// of each open dimension]
     #[arg(long, value_name = "SHAPE")]
     shape: Vec<String>,
-    /// Precisions of the variants, best first: fp32 (the model as given), int8, int4
+    /// Precisions of the variants, best first: fp32 (the model as given), bf16 (the model as given, its products
+    /// computed in bfloat16), int8, int4
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "fp32")]
     variants: Vec<String>,
     /// Leave out graphs optimized for this processor
