@@ -5,6 +5,8 @@
 mod common;
 #[path = "provider/graphs.rs"]
 mod graphs;
+#[path = "provider/grouped.rs"]
+mod grouped;
 #[path = "provider/host.rs"]
 mod host;
 mod support;

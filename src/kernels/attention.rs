@@ -1,9 +1,13 @@
 //! Scaled dot-product attention.
 
 mod flash;
+mod grouped;
 mod masks;
+mod products;
 
 use super::{Class, Parallel, reference};
+pub(super) use flash::{Decoding, Tensors};
+pub use grouped::{Cache, GroupedAttention, Rotary, grouped_attention};
 
 /// Strides of a tensor of batch × heads × tokens × size, in elements. The elements of one vector are adjacent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +112,8 @@ pub fn attention(
     if class == Class::Scalar {
         return reference::attention(spec, q, k, v, mask, out);
     }
-    flash::attention(class, spec, &flash::Tensors { q, k, v, mask }, out, parallel);
+    let tensors = Tensors { q, k, v, mask, decoding: None };
+    flash::attention(class, spec, &tensors, out, parallel);
 }
 
 impl Attention {

@@ -1,5 +1,6 @@
 //! The reference implementation of every kernel: the class `Scalar` uses it, and the tests compare the others with it.
 
+use super::attention::{Decoding, Tensors};
 use super::pack::{Blocks, Dense, Int8, inverse};
 use super::{Activation, Attention, Epilogue, Mask, Norm, PackedLinear, Precision, Rows, StaticInput, StaticValues};
 
@@ -167,6 +168,44 @@ pub fn norm(x: &[f32], norm: &Norm<'_>, centered: bool, mut sums: Option<&mut [f
         for (column, to) in to.iter_mut().enumerate() {
             let scaled = ((f64::from(*to) - mean) * inverse) as f32 * norm.gamma[column];
             *to = scaled + norm.beta.map_or(0.0, |beta| beta[column]);
+        }
+    }
+}
+
+/// Returns the factor of weighted values whose exponentials, relative to the score `largest`, have the sum `total`, if
+/// the score `sink` takes part in the softmax.
+pub fn with_sink(largest: f32, total: f32, sink: f32) -> f32 {
+    let shift = largest.max(sink);
+    let factor = (largest - shift).exp();
+    factor / (total * factor + (sink - shift).exp())
+}
+
+/// Attention of decoders, whose sequences have different lengths.
+pub fn grouped(spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32]) {
+    let Some(Decoding { past, lengths, cap, sinks }) = tensors.decoding else { return };
+    let group = spec.heads / spec.kv_heads;
+    for (batch, head) in (0..spec.batch).flat_map(|batch| (0..spec.heads).map(move |head| (batch, head))) {
+        let spec = Attention { past: past[batch], keys: lengths[batch], ..*spec };
+        for query in 0..spec.queries {
+            let q = &tensors.q[batch * spec.q.batch + head * spec.q.head + query * spec.q.token..][..spec.head_size];
+            let at = |key: usize| batch * spec.k.batch + head / group * spec.k.head + key * spec.k.token;
+            let score = |key: usize| {
+                let products = q.iter().zip(&tensors.k[at(key)..]).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                let score = products.sum::<f64>() * f64::from(spec.scale);
+                cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
+            };
+            let keys = seen(&spec, query);
+            let sink = sinks.map_or(f64::NEG_INFINITY, |sinks| f64::from(sinks[head]));
+            let scores: Vec<f64> = keys.clone().map(score).collect();
+            let largest = scores.iter().copied().fold(sink, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let total = weights.iter().sum::<f64>() + (sink - largest).exp();
+            let start = batch * spec.out.batch + head * spec.out.head + query * spec.out.token;
+            for (column, to) in out[start..][..spec.value_size].iter_mut().enumerate() {
+                let values = keys.clone().zip(&weights);
+                let sum: f64 = values.map(|(key, weight)| weight * f64::from(tensors.v[at(key) + column])).sum();
+                *to = if keys.is_empty() { 0.0 } else { (sum / total) as f32 };
+            }
         }
     }
 }

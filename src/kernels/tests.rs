@@ -7,6 +7,7 @@ mod amx;
 mod attention;
 mod blocks;
 mod dense;
+mod grouped;
 mod int8;
 mod linear;
 mod norm;

@@ -44,6 +44,12 @@ pub fn exp_or_zero<V: Simd>(x: V::F) -> V::F {
     V::if_less(x, V::splat(LOWEST), V::zero(), exp_below::<V>(x))
 }
 
+/// Returns cap · tanh(x / cap).
+#[inline(always)]
+pub fn capped<V: Simd>(x: V::F, cap: f32) -> V::F {
+    V::mul(V::splat(cap), tanh::<V>(V::div(x, V::splat(cap))))
+}
+
 /// Returns 1 / (1 + e⁻ˣ).
 #[inline(always)]
 fn sigmoid<V: Simd>(x: V::F) -> V::F {

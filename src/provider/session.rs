@@ -34,15 +34,23 @@ impl Session {
         Rules { precision: self.options.precision, claim: self.options.claim.as_deref(), class: self.class }
     }
 
-    /// Returns the groups of nodes to claim.
-    pub fn claims(&self, graph: &Graph<'_>) -> Vec<Vec<NodeId>> {
+    /// Returns the groups of nodes to claim, and whether each keeps its constants as inputs.
+    pub fn claims(&self, graph: &Graph<'_>) -> Vec<(Vec<NodeId>, bool)> {
         // ONNX Runtime writes all nodes of a compiled model into the main graph; a node from the body of an If or a
         // Loop would make the file invalid (observed with 1.32).
         if graph.nested && self.options.compile_to.is_some() {
             return Vec::new();
         }
-        let groups = patterns::find(graph, &self.rules()).into_iter().map(|group| group.nodes);
-        groups.filter(|nodes| self.is_found_again(graph, nodes) && constants_are_readable(graph, nodes)).collect()
+        let mut groups = patterns::find(graph, &self.rules());
+        groups.retain(|group| {
+            let readable = group.keeps_constants() || constants_are_readable(graph, &group.nodes);
+            readable && self.is_found_again(graph, &group.nodes)
+        });
+        let claim = |group: patterns::Group| {
+            let keeps_constants = group.keeps_constants();
+            (group.nodes, keeps_constants)
+        };
+        groups.into_iter().map(claim).collect()
     }
 
     /// Returns whether `nodes` form a group without the rest of the graph. `Compile` receives only them, and a group

@@ -22,6 +22,7 @@ pub const NAME: &str = "OptimizeExecutionProvider";
 pub enum Input {
     Floats(Vec<usize>, Vec<f32>),
     Flags(Vec<usize>, Vec<bool>),
+    Integers(Vec<usize>, Vec<i32>),
 }
 
 impl Input {
@@ -29,6 +30,7 @@ impl Input {
         match self {
             Self::Floats(shape, values) => Tensor::from_array((shape.clone(), values.clone())).unwrap().into_dyn(),
             Self::Flags(shape, values) => Tensor::from_array((shape.clone(), values.clone())).unwrap().into_dyn(),
+            Self::Integers(shape, values) => Tensor::from_array((shape.clone(), values.clone())).unwrap().into_dyn(),
         }
     }
 }
@@ -144,10 +146,15 @@ impl Session {
 
     /// Returns the outputs of a run.
     pub fn run(&mut self, inputs: &[(&str, Input)]) -> Vec<Vec<f32>> {
+        self.try_run(inputs).unwrap()
+    }
+
+    /// Returns the outputs of a run, or ONNX Runtime's message.
+    pub fn try_run(&mut self, inputs: &[(&str, Input)]) -> Result<Vec<Vec<f32>>, String> {
         let values: Vec<(String, SessionInputValue<'_>)> =
             inputs.iter().map(|(name, input)| (name.to_string(), input.value().into())).collect();
-        let outputs = self.0.run(values).unwrap();
-        outputs.iter().map(|(_, value)| value.try_extract_tensor::<f32>().unwrap().1.to_vec()).collect()
+        let outputs = self.0.run(values).map_err(|error| error.to_string())?;
+        Ok(outputs.iter().map(|(_, value)| value.try_extract_tensor::<f32>().unwrap().1.to_vec()).collect())
     }
 
     /// Returns the first output of a run that may be concurrent with others: `ort` runs only a `&mut` session, ONNX

@@ -3,6 +3,9 @@
 //! A block has up to two vectors of queries, of all query heads that share a key head, as its columns. Scores are
 //! keys × queries, so that maximum and sum over the keys need no operation across lanes, and neither keys nor values
 //! are rearranged: keys are broadcast, and values are loaded as stored.
+//!
+//! Blocks of keys begin at multiples of [`KEYS`], each gives a [`Partial`] result of its own, and these are merged in
+//! order. So a query has the same bits in any block of queries, and blocks of keys may be divided over threads.
 
 use super::{Attention, Mask};
 use crate::kernels::parallel::{Parallel, Shared};
@@ -11,7 +14,7 @@ use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Class, reference, vmath};
 
 /// Number of keys of a block.
-const KEYS: usize = 128;
+pub const KEYS: usize = 128;
 /// Maximum number of queries of a block: two vectors.
 const COLUMNS: usize = 32;
 
@@ -21,6 +24,21 @@ pub struct Tensors<'a> {
     pub k: &'a [f32],
     pub v: &'a [f32],
     pub mask: &'a Mask<'a>,
+    /// What decoders add; `None` otherwise.
+    pub decoding: Option<Decoding<'a>>,
+}
+
+/// The sequences of a decoder, and what it does with their scores.
+#[derive(Clone, Copy)]
+pub struct Decoding<'a> {
+    /// Number of tokens before the first query, by sequence.
+    pub past: &'a [usize],
+    /// Number of keys, by sequence.
+    pub lengths: &'a [usize],
+    /// Scores become cap · tanh(score / cap).
+    pub cap: Option<f32>,
+    /// A score by query head that takes part in the softmax without a value.
+    pub sinks: Option<&'a [f32]>,
 }
 
 pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32], parallel: &dyn Parallel) {
@@ -28,58 +46,135 @@ pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mu
     let columns = spec.heads / spec.kv_heads * spec.queries;
     // one vector, if two would be at most half full
     let width = if columns <= lanes { lanes } else { 2 * lanes };
-    let blocks = columns.div_ceil(width);
-    let heads = spec.batch * spec.kv_heads;
     let out = Shared(out.as_mut_ptr());
+    let job = Job { class, spec, tensors, width, columns, blocks: columns.div_ceil(width), out };
+    let (heads, threads) = (spec.batch * spec.kv_heads, parallel.threads().max(1));
+    if threads > 1 && tensors.decoding.is_some() && heads * job.blocks < 2 * threads && spec.keys > 2 * KEYS {
+        return split_keys(&job, heads, parallel);
+    }
     // only as many tasks as there is work for all threads: the keys of a task stay in the cache of its thread
-    let pieces = (parallel.threads().max(1) * 4).div_ceil(heads.max(1)).clamp(1, blocks.max(1));
-    let pieces = if parallel.threads() <= 1 { 1 } else { pieces };
+    let pieces = if threads == 1 { 1 } else { (threads * 4).div_ceil(heads.max(1)).clamp(1, job.blocks.max(1)) };
     parallel.run(heads * pieces, &|task| {
-        let (head, piece) = (task / pieces, task % pieces);
-        let place = (head / spec.kv_heads, head % spec.kv_heads);
-        let blocks = blocks * piece / pieces..blocks * (piece + 1) / pieces;
-        simd::run_float(class, Head { spec, tensors, place, blocks, width, columns, out });
+        let piece = task % pieces;
+        let blocks = job.blocks * piece / pieces..job.blocks * (piece + 1) / pieces;
+        simd::run_float(class, Task { head: job.head(task / pieces), blocks, mode: Mode::Whole });
     });
 }
 
-/// A task: some blocks of queries of one key head.
-pub struct Head<'a> {
-    pub spec: &'a Attention,
-    pub tensors: &'a Tensors<'a>,
-    /// Indices of sequence and key head.
-    pub place: (usize, usize),
-    blocks: std::ops::Range<usize>,
+/// Divides the blocks of keys over the threads, for few queries.
+fn split_keys(job: &Job<'_>, heads: usize, parallel: &dyn Parallel) {
+    let parts = job.spec.keys.div_ceil(KEYS);
+    let chunks = (parallel.threads() * 4).div_ceil(heads * job.blocks).clamp(1, parts);
+    let each = Partial::len(job.spec, job.width);
+    let mut memory = Scratch::take(heads * job.blocks * parts * each * 4);
+    let partials = Shared(memory.start().cast::<f32>());
+    let task = |index: usize, mode: &dyn Fn(Shared<f32>) -> Mode| {
+        let (head, block) = (index / job.blocks, index % job.blocks);
+        let partials = Shared(partials.at(index * parts * each));
+        simd::run_float(job.class, Task { head: job.head(head), blocks: block..block + 1, mode: mode(partials) });
+    };
+    parallel.run(heads * job.blocks * chunks, &|index| {
+        let chunk = index % chunks;
+        task(index / chunks, &|to| Mode::Parts { to, parts: parts * chunk / chunks..parts * (chunk + 1) / chunks });
+    });
+    parallel.run(heads * job.blocks, &|index| task(index, &|from| Mode::Merge { from }));
+}
+
+/// An attention whose blocks of queries are known.
+struct Job<'a> {
+    class: Class,
+    spec: &'a Attention,
+    tensors: &'a Tensors<'a>,
     width: usize,
     columns: usize,
+    blocks: usize,
     out: Shared<f32>,
 }
 
-/// The working memory of a block: queries (size × columns), scores (keys × columns), output (columns × size),
-/// and the maximum, sum and factor of each column.
+impl<'a> Job<'a> {
+    /// Returns a key head of a sequence, by their common index.
+    fn head(&self, index: usize) -> Head<'a> {
+        let place = (index / self.spec.kv_heads, index % self.spec.kv_heads);
+        let mut spec = *self.spec;
+        if let Some(decoding) = &self.tensors.decoding {
+            (spec.past, spec.keys) = (decoding.past[place.0], decoding.lengths[place.0]);
+        }
+        Head { spec, tensors: self.tensors, place, width: self.width, columns: self.columns, out: self.out }
+    }
+}
+
+/// A key head of one sequence, and the queries that share it.
+pub struct Head<'a> {
+    pub spec: Attention,
+    pub tensors: &'a Tensors<'a>,
+    /// Indices of sequence and key head.
+    pub place: (usize, usize),
+    width: usize,
+    columns: usize,
+    pub out: Shared<f32>,
+}
+
+/// Some blocks of queries of one key head.
+struct Task<'a> {
+    head: Head<'a>,
+    blocks: std::ops::Range<usize>,
+    mode: Mode,
+}
+
+/// What a task computes of its blocks of queries.
+enum Mode {
+    /// Everything.
+    Whole,
+    /// The partial results of some blocks of keys.
+    Parts { to: Shared<f32>, parts: std::ops::Range<usize> },
+    /// The output, from the partial results of all blocks of keys.
+    Merge { from: Shared<f32> },
+}
+
+/// The result for some keys: the maximum of the scores and the sum of their exponentials by column, and the values
+/// weighted by these (columns × size).
+#[derive(Clone, Copy)]
+pub struct Partial {
+    pub largest: *mut f32,
+    pub total: *mut f32,
+    pub out: *mut f32,
+}
+
+impl Partial {
+    /// Returns the number of float32 values of a partial result.
+    fn len(spec: &Attention, width: usize) -> usize {
+        width * (2 + spec.value_size.next_multiple_of(32))
+    }
+
+    fn at(start: *mut f32, width: usize) -> Self {
+        Self { largest: start, total: start.wrapping_add(width), out: start.wrapping_add(2 * width) }
+    }
+}
+
+/// The working memory of a block: queries (size × columns), scores (keys × columns), partial results, and two factors
+/// of each column.
 pub struct Memory {
-    queries: *mut f32,
+    pub queries: *mut f32,
     pub scores: *mut f32,
-    out: *mut f32,
-    largest: *mut f32,
-    total: *mut f32,
-    factor: *mut f32,
+    pub factors: *mut f32,
+    pub sum: Partial,
+    pub part: Partial,
     _memory: Scratch,
 }
 
 impl Memory {
     fn new(spec: &Attention) -> Self {
-        let out_width = spec.value_size.next_multiple_of(32);
-        let (queries, scores, out) = (spec.head_size * COLUMNS, KEYS * COLUMNS, out_width * COLUMNS);
-        let mut memory = Scratch::take((queries + scores + out + 3 * COLUMNS) * 4);
+        let (queries, scores, partial) = (spec.head_size * COLUMNS, KEYS * COLUMNS, Partial::len(spec, COLUMNS));
+        let mut memory = Scratch::take((queries + scores + 2 * COLUMNS + 2 * partial) * 4);
         let start = memory.start().cast::<f32>();
         let at = |place: usize| start.wrapping_add(place);
+        let partials = queries + scores + 2 * COLUMNS;
         Self {
             queries: at(0),
             scores: at(queries),
-            out: at(queries + scores),
-            largest: at(queries + scores + out),
-            total: at(queries + scores + out + COLUMNS),
-            factor: at(queries + scores + out + 2 * COLUMNS),
+            factors: at(queries + scores),
+            sum: Partial::at(at(partials), COLUMNS),
+            part: Partial::at(at(partials + partial), COLUMNS),
             _memory: memory,
         }
     }
@@ -94,15 +189,19 @@ impl Head<'_> {
     }
 }
 
-impl Work for Head<'_> {
+impl Work for Task<'_> {
     #[inline(always)]
     fn run<V: Simd>(self) {
-        let memory = Memory::new(self.spec);
+        let memory = Memory::new(&self.head.spec);
         for block in self.blocks.clone() {
-            let first = block * self.width;
-            let count = self.width.min(self.columns - first);
-            let block = Block { head: &self, memory: &memory, first, count };
-            if self.width == V::LANES { V::call(Sized::<1>(block)) } else { V::call(Sized::<2>(block)) }
+            let first = block * self.head.width;
+            let count = self.head.width.min(self.head.columns - first);
+            let block = Block { head: &self.head, memory: &memory, first, count };
+            if self.head.width == V::LANES {
+                V::call(Sized::<1>(block, &self.mode));
+            } else {
+                V::call(Sized::<2>(block, &self.mode));
+            }
         }
     }
 }
@@ -115,40 +214,57 @@ pub struct Block<'a> {
     pub count: usize,
 }
 
-struct Sized<'a, const N: usize>(Block<'a>);
+struct Sized<'a, const N: usize>(Block<'a>, &'a Mode);
 
 impl<const N: usize> Work for Sized<'_, N> {
     #[inline(always)]
     fn run<V: Simd>(self) {
-        let Self(block) = self;
-        let spec = block.head.spec;
-        // SAFETY: every pointer stays within what `attention` checked and `Memory` holds.
+        let Self(block, mode) = self;
+        let (spec, sum) = (&block.head.spec, block.memory.sum);
+        let (seen, width) = (block.seen(), N * V::LANES);
+        let each = Partial::len(spec, width);
+        // SAFETY: every pointer stays within what `attention` checked and `Memory` and `split_keys` allocated.
         unsafe {
-            block.take_queries::<V, N>();
-            let seen = block.seen();
-            for vector in 0..N {
-                V::store(block.memory.largest.add(vector * V::LANES), V::splat(f32::NEG_INFINITY));
-                V::store(block.memory.total.add(vector * V::LANES), V::zero());
+            match mode {
+                Mode::Whole => {
+                    block.take_queries::<V, N>();
+                    let mut start = seen.start;
+                    while start < seen.end {
+                        let to = if start == seen.start { sum } else { block.memory.part };
+                        block.part::<V, N>(start, KEYS.min(seen.end - start), to);
+                        if start > seen.start {
+                            block.merge::<V, N>(block.memory.part);
+                        }
+                        start += KEYS;
+                    }
+                    block.write::<V>();
+                }
+                Mode::Parts { to, parts } => {
+                    block.take_queries::<V, N>();
+                    for part in parts.clone() {
+                        let start = part * KEYS;
+                        if (seen.start..seen.end).contains(&start) {
+                            let to = Partial::at(to.at(part * each), width);
+                            block.part::<V, N>(start, KEYS.min(seen.end - start), to);
+                        }
+                    }
+                }
+                Mode::Merge { from } => {
+                    for start in seen.clone().step_by(KEYS) {
+                        let part = Partial::at(from.at(start / KEYS * each), width);
+                        if start == seen.start { block.copy(part) } else { block.merge::<V, N>(part) }
+                    }
+                    block.write::<V>();
+                }
             }
-            std::ptr::write_bytes(block.memory.out, 0, spec.value_size.next_multiple_of(32) * COLUMNS);
-            let mut start = seen.start;
-            while start < seen.end {
-                let count = KEYS.min(seen.end - start);
-                block.scores::<V, N>(start, count);
-                block.mask::<V, N>(start, count);
-                block.softmax::<V, N>(count);
-                block.values::<V, N>(start, count);
-                start += count;
-            }
-            block.write::<V>();
         }
     }
 }
 
 impl Block<'_> {
-    /// Returns the range of keys that at least one column attends to.
+    /// Returns the range of keys that at least one column attends to, from the beginning of a block of keys on.
     fn seen(&self) -> std::ops::Range<usize> {
-        let spec = self.head.spec;
+        let spec = &self.head.spec;
         let queries = || (self.first..self.first + self.count).map(|column| self.head.column(column).1);
         let ranges = || queries().map(|query| reference::seen(spec, query)).filter(|range| !range.is_empty());
         let start = ranges().map(|range| range.start).min().unwrap_or(0);
@@ -160,13 +276,13 @@ impl Block<'_> {
                 end = end.min(length);
             }
         }
-        start..end
+        start / KEYS * KEYS..end
     }
 
     /// Copies the scaled queries to size × columns.
     #[inline(always)]
     unsafe fn take_queries<V: Simd, const N: usize>(&self) {
-        let (spec, to, width) = (self.head.spec, self.memory.queries, N * V::LANES);
+        let (spec, to, width) = (&self.head.spec, self.memory.queries, N * V::LANES);
         let whole = spec.head_size / V::LANES * V::LANES;
         let at = |column: usize| {
             let (head, query) = self.head.column(column);
@@ -202,204 +318,21 @@ impl Block<'_> {
         }
     }
 
-    /// Computes the scores: the products of `count` keys from `start` on and the queries.
+    /// Computes the partial result of `count` keys from `start` on.
     #[inline(always)]
-    unsafe fn scores<V: Simd, const N: usize>(&self, start: usize, count: usize) {
-        let spec = self.head.spec;
-        let place = self.head.place.0 * spec.k.batch + self.head.place.1 * spec.k.head;
-        // SAFETY: the keys are there.
+    unsafe fn part<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
+        // SAFETY: the caller's.
         unsafe {
-            let keys = self.head.tensors.k.as_ptr().add(place + start * spec.k.token);
-            let mut key = 0;
-            // as many sums as fit into the registers
-            let step = if V::LANES == 16 { 8 } else { 4 };
-            while key + step <= count {
-                if V::LANES == 16 {
-                    self.some_scores::<V, N, 8>(keys.add(key * spec.k.token), key);
-                } else {
-                    self.some_scores::<V, N, 4>(keys.add(key * spec.k.token), key);
-                }
-                key += step;
-            }
-            while key < count {
-                self.some_scores::<V, N, 1>(keys.add(key * spec.k.token), key);
-                key += 1;
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn some_scores<V: Simd, const N: usize, const R: usize>(&self, keys: *const f32, key: usize) {
-        let spec = self.head.spec;
-        let mut sums = [[V::zero(); N]; R];
-        // SAFETY: R keys and the queries are there.
-        unsafe {
-            for index in 0..spec.head_size {
-                let queries: [V::F; N] =
-                    std::array::from_fn(|vector| V::load(self.memory.queries.add((index * N + vector) * V::LANES)));
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = V::splat(*keys.add(row * spec.k.token + index));
-                    for vector in 0..N {
-                        sums[vector] = V::fma(value, queries[vector], sums[vector]);
-                    }
+            self.scores::<V, N>(start, count);
+            if let Some(cap) = self.head.tensors.decoding.and_then(|decoding| decoding.cap) {
+                let scores = self.memory.scores;
+                for index in (0..count * N * V::LANES).step_by(V::LANES) {
+                    V::store(scores.add(index), vmath::capped::<V>(V::load(scores.add(index)), cap));
                 }
             }
-            for (row, sums) in sums.iter().enumerate() {
-                for (vector, sum) in sums.iter().enumerate() {
-                    V::store(self.memory.scores.add(((key + row) * N + vector) * V::LANES), *sum);
-                }
-            }
-        }
-    }
-
-    /// Replaces the scores of `count` keys by the exponentials of their differences from the maximum so far.
-    #[inline(always)]
-    unsafe fn softmax<V: Simd, const N: usize>(&self, count: usize) {
-        let Memory { scores, largest, total, factor, .. } = *self.memory;
-        let width = N * V::LANES;
-        // SAFETY: count × columns scores are there.
-        unsafe {
-            for vector in 0..N {
-                let scores = scores.add(vector * V::LANES);
-                let (largest, total) = (largest.add(vector * V::LANES), total.add(vector * V::LANES));
-                let before = V::load(largest);
-                // four independent chains each, because of their latency
-                let mut parts = [before; 4];
-                for first in (0..count).step_by(4) {
-                    for (part, now) in parts.iter_mut().enumerate().take(count - first) {
-                        *now = V::max(V::load(scores.add((first + part) * width)), *now);
-                    }
-                }
-                let now = V::max(V::max(parts[0], parts[1]), V::max(parts[2], parts[3]));
-                V::store(largest, now);
-                // if all keys are masked, nothing is subtracted: -inf minus -inf would be NaN
-                let shift = V::if_less(V::splat(f32::NEG_INFINITY), now, now, V::zero());
-                let correction = vmath::exp_or_zero::<V>(V::sub(before, shift));
-                let mut parts = [V::mul(V::load(total), correction), V::zero(), V::zero(), V::zero()];
-                for first in (0..count).step_by(4) {
-                    for (part, sum) in parts.iter_mut().enumerate().take(count - first) {
-                        let at = scores.add((first + part) * width);
-                        let power = vmath::exp_or_zero::<V>(V::sub(V::load(at), shift));
-                        V::store(at, power);
-                        *sum = V::add(*sum, power);
-                    }
-                }
-                V::store(total, V::add(V::add(parts[0], parts[1]), V::add(parts[2], parts[3])));
-                V::store(factor.add(vector * V::LANES), correction);
-            }
-        }
-    }
-
-    /// Scales the output by the factor, and adds the values of `count` keys from `start` on, weighted by the
-    /// exponentials.
-    #[inline(always)]
-    unsafe fn values<V: Simd, const N: usize>(&self, start: usize, count: usize) {
-        let spec = self.head.spec;
-        let place = self.head.place.0 * spec.v.batch + self.head.place.1 * spec.v.head + start * spec.v.token;
-        // SAFETY: the values are there; whole vectors are only loaded within a value vector.
-        unsafe {
-            let values = self.head.tensors.v.as_ptr().add(place);
-            let step = if V::LANES == 16 { 8 } else { 4 };
-            for first in (0..self.count).step_by(step) {
-                if V::LANES == 16 {
-                    self.column_values::<V, N, 8>(values, first, count);
-                } else {
-                    self.column_values::<V, N, 4>(values, first, count);
-                }
-            }
-        }
-    }
-
-    /// As [`Self::values`] for `R` columns from `first` on.
-    #[inline(always)]
-    unsafe fn column_values<V: Simd, const N: usize, const R: usize>(
-        &self,
-        values: *const f32,
-        first: usize,
-        count: usize,
-    ) {
-        let size = self.head.spec.value_size;
-        let mut at = 0;
-        // SAFETY: the caller's; whole vectors are only loaded within a value vector.
-        unsafe {
-            while at + 2 * V::LANES <= size {
-                self.some_values::<V, N, R, 2>(values, (first, at), count, V::LANES);
-                at += 2 * V::LANES;
-            }
-            while at < size {
-                self.some_values::<V, N, R, 1>(values, (first, at), count, V::LANES.min(size - at));
-                at += V::LANES;
-            }
-        }
-    }
-
-    /// As [`Self::values`] for `R` columns from `first` on and `W` vectors from `at` on, the last with `lanes` lanes.
-    #[inline(always)]
-    unsafe fn some_values<V: Simd, const N: usize, const R: usize, const W: usize>(
-        &self,
-        values: *const f32,
-        (first, at): (usize, usize),
-        count: usize,
-        lanes: usize,
-    ) {
-        let (spec, width) = (self.head.spec, N * V::LANES);
-        let out_width = spec.value_size.next_multiple_of(32);
-        // SAFETY: the caller's; there are memory for 32 columns, some of them unused.
-        unsafe {
-            let place =
-                |row: usize, vector: usize| self.memory.out.add((first + row) * out_width + at + vector * V::LANES);
-            let mut sums: [[V::F; W]; R] = std::array::from_fn(|row| {
-                let factor = V::splat(*self.memory.factor.add(first + row));
-                std::array::from_fn(|vector| V::mul(V::load(place(row, vector)), factor))
-            });
-            let mut powers = self.memory.scores.cast_const().add(first);
-            let mut values = values.add(at);
-            for _ in 0..count {
-                let loaded: [V::F; W] = std::array::from_fn(|vector| {
-                    let from = values.add(vector * V::LANES);
-                    if lanes == V::LANES { V::load(from) } else { V::load_some(from, lanes) }
-                });
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let power = V::splat(*powers.add(row));
-                    for vector in 0..W {
-                        sums[vector] = V::fma(power, loaded[vector], sums[vector]);
-                    }
-                }
-                powers = powers.add(width);
-                values = values.wrapping_add(spec.v.token);
-            }
-            for (row, sums) in sums.iter().enumerate() {
-                for (vector, sum) in sums.iter().enumerate() {
-                    V::store(place(row, vector), *sum);
-                }
-            }
-        }
-    }
-
-    /// Writes the output, divided by the sum of the exponentials.
-    #[inline(always)]
-    unsafe fn write<V: Simd>(&self) {
-        let spec = self.head.spec;
-        let out_width = spec.value_size.next_multiple_of(32);
-        for column in 0..self.count {
-            let (head, query) = self.head.column(self.first + column);
-            let place = self.head.place.0 * spec.out.batch + head * spec.out.head + query * spec.out.token;
-            // SAFETY: this task's vectors of the output.
-            unsafe {
-                let (from, to) = (self.memory.out.add(column * out_width), self.head.out.at(place));
-                let none = reference::seen(spec, query).is_empty();
-                let inverse = if none { 0.0 } else { 1.0 / *self.memory.total.add(column) };
-                for start in (0..spec.value_size).step_by(V::LANES) {
-                    let count = V::LANES.min(spec.value_size - start);
-                    let value = V::mul(V::load(from.add(start)), V::splat(inverse));
-                    let value = if none { V::zero() } else { value };
-                    if count == V::LANES {
-                        V::store(to.add(start), value);
-                    } else {
-                        V::store_some(to.add(start), value, count);
-                    }
-                }
-            }
+            self.mask::<V, N>(start, count);
+            self.softmax::<V, N>(count, to);
+            self.values::<V, N>(start, count, to);
         }
     }
 }

@@ -12,7 +12,7 @@ impl Block<'_> {
     /// Adds the mask to the scores of `count` keys from `start` on.
     #[inline(always)]
     pub unsafe fn mask<V: Simd, const N: usize>(&self, start: usize, count: usize) {
-        let (spec, mask) = (self.head.spec, self.head.tensors.mask);
+        let (spec, mask) = (&self.head.spec, self.head.tensors.mask);
         let scores = self.memory.scores;
         let width = N * V::LANES;
         // SAFETY: count × columns scores are there, and the masks of their places, as `attention` checked.

@@ -48,6 +48,36 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Returns the elements of output `output`, and input `input` unless it is the same memory: a program may bind a
+    /// cache to both, which is then extended in place.
+    pub fn extended(
+        &self,
+        input: Option<usize>,
+        output: usize,
+        shape: &[i64],
+    ) -> Result<(Option<Tensor<'a>>, &'a mut [f32])> {
+        let out = self.output(output, shape)?;
+        let Some(input) = input else { return Ok((None, out)) };
+        let Pool { api, raw, .. } = self.pool;
+        // SAFETY: `raw` lives (see `new`); a tensor is read only if it does not overlap the output.
+        unsafe {
+            let value = ask!(api, KernelContext_GetInput(raw, input) -> *const OrtValue = null())?;
+            if value.is_null() {
+                return Err(format!("input {input} is missing").into());
+            }
+            let data = ask!(api, GetTensorData(value) -> *const c_void = null())?;
+            if data == out.as_ptr().cast() {
+                return Ok((None, out));
+            }
+            let tensor = Tensor::read(api, value)?;
+            let (from, to) = (tensor.bytes.as_ptr_range(), out.as_ptr_range());
+            if from.start < to.end.cast() && to.start.cast() < from.end {
+                return Err(Error::new("an input and an output share a part of their memory"));
+            }
+            Ok((Some(tensor), out))
+        }
+    }
+
     /// Returns the elements of output `index`, to be written: float32, of the shape `shape`.
     pub fn output(&self, index: usize, shape: &[i64]) -> Result<&'a mut [f32]> {
         let bit = 1u64.checked_shl(index as u32).ok_or_else(|| Error::new("the node has too many outputs"))?;

@@ -98,8 +98,9 @@ unsafe extern "system" fn capability(
         guard(ep.api, || {
             let mut handles = Handles::new(ep.api, graph);
             let groups = ep.session.claims(&handles.read()?);
-            let fusion = NodeFusionOptions { ort_version_supported: VERSION, drop_constant_initializers: true };
-            for nodes in groups {
+            for (nodes, keeps_constants) in groups {
+                let drop_constant_initializers = !keeps_constants;
+                let fusion = NodeFusionOptions { ort_version_supported: VERSION, drop_constant_initializers };
                 let nodes = handles.of(&nodes);
                 let add = ep.api.ep().EpGraphSupportInfo_AddNodesToFuse;
                 check(ep.api.ort(), add(support, nodes.as_ptr(), nodes.len(), &fusion))?;

@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod grouped;
 mod linear;
 mod mask;
 mod mlp;
@@ -17,6 +18,7 @@ use crate::kernels::{Class, Parallel};
 
 pub use activation::ActivationBody;
 pub use attention::AttentionBody;
+pub use grouped::GroupedBody;
 pub use linear::LinearBody;
 pub use mlp::MlpBody;
 pub use norm::NormBody;
@@ -84,6 +86,7 @@ pub fn build(plan: &Plan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<
         Plan::Mlp(plan) => Box::new(MlpBody::new(plan, graph, ports, making)?),
         Plan::Attention(plan) => Box::new(AttentionBody::new(plan, ports, class)?),
         Plan::PackedAttention(plan) => Box::new(PackedAttentionBody::new(plan, graph, ports, making)?),
+        Plan::Grouped(plan) => Box::new(GroupedBody::new(plan, ports, class)?),
         Plan::Norm(plan) => Box::new(NormBody::new(plan, ports, class)?),
         Plan::Activation(plan) => Box::new(ActivationBody::new(plan, ports, class)?),
         Plan::Compiled(_) => return Err(Error::new("a node of a compiled model cannot be compiled again")),

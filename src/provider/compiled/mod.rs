@@ -17,7 +17,9 @@ mod part;
 use std::path::{Path, PathBuf};
 
 use super::abi::{ContextNode, Error, Result};
-use super::bodies::{ActivationBody, AttentionBody, Body, LinearBody, MlpBody, NormBody, PackedAttentionBody, Ports};
+use super::bodies::{
+    ActivationBody, AttentionBody, Body, GroupedBody, LinearBody, MlpBody, NormBody, PackedAttentionBody, Ports,
+};
 use super::graph::{FusedNode, Graph, Node, NodeId, ValueId};
 use crate::kernels::Class;
 
@@ -120,6 +122,7 @@ fn body(reader: &mut Reader<'_>) -> Result<Box<dyn Body>> {
         "linear" => Box::new(LinearBody::open(reader)?),
         "attention" => Box::new(AttentionBody::open(reader)?),
         "packed attention" => Box::new(PackedAttentionBody::open(reader)?),
+        "grouped attention" => Box::new(GroupedBody::open(reader)?),
         "norm" => Box::new(NormBody::open(reader)?),
         "activation" => Box::new(ActivationBody::open(reader)?),
         "mlp" => Box::new(MlpBody::open(reader)?),

@@ -6,6 +6,7 @@
 mod attention;
 mod contrib;
 mod epilogue;
+mod grouped;
 mod linear;
 mod mlp;
 mod norm;
@@ -20,6 +21,7 @@ use crate::kernels::{Class, Precision as Packed};
 pub use attention::{AttentionPlan, Fill, Heads, Operand, ScoresPlan};
 pub use contrib::PackedAttentionPlan;
 pub use epilogue::ActivationPlan;
+pub use grouped::{GroupedForm, GroupedPlan};
 pub use linear::{InputForm, LinearPart, LinearPlan, Step, Weight};
 pub use mlp::MlpPlan;
 pub use norm::NormPlan;
@@ -36,6 +38,8 @@ pub enum Plan {
     Attention(AttentionPlan),
     /// Attention whose queries, keys and values are parts of one product.
     PackedAttention(PackedAttentionPlan),
+    /// Attention of a decoder with its cache.
+    Grouped(GroupedPlan),
     /// LayerNorm or RMSNorm, optionally of a sum.
     Norm(NormPlan),
     /// An activation function with the bias before it.
@@ -51,6 +55,13 @@ pub struct Group {
     pub nodes: Vec<NodeId>,
     /// Their computation.
     pub plan: Plan,
+}
+
+impl Group {
+    /// Returns whether its fused node receives constants as inputs. Others read them once, when they are compiled.
+    pub fn keeps_constants(&self) -> bool {
+        matches!(self.plan, Plan::Grouped(_) | Plan::Compiled(_))
+    }
 }
 
 /// A kind of group, as the option `claim` names it.
@@ -151,6 +162,7 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>) -> Vec<Group> {
     if rules.claims(Kind::Attention) {
         graph.ids().for_each(|node| found.add(attention::find(graph, node)));
         graph.ids().for_each(|node| found.add(contrib::attention(graph, rules, node)));
+        graph.ids().for_each(|node| found.add(grouped::find(graph, node)));
     }
     if rules.claims(Kind::Norm) {
         for node in graph.ids() {

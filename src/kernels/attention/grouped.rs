@@ -1,0 +1,321 @@
+//! Attention of decoders: new tokens are rotated and appended to a cache, and attend to all tokens in it.
+
+use super::flash::{self, Decoding, Tensors};
+use super::{Attention, Mask, Strides};
+use crate::kernels::parallel::{Parallel, Shared, split};
+use crate::kernels::scratch::Scratch;
+use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::{Class, Rows, reference};
+
+/// Rotary position embedding of queries and keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotary<'a> {
+    /// Cosines: a row of `half` values for each position.
+    pub cos: &'a [f32],
+    /// Sines: a row of `half` values for each position.
+    pub sin: &'a [f32],
+    /// Number of pairs of elements that are rotated; elements after them are not.
+    pub half: usize,
+    /// Whether the elements of a pair are adjacent. Otherwise they are `half` elements apart.
+    pub interleaved: bool,
+    /// The position of each new token: batch × tokens.
+    pub positions: &'a [usize],
+}
+
+/// The sizes and options of an attention with a cache. Queries attend to keys up to their own.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupedAttention<'a> {
+    /// Number of sequences.
+    pub batch: usize,
+    /// Number of new tokens per sequence.
+    pub tokens: usize,
+    /// Number of query heads.
+    pub heads: usize,
+    /// Number of key and value heads, a divisor of `heads`.
+    pub kv_heads: usize,
+    /// Number of elements of a query, key or value.
+    pub head_size: usize,
+    /// Factor of the product of query and key.
+    pub scale: f32,
+    /// Maximum number of keys that a query attends to, including its own.
+    pub window: Option<usize>,
+    /// Scores become cap · tanh(score / cap).
+    pub cap: Option<f32>,
+    /// A score by query head that takes part in the softmax without a value.
+    pub sinks: Option<&'a [f32]>,
+    /// The rotation of new queries and keys.
+    pub rotary: Option<Rotary<'a>>,
+    /// Number of tokens before the new ones, by sequence.
+    pub past: &'a [usize],
+    /// Number of keys, by sequence: at most `past` + `tokens`, fewer if a sequence ends with padding.
+    pub lengths: &'a [usize],
+}
+
+/// Keys and values: batch × heads × columns × size.
+#[derive(Debug)]
+pub struct Cache<'a> {
+    /// The keys.
+    pub keys: &'a mut [f32],
+    /// The values.
+    pub values: &'a mut [f32],
+    /// Number of tokens that there is room for.
+    pub columns: usize,
+}
+
+impl Cache<'_> {
+    /// Copies `lengths[b]` tokens of each sequence from `from`, which has room for `columns` tokens; the rest becomes 0.
+    pub fn copy(
+        &mut self,
+        from: (&[f32], &[f32], usize),
+        heads: usize,
+        size: usize,
+        lengths: &[usize],
+        parallel: &dyn Parallel,
+    ) {
+        let (keys, values, columns) = from;
+        for (from, to) in [(keys, &mut *self.keys), (values, &mut *self.values)] {
+            split(parallel, to, self.columns * size, |head, to| {
+                let count = lengths[head / heads].min(columns).min(self.columns) * size;
+                to[..count].copy_from_slice(&from[head * columns * size..][..count]);
+                to[count..].fill(0.0);
+            });
+        }
+    }
+}
+
+/// Appends the new keys and values to the cache, and writes the attention of the queries to `out` (batch × tokens ×
+/// heads × size). `q`, `k` and `v` have a row for each new token; without `k` and `v`, the cache contains them.
+#[allow(clippy::too_many_arguments)] // three inputs, a cache and an output
+pub fn grouped_attention(
+    class: Class,
+    spec: &GroupedAttention<'_>,
+    q: &Rows<'_>,
+    kv: Option<[&Rows<'_>; 2]>,
+    cache: &mut Cache<'_>,
+    out: &mut [f32],
+    parallel: &dyn Parallel,
+) {
+    let fits = spec.fits(q, kv, cache, out);
+    debug_assert!(fits, "slices shorter than the sizes ask for");
+    if !fits || spec.batch * spec.tokens * spec.head_size == 0 {
+        return;
+    }
+    let class = class.usable();
+    let (rows, width) = (spec.batch * spec.tokens, spec.heads * spec.head_size);
+    let mut memory = Scratch::take(if spec.rotary.is_some() { rows * width * 4 } else { 0 });
+    let turned = spec.rotary.map(|_| Shared(memory.start().cast::<f32>()));
+    let append = Append {
+        spec,
+        q,
+        kv,
+        turned,
+        keys: Shared(cache.keys.as_mut_ptr()),
+        values: Shared(cache.values.as_mut_ptr()),
+        columns: cache.columns,
+        rows: 0..0,
+    };
+    let tasks = if rows * width < 1 << 13 { 1 } else { rows.min(parallel.threads().max(1) * 4) };
+    parallel.run(tasks, &|task| {
+        let append = Append { rows: rows * task / tasks..rows * (task + 1) / tasks, ..append.clone() };
+        if class == Class::Scalar { append.scalar() } else { simd::run_float(class, append) }
+    });
+    let dense;
+    let queries = match &turned {
+        Some(turned) => {
+            // SAFETY: all of these were just written.
+            dense = Rows::dense(unsafe { std::slice::from_raw_parts(turned.at(0), rows * width) }, rows, width);
+            &dense
+        }
+        None => q,
+    };
+    attend(class, spec, queries, cache, out, parallel);
+}
+
+fn attend(
+    class: Class,
+    spec: &GroupedAttention<'_>,
+    q: &Rows<'_>,
+    cache: &Cache<'_>,
+    out: &mut [f32],
+    parallel: &dyn Parallel,
+) {
+    let size = spec.head_size;
+    let stored = Strides::heads_first(cache.columns, spec.kv_heads, size);
+    let stored = Strides { batch: spec.kv_heads * cache.columns * size, ..stored };
+    let attention = Attention {
+        batch: spec.batch,
+        queries: spec.tokens,
+        keys: spec.lengths.iter().copied().max().unwrap_or(0),
+        heads: spec.heads,
+        kv_heads: spec.kv_heads,
+        head_size: size,
+        value_size: size,
+        scale: spec.scale,
+        causal: true,
+        past: 0,
+        window: spec.window,
+        q: Strides { batch: spec.tokens * q.stride, head: size, token: q.stride },
+        k: stored,
+        v: stored,
+        out: Strides::tokens_first(spec.tokens, spec.heads, size),
+    };
+    let decoding = Decoding { past: spec.past, lengths: spec.lengths, cap: spec.cap, sinks: spec.sinks };
+    let tensors = Tensors { q: q.values, k: cache.keys, v: cache.values, mask: &Mask::None, decoding: Some(decoding) };
+    match class {
+        Class::Scalar => reference::grouped(&attention, &tensors, out),
+        class => flash::attention(class, &attention, &tensors, out, parallel),
+    }
+}
+
+impl GroupedAttention<'_> {
+    /// Returns whether all slices are long enough, and all tokens have a place in the cache.
+    fn fits(&self, q: &Rows<'_>, kv: Option<[&Rows<'_>; 2]>, cache: &Cache<'_>, out: &[f32]) -> bool {
+        let (rows, size) = (self.batch * self.tokens, self.head_size);
+        let holds = |from: &Rows<'_>, heads: usize| {
+            from.rows >= rows && (rows == 0 || from.values.len() >= (rows - 1) * from.stride + heads * size)
+        };
+        let stored = self.batch * self.kv_heads * cache.columns * size;
+        let lengths = self.past.len() == self.batch
+            && self.lengths.len() == self.batch
+            && self.past.iter().zip(self.lengths).all(|(past, length)| {
+                let end = past + self.tokens;
+                *length <= end && *length <= cache.columns && (kv.is_none() || end <= cache.columns)
+            });
+        let rotary = self.rotary.is_none_or(|rotary| {
+            let inside = |position: &usize| (position + 1) * rotary.half <= rotary.cos.len().min(rotary.sin.len());
+            rotary.positions.len() >= rows && rotary.positions.iter().all(inside) && 2 * rotary.half <= size
+        });
+        self.kv_heads > 0
+            && self.heads.is_multiple_of(self.kv_heads)
+            && holds(q, self.heads)
+            && kv.is_none_or(|kv| kv.iter().all(|from| holds(from, self.kv_heads)))
+            && cache.keys.len() >= stored
+            && cache.values.len() >= stored
+            && out.len() >= rows * self.heads * size
+            && self.sinks.is_none_or(|sinks| sinks.len() >= self.heads)
+            && lengths
+            && rotary
+    }
+}
+
+/// The rotation and the storing of the new tokens of some rows.
+#[derive(Clone)]
+struct Append<'a> {
+    spec: &'a GroupedAttention<'a>,
+    q: &'a Rows<'a>,
+    kv: Option<[&'a Rows<'a>; 2]>,
+    /// The rotated queries.
+    turned: Option<Shared<f32>>,
+    keys: Shared<f32>,
+    values: Shared<f32>,
+    columns: usize,
+    rows: std::ops::Range<usize>,
+}
+
+impl Append<'_> {
+    /// Calls `turn` with the first of some heads of a row, where they go and how far apart these places are.
+    #[inline(always)]
+    fn each(&self, turn: impl Fn(usize, (*const f32, usize), *mut f32, usize)) {
+        let (spec, size) = (self.spec, self.spec.head_size);
+        for row in self.rows.clone() {
+            if let Some(turned) = &self.turned {
+                let from = self.q.values[row * self.q.stride..].as_ptr();
+                turn(row, (from, spec.heads), turned.at(row * spec.heads * size), size);
+            }
+            let Some([k, v]) = self.kv else { continue };
+            let (batch, token) = (row / spec.tokens, row % spec.tokens);
+            let place = (batch * spec.kv_heads * self.columns + spec.past[batch] + token) * size;
+            turn(row, (k.values[row * k.stride..].as_ptr(), spec.kv_heads), self.keys.at(place), self.columns * size);
+            for head in 0..spec.kv_heads {
+                let from = &v.values[row * v.stride + head * size..][..size];
+                // SAFETY: `fits` checked that the place is in the cache; each row has places of its own.
+                unsafe {
+                    let to = self.values.at(place + head * self.columns * size);
+                    to.copy_from_nonoverlapping(from.as_ptr(), size);
+                }
+            }
+        }
+    }
+
+    /// Returns cosines and sines of the position of a row, if there is a rotation.
+    #[inline(always)]
+    fn angles(&self, row: usize) -> Option<(&[f32], &[f32])> {
+        let rotary = self.spec.rotary.as_ref()?;
+        let start = rotary.positions[row] * rotary.half;
+        Some((&rotary.cos[start..start + rotary.half], &rotary.sin[start..start + rotary.half]))
+    }
+
+    fn scalar(&self) {
+        let (size, rotary) = (self.spec.head_size, self.spec.rotary);
+        let pairs = rotary.map_or((0, false), |rotary| (rotary.half, rotary.interleaved));
+        self.each(|row, (from, heads), to, stride| {
+            for head in 0..heads {
+                // SAFETY: `fits` checked that both have a vector here, which belongs to this task.
+                unsafe {
+                    let (from, to) = (from.add(head * size), to.add(head * stride));
+                    let from = std::slice::from_raw_parts(from, size);
+                    rotate(from, self.angles(row), pairs, std::slice::from_raw_parts_mut(to, size));
+                }
+            }
+        });
+    }
+}
+
+impl Work for Append<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let (size, rotary) = (self.spec.head_size, self.spec.rotary);
+        let pairs = rotary.map_or((0, false), |rotary| (rotary.half, rotary.interleaved));
+        self.each(|row, (from, heads), to, stride| {
+            let angles = self.angles(row);
+            for head in 0..heads {
+                // SAFETY: `fits` checked that both have a vector here, which belongs to this task.
+                unsafe {
+                    let (from, to) = (from.add(head * size), to.add(head * stride));
+                    match angles {
+                        Some(angles) if !pairs.1 => rotate_halves::<V>(from, angles, size, to),
+                        _ => {
+                            let from = std::slice::from_raw_parts(from, size);
+                            rotate(from, angles, pairs, std::slice::from_raw_parts_mut(to, size));
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Writes a vector with its pairs rotated.
+#[inline(always)]
+fn rotate(from: &[f32], angles: Option<(&[f32], &[f32])>, (half, interleaved): (usize, bool), to: &mut [f32]) {
+    to.copy_from_slice(from);
+    let Some((cos, sin)) = angles else { return };
+    for (index, (cos, sin)) in cos.iter().zip(sin).enumerate() {
+        let (first, second) = if interleaved { (2 * index, 2 * index + 1) } else { (index, index + half) };
+        to[first] = from[first] * cos - from[second] * sin;
+        to[second] = from[second] * cos + from[first] * sin;
+    }
+}
+
+/// As [`rotate`], for pairs whose elements are far apart.
+///
+/// # Safety
+/// `size` values can be read at `from` and written at `to`.
+#[inline(always)]
+unsafe fn rotate_halves<V: Simd>(from: *const f32, (cos, sin): (&[f32], &[f32]), size: usize, to: *mut f32) {
+    let half = cos.len();
+    // SAFETY: the caller's; 2 · half ≤ size.
+    unsafe {
+        for index in (0..half).step_by(V::LANES) {
+            let count = V::LANES.min(half - index);
+            let load = |from: *const f32| {
+                if count == V::LANES { V::load(from.add(index)) } else { V::load_some(from.add(index), count) }
+            };
+            let (first, second) = (load(from), load(from.add(half)));
+            let (cos, sin) = (load(cos.as_ptr()), load(sin.as_ptr()));
+            V::store_some(to.add(index), V::fnma(second, sin, V::mul(first, cos)), count);
+            V::store_some(to.add(half + index), V::fma(first, sin, V::mul(second, cos)), count);
+        }
+        to.add(2 * half).copy_from_nonoverlapping(from.add(2 * half), size - 2 * half);
+    }
+}

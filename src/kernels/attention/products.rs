@@ -1,0 +1,254 @@
+//! The steps of a block of keys: scores, their exponentials and the weighted values; and the merging of the results.
+
+use super::flash::{Block, Memory, Partial};
+use crate::kernels::simd::Simd;
+use crate::kernels::{reference, vmath};
+
+impl Block<'_> {
+    /// Computes the scores: the products of `count` keys from `start` on and the queries.
+    #[inline(always)]
+    pub unsafe fn scores<V: Simd, const N: usize>(&self, start: usize, count: usize) {
+        let spec = &self.head.spec;
+        let place = self.head.place.0 * spec.k.batch + self.head.place.1 * spec.k.head;
+        // SAFETY: the keys are there.
+        unsafe {
+            let keys = self.head.tensors.k.as_ptr().add(place + start * spec.k.token);
+            let mut key = 0;
+            // as many sums as fit into the registers
+            let step = if V::LANES == 16 { 8 } else { 4 };
+            while key + step <= count {
+                if V::LANES == 16 {
+                    self.some_scores::<V, N, 8>(keys.add(key * spec.k.token), key);
+                } else {
+                    self.some_scores::<V, N, 4>(keys.add(key * spec.k.token), key);
+                }
+                key += step;
+            }
+            while key < count {
+                self.some_scores::<V, N, 1>(keys.add(key * spec.k.token), key);
+                key += 1;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn some_scores<V: Simd, const N: usize, const R: usize>(&self, keys: *const f32, key: usize) {
+        let spec = &self.head.spec;
+        let mut sums = [[V::zero(); N]; R];
+        // SAFETY: R keys and the queries are there.
+        unsafe {
+            for index in 0..spec.head_size {
+                let queries: [V::F; N] =
+                    std::array::from_fn(|vector| V::load(self.memory.queries.add((index * N + vector) * V::LANES)));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let value = V::splat(*keys.add(row * spec.k.token + index));
+                    for vector in 0..N {
+                        sums[vector] = V::fma(value, queries[vector], sums[vector]);
+                    }
+                }
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (vector, sum) in sums.iter().enumerate() {
+                    V::store(self.memory.scores.add(((key + row) * N + vector) * V::LANES), *sum);
+                }
+            }
+        }
+    }
+
+    /// Replaces the scores of `count` keys by the exponentials of their differences from their maximum.
+    #[inline(always)]
+    pub unsafe fn softmax<V: Simd, const N: usize>(&self, count: usize, to: Partial) {
+        let width = N * V::LANES;
+        // SAFETY: count × columns scores are there.
+        unsafe {
+            for vector in 0..N {
+                let scores = self.memory.scores.add(vector * V::LANES);
+                // four independent chains each, because of their latency
+                let mut parts = [V::splat(f32::NEG_INFINITY); 4];
+                for first in (0..count).step_by(4) {
+                    for (part, now) in parts.iter_mut().enumerate().take(count - first) {
+                        *now = V::max(V::load(scores.add((first + part) * width)), *now);
+                    }
+                }
+                let largest = V::max(V::max(parts[0], parts[1]), V::max(parts[2], parts[3]));
+                V::store(to.largest.add(vector * V::LANES), largest);
+                let shift = finite::<V>(largest);
+                let mut parts = [V::zero(); 4];
+                for first in (0..count).step_by(4) {
+                    for (part, sum) in parts.iter_mut().enumerate().take(count - first) {
+                        let at = scores.add((first + part) * width);
+                        let power = vmath::exp_or_zero::<V>(V::sub(V::load(at), shift));
+                        V::store(at, power);
+                        *sum = V::add(*sum, power);
+                    }
+                }
+                let total = V::add(V::add(parts[0], parts[1]), V::add(parts[2], parts[3]));
+                V::store(to.total.add(vector * V::LANES), total);
+            }
+        }
+    }
+
+    /// Writes the sum of the values of `count` keys from `start` on, weighted by the exponentials.
+    #[inline(always)]
+    pub unsafe fn values<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
+        let spec = &self.head.spec;
+        let place = self.head.place.0 * spec.v.batch + self.head.place.1 * spec.v.head + start * spec.v.token;
+        // SAFETY: the values are there; whole vectors are only loaded within a value vector.
+        unsafe {
+            let values = self.head.tensors.v.as_ptr().add(place);
+            let wide = V::LANES == 16 && self.count > 4;
+            for first in (0..self.count).step_by(if wide { 8 } else { 4 }) {
+                if wide {
+                    self.column_values::<V, N, 8>(values, first, count, to);
+                } else {
+                    self.column_values::<V, N, 4>(values, first, count, to);
+                }
+            }
+        }
+    }
+
+    /// As [`Self::values`] for `R` columns from `first` on.
+    #[inline(always)]
+    unsafe fn column_values<V: Simd, const N: usize, const R: usize>(
+        &self,
+        values: *const f32,
+        first: usize,
+        count: usize,
+        to: Partial,
+    ) {
+        let size = self.head.spec.value_size;
+        let mut at = 0;
+        // SAFETY: the caller's; whole vectors are only loaded within a value vector.
+        unsafe {
+            while at + 2 * V::LANES <= size {
+                self.some_values::<V, N, R, 2>(values, (first, at), count, V::LANES, to);
+                at += 2 * V::LANES;
+            }
+            while at < size {
+                self.some_values::<V, N, R, 1>(values, (first, at), count, V::LANES.min(size - at), to);
+                at += V::LANES;
+            }
+        }
+    }
+
+    /// As [`Self::values`] for `R` columns from `first` on and `W` vectors from `at` on, the last with `lanes` lanes.
+    #[inline(always)]
+    unsafe fn some_values<V: Simd, const N: usize, const R: usize, const W: usize>(
+        &self,
+        values: *const f32,
+        (first, at): (usize, usize),
+        count: usize,
+        lanes: usize,
+        to: Partial,
+    ) {
+        let (spec, width) = (&self.head.spec, N * V::LANES);
+        let out_width = spec.value_size.next_multiple_of(32);
+        let mut sums = [[V::zero(); W]; R];
+        // SAFETY: the caller's; a partial result has room for all columns of its vectors, some of them unused.
+        unsafe {
+            let mut powers = self.memory.scores.cast_const().add(first);
+            let mut values = values.add(at);
+            for _ in 0..count {
+                let loaded: [V::F; W] = std::array::from_fn(|vector| {
+                    let from = values.add(vector * V::LANES);
+                    if lanes == V::LANES { V::load(from) } else { V::load_some(from, lanes) }
+                });
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let power = V::splat(*powers.add(row));
+                    for vector in 0..W {
+                        sums[vector] = V::fma(power, loaded[vector], sums[vector]);
+                    }
+                }
+                powers = powers.add(width);
+                values = values.wrapping_add(spec.v.token);
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (vector, sum) in sums.iter().enumerate() {
+                    V::store(to.out.add((first + row) * out_width + at + vector * V::LANES), *sum);
+                }
+            }
+        }
+    }
+
+    /// Makes `part` the result so far.
+    pub unsafe fn copy(&self, part: Partial) {
+        let sum = self.memory.sum;
+        // SAFETY: both have room for the columns of this block.
+        unsafe {
+            sum.largest.copy_from_nonoverlapping(part.largest, self.count);
+            sum.total.copy_from_nonoverlapping(part.total, self.count);
+            let count = self.count * self.head.spec.value_size.next_multiple_of(32);
+            sum.out.copy_from_nonoverlapping(part.out, count);
+        }
+    }
+
+    /// Adds the partial result of later keys to the result so far.
+    #[inline(always)]
+    pub unsafe fn merge<V: Simd, const N: usize>(&self, part: Partial) {
+        let Memory { sum, factors, .. } = *self.memory;
+        let (width, size) = (N * V::LANES, self.head.spec.value_size);
+        let out_width = size.next_multiple_of(32);
+        // SAFETY: both results have room for all columns of the vectors.
+        unsafe {
+            for at in (0..width).step_by(V::LANES) {
+                let (before, other) = (V::load(sum.largest.add(at)), V::load(part.largest.add(at)));
+                let largest = V::max(before, other);
+                let shift = finite::<V>(largest);
+                let factor = vmath::exp_or_zero::<V>(V::sub(before, shift));
+                let added = vmath::exp_or_zero::<V>(V::sub(other, shift));
+                let total = V::mul(V::load(sum.total.add(at)), factor);
+                V::store(sum.total.add(at), V::fma(V::load(part.total.add(at)), added, total));
+                V::store(sum.largest.add(at), largest);
+                V::store(factors.add(at), factor);
+                V::store(factors.add(width + at), added);
+            }
+            for column in 0..self.count {
+                let (factor, added) = (V::splat(*factors.add(column)), V::splat(*factors.add(width + column)));
+                for at in (0..size).step_by(V::LANES) {
+                    let place = column * out_width + at;
+                    let value = V::mul(V::load(sum.out.add(place)), factor);
+                    V::store(sum.out.add(place), V::fma(V::load(part.out.add(place)), added, value));
+                }
+            }
+        }
+    }
+
+    /// Writes the output, divided by the sum of the exponentials.
+    #[inline(always)]
+    pub unsafe fn write<V: Simd>(&self) {
+        let (spec, sum) = (&self.head.spec, self.memory.sum);
+        let out_width = spec.value_size.next_multiple_of(32);
+        let sinks = self.head.tensors.decoding.and_then(|decoding| decoding.sinks);
+        for column in 0..self.count {
+            let (head, query) = self.head.column(self.first + column);
+            let place = self.head.place.0 * spec.out.batch + head * spec.out.head + query * spec.out.token;
+            // SAFETY: this task's vectors of the output.
+            unsafe {
+                let (from, to) = (sum.out.add(column * out_width), self.head.out.at(place));
+                let none = reference::seen(spec, query).is_empty();
+                let inverse = match sinks {
+                    _ if none => 0.0,
+                    Some(sinks) => reference::with_sink(*sum.largest.add(column), *sum.total.add(column), sinks[head]),
+                    None => 1.0 / *sum.total.add(column),
+                };
+                for start in (0..spec.value_size).step_by(V::LANES) {
+                    let count = V::LANES.min(spec.value_size - start);
+                    let value = V::mul(V::load(from.add(start)), V::splat(inverse));
+                    let value = if none { V::zero() } else { value };
+                    if count == V::LANES {
+                        V::store(to.add(start), value);
+                    } else {
+                        V::store_some(to.add(start), value, count);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns what is subtracted from scores with this maximum: nothing if all keys are masked, because -inf minus -inf
+/// would be NaN.
+#[inline(always)]
+fn finite<V: Simd>(largest: V::F) -> V::F {
+    V::if_less(V::splat(f32::NEG_INFINITY), largest, largest, V::zero())
+}
