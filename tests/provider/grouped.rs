@@ -3,11 +3,11 @@
 use super::common::Random;
 use super::graphs::{Builder, of, text};
 use super::host::{Host, Input, Session};
+use super::support::build::value;
 use super::values;
 use optimize::graph::edit::{float_attribute, int_attribute, node};
 use optimize::model::Model;
 use optimize::onnx::dtype::DataType;
-use super::support::build::value;
 
 /// The attributes and inputs of a node.
 #[derive(Debug, Clone)]
@@ -82,11 +82,14 @@ impl Form {
         let open = |name: &str, rank: usize| value(name, DataType::Float32, &[-1, -2, -3, -4][..rank]);
         let mut taken = vec![value("q", DataType::Float32, &[-1, -2, self.width() as i64])];
         if !self.packed {
-            taken.extend(["k", "v"].map(|name| value(name, DataType::Float32, &[-1, -2, (self.few * self.size) as i64])));
+            taken.extend(
+                ["k", "v"].map(|name| value(name, DataType::Float32, &[-1, -2, (self.few * self.size) as i64])),
+            );
         }
-        taken.extend(["past_key", "past_value"].map(|name| {
-            value(name, DataType::Float32, &[-1, self.few as i64, -5, self.size as i64])
-        }));
+        taken.extend(
+            ["past_key", "past_value"]
+                .map(|name| value(name, DataType::Float32, &[-1, self.few as i64, -5, self.size as i64])),
+        );
         taken.extend([value("lengths", DataType::Int32, &[-1]), value("total", DataType::Int32, &[])]);
         of(b, taken, vec![open("y", 3), open("key", 4), open("value", 4)])
     }
@@ -139,9 +142,9 @@ impl Text<'_> {
         }
         // the next past, with some room
         let grown = |from: &Vec<f32>| {
-            let heads = from.chunks(columns * form.size).flat_map(|head| {
-                head.iter().copied().chain(std::iter::repeat_n(0.0, room * form.size))
-            });
+            let heads = from
+                .chunks(columns * form.size)
+                .flat_map(|head| head.iter().copied().chain(std::iter::repeat_n(0.0, room * form.size)));
             heads.collect()
         };
         self.cache = expected[1..].iter().map(grown).collect();

@@ -88,8 +88,7 @@ impl Case {
         parallel: &dyn Parallel,
     ) {
         let ([heads, few], size) = (self.heads, self.size);
-        let positions: Vec<usize> =
-            past.iter().flat_map(|past| (0..tokens).map(move |token| past + token)).collect();
+        let positions: Vec<usize> = past.iter().flat_map(|past| (0..tokens).map(move |token| past + token)).collect();
         let rotary = (self.half > 0).then_some(Rotary {
             cos: &self.angles[0],
             sin: &self.angles[1],

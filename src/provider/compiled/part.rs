@@ -6,8 +6,7 @@ use crate::kernels::{Activation, Class, LinearHeader, PackedLinear, Storage};
 use crate::provider::abi::{Error, Mapping, Result};
 
 /// The kinds of parts; a file stores their index here.
-const KINDS: [&str; 7] =
-    ["linear", "attention", "packed attention", "norm", "activation", "mlp", "grouped attention"];
+const KINDS: [&str; 7] = ["linear", "attention", "packed attention", "norm", "activation", "mlp", "grouped attention"];
 
 /// A writer of a part.
 #[derive(Default)]

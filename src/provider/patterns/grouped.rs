@@ -105,6 +105,13 @@ fn form(graph: &Graph<'_>, node: NodeId) -> Option<GroupedForm> {
     let interleaved = graph.int(node, "rotary_interleaved", 0) == 1;
     let smooth = graph.int(node, "smooth_softmax", 0) == 1;
     let scale = Some(graph.float(node, "scale", 0.0)).filter(|scale| *scale != 0.0);
-    (plain && heads.is_multiple_of(kv_heads))
-        .then_some(GroupedForm { heads, kv_heads, scale, window, cap: positive("softcap"), smooth, interleaved })
+    (plain && heads.is_multiple_of(kv_heads)).then_some(GroupedForm {
+        heads,
+        kv_heads,
+        scale,
+        window,
+        cap: positive("softcap"),
+        smooth,
+        interleaved,
+    })
 }
