@@ -7,6 +7,9 @@ DESTDIR    ?=
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR     ?= $(PREFIX)/bin
+DATADIR    ?= $(PREFIX)/share
+# Not empty: the installed folder may be moved, because pkg-config takes paths from where the file lies.
+RELOCATABLE ?=
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 MAJOR   := $(firstword $(subst ., ,$(VERSION)))
@@ -15,19 +18,30 @@ ABI     := $(if $(filter 0,$(MAJOR)),$(basename $(VERSION)),$(MAJOR))
 
 INSTALL = install
 CMAKEDIR = $(LIBDIR)/cmake/optimize
-FILL = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' \
+relative = $$(realpath -m --relative-to='$(1)' '$(2)')
+# With RELOCATABLE, paths in optimize.pc start at its own folder.
+PC_PREFIX     = $(if $(RELOCATABLE),\$${pcfiledir}/$(call relative,$(LIBDIR)/pkgconfig,$(PREFIX)),$(PREFIX))
+PC_LIBDIR     = $(if $(RELOCATABLE),\$${prefix}/$(call relative,$(PREFIX),$(LIBDIR)),$(LIBDIR))
+PC_INCLUDEDIR = $(if $(RELOCATABLE),\$${prefix}/$(call relative,$(PREFIX),$(INCLUDEDIR)),$(INCLUDEDIR))
+MANDIR = $(DATADIR)/man/man1
+BASHDIR = $(DATADIR)/bash-completion/completions
+ZSHDIR = $(DATADIR)/zsh/site-functions
+FISHDIR = $(DATADIR)/fish/vendor_completions.d
+FILL = sed -e "s|@PC_PREFIX@|$(PC_PREFIX)|g" -e "s|@PC_LIBDIR@|$(PC_LIBDIR)|g" -e "s|@PC_INCLUDEDIR@|$(PC_INCLUDEDIR)|g" \
            -e 's|@VERSION@|$(VERSION)|g' -e 's|@ABI@|$(ABI)|g' \
-           -e "s|@INCLUDE_FROM_LIB@|$$(realpath -m --relative-to='$(LIBDIR)' '$(INCLUDEDIR)')|g"
+           -e "s|@INCLUDE_FROM_LIB@|$(call relative,$(LIBDIR),$(INCLUDEDIR))|g"
 
 # Scripts and tests expect cargo's output in target/, whatever the user's cargo configuration is.
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 LIBRARY = target/release/liboptimize.so
+# The static library, which only `make dist` builds.
+STATIC  =
 COMMAND = target/release/optimize
 MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test test-gpu lint fuzz fuzz-long bench install uninstall clean help
+.PHONY: all deps demo test test-gpu lint fuzz fuzz-long bench dist install uninstall clean help
 
 all: ## build the library and the command
 	cargo build --release
@@ -59,6 +73,11 @@ fuzz-long: deps all ## coverage-guided fuzzing of every reader and of the C inte
 bench: deps ## run the benchmarks
 	cargo bench
 
+dist: ## build a release for glibc 2.28 and pack it into target/dist: see RELEASING.md
+	tools/deps.sh runtime
+	tools/dist.sh build
+	tools/dist.sh pack target/dist
+
 # Does not depend on `all`: users who may write to PREFIX often have no cargo.
 install: ## install under PREFIX (/usr/local), staged in DESTDIR
 	@test -f $(LIBRARY) && test -f $(COMMAND) || { echo 'Nothing is built yet: run make first.' >&2; exit 1; }
@@ -68,7 +87,13 @@ install: ## install under PREFIX (/usr/local), staged in DESTDIR
 	ln -sfn liboptimize.so.$(ABI) '$(DESTDIR)$(LIBDIR)/liboptimize.so'
 	$(INSTALL) -m 644 include/optimize.h include/optimize.hpp '$(DESTDIR)$(INCLUDEDIR)'
 	$(INSTALL) -m 644 include/optimize/*.hpp '$(DESTDIR)$(INCLUDEDIR)/optimize'
+	$(if $(STATIC),$(INSTALL) -m 644 $(STATIC) '$(DESTDIR)$(LIBDIR)/liboptimize.a')
 	$(INSTALL) -m 755 $(COMMAND) '$(DESTDIR)$(BINDIR)/optimize'
+	$(INSTALL) -d '$(DESTDIR)$(MANDIR)' '$(DESTDIR)$(BASHDIR)' '$(DESTDIR)$(ZSHDIR)' '$(DESTDIR)$(FISHDIR)'
+	$(COMMAND) man --output '$(DESTDIR)$(MANDIR)'
+	$(COMMAND) completions bash >'$(DESTDIR)$(BASHDIR)/optimize'
+	$(COMMAND) completions zsh >'$(DESTDIR)$(ZSHDIR)/_optimize'
+	$(COMMAND) completions fish >'$(DESTDIR)$(FISHDIR)/optimize.fish'
 	$(FILL) tools/install/optimize.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/optimize.pc'
 	$(FILL) tools/install/optimizeConfig.cmake.in >'$(DESTDIR)$(CMAKEDIR)/optimizeConfig.cmake'
 	$(FILL) tools/install/optimizeConfigVersion.cmake.in >'$(DESTDIR)$(CMAKEDIR)/optimizeConfigVersion.cmake'
@@ -76,7 +101,9 @@ install: ## install under PREFIX (/usr/local), staged in DESTDIR
 uninstall: ## remove what install put there
 	rm -f '$(DESTDIR)$(LIBDIR)/liboptimize.so' '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(ABI)' \
 	      '$(DESTDIR)$(LIBDIR)/liboptimize.so.$(VERSION)' '$(DESTDIR)$(LIBDIR)/pkgconfig/optimize.pc' \
-	      '$(DESTDIR)$(INCLUDEDIR)/optimize.h' '$(DESTDIR)$(INCLUDEDIR)/optimize.hpp' '$(DESTDIR)$(BINDIR)/optimize'
+	      '$(DESTDIR)$(INCLUDEDIR)/optimize.h' '$(DESTDIR)$(INCLUDEDIR)/optimize.hpp' '$(DESTDIR)$(BINDIR)/optimize' \
+	      '$(DESTDIR)$(LIBDIR)/liboptimize.a' '$(DESTDIR)$(MANDIR)'/optimize.1 '$(DESTDIR)$(MANDIR)'/optimize-*.1 \
+	      '$(DESTDIR)$(BASHDIR)/optimize' '$(DESTDIR)$(ZSHDIR)/_optimize' '$(DESTDIR)$(FISHDIR)/optimize.fish'
 	rm -rf '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)/optimize'
 
 clean: ## remove target/ (the cache of fetched packages stays)

@@ -45,8 +45,8 @@ fn main() {
 /// that tells it in `NvInferVersion.h`.
 const TENSORRT: [(&str, &str); 2] = [("rtx1", "TRT_MAJOR_RTX 1"), ("trt11", "TRT_MAJOR_ENTERPRISE 11")];
 
-/// Compiles `shim.cc` and `run.cc` of `src/tensorrt` once for each set of headers that is found. Without any the library is built all the
-/// same, and says so when an engine is asked for.
+/// Compiles `shim.cc` and `run.cc` of `src/tensorrt` once for each set of headers that is found. Without any the library
+/// is built all the same, and says so when an engine is asked for.
 fn compile_shim() {
     println!("cargo:rerun-if-env-changed=OPTIMIZE_TENSORRT_INCLUDE");
     for file in ["shim.cc", "shim.hpp", "run.cc"] {

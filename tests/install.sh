@@ -19,6 +19,8 @@ have() {
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
 make -s -C "$root" install PREFIX="$prefix"
 "$prefix/bin/optimize" --version
+grep -q "^\.TH optimize-quantize" "$prefix/share/man/man1/optimize-quantize.1"
+bash -n "$prefix/share/bash-completion/completions/optimize"
 # The command finds the library with the kernels where it is installed.
 ORT_DYLIB_PATH=$root/target/deps/onnxruntime/libonnxruntime.so.1 "$prefix/bin/optimize" providers >"$work/providers"
 if grep '^kernels .* was not found' "$work/providers"; then exit 1; fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test of the project, or the parts named: tests/run.sh [lint rust header symbols c valgrind cpp go
-# csharp codegen strace install]. Needs what `make` built and what `make deps` fetched.
+# csharp codegen strace install dist]. Needs what `make` built and what `make deps` fetched.
 #
 # A test program prints one line per test, `ok - name` or `not ok - name`, and exits non-zero if one failed. It finds
 # fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under valgrind,
@@ -80,12 +80,19 @@ run_cargo() {
 
 lint() {
   heading style
-  if cargo fmt --version >/dev/null 2>&1; then check 'cargo fmt' cargo fmt --check; else skip 'no rustfmt'; fi
+  if cargo fmt --version >/dev/null 2>&1; then
+    check 'cargo fmt' cargo fmt --check
+    check 'cargo fmt of tools/inventory' cargo fmt --check --manifest-path tools/inventory/Cargo.toml
+  else
+    skip 'no rustfmt'
+  fi
   if cargo clippy --version >/dev/null 2>&1; then
     check 'cargo clippy' cargo clippy --quiet --release --all-targets -- -D warnings
   else
     skip 'no clippy'
   fi
+  # Not a part of Rust, and optional: tools/inventory checks the licences too.
+  if cargo deny --version >/dev/null 2>&1; then check 'cargo deny' cargo deny --offline check licenses bans sources; fi
 }
 
 rust() {
@@ -209,6 +216,14 @@ csharp() {
   done
 }
 
+# What a release consists of, with the everyday build in place of the one for an old glibc.
+packages() {
+  heading packages
+  check 'tools/inventory' env CARGO_TARGET_DIR="$root/target/inventory" \
+    cargo test --quiet --locked --manifest-path tools/inventory/Cargo.toml
+  check 'tests/dist.sh' in_test tests/dist.sh
+}
+
 # Tests the programs that the command writes for a package.
 codegen() {
   heading codegen
@@ -253,7 +268,7 @@ prepare() {
 }
 
 parts=("$@")
-((${#parts[@]})) || parts=(lint rust header symbols c valgrind cpp go csharp codegen strace install)
+((${#parts[@]})) || parts=(lint rust header symbols c valgrind cpp go csharp codegen strace install dist)
 for part in "${parts[@]}"; do
   case $part in
     lint | rust | header) "$part" ;;
@@ -263,6 +278,7 @@ for part in "${parts[@]}"; do
     codegen) prepare && codegen ;;
     strace) strace_command ;;
     install) heading install && check 'tests/install.sh' in_test tests/install.sh ;;
+    dist) packages ;;
     *) printf 'no such part: %s\n' "$part" >&2 && exit 2 ;;
   esac
 done
@@ -271,7 +287,7 @@ heading results
 for failure in "${failures[@]}"; do printf 'FAILED: %s\n' "$failure"; done
 total=0
 for count in "${passed[@]}"; do total=$((total + count)); done
-printf 'checks (style, header, symbols, valgrind, strace, install) %d passed\n' "${passed[checks]}"
+printf 'checks (style, header, symbols, valgrind, strace, install, dist) %d passed\n' "${passed[checks]}"
 printf 'Rust %d, C %d, C++ %d, Go %d, C# %d tests passed\n' \
   "${passed[Rust]}" "${passed[C]}" "${passed[C++]}" "${passed[Go]}" "${passed[C#]}"
 printf '%d passed, %d failed\n' "$total" "$failed"

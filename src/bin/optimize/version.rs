@@ -13,7 +13,8 @@ pub fn short() -> String {
 /// Returns lines with the commit, ONNX Runtime, TensorRT, and the class of the processor.
 pub fn long() -> String {
     let commit = option_env!("OPTIMIZE_COMMIT").unwrap_or("not recorded in this build");
-    let missing = |reason: &str| format!("not found: {}", reason.lines().next().unwrap_or_default());
+    // What was tried is told by the commands that need it.
+    let missing = |reason: &str| reason.split("; tried").next().unwrap_or_default().to_owned();
     let runtime = match Runtime::open(None) {
         Ok(runtime) => format!("{}  {}", runtime.version(), runtime.path().display()),
         Err(e) => missing(e.message()),
