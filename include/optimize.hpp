@@ -42,7 +42,7 @@
 //              function, or by a generator's on_token, ends the call and is rethrown by it.
 //   Text       std::string, UTF-8. A path or name that contains a NUL throws invalid_argument.
 //   Threads    Any number of threads may call const methods concurrently, and one thread at a time the others
-//              (Session::run, those of Generator).
+//              (Session::run, those of Generator, Embedder and Classifier).
 
 #ifndef OPTIMIZE_HPP
 #define OPTIMIZE_HPP
@@ -50,6 +50,7 @@
 #include "optimize/call.hpp"
 #include "optimize/context.hpp"
 #include "optimize/distill.hpp"
+#include "optimize/encoder.hpp"
 #include "optimize/ensemble.hpp"
 #include "optimize/error.hpp"
 #include "optimize/generator.hpp"

@@ -4,6 +4,10 @@
 //! thread that called the library only waits, reports progress at most [`REPORTS_PER_SECOND`] times per second, and
 //! passes a cancel on. So the callback always runs on the caller's own thread.
 
+mod units;
+
+pub use units::Units;
+
 use crate::error::{Error, Kind, Result};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -26,6 +26,7 @@
 //! 5  package ensemble distill tensorrt prune quantize   the techniques
 //! 4  provider                                           own kernels as an execution provider of ONNX Runtime
 //! 4  verify evaluate benchmark calibrate autodiff       measuring and fitting
+//! 4  encoder                                            texts to vectors and to classes
 //! 3  inputs meaning                                     inputs of runs; meaning of tokens and classes
 //! 2  source text runtime                                formats; generation; sessions
 //! 1  inspect graph model report                         a model, its inspection and its changes
@@ -60,6 +61,7 @@ pub mod calibrate;
 pub mod call;
 mod choice;
 pub mod distill;
+pub mod encoder;
 pub mod ensemble;
 pub mod error;
 pub mod evaluate;

@@ -33,7 +33,7 @@ internal static class Tests
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
             DisposeInAnyOrder, DisposeDuringACall, ASessionForEachThread, ASharedSessionIsBusyOrRight,
-            GarbageIsCollected, CollectorDuringCalls, EvaluateGivesJson, EnginesAreRefusedWithTheReason,
+            GarbageIsCollected, CollectorDuringCalls, EvaluateGivesJson, TextsBecomeVectorsAndScores, EnginesAreRefusedWithTheReason,
             EnginesInModelsOfStrangersAreRefused);
     }
 
@@ -321,6 +321,31 @@ internal static class Tests
             Check(Json.Number(report, "quality", "samples") == 2, "samples");
             Fails(Status.InvalidArgument, "", () =>
                 context.Benchmark(model, small, new BenchmarkOptions { Texts = new[] { "x" } }));
+        }
+    }
+
+    private static void TextsBecomeVectorsAndScores()
+    {
+        var options = new EmbedderOptions { Dimensions = 64, Normalize = true };
+        using (var embedder = context.CreateEmbedder(model, options))
+        using (var vectors = embedder.Embed(new[] { "A man is eating food.", "A man eats." }))
+        {
+            var found = vectors.Elements<float>();
+            double norm = 0;
+            for (int i = 0; i < 64; i++) norm += found[i] * found[i];
+            Check(found.Length == 128 && Math.Abs(norm - 1) < 1e-4, found.Length + " elements, " + norm);
+            Fails(Status.InvalidArgument, "no text", () => embedder.Embed(new string[0]));
+        }
+        options.PromptName = "query";
+        Fails(Status.NotFound, "query", () => context.CreateEmbedder(model, options));
+        Fails(Status.Unsupported, "logits", () => context.CreateClassifier(model));
+        using (var classes = context.Load("tests/fixtures/encoders/bert-classify"))
+        using (var words = Tokenizer.Load("tests/fixtures/sentences/model/tokenizer.json"))
+        using (var classifier = context.CreateClassifier(classes, new ClassifierOptions { Tokenizer = words }))
+        using (var scores = classifier.Classify(new[] { "hello" }, new[] { "world ab" }))
+        {
+            Check(string.Join(",", classifier.Labels()) == "LABEL_0,LABEL_1,LABEL_2", "labels");
+            Check(Math.Abs(scores.Elements<float>()[0] - 0.213079) < 1e-5, "scores of transformers");
         }
     }
 

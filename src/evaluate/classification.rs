@@ -1,18 +1,16 @@
 //! Accuracy of a classifier on labelled texts.
 
-use super::batches::{Batches, TextOptions};
 use super::labelled::Labelled;
 use super::paired::Interval;
-use super::progress::Units;
 use super::scores::{ClassScores, Counts};
 use crate::benchmark::Both;
-use crate::call::Call;
+use crate::call::{Call, Units};
+use crate::encoder::{Batches, TextOptions, logits_of};
 use crate::error::{Context, Result, bail};
 use crate::likelihood::argmax;
 use crate::meaning::classes::inverse;
 use crate::meaning::{Order, reading};
-use crate::model::{Model, ValueInfo};
-use crate::onnx::dtype::DataType;
+use crate::model::Model;
 use crate::runtime::{Runtime, Session};
 use crate::text::Tokenizer;
 use serde::Serialize;
@@ -54,7 +52,7 @@ pub fn classify(
 ) -> Result<ClassScores> {
     let names = Names(model.card().class_names());
     let truths = names.truths(rows)?;
-    let mut units = Units::new(call, rows.len());
+    let mut units = Units::new(call, "evaluate", rows.len());
     let predictions = predict(runtime, model, tokenizer, rows, options, &mut units)?;
     score(&names, &truths, rows, &predictions)
 }
@@ -74,7 +72,7 @@ pub fn compare_classification(
 ) -> Result<PairedClassification> {
     let names = Names(original.card().class_names());
     let truths = names.truths(rows)?;
-    let mut units = Units::new(call, 2 * rows.len());
+    let mut units = Units::new(call, "evaluate", 2 * rows.len());
     let (before, after) = both(runtime, original, result, tokenizer, rows, options, &mut units)?;
     if before.count != after.count {
         let (before, after) = (before.count, after.count);
@@ -105,7 +103,7 @@ pub fn class_agreement(
 ) -> Result<f64> {
     let row = |(index, text): (usize, &String)| Labelled { label: String::new(), text: text.clone(), line: index + 1 };
     let rows: Vec<Labelled> = texts.iter().enumerate().map(row).collect();
-    let mut units = Units::new(call, 2 * rows.len());
+    let mut units = Units::new(call, "evaluate", 2 * rows.len());
     let (before, after) = both(runtime, original, result, tokenizer, &rows, options, &mut units)?;
     let same = before.classes.iter().zip(&after.classes).filter(|(a, b)| a == b).count();
     Ok(same as f64 / rows.len().max(1) as f64)
@@ -180,28 +178,6 @@ fn score(names: &Names, truths: &[usize], rows: &[Labelled], predictions: &Predi
         counts.add(*truth, *prediction);
     }
     Ok(counts.scores(|class| names.name(class)))
-}
-
-/// Returns the output with one value per class.
-fn logits_of(model: &Model) -> Result<String> {
-    let outputs = model.outputs();
-    let flat = |info: &&ValueInfo| info.shape.as_ref().is_none_or(|shape| shape.len() == 2);
-    let float =
-        |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
-    let fitting: Vec<&ValueInfo> = outputs.iter().filter(flat).filter(float).collect();
-    let named = fitting.iter().find(|info| info.name.to_lowercase().contains("logit"));
-    match (named, fitting.as_slice()) {
-        (Some(info), _) => Ok(info.name.clone()),
-        (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
-        _ => {
-            let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
-            bail!(
-                Unsupported,
-                "the model has no output `logits` of two dimensions, as classifiers have; its outputs are {}",
-                names.join(", ")
-            )
-        }
-    }
 }
 
 /// The names of a model's classes.

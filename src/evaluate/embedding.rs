@@ -1,35 +1,17 @@
-//! Texts as vectors, and the similarity of the vectors of two models.
+//! The similarity of the vectors of two models for the same texts.
 
-use super::batches::{Batches, TextOptions};
-use super::progress::Units;
-use crate::call::Call;
+use crate::call::{Call, Units};
+use crate::encoder::{Batches, Embeddings, TextOptions, Vectors};
 use crate::error::{Context, Result, bail};
-use crate::inputs::plain_name;
 use crate::meaning::reading;
-use crate::model::{Card, Dim, Model, Pooling, Task, ValueInfo};
-use crate::onnx::dtype::DataType;
-use crate::runtime::{Runtime, Session, Tensor};
-use crate::source::checkpoint::pooling::by_hand;
-use crate::source::checkpoint::sentence::{Sentence, Steps};
+use crate::model::{Model, Pooling};
+use crate::runtime::{Runtime, Session};
 use crate::statistics::{dot, mean, percentile, sorted};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
 /// Number of texts among which nearest neighbours are searched: the time grows with its square.
 const NEAREST_AMONG: usize = 2000;
-
-/// Vectors of texts.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Embeddings {
-    /// Values row by row, `texts × width`, as the model outputs them, not normalized.
-    pub values: Vec<f32>,
-    /// Elements of a vector.
-    pub width: usize,
-    /// The output they come from.
-    pub output: String,
-    /// How token vectors were pooled; `None` if the model outputs one vector per text.
-    pub pooling: Option<Pooling>,
-}
 
 /// Similarity of the vectors of two models for the same texts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -66,7 +48,7 @@ pub fn embed(
     options: &TextOptions,
     call: &Call,
 ) -> Result<Embeddings> {
-    let mut units = Units::new(call, texts.len());
+    let mut units = Units::new(call, "evaluate", texts.len());
     embed_counted(runtime, model, tokenizer, texts, options, &mut units)
 }
 
@@ -80,29 +62,8 @@ pub fn embed_counted(
     units: &mut Units,
 ) -> Result<Embeddings> {
     let batches = Batches::new(model, tokenizer, texts, options)?;
-    let session = options.session();
-    let mut session = Session::new(runtime, model, &session, &units.quiet())?;
-    // The session's outputs, not the model's: ONNX Runtime infers shapes that a file does not contain.
-    let (output, pooling) = output_of(session.outputs(), model.card())?;
-    let steps = match (pooling, Sentence::of(model.card())?) {
-        (Some(_), Some(sentence)) => Some(sentence.by_hand(model.card())?),
-        _ => None,
-    };
-    let join = pooling.map(|pooling| (pooling, steps.as_ref()));
-    let mut values = Vec::new();
-    batches.run(&mut session, &output, units, |tensor, keep, texts| {
-        let vectors = vectors(tensor, join, keep, texts).at(|| format!("output {output:?}"))?;
-        values.extend(vectors);
-        Ok(())
-    })?;
-    let width = values.len() / texts.len().max(1);
-    if width == 0 || width * texts.len() != values.len() {
-        bail!(Unsupported, "the output {output:?} has vectors of different lengths");
-    }
-    if let Some(broken) = values.iter().position(|value| !value.is_finite()) {
-        bail!(Runtime, "the vector of text {} has an element that is not finite", broken / width + 1);
-    }
-    Ok(Embeddings { values, width, output, pooling })
+    let mut session = Session::new(runtime, model, &options.session(), &units.quiet())?;
+    Vectors::of(&session, model.card(), tokenizer)?.run(&batches, &mut session, units)
 }
 
 /// Compares the vectors of two models for `texts`. One is loaded after the other. See [`embed`].
@@ -117,7 +78,7 @@ pub fn compare_embeddings(
     options: &TextOptions,
     call: &Call,
 ) -> Result<EmbeddingSimilarity> {
-    let mut units = Units::new(call, 2 * texts.len());
+    let mut units = Units::new(call, "evaluate", 2 * texts.len());
     let own = reading(original, result, Some(tokenizer)).at(|| "the result")?;
     let theirs = own.as_ref().map_or(tokenizer, |own| &own.tokenizer);
     let mut of = |model, tokenizer| embed_counted(runtime, model, tokenizer, texts, options, &mut units);
@@ -156,18 +117,6 @@ fn similarity(before: &Embeddings, after: &Embeddings, call: &Call) -> Result<Em
     })
 }
 
-impl Embeddings {
-    /// Returns the vectors normalized to length 1, row by row; a zero vector stays zero.
-    pub fn unit(&self) -> Vec<f64> {
-        let row = |row: &[f32]| {
-            let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
-            let norm = dot(&row, &row).sqrt();
-            row.into_iter().map(|x| if norm > 0.0 { x / norm } else { 0.0 }).collect::<Vec<f64>>()
-        };
-        self.values.chunks_exact(self.width).flat_map(row).collect()
-    }
-}
-
 /// Returns the other text whose vector is nearest to that of `text`, the first among equals.
 fn nearest(units: &[Vec<f64>], text: usize) -> Option<usize> {
     let others = (0..units.len()).filter(|other| *other != text);
@@ -176,73 +125,6 @@ fn nearest(units: &[Vec<f64>], text: usize) -> Option<usize> {
         if best.is_some_and(|(_, most)| cosine <= most) { best } else { Some((other, cosine)) }
     };
     others.fold(None, near).map(|(other, _)| other)
-}
-
-/// Returns the output to take vectors from, and how to pool it.
-pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, Option<Pooling>)> {
-    let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
-    let float =
-        |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
-    let named = |names: &[&str]| outputs.iter().filter(float).find(|info| names.contains(&plain_name(&info.name)));
-    // Vectors have a fixed last dimension; lengths and scores do not.
-    let wide =
-        |info: &ValueInfo| info.shape.as_ref().is_some_and(|s| matches!(s.last(), Some(Dim::Fixed(n)) if *n > 1));
-    let shaped = |wanted: usize| {
-        let other = |info: &&ValueInfo| !info.name.contains("logits") && !info.name.contains("pooler");
-        outputs.iter().filter(float).filter(other).find(|info| rank(info) == wanted && wide(info))
-    };
-    let pooling = Some(card.pooling.unwrap_or_default());
-    if let Some(info) = named(&["sentence_embedding"]) {
-        return Ok((info.name.clone(), None));
-    }
-    if let Some(info) = named(&["token_embeddings", "last_hidden_state"]) {
-        return Ok((info.name.clone(), pooling));
-    }
-    if let Some(info) = shaped(2).filter(|_| card.task != Task::Classify) {
-        return Ok((info.name.clone(), None));
-    }
-    if let Some(info) = shaped(3) {
-        return Ok((info.name.clone(), pooling));
-    }
-    let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
-    bail!(
-        Unsupported,
-        "the model has no output with vectors of texts (`sentence_embedding`, `last_hidden_state`); its outputs are {}",
-        names.join(", ")
-    )
-}
-
-/// Returns the vectors of the first `texts` rows: unchanged, or made of the tokens that `keep` marks, pooled or by
-/// the steps of the model's folder.
-fn vectors(tensor: &Tensor, join: Option<(Pooling, Option<&Steps>)>, keep: &[bool], texts: usize) -> Result<Vec<f32>> {
-    let values = tensor.to_f32_vec()?;
-    let Some((pooling, steps)) = join else {
-        let &[rows, width] = tensor.shape() else {
-            bail!(Unsupported, "has shape {:?}, not [texts, width]", tensor.shape());
-        };
-        if (rows as usize) < texts {
-            bail!(Unsupported, "has {rows} rows for {texts} texts");
-        }
-        return Ok(values[..texts * width as usize].to_vec());
-    };
-    let &[rows, tokens, width] = tensor.shape() else {
-        bail!(Unsupported, "has shape {:?}, not [texts, tokens, width]", tensor.shape());
-    };
-    let (rows, tokens, width) = (rows as usize, tokens as usize, width as usize);
-    if rows < texts || keep.len() != rows * tokens || width == 0 {
-        bail!(Unsupported, "has shape {:?} for {texts} texts, {} tokens in all", tensor.shape(), keep.len());
-    }
-    let row = |text: usize| {
-        let kept: Vec<&[f32]> = (text * tokens..(text + 1) * tokens)
-            .filter(|token| keep[*token])
-            .map(|token| &values[token * width..(token + 1) * width])
-            .collect();
-        match steps {
-            Some(steps) => steps.run(&kept, width),
-            None => Ok(by_hand(pooling, &kept, 0, width)),
-        }
-    };
-    Ok((0..texts).map(row).collect::<Result<Vec<_>>>()?.concat())
 }
 
 #[cfg(test)]
@@ -264,22 +146,5 @@ mod tests {
         assert!((found.nearest_kept - 2.0 / 3.0).abs() < 1e-12);
         let zero = similarity(&embeddings(2, &[0.0, 0.0]), &embeddings(2, &[1.0, 0.0]), &Call::default()).unwrap();
         assert_eq!((zero.cosine, zero.texts, zero.nearest_kept), (0.0, 1, 1.0));
-    }
-
-    #[test]
-    fn tokens_are_pooled_without_padding() {
-        let tensor = Tensor::from_f32(&[2, 2, 2], vec![1.0, 2.0, 3.0, 6.0, 5.0, 4.0, 9.0, 9.0]).unwrap();
-        let keep = [true, true, true, false];
-        let of = |pooling| vectors(&tensor, Some((pooling, None)), &keep, 2).unwrap();
-        assert_eq!(of(Pooling::Mean), [2.0, 4.0, 5.0, 4.0]);
-        assert_eq!(of(Pooling::Cls), [1.0, 2.0, 5.0, 4.0]);
-        assert_eq!(of(Pooling::LastToken), [3.0, 6.0, 5.0, 4.0]);
-        assert_eq!(of(Pooling::Max), [3.0, 6.0, 5.0, 4.0]);
-        assert!(
-            vectors(&tensor, None, &keep, 2).is_err()
-                && vectors(&tensor, Some((Pooling::Mean, None)), &keep[..3], 2).is_err()
-        );
-        let flat = Tensor::from_f32(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
-        assert_eq!(vectors(&flat, None, &[], 1).unwrap(), [1.0, 2.0]);
     }
 }

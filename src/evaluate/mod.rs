@@ -5,31 +5,29 @@
 //!
 //! - `perplexity`: one language model on a text; `paired`: two of them. `windows` splits the text, `text_plan` decides
 //!   what the model reads, `reader` reads it.
-//! - `embedding`: texts as vectors, and the comparison of two models; `batches` passes texts to encoders.
+//! - `embedding`: the similarity of the vectors of two models.
 //! - `classification`: classifiers on labelled texts (`labelled` reads them, `scores` counts).
 //! - `probe`: a linear classifier on embeddings (`minimize` trains it).
 //!
 //! `crate::likelihood` turns logits into probabilities; `crate::statistics` computes confidence intervals.
 
-mod batches;
 mod classification;
-pub(crate) mod embedding;
+mod embedding;
 pub mod labelled;
 mod minimize;
 mod options;
 mod paired;
 mod perplexity;
 mod probe;
-mod progress;
 pub(crate) mod reader;
 mod scores;
 mod task;
 pub(crate) mod text_plan;
 pub mod windows;
 
-pub use batches::TextOptions;
+pub use crate::encoder::{Embeddings, TextOptions};
 pub use classification::{PairedClassification, class_agreement, classify, compare_classification};
-pub use embedding::{EmbeddingSimilarity, Embeddings, compare_embeddings, embed};
+pub use embedding::{EmbeddingSimilarity, compare_embeddings, embed};
 pub use labelled::Labelled;
 pub use options::{Bos, PerplexityOptions};
 pub use paired::{Interval, PairedPerplexity, compare_perplexity};

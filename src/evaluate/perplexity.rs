@@ -1,11 +1,10 @@
 //! Perplexity: how well a language model predicts a text.
 
 use super::options::PerplexityOptions;
-use super::progress::Units;
 use super::reader::Reader;
 use super::text_plan::Plan;
 use super::windows::Window;
-use crate::call::Call;
+use crate::call::{Call, Units};
 use crate::error::{Result, bail};
 use crate::likelihood::surprise;
 use crate::model::Model;
@@ -61,7 +60,7 @@ pub fn perplexity(
     call: &Call,
 ) -> Result<PerplexityReport> {
     let plan = Plan::new(&[model], tokenizer, text, options)?;
-    let mut units = Units::new(call, plan.scored());
+    let mut units = Units::new(call, "evaluate", plan.scored());
     let mut reader = Reader::new(runtime, model, options, &units.quiet())?;
     let pool = pool(options.threads)?;
     let start = Instant::now();

@@ -1,12 +1,12 @@
 //! [`evaluate()`]: one task by its name, for the command and the C interface.
 
-use super::batches::TextOptions;
 use super::labelled::{self, Labelled};
 use super::options::{Bos, PerplexityOptions};
 use super::probe::ProbeOptions;
 use super::{classification, embedding, paired, perplexity, probe};
 use crate::call::Call;
 use crate::choice::choice;
+use crate::encoder::TextOptions;
 use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::meaning::{Order, Reading, reading};

@@ -191,6 +191,7 @@ unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptio
             .into_iter()
             .map(parse_values)
             .collect::<Result<_>>()?,
+        ..InputOptions::default()
     };
     Ok(BenchmarkOptions {
         inputs,

@@ -18,6 +18,7 @@ pub mod call;
 mod choices;
 pub mod context;
 pub mod distill;
+pub mod encoder;
 pub mod ensemble;
 pub mod error;
 pub mod evaluate;

@@ -13,6 +13,9 @@ pub struct InputOptions {
     /// Texts for models that take token ids; they need a tokenizer. Default: empty, which uses 32 built-in sentences.
     #[serde(serialize_with = "count")]
     pub texts: Vec<String>,
+    /// Second texts, one for each of `texts`, for models that read pairs. Default: empty.
+    #[serde(skip)]
+    pub second_texts: Vec<String>,
     /// Number of texts or generated samples per run. Default: 1.
     pub batch_size: usize,
     /// Length of the timed inputs and maximum length of any text, in tokens. 0 uses the length of the caller's texts,
@@ -37,6 +40,7 @@ impl Default for InputOptions {
     fn default() -> Self {
         InputOptions {
             texts: Vec::new(),
+            second_texts: Vec::new(),
             batch_size: 1,
             sequence_length: 0,
             shapes: Vec::new(),

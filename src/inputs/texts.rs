@@ -98,8 +98,17 @@ impl<'a> Text<'a> {
             0 => self.bounded(self.longest, trial),
             length => self.bounded(length, 0),
         };
-        let batch = self.tokenizer.encode_batch(&rows, true, Some(longest)).at(|| "the texts")?;
-        let batch = self.padded(batch);
+        let second: Vec<&str> = self.options.second_texts.iter().map(String::as_str).collect();
+        let second: Vec<&str> = second.into_iter().skip(index * self.batch).take(samples).collect();
+        let batch = match second.is_empty() {
+            true => self.tokenizer.encode_batch(&rows, true, Some(longest)),
+            false => {
+                let cycled = second.iter().cycle().take(rows.len()).copied();
+                let pairs: Vec<(&str, &str)> = rows.iter().copied().zip(cycled).collect();
+                self.tokenizer.encode_pairs(&pairs, Some(longest))
+            }
+        };
+        let batch = self.padded(batch.at(|| "the texts")?);
         if batch.length == 0 {
             bail!(InvalidArgument, "text {} has no tokens", index * self.batch + 1);
         }

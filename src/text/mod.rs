@@ -33,6 +33,7 @@ pub use generator::Generator;
 pub use pieces::Pieces;
 pub use rows::{Prompt, RowTexts, Rows};
 pub use sampler::{Logprob, Logprobs, SamplingOptions};
+pub(crate) use sentences::named_prompt;
 pub use stream::TextStream;
 pub(crate) use tokenizer::FILES as TOKENIZER_FILES;
 pub use tokenizer::{Batch, Encoding, Tokenizer};

@@ -17,6 +17,7 @@ use tokenizers::{Token, Tokenizer};
 pub const KEY: &str = "equal_merges";
 
 /// Tokens by their text.
+#[derive(Clone)]
 pub struct Merger {
     tokens: HashMap<String, Piece>,
     /// The token of each byte, if all bytes have one.

@@ -28,6 +28,22 @@ pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     }
 }
 
+/// Returns the prompt with that name. Fails with [`crate::error::Kind::NotFound`] if there is none.
+pub fn named_prompt(beside: &Beside<'_>, wanted: &str) -> Result<String> {
+    let name = "config_sentence_transformers.json";
+    let config = object(beside, name)?;
+    let prompts = config.get("prompts").and_then(Value::as_object);
+    match prompts.and_then(|prompts| prompts.get(wanted)) {
+        Some(Value::String(prompt)) => Ok(prompt.clone()),
+        Some(Value::Null) => Ok(String::new()),
+        _ => {
+            let names: Vec<&str> = prompts.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            bail!(NotFound, "the model has no prompt {wanted:?}; it has {names}")
+        }
+    }
+}
+
 /// Returns whether texts are converted to lower case.
 pub fn lower_case(beside: &Beside<'_>) -> Result<bool> {
     let config = object(beside, "sentence_bert_config.json")?;
@@ -47,6 +63,15 @@ mod tests {
     /// Returns a lookup with one file next to a model.
     fn one(name: &'static str, content: &'static str) -> impl Fn(&str) -> Result<Option<bytes::Bytes>> {
         move |asked| Ok((asked == name).then(|| content.as_bytes().into()))
+    }
+
+    #[test]
+    fn prompts_have_names() {
+        let of =
+            |name| named_prompt(&one("config_sentence_transformers.json", r#"{"prompts": {"query": "q: "}}"#), name);
+        assert_eq!(of("query").unwrap(), "q: ");
+        assert!(of("passage").unwrap_err().to_string().contains("it has query"));
+        assert!(named_prompt(&one("", ""), "query").unwrap_err().to_string().contains("it has none"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use tokenizers::{OffsetType, PreTokenizer as _};
+use tokenizers::{OffsetType, PostProcessor as _, PreTokenizer as _, TruncationDirection};
 
 /// File name next to a model.
 const FILE: &str = "tokenizer.json";
@@ -26,6 +26,7 @@ pub const FILES: [&str; 4] = [FILE, "tokenizer_config.json", "added_tokens.json"
 const PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|endoftext|>"];
 
 /// A tokenizer. Immutable, and safe to share between threads.
+#[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     pad_id: i64,
@@ -36,6 +37,8 @@ pub struct Tokenizer {
     merger: Option<Merger>,
     /// Prepended to every text that is encoded.
     prompt: String,
+    /// Whether the prompt replaces the default one of the model.
+    own_prompt: bool,
 }
 
 /// One text as token ids. All three lists have one entry per token.
@@ -110,7 +113,16 @@ impl Tokenizer {
         let truncation = inner.get_truncation().map(|t| t.max_length).filter(|length| *length > 0);
         guarded(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
-        Ok(Tokenizer { inner, pad_id, pad_type_id, truncation, settings, merger, prompt: String::new() })
+        Ok(Tokenizer {
+            inner,
+            pad_id,
+            pad_type_id,
+            truncation,
+            settings,
+            merger,
+            prompt: String::new(),
+            own_prompt: false,
+        })
     }
 
     /// Returns the tokenizer of a model; `None` if it has none. For models that do not generate text, it applies the
@@ -150,6 +162,17 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// Returns the same tokenizer with another prompt before each text.
+    pub(crate) fn with_prompt(&self, prompt: &str) -> Tokenizer {
+        let (prompt, own_prompt) = (prompt.to_owned(), true);
+        Tokenizer { prompt, own_prompt, ..self.clone() }
+    }
+
+    /// Returns whether the prompt replaces the default one of the model.
+    pub(crate) fn has_own_prompt(&self) -> bool {
+        self.own_prompt
+    }
+
     /// Returns the settings in the tokenizer's files that could change token ids and are not applied.
     pub fn notes(&self) -> &[String] {
         &self.settings.notes
@@ -187,7 +210,22 @@ impl Tokenizer {
             let encoding = self.encode_within(text.as_ref(), add_special_tokens, max_length);
             encoding.at(|| format!("text {}", index + 1))
         };
-        let encoded: Vec<(Encoding, usize)> = texts.iter().enumerate().map(encode).collect::<Result<_>>()?;
+        Ok(self.padded(texts.iter().enumerate().map(encode).collect::<Result<_>>()?))
+    }
+
+    /// Returns the token ids of pairs of texts with the special tokens between and around them, padded on the right to
+    /// the longest pair. With `max_length`, the longer text of a pair is truncated first. No prompt is added.
+    ///
+    /// Fails like [`Tokenizer::encode_batch`].
+    pub fn encode_pairs<T: AsRef<str>>(&self, pairs: &[(T, T)], max_length: Option<usize>) -> Result<Batch> {
+        let encode = |(index, (first, second)): (usize, &(T, T))| {
+            let encoding = self.encode_pair_within((first.as_ref(), second.as_ref()), max_length);
+            encoding.at(|| format!("pair {}", index + 1))
+        };
+        Ok(self.padded(pairs.iter().enumerate().map(encode).collect::<Result<_>>()?))
+    }
+
+    fn padded(&self, encoded: Vec<(Encoding, usize)>) -> Batch {
         let (encodings, cut): (Vec<Encoding>, Vec<usize>) = encoded.into_iter().unzip();
         let length = encodings.iter().map(|e| e.ids.len()).max().unwrap_or(0);
         let size = length * encodings.len();
@@ -202,7 +240,7 @@ impl Tokenizer {
             batch.type_ids.extend(&encoding.type_ids);
             batch.type_ids.resize(end, self.pad_type_id);
         }
-        Ok(batch)
+        batch
     }
 
     /// Returns the text of token ids, without special tokens if `skip_special` is set.
@@ -300,6 +338,45 @@ impl Tokenizer {
         inner.post_process(pieces.into_encoding(None, 0, OffsetType::None)?, None, add_special_tokens)
     }
 
+    /// Returns all tokens of a text.
+    fn encoding_of(&self, text: &str, add_special_tokens: bool) -> Result<tokenizers::Encoding> {
+        if text.len() > limits::TEXT_BYTES {
+            bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
+        }
+        match &self.merger {
+            Some(merger) => guarded(|| self.joined(merger, text, add_special_tokens)),
+            None => guarded(|| self.inner.encode_fast(text, add_special_tokens)),
+        }
+    }
+
+    /// Returns the tokens of a pair up to `max_length`, and the number of truncated tokens.
+    fn encode_pair_within(
+        &self,
+        (first, second): (&str, &str),
+        max_length: Option<usize>,
+    ) -> Result<(Encoding, usize)> {
+        let mut parts = [self.encoding_of(first, false)?, self.encoding_of(second, false)?];
+        let special = self.inner.get_post_processor().map_or(0, |step| step.added_tokens(true));
+        let most = max_length.unwrap_or(usize::MAX);
+        let Some(room) = most.checked_sub(special) else {
+            bail!(InvalidArgument, "a length of {most} is too short for {special} special tokens");
+        };
+        let lengths = [parts[0].len(), parts[1].len()];
+        let kept = longest_first(lengths, room);
+        let left = self.settings.cut_left;
+        let side = if left { TruncationDirection::Left } else { TruncationDirection::Right };
+        parts.iter_mut().zip(kept).for_each(|(part, length)| part.truncate(length, 0, side));
+        let [first, second] = parts;
+        let encoded = guarded(|| self.inner.post_process(first, Some(second), true))?;
+        let wide = |values: &[u32]| values.iter().map(|value| i64::from(*value)).collect::<Vec<i64>>();
+        let encoding = Encoding {
+            ids: wide(encoded.get_ids()),
+            attention_mask: wide(encoded.get_attention_mask()),
+            type_ids: wide(encoded.get_type_ids()),
+        };
+        Ok((encoding, lengths.iter().sum::<usize>() - kept.iter().sum::<usize>()))
+    }
+
     /// Returns a text's tokens up to `max_length`, and the number of truncated tokens.
     fn encode_within(
         &self,
@@ -307,15 +384,8 @@ impl Tokenizer {
         add_special_tokens: bool,
         max_length: Option<usize>,
     ) -> Result<(Encoding, usize)> {
-        if text.len() > limits::TEXT_BYTES {
-            bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
-        }
         let whole = if self.prompt.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(self.prompt.clone() + text) };
-        let text = whole.as_ref();
-        let encoded = match &self.merger {
-            Some(merger) => guarded(|| self.joined(merger, text, add_special_tokens))?,
-            None => guarded(|| self.inner.encode_fast(text, add_special_tokens))?,
-        };
+        let encoded = self.encoding_of(&whole, add_special_tokens)?;
         let most = max_length.unwrap_or(usize::MAX);
         let keep = kept(encoded.get_special_tokens_mask(), most, self.settings.cut_left)?;
         let wide = |values: &[u32]| keep.iter().map(|&index| i64::from(values[index])).collect::<Vec<i64>>();
@@ -326,6 +396,21 @@ impl Tokenizer {
         };
         Ok((encoding, encoded.len() - keep.len()))
     }
+}
+
+/// Returns how many tokens of each text of a pair remain if they have room for `room` together: tokens of the longer
+/// text are removed first (the strategy `longest_first` of the tokenizers library).
+fn longest_first([first, second]: [usize; 2], room: usize) -> [usize; 2] {
+    if first.saturating_add(second) <= room {
+        return [first, second];
+    }
+    let short = first.min(second);
+    let (mut short, mut long) = (short, if short > room { short } else { short.max(room - short) });
+    if short + long > room {
+        short = room / 2;
+        long = short + room % 2;
+    }
+    if first > second { [long, short] } else { [short, long] }
 }
 
 /// Returns which tokens remain after truncation at the end or the beginning, keeping special ones.

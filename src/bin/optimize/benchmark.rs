@@ -229,7 +229,7 @@ pub fn options(
         shapes: inputs.shapes.iter().map(|s| parse_shape(s)).collect::<Result<_>>()?,
         values: inputs.values.iter().map(|v| parse_values(v)).collect::<Result<_>>()?,
         tensors: inputs.inputs.as_deref().map(read_tensors).transpose()?.unwrap_or_default(),
-        seed: defaults.inputs.seed,
+        ..defaults.inputs
     };
     let runs = runs.unwrap_or(defaults.runs);
     Ok(BenchmarkOptions { runs, threads: machine.threads, inputs: of_inputs, ..defaults })

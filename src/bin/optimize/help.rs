@@ -70,6 +70,21 @@ Examples:
   optimize run --model folder/ --text \"How are you?\"
   optimize run --model vision.onnx --inputs picture.safetensors --json";
 
+pub const EMBED: &str = "\
+Prints one line of JSON per text: its index and its embedding.
+
+Examples:
+  optimize embed --model package/ --text \"How are you?\" --normalize
+  optimize embed --model folder/ --data texts.txt --prompt-name query > vectors.jsonl";
+
+pub const CLASSIFY: &str = "\
+Prints one line per text: the label of the highest score, that score, and the text. With --json, a line of JSON with
+the scores of all classes.
+
+Examples:
+  optimize classify --model folder/ --text \"A fine film.\" --json
+  optimize classify --model reranker/ --data pairs.jsonl --json > scores.jsonl";
+
 pub const PROVIDERS: &str = "\
 Examples:
   optimize providers

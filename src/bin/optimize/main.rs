@@ -2,9 +2,11 @@
 //! 0 success, 1 failure, 2 usage error, 3 limit not met, 128 and the number of the signal that interrupted it.
 
 mod benchmark;
+mod classify;
 mod common;
 mod compile;
 mod distill;
+mod embed;
 mod ensemble;
 mod evaluate;
 mod generate;
@@ -21,6 +23,7 @@ mod signals;
 mod table;
 mod technique;
 mod tensorrt;
+mod texts;
 mod version;
 
 use clap::error::ErrorKind;
@@ -75,6 +78,12 @@ enum Command {
     /// Generate text with a decoder, streaming.
     #[command(after_help = help::GENERATE)]
     Generate(generate::Arguments),
+    /// Turn texts into vectors.
+    #[command(after_help = help::EMBED)]
+    Embed(embed::Arguments),
+    /// Assign classes to texts, or scores to pairs of texts.
+    #[command(after_help = help::CLASSIFY)]
+    Classify(classify::Arguments),
     /// Run a model once and print its outputs.
     #[command(after_help = help::RUN)]
     Run(run::Arguments),
@@ -115,6 +124,8 @@ fn run(command: &Command) -> Result<()> {
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),
+        Command::Embed(arguments) => embed::run(arguments),
+        Command::Classify(arguments) => classify::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Providers(arguments) => providers::run(arguments),
         Command::Completions(arguments) => manual::completions(arguments),

@@ -10,8 +10,8 @@ mod join;
 
 use super::{Ensemble, Method, name_of, place};
 use crate::call::Call;
+use crate::encoder::output_of;
 use crate::error::{Context, Result, bail};
-use crate::evaluate::embedding::output_of;
 use crate::graph::edit;
 use crate::model::{Card, Dim, Format, Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;

@@ -23,6 +23,8 @@ pub struct Sentence {
     steps: Vec<Step>,
     /// Number of prompt tokens that are not pooled.
     prompt: usize,
+    /// Whether the tokens of the prompt are left out.
+    excludes_prompt: bool,
 }
 
 enum Step {
@@ -117,7 +119,18 @@ impl Sentence {
             }
         }
         let prompt = if include_prompt { 0 } else { Tokenizer::beside(files)?.map_or(Ok(0), |t| t.prompt_tokens())? };
-        Ok(Some(Sentence { steps, prompt }))
+        Ok(Some(Sentence { steps, prompt, excludes_prompt: !include_prompt }))
+    }
+
+    /// Returns whether the tokens of the prompt are left out when token vectors are pooled.
+    pub fn excludes_prompt(&self) -> bool {
+        self.excludes_prompt
+    }
+
+    /// Returns the same steps for texts that `tokenizer` reads: its prompt is the one to leave out.
+    pub fn with_prompt_of(self, tokenizer: &Tokenizer) -> Result<Sentence> {
+        let prompt = if self.excludes_prompt { tokenizer.prompt_tokens()? } else { 0 };
+        Ok(Sentence { prompt, ..self })
     }
 
     /// Returns the weights of the steps together with those of the transformer.

@@ -1,6 +1,6 @@
 //! Runs texts through an encoder, one batch at a time.
 
-use super::progress::Units;
+use crate::call::Units;
 use crate::error::{Result, bail};
 use crate::inputs::{InputOptions, Source};
 use crate::limits;
@@ -25,7 +25,21 @@ pub struct TextOptions {
 }
 
 impl TextOptions {
-    pub(super) fn session(&self) -> SessionOptions {
+    /// Returns the maximum length of a text of `model` in tokens. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] if `max_length` exceeds the positions of the model.
+    pub fn length(&self, model: &Model) -> Result<usize> {
+        let longest = model.card().longest_text()?;
+        match (self.max_length, longest) {
+            (0, longest) => Ok(longest.unwrap_or(limits::DEFAULT_TEXT_TOKENS).min(limits::DEFAULT_TEXT_TOKENS)),
+            (asked, Some(longest)) if asked > longest => {
+                bail!(InvalidArgument, "max_length is {asked}, above the model's limit of {longest} tokens")
+            }
+            (asked, _) => Ok(asked),
+        }
+    }
+
+    /// Returns the options of a session for texts.
+    pub fn session(&self) -> SessionOptions {
         let execution = self.execution.clone();
         SessionOptions { threads: self.threads, execution, varying_sizes: true, ..SessionOptions::default() }
     }
@@ -55,21 +69,20 @@ impl<'a> Batches<'a> {
         options: &TextOptions,
     ) -> Result<Batches<'a>> {
         if texts.is_empty() {
-            bail!(InvalidArgument, "there is no text to evaluate on");
+            bail!(InvalidArgument, "there is no text");
         }
         if options.batch_size == 0 {
             bail!(InvalidArgument, "batch_size is 0; it must be at least 1");
         }
-        let longest = model.card().longest_text()?;
-        let length = match (options.max_length, longest) {
-            (0, longest) => longest.unwrap_or(limits::DEFAULT_TEXT_TOKENS).min(limits::DEFAULT_TEXT_TOKENS),
-            (asked, Some(longest)) if asked > longest => {
-                bail!(InvalidArgument, "max_length is {asked}, above the model's limit of {longest} tokens")
-            }
-            (asked, _) => asked,
-        };
+        let length = options.length(model)?;
         let options = InputOptions { texts: texts.to_vec(), batch_size: options.batch_size, ..InputOptions::default() };
         Ok(Batches { model, tokenizer, options, length })
+    }
+
+    /// Returns the same with a second text for each text.
+    pub fn with_second(mut self, second: Vec<String>) -> Batches<'a> {
+        self.options.second_texts = second;
+        self
     }
 
     /// Runs the session on all texts and passes on the named output batch by batch, with the positions that hold a

@@ -1,21 +1,22 @@
-//! Progress of an evaluation, reported on the caller's thread.
+//! [`Units`]: progress of work on the caller's thread.
 
-use crate::call::{Call, REPORTS_PER_SECOND};
+use super::{Call, REPORTS_PER_SECOND};
 use crate::error::Result;
 use std::time::{Duration, Instant};
 
-/// Units (tokens, texts) done, reported at most [`REPORTS_PER_SECOND`] times a second as the stage `evaluate`.
+/// Units (tokens, texts) done in a stage, reported at most [`REPORTS_PER_SECOND`] times a second.
 pub struct Units<'a> {
     call: &'a Call<'a>,
+    stage: &'static str,
     done: u64,
     total: u64,
     reported: Option<Instant>,
 }
 
 impl<'a> Units<'a> {
-    /// Returns a counter of `total` units, none of them done.
-    pub fn new(call: &'a Call<'a>, total: usize) -> Units<'a> {
-        Units { call, done: 0, total: total as u64, reported: None }
+    /// Returns a counter of the `total` units of a stage, none of them done.
+    pub fn new(call: &'a Call<'a>, stage: &'static str, total: usize) -> Units<'a> {
+        Units { call, stage, done: 0, total: total as u64, reported: None }
     }
 
     /// Counts more units as done. Fails if the caller cancelled or the deadline passed.
@@ -26,7 +27,7 @@ impl<'a> Units<'a> {
             return self.call.check();
         }
         self.reported = Some(Instant::now());
-        self.call.report("evaluate", self.done, self.total)
+        self.call.report(self.stage, self.done, self.total)
     }
 
     /// Returns the call for a part of the work: it can be cancelled, and does not report progress itself.

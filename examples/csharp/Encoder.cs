@@ -1,0 +1,251 @@
+// Encoders: texts to vectors and to the scores of classes.
+
+using System;
+using System.Collections.Generic;
+using System.Runtime.InteropServices;
+
+namespace Optimize
+{
+    /// <summary>Options of Context.CreateEmbedder.</summary>
+    public sealed class EmbedderOptions
+    {
+        /// <summary>Tokenizer; null for the model's own.</summary>
+        public Tokenizer Tokenizer { get; set; }
+
+        /// <summary>Number of threads; 0 for the context's.</summary>
+        public uint Threads { get; set; }
+
+        /// <summary>Texts per run; 0 for 8.</summary>
+        public uint BatchSize { get; set; }
+
+        /// <summary>Maximum length of a text in tokens; 0 for the model's, up to 512.</summary>
+        public uint MaxLength { get; set; }
+
+        /// <summary>Number of elements of a vector to keep, the first ones; 0 for all.</summary>
+        public uint Dimensions { get; set; }
+
+        /// <summary>Normalize vectors to length 1, also if the model does not.</summary>
+        public bool Normalize { get; set; }
+
+        /// <summary>Text that precedes every text; null for the default prompt of the model.</summary>
+        public string Prompt { get; set; }
+
+        /// <summary>Name of one of the model's prompts; null for none.</summary>
+        public string PromptName { get; set; }
+
+        /// <summary>Provider and device; null for the CPU.</summary>
+        public Execution Execution { get; set; }
+
+        internal Native.EmbedderOptions ToNative(Scratch scratch)
+        {
+            var execution = Execution ?? new Execution();
+            return new Native.EmbedderOptions
+            {
+                StructSize = Handle.SizeOf<Native.EmbedderOptions>(),
+                Threads = Threads,
+                BatchSize = BatchSize,
+                MaxLength = MaxLength,
+                Dimensions = Dimensions,
+                Normalize = Normalize ? 1u : 0,
+                Prompt = scratch.Text(Prompt),
+                PromptName = scratch.Text(PromptName),
+                Provider = (int)execution.Provider,
+                DeviceId = execution.DeviceId,
+                EngineCache = scratch.Text(execution.EngineCache),
+                Kernels = (int)execution.Kernels,
+                Precision = (int)execution.Precision,
+            };
+        }
+    }
+
+    /// <summary>Turns texts into vectors. It runs one call at a time: a second one throws Status.Busy.</summary>
+    public sealed class Embedder : Handle
+    {
+        internal Embedder() { }
+
+        /// <summary>Returns a vector for each text: a float32 tensor of shape [texts, width].</summary>
+        public Tensor Embed(IList<string> texts, Call call = null)
+        {
+            Tensor vectors = null;
+            using (var scratch = new Scratch())
+            {
+                var given = scratch.Texts(texts);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_embedder_embed(
+                    this, given, (UIntPtr)texts.Count, ref native, out vectors, out error));
+            }
+            return vectors;
+        }
+
+        /// <inheritdoc/>
+        protected override void Free(IntPtr embedder) { Native.optimize_embedder_free(embedder); }
+    }
+
+    /// <summary>The function that turns the logits of a classifier into scores.</summary>
+    public enum ScoreFunction
+    {
+        /// <summary>That of the model.</summary>
+        Auto = 0,
+
+        /// <summary>Softmax: the sum of the scores of a text is 1.</summary>
+        Softmax = 1,
+
+        /// <summary>Sigmoid: each score is between 0 and 1.</summary>
+        Sigmoid = 2,
+
+        /// <summary>None: the logits.</summary>
+        None = 3,
+    }
+
+    /// <summary>Options of Context.CreateClassifier.</summary>
+    public sealed class ClassifierOptions
+    {
+        /// <summary>Tokenizer; null for the model's own.</summary>
+        public Tokenizer Tokenizer { get; set; }
+
+        /// <summary>Number of threads; 0 for the context's.</summary>
+        public uint Threads { get; set; }
+
+        /// <summary>Texts per run; 0 for 8.</summary>
+        public uint BatchSize { get; set; }
+
+        /// <summary>Maximum length of a text or pair in tokens; 0 for the model's, up to 512.</summary>
+        public uint MaxLength { get; set; }
+
+        /// <summary>The function that turns logits into scores.</summary>
+        public ScoreFunction ScoreFunction { get; set; }
+
+        /// <summary>Provider and device; null for the CPU.</summary>
+        public Execution Execution { get; set; }
+
+        internal Native.ClassifierOptions ToNative(Scratch scratch)
+        {
+            var execution = Execution ?? new Execution();
+            return new Native.ClassifierOptions
+            {
+                StructSize = Handle.SizeOf<Native.ClassifierOptions>(),
+                Threads = Threads,
+                BatchSize = BatchSize,
+                MaxLength = MaxLength,
+                ScoreFunction = (int)ScoreFunction,
+                Provider = (int)execution.Provider,
+                DeviceId = execution.DeviceId,
+                Kernels = (int)execution.Kernels,
+                EngineCache = scratch.Text(execution.EngineCache),
+                Precision = (int)execution.Precision,
+            };
+        }
+    }
+
+    /// <summary>Turns texts, or pairs of texts, into scores of classes. It runs one call at a time: a second one throws
+    /// Status.Busy.</summary>
+    public sealed class Classifier : Handle
+    {
+        internal Classifier() { }
+
+        /// <summary>Returns the labels of the classes; none if the model does not say how many classes it
+        /// has.</summary>
+        public IList<string> Labels()
+        {
+            var labels = new List<string>();
+            var count = (ulong)Native.optimize_classifier_label_count(this);
+            for (ulong i = 0; i < count; i++)
+                labels.Add(Utf8.Read(Native.optimize_classifier_label(this, (UIntPtr)i)));
+            return labels;
+        }
+
+        /// <summary>Returns the scores of each text: a float32 tensor of shape [texts, classes]. With `second`, each
+        /// text is read together with the text of the same index there.</summary>
+        public Tensor Classify(IList<string> texts, IList<string> second = null, Call call = null)
+        {
+            if (second != null && second.Count != texts.Count)
+                throw new ArgumentException("the numbers of texts and of second texts differ", "second");
+            Tensor scores = null;
+            using (var scratch = new Scratch())
+            {
+                IntPtr given = scratch.Texts(texts), pairs = scratch.Texts(second);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_classifier_classify(
+                    this, given, pairs, (UIntPtr)texts.Count, ref native, out scores, out error));
+            }
+            return scores;
+        }
+
+        /// <inheritdoc/>
+        protected override void Free(IntPtr classifier) { Native.optimize_classifier_free(classifier); }
+    }
+
+    public sealed partial class Context
+    {
+        /// <summary>Loads a model for embedding.</summary>
+        public Embedder CreateEmbedder(Model model, EmbedderOptions options = null, Call call = null)
+        {
+            options = options ?? new EmbedderOptions();
+            Embedder embedder = null;
+            using (var scratch = new Scratch())
+            {
+                var given = options.ToNative(scratch);
+                var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_embedder_new(
+                    this, model, tokenizer, ref given, ref native, out embedder, out error));
+            }
+            return embedder;
+        }
+
+        /// <summary>Loads a model for classification.</summary>
+        public Classifier CreateClassifier(Model model, ClassifierOptions options = null, Call call = null)
+        {
+            options = options ?? new ClassifierOptions();
+            Classifier classifier = null;
+            using (var scratch = new Scratch())
+            {
+                var given = options.ToNative(scratch);
+                var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_classifier_new(
+                    this, model, tokenizer, ref given, ref native, out classifier, out error));
+            }
+            return classifier;
+        }
+    }
+
+    internal static partial class Native
+    {
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct EmbedderOptions
+        {
+            internal uint StructSize, Threads, BatchSize, MaxLength, Dimensions, Normalize;
+            internal IntPtr Prompt, PromptName;
+            internal int Provider;
+            internal uint DeviceId;
+            internal IntPtr EngineCache;
+            internal int Kernels, Precision;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct ClassifierOptions
+        {
+            internal uint StructSize, Threads, BatchSize, MaxLength;
+            internal int ScoreFunction, Provider;
+            internal uint DeviceId;
+            internal int Kernels;
+            internal IntPtr EngineCache;
+            internal int Precision;
+            internal uint Reserved;
+        }
+
+        [DllImport(Library)] internal static extern int optimize_embedder_new(
+            Context context, Model model, Tokenizer tokenizer, ref EmbedderOptions options, ref Call call,
+            out Embedder embedder, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_embedder_embed(
+            Embedder embedder, IntPtr texts, UIntPtr count, ref Call call, out Tensor vectors, out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_embedder_free(IntPtr embedder);
+        [DllImport(Library)] internal static extern int optimize_classifier_new(
+            Context context, Model model, Tokenizer tokenizer, ref ClassifierOptions options, ref Call call,
+            out Classifier classifier, out ErrorHandle error);
+        [DllImport(Library)] internal static extern UIntPtr optimize_classifier_label_count(Classifier classifier);
+        [DllImport(Library)] internal static extern IntPtr optimize_classifier_label(
+            Classifier classifier, UIntPtr index);
+        [DllImport(Library)] internal static extern int optimize_classifier_classify(
+            Classifier classifier, IntPtr texts, IntPtr secondTexts, UIntPtr count, ref Call call, out Tensor scores,
+            out ErrorHandle error);
+        [DllImport(Library)] internal static extern void optimize_classifier_free(IntPtr classifier);
+    }
+}

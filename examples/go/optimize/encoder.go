@@ -1,0 +1,225 @@
+package optimize
+
+// #include <optimize.h>
+import "C"
+
+import (
+	"context"
+	"fmt"
+)
+
+// Embedder turns texts into vectors. It runs one call at a time: a second one fails with ErrBusy.
+type Embedder struct {
+	*handle[*C.optimize_embedder_t]
+}
+
+// EmbedderOptions are the options of Context.NewEmbedder.
+type EmbedderOptions struct {
+	Tokenizer  *Tokenizer // nil for the model's own
+	Threads    uint32     // 0 for the context's
+	BatchSize  uint32     // texts per run; 0 for 8
+	MaxLength  uint32     // maximum length of a text in tokens; 0 for the model's, up to 512
+	Dimensions uint32     // elements of a vector to keep, the first ones; 0 for all
+	Normalize  bool       // normalize vectors to length 1, also if the model does not
+	Prompt     string     // text that precedes every text; "" for the default prompt of the model
+	PromptName string     // name of one of the model's prompts
+	Execution  Execution
+}
+
+// NewEmbedder loads a model for embedding.
+func (c *Context) NewEmbedder(ctx context.Context, model *Model, o *EmbedderOptions) (*Embedder, error) {
+	if o == nil {
+		o = &EmbedderOptions{}
+	}
+	held, err := c.encoding(model, o.Tokenizer)
+	if err != nil {
+		return nil, err
+	}
+	defer held.release()
+	var m memory
+	defer m.free()
+	options := C.optimize_embedder_options_t{
+		struct_size:  C.sizeof_optimize_embedder_options_t,
+		threads:      C.uint32_t(o.Threads),
+		batch_size:   C.uint32_t(o.BatchSize),
+		max_length:   C.uint32_t(o.MaxLength),
+		dimensions:   C.uint32_t(o.Dimensions),
+		normalize:    flag(o.Normalize),
+		prompt:       m.textOrNil(o.Prompt),
+		prompt_name:  m.textOrNil(o.PromptName),
+		provider:     C.int32_t(o.Execution.Provider),
+		device_id:    C.uint32_t(o.Execution.DeviceID),
+		engine_cache: m.textOrNil(o.Execution.EngineCache),
+		kernels:      C.int32_t(o.Execution.Kernels),
+		precision:    C.int32_t(o.Execution.Precision),
+	}
+	var embedder *C.optimize_embedder_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_embedder_new(held.context, held.model, held.tokenizer, &options, call, &embedder, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Embedder{own(embedder, func(e *C.optimize_embedder_t) { C.optimize_embedder_free(e) })}, nil
+}
+
+// Embed returns a vector for each text: a float32 tensor of shape [texts, width].
+func (e *Embedder) Embed(ctx context.Context, texts []string) (*Tensor, error) {
+	embedder, err := e.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer e.release()
+	var m memory
+	defer m.free()
+	var vectors *C.optimize_tensor_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_embedder_embed(embedder, m.texts(texts), C.size_t(len(texts)), call, &vectors, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newTensor(vectors), nil
+}
+
+// ScoreFunction is the function that turns the logits of a classifier into scores.
+type ScoreFunction int32
+
+// The score functions.
+const (
+	ScoreFunctionAuto    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_AUTO    // that of the model
+	ScoreFunctionSoftmax ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SOFTMAX // scores of a text whose sum is 1
+	ScoreFunctionSigmoid ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SIGMOID // each score between 0 and 1
+	ScoreFunctionNone    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_NONE    // the logits
+)
+
+// Classifier turns texts, or pairs of texts, into scores of classes. It runs one call at a time: a second one fails
+// with ErrBusy.
+type Classifier struct {
+	*handle[*C.optimize_classifier_t]
+}
+
+// ClassifierOptions are the options of Context.NewClassifier.
+type ClassifierOptions struct {
+	Tokenizer     *Tokenizer // nil for the model's own
+	Threads       uint32     // 0 for the context's
+	BatchSize     uint32     // texts per run; 0 for 8
+	MaxLength     uint32     // maximum length of a text or pair in tokens; 0 for the model's, up to 512
+	ScoreFunction ScoreFunction
+	Execution     Execution
+}
+
+// NewClassifier loads a model for classification.
+func (c *Context) NewClassifier(ctx context.Context, model *Model, o *ClassifierOptions) (*Classifier, error) {
+	if o == nil {
+		o = &ClassifierOptions{}
+	}
+	held, err := c.encoding(model, o.Tokenizer)
+	if err != nil {
+		return nil, err
+	}
+	defer held.release()
+	var m memory
+	defer m.free()
+	options := C.optimize_classifier_options_t{
+		struct_size:    C.sizeof_optimize_classifier_options_t,
+		threads:        C.uint32_t(o.Threads),
+		batch_size:     C.uint32_t(o.BatchSize),
+		max_length:     C.uint32_t(o.MaxLength),
+		score_function: C.int32_t(o.ScoreFunction),
+		provider:       C.int32_t(o.Execution.Provider),
+		device_id:      C.uint32_t(o.Execution.DeviceID),
+		kernels:        C.int32_t(o.Execution.Kernels),
+		engine_cache:   m.textOrNil(o.Execution.EngineCache),
+		precision:      C.int32_t(o.Execution.Precision),
+	}
+	var classifier *C.optimize_classifier_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_classifier_new(held.context, held.model, held.tokenizer, &options, call, &classifier, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Classifier{own(classifier, func(c *C.optimize_classifier_t) { C.optimize_classifier_free(c) })}, nil
+}
+
+// Labels returns the labels of the classes; none if the model does not say how many classes it has.
+func (c *Classifier) Labels() ([]string, error) {
+	classifier, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	labels := make([]string, C.optimize_classifier_label_count(classifier))
+	for i := range labels {
+		labels[i] = C.GoString(C.optimize_classifier_label(classifier, C.size_t(i)))
+	}
+	return labels, nil
+}
+
+// Classify returns the scores of each text: a float32 tensor of shape [texts, classes].
+func (c *Classifier) Classify(ctx context.Context, texts []string) (*Tensor, error) {
+	return c.classify(ctx, texts, nil)
+}
+
+// ClassifyPairs returns the scores of pairs; second has one text for each of texts.
+func (c *Classifier) ClassifyPairs(ctx context.Context, texts, second []string) (*Tensor, error) {
+	if len(texts) != len(second) {
+		return nil, fmt.Errorf("optimize: %d texts, but %d second texts: %w", len(texts), len(second), ErrInvalidArgument)
+	}
+	return c.classify(ctx, texts, second)
+}
+
+func (c *Classifier) classify(ctx context.Context, texts, second []string) (*Tensor, error) {
+	classifier, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	var m memory
+	defer m.free()
+	var scores *C.optimize_tensor_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_classifier_classify(classifier, m.texts(texts), m.texts(second), C.size_t(len(texts)), call,
+			&scores, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return newTensor(scores), nil
+}
+
+// encoding holds what an encoder is made of, until release.
+type encoding struct {
+	context   *C.optimize_context_t
+	model     *C.optimize_model_t
+	tokenizer *C.optimize_tokenizer_t
+	release   func()
+}
+
+func (c *Context) encoding(model *Model, tokenizer *Tokenizer) (e encoding, err error) {
+	if e.context, err = c.acquire(); err != nil {
+		return e, err
+	}
+	if e.model, err = model.acquire(); err != nil {
+		c.release()
+		return e, err
+	}
+	e.release = func() {
+		model.release()
+		c.release()
+	}
+	if tokenizer == nil {
+		return e, nil
+	}
+	if e.tokenizer, err = tokenizer.acquire(); err != nil {
+		e.release()
+		return e, err
+	}
+	release := e.release
+	e.release = func() {
+		tokenizer.release()
+		release()
+	}
+	return e, nil
+}

@@ -1,0 +1,69 @@
+//! `optimize classify`: texts, or pairs of texts, to scores of classes.
+
+use crate::common::{self, Machine, On, Output};
+use crate::texts::Texts;
+use clap::Args;
+use optimize::encoder::{Classifier, ScoreFunction, TextOptions};
+use optimize::error::{Result, bail};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Arguments of `classify`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: a package, an .onnx file, or a folder that contains one
+    #[arg(short, long, value_name = "MODEL")]
+    model: PathBuf,
+    /// The function that turns logits into scores
+    #[arg(long, value_enum, default_value_t)]
+    score_function: ScoreFunction,
+    /// The second text of a pair, one for each --text
+    #[arg(long, value_name = "TEXT", conflicts_with = "data")]
+    second_text: Vec<String>,
+    #[command(flatten, next_help_heading = "Data")]
+    texts: Texts,
+    #[command(flatten, next_help_heading = "Device")]
+    on: On,
+    #[command(flatten, next_help_heading = "Runtime")]
+    machine: Machine,
+    #[command(flatten, next_help_heading = "Output")]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let texts = &arguments.texts;
+    let mut given = texts.read()?;
+    given.second.extend(arguments.second_text.iter().cloned());
+    let options = TextOptions {
+        max_length: texts.max_length,
+        batch_size: texts.batch_size,
+        threads: arguments.machine.threads,
+        execution: arguments.on.execution()?,
+    };
+    let (labels, scores) = common::with_bar(&arguments.output, |bar| {
+        let model = common::load(&arguments.model, bar)?;
+        let tokenizer = common::tokenizer(texts.tokenizer.as_deref(), &model)?.map(Arc::new);
+        let (runtime, function) = (arguments.machine.runtime()?, arguments.score_function);
+        let mut classifier = bar.call(|call| Classifier::new(runtime, &model, tokenizer, function, &options, call))?;
+        let second = (!given.second.is_empty()).then_some(&given.second[..]);
+        let scores = bar.call(|call| classifier.classify(&given.first, second, call))?;
+        Ok((classifier.labels().to_vec(), scores))
+    })?;
+    if !labels.is_empty() && labels.len() != scores.classes {
+        let (classes, labels) = (scores.classes, labels.len());
+        bail!(InvalidModel, "the model has {classes} classes, but {labels} labels");
+    }
+    let label = |class: usize| labels.get(class).cloned().unwrap_or_else(|| class.to_string());
+    let line = |(index, row): (usize, &[f32])| {
+        let best = (0..row.len()).reduce(|best, class| if row[class] > row[best] { class } else { best }).unwrap_or(0);
+        if !arguments.output.json {
+            return format!("{}\t{:.6}\t{}\n", label(best), row[best], given.first[index]);
+        }
+        let all: Map<String, Value> =
+            row.iter().enumerate().map(|(class, score)| (label(class), json!(score))).collect();
+        format!("{}\n", json!({ "index": index, "label": label(best), "score": row[best], "scores": all }))
+    };
+    common::print(&scores.values.chunks_exact(scores.classes).enumerate().map(line).collect::<String>())
+}

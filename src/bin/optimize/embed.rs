@@ -1,0 +1,68 @@
+//! `optimize embed`: texts to vectors.
+
+use crate::common::{self, Machine, On, Output};
+use crate::texts::Texts;
+use clap::Args;
+use optimize::encoder::{Embedder, EmbedderOptions, TextOptions};
+use optimize::error::{Result, bail};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Arguments of `embed`.
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: a package, an .onnx file, or a folder that contains one
+    #[arg(short, long, value_name = "MODEL")]
+    model: PathBuf,
+    /// Normalize vectors to length 1, also if the model does not
+    #[arg(long)]
+    normalize: bool,
+    /// Keep only the first elements of each vector, for models that are trained for it (Matryoshka)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    dimensions: usize,
+    /// Text that precedes every text [default: the default prompt of the model]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
+    prompt: Option<String>,
+    /// Name of a prompt of the model (config_sentence_transformers.json), such as query
+    #[arg(long, value_name = "NAME")]
+    prompt_name: Option<String>,
+    #[command(flatten, next_help_heading = "Data")]
+    texts: Texts,
+    #[command(flatten, next_help_heading = "Device")]
+    on: On,
+    #[command(flatten, next_help_heading = "Runtime")]
+    machine: Machine,
+    #[command(flatten, next_help_heading = "Output")]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let texts = &arguments.texts;
+    let given = texts.read()?;
+    if !given.second.is_empty() {
+        bail!(InvalidArgument, "the data has pairs, but a vector is of one text");
+    }
+    let options = EmbedderOptions {
+        text: TextOptions {
+            max_length: texts.max_length,
+            batch_size: texts.batch_size,
+            threads: arguments.machine.threads,
+            execution: arguments.on.execution()?,
+        },
+        normalize: arguments.normalize,
+        dimensions: arguments.dimensions,
+        prompt: arguments.prompt.clone(),
+        prompt_name: arguments.prompt_name.clone(),
+    };
+    let found = common::with_bar(&arguments.output, |bar| {
+        let model = common::load(&arguments.model, bar)?;
+        let tokenizer = common::tokenizer(texts.tokenizer.as_deref(), &model)?.map(Arc::new);
+        let runtime = arguments.machine.runtime()?;
+        let mut embedder = bar.call(|call| Embedder::new(runtime, &model, tokenizer, &options, call))?;
+        bar.call(|call| embedder.embed(&given.first, call))
+    })?;
+    let line = |(index, vector): (usize, &[f32])| format!("{}\n", json!({ "index": index, "embedding": vector }));
+    common::print(&found.values.chunks_exact(found.width).enumerate().map(line).collect::<String>())
+}

@@ -1,0 +1,126 @@
+//! The texts that `embed` and `classify` read.
+
+use crate::common;
+use clap::Args;
+use optimize::error::{Context, Result, bail};
+use optimize::limits;
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Arguments for texts and how they are read.
+#[derive(Args)]
+pub struct Texts {
+    /// A text; repeat for several
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "data")]
+    pub text: Vec<String>,
+    /// A file with one text per line, or `.jsonl` with a "text" (and for pairs a "second_text") per line; - reads
+    /// standard input
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// A tokenizer.json, or a folder with one [default: the one next to the model]
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Tokens after which a text is truncated [default: the limit of the model, up to 512]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub max_length: usize,
+    /// Texts per run; texts of similar length are run together
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub batch_size: usize,
+}
+
+/// Texts, and the second texts of pairs.
+pub struct Given {
+    /// The texts.
+    pub first: Vec<String>,
+    /// One for each text, or none.
+    pub second: Vec<String>,
+}
+
+impl Texts {
+    /// Reads the texts.
+    pub fn read(&self) -> Result<Given> {
+        match &self.data {
+            None if self.text.is_empty() => bail!(InvalidArgument, "there is no text: pass --text or --data"),
+            None => Ok(Given { first: self.text.clone(), second: Vec::new() }),
+            Some(file) => lines(file).at(|| file.display()),
+        }
+    }
+}
+
+fn lines(file: &Path) -> Result<Given> {
+    let content = match file == Path::new("-") {
+        true => {
+            let mut content = String::new();
+            let most = limits::TEXT_BYTES as u64;
+            std::io::stdin().lock().take(most + 1).read_to_string(&mut content)?;
+            if content.len() as u64 > most {
+                bail!(LimitExceeded, "more than {most} bytes; the limit is {most}");
+            }
+            content
+        }
+        false => common::text_of(file)?,
+    };
+    let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let json = file.extension().is_some_and(|extension| extension == "jsonl")
+        || (file == Path::new("-") && content.trim_start().starts_with('{'));
+    if !json {
+        return Ok(Given { first: lines.map(|(_, line)| line.to_owned()).collect(), second: Vec::new() });
+    }
+    let mut given = Given { first: Vec::new(), second: Vec::new() };
+    for (index, line) in lines {
+        let (first, second) = parse(line).at(|| format!("line {}", index + 1))?;
+        if second.is_some() != (given.second.len() == given.first.len()) && !given.first.is_empty() {
+            bail!(InvalidArgument, "line {}: some lines have a second_text, and some have none", index + 1);
+        }
+        given.first.push(first);
+        given.second.extend(second);
+    }
+    Ok(given)
+}
+
+fn parse(line: &str) -> Result<(String, Option<String>)> {
+    let Ok(Value::Object(line)) = serde_json::from_str(line) else {
+        bail!(InvalidArgument, "is not a JSON object");
+    };
+    let text = |key: &str| match line.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => bail!(InvalidArgument, "{key:?} is not a string"),
+    };
+    match text("text")? {
+        Some(first) => Ok((first, text("second_text")?)),
+        None => bail!(InvalidArgument, "has no \"text\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_json_lines_are_read() {
+        let folder = std::env::temp_dir().join(format!("optimize-texts-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let of = |name: &str, content: &str| {
+            std::fs::write(folder.join(name), content).unwrap();
+            lines(&folder.join(name)).map(|given| (given.first, given.second))
+        };
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert_eq!(of("a.txt", "one\n\n{\"text\": 1}\n").unwrap(), (texts(&["one", "{\"text\": 1}"]), texts(&[])));
+        let pairs = "{\"text\": \"a\", \"second_text\": \"b\"}\n{\"text\": \"c\", \"second_text\": \"d\"}\n";
+        assert_eq!(of("a.jsonl", pairs).unwrap(), (texts(&["a", "c"]), texts(&["b", "d"])));
+        assert_eq!(of("b.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}").unwrap(), (texts(&["a", "b"]), texts(&[])));
+        for (content, message) in [
+            ("{\"text\": \"a\"}\n{\"text\": \"b\", \"second_text\": \"c\"}", "line 2: some lines"),
+            ("{\"text\": \"b\", \"second_text\": \"c\"}\n{\"text\": \"a\"}", "line 2: some lines"),
+            ("{\"text\": 3}", "line 1: \"text\" is not a string"),
+            ("\n{}", "line 2: has no \"text\""),
+            ("[]", "line 1: is not a JSON object"),
+        ] {
+            let error = of("c.jsonl", content).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}

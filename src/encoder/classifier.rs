@@ -1,0 +1,213 @@
+//! [`Classifier`]: texts, or pairs of texts, to the scores of classes.
+
+use super::{Batches, TextOptions, by_length, in_order, tokenizer_of};
+use crate::call::{Call, Units};
+use crate::choice::choice;
+use crate::error::{Result, bail};
+use crate::model::{Card, Dim, Model, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::runtime::{Placement, Runtime, Session};
+use crate::text::Tokenizer;
+use std::sync::Arc;
+
+choice! {
+    /// The function that turns the logits of a classifier into scores.
+    pub enum ScoreFunction: optimize_score_function_t = Auto {
+        /// That of the model: sigmoid if its classes do not exclude each other (`problem_type` is
+        /// `multi_label_classification`) or if it has only one, none for a regression, otherwise softmax.
+        Auto = 0, "auto";
+        /// Softmax: the scores of a text are at least 0, and their sum is 1.
+        Softmax = 1, "softmax";
+        /// Sigmoid: each score is between 0 and 1.
+        Sigmoid = 2, "sigmoid";
+        /// None: the logits.
+        None = 3, "none";
+    }
+}
+
+/// Scores of texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Values row by row, `texts × classes`.
+    pub values: Vec<f32>,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// Turns texts into scores of classes. It may move between threads; it runs one call at a time.
+pub struct Classifier {
+    model: Model,
+    tokenizer: Arc<Tokenizer>,
+    session: Session,
+    options: TextOptions,
+    output: String,
+    function: ScoreFunction,
+    labels: Vec<String>,
+}
+
+impl Classifier {
+    /// Loads a model for classification. `tokenizer` replaces the model's own.
+    ///
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a classifier, `NotFound` if there is no
+    /// tokenizer, and otherwise like [`Session::new`].
+    pub fn new(
+        runtime: &'static Runtime,
+        model: &Model,
+        tokenizer: Option<Arc<Tokenizer>>,
+        function: ScoreFunction,
+        options: &TextOptions,
+        call: &Call,
+    ) -> Result<Classifier> {
+        let output = logits_of(model)?;
+        let tokenizer = tokenizer_of(model, tokenizer)?;
+        // Before the session, which takes longer.
+        options.length(model)?;
+        let session = Session::new(runtime, model, &options.session(), call)?;
+        let labels = labels(model.card(), classes_of(&session, &output));
+        Ok(Classifier { model: model.clone(), tokenizer, session, options: options.clone(), output, function, labels })
+    }
+
+    /// Returns the names of the classes by index: `id2label` of the model's configuration, else the indices. Empty if
+    /// neither the configuration nor the graph says how many there are.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Returns the scores of each text, in their order. With `second`, each text is read together with the text of the
+    /// same index there, as cross-encoders (rerankers, natural language inference) do.
+    ///
+    /// Texts are truncated to the positions of the model, or to `max_length`; of a pair, the longer text first.
+    /// Progress stage: `classify`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is no text,
+    /// or if the numbers of texts differ; `Runtime` if a logit is NaN.
+    pub fn classify<T: AsRef<str>>(&mut self, texts: &[T], second: Option<&[T]>, call: &Call) -> Result<Scores> {
+        let count = second.map_or(texts.len(), <[T]>::len);
+        if count != texts.len() {
+            bail!(InvalidArgument, "{} texts, but {count} second texts: pairs have one of each", texts.len());
+        }
+        let length =
+            |index: usize| texts[index].as_ref().len() + second.map_or(0, |second| second[index].as_ref().len());
+        let order = by_length(&(0..texts.len()).map(length).collect::<Vec<_>>());
+        let sorted = |from: &[T]| order.iter().map(|index| from[*index].as_ref().to_owned()).collect::<Vec<String>>();
+        let mut batches = Batches::new(&self.model, &self.tokenizer, &sorted(texts), &self.options)?;
+        if let Some(second) = second {
+            batches = batches.with_second(sorted(second));
+        }
+        let mut units = Units::new(call, "classify", texts.len());
+        let (output, session) = (&self.output, &mut self.session);
+        let (mut values, mut classes) = (Vec::new(), 0);
+        batches.run(session, output, &mut units, |tensor, _, texts| {
+            let &[rows, width] = tensor.shape() else {
+                bail!(Unsupported, "the output {output:?} has shape {:?}, not [texts, classes]", tensor.shape());
+            };
+            if (rows as usize) < texts || width < 1 {
+                bail!(Unsupported, "the output {output:?} has {rows} rows of {width} values for {texts} texts");
+            }
+            classes = width as usize;
+            values.extend_from_slice(&tensor.to_f32_vec()?[..texts * classes]);
+            Ok(())
+        })?;
+        if let Some(broken) = values.iter().position(|value| value.is_nan()) {
+            bail!(Runtime, "a logit of text {} is not a number", order[broken / classes] + 1);
+        }
+        let mut values = in_order(&values, classes, &order);
+        values.chunks_exact_mut(classes).for_each(|row| scores(self.function_for(classes), row));
+        Ok(Scores { values, classes })
+    }
+
+    /// Returns where the model runs.
+    pub fn placement(&self) -> &Placement {
+        self.session.placement()
+    }
+
+    fn function_for(&self, classes: usize) -> ScoreFunction {
+        let problem = self.model.card().config.get("problem_type").and_then(|value| value.as_str());
+        match (self.function, problem) {
+            (ScoreFunction::Auto, Some("regression")) => ScoreFunction::None,
+            (ScoreFunction::Auto, Some("multi_label_classification")) => ScoreFunction::Sigmoid,
+            (ScoreFunction::Auto, _) if classes == 1 => ScoreFunction::Sigmoid,
+            (ScoreFunction::Auto, _) => ScoreFunction::Softmax,
+            (given, _) => given,
+        }
+    }
+}
+
+/// Turns the logits of a text into scores.
+fn scores(function: ScoreFunction, row: &mut [f32]) {
+    match function {
+        ScoreFunction::None => {}
+        ScoreFunction::Sigmoid => row.iter_mut().for_each(|x| *x = (1.0 / (1.0 + (-f64::from(*x)).exp())) as f32),
+        ScoreFunction::Auto | ScoreFunction::Softmax => {
+            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let exp: Vec<f64> = row.iter().map(|x| (f64::from(*x) - f64::from(most)).exp()).collect();
+            let sum: f64 = exp.iter().sum();
+            row.iter_mut().zip(exp).for_each(|(x, e)| *x = (e / sum) as f32);
+        }
+    }
+}
+
+/// Returns the number of classes that the session's output has; `None` if it is open.
+fn classes_of(session: &Session, output: &str) -> Option<usize> {
+    let info = session.outputs().iter().find(|info| info.name == output)?;
+    match info.shape.as_ref()?.last()? {
+        Dim::Fixed(size) => usize::try_from(*size).ok(),
+        _ => None,
+    }
+}
+
+/// Returns the names of `count` classes; where the configuration names none, indices.
+fn labels(card: &Card, count: Option<usize>) -> Vec<String> {
+    let named = card.class_names();
+    let count = count.unwrap_or_else(|| named.iter().map(|(index, _)| index + 1).max().unwrap_or(0));
+    let name = |class: usize| named.iter().find(|(index, _)| *index == class).map(|(_, name)| name.clone());
+    (0..count).map(|class| name(class).unwrap_or_else(|| class.to_string())).collect()
+}
+
+/// Returns the output with one value per class.
+pub(crate) fn logits_of(model: &Model) -> Result<String> {
+    let outputs = model.outputs();
+    let flat = |info: &&ValueInfo| info.shape.as_ref().is_none_or(|shape| shape.len() == 2);
+    let float =
+        |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
+    let fitting: Vec<&ValueInfo> = outputs.iter().filter(flat).filter(float).collect();
+    let named = fitting.iter().find(|info| info.name.to_lowercase().contains("logit"));
+    match (named, fitting.as_slice()) {
+        (Some(info), _) => Ok(info.name.clone()),
+        (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
+        _ => {
+            let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
+            bail!(
+                Unsupported,
+                "the model has no output `logits` of two dimensions, as classifiers have; its outputs are {}",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn scores_are_those_by_hand() {
+        let of = |function, logits: &[f32]| {
+            let mut row = logits.to_vec();
+            scores(function, &mut row);
+            row
+        };
+        assert_eq!(of(ScoreFunction::None, &[2.0, -1.0]), [2.0, -1.0]);
+        assert_eq!(of(ScoreFunction::Sigmoid, &[0.0, f32::NEG_INFINITY]), [0.5, 0.0]);
+        let softmax = of(ScoreFunction::Softmax, &[1000.0, 1000.0 + 3f32.ln()]);
+        assert!((softmax[0] - 0.25).abs() < 1e-4 && (softmax[1] - 0.75).abs() < 1e-4, "{softmax:?}");
+    }
+
+    #[test]
+    fn classes_without_names_are_numbered() {
+        let config = json!({ "id2label": { "0": "ham", "2": "spam" } }).as_object().cloned().unwrap();
+        let card = Card { config, ..Card::default() };
+        assert_eq!(labels(&card, None), ["ham", "1", "spam"]);
+        assert_eq!(labels(&card, Some(4)), ["ham", "1", "spam", "3"]);
+        assert!(labels(&Card::default(), None).is_empty());
+    }
+}

@@ -1,0 +1,100 @@
+//! [`Embedder`]: texts to vectors.
+
+use super::{Batches, Embeddings, TextOptions, Vectors, by_length, in_order, tokenizer_of};
+use crate::call::{Call, Units};
+use crate::error::{Context, Result, bail};
+use crate::model::Model;
+use crate::runtime::{Placement, Runtime, Session};
+use crate::text::Tokenizer;
+use std::sync::Arc;
+
+/// Options of an [`Embedder`].
+#[derive(Debug, Clone, Default)]
+pub struct EmbedderOptions {
+    /// Lengths, batches and session.
+    pub text: TextOptions,
+    /// Normalizes vectors to length 1, also if the model does not.
+    pub normalize: bool,
+    /// Number of elements of the vectors to keep, the first ones, for models that are trained for it (Matryoshka); 0
+    /// keeps all. Vectors that the model normalized are shorter than 1 afterwards, unless `normalize` is set.
+    pub dimensions: usize,
+    /// Text that precedes every text, in place of the default prompt of the model.
+    pub prompt: Option<String>,
+    /// Name of one of the prompts of the model's `config_sentence_transformers.json` (`query`, `passage` ...), in place
+    /// of the default prompt.
+    pub prompt_name: Option<String>,
+}
+
+/// Turns texts into vectors. It may move between threads; it runs one call at a time.
+pub struct Embedder {
+    model: Model,
+    tokenizer: Arc<Tokenizer>,
+    session: Session,
+    vectors: Vectors,
+    options: EmbedderOptions,
+}
+
+impl Embedder {
+    /// Loads a model for embedding. `tokenizer` replaces the model's own.
+    ///
+    /// The vectors are those of the output `sentence_embedding`; else of `token_embeddings` or `last_hidden_state`,
+    /// pooled as the model's folder says (default: mean). Fails with [`crate::error::Kind::Unsupported`] if the model
+    /// outputs no vectors, `NotFound` if there is no tokenizer or no prompt of that name, `InvalidArgument` if both
+    /// prompts are given, and otherwise like [`Session::new`].
+    pub fn new(
+        runtime: &'static Runtime,
+        model: &Model,
+        tokenizer: Option<Arc<Tokenizer>>,
+        options: &EmbedderOptions,
+        call: &Call,
+    ) -> Result<Embedder> {
+        let mut tokenizer = tokenizer_of(model, tokenizer)?;
+        if let Some(prompt) = prompt(model, options)? {
+            tokenizer = Arc::new(tokenizer.with_prompt(&prompt));
+        }
+        // Before the session, which takes longer.
+        options.text.length(model)?;
+        let session = Session::new(runtime, model, &options.text.session(), call)?;
+        let vectors = Vectors::of(&session, model.card(), &tokenizer)?;
+        Ok(Embedder { model: model.clone(), tokenizer, session, vectors, options: options.clone() })
+    }
+
+    /// Returns a vector for each text, in their order.
+    ///
+    /// Texts are truncated to the positions of the model, or to `max_length`. Progress stage: `embed`, in texts. Fails
+    /// with [`crate::error::Kind::InvalidArgument`] if there is no text, for a text without tokens, or if `dimensions`
+    /// exceeds the width of the vectors.
+    pub fn embed<T: AsRef<str>>(&mut self, texts: &[T], call: &Call) -> Result<Embeddings> {
+        let order = by_length(&texts.iter().map(|text| text.as_ref().len()).collect::<Vec<_>>());
+        let sorted: Vec<String> = order.iter().map(|index| texts[*index].as_ref().to_owned()).collect();
+        let batches = Batches::new(&self.model, &self.tokenizer, &sorted, &self.options.text)?;
+        let mut units = Units::new(call, "embed", texts.len());
+        let mut found = self.vectors.run(&batches, &mut self.session, &mut units)?;
+        found.values = in_order(&found.values, found.width, &order);
+        found.shorten(self.options.dimensions)?;
+        if self.options.normalize {
+            found.values = found.unit().into_iter().map(|value| value as f32).collect();
+        }
+        Ok(found)
+    }
+
+    /// Returns where the model runs.
+    pub fn placement(&self) -> &Placement {
+        self.session.placement()
+    }
+}
+
+/// Returns the prompt that the options select; `None` for the default.
+fn prompt(model: &Model, options: &EmbedderOptions) -> Result<Option<String>> {
+    match (&options.prompt, &options.prompt_name) {
+        (Some(_), Some(_)) => bail!(InvalidArgument, "prompt and prompt_name are both given"),
+        (Some(prompt), None) => Ok(Some(prompt.clone())),
+        (None, Some(name)) => {
+            let card = model.card();
+            let beside =
+                |file: &str| card.side_file(file).map(|content| content.read().at(|| file.to_owned())).transpose();
+            crate::text::named_prompt(&beside, name).map(Some)
+        }
+        (None, None) => Ok(None),
+    }
+}

@@ -1,0 +1,333 @@
+//! Texts to vectors and to the scores of classes.
+
+use super::call::{self, optimize_call_t};
+use super::context::{Context, optimize_context_t};
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::model::optimize_model_t;
+use super::options::{self, Options};
+use super::session::{Where, where_of};
+use super::status::optimize_status_t;
+use super::tensor::optimize_tensor_t;
+use super::tokenizer::optimize_tokenizer_t;
+use super::{Out, guard, text, texts};
+use crate::encoder::{Classifier, Embedder, EmbedderOptions, ScoreFunction, TextOptions};
+use crate::error::{Result, bail};
+use crate::runtime::Tensor;
+use crate::text::Tokenizer;
+use std::ffi::{CString, c_char};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+/// Turns texts into vectors. It may move between threads, but accepts one call at a time: a concurrent one returns
+/// OPTIMIZE_BUSY.
+#[allow(non_camel_case_types)]
+pub struct optimize_embedder_t(());
+
+handle!(optimize_embedder_t(Mutex<Embedder>), b"opt-embe", "embedder");
+
+/// Turns texts, or pairs of texts, into scores of classes. It may move between threads, but accepts one call at a
+/// time: a concurrent one returns OPTIMIZE_BUSY.
+#[allow(non_camel_case_types)]
+pub struct optimize_classifier_t(());
+
+handle!(optimize_classifier_t(ClassifierHandle), b"opt-clas", "classifier");
+
+/// The value behind a classifier handle.
+pub struct ClassifierHandle {
+    classifier: Mutex<Classifier>,
+    labels: Vec<CString>,
+}
+
+/// Options of `optimize_embedder_new`. All zero selects the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_embedder_options_t {
+    /// sizeof(optimize_embedder_options_t).
+    pub struct_size: u32,
+    /// Number of threads; 0 uses that of the context.
+    pub threads: u32,
+    /// Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest. With 1, the
+    /// vector of a text does not depend on other texts in any model.
+    pub batch_size: u32,
+    /// Number of tokens after which a text is truncated; 0 is the limit of the model, up to 512.
+    pub max_length: u32,
+    /// Number of elements of a vector to keep, the first ones, for models that are trained for it (Matryoshka); 0 keeps
+    /// all.
+    pub dimensions: u32,
+    /// Not 0: normalizes vectors to length 1, also if the model does not.
+    pub normalize: u32,
+    /// Text that precedes every text; NULL is the default prompt of the model, if it has one.
+    pub prompt: *const c_char,
+    /// Name of a prompt in the model's config_sentence_transformers.json ("query" ...), in place of `prompt`; or NULL.
+    pub prompt_name: *const c_char,
+    /// Execution provider of the session, an optimize_provider_t.
+    pub provider: i32,
+    /// Index of the device, from 0; 0 for the CPU.
+    pub device_id: u32,
+    /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
+    pub engine_cache: *const c_char,
+    /// Kernels on the CPU, an optimize_kernels_t.
+    pub kernels: i32,
+    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    pub precision: i32,
+}
+// SAFETY: repr(C), six 32-bit integers, two pointers, two 32-bit integers, a pointer, two 32-bit integers: no padding,
+// all zero is valid.
+unsafe impl Options for optimize_embedder_options_t {}
+
+/// The function that turns the logits of a classifier into scores.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_score_function_t {
+    /// That of the model: sigmoid if its classes do not exclude each other (problem_type) or if it has only one, none
+    /// for a regression, otherwise softmax.
+    OPTIMIZE_SCORE_FUNCTION_AUTO = 0,
+    /// Softmax: the scores of a text are at least 0, and their sum is 1.
+    OPTIMIZE_SCORE_FUNCTION_SOFTMAX = 1,
+    /// Sigmoid: each score is between 0 and 1.
+    OPTIMIZE_SCORE_FUNCTION_SIGMOID = 2,
+    /// None: the logits.
+    OPTIMIZE_SCORE_FUNCTION_NONE = 3,
+}
+
+/// Options of `optimize_classifier_new`. All zero selects the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_classifier_options_t {
+    /// sizeof(optimize_classifier_options_t).
+    pub struct_size: u32,
+    /// Number of threads; 0 uses that of the context.
+    pub threads: u32,
+    /// Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest. With 1, the
+    /// scores of a text do not depend on other texts in any model.
+    pub batch_size: u32,
+    /// Number of tokens after which a text or pair is truncated; 0 is the limit of the model, up to 512.
+    pub max_length: u32,
+    /// The function that turns logits into scores, an optimize_score_function_t.
+    pub score_function: i32,
+    /// Execution provider of the session, an optimize_provider_t.
+    pub provider: i32,
+    /// Index of the device, from 0; 0 for the CPU.
+    pub device_id: u32,
+    /// Kernels on the CPU, an optimize_kernels_t.
+    pub kernels: i32,
+    /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
+    pub engine_cache: *const c_char,
+    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    pub precision: i32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+// SAFETY: repr(C), eight 32-bit integers, a pointer, two 32-bit integers: no padding, all zero is valid.
+unsafe impl Options for optimize_classifier_options_t {}
+
+/// Number of texts per run if the options do not set it.
+const BATCH_SIZE: usize = 8;
+
+/// Creates an embedder of a model. The vectors are those of its output `sentence_embedding`; else of
+/// `token_embeddings` or `last_hidden_state`, pooled as the model's folder says (default: mean). `tokenizer` may be
+/// NULL: then the model's own is used. Model and tokenizer may be freed before the embedder.
+///
+/// Returns OPTIMIZE_UNSUPPORTED if the model outputs no vectors of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer,
+/// or no prompt of that name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_embedder_new(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    tokenizer: *const optimize_tokenizer_t,
+    options: *const optimize_embedder_options_t,
+    call: *const optimize_call_t,
+    embedder: *mut *mut optimize_embedder_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(embedder, "embedder")?;
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let given = options::read(options)?;
+            let sizes = [given.threads, given.batch_size, given.max_length];
+            let optional = |given: *const c_char, name| match given.is_null() {
+                true => Ok(None),
+                false => text(given, name).map(|text| Some(text.to_owned())),
+            };
+            let options = EmbedderOptions {
+                text: text_options(context, sizes, where_of!(given))?,
+                normalize: given.normalize != 0,
+                dimensions: given.dimensions as usize,
+                prompt: optional(given.prompt, "prompt")?,
+                prompt_name: optional(given.prompt_name, "prompt_name")?,
+            };
+            let (tokenizer, runtime) = (shared(tokenizer)?, context.runtime()?);
+            let made = call::with(call, |call| Embedder::new(runtime, model, tokenizer, &options, call))?;
+            out.set(handle::new(Mutex::new(made)));
+            Ok(())
+        })
+    }
+}
+
+/// Writes the vectors of `count` texts to `vectors`: a float32 tensor of shape [count, width], row `i` for text `i`.
+/// The caller frees it. Texts beyond the maximum length are truncated. Progress stage: "embed", in texts.
+///
+/// Returns OPTIMIZE_INVALID_ARGUMENT if there is no text, for a text without tokens, or if the options ask for more
+/// elements than the vectors have.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_embedder_embed(
+    embedder: *mut optimize_embedder_t,
+    texts: *const *const c_char,
+    count: usize,
+    call: *const optimize_call_t,
+    vectors: *mut *mut optimize_tensor_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(vectors, "vectors")?;
+            let mut embedder = lock(handle::get(embedder.cast_const())?, "embedder")?;
+            let texts = self::texts(texts, count, "texts")?;
+            let found = call::with(call, |call| embedder.embed(&texts, call))?;
+            out.set(handle::new(Tensor::from_f32(&[count as i64, found.width as i64], found.values)?));
+            Ok(())
+        })
+    }
+}
+
+/// Frees an embedder. NULL is allowed. It must not be in use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_embedder_free(embedder: *mut optimize_embedder_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(embedder) });
+}
+
+/// Creates a classifier of a model, from its output with logits of shape [texts, classes]. `tokenizer` may be NULL:
+/// then the model's own is used. Model and tokenizer may be freed before the classifier.
+///
+/// Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_classifier_new(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    tokenizer: *const optimize_tokenizer_t,
+    options: *const optimize_classifier_options_t,
+    call: *const optimize_call_t,
+    classifier: *mut *mut optimize_classifier_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(classifier, "classifier")?;
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let given = options::read(options)?;
+            if given.reserved != 0 {
+                bail!(InvalidArgument, "reserved is not 0");
+            }
+            let function = ScoreFunction::from_code(given.score_function, "score_function")?;
+            let sizes = [given.threads, given.batch_size, given.max_length];
+            let options = text_options(context, sizes, where_of!(given))?;
+            let (tokenizer, runtime) = (shared(tokenizer)?, context.runtime()?);
+            let made = call::with(call, |call| Classifier::new(runtime, model, tokenizer, function, &options, call))?;
+            let label = |label: &String| CString::new(label.replace('\0', "")).unwrap_or_default();
+            let labels = made.labels().iter().map(label).collect();
+            out.set(handle::new(ClassifierHandle { classifier: Mutex::new(made), labels }));
+            Ok(())
+        })
+    }
+}
+
+/// Returns the number of classes that have a label; 0 if `classifier` is NULL, or if neither graph nor configuration
+/// says how many classes there are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_classifier_label_count(classifier: *const optimize_classifier_t) -> usize {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value(0, || unsafe { handle::get(classifier) }.map_or(0, |handle| handle.labels.len()))
+}
+
+/// Returns the label of a class: `id2label` of the model's configuration, else its index. Valid until the classifier is
+/// freed; NULL if there is no such class.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_classifier_label(
+    classifier: *const optimize_classifier_t,
+    index: usize,
+) -> *const c_char {
+    // SAFETY: the contract of `ffi`.
+    let label = || unsafe { handle::get(classifier) }.ok()?.labels.get(index).map(|label| label.as_ptr());
+    super::guard_value(std::ptr::null(), || label().unwrap_or(std::ptr::null()))
+}
+
+/// Writes the scores of `count` texts to `scores`: a float32 tensor of shape [count, classes], row `i` for text `i`. The
+/// caller frees it. `second_texts` is NULL, or has one text for each of `texts`, with which it is read as a pair: for
+/// rerankers and natural language inference. Texts beyond the maximum length are truncated; of a pair, the longer text
+/// first. Progress stage: "classify", in texts.
+///
+/// Returns OPTIMIZE_INVALID_ARGUMENT if there is no text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_classifier_classify(
+    classifier: *mut optimize_classifier_t,
+    texts: *const *const c_char,
+    second_texts: *const *const c_char,
+    count: usize,
+    call: *const optimize_call_t,
+    scores: *mut *mut optimize_tensor_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(scores, "scores")?;
+            let mut classifier = lock(&handle::get(classifier.cast_const())?.classifier, "classifier")?;
+            let first = self::texts(texts, count, "texts")?;
+            let second = match second_texts.is_null() {
+                true => None,
+                false => Some(self::texts(second_texts, count, "second_texts")?),
+            };
+            let found = call::with(call, |call| classifier.classify(&first, second.as_deref(), call))?;
+            out.set(handle::new(Tensor::from_f32(&[count as i64, found.classes as i64], found.values)?));
+            Ok(())
+        })
+    }
+}
+
+/// Frees a classifier. NULL is allowed. It must not be in use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_classifier_free(classifier: *mut optimize_classifier_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(classifier) });
+}
+
+/// Returns the options of texts: threads, batch size and maximum length, and where the session runs.
+///
+/// # Safety
+/// As [`Where::execution`].
+unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Where) -> Result<TextOptions> {
+    let [threads, batch_size, max_length] = sizes;
+    Ok(TextOptions {
+        max_length: max_length as usize,
+        batch_size: if batch_size == 0 { BATCH_SIZE } else { batch_size as usize },
+        threads: context.threads(threads)?,
+        // SAFETY: same contract.
+        execution: unsafe { place.execution() }?,
+    })
+}
+
+/// Returns a copy of a tokenizer that may be NULL.
+///
+/// # Safety
+/// As [`handle::optional`].
+unsafe fn shared(tokenizer: *const optimize_tokenizer_t) -> Result<Option<Arc<Tokenizer>>> {
+    // SAFETY: same contract.
+    Ok(unsafe { handle::optional(tokenizer) }?.map(|tokenizer| Arc::new(tokenizer.clone())))
+}
+
+fn lock<'h, T>(mutex: &'h Mutex<T>, name: &str) -> Result<MutexGuard<'h, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Ok(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is using this {name}"),
+    }
+}
