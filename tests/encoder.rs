@@ -98,7 +98,9 @@ fn vectors_are_those_of_sentence_transformers_in_any_order() {
     let mut plain = embedder(&model, &options);
     let found = plain.embed(&texts, &Call::default()).unwrap();
     assert_eq!(found.width, 384);
-    assert!(furthest(&found.values, &wanted) < 1e-5, "{}", furthest(&found.values, &wanted));
+    // The reference has every sixth element.
+    let sixth: Vec<f32> = found.values.iter().step_by(6).copied().collect();
+    assert!(furthest(&sixth, &wanted) < 1e-5, "{}", furthest(&sixth, &wanted));
     let last = plain.embed(&texts[texts.len() - 1..], &Call::default()).unwrap();
     assert!(furthest(&last.values, &found.values[found.values.len() - 384..]) < 1e-6);
 

@@ -5,7 +5,8 @@ use crate::texts::Texts;
 use clap::Args;
 use optimize::encoder::{Classifier, ScoreFunction, TextOptions};
 use optimize::error::{Result, bail};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,6 +30,15 @@ pub struct Arguments {
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
     output: Output,
+}
+
+/// A line of the output.
+#[derive(Serialize)]
+struct Line {
+    index: usize,
+    label: String,
+    score: f32,
+    scores: BTreeMap<String, f32>,
 }
 
 /// Runs the command.
@@ -61,9 +71,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if !arguments.output.json {
             return format!("{}\t{:.6}\t{}\n", label(best), row[best], given.first[index]);
         }
-        let all: Map<String, Value> =
-            row.iter().enumerate().map(|(class, score)| (label(class), json!(score))).collect();
-        format!("{}\n", json!({ "index": index, "label": label(best), "score": row[best], "scores": all }))
+        let scores = (0..row.len()).map(|class| (label(class), row[class])).collect();
+        let line = Line { index, label: label(best), score: row[best], scores };
+        format!("{}\n", serde_json::to_string(&line).unwrap_or_default())
     };
     common::print(&scores.values.chunks_exact(scores.classes).enumerate().map(line).collect::<String>())
 }

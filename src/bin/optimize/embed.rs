@@ -5,7 +5,7 @@ use crate::texts::Texts;
 use clap::Args;
 use optimize::encoder::{Embedder, EmbedderOptions, TextOptions};
 use optimize::error::{Result, bail};
-use serde_json::json;
+use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +37,13 @@ pub struct Arguments {
     output: Output,
 }
 
+/// A line of the output.
+#[derive(Serialize)]
+struct Line<'l> {
+    index: usize,
+    embedding: &'l [f32],
+}
+
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let texts = &arguments.texts;
@@ -63,6 +70,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let mut embedder = bar.call(|call| Embedder::new(runtime, &model, tokenizer, &options, call))?;
         bar.call(|call| embedder.embed(&given.first, call))
     })?;
-    let line = |(index, vector): (usize, &[f32])| format!("{}\n", json!({ "index": index, "embedding": vector }));
+    let line = |(index, embedding): (usize, &[f32])| {
+        let line = serde_json::to_string(&Line { index, embedding }).unwrap_or_default();
+        format!("{line}\n")
+    };
     common::print(&found.values.chunks_exact(found.width).enumerate().map(line).collect::<String>())
 }
