@@ -2,6 +2,7 @@
 # Makes a release.
 #
 #   tools/dist.sh build            builds target/dist/{liboptimize.so,liboptimize.a,optimize}, for glibc 2.28
+#   tools/dist.sh link FOLDER      its last step: links them from FOLDER/{liboptimize.a,optimize}
 #   tools/dist.sh check            checks them: versions of symbols, soname, size
 #   tools/dist.sh pack FOLDER [OUT]   packs library and command of FOLDER, with ONNX Runtime, into OUT (target/dist): a
 #                                  tarball, Debian packages, the bill of materials, and SHA256SUMS
@@ -45,12 +46,17 @@ strip_to() { # FROM TO
 }
 
 build() {
-  local from=$CARGO_TARGET_DIR/$triple/dist names flags=() name
-  need cargo-zigbuild objcopy cc
+  need cargo-zigbuild
   OPTIMIZE_COMMIT=${OPTIMIZE_COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || true)}
   if [[ -n $OPTIMIZE_COMMIT ]]; then export OPTIMIZE_COMMIT; else unset OPTIMIZE_COMMIT; fi
   cargo-zigbuild rustc --locked --lib --crate-type staticlib --profile dist --target "$triple.$glibc"
   cargo-zigbuild zigbuild --locked --bin optimize --profile dist --target "$triple.$glibc"
+  link "$CARGO_TARGET_DIR/$triple/dist"
+}
+
+link() { # FOLDER of liboptimize.a and the command
+  local from=$1 names flags=() name
+  need cargo-zigbuild objcopy cc
   mkdir -p "$dist"
   # Linked here and not by rustc, whose list of exported symbols cannot be combined with versions of symbols.
   names=$(functions)
@@ -198,7 +204,8 @@ pack() {
 
 case ${1:-} in
   build) build ;;
+  link) [[ $# == 2 ]] || die 'link needs a FOLDER' && link "$2" ;;
   check) check ;;
   pack) [[ $# -ge 2 ]] || die 'pack needs a FOLDER' && pack "${@:2}" ;;
-  *) say 'usage: tools/dist.sh build | check | pack FOLDER [OUT]' && exit 2 ;;
+  *) say 'usage: tools/dist.sh build | link FOLDER | check | pack FOLDER [OUT]' && exit 2 ;;
 esac

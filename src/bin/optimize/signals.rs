@@ -3,7 +3,7 @@
 
 use optimize::call::Cancel;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::low_level::{emulate_default_handler, pipe};
+use signal_hook::low_level::{emulate_default_handler, exit, pipe};
 use std::io::{IsTerminal, PipeReader, Read};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -32,9 +32,12 @@ fn wait(signal: i32, mut reader: PipeReader) {
     while reader.read_exact(&mut [0]).is_ok() {
         let is_first = SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         CANCEL.fire();
-        if !is_first || CALLS.load(Ordering::SeqCst) == 0 {
+        if !is_first {
             // Only fails for signals that do not exist.
             drop(emulate_default_handler(signal));
+        }
+        if CALLS.load(Ordering::SeqCst) == 0 {
+            exit(128 + signal); // without the destructors of libraries, which other threads may still use
         }
         if std::io::stderr().is_terminal() {
             eprintln!("\noptimize: stopping; again to stop at once");
