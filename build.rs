@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Parts of `src/ffi` in the order the header has them.
-const NOUNS: [&str; 18] = [
+const NOUNS: [&str; 19] = [
     "status",
     "error",
     "buffer",
@@ -15,6 +15,7 @@ const NOUNS: [&str; 18] = [
     "session",
     "tokenizer",
     "generator",
+    "encoder",
     "quantize",
     "prune",
     "distill",

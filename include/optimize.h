@@ -452,6 +452,29 @@ typedef enum optimize_kernels_t {
 } optimize_kernels_t;
 
 /**
+ * The function that turns the logits of a classifier into scores.
+ */
+typedef enum optimize_score_function_t {
+  /**
+   * That of the model: sigmoid if its classes do not exclude each other (problem_type) or if it has only one, none
+   * for a regression, otherwise softmax.
+   */
+  OPTIMIZE_SCORE_FUNCTION_AUTO = 0,
+  /**
+   * Softmax: the scores of a text are at least 0, and their sum is 1.
+   */
+  OPTIMIZE_SCORE_FUNCTION_SOFTMAX = 1,
+  /**
+   * Sigmoid: each score is between 0 and 1.
+   */
+  OPTIMIZE_SCORE_FUNCTION_SIGMOID = 2,
+  /**
+   * None: the logits.
+   */
+  OPTIMIZE_SCORE_FUNCTION_NONE = 3,
+} optimize_score_function_t;
+
+/**
  * Precision of products of float32 inputs and constant float32 weights on the CPU.
  */
 typedef enum optimize_session_precision_t {
@@ -702,10 +725,22 @@ typedef struct optimize_buffer_t optimize_buffer_t;
 typedef struct optimize_cancel_t optimize_cancel_t;
 
 /**
+ * Turns texts, or pairs of texts, into scores of classes. It may move between threads, but accepts one call at a
+ * time: a concurrent one returns OPTIMIZE_BUSY.
+ */
+typedef struct optimize_classifier_t optimize_classifier_t;
+
+/**
  * The ONNX Runtime library and the default number of threads. A program usually has one. Any number of threads may
  * use it concurrently.
  */
 typedef struct optimize_context_t optimize_context_t;
+
+/**
+ * Turns texts into vectors. It may move between threads, but accepts one call at a time: a concurrent one returns
+ * OPTIMIZE_BUSY.
+ */
+typedef struct optimize_embedder_t optimize_embedder_t;
 
 /**
  * Models whose outputs are combined, and how. Immutable: any number of threads may use it concurrently.
@@ -1146,6 +1181,119 @@ typedef struct optimize_generate_options_t {
    */
   uint64_t stop_token_count;
 } optimize_generate_options_t;
+
+/**
+ * Options of `optimize_embedder_new`. All zero selects the defaults.
+ */
+typedef struct optimize_embedder_options_t {
+  /**
+   * sizeof(optimize_embedder_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Number of threads; 0 uses that of the context.
+   */
+  uint32_t threads;
+  /**
+   * Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest. With 1, the
+   * vector of a text does not depend on other texts in any model.
+   */
+  uint32_t batch_size;
+  /**
+   * Number of tokens after which a text is truncated; 0 is the limit of the model, up to 512.
+   */
+  uint32_t max_length;
+  /**
+   * Number of elements of a vector to keep, the first ones, for models that are trained for it (Matryoshka); 0 keeps
+   * all.
+   */
+  uint32_t dimensions;
+  /**
+   * Not 0: normalizes vectors to length 1, also if the model does not.
+   */
+  uint32_t normalize;
+  /**
+   * Text that precedes every text; NULL is the default prompt of the model, if it has one.
+   */
+  const char *prompt;
+  /**
+   * Name of a prompt in the model's config_sentence_transformers.json ("query" ...), in place of `prompt`; or NULL.
+   */
+  const char *prompt_name;
+  /**
+   * Execution provider of the session, an optimize_provider_t.
+   */
+  int32_t provider;
+  /**
+   * Index of the device, from 0; 0 for the CPU.
+   */
+  uint32_t device_id;
+  /**
+   * TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
+   */
+  const char *engine_cache;
+  /**
+   * Kernels on the CPU, an optimize_kernels_t.
+   */
+  int32_t kernels;
+  /**
+   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   */
+  int32_t precision;
+} optimize_embedder_options_t;
+
+/**
+ * Options of `optimize_classifier_new`. All zero selects the defaults.
+ */
+typedef struct optimize_classifier_options_t {
+  /**
+   * sizeof(optimize_classifier_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Number of threads; 0 uses that of the context.
+   */
+  uint32_t threads;
+  /**
+   * Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest. With 1, the
+   * scores of a text do not depend on other texts in any model.
+   */
+  uint32_t batch_size;
+  /**
+   * Number of tokens after which a text or pair is truncated; 0 is the limit of the model, up to 512.
+   */
+  uint32_t max_length;
+  /**
+   * The function that turns logits into scores, an optimize_score_function_t.
+   */
+  int32_t score_function;
+  /**
+   * Execution provider of the session, an optimize_provider_t.
+   */
+  int32_t provider;
+  /**
+   * Index of the device, from 0; 0 for the CPU.
+   */
+  uint32_t device_id;
+  /**
+   * Kernels on the CPU, an optimize_kernels_t.
+   */
+  int32_t kernels;
+  /**
+   * TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
+   */
+  const char *engine_cache;
+  /**
+   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   */
+  int32_t precision;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+} optimize_classifier_options_t;
 
 /**
  * Options of `optimize_model_quantize`. All zero selects the defaults.
@@ -2748,6 +2896,97 @@ OPTIMIZE_API
 optimize_status_t optimize_generator_placement(const optimize_generator_t *generator,
                                                optimize_buffer_t **json,
                                                optimize_error_t **error);
+
+/**
+ * Creates an embedder of a model. The vectors are those of its output `sentence_embedding`; else of
+ * `token_embeddings` or `last_hidden_state`, pooled as the model's folder says (default: mean). `tokenizer` may be
+ * NULL: then the model's own is used. Model and tokenizer may be freed before the embedder.
+ *
+ * Returns OPTIMIZE_UNSUPPORTED if the model outputs no vectors of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer,
+ * or no prompt of that name.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_embedder_new(const optimize_context_t *context,
+                                        const optimize_model_t *model,
+                                        const optimize_tokenizer_t *tokenizer,
+                                        const optimize_embedder_options_t *options,
+                                        const optimize_call_t *call,
+                                        optimize_embedder_t **embedder,
+                                        optimize_error_t **error);
+
+/**
+ * Writes the vectors of `count` texts to `vectors`: a float32 tensor of shape [count, width], row `i` for text `i`.
+ * The caller frees it. Texts beyond the maximum length are truncated. Progress stage: "embed", in texts.
+ *
+ * Returns OPTIMIZE_INVALID_ARGUMENT if there is no text, for a text without tokens, or if the options ask for more
+ * elements than the vectors have.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_embedder_embed(optimize_embedder_t *embedder,
+                                          const char *const *texts,
+                                          size_t count,
+                                          const optimize_call_t *call,
+                                          optimize_tensor_t **vectors,
+                                          optimize_error_t **error);
+
+/**
+ * Frees an embedder. NULL is allowed. It must not be in use.
+ */
+OPTIMIZE_API
+void optimize_embedder_free(optimize_embedder_t *embedder);
+
+/**
+ * Creates a classifier of a model, from its output with logits of shape [texts, classes]. `tokenizer` may be NULL:
+ * then the model's own is used. Model and tokenizer may be freed before the classifier.
+ *
+ * Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_classifier_new(const optimize_context_t *context,
+                                          const optimize_model_t *model,
+                                          const optimize_tokenizer_t *tokenizer,
+                                          const optimize_classifier_options_t *options,
+                                          const optimize_call_t *call,
+                                          optimize_classifier_t **classifier,
+                                          optimize_error_t **error);
+
+/**
+ * Returns the number of classes that have a label; 0 if `classifier` is NULL, or if neither graph nor configuration
+ * says how many classes there are.
+ */
+OPTIMIZE_API
+size_t optimize_classifier_label_count(const optimize_classifier_t *classifier);
+
+/**
+ * Returns the label of a class: `id2label` of the model's configuration, else its index. Valid until the classifier is
+ * freed; NULL if there is no such class.
+ */
+OPTIMIZE_API
+const char *optimize_classifier_label(const optimize_classifier_t *classifier,
+                                      size_t index);
+
+/**
+ * Writes the scores of `count` texts to `scores`: a float32 tensor of shape [count, classes], row `i` for text `i`. The
+ * caller frees it. `second_texts` is NULL, or has one text for each of `texts`, with which it is read as a pair: for
+ * rerankers and natural language inference. Texts beyond the maximum length are truncated; of a pair, the longer text
+ * first. Progress stage: "classify", in texts.
+ *
+ * Returns OPTIMIZE_INVALID_ARGUMENT if there is no text.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_classifier_classify(optimize_classifier_t *classifier,
+                                               const char *const *texts,
+                                               const char *const *second_texts,
+                                               size_t count,
+                                               const optimize_call_t *call,
+                                               optimize_tensor_t **scores,
+                                               optimize_error_t **error);
+
+/**
+ * Frees a classifier. NULL is allowed. It must not be in use.
+ */
+OPTIMIZE_API
+void optimize_classifier_free(optimize_classifier_t *classifier);
 
 /**
  * Quantizes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of

@@ -208,6 +208,8 @@ public:
 private:
     friend class Session;
     friend class Tokenizer;
+    friend class Embedder;
+    friend class Classifier;
     Tensor() = default;
     explicit Tensor(optimize_tensor_t *raw) noexcept : Handle(raw) {}
 

@@ -61,7 +61,7 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, in addition to options, call and error.
-const OPTIONAL: [(&str, &str); 23] = [
+const OPTIONAL: [(&str, &str); 26] = [
     ("optimize_model_save", "report"),
     ("optimize_model_merge", "report"),
     ("optimize_ensemble_fit", "report"),
@@ -78,6 +78,9 @@ const OPTIONAL: [(&str, &str); 23] = [
     ("optimize_model_benchmark_engine", "tokenizer"),
     ("optimize_model_evaluate", "against"),
     ("optimize_model_evaluate", "tokenizer"),
+    ("optimize_embedder_new", "tokenizer"),
+    ("optimize_classifier_new", "tokenizer"),
+    ("optimize_classifier_classify", "second_texts"),
     ("optimize_session_run", "output_names"),
     ("optimize_tensor_borrow", "release"),
     ("optimize_tokenizer_encode", "sizes"),
@@ -152,7 +155,7 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
 }
 
 /// Arguments that do not follow from their type: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 54] = [
+const VALUES: [(&str, &str, &str, &str); 57] = [
     ("optimize_context_providers", "uint32_t", "device_id", "0"),
     ("optimize_model_distill", "const char *", "text", "training_text"),
     ("optimize_model_distill", "size_t", "size", "sizeof training_text - 1"),
@@ -202,6 +205,9 @@ const VALUES: [(&str, &str, &str, &str); 54] = [
     ("optimize_tokenizer_decode", "const int64_t *", "ids", "(const int64_t[]){0, 1}"),
     ("optimize_generator_generate", "const char *const *", "prompts", r#"{"a b", "b"}"#),
     ("optimize_generator_generate", "const size_t *", "sizes", "(const size_t[]){3, 1}"),
+    ("optimize_embedder_embed", "const char *const *", "texts", r#"{"a b", "b"}"#),
+    ("optimize_classifier_classify", "const char *const *", "texts", r#"{"a b", "b"}"#),
+    ("optimize_classifier_classify", "const char *const *", "second_texts", r#"{"a", "a b"}"#),
     ("optimize_generator_append", "const char *", "text", r#""a b""#),
     ("optimize_generator_append", "size_t", "size", "3"),
     ("optimize_model_render_chat", "const char *", "messages", r#""[{\"role\": \"user\", \"content\": \"a\"}]""#),
@@ -257,6 +263,8 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
         let maker = match () {
             () if strings => "make_strings".to_owned(),
             () if decoder && bare == "optimize_model_t" => "make_decoder".to_owned(),
+            () if function.name == "optimize_embedder_new" && bare == "optimize_model_t" => "make_encoder".to_owned(),
+            () if function.name == "optimize_classifier_new" && bare == "optimize_model_t" => "make_classes".to_owned(),
             () => maker_of(bare),
         };
         let made = new(Kind::Handle(bare.to_owned()), format!("{bare} *{local} = {maker}();"), &local).null(null);

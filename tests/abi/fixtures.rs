@@ -14,6 +14,14 @@ pub fn write(folder: &Path, tests: &Path) {
         std::fs::copy(tiny.join(name), decoder.join(name)).expect(name);
     }
     write("decoder/tokenizer.json", TOKENIZER.as_bytes());
+    for (name, model) in [("encoder", "bert"), ("classes", "bert-classify")] {
+        std::fs::create_dir_all(folder.join(name)).expect(name);
+        for file in ["config.json", "model.safetensors"] {
+            let from = tests.join("fixtures/encoders").join(model).join(file);
+            std::fs::copy(from, folder.join(name).join(file)).expect(file);
+        }
+        write(&format!("{name}/tokenizer.json"), TOKENIZER.as_bytes());
+    }
     write("decoder/chat_template.jinja", b"{% for m in messages %}{{ m.content }}{% endfor %}");
 }
 

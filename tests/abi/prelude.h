@@ -107,6 +107,38 @@ static optimize_generator_t *make_generator(void) {
     return generator;
 }
 
+static optimize_model_t *make_loaded(const char *path) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = NULL;
+    need(optimize_model_load(context, path, NULL, &model, NULL) == OPTIMIZE_OK, path);
+    optimize_context_free(context);
+    return model;
+}
+
+/* The folders encoder and classes: tiny models of texts. */
+static optimize_model_t *make_encoder(void) { return make_loaded("encoder"); }
+static optimize_model_t *make_classes(void) { return make_loaded("classes"); }
+
+static optimize_embedder_t *make_embedder(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_encoder();
+    optimize_embedder_t *embedder = NULL;
+    need(optimize_embedder_new(context, model, NULL, NULL, NULL, &embedder, NULL) == OPTIMIZE_OK, "embedder");
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return embedder;
+}
+
+static optimize_classifier_t *make_classifier(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_classes();
+    optimize_classifier_t *classifier = NULL;
+    need(optimize_classifier_new(context, model, NULL, NULL, NULL, &classifier, NULL) == OPTIMIZE_OK, "classifier");
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return classifier;
+}
+
 /* Two equal members. The folder pair gets their manifest. */
 static optimize_ensemble_t *make_ensemble(void) {
     optimize_model_t *model = make_decoder();
