@@ -4,6 +4,7 @@
 mod amx;
 mod blocks;
 mod dense;
+mod exact_blocks;
 mod input;
 mod int8;
 
@@ -45,8 +46,8 @@ pub struct Epilogue<'a> {
 /// Writes x · W with its epilogue to `out` (rows × N).
 ///
 /// With int8 weights, each row of `x` is quantized to int8 with its own scale, which maps the largest magnitude to 127;
-/// products are summed exactly, and scales are applied in float32. With blocks of 4 or 8 bits, each block of a row has
-/// its own scale. A row with NaN or an infinity gives NaN.
+/// products are summed exactly, and scales are applied in float32. With `Blocks`, each block of a row has its own
+/// scale; with `ExactBlocks`, rows are not quantized. A row with NaN or an infinity gives NaN.
 pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     linears(x, &[(weights, *epilogue)], &mut [out], parallel);
 }
@@ -72,7 +73,7 @@ pub fn linears(
         let alike = |(packed, _): &(&PackedLinear, Epilogue<'_>)| {
             let first = weights[start].0;
             (packed.precision(), packed.class(), packed.k()) == (first.precision(), first.class(), first.k())
-                && (packed.precision() != Precision::Blocks || packed.header().block == first.header().block)
+                && (!matches!(first.precision(), Precision::Blocks | Precision::ExactBlocks) || packed.header().block == first.header().block)
         };
         let count = weights[start..].iter().take_while(|weight| alike(weight)).count();
         group(x, &weights[start..start + count], &mut outs[start..start + count], parallel);
@@ -99,6 +100,9 @@ fn group(x: &Rows<'_>, weights: &[(&PackedLinear, Epilogue<'_>)], outs: &mut [&m
             dense::multiply(x, weights, outs, parallel);
         }
         (Precision::Blocks, class) if class > Class::Scalar => blocks::multiply(x, weights, outs, parallel),
+        (Precision::ExactBlocks, class) if class > Class::Scalar => {
+            exact_blocks::multiply(x, weights, outs, parallel);
+        }
         _ => {
             for ((packed, epilogue), out) in weights.iter().zip(outs) {
                 reference::linear(x, packed, epilogue, out);

@@ -25,8 +25,15 @@ pub enum Precision {
     Bfloat16 = 1,
     /// 8 bits, with a scale per column.
     Int8 = 2,
-    /// 4 or 8 bits, with a scale per block of a column (`MatMulNBits`).
+    /// 4 or 8 bits, with a scale per block of a column (`MatMulNBits`), for inputs that are quantized to int8.
     Blocks = 3,
+    /// As `Blocks`, for float32 inputs.
+    ExactBlocks = 4,
+}
+
+impl Precision {
+    /// All precisions.
+    pub const ALL: [Self; 5] = [Self::Float32, Self::Bfloat16, Self::Int8, Self::Blocks, Self::ExactBlocks];
 }
 
 /// The layout of a weight matrix.
@@ -125,7 +132,7 @@ impl PackedLinear {
                 dense::pack(weights, layout, (k, n), precision, class, parallel)
             }
             Precision::Int8 => int8::pack_f32(weights, layout, (k, n), class, parallel),
-            Precision::Blocks => Err(PackError::Size("the block of float32 weights")),
+            Precision::Blocks | Precision::ExactBlocks => Err(PackError::Size("the block of float32 weights")),
         }
     }
 

@@ -42,6 +42,7 @@ pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out
                 }
             }
             Precision::Blocks => block_row(values, weights, epilogue, to),
+            Precision::ExactBlocks => exact_block_row(values, weights, epilogue, to),
         }
         finish(epilogue, row * n, to);
     }
@@ -55,11 +56,38 @@ fn block_row(values: &[f32], weights: &PackedLinear, epilogue: &Epilogue<'_>, to
         let mut sum = 0f32;
         for (index, (codes, scale)) in rounded.iter().enumerate() {
             let weight = |k: usize| blocks.at(bytes, index * size + k, column);
-            let exact: i32 = codes.iter().enumerate().map(|(k, code)| code * weight(k).0).sum();
-            sum = (exact as f32).mul_add(scale * weight(0).1, sum);
+            let product = |(k, code): (usize, &i32)| code * (weight(k).0 - weight(k).1);
+            let exact: i32 = codes.iter().enumerate().map(product).sum();
+            sum = (exact as f32).mul_add(scale * weight(0).2, sum);
         }
         *to = sum + bias(epilogue, column);
     }
+}
+
+fn exact_block_row(values: &[f32], weights: &PackedLinear, epilogue: &Epilogue<'_>, to: &mut [f32]) {
+    let (blocks, bytes) = (Blocks::of(&weights.header()), weights.bytes());
+    for (column, to) in to.iter_mut().enumerate() {
+        let mut sum = 0f32;
+        for (index, values) in values.chunks(blocks.block).enumerate() {
+            let weight = |k: usize| blocks.at(bytes, index * blocks.block + k, column);
+            let add = |sum: f32, (k, value): (usize, &f32)| value.mul_add(weight(k).0 as f32, sum);
+            let product = values.iter().enumerate().fold(0.0, add);
+            let (_, zero_point, scale) = weight(0);
+            sum = (-zero_point as f32).mul_add(lane_sum(values), product).mul_add(scale, sum);
+        }
+        *to = sum + bias(epilogue, column);
+    }
+}
+
+/// Returns the sum of some values, added in an order that vectors allow.
+#[inline(always)]
+pub fn lane_sum(values: &[f32]) -> f32 {
+    let mut lanes = [0f32; 8];
+    for values in values.chunks(8) {
+        lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane += value);
+    }
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
 pub fn linear_static(x: &StaticInput<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32]) {

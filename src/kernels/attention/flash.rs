@@ -168,6 +168,8 @@ impl Memory {
         let mut memory = Scratch::take((queries + scores + 2 * COLUMNS + 2 * partial) * 4);
         let start = memory.start().cast::<f32>();
         let at = |place: usize| start.wrapping_add(place);
+        // SAFETY: these were just allocated. Scores of unused columns are computed with, so they must not be denormal.
+        unsafe { at(queries).write_bytes(0, scores) };
         let partials = queries + scores + 2 * COLUMNS;
         Self {
             queries: at(0),
@@ -304,9 +306,12 @@ impl Block<'_> {
                     }
                 }
                 for column in column..next {
-                    for row in if even { whole } else { 0 }..spec.head_size {
-                        let value = if column < self.count { *at(self.first + column).add(row) } else { 0.0 };
-                        *to.add(row * width + column) = value;
+                    let rows = if even { whole } else { 0 }..spec.head_size;
+                    if column < self.count {
+                        let from = at(self.first + column);
+                        rows.for_each(|row| *to.add(row * width + column) = *from.add(row));
+                    } else {
+                        rows.for_each(|row| *to.add(row * width + column) = 0.0);
                     }
                 }
                 column = next;

@@ -4,7 +4,20 @@ use super::flash::{Block, Memory, Partial};
 use crate::kernels::simd::Simd;
 use crate::kernels::{reference, vmath};
 
+/// Number of columns up to which keys are the lanes of the scores.
+const FEW: usize = 4;
+/// Number of values that are prefetched ahead, for few columns: then memory is what limits.
+const AHEAD: usize = 6;
+/// Maximum number of lanes of a vector.
+const LARGEST: usize = 16;
+
 impl Block<'_> {
+    /// Returns whether there are few columns, as for one token of a decoder.
+    #[inline(always)]
+    fn is_few(&self) -> bool {
+        self.count <= FEW
+    }
+
     /// Computes the scores: the products of `count` keys from `start` on and the queries.
     #[inline(always)]
     pub unsafe fn scores<V: Simd, const N: usize>(&self, start: usize, count: usize) {
@@ -14,6 +27,18 @@ impl Block<'_> {
         unsafe {
             let keys = self.head.tensors.k.as_ptr().add(place + start * spec.k.token);
             let mut key = 0;
+            if self.is_few() {
+                while key + V::LANES <= count {
+                    let from = keys.add(key * spec.k.token);
+                    match self.count {
+                        1 => self.few_scores::<V, N, 1>(from, key),
+                        2 => self.few_scores::<V, N, 2>(from, key),
+                        3 => self.few_scores::<V, N, 3>(from, key),
+                        _ => self.few_scores::<V, N, FEW>(from, key),
+                    }
+                    key += V::LANES;
+                }
+            }
             // as many sums as fit into the registers
             let step = if V::LANES == 16 { 8 } else { 4 };
             while key + step <= count {
@@ -52,6 +77,44 @@ impl Block<'_> {
                     V::store(self.memory.scores.add(((key + row) * N + vector) * V::LANES), *sum);
                 }
             }
+        }
+    }
+
+    /// Computes the scores of a vector of keys and the first `C` columns, with keys as lanes: the lanes of columns would
+    /// be mostly unused. Products are added in the same order as in [`Self::some_scores`].
+    #[inline(always)]
+    unsafe fn few_scores<V: Simd, const N: usize, const C: usize>(&self, keys: *const f32, key: usize) {
+        let (spec, width) = (&self.head.spec, N * V::LANES);
+        let mut sums = [V::zero(); C];
+        let mut tile = [0f32; LARGEST * LARGEST];
+        let tile = tile.as_mut_ptr();
+        // SAFETY: a vector of keys and the queries are there; a tile holds LANES x LANES values.
+        unsafe {
+            for row in (0..spec.head_size).step_by(V::LANES) {
+                let rows = V::LANES.min(spec.head_size - row);
+                for index in 0..V::LANES {
+                    // the same part of the next keys
+                    V::prefetch(keys.wrapping_add((V::LANES + index) * spec.k.token + row).cast());
+                }
+                if rows == V::LANES {
+                    V::transpose(keys.add(row), spec.k.token, V::LANES, tile, V::LANES);
+                } else {
+                    for (lane, index) in (0..V::LANES).flat_map(|lane| (0..rows).map(move |index| (lane, index))) {
+                        *tile.add(index * V::LANES + lane) = *keys.add(lane * spec.k.token + row + index);
+                    }
+                }
+                for index in 0..rows {
+                    let values = V::load(tile.add(index * V::LANES));
+                    for (column, sum) in sums.iter_mut().enumerate() {
+                        let query = V::splat(*self.memory.queries.add((row + index) * width + column));
+                        *sum = V::fma(values, query, *sum);
+                    }
+                }
+            }
+            for (column, sum) in sums.iter().enumerate() {
+                V::store(tile.add(column * V::LANES), *sum);
+            }
+            V::transpose(tile, V::LANES, C, self.memory.scores.add(key * width), width);
         }
     }
 
@@ -96,13 +159,32 @@ impl Block<'_> {
         // SAFETY: the values are there; whole vectors are only loaded within a value vector.
         unsafe {
             let values = self.head.tensors.v.as_ptr().add(place);
-            let wide = V::LANES == 16 && self.count > 4;
+            if V::LANES == 16 && self.is_few() {
+                return self.few_values::<V, N>(values, count, to);
+            }
+            let wide = V::LANES == 16 && self.count > FEW;
             for first in (0..self.count).step_by(if wide { 8 } else { 4 }) {
                 if wide {
                     self.column_values::<V, N, 8>(values, first, count, to);
                 } else {
                     self.column_values::<V, N, 4>(values, first, count, to);
                 }
+            }
+        }
+    }
+
+    /// As [`Self::values`] for at most [`FEW`] columns, with as many vectors at once as there are registers.
+    #[inline(always)]
+    unsafe fn few_values<V: Simd, const N: usize>(&self, values: *const f32, count: usize, to: Partial) {
+        let size = self.head.spec.value_size;
+        let whole = size / (4 * V::LANES) * (4 * V::LANES);
+        // SAFETY: the caller's.
+        unsafe {
+            for at in (0..whole).step_by(4 * V::LANES) {
+                self.some_values::<V, N, FEW, 4>(values, (0, at), count, V::LANES, to);
+            }
+            for at in (whole..size).step_by(V::LANES) {
+                self.some_values::<V, N, FEW, 1>(values, (0, at), count, V::LANES.min(size - at), to);
             }
         }
     }
@@ -150,7 +232,10 @@ impl Block<'_> {
             let mut values = values.add(at);
             for _ in 0..count {
                 let loaded: [V::F; W] = std::array::from_fn(|vector| {
-                    let from = values.add(vector * V::LANES);
+                    let from = values.wrapping_add(vector * V::LANES);
+                    if W == 4 {
+                        V::prefetch(from.wrapping_add(AHEAD * spec.v.token).cast());
+                    }
                     if lanes == V::LANES { V::load(from) } else { V::load_some(from, lanes) }
                 });
                 for (row, sums) in sums.iter_mut().enumerate() {

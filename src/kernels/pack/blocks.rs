@@ -21,6 +21,8 @@ pub struct BlockWeights<'a> {
     pub bits: usize,
     /// 16 … 256, a power of two.
     pub block: usize,
+    /// Whether inputs are multiplied as float32. Otherwise they are quantized to int8 in blocks.
+    pub exact: bool,
 }
 
 /// Where things are in the packed bytes.
@@ -92,13 +94,18 @@ impl Blocks {
         (group + inside % per % 4, inside % per / 4 * 4)
     }
 
-    /// Returns a code less its zero point, and its scale.
-    pub fn at(&self, bytes: &[u8], k: usize, n: usize) -> (i32, f32) {
+    /// Returns a code, its zero point, and its scale.
+    pub fn at(&self, bytes: &[u8], k: usize, n: usize) -> (i32, i32, f32) {
         let (byte, shift) = self.index(k, n);
         let code = self.codes(bytes)[byte] >> shift & mask(self.bits);
         let place = self.place(k / self.block, n);
-        (i32::from(code) - i32::from(self.zero_points(bytes)[place]), self.scales(bytes)[place])
+        (i32::from(code), i32::from(self.zero_points(bytes)[place]), self.scales(bytes)[place])
     }
+}
+
+/// Returns 8 values of 4 bits, of which pairs share a byte, with the first four in the lower halves.
+fn halves([a, b, c, d]: [u8; 4]) -> [u8; 4] {
+    [a & 15 | c << 4, a >> 4 | c & 0xf0, b & 15 | d << 4, b >> 4 | d & 0xf0]
 }
 
 fn mask(bits: usize) -> u8 {
@@ -124,7 +131,8 @@ pub fn pack(
     check(weights.bits, weights.block)?;
     count(k, n)?;
     let (bits, block) = (weights.bits, weights.block);
-    let header = LinearHeader { class, precision: Precision::Blocks, k, n, bits, block };
+    let precision = if weights.exact { Precision::ExactBlocks } else { Precision::Blocks };
+    let header = LinearHeader { class, precision, k, n, bits, block };
     let blocks = Blocks::of(&header);
     let row = blocks.blocks * block * bits / 8;
     let zero_row = (blocks.blocks * bits).div_ceil(8);
@@ -139,9 +147,17 @@ pub fn pack(
     let whole = blocks.blocks * blocks.each();
     split(parallel, body, whole, |panel, to| {
         for column in panel * blocks.panel..((panel + 1) * blocks.panel).min(n) {
-            for inside in 0..k {
+            let from = &weights.codes[column * row..][..row];
+            let groups = k * bits / 32;
+            for (group, from) in from.chunks_exact(4).take(groups).enumerate() {
+                let (byte, _) = blocks.index(group * 32 / bits, column);
+                let from = [from[0], from[1], from[2], from[3]];
+                let word = if bits == 4 { halves(from) } else { from };
+                to[byte - panel * whole..][..4].copy_from_slice(&word);
+            }
+            for inside in groups * 32 / bits..k {
                 let (byte, shift) = blocks.index(inside, column);
-                to[byte - panel * whole] |= read(&weights.codes[column * row..], inside) << shift;
+                to[byte - panel * whole] |= read(from, inside) << shift;
             }
         }
     });

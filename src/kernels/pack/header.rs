@@ -51,7 +51,7 @@ impl LinearHeader {
             return Err(PackError::Header("another version"));
         }
         let class = Class::from_number(word(1)).ok_or(PackError::Header("the class is unknown"))?;
-        let precision = [Precision::Float32, Precision::Bfloat16, Precision::Int8, Precision::Blocks]
+        let precision = Precision::ALL
             .into_iter()
             .find(|precision| *precision as u32 == word(2))
             .ok_or(PackError::Header("the precision is unknown"))?;
@@ -67,7 +67,7 @@ impl LinearHeader {
         match self.precision {
             Precision::Float32 | Precision::Bfloat16 => Ok(Dense::of(self).len()),
             Precision::Int8 => Ok(Int8::of(self).len()),
-            Precision::Blocks => {
+            Precision::Blocks | Precision::ExactBlocks => {
                 super::blocks::check(self.bits, self.block)?;
                 Ok(Blocks::of(self).len())
             }

@@ -103,6 +103,8 @@ pub enum Weight {
         bits: usize,
         /// Number of values that share a scale.
         block: usize,
+        /// Whether inputs stay float32. Otherwise they are quantized to int8.
+        exact: bool,
     },
 }
 
@@ -224,11 +226,11 @@ pub fn gemm_bias(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>>
 
 /// Returns the product of a `MatMulNBits` node.
 ///
-/// It is claimed only with `accuracy_level` 4, which allows quantizing the input to int8, or if the session requests
-/// int8: otherwise the model requires float32.
+/// With `accuracy_level` 4 its input may be quantized to int8, also if the session requests int8; otherwise the model
+/// requires float32.
 fn blocks(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product> {
     let rounded = graph.int(node, "accuracy_level", 0) == 4 || rules.precision == Precision::Int8;
-    if !rules.claims(Kind::Blocks) || !rounded || graph.int(node, "weight_prepacked", 0) != 0 {
+    if !rules.claims(Kind::Blocks) || graph.int(node, "weight_prepacked", 0) != 0 {
         return None;
     }
     let (k, n) = (graph.int(node, "K", 0), graph.int(node, "N", 0));
@@ -251,6 +253,7 @@ fn blocks(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product>
         None => None,
     };
     let follow = epilogue::follow(graph, graph.output(node)?, n, bias);
-    let weight = Weight::Blocks { codes, scales, zero_points, bits: bits as usize, block: block as usize };
+    let (bits, block) = (bits as usize, block as usize);
+    let weight = Weight::Blocks { codes, scales, zero_points, bits, block, exact: !rounded };
     Some(whole(node, x, weight, (k as usize, n), follow))
 }

@@ -1,0 +1,301 @@
+//! Products of float32 inputs and weights in blocks of 4 or 8 bits: the codes of a block are multiplied and added in
+//! float32, in order, then the zero point and the scale are applied. Results do not depend on the number of rows.
+
+use std::ops::Range;
+
+use super::input::{Blocking, interleave, most_rows, spread, tasks};
+use crate::kernels::parallel::{Parallel, Shared};
+use crate::kernels::reference::lane_sum;
+use crate::kernels::scratch::Scratch;
+use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
+
+/// Number of blocks of rows from which on the codes of a panel are converted to float32 only once.
+const WORTH: usize = 4;
+
+/// Multiplies `x` by each of the weights, which have the same K, class and block size.
+pub fn multiply(
+    x: &Rows<'_>,
+    weights: &[(&PackedLinear, Epilogue<'_>)],
+    outs: &mut [&mut [f32]],
+    parallel: &dyn Parallel,
+) {
+    let Some((first, _)) = weights.first() else { return };
+    let (class, blocks) = (first.class(), Blocks::of(&first.header()));
+    let input = Input::new(x, first.k(), (blocks.blocks, blocks.block), class, parallel);
+    let outs: Vec<_> = outs.iter_mut().map(|out| Shared(out.as_mut_ptr())).collect();
+    let panels: Vec<_> = weights.iter().map(|(packed, _)| Blocks::of(&packed.header()).panels).collect();
+    let row_bytes = blocks.blocks * blocks.block * 4;
+    spread(&input.blocking, row_bytes, &panels, parallel, &|blocks, index, panels| {
+        let (packed, epilogue) = &weights[index];
+        simd::run_float(class, Panels { x: &input, packed, epilogue, blocks, panels, out: outs[index] });
+    });
+}
+
+/// Rows in the order of the register blocks, filled with zeros up to whole blocks of K, with sums by block of K, then
+/// row.
+struct Input {
+    blocking: Blocking,
+    /// Number of blocks of K, and values in each.
+    parts: (usize, usize),
+    values: *mut f32,
+    sums: *mut f32,
+    _memory: Scratch,
+}
+
+// SAFETY: written before it is shared, then only read.
+unsafe impl Sync for Input {}
+
+impl Input {
+    fn new(x: &Rows<'_>, k: usize, parts: (usize, usize), class: Class, parallel: &dyn Parallel) -> Self {
+        // the sums of one block and of all blocks are in registers
+        let blocking = Blocking::new(x.rows, most_rows(class) / 2);
+        let width = parts.0 * parts.1;
+        let mut memory = Scratch::take(x.rows * (width + parts.0) * 4);
+        let values = memory.start().cast::<f32>();
+        let input = Self { blocking, parts, values, sums: values.wrapping_add(x.rows * width), _memory: memory };
+        let tasks = tasks(x.rows * k, blocking.blocks, parallel);
+        let (values, sums) = (Shared(input.values), Shared(input.sums));
+        parallel.run(tasks, &|task| {
+            let blocks = blocking.blocks * task / tasks..blocking.blocks * (task + 1) / tasks;
+            simd::run_float(class, Take { x, k, parts, blocking, blocks, values, sums });
+        });
+        input
+    }
+}
+
+struct Take<'a> {
+    x: &'a Rows<'a>,
+    k: usize,
+    parts: (usize, usize),
+    blocking: Blocking,
+    blocks: Range<usize>,
+    values: Shared<f32>,
+    sums: Shared<f32>,
+}
+
+impl Work for Take<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let (parts, block) = self.parts;
+        let width = parts * block;
+        let mut filled = Scratch::take(most_rows(Class::Amx) * width * 4);
+        let filled = filled.start().cast::<f32>();
+        for index in self.blocks.clone() {
+            let (start, end) = (self.blocking.start(index), self.blocking.start(index + 1));
+            let rows = end - start;
+            // SAFETY: K values in each row of `x`, as `linears` checked; the values and sums are this task's.
+            unsafe {
+                for row in 0..rows {
+                    let from = &self.x.values[(start + row) * self.x.stride..][..self.k];
+                    let to = filled.add(row * width);
+                    to.copy_from_nonoverlapping(from.as_ptr(), self.k);
+                    to.add(self.k).write_bytes(0, width - self.k);
+                    for part in 0..parts {
+                        let sum = lane_sum(std::slice::from_raw_parts(to.add(part * block), block));
+                        *self.sums.at(start * parts + part * rows + row) = sum;
+                    }
+                }
+                interleave::<V>(filled, width, rows, width, self.values.at(start * width));
+            }
+        }
+    }
+}
+
+/// A task: some blocks of rows and some panels of columns.
+struct Panels<'a> {
+    x: &'a Input,
+    packed: &'a PackedLinear,
+    epilogue: &'a Epilogue<'a>,
+    blocks: Range<usize>,
+    panels: Range<usize>,
+    out: Shared<f32>,
+}
+
+impl Work for Panels<'_> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let layout = Blocks::of(&self.packed.header());
+        let (n, bytes, (parts, size)) = (self.packed.n(), self.packed.bytes(), self.x.parts);
+        debug_assert_eq!(layout.panel, 2 * V::LANES);
+        let many = self.blocks.len() >= WORTH;
+        let mut memory = Scratch::take(if many { layout.panel * parts * size * 4 } else { 0 });
+        let floats = memory.start();
+        let mut bias = [0f32; 32];
+        for panel in self.panels.clone() {
+            let column = panel * layout.panel;
+            let count = layout.panel.min(n - column);
+            if let Some(values) = self.epilogue.bias {
+                bias[..count].copy_from_slice(&values[column..][..count]);
+            }
+            let first = panel * layout.blocks * layout.panel;
+            let codes = layout.codes(bytes)[panel * layout.blocks * layout.each()..].as_ptr();
+            if many {
+                V::call(Convert { codes, bits: layout.bits, groups: parts * size * layout.bits / 32, to: floats });
+            }
+            for block in self.blocks.clone() {
+                let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
+                let tile = Tile {
+                    parts,
+                    size,
+                    values: self.x.values.wrapping_add(row * parts * size),
+                    sums: self.x.sums.wrapping_add(row * parts),
+                    weights: if many { floats } else { codes },
+                    scales: layout.scales(bytes)[first..].as_ptr(),
+                    zero_points: layout.zero_points(bytes)[first..].as_ptr(),
+                    bias: bias.as_ptr(),
+                    epilogue: self.epilogue,
+                    place: (row, column, n),
+                    count,
+                    out: self.out.at(row * n + column),
+                };
+                match layout.bits {
+                    _ if many => tile.run_rows::<V, 32>(end - row),
+                    4 => tile.run_rows::<V, 4>(end - row),
+                    _ => tile.run_rows::<V, 8>(end - row),
+                }
+            }
+        }
+    }
+}
+
+/// The conversion of the codes of a panel to float32.
+struct Convert {
+    codes: *const u8,
+    bits: usize,
+    groups: usize,
+    to: *mut u8,
+}
+
+impl Work for Convert {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        for group in 0..self.groups {
+            // SAFETY: the panel has these groups of two vectors of codes, and the memory 32 / bits times as much.
+            unsafe {
+                let from = self.codes.add(group * V::LANES * 8);
+                let to = self.to.add(group * V::LANES * 8 * 32 / self.bits).cast::<f32>();
+                let store = |index: usize, first: V::F, second: V::F| {
+                    V::store(to.add(index * 2 * V::LANES), first);
+                    V::store(to.add(index * 2 * V::LANES + V::LANES), second);
+                };
+                if self.bits == 4 { each::<V, 4>(from, store) } else { each::<V, 8>(from, store) }
+            }
+        }
+    }
+}
+
+/// Calls `work` with the index and the float32 values of each code of a group: two vectors, for 32 / BITS values of K.
+///
+/// # Safety
+/// Two vectors can be read at `from`.
+#[inline(always)]
+unsafe fn each<V: Simd, const BITS: usize>(from: *const u8, mut work: impl FnMut(usize, V::F, V::F)) {
+    // SAFETY: the caller's.
+    let (first, second) = unsafe { (V::iload(from), V::iload(from.add(V::LANES * 4))) };
+    if BITS == 32 {
+        return work(0, V::from_bits(first), V::from_bits(second));
+    }
+    let mask = V::isplat(if BITS == 4 { 15 } else { 255 });
+    macro_rules! codes {
+        ($($index:literal $shift:literal),*) => {$(
+            let code = |of: V::I| V::to_f32(V::iand(V::shr::<$shift>(of), mask));
+            work($index, code(first), code(second));
+        )*};
+    }
+    if BITS == 4 {
+        codes!(0 0, 1 8, 2 16, 3 24, 4 4, 5 12, 6 20, 7 28);
+    } else {
+        codes!(0 0, 1 8, 2 16, 3 24);
+    }
+}
+
+/// The product of a block of rows and a panel.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    /// Number of blocks of K.
+    parts: usize,
+    /// Number of values of a block.
+    size: usize,
+    values: *const f32,
+    sums: *const f32,
+    weights: *const u8,
+    scales: *const f32,
+    zero_points: *const u8,
+    bias: *const f32,
+    epilogue: &'a Epilogue<'a>,
+    place: (usize, usize, usize),
+    count: usize,
+    out: *mut f32,
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn run_rows<V: Simd, const BITS: usize>(self, rows: usize) {
+        macro_rules! with_rows {
+            ($($rows:literal),*) => {
+                match rows {
+                    $($rows if $rows <= V::ROWS / 2 => V::call(Sized::<$rows, BITS>(self)),)*
+                    _ => debug_assert!(false, "a block of {rows} rows"),
+                }
+            };
+        }
+        with_rows!(1, 2, 3, 4, 5, 6);
+    }
+}
+
+struct Sized<'a, const R: usize, const BITS: usize>(Tile<'a>);
+
+impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let Self(tile) = self;
+        let n = tile.place.2;
+        let mut totals = [[V::zero(); 2]; R];
+        // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their values and sums; `count`
+        // columns of `out` and `residual` are there, as `linears` checked.
+        unsafe {
+            let (mut values, mut weights) = (tile.values, tile.weights);
+            for part in 0..tile.parts {
+                let mut sums = [[V::zero(); 2]; R];
+                for _ in 0..tile.size * BITS / 32 {
+                    V::prefetch(weights.wrapping_add(2048));
+                    V::prefetch(weights.wrapping_add(2048 + 64));
+                    each::<V, BITS>(weights, |index, first, second| {
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            let value = V::splat(*values.add(index * R + row));
+                            sums[0] = V::fma(value, first, sums[0]);
+                            sums[1] = V::fma(value, second, sums[1]);
+                        }
+                    });
+                    values = values.add(R * 32 / BITS);
+                    weights = weights.add(V::LANES * 8);
+                }
+                for vector in 0..2 {
+                    let place = (part * 2 + vector) * V::LANES;
+                    let scale = V::load(tile.scales.add(place));
+                    let zero_point = V::to_f32(V::iload_u8(tile.zero_points.add(place)));
+                    for row in 0..R {
+                        let sum = V::splat(*tile.sums.add(part * R + row));
+                        let product = V::fnma(zero_point, sum, sums[row][vector]);
+                        totals[row][vector] = V::fma(product, scale, totals[row][vector]);
+                    }
+                }
+            }
+            for vector in 0..2 {
+                let bias = V::load(tile.bias.add(vector * V::LANES));
+                for (row, totals) in totals.iter().enumerate() {
+                    let value = V::add(totals[vector], bias);
+                    let to = tile.out.add(row * n + vector * V::LANES);
+                    if tile.count >= (vector + 1) * V::LANES {
+                        V::store(to, value);
+                    } else if tile.count > vector * V::LANES {
+                        V::store_some(to, value, tile.count - vector * V::LANES);
+                    }
+                }
+            }
+            let Epilogue { activation, residual, .. } = *tile.epilogue;
+            super::finish_rows::<V>(activation, residual, tile.place, tile.out, (R, tile.count));
+        }
+    }
+}
