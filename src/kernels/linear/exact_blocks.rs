@@ -13,6 +13,28 @@ use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
 /// Number of blocks of rows from which on the codes of a panel are converted to float32 only once.
 const WORTH: usize = 4;
 
+/// Calls the macro `$work` with the index and the float32 values of each code of a group: two vectors, for 32 / `$bits`
+/// values of K. A macro, because a closure of this size is not inlined, and then not compiled for the class.
+macro_rules! each {
+    ($bits:expr, $first:expr, $second:expr, $work:ident) => {
+        if $bits == 32 {
+            $work!(0, V::from_bits($first), V::from_bits($second));
+        } else if $bits == 4 {
+            each!(15, $first, $second, $work, 0 0, 1 8, 2 16, 3 24, 4 4, 5 12, 6 20, 7 28);
+        } else {
+            each!(255, $first, $second, $work, 0 0, 1 8, 2 16, 3 24);
+        }
+    };
+    ($mask:literal, $first:expr, $second:expr, $work:ident, $($index:literal $shift:literal),*) => {{
+        let mask = V::isplat($mask);
+        $($work!(
+            $index,
+            V::to_f32(V::iand(V::shr::<$shift>($first), mask)),
+            V::to_f32(V::iand(V::shr::<$shift>($second), mask))
+        );)*
+    }};
+}
+
 /// Multiplies `x` by each of the weights, which have the same K, class and block size.
 pub fn multiply(
     x: &Rows<'_>,
@@ -175,38 +197,16 @@ impl Work for Convert {
             unsafe {
                 let from = self.codes.add(group * V::LANES * 8);
                 let to = self.to.add(group * V::LANES * 8 * 32 / self.bits).cast::<f32>();
-                let store = |index: usize, first: V::F, second: V::F| {
-                    V::store(to.add(index * 2 * V::LANES), first);
-                    V::store(to.add(index * 2 * V::LANES + V::LANES), second);
-                };
-                if self.bits == 4 { each::<V, 4>(from, store) } else { each::<V, 8>(from, store) }
+                let (first, second) = (V::iload(from), V::iload(from.add(V::LANES * 4)));
+                macro_rules! store {
+                    ($index:expr, $first:expr, $second:expr) => {
+                        V::store(to.add($index * 2 * V::LANES), $first);
+                        V::store(to.add($index * 2 * V::LANES + V::LANES), $second);
+                    };
+                }
+                each!(self.bits, first, second, store);
             }
         }
-    }
-}
-
-/// Calls `work` with the index and the float32 values of each code of a group: two vectors, for 32 / BITS values of K.
-///
-/// # Safety
-/// Two vectors can be read at `from`.
-#[inline(always)]
-unsafe fn each<V: Simd, const BITS: usize>(from: *const u8, mut work: impl FnMut(usize, V::F, V::F)) {
-    // SAFETY: the caller's.
-    let (first, second) = unsafe { (V::iload(from), V::iload(from.add(V::LANES * 4))) };
-    if BITS == 32 {
-        return work(0, V::from_bits(first), V::from_bits(second));
-    }
-    let mask = V::isplat(if BITS == 4 { 15 } else { 255 });
-    macro_rules! codes {
-        ($($index:literal $shift:literal),*) => {$(
-            let code = |of: V::I| V::to_f32(V::iand(V::shr::<$shift>(of), mask));
-            work($index, code(first), code(second));
-        )*};
-    }
-    if BITS == 4 {
-        codes!(0 0, 1 8, 2 16, 3 24, 4 4, 5 12, 6 20, 7 28);
-    } else {
-        codes!(0 0, 1 8, 2 16, 3 24);
     }
 }
 
@@ -261,13 +261,18 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
                 for _ in 0..tile.size * BITS / 32 {
                     V::prefetch(weights.wrapping_add(2048));
                     V::prefetch(weights.wrapping_add(2048 + 64));
-                    each::<V, BITS>(weights, |index, first, second| {
-                        for (row, sums) in sums.iter_mut().enumerate() {
-                            let value = V::splat(*values.add(index * R + row));
-                            sums[0] = V::fma(value, first, sums[0]);
-                            sums[1] = V::fma(value, second, sums[1]);
-                        }
-                    });
+                    let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
+                    macro_rules! add {
+                        ($index:expr, $first:expr, $second:expr) => {
+                            let (first, second) = ($first, $second);
+                            for (row, sums) in sums.iter_mut().enumerate() {
+                                let value = V::splat(*values.add($index * R + row));
+                                sums[0] = V::fma(value, first, sums[0]);
+                                sums[1] = V::fma(value, second, sums[1]);
+                            }
+                        };
+                    }
+                    each!(BITS, first, second, add);
                     values = values.add(R * 32 / BITS);
                     weights = weights.add(V::LANES * 8);
                 }
