@@ -142,7 +142,7 @@ pub fn pack(
         expect("zero points", zero_points.len(), n * zero_row)?;
     }
     let read = |bytes: &[u8], index: usize| bytes[index * bits / 8] >> (index * bits % 8) & mask(bits);
-    let mut storage = Storage::packed(blocks.len());
+    let mut storage = Storage::zeroed(blocks.len());
     let (head, body) = storage.bytes_mut().split_at_mut(blocks.head());
     let whole = blocks.blocks * blocks.each();
     split(parallel, body, whole, |panel, to| {

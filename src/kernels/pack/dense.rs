@@ -87,7 +87,7 @@ pub fn pack(
 ) -> Result<PackedLinear, PackError> {
     let header = LinearHeader { class, precision, k, n, bits: 0, block: 0 };
     let dense = Dense::of(&header);
-    let mut storage = Storage::packed(dense.len());
+    let mut storage = Storage::zeroed(dense.len());
     let each = dense.groups * dense.group * dense.panel;
     let start = |panel: usize| panel * dense.panel;
     let count = |panel: usize| dense.panel.min(n - start(panel));

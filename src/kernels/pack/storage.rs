@@ -2,24 +2,17 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Alignment of packed weights in bytes, in memory and in a file.
 pub const ALIGNMENT: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
-/// Size of the memory that small weights share, so that they are on huge pages, too.
-const CHUNK: usize = 32 << 20;
-
-/// The chunk that is being filled, and how much of it is taken.
-static FILLING: Mutex<Option<(Arc<Storage>, usize)>> = Mutex::new(None);
 
 /// The bytes of packed weights.
 pub struct Storage(Kind);
 
 enum Kind {
     Owned { start: *mut u8, layout: Layout },
-    /// A part of a chunk, which no other storage has.
-    Part { chunk: Arc<Storage>, range: Range<usize> },
     Shared { owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize> },
 }
 
@@ -49,29 +42,10 @@ impl Storage {
         storage
     }
 
-    /// Returns `len` zero bytes for weights, which are kept for long: small ones are cut from a common chunk.
-    pub fn packed(len: usize) -> Self {
-        let size = len.next_multiple_of(ALIGNMENT);
-        let Some(mut filling) = FILLING.lock().ok().filter(|_| (1..HUGE_PAGE).contains(&len)) else {
-            return Self::zeroed(len);
-        };
-        let (chunk, start) = match filling.take() {
-            Some((chunk, taken)) if taken + size <= CHUNK => (chunk, taken),
-            _ => (Arc::new(Self::zeroed(CHUNK)), 0),
-        };
-        *filling = Some((Arc::clone(&chunk), start + size));
-        Self(Kind::Part { chunk, range: start..start + len })
-    }
-
     /// Returns a view of memory that `owner` keeps alive and never changes, or nothing if the range is outside.
     pub fn shared(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
         (*owner).as_ref().get(range.clone())?;
         Some(Self(Kind::Shared { owner, range }))
-    }
-
-    /// Returns where owned memory begins.
-    fn start(&self) -> *mut u8 {
-        if let Kind::Owned { start, .. } = &self.0 { *start } else { std::ptr::null_mut() }
     }
 
     /// Returns the bytes.
@@ -79,11 +53,6 @@ impl Storage {
         match &self.0 {
             // SAFETY: `start` is valid for the layout's size, which was all zeroed.
             Kind::Owned { start, layout } => unsafe { std::slice::from_raw_parts(*start, layout.size()) },
-            Kind::Part { chunk, range } => {
-                let start = chunk.start().wrapping_add(range.start);
-                // SAFETY: the range lies within the chunk, which lives, and belongs to this storage alone.
-                unsafe { std::slice::from_raw_parts(start, range.len()) }
-            }
             Kind::Shared { owner, range } => (**owner).as_ref().get(range.clone()).unwrap_or_default(),
         }
     }
@@ -93,11 +62,6 @@ impl Storage {
         match &mut self.0 {
             // SAFETY: as in `bytes`, and `self` is borrowed alone.
             Kind::Owned { start, layout } => unsafe { std::slice::from_raw_parts_mut(*start, layout.size()) },
-            Kind::Part { chunk, range } => {
-                let start = chunk.start().wrapping_add(range.start);
-                // SAFETY: as in `bytes`, and `self` is borrowed alone; nobody borrows the chunk itself.
-                unsafe { std::slice::from_raw_parts_mut(start, range.len()) }
-            }
             Kind::Shared { .. } => &mut [],
         }
     }

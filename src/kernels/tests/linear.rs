@@ -141,21 +141,6 @@ fn static_int8_is_the_same_in_every_class_and_near_float64() {
 }
 
 #[test]
-fn small_storages_share_memory_without_overlapping() {
-    let mut all: Vec<Storage> = (0..200).map(|index| Storage::packed(1 + index * 7919)).collect();
-    for (index, storage) in all.iter_mut().enumerate() {
-        assert!(storage.bytes().iter().all(|byte| *byte == 0), "storage {index}");
-        assert_eq!((storage.bytes().len(), storage.bytes().as_ptr() as usize % 64), (1 + index * 7919, 0));
-        storage.bytes_mut().fill(index as u8);
-    }
-    all.remove(100);
-    for storage in &all {
-        assert!(storage.bytes().iter().all(|byte| *byte == storage.bytes()[0]));
-    }
-    assert!(Storage::packed(0).bytes().is_empty());
-}
-
-#[test]
 fn packed_bytes_are_opened_from_a_file() {
     property(20, |random| {
         let (m, k, n) = (3, random.size(100), random.size(70));

@@ -227,10 +227,11 @@ pub fn gemm_bias(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>>
 /// Returns the product of a `MatMulNBits` node.
 ///
 /// With `accuracy_level` 4 its input may be quantized to int8, also if the session requests int8; otherwise the model
-/// requires float32.
+/// requires float32, and it is claimed only if the session asks for it.
 fn blocks(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product> {
     let rounded = graph.int(node, "accuracy_level", 0) == 4 || rules.precision == Precision::Int8;
-    if !rules.claims(Kind::Blocks) || graph.int(node, "weight_prepacked", 0) != 0 {
+    let claimed = if rounded { rules.claims(Kind::Blocks) } else { rules.asks_for(Kind::Blocks) };
+    if !claimed || graph.int(node, "weight_prepacked", 0) != 0 {
         return None;
     }
     let (k, n) = (graph.int(node, "K", 0), graph.int(node, "N", 0));

@@ -116,6 +116,11 @@ impl Rules<'_> {
         self.claim.map_or_else(|| faster::is_faster(self.class, kind), |kinds| kinds.contains(&kind))
     }
 
+    /// Returns whether the session asks for groups of `kind` by name.
+    fn asks_for(&self, kind: Kind) -> bool {
+        self.claim.is_some_and(|kinds| kinds.contains(&kind))
+    }
+
     /// Returns what float32 weights of products are packed as; `None` if the products are not claimed.
     fn float_products(&self) -> Option<Packed> {
         let packed = match self.precision {
