@@ -73,7 +73,8 @@ pub fn linears(
         let alike = |(packed, _): &(&PackedLinear, Epilogue<'_>)| {
             let first = weights[start].0;
             (packed.precision(), packed.class(), packed.k()) == (first.precision(), first.class(), first.k())
-                && (!matches!(first.precision(), Precision::Blocks | Precision::ExactBlocks) || packed.header().block == first.header().block)
+                && (!matches!(first.precision(), Precision::Blocks | Precision::ExactBlocks)
+                    || packed.header().block == first.header().block)
         };
         let count = weights[start..].iter().take_while(|weight| alike(weight)).count();
         group(x, &weights[start..start + count], &mut outs[start..start + count], parallel);

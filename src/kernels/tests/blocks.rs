@@ -29,9 +29,8 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
             (code - zero_point) * f64::from(scales[column * blocks + index])
         };
         // the product of code and scale, without the zero point
-        let size_of = |k: usize, column: usize| {
-            f64::from(scales[column * blocks + k / block]).abs() * [15.0, 255.0][bits_ / 8]
-        };
+        let size_of =
+            |k: usize, column: usize| f64::from(scales[column * blocks + k / block]).abs() * [15.0, 255.0][bits_ / 8];
         let (bias, rows) = (random.values(n), Rows::dense(&x, m, k));
         let epilogue = Epilogue { bias: random.once_in(2).then_some(&bias), ..Default::default() };
         let mut expected = vec![0.0; m * n];
@@ -63,7 +62,8 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
                 })
                 .sum();
             if exact {
-                let all: f64 = values.iter().enumerate().map(|(k, value)| size_of(k, column) * f64::from(*value).abs()).sum();
+                let all: f64 =
+                    values.iter().enumerate().map(|(k, value)| size_of(k, column) * f64::from(*value).abs()).sum();
                 let bound = (all + bias.abs()) * 4e-6 + 1e-36;
                 assert!((found - wanted).abs() <= bound, "{m}x{k}x{n} {row},{column}: {found} {wanted} {bound}");
                 continue;
