@@ -116,6 +116,13 @@ fn variants_share_weights_and_are_chosen_with_a_reason() {
     let open = |variant: &str| Package::open(&path, &OpenOptions { variant: Some(variant.to_owned()), key: None });
     assert_eq!(open("int8").unwrap().choose(Some(runtime())).unwrap().index, 2);
     assert!(open("int8").unwrap().inspect(Some(runtime())).unwrap().contains("asked for"));
+    // A prepared graph can be named, too: before a session is created, the portable one stands for it.
+    for (name, index) in [("fp32-ahead", 0), (prepared, 2)] {
+        let named = open(name).unwrap();
+        assert_eq!(named.choose(Some(runtime())).unwrap().index, index);
+        assert!(named.model().is_ok(), "{name}");
+        named.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
+    }
     assert_eq!(open("int4").err().unwrap().kind(), Kind::NotFound);
     assert_eq!(open("fp32").unwrap().manifest().lineage.len(), 1, "the step that made int8");
     let file = std::fs::read(path.join("optimize.json")).unwrap();

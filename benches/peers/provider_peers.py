@@ -10,37 +10,13 @@ blocks of 4 bits (int4=). One thread is timed by process CPU time, more by wall 
 rounds of ONNX Runtime float32 / own; "cosine" that of the output rows to ONNX Runtime float32. Models without names of
 tokens among their inputs get images: 224 x 224, as many as the cell has sequences. Needs openvino and nncf.
 """
-import argparse, os, statistics, time
 import numpy as np
-import onnxruntime as ort
-
-EP = "OptimizeExecutionProvider"
-
-
-def feed(inputs, batch, length, rng):
-    made = {}
-    for value in inputs:
-        if "mask" in value.name:
-            made[value.name] = np.ones((batch, length), np.int64)
-        elif "type" in value.name:
-            made[value.name] = np.zeros((batch, length), np.int64)
-        elif "ids" in value.name:
-            made[value.name] = rng.integers(1000, 20000, (batch, length)).astype(np.int64)
-        else:
-            made[value.name] = rng.standard_normal((batch, 3, 224, 224)).astype(np.float32)
-    return made
+from provider import arguments, cell_sizes, feed, measure, session
 
 
 def onnxruntime(model, threads, devices=None, **settings):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    if devices:
-        options.add_provider_for_devices(devices, {"threads": str(threads), **settings})
-        session = ort.InferenceSession(model, options)
-        session.disable_fallback()
-    else:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return session, lambda inputs: session.run(None, inputs)[0]
+    opened = session(model, threads, devices, **settings)
+    return opened, lambda inputs: opened.run(None, inputs)[0]
 
 
 def openvino(model, threads, precision, samples=None):
@@ -61,11 +37,6 @@ def openvino(model, threads, precision, samples=None):
         return np.array(request.get_output_tensor(0).data, copy=False)
 
     return run
-
-
-def cosine(a, b):
-    a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (a, b))
-    return float(np.mean((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1) + 1e-30)))
 
 
 def sides_of(spec, given, devices):
@@ -94,43 +65,19 @@ def sides_of(spec, given, devices):
     return inputs, sides
 
 
-def measure(sides, inputs, given):
-    clock = time.process_time if given.threads == 1 else time.perf_counter
-    outputs = [np.array(run(inputs)) for _, run in sides]
-    times = [[] for _ in sides]
-    for turn in range(given.rounds):
-        order = range(len(sides)) if turn % 2 == 0 else reversed(range(len(sides)))
-        for at in order:
-            sides[at][1](inputs)
-            start = clock()
-            sides[at][1](inputs)
-            times[at].append(clock() - start)
-    for (label, _), output, spent in zip(sides, outputs, times):
-        ratios = [base / own for base, own in zip(times[0], spent)]
-        yield label, 1e3 * min(spent), statistics.median(ratios), cosine(output, outputs[0])
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", required=True)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cells", default="1x16,1x128,8x128")
-    parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
-    given = parser.parse_args()
-    ort.register_execution_provider_library("optimize", os.path.abspath(given.library))
-    devices = [device for device in ort.get_ep_devices() if device.ep_name == EP]
-    print(f"onnxruntime {ort.__version__}, {given.threads} thread(s), {given.rounds} rounds")
+    given, devices = arguments(__doc__, rounds=7, models="NAME=MODEL")
     for pair in given.models:
         name, spec = pair.split("=", 1)
         inputs, sides = sides_of(spec, given, devices)
-        for cell in given.cells.split(","):
-            batch, length = map(int, cell.split("x"))
-            if not any("ids" in value.name for value in inputs) and (batch, length) == (1, 128):
+        tokens = any("ids" in value.name for value in inputs)
+        for batch, length in cell_sizes(given):
+            if not tokens and (batch, length) == (1, 128):
                 continue
-            print(f"\n| {name} {cell} | ms | ratio | cosine |\n|---|---|---|---|")
-            for row in measure(sides, feed(inputs, batch, length, np.random.default_rng(1)), given):
-                print("| {} | {:.2f} | {:.2f} | {:.5f} |".format(*row), flush=True)
+            print(f"\n| {name} {batch}x{length} | ms | ratio | cosine |\n|---|---|---|---|")
+            made = feed(inputs, batch, length, np.random.default_rng(1))
+            for (label, _), row in zip(sides, measure([run for _, run in sides], made, given)):
+                print("| {} | {:.2f} | {:.2f} | {:.5f} |".format(label, *row), flush=True)
 
 
 main()

@@ -263,8 +263,10 @@ pub fn choose(
             Some(what) => passed.push(format!("not {}: {what}", variant.name)),
         }
     }
-    // A variant that only pays off on other processors is better than none.
-    let portable = |v: &&Variant| !v.ahead && v.provider == "cpu" && named(v);
+    // A variant that only pays off on other processors is better than none; and until the runtime is known, the
+    // portable graph stands for a prepared one that was named.
+    let meant = manifest.variants.iter().find(|v| runtime.is_none() && wanted == Some(&v.name)).map(|v| &v.precision);
+    let portable = |v: &&Variant| !v.ahead && v.provider == "cpu" && (named(v) || meant == Some(&v.precision));
     match manifest.variants.iter().position(|v| portable(&v)) {
         Some(index) => {
             Ok((index, format!("{}: the portable variant; {}", manifest.variants[index].name, passed.join("; "))))
