@@ -114,6 +114,20 @@ class OptimizeInt8(Optimize):
         super().open("int8")
 
 
+class OptimizeInt4(Optimize):
+    """The int4 variant of a package."""
+
+    def open(self):
+        super().open("int4")
+
+
+class OptimizeBf16(Optimize):
+    """The bf16 variant of a package."""
+
+    def open(self):
+        super().open("bf16")
+
+
 class OptimizeText(Optimize):
     """A package that writes: from the text of a prompt to the first token's."""
 
@@ -324,7 +338,7 @@ class Inductor:
 
 
 ENGINES = {c.__name__: c for c in
-           [Optimize, OptimizeInt8, OptimizeText, OnnxRuntime, OnnxRuntimeC, OnnxRuntimeText, OpenVino, OpenVinoCache, OpenVinoDefault, Eager, Inductor]}
+           [Optimize, OptimizeInt8, OptimizeInt4, OptimizeBf16, OptimizeText, OnnxRuntime, OnnxRuntimeC, OnnxRuntimeText, OpenVino, OpenVinoCache, OpenVinoDefault, Eager, Inductor]}
 
 
 # --------------------------------------------------------------------------------------------- torch models

@@ -1,14 +1,16 @@
 """From a file to the first result in a fresh process: packages of liboptimize against the original .onnx in ONNX Runtime, its
 offline-optimized form, its .ort form, OpenVINO (with and without its model cache, and its own IR) and AOTInductor. MiniLM-L3,
-one text of 128 tokens; and SmolLM2-135M, from the text of a prompt to the first token's. One thread.
+one text of 128 tokens; and SmolLM2-135M, from the text of a prompt to the first token's. One thread. `--what compiled`:
+MiniLM-L6, a text of 16 tokens and one of 128, with the variants of a package that are compiled for this library's kernels.
 
 Each measurement is a process of its own, page cache warm; all forms in turn, round after round. `libraries` is the time to
 load the engine's libraries in that process (numpy is there already): for engines with Python packages mostly Python's own
-time. AOTInductor and OpenVINO can be used from C++ without it; `to result` is what remains there. Also shown: the memory that is
-the process's own (`RssAnon`) after the first result, and the proportional set size of two processes that have the same form
-open at once, each: the libraries are in that, too.
+time. AOTInductor and OpenVINO can be used from C++ without it; `to result` is what remains there, on the clock and of the
+processor (`CPU ms`). Also shown: the memory that is the process's own (`RssAnon`) after the first result, the pages that were
+written since the libraries were loaded (`private`), and the proportional set size of two processes that have the same form open
+at once, each: the libraries are in that, too.
 
-Usage: package_start.py [--rounds 15] [--what encoder,decoder]
+Usage: package_start.py [--rounds 15] [--what encoder,decoder,compiled]
 """
 
 import argparse
@@ -21,7 +23,7 @@ import time
 
 import package_engines as engines
 from common import save, table
-from package_engines import DECODER, ENGINES, FOLDER, HIDDEN, L3, kept, optimized, package, tokens
+from package_engines import DECODER, ENGINES, FOLDER, HIDDEN, L3, L6, kept, optimized, package, tokens
 
 
 def memory(key, file="status"):
@@ -29,17 +31,24 @@ def memory(key, file="status"):
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
 
 
-def child(engine, path, wait):
-    feed = tokens(1, 128)
+def private():
+    """Written pages of this process; mapped ones that are only read can be shared."""
+    return memory("Private_Dirty:", "smaps_rollup")
+
+
+def child(engine, path, length, hidden, wait):
+    feed = tokens(1, length)
     begin = time.perf_counter()
     made = ENGINES[engine](path)
-    loaded = time.perf_counter()
+    before = private()
+    loaded, processor = time.perf_counter(), time.process_time()
     made.open()
     opened = time.perf_counter()
-    values = made.run(feed, HIDDEN["L3"])
-    done = time.perf_counter()
+    values = made.run(feed, hidden)
+    done, processor = time.perf_counter(), time.process_time() - processor
     print(json.dumps({"libraries": 1e3 * (loaded - begin), "open": 1e3 * (opened - loaded), "run": 1e3 * (done - opened),
-                      "value": float(values[0]), "anonymous": memory("RssAnon:")}), flush=True)
+                      "cpu": 1e3 * processor, "value": float(values[0]), "anonymous": memory("RssAnon:"),
+                      "private": private() - before}), flush=True)
     if wait:
         sys.stdin.readline()
         print(memory("Pss:", "smaps_rollup"), flush=True)
@@ -47,14 +56,14 @@ def child(engine, path, wait):
     os._exit(0)
 
 
-def start(engine, path, wait=False):
-    command = [sys.executable, __file__, "--child", engine, path] + (["--wait"] if wait else [])
+def start(engine, path, length, hidden, wait=False):
+    command = [sys.executable, __file__, "--child", engine, path, str(length), hidden] + (["--wait"] if wait else [])
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def shared(engine, path):
+def shared(*way):
     """Proportional set size of each of two processes that have it open."""
-    processes = [start(engine, path, wait=True) for _ in range(2)]
+    processes = [start(*way, wait=True) for _ in range(2)]
     for process in processes:
         process.stdout.readline()
     sizes = []
@@ -94,25 +103,53 @@ def decoder():
     }
 
 
+def compiled():
+    made = package(L6, "L6.package", "--variants", "fp32,bf16,int8,int4")
+    return {
+        "package, int8": ("OptimizeInt8", made),
+        "package, int4": ("OptimizeInt4", made),
+        "package, bf16": ("OptimizeBf16", made),
+        "package, fp32": ("Optimize", made),
+        "onnx": ("OnnxRuntime", str(L6)),
+        "onnx, optimized offline": ("OnnxRuntime", kept("L6.ahead.onnx", lambda path: optimized(L6, path))),
+        "ort": ("OnnxRuntime", kept("L6.ort", lambda path: optimized(L6, path))),
+        "OpenVINO, its cache": ("OpenVinoCache", str(L6)),
+    }
+
+
+# The forms, their name in the table, the lengths of the text, and the output.
+KINDS = {"encoder": (encoder, "MiniLM-L3, {} tokens, first result", [128], HIDDEN["L3"]),
+         "decoder": (decoder, "SmolLM2-135M, first token", [128], HIDDEN["L3"]),
+         "compiled": (compiled, "MiniLM-L6, {} tokens, first result", [16, 128], HIDDEN["L6"])}
+
+
 def measure(what, rounds):
-    ways = {"encoder": encoder, "decoder": decoder}[what]()
+    make, name, lengths, hidden = KINDS[what]
+    ways = make()
+    return {length: of_length(name.format(length), {form: (*way, length, hidden) for form, way in ways.items()}, rounds)
+            for length in lengths}
+
+
+def of_length(title, ways, rounds):
     found = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
             answer = start(*way).communicate()[0]
             # The first round warms the page cache.
             found[name] += [json.loads(answer)] * (number > 0)
-    name = {"encoder": "MiniLM-L3, first result", "decoder": "SmolLM2-135M, first token"}[what]
-    rows = [[name, "to result ms", "least", "of which opening", "libraries ms", "own MB", "PSS MB of two, each", "value"]]
+    rows = [[title, "to result ms", "least", "of which opening", "CPU ms", "libraries ms", "own MB", "private MB",
+             "PSS MB of two, each", "value"]]
     result = {}
     for name, way in ways.items():
         middle = lambda key: statistics.median(one[key] for one in found[name])
         both = [one["open"] + one["run"] for one in found[name]]
         pss = shared(*way)
         result[name] = dict(ms=statistics.median(both), open=middle("open"), libraries=middle("libraries"),
-                            anonymous=middle("anonymous"), pss=pss, value=middle("value"))
+                            cpu=middle("cpu"), anonymous=middle("anonymous"), private=middle("private"), pss=pss,
+                            value=middle("value"))
         rows.append([name, f"{statistics.median(both):.1f}", f"{min(both):.1f}", f"{middle('open'):.1f}",
-                     f"{middle('libraries'):.0f}", f"{middle('anonymous'):.0f}", f"{pss:.0f}", f"{middle('value'):.5g}"])
+                     f"{middle('cpu'):.1f}", f"{middle('libraries'):.0f}", f"{middle('anonymous'):.0f}",
+                     f"{middle('private'):.1f}", f"{pss:.0f}", f"{middle('value'):.5g}"])
     table(rows)
     return result
 
@@ -121,11 +158,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--what", default="encoder,decoder")
-    parser.add_argument("--child", nargs=2)
+    parser.add_argument("--child", nargs=4)
     parser.add_argument("--wait", action="store_true")
     options = parser.parse_args()
     if options.child:
-        return child(*options.child, options.wait)
+        engine, path, length, hidden = options.child
+        return child(engine, path, int(length), hidden, options.wait)
     FOLDER.mkdir(parents=True, exist_ok=True)
     save("package_start", {what: measure(what, options.rounds) for what in options.what.split(",")})
 
