@@ -3,13 +3,14 @@
 use super::check::{self, Check};
 use super::manifest::{CompiledGraph, PACKED, Variant};
 use super::options::BF16;
-use super::promise::Shapes;
-use super::variants::{self, Made};
+use super::variants::{self, Made, Wanted};
 use crate::call::Call;
 use crate::error::{Context, Result};
 use crate::files::{self, ScratchFolder};
+use crate::inputs::is_past;
 use crate::model::Model;
-use crate::onnx::proto::{ModelProto, NodeProto};
+use crate::model::contract::{Contract, Size};
+use crate::onnx::proto::{DimensionProto, ModelProto, NodeProto};
 use crate::onnx::save::weight_bytes;
 use crate::runtime::{Form, Runtime, Session, SessionOptions, SessionPrecision};
 use crate::{limits, provider};
@@ -25,7 +26,7 @@ pub fn compile(
     runtime: &'static Runtime,
     (model, made): (&Model, &Model),
     name: &str,
-    example: &Shapes,
+    wanted: &Wanted<'_>,
     call: &Call,
 ) -> Result<std::result::Result<(Made, Bytes), String>> {
     if weight_bytes(made.proto()) > limits::INLINE_WEIGHT_BYTES {
@@ -34,7 +35,17 @@ pub fn compile(
     let folder = ScratchFolder::new("compiled")?;
     let path = folder.path().join("model.onnx");
     let precision = if name == BF16 { SessionPrecision::Bf16 } else { SessionPrecision::Fp32 };
-    let (graph, weights) = match written(runtime, made, precision, &path, call) {
+    let of_fixed_sizes = match sized(made, wanted.contract) {
+        Some(sized) => written(runtime, &sized, precision, &path, call),
+        None => Ok(None),
+    };
+    let done = match of_fixed_sizes {
+        Ok(Some(both)) => Ok(Some(both)),
+        Err(e) if e.kind().ends_a_call() => Err(e),
+        // the model may declare other sizes elsewhere
+        _ => written(runtime, made, precision, &path, call),
+    };
+    let (graph, weights) = match done {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),
         Ok(None) => return Ok(Err("no node of the model is faster with this library's kernels".to_owned())),
@@ -43,12 +54,40 @@ pub fn compile(
     // Compared where it will be read from the mapped file.
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
     let session = Session::of_variant(runtime, &graph, Form::Compiled(&path), &options, call);
-    let check = match check::compare_compiled(runtime, (model, made), session, example, call)? {
+    let check = match check::compare_compiled(runtime, (model, made), session, wanted.example, call)? {
         Ok(check) => check,
         Err(why) => return Ok(Err(why)),
     };
     let variant = variant(runtime, name, check);
     Ok(Ok((Made { variant, model: graph, report: None }, weights)))
+}
+
+/// Returns `made` with the sizes that `contract` fixes, from which ONNX Runtime computes all shapes that depend on them
+/// once instead of in each run: a graph of fewer nodes opens faster. `None` if no open dimension has a fixed size, and for
+/// a model with a cache, whose sizes grow.
+fn sized(made: &Model, contract: &Contract) -> Option<Model> {
+    let mut proto = made.proto().clone();
+    let graph = proto.graph.as_deref_mut()?;
+    if graph.input.iter().filter_map(|input| input.name.as_deref()).any(is_past) {
+        return None;
+    }
+    let mut changed = false;
+    for input in &mut graph.input {
+        let promised = contract.inputs.iter().find(|promised| input.name.as_ref() == Some(&promised.name));
+        let tensor = input.value_type.as_deref_mut().and_then(|value| value.tensor_type.as_deref_mut());
+        let shape = tensor.and_then(|tensor| tensor.shape.as_deref_mut());
+        let (Some(shape), Some(sizes)) = (shape, promised.and_then(|promised| promised.dims.as_ref())) else {
+            continue;
+        };
+        for (dim, size) in shape.dim.iter_mut().zip(sizes) {
+            if let (None, Size::Fixed(size)) = (dim.dim_value, size) {
+                *dim = DimensionProto { dim_value: Some(*size), ..Default::default() };
+                changed = true;
+            }
+        }
+    }
+    graph.value_info.clear();
+    changed.then(|| made.derive(proto))
 }
 
 fn variant(runtime: &Runtime, name: &str, check: Check) -> Variant {

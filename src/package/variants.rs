@@ -9,6 +9,7 @@ use crate::call::Call;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use crate::model::Model;
+use crate::model::contract::Contract;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::save::weight_bytes;
 use crate::quantize::{self, QuantizeOptions, QuantizeType};
@@ -52,6 +53,8 @@ pub struct All {
 pub struct Wanted<'a> {
     /// The sizes of the example on which graphs are compared.
     pub example: &'a Shapes,
+    /// The sizes that runs may have.
+    pub contract: &'a Contract,
     /// Whether compiled graphs can be made: their weights are a file of their own.
     pub compiled: bool,
 }
@@ -75,7 +78,7 @@ pub fn make(
         let (made, report) = precision(runtime, model, name, call).at(|| format!("variant {name:?}"))?;
         if let Some(wanted) = &wanted {
             let compiles = wanted.compiled && name != ORIGINAL && kernels_usable(runtime, &Default::default()).is_ok();
-            let compiled = compiles && add_compiled(runtime, (model, &made), name, wanted.example, &mut all, call)?;
+            let compiled = compiles && add_compiled(runtime, (model, &made), name, wanted, &mut all, call)?;
             // The graph of bf16 is the original one: only compiling makes a difference.
             if !compiled && name != BF16 {
                 add_ahead(runtime, &made, name, wanted.example, scratch, &mut all, call)?;
@@ -91,11 +94,11 @@ fn add_compiled(
     runtime: &'static Runtime,
     models: (&Model, &Model),
     name: &str,
-    example: &Shapes,
+    wanted: &Wanted<'_>,
     all: &mut All,
     call: &Call,
 ) -> Result<bool> {
-    let (made, weights) = match compiled::compile(runtime, models, name, example, call)? {
+    let (made, weights) = match compiled::compile(runtime, models, name, wanted, call)? {
         Ok(both) => both,
         Err(why) => {
             all.warnings.push(format!("{name}-compiled is left out: {why}"));

@@ -61,7 +61,7 @@ pub fn compile(
     let Promise { contract, example, mut warnings } = Promise::new(runtime, model, options, call)?;
     let ahead = (!options.portable_only && !options.packed).then_some(&example);
     let folder = files::parent_of(path);
-    let wanted = ahead.map(|example| variants::Wanted { example, compiled: !options.single_file });
+    let wanted = ahead.map(|example| variants::Wanted { example, contract: &contract, compiled: !options.single_file });
     let variants::All { mut made, files, warnings: more } =
         variants::make(runtime, model, &options.variants, wanted, folder, call)?;
     warnings.extend(more);

@@ -138,3 +138,21 @@ fn generators_and_sessions_of_the_model_use_the_compiled_variant() {
     let stock = generator(&SessionOptions::stock());
     assert!(placed(&stock).groups == 0 && placed(&stock).passed_over.is_empty());
 }
+
+#[test]
+fn what_fixed_sizes_determine_is_computed_once() {
+    if !kernels() {
+        return;
+    }
+    let folder = Folder::new("package-compiled-sizes");
+    let compiled = |name: &str, options: CompileOptions| {
+        let options = CompileOptions { variants: vec!["int8".to_owned()], ..options };
+        compile(runtime(), &minilm(), &folder.join(name), &options, &Call::default()).unwrap();
+        let package = Package::open(&folder.join(name), &OpenOptions::default()).unwrap();
+        package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap()
+    };
+    let (open, fixed) = (compiled("open", dynamic()), compiled("fixed", CompileOptions::default()));
+    assert!(open.placement().groups > 0 && fixed.placement().groups > 0);
+    let nodes = |session: &Session| session.placement().nodes.iter().map(|(_, count)| count).sum::<usize>();
+    assert!(nodes(&fixed) < nodes(&open), "{} and {}", nodes(&fixed), nodes(&open));
+}

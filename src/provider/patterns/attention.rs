@@ -187,8 +187,9 @@ fn mask(graph: &Graph<'_>, scores: ValueId) -> Option<(NodeId, ValueId, MaskTerm
     }
     let (test, yes, no) = (graph.input(node, 0)?, graph.input(node, 1)?, graph.input(node, 2)?);
     let (inner, other, when) = if leads_to_product(graph, no) { (no, yes, true) } else { (yes, no, false) };
-    // Adding such a number to a score gives the number itself, so the body can add instead of replacing.
-    let with = graph.scalar(other).filter(|with| *with <= -1e30)?;
+    // Adding a number as low as -1e30 to a score gives the number itself, so the body can add instead of replacing. The
+    // exponential of -1e9 is also 0, and of keys that are all masked with it only the equality of their scores counts.
+    let with = graph.scalar(other).filter(|with| *with <= -1e9)?.min(-1e30);
     let known = graph.shape_of(test, Element::Bool).is_some_and(|shape| shape.len() <= 4);
     let fits = known && leads_to_product(graph, inner) && graph.only_use(inner) == Some(node);
     fits.then_some((node, inner, MaskTerm { value: test, fill: Fill::Replace { when, with } }))
