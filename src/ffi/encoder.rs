@@ -249,7 +249,7 @@ pub unsafe extern "C" fn optimize_classifier_label_count(classifier: *const opti
 }
 
 /// Returns the label of a class: `id2label` of the model's configuration, else its index. Valid until the classifier is
-/// freed; NULL if there is no such class.
+/// freed; an empty text if there is no such class.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_label(
     classifier: *const optimize_classifier_t,
@@ -257,7 +257,7 @@ pub unsafe extern "C" fn optimize_classifier_label(
 ) -> *const c_char {
     // SAFETY: the contract of `ffi`.
     let label = || unsafe { handle::get(classifier) }.ok()?.labels.get(index).map(|label| label.as_ptr());
-    super::guard_value(std::ptr::null(), || label().unwrap_or(std::ptr::null()))
+    super::guard_value(c"".as_ptr(), || label().unwrap_or(c"".as_ptr()))
 }
 
 /// Writes the scores of `count` texts to `scores`: a float32 tensor of shape [count, classes], row `i` for text `i`. The
