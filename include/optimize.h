@@ -2959,7 +2959,7 @@ size_t optimize_classifier_label_count(const optimize_classifier_t *classifier);
 
 /**
  * Returns the label of a class: `id2label` of the model's configuration, else its index. Valid until the classifier is
- * freed; NULL if there is no such class.
+ * freed; an empty text if there is no such class.
  */
 OPTIMIZE_API
 const char *optimize_classifier_label(const optimize_classifier_t *classifier,
