@@ -241,7 +241,9 @@ strace_command() {
     strace -f -y -qq -o "$trace" -e "trace=$calls" -e signal=none \
     sh -c 'target/release/optimize quantize --model "$1" --output "$2" --benchmark --benchmark-runs 2 -q &&
       target/release/optimize run --model "$2" --text "How are you?" >/dev/null' sh "$model" "$tmp/int8"
-  check 'no socket' nothing -E '(socket|connect|bind|sendto)\(' "$trace"
+  # Handlers of signals try the pipe that wakes their thread as a socket first.
+  grep -v 'ENOTSOCK' "$trace" >"$trace.calls" || true
+  check 'no socket' nothing -E '(socket|connect|bind|sendto)\(' "$trace.calls"
   grep -E 'O_WRONLY|O_RDWR|O_CREAT|(creat|mkdir|mkdirat|link|linkat|symlink|symlinkat)\(' "$trace" |
     grep -vE ' = -1 |/dev/(null|tty|urandom)' | grep -vF "$tmp" >"$scratch/writes" || true
   check 'no file outside the output folder' nothing . "$scratch/writes"

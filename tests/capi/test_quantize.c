@@ -354,7 +354,7 @@ TEST(limits_are_kept_and_forecast) {
     optimize_error_t *error = NULL;
     CHECK_OK(optimize_model_plan(context, minilm, &options, &report, &error));
     const double planned = number_of(optimize_buffer_data(report), "bytes_after");
-    CHECK(strstr(optimize_buffer_data(report), "\"kernels\":\"") != NULL);
+    CHECK(strstr(optimize_buffer_data(report), "\"kernels\": \"") != NULL);
     optimize_buffer_free(report);
     CHECK_OK(quantize(&options, NULL, &small, &report, &error));
     const double made = number_of(optimize_buffer_data(report), "bytes_after");

@@ -160,6 +160,17 @@ impl GroupedBody {
         }
     }
 
+    /// Returns the tables of cosines and sines, and the rows of the tokens in them.
+    fn tables<'a>(&self, [cos, sin]: [Tensor<'a>; 2], context: &Context<'_>, sizes: &Sizes) -> Result<Tables<'a>> {
+        let size = sizes.size;
+        if cos.shape.len() != 2 || cos.shape != sin.shape || 2 * cos.size(1) > size {
+            let shapes = [cos.shape, sin.shape];
+            return Err(Error(format!("cosines and sines have the shapes {shapes:?} for heads of {size}")));
+        }
+        let positions = self.positions(context, sizes, cos.size(0))?;
+        Ok(Tables { cos: cos.floats()?, sin: sin.floats()?, half: cos.size(1), positions })
+    }
+
     /// Extends the cache, and returns it.
     fn cache<'a>(&self, context: &Context<'a>, sizes: &Sizes) -> Result<Cache<'a>> {
         let Sizes { batch, size, columns, .. } = *sizes;
@@ -181,6 +192,16 @@ impl GroupedBody {
         cache.copy((&keys, &values, rows), self.form.kv_heads, size, &sizes.stored, context.pool());
         Ok(cache)
     }
+}
+
+/// Tables of the rotary embedding.
+struct Tables<'a> {
+    cos: Cow<'a, [f32]>,
+    sin: Cow<'a, [f32]>,
+    /// Number of pairs of elements of a head that are rotated.
+    half: usize,
+    /// Row of each token.
+    positions: Vec<usize>,
 }
 
 impl Body for GroupedBody {
@@ -216,18 +237,9 @@ impl Body for GroupedBody {
             Some([cos, sin]) => Some([context.input(cos)?, context.input(sin)?]),
             None => None,
         };
-        let tables = match &angles {
-            Some([cos, sin]) if cos.shape.len() == 2 && cos.shape == sin.shape && 2 * cos.size(1) <= size => {
-                Some((cos.floats()?, sin.floats()?, cos.size(1), self.positions(context, &sizes, cos.size(0))?))
-            }
-            Some([cos, sin]) => {
-                let shapes = [cos.shape, sin.shape];
-                return Err(Error(format!("cosines and sines have the shapes {shapes:?} for heads of {size}")));
-            }
-            None => None,
-        };
+        let tables = angles.map(|angles| self.tables(angles, context, &sizes)).transpose()?;
         let interleaved = self.form.interleaved;
-        let rotary = tables.as_ref().map(|(cos, sin, half, positions)| {
+        let rotary = tables.as_ref().map(|Tables { cos, sin, half, positions }| {
             let half = *half;
             Rotary { cos, sin, half, interleaved, positions }
         });
