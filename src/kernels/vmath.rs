@@ -138,7 +138,7 @@ fn apply<V: Simd>(activation: Activation, x: V::F) -> V::F {
         Activation::Silu => gate::<V>(x, x),
         Activation::Sigmoid => sigmoid::<V>(x),
         Activation::Tanh => tanh::<V>(x),
-        Activation::QuickGelu => gate_by_two::<V>(x, V::mul(x, V::splat(2.455_466_9))),
+        Activation::QuickGelu => gate_by_two::<V>(x, V::mul(x, V::splat(2.455_467))),
     }
 }
 

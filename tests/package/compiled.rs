@@ -153,6 +153,6 @@ fn what_fixed_sizes_determine_is_computed_once() {
     };
     let (open, fixed) = (compiled("open", dynamic()), compiled("fixed", CompileOptions::default()));
     assert!(open.placement().groups > 0 && fixed.placement().groups > 0);
-    let nodes = |session: &Session| session.placement().nodes.iter().map(|(_, count)| count).sum::<usize>();
+    let nodes = |session: &Session| session.placement().nodes.values().sum::<usize>();
     assert!(nodes(&fixed) < nodes(&open), "{} and {}", nodes(&fixed), nodes(&open));
 }

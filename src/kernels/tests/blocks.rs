@@ -2,7 +2,7 @@ use super::{Threads, bits, classes, property};
 use crate::kernels::reference;
 use crate::kernels::*;
 
-/// Returns the sum of the errors of rounding `values` to 8 bits in blocks of `size`, in units of a block's largest value.
+/// Returns the sum of the errors of rounding `values` to 8 bits in blocks of `size`, relative to the largest of each.
 fn lost(values: &[f32], size: usize, weight: impl Fn(usize) -> f64) -> f64 {
     let of = |k: usize| {
         let block = &values[k / size * size..(k / size * size + size).min(values.len())];
@@ -11,6 +11,12 @@ fn lost(values: &[f32], size: usize, weight: impl Fn(usize) -> f64) -> f64 {
         largest * weight(k).abs() * if largest < 1.3e-34 { 300.0 } else { 1.0 }
     };
     (0..values.len()).map(of).sum()
+}
+
+/// Returns the sum of the magnitudes that are added for an output: values times the largest codes, without zero points.
+fn added(values: &[f32], block: usize, scale: impl Fn(usize) -> f32, bits: usize) -> f64 {
+    let of = |(k, value): (usize, &f32)| f64::from(scale(k / block)).abs() * f64::from(value.abs());
+    values.iter().enumerate().map(of).sum::<f64>() * [15.0, 255.0][bits / 8]
 }
 
 #[test]
@@ -61,18 +67,11 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
             let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
             let wanted = (0..k).map(|k| f64::from(values[k]) * weight(k, column)).sum::<f64>() + bias;
             let bound = match exact {
-                // Products of code and scale are added without the zero point.
-                true => {
-                    let size =
-                        |k: usize| f64::from(scales[column * blocks + k / block]).abs() * [15.0, 255.0][bits_ / 8];
-                    let all = values.iter().enumerate().map(|(k, value)| size(k) * f64::from(*value).abs());
-                    (all.sum::<f64>() + bias.abs()) * 4e-6 + 1e-36
-                }
+                true => (added(values, block, |index| scales[column * blocks + index], bits_) + bias.abs()) * 4e-6,
                 false => {
-                    let lost = lost(values, block.min(64), |k| weight(k, column));
-                    lost * (0.5001 / 127.0 + 1e-5) + bias.abs() * 1e-6 + 1e-36
+                    lost(values, block.min(64), |k| weight(k, column)) * (0.5001 / 127.0 + 1e-5) + bias.abs() * 1e-6
                 }
-            };
+            } + 1e-36;
             assert!((found - wanted).abs() <= bound, "{m}x{k}x{n} {row},{column}: {found} {wanted} {bound}");
         }
     });
