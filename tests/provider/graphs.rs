@@ -190,7 +190,7 @@ impl Builder {
         scores = match form.mask {
             Mask::None => scores,
             Mask::Bool => {
-                let low = self.number(if form.heads % 2 == 0 { f32::MIN } else { -1e9 });
+                let low = self.number(if form.heads.is_multiple_of(2) { f32::MIN } else { -1e9 });
                 self.op("Where", &["mask", &scores, &low])
             }
             _ => self.op("Add", &[&scores, "mask"]),
