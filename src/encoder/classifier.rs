@@ -13,8 +13,8 @@ use std::sync::Arc;
 choice! {
     /// The function that turns the logits of a classifier into scores.
     pub enum ScoreFunction: optimize_score_function_t = Auto {
-        /// That of the model: sigmoid if its classes do not exclude each other (`problem_type` is
-        /// `multi_label_classification`) or if it has only one, none for a regression, otherwise softmax.
+        /// That of the model, by its `problem_type`: none for `regression`, sigmoid for `multi_label_classification`
+        /// (classes do not exclude each other). Otherwise sigmoid if it has only one class, softmax if several.
         Auto = 0, "auto";
         /// Softmax: the scores of a text are at least 0, and their sum is 1.
         Softmax = 1, "softmax";

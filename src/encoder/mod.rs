@@ -1,7 +1,7 @@
 //! Encoders: texts to vectors ([`Embedder`]) and to the scores of classes ([`Classifier`]).
 //!
-//! Both own a session and a tokenizer, and take any number of texts per call. `batches` passes texts to a session,
-//! shortest first, so that little is padded; `vectors` finds the output with vectors and pools it.
+//! Both own a session and a tokenizer, and take any number of texts per call. They sort the texts, shortest first, so
+//! that little is padded; `batches` passes them to a session; `vectors` finds the output with vectors and pools it.
 
 mod batches;
 mod classifier;

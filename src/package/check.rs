@@ -55,8 +55,8 @@ pub fn compare(
 const NO_WORSE: f64 = 1.25;
 
 /// Runs `compiled`, a session of the compiled form of `made`, on one example, and compares its outputs with those of
-/// the original `model`. Returns the check like [`compare`]: an output passes if it differs by no more than `ROUNDED`,
-/// or than `NO_WORSE` times as much as that of `made`.
+/// the original `model`. Returns the check like [`compare`]. The tolerance of an output is `ROUNDED`, or `NO_WORSE`
+/// times the difference between the outputs of `made` and of `model`, whichever is larger.
 pub fn compare_compiled(
     runtime: &'static Runtime,
     (model, made): (&Model, &Model),

@@ -9,10 +9,11 @@
 //! lookup the same bytes as `[N, blocks * bytes]`. Scales are stored in the given [`ScaleType`] and converted to
 //! float by nodes over constants, which ONNX Runtime computes when it creates a session.
 //!
-//! If constant folding is disabled, scales are not constants, and ONNX Runtime's kernel for 8-bit activations, which
-//! rearranges the codes beforehand with their scales, returns zeros if the codes are constants (1.32). So if scales
-//! are computed, the codes are computed as well, by a `Reshape`: a runtime that folds one also folds the other, and
-//! one that does not uses the kernel without rearrangement, which is slow and correct.
+//! If constant folding is disabled, these scales are not constants when the session is created. ONNX Runtime's kernel
+//! for 8-bit activations rearranges constant codes beforehand, together with their scales; without constant scales it
+//! returns zeros (1.32). So if scales are computed, the codes are computed as well, by a `Reshape`. A runtime that
+//! folds one also folds the other; one that folds neither uses the kernel without rearrangement, which is slow and
+//! correct.
 
 use super::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use super::plan::{Change, Form, Plan, Weight, is_table};

@@ -187,8 +187,8 @@ fn magnitudes(matrix: &Matrix, line: Channel, ticket: &Ticket) -> Result<Vec<f64
     )
 }
 
-/// Returns `max|w| / limit` per channel; for channels of zeros that of the channel with the smallest. `None` if a
-/// weight is infinite or NaN.
+/// Returns the scale `max|w| / limit` of each channel. A channel of zeros gets the smallest scale of the others. `None`
+/// if a weight is infinite or NaN.
 fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Result<Option<Vec<f32>>> {
     let count = match channel {
         Channel::Row => matrix.rows,

@@ -13,8 +13,9 @@ use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
 /// Number of blocks of rows from which on the codes of a panel are converted to float32 only once.
 const WORTH: usize = 4;
 
-/// Calls the macro `$work` with the index and the float32 values of each code of a group: two vectors, for 32 / `$bits`
-/// values of K. A macro, because a closure of this size is not inlined, and then not compiled for the class.
+/// Unpacks the codes of a group, two vectors of 32-bit lanes with 32 / `$bits` codes each, for as many values of K:
+/// calls the macro `$work` for each of them with its index and, of both vectors, the float32 values. A macro, because
+/// a closure of this size is not inlined, and then not compiled for the class.
 macro_rules! each {
     ($bits:expr, $first:expr, $second:expr, $work:ident) => {
         if $bits == 32 {

@@ -166,9 +166,9 @@ pub struct Floats {
     pub bits: Vec<u32>,
 }
 
-/// Returns a model from [`load`] with its blocks converted to floats, to be quantized in another form; `None` for any
-/// other model, and for models that techniques made of one. The floats are in an unlinked file in the folder for
-/// temporary files.
+/// Returns a model from [`load`] with its blocks converted to floats, to be quantized in another form. Returns `None`
+/// for any other model, also for one that was derived from such a model, for example by pruning. The floats are in an
+/// unlinked file in the folder for temporary files.
 pub fn as_floats(model: &Model) -> Result<Option<Floats>> {
     let (Format::Gguf, Some(bytes)) = (model.card().format, model.file()) else { return Ok(None) };
     let gguf = Gguf::read(bytes)?;
