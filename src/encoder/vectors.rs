@@ -15,11 +15,12 @@ use crate::text::Tokenizer;
 /// Vectors of texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
-    /// Values row by row, `texts × width`, as the model outputs them, not normalized.
+    /// Values row by row, `texts × width`; normalized only if the model does so, or the options of an
+    /// [`Embedder`](super::Embedder) ask for it.
     pub values: Vec<f32>,
-    /// Elements of a vector.
+    /// Number of elements of a vector.
     pub width: usize,
-    /// The output they come from.
+    /// Name of the model's output that they come from.
     pub output: String,
     /// How token vectors were pooled; `None` if the model outputs one vector per text.
     pub pooling: Option<Pooling>,
