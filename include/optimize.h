@@ -469,7 +469,7 @@ typedef enum optimize_score_function_t {
    */
   OPTIMIZE_SCORE_FUNCTION_SIGMOID = 2,
   /**
-   * None: the logits.
+   * No function: the scores are the logits.
    */
   OPTIMIZE_SCORE_FUNCTION_NONE = 3,
 } optimize_score_function_t;

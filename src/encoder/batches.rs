@@ -58,6 +58,8 @@ pub struct Batches<'a> {
     options: InputOptions,
     /// Maximum length of a text in tokens, unless the model fixes the length.
     length: usize,
+    /// The index of each text of `options` among the caller's.
+    order: Vec<usize>,
 }
 
 impl<'a> Batches<'a> {
@@ -76,7 +78,8 @@ impl<'a> Batches<'a> {
         }
         let length = options.length(model)?;
         let options = InputOptions { texts: texts.to_vec(), batch_size: options.batch_size, ..InputOptions::default() };
-        Ok(Batches { model, tokenizer, options, length })
+        let order = (0..texts.len()).collect();
+        Ok(Batches { model, tokenizer, options, length, order })
     }
 
     /// Returns the same with a second text for each text.
@@ -85,25 +88,64 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// Runs the session on all texts and passes on the named output batch by batch, with the positions that hold a
-    /// token and the number of texts.
-    pub fn run(
+    /// Returns the same batches of texts of similar length, shortest first, so that they are padded little.
+    pub fn by_length(mut self) -> Batches<'a> {
+        let InputOptions { texts, second_texts, .. } = &mut self.options;
+        let length = |index: usize| texts[index].len() + second_texts.get(index).map_or(0, String::len);
+        self.order.sort_by_key(|index| length(*index));
+        for list in [texts, second_texts].into_iter().filter(|list| !list.is_empty()) {
+            *list = self.order.iter().map(|index| std::mem::take(&mut list[*index])).collect();
+        }
+        self
+    }
+
+    /// Runs the session on all texts. Returns a row of values for each text, in the caller's order, and its width.
+    ///
+    /// `of` returns the rows of a batch from the named output, the positions that hold a token, and the number of
+    /// texts.
+    pub fn rows(
         &self,
         session: &mut Session,
         output: &str,
         units: &mut Units,
-        mut take: impl FnMut(&Tensor, &[bool], usize) -> Result<()>,
-    ) -> Result<()> {
+        mut of: impl FnMut(&Tensor, &[bool], usize) -> Result<Vec<f32>>,
+    ) -> Result<(Vec<f32>, usize)> {
         let source = Source::new(self.model, Some(self.tokenizer), &self.options)?.up_to(self.length);
         let stop = Stop::new()?;
+        let mut values = Vec::new();
         stop.during(&units.quiet(), || {
             for index in 0..source.count() {
                 let set = source.set(index)?;
                 let (_, tensor) = session.run_until(&set.feed(), &[output], &stop)?.remove(0);
-                take(&tensor, set.mask.as_ref().map_or(&[], |mask| &mask.keep), set.samples)?;
+                values.extend(of(&tensor, set.mask.as_ref().map_or(&[], |mask| &mask.keep), set.samples)?);
                 units.add(set.samples)?;
             }
             Ok(())
-        })
+        })?;
+        let width = values.len() / self.order.len();
+        if width == 0 || width * self.order.len() != values.len() {
+            bail!(Unsupported, "the output {output:?} has vectors of different lengths");
+        }
+        Ok((in_order(&values, width, &self.order), width))
+    }
+}
+
+/// Returns rows of `width` values in the order of the texts; row `i` is that of text `order[i]`.
+fn in_order(values: &[f32], width: usize, order: &[usize]) -> Vec<f32> {
+    let mut sorted = vec![0.0; values.len()];
+    for (row, text) in values.chunks_exact(width).zip(order) {
+        sorted[text * width..][..width].copy_from_slice(row);
+    }
+    sorted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_return_to_their_texts() {
+        let rows = [10.0, 11.0, 20.0, 21.0, 30.0, 31.0];
+        assert_eq!(in_order(&rows, 2, &[1, 2, 0]), [30.0, 31.0, 10.0, 11.0, 20.0, 21.0]);
     }
 }

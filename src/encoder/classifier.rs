@@ -1,9 +1,10 @@
 //! [`Classifier`]: texts, or pairs of texts, to the scores of classes.
 
-use super::{Batches, TextOptions, by_length, in_order, tokenizer_of};
+use super::{Batches, TextOptions, tokenizer_of};
 use crate::call::{Call, Units};
 use crate::choice::choice;
 use crate::error::{Result, bail};
+use crate::likelihood::log_sum_exp;
 use crate::model::{Card, Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Placement, Runtime, Session};
@@ -20,7 +21,7 @@ choice! {
         Softmax = 1, "softmax";
         /// Sigmoid: each score is between 0 and 1.
         Sigmoid = 2, "sigmoid";
-        /// None: the logits.
+        /// No function: the scores are the logits.
         None = 3, "none";
     }
 }
@@ -30,7 +31,7 @@ choice! {
 pub struct Scores {
     /// Values row by row, `texts × classes`.
     pub values: Vec<f32>,
-    /// Number of classes.
+    /// Number of classes: scores of a text.
     pub classes: usize,
 }
 
@@ -84,34 +85,19 @@ impl Classifier {
         if count != texts.len() {
             bail!(InvalidArgument, "{} texts, but {count} second texts: pairs have one of each", texts.len());
         }
-        let length =
-            |index: usize| texts[index].as_ref().len() + second.map_or(0, |second| second[index].as_ref().len());
-        let order = by_length(&(0..texts.len()).map(length).collect::<Vec<_>>());
-        let sorted = |from: &[T]| order.iter().map(|index| from[*index].as_ref().to_owned()).collect::<Vec<String>>();
-        let mut batches = Batches::new(&self.model, &self.tokenizer, &sorted(texts), &self.options)?;
+        let owned = |from: &[T]| from.iter().map(|text| text.as_ref().to_owned()).collect::<Vec<String>>();
+        let mut batches = Batches::new(&self.model, &self.tokenizer, &owned(texts), &self.options)?;
         if let Some(second) = second {
-            batches = batches.with_second(sorted(second));
+            batches = batches.with_second(owned(second));
         }
         let mut units = Units::new(call, "classify", texts.len());
-        let (output, session) = (&self.output, &mut self.session);
-        let (mut values, mut classes) = (Vec::new(), 0);
-        batches.run(session, output, &mut units, |tensor, _, texts| {
-            let &[rows, width] = tensor.shape() else {
-                bail!(Unsupported, "the output {output:?} has shape {:?}, not [texts, classes]", tensor.shape());
-            };
-            if (rows as usize) < texts || width < 1 {
-                bail!(Unsupported, "the output {output:?} has {rows} rows of {width} values for {texts} texts");
-            }
-            classes = width as usize;
-            values.extend_from_slice(&tensor.to_f32_vec()?[..texts * classes]);
-            Ok(())
-        })?;
-        if let Some(broken) = values.iter().position(|value| value.is_nan()) {
-            bail!(Runtime, "a logit of text {} is not a number", order[broken / classes] + 1);
+        let mut found = logits(&batches.by_length(), &mut self.session, &self.output, &mut units)?;
+        if let Some(broken) = found.values.iter().position(|value| value.is_nan()) {
+            bail!(Runtime, "a logit of text {} is not a number", broken / found.classes + 1);
         }
-        let mut values = in_order(&values, classes, &order);
-        values.chunks_exact_mut(classes).for_each(|row| scores(self.function_for(classes), row));
-        Ok(Scores { values, classes })
+        let function = self.function_for(found.classes);
+        found.values.chunks_exact_mut(found.classes).for_each(|row| scores(function, row));
+        Ok(found)
     }
 
     /// Returns where the model runs.
@@ -131,16 +117,35 @@ impl Classifier {
     }
 }
 
+/// Returns the logits of the texts of `batches`, from the output that [`logits_of`] returns.
+pub(crate) fn logits(
+    batches: &Batches<'_>,
+    session: &mut Session,
+    output: &str,
+    units: &mut Units<'_>,
+) -> Result<Scores> {
+    let (values, classes) = batches.rows(session, output, units, |tensor, _, texts| {
+        let &[rows, classes] = tensor.shape() else {
+            bail!(Unsupported, "the output {output:?} has shape {:?}, not [texts, classes]", tensor.shape());
+        };
+        if (rows as usize) < texts || classes < 1 {
+            bail!(Unsupported, "the output {output:?} has {rows} rows of {classes} values for {texts} texts");
+        }
+        let mut values = tensor.to_f32_vec()?;
+        values.truncate(texts * classes as usize);
+        Ok(values)
+    })?;
+    Ok(Scores { values, classes })
+}
+
 /// Turns the logits of a text into scores.
 fn scores(function: ScoreFunction, row: &mut [f32]) {
     match function {
         ScoreFunction::None => {}
         ScoreFunction::Sigmoid => row.iter_mut().for_each(|x| *x = (1.0 / (1.0 + (-f64::from(*x)).exp())) as f32),
         ScoreFunction::Auto | ScoreFunction::Softmax => {
-            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let exp: Vec<f64> = row.iter().map(|x| (f64::from(*x) - f64::from(most)).exp()).collect();
-            let sum: f64 = exp.iter().sum();
-            row.iter_mut().zip(exp).for_each(|(x, e)| *x = (e / sum) as f32);
+            let norm = log_sum_exp(row);
+            row.iter_mut().for_each(|x| *x = (f64::from(*x) - norm).exp() as f32);
         }
     }
 }

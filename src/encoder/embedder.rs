@@ -1,6 +1,6 @@
 //! [`Embedder`]: texts to vectors.
 
-use super::{Batches, Embeddings, TextOptions, Vectors, by_length, in_order, tokenizer_of};
+use super::{Batches, Embeddings, TextOptions, Vectors, tokenizer_of};
 use crate::call::{Call, Units};
 use crate::error::{Context, Result, bail};
 use crate::model::Model;
@@ -65,12 +65,10 @@ impl Embedder {
     /// with [`crate::error::Kind::InvalidArgument`] if there is no text, for a text without tokens, or if `dimensions`
     /// exceeds the width of the vectors.
     pub fn embed<T: AsRef<str>>(&mut self, texts: &[T], call: &Call) -> Result<Embeddings> {
-        let order = by_length(&texts.iter().map(|text| text.as_ref().len()).collect::<Vec<_>>());
-        let sorted: Vec<String> = order.iter().map(|index| texts[*index].as_ref().to_owned()).collect();
-        let batches = Batches::new(&self.model, &self.tokenizer, &sorted, &self.options.text)?;
+        let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+        let batches = Batches::new(&self.model, &self.tokenizer, &texts, &self.options.text)?.by_length();
         let mut units = Units::new(call, "embed", texts.len());
         let mut found = self.vectors.run(&batches, &mut self.session, &mut units)?;
-        found.values = in_order(&found.values, found.width, &order);
         found.shorten(self.options.dimensions)?;
         if self.options.normalize {
             found.values = found.unit().into_iter().map(|value| value as f32).collect();

@@ -63,17 +63,9 @@ impl Vectors {
     pub fn run(&self, batches: &Batches<'_>, session: &mut Session, units: &mut Units<'_>) -> Result<Embeddings> {
         let Vectors { output, pooling, steps } = self;
         let join = pooling.map(|pooling| (pooling, steps.as_ref()));
-        let (mut values, mut count) = (Vec::new(), 0);
-        batches.run(session, output, units, |tensor, keep, texts| {
-            let vectors = vectors(tensor, join, keep, texts).at(|| format!("output {output:?}"))?;
-            values.extend(vectors);
-            count += texts;
-            Ok(())
+        let (values, width) = batches.rows(session, output, units, |tensor, keep, texts| {
+            vectors(tensor, join, keep, texts).at(|| format!("output {output:?}"))
         })?;
-        let width = values.len() / count.max(1);
-        if width == 0 || width * count != values.len() {
-            bail!(Unsupported, "the output {output:?} has vectors of different lengths");
-        }
         if let Some(broken) = values.iter().position(|value| !value.is_finite()) {
             bail!(Runtime, "the vector of text {} has an element that is not finite", broken / width + 1);
         }

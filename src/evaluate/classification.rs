@@ -5,7 +5,7 @@ use super::paired::Interval;
 use super::scores::{ClassScores, Counts};
 use crate::benchmark::Both;
 use crate::call::{Call, Units};
-use crate::encoder::{Batches, TextOptions, logits_of};
+use crate::encoder::{Batches, TextOptions, logits, logits_of};
 use crate::error::{Context, Result, bail};
 use crate::likelihood::argmax;
 use crate::meaning::classes::inverse;
@@ -144,28 +144,16 @@ fn predict(
     let batches = Batches::new(model, tokenizer, &texts, options)?;
     let session = options.session();
     let mut session = Session::new(runtime, model, &session, &units.quiet())?;
-    let mut found = Predictions { classes: Vec::with_capacity(rows.len()), count: 0 };
-    batches.run(&mut session, &output, units, |tensor, _, texts| {
-        let &[_, classes] = tensor.shape() else {
-            bail!(Unsupported, "the output {output:?} has shape {:?}, not [texts, classes]", tensor.shape());
-        };
-        if classes < 2 {
-            bail!(Unsupported, "the output {output:?} has one value for a text: a score, not classes");
-        }
-        found.count = classes as usize;
-        let values = tensor.to_f32_vec()?;
-        for row in values.chunks_exact(classes as usize).take(texts) {
-            let Some(class) = argmax(row) else {
-                bail!(Runtime, "none of the logits of text {} is a number", found.classes.len() + 1);
-            };
-            found.classes.push(class);
-        }
-        Ok(())
-    })?;
-    if found.classes.len() != rows.len() {
-        bail!(Unsupported, "the output {output:?} has {} rows for {} texts", found.classes.len(), rows.len());
+    let logits = logits(&batches, &mut session, &output, units)?;
+    if logits.classes < 2 {
+        bail!(Unsupported, "the output {output:?} has one value for a text: a score, not classes");
     }
-    Ok(found)
+    let class = |(text, row): (usize, &[f32])| match argmax(row) {
+        Some(class) => Ok(class),
+        None => bail!(Runtime, "none of the logits of text {} is a number", text + 1),
+    };
+    let classes = logits.values.chunks_exact(logits.classes).enumerate().map(class).collect::<Result<_>>()?;
+    Ok(Predictions { classes, count: logits.classes })
 }
 
 fn score(names: &Names, truths: &[usize], rows: &[Labelled], predictions: &Predictions) -> Result<ClassScores> {

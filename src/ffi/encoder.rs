@@ -16,7 +16,7 @@ use crate::error::{Result, bail};
 use crate::runtime::Tensor;
 use crate::text::Tokenizer;
 use std::ffi::{CString, c_char};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex};
 
 /// Turns texts into vectors. It may move between threads, but accepts one call at a time: a concurrent one returns
 /// OPTIMIZE_BUSY.
@@ -88,7 +88,7 @@ pub enum optimize_score_function_t {
     OPTIMIZE_SCORE_FUNCTION_SOFTMAX = 1,
     /// Sigmoid: each score is between 0 and 1.
     OPTIMIZE_SCORE_FUNCTION_SIGMOID = 2,
-    /// None: the logits.
+    /// No function: the scores are the logits.
     OPTIMIZE_SCORE_FUNCTION_NONE = 3,
 }
 
@@ -188,7 +188,7 @@ pub unsafe extern "C" fn optimize_embedder_embed(
     unsafe {
         guard(error, || {
             let out = Out::new(vectors, "vectors")?;
-            let mut embedder = lock(handle::get(embedder.cast_const())?, "embedder")?;
+            let mut embedder = handle::lock(handle::get(embedder.cast_const())?, "using this embedder")?;
             let texts = self::texts(texts, count, "texts")?;
             let found = call::with(call, |call| embedder.embed(&texts, call))?;
             out.set(handle::new(Tensor::from_f32(&[count as i64, found.width as i64], found.values)?));
@@ -280,7 +280,8 @@ pub unsafe extern "C" fn optimize_classifier_classify(
     unsafe {
         guard(error, || {
             let out = Out::new(scores, "scores")?;
-            let mut classifier = lock(&handle::get(classifier.cast_const())?.classifier, "classifier")?;
+            let mut classifier =
+                handle::lock(&handle::get(classifier.cast_const())?.classifier, "using this classifier")?;
             let first = self::texts(texts, count, "texts")?;
             let second = match second_texts.is_null() {
                 true => None,
@@ -322,12 +323,4 @@ unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Where) -> Resu
 unsafe fn shared(tokenizer: *const optimize_tokenizer_t) -> Result<Option<Arc<Tokenizer>>> {
     // SAFETY: same contract.
     Ok(unsafe { handle::optional(tokenizer) }?.map(|tokenizer| Arc::new(tokenizer.clone())))
-}
-
-fn lock<'h, T>(mutex: &'h Mutex<T>, name: &str) -> Result<MutexGuard<'h, T>> {
-    match mutex.try_lock() {
-        Ok(guard) => Ok(guard),
-        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is using this {name}"),
-    }
 }

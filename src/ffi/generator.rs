@@ -16,7 +16,7 @@ use crate::text::{FinishReason, GenerateOptions, Generation, Generator, Prompt, 
 use serde_json::json;
 use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 
 /// A decoder ready to generate text, with the tokens it has read so far. It accepts one call at a time: a concurrent
 /// one returns OPTIMIZE_BUSY.
@@ -329,11 +329,7 @@ pub(super) fn new(rows: Box<dyn Rows>) -> *mut optimize_generator_t {
 }
 
 fn lock(generator: &Mutex<Box<dyn Rows>>) -> Result<MutexGuard<'_, Box<dyn Rows>>> {
-    match generator.try_lock() {
-        Ok(generator) => Ok(generator),
-        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is using this generator"),
-    }
+    handle::lock(generator, "using this generator")
 }
 
 fn prompt<'a>(text: &'a str, options: &optimize_generate_options_t) -> Prompt<'a> {

@@ -1,6 +1,7 @@
 //! Opaque handles: a type tag in front of the value, so that a wrong handle is an error and not a crash.
 
 use crate::error::{Result, bail};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 /// A C handle type (`optimize_model_t` …) and the Rust value behind it.
 pub trait Handle {
@@ -73,6 +74,16 @@ pub unsafe fn free<H: Handle>(handle: *mut H) {
             (*tagged).kind = FREED;
             drop(Box::from_raw(tagged));
         }
+    }
+}
+
+/// Returns the value of a handle that accepts one call at a time. Fails with `Busy` if another thread is in one; `doing`
+/// says what it does.
+pub fn lock<'h, T>(value: &'h Mutex<T>, doing: &str) -> Result<MutexGuard<'h, T>> {
+    match value.try_lock() {
+        Ok(guard) => Ok(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is {doing}"),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::runtime::{
 };
 use crate::tensorrt::Engine;
 use std::ffi::c_char;
-use std::sync::{Mutex, TryLockError};
+use std::sync::Mutex;
 
 /// A model, or a TensorRT engine of one, ready to run. It may move between threads, but accepts one run at a time: a
 /// concurrent one returns OPTIMIZE_BUSY. Create one session per thread; they share the model's weights in memory.
@@ -289,11 +289,7 @@ pub unsafe extern "C" fn optimize_session_run(
             };
             let inputs = names.into_iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?;
             let names = wanted(handle, output_names, output_count)?;
-            let mut ready = match handle.ready.try_lock() {
-                Ok(ready) => ready,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is running this session"),
-            };
+            let mut ready = handle::lock(&handle.ready, "running this session")?;
             let results = call::with(call, |call| ready.run(&inputs, &names, call))?;
             for (place, (_, tensor)) in places.into_iter().zip(results) {
                 place.set(handle::new(tensor));

@@ -132,6 +132,47 @@ fn holds(rows: usize, n: usize, epilogue: &Epilogue<'_>, out: &[f32]) -> bool {
         .is_some_and(|count| out.len() >= count && epilogue.residual.is_none_or(|residual| residual.len() >= count))
 }
 
+/// Calls the function for a block of `$rows` rows, which is compiled for each number up to `$most`.
+macro_rules! by_rows {
+    ($rows:expr, $most:expr, $sized:ident<$constant:ident>($tile:expr), $($count:literal),*) => {
+        match $rows {
+            $($count if $count <= $most => V::call($sized::<$count, $constant>($tile)),)*
+            rows => debug_assert!(false, "a block of {rows} rows"),
+        }
+    };
+}
+use by_rows;
+
+/// Writes the sums of a block of `R` rows and at most two vectors of columns, with bias, activation and residual.
+///
+/// # Safety
+/// The block lies within `out` and the residual; `out` points to its first value. Two vectors can be read at `bias`.
+#[inline(always)]
+unsafe fn write_sums<V: Simd, const R: usize>(
+    sums: &[[V::F; 2]; R],
+    bias: *const f32,
+    epilogue: &Epilogue<'_>,
+    place: (usize, usize, usize),
+    (out, count): (*mut f32, usize),
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        for vector in 0..2 {
+            let bias = V::load(bias.add(vector * V::LANES));
+            for (row, sums) in sums.iter().enumerate() {
+                let value = V::add(sums[vector], bias);
+                let to = out.add(row * place.2 + vector * V::LANES);
+                if count >= (vector + 1) * V::LANES {
+                    V::store(to, value);
+                } else if count > vector * V::LANES {
+                    V::store_some(to, value, count - vector * V::LANES);
+                }
+            }
+        }
+        finish_rows::<V>(epilogue.activation, epilogue.residual, place, out, (R, count));
+    }
+}
+
 /// Applies activation and residual to a block of an output.
 ///
 /// # Safety

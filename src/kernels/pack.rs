@@ -32,7 +32,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// All precisions.
+    /// All precisions of packed weights.
     pub const ALL: [Self; 5] = [Self::Float32, Self::Bfloat16, Self::Int8, Self::Blocks, Self::ExactBlocks];
 }
 

@@ -5,9 +5,9 @@ use super::promise::Shapes;
 use crate::call::Call;
 use crate::error::Result;
 use crate::inputs::{InputOptions, Source};
-use crate::model::Model;
+use crate::model::{Model, Prepared};
 use crate::onnx::dtype::DataType;
-use crate::runtime::{Form, OptimizationLevel, Runtime, Session, SessionOptions, Tensor, has_blocks};
+use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor, has_blocks};
 use serde::{Deserialize, Serialize};
 
 /// Largest difference, relative to the largest value, at which two float32 graphs count as equal; a different order
@@ -42,7 +42,8 @@ pub fn compare(
 ) -> Result<std::result::Result<Check, String>> {
     let tolerance = if rounds { ROUNDED } else { TOLERANCE };
     let options = SessionOptions { threads: 1, ..SessionOptions::stock() };
-    let session = Session::of_variant(runtime, ahead, Form::Ahead, &options, call);
+    let prepared = Prepared { name: "session".to_owned(), model: ahead.clone(), ahead: true, compiled: None };
+    let session = Session::open_prepared(runtime, &prepared, &options, call);
     judge(session, tolerance, call, || {
         let (inputs, expected) = reference(runtime, model, example, &options, call)?;
         let tolerances = vec![tolerance; expected.len()];

@@ -8,11 +8,11 @@ use crate::call::Call;
 use crate::error::{Context, Result};
 use crate::files::{self, ScratchFolder};
 use crate::inputs::is_past;
-use crate::model::Model;
 use crate::model::contract::{Contract, Size};
+use crate::model::{Model, Prepared};
 use crate::onnx::proto::{DimensionProto, ModelProto, NodeProto};
 use crate::onnx::save::weight_bytes;
-use crate::runtime::{Form, Runtime, Session, SessionOptions, SessionPrecision};
+use crate::runtime::{Runtime, Session, SessionOptions, SessionPrecision};
 use crate::{limits, provider};
 use bytes::Bytes;
 use std::path::Path;
@@ -53,7 +53,8 @@ pub fn compile(
     };
     // Compared where it will be read from the mapped file.
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
-    let session = Session::of_variant(runtime, &graph, Form::Compiled(&path), &options, call);
+    let prepared = Prepared { name: "session".to_owned(), model: graph.clone(), ahead: true, compiled: Some(path) };
+    let session = Session::open_prepared(runtime, &prepared, &options, call);
     let check = match check::compare_compiled(runtime, (model, made), session, wanted.example, call)? {
         Ok(check) => check,
         Err(why) => return Ok(Err(why)),

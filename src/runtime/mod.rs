@@ -52,7 +52,6 @@ pub use library::Runtime;
 pub(crate) use options::has_blocks;
 pub use options::{OptimizationLevel, SessionOptions};
 pub use placement::Placement;
-pub use prepared::Form;
 pub use providers::{Availability, Execution, Provider, ProviderChoice, available};
 pub use resident::{Bound, Resident};
 pub use session::Session;

@@ -2,7 +2,7 @@
 //! kernels.
 
 use super::library::guarded;
-use super::providers::{Provider, ProviderChoice};
+use super::providers::Provider;
 use super::session::On;
 use super::{OptimizationLevel, Runtime, Session, SessionOptions, SessionPrecision, kernels};
 use crate::call::Call;
@@ -10,45 +10,20 @@ use crate::error::{Context, Result, bail};
 use crate::model::{Model, Prepared};
 use std::path::Path;
 
-/// The form of a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form<'a> {
-    /// As a model has it.
-    Portable,
-    /// Optimized by ONNX Runtime for a processor.
-    Ahead,
-    /// Compiled for this library's kernels; the path of the graph, next to which the file of packed weights is.
-    Compiled(&'a Path),
-}
-
 /// A function that returns the form to create a session from, given whether this library's kernels can be used, or why
 /// not.
 pub type Choose<'c> = dyn Fn(&std::result::Result<(), String>) -> Result<Option<Prepared>> + 'c;
 
 impl Session {
-    /// Returns a session of a variant of a package. A graph that is already optimized for this processor is run
-    /// unchanged, and its weights are read from the mapped file, which all processes that open it share. Otherwise like
-    /// [`Session::new`].
-    pub fn of_variant(
+    /// Returns a session on the CPU of a prepared form, unchanged; its weights are read from the mapped file, which all
+    /// processes that open it share. Otherwise like [`Session::new`].
+    pub(crate) fn open_prepared(
         runtime: &'static Runtime,
-        model: &Model,
-        form: Form,
+        prepared: &Prepared,
         options: &SessionOptions,
         call: &Call,
     ) -> Result<Session> {
-        let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
-        let ahead = form != Form::Portable;
-        guarded("making a session", || match options.execution.provider {
-            ProviderChoice::Cpu => match form {
-                Form::Compiled(path) => Session::make_compiled(runtime, model, path, options, call),
-                _ => Session::make_of(runtime, model, ahead, options, Provider::Cpu, call),
-            },
-            other if ahead => {
-                bail!(Unsupported, "this graph was optimized for a CPU; {} cannot run it", other.name())
-            }
-            _ => Session::make(runtime, model, options, call),
-        })
-        .at(place)
+        guarded("making a session", || open(runtime, prepared, options, call)).at(|| &prepared.name)
     }
 
     /// Returns a session on the CPU of the form that `choose` returns. A compiled form that cannot be opened is passed
@@ -72,6 +47,9 @@ impl Session {
         call: &Call,
     ) -> Result<Session> {
         let of = |prepared: Option<Prepared>| match prepared {
+            Some(prepared) if prepared.compiled.is_some() => {
+                open(runtime, &prepared, options, call).at(|| &prepared.name)
+            }
             Some(prepared) => open(runtime, &prepared, options, call),
             None => otherwise(),
         };
@@ -125,9 +103,8 @@ impl Session {
 }
 
 fn open(runtime: &'static Runtime, prepared: &Prepared, options: &SessionOptions, call: &Call) -> Result<Session> {
-    let Prepared { name, model, ahead, compiled } = prepared;
-    match compiled {
-        Some(path) => Session::make_compiled(runtime, model, path, options, call).at(|| name),
-        None => Session::make_of(runtime, model, *ahead, options, Provider::Cpu, call),
+    match &prepared.compiled {
+        Some(path) => Session::make_compiled(runtime, &prepared.model, path, options, call),
+        None => Session::make_of(runtime, &prepared.model, prepared.ahead, options, Provider::Cpu, call),
     }
 }

@@ -3,12 +3,11 @@
 use crate::common::{self, Machine, On, Output};
 use crate::texts::Texts;
 use clap::Args;
-use optimize::encoder::{Classifier, ScoreFunction, TextOptions};
+use optimize::encoder::{Classifier, ScoreFunction};
 use optimize::error::{Result, bail};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Arguments of `classify`.
 #[derive(Args)]
@@ -46,15 +45,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let texts = &arguments.texts;
     let mut given = texts.read()?;
     given.second.extend(arguments.second_text.iter().cloned());
-    let options = TextOptions {
-        max_length: texts.max_length,
-        batch_size: texts.batch_size,
-        threads: arguments.machine.threads,
-        execution: arguments.on.execution()?,
-    };
+    let options = texts.options(&arguments.machine, &arguments.on)?;
     let (labels, scores) = common::with_bar(&arguments.output, |bar| {
         let model = common::load(&arguments.model, bar)?;
-        let tokenizer = common::tokenizer(texts.tokenizer.as_deref(), &model)?.map(Arc::new);
+        let tokenizer = texts.tokenizer(&model)?;
         let (runtime, function) = (arguments.machine.runtime()?, arguments.score_function);
         let mut classifier = bar.call(|call| Classifier::new(runtime, &model, tokenizer, function, &options, call))?;
         let second = (!given.second.is_empty()).then_some(&given.second[..]);

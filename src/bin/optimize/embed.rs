@@ -3,11 +3,10 @@
 use crate::common::{self, Machine, On, Output};
 use crate::texts::Texts;
 use clap::Args;
-use optimize::encoder::{Embedder, EmbedderOptions, TextOptions};
+use optimize::encoder::{Embedder, EmbedderOptions};
 use optimize::error::{Result, bail};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Arguments of `embed`.
 #[derive(Args)]
@@ -52,12 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!(InvalidArgument, "the data has pairs, but a vector is of one text");
     }
     let options = EmbedderOptions {
-        text: TextOptions {
-            max_length: texts.max_length,
-            batch_size: texts.batch_size,
-            threads: arguments.machine.threads,
-            execution: arguments.on.execution()?,
-        },
+        text: texts.options(&arguments.machine, &arguments.on)?,
         normalize: arguments.normalize,
         dimensions: arguments.dimensions,
         prompt: arguments.prompt.clone(),
@@ -65,8 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let found = common::with_bar(&arguments.output, |bar| {
         let model = common::load(&arguments.model, bar)?;
-        let tokenizer = common::tokenizer(texts.tokenizer.as_deref(), &model)?.map(Arc::new);
-        let runtime = arguments.machine.runtime()?;
+        let (tokenizer, runtime) = (texts.tokenizer(&model)?, arguments.machine.runtime()?);
         let mut embedder = bar.call(|call| Embedder::new(runtime, &model, tokenizer, &options, call))?;
         bar.call(|call| embedder.embed(&given.first, call))
     })?;

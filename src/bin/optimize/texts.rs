@@ -1,12 +1,16 @@
 //! The texts that `embed` and `classify` read.
 
-use crate::common;
+use crate::common::{self, Machine, On};
 use clap::Args;
+use optimize::encoder::TextOptions;
 use optimize::error::{Context, Result, bail};
 use optimize::limits;
+use optimize::model::Model;
+use optimize::text::Tokenizer;
 use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Arguments for texts and how they are read.
 #[derive(Args)]
@@ -38,6 +42,17 @@ pub struct Given {
 }
 
 impl Texts {
+    /// Returns how the texts are passed to a session.
+    pub fn options(&self, machine: &Machine, on: &On) -> Result<TextOptions> {
+        let (max_length, batch_size, threads) = (self.max_length, self.batch_size, machine.threads);
+        Ok(TextOptions { max_length, batch_size, threads, execution: on.execution()? })
+    }
+
+    /// Returns the tokenizer that reads them: the given one, or that of `model`.
+    pub fn tokenizer(&self, model: &Model) -> Result<Option<Arc<Tokenizer>>> {
+        Ok(common::tokenizer(self.tokenizer.as_deref(), model)?.map(Arc::new))
+    }
+
     /// Reads the texts.
     pub fn read(&self) -> Result<Given> {
         match &self.data {

@@ -123,7 +123,7 @@ struct Task<'a> {
 
 /// What a task computes of its blocks of queries.
 enum Mode {
-    /// Everything.
+    /// The output, from all keys.
     Whole,
     /// The partial results of some blocks of keys.
     Parts { to: Shared<f32>, parts: std::ops::Range<usize> },

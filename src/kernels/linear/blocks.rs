@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::input::{Blocking, interleave, most_rows, round_row, spread, tasks};
 use super::int8::add_dots;
+use super::{by_rows, write_sums};
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::reference::activation_block;
 use crate::kernels::scratch::Scratch;
@@ -68,7 +69,7 @@ impl Rounded {
 }
 
 /// Returns the maximum number of rows of a register block: the sums of one block and of all blocks are in registers.
-fn most_block_rows(class: Class) -> usize {
+pub(super) fn most_block_rows(class: Class) -> usize {
     most_rows(class) / 2
 }
 
@@ -189,15 +190,7 @@ struct Tile<'a> {
 impl Tile<'_> {
     #[inline(always)]
     fn run_rows<V: Simd, const BITS: usize>(self, rows: usize) {
-        macro_rules! with_rows {
-            ($($rows:literal),*) => {
-                match rows {
-                    $($rows if $rows <= V::ROWS / 2 => V::call(Sized::<$rows, BITS>(self)),)*
-                    _ => debug_assert!(false, "a block of {rows} rows"),
-                }
-            };
-        }
-        with_rows!(1, 2, 3, 4, 5, 6);
+        by_rows!(rows, V::ROWS / 2, Sized<BITS>(self), 1, 2, 3, 4, 5, 6);
     }
 }
 
@@ -207,7 +200,6 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
     #[inline(always)]
     fn run<V: Simd>(self) {
         let Self(tile) = self;
-        let n = tile.place.2;
         let mut totals = [[V::zero(); 2]; R];
         let moved = V::isplat(if V::SIGNED && BITS == 8 { 128 } else { 0 });
         // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their codes, scales and sums;
@@ -237,20 +229,7 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
                     }
                 }
             }
-            for vector in 0..2 {
-                let bias = V::load(tile.bias.add(vector * V::LANES));
-                for (row, totals) in totals.iter().enumerate() {
-                    let value = V::add(totals[vector], bias);
-                    let to = tile.out.add(row * n + vector * V::LANES);
-                    if tile.count >= (vector + 1) * V::LANES {
-                        V::store(to, value);
-                    } else if tile.count > vector * V::LANES {
-                        V::store_some(to, value, tile.count - vector * V::LANES);
-                    }
-                }
-            }
-            let Epilogue { activation, residual, .. } = *tile.epilogue;
-            super::finish_rows::<V>(activation, residual, tile.place, tile.out, (R, tile.count));
+            write_sums::<V, R>(&totals, tile.bias, tile.epilogue, tile.place, (tile.out, tile.count));
         }
     }
 }

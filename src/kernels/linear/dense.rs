@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::by_rows;
 use super::input::{Blocking, Cut, interleave, most_rows, tasks};
 use crate::kernels::parallel::{Parallel, Serial, Shared};
 use crate::kernels::scratch::Scratch;
@@ -280,15 +281,7 @@ struct Tile<'a> {
 impl Tile<'_> {
     #[inline(always)]
     fn run_rows<V: Simd, const KIND: usize>(self, rows: usize) {
-        macro_rules! with_rows {
-            ($($rows:literal),*) => {
-                match rows {
-                    $($rows if $rows <= V::ROWS => V::call(Sized::<$rows, KIND>(self)),)*
-                    _ => debug_assert!(false, "a block of {rows} rows"),
-                }
-            };
-        }
-        with_rows!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12);
+        by_rows!(rows, V::ROWS, Sized<KIND>(self), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12);
     }
 }
 

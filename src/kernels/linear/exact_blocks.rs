@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
+use super::blocks::most_block_rows;
 use super::input::{Blocking, interleave, most_rows, spread, tasks};
+use super::{by_rows, write_sums};
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::reference::lane_sum;
 use crate::kernels::scratch::Scratch;
@@ -71,8 +73,7 @@ unsafe impl Sync for Input {}
 
 impl Input {
     fn new(x: &Rows<'_>, k: usize, parts: (usize, usize), class: Class, parallel: &dyn Parallel) -> Self {
-        // the sums of one block and of all blocks are in registers
-        let blocking = Blocking::new(x.rows, most_rows(class) / 2);
+        let blocking = Blocking::new(x.rows, most_block_rows(class));
         let width = parts.0 * parts.1;
         let mut memory = Scratch::take(x.rows * (width + parts.0) * 4);
         let values = memory.start().cast::<f32>();
@@ -233,15 +234,7 @@ struct Tile<'a> {
 impl Tile<'_> {
     #[inline(always)]
     fn run_rows<V: Simd, const BITS: usize>(self, rows: usize) {
-        macro_rules! with_rows {
-            ($($rows:literal),*) => {
-                match rows {
-                    $($rows if $rows <= V::ROWS / 2 => V::call(Sized::<$rows, BITS>(self)),)*
-                    _ => debug_assert!(false, "a block of {rows} rows"),
-                }
-            };
-        }
-        with_rows!(1, 2, 3, 4, 5, 6);
+        by_rows!(rows, V::ROWS / 2, Sized<BITS>(self), 1, 2, 3, 4, 5, 6);
     }
 }
 
@@ -251,7 +244,6 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
     #[inline(always)]
     fn run<V: Simd>(self) {
         let Self(tile) = self;
-        let n = tile.place.2;
         let mut totals = [[V::zero(); 2]; R];
         // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their values and sums; `count`
         // columns of `out` and `residual` are there, as `linears` checked.
@@ -288,20 +280,7 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
                     }
                 }
             }
-            for vector in 0..2 {
-                let bias = V::load(tile.bias.add(vector * V::LANES));
-                for (row, totals) in totals.iter().enumerate() {
-                    let value = V::add(totals[vector], bias);
-                    let to = tile.out.add(row * n + vector * V::LANES);
-                    if tile.count >= (vector + 1) * V::LANES {
-                        V::store(to, value);
-                    } else if tile.count > vector * V::LANES {
-                        V::store_some(to, value, tile.count - vector * V::LANES);
-                    }
-                }
-            }
-            let Epilogue { activation, residual, .. } = *tile.epilogue;
-            super::finish_rows::<V>(activation, residual, tile.place, tile.out, (R, tile.count));
+            write_sums::<V, R>(&totals, tile.bias, tile.epilogue, tile.place, (tile.out, tile.count));
         }
     }
 }
