@@ -71,7 +71,8 @@ impl Cancel {
 /// A progress callback; `Break` cancels the operation.
 pub type ProgressFn<'a> = dyn Fn(Progress<'_>) -> ControlFlow<()> + 'a;
 
-/// The caller's options of a running operation. `Call::default()` neither reports nor ends early.
+/// The options of the caller for one operation: progress callback, deadline and cancel token. With `Call::default()`,
+/// nothing is reported and the operation is not ended early.
 #[derive(Default, Clone, Copy)]
 pub struct Call<'a> {
     /// Progress callback, called on the thread that called the library.
@@ -94,12 +95,13 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Returns whether nothing can end or watch the operation, so that no watching thread is needed.
+    /// Returns whether there is no callback, deadline or token: then no thread needs to watch the operation.
     pub fn is_passive(&self) -> bool {
         self.progress.is_none() && self.deadline.is_none() && self.cancel.is_none()
     }
 
-    /// Reports progress now and checks for a cancel. Meant for slow loops that run on the caller's thread.
+    /// Reports progress now; fails if the callback or the token cancels, or the deadline passed. It is meant for slow
+    /// loops that run on the caller's thread.
     pub fn report(&self, stage: &str, done: u64, total: u64) -> Result<()> {
         if let Some(progress) = self.progress
             && progress(Progress { stage, done, total }).is_break()
@@ -109,10 +111,11 @@ impl Call<'_> {
         self.check()
     }
 
-    /// Runs `work` on another thread while this one reports and watches for a cancel.
+    /// Runs `work` on another thread and returns its result; meanwhile this thread reports progress and watches for a
+    /// cancel. (If there is nothing to report or watch, `work` runs on this thread.)
     ///
-    /// `work` calls [`Ticket::check`] and [`Ticket::add`]; when the caller cancels, the next `check`
-    /// fails and that error is what `work` should return.
+    /// `work` calls [`Ticket::check`] and [`Ticket::add`]. When the caller cancels, the next `check` fails, and `work`
+    /// should return that error.
     pub fn drive<T: Send>(&self, stage: &str, total: u64, work: impl FnOnce(&Ticket) -> Result<T> + Send) -> Result<T> {
         self.check()?;
         let ticket = Ticket::default();

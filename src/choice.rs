@@ -7,9 +7,9 @@
 
 use crate::error::{Error, error};
 
-/// Declares such an enum.
+/// Declares an enum of the values of one option.
 ///
-/// `pub enum Name: c_enum_t = First { .. }`: the name of the enum in C and the default are optional. The first
+/// `pub enum Name: c_enum_t = First { .. }`: the name of the C enum and the default value are optional. The first
 /// paragraph of a value's documentation is also its help text.
 macro_rules! choice {
     (
@@ -32,7 +32,7 @@ macro_rules! choice {
             }
         )?
 
-        // Optional parts.
+        // Not every enum uses all of these.
         #[allow(dead_code)]
         impl $name {
             /// All values, ordered by their numbers in C.
@@ -108,7 +108,7 @@ pub(crate) fn unknown_name(text: &str, names: &[&str]) -> Error {
     error!(InvalidArgument, "{text:?} is not one of {}", names.join(", "))
 }
 
-/// Returns the first paragraph of a documentation comment on one line, as help texts end: without a full stop.
+/// Returns the first paragraph of a documentation comment on one line, without its full stop: help texts have none.
 #[cfg(feature = "cli")]
 pub(crate) fn help(lines: &[&str]) -> String {
     let paragraph: Vec<&str> = lines.iter().map(|line| line.trim()).take_while(|line| !line.is_empty()).collect();

@@ -55,7 +55,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns whether the caller ended the work, so that no alternative is tried.
+    /// Returns whether the caller ended the operation, by a cancel or a deadline. Then no alternative is tried.
     pub(crate) fn ends_a_call(self) -> bool {
         matches!(self, Kind::Cancelled | Kind::Timeout)
     }

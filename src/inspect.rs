@@ -45,7 +45,7 @@ pub struct Inspection {
     pub inputs: Vec<Value>,
     /// Outputs of a run.
     pub outputs: Vec<Value>,
-    /// Nodes in all graphs and functions.
+    /// Number of nodes in all graphs and functions.
     pub nodes: usize,
     /// Number of subgraphs (`If`, `Loop`, `Scan`).
     pub subgraphs: usize,

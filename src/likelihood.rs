@@ -29,7 +29,7 @@ pub fn kl_divergence(a: &[f32], b: &[f32]) -> f64 {
     divergence((a, log_sum_exp(a)), (b, log_sum_exp(b)))
 }
 
-/// Returns [`kl_divergence`] of two rows, each with its [`log_sum_exp`].
+/// Returns the [`kl_divergence`] of two rows whose [`log_sum_exp`] is known (the second element of each pair).
 pub fn divergence((a, a_norm): (&[f32], f64), (b, b_norm): (&[f32], f64)) -> f64 {
     let term = |(a, b): (&f32, &f32)| {
         let log_p = f64::from(*a) - a_norm;

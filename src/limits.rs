@@ -30,10 +30,9 @@ pub const TENSOR_RANK: usize = 64;
 pub const NAME_BYTES: usize = 64 * 1024;
 /// Maximum number of distinct external-data files of one model.
 pub const EXTERNAL_FILES: usize = 4096;
-/// Maximum number of directory entries that are searched for other names of a file with hard links, and the search
-/// depth below the model's folder or repository.
+/// Maximum number of directory entries that are searched for the other names of a file with hard links.
 pub const LINKS_LOOKED_FOR: usize = 10_000;
-/// Maximum search depth; see [`LINKS_LOOKED_FOR`].
+/// Maximum depth of that search ([`LINKS_LOOKED_FOR`]) below the model's folder or repository.
 pub const LINKS_DEPTH: usize = 4;
 /// Size of weights above which a saved model stores them in a file next to the `.onnx`.
 pub const INLINE_WEIGHT_BYTES: u64 = 1 << 30;
@@ -67,7 +66,7 @@ pub const BENCHMARK_RUNS: usize = 1_000_000;
 pub const CONFIG_SIZE: i64 = 1 << 31;
 /// Maximum number of layers of a model built from a checkpoint.
 pub const LAYERS: i64 = 4096;
-/// Maximum header size of a safetensors file, that of the format's own readers.
+/// Maximum header size of a safetensors file; the format's own readers have the same limit.
 pub const SAFETENSORS_HEADER_BYTES: u64 = 100_000_000;
 /// Maximum number of tensors of one checkpoint.
 pub const CHECKPOINT_TENSORS: usize = 1_000_000;

@@ -35,7 +35,7 @@ pub struct Report {
     pub peak_rss_bytes: u64,
     /// The machine, as far as results depend on it.
     pub machine: Machine,
-    /// Counts and sums over `nodes`, by technique.
+    /// Counts and sums over `nodes`; the keys depend on the technique.
     pub summary: Map<String, Value>,
     /// Unexpected properties of the result, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -60,10 +60,10 @@ pub struct NodeReport {
     pub op: String,
     /// Action: `quantized`, `stored int8`, `stored int4` or `left`; other techniques have their own.
     pub action: &'static str,
-    /// Reason for the action; for changed nodes the form of the node.
+    /// Reason for the action; for a changed node, a description of its new form.
     pub reason: String,
-    /// Loss caused by this node alone, quantized as first planned: see `quality_metric` in the summary. Measured if a
-    /// limit of loss or size was given.
+    /// Loss if this node alone is quantized, in the form first planned for it (the metric is `quality_metric` in the
+    /// summary). It is measured if a limit on loss or size was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<f64>,
 }
@@ -71,7 +71,7 @@ pub struct NodeReport {
 /// The action of a node that was not changed.
 pub const LEFT: &str = "left";
 
-/// Returns the operators of nodes with their reasons, counted: the five most frequent, in descending order.
+/// Counts nodes by operator and reason, and returns the five most frequent pairs as text, in descending order.
 pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for node in nodes {

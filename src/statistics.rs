@@ -1,6 +1,6 @@
 //! Random numbers, percentiles, and confidence intervals of medians and means.
 
-/// Resamples of the bootstrap; fewer for very many values.
+/// Number of resamples of the bootstrap. It is lower for very many values, to limit the time.
 const RESAMPLES: usize = 2000;
 
 /// Returns the dot product of two vectors.
@@ -17,7 +17,8 @@ pub fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
-/// Returns 64 bits that depend on every bit of `number`: the first of [`Random::new`].
+/// Returns 64 bits that depend on every bit of `number`: the first number that [`Random::new`] with this seed
+/// generates.
 pub fn mixed(number: u64) -> u64 {
     Random(number).next()
 }
@@ -52,7 +53,7 @@ impl Random {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
-    /// Returns the index of one of `n` elements; 0 if there are none.
+    /// Returns a random index below `n`; 0 if `n` is 0.
     pub fn index(&mut self, n: usize) -> usize {
         self.below(n as u64) as usize
     }
@@ -78,7 +79,7 @@ pub fn percentile(sorted: &[f64], p: f64) -> f64 {
     let position = p.clamp(0.0, 1.0) * last as f64;
     let (low, share) = (position.floor() as usize, position.fract());
     let (low, high) = (sorted[low], sorted[(low + 1).min(last)]);
-    // There is no number between two infinities, and none is needed.
+    // Without this case, two infinite neighbours would give NaN.
     if share == 0.0 { low } else { low + (high - low) * share }
 }
 

@@ -4,7 +4,7 @@ use super::{Call, REPORTS_PER_SECOND};
 use crate::error::Result;
 use std::time::{Duration, Instant};
 
-/// Units (tokens, texts) done in a stage, reported at most [`REPORTS_PER_SECOND`] times a second.
+/// A counter of the units (tokens, texts) done in a stage. It reports at most [`REPORTS_PER_SECOND`] times a second.
 pub struct Units<'a> {
     call: &'a Call<'a>,
     stage: &'static str,
@@ -30,7 +30,7 @@ impl<'a> Units<'a> {
         self.call.report(self.stage, self.done, self.total)
     }
 
-    /// Returns the call for a part of the work: it can be cancelled, and does not report progress itself.
+    /// Returns the options for a part of the work: the same deadline and token, without a progress callback.
     pub fn quiet(&self) -> Call<'a> {
         Call { progress: None, ..*self.call }
     }

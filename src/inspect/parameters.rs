@@ -6,10 +6,10 @@ use crate::onnx::dtype::element_count;
 use crate::onnx::proto::{NodeProto, TensorProto, attribute_kind};
 use std::collections::HashMap;
 
-/// Weights per element of a constant, as a ratio.
+/// The number of weights per element of a constant, as a ratio (numerator, denominator).
 type Worth = (u64, u64);
 
-/// Values of a graph, by where they are defined.
+/// The ratio of each constant that does not have one weight per element, by body and name.
 type Found<'m> = HashMap<(BodyId, &'m str), Worth>;
 
 /// Returns the number of weights of the model.
@@ -24,7 +24,8 @@ pub fn count(view: &View<'_>) -> u64 {
             }
             packed(view, body, node, &mut found);
         }
-        // Weights that this library converts from GGUF files: several parts under the name of the weight.
+        // A weight that was converted from a GGUF file consists of several constants, whose names begin with the
+        // weight's name.
         let named = content.graph.iter().flat_map(|graph| &graph.initializer).filter_map(|t| t.name.as_deref());
         for whole in named.filter_map(|name| name.strip_suffix(".blocks")) {
             let mut has = |part: &str, worth: Worth| {
@@ -59,7 +60,7 @@ pub fn count(view: &View<'_>) -> u64 {
     total
 }
 
-/// Returns the inputs of a node that are scales and zero points.
+/// Returns the indices of the inputs of a node that are scales and zero points.
 fn marks(node: &NodeProto) -> &'static [usize] {
     match node.op() {
         "DequantizeLinear" | "QuantizeLinear" => &[1, 2],
@@ -73,7 +74,7 @@ fn marks(node: &NodeProto) -> &'static [usize] {
     }
 }
 
-/// Adds the constants that a scale is computed from.
+/// Marks a scale or zero point as no weight, and so the constants that it is computed from.
 fn mark<'m>(view: &View<'m>, (body, name): (BodyId, &'m str), depth: usize, found: &mut Found<'m>) {
     match view.producer(body, name) {
         Some((owner, Producer::Initializer(_))) => {
@@ -92,7 +93,7 @@ fn mark<'m>(view: &View<'m>, (body, name): (BodyId, &'m str), depth: usize, foun
     }
 }
 
-/// Records a weight of which several share a byte.
+/// Records the ratio of a weight whose elements share bytes.
 fn packed<'m>(view: &View<'m>, body: BodyId, node: &'m NodeProto, found: &mut Found<'m>) {
     let bits = node.int("bits", 4);
     let (at, true) = (usize::from(node.op() == "MatMulNBits"), matches!(bits, 1 | 2 | 4)) else { return };

@@ -99,7 +99,7 @@ pub enum SideContent {
 
 /// Facts about a model that are not in its graph. Techniques copy them to their results.
 ///
-/// Packages store the fields that are not skipped here; the others have their own places.
+/// The manifest of a package contains all fields without `#[serde(skip)]`; a package stores the others elsewhere.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Card {
     /// Kind of file or folder that the model came from.

@@ -15,11 +15,11 @@ pub enum Expression {
     Number(f64),
     /// The size with that name.
     Name(String),
-    /// An operator or function applied to sizes.
+    /// The result of an operator or function, with its arguments.
     Of(Operator, Vec<Expression>),
 }
 
-/// An operator or function applied to sizes.
+/// An operator or function on sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// `a + b`
@@ -73,7 +73,8 @@ impl Expression {
         }
     }
 
-    /// Returns the value of the expression, rounded down, if all its names have one; `None` below 0.
+    /// Returns the value of the expression, rounded down; `None` if a name has no value, or the result is below 0. `of`
+    /// returns the value of a name.
     pub fn size(&self, of: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         let value = self.value(of)?.floor();
         (0.0..=9e15).contains(&value).then_some(value as i64)
@@ -102,11 +103,12 @@ impl Expression {
         value.is_finite().then_some(value)
     }
 
-    /// Returns the size of `name` for which the expression equals `size`, given all other names; `None` if there is
-    /// none.
+    /// Returns the size of `name` for which the expression equals `size`; `None` if there is none. `of` returns the
+    /// values of all other names.
     pub fn solve(&self, size: i64, name: &str, of: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         let with = |value: i64| self.value(&|other| if other == name { Some(value) } else { of(other) });
-        // Only linear functions are solved; the rounding of quotients changes values by about one.
+        // Only linear functions are solved. The slope is taken between large values, because the rounding of quotients
+        // changes a value by about one.
         let (low, high) = (with(1 << 20)?, with(1 << 21)?);
         let slope = (high - low) / f64::from(1 << 20);
         if slope == 0.0 {
@@ -117,7 +119,7 @@ impl Expression {
         [0, 1, -1, 2, -2].into_iter().map(|step| near.saturating_add(step)).find(fits)
     }
 
-    /// Returns whether `found` is the only size of `name` with this result: rounding may allow several.
+    /// Returns whether no other size of `name` than `found` gives `size`: with rounding, several may.
     pub fn is_only(&self, size: i64, name: &str, found: i64, of: &dyn Fn(&str) -> Option<i64>) -> bool {
         let with = |value: i64| self.size(&|other| if other == name { Some(value) } else { of(other) });
         with(found + 1) != Some(size) && (found == 0 || with(found - 1) != Some(size))
@@ -149,7 +151,7 @@ impl Parser<'_> {
             };
             self.rest.next();
             let space = self.skip() || space;
-            // `seq-len` is a name.
+            // In `seq-len`, the minus is part of a name.
             let number = self.rest.peek().is_some_and(|c| c.is_ascii_digit() || *c == '(');
             if operator == Operator::Subtract && !space && !number {
                 return None;
@@ -171,7 +173,7 @@ impl Parser<'_> {
             self.rest.next();
             let twice = operator == Operator::Divide && self.rest.next_if_eq(&'/').is_some();
             let space = self.skip() || space;
-            // `input/ids` is a name.
+            // In `input/ids`, the slash is part of a name.
             let number = self.rest.peek().is_some_and(|c| c.is_ascii_digit() || *c == '(');
             if operator == Operator::Divide && !twice && !space && !number {
                 return None;
@@ -211,7 +213,7 @@ impl Parser<'_> {
         Some(Expression::Of(operator, self.inside()?))
     }
 
-    /// Parses what is in parentheses, separated by commas.
+    /// Parses the arguments in parentheses, which are separated by commas.
     fn inside(&mut self) -> Option<Vec<Expression>> {
         self.rest.next();
         self.depth += 1;

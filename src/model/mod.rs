@@ -34,11 +34,11 @@ pub struct Model {
 
 /// A form of a model that sessions are created from in place of the model itself.
 pub struct Prepared {
-    /// Its name in messages.
+    /// Name of this form in messages.
     pub name: String,
-    /// The graph.
+    /// The graph and weights of this form.
     pub model: Model,
-    /// Whether the graph is optimized for this processor already.
+    /// Whether the graph has already been optimized for this processor.
     pub ahead: bool,
     /// If the graph is compiled for this library's kernels: the path of its file, next to that of its packed weights.
     pub compiled: Option<PathBuf>,
@@ -58,8 +58,8 @@ struct Origin {
 }
 
 impl Model {
-    /// Loads one `.onnx` file with its weights, ignoring other files next to it, for example one that ONNX Runtime
-    /// wrote. For files of users there is [`Model::load`].
+    /// Loads one `.onnx` file with its weights, ignoring other files next to it. It is meant for files that this
+    /// library or ONNX Runtime wrote; use [`Model::load`] for a path from a user.
     pub fn from_file(path: &Path) -> Result<Model> {
         let loaded = load::from_file(path)?;
         Ok(Model::assemble(loaded.proto, Card::default(), path, loaded.files))

@@ -25,7 +25,8 @@ pub enum Choice {
 pub struct Candidate {
     pub choice: Choice,
     pub bytes: u64,
-    /// Squared error of the weights, relative to the other candidates; later the measured loss.
+    /// Squared error of the weights, which only compares the candidates of one unit; [`Unit::measured`] converts it to
+    /// a loss.
     pub loss: f64,
 }
 
@@ -142,8 +143,8 @@ impl Unit {
     }
 }
 
-/// Returns the candidate of each unit. Starting from the smallest forms, the step that saves most loss per byte is
-/// taken, within the limit of bytes or until the loss is within its limit. `None` if the limit cannot be met.
+/// Returns the index of the candidate of each unit; `None` if the limit cannot be met. From the smallest forms on, the
+/// step that saves most loss per byte is taken next, as long as the bytes are within their limit, or until the loss is.
 pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     let mut pick = vec![0; units.len()];
     let mut bytes: u64 = units.iter().map(|u| u.candidates[0].bytes).sum();
@@ -173,12 +174,12 @@ pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     }
     match limit {
         Limit::Bytes(most) => (bytes <= most).then_some(pick),
-        // The remainder of a sum of differences is not exactly zero.
+        // The loss is a running sum of differences, so rounding leaves a remainder.
         Limit::Loss(most) => (loss <= most + 1e-12).then_some(pick),
     }
 }
 
-/// Returns the larger candidate that saves most loss per byte, and how much.
+/// Returns the index of the larger candidate that saves most loss per additional byte, and that ratio.
 fn next_on_hull(candidates: &[Candidate], at: usize) -> Option<(usize, f64)> {
     let from = candidates[at];
     let larger = candidates.iter().enumerate().filter(|(_, to)| to.bytes > from.bytes && to.loss < from.loss);
@@ -186,7 +187,7 @@ fn next_on_hull(candidates: &[Candidate], at: usize) -> Option<(usize, f64)> {
     larger.map(|(index, to)| (index, slope(to))).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Returns bytes and loss of a choice.
+/// Returns the bytes and the loss of all units with these candidates.
 pub fn total(units: &[Unit], pick: &[usize]) -> (u64, f64) {
     let picked = units.iter().zip(pick).map(|(unit, at)| unit.candidates[*at]);
     picked.fold((0, 0.0), |(bytes, loss), c| (bytes + c.bytes, loss + c.loss))
@@ -230,7 +231,7 @@ mod tests {
         assert_eq!(allocate(&units, Limit::Bytes(30)), Some(vec![2]));
     }
 
-    /// Against all choices there are: on the hull no choice of as many bytes loses less.
+    /// Compares with an exhaustive search: no choice of as many bytes loses less than one on the hull.
     #[test]
     fn what_is_found_is_the_best_of_its_size() {
         let mut random = crate::statistics::Random::new(7);

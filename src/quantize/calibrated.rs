@@ -1,11 +1,10 @@
 //! Coding of weights in blocks that preserves the *outputs* of each layer on calibration data.
 //!
-//! Layers are processed in the order in which they run, by two walks through the model: one with the original
-//! weights, one with those coded so far. With `X` the input of a layer in the second and `Y` in the first, its
-//! weights are first moved towards compensating the difference, `W' = W (1 + t (Yᵀ X - Xᵀ X) (Xᵀ X + damping)⁻¹)`
-//! with `t` = 1/2 (least squares for `W' X ≈ W Y`, half of the way, because all of it overfits), and then coded by
-//! GPTQ. A table that is looked up at the start and multiplied with at the end is coded first, for the original
-//! inputs of the product.
+//! Layers are processed in the order in which they run. Two copies of the model run side by side: one with the original
+//! weights, one with the weights coded so far. Let `Y` be the input of a layer in the first and `X` in the second. Its
+//! weights are first moved towards compensating the difference, `W' = W (1 + t (Yᵀ X - Xᵀ X) (Xᵀ X + damping)⁻¹)` with
+//! `t` = 1/2 (least squares for `W' X ≈ W Y`; the full step, `t` = 1, overfits), and then coded by GPTQ. A table that
+//! is both the embedding and the output layer is coded first, on the original inputs of the output layer.
 
 use super::QuantizeOptions;
 use super::algorithms::gptq;
@@ -30,7 +29,7 @@ const TOWARDS: f32 = 0.5;
 /// Number of values that are coded at a time: 64 MiB.
 const TILE: usize = 16 << 20;
 
-/// Codes every weight of the plan; `None` where a weight has a value that is not finite.
+/// Returns the coded form of every weight of the plan; `None` for a weight with a value that is not finite.
 pub fn all(
     run: &Run<'_>,
     model: &Model,
@@ -62,7 +61,7 @@ pub fn all(
         ticket.check()?;
         let open: Vec<usize> = stage.weights.iter().copied().filter(|w| coded[*w].is_none()).collect();
         if open.is_empty() {
-            continue; // and nothing runs up to here for its own sake
+            continue; // without running the model up to here
         }
         let inputs = changed.value(&stage.input, stop)?;
         let wanted = as_it_was.value(&stage.input, stop)?;
@@ -79,7 +78,7 @@ pub fn all(
     coded.into_iter().enumerate().map(rest).collect()
 }
 
-/// Weights that are multiplied with the same value.
+/// Weights of the products that read the same value.
 struct Stage {
     input: String,
     weights: Vec<usize>,
@@ -104,11 +103,11 @@ fn stages(model: &Model, plan: &Plan<'_>) -> Result<Vec<Stage>> {
     Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
-/// The requirements of a layer's inputs on its weights.
+/// What the inputs of a layer determine for its weights.
 struct Layer {
     factor: Factor,
     size: usize,
-    /// Matrix `[size, size]` that weights are multiplied with before they are coded.
+    /// Matrix `[size, size]` that weights are multiplied with before they are coded, to compensate earlier layers.
     towards: Option<Tensor>,
 }
 
@@ -121,7 +120,7 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// Returns the layer of these inputs; `None` if they are not rows of floats.
+    /// Returns what these inputs determine; `None` if they are not rows of floats. `wanted` are the original inputs.
     fn layer(&mut self, inputs: &[Tensor], wanted: Option<&[Tensor]>) -> Result<Option<Layer>> {
         let Some(&size) = inputs.first().and_then(|tensor| tensor.shape().last()) else { return Ok(None) };
         let size = usize::try_from(size).unwrap_or(0);
@@ -160,7 +159,7 @@ impl Work<'_> {
         Ok(Some(Layer { factor, size, towards }))
     }
 
-    /// Codes a weight and puts its new value into the walk.
+    /// Codes a weight, puts its new value into the running model, and returns the coded form.
     fn code(&mut self, index: usize, layer: &Layer, walk: &mut Walk<'_>) -> Result<Option<BlockMatrix>> {
         let weight = &self.plan.weights[index];
         let rows = Rows::of(weight);

@@ -21,7 +21,8 @@ const HINT: &str = "the models were measured on generated inputs: set them with 
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
 const LARGE: &str = "stays float, as target_size allows";
 
-/// Makes the result of a quantization with ONNX Runtime.
+/// Quantizes a model within the limits of the options, with ONNX Runtime, and returns the result and what was done to
+/// each node.
 pub fn run(
     work: &mut Work<'_>,
     runtime: &'static Runtime,
@@ -78,7 +79,7 @@ pub fn run(
     Ok((result, nodes))
 }
 
-/// Adds a hint to an error of a run if the inputs were generated.
+/// Adds a hint to the error of a run, unless the user has given the inputs.
 fn hinted(e: Error, given: bool) -> Error {
     match e.kind() {
         Kind::Runtime | Kind::InvalidArgument if !given => {
@@ -88,7 +89,8 @@ fn hinted(e: Error, given: bool) -> Error {
     }
 }
 
-/// Returns the batches to measure on: all, or some that weights are not fitted to.
+/// Returns the batches to measure on: all of them, or if `fits`, some that are removed from those that weights are
+/// fitted to.
 fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
     if !fits || batches.len() < 2 {
         let copy = |b: &Batch| b.clone();
@@ -144,7 +146,7 @@ impl Chooser {
         Ok(all)
     }
 
-    /// Makes results until one meets the limits.
+    /// Makes results until one meets the limits, and returns it with its loss.
     fn settle(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
         let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
         let weights: u64 = self.units.iter().filter_map(|u| u.candidates.last()).map(|c| c.bytes).sum();
@@ -171,9 +173,9 @@ impl Chooser {
             if target_size > 0 && small {
                 break; // No choice of that size loses less.
             }
-            room = room.saturating_sub(bytes.saturating_sub(target_size)); // Names and shapes take room as well.
+            room = room.saturating_sub(bytes.saturating_sub(target_size)); // The bytes of names and shapes are known only now.
             let predicted = allocate::total(&self.units, &pick).1;
-            // Reduced by the excess of this result, and slightly more.
+            // The limit on the predicted loss is reduced by as much as this result exceeds it, and by another 10 %.
             allowed = (predicted * max_quality_loss / loss).min(predicted) * 0.9;
             if predicted == 0.0 {
                 break;
@@ -196,7 +198,7 @@ impl Chooser {
         self.smallest(work, judge)
     }
 
-    /// Returns the smallest result; the size of names and shapes is known only from a result.
+    /// Returns the result with the smallest forms, or an error if even that misses the limits.
     fn smallest(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
         let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
         let smallest: Vec<usize> = self
@@ -220,7 +222,7 @@ impl Chooser {
         Ok((result, nodes, loss))
     }
 
-    /// Returns the candidates within a limit; slow units stay float.
+    /// Returns the index of each unit's candidate within a limit; slow units stay float.
     fn pick(&self, limit: Limit) -> Option<Vec<usize>> {
         let open: Vec<usize> = (0..self.units.len()).filter(|u| !self.slow[*u]).collect();
         let floats: u64 = (0..self.units.len())
@@ -240,7 +242,7 @@ impl Chooser {
         Some(pick)
     }
 
-    /// Returns the model with a candidate for each unit; `reason` is why other units than slow ones stay float.
+    /// Returns the model with these candidates; `reason` is why units that are not slow stay float.
     fn make(&self, work: &Work<'_>, pick: &[usize], reason: &'static str) -> Result<(Model, Vec<NodeReport>)> {
         let mut decisions: Vec<Decision> = work.plan.weights.iter().map(|_| Decision::AsPlanned).collect();
         for ((unit, at), slow) in self.units.iter().zip(pick).zip(&self.slow) {

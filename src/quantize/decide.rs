@@ -25,9 +25,9 @@ impl<'a> Plan<'a> {
         self.clone().take(view, decisions).keep_inputs(view)
     }
 
-    /// Returns the plan without weights that are optional inputs if another node still reads them as float. Otherwise
-    /// the input is removed with the weight, and a caller that passes it gets an error; else part of the model would
-    /// use the caller's value, and the rest the default.
+    /// Returns the plan without weights that are optional inputs which another node still reads as float. A quantized
+    /// weight's input is removed from the graph, so a caller who passes it gets an error. If the input were kept for
+    /// the other node, part of the model would use the caller's value and the rest the default.
     pub(super) fn keep_inputs(self, view: &View<'_>) -> Plan<'a> {
         let of = |change: &Change<'_>| (change.constant.owner, change.constant.name.to_owned());
         let optional = || self.changes.iter().filter(|change| change.constant.overridable);

@@ -25,7 +25,7 @@ use std::collections::HashMap;
 struct Replacement {
     values: String,
     scales: String,
-    /// Whether there is a single scale, and nothing to gather.
+    /// Whether the weight has a single scale; a lookup then needs no scale per row.
     single: bool,
     /// Whether scales are float16.
     halved: bool,

@@ -77,7 +77,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
 /// Returns which kernels run the quantized products here: the class of this library's, or `stock`.
 fn kernels(options: &QuantizeOptions) -> &'static str {
     let blocks = options.quantize_type == QuantizeType::WeightOnly;
-    // Kernels of this library for blocks exist for rounded activations.
+    // This library's kernels for blocks require activations that are rounded to 8 bits.
     let serves = !blocks || options.accuracy_level == 4;
     let class = provider::class_for_quantized(blocks).filter(|_| serves && !auto_means_stock());
     class.unwrap_or(Kernels::Stock.name())
@@ -86,7 +86,7 @@ fn kernels(options: &QuantizeOptions) -> &'static str {
 /// Returns the size of a quantized node beyond its weights, in bytes.
 fn node_bytes(view: &View<'_>, change: &Change<'_>) -> u64 {
     let node = view.node(change.body, change.node);
-    // The casts of activations with a type other than float32, and a bias.
+    // Other types than float32 need casts of the activations; a `Gemm` may need the sum with its bias.
     let other = u64::from(change.constant.dtype != DataType::Float32.to_onnx());
     let bias = u64::from(node.is("Gemm") && node.input_at(2).is_some());
     let nodes = match change.form {
@@ -125,7 +125,7 @@ fn worker_bytes(plan: &Plan<'_>, options: &QuantizeOptions) -> u64 {
     }
 }
 
-/// Returns the processor seconds for stored weights, which are read three times quickly.
+/// Returns the processor seconds for stored weights: three passes, each as fast as rounding.
 fn stored_seconds(plan: &Plan<'_>) -> f64 {
     let elements: u64 = plan.stored.iter().map(Stored::elements).sum();
     if elements == 0 {

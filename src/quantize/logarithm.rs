@@ -1,5 +1,6 @@
-//! Products in front of a logarithm, as of power spectra. The logarithm needs small values to be as precise as large
-//! ones, and codes of 8 bits with one scale are not: differences below a step become whole units of the result.
+//! Detection of products in front of a logarithm, such as power spectra. A logarithm needs small values as precisely as
+//! large ones, and codes of 8 bits with one scale do not have them: an error below one step becomes an error of whole
+//! units in the result.
 
 use crate::graph::constants::Constant;
 use crate::graph::{BodyId, Use, View};
@@ -7,7 +8,7 @@ use crate::onnx::proto::NodeProto;
 use crate::quantize::QuantizeOptions;
 use std::collections::HashSet;
 
-/// The reason for leaving such a node.
+/// The reason for leaving a product in front of a logarithm.
 pub const REASON: &str =
     "its results go into a logarithm, which 8 bits are too coarse for; with max_quality_loss the loss is measured";
 
@@ -41,14 +42,15 @@ const CARRIERS: [&str; 26] = [
     "Unsqueeze",
 ];
 
-/// Maximum number of nodes on the way.
+/// Maximum number of nodes between the product and the logarithm.
 const DEPTH: usize = 16;
 
-/// Constant from which on a sum or a lower bound keeps the logarithm away from small values, as in `log(1 + x)`.
+/// A constant of at least this magnitude, as a summand or lower bound, keeps the logarithm away from small values, as
+/// in `log(1 + x)`.
 const OFFSET: f32 = 0.1;
 
-/// Returns whether `node` is left because of a logarithm: its results `reach` one, and no limit of quality is set,
-/// for which the loss would be measured.
+/// Returns whether `node` is left because its results reach a logarithm. It is not left if there is a limit on quality:
+/// then the loss is measured instead.
 pub fn leaves(view: &View<'_>, body: BodyId, node: &NodeProto, options: &QuantizeOptions) -> bool {
     options.max_quality_loss == 0.0 && reach(view, body, node)
 }

@@ -1,12 +1,12 @@
 //! Quantization: weights of fewer bits, and integer arithmetic where the processor supports it.
 //!
-//! [`quantize`] is the entry point. `planner` decides node by node. For dynamic int8, `weights` does the arithmetic
-//! and `dynamic` rewrites the graph; for weights in blocks `algorithms` and `weight_only` do, with data `calibrated`;
-//! for static quantization `static_qdq` does. Weights that none of these forms supports are `stored` in few bits for
-//! nodes that compute in float. `prepare` and `scaling` change a model before quantization to reduce the rounding
-//! error. The rewriters share `rewrite`. Under a limit of size, loss or speed, `choose` selects the form of each
-//! weight by the loss that `trial` measures for each alone (`allocate` is the arithmetic), and by `speed`. Each step
-//! records its reasons for the report.
+//! [`quantize`] is the entry point. `planner` decides for each node whether and how it is quantized. For dynamic int8,
+//! `weights` quantizes the weights and `dynamic` rewrites the graph; for weights in blocks, these are `algorithms` (on
+//! calibration data `calibrated`) and `weight_only`; static quantization is in `static_qdq`. Weights that none of these
+//! forms supports are `stored` in few bits for nodes that compute in float. `prepare` and `scaling` change a model
+//! before quantization to reduce the rounding error. The rewriters share `rewrite`. Under a limit on size, loss or
+//! speed, `choose` selects the form of each weight: `trial` measures the loss of each weight alone, `allocate` computes
+//! the best selection, and `speed` measures the time. Each step records its reasons for the report.
 
 mod algorithms;
 mod allocate;
@@ -107,7 +107,8 @@ struct Generated<'g> {
     values: &'g [(String, Vec<f64>)],
 }
 
-/// The form of the quantized weights. Static quantization is separate ([`static_qdq`]): it also changes activations.
+/// The form of the quantized weights. It has no value for static quantization ([`static_qdq`]), which also changes
+/// activations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WeightForm {
     /// int8, for activations that are quantized at run time.
@@ -211,15 +212,15 @@ fn weights_of(
     }
 }
 
-/// Returns a GGUF file's model with its blocks as floats, if weights are requested in fewer than 8 bits: the blocks
-/// of a file have other and more sizes than requested, and are larger as operators read them than in the file.
+/// Returns a GGUF file's model with its weights as floats, if it will be quantized to fewer than 8 bits. The blocks of
+/// the file have other sizes than requested, and ONNX operators need more bytes for them than the file.
 fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<gguf::Floats>> {
     let fewer = options.quantize_type == QuantizeType::WeightOnly && options.bits < 8;
     if fewer { crate::threads::pool(options.threads)?.install(|| gguf::as_floats(model)) } else { Ok(None) }
 }
 
 impl Work<'_> {
-    /// Returns the result of a plan, with weights fitted to data if there are any.
+    /// Returns the result of a plan. If there is calibration data, weights are fitted to it.
     fn make(&self, plan: &Plan<'_>) -> Result<Made> {
         let Some(Fit { runtime, batches }) = &self.fit else { return self.make_plainly(plan) };
         let (stop, model, options) = (Stop::new()?, self.run.model, self.run.options);

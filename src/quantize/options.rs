@@ -146,7 +146,7 @@ pub struct QuantizeOptions {
     pub max_quality_loss: f64,
     /// Maximum size of the result in bytes; the bits of each weight are chosen for it. 0 is no limit.
     pub target_size: u64,
-    /// Whether nodes that are not faster when quantized, measured here, stay float.
+    /// Whether nodes stay float if quantizing them does not make them faster, as measured on this machine.
     pub never_slower: bool,
     /// Whether a weight has one scale per output channel (default) or a single one.
     pub per_channel: bool,
@@ -210,12 +210,12 @@ impl QuantizeOptions {
         Ok(())
     }
 
-    /// Returns whether the model must be run.
+    /// Returns whether these options require that the model is run, with ONNX Runtime.
     pub fn needs_runtime(&self) -> bool {
         self.max_quality_loss > 0.0 || self.target_size > 0 || self.never_slower || self.smooth_quant > 0.0
     }
 
-    /// Checks that the options suit the type, and that their requirements are met.
+    /// Checks that the options suit the type of quantization, and that calibration data is given if they need it.
     pub(super) fn fits_together(&self, calibrated: bool) -> Result<()> {
         let (kind, algorithm) = (self.quantize_type, self.algorithm);
         if kind != QuantizeType::Static && self.calibration_method != CalibrationMethod::MinMax {

@@ -40,7 +40,8 @@ pub fn reasons(nodes: &[NodeReport]) -> String {
     }
 }
 
-/// Returns alternatives if nothing can be quantized; empty if that was requested, or already done.
+/// Returns the end of the message if nothing was quantized: what else to try. It is empty if the options excluded the
+/// nodes, or they are already quantized.
 fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     let settled = ["already quantized", "max_quality_loss", "target_size", "not faster", "excluded", "not included"];
     if nodes.iter().any(|n| settled.iter().any(|reason| n.reason.contains(reason))) {

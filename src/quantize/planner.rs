@@ -33,7 +33,7 @@ const GIVEN: &str = "an attribute is set by the call of the function";
 /// Operators with weights that are reported when they stay float.
 pub(super) const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
-/// Opset from which on `Mul` broadcasts in the usual way.
+/// Opset from which on `Mul` broadcasts by NumPy's rules.
 const BROADCAST_OPSET: i64 = 7;
 
 /// Plans every node of the model.
@@ -221,7 +221,7 @@ impl<'a> Planner<'_, 'a> {
         }
     }
 
-    /// Checks the globs against the names of the node and of its weight.
+    /// Fails with a reason if the caller's globs exclude the node or its weight.
     fn selected(&mut self, node: &NodeProto, constant: &Constant<'_>) -> Judged<()> {
         let names = [node.label(), constant.name];
         if !self.include.is_empty() && !self.include.matches(&names) {

@@ -9,7 +9,7 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::report::{NodeReport, report_of};
 use std::collections::{HashMap, HashSet};
 
-/// Returns the values that are dead after the changes: the float weights, and the nodes that led to them.
+/// Returns the values that are dead after the changes: the float weights, and the values that they were computed from.
 pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
     let changed: HashSet<(BodyId, usize, usize)> =
         changes.iter().filter(|c| done[c.weight]).map(|c| (c.body, c.node, c.input)).collect();
@@ -176,7 +176,8 @@ impl NodeBuilder {
     }
 }
 
-/// Renames constants that replaced others to the names of these, if they are unused: globs match by name.
+/// Renames constants to the names of those that they replaced, if these names are free: users' globs match by name.
+/// Each pair is the present and the replaced name.
 pub fn take_names(graph: &mut GraphProto, replaced: &[(String, String)]) {
     let mut taken: HashSet<&str> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
     taken.extend(graph.node.iter().flat_map(|node| &node.output).map(String::as_str));

@@ -1,4 +1,4 @@
-//! Races of original and result on the present machine, to find weights that are not faster when quantized.
+//! Timing of result against original on the present machine, to find weights that are not faster when quantized.
 
 use super::allocate::Unit;
 use super::decide::Decision;
@@ -11,9 +11,9 @@ use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 use std::collections::BTreeMap;
 
-/// Number of kinds of products that are tried one by one; the smallest are tried together.
+/// Number of kinds of products that are tried one by one, those with most weights first; the rest is tried together.
 const KINDS: usize = 8;
-/// Duration of a race in seconds, and its maximum number of rounds.
+/// Maximum duration of a race in seconds, and its maximum number of rounds.
 const SECONDS: f64 = 1.5;
 const ROUNDS: usize = 41;
 /// Reason for leaving a node.
@@ -23,14 +23,15 @@ pub const SLOWER: &str = "is not faster when quantized here";
 pub struct Found {
     /// Whether each unit stays float.
     pub slow: Vec<bool>,
-    /// Speed-up of the result, if any of it is left.
+    /// Speed-up of the result; `None` if nothing stays quantized.
     pub speedup: Option<Speedup>,
 }
 
-/// Races the original against the quantized model, and that against itself without products of one kind.
+/// Times the quantized model against itself with the products of one kind in float, kind by kind, and finally against
+/// the original.
 ///
-/// A kind is kept unless the model is faster without it; everything is dropped if the rest is slower than the
-/// original. Both are decided by the 95 % interval of the median over paired runs. Decoders are timed on one token.
+/// A kind stays quantized unless the model is faster without it. If the rest is slower than the original, everything
+/// stays float. Both are decided by the 95 % interval of the median over paired runs. Decoders are timed on one token.
 pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sample: Option<&Batch>) -> Result<Found> {
     let kinds = kinds(&work.plan, units);
     let mut races = Races::new(runtime, work.run, sample)?;
@@ -41,7 +42,7 @@ pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sa
         let mut without = slow.clone();
         kind.iter().for_each(|unit| without[*unit] = true);
         if without.iter().all(|slow| *slow) {
-            continue; // That is the original.
+            continue; // This would be the original.
         }
         let other = races.subject(&made(work, units, &without)?)?;
         let (speedup, pair) = races.race(best, other)?;
@@ -93,7 +94,7 @@ fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
     kinds
 }
 
-/// Races on the same inputs.
+/// Timed comparisons of models on the same inputs.
 pub struct Races<'r> {
     runtime: &'static Runtime,
     run: Run<'r>,

@@ -167,9 +167,9 @@ pub struct Trial<'j> {
 
 /// The switch of each weight of a plan.
 pub struct SwitchOf<'s> {
-    /// By weight.
+    /// Index of the switch of each weight of the plan.
     pub weights: &'s [usize],
-    /// By stored weight.
+    /// Index of the switch of each stored weight of the plan.
     pub stored: &'s [usize],
     /// Number of switches.
     pub count: usize,
@@ -210,7 +210,7 @@ impl<'j> Trial<'j> {
         Ok(Trial { judge, session, cases: cases.count(), input, stop: Stop::new()? })
     }
 
-    /// Returns the loss with some switches on.
+    /// Returns the loss with those switches on for which `on` is true.
     pub fn loss(&mut self, on: &[bool]) -> Result<f64> {
         let switches = Tensor::from_bools(&[on.len() as i64], on)?;
         self.judge.mean(&mut self.session, Some((&self.input, &switches)), self.cases, &self.stop)

@@ -343,7 +343,7 @@ impl Write<'_> {
         emit.at(node).push("Add", &[&product, &bias], &[&node.output[0]]);
     }
 
-    /// Returns the codes as a product reads them, computed.
+    /// Adds a `Reshape` of the codes to the shape that products read, once, and returns its output.
     fn shaped(
         &mut self,
         emit: &mut NodeBuilder,

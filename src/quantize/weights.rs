@@ -136,7 +136,8 @@ const MAGNITUDES: f64 = (1i64 << 30) as f64 / 255.0;
 /// Increases the scales of channels whose sums of products could exceed 32 bits: those of many weights of one sign
 /// (means and counts over tens of thousands). Their codes become smaller; nothing else changes.
 ///
-/// Sums are along the rows of channels that are rows, and along columns of others; for a single scale along both.
+/// If each row is a channel, its sum is along the row; if each column is one, along the column. With a single scale
+/// both are checked.
 fn make_room(matrix: &Matrix, channel: Channel, scales: &mut [f32], ticket: &Ticket) -> Result<()> {
     let lines: &[Channel] = match channel {
         Channel::All => &[Channel::Row, Channel::Column],
@@ -224,7 +225,8 @@ fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Res
     Ok(Some(scales))
 }
 
-/// Computes maxima of bits: absolute values compare like their bits, and NaN and infinity compare above all others.
+/// Updates the largest magnitude of each channel, as the bits of a float: magnitudes compare like their bits, and the
+/// bits of NaN and infinity are larger than all others.
 fn fold_piece(matrix: &Matrix, channel: Channel, rows: &Range<usize>, columns: &Range<usize>, highest: &mut [u32]) {
     let magnitude = |v: &f32| v.to_bits() & 0x7fff_ffff;
     let mut line = vec![0f32; columns.len()];

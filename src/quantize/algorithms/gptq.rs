@@ -74,7 +74,7 @@ mod tests {
         (0..count).map(|_| next() + next() + next()).collect()
     }
 
-    /// Inputs whose columns are alike, as those of real layers are: each is a mix of a few.
+    /// Returns inputs with correlated columns, as those of real layers are: each column is a mix of a few.
     fn inputs(rows: usize, size: usize) -> Vec<f32> {
         let (few, mix) = (numbers(rows * 12, 3), numbers(12 * size, 4));
         let noise = numbers(rows * size, 5);

@@ -49,7 +49,7 @@ fn best(coding: &Coding, values: &[f32]) -> (f32, u8) {
     for part in PARTS {
         let scale = part * (high - low) / highest;
         units.iter_mut().zip(values).for_each(|(u, v)| *u = v / scale);
-        // The middle of the range is kept.
+        // A narrower range has the same middle.
         let start = (-low / (high - low) - 0.5) * highest / part + 0.5 * highest;
         let zero = settle(&units, start, highest);
         for zero in [zero.floor(), zero.floor() + 1.0] {
@@ -97,7 +97,7 @@ mod tests {
         Coding { bits: 4, block: 32, symmetric: false, scale: ScaleType::Float32, hqq: true }
     }
 
-    /// A hump that is not around zero.
+    /// Returns bell-shaped values around a mean other than zero.
     fn hump(count: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 % 1013) + (i * 104_729 % 887)) as f32 / 1900.0 - 0.4).collect()
     }

@@ -10,8 +10,8 @@ pub mod range;
 use crate::choice::choice;
 use crate::onnx::dtype::DataType;
 
-/// The scale of blocks of zeros. It must not be zero, because codes are quotients by it, and must be tiny, because
-/// the sums that a product computes of such a block cancel only up to rounding; its square must not underflow.
+/// The scale of blocks of zeros. It must not be zero, because values are divided by it. It must be tiny, because the
+/// terms of such a block cancel only up to rounding in a product. Its square must not underflow.
 const OF_NOTHING: f32 = 7.888_609e-31; // 2^-100
 
 choice! {

@@ -34,7 +34,8 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
     let parts = if coding.bits > 4 { &PARTS[..2] } else { &PARTS[..] };
     for part in parts {
         if coding.symmetric {
-            // The range has one more code below zero; uint8 scales cannot be negative.
+            // There is one more code below zero than above. A negative scale uses it for positive values, but uint8
+            // scales cannot be negative.
             let reach = part * high.max(-low);
             found.offer(values, importance, reach / (middle - 0.5), middle, highest);
             found.offer(values, importance, reach / (middle - 1.0), middle, highest);
@@ -45,7 +46,7 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
             }
         } else {
             let scale = part * (high - low) / highest;
-            // The middle of the range is kept.
+            // A narrower range has the same middle.
             let zero = (-low / (high - low) - 0.5) * highest / part + 0.5 * highest;
             for zero in [zero.floor(), zero.floor() + 1.0] {
                 found.offer(values, importance, scale, zero.clamp(0.0, highest), highest);
@@ -91,7 +92,8 @@ for_widest_vectors! {
     fn sums(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) = sums_in_lanes
 }
 
-/// Returns the sums in sixteen lanes that the compiler can vectorize: the same bits for every vector width.
+/// Returns the sums, computed in sixteen lanes that the compiler can vectorize. The result has the same bits for every
+/// vector width.
 #[inline(always)]
 fn sums_in_lanes(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) {
     const LANES: usize = 16;
@@ -140,7 +142,7 @@ mod tests {
         row.iter().enumerate().map(|(i, v)| (v - read(i)).powi(2)).sum()
     }
 
-    /// Something like a bell, the same each time.
+    /// Returns values with an approximately normal distribution, the same in each call.
     fn row(length: usize) -> Vec<f32> {
         let mut state = 1u64;
         let mut uniform = || {

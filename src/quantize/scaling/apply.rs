@@ -81,7 +81,8 @@ pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch)
     Ok(model.derive(proto))
 }
 
-/// Returns a node that scales the value of a group for its products, and the first of these, which follows it.
+/// Returns a `Mul` that scales the value of a group, and the index of the first product of the group, before which it
+/// belongs. The products then read its output.
 fn own_node(graph: &mut GraphProto, names: &mut Names, group: &Group<'_>, inverse: &[f32]) -> (usize, NodeProto) {
     let (name, output) =
         (names.fresh(&format!("{}_factor", group.value)), names.fresh(&format!("{}_scaled", group.value)));

@@ -1,9 +1,10 @@
 //! AWQ: inputs of layers are scaled by the magnitude of activations, so that important weights lose less (Lin et al.,
 //! "AWQ: Activation-aware Weight Quantization", 2023).
 //!
-//! `s_j = mean|x_j|^a`, normalized so that the largest and the smallest are equally far from 1; `a` is the one of 0,
-//! 0.1 ... 1 with the smallest output error: with `D = Q(s W)/s - W` (rows: outputs) the error is `Σ D (XᵀX) Dᵀ` on
-//! its diagonal, of the original inputs. `a = 0` is plain rounding, so no layer gets worse on the data.
+//! `s_j = mean|x_j|^a`, normalized so that the largest and the smallest are equally far from 1. Of the exponents `a` =
+//! 0, 0.1 ... 1, the one with the smallest output error is used: with the original inputs `X` and `D = Q(s W)/s - W`
+//! (one row per output), the error is the sum of the diagonal of `D (XᵀX) Dᵀ`. `a = 0` is plain rounding, so no layer
+//! gets worse on the data.
 
 use super::{Group, apply, groups};
 use crate::calibrate::{self, Data, Products};
@@ -113,7 +114,7 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    /// Returns the factors with the smallest error; `None` if that is no scaling.
+    /// Returns the factors with the smallest error; `None` if no scaling is best.
     fn best(
         &mut self,
         group: &Group<'_>,

@@ -62,8 +62,8 @@ const NORMS: [(&str, &[usize]); 5] = [
     ("SkipSimplifiedLayerNormalization", &[2]),
 ];
 
-/// Returns the products among `nodes` of the main graph, grouped by what they read, in the order of the graph.
-/// Products whose weight has other readers, or that do not compute in float32, are left out.
+/// Returns the products among `nodes` of the main graph, grouped by the value that they read, in the order of the
+/// graph. Products whose weight has other readers, or that do not compute in float32, are left out.
 pub fn groups<'a>(view: &View<'a>, nodes: &[usize]) -> Vec<Group<'a>> {
     let mut found: Vec<Group<'a>> = Vec::new();
     for &index in nodes {
@@ -101,7 +101,7 @@ fn product<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<Pro
     })
 }
 
-/// Returns whether a constant is used by input 1 of a node only.
+/// Returns whether input 1 of the node `reader` is the only use of a constant.
 fn only_read_by(view: &View<'_>, name: &str, constant: &Constant<'_>, reader: usize) -> bool {
     view.uses(0, name).iter().all(|place| match *place {
         Use::Node { body: 0, node, input } if node == reader => input == 1,

@@ -1,4 +1,4 @@
-//! Biases: an input of the node with the weight, or the sum after it.
+//! Biases of nodes with a weight: an input of the node, or the constant operand of the `Add` after it.
 
 use super::select::{Selection, Weighted};
 use super::{operand, operators};
@@ -15,7 +15,8 @@ pub struct Addend<'a> {
     pub values: Vec<f32>,
 }
 
-/// Returns the `Add` that alone reads the output of the `MatMul` at `index`, and adds a constant row.
+/// Returns the `Add` that adds a constant row to the output of the `MatMul` at `index`, if no other node reads that
+/// output.
 pub fn addend<'a>(view: &View<'a>, index: usize) -> Option<Addend<'a>> {
     let product = view.node(0, index);
     let &[Use::Node { body: 0, node, input }] = view.uses(0, product.output.first()?) else { return None };
@@ -31,7 +32,8 @@ pub fn addend<'a>(view: &View<'a>, index: usize) -> Option<Addend<'a>> {
 }
 
 impl<'a> Selection<'_, 'a> {
-    /// Checks that an optional input has no other reader, because it is removed with the node.
+    /// Fails with a reason if the constant is an optional input that another node reads too: the input would be removed
+    /// from the graph.
     pub fn alone(&self, constant: &Constant<'a>) -> Result<(), String> {
         let readers = self.view.uses(constant.owner, constant.name).len();
         match constant.overridable && readers > 1 {
@@ -62,7 +64,7 @@ impl<'a> Selection<'_, 'a> {
         Ok(Some((constant, values.into_iter().map(|value| value * beta).collect())))
     }
 
-    /// Returns the `Add` whose constant is the bias of a selected product.
+    /// Returns the `Add` whose constant is used as the bias of the product at `index`.
     pub fn addend(&self, index: usize) -> Option<Addend<'a>> {
         let node = self.view.node(0, index);
         if !node.is("MatMul") || !self.biased.contains(node.label()) || self.wanted(&node.output[0]) {

@@ -13,12 +13,12 @@ use std::collections::HashMap;
 
 /// Maximum number of faulty nodes that are found one by one, and of inspections of kernels.
 const ATTEMPTS: usize = 24;
-/// Reason of nodes that are not quantized while the faulty one is searched.
+/// Reason that nodes have while the faulty node is searched with them in float.
 const UNTRIED: &str = "is not tried";
 
 impl Ready<'_> {
-    /// Returns a result that opens and computes the same at ONNX Runtime's default level as without optimizers, with
-    /// the kernels of its report. Nodes that prevent this stay float.
+    /// Returns a result that ONNX Runtime opens, for which its default optimization level gives the same outputs as no
+    /// optimization, and which runs on the kernels that its report names. Nodes that prevent this stay float.
     pub fn examined(&mut self, examiner: Option<&Examiner<'_>>, stays: &Stays) -> Result<(Made, Facts)> {
         let mut strikes: HashMap<(String, String), usize> = HashMap::new();
         for _ in 0..ATTEMPTS {
@@ -40,13 +40,14 @@ impl Ready<'_> {
         bail!(Unsupported, "ONNX Runtime computes other results for every form of the model that was tried")
     }
 
-    /// Marks products that ONNX Runtime runs in float. Returns `false` if there are none.
+    /// Marks the products that ONNX Runtime would run in float, and returns whether there are any.
     fn take_back(&mut self, nodes: &[NodeReport], kernels: &HashMap<String, Kernel>) -> bool {
         let mut found = false;
         for node in nodes.iter().filter(|node| is_product(node)) {
             let Some(kernel) = kernels.get(&node.name).filter(|kernel| !kernel.is_integer_product()) else { continue };
             found = true;
-            // Its sum with a constant may have been fused with it; with the constant as a bias there is a kernel.
+            // ONNX Runtime may have fused it with the `Add` of a constant after it. With that constant as a bias, there
+            // is an integer kernel.
             if node.op == "MatMul" && self.biased.insert(node.name.clone()) {
                 continue;
             }
@@ -56,8 +57,8 @@ impl Ready<'_> {
         found
     }
 
-    /// Finds the first node that makes the result faulty, and leaves it float; when it is the second of its kind, all
-    /// of that kind.
+    /// Finds the first node that makes the result faulty, and leaves it float. If it is the second faulty node of its
+    /// kind, all nodes of that kind are left.
     fn blame(
         &mut self,
         examiner: &Examiner<'_>,
@@ -75,7 +76,8 @@ impl Ready<'_> {
         let banned = (0..nodes.len()).filter_map(|index| Some((index, left(index)?))).collect();
         let chosen = select::select(&view, &model, self.run.options, &banned)?.chosen;
         let order: Vec<usize> = chosen.keys().copied().collect();
-        // It works with none of them and fails with all of them.
+        // The result is correct if no node is quantized, and faulty if all are: a binary search finds the first faulty
+        // one.
         let (mut works, mut fails) = (0, order.len());
         while fails - works > 1 {
             let middle = works + (fails - works) / 2;

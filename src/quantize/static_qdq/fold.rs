@@ -30,7 +30,8 @@ struct Fold<'a> {
     last: usize,
 }
 
-/// Returns the model with such nodes folded, and the removed nodes; `None` if there are none.
+/// Returns the model with the nodes after convolutions folded into them, and the report entries of the removed nodes;
+/// `None` if there are none.
 pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
     let view = View::new(model.proto());
     let mut folds: HashMap<usize, Fold<'_>> = HashMap::new();
@@ -117,7 +118,7 @@ fn step(view: &View<'_>, node: &NodeProto, input: usize, outputs: usize, rank: u
     }
     let constant = constant(1 - input)?;
     let dims = &constant.tensor.dims;
-    // One value, or one per channel: the first dimension after that of samples.
+    // The constant has one value, or one per channel; channels are the dimension after that of samples.
     let of_channels = dims.len() + 1 >= rank
         && dims.len() <= rank
         && dims.iter().rev().take(rank - 2).all(|dim| *dim == 1)

@@ -45,7 +45,7 @@ pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
                 ready.batches.push(batch);
             }
         }
-        ready.ranges.clear(); // of those held out too
+        ready.ranges.clear(); // they were found on the held-out batches too
         report.summary.insert("calibration_batches".into(), ready.batches.len().into()); // without those held out
     }
     let mut stays = Stays::new();
@@ -85,7 +85,7 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
         let mut without = stays.clone();
         without.extend(all.iter().filter(|(_, op)| op == kind).map(|(name, _)| (name.clone(), SLOWER)));
         if all.iter().all(|(name, _)| without.contains_key(name)) {
-            continue; // That is the original.
+            continue; // This would be the original.
         }
         let (other, _) = make(ready, &without)?;
         let other = races.subject(&other)?;
@@ -139,13 +139,13 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
             report.summary.insert("quality_loss".into(), loss.into());
             return Ok(Found { stays, sensitivities: by_name });
         }
-        // Reduced by the excess of this result, and slightly more.
+        // The limit on the sum is reduced by as much as this result exceeds the limit, and by another 10 %.
         allowed = (sum(left) * limit / loss).min(sum(left)) * 0.9;
     }
     bail!(Unsupported, "max_quality_loss is {limit}, but every form that was tried loses {loss:.3e} or more")
 }
 
-/// Returns the loss of each node alone, by name.
+/// Measures and returns the loss of each node when it alone is quantized, by name.
 fn alone(
     ready: &mut Ready<'_>,
     judge: &Judge,

@@ -57,9 +57,9 @@ pub struct Ready<'w> {
     gone: Vec<NodeReport>,
     batches: Vec<Batch>,
     ranges: HashMap<String, Range>,
-    /// Products whose sum with a constant uses that as their bias, by name.
+    /// Names of `MatMul` nodes whose bias is the constant that the following `Add` adds.
     biased: HashSet<String>,
-    /// Nodes that stay float because ONNX Runtime computes them differently, by name; with the reason.
+    /// Reasons of nodes that stay float because ONNX Runtime computes them differently, by name.
     faulty: HashMap<String, String>,
 }
 
@@ -294,8 +294,8 @@ fn code_plan(plan: &Plan<'_>, options: &QuantizeOptions, call: &Call) -> Result<
     call.drive("quantize", plan.weight_bytes(), work)
 }
 
-/// Quantizes what both forms quantize in the same way: embedding tables, and nodes in subgraphs, where ranges are not
-/// known.
+/// Quantizes what static and dynamic quantization quantize in the same way: embedding tables, and nodes in subgraphs,
+/// where ranges are not known.
 fn rest(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, call: &Call) -> Result<Made> {
     let dynamically = dynamic_options(options);
     let model = store(model, &mut nodes, &dynamically, call)?;

@@ -30,12 +30,12 @@ pub struct Normal {
     pub model: Model,
     /// Report entries of removed nodes.
     pub gone: Vec<NodeReport>,
-    /// Products whose sum with a constant ONNX Runtime fuses, because it knows their shape.
+    /// Names of products with inputs of fixed shape: ONNX Runtime fuses them with the following `Add` of a constant.
     pub fixed: HashSet<String>,
 }
 
-/// Returns a model converted from an older opset to one that static quantization supports, and compared with it;
-/// `None` if it has one, or cannot be converted.
+/// Returns the model converted to an opset that static quantization supports, if its opset is older and the converted
+/// model gives the same outputs on `sample`; otherwise `None`.
 pub fn lifted(model: &Model, sample: &Batch, runtime: &'static Runtime, call: &Call) -> Result<Option<Model>> {
     if !(LIFTED..select::OPSET).contains(&model.opset()) || !model.proto().functions.is_empty() {
         return Ok(None);
@@ -203,7 +203,7 @@ fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashM
     if let Some(graph) = &mut proto.graph {
         graph.output = names.iter().map(|name| edit::untyped(name)).collect();
     }
-    // At the level at which it fuses products and sums, before they become other nodes.
+    // These are the shapes that ONNX Runtime knows when it fuses products and sums, before other nodes replace them.
     let options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..SessionOptions::stock() };
     let call = &Call { progress: None, ..*call };
     match Session::new(runtime, &model.derive(proto), &options, call) {

@@ -19,7 +19,7 @@ pub enum Rule {
     Unary,
     /// The output contains elements of the input: one scale for both, and nothing is computed.
     Same,
-    /// `HardSigmoid`: the sum with a constant, whose codes are reinterpreted; its ends saturate.
+    /// `HardSigmoid`: a sum with a constant that saturates at both ends; a larger scale of its codes is the factor.
     Gate,
     /// `Relu` or `Clip`: the range of the output saturates, so the node is removed.
     Bound,
@@ -52,8 +52,9 @@ pub fn rule(node: &NodeProto, opset: i64) -> Option<Rule> {
     (one_output || node.op() == "Split").then_some(rule)
 }
 
-/// Returns whether ONNX Runtime's integer kernel does not support such an `AveragePool`, or divides windows that
-/// extend beyond the input differently from the float kernel. It selects that kernel anyway between quantized values.
+/// Returns whether ONNX Runtime's integer kernel does not support this `AveragePool`, or divides windows that extend
+/// beyond the input differently from the float kernel. Between quantized values, ONNX Runtime selects that kernel
+/// anyway.
 pub fn pools_otherwise(node: &NodeProto) -> bool {
     let set = |name: &str| node.int(name, 0) != 0;
     node.is("AveragePool") && (node.attribute("dilations").is_some() || set("ceil_mode") && set("count_include_pad"))

@@ -43,7 +43,7 @@ impl Scale {
 /// Maximum code of a bias, which leaves room in 32 bits for the sums it is added to.
 const BIAS: f64 = (1i64 << 30) as f64;
 
-/// Returns bias codes for scales `input * weight`, channel by channel.
+/// Returns the int32 codes of a bias, and their scales `input * weight`: those of the sums it is added to.
 pub fn bias(values: &[f32], input: f32, weight: &[f32]) -> (Bytes, Vec<f32>) {
     let scales: Vec<f32> = weight.iter().map(|w| input * w).collect();
     let code = |(index, value): (usize, &f32)| {

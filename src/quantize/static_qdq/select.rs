@@ -33,7 +33,7 @@ pub const CHANNELS_OPSET: i64 = 13;
 pub enum Role<'a> {
     /// The node applies a weight.
     Weighted(Weighted<'a>),
-    /// The node follows others.
+    /// The node has no weight; it computes with bytes because its neighbours do.
     Follower(Rule),
 }
 
@@ -70,7 +70,7 @@ pub struct Selection<'v, 'a> {
     pub left: Vec<(usize, usize, NodeReport)>,
     /// Opset of the model.
     pub opset: i64,
-    /// Products whose sum with a constant uses that as their bias, by name.
+    /// Names of `MatMul` nodes whose bias is the constant that the following `Add` adds.
     pub biased: HashSet<String>,
     shared: HashMap<(&'a str, Channel, bool, usize), usize>,
 }

@@ -108,7 +108,7 @@ fn code_values(
     coded
 }
 
-/// Returns scales of weights with which the bias of every node fits.
+/// Increases scales of weights so that the bias of every node fits 32 bits.
 fn make_room(selection: &Selection<'_, '_>, coded: &HashMap<String, Coded>, weights: &mut [Int8Matrix]) {
     for (index, role) in &selection.chosen {
         let Role::Weighted(weighted) = role else { continue };
@@ -174,7 +174,7 @@ impl<'a> Write<'_, '_, 'a> {
         }
     }
 
-    /// Writes a node that computes in float.
+    /// Writes a node that stays float.
     fn kept(&mut self, index: usize, mut node: NodeProto) {
         let outputs = node.output.clone();
         if let Some((input, value)) = self.replaced.remove(&index) {
@@ -182,7 +182,7 @@ impl<'a> Write<'_, '_, 'a> {
         }
         let otherwise = self.selection.bounds_product(index) && self.bounded(&node);
         if !otherwise && operators::pools_otherwise(&node) && self.coded.contains_key(&outputs[0]) {
-            // An identity, by an operator that ONNX Runtime does not fuse with its neighbours.
+            // An identity that ONNX Runtime does not fuse with its neighbours.
             let float = self.emit.at(&node).fresh("float");
             node.output[0].clone_from(&float);
             self.emit.nodes.push(node.clone());
@@ -234,7 +234,7 @@ impl<'a> Write<'_, '_, 'a> {
             return self.gate(old);
         }
         let mut node = old.clone();
-        // Its kernel is looked up by name.
+        // The verification of kernels looks the node up by this name.
         node.name = Some(old.label().to_owned());
         for input in (0..old.input.len()).filter(|input| self.selection.reads_bytes(index, *input)) {
             let name = &old.input[input];

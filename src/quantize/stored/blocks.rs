@@ -129,7 +129,7 @@ pub fn code(
     let mut first = 0;
     while first < layout.rows {
         ticket.check()?;
-        // Rows of one matrix, stored as its columns.
+        // Transposed rows are columns of stacked matrices; one read is within one matrix.
         let room = if layout.turned { matrix.columns - first % matrix.columns } else { layout.rows - first };
         let values = read(&matrix, &layout, first, step.min(room));
         if let Err(error) = slots.write(&coding, &layout, first, (&values, most))? {

@@ -16,7 +16,8 @@ use rayon::prelude::*;
 
 /// Maximum code.
 const LIMIT: f32 = 127.0;
-/// Maximum relative error of a channel. Normal weights have 0.01; those with values 25 times the others 0.05.
+/// Maximum relative error of a channel. Normally distributed weights have 0.01; those with outliers 25 times as large
+/// have 0.05.
 const MOST: f64 = 0.05;
 /// Maximum size of codes and scales relative to the float weight.
 const WORTH: f64 = 0.75;
@@ -101,7 +102,7 @@ fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outco
     let mut worst = f64::INFINITY;
     for (index, keep) in given.iter().chain(&tried).enumerate() {
         if index >= given.len() && !given.is_empty() && best.is_some() {
-            break; // The axes of the operator serve.
+            break; // One of the axes that the operator determines is precise enough.
         }
         let places = Places::new(dims, keep);
         let Some(scales) = scales(&matrix, &places, ticket)? else {

@@ -160,15 +160,15 @@ fn weigh<'a>(
     }
 }
 
-/// Returns whether a caller can override it. Before IR version 4 every initializer is listed as an input, and is
-/// constant.
+/// Returns whether the caller of a session can override the constant. Before IR version 4 every initializer is also
+/// listed as an input, and cannot be overridden.
 fn overridable(asked: &Asked<'_, '_>, owner: BodyId, name: &str) -> bool {
     let graph = asked.view.bodies[owner].graph;
     asked.model.ir_version.unwrap_or(0) >= 4
         && graph.is_some_and(|g| g.input.iter().any(|input| input.name.as_deref() == Some(name)))
 }
 
-/// The state of following a constant to the nodes that use it as a weight.
+/// The state of a search that follows a constant to the nodes that use it as a weight.
 struct Walk<'p, 'a> {
     view: &'p View<'a>,
     functions: &'p Functions<'p>,
@@ -179,9 +179,9 @@ struct Walk<'p, 'a> {
     /// Axes of the constant with their own scales, as required by the readers so far.
     keep: Option<Vec<bool>>,
     agreed: bool,
-    /// Whether rows of it are looked up.
+    /// Whether a reader looks up rows of the constant.
     table: bool,
-    /// Reason why it must be left.
+    /// Reason why the constant must be left unchanged.
     refusal: Option<String>,
     /// Labels of the readers, and of calls of functions on the way to them.
     names: Vec<String>,

@@ -103,7 +103,7 @@ impl Stored<'_> {
     }
 }
 
-/// Adds the result of the search to a plan and its report.
+/// Adds the result of the search to a plan and its report entries.
 pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
     for (body, node, reason) in found.left {
         put(plan, (body, node), report_of(view.node(body, node), LEFT, reason));

@@ -69,7 +69,7 @@ fn standard(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: 
         ("Reshape" | "Unsqueeze" | "Squeeze" | "Flatten" | "Slice" | "Split" | "Expand", 0) | ("Concat", _) => {
             Role::Passes(None)
         }
-        // A factor that the exporter did not fold.
+        // The other operand is a constant factor that the exporter did not fold into the weight.
         ("Mul", _) | ("Div", 0)
             if node.input_at(1 - input.min(1)).is_some_and(|n| view.constant(body, n).is_some()) =>
         {

@@ -22,7 +22,8 @@ pub struct Switched<'s> {
     pub of: &'s [usize],
 }
 
-/// Replaces weights by their coded form. With switches, only those of the main graph.
+/// Replaces weights by their coded form. With `switched`, only weights of the main graph are replaced, and a switch
+/// selects the coded or the original form.
 ///
 /// The model may have been rewritten since it was analysed, as long as bodies are in the same order.
 pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome], switched: Option<&Switched<'_>>) {
@@ -53,9 +54,9 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
 
 /// The additions to one body.
 struct Make {
-    /// Together with the nodes of the weight.
+    /// Builder of the nodes of one weight at a time, and of the constants of the body.
     w: NodeBuilder,
-    /// Nodes that precede all others.
+    /// Nodes that compute replaced initializers, which precede all other nodes.
     front: Vec<NodeProto>,
 }
 
@@ -71,7 +72,7 @@ impl Make {
         let initializer = content.initializers.as_ref().and_then(|list| position(list, name));
         let node = content.nodes.iter().position(|n| n.is("Constant") && n.output.first().is_some_and(|o| o == name));
         if initializer.is_none() && node.is_none() {
-            return; // Nobody needed its float form, so it has gone.
+            return; // No node needed its float form, so it has been removed.
         }
         let target = if switch.is_some() { self.w.names.fresh(&format!("{name}_stored")) } else { name.to_owned() };
         self.value(stored, coded, &target);
