@@ -28,7 +28,7 @@ const CHECK: usize = 8;
 pub enum Kept {
     /// Distributions `[batch, token, size]` or `[batch, size]`: the `likeliest` entries of each.
     Distribution {
-        /// Whether there is one for each token.
+        /// Whether there is a distribution for each token, instead of one for each text.
         of_tokens: bool,
         /// Number of tokens or classes.
         size: usize,
@@ -37,7 +37,7 @@ pub enum Kept {
     },
     /// Vectors `[batch, token, width]` or `[batch, width]`.
     Vectors {
-        /// Whether there is one for each token.
+        /// Whether there is a vector for each token, instead of one for each text.
         of_tokens: bool,
         /// Number of elements of a vector.
         width: usize,
@@ -149,7 +149,7 @@ impl Answers {
         Ok(Some(made))
     }
 
-    /// Stores the values of a batch of rows.
+    /// Stores the values `said` by the teacher for a batch of rows, padded to `columns`.
     pub fn put(&mut self, rows: &[usize], columns: usize, said: &[Tensor]) -> Result<()> {
         for (index, row) in rows.iter().enumerate() {
             let mut content = Vec::new();

@@ -144,7 +144,7 @@ fn metadata(path: &Path) -> Result<String> {
     let file = crate::files::open(path)?;
     let bytes = crate::files::map(&file, limits::DATA_FILE_BYTES)?;
     let damaged = || error!(InvalidModel, "the file is not a distillation checkpoint");
-    // The limit of the header is that of `limits`.
+    // The crate limits the size of the header, as `limits` does.
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|_| damaged())?;
     let metadata = header.metadata().as_ref().ok_or_else(damaged)?;
     let version = metadata.get("liboptimize.distillation");

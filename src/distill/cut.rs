@@ -15,7 +15,7 @@ pub enum StudentLayers {
     Count(usize),
 }
 
-/// Prefix of the name of such a student.
+/// Prefix of the text that selects the teacher's layers in place of a student: `layers:6`.
 pub const PREFIX: &str = "layers:";
 
 impl FromStr for StudentLayers {

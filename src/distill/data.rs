@@ -37,8 +37,8 @@ impl Corpus {
         Corpus::of(vec![Document { text: text.to_owned(), label: None }])
     }
 
-    /// Parses a text per line, as `{"text": "..."}`, for classifiers with its class (`"label"`, a name or an index).
-    /// The error names the line.
+    /// Parses one text per line, as `{"text": "..."}`; for classifiers with its class as `"label"` (a name or an
+    /// index). An error names the line.
     pub fn from_json_lines(content: &str) -> Result<Corpus> {
         let mut documents = Vec::new();
         for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -78,8 +78,8 @@ impl Corpus {
 
     /// Splits the corpus into training and validation texts.
     ///
-    /// For decoders the end of the text (or the last texts) is held out, for others every n-th line; a text with a
-    /// class is one line.
+    /// For decoders the end of the text (or the last texts) is held out, for other models every n-th line; a text with
+    /// a class counts as one line.
     fn split(&self, task: Task, ratio: f32) -> Result<(Vec<Document>, Vec<Document>)> {
         let part = |text: &str, label: &Option<String>| Document { text: text.to_owned(), label: label.clone() };
         let (train, held): (Vec<Document>, Vec<Document>) = match (task, self.documents.as_slice()) {
@@ -169,7 +169,7 @@ pub struct Dataset {
     pub ragged: bool,
 }
 
-/// A block or a line.
+/// A row of the text: a block of tokens, or a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     tokens: Vec<u32>,
@@ -205,7 +205,7 @@ impl Dataset {
             bail!(InvalidArgument, "the training text has {count} tokens, fewer than a block of {length}");
         }
         if held.is_empty() {
-            // Even less than a block is enough for a measurement.
+            // For validation, less than a block is enough.
             if held_count < 2 {
                 bail!(InvalidArgument, "the validation text has only {held_count} tokens");
             }
@@ -230,7 +230,8 @@ impl Dataset {
         self.rows.iter().map(|row| row.tokens.len() as u64).sum()
     }
 
-    /// Returns the batches of an epoch, in an order that depends only on the seed and the index of the epoch.
+    /// Returns the batches of an epoch as indices of rows. Their order depends only on the seed and the index of the
+    /// epoch.
     pub fn epoch(&self, seed: u64, epoch: u32, batch_size: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         let mut random = Random::part(seed, u64::from(epoch));
@@ -253,7 +254,7 @@ impl Dataset {
         self.padded(rows)
     }
 
-    /// Returns the validation batches; about `most` tokens, evenly spread.
+    /// Returns the validation batches: of about `most` tokens, evenly spread over the validation text.
     pub fn held(&self, batch_size: usize, most: usize) -> Vec<Batch> {
         let tokens: usize = self.held.iter().map(|row| row.tokens.len()).sum();
         let step = tokens.div_ceil(most.max(1)).max(1);
@@ -332,7 +333,8 @@ fn lines(texts: &[Document], tokenizer: &Tokenizer, length: usize, names: &[(usi
     Ok(made.into_iter().filter(|row| !row.tokens.is_empty()).collect())
 }
 
-/// Returns the index of a class by its name, or as given. An index without a name is checked later, if at all.
+/// Returns the index of the class that a label names, or that it is. An index is not checked here: models may have
+/// classes without names.
 fn class_of(label: &str, names: &[(usize, String)]) -> Result<i64> {
     let named = names.iter().find(|(_, name)| name == label).map(|(number, _)| *number as i64);
     match named.or_else(|| label.parse().ok()) {

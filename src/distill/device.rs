@@ -46,7 +46,7 @@ mod number {
     pub const NORM: &str = "norm";
 }
 
-/// Location of the values of `count` parameters in the memory.
+/// The location in the device's memory of the values of `count` parameters.
 #[derive(Clone, Copy)]
 struct Layout {
     count: usize,
@@ -65,7 +65,7 @@ impl Layout {
     fn second(self, index: usize) -> usize {
         3 * self.count + index
     }
-    /// Returns the location of the sum of gradients, for steps of several runs.
+    /// Returns the location of the sum of the gradients of a parameter, for steps of several runs.
     fn sum(self, index: usize) -> usize {
         4 * self.count + index
     }
@@ -128,7 +128,7 @@ impl Device {
     }
 }
 
-/// Names of values of an own graph, with their locations in the memory.
+/// Names of inputs or outputs of a graph, each with its location in the device's memory.
 struct Names(Vec<(String, usize)>);
 
 impl Names {

@@ -42,7 +42,7 @@ pub struct Graphs {
     pub parameters: Vec<Parameter>,
     /// Number of parameters of the student.
     pub of_student: usize,
-    /// Initial values.
+    /// Initial value of each parameter.
     pub initial: Vec<Vec<f32>>,
     /// Name of the output with the gradient of each parameter.
     pub gradients: Vec<String>,
@@ -50,7 +50,7 @@ pub struct Graphs {
     pub lookups: Vec<Option<Lookup>>,
     /// Parts of the loss.
     pub parts: Vec<Part>,
-    /// The student with float32 weights, which receives the trained ones.
+    /// The student with float32 weights; the trained weights are written into it at the end.
     pub student: Model,
     /// Number of nodes of the student whose weights were block-quantized.
     pub in_blocks: usize,
@@ -288,7 +288,7 @@ fn logits_options(
     Ok(Some(LogitsOptions { divergence, temperature, weights: signals.weights, sizes, rank }))
 }
 
-/// Returns the model with gradients added and weights as inputs.
+/// Returns the graphs, with gradients added and weights as inputs.
 fn assemble(
     work: &Work,
     types: Known,

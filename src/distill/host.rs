@@ -1,5 +1,5 @@
-//! Training on the CPU: weights and gradients are memory that the training graph reads and writes in place, with an
-//! own optimizer. Of tables only the looked-up rows are updated ([`super::table`]).
+//! Training on the CPU. Weights and gradients are memory that the training graph reads and writes in place, and the
+//! optimizer is Rust code. Of tables only the looked-up rows are updated ([`super::table`]).
 
 use super::graph::Graphs;
 use super::learner::{Feeding, Learner, Update, Updated, Weights};
@@ -22,9 +22,9 @@ pub struct Host {
     whole: Vec<usize>,
     /// Sums of whole gradients, for steps of several runs.
     sums: Vec<Vec<f32>>,
-    /// The other parameters.
+    /// The other parameters: tables, of which only the looked-up rows have a gradient.
     tables: Vec<Table>,
-    /// Steps that some rows of tables have not caught up with.
+    /// Steps that have not yet been applied to all rows of the tables.
     taken: Vec<Step>,
     /// Names of the weights.
     names: Vec<String>,

@@ -10,8 +10,8 @@
 //! - `trainer` performs a step with a `learner`, which is `host` (with `optimizer`) or `device`; `run` is the loop,
 //!   with `schedule` and `checkpoint`; `report` describes the result.
 //!
-//! Gradients are an ordinary graph that ONNX Runtime runs; weights and gradients are memory that it reads and writes in
-//! place, with an own optimizer.
+//! Gradients are computed by an ordinary graph that ONNX Runtime runs. On the CPU, it reads weights and writes
+//! gradients in the memory that the optimizer, which is part of this library, updates in place.
 
 mod answers;
 mod checkpoint;
@@ -153,7 +153,8 @@ pub fn distill(
     Ok((result, report))
 }
 
-/// Resolves `auto`: CUDA if it is available, otherwise the CPU. TensorRT would build an engine for every shape.
+/// Returns the options with `auto` resolved: CUDA if it is available, otherwise the CPU. TensorRT would build an engine
+/// for every shape.
 fn placed(runtime: &'static Runtime, options: &DistillOptions) -> DistillOptions {
     let mut options = options.clone();
     // The trained student must not depend on this library's kernels.

@@ -200,7 +200,8 @@ fn total(t: &mut Tape, value: &str) -> String {
     t.op_with("ReduceSum", &[value], vec![int_attribute("keepdims", 0)])
 }
 
-/// Adds the divergence of each token and its gradient over `T` with respect to `z / T`.
+/// Adds the divergence of each token, and its gradient with respect to `z / T`, for the student's logits `z` and the
+/// temperature `T`. Returns the names of both.
 fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> (String, String) {
     let cold = t.scalar(1.0 / options.temperature);
     let logs = |t: &mut Tape, x: &str| {
@@ -218,7 +219,7 @@ fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> 
         let loss = expected(t, &q, &apart, false);
         return (loss, t.op("Sub", &[&p, &q]));
     }
-    // The divergence of p from the other distribution, and its slope.
+    // Adds the divergence of p from another distribution and its gradient with respect to the logits of p.
     let away = |t: &mut Tape, log_other: &str| {
         let apart = t.op("Sub", &[&log_p, log_other]);
         let mean = expected(t, &p, &apart, true);
@@ -233,7 +234,7 @@ fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> 
     let half = t.scalar(0.5);
     let middle = t.op("Add", &[&p, &q]);
     let middle = t.op("Mul", &[&middle, &half]);
-    // If both are 0 in float32, their mean is too.
+    // The mean of two probabilities that are 0 in float32 is 0, and has no logarithm.
     let least = t.scalar(f32::MIN_POSITIVE);
     let middle = t.op("Max", &[&middle, &least]);
     let log_middle = t.op("Log", &[&middle]);

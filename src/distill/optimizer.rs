@@ -31,13 +31,13 @@ impl Moments {
     }
 }
 
-/// Scalars that are the same for all parameters in one step.
+/// The numbers of one step that are the same for all parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
     beta1: f32,
     beta2: f32,
     epsilon: f32,
-    /// Factor of gradients.
+    /// Factor of gradients, below 1 if they are clipped.
     scale: f32,
     /// Learning rate divided by the bias correction of the first moment.
     rate: f32,
@@ -48,7 +48,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Returns step `count`, from 1, with gradients of the given norm.
+    /// Returns the numbers of step `count`, which counts from 1, for gradients with the norm `norm`.
     pub fn new(options: &DistillOptions, count: u64, learning_rate: f32, norm: f64) -> Step {
         let limit = f64::from(options.max_grad_norm);
         // The epsilon is PyTorch's.
@@ -97,8 +97,8 @@ fn without_tiny(m: f32) -> f32 {
     if m.abs() < TINY { 0.0 } else { m }
 }
 
-/// Applies [`Step::change`] to a part of a parameter for several steps without a gradient, with the same numbers.
-/// Between the steps a few numbers at a time stay in registers: memory is read and written once.
+/// Has the same effect on a part of a parameter as [`Step::change`] for several steps without a gradient, with the same
+/// bits. A few numbers at a time stay in registers for all steps, so memory is read and written once.
 pub fn without_gradient(steps: &[Step], decays: bool, weights: &mut [f32], first: &mut [f32], second: &mut [f32]) {
     if first.iter().chain(&*second).all(|moment| *moment == 0.0) {
         for step in steps.iter().filter(|step| step.keep(decays) != 1.0) {

@@ -45,7 +45,8 @@ pub fn last(model: &Model) -> Option<Attention> {
     })
 }
 
-/// Follows first inputs back through some operators to a node.
+/// Returns the node that is `found` when the first inputs are followed back from a value through the operators
+/// `through`.
 fn back<'g>(
     makers: &HashMap<&'g str, &'g NodeProto>,
     from: &'g str,
@@ -69,7 +70,8 @@ fn back<'g>(
     None
 }
 
-/// Returns the value before scaling and, for keys, transposition; and whether it is still transposed.
+/// Returns the value before scaling and, for keys, before their transposition; and whether it still has to be
+/// transposed.
 fn before_turns(makers: &HashMap<&str, &NodeProto>, from: &str, keys: bool) -> (String, bool) {
     let mut name = from;
     for _ in 0..8 {

@@ -28,7 +28,7 @@ pub struct Models<'m> {
     pub after: &'m Model,
 }
 
-/// Adds counts and the history to the report; `notes` are existing warnings.
+/// Adds the counts and the history of a run to the report; `notes` are warnings from before the run.
 pub fn summarize(
     report: &mut Report,
     graphs: &Graphs,
@@ -120,7 +120,7 @@ fn written(
     let paired = evaluate::compare_perplexity(runtime, teacher, student, tokenizer, &whole[..end], &options, call);
     match paired {
         Ok(paired) => Ok(serde_json::to_value(paired).unwrap_or_default()),
-        // Padded vocabularies cannot be compared token by token.
+        // Vocabularies of different sizes (one is padded) cannot be compared token by token; the perplexity can.
         Err(e) if e.kind() == Kind::InvalidArgument => {
             let one = |model| evaluate::perplexity(runtime, model, tokenizer, &whole[..end], &options, call);
             Ok(json!({ "original": one(teacher)?, "result": one(student)? }))
@@ -175,7 +175,7 @@ fn classes(
     };
     match compared {
         Ok(value) => Ok(value),
-        // Scores are not classes, and different classes are not compared.
+        // Models with scores instead of classes, or with different classes, are not compared.
         Err(e) if matches!(e.kind(), Kind::InvalidArgument | Kind::Unsupported) => Ok(Value::Null),
         Err(e) => Err(e),
     }

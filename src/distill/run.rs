@@ -47,7 +47,7 @@ struct Progress {
     began: Instant,
     /// Seconds of training before this process.
     before: f64,
-    /// Time and step of the latest checkpoint and validation.
+    /// Step and time of the latest checkpoint (`saved`) and of the latest validation (`measured`).
     saved: (u64, f64),
     measured: (u64, f64),
     in_vain: u64,
@@ -60,7 +60,8 @@ impl Progress {
 }
 
 impl Run<'_> {
-    /// Trains on the text. If it is stopped, it leaves a checkpoint, if enabled.
+    /// Trains on the text and returns the best weights. If the run is stopped, it leaves a checkpoint, if the options
+    /// name one.
     pub fn go(mut self, call: &Call) -> Result<Outcome> {
         let mut progress = self.begin()?;
         let stop = Stop::new()?;

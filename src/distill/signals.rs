@@ -23,7 +23,8 @@ pub struct Signals {
     pub logits: Option<Pair>,
     /// Hidden states: `[batch, token, width]`, or `[batch, width]` for vectors of whole texts.
     pub hidden: Vec<Pair>,
-    /// Number of these, the first, that are outputs; the others are outputs of layers. Each kind counts as a whole.
+    /// The first so many pairs of `hidden` are model outputs, the others are outputs of layers. Outputs and layers have
+    /// equal weight in the loss, however many there are.
     pub outputs: usize,
     /// The last attention of the teacher and that of the student.
     pub relations: Option<(Attention, Attention)>,
@@ -101,7 +102,7 @@ pub fn logits_of(model: &Model) -> Option<String> {
     model.outputs().iter().filter(float).find(|info| info.name == "logits").map(|info| info.name.clone())
 }
 
-/// Returns pairs of outputs, then of layers, and the number of the former.
+/// Returns the pairs of model outputs followed by those of layer outputs, and the number of the former.
 fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     let both = |rank: usize| Some(Pair { teacher: vectors(teacher, rank)?, student: vectors(student, rank)? });
     let mut pairs: Vec<Pair> = [3, 2].into_iter().filter_map(both).collect();

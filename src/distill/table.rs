@@ -1,9 +1,9 @@
 //! [`Table`]: a weight that is read row by row, like an embedding table, of which a step reads few rows.
 //!
-//! Gradients exist for the rows that were read; a whole one would be zero almost everywhere, and with the optimizer's
-//! pass over weight and moments cost more than some students' layers. Rows that were not read change nevertheless
-//! (their moments fade, weights decay): they are updated before they are read next, by the same numbers in the same
-//! order, so that the result equals that of a whole gradient.
+//! Only the rows that were read get gradients. A gradient for all rows would be zero almost everywhere; computing it
+//! and running the optimizer over the whole table would cost more than the layers of some students. Rows that were not
+//! read change nevertheless (their moments fade, weights decay): they are updated before they are read next, by the
+//! same numbers in the same order, so that the result equals that of a whole gradient.
 
 use super::optimizer::{self, Moments, Step};
 use crate::autodiff::Tape;
@@ -18,7 +18,7 @@ use rayon::prelude::*;
 pub struct Lookup {
     /// Input with the row ids.
     pub ids: String,
-    /// Value with a gradient for each of them.
+    /// Value with a gradient for each of these ids.
     pub rows: String,
 }
 
@@ -47,7 +47,7 @@ pub struct Table {
     pub parameter: usize,
     ids: String,
     columns: usize,
-    /// For each row, how many of the remembered steps have been applied.
+    /// For each row, how many of the steps in `taken` have been applied to it.
     through: Vec<u32>,
     /// For each row, 1 plus the index of its gradient in `sums`; 0 if it has none.
     place: Vec<u32>,
@@ -133,7 +133,7 @@ impl Table {
         });
     }
 
-    /// Updates all rows. Earlier steps need not be remembered any more.
+    /// Applies all remaining steps to all rows; the caller can then forget these steps.
     pub fn settle(&mut self, taken: &[Step], weights: &mut [f32], moments: &mut Moments) {
         catch_up(&mut self.through, self.columns, taken, weights, moments, |_| true);
         self.through.fill(0);
@@ -149,7 +149,7 @@ impl Table {
 /// Minimum number of rows per thread.
 const MANY: usize = 256;
 
-/// A row, its moments, and how many steps have been applied.
+/// A row with its moments, and how many steps have been applied to it.
 struct Row<'t> {
     weights: &'t mut [f32],
     first: &'t mut [f32],
@@ -207,7 +207,7 @@ mod tests {
         Tensor::from_i64(&[ids.len() as i64], ids.to_vec()).unwrap()
     }
 
-    /// The same steps with whole gradients and with rows, each row read in some of them, one in none, one once.
+    /// Trains with whole gradients and row by row. Some rows are read in several steps, one is read once, one never.
     #[test]
     fn rows_end_where_whole_gradients_lead() {
         let options = DistillOptions { weight_decay: 0.1, max_grad_norm: 0.0, ..DistillOptions::default() };

@@ -53,7 +53,7 @@ impl Teacher {
             }
         }
         let wanted = |o: &crate::onnx::proto::ValueInfoProto| outputs.iter().any(|(n, _)| o.name.as_ref() == Some(n));
-        // Unused cache outputs are not requested.
+        // Outputs that nothing uses, such as a cache, are not computed.
         let feed = Feed::new(model)?;
         graph.output.retain(wanted);
         let (threads, execution) = (options.threads, options.execution.clone());
@@ -64,7 +64,7 @@ impl Teacher {
             .iter()
             .map(|info| (info.name.clone(), Type { dtype: info.dtype, dims: info.shape.clone() }));
         let known = known.collect();
-        // If only labels are used, only the size of its logits matters.
+        // If only labels are used, the size of the logits is known now, and their values are not needed.
         outputs.retain(|(_, name)| name != input::LOGITS || signals.weights.logits > 0.0);
         let there: Vec<&str> = session.inputs().iter().map(|info| info.name.as_str()).collect();
         let feed = feed.only(&there);
@@ -102,8 +102,8 @@ impl Teacher {
         Ok(())
     }
 
-    /// Returns its outputs for a batch: inputs of the training graph. It is not run if no output is needed, or if
-    /// they are cached.
+    /// Returns the teacher's outputs for a batch, as inputs of the training graph. The teacher is not run if no output
+    /// is needed, or if they are cached.
     pub fn say(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         if self.outputs.is_empty() {
             return Ok(Vec::new());
@@ -114,7 +114,8 @@ impl Teacher {
         given
     }
 
-    /// Returns outputs from the cache; missing ones are computed, stored and read back, so that every time is alike.
+    /// Returns outputs from the cache. Missing ones are computed, stored, and read back, so that they are rounded in
+    /// the first epoch as in later ones.
     fn recall(&mut self, answers: &mut Answers, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         let mut found = answers.get(&batch.numbers, batch.columns)?;
         if found.is_none() {
@@ -129,7 +130,7 @@ impl Teacher {
     fn ask(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         let inputs = self.feed.tensors([batch.rows, batch.columns], &batch.ids, &batch.keep)?;
         let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        // A value may have two roles.
+        // One output may serve as several inputs.
         let mut asked: Vec<&str> = self.outputs.iter().map(|(output, _)| output.as_str()).collect();
         asked.sort_unstable();
         asked.dedup();

@@ -1,4 +1,4 @@
-//! Whole models against PyTorch, and whole runs.
+//! Tests of whole models against PyTorch, and of whole runs.
 
 use super::data::Batch;
 use super::graph::{Graphs, Known, build};

@@ -1,5 +1,5 @@
-//! [`Trainer`]: one step of training: the outputs of the teacher, the gradients of the student, the update of its
-//! weights.
+//! [`Trainer`]: one step of training. It gets the outputs of the teacher and the gradients of the student, and updates
+//! the student's weights.
 
 use super::DistillOptions;
 use super::data::{Batch, Dataset};
@@ -62,7 +62,7 @@ impl Trainer {
     }
 
     /// Creates a trainer like [`Trainer::new`]. `on_device` says whether the weights stay on the device of the session;
-    /// `None`: if the session runs on a device other than the CPU.
+    /// with `None` they do unless that is the CPU.
     pub fn with_learner(
         runtime: &'static Runtime,
         graphs: &Graphs,
@@ -199,7 +199,8 @@ struct Totals {
     labelled: usize,
 }
 
-/// Returns the label of each token or row: the next token, or the class.
+/// Returns the label of each token or row: the next token, or the class. `None` if there is no next token, or the class
+/// is unknown.
 fn labels(batch: &Batch, classifies: bool) -> Box<dyn Iterator<Item = Option<i64>> + '_> {
     match classifies {
         true => Box::new(batch.classes.iter().copied()),

@@ -28,7 +28,7 @@ const NUMBERS: [&str; 16] = [
     "logits_scaling",
 ];
 
-/// Checks that a model can be merged with the first; returns notes for the caller.
+/// Checks that a model can be merged with the first. Returns a note for the caller, if there is something unexpected.
 pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>> {
     same_graph(first, other).at(|| name)?;
     same_constants(first, other).at(|| name)?;
@@ -107,7 +107,7 @@ fn same_constants(first: &Model, other: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Returns the differences of the configurations, if there are any.
+/// Returns the differences of the configurations as the end of a message; empty if there are none.
 fn why(first: &Model, other: &Model) -> String {
     let (a, b) = (&first.card().config, &other.card().config);
     let missing = Value::Null;

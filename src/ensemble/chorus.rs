@@ -23,7 +23,7 @@ pub(super) struct Voices {
     tokenizer: Option<Arc<Tokenizer>>,
 }
 
-/// Callback with the index of each row that was run.
+/// A callback that is called with the number of tokens that have been run.
 type Ran<'a> = dyn FnMut(usize) -> Result<()> + 'a;
 
 impl Voices {
@@ -98,7 +98,7 @@ impl Voices {
         })
     }
 
-    /// Calls `work` with every generator as planned, several at the same time, with the index of the generator.
+    /// Calls `work` with the index of every generator and the generator: several at the same time, as the plan has it.
     pub fn in_lanes(&mut self, work: &(dyn Fn(usize, &mut Generator) -> Result<()> + Sync)) -> Result<()> {
         let mut left: Vec<Option<&mut Generator>> = self.generators.iter_mut().map(Some).collect();
         let mut take = |voices: &[usize]| -> Vec<(usize, &mut Generator)> {
@@ -125,8 +125,8 @@ impl Voices {
         })
     }
 
-    /// Runs new tokens of the rows in every generator. `ran` is called with the tokens of the first once all have
-    /// run.
+    /// Runs new tokens of the rows in every generator. Afterwards `ran` is called with the number of tokens that the
+    /// first generator has run.
     pub fn advance(&mut self, rows: &[usize], stop: &Stop, ran: &mut Ran<'_>) -> Result<()> {
         let read = AtomicUsize::new(0);
         self.in_lanes(&|voice, generator| {
@@ -147,7 +147,8 @@ impl Voices {
     }
 }
 
-/// Returns the more informative error: one of the caller rather than one of a run that was ended for it.
+/// Returns the more informative of two errors. If a member failed, the others may have been ended for that reason;
+/// their error says less than one that the caller caused.
 fn worse(a: Result<()>, b: Result<()>) -> Result<()> {
     let own = |e: &Error| matches!(e.kind(), Kind::Cancelled | Kind::Timeout);
     match (a, b) {
@@ -165,7 +166,7 @@ pub(super) struct Chorus {
 
 #[derive(Default)]
 struct Row {
-    /// Distribution of the next token; `None` if some appended tokens have not been run.
+    /// Distribution of the next token of a row; `None` if some appended tokens have not been run.
     combined: Option<Combined>,
     text: RowText,
 }

@@ -18,9 +18,10 @@ use super::Method;
 use crate::error::{Result, bail};
 use crate::text::Uncertainty;
 
-/// Minimum probability of a token relative to an expert's most probable one, with [`Method::Contrastive`].
+/// Minimum probability of a token relative to the expert's (first member's) most probable one, with
+/// [`Method::Contrastive`].
 const PLAUSIBLE: f64 = 0.1;
-/// Minimum of an amateur's log-probability, so that excluded tokens are not infinitely good.
+/// Minimum of an amateur's (second member's) log-probability: a token that it excludes must not get an infinite score.
 const LEAST: f64 = -708.0;
 
 /// The combined distribution of one token.
@@ -59,8 +60,8 @@ struct Distribution {
 }
 
 impl Combiner {
-    /// Returns a combiner for as many members as there are weights, whose sum is 1, and temperatures. With `gate` the
-    /// first member's distribution is used unchanged if all members rank the same token first.
+    /// Returns a combiner for members with these weights, whose sum is 1, and these temperatures. With `gate` the first
+    /// member's distribution is used unchanged if all members rank the same token first.
     pub fn new(method: Method, gate: bool, weights: &[f64], temperatures: &[f64]) -> Combiner {
         let members = temperatures.iter().map(|t| Distribution { scale: 1.0 / t, ..Distribution::default() }).collect();
         Combiner { method, gate, weights: weights.to_vec(), members, sums: Vec::new() }
@@ -91,7 +92,7 @@ impl Combiner {
         Ok(Combined { log_probabilities, entropy, mutual_information, tops })
     }
 
-    /// Computes `Σ w p` into `sums`.
+    /// Computes `Σ w p` of each token into `sums`.
     fn mean(&mut self) {
         self.sums.clear();
         self.sums.resize(self.members.first().map_or(0, |m| m.probabilities.len()), 0.0);
@@ -118,7 +119,7 @@ impl Combiner {
         self.sums.iter().enumerate().map(exact).collect()
     }
 
-    /// Computes the scores of methods that need normalization, as logarithms.
+    /// Returns the log-probabilities and the entropy, for methods whose scores must be normalized.
     fn normalized(&mut self, rows: &[&[f32]]) -> (Vec<f32>, f64) {
         let mut scores = std::mem::take(&mut self.sums);
         let mut column = vec![0.0; rows.len()];

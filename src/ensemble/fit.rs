@@ -193,11 +193,11 @@ fn mixture(readings: &[Reading]) -> FitReport {
 /// The logits of all members for the tokens of a text.
 struct Rows<'r> {
     readings: &'r [Reading],
-    /// Tokens.
+    /// Number of tokens of the text.
     count: usize,
-    /// Logits per token.
+    /// Number of logits per token.
     size: usize,
-    /// Factor of the sum of logits.
+    /// Factor of the weighted sum of logits: the number of members for a product, otherwise 1.
     power: f64,
 }
 
@@ -295,7 +295,7 @@ mod tests {
         reading
     }
 
-    /// The loss of a mean of probabilities, on a grid.
+    /// Returns the smallest loss of a mean of probabilities on a grid of weights.
     fn best_on_a_grid(loss: impl Fn(f64) -> f64) -> f64 {
         (0..=10_000).map(|i| f64::from(i) / 10_000.0).min_by(|a, b| loss(*a).total_cmp(&loss(*b))).unwrap()
     }

@@ -136,7 +136,7 @@ fn read(file: &Path, load: Loader<'_>) -> Result<Ensemble> {
     let mut models = Vec::with_capacity(manifest.members.len());
     for (index, entry) in manifest.members.iter().enumerate() {
         let path = home.join(&entry.model);
-        // Without `..` components.
+        // The canonical path has no `..` components.
         let path = path.canonicalize().unwrap_or(path);
         if find(&path).is_some() {
             bail!(Unsupported, "{}: {} is itself an ensemble", place(index), path.display());

@@ -182,7 +182,7 @@ fn linear(values: &[Vec<f32>], weights: &[f64]) -> Vec<f32> {
 fn slerp(a: &[f32], b: &[f32], t: f64) -> Vec<f32> {
     let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
     let (left, right) = match cosine.clamp(-1.0, 1.0) {
-        // Parallel, opposite, or zero: there is no unique arc.
+        // For parallel, opposite or zero tensors there is no unique arc.
         cosine if cosine.abs() > PARALLEL || cosine.is_nan() => (1.0 - t, t),
         cosine => {
             let angle = cosine.acos();
@@ -208,8 +208,8 @@ fn ties_of(base: &[f32], values: &[Vec<f32>], weights: &[f64], options: &MergeOp
     (0..base.len()).map(at).collect()
 }
 
-/// Returns the changes from the base; all except the share `density` of largest magnitude are 0; among equals the
-/// first are kept.
+/// Returns the changes from the base. Only the share `density` of largest magnitude is kept, among equals the first;
+/// all others are 0.
 fn trimmed(base: &[f32], value: &[f32], density: f64) -> Vec<f32> {
     let mut changes: Vec<f32> = value.iter().zip(base).map(|(value, base)| value - base).collect();
     let keep = (density * changes.len() as f64).ceil() as usize;

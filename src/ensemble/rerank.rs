@@ -1,7 +1,7 @@
 //! [`Rerank`]: each member generates texts, all members score them, and the best is the result.
 //!
-//! The score of a text `y` is `Σ w_m ln p_m(y) / |y|^λ`, with `|y|` its number of tokens (Wu et al. 2016 divide
-//! alike).
+//! The score of a text `y` is `Σ w_m ln p_m(y) / |y|^λ`, with `|y|` its number of tokens (Wu et al. 2016 use the same
+//! quotient).
 
 use super::Ensemble;
 use super::chorus::Voices;
@@ -23,7 +23,7 @@ pub(super) struct Rerank {
     temperatures: Vec<f64>,
     candidates: usize,
     length_penalty: f64,
-    /// The tokens of each row. The generators' own rows are the candidates.
+    /// The tokens of each row so far. While texts are generated, the rows of the generators are candidates.
     rows: Vec<Vec<i64>>,
 }
 
@@ -84,7 +84,8 @@ impl Rerank {
         Ok(unlocked.collect())
     }
 
-    /// Returns the text after a row's prompt, decoded together with it, including the space between them.
+    /// Returns the text of a candidate as it continues a row's prompt: both are decoded together, so a space between
+    /// them is kept.
     fn after_prompt(&self, row: usize, winner: &Candidate, keep_special: bool) -> Result<String> {
         let prompt = self.text(row, keep_special)?;
         let Some(tokenizer) = self.tokenizer() else { return Ok(prompt) };
@@ -171,7 +172,7 @@ impl Rows for Rerank {
     }
 
     fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
-        // A generator converts the prompt to tokens, in a row that already contains the previous tokens.
+        // The first generator converts the prompt to tokens, in a row that already contains the previous ones.
         let before = self.tokens(row)?.to_vec();
         let reader = &mut self.voices.generators[0];
         reader.start(1)?;
@@ -233,7 +234,7 @@ impl Rows for Rerank {
         let mut best: Vec<Option<(f64, usize)>> = vec![None; self.rows.len()];
         for (index, (row, _)) in texts.iter().enumerate() {
             let score = total(index);
-            // The first of equal scores, so that the order of the members decides.
+            // Among equal scores the first wins, so that the order of the members decides.
             if best[*row].is_none_or(|(most, _)| score > most) {
                 best[*row] = Some((score, index));
             }
@@ -267,7 +268,7 @@ impl Rows for Rerank {
     }
 }
 
-/// Calls back with the tokens of a finished text.
+/// Calls the callback for each token of a finished text, and returns `Break` if it does.
 fn tell(row: usize, text: &Candidate, on_token: Option<&mut OnToken<'_>>) -> ControlFlow<()> {
     let Some(tell) = on_token else { return ControlFlow::Continue(()) };
     let last = text.tokens.len().saturating_sub(1);

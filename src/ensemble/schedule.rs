@@ -1,10 +1,10 @@
 //! [`Plan`]: the assignment of members to threads that minimizes the time per token.
 //!
-//! Members on separate threads do not wait for each other inside a node, but three members on two threads leave one
-//! thread idle for a third of the time. So some members may run *wide*, one after another with all threads, before
-//! the others share the threads, each in a *lane*.
+//! Members that run concurrently, each on its own threads, do not wait for each other after every node. But with three
+//! equal members on two threads, one thread is idle for a third of the time. So some members may run *wide*, one after
+//! another with all threads, before the others share the threads, each in a *lane*.
 
-/// Speed-up of an additional thread on the same member: measured on decoders of about 100 M parameters.
+/// Gain in speed from each additional thread for the same member: measured on decoders of about 100 M parameters.
 const SHARE_OF_A_THREAD: f64 = 0.75;
 
 /// The assignment of members, by index.
@@ -12,7 +12,7 @@ const SHARE_OF_A_THREAD: f64 = 0.75;
 pub struct Plan {
     /// Members that run first, one after another, with all threads.
     pub wide: Vec<usize>,
-    /// Members that run then: lanes run concurrently, the members of a lane one after another.
+    /// The other members, which run after those: lanes run concurrently, the members of a lane one after another.
     pub lanes: Vec<Vec<usize>>,
     /// Number of threads of a member in a lane.
     pub lane_threads: usize,
@@ -52,7 +52,7 @@ impl Plan {
         sum(&self.wide) / faster(threads) + longest / faster(self.lane_threads)
     }
 
-    /// Returns the number of threads of a member's session.
+    /// Returns the number of threads of a member's session, of `threads` in all.
     pub fn threads_of(&self, member: usize, threads: usize) -> usize {
         if self.wide.contains(&member) { threads } else { self.lane_threads }
     }
@@ -77,7 +77,7 @@ mod tests {
         // A member that takes as long as the others together needs no second thread.
         assert_eq!(plan(&[1.0, 2.0, 1.0], 2), Plan { wide: vec![], lanes: vec![vec![1], vec![0, 2]], lane_threads: 1 });
         assert_eq!(plan(&[3.0, 1.0, 1.0], 2).wide, [0]);
-        // With one thread, one after another. With more threads than members, several for each.
+        // With one thread, members run one after another. With more threads than members, each has several.
         assert_eq!(
             plan(&[1.0, 2.0], 1).lanes.len() + plan(&[1.0, 2.0], 1).wide.len(),
             2 - usize::from(plan(&[1.0, 2.0], 1).wide.is_empty())

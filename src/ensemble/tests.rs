@@ -1,4 +1,4 @@
-//! Ensembles of real and of tiny random models, against each member run separately.
+//! Tests of ensembles of real and of tiny random models against each member run separately.
 
 use super::combine::tests::reference;
 use super::*;
@@ -216,7 +216,7 @@ fn weights_that_members_share_are_in_the_graph_once() {
     assert_eq!(one.tokens, written.tokens);
 }
 
-/// The vectors of a few texts, at length 1.
+/// Returns the vectors of a few texts, normalized to length 1.
 fn units(model: &Model) -> Vec<f64> {
     let tokenizer = Tokenizer::load(&test_deps("models/all-MiniLM-L6-v2")).unwrap();
     let texts =
@@ -253,7 +253,7 @@ fn fused_encoders_give_the_mean_of_the_vectors_or_all_of_them() {
     near(&fuse(Method::Concat), &(0..3).flat_map(both).collect::<Vec<f64>>());
 }
 
-/// `y = x * w`, with `scale` in the weights; `output` is the name of `y`.
+/// Returns a model of `y = x * w` with weights of the magnitude `scale`; `output` is the name of `y`.
 fn matrix(scale: f32, output: &str, outputs: usize) -> Model {
     let values: Vec<f32> = (0..4 * outputs).map(|i| (i as f32 * scale).sin()).collect();
     let mut graph: GraphProto = graph(
@@ -367,7 +367,7 @@ fn a_manifest_is_a_model_and_knows_its_members() {
     let manifest = ensemble.save(&folder.join("both")).unwrap();
     let text = std::fs::read_to_string(&manifest).unwrap();
     assert!(text.contains("\"../members/gpt2\""), "{text}");
-    // If moved together, the members are found.
+    // A manifest that is moved together with its members finds them.
     let moved = folder.with_extension("moved");
     std::fs::rename(&folder, &moved).unwrap();
     let again = Ensemble::load(&moved.join("both")).unwrap();
@@ -400,7 +400,7 @@ fn what_does_not_go_together_is_refused_by_name() {
     let (kind, text) = refused(vec![llama(), tiny("gpt2", Dialect::Portable)], plain());
     assert!(kind == Kind::Unsupported && text.contains("member 2") && text.contains("Concatenated"), "{text}");
     let (_, text) = refused(vec![llama(), smollm2()], plain());
-    // One has no tokenizer: the width of the logits shows it, and the caller is notified.
+    // One member has no tokenizer: the width of its logits shows the difference, and the caller is notified.
     assert!(text.contains("150"), "{text}");
     let numbers = |models: Vec<Model>| refused(models, EnsembleOptions { task: Some(Task::Unknown), ..plain() });
     assert!(numbers(vec![matrix(1.0, "y", 3), matrix(1.0, "z", 3), llama()]).1.contains("member 3"));

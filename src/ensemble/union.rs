@@ -21,7 +21,7 @@ use crate::text::{GenerateOptions, Generation, OnToken, Pieces, Prompt, RowTexts
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Number of candidates of each member. More are considered only if none of these is text.
+/// Number of candidates of each member. More are considered only if none of these can continue the text.
 const CANDIDATES: usize = 20;
 
 pub(super) struct Union {
@@ -115,7 +115,7 @@ impl Union {
         Ok(())
     }
 
-    /// Returns the candidates of a row and their distribution.
+    /// Computes and returns the candidates of a row, with their distribution.
     fn next(&mut self, row: usize) -> Result<Next> {
         let generators = &self.voices.generators;
         let logits: Vec<&[f32]> =
@@ -150,7 +150,7 @@ impl Union {
         Ok(Next { logits: spread, ids, combined })
     }
 
-    /// Returns the best `count` pieces of each generator, each once; `None` is the end.
+    /// Returns the best `count` pieces of each generator that can continue the text, each once; `None` is the end.
     fn candidates(&self, logits: &[&[f32]], pending: &[u8], count: usize) -> Vec<Option<Vec<u8>>> {
         let mut found: Vec<Option<Vec<u8>>> = Vec::new();
         for (speaker, logits) in self.speakers.iter().zip(logits) {
@@ -173,7 +173,7 @@ impl Union {
         let together = [pending, bytes].concat();
         match std::str::from_utf8(&together) {
             Ok(_) => !bytes.is_empty(),
-            // Not invalid, only incomplete.
+            // The character may still be completed by later bytes.
             Err(e) => e.error_len().is_none() && self.bytes && !bytes.is_empty(),
         }
     }
@@ -226,7 +226,7 @@ impl Speaker {
 }
 
 impl Ids {
-    /// Returns the id of a piece; `None` is the end.
+    /// Returns the id of a piece, which gets a new one if it has none; `None` is the end of the text.
     fn of(&mut self, first: &Pieces, piece: Option<Vec<u8>>) -> i64 {
         let Some(piece) = piece else { return self.end };
         if let Some(id) = first.id(&piece).or_else(|| self.found.get(&piece).copied()) {
@@ -242,7 +242,7 @@ impl Ids {
         self.base as usize + self.pieces.len()
     }
 
-    /// Returns the bytes of an id.
+    /// Returns the bytes of the piece with an id.
     fn bytes<'a>(&'a self, first: &'a Pieces, id: i64) -> &'a [u8] {
         let index = usize::try_from(id).unwrap_or(usize::MAX);
         let beyond = || self.pieces.get(index.checked_sub(self.base as usize)?).map(Vec::as_slice);
@@ -264,7 +264,7 @@ impl RowTexts for Union {
     }
 
     fn open_text(&self, row: usize) -> Result<String> {
-        // The pending bytes are one incomplete character.
+        // The pending bytes are the beginning of one character.
         Ok(String::from_utf8_lossy(pending(&self.row(row)?.text)).into_owned())
     }
 

@@ -23,7 +23,7 @@ pub enum Vocabularies {
 }
 
 impl Vocabularies {
-    /// Returns a note for the caller, if there is something to say.
+    /// Returns the note for the caller, if there is one.
     pub fn note(&self) -> Option<String> {
         match self {
             Vocabularies::Same(note) => note.clone(),
@@ -45,7 +45,7 @@ pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabula
     }
     let mut tokenizers: Vec<Option<Arc<Tokenizer>>> = Vec::with_capacity(members.len());
     for (index, member) in members.iter().enumerate() {
-        // The same files need not be compared again.
+        // Members with the same tokenizer files share one tokenizer.
         let mut same = None;
         for (place, other) in members[..index].iter().enumerate() {
             if same.is_none() && tokens::same_files(other.model.card(), member.model.card())? {

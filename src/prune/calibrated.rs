@@ -3,8 +3,9 @@
 //! Layers are processed in the order in which they run, each on the outputs of the pruned layers before it.
 //!
 //! Wanda (Sun et al. 2023, arXiv 2306.11695): the score of `w_ok` is `|w_ok| ‖x_k‖₂`, over all rows `x` of the
-//! calibration data, and each output `o` loses the same share of its weights. For a convolution the inputs are its
-//! channels, and each tap of an output counts as one. SparseGPT: see [`super::sparsegpt`].
+//! calibration data, and each output `o` loses the same share of its weights. The inputs of a convolution are its
+//! channels, and each tap (position in the window) of an output channel counts as an output. SparseGPT: see
+//! [`super::sparsegpt`].
 //!
 //! Weights whose input is not in the main graph (in branches and functions, recurrent ones, left operands) are pruned
 //! by magnitude, and the report says so.
@@ -21,7 +22,7 @@ use crate::model::Model;
 use crate::runtime::Tensor;
 use rayon::prelude::*;
 
-/// Prunes every target.
+/// Prunes every target, and returns the outcome of each.
 pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &PruneOptions) -> Result<Vec<Outcome>> {
     let Run { runtime, ticket, stop, .. } = *run;
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
@@ -31,7 +32,8 @@ pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &Prune
     let mut walk = Walk::new(run, model, &asked)?;
     let mut products = Products::new(runtime, options.threads)?;
     let mut outcomes: Vec<Option<Outcome>> = targets.iter().map(|_| None).collect();
-    // Weights that no stage has are pruned by magnitude, and first: later stages must see the result.
+    // Weights that belong to no stage are pruned by magnitude. They come first, because later stages must see the
+    // result.
     let by_magnitude = PruneOptions { method: PruneMethod::Magnitude, ..options.clone() };
     let in_stage: Vec<usize> = stages.iter().flat_map(|stage| stage.targets.iter().copied()).collect();
     for index in (0..targets.len()).filter(|index| !in_stage.contains(index)) {
@@ -58,7 +60,7 @@ pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &Prune
 }
 
 fn replace(walk: &mut Walk<'_>, target: &Target<'_>, outcome: &Outcome) {
-    // A walk covers the main graph, whose branches also read its constants.
+    // The walk runs the main graph only; subgraphs read the constants of the main graph.
     if let (Ok(pruned), 0) = (outcome, target.owner) {
         let mut tensor = rewrite::tensor(target, pruned.raw.clone());
         tensor.name = Some(target.name.clone());
@@ -66,7 +68,7 @@ fn replace(walk: &mut Walk<'_>, target: &Target<'_>, outcome: &Outcome) {
     }
 }
 
-/// Weights that are multiplied with the same value.
+/// Weights of the products that read the same value.
 struct Stage<'t> {
     data: &'t Data,
     targets: Vec<usize>,
@@ -77,7 +79,8 @@ fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) 
     let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage<'t>)> = Vec::new();
     for (index, target) in targets.iter().enumerate() {
-        // SparseGPT applies to sums over all inputs, not over the channels of one tap.
+        // SparseGPT needs the sums over all inputs of a product; a convolution provides only those over the channels of
+        // one tap.
         let seen = |data: &&Data| options.method == PruneMethod::Wanda || !data.channels;
         let (Some(data), Some(&(0, node))) = (target.data.as_ref().filter(seen), target.readers.first()) else {
             continue;
@@ -92,7 +95,7 @@ fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) 
     Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
-/// Statistics of the inputs of a layer.
+/// Statistics of the inputs of a layer on the calibration data.
 struct Seen {
     /// Norm of each input over all rows.
     norms: Vec<f32>,

@@ -1,10 +1,10 @@
 //! Pruning: setting weights to zero, or removing structures.
 //!
-//! [`prune`] and [`prune_calibrated`] are the entry points. `targets` selects weights; `scores` prunes by magnitude
-//! or at random, in pieces; `calibrated` prunes by activations, with `sparsegpt` for the arithmetic. `weights` reads
-//! and writes them, `rewrite` puts them into the graph.
+//! [`prune`] and [`prune_calibrated`] are the entry points. `targets` selects weights; `scores` prunes by magnitude or
+//! at random, in pieces; `calibrated` prunes by activations, with `sparsegpt` for the arithmetic. `weights` reads and
+//! writes weights, `rewrite` puts them into the graph.
 //!
-//! `structured` removes neurons, channels and heads, and has a map of its own.
+//! `structured` removes neurons, channels and heads; its own documentation lists its files.
 //!
 //! Zeros alone make a model neither smaller nor faster: a plain `.onnx` stores them like other numbers, and ONNX
 //! Runtime multiplies with them. [`crate::onnx::packed`] is a file format in which a zero takes one bit.
@@ -57,7 +57,7 @@ fn found(model: &Model) -> Result<layers::Layers> {
 /// `NodeReport.action` of a node whose weight was pruned.
 pub const PRUNED: &str = "pruned";
 
-/// Note in every report on zeros.
+/// A note in every report on pruning to zeros.
 const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor \
                      faster for \
                      them; saved packed, the file is smaller";
@@ -72,7 +72,7 @@ struct Pruned {
     raw: Bytes,
     zeros_before: u64,
     zeros_after: u64,
-    /// The method that was used, and why not the requested one.
+    /// The method that was used; if another was requested, also why it was not.
     how: String,
 }
 
@@ -124,7 +124,7 @@ fn run(
     let pieces;
     let shown = match calibration {
         Some((runtime, Calibration::Text { text, tokenizer, windows, length })) => {
-            // Models that generate text read it as a whole.
+            // Models that generate text read the calibration text as a whole, others read it in pieces.
             pieces = match model.card().task {
                 Task::Generate => Cow::Borrowed(*text),
                 _ => Cow::Owned(calibrate::pieces(text)),
@@ -273,7 +273,7 @@ fn percent(part: u64, of: u64) -> String {
     format!("{:.1}", 100.0 * part as f64 / of.max(1) as f64)
 }
 
-/// Sums over all targets, and over the targets of each module.
+/// Adds to the report the sums over all targets, and over the targets of each module.
 fn summarize(report: &mut Report, model: &Model, targets: &[Target<'_>], outcomes: &[Outcome]) {
     #[derive(Default)]
     struct Sums {

@@ -202,7 +202,7 @@ impl PruneOptions {
         self.drop_layers > 0 || !self.layers.is_empty()
     }
 
-    /// Checks the options.
+    /// Fails if an option is invalid, or does not suit the others.
     pub(super) fn check(&self) -> Result<()> {
         // Checked first: an empty pattern has no sparsity either.
         let is_none = |p: &Pattern| p.keep == 0 || p.keep >= p.of || p.of > LARGEST_PATTERN;

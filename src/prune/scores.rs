@@ -22,7 +22,7 @@ enum Score {
     Random(u64),
 }
 
-/// Prunes every target.
+/// Prunes every target, and returns the outcome of each.
 pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -42,7 +42,7 @@ pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> R
     targets.iter().zip(outcomes).map(fill).collect()
 }
 
-/// Prunes one target by itself.
+/// Prunes one target, independently of all others.
 pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     let done = match options.pattern {
         Some(pattern) => in_pattern(target, pattern, options, scratch, ticket),
@@ -54,7 +54,7 @@ pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticke
     done.at(|| format!("weight {:?}", target.name))
 }
 
-/// The reason for leaving a weight that has enough zeros.
+/// The reason for leaving a weight that already has enough zeros.
 pub const ENOUGH: &str = "has as many zeros as asked for already";
 
 fn score(options: &PruneOptions, target: &Target<'_>) -> Score {
@@ -65,8 +65,8 @@ fn score(options: &PruneOptions, target: &Target<'_>) -> Score {
 }
 
 impl Score {
-    /// Computes the scores of values from index `first` of a weight on. Zeros have the score 0, and no other value
-    /// has.
+    /// Computes the scores of `values`, the elements of a weight from index `first` on, into `keys`. Only zeros have
+    /// the score 0.
     fn keys(self, first: usize, values: &[f32], keys: &mut Vec<u32>) {
         keys.clear();
         match self {
@@ -84,7 +84,7 @@ fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Consecutive elements of a target.
+/// A range of elements of a target.
 #[derive(Clone, Copy)]
 struct Piece {
     target: usize,
@@ -119,7 +119,8 @@ impl Scores<'_> {
         Ok(body(&values, &keys))
     }
 
-    /// Counts the scores by the 65,536 values of `part`.
+    /// Returns how many scores have each of the 65,536 values of `part`. Scores for which `part` is `None` are not
+    /// counted.
     fn count(&self, pieces: &[Piece], part: impl Fn(u32) -> Option<u16> + Sync) -> Result<Vec<u64>> {
         let counted = pieces.par_iter().try_fold(
             || vec![0u64; 1 << 16],
@@ -138,7 +139,7 @@ impl Scores<'_> {
     }
 }
 
-/// Returns the bin of the element with that rank, and the number of elements before the bin.
+/// Returns the bin that contains the element of that rank, and the number of elements in all bins before it.
 fn bin_of(counts: &[u64], rank: u64) -> (usize, u64) {
     let mut before = 0;
     for (bin, count) in counts.iter().enumerate() {
@@ -202,7 +203,7 @@ fn apply(
     writers.into_iter().map(outcome).collect()
 }
 
-/// Returns the outcome; a weight without a new zero is left.
+/// Returns the outcome: pruned, or a reason to leave the weight if it has no new zero.
 fn unchanged_or(pruned: Pruned) -> Outcome {
     if pruned.zeros_after == pruned.zeros_before {
         return Err("none of its weights is below the global threshold".to_owned());
@@ -210,7 +211,7 @@ fn unchanged_or(pruned: Pruned) -> Outcome {
     Ok(pruned)
 }
 
-/// Sets all except the largest few of each group of weights along the inputs to zero.
+/// Prunes to a pattern: of each group of weights along the inputs, all except the largest few become zero.
 fn in_pattern(
     target: &Target<'_>,
     pattern: Pattern,
@@ -223,7 +224,7 @@ fn in_pattern(
         layout = Layout { outer: 1, inputs: layout.outer * layout.inputs, inner: 1 }; // groups end where rows do
     }
     let line = pattern.of * layout.inner;
-    // Whole groups at a time: some thousand adjacent elements, or as many as one group has.
+    // A task has whole groups: some thousand adjacent elements, or one group if that is more.
     let groups = (PIECE / line.max(1)).max(1) * pattern.of;
     let tasks: Vec<(usize, usize)> =
         (0..layout.outer).flat_map(|o| (0..layout.inputs).step_by(groups).map(move |k| (o, k))).collect();
@@ -246,7 +247,8 @@ fn in_pattern(
     Ok(if pruned.zeros_after == pruned.zeros_before { Err(ENOUGH.to_owned()) } else { Ok(pruned) })
 }
 
-/// Marks the weights of a group to remove: all except the `keep` largest, among equal scores the first.
+/// Marks the weights of a group that become zero: all except the `keep` largest. Among equal scores the first become
+/// zero.
 fn mark(keys: &[u32], goes: &mut [bool], inner: usize, keep: usize) {
     let members = keys.len() / inner.max(1);
     let mut order: Vec<(u32, usize)> = Vec::with_capacity(members);

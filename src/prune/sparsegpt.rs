@@ -1,10 +1,10 @@
-//! SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): weights become zero column by column, and those behind them
-//! in the row compensate, so that outputs change least on calibration data.
+//! SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): weights are set to zero column by column, and the weights
+//! after them in the row compensate the error, so that outputs change least on calibration data.
 //!
-//! With `U` of [`Factor`]: setting `w_i` to zero costs `w_i² / U_ii²`. In each block of 128 columns, the weights with
-//! the smallest cost over all rows are removed, as they are when the block is reached (the paper's adaptive mask);
-//! for a pattern `n:m`, those of each group when the group is reached. Then `e = w_i / U_ii` and `w_j -= e U_ij`, `j
-//! > i`.
+//! With `U` of [`Factor`], setting `w_i` to zero costs `w_i² / U_ii²`. Columns are processed in blocks of 128. When a
+//! block is reached, its weights with the smallest cost over all rows are selected (the paper's adaptive mask); with a
+//! pattern `n:m`, those of each group when the group is reached. Each selected weight has the error `e = w_i / U_ii`,
+//! and `w_j -= e U_ij` for `j > i`.
 
 use super::options::Pattern;
 use crate::calibrate::Factor;
@@ -27,7 +27,7 @@ pub fn prune(
 ) -> Result<()> {
     let n = factor.size;
     let rows = values.len() / n.max(1);
-    // Rounded so that the sum over all blocks is the requested number.
+    // Rounded so that the number of zeros of all blocks together is the requested one.
     let upto = |column: usize| (sparsity * (rows * column) as f64).round() as usize;
     // Groups of a pattern do not cross blocks.
     let block = pattern.map_or(BLOCK, |pattern| BLOCK.next_multiple_of(pattern.of));
@@ -61,7 +61,7 @@ pub fn prune(
                     (None, None) => {}
                 }
             }
-            // All columns after the block, for all rows of the task while the factor's rows are in the cache.
+            // Updates all columns after the block, for all rows of the task while the factor's rows are in the cache.
             for i in start..end {
                 let upper = &factor.upper[i * n + end..(i + 1) * n];
                 for r in 0..count {
@@ -78,7 +78,8 @@ pub fn prune(
     Ok(())
 }
 
-/// Sets weights of one row to zero and propagates the error to the rest of the block; records it for later columns.
+/// Sets weights of one row to zero and propagates the error within the block. The errors are recorded for later
+/// columns.
 fn clear(
     row: &mut [f32],
     factor: &Factor,
@@ -103,7 +104,7 @@ fn cost(value: f32, factor: &Factor, column: usize) -> f32 {
     (value / factor.upper[column * factor.size + column]).powi(2)
 }
 
-/// Marks the `wanted` cheapest weights of a block, `[rows, columns]`; among equal costs the first.
+/// Returns which weights of a block `[rows, columns]` are the `wanted` cheapest; among equal costs the first.
 fn cheapest(values: &[f32], factor: &Factor, columns: std::ops::Range<usize>, wanted: usize) -> Vec<bool> {
     let width = columns.len();
     let mut order: Vec<(f32, u32)> = values
@@ -123,7 +124,7 @@ fn cheapest(values: &[f32], factor: &Factor, columns: std::ops::Range<usize>, wa
     goes
 }
 
-/// Selects the columns of a group to remove: all except the `keep` most expensive.
+/// Adds to `chosen` the columns of a group that become zero: all except the `keep` most expensive.
 fn choose(chosen: &mut Vec<usize>, row: &[f32], factor: &Factor, group: std::ops::Range<usize>, keep: usize) {
     let goes = group.len().saturating_sub(keep);
     let mut order: Vec<(f32, usize)> = group.map(|i| (cost(row[i], factor, i), i)).collect();
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
     use crate::calibrate::ColumnOrder;
 
-    /// Inputs whose columns are alike, as those of real layers are: each is a mix of a few.
+    /// Returns inputs with correlated columns, as those of real layers are: each column is a mix of a few.
     fn inputs(rows: usize, size: usize, next: &mut impl FnMut() -> f32) -> Vec<f32> {
         let mix: Vec<f32> = (0..12 * size).map(|_| next()).collect();
         let mut x = Vec::new();
@@ -176,7 +177,7 @@ mod tests {
             assert_eq!(gone, (sparsity * weights.len() as f64).round() as usize);
             let held = |four: &[f32]| four.iter().filter(|v| **v == 0.0).count() == 2;
             assert!(pattern.is_none() || pruned.chunks(4).all(held));
-            // The same weights removed, the others unchanged.
+            // For comparison, the same weights are set to zero and the others are unchanged.
             let only: Vec<f32> = weights.iter().zip(&pruned).map(|(w, p)| if *p == 0.0 { 0.0 } else { *w }).collect();
             assert!(error(&pruned) < 0.5 * error(&only), "{} {}", error(&pruned), error(&only));
         }

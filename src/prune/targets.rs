@@ -12,7 +12,7 @@ use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::report::{NodeReport, count_reasons, report_of};
 use std::collections::{BTreeMap, HashMap};
 
-/// The layout of a weight: element `k` of the inputs of output `(o, i)` is at `(o inputs + k) inner + i`.
+/// The layout of a weight: element `k` of the inputs of output `(o, i)` is at index `(o * inputs + k) * inner + i`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     pub outer: usize,
@@ -31,7 +31,7 @@ impl Layout {
 /// The other operand of the product, if it is in the main graph.
 pub struct Data {
     pub value: String,
-    /// Whether its inputs are the second dimension (channels), not the last.
+    /// Whether the inputs of the product are the second dimension (channels) of this operand, not the last.
     pub channels: bool,
 }
 
@@ -59,13 +59,13 @@ impl Target<'_> {
         self.matrix.columns
     }
 
-    /// Returns the requested number of zeros among that many elements.
+    /// Returns the requested number of zeros among `of` elements.
     pub fn zeros(&self, of: usize) -> usize {
         (self.sparsity * of as f64).round() as usize
     }
 }
 
-/// The plan of a pruning.
+/// The weights to prune, and the nodes that are left.
 pub struct Plan<'a> {
     pub targets: Vec<Target<'a>>,
     /// Nodes whose weight is left, with the reason.
@@ -144,7 +144,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
             }
             let slots = slots(node);
             let constant = |slot: &usize| node.input_at(*slot).and_then(|name| view.constant_or_default(body, name));
-            // Users do not expect a weight in a node that only looks up values.
+            // Users do not expect a report entry for a node that only looks up values.
             if node.op() != "Gather"
                 && slots.iter().all(|slot| constant(slot).is_none())
                 && let Some(name) = slots.first().and_then(|slot| node.input_at(*slot))
@@ -178,7 +178,8 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                 });
                 let weight = &mut found[place];
                 if weight.data.is_none() && !table {
-                    // The first product determines the layout; tables have only one layout.
+                    // If several products read the weight, the first determines the layout; tables have only one
+                    // layout.
                     (weight.layout, weight.data) = (layout, data);
                 }
                 weight.table |= table;
@@ -239,7 +240,7 @@ fn is_float(tensor: &TensorProto) -> bool {
     matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64))
 }
 
-/// Returns whether a weight is pruned, and how far; the error is the reason for leaving it.
+/// Returns the weight as a target with its sparsity, or the reason for leaving it.
 fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> std::result::Result<Target<'a>, String> {
     let mut named = None;
     for glob in globs.targets.iter_mut() {
@@ -257,7 +258,7 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
     if globs.exclude.iter_mut().any(|glob| glob.matches(&found.names)) {
         return Err("excluded".to_owned());
     }
-    // A name without a wildcard is always intended.
+    // A table that is named without a wildcard is meant to be pruned.
     if found.table && !options.embeddings && named != Some(true) {
         return Err("embedding tables are pruned only with `embeddings`".to_owned());
     }
@@ -300,7 +301,7 @@ struct Globs {
     overrides: Vec<(Pattern, f64)>,
 }
 
-/// Returns the modules, for the error message about an unknown name.
+/// Returns the names of the modules, for the error message about an unknown name.
 fn list(found: &[Found<'_>]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     found.iter().for_each(|weight| *counts.entry(&weight.module).or_default() += 1);

@@ -28,8 +28,8 @@ impl<'t> Writer<'t> {
         Ok(Writer { target, slot, before: AtomicU64::new(0), after: AtomicU64::new(0) })
     }
 
-    /// Writes the elements from index `first` on unchanged, except those for which `goes` is true. `values` are those
-    /// elements.
+    /// Writes elements from index `first` on: zero where `goes` is true, otherwise unchanged. `values` are their
+    /// present values.
     pub fn keep(&self, first: usize, values: &[f32], goes: &[bool]) -> Result<()> {
         let width = self.target.matrix.width();
         let bytes = &self.target.matrix.raw()[first * width..(first + values.len()) * width];
@@ -48,7 +48,7 @@ impl<'t> Writer<'t> {
         self.slot.write_at(first * width, &copy)
     }
 
-    /// Writes other elements from index `first` on.
+    /// Writes new values of the elements from index `first` on.
     fn put(&self, first: usize, values: &[f32]) -> Result<()> {
         let matrix = &self.target.matrix;
         let (mut old, zero) = (vec![0f32; values.len()], |v: &&f32| **v == 0.0);
@@ -87,7 +87,7 @@ pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     values
 }
 
-/// Writes the changed result of [`by_output`].
+/// Writes the values of a weight, by output as [`by_output`] returns them, and returns the pruned weight.
 pub fn store(target: &Target<'_>, values: &[f32], scratch: &Scratch, how: String, ticket: &Ticket) -> Result<Pruned> {
     let Layout { outer, inputs, inner } = target.layout;
     let writer = Writer::new(target, scratch)?;

@@ -171,7 +171,7 @@ impl Chooser {
             }
             closest = (bytes, loss);
             if target_size > 0 && small {
-                break; // No choice of that size loses less.
+                break; // The size of names is known now.
             }
             room = room.saturating_sub(bytes.saturating_sub(target_size)); // The bytes of names and shapes are known only now.
             let predicted = allocate::total(&self.units, &pick).1;

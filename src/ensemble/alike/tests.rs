@@ -13,7 +13,7 @@ fn cases() -> usize {
     std::env::var("OPTIMIZE_PROPERTY_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(300)
 }
 
-/// A graph that is being built; each constant with whether it is a weight.
+/// A graph that is being built. For each constant it records whether it is a weight.
 #[derive(Default)]
 struct Made {
     nodes: Vec<NodeProto>,
@@ -34,7 +34,7 @@ impl Made {
         output
     }
 
-    /// Adds a layer that exporters or our own builder write.
+    /// Adds a random layer of a kind that exporters or this library's builder write.
     fn layer(&mut self, kind: usize, random: &mut Random) {
         let mut numbers = |count: usize| (0..count).map(|_| random.uniform() as f32 + 0.5).collect::<Vec<f32>>();
         let x = self.at.clone();
@@ -65,7 +65,8 @@ impl Made {
                 self.op("Add", &[&along, &sin])
             }
             4 => {
-                // Cosines of positions: the first row is even. Half of the time, a trained table that is added.
+                // A table of sines and cosines of positions, whose first row alternates 0 and 1; half of the time, a
+                // trained table instead.
                 let waves = random.index(2) == 0;
                 let mut rows = vec![1.0; 4];
                 rows.extend((0..8).map(|_| random.uniform() as f32));

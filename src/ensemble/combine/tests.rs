@@ -1,4 +1,4 @@
-//! The methods against their formulas in plain float64.
+//! Tests of the methods against their formulas in plain float64.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn top(p: &[f64]) -> usize {
     (0..p.len()).fold(0, |best, i| if p[i] > p[best] { i } else { best })
 }
 
-/// The table of the module, token by token.
+/// Returns the probabilities by the formulas in the module's table.
 pub(in crate::ensemble) fn reference(
     method: Method,
     logits: &[Vec<f32>],
@@ -116,7 +116,7 @@ fn equal_members_are_one_member() {
         assert!(pairs.clone().all(|(a, b)| (a - b).abs() < 2e-6), "{method:?}");
         assert!(three.mutual_information < 1e-12);
     }
-    // A product of three is the third power, with the same order of tokens.
+    // A product of three equal members is the third power, with the same order of tokens.
     assert_eq!(of(Method::Product, &[&row, &row, &row]).tops[0], alone.tops[0]);
 }
 

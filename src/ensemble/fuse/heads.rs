@@ -100,7 +100,7 @@ impl Nodes {
         self.op_with("Concat", &rows, vec![int_attribute("axis", 0)])
     }
 
-    /// Adds `ln Σ exp` over values.
+    /// Adds `ln Σ exp` over values, element by element, and returns the name of its output.
     fn log_sum(&mut self, values: &[String]) -> String {
         let stacked = self.stacked(values);
         self.reduce("ReduceLogSumExp", &stacked, &[0], false)
@@ -110,7 +110,7 @@ impl Nodes {
         self.op_with("ArgMax", &[value], vec![int_attribute("axis", -1), int_attribute("keepdims", 1)])
     }
 
-    /// Adds a sort over values, and returns the middle one or two.
+    /// Adds a sort of the values, element by element, and returns the names of the middle one or two.
     fn middle(&mut self, values: &[String]) -> Vec<String> {
         let stacked = self.stacked(values);
         let count = self.ints(&[values.len() as i64]);
@@ -139,7 +139,7 @@ impl Nodes {
             Pooling::Mean | Pooling::MeanSqrtLen | Pooling::WeightedMean => {
                 let mut mask = self.float(mask, mask_dtype);
                 if pooling == Pooling::WeightedMean {
-                    // Token positions from 1 on: the number of tokens up to each.
+                    // Positions of the tokens, counted from 1: the number of tokens up to each.
                     let axis = self.ints(&[1]);
                     let places = self.op_with("CumSum", &[&mask, &axis], vec![int_attribute("exclusive", 0)]);
                     mask = self.op("Mul", &[&mask, &places]);
@@ -163,7 +163,7 @@ impl Nodes {
                 self.reduce("ReduceMax", &kept, &[1], false)
             }
             Pooling::LastToken => {
-                // The last valid position: the maximum of positions times mask.
+                // The last valid position is the maximum of position times mask.
                 let mask = self.cast(mask, DataType::Int64);
                 let (axis, flags) = (self.ints(&[1]), vec![int_attribute("exclusive", 0)]);
                 let places = self.op_with("CumSum", &[&mask, &axis], flags);
@@ -218,7 +218,7 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
         }
         Method::Median => {
             let middle = nodes.middle(&logs);
-            // The one half between the two middle values is the same factor for all tokens.
+            // The mean of the two middle values needs no factor 1/2: it is the same for all tokens and cancels.
             let middle = if middle.len() == 1 { middle[0].clone() } else { nodes.log_sum(&middle) };
             nodes.log_softmax(&middle)
         }

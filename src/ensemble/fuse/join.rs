@@ -51,7 +51,7 @@ impl Branch {
         found.or_else(only).cloned().ok_or_else(|| error!(Unsupported, "has no output {named:?}"))
     }
 
-    /// Returns whether it has an input with the requested number of columns of logits.
+    /// Returns whether the member has an input for the requested number of columns of logits.
     pub fn keeps(&self) -> bool {
         self.decoder.as_ref().is_some_and(|decoder| decoder.logits_to_keep.is_some())
     }
@@ -107,7 +107,7 @@ impl Join {
         }
         let mut graph = proto.graph.take().map(|graph| *graph).unwrap_or_default();
         rename_graph(&mut graph, &prefix, &names);
-        // An output that passes an input through has the input's name: it gets a name of the member.
+        // An output that passes an input through would have the name of the input; it gets a name of its own.
         for output in &member.model.outputs() {
             let passed = inputs.iter().any(|input| input.name == output.name);
             if let Some(common) = names.get(&output.name).filter(|_| passed) {
@@ -134,7 +134,7 @@ impl Join {
         Ok(())
     }
 
-    /// Adds the inputs of a decoder's caches, under the names of further layers. Returns their outputs.
+    /// Adds the inputs of a decoder's caches, with the numbers of further layers, and returns the cache outputs.
     fn cache_inputs(
         &mut self,
         decoder: &Decoder,
@@ -173,7 +173,7 @@ impl Join {
         Ok(outputs)
     }
 
-    /// Returns the name of an input in the graph: that of the first member's input with the same role.
+    /// Returns the name in the graph of a member's input: that of the first member's input with the same role.
     fn common_name(
         &self,
         index: usize,
@@ -210,7 +210,7 @@ impl Join {
         bail!(InvalidArgument, "the input {:?} is not an input of member 1, which has {}", info.name, names.join(", "))
     }
 
-    /// Merges two inputs into one. Returns its type.
+    /// Declares an input, or checks that it fits the input of that name. Returns its element type in the graph.
     fn unite(&mut self, name: &str, info: &ValueInfo) -> Result<Option<DataType>> {
         let Some(known) = self.inputs.iter_mut().find(|input| input.name == name) else {
             self.inputs.push(ValueInfo { name: name.to_owned(), ..info.clone() });
@@ -275,7 +275,7 @@ impl Join {
         self.inputs.iter().any(|input| input.name == name).then_some(name)
     }
 
-    /// Returns the attention mask input and its type.
+    /// Returns the name and the element type of the attention mask input.
     pub fn mask(&self) -> Option<(String, Option<DataType>)> {
         let mask = self.inputs.iter().find(|input| Role::of(input) == Some(Role::Mask))?;
         Some((mask.name.clone(), mask.dtype))
@@ -354,7 +354,7 @@ impl Join {
     }
 }
 
-/// Returns the decoder ports of each member, if all are decoders.
+/// Returns the decoder of each member: its inputs and outputs by role, `None` if the task is another.
 fn decoders(ensemble: &Ensemble) -> Result<Vec<Option<Decoder>>> {
     let members = ensemble.members();
     if ensemble.task() != Task::Generate {

@@ -77,7 +77,7 @@ impl Ensemble {
         }
         let contexts = self.members.iter().filter_map(|member| member.model.card().longest_text().ok().flatten());
         if let Some(context) = contexts.min().filter(|_| task == Task::Generate) {
-            // Its context has already been extended and must not be extended again.
+            // The context in the card has already been extended, and must not be extended again.
             card.config.retain(|key, _| !matches!(key.as_str(), "rope_scaling" | "rope_parameters"));
             card.config.insert("max_position_embeddings".to_owned(), json!(context));
         }

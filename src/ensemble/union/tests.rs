@@ -1,4 +1,4 @@
-//! Two tiny models with different vocabularies: each has read the generated text.
+//! Tests with two tiny models of different vocabularies: each has read the generated text.
 
 use super::super::tests::fixture;
 use super::super::{Ensemble, EnsembleOptions, Method};
@@ -8,7 +8,7 @@ use crate::runtime::test_runtime;
 use crate::text::{FinishReason, SamplingOptions};
 use serde_json::{Map, Value, json};
 
-/// A byte-level vocabulary of 150: special tokens, then letters, signs and the pieces given.
+/// Returns a byte-level tokenizer with 150 tokens: special tokens, then letters, punctuation and the given pieces.
 fn byte_level(pieces: &[&str], bytes: &[char]) -> Value {
     let mut vocabulary = Map::new();
     for (id, token) in ["<pad>", "<s>", "</s>"].iter().enumerate() {
@@ -20,7 +20,7 @@ fn byte_level(pieces: &[&str], bytes: &[char]) -> Value {
         let id = vocabulary.len();
         vocabulary.entry(token).or_insert(id.into());
     }
-    // A merge for each piece, from its parts before the last character.
+    // There is a merge for each piece, of all its characters but the last, and the last.
     let parts = |piece: &&str| {
         let last = piece.char_indices().last().map_or(0, |(at, _)| at);
         format!("{} {}", &piece[..last], &piece[last..])
@@ -39,7 +39,7 @@ fn byte_level(pieces: &[&str], bytes: &[char]) -> Value {
         "added_tokens": added, "model": {"type": "BPE", "vocab": vocabulary, "merges": merges}})
 }
 
-/// A tiny model with this tokenizer.
+/// Returns a tiny model with this tokenizer.
 fn with(family: &str, tokenizer: &Value) -> Model {
     let model = Model::load(&fixture(family)).unwrap();
     let mut card = model.card().clone();

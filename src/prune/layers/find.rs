@@ -1,8 +1,8 @@
 //! Detection of layers by name, and of where each begins and ends in the graph.
 //!
-//! Values are followed from the tokens (or from another float input) through the layers in the order of the nodes.
-//! Where only one value is live, nothing bypasses it: a *joint*. A layer lies between the last joint before its first
-//! weight and the one before the first weight of the next layer.
+//! The values that depend on the tokens (or on another float input) are followed through the layers in the order of the
+//! nodes. A position where only one such value is live is a *joint*: nothing bypasses it. A layer begins at the last
+//! joint before its first weight, and ends where the next layer begins.
 
 use crate::error::{Result, bail};
 use crate::graph::order::{producers, reads, topological};
@@ -29,9 +29,9 @@ pub struct Layer {
 pub struct Layers {
     /// The layers in the order in which they run.
     pub layers: Vec<Layer>,
-    /// For each node of the main graph the layer of its weight, as an index.
+    /// For each node of the main graph the layer whose weight it reads, as an index.
     pub own: Vec<Option<usize>>,
-    /// For each node the last layer that it depends on.
+    /// For each node the last layer that its inputs depend on.
     pub last: Vec<Option<usize>>,
 }
 
@@ -45,7 +45,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     let order = topological(&graph.node)?;
     let mut place = vec![0usize; graph.node.len()];
     order.iter().enumerate().for_each(|(at, node)| place[*node] = at);
-    // By position in the order; the inputs come before all nodes.
+    // Places are positions in the order of nodes, from 1; place 0 is that of the inputs.
     let joints = joints(graph, &order, &place, &own, cache);
     let bounds = |layer: usize| {
         let places = own.iter().enumerate().filter(|(_, of)| **of == Some(layer)).map(|(node, _)| place[node] + 1);
@@ -61,7 +61,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
             None => bail!(Unsupported, "layer {}: more than one value flows into it", numbers[layer]),
         }
     }
-    // The last layer has as many joints as the one before it.
+    // The last layer is assumed to have as many joints as the one before it.
     let count = numbers.len();
     let end = begins[count - 1] + (begins[count - 1] - begins[count - 2]);
     let end = Some(end).filter(|end| joints.get(*end).is_some_and(|(at, _)| *at >= bounds[count - 1].1));
@@ -78,7 +78,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
 fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     let view = View::new(model.proto());
     let nodes = &model.graph().node;
-    // Groups names by the text before the number: the numbers, and their nodes.
+    // Names are grouped by the text before the number; each group has the numbers and their nodes.
     let mut families: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
     for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.op() != "Gather") {
         let constants = node.input.iter().filter_map(|name| view.constant_or_default(0, name));
@@ -149,7 +149,7 @@ fn joints<'g>(
     }
     for (at, index) in order.iter().enumerate().map(|(at, index)| (at + 1, index)) {
         let node = &graph.node[*index];
-        // Sizes are the same everywhere between.
+        // Sizes do not depend on the layers, so they are not followed.
         let carries = !matches!(node.op(), "Shape" | "Size") && reads(node).iter().any(|name| flows.contains(name));
         if !carries && own[*index].is_none() && !looks_up(graph, &producer, node) {
             continue;
@@ -186,7 +186,7 @@ fn sources<'g>(graph: &'g GraphProto, cache: &HashSet<&str>) -> HashSet<&'g str>
     graph.input.iter().filter_map(of).collect()
 }
 
-/// Returns whether a node looks up tokens in a table, and not positions or token types.
+/// Returns whether a node looks up the vectors of tokens in a table, and not those of positions or token types.
 fn looks_up(graph: &GraphProto, producer: &HashMap<&str, usize>, node: &NodeProto) -> bool {
     let Some(mut ids) = node.input_at(1).filter(|_| node.op() == "Gather") else { return false };
     while let Some(before) = producer.get(ids) {

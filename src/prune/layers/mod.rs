@@ -1,8 +1,8 @@
 //! Removal of whole layers: the input of a removed layer becomes the input of the next.
 //!
-//! The layers are the named ones, or the least influential ones: `1 - cosine` between input and output ("block
-//! influence", Men et al. 2024, arXiv 2403.03853) on calibration data; without data, layers spread over the later
-//! middle, where the paper finds them.
+//! The caller names the layers, or the least influential ones are removed. Influence is `1 - cosine` between input and
+//! output of a layer on calibration data ("block influence", Men et al. 2024, arXiv 2403.03853). Without data, layers
+//! in the later middle are removed, evenly spread, because the paper finds the least influential ones there.
 
 mod find;
 mod remove;
@@ -31,7 +31,7 @@ pub struct Dropped {
 }
 
 impl Dropped {
-    /// Adds the removal to a report.
+    /// Adds the removed layers and the measured influence to a report.
     pub fn describe(&self, report: &mut Report) {
         report.summary.insert("layers_before".into(), self.before.into());
         report.summary.insert("layers_after".into(), (self.before - self.numbers.len()).into());
@@ -54,7 +54,8 @@ impl Dropped {
     }
 }
 
-/// Removes `options.layers`, or `options.drop_layers` of them. The original is unchanged.
+/// Removes the layers `options.layers`, or as many as `options.drop_layers`. The original is unchanged; returns the new
+/// model and which layers it lost.
 pub fn drop(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call: &Call) -> Result<(Model, Dropped)> {
     let decoder = Decoder::of(model).ok();
     let pairs = decoder.iter().flat_map(|decoder| &decoder.cache);
@@ -102,7 +103,7 @@ fn range(found: &Layers) -> String {
     format!("{} to {}", numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
 }
 
-/// Returns indices evenly spread over the later middle, or over all if that is not enough.
+/// Returns `wanted` of `count` indices, evenly spread over the later middle, or over all if there are too few in it.
 fn spread(count: usize, wanted: usize) -> Vec<usize> {
     let from = [count / 2, count / 4, 1, 0].into_iter().find(|from| count.saturating_sub(from + 1) >= wanted);
     let (from, to) = (from.unwrap_or(0), if wanted < count { count - 1 } else { count });

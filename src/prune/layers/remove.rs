@@ -81,7 +81,7 @@ fn rename(graph: &mut GraphProto, map: &HashMap<String, String>) {
     }
 }
 
-/// Moves sizes that are read inside a removed layer to before it, if they are equal.
+/// Reads sizes inside a removed layer from the input of that layer, if both have equal sizes.
 fn same_sizes(
     graph: &mut GraphProto,
     found: &Layers,
@@ -116,7 +116,7 @@ fn outputs(graph: &mut GraphProto, instead: &HashMap<String, String>, names: &mu
     }
 }
 
-/// The caches of a decoder's layers.
+/// The inputs and outputs of a decoder's cache that change.
 #[derive(Default)]
 struct Caches {
     /// Inputs and outputs to remove.
@@ -138,7 +138,7 @@ fn caches(graph: &mut GraphProto, found: &Layers, gone: &[usize], decoder: &Deco
             caches.renamed.insert(name.clone(), numbered(name, *new));
         }
     }
-    // The length of the past is often read from the first cache; all have the same length.
+    // Graphs often read the length of the past from the first cache; any remaining cache has the same length.
     let sizes: HashMap<String, String> = out
         .iter()
         .filter_map(|pair| Some((pair.past.clone(), kept.iter().find(|k| k.shape == pair.shape)?.past.clone())))

@@ -1,7 +1,8 @@
 //! [`Analysis`]: the dependencies between axes in a model's main graph.
 //!
-//! Every value has dimensions and axes; the rules, one per kind of node, join the elements of axes that can only be
-//! removed together. A rule blocks the axes that it does not support, and a node without a rule blocks all of its axes.
+//! Every value has dimensions and axes. There is a rule for each kind of node: it joins the elements of axes that can
+//! only be removed together, and blocks the axes that it does not support. A node without a rule blocks all of its
+//! axes.
 
 use super::axes::{Axes, Axis, AxisId, Dim, Int, Reason};
 use super::known::Known;
@@ -24,7 +25,7 @@ pub struct Value<'m> {
     pub axes: Vec<Axis>,
     /// Its elements, for small integer values that follow from shapes.
     pub ints: Option<Vec<Int>>,
-    /// The constant that it is, through nodes that only move or cast its elements.
+    /// The constant whose elements it has, if it is computed by nodes that only move or cast them.
     pub constant: Option<&'m str>,
 }
 
@@ -39,7 +40,7 @@ impl Value<'_> {
 pub struct Producer<'m> {
     /// The node that applies it.
     pub node: u32,
-    /// The weight.
+    /// Name of the weight.
     pub constant: &'m str,
     /// The axis of its outputs.
     pub axis: AxisId,
@@ -49,7 +50,7 @@ pub struct Producer<'m> {
 pub struct Consumer<'m> {
     /// The node that applies it.
     pub node: u32,
-    /// The weight.
+    /// Name of the weight.
     pub constant: &'m str,
     /// The axis of the weight that is summed over.
     pub axis: AxisId,
@@ -78,7 +79,7 @@ pub enum Follow<'m> {
     Declared { value: &'m str },
 }
 
-/// The result of a rule; the error is the reason why axes cannot be cut through the node.
+/// The result of a rule; the error is the reason why no axis can be cut through the node.
 pub type Judged<T> = std::result::Result<T, &'static str>;
 
 /// The result for a node that reads a value which an earlier node lost; the reason names that node.
@@ -100,9 +101,9 @@ pub struct Analysis<'m> {
     pub opset: i64,
     /// The current node.
     pub at: u32,
-    /// Nodes that were given up, and why.
+    /// Nodes without a rule or whose rule failed, and why.
     pub verdicts: Vec<(u32, Reason)>,
-    /// Values of unknown shape, and which node lost it.
+    /// The node because of which a value has no known shape, by value.
     pub lost: HashMap<&'m str, Reason>,
     /// The nodes in topological order.
     pub order: Vec<usize>,
@@ -244,8 +245,8 @@ impl<'m> Analysis<'m> {
         true
     }
 
-    /// Blocks everything that a node reads; its outputs are known as far as the model declares them, or ONNX Runtime
-    /// infers them.
+    /// Blocks everything that a node reads. The shapes of its outputs are those that the model declares or ONNX Runtime
+    /// infers.
     fn give_up(&mut self, node: &'m NodeProto, text: &'static str) {
         let before = reads(node).into_iter().find_map(|name| self.lost.get(name).copied());
         let reason = before.filter(|_| text == LOST).unwrap_or_else(|| self.reason(text));
@@ -278,7 +279,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Records that the weights of the current node cannot be cut; its outputs are known nevertheless.
+    /// Records why the weights of the current node cannot be cut, although its outputs are known.
     pub fn refuse(&mut self, node: &'m NodeProto, text: &'static str) {
         let reason = self.reason(text);
         self.verdicts.push((self.at, reason));
@@ -315,7 +316,7 @@ impl<'m> Analysis<'m> {
         Reason::new(Some(self.at), text)
     }
 
-    /// Returns an axis that the current node fixes.
+    /// Returns an axis that cannot be cut because of the current node.
     pub fn fixed(&self, text: &'static str) -> Axis {
         Axis::Fixed(self.reason(text))
     }
@@ -332,13 +333,13 @@ impl<'m> Analysis<'m> {
         self.axes.link(a, b, reason)
     }
 
-    /// Returns the input at `index`, which must be known.
+    /// Returns the input at `index`, whose shape must be known.
     pub fn input(&self, node: &'m NodeProto, index: usize) -> Judged<&Value<'m>> {
         let name = node.input_at(index).ok_or("it lacks an input")?;
         self.values.get(name).ok_or(LOST)
     }
 
-    /// Returns the input at `index`, which must be known; `None` if it is omitted.
+    /// Returns the input at `index`, whose shape must be known; `None` if the input is omitted.
     pub fn optional(&self, node: &'m NodeProto, index: usize) -> Judged<Option<Value<'m>>> {
         match node.input_at(index) {
             None => Ok(None),
@@ -373,7 +374,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Sets the elements of an output that was set.
+    /// Sets the elements of the first output, whose dimensions are already set.
     pub fn set_ints(&mut self, node: &'m NodeProto, ints: Option<Vec<Int>>) {
         if let Some(value) = node.output.first().and_then(|name| self.values.get_mut(name.as_str())) {
             value.ints = ints;
@@ -381,7 +382,7 @@ impl<'m> Analysis<'m> {
     }
 }
 
-/// Returns a dimension counted from the end if negative.
+/// Returns the index of a dimension; a negative `axis` counts from the end.
 pub fn axis_at(axis: i64, rank: usize) -> Judged<usize> {
     let at = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(at).ok().filter(|at| *at < rank).ok_or("its axis does not exist")

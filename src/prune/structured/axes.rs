@@ -1,8 +1,9 @@
 //! Axes and their elements, and which of them can only be removed together.
 //!
-//! A *dimension* is computed for two different assignments of sizes to the model's open dimensions: it is fixed in
-//! the graph if both agree. An *axis* of fixed size has elements; elements that must be kept or removed together are
-//! in one class (disjoint sets), and a class with an element that must be kept is blocked, with the first reason.
+//! A *dimension* is computed for two different assignments of sizes to the model's open dimensions: if both give the
+//! same size, it is fixed in the graph. An *axis* of fixed size has elements. Elements that can only be removed
+//! together are in one class (disjoint sets). A class with an element that must be kept is blocked, with the reason
+//! why.
 
 use crate::limits;
 use std::collections::HashMap;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 /// A size under two assignments of the open sizes.
 pub type Dim = [i64; 2];
 
-/// An unknown size; no open size is chosen like this.
+/// An unknown size; no open dimension is assigned these sizes.
 pub const UNKNOWN: Dim = [1009, 1013];
 
 /// Id of an axis in [`Axes`].
@@ -22,14 +23,15 @@ pub fn is_fixed(dim: Dim) -> bool {
     dim[0] == dim[1]
 }
 
-/// The reason why an axis cannot be cut: an effect of a node.
+/// The reason why an axis cannot be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason {
-    /// The node concerned; `None` for the model's own inputs and outputs.
+    /// The node that is the reason; `None` for the model's own inputs and outputs.
     pub node: Option<u32>,
     /// Description.
     pub text: &'static str,
-    /// Whether another node is the cause, because the shape of its output, or of a value computed from it, is unknown.
+    /// Whether another node is the real cause, because the shape of its output, or of a value computed from it, is
+    /// unknown.
     pub lost: bool,
 }
 
@@ -45,7 +47,7 @@ impl Reason {
 pub enum Axis {
     /// No element can be removed.
     Fixed(Reason),
-    /// The elements are followed.
+    /// Elements can be removed; they are identified by the axis.
     Units(AxisId),
 }
 
@@ -64,7 +66,8 @@ pub struct Axes {
 }
 
 impl Axes {
-    /// Adds an axis, each element in a class of its own. Axes of open size, below 2 or too large are fixed.
+    /// Adds an axis, with each element in a class of its own, and returns it. Axes of open size, below 2 or too large
+    /// are fixed.
     pub fn add(&mut self, dim: Dim, node: Option<u32>) -> Axis {
         let fixed = |text| Axis::Fixed(Reason::new(node, text));
         if !is_fixed(dim) {
@@ -145,7 +148,8 @@ impl Axes {
         self.reasons.get(self.blocked[class as usize] as usize).copied()
     }
 
-    /// Links two axes of one size whose elements are removed together one by one. Returns the one to continue with.
+    /// Links two axes of one size: element by element, they are removed together. Returns the axis that stands for
+    /// both.
     pub fn link(&mut self, a: Axis, b: Axis, reason: Reason) -> Axis {
         match (a, b) {
             (Axis::Units(x), Axis::Units(y)) if x == y => a,
@@ -178,7 +182,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Returns the kept elements of each axis if the classes for which `gone` is true are removed.
+    /// Returns the elements that are kept of each axis if the classes for which `gone` is true are removed.
     pub fn new(axes: &mut Axes, gone: impl Fn(u32) -> bool) -> Kept {
         let mut by_axis = Vec::with_capacity(axes.count());
         for axis in 0..axes.count() as AxisId {
@@ -209,11 +213,11 @@ pub struct Int {
     /// The value under both assignments.
     pub lanes: Dim,
     from: From,
-    /// Number of steps to compute it again.
+    /// Number of operations that compute it.
     steps: u32,
 }
 
-/// Maximum number of steps: a chain of `x + x` takes 2^n of them.
+/// Maximum number of operations: a chain of `x + x` takes 2^n of them.
 const STEPS: u32 = 1000;
 
 #[derive(Clone)]
@@ -229,7 +233,7 @@ enum From {
 }
 
 impl Int {
-    /// Returns a constant, or an open size.
+    /// Returns an integer that no cut changes: a constant, or the size of an open dimension.
     pub fn constant(lanes: Dim) -> Int {
         Int { lanes, from: From::Constant, steps: 1 }
     }
@@ -242,7 +246,7 @@ impl Int {
         }
     }
 
-    /// Returns a function of two integers; `None` if it takes too many steps.
+    /// Returns a function of two integers; `None` if it takes more than [`STEPS`] operations.
     pub fn of(function: fn(i64, i64) -> i64, a: &Int, b: &Int) -> Option<Int> {
         let lanes = [function(a.lanes[0], b.lanes[0]), function(a.lanes[1], b.lanes[1])];
         let steps = a.steps.saturating_add(b.steps).saturating_add(1);
@@ -253,7 +257,7 @@ impl Int {
         }
     }
 
-    /// Returns the product of two integers; `None` if it takes too many steps.
+    /// Returns the product of two integers; `None` if it takes more than [`STEPS`] operations.
     pub fn product(a: &Int, b: &Int) -> Option<Int> {
         let product = Int::of(|a, b| a.wrapping_mul(b), a, b)?;
         Some(match product.from {
@@ -262,8 +266,8 @@ impl Int {
         })
     }
 
-    /// Returns those factors of a product that depend on axes, with the present and with other sizes. `None` if it is
-    /// not a product.
+    /// Returns the product of those factors that depend on axes: with the present sizes, and with those that `size`
+    /// returns. `None` if the integer is not a product.
     pub fn factors(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Option<(i64, i64)> {
         match &self.from {
             From::Constant => Some((1, 1)),
@@ -276,17 +280,17 @@ impl Int {
         }
     }
 
-    /// Returns whether it depends on the size of an axis that might be cut.
+    /// Returns whether the integer depends on the size of an axis that might be cut.
     pub fn follows(&self) -> bool {
         !matches!(self.from, From::Constant)
     }
 
-    /// Returns its value after the cut.
+    /// Returns the value of the integer after the cut, under both assignments.
     pub fn after(&self, kept: &Kept) -> Dim {
         self.with(&|axis| kept.size(axis))
     }
 
-    /// Returns its value where axes have other sizes; `None` keeps a size.
+    /// Returns the value of the integer with other sizes of axes; where `size` returns `None`, the size is unchanged.
     fn with(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Dim {
         match &self.from {
             From::Constant => self.lanes,
@@ -302,7 +306,7 @@ impl Int {
         }
     }
 
-    /// Returns the axes whose cut would change it, as far as a few trials show.
+    /// Returns the axes whose cut would change the integer, as far as a few trials show.
     pub fn hangs_on(&self, axes: &Axes) -> Vec<AxisId> {
         let mut found = Vec::new();
         self.collect(&mut found);

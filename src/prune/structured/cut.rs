@@ -94,7 +94,7 @@ pub fn cut(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, call: &Call) -> Re
     Ok(plan.model.derive(proto))
 }
 
-/// Sums over a model, before and after.
+/// Sums over a model, each before and after a cut.
 #[derive(Default)]
 pub struct Counts {
     /// Elements of float constants.

@@ -1,4 +1,4 @@
-//! Updates of the graph after a cut, besides weights: shapes, sizes of splits, ranges, attributes, declared shapes.
+//! Updates of the graph after a cut, besides the weights: shapes, sizes of splits, ranges, attributes, declared shapes.
 
 use super::analysis::{Analysis, Follow};
 use super::axes::{Axis, AxisId, Dim, Int, Kept, is_fixed};
@@ -29,7 +29,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         Follower { analysis, kept, graph, names, added: Vec::new(), made: HashMap::new() }
     }
 
-    /// Updates everything; the nodes are in their places afterwards.
+    /// Makes all updates that the analysis has recorded, and inserts the new nodes into the graph.
     pub fn all(mut self) -> Result<()> {
         let analysis = self.analysis;
         let mut ranges: BTreeMap<(usize, usize), Vec<Option<i64>>> = BTreeMap::new();
@@ -47,7 +47,7 @@ impl<'a, 'm> Follower<'a, 'm> {
                     }
                 }
                 Follow::Declared { value } => self.declared(value),
-                // A range of the same node comes first.
+                // These come last, because ranges of the same node have priority.
                 Follow::Numbers { .. } => {}
             }
         }
@@ -68,7 +68,7 @@ impl<'a, 'm> Follower<'a, 'm> {
             nodes.push(node);
         }
         self.graph.node = nodes;
-        // Values that were read before and no longer are.
+        // Nodes whose output is no longer read are removed.
         eliminate(self.graph, Policy::Named(&read_values(self.analysis.graph)));
         Ok(())
     }
@@ -94,7 +94,8 @@ impl<'a, 'm> Follower<'a, 'm> {
         self.change(node, input, &changes)
     }
 
-    /// Records the elements of an input that are used as values and would change.
+    /// Records the elements of an input that are used as values, and must be written as constants because the cut would
+    /// change them.
     fn numbers(
         &mut self,
         node: usize,
@@ -118,7 +119,8 @@ impl<'a, 'm> Follower<'a, 'm> {
         Ok(())
     }
 
-    /// Restores an input with products of open sizes: multiplies by the old factors, divides by the new ones.
+    /// Keeps an input with products of open sizes unchanged: it is multiplied by the old factors and divided by the new
+    /// ones.
     fn products(&mut self, node: usize, input: usize, ints: &[Int]) -> Result<()> {
         let factors: Option<Vec<(i64, i64)>> =
             ints.iter().map(|int| int.factors(&|axis| self.kept.size(axis))).collect();
@@ -135,7 +137,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         Ok(())
     }
 
-    /// Returns element type and dimensions of a value of that many integers.
+    /// Returns the element type and the dimensions of a value with `count` integers.
     fn form(&self, name: &str, count: usize) -> (Option<i32>, Vec<i64>) {
         let dims = self.analysis.values.get(name).map(|value| value.dims.iter().map(|dim| dim[0]).collect());
         (self.analysis.dtype_of(name).map(DataType::to_onnx), dims.unwrap_or_else(|| vec![count as i64]))
@@ -206,7 +208,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         self.arithmetic(at, name, (dtype, &dims), changes)
     }
 
-    /// As [`Follower::changed`] for a computed value: `x * (0 or 1) + (new or 0)`.
+    /// Computes what [`Follower::changed`] returns for a value that is not a constant: `x * (0 or 1) + (new or 0)`.
     fn arithmetic(
         &mut self,
         at: usize,
@@ -267,7 +269,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         proto.input.push(name);
     }
 
-    /// Records the new bounds of a `Slice`: several axes of one node are changed together.
+    /// Records the new bounds of a `Slice`. They are written later, because all axes of one node must change together.
     fn range(
         &self,
         node: usize,
@@ -312,7 +314,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         }
     }
 
-    /// Removes the declared shapes of inner values that were cut.
+    /// Removes the declared shapes of intermediate values, which the cut may have changed.
     fn forget_shapes(&mut self) {
         let (analysis, kept) = (self.analysis, self.kept);
         let cut = |info: &ValueInfoProto| {

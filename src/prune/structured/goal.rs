@@ -1,4 +1,4 @@
-//! The smallest sparsity at which a model is small or fast enough.
+//! Search for the smallest sparsity at which a model is small or fast enough.
 
 use super::Plan;
 use crate::benchmark::{BenchmarkOptions, Pair, Subject, race, settled};
@@ -50,7 +50,7 @@ pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call:
     }
 }
 
-/// Returns the smallest sparsity among those tried that is enough.
+/// Returns the plan with the smallest sparsity among those tried that is `enough`; `None` if none is.
 fn search(plan: &Plan, steps: usize, mut enough: impl FnMut(&Plan) -> Result<bool>) -> Result<Option<Plan>> {
     let mut best = plan.at(MOST)?;
     if !enough(&best)? {
@@ -80,7 +80,7 @@ struct Races {
 
 impl Races {
     fn new(runtime: &'static Runtime, plan: &Plan, call: &Call) -> Result<Races> {
-        // For models that generate text, a step of one token.
+        // Models that generate text are measured on a step of one token.
         let writes = plan.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
             runs: ROUNDS,
@@ -98,7 +98,7 @@ impl Races {
     fn run(&self, original: &Model, result: &Model, call: &Call) -> Result<f64> {
         let subject = |model: &Model| Subject::new(self.runtime, model, &self.session, call);
         let mut pair = Pair::new(subject(original)?, subject(result)?);
-        // Cache inputs of a decoder have other sizes if heads have been removed.
+        // If heads were removed, the cache inputs of the two models have different sizes.
         Ok(race(&mut pair, &self.inputs, &self.options, &self.session, call)?.median)
     }
 }

@@ -12,11 +12,11 @@ pub struct Unit {
     pub elements: Vec<(AxisId, u32)>,
 }
 
-/// Units that touch the same axes: the neurons of a layer, the heads of an attention, the channels of a stage.
+/// Units with elements in the same axes: the neurons of a layer, the heads of an attention, the channels of a stage.
 pub struct Group {
     /// The units, in the order of their elements.
     pub units: Vec<Unit>,
-    /// The axes that they touch.
+    /// The axes of their elements.
     pub axes: Vec<AxisId>,
     /// Indices of their producers in [`Analysis::producers`].
     pub producers: Vec<usize>,
@@ -27,7 +27,7 @@ pub struct Group {
 /// The units that can be cut, and for each producer the reason why its other outputs cannot.
 pub struct Groups {
     pub groups: Vec<Group>,
-    /// By producer: the first reason, and the number of its blocked elements.
+    /// For each producer, the first reason and the number of its blocked elements.
     pub held: Vec<Option<(Reason, usize)>>,
 }
 

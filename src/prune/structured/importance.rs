@@ -1,4 +1,4 @@
-//! Importance of units.
+//! Importance of units: which of them are removed first.
 
 use super::analysis::Analysis;
 use super::axes::Axis;
@@ -84,14 +84,15 @@ pub fn scores(
     groups.groups.iter().map(one).collect()
 }
 
-/// Sums over the weights of each tensor that contains a unit, each tensor scaled to a mean of 1.
+/// Returns the sum over the weights of each unit, over all tensors that contain it, with the scores of each tensor
+/// scaled to a mean of 1.
 fn by_weights(analysis: &Analysis<'_>, group: &Group, of: fn(f64) -> f64) -> Result<Vec<f64>> {
     let mut scores = vec![0f64; group.units.len()];
     let mut names: Vec<&str> = analysis.constants.keys().copied().collect();
     names.sort_unstable();
     for name in names {
         let (tensor, value) = (analysis.constants[name], &analysis.values[name]);
-        // Biases have little influence, and tables of shifts none.
+        // Vectors do not count: biases have little influence.
         if value.rank() < 2 {
             continue;
         }
@@ -107,7 +108,7 @@ fn by_weights(analysis: &Analysis<'_>, group: &Group, of: fn(f64) -> f64) -> Res
     Ok(scores)
 }
 
-/// Computes the energy that each unit contributes to its consumers.
+/// Returns the energy that each unit contributes to its consumers.
 fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistics) -> Result<Vec<f64>> {
     let mut scores = vec![0f64; group.units.len()];
     for consumer in group.consumers.iter().map(|i| &analysis.consumers[*i]) {
@@ -116,7 +117,7 @@ fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistic
         let holds = |axis: &Axis| matches!(axis, Axis::Units(id) if *id == consumer.axis);
         let (Some(means), Some(at)) = (means, value.axes.iter().position(holds)) else { continue };
         let mut sums = tensors::sums(tensor, at, |v| v * v)?;
-        // The positions of a group share the weights of a grouped convolution.
+        // The groups of a grouped convolution share the positions of the axis, so their means are added.
         let size = sums.len();
         let shared: Vec<f64> = (0..size).map(|i| means.iter().skip(i).step_by(size).sum()).collect();
         sums.iter_mut().zip(shared).for_each(|(sum, mean)| *sum *= mean);

@@ -1,9 +1,9 @@
-//! Knowledge about a model before its axes are analysed: shapes and integers that ONNX Runtime infers where the rules
-//! do not, and the size of open dimensions.
+//! Facts about a model that its analysis needs: shapes and integers that ONNX Runtime infers where the rules do not,
+//! and the size of open dimensions.
 //!
-//! ONNX Runtime folds everything that can be computed from shapes if the inputs have sizes, and infers the shapes of
-//! all its operators. It is run twice, with the two sizes that [`super::sizes`] chooses for every open dimension, for
-//! the values of unknown shape. It does not need the weights: it receives only their shapes.
+//! If the inputs have sizes, ONNX Runtime folds everything that can be computed from shapes, and infers the shapes of
+//! all its operators. For the values of unknown shape it is run twice, with the two sizes that [`super::sizes`] chooses
+//! for every open dimension. It receives only the shapes of the weights, not their elements.
 
 use super::analysis::{Analysis, COMPUTED};
 use super::axes::{Dim, Int};
@@ -64,8 +64,7 @@ impl Known {
     }
 }
 
-/// Returns the values whose shape an analysis does not know, and, if there are any, those whose integers it does not
-/// know.
+/// Returns the values of unknown shape. If there are any, the values of unknown integers are also returned.
 fn missing(analysis: &Analysis<'_>) -> Vec<String> {
     let made = |name: &str| analysis.producers_of.contains_key(name);
     let mut names: Vec<String> =
@@ -77,7 +76,7 @@ fn missing(analysis: &Analysis<'_>) -> Vec<String> {
     names
 }
 
-/// Returns the lists by name that both have, with equal numbers of elements.
+/// Returns the lists that are in both maps with equal numbers of elements, element by element as a pair.
 fn both(a: &HashMap<String, Vec<i64>>, b: &HashMap<String, Vec<i64>>) -> HashMap<String, Vec<Dim>> {
     let pair = |(name, a): (&String, &Vec<i64>)| {
         let b = b.get(name).filter(|b| b.len() == a.len())?;
@@ -86,7 +85,7 @@ fn both(a: &HashMap<String, Vec<i64>>, b: &HashMap<String, Vec<i64>>) -> HashMap
     a.iter().filter_map(pair).collect()
 }
 
-/// Shapes, and small lists of integers, by name.
+/// The shapes and the small lists of integers that ONNX Runtime infers, by name of the value.
 type Told = (HashMap<String, Vec<i64>>, HashMap<String, Vec<i64>>);
 
 /// Returns the facts that ONNX Runtime infers for a model at one of the two sizes.

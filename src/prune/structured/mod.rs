@@ -54,11 +54,11 @@ fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes units from a model. The original is unchanged.
+/// Removes units from a model. The original is unchanged; returns the new model and a report.
 ///
-/// Ignores [`PruneOptions::method`] and options of other methods. Fails with `Unsupported` if nothing can be cut or
-/// the model is quantized, and with `InvalidArgument` for invalid options or options that match no module (the
-/// message lists the existing ones). Sparsity 0 returns the model unchanged.
+/// Ignores [`PruneOptions::method`] and options of other methods. Fails with `Unsupported` if nothing can be cut or the
+/// model is quantized, and with `InvalidArgument` for invalid options or options that match no module (the message
+/// lists the existing ones). Sparsity 0 returns the model unchanged.
 pub fn structured(
     model: &Model,
     options: &PruneOptions,
@@ -96,7 +96,7 @@ pub(super) fn sizes_of(model: &Model) -> HashMap<String, Vec<[i64; 2]>> {
     analysis.values.into_iter().map(|(name, value)| (name.to_owned(), value.dims)).collect()
 }
 
-/// The units to remove.
+/// The units to remove, and everything that was computed to select them.
 pub struct Plan {
     model: Model,
     options: PruneOptions,
@@ -198,7 +198,7 @@ impl Plan {
         cut::cut(self, &analysis, &kept, call)
     }
 
-    /// Fits the weights that read the rest, to reduce the loss.
+    /// Changes the weights that read the kept units so that they compensate the removed ones on calibration data.
     pub fn reconstruct(&mut self, data: Data<'_>, call: &Call) -> Result<()> {
         let done = {
             let mut analysis = Analysis::new(&self.model, &self.known)?;

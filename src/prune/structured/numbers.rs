@@ -1,9 +1,9 @@
-//! Sizes of axes that are used as values: the head size in the scale of attention scores, the count in a mean.
+//! Sizes of axes that are used as numbers: the head size in the scale of attention scores, the count in a mean.
 //!
-//! A graph computes shapes with the sizes of axes, and those must be updated after a cut. Other values must not: a
-//! model without some units equals the whole model with zeros in their place, in which every value is unchanged. So
-//! an integer that is used in another way than as an integer or in a shape is written down as it was; where it
-//! depends on the inputs of a run, the axes it depends on are blocked.
+//! A graph computes shapes with the sizes of axes, and those must be updated after a cut. Other numbers must not
+//! change: a model without some units equals the whole model with zeros in their place, in which every number is what
+//! it was. So an integer that is used otherwise than in a shape or in computations of integers is replaced by its old
+//! value. Where it also depends on the inputs of a run, the axes it depends on are blocked.
 
 use super::analysis::{Analysis, Follow};
 use super::axes::{Int, Reason, is_fixed};
@@ -24,7 +24,8 @@ fn carries(node: &NodeProto, input: usize) -> bool {
 }
 
 impl<'m> Analysis<'m> {
-    /// Follows the integers that the current node reads. Updates from `first` on are its own.
+    /// Records what each integer input of the current node requires. The node itself has recorded the updates from
+    /// index `first` on.
     pub(super) fn numbers(&mut self, node: &'m NodeProto, first: usize) {
         let tracked = node.output.first().and_then(|name| self.values.get(name.as_str()));
         let tracked = tracked.is_some_and(|value| value.ints.is_some());
@@ -41,7 +42,7 @@ impl<'m> Analysis<'m> {
             let ints = ints.clone();
             self.number(name, index, ints);
         }
-        // A subgraph of the node reads by name, and its own nodes stay unchanged.
+        // A subgraph reads values of the main graph by name, and its nodes are not changed.
         let reason = self.reason(NUMBER);
         for name in reads(node).into_iter().skip(node.input.iter().filter(|name| !name.is_empty()).count()) {
             self.hold(name, reason);
@@ -52,8 +53,8 @@ impl<'m> Analysis<'m> {
     fn number(&mut self, name: &str, input: usize, ints: Vec<Int>) {
         let whole = matches!(self.dtype_of(name), Some(DataType::Int64 | DataType::Int32));
         let reason = self.reason(NUMBER);
-        // A product with an open size is divided by the new values of its factors; all subsequent operations must be
-        // such products.
+        // A product with an open size can be restored: it is divided by the new factors and multiplied by the old ones.
+        // Other functions of an open size cannot.
         let open = |int: &&Int| int.follows() && !is_fixed(int.lanes);
         let products = ints.iter().filter(open).all(|int| int.factors(&|_| None).is_some());
         let mixed = ints.iter().any(|int| int.follows() && is_fixed(int.lanes)) && ints.iter().any(|int| open(&int));
@@ -89,10 +90,10 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Returns the element type of an integer value, as far as the nodes that pass it on show it.
+    /// Returns the element type of an integer value, found through the nodes that pass it on; `None` if it is unknown.
     pub(super) fn dtype_of(&self, name: &str) -> Option<DataType> {
         let mut name = name;
-        // A model has been checked for cycles; the limit keeps long chains cheap.
+        // The model has no cycles; the limit keeps long chains cheap.
         for _ in 0..64 {
             if let Some(tensor) = self.constants.get(name) {
                 return DataType::from_onnx(tensor.data_type?);

@@ -72,7 +72,7 @@ pub fn targets(model: &Model, analysis: &Analysis<'_>, groups: &Groups, options:
         }
     }
     let mut sparsity: Vec<Option<f64>> = of_group.iter().map(|of| of.then_some(options.sparsity)).collect();
-    // The first match applies.
+    // The overrides are applied in reverse, so that the first match wins.
     for other in options.overrides.iter().rev() {
         let mut pattern = Pattern::new(&other.pattern, Fit::Parts)?;
         let (_, of) = meant(&mut pattern);
@@ -95,7 +95,7 @@ fn list(paths: &[String]) -> String {
     }
 }
 
-/// Returns the short name of a module: the last part of its path that is a word.
+/// Returns the short name of a module: the last part of its path that is not a number.
 fn short(path: &str) -> &str {
     let word = |part: &&str| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit());
     path.split('.').rfind(word).unwrap_or(path)
@@ -137,7 +137,7 @@ pub fn choose(
     Ok(Chosen { gone, nodes, units: (before, after) })
 }
 
-/// Returns how many of `count` units are kept: the multiple of `step` nearest to the request, and at least one.
+/// Returns how many of `count` units are kept: a multiple of `step` near the requested number, and at least one unit.
 fn kept(count: usize, sparsity: f64, step: usize) -> usize {
     let wanted = count as f64 * (1.0 - sparsity);
     let rounded = (wanted / step as f64).round() as usize * step;
@@ -203,7 +203,8 @@ fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> Str
             *counts.entry(explain(analysis, *reason)).or_default() += 1;
         }
     }
-    // Nodes that were given up produce nothing that could be cut, but users know their weights.
+    // Nodes that could not be analysed produce nothing that could be cut, but users know their weights and expect a
+    // reason.
     for (node, reason) in &analysis.verdicts {
         if weighs(analysis, *node) {
             *counts.entry(explain(analysis, *reason)).or_default() += 1;
@@ -233,7 +234,7 @@ fn weighs(analysis: &Analysis<'_>, node: u32) -> bool {
     reads(node).into_iter().any(stored) || subgraphs(node).any(|graph| holds(graph, &many))
 }
 
-/// Returns whether a graph, or a subgraph, stores such a tensor.
+/// Returns whether a graph, or a subgraph of it, stores a tensor for which `wanted` is true.
 fn holds(graph: &GraphProto, wanted: &dyn Fn(&TensorProto) -> bool) -> bool {
     graph.initializer.iter().any(wanted)
         || graph.node.iter().any(|node| {

@@ -1,4 +1,4 @@
-//! Sizes of the model's open dimensions, chosen twice.
+//! Assignment of sizes to the model's open dimensions: two for each.
 
 use super::axes::{Dim, Int};
 use crate::graph::constants;
@@ -49,7 +49,7 @@ pub struct Sizes<'m> {
     declared: HashMap<&'m str, &'m ValueInfoProto>,
     named: HashMap<String, Dim>,
     next: usize,
-    /// Whether sizes are those of [`LONG`], except for first dimensions, which are mostly a batch.
+    /// Whether the sizes are those of [`LONG`]. First dimensions are excepted, because they are mostly a batch.
     long: bool,
     /// Names of dimensions other than the first.
     inner: HashSet<String>,
@@ -58,7 +58,7 @@ pub struct Sizes<'m> {
 }
 
 impl<'m> Sizes<'m> {
-    /// Returns no sizes, except those of a decoder's cache.
+    /// Returns an assignment that has only the sizes of a decoder's cache.
     pub fn new(model: &'m Model, long: bool) -> Sizes<'m> {
         let graph = model.graph();
         let infos = graph.value_info.iter().chain(&graph.output);
@@ -137,7 +137,7 @@ impl<'m> Sizes<'m> {
         dim
     }
 
-    /// Returns unused sizes, as far as there are primes, for the dimension `at` of a value.
+    /// Returns a pair of sizes that is not used yet, as long as there are primes, for dimension `at` of a value.
     fn fresh(&mut self, at: usize) -> Dim {
         self.next += 1;
         let primes = if self.long && at > 0 { &LONG } else { &PRIMES };

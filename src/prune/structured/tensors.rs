@@ -1,4 +1,4 @@
-//! Stored tensors: cutting, masking, and measuring along an axis.
+//! Operations on stored tensors along an axis: cutting, zeroing, summing.
 
 use crate::error::Result;
 use crate::files::Scratch;
@@ -15,7 +15,7 @@ pub fn width(tensor: &TensorProto) -> usize {
     DataType::from_onnx(tensor.data_type.unwrap_or(0)).map_or(0, |dtype| dtype.bits() as usize / 8)
 }
 
-/// Returns the dimensions as indices.
+/// Returns the dimensions as `usize`.
 pub fn sizes(tensor: &TensorProto) -> Vec<usize> {
     tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect()
 }
@@ -103,7 +103,7 @@ pub fn zeroed(tensor: &TensorProto, at: usize, kept: &[u32]) -> Result<TensorPro
     Ok(with(tensor, tensor.dims.clone(), bytes.into()))
 }
 
-/// Returns for each element of dimension `at` the sum of `of` over all its values.
+/// Returns for each element of dimension `at` the sum of `of(value)` over all its values.
 pub fn sums(tensor: &TensorProto, at: usize, of: fn(f64) -> f64) -> Result<Vec<f64>> {
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let mut sums = vec![0f64; sizes[at]];

@@ -33,7 +33,7 @@ pub struct Done {
     pub notes: Vec<String>,
 }
 
-/// Changes every weight that reads removed units, where possible.
+/// Changes every weight that reads removed units, where possible, and returns the changed weights.
 pub fn all(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, data: Data<'_>, call: &Call) -> Result<Done> {
     let mut done = Done::default();
     let jobs = jobs(analysis, kept, &mut done.notes);
@@ -80,7 +80,8 @@ struct Changed {
     idle: usize,
 }
 
-/// Changes one weight after the other; `masks` are unchanged weights with zeros for removed units.
+/// Changes one weight after the other, and returns the changed ones. `masks` are the original weights with zeros for
+/// removed units.
 fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> Result<Changed> {
     let Run { runtime, batches, threads, ticket, stop } = *run;
     let folder = plan.options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
@@ -102,7 +103,7 @@ fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> 
         changed.scarce += usize::from(moments.rows < 2 * inputs);
         changed.idle += usize::from(!moments.helps());
         if moments.rows < inputs {
-            continue; // Least squares would fit the few rows there are and ruin all others.
+            continue; // Least squares would fit so few rows exactly, and ruin other outputs.
         }
         for tensor in solver.solve(job, moments).at(|| format!("tensor {:?}", job.weight))? {
             walk.replace(tensor.clone());
@@ -113,7 +114,7 @@ fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> 
     Ok(changed)
 }
 
-/// The key of moments: the value, its kept elements, whether means are subtracted.
+/// What moments depend on: the value, its kept elements, and whether means are subtracted.
 type Key<'k> = (&'k str, &'k [u32], bool);
 
 pub fn named(tensor: TensorProto, name: &str) -> TensorProto {

@@ -1,4 +1,4 @@
-//! Moments of the inputs of a weight, and the weight that they determine.
+//! Moments of the inputs of a weight, from which its change is computed.
 
 use super::jobs::Job;
 use crate::calibrate::{Batch, ColumnOrder, Factor, Products};
@@ -27,7 +27,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Returns whether more than means are changed.
+    /// Returns whether the kept rows are changed, and not only the bias.
     pub fn helps(&self) -> bool {
         self.change.is_some()
     }
@@ -53,7 +53,7 @@ impl Parts {
         Parts { size: job.size(), stays, gone }
     }
 
-    /// Returns some columns of the kept rows.
+    /// Returns the given columns of the kept rows of `gram`.
     fn of_gram(&self, gram: &[f32], columns: &[usize]) -> Vec<f32> {
         let row = |i: &usize| columns.iter().map(move |j| gram[i * self.size + j]).collect::<Vec<f32>>();
         self.stays.iter().flat_map(row).collect()
@@ -68,7 +68,7 @@ impl Parts {
     }
 }
 
-/// A solver, which computes [`Moments`], and weights from them.
+/// Computes [`Moments`], and the new weights from them.
 pub struct Solver<'s> {
     pub products: Products,
     pub scratch: Scratch,
@@ -139,7 +139,8 @@ impl Solver<'_> {
             }
             let mut values = rows.to_f32_vec()?;
             for (row, share) in values.chunks_exact_mut(size.max(1)).zip(shares) {
-                // Means are subtracted before squares are summed: the difference of large sums would be noise.
+                // Means are subtracted before squaring: afterwards it would be the difference of two large sums, with a
+                // large rounding error.
                 means.iter().for_each(|means| row.iter_mut().zip(*means).for_each(|(v, mean)| *v -= *mean as f32));
                 row.iter_mut().for_each(|v| *v *= share.sqrt());
             }
@@ -165,7 +166,7 @@ impl Solver<'_> {
             let shape = [parts.stays.len() as i64, lost.shape()[1]];
             let change = Tensor::from_f32(&shape, change)?;
             let squares = self.products.product(&square, &change, self.stop)?;
-            // What the change adds to the squared error of subtracting only the means.
+            // The error relative to that of changing only the bias.
             let terms = change.as_slice::<f32>()?.iter().zip(squares.iter().zip(&wanted));
             let error: f64 = terms.map(|(d, (s, w))| f64::from(*d) * (f64::from(*s) - 2.0 * f64::from(*w))).sum();
             if error < least {

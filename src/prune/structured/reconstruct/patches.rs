@@ -4,7 +4,7 @@ use crate::error::{Result, bail};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::runtime::Tensor;
 
-/// Number of rows of all batches per element that is summed over: more would add little.
+/// Number of rows over all batches, per element that is summed over. More rows would hardly change the result.
 const ROWS_PER_ELEMENT: usize = 8;
 
 /// The window of a convolution, for each spatial dimension.
@@ -45,8 +45,8 @@ impl Window {
         self.sizes.iter().product()
     }
 
-    /// Returns rows of `size` (channels, then taps) from positions evenly spread over a value `[batch, channels, …]`,
-    /// one of `batches` like it.
+    /// Returns rows of `size` elements (channels, then taps) at positions spread evenly over a value `[batch, channels,
+    /// …]`. It is one of `batches` values, which share the number of rows.
     pub fn rows(&self, value: &Tensor, size: usize, batches: usize) -> Result<Tensor> {
         let shape: Vec<usize> = value.shape().iter().map(|d| *d as usize).collect();
         let spatial = self.sizes.len();
@@ -66,7 +66,7 @@ impl Window {
         let image: usize = shape[2..].iter().product();
         let mut rows = Vec::with_capacity(wanted * size);
         for nth in 0..wanted {
-            // Different positions in each image.
+            // Each image has other positions.
             let place = (nth as u128 * all as u128 / wanted.max(1) as u128) as usize;
             let of = unravel(place % each.max(1), &places);
             let first = place / each.max(1) * shape[1] * image;

@@ -1,10 +1,10 @@
-//! Rules for fused attention: whole heads can be removed, those that share keys and values together.
+//! Rules for fused attention: heads can only be removed whole, and those that share keys and values only together.
 
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, AxisId, is_fixed};
 use crate::onnx::proto::NodeProto;
 
-/// Joins step `i` of `steps` equal steps of two axes.
+/// Divides two axes into `steps` parts of equal length, and joins all elements of part `i` of both.
 fn in_steps(cx: &mut Analysis<'_>, a: AxisId, b: AxisId, steps: usize) {
     let (each_a, each_b) = (cx.axes.size(a) / steps, cx.axes.size(b) / steps);
     for step in 0..steps {
@@ -14,8 +14,8 @@ fn in_steps(cx: &mut Analysis<'_>, a: AxisId, b: AxisId, steps: usize) {
     }
 }
 
-/// As [`in_steps`] for all of `axes`; if one of them is blocked, all are. Sizes that are not a multiple of the steps
-/// are an error.
+/// Joins the axes of all of `axes` as [`in_steps`] does; if one of them is blocked, all are. Fails if a size is not a
+/// multiple of `steps`.
 fn together(cx: &mut Analysis<'_>, axes: &[Axis], steps: i64) -> Judged<()> {
     let fixed = axes.iter().find_map(|axis| if let Axis::Fixed(why) = axis { Some(*why) } else { None });
     if let Some(why) = fixed {
@@ -72,7 +72,7 @@ pub fn group_query<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
     }
     cx.set(node, 0, q.dims.clone(), q.axes.clone());
     for (index, past) in cache.into_iter().enumerate() {
-        // One longer than the past, by an open size.
+        // The length is the sum of two open sizes: that of the past and that of the new tokens.
         let mut dims = past.dims.clone();
         dims[2] = [dims[2][0].saturating_add(q.dims[1][0]), dims[2][1].saturating_add(q.dims[1][1])];
         cx.set(node, index + 1, dims, past.axes.clone());
@@ -94,7 +94,7 @@ fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads,
     dims[2] = [heads * size; 2];
     let mut axes = x.axes.clone();
     axes[2] = cx.axes.add(dims[2], Some(cx.at));
-    // The parts as separate axes, in which heads are cut together.
+    // Queries, keys and values become separate axes, whose heads are removed together.
     let mut parts = vec![axes[2]];
     let mut start = 0;
     for count in [heads, kv_heads, kv_heads] {

@@ -92,7 +92,7 @@ pub fn unary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let moved = matches!(node.op(), "Cast" | "Identity");
     if let Some(value) = node.output.first().and_then(|name| cx.values.get_mut(name.as_str())).filter(|_| moved) {
         value.constant = x.constant;
-        // Half of a size is a separate kind of value: a size cast to floats no longer counts as an integer.
+        // Halves of a size may be fractions as floats, so a size that is cast to float no longer counts as an integer.
         let to = i32::try_from(node.int("to", 0)).ok().and_then(DataType::from_onnx);
         let whole = !node.is("Cast") || matches!(to, Some(DataType::Int64 | DataType::Int32));
         value.ints = x.ints.clone().filter(|_| whole);
@@ -145,7 +145,7 @@ pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Di
         (_, [1, 1]) => Ok(a),
         (x, y) if is_fixed(x) && is_fixed(y) && x != y => Err("the shapes of its inputs do not match"),
         (x, y) if is_fixed(x) != is_fixed(y) => {
-            // At run time the open size equals this one, or 1.
+            // At run time the open size equals the fixed one, or is 1.
             let (fixed, axis) = if is_fixed(x) { a } else { b };
             cx.block(axis, "its other input is not of fixed size there");
             Ok((fixed, cx.fixed("its other input is not of fixed size there")))
@@ -154,14 +154,14 @@ pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Di
     }
 }
 
-/// A function of two integers for each element.
+/// A function of two integers, applied to each pair of elements.
 type Step = dyn Fn(&Int, &Int) -> Option<Int>;
 
-/// Returns the elements of a small integer result.
+/// Returns the elements of an output that is a small list of integers; `None` if they are unknown.
 fn computed(node: &NodeProto, inputs: &[Value<'_>]) -> Option<Vec<Int>> {
     let lists: Vec<&Vec<Int>> = inputs.iter().map(|v| v.ints.as_ref()).collect::<Option<_>>()?;
     let count = lists.iter().map(|l| l.len()).max()?;
-    // With more than one dimension, repetition is not followed.
+    // Lists are combined only if they have equal dimensions, or one element.
     let widest = inputs.iter().max_by_key(|v| (v.ints.as_ref().map_or(0, Vec::len), v.rank()))?;
     let alike = |v: &Value<'_>| v.dims == widest.dims || v.ints.as_ref().is_some_and(|l| l.len() == 1);
     if lists.iter().any(|l| l.len() != 1 && l.len() != count) || !inputs.iter().all(alike) {

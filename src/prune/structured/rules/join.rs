@@ -6,7 +6,7 @@ use super::elementwise::meet;
 use super::numbers;
 use crate::onnx::proto::NodeProto;
 
-/// Rule for `Concat` along one axis; the others are linked.
+/// Rule for `Concat`: elements along its axis are those of the inputs one after another; all other axes are linked.
 pub fn concat<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut inputs = Vec::with_capacity(node.input.len());
     for index in 0..node.input.len() {
@@ -47,7 +47,7 @@ fn join(cx: &mut Analysis<'_>, whole: Axis, parts: &[Value<'_>], at: usize) {
     }
 }
 
-/// Returns a range of an axis as an axis of its own.
+/// Returns the range of an axis that begins at `start` as a new axis, joined with its elements.
 fn part_of(cx: &mut Analysis<'_>, whole: Axis, start: usize, dim: Dim) -> Axis {
     let Axis::Units(id) = whole else { return whole };
     let part = cx.axes.add(dim, Some(cx.at));
@@ -93,7 +93,7 @@ pub fn split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Returns parts of equal size, the last one smaller.
+/// Returns the sizes of `count` equal parts, of which the last may be smaller.
 fn equal(dim: Dim, count: i64) -> Vec<Dim> {
     let each = dim.map(|size| size.div_euclid(count) + i64::from(size.rem_euclid(count) != 0));
     let of = |i: i64| [0, 1].map(|lane| each[lane].min(dim[lane] - each[lane] * i).max(0));
@@ -118,7 +118,7 @@ fn follow_split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, whole: Axis, par
     }
 }
 
-/// Starts, ends, axes and steps of a `Slice`.
+/// The starts, ends, axes and steps of a `Slice`.
 struct Ranges {
     starts: Vec<Int>,
     ends: Vec<Int>,
@@ -163,14 +163,14 @@ pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         let (starts, ends) = (ranges.starts[place].lanes, ranges.ends[place].lanes);
         let bounds = [0, 1].map(|lane| bounds(x.dims[at][lane], starts[lane], ends[lane], step));
         dims[at] = bounds.map(|(start, end)| count(start, end, step));
-        // Earlier dimensions may already be smaller.
+        // The slices of earlier axes have already been taken.
         let mut left = dims.clone();
         left[at] = x.dims[at];
         picked = picked
             .filter(|_| bounds[0] == bounds[1])
             .and_then(|list| numbers::sliced(&left, at, &list, bounds[0], step));
         if dims[at] == x.dims[at] && step == 1 {
-            // All of it. A large end stays large enough; an exact one is no smaller than the rest.
+            // The slice takes the whole axis, and still does after a cut: an end that is too large has no effect.
             continue;
         }
         if !is_fixed(x.dims[at]) || bounds[0] != bounds[1] || step != 1 {
@@ -189,7 +189,8 @@ pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Handles a slice of unknown ranges: as declared, if it is, and along the axes that are unchanged.
+/// Handles a slice whose ranges are unknown: the output has the declared shape, if there is one, and shares the
+/// unchanged axes.
 fn vague<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, text: &'static str) -> Judged<()> {
     let chosen = cx.fixed_list(node, "axes", 3)?.ok_or(text)?;
     let chosen: Vec<usize> = chosen.iter().map(|axis| axis_at(*axis, x.rank())).collect::<Judged<_>>()?;

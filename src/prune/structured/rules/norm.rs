@@ -7,7 +7,7 @@ use crate::onnx::proto::NodeProto;
 
 const MEAN: &str = "it normalizes over it";
 
-/// Links the channels of an image with vectors.
+/// Links the channels of an image with the vectors among the inputs `vectors` (scale, offset, mean ...).
 fn per_channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, vectors: std::ops::Range<usize>) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     if x.rank() < 2 {
@@ -58,7 +58,7 @@ pub fn layer<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         *axis = cx.fixed(MEAN);
     }
     cx.set(node, 0, x.dims, axes);
-    // Mean and deviation are used in training only.
+    // The outputs with mean and deviation are used only in training.
     Ok(())
 }
 

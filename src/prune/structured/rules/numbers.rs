@@ -1,4 +1,4 @@
-//! Small lists of integers of any shape, in row-major order.
+//! Operations on small lists of integers that are the elements of a tensor, in row-major order.
 
 use super::super::analysis::Value;
 use super::super::axes::{Dim, Int, is_fixed};
@@ -14,7 +14,7 @@ pub fn count(dims: &[Dim]) -> Option<usize> {
     Some(count)
 }
 
-/// Returns lists concatenated along dimension `at`.
+/// Returns the concatenation of the lists of `parts` along dimension `at`.
 pub fn joined(parts: &[Value<'_>], at: usize) -> Option<Vec<Int>> {
     let lists: Vec<&Vec<Int>> = parts.iter().map(|part| part.ints.as_ref()).collect::<Option<_>>()?;
     let inner: Vec<usize> = parts.iter().map(|part| count(&part.dims[at..])).collect::<Option<_>>()?;
@@ -27,7 +27,7 @@ pub fn joined(parts: &[Value<'_>], at: usize) -> Option<Vec<Int>> {
     (all.len() <= INTS).then_some(all)
 }
 
-/// Returns a range of dimension `at`, every `step`-th element.
+/// Returns every `step`-th element from `start` to `end` along dimension `at`.
 pub fn sliced(dims: &[Dim], at: usize, list: &[Int], (start, end): (i64, i64), step: i64) -> Option<Vec<Int>> {
     let (size, inner) = (count(&dims[at..=at])?, count(&dims[at + 1..])?);
     let mut picked = Vec::new();
@@ -42,7 +42,7 @@ pub fn sliced(dims: &[Dim], at: usize, list: &[Int], (start, end): (i64, i64), s
     Some(picked)
 }
 
-/// Returns a list with permuted dimensions.
+/// Returns the list of a tensor whose dimensions are permuted.
 pub fn turned(dims: &[Dim], order: &[usize], list: &[Int]) -> Option<Vec<Int>> {
     let total = count(dims).filter(|total| *total == list.len())?;
     let sizes: Vec<usize> = dims.iter().map(|dim| dim[0] as usize).collect();

@@ -37,7 +37,7 @@ pub fn recurrent<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for outputs with the shape of an input.
+/// Rule for operators whose first output has the shape of the input at `index`.
 pub fn as_input<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, index: usize) -> Judged<()> {
     let dims = cx.input(node, index)?.dims.clone();
     block_inputs(cx, node, HELD);

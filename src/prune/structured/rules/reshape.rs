@@ -19,7 +19,7 @@ pub fn reshape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         .zip(&ints)
         .enumerate()
         .map(|(index, (axis, int))| match axis {
-            // A copied size changes automatically if it is that of the same axis.
+            // A 0 in the shape copies the size of the input, so it needs no update if both are the same axis.
             Axis::Units(id) if int.lanes == [0, 0] => {
                 let same = matches!(x.axes.get(index), Some(Axis::Units(from)) if from == id);
                 (!same).then_some(*id)
@@ -64,7 +64,7 @@ fn product(dims: &[Dim]) -> Dim {
     dims.iter().fold([1, 1], |p, d| [p[0].wrapping_mul(d[0]), p[1].wrapping_mul(d[1])])
 }
 
-/// Rule for `Flatten`: everything before `axis` becomes one dimension, everything from it on another.
+/// Rule for `Flatten`: all dimensions before `axis` become one, and all from it on become another.
 pub fn flatten<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let axis = node.int("axis", 1);
@@ -87,7 +87,7 @@ fn regroup(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim]) -> Vec<Axis> {
         let (first_in, first_out) = (i, o);
         let (mut left, mut right) = ([1i64, 1], [1i64, 1]);
         loop {
-            // The side with the smaller product takes its next dimension; open sizes count with the first assignment.
+            // The side with the smaller product takes its next dimension. Open sizes count with the first assignment.
             if i < from.len() && (left[0] <= right[0] || o == to.len()) {
                 left = product(&[left, x.dims[from[i]]]);
                 i += 1;
@@ -118,7 +118,7 @@ fn reason(axis: Axis) -> Reason {
     }
 }
 
-/// Handles one run of dimensions with equal products on both sides.
+/// Sets the axes of one run: dimensions `ins` of the input and `outs` of the output, with equal products.
 fn run(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim], (ins, outs): (&[usize], &[usize]), axes: &mut [Axis]) {
     const INNER: &str = "it splits it or merges it with other axes";
     let (Some(&first), Some(&head)) = (ins.first(), outs.first()) else {

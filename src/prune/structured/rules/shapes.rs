@@ -123,7 +123,7 @@ pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Returns a dimension of a given size with equal elements.
+/// Returns a dimension with the size `int`, whose elements are all equal.
 fn made(cx: &mut Analysis<'_>, int: &Int) -> Judged<(Dim, Axis)> {
     if int.lanes.iter().any(|size| *size < 0) {
         return Err("its shape is not valid");

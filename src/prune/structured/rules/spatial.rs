@@ -1,4 +1,4 @@
-//! Rules for windows that slide over an image, and for changes of its size.
+//! Rules for convolution and pooling windows that slide over an image, and for changes of its size.
 
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, Dim};
@@ -104,7 +104,7 @@ pub fn global_pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
     Ok(())
 }
 
-/// Sets outputs with the first two axes of `x`.
+/// Sets the outputs: their first two axes are those of `x`, all others are fixed.
 fn spread<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, dims: Vec<Dim>) {
     let mut axes = x.axes[..2].to_vec();
     axes.resize(dims.len(), cx.fixed("it slides over it"));
@@ -113,7 +113,7 @@ fn spread<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, dims: V
     }
 }
 
-/// Rule for `Resize` and `Upsample` with constant scales, or to known sizes; the number of channels must not change.
+/// Rule for `Resize` and `Upsample` with constant scales or known sizes; the number of channels must not change.
 pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let at = if node.is("Upsample") || cx.opset < 11 { 1 } else { 2 };
@@ -152,7 +152,7 @@ pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Continues axes whose size is unchanged, and blocks the others.
+/// Sets the output: axes of unchanged size continue, all others are blocked.
 fn through_where_same<'m>(
     cx: &mut Analysis<'m>,
     node: &'m NodeProto,
