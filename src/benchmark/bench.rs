@@ -18,13 +18,13 @@ pub struct Bench<'a> {
     pub result: Side<'a>,
     pub options: &'a BenchmarkOptions,
     pub source: Source<'a>,
-    /// The inputs of the result if it has another tokenizer.
+    /// Where the inputs of the result come from, if it has another tokenizer.
     of_result: Option<Source<'a>>,
     pairing: &'a Pairing,
     pub start: Instant,
 }
 
-/// The inputs on which the two are timed.
+/// The inputs on which both models are timed.
 pub struct Fed {
     original: Batch,
     /// The inputs of the result if they differ.
@@ -133,7 +133,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Compares the outputs on the input sets until a point in time.
+    /// Compares the outputs on the input sets, until all are compared or the time `until` has come; returns the
+    /// figures.
     pub fn compare(&self, pair: &mut Pair, until: Option<Instant>, steps: &mut Steps) -> Result<QualityReport> {
         let source = &self.source;
         let mut comparison = Comparison::new(source.vocabularies());

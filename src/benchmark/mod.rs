@@ -180,12 +180,12 @@ fn measure(
     Ok((report, quality))
 }
 
-/// Maximum and minimum rounds of a brief benchmark, and the seconds of each of its parts.
+/// Maximum and minimum number of rounds of a brief benchmark, and the duration in seconds of each of its parts.
 const BRIEF_ROUNDS: usize = 15;
 const BRIEF_FEWEST: usize = 3;
 const BRIEF_SECONDS: f64 = 0.6;
 
-/// Returns a report of its own for a benchmark that was the whole task.
+/// Returns a report for a benchmark that was the whole operation.
 pub fn into_report(options: &BenchmarkOptions, benchmark: &BenchmarkReport, quality: &QualityReport) -> Report {
     let mut report = Report::new("benchmark", serde_json::to_value(options).unwrap_or_default());
     report.seconds = benchmark.seconds;
@@ -194,7 +194,7 @@ pub fn into_report(options: &BenchmarkOptions, benchmark: &BenchmarkReport, qual
     report
 }
 
-/// Adds the figures to the report of the technique that made the result.
+/// Adds the figures to the report of the technique that produced the result.
 pub fn attach(report: &mut Report, benchmark: &BenchmarkReport, quality: &QualityReport) {
     report.benchmark = serde_json::to_value(benchmark).ok();
     report.quality = serde_json::to_value(quality).ok();

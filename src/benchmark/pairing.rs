@@ -15,7 +15,7 @@ pub struct Pairing {
     pub reading: Option<Reading>,
     /// For each class of the original, the index of the class of the same name in the result.
     order: Option<Vec<usize>>,
-    /// Whether outputs are over a vocabulary.
+    /// Whether the models are decoders, with outputs over a vocabulary.
     writes: bool,
     /// Notes for the caller about these differences.
     pub notes: Vec<String>,
@@ -48,7 +48,7 @@ impl Pairing {
         Ok(Pairing { reading, order, writes, notes })
     }
 
-    /// Fails for models whose outputs are over different tokens.
+    /// Fails for two models whose outputs are over different tokens.
     pub fn check(&self, source: &Source) -> Result<()> {
         match &self.reading {
             Some(Reading { ids: Some(how), .. }) if self.writes && source.name() == "text" => bail!(
@@ -87,7 +87,7 @@ impl Pairing {
 /// Fails for two models with different inputs.
 pub fn same_inputs(original: &[ValueInfo], result: &[ValueInfo]) -> Result<()> {
     let missing = |from: &[ValueInfo], of: &[ValueInfo]| {
-        // Dropped layers have no cache.
+        // A model whose layers were dropped lacks their cache inputs.
         let lacks = |info: &&ValueInfo| !is_past(&info.name) && !from.iter().any(|other| other.name == info.name);
         of.iter().find(lacks).map(|info| info.name.clone())
     };

@@ -11,7 +11,7 @@ use crate::runtime::Tensor;
 /// Rows at least this long that are as long as a vocabulary count as logits.
 const VOCABULARY_FROM: i64 = 1000;
 
-/// Figures over all inputs so far.
+/// Figures over all inputs compared so far.
 #[derive(Debug, Default)]
 pub struct Comparison {
     outputs: Vec<Tally>,
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!((quality.rows, quality.cosine, quality.non_finite), (1, Some(1.0), 0));
         let other = Mask { shape: [2, 2], keep: vec![false; 4] };
         assert_eq!(compare(a("x"), b("x"), Some(&other)).rows, 2);
-        // [batch, seq] itself is one row per text, regardless of the mask.
+        // An output [batch, seq] has one row per text, regardless of the mask.
         let start = compare(floats("x", &[1, 2], &[1.0, 2.0]), floats("x", &[1, 2], &[1.0, 2.0]), Some(&mask));
         assert_eq!(start.rows, 1);
     }

@@ -1,4 +1,4 @@
-//! Whole benchmarks of real models.
+//! Benchmarks of real models.
 
 use super::pairing::same_inputs;
 use super::*;
@@ -26,7 +26,7 @@ fn models_with_different_inputs_are_not_compared() {
     assert!(refusal(&two, &one).contains("only the original has an input \"extra\""));
     let other = [info("input_ids", DataType::Int32)];
     assert!(refusal(&one, &other).contains("int64[b] in the original, but int32[b] in the result"));
-    // Dropped layers have no cache.
+    // A model whose layers were dropped lacks their cache inputs.
     same_inputs(&[info("input_ids", DataType::Int64), info("past_key_values.0.key", DataType::Float32)], &one).unwrap();
 }
 

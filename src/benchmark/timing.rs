@@ -71,7 +71,7 @@ pub trait Timed {
     fn run_fn(&self) -> Result<RunFn>;
 }
 
-/// One of the two measured: a model for a session, or an engine.
+/// One of the two models that are measured: a model for a session, or an engine.
 #[derive(Clone, Copy)]
 pub enum Side<'s> {
     /// A model, run in a session with the options of the benchmark.
@@ -175,7 +175,7 @@ impl Subject {
     }
 }
 
-/// Returns the shape that the model requires for a cache if `shape` differs from it.
+/// Returns the shape of a cache input as the model declares it, if it differs from `shape`.
 fn cut(shape: &[i64], dims: &[Dim]) -> Option<Vec<i64>> {
     let wants = |(size, dim): (&i64, &Dim)| match dim {
         Dim::Fixed(wanted) => *wanted,

@@ -188,7 +188,7 @@ impl Names {
         if let Some((index, _)) = found {
             return Ok(*index);
         }
-        // Without names, any index may be valid; this is known when the model runs.
+        // If the classes have no names, any index may be valid; it is checked once the model has run.
         match label.parse::<usize>() {
             Ok(index) if self.0.is_empty() || self.0.iter().any(|(known, _)| *known == index) => Ok(index),
             _ if self.0.is_empty() => bail!(

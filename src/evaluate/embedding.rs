@@ -142,7 +142,8 @@ mod tests {
         let found = similarity(&a, &b, &Call::default()).unwrap();
         assert!((found.cosine - (0.96 + 1.0 + 1.0) / 3.0).abs() < 1e-12, "{found:?}");
         assert!((found.cosine_min - 0.96).abs() < 1e-12);
-        // The first text is nearest to the second in a, to the third in b; for the others it is the first in both.
+        // By cosine, the first text is nearest to the second in a, and to the third in b. The others are nearest to the
+        // first in both.
         assert!((found.nearest_kept - 2.0 / 3.0).abs() < 1e-12);
         let zero = similarity(&embeddings(2, &[0.0, 0.0]), &embeddings(2, &[1.0, 0.0]), &Call::default()).unwrap();
         assert_eq!((zero.cosine, zero.texts, zero.nearest_kept), (0.0, 1, 1.0));

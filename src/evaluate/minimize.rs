@@ -42,7 +42,7 @@ pub fn minimize(
         }
         let direction = direction(&gradient, &pairs);
         let slope = dot(&direction, &gradient);
-        // Before the curvature is known, a step of length 1 at most.
+        // As long as the curvature is unknown, steps have at most the length 1.
         let mut length = if pairs.is_empty() { 1.0 / dot(&gradient, &gradient).sqrt().max(1.0) } else { 1.0 };
         let mut next_gradient = vec![0.0; x.len()];
         let mut found = None;

@@ -13,7 +13,7 @@ use crate::text::Decoder;
 pub struct Reader {
     session: Session,
     decoder: Decoder,
-    /// The cache inputs: without a token.
+    /// The cache inputs, with no past tokens.
     empty: Vec<Tensor>,
 }
 

@@ -225,7 +225,7 @@ impl On<'_> {
     }
 }
 
-/// Returns the caveats of a comparison.
+/// Returns notes for the caller on what limits a comparison.
 fn notes(task: EvaluateTask, model: &Model, other: &Model, tokenizer: &Tokenizer) -> Result<Vec<String>> {
     let (first, second) = ("the original", "the result");
     let mut notes = Vec::new();

@@ -1,6 +1,6 @@
 //! A package as one file: a zip file whose entries are stored uncompressed and aligned, so that they can be
-//! memory-mapped. Any zip tool can list and unpack it. All bytes outside the entries follow from names, sizes and
-//! checksums alone, so verification knows the expected value of each of them.
+//! memory-mapped. Any zip tool can list and unpack it. All bytes outside the entries follow from the names, sizes and
+//! checksums of the entries; verification computes them again and compares.
 //!
 //! Format: PKWARE APPNOTE 6.3.9, sections 4.3 to 4.5; the zip64 fields are always present.
 
@@ -64,7 +64,7 @@ pub fn skeleton(entries: &[Entry]) -> Skeleton {
         put16(&mut central, 45 | 3 << 8);
         common(&mut central, entry);
         put16(&mut central, 28);
-        // No comment, first disk, no attributes; mode rw-r--r-- of a regular file.
+        // No comment, first disk, no internal attributes; the external ones are those of a regular file, rw-r--r--.
         central.extend([0; 6]);
         put32(&mut central, 0o100_644 << 16);
         put32(&mut central, u32::MAX);
@@ -81,7 +81,7 @@ pub fn skeleton(entries: &[Entry]) -> Skeleton {
 /// Writes the fields that both headers of an entry have.
 fn common(out: &mut Vec<u8>, entry: &Entry) {
     put16(out, 45);
-    // UTF-8 names; stored; 1 January 1980.
+    // Names are UTF-8, entries are uncompressed, and all have the date 1 January 1980.
     put16(out, 1 << 11);
     put16(out, 0);
     put16(out, 0);

@@ -42,7 +42,7 @@ pub fn compile(
     let done = match of_fixed_sizes {
         Ok(Some(both)) => Ok(Some(both)),
         Err(e) if e.kind().ends_a_call() => Err(e),
-        // the model may declare other sizes elsewhere
+        // The model may declare other sizes elsewhere.
         _ => written(runtime, made, precision, &path, call),
     };
     let (graph, weights) = match done {
@@ -51,7 +51,7 @@ pub fn compile(
         Ok(None) => return Ok(Err("no node of the model is faster with this library's kernels".to_owned())),
         Ok(Some(both)) => both,
     };
-    // Compared where it will be read from the mapped file.
+    // The compiled graph is run as sessions will run it: with its packed weights mapped from the file.
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
     let prepared = Prepared { name: "session".to_owned(), model: graph.clone(), ahead: true, compiled: Some(path) };
     let session = Session::open_prepared(runtime, &prepared, &options, call);
@@ -121,7 +121,7 @@ fn written(
     Ok(Some((graph.derive(proto), weights)))
 }
 
-/// Gives the groups names that are the same in each run: ONNX Runtime's contain a hash of memory.
+/// Renames the groups, because ONNX Runtime's names differ in each run: they contain a hash of memory.
 fn rename(proto: &mut ModelProto) {
     let is_group = |node: &&mut NodeProto| node.op_type.as_deref() == Some("EPContext");
     let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);

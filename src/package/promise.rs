@@ -65,7 +65,7 @@ impl Promise {
         let (contract, example) = maker.contract(0)?;
         let mut promise = Promise { contract, example, warnings: Vec::new() };
         if cached {
-            // Growing texts are run like their generator runs them.
+            // A decoder is run here as its generator runs it, on a growing text.
             return Ok(promise);
         }
         let mut trial = match Trial::new(runtime, model, call) {
@@ -82,7 +82,7 @@ impl Promise {
         for (range, given) in others {
             maker.ends(&mut trial, &mut promise, &range, given, &usual)?;
         }
-        // Large batches of the smallest samples, if these run.
+        // Large batches are tested with the smallest samples, if these run.
         let least = maker.ranges(&promise.contract).into_iter().filter(|(range, _)| range.name != "batch");
         let small = Base { at, set: least.map(|(range, _)| (range.name, range.min)).collect() };
         let small = match trial.run(&maker.shapes(&maker.sizes(at, &small.set)?)?)? {
@@ -96,7 +96,7 @@ impl Promise {
     }
 }
 
-/// The guess that the sizes of a run are based on, and the sizes that are set explicitly.
+/// The sizes that a test run starts from: a guess, and the ranges that are set explicitly.
 struct Base {
     at: usize,
     set: Vec<(String, i64)>,
@@ -112,7 +112,8 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// Returns sizes within the requested ranges for a guess.
+    /// Returns the sizes of the guess `trial`, within the requested ranges, with the ranges in `set` at the given
+    /// sizes.
     fn sizes(&self, trial: usize, set: &[(String, i64)]) -> Result<Sizes> {
         let mut sizes = Sizes::new(self.model);
         for (position, info) in self.infos.iter().enumerate() {
@@ -276,7 +277,7 @@ fn listed(shapes: &Shapes) -> String {
 enum Tried {
     Runs,
     Refused(Error),
-    /// The inputs cannot be made or are too large.
+    /// The run was not tried: its inputs cannot be made or are too large.
     Untried(String),
 }
 

@@ -213,7 +213,8 @@ pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, gi
     asked
 }
 
-/// Gives dimensions of one name the widest of their ranges: a length may belong to texts and to caches.
+/// Gives all dimensions of one name the widest of their ranges. A length, for example, may belong to texts and to
+/// caches, with different limits.
 fn level(infos: &[ValueInfo], asked: &mut Asked) {
     let mut widest: HashMap<String, Range> = HashMap::new();
     for range in asked.values().flat_map(BTreeMap::values) {

@@ -30,7 +30,7 @@ const LARGE: u64 = 64 << 10;
 
 /// A variant with its graph.
 pub struct Made {
-    /// Its entry in the manifest.
+    /// The entry of the variant in the manifest.
     pub variant: Variant,
     /// The graph.
     pub model: Model,
@@ -49,13 +49,13 @@ pub struct All {
     pub warnings: Vec<String>,
 }
 
-/// What [`make`] makes next to portable graphs.
+/// What [`make`] needs to make graphs for this processor in addition to portable ones.
 pub struct Wanted<'a> {
     /// The sizes of the example on which graphs are compared.
     pub example: &'a Shapes,
     /// The sizes that runs may have.
     pub contract: &'a Contract,
-    /// Whether compiled graphs can be made: their weights are a file of their own.
+    /// Whether compiled graphs can be made. They need a file for their packed weights.
     pub compiled: bool,
 }
 
@@ -206,7 +206,7 @@ fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) 
         other => bail!(InvalidArgument, "{other:?} is not one of fp32, bf16, int8, int4"),
     };
     let (made, mut report) = quantize::quantize_with(runtime, model, &options, None, call)?;
-    // Packages are reproducible: no times, and no list of nodes either.
+    // Packages are reproducible, so the report has no times; nor does it have the list of nodes, which is long.
     (report.nodes, report.seconds, report.peak_rss_bytes) = (Vec::new(), 0.0, 0);
     Ok((made, serde_json::to_value(report).ok()))
 }
@@ -219,7 +219,7 @@ fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Ca
     let file = scratch.join(format!(".ahead-{}.onnx", std::process::id()));
     let options = SessionOptions { optimized_model: Some(file.clone()), ..SessionOptions::stock() };
     let made = Session::new(runtime, model, &options, call).and_then(|_| Model::from_file(&file));
-    // The mapping stays valid.
+    // The mapping remains valid after the file has been removed.
     let _ = std::fs::remove_file(&file);
     let made = made?;
     // Optimizers that unroll or inline may change the inputs of a run; then only the portable graph is used.

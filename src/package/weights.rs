@@ -38,8 +38,8 @@ struct Pooled {
 }
 
 impl Pool {
-    /// Moves the large weights out of a graph and records their location: `offset` counts from the beginning of the
-    /// data until [`place`] corrects it.
+    /// Moves the large weights out of a graph and records their location. Their `offset` counts from the beginning of
+    /// the data; [`place`] adds what is before the data in the file.
     pub fn take(&mut self, proto: &mut ModelProto) {
         // Before IR version 4, an initializer is also an input.
         let apart = proto.ir_version.unwrap_or(0) >= 4;

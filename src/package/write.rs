@@ -131,7 +131,7 @@ fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Resu
         let file = folder.join(format!(".packed-{}.tmp", std::process::id()));
         let saved = made.model.save_packed(&file, call);
         let bytes = saved.and_then(|_| files::map(&files::open(&file)?, limits::DATA_FILE_BYTES));
-        // The mapping stays valid.
+        // The mapping remains valid after the file has been removed.
         let _ = std::fs::remove_file(&file);
         made.variant.file.push_str(PACKED);
         parts.push((made.variant.file.clone(), vec![bytes?]));

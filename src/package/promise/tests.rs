@@ -27,7 +27,7 @@ fn dynamic(batch_max: i64) -> CompileOptions {
     CompileOptions { dynamic: true, batch_max, ..CompileOptions::default() }
 }
 
-/// Returns a model that runs only batches of one: `[b, 2, 4]` becomes `[1, 8]`.
+/// Returns a model that runs only batches of one, because it reshapes `[b, 2, 4]` to `[1, 8]`.
 fn batch_of_one() -> Model {
     let nodes = vec![node("Reshape", &["x", "s"], "r"), node("MatMul", &["r", "w"], "y")];
     made(nodes, &["b", "2", "4"], vec![ints("s", &[1, 8]), weight("w", &[8, 2], &[0.5; 16])])
@@ -44,7 +44,7 @@ fn sizes_are_those_that_the_graph_wants() {
 
 #[test]
 fn sizes_that_the_model_refuses_are_not_taken() {
-    // A number of features that no weight reveals: 32 of them after a Reshape.
+    // A model whose number of features no weight shows: they are 32 because of a Reshape.
     let nodes = vec![node("Reshape", &["x", "s"], "r"), node("MatMul", &["r", "w"], "y")];
     let hidden = made(nodes, &["1", "f"], vec![ints("s", &[4, 8]), weight("w", &[8, 2], &[0.5; 16])]);
     let promise = promise(&hidden, &CompileOptions::default()).unwrap();
@@ -71,7 +71,7 @@ fn a_default_that_does_not_run_is_narrowed_with_a_warning() {
     assert_eq!(dims[0], Size::Range(Range { name: "batch".to_owned(), min: 1, max: Some(1) }));
     let warnings = narrowed.warnings;
     assert!(warnings.len() == 1 && warnings[0].contains("the model does not run with 64"), "{warnings:?}");
-    // An image smaller than its kernel.
+    // An image of the default size is smaller than the kernel of this convolution.
     let kernel = vec![weight("w", &[1, 3, 5, 5], &[0.1; 75])];
     let conv = made(vec![node("Conv", &["x", "w"], "y")], &["b", "3", "h", "w"], kernel);
     let narrowed = promise(&conv, &dynamic(64)).unwrap();
