@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, RwLock};
 
-/// Address ranges of live read-only file mappings, start -> end, which [`release`] may drop.
+/// Address ranges (start -> end) of the live read-only file mappings. [`release`] may drop their pages.
 static MAPPINGS: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
 
 /// A mapped file that removes itself from [`MAPPINGS`] when the last slice of it is dropped.

@@ -15,7 +15,7 @@ pub struct Pairing {
     pub reading: Option<Reading>,
     /// For each class of the original, the index of the class of the same name in the result.
     order: Option<Vec<usize>>,
-    /// Whether the models are decoders, with outputs over a vocabulary.
+    /// Whether the outputs are distributions over a vocabulary, as in text generation and mask filling.
     writes: bool,
     /// Notes for the caller about these differences.
     pub notes: Vec<String>,

@@ -126,7 +126,7 @@ fn all_names_inside(folder: &Path, file: &Metadata) -> bool {
     while let Some((folder, depth)) = folders.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             looked_at += 1;
-            // Metadata of links themselves, not of their targets.
+            // This is the metadata of a link itself, not of its target.
             let Ok(stat) = entry.metadata() else { continue };
             if looked_at > limits::LINKS_LOOKED_FOR {
                 return false;
@@ -140,7 +140,7 @@ fn all_names_inside(folder: &Path, file: &Metadata) -> bool {
     found >= file.nlink()
 }
 
-/// Returns the folder that contains `snapshots` and `blobs`, if this one is in the former.
+/// Returns the folder that contains `snapshots` and `blobs`, if `folder` is in its `snapshots`.
 fn repository_of(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.ancestors().find(|above| above.file_name().is_some_and(|name| name == "snapshots"))?;
     let repository = snapshots.parent()?;

@@ -10,17 +10,18 @@ use std::collections::HashMap;
 /// rule.
 #[derive(Debug, Clone)]
 pub enum Naming {
-    /// Values are `prefix/Op`, their nodes `prefix/Op/Op`; equal constants are added once.
+    /// Values are named `prefix/Op`, their nodes `prefix/Op/Op`; equal constants are added once.
     Prefix(&'static str),
-    /// For nodes that replace another: values are `label_Op_output`, nodes `label_Op` with the metadata of that node;
-    /// constants are `Constant` nodes.
-    #[allow(missing_docs)] // the lines above say it
+    /// For nodes that replace another: values are named `label_Op_output`, nodes `label_Op` with the metadata of that
+    /// node; constants are `Constant` nodes.
+    #[allow(missing_docs)] // the lines above document it
     Replaced { label: String, metadata: Vec<StringStringEntryProto> },
-    /// For nodes that a node with this label is lowered to: values are `label/Op_out`, nodes `label/Op`.
+    /// For nodes that a node with this label is lowered to: values are named `label/Op_out`, nodes `label/Op`.
     Parts(String),
-    /// Values are `prefix/Op_n`, `n` counting nodes and constants; nothing else in the graph begins with `prefix/`.
+    /// Values are named `prefix/Op_n`, where `n` counts nodes and constants; nothing else in the graph begins with
+    /// `prefix/`.
     Numbered(&'static str),
-    /// Values are `prefix_n`, `n` counting from the given number plus 1; nodes have no names.
+    /// Values are named `prefix_n`, where `n` counts from the given number plus 1; nodes have no names.
     Short(&'static str, usize),
 }
 
@@ -159,7 +160,7 @@ impl NodeBuilder {
         name
     }
 
-    /// Adds int64 values of some dimensions and returns the name.
+    /// Adds a constant of int64 values with the dimensions `dims` and returns its name.
     pub fn integers(&mut self, word: &str, dims: &[i64], values: &[i64]) -> String {
         self.constant_named(word, DataType::Int64, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
@@ -223,7 +224,7 @@ impl NodeBuilder {
         self.op_with(op, &[x], vec![edit::ints_attribute("axes", axes), keep])
     }
 
-    /// Adds `cap tanh(x / cap)` and returns the name.
+    /// Adds `cap tanh(x / cap)` and returns the name of its output.
     pub fn capped(&mut self, x: &str, cap: f32) -> String {
         let cap = self.scalar(cap);
         let part = self.op("Div", &[x, &cap]);

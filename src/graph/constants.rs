@@ -13,7 +13,7 @@ pub struct Constant<'a> {
     pub tensor: &'a TensorProto,
     /// The body that defines it.
     pub owner: BodyId,
-    /// Its value name in that body: the initializer's, or the output of its `Constant` node.
+    /// The value's name in that body: the initializer's name, or the output of the `Constant` node.
     pub name: &'a str,
     /// Whether there is an odd number of two-dimensional transposes between the tensor and the value.
     pub transposed: bool,
@@ -44,7 +44,7 @@ impl<'a> View<'a> {
         let mut transposed = false;
         let mut cast: Option<i32> = None;
         let (mut at, mut name) = (body, name);
-        // A model has been checked for cycles; the limit keeps long chains cheap.
+        // The model has no cycles; the limit keeps long chains cheap.
         for _ in 0..32 {
             let (owner, producer) = self.producer(at, name)?;
             match producer {
@@ -59,7 +59,7 @@ impl<'a> View<'a> {
                 Producer::Node(index) => {
                     let node = self.node(owner, index);
                     chain.push((owner, index));
-                    // Its perm, type or value depends on the call of the function.
+                    // The perm, type or value depends on the call of the function.
                     if node.refers() {
                         return None;
                     }
@@ -91,7 +91,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Returns the element type of a constant behind a `Cast`; `None` if that does more than convert between float types.
+/// Returns the element type of a constant after a `Cast`; `None` if the cast converts other types than floats.
 fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
     let float = |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16);
     let own = tensor.data_type.unwrap_or(0);

@@ -83,8 +83,8 @@ fn dead_nodes(graph: &GraphProto, policy: Policy<'_>) -> Vec<bool> {
     dead
 }
 
-/// Returns the values that would be dead if the inputs `gone` (body, node, index of the input) were removed: of
-/// `constants`, their tensors and the nodes between these and the reader.
+/// Returns the values that would be dead if the inputs `gone` (body, node, index of the input) were removed. Only
+/// `constants` are considered: their tensors, and the nodes between these and the reader.
 pub fn unread_without<'c, 'm: 'c>(
     view: &View<'_>,
     gone: &HashSet<(BodyId, usize, usize)>,
@@ -92,7 +92,8 @@ pub fn unread_without<'c, 'm: 'c>(
 ) -> HashMap<BodyId, HashSet<String>> {
     let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();
     let mut dead_nodes: HashSet<(BodyId, usize)> = HashSet::new();
-    // Shared chains are removed from the reader's end; each round can free the next link of another constant.
+    // The nodes of a chain die from the reader's end; where chains meet, a dead node may free one of another constant,
+    // in the next round.
     loop {
         let before = dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>();
         let unread = |dead_nodes: &HashSet<(BodyId, usize)>, owner: BodyId, name: &str| {
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
     use crate::graph::edit::{float_tensor, node, untyped};
 
-    /// `y = x + a`; `c` is read by a chain of two nodes that nothing reads, `d` by nothing.
+    /// Returns a graph of `y = x + a`. Two more nodes, which nothing reads, read `c`; nothing reads `d`.
     fn graph() -> GraphProto {
         GraphProto {
             node: vec![

@@ -79,7 +79,7 @@ impl BodyMut<'_> {
 #[derive(Debug)]
 pub struct Names {
     taken: HashSet<String>,
-    /// The number appended to the second of two equal names.
+    /// The number that is appended to a name the first time it is taken already.
     first: usize,
 }
 
@@ -90,7 +90,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Returns an empty set, which numbers equal names from `first` on.
+    /// Returns an empty set that numbers repeated names from `first` on.
     pub fn counting_from(first: usize) -> Names {
         Names { taken: HashSet::new(), first }
     }
@@ -175,7 +175,7 @@ pub fn graph_attribute(name: &str, value: GraphProto) -> AttributeProto {
     AttributeProto { name: Some(name.to_owned()), kind, g, ..Default::default() }
 }
 
-/// Returns an input or output of a rank, with open dimensions.
+/// Returns an input or output with `rank` dimensions, all open.
 pub fn value(name: &str, dtype: DataType, rank: usize) -> ValueInfoProto {
     let shape = TensorShapeProto { dim: vec![DimensionProto::default(); rank], ..Default::default() };
     let tensor =

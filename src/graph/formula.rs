@@ -15,7 +15,7 @@ const NEAR: usize = 6;
 const ANGLES: &str = "rotary angles";
 /// Name parts of rotary tables that already contain sines.
 const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
-/// Operators that move numbers and leave them unchanged, or nearly so.
+/// Operators that move numbers without changing them (a cast rounds them).
 const MOVES: [&str; 10] =
     ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Slice", "Concat", "Flatten"];
 /// Operators that compute angles from positions.
@@ -67,7 +67,7 @@ pub fn tables(graph: &GraphProto) -> BTreeSet<String> {
     formula(graph).into_iter().filter(|(_, what)| *what == ANGLES).map(|(name, _)| name).collect()
 }
 
-/// Returns constants that become the argument of a sine or cosine within a few nodes, through positions.
+/// Returns the constants from which angles of positions are computed: within a few nodes a sine or cosine follows.
 fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> HashSet<&'g str> {
     let makers = producer_nodes(&graph.node);
     let waves = graph.node.iter().filter(|node| node.is("Sin") || node.is("Cos"));

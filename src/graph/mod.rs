@@ -71,13 +71,13 @@ impl NodeProto {
         self.attribute.iter().find(|a| a.name.as_deref() == Some(name))
     }
 
-    /// Returns an integer attribute, or the default of the operator. Valid for a node that [`NodeProto::is`] some
-    /// operator, or that does not refer: see [`NodeProto::refers`].
+    /// Returns an integer attribute, or the default of the operator. The result is meaningful if [`NodeProto::is`] is
+    /// true for an operator, or [`NodeProto::refers`] is false.
     pub fn int(&self, name: &str, default: i64) -> i64 {
         self.attribute(name).and_then(|a| a.i).unwrap_or(default)
     }
 
-    /// Returns a float attribute, or the default of the operator; as for [`NodeProto::int`].
+    /// Returns a float attribute, or the default of the operator. See [`NodeProto::int`] on attributes of calls.
     pub fn float(&self, name: &str, default: f32) -> f32 {
         self.attribute(name).and_then(|a| a.f).unwrap_or(default)
     }

@@ -33,7 +33,7 @@ pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     found
 }
 
-/// Returns the constant that an input of a node is, also if it is only reshaped: codes of weights in blocks.
+/// Returns the constant that an input of a node is. It may be reshaped, as the codes of weights in blocks are.
 pub fn weight<'a>(view: &View<'a>, body: BodyId, name: &str) -> Option<Constant<'a>> {
     if let Some((owner, Producer::Node(index))) = view.producer(body, name)
         && view.node(owner, index).is("Reshape")
@@ -48,9 +48,9 @@ pub fn module(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Optio
     paths(view, body, node, weight).into_iter().find_map(|path| last_word(&path))
 }
 
-/// Returns the dotted module names of a node, best first: of its scope, of the weight, of the bias
-/// (`encoder.layer.0.attention.self.query`). Exports without names of scopes and weights (`onnx::MatMul_123`) still
-/// name biases.
+/// Returns the dotted module names of a node (`encoder.layer.0.attention.self.query`), best first: from its scope, from
+/// the name of the weight, from that of the bias. Some exporters drop the names of scopes and weights
+/// (`onnx::MatMul_123`), but keep those of biases.
 pub fn paths(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
     let proto = view.node(body, node);
     let scope = proto.name.as_deref().and_then(|name| name.rsplit_once('/')).map(|(parents, _)| dotted(parents));
@@ -108,7 +108,7 @@ mod tests {
     use crate::graph::edit::{self, float_tensor};
     use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
 
-    /// `Add(MatMul(x, weight), bias)`.
+    /// Returns the paths of a node in a graph of `Add(MatMul(x, weight), bias)`.
     fn of(name: &str, weight: &str, bias: &str) -> Vec<String> {
         let product = NodeProto { name: Some(name.into()), ..edit::node("MatMul", &["x", weight], &["y"]) };
         let graph = GraphProto {

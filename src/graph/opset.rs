@@ -21,7 +21,7 @@ const REDUCTIONS: [&str; 9] = [
     "ReduceSumSquare",
 ];
 
-/// Operators with another meaning from an opset on.
+/// Operators whose meaning changes, each with the opset from which on it has the new one.
 const CHANGED: [(&str, i64); 5] =
     [("BatchNormalization", 14), ("RoiAlign", 16), ("GridSample", 20), ("DFT", 20), ("GroupNormalization", 21)];
 
@@ -88,7 +88,7 @@ fn in_graph(
     Ok(())
 }
 
-/// Returns whether a node keeps its meaning although its operator changed.
+/// Returns whether a node means the same before and after the change of its operator.
 fn harmless(node: &NodeProto) -> bool {
     match node.op() {
         "BatchNormalization" => node.output.len() == 1 && node.int("training_mode", 0) == 0,

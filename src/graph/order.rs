@@ -1,7 +1,7 @@
-//! The order of nodes, and the producers and consumers of each value of one list of nodes.
+//! The order of nodes, and the producers and consumers of each value, for one list of nodes.
 //!
-//! A [`View`](super::View) has the same for all bodies of a model; this serves code with a single graph, or with
-//! nodes that are not a model yet.
+//! A [`View`](super::View) provides the same for all bodies of a model. This module is for code with a single graph, or
+//! with nodes that are not part of a model yet.
 
 use crate::error::Result;
 pub(crate) use crate::onnx::order::{producers, reads, topological};
@@ -28,7 +28,7 @@ pub(crate) fn sorted(nodes: &[NodeProto]) -> Result<Vec<NodeProto>> {
     Ok(topological(nodes)?.into_iter().map(|index| nodes[index].clone()).collect())
 }
 
-/// Returns for each node the length of the longest path to it, the order of layers. Fails as [`topological`].
+/// Returns for each node the number of nodes on the longest path to it. Fails as [`topological`].
 pub(crate) fn depths(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     let producer = producers(nodes);
     let mut depth = vec![0; nodes.len()];

@@ -12,7 +12,7 @@ const PASSING: [&str; 7] = ["Identity", "Transpose", "Cast", "Reshape", "Squeeze
 pub enum Origin<'a> {
     /// A constant, through `DequantizeLinear`.
     Dequantized,
-    /// Constants only, through other nodes; the operator of the last one.
+    /// Constants only, through other nodes; holds the operator of the last one.
     Constants(&'a str),
     /// A parameter of the enclosing function.
     Parameter,
@@ -23,7 +23,7 @@ pub enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// Returns why a weight of that origin is left; `None` if it is not a weight.
+    /// Returns why a weight of that origin is left unchanged; `None` if the value is not a weight.
     pub fn why_left(self) -> Option<String> {
         match self {
             Origin::Dequantized => Some("is already quantized".to_owned()),
@@ -36,7 +36,7 @@ impl Origin<'_> {
 }
 
 impl<'a> View<'a> {
-    /// Returns the origin of the value `name` of `body`, for values that [`View::constant_or_default`] does not know.
+    /// Returns the origin of the value `name` of `body`, if [`View::constant_or_default`] does not find a constant.
     pub fn origin(&self, body: BodyId, name: &str) -> Origin<'a> {
         let (mut at, mut value, mut last) = (body, name, None);
         for _ in 0..LOOKS {

@@ -1,4 +1,4 @@
-//! Rotary positions in standard operators.
+//! Rotary position embeddings in standard operators.
 
 use super::builder::NodeBuilder;
 use super::edit::int_attribute;

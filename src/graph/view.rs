@@ -8,7 +8,7 @@ use std::collections::HashMap;
 /// the functions with theirs.
 pub type BodyId = usize;
 
-/// IR version from which on an initializer that is also an input is a default.
+/// IR version from which on an initializer that is also an input is only its default value.
 const DEFAULTS_IR: i64 = 4;
 
 /// The producer of a value inside a body.
@@ -28,10 +28,10 @@ pub enum Producer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// Input `input` of node `node` in `body`.
-    #[allow(missing_docs)] // the line above says it
+    #[allow(missing_docs)] // the line above documents it
     Node { body: BodyId, node: usize, input: usize },
     /// An output of `body`.
-    #[allow(missing_docs)] // the line above says it
+    #[allow(missing_docs)] // the line above documents it
     Output { body: BodyId },
 }
 

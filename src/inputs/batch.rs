@@ -77,7 +77,7 @@ impl Batch {
         of_tokens.then(|| value.elements() / tokens).filter(|each| *each > 0)
     }
 
-    /// Returns the batch size by the shapes: the first dimension that most of the inputs have.
+    /// Returns the batch size according to the shapes: the median of the inputs' first dimensions.
     pub fn batch_size(&self) -> u64 {
         let mut firsts: Vec<i64> =
             self.inputs.iter().filter_map(|(_, tensor)| tensor.shape().first().copied()).collect();

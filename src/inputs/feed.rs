@@ -9,7 +9,7 @@ use crate::runtime::Tensor;
 use crate::text::Decoder;
 use crate::text::decoder::CachePair;
 
-/// The inputs of one model.
+/// The inputs of a model that is fed with rows of tokens.
 pub struct Feed {
     inputs: Vec<(ValueInfo, Role)>,
     /// The inputs of the cache, which are fed empty.

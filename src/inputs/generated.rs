@@ -89,8 +89,8 @@ impl Fill {
         make().at(|| format!("input {:?}", info.name))
     }
 
-    /// Returns a tensor of type `T`. `back` returns the number that an element represents, to check that a given one
-    /// was kept; `None` if it may round.
+    /// Returns a tensor of type `T`. `back` converts an element back to a number, to check that a given number was
+    /// represented exactly; it returns `None` for types that may round.
     fn typed<T: Element>(
         &self,
         shape: &[i64],
@@ -130,7 +130,7 @@ impl Fill {
     }
 }
 
-/// Returns whether some input of a model gets guessed integers: a run may fail because of them alone.
+/// Returns whether some input of a model gets integers that are guessed: they may be the reason why a run fails.
 pub fn guesses_values(model: &Model) -> bool {
     let view = View::new(model.proto());
     model.inputs().iter().any(|info| {
@@ -144,7 +144,7 @@ fn is_rate(name: &str) -> bool {
     name == "sr" || (name.contains("rate") && name.contains("sampl"))
 }
 
-/// Returns the element for a number from the caller; fails if the type cannot represent that integer.
+/// Returns a number from the caller as an element; fails if the type cannot represent it exactly and does not round.
 fn exact<T: Element>(value: f64, convert: impl Fn(f64) -> T, back: impl Fn(T) -> Option<f64>) -> Result<T> {
     let element = convert(value);
     match back(element) {

@@ -35,7 +35,7 @@ const ALIKE: [&str; 24] = [
 /// Maximum number of values that are followed.
 const VALUES: usize = 64;
 
-/// A value on the way, with the axis of the input that each of its axes is.
+/// A value that depends on the input; for each of its axes, the axis of the input that it corresponds to.
 struct At<'a> {
     body: BodyId,
     name: &'a str,

@@ -1,4 +1,4 @@
-//! Properties of random signatures and contracts: chosen sizes satisfy all constraints.
+//! Tests of random signatures and contracts: chosen sizes satisfy all constraints.
 
 use super::sizes::TRIALS;
 use super::{Sizes, Wanted};
@@ -35,7 +35,8 @@ fn signature(random: &mut Random) -> Vec<ValueInfo> {
     (0..count).map(one).collect()
 }
 
-/// A contract that the signature allows: each name is free, bounded or fixed; what has no name may share a range.
+/// Returns a random contract that the signature allows: each name is free, bounded or fixed, and dimensions without a
+/// name may share a range.
 fn contract(infos: &[ValueInfo], random: &mut Random) -> Contract {
     let mut decided: HashMap<String, Size> = HashMap::new();
     let mut decide = |key: &str, random: &mut Random| -> Size {
@@ -72,7 +73,8 @@ fn contract(infos: &[ValueInfo], random: &mut Random) -> Contract {
     Contract { inputs }
 }
 
-/// Equal names of a signature are equal sizes, fixed sizes are kept, sums are sums.
+/// Fails if shapes do not agree with a signature: equal names are equal sizes, fixed sizes are kept, and sums are
+/// correct.
 fn agrees(infos: &[ValueInfo], shapes: &[(String, Vec<i64>)]) -> std::result::Result<(), String> {
     let mut known: HashMap<&str, i64> = HashMap::new();
     for (info, (_, shape)) in infos.iter().zip(shapes) {
@@ -131,7 +133,7 @@ fn what_is_chosen_satisfies_names_sums_and_contracts() {
                 contract.check(&given).unwrap_or_else(|e| panic!("{e}: {told}"));
                 equal += 1;
             }
-            // A given shape is kept, and the sizes it implies apply to the others.
+            // If one shape is given, it is kept, and the sizes that it implies apply to the others.
             let mut again = Sizes::of(&raw);
             let first = random.index(raw.len());
             again.bind(first, &shapes[first].1).unwrap_or_else(|e| panic!("{e}: {told}"));

@@ -1,8 +1,9 @@
 //! The sizes of the inputs: open dimensions get a number, one per name.
 //!
-//! Each place (an axis of an input) has a fixed size, an open one, or an expression of open ones. Open sizes are
-//! equal if a meaningful name says so: that of the model, of another model with the same inputs, or of a package's
-//! contract, which also bounds them. Other sizes are guessed ([`guess`]).
+//! Each place (an axis of an input) has a fixed size, an open size, or a size that is an expression of open ones.
+//! Places with one meaningful name have one size; the name may be that of the model, of another model with the same
+//! inputs, or of a package's contract, which also bounds the size. Sizes that nothing determines are guessed
+//! ([`guess`]).
 
 mod guess;
 
@@ -23,7 +24,7 @@ pub use guess::{TRIALS, Wanted};
 #[derive(Debug, Clone, Default)]
 pub struct Sizes {
     infos: Vec<ValueInfo>,
-    /// The places of each input; `None` for inputs whose rank is not declared.
+    /// The places (axes) of each input; `None` for inputs whose rank is not declared.
     places: Vec<Option<Vec<Place>>>,
     open: Vec<Open>,
     names: HashMap<String, usize>,
@@ -281,12 +282,12 @@ impl Sizes {
         Ok(())
     }
 
-    /// Determines every open size: bound sizes, those that expressions determine, those that the graph requires,
-    /// otherwise guesses within their bounds.
+    /// Determines every open size. Given sizes come first, then those that expressions determine, then those that the
+    /// graph requires; the others are guessed within their bounds.
     pub fn choose(&mut self, wanted: &Wanted<'_>) {
         let guesses: Vec<guess::Guess> = self.open.iter().map(|open| guess::of(open, &self.infos, wanted)).collect();
         let mut order: Vec<usize> = (0..self.open.len()).collect();
-        // Small ones first: the remainder of a given sum is that of a length.
+        // The smaller sizes are set first: the rest of a given sum is usually a length.
         order.sort_by_key(|index| match guesses[*index] {
             guess::Guess::Past => 0,
             guess::Guess::Batch => 1,
@@ -303,7 +304,7 @@ impl Sizes {
         }
     }
 
-    /// Returns the maximum of a size for which the other terms of a given sum stay positive.
+    /// Returns the largest value of an open size that leaves room for the other unknown terms of every given sum.
     fn room(&self, index: usize) -> i64 {
         let unknown = |name: &&str| self.names.get(*name).is_some_and(|open| self.open[*open].size.is_none());
         let shares = self.given.iter().filter_map(|(sum, size)| {

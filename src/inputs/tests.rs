@@ -1,4 +1,4 @@
-//! Batches for hand-made signatures.
+//! Tests of batches for hand-made signatures.
 
 use super::{Batch, InputOptions, Source};
 use crate::model::Model;

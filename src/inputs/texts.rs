@@ -66,12 +66,12 @@ impl<'a> Text<'a> {
         self.lengths.1.filter(|most| *most == self.lengths.0)
     }
 
-    /// Returns the number of lengths that can be tried, each half of the one before.
+    /// Returns the number of trials: each trial after the first uses half the length of the one before.
     pub fn trials(&self) -> usize {
         if self.options.sequence_length != 0 || self.fixed_length().is_some() { 1 } else { 5 }
     }
 
-    /// Returns a length within the model's limits that is short enough for a trial.
+    /// Returns `length`, limited for a trial and by what the model requires.
     fn bounded(&self, length: usize, trial: usize) -> usize {
         let shorter = if trial == 0 { usize::MAX } else { DEFAULT_LENGTH >> trial };
         length.min(shorter).min(self.lengths.1.unwrap_or(usize::MAX)).max(self.lengths.0).max(1)
@@ -115,7 +115,7 @@ impl<'a> Text<'a> {
         Ok(Tokens { batch, samples })
     }
 
-    /// Returns the tokens to time. See [`super::Source::timing`].
+    /// Returns the tokens of the run that is timed. See [`super::Source::timing`].
     pub fn timing(&self, trial: usize) -> Result<Tokens> {
         match (self.fixed_length(), self.options.sequence_length) {
             (Some(length), _) => self.exactly(length),

@@ -21,8 +21,8 @@ pub(super) fn of(path: &Path, hash: &str) -> String {
 
 /// Returns the parts of the name before and after the hash.
 fn around(path: &Path) -> (String, &'static str) {
-    // File systems limit names to 255 bytes, and the location in a model is UTF-8 without backslashes. A name that
-    // must be changed for this gets a few digits that keep it unique.
+    // File systems limit names to 255 bytes, and a location in a model is UTF-8 without backslashes. A name that has to
+    // be changed therefore gets a few digits of a hash, so that it stays unique.
     const LONGEST: usize = 200;
     let whole = path.file_name().unwrap_or_default();
     let mut name = whole.to_string_lossy().replace('\\', "_");

@@ -9,7 +9,7 @@ use bytes::Bytes;
 pub trait Field {
     /// Reads one occurrence: a single field keeps the last one, a repeated one collects all.
     fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
-    /// Writes all that was read.
+    /// Writes all occurrences that were read.
     fn write(&self, number: u32, out: &mut Writer);
 }
 
@@ -204,7 +204,7 @@ impl<M: Message> Field for Vec<M> {
     }
 }
 
-/// Declares a message: `message! { /// doc \n Name { 1 => field: Type, … } }`.
+/// Declares message types, each as `/// doc \n Name { 1 => field: Type, … }`.
 macro_rules! message {
     ($($(#[$doc:meta])* $name:ident { $($number:literal => $(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*

@@ -40,8 +40,8 @@ fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
         validate::model(&proto)?;
         return Ok(Loaded { proto, files: Vec::new() });
     }
-    // For files of another kind, that is the error. It is checked only if decoding fails, so that no model is
-    // mistaken for something else.
+    // If the bytes are another kind of file, the error says so. That is checked only after decoding has failed, so that
+    // no model is mistaken for another kind of file.
     let mut proto = decode(&bytes).map_err(|e| match foreign(&bytes) {
         Some(what) => Error::new(Kind::InvalidModel, format!("the file is not an ONNX model but {what}")),
         None => e,

@@ -101,7 +101,7 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
     .map_err(place)
 }
 
-/// Fails early for a model or path that could not be saved.
+/// Fails before anything is written for a model or path that could not be saved.
 pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     if path.is_dir() {
         bail!(InvalidArgument, "the path is a folder; name the file to write");
@@ -139,7 +139,7 @@ pub fn weight_bytes(model: &ModelProto) -> u64 {
 
 fn save_main(segments: &[Bytes], path: &Path, ticket: &Ticket) -> Result<SavedFile> {
     let (file, sha256) = write_hashed(path, segments.iter().map(|s| (0, s)), ticket)?;
-    // The last moment at which a cancel still keeps the old file.
+    // This is the last moment at which a cancel still keeps the old file.
     ticket.check()?;
     file.commit()?;
     Ok(SavedFile { path: path.to_owned(), bytes: segments.iter().map(|s| s.len() as u64).sum(), sha256 })
@@ -184,7 +184,7 @@ fn save_external(mut data: Data, path: &Path, ticket: &Ticket) -> Result<Saved> 
     ticket.check()?;
     file.commit_as(&name)?;
     let main = save_main(&encode(&data.stub), path, ticket).inspect_err(|_| {
-        // An existing file has the same content, and the old model may refer to it.
+        // A data file that existed before has the same content, and the old model may refer to it.
         if !existed {
             let _ = std::fs::remove_file(&target);
         }

@@ -85,7 +85,7 @@ fn named(tensor: &mut TensorProto, visit: &mut dyn FnMut(&mut TensorProto) -> Re
     })
 }
 
-/// Returns whether a tensor anywhere in the model is still external. Loading leaves none.
+/// Returns whether any tensor of the model is still external. After loading, none is.
 pub fn any_external(model: &ModelProto) -> bool {
     let training = model.training_info.iter().flat_map(|i| i.initialization.iter().chain(&i.algorithm));
     let functions = model.functions.iter();

@@ -72,7 +72,8 @@ fn typed_values(tensor: &TensorProto) -> u64 {
     lengths.iter().map(|&length| length as u64).sum()
 }
 
-/// Checks a sparse tensor, which ONNX Runtime makes dense: its size must be bounded, and its parts must agree.
+/// Checks a sparse tensor. ONNX Runtime converts it to a dense one, so its dense size must be bounded, and its parts
+/// must agree.
 fn sparse(sparse: &SparseTensorProto) -> Result<()> {
     let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else {
         bail!(InvalidModel, "a sparse tensor lacks its values or its indices");
@@ -193,7 +194,8 @@ fn check_graph(graph: &GraphProto, outer: &Scope<'_>, depth: usize, nodes: &mut 
     Ok(())
 }
 
-/// Refuses a dimension with both a size and a name: the last in the file would count, and the order is not kept.
+/// Fails for a dimension with both a size and a name: readers use the one that comes last in the file, and this library
+/// does not preserve their order.
 fn declared_shape(value: &ValueInfoProto) -> Result<()> {
     let tensor = value.value_type.as_deref().and_then(|t| t.tensor_type.as_deref());
     let Some(shape) = tensor.and_then(|t| t.shape.as_deref()) else { return Ok(()) };

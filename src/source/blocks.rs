@@ -197,7 +197,7 @@ fn packed(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> 
     let packed = Packed {
         values: of("blocks"),
         scales: of("scales"),
-        // The others are the operator's default zero point.
+        // For the other forms, the operator's default is the zero point.
         zero_points: (shape.planes > 1).then(|| of("zero_points")),
         offsets: (!layout.symmetric).then(|| of("offsets")),
         shape,

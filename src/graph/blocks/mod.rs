@@ -94,7 +94,7 @@ fn is_linear(node: &NodeProto) -> bool {
     node.is("DequantizeLinear") && node.int("block_size", 0) > 0
 }
 
-/// Returns a key of the constants that a weight is computed from.
+/// Returns a key that is equal for nodes whose weights are computed from the same constants.
 fn key(node: &NodeProto) -> String {
     let at: &[usize] = if is_table(node) { &[0, 2, 3] } else { &[1, 2, 3, 4] };
     let inputs: Vec<&str> = at.iter().map(|index| node.input_at(*index).unwrap_or("")).collect();
@@ -102,7 +102,7 @@ fn key(node: &NodeProto) -> String {
     format!("{} {inputs:?} {sizes:?}", node.op())
 }
 
-/// Returns the nodes that replace one, with its weight as `name`.
+/// Returns the nodes that replace one, and read its weight as `name`.
 fn instead(node: &NodeProto, name: &str, names: &mut Names) -> Result<Vec<NodeProto>> {
     let table = is_table(node);
     let (Some(other), Some(output)) = (node.input_at(usize::from(table)), node.output.first()) else {

@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 /// Operators between the codes and the weight.
 const STEPS: [&str; 8] = ["Cast", "Mul", "Sub", "Floor", "Concat", "Reshape", "Transpose", "Conv"];
 
-/// Numbers with their shape.
+/// The elements of a tensor as floats, with its dimensions.
 #[derive(Clone)]
 struct Array {
     dims: Vec<usize>,
@@ -65,13 +65,13 @@ pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
     Ok(count)
 }
 
-/// Returns whether a constant holds codes: 8-bit numbers, more than one.
+/// Returns whether a constant holds codes: 8-bit integers with more than one dimension.
 fn is_codes(tensor: &TensorProto) -> bool {
     let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
     matches!(dtype, Some(DataType::Int8 | DataType::Uint8)) && tensor.dims.len() > 1
 }
 
-/// Returns the outputs of such steps that other nodes read.
+/// Returns the outputs of `steps` that other nodes read: the weights.
 fn ends(graph: &GraphProto, steps: &HashMap<&str, &NodeProto>) -> Vec<String> {
     let is_step = |node: &NodeProto| node.output.first().is_some_and(|output| steps.contains_key(output.as_str()));
     let mut read: HashSet<&str> = graph.node.iter().filter(|node| !is_step(node)).flat_map(reads).collect();
@@ -129,7 +129,7 @@ fn of_tensor(tensor: &TensorProto) -> Option<Array> {
     (values.len() == count).then_some(Array { dims, values })
 }
 
-/// Combines two arrays element by element; along each axis the second is as large, or has size 1.
+/// Combines two arrays element by element. Along each axis the second has the size of the first, or 1.
 fn together(mut a: Array, b: &Array, of: impl Fn(f32, f32) -> f32) -> Option<Array> {
     let (rank, other) = (a.dims.len(), b.dims.len());
     if other > rank {
@@ -187,7 +187,7 @@ fn turned(a: &Array, order: &[i64]) -> Option<Array> {
     Some(Array { dims, values: values.collect() })
 }
 
-/// Computes a convolution with one element per channel.
+/// Computes a convolution whose kernel has one element per channel: a product with `scales`.
 fn scaled(mut a: Array, scales: &Array, node: &NodeProto) -> Option<Array> {
     let (&[1, channels, 1, width], &[count, 1, 1, 1]) = (a.dims.as_slice(), scales.dims.as_slice()) else {
         return None;

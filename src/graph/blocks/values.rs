@@ -156,7 +156,7 @@ fn reshaped(mut value: Value, shape: Value) -> Option<Value> {
     for (index, size) in sizes.iter().enumerate() {
         dims.push(match size {
             0 => *value.dims.get(index)?,
-            // Filled in below.
+            // The size is computed from the others below.
             -1 => 1,
             size => usize::try_from(*size).ok()?,
         });

@@ -1,4 +1,4 @@
-//! Activations that are composed of others.
+//! Lowering of activations to simpler operators.
 
 use super::{Lowering, input};
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! Attention in the forms of the ONNX standard and of ONNX Runtime.
+//! Lowering of attention, as in the ONNX standard and in ONNX Runtime.
 
 use super::{Lowering, input};
 use crate::error::{Result, bail};
@@ -19,7 +19,7 @@ struct Heads {
     causal: bool,
     /// Number of tokens before the first query, a list with one element.
     before: Option<String>,
-    /// Added to the scores.
+    /// Values that are added to the scores.
     masks: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl Lowering {
         self.attend(&heads, &node.output[0], true)
     }
 
-    /// Lowers `Attention` of ONNX Runtime, which also projects.
+    /// Lowers `Attention` of ONNX Runtime, which also computes queries, keys and values from its input.
     pub(super) fn packed(&mut self, node: &NodeProto) -> Result<()> {
         let [x, matrix] = [input(node, 0)?, input(node, 1)?];
         if [4, 6].iter().any(|i| node.input_at(*i).is_some())
@@ -111,7 +111,7 @@ impl Lowering {
         self.attend(&heads, &node.output[0], true)
     }
 
-    /// Splits the heads if they are not split yet.
+    /// Returns queries, keys and values, with heads as a separate dimension, and the settings of the attention.
     fn heads(&mut self, parts: [&str; 3], counts: (i64, i64), scale: f32) -> Result<Heads> {
         if counts.0 < 1 || counts.1 < 1 || counts.0 % counts.1 != 0 {
             bail!(InvalidModel, "{} heads over {}", counts.0, counts.1);
@@ -147,7 +147,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// Adds the mask of ONNX Runtime's forms: 1 for each visible key.
+    /// Adds the mask of ONNX Runtime's operators, which is 1 for each visible key.
     fn masked(&mut self, node: &NodeProto, heads: &mut Heads, index: usize) -> Result<()> {
         let Some(mask) = node.input_at(index) else { return Ok(()) };
         if self.rank(mask)? != 2 {
@@ -160,13 +160,13 @@ impl Lowering {
         Ok(())
     }
 
-    /// Returns 0 where `open`, else `low`.
+    /// Adds a value that is 0 where `open` is true, else `low`, and returns its name.
     fn shut(&mut self, open: &str, low: f32) -> String {
         let (zero, low) = (self.w.scalar(0.0), self.w.scalar(low));
         self.w.op("Where", &[open, &zero, &low])
     }
 
-    /// Adds the attention itself.
+    /// Adds the products and the softmax of the attention, with the result `output`.
     fn attend(&mut self, heads: &Heads, output: &str, flat: bool) -> Result<()> {
         let (many, few) = heads.counts;
         let (mut q, mut k, mut v) = (heads.q.clone(), heads.k.clone(), heads.v.clone());
@@ -227,7 +227,8 @@ impl Lowering {
         Ok(())
     }
 
-    /// Returns the causal mask `[queries, keys]`: 0 for the token itself and earlier ones, else the lowest float.
+    /// Adds the causal mask `[queries, keys]` and returns its name: 0 for the token itself and earlier ones, else the
+    /// lowest float.
     fn behind(&mut self, scores: &str, before: Option<&str>) -> String {
         let shape = self.w.op("Shape", &[scores]);
         let (rows, columns) = (self.w.slice(&shape, 2, 3, 0), self.w.slice(&shape, 3, 4, 0));

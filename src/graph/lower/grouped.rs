@@ -117,7 +117,7 @@ impl Grouped {
 
     fn rows(&mut self, w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> Rows {
         let key = match self.past {
-            // Every layer sees the same tokens.
+            // All layers of one window share the values of the tokens.
             Past::Nothing => form.window.to_string(),
             Past::Cache => {
                 let [past, lengths, total] = [3, 5, 6].map(|index| node.input_at(index).unwrap_or_default());

@@ -67,7 +67,7 @@ pub fn by_shape(node: &NodeProto) -> bool {
     }
 }
 
-/// Replaces operators of the main graph. Values keep their names.
+/// Lowers the nodes of the main graph for which `wanted` is true, and returns which remain. Values keep their names.
 pub fn lower(model: &mut ModelProto, types: Types, wanted: &dyn Fn(&NodeProto) -> bool) -> Result<Lowered> {
     let mut lowered = Lowered { tables: BTreeSet::new(), left: Vec::new() };
     let mut lowering = Lowering { w: NodeBuilder::new(model, "lowered"), grouped: Grouped::new(Past::Nothing), types };
@@ -107,7 +107,7 @@ fn tables(node: &NodeProto) -> &'static [usize] {
     }
 }
 
-/// Lowers nodes.
+/// The state of lowering the nodes of a graph.
 struct Lowering {
     w: NodeBuilder,
     grouped: Grouped,

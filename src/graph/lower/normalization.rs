@@ -1,4 +1,4 @@
-//! Normalizations over channels, groups of channels, and by norms.
+//! Lowering of normalizations over channels, over groups of channels, and by norms.
 
 use super::{Lowering, input};
 use crate::error::Result;
@@ -10,7 +10,7 @@ impl Lowering {
         match node.op() {
             "InstanceNormalization" => self.groups(node, None)?,
             "GroupNormalization" => self.groups(node, Some(node.int("num_groups", 1)))?,
-            // ONNX Runtime's older name of the same operator.
+            // Under this name, ONNX Runtime has an older version of the same operator.
             "RMSNormalization" => {
                 let mut attributes = node.attribute.clone();
                 attributes.retain(|a| a.name.as_deref() != Some("stash_type"));
@@ -44,8 +44,8 @@ impl Lowering {
         (center, variance)
     }
 
-    /// Lowers a normalization over each group of channels (over each channel if there are no groups), with a scale
-    /// and a shift. Until opset 20, these are per group, then per channel.
+    /// Lowers a normalization over each group of channels (over each channel if `groups` is `None`), with a scale and a
+    /// shift. Before opset 21, these have one element per group, afterwards one per channel.
     fn groups(&mut self, node: &NodeProto, groups: Option<i64>) -> Result<()> {
         let (x, scale, shift) = (input(node, 0)?, input(node, 1)?, input(node, 2)?);
         let shape = self.w.op("Shape", &[x]);

@@ -1,4 +1,4 @@
-//! Rotary embeddings.
+//! Lowering of rotary embeddings.
 
 use super::{Lowering, input};
 use crate::error::{Result, bail};

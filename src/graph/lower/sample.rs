@@ -1,4 +1,4 @@
-//! Images sampled at the points of a grid.
+//! Lowering of `GridSample`: images sampled at the points of a grid.
 
 use super::{Lowering, input};
 use crate::error::{Result, bail};
@@ -6,7 +6,7 @@ use crate::graph::edit::int_attribute;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// The attributes of a `GridSample`.
+/// The attributes of a `GridSample` node.
 struct Reading {
     align: bool,
     border: bool,
@@ -88,7 +88,7 @@ impl Lowering {
             self.w.op("Sub", &[&scaled, &half])
         };
         if reading.reflect {
-            // Between the centers of the outer elements, or their edges.
+            // -1 and 1 are the centers of the outer elements, or their edges.
             let (least, span) = match reading.align {
                 true => (self.w.scalar(0.0), last.clone()),
                 false => (self.w.scalar(-0.5), size.to_owned()),

@@ -83,14 +83,17 @@ impl Wanted<'_> {
     }
 }
 
-/// Returns the guess for the size of an open dimension: by the graph, else by its name, else by its places:
+/// Returns the guess for the size of an open dimension: from the graph, else from its name, else from its places (axes
+/// of inputs).
 ///
-/// - names with `batch`, a first dimension that is nothing else, and the nameless second of recurrent states: the batch
-///   size;
-/// - names with `past`, and all that only caches have: 0, a cache with nothing in it;
-/// - names with `seq`, `len`, `time` or `token`, and the second dimension of ids and masks: the sequence length;
-/// - names with `height` or `width`, and what is left of four dimensions of which one is 1 or 3 channels: 224;
-/// - samples of sound: 16000; all else, and counts of nodes, edges, frames: 128.
+/// - The batch size: names with `batch`, a first dimension that nothing else identifies, and the second dimension of
+///   recurrent states without a name.
+/// - 0, for an empty cache: names with `past`, and dimensions that only caches have.
+/// - The sequence length: names with `seq`, `len`, `time` or `token`, and the second dimension of ids and masks.
+/// - 224: names with `height` or `width`, and the image axes of an input with four dimensions of which one is 1 or 3
+///   channels.
+/// - 16000: samples of sound.
+/// - 128: everything else, such as counts of nodes, edges or frames.
 pub(super) fn of(open: &Open, infos: &[ValueInfo], wanted: &Wanted<'_>) -> Guess {
     if let Some(size) = open.hint {
         return Guess::Hint(size);

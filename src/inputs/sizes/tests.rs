@@ -1,7 +1,7 @@
 use super::*;
 use crate::onnx::dtype::DataType;
 
-/// Returns the signature `"batch, 3, height"`; `?` is a dimension without a name.
+/// Returns an input with the given dimensions, for example `"batch, 3, height"`; `?` is a dimension without a name.
 pub fn info(name: &str, dims: &str) -> ValueInfo {
     let dim = |text: &str| text.trim().parse().map_or_else(|_| Dim::Symbolic(text.trim().into()), Dim::Fixed);
     let shape = dims.split(',').filter(|d| !d.trim().is_empty()).map(dim).collect();
@@ -65,7 +65,7 @@ fn a_cache_begins_empty() {
     for dims in ["batch, 12, past_sequence_length, 64", "?, 12, ?, 64"] {
         assert_eq!(shapes(&[info("past_key_values.0.key", dims)], &wanted(2, 16)), [[2, 12, 0, 64]]);
     }
-    // Unless the cache uses the text's name for its length.
+    // A cache may use the name of the text's length for its own.
     let merged = [info("past_key_values.0.key", "b, 2, s, 4"), info("input_ids", "b, s")];
     assert_eq!(shapes(&merged, &Wanted { sequential: &[false, true], ..wanted(1, 9) }), [vec![1, 2, 9, 4], vec![1, 9]]);
 }
@@ -102,7 +102,7 @@ fn the_size_of_an_expression_says_that_of_its_names() {
     sizes.bind(1, &[2, 16]).unwrap();
     sizes.choose(&wanted(1, 128));
     assert_eq!(sizes.shape(2).unwrap(), [2, 4]);
-    // A rounded size is ambiguous, another is not.
+    // A rounded expression does not determine a size, another does.
     let mut sizes = Sizes::of(&[info("y", "floor(n/2), n+1"), info("x", "n")]);
     sizes.bind(0, &[0, 2]).unwrap();
     sizes.choose(&wanted(1, 128));

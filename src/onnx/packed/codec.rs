@@ -20,7 +20,7 @@ pub const WIDEST: usize = 16;
 
 const ZEROS: u8 = 1;
 const ZSTD: u32 = 1 << 31;
-/// Compression level: fast, and on bytes without repetitions as good as any.
+/// Compression level: it is fast, and a higher one gains nothing on bytes without repetitions.
 const LEVEL: i32 = 3;
 
 /// Encodes a chunk of elements of `width` bytes.
@@ -28,7 +28,7 @@ pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     let count = bytes.len() / width;
     let there: Vec<bool> = bytes.chunks_exact(width).map(|element| element.iter().any(|b| *b != 0)).collect();
     let zeros = there.iter().filter(|there| !**there).count();
-    // One bit per element must be worth it.
+    // The bit per element must cost less than the zeros that it replaces.
     let sparse = zeros * width > count.div_ceil(8);
     let mut sections: Vec<Vec<u8>> = Vec::with_capacity(width + 1);
     if sparse {
@@ -168,7 +168,7 @@ mod tests {
                 }
             }
         }
-        // A value that equals zero but has a bit set is not a zero here.
+        // Only elements whose bits are all 0 count as zeros: -0.0 and denormals must be preserved.
         let zeros = [0.0f32, -0.0, 0.0, 0.0, f32::from_bits(1), 0.0, 0.0, 0.0].map(f32::to_le_bytes).concat();
         let mut back = vec![0u8; zeros.len()];
         decode(&encode(&zeros, 4).unwrap(), 4, &mut back).unwrap();

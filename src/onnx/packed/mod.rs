@@ -153,7 +153,7 @@ fn write(stub: &[u8], large: &[Tensor], path: &Path, ticket: &Ticket) -> Result<
     ticket.add(stub.len() as u64);
     let Out { mut file, hash, written } = out;
     file.flush()?;
-    // The last moment at which a cancel still keeps the old file.
+    // This is the last moment at which a cancel still keeps the old file.
     ticket.check()?;
     file.into_inner().map_err(|e| e.into_error())?.commit()?;
     let sha256 = hex(&hash.finalize());
@@ -190,7 +190,7 @@ pub fn read(bytes: &Bytes) -> Result<ModelProto> {
     }
 }
 
-/// Checks every size before memory of that size is allocated.
+/// Returns the parts of a file. Every size is checked before memory of that size is allocated.
 fn parts(file: &Bytes) -> Result<Parts> {
     let length = file.len();
     if length < HEADER + FOOTER {

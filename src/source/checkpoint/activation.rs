@@ -17,7 +17,7 @@ enum Form {
     Identity,
     /// x Φ(x), by the error function (Hendrycks and Gimpel, arXiv 1606.08415).
     Gelu,
-    /// Its tanh form 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))) (same source).
+    /// The approximation of `Gelu` by the hyperbolic tangent, 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))) (same source).
     TanhGelu,
     /// x σ(x).
     Silu,
@@ -56,10 +56,10 @@ impl Activation {
             Ok(match self.form {
                 Form::Identity => x.to_owned(),
                 Form::Gelu => gelu(b, x),
-                // One operator if possible: ONNX Runtime would run the formula node by node.
+                // One fused operator if the dialect has it: ONNX Runtime would run the formula node by node.
                 Form::TanhGelu if b.dialect == Dialect::Runtime => b.contrib("FastGelu", &[x], 1, &[]).swap_remove(0),
                 Form::TanhGelu => tanh_gelu(b, x),
-                // ONNX Runtime fuses this one itself.
+                // ONNX Runtime fuses these nodes itself.
                 Form::Silu => {
                     let gate = b.op("Sigmoid", &[x], &[]);
                     b.op("Mul", &[x, &gate], &[])
@@ -73,7 +73,7 @@ impl Activation {
 }
 
 impl Activation {
-    /// Returns the activation of one number.
+    /// Returns the activation of one number, computed in Rust.
     pub fn by_hand(self, x: f64) -> f64 {
         match self.form {
             Form::Identity => x,

@@ -1,4 +1,4 @@
-//! The steps of sentence-transformers over vectors in memory, for exported graphs that end at the token vectors.
+//! The steps of sentence-transformers, computed in memory, for exported graphs that end at the token vectors.
 
 use super::activation::Activation;
 use super::pooling;
@@ -15,7 +15,7 @@ pub struct Steps {
 }
 
 pub(super) enum Step {
-    /// Poolings, concatenated; that many tokens at the beginning are left out.
+    /// The concatenation of these poolings; the second number is that of tokens at the beginning that are left out.
     Pool(Vec<Pooling>, usize),
     Dense(Dense),
     LayerNorm {

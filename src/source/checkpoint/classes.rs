@@ -4,11 +4,11 @@ use super::config::{Config, shown};
 use super::{Build, Family};
 use crate::error::{Result, bail};
 
-/// Returns warnings about classes and code that do not belong to the family. `sentence`: only hidden states are
-/// wanted, and the class does not matter.
+/// Checks the class names of a configuration, and returns warnings about classes and code that do not belong to the
+/// family. With `sentence`, only hidden states are used, and the class does not matter.
 ///
-/// Fails with [`crate::error::Kind::Unsupported`] for decoders whose head does not generate text; encoders are
-/// checked when they are built.
+/// Fails with [`crate::error::Kind::Unsupported`] for decoders whose head does not generate text; encoders are checked
+/// when they are built.
 pub(super) fn check(family: &Family, config: &Config<'_>, sentence: bool) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let own = |name: &str| family.classes.iter().any(|class| name.starts_with(class));

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 /// The configuration of a checkpoint.
 ///
-/// A family reads it after [`super::schema::Schema::complete`], which inserts the family's defaults for missing keys:
-/// what is missing then is `null`, and an error if the family does not accept that.
+/// A family reads it after [`super::schema::Schema::complete`], which inserts the family's defaults for missing keys. A
+/// key without a default is then `null`; if the family requires it, that is an error.
 #[derive(Clone, Copy)]
 pub struct Config<'a> {
     map: &'a Map<String, Value>,

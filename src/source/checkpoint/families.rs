@@ -278,7 +278,7 @@ pub(super) const FAMILIES: &[Family] = &[
         schema: Schema {
             reads: &[DISTILBERT],
             aliases: &[("hidden_size", "dim"), ("num_attention_heads", "n_heads"), ("num_hidden_layers", "n_layers")],
-            // The table of positions is in the file, however it was computed.
+            // The file contains the table of positions, so it does not matter how it was computed.
             inert: &["sinusoidal_pos_embds"],
             ..ENCODER
         },

@@ -1,5 +1,6 @@
-//! Gemma 1, 2 and 3 (text): `1 + w` norms, embeddings scaled by the square root of the width, tied output layer; from
-//! 2 on norms after attention and feed-forward part, caps and windows; in 3 norms of queries and keys, and two ropes.
+//! Gemma 1, 2 and 3 (text). All have norms with the factor `1 + w`, embeddings scaled by the square root of the width,
+//! and a tied output layer. Gemma 2 and 3 also have norms after attention and feed-forward part, caps and windows;
+//! Gemma 3 normalizes queries and keys, and has two ropes.
 
 use super::activation::Activation;
 use super::config::Config;
@@ -17,7 +18,7 @@ type Built = Result<(ModelProto, Task)>;
 /// Describes Gemma 1.
 pub(super) fn gemma(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = common(config, weights)?;
-    // The first files contain "gelu" but mean the approximation used in training.
+    // The first published files contain "gelu", but the models were trained with its approximation.
     let named = config.word("hidden_act")?;
     d.activation = Activation::named(if named == "gelu" { "gelu_pytorch_tanh" } else { named })?;
     finish(&d, weights, dialect)

@@ -16,7 +16,7 @@ use crate::onnx::proto::ModelProto;
 use crate::source::builder::Dialect;
 use crate::source::weights::Weights;
 
-/// Prefixes of names: usual; the body saved alone; a text model inside a larger one.
+/// Prefixes of tensor names: the usual one, that of a body saved alone, and those of a text model inside a larger one.
 const ROOTS: &[&str] = &["model.", "", "language_model.model.", "model.language_model."];
 
 const NAMES: Names = Names {
@@ -180,7 +180,7 @@ fn of_layers(
         let local = match types.map(|types| types.get(index).and_then(|v| v.as_str())) {
             None => default(index as i64, layer),
             Some(Some("sliding_attention")) => true,
-            // An older name.
+            // "attention" is an older name.
             Some(Some("full_attention" | "attention")) => false,
             Some(other) => bail!(Unsupported, "layer {index} has attention of the type {:?}", other.unwrap_or("")),
         };

@@ -125,7 +125,7 @@ fn plain_name(name: &str) -> Result<&str> {
     Ok(name)
 }
 
-/// Returns the tensors of a file, checked against its size and against each other.
+/// Returns the tensors of a file. They are checked against the file's size and against each other.
 fn parse(file: &Bytes) -> Result<HashMap<String, Tensor>> {
     let Some(length) = file.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
         bail!(InvalidModel, "has {} bytes, too few for a safetensors file", file.len());

@@ -248,7 +248,7 @@ fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// Checks the transformer's own settings besides the length and the case of texts.
+/// Checks the settings of the transformer step; the length and the case of texts are handled elsewhere.
 fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     if !path.is_empty() {
         bail!(Unsupported, "modules.json: the transformer is in {path:?}, not next to it");

@@ -79,11 +79,11 @@ fn harmless(name: &str, used: &HashSet<&str>) -> bool {
         "pooler.dense.weight",
     ];
     let (module, last) = name.rsplit_once('.').unwrap_or(("", name));
-    // The mask of GPT-2, `h.0.attn.bias`; the biases of its matrices have longer names.
+    // The mask of GPT-2 is `h.0.attn.bias`; the names of biases are longer.
     let mask = last == "bias" && module.rsplit('.').next() == Some("attn");
     let ends = |end: &str| name == end || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'));
     let with = |head: &str| used.contains(head);
-    // If these differed from the table, they would be used.
+    // If these differed from the table, the output layer would use them.
     let tied = match name {
         "cls.predictions.decoder.weight" | "cls.predictions.bias" | "cls.predictions.decoder.bias" => {
             with("cls.predictions.transform.dense.weight")

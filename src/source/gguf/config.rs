@@ -66,7 +66,8 @@ fn refuse_switches(scope: &Scope<'_>, architecture: &Architecture, sizes: &Sizes
         }
     }
     let capped = matches!(architecture.name, "gemma2" | "gemma3");
-    // The largest models of two generations do not scale by the head size, and the graph knows this.
+    // The largest models of Gemma 2 and 3 use another scale than the head size, which the built graph takes into
+    // account.
     let by = |size: i64| 1.0 / (size.max(1) as f64).sqrt();
     let (usual, largest) = (by(sizes.head), by(if capped { sizes.width / sizes.heads } else { sizes.head }));
     let numbers: [(&str, &[f64], bool); 9] = [
@@ -151,7 +152,7 @@ fn gpt2(config: &mut Map<String, Value>, scope: &Scope<'_>, sizes: &Sizes) -> Re
         "activation_function": "gelu_new",
     });
     extend(config, entries);
-    // Matrices are stored like those of all other architectures, unlike in the checkpoint.
+    // GGUF stores matrices like those of all other architectures (`[out, in]`), unlike the checkpoint.
     config.insert(TRANSPOSED.into(), false.into());
     Ok(())
 }
@@ -209,7 +210,7 @@ fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &S
         "gemma3" => (6, 62),
         _ => return Ok(()),
     };
-    // The largest of each generation does not scale by the head size.
+    // The largest model of each generation scales by another size than that of a head.
     let scalar = if s.layers == largest { s.width / s.heads } else { s.head };
     let window = match window(scope)? {
         None if architecture.name == "gemma2" => Some(4096),

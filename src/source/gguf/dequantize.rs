@@ -64,7 +64,7 @@ pub struct Codes {
 }
 
 impl Default for Codes {
-    /// Returns memory for a block of any form.
+    /// Returns storage for an unpacked block of any form.
     fn default() -> Codes {
         Codes { q: [0; LARGEST], scale: [0.0; GROUPS], offset: [0.0; GROUPS] }
     }
@@ -81,7 +81,7 @@ impl Codes {
             BlockForm::Q8_0 => {
                 let d = half_at(block, 0);
                 (self.scale[0], self.offset[0]) = (d, -128.0 * d);
-                // Signed bytes plus 128.
+                // A signed byte plus 128.
                 self.q.iter_mut().zip(&block[2..34]).for_each(|(q, byte)| *q = byte ^ 0x80);
             }
             BlockForm::Q4_K => self.grouped(block, None, 16),
@@ -199,8 +199,8 @@ impl Codes {
         }
     }
 
-    /// Unpacks 8 groups of such 32: four bits of a group's scale are nibbles of 4 bytes, the two above them pairs of
-    /// bits of 2.
+    /// Unpacks 256 weights in 8 groups of 32 indices into a list. Four bits of a group's scale are nibbles of 4 bytes,
+    /// the two above them are pairs of bits of 2 bytes.
     fn listed_groups(&mut self, block: &[u8]) {
         let d = half_at(block, 0);
         let high = u16::from_le_bytes([block[2], block[3]]);
@@ -234,7 +234,7 @@ impl Codes {
         for (index, (out, q)) in out.chunks_mut(layout.group).zip(self.q.chunks(layout.group)).enumerate() {
             let (scale, offset) = (self.scale[index], self.offset[index]);
             if layout.symmetric {
-                // Of the signed number: the product with `q` itself may need one bit more than float32 has.
+                // The signed number is scaled: the product with `q` itself may need one bit more than float32 has.
                 let middle = f32::from(layout.middle);
                 out.iter_mut().zip(q).for_each(|(out, q)| *out = scale * (f32::from(*q) - middle));
             } else {

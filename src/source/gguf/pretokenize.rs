@@ -5,7 +5,7 @@
 
 use crate::error::{Result, bail};
 
-/// How one kind of tokenizer splits text.
+/// How a tokenizer splits text into pieces.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cutting {
     /// Regular expressions, applied one after the other.

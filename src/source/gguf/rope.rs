@@ -50,7 +50,7 @@ pub(super) fn add(config: &mut Map<String, Value>, header: &Header, scope: &Scop
 fn by_kind(scope: &Scope<'_>) -> Result<Value> {
     let kind = scope.keys.text(&scope.key("rope.scaling.type"))?.unwrap_or("none");
     let factor = scope.number("rope.scaling.factor")?;
-    // An older key, from before the type existed.
+    // The key is older than the type.
     let older = scope.number("rope.scale_linear")?.filter(|factor| *factor != 1.0);
     match (kind, factor, older) {
         ("none", _, None) => Ok(Value::Null),
@@ -86,10 +86,10 @@ fn yarn(scope: &Scope<'_>, factor: f64) -> Result<Value> {
 
 /// Returns the scaling of Llama 3.1 that results in these factors.
 ///
-/// A frequency `f` was divided by `1 / (k + (1 - k) / factor)` with `k = (t f / 2 pi - 1) / (h - 1)` clamped to [0,
-/// 1]: waves shorter than `t / h` positions are kept, those longer than `t` slowed down by `factor`. `k` is linear in
-/// `f`, so two frequencies in between determine `t` and `h`. (The published description has a third number, by which
-/// the other two can be divided.)
+/// There a frequency `f` is divided by `1 / (k + (1 - k) / factor)` with `k = (t f / 2 pi - 1) / (h - 1)` clamped to
+/// [0, 1]: waves shorter than `t / h` positions are kept, those longer than `t` are slowed down by `factor`. `k` is
+/// linear in `f`, so two frequencies in between determine `t` and `h`. (The published description has a third
+/// parameter, which is redundant.)
 fn llama3(factors: &[f32], theta: f64, positions: i64) -> Result<Value> {
     let factors: Vec<f64> = factors.iter().map(|factor| f64::from(*factor)).collect();
     let count = factors.len() as f64;

@@ -47,7 +47,7 @@ fn leftmost_first(group: &mut [Merge]) {
     let free = |waiting: &HashMap<u32, usize>, token: &u32| waiting.get(token).is_none_or(|count| *count == 0);
     let mut ready: BTreeSet<u32> = outgoing.keys().copied().filter(|token| free(&waiting, token)).collect();
     let mut place = 0;
-    // If tokens depend on each other (ab, ba), the lowest comes first.
+    // If tokens depend on each other (ab, ba), the one with the lowest id comes first.
     while let Some(token) = ready.pop_first().or_else(|| outgoing.keys().next().copied()) {
         for merge in outgoing.remove(&token).unwrap_or_default() {
             group[place] = merge;
@@ -160,7 +160,8 @@ impl<'k> Vocabulary<'k> {
             bail!(InvalidModel, "the file has no {MERGES:?}");
         };
         let split = |(index, text): (usize, &'k str)| {
-            // Not at the first character: a token may begin with a space if spaces are not encoded.
+            // The space at which a merge is split is not its first character: if spaces are not encoded, a token may
+            // begin with one.
             let second = text.char_indices().nth(1).map_or(text.len(), |(at, _)| at);
             let Some(at) = text[second..].find(' ').map(|at| second + at) else {
                 bail!(InvalidModel, "merge {index}, {text:?}, is not a pair");
@@ -208,7 +209,7 @@ impl<'k> Vocabulary<'k> {
         let mut equal = Vec::new();
         let mut first = 0;
         for group in merges.chunk_by_mut(|a, b| a.0.total_cmp(&b.0).is_eq()) {
-            // Different tokens: merges that form the same token are known to be equal.
+            // Only merges that form different tokens matter: those of one token are known to have equal scores.
             if group.iter().any(|merge| merge.1 != group[0].1) {
                 equal.push((first, group.len()));
                 leftmost_first(group);

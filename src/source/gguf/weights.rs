@@ -28,11 +28,11 @@ pub struct GgufWeights<'h> {
     floats: bool,
 }
 
-/// The change that makes a tensor like in a checkpoint.
+/// The change from a tensor of the file to that of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     None,
-    /// Restores the row order of that many heads.
+    /// Restores the row order of a tensor with this many heads.
     Rows {
         heads: usize,
     },
