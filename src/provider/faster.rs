@@ -1,8 +1,8 @@
-//! What is faster on our kernels than in ONNX Runtime, by class of processors.
+//! Which groups of nodes are faster on this library's kernels than in ONNX Runtime, by class of processors.
 //!
 //! The rules come from measurements: groups of each kind as they are in encoders and decoders (rows of 384 to 3072
-//! values, 1 to 1024 of them, one thread) against ONNX Runtime 1.32, which saw the same instructions. The figures are
-//! in `docs/provider.md`.
+//! values, 1 to 1024 of them, one thread) against ONNX Runtime 1.32, with the same processor extensions. The figures
+//! are in `docs/provider.md`.
 
 use super::patterns::Kind;
 use crate::kernels::Class;
@@ -13,7 +13,7 @@ pub fn is_faster(class: Class, kind: Kind) -> bool {
         (Class::Scalar, _) => false,
         // Without VNNI ONNX Runtime adds two products in 16 bits, which may saturate. Exact sums take longer.
         (Class::Avx2, Kind::Quantized) => false,
-        // Alone it reads and writes memory more than it computes.
+        // An activation alone takes most of its time to read and write memory.
         (_, Kind::Activation) => false,
         _ => true,
     }

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 /// Weights with more elements are left out: no shapes are read from them.
 const WEIGHT: i64 = 64;
 
-/// Masks of all pairs of positions of a long input are not worth the memory.
+/// Limits the size of folded constants: a mask of all pairs of positions of a long input would take too much memory.
 const FOLDED: (&str, &str) = ("optimization.constant_folding_max_output_size_in_bytes", "1048576");
 
 /// Returns the graph after ONNX Runtime's inference, with the values `names` as its outputs: their shapes are
@@ -23,11 +23,12 @@ pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[Strin
     let mut own = Names::of(&proto);
     let (constant, folded) = (own.fresh("constant"), own.fresh("folded"));
     if let Some(graph) = proto.graph.as_deref_mut() {
-        // Declared shapes might contradict the sizes that inputs have been given.
+        // The declared shapes might contradict the sizes that the inputs have been given.
         graph.value_info.clear();
         graph.output = names.iter().map(|name| edit::untyped(name)).collect();
         without_weights(graph);
-        // ONNX Runtime writes a graph that it does not change as it was; this adds something to fold.
+        // If ONNX Runtime changes nothing in a graph, it writes the graph without inferred shapes; this node is there
+        // to be folded.
         graph.initializer.push(edit::tensor(&constant, DataType::Int64, &[1], vec![0; 8].into()));
         graph.node.push(edit::node("Neg", &[&constant], &[&folded]));
     }

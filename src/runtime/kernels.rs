@@ -26,7 +26,7 @@ choice! {
 }
 
 choice! {
-    /// What products of float32 inputs and constant float32 weights are computed in on the CPU.
+    /// Precision in which products of float32 inputs and constant float32 weights are computed on the CPU.
     pub enum SessionPrecision: optimize_session_precision_t = Fp32 {
         /// float32.
         Fp32 = 0, "fp32";
@@ -56,11 +56,11 @@ const FILES: [&str; 2] = [env!("OPTIMIZE_SONAME"), "liboptimize.so"];
 /// Environment variable that makes `auto` mean `stock`, if it has that value.
 const VARIABLE: &str = "OPTIMIZE_KERNELS";
 
-/// Returns whether a session with these options is to use this library's kernels.
+/// Returns whether a session with these options uses this library's kernels.
 ///
-/// A request for another form of the graph, or for a file of the optimized graph, refers to ONNX Runtime's own. A graph
-/// that is optimized `ahead` runs on its kernels because its weights are read where they are mapped, which execution
-/// providers cannot do.
+/// Options that request another optimization level, or a file of the optimized graph, are meant for ONNX Runtime's own
+/// kernels. A graph that is optimized `ahead` of time also runs on those: its weights are read where they are mapped,
+/// which execution providers cannot do.
 pub(super) fn wanted(options: &SessionOptions, provider: Provider, ahead: bool) -> bool {
     let form = match ahead {
         true => !options.execution.precision.is_fp32(),

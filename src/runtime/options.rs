@@ -132,7 +132,7 @@ pub(crate) fn has_blocks(model: &Model) -> bool {
     bodies.any(|nodes| take_blocks(nodes))
 }
 
-/// Returns whether one of the nodes does, or of those in the graphs inside them.
+/// Returns whether one of the nodes, or of the nodes in their subgraphs, takes block-quantized weights.
 fn take_blocks(nodes: &[NodeProto]) -> bool {
     let in_blocks = |node: &NodeProto| node.attribute.iter().any(|a| a.name.as_deref() == Some("block_size"));
     nodes.iter().any(|node| match node.op_type.as_deref() {

@@ -42,7 +42,7 @@ impl Placement {
         Placement { provider, device_id, nodes, groups: 0, kernels_unused, passed_over, weights_copied }
     }
 
-    /// Fails for a session whose provider took none of its nodes.
+    /// Returns the placement of a session. Fails if the requested provider took none of its nodes.
     pub(super) fn of(
         session: &ort::session::Session,
         provider: Provider,

@@ -159,7 +159,7 @@ impl Execution {
             }
         }
         match &self.engine_cache {
-            // ONNX Runtime reads it against the folder of the process, which is another one tomorrow.
+            // ONNX Runtime resolves a relative path against the working directory of the process, which may change.
             Some(folder) if !folder.is_absolute() => {
                 bail!(InvalidArgument, "the engine cache {:?} is not an absolute path", folder.display())
             }

@@ -82,7 +82,7 @@ impl Session {
         provider: Provider,
         call: &Call,
     ) -> Result<Session> {
-        // A request for the unoptimized graph, or for another form of it, refers to the original; and a graph
+        // Options that request the unoptimized graph, or another form of it, refer to the original graph; and a graph
         // optimized ahead of time is for the CPU only.
         let plain = options.optimization_level != OptimizationLevel::All
             || options.optimized_model.is_some()

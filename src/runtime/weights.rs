@@ -52,7 +52,7 @@ pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<P
             continue;
         }
         let Some((dtype, bytes)) = lendable(tensor, &mut misaligned) else { continue };
-        // A type that this version of ONNX Runtime does not accept as a value may still be valid in the model.
+        // This version of ONNX Runtime may not accept values of the type, although it accepts the type in a model.
         let Ok(value) = mapped::lend(dtype, &tensor.dims, bytes) else { continue };
         refer_to(tensor, if in_place { files::always_empty().1 } else { NOWHERE });
         lent.push((tensor.name.clone().unwrap_or_default(), value));
@@ -178,7 +178,7 @@ mod tests {
         let mask = Tensor::from_i64(&[2, 9], vec![1; 18]).unwrap();
         let inputs = [("input_ids", &ids), ("attention_mask", &mask)];
         let ours = run(&model, &SessionOptions::default(), &inputs);
-        // The same, with every weight too unaligned to be lent.
+        // In this copy of the model, every weight is too misaligned to be lent.
         let mut whole = model.proto().clone();
         for tensor in &mut whole.graph.as_mut().unwrap().initializer {
             if let Some(raw) = &tensor.raw_data {

@@ -39,7 +39,7 @@ pub struct Generator {
     rows: Vec<Row>,
 }
 
-/// The text of a row.
+/// A row: its tokens and its text.
 struct Row {
     /// Ids of all tokens, read and generated.
     tokens: Vec<i64>,

@@ -153,7 +153,7 @@ impl Cache {
             _ => longest - count,
         };
         let made = self.assemble(session, decoder, rows, columns)?;
-        // Rows that shared a group with some of these get their own, so that the old buffers can be freed.
+        // Rows that shared a group with some of these get a group of their own, so that the old buffers can be freed.
         let touched: Vec<usize> =
             (0..self.groups.len()).filter(|g| self.groups[*g].rows.iter().any(|r| rows.contains(r))).collect();
         let mut rest = Vec::new();

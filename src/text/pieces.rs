@@ -8,7 +8,7 @@ use std::collections::HashMap;
 pub struct Pieces {
     /// Bytes by token id; `None` for special tokens and unused ids.
     bytes: Vec<Option<Vec<u8>>>,
-    /// The lowest id of a piece.
+    /// The id of each piece: the lowest if several tokens have it.
     ids: HashMap<Vec<u8>, i64>,
     /// Length of the longest piece in bytes.
     longest: usize,

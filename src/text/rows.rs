@@ -19,8 +19,8 @@ pub enum Prompt<'a> {
     Tokens(&'a [i64]),
 }
 
-/// The text of rows while tokens are generated. Without an implementation the texts are empty: for rows whose tokens
-/// are not generated one by one.
+/// The text of rows while tokens are generated. The provided methods return empty texts, for rows whose tokens are not
+/// generated one by one.
 pub trait RowTexts {
     /// Begins a run; called before its first [`RowTexts::piece`]. A text that ended inside a character continues. With
     /// `whole`, the text begins with the existing tokens of the row: returns their text as far as it is final.

@@ -1,8 +1,8 @@
 //! The function tables of the ONNX Runtime that loaded this library.
 //!
 //! A process may contain two ONNX Runtimes (for example that of a Python wheel and that of this library's own
-//! sessions), and one image of this library serves both. So nothing here is global: each factory keeps the tables of
-//! its own.
+//! sessions), and both use the same copy of this library. So nothing here is global: each factory keeps the tables of
+//! its own ONNX Runtime.
 
 use ort::sys::{OrtApi, OrtApiBase};
 

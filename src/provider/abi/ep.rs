@@ -82,7 +82,7 @@ unsafe extern "system" fn name(_: *const Ep) -> *const c_char {
 }
 
 unsafe extern "system" fn compatibility(ep: *mut Ep, _: *const OrtGraph) -> *const c_char {
-    // SAFETY: ONNX Runtime's promise: one of ours.
+    // SAFETY: ONNX Runtime passes a provider that this library created.
     unsafe { (*ep.cast::<EpObject>()).compatibility.as_ptr() }
 }
 
@@ -92,7 +92,7 @@ unsafe extern "system" fn capability(
     graph: *const OrtGraph,
     support: *mut OrtEpGraphSupportInfo,
 ) -> Status {
-    // SAFETY: ONNX Runtime's promise: a provider of ours, and a graph that lives through the call.
+    // SAFETY: ONNX Runtime passes a provider that this library created, and a graph that lives through the call.
     unsafe {
         let ep = &*ep.cast::<EpObject>();
         guard(ep.api, || {
@@ -119,7 +119,7 @@ unsafe extern "system" fn compile(
     infos: *mut *mut NodeComputeInfo,
     context_nodes: *mut *mut OrtNode,
 ) -> Status {
-    // SAFETY: ONNX Runtime's promise: arrays of `count` pointers to what lives through the call.
+    // SAFETY: ONNX Runtime passes arrays of `count` pointers to objects that live through the call.
     unsafe {
         let ep = &mut *ep.cast::<EpObject>();
         let api = ep.api;
@@ -149,7 +149,7 @@ unsafe extern "system" fn compile(
 }
 
 unsafe extern "system" fn release_nodes(_: *mut Ep, infos: *mut *mut NodeComputeInfo, count: usize) {
-    // SAFETY: ONNX Runtime's promise: what `compile` made, not used again.
+    // SAFETY: ONNX Runtime passes what `compile` created, and does not use it again.
     unsafe {
         for index in 0..count {
             let info = *infos.add(index);
@@ -173,7 +173,7 @@ unsafe extern "system" fn create_state(
     _: *mut OrtNodeComputeContext,
     state: *mut *mut c_void,
 ) -> Status {
-    // SAFETY: ONNX Runtime's promise.
+    // SAFETY: ONNX Runtime passes a valid pointer.
     unsafe { *state = null_mut() };
     null_mut()
 }
@@ -181,8 +181,8 @@ unsafe extern "system" fn create_state(
 unsafe extern "system" fn release_state(_: *mut NodeComputeInfo, _: *mut c_void) {}
 
 unsafe extern "system" fn compute(info: *mut NodeComputeInfo, _: *mut c_void, raw: *mut OrtKernelContext) -> Status {
-    // SAFETY: ONNX Runtime's promise: a node of ours, and a context that lives through the call. Several runs may
-    // be here at once, so the node is only read.
+    // SAFETY: ONNX Runtime passes a node that this library created, and a context that lives through the call. Several
+    // runs may be here at once, so the node is only read.
     unsafe {
         let node = &*info.cast::<NodeObject>();
         guard(node.api, || {

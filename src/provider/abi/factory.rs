@@ -16,7 +16,8 @@ use super::tables::{Ep, EpFactory, Status, VERSION};
 use crate::provider::{self, compiled, options::Options};
 use crate::runtime::REGISTRATION;
 
-/// The table of a factory, and the ONNX Runtime that asked for it. The table is first: ONNX Runtime sees only that.
+/// The table of a factory, and the ONNX Runtime that it was created for. The table is the first field, because ONNX
+/// Runtime reads only that.
 #[repr(C)]
 struct FactoryObject {
     table: EpFactory,
@@ -110,7 +111,8 @@ const TABLE: EpFactory = EpFactory {
 /// Returns the function tables of the ONNX Runtime that `factory` was created for.
 ///
 /// # Safety
-/// `factory` is one of ours.
+///
+/// `factory` was created by `CreateEpFactories`.
 unsafe fn api_of(factory: *const EpFactory) -> Api {
     // SAFETY: the caller's promise.
     unsafe { (*factory.cast::<FactoryObject>()).api }
@@ -147,7 +149,7 @@ unsafe extern "system" fn supported_devices(
     max: usize,
     count: *mut usize,
 ) -> Status {
-    // SAFETY: ONNX Runtime's promise: arrays of the lengths given, and a factory of ours.
+    // SAFETY: ONNX Runtime passes arrays of the given lengths, and a factory that this library created.
     unsafe {
         let api = api_of(factory);
         guard(api, || {
@@ -181,8 +183,8 @@ unsafe extern "system" fn create_ep(
         let api = api_of(factory);
         guard(api, || {
             let mut options = Options::parse(&entries(api, options)?)?;
-            // ONNX Runtime selects registered providers by itself for sessions that name none. Sessions of the program
-            // remain what they were when this library registers itself for sessions of its own.
+            // For sessions that name no provider, ONNX Runtime itself selects the registered ones. When this library
+            // registers itself for its own sessions, the other sessions of the program must remain as they were.
             if (*factory.cast::<FactoryObject>()).own && !options.given {
                 options.claim = Some(Vec::new());
             }
@@ -193,7 +195,7 @@ unsafe extern "system" fn create_ep(
 }
 
 unsafe extern "system" fn release_ep(_: *mut EpFactory, ep: *mut Ep) {
-    // SAFETY: ONNX Runtime's promise: one of `create_ep`, not used again.
+    // SAFETY: ONNX Runtime passes a provider that `create_ep` created, and does not use it again.
     unsafe { EpObject::release(ep) }
 }
 

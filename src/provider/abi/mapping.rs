@@ -18,9 +18,9 @@ impl Mapping {
         if !file.metadata().map_err(wrong)?.is_file() {
             return Err(Error(format!("{}: is not a file", path.display())));
         }
-        // SAFETY: whoever writes such a file replaces it as a whole (`compiled::Writer` renames it into place), so
-        // that a mapped one does not change. One that is cut short under a running program ends it with SIGBUS, as
-        // with every mapped file.
+        // SAFETY: programs that write such a file replace it as a whole (`compiled::Writer` renames it into place), so
+        // a mapped one does not change. If it is truncated while it is mapped, the process ends with SIGBUS, as with
+        // every mapped file.
         unsafe { Mmap::map(&file).map(Self).map_err(wrong) }
     }
 }

@@ -292,7 +292,7 @@ impl Body for GroupedBody {
 }
 
 impl GroupedBody {
-    /// Returns the scores that take part in the softmax without a value.
+    /// Returns the scores that take part in the softmax, but have no value (attention sinks).
     fn sinks<'a>(&self, context: &Context<'a>) -> Result<Option<Cow<'a, [f32]>>> {
         let Some(input) = self.sinks else {
             return Ok(self.form.smooth.then(|| Cow::Owned(vec![0.0; self.form.heads])));

@@ -13,8 +13,8 @@ use crate::provider::graph::Graph;
 use crate::provider::patterns::PackedAttentionPlan;
 
 thread_local! {
-    /// Queries, keys and values of a run. It is taken, not borrowed: while a run waits for its tasks the thread may
-    /// begin another.
+    /// Memory for the queries, keys and values of a run, one per thread. A run takes it out instead of borrowing it: a
+    /// thread that waits for tasks may begin another run.
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 

@@ -55,7 +55,7 @@ fn round(grid: &Grid, values: &mut [f32]) {
     }
 }
 
-/// Writes `steps`.
+/// Writes `steps` to a part of a compiled model.
 pub fn write(steps: &[Step], part: &mut Part) {
     part.size(steps.len());
     for step in steps {

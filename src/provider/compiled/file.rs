@@ -98,7 +98,7 @@ fn write_to<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> std:
     at += pad(&mut file, at)?;
     file.write_all(&table)?;
     let file = file.into_inner()?;
-    // Seeking alone does not extend the file: without parts, nothing was written after the header.
+    // Seeking alone does not extend the file. Without this, a file without parts would end after its header.
     file.set_len((at + table.len()) as u64)?;
     file.sync_all()?;
     finish(path, [(at + table.len()) as u64, 0, parts.len() as u64, at as u64])?;

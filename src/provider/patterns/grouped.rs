@@ -20,7 +20,7 @@ pub struct GroupedPlan {
     pub angles: Option<[ValueId; 2]>,
     /// The positions of the new tokens; `None` if they follow from the number of tokens.
     pub positions: Option<ValueId>,
-    /// A score by query head that takes part in the softmax without a value.
+    /// A score per query head that takes part in the softmax, but has no value (attention sink).
     pub sinks: Option<ValueId>,
     /// The output.
     pub y: ValueId,
@@ -43,7 +43,7 @@ pub struct GroupedForm {
     pub window: Option<usize>,
     /// Scores become cap · tanh(score / cap).
     pub cap: Option<f32>,
-    /// Whether a score of 0 takes part in the softmax without a value.
+    /// Whether a score of 0 takes part in the softmax, without a value.
     pub smooth: bool,
     /// Whether the rotated pairs are adjacent elements.
     pub interleaved: bool,
@@ -61,7 +61,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let input = |index| graph.input(node, index);
     let floats = |value: ValueId| graph.value(value).element == Some(Element::Float32);
     let of = |value: ValueId, element: Element| graph.value(value).element == Some(element);
-    // both inputs, or none of them
+    // The node has both inputs or neither.
     let pair = |first: usize| match (input(first), input(first + 1)) {
         (Some(a), Some(b)) => (floats(a) && floats(b)).then_some(Some([a, b])),
         (None, None) => Some(None),

@@ -54,7 +54,7 @@ fn what_the_model_does_not_take_is_refused_before_it_runs() {
         vec![value("sum", 1, &["n"])],
     ));
     let (x, y) = (Tensor::from_f32(&[4], floats(4)).unwrap(), Tensor::from_f32(&[1], floats(1)).unwrap());
-    // ONNX Runtime itself would broadcast this one.
+    // Without the check, ONNX Runtime would broadcast this input.
     let e = session.run(&[("x", &x), ("y", &y)], &[], &Call::default()).unwrap_err();
     assert_eq!(e.kind(), Kind::InvalidArgument);
     assert!(e.to_string().contains("dimension 0 is 1") && e.to_string().contains("expects 4"), "{e}");
@@ -182,7 +182,7 @@ fn a_real_model_knows_which_sentences_are_alike() {
     let mut session = Session::new(test_runtime(), &model, &options, &Call::default()).unwrap();
     let given = [("input_ids", &ids), ("attention_mask", &mask), ("token_type_ids", &types)];
     let given: Vec<_> = given.into_iter().filter(|g| session.inputs().iter().any(|i| i.name == g.0)).collect();
-    // This export's name of the pooled embedding.
+    // In this export, `461` is the pooled embedding.
     let outputs = session.run(&given, &["461"], &Call::default()).unwrap();
     let (_, sentences) = &outputs[0];
     assert_eq!(sentences.shape(), [3, 384]);

@@ -46,7 +46,8 @@ pub fn named<const N: usize>(
     tokens
 }
 
-/// Returns the keys that name a token: those that end in `_token`, and all of a dict of the model's own tokens.
+/// Returns the keys that name a token, with their values: those that end in `_token`, and all of
+/// `extra_special_tokens`, which had another name before.
 fn entries(source: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
     let own = ["extra_special_tokens", "model_specific_special_tokens"];
     let own = own.into_iter().filter_map(|key| source.get(key)?.as_object()).flatten();

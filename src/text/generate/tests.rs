@@ -1,4 +1,4 @@
-//! The loop from prompt to answer with scripted tokens.
+//! Tests of the loop from prompt to answer, with scripted tokens.
 
 use super::*;
 use crate::model::GenerationDefaults;
@@ -91,7 +91,8 @@ impl Rows for Scripted {
     }
 }
 
-/// A tokenizer as that of Llama 2: pieces of text, bytes for all else, and two special tokens that end nothing.
+/// Returns a tokenizer like that of Llama 2: pieces of text, a token for each byte, and two special tokens that do not
+/// end a text.
 fn llama() -> Arc<Tokenizer> {
     let mut pieces: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
     pieces.extend((0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
@@ -115,7 +116,7 @@ fn llama() -> Arc<Tokenizer> {
 
 /// Returns the result of generating the tokens after "go": the whole text, and the callback's pieces.
 fn write(tokens: &[i64], options: &GenerateOptions) -> (Generation, String) {
-    // A run can be stopped, which needs the runtime.
+    // A generation can be stopped, which needs the runtime.
     let _ = crate::runtime::test_runtime();
     let defaults = GenerationDefaults { eos_token_ids: vec![2], ..Default::default() };
     let (script, tokenizer) = (tokens.to_vec(), llama());

@@ -140,7 +140,7 @@ pub struct Macro {
     pub uses: Uses,
 }
 
-/// Which of the names that every macro has implicitly it uses.
+/// Which of the implicit names `varargs`, `kwargs` and `caller` a macro uses.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Uses {
     pub caller: bool,

@@ -5,9 +5,9 @@ use super::strings;
 use super::value::{Range, Value, View};
 use crate::error::{Result, bail};
 
-/// Methods that can be called.
+/// Methods of dicts that templates can call.
 const DICT: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "values"];
-/// Methods that would change the value: the sandbox hides them.
+/// Methods that would change a value: the sandbox hides them.
 const UNSAFE_DICT: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 const UNSAFE_LIST: [&str; 8] = ["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"];
 /// Attributes of numbers and views that Python has and that are not supported.
@@ -59,7 +59,7 @@ impl Engine {
         let found = match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
             Value::Dict(dict) => match index {
-                // Not a key, so Python's error is ignored.
+                // A list or dict cannot be a key; the error that Python raises for it is ignored.
                 Value::List(_) | Value::Dict(_) => None,
                 _ => dict.get(index)?.cloned(),
             },

@@ -158,7 +158,7 @@ fn group(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     for value in engine.iterate(value)? {
         let found = follow(engine, &value, &path, default.as_ref())?;
         let key = folded(engine, found.clone(), case_sensitive)?;
-        // The pair keeps the value that names the group.
+        // The value is kept as it was found: the first one of a group is the group's name.
         pairs.push((key.clone(), Value::tuple(vec![key, found, value])?));
     }
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();

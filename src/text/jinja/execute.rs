@@ -206,7 +206,7 @@ impl Engine {
         if let Some(shared) = shared.filter(|shared| matches!(self.object(*shared), Object::Busy)) {
             *self.object(shared) = Object::Iterator(Default::default());
         }
-        // Like in jinja2, which records at the end of an iteration that there was one.
+        // This is like in jinja2, which records only at the end of an iteration that there was one.
         if !ended && !of.otherwise.is_empty() {
             let entered = self.enter(around);
             let flow = self.run(&of.otherwise, out)?;

@@ -1,4 +1,4 @@
-//! `'...'.format(...)`.
+//! The method `str.format`: `'...'.format(...)`.
 
 use super::arguments::Given;
 use super::engine::Engine;
@@ -214,7 +214,7 @@ impl Spec {
         Ok(spec)
     }
 
-    /// Returns whether it has parts that only numbers support.
+    /// Returns whether the specification has parts that only numbers support.
     fn inner(&self) -> bool {
         self.layout.alternate || self.align == Some('=')
     }
@@ -222,7 +222,7 @@ impl Spec {
     /// Returns a text or a number padded to its width, after its sign.
     fn padded(&self, sign: &str, text: &str, usual: char) -> String {
         let fill = self.fill.unwrap_or(if self.layout.zeros { '0' } else { ' ' });
-        // By default, zeros go after the sign, and for text after it.
+        // By default, zeros are inserted between the sign and the digits of a number, and after a text.
         let align = self.align.unwrap_or(if self.layout.zeros && usual == '>' { '=' } else { usual });
         let missing = self.layout.width.saturating_sub(sign.chars().count() + text.chars().count());
         let fills = |count: usize| std::iter::repeat_n(fill, count).collect::<String>();

@@ -6,7 +6,7 @@ use super::value::Value;
 use super::{choose, json, numbers, phrases, strings};
 use crate::error::{Result, bail};
 
-/// All names in jinja2.
+/// Names of all filters in jinja2.
 const NAMES: [&str; 54] = [
     "abs",
     "attr",
@@ -286,7 +286,8 @@ fn round(value: &Value, given: Given) -> Result<Value> {
     Ok(Value::Float((if up { scaled.ceil() } else { scaled.floor() } + 0.0) / unit))
 }
 
-/// Returns the text of a value for filters that preserve the mark of safe text: these reject it.
+/// Returns the text of a value. Fails for text that is marked as safe: the filters that call this would have to keep
+/// the mark.
 pub fn soft(engine: &Engine, value: &Value) -> Result<std::rc::Rc<str>> {
     match value {
         Value::Markup(_) => {

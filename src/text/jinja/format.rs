@@ -1,4 +1,4 @@
-//! `'...' % values`.
+//! The operator `%` of strings: `'...' % values`.
 
 use super::engine::Engine;
 use super::numbers::fixed;
@@ -19,7 +19,7 @@ pub struct Layout {
     pub precision: Option<usize>,
 }
 
-/// The remaining values of a format.
+/// The values that the conversions of a format have not used yet.
 struct Values<'a> {
     rest: std::vec::IntoIter<Value>,
     whole: &'a Value,

@@ -296,7 +296,7 @@ fn number(rest: &str, after_dot: bool) -> Result<(Token, usize)> {
             return Ok((Token::Int(integer(&rest[2 + gap..end], radix)?), end));
         }
     }
-    // Leading zeros are a number of their own.
+    // Leading zeros are read as a separate number.
     let length =
         if rest.starts_with('0') { rest[..whole].find(|c| c != '0' && c != '_').unwrap_or(whole) } else { whole };
     let length = rest[..length].trim_end_matches('_').len();

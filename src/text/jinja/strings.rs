@@ -95,7 +95,7 @@ pub fn call(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Re
     }
 }
 
-/// Methods that join or split texts.
+/// Returns the result of a method that joins or splits texts.
 fn joined(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Result<Value> {
     match name {
         "join" => {
@@ -155,7 +155,7 @@ fn joined(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Resu
     }
 }
 
-/// Methods without arguments.
+/// Returns the result of a method without arguments.
 fn plain(text: &str, name: &str) -> Result<Value> {
     let every = |of: &dyn Fn(char) -> Result<bool>| -> Result<Value> {
         for c in text.chars() {
@@ -295,7 +295,7 @@ fn between(text: &str, start: Option<Value>, stop: Option<Value>, name: &str) ->
     Ok(Some((start as usize, part)))
 }
 
-/// Methods that search in a part of the text.
+/// Returns the result of a method that searches in a part of the text.
 fn search(text: &str, name: &str, given: Given) -> Result<Value> {
     let [wanted_part, start, stop] = given.bind(name, ["/sub", "/start", "/end"])?;
     let wanted_part = required(wanted_part, name, "sub")?;

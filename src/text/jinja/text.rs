@@ -125,7 +125,8 @@ pub fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return (' '..='~').contains(&c);
     }
-    // After another character, Rust escapes exactly these.
+    // Within a text, `escape_debug` escapes exactly the characters that are not printable; at its beginning it also
+    // escapes marks.
     let mut shown = String::from("a");
     shown.push(c);
     shown.escape_debug().nth(1) == Some(c)
@@ -195,7 +196,7 @@ pub fn title_case(c: char, out: &mut String) {
     out.extend(upper.next());
     for rest in upper {
         match rest {
-            // The apostrophe of this one comes first.
+            // In U+0149, the apostrophe comes before the letter.
             rest if c == '\u{149}' => out.push(rest),
             '\u{399}' => out.push('\u{345}'),
             rest => out.extend(rest.to_lowercase()),

@@ -28,7 +28,7 @@ pub enum Value {
     Range(Range),
     /// `keys`, `values` or `items` of a dict.
     View(View, Rc<Dict>),
-    /// A stateful object: a namespace, a loop, an iterator … By its index.
+    /// A stateful object (a namespace, a loop, an iterator …), as an index into the engine's objects.
     Object(usize),
     Macro(Rc<Bound>),
     Function(&'static str),

@@ -126,7 +126,7 @@ pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32,
                 return last;
             }
         }
-        // Only rounding leads here: the last possible token of the block is chosen.
+        // Only a rounding error leads here: the last possible token of the block is chosen.
         return last;
     }
     best

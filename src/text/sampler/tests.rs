@@ -11,7 +11,7 @@ fn context(tokens: &[i64], row: u64) -> Context<'_> {
     Context { tokens, prompt: 0, row }
 }
 
-/// Probabilities after all filters, as the module describes them, in float64 and with a full sort.
+/// Returns the probabilities after all filters, as the module describes them, computed in float64 with a full sort.
 fn reference(logits: &[f32], options: &SamplingOptions, context: &Context<'_>) -> Vec<f64> {
     let mut x: Vec<f64> = logits.iter().map(|l| f64::from(*l)).collect();
     let written = &context.tokens[context.prompt..];

@@ -121,7 +121,7 @@ impl Family {
     }
 }
 
-/// Looks up a setting.
+/// A function that returns the value of a setting; `None` if it is not set.
 pub type Setting<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
 
 fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {

@@ -109,7 +109,7 @@ impl Settings {
                 tokens.push(special.clone());
             }
         }
-        // Default tokens of the class are not added here: models have no rows for them.
+        // Default tokens of the class that the tokenizer lacks are not added: models have no rows for them.
         for content in family.usual_tokens() {
             if !known(&tokens, content) && inner.token_to_id(content).is_some() {
                 tokens.push(AddedToken::from(*content, true));

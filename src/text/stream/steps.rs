@@ -21,7 +21,7 @@ struct Step {
     held: String,
     /// Bytes that do not form text yet.
     bytes: Vec<u8>,
-    /// The previous token.
+    /// The previous token, if the step must see the next one before it can decode it.
     last: Option<String>,
     /// Whether a token has already been passed on.
     begun: bool,
@@ -129,7 +129,7 @@ impl Step {
                 next(&characters(&mut self.bytes), false)?;
             }
             DecoderWrapper::BPE(_) => {
-                // The last token is decoded differently, and this may be the last.
+                // A decoder treats the last token differently, and this may be the last.
                 if let Some(before) = self.last.replace(token) {
                     let decoded = chain(&kind, vec![before, String::new()])?;
                     decoded.first().map_or(Ok(()), |token| next(token, true))?;
@@ -141,7 +141,7 @@ impl Step {
                     chain(&kind, vec![token])?.iter().try_for_each(|token| next(token, true))?;
                 }
             }
-            // These only need to know whether another token precedes.
+            // These decoders only need to know whether another token precedes.
             DecoderWrapper::WordPiece(_) | DecoderWrapper::Metaspace(_) | DecoderWrapper::Replace(_) => {
                 let before = usize::from(std::mem::replace(&mut self.begun, true));
                 let tokens = std::iter::repeat_n(String::new(), before).chain([token]).collect();

@@ -1,6 +1,6 @@
 use super::*;
 
-/// A byte-level tokenizer whose tokens are the single bytes, in the alphabet such tokenizers use, then one
+/// Returns a byte-level tokenizer whose tokens are the single bytes, in the alphabet of such tokenizers, and one
 /// special token.
 fn bytes() -> Tokenizer {
     let mut shown: Vec<char> = Vec::new();
@@ -44,7 +44,7 @@ fn bytes_that_are_no_text_come_out_marked_and_an_unfinished_end_stays_in() {
     let (tokenizer, mut stream) = (bytes(), TextStream::new(false));
     let mut text = |byte: u8| stream.push(&tokenizer, i64::from(byte)).unwrap();
     assert_eq!([text(b'a'), text(0xC3)].concat(), "a");
-    // A limit that ends the text here shows a replacement; a continuation gets the character.
+    // A limit that ends the text here shows a replacement character; if the text continues, the real character follows.
     assert_eq!((stream.open().unwrap(), stream.end().unwrap()), ("\u{FFFD}".to_owned(), "\u{FFFD}".to_owned()));
     assert_eq!(stream.open().unwrap(), "");
     assert_eq!(stream.push(&tokenizer, 0xA9).unwrap(), "é");
@@ -106,7 +106,7 @@ fn stop_strings_are_found_in_special_tokens_and_in_what_is_open() {
     let mut one = finder(&["<|im_end|>"]);
     assert_eq!(one.push("Yes", "", ""), ("Yes".into(), false));
     assert_eq!(one.push("", "<|im_end|>", ""), (String::new(), true));
-    // With text around it, across pieces; hidden text stays out of the result.
+    // A stop string may include hidden text and span pieces; hidden text stays out of the result.
     let mut one = finder(&["a<|x|>\nb"]);
     assert_eq!(one.push("a", "<|y|>", ""), (String::new(), false));
     assert_eq!(one.push("ca", "<|x|>", ""), ("ac".into(), false));
@@ -171,7 +171,7 @@ fn any_decoder(random: &mut Random, depth: usize) -> serde_json::Value {
     }
 }
 
-/// A tokenizer with a random decoder (one time in twenty without), and how many ids it has.
+/// Returns a tokenizer with a random decoder (one time in twenty without), its number of ids, and its description.
 fn any_tokenizer(random: &mut Random) -> (Tokenizer, usize, String) {
     let mut tokens: Vec<String> = [
         "a",
@@ -218,7 +218,7 @@ fn any_tokenizer(random: &mut Random) -> (Tokenizer, usize, String) {
     (Tokenizer::from_bytes(content.to_string().as_bytes()).unwrap(), tokens.len(), decoder.to_string())
 }
 
-/// Token sequences: runs of bytes that are characters, and anything.
+/// Returns a random sequence of tokens: runs of bytes that are characters, and any others.
 fn any_ids(random: &mut Random, tokenizer: &Tokenizer, count: usize) -> Vec<i64> {
     let mut ids = Vec::new();
     for _ in 0..random.below(12) {
