@@ -102,8 +102,8 @@ fn probe(class: Class) -> bool {
         Class::Avx2Vnni => avx2 && is_x86_feature_detected!("avxvnni"),
         Class::Avx512Vnni => avx512,
         Class::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
-        // results are checked, too: an emulated processor, or a kernel that does not save the tiles, may give wrong
-        // ones
+        // The results of the tiles are checked as well: an emulated processor, or an operating system that does not
+        // save the tiles, may give wrong ones.
         Class::Amx => {
             probe(Class::Avx512Bf16) && has_tiles() && super::system::permit_tiles() && super::linear::tiles_agree()
         }
@@ -119,11 +119,11 @@ fn has_tiles() -> bool {
     const OSXSAVE: u32 = 1 << 27;
     #[target_feature(enable = "xsave")]
     fn state() -> u64 {
-        // SAFETY: asked for after OSXSAVE.
+        // SAFETY: the caller has checked OSXSAVE.
         unsafe { _xgetbv(0) }
     }
     let known = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_TILE_INT8 == BF16_TILE_INT8;
-    // SAFETY: OSXSAVE says that the instruction is there.
+    // SAFETY: if OSXSAVE is set, the processor has the instruction.
     known && __cpuid(1).ecx & OSXSAVE != 0 && unsafe { state() } & STATE == STATE
 }
 

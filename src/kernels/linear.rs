@@ -67,7 +67,7 @@ pub fn linears(
     if !fits || x.rows == 0 {
         return;
     }
-    // adjacent weights that share a quantized input are computed together
+    // Adjacent weights that can share a quantized input are computed together.
     let mut start = 0;
     while start < weights.len() {
         let alike = |(packed, _): &(&PackedLinear, Epilogue<'_>)| {
@@ -132,7 +132,8 @@ fn holds(rows: usize, n: usize, epilogue: &Epilogue<'_>, out: &[f32]) -> bool {
         .is_some_and(|count| out.len() >= count && epilogue.residual.is_none_or(|residual| residual.len() >= count))
 }
 
-/// Calls the function for a block of `$rows` rows, which is compiled for each number up to `$most`.
+/// Calls the function `$sized` for a block of `$rows` rows. It is compiled separately for each number of rows up to
+/// `$most`.
 macro_rules! by_rows {
     ($rows:expr, $most:expr, $sized:ident<$constant:ident>($tile:expr), $($count:literal),*) => {
         match $rows {
@@ -155,7 +156,7 @@ unsafe fn write_sums<V: Simd, const R: usize>(
     place: (usize, usize, usize),
     (out, count): (*mut f32, usize),
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for vector in 0..2 {
             let bias = V::load(bias.add(vector * V::LANES));
@@ -190,7 +191,7 @@ unsafe fn finish_rows<V: Simd>(
     }
 }
 
-/// See [`finish_rows`]; a separate function, because blocks of every size use it.
+/// The work of [`finish_rows`] as a separate function, because blocks of every size use it.
 struct FinishRows<'a> {
     activation: Activation,
     residual: Option<&'a [f32]>,
@@ -205,14 +206,14 @@ impl Work for FinishRows<'_> {
         let (row, column, n) = self.place;
         for index in 0..self.size.0 {
             let added = self.residual.map_or(std::ptr::null(), |it| it[(row + index) * n + column..].as_ptr());
-            // SAFETY: who calls `finish_rows` says that the block is there.
+            // SAFETY: the caller of `finish_rows` guarantees that the block is valid.
             unsafe { vmath::finish::<V>(self.activation, self.out.add(index * n), added, self.size.1) };
         }
     }
 }
 
 /// Writes activation(x · gate + gate bias) ⊙ (x · up + up bias) to `out`: the first half of a gated MLP.
-#[allow(clippy::too_many_arguments)] // two linears
+#[allow(clippy::too_many_arguments)] // two linear layers
 pub fn gated(
     x: &Rows<'_>,
     gate: &PackedLinear,

@@ -5,19 +5,19 @@ use super::parallel::{Parallel, Serial, Shared};
 use super::scratch::Scratch;
 use super::{Class, PackedLinear};
 
-/// Number of rows whose values between the layers stay in the second-level cache, and the least number for which it
-/// pays to read all weights again.
+/// Maximum number of rows (`ROWS`) whose values between the layers stay in the second-level cache, and minimum number
+/// (`LEAST_ROWS`) for which it pays to read all weights again.
 const ROWS: usize = 48;
 const LEAST_ROWS: usize = 24;
 
-/// The largest number of values between the layers of which the cache holds that many rows.
+/// Maximum width of the values between the layers with which [`ROWS`] rows fit into the cache.
 const WIDEST: usize = 4096;
 
 /// A linear layer: its weights, and its epilogue without a residual.
 pub type Layer<'a> = (&'a PackedLinear, Epilogue<'a>);
 
-/// Writes the second layer of the first layer of `x` to `out`: the same bits as [`linear`] called twice. If there are
-/// many rows, the values between the layers do not leave the cache.
+/// Computes the first layer of `x` and the second layer of its output, and writes the result to `out`: the same bits as
+/// two calls of [`linear`]. If there are many rows, the values between the layers stay in the cache.
 pub fn mlp(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dyn Parallel) {
     let [(first, _), (second, _)] = layers;
     let (inner, width) = (first.n(), second.n());
@@ -43,18 +43,18 @@ pub fn mlp(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dy
     parallel.run(x.rows.div_ceil(each), &|task| {
         let start = task * each;
         let rows = each.min(x.rows - start);
-        // SAFETY: the output holds all rows, and these are this task's.
+        // SAFETY: the output has all rows, and only this task writes these.
         let out = unsafe { std::slice::from_raw_parts_mut(shared.at(start * width), rows * width) };
         both(&Rows { values: &x.values[start * x.stride..], rows, stride: x.stride }, layers, out, &Serial);
     });
 }
 
-/// Returns into pieces of how many rows `rows` rows are divided; all of them if dividing them does not pay.
+/// Returns the number of rows of a piece into which `rows` rows are divided; all of them if dividing does not pay.
 fn piece(rows: usize, inner: usize, class: Class, threads: usize) -> usize {
     if inner > WIDEST || class == Class::Scalar {
         return rows;
     }
-    // as many pieces for every thread
+    // Every thread gets the same number of pieces.
     let pieces = rows.div_ceil(ROWS).next_multiple_of(threads);
     let each = rows.div_ceil(pieces).next_multiple_of(12);
     if each < LEAST_ROWS { rows } else { each }
@@ -65,7 +65,7 @@ fn both(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dyn P
     let [(first, first_epilogue), (second, second_epilogue)] = layers;
     let inner = first.n();
     let mut memory = Scratch::take(x.rows * inner * 4);
-    // SAFETY: as many bytes, which are initialized and aligned.
+    // SAFETY: the memory has that many bytes, which are initialized and aligned.
     let between = unsafe { std::slice::from_raw_parts_mut(memory.start().cast::<f32>(), x.rows * inner) };
     linear(x, first, first_epilogue, between, parallel);
     linear(&Rows::dense(between, x.rows, inner), second, second_epilogue, out, parallel);

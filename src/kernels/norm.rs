@@ -104,7 +104,8 @@ impl Work for Normalize<'_> {
     }
 }
 
-/// Calls `$work` with each vector's first column and number of columns; the whole ones with a constant.
+/// Runs `$work` for each vector of a row, with its first column and its number of columns. For whole vectors that
+/// number is a constant.
 macro_rules! columns {
     ($width:expr, |$column:ident, $count:ident| $work:block) => {
         let mut $column = 0;
@@ -126,7 +127,7 @@ impl Normalize<'_> {
         let (norm, width) = (self.norm, self.norm.width);
         let pointer = |values: Option<&[f32]>| values.map_or(std::ptr::null(), |values| values.as_ptr());
         let (bias, beta) = (pointer(norm.bias), pointer(norm.beta));
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let x = self.x.as_ptr().add(row * width);
             let residual = norm.residual.map_or(std::ptr::null(), |it| it.values.as_ptr().add(row % it.rows * width));
@@ -151,7 +152,7 @@ impl Normalize<'_> {
             let center = V::splat(mean);
             let mut squares = V::zero();
             columns!(width, |column, count| {
-                // the lanes behind the row must not count
+                // The lanes after the row must not count.
                 let value = V::sub(load::<V>(out.add(column), count), center);
                 let value = if count == V::LANES { value } else { keep::<V>(value, count) };
                 squares = V::fma(value, value, squares);
@@ -174,17 +175,17 @@ impl Normalize<'_> {
 
 #[inline(always)]
 unsafe fn load<V: Simd>(from: *const f32, count: usize) -> V::F {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { if count == V::LANES { V::load(from) } else { V::load_some(from, count) } }
 }
 
 #[inline(always)]
 unsafe fn store<V: Simd>(to: *mut f32, value: V::F, count: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { if count == V::LANES { V::store(to, value) } else { V::store_some(to, value, count) } }
 }
 
-/// Returns the first `count` lanes, zeros behind.
+/// Returns the first `count` lanes; the others are zero.
 #[inline(always)]
 fn keep<V: Simd>(value: V::F, count: usize) -> V::F {
     let mut lanes = [0f32; 16];

@@ -48,7 +48,7 @@ pub enum Layout {
 /// Maximum number of columns of a panel.
 const WIDEST: usize = 32;
 
-/// Copies the elements of row `k` of a K × N matrix from column `start` on.
+/// Copies elements of row `k` of a K × N matrix, from column `start` on, into `to`. `sizes` are K and N.
 #[inline]
 fn copy_row<T: Copy>(from: &[T], layout: Layout, (k, start): (usize, usize), sizes: (usize, usize), to: &mut [T]) {
     match layout {
@@ -219,7 +219,7 @@ fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), PackE
 fn section<T: Plain>(bytes: &[u8], start: usize, len: usize) -> &[T] {
     let bytes = &bytes[start..start + len * size_of::<T>()];
     assert_eq!(bytes.as_ptr() as usize % align_of::<T>(), 0);
-    // SAFETY: in bounds and aligned, as just checked; any bits are a `T`.
+    // SAFETY: the range is in bounds and aligned, as was just checked; any bits are a valid `T`.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), len) }
 }
 
@@ -227,7 +227,7 @@ fn section<T: Plain>(bytes: &[u8], start: usize, len: usize) -> &[T] {
 fn section_mut<T: Plain>(bytes: &mut [u8], start: usize, len: usize) -> &mut [T] {
     let bytes = &mut bytes[start..start + len * size_of::<T>()];
     assert_eq!(bytes.as_ptr() as usize % align_of::<T>(), 0);
-    // SAFETY: as in `section`, and borrowed alone.
+    // SAFETY: as in `section`, and the bytes are borrowed exclusively.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
 }
 

@@ -39,18 +39,18 @@ pub(super) fn split<T: Send>(
     parallel.run(tasks, &|task| {
         for piece in pieces * task / tasks..pieces * (task + 1) / tasks {
             let start = piece * each;
-            // SAFETY: in bounds; a piece belongs to one task, which `run` calls once.
+            // SAFETY: the piece is in bounds, and belongs to one task, which `run` calls once.
             let piece_values = unsafe { std::slice::from_raw_parts_mut(shared.at(start), each.min(len - start)) };
             work(piece, piece_values);
         }
     });
 }
 
-/// A pointer whose places are each written by one task.
+/// A pointer to memory of which each element is written by only one task.
 #[derive(Clone, Copy)]
 pub(super) struct Shared<T>(pub *mut T);
 
-// SAFETY: who uses the pointer gives every place to one task.
+// SAFETY: users of the pointer assign every element to one task.
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}

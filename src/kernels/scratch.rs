@@ -8,12 +8,12 @@ thread_local! {
     static SPARE: RefCell<Vec<Storage>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many buffers a thread keeps, and how large they may be.
+/// Number of buffers that a thread keeps, and their maximum size.
 const KEPT: usize = 4;
 const KEPT_BYTES: usize = 32 << 20;
 
-/// Bytes aligned to a cache line, with anything in them. Taken from the thread, not borrowed: a task that runs on
-/// this thread meanwhile takes others.
+/// Bytes aligned to a cache line, with arbitrary content. They are taken out of the thread's buffers, not borrowed, so
+/// another task that runs on this thread meanwhile takes other bytes.
 pub struct Scratch(Option<Storage>);
 
 impl Scratch {
@@ -28,7 +28,7 @@ impl Scratch {
         Self(Some(storage.unwrap_or_else(|| Storage::zeroed(len.next_multiple_of(4096)))))
     }
 
-    /// Returns where the bytes begin.
+    /// Returns the address of the first byte.
     pub fn start(&mut self) -> *mut u8 {
         self.0.as_mut().map_or(std::ptr::null_mut(), |storage| storage.bytes_mut().as_mut_ptr())
     }
@@ -40,7 +40,7 @@ impl Drop for Scratch {
         let _ = SPARE.try_with(|spare| {
             let Ok(mut spare) = spare.try_borrow_mut() else { return };
             if spare.len() >= KEPT {
-                // the smallest buffer is freed, because it is the cheapest to allocate again
+                // The smallest buffer is freed, because it is the cheapest to allocate again.
                 let smallest = (0..spare.len()).min_by_key(|index| spare[*index].bytes().len()).unwrap_or(0);
                 spare.swap_remove(smallest);
             }

@@ -24,7 +24,7 @@ const HIGHEST: f32 = 87.0;
 /// Returns eˣ for x limited to `LOWEST` … `HIGHEST`.
 #[inline(always)]
 fn exp<V: Simd>(x: V::F) -> V::F {
-    // NaN is the second operand, and so the result
+    // A NaN is the second operand, which `min` returns.
     exp_below::<V>(V::min(V::splat(HIGHEST), x))
 }
 
@@ -67,7 +67,7 @@ fn gate<V: Simd>(x: V::F, y: V::F) -> V::F {
 /// error is up to 1 ulp of y.
 #[inline(always)]
 fn gate_by_two<V: Simd>(x: V::F, y: V::F) -> V::F {
-    // NaN is the second operand, and so the result
+    // A NaN is the second operand, which `min` and `max` return.
     let y = V::max(V::splat(-126.0), V::min(V::splat(126.0), y));
     let n = V::round(y);
     let power = polynomial::<V, 6>(V::sub(n, y), TWO);
@@ -75,16 +75,17 @@ fn gate_by_two<V: Simd>(x: V::F, y: V::F) -> V::F {
     V::if_less(y, V::splat(-125.5), V::zero(), V::mul(x, V::inverse(V::add(V::splat(1.0), power))))
 }
 
-/// 2ˣ for x from -½ to ½, as a polynomial of x.
+/// Coefficients of the polynomial for 2ˣ with x from -½ to ½.
 const TWO: [f32; 6] = [1.000_000_1, 0.693_146_94, 0.240_221_2, 0.055_507_13, 0.009_675_542, 0.001_327_647_2];
 
 /// From here on, the normal distribution function Φ is 1 in float32.
 const EDGE: f32 = 5.5;
 
-/// Returns x · Φ(x). No exponential, no division: the epilogue of a product takes as long as a tenth of the product.
+/// Returns x · Φ(x), without an exponential or a division: as the epilogue of a product it takes a tenth of the
+/// product's time.
 #[inline(always)]
 fn gelu<V: Simd>(x: V::F) -> V::F {
-    // NaN is the second operand, and so the result; the product of -∞ and 0 would be NaN
+    // A NaN is the second operand, which `max` returns; -∞ becomes finite, because its product with 0 would be NaN.
     let x = V::max(V::splat(f32::MIN), x);
     let near = V::min(V::splat(EDGE), V::max(V::splat(-EDGE), x));
     let place = V::fma(V::mul(near, near), V::splat(2.0 / (EDGE * EDGE)), V::splat(-1.0));
@@ -92,8 +93,8 @@ fn gelu<V: Simd>(x: V::F) -> V::F {
     V::mul(x, V::max(V::zero(), V::fma(near, slope, V::splat(0.5))))
 }
 
-/// (Φ(x) - ½) / x as a polynomial of 2 (x / `EDGE`)² - 1, which is from -1 to 1: the largest error of Φ is the least
-/// possible. At -`EDGE` the sum with ½ is at most 0.
+/// Coefficients of the polynomial of 2 (x / `EDGE`)² - 1 (which is from -1 to 1) for (Φ(x) - ½) / x, with the smallest
+/// possible maximum error of Φ. At -`EDGE` the sum with ½ is at most 0.
 const NORMAL: [f32; 16] = [
     0.128_551_93,
     -0.064_172_335,
@@ -132,7 +133,7 @@ fn apply<V: Simd>(activation: Activation, x: V::F) -> V::F {
         Activation::Relu => V::max(V::zero(), x),
         Activation::Gelu => gelu::<V>(x),
         Activation::GeluTanh => {
-            // 2 √(2/π) / ln 2 · (x + 0.044715 x³)
+            // The factor of x is 2 √(2/π) / ln 2 · (1 + 0.044715 x²).
             let slope = V::fma(V::mul(x, x), V::splat(0.102_943_24), V::splat(2.302_208_2));
             gate_by_two::<V>(x, V::mul(x, slope))
         }
@@ -149,13 +150,15 @@ fn apply<V: Simd>(activation: Activation, x: V::F) -> V::F {
 /// `count` values can be read and written at `at`, and read at `residual` if it is not null.
 #[inline(always)]
 pub unsafe fn finish<V: Simd>(activation: Activation, at: *mut f32, residual: *const f32, count: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { apply_to::<V>(activation, at, at, residual, count) };
 }
 
-/// Writes the function of each of `count` values at `from`, plus what stands at `residual` if anything does, to `at`.
+/// Applies the activation to `count` values at `from`, adds those at `residual` if it is not null, and writes the
+/// results to `at`.
 ///
 /// # Safety
+///
 /// `count` values can be read at `from`, written at `at`, and read at `residual` if it is not null.
 #[inline(always)]
 pub unsafe fn apply_to<V: Simd>(
@@ -167,7 +170,7 @@ pub unsafe fn apply_to<V: Simd>(
 ) {
     macro_rules! each {
         ($($name:ident),*) => {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             match activation {
                 $(Activation::$name => unsafe { apply_one::<V>(Activation::$name, from, at, residual, count) },)*
             }
@@ -184,7 +187,7 @@ unsafe fn apply_one<V: Simd>(
     residual: *const f32,
     count: usize,
 ) {
-    // SAFETY: the caller's; no more than `count`.
+    // SAFETY: guaranteed by the caller for `count` values, which the loop does not exceed.
     unsafe {
         let mut start = 0;
         while start + V::LANES <= count {

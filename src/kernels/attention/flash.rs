@@ -1,11 +1,11 @@
 //! Attention by blocks of keys, in float32.
 //!
-//! A block has up to two vectors of queries, of all query heads that share a key head, as its columns. Scores are
-//! keys × queries, so that maximum and sum over the keys need no operation across lanes, and neither keys nor values
-//! are rearranged: keys are broadcast, and values are loaded as stored.
+//! A block has up to two vectors of queries, of all query heads that share a key head, as its columns. Scores are keys
+//! × queries, so that maximum and sum over the keys need no operation across lanes, and neither keys nor values are
+//! rearranged: keys are broadcast, and values are loaded as stored.
 //!
-//! Blocks of keys begin at multiples of [`KEYS`], each gives a [`Partial`] result of its own, and these are merged in
-//! order. So a query has the same bits in any block of queries, and blocks of keys may be divided over threads.
+//! Blocks of keys begin at multiples of [`KEYS`]. Each block gives a separate [`Partial`] result, and these are merged
+//! in order. So a query has the same bits in any block of queries, and blocks of keys may be divided among threads.
 
 use super::{Attention, Mask};
 use crate::kernels::parallel::{Parallel, Shared};
@@ -24,7 +24,7 @@ pub struct Tensors<'a> {
     pub k: &'a [f32],
     pub v: &'a [f32],
     pub mask: &'a Mask<'a>,
-    /// What decoders add; `None` otherwise.
+    /// The additional inputs of decoders; `None` for other models.
     pub decoding: Option<Decoding<'a>>,
 }
 
@@ -37,14 +37,14 @@ pub struct Decoding<'a> {
     pub lengths: &'a [usize],
     /// Scores become cap · tanh(score / cap).
     pub cap: Option<f32>,
-    /// A score by query head that takes part in the softmax without a value.
+    /// A score per query head that takes part in the softmax, but has no value (attention sink).
     pub sinks: Option<&'a [f32]>,
 }
 
 pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     let lanes = if class >= Class::Avx512Vnni { 16 } else { 8 };
     let columns = spec.heads / spec.kv_heads * spec.queries;
-    // one vector, if two would be at most half full
+    // The block has one vector of columns if two would be at most half full.
     let width = if columns <= lanes { lanes } else { 2 * lanes };
     let out = Shared(out.as_mut_ptr());
     let job = Job { class, spec, tensors, width, columns, blocks: columns.div_ceil(width), out };
@@ -52,7 +52,8 @@ pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mu
     if threads > 1 && tensors.decoding.is_some() && heads * job.blocks < 2 * threads && spec.keys > 2 * KEYS {
         return split_keys(&job, heads, parallel);
     }
-    // only as many tasks as there is work for all threads: the keys of a task stay in the cache of its thread
+    // There are only as many tasks as are needed to use all threads: the keys of a task stay in the cache of its
+    // thread.
     let pieces = if threads == 1 { 1 } else { (threads * 4).div_ceil(heads.max(1)).clamp(1, job.blocks.max(1)) };
     parallel.run(heads * pieces, &|task| {
         let piece = task % pieces;
@@ -61,7 +62,7 @@ pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mu
     });
 }
 
-/// Divides the blocks of keys over the threads, for few queries.
+/// Computes the attention with the blocks of keys divided among the threads, for few queries.
 fn split_keys(job: &Job<'_>, heads: usize, parallel: &dyn Parallel) {
     let parts = job.spec.keys.div_ceil(KEYS);
     let chunks = (parallel.threads() * 4).div_ceil(heads * job.blocks).clamp(1, parts);
@@ -80,7 +81,7 @@ fn split_keys(job: &Job<'_>, heads: usize, parallel: &dyn Parallel) {
     parallel.run(heads * job.blocks, &|index| task(index, &|from| Mode::Merge { from }));
 }
 
-/// An attention whose blocks of queries are known.
+/// An attention whose division into blocks of queries is known.
 struct Job<'a> {
     class: Class,
     spec: &'a Attention,
@@ -92,7 +93,7 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Returns a key head of a sequence, by their common index.
+    /// Returns the key head with the index `index` among the key heads of all sequences.
     fn head(&self, index: usize) -> Head<'a> {
         let place = (index / self.spec.kv_heads, index % self.spec.kv_heads);
         let mut spec = *self.spec;
@@ -121,7 +122,7 @@ struct Task<'a> {
     mode: Mode,
 }
 
-/// What a task computes of its blocks of queries.
+/// What a task computes for its blocks of queries.
 enum Mode {
     /// The output, from all keys.
     Whole,
@@ -208,7 +209,7 @@ impl Work for Task<'_> {
     }
 }
 
-/// A block: the columns from `first` to `first + count`.
+/// A block of queries: the columns from `first` to `first + count`.
 pub struct Block<'a> {
     pub head: &'a Head<'a>,
     pub memory: &'a Memory,
@@ -225,7 +226,8 @@ impl<const N: usize> Work for Sized<'_, N> {
         let (spec, sum) = (&block.head.spec, block.memory.sum);
         let (seen, width) = (block.seen(), N * V::LANES);
         let each = Partial::len(spec, width);
-        // SAFETY: every pointer stays within what `attention` checked and `Memory` and `split_keys` allocated.
+        // SAFETY: every pointer stays within memory that `attention` has checked, or that `Memory` and `split_keys`
+        // have allocated.
         unsafe {
             match mode {
                 Mode::Whole => {
@@ -272,7 +274,7 @@ impl Block<'_> {
         let start = ranges().map(|range| range.start).min().unwrap_or(0);
         let mut end = ranges().map(|range| range.end).max().unwrap_or(0);
         if let Mask::KeyLengths(lengths) = self.head.tensors.mask {
-            // keys after the last visible one have no effect, unless a query has no visible key
+            // Keys after the last visible one have no effect, unless a query has no visible key.
             let length = usize::try_from(lengths[self.head.place.0]).unwrap_or(0);
             if ranges().all(|range| length > range.start) {
                 end = end.min(length);
@@ -281,7 +283,7 @@ impl Block<'_> {
         start / KEYS * KEYS..end
     }
 
-    /// Copies the scaled queries to size × columns.
+    /// Copies the scaled queries into the memory of the block, as size × columns.
     #[inline(always)]
     unsafe fn take_queries<V: Simd, const N: usize>(&self) {
         let (spec, to, width) = (&self.head.spec, self.memory.queries, N * V::LANES);
@@ -291,11 +293,11 @@ impl Block<'_> {
             let place = self.head.place.0 * spec.q.batch + head * spec.q.head + query * spec.q.token;
             self.head.tensors.q.as_ptr().wrapping_add(place)
         };
-        // SAFETY: the queries are there, as `attention` checked; `to` holds size × columns.
+        // SAFETY: `attention` has checked the queries; `to` has room for size × columns.
         unsafe {
             let mut column = 0;
             while column < width {
-                // as many columns at once as a vector has lanes, if their rows are equally spaced
+                // As many columns as a vector has lanes are copied at once, if their rows are equally spaced.
                 let next = column + V::LANES;
                 let even = next <= self.count
                     && self.head.column(self.first + column).0 == self.head.column(self.first + next - 1).0;
@@ -326,7 +328,7 @@ impl Block<'_> {
     /// Computes the partial result of `count` keys from `start` on.
     #[inline(always)]
     unsafe fn part<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             self.scores::<V, N>(start, count);
             if let Some(cap) = self.head.tensors.decoding.and_then(|decoding| decoding.cap) {

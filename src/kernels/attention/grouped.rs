@@ -41,7 +41,7 @@ pub struct GroupedAttention<'a> {
     pub window: Option<usize>,
     /// Scores become cap · tanh(score / cap).
     pub cap: Option<f32>,
-    /// A score by query head that takes part in the softmax without a value.
+    /// A score per query head that takes part in the softmax, but has no value (attention sink).
     pub sinks: Option<&'a [f32]>,
     /// The rotation of new queries and keys.
     pub rotary: Option<Rotary<'a>>,
@@ -122,7 +122,7 @@ pub fn grouped_attention(
     let dense;
     let queries = match &turned {
         Some(turned) => {
-            // SAFETY: all of these were just written.
+            // SAFETY: all of these values were just written.
             dense = Rows::dense(unsafe { std::slice::from_raw_parts(turned.at(0), rows * width) }, rows, width);
             &dense
         }
@@ -198,7 +198,7 @@ impl GroupedAttention<'_> {
     }
 }
 
-/// The rotation and the storing of the new tokens of some rows.
+/// The work on the new tokens of some rows: they are rotated and stored in the cache.
 #[derive(Clone)]
 struct Append<'a> {
     spec: &'a GroupedAttention<'a>,
@@ -213,7 +213,8 @@ struct Append<'a> {
 }
 
 impl Append<'_> {
-    /// Calls `turn` with the first of some heads of a row, where they go and how far apart these places are.
+    /// Calls `turn` for the query heads and for the key heads of each row. Its arguments are the row, the first of the
+    /// heads and their number, the destination, and the distance between two heads there.
     #[inline(always)]
     fn each(&self, turn: impl Fn(usize, (*const f32, usize), *mut f32, usize)) {
         let (spec, size) = (self.spec, self.spec.head_size);
@@ -304,7 +305,7 @@ fn rotate(from: &[f32], angles: Option<(&[f32], &[f32])>, (half, interleaved): (
 #[inline(always)]
 unsafe fn rotate_halves<V: Simd>(from: *const f32, (cos, sin): (&[f32], &[f32]), size: usize, to: *mut f32) {
     let half = cos.len();
-    // SAFETY: the caller's; 2 · half ≤ size.
+    // SAFETY: guaranteed by the caller; 2 · half ≤ size.
     unsafe {
         for index in (0..half).step_by(V::LANES) {
             let count = V::LANES.min(half - index);

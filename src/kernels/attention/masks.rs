@@ -15,7 +15,7 @@ impl Block<'_> {
         let (spec, mask) = (&self.head.spec, self.head.tensors.mask);
         let scores = self.memory.scores;
         let width = N * V::LANES;
-        // SAFETY: count × columns scores are there, and the masks of their places, as `attention` checked.
+        // SAFETY: there are count × columns scores, and the mask has elements for them, as `attention` has checked.
         unsafe {
             let same_for_all = match mask {
                 Mask::None => false,
@@ -25,7 +25,8 @@ impl Block<'_> {
             if same_for_all {
                 for key in 0..count {
                     let place = [self.head.place.0, 0, 0, start + key];
-                    // the mask of 0 is what is added, or the lowest number where the key is hidden
+                    // For a score of 0, this is the number that an additive mask adds, or the lowest number if the key
+                    // is hidden.
                     let value = V::splat(reference::masked(mask, 0.0, place));
                     let hidden = !matches!(mask, Mask::Additive { .. });
                     for vector in 0..N {
@@ -80,7 +81,8 @@ impl Block<'_> {
         let place = self.head.place.0 * batch + of_head * head + of_query * query + start;
         let whole = count / V::LANES * V::LANES;
         let mut tile = [0.0f32; TILE * TILE];
-        // SAFETY: the masks of these queries and keys are there, as `attention` checked; a tile holds LANES x LANES.
+        // SAFETY: the mask has elements for these queries and keys, as `attention` has checked; a tile has room for
+        // LANES x LANES.
         unsafe {
             for key in (0..whole).step_by(V::LANES) {
                 let from = values.as_ptr().add(place + key);

@@ -1,12 +1,13 @@
-//! The steps of a block of keys: scores, their exponentials and the weighted values; and the merging of the results.
+//! The steps for a block of keys: scores, their exponentials and the weighted values; and the merging of partial
+//! results.
 
 use super::flash::{Block, Memory, Partial};
 use crate::kernels::simd::Simd;
 use crate::kernels::{reference, vmath};
 
-/// Number of columns up to which keys are the lanes of the scores.
+/// Maximum number of columns with which the lanes of the scores are keys instead of columns.
 const FEW: usize = 4;
-/// Number of values that are prefetched ahead, for few columns: then memory is what limits.
+/// Number of values that are prefetched ahead for few columns, when memory bandwidth is the limit.
 const AHEAD: usize = 6;
 /// Maximum number of lanes of a vector.
 const LARGEST: usize = 16;
@@ -23,7 +24,7 @@ impl Block<'_> {
     pub unsafe fn scores<V: Simd, const N: usize>(&self, start: usize, count: usize) {
         let spec = &self.head.spec;
         let place = self.head.place.0 * spec.k.batch + self.head.place.1 * spec.k.head;
-        // SAFETY: the keys are there.
+        // SAFETY: the keys are in bounds.
         unsafe {
             let keys = self.head.tensors.k.as_ptr().add(place + start * spec.k.token);
             let mut key = 0;
@@ -39,7 +40,7 @@ impl Block<'_> {
                     key += V::LANES;
                 }
             }
-            // as many sums as fit into the registers
+            // As many sums as fit into the registers are computed at once.
             let step = if V::LANES == 16 { 8 } else { 4 };
             while key + step <= count {
                 if V::LANES == 16 {
@@ -60,7 +61,7 @@ impl Block<'_> {
     unsafe fn some_scores<V: Simd, const N: usize, const R: usize>(&self, keys: *const f32, key: usize) {
         let spec = &self.head.spec;
         let mut sums = [[V::zero(); N]; R];
-        // SAFETY: R keys and the queries are there.
+        // SAFETY: R keys and the queries are in bounds.
         unsafe {
             for index in 0..spec.head_size {
                 let queries: [V::F; N] =
@@ -88,12 +89,12 @@ impl Block<'_> {
         let mut sums = [V::zero(); C];
         let mut tile = [0f32; LARGEST * LARGEST];
         let tile = tile.as_mut_ptr();
-        // SAFETY: a vector of keys and the queries are there; a tile holds LANES x LANES values.
+        // SAFETY: a vector of keys and the queries are in bounds; a tile has room for LANES x LANES values.
         unsafe {
             for row in (0..spec.head_size).step_by(V::LANES) {
                 let rows = V::LANES.min(spec.head_size - row);
                 for index in 0..V::LANES {
-                    // the same part of the next keys
+                    // The same part of the next keys is prefetched.
                     V::prefetch(keys.wrapping_add((V::LANES + index) * spec.k.token + row).cast());
                 }
                 if rows == V::LANES {
@@ -122,11 +123,11 @@ impl Block<'_> {
     #[inline(always)]
     pub unsafe fn softmax<V: Simd, const N: usize>(&self, count: usize, to: Partial) {
         let width = N * V::LANES;
-        // SAFETY: count × columns scores are there.
+        // SAFETY: there are count × columns scores.
         unsafe {
             for vector in 0..N {
                 let scores = self.memory.scores.add(vector * V::LANES);
-                // four independent chains each, because of their latency
+                // Four independent chains hide the latency of the instructions.
                 let mut parts = [V::splat(f32::NEG_INFINITY); 4];
                 for first in (0..count).step_by(4) {
                     for (part, now) in parts.iter_mut().enumerate().take(count - first) {
@@ -156,7 +157,7 @@ impl Block<'_> {
     pub unsafe fn values<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
         let spec = &self.head.spec;
         let place = self.head.place.0 * spec.v.batch + self.head.place.1 * spec.v.head + start * spec.v.token;
-        // SAFETY: the values are there; whole vectors are only loaded within a value vector.
+        // SAFETY: the values are in bounds; whole vectors are only loaded within a value vector.
         unsafe {
             let values = self.head.tensors.v.as_ptr().add(place);
             if V::LANES == 16 && self.is_few() {
@@ -178,7 +179,7 @@ impl Block<'_> {
     unsafe fn few_values<V: Simd, const N: usize>(&self, values: *const f32, count: usize, to: Partial) {
         let size = self.head.spec.value_size;
         let whole = size / (4 * V::LANES) * (4 * V::LANES);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             for at in (0..whole).step_by(4 * V::LANES) {
                 self.some_values::<V, N, FEW, 4>(values, (0, at), count, V::LANES, to);
@@ -200,7 +201,7 @@ impl Block<'_> {
     ) {
         let size = self.head.spec.value_size;
         let mut at = 0;
-        // SAFETY: the caller's; whole vectors are only loaded within a value vector.
+        // SAFETY: guaranteed by the caller; whole vectors are only loaded within a value vector.
         unsafe {
             while at + 2 * V::LANES <= size {
                 self.some_values::<V, N, R, 2>(values, (first, at), count, V::LANES, to);
@@ -226,7 +227,7 @@ impl Block<'_> {
         let (spec, width) = (&self.head.spec, N * V::LANES);
         let out_width = spec.value_size.next_multiple_of(32);
         let mut sums = [[V::zero(); W]; R];
-        // SAFETY: the caller's; a partial result has room for all columns of its vectors, some of them unused.
+        // SAFETY: guaranteed by the caller; a partial result has room for all columns of its vectors.
         unsafe {
             let mut powers = self.memory.scores.cast_const().add(first);
             let mut values = values.add(at);
@@ -255,7 +256,7 @@ impl Block<'_> {
         }
     }
 
-    /// Makes `part` the result so far.
+    /// Replaces the result so far by `part`.
     pub unsafe fn copy(&self, part: Partial) {
         let sum = self.memory.sum;
         // SAFETY: both have room for the columns of this block.
@@ -307,7 +308,7 @@ impl Block<'_> {
         for column in 0..self.count {
             let (head, query) = self.head.column(self.first + column);
             let place = self.head.place.0 * spec.out.batch + head * spec.out.head + query * spec.out.token;
-            // SAFETY: this task's vectors of the output.
+            // SAFETY: only this task writes these vectors of the output.
             unsafe {
                 let (from, to) = (sum.out.add(column * out_width), self.head.out.at(place));
                 let none = reference::seen(spec, query).is_empty();

@@ -41,7 +41,7 @@ pub fn multiply<T: Tiles>(
         for panel in panels {
             for block in blocks.clone() {
                 let rows = input.blocking.start(block)..input.blocking.start(block + 1);
-                // SAFETY: the block and the panel have as many tiles as are said, `sums` four.
+                // SAFETY: the block and the panel have that many tiles, and `sums` has room for four.
                 unsafe {
                     let bytes = if int8 { Int8::of(&packed.header()).codes(packed.bytes()) } else { packed.bytes() };
                     let weights = bytes[panel * input.tiles * 2 * TILE..].as_ptr();
@@ -66,8 +66,9 @@ pub fn multiply<T: Tiles>(
 /// Writes the sums of products of a block: 32 rows of 32 values.
 ///
 /// # Safety
-/// 2 × `count` tiles can be read at `activations` (of two rows of tiles if `TALL`) and at `weights` (side by side),
-/// four written at `sums`.
+///
+/// 2 × `count` tiles can be read at `activations` (two rows of tiles if `TALL`) and at `weights` (side by side), and
+/// four can be written at `sums`.
 #[inline(always)]
 unsafe fn product<T: Tiles, const INT8: bool, const TALL: bool>(
     tiles: &mut T,
@@ -80,7 +81,7 @@ unsafe fn product<T: Tiles, const INT8: bool, const TALL: bool>(
     tiles.zero::<1>();
     tiles.zero::<2>();
     tiles.zero::<3>();
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for index in 0..count {
             let (upper, lower) = (activations.add(index * TILE), activations.add((count + index) * TILE));
@@ -121,7 +122,7 @@ struct Input {
     _memory: Scratch,
 }
 
-// SAFETY: written before it is shared, then only read.
+// SAFETY: the memory is written before it is shared, and then only read.
 unsafe impl Sync for Input {}
 
 impl Input {
@@ -166,8 +167,8 @@ impl Work for Arrange<'_> {
         for block in self.blocks.clone() {
             let (start, end) = (self.blocking.start(block), self.blocking.start(block + 1));
             for row in 0..SIDE {
-                // SAFETY: K values in each row of `x`, as `linears` checked; the block, scales and sums are this
-                // task's; a row of codes has room for a vector more.
+                // SAFETY: each row of `x` has K values, as `linears` has checked; only this task writes the block,
+                // scales and sums; a row of codes has room for one more vector.
                 unsafe {
                     let codes = codes.start();
                     if start + row >= end {

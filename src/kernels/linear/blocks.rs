@@ -46,7 +46,7 @@ struct Rounded {
     _memory: Scratch,
 }
 
-// SAFETY: written before it is shared, then only read.
+// SAFETY: the memory is written before it is shared, and then only read.
 unsafe impl Sync for Rounded {}
 
 impl Rounded {
@@ -68,7 +68,8 @@ impl Rounded {
     }
 }
 
-/// Returns the maximum number of rows of a register block: the sums of one block and of all blocks are in registers.
+/// Returns the maximum number of rows of a register block, in which both the sums of one block of K and the total sums
+/// are in registers.
 pub(super) fn most_block_rows(class: Class) -> usize {
     most_rows(class) / 2
 }
@@ -94,7 +95,8 @@ impl Work for Round<'_> {
         for block in self.blocks.clone() {
             let (start, end) = (self.blocking.start(block), self.blocking.start(block + 1));
             let rows = end - start;
-            // SAFETY: K values in each row of `x`, as `linears` checked; the codes, scales and sums are this task's.
+            // SAFETY: each row of `x` has K values, as `linears` has checked; only this task writes the codes, scales
+            // and sums.
             unsafe {
                 for row in 0..rows {
                     let values = self.x.values.as_ptr().add((start + row) * self.x.stride);
@@ -171,7 +173,7 @@ impl Work for Panels<'_> {
 struct Tile<'a> {
     /// The number of scales per row of the input.
     parts: usize,
-    /// How many of them meet one scale of the weights.
+    /// Number of these scales for each scale of the weights.
     per_scale: usize,
     size: usize,
     activations: *const u8,
@@ -202,8 +204,8 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
         let Self(tile) = self;
         let mut totals = [[V::zero(); 2]; R];
         let moved = V::isplat(if V::SIGNED && BITS == 8 { 128 } else { 0 });
-        // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their codes, scales and sums;
-        // `count` columns of `out` and `residual` are there, as `linears` checked.
+        // SAFETY: the panel has its blocks of codes, scales and zero points, and the rows have their codes, scales and
+        // sums; `out` and `residual` have `count` columns, as `linears` has checked.
         unsafe {
             let (mut activations, mut weights) = (tile.activations, tile.weights);
             for part in 0..tile.parts {
@@ -222,7 +224,7 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
                     for row in 0..R {
                         let (row_scale, row_sum) =
                             (tile.row_scales.add(part * R + row), tile.row_sums.add(part * R + row));
-                        // all of these are whole numbers below 2²⁴: exact
+                        // All of these are integers below 2²⁴, so the result is exact.
                         let exact = V::fnma(zero_point, V::splat(*row_sum), V::to_f32(sums[row][vector]));
                         let scale = V::mul(V::splat(*row_scale), scale);
                         totals[row][vector] = V::fma(exact, scale, totals[row][vector]);
@@ -237,14 +239,15 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
 /// Adds the products of one group: 8 values of K with 4 bits, 4 with 8 bits.
 ///
 /// # Safety
-/// Two vectors can be read at `weights`, R · 32 / BITS bytes at `activations`.
+///
+/// Two vectors can be read at `weights`, and R · 32 / BITS bytes at `activations`.
 #[inline(always)]
 unsafe fn group<V: Simd, const R: usize, const BITS: usize>(
     sums: &mut [[V::I; 2]; R],
     activations: *const u8,
     weights: *const u8,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         V::prefetch(weights.wrapping_add(2048));
         V::prefetch(weights.wrapping_add(2048 + 64));
@@ -263,7 +266,7 @@ unsafe fn group<V: Simd, const R: usize, const BITS: usize>(
                 }
             }
         } else {
-            // the codes are never -128: each block of them is rounded with a scale of its own
+            // The codes are never -128, because each block is rounded with a symmetric scale of its own.
             if V::SIGNED {
                 add_dots::<V, R, true>(sums, activations, first, second);
             } else {

@@ -1,7 +1,7 @@
-//! float32 · float32 and float32 · bfloat16.
+//! Products of float32 inputs with float32 or bfloat16 weights.
 //!
-//! bfloat16 weights are widened and multiplied in float32 (the activations stay exact) unless the processor's
-//! bfloat16 dot product is the faster one.
+//! bfloat16 weights are widened and multiplied in float32 (the inputs stay exact), unless the processor's bfloat16 dot
+//! product is faster.
 
 use std::ops::Range;
 
@@ -71,7 +71,7 @@ pub fn multiply_as(
         let arranged = arranging.arrange(0..arranging.blocking.blocks, parallel);
         return cut.spread(&panels, parallel, &|blocks, index, panels| work(&arranged, blocks, index, panels));
     }
-    // each task arranges the rows that it goes through: they are in its cache then
+    // Each task arranges the rows that it processes, so that they are in its cache.
     parallel.run(cut.chunks, &|chunk| {
         let blocks = cut.blocks(chunk);
         let arranged = arranging.arrange(blocks.clone(), &Serial);
@@ -79,7 +79,7 @@ pub fn multiply_as(
     });
 }
 
-/// How rows are arranged.
+/// The work of arranging rows in the order of the register blocks.
 struct Arranging<'a> {
     x: &'a Rows<'a>,
     k: usize,
@@ -92,15 +92,15 @@ struct Arranging<'a> {
 /// Rows in the order of the register blocks: float32, or pairs of bfloat16.
 struct Arranged {
     blocking: Blocking,
-    /// The first row that is there.
+    /// The first row that is arranged.
     first: usize,
-    /// Values of 4 bytes that a row takes.
+    /// Size of a row in elements of 4 bytes.
     width: usize,
     values: *mut f32,
     _memory: Scratch,
 }
 
-// SAFETY: written before it is shared, then only read.
+// SAFETY: the memory is written before it is shared, and then only read.
 unsafe impl Sync for Arranged {}
 
 impl Arranging<'_> {
@@ -139,8 +139,8 @@ impl Work for Arrange<'_> {
         for block in self.blocks.clone() {
             let (start, end) = (self.blocking.start(block), self.blocking.start(block + 1));
             let rows = end - start;
-            // SAFETY: K values in each row of `x`, as `linears` checked; the block is this task's; a row of pairs
-            // has room for a vector more.
+            // SAFETY: each row of `x` has K values, as `linears` has checked; only this task writes the block; a row of
+            // pairs has room for one more vector.
             unsafe {
                 let from = self.x.values.as_ptr().add(start * self.x.stride);
                 let to = self.to.at((start - self.first) * self.width);
@@ -163,7 +163,7 @@ impl Work for Arrange<'_> {
     }
 }
 
-/// Some blocks of rows times some panels of columns.
+/// A task: some blocks of rows and some panels of columns.
 struct Panels<'a> {
     x: &'a Arranged,
     packed: &'a PackedLinear,
@@ -189,7 +189,8 @@ impl Work for Panels<'_> {
             if let Some(values) = self.epilogue.bias {
                 bias[..count].copy_from_slice(&values[column..][..count]);
             }
-            // many rows: a part of the panel that fits the first-level cache, for all of them, then the next part
+            // With many rows, a part of the panel that fits the first-level cache is used for all of them before the
+            // next part.
             let part = if self.blocks.len() > 1 { PART / dense.group } else { dense.groups.max(1) };
             let parts = dense.groups.div_ceil(part).max(1);
             for part_index in 0..parts {
@@ -198,7 +199,7 @@ impl Work for Panels<'_> {
                 let mut weights = bytes[panel * dense.each() + start * dense.panel * 4..].as_ptr();
                 let mut kind = self.kind;
                 if widen {
-                    // SAFETY: the panel has `groups` groups of two vectors; `wide` holds those of a part.
+                    // SAFETY: the panel has `groups` groups of two vectors; `wide` has room for those of a part.
                     unsafe { widened::<V>(weights, groups, wide.start().cast()) };
                     (weights, groups, kind) = (wide.start().cast_const(), groups * 2, Kind::Wide);
                 }
@@ -234,18 +235,19 @@ impl Work for Panels<'_> {
 
 /// Number of values of K in a part of a panel: the part has at most 32 KiB, and the input of a tile half as much.
 const PART: usize = 256;
-/// So many blocks of rows pay for widening a part once for all of them.
+/// Number of blocks of rows from which on it pays to widen a part once for all of them.
 const OFTEN: usize = 3;
 
 /// Writes `groups` groups of two values of bfloat16 as float32, in the order of K.
 ///
 /// # Safety
-/// Two vectors a group can be read at `from`, four written at `to`.
+///
+/// Two vectors per group can be read at `from`, and four can be written at `to`.
 #[inline(always)]
 unsafe fn widened<V: Simd>(from: *const u8, groups: usize, to: *mut f32) {
     let high = V::isplat(0xffff_0000u32 as i32);
     for group in 0..groups {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (from, to) = (from.add(group * V::LANES * 8), to.add(group * V::LANES * 4));
             for vector in 0..2 {
@@ -292,8 +294,8 @@ impl<const R: usize, const KIND: usize> Work for Sized<'_, R, KIND> {
     fn run<V: Simd>(self) {
         let Self(tile) = self;
         let n = tile.place.2;
-        // SAFETY: the panel has `groups` groups of two vectors, the block as many of R; `count` columns of `out` and
-        // `residual` are there, as `linears` checked.
+        // SAFETY: the panel has `groups` groups of two vectors, and the block has as many groups of R values; `out` and
+        // `residual` have `count` columns, as `linears` has checked.
         unsafe {
             for row in 0..R {
                 V::prefetch_write(tile.out.wrapping_add(row * n).cast());
@@ -321,7 +323,7 @@ impl<const R: usize, const KIND: usize> Work for Sized<'_, R, KIND> {
     }
 }
 
-/// Calls `work` with each vector, its place in the output and how many columns of it there are.
+/// Calls `work` with each vector, its address in the output, and how many of its columns are inside the output.
 #[inline(always)]
 fn each<V: Simd, const R: usize>(
     sums: &mut [[V::F; 2]; R],
@@ -339,9 +341,11 @@ fn each<V: Simd, const R: usize>(
     }
 }
 
-/// Adds the products of a block; each sum in the order of K, so that a row's result does not depend on others.
+/// Adds the products of a block. Each sum is in the order of K, so that the result of a row does not depend on other
+/// rows.
 ///
 /// # Safety
+///
 /// `groups` groups of R values (of 2 R for `WIDENED`) and of two vectors can be read.
 #[inline(always)]
 unsafe fn add_products<V: Simd, const R: usize, const KIND: usize>(
@@ -352,7 +356,7 @@ unsafe fn add_products<V: Simd, const R: usize, const KIND: usize>(
 ) {
     let high = V::isplat(0xffff_0000u32 as i32);
     for _ in 0..groups {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             V::prefetch(weights.wrapping_add(2048));
             V::prefetch(weights.wrapping_add(2048 + 64));

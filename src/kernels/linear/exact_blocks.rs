@@ -15,9 +15,9 @@ use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
 /// Number of blocks of rows from which on the codes of a panel are converted to float32 only once.
 const WORTH: usize = 4;
 
-/// Unpacks the codes of a group, two vectors of 32-bit lanes with 32 / `$bits` codes each, for as many values of K:
-/// calls the macro `$work` for each of them with its index and, of both vectors, the float32 values. A macro, because
-/// a closure of this size is not inlined, and then not compiled for the class.
+/// Unpacks the codes of a group: two vectors of 32-bit lanes with 32 / `$bits` codes each. Each code of a lane belongs
+/// to another value of K. Calls the macro `$work` for each of these with its index and the float32 values of both
+/// vectors. This is a macro, because a closure of this size is not inlined, and then not compiled for the class.
 macro_rules! each {
     ($bits:expr, $first:expr, $second:expr, $work:ident) => {
         if $bits == 32 {
@@ -68,7 +68,7 @@ struct Input {
     _memory: Scratch,
 }
 
-// SAFETY: written before it is shared, then only read.
+// SAFETY: the memory is written before it is shared, and then only read.
 unsafe impl Sync for Input {}
 
 impl Input {
@@ -108,7 +108,8 @@ impl Work for Take<'_> {
         for index in self.blocks.clone() {
             let (start, end) = (self.blocking.start(index), self.blocking.start(index + 1));
             let rows = end - start;
-            // SAFETY: K values in each row of `x`, as `linears` checked; the values and sums are this task's.
+            // SAFETY: each row of `x` has K values, as `linears` has checked; only this task writes the values and
+            // sums.
             unsafe {
                 for row in 0..rows {
                     let from = &self.x.values[(start + row) * self.x.stride..][..self.k];
@@ -183,7 +184,7 @@ impl Work for Panels<'_> {
     }
 }
 
-/// The conversion of the codes of a panel to float32.
+/// The work of converting the codes of a panel to float32.
 struct Convert {
     codes: *const u8,
     bits: usize,
@@ -195,7 +196,8 @@ impl Work for Convert {
     #[inline(always)]
     fn run<V: Simd>(self) {
         for group in 0..self.groups {
-            // SAFETY: the panel has these groups of two vectors of codes, and the memory 32 / bits times as much.
+            // SAFETY: the panel has these groups of two vectors of codes, and the memory has room for 32 / bits times
+            // as much.
             unsafe {
                 let from = self.codes.add(group * V::LANES * 8);
                 let to = self.to.add(group * V::LANES * 8 * 32 / self.bits).cast::<f32>();
@@ -245,8 +247,8 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
     fn run<V: Simd>(self) {
         let Self(tile) = self;
         let mut totals = [[V::zero(); 2]; R];
-        // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their values and sums; `count`
-        // columns of `out` and `residual` are there, as `linears` checked.
+        // SAFETY: the panel has its blocks of codes, scales and zero points, and the rows have their values and sums;
+        // `out` and `residual` have `count` columns, as `linears` has checked.
         unsafe {
             let (mut values, mut weights) = (tile.values, tile.weights);
             for part in 0..tile.parts {

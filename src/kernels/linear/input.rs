@@ -1,5 +1,5 @@
-//! Inputs in the order in which register blocks read them: in blocks of at most `ROWS` rows, with the elements of all
-//! rows of a block for one group of K adjacent.
+//! Inputs in the order in which register blocks read them: in blocks of at most `ROWS` rows, in which the elements of
+//! all rows for one group of K are adjacent.
 
 use std::ops::Range;
 
@@ -52,7 +52,7 @@ pub struct Rounded {
     _memory: Scratch,
 }
 
-// SAFETY: written before it is shared, then only read.
+// SAFETY: the memory is written before it is shared, and then only read.
 unsafe impl Sync for Rounded {}
 
 impl Rounded {
@@ -75,14 +75,14 @@ impl Rounded {
     /// Returns the scale of a row: NaN if a value in it is not finite.
     #[inline(always)]
     pub fn scale(&self, row: usize) -> f32 {
-        // SAFETY: there is one for each row.
+        // SAFETY: there is a scale for each row.
         unsafe { *self.scales.add(row) }
     }
 
     /// Returns the sum of the quantized values of a row, each minus the zero point.
     #[inline(always)]
     pub fn sum(&self, row: usize) -> i32 {
-        // SAFETY: there is one for each row.
+        // SAFETY: there is a sum for each row.
         unsafe { *self.sums.add(row) }
     }
 
@@ -149,7 +149,8 @@ impl Cut {
         chunk * self.chunk..((chunk + 1) * self.chunk).min(self.blocks)
     }
 
-    /// Calls `work` with some blocks and some panels of one weight at a time; `panels` is how many each weight has.
+    /// Calls `work` with some blocks of rows, the index of a weight, and some of its panels. `panels` has the number of
+    /// panels of each weight.
     pub fn spread(
         &self,
         panels: &[usize],
@@ -173,8 +174,8 @@ impl Cut {
     }
 }
 
-/// Divides blocks of rows of `row_bytes` bytes, input and output together, × panels of several weights into tasks, as
-/// [`Cut::spread`].
+/// Divides blocks of rows × panels of several weights into tasks, and calls `work` as [`Cut::spread`] does. `row_bytes`
+/// is the size of a row of input and output together.
 pub fn spread(
     blocking: &Blocking,
     row_bytes: usize,
@@ -185,7 +186,7 @@ pub fn spread(
     Cut::new(blocking, row_bytes, panels.iter().sum(), parallel).spread(panels, parallel, work);
 }
 
-/// Returns the number of tasks for `values` elements.
+/// Returns the number of tasks for `values` elements, at most `most`.
 pub fn tasks(values: usize, most: usize, parallel: &dyn Parallel) -> usize {
     if values < 1 << 14 { 1.min(most) } else { most.min(parallel.threads().max(1) * 4) }
 }
@@ -209,7 +210,8 @@ impl Work for Round<'_> {
         let mut codes = Scratch::take(most_rows(Class::Amx) * width);
         for block in self.blocks.clone() {
             let (start, end) = (self.blocking.start(block), self.blocking.start(block + 1));
-            // SAFETY: K values in each row of `x`, as `linears` checked; the codes, scales and sums are this task's.
+            // SAFETY: each row of `x` has K values, as `linears` has checked; only this task writes the codes, scales
+            // and sums.
             unsafe {
                 for row in start..end {
                     let to = codes.start().add((row - start) * width);
@@ -236,10 +238,11 @@ impl Work for Round<'_> {
 /// adjacent.
 ///
 /// # Safety
-/// The rows can be read, and as many elements written.
+///
+/// The rows can be read, and as many elements can be written.
 #[inline(always)]
 pub unsafe fn interleave<V: Simd>(from: *const f32, stride: usize, rows: usize, width: usize, to: *mut f32) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let whole = width / V::LANES * V::LANES;
         for first in (0..rows).step_by(V::LANES) {
@@ -250,7 +253,7 @@ pub unsafe fn interleave<V: Simd>(from: *const f32, stride: usize, rows: usize, 
         }
         for column in whole..width {
             for row in 0..rows {
-                // as bits, because they need not be float32
+                // The elements are copied as bits, because they need not be float32.
                 to.add(column * rows + row).cast::<u32>().write(from.add(row * stride + column).cast::<u32>().read());
             }
         }
@@ -264,7 +267,7 @@ pub unsafe fn interleave<V: Simd>(from: *const f32, stride: usize, rows: usize, 
 /// `len` + 16 bytes can be written at `codes`; `k` ≤ `len`.
 #[inline(always)]
 unsafe fn fixed_row<V: Simd>(x: &StaticInput<'_>, row: usize, k: usize, len: usize, codes: *mut u8) -> i32 {
-    // SAFETY: the caller's; the rows were checked by `linear_static`.
+    // SAFETY: guaranteed by the caller; the rows were checked by `linear_static`.
     unsafe {
         match x.values {
             StaticValues::Signed(from) => std::ptr::copy_nonoverlapping(from[row * k..].as_ptr().cast(), codes, k),
@@ -277,11 +280,11 @@ unsafe fn fixed_row<V: Simd>(x: &StaticInput<'_>, row: usize, k: usize, len: usi
                 let (low, high, offset) = if signed { (-128.0, 127.0, 0) } else { (0.0, 255.0, 128) };
                 let from = values[row * k..].as_ptr();
                 for index in (0..k).step_by(V::LANES) {
-                    // a division, as in `QuantizeLinear`: multiplying by the inverse rounds some ties differently
+                    // A division, as in `QuantizeLinear`: multiplying by the inverse would round some ties differently.
                     let value = V::div(V::load_some(from.add(index), V::LANES.min(k - index)), V::splat(x.scale));
                     let value = V::add(V::round(value), V::splat(x.zero_point as f32));
                     let value = V::min(V::splat(high), V::max(V::splat(low), value));
-                    // NaN becomes 0
+                    // NaN becomes 0.
                     let value = V::if_less(value, V::splat(256.0), value, V::zero());
                     V::store_bytes(codes.add(index), V::isub(V::to_i32(value), V::isplat(offset)));
                 }
@@ -299,7 +302,7 @@ unsafe fn fixed_row<V: Simd>(x: &StaticInput<'_>, row: usize, k: usize, len: usi
 /// `k` values can be read at `values`, `len` + 16 bytes written at `codes`; `k` ≤ `len`.
 #[inline(always)]
 pub unsafe fn round_row<V: Simd>(values: *const f32, k: usize, len: usize, codes: *mut u8) -> (f32, i32) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let whole = k / V::LANES * V::LANES;
         let magnitude = V::isplat(i32::MAX);

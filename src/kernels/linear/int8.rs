@@ -1,4 +1,5 @@
-//! int8 · int8: exact sums in int32, then scales, bias, activation and residual while the block is in the cache.
+//! Products of int8 inputs and weights: exact sums in int32, then scales, bias, activation and residual while the block
+//! is in the cache.
 
 use std::ops::Range;
 
@@ -24,7 +25,7 @@ pub fn multiply(
     });
 }
 
-/// Some blocks of rows times some panels of columns.
+/// A task: some blocks of rows and some panels of columns.
 struct Panels<'a> {
     x: &'a Rounded,
     packed: &'a PackedLinear,
@@ -101,7 +102,7 @@ impl Tile<'_> {
     }
 }
 
-/// A tile of `R` rows that goes through K in steps of `U` groups.
+/// A tile of `R` rows that processes K in steps of `U` groups.
 struct Sized<'a, const R: usize, const U: usize>(Tile<'a>);
 
 impl<const R: usize, const U: usize> Work for Sized<'_, R, U> {
@@ -109,11 +110,11 @@ impl<const R: usize, const U: usize> Work for Sized<'_, R, U> {
     fn run<V: Simd>(self) {
         let Self(tile) = self;
         let count = (2 * V::LANES).min(tile.n - tile.column);
-        // SAFETY: the panel has `groups` groups of two vectors, the block as many of R · 4 codes; each has its
-        // scales, zero points, sums; `count` columns of `out` and `residual` are there, as `linear` checked.
+        // SAFETY: the panel has `groups` groups of two vectors, and the block has as many of R · 4 codes; each has its
+        // scales, zero points and sums; `out` and `residual` have `count` columns, as `linear` has checked.
         unsafe {
             for row in 0..R {
-                // asked for early: the lines of the output are seldom near
+                // The lines of the output are prefetched early, because they are seldom in the cache.
                 V::prefetch_write(tile.out.wrapping_add(row * tile.n).cast());
                 V::prefetch_write(tile.out.wrapping_add(row * tile.n + 16).cast());
             }
@@ -148,9 +149,10 @@ impl<const R: usize, const U: usize> Work for Sized<'_, R, U> {
     }
 }
 
-/// Returns the sums of a block; with `SIGNED` those of the weights less 128.
+/// Returns the sums of a block; with `SIGNED` those of the weights minus 128.
 ///
 /// # Safety
+///
 /// `groups` groups of R · 4 bytes and of two vectors can be read.
 #[inline(always)]
 unsafe fn sums<V: Simd, const R: usize, const U: usize, const SIGNED: bool>(
@@ -159,7 +161,7 @@ unsafe fn sums<V: Simd, const R: usize, const U: usize, const SIGNED: bool>(
     groups: usize,
 ) -> [[V::I; 2]; R] {
     let mut sums = [[[V::izero(); 2]; R]; U];
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for _ in 0..groups / U {
             for part in sums.iter_mut() {
@@ -191,9 +193,9 @@ unsafe fn group<V: Simd, const R: usize, const SIGNED: bool>(
     activations: *const u8,
     weights: *const u8,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
-        // for the first rows the weights come from memory
+        // For the first rows, the weights come from memory.
         V::prefetch(weights.wrapping_add(2048));
         V::prefetch(weights.wrapping_add(2048 + 64));
         let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
@@ -202,9 +204,10 @@ unsafe fn group<V: Simd, const R: usize, const SIGNED: bool>(
 }
 
 /// Adds the products of two vectors of uint8 weights with four codes of each row; with `SIGNED` those of the weights
-/// less 128, for codes that are not -128.
+/// minus 128, for codes that are not -128.
 ///
 /// # Safety
+///
 /// R · 4 bytes can be read at `activations`.
 #[inline(always)]
 pub unsafe fn add_dots<V: Simd, const R: usize, const SIGNED: bool>(
@@ -217,7 +220,7 @@ pub unsafe fn add_dots<V: Simd, const R: usize, const SIGNED: bool>(
     let (low, high) = (V::ixor(first, flip), V::ixor(second, flip));
     let (low_sizes, high_sizes) = (V::magnitudes(low), V::magnitudes(high));
     for (row, sums) in sums.iter_mut().enumerate() {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let codes = unsafe { V::iload_splat(activations.add(row * 4)) };
         if SIGNED {
             sums[0] = V::dot_signed(sums[0], low, low_sizes, codes);

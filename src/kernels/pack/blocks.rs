@@ -1,14 +1,15 @@
-//! 4- and 8-bit weights in blocks of a column, as MatMulNBits has them.
+//! 4- and 8-bit weights in blocks of a column, as `MatMulNBits` has them.
 //!
-//! Packed: scales, zero points, codes, each by panel of columns, then block of K, then column. Codes of 8 bits: four
-//! values of a column adjacent; of 4 bits: four bytes with the values 0…3 in their low and 4…7 in their high half.
+//! The packed bytes contain the scales, then the zero points, then the codes, each ordered by panel of columns, block
+//! of K and column. Of 8-bit codes, four values of a column are adjacent. Of 4-bit codes, four bytes hold the values
+//! 0…3 in their low and 4…7 in their high halves.
 
 use super::{
     ALIGNMENT, LinearHeader, PackError, PackedLinear, Precision, Storage, count, expect, section, section_mut,
 };
 use crate::kernels::{Class, Parallel, parallel::split};
 
-/// The inputs of a MatMulNBits node.
+/// The inputs of a `MatMulNBits` node.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockWeights<'a> {
     /// N × blocks × (block · bits / 8) bytes, the lower half of a byte first.
@@ -17,24 +18,24 @@ pub struct BlockWeights<'a> {
     pub scales: &'a [f32],
     /// N × ⌈blocks · bits / 8⌉ bytes; without them the zero point is half the range.
     pub zero_points: Option<&'a [u8]>,
-    /// 4 or 8.
+    /// Bits of a code: 4 or 8.
     pub bits: usize,
-    /// 16 … 256, a power of two.
+    /// Number of values of a block: a power of two from 16 to 256.
     pub block: usize,
     /// Whether inputs are multiplied as float32. Otherwise they are quantized to int8 in blocks.
     pub exact: bool,
 }
 
-/// Where things are in the packed bytes.
+/// The layout of the packed bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Blocks {
-    /// Columns of a panel.
+    /// Number of columns of a panel.
     pub panel: usize,
-    /// Panels.
+    /// Number of panels.
     pub panels: usize,
-    /// Blocks of a column.
+    /// Number of blocks of a column.
     pub blocks: usize,
-    /// Values of a block.
+    /// Number of values of a block.
     pub block: usize,
     /// Bits of a code.
     pub bits: usize,
@@ -47,17 +48,17 @@ impl Blocks {
         Self { panel, panels: header.n.div_ceil(panel), blocks: header.k.div_ceil(block), block, bits }
     }
 
-    /// Returns the number of scales.
+    /// Returns the number of scales, which is also that of zero points.
     pub fn count(&self) -> usize {
         self.panels * self.blocks * self.panel
     }
 
-    /// Returns the bytes of the codes of one panel's block.
+    /// Returns the size in bytes of the codes of one block of a panel.
     pub fn each(&self) -> usize {
         self.panel * self.block * self.bits / 8
     }
 
-    /// Returns the bytes before the codes.
+    /// Returns the offset of the codes in bytes.
     fn head(&self) -> usize {
         (self.count() * 5).next_multiple_of(ALIGNMENT)
     }
@@ -81,12 +82,12 @@ impl Blocks {
         &bytes[self.head()..]
     }
 
-    /// Returns the place of a scale and zero point.
+    /// Returns the index of the scale and the zero point of a block of column `n`.
     fn place(&self, block: usize, n: usize) -> usize {
         (n / self.panel * self.blocks + block) * self.panel + n % self.panel
     }
 
-    /// Returns the byte of a code, and the shift in it.
+    /// Returns the index of the byte that contains a code, and the shift of the code in it.
     fn index(&self, k: usize, n: usize) -> (usize, usize) {
         let (block, inside, per) = (k / self.block, k % self.block, 32 / self.bits);
         let unit = (n / self.panel * self.blocks + block) * self.each();
@@ -103,7 +104,8 @@ impl Blocks {
     }
 }
 
-/// Returns 8 values of 4 bits, of which pairs share a byte, with the first four in the lower halves.
+/// Returns 8 values of 4 bits, of which adjacent ones share a byte, in another order: the first four in the lower
+/// halves.
 fn halves([a, b, c, d]: [u8; 4]) -> [u8; 4] {
     [a & 15 | c << 4, a >> 4 | c & 0xf0, b & 15 | d << 4, b >> 4 | d & 0xf0]
 }

@@ -1,21 +1,21 @@
-//! float32 and bfloat16 weights: panels of columns; in a panel K groups of one (float32) or two (bfloat16) values
-//! of each column.
+//! float32 and bfloat16 weights in panels of columns. A panel has groups along K, with one (float32) or two (bfloat16)
+//! values of each column.
 
 use super::{
     Layout, LinearHeader, PackError, PackedLinear, Precision, Storage, WIDEST, copy_row, section, section_mut,
 };
 use crate::kernels::{Class, Parallel, parallel::split};
 
-/// Where things are in the packed bytes.
+/// The layout of the packed bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Dense {
-    /// Columns of a panel.
+    /// Number of columns of a panel.
     pub panel: usize,
-    /// Panels.
+    /// Number of panels.
     pub panels: usize,
-    /// Values of a column that are adjacent.
+    /// Number of adjacent values of a column.
     pub group: usize,
-    /// Groups of a column.
+    /// Number of groups of a column.
     pub groups: usize,
     wide: bool,
 }
@@ -33,7 +33,7 @@ impl Dense {
         Self { panel, panels: header.n.div_ceil(panel), group, groups, wide }
     }
 
-    /// Returns the values in the packed bytes.
+    /// Returns the number of values in the packed bytes.
     fn values(&self) -> usize {
         self.panels * self.groups * self.group * self.panel
     }
@@ -42,7 +42,7 @@ impl Dense {
         self.values() * if self.wide { 4 } else { 2 }
     }
 
-    /// Returns the bytes of a panel.
+    /// Returns the size of a panel in bytes.
     pub fn each(&self) -> usize {
         self.len() / self.panels.max(1)
     }

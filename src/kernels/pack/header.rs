@@ -3,27 +3,27 @@
 use super::{Blocks, Dense, Int8, PackError, Precision};
 use crate::kernels::Class;
 
-/// Grows with every change of a packed format.
+/// Version of the packed formats, which every change of one of them increases.
 const VERSION: u32 = 1;
 
-/// The description of packed weights, for a file.
+/// The description of packed weights, which a file stores with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearHeader {
     pub(in crate::kernels) class: Class,
     pub(in crate::kernels) precision: Precision,
     pub(in crate::kernels) k: usize,
     pub(in crate::kernels) n: usize,
-    /// Of blocks: 4 or 8.
+    /// Bits of a code (4 or 8), for precisions with blocks.
     pub(in crate::kernels) bits: usize,
-    /// Of blocks: how many weights share a scale.
+    /// Number of weights that share a scale, for precisions with blocks.
     pub(in crate::kernels) block: usize,
 }
 
 impl LinearHeader {
-    /// How long [`Self::to_bytes`] is.
+    /// Number of bytes of [`Self::to_bytes`].
     pub const LEN: usize = 32;
 
-    /// Returns the header as a file has it.
+    /// Returns the header in the form for a file.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let words = [
             VERSION,
@@ -42,7 +42,7 @@ impl LinearHeader {
         bytes
     }
 
-    /// Returns the header that a file has.
+    /// Returns the header from its form in a file.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self, PackError> {
         let word = |index: usize| {
             bytes[index * 4..].iter().take(4).rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte))
@@ -61,7 +61,7 @@ impl LinearHeader {
         Ok(header)
     }
 
-    /// Returns how many packed bytes belong to the header.
+    /// Returns the number of packed bytes that belong to this header.
     pub fn bytes(&self) -> Result<usize, PackError> {
         super::count(self.k, self.n)?;
         match self.precision {

@@ -1,5 +1,5 @@
-//! 8-bit weights with a scale and zero point per column. All are stored as uint8 (an int8 code plus 128, its zero
-//! point too), four values of a column adjacent, in panels of columns.
+//! 8-bit weights with a scale and zero point per column. All are stored as uint8 (int8 codes and their zero points plus
+//! 128), in panels of columns; four values of a column are adjacent.
 
 use super::{
     Layout, LinearHeader, PackError, PackedLinear, Precision, Storage, WIDEST, copy_row, count, expect, section,
@@ -8,29 +8,29 @@ use super::{
 use crate::kernels::parallel::{Shared, split};
 use crate::kernels::{Class, Parallel};
 
-/// int8 or uint8 weights as a file has them.
+/// int8 or uint8 weights with their scales and zero points.
 #[derive(Clone, Copy, Debug)]
 pub struct Int8Weights<'a> {
     /// K × N codes.
     pub codes: &'a [u8],
-    /// If true the codes and zero points are int8, else uint8.
+    /// Whether codes and zero points are int8, otherwise uint8.
     pub signed: bool,
     /// The order of the codes.
     pub layout: Layout,
-    /// None (then they are 0), one, or N zero points.
+    /// The zero points: none (they are 0), one, or N.
     pub zero_points: &'a [u8],
-    /// One or N scales.
+    /// The scales: one, or N.
     pub scales: &'a [f32],
 }
 
-/// Where things are in the packed bytes: scales, zero points, sums of the columns' codes, codes.
+/// The layout of the packed bytes: scales, zero points, sums of the columns' codes, codes.
 #[derive(Clone, Copy, Debug)]
 pub struct Int8 {
-    /// Columns of a panel.
+    /// Number of columns of a panel.
     pub panel: usize,
-    /// Panels.
+    /// Number of panels.
     pub panels: usize,
-    /// Groups of four values of a column.
+    /// Number of groups of four values of a column.
     pub groups: usize,
 }
 
@@ -44,12 +44,12 @@ impl Int8 {
         Self { panel, panels: header.n.div_ceil(panel), groups: header.k.next_multiple_of(multiple) / 4 }
     }
 
-    /// Returns the columns with those that fill the last panel.
+    /// Returns the number of columns, including those that fill the last panel.
     pub fn columns(&self) -> usize {
         self.panel * self.panels
     }
 
-    /// Returns the bytes of a panel's codes.
+    /// Returns the size in bytes of the codes of a panel.
     pub fn each(&self) -> usize {
         self.groups * self.panel * 4
     }
@@ -144,14 +144,14 @@ pub fn pack_f32(
             let values = &mut values[..to.len()];
             copy_row(weights, layout, (row, start), (k, n), values);
             for ((code, value), inverse) in to.iter_mut().zip(values.iter()).zip(&inverses[start..]) {
-                // adding 1.5 · 2²³ rounds to the nearest whole number, ties to even, and leaves it in the lowest bits
+                // Adding 1.5 · 2²³ rounds to the nearest integer, ties to even, which is then in the lowest bits.
                 *code = ((value * inverse + 12_582_912.0).to_bits() as u8).wrapping_add(128);
             }
         },
     ))
 }
 
-/// Returns the larger value; NaN if one of them is.
+/// Returns the larger value; NaN if one of them is NaN.
 fn largest(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }

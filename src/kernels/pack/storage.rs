@@ -28,7 +28,7 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Returns `len` zero bytes, aligned; on huge pages where they fill some.
+    /// Returns `len` zero bytes, aligned; large memory is on huge pages.
     pub fn zeroed(len: usize) -> Self {
         let align = if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
         let Ok(layout) = Layout::from_size_align(len.max(1), align) else { panic!("{len} bytes of packed weights") };
@@ -42,7 +42,8 @@ impl Storage {
         storage
     }
 
-    /// Returns a view of memory that `owner` keeps alive and never changes, or nothing if the range is outside.
+    /// Returns a view of `range` of the memory that `owner` keeps alive and never changes; `None` if the range is out
+    /// of bounds.
     pub fn shared(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
         (*owner).as_ref().get(range.clone())?;
         Some(Self(Kind::Shared { owner, range }))
@@ -51,7 +52,7 @@ impl Storage {
     /// Returns the bytes.
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
-            // SAFETY: `start` is valid for the layout's size, which was all zeroed.
+            // SAFETY: `start` is valid for the size of the layout, and the memory was zeroed.
             Kind::Owned { start, layout } => unsafe { std::slice::from_raw_parts(*start, layout.size()) },
             Kind::Shared { owner, range } => (**owner).as_ref().get(range.clone()).unwrap_or_default(),
         }
@@ -60,7 +61,7 @@ impl Storage {
     /// Returns the bytes for writing; none if they are shared.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
-            // SAFETY: as in `bytes`, and `self` is borrowed alone.
+            // SAFETY: as in `bytes`, and `self` is borrowed exclusively.
             Kind::Owned { start, layout } => unsafe { std::slice::from_raw_parts_mut(*start, layout.size()) },
             Kind::Shared { .. } => &mut [],
         }
@@ -71,7 +72,7 @@ impl Drop for Storage {
     fn drop(&mut self) {
         if let Kind::Owned { start, layout } = &self.0 {
             let Ok(layout) = Layout::from_size_align(layout.size().max(1), layout.align()) else { return };
-            // SAFETY: allocated in `zeroed` with this layout.
+            // SAFETY: the memory was allocated in `zeroed` with this layout.
             unsafe { dealloc(*start, layout) };
         }
     }

@@ -15,11 +15,11 @@ const ALL: [Activation; 8] = [
 
 #[test]
 fn activations_are_within_some_ulp_of_float64() {
-    // float32 of all magnitudes at even distances; OPTIMIZE_PROPERTY_CASES makes them denser
+    // float32 values of all magnitudes at equal distances; a larger OPTIMIZE_PROPERTY_CASES makes them denser.
     let often = std::env::var("OPTIMIZE_PROPERTY_CASES").ok().and_then(|count| count.parse::<u32>().ok()).unwrap_or(40);
     let step = (2_000_003 / often.max(1)).max(401);
     let mut x: Vec<f32> = (0..=u32::MAX / step).map(|index| f32::from_bits(index * step)).collect();
-    // where pieces of functions meet, too
+    // Values at which pieces of the functions meet are tested as well.
     let edges = [0.0, 5.5, 0.625, 87.0, 126.0, f32::MIN_POSITIVE, f32::MAX, f32::INFINITY];
     x.extend(edges.iter().flat_map(|x| [*x, -x, x.next_up(), -x.next_down()]));
     for (class, activation) in classes().into_iter().flat_map(|class| ALL.map(|activation| (class, activation))) {
@@ -38,11 +38,11 @@ fn activations_are_within_some_ulp_of_float64() {
             if found == &wanted {
                 continue;
             }
-            // that of GELU relative to its argument, as where it is computed by erf
+            // The error of GELU is relative to its argument, as the function is computed by erf.
             let size = if activation == Activation::Gelu { x } else { &wanted };
             let ulp = f64::from(f32::EPSILON) * f64::from(size.abs());
             let error = (f64::from(*found) - f64::from(wanted)).abs();
-            // what is near the denormals may become 0
+            // Results near the denormal numbers may become 0.
             let error = if error < 1e-33 { 0.0 } else { error / ulp };
             if error > worst.0 {
                 worst = (error, *x);
@@ -53,7 +53,7 @@ fn activations_are_within_some_ulp_of_float64() {
             Activation::None | Activation::Relu => 0.0,
             Activation::Gelu => 1.5,
             Activation::Tanh | Activation::Sigmoid => 4.0,
-            // the argument of the exponential, up to 87, is itself rounded a few times
+            // The argument of the exponential, up to 87, is itself rounded a few times.
             Activation::GeluTanh | Activation::QuickGelu => 200.0,
             _ => 8.0,
         };

@@ -4,7 +4,7 @@ use crate::kernels::*;
 
 #[test]
 fn tiles_are_the_same_as_the_reference() {
-    // around the tiles, the kernels of AMX use AVX-512
+    // Outside of the tiles, the kernels of AMX use AVX-512.
     if !Class::Avx512Vnni.supported() {
         return;
     }
@@ -38,7 +38,7 @@ fn tiles_are_the_same_as_the_reference() {
                 let values = &x[row * k..][..k];
                 let size: f32 = (0..k).map(|k| (values[k] * weights[k * n + column]).abs()).sum();
                 let offset = epilogue.bias.map_or(0.0, |bias| bias[column].abs()) + residual[index].abs();
-                // the tiles take denormals for 0
+                // The tiles treat denormals as 0.
                 let lost: f32 = (0..k).map(|k| values[k].abs() + weights[k * n + column].abs()).sum();
                 let bound = size / 100.0 + offset * 1e-6 + 1e-30 + lost * 2e-38;
                 let finite = values.iter().all(|value| value.is_finite());

@@ -72,7 +72,8 @@ impl Case {
     }
 }
 
-/// Returns additive values, flags of visible keys, and the strides of both, of a mask that has some of the dimensions.
+/// Returns the values of an additive mask, the flags of visible keys, and the strides of both. The mask has only some
+/// of the dimensions.
 fn masks(random: &mut Random, sizes: [usize; 4]) -> (Vec<f32>, Vec<u8>, [usize; 4]) {
     let wide = random.pick(&[[1, 0, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]]);
     let (mut strides, mut count) = ([0; 4], 1);
@@ -119,11 +120,11 @@ fn attention_is_near_float64_with_any_mask() {
             attention(class, &spec, &case.q, &case.k, &case.v, &mask, &mut out, &Serial);
             attention(class, &spec, &case.q, &case.k, &case.v, &mask, &mut threaded, &Threads(3));
             assert_eq!(bits(&out), bits(&threaded), "{class:?} on three threads");
-            // scores less 10000 have steps of 0.001: which one a rounding picks is chance
+            // float32 numbers near -10000 have a distance of 0.001, so the rounding of scores minus 10000 is arbitrary.
             let coarse = case.mask == 2 && case.additive.iter().any(|value| *value == -10000.0);
             let bound = if coarse { 2e-2 } else { 3e-5 };
             for (index, (found, wanted)) in out.iter().zip(&expected).enumerate() {
-                // an infinite score leaves a row that has no answer
+                // A row with an infinite score has no defined result.
                 let near = (found - wanted).abs() <= bound || found.is_nan() && (wanted.is_nan() || spoiled);
                 assert!(near, "{class:?} {index}: {found} not {wanted}\n{spec:?} mask {}", case.mask);
             }

@@ -2,18 +2,19 @@ use super::{Threads, bits, classes, property};
 use crate::kernels::reference;
 use crate::kernels::*;
 
-/// Returns the sum of the errors of rounding `values` to 8 bits in blocks of `size`, relative to the largest of each.
+/// Returns a bound of the error from rounding `values` to 8 bits in blocks of `size`: the sum over the values of the
+/// largest magnitude in their block times the magnitude of their weight.
 fn lost(values: &[f32], size: usize, weight: impl Fn(usize) -> f64) -> f64 {
     let of = |k: usize| {
         let block = &values[k / size * size..(k / size * size + size).min(values.len())];
         let largest = block.iter().fold(0f64, |largest, value| largest.max(f64::from(value.abs())));
-        // A block of next to nothing is rounded to 0.
+        // A block of tiny values is rounded to 0.
         largest * weight(k).abs() * if largest < 1.3e-34 { 300.0 } else { 1.0 }
     };
     (0..values.len()).map(of).sum()
 }
 
-/// Returns the sum of the magnitudes that are added for an output: values times the largest codes, without zero points.
+/// Returns the sum of the magnitudes of an output's terms: values times the largest code, without zero points.
 fn added(values: &[f32], block: usize, scale: impl Fn(usize) -> f32, bits: usize) -> f64 {
     let of = |(k, value): (usize, &f32)| f64::from(scale(k / block)).abs() * f64::from(value.abs());
     values.iter().enumerate().map(of).sum::<f64>() * [15.0, 255.0][bits / 8]

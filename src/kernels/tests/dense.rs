@@ -42,15 +42,15 @@ fn float_linears_are_near_float64() {
             {
                 let found = f64::from(out[index]);
                 if !wanted.input.is_finite() {
-                    // 0 · inf is NaN only where the weight is exactly 0
+                    // 0 · inf is NaN only if the weight is exactly 0.
                     let relu = epilogue.activation == Activation::Relu;
                     assert!(!found.is_finite() || relu || weight_free(&weights));
                     continue;
                 }
-                // products below the normal numbers may be lost, as those of weights that bfloat16 has none for
+                // Products below the normal numbers may be lost, like those of weights that bfloat16 cannot represent.
                 let bound =
                     wanted.size * (rounding + more + 1e-5) + 1e-33 + k as f64 * 1e-37 + wanted.input * rounding * 1e-36;
-                // and the dot product takes denormals for 0
+                // The dot product also treats denormals as 0.
                 let bound = bound + more * 1e-35 * (wanted.weights + wanted.input);
                 let difference = (found - wanted.value).abs();
                 assert!(difference <= bound, "{class:?} {precision:?} {m}x{k}x{n} {index}: {difference} > {bound}");
@@ -69,7 +69,7 @@ struct Expected {
     weights: f64,
 }
 
-/// Returns the results in float64, and what bounds their errors.
+/// Returns the results in float64, with the sums that bound their errors.
 fn expected(
     rows: &Rows<'_>,
     weights: &[f32],
@@ -95,7 +95,7 @@ fn expected(
         .collect()
 }
 
-/// Returns whether weights are 0 or rounded to it, which makes an infinity NaN or hides nothing.
+/// Returns whether all weights are 0 or are rounded to 0: then a row with an infinity may give NaN, or a finite result.
 fn weight_free(weights: &[f32]) -> bool {
     weights.iter().all(|weight| weight.abs() < 1e-30)
 }

@@ -50,13 +50,13 @@ impl Case {
         self.lengths.iter().copied().max().unwrap_or(0)
     }
 
-    /// Attends to all tokens at once, padded behind, or in chunks of at most `most` tokens. Returns the results of the
-    /// tokens, and the cache.
+    /// Computes the attention of all tokens at once, with sequences padded at their end, or in chunks of at most `most`
+    /// tokens. Returns the results of the tokens, and the cache.
     fn run(&self, class: Class, most: usize, parallel: &dyn Parallel) -> (Vec<f32>, [Vec<f32>; 2]) {
         let ([heads, few], size, longest) = (self.heads, self.size, self.longest());
         let whole = heads * size;
         let stored = self.lengths.len() * few * self.columns * size;
-        // where there are no tokens, anything is in the cache
+        // The content of the cache where there are no tokens must not matter.
         let (mut keys, mut values) = (vec![f32::NAN; stored], vec![f32::NAN; stored]);
         let mut result = vec![0.0; self.lengths.len() * longest * whole];
         for (batch, length) in self.lengths.iter().enumerate() {

@@ -95,11 +95,11 @@ fn dynamic_int8_is_the_same_in_every_class_and_near_float64() {
                 let (bias, residual) = (added(&case.bias, column), added(&case.residual, row * n + column));
                 let terms: Vec<f64> = (0..k).map(|k| f64::from(values[k]) * case.weight(k, column)).collect();
                 let weights: f64 = (0..k).map(|k| case.weight(k, column).abs()).sum();
-                // half a step each, and float32 sums
+                // The bound is half a step for each rounded value, plus the error of float32 sums.
                 let bound = weights * largest / 127.0 * 0.5001
                     + 1e-6 * (bias.abs() + residual.abs() + weights * largest)
                     + 1e-36;
-                // a row of next to nothing is rounded to 0
+                // A row of tiny values is rounded to 0.
                 let bound = if largest < 1.3e-34 { bound + weights * largest } else { bound };
                 let wanted = terms.iter().sum::<f64>() + bias + residual;
                 assert!(

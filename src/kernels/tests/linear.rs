@@ -33,7 +33,7 @@ fn several_linears_are_the_same_as_one_after_another() {
 #[test]
 fn an_mlp_is_one_linear_after_another() {
     property(30, |random| {
-        // with one case in three large enough to be divided
+        // One case in three is large enough to be divided.
         let m = if random.once_in(3) { 90 + random.below(200) } else { random.size(60) };
         let (k, inner, n) = (random.size(70), random.size(100), random.size(70));
         let stride = k + random.pick(&[0, 0, 3]);

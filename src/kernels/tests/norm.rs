@@ -43,14 +43,15 @@ fn norms_are_near_float64() {
                 let size = values.iter().fold(0f64, |size, value| size.max(value.abs()));
                 let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / width as f64;
                 if variance > 1e36 {
-                    continue; // beyond float32
+                    continue; // The result is beyond float32.
                 }
                 let inverse = 1.0 / (variance + f64::from(norm.epsilon)).sqrt();
                 for column in 0..width {
                     assert_eq!(sum[row * width + column], value(column));
                     let beta = norm.beta.map_or(0.0, |beta| f64::from(beta[column]));
                     let scaled = (values[column] - mean) * inverse * f64::from(gamma[column]);
-                    // what the mean loses, where denormals have steps of 1.4e-45, and two roundings
+                    // The bound covers the error of the mean, the distance of 1.4e-45 between denormals, and two
+                    // roundings.
                     let lost = (size * 2e-6 + 3e-45) * inverse * f64::from(gamma[column]).abs();
                     let bound = lost + 1e-5 * scaled.abs() + 3e-7 * beta.abs() + 1e-30;
                     let difference = (f64::from(found[column]) - scaled - beta).abs();

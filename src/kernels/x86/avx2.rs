@@ -14,7 +14,7 @@ macro_rules! methods {
         $(#[$meta])*
         #[inline(always)]
         fn $name $(<const $n: u32>)? ($($arg: $type),*) -> $out {
-            // SAFETY: called within `Simd::call` alone, which is entered on processors of the class.
+            // SAFETY: called within `Simd::call` only, which is entered on processors of the class.
             unsafe { $body }
         }
     )*};
@@ -24,7 +24,7 @@ macro_rules! methods {
 #[inline(always)]
 fn first(count: usize) -> __m256i {
     const LANES: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
-    // SAFETY: 8 values from a place between 0 and 8; called within `Simd::call` alone.
+    // SAFETY: 8 values are read from an index between 0 and 8; called within `Simd::call` only.
     unsafe { _mm256_loadu_si256(LANES.as_ptr().add(8 - count.min(8)).cast()) }
 }
 
@@ -47,7 +47,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn with_vnni<W: Work>(work: W) {
             work.run::<Avx2<true>>();
         }
-        // SAFETY: `simd::run` chose the class by what the processor has.
+        // SAFETY: `simd::run` has chosen the class by the extensions of the processor.
         unsafe { if VNNI { with_vnni(work) } else { plain(work) } }
     }
 
@@ -66,7 +66,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn abs(a: __m256) -> __m256 { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
         fn round(a: __m256) -> __m256 { _mm256_round_ps::<8>(a) }
         fn scale(a: __m256, n: __m256) -> __m256 {
-            // in two factors, each of which is a normal power of two
+            // The factor is split into two, each of which is a normal power of two.
             let whole = _mm256_cvtps_epi32(n);
             let half = _mm256_srai_epi32::<1>(whole);
             let power = |n| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))));
@@ -111,7 +111,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             if VNNI {
                 _mm256_dpbusd_avx_epi32(sum, weights, activations)
             } else {
-                // VPMADDUBSW would saturate: even and odd bytes are extended to 16 bits instead
+                // VPMADDUBSW would saturate, so even and odd bytes are extended to 16 bits instead.
                 let even = _mm256_and_si256(weights, _mm256_set1_epi16(255));
                 let odd = _mm256_srli_epi16::<8>(weights);
                 let even_activations = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(activations));
@@ -121,7 +121,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             }
         }
         fn dot_signed(sum: __m256i, weights: __m256i, sizes: __m256i, activations: __m256i) -> __m256i {
-            // two products of at most 128 · 127 fit 16 bits
+            // The sum of two products of at most 128 · 127 fits into 16 bits.
             let pairs = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(activations, weights));
             _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
@@ -130,7 +130,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             if VNNI {
                 _mm256_dpbusd_avx_epi32(sum, weights, activations)
             } else {
-                // the sum of two products of at most 15 · 127 fits into 16 bits
+                // The sum of two products of at most 15 · 127 fits into 16 bits.
                 let pairs = _mm256_maddubs_epi16(weights, activations);
                 _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
             }
@@ -147,65 +147,65 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     fn shl<const N: u32>(a: __m256i) -> __m256i {
-        // SAFETY: called within `Simd::call` alone.
+        // SAFETY: called within `Simd::call` only.
         unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(N as i32)) }
     }
 
     #[inline(always)]
     fn shr<const N: u32>(a: __m256i) -> __m256i {
-        // SAFETY: called within `Simd::call` alone.
+        // SAFETY: called within `Simd::call` only.
         unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(N as i32)) }
     }
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> __m256 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize) -> __m256 {
         if count == 0 {
-            // QEMU reads what is masked off, and `from` may be the place of an empty slice
+            // QEMU reads even what is masked off, and `from` may be the address of an empty slice.
             return Self::zero();
         }
-        // SAFETY: the caller's; lanes behind `count` are not touched.
+        // SAFETY: guaranteed by the caller; lanes behind `count` are not touched.
         unsafe { _mm256_maskload_ps(from, first(count)) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m256) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_storeu_ps(to, value) }
     }
 
     #[inline(always)]
     unsafe fn store_some(to: *mut f32, value: __m256, count: usize) {
-        // SAFETY: the caller's; lanes behind `count` are not touched.
+        // SAFETY: guaranteed by the caller; lanes behind `count` are not touched.
         unsafe { _mm256_maskstore_ps(to, first(count), value) }
     }
 
     #[inline(always)]
     unsafe fn iload(from: *const u8) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn iload_splat(from: *const u8) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
 
     #[inline(always)]
     unsafe fn iload_u8(from: *const u8) -> __m256i {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn store_bytes(to: *mut u8, value: __m256i) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let low = _mm256_and_si256(value, _mm256_set1_epi32(255));
             let half = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
@@ -215,7 +215,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     unsafe fn store_bf16(to: *mut u16, value: __m256) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let bits = _mm256_castps_si256(value);
             let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
@@ -230,7 +230,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, count: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let row = |index: usize| _mm256_loadu_ps(from.add(index.min(count - 1) * from_stride));
             let mut quads = [_mm256_setzero_ps(); 8];

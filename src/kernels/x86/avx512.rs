@@ -14,7 +14,7 @@ macro_rules! methods {
         $(#[$meta])*
         #[inline(always)]
         fn $name $(<const $n: u32>)? ($($arg: $type),*) -> $out {
-            // SAFETY: called within `Simd::call` alone, which is entered on processors of the class.
+            // SAFETY: called within `Simd::call` only, which is entered on processors of the class.
             unsafe { $body }
         }
     )*};
@@ -44,7 +44,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         fn with_bf16<W: Work>(work: W) {
             work.run::<Avx512<true>>();
         }
-        // SAFETY: `simd::run` chose the class by what the processor has.
+        // SAFETY: `simd::run` has chosen the class by the extensions of the processor.
         unsafe { if BF16 { with_bf16(work) } else { plain(work) } }
     }
 
@@ -71,7 +71,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
         fn copy_sign(a: __m512, sign: __m512) -> __m512 {
             let mask = _mm512_set1_epi32(i32::MIN);
-            // mask ? sign : a
+            // The bits of `sign` where `mask` is set, otherwise those of `a`.
             _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xCA>(mask, _mm512_castps_si512(sign), _mm512_castps_si512(a)))
         }
         fn sum(a: __m512) -> f32 { _mm512_reduce_add_ps(a) }
@@ -115,57 +115,57 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize) -> __m512 {
-        // SAFETY: the caller's; lanes behind `count` are not touched.
+        // SAFETY: guaranteed by the caller; lanes behind `count` are not touched.
         unsafe { _mm512_maskz_loadu_ps(first(count), from) }
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, value: __m512) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_storeu_ps(to, value) }
     }
 
     #[inline(always)]
     unsafe fn store_some(to: *mut f32, value: __m512, count: usize) {
-        // SAFETY: the caller's; lanes behind `count` are not touched.
+        // SAFETY: guaranteed by the caller; lanes behind `count` are not touched.
         unsafe { _mm512_mask_storeu_ps(to, first(count), value) }
     }
 
     #[inline(always)]
     unsafe fn iload(from: *const u8) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
 
     #[inline(always)]
     unsafe fn iload_splat(from: *const u8) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
     }
 
     #[inline(always)]
     unsafe fn iload_u8(from: *const u8) -> __m512i {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn store_bytes(to: *mut u8, value: __m512i) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(value)) }
     }
 
     #[inline(always)]
     unsafe fn store_bf16(to: *mut u16, value: __m512) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
-            // not by VCVTNEPS2BF16, which treats denormals as 0
+            // VCVTNEPS2BF16 is not used, because it treats denormals as 0.
             let bits = _mm512_castps_si512(value);
             let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
             let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
@@ -178,10 +178,10 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
 
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, count: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let row = |index: usize| _mm512_loadu_ps(from.add(index.min(count - 1) * from_stride));
-            // 4 x 4 blocks within the 128-bit lanes, of rows i, i + 1, i + 2, i + 3
+            // First, 4 x 4 blocks of rows i, i + 1, i + 2, i + 3 are transposed within the 128-bit lanes.
             let mut quads = [_mm512_setzero_ps(); 16];
             for base in (0..16).step_by(4) {
                 let (a, b, c, d) = (row(base), row(base + 1), row(base + 2), row(base + 3));
@@ -193,7 +193,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
                 quads[base + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2));
                 quads[base + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2));
             }
-            // then the lanes: column 4 l + i of the result is lane l of quads i, 4 + i, 8 + i, 12 + i
+            // Then lanes are exchanged: column 4 l + i of the result is lane l of quads i, 4 + i, 8 + i, 12 + i.
             for index in 0..4 {
                 let (a, b, c, d) = (quads[index], quads[4 + index], quads[8 + index], quads[12 + index]);
                 let (low, low2) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0x44>(c, d));

@@ -42,8 +42,8 @@ impl Tiles for Hardware {
     #[inline(always)]
     fn new() -> Self {
         static CONFIGURATION: Configuration = FULL;
-        // SAFETY: made on processors with AMX alone, after the permission (`Class::supported`). The compiler uses no
-        // tiles itself, so their contents last from one statement to the next.
+        // SAFETY: values are created only on processors with AMX, after the permission (`Class::supported`). The
+        // compiler itself uses no tiles, so their contents last from one statement to the next.
         unsafe { std::arch::asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, readonly)) };
         Self(())
     }
@@ -56,7 +56,7 @@ impl Tiles for Hardware {
 
     #[inline(always)]
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
-        // SAFETY: the caller's; the tiles are configured.
+        // SAFETY: guaranteed by the caller; the tiles are configured.
         unsafe {
             std::arch::asm!("tileloadd tmm{t}, [{from} + {stride}*1]", t = const T, from = in(reg) from,
                 stride = in(reg) stride, options(nostack, readonly));
@@ -65,7 +65,7 @@ impl Tiles for Hardware {
 
     #[inline(always)]
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize) {
-        // SAFETY: the caller's; the tiles are configured.
+        // SAFETY: guaranteed by the caller; the tiles are configured.
         unsafe {
             std::arch::asm!("tilestored [{to} + {stride}*1], tmm{t}", t = const T, to = in(reg) to,
                 stride = in(reg) stride, options(nostack));
@@ -126,7 +126,7 @@ impl Tiles for Emulated {
 
     unsafe fn load<const T: usize>(&mut self, from: *const u8, stride: usize) {
         for row in 0..16 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             let bytes = unsafe { std::slice::from_raw_parts(from.add(row * stride), 64) };
             self.0[T][row * 64..][..64].copy_from_slice(bytes);
         }
@@ -134,7 +134,7 @@ impl Tiles for Emulated {
 
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize) {
         for row in 0..16 {
-            // SAFETY: the caller's.
+            // SAFETY: guaranteed by the caller.
             unsafe { std::ptr::copy_nonoverlapping(self.0[T][row * 64..].as_ptr(), to.add(row * stride), 64) };
         }
     }
@@ -152,7 +152,7 @@ impl Tiles for Emulated {
     }
 
     fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self) {
-        // denormals are treated as 0, in inputs and results
+        // Denormals are treated as 0, in inputs and results.
         let flush = |value: f32| if value.is_normal() || !value.is_finite() { value } else { 0.0 };
         let half = |word: [u8; 4], part: usize| {
             flush(f32::from_bits(u32::from(u16::from_le_bytes([word[part * 2], word[part * 2 + 1]])) << 16))
