@@ -5,7 +5,7 @@ use crate::graph::edit;
 use crate::model::Dim;
 use crate::onnx::dtype::DataType;
 
-/// The relation of two aligned dimensions.
+/// The relation of two dimensions at the same position, of a value and of the result that it is broadcast to.
 #[derive(PartialEq)]
 enum Pair {
     Same,

@@ -35,7 +35,7 @@ use crate::onnx::proto::{ModelProto, NodeProto};
 use crate::runtime::Runtime;
 use std::collections::{HashMap, HashSet};
 
-/// A node to be differentiated.
+/// A node whose inputs get gradients.
 pub(crate) struct Step {
     /// Its index among the forward nodes of the tape.
     pub index: usize,

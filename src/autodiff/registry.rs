@@ -10,7 +10,7 @@ use crate::onnx::proto::NodeProto;
 /// The rule of an operator: a function that returns the gradients of a node's inputs, given those of its outputs.
 pub(super) type Rule = fn(&mut Tape, &Step) -> Result<Parts>;
 
-/// Operators that stop the gradient: their outputs are integers, booleans, or constant almost everywhere.
+/// Operators through which no gradient flows: their outputs are integers, booleans, or constant almost everywhere.
 const STOPS: [&str; 31] = [
     "Shape",
     "Size",
@@ -45,7 +45,7 @@ const STOPS: [&str; 31] = [
     "RandomUniformLike",
 ];
 
-/// Returns whether a node stops the gradient.
+/// Returns whether no gradient flows through a node.
 pub(super) fn stops(node: &NodeProto) -> bool {
     STOPS.iter().any(|op| node.is(op))
 }

@@ -1,5 +1,5 @@
-//! Tests every float model of the `onnx` wheel's tests: counts the nodes that have gradients, and compares these with
-//! finite differences.
+//! Tests of every float model among those that the `onnx` wheel contains for tests: counts the nodes that have
+//! gradients, and compares these with finite differences.
 
 use super::tests::gradients;
 use super::*;
@@ -15,11 +15,12 @@ use crate::statistics::dot;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Step lengths relative to the moved values. Kinks affect long steps, rounding short ones: one of them must agree.
+/// Step lengths relative to the values that are moved. A kink in the function spoils long steps, rounding short ones;
+/// one of them must agree.
 const STEPS: [f64; 3] = [1e-2, 1e-3, 1e-4];
 /// Maximum difference between a slope and the finite difference, relative to the larger of them.
 const BOUND: f64 = 0.05;
-/// Its input contains a 0, where a step of any length jumps.
+/// A model whose input contains a 0, at which the function jumps.
 const JUMPS: &str = "test_sign_model";
 
 fn tensor(proto: &TensorProto) -> Option<Tensor> {
@@ -88,7 +89,8 @@ fn run(session: &mut Session, values: &[(String, Tensor)]) -> Option<Tensor> {
     Some(session.run(&fed, &[], &Call::default()).ok()?.swap_remove(0).1)
 }
 
-/// Returns the difference between the slope along a random direction and the central finite difference.
+/// Returns the difference between the slope along a random direction and the central finite difference, relative to the
+/// larger of them; `None` if one of them is not finite.
 fn off(case: &Case, random: &mut Random) -> Result<Option<f64>> {
     let model = Model::from_proto(case.proto.clone());
     let Ok(mut session) = Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()) else {
@@ -157,7 +159,7 @@ fn gradients_of_the_models_of_the_onnx_wheel_say_what_a_step_does() {
         let graph = case.proto.graph.as_deref().unwrap();
         let count = graph.node.len();
         match off(&case, &mut random) {
-            // Not a float model, or one that ONNX Runtime cannot run.
+            // It is not a float model, or ONNX Runtime cannot run it.
             Ok(None) => continue,
             Ok(Some(_)) if name == JUMPS => continue,
             Ok(Some(off)) => {

@@ -11,7 +11,7 @@ use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 
-/// A graph that is being differentiated.
+/// A graph that is being differentiated: its nodes, and the gradient nodes so far.
 pub struct Tape {
     /// The nodes of the model in topological order. Rules may request additional outputs from them.
     pub forward: Vec<NodeProto>,
@@ -23,7 +23,7 @@ pub struct Tape {
     shapes: HashMap<String, String>,
 }
 
-/// A tape is used like a writer.
+/// A tape has the methods of its node builder.
 impl Deref for Tape {
     type Target = NodeBuilder;
 
@@ -143,7 +143,7 @@ impl Tape {
         }
     }
 
-    /// Returns an axis as an index that is not negative.
+    /// Returns the index of an axis; a negative one counts from the end.
     pub fn axis(&self, axis: i64, rank: usize) -> Result<usize> {
         let at = if axis < 0 { axis + rank as i64 } else { axis };
         match usize::try_from(at) {
@@ -152,7 +152,7 @@ impl Tape {
         }
     }
 
-    /// Requests the output at `index` from the forward node and returns its name.
+    /// Adds the output at `index` to the forward node, if it has none there, and returns its name.
     pub fn extra_output(&mut self, node: usize, index: usize) -> String {
         while self.forward[node].output.len() <= index {
             self.forward[node].output.push(String::new());

@@ -1,4 +1,4 @@
-//! Every rule against gradients in float64: see `tests/fixtures/gradients/make.py`.
+//! Tests of every rule against gradients in float64: see `tests/fixtures/gradients/make.py`.
 
 use super::*;
 use crate::calibrate::read_tensors;
@@ -26,8 +26,8 @@ fn off(found: &Tensor, expected: &Tensor, least: f64) -> f64 {
     found.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / largest
 }
 
-/// Returns the gradients of the sum of `y` times `direction`, with the trained constants made inputs or left
-/// unchanged.
+/// Returns the gradients of the sum of `y` times `direction`, with respect to the values `names`. Constants among them
+/// may have been made inputs, or be unchanged.
 pub(super) fn gradients(
     mut proto: ModelProto,
     names: &[String],
@@ -99,7 +99,7 @@ fn check(model: &Path, expected: &Path, open: bool) -> (f64, String) {
     errors.fold((0.0, String::new()), |worst, next| if next.0 > worst.0 { next } else { worst })
 }
 
-/// Forms that need the number of heads or their width, which models fix: cases whose names begin like this.
+/// Beginnings of the names of cases that need the number of heads or their width as constants, as models have them.
 const STATIC: [&str; 8] = [
     "Attention-4",
     "Attention-bool",
@@ -142,7 +142,7 @@ fn every_rule_gives_the_gradients_of_a_reference_in_float64() {
     // Every rule has a case.
     let covered = registry::RULES.iter().flat_map(|(ops, _)| ops.iter().copied());
     let untested: Vec<&str> = covered.filter(|op| !seen.contains(*op)).collect();
-    // RMSNormalization becomes SimplifiedLayerNormalization; the casts and Dropout are tested in whole models.
+    // RMSNormalization is lowered to SimplifiedLayerNormalization; the casts and Dropout are tested in whole models.
     assert_eq!(untested, ["Cast", "CastLike", "Dropout", "SimplifiedLayerNormalization"], "no case tests these");
 }
 
@@ -185,13 +185,14 @@ fn an_encoder_has_the_gradients_that_pytorch_gives() {
     }
     let found = gradients(proto, &names, &inputs, get("direction")).unwrap();
     for ((found, expected), name) in found.iter().zip(references).zip(&names) {
-        // A value added to all keys changes no probability: the gradient of their bias is 0 except for rounding.
+        // A bias of the keys adds the same value to the scores of all keys, which changes no probability: its gradient
+        // is 0 except for rounding.
         let error = off(found, expected, if name.ends_with("key.bias") { 1e-2 } else { 1e-3 });
         assert!(error <= 1e-5, "{name} is off by {error:.1e}");
     }
 }
 
-/// At a kink, a pole or a tie of a function: the result of PyTorch 2.15.
+/// Compares the gradients at a kink, a pole or a tie with those of PyTorch 2.15.
 #[test]
 fn kinks_have_the_slopes_that_pytorch_gives() {
     let number = |name: &str, value: f32| edit::float_tensor(name, &[], &[value]);

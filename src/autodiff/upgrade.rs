@@ -11,11 +11,11 @@ const WANTED: i64 = 17;
 /// Oldest supported opset: since then, operators are equivalent except for the changes made here.
 const OLDEST: i64 = 6;
 
-/// Raises a model of opset 6 to 16 to opset 17. Newer ones stay unchanged.
+/// Converts a model of opset 6 to 16 to opset 17. Newer ones stay unchanged.
 ///
-/// From 13 on, [`opset::raise`] does this. Before that: attributes became inputs; `Softmax` no longer flattens (13);
-/// `Upsample` became `Resize` (10); broadcasting had an axis (until 6). Source: the ONNX change log,
-/// `docs/Changelog.md`.
+/// From opset 13 on, [`opset::raise`] does this. Older models differ more, and are changed here: some attributes became
+/// inputs; `Softmax` no longer flattens (since 13); `Upsample` became `Resize` (10); broadcasting had an axis (until
+/// 6). Source: the ONNX change log, `docs/Changelog.md`.
 pub fn upgrade(model: &mut ModelProto) -> Result<()> {
     edit::modernize_ir(model);
     let from = opset::version(model);
@@ -69,7 +69,7 @@ fn lift(w: &mut NodeBuilder, mut node: NodeProto, from: i64) {
                 let constant = constant(w, &attribute);
                 node.input.push(constant);
             }
-            // A later one may exist.
+            // A later input of the node may exist, so the omitted one gets an empty name.
             None if node.is("Clip") && node.input.len() == 1 => node.input.push(String::new()),
             None => {}
         }
@@ -135,7 +135,7 @@ fn resize(node: &mut NodeProto) {
     }
 }
 
-/// Makes `Softmax` work over all dimensions from the axis on, as until opset 12.
+/// Replaces a `Softmax` by one over all dimensions from the axis on, which is the meaning until opset 12.
 fn flattened(w: &mut NodeBuilder, node: NodeProto) {
     let (Some(x), Some(y)) = (node.input_at(0), node.output.first()) else { return w.nodes.push(node) };
     let shape = w.op("Shape", &[x]);

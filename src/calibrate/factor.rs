@@ -11,7 +11,7 @@ use faer::{
 };
 use rayon::prelude::*;
 
-/// Share of the mean diagonal that is added to it, as in the paper.
+/// Share of the mean diagonal that is added to the diagonal, as in the GPTQ paper.
 const DAMPING: f64 = 0.01;
 
 /// The correlations between the inputs of a weight, computed once for all weights with the same input.
@@ -67,7 +67,7 @@ impl Factor {
         if by == ColumnOrder::Importance {
             order.sort_by(|a, b| importance[*b].total_cmp(&importance[*a]));
         }
-        // Reversed, because the lower factor of the reversed matrix is the upper factor of the matrix.
+        // The matrix is reversed, because the lower factor of a reversed matrix is the reversed upper factor.
         let of = |i: usize, j: usize| gram[order[size - 1 - i] * size + order[size - 1 - j]];
         let at = |i: usize, j: usize| (size - 1 - i) * size + (size - 1 - j);
         for extra in [1.0, 10.0, 100.0] {
@@ -103,8 +103,8 @@ impl Factor {
     }
 }
 
-/// Rows (of the factor) and columns (of its inverse) that one thread processes at a time. A constant, with `faer` on
-/// one thread within a block, so that results do not depend on the number of threads.
+/// Number of rows (of the factor) and columns (of its inverse) that one thread processes at a time. It is constant, and
+/// `faer` uses one thread within a block, so results do not depend on the number of threads.
 const BLOCK: usize = 192;
 
 /// Computes `A = L Lᵀ` in place, lower triangle; returns `false` if `A` is not positive definite.
@@ -143,7 +143,7 @@ fn transposed_inverse(lower: &[f64], n: usize) -> Vec<f64> {
     inverse.par_chunks_mut(BLOCK * n).enumerate().for_each(|(index, columns)| {
         let (start, width) = (index * BLOCK, columns.len() / n);
         (0..width).for_each(|i| columns[i * n + start + i] = 1.0);
-        // Above its diagonal the inverse is zero, its initial value.
+        // Above the diagonal, the inverse keeps its initial value of zero.
         let (_, part) = MatMut::from_row_major_slice_mut(columns, width, n).split_at_col_mut(start);
         let own = lower.submatrix(start, start, n - start, n - start);
         solve_lower_triangular_in_place(own, part.transpose_mut(), Par::Seq);
@@ -156,7 +156,7 @@ mod tests {
     use super::ColumnOrder::{Importance, Natural};
     use super::*;
 
-    /// Of inputs whose columns are alike, as those of real layers are: each is a mix of a few.
+    /// Returns `Σ x xᵀ` of inputs with correlated columns, as those of real layers are: each column is a mix of a few.
     fn gram(rows: usize, size: usize) -> Vec<f32> {
         let mut state = size as u64;
         let mut next = || {

@@ -174,7 +174,7 @@ impl Histogram {
             let sum: u64 = own[bins.clone()].iter().sum();
             let filled = clipped[bins.clone()].iter().filter(|p| **p > 0.0).count();
             for p in clipped[bins].iter().filter(|p| **p > 0.0) {
-                // A level that lost all of its own values to the outermost bin still has a code.
+                // All values of a level may have been moved to the outermost bin; the level still has a code.
                 let q = (sum as f64 / filled as f64 / inside).max(1e-12);
                 divergence += p / total * (p / total / q).ln();
             }
@@ -187,7 +187,7 @@ impl Histogram {
 mod tests {
     use super::*;
 
-    /// A bell of 100 000 values within 1, and a few far out.
+    /// Returns a histogram of 100 000 bell-shaped values within 1, and a few outliers.
     fn bell(outliers: usize) -> Histogram {
         let mut values: Vec<f32> = (0..100_000)
             .map(|i| (0..12).map(|k| ((i * 7919 + k * 104_729) % 10_007) as f32 / 10_007.0).sum::<f32>() / 6.0 - 1.0)
@@ -210,7 +210,7 @@ mod tests {
         assert!(kept.high > 0.5 * whole.range.high && kept.low < 0.5 * whole.range.low, "{kept:?} {:?}", whole.range);
     }
 
-    /// The squared error of rounding the middle of each bin.
+    /// Returns the squared error of rounding the middle of each bin.
     fn squares(histogram: &Histogram, range: Range) -> f64 {
         let step = f64::from(range.high - range.low) / 255.0;
         let lost = |bin: usize| {
@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn least_squares_cuts_off_few_and_far_values_only() {
-        // One outlier is worth less than finer steps for four million values, but more than for a thousand.
+        // Finer steps are worth more than one outlier if there are four million values, but not if there are a
+        // thousand.
         for (count, cut) in [(4_000_000, true), (1000, false)] {
             let mut values: Vec<f32> = (0..count).map(|i| (i as f32 + 0.5) / count as f32).collect();
             values.push(20.0);

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 /// Number of values per run: all of them are in memory at once.
 const AT_A_TIME: usize = 32;
 
-/// How ranges are determined; formulas are in `histogram`.
+/// How ranges are determined; the formulas are in `histogram`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Method {
     /// From the minimum to the maximum.
@@ -60,8 +60,8 @@ pub fn ranges(run: &Run<'_>, model: &Model, values: &[String], method: Method) -
     Ok(found)
 }
 
-/// Calls back with each value of the main graph for every batch, with its index in `values`. Runs and units as
-/// [`ranges`] with [`Method::MinMax`].
+/// Calls `take` with each of the values of the main graph, for every batch. Its first argument is the index in
+/// `values`. Runs the model, and counts units, like [`ranges`] with [`Method::MinMax`].
 pub fn each_value(
     run: &Run<'_>,
     model: &Model,
@@ -96,7 +96,7 @@ fn range_of(values: &[f32]) -> Range {
     finite.fold(Range::ZERO, |range, &v| Range { low: range.low.min(v), high: range.high.max(v) })
 }
 
-/// Some values of a model, run by run.
+/// A part of the values of a model, which one session returns.
 struct Values<'v> {
     names: &'v [&'v String],
     /// The session; `None` if all values are inputs.

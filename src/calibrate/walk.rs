@@ -15,7 +15,7 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::collections::{HashMap, HashSet};
 
-/// The state of a model on its way through the batches.
+/// The state of a model that is run step by step on all batches.
 pub struct Walk<'m> {
     runtime: &'static Runtime,
     threads: usize,

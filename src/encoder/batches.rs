@@ -82,13 +82,13 @@ impl<'a> Batches<'a> {
         Ok(Batches { model, tokenizer, options, length, order })
     }
 
-    /// Returns the same with a second text for each text.
+    /// Returns these batches with a second text for each text.
     pub fn with_second(mut self, second: Vec<String>) -> Batches<'a> {
         self.options.second_texts = second;
         self
     }
 
-    /// Returns the same batches of texts of similar length, shortest first, so that they are padded little.
+    /// Returns these batches with the texts sorted by length, shortest first, so that little is padded.
     pub fn by_length(mut self) -> Batches<'a> {
         let InputOptions { texts, second_texts, .. } = &mut self.options;
         let length = |index: usize| texts[index].len() + second_texts.get(index).map_or(0, String::len);

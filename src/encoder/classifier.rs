@@ -1,4 +1,4 @@
-//! [`Classifier`]: texts, or pairs of texts, to the scores of classes.
+//! [`Classifier`]: converts texts, or pairs of texts, to the scores of classes.
 
 use super::{Batches, TextOptions, tokenizer_of};
 use crate::call::{Call, Units};
@@ -61,7 +61,7 @@ impl Classifier {
     ) -> Result<Classifier> {
         let output = logits_of(model)?;
         let tokenizer = tokenizer_of(model, tokenizer)?;
-        // Before the session, which takes longer.
+        // The options are checked before the session is created, which takes longer.
         options.length(model)?;
         let session = Session::new(runtime, model, &options.session(), call)?;
         let labels = labels(model.card(), classes_of(&session, &output));

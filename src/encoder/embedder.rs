@@ -1,4 +1,4 @@
-//! [`Embedder`]: texts to vectors.
+//! [`Embedder`]: converts texts to vectors.
 
 use super::{Batches, Embeddings, TextOptions, Vectors, tokenizer_of};
 use crate::call::{Call, Units};
@@ -13,10 +13,10 @@ use std::sync::Arc;
 pub struct EmbedderOptions {
     /// Lengths, batches and session.
     pub text: TextOptions,
-    /// Normalizes vectors to length 1, also if the model does not.
+    /// Whether vectors are normalized to length 1, also if the model does not do so.
     pub normalize: bool,
-    /// Number of elements of the vectors to keep, the first ones, for models that are trained for it (Matryoshka); 0
-    /// keeps all. Vectors that the model normalized are shorter than 1 afterwards, unless `normalize` is set.
+    /// Number of elements to keep of each vector, from its beginning, for models that are trained for it (Matryoshka);
+    /// 0 keeps all. A shortened vector has a length below 1, unless `normalize` is set.
     pub dimensions: usize,
     /// Text that precedes every text, in place of the default prompt of the model.
     pub prompt: Option<String>,
@@ -52,7 +52,7 @@ impl Embedder {
         if let Some(prompt) = prompt(model, options)? {
             tokenizer = Arc::new(tokenizer.with_prompt(&prompt));
         }
-        // Before the session, which takes longer.
+        // The options are checked before the session is created, which takes longer.
         options.text.length(model)?;
         let session = Session::new(runtime, model, &options.text.session(), call)?;
         let vectors = Vectors::of(&session, model.card(), &tokenizer)?;

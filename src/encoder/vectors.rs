@@ -42,7 +42,7 @@ impl Vectors {
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors.
     pub fn of(session: &Session, card: &Card, tokenizer: &Tokenizer) -> Result<Vectors> {
-        // The session's outputs, not the model's: ONNX Runtime infers shapes that a file does not contain.
+        // The session's outputs are used, because ONNX Runtime infers shapes that the model does not declare.
         let (output, pooling) = output_of(session.outputs(), card)?;
         let sentence = Sentence::of(card)?;
         let excluded = sentence.as_ref().is_some_and(Sentence::excludes_prompt);

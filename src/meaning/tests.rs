@@ -1,4 +1,4 @@
-//! Random orders of classes and random vocabularies, against their meaning.
+//! Tests of random orders of classes and of random vocabularies.
 
 use super::classes::{Order, inverse, permuted, reordered};
 use super::tokens::{Tokens, difference};
@@ -29,7 +29,7 @@ fn order(a: &[String], b: &[String]) -> Order {
 fn classes_in_any_order_are_found_by_their_names() {
     let mut random = Random::new(1);
     for _ in 0..cases() {
-        // More than ten, so that "10" would come before "2" in text order.
+        // There may be more than ten classes: in text order, "10" would come before "2".
         let count = 2 + random.index(14);
         let names: Vec<String> = (0..count).map(|class| format!("Class {class} of {}", random.index(9))).collect();
         let mut places: Vec<usize> = (0..count).collect();
@@ -47,7 +47,7 @@ fn classes_in_any_order_are_found_by_their_names() {
         let row: Vec<f32> = (0..count).map(|class| places[class] as f32).collect();
         let row = permuted(&Tensor::from_f32(&[1, count as i64], row).unwrap(), &found).unwrap();
         assert!(row.to_f32_vec().unwrap().is_sorted());
-        // With a single unknown name, it is another model.
+        // With a single unknown name, the classes are different ones.
         let mut strange = other.clone();
         strange[random.index(count)] = "something else".to_owned();
         let e = order(&names, &strange).mapping().unwrap_err().to_string();
@@ -66,7 +66,7 @@ fn names_that_say_nothing_are_no_order() {
         assert!(note.contains("the classes of member 2 have no names"), "{note}");
         assert!(order(unnamed, &named).mapping().unwrap().is_none());
     }
-    // Numbers in another order are meaningful.
+    // If the names are numbers in another order, the order is meaningful.
     assert_eq!(order(&list(&["LABEL_1", "LABEL_0"]), &list(&["LABEL_1", "LABEL_0"])), Order::Same);
     assert!(matches!(order(&named, &list(&["neg", "neu", "pos"])), Order::Different(_)));
     assert_eq!(order(&list(&["a"]), &list(&["b"])), Order::Same);
@@ -74,7 +74,7 @@ fn names_that_say_nothing_are_no_order() {
 
 #[test]
 fn a_model_with_its_classes_in_another_order_gives_them_so() {
-    // A node reads the output as well and must see the original.
+    // Another node reads the output as well, and must see the original.
     let nodes = vec![node("Identity", &["x"], "logits"), node("Neg", &["logits"], "other")];
     let of = |name: &str| value(name, 1, &["1", "3"]);
     let model = Model::from_proto(model(graph(nodes, vec![of("x")], vec![of("logits"), of("other")])));
@@ -94,7 +94,7 @@ fn vocabularies_differ_where_an_id_means_another_token() {
     let tokens = |words: &[&str]| words.iter().enumerate().map(|(i, w)| ((*w).to_owned(), i as u32)).collect();
     let base: Tokens = tokens(&["a", "b", "c"]);
     assert_eq!(difference(&base, &base), None);
-    // A token that only one has is padding for the other, at the end and in between.
+    // A token that only one model has is padding for the other, at the end or in between.
     assert_eq!(difference(&base, &tokens(&["a", "b", "c", "d"])), None);
     let hole: Tokens = [("a", 0), ("c", 2), ("d", 7)].map(|(token, id)| (token.to_owned(), id)).into();
     assert_eq!(difference(&base, &hole), None);

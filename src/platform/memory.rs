@@ -1,8 +1,8 @@
 //! The memory that this process uses.
 
-/// Returns the resident memory in bytes without that of programs and shared libraries: otherwise the first model to
-/// use a kernel would pay for the pages of its code. Returns all resident memory if the system does not distinguish
-/// them.
+/// Returns the resident memory in bytes, without that of programs and shared libraries: otherwise the pages of a
+/// kernel's code would count for the first model that uses it. If the system does not distinguish them, returns all
+/// resident memory.
 pub fn resident_data_bytes() -> u64 {
     match std::fs::read_to_string("/proc/self/smaps") {
         Ok(maps) => data_kib(&maps) * 1024,

@@ -66,7 +66,7 @@ pub(super) fn rewrite(
     for name in &short_made {
         writer.name(name);
     }
-    // Constants in both forms, or only the low-precision one.
+    // Constants exist in both forms if both are read, otherwise only in the low-precision form.
     let defaults: HashSet<String> = graph.input.iter().filter_map(|i| i.name.clone()).collect();
     let mut initializers = Vec::with_capacity(graph.initializer.len());
     for constant in std::mem::take(&mut graph.initializer) {
@@ -89,7 +89,7 @@ pub(super) fn rewrite(
     }
     graph.initializer = initializers;
     graph.node = writer.nodes;
-    // They name values that may be gone; readers of the graph infer them.
+    // The shapes are removed, because they may name values that no longer exist; readers of the graph infer them.
     graph.value_info.clear();
     Ok(Rewritten { proto, short: writer.short })
 }

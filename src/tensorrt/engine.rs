@@ -28,7 +28,7 @@ pub struct Engine {
     profile: Option<i32>,
     /// The shapes that its package accepts.
     contract: Option<Arc<Contract>>,
-    // Last: rooms and the runner belong to its context.
+    // This field is the last, and so dropped last: rooms and the runner belong to its context.
     device: Device,
     _bytes: bytes::Bytes,
 }
@@ -52,7 +52,7 @@ impl EngineFile {
         Ok(EngineFile { path: path.to_owned(), options: options.clone(), device_id, signature, bytes, sha256 })
     }
 
-    /// Returns whether the name of a file is that of an engine.
+    /// Returns whether a file name is that of an engine.
     pub fn is_one(path: &Path) -> bool {
         path.extension().is_some_and(|e| e == "engine" || e == "plan" || e == "trt") && !path.is_dir()
     }

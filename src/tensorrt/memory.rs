@@ -14,7 +14,7 @@ type Free = unsafe extern "C" fn(Address) -> c_int;
 type ToDevice = unsafe extern "C" fn(Address, *const c_void, usize, *mut c_void) -> c_int;
 type ToHost = unsafe extern "C" fn(*mut c_void, Address, usize, *mut c_void) -> c_int;
 
-/// A device opened for one user: its primary context, which NVIDIA's libraries use too, and a stream.
+/// A device for one user: its primary context, which NVIDIA's libraries also use, and a stream.
 pub(super) struct Device {
     calls: Calls,
     number: c_int,
@@ -53,7 +53,7 @@ impl Device {
         type Retain = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
         type Create = unsafe extern "C" fn(*mut *mut c_void, u32) -> c_int;
         let (mut context, mut stream) = (null_mut(), null_mut());
-        // SAFETY: these are the declarations in `cuda.h`; each pointer lives until its call returns.
+        // SAFETY: these are the declarations of `cuda.h`; each pointer is valid until its call returns.
         unsafe {
             let calls = Calls {
                 set_current: driver.function::<OfContext>(c"cuCtxSetCurrent")?,
@@ -104,7 +104,7 @@ impl Device {
             return Ok(());
         }
         self.give_back(room);
-        // SAFETY: writes the address.
+        // SAFETY: the driver only writes the address.
         done(unsafe { (self.calls.alloc)(&mut room.address, size.max(1)) }, "cuMemAlloc")?;
         room.size = size.max(1);
         Ok(())

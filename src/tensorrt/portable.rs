@@ -22,7 +22,7 @@ const LATER: [&str; 5] = ["Attention", "RotaryEmbedding", "TensorScatter", "BitC
 /// Without a `runtime`, operators whose lowering depends on shapes remain and are reported.
 pub(super) fn lower(runtime: Option<&'static Runtime>, model: &Model, call: &Call) -> Result<(ModelProto, usize)> {
     let mut proto = model.proto().clone();
-    // Before IR version 4, constants were listed as inputs.
+    // Before IR version 4, constants were also listed as inputs.
     modernize_ir(&mut proto);
     let opset = model.opset();
     let mut reasons = HashMap::new();

@@ -184,7 +184,7 @@ impl Work<'_> {
     }
 
     fn plan(&self, back: &HashMap<usize, String>) -> Vec<Decision> {
-        // Values that are float32 because their node requires it.
+        // Values that must be float32 because the node that produces them computes in float32.
         let mut full: HashSet<&str> = HashSet::new();
         let mut plan = Vec::new();
         for (index, node) in self.model.graph().node.iter().enumerate() {
@@ -228,7 +228,7 @@ impl Work<'_> {
         if !heavy && !LIGHT.contains(&op) {
             return kept(format!("{op} has no lower precision here"));
         }
-        // Its ratio or scales are float32 by definition.
+        // The ratio or the scales of these operators are float32 by definition.
         if node.input.iter().skip(1).any(|i| self.is_float(i)) && matches!(op, "Dropout" | "Resize" | "Upsample") {
             return kept("an input is float32 by definition".to_owned());
         }
@@ -328,7 +328,7 @@ impl Work<'_> {
         let lowered = nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short);
         let mut names: Vec<String> = lowered.clone().flat_map(|(node, _)| of(node)).collect();
         if self.options.precision.is_quantized() {
-            // Their inputs are float32 with the error of the preceding nodes, which is not caused by these nodes.
+            // The inputs of these nodes are float32 and carry the error of earlier nodes, which is not theirs.
             let read = lowered.filter_map(|(node, _)| node.input_at(0));
             names.extend(read.filter(|name| self.sample.types.contains_key(*name)).map(str::to_owned));
             names.sort();

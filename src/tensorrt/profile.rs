@@ -53,7 +53,7 @@ impl Profiles {
             matches!(info.dtype, Some(DataType::Int64 | DataType::Int32))
                 && info.shape.as_ref().is_none_or(|s| s.len() < 2)
         };
-        // `num_logits_to_keep` and similar inputs: from 1 to the longest size.
+        // For inputs such as `num_logits_to_keep`, the values are from 1 to the longest size.
         let three = |info: &ValueInfo| match options.dimensions.iter().find(|(name, _)| *name == info.name) {
             Some((_, span)) => (info.name.clone(), [span.min, span.opt, span.max]),
             None => (info.name.clone(), [1, 1, longest]),
@@ -97,7 +97,7 @@ fn one(
         let Some(usual) = opt.clone().or_else(|| max.clone()).or_else(|| min.clone()) else { return Ok(None) };
         Ok(Some([min.unwrap_or_else(|| usual.clone()), usual.clone(), max.unwrap_or(usual)]))
     };
-    // Given shapes come first: dimensions of one name have one size.
+    // Given shapes come first, because all dimensions of one name have one size.
     for info in varying {
         let place = || format!("input {:?}", info.name);
         let (Some(shapes), Some(dims)) = (whole(info)?, &info.shape) else { continue };
@@ -185,7 +185,7 @@ fn size_of(
     let fixed = |size: i64| (size > 0).then_some(Span { min: size, opt: size, max: size });
     let batch = || fixed(options.batch_size).or_else(|| known.get("batch").copied());
     let sequence = || fixed(options.sequence_length).or_else(|| known.get("sequence").copied());
-    // By default, a text without a past.
+    // By default, texts have no past.
     let past = || {
         let none = Span { min: 0, opt: 0, max: 0 };
         known.get("past").copied().or_else(|| sequence().map(|_| none))

@@ -117,7 +117,7 @@ impl RawResult {
     }
 }
 
-/// The stages at which the shim reports failure.
+/// The stages at which the shim can report a failure.
 pub(super) mod stage {
     pub const START: i32 = 1;
     pub const PARSE: i32 = 2;

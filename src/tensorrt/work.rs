@@ -54,7 +54,7 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
     let work = move || {
         let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| build(&job, &theirs)));
         let built = built.unwrap_or_else(|_| Err(error!(Internal, "the build panicked")));
-        // After a cancel there is no receiver.
+        // After a cancel, nobody receives the result.
         let _ = sender.send(built.map(|built| (built, job.library)));
     };
     thread.spawn(work).map_err(|e| error!(Internal, "the thread of the build could not be started: {e}"))?;
@@ -95,7 +95,7 @@ fn build(job: &Job, count: &Count) -> Result<Built> {
         capabilities: &job.capabilities,
         timing: job.timing.as_deref(),
     };
-    // Remaining steps of the phases: a phase that ends early has done all of its steps.
+    // The remaining steps of each phase: when a phase ends early, they all count as done.
     let mut left: HashMap<String, u64> = HashMap::new();
     let mut watch = |step: Step| {
         match step {

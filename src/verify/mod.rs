@@ -90,7 +90,7 @@ pub struct Examiner<'e> {
 }
 
 impl<'e> Examiner<'e> {
-    /// Runs the original on a batch. Fails if it does not run, because then nothing can be expected of a result.
+    /// Runs the original on a batch. Fails if that is not possible: then nothing can be expected of a result.
     pub fn new(
         runtime: &'static Runtime,
         original: &Model,
@@ -177,7 +177,7 @@ impl<'e> Examiner<'e> {
         let raise = |most: &mut Option<f64>, found: f64| *most = Some(most.unwrap_or(0.0).max(found));
         for ((name, plain), (_, usual)) in plainly.iter().zip(usually) {
             let Some(apart) = difference(plain, usual) else {
-                // Searched or sorted values may differ after rounding.
+                // If values are searched or sorted, rounding may change the shape of the result.
                 if self.kept == Kept::Exactly && plain.shape() != usual.shape() {
                     let text = format!("output {name:?} has another shape without ONNX Runtime's optimizers");
                     return Err(Fault::new(text));
@@ -300,10 +300,10 @@ mod tests {
         let report = look(&of("Tanh", 1.0), &of("Tanh", -1.0)).unwrap();
         assert!(report.warnings[0].contains("differ from the original's by 200 %"), "{:?}", report.warnings);
         assert_eq!(look(&of("Tanh", 1.0), &of("NoSuchOperator", 1.0)).err(), Some(Kind::Unsupported));
-        // If the original does not run either, nothing is expected.
+        // If the original does not run, nothing is expected of the result.
         let report = look(&of("NoSuchOperator", 1.0), &of("NoSuchOperator", 2.0)).unwrap();
         assert!(report.summary["not_verified"].as_str().unwrap().contains("NoSuchOperator"), "{:?}", report.summary);
-        // It does not run on generated inputs, but it can be loaded; the result cannot.
+        // The original does not run on generated inputs, but it can be loaded; the result cannot.
         let mut proto = of("Tanh", 1.0).proto().clone();
         let graph = proto.graph.as_mut().unwrap();
         graph.node.insert(0, node("Reshape", &["x", "odd"], "z"));
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_rounding_decides_is_no_fault() {
-        // The sine of a large number is decided by its last digits.
+        // The last digits of a large number determine its sine.
         let (batch, call) = (batch(0.5), Call::default());
         let (steep, flat) = (of("Sin", 1e5), of("Sin", 0.01));
         let examiner = Examiner::new(test_runtime(), &steep, &batch, 1, Kept::Exactly, &call).unwrap();
@@ -334,7 +334,7 @@ mod tests {
         assert!(judge(&steep, 0.02).is_ok());
         assert!(judge(&flat, 0.02).is_err());
         assert!(judge(&steep, 5.0).is_err());
-        // A fault of another kind stays one.
+        // A fault of another kind is still a fault.
         let other = Examiner::new(test_runtime(), &flat, &batch, 1, Kept::Exactly, &call).unwrap();
         assert!(other.examine(&of("Log", 1.0), &call).unwrap().unwrap_err().text.contains("not finite"));
     }
@@ -345,11 +345,12 @@ mod tests {
         let mut examiner = Examiner::new(test_runtime(), &of("Tanh", 1.0), &batch, 1, Kept::Rounded, &call).unwrap();
         let at = |factor: f32| vec![("y".to_owned(), Tensor::from_f32(&[1, 4], vec![factor; 4]).unwrap())];
         examiner.reference = at(1.0);
-        // The default level differs strongly, the unoptimized graph does not: that is not rounding.
+        // The outputs at the default level differ strongly from the original, those of the unoptimized graph do not:
+        // that is not rounding.
         let fault = examiner.compare(&at(1.01), &at(1.4), None).unwrap_err();
         assert!(fault.text.contains("differs by") && (fault.usual_differs.unwrap() - 0.4).abs() < 1e-3, "{fault}");
         assert!(examiner.compare(&at(1.4), &at(1.01), None).is_err());
-        // Both differ equally, and are close to each other.
+        // Both levels differ from the original by the same amount, and are close to each other.
         assert!(examiner.compare(&at(1.4), &at(1.35), None).is_ok());
         examiner.kept = Kept::Exactly;
         assert!(examiner.compare(&at(1.4), &at(1.35), None).is_err());

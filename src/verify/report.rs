@@ -18,7 +18,7 @@ const AS_LARGE: f64 = 0.95;
 const NEAR: f64 = 0.2;
 /// Size below which a model is not reported on, in bytes.
 const SMALL: u64 = 64 << 10;
-/// Relative difference above which outputs count as those of another model.
+/// Relative difference above which the outputs are those of an entirely different function.
 const FAR: f64 = 0.5;
 
 /// Checks the result of a technique and records the findings in its report: the result is opened and run on an input
@@ -53,7 +53,7 @@ pub fn examine(
             warn_of_size(report, original.bytes(), result.bytes());
             Ok(())
         }
-        // It is correct with default options.
+        // With default options, the result is correct.
         Ok(Err(fault)) if fault.usual_differs.is_some_and(|differs| differs <= NEAR) => {
             report.warnings.push(fault.text);
             Ok(())
@@ -116,7 +116,8 @@ pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
     }
 }
 
-/// Returns why the result is not smaller, as a continuation of a sentence; empty if nothing was left.
+/// Returns the reasons why nodes were left, as the continuation of a sentence on why the result is not smaller; empty
+/// if none was left.
 fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
     let left = || nodes.iter().filter(|node| node.action == LEFT);
     if left().next().is_none() {

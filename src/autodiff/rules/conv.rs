@@ -1,4 +1,4 @@
-//! Convolutions.
+//! Rules for convolutions.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
@@ -47,7 +47,7 @@ pub(super) fn back(t: &mut Tape, g: &str, kernel: &str, x: &str, window: &Window
         edit::int_attribute("group", group),
     ];
     let reach = t.op_with("ConvTranspose", &[g, kernel], attributes);
-    // At most a stride minus one remains after the last window.
+    // At most a stride minus one elements remain after the last window.
     let mut room = vec![0; 2 * (spatial + 2)];
     for (at, stride) in window.strides.iter().enumerate() {
         room[spatial + 4 + at] = stride - 1;
@@ -90,7 +90,7 @@ fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) 
         edit::int_attribute("group", window.group),
     ];
     let found = t.op_with("Conv", &[&turned, &filter], attributes);
-    // Strides that do not divide evenly leave more than the kernel's size.
+    // If the strides do not divide the input evenly, the result is larger than the kernel.
     let axes: Vec<i64> = (2..rank as i64).collect();
     let kernel_shape = t.shape(kernel);
     let sizes = t.op("Slice", &[&kernel_shape, &two, &end]);
@@ -99,7 +99,7 @@ fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) 
     Ok(t.op_with("Transpose", &[&found], perm(&[1, 0], 2)))
 }
 
-/// Sums over all dimensions except the channels.
+/// Returns the sum over all dimensions except the channels.
 fn of_bias(t: &mut Tape, g: &str, rank: usize) -> String {
     let axes: Vec<i64> = (0..rank as i64).filter(|axis| *axis != 1).collect();
     t.sum(g, &axes, false)

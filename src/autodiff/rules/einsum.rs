@@ -1,4 +1,4 @@
-//! Sums of products by a formula.
+//! The rule for `Einsum`: sums of products by a formula.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
@@ -82,7 +82,8 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
     }
     let reached = |letter: &char| terms.iter().any(|term| term.contains(*letter));
     let mut target: Vec<char> = Vec::new();
-    // Dimensions that stay 1: those summed only here, and the repeats of a diagonal.
+    // In the gradient, these dimensions have size 1: letters that only this input has (they were summed), and the
+    // repeated letters of a diagonal.
     let mut missing: Vec<i64> = Vec::new();
     for (at, letter) in letters.iter().enumerate() {
         if reached(letter) && !target.contains(letter) {
@@ -98,7 +99,7 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
         gradient = t.op("Unsqueeze", &[&gradient, &missing]);
     }
     let shape = t.shape(x);
-    // Broadcast dimensions are wider here than before, summed ones narrower.
+    // In the gradient, broadcast dimensions are wider than in the input, and summed ones narrower.
     let reach = t.op("Shape", &[&gradient]);
     let whole = t.op("Max", &[&reach, &shape]);
     let wide = t.op("Expand", &[&gradient, &whole]);

@@ -1,4 +1,4 @@
-//! Elementwise arithmetic and activations.
+//! Rules for elementwise arithmetic and activations.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
@@ -111,7 +111,7 @@ pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// Returns `dy/dx` of the smooth ones.
+/// Returns `dy/dx` of a smooth function.
 fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
     let one = t.scalar(1.0);
     Ok(match step.node.op() {
@@ -146,7 +146,7 @@ fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
     })
 }
 
-/// Returns the gradients of functions with kinks; at a kink, the slope closer to zero is used, like in PyTorch.
+/// Returns the gradient of a function with kinks. At a kink, it uses the slope closer to zero, like PyTorch.
 fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<String> {
     let (node, zero) = (&step.node, t.scalar(0.0));
     Ok(match node.op() {
@@ -254,7 +254,7 @@ pub fn quick_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (alpha, one) = (t.scalar(step.node.float("alpha", 1.702)), t.scalar(1.0));
     let scaled = t.op("Mul", &[x, &alpha]);
     let gate = t.op("Sigmoid", &[&scaled]);
-    // σ + α y (1 - σ).
+    // The derivative is σ + α y (1 - σ).
     let rest = t.op("Sub", &[&one, &gate]);
     let rest = t.op("Mul", &[&rest, y]);
     let rest = t.op("Mul", &[&rest, &alpha]);

@@ -1,6 +1,6 @@
-//! Lookups: gradients are added at the positions that were read.
+//! Rules for lookups: gradients are added at the positions that were read.
 //!
-//! `ScatterND` adds whole rows; `ScatterElements` takes 75 times as long for an embedding table.
+//! They use `ScatterND`, which adds whole rows; `ScatterElements` takes 75 times as long for an embedding table.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
@@ -70,7 +70,7 @@ pub fn gather_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterND", &[&zeros, &indices, g], adding()))])
 }
 
-/// Returns tuples of indices, each preceded by its batch index.
+/// Returns the index tuples of a `GatherND` with the batch indices in front of each.
 fn whole_places(t: &mut Tape, indices: &str, batches: i64) -> Result<String> {
     let rank = t.rank(indices)?;
     let (shape, first, last, one) = (t.op("Shape", &[indices]), t.ints(&[0]), t.ints(&[-1]), t.ints(&[1]));
@@ -101,8 +101,8 @@ pub fn gather_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterElements", &[&zeros, indices, g], attributes))])
 }
 
-/// Differentiates `x` with replaced parts: the gradient of `x` is zero there, and the parts receive the gradient
-/// there.
+/// Differentiates `ScatterND`, which replaces parts of `x`: the gradient of `x` is zero there, and the parts receive
+/// the gradient there.
 pub fn scatter_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, indices, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {

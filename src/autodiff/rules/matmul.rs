@@ -1,4 +1,4 @@
-//! Matrix products.
+//! Rules for matrix products.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::Result;
@@ -59,7 +59,7 @@ fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Par
             let turned = t.turned(&left, rank_a.max(2));
             t.op("MatMul", &[&turned, &g])
         };
-        // Batches that shared a vector are summed.
+        // A vector that several batches share gets the sum of their gradients.
         let shape = t.shape(target);
         let own = [rank_a, rank_b][input];
         parts.push((

@@ -1,4 +1,4 @@
-//! Operators that move, drop or repeat elements: each gradient returns to the element's origin.
+//! Rules for operators that move, drop or repeat elements: the gradient of each element goes to its origin.
 
 use super::gather::adding;
 use crate::autodiff::{Parts, Step, Tape};
@@ -79,8 +79,8 @@ pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterElements", &[&zeros, &places, g], axis))])
 }
 
-/// Differentiates `x` with replaced elements: the gradient of `x` is zero there, and the elements receive the
-/// gradient there.
+/// Differentiates `ScatterElements`, which replaces elements of `x`: the gradient of `x` is zero there, and the new
+/// elements receive the gradient there.
 pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, places, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {

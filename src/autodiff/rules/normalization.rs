@@ -1,17 +1,17 @@
-//! Layer, RMS and batch normalization.
+//! Rules for layer, RMS and batch normalization.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 
-/// Returns the normalized axes: all from a given one on.
+/// Returns the normalized axes: all axes from the attribute `axis` on.
 fn last_axes(t: &Tape, step: &Step, x: &str) -> Result<Vec<i64>> {
     let rank = t.rank(x)?;
     let first = t.axis(step.node.int("axis", -1), rank)? as i64;
     Ok((first..rank as i64).collect())
 }
 
-/// Differentiates layer normalization. With `n = (x - mean) / deviation` and `h = g scale`: `(h - mean(h) - n mean(h
-/// n)) / deviation`, `Σ g n`, `Σ g`.
+/// Differentiates layer normalization. With `n = (x - mean) / deviation` and `h = g scale`, the gradient of `x` is `(h
+/// - mean(h) - n mean(h n)) / deviation`, that of the scale `Σ g n`, that of the offset `Σ g`.
 pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let axes = last_axes(t, step, x)?;

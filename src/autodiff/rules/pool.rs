@@ -1,4 +1,4 @@
-//! Pooling.
+//! Rules for pooling.
 
 use super::conv::{Window, back, flat_kernel};
 use super::gather::adding;
@@ -33,7 +33,7 @@ pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     }
     let spatial = rank - 2;
     let ones = flat_kernel(t, &kernel, 1.0);
-    // Each channel is pooled separately: as a sample of one channel.
+    // Each channel is pooled separately, as a sample with one channel.
     let (shape, two, end) = (t.shape(x), t.ints(&[2]), t.ints(&[rank as i64]));
     let sizes = t.op("Slice", &[&shape, &two, &end]);
     let (single, axis) = (t.ints(&[1, 1]), vec![edit::int_attribute("axis", 0)]);

@@ -1,4 +1,4 @@
-//! Powers, remainders and trigonometric functions.
+//! Rules for powers, remainders and trigonometric functions.
 
 use super::elementwise::each;
 use crate::autodiff::{Parts, Step, Tape};
@@ -27,7 +27,7 @@ pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
                 let less = t.op("Sub", &[p, &one]);
                 let lower = t.op("Pow", &[x, &less]);
                 let slope = t.op("Mul", &[&lower, p]);
-                // Otherwise this is 0 times infinity.
+                // Without this, the product of 0 and infinity would give NaN.
                 let flat = t.op("Equal", &[p, &zero]);
                 t.op("Where", &[&flat, &zero, &slope])
             }

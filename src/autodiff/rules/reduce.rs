@@ -1,17 +1,18 @@
-//! Sums, means, extremes and norms along dimensions.
+//! Rules for sums, means, extremes and norms along dimensions.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::Result;
 use crate::graph::edit;
 
-/// The reduced value, and the gradient with the reduced dimensions restored.
+/// The gradient of a reduction, with the reduced dimensions restored.
 struct Reduced {
     /// Reduced axes, not negative; all of them if the node names none.
     axes: Vec<i64>,
     gradient: String,
 }
 
-/// Returns `None` if the node reduces nothing.
+/// Returns the gradient `value` of the output with the reduced dimensions restored, and the axes; `None` if the node
+/// reduces nothing.
 fn reduced(t: &mut Tape, step: &Step, value: &str) -> Result<Option<Reduced>> {
     let x = step.input(0)?;
     let rank = t.rank(x)?;

@@ -1,4 +1,4 @@
-//! Resized images.
+//! The rule for `Resize`.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};

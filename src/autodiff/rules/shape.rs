@@ -1,4 +1,4 @@
-//! Operators that move elements without computing anything.
+//! Rules for operators that move elements without computing anything.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
@@ -156,7 +156,8 @@ fn rows(
     }
 }
 
-/// Differentiates `Pad`: the part inside the padding; if the padding repeats elements, all their copies are added.
+/// Differentiates `Pad`: takes the part of the gradient inside the padding; if the padding repeats elements, the
+/// gradients of all their copies are added.
 pub fn pad(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, pads) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let mode = step.node.attribute("mode").and_then(|a| a.s.as_deref());

@@ -1,4 +1,4 @@
-//! Softmax and its logarithm.
+//! Rules for softmax and its logarithm.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::Result;

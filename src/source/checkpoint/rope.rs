@@ -73,7 +73,7 @@ impl Rope {
         }
     }
 
-    /// Returns the rope of `parameters` (`None` for the default). `theta` is the base if they name none.
+    /// Returns the rope of `parameters` (the default kind if `None`). `theta` is the base if the parameters have none.
     pub fn from(
         config: &Config<'_>,
         parameters: Option<Config<'_>>,
@@ -102,7 +102,7 @@ impl Rope {
         let mut rope = Rope::plain(rotated, theta)?;
         let Some(parameters) = parameters else { return Ok(rope) };
         match kind {
-            // The dynamic kind equals the plain one up to the positions of the training.
+            // The dynamic kind equals the default one up to the positions of the training.
             "default" | "dynamic" => {}
             "linear" => {
                 let factor = positive(&parameters, "factor")?;
@@ -115,8 +115,8 @@ impl Rope {
         Ok(rope)
     }
 
-    /// Applies Llama 3.1's scaling: long waves are slowed down by `factor`, short ones kept, and those between
-    /// interpolated.
+    /// Applies the scaling of Llama 3.1: long waves are slowed down by `factor`, short ones are kept, and those between
+    /// are interpolated.
     fn scale_llama3(&mut self, config: &Config<'_>, parameters: &Config<'_>) -> Result<()> {
         let factor = positive(parameters, "factor")?;
         let (low, high) = (positive(parameters, "low_freq_factor")?, positive(parameters, "high_freq_factor")?);
@@ -133,7 +133,8 @@ impl Rope {
         Ok(())
     }
 
-    /// Applies YaRN (arXiv 2309.00071): as above, with bounds given in rotations over the trained positions.
+    /// Applies YaRN (arXiv 2309.00071), which scales like Llama 3.1, with the bounds given as rotations over the
+    /// trained positions.
     fn scale_yarn(&mut self, config: &Config<'_>, parameters: &Config<'_>, theta: f64) -> Result<()> {
         let trained = original_positions(config, parameters)?;
         let factor = match parameters.number("factor")? {
