@@ -36,11 +36,10 @@ c++ -std=c++17 -Wall -Wextra -Werror "-I$root/include" "$folder/cpp/main.cpp" -o
 same cpp "$folder/cpp/main"
 
 cd "$folder/go"
-sed -i "s#=> .*#=> $root/examples/go#" go.mod
-CGO_CFLAGS=-I$root/include CGO_LDFLAGS="-L$lib -loptimize" GOPROXY=off GOTOOLCHAIN=local GOFLAGS=-mod=mod go build -o main .
+sed -i "s#=> .*#=> $root/bindings/go#" go.mod
+PKG_CONFIG_PATH=$lib/pkgconfig GOPROXY=off GOTOOLCHAIN=local go build -o main .
 same go ./main
 
 cd "$folder/csharp"
-# shellcheck disable=SC2046 # file names of this repository, without spaces
-mcs -nologo -out:main.exe Program.cs $(grep -LE 'static .*\bMain *\(' "$root"/examples/csharp/*.cs)
+make -s OPTIMIZE="$root/bindings/csharp"
 same csharp mono main.exe

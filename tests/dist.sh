@@ -45,7 +45,7 @@ tarball() {
   # An unpacked folder may be moved.
   prefix="$work/moved here" examples=$work/examples
   mv liboptimize-*-linux-x86_64 "$prefix"
-  cp -r "$prefix/share/doc/liboptimize/examples" "$examples"
+  cp -r "$prefix/share/doc/liboptimize/examples" "$prefix/share/doc/liboptimize/bindings" "$work"
   "$prefix/bin/optimize" inspect --model model/model.onnx >/dev/null
   quantized sh -c '"$0" quantize --no-benchmark --model "$1" --output "$2"' "$prefix/bin/optimize"
   printf 'from the tarball to the first result: %d ms\n' $((($(date +%s%N) - start) / 1000000))
@@ -71,9 +71,8 @@ tarball() {
   fi
   if have go; then
     cd "$examples/go"
-    ln -s "$prefix" "$work/prefix" # cgo splits its flags at spaces
-    GOPROXY=off GOTOOLCHAIN=local CGO_CFLAGS="-I$work/prefix/include" CGO_LDFLAGS="-L$work/prefix/lib -loptimize" \
-      go build -o "$work/in-go" ./cmd/quantize
+    ln -s "$prefix" "$work/prefix" # cgo splits flags at spaces
+    GOPROXY=off GOTOOLCHAIN=local PKG_CONFIG_PATH="$work/prefix/lib/pkgconfig" go build -o "$work/in-go" ./quantize
     cd "$work"
     quantized ./in-go
   fi

@@ -173,46 +173,59 @@ valgrind_c() {
 }
 
 go_programs() {
-  local status=0 bad command
-  [[ -e examples/go/go.mod ]] || return 0
+  local status=0 bad folder program
   heading Go
-  have go gofmt || return 0
-  export CGO_CFLAGS=-I$root/include CGO_LDFLAGS="-L$lib -loptimize" GOPROXY=off GOTOOLCHAIN=local
-  check 'gofmt' test -z "$(gofmt -l examples/go)"
-  cd examples/go
-  check 'go vet' go vet ./...
+  have go gofmt pkg-config || return 0
+  export PKG_CONFIG_PATH=$lib/pkgconfig GOPROXY=off GOTOOLCHAIN=local
+  check 'gofmt' test -z "$(gofmt -l bindings/go examples/go)"
+  cd "$root/bindings/go"
+  check 'go vet of bindings/go' go vet ./...
   in_test go test -count=1 -v ./... 2>&1 | tee "$scratch/log" || status=$?
-  for command in cmd/*; do
-    go build -o "$scratch/go_${command#cmd/}" "./$command" || fail "examples/go/$command does not compile"
+  cd "$root/examples/go"
+  check 'go vet of examples/go' go vet ./...
+  for folder in */; do
+    folder=${folder%/}
+    go build -o "$scratch/go_$folder" "./$folder" || fail "examples/go/$folder does not compile"
   done
   cd "$root"
   pass Go "$(grep -cE '^ *--- PASS' "$scratch/log" || true)"
   bad=$(grep -cE '^ *--- FAIL' "$scratch/log" || true)
   ((status == 0)) || fail 'go test' "$((bad > 0 ? bad : 1))"
-  for command in examples/go/cmd/*; do
-    [[ -x $scratch/go_${command##*/} ]] || continue
-    arguments "$command"
-    run Go "$command" "$scratch/go_${command##*/}" "${arguments[@]}"
+  for folder in examples/go/*/; do
+    folder=${folder%/} program=$scratch/go_$(basename "$folder")
+    [[ -x $program ]] || continue
+    arguments "$folder"
+    run Go "$folder" "$program" "${arguments[@]}"
   done
 }
 
-# A C# file with a Main is a program; the other files are compiled into each program.
+# A C# file with a Main is a program; the other files beside it are compiled into each program.
 csharp() {
-  local source programs=() parts=() program
-  compgen -G 'examples/csharp/*.cs' >/dev/null || return 0
+  local folder source programs parts program
   heading 'C#'
   have mcs mono || return 0
-  for source in examples/csharp/*.cs; do
-    if grep -qE 'static .*\bMain *\(' "$source"; then programs+=("$source"); else parts+=("$source"); fi
-  done
-  for source in "${programs[@]}"; do
-    program=$scratch/$(basename "$source" .cs).exe
-    mcs -nologo -warnaserror "-out:$program" "$source" "${parts[@]}" || {
-      fail "$source does not compile"
-      continue
-    }
-    arguments "$source"
-    run 'C#' "$source" mono "$program" "${arguments[@]}"
+  mcs -nologo -warnaserror -target:library "-out:$scratch/Optimize.dll" bindings/csharp/*.cs || {
+    fail 'bindings/csharp does not compile'
+    return
+  }
+  for folder in tests/csharp examples/csharp; do
+    programs=() parts=(examples/csharp/Json.cs)
+    for source in "$folder"/*.cs; do
+      if grep -qE 'static .*\bMain *\(' "$source"; then
+        programs+=("$source")
+      elif [[ $source != "${parts[0]}" ]]; then
+        parts+=("$source")
+      fi
+    done
+    for source in "${programs[@]}"; do
+      program=$scratch/$(basename "$source" .cs).exe
+      mcs -nologo -warnaserror "-r:$scratch/Optimize.dll" "-out:$program" "$source" "${parts[@]}" || {
+        fail "$source does not compile"
+        continue
+      }
+      arguments "$source"
+      run 'C#' "$source" mono "$program" "${arguments[@]}"
+    done
   done
 }
 
@@ -267,6 +280,10 @@ prepare() {
   install -m 755 "$library" "$lib/liboptimize.so.$version"
   ln -sfn "liboptimize.so.$version" "$lib/$soname"
   ln -sfn "$soname" "$lib/liboptimize.so"
+  # As `make install` writes it, for the programs in this folder.
+  mkdir -p "$lib/pkgconfig"
+  sed -e "s|@PC_PREFIX@|$root|; s|@PC_LIBDIR@|$lib|; s|@PC_INCLUDEDIR@|$root/include|; s|@VERSION@|$version|" \
+    tools/install/optimize.pc.in >"$lib/pkgconfig/optimize.pc"
 }
 
 parts=("$@")

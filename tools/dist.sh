@@ -119,9 +119,9 @@ TEXT
     >"$folder/sbom.cdx.json"
   # Without what is built beside the sources.
   if ! git ls-files --error-unmatch examples/c/quantize.c >/dev/null 2>&1; then
-    cp -r examples "$folder/"
+    cp -r bindings examples "$folder/"
   else
-    git ls-files -z examples | xargs -0 cp --parents -t "$folder"
+    git ls-files -z bindings examples | xargs -0 cp --parents -t "$folder"
   fi
 }
 

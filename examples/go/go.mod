@@ -1,3 +1,7 @@
-module optimize-example
+module github.com/liboptimize/liboptimize/examples/go
 
 go 1.19
+
+require github.com/liboptimize/liboptimize/bindings/go v0.0.0
+
+replace github.com/liboptimize/liboptimize/bindings/go => ../../bindings/go

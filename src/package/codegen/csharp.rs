@@ -1,4 +1,4 @@
-//! The C# program. It is compiled with the files of `examples/csharp` that have no `Main`.
+//! The C# program. It is compiled with the files of `bindings/csharp`.
 
 use super::{Input, list, quoted};
 use crate::onnx::dtype::DataType;
@@ -27,7 +27,7 @@ pub fn program(path: &str, inputs: &[Input]) -> Vec<(&'static str, String)> {
     vec![("Program.cs", source), ("Makefile", MAKEFILE.to_owned())]
 }
 
-const MAKEFILE: &str = "# OPTIMIZE is the folder of the C# files of liboptimize, without those that have a Main.\n\
+const MAKEFILE: &str = "# OPTIMIZE is the folder bindings/csharp of liboptimize.\n\
                         main.exe: Program.cs\n\tmcs -nologo -out:main.exe Program.cs $(OPTIMIZE)/*.cs\n";
 
 const TEMPLATE: &str = r#"// Opens a package and runs it once. Give another package as the first argument.

@@ -1,4 +1,4 @@
-//! The Go program. It belongs in the module of `examples/go`, or in a module with a copy of its package.
+//! The Go program, with a module that requires that of `bindings/go`.
 
 use super::{Input, list, quoted};
 use crate::onnx::dtype::DataType;
@@ -24,9 +24,10 @@ pub fn program(path: &str, inputs: &[Input]) -> Vec<(&'static str, String)> {
         );
     }
     let source = TEMPLATE.replace("@PATH@", &quoted(path)).replace("@MAKE@", &make);
-    let module = "module package-program\n\ngo 1.19\n\nrequire optimize-example v0.0.0\n\n\
-                  // Where the examples of liboptimize are: go mod edit -replace optimize-example=FOLDER\n\
-                  replace optimize-example => ./optimize-example\n";
+    let module = "module package-program\n\ngo 1.19\n\n\
+                  require github.com/liboptimize/liboptimize/bindings/go v0.0.0\n\n\
+                  // The folder bindings/go of liboptimize.\n\
+                  replace github.com/liboptimize/liboptimize/bindings/go => ./liboptimize/bindings/go\n";
     vec![("main.go", source), ("go.mod", module.to_owned())]
 }
 
@@ -38,7 +39,7 @@ import (
 	"fmt"
 	"os"
 
-	"optimize-example/optimize"
+	optimize "github.com/liboptimize/liboptimize/bindings/go"
 )
 
 func run(path string) error {

@@ -21,9 +21,9 @@ choice! {
         C = 0, "c";
         /// C++17.
         Cpp = 1, "cpp";
-        /// Go, with the package of examples/go.
+        /// Go, with the package of bindings/go.
         Go = 2, "go";
-        /// C#, with the files of examples/csharp.
+        /// C#, with the files of bindings/csharp.
         Csharp = 3, "csharp";
     }
 }

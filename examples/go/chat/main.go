@@ -13,7 +13,7 @@ import (
 	"log"
 	"os"
 
-	"optimize-example/optimize"
+	optimize "github.com/liboptimize/liboptimize/bindings/go"
 )
 
 func main() {

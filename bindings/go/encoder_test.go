@@ -28,9 +28,9 @@ func TestEmbedder(t *testing.T) {
 
 func TestClassifier(t *testing.T) {
 	library, _, _ := load(t)
-	model := must(library.Load(ctx, "../../../tests/fixtures/encoders/bert-classify"))
+	model := must(library.Load(ctx, "../../tests/fixtures/encoders/bert-classify"))
 	defer model.Close()
-	tokenizer := must(LoadTokenizer("../../../tests/fixtures/sentences/model/tokenizer.json"))
+	tokenizer := must(LoadTokenizer("../../tests/fixtures/sentences/model/tokenizer.json"))
 	defer tokenizer.Close()
 	classifier := must(library.NewClassifier(ctx, model, &ClassifierOptions{Tokenizer: tokenizer}))
 	defer classifier.Close()

@@ -5,10 +5,11 @@
 //     using (var small = context.Quantize(model))
 //         small.Save("small.onnx");
 //
-// Copy this folder into a project, without its programs (Chat, Quantize, Tests, GeneratorTests) and what only they
-// use (Json, Tap). It needs no package, only Mono, .NET Framework 4.6 or any newer .NET on a 64-bit system, which
-// must find liboptimize.so next to the program or in LD_LIBRARY_PATH. With Mono: mcs Quantize.cs Optimize.cs
-// Model.cs … && mono Quantize.exe MODEL OUTPUT
+// The files of this folder are one library. It needs no package, only Mono, .NET Framework 4.6 or any newer .NET on a
+// 64-bit system, which must find liboptimize.so next to the program or in LD_LIBRARY_PATH. With Mono:
+//
+//     mcs -target:library -out:Optimize.dll *.cs
+//     mcs -r:Optimize.dll Program.cs && mono Program.exe
 //
 // Rules for all classes:
 //

@@ -5,9 +5,10 @@
 //	small, report, err := library.Quantize(ctx, model, nil)
 //	saved, err := small.Save(ctx, "small.onnx", nil)
 //
-// Building needs cgo and the library. If it is installed where the compiler does not look, say where:
+// Building needs cgo, pkg-config and the installed library. If the library is in a folder of its own, name the folder
+// of its optimize.pc, and, for programs to find the library when they run, that of liboptimize.so:
 //
-//	export CGO_CFLAGS=$(pkg-config --cflags optimize) CGO_LDFLAGS=$(pkg-config --libs optimize)
+//	export PKG_CONFIG_PATH=FOLDER/lib/pkgconfig LD_LIBRARY_PATH=FOLDER/lib
 //
 // Rules for the whole package:
 //
@@ -21,7 +22,7 @@
 //     [Generator] runs one call at a time.
 package optimize
 
-// #cgo LDFLAGS: -loptimize
+// #cgo pkg-config: optimize
 // #include <optimize.h>
 import "C"
 

@@ -21,7 +21,7 @@ func must[T any](value T, err error) T {
 func minilm(t *testing.T) string {
 	deps := os.Getenv("OPTIMIZE_TEST_DEPS")
 	if deps == "" {
-		deps = "../../../target/deps"
+		deps = "../../target/deps"
 	}
 	folder := filepath.Join(deps, "models", "paraphrase-MiniLM-L3-v2")
 	if _, err := os.Stat(filepath.Join(folder, "model.onnx")); err != nil {

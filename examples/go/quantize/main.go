@@ -14,7 +14,7 @@ import (
 	"os/signal"
 	"time"
 
-	"optimize-example/optimize"
+	optimize "github.com/liboptimize/liboptimize/bindings/go"
 )
 
 const text = "A smaller model answers sooner."

@@ -1,0 +1,3 @@
+module github.com/liboptimize/liboptimize/bindings/go
+
+go 1.19
