@@ -41,7 +41,7 @@ fn the_header_is_understood() {
         assert!(header.functions.iter().any(|f| f.name == free), "there is no {free}");
     }
     for function in &header.functions {
-        // Functions that create or change something can fail and return a status.
+        // Functions that create or change something can fail, and so return a status.
         let is_status = function.returns == "optimize_status_t" && function.name != "optimize_error_status";
         assert_eq!(is_status, function.is_fallible(), "{}", function.name);
     }
@@ -155,7 +155,7 @@ fn text_that_is_not_utf_8_is_refused() {
 }
 
 fn text_cases(header: &Header, function: &Function) -> Vec<Case> {
-    // Longer than any text of the valid calls, whose sizes go with it.
+    // The text must be longer than any in the valid calls, because their sizes are passed with it.
     let no_text = "not_utf_8";
     let mut cases = Vec::new();
     for (index, argument) in arguments(header, function).iter().enumerate() {
@@ -191,7 +191,7 @@ fn handle_cases(header: &Header, function: &Function) -> Vec<Case> {
     let mut cases = Vec::new();
     for (index, argument) in arguments(header, function).iter().enumerate() {
         let (local, name) = (&argument.local, &function.params[index].name);
-        // The handle as required, and how it is replaced by another one.
+        // The required handle type of each argument, and the change that passes a handle of another type.
         let places: Vec<(String, Change)> = match &argument.kind {
             Kind::Handle(kind) => vec![(kind.clone(), Change::value(index, "(void *)wrong"))],
             Kind::Handles(kind) => vec![(kind.clone(), Change::before(format!("{local}[0] = (void *)wrong;")))],
@@ -237,7 +237,7 @@ fn enum_cases(header: &Header, function: &Function) -> Vec<Case> {
         }
         let Kind::Sized(options) = &argument.kind else { continue };
         if !function.params[index].ctype.starts_with("const ") {
-            continue; // what it holds is written, not read
+            continue; // its content is written, not read
         }
         let fields = &header.struct_named(options).expect("a struct").fields;
         for field in fields.iter().filter(|f| f.ctype == "int32_t") {
@@ -277,7 +277,7 @@ fn struct_cases(header: &Header, function: &Function) -> Vec<Case> {
             ("3", "", INVALID_ARGUMENT),
             ("1u << 30", "", INVALID_ARGUMENT),
             ("UINT32_MAX", "", INVALID_ARGUMENT),
-            // Of an older version, and of a newer one.
+            // A struct of an older version, and one of a newer version.
             ("4", "", OK),
             ("sizeof LOCAL.known - 4", "", OK),
             ("sizeof LOCAL", "", OK),
@@ -308,7 +308,7 @@ fn size_cases(header: &Header, function: &Function) -> Vec<Case> {
         for value in ["SIZE_MAX", "SIZE_MAX / 2", "SIZE_MAX / 8 + 1"] {
             let mut change = Change::value(index, value);
             if name == "output_count" {
-                // That many results have no place that could be set to NULL.
+                // For so many results there is no expression that could be replaced by NULL.
                 let outputs = function.params.iter().position(|p| p.name == "outputs").expect("outputs");
                 change.values.push((outputs, "&a_outputs".to_owned()));
             }

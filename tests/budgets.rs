@@ -1,4 +1,4 @@
-//! Limits of loss, size and time: they are met, measured by independent code.
+//! Tests of the limits on loss, size and time: results meet them, as measured by independent code.
 
 mod support;
 
@@ -27,7 +27,8 @@ fn run(model: &Model, options: &QuantizeOptions) -> optimize::error::Result<(Mod
     quantize_with(runtime(), model, options, None, &Call::default())
 }
 
-/// Returns 1 - cosine like the benchmark: on the same sentences and ONNX Runtime's kernels, by other code.
+/// Returns 1 - cosine as the benchmark computes it, on the same sentences and ONNX Runtime's kernels, but by other
+/// code.
 fn loss(original: &Model, result: &Model) -> f64 {
     let tokenizer = Tokenizer::of(original).unwrap();
     let options = BenchmarkOptions {
@@ -61,7 +62,8 @@ fn the_most_that_may_be_lost_is_kept_and_no_more_is_left_than_that_takes() {
         counts.push(quantized(&report));
         let left = report.nodes.iter().filter(|n| n.reason.contains("max_quality_loss"));
         assert_eq!(left.clone().count(), all - quantized(&report));
-        // The weights that were left are worth more per byte than the others; at least not the least of all.
+        // The weights that were left are worth more per byte than the others, at least more than the least valuable of
+        // all.
         let least = |nodes: Vec<f64>| nodes.into_iter().fold(f64::INFINITY, f64::min);
         let of_left = least(left.filter_map(|n| n.sensitivity).collect());
         assert!(of_left > least(report.nodes.iter().filter_map(|n| n.sensitivity).collect()));
@@ -99,7 +101,7 @@ fn sizes_are_filled_with_the_bits_that_help_most() {
         losses.push(lost);
     }
     assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
-    // The same number of bytes spent evenly: 4 bits in blocks of 16.
+    // For comparison, the same number of bytes is spent evenly: 4 bits in blocks of 16.
     let (evenly, _) = quantize(&model, &QuantizeOptions { block_size: 16, ..weight_only() }, &Call::default()).unwrap();
     let target_size = evenly.bytes();
     let (result, _) = run(&model, &QuantizeOptions { target_size, ..weight_only() }).unwrap();
@@ -175,7 +177,7 @@ fn races_leave_a_model_that_runs() {
     }
 }
 
-/// Lines for the scales of activations, different from the benchmark's.
+/// Texts for the scales of activations; they differ from those of the benchmark.
 const LINES: &str = "A man is eating food in the kitchen.\nThe committee will meet again on Thursday morning.\n\
     Two dogs run through the wet grass.\nPrices rose faster than wages last year.\nShe plays the violin.\n\
     The train to the coast was late again.\nWho wrote this book?\nSnow fell on the hills all night.\n";

@@ -1,5 +1,5 @@
-//! Calibration: activations found piece by piece equal those of the whole model; calibrated weights lose less than
-//! rounded ones.
+//! Tests of calibration: activations computed piece by piece equal those of the whole model, and calibrated weights
+//! lose less than rounded ones.
 
 mod support;
 
@@ -105,7 +105,7 @@ fn calibrated_weights_lose_less_than_rounded_ones() {
     let (rounded, spread) = (cosine(&rounded), cosine(&spread));
     println!("cosine: rounded {rounded:.5}, calibrated {spread:.5}");
     assert!(1.0 - spread < 0.8 * (1.0 - rounded), "{spread} {rounded}");
-    // More bits where requested.
+    // Some weights get more bits, as requested.
     let overrides = vec!["*dense*=8".parse::<BitsOverride>().unwrap()];
     let mixed = cosine(&calibrated(&model, &text, &tokenizer, &QuantizeOptions { overrides, ..four_bits() }).unwrap());
     assert!(mixed > spread, "{mixed} {spread}");

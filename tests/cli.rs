@@ -1,4 +1,4 @@
-//! The command as users and scripts see it: exit codes, standard output, files.
+//! Tests of the command as users and scripts see it: exit codes, standard output, files.
 
 mod support;
 
@@ -152,7 +152,7 @@ fn static_quantization_takes_a_text_or_a_file_of_tensors() {
     file.extend(values.iter().flatten().flat_map(|v| v.to_le_bytes()));
     std::fs::write(&data, file).unwrap();
     assert!(json(&static_with(&data))["summary"]["nodes_quantized"].as_u64().unwrap() >= 18);
-    // The error names the file if the file does not match, but not if the model does not.
+    // If the file is the cause, the error names it; if the model is, the error does not.
     let words = |file: &Path, more: &[&str]| {
         let (model, out) = (model(), out.clone());
         let mut arguments = vec!["quantize", "--model", text(&model), "--output", text(&out), "--type", "static"];
@@ -218,14 +218,14 @@ fn run_takes_what_the_model_takes_and_says_what_it_leaves_out() {
         assert!(done.status.success(), "{stderr}");
         stderr
     };
-    // It has 20 positions.
+    // The model has 20 positions.
     let tokenizer = ["--tokenizer", text(&file)];
     assert_eq!(run(&bert, 20, &tokenizer), "");
     let warning = run(&bert, 33, &tokenizer);
     assert!(warning.contains("text 2 has 33 tokens, of which 20 are used"), "{warning}");
     assert_eq!(run(&bert, 33, &[&tokenizer[..], &["--sequence-length", "9"]].concat()), "");
     assert_eq!(run(&bert, 33, &[&tokenizer[..], &["--quiet"]].concat()), "");
-    // Its tokenizer has a limit of 512; each of these words is two tokens, and two more begin and end a text.
+    // The tokenizer has a limit of 512. Each of these words is two tokens, and there are two special tokens.
     let warning = run(&model(), 300, &["--only", "461"]);
     assert!(warning.contains("text 2 has 602 tokens, of which 512 are used"), "{warning}");
 }
@@ -290,7 +290,7 @@ fn prune_takes_layers_units_and_bytes_and_says_so() {
     prune(&["--target-size", "90%"]);
     let share = bytes(&out) as f64 / bytes(&whole) as f64;
     assert!((0.88..=0.9).contains(&share), "{share}");
-    // The name of a reader of units selects them.
+    // Naming a module that reads units selects them.
     let of_nodes = |summary: &Value| summary["units_before"].as_u64().unwrap();
     let (reads, makes) = (["--target-modules", "layer.*.output.dense"], ["--target-modules", "intermediate"]);
     let by = |targets: &[&str]| of_nodes(&prune(&[&["--sparsity", "0.3"], targets].concat()));

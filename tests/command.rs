@@ -1,4 +1,4 @@
-//! What the command does besides its techniques: interrupts, version, completions, manual pages.
+//! Tests of the command apart from its techniques: interrupts, version, completions, manual pages.
 
 mod support;
 

@@ -69,7 +69,7 @@ impl Weights for Any<'_> {
         if !self.has(name) {
             return Err(Error::new(Kind::InvalidModel, format!("the checkpoint has no tensor {name:?}")));
         }
-        // They are not read: a few bytes represent all.
+        // The elements are not read, so a few bytes stand for all of them.
         let bytes = vec![0; 4].into();
         Ok(Stored { dims: dims.to_vec(), form: Form::Plain(DataType::Float32), bytes })
     }
@@ -110,7 +110,7 @@ fn every_key_does_what_it_does_in_transformers_or_is_named_or_refused() {
     println!(
         "{tried} keys and values: {refused} refused, {named} named, {heard} in the graph, the rest changes nothing"
     );
-    // Almost everything that changes the results is supported.
+    // Almost all keys that change the results are supported.
     assert!(tried > 2000 && heard > 150 && named + refused < tried, "{tried} {heard}");
 }
 
@@ -142,19 +142,19 @@ fn random_configurations_are_built_alike_with_or_without_defaults_and_name_what_
         let mut unheard = Vec::new();
         for _ in 0..random.below(6) {
             let (key, value) = &table.trials[random.below(table.trials.len())];
-            // Does it cause a warning on its own?
+            // Does the key cause a warning on its own?
             let alone = outcome(family, &with(&family.config, key, value));
             if alone.is_ok_and(|(_, warnings)| warnings.contains(key.as_str())) {
                 unheard.push(key);
             }
             config.insert(key.clone(), value.clone());
         }
-        // An unknown key.
+        // Add an unknown key.
         let odd = format!("x{}", random.next());
         config.insert(odd.clone(), [Value::Null, Value::from(false), Value::from(0.5)][random.below(3)].clone());
         let known = !config[&odd].is_null();
         let first = outcome(family, &config);
-        // The default instead of a missing key, and null where the default is null.
+        // Insert the default where a key is missing, and null where the default is null.
         for (key, default) in &family.defaults {
             if !config.contains_key(key) && random.below(2) == 0 && !(key == "layer_types" && family.name == "mistral")
             {

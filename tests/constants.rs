@@ -67,13 +67,13 @@ fn rows(dims: &[i64], seed: f32) -> Tensor {
     Tensor::from_f32(dims, smooth(dims.iter().product::<i64>() as usize, seed)).unwrap()
 }
 
-/// `y = x W` with a weight `[k, n]`.
+/// Returns `y = x W` with a weight `[k, n]`.
 fn product(k: i64, n: i64, values: &[f32]) -> Model {
     let (inputs, outputs) = (vec![value("x", Float32, &[-1, k])], vec![value("y", Float32, &[-1, n])]);
     model(17, inputs, outputs, vec![float_tensor("w", &[k, n], values)], vec![node("MatMul", &["x", "w"], &["y"])])
 }
 
-/// Weights whose rows from `from` on are zero.
+/// Returns weights whose rows from `from` on are zero.
 fn padded(k: usize, n: usize, from: usize, size: f32) -> Vec<f32> {
     smooth(k * n, 3.0).into_iter().enumerate().map(|(i, v)| if i / n < from { size * v } else { 0.0 }).collect()
 }
@@ -112,7 +112,8 @@ fn rows_and_tables_of_zeros_are_zeros() {
         let (result, _) = made(&original, &QuantizeOptions { scale_type, ..in_blocks(4) });
         for level in LEVELS {
             let given = run(&result, level, &[("x", &x)]);
-            // Sums over a block cancel up to the rounding of floats, times the scale; half precision has one of 6e-8.
+            // Sums over such a block cancel only up to float rounding times the scale, of which the smallest in half
+            // precision is 6e-8.
             assert!(given.iter().skip(5).step_by(32).all(|v| v.abs() < 1e-9), "{scale_type:?}");
         }
     }
@@ -137,7 +138,7 @@ fn computed_scales_are_right_without_optimizers_too() {
         {
             let (result, _) = made(&original, &QuantizeOptions { symmetric, scale_type, ..in_blocks(bits) });
             let [folded, plain] = LEVELS.map(|level| run(&result, level, &[("x", &x)]));
-            // Without folding, another kernel runs, which leaves activations float.
+            // Without folding, another kernel runs, which keeps activations in float.
             let apart = error(&folded, &plain);
             assert!(apart < 0.02, "{bits} bits, {scale_type:?}: {apart}");
         }
@@ -161,7 +162,7 @@ fn a_bias_that_beta_leaves_out_is_not_read() {
 
 #[test]
 fn sums_stay_within_32_bits() {
-    // A mean, weights of the other sign, and one whose codes need not change.
+    // The columns are a mean, weights of the other sign, and one whose codes need not change.
     let k = 100_000usize;
     let value = |row: usize, column: usize| match column {
         0 => 1.0 / k as f32,
@@ -177,7 +178,7 @@ fn sums_stay_within_32_bits() {
         for level in LEVELS {
             let given = run(&result, level, &[("x", &x)]);
             assert!((given[1] / expected[1] - 1.0).abs() < 0.02, "{given:?} {expected:?}");
-            // With one scale for all, the mean is far below a step.
+            // With a single scale, the mean is far below one step.
             assert!(!per_channel || (given[0] / expected[0] - 1.0).abs() < 0.02, "{given:?} {expected:?}");
         }
     }
@@ -229,7 +230,7 @@ fn an_attribute_of_the_call_is_not_the_default_of_the_operator() {
         let (result, report) = made(&original, &options);
         assert!(lost(&original, &result, &[("x", &x)]) < most);
         let gemm = report.nodes.iter().find(|n| n.op == "Gemm").unwrap();
-        // The result is the same, in whatever form its weight is stored.
+        // The result is the same in any form in which the weight is stored.
         assert!(gemm.action != "quantized" && result.proto().functions[0].node.iter().any(|n| n.refers()), "{gemm:?}");
     }
 }
@@ -238,7 +239,7 @@ fn an_attribute_of_the_call_is_not_the_default_of_the_operator() {
 fn functions_import_the_domain_of_what_is_written_into_them() {
     let x = rows(&[4, 32], 0.2);
     let plain = vec![constant(weight("w", &[32, 32])), node("MatMul", &["x", "w"], &["y"])];
-    // Before opset 11 there is only com.microsoft's.
+    // Before opset 11, only the operator of com.microsoft exists.
     let original = calling(10, plain, &[], &[]);
     let (result, _) = made(&original, &dynamic());
     assert!(lost(&original, &result, &[("x", &x)]) < 0.02);

@@ -71,7 +71,7 @@ fn references(family: &str) -> Vec<Reference> {
     (0..2).map(read).collect()
 }
 
-/// A decoder with its cache, with inputs like those of a generator.
+/// A decoder with its cache. Its inputs are those that a generator passes.
 struct Decoder {
     session: Session,
     dialect: Dialect,
@@ -125,7 +125,7 @@ impl Decoder {
             let own = seen..seen + row.len() as i64;
             if right {
                 ids.extend(row.iter().copied().chain(std::iter::repeat_n(0, padding)));
-                // The mask counts the row's tokens, so new ones directly follow the earlier ones.
+                // The mask only counts the row's tokens, so new tokens directly follow the earlier ones.
                 let total = mask.len() + length;
                 *mask = vec![1; own.end as usize];
                 mask.resize(total, 0);
@@ -243,7 +243,8 @@ fn several_tokens_can_follow_a_cache() {
     });
 }
 
-/// Two prompts of different lengths in one batch, then one token per row at a time, to the end of the shorter one.
+/// Runs two prompts of different lengths in one batch, then one token per row at a time, up to the end of the shorter
+/// one. Returns the largest difference.
 fn go_on_together(mut decoder: Decoder, references: &[Reference]) -> f32 {
     let [a, b] = references else { panic!("two prompts") };
     let found = decoder.feed(&[&a.ids[..6], &b.ids[..3]]);
@@ -271,7 +272,8 @@ fn a_cache_that_is_written_in_place_gives_the_same_and_can_be_rewound() {
         let together = go_on_together(Decoder::in_place(model, 2, 40), references);
         let (mut decoder, reference) = (Decoder::in_place(model, 1, 40), &references[0]);
         let whole = difference(&decoder.feed(&[&reference.ids])[0], &reference.logits);
-        // Back to the first five tokens, then the same tokens again, in one run and then one by one.
+        // The cache is cut back to the first five tokens, and the same tokens are run again: in one run, and one by
+        // one.
         decoder.mask[0].truncate(5);
         let mut again: f32 = 0.0;
         for part in [5..9, 9..10, 10..11] {

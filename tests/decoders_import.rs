@@ -1,4 +1,5 @@
-//! A checkpoint of 14 GB is imported without reading its weights, in its own process, whose memory is measured.
+//! Tests that a checkpoint of 14 GB is imported without reading its weights, in a separate process whose memory is
+//! measured.
 
 mod support;
 

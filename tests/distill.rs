@@ -1,4 +1,5 @@
-//! The command `distill`: a killed run continues, and invalid options are rejected without any loss.
+//! Tests of the command `distill`: a killed run can be continued, and invalid options are rejected before anything is
+//! overwritten.
 
 mod common;
 
@@ -60,7 +61,7 @@ fn what_is_killed_goes_on_to_the_same_end() {
     let checkpoint = folder.join("parts.onnx.checkpoint");
     let (mut random, mut kills) = (Random(u64::from(std::process::id())), 0);
     let resumed: Vec<&str> = steps.iter().copied().chain(["--resume"]).collect();
-    // Killed a few times at random after a first checkpoint, then left alone.
+    // The run is killed a few times at random after its first checkpoint, and then continues to its end.
     while kills < 3 {
         let mut child = command(&folder, &data, "parts.onnx", &resumed).spawn().unwrap();
         let begun = Instant::now();
@@ -200,7 +201,7 @@ fn a_classifier_learns_the_classes_that_the_text_has() {
     let report = learn("labels", &model, "layers:1", &["--logits-weight", "0", "--labels-weight", "1"]);
     let accuracy = |of: &str| report.pointer(&format!("/quality/{of}/accuracy")).and_then(Value::as_f64).unwrap();
     assert!(accuracy("after/result") > 0.9 && accuracy("before/result") < 0.8, "{}", report["quality"]);
-    // Another student, from the cached outputs.
+    // Another student is trained from the cached outputs.
     let report = learn("said", &folder.join("labels"), model.to_str().unwrap(), &[]);
     let agreement = |of: &str| report.pointer(&format!("/quality/{of}/agreement")).and_then(Value::as_f64).unwrap();
     assert!(agreement("after") > 0.9 && agreement("before") < 0.8, "{}", report["quality"]);

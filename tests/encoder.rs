@@ -98,7 +98,7 @@ fn vectors_are_those_of_sentence_transformers_in_any_order() {
     let mut plain = embedder(&model, &options);
     let found = plain.embed(&texts, &Call::default()).unwrap();
     assert_eq!(found.width, 384);
-    // The reference has every sixth element.
+    // The reference contains every sixth element.
     let sixth: Vec<f32> = found.values.iter().step_by(6).copied().collect();
     assert!(furthest(&sixth, &wanted) < 1e-5, "{}", furthest(&sixth, &wanted));
     let last = plain.embed(&texts[texts.len() - 1..], &Call::default()).unwrap();
@@ -131,7 +131,7 @@ fn vectors_are_those_of_sentence_transformers_in_any_order() {
 fn a_named_prompt_is_read_like_a_default_one() {
     let reference = json("sentences/reference.json");
     let texts: Vec<String> = serde_json::from_value(reference["texts"].clone()).unwrap();
-    // The same prompt as the default, and with another default; pooled with the prompt, and without.
+    // Texts with the default prompt, and with another one; with tokens of the prompt in the pooling, and without.
     for (form, wanted) in
         [("no default", "prompt"), ("prompt", "no default"), ("without prompt: mean", "without prompt: mean")]
     {
@@ -150,7 +150,8 @@ fn a_named_prompt_is_read_like_a_default_one() {
         let options = EmbedderOptions { prompt_name: Some(name.to_owned()), ..EmbedderOptions::default() };
         let vectors: Vec<Vec<f32>> = serde_json::from_value(reference["forms"][wanted]["vectors"].clone()).unwrap();
         if form.starts_with("without") {
-            // The graph of a checkpoint pools without the default prompt; another one is refused.
+            // The graph of a checkpoint excludes the tokens of the default prompt from pooling; another prompt is
+            // refused.
             let error = Embedder::new(runtime(), &model, None, &options, &Call::default()).err().unwrap();
             assert!(error.to_string().contains("the prompt cannot be chosen"), "{error}");
             continue;

@@ -39,7 +39,7 @@ fn difference(folder: &Path) -> (f32, Task) {
         let found = session.run(&feed, &[name], &Call::default()).unwrap()[0].1.to_f32_vec().unwrap();
         let expected: Vec<f32> = serde_json::from_value(second["values"].clone()).unwrap();
         assert_eq!(found.len(), expected.len());
-        // Rows after padding differ: the first text has none.
+        // Only the first text is compared: it has no padding, and rows of padding differ.
         let first = expected.len() / 2;
         let worst = expected.iter().zip(&found).take(first).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4, "{name}: {worst}");
@@ -106,7 +106,7 @@ fn minilm_l6_embeds_text_as_sentence_transformers_does() {
     assert!(worst < 1e-5, "{worst}");
 }
 
-/// The `bert` fixture with its file and its configuration changed.
+/// Returns the `bert` fixture with changes to its file and its configuration.
 fn changed(name: &str, weights: &dyn Fn(&mut Vec<u8>), config: &dyn Fn(&mut Value)) -> support::Scratch {
     let folder = support::scratch(name);
     let mut bytes = std::fs::read(fixtures().join("bert/model.safetensors")).unwrap();
@@ -122,7 +122,7 @@ fn changed(name: &str, weights: &dyn Fn(&mut Vec<u8>), config: &dyn Fn(&mut Valu
 #[test]
 fn normalizations_under_their_names_in_tensorflow_are_found() {
     let rename = |bytes: &mut Vec<u8>| {
-        // Names of equal length, so that nothing moves: a space may precede a colon.
+        // The new names have the length of the old ones, so that no offset changes: a space may precede a colon.
         for (new, old) in [("LayerNorm.weight\":", "LayerNorm.gamma\" :"), ("LayerNorm.bias\"", "LayerNorm.beta\"")] {
             let mut at = 0;
             while let Some(found) = bytes[at..].windows(new.len()).position(|window| window == new.as_bytes()) {
@@ -147,7 +147,7 @@ fn heads_that_cannot_be_built_are_refused_and_tensors_that_are_left_over_named()
     }
     let model = Model::load(&with_class("OwnEncoder")).unwrap();
     assert!(model.card().warnings[0].contains("OwnEncoder"), "{:?}", model.card().warnings);
-    // The body of a model with a head: the error names the head.
+    // These are the weights of a body, with the configuration of a model with a head: the error names the head.
     let folder = support::scratch("body");
     std::fs::copy(fixtures().join("bert-masked/model.safetensors"), folder.join("model.safetensors")).unwrap();
     let config = std::fs::read_to_string(fixtures().join("bert-masked/config.json")).unwrap();

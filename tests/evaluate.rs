@@ -38,7 +38,7 @@ fn one_thread() -> PerplexityOptions {
     PerplexityOptions { threads: 1, ..PerplexityOptions::default() }
 }
 
-/// The first prompt of a decoder's `reference.safetensors`, and transformers' logits for it.
+/// Returns the first prompt of a decoder's `reference.safetensors`, and transformers' logits for it.
 fn reference(folder: &Path) -> (Vec<i64>, Vec<f32>) {
     let file = std::fs::read(folder.join("reference.safetensors")).unwrap();
     let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
@@ -90,9 +90,9 @@ fn windows_score_what_a_run_of_each_alone_scores() {
         perplexity(runtime(), &model, &tokenizer, &words(ids), options, &Call::default())
     };
     let found = of(&ids, &options).unwrap();
-    // 16, then six more per window, the last one shorter.
+    // The first window has 16 tokens, each later one six new ones; the last is shorter.
     assert_eq!((found.windows, found.tokens, found.context_length, found.stride), (7, 49, 16, 6));
-    // The same computed directly: the scored part of a window is its whole minus the part before.
+    // The same figure is computed directly: the scored part of a window is the whole window minus the part before it.
     let whole = |ids: &[i64]| of(ids, &one_thread()).unwrap().nll * (ids.len() - 1) as f64;
     let mut sum = whole(&ids[..16]);
     for begin in [6, 12, 18, 24, 30, 36usize] {
@@ -100,7 +100,7 @@ fn windows_score_what_a_run_of_each_alone_scores() {
         sum += whole(&ids[begin..end]) - whole(&ids[begin..before]);
     }
     assert!((found.nll - sum / 49.0).abs() < 1e-5, "{} {}", found.nll, sum / 49.0);
-    // More context, which for random weights only has to give another figure.
+    // With more context, the figure for random weights need only be a different one.
     let other = of(&ids, &PerplexityOptions { stride: 1, ..options.clone() }).unwrap();
     assert_eq!((other.tokens, other.windows), (49, 35));
     let short = of(&ids, &PerplexityOptions { max_tokens: 20, ..options }).unwrap();
@@ -118,7 +118,8 @@ fn smollm2_has_the_perplexity_that_transformers_gives_it() {
     let options = PerplexityOptions { context_length: 48, stride: 16, ..PerplexityOptions::default() };
     let found = perplexity(runtime(), &model, &tokenizer, text, &options, &Call::default()).unwrap();
     println!("{found:?}");
-    // By transformers in float32, on the weights dequantized by the gguf package (as in benches/peers/perplexity.py).
+    // The expected figures are those of transformers in float32, on the weights that the gguf package dequantizes (as
+    // in benches/peers/perplexity.py).
     assert_eq!((found.tokens, found.windows), (SMOLLM2.1, SMOLLM2.2));
     assert!((found.perplexity / SMOLLM2.0 - 1.0).abs() < 5e-3, "{}", found.perplexity);
 }
@@ -145,7 +146,7 @@ fn a_model_is_no_worse_than_itself_and_a_damaged_one_is() {
     let stranger = Model::load(&fixture("checkpoints/mistral")).unwrap();
     let different = compare(&model, &stranger).unwrap();
     assert!(different.kl.value > 1e-4 && different.kl_p99 >= different.kl.value && different.top1_agreement < 0.9);
-    // Another vocabulary cannot be compared token by token, and an encoder not at all.
+    // A model with another vocabulary cannot be compared token by token, and an encoder cannot be compared at all.
     let encoder = Model::load(&fixture("encoders/bert-masked")).unwrap();
     let e = compare(&model, &encoder).unwrap_err();
     assert!(e.kind() == Kind::Unsupported && e.to_string().contains("the result"), "{e}");
@@ -194,7 +195,7 @@ fn a_classifier_is_as_right_as_its_labels_say() {
     let tokenizer = numbers(60);
     let texts: Vec<Vec<i64>> = (0..20).map(|t| (0..4 + t % 7).map(|i| (t * 11 + i * i * 5) % 60).collect()).collect();
     let predicted = predictions(&model, &texts);
-    // One in four is labelled wrongly.
+    // One text in four is labelled wrongly.
     let label = |text: usize| if text.is_multiple_of(4) { (predicted[text] + 1) % 3 } else { predicted[text] };
     let rows: Vec<Labelled> = texts
         .iter()
@@ -248,7 +249,7 @@ fn embeddings_of_an_int8_model_are_close_and_its_probe_as_good() {
     assert!(close.cosine > 0.99 && close.cosine < 0.99999 && close.cosine_min <= close.cosine_p1, "{close:?}");
     assert_eq!((close.texts, close.width, close.pooling), (40, 384, None));
 
-    // Government documents and romance novels.
+    // The classes are government documents and romance novels.
     let of = |files: &[&str], label: &str| -> Vec<Labelled> {
         brown(files, 80).into_iter().map(|text| Labelled { label: label.into(), text, line: 0 }).collect()
     };

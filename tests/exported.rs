@@ -55,7 +55,7 @@ fn exported_folders_give_the_logits_of_their_checkpoints() {
         let references = references(family);
         let mut generator = generator(&model);
         assert_eq!(generator.decoder().kind, kind, "{name}");
-        // Both prompts except their ends at once, the rest token by token through the cache.
+        // Both prompts are read at once, except for their ends, which are read token by token through the cache.
         generator.start(2).unwrap();
         for (row, (ids, _)) in references.iter().enumerate() {
             generator.append(row, Prompt::Tokens(&ids[..2])).unwrap();
@@ -71,7 +71,7 @@ fn exported_folders_give_the_logits_of_their_checkpoints() {
                 }
             }
         }
-        // And at once, in another order of rows.
+        // The whole prompts are also read at once, in another order of rows.
         generator.start(1).unwrap();
         let (ids, logits) = &references[1];
         generator.append(0, Prompt::Tokens(ids)).unwrap();

@@ -75,7 +75,7 @@ struct Cost {
     time: Duration,
 }
 
-/// Loads it like a program would, and reads the files next to the weights.
+/// Loads a model as a program would, and reads the files next to the weights.
 fn read(path: &Path, dialect: Dialect) -> Result<Model> {
     let model = open::load(path, &LoadOptions { dialect })?;
     optimize::inspect::inspect(&model);
@@ -91,7 +91,7 @@ fn read(path: &Path, dialect: Dialect) -> Result<Model> {
     Ok(model)
 }
 
-/// Reads an input and checks everything that is promised. Returns the name of the outcome.
+/// Reads an input and checks every guarantee. Returns the name of the outcome, and the cost.
 fn check(path: &Path, dialect: Dialect) -> (&'static str, Cost) {
     let (before, start) = (HELD.load(Relaxed), Instant::now());
     MOST.store(before, Relaxed);
@@ -125,12 +125,12 @@ fn variable<T: std::str::FromStr>(name: &str, default: T) -> T {
     }
 }
 
-/// Returns the dialect, which alternates, so that it follows from the name of a kept input.
+/// Returns the dialect of a round. They alternate, so that the dialect follows from the name of a kept input.
 fn dialect(round: u64) -> Dialect {
     if round.is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable }
 }
 
-/// The last panic, except for known ones of two dependencies: the library converts them to errors.
+/// The last panic. It does not record known panics of two dependencies, which the library converts to errors.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// Records panics instead of printing them: printing takes more heap than reading.
@@ -159,7 +159,7 @@ fn write(path: &Path, content: &[u8]) {
     file.set_len(content.len() as u64).unwrap();
 }
 
-/// Rounds of one seed in a row, for which its other files need not be written again.
+/// Number of consecutive rounds with one seed: its other files need not be written again.
 const IN_A_ROW: u64 = 64;
 
 /// Runs rounds of damage to `seeds` until time is up.

@@ -45,7 +45,7 @@ fn smollm2(dialect: Dialect, threads: usize) -> Generator {
     generator(&load(&support::deps("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), dialect), threads)
 }
 
-/// Every tiny model in both dialects.
+/// Runs `check` for every tiny model in both dialects.
 fn every(check: impl Fn(&str, &mut Generator)) {
     for family in FAMILIES {
         for dialect in BOTH {
@@ -73,7 +73,7 @@ fn chat(generator: &Generator, model: &Model, question: &str) -> String {
     template.render(&[chat::message("user", question)], &ChatOptions::default()).unwrap()
 }
 
-/// A session that reads a whole text in every run.
+/// A session that reads a whole text in each run.
 struct Reader {
     session: Session,
     decoder: Decoder,

@@ -1,4 +1,5 @@
-//! GGUF files: forms, families, a real model, damage. References are in `fixtures/gguf`, made by other programs.
+//! Tests of GGUF files: forms, families, a real model, damage. References are in `fixtures/gguf`, made by other
+//! programs.
 
 #[path = "gguf/hostile.rs"]
 mod hostile;
@@ -51,7 +52,7 @@ fn load(path: &Path, dialect: Dialect) -> Model {
     optimize::open::load(path, &options).unwrap()
 }
 
-/// A session with its cache so far.
+/// A session with its present cache.
 struct Decoder {
     session: Session,
     cache: Vec<(String, Tensor)>,
@@ -173,7 +174,7 @@ fn every_family_gives_the_logits_that_transformers_gives() {
         for dialect in [Dialect::Runtime, Dialect::Portable] {
             let model = load(&fixture(&format!("{family}.gguf")), dialect);
             assert_eq!((model.card().format, model.card().task), (Format::Gguf, Task::Generate));
-            // Fused attention does not support heads of 8, which most of these have.
+            // Fused attention does not support heads of size 8, which most of these families have.
             let fused = model.graph().node.iter().any(|node| node.op() == "GroupQueryAttention");
             assert_eq!(fused, dialect == Dialect::Runtime && matches!(family, "llama" | "gpt2"), "{family}");
             for prompt in 0..2 {
@@ -334,7 +335,8 @@ fn sentencepiece_vocabularies_merge_by_score_and_fall_back_to_bytes() {
     assert_eq!(encode(&file, "a b"), [id("a"), id("▁"), id("b"), 2]);
 }
 
-/// Against sentencepiece (fixtures/tokenizers/make.py): equal scores, few different ones, and all different.
+/// Compares the tokens with those of sentencepiece (fixtures/tokenizers/make.py) for three vocabularies: equal scores,
+/// few different ones, and all different.
 #[test]
 fn pieces_of_equal_scores_are_joined_from_the_left() {
     use writer::{flag, floats, small, text, texts, u32};
@@ -369,7 +371,7 @@ fn pieces_of_equal_scores_are_joined_from_the_left() {
     println!("{count} texts");
 }
 
-/// Other programs read only the merges: their order expresses "from the left" as far as an order can.
+/// Other programs read only the merges: their order expresses "from the left" as far as an order can do so.
 #[test]
 fn merges_of_equal_scores_are_listed_so_that_the_left_one_wins() {
     use writer::{flag, floats, small, text, texts};

@@ -1,4 +1,4 @@
-//! Untrusted files: each is rejected with its own message, none crashes, hangs or takes memory.
+//! Tests of untrusted files: each is rejected with its own message; none causes a crash, a hang or large allocations.
 
 mod common;
 #[path = "corpus/generate.rs"]
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Loads as ONNX, and returns the cost: the total of heap allocations in bytes.
+/// Loads a file as ONNX, and returns the result with the total of heap allocations in bytes.
 fn load_counting(path: &Path) -> (Result<load::Loaded, Error>, usize) {
     let before = TAKEN.with(Cell::get);
     let result = load::from_file(path);
@@ -112,7 +112,7 @@ fn every_hostile_file_is_refused_with_its_own_message() {
     assert!(messages.len() >= 90 && wrong.is_empty(), "{} messages\n{}", messages.len(), wrong.join("\n"));
 }
 
-/// Loads a model whose initializer has this `location`, in a folder that `prepare` fills.
+/// Loads a model whose initializer is at `location`, in a folder that `prepare` fills, and returns the error.
 fn refused(location: &str, prepare: impl FnOnce(&Folder)) -> Error {
     let folder = Folder::new("hostile");
     std::fs::create_dir(folder.join("real")).unwrap();
@@ -208,7 +208,7 @@ fn what_is_too_large_to_keep_in_the_corpus() {
     many.iter().for_each(|name| std::fs::write(folder.join(name), [0; 8]).unwrap());
     let tensors = many.iter().map(|name| external_tensor(name, &[("location", name)]));
     check(model(identity_graph().all(5, tensors)), Kind::LimitExceeded, "more than 4096 external data files");
-    // Sparse files: nothing of them may be read.
+    // These files are sparse: their content must not be read.
     let size = limits::MODEL_PROTO_BYTES + 1;
     std::fs::File::create(folder.join("m.onnx")).unwrap().set_len(size).unwrap();
     let error = Model::load(&folder.join("m.onnx")).err().unwrap();

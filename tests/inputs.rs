@@ -1,4 +1,5 @@
-//! Inputs of models: sizes by name, within contracts, of given tensors; packages that keep their contract.
+//! Tests of the inputs of models: sizes by name, within contracts, and of given tensors; and of packages that keep
+//! their contract.
 
 mod support;
 
@@ -19,7 +20,7 @@ use optimize::runtime::{Session, SessionOptions, Tensor};
 use support::build::{constant, op, weight};
 use support::{runtime, scratch};
 
-/// A float32 value; words are symbols of open sizes.
+/// Returns a float32 value; words in `dims` are symbols of open sizes.
 fn value(name: &str, dims: &str) -> ValueInfoProto {
     let dim = |text: &str| match text.trim().parse::<i64>() {
         Ok(size) => DimensionProto { dim_value: Some(size), ..Default::default() },
@@ -32,7 +33,7 @@ fn value(name: &str, dims: &str) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.into()), value_type: Some(Box::new(value_type)), ..Default::default() }
 }
 
-/// An output of which only the type is declared.
+/// Returns an output of which only the type is declared.
 fn output(name: &str) -> ValueInfoProto {
     let tensor = TensorTypeProto { elem_type: Some(DataType::Float32.to_onnx()), ..Default::default() };
     let value_type = TypeProto { tensor_type: Some(Box::new(tensor)), ..Default::default() };
@@ -76,7 +77,7 @@ fn inputs_are_generated_within_the_contract_of_a_package() {
     let (speed, quality) = benchmark(runtime(), &made, &package, None, &quick(), &Call::default()).unwrap();
     assert_eq!(speed.input_shapes[0].1, [4, 8]);
     assert!(quality.cosine.unwrap() > 0.999_99);
-    // Fixed sizes.
+    // Some sizes are fixed.
     let fixed = folder.join("fixed");
     let open = model(&[("x", "b n 8")], vec![op("MatMul", &["x", "w"], &["y"], &[])], vec![weight("w", &[8, 8])]);
     compile(runtime(), &open, &fixed, &CompileOptions::default(), &Call::default()).unwrap();
@@ -131,7 +132,7 @@ fn names_that_mean_nothing_are_no_equal_sizes_for_packages_and_sessions() {
 
 #[test]
 fn sizes_that_a_model_refuses_are_tried_again() {
-    // Rows of 32, which only a run reveals.
+    // The model needs rows of 32, which only a run reveals.
     let nodes = vec![op("Reshape", &["x", "s"], &["r"], &[]), op("MatMul", &["r", "w"], &["y"], &[])];
     let shape = TensorProto {
         data_type: Some(7),
@@ -141,7 +142,7 @@ fn sizes_that_a_model_refuses_are_tried_again() {
     let made = model(&[("x", "1 f")], nodes, vec![shape, weight("w", &[8, 2])]);
     let (speed, quality) = benchmark(runtime(), &made, &made, None, &quick(), &Call::default()).unwrap();
     assert_eq!((&speed.input_shapes[0].1[..], quality.samples), (&[1i64, 32][..], 8));
-    // Sizes that no caller can give are reported for the original, with advice.
+    // Sizes that no options could set are reported for the original, with advice.
     let shapes = vec![("x".to_owned(), vec![1, 5])];
     let e = benchmark(
         runtime(),
@@ -161,7 +162,7 @@ fn the_model_that_refuses_is_the_one_that_is_named() {
         let nodes = vec![op("MatMul", &["x", "w"], &["y"], &[])];
         model(&[("x", "b f")], nodes, vec![weight("w", &[side, 4])])
     };
-    // The result is smaller and runs first.
+    // The result is smaller, so it runs first.
     let e = benchmark(runtime(), &plain(64), &plain(8), None, &quick(), &Call::default()).err().unwrap();
     assert!(e.to_string().starts_with("the result: "), "{e}");
     let given = with(InputOptions { shapes: vec![("x".to_owned(), vec![1, 8])], ..Default::default() });
@@ -219,7 +220,7 @@ fn large_constants_are_shared_and_a_variant_that_is_much_larger_is_left_out() {
     let mut plain = Session::new(runtime(), &made, &SessionOptions::default(), &Call::default()).unwrap();
     let wanted = plain.run(&[("x", &x)], &[], &Call::default()).unwrap();
     assert_eq!(given[0].1.bytes(), wanted[0].1.bytes());
-    // A weight that constant folding makes of almost nothing.
+    // A few bytes from which constant folding makes a large weight.
     let shape = TensorProto {
         data_type: Some(7),
         raw_data: Some([256i64, 256].iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()),
@@ -251,7 +252,7 @@ fn random_model(random: &mut Random) -> Model {
     }
     nodes.push(op("MatMul", &[at, "w"], &["p"], &[]));
     if random.below(3) == 0 {
-        // A batch of one only.
+        // The model runs only batches of one.
         weights.push(TensorProto {
             data_type: Some(7),
             raw_data: Some(4i64.to_le_bytes().to_vec().into()),

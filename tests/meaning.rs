@@ -20,7 +20,7 @@ use std::path::Path;
 use support::runtime;
 
 fn cases() -> usize {
-    // Sessions are created for each: a tenth of what tests without sessions run.
+    // Each case creates sessions, so there are a tenth as many as in tests without sessions.
     let asked = std::env::var("OPTIMIZE_PROPERTY_CASES").ok().and_then(|count| count.parse().ok());
     asked.unwrap_or(80usize).div_ceil(10)
 }
@@ -112,7 +112,7 @@ fn quick() -> BenchmarkOptions {
     BenchmarkOptions { runs: 1, warmup: 0, threads: 1, ..BenchmarkOptions::default() }
 }
 
-/// Probabilities of an ensemble of classifiers, text by text.
+/// Returns the scores of a classifier on texts, one text at a time.
 fn probabilities(model: &Model, tokenizer: &Tokenizer, rows: &[Labelled]) -> ClassScores {
     let options = TextOptions { threads: 1, ..TextOptions::default() };
     classify(runtime(), model, tokenizer, rows, &options, &Call::default()).unwrap()
@@ -173,7 +173,7 @@ fn a_student_learns_the_classes_of_its_teacher_by_name() {
     assert!(report.summary["warning"].as_str().unwrap().contains("another order"));
     assert_eq!(report.quality.unwrap()["before"]["agreement"], 1.0);
     assert!(run(&named(a.clone(), &["x", "y", "w"]), &b).err().unwrap().to_string().contains("the teacher x, y, w"));
-    // A token that only one of the two has is a different token under one id.
+    // A token that only one of the models has is a different token under the same id.
     let mut order: Vec<usize> = (0..60).collect();
     order[7] = 99;
     let e = run(&speaking(a, &order), &b).err().unwrap().to_string();
@@ -224,13 +224,14 @@ fn writers_of_other_ids_cannot_be_compared_token_by_token() {
     assert!(e.contains("different vocabularies") && e.contains("bits per byte"), "{e}");
     let e = benchmark(runtime(), &a, &b, Some(&tokenizer), &quick(), &Call::default()).unwrap_err().to_string();
     assert!(e.contains("different vocabularies"), "{e}");
-    // The same words, split differently: compared on the original's tokens, with a note.
+    // The models have the same words, but split texts differently: they are compared on the original's tokens, with a
+    // note.
     let mut card = a.card().clone();
     let lower = words(&ids).replace("\"normalizer\":null", "\"normalizer\":{\"type\":\"Lowercase\"}");
     card.side_files.last_mut().unwrap().content = SideContent::Bytes(lower.into());
     let lower = a.clone().with_card(card);
     assert_eq!(compare(&lower).unwrap().ratio.value, 1.0);
-    // Without a tokenizer, a member of an ensemble uses the first one's tokens, with a note.
+    // A member of an ensemble without a tokenizer uses the tokens of the first member, with a note.
     let mut card = a.card().clone();
     card.side_files.clear();
     let bare = fixture("checkpoints/llama").with_card(card);

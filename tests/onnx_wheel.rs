@@ -90,7 +90,7 @@ fn round_trip(file: &Path, scratch: &Path) -> (Model, Model) {
     (original, again)
 }
 
-/// Type and bits.
+/// Types of quantization, with bits.
 const FORMS: [(QuantizeType, u32); 4] = [
     (QuantizeType::Dynamic, 8),
     (QuantizeType::WeightOnly, 4),
@@ -150,7 +150,7 @@ fn wheel_models_survive_and_quantize() {
         for (form, counts) in FORMS.iter().zip(&mut counts) {
             match quantized(&original, *form, &inputs) {
                 Err(e) if e.kind() == Kind::Unsupported => counts[1] += 1,
-                // Inputs of a run that are not samples.
+                // The inputs of some tests are not samples of a batch.
                 Err(e) if e.message().starts_with("calibration data has ") => counts[1] += 1,
                 Err(e) => failures.push(format!("{name}: {form:?}: {e}")),
                 Ok(result) => match run(&result, &inputs) {
@@ -187,7 +187,7 @@ fn silero_vad_survives_with_its_weights_in_branches() {
     ];
     let expected = run(&original, &inputs).unwrap();
     assert!(same(&expected, &run(&again, &inputs).unwrap()));
-    // Its weights belong to Conv and LSTM, which have no integer form here: they are stored in 8 bits.
+    // The weights belong to Conv and LSTM, which have no integer form here, so they are stored in 8 bits.
     let (result, report) = quantize(&original, &QuantizeOptions::default(), &Call::default()).unwrap();
     assert!(report.nodes.iter().all(|node| node.action == "stored int8"), "{:#?}", report.nodes);
     let outputs = run(&result, &inputs).unwrap();

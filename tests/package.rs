@@ -1,4 +1,5 @@
-//! Packages: made, moved, opened, run, rejected; shapes against a reference; damage of every kind.
+//! Tests of packages: making, moving, opening and running them, what is rejected, shapes against a reference, and
+//! damage of every kind.
 
 mod common;
 #[path = "package/compiled.rs"]
@@ -37,7 +38,7 @@ fn dynamic() -> CompileOptions {
     CompileOptions { dynamic: true, batch_max: 4, ..CompileOptions::default() }
 }
 
-/// `y = x * w`, float32 `[n, 32]`.
+/// Returns `y = x * w` of float32 `[n, 32]`.
 fn small() -> Model {
     Model::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/package/model.onnx")).unwrap()
 }
@@ -116,7 +117,7 @@ fn variants_share_weights_and_are_chosen_with_a_reason() {
     let open = |variant: &str| Package::open(&path, &OpenOptions { variant: Some(variant.to_owned()), key: None });
     assert_eq!(open("int8").unwrap().choose(Some(runtime())).unwrap().index, 2);
     assert!(open("int8").unwrap().inspect(Some(runtime())).unwrap().contains("asked for"));
-    // A prepared graph can be named, too: before a session is created, the portable one stands for it.
+    // A prepared graph can be named as well; until a session is created, the portable graph stands for it.
     for (name, index) in [("fp32-ahead", 0), (prepared, 2)] {
         let named = open(name).unwrap();
         assert_eq!(named.choose(Some(runtime())).unwrap().index, index);
@@ -126,7 +127,7 @@ fn variants_share_weights_and_are_chosen_with_a_reason() {
     assert_eq!(open("int4").err().unwrap().kind(), Kind::NotFound);
     assert_eq!(open("fp32").unwrap().manifest().lineage.len(), 1, "the step that made int8");
     let file = std::fs::read(path.join("optimize.json")).unwrap();
-    // Another processor: the portable variant, with the reason.
+    // On another processor, the portable variant is used, and the reason is given.
     let other = String::from_utf8(file).unwrap().replace(&format!("\"{}\"", std::env::consts::ARCH), "\"vax\"");
     reseal(&path, other.as_bytes());
     let choice = Package::open(&path, &OpenOptions::default()).unwrap().choose(Some(runtime())).unwrap();
@@ -170,7 +171,7 @@ fn the_table_of_torch_export() {
     };
     says(check(&[9, 4], &[9, 3]), &["\"x\"", "dimension 0 is 9", "2 to 8"]);
     says(check(&[3, 4], &[4, 3]), &["\"y\"", "dimension 0 is 4", "accepts 3", "\"batch\"", "\"x\""]);
-    // Where torch allows 1, bounds are exact here.
+    // torch accepts a size of 1 below a minimum of 2; here, bounds are exact.
     says(check(&[1, 4], &[1, 3]), &["dimension 0 is 1", "2 to 8"]);
     says(check(&[2, 5], &[2, 3]), &["dimension 1 is 5", "accepts 4"]);
     says(check(&[2, 4], &[2, 4]), &["\"y\"", "dimension 1 is 4", "accepts 3"]);
@@ -207,7 +208,7 @@ fn the_table_of_torch_export() {
     assert!(e.to_string().contains("equal"), "{e}");
 }
 
-/// Changes one of the shapes: one dimension more or fewer, or another size.
+/// Changes one of the shapes: it gets one dimension more or fewer, or another size.
 fn disturb(random: &mut Random, shapes: &mut [Vec<i64>]) {
     let at = random.below(shapes.len());
     match random.below(5) {
@@ -258,7 +259,7 @@ fn ten_thousand_random_shapes_against_a_reference() {
         let asked = parse(&serde_json::Value::from(json).to_string()).unwrap();
         let contract = shapes::contract(&infos, &asked, &example).unwrap();
         for _ in 0..10 {
-            // Near valid shapes, so that both outcomes are frequent.
+            // The shapes are near valid ones, so that both outcomes are frequent.
             let chosen: Vec<i64> = ranges.iter().map(|r| r.0 + random.below((r.1 - r.0 + 1) as usize) as i64).collect();
             let mut shapes: Vec<Vec<i64>> =
                 plan.iter().map(|dims| dims.iter().map(|d| d.map_or(3, |n| chosen[n])).collect()).collect();
@@ -275,7 +276,7 @@ fn ten_thousand_random_shapes_against_a_reference() {
     assert!(taken + refused == 10_000 && taken > 1000 && refused > 1000, "{taken} {refused}");
 }
 
-/// Returns whether sizes for the three names exist that make all of the shapes, by trying all.
+/// Returns whether there are sizes of the three names that give all of the shapes, by trying all sizes.
 fn reference(plan: &[Vec<Option<usize>>], ranges: &[(i64, i64)], shapes: &[Vec<i64>]) -> bool {
     let all = |n: usize| ranges[n].0..=ranges[n].1;
     all(0).any(|a| {

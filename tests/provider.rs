@@ -196,7 +196,7 @@ fn each_class_claims_what_is_faster_there() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{class}: {text}");
         let line = text.lines().find(|line| line.contains("claims of")).unwrap_or_else(|| panic!("{text}")).to_owned();
-        // A processor without the class takes a lower one.
+        // A processor that does not support the class uses a lower one.
         line.contains(&format!("claims of {class}:")).then_some(line)
     };
     let has = |line: &str, ops: &[&str]| ops.iter().all(|op| line.contains(op));
@@ -287,7 +287,7 @@ fn a_weight_that_an_unclaimed_node_takes_too_is_kept() {
     let product = b.op("MatMul", &["x", &weight]);
     let other = b.op("Mul", &["x", &weight]);
     b.nodes.push(node("Add", &[&product, &other], &["y"]));
-    // with two axes, ONNX Runtime would make it a Gemm that adds the rest
+    // With two axes, ONNX Runtime would fuse it into a Gemm that also adds the rest.
     let square = |name| value(name, DataType::Float32, &[2, 16, 16]);
     let model = host.save(&of(b, vec![square("x")], vec![square("y")]));
     let (mut stock, mut ours) = (host.stock(&model), host.session(&model, &[("precision", "bf16")]));

@@ -1,4 +1,4 @@
-//! Pruning: exact counts, the right weights, the right modules, and errors for invalid options.
+//! Tests of pruning: exact counts, the right weights and modules, and errors for invalid options.
 
 #[path = "prune/calibrated.rs"]
 mod calibrated;
@@ -35,7 +35,7 @@ fn refused(model: &Model, options: &PruneOptions) -> optimize::error::Error {
     prune(model, options, &Call::default()).err().expect("it is refused")
 }
 
-/// The values of an initializer, whatever its type.
+/// Returns the values of an initializer of any type.
 fn values(model: &Model, name: &str) -> Vec<f32> {
     let tensor = model.graph().initializer.iter().find(|t| t.name.as_deref() == Some(name)).unwrap();
     numbers(tensor)
@@ -56,7 +56,7 @@ fn zeros(values: &[f32]) -> usize {
     values.iter().filter(|v| **v == 0.0).count()
 }
 
-/// `y = x w` with this weight, whatever its type.
+/// Returns `y = x w` with this weight, of any type.
 fn product(weight: TensorProto) -> Model {
     let dtype = DataType::from_onnx(weight.data_type.unwrap()).unwrap();
     let (k, n) = (weight.dims[0], weight.dims[1]);
@@ -65,7 +65,7 @@ fn product(weight: TensorProto) -> Model {
     model(17, input, vec![value("y", dtype, &[-1, n])], vec![weight], vec![op("MatMul", &["x", &name], &["y"], &[])])
 }
 
-/// A weight of that type without zeros.
+/// Returns a weight of that type without zeros.
 fn weight_of(dtype: DataType, dims: &[i64]) -> TensorProto {
     let values = smooth(dims.iter().product::<i64>() as usize, 1.0);
     let values: Vec<f32> = values.into_iter().map(|v| if v == 0.0 { 0.5 } else { v }).collect();
@@ -110,7 +110,7 @@ fn of_equal_weights_the_first_go() {
     let after = values(&pruned(&model, &magnitude(0.5)).0, "w");
     assert_eq!(zeros(&after), 300_000);
     assert!(after[599_999] == 0.0 && after[..299_999].iter().all(|v| *v == 0.0) && after[299_999] == 0.5, "by index");
-    // One thread gives the same as two.
+    // One thread gives the same result as two.
     for threads in [1, 2] {
         assert_eq!(values(&pruned(&model, &PruneOptions { threads, ..magnitude(0.5) }).0, "w"), after);
     }
@@ -147,7 +147,7 @@ fn random_choices_depend_on_the_seed_alone() {
         let after = values(&pruned(&model, &options).0, "w");
         (0..after.len()).filter(|i| after[*i] == 0.0).collect()
     };
-    // From splitmix64 and FNV-1a in Python: the same on every platform.
+    // The expected indices were computed in Python with splitmix64 and FNV-1a: they are the same on every platform.
     assert_eq!(
         places(7)[..12],
         [6, 11, 16, 31, 33, 39, 44, 48, 60, 72, 80, 85],
@@ -163,7 +163,7 @@ fn random_choices_depend_on_the_seed_alone() {
     }
 }
 
-/// Returns `MatMul`, transposed `Gemm`, `Conv`: the inputs are the rows, the columns and the channels.
+/// Returns a `MatMul`, a transposed `Gemm` and a `Conv`, whose inputs are the rows, the columns and the channels.
 fn three_layouts() -> Model {
     let tensors = vec![weight("rows", &[18, 16]), weight("columns", &[8, 16]), weight("taps", &[5, 10, 3, 3])];
     let nodes = vec![
@@ -197,7 +197,7 @@ fn patterns_hold_along_the_inputs_of_each_output() {
                 let before = groups(&values(&model, name), outer, inputs, inner, of);
                 let after = groups(&values(&result, name), outer, inputs, inner, of);
                 for (before, after) in before.iter().zip(&after) {
-                    // At most this many remain in a row.
+                    // At most this many values remain in a row.
                     let stay = keep.min(before.len());
                     assert_eq!(after.len() - zeros(after), stay, "{text} {name} {method:?}");
                     if method == PruneMethod::Magnitude {

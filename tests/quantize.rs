@@ -21,7 +21,7 @@ fn run(model: &Model, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
     session.run(inputs, &[], &Call::default()).unwrap()
 }
 
-/// Largest difference of the outputs, relative to the largest output.
+/// Returns the largest difference of the outputs, relative to the largest output.
 fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f32 {
     assert_eq!(before.len(), after.len());
     let one = |((name, a), (other, b)): (&(String, Tensor), &(String, Tensor))| {
@@ -136,7 +136,7 @@ fn a_table_is_quantized_by_row_unless_somebody_needs_it_as_float() {
     assert!(floats(&result).iter().all(|name| name.contains("scale")));
     assert!(report.nodes[0].reason.contains("one scale per row"));
 
-    // Tied to an output layer: both become int8, and the float table is removed.
+    // The table is tied to an output layer: both become int8, and the float table is removed.
     let head = op("MatMul", &["e", "turned"], &["logits"], &[]);
     let turn = op("Transpose", &["table"], &["turned"], &[]);
     let turn = NodeProto {
@@ -153,7 +153,8 @@ fn a_table_is_quantized_by_row_unless_somebody_needs_it_as_float() {
     let (result, _) = check(&tied, &[("ids", &ids)]);
     assert!(floats(&result).iter().all(|name| name.contains("scale")));
 
-    // Read by an operator that stays float: keeping it costs nothing, quantizing it would add bytes.
+    // An operator that stays float also reads the table: leaving the table costs nothing, quantizing it would add
+    // bytes.
     let reader = op("ReduceSum", &["table"], &["sum"], &[]);
     let outputs = vec![value("e", Float32, &[2, 3, 32]), value("sum", Float32, &[1, 1])];
     let shared = model(17, vec![id_value], outputs, table(), vec![gather, reader]);

@@ -95,7 +95,7 @@ fn write_checkpoint(gguf: &Path, folder: &Path) {
         let width = *tensor.dims.last().unwrap() as usize;
         let rows: Vec<&[f32]> = values.chunks_exact(width).collect();
         for row in 0..rows.len() {
-            // Row `half * h + i` of a head is row `2 i + half` in GGUF.
+            // Row `half * h + i` of a head in the checkpoint is row `2 i + half` in GGUF.
             let from = checkpoint_name(&tensor.name).1.map_or(row, |heads| {
                 let size = rows.len() / heads;
                 let (head, within) = (row / size, row % size);
@@ -114,7 +114,7 @@ fn write_checkpoint(gguf: &Path, folder: &Path) {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
 }
 
-/// The result of one source: logits after each prompt, and 64 tokens for each.
+/// The result of one source: the logits after each prompt, and the 64 tokens generated for it.
 struct Answers {
     logits: Vec<Vec<f32>>,
     greedy: Vec<Vec<i64>>,

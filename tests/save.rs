@@ -1,4 +1,4 @@
-//! Saving: the same bytes every time, the old file or the new one at every moment, and little memory.
+//! Tests of saving: the same bytes every time; at every moment, either the old or the new file; and little memory.
 
 mod common;
 #[path = "save/targets.rs"]
@@ -36,13 +36,14 @@ fn saved(model: &Model, path: &Path, external: ExternalData) -> Result<Saved, Er
     model.save(path, external, &Call::default())
 }
 
-/// A model with these initializers, of type uint8.
+/// Returns a model with these initializers, of type uint8.
 fn with_weights(weights: &[(&str, Vec<u8>)]) -> Model {
     let tensor = |(name, bytes): &(&str, Vec<u8>)| tensor(name, UINT8, &[bytes.len() as i64]).bytes(9, bytes);
     parse(model(identity_graph().all(5, weights.iter().map(tensor))).0)
 }
 
-/// Returns fields in the order of their numbers, unknown ones last, including values that equal the default.
+/// Returns a model with all fields in the order of their numbers, unknown ones last, including values that equal the
+/// default.
 fn complete() -> Proto {
     let attribute = |name: &str| Proto::new().text(1, name);
     let attributes = [
@@ -110,7 +111,8 @@ fn nothing_is_lost_and_the_bytes_are_the_same_every_time() {
 
 #[test]
 fn other_spellings_of_the_same_model_become_one() {
-    // Fields out of order, a message in two parts, numbers packed where ONNX does not and vice versa.
+    // Fields are out of order, a message is in two parts, and numbers are packed where ONNX does not pack them and vice
+    // versa.
     let head = Proto::new().message(8, opset("", 21)).int(1, 9).int(1, 10);
     let tensor = Proto::new().text(8, "w").bytes(1, &[2, 1]).float(4, 1.0).float(4, 2.0).int(2, FLOAT);
     let graph = [identity_graph(), Proto::new().message(5, tensor)];
@@ -160,7 +162,7 @@ fn external_data_lies_aligned_in_a_file_named_after_its_content() {
     let inner = graph.node[1].attribute[0].g.as_ref().unwrap();
     assert_eq!(placed(&inner.initializer[0]), at(143_360, 5000), "weights of subgraphs too");
     assert_eq!(Model::load(&path).unwrap().proto(), model.proto());
-    // A copy of the folder is a model; without the data file it is not, and the error names the missing file.
+    // A copy of the folder is a valid model. Without the data file it is not, and the error names the missing file.
     let copy = Folder::new("copy");
     for name in folder.names() {
         std::fs::copy(folder.join(&name), copy.join(&name)).unwrap();
@@ -169,7 +171,7 @@ fn external_data_lies_aligned_in_a_file_named_after_its_content() {
     std::fs::remove_file(copy.join(&name)).unwrap();
     let error = Model::load(&copy.join("m.onnx")).err().unwrap();
     assert!(error.kind() == Kind::NotFound && error.to_string().contains(&name), "{error}");
-    // Again: the same bytes. Inline: all in one file, and no data file is left.
+    // Saving again gives the same bytes. Saving inline puts all into one file, and leaves no data file.
     let before = std::fs::read(&path).unwrap();
     saved(&Model::load(&path).unwrap(), &path, ExternalData::Always).unwrap();
     assert_eq!((std::fs::read(&path).unwrap(), folder.names().len()), (before, 2));
@@ -224,7 +226,7 @@ fn names_that_are_hard_on_file_systems() {
     }
 }
 
-/// Locked by tests that keep the disk busy: the kill must happen during a save, not during a wait for other writes.
+/// A lock for tests that keep the disk busy: the kill must happen during a save, not during a wait for other writes.
 static DISK: Mutex<()> = Mutex::new(());
 
 /// Starts this program again, running only [`child`] with `task`.
@@ -289,7 +291,7 @@ fn a_save_that_is_killed_leaves_the_old_file_or_the_new_one() {
             assert!(process.try_wait().unwrap().is_none(), "the child ended by itself");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // Most within the first save, some between two saves.
+        // Most kills are within the first save, some between two saves.
         let longest = if round % 3 == 0 { 400 } else { 60 };
         std::thread::sleep(Duration::from_millis(1 + random.below(longest) as u64));
         process.kill().unwrap();
@@ -307,7 +309,7 @@ fn a_save_that_is_killed_leaves_the_old_file_or_the_new_one() {
     assert_eq!(visible.len(), report.files.len(), "data files of killed saves are removed: {visible:?}");
 }
 
-/// Sizes of the large model: eight matrices of 512 MiB.
+/// Number and size of the matrices of the large model: eight of 512 MiB.
 const MATRICES: usize = 8;
 const SIDES: [i64; 2] = [8192, 16384];
 

@@ -1,4 +1,5 @@
-//! Scaling of activations into weights: SmoothQuant for int8, AWQ for weights of few bits, and on a real model.
+//! Tests of scaling activations into weights: SmoothQuant for int8, AWQ for weights of few bits, and both on a real
+//! model.
 
 mod support;
 
@@ -26,7 +27,7 @@ fn spread(norm: bool) -> (Model, Vec<(String, Tensor)>) {
         false => op("Mul", &["x", "gains"], &["m"], &[]),
     }];
     if !norm {
-        // Another node reads it too, so nothing can be folded.
+        // Another node reads the value as well, so nothing can be folded into its producer.
         nodes.push(op("Identity", &["m"], &["n"], &[]));
         nodes.push(op("ReduceMax", &["n"], &["most"], &[]));
     }
@@ -100,7 +101,7 @@ fn awq_scales_what_matters_and_folds_it_into_the_weight_before() {
     assert!(square(&scaled) < 0.8 * square(&rounded), "{} {}", square(&scaled), square(&rounded));
     let own = scaled.graph().node.iter().filter(|n| n.input.iter().any(|i| i == "x_factor")).count();
     assert_eq!(own, 1, "x alone needs a node: the product's factors go into the columns of `up`");
-    // Missing data, or data without a use.
+    // Fails if data is missing, or if there is no use for it.
     let fails = |result: Result<(Model, Report)>| result.err().unwrap().to_string();
     assert!(fails(quantize(&model, &options(Algorithm::Awq), &Call::default())).contains("awq needs calibration data"));
     assert!(
@@ -127,7 +128,7 @@ fn a_real_encoder_stays_close_and_smoothing_brings_it_closer() {
         quantize_with(runtime(), &model, &options, Some(&calibration), &Call::default()).unwrap()
     };
     let judged = brown("ca01", 40);
-    // The kernels whose numbers smoothing is for.
+    // Smoothing is for ONNX Runtime's kernels, so these are used.
     let execution = SessionOptions::stock().execution;
     let text_options = TextOptions { threads: 1, execution, ..TextOptions::default() };
     let cosine = |other: &Model| {

@@ -46,7 +46,7 @@ fn folder(name: &str, form: &Value, without: &[&str]) -> support::Scratch {
     folder
 }
 
-/// Largest difference from the reference, both at length 1.
+/// Returns the largest difference from the reference, with both normalized to length 1.
 fn difference(model: &Model, form: &Value) -> f64 {
     let texts: Vec<String> = serde_json::from_value(reference()["texts"].clone()).unwrap();
     let tokenizer = Tokenizer::of(model).unwrap().unwrap();
@@ -73,8 +73,8 @@ fn checkpoints_and_exported_graphs_give_the_vectors_of_sentence_transformers() {
     for (index, (name, form)) in forms.iter().enumerate() {
         let checkpoint = folder(&format!("form-{index}"), form, &[]);
         let of_checkpoint = difference(&Model::load(&checkpoint).unwrap(), form);
-        // Exported: the graph ends at the token vectors, and the steps are next to it. Alone, and next to
-        // safetensors.
+        // The graph is exported up to the token vectors, and the steps are in files next to it. The folder is tested
+        // without and with safetensors.
         let exported = folder(&format!("exported-{index}"), form, &["model.safetensors"]);
         graph.save(&exported.join("model.onnx"), ExternalData::Never, &Call::default()).unwrap();
         let clone = folder(&format!("clone-{index}"), form, &[]);
@@ -95,7 +95,7 @@ fn folders_that_other_programs_quantized_are_refused_with_modules_too() {
     config["quantization_config"] = serde_json::json!({"quant_method": "gptq"});
     write(&folder, "config.json", config.to_string().as_bytes());
     assert!(Model::load(&folder).err().unwrap().to_string().contains("gptq"));
-    // A folder whose transformer is a decoder.
+    // The transformer of this folder is a decoder.
     config.as_object_mut().unwrap().remove("quantization_config");
     config["model_type"] = "qwen3".into();
     write(&folder, "config.json", config.to_string().as_bytes());

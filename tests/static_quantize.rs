@@ -70,7 +70,7 @@ fn convolutions_are_integer_per_channel_and_relu_is_what_saturates() {
     assert_eq!(action(&report, "Relu").0, "quantized");
     assert!(result.graph().initializer.iter().all(|t| t.data_type != Some(Float32.to_onnx()) || t.dims.len() < 2));
     assert_eq!(report.summary["calibration_batches"], 1);
-    // One scale for all of a weight loses more.
+    // A single scale for the whole weight loses more.
     let coarse = QuantizeOptions { per_channel: false, ..options() };
     let coarse = calibrated(&model, &picture(), &coarse).unwrap();
     assert!(action(&coarse.1, "Conv").1.contains("per tensor"));
@@ -112,12 +112,12 @@ fn followers_between_convolutions_become_integer_kernels() {
 
 #[test]
 fn what_has_no_integer_kernel_or_leads_to_none_stays_float() {
-    // Softplus has none; the Add after it has one, but its input is float and no reader needs int8.
+    // Softplus has no integer kernel. The Add after it has one, but its input is float and no reader needs int8.
     let tail = vec![op("Softplus", &["a"], &["s"], &[]), op("Add", &["s", "s"], &["t"], &[])];
     let (_, report, kernels) = check(&between(tail, ("t", 4), vec![]), &picture(), 0.03);
     assert_eq!((count(&kernels, "Add"), count(&kernels, "QLinearAdd"), count(&kernels, "QLinearConv")), (1, 0, 2));
     assert!(report.nodes.iter().all(|n| n.op == "Conv"));
-    // Bounds that do not include zero cannot be those of a scale.
+    // Bounds that do not include zero cannot be the bounds of a scale's range.
     let clip = |low: f32, high: f32| {
         let tail = vec![op("Clip", &["a", "low", "high"], &["c"], &[])];
         let bounds = vec![floats("low", &[], &[low]), floats("high", &[], &[high])];
@@ -225,11 +225,12 @@ fn before_operator_set_13_convolutions_still_have_channels() {
     assert!(error(&a, &b) < 0.03);
     let coarse = QuantizeOptions { per_channel: false, ..options() };
     let coarse = run(&calibrated(&Model::from_proto(proto.clone()), &picture(), &coarse).unwrap().0, &picture());
-    // The output has one scale for all channels, so small ones are coarse anyway, but not this coarse.
+    // The output has one scale for all channels, so small channels are coarse in any case, but not as coarse as with
+    // one scale for the weight.
     assert!(error(&channel(&a, 0), &channel(&b, 0)) <= error(&channel(&a, 0), &channel(&coarse, 0)) + 0.01);
     assert_eq!(count(&kernels(&result), "QLinearConv"), 2);
     assert!(result.graph().node.iter().any(|n| n.op() == "QLinearConv"));
-    // Before 10 there is no QuantizeLinear: a model is converted, except one with subgraphs.
+    // QuantizeLinear exists from opset 10 on. Older models are converted, except those with subgraphs.
     let branch = |name: &str| GraphProto {
         name: Some(name.to_owned()),
         node: vec![op("Identity", &["r"], &[name], &[])],
@@ -323,7 +324,7 @@ fn data_is_cut_into_batches() {
     let together: Vec<f32> = cut.iter().flat_map(|b| b.inputs[0].1.to_f32_vec().unwrap()).collect();
     assert_eq!(together, tens[0].1.to_f32_vec().unwrap());
     assert!(cut.iter().all(|b| b.inputs[1].1.shape().is_empty()));
-    // One dimension more than the input: one sample per run.
+    // The tensor has one dimension more than the input, so each run gets one sample.
     assert_eq!(shapes(&free, &data(&[2, 5, 3])).unwrap(), [vec![5, 3], vec![5, 3]]);
     let fixed = model(
         17,

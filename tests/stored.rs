@@ -34,7 +34,7 @@ pub fn run(model: &Model, inputs: &[(String, Tensor)]) -> Vec<(String, Tensor)> 
     run_at(model, inputs, &SessionOptions::default())
 }
 
-/// Returns the length of the difference of the first outputs, relative to that of the first.
+/// Returns the norm of the difference of the first outputs, relative to the norm of the first of both.
 pub fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f64 {
     let ((name, a), (other, b)) = (&before[0], &after[0]);
     assert_eq!((name, a.dtype(), a.shape()), (other, b.dtype(), b.shape()));
@@ -108,7 +108,8 @@ fn a_forecast_knows_which_weights_stay_at_8_bits() {
         let values: Vec<f32> = (0..dims.iter().product::<i64>()).map(|_| random.normal() as f32 * 0.1).collect();
         float_tensor(name, dims, &values)
     };
-    // 4 bits change channels of 48 inputs too much, those of 512 do not, and rows of 27 have no blocks.
+    // 4 bits change channels of 48 inputs too much; those of 512 inputs do not change as much, and rows of 27 cannot be
+    // divided into blocks.
     let weights = vec![
         weight("w1", &[48, 3, 3, 3], &mut random),
         weight("w2", &[512, 48, 1, 1], &mut random),
@@ -184,7 +185,7 @@ fn four_bits_lie_two_a_byte_where_rows_allow_it() {
         let plain = QuantizeOptions { symmetric: true, ..options(4) };
         assert!(size(&check(&case, &plain, 0.25).0) < size(&result));
     }
-    // Rows of 27 have no blocks: the report lists these as 8 bits.
+    // Rows of 27 cannot be divided into blocks: the report lists these weights with 8 bits.
     let node = op("Conv", &["x", "w"], &["y"], &[]);
     let (x, y) = (value("x", Float32, &[1, 3, 8, 8]), value("y", Float32, &[1, 64, 6, 6]));
     let model = model(13, vec![x], vec![y], vec![weight("w", &[64, 3, 3, 3])], vec![node]);
@@ -259,7 +260,7 @@ fn plans_limits_and_races_know_what_is_stored() {
     let target_size = size(&case.model) as u64 / 2;
     let (half, report) = with(QuantizeOptions { target_size, ..options.clone() }).unwrap();
     assert!(half.bytes() <= target_size && summary(&report, "nodes_stored") > 0);
-    // Floats are never slower than floats.
+    // Weights that are computed in float are never slower than the original, so they stay.
     let (_, raced) = with(QuantizeOptions { never_slower: true, threads: 1, ..options }).unwrap();
     assert_eq!(summary(&raced, "nodes_stored"), 2, "{:?}", raced.nodes);
 }
@@ -314,7 +315,7 @@ fn silero_vad_and_a_convolution_of_the_wheel_through_the_command() {
     let alike = cosine(&listen(&original), &listen(&result));
     println!("silero-vad: {} of {} bytes, cosine {alike:.5}", bytes(&small), bytes(&silero));
     assert!(alike > 0.99, "{alike}");
-    // A second time there is nothing to do.
+    // The second time, there is nothing to quantize.
     let again = quantize(&result, &QuantizeOptions::default(), &Call::default()).err().unwrap();
     assert!(again.message().contains("is already quantized"), "{again}");
 

@@ -148,12 +148,12 @@ fn a_speech_model_is_built() {
         build(&model, &folder.join("v.engine"), &options)
     };
     speech(Precision::Fp32).unwrap_or_else(|e| panic!("{sizes:?}: {e}"));
-    // All of it is in the branches of one node, which stay unchanged.
+    // All nodes are in the branches of one node, which stay unchanged.
     let (kind, message) = kind_of(speech(Precision::Fp16));
     assert!(kind == Kind::Unsupported && message.contains("with a subgraph"), "{message}");
 }
 
-/// Convolutions, pools, norms, products and the nodes between them.
+/// Models with convolutions, pooling, norms, products and the nodes between them.
 const WHEEL: [&str; 26] = [
     "pytorch-converted/test_AvgPool2d",
     "pytorch-converted/test_BatchNorm2d_eval",
@@ -202,7 +202,7 @@ fn models_of_the_onnx_wheel_are_built_in_both_precisions() {
                 assert!(relative <= 0.01, "{name}: {relative}");
                 built += 1;
             }
-            // A softmax alone has nothing to lower; some operators of 2017 have no kernel to measure with.
+            // In a softmax alone there is nothing to lower; some operators of 2017 have no kernel for the measurement.
             Err(e) => {
                 let reasons = ["delicate", "Could not find an implementation"];
                 assert!(reasons.iter().any(|reason| e.message().contains(reason)), "{name}: {e}");

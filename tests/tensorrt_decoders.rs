@@ -95,8 +95,8 @@ fn run(model: &Model, inputs: &[(&str, Tensor)]) -> Vec<Tensor> {
     session.run(&feed, &[], &Call::default()).unwrap().into_iter().map(|(_, tensor)| tensor).collect()
 }
 
-/// Checks the largest difference, relative to the largest number, over the columns of `[.., columns, size]` that
-/// `counts` gives; over the whole tensor without it.
+/// Checks the largest difference, relative to the largest number. Of a tensor `[.., columns, size]`, `counts` gives the
+/// number of columns to compare in each row; without it, the whole tensor is compared.
 fn near(what: &str, a: &Tensor, b: &Tensor, counts: Option<&[i64]>) {
     assert_eq!(a.shape(), b.shape(), "{what}");
     let (left, right) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
@@ -109,7 +109,7 @@ fn near(what: &str, a: &Tensor, b: &Tensor, counts: Option<&[i64]>) {
     assert!(most > 0.1 && far <= 1e-5 * most, "{what}: {far:e} of {most}");
 }
 
-/// One `GroupQueryAttention`.
+/// The sizes and options of one `GroupQueryAttention`.
 #[derive(Clone, Copy)]
 struct Grouped {
     heads: (i64, i64),
@@ -191,7 +191,8 @@ fn grouped_attention_is_what_onnx_runtime_makes_of_it() {
         ("window", Grouped { window: 3, ..PLAIN }),
         ("cap", Grouped { cap: 2.0, scale: 0.8, ..PLAIN }),
     ];
-    // Name, new tokens, columns of the past, tokens of each row including the new ones, all columns.
+    // Each case has a name, the number of new tokens, the columns of the past, the tokens of each row including the new
+    // ones, and the total number of columns.
     let shapes: [(&str, i64, i64, &[i64], i64); 8] = [
         ("a prompt", 7, 0, &[7], 7),
         ("two prompts", 5, 0, &[5, 5], 5),
@@ -209,7 +210,7 @@ fn grouped_attention_is_what_onnx_runtime_makes_of_it() {
             let what = format!("{name}, {shape}");
             let inputs = form.inputs(count, room, lengths, total);
             let (a, b) = (run(&own, &inputs), run(&low, &inputs));
-            // The padding after a prompt is undefined.
+            // The results for padding after a prompt are undefined.
             near(&what, &a[0], &b[0], (room == 0).then_some(lengths));
             near(&format!("{what}: keys"), &a[1], &b[1], Some(lengths));
             near(&format!("{what}: values"), &a[2], &b[2], Some(lengths));
@@ -303,7 +304,7 @@ fn blocks_of_the_standard_become_numbers() {
         let mut made = node("DequantizeLinear", &["codes", "scales", "zeros"], &["w"]);
         made.attribute = vec![int_attribute("axis", axis), int_attribute("block_size", 32)];
         let nodes = vec![made, node("Mul", &["x", "w"], &["y"])];
-        // Not a product: ONNX Runtime would make a MatMulNBits of it, which quantizes its activations.
+        // This is not a product: ONNX Runtime would make it a MatMulNBits, which quantizes its activations.
         let own = model(21, nodes, constants, vec![value("x", Float32, 2)], &["y"]);
         let low = lowered(&own);
         assert_eq!(low.graph().node.len(), 1);

@@ -52,7 +52,7 @@ fn far(plain: &Model, other: &Model) -> f64 {
     (apart / size).sqrt()
 }
 
-/// `Relu(Conv(x, w))` at opset 17.
+/// Returns `Relu(Conv(x, w))` at opset 17.
 fn convolution() -> Model {
     use optimize::graph::edit::{float_tensor, node};
     use optimize::onnx::dtype::DataType::Float32;
@@ -124,7 +124,7 @@ fn calibration_data_are_read_or_refused() {
     assert!(missing.kind() == Kind::NotFound && missing.to_string().contains("none.txt"), "{missing}");
 }
 
-/// The source of the documentation's statements about int8 and fp8.
+/// Checks the statements of the documentation about int8 and fp8.
 #[test]
 fn what_rtx_takes_of_quantized_graphs() {
     if lacks("tensorrt-rtx") {
@@ -294,7 +294,7 @@ fn a_package_carries_an_engine_and_says_why_it_is_not_used() {
     assert_eq!(compile(&model, &engine).err().unwrap().kind(), Kind::InvalidArgument);
 }
 
-/// The path for models above 2 GiB, with a small one.
+/// Tests the path for models above 2 GiB with a small model.
 #[test]
 fn a_model_is_parsed_from_a_file_with_its_weights_beside_it() {
     if lacks("tensorrt-rtx") {

@@ -1,4 +1,4 @@
-//! The library starts no global pool of threads: it would outlive every call, and belongs to the program.
+//! Tests that the library starts no global pool of threads: it would outlive every call, and belongs to the program.
 
 mod support;
 
@@ -133,6 +133,6 @@ fn no_global_pool_is_left() {
     let fewer = QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() };
     // The blocks of the file are converted to floats first; there may be nothing to gain afterwards.
     let _ = quantize(&blocks, &QuantizeOptions { threads: THREADS, min_elements: 1, ..fewer }, &Call::default());
-    // Fails if there is one already.
+    // This fails if the library has started the global pool.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
 }

@@ -53,7 +53,7 @@ fn a_folder_a_package_and_a_copy_know_their_settings() {
     let ids = |path: &Path| Tokenizer::load(path).unwrap().encode("<new>", false).unwrap().ids;
     assert_eq!(ids(&folder), [258]);
     assert_eq!(ids(&folder.join("tokenizer.json")), [258]);
-    // Under another name, the file is loaded alone.
+    // A file with another name is loaded alone.
     std::fs::copy(folder.join("tokenizer.json"), folder.join("other.json")).unwrap();
     assert_eq!(ids(&folder.join("other.json")).len(), 5);
     write(
@@ -91,7 +91,8 @@ fn by(pattern: &str) -> Tokenizer {
         .unwrap()
 }
 
-/// `texts[i]` must be split into as many pieces as `cuts[i]` has ends; each end is found by splitting prefixes.
+/// Checks patterns in the dialect of Oniguruma: `texts[i]` must be split into as many pieces as `cuts[i]` has ends.
+/// Each end is found by splitting prefixes.
 #[test]
 fn patterns_cut_as_onigurumas_dialect_has_it() {
     let all = fixture("patterns.json");
@@ -132,7 +133,7 @@ fn a_pattern_that_gives_up_is_an_error_and_not_the_end_of_the_text() {
     let e = tokenizer.encode(&text, false).unwrap_err();
     assert_eq!(e.kind(), Kind::LimitExceeded, "{e}");
     assert!(e.to_string().contains("regular expression"), "{e}");
-    // And it can be used again.
+    // The tokenizer can be used again.
     assert_eq!(tokenizer.encode("abc", false).unwrap().ids.len(), 1);
 }
 
@@ -152,7 +153,7 @@ fn threads_share_a_tokenizer() {
 fn damaged_notes_on_equal_merges_are_refused() {
     let tokenizer = &fixture("settings.json")["tokenizers"]["llama"];
     let with = |equal: Value| open(tokenizer, &json!({ "tokenizer_config.json": { "equal_merges": equal } }));
-    // Of five merges, with spaces, bytes and special tokens as the file has them.
+    // The file lists five merges; spaces, bytes and special tokens are used as it defines them.
     for sample in ["abc", "a b</s>bc", "\u{e9} ab"] {
         let ids = |tokenizer: Tokenizer| tokenizer.encode(sample, true).unwrap().ids;
         assert_eq!(ids(with(json!([])).unwrap()), ids(open(tokenizer, &json!({})).unwrap()), "{sample}");

@@ -29,7 +29,7 @@ use support::build::*;
 use support::{deps, runtime, scratch};
 
 const SCALES: [ScaleType; 3] = [ScaleType::Uint8, ScaleType::Float16, ScaleType::Float32];
-/// Activations stay float, or are quantized to 8 bits block by block.
+/// The accuracy levels: activations stay float, or are quantized to 8 bits block by block.
 const LEVELS: [u32; 2] = [1, 4];
 
 fn options(bits: u32) -> QuantizeOptions {
@@ -145,7 +145,7 @@ fn cast(input: &str, output: &str, to: DataType) -> NodeProto {
     op("Cast", &[input], &[output], &[("to", i64::from(to.to_onnx()))])
 }
 
-/// A weight of two bytes an element.
+/// Returns a weight with elements of two bytes.
 fn short(name: &str, dims: &[i64], dtype: DataType) -> TensorProto {
     let values = smooth(dims.iter().product::<i64>() as usize, 5.0);
     let bytes = |v: &f32| match dtype {
@@ -176,7 +176,7 @@ fn every_form_of_the_blocks_agrees_with_the_float_product() {
             let made = if form.bits == 2 { made.max(32) } else { made };
             assert!(node.reason.contains(&format!("in blocks of {made},")), "{rows} rows: {}", node.reason);
             let (count, bytes) = ((rows as usize).div_ceil(made), made * form.bits as usize / 8);
-            // Flat where scales are computed: see the writer.
+            // Codes are stored flat if scales are computed; see `weight_only::rewrite`.
             let codes = codes_of(&result, "w", form.bits);
             match form.scale_type {
                 ScaleType::Float32 => assert_eq!(codes.dims, [48, count as i64, bytes as i64]),
@@ -190,7 +190,7 @@ fn every_form_of_the_blocks_agrees_with_the_float_product() {
 
 #[test]
 fn more_bits_and_smaller_blocks_are_closer() {
-    // Rows with one large value each: it affects its whole block, so a smaller block limits the damage.
+    // Each row has one large value, which affects its whole block: a smaller block limits the damage.
     let mut values = smooth(256 * 48, 2.0);
     values.iter_mut().step_by(97).for_each(|v| *v *= 20.0);
     let node = op("MatMul", &["x", "w"], &["y"], &[]);
@@ -217,7 +217,7 @@ fn turned_weights_and_the_factors_and_bias_of_gemm_are_kept() {
         let (result, _) = check(&transposed, &[("x", &x)], &form);
         assert_eq!((count(&result, "Transpose"), count(&result, "MatMul"), count(&result, "MatMulNBits")), (0, 0, 1));
     }
-    // transB, a Transpose before it, factors, bias.
+    // The cases combine transB, a Transpose before it, factors and a bias.
     for (number, form) in forms().iter().cycle().take(32).enumerate() {
         let [trans_b, before, factors, bias] = [1, 2, 4, 8].map(|bit| number & bit != 0);
         let dims = if trans_b != before { [40, 96] } else { [96, 40] };
@@ -238,7 +238,7 @@ fn turned_weights_and_the_factors_and_bias_of_gemm_are_kept() {
         let (result, _) = check(&model, &[("x", &x)], form);
         let expected = (0, 1, usize::from(factors), usize::from(bias));
         let found = ["Gemm", "MatMulNBits"].map(|op| count(&result, op));
-        // uint8 scales are multiplied too, and so is the bias.
+        // With uint8 scales there is another product, and with a scaled bias as well.
         let extra = usize::from(form.scale_type == ScaleType::Uint8) + usize::from(factors && bias);
         let muls = count(&result, "Mul") - extra;
         assert_eq!((found[0], found[1], muls, count(&result, "Add")), expected, "{number}");
@@ -356,12 +356,12 @@ fn weights_behind_a_cast_are_found_whatever_the_form() {
             let found = error(&run(&model, &[("x", &x)]), &run(&result, &[("x", &x)]));
             assert!(found > 0.0 && found < 0.02, "{found}");
             assert!(report.nodes[0].reason.contains("MatMulInteger"), "{}", report.nodes[0].reason);
-            // One Cast remains, that of the sums.
+            // One Cast remains: that of the sums.
             assert_eq!((count(&result, "Cast"), count(&result, "Transpose")), (1, 0));
             assert!(initializers(&result, stored, 2).is_empty());
         }
     }
-    // A table and its output layer after one Cast.
+    // A table and its output layer read the same Cast.
     let nodes = vec![
         cast("table", "c", Float32),
         op("Gather", &["c", "ids"], &["e"], &[]),

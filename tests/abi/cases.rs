@@ -8,14 +8,14 @@ pub struct Case {
     pub body: String,
 }
 
-/// The expected result of a call.
+/// The result that a call must have.
 #[derive(Clone, Copy)]
 pub enum Answer {
-    /// This status; accessors, which return none, may return anything.
+    /// The given status; an accessor, which returns no status, may return anything.
     Status(&'static str),
     /// Any status except OPTIMIZE_OK.
     Failure,
-    /// Like `Status`, but an accessor must return its empty value.
+    /// Like `Status`; an accessor must return its empty value.
     StatusOrEmpty(&'static str),
 }
 
@@ -42,7 +42,7 @@ pub enum Kind {
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Null {
-    /// Not a pointer.
+    /// Never: the argument is not a pointer.
     Never,
     /// Required: NULL is an error.
     Refused,
@@ -50,7 +50,7 @@ pub enum Null {
     Taken,
 }
 
-/// A valid argument. `local` is its variable.
+/// A valid argument. `local` is the C variable that holds it.
 pub struct Argument {
     pub local: String,
     pub kind: Kind,
@@ -139,11 +139,11 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
         return refused;
     }
     match value {
-        // Its engines cannot be trained.
+        // Engines of TensorRT cannot be trained.
         "OPTIMIZE_PROVIDER_TENSORRT" if function.name == "optimize_model_distill" => {
             Answer::Status("OPTIMIZE_UNSUPPORTED")
         }
-        // Their libraries are not fetched by `make deps`.
+        // `make deps` does not fetch these libraries.
         "OPTIMIZE_TENSORRT_NVINFER"
         | "OPTIMIZE_TENSORRT_ONNXRUNTIME"
         | "OPTIMIZE_PROVIDER_CUDA"
@@ -243,7 +243,7 @@ fn is_optional(function: &Function, param: &Variable) -> bool {
     OPTIONAL.contains(&(function.name.as_str(), param.name.as_str()))
 }
 
-/// Returns the argument for handles, structs and places for results, which follow from their types.
+/// Returns the argument for a handle, a struct, or a pointer to a result: these follow from their types.
 fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Argument> {
     let (ctype, name, local) = (param.ctype.as_str(), &param.name, format!("a_{}", param.name));
     let bare = ctype.trim_start_matches("const ").trim_end_matches('*').trim_end();
@@ -268,7 +268,7 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
             () => maker_of(bare),
         };
         let made = new(Kind::Handle(bare.to_owned()), format!("{bare} *{local} = {maker}();"), &local).null(null);
-        // A function that frees has already done so.
+        // The function that frees the handle has already done so.
         let freed = function.name == free_of(bare);
         return Some(if freed { made } else { made.after(format!("{}({local});", free_of(bare))) });
     }
@@ -377,7 +377,7 @@ pub fn case(header: &Header, function: &Function, what: &str, change: &Change, a
         }
     }
     for (index, argument) in arguments.iter().enumerate() {
-        // A place that was not passed has not been written; a handle that was not passed has not been freed.
+        // A result whose address was not passed is not written, and a handle that was not passed is not freed.
         let replaced = changed(index).is_some();
         match &argument.kind {
             Kind::Handle(handle) if replaced => lines.push(format!("{}({});", free_of(handle), argument.local)),

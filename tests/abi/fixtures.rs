@@ -1,8 +1,8 @@
-//! The files that the generated programs find in their folder, and fuzzed calls in theirs.
+//! The files that the generated programs find in their folder, and the programs of fuzzed calls in theirs.
 
 use std::path::Path;
 
-/// Writes them to `folder`; `tests` is the folder of the tests.
+/// Writes the files to `folder`; `tests` is the folder of the tests.
 pub fn write(folder: &Path, tests: &Path) {
     let write = |name: &str, content: &[u8]| std::fs::write(folder.join(name), content).expect(name);
     write("model.onnx", &model());

@@ -17,7 +17,7 @@ pub struct Header {
 
 pub struct Function {
     pub name: String,
-    /// `optimize_status_t`, `const char *`, `void` …
+    /// The returned type: `optimize_status_t`, `const char *`, `void` …
     pub returns: String,
     pub params: Vec<Variable>,
 }
@@ -34,7 +34,7 @@ pub struct Enum {
 
 /// A parameter or a field.
 pub struct Variable {
-    /// Without `struct` and `enum`, spaces as in `const char *const *`.
+    /// The type, without `struct` and `enum`, with spaces as in `const char *const *`.
     pub ctype: String,
     pub name: String,
     /// The comment above it.
@@ -79,7 +79,7 @@ impl Header {
 }
 
 impl Function {
-    /// Returns whether it can fail: it returns a status and has an error parameter.
+    /// Returns whether the function can fail: it returns a status and has an error parameter.
     pub fn is_fallible(&self) -> bool {
         self.params.last().is_some_and(|p| p.name == "error" && p.ctype == "optimize_error_t **")
     }

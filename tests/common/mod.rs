@@ -118,17 +118,17 @@ pub const FLOAT: i64 = 1;
 pub const UINT8: i64 = 2;
 pub const INT64: i64 = 7;
 
-/// A tensor without elements.
+/// Returns a tensor without elements.
 pub fn tensor(name: &str, dtype: i64, dims: &[i64]) -> Proto {
     dims.iter().fold(Proto::new(), |t, &dim| t.int(1, dim)).int(2, dtype).text(8, name)
 }
 
-/// A tensor of zeros in `raw_data`.
+/// Returns a tensor of zeros in `raw_data`.
 pub fn bytes_tensor(name: &str, count: usize) -> Proto {
     tensor(name, UINT8, &[count as i64]).bytes(9, &vec![0; count])
 }
 
-/// A tensor of 8 bytes in another file.
+/// Returns a tensor of 8 bytes in another file.
 pub fn external_tensor(name: &str, entries: &[(&str, &str)]) -> Proto {
     tensor(name, UINT8, &[8]).all(13, entries.iter().map(|(k, v)| Proto::new().text(1, k).text(2, v))).int(14, 1)
 }
@@ -146,7 +146,7 @@ pub fn tensor_attribute(name: &str, tensor: Proto) -> Proto {
     Proto::new().text(1, name).message(5, tensor).int(20, 4)
 }
 
-/// A value of type float; a negative dimension is the symbol `n`.
+/// Returns a value of type float; a negative dimension is the symbol `n`.
 pub fn value(name: &str, dims: &[i64]) -> Proto {
     let dim = |&d: &i64| if d < 0 { Proto::new().text(2, "n") } else { Proto::new().int(1, d) };
     let shape = Proto::new().all(1, dims.iter().map(dim));
@@ -184,7 +184,7 @@ pub fn function(name: &str, inputs: &[&str], outputs: &[&str], nodes: impl IntoI
     function.all(7, nodes).message(9, opset("", 21)).text(10, "local")
 }
 
-/// A call of a [`function`].
+/// Returns a call of a [`function`].
 pub fn call(name: &str, inputs: &[&str], outputs: &[&str]) -> Proto {
     node(name, inputs, outputs).text(7, "local")
 }

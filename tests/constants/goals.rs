@@ -1,4 +1,4 @@
-//! The sample of a model meets the measured goals, and goals that cannot be met are reported.
+//! Tests that sample inputs suit the model when goals are measured, and that goals which cannot be met are reported.
 
 use super::*;
 use optimize::calibrate::Calibration;

@@ -32,7 +32,7 @@ struct Attribute {
     name: String,
     kind: i32,
     value: AttributeProto,
-    /// The function has a default, and some calls omit it.
+    /// The default of the function; some calls omit an attribute that has one.
     default: Option<AttributeProto>,
 }
 
@@ -106,7 +106,7 @@ fn body(random: &mut Random, parameter: bool) -> Body {
         }
     }
     if random.chance(3) {
-        // The same inside a subgraph, which sees the function's values.
+        // The product is moved into a subgraph, which sees the function's values.
         let product = body.nodes.pop().unwrap();
         let branch = |node: NodeProto| {
             let output = vec![ValueInfoProto { name: Some(node.output[0].clone()), ..Default::default() }];
@@ -166,7 +166,7 @@ fn instance(random: &mut Random) -> Model {
         if !parameter && constants.last().is_some_and(|t: &TensorProto| t.name.as_ref() == Some(&w)) {
             nodes.push(node("MatMul", &[&x, &w], &[&y]));
             if random.chance(2) {
-                // Another node reads it as float.
+                // Another node also reads the weight, as float.
                 nodes.push(op("ReduceMean", &[&w], &[&format!("m{step}")], &[("keepdims", 0)]));
                 nodes.push(node("Add", &[&y, &format!("m{step}")], &[&format!("z{step}")]));
                 x = format!("z{step}");

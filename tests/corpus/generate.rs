@@ -6,10 +6,10 @@ use optimize::error::Kind::{self, *};
 
 /// A hostile model: its files, and the expected error of loading the first of them.
 pub struct Case {
-    /// Path in the corpus, and content; the model first.
+    /// Paths in the corpus with their contents; the model comes first.
     pub files: Vec<(String, Vec<u8>)>,
     pub kind: Kind,
-    /// Part of the message.
+    /// A part of the expected message.
     pub phrase: &'static str,
 }
 
@@ -35,7 +35,7 @@ impl From<Proto> for Vec<u8> {
     }
 }
 
-/// Files that users pass by mistake.
+/// Returns files that users pass by mistake.
 fn not_models() -> Vec<Case> {
     let foreign = |name: &str, start: &[u8], phrase| case(name, [start, &[0; 40]].concat(), InvalidModel, phrase);
     vec![
@@ -60,7 +60,7 @@ fn not_models() -> Vec<Case> {
     ]
 }
 
-/// Bytes that are not protobuf, or do not have the structure of a model.
+/// Returns bytes that are not protobuf, or do not have the structure of a model.
 fn wire() -> Vec<Case> {
     let valid = model(identity_graph()).0;
     let start = || Proto::new().int(1, 10);
@@ -108,7 +108,7 @@ fn wire() -> Vec<Case> {
     ]
 }
 
-/// Well-formed messages that are not models.
+/// Returns well-formed messages that are not models.
 fn structure() -> Vec<Case> {
     let with_opset = |version| Proto::new().int(1, 8).message(7, identity_graph()).message(8, opset("", version));
     let deep = (0..17).fold(branch("v", [node("Constant", &[], &["v"])]), |inner, _| {
@@ -143,7 +143,7 @@ fn if_node(then_branch: Proto) -> Proto {
     node("If", &["x"], &["y"]).text(3, "choose").message(5, graph_attribute("then_branch", then_branch))
 }
 
-/// Names that do not resolve, or resolve twice.
+/// Returns models with names that are undefined, or defined twice.
 fn names() -> Vec<Case> {
     let nodes = |list: &[Proto]| model(graph().all(1, list.iter().cloned()));
     let relu = |from: &str, to: &str| node("Relu", &[from], &[to]);
@@ -190,7 +190,7 @@ fn names() -> Vec<Case> {
     ]
 }
 
-/// Tensors whose parts disagree.
+/// Returns models with tensors whose parts disagree.
 fn tensors() -> Vec<Case> {
     let bad = |name: &str, tensor: Proto, phrase| {
         case(name, model(identity_graph().message(5, tensor)), InvalidModel, phrase)
@@ -228,7 +228,7 @@ fn tensors() -> Vec<Case> {
     ]
 }
 
-/// Sparse tensors, which are small in the file and large in memory.
+/// Returns models with sparse tensors, which are small in the file and large in memory.
 fn sparse() -> Vec<Case> {
     let values = |count: i64| tensor("s", FLOAT, &[count]).bytes(9, &vec![0; count as usize * 4]);
     let indices = |count: i64| tensor("i", INT64, &[count]).bytes(9, &vec![0; count as usize * 8]);
@@ -248,7 +248,7 @@ fn sparse() -> Vec<Case> {
     ]
 }
 
-/// Functions that never end, or explode.
+/// Returns models with functions that never end, or grow exponentially.
 fn functions() -> Vec<Case> {
     let calls = |name: &str, callees: &[&str]| {
         let node = |(i, callee): (usize, &&str)| call(callee, &["a"], &[&format!("v{i}")]);
@@ -297,7 +297,7 @@ fn folder(name: &str, model: Proto, kind: Kind, phrase: &'static str) -> Case {
     Case { files, kind, phrase }
 }
 
-/// External data in forbidden places, or missing.
+/// Returns models with external data in forbidden places, or missing.
 fn locations() -> Vec<Case> {
     let weights = |tensor: Proto| model(identity_graph().message(5, tensor));
     let at = |name: &str, entries: &[(&str, &str)], phrase| {
@@ -342,7 +342,7 @@ fn locations() -> Vec<Case> {
     ]
 }
 
-/// The same invalid location at every place of a model where a tensor can be.
+/// Returns models with the same invalid location, at every place where a tensor can be.
 fn hidden() -> Vec<Case> {
     let bad = || external_tensor("w", &[("location", "../index.txt")]);
     let good = |name: &str| bytes_tensor(name, 8);

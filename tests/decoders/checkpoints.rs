@@ -98,7 +98,7 @@ fn keys_and_tensors_that_are_not_used_are_named_when_a_checkpoint_is_loaded() {
 
 #[test]
 fn a_context_that_yarn_stretches_is_written_beyond_the_length_of_the_training() {
-    // Like in the instructions of Qwen2.5's authors: max_position_embeddings stays unchanged.
+    // This follows the instructions of Qwen2.5's authors: max_position_embeddings stays unchanged.
     let mut config = config("llama");
     config.insert("max_position_embeddings".into(), json!(8));
     let yarn = json!({"rope_type": "yarn", "factor": 3.0, "rope_theta": 100.0, "original_max_position_embeddings": 8});
@@ -112,7 +112,7 @@ fn a_context_that_yarn_stretches_is_written_beyond_the_length_of_the_training() 
     assert!(difference(&of(Dialect::Runtime), &of(Dialect::Portable)) < TOLERANCE);
 }
 
-/// Weights under other names.
+/// Weights under other names: a prefix is replaced.
 struct Renamed<'a>(&'a Safetensors, &'static str, &'static str);
 
 impl Weights for Renamed<'_> {
@@ -232,7 +232,7 @@ fn a_folder_without_what_it_needs_says_so() {
     assert_eq!(model.card().chat_template.as_deref(), Some("D"));
     assert_eq!(model.card().generation.eos_token_ids, [7, 8]);
     assert_eq!(model.card().generation.sampling["top_p"], 0.9);
-    // Several without a default: none can be chosen, and the message names them.
+    // Of several templates without a default none can be chosen; the message names them.
     let named = r#"{"chat_template": [{"name": "rag", "template": "R"}, {"name": "tool_use", "template": "T"}]}"#;
     std::fs::write(folder.join("tokenizer_config.json"), named).unwrap();
     let several = Model::load(&folder).unwrap();

@@ -8,12 +8,12 @@ use crate::common::Random;
 use crate::mutate;
 use writer::{File, floats, integers, text, texts};
 
-/// A model of one layer.
+/// Returns a model of one layer.
 pub fn small() -> Vec<u8> {
     writer::small().write().0.to_vec()
 }
 
-/// The same with a tokenizer of the other kind.
+/// Returns the same model with a tokenizer of the other kind.
 pub fn scored() -> Vec<u8> {
     let mut file: File = writer::small();
     file.set("tokenizer.ggml.model", text("llama"))
@@ -26,7 +26,7 @@ pub fn scored() -> Vec<u8> {
 /// An integer of the header: its offset, and its bytes.
 type Spot = (usize, usize);
 
-/// Walks over a header. It ends quietly where the file becomes invalid: many files are already damaged.
+/// Reads a header field by field. Where the file is invalid, it stops without an error: many files are already damaged.
 struct Walk<'a> {
     file: &'a [u8],
     at: usize,
@@ -91,7 +91,7 @@ fn walk(file: &[u8]) -> Walk<'_> {
     walk
 }
 
-/// Returns where the header ends or becomes invalid.
+/// Returns the offset at which the header ends or becomes invalid.
 pub fn header_end(file: &[u8]) -> usize {
     walk(file).at
 }
@@ -112,7 +112,7 @@ pub fn mutate(mut file: Vec<u8>, random: &mut Random) -> Vec<u8> {
         3 => old.wrapping_add(1),
         4 => old.wrapping_sub(1),
         5 => old.wrapping_mul(2),
-        // All kinds, types and ranks.
+        // Small numbers cover all kinds, types and ranks.
         6 => random.below(40) as u64,
         _ => file[other..other + other_width].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)),
     };

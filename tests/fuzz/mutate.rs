@@ -110,7 +110,7 @@ pub fn text(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     match random.below(8) {
         0..=3 => drop(bytes.splice(word, VALUES[random.below(VALUES.len())].bytes())),
         4 => drop(bytes.splice(word, bytes[other].to_vec())),
-        // From one word to another: entries are removed or duplicated.
+        // The bytes between two words are removed or duplicated, which removes or duplicates entries.
         5 => drop(bytes.drain(word.start.min(other.start)..word.start.max(other.start))),
         6 => {
             let from = word.start.min(other.start);

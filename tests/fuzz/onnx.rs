@@ -34,7 +34,7 @@ pub fn everything() -> [Vec<u8>; 3] {
     [with_if, with_functions, external].map(|model| model.0)
 }
 
-/// A field, as far as it is known without the message types: a string may be taken for a message.
+/// A field whose message type is unknown, so a string may be taken for a message.
 #[derive(Clone)]
 struct Field {
     number: u64,
@@ -137,7 +137,7 @@ fn change(content: &mut Content, random: &mut Random) {
             let length = bytes.len();
             *bytes = mutate::extreme(random).to_le_bytes()[..length].to_vec();
         }
-        // Offsets and lengths of external data are strings.
+        // Offsets and lengths of external data are strings of digits.
         Content::Bytes(bytes) if random.below(3) == 0 => *bytes = mutate::extreme(random).to_string().into_bytes(),
         Content::Bytes(bytes) => *bytes = mutate::bytes(std::mem::take(bytes), |bytes| bytes.len(), random),
         Content::Message(inner) => *content = Content::Bytes(mutate::bytes(encode(inner).0, |b| b.len(), random)),

@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 pub struct Seed {
     /// Names and contents.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// The path to load; empty for the folder.
+    /// Path of the model in the folder; empty for the folder itself.
     pub model: &'static str,
-    /// Whether it can be loaded undamaged.
+    /// Whether it can be loaded without damage.
     pub sound: bool,
 }
 
 impl Seed {
-    /// Writes it as the only content of `folder`.
+    /// Writes the files as the only content of `folder`.
     pub fn write(&self, folder: &Path) {
         let _ = std::fs::remove_dir_all(folder);
         for (name, content) in &self.files {
@@ -31,7 +31,8 @@ impl Seed {
         }
     }
 
-    /// Returns a copy with one file damaged in one to three places: mostly in one, so that some are still accepted.
+    /// Returns the name of a file and its content, damaged in one to three places: mostly in one, so that some are
+    /// still accepted.
     pub fn damaged(&self, random: &mut Random) -> (&str, Vec<u8>) {
         let names: Vec<&String> = self.files.keys().filter(|name| !name.ends_with(".data")).collect();
         let name = names[random.below(names.len())];
@@ -58,7 +59,7 @@ fn damage(name: &str, content: Vec<u8>, random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Returns the file with the checksum corrected, unless it is to be wrong, so that the damage is reached.
+/// Returns the file with its checksum corrected, so that the damage is reached; if `blind`, the checksum stays wrong.
 fn resealed(mut content: Vec<u8>, blind: bool) -> Vec<u8> {
     if let Some(end) = content.len().checked_sub(32).filter(|_| !blind) {
         let digest = Sha256::digest(&content[..end]);
@@ -75,7 +76,7 @@ fn bytes(name: &str) -> Vec<u8> {
     std::fs::read(fixture(name)).unwrap()
 }
 
-/// Paths in a folder, sorted: the same in every run.
+/// Returns the paths in a folder, sorted so that they are the same in every run.
 fn entries(folder: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(fixture(folder)).unwrap();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -91,12 +92,12 @@ pub fn gguf() -> Vec<Seed> {
     let files = entries("fixtures/gguf");
     let models = files.iter().filter(|path| path.extension().is_some_and(|e| e == "gguf"));
     let fixtures = models.map(|path| {
-        // Two contain tensors of every form, or a tokenizer, and no model.
+        // These contain tensors of every form, or a tokenizer, but no model.
         let sound =
             !path.ends_with("forms.gguf") && !path.ends_with("forms_more.gguf") && !path.ends_with("logits.gguf");
         one("model.gguf", std::fs::read(path).unwrap(), sound)
     });
-    // The smallest have the most to damage in the fewest bytes.
+    // The smallest models are repeated: in them, most bytes matter.
     let small = [gguf::small(), gguf::small(), gguf::scored()];
     fixtures.chain(small.map(|content| one("model.gguf", content, true))).collect()
 }
@@ -175,10 +176,10 @@ pub fn onnx() -> Vec<Seed> {
         let files = ["model.onnx", "model.onnx.data", "genai_config.json"].map(part).into();
         Seed { files, model: "", sound: true }
     });
-    // Hostile files may become worse.
+    // Damage to hostile files may make them worse.
     let corpus = entries("corpus").into_iter().filter(|path| path.extension().is_some_and(|e| e == "onnx"));
     let hostile = corpus.step_by(8).map(|path| one("model.onnx", std::fs::read(path).unwrap(), false));
-    // Valid files are the majority, otherwise few would be accepted.
+    // Valid files are the majority; otherwise few inputs would be accepted.
     let twice = onnx::everything().map(|content| one("model.onnx", content, false));
     whole.into_iter().chain(exported).chain(twice).chain(hostile).collect()
 }

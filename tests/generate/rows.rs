@@ -1,4 +1,4 @@
-//! Tiny models of many families, in both dialects: rows do not influence each other.
+//! Tests with tiny models of many families, in both dialects: rows do not influence each other.
 
 use super::*;
 
@@ -61,7 +61,7 @@ fn what_is_taken_back_is_written_again_the_same() {
             generator.rewind(row, count).unwrap();
             let left = generator.tokens(row).unwrap().len() - prompts[row].len();
             let again = generator.run(&exactly(20), None, &Call::default()).unwrap();
-            // The untouched row continues; it is rewound to where it was.
+            // The other row has continued, and is rewound to where it was.
             assert_eq!(again[row].tokens[..20 - left], first[row][left..], "{name}, {count} back");
             for row in 0..2 {
                 let extra = generator.tokens(row).unwrap().len() - prompts[row].len() - 20;
@@ -93,7 +93,7 @@ fn tokens_can_be_chosen_by_the_caller() {
             generator.advance(&Call::default()).unwrap();
             let logits = generator.next_logits(0).unwrap().to_vec();
             assert_eq!(highest(&logits), token, "{name}");
-            // A wrong token, removed again.
+            // A wrong token is appended and removed again.
             generator.push(0, 4).unwrap();
             generator.advance(&Call::default()).unwrap();
             generator.rewind(0, 1).unwrap();
@@ -197,7 +197,7 @@ fn the_callback_can_stop_and_sees_every_token() {
         (vec![3, 2], FinishReason::Cancelled, FinishReason::Cancelled)
     );
     assert_eq!(seen.borrow()[4], (0, texts[0].tokens[2]));
-    // It continues from where it was stopped.
+    // The generation continues from where it was stopped.
     let rest = generator.run(&exactly(5), None, &Call::default()).unwrap();
     let whole = tokens(&mut generator, &[&[1], &[2, 3]], &exactly(8));
     assert_eq!((&rest[0].tokens[..], &rest[1].tokens[..]), (&whole[0][3..8], &whole[1][2..7]));

@@ -1,4 +1,4 @@
-//! Small graphs made for one rule: other shapes of cache, and none.
+//! Tests with small graphs that are each made for one rule: other shapes of cache, and none.
 
 use super::*;
 use crate::support::build;

@@ -1,4 +1,4 @@
-//! SmolLM2: real text, real tokens.
+//! Tests of text generation with SmolLM2.
 
 use super::*;
 use optimize::call::Cancel;
@@ -61,7 +61,7 @@ fn cancel_deadline_and_progress_end_a_text_and_leave_it_usable() {
         assert_eq!(e.kind(), Kind::Cancelled, "{e}");
     });
     assert!(start.elapsed() < Duration::from_secs(60));
-    // The prefill of a long prompt also ends in the middle.
+    // A deadline also ends the prefill of a long prompt before its end.
     let many: Vec<i64> = (0..4000).map(|i| 1000 + i % 3000).collect();
     let call = Call { deadline: Some(Instant::now() + Duration::from_millis(300)), ..Call::default() };
     let e = generator.generate(&[Prompt::Tokens(&many)], &long, None, &call).unwrap_err();
@@ -86,7 +86,7 @@ fn stop_strings_end_a_text_and_are_never_shown() {
     let prompt = [Prompt::Text("one, two, three, four,")];
     let free = write(&mut generator, &prompt, &exactly(24)).remove(0);
     println!("{:?}", free.text);
-    // Taken from the output, across the boundaries of tokens.
+    // The stop string is a part of the output that crosses boundaries of tokens.
     let pieces = free.text.char_indices().filter(|(i, c)| *i > 8 && c.is_alphabetic()).map(|(i, _)| i).next().unwrap();
     let stop = free.text[pieces + 1..pieces + 9].to_owned();
     let seen = RefCell::new(String::new());
@@ -100,7 +100,7 @@ fn stop_strings_end_a_text_and_are_never_shown() {
     assert_eq!(text.text, free.text[..free.text.find(&stop).unwrap()]);
     assert_eq!(text.text, *seen.borrow());
     assert!(text.tokens.len() < free.tokens.len() && free.tokens.starts_with(&text.tokens));
-    // Half a stop string at the end is text.
+    // If the text ends with half a stop string, that half is part of the text.
     let half: String = free.text.chars().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect();
     let options = GenerateOptions { stop: vec![half + "!never!"], ..exactly(24) };
     assert_eq!(write(&mut generator, &prompt, &options)[0].text, free.text);

@@ -1,4 +1,4 @@
-//! Untrusted files: each is rejected with its own message, none panics or takes memory.
+//! Tests of untrusted files: each is rejected with its own message, without a panic or a large allocation.
 
 use super::writer::*;
 use bytes::Bytes;
@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Watching {
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-/// All steps of loading except opening the file.
+/// Runs all steps of loading except opening the file.
 fn build(file: &Bytes, dialect: Dialect) -> Result<()> {
     let gguf = Gguf::read(file)?;
     let weights = gguf.weights()?;

@@ -1,4 +1,4 @@
-//! Products and lookups with blocks of every form, against the same weights in float.
+//! Tests of products and lookups with blocks of every form, against the same weights in float.
 
 use super::{largest_difference, runtime};
 use bytes::Bytes;
@@ -33,7 +33,7 @@ const FORMS: [BlockForm; 15] = [
     BlockForm::TQ2_0,
 ];
 
-/// One matrix of codes in random order, with scales between 2^-8 and 2^-6 of either sign.
+/// A checkpoint of one matrix, with codes in random order and scales between 2^-8 and 2^-6 of either sign.
 struct One(Stored);
 
 impl Weights for One {

@@ -12,7 +12,7 @@ pub struct Tensor {
     pub dims: Vec<u64>,
     pub kind: u32,
     pub data: Vec<u8>,
-    /// Offset of its data; `None` puts it after the previous tensor.
+    /// Offset of the data; `None` puts it after the previous tensor.
     pub offset: Option<u64>,
 }
 
@@ -23,7 +23,7 @@ pub struct File {
     pub version: u32,
     pub keys: Vec<(Vec<u8>, Value)>,
     pub tensors: Vec<Tensor>,
-    /// Written instead of the true counts of tensors and keys.
+    /// The counts of tensors and keys to write instead of the true ones.
     pub counts: Option<(u64, u64)>,
 }
 
@@ -82,7 +82,7 @@ impl File {
         self
     }
 
-    /// Adds a tensor of smooth bytes that match its shape.
+    /// Adds a tensor whose bytes match its shape; its values vary smoothly.
     pub fn tensor(&mut self, name: &str, dims: &[u64], kind: u32) -> &mut File {
         let (elements, bytes) = match kind {
             0 => (1, 4),
@@ -93,7 +93,7 @@ impl File {
             other => panic!("type {other}"),
         };
         let count: u64 = dims.iter().product();
-        // Half-precision scales below 1 and above 2^-12, whatever the form.
+        // The bytes are such that half-precision scales are below 1 and above 2^-12 in every form.
         let data = (0..count / elements * bytes).map(|i| (i * 37 % 48) as u8).collect();
         self.tensors.push(Tensor { name: name.into(), dims: dims.to_vec(), kind, data, offset: None });
         self
@@ -104,7 +104,7 @@ impl File {
         self.tensors.iter_mut().find(|tensor| tensor.name == name.as_bytes()).unwrap()
     }
 
-    /// The bytes of the file, and where its header ends.
+    /// Returns the bytes of the file, and the offset at which its header ends.
     pub fn write(&self) -> (Bytes, usize) {
         let mut out = self.magic.to_vec();
         out.extend(self.version.to_le_bytes());

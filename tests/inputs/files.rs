@@ -1,4 +1,4 @@
-//! Data in a file in place of generated inputs.
+//! Tests of data from a file in place of generated inputs.
 
 use super::*;
 

@@ -17,15 +17,15 @@ pub struct Module {
     tokens: Vec<Token>,
     children: BTreeSet<String>,
     defined: BTreeSet<String>,
-    /// What `pub use` offers here: its name (`*` for all there is) and its path.
+    /// The items that `pub use` re-exports here: the name (`*` for all items) and the path of each.
     reexported: Vec<(String, Vec<String>)>,
 }
 
-/// The modules of a crate by their path; the root's is empty.
+/// The modules of a crate by their path; that of the root is empty.
 pub struct Modules(pub BTreeMap<Vec<String>, Module>);
 
 impl Modules {
-    /// Reads the crate whose root is `file`, following each `mod` that is no test.
+    /// Reads the crate whose root is `file`, following each `mod` that is not a test.
     pub fn read(file: &Path) -> Modules {
         let mut modules = Modules(BTreeMap::new());
         modules.read_file(Vec::new(), file, file.parent().unwrap());
@@ -109,7 +109,7 @@ impl Modules {
                 let body = &module.tokens[at + 2..=closing(&module.tokens, at + 2)];
                 for (at, _) in body.iter().enumerate().filter(|(_, t)| t.is("fn")) {
                     let parameters = body[at + 3..].iter().take_while(|t| ![",", ")", ":"].contains(&t.text.as_str()));
-                    // A method is called by its name alone.
+                    // Methods are called by their name alone, so they are skipped.
                     if parameters.into_iter().any(|t| t.is("self")) {
                         continue;
                     }
@@ -127,8 +127,8 @@ impl Modules {
         }
     }
 
-    /// Returns the module that `path`, said in `module`, leads to at first, and the one in which it is defined: another
-    /// if the first only offers it.
+    /// Returns the module to which `path` leads when it is used in `module`, and the module that defines the item:
+    /// another one if the first only re-exports it.
     pub fn resolve(&self, module: &[String], path: &[String]) -> Option<[Vec<String>; 2]> {
         let named = self.descend(module, path)?;
         let mut defined = named.clone();
@@ -161,7 +161,7 @@ impl Modules {
         (rest.len() < path.len()).then(|| (at, rest.to_vec()))
     }
 
-    /// Returns the path under which `module` offers `name`, if it is not its own.
+    /// Returns the path of the item that `module` re-exports as `name`; `None` if it re-exports no such item.
     fn offered(&self, module: &[String], name: &str) -> Option<Vec<String>> {
         let offers = &self.0.get(module)?.reexported;
         let by_name = offers.iter().find(|(offered, _)| offered == name).map(|(_, path)| path.clone());
@@ -177,7 +177,7 @@ impl Modules {
 }
 
 impl Module {
-    /// Takes in the tree behind `use`: `a::{self, b::C as D}`.
+    /// Adds the tree of a `use` statement: `a::{self, b::C as D}`.
     fn read_use(&mut self, before: &[String], tree: &[Token], public: bool) {
         let Some(first) = tree.first() else { return };
         let (mut path, mut at) = (before.to_vec(), 0);

@@ -1,4 +1,4 @@
-//! Rust source as a list of tokens, without comments, without what strings hold and without test code.
+//! Rust source as a list of tokens, without comments, the content of strings, and test code.
 
 /// A word, a `::` or a single character of punctuation, and the line it is on.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +51,7 @@ pub fn tokens(source: &str) -> Vec<Token> {
     found
 }
 
-/// Returns where a comment in `/* */`, which may hold others, ends.
+/// Returns where a comment in `/* */` ends; such comments may be nested.
 fn end_of_comment(chars: &[char], start: usize) -> usize {
     let (mut at, mut depth) = (start, 0);
     while at < chars.len() {
@@ -82,7 +82,7 @@ fn end_of_literal(chars: &[char], start: usize) -> Option<usize> {
     at += hashes;
     let quote = *chars.get(at)?;
     if quote == '\'' {
-        // A lifetime has no quote behind its first letter.
+        // A lifetime has no quote after its first letter.
         let character = hashes == 0 && (chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\''));
         if !character {
             return None;
@@ -125,7 +125,7 @@ fn is_attribute(tokens: &[Token]) -> bool {
     tokens.len() > 2 && tokens[0].is("#") && tokens[1].is("[")
 }
 
-/// Returns where the item that starts at `at`, behind one of its attributes, ends.
+/// Returns where the item ends that begins at `at`, after one of its attributes.
 fn end_of_item(tokens: &[Token], mut at: usize) -> usize {
     while at < tokens.len() && is_attribute(&tokens[at..]) {
         at = closing(tokens, at + 1) + 1;
@@ -134,11 +134,11 @@ fn end_of_item(tokens: &[Token], mut at: usize) -> usize {
         match tokens[at].text.as_str() {
             "{" => {
                 let end = closing(tokens, at) + 1;
-                // `use a::{b, c};` goes on behind its braces.
+                // `use a::{b, c};` continues after its braces.
                 return end + usize::from(tokens.get(end).is_some_and(|t| t.is(";")));
             }
             "(" | "[" => at = closing(tokens, at) + 1,
-            // A field or an argument ends so.
+            // A field or an argument ends with a comma or a bracket.
             ";" | "," => return at + 1,
             ")" | "}" => return at,
             _ => at += 1,
@@ -147,7 +147,7 @@ fn end_of_item(tokens: &[Token], mut at: usize) -> usize {
     at
 }
 
-/// Returns where the bracket that opens at `open` is closed.
+/// Returns the index of the bracket that closes the one at `open`.
 pub fn closing(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(open) {

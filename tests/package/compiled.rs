@@ -1,4 +1,4 @@
-//! Variants compiled for this library's kernels: made, opened, and passed over with the reason.
+//! Tests of variants compiled for this library's kernels: they are made and opened, or passed over with the reason.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn a_quantized_variant_is_compiled_and_opened_or_passed_over_with_the_reason() {
     let mut stock = session(&SessionOptions::stock());
     assert!(stock.placement().groups == 0 && far(&run(&mut stock, 3, 9).unwrap()[2].1, &wanted[2].1) < 0.3);
 
-    // Another class of processors, or another version.
+    // The variant is for another class of processors, or another version.
     let ours = String::from_utf8(manifest("p")).unwrap();
     let other = ours.replace("\"made_for\": \"liboptimize ", "\"made_for\": \"liboptimize 9.");
     assert_ne!(other, ours);
@@ -51,7 +51,7 @@ fn a_quantized_variant_is_compiled_and_opened_or_passed_over_with_the_reason() {
     assert!(choice.index == 1 && choice.reason.contains("it was compiled for liboptimize 9."), "{}", choice.reason);
     reseal(&path, ours.as_bytes());
 
-    // Damage in the file of weights.
+    // The file of weights is damaged.
     let weights = path.join("model/int8-compiled/model.onnx.packed");
     let intact = std::fs::read(&weights).unwrap();
     let mut damaged = intact.clone();
@@ -96,7 +96,7 @@ fn bf16_is_the_model_itself_compiled() {
     assert!(compiled.placement().groups > 3, "{:?}", compiled.placement());
     let apart = far(&run(&mut compiled, 3, 9).unwrap()[2].1, &wanted[2].1);
     assert!(apart > 1e-6 && apart < 0.05, "{apart}");
-    // Without the kernels, the graph of fp32 comes first.
+    // Without the kernels, the graph of fp32 is the first choice.
     let mut stock = package.session(runtime(), &SessionOptions::stock(), &Call::default()).unwrap();
     assert!(far(&run(&mut stock, 3, 9).unwrap()[2].1, &wanted[2].1) < 1e-4);
     assert!(package.choose(None).unwrap().reason.contains("fp32: "), "{}", package.choose(None).unwrap().reason);
@@ -122,7 +122,7 @@ fn generators_and_sessions_of_the_model_use_the_compiled_variant() {
         generator.generate(&prompts, &options, None, &Call::default()).unwrap().swap_remove(0).tokens
     };
     let mut compiled = generator(&SessionOptions::default());
-    // Its file is mapped: two nodes of each layer cannot come from the portable graph.
+    // The compiled file is mapped and used: the portable graph cannot give two groups of nodes per layer.
     assert!(placed(&compiled).groups >= 60 && placed(&compiled).passed_over.is_empty());
     let tokens = write(&mut compiled);
     assert_eq!(tokens.len(), 12);

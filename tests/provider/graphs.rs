@@ -15,7 +15,8 @@ pub struct Form {
     pub inner: usize,
     /// The mask of the keys: none, an added float mask, or a boolean one with `Where`.
     pub mask: Mask,
-    /// The scale: of the scores by `Div` or `Mul`, of the queries, or its square root of both queries and keys.
+    /// Where the scale is applied: to the scores by `Div` or `Mul`, to the queries, or its square root to both queries
+    /// and keys.
     pub scale: usize,
     /// Whether keys are transposed once or twice.
     pub twice: bool,
@@ -136,7 +137,7 @@ impl Builder {
         if bias_first { self.op("Add", &[&bias, &product]) } else { self.op("Add", &[&product, &bias]) }
     }
 
-    /// Splits batch × tokens × hidden into batch × tokens × heads × size.
+    /// Adds a reshape of batch × tokens × hidden into batch × tokens × heads × size, and returns its output.
     fn split(&mut self, x: &str, form: &Form) -> String {
         let (heads, size) = (form.heads as i64, form.size as i64);
         let sizes = if form.constant_sizes {
@@ -253,7 +254,7 @@ pub fn text(name: &str, value: &str) -> AttributeProto {
     AttributeProto { name: Some(name.into()), kind, s: Some(value.as_bytes().to_vec().into()), ..Default::default() }
 }
 
-/// Returns a layer: attention, sum, normalization, two linear layers with an activation between them, sum,
+/// Returns the model of a layer: attention, sum, normalization, two linear layers with an activation between them, sum,
 /// normalization.
 pub fn layer(form: &Form) -> Model {
     let mut b = Builder::new();

@@ -25,7 +25,7 @@ struct Form {
     sinks: bool,
 }
 
-/// Rows of the tables of cosines and sines.
+/// Number of rows of the tables of cosines and sines.
 const ROWS: usize = 320;
 
 impl Form {
@@ -104,8 +104,8 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// Runs new tokens of each sequence with both sessions, and compares the results; `valid` says how many of the
-    /// tokens count in each sequence.
+    /// Runs new tokens of each sequence in both sessions, and compares the results. `valid` is the number of tokens in
+    /// each sequence that are not padding.
     fn step(&mut self, random: &mut Random, sessions: [&mut Session; 2], tokens: usize, valid: &[usize], room: usize) {
         let (form, batch) = (self.form, self.lengths.len());
         self.lengths.iter_mut().zip(valid).for_each(|(length, valid)| *length += valid);
@@ -140,7 +140,7 @@ impl Text<'_> {
                 (1..3).for_each(|part| near(&expected[part][at.clone()], &found[part][at.clone()], 1e-5, form));
             }
         }
-        // the next past, with some room
+        // The cache becomes the next past, with room for more tokens.
         let grown = |from: &Vec<f32>| {
             let heads = from
                 .chunks(columns * form.size)
@@ -169,12 +169,12 @@ fn attention_with_a_cache_in_any_form_is_claimed_and_gives_what_onnx_runtime_giv
         let model = host.save(&form.model(&mut random));
         let (mut stock, mut ours) = (host.stock(&model), host.session(&model, &[]));
         assert_eq!(ours.claims(), ["GroupQueryAttention"], "{form:?}");
-        // a prompt in chunks, then single tokens
+        // A prompt in chunks, then single tokens.
         let mut text = Text { form: &form, lengths: vec![0], columns: 0, cache: vec![] };
         for (tokens, room) in [(1 + random.below(150), 0), (1 + random.below(9), 9), (1, 0), (1 + random.below(5), 2)] {
             text.step(&mut random, [&mut stock, &mut ours], tokens, &[tokens], room);
         }
-        // sequences of different lengths, then a token of each
+        // Sequences of different lengths, then one token of each.
         let tokens = 1 + random.below(20);
         let valid: Vec<usize> = (0..3).map(|row| if row == 1 { tokens } else { 1 + random.below(tokens) }).collect();
         let mut text = Text { form: &form, lengths: vec![0; 3], columns: 0, cache: vec![] };

@@ -79,8 +79,8 @@ impl Host {
         Session(self.builder().commit_from_file(model).unwrap())
     }
 
-    /// Adds our provider. Every kind of groups is claimed, also those that are not faster on this processor, unless
-    /// the options have `claim`; `claim` = `default` leaves it to the provider.
+    /// Adds this library's provider to a session. Every kind of group is claimed, even if it is not faster on this
+    /// processor, unless the options have `claim`; with `claim` = `default`, the provider decides.
     fn ours(&self, builder: SessionBuilder, options: &[(&str, &str)]) -> Result<SessionBuilder, String> {
         let said = options.iter().any(|(key, _)| *key == "claim");
         let every = ("claim", "linear,quantized,blocks,attention,norm,activation");
@@ -157,8 +157,8 @@ impl Session {
         Ok(outputs.iter().map(|(_, value)| value.try_extract_tensor::<f32>().unwrap().1.to_vec()).collect())
     }
 
-    /// Returns the first output of a run that may be concurrent with others: `ort` runs only a `&mut` session, ONNX
-    /// Runtime a shared one, too.
+    /// Returns the first output of a run that may be concurrent with others. `ort` needs a `&mut` session for a run,
+    /// but ONNX Runtime does not.
     pub fn run_shared(&self, inputs: &[(&str, Input)]) -> Vec<f32> {
         let api = ort::api();
         let values: Vec<DynValue> = inputs.iter().map(|(_, input)| input.value()).collect();
@@ -166,7 +166,8 @@ impl Session {
         let names: Vec<_> = inputs.iter().map(|(name, _)| std::ffi::CString::new(*name).unwrap()).collect();
         let names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
         let mut output = std::ptr::null_mut();
-        // SAFETY: Run may be called by any number of threads; all pointers live through it; the output is released.
+        // SAFETY: Run may be called by any number of threads; all pointers are valid during the call; the output is
+        // released.
         unsafe {
             let session = self.0.ptr().cast_mut();
             let y = c"y".as_ptr();

@@ -50,9 +50,9 @@ fn wanda_takes_the_weights_that_its_formula_says() {
     let text = brown("cb01", 32).join("\n");
     let (result, report) = calibrated(&model, &tokenizer, &text, &options(PruneMethod::Wanda, 0.3));
     assert_eq!(report.summary["nodes_pruned"], 18);
-    // Lines longer than usual are truncated; padding has no effect.
+    // Lines longer than usual are split; padding has no effect.
     let text = pieces(&text);
-    // The inputs of every layer of the *pruned* model are the criterion.
+    // The criterion uses the inputs that the layers of the *pruned* model have.
     let (before, after) = (products(&model), products(&result));
     let calibration = Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 4, length: 0 };
     let mut proto = result.proto().clone();
@@ -85,7 +85,7 @@ fn wanda_takes_the_weights_that_its_formula_says() {
             let score = |k: &usize| f64::from(before[*k].abs()) * squares[*k].sqrt();
             let gone = (0..before.len()).filter(|k| after[*k] == 0.0).map(|k| score(&k)).fold(0.0, f64::max);
             let kept = (0..before.len()).filter(|k| after[*k] != 0.0).map(|k| score(&k)).fold(f64::MAX, f64::min);
-            // Sums in another order differ slightly.
+            // Sums in another order differ slightly, hence the tolerance.
             assert!(gone <= kept * 1.0001, "{name}: {gone} gone, {kept} kept");
             assert!(before.iter().zip(after).all(|(b, a)| *a == 0.0 || a.to_bits() == b.to_bits()));
         }
@@ -121,8 +121,8 @@ fn embeddings_stay_closer_than_by_magnitude() {
     }
 }
 
-/// The tokens of a long text are similar, so a few of them contain little information: fitting to only those ruins
-/// short texts (a cosine of 0.1, where no fitting gives 0.8).
+/// Fitting to a few tokens of a long text, which are similar and contain little information, would ruin short texts (a
+/// cosine of 0.1, where it is 0.8 without fitting).
 #[test]
 fn what_is_refitted_on_a_few_long_lines_serves_short_ones() {
     let (model, tokenizer) = minilm();

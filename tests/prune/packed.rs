@@ -1,4 +1,4 @@
-//! The packed file: small, exact, and unable to request more than it may.
+//! Tests of the packed file: it is small, exact, and cannot request more memory than is allowed.
 
 use super::*;
 use optimize::onnx::save::{ExternalData, encode};
@@ -50,7 +50,7 @@ fn a_folder_with_a_packed_model_is_loaded_with_what_lies_beside_it() {
     assert!(*Model::from_bytes(bytes).unwrap().proto() == *model.proto());
 }
 
-/// Returns every element type with fixed bytes, odd sizes, only zeros, and typed fields.
+/// Returns a model with every element type, odd sizes, tensors of only zeros, and typed fields.
 fn odd() -> Model {
     let mut tensors = Vec::new();
     for number in 1..=26 {
@@ -82,13 +82,13 @@ fn every_kind_of_tensor_comes_back_and_the_same_model_gives_the_same_file() {
     model.save_packed(&a, &Call::default()).unwrap();
     model.save_packed(&b, &Call::default()).unwrap();
     assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
-    // 12 MB of zeros are more than so few bytes may request, and are padded.
+    // 12 MB of zeros are more than a file of so few bytes may request, so it is padded.
     let size = std::fs::metadata(&a).unwrap().len();
     assert!((12_000_000 / 64..600_000).contains(&size), "{size}");
     assert!(*Model::load(&a).unwrap().proto() == *model.proto());
 }
 
-/// Corrects the checksum, so that the change is reached.
+/// Returns the file with its checksum corrected, so that the change is reached.
 fn sealed(mut file: Vec<u8>) -> Vec<u8> {
     let end = file.len() - 32;
     let digest = Sha256::digest(&file[..end]);
@@ -124,14 +124,14 @@ fn damaged_and_hostile_files_are_refused() {
     let mut later = good.clone();
     later[8] = 2;
     assert!(refused(sealed(later)).to_string().contains("format 2"));
-    // The size of the model: more than a file of this size may request, and sums that overflow.
+    // The size of the model is more than a file of this size may request, or makes sums overflow.
     for value in [1 << 30, 1 << 62, u64::MAX] {
         assert_eq!(damaged(2, value).kind(), Kind::LimitExceeded);
     }
     for (at, value) in [(0, 0), (0, u64::MAX), (1, u64::MAX), (3, 1 << 40), (4, u64::MAX), (5, 0), (5, u64::MAX)] {
         assert_eq!(damaged(at, value).kind(), Kind::InvalidModel, "{at} {value}");
     }
-    // The size of the first tensor, at the beginning of the index.
+    // The size of the first tensor is at the beginning of the index.
     let index = u64::from_le_bytes(good[good.len() - 80 + 24..][..8].try_into().unwrap()) as usize;
     for (value, kind) in [(1u64 << 40, Kind::LimitExceeded), (u64::MAX, Kind::LimitExceeded), (4, Kind::InvalidModel)] {
         let mut file = good.clone();

@@ -1,4 +1,4 @@
-//! Selection of weights: names of modules, globs, anonymous weights, weights in unusual places.
+//! Tests of the selection of weights: names of modules, globs, anonymous weights, weights in unusual places.
 
 use super::*;
 use optimize::graph::edit::node;
@@ -96,7 +96,8 @@ fn overrides_have_their_own_sparsity_and_the_first_counts() {
 
 #[test]
 fn weights_are_pruned_once_and_wherever_they_lie() {
-    // Shared by two nodes, one of them in a branch; after a Transpose; in a Constant node; of a branch.
+    // The weights are shared by two nodes, one of them in a branch; before a Transpose; in a Constant node; in a
+    // branch.
     let inner = GraphProto {
         name: Some("branch".into()),
         node: vec![op("MatMul", &["x", "shared"], &["u"], &[]), op("MatMul", &["u", "inside"], &["v"], &[])],

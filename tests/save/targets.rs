@@ -1,4 +1,4 @@
-//! Targets of a save: the model itself, invalid places, and the files after an interrupted save.
+//! Tests of the targets of a save: the model itself, invalid places, and the files that an interrupted save has left.
 
 use super::*;
 
@@ -87,7 +87,7 @@ fn a_save_that_is_stopped_leaves_the_old_file_and_nothing_else() {
     let folder = Folder::new("stopped");
     let path = folder.join("m.onnx");
     let old = with_weights(&[("w", Random(4).bytes(5000))]);
-    // One that is stopped while writing weights, and one whose data file is complete when it is stopped.
+    // One save is stopped while it writes weights, and one when its data file is complete.
     let weights = with_weights(&[("w", vec![0; 192 << 20])]);
     let typed = tensor("t", FLOAT, &[32 << 20]).bytes(4, &vec![0; 128 << 20]);
     let structure = parse(model(identity_graph().all(5, [typed, bytes_tensor("w", 5000)])).0);

@@ -1,4 +1,5 @@
-//! Graphs that ONNX Runtime changes or rejects unless they are written with care. The original is the reference.
+//! Tests with graphs that ONNX Runtime changes or rejects if they are not written with care. The original is the
+//! reference.
 
 use super::*;
 use optimize::onnx::dtype::DataType::{Bool, Int64};
@@ -14,7 +15,7 @@ pub fn plainly(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     outputs.iter().map(|(_, t)| t.to_f32_vec().unwrap()).collect()
 }
 
-/// Returns the model with this value for an optional input.
+/// Returns the model with `value` as the only value of an optional input.
 pub fn given(model: &Model, name: &str, value: f32) -> Model {
     let mut proto = model.proto().clone();
     let graph = proto.graph.as_mut().unwrap();
@@ -24,7 +25,7 @@ pub fn given(model: &Model, name: &str, value: f32) -> Model {
     Model::from_proto(proto)
 }
 
-/// Like [`check`], with both levels close to the original.
+/// Checks a model like [`check`], with the outputs of both optimization levels near those of the original.
 fn both(model: &Model, data: &[(String, Tensor)], allowed: f32) -> (Report, Vec<String>) {
     let (result, report, kernels) = check(model, data, allowed);
     let found = error(&run(model, data), &plainly(&result, data));
@@ -106,7 +107,7 @@ fn what_has_axes_opens() {
     let cases = [
         (vec![axes(op("Resize", &["a", "", "scales"], &["m"], &[]))], constants()),
         (vec![op("Pad", &["a", "pads", "", "axes"], &["m"], &[])], constants()),
-        // Nothing is known to be wrong with this before it is loaded.
+        // This graph looks correct before it is loaded.
         (vec![axes(op("Resize", &["a", "", "", "sizes"], &["m"], &[]))], vec![ints("sizes", &[16, 20])]),
     ];
     for (index, (tail, tensors)) in cases.into_iter().enumerate() {
@@ -126,7 +127,7 @@ fn what_has_axes_opens() {
 
 #[test]
 fn sums_of_tens_of_thousands_of_products_stay_within_32_bits() {
-    // With codes of 127 they would be 255 * 127 * 100,000, half as much again as fits.
+    // With codes of 127, the sums would reach 255 * 127 * 100,000, one and a half times what fits.
     let rows = 100_000i64;
     let weights = vec![floats("w", &[rows, 8], &vec![1e-5; rows as usize * 8]), weight("v", &[8, 32])];
     let nodes = vec![op("MatMul", &["x", "w"], &["h"], &[]), op("MatMul", &["h", "v"], &["y"], &[])];
@@ -143,7 +144,8 @@ fn sums_of_tens_of_thousands_of_products_stay_within_32_bits() {
     assert!(sum > 0 && 255 * sum < 1 << 30, "{sum}");
 }
 
-/// Returns a product of `dims`, a bias of shape `bias`, optionally a bound, and a product that is too small for int8.
+/// Returns a model of four nodes: a product of an input of `dims`, a bias of shape `bias`, optionally a bound, and a
+/// product that is too small for int8.
 fn dense(dims: &[i64], bias: &[i64], bound: Option<&str>) -> Model {
     let mut nodes = vec![op("MatMul", &["x", "w"], &["m"], &[])];
     let mut last = "m";
@@ -202,7 +204,7 @@ fn weights_that_stay_float_are_not_there_a_second_time() {
     let model = model(17, vec![value("x", Float32, &[-1, 256])], outputs.into(), weights.into(), nodes.into());
     let one = QuantizeOptions { include: vec!["w_k".to_owned()], ..options() };
     let (result, report) = calibrated(&model, &input("x", &[4, 256]), &one).unwrap();
-    // Two of three weights unchanged, one at a quarter.
+    // Two of three weights stay unchanged, and one has a quarter of its size.
     let expected = model.bytes() - 256 * 256 * 3;
     assert!(result.bytes() < expected + 8192, "{} bytes, {expected} expected", result.bytes());
     let none = QuantizeOptions { include: vec!["w_k".to_owned()], max_quality_loss: 1.0, ..options() };
@@ -275,7 +277,7 @@ fn an_old_model_is_lifted_and_hard_swish_is_made_of_sums_and_products_of_bytes()
     let (report, kernels) = both(&old, &picture(), 0.03);
     assert_eq!((count(&kernels, "QLinearConv"), count(&kernels, "Clip")), (2, 0), "{kernels:?}");
     assert_eq!((&report.summary["opset_before"], &report.summary["opset_after"]), (&9.into(), &17.into()));
-    // With nothing to quantize, this is the error, in every opset.
+    // If there is nothing to quantize, this is the error in every opset.
     let mut empty = old.proto().clone();
     let graph = empty.graph.as_mut().unwrap();
     graph.node = vec![op("Relu", &["x"], &["y"], &[])];
@@ -352,7 +354,7 @@ fn what_goes_into_a_logarithm_stays_float() {
     assert!(error(&run(&spectrum, &data), &run(&result, &data)) < 0.02);
     let again = calibrated(&result, &data, &options()).err().unwrap();
     assert!(again.message().contains("is already quantized"), "{again}");
-    // With a limit the loss is measured.
+    // If there is a limit on loss, the loss is measured.
     let limit = QuantizeOptions { max_quality_loss: 1.0, ..options() };
     let report = calibrated(&spectrum, &data, &limit).unwrap().1;
     assert!(report.nodes.iter().any(|node| node.action == "quantized"), "{:?}", report.nodes);
@@ -360,7 +362,7 @@ fn what_goes_into_a_logarithm_stays_float() {
     let (result, report) = quantize(&model, &dynamic, &Call::default()).unwrap();
     assert_eq!(done(&report, "bank"), "stored int8");
     assert!(error(&run(&model, &data), &run(&result, &data)) < 0.05);
-    // The sum with 1 keeps the logarithm from small values.
+    // The sum with 1 keeps small values from the logarithm.
     let nodes = vec![
         NodeProto { name: Some("head".into()), ..op("MatMul", &["x", "w"], &["a"], &[]) },
         op("Relu", &["a"], &["r"], &[]),

@@ -4,7 +4,7 @@
 use super::*;
 use crate::faults::{given, plainly};
 
-/// Numbers from a seed (SplitMix64).
+/// Pseudorandom numbers from a seed (SplitMix64).
 struct Dice(u64);
 
 impl Dice {
@@ -72,7 +72,7 @@ impl Net<'_> {
         name
     }
 
-    /// Adds a node that reads the last value first, or `other` first and the last value second.
+    /// Adds a node whose inputs are the last value and then `more`. Returns the node.
     fn push(&mut self, op_type: &str, more: &[&str], attributes: &[(&str, i64)]) -> &mut NodeProto {
         let last = self.last.clone();
         let inputs: Vec<&str> = std::iter::once(last.as_str()).chain(more.iter().copied()).collect();
@@ -279,9 +279,9 @@ fn values(model: &Model, data: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     run(&Model::from_proto(proto), data)
 }
 
-/// Returns whether a value leaves the range that it has in `usual`, by more than a twentieth of its magnitude.
+/// Returns whether a value is outside the range that it has in `usual`, by more than a twentieth of its magnitude.
 fn leaves_ranges(usual: &[Vec<f32>], other: &[Vec<f32>]) -> bool {
-    // Scales include zero.
+    // Ranges include zero, like those of scales.
     let range = |values: &[f32]| {
         values.iter().filter(|v| v.is_finite()).fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)))
     };
@@ -326,12 +326,12 @@ fn networks_at_random_open_agree_and_have_the_kernels_that_are_named() {
         for name in optional {
             assert!(report.warnings.iter().any(|w| w.contains("default value")), "{:?}, {}", report.warnings, place());
             let other = given(&model, &name, 0.3);
-            // Calibrated ranges are those of the default: what leaves them is clipped.
+            // Ranges were calibrated with the default: values outside of them are clipped.
             if leaves_ranges(&values(&model, &data), &values(&other, &data)) {
                 left_ranges += 1;
                 continue;
             }
-            // Step sizes follow from the observed ranges, even if another bound limits the rest.
+            // Step sizes follow from the observed ranges, even if another bound is smaller.
             let (a, b) = (run(&other, &data), run(&given(&result, &name, 0.3), &data));
             let found = error(&a, &b) * (largest(&a) / largest(&expected)).min(1.0);
             assert!(found < 0.3, "another bound: {found}, {}", place());

@@ -11,7 +11,7 @@ use optimize::runtime::Tensor;
 pub struct Random(u64);
 
 impl Random {
-    /// Numbers of their own for each seed.
+    /// Returns a generator whose numbers depend on the seed.
     pub fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1))
     }
@@ -24,7 +24,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// Below `n`.
+    /// Returns a number below `n`.
     pub fn index(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
@@ -81,7 +81,7 @@ fn pick(random: &mut Random, of: &[i64]) -> i64 {
     of[random.index(of.len())]
 }
 
-/// A random model of a family; with `large`, one with some thousand weights.
+/// Returns a random model of a family; with `large`, its weights have some thousand elements.
 pub fn case(family: &str, random: &mut Random, large: bool) -> Case {
     let opset = 7 + random.index(17) as i64;
     let opset = if matches!(family, "Einsum" | "a function") { opset.max(13) } else { opset };
@@ -95,7 +95,7 @@ pub fn case(family: &str, random: &mut Random, large: bool) -> Case {
             parts.nodes.insert(0, op("Cast", &["stored"], &["w"], &[("to", 1)]));
         }
     }
-    // A third of the weights are nodes, as in some exporters.
+    // A third of the weights are `Constant` nodes, as in some exporters.
     if random.index(3) == 0 && !half {
         let at = parts.weights.iter().position(|t| t.name.as_deref() == Some("w"));
         if let Some(at) = at {
@@ -304,7 +304,7 @@ fn columns(random: &mut Random, large: bool) -> Parts {
     }
 }
 
-/// Returns a matrix that is also a kernel.
+/// Returns a model with a matrix that is also the kernel of a convolution.
 fn readers(random: &mut Random, large: bool) -> Parts {
     let width = if large { 64 } else { pick(random, &[16, 24, 32]) };
     let shape: Vec<u8> = [width, width].iter().flat_map(|v| v.to_le_bytes()).collect();

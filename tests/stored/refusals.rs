@@ -1,4 +1,4 @@
-//! Weights that stay unchanged, with the reason.
+//! Tests of weights that stay unchanged, with the reason.
 
 use super::support::build::*;
 use super::{options, run};
@@ -53,7 +53,7 @@ fn what_must_stay_stays_and_the_message_says_why_and_what_would_help() {
         let proto = conv(float_tensor("w", &[32, 8, 3, 3], &values), vec![], vec![]);
         assert!(message(proto, &options(8)).contains("not finite"));
     }
-    // In every direction, one value is so much larger than the others that these become zeros.
+    // In every row and column, one value is so much larger than the others that these would become zeros.
     let values: Vec<f32> = (0..512 * 512).map(|i| if i / 512 == i % 512 { 1.0 } else { 0.0035 }).collect();
     let spread = float_tensor("w", &[512, 512], &values);
     let node = op("MatMul", &["w", "x"], &["y"], &[]);

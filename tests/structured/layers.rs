@@ -1,4 +1,4 @@
-//! Dropped layers, refitted convolutions, and goals.
+//! Tests of dropped layers, refitted convolutions, and goals.
 
 use crate::models::outputs_of;
 use crate::random::Random;
@@ -31,7 +31,7 @@ fn without(model: &Model, layers: &[usize]) -> Model {
     result
 }
 
-/// Makes layers add nothing: their last weights become zero.
+/// Returns the model with layers that add nothing, because their last weights are zero.
 fn silent(model: &Model, layers: &[usize]) -> Model {
     let mut proto = model.proto().clone();
     let mut count = 0;
@@ -48,7 +48,7 @@ fn silent(model: &Model, layers: &[usize]) -> Model {
     model.derive(proto)
 }
 
-/// If layers add to a stream, a model without some of them equals the whole model in which these add zero.
+/// If layers add to a residual stream, a model without some of them equals the whole model in which these add zero.
 #[test]
 fn decoders_of_all_families_lose_layers_and_their_caches() {
     for family in ["llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma", "gemma3", "gpt2", "phi3", "smollm3"] {

@@ -1,4 +1,4 @@
-//! Structured pruning: a cut model equals a masked one, on random graphs and on real models.
+//! Tests of structured pruning: a cut model equals a masked one, on random graphs and on real models.
 
 #[path = "../support/mod.rs"]
 mod support;

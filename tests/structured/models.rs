@@ -1,4 +1,4 @@
-//! Decoders of every family in both dialects, an exported encoder, and rejected models.
+//! Tests with decoders of every family in both dialects, an exported encoder, and rejected models.
 
 use crate::support::build::{model, op, value, weight};
 use crate::support::{deps, runtime};
@@ -75,7 +75,7 @@ fn decoders_of_all_families_lose_neurons_and_heads() {
             let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(family);
             let model = open::load(&folder, &LoadOptions { dialect }).unwrap();
             let cut = check(&model, &options(0.5, &[]), &format!("{family} {dialect:?}"));
-            // The cache is cut too, and the model is still a decoder.
+            // The cache is also cut, and the model is still a decoder.
             assert_eq!(Decoder::of(&cut).unwrap().cache.len(), Decoder::of(&model).unwrap().cache.len(), "{family}");
         }
     }
@@ -110,14 +110,14 @@ fn an_exported_encoder_with_anonymous_weights() {
     assert!((0.68..0.71).contains(&share), "{share}");
     let held = report.nodes.iter().find(|n| n.name.contains("layer.0/output/dense")).unwrap();
     assert!(held.action == "left" && held.reason.contains("LayerNormalization"), "{held:?}");
-    // Cut twice, then quantized.
+    // The model is cut twice, then quantized.
     let (once, _) = structured(&model, &options(0.3, &[]), None, &Call::default()).unwrap();
     let (twice, _) = structured(&once, &options(0.3, &[]), None, &Call::default()).unwrap();
     let (small, _) = quantize(&twice, &QuantizeOptions::default(), &Call::default()).unwrap();
     assert!(outputs_of(&small).iter().all(|v| v.is_finite()));
 }
 
-/// On text that the weights were not fitted to, outputs stay closer to the original than without.
+/// With reconstruction, outputs stay closer to the original than without, on text that the weights were not fitted to.
 #[test]
 fn reconstruction_brings_back_some_of_what_is_lost() {
     let folder = deps("models/paraphrase-MiniLM-L3-v2");
@@ -143,7 +143,7 @@ fn reconstruction_brings_back_some_of_what_is_lost() {
     assert!(with < 0.9 * without, "{with} with, {without} without");
 }
 
-/// All float outputs for some batches.
+/// Returns all float outputs for some batches.
 fn on_batches(model: &Model, batches: &[Batch]) -> Vec<f32> {
     let threads = SessionOptions { threads: 1, ..Default::default() };
     let mut session = Session::new(runtime(), model, &threads, &Call::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Sizes used as numbers, and shapes that are lost and found again.
+//! Tests of sizes that are used as numbers, and of shapes that become unknown and known again.
 
 use crate::random::{Maker, Random, open};
 use crate::run;
@@ -52,7 +52,7 @@ impl Maker {
         self.op("Div", &[y, &all], vec![])
     }
 
-    /// The same width twice, once in a shape and once as a number.
+    /// Adds two uses of the same width: once in a shape and once as a number.
     fn by_a_size_and_a_shape(&mut self, y: &str) -> String {
         let shape = self.op("Shape", &[y], vec![]);
         let (zero, two, end) = (self.ints(&[0]), self.ints(&[2]), self.ints(&[3]));
@@ -78,14 +78,14 @@ impl Maker {
                 self.op("Mul", &[&y, &scale], vec![])
             }
             1 => {
-                // Integers that no rule follows.
+                // No rule follows these integers.
                 let (size, seven) = (self.size(&y, 2), self.ints(&[7]));
                 let rest = self.op("Mod", &[&size, &seven], vec![]).pipe(|rest| self.float(&rest));
                 self.op("Add", &[&y, &rest], vec![])
             }
             2 => self.by_a_product_of_sizes(&y),
             3 => {
-                // Halves, by a computed size.
+                // The value is split into halves by a computed size.
                 let (size, two, zero, axis) = (self.size(&y, 2), self.ints(&[2]), self.ints(&[0]), self.ints(&[2]));
                 let (half, flat) = (self.op("Div", &[&size, &two], vec![]), self.ints(&[1]));
                 let half = self.op("Reshape", &[&half, &flat], vec![]);
@@ -96,7 +96,7 @@ impl Maker {
                 return self.linear(&y, inner / 2, width);
             }
             4 => {
-                // A condition on a size.
+                // A condition depends on a size.
                 let (size, much) = (self.size(&y, 2), self.ints(&[inner - 1]));
                 let wide = self.op("Greater", &[&size, &much], vec![]);
                 let (yes, no) = (self.scalar(0.5), self.scalar(3.0));
@@ -113,7 +113,7 @@ impl Maker {
                 self.op("Add", &[&y, &power], vec![])
             }
             _ => {
-                // Of all dimensions, including open sizes.
+                // The size of all dimensions, including open ones, is a factor.
                 let all = self.op("Size", &[&y], vec![]).pipe(|all| self.float(&all));
                 self.op("Div", &[&y, &all], vec![])
             }
@@ -194,7 +194,7 @@ fn computed_pads(x: &str, pads: &[i64], weights: &mut Vec<TensorProto>) -> Vec<N
     ]
 }
 
-/// Returns a convolution, something that loses the shape, a convolution.
+/// Returns a convolution, nodes after which the shape is unknown, and a convolution.
 fn around(between: Vec<NodeProto>, more: Vec<TensorProto>, last: &str) -> Model {
     let mut all = vec![weights("a", &[24, 3, 5], 1), weights("b", &[6, 24, 3], 2)];
     all.extend(more);
@@ -237,7 +237,7 @@ fn sizes_computed_from_floats_are_found_by_the_runtime() {
 #[test]
 fn what_follows_a_recurrent_layer_or_a_branch_is_cut() {
     runtime();
-    // Time first: [t, b, 6] through a GRU of 8, an If, and a feed-forward layer.
+    // The time is the first dimension: [t, b, 6] through a GRU of 8, an If, and a feed-forward layer.
     let all = vec![
         weights("w", &[1, 24, 6], 1),
         weights("r", &[1, 24, 8], 2),
@@ -289,7 +289,7 @@ fn who_lost_a_shape_is_named_and_no_weight_is_denied() {
     let refused = |model: &Model| {
         structured(model, &PruneOptions::structured(), None, &Call::default()).err().unwrap().to_string()
     };
-    // Their number is in the data.
+    // The number of elements is in the data.
     let all = vec![weights("up", &[1, 16], 1), weights("down", &[16, 4], 2)];
     let nodes = vec![
         node("NonZero", &["x"], &["places"]),

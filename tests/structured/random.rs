@@ -33,7 +33,7 @@ impl Random {
         self.below(2) == 0
     }
 
-    /// In (-1, 1).
+    /// Returns a number in (-1, 1).
     pub fn float(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
@@ -46,7 +46,7 @@ pub struct Maker {
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
     count: usize,
-    /// Whether sizes are used as numbers, too.
+    /// Whether sizes are also used as numbers.
     pub numbers: bool,
 }
 
@@ -73,7 +73,7 @@ impl Maker {
 
     pub fn weight(&mut self, dims: &[i64]) -> String {
         let count = dims.iter().product::<i64>() as usize;
-        // Sums over a weight's inputs stay near 1.
+        // The scale keeps sums over the inputs of a weight near 1.
         let fan: i64 = if dims.len() > 2 { dims[1..].iter().product() } else { dims[0] };
         let scale = 1.5 / (fan.max(1) as f32).sqrt();
         let values: Vec<f32> = (0..count).map(|_| self.random.float() * scale).collect();
@@ -130,7 +130,8 @@ impl Maker {
                 self.op("Mul", &[x, &s], vec![])
             }
             _ => {
-                // Something from nothing: a shift that a mask on the producing side would not undo.
+                // A constant is added where the masked value is zero: a mask where units are produced would not undo
+                // this.
                 let c = self.scalar(0.7);
                 let y = self.op("Add", &[x, &c], vec![]);
                 self.op("Exp", &[&y], vec![]).pipe(|e| self.op("Sigmoid", &[&e], vec![]))
@@ -164,7 +165,7 @@ impl Maker {
         outputs
     }
 
-    /// A linear layer on `[.., from]`, in one of several forms.
+    /// Adds a linear layer on `[.., from]`, in one of several forms.
     pub fn linear(&mut self, x: &str, from: i64, to: i64) -> String {
         match self.random.below(4) {
             0 => {
@@ -220,7 +221,7 @@ impl Maker {
         self.op("ReduceMean", &[x, &axes], vec![int_attribute("keepdims", 1)])
     }
 
-    /// The feed-forward part of a block.
+    /// Adds the feed-forward part of a block.
     fn feed_forward(&mut self, x: &str, width: i64) -> String {
         let inner = 8 + self.random.below(24) as i64;
         let y = match self.random.below(5) {
@@ -236,7 +237,7 @@ impl Maker {
                 self.op("Mul", &[&gate, &parts[1]], vec![])
             }
             2 => {
-                // Two branches of different width, joined.
+                // Two branches of different width are concatenated.
                 let other = 4 + self.random.below(9) as i64;
                 let (a, b) = (self.linear(x, width, inner), self.linear(x, width, other));
                 let (a, b) = (self.activation(&a), self.activation(&b));
@@ -245,7 +246,7 @@ impl Maker {
                 return self.linear(&y, inner + other, width);
             }
             3 => {
-                // A slice of a wider layer, and the rest of it.
+                // A slice of a wider layer and the rest of it are used separately.
                 let wide = self.linear(x, width, inner + 6);
                 let (zero, end, from, axis) = (self.ints(&[0]), self.ints(&[6]), self.ints(&[6]), self.ints(&[2]));
                 let most = self.ints(&[i64::MAX]);
@@ -263,7 +264,8 @@ impl Maker {
         self.linear(&y, inner, width)
     }
 
-    /// `[batch, tokens, heads * size]` as `[batch, heads, tokens, size]`, by a shape that is constant or computed.
+    /// Adds a reshape of `[batch, tokens, heads * size]` to `[batch, heads, tokens, size]`; the shape is constant or
+    /// computed.
     pub fn heads(&mut self, x: &str, heads: i64, size: i64) -> String {
         let shape = match self.random.below(3) {
             0 => self.ints(&[0, 0, heads, size]),
@@ -313,7 +315,7 @@ impl Maker {
         self.linear(&seen, heads * size, width)
     }
 
-    /// Repeats each of `kv` heads `repeat` times.
+    /// Adds nodes that repeat each of `kv` heads `repeat` times.
     fn repeat(&mut self, x: &str, kv: i64, repeat: i64, size: i64) -> String {
         let shape = self.op("Shape", &[x], vec![]);
         let one = |m: &mut Maker, at: i64| {
@@ -330,7 +332,7 @@ impl Maker {
         self.op("Reshape", &[&x, &flat], vec![])
     }
 
-    /// A stack of blocks over `[batch, tokens, 6]`.
+    /// Returns a stack of blocks over `[batch, tokens, 6]`.
     pub fn tokens(mut self) -> Model {
         let width = 8 + 2 * self.random.below(5) as i64;
         let mut x = self.linear("x", 6, width);
@@ -353,7 +355,7 @@ impl Maker {
         self.finish(&y, &[-1, -1, 6], &[-1, -1, 5])
     }
 
-    /// The same square matrix twice.
+    /// Adds two products with the same square matrix.
     fn shared(&mut self, x: &str, width: i64) -> String {
         let w = self.weight(&[width, width]);
         let y = self.op("MatMul", &[x, &w], vec![]);
@@ -370,7 +372,7 @@ impl Maker {
     }
 }
 
-/// A value with a shape; each open size has its own symbol.
+/// Returns a value with a shape; each open size has its own symbol.
 pub fn open(name: &str, dims: &[i64]) -> ValueInfoProto {
     let mut info = value(name, DataType::Float32, dims);
     let tensor = info.value_type.as_mut().unwrap().tensor_type.as_mut().unwrap();
@@ -380,7 +382,7 @@ pub fn open(name: &str, dims: &[i64]) -> ValueInfoProto {
     info
 }
 
-/// For chains that borrow the maker twice.
+/// In a chain of calls, passes `self` to a closure, which can borrow the maker again.
 trait Pipe: Sized {
     fn pipe<T>(self, f: impl FnOnce(Self) -> T) -> T {
         f(self)

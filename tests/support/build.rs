@@ -19,17 +19,17 @@ pub fn value(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.into()), value_type: Some(Box::new(value_type)), ..Default::default() }
 }
 
-/// A float32 weight of smooth, reproducible values.
+/// Returns a float32 weight of smooth, reproducible values.
 pub fn weight(name: &str, dims: &[i64]) -> TensorProto {
     float_tensor(name, dims, &smooth(dims.iter().product::<i64>() as usize, name.len() as f32))
 }
 
-/// Reproducible values in (-1, 1) without a pattern that quantization would like.
+/// Returns reproducible values in (-1, 1) without a pattern that would favour quantization.
 pub fn smooth(count: usize, seed: f32) -> Vec<f32> {
     (0..count).map(|i| ((i as f32 * 12.9898 + seed).sin() * 43_758.547).fract()).collect()
 }
 
-/// A node with integer attributes.
+/// Returns a node with integer attributes.
 pub fn op(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, i64)]) -> NodeProto {
     let mut made = node(op, inputs, outputs);
     made.attribute =
@@ -37,7 +37,7 @@ pub fn op(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, i64)
     made
 }
 
-/// A node whose attribute is a graph.
+/// Returns a node with an attribute that is a graph.
 pub fn with_graph(mut node: NodeProto, name: &str, graph: GraphProto) -> NodeProto {
     node.attribute.push(AttributeProto {
         name: Some(name.into()),
@@ -48,7 +48,7 @@ pub fn with_graph(mut node: NodeProto, name: &str, graph: GraphProto) -> NodePro
     node
 }
 
-/// A `Constant` node.
+/// Returns a `Constant` node.
 pub fn constant(tensor: TensorProto) -> NodeProto {
     let mut made = node("Constant", &[], &[tensor.name.as_deref().unwrap()]);
     made.attribute.push(AttributeProto {
@@ -60,7 +60,7 @@ pub fn constant(tensor: TensorProto) -> NodeProto {
     made
 }
 
-/// A model of one graph.
+/// Returns a model of one graph.
 pub fn model(
     opset: i64,
     inputs: Vec<ValueInfoProto>,
@@ -73,7 +73,7 @@ pub fn model(
     Model::from_proto(model_of(opset, graph))
 }
 
-/// A model around a graph.
+/// Returns the message of a model around a graph.
 pub fn model_of(opset: i64, graph: GraphProto) -> ModelProto {
     let import = OperatorSetIdProto { domain: Some(String::new()), version: Some(opset), ..Default::default() };
     ModelProto { ir_version: Some(8), opset_import: vec![import], graph: Some(Box::new(graph)), ..Default::default() }

@@ -1,4 +1,4 @@
-//! Shared by the tests: real models, ONNX Runtime, scratch folders. Nothing here skips: a missing dependency fails
+//! Helpers of several tests: real models, ONNX Runtime, scratch folders. Nothing here skips: a missing dependency fails
 //! the test with the command that fetches it.
 #![allow(dead_code)] // not every test file uses all of it
 
@@ -8,7 +8,7 @@ pub mod quantized;
 use optimize::runtime::Runtime;
 use std::path::{Path, PathBuf};
 
-/// A path under the fetched dependencies.
+/// Returns a path in the folder of the fetched dependencies.
 pub fn deps(name: &str) -> PathBuf {
     let root = std::env::var_os("OPTIMIZE_TEST_DEPS").map(PathBuf::from);
     let root = root.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/deps"));
@@ -40,7 +40,7 @@ pub fn runtime() -> &'static Runtime {
     }
 }
 
-/// An empty folder of one test, removed at its end.
+/// An empty folder of one test, which is removed at its end.
 pub struct Scratch(PathBuf);
 
 impl std::ops::Deref for Scratch {

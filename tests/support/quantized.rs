@@ -17,7 +17,7 @@ pub fn options() -> QuantizeOptions {
     QuantizeOptions { quantize_type: QuantizeType::Static, min_elements: 1, threads: 1, ..QuantizeOptions::default() }
 }
 
-/// The outputs of a model.
+/// Returns the outputs of a model.
 pub fn run(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     let session = SessionOptions { threads: 1, ..Default::default() };
     let mut session = Session::new(runtime(), model, &session, &Call::default()).unwrap();
@@ -26,7 +26,7 @@ pub fn run(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     outputs.iter().map(|(_, t)| t.to_f32_vec().unwrap()).collect()
 }
 
-/// Largest difference, relative to the largest output.
+/// Returns the largest difference, relative to the largest output.
 pub fn error(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     let one = |(a, b): (&Vec<f32>, &Vec<f32>)| {
         assert_eq!(a.len(), b.len());
@@ -36,12 +36,12 @@ pub fn error(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     a.iter().zip(b).map(one).fold(0.0, f32::max)
 }
 
-/// Quantizes with tensors as calibration data.
+/// Returns the result of quantization with tensors as calibration data.
 pub fn calibrated(model: &Model, data: &[(String, Tensor)], options: &QuantizeOptions) -> Result<(Model, Report)> {
     quantize_with(runtime(), model, options, Some(&Calibration::Tensors(data)), &Call::default())
 }
 
-/// Operators after ONNX Runtime's own optimization.
+/// Returns the operators after ONNX Runtime's own optimization.
 pub fn kernels(model: &Model) -> Vec<String> {
     let folder = scratch("kernels");
     let path = folder.join("optimized.onnx");
@@ -55,18 +55,18 @@ pub fn kernels(model: &Model) -> Vec<String> {
     Model::load(&path).unwrap().graph().node.iter().map(|n| n.op().to_owned()).collect()
 }
 
-/// Returns how often an operator is among them.
+/// Returns how often `op` is among the operators.
 pub fn count(kernels: &[String], op: &str) -> usize {
     kernels.iter().filter(|k| *k == op).count()
 }
 
-/// An input of reproducible values.
+/// Returns an input of reproducible values.
 pub fn input(name: &str, dims: &[i64]) -> Vec<(String, Tensor)> {
     let values = smooth(dims.iter().product::<i64>() as usize, 0.5);
     vec![(name.to_owned(), Tensor::from_f32(dims, values).unwrap())]
 }
 
-/// A float32 constant.
+/// Returns a float32 constant.
 pub fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     float_tensor(name, dims, values)
 }

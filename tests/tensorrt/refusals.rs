@@ -1,8 +1,8 @@
-//! Rejected cases: missing or other libraries, operators, untrusted engines, a full disk.
+//! Tests of rejected cases: missing or other libraries, operators, untrusted engines, a full disk.
 
 use super::*;
 
-/// Makes a library that reports some version, and ends the process if it is used further.
+/// Makes a library that reports a version, and ends the process if anything else of it is called.
 fn pretender(folder: &Path, names: [&str; 2], version: i32) -> PathBuf {
     let code = format!(
         "#include <stdlib.h>\nint getInferLibVersion(void) {{ return {version}; }}\n\
@@ -40,7 +40,7 @@ fn what_is_missing_has_a_status_of_its_own() {
     let (kind, message) = with(Choice::TensorRtRtx, pretender(&folder.join("new"), rtx, 20_000));
     assert!(kind == Kind::Unsupported && message.contains("2.0.0"), "{message}");
     if tensorrt::device().is_err() {
-        // It would end the process if it were called.
+        // The library would end the process if it were called.
         let proper = ["libnvinfer.so.11", "libnvonnxparser.so.11"];
         let (kind, message) = with(Choice::TensorRt, pretender(&folder.join("proper"), proper, 110_400));
         assert!(kind == Kind::DeviceMissing && message.contains("libcuda.so.1"), "{message}");
@@ -78,7 +78,7 @@ fn an_operator_that_there_is_not_is_named() {
     let unknown = made(&|node| node.op_type = Some("Det".into()));
     let (kind, message) = kind_of(build(&unknown, &at, &sizes));
     assert!(kind == Kind::Unsupported && message.contains("strange"), "{message}");
-    // Operators of ONNX Runtime alone that are composed of standard ones.
+    // Operators that only ONNX Runtime has are lowered to standard ones.
     let gelu = made(&|node| (node.op_type, node.domain) = (Some("Gelu".into()), Some("com.microsoft".into())));
     let report = build(&gelu, &at, &sizes).unwrap();
     assert_eq!(report.summary["nodes_lowered"], 1);
@@ -102,7 +102,7 @@ fn engines_are_looked_at_before_they_are_used() {
     assert_eq!(look(true, Some(&own)).unwrap().key.model_sha256, own);
     assert_eq!(look(false, Some(&own)).err().unwrap().kind(), Kind::Untrusted);
     assert_eq!(look(true, Some("00")).err().unwrap().kind(), Kind::Mismatch);
-    // Random bytes, with a manifest that matches them.
+    // The engine is arbitrary bytes, with a manifest that matches them.
     let junk = b"this is no engine at all, whatever its manifest says".repeat(100);
     let mut manifest = Manifest::read(&engine).unwrap().unwrap();
     std::fs::write(&engine, &junk).unwrap();

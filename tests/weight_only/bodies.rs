@@ -1,4 +1,4 @@
-//! Weights in branches and functions, and weights that several nodes share.
+//! Tests of weights in branches and functions, and of weights that several nodes share.
 
 use super::*;
 
@@ -76,6 +76,6 @@ fn one_weight_of_two_nodes_is_stored_once_and_a_float_reader_keeps_the_original(
     codes_of(&result, "w", 4);
     assert!(result.graph().initializer.iter().any(|t| t.name.as_deref() == Some("w")));
     assert!(report.nodes[0].reason.contains("is kept for another node"), "{}", report.nodes[0].reason);
-    // Scales are converted to float once for both.
+    // Scales are converted to float once for both readers.
     assert_eq!((count(&result, "Cast"), count(&result, "Mul")), (1, 1));
 }

@@ -1,4 +1,4 @@
-//! Real models: accuracy, size, reproducible bytes, and ONNX Runtime's graph.
+//! Tests of real models: accuracy, size, reproducible bytes, and ONNX Runtime's graph.
 
 use super::*;
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ fn minilm_l3() -> Model {
     Model::load(&deps("models/paraphrase-MiniLM-L3-v2")).unwrap()
 }
 
-/// The embedding of a sentence.
+/// Returns the embedding of a sentence.
 fn embed(model: &Model, tokenizer: &Tokenizer) -> Vec<f32> {
     let batch = tokenizer.encode_batch(&[SENTENCE], true, None).unwrap();
     let shape = [1, batch.length as i64];
@@ -27,7 +27,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Saves, loads and compares; the size is that of the file.
+/// Checks a result after saving and loading it: it is close to the original, and its file is small.
 fn close_and_small(model: &Model, options: &QuantizeOptions, least: f64, largest: f64) {
     let folder = scratch("weight-only");
     let file = folder.join("model.onnx");
@@ -69,7 +69,7 @@ fn the_same_options_give_the_same_bytes_with_any_number_of_threads() {
     assert_eq!(before, model.identity(&Call::default()).unwrap().sha256);
 }
 
-/// The graph that ONNX Runtime runs.
+/// Returns the graph that ONNX Runtime runs.
 fn optimized(model: &Model, inputs: &[(&str, &Tensor)]) -> Model {
     let folder = scratch("weight-only-optimized");
     let file = folder.join("optimized.onnx");
@@ -91,7 +91,7 @@ fn blocks_of(graph: &GraphProto, around: &HashSet<&str>) -> usize {
             _ => (node.input.len(), 0),
         };
         blocks += count;
-        // The table's codes are input 0, the indices input 1.
+        // The codes of the table are input 0, the indices input 1.
         let table = (node.op() == "GatherBlockQuantized").then(|| node.input[0].as_str());
         for input in node.input[first..].iter().map(String::as_str).chain(table).filter(|name| !name.is_empty()) {
             assert!(constants.contains(input), "{input} of {} is computed in each run", node.label());

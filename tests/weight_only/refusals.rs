@@ -1,4 +1,4 @@
-//! Weights that stay unchanged, and rejected options, with the reason.
+//! Tests of weights that stay unchanged, and of rejected options, with the reason.
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn weights_that_are_not_finite_are_left() {
 
 #[test]
 fn extreme_values_stay_finite() {
-    // All zero, tiny, a single value, large: one output of each.
+    // The columns are all zero, tiny, a single value, and large: one output of each.
     let row = |column: usize, k: usize| match column {
         0 => 0.0,
         1 => 1e-30 * (k as f32 - 48.0),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Images.
+/// Methods for models on images.
 impl Maker {
     pub fn conv(&mut self, x: &str, from: i64, to: i64, kernel: i64, group: i64) -> String {
         let w = self.weight(&[to, from / group, kernel, kernel]);
@@ -19,7 +19,8 @@ impl Maker {
         match self.random.below(4) {
             0 => x.to_owned(),
             1 if channels % 2 == 0 => {
-                // GroupNormalization as it is exported: groups by shape, InstanceNormalization, and back.
+                // Exporters write GroupNormalization as a Reshape into groups, an InstanceNormalization, and a Reshape
+                // back.
                 let (scale, shift) = (self.vector(2, 1.0), self.vector(2, 0.0));
                 let (apart, back) = (self.ints(&[0, 2, -1]), self.op("Shape", &[x], vec![]));
                 let y = self.op("Reshape", &[x, &apart], vec![]);
@@ -40,7 +41,7 @@ impl Maker {
         self.activation(&y)
     }
 
-    /// Residual, inverted, grouped and inception blocks over `[batch, 3, 8, 8]`.
+    /// Returns residual, inverted, grouped and inception blocks over `[batch, 3, 8, 8]`.
     pub fn images(mut self) -> Model {
         let mut channels = 8 + 4 * self.random.below(3) as i64;
         let mut x = self.unit("x", 3, channels, 3, 1);
@@ -77,7 +78,7 @@ impl Maker {
                     x = self.unit(&y, inner, channels, 3, 1);
                 }
                 _ => {
-                    // Squeeze and excite.
+                    // A squeeze-and-excite block.
                     let y = self.unit(&x, channels, inner, 3, 1);
                     let s = self.op("GlobalAveragePool", &[&y], vec![]);
                     let s = self.unit(&s, inner, 4, 1, 1).pipe(|s| self.conv(&s, 4, inner, 1, 1));
