@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-/// Parts of `src/ffi` in the order the header has them.
+/// Modules of `src/ffi`, in the order in which the header contains them.
 const NOUNS: [&str; 19] = [
     "status",
     "error",
@@ -36,24 +36,24 @@ fn main() {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{soname}");
     }
     compile_shim();
-    // A crate unpacked from a registry is read-only and carries the header already.
+    // A crate from a registry is unpacked into a read-only folder, and it contains the header.
     if Path::new(".git").exists() {
         write_header();
     }
 }
 
-/// Header sets of TensorRT that the shim may be compiled with: name, folder of `make deps`, and the macro of the version
-/// that tells it in `NvInferVersion.h`.
+/// Versions of TensorRT's headers that the shim can be compiled with: the name, which is also that of the folder from
+/// `make deps`, and the `#define` in `NvInferVersion.h` that identifies the version.
 const TENSORRT: [(&str, &str); 2] = [("rtx1", "TRT_MAJOR_RTX 1"), ("trt11", "TRT_MAJOR_ENTERPRISE 11")];
 
-/// Compiles `shim.cc` and `run.cc` of `src/tensorrt` once for each set of headers that is found. Without any the library
-/// is built all the same, and says so when an engine is asked for.
+/// Compiles `shim.cc` and `run.cc` of `src/tensorrt` once for each set of headers that is found. If none is found, the
+/// library is built without TensorRT, and reports this when an engine is requested.
 fn compile_shim() {
     println!("cargo:rerun-if-env-changed=OPTIMIZE_TENSORRT_INCLUDE");
     for file in ["shim.cc", "shim.hpp", "run.cc"] {
         println!("cargo:rerun-if-changed=src/tensorrt/{file}");
     }
-    // `make deps` touches it when it brings the headers.
+    // `make deps` touches this file when it fetches the headers, so that the shim is then compiled.
     println!("cargo:rerun-if-changed=tools/deps.lock");
     for (name, version) in TENSORRT {
         println!("cargo:rustc-check-cfg=cfg(tensorrt_{name})");
@@ -70,7 +70,7 @@ fn compile_shim() {
             !folder.is_empty() && text.lines().any(found) && Path::new(folder).join("NvOnnxParser.h").is_file()
         };
         let Some(folder) = folders.iter().find(fits) else { continue };
-        // No C++ library is needed, so none is linked: what little there is of one stands in the shim.
+        // The shim defines the few functions of the C++ library that it needs, so that library is not linked.
         let mut compiler = cc::Build::new();
         compiler
             .cpp(true)
@@ -100,21 +100,21 @@ fn write_header() {
     }
     let bindings = match builder.generate() {
         Ok(bindings) => bindings,
-        // The compiler explains a syntax error better than the generator does.
+        // The compiler reports a syntax error more clearly than the generator does.
         Err(cbindgen::Error::ParseSyntaxError { .. }) => return,
         Err(error) => panic!("the header could not be made from src/ffi: {error}"),
     };
     let mut header = Vec::new();
     bindings.write(&mut header);
     let header = with_tags(&String::from_utf8(header).expect("the header is text"));
-    // The modification time of a header that does not change stays, so that nothing is built again.
+    // An unchanged header is not written: its modification time stays the same, so nothing is rebuilt.
     if std::fs::read_to_string("include/optimize.h").ok().as_ref() != Some(&header) {
         std::fs::write("include/optimize.h", header).expect("include/optimize.h");
     }
 }
 
-/// Gives each struct and enum its name as a tag too, so that programs can declare it ahead: `typedef struct NAME {`.
-/// (The generator's own style for that writes `struct` before every use.)
+/// Gives each struct and enum a tag equal to its name (`typedef struct NAME {`), so that programs can declare it
+/// forward. (With the generator's own option for tags, `struct` would precede every use of a name.)
 fn with_tags(header: &str) -> String {
     let mut name = String::new();
     let mut lines: Vec<String> = Vec::new();
@@ -136,8 +136,8 @@ fn part(name: &str) -> u32 {
     text.parse().expect("a number")
 }
 
-/// Returns the name by which programs find the library. Until 1.0 a minor version may break programs, so that the loader
-/// must tell them apart.
+/// Returns the soname, by which programs find the library. Until 1.0, a minor version may break programs, so the soname
+/// contains the minor version.
 fn soname() -> String {
     match (part("MAJOR"), part("MINOR")) {
         (0, minor) => format!("liboptimize.so.0.{minor}"),
@@ -157,7 +157,7 @@ fn version() -> String {
     )
 }
 
-/// How functions are declared.
+/// Macros for the declarations of functions.
 const MACROS: &str = r#"
 /* Every function is declared OPTIMIZE_API. On Windows, programs that link the static library define OPTIMIZE_STATIC. */
 #ifndef OPTIMIZE_API

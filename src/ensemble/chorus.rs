@@ -98,7 +98,7 @@ impl Voices {
         })
     }
 
-    /// Calls `work` with the index of every generator and the generator: several at the same time, as the plan has it.
+    /// Calls `work` with each generator and its index; the plan determines which calls run at the same time.
     pub fn in_lanes(&mut self, work: &(dyn Fn(usize, &mut Generator) -> Result<()> + Sync)) -> Result<()> {
         let mut left: Vec<Option<&mut Generator>> = self.generators.iter_mut().map(Some).collect();
         let mut take = |voices: &[usize]| -> Vec<(usize, &mut Generator)> {

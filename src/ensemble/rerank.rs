@@ -268,7 +268,7 @@ impl Rows for Rerank {
     }
 }
 
-/// Calls the callback for each token of a finished text, and returns `Break` if it does.
+/// Calls the callback for each token of a finished text; returns `Break` if the callback does.
 fn tell(row: usize, text: &Candidate, on_token: Option<&mut OnToken<'_>>) -> ControlFlow<()> {
     let Some(tell) = on_token else { return ControlFlow::Continue(()) };
     let last = text.tokens.len().saturating_sub(1);

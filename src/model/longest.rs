@@ -46,9 +46,9 @@ impl Card {
 /// length, if that is larger: some configurations leave the former at the training length. `None` if there is no such
 /// key.
 ///
-/// Dynamic scaling has other angles for every length beyond the training length, and is not extended. Nor is Llama 3,
-/// whose factor exceeds the longest text of its key (Llama 3.2: 32 x 8,192 for 131,072), nor Gemma 3, whose scaling
-/// applies to some layers only.
+/// Three kinds of scaling are not taken into account. Dynamic scaling has other angles for every length beyond the
+/// training length. The factor of Llama 3 would give more than `max_position_embeddings` (Llama 3.2: 32 x 8,192 instead
+/// of 131,072). The scaling of Gemma 3 applies to some layers only.
 pub fn context(config: &Map<String, Value>) -> Option<usize> {
     let size = |from: &Map<String, Value>, key: &str| from.get(key).and_then(Value::as_u64).filter(|size| *size > 0);
     let all = size(config, "max_position_embeddings")?;

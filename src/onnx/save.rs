@@ -76,7 +76,7 @@ pub struct SavedFile {
     pub sha256: String,
 }
 
-/// Saves `model` at `path`. `Call` reports the stage `save` in bytes and can cancel, which changes nothing on disk.
+/// Saves `model` at `path`. `call` receives the stage `save` in bytes and can cancel, which changes nothing on disk.
 pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     check(model, path).map_err(place)?;

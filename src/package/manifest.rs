@@ -80,7 +80,8 @@ pub struct Variant {
     pub features: Vec<String>,
     /// Version of ONNX Runtime that it requires, `major.minor`; `None` for any.
     pub runtime: Option<String>,
-    /// For a graph compiled for this library's kernels (`provider` is `optimize`): what else it consists of.
+    /// For a graph compiled for this library's kernels (`provider` is `optimize`): its packed weights and what they
+    /// require.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled: Option<CompiledGraph>,
     /// Result of the check of a graph that was optimized ahead of time; `None` for other graphs.
@@ -88,7 +89,7 @@ pub struct Variant {
     pub check: Option<Check>,
 }
 
-/// What belongs to a graph compiled for this library's kernels.
+/// The packed weights of a graph compiled for this library's kernels, and what they require.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CompiledGraph {
     /// Path of the file with the packed weights.

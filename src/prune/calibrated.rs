@@ -60,7 +60,7 @@ pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &Prune
 }
 
 fn replace(walk: &mut Walk<'_>, target: &Target<'_>, outcome: &Outcome) {
-    // The walk runs the main graph only; subgraphs read the constants of the main graph.
+    // Only constants of the main graph are replaced; its subgraphs read them there.
     if let (Ok(pruned), 0) = (outcome, target.owner) {
         let mut tensor = rewrite::tensor(target, pruned.raw.clone());
         tensor.name = Some(target.name.clone());

@@ -18,7 +18,8 @@ use rayon::prelude::*;
 enum Score {
     /// The bits of its magnitude, which are in the same order.
     Magnitude,
-    /// A number that depends on the seed, the name and the index; zeros are still the first to go.
+    /// A number that depends on the seed, the name and the index; 0 for a weight that is zero, so that zeros come
+    /// first.
     Random(u64),
 }
 

@@ -247,7 +247,8 @@ impl Work<'_> {
         }
     }
 
-    /// Makes the weights of a plan: those of other forms by `work`, and the stored ones.
+    /// Returns the new weights of a plan: what `work` returns, and the outcome of each weight that is stored in few
+    /// bits.
     fn drive<T: Send>(
         &self,
         plan: &Plan<'_>,

@@ -49,7 +49,8 @@ fn optional(model: &Model, counts: impl Fn(&str) -> bool) -> Vec<&str> {
     defaults.filter(|name| view.is_optional_input(0, name) && counts(name)).collect()
 }
 
-/// Returns what `text` makes of the names, and of whether they are several; `None` if there are none.
+/// Returns the note that `text` makes of a description of the names, and of whether there are several; `None` if there
+/// are no names.
 fn note(names: &[&str], text: impl Fn(&str, bool) -> String) -> Option<String> {
     match names {
         [] => None,

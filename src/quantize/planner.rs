@@ -236,8 +236,8 @@ impl<'a> Planner<'_, 'a> {
         // A Gemm may transpose its weight by attribute, in addition to a preceding Transpose.
         let turned = constant.transposed != (proto.is("Gemm") && proto.int("transB", 0) != 0);
         let channel = match (self.options.per_channel, form) {
-            // Blocks run along the inputs of a product and along the rows of a table: in the rows of a transposed
-            // weight.
+            // A block contains inputs of one output of a product (in a column, or in a row of a transposed weight), or
+            // a part of one row of a table.
             (_, Form::BlockTable) => Channel::Row,
             (_, Form::BlockMatMul | Form::BlockGemm) if turned => Channel::Row,
             (_, Form::BlockMatMul | Form::BlockGemm) => Channel::Column,

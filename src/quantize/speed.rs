@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// Number of kinds of products that are tried one by one, those with most weights first; the rest is tried together.
 const KINDS: usize = 8;
-/// Maximum duration of a race in seconds, and its maximum number of rounds.
+/// Maximum duration of one timed comparison in seconds, and its maximum number of rounds.
 const SECONDS: f64 = 1.5;
 const ROUNDS: usize = 41;
 /// Reason for leaving a node.

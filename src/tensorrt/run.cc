@@ -1,5 +1,5 @@
-// Runs an engine: the other half of the shim. The caller, who has the driver open, owns device memory and its copies;
-// here are only the calls of NVIDIA's classes, one function each. `src/tensorrt/engine.rs` mirrors the structs.
+// Runs an engine. The caller opens the driver, owns the device memory, and copies to and from it; the functions here
+// only call NVIDIA's classes. `src/tensorrt/engine.rs` mirrors the structs.
 
 #include <cstdlib>
 #include <new>

@@ -128,7 +128,7 @@ fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
     format!("; left are {}{more}", count_reasons(left()))
 }
 
-/// Returns the speed-up of the result over the original, in a race of half a second.
+/// Returns the speed-up of the result over the original, measured for half a second.
 pub fn race(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),

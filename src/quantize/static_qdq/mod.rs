@@ -85,7 +85,7 @@ pub fn run(
     let (mut made, mut facts) = ready.examined(examiner.as_ref(), &HashMap::new())?;
     if run.options.never_slower || run.options.max_quality_loss > 0.0 {
         let found = limits::run(&mut ready, report)?;
-        // Leaving nodes in float changes the adjacent ones.
+        // Leaving nodes in float also changes the nodes next to them, so the result is verified again.
         (made, facts) = ready.examined(examiner.as_ref(), &found.stays)?;
         let costs = &found.sensitivities;
         made.nodes.iter_mut().for_each(|node| node.sensitivity = costs.get(&node.name).copied());
@@ -139,7 +139,7 @@ impl<'w> Ready<'w> {
             if selection.chosen.is_empty() {
                 let left = selection.left.iter().map(|(_, _, node)| node.clone()).collect();
                 let made = rest(model.clone(), left, options, call)?;
-                // Races need a node that is computed in integers.
+                // Timing has a purpose only if a node is computed in integers.
                 let stored = |node: &NodeReport| node.action == stored::STORED_INT8 && !options.never_slower;
                 if made.nodes.iter().any(|node| node.action == planner::QUANTIZED || stored(node)) {
                     return Ok(made);
