@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The value of result places before a call, to check that they are written. */
+/* The initial value of output parameters, to check that calls write them. */
 #define POISON ((void *)(uintptr_t)64)
 
 static const char *title; /* of the case that runs */
@@ -19,7 +19,7 @@ static void fail(const char *what) {
     failures++;
 }
 
-/* Makers: a handle of each kind for the cases. A failure here is not under test: it ends the program. */
+/* Functions that make a handle of each kind for the cases. They are not what is tested: a failure ends the program. */
 
 static void need(int condition, const char *what) {
     if (condition) return;
@@ -42,7 +42,7 @@ static optimize_model_t *make_model(void) {
     return model;
 }
 
-/* Three hundred tokens: enough for training blocks and some held-out text. */
+/* A text of 300 tokens: enough for training blocks and some held-out text. */
 #define WORDS "a b a a b b a b a b a a a b b "
 static const char training_text[] =
     WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS WORDS;
@@ -87,7 +87,7 @@ static optimize_tokenizer_t *make_tokenizer(void) {
     return tokenizer;
 }
 
-/* The folder decoder: a tiny model that generates text, with a chat template. */
+/* Returns the model of the folder `decoder`: a tiny model that generates text, with a chat template. */
 static optimize_model_t *make_decoder(void) {
     optimize_context_t *context = make_context();
     optimize_model_t *model = NULL;
@@ -115,7 +115,7 @@ static optimize_model_t *make_loaded(const char *path) {
     return model;
 }
 
-/* The folders encoder and classes: tiny models of texts. */
+/* Return the models of the folders `encoder` and `classes`: tiny models that read texts. */
 static optimize_model_t *make_encoder(void) { return make_loaded("encoder"); }
 static optimize_model_t *make_classes(void) { return make_loaded("classes"); }
 
@@ -139,7 +139,7 @@ static optimize_classifier_t *make_classifier(void) {
     return classifier;
 }
 
-/* Two equal members. The folder pair gets their manifest. */
+/* Returns an ensemble of two equal members. Its manifest is in the folder `pair`. */
 static optimize_ensemble_t *make_ensemble(void) {
     optimize_model_t *model = make_decoder();
     const optimize_model_t *const members[2] = {model, model};
@@ -155,7 +155,7 @@ static void write_manifest(void) {
     optimize_ensemble_free(ensemble);
 }
 
-/* Made once: a package of the decoder, which has everything that can be in one. */
+/* Opens the package of the decoder, which contains a tokenizer and a chat template. `write_package` wrote it, once. */
 static optimize_package_t *make_package(void) {
     optimize_package_t *package = NULL;
     need(optimize_package_open("decoder.package", NULL, &package, NULL) == OPTIMIZE_OK, "package");
@@ -178,7 +178,7 @@ static void write_engine(void) {
     optimize_context_free(context);
 }
 
-/* Text for perplexity, lines for embeddings, and rows of a label and a text for probes. */
+/* Data of all evaluation tasks: a text for perplexity, lines for embeddings, labelled rows for probes. */
 static const char evaluate_data[] = "0,a b a\n0,a a b\n0,a a a\n1,b b b\n1,b a b\n1,b b a\n";
 
 static const char not_utf_8[128] = "\xff";

@@ -22,19 +22,19 @@ static int tap_failed_tests;
 
 #define TEST(name) static void name(void)
 #define RUN(name) tap_run(#name, name, 1)
-/* Takes minutes under valgrind and touches no memory that the other tests do not. */
+/* For tests that take minutes under valgrind and use memory only in ways that other tests cover. */
 #define RUN_UNLESS_VALGRIND(name) tap_run(#name, name, !under_valgrind())
 
 #define CHECK(condition) tap_check((condition) ? 1 : 0, __FILE__, __LINE__, #condition)
 #define CHECK_INT(got, wanted) tap_check_int((long long)(got), (long long)(wanted), __FILE__, __LINE__, #got)
 #define CHECK_TEXT(got, wanted) tap_check_text((got), (wanted), __FILE__, __LINE__, #got)
-/* `text` has `part` in it. */
+/* Checks that `text` contains `part`. */
 #define CHECK_HAS(text, part) tap_check_has((text), (part), __FILE__, __LINE__)
-/* The call gave OPTIMIZE_OK and no error; frees and forgets the error otherwise. */
+/* Checks that the call returned OPTIMIZE_OK without an error; otherwise, frees the error and sets it to NULL. */
 #define CHECK_OK(call) tap_check_ok((call), &error, __FILE__, __LINE__)
-/* The call gave `status`, an error object that agrees, and `part` in its message or place (NULL: any). */
+/* Checks that the call returned `status` and an equal error, with `part` in its message or place (NULL: any). */
 #define CHECK_FAILS(call, status, part) tap_check_fails((call), &error, (status), (part), __FILE__, __LINE__)
-/* For what everything else in the program needs. */
+/* For conditions that everything after them requires: if one is false, the program ends. */
 #define NEED(condition) ((condition) ? (void)0 : tap_give_up(__FILE__, __LINE__, #condition))
 
 static inline int under_valgrind(void) {
@@ -122,7 +122,7 @@ static inline int tap_end(void) {
     return tap_failed_tests == 0 ? 0 : 1;
 }
 
-/* Paths. Each call gives new memory until the 16th call after it. */
+/* Paths. The text that a call returns is overwritten by the 16th call after it. */
 
 static inline const char *tap_path(const char *variable, const char *name) {
     static char paths[16][4096];
@@ -138,10 +138,10 @@ static inline const char *temporary(const char *name) { return tap_path("OPTIMIZ
 
 #define MINILM "models/paraphrase-MiniLM-L3-v2"
 #define MINILM_WIDTH 384
-/* This export's names of the token embeddings and of the sentence embedding. */
+/* Names of the token embeddings and of the sentence embedding in this export of MiniLM. */
 #define MINILM_TOKENS "onnx::Shape_422"
 #define MINILM_SENTENCE "461"
-/* Small enough to be here: sum = x + y, float32[n, 2], and same = s, string[m]. Opset 17. */
+/* A small model of opset 17: sum = x + y, float32[n, 2], and same = s, string[m]. */
 static const unsigned char tiny_model[] =
     "\010\010:\230\001\012\020\012\001x\012\001y\022\003sum\042\003Add\012\023\012\001s\022\004same\042"
     "\010Identity\022\004tinyZ\024\012\001x\022\017\012\015\010\001\022\011\012\003\022\001n\012\002\010"
@@ -184,7 +184,7 @@ static inline void write_file(const char *path, const void *content, size_t size
 
 /* Reports. */
 
-/* Number after `"key": ` in JSON, from `after` on; NaN if there is none. */
+/* Returns the number after the first `"key": ` that follows `after` in JSON; NaN if there is none. */
 static inline double number_after(const char *json, const char *after, const char *key) {
     char quoted[64];
     const char *at = strstr(json, after);
@@ -206,7 +206,7 @@ static inline void sleep_seconds(double seconds) {
     thrd_sleep(&time, NULL);
 }
 
-/* A thread that fires a token after a while. */
+/* A thread that fires a cancel token after a delay. */
 typedef struct firing_t {
     optimize_cancel_t *cancel;
     double after; /* seconds */
@@ -231,7 +231,7 @@ static inline void end_firing(firing_t *firing) {
     optimize_cancel_free(firing->cancel);
 }
 
-/* Needed by most tests. They end the program if they fail, because nothing would work. */
+/* Objects that most tests need. If one cannot be made, the program ends. */
 
 static inline void tap_need(optimize_status_t status, optimize_error_t *error, const char *what) {
     if (status == OPTIMIZE_OK) return;
@@ -274,7 +274,7 @@ static inline optimize_tokenizer_t *load_tokenizer(void) {
     return tokenizer;
 }
 
-/* The two inputs of MiniLM. */
+/* The two inputs of MiniLM: token ids and attention mask. */
 typedef struct text_t {
     optimize_tensor_t *ids, *mask;
 } text_t;
@@ -294,7 +294,7 @@ static inline void free_text(text_t *text) {
     optimize_tensor_free(text->mask);
 }
 
-/* `rows` x `length` tokens without a text. */
+/* Returns `rows` x `length` tokens that come from no text. */
 static inline text_t many_tokens(size_t rows, size_t length) {
     const int64_t dims[2] = {(int64_t)rows, (int64_t)length};
     size_t count = rows * length, i;
@@ -313,7 +313,7 @@ static inline text_t many_tokens(size_t rows, size_t length) {
     return text;
 }
 
-/* Runs MiniLM for one output. */
+/* Runs MiniLM and returns the output named `output` in `result`. */
 static inline optimize_status_t run_text(optimize_session_t *session, const text_t *text, const char *output,
                                          const optimize_call_t *call, optimize_tensor_t **result,
                                          optimize_error_t **error) {

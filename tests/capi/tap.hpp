@@ -12,7 +12,7 @@
 #include <string>
 
 #define CHECK(condition) tap::check(static_cast<bool>(condition), __FILE__, __LINE__, #condition)
-// The statement throws an Error with that status and `part` in what().
+// Checks that the statements throw an Error with this status and with `part` in what().
 #define FAILS(status, part, ...) tap::fails(__FILE__, __LINE__, optimize::Status::status, part, [&] { __VA_ARGS__; })
 #define RUN(name) tap::run(#name, name)
 

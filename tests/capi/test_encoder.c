@@ -71,7 +71,7 @@ TEST(texts_and_pairs_have_scores) {
     CHECK(*optimize_classifier_label(classifier, 3) == '\0' && *optimize_classifier_label(NULL, 0) == '\0');
     CHECK_OK(optimize_classifier_classify(classifier, first, NULL, 2, NULL, &alone, &error));
     scores = optimize_tensor_data(alone);
-    /* By transformers: tests/fixtures/encoders/pairs.json. */
+    /* The expected scores are those of transformers, in tests/fixtures/encoders/pairs.json. */
     CHECK(fabsf(scores[0] - 0.226572f) < 1e-5f && fabsf(scores[1] - 0.431687f) < 1e-5f);
     CHECK(fabsf(scores[3] + scores[4] + scores[5] - 1.0f) < 1e-5f);
     CHECK_OK(optimize_classifier_classify(classifier, first, second, 2, NULL, &pairs, &error));

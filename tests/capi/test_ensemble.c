@@ -1,4 +1,4 @@
-/* Ensembles through C: members that write one text, a manifest, one graph of several models, merged weights. */
+/* Ensembles through C: members that generate one text, a manifest, a fused graph of several models, merged weights. */
 #include "tap.h"
 
 #include <dirent.h>
@@ -46,7 +46,7 @@ static int32_t hear(void *user_data, const optimize_written_t *written) {
     return 0;
 }
 
-/* The text that a generator writes after the prompt. */
+/* Generates a text after the prompt `part`, and stores it in `heard`. */
 static void write_text(optimize_generator_t *generator, struct heard *heard, const char *part) {
     optimize_error_t *error = NULL;
     optimize_buffer_t *report = NULL;
@@ -75,7 +75,7 @@ TEST(members_write_one_text) {
     struct heard one = {0}, both = {0};
     write_text(alone, &one, NULL);
     write_text(together, &both, "\"mutual_information\"");
-    /* The order of tokens is the same at each temperature. */
+    /* The temperature does not change the order of the tokens. */
     CHECK_TEXT(both.text, one.text);
     CHECK(one.entropy == 0 && one.agreement == 0);
     CHECK(both.entropy > 0 && both.disagreement > 0 && both.disagreement < both.entropy);
@@ -101,17 +101,17 @@ TEST(weights_are_fitted_and_a_manifest_keeps_them) {
     double weight = 0;
     const char *at = strstr(optimize_buffer_data(report), "\"weights\"");
     NEED(at != NULL && sscanf(at, "\"weights\": [ %lf", &weight) == 1);
-    /* Eight times as hot is nearly nothing but noise. */
+    /* At eight times the temperature, the second member's distribution is almost uniform: it gets little weight. */
     CHECK(weight > 0.8);
     CHECK_OK(optimize_ensemble_save(fitted, temporary("pair"), &error));
     CHECK_OK(optimize_ensemble_load(temporary("pair"), &loaded, &error));
     CHECK_OK(optimize_ensemble_inspect(fitted, &first, &error));
     CHECK_OK(optimize_ensemble_inspect(loaded, &second, &error));
-    /* Weights and all; paths may be spelled in another way. */
+    /* The loaded ensemble has the same weights and options; only paths may be written differently. */
     const char *same = strstr(optimize_buffer_data(first), "\"weights\"");
     NEED(same != NULL);
     CHECK_HAS(optimize_buffer_data(second), same);
-    /* A manifest is a model, too: one graph. */
+    /* A manifest can be loaded as a model: the fused graph. */
     CHECK_OK(optimize_model_load(context, temporary("pair"), NULL, &model, &error));
     optimize_generator_t *generator = NULL;
     struct heard heard = {0};

@@ -10,7 +10,7 @@ TEST(version_is_that_of_the_header) {
               OPTIMIZE_VERSION_MAJOR * 10000 + OPTIMIZE_VERSION_MINOR * 100 + OPTIMIZE_VERSION_PATCH);
 }
 
-/* Types have their names as tags too: a program's own header can declare them without including this one. */
+/* The types have tags equal to their names, so that programs can declare them without including the header. */
 struct optimize_call_t;
 struct optimize_model_t;
 enum optimize_status_t;

@@ -10,7 +10,7 @@ static optimize_context_t *context;
 static optimize_tokenizer_t *words;
 static optimize_model_t *decoder, *encoder, *classifier;
 
-/* Eight words, as any of the tiny models takes them. */
+/* A tokenizer of eight words, which fits the vocabulary of each tiny model. */
 static const char tokenizer_json[] =
     "{\"version\": \"1.0\", \"added_tokens\": [], \"normalizer\": null, \"post_processor\": null, \"decoder\": null,"
     "\"pre_tokenizer\": {\"type\": \"Whitespace\"}, \"model\": {\"type\": \"WordLevel\", \"unk_token\": \"a\","
@@ -23,7 +23,7 @@ static optimize_model_t *load(const char *path) {
     return model;
 }
 
-/* Evaluates on a text, of which the library gets no NUL. */
+/* Evaluates on a text that is passed without its final NUL. */
 static optimize_status_t evaluate(const optimize_model_t *model, const optimize_model_t *against,
                                   const optimize_tokenizer_t *tokenizer, const char *data,
                                   const optimize_evaluate_options_t *options, const optimize_call_t *call,
@@ -43,7 +43,7 @@ static optimize_evaluate_options_t options_for(int32_t task) {
     return options;
 }
 
-/* Unpredictable words. */
+/* Returns a text of random words. */
 static char *many_words(size_t count) {
     char *text = malloc(2 * count + 1);
     unsigned state = 1;
@@ -68,7 +68,7 @@ TEST(perplexity_is_that_of_transformers) {
     optimize_model_t *smollm2 = load_model(context, "models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
     optimize_error_t *error = NULL;
     optimize_buffer_t *report = NULL;
-    /* A GGUF file has its tokenizer in it, and says what the model is for. */
+    /* A GGUF file contains its tokenizer and determines the task of the model. */
     CHECK_OK(evaluate(smollm2, NULL, NULL, text, &options, NULL, &report, &error));
     const char *json = optimize_buffer_data(report);
     CHECK_HAS(json, "\"operation\": \"evaluate\"");
@@ -264,7 +264,7 @@ TEST(data_and_options_are_checked) {
     CHECK_FAILS(optimize_model_evaluate(context, decoder, NULL, words, "a b", 3, NULL, NULL, NULL, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "report");
     CHECK(report == NULL);
-    /* Without options: all defaults. */
+    /* Without options, the defaults apply. */
     CHECK_OK(optimize_model_evaluate(context, decoder, NULL, words, "a b", 3, NULL, NULL, &report, &error));
     CHECK_INT(number_after(optimize_buffer_data(report), "\"quality\"", "context_length"), 64);
     optimize_buffer_free(report);
@@ -301,7 +301,7 @@ TEST(progress_is_told_and_can_cancel) {
 }
 
 TEST(tokens_and_timeouts_end_it) {
-    /* A window for every word: minutes of work, unless something ends it. */
+    /* With one window per word, this takes minutes unless it is cancelled. */
     char *text = many_words(under_valgrind() ? 5000 : 200000);
     optimize_evaluate_options_t options = options_for(OPTIMIZE_EVALUATE_DEFAULT);
     optimize_call_t call = {.struct_size = sizeof call, .timeout_ms = 200};

@@ -1,4 +1,4 @@
-/* Text generation through C, on SmolLM2 out of its GGUF file. */
+/* Text generation through C, with SmolLM2 from its GGUF file. */
 #include "tap.h"
 
 #include <dirent.h>
@@ -122,7 +122,7 @@ TEST(stop_strings_callbacks_and_limits_end_a_text) {
     CHECK_FAILS(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "top_p");
     options.top_p = 0;
-    /* The first token that is written, as one that ends the text. */
+    /* The first generated token is also a stop token. */
     memset(&heard, 0, sizeof heard);
     options.max_new_tokens = 1;
     CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));

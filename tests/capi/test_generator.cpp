@@ -1,4 +1,4 @@
-// optimize.hpp: text generation, on SmolLM2 out of its GGUF file.
+// optimize.hpp: text generation, with SmolLM2 from its GGUF file.
 #include "tap.hpp"
 
 #include <chrono>
@@ -19,7 +19,7 @@ std::string gguf() {
     return {};
 }
 
-// Shared: a test begins with what it needs.
+// Objects that the tests share; each test sets the state that it needs.
 const optimize::Context context;
 const optimize::Model &model() {
     static const optimize::Model loaded(context, gguf());
@@ -152,7 +152,7 @@ void what_on_token_throws_comes_out() {
         caught = mine.number;
     }
     CHECK(caught == 7 && calls == 2);
-    // The text generated so far is not lost.
+    // The text that was generated before is kept.
     Heard rest;
     generator().run(heard_by(rest, 6));
     generator().generate({count}, at_most(2));

@@ -1,4 +1,4 @@
-/* The life of handles: made, freed in any order, of the wrong kind. */
+/* The lifetime of handles: created, freed in any order, passed to functions for another kind. */
 #include "tap.h"
 
 static const int64_t dims[1] = {3};
@@ -69,7 +69,7 @@ TEST(parents_may_be_freed_before_their_children) {
         optimize_tensor_free(x);
         optimize_tensor_free(s);
         optimize_session_free(session);
-        /* The outputs remain when everything that made them is gone. */
+        /* The outputs stay valid after everything that they were made from has been freed. */
         CHECK(((const float *)optimize_tensor_data(outputs[0]))[1] == 4);
         CHECK_OK(optimize_tensor_string(outputs[1], 0, &text, &size, &error));
         CHECK(size == 4 && memcmp(text, "word", 4) == 0);

@@ -1,4 +1,4 @@
-/* Models: load, look, save. */
+/* Models: loading, inspection, saving. */
 #include "tap.h"
 
 static optimize_context_t *context;
@@ -38,7 +38,7 @@ TEST(what_is_no_model_is_refused_with_the_path) {
     for (cut = TINY_SIZE - 1; cut > 0; cut--) {
         write_file(path, tiny_model, cut);
         optimize_status_t status = optimize_model_load(context, path, NULL, &model, &error);
-        /* Cut between two fields, what is left may be a model by itself. */
+        /* If the file is truncated between two fields, the rest may be a valid model. */
         if (status == OPTIMIZE_OK) optimize_model_free(model);
         else CHECK_FAILS(status, OPTIMIZE_INVALID_MODEL, "bad.onnx");
         model = NULL;
@@ -88,7 +88,7 @@ TEST(saving_twice_gives_the_same_bytes) {
     optimize_model_free(model);
 }
 
-/* What is replaced is in use by the model that replaces it. */
+/* The file that is replaced is mapped by the model that is saved. */
 TEST(a_model_may_be_saved_over_its_own_file) {
     size_t size;
     unsigned char *content = read_file(deps(MINILM "/model.onnx"), &size);
@@ -239,7 +239,7 @@ TEST(inputs_and_outputs_are_described) {
     optimize_model_free(model);
 }
 
-/* A program built with the header of a version whose struct ended earlier, or of one where it ends later. */
+/* Simulates programs that were compiled with an older header (shorter structs) or a newer one (longer structs). */
 TEST(shorter_and_longer_structs_are_understood) {
     optimize_model_t *model = load_tiny(context);
     optimize_error_t *error = NULL;

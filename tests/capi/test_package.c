@@ -1,4 +1,4 @@
-/* Packages through C: written, moved, opened read-only, their shapes enforced, damage found. */
+/* Packages through C: writing, moving, opening read-only, enforcing shapes, detecting damage. */
 #include "tap.h"
 
 #include <sys/stat.h>
@@ -11,7 +11,7 @@ static const char *const ranges = "{\"input_ids\": {\"0\": {\"name\": \"batch\",
                                   " \"attention_mask\": {\"0\": {\"name\": \"batch\", \"min\": 1, \"max\": 4},"
                                   " \"1\": {\"name\": \"length\", \"min\": 2, \"max\": 16}}}";
 
-/* Runs a model on rows of some length. */
+/* Runs a model on `rows` rows of `length` tokens. */
 static optimize_status_t run(optimize_session_t *session, int64_t rows, int64_t length, optimize_error_t **error) {
     static int64_t ids[64 * 64], mask[64 * 64];
     const int64_t dims[2] = {rows, length};
@@ -30,7 +30,7 @@ static optimize_status_t run(optimize_session_t *session, int64_t rows, int64_t 
     return status;
 }
 
-/* A package made, moved, made read-only, opened and run: as a folder and as one file. */
+/* Makes a package as a folder or as one file, moves it, makes it read-only, opens it and runs it. */
 static void moved_package(const char *name, uint32_t single_file) {
     optimize_error_t *error = NULL;
     optimize_buffer_t *report = NULL;
@@ -55,7 +55,7 @@ static void moved_package(const char *name, uint32_t single_file) {
     CHECK_OK(optimize_package_inspect(context, package, &report, &error));
     CHECK_HAS(optimize_buffer_data(report), "\"chosen\"");
     CHECK_OK(optimize_package_verify(package, NULL, NULL, &error));
-    /* A package is a model, too. */
+    /* A package can be loaded as a model. */
     optimize_model_t *opened = NULL;
     CHECK_OK(optimize_model_load(context, moved, NULL, &opened, &error));
     optimize_generator_t *generator = NULL;
@@ -101,7 +101,7 @@ TEST(ranges_that_mean_nothing_are_refused) {
 TEST(ranges_as_structs_and_a_key) {
     optimize_error_t *error = NULL;
     const char *one = "0101010101010101010101010101010101010101010101010101010101010101";
-    /* RFC 8032: the public key of that secret one. */
+    /* The public key of that secret key, from RFC 8032. */
     const char *public_one = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
     const uint32_t size = sizeof(optimize_dimension_t);
     optimize_dimension_t dimensions[4] = {{size, 0, "input_ids", "rows", 1, 3}, {size, 1, "0", "length", 2, 0},
@@ -109,7 +109,7 @@ TEST(ranges_as_structs_and_a_key) {
     optimize_package_compile_options_t options = {.struct_size = sizeof options, .sign_key = one, .portable_only = 1};
     options.dimensions = dimensions;
     options.dimension_count = 4;
-    /* Two of the same input: by name and by position. */
+    /* Two structs name the same input: one by name, the other by position. */
     const optimize_status_t invalid = OPTIMIZE_INVALID_ARGUMENT;
     const char *path = temporary("structs");
     CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "position");

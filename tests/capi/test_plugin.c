@@ -28,7 +28,7 @@ static char plugin[4096];
 
 #define CALL(place, type, ...) ((type)api[place])(__VA_ARGS__)
 
-/* The call succeeded; what it says otherwise is noted. */
+/* Returns whether the call succeeded; otherwise, prints the message. */
 static bool fine(status_t status) {
     if (status == NULL) return true;
     tap_note(__FILE__, __LINE__, "%s", CALL(GET_ERROR_MESSAGE, const char *(*)(status_t), status));
@@ -37,7 +37,7 @@ static bool fine(status_t status) {
 }
 #define FINE(call) NEED(fine(call))
 
-/* Our device, or NULL. */
+/* Returns the device of this library's execution provider; NULL if there is none. */
 static const void *device(void) {
     const void *const *devices = NULL;
     size_t count = 0;
@@ -48,7 +48,7 @@ static const void *device(void) {
     return NULL;
 }
 
-/* The sentence vector of 16 tokens, by a session with our provider or without. */
+/* Computes the sentence vector of 16 tokens in a session with this library's provider, or without it (NULL). */
 static void embed(const char *model, const void *with, float *vector, size_t count) {
     void *options = NULL, *session = NULL, *memory = NULL, *inputs[2] = {NULL, NULL}, *output = NULL;
     FINE(CALL(CREATE_SESSION_OPTIONS, status_t (*)(void **), &options));

@@ -1,4 +1,4 @@
-/* Execution providers: requested by name, never silently replaced. */
+/* Execution providers: a requested provider is never silently replaced. */
 #include "tap.h"
 
 #include <math.h>
@@ -29,7 +29,7 @@ TEST(a_session_says_what_it_runs_on) {
     optimize_session_free(session);
 }
 
-/* Of one text, with given kernels and precision. The caller frees `*placement` if it is requested. */
+/* Returns the embedding of one text with these kernels and this precision. The caller frees `*placement`. */
 static optimize_tensor_t *sentence(optimize_model_t *minilm, int32_t kernels, int32_t precision,
                                    optimize_buffer_t **placement) {
     optimize_error_t *error = NULL;
@@ -87,7 +87,7 @@ TEST(kernels_of_this_library_compute_the_same) {
     optimize_model_free(minilm);
 }
 
-/* A provider that this machine has is used; otherwise the error is the reason. */
+/* A provider that is available on this machine is used; otherwise the error states the reason. */
 TEST(what_is_asked_for_is_had_or_refused) {
     const int32_t providers[] = {OPTIMIZE_PROVIDER_CUDA, OPTIMIZE_PROVIDER_TENSORRT};
     const char *names[] = {"cuda", "tensorrt"};
@@ -122,7 +122,7 @@ TEST(engines_in_models_of_strangers_are_refused) {
     optimize_session_options_t options = {.struct_size = sizeof options, .provider = OPTIMIZE_PROVIDER_CUDA};
     CHECK_OK(optimize_model_load_memory(context, model_with_engine, sizeof model_with_engine - 1, NULL, &strange, &error));
     CHECK_FAILS(optimize_session_new(context, strange, &options, NULL, &session, &error), OPTIMIZE_UNTRUSTED, "EPContext");
-    /* There is no engine in it, so that it cannot succeed; but that is for the provider to say. */
+    /* The model contains no engine, so the session fails, but with an error of the provider. */
     options.trust_engines = 1;
     optimize_status_t status = optimize_session_new(context, strange, &options, NULL, &session, &error);
     CHECK(status != OPTIMIZE_OK && status != OPTIMIZE_UNTRUSTED && status != OPTIMIZE_INVALID_ARGUMENT);

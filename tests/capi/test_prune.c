@@ -9,7 +9,7 @@ static optimize_status_t prune(const optimize_prune_options_t *options, optimize
     return optimize_model_prune(context, minilm, options, NULL, result, report, error);
 }
 
-/* Number after `"key": ` in JSON; -1 if there is none. */
+/* Returns the number after `"key": ` in JSON; -1 if there is none. */
 static double number_of(const char *json, const char *key) {
     char quoted[64];
     const char *at;

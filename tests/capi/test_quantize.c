@@ -38,7 +38,7 @@ static size_t count(const char *text, const char *part) {
     return found;
 }
 
-/* Number after `"key": ` in JSON; -1 if there is none. */
+/* Returns the number after `"key": ` in JSON; -1 if there is none. */
 static double number_of(const char *json, const char *key) {
     char quoted[64];
     const char *at;
@@ -146,7 +146,7 @@ TEST(globs_choose_nodes) {
     CHECK(number_of(optimize_buffer_data(report), "nodes_quantized") < all);
     optimize_buffer_free(report);
     optimize_model_free(small);
-    /* A pattern that matches nothing is a mistake and says so. */
+    /* A pattern that matches nothing is an error that names it. */
     options = (optimize_quantize_options_t){.struct_size = sizeof options, .include = nothing, .include_count = 1};
     CHECK_FAILS(quantize(&options, NULL, &small, &report, &error), OPTIMIZE_INVALID_ARGUMENT, "nothing*");
     CHECK(small == NULL && report == NULL);
@@ -197,7 +197,7 @@ TEST(options_are_followed_and_checked) {
     CHECK(small == NULL);
 }
 
-/* Cosine of the embeddings of a sentence, by the original and by `small`. */
+/* Returns the cosine between the embeddings of a sentence by the original and by `small`. */
 static double likeness(optimize_model_t *small) {
     optimize_tokenizer_t *tokenizer = load_tokenizer();
     optimize_session_t *before = new_session(context, minilm), *after = new_session(context, small);
@@ -224,7 +224,7 @@ TEST(weights_in_blocks_are_smaller_still) {
     optimize_error_t *error = NULL;
     optimize_buffer_t *report = NULL;
     double four, alike;
-    /* All zero: 4 bits, blocks of 32, zero points, scales of a byte, activations rounded. */
+    /* Zeros in the options select 4 bits, blocks of 32, zero points, scales of one byte, rounded activations. */
     static const char *const parts[] = {
         "\"type\": \"weight-only\"", "\"bits\": 4",             "\"block_size\": 32",
         "\"symmetric\": false",      "\"scale_type\": \"uint8\"", "\"accuracy_level\": 4",
@@ -449,7 +449,7 @@ TEST(progress_comes_on_the_calling_thread) {
     optimize_model_free(small);
 }
 
-/* One thread: it takes longer than the first look at timeout, token and progress on any machine. */
+/* On one thread, quantization takes long enough on any machine to be cancelled and to report progress. */
 static const optimize_quantize_options_t slow = {.struct_size = sizeof slow, .threads = 1};
 
 TEST(progress_can_cancel) {
@@ -472,7 +472,7 @@ TEST(a_token_cancels_from_another_thread) {
     int i;
     start_firing(&firing, 0.02);
     optimize_call_t call = {.struct_size = sizeof call, .cancel = firing.cancel};
-    /* Again and again until the token is fired, which is in the middle of one or between two. */
+    /* Repeated until the token is fired, either during a call or between two calls. */
     for (i = 0; i < 10000 && (status = quantize(&slow, &call, &small, NULL, &error)) == OPTIMIZE_OK; i++) {
         optimize_model_free(small);
         small = NULL;

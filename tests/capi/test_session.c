@@ -121,14 +121,14 @@ TEST(borrowed_memory_is_used_in_place_and_released_once) {
     CHECK_INT(released, 0);
     optimize_tensor_free(x);
     CHECK_INT(released, 1);
-    /* Not aligned for float: copied, so released at once. */
+    /* Memory that is not aligned for float is copied, and so released at once. */
     released = 0;
     CHECK_OK(optimize_tensor_borrow(OPTIMIZE_DTYPE_FLOAT32, one, 1, (const char *)values + 1, 4, count_release, &released,
                                     &odd, &error));
     CHECK_INT(released, 1);
     optimize_tensor_free(odd);
     CHECK_INT(released, 1);
-    /* Refused: the memory was never handed over. */
+    /* After an error, the memory still belongs to the caller. */
     released = 0;
     CHECK_FAILS(optimize_tensor_borrow(OPTIMIZE_DTYPE_FLOAT32, dims, 2, values, 4, count_release, &released, &odd, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "8 bytes");
@@ -143,7 +143,7 @@ TEST(borrowed_memory_is_used_in_place_and_released_once) {
     optimize_model_free(model);
 }
 
-/* An output that is an input passed through is the caller's memory: it is held until the output is freed. */
+/* An output that is an unchanged input uses the caller's memory, which is released only after that output is freed. */
 TEST(borrowed_memory_that_comes_out_is_held) {
     optimize_error_t *error = NULL;
     text_t text = encode(tokenizer, sentences, 1);
@@ -242,7 +242,7 @@ TEST(what_the_model_does_not_take_is_refused_by_name) {
     const char *names[2] = {"input_ids", "attention_musk"}, *output = MINILM_SENTENCE, *twice[2] = {output, output};
     const optimize_tensor_t *inputs[2] = {one.ids, one.mask}, *nothing[2] = {one.ids, NULL};
     optimize_tensor_t *results[2];
-    /* An unknown name; a missing input. */
+    /* Errors: an unknown name, and a missing input. */
     CHECK_FAILS(optimize_session_run(session, names, inputs, 2, &output, 1, NULL, &result, &error),
                 OPTIMIZE_NOT_FOUND, "no input \"attention_musk\"");
     CHECK(result == NULL);
@@ -253,7 +253,7 @@ TEST(what_the_model_does_not_take_is_refused_by_name) {
                 OPTIMIZE_INVALID_ARGUMENT, "twice");
     CHECK_FAILS(optimize_session_run(session, text_names, nothing, 2, &output, 1, NULL, &result, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "attention_mask");
-    /* Type, rank, and sizes that should be equal. */
+    /* Errors: a wrong type, a wrong rank, and different sizes that must be equal. */
     NEED(optimize_tensor_new(OPTIMIZE_DTYPE_FLOAT32, dims, 2, numbers, 8, &other, NULL) == OPTIMIZE_OK);
     wrong = (text_t){other, one.mask};
     CHECK_FAILS(run_text(session, &wrong, output, NULL, &result, &error), OPTIMIZE_INVALID_ARGUMENT, "float32");
@@ -267,7 +267,7 @@ TEST(what_the_model_does_not_take_is_refused_by_name) {
     CHECK_FAILS(run_text(session, &wrong, output, NULL, &result, &error), OPTIMIZE_INVALID_ARGUMENT, "batch_size");
     CHECK_FAILS(run_text(session, &wrong, output, NULL, &result, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "dimension 0 is 1, but the model expects 3");
-    /* Outputs. */
+    /* Errors: an unknown output, and an output named twice. */
     CHECK_FAILS(run_text(session, &one, "nothing", NULL, &result, &error), OPTIMIZE_NOT_FOUND, "\"nothing\"");
     CHECK_FAILS(optimize_session_run(session, text_names, inputs, 2, twice, 2, NULL, results, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "twice");
@@ -276,7 +276,7 @@ TEST(what_the_model_does_not_take_is_refused_by_name) {
                 OPTIMIZE_INVALID_ARGUMENT, "4 outputs");
     CHECK_FAILS(optimize_session_run(session, text_names, inputs, 2, twice, 0, NULL, results, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "output_count");
-    /* None of this hurt the session. */
+    /* The session is still usable after these errors. */
     CHECK_OK(run_text(session, &one, output, NULL, &result, &error));
     optimize_tensor_free(result);
     free_text(&one);
@@ -319,7 +319,7 @@ TEST(options_of_a_session_do_not_change_what_it_gives) {
     free_text(&text);
 }
 
-/* BUSY: a thread that runs long, and this one that tries meanwhile. */
+/* OPTIMIZE_BUSY: while one thread runs a long call, this thread uses the same session. */
 
 typedef struct long_run_t {
     text_t text;
@@ -412,7 +412,7 @@ TEST(a_fired_token_stops_a_run_before_it_begins) {
     free_text(&text);
 }
 
-/* Measures a long run, then ends another after a fraction of that time: by timeout, and from another thread. */
+/* Measures a long run, then ends other runs after a fraction of that time: by timeout, and from another thread. */
 TEST(a_run_ends_when_its_time_is_up_or_it_is_cancelled) {
     optimize_call_t call = {.struct_size = sizeof call};
     optimize_error_t *error = NULL;

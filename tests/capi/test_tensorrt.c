@@ -1,10 +1,10 @@
-/* TensorRT engines through C: built, reused, cancelled, checked, refused. */
+/* TensorRT engines through C: building, reuse, cancelling, checks, errors. */
 #include "tap.h"
 
 static optimize_context_t *context;
 static optimize_model_t *model;
 
-/* Where a device is (tests/gpu.sh), the library that the machine has for it. */
+/* With a GPU, for which tests/gpu.sh sets the variable, TensorRT of this machine is tested; otherwise TensorRT-RTX. */
 static const char *on_device(void) { return getenv("OPTIMIZE_TEST_DEVICE"); }
 static const char *libraries(void) {
     const char *path = getenv("OPTIMIZE_TENSORRT_PATH");
@@ -40,7 +40,7 @@ TEST(an_engine_is_built_and_then_reused) {
     CHECK_FAILS(optimize_tensorrt_check(context, path, model, 0, NULL, NULL, &error), OPTIMIZE_UNTRUSTED, "trust");
 }
 
-/* What the manifest beside an engine says of its model. */
+/* Reads the hash of the model from the manifest of an engine. */
 static void model_sha256(const char *engine, char sha256[65]) {
     char path[4200];
     size_t size;
@@ -57,7 +57,7 @@ static void model_sha256(const char *engine, char sha256[65]) {
 
 static const char *const ways[3] = {"file", "package", "benchmark"};
 
-/* An engine by each way that opens one: `a_session` is made by the first two. */
+/* Opens an engine in one of several ways; the first two create a session. */
 static optimize_status_t use_engine(int way, const char *path, const optimize_package_t *package,
                                     const optimize_tensorrt_open_options_t *options, optimize_session_t **session,
                                     optimize_error_t **error) {
@@ -73,7 +73,7 @@ static optimize_status_t use_engine(int way, const char *path, const optimize_pa
     return status;
 }
 
-/* Near what the model gives on the processor. */
+/* Checks that the outputs are near those of the model on the CPU. */
 static void compare_with_the_model(optimize_session_t *engine) {
     optimize_error_t *error = NULL;
     optimize_session_t *session = new_session(context, model);
@@ -107,7 +107,7 @@ static void compare_with_the_model(optimize_session_t *engine) {
     optimize_session_free(session);
 }
 
-/* Of an engine that is there and whole: what is refused before a device is asked for, and then the device. */
+/* A valid engine: first come the errors that do not depend on a GPU, then the missing GPU. */
 TEST(an_engine_runs_where_a_device_is_and_is_refused_with_the_reason_elsewhere) {
     optimize_error_t *error = NULL;
     optimize_tensorrt_options_t built = sizes();
@@ -145,7 +145,7 @@ TEST(an_engine_runs_where_a_device_is_and_is_refused_with_the_reason_elsewhere) 
         options.struct_size = 3;
         CHECK_FAILS(USE, OPTIMIZE_INVALID_ARGUMENT, "struct_size");
         options.struct_size = sizeof options;
-        /* TensorRT-RTX may not know the device that is there. */
+        /* TensorRT-RTX may not support this machine's GPU. */
         optimize_status_t status = USE;
         printf("# %s: %s\n", ways[way], optimize_status_name(status));
         if (status == OPTIMIZE_OK && way < 2) compare_with_the_model(session);

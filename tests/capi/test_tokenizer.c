@@ -98,7 +98,7 @@ TEST(long_rows_are_cut_where_asked) {
 }
 
 TEST(sizes_end_texts_and_let_nul_in) {
-    /* Not NUL-terminated: valgrind would see a byte read too many. */
+    /* The texts are not NUL-terminated, so valgrind reports a read beyond their end. */
     char *one = malloc(3), *two = malloc(7);
     const char *texts[2] = {one, two};
     size_t sizes[2] = {3, 7};
@@ -110,7 +110,7 @@ TEST(sizes_end_texts_and_let_nul_in) {
     CHECK_OK(optimize_tokenizer_encode(tokenizer, texts, sizes, 2, NULL, &ids, NULL, NULL, &error));
     CHECK_INT(optimize_tensor_dims(ids)[0], 2);
     CHECK(numbers(ids)[1] == 2028); /* "one" */
-    /* BERT drops the NUL and sees one word; what matters is that the text did not end there. */
+    /* BERT's tokenizer removes the NUL and sees one word; the text must not end at the NUL. */
     CHECK(numbers(ids)[optimize_tensor_dims(ids)[1] + 2] != 102);
     optimize_tensor_free(ids);
     sizes[0] = 0;

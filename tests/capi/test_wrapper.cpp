@@ -1,4 +1,4 @@
-// optimize.hpp: the wrapper but for its Generator, and what it adds to the C interface.
+// optimize.hpp: all of the wrapper except its Generator, and its additions to the C interface.
 #include "tap.hpp"
 
 #include <cmath>
@@ -285,7 +285,7 @@ void sessions_outlive_what_they_were_made_from() {
     CHECK(session.run(inputs, {sentence})[0].elements() == 384);
 }
 
-/// One thread: it takes longer than the first look at timeout, token and progress on any machine.
+/// On one thread, quantization takes long enough on any machine to be cancelled and to report progress.
 const optimize::QuantizeOptions &slow() {
     static const optimize::QuantizeOptions options = [] {
         optimize::QuantizeOptions made;
@@ -452,7 +452,7 @@ void a_package_keeps_its_shapes() {
     FAILS(invalid_argument, "3", session.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}));
     const auto two = package.tokenizer().encode({"one", "two"});
     CHECK(!session.run({{"input_ids", two.ids}, {"attention_mask", two.attention_mask}}).empty());
-    // Signed by another key than the one that is asked for.
+    // The package was not signed with this key.
     FAILS(invalid_model, "sign", optimize::Package(path, "", std::string(64, '1')));
     options.dynamic_shapes = "{\"input_ids\": {\"9\": {\"min\": 1, \"max\": 2}}}";
     FAILS(invalid_argument, "9", optimize::Package::compile(context, model, path, options));
