@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: where things are, texts, interleaved timing, tables."""
+"""Shared by the scripts of this folder: paths, texts, interleaved timing, tables."""
 
 import json
 import os
@@ -18,20 +18,20 @@ RUNTIME = DEPS / "onnxruntime/libonnxruntime.so.1"
 
 # ---------------------------------------------------------------------------------------------------- texts
 
-# Files of the Brown corpus are `word/tag word/tag`; these have quotes and brackets of their own.
+# Files of the Brown corpus contain `word/tag word/tag`, with these forms of quotation marks and brackets.
 QUOTES = {"``": '"', "''": '"', "-LRB-": "(", "-RRB-": ")"}
 NO_SPACE_BEFORE = {".", ",", ";", ":", "?", "!", ")", "'"}
 
 
 def brown_sentences(count, seed=1):
-    """`count` sentences of 5 to 60 words, spread over the whole corpus, the same for the same seed."""
+    """Returns `count` sentences of 5 to 60 words from the whole corpus; equal seeds give equal sentences."""
     files = sorted(p for p in (DEPS / "corpus/brown").iterdir() if len(p.name) == 4 and p.name[0] == "c")
     sentences = [s for path in files for s in brown_file(path) if 5 <= len(s.split()) <= 60]
     return random.Random(seed).sample(sentences, count)
 
 
 def brown_file(path):
-    """The sentences of one file, as a person would write them."""
+    """Returns the sentences of one file as plain text, without tags."""
     for line in path.read_text(encoding="utf-8").splitlines():
         words = [token.rsplit("/", 1)[0] for token in line.split()]
         if words:
@@ -48,10 +48,10 @@ def joined(words):
 # --------------------------------------------------------------------------------------------------- timing
 
 def interleaved(runs, seconds, clock, fewest=7, most=400):
-    """Times of each of `runs` ({name: function}) in milliseconds, round by round.
+    """Returns the times of each of `runs` ({name: function}) in milliseconds, round by round.
 
-    All run in each round, in an order that turns, and each once more before its timed run, so that none is favoured
-    by what the caches hold or by a machine that becomes slower. Rounds go on until `seconds` have passed.
+    All of them run in each round, in a rotating order, and each runs once untimed before its timed run. So neither the
+    content of the caches nor a machine that becomes slower favours one. Rounds are repeated for `seconds`.
     """
     times = {name: [] for name in runs}
     names = list(runs)
@@ -70,12 +70,12 @@ def interleaved(runs, seconds, clock, fewest=7, most=400):
 
 
 def clock_for(threads):
-    """Processor time where one thread works (other programs hardly disturb it), else the wall clock."""
+    """Returns the clock: processor time for one thread (other programs hardly affect it), else the wall clock."""
     return (time.process_time, "cpu") if threads == 1 else (time.perf_counter, "wall")
 
 
 def ratio(slow, quick, seed=0, resamples=2000):
-    """Median of the paired ratios slow/quick with its 95 % bootstrap interval."""
+    """Returns the median of the paired ratios slow/quick with its 95 % bootstrap interval."""
     ratios = [a / b for a, b in zip(slow, quick)]
     draw = random.Random(seed)
     medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(resamples))
@@ -87,10 +87,10 @@ def shown_ratio(value):
 
 
 def ort_session(model, threads):
-    """An ONNX Runtime session, with the same options for every model that is compared.
+    """Returns an ONNX Runtime session, with the same options for every model that is compared.
 
-    Waiting threads sleep after 20 us, as in the sessions of liboptimize: on a shared machine the default (they spin)
-    measures the neighbours.
+    Waiting threads sleep after 20 us, as in the sessions of liboptimize: with the default (they spin), times on a
+    shared machine depend on other programs.
     """
     import onnxruntime
 

@@ -1,15 +1,16 @@
-"""How fast SmolLM2-135M reads and writes: liboptimize (through its C interface), llama.cpp, onnxruntime-genai, OpenVINO
-and plain ONNX Runtime, on the same weights.
+"""Measures the speed of prefill and decoding of SmolLM2-135M with liboptimize (through its C interface), llama.cpp,
+onnxruntime-genai, OpenVINO and plain ONNX Runtime, on the same weights.
 
-Each engine lives in a process of its own, in which nothing else is loaded; they are asked in turn, round after round,
-and sleep while another works. Greedy; a prompt of 512 (or 8) tokens, then some more. Prefill is the prompt's tokens over
-the time to the first new one; decode is the rate of those after it. With one thread times are processor times of the
-process, with more the wall clock's. An engine that is not installed is left out, and said.
+Each engine runs in its own process, in which nothing else is loaded. The engines take turns, round after round, and
+sleep while another one runs. They read a prompt of 512 (or 8) tokens and then generate greedily. Prefill is the number
+of prompt tokens divided by the time to the first new token; decode is the rate of the tokens after it. With one thread,
+times are processor times of the process, with more threads those of the wall clock. An engine that is not installed is
+skipped with a message.
 
 Usage: decode_speed.py [--engines optimize,llama.cpp,...] [--threads 1,2] [--rounds 7] [--new-tokens 32]
-       [--model MODEL]    what liboptimize loads [default: the GGUF file]; NAME=MODEL,NAME=MODEL for several;
-                          MODEL+rounded lets products of weights in blocks round their activations;
-                          MANIFEST+ensemble has the members decode in step (without it they are one fused graph)
+       [--model MODEL]    the model of liboptimize [default: the GGUF file]; NAME=MODEL,NAME=MODEL for several;
+                          with MODEL+rounded, products with block-quantized weights round their activations;
+                          with MANIFEST+ensemble, the members decode in step, instead of as one fused graph
 """
 
 import argparse
@@ -30,7 +31,7 @@ PROMPTS = [8, 512]
 
 
 class Text:
-    """Prompts of an exact number of tokens, as text and as ids."""
+    """Prompts with an exact number of tokens, as text and as ids."""
 
     def __init__(self):
         from transformers import PreTrainedTokenizerFast
@@ -41,7 +42,7 @@ class Text:
         self.ids = self.tokenizer(words, add_special_tokens=False).input_ids
 
     def prompt(self, count):
-        # Cutting between tokens may join them otherwise when the text is read again, so look for a cut that does not.
+        # A text that is cut between two tokens may be tokenized differently: a cut is searched for which it is not.
         for begin in range(200):
             ids = self.ids[begin:begin + count]
             text = self.tokenizer.decode(ids)
@@ -51,10 +52,11 @@ class Text:
 
 
 # -------------------------------------------------------------------------------------------------- engines
-# Each is made with a number of threads, and has `write(prompt, count, tick)`: greedy, calling tick() after each token.
+# An engine is created with a number of threads. `write(prompt, count, tick)` generates greedily, and calls tick() after
+# each token.
 
 class Optimize:
-    """liboptimize, from C."""
+    """liboptimize, through its C interface."""
 
     class Context(ctypes.Structure):
         _fields_ = [("struct_size", ctypes.c_uint32), ("threads", ctypes.c_uint32), ("library", ctypes.c_char_p)]
@@ -112,7 +114,7 @@ class Optimize:
 
 
 class Llama:
-    """llama.cpp on the GGUF file, by llama-cpp-python. With flash attention off: long decode is faster so."""
+    """llama.cpp on the GGUF file, through llama-cpp-python, without flash attention: long decoding is faster then."""
 
     def __init__(self, threads):
         from llama_cpp import Llama as Model
@@ -131,7 +133,7 @@ class Llama:
 
 
 class Genai:
-    """onnxruntime-genai, int4 by its own builder (4-bit head, accuracy level 4: its default)."""
+    """onnxruntime-genai, with an int4 model from its own builder (a 4-bit head and accuracy level 4, its defaults)."""
 
     precision = "int4"
 
@@ -173,7 +175,7 @@ class GenaiFloat(Genai):
 
 
 class Plain:
-    """A loop over a plain ONNX file: the cache goes out and in again. Subclasses say how it is run."""
+    """A loop over a plain ONNX file, whose cache outputs become the next inputs. Subclasses define how it is run."""
 
     def write(self, prompt, count, tick):
         ids, position, tokens = prompt["ids"], 0, []
@@ -211,7 +213,7 @@ class OnnxRuntime(Plain):
 
 
 class OnnxRuntimeInt8(OnnxRuntime):
-    """ONNX Runtime on what its `quantize_dynamic` makes of that file."""
+    """ONNX Runtime on the result of its `quantize_dynamic` for that file."""
 
     @classmethod
     def file(cls):
@@ -224,7 +226,7 @@ class OnnxRuntimeInt8(OnnxRuntime):
 
 
 class OpenVino(Plain):
-    """OpenVINO on the plain float32 file, as it computes by default (bf16 where the processor has it)."""
+    """OpenVINO on the plain float32 file with its default precision (bf16 if the processor supports it)."""
 
     precision = None
 
@@ -264,7 +266,7 @@ DEFAULT = ["optimize", "llama.cpp", "genai int4", "openvino", "openvino f32", "o
 # -------------------------------------------------------------------------------------------------- workers
 
 def work(name, threads, model):
-    """In a process of its own: a prompt a line comes in, times go out."""
+    """Runs in the process of an engine: reads one prompt per line, and writes the times."""
     engine = ENGINES[name](threads, model) if model else ENGINES[name](threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     print(json.dumps("ready"), flush=True)
@@ -288,7 +290,7 @@ class Worker:
 
     def answer(self):
         for line in self.process.stdout:
-            # Some engines print; what is ours is JSON.
+            # Some engines print messages; the lines of this script are JSON.
             if line.startswith(("{", '"')):
                 return json.loads(line)
         return None

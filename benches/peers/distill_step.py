@@ -1,11 +1,12 @@
-"""Processor time of a training step: `optimize distill` against PyTorch, one thread, rounds by turns.
+"""Measures the processor time of a training step: `optimize distill` against PyTorch, on one thread, in turn.
 
     python benches/peers/distill_step.py [--rounds 3] [--only GPT-2] [--optimize target/release/optimize]
 
-A step is: the teacher's answer, the student's forward and backward pass, the norm of the gradients limited, AdamW.
-Ours is the difference between runs of MANY and of FEW steps of the command, divided by the steps between (loading, and
-measuring before and after, cancel out); PyTorch's (fused AdamW) is the same difference inside one process, in float32
-and, apart, under bfloat16 autocast. Peak memory is that of the whole processes. Needs torch and transformers.
+A step consists of a run of the teacher, the forward and backward pass of the student, gradient clipping, and AdamW.
+The time of `optimize distill` is the difference between runs of MANY and of FEW steps, divided by the difference of
+their numbers, so that loading and the measurements before and after cancel out. The time of PyTorch (with fused AdamW)
+is the same difference inside one process, in float32 and separately with bfloat16 autocast. Peak memory is that of the
+whole process. Needs torch and transformers.
 """
 
 import argparse
@@ -29,7 +30,7 @@ CASES = {
 
 
 def models(kind, folder):
-    """Teacher and student as checkpoints: the student has every other layer."""
+    """Returns teacher and student as checkpoints: the student has every other layer."""
     import torch
     import transformers as tf
     teacher, student = folder / f"{kind}-teacher", folder / f"{kind}-student"
@@ -53,7 +54,7 @@ def models(kind, folder):
 
 
 def usage(command):
-    """Processor seconds and peak memory of a process, and what it printed."""
+    """Returns the processor seconds, the peak memory and the output of a process."""
     environment = dict(os.environ, OMP_NUM_THREADS="1")
     with tempfile.TemporaryFile("w+") as out:
         child = subprocess.Popen(command, stdout=out, env=environment)
@@ -123,7 +124,7 @@ def torch_step(case, teacher, student, half):
 
 
 def corpus(folder):
-    """Lines that are longer than any block."""
+    """Returns a text whose lines are longer than any block."""
     words = []
     for file in sorted((ROOT / "target/deps/corpus/brown").glob("ca*")):
         words += [pair.rsplit("/", 1)[0] for pair in file.read_text(errors="replace").split()]

@@ -1,8 +1,8 @@
-"""How fast MiniLM-L3 and -L6 run: ONNX Runtime and OpenVINO, float32 and int8, in one process and in turn.
+"""Measures the speed of MiniLM-L3 and -L6 with ONNX Runtime and OpenVINO, float32 and int8, in one process and in turn.
 
-The same files for both: the float models, and their int8 forms by ONNX Runtime's tool and by `optimize quantize`.
-OpenVINO computes in bf16 by default where the processor has it; `openvino f32` is told not to. The cosine is that to
-ONNX Runtime's float32 result on 100 sentences.
+Both run the same files: the float models, and their int8 forms by ONNX Runtime's tool and by `optimize quantize`.
+OpenVINO computes in bf16 by default if the processor supports it; `openvino f32` computes in float32. The cosine is
+that between a result and ONNX Runtime's float32 result, on 100 sentences.
 
 Usage: encoder_speed.py [--models L3,L6] [--seconds 20] [--threads 1,2]
 """
@@ -46,7 +46,7 @@ class OpenVino:
     def run(self, ids):
         values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         self.request.infer({name: values[name] for name in self.inputs}, share_inputs=True)
-        # The next run writes to the same memory.
+        # Copied, because the next run writes to the same memory.
         return self.request.get_tensor(self.output).data.copy()
 
 

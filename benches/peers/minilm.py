@@ -1,5 +1,5 @@
-"""all-MiniLM-L6-v2 from its safetensors to a plain float32 ONNX file, so that quantizers can be compared on a graph
-that none of them wrote: opset 17, every weight product a MatMul and an Add, attention spelt out.
+"""Converts all-MiniLM-L6-v2 from its safetensors to a plain float32 ONNX file, so that quantizers can be compared on a
+graph that none of them wrote: opset 17, each product with a weight as MatMul and Add, attention in standard operators.
 
 Usage: minilm.py OUTPUT.onnx
 """

@@ -1,9 +1,9 @@
-"""`--never-slower` on graphs of many kinds: no result may be slower than its original.
+"""Tests `--never-slower` on graphs of many kinds: no result may be slower than its original.
 
-MiniLM-L3 and -L6, silero-vad and SmolLM2's graph are real; the rest is made here by torch with random weights: small and
-wide multilayer perceptrons, LSTM, GRU, ResNet-18, a depthwise CNN, an encoder with rows of 96. Each is quantized in each
-form with and without the option, and original and result run in turn in stock ONNX Runtime. Where every node is left, the
-tool says so, and there is no result that could be slower.
+MiniLM-L3 and -L6, silero-vad and SmolLM2's graph are real; the others are made here with torch and random weights:
+small and wide multilayer perceptrons, LSTM, GRU, ResNet-18, a depthwise CNN, an encoder with rows of 96. Each is
+quantized in each form with and without the option, and original and result run in turn in stock ONNX Runtime. If no
+node is quantized, `optimize quantize` fails with that message, and there is no result that could be slower.
 
 Usage: never_slower.py [--threads 1] [--seconds 6] [--only NAME ...]
 """

@@ -1,7 +1,8 @@
-"""The engines that packages are compared with, and what each of them opens: made once, kept under target/peers/packages.
+"""The engines that packages are compared with, and the files that they open, which are made once and kept in
+target/peers/packages.
 
-An engine is made (`Engine(path)`: libraries are loaded then), opens its file (`open`), and runs (`run(feed)`: the one
-output that is compared). All of them with one thread.
+`Engine(path)` creates an engine and loads its libraries, `open` opens its file, and `run(feed)` returns the output that
+is compared. All engines use one thread.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ from common import COMMAND, LIBRARY, MODELS, RUNTIME, SCRATCH
 FOLDER = SCRATCH / "packages"
 L3, L6 = MODELS / "paraphrase-MiniLM-L3-v2/model.onnx", SCRATCH / "minilm-l6/model.onnx"
 DECODER = SCRATCH / "smollm2-off"
-# The hidden states of the last layer, which every engine gives.
+# The output with the hidden states of the last layer, which every engine returns.
 PROMPT = "The capital of France is the city in which most of the people"
 HIDDEN = {"L3": "onnx::Shape_422", "L6": "last_hidden_state"}
 
@@ -30,7 +31,7 @@ def tokens(rows, length):
 # ------------------------------------------------------------------------------------------------- engines
 
 class Optimize:
-    """Our library, through its C interface."""
+    """liboptimize, through its C interface."""
 
     def __init__(self, path):
         self.path = path
@@ -45,7 +46,7 @@ class Optimize:
 
         given = Options(ctypes.sizeof(Options), 1, str(RUNTIME).encode())
         self.context = self.made("context_new", ctypes.byref(given))
-        # ONNX Runtime is opened with the first thing that needs it; here, since importing the others opens them.
+        # The first call that needs ONNX Runtime opens it: here, because the other engines open theirs when imported.
         self.made("context_runtime_version", self.context)
 
     def made(self, name, *arguments):
@@ -79,7 +80,7 @@ class Optimize:
         return info.name
 
     def repeat(self, feed, output):
-        """A function that runs, and one that gives what came out: only what a program in C would do in a loop."""
+        """Returns a function that runs (only what a C program would repeat), and one that returns the output."""
         count, types = len(self.names), {np.dtype(np.int64): 7, np.dtype(np.float32): 1}
         inputs = (ctypes.c_void_p * count)()
         for index, name in enumerate(self.names):
@@ -129,7 +130,7 @@ class OptimizeBf16(Optimize):
 
 
 class OptimizeText(Optimize):
-    """A package that writes: from the text of a prompt to the first token's."""
+    """A package that generates text: from the text of a prompt to the text of the first token."""
 
     def open(self):
         class Options(ctypes.Structure):
@@ -171,10 +172,10 @@ class OnnxRuntime:
 
 
 class OnnxRuntimeC:
-    """Stock ONNX Runtime with its defaults, through its C interface: the very library that a package runs on. The Python
-    module has a build of its own inside, and takes a tenth of a millisecond a call more."""
+    """Stock ONNX Runtime with its defaults, through its C interface: the same library that a package runs on. The
+    Python module contains another build, and a call takes a tenth of a millisecond longer."""
 
-    # Places in `OrtApi`, which only grows.
+    # Indices in `OrtApi`, whose functions keep their places.
     PLACES = dict(GetErrorMessage=2, CreateEnv=3, CreateSession=7, Run=9, CreateSessionOptions=10, SetIntraOpNumThreads=24,
                   CreateTensorWithDataAsOrtValue=49, GetTensorMutableData=51, CreateCpuMemoryInfo=69, ReleaseValue=96)
 
@@ -182,7 +183,7 @@ class OnnxRuntimeC:
         import onnxruntime
 
         self.path = str(path)
-        # For the names of the inputs only.
+        # Only used for the names of the inputs.
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -230,7 +231,7 @@ class OnnxRuntimeC:
         def values():
             data = ctypes.c_void_p()
             self.call("GetTensorMutableData", ctypes.c_void_p(outputs[0]), ctypes.byref(data))
-            # Hidden states: 384 numbers a token.
+            # Hidden states have 384 numbers per token.
             size = feed["input_ids"].size * 384
             return np.frombuffer((ctypes.c_float * size).from_address(data.value), np.float32)
 
@@ -238,7 +239,7 @@ class OnnxRuntimeC:
 
 
 class OnnxRuntimeText(OnnxRuntime):
-    """The same with a tokenizer: from the text of a prompt to the first token's id."""
+    """Stock ONNX Runtime with a tokenizer: from the text of a prompt to the id of the first token."""
 
     def __init__(self, path):
         import tokenizers
@@ -256,12 +257,12 @@ class OnnxRuntimeText(OnnxRuntime):
         for value in self.session.get_inputs():
             if value.name.startswith("past"):
                 feed[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
-        # With the cache, as a program that goes on writing needs it.
+        # The cache is returned as well, because a program needs it for the next token.
         return self.session.run(None, feed)[0][0, -1].argmax().reshape(1)
 
 
 class OpenVino:
-    """OpenVINO, in float32 as the others: `openvino bf16` is its default on processors that have it."""
+    """OpenVINO in float32, like the others. `openvino bf16` is its default on processors that support bf16."""
 
     precision, cache = "f32", None
 
@@ -276,7 +277,7 @@ class OpenVino:
             options["INFERENCE_PRECISION_HINT"] = self.precision
         if self.cache:
             options["CACHE_DIR"] = str(self.cache)
-        # With the file's name and a cache, the model is not even read if it is in there.
+        # Given a file name and a cache, OpenVINO does not read the model if the cache contains it.
         self.compiled = self.core.compile_model(self.path, "CPU", options)
         self.names = [value.any_name for value in self.compiled.inputs]
         self.request = self.compiled.create_infer_request()
@@ -287,19 +288,19 @@ class OpenVino:
 
 
 class OpenVinoCache(OpenVino):
-    """OpenVINO with its model cache, filled."""
+    """OpenVINO with a model cache that already contains the model."""
 
     cache = FOLDER / "openvino-cache"
 
 
 class OpenVinoDefault(OpenVino):
-    """OpenVINO as it is: bf16 where the processor has it."""
+    """OpenVINO with its default precision: bf16 if the processor supports it."""
 
     precision = None
 
 
 class Eager:
-    """transformers' model in torch."""
+    """The model of transformers in torch (eager)."""
 
     def __init__(self, path):
         import torch
@@ -318,7 +319,7 @@ class Eager:
 
 
 class Inductor:
-    """What torch.export and AOTInductor make of that model: compiled code and weights in one .pt2 file."""
+    """The same model compiled by torch.export and AOTInductor: code and weights in one .pt2 file."""
 
     def __init__(self, path):
         import torch
@@ -344,7 +345,7 @@ ENGINES = {c.__name__: c for c in
 # --------------------------------------------------------------------------------------------- torch models
 
 def bert(path):
-    """The BERT of an ONNX file, as transformers has it: the file's weights, found by the biases they go with."""
+    """Returns transformers' BERT with the weights of an ONNX file, which are identified by the biases after them."""
     import onnx
     import torch
     from onnx import numpy_helper
@@ -369,7 +370,7 @@ def bert(path):
 
 
 def inductor(source, target):
-    """In a process of its own: torch.export with an open batch, then AOTInductor for one thread."""
+    """Runs in a separate process: torch.export with a dynamic batch, then AOTInductor for one thread."""
     import torch
 
     torch.set_num_threads(1)
@@ -393,14 +394,14 @@ def inductor(source, target):
 # --------------------------------------------------------------------------------------------------- files
 
 def package(source, name, *more):
-    """Made anew each time: it is what is measured."""
+    """Makes the package on every call, because it is what is measured."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     subprocess.run([COMMAND, "compile", "--model", source, "--output", FOLDER / name, "--dynamic", "-q", *more], check=True)
     return str(FOLDER / name)
 
 
 def kept(name, make):
-    """A file that is made once."""
+    """Returns a file, which is made if it does not exist."""
     path = FOLDER / name
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -417,7 +418,7 @@ def inductor_file(source, name):
 
 
 def optimized(source, path):
-    """ONNX Runtime's own form of a model, optimized offline: `.ahead.onnx`, or `.ort`."""
+    """Returns a model that ONNX Runtime optimized offline: `.ahead.onnx`, or `.ort`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -428,7 +429,7 @@ def optimized(source, path):
 
 
 def exported(path):
-    """The decoder as an ONNX file: what `--triton` writes, the portable graph."""
+    """Returns the decoder as an ONNX file: the portable graph, which `--triton` writes."""
     made = FOLDER / "exported"
     subprocess.run([COMMAND, "compile", "--model", DECODER, "--output", FOLDER / "decoder.package", "-q", "--triton", made],
                    check=True)

@@ -1,11 +1,12 @@
-"""How fast a package runs when it is open: against the original .onnx in stock ONNX Runtime, torch eager and AOTInductor;
-its int8 variant against the same int8 model in stock ONNX Runtime. Stock and package by their C interfaces, on one library.
-MiniLM-L3 and -L6, batch 1 and 8, 128 tokens, one thread.
+"""Measures the speed of an open package against the original .onnx in stock ONNX Runtime, torch eager and AOTInductor,
+and its int8 variant against the same int8 model in stock ONNX Runtime. Stock ONNX Runtime and the package are called
+through their C interfaces, and use the same library. MiniLM-L3 and -L6, batch 1 and 8, 128 tokens, one thread.
 
-Each engine lives in a process of its own, and is timed by the processor time of that process; all of them in turn, round
-after round, each warmed up before each timed run. Where a process's memory comes to lie makes a difference of 3 %, the same
-file twice: so all are started anew a few times. The ratio is the median of the paired ratios of stock ONNX Runtime's time
-to that of the engine: above 1 is faster than stock. `apart` is the largest difference of a hidden state to stock's.
+Each engine runs in its own process, and its times are processor times of that process. The engines take turns, round
+after round, with an untimed run before each timed one. The addresses of a process's memory make a difference of 3 %
+even between two processes with the same file, so all processes are restarted a few times. The ratio is the median of
+the paired ratios of stock ONNX Runtime's time to that of the engine: above 1, the engine is faster. `apart` is the
+largest difference between a hidden state and that of stock ONNX Runtime.
 
 Usage: package_speed.py [--models L3,L6] [--rounds 8] [--starts 5] [--no-torch]
 """
@@ -27,7 +28,7 @@ BATCHES = [1, 8]
 
 
 def work(engine, path, output):
-    """In a process of its own: a batch size a line comes in, seconds and a checksum go out."""
+    """Runs in the process of an engine: reads one batch size per line, and writes seconds and a checksum."""
     made = ENGINES[engine](path)
     made.open()
     feeds = {rows: tokens(rows, 128) for rows in BATCHES}
@@ -44,7 +45,7 @@ def work(engine, path, output):
 
 
 def loop(made, feed, output):
-    """A function that runs, and one that gives what came out. Where the engine is used from Python, its call is what it is."""
+    """Returns a function that runs, and one that returns the output. For a Python engine, the first is its own call."""
     if hasattr(made, "repeat"):
         return made.repeat(feed, output)
     latest = []
@@ -62,7 +63,7 @@ class Worker:
 
     def wait(self):
         for line in self.process.stdout:
-            # What compiles says so, too.
+            # Engines that compile also print messages.
             if line.strip() == "ready":
                 return
         raise SystemExit("an engine ended before it was ready")
@@ -78,7 +79,7 @@ class Worker:
 
 
 def ways(name, torch):
-    """Rows of the table: engine, file, and the row it is measured against."""
+    """Returns the rows of the table: engine, file, and the row that it is compared with."""
     source = SOURCES[name]
     int8 = FOLDER / f"{name}-int8.onnx"
     FOLDER.mkdir(parents=True, exist_ok=True)

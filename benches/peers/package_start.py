@@ -1,14 +1,15 @@
-"""From a file to the first result in a fresh process: packages of liboptimize against the original .onnx in ONNX Runtime, its
-offline-optimized form, its .ort form, OpenVINO (with and without its model cache, and its own IR) and AOTInductor. MiniLM-L3,
-one text of 128 tokens; and SmolLM2-135M, from the text of a prompt to the first token's. One thread. `--what compiled`:
-MiniLM-L6, a text of 16 tokens and one of 128, with the variants of a package that are compiled for this library's kernels.
+"""Measures the time from a file to the first result in a new process: packages of liboptimize against the original
+.onnx in ONNX Runtime, its offline-optimized form, its .ort form, OpenVINO (with and without its model cache, and its
+own IR) and AOTInductor. The models are MiniLM-L3 with one text of 128 tokens, and SmolLM2-135M from the text of a
+prompt to the text of the first token; all with one thread. `--what compiled` measures MiniLM-L6 with a text of 16
+tokens and one of 128, with the variants of a package that are compiled for this library's kernels.
 
-Each measurement is a process of its own, page cache warm; all forms in turn, round after round. `libraries` is the time to
-load the engine's libraries in that process (numpy is there already): for engines with Python packages mostly Python's own
-time. AOTInductor and OpenVINO can be used from C++ without it; `to result` is what remains there, on the clock and of the
-processor (`CPU ms`). Also shown: the memory that is the process's own (`RssAnon`) after the first result, the pages that were
-written since the libraries were loaded (`private`), and the proportional set size of two processes that have the same form open
-at once, each: the libraries are in that, too.
+Each measurement is a new process with a warm page cache; the forms take turns, round after round. `libraries` is the
+time to load the engine's libraries in that process (numpy is already loaded); for engines with Python packages this is
+mostly the time of Python itself, which a C++ program with AOTInductor or OpenVINO does not need. `to result` is the
+time after that, by the wall clock and of the processor (`CPU ms`). The table also has the anonymous memory of the
+process (`RssAnon`) after the first result, the pages that were written since the libraries were loaded (`private`), and
+the proportional set size, including libraries, of each of two processes that have the same form open.
 
 Usage: package_start.py [--rounds 15] [--what encoder,decoder,compiled]
 """
@@ -32,7 +33,7 @@ def memory(key, file="status"):
 
 
 def private():
-    """Written pages of this process; mapped ones that are only read can be shared."""
+    """Returns the size of the pages that this process has written. Mapped pages that are only read can be shared."""
     return memory("Private_Dirty:", "smaps_rollup")
 
 
@@ -62,7 +63,7 @@ def start(engine, path, length, hidden, wait=False):
 
 
 def shared(*way):
-    """Proportional set size of each of two processes that have it open."""
+    """Returns the proportional set size of each of two processes that have the form open."""
     processes = [start(*way, wait=True) for _ in range(2)]
     for process in processes:
         process.stdout.readline()
@@ -117,7 +118,7 @@ def compiled():
     }
 
 
-# The forms, their name in the table, the lengths of the text, and the output.
+# The forms, the name of the model in the table, the lengths of the text, and the output.
 KINDS = {"encoder": (encoder, "MiniLM-L3, {} tokens, first result", [128], HIDDEN["L3"]),
          "decoder": (decoder, "SmolLM2-135M, first token", [128], HIDDEN["L3"]),
          "compiled": (compiled, "MiniLM-L6, {} tokens, first result", [16, 128], HIDDEN["L6"])}

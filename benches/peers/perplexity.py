@@ -1,6 +1,7 @@
-"""Perplexity by transformers (float32) and by `optimize evaluate`, on the same windows of two texts.
+"""Compares the perplexity by transformers (float32) with that by `optimize evaluate`, on the same windows of two texts.
 
-The weights are those of the GGUF file, dequantized by the gguf package: nothing of ours is in the reference. The goal: within 0.5 % of each other.
+The weights are those of the GGUF file, dequantized by the gguf package: the reference uses no code of this library. The
+goal is a difference below 0.5 %.
 
 Usage: perplexity.py [--max-tokens 2000] [--context-length 512] [--stride 256] [--model FILE.gguf] [--command optimize]
 """
@@ -19,7 +20,7 @@ import torch
 import smollm2
 from common import COMMAND, DEPS, RUNTIME, SCRATCH, brown_file, save, table
 
-# News, and a novel.
+# News articles, and a novel.
 TEXTS = {"brown-news": ["ca01", "ca02", "ca03", "ca04", "ca05"], "brown-romance": ["cp01", "cp02", "cp03", "cp04"]}
 
 
@@ -34,7 +35,7 @@ def write_texts():
 
 
 def windows(count, length, stride):
-    """The strided sliding window of the transformers documentation: (begin, end, tokens scored)."""
+    """Returns the strided sliding windows of the transformers documentation: (begin, end, number of scored tokens)."""
     done = 0
     for begin in range(0, count, stride):
         end = min(begin + length, count)
@@ -45,7 +46,7 @@ def windows(count, length, stride):
 
 
 def reference(model, tokenizer, text, arguments):
-    """Mean nats a token, tokens scored, seconds."""
+    """Returns the mean nats per token, the number of scored tokens, and the seconds."""
     ids = tokenizer(text, return_tensors="pt").input_ids[:, :arguments.max_tokens]
     total, count, start = 0.0, 0, time.time()
     for begin, end, scored in windows(ids.shape[1], arguments.context_length, arguments.stride):

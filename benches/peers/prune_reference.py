@@ -1,10 +1,9 @@
-"""Wanda and SparseGPT as their papers give them (Sun et al. 2023, arXiv 2306.11695; Frantar & Alistarh 2023, arXiv
-2301.00774), in torch, against `optimize prune`: the same model, the same windows of the same calibration text, every
-linear of the layers, and the perplexity of both by `optimize evaluate` on two texts neither has seen. The goal: within
-3 % of each other.
+"""Compares Wanda and SparseGPT as in their papers (Sun et al. 2023, arXiv 2306.11695; Frantar & Alistarh 2023, arXiv
+2301.00774), in torch, with `optimize prune`: the same model, the same windows of the same calibration text, every
+linear layer, and the perplexity of both by `optimize evaluate` on two other texts. The goal is a difference below 3 %.
 
-The reference goes layer by layer as the authors do: the inputs of all linears of a layer are taken from the layer as it
-was, behind the pruned layers before it.
+The reference processes layer by layer, like the authors: the inputs of all linear modules of a layer are taken from the
+unchanged layer, after the pruned layers before it.
 
 Usage: prune_reference.py --calibration TEXT [--model FOLDER] [--sparsity 0.3 0.5] [--method wanda sparsegpt] [--windows 64]
 """
@@ -25,7 +24,7 @@ BLOCK, DAMPING = 128, 0.01
 
 
 def windows(ids, count, length):
-    """As `optimize prune` takes them: evenly from all of the text."""
+    """Returns the windows that `optimize prune` uses: evenly spaced over the whole text."""
     count = min(count, len(ids) // length)
     between = (len(ids) - length) // max(count - 1, 1)
     starts = [min(i * between, len(ids) - length) for i in range(count)]
@@ -33,7 +32,7 @@ def windows(ids, count, length):
 
 
 def wanda(weight, inputs, sparsity):
-    """For each output the weights with the smallest |w| ||x|| go."""
+    """Prunes with Wanda: for each output, the weights with the smallest |w| ||x|| become zero."""
     norms = inputs.double().pow(2).sum(0).sqrt().float()
     order = (weight.abs() * norms).argsort(dim=1, stable=True)
     gone = order[:, :round(sparsity * weight.shape[1])]
@@ -41,7 +40,7 @@ def wanda(weight, inputs, sparsity):
 
 
 def sparsegpt(weight, inputs, sparsity):
-    """Blocks of columns: a mask for the block, then column by column, with what it costs carried to those behind."""
+    """Prunes with SparseGPT: selects weights block by block, and propagates each column's error to later columns."""
     weight = weight.clone()
     hessian = (2.0 / len(inputs)) * (inputs.T @ inputs)
     dead = hessian.diagonal() == 0
@@ -89,7 +88,7 @@ def prune(model, batches, method, sparsity):
             pass
     hook.remove()
     hidden = [args[0] if args else kwargs["hidden_states"] for args, kwargs in captured]
-    extra = captured[0][1]  # positions and mask: the same for all windows
+    extra = captured[0][1]  # Positions and mask are the same for all windows.
 
     def forward(layer, value):
         given = {k: v for k, v in extra.items() if k != "hidden_states"}
@@ -112,7 +111,7 @@ def prune(model, batches, method, sparsity):
 
 
 def make_reference(source, batches, method, sparsity, target):
-    """A pruned checkpoint; gives the seconds it took."""
+    """Makes a pruned checkpoint, and returns the seconds that it took."""
     from transformers import AutoModelForCausalLM
 
     start = time.time()

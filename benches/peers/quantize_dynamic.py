@@ -1,6 +1,6 @@
-"""Dynamic int8: ONNX Runtime's own tool at its best settings against `optimize quantize`.
+"""Compares dynamic int8 quantization by ONNX Runtime's own tool, with its best settings, and by `optimize quantize`.
 
-Size, closeness to the float model on 500 sentences, and latency with all three models in one process, in turn.
+Measures size, closeness to the float model on 500 sentences, and latency of all three models in one process, in turn.
 
 Usage: quantize_dynamic.py [NAME=OURS.onnx ...]    NAME is L3 or L6; without a path, `optimize quantize` makes it
        --float-l6 FILE     the float L6 [default: made by minilm.py]
@@ -27,16 +27,16 @@ from common import (COMMAND, MODELS, RUNTIME, SCRATCH, brown_sentences, clock_fo
 SENTENCES = 500
 SHAPES = [(1, 128), (8, 128)]
 FLOAT = {"L3": MODELS / "paraphrase-MiniLM-L3-v2/model.onnx", "L6": SCRATCH / "minilm-l6/model.onnx"}
-# Signed weights with a scale a channel: the tool's best, by quality and by speed, on a processor with VNNI. The other
-# choices (per tensor, unsigned, reduced range, fused graph first) are all worse here.
+# Signed weights with one scale per channel are the tool's best settings, by quality and by speed, on a processor with
+# VNNI. All others (per tensor, unsigned, reduced range, graph fused before) are worse here.
 BEST = dict(per_channel=True, reduce_range=False)
 
 
 def ort_int8(source, target):
-    """Seconds of processor time the tool took."""
+    """Runs the tool and returns its processor seconds."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    # It recommends a pre-processing after which it makes the same nodes of these models, no faster.
+    # The tool recommends preprocessing, but with it, results for these models have the same nodes and the same speed.
     logging.getLogger().setLevel(logging.ERROR)
     start = time.process_time()
     quantize_dynamic(str(source), str(target), weight_type=QuantType.QInt8, **BEST)
@@ -57,13 +57,13 @@ def feed(session, ids):
 
 
 def output_of(session):
-    """The output that is one vector a text, else the one that is a vector a token."""
+    """Returns the output with one vector per text, else the one with a vector per token."""
     vectors = [o for o in session.get_outputs() if "float" in o.type and isinstance(o.shape[-1], int)]
     return min(vectors, key=lambda output: len(output.shape)).name
 
 
 def embedding_of(session, tokenizer):
-    """A function from a text to its vector of length 1: token vectors become their mean."""
+    """Returns a function from a text to its vector of length 1: the mean of its token vectors, if there are several."""
     output = output_of(session)
 
     def embed(text):

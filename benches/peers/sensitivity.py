@@ -1,9 +1,10 @@
-"""Whether the `sensitivity` of the report ranks nodes as measuring each by itself does.
+"""Checks whether the `sensitivity` in the report ranks nodes like separate measurements do.
 
-MiniLM, dynamic int8 and weight-only 4 bits. The report comes from `--max-quality-loss` with a limit that nothing reaches.
-Against it: for each node a model of its own in which that node alone is quantized (`--include`), and one in which that node
-alone is not (`--exclude`), each run by stock ONNX Runtime on sentences of the Brown corpus that the tool has not seen;
-1 - the mean cosine of token vectors. Spearman's rank correlation.
+The model is MiniLM, in dynamic int8 and in weight-only 4 bits. The report is that of `--max-quality-loss` with a limit
+that no result reaches. It is compared with measurements of two models per node: in one, only that node is quantized
+(`--include`), in the other, only that node is not (`--exclude`). Stock ONNX Runtime runs them on sentences of the Brown
+corpus that the command has not read; the loss is 1 - the mean cosine of token vectors. The result is Spearman's rank
+correlation.
 
 Usage: sensitivity.py [--model DIR] [--sentences 64]
 """

@@ -1,8 +1,9 @@
-"""Size against perplexity, SmolLM2-135M: every form `optimize quantize` has, beside llama.cpp and ONNX Runtime.
+"""Draws size against perplexity of SmolLM2-135M: every form of `optimize quantize`, llama.cpp and ONNX Runtime.
 
-On the off-lattice copy (the packaged weights lie on a lattice of 4 bits, and prove nothing). The peers' figures are those of
-an earlier run on the same machine, texts and windows (PEERS below); ours are made here. Calibration takes texts of the Brown
-corpus, the evaluation other texts of it. Forms that are in target/peers/size_curve.json already are not made again.
+The model is a copy whose weights are not on the 4-bit grid of the packaged file: on that grid, 4 bits lose nothing.
+The figures of the peers are those of an earlier run with the same machine, texts and windows (PEERS below); those of
+`optimize quantize` are measured here. Calibration and evaluation use different texts of the Brown corpus. Forms that
+are already in target/peers/size_curve.json are not measured again.
 
 Usage: size_curve.py --model DIR --calibration FILE --texts FILE FILE [--draw-only]
 Writes docs/size-and-quality.svg.
@@ -38,7 +39,7 @@ FORMS = {
     "target 22 %": [*WEIGHT_ONLY, "--target-size", "22%", *DATA],
 }
 CALIBRATED = [name for name in FORMS if "GPTQ" in name or "target" in name]
-# Megabytes, and the change of perplexity on the two texts in per cent.
+# Size in megabytes, and the change of the perplexity on each of the two texts in per cent.
 PEERS = {
     "llama.cpp Q4_K_M": (105.5, 6.8, 7.7),
     "llama.cpp Q4_0": (91.7, 22.9, 25.0),
@@ -94,7 +95,7 @@ def place(size, loss):
 
 
 def draw(points):
-    """`points`: series, name, size in per cent, mean change in per cent."""
+    """Draws `points`: series, name, size in per cent, mean change in per cent."""
     colours = {"rounded": "#4477aa", "calibrated": "#117733", "peers": "#cc6677"}
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 20} {TOP + HEIGHT + 60}" '
            'font-family="sans-serif" font-size="11">',

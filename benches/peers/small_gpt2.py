@@ -1,5 +1,6 @@
-"""Trains a small GPT-2 with a byte-level BPE of its own on the Brown corpus, minutes on a processor: a second decoder that
-shares no vocabulary with SmolLM2, for ensembles (`--allow-different-vocabularies`). The genres news and romance are kept out.
+"""Trains a small GPT-2 with its own byte-level BPE on the Brown corpus, in minutes on a CPU: a second decoder with
+another vocabulary than SmolLM2, for ensembles (`--allow-different-vocabularies`). The genres news and romance are not
+used.
 
 Usage: small_gpt2.py [--minutes 8] [--threads 1] [--output target/peers/small-gpt2]
 """

@@ -1,5 +1,5 @@
-"""SmolLM2-135M from its GGUF file to a float32 Hugging Face checkpoint, by the gguf package and transformers alone: the
-reference that the other scripts compare with, and what they hand to the peers' own converters.
+"""Converts SmolLM2-135M from its GGUF file to a float32 Hugging Face checkpoint with only the gguf package and
+transformers. The checkpoint is the reference of the other scripts, and the input of the peers' own converters.
 
 Usage: smollm2.py [FOLDER]      default target/peers/smollm2
 """
@@ -22,7 +22,7 @@ NAMES = {
 
 
 def name_of(name):
-    """The name in a Hugging Face checkpoint."""
+    """Returns the name of a tensor in a Hugging Face checkpoint."""
     if name == "token_embd.weight":
         return "model.embed_tokens.weight"
     if name == "output_norm.weight":
@@ -32,7 +32,7 @@ def name_of(name):
 
 
 def rotated_back(weight, heads):
-    """GGUF interleaves the two halves that are rotated together; transformers keeps them apart."""
+    """Returns rows in the order of transformers: GGUF interleaves the two halves that are rotated together."""
     return weight.reshape(heads, weight.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
@@ -50,8 +50,8 @@ def config(reader):
 
 
 def load(path=GGUF):
-    """The model in float32, ready to run."""
-    # Here and not above: engines that are measured import this file for the paths.
+    """Returns the model in float32."""
+    # Imported only here, because measured engines import this file for its paths.
     import gguf
     import torch
     from transformers import LlamaForCausalLM
@@ -79,7 +79,7 @@ def tokenizer(path=GGUF):
 
 
 def folder(where=FOLDER, path=GGUF):
-    """A checkpoint folder, made if it is not there."""
+    """Returns the checkpoint folder, which is made if it does not exist."""
     if not (where / "model.safetensors").exists():
         where.mkdir(parents=True, exist_ok=True)
         tokenizer(path).save_pretrained(where)

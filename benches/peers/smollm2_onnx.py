@@ -1,5 +1,5 @@
-"""SmolLM2-135M as a plain float32 ONNX file with a concatenated cache: standard operators of opset 17, what an exporter
-would give. For runtimes that read ONNX.
+"""Writes SmolLM2-135M as a plain float32 ONNX file with a concatenated cache, in standard operators of opset 17, like
+an exporter. It is for runtimes that read ONNX.
 
 Usage: smollm2_onnx.py [FILE]      default target/peers/smollm2-onnx/model.onnx
 """
@@ -52,7 +52,7 @@ class Graph:
 
 
 def rotation(g, size):
-    """Cosines and sines at the positions, `[batch, 1, tokens, size]`."""
+    """Returns cosines and sines of the positions, `[batch, 1, tokens, size]`."""
     theta, positions = g.config.rope_parameters["rope_theta"], g.config.max_position_embeddings
     angles = np.outer(np.arange(positions), theta ** (-np.arange(0, size, 2) / size))
     angles = np.concatenate([angles, angles], axis=1)
@@ -68,7 +68,7 @@ def rotated(g, x, turn, size):
 
 
 def mask(g):
-    """0 where a key is not after the query, else as good as minus infinity; `[batch, 1, 1, tokens, total]`."""
+    """Returns the mask `[batch, 1, 1, tokens, total]`: 0 for keys up to the query, else the lowest float."""
     total = g.node("Gather", [g.node("Shape", ["present.0.key"]), g.constant(np.array(2, np.int64))], axis=0)
     scalar = lambda value: g.constant(np.array(value, np.int64))
     keys = g.node("Unsqueeze", [g.node("Range", [scalar(0), total, scalar(1)]), g.ints(0, 1)])
@@ -111,7 +111,7 @@ def feed_forward(g, x, layer):
 
 
 def export(path=smollm2.PLAIN_ONNX):
-    """The file, made if it is not there."""
+    """Returns the file, which is made if it does not exist."""
     if path.exists():
         return path
     model = smollm2.load()

@@ -1,9 +1,9 @@
-"""Static int8: ONNX Runtime's own tool against `optimize quantize --type static`, and both against dynamic int8.
+"""Compares static int8 by ONNX Runtime's own tool and by `optimize quantize --type static`, and both with dynamic int8.
 
-MiniLM-L6 (calibrated on 128 sentences, judged on 300 others) and a ResNet-18 with random weights (made here by torch,
-calibrated on 16 inputs, judged on 32 others). The tool gets its own preprocessing, signed weights with a scale a channel,
-and is tried with all operators and with those that hold weights alone. Closeness is the cosine of outputs; latency has
-all models in one process, in turn.
+The models are MiniLM-L6 (calibrated on 128 sentences, tested on 300 others) and a ResNet-18 with random weights (made
+here with torch, calibrated on 16 inputs, tested on 32 others). The tool is used with its preprocessing and signed
+weights with one scale per channel, with all operators and with only those that have weights. Closeness is the cosine of
+outputs; latency is measured with all models in one process, in turn.
 
 Usage: static_speed.py [--models L6,ResNet18] [--threads 1,2] [--seconds 20] [--ours "--smooth-quant 0.5" ...]
 """
@@ -46,7 +46,7 @@ class MiniLM:
         return self.feed(np.random.default_rng(0).integers(1000, 30000, shape))
 
     def tensors(self):
-        """Padded to one length, as a file of tensors must be."""
+        """Returns the inputs padded to one length, because a file of tensors requires it."""
         longest = max(feed["input_ids"].shape[1] for feed in self.calibration)
         pad = lambda array: np.pad(array, ((0, 0), (0, longest - array.shape[1])))
         return {name: np.concatenate([pad(feed[name]) for feed in self.calibration]) for name in self.calibration[0]}
@@ -79,7 +79,7 @@ class ResNet18:
 
 
 def picture(draw):
-    """Patches of colour with noise on top: unlike white noise, no two are alike."""
+    """Returns an image of coloured patches with noise. Unlike images of white noise, two such images differ clearly."""
     coarse = draw.normal(size=(1, 3, 14, 14)).repeat(16, axis=2).repeat(16, axis=3)
     return (coarse + 0.2 * draw.normal(size=coarse.shape)).astype(np.float32)
 
@@ -143,7 +143,7 @@ def by_us(task, target, *arguments):
 
 
 def files(name, task, ours):
-    """The models to compare, made now."""
+    """Makes the models to compare, and returns their files."""
     made = {"float32": task.source}
     place = lambda part: SCRATCH / f"{name}-{part}.onnx"
     for part, operators in [("tool, all operators", None), ("tool, weights only", WEIGHTS)]:

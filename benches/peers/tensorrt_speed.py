@@ -1,10 +1,11 @@
-"""How fast MiniLM-L6 runs on an NVIDIA device: our TensorRT engines, ONNX Runtime's CUDA and TensorRT providers, and
-PyTorch eager and compiled, all in one run on one device. Time from data in the memory of the processor to data out.
+"""Measures the speed of MiniLM-L6 on an NVIDIA GPU: TensorRT engines of liboptimize, ONNX Runtime's CUDA and TensorRT
+providers, and PyTorch eager and compiled, all in one run on one GPU. Times are from inputs in host memory to outputs in
+host memory.
 
-Ours are timed by `optimize benchmark` in processes of their own, against ONNX Runtime's CUDA provider where ORT_DYLIB_PATH
-names a library that has it; the others in this process, in turn. Rounds of both alternate.
+`optimize benchmark` times the engines of liboptimize in separate processes, against ONNX Runtime's CUDA provider if
+ORT_DYLIB_PATH names a library that has it. The others are timed in this process, in turn. Rounds of both alternate.
 
-Needs a device, torch with CUDA, transformers and onnxruntime-gpu. Not run yet: no device was to be had.
+Needs a GPU, torch with CUDA, transformers and onnxruntime-gpu. It has not been run yet, because no GPU was available.
 
 Usage: tensorrt_speed.py [--rounds 3] [--seconds 10] [--shapes 1x16,1x128,8x128]
 """
@@ -25,7 +26,7 @@ PRECISIONS = ["fp32", "fp16", "bf16", "int8"]
 
 
 def engines(model, batch, length):
-    """Our engines for one shape; those that cannot be built are named and left out."""
+    """Returns the engines of liboptimize for one shape; those that cannot be built are skipped with a message."""
     made = {}
     for precision in PRECISIONS:
         path = SCRATCH / f"L6-{precision}-{batch}x{length}.engine"

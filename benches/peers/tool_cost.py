@@ -1,7 +1,8 @@
-"""What quantizing costs: wall time, processor time and memory of `optimize quantize` and of ONNX Runtime's Python tools.
+"""Measures wall time, processor time and memory of `optimize quantize` and of ONNX Runtime's Python tools.
 
-Graphs with the weights of a BERT-base (434 MB) and of a Llama of 1.1 billion parameters (4.4 GB, external data), random. Each tool runs in a process of its own, ours and theirs in turn. Memory is the highest
-resident size (`VmHWM`, polled), and, as pages of a mapped file are no burden, that without them (`RssAnon`).
+The graphs have random weights in the shapes of a BERT-base (434 MB) and of a Llama of 1.1 billion parameters (4.4 GB,
+external data). Each tool runs in its own process, in turn. Memory is the peak resident size (`VmHWM`, polled), and the
+peak without the pages of mapped files, which the kernel can drop (`RssAnon`).
 
 Usage: tool_cost.py [--models bert,llama] [--rounds 3] [--clean]
 """
@@ -40,7 +41,7 @@ FORMS = {"dynamic": ["--type", "dynamic"], "4 bits": ["--type", "weight-only", "
 
 
 class Builder:
-    """A graph over weights that are written to a file of their own as they come."""
+    """A graph whose weights are written to a separate file as they are added."""
 
     def __init__(self, data):
         self.data, self.weights, self.nodes, self.offset = data, [], [], 0
@@ -67,7 +68,7 @@ class Builder:
 
 
 def built(name, inline, vocabulary, width, layers, narrow, inner, gated):
-    """Every weight of the shape that it has in a transformer; what lies between them is simpler."""
+    """Returns the file of a graph whose weights have the shapes of a transformer's; the other nodes are simplified."""
     path = FOLDER / name / "model.onnx"
     if path.exists():
         return path
@@ -130,7 +131,7 @@ def cost(command, target):
     size = sum(f.stat().st_size for f in target.parent.rglob("*") if f.is_file())
     shutil.rmtree(target.parent, ignore_errors=True)
     last = (error.strip().splitlines() or ["killed"])[-1]
-    # ru_maxrss would also be this process's own, which the other one had before it became itself.
+    # ru_maxrss would include the memory of this process, which the child shares before it executes the other program.
     return dict(wall=seconds, cpu=usage.ru_utime + usage.ru_stime, peak=max(p for _, p in anon), anonymous=max(a for a, _ in anon),
                 bytes=size, error=last if status else None)
 

@@ -1,5 +1,5 @@
-"""Whether Triton Inference Server's own schema reads the `config.pbtxt` that `optimize compile --triton` writes, and what it
-finds there. Needs `pip install tritonclient[grpc]`, which carries the schema.
+"""Parses the `config.pbtxt` that `optimize compile --triton` writes with the schema of Triton Inference Server, and
+prints the result. Needs `pip install tritonclient[grpc]`, which contains the schema.
 
 Usage: triton_config.py CONFIG.pbtxt [...]
 """

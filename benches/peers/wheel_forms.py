@@ -1,8 +1,8 @@
-"""The model tests of the `onnx` wheel, lifted to operator set 17 by onnx's own converter, quantized in every form.
+"""Converts the models that the `onnx` wheel contains for tests to opset 17, and quantizes them in every form.
 
-As they come they are of operator sets that have no integer operators, so nothing of them is quantized. Lifted, each is
-quantized (weights of any size), must pass onnx's checker, load in stock ONNX Runtime, and give outputs of the types and
-shapes of the original's. Static ones are calibrated on the inputs of the test.
+Their own opsets have no integer operators, so nothing in them could be quantized. The converter is that of the onnx
+package. Each result (with weights of any size quantized) must pass onnx's checker, load in stock ONNX Runtime, and
+return outputs of the same types and shapes as the original. Static quantization is calibrated on the test's inputs.
 
 Usage: wheel_forms.py
 """
@@ -33,11 +33,11 @@ def tests():
 
 
 def lifted(folder):
-    """The model at operator set 17 and the inputs of its test; `None` where the converter or ONNX Runtime cannot."""
+    """Returns the model at opset 17 and the inputs of its test; `None` if the converter or ONNX Runtime fails."""
     try:
         model = version_converter.convert_version(onnx.load(folder / "model.onnx"), 17)
         model.ir_version = 8
-        # Weights that are also inputs may be given anew in each run, and so are no constants.
+        # Weights that are also inputs can have other values in each run, so they are not constants.
         weights = {t.name for t in model.graph.initializer}
         kept = [i for i in model.graph.input if i.name not in weights]
         names = [i.name for i in model.graph.input]
