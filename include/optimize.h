@@ -3,10 +3,10 @@
  *
  * Introduction
  *
- *   A context holds the ONNX Runtime library. A model is loaded, immutable, and shared freely between threads.
- *   A technique (optimize_model_quantize ...) takes a model and returns a new one with a report. A model is
- *   saved, or run in a session. An ensemble combines several models. A benchmark compares two models; an
- *   evaluation measures one or two models on data.
+ *   A context holds the ONNX Runtime library. A model is loaded from a file; it is immutable, and any number of
+ *   threads may use it. A technique (optimize_model_quantize ...) takes a model and returns a new model and a
+ *   report. A model can be saved, or run in a session. An ensemble combines several models. A benchmark compares
+ *   two models; an evaluation measures one or two models on data.
  *
  *     optimize_context_t *context = NULL;
  *     optimize_model_t *model = NULL, *small = NULL;
@@ -23,15 +23,19 @@
  *
  *   Calls      A function that can fail returns an optimize_status_t. Its parameters are, in this order: the
  *              object, inputs, options, call, results, error. Options, call and error may be NULL.
- *   Results    Result pointers are set to NULL first and written only on success. Each type has a ..._free,
- *              which accepts NULL. Objects keep alive what they need: they can be freed in any order.
+ *   Results    Result pointers are set to NULL first and written only on success. The caller frees each result
+ *              with the ..._free of its type, which accepts NULL. Objects keep alive the objects that they
+ *              need, so that you can free them in any order.
  *   Errors     An error is an object with a status, a message and a place; free it with optimize_error_free.
- *   Options    struct_size is the sizeof of the struct. NULL, or all zero after the size, selects the
- *              defaults. Structs only grow at the end: programs built with an older header keep working.
+ *   Options    Set struct_size to the sizeof of the struct. Fields that are 0 or NULL have their defaults, and
+ *              so have all fields if the pointer to the struct is NULL. New fields are only added at the end,
+ *              so that programs built with an older header keep working.
  *   Text       Paths and names are NUL-terminated UTF-8.
- *   Threads    Any number of threads may use a `const T *` concurrently, and one thread at a time a `T *`. A
- *              handle must not be freed while another thread uses it.
- *   Handles    NULL, and a handle of another type, return a status.
+ *   Threads    Any number of threads may concurrently call functions that take an object as `const T *`, and
+ *              only one thread at a time a function that takes it as `T *`. An object must not be freed while
+ *              another thread uses it.
+ *   Handles    An object is passed as an opaque pointer, its handle. A required handle that is NULL, and a
+ *              handle of another type, return a status.
  *   Process    The library never exits, prints, opens a socket or changes signals, locale or environment,
  *              with one exception: ORT_DISABLE_TELEMETRY is set while ONNX Runtime is opened, then restored.
  *
@@ -75,7 +79,7 @@
 
 
 /**
- * The status of a call. 0 is success; values never change, new ones are added at the end.
+ * The status of a call. OPTIMIZE_OK (0) is success. The values never change; new ones are added at the end.
  */
 typedef enum optimize_status_t {
   /**
@@ -83,7 +87,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_OK = 0,
   /**
-   * An argument is out of range.
+   * An argument is NULL where a value is required, is out of range, or contradicts another one.
    */
   OPTIMIZE_INVALID_ARGUMENT = 1,
   /**
@@ -95,15 +99,15 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_NOT_FOUND = 3,
   /**
-   * The operating system failed to read or write.
+   * Reading or writing a file failed.
    */
   OPTIMIZE_IO = 4,
   /**
-   * The model file is damaged, hostile or not a model.
+   * The file is damaged, or is not a valid model.
    */
   OPTIMIZE_INVALID_MODEL = 5,
   /**
-   * The request is valid, but not supported by this version.
+   * The request is valid, but this version does not support it.
    */
   OPTIMIZE_UNSUPPORTED = 6,
   /**
@@ -115,7 +119,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_RUNTIME_MISSING = 8,
   /**
-   * ONNX Runtime refused the model or failed.
+   * ONNX Runtime refused the model, or a run failed.
    */
   OPTIMIZE_RUNTIME = 9,
   /**
@@ -135,11 +139,11 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_GATE_NOT_MET = 13,
   /**
-   * A defect of this library; the process is intact.
+   * A defect of this library caused the failure. The process can continue.
    */
   OPTIMIZE_INTERNAL = 14,
   /**
-   * TensorRT was not found, is too old, or this library was built without its headers.
+   * TensorRT or an execution provider was not found, is too old, or is not supported by this build of the library.
    */
   OPTIMIZE_BACKEND_MISSING = 15,
   /**
@@ -147,7 +151,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_DEVICE_MISSING = 16,
   /**
-   * TensorRT refused the model or failed.
+   * TensorRT refused the model, or a build or run failed.
    */
   OPTIMIZE_BACKEND = 17,
   /**
@@ -173,17 +177,19 @@ typedef enum optimize_provider_t {
    */
   OPTIMIZE_PROVIDER_CUDA = 1,
   /**
-   * An NVIDIA GPU, with engines that TensorRT builds of parts of the graph; other nodes run on CUDA.
+   * An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run on CUDA.
    */
   OPTIMIZE_PROVIDER_TENSORRT = 2,
   /**
-   * The first available of TensorRT, CUDA and CPU. Only for requests: a session reports the provider it uses.
+   * The first available of TensorRT, CUDA and CPU. This value occurs only in options: a session reports the
+   * provider that it uses.
    */
   OPTIMIZE_PROVIDER_AUTO = 3,
 } optimize_provider_t;
 
 /**
- * Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. It is never scored.
+ * Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. The token itself is never
+ * scored.
  */
 typedef enum optimize_bos_t {
   /**
@@ -205,25 +211,26 @@ typedef enum optimize_bos_t {
  */
 typedef enum optimize_divergence_t {
   /**
-   * KL(teacher ‖ student): the student covers everything that the teacher considers possible.
+   * KL(teacher ‖ student): the student learns to cover all outcomes that the teacher considers possible.
    */
   OPTIMIZE_DIVERGENCE_FORWARD = 0,
   /**
-   * KL(student ‖ teacher): the student concentrates on what the teacher considers most probable.
+   * KL(student ‖ teacher): the student learns to concentrate on outcomes that the teacher considers most probable.
    */
   OPTIMIZE_DIVERGENCE_REVERSE = 1,
   /**
-   * Jensen-Shannon divergence: mean of the divergences of both from their mean.
+   * Jensen-Shannon divergence: the mean of the divergences of both distributions from their mean.
    */
   OPTIMIZE_DIVERGENCE_JENSEN_SHANNON = 2,
 } optimize_divergence_t;
 
 /**
- * Element types, with the values of ONNX. Types below a byte are packed, low bits first.
+ * Element types, with the values of ONNX's TensorProto.DataType. Elements of less than a byte are packed, low bits
+ * first.
  */
 typedef enum optimize_dtype_t {
   /**
-   * Not a tensor, or not declared.
+   * No tensor, or a type that the model does not declare.
    */
   OPTIMIZE_DTYPE_UNKNOWN = 0,
   OPTIMIZE_DTYPE_FLOAT32 = 1,
@@ -259,11 +266,11 @@ typedef enum optimize_dtype_t {
  */
 typedef enum optimize_ensemble_method_t {
   /**
-   * Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the numbers.
+   * Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.
    */
   OPTIMIZE_ENSEMBLE_MEAN = 0,
   /**
-   * Weighted mean; needs weights.
+   * Weighted mean of the same; requires `weights`.
    */
   OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
   /**
@@ -283,15 +290,16 @@ typedef enum optimize_ensemble_method_t {
    */
   OPTIMIZE_ENSEMBLE_MEDIAN = 5,
   /**
-   * Share of the members that rank the token, or class, first.
+   * Sum of the weights of the members that rank the token or class first.
    */
   OPTIMIZE_ENSEMBLE_VOTE = 6,
   /**
-   * Probabilities of the first member divided by those of the second, where the first considers a token plausible.
+   * Probabilities of the first member over those of the second, where the former are at least a tenth of their
+   * maximum.
    */
   OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
   /**
-   * Each member generates texts, all members score them, and the best text is the result.
+   * Each member generates texts, all members score these texts, and the best one is the result.
    */
   OPTIMIZE_ENSEMBLE_RERANK = 8,
   /**
@@ -305,7 +313,7 @@ typedef enum optimize_ensemble_method_t {
  */
 typedef enum optimize_ensemble_task_t {
   /**
-   * The task that is detected from the members.
+   * The task is detected from the members.
    */
   OPTIMIZE_ENSEMBLE_AS_MEMBERS = 0,
   /**
@@ -321,17 +329,17 @@ typedef enum optimize_ensemble_task_t {
    */
   OPTIMIZE_ENSEMBLE_CLASSIFY = 3,
   /**
-   * Numeric outputs, which are combined element by element.
+   * Other numeric outputs, which are combined element by element.
    */
   OPTIMIZE_ENSEMBLE_NUMBERS = 4,
 } optimize_ensemble_task_t;
 
 /**
- * Evaluation task, with the form of its data.
+ * Evaluation task. It determines the format of the data.
  */
 typedef enum optimize_evaluate_task_t {
   /**
-   * The task of the model: text generation, embedding or classification.
+   * The task that fits the model: perplexity for text generation, otherwise embedding or classification.
    */
   OPTIMIZE_EVALUATE_DEFAULT = 0,
   /**
@@ -343,11 +351,12 @@ typedef enum optimize_evaluate_task_t {
    */
   OPTIMIZE_EVALUATE_EMBEDDING = 2,
   /**
-   * Accuracy of a classifier. The data are rows of a label and a text, TSV or CSV.
+   * Accuracy of a classifier. The data are rows with a label and a text, as TSV or CSV.
    */
   OPTIMIZE_EVALUATE_CLASSIFICATION = 3,
   /**
-   * Accuracy of a linear classifier on the model's embeddings. The data are as for classification.
+   * Accuracy of a linear classifier that is trained on the model's embeddings. The data have the format of
+   * classification.
    */
   OPTIMIZE_EVALUATE_PROBE = 4,
 } optimize_evaluate_task_t;
@@ -371,7 +380,7 @@ typedef enum optimize_external_data_t {
 } optimize_external_data_t;
 
 /**
- * Why a text ended.
+ * The reason why the text of a row ended.
  */
 typedef enum optimize_finish_reason_t {
   /**
@@ -383,7 +392,7 @@ typedef enum optimize_finish_reason_t {
    */
   OPTIMIZE_FINISH_EOS = 1,
   /**
-   * A limit was reached.
+   * A maximum length was reached.
    */
   OPTIMIZE_FINISH_LENGTH = 2,
   /**
@@ -391,29 +400,29 @@ typedef enum optimize_finish_reason_t {
    */
   OPTIMIZE_FINISH_STOP = 3,
   /**
-   * The callback requested to stop.
+   * The token callback returned a value other than 0.
    */
   OPTIMIZE_FINISH_CANCELLED = 4,
 } optimize_finish_reason_t;
 
 /**
- * How structured pruning ranks neurons, channels and heads.
+ * How structured pruning ranks the units: neurons, channels and attention heads.
  */
 typedef enum optimize_importance_t {
   /**
-   * By the sum of magnitudes.
+   * By the sum of the magnitudes of their weights.
    */
   OPTIMIZE_IMPORTANCE_L1 = 0,
   /**
-   * By the root of the sum of squares.
+   * By the square root of the sum of the squares of their weights.
    */
   OPTIMIZE_IMPORTANCE_L2 = 1,
   /**
-   * By weights and by activations on the calibration text.
+   * By their weights and by their activations on the calibration text.
    */
   OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
   /**
-   * Randomly, by the seed.
+   * In a random order, which depends on the seed.
    */
   OPTIMIZE_IMPORTANCE_RANDOM = 3,
 } optimize_importance_t;
@@ -427,11 +436,11 @@ typedef enum optimize_merge_method_t {
    */
   OPTIMIZE_MERGE_LINEAR = 0,
   /**
-   * Spherical interpolation between two models, at the weight of the second.
+   * Spherical linear interpolation between two models; the weight of the second is the position between them.
    */
   OPTIMIZE_MERGE_SLERP = 1,
   /**
-   * The largest changes of each model from a base model that agree in sign.
+   * TIES: the base model plus the mean of the models' largest changes from it that agree in sign.
    */
   OPTIMIZE_MERGE_TIES = 2,
 } optimize_merge_method_t;
@@ -441,12 +450,13 @@ typedef enum optimize_merge_method_t {
  */
 typedef enum optimize_kernels_t {
   /**
-   * Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others. The file
-   * liboptimize.so is registered with ONNX Runtime as an execution provider: see docs/provider.md.
+   * This library's kernels for groups of nodes that are faster with them, and ONNX Runtime's kernels for all other
+   * nodes. For this, liboptimize.so is registered with ONNX Runtime as an execution provider: see
+   * docs/provider.md.
    */
   OPTIMIZE_KERNELS_AUTO = 0,
   /**
-   * Those of ONNX Runtime only, as in programs without this library.
+   * ONNX Runtime's kernels only, as in programs without this library.
    */
   OPTIMIZE_KERNELS_STOCK = 1,
 } optimize_kernels_t;
@@ -456,8 +466,8 @@ typedef enum optimize_kernels_t {
  */
 typedef enum optimize_score_function_t {
   /**
-   * That of the model: sigmoid if its classes do not exclude each other (problem_type) or if it has only one, none
-   * for a regression, otherwise softmax.
+   * The function that the model's configuration selects: none if its `problem_type` is regression, sigmoid if it
+   * is multi_label_classification or if the model has one class, otherwise softmax.
    */
   OPTIMIZE_SCORE_FUNCTION_AUTO = 0,
   /**
@@ -475,7 +485,7 @@ typedef enum optimize_score_function_t {
 } optimize_score_function_t;
 
 /**
- * Precision of products of float32 inputs and constant float32 weights on the CPU.
+ * Precision of matrix products of float32 inputs and constant float32 weights on the CPU.
  */
 typedef enum optimize_session_precision_t {
   /**
@@ -483,17 +493,19 @@ typedef enum optimize_session_precision_t {
    */
   OPTIMIZE_SESSION_PRECISION_FP32 = 0,
   /**
-   * bfloat16 with float32 sums, where the processor multiplies bfloat16 faster than float32.
+   * bfloat16, with sums in float32, on processors where this is faster than float32.
    */
   OPTIMIZE_SESSION_PRECISION_BF16 = 1,
   /**
-   * int8: weights with a scale for each output column, inputs with one for each row, computed at run time.
+   * int8: weights have a scale for each output column, and inputs have a scale for each row, which is computed in
+   * each run.
    */
   OPTIMIZE_SESSION_PRECISION_INT8 = 2,
 } optimize_session_precision_t;
 
 /**
- * How much ONNX Runtime rewrites the graph before it runs it. This never changes the meaning of the model.
+ * How much ONNX Runtime optimizes the graph when it creates a session. Optimizations do not change the meaning of
+ * the model.
  */
 typedef enum optimize_optimization_level_t {
   /**
@@ -523,25 +535,26 @@ typedef enum optimize_precision_t {
    */
   OPTIMIZE_PRECISION_FP32 = 0,
   /**
-   * Products and the nodes around them in float16. Needs ONNX Runtime, to measure the error.
+   * float16 for matrix products, convolutions and the nodes around them. Needs ONNX Runtime, which measures the
+   * error.
    */
   OPTIMIZE_PRECISION_FP16 = 1,
   /**
-   * As OPTIMIZE_PRECISION_FP16, in bfloat16.
+   * bfloat16 for the same nodes as OPTIMIZE_PRECISION_FP16.
    */
   OPTIMIZE_PRECISION_BF16 = 2,
   /**
-   * Products with weights in 8-bit integers.
+   * 8-bit integers for matrix products and convolutions with a weight.
    */
   OPTIMIZE_PRECISION_INT8 = 3,
   /**
-   * As OPTIMIZE_PRECISION_INT8, in float8 (e4m3).
+   * float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8.
    */
   OPTIMIZE_PRECISION_FP8 = 4,
 } optimize_precision_t;
 
 /**
- * How weights are selected for pruning.
+ * Pruning method: how the weights or units to prune are selected.
  */
 typedef enum optimize_prune_method_t {
   /**
@@ -549,20 +562,21 @@ typedef enum optimize_prune_method_t {
    */
   OPTIMIZE_PRUNE_MAGNITUDE = 0,
   /**
-   * Sets random weights to zero, by the seed.
+   * Sets random weights to zero, selected with the seed.
    */
   OPTIMIZE_PRUNE_RANDOM = 1,
   /**
-   * Sets, per output, the weights with the smallest magnitude times input norm to zero. Needs calibration data.
+   * Sets to zero, for each output, the weights with the smallest magnitude times norm of their input. Needs
+   * calibration data.
    */
   OPTIMIZE_PRUNE_WANDA = 2,
   /**
-   * Sets weights to zero whose error the rest of the row can compensate, and updates the rest. Needs calibration
-   * data.
+   * Sets to zero the weights whose error the other weights of the row can compensate best, and updates these.
+   * Needs calibration data.
    */
   OPTIMIZE_PRUNE_SPARSEGPT = 3,
   /**
-   * Removes neurons, channels and heads.
+   * Removes neurons, channels and attention heads, so that tensors become smaller.
    */
   OPTIMIZE_PRUNE_STRUCTURED = 4,
 } optimize_prune_method_t;
@@ -572,13 +586,13 @@ typedef enum optimize_prune_method_t {
  */
 typedef enum optimize_quantize_type_t {
   /**
-   * int8 weights; activations are quantized at run time. Needs no data. Weights without an integer kernel (Conv,
-   * LSTM ...) are stored in 8 bits and computed in float.
+   * int8 weights; activations are quantized in each run. Needs no data. Weights of operators without an integer
+   * kernel (Conv, LSTM ...) are stored in 8 bits, and used in float.
    */
   OPTIMIZE_QUANTIZE_DYNAMIC = 0,
   /**
-   * Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Weights that no block
-   * operator supports are stored in 4 or 8 bits and computed in float.
+   * Weights of 2, 4 or 8 bits in blocks with one scale each; activations stay float. Weights that no block
+   * operator supports are stored in 4 or 8 bits, and used in float.
    */
   OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
   /**
@@ -588,7 +602,7 @@ typedef enum optimize_quantize_type_t {
 } optimize_quantize_type_t;
 
 /**
- * How the codes of weights in blocks are chosen (weight-only).
+ * How the codes of block-quantized weights are chosen (weight-only).
  */
 typedef enum optimize_algorithm_t {
   /**
@@ -596,7 +610,7 @@ typedef enum optimize_algorithm_t {
    */
   OPTIMIZE_ALGORITHM_AUTO = 0,
   /**
-   * Round to nearest, with a search for scale and zero point.
+   * Round to nearest, with a search for the best scale and zero point of each block.
    */
   OPTIMIZE_ALGORITHM_RTN = 1,
   /**
@@ -604,25 +618,25 @@ typedef enum optimize_algorithm_t {
    */
   OPTIMIZE_ALGORITHM_HQQ = 2,
   /**
-   * Compensates the error of each weight in the following ones. Needs calibration data.
+   * GPTQ: compensates the error of each weight by changing the following weights. Needs calibration data.
    */
   OPTIMIZE_ALGORITHM_GPTQ = 3,
   /**
-   * Scales inputs by the magnitude of activations. Needs calibration data.
+   * AWQ: scales the inputs of weights by the magnitude of their activations. Needs calibration data.
    */
   OPTIMIZE_ALGORITHM_AWQ = 4,
 } optimize_algorithm_t;
 
 /**
- * How the range of an activation is determined on calibration data (static).
+ * How the range of an activation is determined from calibration data (static).
  */
 typedef enum optimize_calibration_method_t {
   /**
-   * From the minimum to the maximum value.
+   * The range from the minimum to the maximum value.
    */
   OPTIMIZE_CALIBRATION_MIN_MAX = 0,
   /**
-   * Between percentiles, without the outermost values.
+   * The range between two percentiles, without the outermost values.
    */
   OPTIMIZE_CALIBRATION_PERCENTILE = 1,
   /**
@@ -636,11 +650,11 @@ typedef enum optimize_calibration_method_t {
 } optimize_calibration_method_t;
 
 /**
- * Whether weights use 7 of their 8 bits, as x86 processors without VNNI require.
+ * Whether 8-bit weights use only 7 bits, as x86 processors without VNNI require.
  */
 typedef enum optimize_reduce_range_t {
   /**
-   * By the present processor.
+   * 7 bits if the processor of this machine requires it.
    */
   OPTIMIZE_REDUCE_RANGE_AUTO = 0,
   /**
@@ -654,7 +668,7 @@ typedef enum optimize_reduce_range_t {
 } optimize_reduce_range_t;
 
 /**
- * How the scales of blocks are stored (weight-only). Sessions always use float32.
+ * How the scales of blocks are stored in the file (weight-only). Sessions convert them to float32.
  */
 typedef enum optimize_scale_type_t {
   /**
@@ -694,12 +708,12 @@ typedef enum optimize_schedule_t {
  */
 typedef enum optimize_tensorrt_backend_t {
   /**
-   * TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's provider; the report gives
-   * the reason.
+   * TensorRT if the library and a device are available, else TensorRT-RTX, else ONNX Runtime's provider. The
+   * report gives the reason.
    */
   OPTIMIZE_TENSORRT_AUTO = 0,
   /**
-   * TensorRT 11 (libnvinfer.so.11), for the present device.
+   * TensorRT 11 (libnvinfer.so.11), which builds for the device of this machine.
    */
   OPTIMIZE_TENSORRT_NVINFER = 1,
   /**
@@ -707,87 +721,91 @@ typedef enum optimize_tensorrt_backend_t {
    */
   OPTIMIZE_TENSORRT_RTX = 2,
   /**
-   * ONNX Runtime's TensorRT provider: writes a model that contains engines (X_ctx.onnx).
+   * ONNX Runtime's TensorRT provider, which writes a model that contains engines (X_ctx.onnx).
    */
   OPTIMIZE_TENSORRT_ONNXRUNTIME = 3,
 } optimize_tensorrt_backend_t;
 
 /**
- * Bytes returned by the library: a report or a decoded text. They are followed by a NUL that is not counted, so text
- * can be printed directly. Immutable: any thread may read it.
+ * Bytes that the library returns, such as a report or a decoded text. A NUL follows them, which is not counted, so
+ * that text can be printed directly. A buffer is immutable, and any thread may read it.
  */
 typedef struct optimize_buffer_t optimize_buffer_t;
 
 /**
- * A cancel token, which any thread may use to stop the calls it was passed to. It may be freed while calls still use
- * it.
+ * A cancel token. Any thread can fire it to stop all calls to which it was passed. It may be freed while such calls
+ * are running.
  */
 typedef struct optimize_cancel_t optimize_cancel_t;
 
 /**
- * Turns texts, or pairs of texts, into scores of classes. It may move between threads, but accepts one call at a
- * time: a concurrent one returns OPTIMIZE_BUSY.
+ * A classifier, which computes scores of classes for texts or pairs of texts. Any thread may use it, but only one at
+ * a time: a concurrent call returns OPTIMIZE_BUSY.
  */
 typedef struct optimize_classifier_t optimize_classifier_t;
 
 /**
- * The ONNX Runtime library and the default number of threads. A program usually has one. Any number of threads may
- * use it concurrently.
+ * A context: the ONNX Runtime library and the default number of threads. A program usually has one context. Any
+ * number of threads may use it concurrently.
  */
 typedef struct optimize_context_t optimize_context_t;
 
 /**
- * Turns texts into vectors. It may move between threads, but accepts one call at a time: a concurrent one returns
- * OPTIMIZE_BUSY.
+ * An embedder, which computes vectors of texts. Any thread may use it, but only one at a time: a concurrent call
+ * returns OPTIMIZE_BUSY.
  */
 typedef struct optimize_embedder_t optimize_embedder_t;
 
 /**
- * Models whose outputs are combined, and how. Immutable: any number of threads may use it concurrently.
+ * An ensemble: models, and how their outputs are combined. Immutable; any number of threads may use it concurrently.
  */
 typedef struct optimize_ensemble_t optimize_ensemble_t;
 
 /**
- * An error: status, message and place. It is an object instead of thread-local state because goroutines and C#
- * continuations change threads between calls. Immutable: any thread may read it.
+ * An error, with a status, a message and a place. It is an object instead of thread-local state because goroutines
+ * and C# continuations change threads between calls. It is immutable, and any thread may read it.
  */
 typedef struct optimize_error_t optimize_error_t;
 
 /**
- * A decoder ready to generate text, with the tokens it has read so far. It accepts one call at a time: a concurrent
- * one returns OPTIMIZE_BUSY.
+ * A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far.
+ * Any thread may use it, but only one at a time: a concurrent call returns OPTIMIZE_BUSY.
  */
 typedef struct optimize_generator_t optimize_generator_t;
 
 /**
- * A loaded or created model. Immutable: any number of threads may use it concurrently. Weights stay in their mapped
- * files, which must not be truncated while the model exists (replacing them by renaming is allowed).
+ * A loaded or created model. It is immutable, and any number of threads may use it concurrently. Weights stay in
+ * memory-mapped files, which must not be truncated or overwritten while the model exists; they may be replaced by
+ * renaming.
  */
 typedef struct optimize_model_t optimize_model_t;
 
 /**
- * An open package. Immutable: any number of threads may use it concurrently. Its files stay mapped.
+ * An open package. It is immutable, and any number of threads may use it concurrently. Its files stay memory-mapped,
+ * and must not be changed while the package is open.
  */
 typedef struct optimize_package_t optimize_package_t;
 
 /**
- * A model, or a TensorRT engine of one, ready to run. It may move between threads, but accepts one run at a time: a
- * concurrent one returns OPTIMIZE_BUSY. Create one session per thread; they share the model's weights in memory.
+ * A session, which runs a model or a TensorRT engine. Any thread may use it, but only one at a time: a concurrent
+ * run returns OPTIMIZE_BUSY. To run a model on several threads, create a session for each of them; sessions of one
+ * model share the memory of its weights as far as ONNX Runtime allows it.
  */
 typedef struct optimize_session_t optimize_session_t;
 
 /**
- * Elements with a type and a shape. Immutable: any number of threads may use it concurrently.
+ * A tensor: elements with a type and a shape. It is immutable, and any number of threads may use it concurrently.
  */
 typedef struct optimize_tensor_t optimize_tensor_t;
 
 /**
- * A tokenizer, which encodes text to ids and decodes ids. Immutable: any number of threads may use it concurrently.
+ * A tokenizer, which encodes text to token ids and decodes token ids to text. It is immutable, and any number of
+ * threads may use it concurrently.
  */
 typedef struct optimize_tokenizer_t optimize_tokenizer_t;
 
 /**
- * Options of `optimize_context_new`. All zero selects the defaults.
+ * Options of `optimize_context_new`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_context_options_t {
   /**
@@ -795,21 +813,22 @@ typedef struct optimize_context_options_t {
    */
   uint32_t struct_size;
   /**
-   * Default number of threads; 0 is all processors.
+   * Default number of threads; 0 selects all processors.
    */
   uint32_t threads;
   /**
-   * Path of the ONNX Runtime library; NULL searches ORT_DYLIB_PATH, the folder of this library, and the system's
-   * library path. A process has one ONNX Runtime: another path than that of the open library returns
-   * OPTIMIZE_INVALID_ARGUMENT.
+   * Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH, or else
+   * searches the folders near this library and the program, and the system's library path. A process can open only
+   * one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
    */
   const char *runtime_library;
 } optimize_context_options_t;
 
 /**
- * Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` is valid
- * during the callback; `total` is 0 if unknown. Returning a value other than 0 cancels the call. It must not throw
- * or use longjmp.
+ * Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` names the
+ * current step and is valid during the callback. `done` and `total` count its work in the unit that the function
+ * documents; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not
+ * throw or use longjmp.
  */
 typedef int32_t (*optimize_progress_fn)(void *user_data,
                                         const char *stage,
@@ -817,7 +836,7 @@ typedef int32_t (*optimize_progress_fn)(void *user_data,
                                         uint64_t total);
 
 /**
- * Progress, timeout and cancellation of a long call. NULL or all zero disables all three.
+ * Progress, timeout and cancellation of a call. A NULL pointer, and fields that are 0 or NULL, disable them.
  */
 typedef struct optimize_call_t {
   /**
@@ -825,7 +844,7 @@ typedef struct optimize_call_t {
    */
   uint32_t struct_size;
   /**
-   * Timeout in milliseconds, after which the call returns OPTIMIZE_TIMEOUT; 0 disables it.
+   * Timeout in milliseconds, after which the call returns OPTIMIZE_TIMEOUT; 0 means no timeout.
    */
   uint32_t timeout_ms;
   /**
@@ -843,7 +862,7 @@ typedef struct optimize_call_t {
 } optimize_call_t;
 
 /**
- * Options of `optimize_model_save`. All zero selects the defaults.
+ * Options of `optimize_model_save`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_save_options_t {
   /**
@@ -855,15 +874,16 @@ typedef struct optimize_save_options_t {
    */
   int32_t external_data;
   /**
-   * Not 0: writes a packed file, in which a zero takes one bit and other floats about 15 % less. Only this library
-   * reads it (`optimize_model_load`, by its content); the weights are restored bit by bit.
+   * A value other than 0 writes a packed file, in which a zero takes one bit and other floats about 15 % less
+   * space. Only this library reads packed files: `optimize_model_load` recognizes them by their content, and
+   * restores the original bits of the weights.
    */
   uint32_t packed;
 } optimize_save_options_t;
 
 /**
- * Name, type and shape of an input or output. Set `struct_size` before the call; the pointers are owned by the model
- * or session.
+ * Name, type and shape of an input or output. Set `struct_size` before the call. The model or session owns the
+ * memory of the pointers.
  */
 typedef struct optimize_value_info_t {
   /**
@@ -871,34 +891,35 @@ typedef struct optimize_value_info_t {
    */
   uint32_t struct_size;
   /**
-   * Element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
+   * Element type, an optimize_dtype_t. It is OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
    */
   int32_t dtype;
   /**
-   * Name of the input or output in a run.
+   * Name of the input or output.
    */
   const char *name;
   /**
-   * Number of dimensions; -1 if it is not declared.
+   * Number of dimensions, or -1 if the model does not declare it.
    */
   int64_t rank;
   /**
-   * Array of `rank` sizes; -1 for any size.
+   * Array of `rank` sizes. -1 is a dynamic dimension.
    */
   const int64_t *dims;
   /**
-   * Array of `rank` names; equal names require equal sizes, "" requires nothing.
+   * Array of `rank` names of dimensions. Dimensions with the same name must have the same size; dimensions with
+   * the name "" may have any size.
    */
   const char *const *dim_names;
 } optimize_value_info_t;
 
 /**
- * Release callback for borrowed memory. It is called when the last user is gone, on any thread.
+ * Release callback for borrowed memory. It is called once, on any thread, when nothing uses the memory any more.
  */
 typedef void (*optimize_release_fn)(void *user_data);
 
 /**
- * Options of `optimize_session_new`. All zero selects the defaults.
+ * Options of `optimize_session_new`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_session_options_t {
   /**
@@ -914,25 +935,25 @@ typedef struct optimize_session_options_t {
    */
   int32_t optimization_level;
   /**
-   * Not 0: keeps weights in place instead of reordering them for this processor, for less memory, a faster start
-   * and slower runs. Ignored for models with block-quantized weights (MatMulNBits; most GGUF files), which would
-   * take 35 times as long.
+   * A value other than 0 disables the reordering of weights for this processor: the session takes less memory and
+   * is created faster, but runs are slower. It is ignored for models with block-quantized weights (MatMulNBits;
+   * most GGUF files), which would take 35 times as long.
    */
   uint32_t disable_prepacking;
   /**
-   * Not 0: rounds the activations of block-quantized products (MatMulNBits: GGUF files, weight-only quantization)
-   * to 8 bits, as other engines do by default: faster and less exact.
+   * A value other than 0 rounds the activations of block-quantized matrix products (MatMulNBits: GGUF files,
+   * weight-only quantization) to 8 bits, as other engines do by default. This is faster and less exact.
    */
   uint32_t round_activations;
   /**
-   * Not 0: trusts the source of the model. Engines inside a model (EPContext) are code that a device runs;
-   * otherwise they return OPTIMIZE_UNTRUSTED.
+   * A value other than 0 states that you trust the source of the model. Engines inside a model (EPContext) contain
+   * code that a device runs; with 0, such a model returns OPTIMIZE_UNTRUSTED.
    */
   uint32_t trust_engines;
   /**
-   * Execution provider, an optimize_provider_t. A requested provider that is not available returns
-   * OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with ONNX Runtime's own reason; another provider never
-   * replaces it.
+   * Execution provider, an optimize_provider_t. If the requested provider is not available, the call returns
+   * OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with ONNX Runtime's reason; it never uses another provider
+   * instead.
    */
   int32_t provider;
   /**
@@ -948,14 +969,15 @@ typedef struct optimize_session_options_t {
    */
   int32_t kernels;
   /**
-   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+   * value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+   * they cannot be used.
    */
   int32_t precision;
 } optimize_session_options_t;
 
 /**
- * Options of `optimize_tokenizer_encode`. All zero selects the defaults.
+ * Options of `optimize_tokenizer_encode`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_encode_options_t {
   /**
@@ -963,11 +985,11 @@ typedef struct optimize_encode_options_t {
    */
   uint32_t struct_size;
   /**
-   * Not 0: leaves out the special tokens of the model ([CLS], <s> …).
+   * A value other than 0 adds no special tokens ([CLS], <s> …).
    */
   uint32_t no_special_tokens;
   /**
-   * Maximum length of a row in tokens, including special ones; longer rows are truncated at the end. 0 is no
+   * Maximum number of tokens of a row, including special tokens; longer rows are truncated at the end. 0 means no
    * limit.
    */
   uint32_t max_length;
@@ -978,7 +1000,7 @@ typedef struct optimize_encode_options_t {
 } optimize_encode_options_t;
 
 /**
- * Options of `optimize_tokenizer_decode`. All zero selects the defaults.
+ * Options of `optimize_tokenizer_decode`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_decode_options_t {
   /**
@@ -986,13 +1008,13 @@ typedef struct optimize_decode_options_t {
    */
   uint32_t struct_size;
   /**
-   * Not 0: keeps special tokens in the text.
+   * A value other than 0 includes the text of special tokens; otherwise they are left out.
    */
   uint32_t keep_special_tokens;
 } optimize_decode_options_t;
 
 /**
- * Options of `optimize_generator_new`. All zero selects the defaults.
+ * Options of `optimize_generator_new`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_generator_options_t {
   /**
@@ -1004,7 +1026,8 @@ typedef struct optimize_generator_options_t {
    */
   uint32_t threads;
   /**
-   * Not 0: rounds the activations of block-quantized products, see optimize_session_options_t.
+   * A value other than 0 rounds the activations of block-quantized matrix products; see
+   * optimize_session_options_t.
    */
   uint32_t round_activations;
   /**
@@ -1028,18 +1051,19 @@ typedef struct optimize_generator_options_t {
    */
   int32_t kernels;
   /**
-   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+   * value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+   * they cannot be used.
    */
   int32_t precision;
 } optimize_generator_options_t;
 
 /**
- * A token as it is generated.
+ * A generated token, as the token callback receives it.
  */
 typedef struct optimize_written_t {
   /**
-   * sizeof(optimize_written_t) of the library.
+   * Size of the struct in this version of the library.
    */
   uint32_t struct_size;
   /**
@@ -1051,8 +1075,9 @@ typedef struct optimize_written_t {
    */
   int64_t token;
   /**
-   * Text of `text_size` bytes of UTF-8 that later tokens cannot change, not NUL-terminated: whole characters,
-   * without any part of a stop string. Often empty. Valid during the callback.
+   * Text that this token completes: `text_size` bytes of UTF-8, not NUL-terminated. It consists of whole
+   * characters that later tokens cannot change, without any part of a stop string, and may be empty. It is valid
+   * during the callback.
    */
   const char *text;
   /**
@@ -1064,7 +1089,7 @@ typedef struct optimize_written_t {
    */
   float logprob;
   /**
-   * Finish reason, an optimize_finish_reason_t; not 0 with the last token of a row.
+   * Finish reason of the row, an optimize_finish_reason_t; OPTIMIZE_FINISH_NONE before its last token.
    */
   int32_t finish_reason;
   /**
@@ -1072,25 +1097,25 @@ typedef struct optimize_written_t {
    */
   double entropy;
   /**
-   * Ensembles: part of the entropy that is disagreement between the members, in nats; otherwise 0.
+   * Ensembles: part of the entropy that comes from disagreement between the members, in nats; otherwise 0.
    */
   double mutual_information;
   /**
-   * Ensembles: share of the members, by weight, that rank this token first; otherwise 0.
+   * Ensembles: sum of the weights of the members that rank this token first; otherwise 0.
    */
   double agreement;
 } optimize_written_t;
 
 /**
- * Token callback. It is called for every token, on the thread that made the call. Returning a value other than 0
- * ends all rows. It must not throw or use longjmp.
+ * Token callback. It is called for every generated token, on the thread that made the call. A return value other
+ * than 0 ends all rows. The callback must not throw or use longjmp.
  */
 typedef int32_t (*optimize_token_fn)(void *user_data,
                                      const optimize_written_t *written);
 
 /**
- * Options of `optimize_generator_generate` and `optimize_generator_run`. All zero selects the defaults: the most
- * probable token each time, at most 256 new tokens.
+ * Options of `optimize_generator_generate` and `optimize_generator_run`. Fields that are 0 or NULL have their
+ * defaults: generation selects the most probable token each time, and ends after at most 256 new tokens.
  */
 typedef struct optimize_generate_options_t {
   /**
@@ -1098,58 +1123,62 @@ typedef struct optimize_generate_options_t {
    */
   uint32_t struct_size;
   /**
-   * Maximum number of new tokens per row; 0 with max_length 0 is 256.
+   * Maximum number of new tokens per row; 0 means no limit, or 256 if max_length is 0, too.
    */
   uint32_t max_new_tokens;
   /**
-   * Maximum number of tokens per row, including the prompt; 0 is no limit.
+   * Maximum number of tokens per row, including the prompt; 0 means no limit.
    */
   uint32_t max_length;
   /**
-   * Sampling: number of most probable tokens to sample among; 0 is all.
+   * Sampling: number of most probable tokens among which the next token is sampled; 0 selects all tokens.
    */
   uint32_t top_k;
   /**
-   * Sampling temperature, by which logits are divided; 0 selects the most probable token. With 0, top_k above 1,
-   * top_p and min_p return OPTIMIZE_INVALID_ARGUMENT, because they would have no effect.
+   * Sampling temperature, by which logits are divided; 0 selects the most probable token each time. Together with
+   * 0, a top_k above 1, top_p or min_p returns OPTIMIZE_INVALID_ARGUMENT, because they would have no effect.
    */
   float temperature;
   /**
-   * Sampling: total probability of the most probable tokens to sample among; 0 is all.
+   * Sampling: total probability of the most probable tokens among which the next token is sampled; 0 selects all
+   * tokens.
    */
   float top_p;
   /**
-   * Sampling: minimum probability of a token relative to the most probable one; 0 is all.
+   * Sampling: minimum probability of a token, relative to that of the most probable token; 0 selects all tokens.
    */
   float min_p;
   /**
-   * Repetition penalty: above 1 makes tokens of prompt and text less probable; 0 disables it.
+   * Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable;
+   * 0 disables it.
    */
   float repetition_penalty;
   /**
-   * Presence penalty, subtracted from the logits of tokens in the generated text; 0 disables it.
+   * Presence penalty, which is subtracted from the logits of tokens that occur in the generated text; 0 disables
+   * it.
    */
   float presence_penalty;
   /**
-   * Frequency penalty, subtracted from the logits of tokens in the generated text once per occurrence; 0 disables
-   * it.
+   * Frequency penalty, which is subtracted from the logit of a token for each occurrence in the generated text; 0
+   * disables it.
    */
   float frequency_penalty;
   /**
-   * Length of token sequences that may not repeat; 0 disables it.
+   * Length of token sequences that must not occur twice; 0 allows repetitions.
    */
   uint32_t no_repeat_ngram_size;
   /**
-   * Log-probabilities: 0 returns none, n returns that of each token and of the n - 1 most probable ones.
+   * Log-probabilities to return: 0 returns none; n returns those of each generated token and of the n - 1 most
+   * probable tokens.
    */
   uint32_t logprobs;
   /**
-   * Seed of the sampling; the same seed gives the same text.
+   * Seed of sampling; the same seed gives the same text.
    */
   uint64_t seed;
   /**
-   * Array of `stop_count` strings that end the text of a row and are not part of it. The text of a special token
-   * counts where the model generates that token.
+   * Array of `stop_count` strings that end the text of a row and are not part of it. A string that is the text of
+   * a special token ends the text when the model generates that token.
    */
   const char *const *stop;
   /**
@@ -1165,11 +1194,11 @@ typedef struct optimize_generate_options_t {
    */
   void *user_data;
   /**
-   * Not 0: prompts already contain their special tokens (as the result of `optimize_model_render_chat`).
+   * If not 0, prompts already contain their special tokens, like the result of `optimize_model_render_chat`.
    */
   uint32_t rendered;
   /**
-   * Not 0: continues after end-of-text tokens.
+   * A value other than 0 continues after end-of-text tokens.
    */
   uint32_t ignore_eos;
   /**
@@ -1183,7 +1212,7 @@ typedef struct optimize_generate_options_t {
 } optimize_generate_options_t;
 
 /**
- * Options of `optimize_embedder_new`. All zero selects the defaults.
+ * Options of `optimize_embedder_new`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_embedder_options_t {
   /**
@@ -1195,29 +1224,30 @@ typedef struct optimize_embedder_options_t {
    */
   uint32_t threads;
   /**
-   * Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest. With 1, the
-   * vector of a text does not depend on other texts in any model.
+   * Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
+   * the vector of a text never depends on other texts; in dynamically quantized models it otherwise can.
    */
   uint32_t batch_size;
   /**
-   * Number of tokens after which a text is truncated; 0 is the limit of the model, up to 512.
+   * Number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
    */
   uint32_t max_length;
   /**
-   * Number of elements of a vector to keep, the first ones, for models that are trained for it (Matryoshka); 0 keeps
-   * all.
+   * Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss;
+   * 0 keeps all elements.
    */
   uint32_t dimensions;
   /**
-   * Not 0: normalizes vectors to length 1, also if the model does not.
+   * A value other than 0 normalizes each vector to length 1, even if the model does not ask for it.
    */
   uint32_t normalize;
   /**
-   * Text that precedes every text; NULL is the default prompt of the model, if it has one.
+   * Text that precedes every text; NULL selects the default prompt of the model, if it has one.
    */
   const char *prompt;
   /**
-   * Name of a prompt in the model's config_sentence_transformers.json ("query" ...), in place of `prompt`; or NULL.
+   * Name of a prompt in the model's config_sentence_transformers.json, such as "query", instead of `prompt`; or
+   * NULL.
    */
   const char *prompt_name;
   /**
@@ -1237,14 +1267,15 @@ typedef struct optimize_embedder_options_t {
    */
   int32_t kernels;
   /**
-   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+   * value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+   * they cannot be used.
    */
   int32_t precision;
 } optimize_embedder_options_t;
 
 /**
- * Options of `optimize_classifier_new`. All zero selects the defaults.
+ * Options of `optimize_classifier_new`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_classifier_options_t {
   /**
@@ -1256,12 +1287,12 @@ typedef struct optimize_classifier_options_t {
    */
   uint32_t threads;
   /**
-   * Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest. With 1, the
-   * scores of a text do not depend on other texts in any model.
+   * Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
+   * the scores of a text never depend on other texts; in dynamically quantized models they otherwise can.
    */
   uint32_t batch_size;
   /**
-   * Number of tokens after which a text or pair is truncated; 0 is the limit of the model, up to 512.
+   * Number of tokens after which a text or pair is truncated; 0 selects the limit of the model, up to 512.
    */
   uint32_t max_length;
   /**
@@ -1285,8 +1316,9 @@ typedef struct optimize_classifier_options_t {
    */
   const char *engine_cache;
   /**
-   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+   * value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+   * they cannot be used.
    */
   int32_t precision;
   /**
@@ -1296,7 +1328,7 @@ typedef struct optimize_classifier_options_t {
 } optimize_classifier_options_t;
 
 /**
- * Options of `optimize_model_quantize`. All zero selects the defaults.
+ * Options of `optimize_model_quantize`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_quantize_options_t {
   /**
@@ -1308,8 +1340,8 @@ typedef struct optimize_quantize_options_t {
    */
   int32_t type;
   /**
-   * Bits per weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4. 2 bits are meant for target_size, which
-   * mixes them.
+   * Bits per weight: 8, or for weight-only also 4 or 2. 0 selects 8, or for weight-only 4. 2 bits are meant for
+   * `target_size`, which mixes them with more bits.
    */
   uint32_t bits;
   /**
@@ -1317,11 +1349,11 @@ typedef struct optimize_quantize_options_t {
    */
   int32_t reduce_range;
   /**
-   * Not 0: uses one scale per weight instead of one per output channel.
+   * A value other than 0 uses one scale per weight instead of one per output channel.
    */
   uint32_t per_tensor;
   /**
-   * Not 0: keeps embedding tables float.
+   * A value other than 0 keeps embedding tables float.
    */
   uint32_t keep_embeddings;
   /**
@@ -1329,11 +1361,12 @@ typedef struct optimize_quantize_options_t {
    */
   uint32_t threads;
   /**
-   * Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
+   * Weight-only: number of consecutive elements of a row that share a scale: 16, 32, 64, 128 or 256. 0 selects 32.
    */
   uint32_t block_size;
   /**
-   * Weight-only, not 0: symmetric codes without a zero point per block. Blocks of 8 bits are always symmetric.
+   * Weight-only: a value other than 0 quantizes symmetrically, without zero points. Blocks of 8 bits are always
+   * symmetric.
    */
   uint32_t symmetric;
   /**
@@ -1342,23 +1375,24 @@ typedef struct optimize_quantize_options_t {
   int32_t scale_type;
   /**
    * Weight-only: accuracy_level of MatMulNBits. 4 rounds activations to 8 bits per block, which is faster; 1 keeps
-   * them float32. 0 is 4.
+   * them float32. 0 selects 4.
    */
   uint32_t accuracy_level;
   /**
-   * Number of windows of the calibration text; 0 is 16.
+   * Number of windows of the calibration text; 0 selects 16.
    */
   uint32_t calibration_windows;
   /**
-   * Tokens per window; 0 is 512, or the limit of the model.
+   * Number of tokens per window; 0 selects 512, or the limit of the model if it is less.
    */
   uint32_t calibration_length;
   /**
-   * Not 0: keeps nodes float that are not faster when quantized, measured here. Needs ONNX Runtime.
+   * A value other than 0 measures speed, and keeps nodes float that are not faster when quantized. Needs ONNX
+   * Runtime.
    */
   uint32_t never_slower;
   /**
-   * Minimum number of elements of a weight to quantize; 0 is 1024.
+   * Minimum number of elements of a weight to quantize; 0 selects 1024.
    */
   uint64_t min_elements;
   /**
@@ -1370,7 +1404,8 @@ typedef struct optimize_quantize_options_t {
    */
   uint64_t include_count;
   /**
-   * Array of `exclude_count` globs of node and weight names to leave unchanged; takes precedence over `include`.
+   * Array of `exclude_count` globs of node and weight names to leave unchanged; it takes precedence over
+   * `include`.
    */
   const char *const *exclude;
   /**
@@ -1378,8 +1413,8 @@ typedef struct optimize_quantize_options_t {
    */
   uint64_t exclude_count;
   /**
-   * Weight-only: array of `override_count` texts `GLOB=BITS` or `GLOB=BITS/BLOCK`: other bits for matching nodes
-   * and weights; the first match counts.
+   * Weight-only: array of `override_count` texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, which set other bits and
+   * another block size for matching nodes and weights; the first match counts.
    */
   const char *const *overrides;
   /**
@@ -1387,9 +1422,10 @@ typedef struct optimize_quantize_options_t {
    */
   uint64_t override_count;
   /**
-   * Calibration text in UTF-8 of `calibration_size` bytes, or NULL. Static: the scales of activations are found on
-   * it. Weight-only: selects GPTQ, which reproduces the layers' outputs on it, in minutes instead of seconds.
-   * Needs ONNX Runtime, and the tokenizer of the model.
+   * Calibration text in UTF-8 of `calibration_size` bytes, or NULL. Static quantization determines the ranges of
+   * activations from it. For weight-only, it selects GPTQ, which keeps the outputs of the layers on this text
+   * close to the original ones, and takes minutes instead of seconds. It needs ONNX Runtime, and the model must
+   * have a tokenizer.
    */
   const char *calibration;
   /**
@@ -1397,45 +1433,48 @@ typedef struct optimize_quantize_options_t {
    */
   uint64_t calibration_size;
   /**
-   * Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
+   * Folder of the unlinked file that holds the quantized weights until they are saved; NULL selects the system's
+   * temporary folder.
    */
   const char *scratch_folder;
   /**
-   * Weight-only: choice of codes, an optimize_algorithm_t.
+   * Weight-only: algorithm that chooses the codes, an optimize_algorithm_t.
    */
   int32_t algorithm;
   /**
-   * Static: choice of ranges, an optimize_calibration_method_t.
+   * Static: method that determines the ranges of activations, an optimize_calibration_method_t.
    */
   int32_t calibration_method;
   /**
-   * Static: percentage of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 is 99.99.
+   * Static: percentage of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 selects 99.99.
    */
   double percentile;
   /**
-   * Static and dynamic: share of the spread of activations that moves into the weights, 0 (none) to 1
-   * (SmoothQuant's alpha; use 0.8 for encoders, 0.5 for decoders). Measured on the calibration data or, for
-   * dynamic with a tokenizer, on built-in sentences.
+   * Static and dynamic: alpha of SmoothQuant, from 0 to 1, which moves outliers of activations into the weights; 0
+   * disables it. Use 0.8 for encoders and 0.5 for decoders. Activations are measured on the calibration data;
+   * dynamic quantization without data uses built-in sentences, and then the model must have a tokenizer.
    */
   double smooth_quant;
   /**
-   * Maximum loss on the calibration data, or on generated inputs: mean KL divergence in nats for models with
-   * logits, otherwise 1 - mean cosine. 0 is no limit. Needs ONNX Runtime.
+   * Maximum loss, measured on the calibration data or on generated inputs: mean KL divergence in nats for models
+   * with logits, otherwise 1 - mean cosine. The most sensitive nodes stay float until it is met. 0 means no limit.
+   * Needs ONNX Runtime.
    */
   double max_quality_loss;
   /**
-   * Maximum size of the result in bytes; the bits of each weight are chosen for it. 0 is no limit. Needs ONNX
-   * Runtime.
+   * Maximum size of the result in bytes. The number of bits of each weight is chosen so that the size is met. 0
+   * means no limit. Needs ONNX Runtime.
    */
   uint64_t target_size;
   /**
-   * Array of `calibration_tensor_count` names of inputs for `calibration_tensors`, instead of a text.
+   * Array of `calibration_tensor_count` names of the inputs for which `calibration_tensors` are the calibration
+   * data, instead of a text.
    */
   const char *const *calibration_names;
   /**
-   * Array of `calibration_tensor_count` tensors, whose first dimension counts samples. A run uses as many as the
-   * model requires, otherwise 8; a tensor with one dimension more than its input is split along it, one sample per
-   * run.
+   * Array of `calibration_tensor_count` tensors, whose first dimension counts samples. A run uses as many samples
+   * as the model requires, otherwise 8. If a tensor has one dimension more than its input, each run uses one of
+   * its slices along the first dimension.
    */
   const optimize_tensor_t *const *calibration_tensors;
   /**
@@ -1445,7 +1484,7 @@ typedef struct optimize_quantize_options_t {
 } optimize_quantize_options_t;
 
 /**
- * Options of `optimize_model_prune`. All zero selects the defaults.
+ * Options of `optimize_model_prune`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_prune_options_t {
   /**
@@ -1457,24 +1496,25 @@ typedef struct optimize_prune_options_t {
    */
   int32_t method;
   /**
-   * Share of each weight to set to zero, above 0 and below 1; 0 is 0.5, or that of the pattern.
+   * Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and
+   * below 1. 0 selects 0.5, or the share of the pattern.
    */
   double sparsity;
   /**
-   * Number of non-zero weights among each `pattern_of` consecutive ones along the inputs of a product. 2 and 4 is
-   * the pattern 2:4; 0 and 0 is no pattern.
+   * Maximum number of nonzero weights in each `pattern_of` consecutive weights along the inputs of a matrix
+   * product: 2 and 4 for the pattern 2:4. If both fields are 0, there is no pattern.
    */
   uint32_t pattern_keep;
   /**
-   * Number of consecutive weights of the pattern; see `pattern_keep`.
+   * Length of the pattern; see `pattern_keep`.
    */
   uint32_t pattern_of;
   /**
-   * Magnitude and random, not 0: uses one threshold for all weights instead of one per weight.
+   * Magnitude and random: a value other than 0 uses one threshold for all weights instead of one per weight.
    */
   uint32_t global;
   /**
-   * Not 0: also prunes embedding tables, and output layers that share such a table.
+   * A value other than 0 also prunes embedding tables, and output layers that share such a table.
    */
   uint32_t embeddings;
   /**
@@ -1482,29 +1522,31 @@ typedef struct optimize_prune_options_t {
    */
   uint32_t threads;
   /**
-   * Structured: ranking of the units, an optimize_importance_t.
+   * Structured: how the units are ranked, an optimize_importance_t.
    */
   int32_t importance;
   /**
-   * Structured: sizes stay multiples of this; 0 is 16 for the channels of image convolutions (8 if there are fewer
-   * than 32) and from 256 units on, and 8 from 64 on.
+   * Structured: the remaining sizes are multiples of this number. 0 selects 16 for the channels of image
+   * convolutions (8 if there are fewer than 32); for other units it selects 16 if there are at least 256, 8 if
+   * there are at least 64, and otherwise 1.
    */
   uint32_t round_to;
   /**
-   * Structured, not 0: fits the weight behind each cut to reproduce its original output on the calibration text.
+   * Structured: a value other than 0 fits the weights that read the remaining units, to reproduce their original
+   * outputs on the calibration text.
    */
   uint32_t reconstruct;
   /**
-   * Structured: number of layers to remove: the least influential on the calibration text; without one, some of
-   * the later half. A sparsity of 0 then prunes nothing else.
+   * Structured: number of layers to remove. These are the least influential layers on the calibration text, or
+   * without a text some layers of the later half. If `sparsity` is 0, nothing else is pruned then.
    */
   uint32_t drop_layers;
   /**
-   * Number of windows of the calibration text; 0 is 16, or 64 with `reconstruct`.
+   * Number of windows of the calibration text; 0 selects 16, or 64 with `reconstruct`.
    */
   uint32_t calibration_windows;
   /**
-   * Tokens per window; 0 is 512, or the limit of the model.
+   * Number of tokens per window; 0 selects 512, or the limit of the model if it is less.
    */
   uint32_t calibration_length;
   /**
@@ -1516,31 +1558,32 @@ typedef struct optimize_prune_options_t {
    */
   uint64_t seed;
   /**
-   * Minimum number of elements of a weight to prune; 0 is 1024.
+   * Minimum number of elements of a weight to prune; 0 selects 1024.
    */
   uint64_t min_elements;
   /**
    * Array of `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1",
-   * "layer.*.mlp.*"), each of which may match a part of a longer name, from dot to dot; NULL selects all weights
-   * of MatMul, Gemm and Conv. Structured: modules whose outputs are cut, or inputs if outputs cannot be cut. Each
-   * must match.
+   * "layer.*.mlp.*"). Each must match a name, or consecutive parts of a name between dots or slashes. NULL selects
+   * all weights of MatMul, Gemm and Conv. Structured pruning removes outputs of these modules, or inputs if
+   * outputs cannot be removed.
    */
   const char *const *target_modules;
   /**
-   * Number of texts in `target_modules`.
+   * Number of names in `target_modules`.
    */
   uint64_t target_module_count;
   /**
-   * Array of `exclude_count` names or globs to leave unchanged; takes precedence over `target_modules`.
+   * Array of `exclude_count` names or globs of modules to leave unchanged; it takes precedence over
+   * `target_modules`.
    */
   const char *const *exclude;
   /**
-   * Number of texts in `exclude`.
+   * Number of names in `exclude`.
    */
   uint64_t exclude_count;
   /**
-   * Array of `override_count` texts `GLOB=SPARSITY`: another sparsity (from 0) for matches; the first match
-   * counts.
+   * Array of `override_count` texts `GLOB=SPARSITY`, which set another sparsity, from 0, for matching modules; the
+   * first match counts.
    */
   const char *const *overrides;
   /**
@@ -1548,8 +1591,8 @@ typedef struct optimize_prune_options_t {
    */
   uint64_t override_count;
   /**
-   * Calibration text in UTF-8 of `calibration_size` bytes, for the methods that measure activations; or NULL.
-   * Needs ONNX Runtime, and the tokenizer of the model.
+   * Calibration text in UTF-8 of `calibration_size` bytes, for methods that measure activations; or NULL. It needs
+   * ONNX Runtime, and the model must have a tokenizer.
    */
   const char *calibration;
   /**
@@ -1557,11 +1600,12 @@ typedef struct optimize_prune_options_t {
    */
   uint64_t calibration_size;
   /**
-   * Folder for the pruned weights until they are saved (an unlinked file); NULL is the system's.
+   * Folder of the unlinked file that holds the pruned weights until they are saved; NULL selects the system's
+   * temporary folder.
    */
   const char *scratch_folder;
   /**
-   * Structured: array of `layer_count` indices, as in the names of nodes, of the layers to remove, instead of
+   * Structured: array of `layer_count` indices of layers to remove, as in the names of nodes, instead of
    * `drop_layers`.
    */
   const uint32_t *layers;
@@ -1570,26 +1614,27 @@ typedef struct optimize_prune_options_t {
    */
   uint64_t layer_count;
   /**
-   * Structured: size in bytes to prune to, as little as needed, instead of a sparsity; 0 is none.
+   * Structured: maximum size of the result in bytes, instead of a sparsity: as little as needed is pruned. 0 means
+   * no limit.
    */
   uint64_t target_size;
   /**
-   * Structured: measured speed-up to prune for, as little as needed (a decoder by steps of one token), instead of
-   * a sparsity; 0 is none. Needs ONNX Runtime.
+   * Structured: minimum measured speed-up, instead of a sparsity: as little as needed is pruned. For a decoder,
+   * the speed of generating one token is measured. 0 means no limit. Needs ONNX Runtime.
    */
   double target_speedup;
 } optimize_prune_options_t;
 
 /**
- * Progress of training.
+ * A training step or a validation, as the training callback receives it.
  */
 typedef struct optimize_training_step_t {
   /**
-   * sizeof(optimize_training_step_t) of the library.
+   * Size of the struct in this version of the library.
    */
   uint32_t struct_size;
   /**
-   * Not 0: this is a validation on held-out text, not a step.
+   * If not 0, this is a validation on held-out text, not a step.
    */
   uint32_t is_validation;
   /**
@@ -1601,15 +1646,15 @@ typedef struct optimize_training_step_t {
    */
   uint32_t total_epochs;
   /**
-   * Number of steps done.
+   * Number of completed steps.
    */
   uint64_t step;
   /**
-   * Number of planned steps; a time limit may end training earlier.
+   * Number of planned steps; a time limit can end training earlier.
    */
   uint64_t total_steps;
   /**
-   * Training loss of this step, or validation loss.
+   * Training loss of this step, or loss of this validation.
    */
   double loss;
   /**
@@ -1621,29 +1666,29 @@ typedef struct optimize_training_step_t {
    */
   double learning_rate;
   /**
-   * Tokens per second of this step.
+   * Number of tokens per second in this step.
    */
   double tokens_per_second;
   /**
-   * Seconds of training, including time before a resume.
+   * Seconds of training, including the time before a resume.
    */
   double seconds;
   /**
-   * Estimated seconds remaining.
+   * Estimated number of remaining seconds.
    */
   double seconds_left;
 } optimize_training_step_t;
 
 /**
  * Training callback. It is called on the thread that made the call, after each step and each validation. `step` is
- * valid during the callback. A result other than 0 cancels the training, which leaves a checkpoint if one is enabled. It
- * must not throw or use longjmp.
+ * valid during the callback. A return value other than 0 cancels the training, which then writes its checkpoint if
+ * `checkpoint` is set. The callback must not throw or use longjmp.
  */
 typedef int32_t (*optimize_training_fn)(void *user_data,
                                         const optimize_training_step_t *step);
 
 /**
- * Options of `optimize_model_distill`. All zero selects the defaults.
+ * Options of `optimize_model_distill`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_distill_options_t {
   /**
@@ -1651,31 +1696,32 @@ typedef struct optimize_distill_options_t {
    */
   uint32_t struct_size;
   /**
-   * Number of passes over the text; 0 is 3.
+   * Number of passes over the text; 0 selects 3.
    */
   uint32_t epochs;
   /**
-   * Not 0: each line of the text is JSON, `{"text": "..."}`, and a separate text.
+   * If not 0, each line of the text is a JSON object `{"text": "..."}` with a separate text.
    */
   uint32_t json_lines;
   /**
-   * Blocks of text (lines, for models that read lines) per run; 0 is 4.
+   * Number of rows per run: blocks of tokens for models that generate text, lines for others; 0 selects 4.
    */
   uint32_t batch_size;
   /**
-   * Tokens per block; longer lines are truncated. 0 is 128, or the limit of the models if that is less.
+   * Number of tokens per block; lines are truncated to this length. 0 selects 128, or the limit of the models if
+   * it is less.
    */
   uint32_t sequence_length;
   /**
-   * Number of runs whose gradients are accumulated into one step; 0 is 1.
+   * Number of runs whose gradients are accumulated into one step; 0 selects 1.
    */
   uint32_t gradient_accumulation_steps;
   /**
-   * Learning rate after the warm-up; 0 is 5e-5.
+   * Learning rate after the warm-up; 0 selects 5e-5.
    */
   double learning_rate;
   /**
-   * Temperature of both distributions; 0 is 2.
+   * Temperature of both distributions; 0 selects 2.
    */
   double temperature;
   /**
@@ -1687,60 +1733,60 @@ typedef struct optimize_distill_options_t {
    */
   int32_t schedule;
   /**
-   * Weight of the divergence of logits in the loss; 0 is 1 if both models have logits. A negative weight disables
-   * the part; this holds for all five weights.
+   * Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits. For this and the next
+   * four weights, a negative value disables the part of the loss.
    */
   double logits_weight;
   /**
-   * Weight of the cross-entropy with the text itself; 0 disables it.
+   * Weight of the cross-entropy with the tokens of the text, or with its classes; 0 disables it.
    */
   double labels_weight;
   /**
-   * Weight of the mean squared difference of hidden states; 0 is 1 if there are no logits.
+   * Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits.
    */
   double hidden_weight;
   /**
-   * Weight of 1 - cosine of hidden states; 0 is 1 if there are no logits.
+   * Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits.
    */
   double cosine_weight;
   /**
-   * Weight of the relations between queries, keys and values of the last attention; 0 disables it.
+   * Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0 disables it.
    */
   double relations_weight;
   /**
-   * Share of the steps in which the learning rate warms up; 0 is 0.05, a negative value disables the warm-up.
+   * Share of the steps in which the learning rate warms up; 0 selects 0.05, a negative value disables the warm-up.
    */
   double warmup_ratio;
   /**
-   * Weight decay of weights with more than one dimension; 0 is 0.01, a negative value disables it.
+   * Weight decay of the weights with more than one dimension; 0 selects 0.01, a negative value disables it.
    */
   double weight_decay;
   /**
-   * Maximum norm of the gradients; 0 is 1, a negative value disables clipping.
+   * Maximum norm of the gradients; 0 selects 1, a negative value disables clipping.
    */
   double max_grad_norm;
   /**
-   * Share of the text that is held out for validation; 0 is 0.05.
+   * Share of the text that is held out for validation; 0 selects 0.05.
    */
   double validation_ratio;
   /**
-   * Maximum training time in seconds; 0 is no limit.
+   * Maximum training time in seconds; 0 means no limit.
    */
   double time_limit;
   /**
-   * Maximum number of steps; 0 is no limit.
+   * Maximum number of steps; 0 means no limit.
    */
   uint64_t max_steps;
   /**
-   * Steps between validations; 0 is ten validations in all.
+   * Number of steps between validations; 0 selects ten validations during the training.
    */
   uint64_t evaluate_every;
   /**
-   * Steps between checkpoints; 0 is every ten minutes.
+   * Number of steps between checkpoints; 0 selects an interval of ten minutes.
    */
   uint64_t checkpoint_every;
   /**
-   * Seed of the order of the text.
+   * Seed of the order in which the text is read.
    */
   uint64_t seed;
   /**
@@ -1748,20 +1794,21 @@ typedef struct optimize_distill_options_t {
    */
   const char *const *freeze;
   /**
-   * Number of texts in `freeze`.
+   * Number of names in `freeze`.
    */
   uint64_t freeze_count;
   /**
-   * Layers of a student that is cut from the teacher, if `student` is NULL: "layers:every-other" or "layers:6".
+   * Layers of the teacher that form the student, if `student` is NULL: "layers:every-other" or a number,
+   * "layers:6".
    */
   const char *student_layers;
   /**
-   * Path of the checkpoint file, from which stopped training can continue; NULL disables it. It is removed at the
-   * end.
+   * Path of the checkpoint file, from which stopped training can continue; NULL disables checkpoints. The file is
+   * removed when the training is complete.
    */
   const char *checkpoint;
   /**
-   * Not 0: continues from the checkpoint, if there is one. If 0, an existing checkpoint is an error.
+   * A value other than 0 continues from the checkpoint, if it exists. With 0, an existing checkpoint is an error.
    */
   uint32_t resume;
   /**
@@ -1777,18 +1824,18 @@ typedef struct optimize_distill_options_t {
    */
   void *training_user_data;
   /**
-   * Path of a file that caches the teacher's outputs, so that it runs once on each part of the text; NULL disables
-   * the cache. It is kept for other runs with the same teacher and text.
+   * Path of a file that caches the teacher's outputs, so that the teacher runs only once on each part of the text;
+   * NULL disables the cache. The file is kept for other calls with the same teacher and text.
    */
   const char *teacher_cache;
   /**
-   * Number of most probable tokens or classes to cache per distribution, the others are treated as equally
-   * probable; 0 is 64.
+   * Number of most probable tokens or classes to cache for each distribution; all others are treated as equally
+   * probable. 0 selects 64.
    */
   uint64_t teacher_top_k;
   /**
-   * Execution provider of teacher and student, an optimize_provider_t: CPU (0) or CUDA; auto selects CUDA if it is
-   * available. TensorRT returns OPTIMIZE_UNSUPPORTED.
+   * Execution provider of teacher and student, an optimize_provider_t. OPTIMIZE_PROVIDER_AUTO selects CUDA if it
+   * is available, else the CPU; OPTIMIZE_PROVIDER_TENSORRT returns OPTIMIZE_UNSUPPORTED.
    */
   int32_t provider;
   /**
@@ -1798,7 +1845,7 @@ typedef struct optimize_distill_options_t {
 } optimize_distill_options_t;
 
 /**
- * Options of `optimize_ensemble_new`. All zero selects the defaults: the mean with equal weights.
+ * Options of `optimize_ensemble_new`. Fields that are 0 or NULL have their defaults: the mean with equal weights.
  */
 typedef struct optimize_ensemble_options_t {
   /**
@@ -1814,25 +1861,24 @@ typedef struct optimize_ensemble_options_t {
    */
   int32_t task;
   /**
-   * Not 0: combines only where the members' most probable tokens differ; otherwise uses the first member's
-   * distribution.
+   * If not 0, the distribution of the first member is used as it is where all members rank the same token first.
    */
   uint32_t gate;
   /**
-   * Not 0: members may have different vocabularies; they are combined by the text of their tokens.
+   * If not 0, members may have different vocabularies; they are combined by the text of their tokens.
    */
   uint32_t allow_different_vocabularies;
   /**
-   * Rerank: number of texts per member; 0 is 1.
+   * Rerank: number of texts that each member generates; 0 selects 1.
    */
   uint32_t candidates;
   /**
-   * Rerank: log-probabilities are divided by the number of tokens to this power; 0 is 1. Use a small number for
-   * almost no penalty.
+   * Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1.
    */
   double length_penalty;
   /**
-   * Array of `weight_count` non-negative weights, one per member, normalized to the sum 1. NULL: equal weights.
+   * Array of `weight_count` non-negative weights, one per member; their sum is normalized to 1. NULL selects equal
+   * weights.
    */
   const double *weights;
   /**
@@ -1840,7 +1886,7 @@ typedef struct optimize_ensemble_options_t {
    */
   uint64_t weight_count;
   /**
-   * Array of `temperature_count` positive temperatures, one per member, by which its logits are divided. NULL: 1.
+   * Array of `temperature_count` temperatures (above 0), one per member, which divide its logits. NULL selects 1.
    */
   const double *temperatures;
   /**
@@ -1850,7 +1896,7 @@ typedef struct optimize_ensemble_options_t {
 } optimize_ensemble_options_t;
 
 /**
- * Options of `optimize_ensemble_fit`. All zero selects the defaults.
+ * Options of `optimize_ensemble_fit`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_fit_options_t {
   /**
@@ -1862,21 +1908,21 @@ typedef struct optimize_fit_options_t {
    */
   uint32_t threads;
   /**
-   * Tokens per window; 0 is the limit of the members, up to 512.
+   * Number of tokens per window; 0 selects the limit of the members, up to 512.
    */
   uint32_t context_length;
   /**
-   * Tokens between the starts of two windows; 0 is half of the context length.
+   * Number of tokens between the starts of two windows; 0 selects half of the context length.
    */
   uint32_t stride;
   /**
-   * Number of tokens of the text to read; 0 is 8192.
+   * Number of tokens of the text to read; 0 selects 8192.
    */
   uint64_t max_tokens;
 } optimize_fit_options_t;
 
 /**
- * Options of `optimize_model_merge`. All zero selects the defaults.
+ * Options of `optimize_model_merge`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_merge_options_t {
   /**
@@ -1888,7 +1934,8 @@ typedef struct optimize_merge_options_t {
    */
   int32_t method;
   /**
-   * Array of `weight_count` non-negative weights, one per model, normalized to the sum 1. NULL: equal weights.
+   * Array of `weight_count` non-negative weights, one per model; their sum is normalized to 1. NULL selects equal
+   * weights.
    */
   const double *weights;
   /**
@@ -1896,25 +1943,25 @@ typedef struct optimize_merge_options_t {
    */
   uint64_t weight_count;
   /**
-   * Ties only: the model that the others were trained from.
+   * Ties: the base model, from which the models were trained; required for this method.
    */
   const optimize_model_t *base;
   /**
-   * Ties: share of each model's changes to keep, in (0, 1]; 0 is 0.2.
+   * Ties: share of each model's changes to keep, in (0, 1]; 0 selects 0.2.
    */
   double density;
   /**
-   * Ties: scale of the mean change; 0 is 1.
+   * Ties: scale of the mean change; 0 selects 1.
    */
   double scale;
   /**
-   * Folder for the new weights until they are saved (an unlinked file); NULL is the system's.
+   * Folder of the unlinked file for the new weights; NULL selects the system's temporary folder.
    */
   const char *scratch_folder;
 } optimize_merge_options_t;
 
 /**
- * The range of a dimension of an input, for `optimize_package_compile`.
+ * The range of a dimension of an input, in the options of `optimize_package_compile`.
  */
 typedef struct optimize_dimension_t {
   /**
@@ -1926,11 +1973,11 @@ typedef struct optimize_dimension_t {
    */
   uint32_t dimension;
   /**
-   * Name of the input, or its position as text: "0".
+   * Name of the input, or its position among the inputs as text, such as "0".
    */
   const char *input;
   /**
-   * Name of the dimension. Dimensions of one name have one size in each run, and one range.
+   * Name of the dimension. Dimensions with the same name have the same range, and the same size in each run.
    */
   const char *name;
   /**
@@ -1938,14 +1985,14 @@ typedef struct optimize_dimension_t {
    */
   uint64_t min;
   /**
-   * Maximum size; 0 is no limit.
+   * Maximum size; 0 means no limit.
    */
   uint64_t max;
 } optimize_dimension_t;
 
 /**
- * Options of `optimize_package_compile`. All zero selects the defaults: the model as it is, with fixed input sizes,
- * in a folder.
+ * Options of `optimize_package_compile`. Fields that are 0 or NULL have their defaults: the model as it is, with fixed
+ * input sizes, in a folder.
  */
 typedef struct optimize_package_compile_options_t {
   /**
@@ -1953,46 +2000,48 @@ typedef struct optimize_package_compile_options_t {
    */
   uint32_t struct_size;
   /**
-   * Not 0: allows any size where the model does; the first dimension is the batch. Always set for decoders.
+   * A value other than 0 gives a range to every dynamic dimension of the model; the first dimension of an input is
+   * the batch. For decoders, this is always so.
    */
   uint32_t dynamic;
   /**
-   * Minimum batch size; 0 is 1.
+   * Minimum batch size; 0 selects 1.
    */
   uint64_t batch_min;
   /**
-   * Maximum batch size; 0 is 64.
+   * Maximum batch size; 0 selects 64.
    */
   uint64_t batch_max;
   /**
-   * Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, with inputs by name or position;
-   * or NULL.
+   * Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, where an input is a name or a
+   * position, and a dimension an index; or NULL.
    */
   const char *dynamic_shapes;
   /**
-   * Comma-separated precisions of the variants, best first: "fp32" (the model as it is), "bf16" (the model as
-   * it is, compiled to compute its products in bfloat16 with this library's kernels), "int8", "int4"; NULL is "fp32".
+   * Comma-separated precisions of the variants, in order of preference: "fp32" (the model as it is), "bf16" (the
+   * model as it is, with matrix products in bfloat16 on this library's kernels), "int8" (dynamic quantization),
+   * "int4" (weight-only quantization). NULL selects "fp32".
    */
   const char *variants;
   /**
-   * Licence of the model, or NULL.
+   * Licence of the model, which is stored in the manifest; or NULL.
    */
   const char *licence;
   /**
-   * Secret ed25519 key to sign with, as 64 hexadecimal digits; or NULL.
+   * Secret ed25519 key that signs the package, as 64 hexadecimal digits; or NULL.
    */
   const char *sign_key;
   /**
-   * Not 0: writes one file instead of a folder.
+   * A value other than 0 writes one file instead of a folder.
    */
   uint32_t single_file;
   /**
-   * Not 0: leaves out graphs optimized for this processor.
+   * A value other than 0 leaves out graphs that are optimized for this processor.
    */
   uint32_t portable_only;
   /**
-   * Not 0: stores the weights packed, with one bit per zero. Each variant then has its own weights, no graph is
-   * optimized for this processor, and opening unpacks into an unlinked file.
+   * A value other than 0 stores the weights packed, with one bit per zero. Each variant then has its own weights,
+   * no graph is optimized for this processor, and opening the package unpacks the weights into an unlinked file.
    */
   uint32_t packed;
   /**
@@ -2000,8 +2049,8 @@ typedef struct optimize_package_compile_options_t {
    */
   uint32_t reserved;
   /**
-   * Array of `dimension_count` ranges of dimensions, or NULL. Like `dynamic_shapes`; a dimension may be in one of
-   * them only.
+   * Array of `dimension_count` ranges of dimensions, or NULL. A dimension must not have ranges both here and in
+   * `dynamic_shapes`.
    */
   const optimize_dimension_t *dimensions;
   /**
@@ -2009,13 +2058,13 @@ typedef struct optimize_package_compile_options_t {
    */
   uint64_t dimension_count;
   /**
-   * Path of a TensorRT engine of the model to include as a variant, with its manifest next to it; or NULL.
+   * Path of a TensorRT engine of the model, with its manifest next to it, which is added as a variant; or NULL.
    */
   const char *engine;
 } optimize_package_compile_options_t;
 
 /**
- * Options of `optimize_package_open`. All zero selects the defaults.
+ * Options of `optimize_package_open`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_package_open_options_t {
   /**
@@ -2027,7 +2076,7 @@ typedef struct optimize_package_open_options_t {
    */
   uint32_t reserved;
   /**
-   * Name or precision of the variant to open; NULL selects it by processor and provider.
+   * Name or precision of the variant to use; NULL selects a variant by processor and execution provider.
    */
   const char *variant;
   /**
@@ -2037,7 +2086,8 @@ typedef struct optimize_package_open_options_t {
 } optimize_package_open_options_t;
 
 /**
- * Options of `optimize_tensorrt_open`. All zero selects the defaults, with which every engine is OPTIMIZE_UNTRUSTED.
+ * Options of `optimize_tensorrt_open`. Fields that are 0 or NULL have their defaults. With `trust` 0, every engine
+ * is refused with OPTIMIZE_UNTRUSTED.
  */
 typedef struct optimize_tensorrt_open_options_t {
   /**
@@ -2045,7 +2095,7 @@ typedef struct optimize_tensorrt_open_options_t {
    */
   uint32_t struct_size;
   /**
-   * Not 0: trusts the source of the engine, which is code that TensorRT runs.
+   * A value other than 0 states that you trust the source of the engine, which contains code that TensorRT runs.
    */
   uint32_t trust;
   /**
@@ -2057,8 +2107,8 @@ typedef struct optimize_tensorrt_open_options_t {
    */
   uint32_t reserved;
   /**
-   * SHA-256 of the model that the engine must belong to, as in reports (`input.sha256`): 64 hexadecimal digits; or
-   * NULL.
+   * SHA-256 of the model from which the engine must have been built, as 64 hexadecimal digits (`input.sha256` of
+   * reports); or NULL.
    */
   const char *model_sha256;
   /**
@@ -2068,7 +2118,7 @@ typedef struct optimize_tensorrt_open_options_t {
 } optimize_tensorrt_open_options_t;
 
 /**
- * Options of `optimize_model_build_tensorrt`. All zero selects the defaults.
+ * Options of `optimize_model_build_tensorrt`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_tensorrt_options_t {
   /**
@@ -2084,32 +2134,32 @@ typedef struct optimize_tensorrt_options_t {
    */
   int32_t backend;
   /**
-   * Builder optimization level plus 1: 1 to 6 for TensorRT's levels 0 to 5; 0 is TensorRT's default.
+   * Builder optimization level plus 1: 1 to 6 for TensorRT's levels 0 to 5; 0 selects TensorRT's default.
    */
   uint32_t optimization_level;
   /**
-   * Batch size where the model leaves it open; 0 leaves it to the profiles.
+   * Batch size, if it is dynamic in the model. 0 leaves it to the profiles.
    */
   uint64_t batch_size;
   /**
-   * Sequence length where the model leaves it open; 0 leaves it to the profiles.
+   * Sequence length, if it is dynamic in the model. 0 leaves it to the profiles.
    */
   uint64_t sequence_length;
   /**
-   * Minimum, optimal and maximum sizes by dimension name, or batch, sequence and past:
+   * Minimum, optimal and maximum sizes by the name of the dimension, or by "batch", "sequence" and "past", such as
    * "batch=1:8:32,sequence=128"; or NULL.
    */
   const char *dimensions;
   /**
-   * Minimum shapes, "ids:1x16,mask:1x16"; or NULL.
+   * Minimum shapes of inputs, such as "ids:1x16,mask:1x16"; or NULL.
    */
   const char *min_shapes;
   /**
-   * Optimal shapes, which the engine is tuned for; or NULL.
+   * Optimal shapes of inputs, for which TensorRT tunes the engine; or NULL.
    */
   const char *opt_shapes;
   /**
-   * Maximum shapes; or NULL.
+   * Maximum shapes of inputs; or NULL.
    */
   const char *max_shapes;
   /**
@@ -2118,24 +2168,25 @@ typedef struct optimize_tensorrt_options_t {
    */
   const char *profiles;
   /**
-   * Folder of the libraries; NULL searches for them.
+   * Folder of TensorRT's libraries; NULL searches for them.
    */
   const char *library;
   /**
-   * Path of a file that caches timings of layers; or NULL.
+   * Path of TensorRT's timing cache; or NULL.
    */
   const char *timing_cache;
   /**
-   * Maximum device memory for the workspace of a layer, in bytes; 0 is all.
+   * Maximum device memory for TensorRT's workspace in bytes; 0 means no limit.
    */
   uint64_t workspace;
   /**
-   * Maximum relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.15 for
-   * int8 and fp8. Nodes return to fp32 until it is met.
+   * Maximum error of an output relative to fp32, measured on a sample. Nodes stay fp32 until it is met. 0 selects
+   * 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
    */
   double max_error;
   /**
-   * TensorRT-RTX: array of `compute_capability_count` compute capabilities to build for, 89 for 8.9; NULL is all.
+   * TensorRT-RTX: array of `compute_capability_count` compute capabilities for which to build, such as 89 for 8.9;
+   * NULL selects all.
    */
   const int32_t *compute_capabilities;
   /**
@@ -2143,39 +2194,39 @@ typedef struct optimize_tensorrt_options_t {
    */
   uint64_t compute_capability_count;
   /**
-   * Not 0: builds an engine that also runs with later versions of the library.
+   * A value other than 0 builds an engine that also runs with later versions of the library.
    */
   uint32_t version_compatible;
   /**
-   * Not 0: builds an engine that runs on all devices from Ampere on.
+   * A value other than 0 builds an engine that runs on all devices from Ampere on.
    */
   uint32_t hardware_compatible;
   /**
-   * Not 0: strips the weights from the engine.
+   * A value other than 0 strips the weights from the engine.
    */
   uint32_t strip;
   /**
-   * Not 0: allows the weights to be replaced later (refit).
+   * A value other than 0 allows the weights to be replaced later (refit).
    */
   uint32_t refit;
   /**
-   * Not 0: uses weights with a 2:4 pattern as sparse weights.
+   * A value other than 0 uses weights with a 2:4 pattern as sparse weights.
    */
   uint32_t sparsity;
   /**
-   * Not 0: keeps detailed information on layers, for profilers.
+   * A value other than 0 keeps detailed information on layers, for profilers.
    */
   uint32_t detailed;
   /**
-   * Not 0: disables TensorFloat-32.
+   * A value other than 0 disables TensorFloat-32.
    */
   uint32_t no_tf32;
   /**
-   * Not 0: builds even if the existing engine matches the options.
+   * A value other than 0 builds the engine even if the existing one matches the options.
    */
   uint32_t force;
   /**
-   * Not 0: returns OPTIMIZE_MISMATCH if the existing engine does not match, instead of replacing it.
+   * A value other than 0 returns OPTIMIZE_MISMATCH if the existing engine does not match, instead of replacing it.
    */
   uint32_t refuse_mismatch;
   /**
@@ -2183,14 +2234,14 @@ typedef struct optimize_tensorrt_options_t {
    */
   uint32_t threads;
   /**
-   * int8 and fp8: path of calibration data for the scales, a text or tensors for the inputs (X.safetensors); NULL
-   * selects built-in sentences or generated numbers.
+   * int8 and fp8: path of the calibration data that determines the scales: a text, or tensors for the inputs
+   * (X.safetensors). NULL selects built-in sentences or generated numbers.
    */
   const char *calibration;
 } optimize_tensorrt_options_t;
 
 /**
- * Options of `optimize_model_benchmark`. All zero selects the defaults.
+ * Options of `optimize_model_benchmark`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_benchmark_options_t {
   /**
@@ -2198,36 +2249,38 @@ typedef struct optimize_benchmark_options_t {
    */
   uint32_t struct_size;
   /**
-   * Number of timed rounds; 0 is 50.
+   * Number of timed rounds; 0 selects 50.
    */
   uint32_t runs;
   /**
-   * Number of rounds before the timed ones; 0 is 5.
+   * Number of warm-up rounds before the timed ones; 0 selects 5.
    */
   uint32_t warmup;
   /**
-   * Number of threads; 0 uses that of the context. With 1, processor time is measured, otherwise wall-clock time.
+   * Number of threads; 0 uses that of the context. With 1 thread on the CPU, processor time is measured, otherwise
+   * wall-clock time.
    */
   uint32_t threads;
   /**
-   * Number of rows of the timed input; 0 is 1.
+   * Batch size of the timed input; 0 selects 1.
    */
   uint32_t batch_size;
   /**
-   * Tokens per row of the timed input; 0 is the length of the texts (truncated at 512 tokens), and 128 for
-   * built-in text and generated inputs. Longer texts are truncated.
+   * Number of tokens of each row of the timed input; longer texts are truncated. 0 selects the length of `texts`,
+   * up to 512, or 128 for built-in texts and generated inputs.
    */
   uint32_t sequence_length;
   /**
-   * Time limit of the timed rounds in milliseconds, after at least 5 of them; 0 is 30000.
+   * Time limit of the timed rounds in milliseconds; 0 selects 30000. At least 5 rounds are timed.
    */
   uint32_t max_milliseconds;
   /**
-   * Seed of generated inputs and of the bootstrap.
+   * Seed of the generated inputs and of the bootstrap.
    */
   uint32_t seed;
   /**
-   * Array of `text_count` texts to compare the models on; NULL selects built-in sentences. Needs a tokenizer.
+   * Array of `text_count` texts on which the models are compared; NULL selects built-in sentences. Texts need a
+   * tokenizer.
    */
   const char *const *texts;
   /**
@@ -2235,7 +2288,7 @@ typedef struct optimize_benchmark_options_t {
    */
   uint64_t text_count;
   /**
-   * Array of `shape_count` input shapes, each "NAME:2x3x4", for inputs whose dimensions the model leaves open.
+   * Array of `shape_count` shapes of generated inputs, each "NAME:2x3x4", for inputs with dynamic dimensions.
    */
   const char *const *shapes;
   /**
@@ -2243,7 +2296,8 @@ typedef struct optimize_benchmark_options_t {
    */
   uint64_t shape_count;
   /**
-   * Array of `value_count` input values, each "NAME:1,2,3", for inputs for which random numbers are unsuitable.
+   * Array of `value_count` values of generated inputs, each "NAME:1,2,3", for inputs that cannot be random
+   * numbers.
    */
   const char *const *values;
   /**
@@ -2263,7 +2317,8 @@ typedef struct optimize_benchmark_options_t {
    */
   const char *engine_cache;
   /**
-   * Not 0: trusts the source of the models. Engines inside a model (EPContext) are executable code.
+   * A value other than 0 states that you trust the source of the models. Engines inside a model (EPContext)
+   * contain executable code; with 0, such a model returns OPTIMIZE_UNTRUSTED.
    */
   uint32_t trust_engines;
   /**
@@ -2271,12 +2326,14 @@ typedef struct optimize_benchmark_options_t {
    */
   uint32_t reserved;
   /**
-   * Array of `input_count` names of inputs for `input_tensors`, which replace texts and generated inputs.
+   * Array of `input_count` names of the inputs for which `input_tensors` are used, instead of texts and generated
+   * inputs.
    */
   const char *const *input_names;
   /**
    * Array of `input_count` tensors, whose first dimension counts samples. A run uses `batch_size` samples, or as
-   * many as the model requires; a tensor with one dimension more than its input is split along it.
+   * many as the model requires. If a tensor has one dimension more than its input, each run uses one of its slices
+   * along the first dimension.
    */
   const optimize_tensor_t *const *input_tensors;
   /**
@@ -2288,14 +2345,16 @@ typedef struct optimize_benchmark_options_t {
    */
   int32_t kernels;
   /**
-   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+   * value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+   * they cannot be used.
    */
   int32_t precision;
 } optimize_benchmark_options_t;
 
 /**
- * Options of `optimize_model_evaluate`. All zero selects the defaults. Options of other tasks are ignored.
+ * Options of `optimize_model_evaluate`. Fields that are 0 or NULL have their defaults. Fields that do not apply to
+ * the task are ignored.
  */
 typedef struct optimize_evaluate_options_t {
   /**
@@ -2311,12 +2370,12 @@ typedef struct optimize_evaluate_options_t {
    */
   uint32_t threads;
   /**
-   * Perplexity: tokens per window; 0 is the limit of the model, up to 512.
+   * Perplexity: number of tokens per window; 0 selects the limit of the model, up to 512.
    */
   uint32_t context_length;
   /**
-   * Perplexity: tokens between the starts of two windows; 0 is half of the context length. A smaller stride takes
-   * longer and gives a lower, more accurate perplexity.
+   * Perplexity: number of tokens between the starts of two windows; 0 selects half of the context length. A
+   * smaller stride takes longer and gives a lower, more accurate perplexity.
    */
   uint32_t stride;
   /**
@@ -2324,31 +2383,33 @@ typedef struct optimize_evaluate_options_t {
    */
   int32_t bos;
   /**
-   * Other tasks: number of tokens after which a text is truncated; 0 is the limit of the model, up to 512.
+   * Other tasks: number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
    */
   uint32_t max_length;
   /**
-   * Other tasks: texts per run; 0 is 1, with which the figures of a text do not depend on others.
+   * Other tasks: number of texts per run; 0 selects 1, with which the result of a text does not depend on other
+   * texts.
    */
   uint32_t batch_size;
   /**
-   * Perplexity: number of tokens of the text to read; 0 is all.
+   * Perplexity: maximum number of tokens of the text to use; 0 selects all.
    */
   uint64_t max_tokens;
   /**
-   * Other tasks: number of lines or rows to use; 0 is all.
+   * Other tasks: maximum number of lines or rows to use; 0 selects all.
    */
   uint64_t max_texts;
   /**
-   * Probe: seed of the split into training and test.
+   * Probe: seed of the split into training set and test set.
    */
   uint64_t seed;
   /**
-   * Probe: share of each class's texts that is held out for the test, below 1; 0 is 0.2.
+   * Probe: share of the texts of each class in the test set, below 1; 0 selects 0.2.
    */
   double test_share;
   /**
-   * Probe: L2 penalty on the weights; 0 is 0.5. Use a small number for almost no penalty.
+   * Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5. Use a small positive number for
+   * almost no penalty.
    */
   double penalty;
   /**
@@ -2368,8 +2429,9 @@ typedef struct optimize_evaluate_options_t {
    */
   int32_t kernels;
   /**
-   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+   * value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+   * they cannot be used.
    */
   int32_t precision;
 } optimize_evaluate_options_t;
@@ -2385,33 +2447,35 @@ OPTIMIZE_API
 const char *optimize_version(void);
 
 /**
- * Returns the version of the library as one number that can be compared, as OPTIMIZE_VERSION of the header is:
- * major * 10000 + minor * 100 + patch.
+ * Returns the version of the library as a number that can be compared with OPTIMIZE_VERSION of the header: major *
+ * 10000 + minor * 100 + patch.
  */
 OPTIMIZE_API
 uint32_t optimize_version_number(void);
 
 /**
- * Returns the name of a status, for example "invalid_model"; "unknown" for other numbers. The string is static.
+ * Returns the name of a status, for example "invalid_model", or "unknown" if there is no such status. The string is
+ * static.
  */
 OPTIMIZE_API
 const char *optimize_status_name(int32_t status);
 
 /**
- * Returns the status of the error; OPTIMIZE_INVALID_HANDLE if `error` is NULL or not an error.
+ * Returns the status of an error, or OPTIMIZE_INVALID_HANDLE if `error` is NULL or a handle of another type.
  */
 OPTIMIZE_API
 optimize_status_t optimize_error_status(const optimize_error_t *error);
 
 /**
- * Returns the message, one UTF-8 sentence; "" if `error` is NULL. The string is valid until the error is freed.
+ * Returns the message of an error, a sentence in UTF-8, or "" if `error` is NULL. The string is valid until the
+ * error is freed.
  */
 OPTIMIZE_API
 const char *optimize_error_message(const optimize_error_t *error);
 
 /**
- * Returns where the error occurred: file, node, tensor or argument, outermost first; "" if the message contains it.
- * The string is valid until the error is freed.
+ * Returns where the error occurred: file, node, tensor or argument, outermost first. Returns "" if the message
+ * already says it. The string is valid until the error is freed.
  */
 OPTIMIZE_API
 const char *optimize_error_place(const optimize_error_t *error);
@@ -2423,13 +2487,13 @@ OPTIMIZE_API
 void optimize_error_free(optimize_error_t *error);
 
 /**
- * Returns the bytes, NUL-terminated; "" if `buffer` is NULL. The pointer is valid until the buffer is freed.
+ * Returns the NUL-terminated bytes, or "" if `buffer` is NULL. The pointer is valid until the buffer is freed.
  */
 OPTIMIZE_API
 const char *optimize_buffer_data(const optimize_buffer_t *buffer);
 
 /**
- * Returns the number of bytes without the final NUL; 0 if `buffer` is NULL.
+ * Returns the number of bytes without the final NUL, or 0 if `buffer` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_buffer_size(const optimize_buffer_t *buffer);
@@ -2448,7 +2512,8 @@ optimize_status_t optimize_cancel_new(optimize_cancel_t **cancel,
                                       optimize_error_t **error);
 
 /**
- * Cancels every call that this token was passed to, now and later. Any thread may call it, any number of times.
+ * Cancels all running and later calls to which this token is passed. Any thread may call this function, any number
+ * of times.
  */
 OPTIMIZE_API
 optimize_status_t optimize_cancel_fire(const optimize_cancel_t *cancel,
@@ -2461,7 +2526,8 @@ OPTIMIZE_API
 void optimize_cancel_free(optimize_cancel_t *cancel);
 
 /**
- * Creates a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
+ * Creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without calibration, and
+ * saving do not need it.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_new(const optimize_context_options_t *options,
@@ -2469,9 +2535,9 @@ optimize_status_t optimize_context_new(const optimize_context_options_t *options
                                        optimize_error_t **error);
 
 /**
- * Opens ONNX Runtime, if it is not open yet, and writes its version to `version`, for example "1.32.0". The string
- * is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if it is not found; the message lists the
- * places that were searched.
+ * Writes the version of ONNX Runtime to `version`, for example "1.32.0". This opens ONNX Runtime if it is not open
+ * yet. The string is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not
+ * found; the message lists the places that were searched.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_runtime_version(const optimize_context_t *context,
@@ -2479,9 +2545,9 @@ optimize_status_t optimize_context_runtime_version(const optimize_context_t *con
                                                    optimize_error_t **error);
 
 /**
- * Writes the execution providers that sessions can use here, best first, as JSON: a list of `provider`, `device_id`,
- * `available` and, if it is not available, `status` and `reason`. A provider is available if the open ONNX Runtime
- * contains it *and* it could be started on the given device.
+ * Writes the execution providers, best first, as JSON: a list of objects with `provider`, `device_id`, `available`
+ * and, if the provider is not available, `status` and `reason`. A provider is available if ONNX Runtime contains it
+ * *and* it could be started on the given device.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_providers(const optimize_context_t *context,
@@ -2496,10 +2562,11 @@ OPTIMIZE_API
 void optimize_context_free(optimize_context_t *context);
 
 /**
- * Loads a model: an .onnx file, or a folder that contains one (model.onnx, onnx/model.onnx). It takes milliseconds
- * for any size: weights are mapped, not read. A packed file is unpacked into an unlinked file in the system's
- * temporary folder. Unused content of the model's files is in `warnings` of `optimize_model_inspect`. Returns
- * OPTIMIZE_INVALID_MODEL for a damaged file, with the place in the error.
+ * Loads a model from an .onnx file, a folder that contains one (model.onnx, onnx/model.onnx), a Hugging Face
+ * checkpoint, a .gguf file, a package, or the manifest of an ensemble. This takes milliseconds for any size, because
+ * weights are memory-mapped and not read. A packed file is unpacked into an unlinked file in the system's temporary
+ * folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
+ * OPTIMIZE_INVALID_MODEL for a damaged file; the error says where.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load(const optimize_context_t *context,
@@ -2509,8 +2576,8 @@ optimize_status_t optimize_model_load(const optimize_context_t *context,
                                       optimize_error_t **error);
 
 /**
- * Loads a model from the `size` bytes of an .onnx file, which are copied. A model whose weights are in other files
- * is refused: pass its path to `optimize_model_load`.
+ * Loads a model from a copy of the `size` bytes of an .onnx file at `data`. A model with external data is refused:
+ * pass its path to `optimize_model_load`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
@@ -2521,9 +2588,9 @@ optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
                                              optimize_error_t **error);
 
 /**
- * Saves a model at `path` atomically: an existing file stays until the new one is complete and on disk. The same
- * model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
- * Progress stage: "save", in bytes.
+ * Saves a model at `path` atomically: an existing file is replaced only when the new one is complete and on disk.
+ * The same model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes",
+ * "sha256"}]}. Progress stage: "save", in bytes.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_save(const optimize_model_t *model,
@@ -2534,8 +2601,8 @@ optimize_status_t optimize_model_save(const optimize_model_t *model,
                                       optimize_error_t **error);
 
 /**
- * Describes a model as JSON: format, inputs, outputs, operators, weights by type, warnings (see docs/report.md). It
- * takes milliseconds for any size.
+ * Writes a description of a model as JSON: format, inputs, outputs, operators, weights by type, and warnings (see
+ * docs/report.md). This takes milliseconds for any size.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_inspect(const optimize_model_t *model,
@@ -2543,13 +2610,14 @@ optimize_status_t optimize_model_inspect(const optimize_model_t *model,
                                          optimize_error_t **error);
 
 /**
- * Returns the number of inputs that a run requires; 0 if `model` is NULL.
+ * Returns the number of inputs that a run requires, or 0 if `model` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_model_input_count(const optimize_model_t *model);
 
 /**
- * Writes name, type and shape of the input at `index`. The pointers in `info` are valid until the model is freed.
+ * Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the model is
+ * freed.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_input(const optimize_model_t *model,
@@ -2558,13 +2626,14 @@ optimize_status_t optimize_model_input(const optimize_model_t *model,
                                        optimize_error_t **error);
 
 /**
- * Returns the number of outputs; 0 if `model` is NULL.
+ * Returns the number of outputs, or 0 if `model` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_model_output_count(const optimize_model_t *model);
 
 /**
- * Writes name, type and shape of the output at `index`. The pointers in `info` are valid until the model is freed.
+ * Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the model
+ * is freed.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_output(const optimize_model_t *model,
@@ -2580,8 +2649,8 @@ void optimize_model_free(optimize_model_t *model);
 
 /**
  * Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
- * ...]. The text contains its special tokens: set `rendered` when it is passed to a generator. Returns
- * OPTIMIZE_NOT_FOUND if the model has no chat template.
+ * ...]. The resulting text contains special tokens: set `rendered` of the options when you pass it to a generator.
+ * Returns OPTIMIZE_NOT_FOUND if the model has no chat template.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
@@ -2590,9 +2659,9 @@ optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
                                              optimize_error_t **error);
 
 /**
- * Creates a tensor from a copy of `size` bytes of row-major elements of `dtype`, an optimize_dtype_t. Returns
- * OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` is not that of the shape and type, and for
- * strings, for which there is optimize_tensor_new_strings.
+ * Creates a tensor from a copy of the `size` bytes at `data`: row-major elements of `dtype`, an optimize_dtype_t.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` does not match the shape and the
+ * type, or if the type is string (use optimize_tensor_new_strings for strings).
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_new(int32_t dtype,
@@ -2604,10 +2673,10 @@ optimize_status_t optimize_tensor_new(int32_t dtype,
                                       optimize_error_t **error);
 
 /**
- * Creates a tensor over the caller's memory without copying. The memory must stay valid and unchanged until
- * `release` is called (which may be on another thread); with a NULL `release`, until the tensor and every session
- * run that uses it have ended. Memory that is not aligned for the type is copied. If the call fails, `release` is
- * not called.
+ * Creates a tensor that uses the caller's memory without copying it. The memory must stay valid and unchanged until
+ * `release` is called, which can happen on another thread. If `release` is NULL, the memory must stay valid and
+ * unchanged until the tensor is freed and all runs that use it have ended. Memory that is not aligned for the type
+ * is copied. If the call fails, `release` is not called.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_borrow(int32_t dtype,
@@ -2621,8 +2690,8 @@ optimize_status_t optimize_tensor_borrow(int32_t dtype,
                                          optimize_error_t **error);
 
 /**
- * Creates a tensor of strings from a copy of `count` UTF-8 strings. `sizes` are their lengths in bytes; NULL means
- * that they are NUL-terminated.
+ * Creates a tensor of strings from copies of `count` UTF-8 strings in row-major order. `sizes` are their lengths in
+ * bytes; NULL means that they are NUL-terminated.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
@@ -2634,40 +2703,40 @@ optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
                                               optimize_error_t **error);
 
 /**
- * Returns the element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
+ * Returns the element type, an optimize_dtype_t, or OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
  */
 OPTIMIZE_API
 int32_t optimize_tensor_dtype(const optimize_tensor_t *tensor);
 
 /**
- * Returns the number of dimensions; 0 for a scalar and if `tensor` is NULL.
+ * Returns the number of dimensions, which is 0 for a scalar, or 0 if `tensor` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_tensor_rank(const optimize_tensor_t *tensor);
 
 /**
- * Returns the sizes of the dimensions, as many as the rank; NULL if the rank is 0 and if `tensor` is NULL. The
- * pointer is valid until the tensor is freed.
+ * Returns the array of the sizes of all dimensions, or NULL if the rank is 0 or `tensor` is NULL. The pointer is
+ * valid until the tensor is freed.
  */
 OPTIMIZE_API
 const int64_t *optimize_tensor_dims(const optimize_tensor_t *tensor);
 
 /**
- * Returns the elements, row-major; NULL for strings and if `tensor` is NULL. The pointer is valid until the tensor
- * is freed.
+ * Returns the elements in row-major order, or NULL for a tensor of strings or if `tensor` is NULL. The pointer is
+ * valid until the tensor is freed.
  */
 OPTIMIZE_API
 const void *optimize_tensor_data(const optimize_tensor_t *tensor);
 
 /**
- * Returns the size of all elements in bytes; 0 for strings and if `tensor` is NULL.
+ * Returns the size of all elements in bytes, or 0 for a tensor of strings or if `tensor` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_tensor_size(const optimize_tensor_t *tensor);
 
 /**
- * Writes the string at row-major position `index` of a tensor of strings: `size` bytes of UTF-8 at `data`, not
- * NUL-terminated, valid until the tensor is freed.
+ * Writes the address and the length of the string at row-major position `index` of a tensor of strings: `size` bytes
+ * of UTF-8 at `data`, not NUL-terminated. The string is valid until the tensor is freed.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_string(const optimize_tensor_t *tensor,
@@ -2694,14 +2763,14 @@ optimize_status_t optimize_session_new(const optimize_context_t *context,
                                        optimize_error_t **error);
 
 /**
- * Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default is required.
- * `outputs` has `output_count` entries: for the outputs named in `output_names`, in that order, or, if
- * `output_names` is NULL, for all outputs in the model's order. The caller frees each of them. A run of an engine
- * cannot be interrupted: a cancel takes effect after it.
+ * Runs a session. `input_names` and `inputs` have `input_count` elements; every input without a default value is
+ * required. `output_names` and `outputs` have `output_count` elements; if `output_names` is NULL, all outputs of the
+ * model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
+ * be interrupted: a cancellation takes effect after the run.
  *
  * Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
- * model does not have; OPTIMIZE_INVALID_ARGUMENT for an input that is missing or does not fit, with dimension and
- * sizes.
+ * model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit; the
+ * message names the dimension and the sizes.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_run(optimize_session_t *session,
@@ -2715,18 +2784,20 @@ optimize_status_t optimize_session_run(optimize_session_t *session,
                                        optimize_error_t **error);
 
 /**
- * Returns the execution provider of a session, never OPTIMIZE_PROVIDER_AUTO; the CPU if `session` is NULL.
+ * Returns the execution provider of a session, which is never OPTIMIZE_PROVIDER_AUTO. If `session` is NULL, returns
+ * OPTIMIZE_PROVIDER_CPU.
  */
 OPTIMIZE_API
 optimize_provider_t optimize_session_provider(const optimize_session_t *session);
 
 /**
- * Writes where a session runs, as JSON: `provider`, `device_id`; unless ONNX Runtime's CPU kernels run all nodes also
- * `nodes`, the number of nodes of the optimized graph per provider (nodes that a device does not support run on the
- * CPU), where `optimize` stands for this library's kernels, and `groups`, the number of groups of nodes that these run
- * as one; `kernels_unused`, why they run nothing; and after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that
- * come first and why they were not used. For a package, `passed_over` has the compiled variant that could not be
- * opened and why, and `weights_copied` is the reason if weights are copied instead of being read from the mapped file.
+ * Writes where a session runs, as a JSON object. `provider` and `device_id` are always present. Unless ONNX
+ * Runtime's CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider
+ * (`optimize` stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups`
+ * is the number of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels
+ * run no nodes. `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried
+ * before, or the compiled variant of a package that could not be opened. `weights_copied` is the reason if the
+ * weights of a package are copied instead of being read from the mapped file.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_placement(const optimize_session_t *session,
@@ -2734,13 +2805,14 @@ optimize_status_t optimize_session_placement(const optimize_session_t *session,
                                              optimize_error_t **error);
 
 /**
- * Returns the number of inputs that a run requires; 0 if `session` is NULL.
+ * Returns the number of inputs that a run requires, or 0 if `session` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_session_input_count(const optimize_session_t *session);
 
 /**
- * Writes name, type and shape of the input at `index`. The pointers in `info` are valid until the session is freed.
+ * Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the session
+ * is freed.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_input(const optimize_session_t *session,
@@ -2749,13 +2821,14 @@ optimize_status_t optimize_session_input(const optimize_session_t *session,
                                          optimize_error_t **error);
 
 /**
- * Returns the number of outputs; 0 if `session` is NULL.
+ * Returns the number of outputs, or 0 if `session` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_session_output_count(const optimize_session_t *session);
 
 /**
- * Writes name, type and shape of the output at `index`. The pointers in `info` are valid until the session is freed.
+ * Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the session
+ * is freed.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_output(const optimize_session_t *session,
@@ -2770,8 +2843,8 @@ OPTIMIZE_API
 void optimize_session_free(optimize_session_t *session);
 
 /**
- * Loads a tokenizer.json, or the one in a folder, with the settings of the files next to it (tokenizer_config.json,
- * added_tokens.json, special_tokens_map.json).
+ * Loads a tokenizer from tokenizer.json or from the folder that contains it, with the settings of the files next to
+ * it (tokenizer_config.json, added_tokens.json, special_tokens_map.json).
  */
 OPTIMIZE_API
 optimize_status_t optimize_tokenizer_load(const char *path,
@@ -2779,7 +2852,7 @@ optimize_status_t optimize_tokenizer_load(const char *path,
                                           optimize_error_t **error);
 
 /**
- * Returns the tokenizer of a model: the tokenizer.json next to it. OPTIMIZE_NOT_FOUND if it has none.
+ * Writes the tokenizer of a model to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the model has none.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_tokenizer(const optimize_model_t *model,
@@ -2787,9 +2860,10 @@ optimize_status_t optimize_model_tokenizer(const optimize_model_t *model,
                                            optimize_error_t **error);
 
 /**
- * Encodes `count` UTF-8 texts into int64 tensors of shape [count, longest]. `sizes` are the lengths of the texts in
- * bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right; `attention_mask` is 1 for
- * tokens and 0 for padding; `type_ids` are BERT's segments. `attention_mask` and `type_ids` may be NULL.
+ * Encodes `count` UTF-8 texts into int64 tensors of shape [count, length of the longest row]. `sizes` are the
+ * lengths of the texts in bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right.
+ * `ids` receives the token ids, `attention_mask` receives 1 for tokens and 0 for padding, and `type_ids` the segment
+ * ids of BERT (token_type_ids). `attention_mask` and `type_ids` may be NULL.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tokenizer_encode(const optimize_tokenizer_t *tokenizer,
@@ -2803,7 +2877,7 @@ optimize_status_t optimize_tokenizer_encode(const optimize_tokenizer_t *tokenize
                                             optimize_error_t **error);
 
 /**
- * Decodes `count` ids into a buffer, which the caller frees.
+ * Decodes `count` token ids, and writes the text to `text`. The caller frees it.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tokenizer_decode(const optimize_tokenizer_t *tokenizer,
@@ -2814,7 +2888,7 @@ optimize_status_t optimize_tokenizer_decode(const optimize_tokenizer_t *tokenize
                                             optimize_error_t **error);
 
 /**
- * Returns the number of tokens in the vocabulary, including added ones; 0 if `tokenizer` is NULL.
+ * Returns the number of tokens in the vocabulary, including added tokens, or 0 if `tokenizer` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_tokenizer_vocabulary_size(const optimize_tokenizer_t *tokenizer);
@@ -2826,8 +2900,8 @@ OPTIMIZE_API
 void optimize_tokenizer_free(optimize_tokenizer_t *tokenizer);
 
 /**
- * Creates a generator for a decoder, with the decoder's tokenizer. The model may be freed before the generator.
- * Returns OPTIMIZE_UNSUPPORTED if the model is not a decoder.
+ * Creates a generator of a decoder model with a tokenizer. The model may be freed before the generator. Returns
+ * OPTIMIZE_UNSUPPORTED if the model is not a decoder.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_new(const optimize_context_t *context,
@@ -2838,9 +2912,10 @@ optimize_status_t optimize_generator_new(const optimize_context_t *context,
                                          optimize_error_t **error);
 
 /**
- * Generates a text after each of `count` prompts (`sizes` are their lengths in bytes; NULL means that they are
- * NUL-terminated). Previous rows are discarded. `report` receives JSON: {"generations": [{"text", "tokens",
- * "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in tokens.
+ * Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that
+ * they are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON:
+ * {"generations": [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and
+ * "generate", in tokens.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
@@ -2853,8 +2928,9 @@ optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
                                               optimize_error_t **error);
 
 /**
- * Appends `size` bytes of text to a row (row 0 for a conversation; rows are created by this call). The next
- * `optimize_generator_run` reads it, and computes only what is new.
+ * Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, it
+ * creates row 0. The next `optimize_generator_run` processes only the appended text. Only `rendered` of the options
+ * is used. Returns OPTIMIZE_NOT_FOUND if the row does not exist.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_append(optimize_generator_t *generator,
@@ -2865,8 +2941,8 @@ optimize_status_t optimize_generator_append(optimize_generator_t *generator,
                                             optimize_error_t **error);
 
 /**
- * Continues the text of all rows, without computing earlier tokens again. `report` receives the JSON of
- * `optimize_generator_generate` for the new tokens.
+ * Generates text in all rows, without processing earlier tokens again. `report` receives JSON as from
+ * `optimize_generator_generate`, for the new tokens.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_run(optimize_generator_t *generator,
@@ -2876,7 +2952,7 @@ optimize_status_t optimize_generator_run(optimize_generator_t *generator,
                                          optimize_error_t **error);
 
 /**
- * Discards all rows. The generator can be used again.
+ * Discards all rows of a generator, which can then be used for another text.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_reset(optimize_generator_t *generator,
@@ -2889,8 +2965,8 @@ OPTIMIZE_API
 void optimize_generator_free(optimize_generator_t *generator);
 
 /**
- * Writes where the models of a generator run, as JSON: a list with an entry per model, as in
- * `optimize_session_placement`. Returns OPTIMIZE_BUSY during a call.
+ * Writes where the models of a generator run, as JSON: a list with an object for each model, as from
+ * `optimize_session_placement`. Returns OPTIMIZE_BUSY while another thread uses the generator.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_placement(const optimize_generator_t *generator,
@@ -2898,12 +2974,12 @@ optimize_status_t optimize_generator_placement(const optimize_generator_t *gener
                                                optimize_error_t **error);
 
 /**
- * Creates an embedder of a model. The vectors are those of its output `sentence_embedding`; else of
- * `token_embeddings` or `last_hidden_state`, pooled as the model's folder says (default: mean). `tokenizer` may be
- * NULL: then the model's own is used. Model and tokenizer may be freed before the embedder.
+ * Creates an embedder of a model. Vectors are read from the model's output `sentence_embedding`, or computed from
+ * `token_embeddings` or `last_hidden_state` with the pooling that the files next to the model describe (default:
+ * mean). If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the embedder.
  *
- * Returns OPTIMIZE_UNSUPPORTED if the model outputs no vectors of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer,
- * or no prompt of that name.
+ * Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs; OPTIMIZE_NOT_FOUND if there is no tokenizer,
+ * or no prompt with the name `prompt_name`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_embedder_new(const optimize_context_t *context,
@@ -2915,11 +2991,12 @@ optimize_status_t optimize_embedder_new(const optimize_context_t *context,
                                         optimize_error_t **error);
 
 /**
- * Writes the vectors of `count` texts to `vectors`: a float32 tensor of shape [count, width], row `i` for text `i`.
- * The caller frees it. Texts beyond the maximum length are truncated. Progress stage: "embed", in texts.
+ * Writes the vectors of `count` texts to `vectors`, a float32 tensor of shape [count, width] whose row `i` is the
+ * vector of text `i`. The caller frees it. Texts beyond the maximum length are truncated. Progress stage: "embed",
+ * in texts.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT if there is no text, for a text without tokens, or if the options ask for more
- * elements than the vectors have.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a text has no tokens, or if `dimensions` of the options is
+ * larger than the vectors.
  */
 OPTIMIZE_API
 optimize_status_t optimize_embedder_embed(optimize_embedder_t *embedder,
@@ -2936,8 +3013,8 @@ OPTIMIZE_API
 void optimize_embedder_free(optimize_embedder_t *embedder);
 
 /**
- * Creates a classifier of a model, from its output with logits of shape [texts, classes]. `tokenizer` may be NULL:
- * then the model's own is used. Model and tokenizer may be freed before the classifier.
+ * Creates a classifier of a model, which must have an output with logits of shape [texts, classes]. If `tokenizer`
+ * is NULL, the model's own is used. Model and tokenizer may be freed before the classifier.
  *
  * Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer.
  */
@@ -2951,27 +3028,27 @@ optimize_status_t optimize_classifier_new(const optimize_context_t *context,
                                           optimize_error_t **error);
 
 /**
- * Returns the number of classes that have a label; 0 if `classifier` is NULL, or if neither graph nor configuration
- * says how many classes there are.
+ * Returns the number of classes that have a label, or 0 if `classifier` is NULL or if neither the graph nor the
+ * configuration of the model gives the number of classes.
  */
 OPTIMIZE_API
 size_t optimize_classifier_label_count(const optimize_classifier_t *classifier);
 
 /**
- * Returns the label of a class: `id2label` of the model's configuration, else its index. Valid until the classifier is
- * freed; an empty text if there is no such class.
+ * Returns the label of the class at `index`: its name in `id2label` of the model's configuration, or else the index
+ * as text. Returns "" if there is no such class. The string is valid until the classifier is freed.
  */
 OPTIMIZE_API
 const char *optimize_classifier_label(const optimize_classifier_t *classifier,
                                       size_t index);
 
 /**
- * Writes the scores of `count` texts to `scores`: a float32 tensor of shape [count, classes], row `i` for text `i`. The
- * caller frees it. `second_texts` is NULL, or has one text for each of `texts`, with which it is read as a pair: for
- * rerankers and natural language inference. Texts beyond the maximum length are truncated; of a pair, the longer text
- * first. Progress stage: "classify", in texts.
+ * Writes the scores of `count` texts to `scores`, a float32 tensor of shape [count, classes] whose row `i` has the
+ * scores of text `i`. The caller frees it. `second_texts` is NULL, or contains a second text for each of `texts`,
+ * for models that read pairs of texts (rerankers, natural language inference). Texts beyond the maximum length are
+ * truncated; in a pair, the longer text is truncated first. Progress stage: "classify", in texts.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT if there is no text.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0.
  */
 OPTIMIZE_API
 optimize_status_t optimize_classifier_classify(optimize_classifier_t *classifier,
@@ -2989,10 +3066,10 @@ OPTIMIZE_API
 void optimize_classifier_free(optimize_classifier_t *classifier);
 
 /**
- * Quantizes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of
- * docs/report.md: what was done to each node, and why others were left. Progress stages: with calibration data
- * "calibrate", in runs; "quantize", in bytes; then with a report "hash". Returns OPTIMIZE_UNSUPPORTED if there is
- * nothing to quantize; the message counts the reasons.
+ * Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
+ * JSON of docs/report.md: what was done to each node, and the reasons why nodes were left unchanged. Progress
+ * stages: with calibration data "calibrate", in runs; "quantize", in bytes; with a report also "hash". Returns
+ * OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts the reasons.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,
@@ -3004,10 +3081,10 @@ optimize_status_t optimize_model_quantize(const optimize_context_t *context,
                                           optimize_error_t **error);
 
 /**
- * Estimates the result of `optimize_model_quantize` with the same options, as JSON of docs/report.md: nodes, bytes,
- * approximate seconds and bytes of memory, and the kernels that will run the quantized products. It writes nothing and takes milliseconds; max_quality_loss,
- * target_size, never_slower and calibration are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
- * quantize.
+ * Estimates the result of `optimize_model_quantize` with the same options. `report` receives the JSON of
+ * docs/report.md: nodes, bytes, approximate seconds and memory of quantizing, and the kernels that will run the
+ * quantized matrix products. This quantizes nothing and takes milliseconds; `max_quality_loss`, `target_size`,
+ * `never_slower` and calibration data are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_plan(const optimize_context_t *context,
@@ -3017,11 +3094,12 @@ optimize_status_t optimize_model_plan(const optimize_context_t *context,
                                       optimize_error_t **error);
 
 /**
- * Prunes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of
- * docs/report.md: the number of zeros of each node and module, and why other nodes were left. Zeros make a plain
- * .onnx file neither smaller nor faster: save with `packed` for a smaller file. Progress stages: "prune", in bytes,
- * then with a report "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the
- * modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons).
+ * Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
+ * of docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left
+ * unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
+ * Progress stages: "prune", in bytes; with a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target
+ * matches nothing (the message lists the modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message
+ * counts the reasons).
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_prune(const optimize_context_t *context,
@@ -3033,15 +3111,15 @@ optimize_status_t optimize_model_prune(const optimize_context_t *context,
                                        optimize_error_t **error);
 
 /**
- * Trains a student model to reproduce the teacher's outputs on a text (UTF-8, `size` bytes), and writes the new
- * model to the result; the originals are unchanged. `student` may be NULL if `student_layers` selects layers of the
- * teacher. Both models must have the same tokens, and one of them its tokenizer. `report` (may be NULL) receives the
- * JSON of docs/report.md: losses over time, and teacher, student before and student after on held-out text. Progress
- * stage: "distill", in steps. With a checkpoint, a call that was cancelled or timed out can be continued with
- * `resume`.
+ * Trains a student model to reproduce the teacher's outputs on `size` bytes of UTF-8 text, and writes the trained
+ * model to `result`; teacher and student are unchanged. `student` may be NULL if `student_layers` selects layers of
+ * the teacher. Both models must have the same vocabulary, and at least one of them a tokenizer. `report` (may be
+ * NULL) receives the JSON of docs/report.md: losses over time, and a comparison with the teacher on held-out text
+ * before and after the training. Progress stage: "distill", in steps. With a checkpoint, a call that was cancelled
+ * or timed out can be continued with `resume`.
  *
- * Returns OPTIMIZE_UNSUPPORTED if the student has a node that cannot be trained (the message names it) or the models
- * have no outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
+ * Returns OPTIMIZE_UNSUPPORTED if a node of the student has no gradient (the message names it) or the models have no
+ * outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_distill(const optimize_context_t *context,
@@ -3056,7 +3134,7 @@ optimize_status_t optimize_model_distill(const optimize_context_t *context,
                                          optimize_error_t **error);
 
 /**
- * Creates an ensemble of `count` models, which may be freed before it. No session is created yet.
+ * Creates an ensemble of `count` models, which may be freed before it. This creates no session.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks, if the number of
  * weights or temperatures differs from `count` or one is out of range, if the method does not support the task, or
@@ -3070,11 +3148,11 @@ optimize_status_t optimize_ensemble_new(const optimize_model_t *const *models,
                                         optimize_error_t **error);
 
 /**
- * Loads an ensemble and its members from a manifest (`ensemble.json`, or a folder with one). `optimize_model_load`
- * accepts a manifest too, and returns the model of `optimize_ensemble_fuse`.
+ * Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
+ * `optimize_model_load` accepts a manifest, too, and returns the model that `optimize_ensemble_fuse` would create.
  *
- * Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if it is damaged or of a newer version,
- * or if a member has changed.
+ * Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if it is damaged, has a newer format, or
+ * a member has changed.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_load(const char *path,
@@ -3082,8 +3160,8 @@ optimize_status_t optimize_ensemble_load(const char *path,
                                          optimize_error_t **error);
 
 /**
- * Saves a manifest, `ensemble.json`, into a folder, which is created if necessary. The members are not copied.
- * Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory.
+ * Saves the manifest of an ensemble, `ensemble.json` with the paths of its members, in a folder, which is created if
+ * necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,
@@ -3091,8 +3169,8 @@ optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,
                                          optimize_error_t **error);
 
 /**
- * Describes an ensemble as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}. Notes are
- * unexpected properties, such as a vocabulary that is truncated to that of another member.
+ * Writes a description of an ensemble as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}.
+ * Notes are unexpected properties, such as a vocabulary that is truncated to that of another member.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_inspect(const optimize_ensemble_t *ensemble,
@@ -3100,10 +3178,10 @@ optimize_status_t optimize_ensemble_inspect(const optimize_ensemble_t *ensemble,
                                             optimize_error_t **error);
 
 /**
- * Fits the weights of text-generating members to `size` bytes of UTF-8 text, and writes an ensemble with these
- * weights to the result; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
- * "equal_nll", "fitted_nll", "gap", "tokens"}, in nats per token. Progress stage: "fit". Returns
- * OPTIMIZE_UNSUPPORTED for methods without weights.
+ * Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these
+ * weights to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
+ * "equal_nll", "fitted_nll", "gap", "tokens"}; negative log-likelihoods ("nll") are in nats per token. Progress
+ * stage: "fit". Returns OPTIMIZE_UNSUPPORTED for methods without weights.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_fit(const optimize_context_t *context,
@@ -3117,9 +3195,9 @@ optimize_status_t optimize_ensemble_fit(const optimize_context_t *context,
                                         optimize_error_t **error);
 
 /**
- * Creates one model that has the members as branches; it is saved, run, evaluated and benchmarked like any other.
- * The logits of a fused decoder are logarithms of the combined probabilities. `report` (may be NULL) receives the
- * JSON of docs/report.md. Progress stage: "fuse". Returns OPTIMIZE_UNSUPPORTED if the members cannot be fused.
+ * Creates a model that contains all members as branches and combines their outputs. The logits of a fused decoder are
+ * the logarithms of the combined probabilities. `report` (may be NULL) receives the JSON of docs/report.md. Progress
+ * stage: "fuse". Returns OPTIMIZE_UNSUPPORTED if the members cannot be fused.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_fuse(const optimize_ensemble_t *ensemble,
@@ -3129,10 +3207,10 @@ optimize_status_t optimize_ensemble_fuse(const optimize_ensemble_t *ensemble,
                                          optimize_error_t **error);
 
 /**
- * Creates a generator that combines the distributions of the members at every token. It is used like the generator
- * of one model; its tokens have the uncertainty of the members, and its reports have "uncertainty". Equal models are
- * loaded once; threads are divided among the members. The ensemble may be freed before the generator. Returns
- * OPTIMIZE_UNSUPPORTED if the members do not generate text.
+ * Creates a generator that combines the distributions of the members for every token. Its tokens and reports have
+ * measures of uncertainty (see `optimize_written_t`). A model that occurs twice is loaded once; threads are divided
+ * among the members. The ensemble may be freed before the generator. Returns OPTIMIZE_UNSUPPORTED if the members do
+ * not generate text.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_generator(const optimize_context_t *context,
@@ -3149,10 +3227,10 @@ OPTIMIZE_API
 void optimize_ensemble_free(optimize_ensemble_t *ensemble);
 
 /**
- * Merges the weights of `count` models of one architecture into a new model of the same size; the models are
- * unchanged. `report` (may be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors.
- * Returns OPTIMIZE_INVALID_ARGUMENT if graphs or shapes differ (the message names the first difference) or options
- * are out of range; OPTIMIZE_UNSUPPORTED if weights that differ are quantized.
+ * Merges the weights of `count` models of one architecture into a new model of the same size, `result`. `report` (may
+ * be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors. Returns OPTIMIZE_INVALID_ARGUMENT
+ * if graphs or shapes differ (the message names the first difference) or options are out of range;
+ * OPTIMIZE_UNSUPPORTED if a weight that differs is quantized.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
@@ -3164,10 +3242,10 @@ optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
                                        optimize_error_t **error);
 
 /**
- * Writes a package of a model at `path`, atomically. An existing package is replaced. `report` (may be NULL)
- * receives JSON: the files with sizes and hashes. Progress stages: those of quantizing, then "package", in bytes.
- * Returns OPTIMIZE_INVALID_ARGUMENT if something other than a package exists at `path`, or if ranges do not fit the
- * model or each other (the message names input and dimension).
+ * Writes a package of a model at `path`, atomically. It replaces an existing package. `report` (may be NULL)
+ * receives JSON with the sizes and hashes of the files. Progress stages: those of quantizing, then "package", in
+ * bytes. Returns OPTIMIZE_INVALID_ARGUMENT if something other than a package exists at `path`, or if ranges
+ * contradict the model or each other (the message names input and dimension).
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_compile(const optimize_context_t *context,
@@ -3179,10 +3257,10 @@ optimize_status_t optimize_package_compile(const optimize_context_t *context,
                                            optimize_error_t **error);
 
 /**
- * Opens a package, a folder or a file. Its manifest is read and checked; the rest is mapped, and read when it is
- * used (`optimize_package_verify` checks all of it). Returns OPTIMIZE_UNSUPPORTED for a package of a newer version,
- * or without a variant for this machine; OPTIMIZE_INVALID_MODEL for one that is damaged, or not signed by
- * `public_key`.
+ * Opens a package, which is a folder or a file. This reads and checks the manifest. All other files are
+ * memory-mapped, and checked only as far as they are used; `optimize_package_verify` checks every byte. Returns
+ * OPTIMIZE_UNSUPPORTED if the package has a newer format or no variant for this machine; OPTIMIZE_INVALID_MODEL if
+ * it is damaged, or not signed by `public_key`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_open(const char *path,
@@ -3191,8 +3269,8 @@ optimize_status_t optimize_package_open(const char *path,
                                         optimize_error_t **error);
 
 /**
- * Returns the model of a package, for techniques, benchmarks and inspection. Its sessions enforce the shape
- * contract.
+ * Writes the model of a package to `model`, for techniques, benchmarks and inspection. Sessions of this model
+ * enforce the shape contract.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_model(const optimize_package_t *package,
@@ -3200,8 +3278,9 @@ optimize_status_t optimize_package_model(const optimize_package_t *package,
                                          optimize_error_t **error);
 
 /**
- * Creates a session of the variant that fits this processor. The shape contract is checked before every run:
- * OPTIMIZE_INVALID_ARGUMENT names input, dimension, value and range. The package may be freed before the session.
+ * Creates a session of a package, with the first variant that fits this machine. Each run checks the shape contract
+ * first, and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size
+ * and range. The package may be freed before the session.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_session(const optimize_context_t *context,
@@ -3212,8 +3291,8 @@ optimize_status_t optimize_package_session(const optimize_context_t *context,
                                            optimize_error_t **error);
 
 /**
- * Creates a session of the package's TensorRT engine, on the device. The shape contract is checked before every run.
- * The package may be freed before the session. Returns OPTIMIZE_NOT_FOUND if the package has no engine;
+ * Creates a session of the TensorRT engine in a package, on a device. Each run checks the shape contract first. The
+ * package may be freed before the session. Returns OPTIMIZE_NOT_FOUND if the package has no engine;
  * OPTIMIZE_UNSUPPORTED if the package is a single file; otherwise the statuses of `optimize_tensorrt_open`.
  */
 OPTIMIZE_API
@@ -3225,7 +3304,7 @@ optimize_status_t optimize_package_engine(const optimize_context_t *context,
                                           optimize_error_t **error);
 
 /**
- * Returns the tokenizer of a package. OPTIMIZE_NOT_FOUND if it has none.
+ * Writes the tokenizer of a package to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the package has none.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
@@ -3233,8 +3312,8 @@ optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
                                              optimize_error_t **error);
 
 /**
- * Creates a generator of the package's model, with the options of `optimize_generator_new`. Returns
- * OPTIMIZE_UNSUPPORTED if it does not generate text.
+ * Creates a generator of the model of a package. The package may be freed before the generator. Returns
+ * OPTIMIZE_UNSUPPORTED if the model does not generate text.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_generator(const optimize_context_t *context,
@@ -3245,7 +3324,7 @@ optimize_status_t optimize_package_generator(const optimize_context_t *context,
                                              optimize_error_t **error);
 
 /**
- * Describes a package as JSON, with the variant that is used here and why.
+ * Writes a description of a package as JSON. It includes the variant that is used on this machine, and the reason.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_inspect(const optimize_context_t *context,
@@ -3255,9 +3334,9 @@ optimize_status_t optimize_package_inspect(const optimize_context_t *context,
 
 /**
  * Verifies every byte of a package: the hash of each file, and the signature if there is one. `public_key` is NULL,
- * or the public ed25519 key that must have signed it, as 64 hexadecimal digits. Progress stage: "verify", in bytes.
- * Returns OPTIMIZE_INVALID_MODEL if a file is damaged, or if the package is not signed or signed by another key; the
- * message says which.
+ * or the public ed25519 key that must have signed the package, as 64 hexadecimal digits. Progress stage: "verify",
+ * in bytes. Returns OPTIMIZE_INVALID_MODEL if a file is damaged or, with a `public_key`, if the signature is missing
+ * or of another key; the message says which.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_verify(const optimize_package_t *package,
@@ -3272,17 +3351,17 @@ OPTIMIZE_API
 void optimize_package_free(optimize_package_t *package);
 
 /**
- * Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest next to
- * it (FILE.engine.json). An existing engine that matches model, library and options is kept, and the report has
- * "reused". `report` (may be NULL) receives JSON: backend, profiles, error against fp32, and the nodes
- * that stay in fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows). A cancel
- * takes effect within 200 ms; TensorRT may continue on a thread of its own.
+ * Builds a TensorRT engine of a model and writes it to `path` (FILE.engine, or a folder for model.engine), with a
+ * manifest next to it (FILE.engine.json). An existing engine that matches model, library and options is kept, and
+ * the report contains "reused". `report` (may be NULL) receives JSON: backend, profiles, error relative to fp32, and
+ * the nodes that stay fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows).
+ * A cancellation takes effect within 200 ms; TensorRT may then continue on a thread in the background.
  *
- * Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if it needs a device;
- * OPTIMIZE_UNSUPPORTED for another version of TensorRT and for operators that it does not support (the message
- * names them); OPTIMIZE_INVALID_ARGUMENT if an input has a variable size without a range; OPTIMIZE_GATE_NOT_MET if
- * the error stays too large; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the existing
- * engine does not match.
+ * Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device
+ * and there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT
+ * does not support (the message names them); OPTIMIZE_INVALID_ARGUMENT if a dynamic dimension of an input has no
+ * range; OPTIMIZE_GATE_NOT_MET if `max_error` cannot be met; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the
+ * existing engine does not match.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *context,
@@ -3294,12 +3373,13 @@ optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *contex
                                                 optimize_error_t **error);
 
 /**
- * Checks whether an engine may be used here, for `model` if that is not NULL. `manifest` (may be NULL) receives its
- * manifest as JSON. `trust` not 0 means that its source is trusted: an engine is executable code.
+ * Checks whether an engine file can be used on this machine and, if `model` is not NULL, whether it was built from
+ * `model`. `manifest` (may be NULL) receives the manifest of the engine as JSON. A value of `trust` other than 0
+ * states that you trust the source of the engine, which contains executable code.
  *
  * Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
  * its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
- * OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING as `optimize_model_build_tensorrt`.
+ * OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if there is no device.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
@@ -3311,13 +3391,14 @@ optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
                                           optimize_error_t **error);
 
 /**
- * Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. It
- * is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
+ * Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. The
+ * session is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. It does not need ONNX
+ * Runtime.
  *
  * Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
  * its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
- * OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND
- * if the library cannot use the engine there.
+ * OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if there is no such device;
+ * OPTIMIZE_BACKEND if TensorRT cannot use the engine on the device.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensorrt_open(const optimize_context_t *context,
@@ -3328,9 +3409,9 @@ optimize_status_t optimize_tensorrt_open(const optimize_context_t *context,
                                          optimize_error_t **error);
 
 /**
- * Compares two models, interleaved in this process: speed with a bootstrap interval, load time, memory, size, and
- * closeness of the outputs. If `tokenizer` is NULL, inputs are generated from the model's signature. `report`
- * receives the JSON of docs/report.md. Progress stage: "benchmark".
+ * Compares two models in this process: speed (in alternating runs, with a bootstrap interval), load time, memory,
+ * size, and outputs. If `tokenizer` is NULL, inputs are generated by the names and types of the model's inputs.
+ * `report` receives the JSON of docs/report.md. Progress stage: "benchmark".
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
@@ -3343,13 +3424,13 @@ optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
                                            optimize_error_t **error);
 
 /**
- * Compares an engine file with the model that it was built from, as `optimize_model_benchmark` compares two models.
- * The original runs on the provider of `options`, the engine on the device of `engine_options`; times are measured
- * from inputs in host memory to outputs in host memory. `tokenizer` may be NULL. Progress stages: "hash",
+ * Compares a TensorRT engine file with the model from which it was built, as `optimize_model_benchmark` compares two
+ * models. The original runs on the provider of `options`, the engine on the device of `engine_options`; times are
+ * measured from inputs in host memory to outputs in host memory. `tokenizer` may be NULL. Progress stages: "hash",
  * "benchmark".
  *
- * Returns OPTIMIZE_MISMATCH if the engine does not belong to `original`, unless `model_sha256` names another model
- * that it belongs to; otherwise the statuses of `optimize_tensorrt_open`.
+ * Returns OPTIMIZE_MISMATCH if the engine does not belong to `original`, or to the model that `model_sha256` of the
+ * engine's options names; otherwise the statuses of `optimize_tensorrt_open`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *context,
@@ -3363,16 +3444,16 @@ optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *cont
                                                   optimize_error_t **error);
 
 /**
- * Evaluates a model on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
- * optimize_evaluate_task_t. With `against` (required for embeddings, otherwise may be NULL) both models are measured
- * on the same data and compared sample by sample: `model` is the original, `against` the changed model. If
- * `tokenizer` is NULL, that of `model` is used. `against` uses its own tokenizer if it differs; classes are matched
- * by name. `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then
- * "hash", in bytes. Any thread may call it.
+ * Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t).
+ * If `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
+ * original, `against` the changed model. The task embedding requires `against`. If `tokenizer` is NULL, that of
+ * `model` is used. `against` uses its own tokenizer if it differs; classes are matched by name. `report` receives
+ * the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes. Any thread may
+ * call it.
  *
- * Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the form of
- * the task (the message names the line), if options do not fit the model, if token ids or classes of the two models
- * cannot be compared, or if no task is given and the model has none; OPTIMIZE_UNSUPPORTED if a model does not
+ * Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format
+ * of the task (the message names the line), if options do not fit the model, if token ids or classes of the two
+ * models cannot be compared, or if `task` is 0 and no task fits the model; OPTIMIZE_UNSUPPORTED if a model does not
  * support the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data.
  */
 OPTIMIZE_API

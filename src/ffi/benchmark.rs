@@ -21,37 +21,40 @@ use crate::tensorrt::EngineFile;
 use std::ffi::c_char;
 use std::path::Path;
 
-/// Options of `optimize_model_benchmark`. All zero selects the defaults.
+/// Options of `optimize_model_benchmark`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_benchmark_options_t {
     /// sizeof(optimize_benchmark_options_t).
     pub struct_size: u32,
-    /// Number of timed rounds; 0 is 50.
+    /// Number of timed rounds; 0 selects 50.
     pub runs: u32,
-    /// Number of rounds before the timed ones; 0 is 5.
+    /// Number of warm-up rounds before the timed ones; 0 selects 5.
     pub warmup: u32,
-    /// Number of threads; 0 uses that of the context. With 1, processor time is measured, otherwise wall-clock time.
+    /// Number of threads; 0 uses that of the context. With 1 thread on the CPU, processor time is measured, otherwise
+    /// wall-clock time.
     pub threads: u32,
-    /// Number of rows of the timed input; 0 is 1.
+    /// Batch size of the timed input; 0 selects 1.
     pub batch_size: u32,
-    /// Tokens per row of the timed input; 0 is the length of the texts (truncated at 512 tokens), and 128 for
-    /// built-in text and generated inputs. Longer texts are truncated.
+    /// Number of tokens of each row of the timed input; longer texts are truncated. 0 selects the length of `texts`,
+    /// up to 512, or 128 for built-in texts and generated inputs.
     pub sequence_length: u32,
-    /// Time limit of the timed rounds in milliseconds, after at least 5 of them; 0 is 30000.
+    /// Time limit of the timed rounds in milliseconds; 0 selects 30000. At least 5 rounds are timed.
     pub max_milliseconds: u32,
-    /// Seed of generated inputs and of the bootstrap.
+    /// Seed of the generated inputs and of the bootstrap.
     pub seed: u32,
-    /// Array of `text_count` texts to compare the models on; NULL selects built-in sentences. Needs a tokenizer.
+    /// Array of `text_count` texts on which the models are compared; NULL selects built-in sentences. Texts need a
+    /// tokenizer.
     pub texts: *const *const c_char,
     /// Number of texts in `texts`.
     pub text_count: u64,
-    /// Array of `shape_count` input shapes, each "NAME:2x3x4", for inputs whose dimensions the model leaves open.
+    /// Array of `shape_count` shapes of generated inputs, each "NAME:2x3x4", for inputs with dynamic dimensions.
     pub shapes: *const *const c_char,
     /// Number of shapes in `shapes`.
     pub shape_count: u64,
-    /// Array of `value_count` input values, each "NAME:1,2,3", for inputs for which random numbers are unsuitable.
+    /// Array of `value_count` values of generated inputs, each "NAME:1,2,3", for inputs that cannot be random
+    /// numbers.
     pub values: *const *const c_char,
     /// Number of values in `values`.
     pub value_count: u64,
@@ -61,30 +64,34 @@ pub struct optimize_benchmark_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
-    /// Not 0: trusts the source of the models. Engines inside a model (EPContext) are executable code.
+    /// A value other than 0 states that you trust the source of the models. Engines inside a model (EPContext)
+    /// contain executable code; with 0, such a model returns OPTIMIZE_UNTRUSTED.
     pub trust_engines: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Array of `input_count` names of inputs for `input_tensors`, which replace texts and generated inputs.
+    /// Array of `input_count` names of the inputs for which `input_tensors` are used, instead of texts and generated
+    /// inputs.
     pub input_names: *const *const c_char,
     /// Array of `input_count` tensors, whose first dimension counts samples. A run uses `batch_size` samples, or as
-    /// many as the model requires; a tensor with one dimension more than its input is split along it.
+    /// many as the model requires. If a tensor has one dimension more than its input, each run uses one of its slices
+    /// along the first dimension.
     pub input_tensors: *const *const optimize_tensor_t,
     /// Number of inputs in `input_names` and `input_tensors`.
     pub input_count: u64,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+    /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+    /// they cannot be used.
     pub precision: i32,
 }
 // SAFETY: repr(C), eight u32, six 64-bit fields, two of 32, a pointer, two of 32, three 64-bit fields and two of 32: no
 // padding, all zero is valid.
 unsafe impl Options for optimize_benchmark_options_t {}
 
-/// Compares two models, interleaved in this process: speed with a bootstrap interval, load time, memory, size, and
-/// closeness of the outputs. If `tokenizer` is NULL, inputs are generated from the model's signature. `report`
-/// receives the JSON of docs/report.md. Progress stage: "benchmark".
+/// Compares two models in this process: speed (in alternating runs, with a bootstrap interval), load time, memory,
+/// size, and outputs. If `tokenizer` is NULL, inputs are generated by the names and types of the model's inputs.
+/// `report` receives the JSON of docs/report.md. Progress stage: "benchmark".
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_benchmark(
     context: *const optimize_context_t,
@@ -119,13 +126,13 @@ pub unsafe extern "C" fn optimize_model_benchmark(
     }
 }
 
-/// Compares an engine file with the model that it was built from, as `optimize_model_benchmark` compares two models.
-/// The original runs on the provider of `options`, the engine on the device of `engine_options`; times are measured
-/// from inputs in host memory to outputs in host memory. `tokenizer` may be NULL. Progress stages: "hash",
+/// Compares a TensorRT engine file with the model from which it was built, as `optimize_model_benchmark` compares two
+/// models. The original runs on the provider of `options`, the engine on the device of `engine_options`; times are
+/// measured from inputs in host memory to outputs in host memory. `tokenizer` may be NULL. Progress stages: "hash",
 /// "benchmark".
 ///
-/// Returns OPTIMIZE_MISMATCH if the engine does not belong to `original`, unless `model_sha256` names another model
-/// that it belongs to; otherwise the statuses of `optimize_tensorrt_open`.
+/// Returns OPTIMIZE_MISMATCH if the engine does not belong to `original`, or to the model that `model_sha256` of the
+/// engine's options names; otherwise the statuses of `optimize_tensorrt_open`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_benchmark_engine(
     context: *const optimize_context_t,

@@ -3,8 +3,8 @@
 use super::handle::{self, handle};
 use std::ffi::c_char;
 
-/// Bytes returned by the library: a report or a decoded text. They are followed by a NUL that is not counted, so text
-/// can be printed directly. Immutable: any thread may read it.
+/// Bytes that the library returns, such as a report or a decoded text. A NUL follows them, which is not counted, so
+/// that text can be printed directly. A buffer is immutable, and any thread may read it.
 #[allow(non_camel_case_types)]
 pub struct optimize_buffer_t(());
 
@@ -16,14 +16,14 @@ pub(super) fn new(text: String) -> *mut optimize_buffer_t {
     handle::new(bytes)
 }
 
-/// Returns the bytes, NUL-terminated; "" if `buffer` is NULL. The pointer is valid until the buffer is freed.
+/// Returns the NUL-terminated bytes, or "" if `buffer` is NULL. The pointer is valid until the buffer is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_buffer_data(buffer: *const optimize_buffer_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(buffer) }.map_or(c"".as_ptr(), |bytes| bytes.as_ptr().cast())
 }
 
-/// Returns the number of bytes without the final NUL; 0 if `buffer` is NULL.
+/// Returns the number of bytes without the final NUL, or 0 if `buffer` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_buffer_size(buffer: *const optimize_buffer_t) -> usize {
     // SAFETY: the contract of `ffi`.

@@ -11,28 +11,29 @@ use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// A cancel token, which any thread may use to stop the calls it was passed to. It may be freed while calls still use
-/// it.
+/// A cancel token. Any thread can fire it to stop all calls to which it was passed. It may be freed while such calls
+/// are running.
 #[allow(non_camel_case_types)]
 pub struct optimize_cancel_t(());
 
 handle!(optimize_cancel_t(Cancel), b"opt-canc", "cancel token");
 
-/// Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` is valid
-/// during the callback; `total` is 0 if unknown. Returning a value other than 0 cancels the call. It must not throw
-/// or use longjmp.
+/// Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` names the
+/// current step and is valid during the callback. `done` and `total` count its work in the unit that the function
+/// documents; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not
+/// throw or use longjmp.
 #[allow(non_camel_case_types)]
 pub type optimize_progress_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, stage: *const c_char, done: u64, total: u64) -> i32>;
 
-/// Progress, timeout and cancellation of a long call. NULL or all zero disables all three.
+/// Progress, timeout and cancellation of a call. A NULL pointer, and fields that are 0 or NULL, disable them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_call_t {
     /// sizeof(optimize_call_t).
     pub struct_size: u32,
-    /// Timeout in milliseconds, after which the call returns OPTIMIZE_TIMEOUT; 0 disables it.
+    /// Timeout in milliseconds, after which the call returns OPTIMIZE_TIMEOUT; 0 means no timeout.
     pub timeout_ms: u32,
     /// Progress callback, or NULL.
     pub progress: optimize_progress_fn,
@@ -87,7 +88,8 @@ pub unsafe extern "C" fn optimize_cancel_new(
     }
 }
 
-/// Cancels every call that this token was passed to, now and later. Any thread may call it, any number of times.
+/// Cancels all running and later calls to which this token is passed. Any thread may call this function, any number
+/// of times.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_cancel_fire(
     cancel: *const optimize_cancel_t,

@@ -12,8 +12,8 @@ use std::ffi::{CString, c_char};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-/// The ONNX Runtime library and the default number of threads. A program usually has one. Any number of threads may
-/// use it concurrently.
+/// A context: the ONNX Runtime library and the default number of threads. A program usually has one context. Any
+/// number of threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_context_t(());
 
@@ -22,7 +22,7 @@ handle!(optimize_context_t(Arc<Context>), b"opt-cont", "context");
 /// The value behind a context handle. ONNX Runtime is opened when it is first needed.
 pub struct Context {
     library: Option<PathBuf>,
-    /// Default number of threads; 0 is all processors.
+    /// Default number of threads; 0 selects all processors.
     pub(super) threads: usize,
     version: OnceLock<CString>,
 }
@@ -42,24 +42,25 @@ impl Context {
     }
 }
 
-/// Options of `optimize_context_new`. All zero selects the defaults.
+/// Options of `optimize_context_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_context_options_t {
     /// sizeof(optimize_context_options_t).
     pub struct_size: u32,
-    /// Default number of threads; 0 is all processors.
+    /// Default number of threads; 0 selects all processors.
     pub threads: u32,
-    /// Path of the ONNX Runtime library; NULL searches ORT_DYLIB_PATH, the folder of this library, and the system's
-    /// library path. A process has one ONNX Runtime: another path than that of the open library returns
-    /// OPTIMIZE_INVALID_ARGUMENT.
+    /// Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH, or else
+    /// searches the folders near this library and the program, and the system's library path. A process can open only
+    /// one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
     pub runtime_library: *const c_char,
 }
 // SAFETY: repr(C), two u32 and a pointer that may be NULL.
 unsafe impl Options for optimize_context_options_t {}
 
-/// Creates a context. ONNX Runtime is not opened yet: loading, quantizing and saving do not need it.
+/// Creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without calibration, and
+/// saving do not need it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_new(
     options: *const optimize_context_options_t,
@@ -83,9 +84,9 @@ pub unsafe extern "C" fn optimize_context_new(
     }
 }
 
-/// Opens ONNX Runtime, if it is not open yet, and writes its version to `version`, for example "1.32.0". The string
-/// is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if it is not found; the message lists the
-/// places that were searched.
+/// Writes the version of ONNX Runtime to `version`, for example "1.32.0". This opens ONNX Runtime if it is not open
+/// yet. The string is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not
+/// found; the message lists the places that were searched.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_runtime_version(
     context: *const optimize_context_t,
@@ -105,9 +106,9 @@ pub unsafe extern "C" fn optimize_context_runtime_version(
     }
 }
 
-/// Writes the execution providers that sessions can use here, best first, as JSON: a list of `provider`, `device_id`,
-/// `available` and, if it is not available, `status` and `reason`. A provider is available if the open ONNX Runtime
-/// contains it *and* it could be started on the given device.
+/// Writes the execution providers, best first, as JSON: a list of objects with `provider`, `device_id`, `available`
+/// and, if the provider is not available, `status` and `reason`. A provider is available if ONNX Runtime contains it
+/// *and* it could be started on the given device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_providers(
     context: *const optimize_context_t,

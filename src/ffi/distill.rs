@@ -18,11 +18,11 @@ use std::ops::ControlFlow;
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_divergence_t {
-    /// KL(teacher ‖ student): the student covers everything that the teacher considers possible.
+    /// KL(teacher ‖ student): the student learns to cover all outcomes that the teacher considers possible.
     OPTIMIZE_DIVERGENCE_FORWARD = 0,
-    /// KL(student ‖ teacher): the student concentrates on what the teacher considers most probable.
+    /// KL(student ‖ teacher): the student learns to concentrate on outcomes that the teacher considers most probable.
     OPTIMIZE_DIVERGENCE_REVERSE = 1,
-    /// Jensen-Shannon divergence: mean of the divergences of both from their mean.
+    /// Jensen-Shannon divergence: the mean of the divergences of both distributions from their mean.
     OPTIMIZE_DIVERGENCE_JENSEN_SHANNON = 2,
 }
 
@@ -38,108 +38,110 @@ pub enum optimize_schedule_t {
     OPTIMIZE_SCHEDULE_CONSTANT = 2,
 }
 
-/// Progress of training.
+/// A training step or a validation, as the training callback receives it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_training_step_t {
-    /// sizeof(optimize_training_step_t) of the library.
+    /// Size of the struct in this version of the library.
     pub struct_size: u32,
-    /// Not 0: this is a validation on held-out text, not a step.
+    /// If not 0, this is a validation on held-out text, not a step.
     pub is_validation: u32,
     /// Index of the epoch, from 0.
     pub epoch: u32,
     /// Number of planned epochs.
     pub total_epochs: u32,
-    /// Number of steps done.
+    /// Number of completed steps.
     pub step: u64,
-    /// Number of planned steps; a time limit may end training earlier.
+    /// Number of planned steps; a time limit can end training earlier.
     pub total_steps: u64,
-    /// Training loss of this step, or validation loss.
+    /// Training loss of this step, or loss of this validation.
     pub loss: f64,
     /// Norm of the gradients before clipping.
     pub gradient_norm: f64,
     /// Learning rate of this step.
     pub learning_rate: f64,
-    /// Tokens per second of this step.
+    /// Number of tokens per second in this step.
     pub tokens_per_second: f64,
-    /// Seconds of training, including time before a resume.
+    /// Seconds of training, including the time before a resume.
     pub seconds: f64,
-    /// Estimated seconds remaining.
+    /// Estimated number of remaining seconds.
     pub seconds_left: f64,
 }
 
 /// Training callback. It is called on the thread that made the call, after each step and each validation. `step` is
-/// valid during the callback. A result other than 0 cancels the training, which leaves a checkpoint if one is enabled. It
-/// must not throw or use longjmp.
+/// valid during the callback. A return value other than 0 cancels the training, which then writes its checkpoint if
+/// `checkpoint` is set. The callback must not throw or use longjmp.
 #[allow(non_camel_case_types)]
 pub type optimize_training_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, step: *const optimize_training_step_t) -> i32>;
 
-/// Options of `optimize_model_distill`. All zero selects the defaults.
+/// Options of `optimize_model_distill`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_distill_options_t {
     /// sizeof(optimize_distill_options_t).
     pub struct_size: u32,
-    /// Number of passes over the text; 0 is 3.
+    /// Number of passes over the text; 0 selects 3.
     pub epochs: u32,
-    /// Not 0: each line of the text is JSON, `{"text": "..."}`, and a separate text.
+    /// If not 0, each line of the text is a JSON object `{"text": "..."}` with a separate text.
     pub json_lines: u32,
-    /// Blocks of text (lines, for models that read lines) per run; 0 is 4.
+    /// Number of rows per run: blocks of tokens for models that generate text, lines for others; 0 selects 4.
     pub batch_size: u32,
-    /// Tokens per block; longer lines are truncated. 0 is 128, or the limit of the models if that is less.
+    /// Number of tokens per block; lines are truncated to this length. 0 selects 128, or the limit of the models if
+    /// it is less.
     pub sequence_length: u32,
-    /// Number of runs whose gradients are accumulated into one step; 0 is 1.
+    /// Number of runs whose gradients are accumulated into one step; 0 selects 1.
     pub gradient_accumulation_steps: u32,
-    /// Learning rate after the warm-up; 0 is 5e-5.
+    /// Learning rate after the warm-up; 0 selects 5e-5.
     pub learning_rate: f64,
-    /// Temperature of both distributions; 0 is 2.
+    /// Temperature of both distributions; 0 selects 2.
     pub temperature: f64,
     /// Divergence of the distributions, an optimize_divergence_t.
     pub divergence: i32,
     /// Decay of the learning rate, an optimize_schedule_t.
     pub schedule: i32,
-    /// Weight of the divergence of logits in the loss; 0 is 1 if both models have logits. A negative weight disables
-    /// the part; this holds for all five weights.
+    /// Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits. For this and the next
+    /// four weights, a negative value disables the part of the loss.
     pub logits_weight: f64,
-    /// Weight of the cross-entropy with the text itself; 0 disables it.
+    /// Weight of the cross-entropy with the tokens of the text, or with its classes; 0 disables it.
     pub labels_weight: f64,
-    /// Weight of the mean squared difference of hidden states; 0 is 1 if there are no logits.
+    /// Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits.
     pub hidden_weight: f64,
-    /// Weight of 1 - cosine of hidden states; 0 is 1 if there are no logits.
+    /// Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits.
     pub cosine_weight: f64,
-    /// Weight of the relations between queries, keys and values of the last attention; 0 disables it.
+    /// Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0 disables it.
     pub relations_weight: f64,
-    /// Share of the steps in which the learning rate warms up; 0 is 0.05, a negative value disables the warm-up.
+    /// Share of the steps in which the learning rate warms up; 0 selects 0.05, a negative value disables the warm-up.
     pub warmup_ratio: f64,
-    /// Weight decay of weights with more than one dimension; 0 is 0.01, a negative value disables it.
+    /// Weight decay of the weights with more than one dimension; 0 selects 0.01, a negative value disables it.
     pub weight_decay: f64,
-    /// Maximum norm of the gradients; 0 is 1, a negative value disables clipping.
+    /// Maximum norm of the gradients; 0 selects 1, a negative value disables clipping.
     pub max_grad_norm: f64,
-    /// Share of the text that is held out for validation; 0 is 0.05.
+    /// Share of the text that is held out for validation; 0 selects 0.05.
     pub validation_ratio: f64,
-    /// Maximum training time in seconds; 0 is no limit.
+    /// Maximum training time in seconds; 0 means no limit.
     pub time_limit: f64,
-    /// Maximum number of steps; 0 is no limit.
+    /// Maximum number of steps; 0 means no limit.
     pub max_steps: u64,
-    /// Steps between validations; 0 is ten validations in all.
+    /// Number of steps between validations; 0 selects ten validations during the training.
     pub evaluate_every: u64,
-    /// Steps between checkpoints; 0 is every ten minutes.
+    /// Number of steps between checkpoints; 0 selects an interval of ten minutes.
     pub checkpoint_every: u64,
-    /// Seed of the order of the text.
+    /// Seed of the order in which the text is read.
     pub seed: u64,
     /// Array of `freeze_count` names or globs of modules or weights to keep unchanged.
     pub freeze: *const *const c_char,
-    /// Number of texts in `freeze`.
+    /// Number of names in `freeze`.
     pub freeze_count: u64,
-    /// Layers of a student that is cut from the teacher, if `student` is NULL: "layers:every-other" or "layers:6".
+    /// Layers of the teacher that form the student, if `student` is NULL: "layers:every-other" or a number,
+    /// "layers:6".
     pub student_layers: *const c_char,
-    /// Path of the checkpoint file, from which stopped training can continue; NULL disables it. It is removed at the
-    /// end.
+    /// Path of the checkpoint file, from which stopped training can continue; NULL disables checkpoints. The file is
+    /// removed when the training is complete.
     pub checkpoint: *const c_char,
-    /// Not 0: continues from the checkpoint, if there is one. If 0, an existing checkpoint is an error.
+    /// A value other than 0 continues from the checkpoint, if it exists. With 0, an existing checkpoint is an error.
     pub resume: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
@@ -147,14 +149,14 @@ pub struct optimize_distill_options_t {
     pub training: optimize_training_fn,
     /// User data passed to `training`.
     pub training_user_data: *mut c_void,
-    /// Path of a file that caches the teacher's outputs, so that it runs once on each part of the text; NULL disables
-    /// the cache. It is kept for other runs with the same teacher and text.
+    /// Path of a file that caches the teacher's outputs, so that the teacher runs only once on each part of the text;
+    /// NULL disables the cache. The file is kept for other calls with the same teacher and text.
     pub teacher_cache: *const c_char,
-    /// Number of most probable tokens or classes to cache per distribution, the others are treated as equally
-    /// probable; 0 is 64.
+    /// Number of most probable tokens or classes to cache for each distribution; all others are treated as equally
+    /// probable. 0 selects 64.
     pub teacher_top_k: u64,
-    /// Execution provider of teacher and student, an optimize_provider_t: CPU (0) or CUDA; auto selects CUDA if it is
-    /// available. TensorRT returns OPTIMIZE_UNSUPPORTED.
+    /// Execution provider of teacher and student, an optimize_provider_t. OPTIMIZE_PROVIDER_AUTO selects CUDA if it
+    /// is available, else the CPU; OPTIMIZE_PROVIDER_TENSORRT returns OPTIMIZE_UNSUPPORTED.
     pub provider: i32,
     /// Index of the device, from 0; ignored for the CPU.
     pub device_id: u32,
@@ -162,15 +164,15 @@ pub struct optimize_distill_options_t {
 // SAFETY: repr(C): 32-bit fields in pairs, else 64-bit ones: no padding, all zero is valid.
 unsafe impl Options for optimize_distill_options_t {}
 
-/// Trains a student model to reproduce the teacher's outputs on a text (UTF-8, `size` bytes), and writes the new
-/// model to the result; the originals are unchanged. `student` may be NULL if `student_layers` selects layers of the
-/// teacher. Both models must have the same tokens, and one of them its tokenizer. `report` (may be NULL) receives the
-/// JSON of docs/report.md: losses over time, and teacher, student before and student after on held-out text. Progress
-/// stage: "distill", in steps. With a checkpoint, a call that was cancelled or timed out can be continued with
-/// `resume`.
+/// Trains a student model to reproduce the teacher's outputs on `size` bytes of UTF-8 text, and writes the trained
+/// model to `result`; teacher and student are unchanged. `student` may be NULL if `student_layers` selects layers of
+/// the teacher. Both models must have the same vocabulary, and at least one of them a tokenizer. `report` (may be
+/// NULL) receives the JSON of docs/report.md: losses over time, and a comparison with the teacher on held-out text
+/// before and after the training. Progress stage: "distill", in steps. With a checkpoint, a call that was cancelled
+/// or timed out can be continued with `resume`.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if the student has a node that cannot be trained (the message names it) or the models
-/// have no outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
+/// Returns OPTIMIZE_UNSUPPORTED if a node of the student has no gradient (the message names it) or the models have no
+/// outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_distill(
     context: *const optimize_context_t,
@@ -248,7 +250,7 @@ fn tell(given: &optimize_distill_options_t, moment: &Moment) -> ControlFlow<()> 
     }
 }
 
-/// Returns an option's value: 0 selects the default, a negative value 0.
+/// Returns the value of an option: the default for 0, and 0 for a negative value.
 fn or(given: f64, usual: f32) -> f32 {
     match given {
         0.0 => usual,
@@ -257,7 +259,7 @@ fn or(given: f64, usual: f32) -> f32 {
     }
 }
 
-/// Returns a weight of the loss; `None` selects the default for the models.
+/// Returns a weight of the loss, or `None` for the default of the models.
 fn weight(given: f64) -> Option<f32> {
     (given != 0.0).then(|| or(given, 0.0))
 }

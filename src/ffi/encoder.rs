@@ -1,4 +1,4 @@
-//! Texts to vectors and to the scores of classes.
+//! Encoders: vectors of texts, and scores of their classes.
 
 use super::call::{self, optimize_call_t};
 use super::context::{Context, optimize_context_t};
@@ -18,15 +18,15 @@ use crate::text::Tokenizer;
 use std::ffi::{CString, c_char};
 use std::sync::{Arc, Mutex};
 
-/// Turns texts into vectors. It may move between threads, but accepts one call at a time: a concurrent one returns
-/// OPTIMIZE_BUSY.
+/// An embedder, which computes vectors of texts. Any thread may use it, but only one at a time: a concurrent call
+/// returns OPTIMIZE_BUSY.
 #[allow(non_camel_case_types)]
 pub struct optimize_embedder_t(());
 
 handle!(optimize_embedder_t(Mutex<Embedder>), b"opt-embe", "embedder");
 
-/// Turns texts, or pairs of texts, into scores of classes. It may move between threads, but accepts one call at a
-/// time: a concurrent one returns OPTIMIZE_BUSY.
+/// A classifier, which computes scores of classes for texts or pairs of texts. Any thread may use it, but only one at
+/// a time: a concurrent call returns OPTIMIZE_BUSY.
 #[allow(non_camel_case_types)]
 pub struct optimize_classifier_t(());
 
@@ -38,7 +38,7 @@ pub struct ClassifierHandle {
     labels: Vec<CString>,
 }
 
-/// Options of `optimize_embedder_new`. All zero selects the defaults.
+/// Options of `optimize_embedder_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -47,19 +47,20 @@ pub struct optimize_embedder_options_t {
     pub struct_size: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest. With 1, the
-    /// vector of a text does not depend on other texts in any model.
+    /// Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
+    /// the vector of a text never depends on other texts; in dynamically quantized models it otherwise can.
     pub batch_size: u32,
-    /// Number of tokens after which a text is truncated; 0 is the limit of the model, up to 512.
+    /// Number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
     pub max_length: u32,
-    /// Number of elements of a vector to keep, the first ones, for models that are trained for it (Matryoshka); 0 keeps
-    /// all.
+    /// Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss;
+    /// 0 keeps all elements.
     pub dimensions: u32,
-    /// Not 0: normalizes vectors to length 1, also if the model does not.
+    /// A value other than 0 normalizes each vector to length 1, even if the model does not ask for it.
     pub normalize: u32,
-    /// Text that precedes every text; NULL is the default prompt of the model, if it has one.
+    /// Text that precedes every text; NULL selects the default prompt of the model, if it has one.
     pub prompt: *const c_char,
-    /// Name of a prompt in the model's config_sentence_transformers.json ("query" ...), in place of `prompt`; or NULL.
+    /// Name of a prompt in the model's config_sentence_transformers.json, such as "query", instead of `prompt`; or
+    /// NULL.
     pub prompt_name: *const c_char,
     /// Execution provider of the session, an optimize_provider_t.
     pub provider: i32,
@@ -69,8 +70,9 @@ pub struct optimize_embedder_options_t {
     pub engine_cache: *const c_char,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+    /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+    /// they cannot be used.
     pub precision: i32,
 }
 // SAFETY: repr(C), six 32-bit integers, two pointers, two 32-bit integers, a pointer, two 32-bit integers: no padding,
@@ -81,8 +83,8 @@ unsafe impl Options for optimize_embedder_options_t {}
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_score_function_t {
-    /// That of the model: sigmoid if its classes do not exclude each other (problem_type) or if it has only one, none
-    /// for a regression, otherwise softmax.
+    /// The function that the model's configuration selects: none if its `problem_type` is regression, sigmoid if it
+    /// is multi_label_classification or if the model has one class, otherwise softmax.
     OPTIMIZE_SCORE_FUNCTION_AUTO = 0,
     /// Softmax: the scores of a text are at least 0, and their sum is 1.
     OPTIMIZE_SCORE_FUNCTION_SOFTMAX = 1,
@@ -92,7 +94,7 @@ pub enum optimize_score_function_t {
     OPTIMIZE_SCORE_FUNCTION_NONE = 3,
 }
 
-/// Options of `optimize_classifier_new`. All zero selects the defaults.
+/// Options of `optimize_classifier_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -101,10 +103,10 @@ pub struct optimize_classifier_options_t {
     pub struct_size: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest. With 1, the
-    /// scores of a text do not depend on other texts in any model.
+    /// Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
+    /// the scores of a text never depend on other texts; in dynamically quantized models they otherwise can.
     pub batch_size: u32,
-    /// Number of tokens after which a text or pair is truncated; 0 is the limit of the model, up to 512.
+    /// Number of tokens after which a text or pair is truncated; 0 selects the limit of the model, up to 512.
     pub max_length: u32,
     /// The function that turns logits into scores, an optimize_score_function_t.
     pub score_function: i32,
@@ -116,8 +118,9 @@ pub struct optimize_classifier_options_t {
     pub kernels: i32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
-    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+    /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+    /// they cannot be used.
     pub precision: i32,
     /// Must be 0.
     pub reserved: u32,
@@ -128,12 +131,12 @@ unsafe impl Options for optimize_classifier_options_t {}
 /// Number of texts per run if the options do not set it.
 const BATCH_SIZE: usize = 8;
 
-/// Creates an embedder of a model. The vectors are those of its output `sentence_embedding`; else of
-/// `token_embeddings` or `last_hidden_state`, pooled as the model's folder says (default: mean). `tokenizer` may be
-/// NULL: then the model's own is used. Model and tokenizer may be freed before the embedder.
+/// Creates an embedder of a model. Vectors are read from the model's output `sentence_embedding`, or computed from
+/// `token_embeddings` or `last_hidden_state` with the pooling that the files next to the model describe (default:
+/// mean). If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the embedder.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if the model outputs no vectors of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer,
-/// or no prompt of that name.
+/// Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs; OPTIMIZE_NOT_FOUND if there is no tokenizer,
+/// or no prompt with the name `prompt_name`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_new(
     context: *const optimize_context_t,
@@ -170,11 +173,12 @@ pub unsafe extern "C" fn optimize_embedder_new(
     }
 }
 
-/// Writes the vectors of `count` texts to `vectors`: a float32 tensor of shape [count, width], row `i` for text `i`.
-/// The caller frees it. Texts beyond the maximum length are truncated. Progress stage: "embed", in texts.
+/// Writes the vectors of `count` texts to `vectors`, a float32 tensor of shape [count, width] whose row `i` is the
+/// vector of text `i`. The caller frees it. Texts beyond the maximum length are truncated. Progress stage: "embed",
+/// in texts.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT if there is no text, for a text without tokens, or if the options ask for more
-/// elements than the vectors have.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a text has no tokens, or if `dimensions` of the options is
+/// larger than the vectors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_embed(
     embedder: *mut optimize_embedder_t,
@@ -204,8 +208,8 @@ pub unsafe extern "C" fn optimize_embedder_free(embedder: *mut optimize_embedder
     super::guard_value((), || unsafe { handle::free(embedder) });
 }
 
-/// Creates a classifier of a model, from its output with logits of shape [texts, classes]. `tokenizer` may be NULL:
-/// then the model's own is used. Model and tokenizer may be freed before the classifier.
+/// Creates a classifier of a model, which must have an output with logits of shape [texts, classes]. If `tokenizer`
+/// is NULL, the model's own is used. Model and tokenizer may be freed before the classifier.
 ///
 /// Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer.
 #[unsafe(no_mangle)]
@@ -240,16 +244,16 @@ pub unsafe extern "C" fn optimize_classifier_new(
     }
 }
 
-/// Returns the number of classes that have a label; 0 if `classifier` is NULL, or if neither graph nor configuration
-/// says how many classes there are.
+/// Returns the number of classes that have a label, or 0 if `classifier` is NULL or if neither the graph nor the
+/// configuration of the model gives the number of classes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_label_count(classifier: *const optimize_classifier_t) -> usize {
     // SAFETY: the contract of `ffi`.
     super::guard_value(0, || unsafe { handle::get(classifier) }.map_or(0, |handle| handle.labels.len()))
 }
 
-/// Returns the label of a class: `id2label` of the model's configuration, else its index. Valid until the classifier is
-/// freed; an empty text if there is no such class.
+/// Returns the label of the class at `index`: its name in `id2label` of the model's configuration, or else the index
+/// as text. Returns "" if there is no such class. The string is valid until the classifier is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_label(
     classifier: *const optimize_classifier_t,
@@ -260,12 +264,12 @@ pub unsafe extern "C" fn optimize_classifier_label(
     super::guard_value(c"".as_ptr(), || label().unwrap_or(c"".as_ptr()))
 }
 
-/// Writes the scores of `count` texts to `scores`: a float32 tensor of shape [count, classes], row `i` for text `i`. The
-/// caller frees it. `second_texts` is NULL, or has one text for each of `texts`, with which it is read as a pair: for
-/// rerankers and natural language inference. Texts beyond the maximum length are truncated; of a pair, the longer text
-/// first. Progress stage: "classify", in texts.
+/// Writes the scores of `count` texts to `scores`, a float32 tensor of shape [count, classes] whose row `i` has the
+/// scores of text `i`. The caller frees it. `second_texts` is NULL, or contains a second text for each of `texts`,
+/// for models that read pairs of texts (rerankers, natural language inference). Texts beyond the maximum length are
+/// truncated; in a pair, the longer text is truncated first. Progress stage: "classify", in texts.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT if there is no text.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_classify(
     classifier: *mut optimize_classifier_t,
@@ -301,7 +305,7 @@ pub unsafe extern "C" fn optimize_classifier_free(classifier: *mut optimize_clas
     super::guard_value((), || unsafe { handle::free(classifier) });
 }
 
-/// Returns the options of texts: threads, batch size and maximum length, and where the session runs.
+/// Returns the options for texts. `sizes` are the number of threads, the batch size and the maximum length.
 ///
 /// # Safety
 /// As [`Where::execution`].
@@ -316,7 +320,7 @@ unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Where) -> Resu
     })
 }
 
-/// Returns a copy of a tokenizer that may be NULL.
+/// Returns a copy of a tokenizer, or `None` for NULL.
 ///
 /// # Safety
 /// As [`handle::optional`].

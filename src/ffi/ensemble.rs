@@ -1,4 +1,4 @@
-//! Ensembles: several models that are combined, or merged into one.
+//! Ensembles: models whose outputs are combined, or whose weights are merged.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -14,12 +14,11 @@ use crate::ensemble::{Ensemble, EnsembleOptions, EnsembleTask, MergeMethod, Merg
 use crate::error::{Context, Result, bail};
 use crate::limits;
 use crate::model::{Model, Task};
-use crate::runtime::SessionOptions;
 use serde_json::json;
 use std::ffi::c_char;
 use std::path::Path;
 
-/// Models whose outputs are combined, and how. Immutable: any number of threads may use it concurrently.
+/// An ensemble: models, and how their outputs are combined. Immutable; any number of threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_ensemble_t(());
 
@@ -29,9 +28,9 @@ handle!(optimize_ensemble_t(Ensemble), b"opt-ense", "ensemble");
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_ensemble_method_t {
-    /// Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the numbers.
+    /// Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.
     OPTIMIZE_ENSEMBLE_MEAN = 0,
-    /// Weighted mean; needs weights.
+    /// Weighted mean of the same; requires `weights`.
     OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
     /// Softmax of the mean of the logits.
     OPTIMIZE_ENSEMBLE_LOGITS = 2,
@@ -41,11 +40,12 @@ pub enum optimize_ensemble_method_t {
     OPTIMIZE_ENSEMBLE_MAX = 4,
     /// Median probability of each token, normalized.
     OPTIMIZE_ENSEMBLE_MEDIAN = 5,
-    /// Share of the members that rank the token, or class, first.
+    /// Sum of the weights of the members that rank the token or class first.
     OPTIMIZE_ENSEMBLE_VOTE = 6,
-    /// Probabilities of the first member divided by those of the second, where the first considers a token plausible.
+    /// Probabilities of the first member over those of the second, where the former are at least a tenth of their
+    /// maximum.
     OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
-    /// Each member generates texts, all members score them, and the best text is the result.
+    /// Each member generates texts, all members score these texts, and the best one is the result.
     OPTIMIZE_ENSEMBLE_RERANK = 8,
     /// Concatenated embeddings, each normalized and multiplied by the square root of its weight.
     OPTIMIZE_ENSEMBLE_CONCAT = 9,
@@ -55,7 +55,7 @@ pub enum optimize_ensemble_method_t {
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_ensemble_task_t {
-    /// The task that is detected from the members.
+    /// The task is detected from the members.
     OPTIMIZE_ENSEMBLE_AS_MEMBERS = 0,
     /// Text generation.
     OPTIMIZE_ENSEMBLE_GENERATE = 1,
@@ -63,11 +63,11 @@ pub enum optimize_ensemble_task_t {
     OPTIMIZE_ENSEMBLE_EMBED = 2,
     /// Classification: one output with logits.
     OPTIMIZE_ENSEMBLE_CLASSIFY = 3,
-    /// Numeric outputs, which are combined element by element.
+    /// Other numeric outputs, which are combined element by element.
     OPTIMIZE_ENSEMBLE_NUMBERS = 4,
 }
 
-/// Options of `optimize_ensemble_new`. All zero selects the defaults: the mean with equal weights.
+/// Options of `optimize_ensemble_new`. Fields that are 0 or NULL have their defaults: the mean with equal weights.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -78,21 +78,20 @@ pub struct optimize_ensemble_options_t {
     pub method: i32,
     /// Task of the members, an optimize_ensemble_task_t.
     pub task: i32,
-    /// Not 0: combines only where the members' most probable tokens differ; otherwise uses the first member's
-    /// distribution.
+    /// If not 0, the distribution of the first member is used as it is where all members rank the same token first.
     pub gate: u32,
-    /// Not 0: members may have different vocabularies; they are combined by the text of their tokens.
+    /// If not 0, members may have different vocabularies; they are combined by the text of their tokens.
     pub allow_different_vocabularies: u32,
-    /// Rerank: number of texts per member; 0 is 1.
+    /// Rerank: number of texts that each member generates; 0 selects 1.
     pub candidates: u32,
-    /// Rerank: log-probabilities are divided by the number of tokens to this power; 0 is 1. Use a small number for
-    /// almost no penalty.
+    /// Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1.
     pub length_penalty: f64,
-    /// Array of `weight_count` non-negative weights, one per member, normalized to the sum 1. NULL: equal weights.
+    /// Array of `weight_count` non-negative weights, one per member; their sum is normalized to 1. NULL selects equal
+    /// weights.
     pub weights: *const f64,
     /// Number of elements in `weights`.
     pub weight_count: u64,
-    /// Array of `temperature_count` positive temperatures, one per member, by which its logits are divided. NULL: 1.
+    /// Array of `temperature_count` temperatures (above 0), one per member, which divide its logits. NULL selects 1.
     pub temperatures: *const f64,
     /// Number of elements in `temperatures`.
     pub temperature_count: u64,
@@ -100,7 +99,7 @@ pub struct optimize_ensemble_options_t {
 // SAFETY: repr(C), six 32-bit and five 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_ensemble_options_t {}
 
-/// Options of `optimize_ensemble_fit`. All zero selects the defaults.
+/// Options of `optimize_ensemble_fit`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -109,11 +108,11 @@ pub struct optimize_fit_options_t {
     pub struct_size: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Tokens per window; 0 is the limit of the members, up to 512.
+    /// Number of tokens per window; 0 selects the limit of the members, up to 512.
     pub context_length: u32,
-    /// Tokens between the starts of two windows; 0 is half of the context length.
+    /// Number of tokens between the starts of two windows; 0 selects half of the context length.
     pub stride: u32,
-    /// Number of tokens of the text to read; 0 is 8192.
+    /// Number of tokens of the text to read; 0 selects 8192.
     pub max_tokens: u64,
 }
 // SAFETY: repr(C), four 32-bit fields and one of 64: no padding, all zero is valid.
@@ -125,13 +124,13 @@ unsafe impl Options for optimize_fit_options_t {}
 pub enum optimize_merge_method_t {
     /// The (weighted) mean.
     OPTIMIZE_MERGE_LINEAR = 0,
-    /// Spherical interpolation between two models, at the weight of the second.
+    /// Spherical linear interpolation between two models; the weight of the second is the position between them.
     OPTIMIZE_MERGE_SLERP = 1,
-    /// The largest changes of each model from a base model that agree in sign.
+    /// TIES: the base model plus the mean of the models' largest changes from it that agree in sign.
     OPTIMIZE_MERGE_TIES = 2,
 }
 
-/// Options of `optimize_model_merge`. All zero selects the defaults.
+/// Options of `optimize_model_merge`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -140,23 +139,24 @@ pub struct optimize_merge_options_t {
     pub struct_size: u32,
     /// Merge method, an optimize_merge_method_t.
     pub method: i32,
-    /// Array of `weight_count` non-negative weights, one per model, normalized to the sum 1. NULL: equal weights.
+    /// Array of `weight_count` non-negative weights, one per model; their sum is normalized to 1. NULL selects equal
+    /// weights.
     pub weights: *const f64,
     /// Number of elements in `weights`.
     pub weight_count: u64,
-    /// Ties only: the model that the others were trained from.
+    /// Ties: the base model, from which the models were trained; required for this method.
     pub base: *const optimize_model_t,
-    /// Ties: share of each model's changes to keep, in (0, 1]; 0 is 0.2.
+    /// Ties: share of each model's changes to keep, in (0, 1]; 0 selects 0.2.
     pub density: f64,
-    /// Ties: scale of the mean change; 0 is 1.
+    /// Ties: scale of the mean change; 0 selects 1.
     pub scale: f64,
-    /// Folder for the new weights until they are saved (an unlinked file); NULL is the system's.
+    /// Folder of the unlinked file for the new weights; NULL selects the system's temporary folder.
     pub scratch_folder: *const c_char,
 }
 // SAFETY: repr(C), two 32-bit and six 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_merge_options_t {}
 
-/// Creates an ensemble of `count` models, which may be freed before it. No session is created yet.
+/// Creates an ensemble of `count` models, which may be freed before it. This creates no session.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks, if the number of
 /// weights or temperatures differs from `count` or one is out of range, if the method does not support the task, or
@@ -180,11 +180,11 @@ pub unsafe extern "C" fn optimize_ensemble_new(
     }
 }
 
-/// Loads an ensemble and its members from a manifest (`ensemble.json`, or a folder with one). `optimize_model_load`
-/// accepts a manifest too, and returns the model of `optimize_ensemble_fuse`.
+/// Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
+/// `optimize_model_load` accepts a manifest, too, and returns the model that `optimize_ensemble_fuse` would create.
 ///
-/// Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if it is damaged or of a newer version,
-/// or if a member has changed.
+/// Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if it is damaged, has a newer format, or
+/// a member has changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_load(
     path: *const c_char,
@@ -201,8 +201,8 @@ pub unsafe extern "C" fn optimize_ensemble_load(
     }
 }
 
-/// Saves a manifest, `ensemble.json`, into a folder, which is created if necessary. The members are not copied.
-/// Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory.
+/// Saves the manifest of an ensemble, `ensemble.json` with the paths of its members, in a folder, which is created if
+/// necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_save(
     ensemble: *const optimize_ensemble_t,
@@ -218,8 +218,8 @@ pub unsafe extern "C" fn optimize_ensemble_save(
     }
 }
 
-/// Describes an ensemble as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}. Notes are
-/// unexpected properties, such as a vocabulary that is truncated to that of another member.
+/// Writes a description of an ensemble as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}.
+/// Notes are unexpected properties, such as a vocabulary that is truncated to that of another member.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_inspect(
     ensemble: *const optimize_ensemble_t,
@@ -247,10 +247,10 @@ pub unsafe extern "C" fn optimize_ensemble_inspect(
     }
 }
 
-/// Fits the weights of text-generating members to `size` bytes of UTF-8 text, and writes an ensemble with these
-/// weights to the result; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
-/// "equal_nll", "fitted_nll", "gap", "tokens"}, in nats per token. Progress stage: "fit". Returns
-/// OPTIMIZE_UNSUPPORTED for methods without weights.
+/// Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these
+/// weights to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
+/// "equal_nll", "fitted_nll", "gap", "tokens"}; negative log-likelihoods ("nll") are in nats per token. Progress
+/// stage: "fit". Returns OPTIMIZE_UNSUPPORTED for methods without weights.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_fit(
     context: *const optimize_context_t,
@@ -292,9 +292,9 @@ pub unsafe extern "C" fn optimize_ensemble_fit(
     }
 }
 
-/// Creates one model that has the members as branches; it is saved, run, evaluated and benchmarked like any other.
-/// The logits of a fused decoder are logarithms of the combined probabilities. `report` (may be NULL) receives the
-/// JSON of docs/report.md. Progress stage: "fuse". Returns OPTIMIZE_UNSUPPORTED if the members cannot be fused.
+/// Creates a model that contains all members as branches and combines their outputs. The logits of a fused decoder are
+/// the logarithms of the combined probabilities. `report` (may be NULL) receives the JSON of docs/report.md. Progress
+/// stage: "fuse". Returns OPTIMIZE_UNSUPPORTED if the members cannot be fused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_fuse(
     ensemble: *const optimize_ensemble_t,
@@ -319,10 +319,10 @@ pub unsafe extern "C" fn optimize_ensemble_fuse(
     }
 }
 
-/// Creates a generator that combines the distributions of the members at every token. It is used like the generator
-/// of one model; its tokens have the uncertainty of the members, and its reports have "uncertainty". Equal models are
-/// loaded once; threads are divided among the members. The ensemble may be freed before the generator. Returns
-/// OPTIMIZE_UNSUPPORTED if the members do not generate text.
+/// Creates a generator that combines the distributions of the members for every token. Its tokens and reports have
+/// measures of uncertainty (see `optimize_written_t`). A model that occurs twice is loaded once; threads are divided
+/// among the members. The ensemble may be freed before the generator. Returns OPTIMIZE_UNSUPPORTED if the members do
+/// not generate text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_generator(
     context: *const optimize_context_t,
@@ -337,7 +337,7 @@ pub unsafe extern "C" fn optimize_ensemble_generator(
         guard(error, || {
             let out = Out::new(generator, "generator")?;
             let (context, ensemble) = (handle::get(context)?, handle::get(ensemble)?);
-            let session: SessionOptions = generator::session_options(context, options)?;
+            let session = generator::session_options(context, options)?;
             let runtime = context.runtime()?;
             let made = call::with(call, |call| ensemble.generator(runtime, &session, call))?;
             out.set(generator::new(made));
@@ -353,10 +353,10 @@ pub unsafe extern "C" fn optimize_ensemble_free(ensemble: *mut optimize_ensemble
     super::guard_value((), || unsafe { handle::free(ensemble) });
 }
 
-/// Merges the weights of `count` models of one architecture into a new model of the same size; the models are
-/// unchanged. `report` (may be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors.
-/// Returns OPTIMIZE_INVALID_ARGUMENT if graphs or shapes differ (the message names the first difference) or options
-/// are out of range; OPTIMIZE_UNSUPPORTED if weights that differ are quantized.
+/// Merges the weights of `count` models of one architecture into a new model of the same size, `result`. `report` (may
+/// be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors. Returns OPTIMIZE_INVALID_ARGUMENT
+/// if graphs or shapes differ (the message names the first difference) or options are out of range;
+/// OPTIMIZE_UNSUPPORTED if a weight that differs is quantized.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_merge(
     models: *const *const optimize_model_t,

@@ -5,8 +5,8 @@ use super::status::optimize_status_t;
 use crate::error::Error;
 use std::ffi::{CString, c_char};
 
-/// An error: status, message and place. It is an object instead of thread-local state because goroutines and C#
-/// continuations change threads between calls. Immutable: any thread may read it.
+/// An error, with a status, a message and a place. It is an object instead of thread-local state because goroutines
+/// and C# continuations change threads between calls. It is immutable, and any thread may read it.
 #[allow(non_camel_case_types)]
 pub struct optimize_error_t(());
 
@@ -26,7 +26,7 @@ pub(super) fn new(error: Error) -> *mut optimize_error_t {
     handle::new(ErrorText { error, message, place })
 }
 
-/// Returns the status of the error; OPTIMIZE_INVALID_HANDLE if `error` is NULL or not an error.
+/// Returns the status of an error, or OPTIMIZE_INVALID_HANDLE if `error` is NULL or a handle of another type.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_status(error: *const optimize_error_t) -> optimize_status_t {
     // SAFETY: the contract of `ffi`.
@@ -34,15 +34,16 @@ pub unsafe extern "C" fn optimize_error_status(error: *const optimize_error_t) -
     found.map_or(optimize_status_t::OPTIMIZE_INVALID_HANDLE, |e| e.error.kind().into())
 }
 
-/// Returns the message, one UTF-8 sentence; "" if `error` is NULL. The string is valid until the error is freed.
+/// Returns the message of an error, a sentence in UTF-8, or "" if `error` is NULL. The string is valid until the
+/// error is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_message(error: *const optimize_error_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(error) }.map_or(c"".as_ptr(), |e| e.message.as_ptr())
 }
 
-/// Returns where the error occurred: file, node, tensor or argument, outermost first; "" if the message contains it.
-/// The string is valid until the error is freed.
+/// Returns where the error occurred: file, node, tensor or argument, outermost first. Returns "" if the message
+/// already says it. The string is valid until the error is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_place(error: *const optimize_error_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.

@@ -15,23 +15,25 @@ use crate::evaluate::{Bos, EvaluateOptions, EvaluateTask, evaluate};
 use crate::text::Tokenizer;
 use std::ffi::c_char;
 
-/// Evaluation task, with the form of its data.
+/// Evaluation task. It determines the format of the data.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_evaluate_task_t {
-    /// The task of the model: text generation, embedding or classification.
+    /// The task that fits the model: perplexity for text generation, otherwise embedding or classification.
     OPTIMIZE_EVALUATE_DEFAULT = 0,
     /// Perplexity of a language model on plain text.
     OPTIMIZE_EVALUATE_PERPLEXITY = 1,
     /// Similarity of two models' embeddings of texts, one per line.
     OPTIMIZE_EVALUATE_EMBEDDING = 2,
-    /// Accuracy of a classifier. The data are rows of a label and a text, TSV or CSV.
+    /// Accuracy of a classifier. The data are rows with a label and a text, as TSV or CSV.
     OPTIMIZE_EVALUATE_CLASSIFICATION = 3,
-    /// Accuracy of a linear classifier on the model's embeddings. The data are as for classification.
+    /// Accuracy of a linear classifier that is trained on the model's embeddings. The data have the format of
+    /// classification.
     OPTIMIZE_EVALUATE_PROBE = 4,
 }
 
-/// Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. It is never scored.
+/// Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. The token itself is never
+/// scored.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_bos_t {
@@ -43,7 +45,8 @@ pub enum optimize_bos_t {
     OPTIMIZE_BOS_NEVER = 2,
 }
 
-/// Options of `optimize_model_evaluate`. All zero selects the defaults. Options of other tasks are ignored.
+/// Options of `optimize_model_evaluate`. Fields that are 0 or NULL have their defaults. Fields that do not apply to
+/// the task are ignored.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -54,26 +57,28 @@ pub struct optimize_evaluate_options_t {
     pub task: i32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Perplexity: tokens per window; 0 is the limit of the model, up to 512.
+    /// Perplexity: number of tokens per window; 0 selects the limit of the model, up to 512.
     pub context_length: u32,
-    /// Perplexity: tokens between the starts of two windows; 0 is half of the context length. A smaller stride takes
-    /// longer and gives a lower, more accurate perplexity.
+    /// Perplexity: number of tokens between the starts of two windows; 0 selects half of the context length. A
+    /// smaller stride takes longer and gives a lower, more accurate perplexity.
     pub stride: u32,
     /// Perplexity: position of the begin-of-text token, an optimize_bos_t.
     pub bos: i32,
-    /// Other tasks: number of tokens after which a text is truncated; 0 is the limit of the model, up to 512.
+    /// Other tasks: number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
     pub max_length: u32,
-    /// Other tasks: texts per run; 0 is 1, with which the figures of a text do not depend on others.
+    /// Other tasks: number of texts per run; 0 selects 1, with which the result of a text does not depend on other
+    /// texts.
     pub batch_size: u32,
-    /// Perplexity: number of tokens of the text to read; 0 is all.
+    /// Perplexity: maximum number of tokens of the text to use; 0 selects all.
     pub max_tokens: u64,
-    /// Other tasks: number of lines or rows to use; 0 is all.
+    /// Other tasks: maximum number of lines or rows to use; 0 selects all.
     pub max_texts: u64,
-    /// Probe: seed of the split into training and test.
+    /// Probe: seed of the split into training set and test set.
     pub seed: u64,
-    /// Probe: share of each class's texts that is held out for the test, below 1; 0 is 0.2.
+    /// Probe: share of the texts of each class in the test set, below 1; 0 selects 0.2.
     pub test_share: f64,
-    /// Probe: L2 penalty on the weights; 0 is 0.5. Use a small number for almost no penalty.
+    /// Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5. Use a small positive number for
+    /// almost no penalty.
     pub penalty: f64,
     /// Execution provider of the sessions, an optimize_provider_t.
     pub provider: i32,
@@ -83,24 +88,25 @@ pub struct optimize_evaluate_options_t {
     pub engine_cache: *const c_char,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+    /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+    /// they cannot be used.
     pub precision: i32,
 }
 // SAFETY: repr(C), eight 32-bit and five 64-bit numbers, two of 32, a pointer and two of 32: no padding, all zero is
 // valid.
 unsafe impl Options for optimize_evaluate_options_t {}
 
-/// Evaluates a model on `size` bytes of UTF-8 `data` (the content of a file; not NUL-terminated): see
-/// optimize_evaluate_task_t. With `against` (required for embeddings, otherwise may be NULL) both models are measured
-/// on the same data and compared sample by sample: `model` is the original, `against` the changed model. If
-/// `tokenizer` is NULL, that of `model` is used. `against` uses its own tokenizer if it differs; classes are matched
-/// by name. `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then
-/// "hash", in bytes. Any thread may call it.
+/// Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t).
+/// If `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
+/// original, `against` the changed model. The task embedding requires `against`. If `tokenizer` is NULL, that of
+/// `model` is used. `against` uses its own tokenizer if it differs; classes are matched by name. `report` receives
+/// the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes. Any thread may
+/// call it.
 ///
-/// Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the form of
-/// the task (the message names the line), if options do not fit the model, if token ids or classes of the two models
-/// cannot be compared, or if no task is given and the model has none; OPTIMIZE_UNSUPPORTED if a model does not
+/// Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format
+/// of the task (the message names the line), if options do not fit the model, if token ids or classes of the two
+/// models cannot be compared, or if `task` is 0 and no task fits the model; OPTIMIZE_UNSUPPORTED if a model does not
 /// support the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_evaluate(

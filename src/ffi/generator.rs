@@ -18,14 +18,14 @@ use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 
-/// A decoder ready to generate text, with the tokens it has read so far. It accepts one call at a time: a concurrent
-/// one returns OPTIMIZE_BUSY.
+/// A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far.
+/// Any thread may use it, but only one at a time: a concurrent call returns OPTIMIZE_BUSY.
 #[allow(non_camel_case_types)]
 pub struct optimize_generator_t(());
 
 handle!(optimize_generator_t(Mutex<Box<dyn Rows>>), b"opt-gene", "generator");
 
-/// Options of `optimize_generator_new`. All zero selects the defaults.
+/// Options of `optimize_generator_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -34,7 +34,8 @@ pub struct optimize_generator_options_t {
     pub struct_size: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Not 0: rounds the activations of block-quantized products, see optimize_session_options_t.
+    /// A value other than 0 rounds the activations of block-quantized matrix products; see
+    /// optimize_session_options_t.
     pub round_activations: u32,
     /// Must be 0.
     pub reserved: u32,
@@ -46,14 +47,15 @@ pub struct optimize_generator_options_t {
     pub engine_cache: *const c_char,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+    /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+    /// they cannot be used.
     pub precision: i32,
 }
 // SAFETY: repr(C), six 32-bit integers, a pointer that may be NULL and two 32-bit integers.
 unsafe impl Options for optimize_generator_options_t {}
 
-/// Why a text ended.
+/// The reason why the text of a row ended.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_finish_reason_t {
@@ -61,84 +63,89 @@ pub enum optimize_finish_reason_t {
     OPTIMIZE_FINISH_NONE = 0,
     /// The model generated an end-of-text token.
     OPTIMIZE_FINISH_EOS = 1,
-    /// A limit was reached.
+    /// A maximum length was reached.
     OPTIMIZE_FINISH_LENGTH = 2,
     /// A stop string or a stop token was found.
     OPTIMIZE_FINISH_STOP = 3,
-    /// The callback requested to stop.
+    /// The token callback returned a value other than 0.
     OPTIMIZE_FINISH_CANCELLED = 4,
 }
 
-/// A token as it is generated.
+/// A generated token, as the token callback receives it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_written_t {
-    /// sizeof(optimize_written_t) of the library.
+    /// Size of the struct in this version of the library.
     pub struct_size: u32,
     /// Index of the row.
     pub row: u32,
     /// Id of the token.
     pub token: i64,
-    /// Text of `text_size` bytes of UTF-8 that later tokens cannot change, not NUL-terminated: whole characters,
-    /// without any part of a stop string. Often empty. Valid during the callback.
+    /// Text that this token completes: `text_size` bytes of UTF-8, not NUL-terminated. It consists of whole
+    /// characters that later tokens cannot change, without any part of a stop string, and may be empty. It is valid
+    /// during the callback.
     pub text: *const c_char,
     /// Number of bytes in `text`.
     pub text_size: u64,
     /// Log-probability of the token, if log-probabilities were requested; otherwise 0.
     pub logprob: f32,
-    /// Finish reason, an optimize_finish_reason_t; not 0 with the last token of a row.
+    /// Finish reason of the row, an optimize_finish_reason_t; OPTIMIZE_FINISH_NONE before its last token.
     pub finish_reason: i32,
     /// Ensembles: entropy of the combined distribution, in nats; otherwise 0.
     pub entropy: f64,
-    /// Ensembles: part of the entropy that is disagreement between the members, in nats; otherwise 0.
+    /// Ensembles: part of the entropy that comes from disagreement between the members, in nats; otherwise 0.
     pub mutual_information: f64,
-    /// Ensembles: share of the members, by weight, that rank this token first; otherwise 0.
+    /// Ensembles: sum of the weights of the members that rank this token first; otherwise 0.
     pub agreement: f64,
 }
 
-/// Token callback. It is called for every token, on the thread that made the call. Returning a value other than 0
-/// ends all rows. It must not throw or use longjmp.
+/// Token callback. It is called for every generated token, on the thread that made the call. A return value other
+/// than 0 ends all rows. The callback must not throw or use longjmp.
 #[allow(non_camel_case_types)]
 pub type optimize_token_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, written: *const optimize_written_t) -> i32>;
 
-/// Options of `optimize_generator_generate` and `optimize_generator_run`. All zero selects the defaults: the most
-/// probable token each time, at most 256 new tokens.
+/// Options of `optimize_generator_generate` and `optimize_generator_run`. Fields that are 0 or NULL have their
+/// defaults: generation selects the most probable token each time, and ends after at most 256 new tokens.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_generate_options_t {
     /// sizeof(optimize_generate_options_t).
     pub struct_size: u32,
-    /// Maximum number of new tokens per row; 0 with max_length 0 is 256.
+    /// Maximum number of new tokens per row; 0 means no limit, or 256 if max_length is 0, too.
     pub max_new_tokens: u32,
-    /// Maximum number of tokens per row, including the prompt; 0 is no limit.
+    /// Maximum number of tokens per row, including the prompt; 0 means no limit.
     pub max_length: u32,
-    /// Sampling: number of most probable tokens to sample among; 0 is all.
+    /// Sampling: number of most probable tokens among which the next token is sampled; 0 selects all tokens.
     pub top_k: u32,
-    /// Sampling temperature, by which logits are divided; 0 selects the most probable token. With 0, top_k above 1,
-    /// top_p and min_p return OPTIMIZE_INVALID_ARGUMENT, because they would have no effect.
+    /// Sampling temperature, by which logits are divided; 0 selects the most probable token each time. Together with
+    /// 0, a top_k above 1, top_p or min_p returns OPTIMIZE_INVALID_ARGUMENT, because they would have no effect.
     pub temperature: f32,
-    /// Sampling: total probability of the most probable tokens to sample among; 0 is all.
+    /// Sampling: total probability of the most probable tokens among which the next token is sampled; 0 selects all
+    /// tokens.
     pub top_p: f32,
-    /// Sampling: minimum probability of a token relative to the most probable one; 0 is all.
+    /// Sampling: minimum probability of a token, relative to that of the most probable token; 0 selects all tokens.
     pub min_p: f32,
-    /// Repetition penalty: above 1 makes tokens of prompt and text less probable; 0 disables it.
+    /// Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable;
+    /// 0 disables it.
     pub repetition_penalty: f32,
-    /// Presence penalty, subtracted from the logits of tokens in the generated text; 0 disables it.
-    pub presence_penalty: f32,
-    /// Frequency penalty, subtracted from the logits of tokens in the generated text once per occurrence; 0 disables
+    /// Presence penalty, which is subtracted from the logits of tokens that occur in the generated text; 0 disables
     /// it.
+    pub presence_penalty: f32,
+    /// Frequency penalty, which is subtracted from the logit of a token for each occurrence in the generated text; 0
+    /// disables it.
     pub frequency_penalty: f32,
-    /// Length of token sequences that may not repeat; 0 disables it.
+    /// Length of token sequences that must not occur twice; 0 allows repetitions.
     pub no_repeat_ngram_size: u32,
-    /// Log-probabilities: 0 returns none, n returns that of each token and of the n - 1 most probable ones.
+    /// Log-probabilities to return: 0 returns none; n returns those of each generated token and of the n - 1 most
+    /// probable tokens.
     pub logprobs: u32,
-    /// Seed of the sampling; the same seed gives the same text.
+    /// Seed of sampling; the same seed gives the same text.
     pub seed: u64,
-    /// Array of `stop_count` strings that end the text of a row and are not part of it. The text of a special token
-    /// counts where the model generates that token.
+    /// Array of `stop_count` strings that end the text of a row and are not part of it. A string that is the text of
+    /// a special token ends the text when the model generates that token.
     pub stop: *const *const c_char,
     /// Number of strings in `stop`.
     pub stop_count: u64,
@@ -146,9 +153,9 @@ pub struct optimize_generate_options_t {
     pub on_token: optimize_token_fn,
     /// User data passed to `on_token`.
     pub user_data: *mut c_void,
-    /// Not 0: prompts already contain their special tokens (as the result of `optimize_model_render_chat`).
+    /// If not 0, prompts already contain their special tokens, like the result of `optimize_model_render_chat`.
     pub rendered: u32,
-    /// Not 0: continues after end-of-text tokens.
+    /// A value other than 0 continues after end-of-text tokens.
     pub ignore_eos: u32,
     /// Array of `stop_token_count` ids of tokens that end the text of a row and are not part of it.
     pub stop_tokens: *const i64,
@@ -158,8 +165,8 @@ pub struct optimize_generate_options_t {
 // SAFETY: repr(C), twelve 32-bit, five 64-bit, two 32-bit and two 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_generate_options_t {}
 
-/// Creates a generator for a decoder, with the decoder's tokenizer. The model may be freed before the generator.
-/// Returns OPTIMIZE_UNSUPPORTED if the model is not a decoder.
+/// Creates a generator of a decoder model with a tokenizer. The model may be freed before the generator. Returns
+/// OPTIMIZE_UNSUPPORTED if the model is not a decoder.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_new(
     context: *const optimize_context_t,
@@ -183,9 +190,10 @@ pub unsafe extern "C" fn optimize_generator_new(
     }
 }
 
-/// Generates a text after each of `count` prompts (`sizes` are their lengths in bytes; NULL means that they are
-/// NUL-terminated). Previous rows are discarded. `report` receives JSON: {"generations": [{"text", "tokens",
-/// "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in tokens.
+/// Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that
+/// they are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON:
+/// {"generations": [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and
+/// "generate", in tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_generate(
     generator: *mut optimize_generator_t,
@@ -209,8 +217,9 @@ pub unsafe extern "C" fn optimize_generator_generate(
     }
 }
 
-/// Appends `size` bytes of text to a row (row 0 for a conversation; rows are created by this call). The next
-/// `optimize_generator_run` reads it, and computes only what is new.
+/// Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, it
+/// creates row 0. The next `optimize_generator_run` processes only the appended text. Only `rendered` of the options
+/// is used. Returns OPTIMIZE_NOT_FOUND if the row does not exist.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_append(
     generator: *mut optimize_generator_t,
@@ -239,8 +248,8 @@ pub unsafe extern "C" fn optimize_generator_append(
     }
 }
 
-/// Continues the text of all rows, without computing earlier tokens again. `report` receives the JSON of
-/// `optimize_generator_generate` for the new tokens.
+/// Generates text in all rows, without processing earlier tokens again. `report` receives JSON as from
+/// `optimize_generator_generate`, for the new tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_run(
     generator: *mut optimize_generator_t,
@@ -253,7 +262,7 @@ pub unsafe extern "C" fn optimize_generator_run(
     unsafe { guard(error, || write(generator, || Ok(None), options, call, report)) }
 }
 
-/// Discards all rows. The generator can be used again.
+/// Discards all rows of a generator, which can then be used for another text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_reset(
     generator: *mut optimize_generator_t,
@@ -275,7 +284,7 @@ pub unsafe extern "C" fn optimize_generator_free(generator: *mut optimize_genera
     super::guard_value((), || unsafe { handle::free(generator) });
 }
 
-/// Generates text, after prompts if there are any.
+/// Generates text: after prompts if they are given, otherwise in the existing rows.
 ///
 /// # Safety
 /// The contract of `ffi`.
@@ -397,8 +406,8 @@ fn as_json(written: &[Generation]) -> String {
     format!("{}\n", json!({ "generations": written }))
 }
 
-/// Writes where the models of a generator run, as JSON: a list with an entry per model, as in
-/// `optimize_session_placement`. Returns OPTIMIZE_BUSY during a call.
+/// Writes where the models of a generator run, as JSON: a list with an object for each model, as from
+/// `optimize_session_placement`. Returns OPTIMIZE_BUSY while another thread uses the generator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_placement(
     generator: *const optimize_generator_t,

@@ -1,4 +1,5 @@
-//! Opaque handles: a type tag in front of the value, so that a wrong handle is an error and not a crash.
+//! Opaque handles. A handle points to a type tag and a value, so that a handle of a wrong type is an error and not a
+//! crash.
 
 use crate::error::{Result, bail};
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -7,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 pub trait Handle {
     /// The value behind the handle.
     type Value;
-    /// Tag of this handle type; all differ.
+    /// Tag of this handle type; every type has another.
     const KIND: u64;
     /// Name of the handle type in messages.
     const NAME: &'static str;
@@ -20,10 +21,10 @@ struct Tagged<T> {
     value: T,
 }
 
-/// Tag of a freed handle, which makes most double frees and later uses an error.
+/// Tag of a freed handle. With it, most double frees and uses after free are detected.
 const FREED: u64 = u64::from_le_bytes(*b"opt-free");
 
-/// Moves `value` behind a new handle.
+/// Returns a new handle that owns `value`.
 pub fn new<H: Handle>(value: H::Value) -> *mut H {
     Box::into_raw(Box::new(Tagged { kind: H::KIND, value })).cast()
 }
@@ -77,8 +78,8 @@ pub unsafe fn free<H: Handle>(handle: *mut H) {
     }
 }
 
-/// Returns the value of a handle that accepts one call at a time. Fails with `Busy` if another thread is in one; `doing`
-/// says what it does.
+/// Locks the value of a handle that accepts one call at a time, and returns the guard. Fails with `Busy` if another
+/// thread holds the lock; `doing` describes what that thread does, for the message.
 pub fn lock<'h, T>(value: &'h Mutex<T>, doing: &str) -> Result<MutexGuard<'h, T>> {
     match value.try_lock() {
         Ok(guard) => Ok(guard),

@@ -1,12 +1,12 @@
-//! The C interface. It has one file per noun; this one holds what all of them share.
+//! The C interface, with one file per noun. This file contains what all of them share.
 //!
-//! The contract, which the header states for C programmers: pointers are NULL or valid for what the function
-//! documents; handles come from this library and are freed once. Everything else is checked here and returns a
-//! status: NULL where a value is required, a handle of another type, unknown enum values, text that is not UTF-8,
-//! option structs of other sizes, panics.
+//! Callers must obey this contract, which the header also states: each pointer is NULL or valid for the use that the
+//! function documents, and each handle comes from this library and is freed once. All other violations are detected
+//! and return a status: NULL where a value is required, handles of another type, unknown enum values, text that is
+//! not UTF-8, and option structs of other sizes. A panic also returns a status.
 //!
-//! Every function body is one [`guard`] around safe code. Raw memory is accessed through the few unsafe helpers
-//! below, so that each rule is in one place.
+//! The body of every function is one [`guard`] around safe code. Only the unsafe helpers below access raw memory, so
+//! that each rule is in one place.
 
 // The docs of the functions become the header, which states the contract above once for all of them.
 #![allow(clippy::missing_safety_doc)]
@@ -90,7 +90,7 @@ impl<T> Out<T> {
         }
     }
 
-    /// As [`Out::new`] for outputs that may be NULL.
+    /// Returns the output pointer, or `None` for NULL.
     ///
     /// # Safety
     /// As [`Out::new`].
@@ -124,7 +124,7 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
     }
 }
 
-/// Returns a path; `None` for NULL.
+/// Returns a path, or `None` for NULL.
 ///
 /// # Safety
 /// Like [`text`], or NULL.
@@ -194,7 +194,7 @@ unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'
     }
 }
 
-/// Returns `count` UTF-8 texts of `sizes` bytes each, or NUL-terminated ones if `sizes` is NULL.
+/// Returns `count` UTF-8 texts, whose lengths in bytes are `sizes`. If `sizes` is NULL, they are NUL-terminated.
 ///
 /// # Safety
 /// As [`slice`] and [`text`], for every element.

@@ -18,8 +18,9 @@ use serde_json::Value;
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 
-/// A loaded or created model. Immutable: any number of threads may use it concurrently. Weights stay in their mapped
-/// files, which must not be truncated while the model exists (replacing them by renaming is allowed).
+/// A loaded or created model. It is immutable, and any number of threads may use it concurrently. Weights stay in
+/// memory-mapped files, which must not be truncated or overwritten while the model exists; they may be replaced by
+/// renaming.
 #[allow(non_camel_case_types)]
 pub struct optimize_model_t(());
 
@@ -49,7 +50,7 @@ pub enum optimize_external_data_t {
     OPTIMIZE_EXTERNAL_DATA_ALWAYS = 2,
 }
 
-/// Options of `optimize_model_save`. All zero selects the defaults.
+/// Options of `optimize_model_save`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -58,17 +59,19 @@ pub struct optimize_save_options_t {
     pub struct_size: u32,
     /// Where weights are stored, an optimize_external_data_t.
     pub external_data: i32,
-    /// Not 0: writes a packed file, in which a zero takes one bit and other floats about 15 % less. Only this library
-    /// reads it (`optimize_model_load`, by its content); the weights are restored bit by bit.
+    /// A value other than 0 writes a packed file, in which a zero takes one bit and other floats about 15 % less
+    /// space. Only this library reads packed files: `optimize_model_load` recognizes them by their content, and
+    /// restores the original bits of the weights.
     pub packed: u32,
 }
 // SAFETY: repr(C), three 32-bit integers.
 unsafe impl Options for optimize_save_options_t {}
 
-/// Loads a model: an .onnx file, or a folder that contains one (model.onnx, onnx/model.onnx). It takes milliseconds
-/// for any size: weights are mapped, not read. A packed file is unpacked into an unlinked file in the system's
-/// temporary folder. Unused content of the model's files is in `warnings` of `optimize_model_inspect`. Returns
-/// OPTIMIZE_INVALID_MODEL for a damaged file, with the place in the error.
+/// Loads a model from an .onnx file, a folder that contains one (model.onnx, onnx/model.onnx), a Hugging Face
+/// checkpoint, a .gguf file, a package, or the manifest of an ensemble. This takes milliseconds for any size, because
+/// weights are memory-mapped and not read. A packed file is unpacked into an unlinked file in the system's temporary
+/// folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
+/// OPTIMIZE_INVALID_MODEL for a damaged file; the error says where.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load(
     context: *const optimize_context_t,
@@ -89,8 +92,8 @@ pub unsafe extern "C" fn optimize_model_load(
     }
 }
 
-/// Loads a model from the `size` bytes of an .onnx file, which are copied. A model whose weights are in other files
-/// is refused: pass its path to `optimize_model_load`.
+/// Loads a model from a copy of the `size` bytes of an .onnx file at `data`. A model with external data is refused:
+/// pass its path to `optimize_model_load`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load_memory(
     context: *const optimize_context_t,
@@ -115,9 +118,9 @@ pub unsafe extern "C" fn optimize_model_load_memory(
     }
 }
 
-/// Saves a model at `path` atomically: an existing file stays until the new one is complete and on disk. The same
-/// model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
-/// Progress stage: "save", in bytes.
+/// Saves a model at `path` atomically: an existing file is replaced only when the new one is complete and on disk.
+/// The same model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes",
+/// "sha256"}]}. Progress stage: "save", in bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_save(
     model: *const optimize_model_t,
@@ -150,8 +153,8 @@ pub unsafe extern "C" fn optimize_model_save(
     }
 }
 
-/// Describes a model as JSON: format, inputs, outputs, operators, weights by type, warnings (see docs/report.md). It
-/// takes milliseconds for any size.
+/// Writes a description of a model as JSON: format, inputs, outputs, operators, weights by type, and warnings (see
+/// docs/report.md). This takes milliseconds for any size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_inspect(
     model: *const optimize_model_t,
@@ -168,14 +171,15 @@ pub unsafe extern "C" fn optimize_model_inspect(
     }
 }
 
-/// Returns the number of inputs that a run requires; 0 if `model` is NULL.
+/// Returns the number of inputs that a run requires, or 0 if `model` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_input_count(model: *const optimize_model_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(model) }.map_or(0, |m| m.inputs.len())
 }
 
-/// Writes name, type and shape of the input at `index`. The pointers in `info` are valid until the model is freed.
+/// Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the model is
+/// freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_input(
     model: *const optimize_model_t,
@@ -187,14 +191,15 @@ pub unsafe extern "C" fn optimize_model_input(
     unsafe { guard(error, || handle::get(model)?.inputs.write(index, info)) }
 }
 
-/// Returns the number of outputs; 0 if `model` is NULL.
+/// Returns the number of outputs, or 0 if `model` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_output_count(model: *const optimize_model_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(model) }.map_or(0, |m| m.outputs.len())
 }
 
-/// Writes name, type and shape of the output at `index`. The pointers in `info` are valid until the model is freed.
+/// Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the model
+/// is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_output(
     model: *const optimize_model_t,
@@ -214,8 +219,8 @@ pub unsafe extern "C" fn optimize_model_free(model: *mut optimize_model_t) {
 }
 
 /// Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
-/// ...]. The text contains its special tokens: set `rendered` when it is passed to a generator. Returns
-/// OPTIMIZE_NOT_FOUND if the model has no chat template.
+/// ...]. The resulting text contains special tokens: set `rendered` of the options when you pass it to a generator.
+/// Returns OPTIMIZE_NOT_FOUND if the model has no chat template.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_render_chat(
     model: *const optimize_model_t,

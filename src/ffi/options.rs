@@ -11,8 +11,8 @@ pub unsafe trait Options: Copy {}
 /// Upper limit for the size of option structs of all versions.
 pub const LARGEST: usize = 4096;
 
-/// Returns the options as this version knows them: NULL is all zero, a shorter (older) struct is zero-extended, and a
-/// longer (newer) one is accepted if its unknown part is zero.
+/// Returns the options as this version knows them: NULL is a struct of zeros, a shorter (older) struct is extended
+/// with zeros, and a longer (newer) one is accepted if its unknown part is zero.
 ///
 /// # Safety
 /// `options` is NULL or points to a struct of the size it announces.

@@ -20,13 +20,14 @@ use crate::package::{CompileOptions, OpenOptions, Package, compile, verify};
 use std::ffi::c_char;
 use std::path::Path;
 
-/// An open package. Immutable: any number of threads may use it concurrently. Its files stay mapped.
+/// An open package. It is immutable, and any number of threads may use it concurrently. Its files stay memory-mapped,
+/// and must not be changed while the package is open.
 #[allow(non_camel_case_types)]
 pub struct optimize_package_t(());
 
 handle!(optimize_package_t(Package), b"opt-pack", "package");
 
-/// The range of a dimension of an input, for `optimize_package_compile`.
+/// The range of a dimension of an input, in the options of `optimize_package_compile`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -35,63 +36,65 @@ pub struct optimize_dimension_t {
     pub struct_size: u32,
     /// Index of the dimension of the input, from 0.
     pub dimension: u32,
-    /// Name of the input, or its position as text: "0".
+    /// Name of the input, or its position among the inputs as text, such as "0".
     pub input: *const c_char,
-    /// Name of the dimension. Dimensions of one name have one size in each run, and one range.
+    /// Name of the dimension. Dimensions with the same name have the same range, and the same size in each run.
     pub name: *const c_char,
     /// Minimum size.
     pub min: u64,
-    /// Maximum size; 0 is no limit.
+    /// Maximum size; 0 means no limit.
     pub max: u64,
 }
 // SAFETY: repr(C), two u32, two pointers that may be NULL and two u64: no padding.
 unsafe impl Options for optimize_dimension_t {}
 
-/// Options of `optimize_package_compile`. All zero selects the defaults: the model as it is, with fixed input sizes,
-/// in a folder.
+/// Options of `optimize_package_compile`. Fields that are 0 or NULL have their defaults: the model as it is, with fixed
+/// input sizes, in a folder.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_package_compile_options_t {
     /// sizeof(optimize_package_compile_options_t).
     pub struct_size: u32,
-    /// Not 0: allows any size where the model does; the first dimension is the batch. Always set for decoders.
+    /// A value other than 0 gives a range to every dynamic dimension of the model; the first dimension of an input is
+    /// the batch. For decoders, this is always so.
     pub dynamic: u32,
-    /// Minimum batch size; 0 is 1.
+    /// Minimum batch size; 0 selects 1.
     pub batch_min: u64,
-    /// Maximum batch size; 0 is 64.
+    /// Maximum batch size; 0 selects 64.
     pub batch_max: u64,
-    /// Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, with inputs by name or position;
-    /// or NULL.
+    /// Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, where an input is a name or a
+    /// position, and a dimension an index; or NULL.
     pub dynamic_shapes: *const c_char,
-    /// Comma-separated precisions of the variants, best first: "fp32" (the model as it is), "bf16" (the model as
-    /// it is, compiled to compute its products in bfloat16 with this library's kernels), "int8", "int4"; NULL is "fp32".
+    /// Comma-separated precisions of the variants, in order of preference: "fp32" (the model as it is), "bf16" (the
+    /// model as it is, with matrix products in bfloat16 on this library's kernels), "int8" (dynamic quantization),
+    /// "int4" (weight-only quantization). NULL selects "fp32".
     pub variants: *const c_char,
-    /// Licence of the model, or NULL.
+    /// Licence of the model, which is stored in the manifest; or NULL.
     pub licence: *const c_char,
-    /// Secret ed25519 key to sign with, as 64 hexadecimal digits; or NULL.
+    /// Secret ed25519 key that signs the package, as 64 hexadecimal digits; or NULL.
     pub sign_key: *const c_char,
-    /// Not 0: writes one file instead of a folder.
+    /// A value other than 0 writes one file instead of a folder.
     pub single_file: u32,
-    /// Not 0: leaves out graphs optimized for this processor.
+    /// A value other than 0 leaves out graphs that are optimized for this processor.
     pub portable_only: u32,
-    /// Not 0: stores the weights packed, with one bit per zero. Each variant then has its own weights, no graph is
-    /// optimized for this processor, and opening unpacks into an unlinked file.
+    /// A value other than 0 stores the weights packed, with one bit per zero. Each variant then has its own weights,
+    /// no graph is optimized for this processor, and opening the package unpacks the weights into an unlinked file.
     pub packed: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Array of `dimension_count` ranges of dimensions, or NULL. Like `dynamic_shapes`; a dimension may be in one of
-    /// them only.
+    /// Array of `dimension_count` ranges of dimensions, or NULL. A dimension must not have ranges both here and in
+    /// `dynamic_shapes`.
     pub dimensions: *const optimize_dimension_t,
     /// Number of ranges in `dimensions`.
     pub dimension_count: u64,
-    /// Path of a TensorRT engine of the model to include as a variant, with its manifest next to it; or NULL.
+    /// Path of a TensorRT engine of the model, with its manifest next to it, which is added as a variant; or NULL.
     pub engine: *const c_char,
 }
 // SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer, a u64, a pointer: no padding.
 unsafe impl Options for optimize_package_compile_options_t {}
 
-/// Options of `optimize_package_open`. All zero selects the defaults.
+/// Options of `optimize_package_open`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -100,7 +103,7 @@ pub struct optimize_package_open_options_t {
     pub struct_size: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Name or precision of the variant to open; NULL selects it by processor and provider.
+    /// Name or precision of the variant to use; NULL selects a variant by processor and execution provider.
     pub variant: *const c_char,
     /// Public ed25519 key that must have signed the package, as 64 hexadecimal digits; or NULL.
     pub public_key: *const c_char,
@@ -117,10 +120,10 @@ unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
 }
 
-/// Writes a package of a model at `path`, atomically. An existing package is replaced. `report` (may be NULL)
-/// receives JSON: the files with sizes and hashes. Progress stages: those of quantizing, then "package", in bytes.
-/// Returns OPTIMIZE_INVALID_ARGUMENT if something other than a package exists at `path`, or if ranges do not fit the
-/// model or each other (the message names input and dimension).
+/// Writes a package of a model at `path`, atomically. It replaces an existing package. `report` (may be NULL)
+/// receives JSON with the sizes and hashes of the files. Progress stages: those of quantizing, then "package", in
+/// bytes. Returns OPTIMIZE_INVALID_ARGUMENT if something other than a package exists at `path`, or if ranges
+/// contradict the model or each other (the message names input and dimension).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_compile(
     context: *const optimize_context_t,
@@ -225,10 +228,10 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
     Ok(())
 }
 
-/// Opens a package, a folder or a file. Its manifest is read and checked; the rest is mapped, and read when it is
-/// used (`optimize_package_verify` checks all of it). Returns OPTIMIZE_UNSUPPORTED for a package of a newer version,
-/// or without a variant for this machine; OPTIMIZE_INVALID_MODEL for one that is damaged, or not signed by
-/// `public_key`.
+/// Opens a package, which is a folder or a file. This reads and checks the manifest. All other files are
+/// memory-mapped, and checked only as far as they are used; `optimize_package_verify` checks every byte. Returns
+/// OPTIMIZE_UNSUPPORTED if the package has a newer format or no variant for this machine; OPTIMIZE_INVALID_MODEL if
+/// it is damaged, or not signed by `public_key`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_open(
     path: *const c_char,
@@ -253,8 +256,8 @@ pub unsafe extern "C" fn optimize_package_open(
     }
 }
 
-/// Returns the model of a package, for techniques, benchmarks and inspection. Its sessions enforce the shape
-/// contract.
+/// Writes the model of a package to `model`, for techniques, benchmarks and inspection. Sessions of this model
+/// enforce the shape contract.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_model(
     package: *const optimize_package_t,
@@ -271,8 +274,9 @@ pub unsafe extern "C" fn optimize_package_model(
     }
 }
 
-/// Creates a session of the variant that fits this processor. The shape contract is checked before every run:
-/// OPTIMIZE_INVALID_ARGUMENT names input, dimension, value and range. The package may be freed before the session.
+/// Creates a session of a package, with the first variant that fits this machine. Each run checks the shape contract
+/// first, and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size
+/// and range. The package may be freed before the session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_session(
     context: *const optimize_context_t,
@@ -295,8 +299,8 @@ pub unsafe extern "C" fn optimize_package_session(
     }
 }
 
-/// Creates a session of the package's TensorRT engine, on the device. The shape contract is checked before every run.
-/// The package may be freed before the session. Returns OPTIMIZE_NOT_FOUND if the package has no engine;
+/// Creates a session of the TensorRT engine in a package, on a device. Each run checks the shape contract first. The
+/// package may be freed before the session. Returns OPTIMIZE_NOT_FOUND if the package has no engine;
 /// OPTIMIZE_UNSUPPORTED if the package is a single file; otherwise the statuses of `optimize_tensorrt_open`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_engine(
@@ -324,7 +328,7 @@ pub unsafe extern "C" fn optimize_package_engine(
     }
 }
 
-/// Returns the tokenizer of a package. OPTIMIZE_NOT_FOUND if it has none.
+/// Writes the tokenizer of a package to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the package has none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_tokenizer(
     package: *const optimize_package_t,
@@ -341,8 +345,8 @@ pub unsafe extern "C" fn optimize_package_tokenizer(
     }
 }
 
-/// Creates a generator of the package's model, with the options of `optimize_generator_new`. Returns
-/// OPTIMIZE_UNSUPPORTED if it does not generate text.
+/// Creates a generator of the model of a package. The package may be freed before the generator. Returns
+/// OPTIMIZE_UNSUPPORTED if the model does not generate text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_generator(
     context: *const optimize_context_t,
@@ -366,7 +370,7 @@ pub unsafe extern "C" fn optimize_package_generator(
     }
 }
 
-/// Describes a package as JSON, with the variant that is used here and why.
+/// Writes a description of a package as JSON. It includes the variant that is used on this machine, and the reason.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_inspect(
     context: *const optimize_context_t,
@@ -386,9 +390,9 @@ pub unsafe extern "C" fn optimize_package_inspect(
 }
 
 /// Verifies every byte of a package: the hash of each file, and the signature if there is one. `public_key` is NULL,
-/// or the public ed25519 key that must have signed it, as 64 hexadecimal digits. Progress stage: "verify", in bytes.
-/// Returns OPTIMIZE_INVALID_MODEL if a file is damaged, or if the package is not signed or signed by another key; the
-/// message says which.
+/// or the public ed25519 key that must have signed the package, as 64 hexadecimal digits. Progress stage: "verify",
+/// in bytes. Returns OPTIMIZE_INVALID_MODEL if a file is damaged or, with a `public_key`, if the signature is missing
+/// or of another key; the message says which.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_verify(
     package: *const optimize_package_t,

@@ -18,38 +18,39 @@ use crate::report::Report;
 use crate::text::Tokenizer;
 use std::ffi::c_char;
 
-/// How weights are selected for pruning.
+/// Pruning method: how the weights or units to prune are selected.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_prune_method_t {
     /// Sets the weights with the smallest magnitude to zero.
     OPTIMIZE_PRUNE_MAGNITUDE = 0,
-    /// Sets random weights to zero, by the seed.
+    /// Sets random weights to zero, selected with the seed.
     OPTIMIZE_PRUNE_RANDOM = 1,
-    /// Sets, per output, the weights with the smallest magnitude times input norm to zero. Needs calibration data.
+    /// Sets to zero, for each output, the weights with the smallest magnitude times norm of their input. Needs
+    /// calibration data.
     OPTIMIZE_PRUNE_WANDA = 2,
-    /// Sets weights to zero whose error the rest of the row can compensate, and updates the rest. Needs calibration
-    /// data.
+    /// Sets to zero the weights whose error the other weights of the row can compensate best, and updates these.
+    /// Needs calibration data.
     OPTIMIZE_PRUNE_SPARSEGPT = 3,
-    /// Removes neurons, channels and heads.
+    /// Removes neurons, channels and attention heads, so that tensors become smaller.
     OPTIMIZE_PRUNE_STRUCTURED = 4,
 }
 
-/// How structured pruning ranks neurons, channels and heads.
+/// How structured pruning ranks the units: neurons, channels and attention heads.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_importance_t {
-    /// By the sum of magnitudes.
+    /// By the sum of the magnitudes of their weights.
     OPTIMIZE_IMPORTANCE_L1 = 0,
-    /// By the root of the sum of squares.
+    /// By the square root of the sum of the squares of their weights.
     OPTIMIZE_IMPORTANCE_L2 = 1,
-    /// By weights and by activations on the calibration text.
+    /// By their weights and by their activations on the calibration text.
     OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
-    /// Randomly, by the seed.
+    /// In a random order, which depends on the seed.
     OPTIMIZE_IMPORTANCE_RANDOM = 3,
 }
 
-/// Options of `optimize_model_prune`. All zero selects the defaults.
+/// Options of `optimize_model_prune`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -58,82 +59,89 @@ pub struct optimize_prune_options_t {
     pub struct_size: u32,
     /// Pruning method, an optimize_prune_method_t.
     pub method: i32,
-    /// Share of each weight to set to zero, above 0 and below 1; 0 is 0.5, or that of the pattern.
+    /// Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and
+    /// below 1. 0 selects 0.5, or the share of the pattern.
     pub sparsity: f64,
-    /// Number of non-zero weights among each `pattern_of` consecutive ones along the inputs of a product. 2 and 4 is
-    /// the pattern 2:4; 0 and 0 is no pattern.
+    /// Maximum number of nonzero weights in each `pattern_of` consecutive weights along the inputs of a matrix
+    /// product: 2 and 4 for the pattern 2:4. If both fields are 0, there is no pattern.
     pub pattern_keep: u32,
-    /// Number of consecutive weights of the pattern; see `pattern_keep`.
+    /// Length of the pattern; see `pattern_keep`.
     pub pattern_of: u32,
-    /// Magnitude and random, not 0: uses one threshold for all weights instead of one per weight.
+    /// Magnitude and random: a value other than 0 uses one threshold for all weights instead of one per weight.
     pub global: u32,
-    /// Not 0: also prunes embedding tables, and output layers that share such a table.
+    /// A value other than 0 also prunes embedding tables, and output layers that share such a table.
     pub embeddings: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Structured: ranking of the units, an optimize_importance_t.
+    /// Structured: how the units are ranked, an optimize_importance_t.
     pub importance: i32,
-    /// Structured: sizes stay multiples of this; 0 is 16 for the channels of image convolutions (8 if there are fewer
-    /// than 32) and from 256 units on, and 8 from 64 on.
+    /// Structured: the remaining sizes are multiples of this number. 0 selects 16 for the channels of image
+    /// convolutions (8 if there are fewer than 32); for other units it selects 16 if there are at least 256, 8 if
+    /// there are at least 64, and otherwise 1.
     pub round_to: u32,
-    /// Structured, not 0: fits the weight behind each cut to reproduce its original output on the calibration text.
+    /// Structured: a value other than 0 fits the weights that read the remaining units, to reproduce their original
+    /// outputs on the calibration text.
     pub reconstruct: u32,
-    /// Structured: number of layers to remove: the least influential on the calibration text; without one, some of
-    /// the later half. A sparsity of 0 then prunes nothing else.
+    /// Structured: number of layers to remove. These are the least influential layers on the calibration text, or
+    /// without a text some layers of the later half. If `sparsity` is 0, nothing else is pruned then.
     pub drop_layers: u32,
-    /// Number of windows of the calibration text; 0 is 16, or 64 with `reconstruct`.
+    /// Number of windows of the calibration text; 0 selects 16, or 64 with `reconstruct`.
     pub calibration_windows: u32,
-    /// Tokens per window; 0 is 512, or the limit of the model.
+    /// Number of tokens per window; 0 selects 512, or the limit of the model if it is less.
     pub calibration_length: u32,
     /// Must be 0.
     pub reserved: u32,
     /// Seed of random choices.
     pub seed: u64,
-    /// Minimum number of elements of a weight to prune; 0 is 1024.
+    /// Minimum number of elements of a weight to prune; 0 selects 1024.
     pub min_elements: u64,
     /// Array of `target_module_count` names or globs of modules, weights or nodes ("query", "mlp.fc1",
-    /// "layer.*.mlp.*"), each of which may match a part of a longer name, from dot to dot; NULL selects all weights
-    /// of MatMul, Gemm and Conv. Structured: modules whose outputs are cut, or inputs if outputs cannot be cut. Each
-    /// must match.
+    /// "layer.*.mlp.*"). Each must match a name, or consecutive parts of a name between dots or slashes. NULL selects
+    /// all weights of MatMul, Gemm and Conv. Structured pruning removes outputs of these modules, or inputs if
+    /// outputs cannot be removed.
     pub target_modules: *const *const c_char,
-    /// Number of texts in `target_modules`.
+    /// Number of names in `target_modules`.
     pub target_module_count: u64,
-    /// Array of `exclude_count` names or globs to leave unchanged; takes precedence over `target_modules`.
+    /// Array of `exclude_count` names or globs of modules to leave unchanged; it takes precedence over
+    /// `target_modules`.
     pub exclude: *const *const c_char,
-    /// Number of texts in `exclude`.
+    /// Number of names in `exclude`.
     pub exclude_count: u64,
-    /// Array of `override_count` texts `GLOB=SPARSITY`: another sparsity (from 0) for matches; the first match
-    /// counts.
+    /// Array of `override_count` texts `GLOB=SPARSITY`, which set another sparsity, from 0, for matching modules; the
+    /// first match counts.
     pub overrides: *const *const c_char,
     /// Number of texts in `overrides`.
     pub override_count: u64,
-    /// Calibration text in UTF-8 of `calibration_size` bytes, for the methods that measure activations; or NULL.
-    /// Needs ONNX Runtime, and the tokenizer of the model.
+    /// Calibration text in UTF-8 of `calibration_size` bytes, for methods that measure activations; or NULL. It needs
+    /// ONNX Runtime, and the model must have a tokenizer.
     pub calibration: *const c_char,
     /// Number of bytes of `calibration`.
     pub calibration_size: u64,
-    /// Folder for the pruned weights until they are saved (an unlinked file); NULL is the system's.
+    /// Folder of the unlinked file that holds the pruned weights until they are saved; NULL selects the system's
+    /// temporary folder.
     pub scratch_folder: *const c_char,
-    /// Structured: array of `layer_count` indices, as in the names of nodes, of the layers to remove, instead of
+    /// Structured: array of `layer_count` indices of layers to remove, as in the names of nodes, instead of
     /// `drop_layers`.
     pub layers: *const u32,
     /// Number of indices in `layers`.
     pub layer_count: u64,
-    /// Structured: size in bytes to prune to, as little as needed, instead of a sparsity; 0 is none.
+    /// Structured: maximum size of the result in bytes, instead of a sparsity: as little as needed is pruned. 0 means
+    /// no limit.
     pub target_size: u64,
-    /// Structured: measured speed-up to prune for, as little as needed (a decoder by steps of one token), instead of
-    /// a sparsity; 0 is none. Needs ONNX Runtime.
+    /// Structured: minimum measured speed-up, instead of a sparsity: as little as needed is pruned. For a decoder,
+    /// the speed of generating one token is measured. 0 means no limit. Needs ONNX Runtime.
     pub target_speedup: f64,
 }
 // SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields and a double: no padding, all
 // zero is valid.
 unsafe impl Options for optimize_prune_options_t {}
 
-/// Prunes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of
-/// docs/report.md: the number of zeros of each node and module, and why other nodes were left. Zeros make a plain
-/// .onnx file neither smaller nor faster: save with `packed` for a smaller file. Progress stages: "prune", in bytes,
-/// then with a report "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the
-/// modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons).
+/// Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
+/// of docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left
+/// unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
+/// Progress stages: "prune", in bytes; with a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target
+/// matches nothing (the message lists the modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message
+/// counts the reasons).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_prune(
     context: *const optimize_context_t,

@@ -27,39 +27,39 @@ use std::ffi::c_char;
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_quantize_type_t {
-    /// int8 weights; activations are quantized at run time. Needs no data. Weights without an integer kernel (Conv,
-    /// LSTM ...) are stored in 8 bits and computed in float.
+    /// int8 weights; activations are quantized in each run. Needs no data. Weights of operators without an integer
+    /// kernel (Conv, LSTM ...) are stored in 8 bits, and used in float.
     OPTIMIZE_QUANTIZE_DYNAMIC = 0,
-    /// Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Weights that no block
-    /// operator supports are stored in 4 or 8 bits and computed in float.
+    /// Weights of 2, 4 or 8 bits in blocks with one scale each; activations stay float. Weights that no block
+    /// operator supports are stored in 4 or 8 bits, and used in float.
     OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
     /// int8 weights; activations are quantized with scales from calibration data.
     OPTIMIZE_QUANTIZE_STATIC = 2,
 }
 
-/// How the codes of weights in blocks are chosen (weight-only).
+/// How the codes of block-quantized weights are chosen (weight-only).
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_algorithm_t {
     /// GPTQ with calibration data, otherwise RTN.
     OPTIMIZE_ALGORITHM_AUTO = 0,
-    /// Round to nearest, with a search for scale and zero point.
+    /// Round to nearest, with a search for the best scale and zero point of each block.
     OPTIMIZE_ALGORITHM_RTN = 1,
     /// Half-quadratic quantization.
     OPTIMIZE_ALGORITHM_HQQ = 2,
-    /// Compensates the error of each weight in the following ones. Needs calibration data.
+    /// GPTQ: compensates the error of each weight by changing the following weights. Needs calibration data.
     OPTIMIZE_ALGORITHM_GPTQ = 3,
-    /// Scales inputs by the magnitude of activations. Needs calibration data.
+    /// AWQ: scales the inputs of weights by the magnitude of their activations. Needs calibration data.
     OPTIMIZE_ALGORITHM_AWQ = 4,
 }
 
-/// How the range of an activation is determined on calibration data (static).
+/// How the range of an activation is determined from calibration data (static).
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_calibration_method_t {
-    /// From the minimum to the maximum value.
+    /// The range from the minimum to the maximum value.
     OPTIMIZE_CALIBRATION_MIN_MAX = 0,
-    /// Between percentiles, without the outermost values.
+    /// The range between two percentiles, without the outermost values.
     OPTIMIZE_CALIBRATION_PERCENTILE = 1,
     /// The range whose quantized histogram has the smallest divergence.
     OPTIMIZE_CALIBRATION_ENTROPY = 2,
@@ -67,7 +67,7 @@ pub enum optimize_calibration_method_t {
     OPTIMIZE_CALIBRATION_MSE = 3,
 }
 
-/// How the scales of blocks are stored (weight-only). Sessions always use float32.
+/// How the scales of blocks are stored in the file (weight-only). Sessions convert them to float32.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_scale_type_t {
@@ -79,11 +79,11 @@ pub enum optimize_scale_type_t {
     OPTIMIZE_SCALE_FLOAT32 = 2,
 }
 
-/// Whether weights use 7 of their 8 bits, as x86 processors without VNNI require.
+/// Whether 8-bit weights use only 7 bits, as x86 processors without VNNI require.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_reduce_range_t {
-    /// By the present processor.
+    /// 7 bits if the processor of this machine requires it.
     OPTIMIZE_REDUCE_RANGE_AUTO = 0,
     /// 7 bits: for models that will run on processors without VNNI.
     OPTIMIZE_REDUCE_RANGE_ON = 1,
@@ -91,7 +91,7 @@ pub enum optimize_reduce_range_t {
     OPTIMIZE_REDUCE_RANGE_OFF = 2,
 }
 
-/// Options of `optimize_model_quantize`. All zero selects the defaults.
+/// Options of `optimize_model_quantize`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -100,76 +100,83 @@ pub struct optimize_quantize_options_t {
     pub struct_size: u32,
     /// Kind of quantization, an optimize_quantize_type_t.
     pub r#type: i32,
-    /// Bits per weight: 8, weight-only also 4 or 2; 0 is 8, weight-only 4. 2 bits are meant for target_size, which
-    /// mixes them.
+    /// Bits per weight: 8, or for weight-only also 4 or 2. 0 selects 8, or for weight-only 4. 2 bits are meant for
+    /// `target_size`, which mixes them with more bits.
     pub bits: u32,
     /// Use of 7 bits for weights, an optimize_reduce_range_t.
     pub reduce_range: i32,
-    /// Not 0: uses one scale per weight instead of one per output channel.
+    /// A value other than 0 uses one scale per weight instead of one per output channel.
     pub per_tensor: u32,
-    /// Not 0: keeps embedding tables float.
+    /// A value other than 0 keeps embedding tables float.
     pub keep_embeddings: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Weight-only: elements of a row that share a scale, 16 to 256; 0 is 32.
+    /// Weight-only: number of consecutive elements of a row that share a scale: 16, 32, 64, 128 or 256. 0 selects 32.
     pub block_size: u32,
-    /// Weight-only, not 0: symmetric codes without a zero point per block. Blocks of 8 bits are always symmetric.
+    /// Weight-only: a value other than 0 quantizes symmetrically, without zero points. Blocks of 8 bits are always
+    /// symmetric.
     pub symmetric: u32,
     /// Weight-only: storage of scales, an optimize_scale_type_t.
     pub scale_type: i32,
     /// Weight-only: accuracy_level of MatMulNBits. 4 rounds activations to 8 bits per block, which is faster; 1 keeps
-    /// them float32. 0 is 4.
+    /// them float32. 0 selects 4.
     pub accuracy_level: u32,
-    /// Number of windows of the calibration text; 0 is 16.
+    /// Number of windows of the calibration text; 0 selects 16.
     pub calibration_windows: u32,
-    /// Tokens per window; 0 is 512, or the limit of the model.
+    /// Number of tokens per window; 0 selects 512, or the limit of the model if it is less.
     pub calibration_length: u32,
-    /// Not 0: keeps nodes float that are not faster when quantized, measured here. Needs ONNX Runtime.
+    /// A value other than 0 measures speed, and keeps nodes float that are not faster when quantized. Needs ONNX
+    /// Runtime.
     pub never_slower: u32,
-    /// Minimum number of elements of a weight to quantize; 0 is 1024.
+    /// Minimum number of elements of a weight to quantize; 0 selects 1024.
     pub min_elements: u64,
     /// Array of `include_count` globs of node and weight names to quantize; NULL selects all nodes.
     pub include: *const *const c_char,
     /// Number of globs in `include`.
     pub include_count: u64,
-    /// Array of `exclude_count` globs of node and weight names to leave unchanged; takes precedence over `include`.
+    /// Array of `exclude_count` globs of node and weight names to leave unchanged; it takes precedence over
+    /// `include`.
     pub exclude: *const *const c_char,
     /// Number of globs in `exclude`.
     pub exclude_count: u64,
-    /// Weight-only: array of `override_count` texts `GLOB=BITS` or `GLOB=BITS/BLOCK`: other bits for matching nodes
-    /// and weights; the first match counts.
+    /// Weight-only: array of `override_count` texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, which set other bits and
+    /// another block size for matching nodes and weights; the first match counts.
     pub overrides: *const *const c_char,
     /// Number of texts in `overrides`.
     pub override_count: u64,
-    /// Calibration text in UTF-8 of `calibration_size` bytes, or NULL. Static: the scales of activations are found on
-    /// it. Weight-only: selects GPTQ, which reproduces the layers' outputs on it, in minutes instead of seconds.
-    /// Needs ONNX Runtime, and the tokenizer of the model.
+    /// Calibration text in UTF-8 of `calibration_size` bytes, or NULL. Static quantization determines the ranges of
+    /// activations from it. For weight-only, it selects GPTQ, which keeps the outputs of the layers on this text
+    /// close to the original ones, and takes minutes instead of seconds. It needs ONNX Runtime, and the model must
+    /// have a tokenizer.
     pub calibration: *const c_char,
     /// Number of bytes of `calibration`.
     pub calibration_size: u64,
-    /// Folder for the quantized weights until they are saved (an unlinked file); NULL is the system's.
+    /// Folder of the unlinked file that holds the quantized weights until they are saved; NULL selects the system's
+    /// temporary folder.
     pub scratch_folder: *const c_char,
-    /// Weight-only: choice of codes, an optimize_algorithm_t.
+    /// Weight-only: algorithm that chooses the codes, an optimize_algorithm_t.
     pub algorithm: i32,
-    /// Static: choice of ranges, an optimize_calibration_method_t.
+    /// Static: method that determines the ranges of activations, an optimize_calibration_method_t.
     pub calibration_method: i32,
-    /// Static: percentage of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 is 99.99.
+    /// Static: percentage of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 selects 99.99.
     pub percentile: f64,
-    /// Static and dynamic: share of the spread of activations that moves into the weights, 0 (none) to 1
-    /// (SmoothQuant's alpha; use 0.8 for encoders, 0.5 for decoders). Measured on the calibration data or, for
-    /// dynamic with a tokenizer, on built-in sentences.
+    /// Static and dynamic: alpha of SmoothQuant, from 0 to 1, which moves outliers of activations into the weights; 0
+    /// disables it. Use 0.8 for encoders and 0.5 for decoders. Activations are measured on the calibration data;
+    /// dynamic quantization without data uses built-in sentences, and then the model must have a tokenizer.
     pub smooth_quant: f64,
-    /// Maximum loss on the calibration data, or on generated inputs: mean KL divergence in nats for models with
-    /// logits, otherwise 1 - mean cosine. 0 is no limit. Needs ONNX Runtime.
+    /// Maximum loss, measured on the calibration data or on generated inputs: mean KL divergence in nats for models
+    /// with logits, otherwise 1 - mean cosine. The most sensitive nodes stay float until it is met. 0 means no limit.
+    /// Needs ONNX Runtime.
     pub max_quality_loss: f64,
-    /// Maximum size of the result in bytes; the bits of each weight are chosen for it. 0 is no limit. Needs ONNX
-    /// Runtime.
+    /// Maximum size of the result in bytes. The number of bits of each weight is chosen so that the size is met. 0
+    /// means no limit. Needs ONNX Runtime.
     pub target_size: u64,
-    /// Array of `calibration_tensor_count` names of inputs for `calibration_tensors`, instead of a text.
+    /// Array of `calibration_tensor_count` names of the inputs for which `calibration_tensors` are the calibration
+    /// data, instead of a text.
     pub calibration_names: *const *const c_char,
-    /// Array of `calibration_tensor_count` tensors, whose first dimension counts samples. A run uses as many as the
-    /// model requires, otherwise 8; a tensor with one dimension more than its input is split along it, one sample per
-    /// run.
+    /// Array of `calibration_tensor_count` tensors, whose first dimension counts samples. A run uses as many samples
+    /// as the model requires, otherwise 8. If a tensor has one dimension more than its input, each run uses one of
+    /// its slices along the first dimension.
     pub calibration_tensors: *const *const optimize_tensor_t,
     /// Number of inputs in `calibration_names` and `calibration_tensors`.
     pub calibration_tensor_count: u64,
@@ -177,10 +184,10 @@ pub struct optimize_quantize_options_t {
 // SAFETY: repr(C), sixteen 32-bit and seventeen 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_quantize_options_t {}
 
-/// Quantizes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of
-/// docs/report.md: what was done to each node, and why others were left. Progress stages: with calibration data
-/// "calibrate", in runs; "quantize", in bytes; then with a report "hash". Returns OPTIMIZE_UNSUPPORTED if there is
-/// nothing to quantize; the message counts the reasons.
+/// Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
+/// JSON of docs/report.md: what was done to each node, and the reasons why nodes were left unchanged. Progress
+/// stages: with calibration data "calibrate", in runs; "quantize", in bytes; with a report also "hash". Returns
+/// OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts the reasons.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_quantize(
     context: *const optimize_context_t,
@@ -228,10 +235,10 @@ pub unsafe extern "C" fn optimize_model_quantize(
     }
 }
 
-/// Estimates the result of `optimize_model_quantize` with the same options, as JSON of docs/report.md: nodes, bytes,
-/// approximate seconds and bytes of memory, and the kernels that will run the quantized products. It writes nothing and takes milliseconds; max_quality_loss,
-/// target_size, never_slower and calibration are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
-/// quantize.
+/// Estimates the result of `optimize_model_quantize` with the same options. `report` receives the JSON of
+/// docs/report.md: nodes, bytes, approximate seconds and memory of quantizing, and the kernels that will run the
+/// quantized matrix products. This quantizes nothing and takes milliseconds; `max_quality_loss`, `target_size`,
+/// `never_slower` and calibration data are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_plan(
     context: *const optimize_context_t,
@@ -274,7 +281,7 @@ unsafe fn tensors(given: &optimize_quantize_options_t) -> Result<Vec<(String, Te
     unsafe { named(names, tensors, given.calibration_tensor_count, "calibration_tensor") }
 }
 
-/// Returns tensors by name. `what` is the prefix of the field names.
+/// Returns tensors with the names of their inputs. `what` is the prefix of the field names in messages.
 pub(super) unsafe fn named(
     names: *const *const c_char,
     tensors: *const *const optimize_tensor_t,

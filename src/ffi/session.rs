@@ -20,8 +20,9 @@ use crate::tensorrt::Engine;
 use std::ffi::c_char;
 use std::sync::Mutex;
 
-/// A model, or a TensorRT engine of one, ready to run. It may move between threads, but accepts one run at a time: a
-/// concurrent one returns OPTIMIZE_BUSY. Create one session per thread; they share the model's weights in memory.
+/// A session, which runs a model or a TensorRT engine. Any thread may use it, but only one at a time: a concurrent
+/// run returns OPTIMIZE_BUSY. To run a model on several threads, create a session for each of them; sessions of one
+/// model share the memory of its weights as far as ONNX Runtime allows it.
 #[allow(non_camel_case_types)]
 pub struct optimize_session_t(());
 
@@ -35,7 +36,7 @@ pub struct SessionHandle {
     placement: Placement,
 }
 
-/// The implementation of a session, which C programs do not see.
+/// The implementation of a session.
 enum Ready {
     Session(Box<Session>),
     Engine(Box<Engine>),
@@ -50,7 +51,8 @@ impl Ready {
     }
 }
 
-/// How much ONNX Runtime rewrites the graph before it runs it. This never changes the meaning of the model.
+/// How much ONNX Runtime optimizes the graph when it creates a session. Optimizations do not change the meaning of
+/// the model.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_optimization_level_t {
@@ -73,9 +75,10 @@ pub enum optimize_provider_t {
     OPTIMIZE_PROVIDER_CPU = 0,
     /// An NVIDIA GPU, with the kernels of ONNX Runtime.
     OPTIMIZE_PROVIDER_CUDA = 1,
-    /// An NVIDIA GPU, with engines that TensorRT builds of parts of the graph; other nodes run on CUDA.
+    /// An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run on CUDA.
     OPTIMIZE_PROVIDER_TENSORRT = 2,
-    /// The first available of TensorRT, CUDA and CPU. Only for requests: a session reports the provider it uses.
+    /// The first available of TensorRT, CUDA and CPU. This value occurs only in options: a session reports the
+    /// provider that it uses.
     OPTIMIZE_PROVIDER_AUTO = 3,
 }
 
@@ -83,22 +86,24 @@ pub enum optimize_provider_t {
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_kernels_t {
-    /// Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others. The file
-    /// liboptimize.so is registered with ONNX Runtime as an execution provider: see docs/provider.md.
+    /// This library's kernels for groups of nodes that are faster with them, and ONNX Runtime's kernels for all other
+    /// nodes. For this, liboptimize.so is registered with ONNX Runtime as an execution provider: see
+    /// docs/provider.md.
     OPTIMIZE_KERNELS_AUTO = 0,
-    /// Those of ONNX Runtime only, as in programs without this library.
+    /// ONNX Runtime's kernels only, as in programs without this library.
     OPTIMIZE_KERNELS_STOCK = 1,
 }
 
-/// Precision of products of float32 inputs and constant float32 weights on the CPU.
+/// Precision of matrix products of float32 inputs and constant float32 weights on the CPU.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_session_precision_t {
     /// float32.
     OPTIMIZE_SESSION_PRECISION_FP32 = 0,
-    /// bfloat16 with float32 sums, where the processor multiplies bfloat16 faster than float32.
+    /// bfloat16, with sums in float32, on processors where this is faster than float32.
     OPTIMIZE_SESSION_PRECISION_BF16 = 1,
-    /// int8: weights with a scale for each output column, inputs with one for each row, computed at run time.
+    /// int8: weights have a scale for each output column, and inputs have a scale for each row, which is computed in
+    /// each run.
     OPTIMIZE_SESSION_PRECISION_INT8 = 2,
 }
 
@@ -148,7 +153,7 @@ macro_rules! where_of {
 }
 pub(super) use where_of;
 
-/// Options of `optimize_session_new`. All zero selects the defaults.
+/// Options of `optimize_session_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -159,19 +164,19 @@ pub struct optimize_session_options_t {
     pub threads: u32,
     /// Graph optimization, an optimize_optimization_level_t.
     pub optimization_level: i32,
-    /// Not 0: keeps weights in place instead of reordering them for this processor, for less memory, a faster start
-    /// and slower runs. Ignored for models with block-quantized weights (MatMulNBits; most GGUF files), which would
-    /// take 35 times as long.
+    /// A value other than 0 disables the reordering of weights for this processor: the session takes less memory and
+    /// is created faster, but runs are slower. It is ignored for models with block-quantized weights (MatMulNBits;
+    /// most GGUF files), which would take 35 times as long.
     pub disable_prepacking: u32,
-    /// Not 0: rounds the activations of block-quantized products (MatMulNBits: GGUF files, weight-only quantization)
-    /// to 8 bits, as other engines do by default: faster and less exact.
+    /// A value other than 0 rounds the activations of block-quantized matrix products (MatMulNBits: GGUF files,
+    /// weight-only quantization) to 8 bits, as other engines do by default. This is faster and less exact.
     pub round_activations: u32,
-    /// Not 0: trusts the source of the model. Engines inside a model (EPContext) are code that a device runs;
-    /// otherwise they return OPTIMIZE_UNTRUSTED.
+    /// A value other than 0 states that you trust the source of the model. Engines inside a model (EPContext) contain
+    /// code that a device runs; with 0, such a model returns OPTIMIZE_UNTRUSTED.
     pub trust_engines: u32,
-    /// Execution provider, an optimize_provider_t. A requested provider that is not available returns
-    /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with ONNX Runtime's own reason; another provider never
-    /// replaces it.
+    /// Execution provider, an optimize_provider_t. If the requested provider is not available, the call returns
+    /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with ONNX Runtime's reason; it never uses another provider
+    /// instead.
     pub provider: i32,
     /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
@@ -179,8 +184,9 @@ pub struct optimize_session_options_t {
     pub engine_cache: *const c_char,
     /// Kernels on the CPU, an optimize_kernels_t.
     pub kernels: i32,
-    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+    /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+    /// they cannot be used.
     pub precision: i32,
 }
 // SAFETY: repr(C), eight 32-bit integers, a pointer that may be NULL and two 32-bit integers.
@@ -245,14 +251,14 @@ pub(super) fn of_engine(engine: Engine) -> *mut optimize_session_t {
     handle::new(SessionHandle { ready: Mutex::new(Ready::Engine(Box::new(engine))), inputs, outputs, placement })
 }
 
-/// Runs a session. `input_names` and `inputs` have `input_count` entries; every input without a default is required.
-/// `outputs` has `output_count` entries: for the outputs named in `output_names`, in that order, or, if
-/// `output_names` is NULL, for all outputs in the model's order. The caller frees each of them. A run of an engine
-/// cannot be interrupted: a cancel takes effect after it.
+/// Runs a session. `input_names` and `inputs` have `input_count` elements; every input without a default value is
+/// required. `output_names` and `outputs` have `output_count` elements; if `output_names` is NULL, all outputs of the
+/// model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
+/// be interrupted: a cancellation takes effect after the run.
 ///
 /// Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
-/// model does not have; OPTIMIZE_INVALID_ARGUMENT for an input that is missing or does not fit, with dimension and
-/// sizes.
+/// model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit; the
+/// message names the dimension and the sizes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_run(
     session: *mut optimize_session_t,
@@ -313,7 +319,8 @@ unsafe fn wanted<'a>(handle: &SessionHandle, names: *const *const c_char, count:
     Ok(Vec::new())
 }
 
-/// Returns the execution provider of a session, never OPTIMIZE_PROVIDER_AUTO; the CPU if `session` is NULL.
+/// Returns the execution provider of a session, which is never OPTIMIZE_PROVIDER_AUTO. If `session` is NULL, returns
+/// OPTIMIZE_PROVIDER_CPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_session_t) -> optimize_provider_t {
     // SAFETY: the contract of `ffi`.
@@ -325,12 +332,13 @@ pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_sess
     }
 }
 
-/// Writes where a session runs, as JSON: `provider`, `device_id`; unless ONNX Runtime's CPU kernels run all nodes also
-/// `nodes`, the number of nodes of the optimized graph per provider (nodes that a device does not support run on the
-/// CPU), where `optimize` stands for this library's kernels, and `groups`, the number of groups of nodes that these run
-/// as one; `kernels_unused`, why they run nothing; and after OPTIMIZE_PROVIDER_AUTO `passed_over`, the providers that
-/// come first and why they were not used. For a package, `passed_over` has the compiled variant that could not be
-/// opened and why, and `weights_copied` is the reason if weights are copied instead of being read from the mapped file.
+/// Writes where a session runs, as a JSON object. `provider` and `device_id` are always present. Unless ONNX
+/// Runtime's CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider
+/// (`optimize` stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups`
+/// is the number of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels
+/// run no nodes. `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried
+/// before, or the compiled variant of a package that could not be opened. `weights_copied` is the reason if the
+/// weights of a package are copied instead of being read from the mapped file.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_placement(
     session: *const optimize_session_t,
@@ -348,14 +356,15 @@ pub unsafe extern "C" fn optimize_session_placement(
     }
 }
 
-/// Returns the number of inputs that a run requires; 0 if `session` is NULL.
+/// Returns the number of inputs that a run requires, or 0 if `session` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_input_count(session: *const optimize_session_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(session) }.map_or(0, |s| s.inputs.len())
 }
 
-/// Writes name, type and shape of the input at `index`. The pointers in `info` are valid until the session is freed.
+/// Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the session
+/// is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_input(
     session: *const optimize_session_t,
@@ -367,14 +376,15 @@ pub unsafe extern "C" fn optimize_session_input(
     unsafe { guard(error, || handle::get(session)?.inputs.write(index, info)) }
 }
 
-/// Returns the number of outputs; 0 if `session` is NULL.
+/// Returns the number of outputs, or 0 if `session` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_output_count(session: *const optimize_session_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(session) }.map_or(0, |s| s.outputs.len())
 }
 
-/// Writes name, type and shape of the output at `index`. The pointers in `info` are valid until the session is freed.
+/// Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the session
+/// is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_output(
     session: *const optimize_session_t,

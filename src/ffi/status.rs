@@ -3,30 +3,30 @@
 use crate::error::Kind;
 use std::ffi::c_char;
 
-/// The status of a call. 0 is success; values never change, new ones are added at the end.
+/// The status of a call. OPTIMIZE_OK (0) is success. The values never change; new ones are added at the end.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_status_t {
     /// Success.
     OPTIMIZE_OK = 0,
-    /// An argument is out of range.
+    /// An argument is NULL where a value is required, is out of range, or contradicts another one.
     OPTIMIZE_INVALID_ARGUMENT = 1,
     /// A handle has another type, or was freed.
     OPTIMIZE_INVALID_HANDLE = 2,
     /// A file, tensor, input or name does not exist.
     OPTIMIZE_NOT_FOUND = 3,
-    /// The operating system failed to read or write.
+    /// Reading or writing a file failed.
     OPTIMIZE_IO = 4,
-    /// The model file is damaged, hostile or not a model.
+    /// The file is damaged, or is not a valid model.
     OPTIMIZE_INVALID_MODEL = 5,
-    /// The request is valid, but not supported by this version.
+    /// The request is valid, but this version does not support it.
     OPTIMIZE_UNSUPPORTED = 6,
     /// A limit of this library is exceeded.
     OPTIMIZE_LIMIT_EXCEEDED = 7,
     /// ONNX Runtime was not found or is too old.
     OPTIMIZE_RUNTIME_MISSING = 8,
-    /// ONNX Runtime refused the model or failed.
+    /// ONNX Runtime refused the model, or a run failed.
     OPTIMIZE_RUNTIME = 9,
     /// The call was stopped by the cancel token or the progress callback.
     OPTIMIZE_CANCELLED = 10,
@@ -36,13 +36,13 @@ pub enum optimize_status_t {
     OPTIMIZE_BUSY = 12,
     /// A quality or speed limit was not met.
     OPTIMIZE_GATE_NOT_MET = 13,
-    /// A defect of this library; the process is intact.
+    /// A defect of this library caused the failure. The process can continue.
     OPTIMIZE_INTERNAL = 14,
-    /// TensorRT was not found, is too old, or this library was built without its headers.
+    /// TensorRT or an execution provider was not found, is too old, or is not supported by this build of the library.
     OPTIMIZE_BACKEND_MISSING = 15,
     /// No NVIDIA driver or no device was found.
     OPTIMIZE_DEVICE_MISSING = 16,
-    /// TensorRT refused the model or failed.
+    /// TensorRT refused the model, or a build or run failed.
     OPTIMIZE_BACKEND = 17,
     /// The file belongs to another model, library or device.
     OPTIMIZE_MISMATCH = 18,
@@ -83,8 +83,8 @@ pub extern "C" fn optimize_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Returns the version of the library as one number that can be compared, as OPTIMIZE_VERSION of the header is:
-/// major * 10000 + minor * 100 + patch.
+/// Returns the version of the library as a number that can be compared with OPTIMIZE_VERSION of the header: major *
+/// 10000 + minor * 100 + patch.
 #[unsafe(no_mangle)]
 pub extern "C" fn optimize_version_number() -> u32 {
     const fn number(text: &str) -> u32 {
@@ -99,7 +99,8 @@ pub extern "C" fn optimize_version_number() -> u32 {
     MAJOR * 10_000 + MINOR * 100 + PATCH
 }
 
-/// Returns the name of a status, for example "invalid_model"; "unknown" for other numbers. The string is static.
+/// Returns the name of a status, for example "invalid_model", or "unknown" if there is no such status. The string is
+/// static.
 #[unsafe(no_mangle)]
 pub extern "C" fn optimize_status_name(status: i32) -> *const c_char {
     let name = match status {

@@ -13,17 +13,18 @@ use crate::runtime::Tensor;
 use bytes::Bytes;
 use std::ffi::{CString, c_char, c_void};
 
-/// Elements with a type and a shape. Immutable: any number of threads may use it concurrently.
+/// A tensor: elements with a type and a shape. It is immutable, and any number of threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_tensor_t(());
 
 handle!(optimize_tensor_t(Tensor), b"opt-tens", "tensor");
 
-/// Element types, with the values of ONNX. Types below a byte are packed, low bits first.
+/// Element types, with the values of ONNX's TensorProto.DataType. Elements of less than a byte are packed, low bits
+/// first.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_dtype_t {
-    /// Not a tensor, or not declared.
+    /// No tensor, or a type that the model does not declare.
     OPTIMIZE_DTYPE_UNKNOWN = 0,
     OPTIMIZE_DTYPE_FLOAT32 = 1,
     OPTIMIZE_DTYPE_UINT8 = 2,
@@ -53,27 +54,28 @@ pub enum optimize_dtype_t {
     OPTIMIZE_DTYPE_INT2 = 26,
 }
 
-/// Release callback for borrowed memory. It is called when the last user is gone, on any thread.
+/// Release callback for borrowed memory. It is called once, on any thread, when nothing uses the memory any more.
 #[allow(non_camel_case_types)]
 pub type optimize_release_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Name, type and shape of an input or output. Set `struct_size` before the call; the pointers are owned by the model
-/// or session.
+/// Name, type and shape of an input or output. Set `struct_size` before the call. The model or session owns the
+/// memory of the pointers.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_value_info_t {
     /// sizeof(optimize_value_info_t).
     pub struct_size: u32,
-    /// Element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
+    /// Element type, an optimize_dtype_t. It is OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
     pub dtype: i32,
-    /// Name of the input or output in a run.
+    /// Name of the input or output.
     pub name: *const c_char,
-    /// Number of dimensions; -1 if it is not declared.
+    /// Number of dimensions, or -1 if the model does not declare it.
     pub rank: i64,
-    /// Array of `rank` sizes; -1 for any size.
+    /// Array of `rank` sizes. -1 is a dynamic dimension.
     pub dims: *const i64,
-    /// Array of `rank` names; equal names require equal sizes, "" requires nothing.
+    /// Array of `rank` names of dimensions. Dimensions with the same name must have the same size; dimensions with
+    /// the name "" may have any size.
     pub dim_names: *const *const c_char,
 }
 /// Inputs or outputs as C structs.
@@ -150,7 +152,8 @@ impl Signature {
     }
 }
 
-/// Returns the address of the first element; NULL if there is none, as garbage collectors of other languages prefer.
+/// Returns the address of the first element, or NULL if there are no elements: garbage collectors of other languages
+/// do not accept other invalid addresses.
 fn first<T>(list: &[T]) -> *const T {
     if list.is_empty() { std::ptr::null() } else { list.as_ptr() }
 }
@@ -185,9 +188,9 @@ unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) 
     Ok((dtype, dims))
 }
 
-/// Creates a tensor from a copy of `size` bytes of row-major elements of `dtype`, an optimize_dtype_t. Returns
-/// OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` is not that of the shape and type, and for
-/// strings, for which there is optimize_tensor_new_strings.
+/// Creates a tensor from a copy of the `size` bytes at `data`: row-major elements of `dtype`, an optimize_dtype_t.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` does not match the shape and the
+/// type, or if the type is string (use optimize_tensor_new_strings for strings).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new(
     dtype: i32,
@@ -210,7 +213,7 @@ pub unsafe extern "C" fn optimize_tensor_new(
     }
 }
 
-/// Memory of the caller, released by the caller's function.
+/// Memory of the caller, which is released by the caller's function.
 struct Borrowed {
     data: *const u8,
     size: usize,
@@ -239,10 +242,10 @@ impl Drop for Borrowed {
     }
 }
 
-/// Creates a tensor over the caller's memory without copying. The memory must stay valid and unchanged until
-/// `release` is called (which may be on another thread); with a NULL `release`, until the tensor and every session
-/// run that uses it have ended. Memory that is not aligned for the type is copied. If the call fails, `release` is
-/// not called.
+/// Creates a tensor that uses the caller's memory without copying it. The memory must stay valid and unchanged until
+/// `release` is called, which can happen on another thread. If `release` is NULL, the memory must stay valid and
+/// unchanged until the tensor is freed and all runs that use it have ended. Memory that is not aligned for the type
+/// is copied. If the call fails, `release` is not called.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_borrow(
     dtype: i32,
@@ -280,8 +283,8 @@ fn element_limit(dims: &[i64]) -> Result<()> {
     }
 }
 
-/// Creates a tensor of strings from a copy of `count` UTF-8 strings. `sizes` are their lengths in bytes; NULL means
-/// that they are NUL-terminated.
+/// Creates a tensor of strings from copies of `count` UTF-8 strings in row-major order. `sizes` are their lengths in
+/// bytes; NULL means that they are NUL-terminated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new_strings(
     dims: *const i64,
@@ -307,30 +310,30 @@ pub unsafe extern "C" fn optimize_tensor_new_strings(
     }
 }
 
-/// Returns the element type, an optimize_dtype_t; OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
+/// Returns the element type, an optimize_dtype_t, or OPTIMIZE_DTYPE_UNKNOWN if `tensor` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_dtype(tensor: *const optimize_tensor_t) -> i32 {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tensor) }.map_or(0, |t| t.dtype().to_onnx())
 }
 
-/// Returns the number of dimensions; 0 for a scalar and if `tensor` is NULL.
+/// Returns the number of dimensions, which is 0 for a scalar, or 0 if `tensor` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_rank(tensor: *const optimize_tensor_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tensor) }.map_or(0, |t| t.shape().len())
 }
 
-/// Returns the sizes of the dimensions, as many as the rank; NULL if the rank is 0 and if `tensor` is NULL. The
-/// pointer is valid until the tensor is freed.
+/// Returns the array of the sizes of all dimensions, or NULL if the rank is 0 or `tensor` is NULL. The pointer is
+/// valid until the tensor is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_dims(tensor: *const optimize_tensor_t) -> *const i64 {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tensor) }.map_or(std::ptr::null(), |t| first(t.shape()))
 }
 
-/// Returns the elements, row-major; NULL for strings and if `tensor` is NULL. The pointer is valid until the tensor
-/// is freed.
+/// Returns the elements in row-major order, or NULL for a tensor of strings or if `tensor` is NULL. The pointer is
+/// valid until the tensor is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_data(tensor: *const optimize_tensor_t) -> *const c_void {
     // SAFETY: the contract of `ffi`.
@@ -338,15 +341,15 @@ pub unsafe extern "C" fn optimize_tensor_data(tensor: *const optimize_tensor_t) 
     tensor.ok().filter(|t| t.strings().is_none()).map_or(std::ptr::null(), |t| t.bytes().as_ptr().cast())
 }
 
-/// Returns the size of all elements in bytes; 0 for strings and if `tensor` is NULL.
+/// Returns the size of all elements in bytes, or 0 for a tensor of strings or if `tensor` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_size(tensor: *const optimize_tensor_t) -> usize {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(tensor) }.map_or(0, |t| t.bytes().len())
 }
 
-/// Writes the string at row-major position `index` of a tensor of strings: `size` bytes of UTF-8 at `data`, not
-/// NUL-terminated, valid until the tensor is freed.
+/// Writes the address and the length of the string at row-major position `index` of a tensor of strings: `size` bytes
+/// of UTF-8 at `data`, not NUL-terminated. The string is valid until the tensor is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_string(
     tensor: *const optimize_tensor_t,

@@ -25,13 +25,14 @@ use std::path::Path;
 pub enum optimize_precision_t {
     /// The types of the model.
     OPTIMIZE_PRECISION_FP32 = 0,
-    /// Products and the nodes around them in float16. Needs ONNX Runtime, to measure the error.
+    /// float16 for matrix products, convolutions and the nodes around them. Needs ONNX Runtime, which measures the
+    /// error.
     OPTIMIZE_PRECISION_FP16 = 1,
-    /// As OPTIMIZE_PRECISION_FP16, in bfloat16.
+    /// bfloat16 for the same nodes as OPTIMIZE_PRECISION_FP16.
     OPTIMIZE_PRECISION_BF16 = 2,
-    /// Products with weights in 8-bit integers.
+    /// 8-bit integers for matrix products and convolutions with a weight.
     OPTIMIZE_PRECISION_INT8 = 3,
-    /// As OPTIMIZE_PRECISION_INT8, in float8 (e4m3).
+    /// float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8.
     OPTIMIZE_PRECISION_FP8 = 4,
 }
 
@@ -39,18 +40,18 @@ pub enum optimize_precision_t {
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_tensorrt_backend_t {
-    /// TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's provider; the report gives
-    /// the reason.
+    /// TensorRT if the library and a device are available, else TensorRT-RTX, else ONNX Runtime's provider. The
+    /// report gives the reason.
     OPTIMIZE_TENSORRT_AUTO = 0,
-    /// TensorRT 11 (libnvinfer.so.11), for the present device.
+    /// TensorRT 11 (libnvinfer.so.11), which builds for the device of this machine.
     OPTIMIZE_TENSORRT_NVINFER = 1,
     /// TensorRT-RTX 1 (libtensorrt_rtx.so.1), which needs no device.
     OPTIMIZE_TENSORRT_RTX = 2,
-    /// ONNX Runtime's TensorRT provider: writes a model that contains engines (X_ctx.onnx).
+    /// ONNX Runtime's TensorRT provider, which writes a model that contains engines (X_ctx.onnx).
     OPTIMIZE_TENSORRT_ONNXRUNTIME = 3,
 }
 
-/// Options of `optimize_model_build_tensorrt`. All zero selects the defaults.
+/// Options of `optimize_model_build_tensorrt`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -61,76 +62,77 @@ pub struct optimize_tensorrt_options_t {
     pub precision: i32,
     /// Library that builds the engine, an optimize_tensorrt_backend_t.
     pub backend: i32,
-    /// Builder optimization level plus 1: 1 to 6 for TensorRT's levels 0 to 5; 0 is TensorRT's default.
+    /// Builder optimization level plus 1: 1 to 6 for TensorRT's levels 0 to 5; 0 selects TensorRT's default.
     pub optimization_level: u32,
-    /// Batch size where the model leaves it open; 0 leaves it to the profiles.
+    /// Batch size, if it is dynamic in the model. 0 leaves it to the profiles.
     pub batch_size: u64,
-    /// Sequence length where the model leaves it open; 0 leaves it to the profiles.
+    /// Sequence length, if it is dynamic in the model. 0 leaves it to the profiles.
     pub sequence_length: u64,
-    /// Minimum, optimal and maximum sizes by dimension name, or batch, sequence and past:
+    /// Minimum, optimal and maximum sizes by the name of the dimension, or by "batch", "sequence" and "past", such as
     /// "batch=1:8:32,sequence=128"; or NULL.
     pub dimensions: *const c_char,
-    /// Minimum shapes, "ids:1x16,mask:1x16"; or NULL.
+    /// Minimum shapes of inputs, such as "ids:1x16,mask:1x16"; or NULL.
     pub min_shapes: *const c_char,
-    /// Optimal shapes, which the engine is tuned for; or NULL.
+    /// Optimal shapes of inputs, for which TensorRT tunes the engine; or NULL.
     pub opt_shapes: *const c_char,
-    /// Maximum shapes; or NULL.
+    /// Maximum shapes of inputs; or NULL.
     pub max_shapes: *const c_char,
     /// Several profiles as JSON, instead of single shapes: [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1,
     /// 128]}}]; or NULL.
     pub profiles: *const c_char,
-    /// Folder of the libraries; NULL searches for them.
+    /// Folder of TensorRT's libraries; NULL searches for them.
     pub library: *const c_char,
-    /// Path of a file that caches timings of layers; or NULL.
+    /// Path of TensorRT's timing cache; or NULL.
     pub timing_cache: *const c_char,
-    /// Maximum device memory for the workspace of a layer, in bytes; 0 is all.
+    /// Maximum device memory for TensorRT's workspace in bytes; 0 means no limit.
     pub workspace: u64,
-    /// Maximum relative error of an output against fp32, on a sample; 0 is 0.01 for fp16, 0.08 for bf16 and 0.15 for
-    /// int8 and fp8. Nodes return to fp32 until it is met.
+    /// Maximum error of an output relative to fp32, measured on a sample. Nodes stay fp32 until it is met. 0 selects
+    /// 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
     pub max_error: f64,
-    /// TensorRT-RTX: array of `compute_capability_count` compute capabilities to build for, 89 for 8.9; NULL is all.
+    /// TensorRT-RTX: array of `compute_capability_count` compute capabilities for which to build, such as 89 for 8.9;
+    /// NULL selects all.
     pub compute_capabilities: *const i32,
     /// Number of elements in `compute_capabilities`.
     pub compute_capability_count: u64,
-    /// Not 0: builds an engine that also runs with later versions of the library.
+    /// A value other than 0 builds an engine that also runs with later versions of the library.
     pub version_compatible: u32,
-    /// Not 0: builds an engine that runs on all devices from Ampere on.
+    /// A value other than 0 builds an engine that runs on all devices from Ampere on.
     pub hardware_compatible: u32,
-    /// Not 0: strips the weights from the engine.
+    /// A value other than 0 strips the weights from the engine.
     pub strip: u32,
-    /// Not 0: allows the weights to be replaced later (refit).
+    /// A value other than 0 allows the weights to be replaced later (refit).
     pub refit: u32,
-    /// Not 0: uses weights with a 2:4 pattern as sparse weights.
+    /// A value other than 0 uses weights with a 2:4 pattern as sparse weights.
     pub sparsity: u32,
-    /// Not 0: keeps detailed information on layers, for profilers.
+    /// A value other than 0 keeps detailed information on layers, for profilers.
     pub detailed: u32,
-    /// Not 0: disables TensorFloat-32.
+    /// A value other than 0 disables TensorFloat-32.
     pub no_tf32: u32,
-    /// Not 0: builds even if the existing engine matches the options.
+    /// A value other than 0 builds the engine even if the existing one matches the options.
     pub force: u32,
-    /// Not 0: returns OPTIMIZE_MISMATCH if the existing engine does not match, instead of replacing it.
+    /// A value other than 0 returns OPTIMIZE_MISMATCH if the existing engine does not match, instead of replacing it.
     pub refuse_mismatch: u32,
     /// Number of threads of the measurements; 0 uses that of the context.
     pub threads: u32,
-    /// int8 and fp8: path of calibration data for the scales, a text or tensors for the inputs (X.safetensors); NULL
-    /// selects built-in sentences or generated numbers.
+    /// int8 and fp8: path of the calibration data that determines the scales: a text, or tensors for the inputs
+    /// (X.safetensors). NULL selects built-in sentences or generated numbers.
     pub calibration: *const c_char,
 }
 // SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32, pointer: no
 // padding.
 unsafe impl Options for optimize_tensorrt_options_t {}
 
-/// Builds a TensorRT engine of a model at `path` (FILE.engine, or a folder for model.engine), with a manifest next to
-/// it (FILE.engine.json). An existing engine that matches model, library and options is kept, and the report has
-/// "reused". `report` (may be NULL) receives JSON: backend, profiles, error against fp32, and the nodes
-/// that stay in fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows). A cancel
-/// takes effect within 200 ms; TensorRT may continue on a thread of its own.
+/// Builds a TensorRT engine of a model and writes it to `path` (FILE.engine, or a folder for model.engine), with a
+/// manifest next to it (FILE.engine.json). An existing engine that matches model, library and options is kept, and
+/// the report contains "reused". `report` (may be NULL) receives JSON: backend, profiles, error relative to fp32, and
+/// the nodes that stay fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows).
+/// A cancellation takes effect within 200 ms; TensorRT may then continue on a thread in the background.
 ///
-/// Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if it needs a device;
-/// OPTIMIZE_UNSUPPORTED for another version of TensorRT and for operators that it does not support (the message
-/// names them); OPTIMIZE_INVALID_ARGUMENT if an input has a variable size without a range; OPTIMIZE_GATE_NOT_MET if
-/// the error stays too large; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the existing
-/// engine does not match.
+/// Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device
+/// and there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT
+/// does not support (the message names them); OPTIMIZE_INVALID_ARGUMENT if a dynamic dimension of an input has no
+/// range; OPTIMIZE_GATE_NOT_MET if `max_error` cannot be met; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the
+/// existing engine does not match.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_build_tensorrt(
     context: *const optimize_context_t,
@@ -164,12 +166,13 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
     }
 }
 
-/// Checks whether an engine may be used here, for `model` if that is not NULL. `manifest` (may be NULL) receives its
-/// manifest as JSON. `trust` not 0 means that its source is trusted: an engine is executable code.
+/// Checks whether an engine file can be used on this machine and, if `model` is not NULL, whether it was built from
+/// `model`. `manifest` (may be NULL) receives the manifest of the engine as JSON. A value of `trust` other than 0
+/// states that you trust the source of the engine, which contains executable code.
 ///
 /// Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
 /// its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
-/// OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING as `optimize_model_build_tensorrt`.
+/// OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if there is no device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensorrt_check(
     context: *const optimize_context_t,
@@ -200,21 +203,22 @@ pub unsafe extern "C" fn optimize_tensorrt_check(
     }
 }
 
-/// Options of `optimize_tensorrt_open`. All zero selects the defaults, with which every engine is OPTIMIZE_UNTRUSTED.
+/// Options of `optimize_tensorrt_open`. Fields that are 0 or NULL have their defaults. With `trust` 0, every engine
+/// is refused with OPTIMIZE_UNTRUSTED.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_tensorrt_open_options_t {
     /// sizeof(optimize_tensorrt_open_options_t).
     pub struct_size: u32,
-    /// Not 0: trusts the source of the engine, which is code that TensorRT runs.
+    /// A value other than 0 states that you trust the source of the engine, which contains code that TensorRT runs.
     pub trust: u32,
     /// Index of the device, from 0.
     pub device_id: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// SHA-256 of the model that the engine must belong to, as in reports (`input.sha256`): 64 hexadecimal digits; or
-    /// NULL.
+    /// SHA-256 of the model from which the engine must have been built, as 64 hexadecimal digits (`input.sha256` of
+    /// reports); or NULL.
     pub model_sha256: *const c_char,
     /// Folder of TensorRT's libraries; NULL searches for them.
     pub library: *const c_char,
@@ -222,13 +226,14 @@ pub struct optimize_tensorrt_open_options_t {
 // SAFETY: repr(C), four u32 and two pointers that may be NULL: no padding.
 unsafe impl Options for optimize_tensorrt_open_options_t {}
 
-/// Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. It
-/// is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
+/// Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. The
+/// session is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. It does not need ONNX
+/// Runtime.
 ///
 /// Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
 /// its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
-/// OPTIMIZE_BACKEND_MISSING without the library; OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND
-/// if the library cannot use the engine there.
+/// OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if there is no such device;
+/// OPTIMIZE_BACKEND if TensorRT cannot use the engine on the device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensorrt_open(
     context: *const optimize_context_t,

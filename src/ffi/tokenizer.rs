@@ -13,22 +13,23 @@ use crate::text::Tokenizer;
 use std::ffi::c_char;
 use std::path::Path;
 
-/// A tokenizer, which encodes text to ids and decodes ids. Immutable: any number of threads may use it concurrently.
+/// A tokenizer, which encodes text to token ids and decodes token ids to text. It is immutable, and any number of
+/// threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_tokenizer_t(());
 
 handle!(optimize_tokenizer_t(Tokenizer), b"opt-toke", "tokenizer");
 
-/// Options of `optimize_tokenizer_encode`. All zero selects the defaults.
+/// Options of `optimize_tokenizer_encode`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_encode_options_t {
     /// sizeof(optimize_encode_options_t).
     pub struct_size: u32,
-    /// Not 0: leaves out the special tokens of the model ([CLS], <s> …).
+    /// A value other than 0 adds no special tokens ([CLS], <s> …).
     pub no_special_tokens: u32,
-    /// Maximum length of a row in tokens, including special ones; longer rows are truncated at the end. 0 is no
+    /// Maximum number of tokens of a row, including special tokens; longer rows are truncated at the end. 0 means no
     /// limit.
     pub max_length: u32,
     /// Must be 0.
@@ -37,21 +38,21 @@ pub struct optimize_encode_options_t {
 // SAFETY: repr(C), four u32.
 unsafe impl Options for optimize_encode_options_t {}
 
-/// Options of `optimize_tokenizer_decode`. All zero selects the defaults.
+/// Options of `optimize_tokenizer_decode`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_decode_options_t {
     /// sizeof(optimize_decode_options_t).
     pub struct_size: u32,
-    /// Not 0: keeps special tokens in the text.
+    /// A value other than 0 includes the text of special tokens; otherwise they are left out.
     pub keep_special_tokens: u32,
 }
 // SAFETY: repr(C), two u32.
 unsafe impl Options for optimize_decode_options_t {}
 
-/// Loads a tokenizer.json, or the one in a folder, with the settings of the files next to it (tokenizer_config.json,
-/// added_tokens.json, special_tokens_map.json).
+/// Loads a tokenizer from tokenizer.json or from the folder that contains it, with the settings of the files next to
+/// it (tokenizer_config.json, added_tokens.json, special_tokens_map.json).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_load(
     path: *const c_char,
@@ -69,7 +70,7 @@ pub unsafe extern "C" fn optimize_tokenizer_load(
     }
 }
 
-/// Returns the tokenizer of a model: the tokenizer.json next to it. OPTIMIZE_NOT_FOUND if it has none.
+/// Writes the tokenizer of a model to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the model has none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_tokenizer(
     model: *const optimize_model_t,
@@ -89,9 +90,10 @@ pub unsafe extern "C" fn optimize_model_tokenizer(
     }
 }
 
-/// Encodes `count` UTF-8 texts into int64 tensors of shape [count, longest]. `sizes` are the lengths of the texts in
-/// bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right; `attention_mask` is 1 for
-/// tokens and 0 for padding; `type_ids` are BERT's segments. `attention_mask` and `type_ids` may be NULL.
+/// Encodes `count` UTF-8 texts into int64 tensors of shape [count, length of the longest row]. `sizes` are the
+/// lengths of the texts in bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right.
+/// `ids` receives the token ids, `attention_mask` receives 1 for tokens and 0 for padding, and `type_ids` the segment
+/// ids of BERT (token_type_ids). `attention_mask` and `type_ids` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_encode(
     tokenizer: *const optimize_tokenizer_t,
@@ -137,7 +139,7 @@ pub unsafe extern "C" fn optimize_tokenizer_encode(
     }
 }
 
-/// Decodes `count` ids into a buffer, which the caller frees.
+/// Decodes `count` token ids, and writes the text to `text`. The caller frees it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_decode(
     tokenizer: *const optimize_tokenizer_t,
@@ -160,7 +162,7 @@ pub unsafe extern "C" fn optimize_tokenizer_decode(
     }
 }
 
-/// Returns the number of tokens in the vocabulary, including added ones; 0 if `tokenizer` is NULL.
+/// Returns the number of tokens in the vocabulary, including added tokens, or 0 if `tokenizer` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_vocabulary_size(tokenizer: *const optimize_tokenizer_t) -> usize {
     // SAFETY: the contract of `ffi`.
