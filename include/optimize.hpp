@@ -2,10 +2,10 @@
 //
 // Introduction
 //
-//   A Context holds the ONNX Runtime library. A Model is loaded, immutable, and shared freely between threads. A
-//   technique (Model::quantize ...) takes a model and returns a new one with a report. A model is saved, run in a
-//   Session, or used by a Generator to generate text. Model::benchmark compares two models; Model::evaluate
-//   measures them on data.
+//   A Context holds the ONNX Runtime library. A Model is loaded from a file; it is immutable, and any number of
+//   threads may use it. A technique (Model::quantize ...) returns a new model and a report. A model can be saved,
+//   run in a Session, or used by a Generator to generate text. Model::benchmark compares two models;
+//   Model::evaluate measures one or two models on data.
 //
 //     optimize::Context context;
 //     optimize::Model model(context, "model.onnx");
@@ -27,22 +27,22 @@
 //     optimize::Ensemble ensemble({&chat, &other});
 //     ensemble.generator(context).generate({"The capital of France is"}, options);
 //
-// Rules for everything here
+// Rules for all classes and functions
 //
 //   Header     This file and the folder next to it are header-only: they call the C interface of optimize.h and
-//              link with -loptimize. optimize.h documents the functions; a method of the class for
-//              optimize_<noun>_t is the function optimize_<noun>_<method>, and options have the same names.
-//   Ownership  Classes are move-only and free what they own. Objects keep alive what they need: a session
-//              outlives its model. A moved-from object is empty; using it throws invalid_argument.
-//   Errors     A failure throws optimize::Error: what() is the whole text, status() and place() are its parts.
-//              Outputs appear only on success.
-//   Options    Plain structs; a default-constructed one has the defaults. The library receives the size of the
-//              struct that this file was compiled with, so a newer library works with an older program.
-//   Calls      A long operation takes a Call: progress, timeout, cancel token. An exception thrown by the progress
-//              function, or by a generator's on_token, ends the call and is rethrown by it.
-//   Text       std::string, UTF-8. A path or name that contains a NUL throws invalid_argument.
-//   Threads    Any number of threads may call const methods concurrently, and one thread at a time the others
-//              (Session::run, those of Generator, Embedder and Classifier).
+//              link with -loptimize. optimize.h documents these functions: a method of the class for
+//              optimize_<noun>_t calls the function optimize_<noun>_<method>, and options have the same names.
+//   Ownership  Objects are move-only and free what they own. They keep alive what they need: a session can be
+//              used after its model was destroyed. A moved-from object is empty; using it throws invalid_argument.
+//   Errors     A failure throws optimize::Error. what() is the place and the message; status(), message() and
+//              place() return them one by one.
+//   Options    Options are plain structs; a default-constructed one has the defaults. The library receives the
+//              size of the struct with which the program was compiled, so it also works with older programs.
+//   Calls      A function that can run long takes a Call: progress callback, timeout and cancel token. If a
+//              callback throws an exception, the function ends and throws this exception.
+//   Text       Text is std::string in UTF-8. A path or name that contains a NUL throws invalid_argument.
+//   Threads    Any number of threads may concurrently call const methods of an object, and only one thread at a
+//              time its other methods (Session::run, methods of Generator, Embedder and Classifier).
 
 #ifndef OPTIMIZE_HPP
 #define OPTIMIZE_HPP

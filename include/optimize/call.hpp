@@ -15,24 +15,27 @@
 
 namespace optimize {
 
-/// A cancel token, which any thread may use to stop the calls it was passed to.
+/// A cancel token. Any thread can fire it to stop all calls to which it was passed.
 class Cancel : public detail::Handle<optimize_cancel_t, optimize_cancel_free> {
 public:
     Cancel() {
         detail::attempt([&](auto **error) { return optimize_cancel_new(place(), error); });
     }
-    /// Cancels every call that this token was passed to, now and later. Any thread may call it, any number of times.
+    /// Cancels all running and later calls to which this token is passed. Any thread may call it, any number of
+    /// times.
     void fire() const {
         detail::attempt([&](auto **error) { return optimize_cancel_fire(get(), error); });
     }
 };
 
-/// Progress, timeout and cancellation of a long call.
+/// Progress, timeout and cancellation of a call.
 struct Call {
     /// Progress callback. It is called on the thread that made the call, at most 20 times per second; `total` is 0 if
-    /// unknown. Returning false cancels the call. An exception cancels it too, and is rethrown by the call.
+    /// it is unknown. The return value false cancels the call. An exception also cancels it, and the call throws this
+    /// exception.
     std::function<bool(std::string_view stage, std::uint64_t done, std::uint64_t total)> progress;
-    /// Timeout, after which the call throws Status::timeout. A value below one millisecond is one millisecond.
+    /// Timeout, after which the call throws Status::timeout. A value below one millisecond is treated as one
+    /// millisecond.
     std::optional<std::chrono::milliseconds> timeout;
     /// Cancel token that ends the call with Status::cancelled; may be null.
     const Cancel *cancel = nullptr;
@@ -43,7 +46,7 @@ namespace detail {
 /// Holds exceptions of callbacks, which must not pass through C, until the call ends.
 class Thrown {
 public:
-    /// Returns the result of a C callback that runs `function`, which returns whether to continue.
+    /// Returns the result of a C callback that calls `function`; `function` returns whether to continue.
     template <class F> std::int32_t guard(F &&function) noexcept {
         try {
             return function() ? 0 : 1;
@@ -90,7 +93,8 @@ private:
     optimize_call_t raw_;
 };
 
-/// As the other attempt, for `function(call, error)`. An exception of a callback takes precedence.
+/// Calls `function(call, error)` and throws if it fails: the exception of a callback, or else the error of the
+/// status.
 template <class F> void attempt(const Call &call, Thrown &thrown, F &&function) {
     const Watch watch(call, thrown);
     optimize_error_t *raw = nullptr;

@@ -20,7 +20,7 @@ enum class Provider : std::int32_t {
     cpu = OPTIMIZE_PROVIDER_CPU,
     cuda = OPTIMIZE_PROVIDER_CUDA,
     tensorrt = OPTIMIZE_PROVIDER_TENSORRT,
-    /// The first available of TensorRT, CUDA and CPU; only for requests.
+    /// The first available of TensorRT, CUDA and CPU; only in options.
     automatic = OPTIMIZE_PROVIDER_AUTO,
 };
 
@@ -30,14 +30,15 @@ enum class Kernels : std::int32_t {
     stock = OPTIMIZE_KERNELS_STOCK,
 };
 
-/// Precision of products of float32 inputs and constant weights on the CPU; see optimize_session_precision_t.
+/// Precision of matrix products of float32 inputs and constant weights on the CPU; see optimize_session_precision_t.
 enum class SessionPrecision : std::int32_t {
     fp32 = OPTIMIZE_SESSION_PRECISION_FP32,
     bf16 = OPTIMIZE_SESSION_PRECISION_BF16,
     int8 = OPTIMIZE_SESSION_PRECISION_INT8,
 };
 
-/// Execution provider, device and kernels, part of several option structs; see optimize_session_options_t.
+/// Execution provider, device and kernels of sessions. Several option structs contain it; see
+/// optimize_session_options_t.
 struct Execution {
     Provider provider = Provider::cpu;
     Kernels kernels = Kernels::automatic;
@@ -58,10 +59,10 @@ struct Execution {
 
 /// Options of open_tensorrt; see optimize_tensorrt_open_options_t.
 struct TensorRtOpenOptions {
-    /// Trusts the source of the engine, which is executable code.
+    /// Whether you trust the source of the engine, which contains executable code.
     bool trust = false;
     std::uint32_t device_id = 0;
-    /// SHA-256 of the model that the engine must belong to; empty for any.
+    /// SHA-256 of the model from which the engine must have been built; empty allows any model.
     std::string model_sha256;
     /// Folder of TensorRT's libraries; empty searches for them.
     std::string library;
@@ -79,10 +80,10 @@ struct TensorRtOpenOptions {
 
 /// Returns the version of the library, for example "0.1.0".
 inline std::string version() { return optimize_version(); }
-/// Returns the version of the library as one number, to compare with OPTIMIZE_VERSION of the header.
+/// Returns the version of the library as a number that can be compared with OPTIMIZE_VERSION of the header.
 inline std::uint32_t version_number() noexcept { return optimize_version_number(); }
 
-/// The ONNX Runtime library and the default number of threads. A program usually has one.
+/// A context: the ONNX Runtime library and the default number of threads. A program usually has one context.
 class Context : public detail::Handle<optimize_context_t, optimize_context_free> {
 public:
     explicit Context(const ContextOptions &options = {}) {
@@ -91,14 +92,14 @@ public:
         raw.runtime_library = detail::c_text_or_null(options.runtime_library, "runtime_library");
         detail::attempt([&](auto **error) { return optimize_context_new(&raw, place(), error); });
     }
-    /// Opens ONNX Runtime, if it is not open yet, and returns its version, for example "1.32.0".
+    /// Returns the version of ONNX Runtime, for example "1.32.0". This opens ONNX Runtime if it is not open yet.
     std::string runtime_version() const {
         const char *version = nullptr;
         detail::attempt([&](auto **error) { return optimize_context_runtime_version(get(), &version, error); });
         return version;
     }
-    /// Returns the execution providers that sessions can use here, best first, as JSON: a list of "provider",
-    /// "device_id", "available" and, if it is not available, "status" and "reason".
+    /// Returns the execution providers, best first, as JSON: a list of objects with "provider", "device_id",
+    /// "available" and, if the provider is not available, "status" and "reason".
     std::string providers(std::uint32_t device_id = 0) const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });

@@ -26,7 +26,7 @@ enum class Schedule : std::int32_t {
     constant = OPTIMIZE_SCHEDULE_CONSTANT,
 };
 
-/// Progress of training; see optimize_training_step_t.
+/// A training step or a validation; see optimize_training_step_t.
 using TrainingStep = optimize_training_step_t;
 
 /// Options of distill; see optimize_distill_options_t.
@@ -58,9 +58,9 @@ struct DistillOptions {
     std::uint64_t seed = 0;
     /// Names or globs of modules or weights to keep unchanged.
     std::vector<std::string> freeze;
-    /// Layers of a student that is cut from the teacher: `layers:every-other` or `layers:6`.
+    /// Layers of the teacher that form the student: `layers:every-other` or a number, `layers:6`.
     std::string student_layers;
-    /// Path of the checkpoint file; empty disables it.
+    /// Path of the checkpoint file; empty disables checkpoints.
     std::string checkpoint;
     bool resume = false;
     std::uint32_t threads = 0;
@@ -71,15 +71,14 @@ struct DistillOptions {
     /// Execution provider of teacher and student: cpu, cuda or automatic.
     Provider provider = Provider::cpu;
     std::uint32_t device_id = 0;
-    /// Training callback, called after each step and each validation. An exception cancels the call, and is rethrown
-    /// by it.
+    /// Training callback, called after each step and each validation. An exception cancels the call, which throws it.
     std::function<void(const TrainingStep &)> training;
 };
 
 /// Result of distill.
 struct Distilled {
     Model model;
-    /// Report: losses over time, and the quality of teacher and student, in the JSON of docs/report.md.
+    /// Report in the JSON of docs/report.md: losses over time, and a comparison of the student with the teacher.
     std::string report;
 };
 
@@ -144,13 +143,13 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
 
 } // namespace detail
 
-/// Trains `student` to reproduce the outputs of `teacher`, and returns a new model; both are unchanged.
+/// Returns a copy of `student` that was trained to reproduce the outputs of `teacher`.
 inline Distilled distill(const Context &context, const Model &teacher, const Model &student,
                          const DistillOptions &options, const Call &call = {}) {
     return detail::distill(context, teacher, &student, options, call);
 }
 
-/// As the other distill, with a student cut from the teacher by `options.student_layers`.
+/// Returns a student that consists of the layers `options.student_layers` of the teacher, after training.
 inline Distilled distill(const Context &context, const Model &teacher, const DistillOptions &options,
                          const Call &call = {}) {
     return detail::distill(context, teacher, nullptr, options, call);

@@ -1,4 +1,4 @@
-// Part of optimize.hpp: texts to vectors and to the scores of classes.
+// Part of optimize.hpp: vectors of texts, and scores of their classes.
 #ifndef OPTIMIZE_ENCODER_HPP
 #define OPTIMIZE_ENCODER_HPP
 
@@ -19,23 +19,23 @@ struct EmbedderOptions {
     std::uint32_t max_length = 0;
     std::uint32_t dimensions = 0;
     bool normalize = false;
-    /// Text that precedes every text; if empty, the default prompt of the model.
+    /// Text that precedes every text; empty selects the default prompt of the model.
     std::string prompt;
     /// Name of one of the model's prompts.
     std::string prompt_name;
     Execution execution;
 };
 
-/// Turns texts into vectors. It accepts one call at a time.
+/// An embedder, which computes vectors of texts. It accepts one call at a time.
 class Embedder : public detail::Handle<optimize_embedder_t, optimize_embedder_free> {
 public:
     Embedder(const Context &context, const Model &model, const EmbedderOptions &options = {}, const Call &call = {})
         : Embedder(context, model, nullptr, options, call) {}
-    /// Creates an embedder with a tokenizer in place of the model's own.
+    /// Creates an embedder that uses `tokenizer` instead of the model's own.
     Embedder(const Context &context, const Model &model, const Tokenizer &tokenizer,
              const EmbedderOptions &options = {}, const Call &call = {})
         : Embedder(context, model, tokenizer.get(), options, call) {}
-    /// Returns a float32 tensor of shape [texts.size(), width]: a vector for each text.
+    /// Returns the vectors of texts, a float32 tensor of shape [texts.size(), width].
     Tensor embed(const std::vector<std::string> &texts, const Call &call = {}) {
         const auto c_texts = detail::c_texts(texts, "texts");
         Tensor vectors;
@@ -80,27 +80,27 @@ struct ClassifierOptions {
     Execution execution;
 };
 
-/// Turns texts, or pairs of texts, into scores of classes. It accepts one call at a time.
+/// A classifier, which computes scores of classes for texts or pairs of texts. It accepts one call at a time.
 class Classifier : public detail::Handle<optimize_classifier_t, optimize_classifier_free> {
 public:
     Classifier(const Context &context, const Model &model, const ClassifierOptions &options = {},
                const Call &call = {})
         : Classifier(context, model, nullptr, options, call) {}
-    /// Creates a classifier with a tokenizer in place of the model's own.
+    /// Creates a classifier that uses `tokenizer` instead of the model's own.
     Classifier(const Context &context, const Model &model, const Tokenizer &tokenizer,
                const ClassifierOptions &options = {}, const Call &call = {})
         : Classifier(context, model, tokenizer.get(), options, call) {}
-    /// Returns the labels of the classes; empty if the model does not say how many classes it has.
+    /// Returns the labels of the classes, or an empty list if the model does not give the number of its classes.
     std::vector<std::string> labels() const {
         std::vector<std::string> all(optimize_classifier_label_count(get()));
         for (std::size_t i = 0; i < all.size(); i++) all[i] = optimize_classifier_label(get(), i);
         return all;
     }
-    /// Returns a float32 tensor of shape [texts.size(), classes]: the scores of each text.
+    /// Returns the scores of texts, a float32 tensor of shape [texts.size(), classes].
     Tensor classify(const std::vector<std::string> &texts, const Call &call = {}) {
         return classified(texts, nullptr, call);
     }
-    /// Returns the scores of pairs; `second` has one text for each of `texts`.
+    /// Returns the scores of pairs of texts; `second` has one text for each of `texts`.
     Tensor classify_pairs(const std::vector<std::string> &texts, const std::vector<std::string> &second,
                           const Call &call = {}) {
         if (second.size() != texts.size())

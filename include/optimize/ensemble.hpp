@@ -1,4 +1,4 @@
-// Part of optimize.hpp: several models that are combined, or merged into one.
+// Part of optimize.hpp: models whose outputs are combined, or whose weights are merged.
 #ifndef OPTIMIZE_ENSEMBLE_HPP
 #define OPTIMIZE_ENSEMBLE_HPP
 
@@ -45,9 +45,9 @@ struct EnsembleOptions {
     bool allow_different_vocabularies = false;
     std::uint32_t candidates = 0;
     double length_penalty = 0;
-    /// Weights of the members; empty for equal ones.
+    /// Weights of the members; empty selects equal weights.
     std::vector<double> weights;
-    /// Temperatures of the members; empty for 1.
+    /// Temperatures of the members; empty selects 1 for all.
     std::vector<double> temperatures;
 };
 
@@ -70,7 +70,7 @@ enum class MergeMethod : std::int32_t {
 struct MergeOptions {
     MergeMethod method = MergeMethod::linear;
     std::vector<double> weights;
-    /// Ties only: the model that the others were trained from; must live until the call ends.
+    /// Ties only: the base model, from which the models were trained. It must live until the call ends.
     const Model *base = nullptr;
     double density = 0;
     double scale = 0;
@@ -96,7 +96,7 @@ inline std::vector<const optimize_model_t *> c_models(const std::vector<const Mo
 
 } // namespace detail
 
-/// Models whose outputs are combined, and how. Immutable.
+/// An ensemble: several models and the method that combines their outputs. It is immutable.
 class Ensemble : public detail::Handle<optimize_ensemble_t, optimize_ensemble_free> {
 public:
     /// Creates an ensemble. The models may be destroyed before it.
@@ -117,14 +117,14 @@ public:
             return optimize_ensemble_new(members.data(), members.size(), &raw, place(), error);
         });
     }
-    /// Loads an ensemble and its members from a manifest, `ensemble.json` or a folder with one.
+    /// Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
     static Ensemble load(const std::string &path) {
         const char *c_path = detail::c_text(path, "path");
         Ensemble made;
         detail::attempt([&](auto **error) { return optimize_ensemble_load(c_path, made.place(), error); });
         return made;
     }
-    /// Saves a manifest into a folder. The members are not copied.
+    /// Saves a manifest with the paths of the members in a folder. The members are not copied.
     void save(const std::string &folder) const {
         const char *c_folder = detail::c_text(folder, "folder");
         detail::attempt([&](auto **error) { return optimize_ensemble_save(get(), c_folder, error); });
@@ -135,7 +135,7 @@ public:
         detail::attempt([&](auto **error) { return optimize_ensemble_inspect(get(), report.place(), error); });
         return report.text();
     }
-    /// Returns the ensemble with weights fitted to a text, and the report as JSON.
+    /// Returns an ensemble with weights that are fitted to a text, and the report as JSON.
     std::pair<Ensemble, std::string> fit(const Context &context, std::string_view text, const FitOptions &options = {},
                                          const Call &call = {}) const {
         auto raw = detail::sized<optimize_fit_options_t>();
@@ -151,7 +151,7 @@ public:
         });
         return {std::move(made), report.text()};
     }
-    /// Returns one model that has the members as branches, and a report.
+    /// Returns a model that contains all members as branches and combines their outputs, and a report.
     Combined fuse(const Call &call = {}) const {
         auto made = Model::make([&](auto **model, auto **report) {
             detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -160,7 +160,7 @@ public:
         });
         return {std::move(made.first), std::move(made.second)};
     }
-    /// Returns a generator that combines the members at every token.
+    /// Returns a generator that combines the distributions of the members for every token.
     Generator generator(const Context &context, const GeneratorOptions &options = {}, const Call &call = {}) const {
         return Generator(context, *this, options, call);
     }
@@ -177,7 +177,7 @@ inline Generator::Generator(const Context &context, const Ensemble &ensemble, co
     });
 }
 
-/// Merges the weights of models of one architecture, and returns a new model of the same size.
+/// Returns a model of the same size with the merged weights of models of one architecture.
 inline Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call) {
     const auto members = detail::c_models(models);
     auto raw = detail::sized<optimize_merge_options_t>();

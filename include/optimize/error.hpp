@@ -35,7 +35,7 @@ enum class Status : std::int32_t {
     untrusted = OPTIMIZE_UNTRUSTED,
 };
 
-/// The exception of every failure. what() is "place: message".
+/// The exception that every failure throws. what() is "place: message".
 class Error : public std::runtime_error {
 public:
     Error(Status status, const std::string &message, const std::string &place = {})
@@ -44,10 +44,10 @@ public:
 
     /// Returns the status.
     Status status() const noexcept { return status_; }
-    /// Returns the message, one sentence.
+    /// Returns the message, a sentence.
     const std::string &message() const noexcept { return text_->message; }
-    /// Returns where the error occurred: file, node, tensor or argument, outermost first; empty if the message
-    /// contains it.
+    /// Returns where the error occurred: file, node, tensor or argument, outermost first. It is empty if the message
+    /// already says it.
     const std::string &place() const noexcept { return text_->place; }
 
 private:

@@ -13,7 +13,7 @@
 
 namespace optimize {
 
-/// Why a text ended; see optimize_finish_reason_t.
+/// The reason why the text of a row ended; see optimize_finish_reason_t.
 enum class FinishReason : std::int32_t {
     none = OPTIMIZE_FINISH_NONE,
     eos = OPTIMIZE_FINISH_EOS,
@@ -22,31 +22,31 @@ enum class FinishReason : std::int32_t {
     cancelled = OPTIMIZE_FINISH_CANCELLED,
 };
 
-/// A token as it is generated.
+/// A generated token, as the token callback receives it.
 struct Written {
     /// Index of the row.
     std::uint32_t row;
     /// Id of the token.
     std::int64_t token;
-    /// Text that later tokens cannot change: whole characters, without any part of a stop string. Often empty. Valid
-    /// until on_token returns.
+    /// Text that this token completes: whole characters that later tokens cannot change, without any part of a stop
+    /// string. It may be empty, and is valid until on_token returns.
     std::string_view text;
     /// Log-probability of the token, if log-probabilities were requested; otherwise 0.
     float logprob;
-    /// Finish reason; not none with the last token of a row.
+    /// Finish reason of the row; none before its last token.
     FinishReason finish_reason;
-    /// Ensembles: entropy of the combined distribution, and the part of it that is disagreement, in nats; otherwise
-    /// 0.
+    /// Ensembles: entropy of the combined distribution, and the part of it that comes from disagreement between the
+    /// members, in nats; otherwise 0.
     double entropy;
     double mutual_information;
-    /// Ensembles: share of the members that rank this token first; otherwise 0.
+    /// Ensembles: sum of the weights of the members that rank this token first; otherwise 0.
     double agreement;
 };
 
 /// Options of Generator; see optimize_generator_options_t.
 struct GeneratorOptions {
     std::uint32_t threads = 0;
-    /// Rounds the activations of block-quantized products: faster and less exact.
+    /// Rounds the activations of block-quantized matrix products, which is faster and less exact.
     bool round_activations = false;
     Execution execution;
 };
@@ -66,8 +66,8 @@ struct GenerateOptions {
     std::uint32_t logprobs = 0;
     std::uint64_t seed = 0;
     std::vector<std::string> stop;
-    /// Token callback, called for every token on the thread that made the call. Returning false ends all rows. An
-    /// exception ends them too, and is rethrown by the call; run() can continue the texts.
+    /// Token callback, called for every generated token on the thread that made the call. The return value false ends
+    /// all rows. An exception also ends them, and the call throws it; run() can then continue the texts.
     std::function<bool(const Written &written)> on_token;
     bool rendered = false;
     bool ignore_eos = false;
@@ -131,7 +131,8 @@ private:
 class Package;
 class Ensemble;
 
-/// A decoder ready to generate text, with the tokens it has read so far. It accepts one call at a time.
+/// A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far.
+/// It accepts one call at a time.
 class Generator : public detail::Handle<optimize_generator_t, optimize_generator_free> {
 public:
     Generator(const Context &context, const Model &model, const GeneratorOptions &options = {}, const Call &call = {}) {
@@ -146,7 +147,7 @@ public:
     /// Creates a generator of the model of a package; see Package::generator.
     Generator(const Context &context, const Package &package, const GeneratorOptions &options = {},
               const Call &call = {});
-    /// Generates a text after each prompt; previous rows are discarded. Returns {"generations": [{"text", "tokens",
+    /// Generates text after each prompt; previous rows are discarded. Returns {"generations": [{"text", "tokens",
     /// "logprobs", "finish_reason", "prompt_tokens"}]} as JSON.
     std::string generate(const std::vector<std::string> &prompts, const GenerateOptions &options = {},
                          const Call &call = {}) {
@@ -162,8 +163,8 @@ public:
         detail::attempt([&](auto **error) { return optimize_generator_placement(get(), json.place(), error); });
         return json.text();
     }
-    /// Appends text to a row (0 for a conversation; this call creates it), which the next run reads. Only `rendered`
-    /// of the options applies.
+    /// Appends text to a row, for example a message of a conversation to row 0, which is created if there are no
+    /// rows. The next run reads it. Only `rendered` of the options is used.
     void append(std::size_t row, const std::string &text, const GenerateOptions &options = {}) {
         detail::Thrown thrown;
         const detail::Generating generating(options, thrown);
@@ -171,7 +172,8 @@ public:
             return optimize_generator_append(get(), row, text.data(), text.size(), generating.get(), error);
         });
     }
-    /// Continues the text of all rows, computing only what is new. Returns the new tokens, as generate does.
+    /// Generates text in all rows, without processing earlier tokens again. Returns JSON as from generate, for the
+    /// new tokens.
     std::string run(const GenerateOptions &options = {}, const Call &call = {}) {
         return write(options, call, [&](auto *raw, auto *c_call, auto **report, auto **error) {
             return optimize_generator_run(get(), raw, c_call, report, error);

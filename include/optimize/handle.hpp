@@ -27,14 +27,14 @@ public:
     Handle(const Handle &) = delete;
     Handle &operator=(const Handle &) = delete;
 
-    /// Returns the C handle, which stays owned by this object; NULL after a move.
+    /// Returns the C handle, which this object still owns, or NULL after a move.
     T *get() const noexcept { return raw_; }
 
 protected:
     Handle() noexcept = default;
     explicit Handle(T *raw) noexcept : raw_(raw) {}
     ~Handle() { Free(raw_); }
-    /// Returns the output pointer for a C function. Only for an empty object.
+    /// Returns the output pointer for a C function. The object must be empty.
     T **place() noexcept { return &raw_; }
 
 private:
@@ -82,7 +82,7 @@ inline std::vector<const char *> c_texts(const std::vector<std::string> &texts, 
     return pointers;
 }
 
-/// Texts as C arrays; the texts must outlive it.
+/// Texts as C arrays, which must not outlive the texts.
 struct Texts {
     explicit Texts(const std::vector<std::string> &texts) {
         for (const std::string &text : texts) {
@@ -94,7 +94,7 @@ struct Texts {
     std::vector<std::size_t> sizes;
 };
 
-/// Returns an option struct with its size set and everything else zero.
+/// Returns an option struct whose size is set and whose other fields are zero.
 template <class T> T sized() noexcept {
     T options{};
     options.struct_size = static_cast<std::uint32_t>(sizeof options);

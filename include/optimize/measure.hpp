@@ -24,9 +24,9 @@ struct BenchmarkOptions {
     std::vector<std::string> texts;
     std::vector<std::string> shapes;
     std::vector<std::string> values;
-    /// Values of inputs by name, instead of texts and generated numbers; the first dimension counts samples.
+    /// Tensors for the inputs, by name, instead of texts and generated inputs. Their first dimension counts samples.
     std::vector<std::pair<std::string, const Tensor *>> inputs;
-    /// Trusts the source of the models; engines inside a model are executable code.
+    /// Whether you trust the source of the models. Engines inside a model contain executable code.
     bool trust_engines = false;
     Execution execution;
 };

@@ -31,21 +31,21 @@ enum class QuantizeType : std::int32_t {
     static_ranges = OPTIMIZE_QUANTIZE_STATIC,
 };
 
-/// How the scales of blocks are stored (weight-only); see optimize_scale_type_t.
+/// How the scales of blocks are stored in the file (weight-only); see optimize_scale_type_t.
 enum class ScaleType : std::int32_t {
     uint8 = OPTIMIZE_SCALE_UINT8,
     float16 = OPTIMIZE_SCALE_FLOAT16,
     float32 = OPTIMIZE_SCALE_FLOAT32,
 };
 
-/// Whether weights use 7 of their 8 bits; see optimize_reduce_range_t.
+/// Whether 8-bit weights use only 7 bits; see optimize_reduce_range_t.
 enum class ReduceRange : std::int32_t {
     automatic = OPTIMIZE_REDUCE_RANGE_AUTO,
     on = OPTIMIZE_REDUCE_RANGE_ON,
     off = OPTIMIZE_REDUCE_RANGE_OFF,
 };
 
-/// How the codes of weights in blocks are chosen; see optimize_algorithm_t.
+/// How the codes of block-quantized weights are chosen; see optimize_algorithm_t.
 enum class Algorithm : std::int32_t {
     automatic = OPTIMIZE_ALGORITHM_AUTO,
     rtn = OPTIMIZE_ALGORITHM_RTN,
@@ -83,7 +83,7 @@ struct QuantizeOptions {
     std::uint64_t min_elements = 0;
     std::vector<std::string> include;
     std::vector<std::string> exclude;
-    /// Other bits for matching nodes and weights: `GLOB=BITS` or `GLOB=BITS/BLOCK`.
+    /// Texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, which set other bits for matching nodes and weights.
     std::vector<std::string> overrides;
     /// Calibration text; empty for none.
     std::string calibration;
@@ -97,12 +97,12 @@ struct QuantizeOptions {
     double max_quality_loss = 0;
     std::uint64_t target_size = 0;
     bool never_slower = false;
-    /// Calibration tensors by input name, instead of a text; the first dimension counts samples. The tensors must
-    /// live until the call ends.
+    /// Calibration tensors for the inputs, by name, instead of a text. Their first dimension counts samples. They
+    /// must live until the call ends.
     std::vector<std::pair<std::string, const Tensor *>> calibration_tensors;
 };
 
-/// How weights are selected for pruning; see optimize_prune_method_t.
+/// Pruning method; see optimize_prune_method_t.
 enum class PruneMethod : std::int32_t {
     magnitude = OPTIMIZE_PRUNE_MAGNITUDE,
     random = OPTIMIZE_PRUNE_RANDOM,
@@ -138,7 +138,7 @@ struct PruneOptions {
     std::uint64_t min_elements = 0;
     std::vector<std::string> target_modules;
     std::vector<std::string> exclude;
-    /// Other sparsities for matching modules, weights and nodes: `GLOB=SPARSITY`.
+    /// Texts `GLOB=SPARSITY`, which set another sparsity for matching modules, weights and nodes.
     std::vector<std::string> overrides;
     /// Calibration text; empty for none.
     std::string calibration;
@@ -151,7 +151,7 @@ struct PruneOptions {
 
 /// A message of a conversation.
 struct Message {
-    /// Role: "system", "user", "assistant", or another role that the model's template knows.
+    /// Role: "system", "user", "assistant", or another role that the chat template supports.
     std::string role;
     std::string content;
 };
@@ -170,7 +170,7 @@ struct MergeOptions;
 
 namespace detail {
 
-/// Returns a text as a JSON string.
+/// Returns a text as a JSON string, with quotes.
 inline std::string json_text(const std::string &text) {
     constexpr char digits[] = "0123456789abcdef";
     std::string json = "\"";
@@ -187,17 +187,17 @@ inline std::string json_text(const std::string &text) {
 
 class Package;
 
-/// A loaded or created model. Immutable.
+/// A loaded or created model. It is immutable.
 class Model : public detail::Handle<optimize_model_t, optimize_model_free> {
 public:
-    /// Loads an .onnx or .gguf file, a checkpoint folder or an exported folder.
+    /// Loads an .onnx or .gguf file, a checkpoint, an exported folder, a package, or the manifest of an ensemble.
     Model(const Context &context, const std::string &path, const Call &call = {}) {
         const char *c_path = detail::c_text(path, "path");
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_model_load(context.get(), c_path, c_call, place(), error);
         });
     }
-    /// Loads a model from the bytes of an .onnx file, which are copied.
+    /// Loads a model from a copy of the bytes of an .onnx file.
     static Model load_memory(const Context &context, const void *data, std::size_t size, const Call &call = {}) {
         Model made;
         detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -233,7 +233,8 @@ public:
             return optimize_model_output(get(), index, info, error);
         });
     }
-    /// Renders a conversation with the chat template of the model; the result is a prompt for `rendered`.
+    /// Returns a conversation rendered with the chat template of the model. Set `rendered` when it is used as a
+    /// prompt.
     std::string render_chat(const std::vector<Message> &messages) const {
         std::string json = "[";
         for (const Message &message : messages) {
@@ -243,8 +244,8 @@ public:
         }
         return render_chat(json + ']');
     }
-    /// As the other render_chat, for messages in JSON, which may have more keys: [{"role": "user", "content": "..."},
-    /// ...].
+    /// Returns a rendered conversation. The messages are JSON, and may have more keys: [{"role": "user", "content":
+    /// "..."}, ...].
     std::string render_chat(const std::string &messages) const {
         const char *c_messages = detail::c_text(messages, "messages");
         detail::Buffer rendered;
@@ -253,11 +254,11 @@ public:
         });
         return rendered.text();
     }
-    /// Quantizes the model and returns a new one; this one is unchanged.
+    /// Returns a quantized copy of the model, and a report.
     Quantized quantize(const Context &context, const QuantizeOptions &options = {}, const Call &call = {}) const;
-    /// Prunes the model and returns a new one; this one is unchanged.
+    /// Returns a pruned copy of the model, and a report.
     Pruned prune(const Context &context, const PruneOptions &options = {}, const Call &call = {}) const;
-    /// Compares `result` with this model and returns the report as JSON. Without a tokenizer, inputs are generated.
+    /// Compares `result` with this model, and returns the report as JSON. Without a tokenizer, inputs are generated.
     std::string benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
                           const BenchmarkOptions &options = {}, const Call &call = {}) const {
         return benchmark(options, call, [&](const auto *raw, auto *c_call, auto **report, auto **error) {
@@ -265,7 +266,7 @@ public:
             return optimize_model_benchmark(context.get(), get(), result.get(), c_tokenizer, raw, c_call, report, error);
         });
     }
-    /// Compares an engine file of this model with the model, and returns the report as JSON.
+    /// Compares a TensorRT engine file with this model, from which it was built, and returns the report as JSON.
     std::string benchmark_engine(const Context &context, const std::string &path,
                                  const TensorRtOpenOptions &engine_options, const Tokenizer *tokenizer = nullptr,
                                  const BenchmarkOptions &options = {}, const Call &call = {}) const {
@@ -277,8 +278,8 @@ public:
                                                    report, error);
         });
     }
-    /// Evaluates this model on the content of a file, alone or compared with another, and returns the report as JSON.
-    /// Without a tokenizer, that of the model is used.
+    /// Evaluates this model on data (the content of a file), or compares another model with it, and returns the
+    /// report as JSON. Without a tokenizer, that of this model is used.
     std::string evaluate(const Context &context, std::string_view data, const Model *against = nullptr,
                          const Tokenizer *tokenizer = nullptr, const EvaluateOptions &options = {},
                          const Call &call = {}) const {
@@ -362,7 +363,7 @@ private:
 /// Result of Model::quantize.
 struct Quantized {
     Model model;
-    /// Report in the JSON of docs/report.md: what was done to each node, and why others were left.
+    /// Report in the JSON of docs/report.md: what was done to each node, and why nodes were left unchanged.
     std::string report;
 };
 
@@ -420,7 +421,7 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
 /// Result of Model::prune.
 struct Pruned {
     Model model;
-    /// Report in the JSON of docs/report.md: the number of zeros of each node, and why others were left.
+    /// Report in the JSON of docs/report.md: the number of zeros of each node, and why nodes were left unchanged.
     std::string report;
 };
 

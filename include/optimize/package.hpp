@@ -14,12 +14,12 @@ namespace optimize {
 
 /// The range of a dimension of an input; see optimize_dimension_t.
 struct DimensionRange {
-    /// Name of the input, or its position: "0".
+    /// Name of the input, or its position among the inputs as text, such as "0".
     std::string input;
     std::uint32_t dimension = 0;
     std::string name;
     std::uint64_t min = 0;
-    /// Maximum size; 0 is no limit.
+    /// Maximum size; 0 means no limit.
     std::uint64_t max = 0;
 };
 
@@ -35,15 +35,16 @@ struct PackageOptions {
     bool single_file = false;
     bool portable_only = false;
     bool packed = false;
-    /// Path of a TensorRT engine of the model, with its manifest next to it; empty for none.
+    /// Path of a TensorRT engine of the model, with its manifest next to it, which is added as a variant; or empty.
     std::string engine;
     std::vector<DimensionRange> dimensions;
 };
 
-/// An open package. Immutable.
+/// An open package. It is immutable.
 class Package : public detail::Handle<optimize_package_t, optimize_package_free> {
 public:
-    /// Opens a package. An empty `variant` selects one by processor; an empty `public_key` requires no signature.
+    /// Opens a package. An empty `variant` selects a variant by the processor; an empty `public_key` requires no
+    /// signature.
     explicit Package(const std::string &path, const std::string &variant = {}, const std::string &public_key = {}) {
         auto raw = detail::sized<optimize_package_open_options_t>();
         raw.variant = detail::c_text_or_null(variant, "variant");
@@ -51,7 +52,7 @@ public:
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_package_open(c_path, &raw, place(), error); });
     }
-    /// Writes a package of a model; returns the report as JSON.
+    /// Writes a package of a model, and returns the report as JSON.
     static std::string compile(const Context &context, const Model &model, const std::string &path,
                                const PackageOptions &options = {}, const Call &call = {}) {
         auto raw = detail::sized<optimize_package_compile_options_t>();
@@ -93,8 +94,8 @@ public:
     Session session(const Context &context, const SessionOptions &options = {}, const Call &call = {}) const {
         return Session(context, *this, options, call);
     }
-    /// Returns a session of the package's TensorRT engine. Without `trust` it is refused, because it is executable
-    /// code.
+    /// Returns a session of the package's TensorRT engine. Without `trust`, the engine is refused, because it
+    /// contains executable code.
     Session engine(const Context &context, const TensorRtOpenOptions &options = {}, const Call &call = {}) const {
         const auto raw = options.native();
         optimize_session_t *session = nullptr;
@@ -111,13 +112,14 @@ public:
     Generator generator(const Context &context, const GeneratorOptions &options = {}, const Call &call = {}) const {
         return Generator(context, *this, options, call);
     }
-    /// Returns the manifest as JSON, with the variant that is used here and why.
+    /// Returns the manifest as JSON, with the variant that is used on this machine and the reason.
     std::string inspect(const Context &context) const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
         return json.text();
     }
-    /// Verifies every byte, and the signature if `public_key` is not empty; throws if something does not match.
+    /// Verifies every byte, and the signature if `public_key` is not empty. Throws if a hash or the signature is
+    /// wrong.
     void verify(const std::string &public_key = {}, const Call &call = {}) const {
         const char *key = detail::c_text_or_null(public_key, "public_key");
         detail::attempt(call,

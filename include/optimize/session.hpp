@@ -1,4 +1,4 @@
-// Part of optimize.hpp: models ready to run.
+// Part of optimize.hpp: sessions, which run models.
 #ifndef OPTIMIZE_SESSION_HPP
 #define OPTIMIZE_SESSION_HPP
 
@@ -12,7 +12,7 @@
 
 namespace optimize {
 
-/// How much ONNX Runtime rewrites the graph before it runs it; see optimize_optimization_level_t.
+/// How much ONNX Runtime optimizes the graph; see optimize_optimization_level_t.
 enum class OptimizationLevel : std::int32_t {
     all = OPTIMIZE_OPTIMIZATION_DEFAULT,
     disabled = OPTIMIZE_OPTIMIZATION_DISABLED,
@@ -24,11 +24,11 @@ enum class OptimizationLevel : std::int32_t {
 struct SessionOptions {
     std::uint32_t threads = 0;
     OptimizationLevel optimization_level = OptimizationLevel::all;
-    /// Keeps weights in place instead of reordering them; ignored for models with block-quantized weights.
+    /// Disables the reordering of weights for this processor; ignored for models with block-quantized weights.
     bool disable_prepacking = false;
-    /// Rounds the activations of block-quantized products: faster and less exact.
+    /// Rounds the activations of block-quantized matrix products, which is faster and less exact.
     bool round_activations = false;
-    /// Trusts the source of the model; engines inside it are executable code.
+    /// Whether you trust the source of the model. Engines inside a model contain executable code.
     bool trust_engines = false;
     Execution execution;
 };
@@ -41,7 +41,7 @@ struct Input {
 
 class Package;
 
-/// A model, or a TensorRT engine of one, ready to run. It accepts one run at a time: create one session per thread.
+/// A session, which runs a model or a TensorRT engine. It accepts one run at a time: create one session per thread.
 class Session : public detail::Handle<optimize_session_t, optimize_session_free> {
 public:
     Session(const Context &context, const Model &model, const SessionOptions &options = {}, const Call &call = {}) {
@@ -50,9 +50,10 @@ public:
             return optimize_session_new(context.get(), model.get(), &raw, c_call, place(), error);
         });
     }
-    /// Creates a session of a package, as Package::session.
+    /// Creates a session of a package; see Package::session.
     Session(const Context &context, const Package &package, const SessionOptions &options = {}, const Call &call = {});
-    /// Runs the session and returns the named outputs in that order, or all outputs if none is named.
+    /// Runs the session and returns the outputs with the given names, in this order, or all outputs if no name is
+    /// given.
     std::vector<Tensor> run(const std::vector<Input> &inputs, const std::vector<std::string> &output_names = {},
                             const Call &call = {}) {
         std::vector<const char *> names;
@@ -66,7 +67,7 @@ public:
         const char *const *c_wanted = wanted.empty() ? nullptr : wanted.data();
         std::vector<optimize_tensor_t *> places(count);
         std::vector<Tensor> outputs;
-        outputs.reserve(count); // nothing may throw between the run and the last result's owner
+        outputs.reserve(count); // nothing may throw before every result has an owner
         detail::attempt(call, [&](auto *c_call, auto **error) {
             const optimize_status_t status =
                 optimize_session_run(get(), names.data(), tensors.data(), names.size(), c_wanted, count, c_call,

@@ -50,9 +50,9 @@ enum class DType : std::int32_t {
 
 /// A dimension of an input or output.
 struct Dimension {
-    /// Size; -1 for any size.
+    /// Size, or -1 if the dimension is dynamic.
     std::int64_t size = -1;
-    /// Name; equal names require equal sizes; empty if there is none.
+    /// Name, which may be empty. Dimensions with the same name must have the same size.
     std::string name;
 };
 
@@ -61,7 +61,7 @@ struct ValueInfo {
     std::string name;
     /// Element type; DType::unknown for a sequence or map.
     DType dtype = DType::unknown;
-    /// Shape; empty if the number of dimensions is not declared.
+    /// Shape; empty if the model does not declare the number of dimensions.
     std::optional<std::vector<Dimension>> shape;
 };
 
@@ -73,7 +73,7 @@ template <> struct IsCharacter<wchar_t> : std::true_type {};
 template <> struct IsCharacter<char16_t> : std::true_type {};
 template <> struct IsCharacter<char32_t> : std::true_type {};
 
-/// Returns the element type of a C++ type; DType::unknown if it has none.
+/// Returns the element type of a C++ type, or DType::unknown if there is none.
 template <class T> constexpr DType dtype_of() noexcept {
     if constexpr (std::is_same_v<T, bool>) return sizeof(bool) == 1 ? DType::boolean : DType::unknown;
     else if constexpr (std::is_same_v<T, float>) return DType::float32;
@@ -108,10 +108,10 @@ template <class F> std::vector<ValueInfo> value_infos(std::size_t count, F &&fun
 
 } // namespace detail
 
-/// Elements with a type and a shape. Immutable.
+/// A tensor: elements with a type and a shape. It is immutable.
 class Tensor : public detail::Handle<optimize_tensor_t, optimize_tensor_free> {
 public:
-    /// Takes ownership of the elements, row-major; a vector that is moved in is not copied.
+    /// Creates a tensor that owns the elements, in row-major order. A vector that is moved in is not copied.
     template <class T> Tensor(const std::vector<std::int64_t> &dims, std::vector<T> elements) {
         static_assert(!std::is_same_v<T, bool>, "std::vector<bool> has no bytes: use Tensor::copy");
         auto owner = std::make_unique<std::vector<T>>(std::move(elements));
@@ -119,11 +119,11 @@ public:
         borrow(dtype_of<T>(), dims, owner->data(), owner->size() * sizeof(T), release, owner.get());
         owner.release();
     }
-    /// Copies `count` elements, row-major.
+    /// Creates a tensor from a copy of `count` elements in row-major order.
     template <class T> static Tensor copy(const std::vector<std::int64_t> &dims, const T *elements, std::size_t count) {
         return copy(dtype_of<T>(), dims, elements, count * sizeof(T));
     }
-    /// Copies `size` bytes of elements of a type that C++ does not have (float16, int4 ...).
+    /// Creates a tensor from a copy of `size` bytes, for element types that C++ does not have (float16, int4 ...).
     static Tensor copy(DType dtype, const std::vector<std::int64_t> &dims, const void *data, std::size_t size) {
         Tensor made;
         const auto number = static_cast<std::int32_t>(dtype);
@@ -132,9 +132,9 @@ public:
         });
         return made;
     }
-    /// Uses the caller's elements in place. They must stay valid and unchanged until `release` is called, on any
-    /// thread, or without `release` until the tensor and every run that uses it have ended. `release` must not throw,
-    /// and is not called if this function throws.
+    /// Creates a tensor that uses the caller's elements without copying them. They must stay valid and unchanged
+    /// until `release` is called, which can happen on any thread; without `release`, until the tensor is destroyed
+    /// and all runs that use it have ended. `release` must not throw, and is not called if this function throws.
     template <class T>
     static Tensor borrow(const std::vector<std::int64_t> &dims, const T *elements, std::size_t count,
                          std::function<void()> release = {}) {
@@ -150,7 +150,7 @@ public:
         owner.release();
         return made;
     }
-    /// Copies strings, row-major.
+    /// Creates a tensor from copies of strings in row-major order.
     static Tensor new_strings(const std::vector<std::int64_t> &dims, const std::vector<std::string> &strings) {
         Tensor made;
         const detail::Texts texts(strings);
@@ -173,11 +173,12 @@ public:
         for (std::size_t i = 0; i < rank(); ++i) count *= static_cast<std::size_t>(optimize_tensor_dims(get())[i]);
         return count;
     }
-    /// Returns the size of all elements in bytes; 0 for strings.
+    /// Returns the size of all elements in bytes, or 0 for strings.
     std::size_t size_bytes() const noexcept { return optimize_tensor_size(get()); }
-    /// Returns the elements as bytes; NULL for strings. Valid as long as the tensor.
+    /// Returns the elements as bytes, or NULL for strings. The pointer is valid as long as the tensor.
     const void *data() const noexcept { return optimize_tensor_data(get()); }
-    /// Returns the elements, row-major; throws if they have another type. Valid as long as the tensor.
+    /// Returns the elements in row-major order; throws if they have another type. The pointer is valid as long as the
+    /// tensor.
     template <class T> const T *data() const {
         if (dtype() != dtype_of<T>())
             throw Error(Status::invalid_argument, "the tensor holds elements of type " + number(dtype()) + ", not " +
@@ -189,7 +190,7 @@ public:
         const T *first = data<T>();
         return first ? std::vector<T>(first, first + elements()) : std::vector<T>();
     }
-    /// Returns the string at row-major position `index`. Valid as long as the tensor.
+    /// Returns the string at row-major position `index`, which is valid as long as the tensor.
     std::string_view string(std::size_t index) const {
         const char *text = nullptr;
         std::size_t size = 0;

@@ -38,11 +38,12 @@ struct TensorRtOptions {
     bool force = false;
     bool refuse_mismatch = false;
     std::uint32_t threads = 0;
-    /// int8 and fp8: path of calibration data, a text or tensors (X.safetensors); empty for built-in sentences.
+    /// int8 and fp8: path of the calibration data, a text or tensors (X.safetensors); empty selects built-in
+    /// sentences.
     std::string calibration;
 };
 
-/// Builds an engine at `path`, with a manifest next to it; returns the report as JSON.
+/// Builds a TensorRT engine, writes it to `path` with a manifest next to it, and returns the report as JSON.
 inline std::string build_tensorrt(const Context &context, const Model &model, const std::string &path,
                                   const TensorRtOptions &options = {}, const Call &call = {}) {
     auto raw = detail::sized<optimize_tensorrt_options_t>();
@@ -81,8 +82,9 @@ inline std::string build_tensorrt(const Context &context, const Model &model, co
     return report.text();
 }
 
-/// Checks whether an engine may be used here, for `model` if that is not null; returns its manifest as JSON. `trust`
-/// means that its source is trusted: it is executable code.
+/// Checks whether an engine file can be used on this machine and, if `model` is not null, whether it was built from
+/// `model`; returns its manifest as JSON. `trust` states that you trust the source of the engine, which contains
+/// executable code.
 inline std::string check_tensorrt(const Context &context, const std::string &path, const Model *model = nullptr,
                                   bool trust = false, const Call &call = {}) {
     const char *c_path = detail::c_text(path, "path");
@@ -94,8 +96,8 @@ inline std::string check_tensorrt(const Context &context, const std::string &pat
     return manifest.text();
 }
 
-/// Creates a session of an engine file on a device. Without `trust` every engine is refused, because it is executable
-/// code.
+/// Creates a session of an engine file on a device. Without `trust`, every engine is refused, because it contains
+/// executable code.
 inline Session open_tensorrt(const Context &context, const std::string &path, const TensorRtOpenOptions &options = {},
                              const Call &call = {}) {
     const auto raw = options.native();

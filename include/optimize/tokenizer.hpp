@@ -1,4 +1,4 @@
-// Part of optimize.hpp: encoding text to ids and decoding ids.
+// Part of optimize.hpp: tokenizers, which encode and decode text.
 #ifndef OPTIMIZE_TOKENIZER_HPP
 #define OPTIMIZE_TOKENIZER_HPP
 
@@ -22,21 +22,21 @@ struct DecodeOptions {
     bool keep_special_tokens = false;
 };
 
-/// Encoded texts: int64 tensors of shape [number of texts, tokens of the longest].
+/// Encoded texts: int64 tensors of shape [number of texts, length of the longest row].
 struct Encoded {
     Tensor ids;
     /// Attention mask: 1 for tokens, 0 for padding.
     Tensor attention_mask;
-    /// Segment ids of BERT.
+    /// Segment ids of BERT (token_type_ids).
     Tensor type_ids;
 };
 
 class Package;
 
-/// A tokenizer, which encodes text to ids and decodes ids. Immutable.
+/// A tokenizer, which encodes text to token ids and decodes token ids to text. It is immutable.
 class Tokenizer : public detail::Handle<optimize_tokenizer_t, optimize_tokenizer_free> {
 public:
-    /// Loads a tokenizer.json, or the one in a folder.
+    /// Loads a tokenizer from tokenizer.json or from the folder that contains it.
     explicit Tokenizer(const std::string &path) {
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_tokenizer_load(c_path, place(), error); });
@@ -63,7 +63,7 @@ public:
         });
         return text.text();
     }
-    /// Returns the number of tokens in the vocabulary, including added ones.
+    /// Returns the number of tokens in the vocabulary, including added tokens.
     std::size_t vocabulary_size() const noexcept { return optimize_tokenizer_vocabulary_size(get()); }
 
 private:
