@@ -136,7 +136,7 @@ impl Tape {
         match (node.input_at(input), node.attribute("axes")) {
             (Some(name), _) => match self.integers(name) {
                 Some(axes) => Ok(Some(axes)),
-                None => bail!(Unsupported, "its axes are computed"),
+                None => bail!(Unsupported, "the axes of the node are computed by other nodes, which is not supported"),
             },
             (None, Some(attribute)) => Ok(Some(attribute.ints.clone())),
             (None, None) => Ok(None),
@@ -148,7 +148,7 @@ impl Tape {
         let at = if axis < 0 { axis + rank as i64 } else { axis };
         match usize::try_from(at) {
             Ok(at) if at < rank => Ok(at),
-            _ => bail!(InvalidModel, "axis {axis} of {rank} dimensions"),
+            _ => bail!(InvalidModel, "axis {axis} does not exist in an input of {rank} dimensions"),
         }
     }
 

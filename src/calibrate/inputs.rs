@@ -57,7 +57,7 @@ pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch
     let length = match length {
         0 => limits::DEFAULT_TEXT_TOKENS.min(longest),
         asked if asked > longest => {
-            bail!(InvalidArgument, "windows of {asked} tokens exceed the model's limit of {longest}")
+            bail!(InvalidArgument, "calibration windows of {asked} tokens exceed the model's limit of {longest}")
         }
         asked => asked,
     };

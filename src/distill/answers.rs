@@ -158,7 +158,7 @@ impl Answers {
                 let width = kept.width();
                 let values = tensor.as_slice::<f32>()?;
                 let Some(values) = values.get(index * each * width..(index * each + count) * width) else {
-                    bail!(Internal, "the teacher gave {} elements for {} rows", values.len(), rows.len());
+                    bail!(Internal, "the teacher returned {} elements for {} rows", values.len(), rows.len());
                 };
                 values.chunks_exact(width).for_each(|values| pack(*kept, values, &mut content));
             }

@@ -115,7 +115,7 @@ pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, W
         let get = |name: String, count: usize| -> Result<Vec<f32>> {
             let values = match tensors.get(&name) {
                 Some(tensor) => tensor.as_slice::<f32>()?.to_vec(),
-                None => bail!(InvalidModel, "has no {name}"),
+                None => bail!(InvalidModel, "the checkpoint has no {name}"),
             };
             match values.len() == count {
                 true => Ok(values),

@@ -43,8 +43,9 @@ impl Corpus {
         let mut documents = Vec::new();
         for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let place = || format!("line {}", index + 1);
-            let value: Value =
-                serde_json::from_str(line).map_err(|e| error!(InvalidArgument, "is not JSON: {e}")).at(place)?;
+            let value: Value = serde_json::from_str(line)
+                .map_err(|e| error!(InvalidArgument, "the content is not JSON: {e}"))
+                .at(place)?;
             let label = match value.get("label") {
                 None | Some(Value::Null) => None,
                 Some(Value::String(name)) => Some(name.clone()),

@@ -203,7 +203,7 @@ impl Learner for Device {
     fn restore(&mut self, weights: &[Vec<f32>], moments: Vec<Moments>) -> Result<()> {
         let at = self.layout();
         if weights.len() != at.count || moments.len() != at.count {
-            bail!(Internal, "a state of other parameters");
+            bail!(Internal, "the state belongs to other parameters");
         }
         for (index, (values, moments)) in weights.iter().zip(&moments).enumerate() {
             self.memory.put(at.weight(index), values)?;

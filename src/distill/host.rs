@@ -111,7 +111,7 @@ impl Host {
 
     fn settled(&self) -> Result<()> {
         if !self.taken.is_empty() {
-            bail!(Internal, "some rows of the student's tables are not up to date");
+            bail!(Internal, "some rows of the student's tables lack updates");
         }
         Ok(())
     }
@@ -221,7 +221,7 @@ impl Learner for Host {
 
     fn restore(&mut self, weights: &[Vec<f32>], moments: Vec<Moments>) -> Result<()> {
         if weights.len() != self.moments.len() || moments.len() != self.moments.len() {
-            bail!(Internal, "a state of other parameters");
+            bail!(Internal, "the state belongs to other parameters");
         }
         for (index, values) in weights.iter().enumerate() {
             self.memory.elements_mut::<f32>(index).copy_from_slice(values);

@@ -75,7 +75,8 @@ impl Signals {
                 match asked || weights.logits + weights.labels + weights.relations == 0.0 {
                     true => bail!(
                         Unsupported,
-                        "hidden_weight: the models have neither hidden-state outputs nor layers in common"
+                        "hidden_weight: the models have neither outputs with hidden states nor layers that can be \
+                         compared"
                     ),
                     false => (weights.hidden, weights.cosine) = (0.0, 0.0),
                 }

@@ -137,19 +137,24 @@ fn vectors(tensor: &Tensor, join: Option<(Pooling, Option<&Steps>)>, keep: &[boo
     let values = tensor.to_f32_vec()?;
     let Some((pooling, steps)) = join else {
         let &[rows, width] = tensor.shape() else {
-            bail!(Unsupported, "has shape {:?}, not [texts, width]", tensor.shape());
+            bail!(Unsupported, "the output has shape {:?}, not [texts, width]", tensor.shape());
         };
         if (rows as usize) < texts {
-            bail!(Unsupported, "has {rows} rows for {texts} texts");
+            bail!(Unsupported, "the output has {rows} rows for {texts} texts");
         }
         return Ok(values[..texts * width as usize].to_vec());
     };
     let &[rows, tokens, width] = tensor.shape() else {
-        bail!(Unsupported, "has shape {:?}, not [texts, tokens, width]", tensor.shape());
+        bail!(Unsupported, "the output has shape {:?}, not [texts, tokens, width]", tensor.shape());
     };
     let (rows, tokens, width) = (rows as usize, tokens as usize, width as usize);
     if rows < texts || keep.len() != rows * tokens || width == 0 {
-        bail!(Unsupported, "has shape {:?} for {texts} texts, {} tokens in all", tensor.shape(), keep.len());
+        bail!(
+            Unsupported,
+            "the output has shape {:?} for {texts} texts of {} tokens in all",
+            tensor.shape(),
+            keep.len()
+        );
     }
     let row = |text: usize| {
         let kept: Vec<&[f32]> = (text * tokens..(text + 1) * tokens)

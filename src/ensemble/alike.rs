@@ -36,7 +36,7 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
     if let (Some(left), Some(right)) = (a.pooling, b.pooling)
         && left != right
     {
-        bail!(InvalidArgument, "{name}: pools token vectors by {right:?}, {} by {left:?}", place(0));
+        bail!(InvalidArgument, "{name} pools token vectors by {right:?}, but {} by {left:?}", place(0));
     }
     if let Some(order) = Order::of(a, b, &place(0), name).mapping()? {
         let (class, of_other) = order.iter().enumerate().find(|(a, b)| a != *b).unwrap_or((0, &0));
@@ -62,13 +62,13 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
 fn same_graph(first: &Model, other: &Model) -> Result<()> {
     let (a, b) = (first.graph(), other.graph());
     if a.node.len() != b.node.len() {
-        bail!(InvalidArgument, "has {} nodes, member 1 has {}", b.node.len(), a.node.len());
+        bail!(InvalidArgument, "the model has {} nodes, but member 1 has {}", b.node.len(), a.node.len());
     }
     for (left, right) in a.node.iter().zip(&b.node) {
         let same = left.op_type == right.op_type && left.input == right.input && left.output == right.output;
         // Constants inside nodes may be weights: they are compared, not merged.
         if !same || left.attribute != right.attribute {
-            bail!(InvalidArgument, "node {:?} differs from that of member 1{}", right.label(), why(first, other));
+            bail!(InvalidArgument, "node {:?} differs from the node of member 1{}", right.label(), why(first, other));
         }
     }
     if first.proto().functions != other.proto().functions || a.sparse_initializer != b.sparse_initializer {
@@ -78,9 +78,9 @@ fn same_graph(first: &Model, other: &Model) -> Result<()> {
     for tensor in &a.initializer {
         let name = tensor.name.as_deref().unwrap_or("");
         match theirs.get(name) {
-            None => bail!(InvalidArgument, "has no tensor {name:?}, which member 1 has"),
+            None => bail!(InvalidArgument, "the model has no tensor {name:?}, which member 1 has"),
             Some(found) if found.dims != tensor.dims => {
-                bail!(InvalidArgument, "tensor {name:?} is {:?}, that of member 1 {:?}", found.dims, tensor.dims)
+                bail!(InvalidArgument, "tensor {name:?} is {:?}, but that of member 1 is {:?}", found.dims, tensor.dims)
             }
             Some(_) => {}
         }

@@ -133,7 +133,7 @@ fn check(models: &[Model], base: Option<&Model>, options: &MergeOptions) -> Resu
         bail!(InvalidArgument, "merging requires at least two models; {count} was given");
     }
     if count > limits::ENSEMBLE_MEMBERS {
-        bail!(LimitExceeded, "{count} models; the limit is {}", limits::ENSEMBLE_MEMBERS);
+        bail!(LimitExceeded, "{count} models are given; the limit is {}", limits::ENSEMBLE_MEMBERS);
     }
     if options.method == MergeMethod::Slerp && count != 2 {
         bail!(InvalidArgument, "`slerp` merges two models; {count} were given");

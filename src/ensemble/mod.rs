@@ -172,7 +172,7 @@ impl Ensemble {
             bail!(InvalidArgument, "an ensemble has at least two members; {count} was given");
         }
         if count > limits::ENSEMBLE_MEMBERS {
-            bail!(LimitExceeded, "{count} members; the limit is {}", limits::ENSEMBLE_MEMBERS);
+            bail!(LimitExceeded, "the ensemble has {count} members; the limit is {}", limits::ENSEMBLE_MEMBERS);
         }
         let weights = weights(&options, count)?;
         let temperatures = temperatures(&options, count)?;
@@ -300,7 +300,7 @@ fn weights(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
         bail!(InvalidArgument, "the method `{}` does not use weights", name_of(options.method));
     }
     if given.len() != count {
-        bail!(InvalidArgument, "{} weights for {count} members", given.len());
+        bail!(InvalidArgument, "{} weights are given for {count} members", given.len());
     }
     if let Some(index) = given.iter().position(|w| !w.is_finite() || *w < 0.0) {
         bail!(InvalidArgument, "the weight of {} is {}; it must be 0 or more", place(index), given[index]);
@@ -320,7 +320,7 @@ fn temperatures(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
         return Ok(vec![1.0; count]);
     }
     if given.len() != count {
-        bail!(InvalidArgument, "{} temperatures for {count} members", given.len());
+        bail!(InvalidArgument, "{} temperatures are given for {count} members", given.len());
     }
     match given.iter().position(|t| !(t.is_finite() && *t >= 1e-3)) {
         Some(index) => {
@@ -378,7 +378,7 @@ fn check_method(options: &EnsembleOptions, task: Task, count: usize) -> Result<(
         bail!(InvalidArgument, "length_penalty is {:?}; it must be between 0 and 10", options.length_penalty);
     }
     if options.candidates > limits::GENERATED_ROWS {
-        bail!(LimitExceeded, "{} candidates; the limit is {}", options.candidates, limits::GENERATED_ROWS);
+        bail!(LimitExceeded, "candidates is {}; the limit is {}", options.candidates, limits::GENERATED_ROWS);
     }
     Ok(())
 }

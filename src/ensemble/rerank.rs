@@ -167,7 +167,7 @@ impl Rows for Rerank {
     fn tokens(&self, row: usize) -> Result<&[i64]> {
         match self.rows.get(row) {
             Some(tokens) => Ok(tokens),
-            None => bail!(InvalidArgument, "there is no row {row}, only {}", self.rows.len()),
+            None => bail!(InvalidArgument, "row {row} does not exist; there are {}", self.rows.len()),
         }
     }
 

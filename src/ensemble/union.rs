@@ -88,7 +88,7 @@ impl Union {
             speakers.push(Speaker { tokenizer: tokenizer.clone(), pieces, ends });
             Ok(Some(tokenizer))
         })?;
-        let first = speakers.first().ok_or_else(|| error!(Internal, "an ensemble without members"))?;
+        let first = speakers.first().ok_or_else(|| error!(Internal, "the ensemble has no members"))?;
         let base = first.pieces.len() as i64;
         let end = first.ends.first().copied().unwrap_or(base);
         let ids = Ids { pieces: vec![Vec::new(); usize::from(end == base)], found: HashMap::new(), base, end };
@@ -99,7 +99,9 @@ impl Union {
     }
 
     fn row(&self, row: usize) -> Result<&Row> {
-        self.rows.get(row).ok_or_else(|| error!(InvalidArgument, "there is no row {row}, only {}", self.rows.len()))
+        self.rows
+            .get(row)
+            .ok_or_else(|| error!(InvalidArgument, "row {row} does not exist; there are {}", self.rows.len()))
     }
 
     /// Reads the present text with every generator.

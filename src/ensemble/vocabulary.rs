@@ -117,7 +117,8 @@ fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Resul
     {
         bail!(
             InvalidArgument,
-            "a member has {most} logits, another {least}, and not all have a tokenizer.json to compare their tokens"
+            "one member has {most} logits and another {least}, and their tokens cannot be compared, because not all \
+             members have a tokenizer.json"
         );
     }
     for (index, width) in widths.iter().enumerate() {

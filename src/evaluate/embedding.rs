@@ -87,7 +87,7 @@ pub fn compare_embeddings(
         let (before, after) = (before.width, after.width);
         bail!(
             InvalidArgument,
-            "vectors of the original have {before} elements, those of the result {after}: they have no cosine"
+            "the vectors of the original have {before} elements, but those of the result {after}, so there is no cosine"
         );
     }
     similarity(&before, &after, call)

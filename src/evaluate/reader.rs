@@ -55,11 +55,11 @@ impl Logits {
     fn new(tensor: Tensor, tokens: usize, keep: usize) -> Result<Logits> {
         let shape = tensor.shape().to_vec();
         let &[1, rows, vocabulary] = shape.as_slice() else {
-            bail!(Unsupported, "has shape {shape:?}, not [1, tokens, vocabulary]");
+            bail!(Unsupported, "the output has shape {shape:?}, not [1, tokens, vocabulary]");
         };
         let (rows, vocabulary) = (rows as usize, vocabulary as usize);
         if rows > tokens || rows < keep.min(tokens) || vocabulary == 0 {
-            bail!(Unsupported, "has shape {shape:?} for {tokens} tokens");
+            bail!(Unsupported, "the output has shape {shape:?} for {tokens} tokens");
         }
         let float = tensor.dtype() == DataType::Float32;
         let tensor = if float { tensor } else { Tensor::from_f32(&shape, tensor.to_f32_vec()?)? };

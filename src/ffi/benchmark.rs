@@ -181,7 +181,9 @@ unsafe fn convert(given: &optimize_benchmark_options_t) -> Result<BenchmarkOptio
     let defaults = BenchmarkOptions::default();
     let or = |value: u32, default: usize| if value == 0 { default } else { value as usize };
     let list = |list, count: u64, name| -> Result<Vec<&str>> {
-        let Ok(count) = usize::try_from(count) else { bail!(InvalidArgument, "{name}: {count} entries") };
+        let Ok(count) = usize::try_from(count) else {
+            bail!(InvalidArgument, "{name} has {count} elements, which is too many")
+        };
         // SAFETY: the contract of `ffi`.
         unsafe { texts(list, count, name) }
     };

@@ -410,7 +410,7 @@ unsafe fn models_of(models: *const *const optimize_model_t, count: usize) -> Res
 /// The contract of `ffi`.
 unsafe fn numbers(list: *const f64, count: u64, name: &str) -> Result<Vec<f64>> {
     if count > limits::ENSEMBLE_MEMBERS as u64 {
-        bail!(InvalidArgument, "{count} {name}; the limit is {}", limits::ENSEMBLE_MEMBERS);
+        bail!(InvalidArgument, "the number of {name} is {count}; the limit is {}", limits::ENSEMBLE_MEMBERS);
     }
     // SAFETY: same contract.
     Ok(unsafe { slice(list, count as usize, name) }?.to_vec())

@@ -109,7 +109,7 @@ pub unsafe extern "C" fn optimize_model_load_memory(
             let out = Out::new(model, "model")?;
             handle::get(context)?;
             if size as u64 > limits::MODEL_PROTO_BYTES {
-                bail!(LimitExceeded, "a model of {size} bytes; the limit is {}", limits::MODEL_PROTO_BYTES);
+                bail!(LimitExceeded, "the model has {size} bytes; the limit is {}", limits::MODEL_PROTO_BYTES);
             }
             let bytes = copied(slice(data.cast::<u8>(), size, "data")?)?;
             out.set(new(call::with(call, |_| Model::from_bytes(bytes))?));

@@ -204,7 +204,7 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
         bail!(InvalidArgument, "dimensions and dimension_count do not match: dimension_count is {count}");
     }
     if count > limits::PACKAGE_RANGES {
-        bail!(LimitExceeded, "{count} ranges of dimensions; the limit is {}", limits::PACKAGE_RANGES);
+        bail!(LimitExceeded, "dimension_count is {count}; the limit is {}", limits::PACKAGE_RANGES);
     }
     for index in 0..count as usize {
         // SAFETY: same contract; callers of other versions have structs of other sizes, but all of one.

@@ -278,7 +278,7 @@ pub unsafe extern "C" fn optimize_tensor_borrow(
 /// Checks what `Tensor::new` would refuse, before the ownership of the memory is transferred.
 fn element_limit(dims: &[i64]) -> Result<()> {
     match element_count(dims)? > limits::TENSOR_ELEMENTS {
-        true => bail!(LimitExceeded, "more than {} elements", limits::TENSOR_ELEMENTS),
+        true => bail!(LimitExceeded, "the tensor has more than {} elements", limits::TENSOR_ELEMENTS),
         false => Ok(()),
     }
 }

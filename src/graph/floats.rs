@@ -26,7 +26,7 @@ pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
         Some(DataType::Float16 | DataType::Bfloat16) => {
             tensor.int32_data.0.iter().flat_map(|v| (*v as u16).to_le_bytes()).collect()
         }
-        _ => bail!(Unsupported, "is {}, not float", dtype.map_or("of an unknown type", DataType::name)),
+        _ => bail!(Unsupported, "the tensor is {}, not float", dtype.map_or("of an unknown type", DataType::name)),
     })
 }
 

@@ -56,7 +56,7 @@ impl Batch {
     /// `[rows, size]`. Fails with `InvalidModel` if its rows are not of `size`.
     pub fn rows(&self, value: &Tensor, size: usize) -> Result<Tensor> {
         if size == 0 || value.shape().last() != Some(&(size as i64)) {
-            bail!(InvalidModel, "is {}, not rows of {size}", value.describe());
+            bail!(InvalidModel, "the value is {}, which has no rows of {size} elements", value.describe());
         }
         let mut values = value.to_f32_vec()?;
         if let Some(each) = self.elements_of_a_token(value) {

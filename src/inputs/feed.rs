@@ -98,6 +98,6 @@ fn of_type(info: &ValueInfo, shape: &[i64], values: Vec<i64>) -> Result<Tensor> 
         Some(DataType::Bool) => Tensor::from_bools(shape, &values.iter().map(|v| *v != 0).collect::<Vec<_>>()),
         Some(DataType::Float32) => Tensor::from_f32(shape, values.into_iter().map(|v| v as f32).collect()),
         Some(DataType::Int64) => Tensor::from_i64(shape, values),
-        _ => bail!(Unsupported, "the input {:?} is {}", info.name, info.describe()),
+        _ => bail!(Unsupported, "the input {:?} is {}, which is not supported", info.name, info.describe()),
     }
 }

@@ -94,7 +94,7 @@ struct Part<'a> {
 impl<'a> Part<'a> {
     fn new(name: &'a str, info: &ValueInfo, tensor: &'a Tensor) -> Result<Part<'a>> {
         if tensor.dtype().bits() < 8 {
-            bail!(Unsupported, "{} cannot be split into batches", tensor.dtype().name());
+            bail!(Unsupported, "a tensor of type {} cannot be split into batches", tensor.dtype().name());
         }
         let rank = info.shape.as_ref().map_or(tensor.shape().len(), Vec::len);
         let extra = tensor.shape().len() == rank + 1;

@@ -37,7 +37,8 @@ impl Card {
     /// Returns a JSON object next to the model; empty if it does not exist.
     fn object(&self, name: &str) -> Result<Map<String, Value>> {
         let Some(content) = self.side_file(name) else { return Ok(Map::new()) };
-        let parsed = serde_json::from_slice(&content.read()?).map_err(|e| error!(InvalidModel, "is not JSON: {e}"));
+        let parsed =
+            serde_json::from_slice(&content.read()?).map_err(|e| error!(InvalidModel, "the content is not JSON: {e}"));
         parsed.at(|| name.to_owned())
     }
 }

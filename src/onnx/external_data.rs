@@ -98,7 +98,7 @@ impl<'a> Resolver<'a> {
             );
         };
         if self.files.len() >= limits::EXTERNAL_FILES {
-            bail!(LimitExceeded, "more than {} external data files", limits::EXTERNAL_FILES);
+            bail!(LimitExceeded, "the model has more than {} external data files", limits::EXTERNAL_FILES);
         }
         let file = match self.model {
             Some(model) => files::open_beside(model, name)?,

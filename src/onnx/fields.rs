@@ -122,7 +122,7 @@ fn read_string(key: Key, reader: &mut Reader) -> Result<String> {
     reader.expect(key, BYTES)?;
     let bytes = reader.delimited()?;
     if bytes.len() > limits::NAME_BYTES {
-        bail!(LimitExceeded, "a name of {} bytes (at most {})", bytes.len(), limits::NAME_BYTES);
+        bail!(LimitExceeded, "a name of {} bytes is too long; the limit is {}", bytes.len(), limits::NAME_BYTES);
     }
     reader.charge(size_of::<String>() + bytes.len())?;
     match std::str::from_utf8(&bytes) {

@@ -68,11 +68,11 @@ fn resolve(proto: &mut ModelProto, mut resolver: Resolver<'_>) -> Result<Loaded>
 
 fn decode(bytes: &Bytes) -> Result<ModelProto> {
     if bytes.is_empty() {
-        bail!(InvalidModel, "is empty");
+        bail!(InvalidModel, "the file is empty");
     }
     let (length, limit) = (bytes.len() as u64, limits::MODEL_PROTO_BYTES);
     if length > limit {
-        bail!(LimitExceeded, "the model has {length} bytes without external data, more than the {limit} of protobuf");
+        bail!(LimitExceeded, "the model has {length} bytes without external data; the limit of protobuf is {limit}");
     }
     let proto = Reader::new(bytes.clone()).read_message()?;
     validate::header(&proto)?;

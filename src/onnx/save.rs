@@ -89,7 +89,8 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
     let segments = encode(data.as_ref().map_or(model, |d| &d.stub));
     let main: u64 = segments.iter().map(|s| s.len() as u64).sum();
     if main > limits::MODEL_PROTO_BYTES {
-        let error = error!(LimitExceeded, "the model has {main} bytes without external data; protobuf ends at 2 GiB");
+        let error =
+            error!(LimitExceeded, "the model has {main} bytes without external data; the limit of protobuf is 2 GiB");
         return Err(place(error));
     }
     let total = main + data.as_ref().map_or(0, Data::bytes);

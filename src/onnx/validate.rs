@@ -217,7 +217,7 @@ pub(super) fn check_nodes<'a>(
 ) -> Result<Scope<'a>> {
     *nodes += list.len();
     if *nodes > limits::NODES {
-        bail!(LimitExceeded, "more than {} nodes", limits::NODES);
+        bail!(LimitExceeded, "the model has more than {} nodes", limits::NODES);
     }
     let mut producer = HashMap::new();
     for (index, node) in list.iter().enumerate() {

@@ -166,7 +166,7 @@ pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
         let (length, header) = (record.u64(46 + name_size + 4)?, record.u64(46 + name_size + 20)?);
         let content = content(archive, header, length, start)?;
         if names.insert(name.to_owned(), ()).is_some() {
-            bail!(InvalidModel, "has {name:?} twice");
+            bail!(InvalidModel, "the package contains {name:?} twice");
         }
         found.push((name.to_owned(), content));
         at += 46 + name_size + extra;

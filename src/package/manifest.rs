@@ -120,7 +120,8 @@ pub struct FileOf {
 impl Manifest {
     /// Reads and returns `optimize.json`. Fails with [`crate::error::Kind::Unsupported`] for a newer format version.
     pub fn read(content: &[u8]) -> Result<Manifest> {
-        let value: Value = serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "is damaged: {e}"))?;
+        let value: Value =
+            serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "the file is damaged: {e}"))?;
         let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
         if format > u64::from(FORMAT) {
             let by = value.get("library_version").and_then(Value::as_str).unwrap_or("a newer version");

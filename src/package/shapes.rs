@@ -22,7 +22,7 @@ pub fn parse(json: &str) -> Result<Asked> {
     for (input, dims) in inputs {
         let place = || format!("dynamic shapes of input {input:?}");
         let Some(dims) = dims.as_object() else {
-            return Err(error!(InvalidArgument, "not an object with dimensions").at(place()));
+            return Err(error!(InvalidArgument, "the value is not an object with dimensions").at(place()));
         };
         for (dim, range) in dims {
             let index =

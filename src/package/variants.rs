@@ -202,7 +202,10 @@ fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) 
         ORIGINAL | BF16 => return Ok((model.clone(), None)),
         "int8" => QuantizeOptions::default(),
         "int4" => QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() },
-        "tensorrt" => bail!(Unsupported, "engines are not built here: build one, and pass it as `engine`"),
+        "tensorrt" => bail!(
+            Unsupported,
+            "a package does not build engines: build the engine first, and pass its path as `engine`"
+        ),
         other => bail!(InvalidArgument, "{other:?} is not one of fp32, bf16, int8, int4"),
     };
     let (made, mut report) = quantize::quantize_with(runtime, model, &options, None, call)?;

@@ -152,7 +152,7 @@ fn prune(
 ) -> Result<Outcome> {
     let inputs = target.layout.inputs;
     if inputs != seen.norms.len() {
-        bail!(InvalidModel, "has {inputs} inputs, but gets {}", seen.norms.len());
+        bail!(InvalidModel, "the weight has {inputs} inputs, but receives {}", seen.norms.len());
     }
     let mut values = weights::by_output(target);
     if !values.par_iter().all(|v| v.is_finite()) {

@@ -225,7 +225,7 @@ impl PruneOptions {
         }
         let scored = matches!(self.method, PruneMethod::Magnitude | PruneMethod::Random);
         if self.global && !scored {
-            bail!(InvalidArgument, "{} has no global threshold", self.method.name());
+            bail!(InvalidArgument, "the method {} has no global threshold", self.method.name());
         }
         if let Some(pattern) = self.pattern {
             self.check_pattern(pattern)?;
@@ -238,7 +238,10 @@ impl PruneOptions {
             || self.reconstruct
             || self.drops_layers();
         if set && !structured {
-            bail!(InvalidArgument, "importance, round_to, reconstruct, layers and targets are for structured pruning");
+            bail!(
+                InvalidArgument,
+                "importance, round_to, reconstruct, layers and targets are for structured pruning only"
+            );
         }
         if self.drop_layers > 0 && !self.layers.is_empty() {
             bail!(InvalidArgument, "drop_layers and layers exclude each other");
@@ -272,7 +275,7 @@ impl PruneOptions {
             );
         }
         if let Some(other) = self.overrides.iter().find(|o| o.sparsity != 0.0) {
-            bail!(InvalidArgument, "{:?} has another sparsity, but a pattern has only one", other.pattern);
+            bail!(InvalidArgument, "{:?} has another sparsity, which a pattern does not allow", other.pattern);
         }
         Ok(())
     }

@@ -165,7 +165,7 @@ impl Work<'_> {
         let rows = Rows::of(weight);
         let coding = weight_only::coding(self.plan, index, weight.bits, self.options);
         if rows.columns != layer.size {
-            bail!(InvalidModel, "has {} inputs, but gets {}", rows.columns, layer.size);
+            bail!(InvalidModel, "the weight has {} inputs, but receives {}", rows.columns, layer.size);
         }
         let slots = Slots::new(coding, rows.count, rows.columns, &self.scratch)?;
         let mut becomes = Becomes::new(weight);

@@ -185,7 +185,7 @@ impl Chooser {
         if target_size == 0 {
             bail!(
                 Unsupported,
-                "max_quality_loss is {max_quality_loss}, but every form that was tried loses {loss:.3e} or more"
+                "max_quality_loss is {max_quality_loss}, but every result that was tried loses {loss:.3e} or more"
             )
         }
         if bytes <= target_size {
@@ -210,7 +210,7 @@ impl Chooser {
         let (result, nodes) = self.make(work, &smallest, LARGE)?;
         let (bytes, loss) = (result.bytes(), judge.loss(&result, &work.run)?);
         if bytes > target_size {
-            bail!(Unsupported, "target_size is {target_size} bytes, but the smallest form has {bytes}")
+            bail!(Unsupported, "target_size is {target_size} bytes, but the smallest possible result has {bytes}")
         }
         if max_quality_loss > 0.0 && loss > max_quality_loss {
             bail!(

@@ -34,7 +34,10 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let start = Instant::now();
     options.check()?;
     if options.quantize_type == QuantizeType::Static {
-        bail!(InvalidArgument, "static quantization cannot be planned: the nodes it quantizes depend on data");
+        bail!(
+            InvalidArgument,
+            "static quantization cannot be estimated: which nodes it quantizes depends on the calibration data"
+        );
     }
     options.fits_together(matches!(options.algorithm, Algorithm::Gptq | Algorithm::Awq))?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };

@@ -170,7 +170,7 @@ fn run(
         (QuantizeType::Static, Some(runtime), Some(batches)) => static_qdq::run(run, runtime, batches, &mut report)?,
         (QuantizeType::Static, ..) => bail!(
             InvalidArgument,
-            "static quantization needs calibration data: a text for a text model, otherwise values of its inputs"
+            "static quantization needs calibration data: a text for a text model, otherwise tensors for its inputs"
         ),
         (QuantizeType::Dynamic, runtime, data) => weights_of(WeightForm::Int8, run, runtime, data, &mut report)?,
         (QuantizeType::WeightOnly, runtime, data) => weights_of(WeightForm::Blocks, run, runtime, data, &mut report)?,

@@ -190,7 +190,7 @@ impl QuantizeOptions {
         if !weight_only && !self.overrides.is_empty() {
             bail!(
                 InvalidArgument,
-                "other bits for {:?}: only weight-only quantization supports them",
+                "only weight-only quantization supports other bits for {:?}",
                 self.overrides[0].pattern
             );
         }
@@ -219,14 +219,14 @@ impl QuantizeOptions {
     pub(super) fn fits_together(&self, calibrated: bool) -> Result<()> {
         let (kind, algorithm) = (self.quantize_type, self.algorithm);
         if kind != QuantizeType::Static && self.calibration_method != CalibrationMethod::MinMax {
-            bail!(InvalidArgument, "calibration_method is for static quantization");
+            bail!(InvalidArgument, "calibration_method applies only to static quantization");
         }
         if kind != QuantizeType::WeightOnly && algorithm != Algorithm::Auto {
-            bail!(InvalidArgument, "an algorithm is for weight-only quantization");
+            bail!(InvalidArgument, "algorithm applies only to weight-only quantization");
         }
         match kind {
             QuantizeType::Static if self.target_size > 0 => {
-                bail!(InvalidArgument, "target_size: static quantization supports only 8 bits, and so one size")
+                bail!(InvalidArgument, "target_size does not apply to static quantization, which supports only 8 bits")
             }
             QuantizeType::Dynamic if calibrated && !self.needs_runtime() => bail!(
                 InvalidArgument,
@@ -244,7 +244,7 @@ impl QuantizeOptions {
         if self.smooth_quant > 0.0 {
             bail!(
                 InvalidArgument,
-                "smooth_quant is for int8 activations; use the algorithm awq for weight-only quantization"
+                "smooth_quant applies only to int8 activations; use the algorithm awq for weight-only quantization"
             );
         }
         match self.algorithm {
@@ -257,7 +257,7 @@ impl QuantizeOptions {
             }
             Algorithm::Hqq if self.symmetric || self.bits == 8 => bail!(
                 InvalidArgument,
-                "the algorithm hqq searches zero points, which symmetric codes and 8-bit codes do not have"
+                "the algorithm hqq searches for zero points, which symmetric codes and 8-bit codes do not have"
             ),
             _ => Ok(()),
         }

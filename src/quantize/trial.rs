@@ -45,7 +45,7 @@ impl Judge {
         };
         let outputs: Vec<(String, bool)> = run.model.outputs().iter().map(|o| (o.name.clone(), floats(o))).collect();
         let Some(primary) = benchmark::primary_output(&outputs) else {
-            bail!(Unsupported, "the model has no float output to measure quality on");
+            bail!(Unsupported, "the model has no float output on which quality could be measured");
         };
         let output = outputs[primary].0.clone();
         let logits = output.to_lowercase().contains("logit");
@@ -67,7 +67,7 @@ impl Judge {
             judge.cases.push(Case { batch, reference, norms });
         }
         if judge.cases.is_empty() {
-            bail!(InvalidArgument, "there is nothing to measure the loss on");
+            bail!(InvalidArgument, "there is no data on which the loss could be measured");
         }
         Ok(judge)
     }
@@ -109,7 +109,7 @@ impl Judge {
         for case in &self.cases[..cases] {
             let result = self.run(session, &case.batch, more, stop)?;
             if result.shape() != case.reference.shape() {
-                bail!(Internal, "a quantized model returns another shape");
+                bail!(Internal, "the quantized model returns an output of another shape");
             }
             let (loss, rows) = self.rows(case, &result)?;
             sum += loss;

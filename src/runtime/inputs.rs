@@ -13,7 +13,7 @@ use std::collections::HashMap;
 /// [`crate::error::Kind::NotFound`] for an unknown name, `InvalidArgument` otherwise.
 pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
     if given.len() > limits::RUN_VALUES {
-        bail!(LimitExceeded, "{} inputs; the limit is {}", given.len(), limits::RUN_VALUES);
+        bail!(LimitExceeded, "{} inputs are given; the limit is {}", given.len(), limits::RUN_VALUES);
     }
     let mut tensors = HashMap::with_capacity(given.len());
     for (name, tensor) in given {

@@ -161,14 +161,14 @@ impl AsRef<[u8]> for Output {
 pub fn output_bytes(value: DynValue) -> Result<Bytes> {
     // A sparse tensor has the type of a tensor but is not one.
     if !value.is_tensor() {
-        bail!(Unsupported, "it is not a dense tensor");
+        bail!(Unsupported, "the value is not a dense tensor");
     }
     let tensor = value.downcast::<DynTensorValueType>()?;
     if !tensor.memory_info().is_cpu_accessible() {
-        bail!(Internal, "it is not in host memory");
+        bail!(Internal, "the value is not in host memory");
     }
     match tensor.size() {
-        None => bail!(Internal, "it has no size in bytes"),
+        None => bail!(Internal, "the value has no size in bytes"),
         Some(0) => Ok(Bytes::new()),
         Some(size) => Ok(Bytes::from_owner(Output(tensor, size))),
     }

@@ -34,7 +34,7 @@ impl Session {
         options: &SessionOptions,
         call: &Call,
     ) -> Result<Session> {
-        let none = || bail!(Internal, "no form was chosen");
+        let none = || bail!(Internal, "no variant was chosen");
         guarded("making a session", || Session::make_prepared(runtime, choose, &none, options, call))
     }
 

@@ -357,9 +357,9 @@ pub(super) fn lend(tensor: &Tensor) -> Result<Lent> {
 /// Returns an output as our tensor. `inputs` are those of the run that made it.
 pub(super) fn take<'a>(value: DynValue, mut inputs: impl Iterator<Item = &'a Lent>) -> Result<Tensor> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype().clone() else {
-        bail!(Unsupported, "it is not a tensor but a sequence, map or optional value");
+        bail!(Unsupported, "the value is not a tensor but a sequence, map or optional value");
     };
-    let Some(dtype) = mapped::data_type(ty) else { bail!(Unsupported, "its element type is unknown") };
+    let Some(dtype) = mapped::data_type(ty) else { bail!(Unsupported, "the element type of the value is unknown") };
     if dtype == crate::onnx::dtype::DataType::String {
         // ONNX Runtime reports an error for the content of zero strings.
         let empty = shape.num_elements() == 0;

@@ -208,12 +208,12 @@ impl std::fmt::Debug for Tensor {
 
 fn checked_count(shape: &[i64]) -> Result<u64> {
     if shape.len() > limits::TENSOR_RANK {
-        bail!(LimitExceeded, "a tensor of {} dimensions; the limit is {}", shape.len(), limits::TENSOR_RANK);
+        bail!(LimitExceeded, "the tensor has {} dimensions; the limit is {}", shape.len(), limits::TENSOR_RANK);
     }
     // The same check is used for model files; here the caller's shape is invalid.
     let count = element_count(shape).map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if count > limits::TENSOR_ELEMENTS {
-        bail!(LimitExceeded, "a tensor of {count} elements; the limit is {}", limits::TENSOR_ELEMENTS);
+        bail!(LimitExceeded, "the tensor has {count} elements; the limit is {}", limits::TENSOR_ELEMENTS);
     }
     Ok(count)
 }

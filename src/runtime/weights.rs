@@ -60,7 +60,10 @@ pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<P
     let segments = save::encode(&stub);
     let length: u64 = segments.iter().map(|s| s.len() as u64).sum();
     if length > limits::MODEL_PROTO_BYTES {
-        bail!(LimitExceeded, "{length} bytes of the model are not in large initializers; protobuf ends at 2 GiB");
+        bail!(
+            LimitExceeded,
+            "{length} bytes of the model are outside of large initializers; the limit of protobuf is 2 GiB"
+        );
     }
     Ok(Parts { stub: segments.concat(), lent })
 }

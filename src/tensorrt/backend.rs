@@ -112,8 +112,8 @@ impl Library {
             Choice::TensorRtRtx => open(Backend::TensorRtRtx, folder, "it was requested".to_owned()),
             Choice::OnnxRuntime => bail!(
                 InvalidArgument,
-                "ONNX Runtime's provider is not a library of TensorRT: sessions with the provider tensorrt run what \
-                 it builds"
+                "the backend onnxruntime is not a TensorRT library: run the model that it builds in a session with \
+                 the provider tensorrt"
             ),
             Choice::Auto => match open(Backend::TensorRt, folder, "TensorRT and a device are available".to_owned()) {
                 Ok(library) => Ok(library),

@@ -40,7 +40,9 @@ pub(super) fn make(
 ) -> Result<Manifest> {
     starts(runtime)?;
     let absolute = std::path::absolute(output).at(|| output.display())?;
-    let Some(target) = absolute.to_str() else { bail!(InvalidArgument, "{:?} is not text", output.display()) };
+    let Some(target) = absolute.to_str() else {
+        bail!(InvalidArgument, "the path {:?} is not UTF-8", output.display())
+    };
     let Some(profile) = profiles.shapes.first() else { bail!(InvalidArgument, "there is no profile") };
     if profiles.shapes.len() > 1 {
         bail!(Unsupported, "ONNX Runtime's provider supports one profile here; {} are given", profiles.shapes.len());

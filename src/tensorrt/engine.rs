@@ -286,7 +286,7 @@ impl Engine {
                 return Ok(profile);
             }
         }
-        bail!(Internal, "an engine of endless profiles")
+        bail!(Internal, "the engine reports too many profiles")
     }
 
     fn range(&self, slot: &Slot, profile: i32, which: i32) -> Option<Vec<i64>> {

@@ -44,8 +44,8 @@ pub(super) fn lower(runtime: Option<&'static Runtime>, model: &Model, call: &Cal
         let list: Vec<String> = left.iter().map(|(op, node)| format!("{op} (node {node:?}{})", why(node))).collect();
         bail!(
             Unsupported,
-            "TensorRT has no operator for, and none of it is lowered: {}; a checkpoint or GGUF file loaded with portable \
-             operators has none of these",
+            "TensorRT does not support these operators, and they cannot be replaced: {}; a checkpoint or GGUF file \
+             loaded with portable operators has none of them",
             list.join(", ")
         );
     }

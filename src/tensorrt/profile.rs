@@ -213,7 +213,7 @@ fn size_of(
     let example = if symbol.is_empty() { "" } else { ", or the sizes of that name" };
     bail!(
         InvalidArgument,
-        "dimension {index}{named} of {} is variable, and no profile sets its range: pass the batch size, the \
+        "dimension {index}{named} of {} is dynamic, and no profile sets its range: pass the batch size, the \
          sequence length, or minimum, optimal and maximum shapes{example}",
         info.describe()
     )

@@ -108,10 +108,10 @@ fn data(model: &Model, file: &Path) -> Result<Vec<Batch>> {
         return calibrate::batches(model, &Calibration::Tensors(&calibrate::read_tensors(file)?));
     }
     let Some(tokenizer) = Tokenizer::of(model)? else {
-        bail!(NotFound, "the model has no tokenizer for the calibration text; tensors are X.safetensors");
+        bail!(NotFound, "the model has no tokenizer for the calibration text; tensors must be in a file X.safetensors");
     };
     let Ok(text) = String::from_utf8(files::read(file, limits::TEXT_BYTES as u64)?) else {
-        bail!(InvalidArgument, "the file is not UTF-8 text; tensors are X.safetensors");
+        bail!(InvalidArgument, "the file is not UTF-8 text; tensors must be in a file X.safetensors");
     };
     calibrate::batches(model, &Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 0, length: 0 })
 }

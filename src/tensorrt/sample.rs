@@ -105,7 +105,7 @@ impl Sample {
         }
         match refused {
             Some(e) => Err(e.at("the sample that precision is measured on")),
-            None => bail!(Unsupported, "there is nothing to run the model on"),
+            None => bail!(Unsupported, "there are no inputs on which the model could be run"),
         }
     }
 

@@ -313,7 +313,7 @@ fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
         stage::OPTION => error!(InvalidArgument, "{name}: {text}"),
         stage::MEMORY => error!(LimitExceeded, "{text}"),
         _ if text.contains("no optimization profile") => {
-            error!(InvalidArgument, "{name}: an input has a variable shape, and no profile sets its range: {text}")
+            error!(InvalidArgument, "{name}: an input has a dynamic shape, and no profile sets its range: {text}")
         }
         _ if text.contains("Cuda") || text.contains("CUDA") => error!(DeviceMissing, "{name} needs a device: {text}"),
         _ if text.is_empty() => error!(Backend, "{name} built no engine and reported no reason"),

@@ -53,7 +53,7 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
     let thread = std::thread::Builder::new().name("optimize-build".to_owned()).stack_size(STACK);
     let work = move || {
         let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| build(&job, &theirs)));
-        let built = built.unwrap_or_else(|_| Err(error!(Internal, "the build panicked")));
+        let built = built.unwrap_or_else(|_| Err(error!(Internal, "a panic ended the build")));
         // After a cancel, nobody receives the result.
         let _ = sender.send(built.map(|built| (built, job.library)));
     };

@@ -122,7 +122,7 @@ impl Generator {
     /// Starts again with `rows` empty rows.
     pub fn start(&mut self, rows: usize) -> Result<()> {
         if rows > limits::GENERATED_ROWS {
-            bail!(LimitExceeded, "{rows} rows of text; the limit is {}", limits::GENERATED_ROWS);
+            bail!(LimitExceeded, "{rows} rows of text are requested; the limit is {}", limits::GENERATED_ROWS);
         }
         self.reset();
         self.rows.resize_with(rows, || Row { tokens: Vec::new(), logits: None, text: RowText::default() });
@@ -278,7 +278,9 @@ impl Generator {
     }
 
     fn row(&self, row: usize) -> Result<&Row> {
-        self.rows.get(row).ok_or_else(|| error!(InvalidArgument, "there is no row {row}, only {}", self.rows.len()))
+        self.rows
+            .get(row)
+            .ok_or_else(|| error!(InvalidArgument, "row {row} does not exist; there are {}", self.rows.len()))
     }
 }
 

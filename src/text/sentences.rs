@@ -12,7 +12,7 @@ pub type Beside<'a> = dyn Fn(&str) -> Result<Option<Bytes>> + 'a;
 fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {
     let Some(content) = beside(name)? else { return Ok(Map::new()) };
     serde_json::from_slice(&content)
-        .map_err(|e| error!(InvalidModel, "is not a JSON object: {e}"))
+        .map_err(|e| error!(InvalidModel, "the file is not a JSON object: {e}"))
         .at(|| name.to_owned())
 }
 

@@ -74,7 +74,7 @@ fn opens(runtime: &'static Runtime, (original, result): (&Model, &Model), thread
         match Session::new(runtime, result, &options, call) {
             Err(e) if e.kind().ends_a_call() => return Err(e),
             Err(e) if Session::new(runtime, original, &options, call).is_ok() => {
-                bail!(Unsupported, "ONNX Runtime does not open the result: {}", e.message())
+                bail!(Unsupported, "ONNX Runtime cannot open the result: {}", e.message())
             }
             _ => {}
         }

@@ -281,7 +281,7 @@ const TOKENIZERS: &[Case] = &[
     ("the tokens 1 and 2 have the same text \"a\"", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.tokens", texts(&["<end>", "a", "a"]));
     }),
-    ("there are 9 tokens and 8 rows", Kind::InvalidModel, |f| {
+    ("the tokenizer has 9 tokens, but the embedding table has 8 rows", Kind::InvalidModel, |f| {
         f.set("tokenizer.ggml.tokens", texts(&["a", "b", "c", "ab", "bc", "abc", "d", "e", "f"]));
         f.set("tokenizer.ggml.token_type", integers(&[1; 9]));
     }),

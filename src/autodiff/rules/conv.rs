@@ -19,7 +19,7 @@ impl Window {
     pub fn of(node: &NodeProto, spatial: usize) -> Result<Window> {
         let auto = node.attribute("auto_pad").and_then(|a| a.s.as_deref());
         if !matches!(auto, None | Some(b"NOTSET" | b"VALID")) {
-            bail!(Unsupported, "automatic padding (auto_pad): export the model with explicit pads");
+            bail!(Unsupported, "automatic padding (auto_pad) is not supported: export the model with explicit pads");
         }
         let list = |name: &str, default: i64, count: usize| match node.attribute(name) {
             Some(attribute) if attribute.ints.len() == count => attribute.ints.clone(),
@@ -129,7 +129,7 @@ pub fn transposed(t: &mut Tape, step: &Step) -> Result<Parts> {
     let rank = t.rank(x)?;
     let window = Window::of(&step.node, rank.saturating_sub(2))?;
     if step.node.attribute("output_shape").is_some() {
-        bail!(Unsupported, "a ConvTranspose with an output_shape");
+        bail!(Unsupported, "a ConvTranspose with an output_shape is not supported");
     }
     let mut parts = Vec::new();
     if t.wants(&step.node, 0) {

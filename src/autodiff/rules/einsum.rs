@@ -21,7 +21,9 @@ impl Formula {
         };
         let spare: Vec<char> = ('a'..='z').chain('A'..='Z').filter(|c| !text.contains(*c)).collect();
         let written = |term: &str, dots: usize| -> Result<Vec<char>> {
-            let Some(skipped) = spare.len().checked_sub(dots) else { bail!(Unsupported, "more than 52 letters") };
+            let Some(skipped) = spare.len().checked_sub(dots) else {
+                bail!(Unsupported, "an equation of more than 52 letters is not supported")
+            };
             let (before, behind) = term.split_once("...").unwrap_or((term, ""));
             let dots = if term.contains("...") { &spare[skipped..] } else { &[] };
             Ok(before.chars().chain(dots.iter().copied()).chain(behind.chars()).collect())
@@ -29,12 +31,12 @@ impl Formula {
         let letters = |term: &str| term.chars().filter(|c| *c != '.').count();
         let terms: Vec<&str> = left.split(',').collect();
         if terms.len() != ranks.len() {
-            bail!(InvalidModel, "{} inputs for {text:?}", ranks.len());
+            bail!(InvalidModel, "{} inputs do not fit the equation {text:?}", ranks.len());
         }
         let (mut inputs, mut most) = (Vec::new(), 0);
         for (term, rank) in terms.iter().zip(ranks) {
             let Some(dots) = rank.checked_sub(letters(term)) else {
-                bail!(InvalidModel, "{rank} dimensions for {term:?}");
+                bail!(InvalidModel, "an input of {rank} dimensions does not fit {term:?}");
             };
             most = most.max(if term.contains("...") { dots } else { 0 });
             inputs.push(written(term, dots)?);
@@ -58,7 +60,7 @@ impl Formula {
 pub fn einsum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     let Some(text) = step.node.attribute("equation").and_then(|a| a.s.as_deref()) else {
-        bail!(InvalidModel, "has no equation");
+        bail!(InvalidModel, "the node has no equation");
     };
     let text = String::from_utf8_lossy(text).into_owned();
     let ranks = step.node.input.iter().map(|input| t.rank(input)).collect::<Result<Vec<_>>>()?;

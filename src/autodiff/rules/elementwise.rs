@@ -94,7 +94,7 @@ pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
         "Neg" => t.op("Neg", &[g]),
         "Cast" | "CastLike" => match t.dtype(x) {
             Some(dtype) => t.op_with("Cast", &[g], vec![edit::int_attribute("to", dtype.to_onnx().into())]),
-            None => bail!(Unsupported, "a Cast from a type that is not known"),
+            None => bail!(Unsupported, "the input type of a Cast is not known"),
         },
         "Sqrt" => {
             let half = t.scalar(0.5);
@@ -142,7 +142,7 @@ fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
             let bell = t.op("Exp", &[&negative]);
             t.op("Mul", &[&bell, &factor])
         }
-        other => bail!(Unsupported, "{other} in this form"),
+        other => bail!(Unsupported, "this form of {other} is not supported"),
     })
 }
 

@@ -108,7 +108,7 @@ pub fn scatter_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {
         None | Some(b"none") => false,
         Some(b"add") => true,
-        Some(_) => bail!(Unsupported, "a ScatterND with a multiplying or comparing reduction"),
+        Some(_) => bail!(Unsupported, "a ScatterND with the reduction mul, min or max is not supported"),
     };
     let mut parts = Vec::new();
     if t.wants(&step.node, 0) {

@@ -86,7 +86,7 @@ pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {
         None | Some(b"none") => false,
         Some(b"add") => true,
-        Some(_) => bail!(Unsupported, "a ScatterElements with a multiplying or comparing reduction"),
+        Some(_) => bail!(Unsupported, "a ScatterElements with the reduction mul, min or max is not supported"),
     };
     let axis = || vec![edit::int_attribute("axis", step.node.int("axis", 0))];
     let mut parts = Vec::new();

@@ -66,10 +66,10 @@ pub fn batch(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (center, variance) = (step.input(3)?, step.input(4)?);
     let rank = t.rank(x)?;
     if step.node.int("training_mode", 0) != 0 {
-        bail!(Unsupported, "a BatchNormalization in training mode");
+        bail!(Unsupported, "a BatchNormalization in training mode is not supported");
     }
     if t.wants(&step.node, 3) || t.wants(&step.node, 4) {
-        bail!(Unsupported, "a BatchNormalization with trained statistics");
+        bail!(Unsupported, "a BatchNormalization with trained statistics is not supported");
     }
     let mut sizes = vec![1; rank];
     sizes[1] = -1;

@@ -26,10 +26,10 @@ pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let rank = t.rank(x)?;
     let window = Window::of(&step.node, rank.saturating_sub(2))?;
     let Some(kernel) = step.node.attribute("kernel_shape").map(|a| a.ints.clone()) else {
-        bail!(InvalidModel, "has no kernel_shape");
+        bail!(InvalidModel, "the node has no kernel_shape");
     };
     if step.node.int("ceil_mode", 0) != 0 {
-        bail!(Unsupported, "an AveragePool with ceil_mode");
+        bail!(Unsupported, "an AveragePool with ceil_mode is not supported");
     }
     let spatial = rank - 2;
     let ones = flat_kernel(t, &kernel, 1.0);

@@ -14,7 +14,7 @@ pub fn resize(t: &mut Tape, step: &Step) -> Result<Parts> {
     if text("coordinate_transformation_mode").as_deref() == Some(b"tf_crop_and_resize")
         || !matches!(policy.as_deref(), None | Some(b"stretch"))
     {
-        bail!(Unsupported, "a Resize that crops or keeps the aspect ratio");
+        bail!(Unsupported, "a Resize that crops or keeps the aspect ratio is not supported");
     }
     let rank = t.rank(x)?;
     let given = node.attribute("axes").map(|a| a.ints.clone()).unwrap_or_default();
@@ -24,7 +24,7 @@ pub fn resize(t: &mut Tape, step: &Step) -> Result<Parts> {
     };
     let scales = node.input_at(2).map(|name| (name, t.numbers(name)));
     let Some(factors) = scales.as_ref().map(|(name, _)| (*name, 2)).or(node.input_at(3).map(|name| (name, 3))) else {
-        bail!(InvalidModel, "has neither scales nor sizes");
+        bail!(InvalidModel, "the node has neither scales nor sizes");
     };
     let mut gradient = g.to_owned();
     for (at, axis) in axes.iter().enumerate() {

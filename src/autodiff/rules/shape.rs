@@ -17,7 +17,7 @@ pub fn transpose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let order = given.unwrap_or_else(|| (0..rank).rev().collect());
     let back = |axis: i64| order.iter().position(|from| *from == axis).map(|at| at as i64);
     let Some(order) = (0..rank).map(back).collect::<Option<Vec<i64>>>() else {
-        bail!(InvalidModel, "perm {order:?} of {rank} dimensions");
+        bail!(InvalidModel, "perm {order:?} does not fit an input of {rank} dimensions");
     };
     let gradient = t.op_with("Transpose", &[step.gradient()?], vec![edit::ints_attribute("perm", &order)]);
     Ok(vec![(0, gradient)])
@@ -102,7 +102,7 @@ pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
                 .collect(),
         )
     }) else {
-        bail!(Unsupported, "the number of its axes is not known");
+        bail!(Unsupported, "the number of axes of the node is not known");
     };
     let axes: Vec<usize> = axes.iter().map(|axis| t.axis(*axis, rank)).collect::<Result<_>>()?;
     if steps.iter().any(|s| *s != 1) {

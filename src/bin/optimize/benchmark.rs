@@ -26,22 +26,22 @@ pub struct Arguments {
     /// The original model
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// The model to compare with it, or a TensorRT engine of it (X.engine, with --trust)
+    /// The model to compare with the original, or a TensorRT engine of the original (X.engine, with --trust)
     #[arg(long, value_name = "MODEL")]
     against: PathBuf,
     /// A text to compare the models on; repeat for several [default: built-in sentences]
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
-    /// A file with one text per line
+    /// A file with one text per line to compare the models on
     #[arg(long, value_name = "FILE")]
     text_file: Option<PathBuf>,
     /// Number of timed rounds
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
-    /// Fail (exit code 3) if the cosine of the outputs is below this
+    /// Fail (exit code 3) if the cosine of the outputs is below this value
     #[arg(long, value_name = "COSINE")]
     min_cosine: Option<f64>,
-    /// Fail (exit code 3) if the speed-up may be below this
+    /// Fail (exit code 3) if the lower bound of the speed-up is below this value
     #[arg(long, value_name = "RATIO")]
     min_speedup: Option<f64>,
     #[command(flatten, next_help_heading = "Inputs")]
@@ -59,20 +59,20 @@ pub struct Arguments {
 /// Arguments for the inputs of measured runs.
 #[derive(Args)]
 pub struct Inputs {
-    /// A tokenizer.json, or a folder with one [default: the one next to the model]
+    /// A tokenizer.json, or a folder that contains one [default: that of the model]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Rows of the timed input
+    /// Batch size of the timed input
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch_size: usize,
-    /// Tokens per row; longer texts are truncated [default: the length of the texts, up to 512, or in `run` up to the
-    /// limit of the model; 128 for built-in text]
+    /// Number of tokens per row; longer texts are truncated [default: the length of the texts, up to 512 (for `run`:
+    /// up to the limit of the model), or 128 for built-in text]
     #[arg(long, value_name = "N")]
     pub sequence_length: Option<usize>,
-    /// Shape of an input whose dimensions the model leaves open; repeat for several
+    /// Shape of an input with dynamic dimensions; repeat for several
     #[arg(long, value_name = "NAME:2x3x4")]
     pub shapes: Vec<String>,
-    /// Values of an input for which random numbers are unsuitable; repeat for several
+    /// Values of an input that cannot be random numbers; repeat for several
     #[arg(long, value_name = "NAME:1,2,3")]
     pub values: Vec<String>,
     /// A .safetensors file with one tensor per input (first dimension: samples), instead of text and generated
@@ -84,11 +84,11 @@ pub struct Inputs {
 /// Arguments for the benchmark that follows a technique.
 #[derive(Args)]
 pub struct AfterTechnique {
-    /// Run the full benchmark of the result against the original, instead of a few seconds; on the calibration data,
-    /// if there are any
+    /// Compare the result with the original in a full benchmark, instead of one of a few seconds; it uses the
+    /// calibration data, if there are any
     #[arg(long)]
     pub benchmark: bool,
-    /// Skip the measurement of the result
+    /// Do not measure the result
     #[arg(long, conflicts_with_all = ["benchmark", "benchmark_text", "benchmark_runs"])]
     pub no_benchmark: bool,
     /// A text to compare the models on; repeat for several [default: built-in sentences]
@@ -101,7 +101,7 @@ pub struct AfterTechnique {
 
 /// Total size of both models above which a brief benchmark is skipped.
 const BRIEF_BYTES: u64 = 3 << 30;
-/// Number of texts of the calibration data that the models are compared on.
+/// Number of texts of the calibration data on which the models are compared.
 const TEXTS: usize = 32;
 
 impl AfterTechnique {
@@ -110,12 +110,12 @@ impl AfterTechnique {
         self.benchmark || !self.benchmark_text.is_empty() || self.benchmark_runs.is_some()
     }
 
-    /// Whether [`AfterTechnique::measure`] times anything.
+    /// Returns whether [`AfterTechnique::measure`] measures anything.
     pub fn measures(&self, output: &Output) -> bool {
         !self.no_benchmark && (!output.quiet || output.json || self.wanted())
     }
 
-    /// Measures the result as it loads from disk, and adds the figures to the report. A brief benchmark that cannot
+    /// Measures the result, loaded from its file, and adds the figures to the report. A brief benchmark that cannot
     /// run is not an error: the report gives the reason.
     pub fn measure(&self, made: &Made<'_>, report: &mut Report, bar: &Bar) -> Result<()> {
         if !self.measures(made.output) {
@@ -145,7 +145,7 @@ impl AfterTechnique {
             _ => {}
         }
         if !self.wanted() && original.bytes().saturating_add(result.bytes()) > BRIEF_BYTES {
-            bail!(LimitExceeded, "the models are large; --benchmark measures them anyway");
+            bail!(LimitExceeded, "the models are too large for a brief benchmark; --benchmark measures them anyway");
         }
         let way = if self.wanted() { benchmark } else { brief };
         bar.call(|call| way(runtime, original, &result, tokenizer.as_ref(), &options, call))
@@ -261,7 +261,7 @@ fn lines(file: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Returns why outputs were not compared, if that is so.
+/// Returns the reason if outputs were not compared.
 fn not_compared(report: &Report) -> Option<&str> {
     report.quality.as_ref()?.get("not_compared")?.as_str()
 }
@@ -273,7 +273,11 @@ fn gates(arguments: &Arguments, report: &Report) -> Result<()> {
             Some(cosine) if cosine >= least => {}
             Some(cosine) => bail!(GateNotMet, "the cosine is {cosine:.5}, below the required {least}"),
             None if not_compared(report).is_some() => {
-                bail!(GateNotMet, "the cosine {least} cannot be met: {}", not_compared(report).unwrap_or_default())
+                bail!(
+                    GateNotMet,
+                    "the required cosine {least} cannot be compared: {}",
+                    not_compared(report).unwrap_or_default()
+                )
             }
             None => bail!(GateNotMet, "no output has a cosine, so the required {least} cannot be met"),
         }

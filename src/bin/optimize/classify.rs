@@ -1,4 +1,4 @@
-//! `optimize classify`: texts, or pairs of texts, to scores of classes.
+//! `optimize classify`: computes scores of classes for texts or pairs of texts.
 
 use crate::common::{self, Machine, On, Output};
 use crate::texts::Texts;
@@ -12,13 +12,13 @@ use std::path::PathBuf;
 /// Arguments of `classify`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: a package, an .onnx file, or a folder that contains one
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// The function that turns logits into scores
     #[arg(long, value_enum, default_value_t)]
     score_function: ScoreFunction,
-    /// The second text of a pair, one for each --text
+    /// Second text of a pair; repeat it as often as --text
     #[arg(long, value_name = "TEXT", conflicts_with = "data")]
     second_text: Vec<String>,
     #[command(flatten, next_help_heading = "Data")]

@@ -32,7 +32,7 @@ pub struct Machine {
     /// Number of threads [default: all processors]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
-    /// The ONNX Runtime library, if it is not found automatically [env: ORT_DYLIB_PATH]
+    /// Path of the ONNX Runtime library, if it is not found automatically [env: ORT_DYLIB_PATH]
     #[arg(long, value_name = "FILE")]
     pub runtime_library: Option<PathBuf>,
 }
@@ -42,10 +42,11 @@ pub struct Machine {
 pub struct On {
     #[command(flatten)]
     device: Device,
-    /// Kernels on the CPU [env: OPTIMIZE_KERNELS]
+    /// Kernels of sessions on the CPU [env: OPTIMIZE_KERNELS]
     #[arg(long, value_enum, default_value_t)]
     kernels: Kernels,
-    /// Precision of products of float32 inputs and weights on the CPU; other than fp32 needs this library's kernels
+    /// Precision of matrix products of float32 inputs and weights on the CPU; bf16 and int8 need this library's
+    /// kernels
     #[arg(long, value_enum, default_value_t)]
     precision: SessionPrecision,
 }
@@ -63,7 +64,7 @@ pub struct Device {
     /// Execution provider; auto selects TensorRT, else CUDA, else the CPU
     #[arg(long, value_name = "auto|cpu|cuda|tensorrt", default_value = "cpu")]
     provider: String,
-    /// Index of the device
+    /// Index of the device, from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     device: u32,
     /// Folder in which TensorRT engines are cached between calls
@@ -87,8 +88,8 @@ impl Device {
 /// Arguments for engine files.
 #[derive(Args)]
 pub struct Engines {
-    /// Trust the source of an engine file (X.engine), or of a model that contains engines (X_ctx.onnx), which is code
-    /// that TensorRT runs
+    /// Trust the source of an engine file (X.engine), or of a model that contains engines (X_ctx.onnx): engines
+    /// contain code that TensorRT runs
     #[arg(long)]
     pub trust: bool,
     /// Folder of TensorRT's libraries for an engine file, if they are not found automatically [env:
@@ -98,7 +99,7 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Opens an engine to run; with `model_sha256` it must belong to that model.
+    /// Opens an engine for running. If `model_sha256` is given, the engine must have been built from that model.
     pub fn open(&self, path: &Path, device_id: u32, model_sha256: Option<String>) -> Result<EngineFile> {
         let library = self.tensorrt_library.clone();
         let options = OpenOptions { model_sha256, trust: self.trust, library, ..OpenOptions::default() };
@@ -111,7 +112,7 @@ pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
     if output.quiet || (execution.provider == ProviderChoice::Cpu && !output.verbose) {
         return;
     }
-    placement.passed_over.iter().for_each(|reason| eprintln!("optimize: not {reason}"));
+    placement.passed_over.iter().for_each(|reason| eprintln!("optimize: not used: {reason}"));
     let nodes: Vec<String> = placement.nodes.iter().map(|(name, count)| format!("{count} nodes on {name}")).collect();
     let nodes = if nodes.is_empty() { String::new() } else { format!(": {}", nodes.join(", ")) };
     eprintln!("optimize: runs on {}{nodes}", placement.provider.name());
@@ -119,7 +120,7 @@ pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
         eprintln!("optimize: {} groups of nodes on this library's kernels (optimize)", placement.groups);
     }
     if let Some(reason) = &placement.kernels_unused {
-        eprintln!("optimize: none on this library's kernels: {reason}");
+        eprintln!("optimize: this library's kernels are not used: {reason}");
     }
 }
 
@@ -165,7 +166,7 @@ pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
     Ok(model)
 }
 
-/// Returns the tokenizer at `named`, or else the one of the model; `None` if it has none.
+/// Returns the tokenizer at `named`, or else that of the model; `None` if the model has none.
 pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer>> {
     match named {
         Some(path) => Ok(Some(Tokenizer::load(path)?)),
@@ -192,7 +193,8 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Where the result of a technique is written: to a `.onnx` file, or as a whole model to a folder.
+/// Where the result of a technique is written: a `.onnx` file, or a folder that also gets tokenizer and
+/// configuration.
 pub struct Target {
     /// The `.onnx` file to write.
     pub file: PathBuf,
@@ -206,7 +208,8 @@ impl Target {
         Target::prepare_as(output, false)
     }
 
-    /// As [`Target::prepare`]; a packed file is named `X.onnx.packed`, also if `X.onnx` is given.
+    /// Interprets `--output` like [`Target::prepare`]. A packed file is named `X.onnx.packed`, even if `X.onnx` is
+    /// given.
     pub fn prepare_as(output: &Path, packed: bool) -> Result<Target> {
         if output.as_os_str().is_empty() {
             bail!(InvalidArgument, "--output is empty");
@@ -228,7 +231,7 @@ impl Target {
         Ok(Target { file: output.join(name), folder: Some(output.to_owned()) })
     }
 
-    /// Returns the folder for scratch files: the folder of the result, so that no other is written to.
+    /// Returns the folder for scratch files: that of the result, so that nothing is written to another folder.
     pub fn scratch(&self) -> PathBuf {
         optimize::files::parent_of(&self.file).to_owned()
     }

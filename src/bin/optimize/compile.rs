@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 /// Arguments of `compile`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file, a folder that holds one, a checkpoint, a .gguf file or a package
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// The package to write: a folder, or with --single-file a file
     #[arg(short, long, value_name = "PACKAGE")]
     output: PathBuf,
-    /// Allow any size where the model does; the first dimension is the batch
+    /// Give a range to every dynamic dimension of the model; the first dimension of an input is the batch
     #[arg(long)]
     dynamic: bool,
     /// Minimum batch size
@@ -29,33 +29,33 @@ pub struct Arguments {
     /// Ranges of dimensions, as JSON or a file that contains it: {"x": {"0": {"name": "batch", "min": 1, "max": 8}}}
     #[arg(long, value_name = "JSON")]
     dynamic_shapes: Option<String>,
-    /// Shape of an input without --dynamic, as NAME:1x128; repeat for several [default: chosen by name and position
-    /// of each open dimension]
+    /// Fixed shape of an input without --dynamic, as NAME:1x128; repeat for several [default: sizes chosen by the
+    /// names and positions of dynamic dimensions]
     #[arg(long, value_name = "SHAPE")]
     shape: Vec<String>,
-    /// Precisions of the variants, best first: fp32 (the model as given), bf16 (the model as given, its products
-    /// computed in bfloat16), int8, int4
+    /// Precisions of the variants, in order of preference: fp32 (the model as given), bf16 (the model as given, with
+    /// matrix products in bfloat16), int8, int4
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "fp32")]
     variants: Vec<String>,
-    /// Leave out graphs optimized for this processor
+    /// Leave out graphs that are optimized for this processor
     #[arg(long)]
     portable_only: bool,
-    /// Store weights packed, with one bit per zero; opening unpacks them
+    /// Store weights packed, with one bit per zero; opening the package unpacks them
     #[arg(long)]
     packed: bool,
-    /// A TensorRT engine of the model to include (X.engine, with its manifest next to it)
+    /// A TensorRT engine of the model to add as a variant (X.engine, with its manifest next to it)
     #[arg(long, value_name = "FILE")]
     engine: Option<PathBuf>,
-    /// Write one file, which is memory-mapped for use
+    /// Write one file instead of a folder
     #[arg(long)]
     single_file: bool,
-    /// Licence of the model, recorded in the manifest
+    /// Licence of the model, which the manifest records
     #[arg(long, value_name = "NAME")]
     licence: Option<String>,
-    /// The report of a step that led to this model; repeat for several, oldest first
+    /// A report of a step that led to this model, to record it in the manifest; repeat for several, oldest first
     #[arg(long, value_name = "FILE")]
     step: Vec<PathBuf>,
-    /// File with the ed25519 key to sign with: 64 hexadecimal digits
+    /// File with the secret ed25519 key that signs the package: 64 hexadecimal digits
     #[arg(long, value_name = "FILE")]
     sign: Option<PathBuf>,
     /// Write a program in this language that opens and runs the package
@@ -64,7 +64,7 @@ pub struct Arguments {
     /// Folder for the program
     #[arg(long, value_name = "FOLDER")]
     codegen_output: Option<PathBuf>,
-    /// Folder of a Triton Inference Server repository to add the model to
+    /// Folder of a model repository of Triton Inference Server to which the model is added
     #[arg(long, value_name = "FOLDER")]
     triton: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Runtime")]

@@ -21,10 +21,12 @@ pub struct Arguments {
     /// The teacher model
     #[arg(long, value_name = "MODEL")]
     teacher: PathBuf,
-    /// The student model; or layers:every-other, or layers:N, for one cut from the teacher
+    /// The student model; or layers of the teacher that form the student: layers:every-other, or their number
+    /// layers:N
     #[arg(long, value_name = "MODEL")]
     student: PathBuf,
-    /// The text: a text file, or .jsonl with {"text": "..."} per line, for classifiers {"text": "...", "label": ...}
+    /// The training text: a text file, or .jsonl with {"text": "..."} per line, or for classifiers {"text": "...",
+    /// "label": ...}
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
@@ -33,34 +35,35 @@ pub struct Arguments {
     /// Number of passes over the text
     #[arg(long, value_name = "N", default_value_t = 3)]
     epochs: u32,
-    /// Blocks of text (lines, for models that read lines) per run
+    /// Rows per run: blocks of tokens for models that generate text, lines for others
     #[arg(long, value_name = "N", default_value_t = 4)]
     batch_size: usize,
-    /// Tokens per block; longer lines are truncated [default: 128, or the limit of the models]
+    /// Number of tokens per block; lines are truncated to this length [default: 128, or the limit of the models if it
+    /// is less]
     #[arg(long, value_name = "N")]
     sequence_length: Option<usize>,
     /// Learning rate after the warm-up
     #[arg(long, value_name = "RATE", default_value_t = 5e-5)]
     learning_rate: f32,
-    /// Temperature of the teacher's and student's distributions
+    /// Temperature of the distributions of teacher and student
     #[arg(long, value_name = "T", default_value_t = 2.0)]
     temperature: f32,
-    /// Divergence between the two distributions
+    /// Divergence between the distributions of teacher and student
     #[arg(long, value_enum, default_value = "forward")]
     divergence: Divergence,
     /// Weight of the divergence of logits in the loss [default: 1 if both models have logits]
     #[arg(long, value_name = "W")]
     logits_weight: Option<f32>,
-    /// Weight of the cross-entropy with the text itself, or with its classes [default: 0]
+    /// Weight of the cross-entropy with the tokens of the text, or with its classes [default: 0]
     #[arg(long, value_name = "W")]
     labels_weight: Option<f32>,
-    /// Weight of the mean squared difference of hidden states [default: 1 if there are no logits]
+    /// Weight of the mean squared difference of hidden states [default: 1 if a model has no logits]
     #[arg(long, value_name = "W")]
     hidden_weight: Option<f32>,
-    /// Weight of 1 - cosine of hidden states [default: 1 if there are no logits]
+    /// Weight of 1 - cosine of hidden states [default: 1 if a model has no logits]
     #[arg(long, value_name = "W")]
     cosine_weight: Option<f32>,
-    /// Weight of the relations between queries, keys and values of the last attention [default: 0]
+    /// Weight of the divergence of self-attention relations (queries, keys, values) in the last layer [default: 0]
     #[arg(long, value_name = "W")]
     relations_weight: Option<f32>,
     /// Share of the steps in which the learning rate warms up
@@ -75,7 +78,7 @@ pub struct Arguments {
     /// Maximum norm of the gradients; 0 disables clipping
     #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     max_grad_norm: f32,
-    /// Runs whose gradients are accumulated into one step
+    /// Number of runs whose gradients are accumulated into one step
     #[arg(long, value_name = "N", default_value_t = 1)]
     gradient_accumulation_steps: usize,
     /// Glob of modules or weights to keep unchanged; repeat for several
@@ -84,7 +87,7 @@ pub struct Arguments {
     /// Share of the text that is held out for validation
     #[arg(long, value_name = "SHARE", default_value_t = 0.05)]
     validation_ratio: f32,
-    /// Seed of the order of the text
+    /// Seed of the order in which the text is read
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Maximum number of steps
@@ -93,22 +96,23 @@ pub struct Arguments {
     /// Maximum training time in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0, hide_default_value = true)]
     time_limit: f64,
-    /// Steps between validations [default: ten validations in all]
+    /// Number of steps between validations [default: ten validations during the training]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     evaluate_every: u64,
-    /// File that caches the teacher's outputs, so that it runs once on each part of the text
+    /// File that caches the teacher's outputs, so that the teacher runs only once on each part of the text
     #[arg(long, value_name = "FILE")]
     teacher_cache: Option<PathBuf>,
-    /// Most probable tokens or classes to cache per distribution; the others are treated as equally probable
+    /// Number of most probable tokens or classes to cache for each distribution; all others are treated as equally
+    /// probable
     #[arg(long, value_name = "N", default_value_t = 64)]
     teacher_top_k: usize,
     /// Checkpoint file, from which a stopped run can continue [default: OUTPUT.checkpoint]
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
-    /// Steps between checkpoints [default: every ten minutes]
+    /// Number of steps between checkpoints [default: a checkpoint every ten minutes]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     checkpoint_every: u64,
-    /// Continue from the checkpoint, if there is one
+    /// Continue from the checkpoint, if it exists
     #[arg(long)]
     resume: bool,
     /// Store the weights in a file next to the .onnx, regardless of their size
@@ -155,7 +159,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     show(arguments, &report)
 }
 
-/// Returns one line on the progress of training.
+/// Returns a line about the progress of training.
 fn line(moment: &Moment) -> String {
     match moment.validation {
         Some(loss) => format!("validation loss {loss:.4} after {} steps", moment.step),
@@ -262,7 +266,7 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     common::print(&table(report))
 }
 
-/// Returns a table of teacher, student before and student after, on held-out text.
+/// Returns a table that compares the teacher and the student before and after training, on held-out text.
 fn table(report: &Report) -> String {
     let at = |path: &str| report.quality.as_ref().and_then(|q| q.pointer(path)).and_then(Value::as_f64);
     let number = |path: &str, digits: usize| at(path).map_or("-".to_owned(), |value| format!("{value:.digits$}"));

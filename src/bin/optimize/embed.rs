@@ -1,4 +1,4 @@
-//! `optimize embed`: texts to vectors.
+//! `optimize embed`: computes vectors of texts.
 
 use crate::common::{self, Machine, On, Output};
 use crate::texts::Texts;
@@ -11,16 +11,17 @@ use std::path::PathBuf;
 /// Arguments of `embed`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: a package, an .onnx file, or a folder that contains one
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// Normalize vectors to length 1, also if the model does not
+    /// Normalize each vector to length 1, even if the model does not ask for it
     #[arg(long)]
     normalize: bool,
-    /// Keep only the first elements of each vector, for models that are trained for it (Matryoshka)
+    /// Number of elements to keep of each vector, its first ones, for models trained with Matryoshka loss [default:
+    /// all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     dimensions: usize,
-    /// Text that precedes every text [default: the default prompt of the model]
+    /// Text that precedes every text [default: the default prompt of the model, if it has one]
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
     prompt: Option<String>,
     /// Name of a prompt of the model (config_sentence_transformers.json), such as query
@@ -48,7 +49,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let texts = &arguments.texts;
     let given = texts.read()?;
     if !given.second.is_empty() {
-        bail!(InvalidArgument, "the data has pairs, but a vector is of one text");
+        bail!(InvalidArgument, "the data contains pairs of texts, but a vector is computed for a single text");
     }
     let options = EmbedderOptions {
         text: texts.options(&arguments.machine, &arguments.on)?,

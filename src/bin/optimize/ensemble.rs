@@ -22,17 +22,17 @@ pub struct Arguments {
     /// The member models
     #[arg(long, value_name = "MODEL", num_args = 1.., required = true)]
     models: Vec<PathBuf>,
-    /// Fit the weights of the members to this text
+    /// Text file to which the weights of the members are fitted
     #[arg(long, value_name = "FILE")]
     fit: Option<PathBuf>,
-    /// Tokens of the text to fit on [default: 8192]
+    /// Number of tokens of that text to use [default: 8192]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, requires = "fit")]
     fit_tokens: usize,
-    /// Where to write the ensemble: a folder for a manifest, which --model accepts everywhere; with --fuse or --merge
-    /// the model, as an .onnx file or a folder
+    /// Where to write the ensemble: a folder for its manifest, which --model of every command accepts; with --fuse or
+    /// --merge an .onnx file or a folder for the model
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// Write one model that has the members as branches
+    /// Write a model that contains all members as branches and combines their outputs
     #[arg(long, requires = "output", conflicts_with = "merge")]
     fuse: bool,
     #[command(flatten, next_help_heading = "Method")]
@@ -55,25 +55,25 @@ struct How {
     /// How the distributions of the members are combined
     #[arg(long, value_enum, default_value_t = Method::Mean)]
     method: Method,
-    /// Weights of the members, as A,B,C; normalized to the sum 1 [default: equal]
+    /// Weights of the members, as A,B,C; their sum is normalized to 1 [default: equal weights]
     #[arg(long, value_name = "W,W,...", value_delimiter = ',')]
     weights: Vec<f64>,
     /// Temperatures of the members' logits, as A,B,C [default: 1]
     #[arg(long, value_name = "T,T,...", value_delimiter = ',')]
     temperatures: Vec<f64>,
-    /// Combine only where the members' most probable tokens differ; otherwise use the first member
+    /// Combine distributions only if the members' most probable tokens differ; otherwise use that of the first member
     #[arg(long)]
     gate: bool,
-    /// Allow members with different vocabularies, combined by the text of their tokens
+    /// Allow members with different vocabularies, which are combined by the text of their tokens
     #[arg(long)]
     allow_different_vocabularies: bool,
-    /// Rerank: texts per member [default: 1]
+    /// Rerank: number of texts that each member generates [default: 1]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     candidates: usize,
-    /// Rerank: log-probabilities are divided by the number of tokens to this power [default: 1]
+    /// Rerank: power of the number of tokens by which the log-probability of a text is divided [default: 1]
     #[arg(long, value_name = "X")]
     length_penalty: Option<f64>,
-    /// Task of the members [default: as detected]
+    /// Task of the members [default: detected from the members]
     #[arg(long, value_enum)]
     task: Option<EnsembleTask>,
 }
@@ -81,10 +81,10 @@ struct How {
 /// Arguments for merging weights.
 #[derive(Args)]
 struct Merging {
-    /// Average the members' weights into one model
+    /// Write a model with the merged weights of the members
     #[arg(long, value_enum, requires = "output")]
     merge: Option<MergeMethod>,
-    /// Ties: the model that the members were trained from
+    /// Ties: the base model, from which the members were trained
     #[arg(long, value_name = "MODEL", requires = "merge")]
     base: Option<PathBuf>,
     /// Ties: share of each member's changes to keep
@@ -154,7 +154,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
         }
         None if !asked && fitted.is_none() => {
-            bail!(InvalidArgument, "nothing to do: --prompt, --output or --fit is required")
+            bail!(InvalidArgument, "one of --prompt, --output and --fit is required")
         }
         None => {}
     }

@@ -18,15 +18,15 @@ pub struct Arguments {
     /// The model to evaluate
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// The data: text for perplexity; one text per line for embedding; rows of a label and a text, as TSV or CSV, for
-    /// classification and probe. With --against also a .safetensors file with one tensor per input (first dimension:
-    /// samples), to compare the outputs of any two models
+    /// The data: text for perplexity; one text per line for embedding; rows with a label and a text, as TSV or CSV,
+    /// for classification and probe. With --against also a .safetensors file with one tensor per input (first
+    /// dimension: samples), on which the outputs of any two models are compared
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// A model to compare with the first on the same data
+    /// A changed model to compare with the first on the same data
     #[arg(long, value_name = "MODEL")]
     against: Option<PathBuf>,
-    /// What to measure [default: by the task of the model]
+    /// What to measure [default: the task that fits the model]
     #[arg(long, value_enum)]
     task: Option<EvaluateTask>,
     #[command(flatten, next_help_heading = "Data")]
@@ -44,57 +44,58 @@ pub struct Arguments {
 /// Arguments for the reading of the data.
 #[derive(Args)]
 struct How {
-    /// A tokenizer.json, or a folder with one [default: the one next to the model]
+    /// A tokenizer.json, or a folder that contains one [default: that of the model]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Perplexity: tokens per window [default: the limit of the model, up to 512]
+    /// Perplexity: number of tokens per window [default: the limit of the model, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     context_length: usize,
-    /// Perplexity: tokens between the starts of two windows [default: half of the context length]
+    /// Perplexity: number of tokens between the starts of two windows [default: half of the context length]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     stride: usize,
-    /// Perplexity: tokens of the text to read [default: all]
+    /// Perplexity: maximum number of tokens of the text to use [default: all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_tokens: usize,
     /// Perplexity: where the begin-of-text token is inserted, for tokenizers that have one
     #[arg(long, value_enum, default_value_t = Bos::EveryWindow)]
     bos: Bos,
-    /// Lines or rows to use [default: all]
+    /// Maximum number of lines or rows to use [default: all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_texts: usize,
-    /// Tokens after which a text is truncated [default: the limit of the model, up to 512]
+    /// Number of tokens after which a text is truncated [default: the limit of the model, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_length: usize,
-    /// Texts per run
+    /// Number of texts per run
     #[arg(long, value_name = "N", default_value_t = 1)]
     batch_size: usize,
-    /// Probe: share of the texts that is held out for the test
+    /// Probe: share of the texts of each class in the test set
     #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
     test_share: f64,
-    /// Probe: seed of the split
+    /// Probe: seed of the split into training set and test set
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Probe: L2 penalty on the weights
+    /// Probe: L2 penalty on the weights of the linear classifier
     #[arg(long, value_name = "X", default_value_t = 0.5)]
     penalty: f64,
 }
 
-/// Limits for exit code 0. With `--against`, limits of one model apply to that model.
+/// Arguments for limits, which fail with exit code 3. With `--against`, limits of one model apply to the changed
+/// model.
 #[derive(Args)]
 struct Gates {
-    /// Fail (exit code 3) if the perplexity is above this
+    /// Fail (exit code 3) if the perplexity is above this value
     #[arg(long, value_name = "PERPLEXITY")]
     max_perplexity: Option<f64>,
-    /// Fail (exit code 3) if the perplexity may be above this multiple of the original's
+    /// Fail (exit code 3) if the upper bound of the perplexity, relative to the original's, is above this ratio
     #[arg(long, value_name = "RATIO")]
     max_perplexity_ratio: Option<f64>,
-    /// Fail (exit code 3) if the mean KL divergence of the next-token distributions, in nats, is above this
+    /// Fail (exit code 3) if the mean KL divergence of the next-token distributions, in nats, is above this value
     #[arg(long, value_name = "NATS")]
     max_kl: Option<f64>,
-    /// Fail (exit code 3) if the mean cosine of the embeddings is below this
+    /// Fail (exit code 3) if the mean cosine of the embeddings is below this value
     #[arg(long, value_name = "COSINE")]
     min_cosine: Option<f64>,
-    /// Fail (exit code 3) if the accuracy is below this
+    /// Fail (exit code 3) if the accuracy is below this value
     #[arg(long, value_name = "SHARE")]
     min_accuracy: Option<f64>,
 }
@@ -135,7 +136,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// Compares the outputs of two models on given tensors.
 fn on_tensors(arguments: &Arguments) -> Result<()> {
     let Some(against) = &arguments.against else {
-        bail!(InvalidArgument, "tensors have no labels; --against is required to name the model to compare with");
+        bail!(
+            InvalidArgument,
+            "tensors have no labels, so a single model cannot be evaluated on them: --against is required"
+        );
     };
     let (report, before, after) = common::with_bar(&arguments.output, |bar| {
         let (model, against) = (common::load(&arguments.model, bar)?, common::load(against, bar)?);

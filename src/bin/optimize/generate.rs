@@ -21,10 +21,11 @@ use std::time::Instant;
 /// Arguments of `generate`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: a .gguf file, a checkpoint folder, an exported folder, an .onnx file or an ensemble
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// Round the activations of block-quantized products (GGUF, weight-only) to 8 bits: faster and less exact
+    /// Round the activations of block-quantized matrix products (GGUF, weight-only) to 8 bits, which is faster and
+    /// less exact
     #[arg(long)]
     round_activations: bool,
     #[command(flatten, next_help_heading = "Prompt")]
@@ -42,16 +43,16 @@ pub struct Arguments {
 /// Arguments for prompts.
 #[derive(Args)]
 pub struct Prompts {
-    /// The prompt, used as it is; repeat for several texts
+    /// The prompt; repeat for several texts
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// A file that contains the prompt
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
-    /// Insert the prompt into the model's chat template as a user message
+    /// Render the prompt with the model's chat template, as a message of the user
     #[arg(long)]
     chat: bool,
-    /// A system message before the prompt
+    /// A system message before the message of the user
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
 }
@@ -95,45 +96,46 @@ pub struct Writing {
     /// Maximum number of tokens including the prompt
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// Sample as the model's generation_config.json recommends where no other flag is given; without it at
-    /// temperature 1 among the 50 most probable tokens
+    /// Sample with the settings of the model's generation_config.json, unless other flags set them; without that
+    /// file, at temperature 1 among the 50 most probable tokens
     #[arg(long)]
     sample: bool,
-    /// Sampling temperature; 0 selects the most probable token [default: 0; 1 with --top-k, --top-p or --min-p]
+    /// Sampling temperature; 0 selects the most probable token each time [default: 0; 1 with --top-k, --top-p or
+    /// --min-p]
     #[arg(long, value_name = "T")]
     temperature: Option<f32>,
-    /// Sample among this many most probable tokens; 0 means all
+    /// Sample among this number of most probable tokens; 0 means all
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
     /// Sample among the most probable tokens with this total probability
     #[arg(long, value_name = "P")]
     top_p: Option<f32>,
-    /// Sample among tokens with at least this share of the highest probability
+    /// Sample among tokens with at least this probability, relative to that of the most probable token
     #[arg(long, value_name = "P")]
     min_p: Option<f32>,
-    /// Above 1: makes tokens of prompt and text less probable
+    /// Repetition penalty; a value above 1 makes tokens of the prompt and the generated text less probable
     #[arg(long, value_name = "X")]
     repetition_penalty: Option<f32>,
-    /// Subtracted from the logits of tokens in the generated text
+    /// Presence penalty, subtracted from the logits of tokens that occur in the generated text
     #[arg(long, value_name = "X")]
     presence_penalty: Option<f32>,
-    /// Subtracted from the logits of tokens in the generated text, once per occurrence
+    /// Frequency penalty, subtracted from the logit of a token for each occurrence in the generated text
     #[arg(long, value_name = "X")]
     frequency_penalty: Option<f32>,
-    /// Prevent repetitions of token sequences of this length
+    /// Length of token sequences that must not occur twice
     #[arg(long, value_name = "N")]
     no_repeat_ngram_size: Option<usize>,
-    /// Seed of the sampling [default: 0]
+    /// Seed of sampling [default: 0]
     #[arg(long)]
     seed: Option<u64>,
-    /// A string that ends the text; repeat for several. The text of a special token counts where the model generates
-    /// it
+    /// A string that ends the text; repeat for several. The text of a special token is found when the model generates
+    /// that token
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// The id of a token that ends the text; repeat for several
     #[arg(long, value_name = "ID")]
     stop_token: Vec<i64>,
-    /// With --json: log-probabilities of each token and of the N most probable ones
+    /// With --json: also print the log-probabilities of each token and of the N most probable tokens
     #[arg(long, value_name = "N")]
     logprobs: Option<usize>,
 }

@@ -3,17 +3,17 @@
 /// Below the list of subcommands.
 pub const COMMAND: &str = "\
 Environment:
-  ORT_DYLIB_PATH          The ONNX Runtime library, as --runtime-library
-  OPTIMIZE_TENSORRT_PATH  Folder of TensorRT's libraries, as --tensorrt-library
-  OPTIMIZE_KERNELS        `stock` disables this library's CPU kernels, as --kernels stock
-  OPTIMIZE_CPU            Highest class of CPU kernels: scalar, avx2, avx2vnni, avx512vnni,
+  ORT_DYLIB_PATH          Path of the ONNX Runtime library; see --runtime-library
+  OPTIMIZE_TENSORRT_PATH  Folder of TensorRT's libraries; see --tensorrt-library
+  OPTIMIZE_KERNELS        `stock` disables this library's CPU kernels; see --kernels
+  OPTIMIZE_CPU            Highest class of CPU kernels to use: scalar, avx2, avx2vnni, avx512vnni,
                           avx512bf16, amx
 
 Exit codes:
-  0 success, 1 failure, 2 usage error, 3 a quality or speed limit not met, 130 interrupted
+  0 success, 1 failure, 2 usage error, 3 quality or speed limit not met, 130 interrupted
   (143 by SIGTERM)
 
-`optimize COMMAND --help` has the options and examples of a command.";
+`optimize COMMAND --help` shows the options and examples of a command.";
 
 pub const INSPECT: &str = "\
 Examples:
@@ -71,15 +71,15 @@ Examples:
   optimize run --model vision.onnx --inputs picture.safetensors --json";
 
 pub const EMBED: &str = "\
-Prints one line of JSON per text: its index and its embedding.
+Prints one line of JSON for each text, with its index and its embedding.
 
 Examples:
   optimize embed --model package/ --text \"How are you?\" --normalize
   optimize embed --model folder/ --data texts.txt --prompt-name query > vectors.jsonl";
 
 pub const CLASSIFY: &str = "\
-Prints one line per text: the label of the highest score, that score, and the text. With --json, a line of JSON with
-the scores of all classes.
+Prints one line for each text: the class with the highest score, that score, and the text. With --json, prints a line
+of JSON with the scores of all classes.
 
 Examples:
   optimize classify --model folder/ --text \"A fine film.\" --json

@@ -17,19 +17,20 @@ use std::path::PathBuf;
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that contains one
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// Package: verify every byte
+    /// Package: verify the hash of every file
     #[arg(long)]
     verify: bool,
-    /// Package: verify every byte, and the signature by the ed25519 key in this file (64 hexadecimal digits)
+    /// Package: verify the hash of every file, and the signature with the public ed25519 key in this file (64
+    /// hexadecimal digits)
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
-    /// Estimate the results of quantizing: bytes, seconds, memory, kernels
+    /// Estimate the results of quantizing the model: bytes, seconds, memory, kernels
     #[arg(long)]
     plan: bool,
-    /// Plan: quantize in memory, and measure speed and quality of each result against the model
+    /// Plan: also quantize in memory, and compare speed and quality of each result with the model
     #[arg(long, requires = "plan")]
     benchmark: bool,
     #[command(flatten, next_help_heading = "Inputs")]
@@ -65,8 +66,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     common::print(&format!("{text}\ninputs\n{}outputs\n{}", signature(&model.inputs()), signature(&model.outputs())))
 }
 
-/// Prints the contents of a package and the variant that is used here. Without ONNX Runtime only portable variants
-/// qualify.
+/// Prints the contents of a package and the variant that is used on this machine. Without ONNX Runtime, only portable
+/// variants can be used.
 fn package(arguments: &Arguments) -> Result<()> {
     let package = Package::open(&arguments.model, &OpenOptions::default())?;
     let runtime = Runtime::open(None).ok();
@@ -105,7 +106,7 @@ fn package(arguments: &Arguments) -> Result<()> {
     common::print(&text)
 }
 
-/// Returns the requirements of a variant, and how it was checked.
+/// Returns the requirements of a variant, and how much it differs from the model.
 fn describe_variant(variant: &Variant) -> String {
     let compiled = variant.compiled.as_ref().map(|compiled| compiled.made_for.clone());
     let mut text = match (variant.ahead, variant.is_packed()) {

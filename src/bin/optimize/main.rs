@@ -37,7 +37,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "optimize", max_term_width = 100, arg_required_else_help = true, after_help = help::COMMAND)]
 struct Arguments {
-    /// Print the version; with --verbose, also commit, ONNX Runtime, TensorRT and processor
+    /// Print the version; with --verbose also the commit, ONNX Runtime, TensorRT and the processor
     #[arg(short = 'V', long)]
     version: bool,
     #[arg(short, long, requires = "version", hide = true)]
@@ -51,43 +51,43 @@ enum Command {
     /// Show the contents of a model: inputs, outputs, operators, weights.
     #[command(after_help = help::INSPECT)]
     Inspect(inspect::Arguments),
-    /// Store weights in 8, 4 or 2 bits: a smaller and often faster model.
+    /// Store the weights of a model in 8, 4 or 2 bits, which makes it smaller and often faster.
     #[command(after_help = help::QUANTIZE)]
     Quantize(quantize::Arguments),
-    /// Set weights to zero, or remove neurons, channels, heads and layers.
+    /// Set weights of a model to zero, or remove its neurons, channels, heads and layers.
     #[command(after_help = help::PRUNE)]
     Prune(prune::Arguments),
-    /// Combine the outputs of several models, or merge them into one.
+    /// Combine the outputs of several models, or merge the models into one.
     #[command(after_help = help::ENSEMBLE)]
     Ensemble(ensemble::Arguments),
-    /// Train a small model to answer like a large one, on a text file.
+    /// Train a small model to predict what a large one predicts, on a text file.
     #[command(after_help = help::DISTILL)]
     Distill(distill::Arguments),
-    /// Write a package that a program opens and runs.
+    /// Write a package: a model prepared for programs that open and run it.
     #[command(after_help = help::COMPILE)]
     Compile(compile::Arguments),
     /// Build a TensorRT engine for NVIDIA GPUs.
     #[command(after_help = help::TENSORRT)]
     Tensorrt(tensorrt::Arguments),
-    /// Compare a model with another: speed, size, memory, closeness.
+    /// Compare two models: speed, size, memory, and outputs.
     #[command(after_help = help::BENCHMARK)]
     Benchmark(benchmark::Arguments),
-    /// Measure a model on data: perplexity, accuracy, embeddings.
+    /// Measure the quality of a model on data: perplexity, accuracy, embeddings.
     #[command(after_help = help::EVALUATE)]
     Evaluate(evaluate::Arguments),
-    /// Generate text with a decoder, streaming.
+    /// Generate text with a decoder.
     #[command(after_help = help::GENERATE)]
     Generate(generate::Arguments),
-    /// Turn texts into vectors.
+    /// Compute vectors (embeddings) of texts.
     #[command(after_help = help::EMBED)]
     Embed(embed::Arguments),
-    /// Assign classes to texts, or scores to pairs of texts.
+    /// Compute scores of classes for texts or pairs of texts.
     #[command(after_help = help::CLASSIFY)]
     Classify(classify::Arguments),
     /// Run a model once and print its outputs.
     #[command(after_help = help::RUN)]
     Run(run::Arguments),
-    /// List the execution providers that can be used here, and why not the others.
+    /// List the execution providers that can be used on this machine, and why others cannot.
     #[command(after_help = help::PROVIDERS)]
     Providers(providers::Arguments),
     /// Print a script that completes commands and flags in a shell.

@@ -1,4 +1,4 @@
-//! `optimize completions` and `optimize man`: made from the definition of the command, so that they cannot be stale.
+//! `optimize completions` and `optimize man`, which generate their output from the definition of the command.
 
 use crate::common;
 use clap::{Args, Command, CommandFactory};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Arguments of `completions`.
 #[derive(Args)]
 pub struct Completions {
-    /// The shell
+    /// The shell for which to print completions
     #[arg(value_name = "bash|zsh|fish|elvish|powershell", hide_possible_values = true)]
     shell: Shell,
 }
@@ -17,7 +17,7 @@ pub struct Completions {
 /// Arguments of `man`.
 #[derive(Args)]
 pub struct Man {
-    /// The subcommand whose page to print [default: that of the whole command]
+    /// The subcommand whose page is printed [default: the page of the whole command]
     #[arg(value_name = "COMMAND", conflicts_with = "output")]
     command: Option<String>,
     /// Write the pages of all commands into this folder
@@ -29,7 +29,7 @@ fn definition() -> Command {
     crate::Arguments::command()
 }
 
-/// Prints the completions of a shell.
+/// Prints the completion script for a shell.
 pub fn completions(arguments: &Completions) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut definition(), "optimize", &mut text);

@@ -1,4 +1,4 @@
-//! `optimize inspect --plan`: the usual forms of a quantized model, estimated, and on request measured.
+//! `optimize inspect --plan`: estimates the result of each common type of quantization, and on request measures it.
 
 use crate::benchmark::{self, Inputs};
 use crate::common::{self, Machine, Output};
@@ -10,13 +10,13 @@ use optimize::model::Model;
 use optimize::quantize::{QuantizeOptions, QuantizeType, forecast, quantize};
 use optimize::report::Report;
 
-/// What the forms are measured on; `None` if they are only estimated.
+/// Data on which the results are measured; `None` if they are only estimated.
 type Measuring<'m> = Option<(&'m Inputs, &'m Machine)>;
 
-/// A form, and its report or why it is not possible.
+/// The flags of a type of quantization, and its report or the reason why it is not possible.
 type Planned = (&'static str, Result<Report>);
 
-/// Prints a row for each of the usual forms that is possible; fails if none is.
+/// Prints a row for each type of quantization that is possible. Fails if none is possible.
 pub fn run(model: &Model, measuring: Measuring<'_>, output: &Output) -> Result<()> {
     let reports = common::with_bar(output, |bar| {
         let one = |(form, options)| match planned(model, &options, measuring, bar) {
@@ -28,7 +28,7 @@ pub fn run(model: &Model, measuring: Measuring<'_>, output: &Output) -> Result<(
     print(reports, measuring.is_some(), output)
 }
 
-/// Returns the usual forms: the flags of `optimize quantize`, and the options.
+/// Returns the common types of quantization: the flags of `optimize quantize`, and the options.
 fn forms() -> [(&'static str, QuantizeOptions); 4] {
     let weight_only = |bits, block_size| QuantizeOptions {
         quantize_type: QuantizeType::WeightOnly,
@@ -44,8 +44,8 @@ fn forms() -> [(&'static str, QuantizeOptions); 4] {
     ]
 }
 
-/// Returns the estimate for a form, with the figures of a brief benchmark if it is to be measured. The report gives
-/// the reason if it could not be.
+/// Returns the estimate for a type of quantization. If requested, it has the figures of a brief benchmark, or the
+/// reason why there are none.
 fn planned(model: &Model, options: &QuantizeOptions, measuring: Measuring<'_>, bar: &Bar) -> Result<Report> {
     let mut report = forecast(model, options)?;
     let Some((inputs, machine)) = measuring else { return Ok(report) };
@@ -116,7 +116,7 @@ fn estimated(form: &str, report: &Report) -> Vec<String> {
     ]
 }
 
-/// Returns the measured figures: how many times as fast as the model, with the interval, and the likeness of outputs.
+/// Returns the measured figures: the speed-up with its interval, and how close the outputs are.
 fn figures(report: &Report) -> Vec<String> {
     let of = |part: &Option<serde_json::Value>, path: &str| part.as_ref()?.pointer(path)?.as_f64();
     let speed = |key| of(&report.benchmark, &format!("/speedup/{key}"));

@@ -10,23 +10,23 @@ use std::ops::ControlFlow;
 /// Stages that count rounds, texts or tokens; the others count bytes.
 const COUNTED: [&str; 7] = ["benchmark", "build", "distill", "evaluate", "generate", "precision", "prompt"];
 
-/// A bar on stderr that follows the stages of an operation. It is hidden if stderr is not a terminal.
+/// A progress bar on stderr, which shows the stages of an operation. It is hidden if stderr is not a terminal.
 pub struct Bar {
     bar: ProgressBar,
     stage: RefCell<String>,
-    /// Warnings that were printed already; `None` if none are to be printed.
+    /// Warnings that were already printed; `None` if no warnings are printed.
     said: RefCell<Option<HashSet<String>>>,
 }
 
 impl Bar {
-    /// Returns a bar, hidden unless `visible` and stderr is a terminal.
+    /// Returns a progress bar. It is visible if `visible` is set and stderr is a terminal.
     pub fn new(visible: bool) -> Bar {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let said = RefCell::new(visible.then(HashSet::new));
         Bar { bar: ProgressBar::with_draw_target(None, target), stage: RefCell::default(), said }
     }
 
-    /// Runs `body` with a call that reports to this bar.
+    /// Calls `body` with a [`Call`] that reports to this bar, and returns its result.
     pub fn call<T>(&self, body: impl FnOnce(&Call<'_>) -> T) -> T {
         let progress = |p: Progress<'_>| {
             self.show(&p);
@@ -59,7 +59,7 @@ impl Bar {
         }
     }
 
-    /// Shows a short text behind the bar.
+    /// Shows a short text next to the bar.
     pub fn say(&self, text: &str) {
         self.bar.set_prefix(text.to_owned());
     }

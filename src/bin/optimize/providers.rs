@@ -1,4 +1,4 @@
-//! `optimize providers`: lists the execution providers that can be used here.
+//! `optimize providers`: lists the execution providers that can be used on this machine.
 
 use crate::common::{self, Machine, Output};
 use clap::Args;
@@ -8,7 +8,7 @@ use optimize::runtime::{Provider, available};
 /// Arguments of `providers`.
 #[derive(Args)]
 pub struct Arguments {
-    /// Index of the device
+    /// Index of the device, from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     device: u32,
     #[command(flatten, next_help_heading = "Runtime")]

@@ -1,4 +1,4 @@
-//! `optimize prune`: sets weights to zero, or removes structures.
+//! `optimize prune`: sets weights to zero, or removes neurons, channels, heads and layers.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
@@ -16,33 +16,34 @@ use std::path::PathBuf;
 /// Arguments of `prune`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that contains one
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
-    /// How weights are selected
+    /// How the weights or units to prune are selected
     #[arg(long, value_enum, default_value = "magnitude")]
     method: PruneMethod,
-    /// Share of each weight to set to zero (structured: of units to remove), above 0 and below 1
+    /// Share of the elements of each weight to set to zero (structured: of the units of each group to remove), above
+    /// 0 and below 1
     #[arg(
         long,
         required_unless_present_any = ["pattern", "drop_layers", "layers", "target_size", "target_speedup"],
         allow_negative_numbers = true
     )]
     sparsity: Option<f64>,
-    /// Keep at most N of M consecutive weights, as 2:4
+    /// Keep at most N of M consecutive weights, for example 2:4
     #[arg(long, value_name = "N:M")]
     pattern: Option<Pattern>,
-    /// Magnitude and random: one threshold for all weights instead of one per weight
+    /// Magnitude and random: use one threshold for all weights instead of one per weight
     #[arg(long)]
     global: bool,
     /// Seed of random choices
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Modules, weights or nodes by name or glob, as query key 'layer.*.mlp.*' [default: all of MatMul, Gemm and
-    /// Conv]
+    /// Names or globs of the modules, weights or nodes to prune, for example query key 'layer.*.mlp.*' [default: all
+    /// weights of MatMul, Gemm and Conv]
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     target_modules: Vec<String>,
     /// Another sparsity for matching modules, weights or nodes; repeat for several
@@ -51,7 +52,7 @@ pub struct Arguments {
     /// Glob of modules, weights or nodes to leave unchanged; repeat for several
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
-    /// Also prune embedding tables
+    /// Also prune embedding tables, and output layers that share such a table
     #[arg(long)]
     embeddings: bool,
     /// Leave weights with fewer elements unchanged
@@ -61,29 +62,32 @@ pub struct Arguments {
     /// text, or a .safetensors file with one tensor per input (first dimension: samples)
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Windows of the calibration text [default: 16; 64 with --reconstruct]
+    /// Number of windows of the calibration text [default: 16; 64 with --reconstruct]
     #[arg(long, value_name = "N")]
     calibration_windows: Option<usize>,
-    /// Tokens per window [default: 512, or the limit of the model]
+    /// Number of tokens per window [default: 512, or the limit of the model if it is less]
     #[arg(long, value_name = "N")]
     calibration_length: Option<usize>,
-    /// Structured: how neurons, channels and heads are ranked
+    /// Structured: how the units (neurons, channels and heads) are ranked
     #[arg(long, value_enum, default_value = "l1")]
     importance: Importance,
-    /// Structured: keep sizes multiples of this [default: 16 for image channels and sizes from 256, 8 from 64]
+    /// Structured: the remaining sizes are multiples of this [default: 16 for image channels and sizes from 256, 8
+    /// from 64]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     round_to: usize,
-    /// Structured, with calibration: fit the weight behind each cut to reproduce its original output
+    /// Structured, with --calibration: fit the weights that read the remaining units, to reproduce their original
+    /// outputs
     #[arg(long)]
     reconstruct: bool,
-    /// Structured: number of layers to remove: the least influential on the calibration data; without data, some of
-    /// the later half
+    /// Structured: number of layers to remove. These are the least influential layers on the calibration data, or
+    /// without data some layers of the later half
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     drop_layers: usize,
     /// Structured: indices of the layers to remove
     #[arg(long, value_name = "N", num_args = 1.., conflicts_with = "drop_layers")]
     layers: Vec<usize>,
-    /// Structured, instead of --sparsity: prune as little as needed for this size: 50%, 20MB or 20000000 (bytes)
+    /// Structured, instead of --sparsity: prune as little as needed for this size, for example 50%, 20MB or 20000000
+    /// (bytes)
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["sparsity", "target_speedup"])]
     target_size: Option<Size>,
     /// Structured, instead of --sparsity: prune as little as needed for this measured speed-up
@@ -105,7 +109,7 @@ pub struct Arguments {
     reporting: Output,
 }
 
-/// Note of a report on packed zeros.
+/// Note in the report of a result that is stored packed.
 const PACKED: &str = "stored packed: a zero takes one bit; once loaded, the model is as large and as fast as before";
 
 /// Printed after structured pruning without data.

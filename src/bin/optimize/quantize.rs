@@ -1,4 +1,4 @@
-//! `optimize quantize`: stores weights in fewer bits.
+//! `optimize quantize`: stores the weights of a model in fewer bits.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 /// Arguments of `quantize`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that contains one
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
@@ -32,64 +32,65 @@ pub struct Arguments {
     /// Bits per weight: 8, 4 or 2 [default: 8; 4 for weight-only]
     #[arg(long)]
     bits: Option<u32>,
-    /// Weight-only: elements of a row that share a scale [default: 32]
+    /// Weight-only: number of elements of a row that share a scale: 16, 32, 64, 128 or 256 [default: 32]
     #[arg(long, value_name = "N")]
     block_size: Option<usize>,
-    /// Weight-only: other bits (and block size) for matching nodes or weights; repeat for several
+    /// Weight-only: other bits (and block size N) for matching nodes or weights; repeat for several
     #[arg(long = "override", value_name = "GLOB=BITS[/N]")]
     overrides: Vec<BitsOverride>,
-    /// Weight-only: symmetric codes without a zero point per block
+    /// Weight-only: quantize symmetrically, without zero points
     #[arg(long)]
     symmetric: bool,
-    /// Weight-only: how scales are stored
+    /// Weight-only: type of the stored scales
     #[arg(long, value_enum, default_value = "uint8")]
     scale_type: ScaleType,
     /// Weight-only: 4 rounds activations to 8 bits, which is faster; 1 keeps them float
     #[arg(long, value_name = "N", default_value_t = 4)]
     accuracy_level: u32,
     /// Calibration data: a text, or a .safetensors file with one tensor per input (first dimension: samples). Static:
-    /// the scales of activations are found on it. Weight-only: selects GPTQ, which reproduces the layers' outputs on
-    /// it
+    /// determines the ranges of activations. Weight-only: selects GPTQ, which keeps the outputs of layers on this
+    /// data close to the original ones
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Windows of the calibration text
+    /// Number of windows of the calibration text
     #[arg(long, value_name = "N", default_value_t = 16)]
     calibration_windows: usize,
-    /// Tokens per window [default: 512, or the limit of the model]
+    /// Number of tokens per window [default: 512, or the limit of the model if it is less]
     #[arg(long, value_name = "N")]
     calibration_length: Option<usize>,
-    /// Weight-only: how the codes of weights are chosen
+    /// Weight-only: algorithm that chooses the codes of weights
     #[arg(long, value_enum, default_value = "auto")]
     algorithm: Algorithm,
-    /// Static: how the range of an activation is determined
+    /// Static: how the range of an activation is determined from the calibration data
     #[arg(long, value_enum, default_value = "min-max")]
     calibration_method: CalibrationMethod,
     /// Static: percentage of the values that --calibration-method percentile keeps
     #[arg(long, value_name = "PER CENT", default_value_t = 99.99)]
     percentile: f64,
-    /// Static and dynamic: share of the spread of activations to move into the weights, 0 to 1; measured on
-    /// --calibration or, for dynamic, on built-in sentences
+    /// Static and dynamic: alpha of SmoothQuant, from 0 to 1, which moves outliers of activations into the weights;
+    /// measured on --calibration or, for dynamic, on built-in sentences
     #[arg(long, value_name = "ALPHA", default_value_t = 0.0)]
     smooth_quant: f64,
-    /// Maximum loss of quality: KL divergence in nats for logits, otherwise 1 - cosine
+    /// Maximum loss of quality: KL divergence in nats for logits, otherwise 1 - cosine; the most sensitive nodes stay
+    /// float
     #[arg(long, value_name = "LOSS")]
     max_quality_loss: Option<f64>,
     /// Maximum size of the result: bytes, 20MB, or 20% of the original; the bits of each weight are chosen for it
     #[arg(long, value_name = "SIZE")]
     target_size: Option<Size>,
-    /// Keep nodes float that are not faster when quantized, measured here
+    /// Measure speed, and keep nodes float that are not faster when quantized
     #[arg(long)]
     never_slower: bool,
-    /// Use 7 of the 8 bits, as x86 processors without VNNI require
+    /// Whether 8-bit weights use only 7 bits, as x86 processors without VNNI require
     #[arg(long, value_enum, default_value = "auto")]
     reduce_range: ReduceRange,
-    /// One scale per weight instead of one per output channel
+    /// Use one scale per weight instead of one per output channel
     #[arg(long)]
     per_tensor: bool,
     /// Keep embedding tables float
     #[arg(long)]
     keep_embeddings: bool,
-    /// Glob of nodes or weights to quantize; all others stay float; repeat for several
+    /// Glob of nodes or weights to quantize, while all others stay float; repeat for several
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
     /// Glob of nodes or weights to leave unchanged; repeat for several

@@ -18,11 +18,11 @@ use std::path::PathBuf;
 /// Arguments of `run`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file or a folder that contains one; or a TensorRT engine (X.engine, with --trust)
+    /// The model, as for the other commands; or a TensorRT engine (X.engine, with --trust)
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// Text input, tokenized by the model's tokenizer; repeat for a batch. Texts beyond the limit of the model are
-    /// truncated with a warning. Inputs without text or --values are generated
+    /// Text for the inputs that the model's tokenizer fills; repeat for a batch. Texts beyond the limit of the model
+    /// are truncated with a warning. Other inputs are generated, unless --values or --inputs sets them
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
     /// An output to compute; repeat for several [default: all]

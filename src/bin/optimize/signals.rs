@@ -1,5 +1,5 @@
-//! Interrupts. The first SIGINT or SIGTERM cancels what runs, so that nothing is left half-written and distillation
-//! leaves a checkpoint; the second one ends the process at once.
+//! Handling of signals. The first SIGINT or SIGTERM cancels the running calls, so that no file is left half-written
+//! and distillation writes a checkpoint. The second signal ends the process at once.
 
 use optimize::call::Cancel;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
 /// The signal that arrived first; 0 for none.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// Number of calls that the token can end.
+/// Number of running calls that the token can cancel.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
-/// Handles signals from now on. If that fails, they end the process, as without this function.
+/// Installs the signal handlers. If that fails, signals end the process, as without this function.
 pub fn install() {
     for signal in [SIGINT, SIGTERM] {
         let registered = std::io::pipe().and_then(|(reader, writer)| {
@@ -40,12 +40,12 @@ fn wait(signal: i32, mut reader: PipeReader) {
             exit(128 + signal); // without the destructors of libraries, which other threads may still use
         }
         if std::io::stderr().is_terminal() {
-            eprintln!("\noptimize: stopping; again to stop at once");
+            eprintln!("\noptimize: cancelling; a second signal ends the command at once");
         }
     }
 }
 
-/// Runs `body` with a token that is fired when the process is to end.
+/// Calls `body` with a cancel token that the first signal fires, and returns its result.
 pub fn cancelling<T>(body: impl FnOnce(&Cancel) -> T) -> T {
     /// Counts the call, also if `body` panics.
     struct Running;

@@ -1,4 +1,4 @@
-//! Short tables for reading.
+//! Short tables for people to read.
 
 use optimize::report::Report;
 use serde_json::Value;
@@ -13,7 +13,7 @@ impl Table {
         self.0.push(cells.iter().map(|c| (*c).to_owned()).collect());
     }
 
-    /// The table as text, with a line under the first row.
+    /// Returns the table as text, with a line under the first row.
     pub fn render(&self) -> String {
         let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| self.0.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max();
@@ -93,7 +93,7 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
     table.render() + &measured(report) + &remarks(report, before, after)
 }
 
-/// Returns the lines on how speed and quality were measured, or the reason why they were not.
+/// Returns the lines that say how speed and quality were measured, or why they were not.
 fn measured(report: &Report) -> String {
     let Some(benchmark) = &report.benchmark else {
         let why = report.summary.get("not_measured").and_then(Value::as_str);
@@ -116,7 +116,8 @@ fn measured(report: &Report) -> String {
     }
 }
 
-/// Returns how much of each model runs on this library's kernels, as a continuation of a sentence; empty for none.
+/// Returns how many groups of nodes of each model run on this library's kernels, as the end of a sentence; empty if
+/// none does.
 fn kernels(benchmark: &Value) -> String {
     let groups = |side| benchmark["placement"][side]["groups"].as_u64().unwrap_or(0);
     match (groups("original"), groups("result")) {

@@ -1,4 +1,4 @@
-//! Steps shared by the commands of techniques: calibration data, and the handling of results.
+//! Steps that the commands of techniques share: reading calibration data, and handling results.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
@@ -15,14 +15,14 @@ use std::path::Path;
 pub struct CalibrationFile<'a> {
     /// A text, or a `.safetensors` file.
     pub file: &'a Path,
-    /// Number of windows of the text; 0 for the technique's default.
+    /// Number of windows of the text; 0 selects the technique's default.
     pub windows: usize,
-    /// Window length in tokens; 0 for the technique's default.
+    /// Number of tokens per window; 0 selects the technique's default.
     pub length: usize,
 }
 
 impl CalibrationFile<'_> {
-    /// Returns the result of `technique` on the data; `path` is the model's, for messages.
+    /// Calls `technique` with the data and returns its result. `path` is the path of the model, for messages.
     pub fn read<T>(
         &self,
         model: &Model,
@@ -53,7 +53,7 @@ pub enum Storage {
     Packed,
 }
 
-/// A result, with its original and the flags for its handling.
+/// The result of a technique, its original, and the flags for its handling.
 pub struct Made<'a> {
     /// The original model.
     pub original: &'a Model,
@@ -63,7 +63,7 @@ pub struct Made<'a> {
     pub target: &'a Target,
     /// How to write it.
     pub storage: Storage,
-    /// The calibration data of the result.
+    /// The calibration data that was used for the result.
     pub calibration: Option<&'a Path>,
     /// The measurements.
     pub after: &'a AfterTechnique,
@@ -71,7 +71,7 @@ pub struct Made<'a> {
     pub inputs: &'a Inputs,
     /// The provider and device.
     pub machine: &'a Machine,
-    /// The form of the report.
+    /// The flags for the output of the command.
     pub output: &'a Output,
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// Arguments of `tensorrt`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file, a folder that holds one, a checkpoint, a .gguf file or a package
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, visible_alias = "onnx", value_name = "MODEL", required_unless_present = "check")]
     model: Option<PathBuf>,
     /// The engine to write: FILE.engine, or a folder for model.engine; with --graph-only FILE.onnx
@@ -26,23 +26,23 @@ pub struct Arguments {
     /// Precision of the engine; inputs and outputs keep their types
     #[arg(long, value_enum, default_value = "fp32")]
     precision: Precision,
-    /// Batch size, where the model leaves it open
+    /// Batch size, if it is dynamic in the model
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     batch_size: i64,
-    /// Sequence length, where the model leaves it open
+    /// Sequence length, if it is dynamic in the model
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     sequence_length: i64,
-    /// Minimum, optimal and maximum sizes, by dimension name or batch, sequence and past:
+    /// Minimum, optimal and maximum sizes by the name of the dimension, or by batch, sequence and past, for example
     /// batch=1:8:32,sequence=16:128:512
     #[arg(long, value_name = "SIZES", default_value = "", hide_default_value = true)]
     dimensions: String,
-    /// Minimum shapes: ids:1x16,mask:1x16
+    /// Minimum shapes of inputs, for example ids:1x16,mask:1x16
     #[arg(long, value_name = "SHAPES", default_value = "", hide_default_value = true)]
     min_shapes: String,
-    /// Optimal shapes, which the engine is tuned for
+    /// Optimal shapes of inputs, for which TensorRT tunes the engine
     #[arg(long, visible_alias = "shapes", value_name = "SHAPES", default_value = "", hide_default_value = true)]
     opt_shapes: String,
-    /// Maximum shapes
+    /// Maximum shapes of inputs
     #[arg(long, value_name = "SHAPES", default_value = "", hide_default_value = true)]
     max_shapes: String,
     /// Several profiles, as JSON or a file that contains it: [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1,
@@ -52,16 +52,16 @@ pub struct Arguments {
     /// Library that builds the engine
     #[arg(long, value_enum, default_value = "auto")]
     backend: Choice,
-    /// Folder of the library's files, if they are not found automatically [env: OPTIMIZE_TENSORRT_PATH]
+    /// Folder of TensorRT's libraries, if they are not found automatically [env: OPTIMIZE_TENSORRT_PATH]
     #[arg(long, value_name = "FOLDER")]
     tensorrt_library: Option<PathBuf>,
-    /// Maximum device memory for the workspace of a layer, in MiB
+    /// Maximum device memory for TensorRT's workspace, in MiB
     #[arg(long, visible_alias = "workspace", value_name = "MIB", default_value_t = 0, hide_default_value = true)]
     workspace_size: u64,
     /// Builder optimization level: 0 to 5
     #[arg(long, visible_alias = "builder-optimization-level", value_name = "LEVEL")]
     optimization_level: Option<i32>,
-    /// File that caches timings of layers (TensorRT)
+    /// Path of TensorRT's timing cache (TensorRT)
     #[arg(long, visible_alias = "timing-cache-file", value_name = "FILE")]
     timing_cache: Option<PathBuf>,
     /// Build an engine that also runs with later versions of the library
@@ -85,33 +85,34 @@ pub struct Arguments {
     /// Disable TensorFloat-32
     #[arg(long)]
     no_tf32: bool,
-    /// TensorRT-RTX: compute capability to build for, 89 for 8.9; repeat for several
+    /// TensorRT-RTX: compute capability for which to build, for example 89 for 8.9; repeat for several
     #[arg(long, value_name = "NN")]
     compute_capability: Vec<i32>,
-    /// Maximum relative error of an output against fp32 [default: 0.01 for fp16, 0.08 for bf16, 0.15 for int8 and
-    /// fp8]
+    /// Maximum error of an output relative to fp32; nodes stay fp32 until it is met [default: 0.01 for fp16, 0.08 for
+    /// bf16, 0.15 for int8 and fp8]
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true)]
     max_error: f64,
-    /// Nodes or operators that stay fp32; repeat for several
+    /// Name of a node or operator that stays fp32; repeat for several
     #[arg(long, value_name = "NAME")]
     keep_fp32: Vec<String>,
-    /// int8, fp8: calibration data for the scales: a text file, or tensors for the inputs (X.safetensors) [default:
-    /// built-in sentences, or generated numbers]
+    /// int8 and fp8: calibration data that determines the scales: a text file, or tensors for the inputs
+    /// (X.safetensors) [default: built-in sentences, or generated numbers]
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
-    /// Write the graph that the library would receive, as .onnx, and build nothing
+    /// Only write the graph that TensorRT would receive, as an .onnx file
     #[arg(long)]
     graph_only: bool,
-    /// Build even if the existing engine matches the options
+    /// Build the engine even if the existing one matches the options
     #[arg(long)]
     force: bool,
     /// Fail if the existing engine does not match, instead of replacing it
     #[arg(long)]
     refuse_mismatch: bool,
-    /// Check whether this engine may be used here (for --model, if given), and build nothing
+    /// Only check whether this engine can be used on this machine and, with --model, whether it was built from that
+    /// model
     #[arg(long, value_name = "ENGINE", conflicts_with_all = ["output", "graph_only"])]
     check: Option<PathBuf>,
-    /// With --check: trust the source of the engine, which is code
+    /// With --check: trust the source of the engine, which contains code
     #[arg(long, requires = "check")]
     trust: bool,
     #[command(flatten, next_help_heading = "Runtime")]
@@ -147,7 +148,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     show(arguments, &report)
 }
 
-/// Loads the model with operators that TensorRT has.
+/// Loads the model with operators that TensorRT supports.
 fn load(path: &Path) -> Result<Model> {
     open::load(path, &LoadOptions { dialect: Dialect::Portable })
 }

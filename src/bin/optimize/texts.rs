@@ -18,17 +18,17 @@ pub struct Texts {
     /// A text; repeat for several
     #[arg(short, long, value_name = "TEXT", conflicts_with = "data")]
     pub text: Vec<String>,
-    /// A file with one text per line, or `.jsonl` with a "text" (and for pairs a "second_text") per line; - reads
-    /// standard input
+    /// A file with one text per line, or a .jsonl file with a "text" (for pairs also a "second_text") per line; -
+    /// reads standard input
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
-    /// A tokenizer.json, or a folder with one [default: the one next to the model]
+    /// A tokenizer.json, or a folder that contains one [default: that of the model]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Tokens after which a text is truncated [default: the limit of the model, up to 512]
+    /// Number of tokens after which a text is truncated [default: the limit of the model, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub max_length: usize,
-    /// Texts per run; texts of similar length are run together
+    /// Number of texts per run; texts of similar length are run together
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub batch_size: usize,
 }
@@ -37,7 +37,7 @@ pub struct Texts {
 pub struct Given {
     /// The texts.
     pub first: Vec<String>,
-    /// One for each text, or none.
+    /// The second text of each pair; empty if the texts are not pairs.
     pub second: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ impl Texts {
         Ok(TextOptions { max_length, batch_size, threads, execution: on.execution()? })
     }
 
-    /// Returns the tokenizer that reads them: the given one, or that of `model`.
+    /// Returns the tokenizer that `--tokenizer` names, or else that of `model`; `None` if there is none.
     pub fn tokenizer(&self, model: &Model) -> Result<Option<Arc<Tokenizer>>> {
         Ok(common::tokenizer(self.tokenizer.as_deref(), model)?.map(Arc::new))
     }
@@ -70,7 +70,7 @@ fn lines(file: &Path) -> Result<Given> {
             let most = limits::TEXT_BYTES as u64;
             std::io::stdin().lock().take(most + 1).read_to_string(&mut content)?;
             if content.len() as u64 > most {
-                bail!(LimitExceeded, "more than {most} bytes; the limit is {most}");
+                bail!(LimitExceeded, "the text has more than {most} bytes, which is the limit");
             }
             content
         }

@@ -1,4 +1,5 @@
-//! `optimize --version --verbose`: what this command was built from, and what it finds here.
+//! `optimize --version --verbose`: prints the commit of this command, and the libraries and the processor that it
+//! finds.
 
 use optimize::kernels::Class;
 use optimize::platform::processor;

@@ -48,7 +48,7 @@ impl Branch {
         let named = self.decoder.as_ref().map_or("logits", |decoder| &decoder.logits);
         let found = self.outputs.iter().find(|info| info.name == named);
         let only = || self.outputs.first().filter(|_| self.outputs.len() == 1);
-        found.or_else(only).cloned().ok_or_else(|| error!(Unsupported, "has no output {named:?}"))
+        found.or_else(only).cloned().ok_or_else(|| error!(Unsupported, "the model has no output {named:?}"))
     }
 
     /// Returns whether the member has an input for the requested number of columns of logits.

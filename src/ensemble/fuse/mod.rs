@@ -102,7 +102,12 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     if ensemble.task() == Task::Classify
         && let (Some(index), Some(least)) = (sizes.iter().position(|size| *size > least), least)
     {
-        bail!(InvalidArgument, "{} has {:?} classes, another member {least}", place(index), sizes[index].unwrap_or(0));
+        bail!(
+            InvalidArgument,
+            "{} has {:?} classes, but another member has {least}",
+            place(index),
+            sizes[index].unwrap_or(0)
+        );
     }
     let keep = join.logits_to_keep();
     let classes = ensemble.task() == Task::Classify;
@@ -155,7 +160,11 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
             Some(pooling) => match &mask {
                 Some((mask, dtype)) => nodes.pool(&value, pooling, mask, *dtype),
                 None => {
-                    bail!(Unsupported, "{}: the output has token vectors, but there is no attention mask", place(index))
+                    bail!(
+                        Unsupported,
+                        "{}: the output contains token vectors, but the model has no attention mask",
+                        place(index)
+                    )
                 }
             },
         };
@@ -171,7 +180,8 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
     {
         bail!(
             InvalidArgument,
-            "vectors of {} have {} elements, those of {} {first}: they have no mean; use the method `concat`",
+            "the vectors of {} have {} elements, but those of {} have {first}, so they have no mean; use the method \
+             `concat`",
             place(index),
             widths[index].unwrap_or(0),
             place(0)
@@ -200,19 +210,25 @@ fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> 
             let found = match branch.outputs.iter().find(|other| other.name == info.name) {
                 Some(found) => found,
                 None if infos.len() == 1 && branch.outputs.len() == 1 => &branch.outputs[0],
-                None => bail!(InvalidArgument, "{}: has no output {:?}", place(index), info.name),
+                None => bail!(InvalidArgument, "{} has no output {:?}", place(index), info.name),
             };
             let float = matches!(
                 found.dtype,
                 Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
             );
             if !float {
-                bail!(Unsupported, "{}: output {:?} is {}, not of numbers", place(index), found.name, found.describe());
+                bail!(
+                    Unsupported,
+                    "{}: output {:?} is {}, which is not numeric",
+                    place(index),
+                    found.name,
+                    found.describe()
+                );
             }
             let rank = |info: &ValueInfo| info.shape.as_ref().map(Vec::len);
             if rank(found) != rank(info) {
                 let (a, b) = (info.describe(), found.describe());
-                bail!(InvalidArgument, "{}: output {:?} is {b}, that of member 1 {a}", place(index), found.name);
+                bail!(InvalidArgument, "{}: output {:?} is {b}, but that of member 1 is {a}", place(index), found.name);
             }
             values.push(nodes.float(&branch.value(&found.name), found.dtype));
         }

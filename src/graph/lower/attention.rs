@@ -28,7 +28,7 @@ impl Lowering {
     pub(super) fn attention(&mut self, node: &NodeProto) -> Result<()> {
         let [q, k, v] = [input(node, 0)?, input(node, 1)?, input(node, 2)?];
         if node.input_at(6).is_some() || node.output.get(3).is_some_and(|o| !o.is_empty()) {
-            bail!(Unsupported, "an Attention with key lengths, or that returns its scores");
+            bail!(Unsupported, "an Attention that has key lengths or returns its scores is not supported");
         }
         let rank = self.rank(q)?;
         let counts = match rank {
@@ -49,10 +49,10 @@ impl Lowering {
     /// Lowers `MultiHeadAttention` of ONNX Runtime.
     pub(super) fn many_heads(&mut self, node: &NodeProto) -> Result<()> {
         let (Some(k), Some(v)) = (node.input_at(1), node.input_at(2)) else {
-            bail!(Unsupported, "a MultiHeadAttention with packed queries, keys and values");
+            bail!(Unsupported, "a MultiHeadAttention with packed queries, keys and values is not supported");
         };
         if [8, 9].iter().any(|i| node.input_at(*i).is_some()) || node.output.get(3).is_some_and(|o| !o.is_empty()) {
-            bail!(Unsupported, "a MultiHeadAttention with its own buffers, or that returns its scores");
+            bail!(Unsupported, "a MultiHeadAttention that has its own buffers or returns its scores is not supported");
         }
         let mut parts = [input(node, 0)?.to_owned(), k.to_owned(), v.to_owned()];
         if let Some(bias) = node.input_at(3) {
@@ -60,7 +60,7 @@ impl Lowering {
             let ends = [0, widths[0], widths[0] + widths[1], i64::MAX];
             for (at, part) in parts.iter_mut().enumerate() {
                 if self.rank(part)? != 3 {
-                    bail!(Unsupported, "a MultiHeadAttention with an attention bias");
+                    bail!(Unsupported, "a MultiHeadAttention with an attention bias is not supported");
                 }
                 let own = self.w.slice(bias, ends[at], ends[at + 1], 0);
                 let sum = self.w.op("Add", &[part, &own]);
@@ -85,7 +85,7 @@ impl Lowering {
             || node.output.get(1).is_some_and(|o| !o.is_empty())
             || node.int("do_rotary", 0) != 0
         {
-            bail!(Unsupported, "an Attention with a past or positions");
+            bail!(Unsupported, "an Attention with a past or with positions is not supported");
         }
         let width = self.size(matrix, 1)?;
         let sizes = match node.attribute("qkv_hidden_sizes").map(|a| a.ints.clone()) {
@@ -114,7 +114,7 @@ impl Lowering {
     /// Returns queries, keys and values, with heads as a separate dimension, and the settings of the attention.
     fn heads(&mut self, parts: [&str; 3], counts: (i64, i64), scale: f32) -> Result<Heads> {
         if counts.0 < 1 || counts.1 < 1 || counts.0 % counts.1 != 0 {
-            bail!(InvalidModel, "{} heads over {}", counts.0, counts.1);
+            bail!(InvalidModel, "{} query heads cannot share {} key and value heads", counts.0, counts.1);
         }
         let mut made = Vec::new();
         for (part, count) in parts.iter().zip([counts.0, counts.1, counts.1]) {
@@ -124,7 +124,7 @@ impl Lowering {
                     let apart = self.w.reshaped(part, &[0, 0, count, -1]);
                     self.w.permuted(&apart, &[0, 2, 1, 3])
                 }
-                rank => bail!(Unsupported, "attention over {rank} dimensions"),
+                rank => bail!(Unsupported, "attention with inputs of {rank} dimensions is not supported"),
             });
         }
         let Ok([q, k, v]) = <[String; 3]>::try_from(made) else { bail!(Internal, "three parts") };
@@ -151,7 +151,7 @@ impl Lowering {
     fn masked(&mut self, node: &NodeProto, heads: &mut Heads, index: usize) -> Result<()> {
         let Some(mask) = node.input_at(index) else { return Ok(()) };
         if self.rank(mask)? != 2 {
-            bail!(Unsupported, "a mask that is not a key mask");
+            bail!(Unsupported, "a mask of this shape is not supported; only key masks are");
         }
         let (open, axes) = (self.w.cast(mask, DataType::Bool), self.w.ints(&[1, 2]));
         let open = self.w.op("Unsqueeze", &[&open, &axes]);

@@ -39,7 +39,7 @@ impl Form {
         }
         let (many, few) = (node.int("num_heads", 0), node.int("kv_num_heads", 0));
         if !(1..=LARGEST).contains(&many) || few < 1 || many % few != 0 {
-            bail!(InvalidModel, "node {:?}: {many} heads over {few}", node.label());
+            bail!(InvalidModel, "node {:?}: {many} query heads cannot share {few} key and value heads", node.label());
         }
         let more = node.input.iter().skip(9).any(|name| !name.is_empty());
         let scores = node.output.iter().skip(3).any(|name| !name.is_empty());
@@ -54,7 +54,7 @@ impl Form {
         let (tokens, size) = of_past(graph, node, past)?;
         let tables = node.int("do_rotary", 0) != 0;
         if tables && [7, 8].iter().any(|i| node.input_at(*i).is_none()) {
-            bail!(InvalidModel, "node {:?}: do_rotary without cos and sin caches", node.label());
+            bail!(InvalidModel, "node {:?} has do_rotary, but no cos and sin caches", node.label());
         }
         let half = graph.initializer.iter().find(|t| t.name.as_deref() == node.input_at(7)).and_then(|t| t.dims.last());
         let said = node.int("rotary_embedding_dim", 0);

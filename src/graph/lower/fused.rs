@@ -17,7 +17,7 @@ impl Lowering {
             false => (node.input_at(3), node.input_at(4)),
         };
         if [1, 2].iter().any(|i| node.output.get(*i).is_some_and(|o| !o.is_empty())) {
-            bail!(Unsupported, "{} that returns its mean", node.op());
+            bail!(Unsupported, "a {} that returns its mean is not supported", node.op());
         }
         let sum = node.output.get(3).filter(|o| !o.is_empty()).cloned();
         let sum = sum.unwrap_or_else(|| self.w.fresh("sum"));
@@ -48,11 +48,11 @@ impl Lowering {
 
     pub(super) fn fused_product(&mut self, node: &NodeProto) -> Result<()> {
         if ["transBatchA", "transBatchB"].iter().any(|name| node.int(name, 0) != 0) {
-            bail!(Unsupported, "a FusedMatMul that transposes the batch");
+            bail!(Unsupported, "a FusedMatMul that transposes the batch is not supported");
         }
         let mut sides = Vec::new();
         for (input, flag) in [(0, "transA"), (1, "transB")] {
-            let Some(name) = node.input_at(input) else { bail!(InvalidModel, "it does not have two inputs") };
+            let Some(name) = node.input_at(input) else { bail!(InvalidModel, "the node does not have two inputs") };
             sides.push(if node.int(flag, 0) == 0 {
                 name.to_owned()
             } else {

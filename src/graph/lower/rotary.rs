@@ -9,7 +9,7 @@ impl Lowering {
     pub(super) fn rotary(&mut self, node: &NodeProto, at: [usize; 4]) -> Result<()> {
         let [x, cos, sin] = [input(node, at[0])?, input(node, at[1])?, input(node, at[2])?];
         if node.int("is_packed_batching", 0) != 0 || node.float("scale", 1.0) != 1.0 {
-            bail!(Unsupported, "a RotaryEmbedding with packed batches or scaling");
+            bail!(Unsupported, "a RotaryEmbedding with packed batches or scaling is not supported");
         }
         let (rank, half) = (self.rank(x)?, self.size(cos, -1)?);
         let apart = match rank {
@@ -22,7 +22,7 @@ impl Lowering {
                 let apart = self.w.reshaped(x, &shape);
                 self.w.permuted(&apart, &[0, 2, 1, 3])
             }
-            _ => bail!(Unsupported, "a RotaryEmbedding of {rank} dimensions"),
+            _ => bail!(Unsupported, "a RotaryEmbedding with an input of {rank} dimensions is not supported"),
         };
         let positions = match node.input_at(at[3]) {
             Some(name) if self.rank(name)? == 1 => {

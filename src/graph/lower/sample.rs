@@ -21,7 +21,7 @@ impl Lowering {
         let near = match text("mode") {
             None | Some(b"bilinear" | b"linear") => false,
             Some(b"nearest") => true,
-            Some(_) => bail!(Unsupported, "a cubic GridSample"),
+            Some(_) => bail!(Unsupported, "a cubic GridSample is not supported"),
         };
         let padding = text("padding_mode").unwrap_or(b"zeros");
         let reading = Reading {

@@ -67,8 +67,11 @@ pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
     let (stub, large) = take(model)?;
     let stub: Vec<u8> = save::encode(&stub).concat();
     if stub.len() as u64 > limits::MODEL_PROTO_BYTES {
-        let error =
-            error!(LimitExceeded, "the model has {} bytes without its weights; protobuf ends at 2 GiB", stub.len());
+        let error = error!(
+            LimitExceeded,
+            "the model has {} bytes without its weights; the limit of protobuf is 2 GiB",
+            stub.len()
+        );
         return Err(place(error));
     }
     let total = stub.len() as u64 + large.iter().map(|t| t.bytes.len() as u64).sum::<u64>();

@@ -87,7 +87,10 @@ impl<'a, 'm> Follower<'a, 'm> {
             }
             if !is_fixed(wanted) {
                 let label = self.graph.node[node].label();
-                bail!(Unsupported, "node {label:?}: its shape depends on a cut size in an unknown way");
+                bail!(
+                    Unsupported,
+                    "node {label:?}: it is not known how its shape depends on a size that pruning changes"
+                );
             }
             changes[index] = Some(wanted[0]);
         }
@@ -126,7 +129,7 @@ impl<'a, 'm> Follower<'a, 'm> {
             ints.iter().map(|int| int.factors(&|axis| self.kept.size(axis))).collect();
         let (Some(factors), Some(name)) = (factors, self.analysis.graph.node[node].input_at(input)) else {
             let label = self.graph.node[node].label();
-            bail!(Unsupported, "node {label:?}: it computes with a cut size in an unknown way");
+            bail!(Unsupported, "node {label:?}: it is not known how its values depend on a size that pruning changes");
         };
         let (dtype, dims) = self.form(name, ints.len());
         let [were, are] = [factors.iter().map(|f| f.0).collect::<Vec<_>>(), factors.iter().map(|f| f.1).collect()]

@@ -25,7 +25,10 @@ pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
         Some(found) => Ok(found),
         None => {
             let least = plan.at(MOST)?.bytes()?;
-            bail!(InvalidArgument, "target_size is {bytes}; without {MOST} of the units {least} bytes are left")
+            bail!(
+                InvalidArgument,
+                "target_size is {bytes} bytes, but {least} bytes are left without {MOST} of the units"
+            )
         }
     }
 }
@@ -45,7 +48,7 @@ pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call:
         Some(found) => Ok(found),
         None => bail!(
             InvalidArgument,
-            "target_speedup is {speedup}; without {MOST} of the units the model is {best:.2} times as fast"
+            "target_speedup is {speedup}, but without {MOST} of the units the model is only {best:.2} times as fast"
         ),
     }
 }

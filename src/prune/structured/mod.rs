@@ -56,9 +56,9 @@ fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
 
 /// Removes units from a model. The original is unchanged; returns the new model and a report.
 ///
-/// Ignores [`PruneOptions::method`] and options of other methods. Fails with `Unsupported` if nothing can be cut or the
-/// model is quantized, and with `InvalidArgument` for invalid options or options that match no module (the message
-/// lists the existing ones). Sparsity 0 returns the model unchanged.
+/// Ignores [`PruneOptions::method`] and options of other methods. Fails with `Unsupported` if no unit can be removed or
+/// the model is quantized, and with `InvalidArgument` for invalid options or options that match no module (the
+/// message lists the existing ones). Sparsity 0 returns the model unchanged.
 pub fn structured(
     model: &Model,
     options: &PruneOptions,

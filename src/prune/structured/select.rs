@@ -131,7 +131,7 @@ pub fn choose(
     gone.sort_unstable();
     let asked = options.sparsity > 0.0 || options.overrides.iter().any(|o| o.sparsity > 0.0);
     if gone.is_empty() && asked && before < 2 {
-        bail!(Unsupported, "nothing can be cut: {}", reasons(analysis, groups, selected));
+        bail!(Unsupported, "no unit can be removed: {}", reasons(analysis, groups, selected));
     }
     let nodes = report(analysis, groups, selected, &tally);
     Ok(Chosen { gone, nodes, units: (before, after) })

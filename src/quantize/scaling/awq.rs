@@ -83,7 +83,7 @@ impl Inputs {
     fn add(&mut self, tensor: &Tensor, products: &mut Products, stop: &Stop) -> Result<()> {
         let (size, values) = (self.magnitudes.len(), tensor.to_f32_vec()?);
         if size == 0 || !values.len().is_multiple_of(size) {
-            bail!(InvalidModel, "a product of {size} inputs receives {:?}", tensor.shape());
+            bail!(InvalidModel, "a matrix product with {size} inputs receives {:?}", tensor.shape());
         }
         for row in values.chunks(size) {
             self.magnitudes.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(v.abs()));

@@ -37,7 +37,10 @@ impl Ready<'_> {
                 }
             }
         }
-        bail!(Unsupported, "ONNX Runtime computes other results for every form of the model that was tried")
+        bail!(
+            Unsupported,
+            "ONNX Runtime computes other outputs with and without optimization, whichever nodes stay float"
+        )
     }
 
     /// Marks the products that ONNX Runtime would run in float, and returns whether there are any.

@@ -105,7 +105,7 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
     if speedup.high < 1.0 {
         bail!(
             Unsupported,
-            "the quantized model is {:.2} times as fast as the original, whichever nodes stay float",
+            "the quantized model is only {:.2} times as fast as the original, whichever nodes stay float",
             speedup.median
         );
     }
@@ -144,7 +144,7 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
         // The limit on the sum is reduced by as much as this result exceeds the limit, and by another 10 %.
         allowed = (sum(left) * limit / loss).min(sum(left)) * 0.9;
     }
-    bail!(Unsupported, "max_quality_loss is {limit}, but every form that was tried loses {loss:.3e} or more")
+    bail!(Unsupported, "max_quality_loss is {limit}, but every result that was tried loses {loss:.3e} or more")
 }
 
 /// Measures and returns the loss of each node when it alone is quantized, by name.

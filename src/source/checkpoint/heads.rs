@@ -145,7 +145,10 @@ fn next(b: &mut Builder<'_>, e: &Encoder, hidden: &str) -> Result<String> {
 fn question(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str) -> Result<()> {
     let labels = labels(config)?;
     if labels != 2 {
-        bail!(InvalidModel, "the configuration has {labels} labels; start and end of an answer are 2");
+        bail!(
+            InvalidModel,
+            "the configuration has {labels} labels, but a model for question answering has 2: start and end"
+        );
     }
     let logits = b.linear(hidden, "qa_outputs", e.hidden, 2)?;
     for (index, name) in ["start_logits", "end_logits"].into_iter().enumerate() {

@@ -96,7 +96,7 @@ pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect)
     let mut d = describe(config, weights)?;
     // Configurations of this family use the names yarn and su for longrope.
     if let Some(kind) = Rope::kind(config)?.filter(|kind| *kind != "default") {
-        bail!(Unsupported, "rotary positions of type {kind:?} in Phi-3 (supported: default)");
+        bail!(Unsupported, "rotary positions of type {kind:?} are not supported for Phi-3; supported: default");
     }
     d.names.projection = Projection::Packed("qkv_proj");
     d.names.mlp.form = mlp::Form::Packed { gate_up: "gate_up_proj" };

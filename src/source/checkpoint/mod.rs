@@ -112,7 +112,11 @@ fn build_with(
     warnings.extend(classes::check(family, &config, sentence.is_some()).at(place)?);
     let (proto, task) = match (family.build, sentence) {
         (Build::Decoder(_), Some(_)) => {
-            bail!(Unsupported, "text embeddings (modules.json) of the architecture {:?}: only encoders", family.name)
+            bail!(
+                Unsupported,
+                "text embeddings (modules.json): only encoders are supported, not the architecture {:?}",
+                family.name
+            )
         }
         (Build::Decoder(build), None) => {
             let (phi, gemma) = (family.name == "phi3", family.name == "gemma3_text");

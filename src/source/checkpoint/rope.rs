@@ -92,7 +92,10 @@ impl Rope {
             Some(size) => size,
             None if partial => (head as f64 * share) as i64,
             None if share != 1.0 && kind != "default" => {
-                bail!(Unsupported, "a part of each head ({share}) with rotary positions of type {kind:?}")
+                bail!(
+                    Unsupported,
+                    "rotary positions of type {kind:?} for only a part of each head ({share}) are not supported"
+                )
             }
             None => head,
         };
@@ -110,7 +113,10 @@ impl Rope {
             }
             "llama3" => rope.scale_llama3(config, &parameters)?,
             "yarn" => rope.scale_yarn(config, &parameters, theta)?,
-            _ => bail!(Unsupported, "rotary positions of type {kind:?} (supported: default, linear, llama3, yarn)"),
+            _ => bail!(
+                Unsupported,
+                "rotary positions of type {kind:?} are not supported; supported: default, linear, llama3, yarn"
+            ),
         }
         Ok(rope)
     }

@@ -99,7 +99,7 @@ fn open_index(folder: &Path, index: &Path) -> Result<Safetensors> {
     for (name, shard) in places {
         if !shards.contains_key(&shard) {
             if shards.len() >= limits::EXTERNAL_FILES {
-                bail!(LimitExceeded, "names more than {} files", limits::EXTERNAL_FILES);
+                bail!(LimitExceeded, "the index names more than {} files", limits::EXTERNAL_FILES);
             }
             let path = folder.join(plain_name(&shard)?);
             let bytes = map(&path)?;
@@ -120,7 +120,7 @@ fn plain_name(name: &str) -> Result<&str> {
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
     if !plain || name.contains(['\\', '\0']) {
-        bail!(InvalidModel, "names the file {name:?}, which is not a plain name in the same folder");
+        bail!(InvalidModel, "the index names the file {name:?}, which is not the name of a file in the same folder");
     }
     Ok(name)
 }
@@ -128,7 +128,7 @@ fn plain_name(name: &str) -> Result<&str> {
 /// Returns the tensors of a file. They are checked against the file's size and against each other.
 fn parse(file: &Bytes) -> Result<HashMap<String, Tensor>> {
     let Some(length) = file.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
-        bail!(InvalidModel, "has {} bytes, too few for a safetensors file", file.len());
+        bail!(InvalidModel, "the file has {} bytes, too few for a safetensors file", file.len());
     };
     if length > limits::SAFETENSORS_HEADER_BYTES {
         let limit = limits::SAFETENSORS_HEADER_BYTES;

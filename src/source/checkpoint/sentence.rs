@@ -82,7 +82,7 @@ impl Sentence {
 
     fn of_files(files: &[SideFile]) -> Result<Option<Sentence>> {
         let Some(modules) = json(files, "modules.json")? else { return Ok(None) };
-        let Value::Array(modules) = modules else { bail!(InvalidModel, "modules.json: is not a list") };
+        let Value::Array(modules) = modules else { bail!(InvalidModel, "modules.json is not a JSON list") };
         let (mut steps, mut include_prompt) = (Vec::new(), true);
         for module in &modules {
             let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or("");
@@ -236,14 +236,16 @@ pub(super) fn fits(name: &str, inputs: i64, width: i64) -> Result<()> {
 fn json(files: &[SideFile], name: &str) -> Result<Option<Value>> {
     let Some(file) = files.iter().find(|file| file.name == name) else { return Ok(None) };
     let content = file.content.read()?;
-    serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is not valid JSON: {e}")).at(|| name.to_owned())
+    serde_json::from_slice(&content)
+        .map_err(|e| error!(InvalidModel, "the file is not valid JSON: {e}"))
+        .at(|| name.to_owned())
 }
 
 /// Returns a JSON object of the folder; empty if it does not exist.
 fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
     match json(files, name)? {
         Some(Value::Object(map)) => Ok(map),
-        Some(_) => bail!(InvalidModel, "{name}: is not an object"),
+        Some(_) => bail!(InvalidModel, "{name} is not a JSON object"),
         None => Ok(Map::new()),
     }
 }

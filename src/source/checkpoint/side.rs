@@ -98,7 +98,7 @@ pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
         return Ok(None);
     }
     let content = files::read(path, limits::CONFIG_BYTES)?;
-    let parsed = serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is damaged: {e}"));
+    let parsed = serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "the file is damaged: {e}"));
     parsed.at(|| path.display()).map(Some)
 }
 
@@ -171,7 +171,7 @@ pub fn chat_template(folder: &Path) -> Result<Option<String>> {
     let file = folder.join("chat_template.jinja");
     if file.is_file() {
         let content = files::read(&file, limits::SIDE_FILE_BYTES)?;
-        let text = String::from_utf8(content).map_err(|_| error!(InvalidModel, "is not UTF-8"));
+        let text = String::from_utf8(content).map_err(|_| error!(InvalidModel, "the text is not UTF-8"));
         return text.at(|| file.display()).map(Some);
     }
     let path = folder.join("tokenizer_config.json");

@@ -136,7 +136,7 @@ fn head_size(header: &Header, scope: &Scope<'_>, width: i64, heads: i64) -> Resu
     }
     let value = scope.optional_size("attention.value_length", limits::CONFIG_SIZE)?.unwrap_or(size);
     if value != size {
-        bail!(Unsupported, "keys of {size} elements with values of {value}");
+        bail!(Unsupported, "attention keys of {size} elements with values of {value} elements are not supported");
     }
     Ok(size)
 }
@@ -179,7 +179,10 @@ fn llama_like(
     extend(config, entries);
     if matches!(architecture.name, "llama" | "smollm3") {
         if bias("attn_q") != bias("attn_output") {
-            bail!(Unsupported, "biases of query, key and value without one of the output of attention");
+            bail!(
+                Unsupported,
+                "biases of query, key and value without a bias of the attention output are not supported"
+            );
         }
         extend(config, json!({ "attention_bias": bias("attn_q"), "mlp_bias": bias("ffn_up") }));
     }

@@ -70,7 +70,11 @@ impl Gguf {
         let vocabulary = config.get("vocab_size").and_then(Value::as_i64).unwrap_or(0);
         if let Some(tokenizer) = &tokenizer {
             if tokenizer.tokens as i64 > vocabulary {
-                bail!(InvalidModel, "there are {} tokens and {vocabulary} rows to embed them", tokenizer.tokens);
+                bail!(
+                    InvalidModel,
+                    "the tokenizer has {} tokens, but the embedding table has {vocabulary} rows",
+                    tokenizer.tokens
+                );
             }
             config.extend(token_ids(tokenizer));
         }

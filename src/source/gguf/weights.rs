@@ -125,7 +125,7 @@ impl<'h> GgufWeights<'h> {
             }
             Form::Plain(DataType::Float16) => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
             Form::Plain(DataType::Bfloat16) => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-            _ => bail!(Unsupported, "a norm is quantized"),
+            _ => bail!(Unsupported, "the weight of a normalization is quantized, which is not supported"),
         };
         let bytes: Vec<u8> = values.iter().flat_map(|value| (value - 1.0).to_le_bytes()).collect();
         Ok(Stored { form: Form::Plain(DataType::Float32), bytes: bytes.into(), ..stored })

@@ -104,7 +104,7 @@ impl Engine {
         let spent = self.steps.get().saturating_add(steps);
         self.steps.set(spent);
         if spent > limits::TEMPLATE_STEPS {
-            bail!(LimitExceeded, "does not end within {} steps", limits::TEMPLATE_STEPS);
+            bail!(LimitExceeded, "the template does not end within {} steps", limits::TEMPLATE_STEPS);
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Engine {
     /// Counts the steps of a text.
     pub fn spend_bytes(&self, bytes: usize) -> Result<()> {
         if bytes > limits::TEXT_BYTES {
-            bail!(LimitExceeded, "writes more than {} bytes", limits::TEXT_BYTES);
+            bail!(LimitExceeded, "the template writes more than {} bytes", limits::TEXT_BYTES);
         }
         self.spend((bytes / BYTES_A_STEP) as u64)
     }
@@ -121,7 +121,7 @@ impl Engine {
     pub fn write(&mut self, text: &str, out: &mut String) -> Result<()> {
         self.written = self.written.saturating_add(text.len());
         if self.written > limits::TEXT_BYTES {
-            bail!(LimitExceeded, "writes more than {} bytes", limits::TEXT_BYTES);
+            bail!(LimitExceeded, "the template writes more than {} bytes", limits::TEXT_BYTES);
         }
         out.push_str(text);
         Ok(())

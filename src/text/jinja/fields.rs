@@ -35,7 +35,7 @@ impl Engine {
                 continue;
             }
             let Some(length) = closing(after).filter(|_| brace == "{") else {
-                bail!(InvalidArgument, "a format contains a single {brace:?}");
+                bail!(InvalidArgument, "a format contains an unmatched {brace:?}");
             };
             let text = self.field(&after[..length], given, numbers, depth)?;
             out.push_str(&text);

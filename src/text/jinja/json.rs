@@ -61,7 +61,7 @@ impl Json {
     fn write(&self, engine: &Engine, value: &Value, out: &mut String, level: usize) -> Result<()> {
         engine.spend(1)?;
         if out.len() > limits::TEXT_BYTES {
-            bail!(LimitExceeded, "writes more than {} bytes", limits::TEXT_BYTES);
+            bail!(LimitExceeded, "the template writes more than {} bytes", limits::TEXT_BYTES);
         }
         match value {
             Value::Text(text) | Value::Markup(text) => self.string(text, out),

@@ -164,7 +164,7 @@ fn join(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
         text.push_str(&engine.text(value)?);
         engine.spend_bytes(separator.len() + BYTES)?;
         if text.len() > limits::TEXT_BYTES {
-            bail!(LimitExceeded, "writes more than {} bytes", limits::TEXT_BYTES);
+            bail!(LimitExceeded, "the template writes more than {} bytes", limits::TEXT_BYTES);
         }
     }
     engine.spend_bytes(text.len())?;

@@ -39,7 +39,7 @@ impl Engine {
     /// address.
     fn write_repr(&self, value: &Value, out: &mut String) -> Result<()> {
         if out.len() > crate::limits::TEXT_BYTES {
-            bail!(LimitExceeded, "writes more than {} bytes", crate::limits::TEXT_BYTES);
+            bail!(LimitExceeded, "the template writes more than {} bytes", crate::limits::TEXT_BYTES);
         }
         self.spend(1)?;
         match value {

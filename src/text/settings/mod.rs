@@ -47,7 +47,7 @@ impl Settings {
             if content.len() as u64 > limits::SIDE_FILE_BYTES {
                 bail!(LimitExceeded, "{name} has {} bytes; the limit is {}", content.len(), limits::SIDE_FILE_BYTES);
             }
-            let parsed = serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "is damaged: {e}"));
+            let parsed = serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "the file is damaged: {e}"));
             parsed.at(|| name.to_owned()).map(Some)
         };
         let config = object("tokenizer_config.json")?;

@@ -51,7 +51,7 @@ impl Window {
         let shape: Vec<usize> = value.shape().iter().map(|d| *d as usize).collect();
         let spatial = self.sizes.len();
         if shape.len() != spatial + 2 || shape[1] * self.taps() != size || size == 0 {
-            bail!(InvalidModel, "is {}, which the convolution does not fit", value.describe());
+            bail!(InvalidModel, "the value is {}, which the convolution does not fit", value.describe());
         }
         let mut places = Vec::with_capacity(spatial);
         for d in 0..spatial {
