@@ -162,7 +162,8 @@ fn a_bias_that_beta_leaves_out_is_not_read() {
 
 #[test]
 fn sums_stay_within_32_bits() {
-    // The columns are a mean, weights of the other sign, and one whose codes need not change.
+    // The columns are small equal weights (a mean), large equal weights of the other sign, and weights whose codes
+    // stay.
     let k = 100_000usize;
     let value = |row: usize, column: usize| match column {
         0 => 1.0 / k as f32,

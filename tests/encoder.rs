@@ -131,7 +131,8 @@ fn vectors_are_those_of_sentence_transformers_in_any_order() {
 fn a_named_prompt_is_read_like_a_default_one() {
     let reference = json("sentences/reference.json");
     let texts: Vec<String> = serde_json::from_value(reference["texts"].clone()).unwrap();
-    // Texts with the default prompt, and with another one; with tokens of the prompt in the pooling, and without.
+    // Tests texts with the default prompt and with another one, with and without the tokens of the prompt in the
+    // pooling.
     for (form, wanted) in
         [("no default", "prompt"), ("prompt", "no default"), ("without prompt: mean", "without prompt: mean")]
     {

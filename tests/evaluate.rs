@@ -100,7 +100,7 @@ fn windows_score_what_a_run_of_each_alone_scores() {
         sum += whole(&ids[begin..end]) - whole(&ids[begin..before]);
     }
     assert!((found.nll - sum / 49.0).abs() < 1e-5, "{} {}", found.nll, sum / 49.0);
-    // With more context, the figure for random weights need only be a different one.
+    // With more context, the perplexity of a model with random weights must change, but need not decrease.
     let other = of(&ids, &PerplexityOptions { stride: 1, ..options.clone() }).unwrap();
     assert_eq!((other.tokens, other.windows), (49, 35));
     let short = of(&ids, &PerplexityOptions { max_tokens: 20, ..options }).unwrap();

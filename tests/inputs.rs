@@ -186,7 +186,7 @@ fn quality_is_measured_on_the_tensors_that_are_given() {
         let nodes = vec![op("Mul", &["x", "w"], &["y"], &[])];
         model(&[("x", "b 2")], nodes, vec![float_tensor("w", &[2], values)])
     };
-    // The second column is always 0 in the data, so it does not matter.
+    // The second column of the data is always 0, so its weight does not matter.
     let (original, result) = (of(&[1.0, 1.0]), of(&[1.0, -1.0]));
     let data = Tensor::from_f32(&[6, 2], (0..12).map(|i| if i % 2 == 0 { 1.0 + i as f32 } else { 0.0 }).collect());
     let given =

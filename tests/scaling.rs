@@ -101,7 +101,7 @@ fn awq_scales_what_matters_and_folds_it_into_the_weight_before() {
     assert!(square(&scaled) < 0.8 * square(&rounded), "{} {}", square(&scaled), square(&rounded));
     let own = scaled.graph().node.iter().filter(|n| n.input.iter().any(|i| i == "x_factor")).count();
     assert_eq!(own, 1, "x alone needs a node: the product's factors go into the columns of `up`");
-    // Fails if data is missing, or if there is no use for it.
+    // Quantization fails if required data is missing, or if it would not use the given data.
     let fails = |result: Result<(Model, Report)>| result.err().unwrap().to_string();
     assert!(fails(quantize(&model, &options(Algorithm::Awq), &Call::default())).contains("awq needs calibration data"));
     assert!(
@@ -147,7 +147,7 @@ fn a_real_encoder_stays_close_and_smoothing_brings_it_closer() {
     let products = report.nodes.iter().filter(|n| n.op == "MatMul" && n.action == "quantized").count();
     let kernels = kernels(&plain);
     assert_eq!(count(&kernels, "MatMulIntegerToFloat") + count(&kernels, "QLinearMatMul"), products);
-    // Saved and loaded, it gives the same outputs.
+    // The saved and loaded model gives the same outputs.
     let folder = scratch("static");
     let path = folder.join("model.onnx");
     plain.save(&path, ExternalData::Auto, &Call::default()).unwrap();

@@ -202,7 +202,8 @@ fn models_of_the_onnx_wheel_are_built_in_both_precisions() {
                 assert!(relative <= 0.01, "{name}: {relative}");
                 built += 1;
             }
-            // In a softmax alone there is nothing to lower; some operators of 2017 have no kernel for the measurement.
+            // A model with only a softmax has nothing to lower, and ONNX Runtime has no kernel for some operators of
+            // 2017.
             Err(e) => {
                 let reasons = ["delicate", "Could not find an implementation"];
                 assert!(reasons.iter().any(|reason| e.message().contains(reason)), "{name}: {e}");

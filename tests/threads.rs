@@ -131,7 +131,7 @@ fn no_global_pool_is_left() {
     packed(&model);
     let blocks = Model::load(&fixture("gguf/llama.gguf")).unwrap();
     let fewer = QuantizeOptions { quantize_type: QuantizeType::WeightOnly, bits: 4, ..QuantizeOptions::default() };
-    // The blocks of the file are converted to floats first; there may be nothing to gain afterwards.
+    // The blocks of the file are converted to floats first; quantizing them again may fail, because nothing is gained.
     let _ = quantize(&blocks, &QuantizeOptions { threads: THREADS, min_elements: 1, ..fewer }, &Call::default());
     // This fails if the library has started the global pool.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();

@@ -159,7 +159,7 @@ fn gradients_of_the_models_of_the_onnx_wheel_say_what_a_step_does() {
         let graph = case.proto.graph.as_deref().unwrap();
         let count = graph.node.len();
         match off(&case, &mut random) {
-            // It is not a float model, or ONNX Runtime cannot run it.
+            // The model does not compute with floats, or ONNX Runtime cannot run it.
             Ok(None) => continue,
             Ok(Some(_)) if name == JUMPS => continue,
             Ok(Some(off)) => {

@@ -331,7 +331,7 @@ fn weights_that_stay_on_a_device_learn_the_same() {
         let (loss, _) = host.measure(&batches, &stop).unwrap();
         let (again, _) = device.measure(&batches, &stop).unwrap();
         assert!((loss - again).abs() < 1e-4 * loss, "{loss} {again}");
-        // A loss that is NaN changes nothing.
+        // If the loss is NaN, an update changes nothing.
         let before = device.snapshot().unwrap();
         let mut broken = before.clone();
         broken[0].fill(f32::NAN);

@@ -57,7 +57,7 @@ impl Rerank {
         let count = prompts.len();
         let made: Vec<Mutex<Vec<Candidate>>> =
             self.voices.generators.iter().map(|_| Mutex::new(vec![Candidate::default(); count])).collect();
-        // Progress is reported on the caller's thread only; cancel and deadline apply to all.
+        // Progress is reported on the caller's thread only; a cancel and the deadline end the work of all threads.
         let quiet = Call { progress: None, deadline: call.deadline, cancel: call.cancel };
         let (cancel, deadline) = (quiet.cancel, quiet.deadline);
         self.voices.in_lanes(&|voice, generator| {

@@ -199,7 +199,7 @@ mod tests {
         symlink("../../../blobs/bbb", snapshot.join("model.onnx_data")).unwrap();
         let model = snapshot.join("model.onnx");
         assert_eq!(content(open_beside(&model, "model.onnx_data")), "data");
-        // Links within the folder, and folders that are links.
+        // A link to another link is followed, and so is a link to the folder in which the model's own link ends.
         symlink("model.onnx_data", snapshot.join("again")).unwrap();
         symlink("../../../blobs", snapshot.join("folder")).unwrap();
         assert_eq!(content(open_beside(&model, "again")), "data");
@@ -213,7 +213,7 @@ mod tests {
         for bad in ["out", "absolute", "up/secret", "loop", "dangling", "../../../blobs/bbb", "folder/../secret"] {
             assert!(open_beside(&model, bad).is_err(), "{bad}");
         }
-        // A model that is not a link opens no other folder.
+        // For a model that is not a link, links to other folders are rejected.
         let plain = snapshot.join("plain.onnx");
         std::fs::write(&plain, "model").unwrap();
         let e = open_beside(&plain, "model.onnx_data").unwrap_err();

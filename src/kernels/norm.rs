@@ -1,4 +1,4 @@
-//! LayerNorm and RMSNorm with a residual, exact float32.
+//! LayerNorm and RMSNorm with a residual, in float32 without approximations.
 
 use super::parallel::Shared;
 use super::simd::{self, Simd, Work};

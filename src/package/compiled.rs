@@ -42,7 +42,8 @@ pub fn compile(
     let done = match of_fixed_sizes {
         Ok(Some(both)) => Ok(Some(both)),
         Err(e) if e.kind().ends_a_call() => Err(e),
-        // The model may declare other sizes elsewhere.
+        // If compiling with fixed sizes fails, for example because the graph declares others, the graph is compiled
+        // unchanged.
         _ => written(runtime, made, precision, &path, call),
     };
     let (graph, weights) = match done {
@@ -96,7 +97,7 @@ fn variant(runtime: &Runtime, name: &str, check: Check) -> Variant {
     let name = format!("{name}-compiled");
     let file = format!("model/{name}/model.onnx");
     let compiled = CompiledGraph { weights: format!("{file}{PACKED}"), made_for: provider::compiled_for() };
-    // The class of processors is in `made_for`, and is wider than all extensions of this processor.
+    // `made_for` names the class of processors. Requiring all extensions of this processor as well would be too strict.
     let features = Vec::new();
     let (provider, compiled, check) = (PROVIDER.to_owned(), Some(compiled), Some(check));
     Variant { name, file, provider, features, compiled, check, ..ahead }

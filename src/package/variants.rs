@@ -269,8 +269,8 @@ pub fn choose(
             Some(what) => passed.push(format!("not {}: {what}", variant.name)),
         }
     }
-    // A variant that only pays off on other processors is better than none; and until the runtime is known, the
-    // portable graph stands for a prepared one that was named.
+    // A portable variant is better than none, even if it is fast only on other processors. As long as the runtime is
+    // not known, the portable graph is used in place of a named graph that is prepared for one processor.
     let meant = manifest.variants.iter().find(|v| runtime.is_none() && wanted == Some(&v.name)).map(|v| &v.precision);
     let portable = |v: &&Variant| !v.ahead && v.provider == "cpu" && (named(v) || meant == Some(&v.precision));
     match manifest.variants.iter().position(|v| portable(&v)) {

@@ -227,7 +227,8 @@ fn layout(node: &NodeProto, slot: usize, constant: &Constant<'_>, body: BodyId) 
         "Gather" => (by_row, None),
         _ => {
             let turn = if slot == 0 { "transA" } else { "transB" };
-            // The inputs of a right factor are its rows, those of a left factor its columns, unless it is transposed.
+            // The inputs of a right operand are its rows, those of a left operand its columns, unless the operand is
+            // transposed.
             let turned = constant.transposed != (node.int(turn, 0) != 0);
             let known = matrix && node.int("transA", 0) == 0;
             (if turned == (slot == 1) { by_row } else { by_column }, data(false).filter(|_| known))

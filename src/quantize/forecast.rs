@@ -55,7 +55,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
         let of = plan.changes.iter().find(|c| c.weight == weight).map(|c| (c.constant.owner, c.constant.name));
         of.is_some_and(|(owner, name)| dead.get(&owner).is_some_and(|names| names.contains(name)))
     };
-    // Blocks take more space as operators read them than in a GGUF file.
+    // The ONNX operators need more bytes for the same blocks than a GGUF file.
     let base = if model.card().format == Format::Gguf { ready.onnx_bytes() } else { ready.bytes() };
     let mut bytes = base + plan.changes.iter().map(|change| node_bytes(&view, change)).sum::<u64>();
     for unit in units(&plan, options) {

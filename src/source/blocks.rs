@@ -302,7 +302,7 @@ impl Rows {
             codes.unpack(form, block);
             let q = &codes.q[..layout.elements];
             if planes == 1 {
-                // With fewer than four bits, the middle is elsewhere.
+                // With fewer than four bits, the middle of the range is below the zero point, so the codes are shifted.
                 let shift = DEFAULT_ZERO - layout.middle;
                 join(q, |q| (q + shift) & 15, &mut values[index * bytes_of_block..]);
             } else {

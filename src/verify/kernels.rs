@@ -39,7 +39,7 @@ pub fn kernels(
 ) -> Result<HashMap<String, Kernel>> {
     let mut proto = model.proto().clone();
     let mut names: Vec<String> = Vec::new();
-    // Names may be missing or contained in each other; delimited numbers are not.
+    // The nodes get delimited numbers as names: original names may be missing, or one may be a part of another.
     for node in proto.graph.iter_mut().flat_map(|graph| &mut graph.node) {
         names.push(node.name.clone().unwrap_or_default());
         node.name = Some(mark(names.len() - 1));

@@ -53,7 +53,7 @@ pub fn examine(
             warn_of_size(report, original.bytes(), result.bytes());
             Ok(())
         }
-        // With default options, the result is correct.
+        // At the default optimization level, the outputs are near those of the original, so a warning is enough.
         Ok(Err(fault)) if fault.usual_differs.is_some_and(|differs| differs <= NEAR) => {
             report.warnings.push(fault.text);
             Ok(())

@@ -42,7 +42,7 @@ fn a_quantized_variant_is_compiled_and_opened_or_passed_over_with_the_reason() {
     let mut stock = session(&SessionOptions::stock());
     assert!(stock.placement().groups == 0 && far(&run(&mut stock, 3, 9).unwrap()[2].1, &wanted[2].1) < 0.3);
 
-    // The variant is for another class of processors, or another version.
+    // If the variant is for another class of processors or another version, it is not used.
     let ours = String::from_utf8(manifest("p")).unwrap();
     let other = ours.replace("\"made_for\": \"liboptimize ", "\"made_for\": \"liboptimize 9.");
     assert_ne!(other, ours);
@@ -51,7 +51,7 @@ fn a_quantized_variant_is_compiled_and_opened_or_passed_over_with_the_reason() {
     assert!(choice.index == 1 && choice.reason.contains("it was compiled for liboptimize 9."), "{}", choice.reason);
     reseal(&path, ours.as_bytes());
 
-    // The file of weights is damaged.
+    // If the file of weights is damaged, the variant is not used.
     let weights = path.join("model/int8-compiled/model.onnx.packed");
     let intact = std::fs::read(&weights).unwrap();
     let mut damaged = intact.clone();

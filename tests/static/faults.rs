@@ -277,7 +277,7 @@ fn an_old_model_is_lifted_and_hard_swish_is_made_of_sums_and_products_of_bytes()
     let (report, kernels) = both(&old, &picture(), 0.03);
     assert_eq!((count(&kernels, "QLinearConv"), count(&kernels, "Clip")), (2, 0), "{kernels:?}");
     assert_eq!((&report.summary["opset_before"], &report.summary["opset_after"]), (&9.into(), &17.into()));
-    // If there is nothing to quantize, this is the error in every opset.
+    // Without a node that can be quantized, the error is the same for every opset.
     let mut empty = old.proto().clone();
     let graph = empty.graph.as_mut().unwrap();
     graph.node = vec![op("Relu", &["x"], &["y"], &[])];

@@ -289,7 +289,7 @@ fn who_lost_a_shape_is_named_and_no_weight_is_denied() {
     let refused = |model: &Model| {
         structured(model, &PruneOptions::structured(), None, &Call::default()).err().unwrap().to_string()
     };
-    // The number of elements is in the data.
+    // The number of elements that NonZero returns depends on the data.
     let all = vec![weights("up", &[1, 16], 1), weights("down", &[16, 4], 2)];
     let nodes = vec![
         node("NonZero", &["x"], &["places"]),

@@ -192,7 +192,7 @@ mod tests {
         let job = Job { failure: &failure, work: &work };
         let place = (&raw const job) as usize;
         assert!(failure.check().is_ok());
-        // A frame of C, as that of ONNX Runtime's thread: a panic that got there would abort.
+        // Like ONNX Runtime, this calls the task from a C function, where a panic would end the process.
         extern "C" fn call(place: usize, index: usize) {
             // SAFETY: the job lives until all threads have ended.
             unsafe { task(place as *mut c_void, index) }

@@ -294,7 +294,7 @@ pub(super) const FAMILIES: &[Family] = &[
 /// Returns the family of a configuration; `None` if it is unknown.
 pub(super) fn of(config: &Map<String, Value>) -> Option<&'static Family> {
     let name = match config.get("model_type").and_then(Value::as_str) {
-        // Kinds of layers belong to Ministral, which was split from Mistral.
+        // A Mistral configuration with kinds of layers is one of Ministral, which transformers has split from Mistral.
         Some("mistral") if config.contains_key("layer_types") => "ministral",
         name => name.unwrap_or(""),
     };

@@ -189,7 +189,7 @@ impl<'k> Vocabulary<'k> {
         let joins = |id: u32| matches!(self.kinds[id as usize], TokenKind::Normal | TokenKind::UserDefined);
         let mut merges: Vec<Merge> = Vec::new();
         for (id, token) in self.tokens.iter().enumerate().filter(|(id, _)| joins(*id as u32)) {
-            // Longer ones are lines of spaces or dashes, which are never split.
+            // Longer tokens are lines of spaces or dashes, which are never split.
             for (at, _) in token.char_indices().skip(1).take(limits::MERGED_CHARACTERS) {
                 let (left, right) = token.split_at(at);
                 if let (Some(left), Some(right)) = (self.id(left), self.id(right))

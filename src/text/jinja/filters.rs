@@ -282,7 +282,7 @@ fn round(value: &Value, given: Given) -> Result<Value> {
     if !scaled.is_finite() || scaled.abs() > 9e15 {
         bail!(Unsupported, "rounding {float} is not supported in chat templates");
     }
-    // Integers have no negative zero, which Python divides here.
+    // In Python, `ceil` and `floor` return integers, which have no negative zero.
     Ok(Value::Float((if up { scaled.ceil() } else { scaled.floor() } + 0.0) / unit))
 }
 

@@ -51,7 +51,7 @@ impl Engine {
             self.spend_bytes(out.len())?;
         }
         out.push_str(rest);
-        // A value whose items can be requested by name may have more than are used.
+        // A dict, for example, may have items that the format does not use.
         let may_have_more =
             matches!(values.whole, Value::Dict(_) | Value::List(_) | Value::Range(_) | Value::Undefined(_));
         if !may_have_more && !by_name && values.rest.next().is_some() {
