@@ -54,7 +54,7 @@ pub struct Judgement {
     pub same_top: bool,
 }
 
-/// Compares two rows of logits of equal length at the token that follows.
+/// Compares two models at `token`, which follows, by their rows of logits, which have the same length.
 pub fn judge(original: &[f32], result: &[f32], token: usize) -> Judgement {
     let (a_norm, b_norm) = (log_sum_exp(original), log_sum_exp(result));
     Judgement {

@@ -18,7 +18,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// Prompts and the logits of each of their tokens, by transformers.
+/// Returns prompts and the logits of each of their tokens, computed by transformers.
 fn references(family: &str) -> Vec<(Vec<i64>, Vec<Vec<f32>>)> {
     let file = Safetensors::open_file(&fixture("checkpoints").join(family).join("reference.safetensors")).unwrap();
     let read = |index: usize| {

@@ -313,7 +313,7 @@ fn a_save_that_is_killed_leaves_the_old_file_or_the_new_one() {
 const MATRICES: usize = 8;
 const SIDES: [i64; 2] = [8192, 16384];
 
-/// Peak memory of this process so far, in bytes.
+/// Returns the peak memory of this process so far, in bytes.
 fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

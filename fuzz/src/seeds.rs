@@ -41,7 +41,7 @@ fn main() {
     }
 }
 
-/// Targets that read files of this name.
+/// Returns the targets that read files of this name.
 fn targets(path: &Path, content: &[u8]) -> Vec<&'static str> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     match path.extension().and_then(|e| e.to_str()).unwrap_or_default() {
@@ -73,7 +73,7 @@ fn write(out: &Path, target: &str, path: &Path, root: &Path, content: &[u8]) {
     fs::write(folder.join(name), content).expect("a seed");
 }
 
-/// Returns a packed file without its checksum, and the parts that the target `packed` assembles.
+/// Writes a packed file without its checksum, and the parts that the target `packed` assembles.
 fn packed(out: &Path, model: &Path) {
     let file = out.join("model.packed");
     let model = optimize::onnx::load::from_bytes(fs::read(model).expect("a model").into(), None).expect("a model");
@@ -92,7 +92,7 @@ fn packed(out: &Path, model: &Path) {
     }
 }
 
-/// Returns folders with a configuration as the parts of an input of the target `checkpoint`.
+/// Writes each folder with a configuration as the parts of an input of the target `checkpoint`.
 fn checkpoints(out: &Path, root: &Path) {
     for kind in ["checkpoints", "encoders"] {
         for entry in fs::read_dir(root.join("fixtures").join(kind)).into_iter().flatten().flatten() {

@@ -68,7 +68,8 @@ impl Step {
     }
 }
 
-/// Lowers the operators without a rule of their own. Values of the main graph keep their names.
+/// Lowers the operators without a rule of their own and returns the lowered model. Values of the main graph keep their
+/// names.
 pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
     let by_shape = model.graph.iter().flat_map(|graph| &graph.node).any(lower::by_shape);
     let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };
@@ -79,7 +80,8 @@ pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> 
 pub(crate) type Parts = Vec<(usize, String)>;
 
 /// Adds to `tape` the gradient of each of `parameters`, from `seeds`: values with the gradients of the loss with
-/// respect to them. Parameters that the loss does not depend on are missing from the result.
+/// respect to them. Returns the names of the gradients by parameter, without those of parameters that the loss does not
+/// depend on.
 ///
 /// Fails with [`crate::error::Kind::Unsupported`] for a node without a rule, naming it.
 pub fn differentiate(

@@ -77,7 +77,7 @@ impl<'a> Bench<'a> {
         Ok(Pair::new(load(self.original).at(|| "the original")?, load(self.result).at(|| "the result")?))
     }
 
-    /// Finds inputs of sizes that the original accepts; the error names the model that accepts none.
+    /// Finds inputs of sizes that the original accepts and returns them; the error names the model that accepts none.
     pub fn settled(&mut self, pair: &mut Pair, steps: &Steps) -> Result<Fed> {
         let quiet = steps.quiet();
         let source = &mut self.source;
@@ -92,7 +92,7 @@ impl<'a> Bench<'a> {
         Ok(inputs)
     }
 
-    /// Runs each model alone, on inputs of sizes that the original accepts.
+    /// Runs each model alone, on inputs of sizes that the original accepts; returns these inputs and the measurements.
     pub fn alone(&mut self, session: &SessionOptions, steps: &mut Steps) -> Result<(Fed, Both<Alone>)> {
         let inputs = self.timing()?;
         match self.each_alone(&inputs, session, steps) {
@@ -108,8 +108,8 @@ impl<'a> Bench<'a> {
     }
 
     /// Runs each model alone, the smaller one first: the allocator keeps some memory of the first model and reuses it
-    /// for the second, whose growth then looks smaller; this matters least for the larger model. An error names its
-    /// model.
+    /// for the second, whose growth then looks smaller; this matters least for the larger model. Returns the
+    /// measurements; an error names its model.
     fn each_alone(
         &self,
         inputs: &Fed,

@@ -67,7 +67,8 @@ impl Default for BenchmarkOptions {
     }
 }
 
-/// Measures `result` against `original` and compares their outputs.
+/// Measures `result` against `original` and compares their outputs. Returns times and memory, and the differences of
+/// the outputs.
 ///
 /// Each model is first loaded alone (the smaller, then the larger) for load time, first run and memory; then both are
 /// loaded and run in turn. With one thread, a run is timed in CPU time, otherwise by the wall clock. The speedup is
@@ -88,7 +89,8 @@ pub fn benchmark(
     measure(runtime, Side::Model(original), Side::Model(result), tokenizer, options, call)
 }
 
-/// Measures an engine against its original like [`benchmark`]. Both times include copying inputs and outputs.
+/// Measures an engine against its original and returns the same as [`benchmark`]. Both times include copying inputs and
+/// outputs.
 pub fn benchmark_engine(
     runtime: &'static Runtime,
     original: &Model,
@@ -100,8 +102,8 @@ pub fn benchmark_engine(
     measure(runtime, Side::Model(original), Side::Engine(engine), tokenizer, options, call)
 }
 
-/// Measures `result` against `original` in a few seconds: only speed and closeness, with fewer rounds and inputs than
-/// [`benchmark`], without memory and the time of the first run.
+/// Measures `result` against `original` in a few seconds, and returns the same as [`benchmark`]: only speed and
+/// closeness, with fewer rounds and inputs than [`benchmark`], without memory and the time of the first run.
 pub fn brief(
     runtime: &'static Runtime,
     original: &Model,

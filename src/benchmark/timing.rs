@@ -148,7 +148,7 @@ impl Subject {
         Ok(Subject { runs: Runs::Session(session), outputs, past, load_ms })
     }
 
-    /// Runs the model.
+    /// Runs the model and returns its outputs.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
         let session = match &mut self.runs {
@@ -271,8 +271,8 @@ impl Pair {
         Pair { original, result, quick: false }
     }
 
-    /// Warms both up, then runs them in turn until `options.runs` rounds are done or the time is up. `inputs` are
-    /// those of the original and of the result.
+    /// Warms both models up, then runs them in turn until `options.runs` rounds are done or the time is up; returns the
+    /// times. `inputs` are those of the original and of the result.
     pub fn race(
         &mut self,
         inputs: [&Batch; 2],

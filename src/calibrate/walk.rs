@@ -37,7 +37,7 @@ pub struct Walk<'m> {
 }
 
 impl<'m> Walk<'m> {
-    /// Starts at the inputs of the main graph. `asked` are all values that will be requested.
+    /// Returns a walk that starts at the inputs of the main graph. `asked` are all values that will be requested.
     pub fn new(run: &Run<'_>, model: &'m Model, asked: &[&str]) -> Result<Walk<'m>> {
         let Run { runtime, batches, threads, .. } = *run;
         let Some(graph) = model.proto().graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };

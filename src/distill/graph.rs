@@ -342,7 +342,8 @@ fn assemble(
     })
 }
 
-/// Names the gradient of each parameter, and its non-zero rows if only some rows are looked up.
+/// Gives names to the gradient of each parameter, and to its non-zero rows if only some rows are looked up; returns
+/// both.
 fn named_gradients(
     work: &Work,
     tape: &mut Tape,

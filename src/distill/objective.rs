@@ -82,9 +82,9 @@ pub fn hidden(
     [square, w.total(&apart, &[])]
 }
 
-/// Adds the divergence of the relations between queries, keys and values: Wang et al. 2020, arXiv 2012.15828,
-/// equation 5. `sizes` are the total widths of all heads, of the teacher and the student; `heads` the teacher's
-/// heads.
+/// Adds the divergence of the relations between queries, keys and values, and returns its name (Wang et al. 2020, arXiv
+/// 2012.15828, equation 5). `sizes` are the total widths of all heads, of the teacher and the student; `heads` the
+/// teacher's heads.
 pub fn relations(w: &mut NodeBuilder, of: (&Attention, &Attention), sizes: (i64, i64), heads: i64) -> Result<String> {
     let (teacher, student) = of;
     let fits = |count: &i64| sizes.0 % count == 0 && sizes.1 % count == 0;
@@ -151,10 +151,10 @@ pub struct LogitsOptions {
     pub rank: usize,
 }
 
-/// Adds divergence and cross-entropy to a tape, with their gradient: for `z` the student's logits, `p` its
-/// distribution at the temperature `T` and `q` the teacher's, the gradient of `T² D` is `T (p - q)` for `KL(q ‖ p)`,
-/// `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p (log p/m - KL(p ‖ m))` with `m = (p + q) / 2` for the mean
-/// of both; that of the cross-entropy is the distribution at temperature 1 minus 1 at the token.
+/// Adds divergence and cross-entropy to a tape, with their gradient, and returns their names. For `z` the student's
+/// logits, `p` its distribution at the temperature `T` and `q` the teacher's, the gradient of `T² D` is `T (p - q)` for
+/// `KL(q ‖ p)`, `T p (log p/q - KL(p ‖ q))` for the reverse, and `T/2 p (log p/m - KL(p ‖ m))` with `m = (p + q) / 2`
+/// for the mean of both; that of the cross-entropy is the distribution at temperature 1 minus 1 at the token.
 pub fn logits(t: &mut Tape, student: &str, options: &LogitsOptions) -> LogitsLoss {
     let (mut z, mut teacher) = (student.to_owned(), input::LOGITS.to_owned());
     if let Some((of_teacher, of_student)) = options.sizes {
@@ -246,7 +246,7 @@ fn divergence(t: &mut Tape, z: &str, teacher: &str, options: &LogitsOptions) -> 
     (t.op("Mul", &[&loss, &half]), t.op("Mul", &[&slope, &half]))
 }
 
-/// Adds the sum of the cross-entropies with the text, and its gradient times `weight`.
+/// Adds the sum of the cross-entropies with the text, and its gradient times `weight`. Returns the names of both.
 fn surprise(t: &mut Tape, z: &str, weight: f32) -> (String, String) {
     let log_p = t.op_with("LogSoftmax", &[z], vec![int_attribute("axis", -1)]);
     let (last, minus, weight) = (t.ints(&[-1]), t.scalar(-1.0), t.scalar(weight));

@@ -19,7 +19,7 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).product()
     }

@@ -80,7 +80,8 @@ pub fn summarize(
     add("history", state.history.clone().into());
 }
 
-/// Compares teacher, student before and student after on held-out text.
+/// Compares teacher, student before and student after on held-out text. Returns the figures as JSON: `before` and
+/// `after`.
 pub fn quality(
     runtime: &'static Runtime,
     models: &Models<'_>,

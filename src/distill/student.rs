@@ -92,7 +92,7 @@ fn widened(tensor: &TensorProto) -> Result<TensorProto> {
     Ok(edit::float_tensor(tensor.name.as_deref().unwrap_or(""), &tensor.dims, &floats(tensor)?))
 }
 
-/// Returns the common bit pattern of all elements of a float32 tensor, if there is one.
+/// Returns whether all elements of a float32 tensor have the same bit pattern.
 fn uniform(tensor: &TensorProto) -> bool {
     match (&tensor.raw_data, tensor.float_data.0.as_slice()) {
         (Some(raw), _) => raw.chunks_exact(4).all(|value| value == &raw[..4]),

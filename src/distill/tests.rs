@@ -227,7 +227,7 @@ fn classes_are_labels_where_they_are_known() {
     }
 }
 
-/// A trainer of the fixture `training`.
+/// Returns a trainer of the fixture `training`, its batches and the expected losses.
 fn trainer(options: &DistillOptions) -> (Trainer, Vec<Batch>, Vec<f64>) {
     trainer_on(options, None)
 }

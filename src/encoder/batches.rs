@@ -63,7 +63,7 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Fails if there is no text, or if the options do not match the model.
+    /// Returns the batches of these texts. Fails if there is no text, or if the options do not match the model.
     pub fn new(
         model: &'a Model,
         tokenizer: &'a Tokenizer,

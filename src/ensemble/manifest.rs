@@ -61,7 +61,8 @@ pub fn find(path: &Path) -> Option<PathBuf> {
 }
 
 impl Ensemble {
-    /// Saves a manifest into a folder, which is created if necessary. The members are not copied.
+    /// Saves a manifest into a folder, which is created if necessary, and returns the path of the manifest. The members
+    /// are not copied.
     ///
     /// Fails with [`crate::error::Kind::InvalidArgument`] if a member exists only in memory: save it first.
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {

@@ -65,7 +65,8 @@ impl Default for MergeOptions {
     }
 }
 
-/// Merges models of one architecture into one. `base` is the base model of [`MergeMethod::Ties`].
+/// Merges models of one architecture into one; returns it and a report. `base` is the base model of
+/// [`MergeMethod::Ties`].
 ///
 /// Weights that are equal in all models are unchanged. Constants that are not weights (rotary angles, scales,
 /// epsilons), tokens, classes and pooling must be equal in all of them. Reports the stage `merge` in tensors. Memory:

@@ -50,7 +50,8 @@ impl Rerank {
         }
     }
 
-    /// Generates `candidates` texts after each row with each generator; those of one generator are consecutive.
+    /// Generates `candidates` texts after each row with each generator and returns them: a list per generator, in the
+    /// order of the rows.
     fn write(&mut self, options: &GenerateOptions, call: &Call) -> Result<Vec<Vec<Candidate>>> {
         let prompts: Vec<Prompt<'_>> =
             self.rows.iter().flat_map(|row| vec![Prompt::Tokens(row); self.candidates]).collect();

@@ -36,7 +36,8 @@ struct Predictions {
     count: usize,
 }
 
-/// Measures how often `model` assigns labelled texts their class, the largest of its `logits`.
+/// Measures how often `model` assigns labelled texts their class (the one with the largest of its `logits`) and returns
+/// the figures.
 ///
 /// Labels are names of classes (`id2label` of the model's configuration, else their indices from 0). Texts are
 /// truncated to the positions of the model. Progress stage: `evaluate`, in texts. Fails with
@@ -57,7 +58,8 @@ pub fn classify(
     score(&names, &truths, rows, &predictions)
 }
 
-/// Measures two classifiers on the same texts. One is loaded after the other. See [`classify`].
+/// Measures two classifiers on the same texts and returns the scores of both. One is loaded after the other. See
+/// [`classify`].
 ///
 /// Their classes are compared by name, and each reads the texts with its own tokenizer: `tokenizer` is the
 /// original's. Fails with [`crate::error::Kind::InvalidArgument`] if their classes differ.

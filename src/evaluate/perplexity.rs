@@ -43,7 +43,7 @@ pub struct PerplexityReport {
     pub tokens_per_second: f64,
 }
 
-/// Measures how well `model` predicts `text`, with the sliding window of [`super::windows`].
+/// Measures how well `model` predicts `text`, with the sliding window of [`super::windows`], and returns the figures.
 ///
 /// Probabilities are computed in float64. Progress stage: `evaluate`, in tokens. Memory: the model and the logits of
 /// one window (only of its scored half if the model has an input `num_logits_to_keep`). The same text and options

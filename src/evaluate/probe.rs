@@ -72,7 +72,8 @@ pub struct PairedProbe {
     pub accuracy_change: Interval,
 }
 
-/// Trains multinomial logistic regression on the vectors of some of the texts and tests it on the rest.
+/// Trains multinomial logistic regression on the vectors of some of the texts, tests it on the rest, and returns how
+/// often it was right.
 ///
 /// Vectors ([`super::embed`]) are normalized to length 1, then each element to mean 0 and variance 1 over the
 /// training texts. The split is stratified by class; the same seed and rows give the same split. The training is

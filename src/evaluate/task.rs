@@ -94,7 +94,7 @@ impl Default for EvaluateOptions {
     }
 }
 
-/// Evaluates `model` on `data` (the content of a file), or compares it with `against` on it.
+/// Evaluates `model` on `data` (the content of a file), or compares it with `against` on it, and returns the report.
 ///
 /// `data` is plain text for perplexity, one text per line for embeddings, and rows of a label and a text
 /// ([`labelled::parse`]) for classification and probes. The report's `quality` has the task's name and its figures:

@@ -33,7 +33,8 @@ pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     found
 }
 
-/// Returns the constant that an input of a node is. It may be reshaped, as the codes of weights in blocks are.
+/// Returns the constant behind an input of a node, also if a `Reshape` is between them, as for the codes of weights in
+/// blocks; `None` if the input is not a constant.
 pub fn weight<'a>(view: &View<'a>, body: BodyId, name: &str) -> Option<Constant<'a>> {
     if let Some((owner, Producer::Node(index))) = view.producer(body, name)
         && view.node(owner, index).is("Reshape")

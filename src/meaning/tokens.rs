@@ -47,7 +47,8 @@ pub fn reading(model: &Model, other: &Model, given: Option<&Tokenizer>) -> Resul
     Ok(found.map(|(ids, cut)| Reading { tokenizer: theirs, ids, cut }))
 }
 
-/// Returns the differences of two tokenizers: the first id with another token, or a text that is split differently.
+/// Returns the first difference of two tokenizers, as text: either an id with another token (first element), or a
+/// sample that they split differently (second element). `None` if no difference was found.
 pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, Option<String>)>> {
     if let Some(how) = difference(&a.tokens(), &b.tokens()) {
         return Ok(Some((Some(how), None)));

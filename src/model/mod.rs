@@ -99,7 +99,7 @@ impl Model {
         Model { ready: Some(ready), ..self }
     }
 
-    /// Returns the better form for sessions; see [`Ready`].
+    /// Returns the better form for sessions, if there is one; see [`Ready`].
     pub fn ready(&self, runtime_version: &str, kernels: &std::result::Result<(), String>) -> Result<Option<Prepared>> {
         self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version, kernels))
     }

@@ -76,7 +76,8 @@ pub struct SavedFile {
     pub sha256: String,
 }
 
-/// Saves `model` at `path`. `call` receives the stage `save` in bytes and can cancel, which changes nothing on disk.
+/// Saves `model` at `path` and returns what was written. `call` receives the stage `save` in bytes and can cancel,
+/// which changes nothing on disk.
 pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     check(model, path).map_err(place)?;
@@ -146,7 +147,7 @@ fn save_main(segments: &[Bytes], path: &Path, ticket: &Ticket) -> Result<SavedFi
     Ok(SavedFile { path: path.to_owned(), bytes: segments.iter().map(|s| s.len() as u64).sum(), sha256 })
 }
 
-/// Writes `(padding, bytes)` pieces to an unnamed file and hashes them.
+/// Writes `(padding, bytes)` pieces to an unnamed file and hashes them; returns the file and the hash.
 fn write_hashed<'a>(
     path: &Path,
     pieces: impl Iterator<Item = (usize, &'a Bytes)>,

@@ -83,8 +83,8 @@ struct Reference {
     tolerances: Vec<f64>,
 }
 
-/// Runs `session` on the inputs of `reference` and compares the outputs. `tolerance` is that of the check if they
-/// cannot be compared.
+/// Runs `session` on the inputs of `reference` and compares the outputs: returns the check, or the reason if the
+/// session fails or the outputs differ too much. `tolerance` is that of the check if they cannot be compared.
 fn judge(
     session: Result<Session>,
     tolerance: f64,

@@ -134,7 +134,8 @@ fn rename(proto: &mut ModelProto) {
     }
 }
 
-/// Returns why a session cannot use a compiled variant here. `kernels` says whether the kernels can be used.
+/// Returns why a session cannot use a compiled variant here; `None` if it can. `kernels` says whether the kernels can
+/// be used.
 pub fn obstacle(compiled: &CompiledGraph, kernels: &std::result::Result<(), String>) -> Option<String> {
     if let Err(reason) = kernels {
         return Some(reason.clone());

@@ -281,7 +281,7 @@ pub fn choose(
     }
 }
 
-/// Returns why a variant cannot be used on this machine.
+/// Returns why a variant cannot be used on this machine; `None` if it can.
 fn obstacle(
     variant: &Variant,
     machine: &Machine,

@@ -79,8 +79,8 @@ struct Pruned {
 /// The outcome of a target: pruned, or the reason for leaving it.
 type Outcome = std::result::Result<Pruned, String>;
 
-/// Prunes a model by its weights. The original is unchanged; the result is in memory (its weights in scratch
-/// storage).
+/// Prunes a model by its weights; returns the result and a report. The original is unchanged; the result is in memory
+/// (its weights in scratch storage).
 ///
 /// Reports the stage `prune` in weight bytes. Methods that measure activations need [`prune_calibrated`]. Fails with
 /// `InvalidArgument` if a target matches nothing (the message lists the modules), with `Unsupported` if no weight
@@ -191,7 +191,7 @@ fn written(
     Ok((result, report))
 }
 
-/// Removes layers, neurons, channels and heads.
+/// Removes layers, neurons, channels and heads. Returns the result and a report.
 fn structured(
     model: &Model,
     options: &PruneOptions,

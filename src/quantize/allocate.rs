@@ -179,7 +179,8 @@ pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     }
 }
 
-/// Returns the index of the larger candidate that saves most loss per additional byte, and that ratio.
+/// Returns the index of the larger candidate that saves most loss per additional byte, and that ratio; `None` if none
+/// of them has less loss.
 fn next_on_hull(candidates: &[Candidate], at: usize) -> Option<(usize, f64)> {
     let from = candidates[at];
     let larger = candidates.iter().enumerate().filter(|(_, to)| to.bytes > from.bytes && to.loss < from.loss);

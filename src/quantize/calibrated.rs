@@ -159,7 +159,8 @@ impl Work<'_> {
         Ok(Some(Layer { factor, size, towards }))
     }
 
-    /// Codes a weight, puts its new value into the running model, and returns the coded form.
+    /// Codes a weight, puts its new value into the running model, and returns the coded form. Returns `None` if a value
+    /// is not finite, or larger than [`Coding::largest`].
     fn code(&mut self, index: usize, layer: &Layer, walk: &mut Walk<'_>) -> Result<Option<BlockMatrix>> {
         let weight = &self.plan.weights[index];
         let rows = Rows::of(weight);

@@ -111,7 +111,7 @@ struct Chooser {
 }
 
 impl Chooser {
-    /// Measures the loss of each unit alone, by the names of its nodes, and sets the losses of the candidates.
+    /// Measures the loss of each unit alone and sets the losses of the candidates. Returns the losses by node name.
     fn measure(&mut self, work: &Work<'_>, judge: &Judge) -> Result<Vec<(String, f64)>> {
         let plan = &work.plan;
         let (mut of, mut of_stored) = (vec![0; plan.weights.len()], vec![0; plan.stored.len()]);
@@ -222,7 +222,8 @@ impl Chooser {
         Ok((result, nodes, loss))
     }
 
-    /// Returns the index of each unit's candidate within a limit; slow units stay float.
+    /// Returns the index of each unit's candidate within a limit; slow units stay float. Returns `None` if no choice is
+    /// within the limit.
     fn pick(&self, limit: Limit) -> Option<Vec<usize>> {
         let open: Vec<usize> = (0..self.units.len()).filter(|u| !self.slow[*u]).collect();
         let floats: u64 = (0..self.units.len())

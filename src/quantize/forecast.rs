@@ -23,11 +23,11 @@ const SAMPLE: usize = 1 << 18;
 /// Memory of the process for any model in bytes: code, tables, the graph.
 const BASE_BYTES: u64 = 40 << 20;
 
-/// Estimates the result of [`super::quantize`]: which nodes, how many bytes, and approximately how much time and
-/// memory it takes (resident, without pages of files). `seconds` in the summary is extrapolated from a part of the
-/// largest weight, coded on the spot. Weights of at most a million elements that would be stored are coded to learn
-/// in how many bits. `kernels` names the class of this library's kernels that sessions run the quantized products on
-/// here, or is `stock`. Limits of loss, size and speed are ignored, and so is calibration.
+/// Estimates the report of [`super::quantize`]: which nodes, how many bytes, and approximately how much time and memory
+/// it takes (resident, without pages of files). `seconds` in the summary is extrapolated from a part of the largest
+/// weight, coded on the spot. Weights of at most a million elements that would be stored are coded to learn in how many
+/// bits. `kernels` names the class of this library's kernels that sessions run the quantized products on here, or is
+/// `stock`. Limits of loss, size and speed are ignored, and so is calibration.
 ///
 /// Fails as [`super::quantize`] does.
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {

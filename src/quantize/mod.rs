@@ -49,7 +49,8 @@ use options::BLOCK_SIZE;
 use planner::Plan;
 use std::time::Instant;
 
-/// Quantizes a model. The original is unchanged; the result is in memory (its weights in scratch storage).
+/// Quantizes a model; returns the result and a report. The original is unchanged; the result is in memory (its weights
+/// in scratch storage).
 ///
 /// Weights without an integer or block form are stored in few bits and computed in float: the report says `stored
 /// int8` or `stored int4`.
@@ -189,7 +190,7 @@ fn run(
     Ok((result, report))
 }
 
-/// Quantizes the weights of a model within the requested limits.
+/// Quantizes the weights of a model within the requested limits and returns the new graph and the reports on its nodes.
 fn weights_of(
     form: WeightForm,
     run: Run<'_>,

@@ -27,8 +27,8 @@ pub struct Found {
     pub speedup: Option<Speedup>,
 }
 
-/// Times the quantized model against itself with the products of one kind in float, kind by kind, and finally against
-/// the original.
+/// Finds the units that stay float because that is faster: times the quantized model against itself with the products
+/// of one kind in float, kind by kind, and finally against the original.
 ///
 /// A kind stays quantized unless the model is faster without it. If the rest is slower than the original, everything
 /// stays float. Both are decided by the 95 % interval of the median over paired runs. Decoders are timed on one token.

@@ -26,8 +26,8 @@ impl Stop {
         Ok(Stop { options: RunOptions::new()? })
     }
 
-    /// Runs `work` on this thread. If `call` is cancelled or its deadline passes, runs with this stop end at their
-    /// next node, and the error is that of `call`. A triggered stop stays triggered.
+    /// Runs `work` on this thread and returns its result. If `call` is cancelled or its deadline passes, runs with this
+    /// stop end at their next node, and the error is that of `call`. A triggered stop stays triggered.
     pub fn during<T>(&self, call: &Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
         watched(call, || drop(self.options.terminate()), work)
     }

@@ -107,7 +107,8 @@ impl<R> From<ort::Error<R>> for Error {
     }
 }
 
-/// Runs code of `ort` that may panic on unknown values (a type of a later version, for example).
+/// Runs `work`, which calls code of `ort`, and returns its result; a panic, as on unknown values (a type of a later
+/// version, for example), becomes an error.
 pub(super) fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(error!(Internal, "{doing}: {}", text_of(&*panic))))
 }

@@ -58,7 +58,8 @@ pub use session::Session;
 pub use tensor::{Element, Tensor};
 pub use types::infer_types;
 
-/// A file or folder the tests need and `tools/deps.sh test` fetches. Fails, never skips, if it is missing.
+/// Returns the path of a file or folder that the tests need and `tools/deps.sh test` fetches. Fails, never skips, if it
+/// is missing.
 #[cfg(test)]
 pub(crate) fn test_deps(name: &str) -> std::path::PathBuf {
     let folder = std::env::var_os("OPTIMIZE_TEST_DEPS")
@@ -68,7 +69,7 @@ pub(crate) fn test_deps(name: &str) -> std::path::PathBuf {
     path
 }
 
-/// ONNX Runtime for the tests of this crate.
+/// Returns ONNX Runtime for the tests of this crate.
 #[cfg(test)]
 pub(crate) fn test_runtime() -> &'static Runtime {
     let path = std::env::var_os("ORT_DYLIB_PATH")

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 /// Interval between checks of a cancel token.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Runs `work` on this thread; another thread calls `stop` once if `call` is cancelled or its deadline passes.
+/// Runs `work` on this thread and returns its result; another thread calls `stop` once if `call` is cancelled or its
+/// deadline passes.
 ///
 /// The work should end soon afterwards, and the error is then that of `call`. Without token and deadline there is no
 /// second thread. `call.progress` is not used: the thread it belongs to is busy.

@@ -35,8 +35,8 @@ pub struct Parts {
     pub lent: Vec<(String, Lent)>,
 }
 
-/// Splits a model. Fails with [`crate::error::Kind::LimitExceeded`] if the part that cannot be lent is above
-/// protobuf's limit.
+/// Splits a model into the encoded graph and its large weights. Fails with [`crate::error::Kind::LimitExceeded`] if the
+/// part that cannot be lent is above protobuf's limit.
 pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<Parts> {
     let mut stub: ModelProto = model.proto().clone();
     if round_activations {
@@ -79,7 +79,8 @@ fn names_used<'a>(graph: &'a GraphProto, used: &mut HashSet<&'a str>) {
     }
 }
 
-/// Returns type and bytes of a weight that ONNX Runtime can read through a value.
+/// Returns type and bytes of a weight that ONNX Runtime can read through a value; `None` for one that must stay in the
+/// model.
 ///
 /// Kernels require aligned elements. Weights inside an `.onnx` file may be unaligned: they stay in the model, and ONNX
 /// Runtime copies them while it loads it. If these copies, whose bytes `misaligned` counts, would become too large,

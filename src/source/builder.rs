@@ -65,7 +65,7 @@ impl<'w> Builder<'w> {
         Builder { weights, dialect, graph, names, scope, constants, casts, contrib: false, scratch }
     }
 
-    /// Runs `body` inside a module: its nodes are named below `name`.
+    /// Runs `body` inside a module and returns its result: its nodes are named below `name`.
     pub fn within<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.scope.push(name.to_owned());
         let result = body(self);
@@ -101,7 +101,7 @@ impl<'w> Builder<'w> {
         self.node("", op, inputs, 1, attributes).swap_remove(0)
     }
 
-    /// Adds a node of `com.microsoft` with several outputs.
+    /// Adds a node of `com.microsoft` with several outputs and returns their names.
     pub fn contrib(
         &mut self,
         op: &str,
@@ -113,7 +113,7 @@ impl<'w> Builder<'w> {
         self.node("com.microsoft", op, inputs, outputs, attributes)
     }
 
-    /// Adds a node of any domain with new output names.
+    /// Adds a node of any domain with new output names and returns these.
     pub fn node(
         &mut self,
         domain: &str,

@@ -194,9 +194,9 @@ impl Engine {
         })
     }
 
-    /// Runs the engine: copies inputs to the GPU, computes, and copies outputs back. Fails with `NotFound` for names
-    /// that the engine does not have, and `InvalidArgument` for an input that is missing, has another type, or has a
-    /// size outside all profiles. `call` is checked before and after: a run on a GPU is not interrupted.
+    /// Runs the engine: copies inputs to the GPU, computes, and returns copies of the outputs. Fails with `NotFound`
+    /// for names that the engine does not have, and `InvalidArgument` for an input that is missing, has another type,
+    /// or has a size outside all profiles. `call` is checked before and after: a run on a GPU is not interrupted.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         call.check()?;
         self.check(inputs, outputs)?;

@@ -151,8 +151,8 @@ fn check_library(library: &Library, key: &Key) -> Result<()> {
     Ok(())
 }
 
-/// Checks whether an engine may be used on this machine: that it is trusted and intact, and that model, library and
-/// device match.
+/// Returns the manifest of an engine after checking whether the engine may be used on this machine: that it is trusted
+/// and intact, and that model, library and device match.
 ///
 /// Fails with `Untrusted` if it is not trusted or has no manifest, `InvalidModel` if the file differs from its
 /// manifest or is no engine, and `Mismatch` for another model, version or device; the message names the difference.

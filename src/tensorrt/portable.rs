@@ -90,8 +90,8 @@ fn by_shape(
     Ok(0)
 }
 
-/// Returns the operators that are neither in the default domain up to [`NEWEST`] nor functions of the model, with the
-/// first node of each.
+/// Adds to `left` the operators that are neither in the default domain up to [`NEWEST`] nor functions of the model,
+/// with the first node of each.
 fn find(nodes: &[NodeProto], functions: &[(String, String)], left: &mut BTreeMap<String, String>) {
     for node in nodes {
         let domain = node.domain.as_deref().unwrap_or("");

@@ -99,7 +99,7 @@ struct Measured {
     outputs: Map<String, Value>,
 }
 
-/// Lowers the precision of `model` and measures it. Progress stage: `precision`, in measurements.
+/// Lowers the precision of `model`, measures the error, and returns both. Progress stage: `precision`, in measurements.
 pub(super) fn lower(
     runtime: &'static Runtime,
     model: &Model,

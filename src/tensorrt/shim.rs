@@ -219,7 +219,7 @@ pub(super) struct RawTensor {
     pub on_host: i32,
 }
 
-/// Returns `None` if this library was built without the headers of the backend.
+/// Returns the shim for a backend; `None` if this library was built without the headers of the backend.
 pub(super) fn compiled(backend: Backend) -> Option<Compiled> {
     match backend {
         #[cfg(tensorrt_rtx1)]

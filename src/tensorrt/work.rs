@@ -44,7 +44,8 @@ struct Count {
     total: AtomicU64,
 }
 
-/// Runs the build. Progress stage: `build`, in steps of the library; the total grows as phases begin.
+/// Runs the build and returns the engine with the library that built it. Progress stage: `build`, in steps of the
+/// library; the total grows as phases begin.
 pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
     call.check()?;
     let count = Arc::new(Count::default());

@@ -154,7 +154,7 @@ impl Writer {
         })
     }
 
-    /// Chooses the next token, appends it and reports it.
+    /// Chooses the next token, appends it and reports it. Breaks if the caller ends the generation.
     fn write(
         &mut self,
         rows: &mut dyn Rows,

@@ -76,7 +76,7 @@ impl Generator {
         Ok(Generator { session, decoder, tokenizer, defaults, cache, rows: Vec::new() })
     }
 
-    /// Generates a text after each prompt. Existing rows are dropped first.
+    /// Generates a text after each prompt and returns the generations, one per prompt. Existing rows are dropped first.
     ///
     /// Fails like [`Generator::append`] and [`Generator::run`], with the index of the prompt.
     pub fn generate(
@@ -89,7 +89,8 @@ impl Generator {
         generate::generate(self, prompts, options, on_token, call)
     }
 
-    /// Continues all rows, each until it ends. Tokens that were already read are not read again.
+    /// Continues all rows, each until it ends, and returns their generations. Tokens that were already read are not
+    /// read again.
     ///
     /// Progress stages: `prompt` (tokens read) and `generate` (tokens generated). If `call` is cancelled or its
     /// deadline passes, it fails; the rows then end with the last generated token and can be continued. Fails with

@@ -381,7 +381,8 @@ fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     Ok((0..special.len()).filter(keep).collect())
 }
 
-/// Calls the tokenizers crate, which is known to panic on some damaged files.
+/// Runs `work`, which calls the tokenizers crate, and returns its result; a panic, which the crate is known for on some
+/// damaged files, becomes an error.
 pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     caught(|| work().map_err(|e| Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))))
 }

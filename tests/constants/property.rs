@@ -201,7 +201,7 @@ fn instance(random: &mut Random) -> Model {
     Model::from_proto(proto)
 }
 
-/// Returns a function around a call that passes its attributes on.
+/// Adds a function whose body is a call to which it passes its attributes on.
 fn nest(
     random: &mut Random,
     body: &Body,

@@ -13,13 +13,13 @@ pub struct Case {
     pub phrase: &'static str,
 }
 
-/// All cases, in the order of the index.
+/// Returns all cases, in the order of the index.
 pub fn cases() -> Vec<Case> {
     let all = [not_models(), wire(), structure(), names(), tensors(), sparse(), functions(), locations(), hidden()];
     all.into_iter().flatten().collect()
 }
 
-/// The index that belongs to [`cases`].
+/// Returns the index that belongs to [`cases`].
 pub fn index() -> String {
     let line = |c: &Case| format!("{} | {} | {}\n", c.files[0].0, c.kind.name(), c.phrase);
     cases().iter().map(line).collect()

@@ -109,7 +109,7 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
     t.unbroadcast_to(&wide, x, &whole)
 }
 
-/// Sets the elements off the diagonals to zero, where a letter occurs twice.
+/// Returns `value` with the elements off the diagonals set to zero, where a letter occurs twice.
 fn diagonals(t: &mut Tape, value: &str, shape: &str, letters: &[char]) -> String {
     let mut value = value.to_owned();
     for (second, letter) in letters.iter().enumerate() {

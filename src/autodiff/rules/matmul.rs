@@ -86,7 +86,7 @@ fn flat(t: &mut Tape, value: &str, matrix: &str, axis: usize) -> Result<String> 
     Ok(t.op("Reshape", &[value, &shape]))
 }
 
-/// Sums the batch dimensions that `target` was broadcast along.
+/// Returns `whole` summed over the batch dimensions that `target` was broadcast along.
 fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
     if let (Some(to), Some(from)) = (t.dims(target), t.dims(out)) {
         let batch = |dims: &[crate::model::Dim]| dims[..dims.len() - 2].to_vec();

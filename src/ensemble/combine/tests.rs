@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Numbers between 0 and 1 (Marsaglia's xorshift).
+/// Returns a generator of numbers between 0 and 1 (Marsaglia's xorshift).
 fn numbers(seed: u64) -> impl FnMut() -> f64 {
     let mut state = seed | 1;
     move || {

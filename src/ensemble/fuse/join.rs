@@ -58,7 +58,7 @@ impl Branch {
 }
 
 impl Join {
-    /// Combines the members' graphs. Their outputs are not combined yet.
+    /// Returns the members' graphs as one, whose outputs are not combined yet.
     pub fn new(ensemble: &Ensemble, call: &Call) -> Result<Join> {
         let members = ensemble.members();
         let decoders = decoders(ensemble)?;
@@ -210,7 +210,8 @@ impl Join {
         bail!(InvalidArgument, "the input {:?} is not an input of member 1, which has {}", info.name, names.join(", "))
     }
 
-    /// Declares an input, or checks that it fits the input of that name. Returns its element type in the graph.
+    /// Declares an input, or checks that it fits the input of that name. Returns its element type in the graph, if it
+    /// is known.
     fn unite(&mut self, name: &str, info: &ValueInfo) -> Result<Option<DataType>> {
         let Some(known) = self.inputs.iter_mut().find(|input| input.name == name) else {
             self.inputs.push(ValueInfo { name: name.to_owned(), ..info.clone() });

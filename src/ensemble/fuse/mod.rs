@@ -85,7 +85,7 @@ impl Ensemble {
     }
 }
 
-/// Adds the combined logits, and the caches of decoders.
+/// Adds the combined logits, and the caches of decoders. Returns the declarations of these outputs.
 fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     let mut infos = Vec::new();
     for (index, branch) in join.branches.iter().enumerate() {
@@ -141,7 +141,7 @@ fn logits(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     Ok(outputs)
 }
 
-/// Adds the combined vector per text.
+/// Adds the combined vector per text. Returns the declaration of this output.
 fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     let members = ensemble.members();
     let mask = join.mask();
@@ -199,7 +199,7 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
     Ok(vec![declared("sentence_embedding", DataType::Float32, &[Dim::Symbolic("batch".to_owned()), width])])
 }
 
-/// Adds every output of the first member, combined as numbers.
+/// Adds every output of the first member, combined as numbers. Returns the declarations of these outputs.
 fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     let mut nodes = Nodes::new(join);
     let mut outputs = Vec::new();

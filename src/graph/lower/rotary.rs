@@ -54,7 +54,8 @@ impl Lowering {
         Ok(())
     }
 
-    /// Returns heads `[batch, heads, sequence, size]` concatenated: `[batch, sequence, width]`.
+    /// Adds nodes that concatenate heads `[batch, heads, sequence, size]` to the value `output` `[batch, sequence,
+    /// width]`.
     pub(super) fn together(&mut self, x: &str, output: &str) {
         let turned = self.w.permuted(x, &[0, 2, 1, 3]);
         let shape = self.w.ints(&[0, 0, -1]);

@@ -59,8 +59,8 @@ struct Tensor {
     width: usize,
 }
 
-/// Saves `model` packed at `path`, atomically; the same model gives the same bytes. `call` receives the stage `save` in
-/// bytes and can cancel, which changes nothing on disk.
+/// Saves `model` packed at `path`, atomically, and returns what was written; the same model gives the same bytes.
+/// `call` receives the stage `save` in bytes and can cancel, which changes nothing on disk.
 pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     save::check(model, path).map_err(place)?;

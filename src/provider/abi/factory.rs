@@ -199,7 +199,7 @@ unsafe extern "system" fn release_ep(_: *mut EpFactory, ep: *mut Ep) {
     unsafe { EpObject::release(ep) }
 }
 
-/// Checks whether a compiled model is for this version and this processor.
+/// Checks whether a compiled model is for this version and this processor. The result is written to `answer`.
 unsafe extern "system" fn validate(
     factory: *mut EpFactory,
     _devices: *const *const OrtHardwareDevice,

@@ -103,7 +103,7 @@ pub struct Analysis<'m> {
     pub at: u32,
     /// Nodes without a rule or whose rule failed, and why.
     pub verdicts: Vec<(u32, Reason)>,
-    /// The node because of which a value has no known shape, by value.
+    /// For each value without a known shape, the node that is the reason.
     pub lost: HashMap<&'m str, Reason>,
     /// The nodes in topological order.
     pub order: Vec<usize>,
@@ -224,7 +224,7 @@ impl<'m> Analysis<'m> {
         self.told(node);
     }
 
-    /// Adds a `Constant` node with a tensor or integers.
+    /// Adds a `Constant` node with a tensor or integers. Returns `false` if the node has neither.
     fn constant_node(&mut self, node: &'m NodeProto) -> bool {
         let Some(name) = node.output.first() else { return false };
         let value = node.attribute.iter().find(|a| a.kind == Some(attribute_kind::TENSOR));

@@ -75,7 +75,7 @@ pub fn fold(model: &Model) -> Option<(Model, Vec<NodeReport>)> {
     Some((model.derive(proto), reports))
 }
 
-/// Returns the nodes after a convolution that can be folded.
+/// Returns the convolution with the nodes after it folded in, and these nodes; `None` if there are none.
 fn chain<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<(Fold<'a>, Vec<usize>)> {
     let weight = view.constant(0, node.input_at(1)?).filter(|c| !c.transposed)?;
     let mut values = floats(&weight)?;

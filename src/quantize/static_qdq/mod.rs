@@ -63,7 +63,8 @@ pub struct Ready<'w> {
     faulty: HashMap<String, String>,
 }
 
-/// Quantizes within the requested limits. Reports the stages `calibrate` in runs and `quantize` in weight bytes.
+/// Quantizes within the requested limits; returns the result and the reports on its nodes. Reports the stages
+/// `calibrate` in runs and `quantize` in weight bytes.
 pub fn run(
     run: Run<'_>,
     runtime: &'static Runtime,

@@ -104,7 +104,8 @@ fn undilate(node: &mut NodeProto) {
     }
 }
 
-/// Writes `axes` for all dimensions, and returns the constant that the node reads now.
+/// Extends the input for some `axes` to all dimensions, and returns the constant that the node reads now; `None` if
+/// nothing changed.
 fn all_axes(node: &mut NodeProto, rank: usize, view: &View<'_>, names: &mut Names) -> Option<TensorProto> {
     let place = |axes: Vec<i64>| -> Option<Vec<usize>> {
         let one =
@@ -143,7 +144,8 @@ fn all_axes(node: &mut NodeProto, rank: usize, view: &View<'_>, names: &mut Name
     Some(edit::tensor(&node.input[1], DataType::Int64, &[2 * rank as i64], raw))
 }
 
-/// Replaces `HardSwish(x)` by `x * HardSigmoid(x)`, whose parts have integer kernels.
+/// Returns the nodes that replace a node: for `HardSwish(x)` those of `x * HardSigmoid(x)`, which have integer kernels,
+/// otherwise the node itself.
 fn parts(node: NodeProto, names: &mut Names) -> Vec<NodeProto> {
     if !node.is("HardSwish") {
         return vec![node];
@@ -158,7 +160,7 @@ fn parts(node: NodeProto, names: &mut Names) -> Vec<NodeProto> {
     vec![sigmoid, product]
 }
 
-/// Replaces each product and the sum after it by one `Gemm`, in the place of the sum.
+/// Replaces each product and the sum after it by one `Gemm`, in the place of the sum. Returns the reports on the sums.
 fn join(graph: &mut GraphProto, joined: &[(usize, Addend<'_>)]) -> Vec<NodeReport> {
     let mut gone = Vec::new();
     let mut products: HashMap<usize, NodeProto> = HashMap::new();

@@ -14,7 +14,8 @@ const SUM_FACTOR: f64 = (1u32 << 22) as f64;
 /// The same factor for the product of two codes.
 const PRODUCT_FACTOR: f64 = (1u32 << 14) as f64;
 
-/// Returns the values of a constant.
+/// Returns a constant that is an operand of `node`, with its values; `None` if it is not a constant, or has values that
+/// are not finite (infinite ones are allowed in a sum).
 pub fn constant<'a>(view: &View<'a>, node: &NodeProto, name: &str) -> Option<(Constant<'a>, Vec<f32>)> {
     let constant = view.constant(0, name).filter(|constant| !constant.transposed)?;
     let values = operators::floats(&constant)?;

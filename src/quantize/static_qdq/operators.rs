@@ -60,7 +60,8 @@ pub fn pools_otherwise(node: &NodeProto) -> bool {
     node.is("AveragePool") && (node.attribute("dilations").is_some() || set("ceil_mode") && set("count_include_pad"))
 }
 
-/// Returns the factor of a `HardSigmoid`, and what is added to its input before it is multiplied.
+/// Returns the factor of a `HardSigmoid`, and what is added to its input before it is multiplied. Returns `None` if its
+/// slope is not positive, or nothing positive is added.
 pub fn gate(node: &NodeProto) -> Option<(f32, f32)> {
     let (alpha, beta) = (node.float("alpha", 0.2), node.float("beta", 0.5));
     let added = beta / alpha;

@@ -268,7 +268,8 @@ impl<'a> Write<'_, '_, 'a> {
         self.describe(old, role, integer)
     }
 
-    /// Adds `QLinearConv` itself, for opsets in which `DequantizeLinear` does not support channels.
+    /// Adds `QLinearConv` itself, for opsets in which `DequantizeLinear` does not support channels. Returns `false`,
+    /// and adds nothing, if the input or the output has no codes.
     fn integer_conv(&mut self, old: &NodeProto, weighted: &Weighted<'a>) -> bool {
         let value = self.selection.value_of(&old.output[0]);
         let (Some(x), Some(y)) = (self.coded.get(&old.input[0]).cloned(), self.coded.get(&value).cloned()) else {
@@ -297,7 +298,7 @@ impl<'a> Write<'_, '_, 'a> {
         true
     }
 
-    /// Adds a quantized constant operand.
+    /// Adds a quantized constant operand and returns its name; returns the name of any other operand unchanged.
     fn operand(&mut self, index: usize, of: &NodeProto, input: usize) -> String {
         let name = &of.input[input];
         let Some((constant, scale, codes)) =

@@ -63,7 +63,8 @@ struct Layout {
     turned: bool,
 }
 
-/// Returns the layout. Rows are along the kept axes: leading ones, or all except the second to last.
+/// Returns the layout. Rows are along the kept axes: leading ones, or all except the second to last. Returns `None` if
+/// other axes are kept.
 fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     let rank = dims.len();
     let leading = (0..rank).map(|a| a + 1 < rank).collect::<Vec<bool>>();

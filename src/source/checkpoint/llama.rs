@@ -106,7 +106,7 @@ pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect)
     finish(&d, weights, dialect)
 }
 
-/// Returns the description that all of them share, from the configuration.
+/// Returns the description that all models of this file share, from the configuration.
 pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     let width = config.size_of(&["hidden_size"])?;
     let heads = heads(config, width)?;

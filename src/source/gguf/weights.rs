@@ -93,7 +93,7 @@ impl<'h> GgufWeights<'h> {
         }
     }
 
-    /// Moves rows `2 i` and `2 i + 1` of a head to rows `i` of its first and second half.
+    /// Returns a weight with rows `2 i` and `2 i + 1` of each head moved to rows `i` of its first and second half.
     ///
     /// Rotary embeddings rotate adjacent elements in this format, but elements of the two halves in a checkpoint; so
     /// converters to GGUF interleave the halves.

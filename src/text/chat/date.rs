@@ -149,7 +149,7 @@ impl Moment {
         true
     }
 
-    /// Writes directives that are words, or that combine several others.
+    /// Writes directives that are words, or that combine several others. Returns `false` for an unknown letter.
     fn named(&self, letter: char, field: Field, out: &mut String) -> bool {
         let name = |names: &[&'static str], at: i64| names[usize::try_from(at).unwrap_or(0) % names.len()];
         let (month, day) = (name(&MONTHS, self.local.month - 1), name(&DAYS, self.local.weekday));

@@ -127,7 +127,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs nested work, one level deeper.
+    /// Runs nested work one level deeper and returns its result.
     pub fn deeper<T>(&mut self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         self.spend(1)?;
         if self.depth >= DEPTH {
@@ -153,7 +153,7 @@ impl Engine {
         self.scope = entered.scope;
     }
 
-    /// Defines a macro in the current scope.
+    /// Returns a macro as a value, bound to the current scope.
     pub fn bind(&mut self, definition: Arc<Macro>) -> Value {
         self.kept_scopes = self.scopes.len();
         Value::Macro(Rc::new(Bound { definition, scope: self.scope }))

@@ -16,7 +16,7 @@ pub enum Flow {
 }
 
 impl Engine {
-    /// Runs statements, up to one that leaves a loop.
+    /// Runs statements, up to one that leaves a loop, and returns how they ended.
     pub fn run(&mut self, nodes: &[Node], out: &mut String) -> Result<Flow> {
         self.deeper(|engine| {
             for node in nodes {

@@ -296,7 +296,7 @@ pub fn parse_float(text: &str) -> Result<Option<f64>> {
     Ok(text.replace('_', "").parse().ok())
 }
 
-/// Fails for digits of other scripts, which Python accepts.
+/// Returns `text`; fails if it has digits of other scripts, which Python accepts.
 fn ascii_digits(text: &str) -> Result<String> {
     match text.chars().find(|c| !c.is_ascii() && c.is_numeric()) {
         Some(c) => bail!(Unsupported, "the digit {c:?} is not supported in chat templates"),

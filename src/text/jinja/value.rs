@@ -314,7 +314,7 @@ fn float_or_integer(value: f64) -> Result<f64> {
     Ok(value)
 }
 
-/// Returns the integer value of a float.
+/// Returns the integer value of a float; `None` if it has a fraction or is too large.
 pub fn whole(value: f64) -> Option<i128> {
     (value.fract() == 0.0 && value.abs() < 1e38).then_some(value as i128)
 }
@@ -330,7 +330,7 @@ pub fn compare_numbers(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
     }
 }
 
-/// Compares an integer with a float exactly.
+/// Compares an integer with a float exactly. Returns `None` for NaN.
 fn compare_mixed(int: i128, float: f64) -> Option<std::cmp::Ordering> {
     if float.is_nan() {
         return None;

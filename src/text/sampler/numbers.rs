@@ -57,7 +57,8 @@ impl Ord for Worst {
     }
 }
 
-/// Returns the `count` highest values with their ids, unordered. Usually linear in the vocabulary.
+/// Replaces the content of `found` by the `count` highest values with their ids, unordered. Usually linear in the
+/// vocabulary.
 pub(super) fn highest_few(values: &[f32], count: usize, found: &mut Vec<Candidate>) {
     found.clear();
     if count > 512 {

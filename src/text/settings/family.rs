@@ -128,7 +128,8 @@ fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
     value(key).and_then(Value::as_bool)
 }
 
-/// Sets case, accents and Chinese characters, with the defaults of BERT.
+/// Sets case, accents and Chinese characters, with the defaults of BERT. Returns notes on settings that are not
+/// applied.
 fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     let change = |old: &BertNormalizer| {
         let chinese = flag(value, "tokenize_chinese_chars").unwrap_or(true);
@@ -154,7 +155,7 @@ fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Adds or removes the space before a text.
+/// Adds or removes the space before a text. Returns a note if the setting is not applied.
 fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     let changed = match inner.get_pre_tokenizer() {
         Some(PreTokenizerWrapper::ByteLevel(step)) if step.add_prefix_space != wanted => {

@@ -152,7 +152,7 @@ impl Step {
         Ok(())
     }
 
-    /// Returns the kept text, because no token follows.
+    /// Passes the kept text on, because no token follows.
     fn finish(&mut self, next: &mut Next<'_>) -> Result<()> {
         let Some(kind) = self.kind.clone() else { return Ok(()) };
         match &*kind {

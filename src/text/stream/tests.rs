@@ -265,7 +265,8 @@ fn whatever_the_decoder_a_stream_gives_what_decoding_all_at_once_gives() {
     assert!(early > prefixes / 4 && stops > streams / 20, "{early} {prefixes} {stops} {streams}");
 }
 
-/// Checks when a stop string is found: as soon as the text of the tokens so far has it, and never before.
+/// Checks when a stop string is found: as soon as the text of the tokens so far has it, and never before. Returns
+/// whether one was found.
 fn stops_as_decoded(tokenizer: &Tokenizer, ids: &[i64], random: &mut Random) -> bool {
     let list: Vec<String> =
         (0..1 + random.below(2)).map(|_| random.pick(&["a", "界a", "b ", "😀", "ab", "é"]).into()).collect();

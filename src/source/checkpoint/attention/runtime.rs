@@ -69,7 +69,8 @@ pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, p
 
 /// Returns the position of each new token: it follows the row's earlier tokens, which the mask counts.
 ///
-/// A row of a prompt has none, but with padding it may be shorter than the sequence: hence the maximum with 0.
+/// In a prompt, a row has no earlier tokens, but a padded row has fewer tokens than the sequence: hence the maximum
+/// with 0.
 pub fn positions(b: &mut Builder<'_>, inputs: &Inputs) -> String {
     let (axis, zero, one) = (b.ints(&[1]), b.int(0), b.int(1));
     let shape = b.op("Shape", &[&inputs.ids], &[]);
