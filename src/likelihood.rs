@@ -54,7 +54,7 @@ pub struct Judgement {
     pub same_top: bool,
 }
 
-/// Compares two models at `token`, which follows, by their rows of logits, which have the same length.
+/// Compares how two models predict the next token, whose id is `token`, by their rows of logits of equal length.
 pub fn judge(original: &[f32], result: &[f32], token: usize) -> Judgement {
     let (a_norm, b_norm) = (log_sum_exp(original), log_sum_exp(result));
     Judgement {

@@ -105,8 +105,8 @@ fn refer_to(tensor: &mut TensorProto, name: &'static str) {
     }];
 }
 
-/// Passes the weights to a session builder. The result must outlive the session: ONNX Runtime copies the weights in
-/// practice, but does not guarantee it.
+/// Passes the weights to a session builder. The returned bytes must outlive the session: ONNX Runtime copies the
+/// weights in practice, but does not guarantee it.
 ///
 /// `in_place` is for graphs that no optimizer will change: their weights are not copied.
 pub fn give(

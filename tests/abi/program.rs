@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Fails with all errors of all cases.
+/// Compiles the cases to a program and runs it. Panics with the errors of all cases, if there are any.
 pub fn run(name: &str, cases: &[Case]) {
     let folder = new_folder(name);
     fixtures::write(&folder, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"));

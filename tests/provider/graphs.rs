@@ -18,7 +18,7 @@ pub struct Form {
     /// Where the scale is applied: to the scores by `Div` or `Mul`, to the queries, or its square root to both queries
     /// and keys.
     pub scale: usize,
-    /// Whether keys are transposed once or twice.
+    /// Whether keys are transposed twice instead of once.
     pub twice: bool,
     /// Whether the shapes of `Reshape` nodes are constant or computed.
     pub constant_sizes: bool,

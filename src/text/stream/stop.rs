@@ -26,8 +26,8 @@ impl StopFinder {
     /// Adds a piece; returns the text that is certainly before any stop string, and whether one was found. Text after
     /// it is dropped.
     ///
-    /// `hidden` is the text of a special token after the piece that is not shown; `open` is the text that would
-    /// follow if it ended here. A stop string in it counts, because it is in the text if the text ends here.
+    /// `hidden` is the text of a special token after the piece that is not shown; `open` is the text that would follow
+    /// if this were the last piece: a stop string in it counts as well.
     pub fn push(&mut self, piece: &str, hidden: &str, open: &str) -> (String, bool) {
         if self.stops.is_empty() {
             return (piece.to_owned(), false);

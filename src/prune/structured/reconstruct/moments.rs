@@ -76,8 +76,9 @@ pub struct Solver<'s> {
 }
 
 impl Solver<'_> {
-    /// Returns the moments of the inputs of a weight. `d` is the one that most improves the other half of the data
-    /// for this weight (a text is entirely in one half, because its tokens are correlated).
+    /// Returns the moments of the inputs of a weight. Each `d` is tried with half of the data; the one that most
+    /// improves this weight on the other half is used (a text is entirely in one half, because its tokens are
+    /// correlated).
     pub fn moments(&mut self, job: &Job, batches: &[Batch], x: &[Tensor]) -> Result<Moments> {
         let parts = Parts::of(job);
         let shares = self.shares(job, batches, x)?;
