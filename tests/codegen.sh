@@ -37,7 +37,7 @@ same cpp "$folder/cpp/main"
 
 cd "$folder/go"
 sed -i "s#=> .*#=> $root/bindings/go#" go.mod
-PKG_CONFIG_PATH=$lib/pkgconfig GOPROXY=off GOTOOLCHAIN=local go build -o main .
+go build -o main .
 same go ./main
 
 cd "$folder/csharp"

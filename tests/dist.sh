@@ -36,7 +36,7 @@ quantized() { # PROGRAM [ARGUMENT…]: it must make the model smaller
 }
 
 tarball() {
-  local start prefix examples flags
+  local start prefix examples flags module=github.com/liboptimize/liboptimize/bindings/go
   mount -t tmpfs none "$root" # from here on, there is no checkout
   cd "$work"
   [[ ! -e $root/Makefile ]]
@@ -70,11 +70,19 @@ tarball() {
       -c "$(declare -f quantized); work='$work'; quantized ./static"
   fi
   if have go; then
-    cd "$examples/go"
-    ln -s "$prefix" "$work/prefix" # cgo splits flags at spaces
-    GOPROXY=off GOTOOLCHAIN=local PKG_CONFIG_PATH="$work/prefix/lib/pkgconfig" go build -o "$work/in-go" ./quantize
-    cd "$work"
+    # The example with the module beside it, and as a module of its own that takes the one of the tarball.
+    # The flags of the compiler are in the key of Go's cache, the output of pkg-config is not.
+    export GOPROXY=off GOTOOLCHAIN=local CGO_CFLAGS="-O2 -g -DPREFIX=$(basename "$work")"
+    go build -C "$examples/go" -o "$work/in-go" ./quantize
     quantized ./in-go
+    mkdir importer
+    cp "$examples/go/quantize/main.go" importer/
+    cd importer
+    { go mod init example.com/importer &&
+      go mod edit -require="$module@v0.0.0" -replace="$module=$prefix/share/doc/liboptimize/bindings/go" &&
+      go build -o "$work/importing" .; } >"$work/log" 2>&1 || { cat "$work/log" && exit 1; }
+    cd "$work"
+    quantized ./importing
   fi
   if have cmake; then
     mkdir cmake

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs into an empty prefix, and builds and runs a program that uses the installation: with pkg-config, and with
-# CMake. Then uninstalls; no file may be left.
+# Installs into an empty prefix, and builds and runs programs that use the installation: with pkg-config, as a Go
+# module, and with CMake. Then uninstalls; no file may be left.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -54,6 +54,32 @@ if have pkg-config; then
   printf '#include <optimize.hpp>\nint main() { return optimize_version() == nullptr; }\n' >"$work/version.cpp"
   c++ -std=c++17 -Wall -Wextra -Werror "$work/version.cpp" -o "$work/in-cpp" "${flags[@]}"
   LD_LIBRARY_PATH=$prefix/lib "$work/in-cpp"
+fi
+
+# A Go module elsewhere, which finds the installed library by pkg-config.
+if have pkg-config && have go; then
+  mkdir "$work/importer"
+  cat >"$work/importer/main.go" <<'GO'
+package main
+
+import (
+	"fmt"
+
+	optimize "github.com/liboptimize/liboptimize/bindings/go"
+)
+
+func main() { fmt.Println(optimize.Version()) }
+GO
+  (
+    # The flags of the compiler are in the key of Go's cache, the output of pkg-config is not.
+    export GOPROXY=off GOTOOLCHAIN=local CGO_CFLAGS="-O2 -g -DPREFIX=$(basename "$work")"
+    cd "$work/importer"
+    go mod init example.com/importer
+    go mod edit -require=github.com/liboptimize/liboptimize/bindings/go@v0.0.0 \
+      -replace="github.com/liboptimize/liboptimize/bindings/go=$root/bindings/go"
+    go build -o "$work/in-go" .
+  ) >"$work/go.log" 2>&1 || { cat "$work/go.log" && exit 1; }
+  says_version "$work/in-go"
 fi
 
 if have cmake; then

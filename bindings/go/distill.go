@@ -7,7 +7,6 @@ import "C"
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 	"unsafe"
 )
@@ -68,7 +67,10 @@ type DistillOptions struct {
 	TeacherTopK               uint64   // number of tokens or classes of each distribution in the cache
 	Provider                  Provider // provider of teacher and student: CPU, CUDA, or auto
 	DeviceID                  uint32
-	Training                  func(TrainingStep) // called after each step and validation, on the calling goroutine
+
+	// Training is called after each step and validation, on the calling goroutine. An error ends the training, with a
+	// checkpoint if one is enabled, and Distill returns that error.
+	Training func(TrainingStep) error
 }
 
 // TrainingStep is the progress of training. See optimize_training_step_t.
@@ -110,7 +112,7 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 	}
 	var m memory
 	defer m.free()
-	text := m.text(o.Text)
+	text := m.data(o.Text)
 	options := C.optimize_distill_options_t{
 		struct_size:                 C.sizeof_optimize_distill_options_t,
 		epochs:                      C.uint32_t(o.Epochs),
@@ -147,30 +149,30 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 		provider:                    C.int32_t(o.Provider),
 		device_id:                   C.uint32_t(o.DeviceID),
 	}
+	told := &training{tell: o.Training}
 	if o.Training != nil {
-		told := &training{tell: o.Training}
 		data, forget := userData(told)
 		defer told.goOn()
 		defer forget()
 		options.training_user_data = data
 		options.training = C.optimize_training_fn(C.optimize_go_training)
 	}
-	var result *C.optimize_model_t
-	var buffer *C.optimize_buffer_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_model_distill(context, from, to, text, C.size_t(len(o.Text)), &options, call, &result, &buffer, e)
+	result, report, err := made(ctx, func(
+		call *C.optimize_call_t, result **C.optimize_model_t, report **C.optimize_buffer_t, e errorOut,
+	) status {
+		return C.optimize_model_distill(context, from, to, text, C.size_t(len(o.Text)), &options, call, result, report, e)
 	})
-	if err != nil {
-		return nil, nil, err
+	if err != nil && told.err != nil {
+		err = told.err
 	}
-	report := &Report{JSON: take(buffer)}
-	return newModel(result), report, json.Unmarshal(report.JSON, report)
+	return result, report, err
 }
 
 // training is the user data of the C callback.
 type training struct {
 	caught
-	tell func(TrainingStep)
+	tell func(TrainingStep) error
+	err  error // what ended the training
 }
 
 //export optimize_go_training
@@ -181,7 +183,7 @@ func optimize_go_training(userData unsafe.Pointer, step *C.training_step) (stop 
 		return 1
 	}
 	seconds := func(value C.double) time.Duration { return time.Duration(float64(value) * float64(time.Second)) }
-	t.tell(TrainingStep{
+	t.err = t.tell(TrainingStep{
 		Step:            uint64(step.step),
 		TotalSteps:      uint64(step.total_steps),
 		Epoch:           uint32(step.epoch),
@@ -194,5 +196,8 @@ func optimize_go_training(userData unsafe.Pointer, step *C.training_step) (stop 
 		Elapsed:         seconds(step.seconds),
 		Left:            seconds(step.seconds_left),
 	})
+	if t.err != nil {
+		return 1
+	}
 	return 0
 }

@@ -24,12 +24,13 @@ func TestDistill(t *testing.T) {
 		Text: sentences(), StudentLayers: "layers:2", MaxSteps: 6, SequenceLength: 16, LearningRate: 3e-4, Threads: 1,
 	}
 	var steps, measurements int
-	options.Training = func(step TrainingStep) {
+	options.Training = func(step TrainingStep) error {
 		if step.IsValidation {
 			measurements++
 		} else if steps++; step.Step != uint64(steps) || step.TotalSteps != 6 || step.Loss <= 0 || step.LearningRate <= 0 {
 			t.Errorf("step %d: %+v", steps, step)
 		}
+		return nil
 	}
 	options.TeacherCache = filepath.Join(tempDir(t), "answers")
 	student, report, err := library.Distill(ctx, teacher, nil, options)
@@ -43,7 +44,15 @@ func TestDistill(t *testing.T) {
 	if answers, err := os.Stat(options.TeacherCache); err != nil || answers.Size() < 10000 {
 		t.Errorf("the teacher's answers: %v", err)
 	}
-	options.Training = func(TrainingStep) { panic("enough") }
+	calls, enough := 0, errors.New("enough")
+	options.Training = func(TrainingStep) error {
+		calls++
+		return enough
+	}
+	if _, _, err := library.Distill(ctx, teacher, nil, options); err != enough || calls != 1 {
+		t.Errorf("an error of the callback came out as %v after %d calls", err, calls)
+	}
+	options.Training = func(TrainingStep) error { panic("enough") }
 	if again := panics(func() { library.Distill(ctx, teacher, nil, options) }); again != "enough" {
 		t.Errorf("a panic in the callback came out as %v", again)
 	}

@@ -94,6 +94,16 @@ func (m *memory) textOrNil(s string) *C.char {
 	return m.text(s)
 }
 
+// data copies a string that is passed with its size, and therefore may contain NUL.
+func (m *memory) data(s string) *C.char { return m.keep(C.CString(s)) }
+
+func (m *memory) dataOrNil(s string) *C.char {
+	if s == "" {
+		return nil
+	}
+	return m.data(s)
+}
+
 func (m *memory) texts(list []string) **C.char {
 	return m.pointers(list, m.text)
 }
@@ -103,7 +113,7 @@ func (m *memory) prompts(list []string) (texts **C.char, sizes []C.size_t) {
 	for _, s := range list {
 		sizes = append(sizes, C.size_t(len(s)))
 	}
-	return m.pointers(list, func(s string) *C.char { return m.keep(C.CString(s)) }), addressable(sizes)
+	return m.pointers(list, m.data), addressable(sizes)
 }
 
 func (m *memory) pointers(list []string, copied func(string) *C.char) **C.char {

@@ -3,6 +3,7 @@ package optimize
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -119,6 +120,24 @@ func TestQuantizeOptions(t *testing.T) {
 	}
 	if _, _, err := library.Quantize(ctx, original, &QuantizeOptions{Bits: 5}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("5 bits: %v", err)
+	}
+}
+
+func TestPlanEstimatesTheSize(t *testing.T) {
+	library, model, _ := load(t)
+	options := &QuantizeOptions{Type: QuantizeWeightOnly, Bits: 4}
+	plan := must(library.Plan(model, options))
+	small, report, err := library.Quantize(ctx, model, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer small.Close()
+	planned, made := plan.Summary["bytes_after"].(float64), report.Summary["bytes_after"].(float64)
+	if plan.Operation != "plan" || math.Abs(planned/made-1) > 0.01 {
+		t.Errorf("%s: %v bytes planned, %v made", plan.Operation, planned, made)
+	}
+	if _, err := library.Plan(model, &QuantizeOptions{Include: []string{"no such node"}}); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("a plan for no node: %v", err)
 	}
 }
 

@@ -230,7 +230,7 @@ func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions
 	if err != nil {
 		return nil, err
 	}
-	return &Generator{own(generator, func(g *C.optimize_generator_t) { C.optimize_generator_free(g) })}, nil
+	return newGenerator(generator), nil
 }
 
 // Inspect returns the manifest as JSON, with the variant used on this machine and the reason.

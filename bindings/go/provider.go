@@ -88,6 +88,16 @@ func (c *Context) Providers(deviceID uint32) ([]Availability, error) {
 	return found, err
 }
 
+// Provider returns the execution provider of the session, never ProviderAuto; the CPU after Close.
+func (s *Session) Provider() Provider {
+	session, err := s.acquire()
+	if err != nil {
+		return ProviderCPU
+	}
+	defer s.release()
+	return Provider(C.optimize_session_provider(session))
+}
+
 // Placement returns where the session runs.
 func (s *Session) Placement() (*Placement, error) {
 	session, err := s.acquire()

@@ -5,7 +5,6 @@ import "C"
 
 import (
 	"context"
-	"encoding/json"
 )
 
 // PruneMethod is how weights are selected for pruning.
@@ -99,7 +98,7 @@ func (c *Context) Prune(ctx context.Context, model *Model, o *PruneOptions) (*Mo
 		exclude_count:       C.uint64_t(len(o.Exclude)),
 		overrides:           m.texts(o.Overrides),
 		override_count:      C.uint64_t(len(o.Overrides)),
-		calibration:         m.textOrNil(o.Calibration),
+		calibration:         m.dataOrNil(o.Calibration),
 		calibration_size:    C.uint64_t(len(o.Calibration)),
 		scratch_folder:      m.textOrNil(o.ScratchFolder),
 		layers:              m.numbers(o.Layers),
@@ -107,14 +106,9 @@ func (c *Context) Prune(ctx context.Context, model *Model, o *PruneOptions) (*Mo
 		target_size:         C.uint64_t(o.TargetSize),
 		target_speedup:      C.double(o.TargetSpeedup),
 	}
-	var result *C.optimize_model_t
-	var buffer *C.optimize_buffer_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_model_prune(context, original, &options, call, &result, &buffer, e)
+	return made(ctx, func(
+		call *C.optimize_call_t, result **C.optimize_model_t, report **C.optimize_buffer_t, e errorOut,
+	) status {
+		return C.optimize_model_prune(context, original, &options, call, result, report, e)
 	})
-	if err != nil {
-		return nil, nil, err
-	}
-	report := &Report{JSON: take(buffer)}
-	return newModel(result), report, json.Unmarshal(report.JSON, report)
 }

@@ -106,12 +106,56 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 		return nil, nil, err
 	}
 	defer model.release()
+	var m memory
+	defer m.free()
+	options, release, err := o.c(&m)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	return made(ctx, func(
+		call *C.optimize_call_t, result **C.optimize_model_t, report **C.optimize_buffer_t, e errorOut,
+	) status {
+		return C.optimize_model_quantize(context, original, &options, call, result, report, e)
+	})
+}
+
+// Plan estimates the result of Quantize with the same options in milliseconds, without quantizing. The summary of the
+// report has bytes_after, seconds and memory_bytes; MaxQualityLoss, TargetSize, NeverSlower and calibration data are
+// ignored.
+func (c *Context) Plan(model *Model, o *QuantizeOptions) (*Report, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	original, err := model.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer model.release()
+	var m memory
+	defer m.free()
+	options, release, err := o.c(&m)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	var buffer *C.optimize_buffer_t
+	err = try(func(e errorOut) status { return C.optimize_model_plan(context, original, &options, &buffer, e) })
+	if err != nil {
+		return nil, err
+	}
+	report := &Report{JSON: take(buffer)}
+	return report, json.Unmarshal(report.JSON, report)
+}
+
+// c returns the options in their C form, and a function that releases the tensors in them.
+func (o *QuantizeOptions) c(m *memory) (options C.optimize_quantize_options_t, release func(), err error) {
 	if o == nil {
 		o = &QuantizeOptions{}
 	}
-	var m memory
-	defer m.free()
-	options := C.optimize_quantize_options_t{
+	options = C.optimize_quantize_options_t{
 		struct_size:         C.sizeof_optimize_quantize_options_t,
 		_type:               C.int32_t(o.Type),
 		bits:                C.uint32_t(o.Bits),
@@ -130,7 +174,7 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 		exclude_count:       C.uint64_t(len(o.Exclude)),
 		overrides:           m.texts(o.Overrides),
 		override_count:      C.uint64_t(len(o.Overrides)),
-		calibration:         m.textOrNil(o.Calibration),
+		calibration:         m.dataOrNil(o.Calibration),
 		calibration_size:    C.uint64_t(len(o.Calibration)),
 		calibration_windows: C.uint32_t(o.Windows),
 		calibration_length:  C.uint32_t(o.WindowLength),
@@ -143,27 +187,31 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 		target_size:         C.uint64_t(o.TargetSize),
 		never_slower:        flag(o.NeverSlower),
 	}
-	data := make([]*C.optimize_tensor_t, 0, len(o.CalibrationTensors))
-	names := make([]string, 0, len(o.CalibrationTensors))
-	for name, tensor := range o.CalibrationTensors {
-		t, err := tensor.acquire()
-		if err != nil {
-			return nil, nil, err
-		}
-		defer tensor.release()
-		names, data = append(names, name), append(data, t)
+	names, data, release, err := held(o.CalibrationTensors)
+	if err != nil {
+		return options, nil, err
 	}
 	options.calibration_names = m.texts(names)
 	options.calibration_tensors = m.tensors(data)
 	options.calibration_tensor_count = C.uint64_t(len(data))
-	var result *C.optimize_model_t
-	var buffer *C.optimize_buffer_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_model_quantize(context, original, &options, call, &result, &buffer, e)
-	})
-	if err != nil {
-		return nil, nil, err
+	return options, release, nil
+}
+
+// held acquires the tensors of a map, until the returned function is called.
+func held(tensors map[string]*Tensor) (names []string, data []*C.optimize_tensor_t, release func(), err error) {
+	var open []*Tensor
+	release = func() {
+		for _, tensor := range open {
+			tensor.release()
+		}
 	}
-	report := &Report{JSON: take(buffer)}
-	return newModel(result), report, json.Unmarshal(report.JSON, report)
+	for name, tensor := range tensors {
+		t, err := tensor.acquire()
+		if err != nil {
+			release()
+			return nil, nil, nil, err
+		}
+		names, data, open = append(names, name), append(data, t), append(open, tensor)
+	}
+	return names, data, release, nil
 }

@@ -87,16 +87,11 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ..
 		return nil, err
 	}
 	defer s.release()
-	names := make([]string, 0, len(inputs))
-	tensors := make([]*C.optimize_tensor_t, 0, len(inputs))
-	for name, tensor := range inputs {
-		t, err := tensor.acquire()
-		if err != nil {
-			return nil, err
-		}
-		defer tensor.release()
-		names, tensors = append(names, name), append(tensors, t)
+	names, tensors, release, err := held(inputs)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	if len(outputs) == 0 {
 		all, err := s.Outputs()
 		if err != nil {

@@ -1,11 +1,14 @@
 package optimize
 
 // #include <optimize.h>
+// void optimize_go_release(void *user_data);
 import "C"
 
 import (
 	"fmt"
 	"reflect"
+	"runtime"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -88,6 +91,46 @@ func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	return newTensor(tensor), nil
 }
 
+// BorrowTensor makes a tensor over row-major elements without copying them. They must not change until the tensor is
+// closed (or collected) and each run that uses it has ended. Without dims it is a scalar.
+func BorrowTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
+	lent := &loan{}
+	outstanding.Add(1)
+	memory, sizes := addressable(elements), addressable(dims)
+	lent.pin.Pin(&memory[0])
+	data, forget := userData(lent)
+	lent.forget = forget
+	var tensor *C.optimize_tensor_t
+	err := try(func(e errorOut) status {
+		return C.optimize_tensor_borrow(C.int32_t(dtypeOf[T]()), (*C.int64_t)(&sizes[0]), C.size_t(len(dims)),
+			unsafe.Pointer(&memory[0]), C.size_t(len(bytesOf(elements))),
+			C.optimize_release_fn(C.optimize_go_release), data, &tensor, e)
+	})
+	if err != nil {
+		lent.end() // the library does not, after a failure
+		return nil, err
+	}
+	return newTensor(tensor), nil
+}
+
+// loan is Go memory that the library uses: neither the collector nor a growing stack may move or free it.
+type loan struct {
+	pin    runtime.Pinner
+	forget func()
+}
+
+// outstanding is the number of loans that have not ended.
+var outstanding atomic.Int64
+
+func (l *loan) end() {
+	l.forget()
+	l.pin.Unpin()
+	outstanding.Add(-1)
+}
+
+//export optimize_go_release
+func optimize_go_release(userData unsafe.Pointer) { valueOf(userData).(*loan).end() }
+
 // NewStringTensor makes a tensor of strings, which must not contain NUL.
 func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	var m memory
@@ -130,35 +173,53 @@ func (t *Tensor) Dims() []int64 {
 
 // Elements copies the elements of a tensor; T must be the Go type of its element type.
 func Elements[T Element](t *Tensor) ([]T, error) {
+	view, err := View[T](t)
+	elements := append([]T(nil), view...)
+	runtime.KeepAlive(t)
+	return elements, err
+}
+
+// View returns the elements of a tensor where they are, without a copy; T must be the Go type of its element type.
+//
+// The slice is memory of the library. It must not be written, and it is valid only until the tensor is closed or
+// collected. A deferred Close after the last use ensures both:
+//
+//	defer tensor.Close()
+//	elements, err := optimize.View[float32](tensor)
+func View[T Element](t *Tensor) ([]T, error) {
 	if has, wants := t.DType(), dtypeOf[T](); has != wants && has != Unknown {
 		message := fmt.Sprintf("the tensor holds elements of type %d, not %d", has, wants)
 		return nil, &Error{Status: ErrInvalidArgument, Message: message}
 	}
+	data, err := t.ViewBytes()
+	if len(data) == 0 {
+		return nil, err
+	}
 	var zero T
-	var elements []T
-	err := t.view(func(data []byte) {
-		elements = make([]T, len(data)/int(unsafe.Sizeof(zero)))
-		copy(bytesOf(elements), data)
-	})
-	return elements, err
+	return unsafe.Slice((*T)(unsafe.Pointer(&data[0])), len(data)/int(unsafe.Sizeof(zero))), nil
 }
 
 // Bytes copies the bytes of the elements; it returns none for strings.
-func (t *Tensor) Bytes() (data []byte, err error) {
-	err = t.view(func(view []byte) { data = append(data, view...) })
+func (t *Tensor) Bytes() ([]byte, error) {
+	view, err := t.ViewBytes()
+	data := append([]byte(nil), view...)
+	runtime.KeepAlive(t)
 	return data, err
 }
 
-func (t *Tensor) view(use func([]byte)) error {
+// ViewBytes returns the bytes of the elements where they are, and none for strings. The slice is valid as long as that
+// of [View].
+func (t *Tensor) ViewBytes() ([]byte, error) {
 	tensor, err := t.acquire()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer t.release()
-	if size := C.optimize_tensor_size(tensor); size > 0 {
-		use(unsafe.Slice((*byte)(C.optimize_tensor_data(tensor)), int(size)))
+	size := C.optimize_tensor_size(tensor)
+	if size == 0 {
+		return nil, nil
 	}
-	return nil
+	return unsafe.Slice((*byte)(C.optimize_tensor_data(tensor)), int(size)), nil
 }
 
 // Strings copies the strings of a tensor of strings.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"runtime"
 	"testing"
+	"unsafe"
 )
 
 func roundTrip[T Element](t *testing.T, dtype DType, elements ...T) {
@@ -67,6 +69,70 @@ func TestTensorCopiesItsInput(t *testing.T) {
 	holder.elements[0] = 9
 	if e := must(Elements[int32](tensor)); e[0] != 1 {
 		t.Errorf("the tensor changed with its source: %v", e)
+	}
+}
+
+func TestViewIsTheTensorsMemory(t *testing.T) {
+	tensor := must(NewTensor([]float32{1, 2, 3}, 3))
+	defer tensor.Close()
+	view := must(View[float32](tensor))
+	again := must(View[float32](tensor))
+	if !reflect.DeepEqual(view, []float32{1, 2, 3}) || &view[0] != &again[0] || cap(view) != 3 {
+		t.Errorf("views %v and %v", view, again)
+	}
+	if bytes := must(tensor.ViewBytes()); len(bytes) != 12 || unsafe.Pointer(&bytes[0]) != unsafe.Pointer(&view[0]) {
+		t.Errorf("%d bytes elsewhere", len(bytes))
+	}
+	if _, err := View[int32](tensor); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("a view of another type: %v", err)
+	}
+	tensor.Close()
+	if _, err := View[float32](tensor); err != ErrClosed {
+		t.Errorf("a view of a closed tensor: %v", err)
+	}
+}
+
+func TestBorrowTensor(t *testing.T) {
+	elements := make([]int64, 1000)
+	for i := range elements {
+		elements[i] = int64(i)
+	}
+	tensor := must(BorrowTensor(elements, 10, 100))
+	view := must(View[int64](tensor))
+	if &view[0] != &elements[0] || len(view) != 1000 {
+		t.Error("the elements were copied")
+	}
+	runtime.GC()
+	tensor.Close()
+	if _, err := BorrowTensor(elements, 7); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("a shape of seven elements: %v", err)
+	}
+	empty := must(BorrowTensor([]float32{}, 0, 3))
+	defer empty.Close()
+	if e := must(View[float32](empty)); len(e) != 0 {
+		t.Errorf("an empty tensor holds %v", e)
+	}
+}
+
+// What is lent stays pinned while only a tensor, in the end a collected one, refers to it.
+func TestBorrowedMemoryIsReturned(t *testing.T) {
+	before := outstanding.Load()
+	for i := 0; i < 200; i++ {
+		tensor := must(BorrowTensor([]int32{int32(i), int32(-i)}, 2))
+		if i%2 == 0 {
+			tensor.Close()
+		}
+		runtime.GC()
+		if i%2 == 1 && must(View[int32](tensor))[1] != int32(-i) {
+			t.Fatalf("the elements of tensor %d have changed", i)
+		}
+		runtime.KeepAlive(tensor)
+	}
+	for wait := 0; outstanding.Load() > before && wait < 100; wait++ {
+		settle()
+	}
+	if left := outstanding.Load() - before; left != 0 {
+		t.Errorf("%d slices are still pinned", left)
 	}
 }
 

@@ -21,10 +21,21 @@ const (
 	FP8  Precision = C.OPTIMIZE_PRECISION_FP8
 )
 
+// TensorRTBackend is the library that builds an engine.
+type TensorRTBackend int32
+
+// The libraries that build engines.
+const (
+	TensorRTAuto        TensorRTBackend = C.OPTIMIZE_TENSORRT_AUTO        // the first available, in this order
+	TensorRTNvinfer     TensorRTBackend = C.OPTIMIZE_TENSORRT_NVINFER     // TensorRT 11, for the present device
+	TensorRTRTX         TensorRTBackend = C.OPTIMIZE_TENSORRT_RTX         // TensorRT-RTX 1, which needs no device
+	TensorRTONNXRuntime TensorRTBackend = C.OPTIMIZE_TENSORRT_ONNXRUNTIME // a model that contains engines
+)
+
 // TensorRTOptions are the options of Context.BuildTensorRT.
 type TensorRTOptions struct {
 	Precision           Precision
-	Backend             int32  // 0 for automatic, 1 for TensorRT, 2 for TensorRT-RTX, 3 for ONNX Runtime
+	Backend             TensorRTBackend
 	OptimizationLevel   uint32 // 1 to 6 for TensorRT's levels 0 to 5; 0 for its default
 	BatchSize           uint64 // for a dynamic dimension
 	SequenceLength      uint64 // for a dynamic dimension

@@ -1,6 +1,6 @@
 module github.com/liboptimize/liboptimize/examples/go
 
-go 1.19
+go 1.23
 
 require github.com/liboptimize/liboptimize/bindings/go v0.0.0
 
