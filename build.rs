@@ -1,5 +1,5 @@
-//! Sets the soname of the shared library, compiles the TensorRT shim if NVIDIA's headers are found, and, in a git checkout,
-//! writes `include/optimize.h` from `src/ffi`.
+//! Sets the soname of the shared library, compiles the TensorRT shim if NVIDIA's headers are found, and in a git
+//! checkout writes `include/optimize.h` from `src/ffi`.
 
 use std::path::Path;
 
@@ -170,7 +170,7 @@ const MACROS: &str = r#"
 #endif
 #endif
 
-/* Marks what has a successor, which the message names; OPTIMIZE_NO_DEPRECATED disables the compiler's warning. */
+/* Marks a deprecated function; the message names its successor. OPTIMIZE_NO_DEPRECATED disables the warning. */
 #if defined(OPTIMIZE_NO_DEPRECATED)
 #define OPTIMIZE_DEPRECATED(message)
 #elif defined(__GNUC__)

@@ -65,7 +65,7 @@ impl Placement {
         }
         let device_id = if provider == Provider::Cpu { 0 } else { execution.device_id };
         let unused = our_kernels && groups == 0;
-        let kernels_unused = unused.then(|| "they have no faster form of any node of this model".to_owned());
+        let kernels_unused = unused.then(|| "they are not faster for any node of this model".to_owned());
         Ok(Placement { nodes, groups, kernels_unused, ..Placement::on(provider, device_id) })
     }
 }
