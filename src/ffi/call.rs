@@ -52,7 +52,7 @@ unsafe impl Options for optimize_call_t {}
 pub(super) unsafe fn with<T>(call: *const optimize_call_t, body: impl FnOnce(&Call<'_>) -> Result<T>) -> Result<T> {
     // SAFETY: same contract.
     let given = unsafe { options::read(call) }?;
-    // SAFETY: a token or NULL by the contract. The clone keeps the flag if the handle is freed meanwhile.
+    // SAFETY: a token or NULL by the contract. The clone remains valid if the handle is freed during the call.
     let cancel = unsafe { handle::optional(given.cancel) }?.cloned();
     let progress = |p: Progress<'_>| {
         let Some(function) = given.progress else { return ControlFlow::Continue(()) };

@@ -29,7 +29,7 @@ fn compare(c_name: &str, values: &[(i32, &str)]) {
         let usual = constant.ends_with(&format!("_{}", name.to_uppercase().replace('-', "_")));
         assert!(usual || OTHER_NAMES.contains(&(constant, name)), "{constant} is {number}, and so is {name}");
     }
-    // 0 may mean the model's own, which is not a value.
+    // In some enums of the header, 0 stands for the default of the model, which is not a value of the library.
     let extra: Vec<_> = constants.iter().filter(|(number, _)| values.iter().all(|(n, _)| n != *number)).collect();
     assert!(extra.iter().all(|(number, _)| **number == 0), "the library has no {extra:?}");
 }

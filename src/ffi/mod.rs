@@ -8,7 +8,7 @@
 //! The body of every function is one [`guard`] around safe code. Only the unsafe helpers below access raw memory, so
 //! that each rule is in one place.
 
-// The docs of the functions become the header, which states the contract above once for all of them.
+// The comments of the functions become those of the header, whose introduction states the safety contract for all.
 #![allow(clippy::missing_safety_doc)]
 
 pub mod benchmark;

@@ -164,7 +164,7 @@ pub unsafe extern "C" fn optimize_model_prune(
             if options.target_speedup > 0.0 {
                 context.runtime()?;
             } else if options.method == PruneMethod::Structured {
-                // The context's ONNX Runtime infers shapes if it is available; without it, the rules alone are used.
+                // If ONNX Runtime is available, it infers shapes; without it, only this library's rules do.
                 let _ = context.runtime();
             }
             let calibration = match (given.calibration.is_null(), given.calibration_size) {

@@ -255,7 +255,7 @@ pub unsafe extern "C" fn optimize_model_plan(
             let given = options::read(options)?;
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
-            // Not used here, but invalid values are still an error.
+            // An estimate does not use calibration data, but invalid combinations of options are still an error.
             let idle = options.smooth_quant == 0.0 && options.max_quality_loss == 0.0;
             if calibration_text(&given)?.is_some() && options.quantize_type == QuantizeType::Dynamic && idle {
                 bail!(InvalidArgument, "calibration data is given, but dynamic quantization does not use it");

@@ -144,7 +144,7 @@ impl Signature {
             dims: first(&entry.dims),
             dim_names: first(&entry.dim_names),
         };
-        // The struct of an older caller is shorter: it gets the fields that fit.
+        // The struct of an older caller can be shorter: only the fields that fit are written.
         let room = (size as usize).min(size_of_val(&full));
         // SAFETY: the caller's struct has at least `room` bytes.
         unsafe { std::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), info.cast::<u8>(), room) };
@@ -176,7 +176,8 @@ unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) 
     if let Some(dim) = dims.iter().find(|d| **d < 0) {
         bail!(InvalidArgument, "dims has the negative size {dim}");
     }
-    // The same check is used for model files; here the caller's shape is invalid.
+    // The shapes of model files use the same check, which reports `InvalidModel`; here the caller's argument is
+    // invalid.
     let needed = element_count(dims).and_then(|count| dtype.bytes_of(count));
     let needed = needed.map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if dtype == DataType::String {
@@ -223,7 +224,7 @@ struct Borrowed {
 
 // SAFETY: the header requires memory that any thread may read and a release function that any thread may call.
 unsafe impl Send for Borrowed {}
-// SAFETY: as above; it is only read.
+// SAFETY: as above; the memory is only read.
 unsafe impl Sync for Borrowed {}
 
 impl AsRef<[u8]> for Borrowed {

@@ -153,7 +153,7 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
             let mut options = convert(&given)?;
             options.threads = context.threads(given.threads)?;
             let runtime = match options.precision {
-                // ONNX Runtime is needed only for shapes, on which few lowerings depend.
+                // ONNX Runtime only infers shapes here, which few replacements of operators need.
                 Precision::Fp32 if options.backend != Choice::OnnxRuntime => context.runtime().ok(),
                 _ => Some(context.runtime()?),
             };

@@ -283,7 +283,7 @@ fn gates(arguments: &Arguments, report: &Report) -> Result<()> {
         }
     }
     if let Some(least) = arguments.min_speedup {
-        // The lower end of the interval: a gate must not pass by chance.
+        // The lower end of the interval is compared, so that a limit is not met by chance.
         match value(&report.benchmark, "/speedup/low") {
             Some(low) if low >= least => {}
             low => bail!(

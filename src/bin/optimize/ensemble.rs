@@ -98,7 +98,7 @@ struct Merging {
 impl How {
     fn options(&self, fits: bool) -> EnsembleOptions {
         let method = match self.method {
-            // The weights are still to be found.
+            // `--fit` determines the weights.
             Method::Weighted if fits && self.weights.is_empty() => Method::Mean,
             given => given,
         };
@@ -177,7 +177,7 @@ fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate:
 }
 
 fn merged(arguments: &Arguments, method: MergeMethod, models: &[Model], bar: &crate::progress::Bar) -> Result<()> {
-    // clap has made sure that it exists.
+    // clap requires --output together with --merge.
     let Some(output) = &arguments.output else { bail!(InvalidArgument, "--merge needs --output") };
     let base = arguments.merging.base.as_ref().map(|path| common::load(path, bar)).transpose()?;
     let target = Target::prepare(output)?;
@@ -225,7 +225,7 @@ fn save(
 
 fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
     if arguments.report.json {
-        // One JSON object per command: if the ensemble is used further, the report is that object.
+        // The command prints one JSON object, which is another one if the ensemble is also fused or generates text.
         if !arguments.prompts.asked() && !arguments.fuse {
             let text = serde_json::to_string(found).unwrap_or_default();
             common::print(&format!("{text}\n"))?;
@@ -246,7 +246,7 @@ fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
         let (nats, perplexity) = figures(nll);
         table.row(&[name, "", &nats, &perplexity]);
     }
-    // If a text follows, only that is the result.
+    // If the command also generates text, stdout contains only the text.
     if arguments.prompts.asked() {
         eprint!("{}", table.render());
         return Ok(());

@@ -195,11 +195,12 @@ fn figure(report: &Report, path: &str) -> Option<f64> {
 
 impl Gates {
     fn check(&self, report: &Report) -> Result<()> {
-        // Of two models, the result is the one that is tested.
+        // If two models are compared, the limit applies to the result.
         let either =
             |name: &str| figure(report, &format!("/result/{name}")).or_else(|| figure(report, &format!("/{name}")));
         at_most("perplexity", either("perplexity"), self.max_perplexity)?;
-        // The upper end of the interval: a gate must not pass by chance. Too little text has no interval.
+        // The upper end of the interval is compared, so that a limit is not met by chance. Too little text has no
+        // interval.
         at_most("perplexity ratio", figure(report, "/ratio/high"), self.max_perplexity_ratio)?;
         at_most("mean KL divergence", figure(report, "/kl/value").or_else(|| figure(report, "/kl")), self.max_kl)?;
         at_least("cosine", figure(report, "/cosine"), self.min_cosine)?;

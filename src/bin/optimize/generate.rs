@@ -143,7 +143,7 @@ pub struct Writing {
 impl Writing {
     /// Returns the options for a model with these defaults.
     pub fn options(&self, defaults: &GenerationDefaults) -> GenerateOptions {
-        // Options that limit the candidates imply sampling.
+        // Options that restrict the candidates imply sampling.
         let among = self.top_k.is_some_and(|k| k > 1) || self.top_p.is_some() || self.min_p.is_some();
         let base = match self.temperature {
             _ if !self.sample && among => SamplingOptions { temperature: 1.0, ..SamplingOptions::default() },
@@ -216,7 +216,7 @@ pub fn write(
     }
     let wrap = |text| if asked.chat { Prompt::Rendered(text) } else { Prompt::Text(text) };
     let prompts: Vec<Prompt<'_>> = prompts.iter().map(|p| wrap(p.as_str())).collect();
-    // One text streams as it is generated; several would be mixed, and JSON is one object at the end.
+    // A single text is streamed. Several texts would be mixed, and JSON is printed as one object at the end.
     let streams = prompts.len() == 1 && !output.json;
     let mut stdout = std::io::stdout();
     let mut gone = false;
@@ -265,7 +265,7 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
         Some(FinishReason::Stop) => "a stop string or token",
         _ => "cancelled",
     };
-    // The first token of every row is part of the prompt's run.
+    // The first token of every row is computed in the run of the prompt.
     let later = made.saturating_sub(rows) as f64;
     let speed = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
     let uncertain: Vec<Uncertainty> = written.iter().flat_map(|g| &g.uncertainty).copied().collect();

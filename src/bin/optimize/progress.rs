@@ -39,7 +39,7 @@ impl Bar {
         if *self.stage.borrow() != progress.stage {
             *self.stage.borrow_mut() = progress.stage.to_owned();
             let units = if COUNTED.contains(&progress.stage) { "{pos}/{len}" } else { "{bytes}/{total_bytes}" };
-            // Training reports its remaining time itself.
+            // Distillation estimates its remaining time itself.
             let end = if progress.stage == "distill" { "{prefix}" } else { "{eta}" };
             let template = format!("{{msg:10}} [{{bar:30}}] {units} {end}");
             if let Ok(style) = ProgressStyle::with_template(&template) {

@@ -126,7 +126,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         if options.target_speedup > 0.0 {
             arguments.machine.runtime()?;
         } else if options.method == PruneMethod::Structured && arguments.machine.runtime_library.is_some() {
-            // ONNX Runtime infers shapes if it is available; without it, the rules alone are used.
+            // If ONNX Runtime is available, it infers shapes; without it, only this library's rules do.
             let _ = arguments.machine.runtime();
         }
         let (result, mut report) = match &arguments.calibration {

@@ -199,7 +199,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn options(arguments: &Arguments, model: &Model, target: &Target) -> QuantizeOptions {
-    // Dynamic with 4 bits means block-quantized weights whose products quantize their activations at run time.
+    // `--type dynamic --bits 4` selects block-quantized weights whose matrix products quantize activations in each run.
     let quantize_type = match arguments.quantize_type {
         QuantizeType::Dynamic if arguments.bits == Some(4) => QuantizeType::WeightOnly,
         given => given,

@@ -118,7 +118,7 @@ fn warnings(arguments: &Arguments, feed: &Batch) -> Vec<String> {
     let (texts, taken) = (arguments.text.len(), feed.samples);
     let left_out = (texts > taken)
         .then(|| format!("the model accepts {taken} texts at a time; the last {} are left out", texts - taken));
-    // A truncation to a requested length is not reported.
+    // A text that is truncated to a requested length needs no warning.
     let told = texts > 0 && arguments.inputs.sequence_length.is_none();
     let cut = feed.truncated.iter().filter(|_| told).map(|Truncation { text, tokens, kept }| {
         let text = text + 1;
@@ -160,7 +160,7 @@ fn as_json(tensor: &Tensor) -> Result<Value> {
     let values: Value = match (tensor.strings(), Numbers::of(tensor)?) {
         (Some(strings), _) => strings.into(),
         (None, Numbers::Integers(integers)) => integers.into_iter().map(Value::Number).collect(),
-        // JSON has neither NaN nor infinity: they are written as null.
+        // JSON has neither NaN nor infinity; they are written as null.
         (None, Numbers::Doubles(doubles)) => doubles.into(),
         (None, Numbers::Floats(floats)) => floats.into(),
     };

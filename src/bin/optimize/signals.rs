@@ -33,11 +33,11 @@ fn wait(signal: i32, mut reader: PipeReader) {
         let is_first = SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         CANCEL.fire();
         if !is_first {
-            // Only fails for signals that do not exist.
+            // This fails only for signals that do not exist.
             drop(emulate_default_handler(signal));
         }
         if CALLS.load(Ordering::SeqCst) == 0 {
-            exit(128 + signal); // without the destructors of libraries, which other threads may still use
+            exit(128 + signal); // does not run destructors of libraries, which other threads may still use
         }
         if std::io::stderr().is_terminal() {
             eprintln!("\noptimize: cancelling; a second signal ends the command at once");

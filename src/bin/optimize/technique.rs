@@ -32,7 +32,7 @@ impl CalibrationFile<'_> {
         if self.file.extension().is_some_and(|extension| extension == "safetensors") {
             let tensors = calibrate::read_tensors(self.file)?;
             let calibration = Calibration::Tensors(&tensors);
-            // An error here is that of the calibration file, and later errors are not.
+            // An error here is caused by the calibration file, and its message names the file; later errors are not.
             calibrate::batches(model, &calibration).at(|| self.file.display())?;
             return technique(&calibration);
         }

@@ -14,7 +14,7 @@ pub fn short() -> String {
 /// Returns lines with the commit, ONNX Runtime, TensorRT, and the class of the processor.
 pub fn long() -> String {
     let commit = option_env!("OPTIMIZE_COMMIT").unwrap_or("not recorded in this build");
-    // What was tried is told by the commands that need it.
+    // The list of searched places is left out; commands that need the library print it.
     let missing = |reason: &str| reason.split("; tried").next().unwrap_or_default().to_owned();
     let runtime = match Runtime::open(None) {
         Ok(runtime) => format!("{}  {}", runtime.version(), runtime.path().display()),
