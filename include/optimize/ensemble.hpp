@@ -99,7 +99,7 @@ inline std::vector<const optimize_model_t *> c_models(const std::vector<const Mo
 /// An ensemble: several models and the method that combines their outputs. It is immutable.
 class Ensemble : public detail::Handle<optimize_ensemble_t, optimize_ensemble_free> {
 public:
-    /// Creates an ensemble. The models may be destroyed before it.
+    /// Creates an ensemble. The models may be destroyed before the ensemble.
     explicit Ensemble(const std::vector<const Model *> &models, const EnsembleOptions &options = {}) {
         const auto members = detail::c_models(models);
         auto raw = detail::sized<optimize_ensemble_options_t>();

@@ -156,7 +156,7 @@ pub struct optimize_merge_options_t {
 // SAFETY: repr(C), two 32-bit and six 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_merge_options_t {}
 
-/// Creates an ensemble of `count` models, which may be freed before it. This creates no session.
+/// Creates an ensemble of `count` models, which may be freed before the ensemble. No session is created yet.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks, if the number of
 /// weights or temperatures differs from `count` or one is out of range, if the method does not support the task, or
