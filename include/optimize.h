@@ -66,7 +66,7 @@
 #endif
 #endif
 
-/* Marks what has a successor, which the message names; OPTIMIZE_NO_DEPRECATED disables the compiler's warning. */
+/* Marks a deprecated function; the message names its successor. OPTIMIZE_NO_DEPRECATED disables the warning. */
 #if defined(OPTIMIZE_NO_DEPRECATED)
 #define OPTIMIZE_DEPRECATED(message)
 #elif defined(__GNUC__)
@@ -493,7 +493,8 @@ typedef enum optimize_session_precision_t {
    */
   OPTIMIZE_SESSION_PRECISION_FP32 = 0,
   /**
-   * bfloat16, with sums in float32, on processors where this is faster than float32.
+   * bfloat16, with sums in float32. It halves the memory of weights, and is faster than float32 with few rows, on
+   * processors with AMX also with many.
    */
   OPTIMIZE_SESSION_PRECISION_BF16 = 1,
   /**
@@ -3134,7 +3135,7 @@ optimize_status_t optimize_model_distill(const optimize_context_t *context,
                                          optimize_error_t **error);
 
 /**
- * Creates an ensemble of `count` models, which may be freed before it. This creates no session.
+ * Creates an ensemble of `count` models, which may be freed before the ensemble. No session is created yet.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks, if the number of
  * weights or temperatures differs from `count` or one is out of range, if the method does not support the task, or

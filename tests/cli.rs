@@ -246,7 +246,7 @@ fn prune_refuses_what_makes_no_sense_in_words() {
         (&model(), &["--sparsity", "-0.3"], "sparsity is -0.3"),
         (&model(), &["--sparsity", "30"], "sparsity is 30"),
         (&model(), &["--sparsity", "0.3", "--target-modules", "qery"], "query (3)"),
-        (&sparse, &["--sparsity", "0.5"], "as many zeros as asked for already"),
+        (&sparse, &["--sparsity", "0.5"], "as many zeros as requested"),
         (&int8, &["--sparsity", "0.5"], "is already quantized"),
         (&model(), &["--sparsity", "0.5", "--method", "wanda"], "wanda needs a calibration text"),
         (&model(), &["--sparsity", "0.5", "--layers", "1"], "are for structured pruning"),

@@ -253,7 +253,7 @@ fn what_is_pruned_or_quantized_already_is_said() {
     for options in [magnitude(0.3), magnitude(0.5), options(PruneMethod::Random, 0.4)] {
         let error = refused(&half, &options);
         assert_eq!(error.kind(), Kind::Unsupported);
-        assert!(error.to_string().contains("1 MatMul (has as many zeros as asked for already)"), "{error}");
+        assert!(error.to_string().contains("1 MatMul (already has as many zeros as requested)"), "{error}");
     }
     // Pruning further is possible, and the zeros stay zeros.
     for method in [PruneMethod::Magnitude, PruneMethod::Random] {
@@ -262,7 +262,7 @@ fn what_is_pruned_or_quantized_already_is_said() {
         assert_eq!(zeros(&after), 3072);
         assert!(before.iter().zip(&after).all(|(before, after)| *before != 0.0 || *after == 0.0));
         assert_eq!((&report.summary["zeros_before"], &report.summary["zeros_after"]), (&2048.into(), &3072.into()));
-        assert!(report.nodes[0].reason.contains("75.0 % are zero (3072 of 4096), 75.0 % asked, 50.0 % before"));
+        assert!(report.nodes[0].reason.contains("75.0 % are zero (3072 of 4096), 75.0 % requested, 50.0 % before"));
     }
     let (int8, _) =
         quantize(&model, &QuantizeOptions { min_elements: 1, ..Default::default() }, &Call::default()).unwrap();

@@ -65,7 +65,7 @@ pub fn summarize(
     let mut warnings = notes;
     if let Some((teacher, student)) = graphs.sizes {
         warnings.push(format!(
-            "the teacher has {teacher} tokens, the student {student}; the common first ones are compared"
+            "the teacher has {teacher} tokens and the student {student}; only the tokens that both have are compared"
         ));
     }
     if graphs.in_blocks > 0 {

@@ -79,7 +79,7 @@ pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabula
         }
         let (size, of_other) = (base.vocabulary_size(), other.vocabulary_size());
         if writes && size != of_other {
-            notes.push(format!("{} knows {size} tokens, {} {of_other}", place(first), place(*index)));
+            notes.push(format!("{} has {size} tokens, but {} has {of_other}", place(first), place(*index)));
         }
     }
     if let Some((first, _)) = known.first() {

@@ -70,7 +70,7 @@ impl Promise {
         }
         let mut trial = match Trial::new(runtime, model, call) {
             Err(e) if options.portable_only && !e.kind().ends_a_call() => {
-                promise.warnings.push(format!("ONNX Runtime does not open the model here: {e}"));
+                promise.warnings.push(format!("ONNX Runtime cannot open the model on this machine: {e}"));
                 return Ok(promise);
             }
             trial => trial?,
@@ -256,7 +256,9 @@ impl Maker<'_> {
             bail!(InvalidArgument, "the package would accept {takes}, but the model does not run with {size}: {e}");
         }
         let takes = describe(&Size::Range(narrow.clone()));
-        promise.warnings.push(format!("the package accepts {takes}: the model does not run with {size} ({e})"));
+        promise
+            .warnings
+            .push(format!("the package accepts only {takes}, because the model does not run with {size} ({e})"));
         let dims = promise.contract.inputs.iter_mut().filter_map(|input| input.dims.as_mut()).flatten();
         for size in dims {
             match size {

@@ -141,7 +141,7 @@ impl All {
             self.warnings.push(format!("{name} was not compared with the model: {why}"));
         }
         if let Some(why) = &check.weights_copied {
-            self.warnings.push(format!("{name}: sessions copy the weights: {why}"));
+            self.warnings.push(format!("sessions of {name} copy the weights: {why}"));
         }
     }
 }

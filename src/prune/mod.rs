@@ -266,7 +266,7 @@ fn describe(target: &Target<'_>, pruned: &Pruned) -> String {
     };
     let asked = (target.sparsity * 1000.0).round() / 10.0;
     let (reached, zeros) = (percent(pruned.zeros_after, of), pruned.zeros_after);
-    format!("{reached} % are zero ({zeros} of {of}), {asked:.1} % asked{had}; {}", pruned.how)
+    format!("{reached} % are zero ({zeros} of {of}), {asked:.1} % requested{had}; {}", pruned.how)
 }
 
 fn percent(part: u64, of: u64) -> String {

@@ -56,7 +56,7 @@ pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticke
 }
 
 /// The reason for leaving a weight that already has enough zeros.
-pub const ENOUGH: &str = "has as many zeros as asked for already";
+pub const ENOUGH: &str = "already has as many zeros as requested";
 
 fn score(options: &PruneOptions, target: &Target<'_>) -> Score {
     match options.method {

@@ -9,8 +9,8 @@ use crate::quantize::QuantizeOptions;
 use std::collections::HashSet;
 
 /// The reason for leaving a product in front of a logarithm.
-pub const REASON: &str =
-    "its results go into a logarithm, which 8 bits are too coarse for; with max_quality_loss the loss is measured";
+pub const REASON: &str = "its results are the input of a logarithm, for which 8 bits are too coarse; with \
+                          max_quality_loss, the loss is measured instead";
 
 /// Operators whose small results come from small operands.
 const CARRIERS: [&str; 26] = [

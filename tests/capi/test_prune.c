@@ -169,7 +169,7 @@ TEST(what_makes_no_sense_is_refused) {
     CHECK_FAILS(prune(&options, &sparse, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "reserved");
     CHECK_OK(prune(NULL, &sparse, NULL, &error));
     CHECK_FAILS(optimize_model_prune(context, sparse, NULL, NULL, &again, NULL, &error), OPTIMIZE_UNSUPPORTED,
-                "as many zeros as asked");
+                "as many zeros as requested");
     CHECK(again == NULL);
     optimize_model_free(sparse);
 }

@@ -172,7 +172,7 @@ fn what_makes_no_sense_is_refused_in_words() {
     });
     assert!(e.message().contains("\"nothing\""), "{e}");
     let e = refused(&options(0.3, &["word_embeddings"]));
-    assert!(e.kind() == Kind::Unsupported && e.message().contains("it normalizes over it"), "{e}");
+    assert!(e.kind() == Kind::Unsupported && e.message().contains("it normalizes over this axis"), "{e}");
     let e = refused(&PruneOptions { reconstruct: true, ..options(0.3, &[]) });
     assert!(e.message().contains("calibration"), "{e}");
     let (int8, _) = quantize(&model, &QuantizeOptions::default(), &Call::default()).unwrap();

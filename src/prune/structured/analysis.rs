@@ -161,7 +161,7 @@ impl<'m> Analysis<'m> {
 
     /// Adds the graph's inputs; returns their names.
     fn inputs(&mut self) -> Vec<&'m str> {
-        let fixed = Axis::Fixed(Reason::new(None, "it is an input of the model"));
+        let fixed = Axis::Fixed(Reason::new(None, "the axis belongs to an input of the model"));
         let mut names = Vec::new();
         for info in &self.graph.input {
             let Some(name) = info.name.as_deref() else { continue };
@@ -213,7 +213,7 @@ impl<'m> Analysis<'m> {
         }
         let known = self.follows.len();
         let verdict = if subgraphs(node).next().is_some() {
-            Err("it has a subgraph, in which nothing is cut")
+            Err("it has a subgraph, and subgraphs are not pruned")
         } else {
             rules::judge(self, node)
         };
@@ -294,7 +294,7 @@ impl<'m> Analysis<'m> {
 
     /// Blocks the outputs of the model, except the cache of a decoder.
     fn outputs(&mut self) {
-        let reason = Reason::new(None, "it is an output of the model");
+        let reason = Reason::new(None, "the axis belongs to an output of the model");
         for output in &self.graph.output {
             let Some(name) = output.name.as_deref() else { continue };
             let cache = self.sizes.cache(name);

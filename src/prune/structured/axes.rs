@@ -71,17 +71,17 @@ impl Axes {
     pub fn add(&mut self, dim: Dim, node: Option<u32>) -> Axis {
         let fixed = |text| Axis::Fixed(Reason::new(node, text));
         if !is_fixed(dim) {
-            return fixed("its size is not fixed");
+            return fixed("the size of the axis is not fixed");
         }
         if dim[0] < 2 {
-            return fixed("its size is 1");
+            return fixed("the size of the axis is 1");
         }
         let first = self.parent.len();
         let Some(end) = usize::try_from(dim[0]).ok().and_then(|size| first.checked_add(size)) else {
-            return fixed("it is too large");
+            return fixed("the axis is too large");
         };
         if end > limits::PRUNED_ELEMENTS {
-            return fixed("it is too large");
+            return fixed("the axis is too large");
         }
         self.parent.extend(first as u32..end as u32);
         self.blocked.resize(end, NONE);

@@ -11,7 +11,7 @@ use crate::graph::order::reads;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-const NUMBER: &str = "it uses its size as a value";
+const NUMBER: &str = "it uses the size of this axis as a value";
 
 /// Returns whether the integers of a node's first output are those of an input.
 fn carries(node: &NodeProto, input: usize) -> bool {
@@ -86,7 +86,10 @@ impl<'m> Analysis<'m> {
             found.extend(vary.filter(|(int, _)| !is_fixed(int.lanes)).map(|(int, _)| (*node, int.clone())));
         }
         for (node, int) in found {
-            self.keep(&int, Reason::new(Some(node), "its shape depends on its size and on one that is not fixed"));
+            self.keep(
+                &int,
+                Reason::new(Some(node), "its shape depends on the size of this axis and on a size that is not fixed"),
+            );
         }
     }
 

@@ -188,7 +188,7 @@ fn common_divisor(a: usize, b: usize) -> usize {
 /// Returns a description of a reason.
 pub fn explain(analysis: &Analysis<'_>, reason: Reason) -> String {
     let behind =
-        if reason.lost { "; so the shapes of its outputs, and of all that follows, are not known" } else { "" };
+        if reason.lost { "; therefore the shapes of its outputs and of all later values are not known" } else { "" };
     match reason.node.and_then(|index| analysis.graph.node.get(index as usize)) {
         Some(node) => format!("{} {:?}: {}{behind}", node.op(), node.label(), reason.text),
         None => format!("{}{behind}", reason.text),
@@ -213,7 +213,7 @@ fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> Str
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     match counts.is_empty() {
-        true => "the model has no weights whose units could be cut".to_owned(),
+        true => "the model has no weights whose units could be removed".to_owned(),
         false => counts.iter().take(3).map(|(text, count)| format!("{count} x {text}")).collect::<Vec<_>>().join(", "),
     }
 }

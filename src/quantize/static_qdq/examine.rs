@@ -143,6 +143,6 @@ fn name_kernel(node: &mut NodeReport, kernels: &HashMap<String, Kernel>) {
         };
     } else if let Some(kernel) = kernel.filter(|kernel| kernel.dequantized) {
         node.action = LEFT;
-        node.reason = format!("ONNX Runtime runs it as {}, with floats between bytes", kernel.op);
+        node.reason = format!("ONNX Runtime runs it as {}, which converts between bytes and floats", kernel.op);
     }
 }

@@ -161,7 +161,7 @@ impl<'a> Selection<'_, 'a> {
         self.alone(&constant)?;
         if constant.dtype != DataType::Float32.to_onnx() {
             let found = DataType::from_onnx(constant.dtype).map_or("unknown", DataType::name);
-            return Err(format!("activations are {found}; kernels for fixed ranges take float32"));
+            return Err(format!("the activations are {found}; integer kernels with fixed scales accept only float32"));
         }
         let elements = element_count(&constant.tensor.dims).unwrap_or(0);
         // The kernel of a convolution is used at every position of an image: its size does not indicate its cost.
@@ -200,7 +200,7 @@ impl<'a> Selection<'_, 'a> {
         };
         let holds = WEIGHTED.contains(&node.op())
             && node.input.iter().any(|name| self.view.constant(body, name).is_some_and(|c| worth(c.tensor)));
-        if holds { Err(format!("{} has no kernel for fixed ranges", node.op())) } else { Ok(None) }
+        if holds { Err(format!("{} has no integer kernel with fixed scales", node.op())) } else { Ok(None) }
     }
 
     fn why_not_constant(&self, body: usize, node: &NodeProto, name: &str) -> String {

@@ -164,7 +164,7 @@ impl<'a> Write<'_, '_, 'a> {
         match self.selection.chosen.get(&index) {
             None => self.kept(index, node),
             Some(Role::Follower(Rule::Bound)) => {
-                let reason = "the scale of its output saturates where it did".to_owned();
+                let reason = "the range of its output's scale replaces it".to_owned();
                 self.reports.push((0, index, report_of(&node, QUANTIZED, reason)));
             }
             Some(role) => {

@@ -81,17 +81,17 @@ fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
 /// Returns the arrangement of the rows and the block size, or the reason if the shape or the opset does not allow 4 bits.
 fn arrange(stored: &Stored<'_>) -> std::result::Result<(Layout, usize), String> {
     if stored.opset < MUL_OPSET {
-        return Err(format!("4 bits need operator set {MUL_OPSET}"));
+        return Err(format!("4 bits need opset {MUL_OPSET}"));
     }
     let Some(layout) = layout(&stored.tensor.dims, stored.keep.as_deref()) else {
-        return Err("its channels do not lie in rows".to_owned());
+        return Err("its channels are not rows of the weight".to_owned());
     };
     let mut block = if stored.bits.1 == 0 { BLOCK } else { stored.bits.1.max(LEAST) };
     while block > LEAST && layout.columns % block != 0 {
         block /= 2;
     }
     if layout.columns % block != 0 {
-        return Err(format!("rows of {} do not end with a block of {LEAST}", layout.columns));
+        return Err(format!("rows of {} elements cannot be divided into blocks of {LEAST} or more", layout.columns));
     }
     if stored.stored_bytes(4) >= stored.stored_bytes(8) {
         return Err("4 bits would be no smaller".to_owned());

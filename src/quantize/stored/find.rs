@@ -191,7 +191,7 @@ impl Walk<'_, '_> {
     /// Follows a value. `axes` maps the axes of the value to those of the constant, if known.
     fn follow(&mut self, owner: BodyId, name: &str, axes: Option<Vec<usize>>, depth: usize) {
         if depth > DEPTH {
-            self.refuse("its use is too complex to follow");
+            self.refuse("its use is too complex to analyze");
             return;
         }
         for place in self.view.uses(owner, name) {

@@ -70,7 +70,7 @@ fn job(analysis: &Analysis<'_>, kept: &Kept, consumer: &Consumer<'_>) -> std::re
     let node = &analysis.graph.node[consumer.node as usize];
     let (tensor, value) = (analysis.constants[consumer.constant], &analysis.values[consumer.constant]);
     let holds = |axis: &Axis| matches!(axis, Axis::Units(id) if *id == consumer.axis);
-    let at = value.axes.iter().position(holds).ok_or("it is stored in another form than it is used")?;
+    let at = value.axes.iter().position(holds).ok_or("it is not used in the form in which it is stored")?;
     let input = analysis.values.get(consumer.input).ok_or("its input is not known")?;
     let window = if node.is("Conv") { Some(Window::of(node, tensor).filter(|_| at == 1)) } else { None };
     let window = match window {

@@ -159,8 +159,8 @@ pub fn rotary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut axes = x.axes.clone();
     match (x.rank(), node.int("num_heads", 0)) {
         (4, 0) => {
-            cx.block(axes[3], "it rotates pairs of its elements");
-            axes[3] = cx.fixed("it rotates pairs of its elements");
+            cx.block(axes[3], "it rotates pairs of elements of this axis");
+            axes[3] = cx.fixed("it rotates pairs of elements of this axis");
         }
         (3, heads) if heads > 0 => {
             together(cx, &[axes[2]], heads)?;

@@ -34,7 +34,7 @@ pub fn conv<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         dims.push(window.out(index, *dim, false)?);
     }
     let mut axes = vec![x.axes[0], w.axes[0]];
-    axes.resize(dims.len(), cx.fixed("it slides over it"));
+    axes.resize(dims.len(), cx.fixed("its window slides over this axis"));
     cx.set(node, 0, dims, axes);
     Ok(())
 }
@@ -66,8 +66,8 @@ fn grouped<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, w: &Va
                 }
             }
             (from, to) => {
-                cx.block(from, "its groups cannot be cut");
-                cx.block(to, "its groups cannot be cut");
+                cx.block(from, "its groups cannot be removed");
+                cx.block(to, "its groups cannot be removed");
             }
         }
         return;
@@ -77,8 +77,8 @@ fn grouped<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, w: &Va
             (0..group * each_in).for_each(|i| cx.axes.join((from, i), (to, i % each_in)));
         }
         (from, to) => {
-            cx.block(from, "its groups cannot be cut");
-            cx.block(to, "its groups cannot be cut");
+            cx.block(from, "its groups cannot be removed");
+            cx.block(to, "its groups cannot be removed");
         }
     }
     if let Axis::Units(to) = w.axes[0] {
@@ -123,7 +123,7 @@ pub fn transposed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> 
         dims.push(window.back(index, *dim, extra.get(index).copied().unwrap_or(0)));
     }
     let mut axes = vec![x.axes[0], w.axes[1]];
-    axes.resize(dims.len(), cx.fixed("it slides over it"));
+    axes.resize(dims.len(), cx.fixed("its window slides over this axis"));
     cx.set(node, 0, dims, axes);
     Ok(())
 }

@@ -147,8 +147,8 @@ pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Di
         (x, y) if is_fixed(x) != is_fixed(y) => {
             // At run time the open size equals the fixed one, or is 1.
             let (fixed, axis) = if is_fixed(x) { a } else { b };
-            cx.block(axis, "its other input is not of fixed size there");
-            Ok((fixed, cx.fixed("its other input is not of fixed size there")))
+            cx.block(axis, "the size of its other input along this axis is not fixed");
+            Ok((fixed, cx.fixed("the size of its other input along this axis is not fixed")))
         }
         (x, _) => Ok((x, cx.link(a.1, b.1))),
     }

@@ -9,7 +9,7 @@ use crate::onnx::proto::NodeProto;
 /// Rule for `Gather`: the axis that it selects along and the axes of the indices cannot be cut; the other axes are also
 /// axes of the output.
 pub fn gather<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
-    const TEXT: &str = "it selects elements along it";
+    const TEXT: &str = "it selects elements along this axis";
     let (x, indices) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     let at = axis_at(node.int("axis", 0), x.rank())?;
     cx.block(x.axes[at], TEXT);

@@ -76,8 +76,8 @@ pub fn split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         }
         x.axes[at]
     } else {
-        cx.block(x.axes[at], "it splits it at variable positions");
-        cx.fixed("it splits it at variable positions")
+        cx.block(x.axes[at], "it splits this axis at variable positions");
+        cx.fixed("it splits this axis at variable positions")
     };
     let mut start = 0;
     let mut parts = Vec::with_capacity(count);
@@ -113,7 +113,7 @@ fn follow_split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, whole: Axis, par
         Some(ints) => cx.follows.push(Follow::Sizes { node: cx.at, input: 1, ints, axes: ids }),
         None => match ids.into_iter().collect::<Option<Vec<_>>>() {
             Some(axes) => cx.follows.push(Follow::EqualSplit { node: cx.at, axes }),
-            None => cx.block(whole, "it splits it into single elements"),
+            None => cx.block(whole, "it splits this axis into single elements"),
         },
     }
 }
@@ -144,7 +144,7 @@ impl Ranges {
 
 /// Rule for `Slice`.
 pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
-    const TEXT: &str = "it takes a variable range, or every n-th element";
+    const TEXT: &str = "it takes a variable range of this axis, or every n-th element";
     let x = cx.input(node, 0)?.clone();
     let ranges = match Ranges::of(cx, node, x.rank()) {
         Ok(ranges) => ranges,

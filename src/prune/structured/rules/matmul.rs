@@ -70,8 +70,8 @@ fn sum_over<'m>(
         (None, Some(weight)) => (weight, axis_b, node.input_at(a.2), a.1),
         (Some(weight), None) => (weight, axis_a, node.input_at(b.2), b.1),
         _ => {
-            cx.block(axis_a, "it sums over it in a product of two computed values");
-            cx.block(axis_b, "it sums over it in a product of two computed values");
+            cx.block(axis_a, "it sums over this axis in a product of two computed values");
+            cx.block(axis_b, "it sums over this axis in a product of two computed values");
             return;
         }
     };

@@ -82,7 +82,7 @@ fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         "GatherND" => opaque::gather_nd(cx, node),
         "TopK" => opaque::top_k(cx, node),
         "OneHot" => opaque::one_hot(cx, node),
-        _ => Err("its effect on them is not known"),
+        _ => Err("its effect on the units is not known"),
     }
 }
 
@@ -90,7 +90,7 @@ fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 fn learned<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     match node.op() {
         "Scaler" | "Normalizer" | "Binarizer" | "Imputer" | "LabelEncoder" => opaque::as_input(cx, node, 0),
-        _ => Err("its effect on them is not known"),
+        _ => Err("its effect on the units is not known"),
     }
 }
 
@@ -103,6 +103,6 @@ fn contrib<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         "RotaryEmbedding" => attention::rotary(cx, node),
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => norm::skip(cx, node),
         _ if is_quantized(node) => Err("it is already quantized"),
-        _ => Err("its effect on them is not known"),
+        _ => Err("its effect on the units is not known"),
     }
 }

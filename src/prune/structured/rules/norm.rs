@@ -5,7 +5,7 @@ use super::super::analysis::{Analysis, Judged, axis_at};
 use super::elementwise::{meet, together};
 use crate::onnx::proto::NodeProto;
 
-const MEAN: &str = "it normalizes over it";
+const MEAN: &str = "it normalizes over this axis";
 
 /// Links the channels of an image with the vectors among the inputs `vectors` (scale, offset, mean ...).
 fn per_channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, vectors: std::ops::Range<usize>) -> Judged<()> {
@@ -114,8 +114,8 @@ pub fn softmax<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let end = if old { x.rank() } else { first + 1 };
     let mut axes = x.axes.clone();
     for axis in &mut axes[first..end] {
-        cx.block(*axis, "it distributes over it");
-        *axis = cx.fixed("it distributes over it");
+        cx.block(*axis, "it computes a distribution over this axis");
+        *axis = cx.fixed("it computes a distribution over this axis");
     }
     cx.set(node, 0, x.dims, axes);
     Ok(())

@@ -4,7 +4,7 @@ use super::super::analysis::{Analysis, Judged, axis_at};
 use super::super::axes::{Axis, Dim, UNKNOWN, is_fixed};
 use crate::onnx::proto::NodeProto;
 
-const HELD: &str = "it moves elements along it";
+const HELD: &str = "it moves elements along this axis";
 
 fn block_inputs<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, text: &'static str) {
     for name in &node.input {
@@ -20,7 +20,7 @@ fn fixed_output<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, index: usize, di
 
 /// Rule for `LSTM`, `GRU`, `RNN`: the whole sequence, and the last states.
 pub fn recurrent<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
-    const TEXT: &str = "the units of recurrent layers are not cut";
+    const TEXT: &str = "units of recurrent layers are not removed";
     let (x, r) = (cx.input(node, 0)?.clone(), cx.input(node, 2)?.clone());
     if x.rank() != 3 || r.rank() != 3 {
         return Err("its shapes are not known");

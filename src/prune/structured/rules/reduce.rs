@@ -17,7 +17,7 @@ pub const REDUCE: [&str; 10] = [
     "ReduceSumSquare",
 ];
 
-const OVER: &str = "it reduces over it";
+const OVER: &str = "it reduces this axis";
 
 /// Rule for reductions over `axes`, or over all.
 pub fn reduce<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {

@@ -78,7 +78,7 @@ pub fn flatten<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 
 /// Returns the axes of `x` in another shape.
 fn regroup(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim]) -> Vec<Axis> {
-    let inner = cx.fixed("it splits it or merges it with other axes");
+    let inner = cx.fixed("it splits this axis or merges it with others");
     let mut axes = vec![inner; dims.len()];
     let big = |dims: &[Dim]| -> Vec<usize> { (0..dims.len()).filter(|i| dims[*i] != [1, 1]).collect() };
     let (from, to) = (big(&x.dims), big(dims));
@@ -120,7 +120,7 @@ fn reason(axis: Axis) -> Reason {
 
 /// Sets the axes of one run: dimensions `ins` of the input and `outs` of the output, with equal products.
 fn run(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim], (ins, outs): (&[usize], &[usize]), axes: &mut [Axis]) {
-    const INNER: &str = "it splits it or merges it with other axes";
+    const INNER: &str = "it splits this axis or merges it with others";
     let (Some(&first), Some(&head)) = (ins.first(), outs.first()) else {
         ins.iter().for_each(|at| cx.block(x.axes[*at], INNER));
         return;

@@ -52,7 +52,7 @@ pub fn unsqueeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     for place in 0..rank {
         let known = if new.contains(&place) { None } else { old.next() };
         dims.push(known.map_or([1, 1], |(dim, _)| *dim));
-        out.push(known.map_or(cx.fixed("its size is 1"), |(_, axis)| *axis));
+        out.push(known.map_or(cx.fixed("the size of the axis is 1"), |(_, axis)| *axis));
     }
     cx.set(node, 0, dims, out);
     cx.set_ints(node, x.ints);
@@ -82,7 +82,7 @@ pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         count = count.and_then(|c| Int::product(&c, &Int::size(*dim, *axis)));
     }
     if count.is_none() {
-        x.axes.iter().for_each(|axis| cx.block(*axis, "it counts its elements"));
+        x.axes.iter().for_each(|axis| cx.block(*axis, "it uses the number of elements of this axis"));
     }
     cx.set(node, 0, Vec::new(), Vec::new());
     cx.set_ints(node, count.map(|c| vec![c]));
@@ -105,8 +105,8 @@ pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
             (Some(own), Some(at)) if ints[at].lanes == [1, 1] => own,
             (Some(own), Some(at)) if own.0 == ints[at].lanes => own,
             (Some(own), Some(_)) if own.0 != [1, 1] && is_fixed(own.0) => {
-                cx.block(own.1, "its other input is not of fixed size there");
-                (own.0, cx.fixed("its other input is not of fixed size there"))
+                cx.block(own.1, "the size of its other input along this axis is not fixed");
+                (own.0, cx.fixed("the size of its other input along this axis is not fixed"))
             }
             (Some(own), Some(_)) if own.0 != [1, 1] => own,
             (_, Some(at)) => made(cx, &ints[at])?,
@@ -204,8 +204,8 @@ pub fn trilu<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut axes = x.axes.clone();
     let first = x.rank().saturating_sub(2);
     for axis in &mut axes[first..] {
-        cx.block(*axis, "it cuts a triangle out");
-        *axis = cx.fixed("it cuts a triangle out");
+        cx.block(*axis, "it keeps only a triangle of its input");
+        *axis = cx.fixed("it keeps only a triangle of its input");
     }
     cx.set(node, 0, x.dims, axes);
     Ok(())

@@ -71,7 +71,7 @@ impl Window {
 
 /// Blocks all dimensions except the first two.
 pub fn block_spatial(cx: &mut Analysis<'_>, x: &Value<'_>) {
-    x.axes.iter().skip(2).for_each(|axis| cx.block(*axis, "it slides over it"));
+    x.axes.iter().skip(2).for_each(|axis| cx.block(*axis, "its window slides over this axis"));
 }
 
 /// Rule for pooling: the output has the channels of the input.
@@ -107,7 +107,7 @@ pub fn global_pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
 /// Sets the outputs: their first two axes are those of `x`, all others are fixed.
 fn spread<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, dims: Vec<Dim>) {
     let mut axes = x.axes[..2].to_vec();
-    axes.resize(dims.len(), cx.fixed("it slides over it"));
+    axes.resize(dims.len(), cx.fixed("its window slides over this axis"));
     for index in 0..node.output.len() {
         cx.set(node, index, dims.clone(), axes.clone());
     }
