@@ -41,7 +41,7 @@ COMMAND = target/release/optimize
 MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test test-gpu lint fuzz fuzz-long bench dist install uninstall clean help
+.PHONY: all deps demo test test-gpu lint fuzz fuzz-long bench dist nupkg install uninstall clean help
 
 all: ## build the library and the command
 	cargo build --release
@@ -77,6 +77,10 @@ dist: ## build a release for glibc 2.28 and pack it into target/dist: see RELEAS
 	tools/deps.sh runtime
 	tools/dist.sh build
 	tools/dist.sh pack target/dist
+
+nupkg: ## make the NuGet package of target/release, with Mono's compiler: see bindings/csharp/README.md
+	tools/deps.sh runtime
+	tools/nupkg.sh target/release target/dist
 
 # Does not depend on `all`: users who may write to PREFIX often have no cargo.
 install: ## install under PREFIX (/usr/local), staged in DESTDIR

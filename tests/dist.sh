@@ -37,6 +37,11 @@ quantized() { # PROGRAM [ARGUMENT…]: it must make the model smaller
 
 tarball() {
   local start prefix examples flags module=github.com/liboptimize/liboptimize/bindings/go
+  if [[ -d $root/target/deps/go ]]; then
+    mkdir "$work/go"
+    mount --bind "$root/target/deps/go" "$work/go"
+    PATH=$work/go/bin:$PATH
+  fi
   mount -t tmpfs none "$root" # from here on, there is no checkout
   cd "$work"
   [[ ! -e $root/Makefile ]]

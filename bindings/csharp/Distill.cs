@@ -9,17 +9,38 @@ namespace Optimize
 {
     /// <summary>Measure of the difference between two distributions. Forward: KL(teacher, student). Reverse:
     /// KL(student, teacher). JensenShannon: the mean of both to their average.</summary>
-    public enum Divergence { Forward = 0, Reverse = 1, JensenShannon = 2 }
+    public enum Divergence
+    {
+        /// <summary>KL(teacher ‖ student): the student covers everything that the teacher considers possible.</summary>
+        Forward = 0,
+
+        /// <summary>KL(student ‖ teacher): the student concentrates on what the teacher considers most
+        /// probable.</summary>
+        Reverse = 1,
+
+        /// <summary>Jensen-Shannon divergence: mean of the divergences of both from their mean.</summary>
+        JensenShannon = 2,
+    }
 
     /// <summary>Learning rate schedule.</summary>
-    public enum Schedule { Linear = 0, Cosine = 1, Constant = 2 }
+    public enum Schedule
+    {
+        /// <summary>Linear decay to 0.</summary>
+        Linear = 0,
+
+        /// <summary>Cosine decay to 0.</summary>
+        Cosine = 1,
+
+        /// <summary>Constant learning rate.</summary>
+        Constant = 2,
+    }
 
     /// <summary>Progress of training. See optimize_training_step_t.</summary>
     public sealed class TrainingStep
     {
         internal TrainingStep(IntPtr step)
         {
-            var native = (Native.TrainingStep)Marshal.PtrToStructure(step, typeof(Native.TrainingStep));
+            var native = Marshal.PtrToStructure<Native.TrainingStep>(step);
             Step = native.Step;
             TotalSteps = native.TotalSteps;
             Epoch = native.Epoch;
@@ -33,7 +54,10 @@ namespace Optimize
             Left = TimeSpan.FromSeconds(native.SecondsLeft);
         }
 
+        /// <summary>Number of steps done.</summary>
         public ulong Step { get; private set; }
+
+        /// <summary>Number of planned steps; a time limit may end training earlier.</summary>
         public ulong TotalSteps { get; private set; }
         /// <summary>Index of the epoch, from 0.</summary>
         public uint Epoch { get; private set; }
@@ -44,10 +68,19 @@ namespace Optimize
         /// <summary>Whether this is a validation on the held-out text, not a step.</summary>
         public bool IsValidation { get; private set; }
 
+        /// <summary>Training loss of this step, or validation loss.</summary>
         public double Loss { get; private set; }
+
+        /// <summary>Norm of the gradients before clipping.</summary>
         public double GradientNorm { get; private set; }
+
+        /// <summary>Learning rate of this step.</summary>
         public double LearningRate { get; private set; }
+
+        /// <summary>Tokens per second of this step.</summary>
         public double TokensPerSecond { get; private set; }
+
+        /// <summary>Time of training, including time before a resume.</summary>
         public TimeSpan Elapsed { get; private set; }
 
         /// <summary>Estimated remaining time.</summary>
@@ -61,68 +94,98 @@ namespace Optimize
         /// <summary>Training text. Required.</summary>
         public string Text { get; set; }
 
+        /// <summary>Number of passes over the text; 0 is 3.</summary>
         public uint Epochs { get; set; }
 
+        /// <summary>True: each line of the text is JSON, `{"text": "..."}`, and a separate text.</summary>
         public bool JsonLines { get; set; }
 
+        /// <summary>Blocks of text (lines, for models that read lines) per run; 0 is 4.</summary>
         public uint BatchSize { get; set; }
 
+        /// <summary>Tokens per block; longer lines are truncated. 0 is 128, or the limit of the models if that is
+        /// less.</summary>
         public uint SequenceLength { get; set; }
 
+        /// <summary>Number of runs whose gradients are accumulated into one step; 0 is 1.</summary>
         public uint GradientAccumulationSteps { get; set; }
 
+        /// <summary>Learning rate after the warm-up; 0 is 5e-5.</summary>
         public double LearningRate { get; set; }
 
+        /// <summary>Temperature of both distributions; 0 is 2.</summary>
         public double Temperature { get; set; }
 
+        /// <summary>Divergence of the distributions.</summary>
         public Divergence Divergence { get; set; }
 
+        /// <summary>Decay of the learning rate.</summary>
         public Schedule Schedule { get; set; }
 
+        /// <summary>Weight of the divergence of logits in the loss; 0 is 1 if both models have logits. A negative
+        /// weight disables the part; this holds for all five weights.</summary>
         public double LogitsWeight { get; set; }
 
+        /// <summary>Weight of the cross-entropy with the text itself; 0 disables it.</summary>
         public double LabelsWeight { get; set; }
 
+        /// <summary>Weight of the mean squared difference of hidden states; 0 is 1 if there are no logits.</summary>
         public double HiddenWeight { get; set; }
 
+        /// <summary>Weight of 1 - cosine of hidden states; 0 is 1 if there are no logits.</summary>
         public double CosineWeight { get; set; }
 
+        /// <summary>Weight of the relations between queries, keys and values of the last attention; 0 disables
+        /// it.</summary>
         public double RelationsWeight { get; set; }
 
+        /// <summary>Share of the steps in which the learning rate warms up; 0 is 0.05, a negative value disables the
+        /// warm-up.</summary>
         public double WarmupRatio { get; set; }
 
+        /// <summary>Weight decay of weights with more than one dimension; 0 is 0.01, a negative value disables
+        /// it.</summary>
         public double WeightDecay { get; set; }
 
+        /// <summary>Maximum norm of the gradients; 0 is 1, a negative value disables clipping.</summary>
         public double MaxGradNorm { get; set; }
 
+        /// <summary>Share of the text that is held out for validation; 0 is 0.05.</summary>
         public double ValidationRatio { get; set; }
 
+        /// <summary>Maximum training time in seconds; 0 is no limit.</summary>
         public double TimeLimit { get; set; }
 
+        /// <summary>Maximum number of steps; 0 is no limit.</summary>
         public ulong MaxSteps { get; set; }
 
+        /// <summary>Steps between validations; 0 is ten validations in all.</summary>
         public ulong EvaluateEvery { get; set; }
 
+        /// <summary>Steps between checkpoints; 0 is every ten minutes.</summary>
         public ulong CheckpointEvery { get; set; }
 
+        /// <summary>Seed of the order of the text.</summary>
         public ulong Seed { get; set; }
 
         /// <summary>Names or globs of modules or weights that are not trained.</summary>
-        public IList<string> Freeze { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Freeze { get; set; }
 
         /// <summary><c>layers:every-other</c> or <c>layers:6</c>, without a student.</summary>
-        public string StudentLayers { get; set; }
+        [AllowNull, MaybeNull] public string StudentLayers { get; set; }
 
         /// <summary>File for the state; null for none.</summary>
-        public string Checkpoint { get; set; }
+        [AllowNull, MaybeNull] public string Checkpoint { get; set; }
 
+        /// <summary>True: continues from the checkpoint, if there is one. If 0, an existing checkpoint is an
+        /// error.</summary>
         public bool Resume { get; set; }
 
         /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
         /// <summary>File that caches the teacher's outputs; null for none.</summary>
-        public string TeacherCache { get; set; }
+        [AllowNull, MaybeNull] public string TeacherCache { get; set; }
 
         /// <summary>Number of tokens or classes of each distribution in the cache.</summary>
         public ulong TeacherTopK { get; set; }
@@ -133,8 +196,9 @@ namespace Optimize
         /// <summary>Index of the GPU, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>Called after each step and validation, on the thread that makes the call.</summary>
-        public Action<TrainingStep> Training { get; set; }
+        /// <summary>Called after each step and validation, on the thread that makes the call. An exception ends the
+        /// training, with a checkpoint if one is enabled, and is thrown by the call.</summary>
+        [AllowNull, MaybeNull] public Action<TrainingStep> Training { get; set; }
 
         internal Native.DistillOptions ToNative(Scratch scratch)
         {
@@ -183,7 +247,7 @@ namespace Optimize
         /// <summary>Trains a student to reproduce the outputs of the teacher, and returns a new model; both stay
         /// unchanged. The student may be null with StudentLayers. The result's Report is the JSON of
         /// docs/report.md.</summary>
-        public Model Distill(Model teacher, Model student, DistillOptions options, Call call = null)
+        public Model Distill(Model teacher, Model student, DistillOptions options, [AllowNull] Call call = null)
         {
             var text = Encoding.UTF8.GetBytes(options.Text ?? "");
             using (var scratch = new Scratch())
@@ -194,10 +258,12 @@ namespace Optimize
                 var learner = student ?? new Model(); // NULL to the library
                 var training = options.Training;
                 var caught = new Caught();
-                Native.TrainingFn tell = (userData, step) => caught.Guard(() => { training(new TrainingStep(step)); return true; });
+                Native.TrainingFn tell = (userData,
+                    step) => caught.Guard(() => { training(new TrainingStep(step)); return true; });
                 if (training != null) given.Training = Marshal.GetFunctionPointerForDelegate(tell);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_distill(
-                    this, teacher, learner, text, (UIntPtr)text.Length, ref given, ref native, out result, out report, out error),
+                    this, teacher, learner, text, (UIntPtr)text.Length, ref given, ref native, out result, out report,
+                        out error),
                     caught);
                 GC.KeepAlive(tell); // the library has its address
                 result.Report = report.Take();

@@ -10,7 +10,7 @@ namespace Optimize
     public sealed class EmbedderOptions
     {
         /// <summary>Tokenizer; null for the model's own.</summary>
-        public Tokenizer Tokenizer { get; set; }
+        [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
         /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
@@ -28,13 +28,13 @@ namespace Optimize
         public bool Normalize { get; set; }
 
         /// <summary>Text that precedes every text; null for the default prompt of the model.</summary>
-        public string Prompt { get; set; }
+        [AllowNull, MaybeNull] public string Prompt { get; set; }
 
         /// <summary>Name of one of the model's prompts; null for none.</summary>
-        public string PromptName { get; set; }
+        [AllowNull, MaybeNull] public string PromptName { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
-        public Execution Execution { get; set; }
+        [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.EmbedderOptions ToNative(Scratch scratch)
         {
@@ -59,12 +59,12 @@ namespace Optimize
     }
 
     /// <summary>Turns texts into vectors. It runs one call at a time: a second one throws Status.Busy.</summary>
-    public sealed class Embedder : Handle
+    public sealed partial class Embedder : Handle
     {
         internal Embedder() { }
 
         /// <summary>Returns a vector for each text: a float32 tensor of shape [texts, width].</summary>
-        public Tensor Embed(IList<string> texts, Call call = null)
+        public Tensor Embed(IList<string> texts, [AllowNull] Call call = null)
         {
             Tensor vectors = null;
             using (var scratch = new Scratch())
@@ -100,7 +100,7 @@ namespace Optimize
     public sealed class ClassifierOptions
     {
         /// <summary>Tokenizer; null for the model's own.</summary>
-        public Tokenizer Tokenizer { get; set; }
+        [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
         /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
@@ -115,7 +115,7 @@ namespace Optimize
         public ScoreFunction ScoreFunction { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
-        public Execution Execution { get; set; }
+        [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.ClassifierOptions ToNative(Scratch scratch)
         {
@@ -138,7 +138,7 @@ namespace Optimize
 
     /// <summary>Turns texts, or pairs of texts, into scores of classes. It runs one call at a time: a second one throws
     /// Status.Busy.</summary>
-    public sealed class Classifier : Handle
+    public sealed partial class Classifier : Handle
     {
         internal Classifier() { }
 
@@ -155,7 +155,8 @@ namespace Optimize
 
         /// <summary>Returns the scores of each text: a float32 tensor of shape [texts, classes]. With `second`, each
         /// text is read together with the text of the same index there.</summary>
-        public Tensor Classify(IList<string> texts, IList<string> second = null, Call call = null)
+        public Tensor Classify(IList<string> texts, [AllowNull] IList<string> second = null,
+            [AllowNull] Call call = null)
         {
             if (second != null && second.Count != texts.Count)
                 throw new ArgumentException("the numbers of texts and of second texts differ", "second");
@@ -176,7 +177,8 @@ namespace Optimize
     public sealed partial class Context
     {
         /// <summary>Loads a model for embedding.</summary>
-        public Embedder CreateEmbedder(Model model, EmbedderOptions options = null, Call call = null)
+        public Embedder CreateEmbedder(Model model, [AllowNull] EmbedderOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new EmbedderOptions();
             Embedder embedder = null;
@@ -191,7 +193,8 @@ namespace Optimize
         }
 
         /// <summary>Loads a model for classification.</summary>
-        public Classifier CreateClassifier(Model model, ClassifierOptions options = null, Call call = null)
+        public Classifier CreateClassifier(Model model, [AllowNull] ClassifierOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new ClassifierOptions();
             Classifier classifier = null;

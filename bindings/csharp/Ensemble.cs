@@ -13,18 +13,65 @@ namespace Optimize
     /// Concat: concatenated embeddings.</summary>
     public enum EnsembleMethod
     {
-        Mean = 0, Weighted = 1, Logits = 2, Product = 3, Max = 4, Median = 5, Vote = 6, Contrastive = 7, Rerank = 8,
+        /// <summary>Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the
+        /// numbers.</summary>
+        Mean = 0,
+
+        /// <summary>Weighted mean; needs weights.</summary>
+        Weighted = 1,
+
+        /// <summary>Softmax of the mean of the logits.</summary>
+        Logits = 2,
+
+        /// <summary>Normalized product of the probabilities.</summary>
+        Product = 3,
+
+        /// <summary>Maximum probability of each token, normalized.</summary>
+        Max = 4,
+
+        /// <summary>Median probability of each token, normalized.</summary>
+        Median = 5,
+
+        /// <summary>Share of the members that rank the token, or class, first.</summary>
+        Vote = 6,
+
+        /// <summary>Probabilities of the first member divided by those of the second, where the first considers a token
+        /// plausible.</summary>
+        Contrastive = 7,
+
+        /// <summary>Each member generates texts, all members score them, and the best text is the result.</summary>
+        Rerank = 8,
+
+        /// <summary>Concatenated embeddings, each normalized and multiplied by the square root of its weight.</summary>
         Concat = 9,
     }
 
     /// <summary>Task of the members; AsMembers: the task of their models.</summary>
-    public enum EnsembleTask { AsMembers = 0, Generate = 1, Embed = 2, Classify = 3, Numbers = 4 }
+    public enum EnsembleTask
+    {
+        /// <summary>The task that is detected from the members.</summary>
+        AsMembers = 0,
+
+        /// <summary>Text generation.</summary>
+        Generate = 1,
+
+        /// <summary>Text embedding.</summary>
+        Embed = 2,
+
+        /// <summary>Classification: one output with logits.</summary>
+        Classify = 3,
+
+        /// <summary>Numeric outputs, which are combined element by element.</summary>
+        Numbers = 4,
+    }
 
     /// <summary>Options of Ensemble.Create.</summary>
     public sealed class EnsembleOptions
     {
+        /// <summary>Combination method.</summary>
         public EnsembleMethod Method { get; set; }
 
+        /// <summary>Task of the members.</summary>
         public EnsembleTask Task { get; set; }
 
         /// <summary>Combine only where members differ on the most probable token; otherwise use the first
@@ -41,10 +88,10 @@ namespace Optimize
         public double LengthPenalty { get; set; }
 
         /// <summary>One weight per member; null for equal weights.</summary>
-        public IList<double> Weights { get; set; }
+        [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
         /// <summary>One temperature per member, above 0; null for 1.</summary>
-        public IList<double> Temperatures { get; set; }
+        [AllowNull, MaybeNull] public IList<double> Temperatures { get; set; }
 
         internal Native.EnsembleOptions ToNative(Scratch scratch)
         {
@@ -83,18 +130,29 @@ namespace Optimize
 
     /// <summary>How the weights of several models are merged. Linear: the mean. Slerp: a point on the arc between
     /// two. Ties: changes relative to a base whose signs agree.</summary>
-    public enum MergeMethod { Linear = 0, Slerp = 1, Ties = 2 }
+    public enum MergeMethod
+    {
+        /// <summary>The (weighted) mean.</summary>
+        Linear = 0,
+
+        /// <summary>Spherical interpolation between two models, at the weight of the second.</summary>
+        Slerp = 1,
+
+        /// <summary>The largest changes of each model from a base model that agree in sign.</summary>
+        Ties = 2,
+    }
 
     /// <summary>Options of Ensemble.Merge.</summary>
     public sealed class MergeOptions
     {
+        /// <summary>Merge method.</summary>
         public MergeMethod Method { get; set; }
 
         /// <summary>One weight per model; null for equal weights.</summary>
-        public IList<double> Weights { get; set; }
+        [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
         /// <summary>Ties only: the model that the others were fine-tuned from.</summary>
-        public Model Base { get; set; }
+        [AllowNull, MaybeNull] public Model Base { get; set; }
 
         /// <summary>Ties: fraction of each model's changes to keep; 0 for 0.2.</summary>
         public double Density { get; set; }
@@ -103,7 +161,7 @@ namespace Optimize
         public double Scale { get; set; }
 
         /// <summary>Folder for the new weights until they are saved; null for the system's.</summary>
-        public string ScratchFolder { get; set; }
+        [AllowNull, MaybeNull] public string ScratchFolder { get; set; }
     }
 
     /// <summary>Models with a method that combines their outputs. Immutable.</summary>
@@ -115,7 +173,7 @@ namespace Optimize
         public string Report { get; internal set; }
 
         /// <summary>Makes an ensemble of models, which may be disposed before it.</summary>
-        public static Ensemble Create(IList<Model> models, EnsembleOptions options = null)
+        public static Ensemble Create(IList<Model> models, [AllowNull] EnsembleOptions options = null)
         {
             using (var scratch = new Scratch())
             {
@@ -155,7 +213,7 @@ namespace Optimize
         }
 
         /// <summary>Returns one model whose branches are the members. The report is in Model.Report.</summary>
-        public Model Fuse(Call call = null)
+        public Model Fuse([AllowNull] Call call = null)
         {
             Model result = null;
             BufferHandle report = null;
@@ -167,7 +225,8 @@ namespace Optimize
 
         /// <summary>Merges the weights of models with one architecture into a new model of the same size. The report
         /// is in Model.Report.</summary>
-        public static Model Merge(IList<Model> models, MergeOptions options = null, Call call = null)
+        public static Model Merge(IList<Model> models, [AllowNull] MergeOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new MergeOptions();
             using (var scratch = new Scratch())

@@ -25,18 +25,29 @@ namespace Optimize
     }
 
     /// <summary>Where the beginning-of-sequence token is inserted, for models whose tokenizer adds one.</summary>
-    public enum Bos { EveryWindow = 0, FirstWindow = 1, Never = 2 }
+    public enum Bos
+    {
+        /// <summary>At the start of every window, as in llama.cpp.</summary>
+        EveryWindow = 0,
+
+        /// <summary>At the start of the text only, as in the documentation of transformers.</summary>
+        FirstWindow = 1,
+
+        /// <summary>Never.</summary>
+        Never = 2,
+    }
 
     /// <summary>Options of Context.Evaluate. Options that a task does not use are ignored.</summary>
     public sealed class EvaluateOptions
     {
+        /// <summary>Evaluation task.</summary>
         public EvaluateTask Task { get; set; }
 
         /// <summary>A second model for a comparison on the same data; null for none.</summary>
-        public Model Against { get; set; }
+        [AllowNull, MaybeNull] public Model Against { get; set; }
 
         /// <summary>Tokenizer; null for the model's own.</summary>
-        public Tokenizer Tokenizer { get; set; }
+        [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
         /// <summary>Number of threads; 0 for the context's.</summary>
         public uint Threads { get; set; }
@@ -72,7 +83,7 @@ namespace Optimize
         public double Penalty { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
-        public Execution Execution { get; set; }
+        [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.EvaluateOptions ToNative(Scratch scratch)
         {
@@ -104,7 +115,8 @@ namespace Optimize
     {
         /// <summary>Measures a model on data (the content of a file), alone or against another model. Returns the
         /// JSON of docs/report.md.</summary>
-        public string Evaluate(Model model, string data, EvaluateOptions options = null, Call call = null)
+        public string Evaluate(Model model, string data, [AllowNull] EvaluateOptions options = null,
+            [AllowNull] Call call = null)
         {
             if (data == null) throw new ArgumentNullException("data");
             options = options ?? new EvaluateOptions();
@@ -116,7 +128,8 @@ namespace Optimize
             {
                 var given = options.ToNative(scratch);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_evaluate(this,
-                    model, against, tokenizer, bytes, (UIntPtr)bytes.Length, ref given, ref native, out report, out error));
+                    model, against, tokenizer, bytes, (UIntPtr)bytes.Length, ref given, ref native, out report,
+                        out error));
             }
             return report.Take();
         }

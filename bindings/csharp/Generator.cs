@@ -10,6 +10,7 @@ namespace Optimize
     /// <summary>A message of a conversation.</summary>
     public sealed class Message
     {
+        /// <summary>Makes a message.</summary>
         public Message(string role, string content)
         {
             Role = role;
@@ -19,6 +20,7 @@ namespace Optimize
         /// <summary>"system", "user", "assistant", or another role that the model's template supports.</summary>
         public string Role { get; private set; }
 
+        /// <summary>Text of the message.</summary>
         public string Content { get; private set; }
 
         internal static string ToJson(IEnumerable<Message> messages)
@@ -49,14 +51,30 @@ namespace Optimize
 
     /// <summary>The reason why a text ends: the model generated an end-of-sequence token, a limit was reached, a stop
     /// string was generated, or OnToken requested the end. None: the text continues.</summary>
-    public enum FinishReason { None = 0, Eos = 1, Length = 2, Stop = 3, Cancelled = 4 }
+    public enum FinishReason
+    {
+        /// <summary>The text has not ended.</summary>
+        None = 0,
+
+        /// <summary>The model generated an end-of-text token.</summary>
+        Eos = 1,
+
+        /// <summary>A limit was reached.</summary>
+        Length = 2,
+
+        /// <summary>A stop string or a stop token was found.</summary>
+        Stop = 3,
+
+        /// <summary>The callback requested to stop.</summary>
+        Cancelled = 4,
+    }
 
     /// <summary>A token, as it is generated.</summary>
     public struct Written
     {
         internal Written(IntPtr written) : this()
         {
-            var native = (Native.Written)Marshal.PtrToStructure(written, typeof(Native.Written));
+            var native = Marshal.PtrToStructure<Native.Written>(written);
             Row = native.Row;
             Token = native.Token;
             Text = Utf8.Read(native.Text, (long)native.TextSize);
@@ -67,7 +85,10 @@ namespace Optimize
             Agreement = native.Agreement;
         }
 
+        /// <summary>Index of the row.</summary>
         public uint Row { get; private set; }
+
+        /// <summary>Id of the token.</summary>
         public long Token { get; private set; }
 
         /// <summary>Final text: whole characters, no part of a stop string. Often empty.</summary>
@@ -99,7 +120,7 @@ namespace Optimize
         public bool RoundActivations { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
-        public Execution Execution { get; set; }
+        [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.GeneratorOptions ToNative(Scratch scratch)
         {
@@ -159,11 +180,11 @@ namespace Optimize
         public ulong Seed { get; set; }
 
         /// <summary>Strings that end a row's text and are not part of it.</summary>
-        public IList<string> Stop { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Stop { get; set; }
 
         /// <summary>Called for every token on the thread that makes the call. Returning false ends all rows. An
         /// exception ends them too, and is thrown by the call; the text generated so far can be continued.</summary>
-        public Func<Written, bool> OnToken { get; set; }
+        [AllowNull, MaybeNull] public Func<Written, bool> OnToken { get; set; }
 
         /// <summary>Prompts already contain special tokens, like those of Model.RenderChat.</summary>
         public bool Rendered { get; set; }
@@ -172,7 +193,9 @@ namespace Optimize
         public bool IgnoreEos { get; set; }
 
         /// <summary>Ids of tokens that end a row's text and are not part of it.</summary>
-        public IList<long> StopTokens { get; set; }
+        [AllowNull, MaybeNull] public IList<long> StopTokens { get; set; }
+
+        internal GenerateOptions Copy() { return (GenerateOptions)MemberwiseClone(); }
 
         internal Native.GenerateOptions ToNative(Scratch scratch)
         {
@@ -209,7 +232,8 @@ namespace Optimize
 
         /// <summary>Generates a text after each prompt; earlier rows are dropped. Returns JSON: {"generations":
         /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}.</summary>
-        public string Generate(IList<string> prompts, GenerateOptions options = null, Call call = null)
+        public string Generate(IList<string> prompts, [AllowNull] GenerateOptions options = null,
+            [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())
             {
@@ -224,7 +248,7 @@ namespace Optimize
 
         /// <summary>Appends text to a row (0 for a conversation; this creates it), to be read by the next Run. Of the
         /// options, only Rendered matters.</summary>
-        public void Append(uint row, string text, GenerateOptions options = null)
+        public void Append(uint row, string text, [AllowNull] GenerateOptions options = null)
         {
             using (var scratch = new Scratch())
             {
@@ -239,7 +263,7 @@ namespace Optimize
 
         /// <summary>Continues all rows; only new tokens are computed. Returns the text generated by this call, like
         /// Generate.</summary>
-        public string Run(GenerateOptions options = null, Call call = null)
+        public string Run([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())
                 return Write(options, call, scratch,

@@ -7,32 +7,95 @@ using System.Text;
 namespace Optimize
 {
     /// <summary>Whether weights use 7 of their 8 bits, which x86 processors without VNNI require.</summary>
-    public enum ReduceRange { Auto = 0, On = 1, Off = 2 }
+    public enum ReduceRange
+    {
+        /// <summary>By the present processor.</summary>
+        Auto = 0,
+
+        /// <summary>7 bits: for models that will run on processors without VNNI.</summary>
+        On = 1,
+
+        /// <summary>8 bits.</summary>
+        Off = 2,
+    }
 
     /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized at run time.
     /// WeightOnly: block-quantized weights of 2, 4 or 8 bits; activations stay float. Static: int8 weights;
     /// activations with scales from calibration data.</summary>
-    public enum QuantizeType { Dynamic = 0, WeightOnly = 1, Static = 2 }
+    public enum QuantizeType
+    {
+        /// <summary>int8 weights; activations are quantized at run time. Needs no data. Weights without an integer
+        /// kernel (Conv, LSTM ...) are stored in 8 bits and computed in float.</summary>
+        Dynamic = 0,
+
+        /// <summary>Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Weights that no
+        /// block operator supports are stored in 4 or 8 bits and computed in float.</summary>
+        WeightOnly = 1,
+
+        /// <summary>int8 weights; activations are quantized with scales from calibration data.</summary>
+        Static = 2,
+    }
 
     /// <summary>How the codes of block-quantized weights are chosen. Auto: GPTQ with calibration data, else
     /// RTN.</summary>
-    public enum Algorithm { Auto = 0, Rtn = 1, Hqq = 2, Gptq = 3, Awq = 4 }
+    public enum Algorithm
+    {
+        /// <summary>GPTQ with calibration data, otherwise RTN.</summary>
+        Auto = 0,
+
+        /// <summary>Round to nearest, with a search for scale and zero point.</summary>
+        Rtn = 1,
+
+        /// <summary>Half-quadratic quantization.</summary>
+        Hqq = 2,
+
+        /// <summary>Compensates the error of each weight in the following ones. Needs calibration data.</summary>
+        Gptq = 3,
+
+        /// <summary>Scales inputs by the magnitude of activations. Needs calibration data.</summary>
+        Awq = 4,
+    }
 
     /// <summary>How static quantization determines the range of an activation.</summary>
-    public enum CalibrationMethod { MinMax = 0, Percentile = 1, Entropy = 2, Mse = 3 }
+    public enum CalibrationMethod
+    {
+        /// <summary>From the minimum to the maximum value.</summary>
+        MinMax = 0,
+
+        /// <summary>Between percentiles, without the outermost values.</summary>
+        Percentile = 1,
+
+        /// <summary>The range whose quantized histogram has the smallest divergence.</summary>
+        Entropy = 2,
+
+        /// <summary>The range with the smallest squared error.</summary>
+        Mse = 3,
+    }
 
     /// <summary>Type in which scales of blocks are stored. Sessions convert them to float32. Uint8: one byte, times a
     /// float32 factor per row.</summary>
-    public enum ScaleType { Uint8 = 0, Float16 = 1, Float32 = 2 }
+    public enum ScaleType
+    {
+        /// <summary>One byte, times a float32 factor per row.</summary>
+        Uint8 = 0,
+
+        /// <summary>Two bytes.</summary>
+        Float16 = 1,
+
+        /// <summary>Four bytes.</summary>
+        Float32 = 2,
+    }
 
     /// <summary>Options of Context.Quantize.</summary>
     public sealed class QuantizeOptions
     {
+        /// <summary>Kind of quantization.</summary>
         public QuantizeType Type { get; set; }
 
         /// <summary>Bits per weight: 8, weight-only also 4 or 2; 0 for 8, weight-only 4.</summary>
         public uint Bits { get; set; }
 
+        /// <summary>Use of 7 bits for weights.</summary>
         public ReduceRange ReduceRange { get; set; }
 
         /// <summary>One scale for a whole weight instead of one per output channel.</summary>
@@ -50,6 +113,7 @@ namespace Optimize
         /// <summary>Weight-only: no zero points; zero is the middle code.</summary>
         public bool Symmetric { get; set; }
 
+        /// <summary>Weight-only: storage of scales.</summary>
         public ScaleType ScaleType { get; set; }
 
         /// <summary>Weight-only: 4 quantizes activations to 8 bits block by block, which is fast; 1 keeps them float;
@@ -60,16 +124,16 @@ namespace Optimize
         public ulong MinElements { get; set; }
 
         /// <summary>Globs of node and weight names; none for all nodes.</summary>
-        public IList<string> Include { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Include { get; set; }
 
         /// <summary>Globs of names to skip; takes precedence over Include.</summary>
-        public IList<string> Exclude { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Exclude { get; set; }
 
         /// <summary>Weight-only: <c>GLOB=BITS</c> or <c>GLOB=BITS/BLOCK</c>, other bits for matches.</summary>
-        public IList<string> Overrides { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Overrides { get; set; }
 
         /// <summary>Weight-only: calibration text (GPTQ); null for none.</summary>
-        public string Calibration { get; set; }
+        [AllowNull, MaybeNull] public string Calibration { get; set; }
 
         /// <summary>Windows of the calibration text; 0 for 16.</summary>
         public uint CalibrationWindows { get; set; }
@@ -78,7 +142,7 @@ namespace Optimize
         public uint CalibrationLength { get; set; }
 
         /// <summary>Folder for the quantized weights until they are saved; null for the system's.</summary>
-        public string ScratchFolder { get; set; }
+        [AllowNull, MaybeNull] public string ScratchFolder { get; set; }
 
         /// <summary>Weight-only: how codes are chosen.</summary>
         public Algorithm Algorithm { get; set; }
@@ -104,7 +168,7 @@ namespace Optimize
 
         /// <summary>Calibration data other than text: values of inputs by name, whose first dimension counts
         /// samples.</summary>
-        public IDictionary<string, Tensor> CalibrationTensors { get; set; }
+        [AllowNull, MaybeNull] public IDictionary<string, Tensor> CalibrationTensors { get; set; }
 
         internal Native.QuantizeOptions ToNative(Scratch scratch)
         {
@@ -151,7 +215,7 @@ namespace Optimize
     public sealed class BenchmarkOptions
     {
         /// <summary>Converts texts to inputs; null generates inputs from the model's signature.</summary>
-        public Tokenizer Tokenizer { get; set; }
+        [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
         /// <summary>Number of timed rounds; 0 for 50.</summary>
         public uint Runs { get; set; }
@@ -175,23 +239,23 @@ namespace Optimize
         public uint Seed { get; set; }
 
         /// <summary>Texts for the comparison; none for built-in sentences. Needs a tokenizer.</summary>
-        public IList<string> Texts { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Texts { get; set; }
 
         /// <summary>Each "NAME:2x3x4", for inputs with dynamic sizes.</summary>
-        public IList<string> Shapes { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Shapes { get; set; }
 
         /// <summary>Each "NAME:1,2,3", for inputs for which random numbers are unsuitable.</summary>
-        public IList<string> Values { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Values { get; set; }
 
         /// <summary>Values of inputs by name, instead of texts and generated values: the first dimension counts
         /// samples.</summary>
-        public IDictionary<string, Tensor> Inputs { get; set; }
+        [AllowNull, MaybeNull] public IDictionary<string, Tensor> Inputs { get; set; }
 
         /// <summary>Trust the models' authors: engines embedded in a model contain code.</summary>
         public bool TrustEngines { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
-        public Execution Execution { get; set; }
+        [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.BenchmarkOptions ToNative(Scratch scratch)
         {
@@ -225,10 +289,20 @@ namespace Optimize
     }
 
     /// <summary>Where Model.Save writes weights: Auto is in the .onnx file up to 1 GiB, next to it above.</summary>
-    public enum ExternalData { Auto = 0, Never = 1, Always = 2 }
+    public enum ExternalData
+    {
+        /// <summary>In the .onnx file up to 1 GiB, above that in a file next to it.</summary>
+        Auto = 0,
+
+        /// <summary>In the .onnx file; LIMIT_EXCEEDED above 2 GiB.</summary>
+        Never = 1,
+
+        /// <summary>In a file next to the .onnx file.</summary>
+        Always = 2,
+    }
 
     /// <summary>A loaded or created model. It is immutable.</summary>
-    public sealed class Model : Handle
+    public sealed partial class Model : Handle
     {
         internal Model() { }
 
@@ -288,7 +362,8 @@ namespace Optimize
         /// JSON: {"files": [{"path", "bytes", "sha256"}]}. Packed is one file in which zeros take almost no space,
         /// and which only this library reads.</summary>
         public string Save(
-            string path, ExternalData externalData = ExternalData.Auto, Call call = null, bool packed = false)
+            string path, ExternalData externalData = ExternalData.Auto, [AllowNull] Call call = null,
+                bool packed = false)
         {
             var bytes = Utf8.Bytes(path);
             var options = new Native.SaveOptions

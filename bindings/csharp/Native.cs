@@ -10,10 +10,6 @@ namespace Optimize
     /// <summary>The functions of optimize.h, under their own names.</summary>
     internal static partial class Native
     {
-        // liboptimize.so, optimize.dll or liboptimize.dylib: the runtime searches next to the program and where the
-        // system's loader searches (LD_LIBRARY_PATH, ld.so.conf).
-        private const string Library = "optimize";
-
         [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
         internal delegate int ProgressFn(IntPtr userData, IntPtr stage, ulong done, ulong total);
 
@@ -334,6 +330,8 @@ namespace Optimize
         [DllImport(Library)] internal static extern int optimize_model_quantize(
             Context context, Model model, ref QuantizeOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_plan(
+            Context context, Model model, ref QuantizeOptions options, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_prune(
             Context context, Model model, ref PruneOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
@@ -370,7 +368,8 @@ namespace Optimize
             int dtype, long[] dims, UIntPtr rank, IntPtr data, UIntPtr size, ReleaseFn release, IntPtr userData,
             out Tensor tensor, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_tensor_new_strings(
-            long[] dims, UIntPtr rank, IntPtr strings, IntPtr sizes, UIntPtr count, out Tensor tensor, out ErrorHandle error);
+            long[] dims, UIntPtr rank, IntPtr strings, IntPtr sizes, UIntPtr count, out Tensor tensor,
+                out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_tensor_dtype(Tensor tensor);
         [DllImport(Library)] internal static extern UIntPtr optimize_tensor_rank(Tensor tensor);
         [DllImport(Library)] internal static extern IntPtr optimize_tensor_dims(Tensor tensor);

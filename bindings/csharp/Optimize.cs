@@ -5,18 +5,15 @@
 //     using (var small = context.Quantize(model))
 //         small.Save("small.onnx");
 //
-// The files of this folder are one library. It needs no package, only Mono, .NET Framework 4.6 or any newer .NET on a
-// 64-bit system, which must find liboptimize.so next to the program or in LD_LIBRARY_PATH. With Mono:
-//
-//     mcs -target:library -out:Optimize.dll *.cs
-//     mcs -r:Optimize.dll Program.cs && mono Program.exe
+// The files of this folder are one library: see README.md for how to build it.
 //
 // Rules for all classes:
 //
 //   Errors   OptimizeException has the description (Status, Message) and the place (Place). A call stopped by its
 //            CancellationToken throws OperationCanceledException, so a task around it counts as cancelled.
 //   Calls    Long functions take a Call: a CancellationToken, a timeout, an IProgress. A CancellationToken
-//            converts to a Call. All calls are synchronous and not bound to a thread: wrap them in Task.Run.
+//            converts to a Call. Functions whose name ends with Async run on a thread of their own.
+//   null     is accepted where [AllowNull] says so, and by options that have it: it selects the default.
 //   Dispose  frees memory at once that the finalizer would free later. Objects may be disposed of in any order.
 //            An object that another thread disposes of during a call is freed when the call ends.
 //   Threads  Any number of threads may use a Context, Model, Tensor or Tokenizer at once. A Session or Generator
@@ -32,9 +29,65 @@ namespace Optimize
     /// <summary>The result of a call; the numbers never change.</summary>
     public enum Status
     {
-        Ok = 0, InvalidArgument = 1, InvalidHandle = 2, NotFound = 3, IO = 4, InvalidModel = 5, Unsupported = 6,
-        LimitExceeded = 7, RuntimeMissing = 8, Runtime = 9, Cancelled = 10, Timeout = 11, Busy = 12, GateNotMet = 13,
-        Internal = 14, BackendMissing = 15, DeviceMissing = 16, Backend = 17, Mismatch = 18, Untrusted = 19,
+        /// <summary>Success.</summary>
+        Ok = 0,
+
+        /// <summary>An argument is out of range.</summary>
+        InvalidArgument = 1,
+
+        /// <summary>A handle has another type, or was freed.</summary>
+        InvalidHandle = 2,
+
+        /// <summary>A file, tensor, input or name does not exist.</summary>
+        NotFound = 3,
+
+        /// <summary>The operating system failed to read or write.</summary>
+        IO = 4,
+
+        /// <summary>The model file is damaged, hostile or not a model.</summary>
+        InvalidModel = 5,
+
+        /// <summary>The request is valid, but not supported by this version.</summary>
+        Unsupported = 6,
+
+        /// <summary>A limit of this library is exceeded.</summary>
+        LimitExceeded = 7,
+
+        /// <summary>ONNX Runtime was not found or is too old.</summary>
+        RuntimeMissing = 8,
+
+        /// <summary>ONNX Runtime refused the model or failed.</summary>
+        Runtime = 9,
+
+        /// <summary>The call was stopped by the cancel token or the progress callback.</summary>
+        Cancelled = 10,
+
+        /// <summary>The timeout of the call expired.</summary>
+        Timeout = 11,
+
+        /// <summary>The handle accepts one call at a time and is in use.</summary>
+        Busy = 12,
+
+        /// <summary>A quality or speed limit was not met.</summary>
+        GateNotMet = 13,
+
+        /// <summary>A defect of this library; the process is intact.</summary>
+        Internal = 14,
+
+        /// <summary>TensorRT was not found, is too old, or this library was built without its headers.</summary>
+        BackendMissing = 15,
+
+        /// <summary>No NVIDIA driver or no device was found.</summary>
+        DeviceMissing = 16,
+
+        /// <summary>TensorRT refused the model or failed.</summary>
+        Backend = 17,
+
+        /// <summary>The file belongs to another model, library or device.</summary>
+        Mismatch = 18,
+
+        /// <summary>The file contains executable code, and its source was not marked as trusted.</summary>
+        Untrusted = 19,
     }
 
     /// <summary>The library's description of a failed call.</summary>
@@ -83,7 +136,7 @@ namespace Optimize
         /// <summary>Frees the object with the library's function.</summary>
         protected abstract void Free(IntPtr pointer);
 
-        internal static uint SizeOf<T>() { return (uint)Marshal.SizeOf(typeof(T)); }
+        internal static uint SizeOf<T>() { return (uint)Marshal.SizeOf<T>(); }
     }
 
     /// <summary>Progress of a call.</summary>
@@ -96,7 +149,10 @@ namespace Optimize
             Total = total;
         }
 
+        /// <summary>Name of the stage, for example "quantize".</summary>
         public string Stage { get; private set; }
+
+        /// <summary>Number of steps done.</summary>
         public ulong Done { get; private set; }
 
         /// <summary>Total number of steps; 0 if unknown.</summary>
@@ -130,7 +186,7 @@ namespace Optimize
     }
 
     /// <summary>Settings of a long call besides its options. A CancellationToken converts to it.</summary>
-    public sealed class Call
+    public sealed partial class Call
     {
         /// <summary>Ends the call with OperationCanceledException.</summary>
         public CancellationToken Cancellation { get; set; }
@@ -139,8 +195,9 @@ namespace Optimize
         public TimeSpan Timeout { get; set; }
 
         /// <summary>Called at most 20 times per second, on the thread that makes the call.</summary>
-        public IProgress<Progress> Progress { get; set; }
+        [AllowNull, MaybeNull] public IProgress<Progress> Progress { get; set; }
 
+        /// <summary>Makes the settings of a call that the token ends.</summary>
         public static implicit operator Call(CancellationToken token) { return new Call { Cancellation = token }; }
 
         internal delegate int Body(ref Native.Call call, out ErrorHandle error);
@@ -220,7 +277,7 @@ namespace Optimize
         public uint Threads { get; set; }
 
         /// <summary>Path of the ONNX Runtime library; null searches the default places.</summary>
-        public string RuntimeLibrary { get; set; }
+        [AllowNull, MaybeNull] public string RuntimeLibrary { get; set; }
     }
 
     /// <summary>Settings of calls: the ONNX Runtime library and the number of threads. A program usually needs
@@ -230,7 +287,7 @@ namespace Optimize
         internal Context() { }
 
         /// <summary>Makes a context. ONNX Runtime is opened when something runs.</summary>
-        public static Context Create(ContextOptions options = null)
+        public static Context Create([AllowNull] ContextOptions options = null)
         {
             options = options ?? new ContextOptions();
             using (var scratch = new Scratch())
@@ -248,7 +305,6 @@ namespace Optimize
             }
         }
 
-        /// <summary>The version of liboptimize, e.g. "0.1.0".</summary>
         /// <summary>Version of the library as one number: major * 10000 + minor * 100 + patch.</summary>
         public static uint LibraryVersionNumber { get { return Native.optimize_version_number(); } }
 
@@ -268,7 +324,7 @@ namespace Optimize
 
         /// <summary>Loads an .onnx or .gguf file, a checkpoint folder or an exported folder. Weights are mapped,
         /// not read.</summary>
-        public Model Load(string path, Call call = null)
+        public Model Load(string path, [AllowNull] Call call = null)
         {
             var bytes = Utf8.Bytes(path);
             Model model = null;
@@ -278,7 +334,7 @@ namespace Optimize
         }
 
         /// <summary>Loads a model from a copy of the bytes of an .onnx file without external data.</summary>
-        public Model Load(byte[] file, Call call = null)
+        public Model Load(byte[] file, [AllowNull] Call call = null)
         {
             Model model = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_load_memory(
@@ -288,7 +344,7 @@ namespace Optimize
 
         /// <summary>Returns a new, smaller model; the original stays unchanged. The report is in
         /// Model.Report.</summary>
-        public Model Quantize(Model model, QuantizeOptions options = null, Call call = null)
+        public Model Quantize(Model model, [AllowNull] QuantizeOptions options = null, [AllowNull] Call call = null)
         {
             options = options ?? new QuantizeOptions();
             using (var scratch = new Scratch())
@@ -303,9 +359,25 @@ namespace Optimize
             }
         }
 
+        /// <summary>Estimates the result of Quantize with the same options in milliseconds, without quantizing. Returns
+        /// the JSON of docs/report.md: nodes, bytes, seconds and memory. MaxQualityLoss, TargetSize, NeverSlower and
+        /// calibration data are ignored.</summary>
+        public string Plan(Model model, [AllowNull] QuantizeOptions options = null)
+        {
+            using (var scratch = new Scratch())
+            {
+                var given = (options ?? new QuantizeOptions()).ToNative(scratch);
+                BufferHandle report;
+                ErrorHandle error;
+                OptimizeException.Check(Native.optimize_model_plan(this, model, ref given, out report, out error),
+                    error);
+                return report.Take();
+            }
+        }
+
         /// <summary>Returns a new model with fewer weights; the original stays unchanged. The report is in
         /// Model.Report.</summary>
-        public Model Prune(Model model, PruneOptions options = null, Call call = null)
+        public Model Prune(Model model, [AllowNull] PruneOptions options = null, [AllowNull] Call call = null)
         {
             options = options ?? new PruneOptions();
             using (var scratch = new Scratch())
@@ -322,7 +394,8 @@ namespace Optimize
 
         /// <summary>Compares two models: speed, load time, memory, size, and how close the outputs are. Returns the
         /// JSON of docs/report.md.</summary>
-        public string Benchmark(Model original, Model result, BenchmarkOptions options = null, Call call = null)
+        public string Benchmark(Model original, Model result, [AllowNull] BenchmarkOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new BenchmarkOptions();
             using (var scratch = new Scratch())
@@ -337,7 +410,8 @@ namespace Optimize
         }
 
         /// <summary>Loads a model for running.</summary>
-        public Session CreateSession(Model model, SessionOptions options = null, Call call = null)
+        public Session CreateSession(Model model, [AllowNull] SessionOptions options = null,
+            [AllowNull] Call call = null)
         {
             Session session = null;
             using (var scratch = new Scratch())
@@ -351,7 +425,8 @@ namespace Optimize
 
         /// <summary>Loads a model for generation, with its tokenizer. Throws Status.Unsupported if the model is not a
         /// decoder.</summary>
-        public Generator CreateGenerator(Model model, GeneratorOptions options = null, Call call = null)
+        public Generator CreateGenerator(Model model, [AllowNull] GeneratorOptions options = null,
+            [AllowNull] Call call = null)
         {
             Generator generator = null;
             using (var scratch = new Scratch())
@@ -365,7 +440,8 @@ namespace Optimize
 
         /// <summary>Loads the members of an ensemble for generating one text together. Throws Status.Unsupported if
         /// they do not generate text.</summary>
-        public Generator CreateGenerator(Ensemble ensemble, GeneratorOptions options = null, Call call = null)
+        public Generator CreateGenerator(Ensemble ensemble, [AllowNull] GeneratorOptions options = null,
+            [AllowNull] Call call = null)
         {
             Generator generator = null;
             using (var scratch = new Scratch())
@@ -379,7 +455,8 @@ namespace Optimize
 
         /// <summary>Finds the weights with which the members predict a text best, and returns the ensemble with them.
         /// The figures are in Ensemble.Report.</summary>
-        public Ensemble Fit(Ensemble ensemble, string text, FitOptions options = null, Call call = null)
+        public Ensemble Fit(Ensemble ensemble, string text, [AllowNull] FitOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new FitOptions();
             var given = new Native.FitOptions
@@ -393,7 +470,8 @@ namespace Optimize
             var bytes = Utf8.BytesWithoutEnd(text);
             Ensemble fitted = null;
             BufferHandle report = null;
-            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_ensemble_fit(this, ensemble,
+            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_ensemble_fit(this,
+                ensemble,
                 bytes, (UIntPtr)bytes.Length, ref given, ref native, out fitted, out report, out error));
             fitted.Report = report.Take();
             return fitted;

@@ -11,12 +11,14 @@ namespace Optimize
         /// <summary>Name or index of the input: "0".</summary>
         public string Input { get; set; }
 
+        /// <summary>Index of the dimension of the input, from 0.</summary>
         public uint Index { get; set; }
 
         /// <summary>Name of the dimension: dimensions with one name have one size in each run, and one
         /// range.</summary>
         public string Name { get; set; }
 
+        /// <summary>Minimum size.</summary>
         public ulong Min { get; set; }
 
         /// <summary>Maximum size; 0 for no limit.</summary>
@@ -36,28 +38,31 @@ namespace Optimize
         public ulong BatchMax { get; set; }
 
         /// <summary>Ranges of dimensions as JSON: {input: {dimension: {"name", "min", "max"}}}.</summary>
-        public string DynamicShapes { get; set; }
+        [AllowNull, MaybeNull] public string DynamicShapes { get; set; }
 
         /// <summary>Variants, "fp32,int8", best first; null for the original model.</summary>
-        public string Variants { get; set; }
+        [AllowNull, MaybeNull] public string Variants { get; set; }
 
-        public string Licence { get; set; }
+        /// <summary>Licence of the model, or null.</summary>
+        [AllowNull, MaybeNull] public string Licence { get; set; }
 
         /// <summary>Secret key to sign with, 64 hexadecimal digits.</summary>
-        public string SignKey { get; set; }
+        [AllowNull, MaybeNull] public string SignKey { get; set; }
 
+        /// <summary>True: writes one file instead of a folder.</summary>
         public bool SingleFile { get; set; }
 
+        /// <summary>True: leaves out graphs optimized for this processor.</summary>
         public bool PortableOnly { get; set; }
 
         /// <summary>Pack the weights: zeros take almost no space.</summary>
         public bool Packed { get; set; }
 
         /// <summary>Path of a TensorRT engine of the model, with its manifest next to it; null for none.</summary>
-        public string Engine { get; set; }
+        [AllowNull, MaybeNull] public string Engine { get; set; }
 
         /// <summary>Ranges of dimensions, like DynamicShapes.</summary>
-        public IList<Dimension> Dimensions { get; set; }
+        [AllowNull, MaybeNull] public IList<Dimension> Dimensions { get; set; }
     }
 
     /// <summary>An open package. It is immutable.</summary>
@@ -67,7 +72,7 @@ namespace Optimize
 
         /// <summary>Opens a package: a folder or a file. Without a variant, one is chosen for the
         /// processor.</summary>
-        public static Package Open(string path, string variant = null, string publicKey = null)
+        public static Package Open(string path, [AllowNull] string variant = null, [AllowNull] string publicKey = null)
         {
             using (var scratch = new Scratch())
             {
@@ -114,7 +119,7 @@ namespace Optimize
 
         /// <summary>Throws if a single bit has changed, or if a key (64 hexadecimal digits) is given that did not
         /// sign it.</summary>
-        public void Verify(string publicKey = null, Call call = null)
+        public void Verify([AllowNull] string publicKey = null, [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())
             {
@@ -131,7 +136,8 @@ namespace Optimize
     public sealed partial class Context
     {
         /// <summary>Makes a package of a model. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
-        public string Compile(Model model, string path, PackageOptions options = null, Call call = null)
+        public string Compile(Model model, string path, [AllowNull] PackageOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new PackageOptions();
             BufferHandle report = null;
@@ -162,17 +168,22 @@ namespace Optimize
         }
 
         /// <summary>Loads the variant that fits this processor. Runs check the shape contract.</summary>
-        public Session CreateSession(Package package, Call call = null)
+        public Session CreateSession(Package package, [AllowNull] SessionOptions options = null,
+            [AllowNull] Call call = null)
         {
             Session session = null;
-            var raw = new Native.SessionOptions { StructSize = SizeOf<Native.SessionOptions>() };
-            Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_session(
-                this, package, ref raw, ref native, out session, out error));
+            using (var scratch = new Scratch())
+            {
+                var given = (options ?? new SessionOptions()).ToNative(scratch);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_session(
+                    this, package, ref given, ref native, out session, out error));
+            }
             return session;
         }
 
         /// <summary>Loads the package's model for generation.</summary>
-        public Generator CreateGenerator(Package package, GeneratorOptions options = null, Call call = null)
+        public Generator CreateGenerator(Package package, [AllowNull] GeneratorOptions options = null,
+            [AllowNull] Call call = null)
         {
             Generator generator = null;
             using (var scratch = new Scratch())

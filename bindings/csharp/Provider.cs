@@ -5,21 +5,59 @@ using System.Runtime.InteropServices;
 namespace Optimize
 {
     /// <summary>Execution provider. Auto is for requests: TensorRT, else CUDA, else the CPU.</summary>
-    public enum Provider { Cpu = 0, Cuda = 1, TensorRt = 2, Auto = 3 }
+    public enum Provider
+    {
+        /// <summary>The CPU.</summary>
+        Cpu = 0,
+
+        /// <summary>An NVIDIA GPU, with the kernels of ONNX Runtime.</summary>
+        Cuda = 1,
+
+        /// <summary>An NVIDIA GPU, with engines that TensorRT builds of parts of the graph; other nodes run on
+        /// CUDA.</summary>
+        TensorRt = 2,
+
+        /// <summary>The first available of TensorRT, CUDA and CPU. Only for requests: a session reports the provider it
+        /// uses.</summary>
+        Auto = 3,
+    }
 
     /// <summary>Kernels of a session on the CPU. Auto: those of this library for groups of nodes that are faster with
     /// them, ONNX Runtime's for the others.</summary>
-    public enum Kernels { Auto = 0, Stock = 1 }
+    public enum Kernels
+    {
+        /// <summary>Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others.
+        /// The file liboptimize.so is registered with ONNX Runtime as an execution provider: see
+        /// docs/provider.md.</summary>
+        Auto = 0,
+
+        /// <summary>Those of ONNX Runtime only, as in programs without this library.</summary>
+        Stock = 1,
+    }
 
     /// <summary>Precision of products of float32 inputs and constant float32 weights on the CPU.</summary>
-    public enum SessionPrecision { Fp32 = 0, Bf16 = 1, Int8 = 2 }
+    public enum SessionPrecision
+    {
+        /// <summary>float32.</summary>
+        Fp32 = 0,
+
+        /// <summary>bfloat16 with float32 sums, where the processor multiplies bfloat16 faster than float32.</summary>
+        Bf16 = 1,
+
+        /// <summary>int8: weights with a scale for each output column, inputs with one for each row, computed at run
+        /// time.</summary>
+        Int8 = 2,
+    }
 
     /// <summary>Selects where sessions run; part of the options of functions that create sessions. An unavailable
     /// provider throws Status.BackendMissing or Status.DeviceMissing; it is never replaced by another.</summary>
     public class Execution
     {
+        /// <summary>Execution provider. A requested provider that is not available returns BACKEND_MISSING or
+        /// DEVICE_MISSING with ONNX Runtime's own reason; another provider never replaces it.</summary>
         public Provider Provider { get; set; }
 
+        /// <summary>Kernels on the CPU.</summary>
         public Kernels Kernels { get; set; }
 
         /// <summary>Any but Fp32 needs the kernels of this library.</summary>
@@ -29,7 +67,7 @@ namespace Optimize
         public uint DeviceId { get; set; }
 
         /// <summary>TensorRT: absolute path of the engine cache folder; null for none.</summary>
-        public string EngineCache { get; set; }
+        [AllowNull, MaybeNull] public string EngineCache { get; set; }
     }
 
     public sealed partial class Context

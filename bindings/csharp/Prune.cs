@@ -9,14 +9,46 @@ namespace Optimize
     /// Wanda: the smallest by magnitude times norm of the input. SparseGpt: those whose removal the other weights
     /// compensate. Structured: whole neurons, channels and heads are removed. Wanda and SparseGpt need a calibration
     /// text.</summary>
-    public enum PruneMethod { Magnitude = 0, Random = 1, Wanda = 2, SparseGpt = 3, Structured = 4 }
+    public enum PruneMethod
+    {
+        /// <summary>Sets the weights with the smallest magnitude to zero.</summary>
+        Magnitude = 0,
+
+        /// <summary>Sets random weights to zero, by the seed.</summary>
+        Random = 1,
+
+        /// <summary>Sets, per output, the weights with the smallest magnitude times input norm to zero. Needs
+        /// calibration data.</summary>
+        Wanda = 2,
+
+        /// <summary>Sets weights to zero whose error the rest of the row can compensate, and updates the rest. Needs
+        /// calibration data.</summary>
+        SparseGpt = 3,
+
+        /// <summary>Removes neurons, channels and heads.</summary>
+        Structured = 4,
+    }
 
     /// <summary>Criterion of structured pruning for neurons, channels and heads.</summary>
-    public enum Importance { L1 = 0, L2 = 1, Activation = 2, Random = 3 }
+    public enum Importance
+    {
+        /// <summary>By the sum of magnitudes.</summary>
+        L1 = 0,
+
+        /// <summary>By the root of the sum of squares.</summary>
+        L2 = 1,
+
+        /// <summary>By weights and by activations on the calibration text.</summary>
+        Activation = 2,
+
+        /// <summary>Randomly, by the seed.</summary>
+        Random = 3,
+    }
 
     /// <summary>Options of Context.Prune.</summary>
     public sealed class PruneOptions
     {
+        /// <summary>Pruning method.</summary>
         public PruneMethod Method { get; set; }
 
         /// <summary>Fraction of zeros in each weight; 0 for 0.5, or that of the pattern.</summary>
@@ -25,6 +57,7 @@ namespace Optimize
         /// <summary>With PatternOf, 2 and 4 for 2:4: at most 2 of each 4 adjacent weights remain.</summary>
         public uint PatternKeep { get; set; }
 
+        /// <summary>Number of consecutive weights of the pattern; see `pattern_keep`.</summary>
         public uint PatternOf { get; set; }
 
         /// <summary>Magnitude and random: one threshold for all weights.</summary>
@@ -55,16 +88,16 @@ namespace Optimize
         public ulong MinElements { get; set; }
 
         /// <summary>Names or globs of modules, weights or nodes; none for all MatMul, Gemm and Conv.</summary>
-        public IList<string> TargetModules { get; set; }
+        [AllowNull, MaybeNull] public IList<string> TargetModules { get; set; }
 
         /// <summary>Names or globs to skip; takes precedence over TargetModules.</summary>
-        public IList<string> Exclude { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Exclude { get; set; }
 
         /// <summary><c>GLOB=SPARSITY</c>, another sparsity for matches.</summary>
-        public IList<string> Overrides { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Overrides { get; set; }
 
         /// <summary>Text for methods that use activations; null for none.</summary>
-        public string Calibration { get; set; }
+        [AllowNull, MaybeNull] public string Calibration { get; set; }
 
         /// <summary>Windows of the calibration text; 0 for 16, or 64 with Reconstruct.</summary>
         public uint CalibrationWindows { get; set; }
@@ -73,10 +106,10 @@ namespace Optimize
         public uint CalibrationLength { get; set; }
 
         /// <summary>Folder for the pruned weights until they are saved; null for the system's.</summary>
-        public string ScratchFolder { get; set; }
+        [AllowNull, MaybeNull] public string ScratchFolder { get; set; }
 
         /// <summary>Structured: indices of layers to remove, instead of DropLayers.</summary>
-        public IList<uint> Layers { get; set; }
+        [AllowNull, MaybeNull] public IList<uint> Layers { get; set; }
 
         /// <summary>Structured, instead of a sparsity: size in bytes to prune to, as little as needed.</summary>
         public ulong TargetSize { get; set; }

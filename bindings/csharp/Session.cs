@@ -6,7 +6,20 @@ using System.Collections.Generic;
 namespace Optimize
 {
     /// <summary>How much ONNX Runtime optimizes the graph.</summary>
-    public enum OptimizationLevel { Default = 0, Disabled = 1, Basic = 2, Extended = 3 }
+    public enum OptimizationLevel
+    {
+        /// <summary>All optimizations.</summary>
+        Default = 0,
+
+        /// <summary>No optimization.</summary>
+        Disabled = 1,
+
+        /// <summary>Constant folding and removal of redundant nodes.</summary>
+        Basic = 2,
+
+        /// <summary>Basic optimizations and node fusion.</summary>
+        Extended = 3,
+    }
 
     /// <summary>Options of Context.CreateSession.</summary>
     public sealed class SessionOptions
@@ -14,6 +27,7 @@ namespace Optimize
         /// <summary>Number of threads for the work of one node; 0 for the context's.</summary>
         public uint Threads { get; set; }
 
+        /// <summary>Graph optimization.</summary>
         public OptimizationLevel OptimizationLevel { get; set; }
 
         /// <summary>Less memory and a faster start, slower runs. No effect on models with block-quantized
@@ -27,7 +41,7 @@ namespace Optimize
         public bool TrustEngines { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
-        public Execution Execution { get; set; }
+        [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.SessionOptions ToNative(Scratch scratch)
         {
@@ -72,7 +86,7 @@ namespace Optimize
 
         /// <summary>Runs the model and returns the named outputs, or all of them.</summary>
         public IDictionary<string, Tensor> Run(
-            IDictionary<string, Tensor> inputs, IList<string> outputs = null, Call call = null)
+            IDictionary<string, Tensor> inputs, [AllowNull] IList<string> outputs = null, [AllowNull] Call call = null)
         {
             outputs = outputs ?? OutputNames();
             var names = new List<string>(inputs.Keys);

@@ -9,10 +9,86 @@ namespace Optimize
     /// <summary>Element types, with their values in ONNX. Types below a byte are packed, low bits first.</summary>
     public enum DType
     {
-        Unknown = 0, Float32 = 1, UInt8 = 2, Int8 = 3, UInt16 = 4, Int16 = 5, Int32 = 6, Int64 = 7, String = 8,
-        Bool = 9, Float16 = 10, Float64 = 11, UInt32 = 12, UInt64 = 13, Complex64 = 14, Complex128 = 15, BFloat16 = 16,
-        Float8E4M3FN = 17, Float8E4M3FNUZ = 18, Float8E5M2 = 19, Float8E5M2FNUZ = 20, UInt4 = 21, Int4 = 22,
-        Float4E2M1 = 23, Float8E8M0 = 24, UInt2 = 25, Int2 = 26,
+        /// <summary>Not a tensor, or not declared.</summary>
+        Unknown = 0,
+
+        /// <summary>The type Float32 of ONNX.</summary>
+        Float32 = 1,
+
+        /// <summary>The type UInt8 of ONNX.</summary>
+        UInt8 = 2,
+
+        /// <summary>The type Int8 of ONNX.</summary>
+        Int8 = 3,
+
+        /// <summary>The type UInt16 of ONNX.</summary>
+        UInt16 = 4,
+
+        /// <summary>The type Int16 of ONNX.</summary>
+        Int16 = 5,
+
+        /// <summary>The type Int32 of ONNX.</summary>
+        Int32 = 6,
+
+        /// <summary>The type Int64 of ONNX.</summary>
+        Int64 = 7,
+
+        /// <summary>The type String of ONNX.</summary>
+        String = 8,
+
+        /// <summary>The type Bool of ONNX.</summary>
+        Bool = 9,
+
+        /// <summary>The type Float16 of ONNX.</summary>
+        Float16 = 10,
+
+        /// <summary>The type Float64 of ONNX.</summary>
+        Float64 = 11,
+
+        /// <summary>The type UInt32 of ONNX.</summary>
+        UInt32 = 12,
+
+        /// <summary>The type UInt64 of ONNX.</summary>
+        UInt64 = 13,
+
+        /// <summary>The type Complex64 of ONNX.</summary>
+        Complex64 = 14,
+
+        /// <summary>The type Complex128 of ONNX.</summary>
+        Complex128 = 15,
+
+        /// <summary>The type BFloat16 of ONNX.</summary>
+        BFloat16 = 16,
+
+        /// <summary>The type Float8E4M3FN of ONNX.</summary>
+        Float8E4M3FN = 17,
+
+        /// <summary>The type Float8E4M3FNUZ of ONNX.</summary>
+        Float8E4M3FNUZ = 18,
+
+        /// <summary>The type Float8E5M2 of ONNX.</summary>
+        Float8E5M2 = 19,
+
+        /// <summary>The type Float8E5M2FNUZ of ONNX.</summary>
+        Float8E5M2FNUZ = 20,
+
+        /// <summary>The type UInt4 of ONNX.</summary>
+        UInt4 = 21,
+
+        /// <summary>The type Int4 of ONNX.</summary>
+        Int4 = 22,
+
+        /// <summary>The type Float4E2M1 of ONNX.</summary>
+        Float4E2M1 = 23,
+
+        /// <summary>The type Float8E8M0 of ONNX.</summary>
+        Float8E8M0 = 24,
+
+        /// <summary>The type UInt2 of ONNX.</summary>
+        UInt2 = 25,
+
+        /// <summary>The type Int2 of ONNX.</summary>
+        Int2 = 26,
     }
 
     /// <summary>Name, type and shape of an input or output.</summary>
@@ -56,7 +132,7 @@ namespace Optimize
     }
 
     /// <summary>Elements with a type and a shape. It is immutable.</summary>
-    public sealed class Tensor : Handle
+    public sealed partial class Tensor : Handle
     {
         private static readonly Dictionary<Type, DType> Types = new Dictionary<Type, DType>
         {
@@ -64,6 +140,9 @@ namespace Optimize
             { typeof(sbyte), DType.Int8 }, { typeof(short), DType.Int16 }, { typeof(int), DType.Int32 },
             { typeof(long), DType.Int64 }, { typeof(byte), DType.UInt8 }, { typeof(ushort), DType.UInt16 },
             { typeof(uint), DType.UInt32 }, { typeof(ulong), DType.UInt64 },
+#if NET8_0_OR_GREATER
+            { typeof(Half), DType.Float16 },
+#endif
         };
 
         internal Tensor() { }
@@ -74,9 +153,15 @@ namespace Optimize
         public static Tensor From<T>(T[] elements, params long[] dims) where T : struct
         {
             var type = TypeOf<T>();
-            var bytes = new byte[Buffer.ByteLength(elements)];
-            Buffer.BlockCopy(elements, 0, bytes, 0, bytes.Length);
-            return FromBytes(type, bytes, dims);
+            var pin = GCHandle.Alloc(elements, GCHandleType.Pinned);
+            try
+            {
+                return FromPointer(type, pin.AddrOfPinnedObject(), elements.LongLength * SizeOfElement<T>(), dims);
+            }
+            finally
+            {
+                pin.Free();
+            }
         }
 
         /// <summary>Makes a tensor of any type except String from a copy of the bytes of its elements.</summary>
@@ -85,11 +170,7 @@ namespace Optimize
             var pin = GCHandle.Alloc(data, GCHandleType.Pinned);
             try
             {
-                Tensor tensor;
-                ErrorHandle error;
-                OptimizeException.Check(Native.optimize_tensor_new((int)type, dims, (UIntPtr)dims.Length,
-                    pin.AddrOfPinnedObject(), (UIntPtr)data.Length, out tensor, out error), error);
-                return tensor;
+                return FromPointer(type, pin.AddrOfPinnedObject(), data.LongLength, dims);
             }
             finally
             {
@@ -97,12 +178,23 @@ namespace Optimize
             }
         }
 
+        /// <summary>Makes a tensor of any type except String from a copy of memory.</summary>
+        public static Tensor FromPointer(DType type, IntPtr data, long size, params long[] dims)
+        {
+            if (size < 0) throw new ArgumentOutOfRangeException("size");
+            Tensor tensor;
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_tensor_new((int)type, dims, (UIntPtr)dims.Length,
+                data, (UIntPtr)(ulong)size, out tensor, out error), error);
+            return tensor;
+        }
+
         /// <summary>Makes a tensor over an array without copying it. The array is pinned until nothing uses the
         /// tensor, and must not be changed until then. Not for bool.</summary>
         public static Tensor Borrow<T>(T[] elements, params long[] dims) where T : struct
         {
             var type = TypeOf<T>();
-            var size = (UIntPtr)((ulong)elements.LongLength * (ulong)Buffer.ByteLength(new T[1]));
+            var size = (UIntPtr)((ulong)elements.LongLength * (ulong)SizeOfElement<T>());
             var pin = GCHandle.Alloc(elements, GCHandleType.Pinned);
             try
             {
@@ -135,6 +227,7 @@ namespace Optimize
             }
         }
 
+        /// <summary>Type of the elements.</summary>
         public DType DType { get { return (DType)Native.optimize_tensor_dtype(this); } }
 
         /// <summary>The shape; empty for a scalar.</summary>
@@ -155,7 +248,7 @@ namespace Optimize
             var type = TypeOf<T>();
             if (type != DType) throw new InvalidOperationException("the tensor holds " + DType + ", not " + type);
             var bytes = Bytes();
-            var elements = new T[bytes.Length / Buffer.ByteLength(new T[1])];
+            var elements = new T[bytes.Length / SizeOfElement<T>()];
             Buffer.BlockCopy(bytes, 0, elements, 0, bytes.Length);
             return elements;
         }

@@ -5,15 +5,49 @@ using System;
 namespace Optimize
 {
     /// <summary>Precision in which an engine computes.</summary>
-    public enum Precision { Fp32 = 0, Fp16 = 1, Bf16 = 2, Int8 = 3, Fp8 = 4 }
+    public enum Precision
+    {
+        /// <summary>The types of the model.</summary>
+        Fp32 = 0,
+
+        /// <summary>Products and the nodes around them in float16. Needs ONNX Runtime, to measure the error.</summary>
+        Fp16 = 1,
+
+        /// <summary>As PRECISION_FP16, in bfloat16.</summary>
+        Bf16 = 2,
+
+        /// <summary>Products with weights in 8-bit integers.</summary>
+        Int8 = 3,
+
+        /// <summary>As PRECISION_INT8, in float8 (e4m3).</summary>
+        Fp8 = 4,
+    }
+
+    /// <summary>Library that builds an engine.</summary>
+    public enum TensorRtBackend
+    {
+        /// <summary>TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's
+        /// provider.</summary>
+        Auto = 0,
+
+        /// <summary>TensorRT 11, for the present device.</summary>
+        Nvinfer = 1,
+
+        /// <summary>TensorRT-RTX 1, which needs no device.</summary>
+        Rtx = 2,
+
+        /// <summary>ONNX Runtime's TensorRT provider: writes a model that contains engines.</summary>
+        OnnxRuntime = 3,
+    }
 
     /// <summary>Options of Context.BuildTensorRt.</summary>
     public sealed class TensorRtOptions
     {
+        /// <summary>Precision of the engine.</summary>
         public Precision Precision { get; set; }
 
         /// <summary>Library: 0 for automatic, 1 for TensorRT, 2 for TensorRT-RTX, 3 for ONNX Runtime.</summary>
-        public int Backend { get; set; }
+        public TensorRtBackend Backend { get; set; }
 
         /// <summary>1 to 6 for TensorRT's levels 0 to 5; 0 for its default.</summary>
         public uint OptimizationLevel { get; set; }
@@ -25,22 +59,25 @@ namespace Optimize
         public ulong SequenceLength { get; set; }
 
         /// <summary>Sizes of dimensions: "batch=1:8:32,sequence=128".</summary>
-        public string Dimensions { get; set; }
+        [AllowNull, MaybeNull] public string Dimensions { get; set; }
 
         /// <summary>Minimum shapes: "ids:1x16,mask:1x16".</summary>
-        public string MinShapes { get; set; }
+        [AllowNull, MaybeNull] public string MinShapes { get; set; }
 
-        public string OptShapes { get; set; }
+        /// <summary>Optimal shapes, which the engine is tuned for; or null.</summary>
+        [AllowNull, MaybeNull] public string OptShapes { get; set; }
 
-        public string MaxShapes { get; set; }
+        /// <summary>Maximum shapes; or null.</summary>
+        [AllowNull, MaybeNull] public string MaxShapes { get; set; }
 
         /// <summary>Several profiles, as JSON.</summary>
-        public string Profiles { get; set; }
+        [AllowNull, MaybeNull] public string Profiles { get; set; }
 
         /// <summary>Folder of the libraries; null searches for them.</summary>
-        public string Library { get; set; }
+        [AllowNull, MaybeNull] public string Library { get; set; }
 
-        public string TimingCache { get; set; }
+        /// <summary>Path of a file that caches timings of layers; or null.</summary>
+        [AllowNull, MaybeNull] public string TimingCache { get; set; }
 
         /// <summary>Workspace in bytes; 0 for all memory.</summary>
         public ulong Workspace { get; set; }
@@ -50,31 +87,41 @@ namespace Optimize
         public double MaxError { get; set; }
 
         /// <summary>TensorRT-RTX: compute capabilities to build for, 89 for 8.9.</summary>
-        public int[] ComputeCapabilities { get; set; }
+        [AllowNull, MaybeNull] public int[] ComputeCapabilities { get; set; }
 
+        /// <summary>True: builds an engine that also runs with later versions of the library.</summary>
         public bool VersionCompatible { get; set; }
 
+        /// <summary>True: builds an engine that runs on all devices from Ampere on.</summary>
         public bool HardwareCompatible { get; set; }
 
+        /// <summary>True: strips the weights from the engine.</summary>
         public bool Strip { get; set; }
 
+        /// <summary>True: allows the weights to be replaced later (refit).</summary>
         public bool Refit { get; set; }
 
+        /// <summary>True: uses weights with a 2:4 pattern as sparse weights.</summary>
         public bool Sparsity { get; set; }
 
+        /// <summary>True: keeps detailed information on layers, for profilers.</summary>
         public bool Detailed { get; set; }
 
+        /// <summary>True: disables TensorFloat-32.</summary>
         public bool NoTf32 { get; set; }
 
+        /// <summary>True: builds even if the existing engine matches the options.</summary>
         public bool Force { get; set; }
 
+        /// <summary>True: returns MISMATCH if the existing engine does not match, instead of replacing it.</summary>
         public bool RefuseMismatch { get; set; }
 
+        /// <summary>Number of threads of the measurements; 0 uses that of the context.</summary>
         public uint Threads { get; set; }
 
         /// <summary>Int8 and Fp8: path of a text, or of tensors for the inputs (X.safetensors); null for built-in
         /// sentences.</summary>
-        public string Calibration { get; set; }
+        [AllowNull, MaybeNull] public string Calibration { get; set; }
     }
 
     /// <summary>Options for opening an engine. Without Trust, every engine is rejected.</summary>
@@ -87,10 +134,10 @@ namespace Optimize
         public uint DeviceId { get; set; }
 
         /// <summary>SHA-256 of its model; null accepts any.</summary>
-        public string ModelSha256 { get; set; }
+        [AllowNull, MaybeNull] public string ModelSha256 { get; set; }
 
         /// <summary>Folder of TensorRT's libraries; null searches for them.</summary>
-        public string Library { get; set; }
+        [AllowNull, MaybeNull] public string Library { get; set; }
 
         internal Native.TensorRtOpenOptions ToNative(Scratch scratch)
         {
@@ -109,7 +156,8 @@ namespace Optimize
     {
         /// <summary>Loads an engine file on a device. Throws Status.Untrusted, InvalidModel, Mismatch, BackendMissing
         /// or DeviceMissing if it may not or cannot be used on this machine.</summary>
-        public Session OpenTensorRt(string path, TensorRtOpenOptions options = null, Call call = null)
+        public Session OpenTensorRt(string path, [AllowNull] TensorRtOpenOptions options = null,
+            [AllowNull] Call call = null)
         {
             Session session = null;
             using (var scratch = new Scratch())
@@ -124,7 +172,8 @@ namespace Optimize
 
         /// <summary>Loads the TensorRT engine of a package on a device; throws Status.NotFound if it has none. Runs
         /// check the shape contract.</summary>
-        public Session CreateEngine(Package package, TensorRtOpenOptions options = null, Call call = null)
+        public Session CreateEngine(Package package, [AllowNull] TensorRtOpenOptions options = null,
+            [AllowNull] Call call = null)
         {
             Session session = null;
             using (var scratch = new Scratch())
@@ -139,7 +188,8 @@ namespace Optimize
         /// <summary>Compares the TensorRT engine in a file with the model it was built from; returns the report as
         /// JSON.</summary>
         public string BenchmarkEngine(
-            Model original, string path, TensorRtOpenOptions engine, BenchmarkOptions options = null, Call call = null)
+            Model original, string path, TensorRtOpenOptions engine, [AllowNull] BenchmarkOptions options = null,
+                [AllowNull] Call call = null)
         {
             options = options ?? new BenchmarkOptions();
             BufferHandle report = null;
@@ -149,14 +199,16 @@ namespace Optimize
                 var raw = options.ToNative(scratch);
                 var tokenizer = options.Tokenizer ?? new Tokenizer(); // NULL to the library
                 IntPtr cPath = scratch.Text(path);
-                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_benchmark_engine(
+                Call.Run(call, (ref Native.Call native,
+                    out ErrorHandle error) => Native.optimize_model_benchmark_engine(
                     this, original, cPath, tokenizer, ref opening, ref raw, ref native, out report, out error));
             }
             return report.Take();
         }
 
         /// <summary>Builds an engine at a path, with a manifest next to it; returns the report as JSON.</summary>
-        public string BuildTensorRt(Model model, string path, TensorRtOptions options = null, Call call = null)
+        public string BuildTensorRt(Model model, string path, [AllowNull] TensorRtOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new TensorRtOptions();
             var devices = options.ComputeCapabilities ?? new int[0];
@@ -171,7 +223,8 @@ namespace Optimize
                     raw.ComputeCapabilities = devices.Length == 0 ? IntPtr.Zero : pinned.AddrOfPinnedObject();
                     raw.ComputeCapabilityCount = (ulong)devices.Length;
                     IntPtr cPath = scratch.Text(path);
-                    Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_build_tensorrt(
+                    Call.Run(call, (ref Native.Call native,
+                        out ErrorHandle error) => Native.optimize_model_build_tensorrt(
                         this, model, cPath, ref raw, ref native, out report, out error));
                 }
             }
@@ -185,7 +238,7 @@ namespace Optimize
         /// <summary>Checks whether an engine may be used on this machine and, if a model is given, whether it was
         /// built from it; returns its manifest as JSON. Trust says that its author is trusted: an engine contains
         /// code.</summary>
-        public string CheckTensorRt(string path, Model model, bool trust, Call call = null)
+        public string CheckTensorRt(string path, Model model, bool trust, [AllowNull] Call call = null)
         {
             BufferHandle manifest = null;
             using (var scratch = new Scratch())
@@ -204,7 +257,7 @@ namespace Optimize
             {
                 StructSize = SizeOf<Native.TensorRtOptions>(),
                 Precision = (int)options.Precision,
-                Backend = options.Backend,
+                Backend = (int)options.Backend,
                 OptimizationLevel = options.OptimizationLevel,
                 BatchSize = options.BatchSize,
                 SequenceLength = options.SequenceLength,

@@ -15,6 +15,7 @@ namespace Optimize
             TypeIds = typeIds;
         }
 
+        /// <summary>Ids of the tokens.</summary>
         public Tensor Ids { get; private set; }
 
         /// <summary>1 for tokens, 0 for padding.</summary>
@@ -37,6 +38,7 @@ namespace Optimize
             return inputs;
         }
 
+        /// <summary>Disposes of the three tensors.</summary>
         public void Dispose()
         {
             Ids.Dispose();

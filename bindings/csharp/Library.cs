@@ -1,0 +1,35 @@
+// How the library is found.
+
+#if NET8_0_OR_GREATER
+using System;
+using System.Reflection;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+#endif
+
+namespace Optimize
+{
+    internal static partial class Native
+    {
+        // liboptimize.so: the runtime searches next to the program, in the native folder of the package, and where the
+        // system's loader searches (LD_LIBRARY_PATH, ld.so.conf).
+        private const string Library = "optimize";
+
+        // What the package for programs installs, without the one for developers. Mono reads
+        // Optimize.dll.config for the same.
+        internal const string Soname = "liboptimize.so.0.1";
+
+#if NET8_0_OR_GREATER
+        [ModuleInitializer]
+        internal static void FindLibrary() { NativeLibrary.SetDllImportResolver(typeof(Native).Assembly, Resolve); }
+
+        private static IntPtr Resolve(string name, Assembly assembly, DllImportSearchPath? path)
+        {
+            IntPtr library;
+            if (name != Library) return IntPtr.Zero; // as if there were no resolver
+            if (NativeLibrary.TryLoad(name, assembly, path, out library)) return library;
+            return NativeLibrary.TryLoad(Soname, assembly, path, out library) ? library : IntPtr.Zero;
+        }
+#endif
+    }
+}

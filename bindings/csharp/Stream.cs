@@ -1,0 +1,158 @@
+// Tokens as sequences, while they are generated.
+
+using System;
+using System.Collections.Generic;
+using System.Threading;
+using System.Threading.Tasks;
+#if NET8_0_OR_GREATER
+using System.Runtime.CompilerServices;
+#endif
+
+namespace Optimize
+{
+    /// <summary>A call that generates tokens on a thread of its own. It goes on after a token only when the token has
+    /// been processed.</summary>
+    internal sealed class TokenStream
+    {
+        private readonly SemaphoreSlim ready = new SemaphoreSlim(0), processed = new SemaphoreSlim(0);
+        private readonly Task work;
+        private volatile bool ended, left;
+
+        internal TokenStream(GenerateOptions options, Action<GenerateOptions> generate)
+        {
+            var given = (options ?? new GenerateOptions()).Copy();
+            given.OnToken = Tell;
+            work = Task.Factory.StartNew(() =>
+            {
+                try
+                {
+                    generate(given);
+                }
+                finally
+                {
+                    ended = true;
+                    ready.Release();
+                }
+            }, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        }
+
+        /// <summary>The token that is ready.</summary>
+        internal Written Token { get; private set; }
+
+        /// <summary>Waits for a token. Returns false after the last one, and throws what ended the call.</summary>
+        internal bool Next()
+        {
+            ready.Wait();
+            if (ended) work.GetAwaiter().GetResult();
+            return !ended;
+        }
+
+        /// <summary>Makes the call go on.</summary>
+        internal void Processed() { processed.Release(); }
+
+        /// <summary>Ends the call, and waits for its end.</summary>
+        internal void Leave()
+        {
+            left = true;
+            processed.Release();
+            Task.WaitAny(work); // unlike Wait, it does not throw: Next has thrown, or the exception has no reader
+            GC.KeepAlive(work.Exception);
+        }
+
+#if NET8_0_OR_GREATER
+        internal async Task<bool> NextAsync()
+        {
+            await ready.WaitAsync().ConfigureAwait(false);
+            if (ended) await work.ConfigureAwait(false);
+            return !ended;
+        }
+
+        internal async Task LeaveAsync()
+        {
+            left = true;
+            processed.Release();
+            await work.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+#endif
+
+        private bool Tell(Written token)
+        {
+            if (left) return false;
+            Token = token;
+            ready.Release();
+            processed.Wait();
+            return !left;
+        }
+    }
+
+    public sealed partial class Generator
+    {
+        /// <summary>Generates a text after each prompt, and returns the tokens of all rows as they are generated. Each
+        /// step waits for a token; leaving the loop ends the generation. OnToken of the options is not called.</summary>
+        public IEnumerable<Written> Stream(
+            IList<string> prompts, [AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
+        {
+            return Tokens(() => new TokenStream(options, given => Generate(prompts, given, call)));
+        }
+
+        /// <summary>Continues all rows like Run, and returns the tokens like Stream.</summary>
+        public IEnumerable<Written> StreamRun([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
+        {
+            return Tokens(() => new TokenStream(options, given => Run(given, call)));
+        }
+
+        private static IEnumerable<Written> Tokens(Func<TokenStream> start)
+        {
+            var stream = start();
+            try
+            {
+                while (stream.Next())
+                {
+                    yield return stream.Token;
+                    stream.Processed();
+                }
+            }
+            finally
+            {
+                stream.Leave();
+            }
+        }
+
+#if NET8_0_OR_GREATER
+        /// <summary>Generates a text after each prompt, and returns the tokens of all rows as they are generated. Leaving
+        /// the loop ends the generation. OnToken of the options is not called.</summary>
+        public IAsyncEnumerable<Written> StreamAsync(IList<string> prompts, [AllowNull] GenerateOptions options = null,
+            CancellationToken cancellationToken = default)
+        {
+            return TokensAsync(
+                token => new TokenStream(options, given => Generate(prompts, given, token)), cancellationToken);
+        }
+
+        /// <summary>Continues all rows like Run, and returns the tokens like StreamAsync.</summary>
+        public IAsyncEnumerable<Written> StreamRunAsync([AllowNull] GenerateOptions options = null,
+            CancellationToken cancellationToken = default)
+        {
+            return TokensAsync(token => new TokenStream(options, given => Run(given, token)), cancellationToken);
+        }
+
+        // The token is the argument's, that of WithCancellation, or both.
+        private static async IAsyncEnumerable<Written> TokensAsync(Func<CancellationToken, TokenStream> start,
+            [EnumeratorCancellation] CancellationToken cancellationToken)
+        {
+            var stream = start(cancellationToken);
+            try
+            {
+                while (await stream.NextAsync().ConfigureAwait(false))
+                {
+                    yield return stream.Token;
+                    stream.Processed();
+                }
+            }
+            finally
+            {
+                await stream.LeaveAsync().ConfigureAwait(false);
+            }
+        }
+#endif
+    }
+}
