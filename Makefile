@@ -41,7 +41,7 @@ COMMAND = target/release/optimize
 MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 
 .DEFAULT_GOAL := all
-.PHONY: all deps demo test test-gpu lint fuzz fuzz-long bench dist nupkg install uninstall clean help
+.PHONY: all table deps demo test test-gpu lint fuzz fuzz-long bench dist nupkg install uninstall clean help
 
 all: ## build the library and the command
 	cargo build --release
@@ -54,6 +54,9 @@ demo: ## quantize a real model to int8 and compare it with the original (MODEL=f
 	cargo build --release
 	@mkdir -p target/demo
 	$(COMMAND) quantize --model $(MODEL) --type dynamic --bits 8 --output target/demo/minilm-int8 --benchmark
+
+table: deps all ## measure every technique on two models: up to 45 minutes; writes the table of README.md
+	tools/table.sh
 
 test: deps all ## run all tests: style, Rust, C, C++, Go, C#, header, symbols, installation
 	tests/run.sh

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Modules of `src/ffi`, in the order in which the header contains them.
-const NOUNS: [&str; 19] = [
+const NOUNS: [&str; 21] = [
     "status",
     "error",
     "buffer",
@@ -22,8 +22,10 @@ const NOUNS: [&str; 19] = [
     "ensemble",
     "package",
     "tensorrt",
+    "recipe",
     "benchmark",
     "evaluate",
+    "table",
 ];
 
 fn main() {

@@ -82,6 +82,23 @@ macro_rules! choice {
         }
 
         #[cfg(feature = "cli")]
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let values = [$( ($text, $crate::choice::help(&[$( $doc, )+])), )+];
+                let values = values.map(|(name, help)| serde_json::json!({ "const": name, "description": help }));
+                schemars::json_schema!({ "oneOf": values })
+            }
+        }
+
+        #[cfg(feature = "cli")]
         impl clap::ValueEnum for $name {
             fn value_variants<'a>() -> &'a [$name] {
                 $name::ALL

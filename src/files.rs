@@ -299,6 +299,12 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Reads a small file of UTF-8 text.
+pub fn read_text(path: &Path) -> Result<String> {
+    let text = String::from_utf8(read(path, crate::limits::TEXT_BYTES as u64)?);
+    text.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)).at(|| path.display())
+}
+
 /// Returns the folder of a path; `.` for a bare name.
 pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {

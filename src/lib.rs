@@ -22,13 +22,13 @@
 //!
 //! ```text
 //! 7  ffi                                                the C interface; src/bin/optimize is the command
-//! 6  open                                               loading of any model from a path
+//! 6  table recipe open                                  techniques in a row; loading of any model from a path
 //! 5  package ensemble distill tensorrt prune quantize   the techniques
 //! 4  provider                                           own kernels as an execution provider of ONNX Runtime
 //! 4  verify evaluate benchmark calibrate autodiff       measuring and fitting
 //! 4  encoder                                            texts to vectors and to classes
 //! 3  inputs meaning                                     inputs of runs; meaning of tokens and classes
-//! 2  source text runtime                                formats; generation; sessions
+//! 2  source text runtime page                           formats; generation; sessions; reports as pages
 //! 1  inspect graph model report                         a model, its inspection and its changes
 //! 0  onnx shapes call files platform                    the file format; foundations
 //! 0  choice threads limits error statistics likelihood kernels
@@ -78,15 +78,19 @@ pub mod model;
 pub mod onnx;
 pub mod open;
 pub mod package;
+#[cfg(feature = "cli")]
+pub mod page;
 pub mod platform;
 pub mod provider;
 pub mod prune;
 pub mod quantize;
+pub mod recipe;
 pub mod report;
 pub mod runtime;
 pub mod shapes;
 pub mod source;
 mod statistics;
+pub mod table;
 pub mod tensorrt;
 pub mod text;
 mod threads;

@@ -52,6 +52,8 @@ pub const TEMPLATE_STEPS: u64 = 5_000_000;
 pub const TEMPLATE_DEPTH: usize = 100;
 /// Maximum number of texts that one generator generates at once.
 pub const GENERATED_ROWS: usize = 4096;
+/// Maximum number of steps of a recipe.
+pub const RECIPE_STEPS: usize = 64;
 /// Maximum number of members of an ensemble.
 pub const ENSEMBLE_MEMBERS: usize = 64;
 /// Maximum number of worker threads.

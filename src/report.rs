@@ -23,6 +23,10 @@ pub struct Report {
     pub library_version: &'static str,
     /// Options that were used, with defaults filled in.
     pub options: Value,
+    /// The steps that repeat the operation, as `optimize apply` reads them (`docs/recipes.md`); empty if it changes no
+    /// model, or if one of its models has no path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipe: Vec<Value>,
     /// Identity of the original model; absent until its files have been hashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<FileIdentity>,
@@ -108,6 +112,7 @@ impl Report {
             operation,
             library_version: env!("CARGO_PKG_VERSION"),
             options,
+            recipe: Vec::new(),
             input: None,
             output: None,
             seconds: 0.0,
@@ -118,6 +123,27 @@ impl Report {
             nodes: Vec::new(),
             benchmark: None,
             quality: None,
+        }
+    }
+
+    /// Returns an empty report of a technique with its options, and as the recipe the step that repeats it: the options
+    /// that differ from the defaults, and those named in `always`.
+    pub fn of_technique<O: Serialize + Default>(operation: &'static str, options: &O, always: &[&str]) -> Report {
+        let fields = |options: &O| match serde_json::to_value(options) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let (given, defaults) = (fields(options), fields(&O::default()));
+        let shown = |name: &str, value: &Value| always.contains(&name) || defaults.get(name) != Some(value);
+        let mut step = Map::from_iter([("operation".to_owned(), operation.into())]);
+        step.extend(given.iter().filter(|(name, value)| shown(name, value)).map(|(n, v)| (n.clone(), v.clone())));
+        Report { recipe: vec![Value::Object(step)], ..Report::new(operation, Value::Object(given)) }
+    }
+
+    /// Adds a field to the only step of the recipe, if there is one.
+    pub fn note_in_recipe(&mut self, name: &str, value: impl Into<Value>) {
+        if let [Value::Object(step)] = self.recipe.as_mut_slice() {
+            step.insert(name.to_owned(), value.into());
         }
     }
 

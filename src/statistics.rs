@@ -113,6 +113,36 @@ pub fn median_interval(sorted: &[f64], seed: u64) -> (f64, f64) {
     (percentile(&medians, 0.025), percentile(&medians, 0.975))
 }
 
+/// Returns the median; NaN if there are no values.
+pub fn median(values: &[f64]) -> f64 {
+    percentile(&sorted(values), 0.5)
+}
+
+/// Returns the 95 % percentile-bootstrap interval of the median of values in groups: groups are drawn with replacement,
+/// then values of each drawn group. Values of one group have something in common (the session in which they were
+/// measured), and drawing single values would make the interval too narrow. Source: Davison, Hinkley, "Bootstrap Methods
+/// and their Application", 1997, section 3.8.
+pub fn grouped_interval(groups: &[Vec<f64>], seed: u64) -> (f64, f64) {
+    let count: usize = groups.iter().map(Vec::len).sum();
+    if groups.iter().any(Vec::is_empty) || groups.len() < 2 {
+        return (f64::NAN, f64::NAN);
+    }
+    let resamples = (20_000_000 / count).clamp(200, RESAMPLES);
+    let mut random = Random::new(seed);
+    let mut drawn = Vec::with_capacity(count);
+    let mut medians = Vec::with_capacity(resamples);
+    for _ in 0..resamples {
+        drawn.clear();
+        for _ in 0..groups.len() {
+            let group = &groups[random.index(groups.len())];
+            drawn.extend((0..group.len()).map(|_| group[random.index(group.len())]));
+        }
+        medians.push(median(&drawn));
+    }
+    medians.sort_by(f64::total_cmp);
+    (percentile(&medians, 0.025), percentile(&medians, 0.975))
+}
+
 /// Returns the mean of the values; NaN if there are none.
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
@@ -147,6 +177,19 @@ pub fn mean_interval(values: &[f64], block: usize, seed: u64) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_that_differ_make_the_interval_wide() {
+        let alike = [vec![1.0, 1.1, 1.2], vec![1.0, 1.1, 1.2], vec![1.0, 1.1, 1.2]];
+        let apart = [vec![1.0, 1.1, 1.2], vec![2.0, 2.1, 2.2], vec![3.0, 3.1, 3.2]];
+        let (low, high) = grouped_interval(&alike, 0);
+        assert!(1.0 <= low && low <= 1.1 && 1.1 <= high && high <= 1.2, "{low} {high}");
+        let (low, high) = grouped_interval(&apart, 0);
+        assert!(low < 1.3 && high > 2.9, "{low} {high}");
+        assert_eq!(grouped_interval(&apart, 0), (low, high));
+        assert!(grouped_interval(&alike[..1], 0).0.is_nan());
+        assert_eq!(median(&[3.0, 1.0, 2.0, 9.0]), 2.5);
+    }
 
     #[test]
     fn the_generator_gives_the_published_numbers() {

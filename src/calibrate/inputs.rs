@@ -4,6 +4,7 @@ use crate::error::{Result, bail};
 use crate::inputs::{Batch, InputOptions, Source, tensors, window};
 use crate::limits;
 use crate::model::{Model, Task};
+use crate::report::Report;
 use crate::runtime::Tensor;
 use crate::text::{Decoder, Tokenizer};
 
@@ -30,6 +31,24 @@ pub enum Calibration<'a> {
         /// Values of inputs by name: one number for all elements, or one per element.
         values: &'a [(String, Vec<f64>)],
     },
+}
+
+impl Calibration<'_> {
+    /// Notes in the recipe of a report that the operation used data of the caller, and how much of a text.
+    pub fn note(&self, report: &mut Report) {
+        match self {
+            Calibration::Generated { .. } => return,
+            Calibration::Tensors(_) => {}
+            Calibration::Text { windows, length, .. } => {
+                for (name, value) in [("calibration_windows", windows), ("calibration_length", length)] {
+                    if *value > 0 {
+                        report.note_in_recipe(name, *value);
+                    }
+                }
+            }
+        }
+        report.note_in_recipe("calibration", true);
+    }
 }
 
 /// A text and its tokenizer.

@@ -140,7 +140,14 @@ pub fn distill(
     let outcome = run.go(call)?;
     drop(trainer);
     let result = with_weights(&graphs, &outcome.weights)?;
-    let mut report = Report::new("distill", serde_json::to_value(options).unwrap_or_default());
+    let mut report = Report::of_technique("distill", options, &["epochs"]);
+    match student.path() {
+        Some(path) => {
+            report.note_in_recipe("student", path.display().to_string());
+            report.note_in_recipe("data", true);
+        }
+        None => report.recipe.clear(),
+    }
     let notes = of_tokens.into_iter().chain(of_classes).collect();
     report::summarize(&mut report, &graphs, &data, &signals, &outcome, notes);
     report.summary.insert("provider".into(), options.execution.provider.name().into());

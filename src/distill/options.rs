@@ -4,7 +4,7 @@ use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::limits;
 use crate::runtime::{Execution, ProviderChoice};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 choice! {
@@ -38,7 +38,9 @@ choice! {
 }
 
 /// Weights of the parts of the loss. `None` selects the default for the models: see [`Weights::or`].
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct LossWeights {
     /// Divergence of the distributions over tokens or classes, times the square of the temperature (Hinton et al.
     /// 2015, arXiv 1503.02531).
@@ -79,7 +81,9 @@ impl LossWeights {
 }
 
 /// Options of [`super::distill`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct DistillOptions {
     /// Number of passes over the text.
     pub epochs: u32,

@@ -22,7 +22,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::report::Report;
 use crate::statistics::dot;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -44,7 +44,9 @@ choice! {
 }
 
 /// Options of [`merge`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct MergeOptions {
     /// Merge method.
     pub method: MergeMethod,
@@ -55,6 +57,7 @@ pub struct MergeOptions {
     /// Ties: scale of the mean change.
     pub scale: f64,
     /// Folder for the new weights until they are saved (an unlinked file); `None` is the system's.
+    #[serde(skip)]
     pub scratch_folder: Option<PathBuf>,
 }
 
@@ -116,7 +119,13 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
         replace(tensor, &result, &scratch).at(place)?;
         merged += 1;
     }
-    let mut report = Report::new("merge", serde_json::to_value(options).unwrap_or_default());
+    let mut report = Report::of_technique("merge", options, &["method"]);
+    super::note_models(&mut report, models.iter());
+    match base.map(Model::path) {
+        Some(Some(path)) => report.note_in_recipe("base", path.display().to_string()),
+        Some(None) => report.recipe.clear(),
+        None => {}
+    };
     report.summary.insert("models".to_owned(), json!(models.len()));
     report.summary.insert("weights".to_owned(), json!(weights));
     report.summary.insert("merged_tensors".to_owned(), json!(merged));

@@ -45,9 +45,10 @@ use crate::error::{Context, Result, bail};
 use crate::limits;
 use crate::meaning::Order;
 use crate::model::{Model, Task};
+use crate::report::Report;
 use crate::runtime::{Runtime, SessionOptions};
 use crate::text::{Decoder, Rows, Tokenizer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use vocabulary::Vocabularies;
 
@@ -117,7 +118,9 @@ impl From<EnsembleTask> for Task {
 }
 
 /// Options of [`Ensemble::new`].
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct EnsembleOptions {
     /// Combination method.
     pub method: Method,
@@ -135,6 +138,15 @@ pub struct EnsembleOptions {
     pub length_penalty: Option<f64>,
     /// Task of the members; `None`: as detected.
     pub task: Option<Task>,
+}
+
+/// Adds the paths of the models after the first to the recipe of a report, or removes it if one has none.
+fn note_models<'m>(report: &mut Report, models: impl Iterator<Item = &'m Model>) {
+    let path = |model: &Model| model.path().map(|path| path.display().to_string());
+    match models.skip(1).map(path).collect::<Option<Vec<String>>>() {
+        Some(paths) => report.note_in_recipe("models", paths),
+        None => report.recipe.clear(),
+    }
 }
 
 /// A model of an ensemble.

@@ -6,7 +6,7 @@ use crate::error::{Context, Result, bail};
 use crate::meaning::reading;
 use crate::model::{Model, Pooling};
 use crate::runtime::{Runtime, Session};
-use crate::statistics::{dot, mean, percentile, sorted};
+use crate::statistics::{dot, mean, mean_interval, percentile, sorted};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
@@ -18,6 +18,10 @@ const NEAREST_AMONG: usize = 2000;
 pub struct EmbeddingSimilarity {
     /// Mean of the cosines.
     pub cosine: f64,
+    /// Lower end of the 95 % bootstrap interval of the mean over the texts; NaN (`null` in JSON) for one text.
+    pub cosine_low: f64,
+    /// Upper end of that interval.
+    pub cosine_high: f64,
     /// First percentile of the cosines.
     pub cosine_p1: f64,
     /// Minimum of the cosines.
@@ -105,8 +109,11 @@ fn similarity(before: &Embeddings, after: &Embeddings, call: &Call) -> Result<Em
         call.check()?;
         kept += usize::from(nearest(&a[..among], text) == nearest(&b[..among], text));
     }
+    let (cosine_low, cosine_high) = mean_interval(&cosines, 1, 0);
     Ok(EmbeddingSimilarity {
         cosine: mean(&cosines),
+        cosine_low,
+        cosine_high,
         cosine_p1: percentile(&ordered, 0.01),
         cosine_min: percentile(&ordered, 0.0),
         nearest_kept: kept as f64 / among.max(1) as f64,

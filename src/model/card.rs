@@ -32,6 +32,7 @@ pub enum Format {
 
 /// The task of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// Text generation: a decoder with logits over a vocabulary.

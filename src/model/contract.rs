@@ -35,6 +35,7 @@ pub enum Size {
 
 /// A named range of sizes, including both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Range {
     /// Name of the range. Dimensions of one name have one size in each run.

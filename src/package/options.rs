@@ -1,6 +1,7 @@
 //! [`CompileOptions`]: what a package contains.
 
 use super::shapes::Asked;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,7 +13,9 @@ pub const ORIGINAL: &str = "fp32";
 pub const BF16: &str = "bf16";
 
 /// Options for a package.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct CompileOptions {
     /// Whether input sizes may vary: `batch` from [`CompileOptions::batch_min`] to [`CompileOptions::batch_max`],
     /// other open dimensions freely. Otherwise a dimension without its own range has its size in the example.
@@ -23,6 +26,7 @@ pub struct CompileOptions {
     /// Largest batch size; see [`CompileOptions::dynamic`].
     pub batch_max: i64,
     /// Ranges of dimensions by input; see [`super::shapes::parse`].
+    #[serde(rename = "dynamic_shapes")]
     pub shapes: Asked,
     /// Sizes of the example input. Missing sizes are chosen by name and position as for a benchmark, one size for
     /// equal names: see [`crate::inputs::Sizes`].
@@ -38,10 +42,12 @@ pub struct CompileOptions {
     /// Whether to write one file instead of a folder.
     pub single_file: bool,
     /// Secret key to sign with, 32 bytes; `None` does not sign.
+    #[serde(skip)]
     pub key: Option<[u8; 32]>,
     /// Licence of the model.
     pub licence: Option<String>,
     /// Reports of the steps that led to this model, oldest first.
+    #[serde(skip)]
     pub lineage: Vec<Value>,
     /// A TensorRT engine of the model, with its manifest next to it: a variant for machines with the device.
     pub engine: Option<PathBuf>,

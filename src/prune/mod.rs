@@ -138,9 +138,14 @@ fn run(
         }
         None => None,
     };
+    let mut noted = Report::of_technique("prune", options, &["method", "sparsity"]);
+    if let Some((_, given)) = calibration {
+        given.note(&mut noted);
+    }
     let calibration = shown.as_ref().map(|(runtime, calibration)| (*runtime, calibration));
     if options.method == PruneMethod::Structured {
-        return structured(model, options, calibration, call);
+        let (result, report) = structured(model, options, calibration, call)?;
+        return Ok((result, Report { recipe: noted.recipe, ..report }));
     }
     let view = View::new(model.proto());
     let plan = targets::plan(&view, options)?;
@@ -162,6 +167,7 @@ fn run(
         }
     };
     let (result, mut report) = written(model, options, &view, &plan, &outcomes)?;
+    report.recipe = noted.recipe;
     report.finish(start);
     Ok((result, report))
 }

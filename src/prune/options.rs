@@ -3,7 +3,7 @@
 use crate::choice::choice;
 use crate::error::{Error, Result, bail, error};
 use crate::limits;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -88,8 +88,32 @@ impl Serialize for Pattern {
     }
 }
 
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Pattern, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(feature = "cli")]
+impl schemars::JsonSchema for Pattern {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Pattern".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^[0-9]+:[0-9]+$" })
+    }
+}
+
 /// Another sparsity for matching weights.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct SparsityOverride {
     /// Pattern, as [`PruneOptions::target_modules`].
     pub pattern: String,
@@ -113,7 +137,9 @@ impl FromStr for SparsityOverride {
 }
 
 /// Options of [`super::prune`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct PruneOptions {
     /// Pruning method.
     pub method: PruneMethod,

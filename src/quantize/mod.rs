@@ -148,6 +148,7 @@ fn run(
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
+    let mut report = Report::of_technique("quantize", options, &["type", "bits"]);
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
     let (given, generated) = match calibration {
@@ -158,7 +159,10 @@ fn run(
     if options.needs_runtime() && runtime.is_none() {
         bail!(InvalidArgument, "max_quality_loss, target_size, never_slower and smooth_quant need ONNX Runtime");
     }
-    let mut report = Report::new("quantize", serde_json::to_value(options).unwrap_or_default());
+    report.options = serde_json::to_value(options).unwrap_or_default();
+    if let Some(calibration) = given {
+        calibration.note(&mut report);
+    }
     let floats = recoded(model, options)?;
     let source = floats.as_ref().map_or(model, |floats| &floats.model);
     let data = given.map(|calibration| calibrate::batches(source, calibration)).transpose()?;

@@ -4,7 +4,7 @@ use super::ScaleType;
 use crate::choice::choice;
 use crate::error::{Error, Result, bail, error};
 use crate::limits;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 choice! {
@@ -79,13 +79,16 @@ choice! {
 pub(super) const BLOCK_SIZE: usize = 32;
 
 /// Other bits for matching weights.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct BitsOverride {
     /// Glob over node and weight names.
     pub pattern: String,
     /// Bits per weight: 2, 4 or 8.
     pub bits: u32,
     /// Block size, as [`QuantizeOptions::block_size`].
+    #[serde(default)]
     pub block_size: usize,
 }
 
@@ -110,7 +113,9 @@ impl std::str::FromStr for BitsOverride {
 }
 
 /// Options of [`super::quantize`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct QuantizeOptions {
     /// Kind of quantization.
     #[serde(rename = "type")]

@@ -55,7 +55,7 @@ pub fn build(
     let engine = target(output, builder.backend())?;
     let identity = model.identity(call)?;
     let key = key(&builder, &identity, &profiles, options)?;
-    let mut report = Report::new("tensorrt", serde_json::to_value(options).unwrap_or_default());
+    let mut report = Report::of_technique("tensorrt", options, &["precision"]);
     let summary = &mut report.summary;
     summary.insert("backend".into(), builder.backend().name().into());
     summary.insert("backend_version".into(), builder.version().into());
@@ -95,7 +95,7 @@ pub fn graph(
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
-    let mut report = Report::new("tensorrt", serde_json::to_value(options).unwrap_or_default());
+    let mut report = Report::of_technique("tensorrt", options, &["precision"]);
     report.summary.insert("precision".into(), options.precision.name().into());
     let profiles = match Profiles::new(model, options) {
         Ok(profiles) => profiles,

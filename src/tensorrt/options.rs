@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Sizes of a dimension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Span {
     /// Minimum size.
     pub min: i64,
@@ -54,7 +56,9 @@ impl Precision {
 pub type Shapes = Vec<(String, Vec<i64>)>;
 
 /// A complete optimization profile.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct GivenProfile {
     /// Minimum shapes; inputs that are not listed use the optimum shape.
     pub min: Shapes,
@@ -65,7 +69,9 @@ pub struct GivenProfile {
 }
 
 /// Options of a build. `Default` keeps the model's precision and requires that it fixes all sizes.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct TensorRtOptions {
     /// Precision. Default: [`Precision::Fp32`].
     pub precision: Precision,

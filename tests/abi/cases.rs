@@ -61,7 +61,9 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, in addition to options, call and error.
-const OPTIONAL: [(&str, &str); 26] = [
+const OPTIONAL: [(&str, &str); 28] = [
+    ("optimize_models_table", "report"),
+    ("optimize_model_apply", "report"),
     ("optimize_model_save", "report"),
     ("optimize_model_merge", "report"),
     ("optimize_ensemble_fit", "report"),
@@ -155,7 +157,11 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
 }
 
 /// Arguments that do not follow from their type: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 57] = [
+const VALUES: [(&str, &str, &str, &str); 61] = [
+    ("optimize_models_table", "const optimize_model_t *const *", "models", "{made, made}"),
+    ("optimize_models_table", "const char *", "folder", r#""table""#),
+    ("optimize_model_apply", "const char *", "recipe", r#""[{\"operation\": \"quantize\"}]""#),
+    ("optimize_model_apply", "const char *", "path", r#""applied.onnx""#),
     ("optimize_context_providers", "uint32_t", "device_id", "0"),
     ("optimize_model_distill", "const char *", "text", "training_text"),
     ("optimize_model_distill", "size_t", "size", "sizeof training_text - 1"),

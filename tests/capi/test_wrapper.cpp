@@ -459,6 +459,26 @@ void a_package_keeps_its_shapes() {
     FAILS(not_found, "nowhere", optimize::Package(tap::temporary("nowhere")));
 }
 
+void recipes_are_applied() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const std::string path = tap::temporary("cpp-applied.onnx");
+    optimize::ApplyOptions options;
+    options.threads = 1;
+    const std::string recipe = "[{\"operation\": \"prune\", \"sparsity\": 0.5}]";
+    CHECK(optimize::apply(context, model, recipe, path, options).find("\"apply\"") != std::string::npos);
+    CHECK(optimize::Model(context, path).inspect().find("MatMul") != std::string::npos);
+    optimize::TableOptions rows;
+    rows.rows = {"static"};
+    const std::string folder = tap::temporary("cpp-table");
+    CHECK(optimize::table(context, {&model}, folder, rows).find("needs a text") != std::string::npos);
+    rows.rows = {"x"};
+    FAILS(invalid_argument, "int8", optimize::table(context, {&model}, folder, rows));
+    FAILS(invalid_argument, "step 1", optimize::apply(context, model, "[{\"operation\": \"x\"}]", path));
+    FAILS(invalid_argument, "caller",
+          optimize::apply(context, model, "[{\"operation\": \"distill\", \"data\": true}]", path));
+}
+
 void sessions_say_what_they_run_on() {
     const optimize::Context context;
     const optimize::Model model(context, deps(minilm));
@@ -553,6 +573,7 @@ int main() {
     RUN(texts_become_vectors_and_scores);
     RUN(models_are_evaluated);
     RUN(a_package_keeps_its_shapes);
+    RUN(recipes_are_applied);
     RUN(sessions_say_what_they_run_on);
     RUN(engines_in_models_of_strangers_are_refused);
     RUN(engines_are_refused_with_the_reason);

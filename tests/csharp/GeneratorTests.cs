@@ -28,7 +28,7 @@ internal static class GeneratorTests
             RowsAreWrittenAsIfAlone, StopStringsAndCallbacksEndAText, ExceptionInOnToken, BusyWhileItWrites,
             SeedsRepeat, LogProbabilities, CancelAndTimeout, WrongArguments, DisposeDuringAGeneration,
             CollectorDuringCallbacks, AnEnsembleWritesOneText,
-            APackageKeepsItsShapes, SessionsSayWhatTheyRunOn);
+            APackageKeepsItsShapes, RecipesAreApplied, SessionsSayWhatTheyRunOn);
     }
 
     /// <summary>The rows of a report.</summary>
@@ -99,6 +99,20 @@ internal static class GeneratorTests
         }
         Directory.Delete(path, true);
         Fails(Status.NotFound, "optimize-package", () => Package.Open(path));
+    }
+
+    private static void RecipesAreApplied()
+    {
+        var path = Path.Combine(Path.GetTempPath(), "optimize-recipe-" + Guid.NewGuid());
+        const string recipe = "[{\"operation\": \"quantize\", \"type\": \"weight-only\", \"bits\": 4}]";
+        var report = context.Apply(model, recipe, path, new ApplyOptions { Threads = 1 });
+        Check(report.Contains("\"apply\"") && File.Exists(Path.Combine(path, "model.onnx")), report);
+        Fails(Status.InvalidArgument, "step 1", () => context.Apply(model, "[{\"operation\": \"x\"}]", path));
+        var table = context.Table(new[] { model }, path, new TableOptions { Rows = new[] { "gptq" } });
+        Check(table.Contains("needs a text"), table);
+        Fails(Status.InvalidArgument, "int8",
+            () => context.Table(new[] { model }, path, new TableOptions { Rows = new[] { "x" } }));
+        Directory.Delete(path, true);
     }
 
     private static void AnEnsembleWritesOneText()

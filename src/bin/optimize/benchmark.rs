@@ -1,6 +1,6 @@
 //! `optimize benchmark`, and the `--benchmark` flags of every technique.
 
-use crate::common::{self, Engines, Machine, On, Output};
+use crate::common::{self, Engines, Machine, On, Output, Page};
 use crate::progress::Bar;
 use crate::table;
 use crate::technique::Made;
@@ -52,6 +52,8 @@ pub struct Arguments {
     engines: Engines,
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
+    #[command(flatten, next_help_heading = "Output")]
+    page: Page,
     #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
@@ -186,6 +188,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let notes = report.benchmark.as_ref().and_then(|benchmark| benchmark.get("notes")).and_then(|n| n.as_array());
     let notes = notes.into_iter().flatten().filter_map(|note| note.as_str());
     notes.for_each(|note| arguments.output.warn(note));
+    arguments.page.write(&report)?;
     if arguments.output.json {
         common::print(&report.to_json())?;
     } else if !arguments.output.quiet {

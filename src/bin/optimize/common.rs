@@ -2,8 +2,9 @@
 
 use crate::progress::Bar;
 use clap::Args;
-use optimize::error::{Context, Result, bail};
-use optimize::model::{Model, SideContent};
+use optimize::error::{Context, Result};
+use optimize::model::Model;
+pub use optimize::recipe::Target;
 use optimize::report::Report;
 use optimize::runtime::{Execution, Kernels, Placement, ProviderChoice, Runtime, SessionPrecision};
 use optimize::tensorrt::{EngineFile, OpenOptions};
@@ -24,6 +25,23 @@ pub struct Output {
     /// Print details, such as what was done to each node
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
+}
+
+/// Arguments for the page of a report.
+#[derive(Args)]
+pub struct Page {
+    /// Also write the report as a page: one HTML file with pictures
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+impl Page {
+    /// Writes the page, if one is requested.
+    pub fn write(&self, report: &Report) -> Result<()> {
+        let Some(file) = &self.html else { return Ok(()) };
+        let report = serde_json::to_value(report).unwrap_or_default();
+        optimize::files::replace(file, optimize::page::of_report(&report)?.as_bytes())
+    }
 }
 
 /// Arguments for threads and the ONNX Runtime library.
@@ -193,70 +211,6 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Where the result of a technique is written: a `.onnx` file, or a folder that also gets tokenizer and
-/// configuration.
-pub struct Target {
-    /// The `.onnx` file to write.
-    pub file: PathBuf,
-    /// The folder, if `--output` is a folder.
-    pub folder: Option<PathBuf>,
-}
-
-impl Target {
-    /// Interprets `--output`, and creates the folder if necessary.
-    pub fn prepare(output: &Path) -> Result<Target> {
-        Target::prepare_as(output, false)
-    }
-
-    /// Interprets `--output` like [`Target::prepare`]. A packed file is named `X.onnx.packed`, even if `X.onnx` is
-    /// given.
-    pub fn prepare_as(output: &Path, packed: bool) -> Result<Target> {
-        if output.as_os_str().is_empty() {
-            bail!(InvalidArgument, "--output is empty");
-        }
-        let ends = |end: &str| output.extension().is_some_and(|e| e.eq_ignore_ascii_case(end)) && !output.is_dir();
-        let mut with_end = output.as_os_str().to_owned();
-        with_end.push(".packed");
-        match packed {
-            true if ends("packed") => return Ok(Target { file: output.to_owned(), folder: None }),
-            true if ends("onnx") => return Ok(Target { file: with_end.into(), folder: None }),
-            false if ends("onnx") => return Ok(Target { file: output.to_owned(), folder: None }),
-            _ => {}
-        }
-        if output.is_file() {
-            bail!(InvalidArgument, "{}: the output is a file whose name does not end in .onnx", output.display());
-        }
-        std::fs::create_dir_all(output).at(|| output.display())?;
-        let name = if packed { "model.onnx.packed" } else { "model.onnx" };
-        Ok(Target { file: output.join(name), folder: Some(output.to_owned()) })
-    }
-
-    /// Returns the folder for scratch files: that of the result, so that nothing is written to another folder.
-    pub fn scratch(&self) -> PathBuf {
-        optimize::files::parent_of(&self.file).to_owned()
-    }
-
-    /// Copies tokenizer and configuration files into the folder of the result, if it is a folder.
-    pub fn carry_along(&self, model: &Model) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        for file in &model.card().side_files {
-            let to = folder.join(&file.name);
-            if let SideContent::Path(from) = &file.content
-                && same_file(from, &to)
-            {
-                continue;
-            }
-            std::fs::create_dir_all(optimize::files::parent_of(&to)).at(|| to.display())?;
-            optimize::files::replace(&to, &file.content.read()?)?;
-        }
-        Ok(())
-    }
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
 /// Runs `body` with a progress bar.
 pub fn with_bar<T>(output: &Output, body: impl FnOnce(&Bar) -> Result<T>) -> Result<T> {
     let bar = output.bar();
@@ -266,7 +220,5 @@ pub fn with_bar<T>(output: &Output, body: impl FnOnce(&Bar) -> Result<T>) -> Res
 }
 
 pub fn text_of(file: &Path) -> Result<String> {
-    let content = optimize::files::read(file, optimize::limits::TEXT_BYTES as u64)?;
-    let text = String::from_utf8(content);
-    text.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)).at(|| file.display())
+    optimize::files::read_text(file)
 }

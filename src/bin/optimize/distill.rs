@@ -1,6 +1,6 @@
 //! `optimize distill`: trains a student model on the outputs of a teacher.
 
-use crate::common::{self, Device, Machine, Output, Target};
+use crate::common::{self, Device, Machine, Output, Page, Target};
 use crate::progress::Bar;
 use crate::table::Table;
 use clap::Args;
@@ -123,6 +123,8 @@ pub struct Arguments {
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
+    page: Page,
+    #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
 }
 
@@ -142,6 +144,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         };
         let (result, mut report) =
             bar.call(|call| distill(runtime, &teacher, &student, &corpus, &options, &tell, call))?;
+        report.recipe = recipe(arguments, &options);
         report.input = Some(bar.call(|call| teacher.identity(call))?);
         let external = if arguments.external_data { ExternalData::Always } else { ExternalData::Auto };
         let saved = bar.call(|call| result.save(&target.file, external, call))?;
@@ -156,7 +159,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("optimize: --resume continues from {}", checkpoint.display());
     }
     let report = report?;
+    arguments.page.write(&report)?;
     show(arguments, &report)
+}
+
+/// Returns the recipe that repeats the training.
+fn recipe(arguments: &Arguments, options: &DistillOptions) -> Vec<Value> {
+    let mut report = Report::of_technique("distill", options, &["epochs"]);
+    report.note_in_recipe("student", arguments.student.display().to_string());
+    report.note_in_recipe("data", arguments.data.display().to_string());
+    report.recipe
 }
 
 /// Returns a line about the progress of training.

@@ -1,7 +1,7 @@
 //! `optimize evaluate`: measures a model on data, alone or compared with another.
 
 use crate::benchmark;
-use crate::common::{self, Machine, On, Output};
+use crate::common::{self, Machine, On, Output, Page};
 use crate::table::{self, Table};
 use clap::Args;
 use optimize::benchmark::{BenchmarkOptions, closeness};
@@ -37,6 +37,8 @@ pub struct Arguments {
     on: On,
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
+    #[command(flatten, next_help_heading = "Output")]
+    page: Page,
     #[command(flatten, next_help_heading = "Output")]
     output: Output,
 }
@@ -125,6 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Ok(report)
     })?;
     common::notes(&report).for_each(|note| arguments.output.warn(note));
+    arguments.page.write(&report)?;
     if arguments.output.json {
         common::print(&report.to_json())?;
     } else if !arguments.output.quiet {
@@ -161,6 +164,7 @@ fn on_tensors(arguments: &Arguments) -> Result<()> {
         report.output = Some(bar.call(|call| against.identity(call))?);
         Ok((report, model.bytes(), against.bytes()))
     })?;
+    arguments.page.write(&report)?;
     if arguments.output.json {
         common::print(&report.to_json())?;
     } else if !arguments.output.quiet {

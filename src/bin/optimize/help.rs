@@ -50,6 +50,22 @@ Examples:
   optimize tensorrt --model folder/ --precision fp16 --sequence-length 128 --output model.engine
   optimize tensorrt --model model.onnx --graph-only --output ahead.onnx";
 
+pub const APPLY: &str = "\
+A recipe is a JSON list of steps. A step has the name of its operation, and options by their names in reports:
+  [{\"operation\": \"quantize\", \"type\": \"dynamic\"}, {\"operation\": \"compile\", \"dynamic\": true}]
+The report of a technique (--json) has the recipe that repeats it, and can be given as --recipe.
+
+Examples:
+  optimize apply --model folder/ --recipe recipe.json --output package/
+  optimize apply --schema > recipe.schema.json";
+
+pub const TABLE: &str = "\
+A finished row is kept in the folder and not measured again, also after an interrupt. `--list-rows` has their names.
+
+Examples:
+  optimize table --models folder/ --output table/
+  optimize table --models encoder/ decoder.gguf --data text.txt --rows int8 int4 --output table/";
+
 pub const BENCHMARK: &str = "\
 Examples:
   optimize benchmark --model model.onnx --against small.onnx

@@ -1,6 +1,7 @@
 //! The `optimize` command. Each subcommand has its own file; this one dispatches them and maps errors to exit codes:
 //! 0 success, 1 failure, 2 usage error, 3 limit not met, 128 and the number of the signal that interrupted it.
 
+mod apply;
 mod benchmark;
 mod classify;
 mod common;
@@ -22,6 +23,7 @@ mod run;
 mod signals;
 mod table;
 mod technique;
+mod techniques;
 mod tensorrt;
 mod texts;
 mod version;
@@ -69,6 +71,12 @@ enum Command {
     /// Build a TensorRT engine for NVIDIA GPUs.
     #[command(after_help = help::TENSORRT)]
     Tensorrt(tensorrt::Arguments),
+    /// Run the steps of a recipe on a model: techniques in a row.
+    #[command(after_help = help::APPLY)]
+    Apply(apply::Arguments),
+    /// Measure every technique on models: size, speed, memory, quality, as a table and a page.
+    #[command(after_help = help::TABLE)]
+    Table(techniques::Arguments),
     /// Compare two models: speed, size, memory, and outputs.
     #[command(after_help = help::BENCHMARK)]
     Benchmark(benchmark::Arguments),
@@ -121,6 +129,8 @@ fn run(command: &Command) -> Result<()> {
         Command::Distill(arguments) => distill::run(arguments),
         Command::Compile(arguments) => compile::run(arguments),
         Command::Tensorrt(arguments) => tensorrt::run(arguments),
+        Command::Apply(arguments) => apply::run(arguments),
+        Command::Table(arguments) => techniques::run(arguments),
         Command::Benchmark(arguments) => benchmark::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Generate(arguments) => generate::run(arguments),

@@ -36,17 +36,26 @@ impl Bar {
     }
 
     fn show(&self, progress: &Progress<'_>) {
-        if *self.stage.borrow() != progress.stage {
-            *self.stage.borrow_mut() = progress.stage.to_owned();
-            let units = if COUNTED.contains(&progress.stage) { "{pos}/{len}" } else { "{bytes}/{total_bytes}" };
+        // The rows of a table are one stage, whose remaining time is that of all rows.
+        let (stage, part) = progress.stage.split_once(": ").unwrap_or((progress.stage, ""));
+        if *self.stage.borrow() != stage {
+            *self.stage.borrow_mut() = stage.to_owned();
+            let units = match stage {
+                "table" => "{percent} % {prefix}",
+                stage if COUNTED.contains(&stage) => "{pos}/{len}",
+                _ => "{bytes}/{total_bytes}",
+            };
             // Distillation estimates its remaining time itself.
-            let end = if progress.stage == "distill" { "{prefix}" } else { "{eta}" };
+            let end = if stage == "distill" { "{prefix}" } else { "{eta}" };
             let template = format!("{{msg:10}} [{{bar:30}}] {units} {end}");
             if let Ok(style) = ProgressStyle::with_template(&template) {
                 self.bar.set_style(style.progress_chars("=> "));
             }
             self.bar.reset();
-            self.bar.set_message(progress.stage.to_owned());
+            self.bar.set_message(stage.to_owned());
+        }
+        if !part.is_empty() {
+            self.bar.set_prefix(part.to_owned());
         }
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);

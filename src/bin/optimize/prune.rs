@@ -1,7 +1,7 @@
 //! `optimize prune`: sets weights to zero, or removes neurons, channels, heads and layers.
 
 use crate::benchmark::{AfterTechnique, Inputs};
-use crate::common::{self, Machine, Output, Target};
+use crate::common::{self, Machine, Output, Page, Target};
 use crate::quantize::Size;
 use crate::table;
 use crate::technique::{CalibrationFile, Made, Storage, external_data};
@@ -106,6 +106,8 @@ pub struct Arguments {
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
+    page: Page,
+    #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
 }
 
@@ -135,7 +137,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 let (windows, length) = (arguments.calibration_windows, arguments.calibration_length);
                 let data = CalibrationFile { file, windows: windows.unwrap_or(0), length: length.unwrap_or(0) };
                 let runtime = arguments.machine.runtime()?;
-                data.read(&model, &arguments.model, |calibration| {
+                data.read(&model, |calibration| {
                     bar.call(|call| prune_calibrated(runtime, &model, &options, calibration, call))
                 })?
             }
@@ -161,6 +163,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         Ok(report)
     })?;
+    arguments.page.write(&report)?;
     show(arguments, &report)
 }
 

@@ -1,7 +1,7 @@
 //! `optimize quantize`: stores the weights of a model in fewer bits.
 
 use crate::benchmark::{AfterTechnique, Inputs};
-use crate::common::{self, Machine, Output, Target};
+use crate::common::{self, Machine, Output, Page, Target};
 use crate::table;
 use crate::technique::{CalibrationFile, Made, Storage, external_data};
 use clap::Args;
@@ -109,6 +109,8 @@ pub struct Arguments {
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
+    page: Page,
+    #[command(flatten, next_help_heading = "Output")]
     reporting: Output,
 }
 
@@ -175,7 +177,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             Some(file) => {
                 let (windows, length) = (arguments.calibration_windows, arguments.calibration_length.unwrap_or(0));
                 let runtime = arguments.machine.runtime()?;
-                CalibrationFile { file, windows, length }.read(&model, &arguments.model, |calibration| {
+                CalibrationFile { file, windows, length }.read(&model, |calibration| {
                     bar.call(|call| quantize_with(runtime, &model, &options, Some(calibration), call))
                 })?
             }
@@ -195,6 +197,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         made.finish(kept, &mut report, bar)?;
         Ok(report)
     })?;
+    arguments.page.write(&report)?;
     show(arguments, &report)
 }
 

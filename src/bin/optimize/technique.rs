@@ -3,10 +3,11 @@
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
-use optimize::calibrate::{self, Calibration};
-use optimize::error::{Context, Result, bail};
+use optimize::calibrate::Calibration;
+use optimize::error::Result;
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
+use optimize::recipe::calibrated;
 use optimize::report::Report;
 use optimize::verify::Kept;
 use std::path::Path;
@@ -22,26 +23,9 @@ pub struct CalibrationFile<'a> {
 }
 
 impl CalibrationFile<'_> {
-    /// Calls `technique` with the data and returns its result. `path` is the path of the model, for messages.
-    pub fn read<T>(
-        &self,
-        model: &Model,
-        path: &Path,
-        technique: impl FnOnce(&Calibration<'_>) -> Result<T>,
-    ) -> Result<T> {
-        if self.file.extension().is_some_and(|extension| extension == "safetensors") {
-            let tensors = calibrate::read_tensors(self.file)?;
-            let calibration = Calibration::Tensors(&tensors);
-            // An error here is caused by the calibration file, and its message names the file; later errors are not.
-            calibrate::batches(model, &calibration).at(|| self.file.display())?;
-            return technique(&calibration);
-        }
-        let text = common::text_of(self.file)?;
-        let Some(tokenizer) = common::tokenizer(None, model)? else {
-            bail!(NotFound, "{}: the model has no tokenizer for the calibration text", path.display());
-        };
-        let (windows, length) = (self.windows, self.length);
-        technique(&Calibration::Text { text: &text, tokenizer: &tokenizer, windows, length })
+    /// Returns the result of `technique` on the data.
+    pub fn read<T>(&self, model: &Model, technique: impl FnOnce(&Calibration<'_>) -> Result<T>) -> Result<T> {
+        calibrated(self.file, (self.windows, self.length), model, technique)
     }
 }
 
@@ -80,6 +64,9 @@ impl Made<'_> {
     pub fn finish(&self, kept: Option<Kept>, report: &mut Report, bar: &Bar) -> Result<()> {
         if let Some(kept) = kept {
             common::examine(self.machine, (self.original, self.result), kept, report, bar)?;
+        }
+        if let Some(file) = self.calibration {
+            report.note_in_recipe("calibration", file.display().to_string());
         }
         report.input = Some(bar.call(|call| self.original.identity(call))?);
         let saved = bar.call(|call| match self.storage {

@@ -50,7 +50,8 @@ impl Ensemble {
         let proto = join.finish(outputs);
         let card = self.card(task);
         let model = Model::from_proto(proto).with_card(card);
-        let mut report = Report::new("ensemble", serde_json::to_value(&self.options).unwrap_or_default());
+        let mut report = Report::of_technique("ensemble", &self.options, &["method"]);
+        super::note_models(&mut report, members.iter().map(|member| &member.model));
         report.summary = [
             ("method".to_owned(), json!(name_of(self.options.method))),
             ("task".to_owned(), json!(self.task)),

@@ -1,0 +1,127 @@
+// Recipes, and the table of techniques.
+
+using System;
+using System.Collections.Generic;
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace Optimize
+{
+    /// <summary>Options of Context.Apply.</summary>
+    public sealed class ApplyOptions
+    {
+        /// <summary>Number of threads; 0 for the context's.</summary>
+        public uint Threads { get; set; }
+
+        /// <summary>Text for steps whose data is <c>true</c> in the recipe; null for none.</summary>
+        public string Data { get; set; }
+    }
+
+    /// <summary>Options of Context.Table.</summary>
+    public sealed class TableOptions
+    {
+        /// <summary>Threads of sessions; 0 for the context's.</summary>
+        public uint Threads { get; set; }
+
+        /// <summary>Timed rounds in each of three visits; 0 for 15.</summary>
+        public uint Runs { get; set; }
+
+        /// <summary>Time limit of the rounds of a visit, for each size of the input; 0 for 4000.</summary>
+        public uint MaxMilliseconds { get; set; }
+
+        /// <summary>Time limit of each training; 0 for 120000.</summary>
+        public uint TrainingMilliseconds { get; set; }
+
+        /// <summary>Text for calibration, training and quality; null for built-in sentences.</summary>
+        public string Data { get; set; }
+
+        /// <summary>Names of the rows to measure; null for all.</summary>
+        public IList<string> Rows { get; set; }
+
+        /// <summary>Path of a second model, for the ensemble; null for the result of the row distill.</summary>
+        public string With { get; set; }
+    }
+
+    public sealed partial class Context
+    {
+        /// <summary>Runs the steps of a recipe (JSON) on a model and writes the result to a path: a package if the last
+        /// step is compile, an engine if it is tensorrt, otherwise a model. Returns the JSON of docs/report.md.</summary>
+        public string Apply(Model model, string recipe, string path, ApplyOptions options = null, Call call = null)
+        {
+            options = options ?? new ApplyOptions();
+            BufferHandle report = null;
+            using (var scratch = new Scratch())
+            {
+                var given = new Native.ApplyOptions
+                {
+                    StructSize = Handle.SizeOf<Native.ApplyOptions>(),
+                    Threads = options.Threads,
+                    Data = scratch.Text(options.Data),
+                    DataSize = options.Data == null ? 0 : (ulong)Encoding.UTF8.GetByteCount(options.Data),
+                };
+                IntPtr steps = scratch.Text(recipe), file = scratch.Text(path);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_apply(
+                    this, model, steps, file, ref given, ref native, out report, out error));
+            }
+            return report.Take();
+        }
+
+        /// <summary>Measures every technique on models, and writes the table and the packages to a folder. Returns the
+        /// JSON of docs/table.md. Finished rows are not measured again.</summary>
+        public string Table(IList<Model> models, string folder, TableOptions options = null, Call call = null)
+        {
+            options = options ?? new TableOptions();
+            BufferHandle report = null;
+            using (var scratch = new Scratch())
+            {
+                var given = new Native.TableOptions
+                {
+                    StructSize = Handle.SizeOf<Native.TableOptions>(),
+                    Threads = options.Threads,
+                    Runs = options.Runs,
+                    MaxMilliseconds = options.MaxMilliseconds,
+                    TrainingMilliseconds = options.TrainingMilliseconds,
+                    Data = scratch.Text(options.Data),
+                    DataSize = options.Data == null ? 0 : (ulong)Encoding.UTF8.GetByteCount(options.Data),
+                    Rows = scratch.Texts(options.Rows),
+                    RowCount = Scratch.Count(options.Rows),
+                    With = scratch.Text(options.With),
+                };
+                var list = scratch.Handles(models);
+                IntPtr path = scratch.Text(folder);
+                Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_models_table(
+                    this, list, (UIntPtr)models.Count, path, ref given, ref native, out report, out error));
+            }
+            return report.Take();
+        }
+    }
+
+    internal static partial class Native
+    {
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct ApplyOptions
+        {
+            internal uint StructSize, Threads;
+            internal IntPtr Data;
+            internal ulong DataSize;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct TableOptions
+        {
+            internal uint StructSize, Threads, Runs, MaxMilliseconds, TrainingMilliseconds, Reserved;
+            internal IntPtr Data;
+            internal ulong DataSize;
+            internal IntPtr Rows;
+            internal ulong RowCount;
+            internal IntPtr With;
+        }
+
+        [DllImport(Library)] internal static extern int optimize_model_apply(
+            Context context, Model model, IntPtr recipe, IntPtr path, ref ApplyOptions options, ref Call call,
+            out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_models_table(
+            Context context, IntPtr models, UIntPtr count, IntPtr folder, ref TableOptions options, ref Call call,
+            out BufferHandle report, out ErrorHandle error);
+    }
+}

@@ -1,0 +1,103 @@
+package optimize
+
+// #include <optimize.h>
+import "C"
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// ApplyOptions are the options of Context.Apply.
+type ApplyOptions struct {
+	Threads uint32 // 0 for the context's
+	Data    string // text for steps whose data is `true` in the recipe; "" for none
+}
+
+// Apply runs the steps of a recipe (JSON) on a model and writes the result to path: a package if the last step is
+// "compile", an engine if it is "tensorrt", otherwise a model.
+func (c *Context) Apply(ctx context.Context, model *Model, recipe, path string, o *ApplyOptions) (*Report, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	original, err := model.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer model.release()
+	if o == nil {
+		o = &ApplyOptions{}
+	}
+	var m memory
+	defer m.free()
+	options := C.optimize_apply_options_t{
+		struct_size: C.sizeof_optimize_apply_options_t,
+		threads:     C.uint32_t(o.Threads),
+		data:        m.textOrNil(o.Data),
+		data_size:   C.uint64_t(len(o.Data)),
+	}
+	steps, file := m.text(recipe), m.text(path)
+	var buffer *C.optimize_buffer_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_model_apply(context, original, steps, file, &options, call, &buffer, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	report := &Report{JSON: take(buffer)}
+	return report, json.Unmarshal(report.JSON, report)
+}
+
+// TableOptions are the options of Context.Table.
+type TableOptions struct {
+	Threads              uint32   // of sessions; 0 for the context's
+	Runs                 uint32   // timed rounds in each of three visits; 0 for 15
+	MaxMilliseconds      uint32   // time limit of the rounds of a visit, for each size of the input; 0 for 4000
+	TrainingMilliseconds uint32   // time limit of each training; 0 for 120000
+	Data                 string   // text for calibration, training and quality; "" for built-in sentences
+	Rows                 []string // names of the rows to measure; none for all
+	With                 string   // path of a second model, for the ensemble; "" for the result of the row "distill"
+}
+
+// Table measures every technique on models, and writes the table and the packages to folder. It returns the JSON of
+// docs/table.md. Finished rows are not measured again.
+func (c *Context) Table(ctx context.Context, models []*Model, folder string, o *TableOptions) (json.RawMessage, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer c.release()
+	if o == nil {
+		o = &TableOptions{}
+	}
+	var m memory
+	defer m.free()
+	list, release, err := m.models(models)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	options := C.optimize_table_options_t{
+		struct_size:           C.sizeof_optimize_table_options_t,
+		threads:               C.uint32_t(o.Threads),
+		runs:                  C.uint32_t(o.Runs),
+		max_milliseconds:      C.uint32_t(o.MaxMilliseconds),
+		training_milliseconds: C.uint32_t(o.TrainingMilliseconds),
+		data:                  m.textOrNil(o.Data),
+		data_size:             C.uint64_t(len(o.Data)),
+		rows:                  m.texts(o.Rows),
+		row_count:             C.uint64_t(len(o.Rows)),
+		with:                  m.textOrNil(o.With),
+	}
+	path := m.text(folder)
+	var buffer *C.optimize_buffer_t
+	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_models_table(context, list, C.size_t(len(models)), path, &options, call, &buffer, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return take(buffer), nil
+}

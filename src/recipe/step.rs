@@ -1,0 +1,194 @@
+//! A step: one technique with its options, and where its data and other models come from.
+
+use crate::distill::DistillOptions;
+use crate::ensemble::{EnsembleOptions, MergeOptions};
+use crate::error::{Context, Result, bail, error};
+use crate::package::CompileOptions;
+use crate::prune::PruneOptions;
+use crate::quantize::{QuantizeOptions, QuantizeType};
+use crate::tensorrt::TensorRtOptions;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// One step of a recipe.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The technique and its options.
+    pub work: Work,
+    /// What it reads besides the model.
+    pub reads: Reads,
+}
+
+/// A technique and its options.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)] // each has the name of its operation
+pub enum Work {
+    Quantize(QuantizeOptions),
+    Prune(PruneOptions),
+    Distill(DistillOptions),
+    Ensemble(EnsembleOptions),
+    Merge(MergeOptions),
+    Compile(CompileOptions),
+    TensorRt(TensorRtOptions),
+}
+
+/// The operations by their names in recipes and reports.
+pub(super) const OPERATIONS: [&str; 7] = ["quantize", "prune", "distill", "ensemble", "merge", "compile", "tensorrt"];
+
+/// Where data of a step come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Data {
+    /// A file: a text, or for calibration also tensors (`X.safetensors`).
+    File(PathBuf),
+    /// `true`: the data that the caller of [`super::apply`] passes.
+    Given(bool),
+}
+
+/// What a step reads besides the model: fields of the step next to the options.
+#[derive(Debug, Clone, Default)]
+pub struct Reads {
+    /// Of `quantize` and `prune`.
+    pub calibration: OfCalibration,
+    /// Of `distill`.
+    pub distill: OfDistill,
+    /// Of `ensemble` and `merge`.
+    pub models: OfModels,
+}
+
+/// What `quantize` and `prune` read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct OfCalibration {
+    /// Calibration data: a file, or `true` for the data of the call.
+    pub calibration: Option<Data>,
+    /// Windows of the calibration text; 0 for the default of the technique.
+    pub calibration_windows: usize,
+    /// Tokens per window; 0 for 512, or the limit of the model.
+    pub calibration_length: usize,
+}
+
+/// What `distill` reads.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct OfDistill {
+    /// The text to train on: a file, or `true` for the data of the call.
+    pub data: Option<Data>,
+    /// The student: `layers:every-other` or `layers:N` for one that is cut from the model, or a path. Then the model is
+    /// the teacher. Without it, the model is the student.
+    pub student: Option<String>,
+    /// The path of the teacher of a step without `student`; `null` for the model that the recipe began with.
+    pub teacher: Option<PathBuf>,
+}
+
+/// What `ensemble` and `merge` read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct OfModels {
+    /// Paths of the other members; the model is the first.
+    pub models: Vec<PathBuf>,
+    /// Of `merge` with the method `ties`: the path of the model that the members were trained from.
+    pub base: Option<PathBuf>,
+}
+
+impl Step {
+    /// Reads a step.
+    pub(super) fn of(step: &Value) -> Result<Step> {
+        let Some(mut fields) = step.as_object().cloned() else { bail!(InvalidArgument, "the step is not an object") };
+        let Some(Value::String(operation)) = fields.shift_remove("operation") else {
+            bail!(InvalidArgument, "the step has no field \"operation\" with one of {}", OPERATIONS.join(", "))
+        };
+        Step::of_fields(&operation, fields).at(|| operation)
+    }
+
+    fn of_fields(operation: &str, mut fields: Map<String, Value>) -> Result<Step> {
+        let mut reads = Reads::default();
+        let work = match operation {
+            "quantize" => {
+                reads.calibration = taken(&mut fields)?;
+                let open = !fields.contains_key("bits");
+                let mut options: QuantizeOptions = options(fields)?;
+                // As for the command and in C.
+                if open && options.quantize_type == QuantizeType::WeightOnly {
+                    options.bits = 4;
+                }
+                Work::Quantize(options)
+            }
+            "prune" => {
+                reads.calibration = taken(&mut fields)?;
+                let open = !fields.contains_key("sparsity");
+                let mut options: PruneOptions = options(fields)?;
+                // As for the command: a pattern has a sparsity of its own, and layers may be all that is removed.
+                match options.pattern {
+                    Some(pattern) if open => options.sparsity = pattern.sparsity(),
+                    None if open && (options.drop_layers > 0 || !options.layers.is_empty()) => options.sparsity = 0.0,
+                    _ => {}
+                }
+                Work::Prune(options)
+            }
+            "distill" => {
+                reads.distill = taken(&mut fields)?;
+                Work::Distill(options(fields)?)
+            }
+            "ensemble" => {
+                reads.models = taken(&mut fields)?;
+                Work::Ensemble(options(fields)?)
+            }
+            "merge" => {
+                reads.models = taken(&mut fields)?;
+                Work::Merge(options(fields)?)
+            }
+            "compile" => Work::Compile(options(fields)?),
+            "tensorrt" => Work::TensorRt(options(fields)?),
+            _ => bail!(InvalidArgument, "the operation is not one of {}", OPERATIONS.join(", ")),
+        };
+        let data = [&reads.calibration.calibration, &reads.distill.data];
+        if data.contains(&&Some(Data::Given(false))) {
+            bail!(InvalidArgument, "calibration and data are a path or true, not false");
+        }
+        Ok(Step { work, reads })
+    }
+
+    /// Returns the name of the operation.
+    pub fn name(&self) -> &'static str {
+        match self.work {
+            Work::Quantize(_) => "quantize",
+            Work::Prune(_) => "prune",
+            Work::Distill(_) => "distill",
+            Work::Ensemble(_) => "ensemble",
+            Work::Merge(_) => "merge",
+            Work::Compile(_) => "compile",
+            Work::TensorRt(_) => "tensorrt",
+        }
+    }
+
+    /// Returns whether the step writes files instead of returning a model.
+    pub fn writes(&self) -> bool {
+        matches!(self.work, Work::Compile(_) | Work::TensorRt(_))
+    }
+
+    /// Returns whether the step needs data of the caller.
+    pub fn needs_data(&self) -> bool {
+        let distill = matches!(self.work, Work::Distill(_)) && self.reads.distill.data.is_none();
+        distill || [&self.reads.calibration.calibration, &self.reads.distill.data].contains(&&Some(Data::Given(true)))
+    }
+}
+
+/// Returns the fields that a step has next to the options, and removes them.
+fn taken<T: Default + Serialize + DeserializeOwned>(fields: &mut Map<String, Value>) -> Result<T> {
+    let mut own = Map::new();
+    if let Ok(Value::Object(names)) = serde_json::to_value(T::default()) {
+        own.extend(names.keys().filter_map(|name| fields.shift_remove_entry(name)));
+    }
+    options(own)
+}
+
+fn options<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T> {
+    serde_json::from_value(Value::Object(fields)).map_err(|e| error!(InvalidArgument, "{e}"))
+}

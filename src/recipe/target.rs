@@ -1,0 +1,68 @@
+//! Where the result of a technique is written.
+
+use crate::error::{Context, Result, bail};
+use crate::files;
+use crate::model::{Model, SideContent};
+use std::path::{Path, PathBuf};
+
+/// Where the result of a technique is written: to a `.onnx` file, or as a whole model to a folder.
+pub struct Target {
+    /// The `.onnx` file to write.
+    pub file: PathBuf,
+    /// The folder, if the output is a folder.
+    pub folder: Option<PathBuf>,
+}
+
+impl Target {
+    /// Interprets an output path, and creates the folder if necessary.
+    pub fn prepare(output: &Path) -> Result<Target> {
+        Target::prepare_as(output, false)
+    }
+
+    /// As [`Target::prepare`]; a packed file is named `X.onnx.packed`, also if `X.onnx` is given.
+    pub fn prepare_as(output: &Path, packed: bool) -> Result<Target> {
+        if output.as_os_str().is_empty() {
+            bail!(InvalidArgument, "--output is empty");
+        }
+        let ends = |end: &str| output.extension().is_some_and(|e| e.eq_ignore_ascii_case(end)) && !output.is_dir();
+        let mut with_end = output.as_os_str().to_owned();
+        with_end.push(".packed");
+        match packed {
+            true if ends("packed") => return Ok(Target { file: output.to_owned(), folder: None }),
+            true if ends("onnx") => return Ok(Target { file: with_end.into(), folder: None }),
+            false if ends("onnx") => return Ok(Target { file: output.to_owned(), folder: None }),
+            _ => {}
+        }
+        if output.is_file() {
+            bail!(InvalidArgument, "{}: the output is a file whose name does not end in .onnx", output.display());
+        }
+        std::fs::create_dir_all(output).at(|| output.display())?;
+        let name = if packed { "model.onnx.packed" } else { "model.onnx" };
+        Ok(Target { file: output.join(name), folder: Some(output.to_owned()) })
+    }
+
+    /// Returns the folder for scratch files: the folder of the result, so that no other is written to.
+    pub fn scratch(&self) -> PathBuf {
+        files::parent_of(&self.file).to_owned()
+    }
+
+    /// Copies tokenizer and configuration files into the folder of the result, if it is a folder.
+    pub fn carry_along(&self, model: &Model) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        for file in &model.card().side_files {
+            let to = folder.join(&file.name);
+            if let SideContent::Path(from) = &file.content
+                && same_file(from, &to)
+            {
+                continue;
+            }
+            std::fs::create_dir_all(files::parent_of(&to)).at(|| to.display())?;
+            files::replace(&to, &file.content.read()?)?;
+        }
+        Ok(())
+    }
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}

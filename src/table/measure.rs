@@ -1,0 +1,262 @@
+//! Speed, load time and memory of a result against its original, which runs on ONNX Runtime's own kernels.
+//!
+//! Both are loaded and timed in turn, several times over: a session may be fast or slow as a whole (where its memory
+//! lies, what the machine does meanwhile), and an interval over the runs of one session would be too narrow. Intervals
+//! are bootstrapped over visits first and then over the rounds of each visit.
+
+use super::report::{Interval, Pair, Speed};
+use crate::benchmark::Subject;
+use crate::call::Call;
+use crate::error::{Context, Result};
+use crate::inputs::{Batch, InputOptions, Source};
+use crate::model::{Model, Task};
+use crate::platform::memory;
+use crate::runtime::{Runtime, SessionOptions};
+use crate::statistics::{grouped_interval, median};
+use crate::text::{GenerateOptions, Generator, Prompt, Tokenizer};
+use std::time::{Duration, Instant};
+
+/// Tokens of the prompt of a decoder.
+const PROMPT: usize = 128;
+/// Tokens that a decoder generates in a round.
+const TOKENS: usize = 16;
+/// Batch sizes and lengths at which encoders are timed.
+const SIZES: [(usize, usize); 3] = [(1, 16), (1, 128), (8, 128)];
+/// Times that each model is loaded and timed.
+const VISITS: usize = 3;
+/// Minimum number of rounds of a visit, however long they take.
+const FEWEST: usize = 3;
+
+/// What is measured.
+pub(super) struct Measurement {
+    pub load_ms: Pair,
+    pub resident_bytes: [u64; 2],
+    pub speed: Vec<Speed>,
+}
+
+/// The options of a measurement.
+pub(super) struct How {
+    pub runtime: &'static Runtime,
+    pub threads: usize,
+    /// Rounds of each visit.
+    pub runs: usize,
+    /// Seconds after which a visit ends, for each size.
+    pub max_seconds: f64,
+}
+
+/// The inputs on which models are timed.
+pub(super) enum Load {
+    /// Inputs of one run each, by size.
+    Batches(Vec<(String, Batch)>),
+    /// A prompt, after which tokens are generated.
+    Prompt(Vec<i64>),
+}
+
+impl Load {
+    /// Returns the inputs for a model, of sizes that it accepts.
+    pub fn new(how: &How, model: &Model, tokenizer: Option<&Tokenizer>, call: &Call) -> Result<Load> {
+        if let (Task::Generate, Some(tokenizer)) = (model.card().task, tokenizer) {
+            let text = InputOptions::default().texts().join(" ");
+            let ids = tokenizer.encode(&text, false)?.ids;
+            return Ok(Load::Prompt(ids.into_iter().cycle().take(PROMPT).collect()));
+        }
+        let mut subject = Subject::new(how.runtime, model, &how.session(true), call)?;
+        let mut batches: Vec<(String, Batch)> = Vec::new();
+        for (batch_size, sequence_length) in SIZES {
+            let options = InputOptions { batch_size, sequence_length, ..InputOptions::default() };
+            let mut source = Source::new(model, tokenizer, &options)?;
+            let batch = source.settle(|source| {
+                let batch = source.timing()?;
+                subject.run(&batch.feed(), call).map(|_| batch)
+            });
+            // A model of fixed sizes refuses some of them, or takes the same each time.
+            let Ok(batch) = batch else { continue };
+            if batches.iter().all(|(_, other)| other.shapes() != batch.shapes()) {
+                batches.push((format!("{batch_size}x{sequence_length}"), batch));
+            }
+        }
+        if batches.is_empty() {
+            let options = InputOptions::default();
+            batches.push(("as generated".to_owned(), Source::new(model, tokenizer, &options)?.timing()?));
+        }
+        Ok(Load::Batches(batches))
+    }
+
+    /// Returns the sizes of the inputs, in words.
+    pub fn describe(&self) -> Vec<String> {
+        let shape = |(name, dims): (String, Vec<i64>)| {
+            format!("{name} {}", dims.iter().map(i64::to_string).collect::<Vec<_>>().join("x"))
+        };
+        match self {
+            Load::Prompt(ids) => vec![
+                format!("prefill {}: a prompt of {} tokens, 1 row", ids.len(), ids.len()),
+                format!("decode: {TOKENS} tokens after it, one by one"),
+            ],
+            Load::Batches(batches) => batches
+                .iter()
+                .map(|(size, batch)| {
+                    format!("{size}: {}", batch.shapes().into_iter().map(shape).collect::<Vec<_>>().join(", "))
+                })
+                .collect(),
+        }
+    }
+
+    fn sizes(&self) -> Vec<String> {
+        match self {
+            Load::Prompt(ids) => vec![format!("prefill {}", ids.len()), "decode".to_owned()],
+            Load::Batches(batches) => batches.iter().map(|(size, _)| size.clone()).collect(),
+        }
+    }
+}
+
+/// A loaded model.
+enum Loaded {
+    Session(Subject),
+    Decoder(Box<Generator>),
+}
+
+impl How {
+    fn session(&self, stock: bool) -> SessionOptions {
+        let base = if stock { SessionOptions::stock() } else { SessionOptions::default() };
+        SessionOptions { threads: self.threads, ..base }
+    }
+
+    fn load(&self, model: &Model, stock: bool, load: &Load, call: &Call) -> Result<(Loaded, f64)> {
+        let (options, start) = (self.session(stock), Instant::now());
+        let loaded = match load {
+            Load::Batches(_) => Loaded::Session(Subject::new(self.runtime, model, &options, call)?),
+            Load::Prompt(_) => Loaded::Decoder(Box::new(Generator::new(self.runtime, model, &options, call)?)),
+        };
+        Ok((loaded, milliseconds(start.elapsed())))
+    }
+}
+
+impl Loaded {
+    /// Runs the inputs of one size, by index, and returns the milliseconds; for a decoder those of both sizes.
+    fn run(&mut self, load: &Load, size: usize, call: &Call) -> Result<Vec<f64>> {
+        match (self, load) {
+            (Loaded::Session(subject), Load::Batches(batches)) => {
+                let feed = batches[size].1.feed();
+                let start = Instant::now();
+                subject.run(&feed, call)?;
+                Ok(vec![milliseconds(start.elapsed())])
+            }
+            (Loaded::Decoder(generator), Load::Prompt(ids)) => {
+                generator.start(1)?;
+                generator.append(0, Prompt::Tokens(ids))?;
+                let start = Instant::now();
+                generator.advance(call)?;
+                let prefill = milliseconds(start.elapsed());
+                let options = GenerateOptions {
+                    max_new_tokens: Some(TOKENS),
+                    eos_token_ids: Some(Vec::new()),
+                    ..GenerateOptions::default()
+                };
+                let start = Instant::now();
+                generator.run(&options, None, call)?;
+                Ok(vec![prefill, milliseconds(start.elapsed()) / TOKENS as f64])
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Times of original and result, by visit.
+#[derive(Default)]
+struct Times {
+    original: Vec<Vec<f64>>,
+    result: Vec<Vec<f64>>,
+}
+
+/// Measures `result` against `original`. `step` is told the share that is done.
+pub(super) fn measure(
+    how: &How,
+    original: &Model,
+    result: &Model,
+    load: &Load,
+    call: &Call,
+    step: &mut dyn FnMut(f64) -> Result<()>,
+) -> Result<Measurement> {
+    let sizes = load.sizes();
+    let mut times: Vec<Times> = sizes.iter().map(|_| Times::default()).collect();
+    let mut loads = Times::default();
+    let resident_bytes = [resident(how, result, false, load, call).at(|| "the result")?];
+    let resident_bytes = [resident(how, original, true, load, call).at(|| "the original")?, resident_bytes[0]];
+    for visit in 0..VISITS {
+        let (mut first, first_ms) = how.load(original, true, load, call).at(|| "the original")?;
+        let (mut second, second_ms) = how.load(result, false, load, call).at(|| "the result")?;
+        loads.original.push(vec![first_ms]);
+        loads.result.push(vec![second_ms]);
+        // A run of a decoder has both of its sizes.
+        let runs = if matches!(load, Load::Prompt(_)) { 1 } else { sizes.len() };
+        for index in 0..runs {
+            let pairs = visit_once(how, (&mut first, &mut second), load, index, call)?;
+            for (at, (a, b)) in pairs.into_iter().enumerate() {
+                times[index + at].original.push(a);
+                times[index + at].result.push(b);
+            }
+            step((visit * runs + index + 1) as f64 / (VISITS * runs) as f64)?;
+        }
+    }
+    let speed = sizes.into_iter().zip(&times).map(|(size, times)| speed(size, times)).collect();
+    Ok(Measurement { load_ms: pair(&loads), resident_bytes, speed })
+}
+
+/// Runs both in turn at one size, after a warm-up, and returns the times of each; for a decoder for both sizes.
+fn visit_once(
+    how: &How,
+    (first, second): (&mut Loaded, &mut Loaded),
+    load: &Load,
+    size: usize,
+    call: &Call,
+) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
+    second.run(load, size, call)?;
+    let sizes = first.run(load, size, call)?.len();
+    let mut all: Vec<(Vec<f64>, Vec<f64>)> = vec![Default::default(); sizes];
+    let start = Instant::now();
+    for round in 0..how.runs.max(1) {
+        if round >= FEWEST && start.elapsed().as_secs_f64() > how.max_seconds {
+            break;
+        }
+        // The order alternates, so that a machine that becomes slower or faster favours neither.
+        let (a, b) = if round % 2 == 0 {
+            let a = first.run(load, size, call)?;
+            (a, second.run(load, size, call)?)
+        } else {
+            let b = second.run(load, size, call)?;
+            (first.run(load, size, call)?, b)
+        };
+        for ((times, a), b) in all.iter_mut().zip(&a).zip(&b) {
+            times.0.push(*a);
+            times.1.push(*b);
+        }
+    }
+    Ok(all)
+}
+
+fn speed(size: String, times: &Times) -> Speed {
+    let ratios: Vec<Vec<f64>> =
+        times.original.iter().zip(&times.result).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a / b).collect()).collect();
+    Speed { size, latency_ms: pair(times), speedup: interval(&ratios) }
+}
+
+fn pair(times: &Times) -> Pair {
+    Pair { original: interval(&times.original), result: interval(&times.result) }
+}
+
+fn interval(groups: &[Vec<f64>]) -> Interval {
+    Interval::new(median(&groups.concat()), grouped_interval(groups, 0))
+}
+
+/// Returns the growth of resident memory over load and first run.
+fn resident(how: &How, model: &Model, stock: bool, load: &Load, call: &Call) -> Result<u64> {
+    memory::trim_heap();
+    let before = memory::resident_data_bytes();
+    let (mut loaded, _) = how.load(model, stock, load, call)?;
+    loaded.run(load, 0, call)?;
+    Ok(memory::resident_data_bytes().saturating_sub(before))
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

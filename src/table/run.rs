@@ -1,0 +1,445 @@
+//! Makes the table, row by row.
+
+use super::measure::{How, Load, measure};
+use super::quality::Data;
+use super::report::{Interval, ModelTable, Pair, Promise, Row, SCHEMA_VERSION, Speed, State, Table};
+use super::rows::{self, Given, Name, Plan};
+use super::store::{self, Made, Store};
+use super::{markdown, promise};
+use crate::benchmark::{self, BenchmarkOptions, benchmark_engine};
+use crate::call::{Call, Progress};
+use crate::error::{Kind, Result, bail, error};
+use crate::limits;
+use crate::model::Model;
+use crate::open;
+use crate::recipe::{ApplyOptions, Recipe, apply};
+use crate::report::{Machine, Report};
+use crate::runtime::Runtime;
+use crate::source::LoadOptions;
+use crate::tensorrt::{self, EngineFile, OpenOptions};
+use crate::text::Tokenizer;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Options of [`table`].
+#[derive(Debug, Clone)]
+pub struct TableOptions {
+    /// A text for calibration, training and quality, of which the last quarter of the lines (of labelled lines every
+    /// fourth) is held out for quality; `None` measures quality on built-in sentences, and skips rows that need a text.
+    /// Lines of a label, a tab and a text also give the accuracy.
+    pub data: Option<String>,
+    /// Names of the rows to measure ([`super::names`]); empty for all.
+    pub rows: Vec<String>,
+    /// Path of a second model, for the ensemble; `None` uses the result of the row `distill`.
+    pub with: Option<PathBuf>,
+    /// Number of threads of sessions; 0 for one per physical core.
+    pub threads: usize,
+    /// Timed rounds in each of three visits. Default: 15.
+    pub runs: usize,
+    /// Seconds after which the rounds of a visit end, for each size of the input. Default: 4.
+    pub max_seconds: f64,
+    /// Seconds that each training may take. Default: 120.
+    pub training_seconds: f64,
+    /// A function that returns more files of the table, by name, such as its page; `None` writes no more.
+    pub more: Option<More>,
+}
+
+/// A function that returns files, name and content, of the JSON of a table.
+pub type More = fn(&Value) -> Result<Vec<(String, String)>>;
+
+impl Default for TableOptions {
+    fn default() -> Self {
+        TableOptions {
+            data: None,
+            rows: Vec::new(),
+            with: None,
+            threads: 0,
+            runs: 15,
+            max_seconds: 4.0,
+            training_seconds: 120.0,
+            more: None,
+        }
+    }
+}
+
+impl TableOptions {
+    fn check(&self) -> Result<()> {
+        let names = rows::names();
+        if let Some(unknown) = self.rows.iter().find(|row| !names.contains(&row.as_str())) {
+            bail!(InvalidArgument, "{unknown:?} is not a row; rows are {}", names.join(", "));
+        }
+        if self.runs == 0 || self.runs > limits::BENCHMARK_RUNS {
+            bail!(InvalidArgument, "runs is {}; it must be 1 to {}", self.runs, limits::BENCHMARK_RUNS);
+        }
+        for (name, value) in [("max_seconds", self.max_seconds), ("training_seconds", self.training_seconds)] {
+            if !(value > 0.0 && value.is_finite()) {
+                bail!(InvalidArgument, "{name} is {value}; it must be above 0");
+            }
+        }
+        if self.data.as_ref().is_some_and(|data| data.len() > limits::TEXT_BYTES) {
+            bail!(LimitExceeded, "the data have more than {} bytes", limits::TEXT_BYTES);
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Value {
+        let data = self.data.as_ref().map(|data| json!({ "bytes": data.len(), "sha256": store::key(&json!(data)) }));
+        json!({
+            "data": data, "rows": self.rows, "with": self.with, "threads": self.threads, "runs": self.runs,
+            "max_seconds": self.max_seconds, "training_seconds": self.training_seconds,
+        })
+    }
+}
+
+/// Makes the table of `models` in the folder `output`: `table.json` and `table.md`, which are written
+/// again after every row, and the packages that were measured. Returns the table.
+///
+/// A row that is finished for the same model, recipe, options, machine and versions is read and not measured again, so
+/// a run that was cancelled or killed continues where it was. A row that needs what is missing here (a GPU, data) says
+/// so and keeps its place, and so does one whose technique fails on the model. Progress stage: `table: ROW of MODEL`,
+/// in thousandths of a row. Fails with [`Kind::InvalidArgument`] for an unknown row or a value out of range.
+pub fn table(
+    runtime: &'static Runtime,
+    models: &[Model],
+    options: &TableOptions,
+    output: &Path,
+    call: &Call,
+) -> Result<Table> {
+    options.check()?;
+    if models.is_empty() {
+        bail!(InvalidArgument, "there is no model");
+    }
+    let store = Store::new(output)?;
+    let mut table = Table {
+        schema_version: SCHEMA_VERSION,
+        operation: "table".to_owned(),
+        library_version: env!("CARGO_PKG_VERSION").to_owned(),
+        runtime_version: runtime.version().to_owned(),
+        machine: serde_json::to_value(Machine::here()).unwrap_or_default(),
+        options: options.json(),
+        models: Vec::new(),
+    };
+    let wanted = |name: &Name| options.rows.is_empty() || options.rows.iter().any(|row| row == name.name());
+    let wanted: Vec<Name> = Name::ALL.iter().copied().filter(wanted).collect();
+    let total = (models.len() * wanted.len()) as u64;
+    let parts = options.data.as_deref().map(split);
+    let parts = (parts.as_ref().map(|parts| parts.0.as_str()), parts.as_ref().map(|parts| parts.1.as_str()));
+    for (index, model) in models.iter().enumerate() {
+        let one = One::new(runtime, model, options, parts, &store, &table, call)?;
+        table.models.push(one.header()?);
+        for (at, &name) in wanted.iter().enumerate() {
+            let done = (index * wanted.len() + at) as u64;
+            let row = one.row(name, &table.models[index].rows, (done, total), call)?;
+            table.models[index].rows.push(row);
+            write(&store, &table, options.more)?;
+        }
+    }
+    call.report("table", 1000 * total, 1000 * total)?;
+    Ok(table)
+}
+
+/// Writes the table in all its forms.
+fn write(store: &Store, table: &Table, more: Option<More>) -> Result<()> {
+    let json = serde_json::to_value(table).map_err(|e| error!(Internal, "the table cannot be written: {e}"))?;
+    store.write("table.md", &markdown::of(table))?;
+    for (name, content) in more.map_or_else(|| Ok(Vec::new()), |more| more(&json))? {
+        store.write(&name, &content)?;
+    }
+    store.write("table.json", &(serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"))
+}
+
+/// Returns the part of the data that results are fitted to, and the part that quality is measured on.
+fn split(data: &str) -> (String, String) {
+    let lines: Vec<&str> = data.lines().filter(|line| !line.trim().is_empty()).collect();
+    // Labelled lines are often sorted by label.
+    let labelled = lines.first().is_some_and(|line| line.contains('\t'));
+    let is_held = |index: usize| if labelled { index % 4 == 3 } else { 4 * index >= 3 * lines.len() };
+    let part = |held: bool| {
+        let part = lines.iter().enumerate().filter(|(index, _)| is_held(*index) == held);
+        part.map(|(_, line)| format!("{line}\n")).collect::<String>()
+    };
+    match lines.len() {
+        0..4 => (data.to_owned(), data.to_owned()),
+        _ => (part(false), part(true)),
+    }
+}
+
+/// One model, and everything that its rows need.
+struct One<'a> {
+    model: &'a Model,
+    options: &'a TableOptions,
+    store: &'a Store,
+    how: How,
+    /// The part of the data that results are fitted to.
+    fit: Option<&'a str>,
+    data: Data<'a>,
+    tokenizer: Option<Tokenizer>,
+    load: Load,
+    name: String,
+    sha256: String,
+    /// What every row depends on besides the model and its recipe.
+    common: Value,
+}
+
+impl<'a> One<'a> {
+    fn new(
+        runtime: &'static Runtime,
+        model: &'a Model,
+        options: &'a TableOptions,
+        (fit, held): (Option<&'a str>, Option<&'a str>),
+        store: &'a Store,
+        table: &Table,
+        call: &Call,
+    ) -> Result<One<'a>> {
+        let quiet = &Call { progress: None, ..*call };
+        let tokenizer = Tokenizer::of(model)?;
+        let TableOptions { threads, runs, max_seconds, .. } = *options;
+        let how = How { runtime, threads, runs, max_seconds };
+        let load = Load::new(&how, model, tokenizer.as_ref(), quiet)?;
+        let mut common = json!({
+            "machine": table.machine, "library": table.library_version, "runtime": table.runtime_version,
+            "options": table.options,
+        });
+        if let Some(options) = common["options"].as_object_mut() {
+            options.remove("rows");
+        }
+        let data = Data { runtime, tokenizer: None, text: held, threads };
+        let (name, sha256) = (name_of(model, &table.models), model.identity(quiet)?.sha256);
+        Ok(One { model, options, store, how, fit, data, tokenizer, load, name, sha256, common })
+    }
+
+    fn data(&self) -> Data<'_> {
+        Data { tokenizer: self.tokenizer.as_ref(), ..self.data }
+    }
+
+    /// Returns the table of the model without rows.
+    fn header(&self) -> Result<ModelTable> {
+        let task = serde_json::to_value(self.model.card().task).unwrap_or_default();
+        Ok(ModelTable {
+            name: self.name.clone(),
+            path: self.model.path().map_or_else(String::new, |path| path.display().to_string()),
+            sha256: self.sha256.clone(),
+            bytes: self.shipped()?,
+            task: task.as_str().unwrap_or_default().to_owned(),
+            inputs: self.load.describe(),
+            data: self.data().describe(self.model),
+            rows: Vec::new(),
+        })
+    }
+
+    /// Returns the bytes of the original with its tokenizer and configuration, as a package has them.
+    fn shipped(&self) -> Result<u64> {
+        let mut bytes = self.model.bytes();
+        for file in &self.model.card().side_files {
+            bytes += file.content.read()?.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    /// Returns a row: a finished one from the store, or a new one.
+    fn row(&self, name: Name, before: &[Row], (done, total): (u64, u64), call: &Call) -> Result<Row> {
+        let stage = format!("table: {} of {}", name.name(), self.name);
+        let progress = |p: Progress<'_>| match call.progress {
+            None => std::ops::ControlFlow::Continue(()),
+            Some(progress) => {
+                let share = if p.total > 0 { (1000 * p.done / p.total).min(999) } else { 0 };
+                let share = if p.stage == "measure" { 500 + share / 2 } else { share / 2 };
+                progress(Progress { stage: &stage, done: 1000 * done + share, total: 1000 * total })
+            }
+        };
+        let call = &Call { progress: Some(&progress), ..*call };
+        call.report("start", 0, 0)?;
+        let member = self.member(before);
+        let given = Given {
+            task: self.model.card().task,
+            data: self.options.data.is_some(),
+            training_seconds: self.options.training_seconds,
+            member: member.as_deref(),
+        };
+        let plan = rows::plan(name, &given);
+        let mut row = blank(&plan);
+        if let Some(lacks) = plan.lacks {
+            (row.state, row.reason) = (State::Skipped, Some(lacks.to_owned()));
+            return Ok(row);
+        }
+        if name == Name::TensorRt && tensorrt::device().is_err() {
+            (row.state, row.reason) = (State::Skipped, Some("needs an NVIDIA GPU, which is not here".to_owned()));
+            return Ok(row);
+        }
+        let made_of = json!({ "model": self.sha256, "recipe": plan.recipe, "data": self.common["options"]["data"],
+                              "library": self.common["library"], "runtime": self.common["runtime"] });
+        let (made, key) = (store::key(&made_of), store::key(&json!([made_of, self.common])));
+        if let Some(mut row) = self.store.row(&key) {
+            row.verdicts = promise::verdicts(&row, plan.because);
+            return Ok(row);
+        }
+        match self.measured(&plan, &mut row, made, call) {
+            Ok(()) => {
+                row.verdicts = promise::verdicts(&row, plan.because);
+                self.store.keep(&key, &row)?;
+            }
+            Err(e) if matches!(e.kind(), Kind::Cancelled | Kind::Timeout | Kind::Io | Kind::Internal) => return Err(e),
+            Err(e) => (row.state, row.reason) = (State::Failed, Some(e.to_string())),
+        }
+        Ok(row)
+    }
+
+    /// Returns the path of the second model of the ensemble: a named one, or the result of the row `distill`.
+    fn member(&self, before: &[Row]) -> Option<String> {
+        if let Some(path) = &self.options.with {
+            return Some(path.display().to_string());
+        }
+        let student = before.iter().find(|row| row.name == Name::Distill.name() && row.state == State::Measured)?;
+        student.package.as_ref().map(|name| self.store.package(name).display().to_string())
+    }
+
+    /// Makes the package of a row, unless it is there, and measures it.
+    fn measured(&self, plan: &Plan, row: &mut Row, key: String, call: &Call) -> Result<()> {
+        let mut name = format!("{}-{}", self.name, plan.name.name());
+        if plan.name == Name::TensorRt {
+            name += ".engine";
+        }
+        let path = self.store.package(&name);
+        let made = match self.store.made(&name, &key) {
+            Some(made) => made,
+            None => self.make(plan, &path, key, call)?,
+        };
+        self.store.keep_made(&name, &made)?;
+        (row.made_seconds, row.actions, row.notes) = (made.seconds, made.actions, made.notes);
+        row.package = Some(name);
+        row.bytes = size_of(&path);
+        row.smaller = 1.0 - row.bytes as f64 / self.shipped()?.max(1) as f64;
+        if plan.name == Name::TensorRt {
+            return self.engine(&path, row, call);
+        }
+        let result = Model::load(&path)?;
+        let quiet = &Call { progress: None, ..*call };
+        let mut step = |share: f64| call.report("measure", (800.0 * share) as u64, 1000);
+        let found = measure(&self.how, self.model, &result, &self.load, quiet, &mut step)?;
+        (row.load_ms, row.resident_bytes, row.speed) = (Some(found.load_ms), Some(found.resident_bytes), found.speed);
+        row.quality = self.data().compare(self.model, &result, quiet)?;
+        call.report("measure", 1000, 1000)
+    }
+
+    fn make(&self, plan: &Plan, path: &Path, key: String, call: &Call) -> Result<Made> {
+        let recipe = Recipe::of(Value::Array(plan.recipe.clone()))?;
+        let given = ApplyOptions { data: self.fit, threads: self.options.threads };
+        let reloaded = match (plan.name, self.model.path()) {
+            (Name::TensorRt, Some(path)) => Some(open::load(path, &LoadOptions { dialect: recipe.dialect() })?),
+            _ => None,
+        };
+        let model = reloaded.as_ref().unwrap_or(self.model);
+        let report = apply(self.how.runtime, model, &recipe, path, &given, call)?;
+        Ok(Made { key, seconds: report.seconds, actions: actions(&report), notes: report.warnings })
+    }
+
+    /// Measures an engine: one size, with inputs and outputs in host memory.
+    fn engine(&self, path: &Path, row: &mut Row, call: &Call) -> Result<()> {
+        // It was built a moment ago, here.
+        let engine = EngineFile::new(path, &OpenOptions { trust: true, ..OpenOptions::default() }, 0)?;
+        let mut options = BenchmarkOptions { threads: self.options.threads, ..BenchmarkOptions::default() };
+        options.inputs.sequence_length = 128;
+        let (speed, quality) =
+            benchmark_engine(self.how.runtime, self.model, &engine, self.tokenizer.as_ref(), &options, call)?;
+        let exactly = |both: benchmark::Both<f64>| Pair {
+            original: Interval::exactly(both.original),
+            result: Interval::exactly(both.result),
+        };
+        row.load_ms = Some(exactly(speed.load_ms));
+        row.resident_bytes = speed.resident_bytes.map(|both| [both.original, both.result]);
+        let medians =
+            benchmark::Both { original: speed.latency_ms.original.median, result: speed.latency_ms.result.median };
+        let speedup = Interval::new(speed.speedup.median, (speed.speedup.low, speed.speedup.high));
+        row.speed = vec![Speed { size: "1x128".to_owned(), latency_ms: exactly(medians), speedup }];
+        let named = [("cosine", quality.cosine), ("kl", quality.kl), ("top1_agreement", quality.top1_agreement)];
+        let figure = |(name, value): (&str, Option<f64>)| {
+            Some(super::Figure { name: name.to_owned(), value: Interval::exactly(value?) })
+        };
+        row.quality = named.into_iter().filter_map(figure).collect();
+        Ok(())
+    }
+}
+
+/// Returns a row that has not been measured.
+fn blank(plan: &Plan) -> Row {
+    let Promise { smaller, speedup, loss } = plan.promise.clone();
+    Row {
+        name: plan.name.name().to_owned(),
+        title: plan.title.to_owned(),
+        state: State::Measured,
+        reason: None,
+        recipe: plan.recipe.clone(),
+        promise: Promise { smaller, speedup, loss },
+        package: None,
+        bytes: 0,
+        smaller: 0.0,
+        made_seconds: 0.0,
+        load_ms: None,
+        resident_bytes: None,
+        speed: Vec::new(),
+        quality: Vec::new(),
+        verdicts: Vec::new(),
+        actions: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+/// Returns the number of nodes by what was done to them, over all steps.
+fn actions(report: &Report) -> Vec<(String, u64)> {
+    let steps = report.summary.get("steps").and_then(Value::as_array);
+    let nodes = steps.into_iter().flatten().filter_map(|step| step["nodes"].as_array()).flatten();
+    let mut counts: Vec<(String, u64)> = Vec::new();
+    for action in nodes.filter_map(|node| node["action"].as_str()) {
+        match counts.iter_mut().find(|(name, _)| name == action) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((action.to_owned(), 1)),
+        }
+    }
+    counts
+}
+
+/// Returns the bytes of a file, or of all files in a folder.
+fn size_of(path: &Path) -> u64 {
+    match std::fs::read_dir(path) {
+        Ok(entries) => entries.flatten().map(|entry| size_of(&entry.path())).sum(),
+        Err(_) => std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+    }
+}
+
+/// Returns a name for a model that no other model of the table has: that of its folder, or of its file.
+fn name_of(model: &Model, others: &[ModelTable]) -> String {
+    let path = model.path().unwrap_or(Path::new("model"));
+    let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut name = match path.file_name().and_then(|name| name.to_str()) {
+        Some("model.onnx" | "model.safetensors" | "config.json") => path.parent().and_then(Path::file_name),
+        _ if path.is_dir() => path.file_name(),
+        _ => None,
+    }
+    .map_or_else(|| stem(path), |name| name.to_string_lossy().into_owned());
+    name.retain(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let name = name.trim_start_matches('.').to_owned();
+    let base = if name.is_empty() { "model".to_owned() } else { name };
+    let taken = |name: &str| others.iter().any(|other| other.name == name);
+    let numbered = (2..).map(|number| format!("{base}-{number}"));
+    std::iter::once(base.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quality_is_measured_on_lines_that_nothing_is_fitted_to() {
+        let (fit, held) = split("a\nb\n\nc\nd\n");
+        assert_eq!((fit.as_str(), held.as_str()), ("a\nb\nc\n", "d\n"));
+        let (fit, held) = split("x\ta\nx\tb\nx\tc\nx\td\ny\te\n");
+        assert_eq!((fit.as_str(), held.as_str()), ("x\ta\nx\tb\nx\tc\ny\te\n", "x\td\n"));
+        assert_eq!(split("one line").1, "one line");
+    }
+
+    #[test]
+    fn models_have_names_of_their_own() {
+        let model = Model::from_proto(Default::default());
+        assert_eq!(name_of(&model, &[]), "model");
+    }
+}

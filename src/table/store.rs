@@ -1,0 +1,90 @@
+//! Finished rows on disk: each in a file under the hash of everything that it depends on.
+
+use super::report::Row;
+use crate::error::{Context, Result};
+use crate::files;
+use crate::files::digest::hex;
+use crate::limits;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+
+/// The output folder: `rows/` with finished rows, `packages/` with what they measured.
+pub(super) struct Store(PathBuf);
+
+/// What is known of a package that was made.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Made {
+    /// Hash of the model, the recipe and what else the package depends on.
+    pub key: String,
+    /// Seconds that the recipe took.
+    pub seconds: f64,
+    /// Number of nodes by action.
+    pub actions: Vec<(String, u64)>,
+    /// Warnings of the techniques.
+    pub notes: Vec<String>,
+}
+
+/// Returns the hash of a value, as text.
+pub(super) fn key(of: &Value) -> String {
+    hex(&Sha256::digest(of.to_string()))
+}
+
+impl Store {
+    /// Opens the folder, and creates it if necessary.
+    pub fn new(folder: &Path) -> Result<Store> {
+        for name in ["rows", "packages"] {
+            let path = folder.join(name);
+            std::fs::create_dir_all(&path).at(|| path.display())?;
+        }
+        Ok(Store(folder.to_owned()))
+    }
+
+    /// Returns the finished row with this key, if there is one. A damaged file counts as none.
+    pub fn row(&self, key: &str) -> Option<Row> {
+        read(&self.row_path(key))
+    }
+
+    /// Keeps a finished row.
+    pub fn keep(&self, key: &str, row: &Row) -> Result<()> {
+        write(&self.row_path(key), row)
+    }
+
+    fn row_path(&self, key: &str) -> PathBuf {
+        self.0.join("rows").join(format!("{key}.json"))
+    }
+
+    /// Returns the path of a package.
+    pub fn package(&self, name: &str) -> PathBuf {
+        self.0.join("packages").join(name)
+    }
+
+    /// Returns what is known of a package that was made with this key and is still there.
+    pub fn made(&self, name: &str, key: &str) -> Option<Made> {
+        let made: Made = read(&self.made_path(name))?;
+        (made.key == key && self.package(name).exists()).then_some(made)
+    }
+
+    /// Keeps what is known of a package.
+    pub fn keep_made(&self, name: &str, made: &Made) -> Result<()> {
+        write(&self.made_path(name), made)
+    }
+
+    fn made_path(&self, name: &str) -> PathBuf {
+        self.0.join("packages").join(format!("{name}.made.json"))
+    }
+
+    /// Writes a file of the table.
+    pub fn write(&self, name: &str, content: &str) -> Result<()> {
+        files::replace(&self.0.join(name), content.as_bytes())
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&files::read(path, limits::CONFIG_BYTES).ok()?).ok()
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    files::replace(path, serde_json::to_string_pretty(value).unwrap_or_default().as_bytes())
+}

@@ -1,0 +1,158 @@
+//! The documentation: fenced blocks marked `runnable` are run, all pages are reachable from the index, and links lead
+//! somewhere.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{deps, scratch};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the pages of `docs/` and the README.
+fn pages() -> Vec<PathBuf> {
+    let listed = std::fs::read_dir(root().join("docs")).unwrap().flatten().map(|entry| entry.path());
+    let mut pages: Vec<PathBuf> = listed.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    pages.push(root().join("README.md"));
+    pages.sort();
+    pages
+}
+
+/// A fenced block: its language, whether it is marked as runnable, its first line in the page, and its text.
+struct Block {
+    language: String,
+    runnable: bool,
+    line: usize,
+    text: String,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let mut found: Vec<Block> = Vec::new();
+    let mut open = false;
+    for (index, line) in page.lines().enumerate() {
+        match (line.strip_prefix("```"), open) {
+            (Some(info), false) => {
+                let mut words = info.split_whitespace();
+                let language = words.next().unwrap_or("").to_owned();
+                let runnable = words.any(|word| word == "runnable");
+                found.push(Block { language, runnable, line: index + 1, text: String::new() });
+                open = true;
+            }
+            (Some(_), true) => open = false,
+            (None, true) => {
+                let block = found.last_mut().unwrap();
+                block.text += line;
+                block.text.push('\n');
+            }
+            (None, false) => {}
+        }
+    }
+    assert!(!open, "a block is not closed");
+    found
+}
+
+/// A folder as the pages describe it: `model/`, `model.onnx`, `text.txt`.
+fn workplace(name: &str) -> support::Scratch {
+    let folder = scratch(name);
+    let model = deps("models/paraphrase-MiniLM-L3-v2").canonicalize().unwrap();
+    std::fs::create_dir_all(folder.join("model")).unwrap();
+    for entry in std::fs::read_dir(&model).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+        std::fs::copy(entry.path(), folder.join("model").join(entry.file_name())).unwrap();
+    }
+    std::fs::copy(model.join("model.onnx"), folder.join("model.onnx")).unwrap();
+    let lines: String = (0..40).map(|i| format!("Story {i} tells of a baker who sings {} songs.\n", i * 7)).collect();
+    std::fs::write(folder.join("text.txt"), lines).unwrap();
+    folder
+}
+
+/// Runs the blocks of a page in order, in one folder. Returns their number.
+fn run(page: &Path, folder: &Path) -> usize {
+    let text = std::fs::read_to_string(page).unwrap();
+    let runnable: Vec<Block> = blocks(&text).into_iter().filter(|block| block.runnable).collect();
+    let command = Path::new(env!("CARGO_BIN_EXE_optimize")).parent().unwrap();
+    let runtime =
+        std::env::var_os("ORT_DYLIB_PATH").map_or_else(|| deps("onnxruntime/libonnxruntime.so.1"), PathBuf::from);
+    for block in &runnable {
+        let script = match block.language.as_str() {
+            "sh" => block.text.clone(),
+            "c" => {
+                std::fs::write(folder.join("app.c"), &block.text).unwrap();
+                let include = root().join("include");
+                format!("cc -Wall -Werror -o app app.c -I{} -L. -loptimize && ./app", include.display())
+            }
+            other => panic!("{}:{}: no way to run {other:?}", page.display(), block.line),
+        };
+        // The library under its soname, where the linker and the loader find it.
+        let library = std::env::current_exe().unwrap().with_file_name("liboptimize.so");
+        for name in ["liboptimize.so", env!("OPTIMIZE_SONAME")] {
+            let link = folder.join(name);
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(&library, link).unwrap();
+        }
+        let path = format!("{}:{}", command.display(), std::env::var("PATH").unwrap());
+        let output = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &script])
+            .current_dir(folder)
+            .envs([("PATH", path.as_str()), ("LD_LIBRARY_PATH", folder.to_str().unwrap())])
+            .env("ORT_DYLIB_PATH", &runtime)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}:{} fails with {}:\n{script}\n{}",
+            page.display(),
+            block.line,
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    runnable.len()
+}
+
+#[test]
+fn runnable_blocks_run() {
+    let mut count = 0;
+    for page in pages() {
+        let name = page.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&page).unwrap();
+        if blocks(&text).iter().any(|block| block.runnable) {
+            let done = run(&page, &workplace(&format!("docs-{name}")));
+            println!("{name}: {done} of {done} blocks");
+            count += done;
+        }
+    }
+    println!("{count} of {count} blocks");
+    assert!(count >= 15, "{count}");
+}
+
+/// Returns the targets of the links of a page, without anchors and addresses.
+fn links(page: &str) -> Vec<String> {
+    let outside: String = page.split("```").step_by(2).collect();
+    let targets = outside.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
+    files.map(|target| target.split('#').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_page_is_reached_from_the_index_and_every_link_leads_somewhere() {
+    let mut reached: BTreeSet<PathBuf> = BTreeSet::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in links(&text) {
+            let to = page.parent().unwrap().join(&link);
+            assert!(to.exists(), "{}: {link} leads nowhere", page.display());
+            if page.ends_with("docs/README.md") {
+                reached.insert(to.canonicalize().unwrap());
+            }
+        }
+    }
+    let index = root().join("docs/README.md");
+    for page in pages().iter().filter(|page| page.starts_with(root().join("docs")) && **page != index) {
+        assert!(reached.contains(&page.canonicalize().unwrap()), "docs/README.md does not list {}", page.display());
+    }
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(links(&readme).iter().any(|link| link == "docs/README.md"), "README.md does not lead to the index");
+}
