@@ -137,11 +137,28 @@ build() { # LANGUAGE SOURCE PROGRAM
   }
 }
 arguments() { # SOURCE: what the program is given
+  local decoder=("$OPTIMIZE_TEST_DEPS"/models/smollm2/*.gguf)
   case ${1,,} in
-    examples/*chat*) arguments=("$OPTIMIZE_TEST_DEPS"/models/smollm2/*.gguf 'What is the capital of France?') ;;
-    examples/*) arguments=("$model" "$tmp/int8.onnx") ;;
+    examples/*chat*) arguments=("${decoder[0]}" 'What is the capital of France?') ;;
+    examples/*generate*) arguments=("${decoder[0]}" 'One, two, three,') ;;
+    examples/*ensemble*) arguments=('One, two, three,' "${decoder[0]}" "${decoder[0]}") ;;
+    examples/*distill*) arguments=("$model" "$(text)" "$tmp/student.onnx") ;;
+    examples/*benchmark*) arguments=("$model" "$(smaller)") ;;
+    examples/*tensorrt*) arguments=("$model" "$tmp/model.engine") ;;
+    examples/*) arguments=("$model" "$tmp/result.onnx") ;;
     *) arguments=() ;;
   esac
+}
+# What examples read besides models of `make deps`: a few lines of text, and a quantized model.
+text() {
+  local number
+  for number in {1..24}; do printf 'Sentence number %d says that small models answer sooner.\n' "$number"; done >"$scratch/text"
+  printf '%s\n' "$scratch/text"
+}
+smaller() {
+  [[ -e $scratch/int8/model.onnx ]] ||
+    target/release/optimize quantize --quiet --no-benchmark --model "$model" --output "$scratch/int8" >/dev/null
+  printf '%s\n' "$scratch/int8/model.onnx"
 }
 compiled() { # LANGUAGE EXTENSION FOLDER: the tests and the examples of a language
   local source program

@@ -1,0 +1,43 @@
+// Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT, it says
+// so.
+//
+//     Tensorrt.exe MODEL OUTPUT.engine
+
+using System;
+using Optimize;
+
+internal static class TensorrtProgram
+{
+    private static int Main(string[] args)
+    {
+        if (args.Length != 2)
+        {
+            Console.Error.WriteLine("usage: Tensorrt.exe MODEL OUTPUT.engine");
+            return 2;
+        }
+        try
+        {
+            Run(args[0], args[1]);
+            return 0;
+        }
+        catch (OptimizeException e)
+        {
+            Console.Error.WriteLine(e.Message);
+            return Missing(e.Status) ? 0 : 1;
+        }
+    }
+
+    private static void Run(string input, string path)
+    {
+        var options = new TensorRtOptions { Precision = Precision.Fp16, BatchSize = 1, SequenceLength = 128 };
+        using (var context = Context.Create())
+        using (var model = context.Load(input))
+            Console.WriteLine(context.BuildTensorRt(model, path, options));
+    }
+
+    /// <summary>Whether there is only no TensorRT or no GPU here.</summary>
+    private static bool Missing(Status status)
+    {
+        return status == Status.BackendMissing || status == Status.DeviceMissing || status == Status.Unsupported;
+    }
+}
