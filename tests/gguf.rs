@@ -123,7 +123,8 @@ fn every_form_dequantizes_to_what_the_gguf_package_makes_of_it() {
     }
 }
 
-/// Compares the forms of a file; returns how many are in blocks.
+/// Compares each tensor `stored.NAME` of a file, as floats, with `expected.NAME`; returns how many are stored in
+/// blocks.
 fn forms_of(file: &str) -> usize {
     let header = header(file);
     let mut seen = 0;

@@ -110,7 +110,8 @@ fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     let outputs = pairs.len();
     if let (Some(of_teacher), Some(of_student)) = (layers_of(teacher), layers_of(student)) {
         let (many, few) = (of_teacher.len(), of_student.len());
-        // The output of the last layer is the model's output, or leads directly to it.
+        // The last layer is left out if the models' outputs are compared, because its output is that of the model or
+        // leads directly to it.
         let matched = few - usize::from(outputs > 0 && few > 0);
         for (index, student) in of_student.into_iter().enumerate().take(matched) {
             let matching = ((index + 1) * many / few.max(1)).max(1) - 1;

@@ -287,7 +287,8 @@ impl Sizes {
     pub fn choose(&mut self, wanted: &Wanted<'_>) {
         let guesses: Vec<guess::Guess> = self.open.iter().map(|open| guess::of(open, &self.infos, wanted)).collect();
         let mut order: Vec<usize> = (0..self.open.len()).collect();
-        // The smaller sizes are set first: the rest of a given sum is usually a length.
+        // If a sum of sizes is given, the size that is set last is the rest of it. That should be a length: the others
+        // are smaller and set first.
         order.sort_by_key(|index| match guesses[*index] {
             guess::Guess::Past => 0,
             guess::Guess::Batch => 1,

@@ -82,7 +82,7 @@ pub enum Mask<'a> {
     },
     /// Sequence `b` has `lengths[b]` keys; later keys are masked. With length 0, all keys have equal weight.
     KeyLengths(&'a [i32]),
-    /// Keys whose byte is 0 are masked. If all keys of a query are, they have equal weight.
+    /// Keys whose byte is 0 are masked. If all keys of a query are masked, they have equal weight.
     Keep {
         /// The elements.
         values: &'a [u8],

@@ -51,7 +51,7 @@ fn status_kib(field: &str) -> u64 {
 /// Returns freed heap memory to the kernel, so that resident memory can be compared.
 pub fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: a plain library call whose argument has no effect; it only affects free memory.
+    // SAFETY: the function has no preconditions; it only affects free memory.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 /// The score of a weight.
 #[derive(Clone, Copy)]
 enum Score {
-    /// The bits of its magnitude, which are in the same order.
+    /// The bits of the weight's magnitude: floats of one sign have the order of their bits.
     Magnitude,
     /// A number that depends on the seed, the name and the index; 0 for a weight that is zero, so that zeros come
     /// first.

@@ -144,7 +144,8 @@ impl Unit {
 }
 
 /// Returns the index of the candidate of each unit; `None` if the limit cannot be met. From the smallest forms on, the
-/// step that saves most loss per byte is taken next, as long as the bytes are within their limit, or until the loss is.
+/// step that saves most loss per byte is taken next, as long as the bytes stay within their limit, or until the loss is
+/// within its limit.
 pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     let mut pick = vec![0; units.len()];
     let mut bytes: u64 = units.iter().map(|u| u.candidates[0].bytes).sum();

@@ -169,7 +169,7 @@ pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()>
     )
 }
 
-/// Returns whether the open library was built with the provider.
+/// Fails if the open library was built without the provider.
 fn compiled_in(runtime: &Runtime, provider: Provider) -> Result<()> {
     let there = match provider {
         Provider::Cpu => Ok(true),

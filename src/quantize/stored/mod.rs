@@ -154,7 +154,7 @@ pub fn settle<'a>(plan: &Plan<'a>, view: &View<'_>, outcomes: &[Outcome]) -> Pla
     reported(plan, view, &outcomes.iter().map(form).collect::<Vec<Form>>())
 }
 
-/// Returns the plan with the reports of nodes whose weights have these forms.
+/// Returns the plan with the reports on the nodes that read its stored weights; `forms` are those of the weights.
 fn reported<'a>(plan: &Plan<'a>, view: &View<'_>, forms: &[Form]) -> Plan<'a> {
     let mut plan = plan.clone();
     let mut by_node: BTreeMap<(BodyId, usize), Vec<(&str, &Form)>> = BTreeMap::new();

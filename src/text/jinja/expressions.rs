@@ -186,8 +186,8 @@ impl Parser {
         }
     }
 
-    /// Parses values separated by commas, or a single one. Without parentheses, at least one is required; it ends
-    /// before one of the names in `ends`. `choices`: whether a value may be `a if b else c`.
+    /// Parses values separated by commas, or a single one. Without parentheses, at least one value is required, and the
+    /// list ends before any of the names in `ends`. `choices`: whether a value may be `a if b else c`.
     pub fn tuple(&mut self, parentheses: bool, choices: bool, ends: &[&str]) -> Result<Expr> {
         let mut items = Vec::new();
         let mut comma = false;

@@ -208,7 +208,7 @@ fn attr(engine: &mut Engine, value: &Value, name: &Value) -> Result<Value> {
     let missing = || Ok(Value::Undefined(format!("there is no attribute {name:?}").into()));
     match value {
         Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
-        // Items, which attributes of dicts otherwise fall back to, are ignored.
+        // A dict only has the methods of an empty dict as attributes; its items are not attributes here.
         Value::Dict(_) => match engine.attribute(&Value::dict([])?, name)? {
             Value::Method(_) => engine.attribute(value, name),
             _ => missing(),

@@ -186,7 +186,7 @@ impl Step {
     ) -> Result<()> {
         for c in text.chars() {
             let strips = self.seen < start && c == content;
-            // The first other character ends the beginning.
+            // After the first other character, nothing more is stripped from the beginning.
             self.seen = if strips { self.seen + 1 } else { usize::MAX };
             if !strips {
                 self.held.push(c);

@@ -128,7 +128,8 @@ fn split(b: &mut Builder<'_>, x: &str, heads: i64, size: i64) -> String {
     b.op("Transpose", &[&x], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))])
 }
 
-/// Appends to the cache and adds the output with the result.
+/// Appends `x` to a part (`key` or `value`) of a layer's cache; the result is an output of the graph, whose name is
+/// returned.
 fn append(b: &mut Builder<'_>, index: usize, part: &str, x: &str) -> String {
     let (past, present) = (format!("past_key_values.{index}.{part}"), format!("present.{index}.{part}"));
     b.node_to("", "Concat", &[&past, x], &[&present], &[("axis", Attribute::Int(2))]);
