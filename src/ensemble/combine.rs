@@ -223,7 +223,7 @@ fn entropy(probabilities: &[f64]) -> f64 {
     -probabilities.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>()
 }
 
-/// Returns `ln Σ exp`; negative infinity if all are.
+/// Returns `ln Σ exp`; negative infinity if all values are negative infinity.
 fn log_sum(values: &[f64]) -> f64 {
     let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     match max {

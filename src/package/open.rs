@@ -159,8 +159,8 @@ impl Package {
         Ok(Choice { index, reason })
     }
 
-    /// Returns whether sessions can use compiled variants, or why not; `kernels` is the same for this library's
-    /// kernels.
+    /// Returns whether sessions can use compiled variants, or why not; `kernels` says in the same way whether this
+    /// library's kernels can be used.
     fn compiled_usable(&self, kernels: &std::result::Result<(), String>) -> std::result::Result<(), String> {
         match self.0.entries {
             Entries::File(..) => Err("its weights cannot be mapped from a package in one file".to_owned()),

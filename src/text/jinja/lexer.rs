@@ -125,7 +125,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Skips the end of a tag, if it is next, with its sign and the line break after it; returns whether it was.
+    /// If the end of a tag is next, skips it with its sign and the line break after it; returns whether it was next.
     fn end_tag(&mut self, end: &str) -> bool {
         let rest = self.rest();
         if let Some(after) = rest.strip_prefix('-').and_then(|rest| rest.strip_prefix(end)) {
