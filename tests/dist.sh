@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Packs a build, tests/dist.sh [FOLDER] (target/release), and uses the packages as a stranger: unpacks the tarball,
-# builds and runs the examples in C, C++ and Go from it, with this checkout out of sight; unpacks the Debian packages
-# into a root that holds nothing but the C and C++ libraries, and runs the command and a program there.
+# Packs a build, tests/dist.sh [FOLDER] (target/release), and uses the packages like a user who has nothing else:
+# unpacks the tarball, and builds and runs its examples in C, C++ and Go while this checkout is hidden; unpacks the
+# Debian packages into a root that otherwise has only the C and C++ libraries, and runs the command and a program there.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,7 +17,7 @@ have() {
   return 1
 }
 
-# Runs a function of this script in a namespace of its own, in which it may mount.
+# Runs a function of this script in a new mount namespace, in which it can hide folders.
 apart() { # FUNCTION
   local how=(--mount) functions
   ((EUID == 0)) || how+=(--map-root-user)
@@ -75,8 +75,9 @@ tarball() {
       -c "$(declare -f quantized); work='$work'; quantized ./static"
   fi
   if have go; then
-    # The example with the module beside it, and as a module of its own that takes the one of the tarball.
-    # The flags of the compiler are in the key of Go's cache, the output of pkg-config is not.
+    # The example is built in its folder next to the bindings, and then in a module that refers to the tarball's
+    # bindings. A unique compiler flag keeps Go from reusing a cached build: its cache depends on the flags, but not
+    # on the output of pkg-config.
     export GOPROXY=off GOTOOLCHAIN=local CGO_CFLAGS="-O2 -g -DPREFIX=$(basename "$work")"
     go build -C "$examples/go" -o "$work/in-go" ./quantize
     quantized ./in-go
@@ -113,7 +114,7 @@ debian() {
   export PKG_CONFIG_SYSROOT_DIR=$work/empty PKG_CONFIG_LIBDIR=$work/empty/usr/lib/pkgconfig
   read -ra flags <<<"$(pkg-config --cflags --libs optimize)"
   cc -std=c11 empty/usr/share/doc/liboptimize/examples/c/quantize.c -o empty/in-c "${flags[@]}" -lm
-  # Only the C and C++ libraries come from this system, as the packages' dependencies.
+  # The packages depend only on the C and C++ libraries, which are copied from this system.
   LD_LIBRARY_PATH=$work/empty/usr/lib ldd empty/in-c empty/usr/bin/optimize empty/usr/lib/liboptimize/*.so.1 |
     awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\/lib/ { print $1 }' | grep -vF "$work" | sort -u >system
   while read -r file; do cp --parents -L "$file" empty/; done <system

@@ -21,7 +21,7 @@ make -s -C "$root" install PREFIX="$prefix"
 "$prefix/bin/optimize" --version
 grep -q "^\.TH optimize-quantize" "$prefix/share/man/man1/optimize-quantize.1"
 bash -n "$prefix/share/bash-completion/completions/optimize"
-# The command finds the library with the kernels where it is installed.
+# The installed command finds the installed library, which has the kernels.
 ORT_DYLIB_PATH=$root/target/deps/onnxruntime/libonnxruntime.so.1 "$prefix/bin/optimize" providers >"$work/providers"
 if grep '^kernels .* was not found' "$work/providers"; then exit 1; fi
 grep -q '^kernels ' "$work/providers"
@@ -56,7 +56,7 @@ if have pkg-config; then
   LD_LIBRARY_PATH=$prefix/lib "$work/in-cpp"
 fi
 
-# A Go module elsewhere, which finds the installed library by pkg-config.
+# A Go module outside the checkout finds the installed library through pkg-config.
 if have pkg-config && have go; then
   mkdir "$work/importer"
   cat >"$work/importer/main.go" <<'GO'
@@ -71,7 +71,8 @@ import (
 func main() { fmt.Println(optimize.Version()) }
 GO
   (
-    # The flags of the compiler are in the key of Go's cache, the output of pkg-config is not.
+    # A unique compiler flag keeps Go from reusing a cached build: its cache depends on the flags, but not on the output
+    # of pkg-config.
     export GOPROXY=off GOTOOLCHAIN=local CGO_CFLAGS="-O2 -g -DPREFIX=$(basename "$work")"
     cd "$work/importer"
     go mod init example.com/importer

@@ -117,7 +117,7 @@ TEXT
   runtime="pkg:pypi/onnxruntime@$runtime_version=$(sha256sum <"$runtime" | cut -d ' ' -f 1)"
   "$inventory/debug/inventory" sbom Cargo.lock "ONNX Runtime=$runtime_version=MIT=$runtime" <<<"$metadata" \
     >"$folder/sbom.cdx.json"
-  # Without what is built beside the sources.
+  # Only tracked files: examples may have been built in place.
   if ! git ls-files --error-unmatch examples/c/quantize.c >/dev/null 2>&1; then
     cp -r bindings examples "$folder/"
   else
@@ -190,7 +190,7 @@ pack() {
     cp -r "$tree/share/doc" "$deb/all/usr/share/doc"
     gzip -n -9 "$deb"/all/usr/share/man/man1/*
     least=$(highest_glibc "$work/liboptimize.so" "$work/optimize" "$runtime")
-    # ONNX Runtime needs the library of C++.
+    # ONNX Runtime needs the C++ library.
     debian "liboptimize$abi" "libc6 (>= $least), libgcc-s1, libstdc++6" "$about (library)" \
       "usr/lib/$soname" "usr/lib/liboptimize.so.$version" usr/lib/liboptimize usr/share/doc/liboptimize
     debian optimize-tools "liboptimize$abi (= $version)" "$about (command)" usr/bin usr/share
