@@ -147,8 +147,8 @@ impl Voices {
     }
 }
 
-/// Returns the more informative of two errors. If a member failed, the others may have been ended for that reason;
-/// their error says less than one that the caller caused.
+/// Returns both results as one. Of two errors it is that of the caller's cancel or deadline, if one of them is: the
+/// other may only be a consequence, from a member that was ended.
 fn worse(a: Result<()>, b: Result<()>) -> Result<()> {
     let own = |e: &Error| matches!(e.kind(), Kind::Cancelled | Kind::Timeout);
     match (a, b) {

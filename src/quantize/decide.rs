@@ -1,4 +1,4 @@
-//! Changes of a plan when some of its weights are left after all.
+//! Changes to a plan if some of its weights are left after all.
 
 use super::planner::{Change, LEFT, Plan};
 use super::rewrite::dead_values;

@@ -251,7 +251,7 @@ mod tests {
         let first = session.run_in_place(&mut memory, &[("step", &step)], &stop).unwrap();
         let second = session.run_in_place(&mut memory, &[("step", &step)], &stop).unwrap();
         drop((memory, session));
-        // Which of the two an output shows depends on the model; that it does not change depends on us.
+        // Whether the output has the value before or after its run depends on the model; it must not change later.
         let before = first[0].as_slice::<f32>().unwrap()[0];
         assert!(before <= 1.0 && second[0].as_slice::<f32>().unwrap()[0] <= 2.0);
         assert_eq!(second[1].as_slice::<f32>().unwrap(), [4.0]);

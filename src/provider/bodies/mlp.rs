@@ -1,4 +1,4 @@
-//! Two products with packed weights, the second of the first.
+//! Two products with packed weights; the output of the first is the input of the second.
 
 use super::linear::Product;
 use super::{Body, Making, Ports};
@@ -8,7 +8,7 @@ use crate::provider::compiled::{Part, Reader};
 use crate::provider::graph::Graph;
 use crate::provider::patterns::MlpPlan;
 
-/// Two products. What is between them is in no tensor of the graph.
+/// Two products. The values between them are not in a tensor of the graph.
 pub struct MlpBody {
     x: usize,
     layers: [Product; 2],

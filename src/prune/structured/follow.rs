@@ -19,7 +19,7 @@ pub struct Follower<'a, 'm> {
     names: Names,
     /// New nodes, with the index of the node that they precede.
     added: Vec<(usize, NodeProto)>,
-    /// Values created so far: their source, and the changed elements.
+    /// Values created so far, by their source and the changed elements.
     made: HashMap<(String, Vec<Option<i64>>), String>,
 }
 

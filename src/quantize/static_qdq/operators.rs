@@ -19,9 +19,10 @@ pub enum Rule {
     Unary,
     /// The output contains elements of the input: one scale for both, and nothing is computed.
     Same,
-    /// `HardSigmoid`: a sum with a constant that saturates at both ends; a larger scale of its codes is the factor.
+    /// `HardSigmoid`: a sum with a constant that saturates at both ends. Its factor is applied by the scale with which
+    /// the codes are read.
     Gate,
-    /// `Relu` or `Clip`: the range of the output saturates, so the node is removed.
+    /// `Relu` or `Clip`: the codes of the output saturate at its bounds, so the node is removed.
     Bound,
 }
 

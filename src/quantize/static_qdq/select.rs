@@ -305,7 +305,8 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// Returns whether a `Relu` or `Clip` can be removed: no other node reads its input, which is a fresh sum.
+    /// Returns whether a `Relu` or `Clip` can be removed: a selected node computes its input, and no other node reads
+    /// that; except after a `Conv`, its output must be read quantized.
     fn is_bound(&self, index: usize) -> bool {
         let node = self.view.node(0, index);
         let alone = self.view.uses(0, &node.input[0]).len() == 1;

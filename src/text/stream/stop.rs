@@ -98,7 +98,7 @@ impl StopFinder {
             self.hidden.clear();
             return shown;
         }
-        // The offset in the held text at which this much has been shown.
+        // The offset in the held text, which has hidden parts, that corresponds to `given` bytes of shown text.
         let mut from = given;
         for &(start, stop) in &self.hidden {
             if start < from || (start == from && stop <= in_all) {
