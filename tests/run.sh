@@ -43,7 +43,7 @@ have() { # TOOL…
 }
 heading() { printf '\n== %s\n' "$*"; }
 
-# A program's environment: a fresh $tmp, the library in the loader's path.
+# Runs a command in the environment of a test program: an empty $tmp, and the library in the loader's path.
 tmp=$scratch/tmp
 in_test() {
   rm -rf "$tmp"
@@ -92,7 +92,7 @@ lint() {
   else
     skip 'no clippy'
   fi
-  # Not a part of Rust, and optional: tools/inventory checks the licences too.
+  # cargo-deny is optional, because it is not part of Rust: tools/inventory checks the licences as well.
   if cargo deny --version >/dev/null 2>&1; then check 'cargo deny' cargo deny --offline check licenses bans sources; fi
 }
 
@@ -122,7 +122,7 @@ declared() { # the preprocessor takes the comments away
 exported() { nm -D --defined-only "$library" | awk '{ sub(/@.*/, "", $NF); print $NF }' | sort -u; }
 symbols() {
   heading symbols
-  # Including the functions that ONNX Runtime looks up in the library of an execution provider.
+  # The first two are those that ONNX Runtime looks up in the library of an execution provider.
   check 'exports are the functions of the header (< declared, > exported)' \
     diff <(printf '%s\n' CreateEpFactories ReleaseEpFactory "$(declared)" | sort -u) <(exported)
   check 'soname' grep -q "\[$soname\]" <(readelf -d "$library")
@@ -183,18 +183,19 @@ valgrind_c() {
     [[ -e $source ]] || continue
     program=$scratch/${source//\//_}
     [[ -x $program ]] || build C "$source" "$program" || continue
-    # This library's kernels, in an emulated processor, would take minutes: one program has them.
+    # On the processor that valgrind emulates, this library's kernels would take minutes: only one program uses them.
     kernels=stock
     [[ $source != */test_provider.c ]] || kernels=auto
     OPTIMIZE_TEST_VALGRIND=1 OPTIMIZE_KERNELS=$kernels check "valgrind $source" in_test valgrind "${options[@]}" "$program"
   done
 }
 
-# bindings/go has iterators.
+# Checks the tools for Go. bindings/go has iterators, which Go has since 1.23.
 have_go() {
   local version
   have go gofmt pkg-config || return 1
-  # The flags of the compiler are in the key of Go's cache, the output of pkg-config is not.
+  # -DCHECKOUT keeps Go from reusing builds against another library: its cache depends on the flags of C, but not
+  # on the output of pkg-config.
   export PKG_CONFIG_PATH=$lib/pkgconfig GOPROXY=off GOTOOLCHAIN=local CGO_CFLAGS="-O2 -g -DCHECKOUT"
   version=$(go env GOVERSION)
   [[ $(printf 'go1.23\n%s\n' "$version" | sort -V | head -n 1) == go1.23 ]] ||
@@ -259,7 +260,7 @@ csharp() {
   check 'tests/nupkg.sh' in_test tests/nupkg.sh
 }
 
-# What a release consists of, with the everyday build in place of the one for an old glibc.
+# Tests the packages of a release, with the build of `make` instead of the one for an old glibc.
 packages() {
   heading packages
   check 'tools/inventory' env CARGO_TARGET_DIR="$root/target/inventory" \
@@ -284,7 +285,7 @@ strace_command() {
     strace -f -y -qq -o "$trace" -e "trace=$calls" -e signal=none \
     sh -c 'target/release/optimize quantize --model "$1" --output "$2" --benchmark --benchmark-runs 2 -q &&
       target/release/optimize run --model "$2" --text "How are you?" >/dev/null' sh "$model" "$tmp/int8"
-  # Handlers of signals try the pipe that wakes their thread as a socket first.
+  # Without calls that fail with ENOTSOCK: signal handlers first try the pipe that wakes their thread as a socket.
   grep -v 'ENOTSOCK' "$trace" >"$trace.calls" || true
   check 'no socket' nothing -E '(socket|connect|bind|sendto)\(' "$trace.calls"
   grep -E 'O_WRONLY|O_RDWR|O_CREAT|(creat|mkdir|mkdirat|link|linkat|symlink|symlinkat)\(' "$trace" |
@@ -293,12 +294,12 @@ strace_command() {
 }
 nothing() { ! grep "$@"; }
 
-# Until 1.0, a minor version may break programs: the soname tells them apart.
+# Prints the soname. Until 1.0, a minor version may break programs, so the soname contains it.
 soname_of() { # VERSION
   if [[ $1 == 0.* ]]; then printf 'liboptimize.so.%s\n' "${1%.*}"; else printf 'liboptimize.so.%s\n' "${1%%.*}"; fi
 }
 
-# A copy of the library under its soname: the library searches for the runtime next to its real path.
+# Copies the library to a folder of its own, under its soname: it searches for ONNX Runtime next to its real path.
 prepare() {
   [[ -e $library ]] || {
     printf 'target/release/liboptimize.so is not there: run make first.\n' >&2
@@ -310,7 +311,7 @@ prepare() {
   install -m 755 "$library" "$lib/liboptimize.so.$version"
   ln -sfn "liboptimize.so.$version" "$lib/$soname"
   ln -sfn "$soname" "$lib/liboptimize.so"
-  # As `make install` writes it, for the programs in this folder.
+  # The file that `make install` writes, for programs that are linked with the copy.
   mkdir -p "$lib/pkgconfig"
   sed -e "s|@PC_PREFIX@|$root|; s|@PC_LIBDIR@|$lib|; s|@PC_INCLUDEDIR@|$root/include|; s|@VERSION@|$version|" \
     tools/install/optimize.pc.in >"$lib/pkgconfig/optimize.pc"
