@@ -52,6 +52,7 @@ const TENSORRT: [(&str, &str); 2] = [("rtx1", "TRT_MAJOR_RTX 1"), ("trt11", "TRT
 /// library is built without TensorRT, and reports this when an engine is requested.
 fn compile_shim() {
     println!("cargo:rerun-if-env-changed=OPTIMIZE_TENSORRT_INCLUDE");
+    println!("cargo:rerun-if-env-changed=OPTIMIZE_REQUIRE_TENSORRT");
     for file in ["shim.cc", "shim.hpp", "run.cc"] {
         println!("cargo:rerun-if-changed=src/tensorrt/{file}");
     }
@@ -89,6 +90,9 @@ fn compile_shim() {
         }
         match compiler.try_compile(&format!("optimize_shim_{name}")) {
             Ok(()) => println!("cargo:rustc-cfg=tensorrt_{name}"),
+            Err(error) if std::env::var_os("OPTIMIZE_REQUIRE_TENSORRT").is_some() => {
+                println!("cargo:error=the TensorRT shim for {folder}: {error}");
+            }
             Err(error) => println!("cargo:warning=the TensorRT shim for {folder} was left out: {error}"),
         }
     }

@@ -1,81 +1,99 @@
-//! Tokens per second of SmolLM2, loaded from its GGUF file in both dialects: `cargo bench --bench generate`.
+//! Tokens per second of generation: `cargo bench --bench generate [-- [--threads N] MODEL...]`.
 //!
-//! Results are the minimum of several rounds. Processor time is the sum over all threads.
+//! Each model (by default a GGUF file of SmolLM2) runs with the kernels of ONNX Runtime and with those of this library,
+//! in turns, in one process. Results are medians: by processor time with one thread, by wall-clock time otherwise.
 
 use optimize::call::Call;
+use optimize::error::Result;
 use optimize::open;
-use optimize::runtime::{Runtime, SessionOptions};
-use optimize::source::{Dialect, LoadOptions};
+use optimize::runtime::{Execution, Kernels, Runtime, SessionOptions};
+use optimize::source::LoadOptions;
 use optimize::text::{GenerateOptions, Generator, Prompt};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const MODEL: &str = "target/deps/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 const RUNTIME: &str = "target/deps/onnxruntime/libonnxruntime.so.1";
 const PROMPT: usize = 512;
-const TOKENS: usize = 64;
+const TOKENS: usize = 32;
+const ROUNDS: usize = 7;
+/// Lengths of the text before the tokens that are generated.
+const LENGTHS: [usize; 2] = [8, PROMPT];
 
-/// Returns the processor time of this process in seconds, with a resolution of 10 ms.
-fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("/proc");
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let ticks = |index: usize| fields[index].parse::<f64>().expect("a number");
-    (ticks(11) + ticks(12)) / 100.0
+/// Returns the time of a clock of this process: of its threads, or of the wall.
+fn now(processor: bool) -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(if processor { ClockId::ProcessCPUTime } else { ClockId::Monotonic });
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Returns the minimum wall-clock time and processor time of `work` in seconds.
-fn least(rounds: usize, mut work: impl FnMut()) -> (f64, f64) {
-    let mut least = (f64::MAX, f64::MAX);
-    for _ in 0..rounds {
-        let (wall, processor) = (Instant::now(), processor_seconds());
-        work();
-        least = (least.0.min(wall.elapsed().as_secs_f64()), least.1.min(processor_seconds() - processor));
-    }
-    least
+fn seconds(processor: bool, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = now(processor);
+    work()?;
+    Ok((now(processor) - start).as_secs_f64())
 }
 
 fn exactly(tokens: usize) -> GenerateOptions {
     GenerateOptions { max_new_tokens: Some(tokens), eos_token_ids: Some(vec![]), ..GenerateOptions::default() }
 }
 
-/// Returns the tokens per second of reading a prompt and of generating after it, as text.
-fn measure(generator: &mut Generator) -> optimize::error::Result<String> {
+/// Returns the seconds of one round: those to read a prompt, and those to generate tokens after each length.
+fn round(generator: &mut Generator, processor: bool) -> Result<Vec<f64>> {
     let call = Call::default();
     let prompt: Vec<i64> = (0..PROMPT as i64).map(|i| 1000 + i * 37 % 20_000).collect();
-    let mut shown = Vec::new();
-    let mut show = |what: &str, tokens: usize, (wall, processor): (f64, f64)| {
-        let rate = |seconds: f64| tokens as f64 / seconds;
-        shown.push(format!("{what} {:.1} (by processor time {:.1})", rate(wall), rate(processor)));
-    };
-    let prefill = least(3, || {
-        generator.start(1).expect("a row");
-        generator.append(0, Prompt::Tokens(&prompt)).expect("a prompt");
-        generator.advance(&call).expect("a step");
-    });
-    show("prefill 512", PROMPT, prefill);
-    for length in [8, PROMPT] {
+    let mut times = vec![seconds(processor, || {
+        generator.start(1)?;
+        generator.append(0, Prompt::Tokens(&prompt))?;
+        generator.advance(&call)
+    })?];
+    for length in LENGTHS {
         generator.start(1)?;
         generator.append(0, Prompt::Tokens(&prompt[..length]))?;
         generator.run(&exactly(2), None, &call)?;
-        let decode = least(4, || {
-            generator.run(&exactly(TOKENS), None, &call).expect("a text");
-            generator.rewind(0, TOKENS).expect("a way back");
-        });
-        show(&format!("decode at {length}"), TOKENS, decode);
+        times.push(seconds(processor, || generator.run(&exactly(TOKENS), None, &call).map(|_| ()))?);
     }
-    Ok(shown.join(", "))
+    Ok(times)
 }
 
-fn main() -> optimize::error::Result<()> {
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let runtime = Runtime::open(Some(&root.join(RUNTIME)))?;
-    for threads in [1, 2] {
-        for dialect in [Dialect::Runtime, Dialect::Portable] {
-            let model = open::load(&root.join(MODEL), &LoadOptions { dialect })?;
-            let options = SessionOptions { threads, ..SessionOptions::default() };
-            let mut generator = Generator::new(runtime, &model, &options, &Call::default())?;
-            println!("{dialect:?}, {threads} threads, tokens/s: {}", measure(&mut generator)?);
+    let (mut models, mut threads) = (Vec::new(), 1);
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--threads" => threads = arguments.next().and_then(|count| count.parse().ok()).expect("a number"),
+            _ => models.push(PathBuf::from(argument)),
         }
+    }
+    if models.is_empty() {
+        models.push(root.join(MODEL));
+    }
+    let mut generators = Vec::new();
+    for path in &models {
+        for kernels in [Kernels::Stock, Kernels::Auto] {
+            let model = open::load(path, &LoadOptions::default())?;
+            let execution = Execution { kernels, ..Execution::default() };
+            let options = SessionOptions { threads, execution, ..SessionOptions::default() };
+            generators.push((path, kernels, Generator::new(runtime, &model, &options, &Call::default())?, Vec::new()));
+        }
+    }
+    for _ in 0..ROUNDS {
+        for (_, _, generator, rounds) in &mut generators {
+            rounds.push(round(generator, threads == 1)?);
+        }
+    }
+    println!("tokens/s with {threads} threads: prefill of {PROMPT}, decode after {LENGTHS:?}");
+    for (path, kernels, _, rounds) in generators {
+        let time = |index: usize| median(rounds.iter().map(|round| round[index]).collect());
+        let rates = (0..=LENGTHS.len()).map(|index| if index == 0 { PROMPT } else { TOKENS } as f64 / time(index));
+        let rates: Vec<_> = rates.map(|rate| format!("{rate:.1}")).collect();
+        println!("{} {kernels:?}: {}", path.display(), rates.join(", "));
     }
     Ok(())
 }

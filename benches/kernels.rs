@@ -62,7 +62,8 @@ fn linears(name: &str, class: Class, peaks: &Peaks) {
 fn blocks(k: usize, n: usize, bits: usize, class: Class) -> Result<PackedLinear, optimize::kernels::PackError> {
     let codes: Vec<u8> = (0..k * n * bits / 8).map(|index| ((index * 7919) >> 3) as u8).collect();
     let scales = vec![0.01; k * n / 32];
-    let weights = BlockWeights { codes: &codes, scales: &scales, zero_points: None, bits, block: 32, exact: false };
+    let (scales, zero_points, offsets) = (&scales[..], None, None);
+    let weights = BlockWeights { codes: &codes, scales, zero_points, offsets, bits, block: 32, exact: false };
     PackedLinear::from_blocks(&weights, (k, n), class, &Serial)
 }
 

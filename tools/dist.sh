@@ -49,6 +49,8 @@ build() {
   need cargo-zigbuild
   OPTIMIZE_COMMIT=${OPTIMIZE_COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || true)}
   if [[ -n $OPTIMIZE_COMMIT ]]; then export OPTIMIZE_COMMIT; else unset OPTIMIZE_COMMIT; fi
+  # A release has TensorRT, for all versions whose headers tools/deps.sh fetches.
+  export OPTIMIZE_REQUIRE_TENSORRT=1
   cargo-zigbuild rustc --locked --lib --crate-type staticlib --profile dist --target "$triple.$glibc"
   cargo-zigbuild zigbuild --locked --bin optimize --profile dist --target "$triple.$glibc"
   link "$CARGO_TARGET_DIR/$triple/dist"

@@ -5,6 +5,7 @@ mod amx;
 mod blocks;
 mod dense;
 mod exact_blocks;
+mod factors;
 mod input;
 mod int8;
 
@@ -74,7 +75,7 @@ pub fn linears(
             let first = weights[start].0;
             (packed.precision(), packed.class(), packed.k()) == (first.precision(), first.class(), first.k())
                 && (!matches!(first.precision(), Precision::Blocks | Precision::ExactBlocks)
-                    || packed.header().block == first.header().block)
+                    || packed.header().blocks.block == first.header().blocks.block)
         };
         let count = weights[start..].iter().take_while(|weight| alike(weight)).count();
         group(x, &weights[start..start + count], &mut outs[start..start + count], parallel);

@@ -4,6 +4,8 @@ mod blocks;
 mod dense;
 mod header;
 mod int8;
+mod resident;
+mod scales;
 mod storage;
 
 use super::{Class, Parallel};
@@ -11,8 +13,12 @@ pub use blocks::BlockWeights;
 pub(super) use blocks::Blocks;
 pub(super) use dense::Dense;
 pub use header::LinearHeader;
+pub(super) use header::BlockFormat;
 pub use int8::Int8Weights;
 pub(super) use int8::{Int8, inverse};
+#[cfg(test)]
+pub(super) use scales::ScaleFormat;
+pub(super) use scales::{Scales, ZeroPoints};
 pub use storage::{ALIGNMENT, Storage};
 
 /// The precision of packed weights.

@@ -56,9 +56,10 @@ fn block_row(values: &[f32], weights: &PackedLinear, epilogue: &Epilogue<'_>, to
         let mut sum = 0f32;
         for (index, (codes, scale)) in rounded.iter().enumerate() {
             let weight = |k: usize| blocks.at(bytes, index * size + k, column);
-            let product = |(k, code): (usize, &i32)| code * (weight(k).0 - weight(k).1);
-            let exact: i32 = codes.iter().enumerate().map(product).sum();
-            sum = (exact as f32).mul_add(scale * weight(0).2, sum);
+            let product: i32 = codes.iter().enumerate().map(|(k, code)| code * weight(k).0).sum();
+            let (_, zero_point, weight_scale) = weight(0);
+            let product = (-zero_point).mul_add(codes.iter().sum::<i32>() as f32, product as f32);
+            sum = product.mul_add(scale * weight_scale, sum);
         }
         *to = sum + bias(epilogue, column);
     }
@@ -73,7 +74,7 @@ fn exact_block_row(values: &[f32], weights: &PackedLinear, epilogue: &Epilogue<'
             let add = |sum: f32, (k, value): (usize, &f32)| value.mul_add(weight(k).0 as f32, sum);
             let product = values.iter().enumerate().fold(0.0, add);
             let (_, zero_point, scale) = weight(0);
-            sum = (-zero_point as f32).mul_add(lane_sum(values), product).mul_add(scale, sum);
+            sum = (-zero_point).mul_add(lane_sum(values), product).mul_add(scale, sum);
         }
         *to = sum + bias(epilogue, column);
     }

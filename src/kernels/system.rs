@@ -1,13 +1,25 @@
-//! System calls of Linux that the standard library does not offer.
+//! What the standard library does not tell about processor and system.
 
-/// Requests huge pages for a range of memory, as a hint: packed weights are read sequentially, and with small pages a
-/// quarter of the time is spent on address translation.
-pub fn advise_huge_pages(start: *mut u8, len: usize) {
-    const MADVISE: usize = 28;
-    const HUGE_PAGE: usize = 14;
-    if len >= 2 << 20 {
-        request(MADVISE, start as usize, len, HUGE_PAGE);
-    }
+use std::sync::LazyLock;
+
+/// Returns the distance in bytes between packed weights that are read and those that are prefetched meanwhile.
+///
+/// Measured for a matrix and a vector, with weights that are in memory: on Intel's processors, 1 to 3 KiB are best and 4
+/// to 6 are worse than no prefetch; on AMD's Zen 5, 6 to 12 KiB are best, 1.2 times as fast as 2.
+pub fn prefetch_distance() -> usize {
+    static DISTANCE: LazyLock<usize> = LazyLock::new(|| if amd() { 8192 } else { 2048 });
+    *DISTANCE
+}
+
+#[cfg(target_arch = "x86_64")]
+fn amd() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn amd() -> bool {
+    false
 }
 
 /// Requests the permission to use the tile registers of AMX, which a process needs. Returns whether it is granted.
@@ -21,7 +33,7 @@ pub fn permit_tiles() -> bool {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn request(number: usize, first: usize, second: usize, third: usize) -> isize {
     let result: isize;
-    // SAFETY: the two requests above change no memory that the compiler knows of; the kernel keeps all registers
+    // SAFETY: the request above changes no memory that the compiler knows of; the kernel keeps all registers
     // but rax, rcx and r11.
     unsafe {
         std::arch::asm!(

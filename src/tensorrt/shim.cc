@@ -208,7 +208,12 @@ extern "C" int32_t SHIM_FUNCTION(check)(void *create, const void *engine, uint64
     return 0;
 }
 
-// Required by the compiler for classes with virtual functions. Hidden: only this file uses them.
-__attribute__((weak, visibility("hidden"))) void operator delete(void *memory) noexcept { std::free(memory); }
-__attribute__((weak, visibility("hidden"))) void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
-extern "C" __attribute__((weak, visibility("hidden"))) void __cxa_pure_virtual() { std::abort(); }
+// Required by the compiler for classes with virtual functions: `operator delete` with and without a size. Hidden: only
+// this file uses them. Declared by their symbols, because clang does not accept another visibility for the operators.
+extern "C" {
+__attribute__((weak, visibility("hidden"))) void shim_delete(void *memory) noexcept __asm__("_ZdlPv");
+__attribute__((weak, visibility("hidden"))) void shim_delete_sized(void *memory, std::size_t) noexcept __asm__("_ZdlPvm");
+__attribute__((weak, visibility("hidden"))) void __cxa_pure_virtual() { std::abort(); }
+void shim_delete(void *memory) noexcept { std::free(memory); }
+void shim_delete_sized(void *memory, std::size_t) noexcept { std::free(memory); }
+}

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::factors::{Converted, Factors, Panel, WithFactors};
 use super::input::{Blocking, interleave, most_rows, round_row, spread, tasks};
 use super::int8::add_dots;
 use super::{by_rows, write_sums};
@@ -12,6 +13,7 @@ use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::reference::activation_block;
 use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::system::prefetch_distance;
 use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
 
 /// Multiplies `x` by each of the weights, which have the same K, class and block size.
@@ -133,6 +135,10 @@ impl Work for Panels<'_> {
         let layout = Blocks::of(&self.packed.header());
         let (n, bytes, parts) = (self.packed.n(), self.packed.bytes(), self.x.width / self.x.size);
         debug_assert_eq!(layout.panel, 2 * V::LANES);
+        let ahead = prefetch_distance();
+        let moved = if V::SIGNED && layout.bits == 8 { 128 } else { 0 };
+        let one = self.x.blocking.rows == 1;
+        let mut memory = Scratch::take(if one { 0 } else { Panel::converted(&layout) * 4 });
         let mut bias = [0f32; 32];
         for panel in self.panels.clone() {
             let column = panel * layout.panel;
@@ -140,7 +146,8 @@ impl Work for Panels<'_> {
             if let Some(values) = self.epilogue.bias {
                 bias[..count].copy_from_slice(&values[column..][..count]);
             }
-            let first = panel * layout.blocks * layout.panel;
+            let factors = Panel::new(&layout, bytes, panel, moved);
+            let converted = if one { None } else { Some(factors.convert::<V>(&mut memory)) };
             for block in self.blocks.clone() {
                 let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
                 let tile = Tile {
@@ -151,17 +158,18 @@ impl Work for Panels<'_> {
                     row_scales: self.x.scales.wrapping_add(row * parts),
                     row_sums: self.x.sums.wrapping_add(row * parts),
                     weights: layout.codes(bytes)[panel * layout.blocks * layout.each()..].as_ptr(),
-                    scales: layout.scales(bytes)[first..].as_ptr(),
-                    zero_points: layout.zero_points(bytes)[first..].as_ptr(),
+                    ahead,
                     bias: bias.as_ptr(),
                     epilogue: self.epilogue,
                     place: (row, column, n),
                     count,
                     out: self.out.at(row * n + column),
                 };
-                match layout.bits {
-                    4 => tile.run_rows::<V, 4>(end - row),
-                    _ => tile.run_rows::<V, 8>(end - row),
+                match (converted, layout.bits) {
+                    (None, 4) => V::call(Row::<4> { tile, factors }),
+                    (None, _) => V::call(Row::<8> { tile, factors }),
+                    (Some(factors), 4) => tile.run_rows::<V, 4>(end - row, factors),
+                    (Some(factors), _) => tile.run_rows::<V, 8>(end - row, factors),
                 }
             }
         }
@@ -180,8 +188,8 @@ struct Tile<'a> {
     row_scales: *const f32,
     row_sums: *const f32,
     weights: *const u8,
-    scales: *const f32,
-    zero_points: *const u8,
+    /// Distance in bytes between the weights that are prefetched and those that are read.
+    ahead: usize,
     bias: *const f32,
     epilogue: &'a Epilogue<'a>,
     place: (usize, usize, usize),
@@ -191,40 +199,66 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     #[inline(always)]
-    fn run_rows<V: Simd, const BITS: usize>(self, rows: usize) {
-        by_rows!(rows, V::ROWS / 2, Sized<BITS>(self), 1, 2, 3, 4, 5, 6);
+    fn run_rows<V: Simd, const BITS: usize>(self, rows: usize, factors: Converted) {
+        by_rows!(rows, V::ROWS / 2, Sized<BITS>((self, factors)), 1, 2, 3, 4, 5, 6);
     }
 }
 
-struct Sized<'a, const R: usize, const BITS: usize>(Tile<'a>);
+/// The product of a block of `R` rows and a panel.
+struct Sized<'a, const R: usize, const BITS: usize>((Tile<'a>, Converted));
 
 impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
     #[inline(always)]
     fn run<V: Simd>(self) {
-        let Self(tile) = self;
+        let Self((tile, factors)) = self;
+        tile.multiply::<V, R, BITS>(factors);
+    }
+}
+
+/// The product of a single row and a panel.
+struct Row<'a, const BITS: usize> {
+    tile: Tile<'a>,
+    factors: Panel<'a>,
+}
+
+impl<const BITS: usize> Work for Row<'_, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let factors = self.factors;
+        factors.packed::<V>(self);
+    }
+}
+
+impl<const BITS: usize> WithFactors for Row<'_, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self, factors: impl Factors) {
+        self.tile.multiply::<V, 1, BITS>(factors);
+    }
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn multiply<V: Simd, const R: usize, const BITS: usize>(self, factors: impl Factors) {
+        let tile = self;
         let mut totals = [[V::zero(); 2]; R];
-        let moved = V::isplat(if V::SIGNED && BITS == 8 { 128 } else { 0 });
-        // SAFETY: the panel has its blocks of codes, scales and zero points, and the rows have their codes, scales and
-        // sums; `out` and `residual` have `count` columns, as `linears` has checked.
+        // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their codes, scales and sums;
+        // `count` columns of `out` and `residual` are there, as `linears` checked.
         unsafe {
             let (mut activations, mut weights) = (tile.activations, tile.weights);
             for part in 0..tile.parts {
                 let mut sums = [[V::izero(); 2]; R];
                 for _ in 0..tile.size * BITS / 32 {
-                    group::<V, R, BITS>(&mut sums, activations, weights);
+                    group::<V, R, BITS>(&mut sums, activations, weights, tile.ahead);
                     activations = activations.add(R * 32 / BITS);
                     weights = weights.add(V::LANES * 8);
                 }
-                let place = part / tile.per_scale * 2 * V::LANES;
+                let block = part / tile.per_scale;
                 for vector in 0..2 {
-                    let place = place + vector * V::LANES;
-                    let scale = V::load(tile.scales.add(place));
-                    let zero_point = V::isub(V::iload_u8(tile.zero_points.add(place)), moved);
-                    let zero_point = V::to_f32(zero_point);
+                    let (scale, zero_point) = factors.get::<V>(block, vector);
                     for row in 0..R {
                         let (row_scale, row_sum) =
                             (tile.row_scales.add(part * R + row), tile.row_sums.add(part * R + row));
-                        // All of these are integers below 2²⁴, so the result is exact.
+                        // exact for integer zero points: all of these are whole numbers below 2²⁴
                         let exact = V::fnma(zero_point, V::splat(*row_sum), V::to_f32(sums[row][vector]));
                         let scale = V::mul(V::splat(*row_scale), scale);
                         totals[row][vector] = V::fma(exact, scale, totals[row][vector]);
@@ -246,11 +280,12 @@ unsafe fn group<V: Simd, const R: usize, const BITS: usize>(
     sums: &mut [[V::I; 2]; R],
     activations: *const u8,
     weights: *const u8,
+    ahead: usize,
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        V::prefetch(weights.wrapping_add(2048));
-        V::prefetch(weights.wrapping_add(2048 + 64));
+        V::prefetch(weights.wrapping_add(ahead));
+        V::prefetch(weights.wrapping_add(ahead + 64));
         let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
         if BITS == 4 {
             let low = V::isplat(0x0f0f_0f0f);

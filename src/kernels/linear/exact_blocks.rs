@@ -4,12 +4,14 @@
 use std::ops::Range;
 
 use super::blocks::most_block_rows;
+use super::factors::{Converted, Factors, Panel, WithFactors};
 use super::input::{Blocking, interleave, most_rows, spread, tasks};
 use super::{by_rows, write_sums};
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::reference::lane_sum;
 use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
+use crate::kernels::system::prefetch_distance;
 use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
 
 /// Number of blocks of rows from which on the codes of a panel are converted to float32 only once.
@@ -143,9 +145,12 @@ impl Work for Panels<'_> {
         let layout = Blocks::of(&self.packed.header());
         let (n, bytes, (parts, size)) = (self.packed.n(), self.packed.bytes(), self.x.parts);
         debug_assert_eq!(layout.panel, 2 * V::LANES);
+        let ahead = prefetch_distance();
         let many = self.blocks.len() >= WORTH;
         let mut memory = Scratch::take(if many { layout.panel * parts * size * 4 } else { 0 });
         let floats = memory.start();
+        let one = self.x.blocking.rows == 1;
+        let mut memory = Scratch::take(if one { 0 } else { Panel::converted(&layout) * 4 });
         let mut bias = [0f32; 32];
         for panel in self.panels.clone() {
             let column = panel * layout.panel;
@@ -153,11 +158,12 @@ impl Work for Panels<'_> {
             if let Some(values) = self.epilogue.bias {
                 bias[..count].copy_from_slice(&values[column..][..count]);
             }
-            let first = panel * layout.blocks * layout.panel;
             let codes = layout.codes(bytes)[panel * layout.blocks * layout.each()..].as_ptr();
             if many {
                 V::call(Convert { codes, bits: layout.bits, groups: parts * size * layout.bits / 32, to: floats });
             }
+            let factors = Panel::new(&layout, bytes, panel, 0);
+            let converted = if one { None } else { Some(factors.convert::<V>(&mut memory)) };
             for block in self.blocks.clone() {
                 let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
                 let tile = Tile {
@@ -166,18 +172,19 @@ impl Work for Panels<'_> {
                     values: self.x.values.wrapping_add(row * parts * size),
                     sums: self.x.sums.wrapping_add(row * parts),
                     weights: if many { floats } else { codes },
-                    scales: layout.scales(bytes)[first..].as_ptr(),
-                    zero_points: layout.zero_points(bytes)[first..].as_ptr(),
+                    ahead,
                     bias: bias.as_ptr(),
                     epilogue: self.epilogue,
                     place: (row, column, n),
                     count,
                     out: self.out.at(row * n + column),
                 };
-                match layout.bits {
-                    _ if many => tile.run_rows::<V, 32>(end - row),
-                    4 => tile.run_rows::<V, 4>(end - row),
-                    _ => tile.run_rows::<V, 8>(end - row),
+                match (converted, layout.bits) {
+                    (None, 4) => V::call(Row::<4> { tile, factors }),
+                    (None, _) => V::call(Row::<8> { tile, factors }),
+                    (Some(factors), _) if many => tile.run_rows::<V, 32>(end - row, factors),
+                    (Some(factors), 4) => tile.run_rows::<V, 4>(end - row, factors),
+                    (Some(factors), _) => tile.run_rows::<V, 8>(end - row, factors),
                 }
             }
         }
@@ -224,8 +231,8 @@ struct Tile<'a> {
     values: *const f32,
     sums: *const f32,
     weights: *const u8,
-    scales: *const f32,
-    zero_points: *const u8,
+    /// Distance in bytes between the weights that are prefetched and those that are read.
+    ahead: usize,
     bias: *const f32,
     epilogue: &'a Epilogue<'a>,
     place: (usize, usize, usize),
@@ -235,17 +242,47 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     #[inline(always)]
-    fn run_rows<V: Simd, const BITS: usize>(self, rows: usize) {
-        by_rows!(rows, V::ROWS / 2, Sized<BITS>(self), 1, 2, 3, 4, 5, 6);
+    fn run_rows<V: Simd, const BITS: usize>(self, rows: usize, factors: Converted) {
+        by_rows!(rows, V::ROWS / 2, Sized<BITS>((self, factors)), 1, 2, 3, 4, 5, 6);
     }
 }
 
-struct Sized<'a, const R: usize, const BITS: usize>(Tile<'a>);
+/// The product of a block of `R` rows and a panel.
+struct Sized<'a, const R: usize, const BITS: usize>((Tile<'a>, Converted));
 
 impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
     #[inline(always)]
     fn run<V: Simd>(self) {
-        let Self(tile) = self;
+        let Self((tile, factors)) = self;
+        tile.multiply::<V, R, BITS>(factors);
+    }
+}
+
+/// The product of a single row and a panel.
+struct Row<'a, const BITS: usize> {
+    tile: Tile<'a>,
+    factors: Panel<'a>,
+}
+
+impl<const BITS: usize> Work for Row<'_, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let factors = self.factors;
+        factors.packed::<V>(self);
+    }
+}
+
+impl<const BITS: usize> WithFactors for Row<'_, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self, factors: impl Factors) {
+        self.tile.multiply::<V, 1, BITS>(factors);
+    }
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn multiply<V: Simd, const R: usize, const BITS: usize>(self, factors: impl Factors) {
+        let tile = self;
         let mut totals = [[V::zero(); 2]; R];
         // SAFETY: the panel has its blocks of codes, scales and zero points, and the rows have their values and sums;
         // `out` and `residual` have `count` columns, as `linears` has checked.
@@ -254,8 +291,8 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
             for part in 0..tile.parts {
                 let mut sums = [[V::zero(); 2]; R];
                 for _ in 0..tile.size * BITS / 32 {
-                    V::prefetch(weights.wrapping_add(2048));
-                    V::prefetch(weights.wrapping_add(2048 + 64));
+                    V::prefetch(weights.wrapping_add(tile.ahead));
+                    V::prefetch(weights.wrapping_add(tile.ahead + 64));
                     let (first, second) = (V::iload(weights), V::iload(weights.add(V::LANES * 4)));
                     macro_rules! add {
                         ($index:expr, $first:expr, $second:expr) => {
@@ -272,9 +309,7 @@ impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
                     weights = weights.add(V::LANES * 8);
                 }
                 for vector in 0..2 {
-                    let place = (part * 2 + vector) * V::LANES;
-                    let scale = V::load(tile.scales.add(place));
-                    let zero_point = V::to_f32(V::iload_u8(tile.zero_points.add(place)));
+                    let (scale, zero_point) = factors.get::<V>(part, vector);
                     for row in 0..R {
                         let sum = V::splat(*tile.sums.add(part * R + row));
                         let product = V::fnma(zero_point, sum, sums[row][vector]);

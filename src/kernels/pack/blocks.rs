@@ -1,13 +1,18 @@
 //! 4- and 8-bit weights in blocks of a column, as `MatMulNBits` has them.
 //!
-//! The packed bytes contain the scales, then the zero points, then the codes, each ordered by panel of columns, block
-//! of K and column. Of 8-bit codes, four values of a column are adjacent. Of 4-bit codes, four bytes hold the values
-//! 0…3 in their low and 4…7 in their high halves.
+//! Packed weights are the scales, the zero points (none, if all of them are half the range of the codes) and the codes. Each of them is ordered by panel of columns, then block of K, then column. Scales have the smallest format that is
+//! exact for all of them; with uint8, the factors of the columns come first. With 8 bits, the codes of four values of a column are adjacent; with 4 bits, those of
+//! eight values are four bytes, with the values 0 to 3 in the low and 4 to 7 in the high halves.
 
+use super::header::ZeroPointFormat;
+use super::scales::{ScaleFormat, Scales, ZeroPoints, byte, choose};
 use super::{
-    ALIGNMENT, LinearHeader, PackError, PackedLinear, Precision, Storage, count, expect, section, section_mut,
+    ALIGNMENT, BlockFormat, LinearHeader, PackError, PackedLinear, Precision, Storage, count, expect, section,
+    section_mut,
 };
 use crate::kernels::{Class, Parallel, parallel::split};
+use half::f16;
+use std::borrow::Cow;
 
 /// The inputs of a `MatMulNBits` node.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +23,9 @@ pub struct BlockWeights<'a> {
     pub scales: &'a [f32],
     /// N × ⌈blocks · bits / 8⌉ bytes; without them the zero point is half the range.
     pub zero_points: Option<&'a [u8]>,
-    /// Bits of a code: 4 or 8.
+    /// blocks × N numbers that are added to the products of scale and code, with 4 bits.
+    pub offsets: Option<&'a [f32]>,
+    /// 4 or 8.
     pub bits: usize,
     /// Number of values of a block: a power of two from 16 to 256.
     pub block: usize,
@@ -39,13 +46,15 @@ pub struct Blocks {
     pub block: usize,
     /// Bits of a code.
     pub bits: usize,
+    format: BlockFormat,
 }
 
 impl Blocks {
     pub fn of(header: &LinearHeader) -> Self {
         let panel = if header.class >= Class::Avx512Vnni { 32 } else { 16 };
-        let (block, bits) = (header.block, header.bits);
-        Self { panel, panels: header.n.div_ceil(panel), blocks: header.k.div_ceil(block), block, bits }
+        let BlockFormat { block, bits, .. } = header.blocks;
+        let (panels, blocks) = (header.n.div_ceil(panel), header.k.div_ceil(block));
+        Self { panel, panels, blocks, block, bits, format: header.blocks }
     }
 
     /// Returns the number of scales, which is also that of zero points.
@@ -58,9 +67,19 @@ impl Blocks {
         self.panel * self.block * self.bits / 8
     }
 
-    /// Returns the offset of the codes in bytes.
+    /// Returns the number of factors of columns.
+    fn factors(&self) -> usize {
+        if self.format.scales == ScaleFormat::Uint8 { self.panels * self.panel } else { 0 }
+    }
+
+    /// Returns the size of the scales in bytes, with the factors, and with what aligns float32 zero points.
+    fn scale_bytes(&self) -> usize {
+        (self.factors() * 4 + self.count() * self.format.scales.size()).next_multiple_of(4)
+    }
+
+    /// Returns the size of the scales and zero points in bytes, with what aligns the codes.
     fn head(&self) -> usize {
-        (self.count() * 5).next_multiple_of(ALIGNMENT)
+        (self.scale_bytes() + self.count() * self.format.zero_points.size()).next_multiple_of(ALIGNMENT)
     }
 
     pub fn len(&self) -> usize {
@@ -68,13 +87,23 @@ impl Blocks {
     }
 
     /// Returns all scales.
-    pub fn scales<'a>(&self, bytes: &'a [u8]) -> &'a [f32] {
-        section(bytes, 0, self.count())
+    pub fn scales<'a>(&self, bytes: &'a [u8]) -> Scales<'a> {
+        let (start, count) = (self.factors() * 4, self.count());
+        match self.format.scales {
+            ScaleFormat::Float32 => Scales::Float32(section(bytes, start, count)),
+            ScaleFormat::Float16 => Scales::Float16(section(bytes, start, count)),
+            ScaleFormat::Uint8 => Scales::Uint8(section(bytes, start, count), section(bytes, 0, self.factors())),
+        }
     }
 
     /// Returns all zero points.
-    pub fn zero_points<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        section(bytes, self.count() * 4, self.count())
+    pub fn zero_points<'a>(&self, bytes: &'a [u8]) -> ZeroPoints<'a> {
+        let (start, count) = (self.scale_bytes(), self.count());
+        match self.format.zero_points {
+            ZeroPointFormat::Default => ZeroPoints::Default(default_zero_point(self.bits)),
+            ZeroPointFormat::Uint8 => ZeroPoints::Uint8(section(bytes, start, count)),
+            ZeroPointFormat::Float32 => ZeroPoints::Float32(section(bytes, start, count)),
+        }
     }
 
     /// Returns all codes.
@@ -96,11 +125,21 @@ impl Blocks {
     }
 
     /// Returns a code, its zero point, and its scale.
-    pub fn at(&self, bytes: &[u8], k: usize, n: usize) -> (i32, i32, f32) {
+    pub fn at(&self, bytes: &[u8], k: usize, n: usize) -> (i32, f32, f32) {
         let (byte, shift) = self.index(k, n);
         let code = self.codes(bytes)[byte] >> shift & mask(self.bits);
         let place = self.place(k / self.block, n);
-        (i32::from(code), i32::from(self.zero_points(bytes)[place]), self.scales(bytes)[place])
+        let zero_point = match self.zero_points(bytes) {
+            ZeroPoints::Default(zero_point) => f32::from(zero_point),
+            ZeroPoints::Uint8(zero_points) => f32::from(zero_points[place]),
+            ZeroPoints::Float32(zero_points) => zero_points[place],
+        };
+        let scale = match self.scales(bytes) {
+            Scales::Float32(scales) => scales[place],
+            Scales::Float16(scales) => f16::from_bits(scales[place]).to_f32(),
+            Scales::Uint8(scales, factors) => f32::from(scales[place]) * factors[n],
+        };
+        (i32::from(code), zero_point, scale)
     }
 }
 
@@ -108,6 +147,11 @@ impl Blocks {
 /// halves.
 fn halves([a, b, c, d]: [u8; 4]) -> [u8; 4] {
     [a & 15 | c << 4, a >> 4 | c & 0xf0, b & 15 | d << 4, b >> 4 | d & 0xf0]
+}
+
+/// Returns half the range of codes.
+fn default_zero_point(bits: usize) -> u8 {
+    1 << (bits - 1)
 }
 
 fn mask(bits: usize) -> u8 {
@@ -124,6 +168,34 @@ pub fn check(bits: usize, block: usize) -> Result<(), PackError> {
     Ok(())
 }
 
+/// Returns scales and float32 zero points, both N × blocks, that give the same weights as `scales`, zero points and
+/// `offsets` (blocks × N): `scale (q - z) + offset = scale (q - (z - offset / scale))`.
+///
+/// If the scale is 0, or next to nothing beside the offset, all codes count as the zero point of before.
+fn shift<'a>(
+    scales: &[f32],
+    offsets: &[f32],
+    blocks: usize,
+    zero_point: impl Fn(usize, usize) -> u8,
+) -> (Cow<'a, [f32]>, Vec<f32>) {
+    let n = scales.len() / blocks.max(1);
+    let (mut changed, mut shifted) = (scales.to_vec(), vec![0.0; scales.len()]);
+    for (place, (scale, shifted)) in changed.iter_mut().zip(&mut shifted).enumerate() {
+        let (column, index) = (place / blocks, place % blocks);
+        let (zero_point, offset) = (f32::from(zero_point(column, index)), offsets[index * n + column]);
+        if (offset / *scale).abs() > LARGEST_SHIFT || *scale == 0.0 {
+            // codes are from 0 to 15: they change the offset by less than a unit in the last place
+            (*scale, *shifted) = (-offset / LARGEST_SHIFT, LARGEST_SHIFT);
+        } else {
+            *shifted = zero_point - offset / *scale;
+        }
+    }
+    (Cow::Owned(changed), shifted)
+}
+
+/// The largest distance of a float32 zero point from its integer: codes are less than 2⁻²⁴ of it.
+const LARGEST_SHIFT: f32 = (1u64 << 40) as f32;
+
 pub fn pack(
     weights: &BlockWeights<'_>,
     (k, n): (usize, usize),
@@ -134,17 +206,41 @@ pub fn pack(
     count(k, n)?;
     let (bits, block) = (weights.bits, weights.block);
     let precision = if weights.exact { Precision::ExactBlocks } else { Precision::Blocks };
-    let header = LinearHeader { class, precision, k, n, bits, block };
-    let blocks = Blocks::of(&header);
-    let row = blocks.blocks * block * bits / 8;
-    let zero_row = (blocks.blocks * bits).div_ceil(8);
-    expect("codes", weights.codes.len(), n * row)?;
-    expect("scales", weights.scales.len(), n * blocks.blocks)?;
+    let (blocks, zero_row) = (k.div_ceil(block), (k.div_ceil(block) * bits).div_ceil(8));
+    expect("scales", weights.scales.len(), n * blocks)?;
     if let Some(zero_points) = weights.zero_points {
         expect("zero points", zero_points.len(), n * zero_row)?;
     }
+    if let Some(offsets) = weights.offsets {
+        expect("offsets", offsets.len(), n * blocks)?;
+        if bits != 4 {
+            return Err(PackError::Size("the bits of weights with offsets"));
+        }
+    }
     let read = |bytes: &[u8], index: usize| bytes[index * bits / 8] >> (index * bits % 8) & mask(bits);
-    let mut storage = Storage::zeroed(blocks.len());
+    let zero_points = weights.zero_points.filter(|zero_points| {
+        let rows = zero_points.chunks_exact(zero_row.max(1));
+        rows.flat_map(|row| (0..blocks).map(move |index| read(row, index))).any(|it| it != default_zero_point(bits))
+    });
+    let zero_point = |column: usize, index: usize| {
+        zero_points.map_or(default_zero_point(bits), |zero_points| read(&zero_points[column * zero_row..], index))
+    };
+    let (given, shifted) = match weights.offsets {
+        Some(offsets) => shift(weights.scales, offsets, blocks, zero_point),
+        None => (Cow::Borrowed(weights.scales), Vec::new()),
+    };
+    let (scales, factors) = choose(&given, blocks);
+    let zero_point_format = match (weights.offsets, zero_points) {
+        (Some(_), _) => ZeroPointFormat::Float32,
+        (None, Some(_)) => ZeroPointFormat::Uint8,
+        (None, None) => ZeroPointFormat::Default,
+    };
+    let format = BlockFormat { bits, block, scales, zero_points: zero_point_format };
+    let header = LinearHeader { class, precision, k, n, blocks: format };
+    let blocks = Blocks::of(&header);
+    let row = blocks.blocks * block * bits / 8;
+    expect("codes", weights.codes.len(), n * row)?;
+    let mut storage = Storage::resident(blocks.len());
     let (head, body) = storage.bytes_mut().split_at_mut(blocks.head());
     let whole = blocks.blocks * blocks.each();
     split(parallel, body, whole, |panel, to| {
@@ -165,13 +261,27 @@ pub fn pack(
     });
     for column in 0..n {
         for index in 0..blocks.blocks {
-            let place = blocks.place(index, column);
-            section_mut::<f32>(head, 0, blocks.count())[place] = weights.scales[column * blocks.blocks + index];
-            section_mut::<u8>(head, blocks.count() * 4, blocks.count())[place] = match weights.zero_points {
-                Some(zero_points) => read(&zero_points[column * zero_row..], index),
-                None => 1 << (bits - 1),
-            };
+            let (place, scale) = (blocks.place(index, column), given[column * blocks.blocks + index]);
+            match scales {
+                ScaleFormat::Float32 => section_mut::<f32>(head, 0, blocks.count())[place] = scale,
+                ScaleFormat::Float16 => section_mut(head, 0, blocks.count())[place] = f16::from_f32(scale).to_bits(),
+                ScaleFormat::Uint8 => {
+                    section_mut(head, blocks.factors() * 4, blocks.count())[place] =
+                        byte(scale, factors[column]).unwrap_or_default();
+                }
+            }
+            match zero_point_format {
+                ZeroPointFormat::Default => {}
+                ZeroPointFormat::Uint8 => {
+                    section_mut(head, blocks.scale_bytes(), blocks.count())[place] = zero_point(column, index);
+                }
+                ZeroPointFormat::Float32 => {
+                    section_mut(head, blocks.scale_bytes(), blocks.count())[place] =
+                        shifted[column * blocks.blocks + index];
+                }
+            }
         }
     }
+    section_mut(head, 0, blocks.factors())[..factors.len()].copy_from_slice(&factors);
     Ok(PackedLinear { header, storage })
 }

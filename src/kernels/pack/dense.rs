@@ -85,9 +85,9 @@ pub fn pack(
     class: Class,
     parallel: &dyn Parallel,
 ) -> Result<PackedLinear, PackError> {
-    let header = LinearHeader { class, precision, k, n, bits: 0, block: 0 };
+    let header = LinearHeader { class, precision, k, n, blocks: Default::default() };
     let dense = Dense::of(&header);
-    let mut storage = Storage::zeroed(dense.len());
+    let mut storage = Storage::resident(dense.len());
     let each = dense.groups * dense.group * dense.panel;
     let start = |panel: usize| panel * dense.panel;
     let count = |panel: usize| dense.panel.min(n - start(panel));

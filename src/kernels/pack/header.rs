@@ -1,10 +1,11 @@
 //! The header of packed bytes: everything that a reader needs to interpret them.
 
+use super::scales::ScaleFormat;
 use super::{Blocks, Dense, Int8, PackError, Precision};
 use crate::kernels::Class;
 
-/// Version of the packed formats, which every change of one of them increases.
-const VERSION: u32 = 1;
+/// Grows with every change of a packed format.
+const VERSION: u32 = 2;
 
 /// The description of packed weights, which a file stores with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,10 +14,41 @@ pub struct LinearHeader {
     pub(in crate::kernels) precision: Precision,
     pub(in crate::kernels) k: usize,
     pub(in crate::kernels) n: usize,
-    /// Bits of a code (4 or 8), for precisions with blocks.
-    pub(in crate::kernels) bits: usize,
-    /// Number of weights that share a scale, for precisions with blocks.
-    pub(in crate::kernels) block: usize,
+    pub(in crate::kernels) blocks: BlockFormat,
+}
+
+/// The format of packed zero points.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ZeroPointFormat {
+    /// None are stored: each of them is half the range of the codes.
+    #[default]
+    Default = 0,
+    Uint8 = 1,
+    /// float32, only of codes with 4 bits.
+    Float32 = 2,
+}
+
+impl ZeroPointFormat {
+    const ALL: [Self; 3] = [Self::Default, Self::Uint8, Self::Float32];
+
+    /// Returns the size of a zero point in bytes.
+    pub fn size(self) -> usize {
+        [0, 1, 4][self as usize]
+    }
+}
+
+/// The format of packed weights in blocks; the default for weights that are not in blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockFormat {
+    /// Bits of a code: 4 or 8.
+    pub bits: usize,
+    /// Number of weights that share a scale.
+    pub block: usize,
+    /// Format of the scales.
+    pub scales: ScaleFormat,
+    /// Format of the zero points.
+    pub zero_points: ZeroPointFormat,
 }
 
 impl LinearHeader {
@@ -31,9 +63,9 @@ impl LinearHeader {
             self.precision as u32,
             self.k as u32,
             self.n as u32,
-            self.bits as u32,
-            self.block as u32,
-            0,
+            self.blocks.bits as u32,
+            self.blocks.block as u32,
+            self.blocks.scales as u32 | (self.blocks.zero_points as u32) << 8,
         ];
         let mut bytes = [0; Self::LEN];
         for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
@@ -55,8 +87,14 @@ impl LinearHeader {
             .into_iter()
             .find(|precision| *precision as u32 == word(2))
             .ok_or(PackError::Header("the precision is unknown"))?;
-        let [k, n, bits, block] = [3, 4, 5, 6].map(|index| word(index) as usize);
-        let header = Self { class, precision, k, n, bits, block };
+        let [k, n, bits, block, flags] = [3, 4, 5, 6, 7].map(|index| word(index) as usize);
+        let scales = ScaleFormat::ALL.into_iter().find(|format| *format as usize == flags & 0xff);
+        let zero_points = ZeroPointFormat::ALL.into_iter().find(|format| *format as usize == flags >> 8);
+        let (Some(scales), Some(zero_points)) = (scales, zero_points) else {
+            return Err(PackError::Header("the format of scales or zero points is unknown"));
+        };
+        let blocks = BlockFormat { bits, block, scales, zero_points };
+        let header = Self { class, precision, k, n, blocks };
         header.bytes()?;
         Ok(header)
     }
@@ -68,7 +106,10 @@ impl LinearHeader {
             Precision::Float32 | Precision::Bfloat16 => Ok(Dense::of(self).len()),
             Precision::Int8 => Ok(Int8::of(self).len()),
             Precision::Blocks | Precision::ExactBlocks => {
-                super::blocks::check(self.bits, self.block)?;
+                super::blocks::check(self.blocks.bits, self.blocks.block)?;
+                if self.blocks.zero_points == ZeroPointFormat::Float32 && self.blocks.bits != 4 {
+                    return Err(PackError::Header("float32 zero points of codes with 8 bits"));
+                }
                 Ok(Blocks::of(self).len())
             }
         }

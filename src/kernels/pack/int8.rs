@@ -177,9 +177,9 @@ fn fill(
     zero_point: impl Fn(usize) -> u8 + Sync,
     row_codes: impl Fn(usize, usize, &mut [u8]) + Sync,
 ) -> PackedLinear {
-    let header = LinearHeader { class, precision: Precision::Int8, k, n, bits: 8, block: 0 };
+    let header = LinearHeader { class, precision: Precision::Int8, k, n, blocks: Default::default() };
     let int8 = Int8::of(&header);
-    let mut storage = Storage::zeroed(int8.len());
+    let mut storage = Storage::resident(int8.len());
     let (head, body) = storage.bytes_mut().split_at_mut(int8.columns() * 12);
     let sums = Shared(section_mut::<i32>(head, int8.columns() * 8, int8.columns()).as_mut_ptr());
     let panels = columns_at_once(layout) / int8.panel;

@@ -1,18 +1,20 @@
-//! Memory of packed weights: allocated, or part of a mapped file.
+//! Memory of packed weights and of working buffers: allocated, or part of a mapped file.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::resident::Resident;
+
 /// Alignment of packed weights in bytes, in memory and in a file.
 pub const ALIGNMENT: usize = 64;
-const HUGE_PAGE: usize = 2 << 20;
 
 /// The bytes of packed weights.
 pub struct Storage(Kind);
 
 enum Kind {
     Owned { start: *mut u8, layout: Layout },
+    Resident(Resident),
     Shared { owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize> },
 }
 
@@ -28,18 +30,22 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Returns `len` zero bytes, aligned; large memory is on huge pages.
+    /// Returns `len` zero bytes for weights, from the memory on huge pages that all weights share.
+    pub fn resident(len: usize) -> Self {
+        Resident::new(len).map_or_else(|| Self::zeroed(len), |resident| Self(Kind::Resident(resident)))
+    }
+
+    /// Returns `len` zero bytes, aligned.
     pub fn zeroed(len: usize) -> Self {
-        let align = if len >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
-        let Ok(layout) = Layout::from_size_align(len.max(1), align) else { panic!("{len} bytes of packed weights") };
+        let Ok(layout) = Layout::from_size_align(len.max(1), ALIGNMENT) else {
+            panic!("{len} bytes of packed weights")
+        };
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         if start.is_null() {
             handle_alloc_error(layout);
         }
-        let storage = Self(Kind::Owned { start, layout: Layout::from_size_align(len, align).unwrap_or(layout) });
-        super::super::system::advise_huge_pages(start, len);
-        storage
+        Self(Kind::Owned { start, layout: Layout::from_size_align(len, ALIGNMENT).unwrap_or(layout) })
     }
 
     /// Returns a view of `range` of the memory that `owner` keeps alive and never changes; `None` if the range is out
@@ -54,6 +60,7 @@ impl Storage {
         match &self.0 {
             // SAFETY: `start` is valid for the size of the layout, and the memory was zeroed.
             Kind::Owned { start, layout } => unsafe { std::slice::from_raw_parts(*start, layout.size()) },
+            Kind::Resident(resident) => resident.bytes(),
             Kind::Shared { owner, range } => (**owner).as_ref().get(range.clone()).unwrap_or_default(),
         }
     }
@@ -63,6 +70,7 @@ impl Storage {
         match &mut self.0 {
             // SAFETY: as in `bytes`, and `self` is borrowed exclusively.
             Kind::Owned { start, layout } => unsafe { std::slice::from_raw_parts_mut(*start, layout.size()) },
+            Kind::Resident(resident) => resident.bytes_mut(),
             Kind::Shared { .. } => &mut [],
         }
     }

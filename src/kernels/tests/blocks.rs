@@ -1,4 +1,5 @@
-use super::{Threads, bits, classes, property};
+use super::{Random, Threads, bits, classes, property};
+use crate::kernels::pack::ScaleFormat;
 use crate::kernels::reference;
 use crate::kernels::*;
 
@@ -20,6 +21,21 @@ fn added(values: &[f32], block: usize, scale: impl Fn(usize) -> f32, bits: usize
     values.iter().enumerate().map(of).sum::<f64>() * [15.0, 255.0][bits / 8]
 }
 
+/// Returns random scales for `n` columns of `blocks` blocks, with the format in which they are packed.
+fn scales_of(random: &mut Random, n: usize, blocks: usize) -> (ScaleFormat, Vec<f32>) {
+    let format = random.pick(&ScaleFormat::ALL);
+    let scale = |column: usize, block: usize| match format {
+        ScaleFormat::Float32 => random.normal() * 0.01,
+        ScaleFormat::Float16 => half::f16::from_f32(random.normal() * 0.01).to_f32(),
+        ScaleFormat::Uint8 => {
+            let byte = if block == column % blocks { 255 } else { 1 + random.below(255) };
+            byte as f32 * (1e-4 + column as f32 * 1.7e-8)
+        }
+    };
+    let mut scale = scale;
+    (format, (0..n * blocks).map(|index| scale(index / blocks, index % blocks)).collect())
+}
+
 #[test]
 fn blocks_are_the_same_in_every_class_and_near_float64() {
     property(20, |random| {
@@ -34,9 +50,15 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
         let codes = bytes(n * blocks * block * bits_ / 8);
         let zero_row = (blocks * bits_).div_ceil(8);
         let zero_points = bytes(n * zero_row);
-        let scales: Vec<f32> = (0..n * blocks).map(|_| random.normal() * 0.01).collect();
+        let (format, scales) = scales_of(random, n, blocks);
         let zero_points = random.once_in(2).then_some(&zero_points[..]);
-        let weights = BlockWeights { codes: &codes, scales: &scales, zero_points, bits: bits_, block, exact };
+        let offsets: Vec<f32> = (0..n * blocks).map(|_| random.normal() * 0.05).collect();
+        let offsets = (bits_ == 4 && random.once_in(2)).then_some(&offsets[..]);
+        let scales: Vec<f32> = scales
+            .into_iter()
+            .map(|scale| if offsets.is_some() && random.once_in(9) { random.pick(&[0.0, 1e-20]) } else { scale })
+            .collect();
+        let weights = BlockWeights { codes: &codes, scales: &scales, zero_points, offsets, bits: bits_, block, exact };
         let read = |bytes: &[u8], index: usize| {
             f64::from(if bits_ == 8 { bytes[index] } else { bytes[index / 2] >> (index % 2 * 4) & 15 })
         };
@@ -44,7 +66,8 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
             let index = k / block;
             let zero_point = zero_points.map_or([8.0, 128.0][bits_ / 8], |it| read(&it[column * zero_row..], index));
             let code = read(&codes[column * blocks * block * bits_ / 8..], k);
-            (code - zero_point) * f64::from(scales[column * blocks + index])
+            let offset = offsets.map_or(0.0, |offsets| f64::from(offsets[index * n + column]));
+            (code - zero_point) * f64::from(scales[column * blocks + index]) + offset
         };
         let (bias, rows) = (random.values(n), Rows::dense(&x, m, k));
         let epilogue = Epilogue { bias: random.once_in(2).then_some(&bias), ..Default::default() };
@@ -53,6 +76,7 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
         reference::linear(&rows, &scalar, &epilogue, &mut expected);
         for class in classes() {
             let packed = PackedLinear::from_blocks(&weights, (k, n), class, &Threads(2)).unwrap();
+            assert!(n * blocks < 8 || offsets.is_some() || packed.header().blocks.scales == format);
             let (mut out, mut threaded) = (vec![7.0; m * n], vec![7.0; m * n]);
             linear(&rows, &packed, &epilogue, &mut out, &Serial);
             linear(&rows, &packed, &epilogue, &mut threaded, &Threads(3));
@@ -67,12 +91,15 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
             }
             let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
             let wanted = (0..k).map(|k| f64::from(values[k]) * weight(k, column)).sum::<f64>() + bias;
+            let offset = |k: usize| offsets.map_or(0.0, |offsets| f64::from(offsets[k / block * n + column]).abs());
+            let shifted: f64 = (0..k).map(|k| f64::from(values[k].abs()) * offset(k)).sum();
             let bound = match exact {
                 true => (added(values, block, |index| scales[column * blocks + index], bits_) + bias.abs()) * 4e-6,
                 false => {
                     lost(values, block.min(64), |k| weight(k, column)) * (0.5001 / 127.0 + 1e-5) + bias.abs() * 1e-6
                 }
-            } + 1e-36;
+            } + shifted * 4e-6
+                + 1e-36;
             assert!((found - wanted).abs() <= bound, "{m}x{k}x{n} {row},{column}: {found} {wanted} {bound}");
         }
     });

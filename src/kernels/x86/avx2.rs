@@ -164,6 +164,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn load_half(from: *const u16) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize) -> __m256 {
         if count == 0 {
             // QEMU reads even what is masked off, and `from` may be the address of an empty slice.

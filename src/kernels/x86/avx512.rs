@@ -120,6 +120,12 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    unsafe fn load_half(from: *const u16) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize) -> __m512 {
         // SAFETY: guaranteed by the caller; lanes behind `count` are not touched.
         unsafe { _mm512_maskz_loadu_ps(first(count), from) }

@@ -200,12 +200,14 @@ fn pack(part: &LinearPart, graph: &Graph<'_>, making: &Making<'_>) -> Result<Pac
             let weights = Int8Weights { codes: codes.bytes, signed, layout: *layout, zero_points, scales };
             PackedLinear::from_int8(&weights, sizes, class, parallel)
         }
-        Weight::Blocks { codes, scales, zero_points, bits, block, exact } => {
+        Weight::Blocks { codes, scales, zero_points, offsets, bits, block, exact } => {
             let (codes, scales) = (constant(*codes)?, constant(*scales)?.floats()?);
             let zero_points = zero_points.map(constant).transpose()?;
             let zero_points = zero_points.as_ref().map(|zero_points| zero_points.bytes);
-            let (codes, bits, block, exact) = (codes.bytes, *bits, *block, *exact);
-            let weights = BlockWeights { codes, scales: &scales, zero_points, bits, block, exact };
+            let offsets = offsets.map(constant).transpose()?;
+            let offsets = offsets.as_ref().map(Tensor::floats).transpose()?;
+            let (codes, offsets, bits, block, exact) = (codes.bytes, offsets.as_deref(), *bits, *block, *exact);
+            let weights = BlockWeights { codes, scales: &scales, zero_points, offsets, bits, block, exact };
             PackedLinear::from_blocks(&weights, sizes, class, parallel)
         }
     };

@@ -1,13 +1,12 @@
 //! Products with constant weights: `MatMul`, `Gemm`, `FusedMatMul`, `MatMulNBits`, each with its bias and activation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::epilogue::{self, Epilogue};
 use super::static_quantized::Grid;
-use super::{Found, Group, Kind, Plan, Rules};
+use super::{Found, Group, Plan, Rules, blocks};
 use crate::kernels::{Activation, Layout, Precision as Packed};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
-use crate::provider::options::Precision;
 
 /// An input and all products with it.
 #[derive(Debug)]
@@ -99,6 +98,8 @@ pub enum Weight {
         scales: ValueId,
         /// The zero points, if there are any.
         zero_points: Option<ValueId>,
+        /// The offsets of the blocks, if there are any.
+        offsets: Option<ValueId>,
         /// Bits per value: 4 or 8.
         bits: usize,
         /// Number of values that share a scale.
@@ -116,6 +117,10 @@ pub struct Product {
     pub nodes: Vec<NodeId>,
     /// The product.
     pub part: LinearPart,
+    /// Values that only nodes of the group may read.
+    pub inside: Vec<ValueId>,
+    /// The product without the nodes that make these values.
+    pub without: Option<Box<Product>>,
 }
 
 /// Products with a larger K or N are not claimed.
@@ -133,9 +138,23 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>, found: &mut Found) {
     groups.sort_by_key(|products| products[0].nodes.iter().min().copied());
     for products in groups {
         for products in pieces(products) {
-            found.add(Some(group(products)));
+            found.add(Some(group(closed(graph, products))));
         }
     }
+}
+
+/// Returns `products`, or those without the nodes of shared values, if nodes outside of the group read such a value.
+fn closed(graph: &Graph<'_>, products: Vec<Product>) -> Vec<Product> {
+    let nodes: BTreeSet<NodeId> = products.iter().flat_map(|product| product.nodes.iter().copied()).collect();
+    let is_inside = |value: &ValueId| {
+        let value = graph.value(*value);
+        !value.is_output && value.consumers.iter().all(|node| nodes.contains(node))
+    };
+    if products.iter().flat_map(|product| &product.inside).all(is_inside) {
+        return products;
+    }
+    let without = |mut product: Product| product.without.take().map_or(product, |without| *without);
+    products.into_iter().map(without).collect()
 }
 
 /// Maximum number of outputs of a group.
@@ -154,7 +173,8 @@ fn pieces(mut products: Vec<Product>) -> Vec<Vec<Product>> {
 
 fn group(products: Vec<Product>) -> Group {
     let x = products[0].x;
-    let nodes = products.iter().flat_map(|product| product.nodes.clone()).collect();
+    let nodes: BTreeSet<_> = products.iter().flat_map(|product| product.nodes.clone()).collect();
+    let nodes = nodes.into_iter().collect();
     let parts = products.into_iter().map(|product| product.part).collect();
     Group { nodes, plan: Plan::Linear(LinearPlan { x, form: InputForm::Dynamic, parts }) }
 }
@@ -162,7 +182,7 @@ fn group(products: Vec<Product>) -> Group {
 /// Returns the product whose first node is `node`.
 fn product(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product> {
     if graph.is_microsoft(node, "MatMulNBits") {
-        return blocks(graph, rules, node);
+        return blocks::find(graph, rules, node);
     }
     let precision = rules.float_products()?;
     let (x, values) = (graph.input(node, 0)?, graph.input(node, 1)?);
@@ -185,7 +205,8 @@ fn product(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product
 pub fn whole(node: NodeId, x: ValueId, weight: Weight, (k, n): (usize, usize), follow: Epilogue) -> Product {
     let Epilogue { mut nodes, bias, activation, y } = follow;
     nodes.push(node);
-    Product { x, nodes, part: LinearPart { weight, k, n, bias, activation, steps: Vec::new(), y } }
+    let part = LinearPart { weight, k, n, bias, activation, steps: Vec::new(), y };
+    Product { x, nodes, part, inside: Vec::new(), without: None }
 }
 
 /// Returns whether `x` is float32 with rows of `k` elements, and the kernels support the sizes.
@@ -222,39 +243,4 @@ pub fn gemm_bias(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>>
         1 => Some(vec![numbers[0]; n]),
         _ => None,
     }
-}
-
-/// Returns the product of a `MatMulNBits` node.
-///
-/// With `accuracy_level` 4 its input may be quantized to int8, also if the session requests int8; otherwise the model
-/// requires float32, and it is claimed only if the session asks for it.
-fn blocks(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product> {
-    let rounded = graph.int(node, "accuracy_level", 0) == 4 || rules.precision == Precision::Int8;
-    let claimed = if rounded { rules.claims(Kind::Blocks) } else { rules.asks_for(Kind::Blocks) };
-    if !claimed || graph.int(node, "weight_prepacked", 0) != 0 {
-        return None;
-    }
-    let (k, n) = (graph.int(node, "K", 0), graph.int(node, "N", 0));
-    let (bits, block) = (graph.int(node, "bits", 4), graph.int(node, "block_size", 0));
-    let (x, codes, scales) = (graph.input(node, 0)?, graph.input(node, 1)?, graph.input(node, 2)?);
-    let zero_points = graph.input(node, 3);
-    let known_block = [16, 32, 64, 128, 256].contains(&block) && [4, 8].contains(&bits);
-    let constant = |value: ValueId, element: Element| {
-        graph.value(value).is_constant && graph.value(value).element == Some(element)
-    };
-    let constants = constant(codes, Element::Uint8)
-        && constant(scales, Element::Float32)
-        && zero_points.is_none_or(|zero_points| constant(zero_points, Element::Uint8));
-    if !known_block || !constants || graph.input(node, 4).is_some() || !fits(graph, x, k, n) {
-        return None;
-    }
-    let n = n as usize;
-    let bias = match graph.input(node, 5) {
-        Some(bias) => Some(epilogue::row(graph, bias, n)?),
-        None => None,
-    };
-    let follow = epilogue::follow(graph, graph.output(node)?, n, bias);
-    let (bits, block) = (bits as usize, block as usize);
-    let weight = Weight::Blocks { codes, scales, zero_points, bits, block, exact: !rounded };
-    Some(whole(node, x, weight, (k as usize, n), follow))
 }

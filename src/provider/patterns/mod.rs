@@ -4,6 +4,7 @@
 //! pattern depends only on the nodes that it claims, and on the values that are inputs or outputs of the group.
 
 mod attention;
+mod blocks;
 mod contrib;
 mod epilogue;
 mod grouped;
@@ -114,11 +115,6 @@ impl Rules<'_> {
     /// Returns whether groups of `kind` may be claimed.
     pub fn claims(&self, kind: Kind) -> bool {
         self.claim.map_or_else(|| faster::is_faster(self.class, kind), |kinds| kinds.contains(&kind))
-    }
-
-    /// Returns whether the session asks for groups of `kind` by name.
-    fn asks_for(&self, kind: Kind) -> bool {
-        self.claim.is_some_and(|kinds| kinds.contains(&kind))
     }
 
     /// Returns what float32 weights of products are packed as; `None` if the products are not claimed.
