@@ -12,8 +12,8 @@ use super::{Class, Parallel};
 pub use blocks::BlockWeights;
 pub(super) use blocks::Blocks;
 pub(super) use dense::Dense;
-pub use header::LinearHeader;
 pub(super) use header::BlockFormat;
+pub use header::LinearHeader;
 pub use int8::Int8Weights;
 pub(super) use int8::{Int8, inverse};
 #[cfg(test)]

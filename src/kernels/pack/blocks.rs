@@ -1,8 +1,9 @@
 //! 4- and 8-bit weights in blocks of a column, as `MatMulNBits` has them.
 //!
-//! Packed weights are the scales, the zero points (none, if all of them are half the range of the codes) and the codes. Each of them is ordered by panel of columns, then block of K, then column. Scales have the smallest format that is
-//! exact for all of them; with uint8, the factors of the columns come first. With 8 bits, the codes of four values of a column are adjacent; with 4 bits, those of
-//! eight values are four bytes, with the values 0 to 3 in the low and 4 to 7 in the high halves.
+//! The packed bytes contain the scales, then the zero points, then the codes, each ordered by panel of columns, block
+//! of K and column. Scales have the smallest format that is exact for all of them; uint8 scales follow the factors of
+//! the columns. Zero points that are all half the range of the codes are not stored. Of 8-bit codes, four values of a
+//! column are adjacent. Of 4-bit codes, four bytes hold the values 0…3 in their low and 4…7 in their high halves.
 
 use super::header::ZeroPointFormat;
 use super::scales::{ScaleFormat, Scales, ZeroPoints, byte, choose};
