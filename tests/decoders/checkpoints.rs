@@ -219,7 +219,7 @@ fn a_folder_without_what_it_needs_says_so() {
     std::fs::copy(self::folder("llama").join("model.safetensors"), folder.join("model.safetensors")).unwrap();
     fault("no model");
     std::fs::write(folder.join("config.json"), "{").unwrap();
-    fault("config.json: is damaged");
+    fault("config.json: the file is damaged");
     std::fs::copy(self::folder("llama").join("config.json"), folder.join("config.json")).unwrap();
     std::fs::write(folder.join("generation_config.json"), r#"{"eos_token_id": "end"}"#).unwrap();
     fault("eos_token_id");

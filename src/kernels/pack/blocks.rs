@@ -169,33 +169,101 @@ pub fn check(bits: usize, block: usize) -> Result<(), PackError> {
     Ok(())
 }
 
-/// Returns scales and float32 zero points, both N × blocks, that give the same weights as `scales`, zero points and
-/// `offsets` (blocks × N): `scale (q - z) + offset = scale (q - (z - offset / scale))`.
-///
-/// If the scale is 0, or next to nothing beside the offset, all codes count as the zero point of before.
-fn shift<'a>(
-    scales: &[f32],
-    offsets: &[f32],
-    blocks: usize,
-    zero_point: impl Fn(usize, usize) -> u8,
-) -> (Cow<'a, [f32]>, Vec<f32>) {
-    let n = scales.len() / blocks.max(1);
-    let (mut changed, mut shifted) = (scales.to_vec(), vec![0.0; scales.len()]);
-    for (place, (scale, shifted)) in changed.iter_mut().zip(&mut shifted).enumerate() {
-        let (column, index) = (place / blocks, place % blocks);
-        let (zero_point, offset) = (f32::from(zero_point(column, index)), offsets[index * n + column]);
-        if (offset / *scale).abs() > LARGEST_SHIFT || *scale == 0.0 {
-            // codes are from 0 to 15: they change the offset by less than a unit in the last place
-            (*scale, *shifted) = (-offset / LARGEST_SHIFT, LARGEST_SHIFT);
-        } else {
-            *shifted = zero_point - offset / *scale;
-        }
-    }
-    (Cow::Owned(changed), shifted)
+/// Scales and zero points as they are packed, N × blocks of each.
+struct Numbers<'a> {
+    scales: Cow<'a, [f32]>,
+    scale_format: ScaleFormat,
+    /// The factors of the columns, if scales are packed as uint8.
+    factors: Vec<f32>,
+    zero_points: Vec<f32>,
+    zero_point_format: ZeroPointFormat,
 }
 
-/// The largest distance of a float32 zero point from its integer: codes are less than 2⁻²⁴ of it.
+impl<'a> Numbers<'a> {
+    /// Returns those of `weights`, with `blocks` blocks per column.
+    fn new(weights: &BlockWeights<'a>, blocks: usize) -> Self {
+        let (mut scales, count) = (Cow::Borrowed(weights.scales), weights.scales.len());
+        let default = f32::from(default_zero_point(weights.bits));
+        let mut zero_points = match weights.zero_points {
+            Some(given) => {
+                let rows = given.chunks_exact((blocks * weights.bits).div_ceil(8).max(1));
+                rows.flat_map(|row| (0..blocks).map(|index| f32::from(read(row, index, weights.bits)))).collect()
+            }
+            None => vec![default; count],
+        };
+        let mut zero_point_format = ZeroPointFormat::Uint8;
+        if let Some(offsets) = weights.offsets {
+            shift(scales.to_mut(), &mut zero_points, offsets, blocks);
+            zero_point_format = ZeroPointFormat::Float32;
+        } else if zero_points.iter().all(|zero_point| *zero_point == default) {
+            zero_point_format = ZeroPointFormat::Default;
+        }
+        let (scale_format, factors) = choose(&scales, blocks);
+        Self { scales, scale_format, factors, zero_points, zero_point_format }
+    }
+
+    /// Writes them to the bytes before the codes.
+    fn write(&self, blocks: &Blocks, to: &mut [u8]) {
+        let (count, scales, zero_points) = (blocks.count(), blocks.factors() * 4, blocks.scale_bytes());
+        section_mut(to, 0, blocks.factors())[..self.factors.len()].copy_from_slice(&self.factors);
+        for (from, (scale, zero_point)) in self.scales.iter().zip(&self.zero_points).enumerate() {
+            let (column, index) = (from / blocks.blocks, from % blocks.blocks);
+            let place = blocks.place(index, column);
+            match self.scale_format {
+                ScaleFormat::Float32 => section_mut(to, scales, count)[place] = *scale,
+                ScaleFormat::Float16 => section_mut(to, scales, count)[place] = f16::from_f32(*scale).to_bits(),
+                ScaleFormat::Uint8 => {
+                    section_mut(to, scales, count)[place] = byte(*scale, self.factors[column]).unwrap_or_default();
+                }
+            }
+            match self.zero_point_format {
+                ZeroPointFormat::Default => {}
+                ZeroPointFormat::Uint8 => section_mut(to, zero_points, count)[place] = *zero_point as u8,
+                ZeroPointFormat::Float32 => section_mut(to, zero_points, count)[place] = *zero_point,
+            }
+        }
+    }
+}
+
+/// The largest distance of a float32 zero point from its integer.
 const LARGEST_SHIFT: f32 = (1u64 << 40) as f32;
+
+/// Changes zero points so that they contain `offsets` (blocks × N): `scale (q - z) + offset` is `scale (q - (z - offset /
+/// scale))`. If the scale is 0, or almost 0 compared with the offset, it is changed, too: the weight is then the offset
+/// for every code, because codes are less than half a unit in the last place of [`LARGEST_SHIFT`].
+fn shift(scales: &mut [f32], zero_points: &mut [f32], offsets: &[f32], blocks: usize) {
+    let n = scales.len() / blocks.max(1);
+    for (place, (scale, zero_point)) in scales.iter_mut().zip(zero_points).enumerate() {
+        let offset = offsets[place % blocks * n + place / blocks];
+        if *scale == 0.0 || (offset / *scale).abs() > LARGEST_SHIFT {
+            (*scale, *zero_point) = (-offset / LARGEST_SHIFT, LARGEST_SHIFT);
+        } else {
+            *zero_point -= offset / *scale;
+        }
+    }
+}
+
+/// Returns the value with number `index` of packed values of `bits` bits.
+fn read(bytes: &[u8], index: usize, bits: usize) -> u8 {
+    bytes[index * bits / 8] >> (index * bits % 8) & mask(bits)
+}
+
+/// Fails unless the slices of `weights` have the lengths of K, N and the block size.
+fn check_lengths(weights: &BlockWeights<'_>, (k, n): (usize, usize)) -> Result<(), PackError> {
+    let (bits, blocks) = (weights.bits, k.div_ceil(weights.block));
+    expect("codes", weights.codes.len(), n * blocks * weights.block * bits / 8)?;
+    expect("scales", weights.scales.len(), n * blocks)?;
+    if let Some(zero_points) = weights.zero_points {
+        expect("zero points", zero_points.len(), n * (blocks * bits).div_ceil(8))?;
+    }
+    if let Some(offsets) = weights.offsets {
+        expect("offsets", offsets.len(), n * blocks)?;
+        if bits != 4 {
+            return Err(PackError::Size("the bits of weights with offsets"));
+        }
+    }
+    Ok(())
+}
 
 pub fn pack(
     weights: &BlockWeights<'_>,
@@ -205,45 +273,17 @@ pub fn pack(
 ) -> Result<PackedLinear, PackError> {
     check(weights.bits, weights.block)?;
     count(k, n)?;
+    check_lengths(weights, (k, n))?;
     let (bits, block) = (weights.bits, weights.block);
+    let numbers = Numbers::new(weights, k.div_ceil(block));
+    let (scales, zero_points) = (numbers.scale_format, numbers.zero_point_format);
     let precision = if weights.exact { Precision::ExactBlocks } else { Precision::Blocks };
-    let (blocks, zero_row) = (k.div_ceil(block), (k.div_ceil(block) * bits).div_ceil(8));
-    expect("scales", weights.scales.len(), n * blocks)?;
-    if let Some(zero_points) = weights.zero_points {
-        expect("zero points", zero_points.len(), n * zero_row)?;
-    }
-    if let Some(offsets) = weights.offsets {
-        expect("offsets", offsets.len(), n * blocks)?;
-        if bits != 4 {
-            return Err(PackError::Size("the bits of weights with offsets"));
-        }
-    }
-    let read = |bytes: &[u8], index: usize| bytes[index * bits / 8] >> (index * bits % 8) & mask(bits);
-    let zero_points = weights.zero_points.filter(|zero_points| {
-        let rows = zero_points.chunks_exact(zero_row.max(1));
-        rows.flat_map(|row| (0..blocks).map(move |index| read(row, index))).any(|it| it != default_zero_point(bits))
-    });
-    let zero_point = |column: usize, index: usize| {
-        zero_points.map_or(default_zero_point(bits), |zero_points| read(&zero_points[column * zero_row..], index))
-    };
-    let (given, shifted) = match weights.offsets {
-        Some(offsets) => shift(weights.scales, offsets, blocks, zero_point),
-        None => (Cow::Borrowed(weights.scales), Vec::new()),
-    };
-    let (scales, factors) = choose(&given, blocks);
-    let zero_point_format = match (weights.offsets, zero_points) {
-        (Some(_), _) => ZeroPointFormat::Float32,
-        (None, Some(_)) => ZeroPointFormat::Uint8,
-        (None, None) => ZeroPointFormat::Default,
-    };
-    let format = BlockFormat { bits, block, scales, zero_points: zero_point_format };
-    let header = LinearHeader { class, precision, k, n, blocks: format };
+    let header = LinearHeader { class, precision, k, n, blocks: BlockFormat { bits, block, scales, zero_points } };
     let blocks = Blocks::of(&header);
-    let row = blocks.blocks * block * bits / 8;
-    expect("codes", weights.codes.len(), n * row)?;
     let mut storage = Storage::resident(blocks.len());
     let (head, body) = storage.bytes_mut().split_at_mut(blocks.head());
-    let whole = blocks.blocks * blocks.each();
+    numbers.write(&blocks, head);
+    let (row, whole) = (blocks.blocks * block * bits / 8, blocks.blocks * blocks.each());
     split(parallel, body, whole, |panel, to| {
         for column in panel * blocks.panel..((panel + 1) * blocks.panel).min(n) {
             let from = &weights.codes[column * row..][..row];
@@ -256,33 +296,9 @@ pub fn pack(
             }
             for inside in groups * 32 / bits..k {
                 let (byte, shift) = blocks.index(inside, column);
-                to[byte - panel * whole] |= read(from, inside) << shift;
+                to[byte - panel * whole] |= read(from, inside, bits) << shift;
             }
         }
     });
-    for column in 0..n {
-        for index in 0..blocks.blocks {
-            let (place, scale) = (blocks.place(index, column), given[column * blocks.blocks + index]);
-            match scales {
-                ScaleFormat::Float32 => section_mut::<f32>(head, 0, blocks.count())[place] = scale,
-                ScaleFormat::Float16 => section_mut(head, 0, blocks.count())[place] = f16::from_f32(scale).to_bits(),
-                ScaleFormat::Uint8 => {
-                    section_mut(head, blocks.factors() * 4, blocks.count())[place] =
-                        byte(scale, factors[column]).unwrap_or_default();
-                }
-            }
-            match zero_point_format {
-                ZeroPointFormat::Default => {}
-                ZeroPointFormat::Uint8 => {
-                    section_mut(head, blocks.scale_bytes(), blocks.count())[place] = zero_point(column, index);
-                }
-                ZeroPointFormat::Float32 => {
-                    section_mut(head, blocks.scale_bytes(), blocks.count())[place] =
-                        shifted[column * blocks.blocks + index];
-                }
-            }
-        }
-    }
-    section_mut(head, 0, blocks.factors())[..factors.len()].copy_from_slice(&factors);
     Ok(PackedLinear { header, storage })
 }

@@ -36,6 +36,42 @@ fn scales_of(random: &mut Random, n: usize, blocks: usize) -> (ScaleFormat, Vec<
     (format, (0..n * blocks).map(|index| scale(index / blocks, index % blocks)).collect())
 }
 
+/// What a product should be, in float64.
+struct Wanted<'a> {
+    x: &'a [f32],
+    sizes: (usize, usize, usize),
+    given: &'a BlockWeights<'a>,
+    bias: Option<&'a [f32]>,
+}
+
+impl Wanted<'_> {
+    /// Fails if `found` is further from the product than rounding explains.
+    fn compare(&self, found: &[f32], weight: impl Fn(usize, usize) -> f64) {
+        let (m, k, n) = self.sizes;
+        let BlockWeights { scales, offsets, bits, block, exact, .. } = *self.given;
+        let blocks = k.div_ceil(block);
+        for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
+            let (values, found) = (&self.x[row * k..][..k], f64::from(found[row * n + column]));
+            if values.iter().any(|value| !value.is_finite()) {
+                assert!(exact || found.is_nan());
+                continue;
+            }
+            let bias = self.bias.map_or(0.0, |bias| f64::from(bias[column]));
+            let wanted = (0..k).map(|k| f64::from(values[k]) * weight(k, column)).sum::<f64>() + bias;
+            let offset = |k: usize| offsets.map_or(0.0, |offsets| f64::from(offsets[k / block * n + column]).abs());
+            let shifted: f64 = (0..k).map(|k| f64::from(values[k].abs()) * offset(k)).sum();
+            let bound = match exact {
+                true => (added(values, block, |index| scales[column * blocks + index], bits) + bias.abs()) * 4e-6,
+                false => {
+                    lost(values, block.min(64), |k| weight(k, column)) * (0.5001 / 127.0 + 1e-5) + bias.abs() * 1e-6
+                }
+            } + shifted * 4e-6
+                + 1e-36;
+            assert!((found - wanted).abs() <= bound, "{m}x{k}x{n} {row},{column}: {found} {wanted} {bound}");
+        }
+    }
+}
+
 #[test]
 fn blocks_are_the_same_in_every_class_and_near_float64() {
     property(20, |random| {
@@ -83,24 +119,7 @@ fn blocks_are_the_same_in_every_class_and_near_float64() {
             assert_eq!(bits(&out), bits(&threaded));
             assert_eq!(bits(&out), bits(&expected), "{class:?} {m}x{k}x{n} {bits_} bits in blocks of {block}");
         }
-        for (row, column) in (0..m).flat_map(|row| (0..n).map(move |column| (row, column))) {
-            let (values, found) = (&x[row * k..][..k], f64::from(expected[row * n + column]));
-            if values.iter().any(|value| !value.is_finite()) {
-                assert!(exact || found.is_nan());
-                continue;
-            }
-            let bias = epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
-            let wanted = (0..k).map(|k| f64::from(values[k]) * weight(k, column)).sum::<f64>() + bias;
-            let offset = |k: usize| offsets.map_or(0.0, |offsets| f64::from(offsets[k / block * n + column]).abs());
-            let shifted: f64 = (0..k).map(|k| f64::from(values[k].abs()) * offset(k)).sum();
-            let bound = match exact {
-                true => (added(values, block, |index| scales[column * blocks + index], bits_) + bias.abs()) * 4e-6,
-                false => {
-                    lost(values, block.min(64), |k| weight(k, column)) * (0.5001 / 127.0 + 1e-5) + bias.abs() * 1e-6
-                }
-            } + shifted * 4e-6
-                + 1e-36;
-            assert!((found - wanted).abs() <= bound, "{m}x{k}x{n} {row},{column}: {found} {wanted} {bound}");
-        }
+        let wanted = Wanted { x: &x, sizes: (m, k, n), given: &weights, bias: epilogue.bias };
+        wanted.compare(&expected, weight);
     });
 }
