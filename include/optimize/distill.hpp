@@ -84,8 +84,8 @@ struct Distilled {
 
 namespace detail {
 
-inline Distilled distill(const Context &context, const Model &teacher, const Model *student, const DistillOptions &options,
-                         const Call &call) {
+inline Distilled distill(const Context &context, const Model &teacher, const Model *student,
+                         const DistillOptions &options, const Call &call) {
     const auto freeze = c_texts(options.freeze, "freeze");
     auto raw = sized<optimize_distill_options_t>();
     raw.epochs = options.epochs;
@@ -135,8 +135,9 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
     Model made;
     Buffer report;
     attempt(call, told.thrown, [&](auto *c_call, auto **error) {
-        return optimize_model_distill(context.get(), teacher.get(), student ? student->get() : nullptr, options.text.data(),
-                                      options.text.size(), &raw, c_call, made.place(), report.place(), error);
+        return optimize_model_distill(context.get(), teacher.get(), student ? student->get() : nullptr,
+                                      options.text.data(), options.text.size(), &raw, c_call, made.place(),
+                                      report.place(), error);
     });
     return {std::move(made), report.text()};
 }

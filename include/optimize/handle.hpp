@@ -55,7 +55,8 @@ using OwnedError = std::unique_ptr<optimize_error_t, FreeError>;
 
 inline void check(optimize_status_t status, const OwnedError &error) {
     if (status != OPTIMIZE_OK)
-        throw Error(static_cast<Status>(status), optimize_error_message(error.get()), optimize_error_place(error.get()));
+        throw Error(static_cast<Status>(status), optimize_error_message(error.get()),
+                    optimize_error_place(error.get()));
 }
 
 /// Calls `function(error)` and throws if the status is not OPTIMIZE_OK.

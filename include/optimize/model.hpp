@@ -263,7 +263,8 @@ public:
                           const BenchmarkOptions &options = {}, const Call &call = {}) const {
         return benchmark(options, call, [&](const auto *raw, auto *c_call, auto **report, auto **error) {
             const optimize_tokenizer_t *c_tokenizer = tokenizer ? tokenizer->get() : nullptr;
-            return optimize_model_benchmark(context.get(), get(), result.get(), c_tokenizer, raw, c_call, report, error);
+            return optimize_model_benchmark(context.get(), get(), result.get(), c_tokenizer, raw, c_call, report,
+                                            error);
         });
     }
     /// Compares a TensorRT engine file with this model, from which it was built, and returns the report as JSON.

@@ -18,7 +18,8 @@ use std::path::PathBuf;
 /// Arguments of `run`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model, as for the other commands; or a TensorRT engine (X.engine, with --trust)
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, the manifest of an ensemble, or
+    /// a TensorRT engine (X.engine, with --trust)
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Text for the inputs that the model's tokenizer fills; repeat for a batch. Texts beyond the limit of the model
