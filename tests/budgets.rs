@@ -79,7 +79,7 @@ fn a_limit_that_nothing_keeps_is_refused() {
     assert!(e.to_string().contains("max_quality_loss"), "{e}");
     let e = run(&model, &QuantizeOptions { target_size: 1000, ..weight_only() }).err().unwrap();
     assert_eq!(e.kind(), Kind::Unsupported);
-    assert!(e.to_string().contains("target_size is 1000 bytes, but the smallest form has "), "{e}");
+    assert!(e.to_string().contains("target_size is 1000 bytes, but the smallest possible result has "), "{e}");
     let both = QuantizeOptions { target_size: model.bytes() / 6, max_quality_loss: 1e-4, ..weight_only() };
     let e = run(&model, &both).err().unwrap().to_string();
     assert!(e.contains("with target_size") && e.contains("the limit is 0.0001"), "{e}");

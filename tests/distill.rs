@@ -118,7 +118,7 @@ fn texts_that_are_none_are_refused_with_the_reason() {
         ("latin.txt", b"caf\xe9 au lait\n", "utf-8"),
         ("line.txt", b"One line and no more.\n", "at least 20"),
         ("lines.jsonl", b"{\"text\": \"fine\"}\n{\"texts\": 1}\n", "line 2"),
-        ("lines.JSONL", b"fine\n", "line 1: is not JSON"),
+        ("lines.JSONL", b"fine\n", "line 1: the content is not JSON"),
     ];
     for (name, content, reason) in cases {
         let data = folder.join(name);

@@ -65,7 +65,7 @@ fn a_size_that_is_too_small_is_told_the_smallest() {
     };
     let message = asked(100).err().unwrap().message().to_owned();
     let smallest: u64 = message.rsplit(' ').next().unwrap().parse().unwrap();
-    assert_eq!(message, format!("target_size is 100 bytes, but the smallest form has {smallest}"));
+    assert_eq!(message, format!("target_size is 100 bytes, but the smallest possible result has {smallest}"));
     let (result, _) = asked(smallest).unwrap();
     assert_eq!(result.bytes(), smallest);
     assert!(asked(smallest - 1).is_err());

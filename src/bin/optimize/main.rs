@@ -53,7 +53,7 @@ enum Command {
     /// Show the contents of a model: inputs, outputs, operators, weights.
     #[command(after_help = help::INSPECT)]
     Inspect(inspect::Arguments),
-    /// Store the weights of a model in 8, 4 or 2 bits, which makes it smaller and often faster.
+    /// Store the weights of a model in 8, 4 or 2 bits: smaller and often faster.
     #[command(after_help = help::QUANTIZE)]
     Quantize(quantize::Arguments),
     /// Set weights of a model to zero, or remove its neurons, channels, heads and layers.
@@ -95,7 +95,7 @@ enum Command {
     /// Run a model once and print its outputs.
     #[command(after_help = help::RUN)]
     Run(run::Arguments),
-    /// List the execution providers that can be used on this machine, and why others cannot.
+    /// List the available execution providers, and why others are not available.
     #[command(after_help = help::PROVIDERS)]
     Providers(providers::Arguments),
     /// Print a script that completes commands and flags in a shell.
