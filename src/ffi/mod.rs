@@ -129,7 +129,7 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
 /// Returns a path, or `None` for NULL.
 ///
 /// # Safety
-/// Like [`text`], or NULL.
+/// As [`text`].
 unsafe fn optional_path(path: *const c_char, name: &str) -> Result<Option<PathBuf>> {
     // SAFETY: same contract.
     if path.is_null() { Ok(None) } else { Ok(Some(PathBuf::from(unsafe { text(path, name) }?))) }

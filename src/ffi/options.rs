@@ -5,7 +5,7 @@ use crate::error::{Result, bail};
 /// An append-only struct that C passes in.
 ///
 /// # Safety
-/// `#[repr(C)]`, begins with `struct_size: u32`, has no padding, and all zero bytes are a valid value.
+/// The type is `#[repr(C)]`, begins with `struct_size: u32`, has no padding, and is valid if all its bytes are zero.
 pub unsafe trait Options: Copy {}
 
 /// Upper limit for the size of option structs of all versions.

@@ -165,7 +165,8 @@ fn dtype_of(number: i32) -> Result<DataType> {
     }
 }
 
-/// Checks that a shape from C is valid and that its size is `bytes`, and returns it.
+/// Returns the element type and the shape that C passes. Fails if the shape is invalid or does not need `bytes`
+/// bytes.
 unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) -> Result<(DataType, &'a [i64])> {
     let dtype = dtype_of(dtype)?;
     if rank > limits::TENSOR_RANK {

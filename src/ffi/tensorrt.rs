@@ -284,7 +284,7 @@ pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options
 /// Returns a string, or `None` for NULL.
 ///
 /// # Safety
-/// Like [`text`], or NULL.
+/// As [`text`].
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
     // SAFETY: same contract.
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
