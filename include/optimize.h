@@ -2254,8 +2254,7 @@ typedef struct optimize_apply_options_t {
    */
   uint32_t threads;
   /**
-   * Text in UTF-8 of `data_size` bytes for steps whose data is `true` in the recipe: calibration data, or the text
-   * to train on; or NULL.
+   * Text in UTF-8 of `data_size` bytes for steps whose data or calibration data is `true` in the recipe; or NULL.
    */
   const char *data;
   /**
@@ -2473,15 +2472,15 @@ typedef struct optimize_table_options_t {
    */
   uint32_t threads;
   /**
-   * Timed rounds in each of three visits; 0 is 15.
+   * Number of timed rounds in each of three visits; 0 selects 15.
    */
   uint32_t runs;
   /**
-   * Time limit of the rounds of a visit in milliseconds, for each size of the input; 0 is 4000.
+   * Time limit in milliseconds for the rounds of a visit with one size of the input; 0 selects 4000.
    */
   uint32_t max_milliseconds;
   /**
-   * Time limit of each training in milliseconds; 0 is 120000.
+   * Time limit of each training in milliseconds; 0 selects 120000.
    */
   uint32_t training_milliseconds;
   /**
@@ -2489,8 +2488,9 @@ typedef struct optimize_table_options_t {
    */
   uint32_t reserved;
   /**
-   * Text in UTF-8 of `data_size` bytes for calibration, training and quality; lines of a label, a tab and a text
-   * also give the accuracy. NULL measures quality on built-in sentences, and skips rows that need a text.
+   * Text in UTF-8 of `data_size` bytes for calibration, training and quality; if its lines have a label, a tab and
+   * a text, the accuracy is measured, too. NULL measures quality on built-in sentences, and skips rows that need a
+   * text.
    */
   const char *data;
   /**
@@ -2498,7 +2498,7 @@ typedef struct optimize_table_options_t {
    */
   uint64_t data_size;
   /**
-   * Array of `row_count` names of rows to measure, such as "int8"; NULL is all.
+   * Array of `row_count` names of rows to measure, such as "int8"; NULL selects all.
    */
   const char *const *rows;
   /**
@@ -2506,7 +2506,7 @@ typedef struct optimize_table_options_t {
    */
   uint64_t row_count;
   /**
-   * Path of a second model, for the ensemble; NULL uses the result of the row `distill`.
+   * Path of a second model for the row `ensemble`; NULL selects the result of the row `distill`.
    */
   const char *with;
 } optimize_table_options_t;
@@ -3486,15 +3486,15 @@ optimize_status_t optimize_tensorrt_open(const optimize_context_t *context,
 /**
  * Runs the steps of a recipe on a model, and writes the result to `path`: a package if the last step is `compile`, a
  * TensorRT engine if it is `tensorrt`, otherwise a model, as X.onnx or a folder. The original is unchanged, and
- * nothing is written before the last step. `recipe` is JSON: a list of steps, each an object with the name of the
- * `operation` and options by their names in reports, such as [{"operation": "quantize", "type": "dynamic"},
- * {"operation": "compile"}]; or the report of a technique, whose `recipe` repeats it (docs/recipes.md). `report` (may
- * be NULL) receives the JSON of docs/report.md; `summary.steps` has the reports of the steps, which are also the
- * lineage in a package. Progress stages: those of the steps.
+ * nothing is written before the last step. `recipe` is JSON (docs/recipes.md): a list of steps with the name of an
+ * `operation` and its options, such as [{"operation": "quantize", "type": "dynamic"}, {"operation": "compile"}], or
+ * the report of a technique, which contains a recipe. `report` (may be NULL) receives the JSON of docs/report.md;
+ * its `summary.steps` contains the reports of the steps, which a package contains as its lineage. Progress stages:
+ * those of the steps.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT for a recipe with an unknown operation or option, or without the data that a step
- * takes from the caller; otherwise the statuses of the techniques. The place of the error begins with the number and
- * the name of the step.
+ * Returns OPTIMIZE_INVALID_ARGUMENT for a recipe with an unknown operation or option, or if a step needs `data` of
+ * the caller and there is none; otherwise the statuses of the techniques. The place of the error begins with the
+ * number and the name of the step.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_apply(const optimize_context_t *context,
@@ -3567,12 +3567,12 @@ optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
                                           optimize_error_t **error);
 
 /**
- * Measures every technique on models: each as a recipe, shipped as a package, against the original in ONNX Runtime
- * with its own kernels. Writes table.json and table.md to `folder`, again after every row, and the
- * packages that were measured. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not
- * measured again for the same model, recipe, options, machine and versions: a call that was cancelled, timed out or
- * killed continues where it was. A row that needs what is missing here (a GPU, data) says so and keeps its place.
- * Takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
+ * Applies every technique to models, compiles the results to packages, and compares them with the originals in ONNX
+ * Runtime with ONNX Runtime's own kernels. Writes the packages to `folder`, and after every row table.json and
+ * table.md. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not measured again for the
+ * same model, recipe, options, machine and versions: a call that was cancelled, timed out or killed continues where
+ * it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the table. The
+ * call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT for an unknown row (the message has the names) or without a model.
  */

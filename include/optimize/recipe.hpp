@@ -1,4 +1,4 @@
-// Part of optimize.hpp: recipes, techniques in a row.
+// Part of optimize.hpp: recipes, which apply several techniques one after another.
 #ifndef OPTIMIZE_RECIPE_HPP
 #define OPTIMIZE_RECIPE_HPP
 
@@ -13,11 +13,11 @@ namespace optimize {
 /// Options of apply; see optimize_apply_options_t.
 struct ApplyOptions {
     std::uint32_t threads = 0;
-    /// Text for steps whose data is `true` in the recipe; empty for none.
+    /// Text for steps whose data or calibration data is `true` in the recipe; or empty.
     std::string data;
 };
 
-/// Runs the steps of a recipe (JSON) on a model and writes the result to `path`; returns the report as JSON. See
+/// Runs the steps of a recipe (JSON) on a model, writes the result to `path`, and returns the report as JSON. See
 /// optimize_model_apply.
 inline std::string apply(const Context &context, const Model &model, const std::string &recipe, const std::string &path,
                          const ApplyOptions &options = {}, const Call &call = {}) {

@@ -17,16 +17,16 @@ struct TableOptions {
     std::uint32_t runs = 0;
     std::uint32_t max_milliseconds = 0;
     std::uint32_t training_milliseconds = 0;
-    /// Text for calibration, training and quality; empty for none.
+    /// Text for calibration, training and quality; or empty.
     std::string data;
-    /// Names of the rows to measure; empty for all.
+    /// Names of the rows to measure; empty selects all.
     std::vector<std::string> rows;
-    /// Path of a second model, for the ensemble; empty for none.
+    /// Path of a second model for the row `ensemble`; empty selects the result of the row `distill`.
     std::string with;
 };
 
-/// Measures every technique on models, and writes the table and the packages to `folder`; returns the table as JSON. See
-/// optimize_models_table.
+/// Applies and measures every technique on models, writes the table and the packages to `folder`, and returns the
+/// table as JSON. See optimize_models_table.
 inline std::string table(const Context &context, const std::vector<const Model *> &models, const std::string &folder,
                          const TableOptions &options = {}, const Call &call = {}) {
     auto raw = detail::sized<optimize_table_options_t>();

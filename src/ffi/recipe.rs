@@ -22,8 +22,7 @@ pub struct optimize_apply_options_t {
     pub struct_size: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Text in UTF-8 of `data_size` bytes for steps whose data is `true` in the recipe: calibration data, or the text
-    /// to train on; or NULL.
+    /// Text in UTF-8 of `data_size` bytes for steps whose data or calibration data is `true` in the recipe; or NULL.
     pub data: *const c_char,
     /// Number of bytes of `data`.
     pub data_size: u64,
@@ -31,7 +30,7 @@ pub struct optimize_apply_options_t {
 // SAFETY: repr(C), two u32, a pointer that may be NULL and a u64: no padding.
 unsafe impl Options for optimize_apply_options_t {}
 
-/// Returns the data of the caller; `None` for NULL.
+/// Returns the data of the caller, or `None` for NULL.
 ///
 /// # Safety
 /// The contract of `ffi`.
@@ -47,15 +46,15 @@ pub(super) unsafe fn data_of<'a>(data: *const c_char, size: u64) -> Result<Optio
 
 /// Runs the steps of a recipe on a model, and writes the result to `path`: a package if the last step is `compile`, a
 /// TensorRT engine if it is `tensorrt`, otherwise a model, as X.onnx or a folder. The original is unchanged, and
-/// nothing is written before the last step. `recipe` is JSON: a list of steps, each an object with the name of the
-/// `operation` and options by their names in reports, such as [{"operation": "quantize", "type": "dynamic"},
-/// {"operation": "compile"}]; or the report of a technique, whose `recipe` repeats it (docs/recipes.md). `report` (may
-/// be NULL) receives the JSON of docs/report.md; `summary.steps` has the reports of the steps, which are also the
-/// lineage in a package. Progress stages: those of the steps.
+/// nothing is written before the last step. `recipe` is JSON (docs/recipes.md): a list of steps with the name of an
+/// `operation` and its options, such as [{"operation": "quantize", "type": "dynamic"}, {"operation": "compile"}], or
+/// the report of a technique, which contains a recipe. `report` (may be NULL) receives the JSON of docs/report.md;
+/// its `summary.steps` contains the reports of the steps, which a package contains as its lineage. Progress stages:
+/// those of the steps.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT for a recipe with an unknown operation or option, or without the data that a step
-/// takes from the caller; otherwise the statuses of the techniques. The place of the error begins with the number and
-/// the name of the step.
+/// Returns OPTIMIZE_INVALID_ARGUMENT for a recipe with an unknown operation or option, or if a step needs `data` of
+/// the caller and there is none; otherwise the statuses of the techniques. The place of the error begins with the
+/// number and the name of the step.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_apply(
     context: *const optimize_context_t,

@@ -24,35 +24,36 @@ pub struct optimize_table_options_t {
     pub struct_size: u32,
     /// Number of threads of sessions; 0 uses that of the context.
     pub threads: u32,
-    /// Timed rounds in each of three visits; 0 is 15.
+    /// Number of timed rounds in each of three visits; 0 selects 15.
     pub runs: u32,
-    /// Time limit of the rounds of a visit in milliseconds, for each size of the input; 0 is 4000.
+    /// Time limit in milliseconds for the rounds of a visit with one size of the input; 0 selects 4000.
     pub max_milliseconds: u32,
-    /// Time limit of each training in milliseconds; 0 is 120000.
+    /// Time limit of each training in milliseconds; 0 selects 120000.
     pub training_milliseconds: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Text in UTF-8 of `data_size` bytes for calibration, training and quality; lines of a label, a tab and a text
-    /// also give the accuracy. NULL measures quality on built-in sentences, and skips rows that need a text.
+    /// Text in UTF-8 of `data_size` bytes for calibration, training and quality; if its lines have a label, a tab and
+    /// a text, the accuracy is measured, too. NULL measures quality on built-in sentences, and skips rows that need a
+    /// text.
     pub data: *const c_char,
     /// Number of bytes of `data`.
     pub data_size: u64,
-    /// Array of `row_count` names of rows to measure, such as "int8"; NULL is all.
+    /// Array of `row_count` names of rows to measure, such as "int8"; NULL selects all.
     pub rows: *const *const c_char,
     /// Number of names in `rows`.
     pub row_count: u64,
-    /// Path of a second model, for the ensemble; NULL uses the result of the row `distill`.
+    /// Path of a second model for the row `ensemble`; NULL selects the result of the row `distill`.
     pub with: *const c_char,
 }
 // SAFETY: repr(C), six u32, a pointer, a u64, a pointer, a u64, a pointer: no padding, all zero is valid.
 unsafe impl Options for optimize_table_options_t {}
 
-/// Measures every technique on models: each as a recipe, shipped as a package, against the original in ONNX Runtime
-/// with its own kernels. Writes table.json and table.md to `folder`, again after every row, and the
-/// packages that were measured. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not
-/// measured again for the same model, recipe, options, machine and versions: a call that was cancelled, timed out or
-/// killed continues where it was. A row that needs what is missing here (a GPU, data) says so and keeps its place.
-/// Takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
+/// Applies every technique to models, compiles the results to packages, and compares them with the originals in ONNX
+/// Runtime with ONNX Runtime's own kernels. Writes the packages to `folder`, and after every row table.json and
+/// table.md. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not measured again for the
+/// same model, recipe, options, machine and versions: a call that was cancelled, timed out or killed continues where
+/// it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the table. The
+/// call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT for an unknown row (the message has the names) or without a model.
 #[unsafe(no_mangle)]

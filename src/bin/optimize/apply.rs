@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// Arguments of `apply`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: an .onnx file, a folder that holds one, a checkpoint, a .gguf file or a package
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL", required_unless_present = "schema")]
     model: Option<PathBuf>,
     /// The recipe: a JSON file with a list of steps, or the report of a technique
@@ -27,10 +27,10 @@ pub struct Arguments {
     /// FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(short, long, value_name = "PATH", required_unless_present = "schema")]
     output: Option<PathBuf>,
-    /// The text for steps whose data is `true` in the recipe, instead of a file
+    /// The text for steps whose data or calibration data is `true` in the recipe
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Print the JSON schema of recipes, and do nothing else
+    /// Only print the JSON schema of recipes
     #[arg(long, conflicts_with_all = ["model", "recipe", "output", "data"])]
     schema: bool,
     #[command(flatten, next_help_heading = "Measurement")]

@@ -27,10 +27,10 @@ pub struct Output {
     pub verbose: bool,
 }
 
-/// Arguments for the page of a report.
+/// Arguments for reports as HTML pages.
 #[derive(Args)]
 pub struct Page {
-    /// Also write the report as a page: one HTML file with pictures
+    /// Also write the report as one HTML file with pictures
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }

@@ -71,10 +71,10 @@ enum Command {
     /// Build a TensorRT engine for NVIDIA GPUs.
     #[command(after_help = help::TENSORRT)]
     Tensorrt(tensorrt::Arguments),
-    /// Run the steps of a recipe on a model: techniques in a row.
+    /// Apply a recipe, a list of techniques, to a model.
     #[command(after_help = help::APPLY)]
     Apply(apply::Arguments),
-    /// Measure every technique on models: size, speed, memory, quality, as a table and a page.
+    /// Apply every technique to models, and measure size, speed, memory and quality.
     #[command(after_help = help::TABLE)]
     Table(techniques::Arguments),
     /// Compare two models: speed, size, memory, and outputs.

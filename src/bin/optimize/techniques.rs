@@ -11,35 +11,35 @@ use std::path::PathBuf;
 /// Arguments of `table`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The models
+    /// The models to which the techniques are applied
     #[arg(short, long, value_name = "MODEL", num_args = 1.., required_unless_present = "list_rows")]
     models: Vec<PathBuf>,
-    /// The folder to write: table.md, table.json, table.html, and the packages that were measured
+    /// The folder for table.md, table.json, table.html, and the measured packages
     #[arg(short, long, value_name = "FOLDER", required_unless_present = "list_rows")]
     output: Option<PathBuf>,
-    /// A text for calibration, training and quality; lines of a label, a tab and a text also give the accuracy
-    /// [default: built-in sentences for quality; rows that need a text are left out]
+    /// A text for calibration, training and quality; if its lines have a label, a tab and a text, the accuracy is
+    /// measured, too [default: built-in sentences for quality; rows that need a text are skipped]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Rows to measure, as in the table [default: all]
+    /// Names of the rows to measure [default: all]
     #[arg(long, value_name = "ROW", num_args = 1.., value_delimiter = ',')]
     rows: Vec<String>,
-    /// Print the names of the rows, and do nothing else
+    /// Only print the names of the rows
     #[arg(long, conflicts_with_all = ["models", "output", "rows"])]
     list_rows: bool,
-    /// A second model for the ensemble [default: the result of the row distill]
+    /// A second model for the row ensemble [default: the result of the row distill]
     #[arg(long, value_name = "MODEL")]
     with: Option<PathBuf>,
-    /// Timed rounds in each of three visits
+    /// Number of timed rounds in each of three visits
     #[arg(long, value_name = "N", default_value_t = 15)]
     runs: usize,
-    /// Seconds after which the rounds of a visit end, for each size of the input
+    /// Time limit in seconds for the rounds of a visit with one size of the input
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0)]
     max_seconds: f64,
-    /// Seconds that each training may take
+    /// Time limit in seconds of each training
     #[arg(long, value_name = "SECONDS", default_value_t = 120.0)]
     training_seconds: f64,
-    /// Also write the page to this file
+    /// Also write the table as an HTML page to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Runtime")]
