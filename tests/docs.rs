@@ -1,5 +1,5 @@
-//! The documentation: fenced blocks marked `runnable` are run, all pages are reachable from the index, and links lead
-//! somewhere.
+//! Tests of the documentation: fenced blocks marked `runnable` are run, all pages are reachable from the index, and no
+//! link is dead.
 
 mod support;
 
@@ -54,7 +54,7 @@ fn blocks(page: &str) -> Vec<Block> {
     found
 }
 
-/// A folder as the pages describe it: `model/`, `model.onnx`, `text.txt`.
+/// Returns a folder with the files that the pages use: `model/`, `model.onnx`, `text.txt`.
 fn workplace(name: &str) -> support::Scratch {
     let folder = scratch(name);
     let model = deps("models/paraphrase-MiniLM-L3-v2").canonicalize().unwrap();
@@ -85,7 +85,7 @@ fn run(page: &Path, folder: &Path) -> usize {
             }
             other => panic!("{}:{}: no way to run {other:?}", page.display(), block.line),
         };
-        // The library under its soname, where the linker and the loader find it.
+        // The linker and the loader find the library in the folder, the loader under its soname.
         let library = std::env::current_exe().unwrap().with_file_name("liboptimize.so");
         for name in ["liboptimize.so", env!("OPTIMIZE_SONAME")] {
             let link = folder.join(name);

@@ -1,4 +1,5 @@
-//! Recipes: a report repeats its operation, and techniques in a row become a package that knows them.
+//! Tests of recipes: the recipe in a report repeats its operation, and the package of several techniques has their
+//! reports.
 
 mod support;
 

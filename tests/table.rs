@@ -1,4 +1,5 @@
-//! The table of techniques: what a killed run has finished is not measured again, and its page stands alone.
+//! Tests of the table of techniques: rows that a killed run has finished are not measured again, and the page needs no
+//! other file.
 
 mod support;
 

@@ -10,7 +10,7 @@ pub struct Bar {
     pub value: f64,
     /// The ends of its interval.
     pub interval: Option<(f64, f64)>,
-    /// The text behind it.
+    /// The text at its end.
     pub text: String,
     /// The class of its colour.
     pub class: &'static str,
@@ -21,7 +21,7 @@ const LEFT: f64 = 230.0;
 const RIGHT: f64 = 150.0;
 const TOP: f64 = 8.0;
 
-/// Returns the picture. With `from`, a line is drawn there, as for a speed-up of 1.
+/// Returns the picture as SVG. With `from`, a line is drawn at that value, for example at a speed-up of 1.
 pub fn bars(bars: &[Bar], axis: &str, from: Option<f64>) -> String {
     let height = TOP + ROW * bars.len() as f64 + 44.0;
     let mut svg = Svg::new(height, axis);

@@ -1,4 +1,4 @@
-//! Reports and tables as a page: one HTML file with its pictures, without scripts and without the network.
+//! Reports and tables as a page: one HTML file that contains its pictures, and needs neither scripts nor the network.
 //!
 //! [`of_report`] and [`of_table`] take the JSON that the library writes, so a page can be made later, too. `view` turns
 //! it into text and pictures, and `page.html` is the template. Pictures are SVG with the colours of the page, which

@@ -1,4 +1,4 @@
-//! Size against quality, with the speed as colour.
+//! A picture of points by size and quality, whose colours show the speed.
 
 use super::svg::{FONT, Svg, WIDTH, number, ticks, width_of};
 
@@ -66,12 +66,12 @@ impl Area {
     }
 }
 
-/// Returns the picture; `axis` names the vertical one.
+/// Returns the picture as SVG; `axis` is the name of the vertical axis.
 pub fn scatter(points: &[Point], axis: &str) -> String {
     draw(points, axis).finish()
 }
 
-/// Returns the picture as a file of its own, which follows the theme of its reader.
+/// Returns the picture as a separate SVG file, which follows the reader's choice of light or dark.
 pub fn standalone(points: &[Point], axis: &str) -> String {
     draw(points, axis).into_file(STYLE)
 }
@@ -89,7 +89,7 @@ fn draw(points: &[Point], axis: &str) -> Svg {
         (low - pad, high + pad)
     };
     let quality = |of: fn(f64, f64) -> f64| points.iter().map(|p| p.quality).reduce(of).unwrap_or(1.0);
-    // One bad result must not press all others into a line.
+    // With a linear axis, one bad result would compress all others into a line.
     let steep = quality(f64::min) > 0.0 && quality(f64::max) > STEEP * quality(f64::min);
     let (xs, mut ys) = (range(|p| p.size), range(|p| p.quality));
     if steep {
@@ -143,8 +143,8 @@ fn step(ticks: &[f64]) -> f64 {
     ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0])
 }
 
-/// Returns a place for a label that meets nothing that is there, how it is anchored, and whether it needs a line to its
-/// dot; `None` if there is no such place: the title of the dot has the label, too.
+/// Returns a place for a label that overlaps none of `taken`, its anchor, and whether it needs a line to its dot.
+/// Returns `None` if there is no such place; the label is also the title of the dot.
 fn place_for(
     label: &str,
     (x, y): (f64, f64),

@@ -1,4 +1,4 @@
-//! What the pictures are made of.
+//! Elements of the pictures.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ pub struct Svg {
 }
 
 impl Svg {
-    /// Returns an empty picture; `label` is read to those who do not see it.
+    /// Returns an empty picture; `label` is the description for screen readers.
     pub fn new(height: f64, label: &str) -> Svg {
         Svg { body: String::new(), height, label: escaped(label) }
     }
@@ -74,7 +74,7 @@ impl Svg {
     }
 }
 
-/// Returns a text as HTML has it.
+/// Returns a text with the special characters of HTML escaped.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,11 +1,11 @@
-//! What a page shows: texts, tables and pictures of the JSON of a report or a table.
+//! The content of a page: texts, tables and pictures that are made of the JSON of a report or a table.
 
 use super::bars::{Bar, bars};
 use super::lines::lines;
 use super::scatter::{Point, scatter};
 use serde_json::{Value, json};
 
-/// Nodes whose sensitivity is drawn, and nodes that are listed.
+/// Maximum number of nodes whose sensitivity is drawn, and of nodes that are listed.
 const DRAWN: usize = 20;
 const LISTED: usize = 400;
 
@@ -116,7 +116,7 @@ fn overview(report: &Value) -> Option<Value> {
     }))
 }
 
-/// Returns the latencies as bars: the median, from the minimum to the 90th percentile.
+/// Returns the latencies as bars: the median, with an interval from the minimum to the 90th percentile.
 fn latency(benchmark: &Value) -> Option<Value> {
     let bar = |side: &str, class| {
         let times = &benchmark["latency_ms"][side];
@@ -141,9 +141,9 @@ fn training(report: &Value) -> Option<Value> {
     Some(json!({ "title": "Training", "pictures": [picture] }))
 }
 
-/// Returns what was done to each node, and what each costs.
+/// Returns what was done to each node, and the loss that it causes alone, if that was measured.
 fn nodes(report: &Value) -> Option<Value> {
-    // A recipe has them in the reports of its steps.
+    // The report of a recipe has the nodes in the reports of its steps.
     let steps = list(&report["summary"]["steps"]).iter().flat_map(|step| list(&step["nodes"]));
     let nodes: Vec<Value> = list(&report["nodes"]).iter().chain(steps).cloned().collect();
     if nodes.is_empty() {
@@ -430,7 +430,7 @@ fn quality(figure: &Value) -> String {
     format!("{label} {}{ends}", value(of("value").unwrap_or(f64::NAN)))
 }
 
-/// Returns what is behind a row: its recipe, what it did to the nodes, its warnings.
+/// Returns the details of a row: its recipe, what was done to the nodes, its warnings.
 fn details(row: &Value) -> Value {
     let mut text = format!("{}\n", steps(&row["recipe"]));
     if row["state"] == "measured" {

@@ -35,9 +35,9 @@ pub struct ApplyOptions<'a> {
 /// step is `compile`, an engine if it is `tensorrt`, otherwise a model, as `X.onnx` or a folder. The original is
 /// unchanged, and nothing is written before the last step.
 ///
-/// Each result is opened and compared before the next step, as the command does after a technique. The report has those
-/// of the steps in `summary.steps`; they are also the lineage in the package. Fails like the techniques; the place of
-/// the error begins with the number and the name of the step.
+/// Each result is opened and compared with its original before the next step, as the command does after a technique.
+/// Returns a report, with the reports of the steps in `summary.steps`; they are also the lineage of the result in the
+/// package. Fails like the techniques; the place of the error begins with the number and the name of the step.
 pub fn apply(
     runtime: &'static Runtime,
     model: &Model,
@@ -78,8 +78,8 @@ pub fn apply(
     Ok(report)
 }
 
-/// Returns the result with the lineage of its original and one report more. Packages are reproducible, so the report
-/// has no times, and the list of nodes is left out.
+/// Returns the result with the lineage of its original, to which `report` is added: without times, because packages are
+/// reproducible, and without the list of nodes, which is long.
 fn with_lineage(result: Model, original: &Model, report: &Report) -> Model {
     let (nodes, input, seconds, peak_rss_bytes) = (Vec::new(), None, 0.0, 0);
     let kept = Report { nodes, input, seconds, peak_rss_bytes, ..report.clone() };
@@ -91,7 +91,7 @@ fn with_lineage(result: Model, original: &Model, report: &Report) -> Model {
     result.with_card(card)
 }
 
-/// Removes times from a summary: those of a training.
+/// Removes the times of a training from a summary.
 fn without_times(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -153,7 +153,7 @@ impl On<'_> {
         Ok((result, report))
     }
 
-    /// Writes the result of a step that writes files; `None` for other steps.
+    /// Writes the result of a step that writes files, and returns what was written; `None` for other steps.
     fn write(&self, step: &Step, json: &Value, model: &Model, output: &Path) -> Result<Option<Written>> {
         match &step.work {
             Work::Compile(options) => self.compile(options, json, model, output).map(Some),

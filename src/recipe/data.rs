@@ -1,4 +1,4 @@
-//! Data of steps: files, or what the caller passes.
+//! The data of steps, from files or from the caller.
 
 use super::step::{Data, OfCalibration};
 use crate::calibrate::{self, Calibration};
@@ -21,7 +21,7 @@ pub fn calibrated<T>(
     if file.extension().is_some_and(|extension| extension == "safetensors") {
         let tensors = calibrate::read_tensors(file)?;
         let calibration = Calibration::Tensors(&tensors);
-        // An error here is that of the calibration file, and later errors are not.
+        // An error here has its cause in the calibration file, so it names the file; later errors do not.
         calibrate::batches(model, &calibration).at(|| file.display())?;
         return technique(&calibration);
     }
@@ -42,7 +42,7 @@ fn on_text<T>(
     technique(&Calibration::Text { text, tokenizer: &tokenizer, windows, length })
 }
 
-/// Returns the result of `technique` on the calibration data of a step; without any, on `None`.
+/// Returns the result of `technique` on the calibration data of a step, or on `None` if it has none.
 pub(super) fn of_step<T>(
     reads: &OfCalibration,
     given: Option<&str>,

@@ -1,11 +1,11 @@
-//! Recipes: techniques in a row, as a short JSON list that is kept, repeated and passed on.
+//! Recipes: techniques that are applied one after another, as a short JSON list that can be kept, repeated and shared.
 //!
 //! ```json
 //! [
-//!   {"operation": "prune", "method": "structured", "sparsity": 0.3, "calibration": "text.txt", "reconstruct": true},
-//!   {"operation": "distill", "data": "text.txt", "epochs": 1},
-//!   {"operation": "quantize", "type": "dynamic"},
-//!   {"operation": "compile", "dynamic": true}
+//! {"operation": "prune", "method": "structured", "sparsity": 0.3, "calibration": "text.txt", "reconstruct": true},
+//! {"operation": "distill", "data": "text.txt", "epochs": 1},
+//! {"operation": "quantize", "type": "dynamic"},
+//! {"operation": "compile", "dynamic": true}
 //! ]
 //! ```
 //!
@@ -96,7 +96,7 @@ impl Recipe {
         &self.json
     }
 
-    /// Returns whether a step needs data of the caller: one that says `true` in place of a file.
+    /// Returns whether a step needs data of the caller: whether it has `true` in place of a file.
     pub fn needs_data(&self) -> bool {
         self.steps.iter().any(Step::needs_data)
     }

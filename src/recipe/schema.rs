@@ -72,7 +72,7 @@ mod tests {
         assert!(quantize["bits"]["description"].as_str().unwrap().starts_with("Bits per weight"));
         assert!(quantize.get("scratch_folder").is_none() && quantize.get("calibration").is_some());
         assert!(steps[2]["properties"]["student"]["description"].as_str().unwrap().contains("layers:N"));
-        // What the text refers to is defined.
+        // Everything that the schema refers to is defined.
         let text = schema.to_string();
         for reference in text.split("\"#/$defs/").skip(1).filter_map(|rest| rest.split('"').next()) {
             assert!(schema["$defs"].get(reference).is_some(), "{reference} is not defined");

@@ -51,15 +51,15 @@ pub enum Data {
 /// What a step reads besides the model: fields of the step next to the options.
 #[derive(Debug, Clone, Default)]
 pub struct Reads {
-    /// Of `quantize` and `prune`.
+    /// What `quantize` and `prune` read.
     pub calibration: OfCalibration,
-    /// Of `distill`.
+    /// What `distill` reads.
     pub distill: OfDistill,
-    /// Of `ensemble` and `merge`.
+    /// What `ensemble` and `merge` read.
     pub models: OfModels,
 }
 
-/// What `quantize` and `prune` read.
+/// Calibration data, for `quantize` and `prune`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -72,28 +72,28 @@ pub struct OfCalibration {
     pub calibration_length: usize,
 }
 
-/// What `distill` reads.
+/// Text and models, for `distill`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OfDistill {
     /// The text to train on: a file, or `true` for the data of the call.
     pub data: Option<Data>,
-    /// The student: `layers:every-other` or `layers:N` for one that is cut from the model, or a path. Then the model is
-    /// the teacher. Without it, the model is the student.
+    /// The student, whose teacher is then the model of the step: `layers:every-other` or `layers:N` for one that is cut
+    /// from the model, or a path. Without it, the model of the step is the student.
     pub student: Option<String>,
     /// The path of the teacher of a step without `student`; `null` for the model that the recipe began with.
     pub teacher: Option<PathBuf>,
 }
 
-/// What `ensemble` and `merge` read.
+/// Other models, for `ensemble` and `merge`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OfModels {
-    /// Paths of the other members; the model is the first.
+    /// Paths of the other members; the model of the step is the first.
     pub models: Vec<PathBuf>,
-    /// Of `merge` with the method `ties`: the path of the model that the members were trained from.
+    /// For `merge` with the method `ties`: path of the model that the members were trained from.
     pub base: Option<PathBuf>,
 }
 
@@ -114,7 +114,7 @@ impl Step {
                 reads.calibration = taken(&mut fields)?;
                 let open = !fields.contains_key("bits");
                 let mut options: QuantizeOptions = options(fields)?;
-                // As for the command and in C.
+                // The same default as in the command and in C.
                 if open && options.quantize_type == QuantizeType::WeightOnly {
                     options.bits = 4;
                 }
@@ -124,7 +124,8 @@ impl Step {
                 reads.calibration = taken(&mut fields)?;
                 let open = !fields.contains_key("sparsity");
                 let mut options: PruneOptions = options(fields)?;
-                // As for the command: a pattern has a sparsity of its own, and layers may be all that is removed.
+                // The same defaults as in the command: a pattern implies a sparsity, and it may be that only layers are
+                // removed.
                 match options.pattern {
                     Some(pattern) if open => options.sparsity = pattern.sparsity(),
                     None if open && (options.drop_layers > 0 || !options.layers.is_empty()) => options.sparsity = 0.0,
@@ -173,14 +174,14 @@ impl Step {
         matches!(self.work, Work::Compile(_) | Work::TensorRt(_))
     }
 
-    /// Returns whether the step needs data of the caller.
+    /// Returns whether the step needs data of the caller of [`super::apply`].
     pub fn needs_data(&self) -> bool {
         let distill = matches!(self.work, Work::Distill(_)) && self.reads.distill.data.is_none();
         distill || [&self.reads.calibration.calibration, &self.reads.distill.data].contains(&&Some(Data::Given(true)))
     }
 }
 
-/// Returns the fields that a step has next to the options, and removes them.
+/// Removes the fields that a step has next to the options from `fields`, and returns them.
 fn taken<T: Default + Serialize + DeserializeOwned>(fields: &mut Map<String, Value>) -> Result<T> {
     let mut own = Map::new();
     if let Ok(Value::Object(names)) = serde_json::to_value(T::default()) {

@@ -56,7 +56,7 @@ fn cells(row: &Row, sizes: usize) -> String {
     text + &format!(" {load} | {memory} | {} | {} |", quality.join(", "), verdicts.join("; "))
 }
 
-/// Returns what was measured, on what.
+/// Returns the text below the rows: what was measured, and on what.
 fn below(table: &Table, model: &ModelTable) -> String {
     let machine = |key: &str| table.machine[key].as_str().unwrap_or("").to_owned();
     let threads = match table.options["threads"].as_u64() {
@@ -112,7 +112,7 @@ fn bytes(count: u64) -> String {
     }
 }
 
-/// Returns a text that a cell can hold.
+/// Returns a text in a form that a cell of a table can hold: one line, with `|` escaped.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }

@@ -1,8 +1,8 @@
 //! Speed, load time and memory of a result against its original, which runs on ONNX Runtime's own kernels.
 //!
-//! Both are loaded and timed in turn, several times over: a session may be fast or slow as a whole (where its memory
-//! lies, what the machine does meanwhile), and an interval over the runs of one session would be too narrow. Intervals
-//! are bootstrapped over visits first and then over the rounds of each visit.
+//! Both are loaded and timed in turn several times (in *visits*): a session may be fast or slow as a whole (where its
+//! memory is, what the machine does meanwhile), and an interval over the runs of one session would be too narrow.
+//! Intervals are bootstrapped over visits first and then over the rounds of each visit.
 
 use super::report::{Interval, Pair, Speed};
 use crate::benchmark::Subject;
@@ -27,7 +27,7 @@ const VISITS: usize = 3;
 /// Minimum number of rounds of a visit, however long they take.
 const FEWEST: usize = 3;
 
-/// What is measured.
+/// The result of a measurement.
 pub(super) struct Measurement {
     pub load_ms: Pair,
     pub resident_bytes: [u64; 2],
@@ -69,7 +69,7 @@ impl Load {
                 let batch = source.timing()?;
                 subject.run(&batch.feed(), call).map(|_| batch)
             });
-            // A model of fixed sizes refuses some of them, or takes the same each time.
+            // A model with fixed sizes rejects some of them, or accepts the same one each time.
             let Ok(batch) = batch else { continue };
             if batches.iter().all(|(_, other)| other.shapes() != batch.shapes()) {
                 batches.push((format!("{batch_size}x{sequence_length}"), batch));
@@ -168,7 +168,7 @@ struct Times {
     result: Vec<Vec<f64>>,
 }
 
-/// Measures `result` against `original`. `step` is told the share that is done.
+/// Measures `result` against `original`. `step` is called with the fraction that is done.
 pub(super) fn measure(
     how: &How,
     original: &Model,
@@ -187,7 +187,7 @@ pub(super) fn measure(
         let (mut second, second_ms) = how.load(result, false, load, call).at(|| "the result")?;
         loads.original.push(vec![first_ms]);
         loads.result.push(vec![second_ms]);
-        // A run of a decoder has both of its sizes.
+        // A run of a decoder measures both of its sizes.
         let runs = if matches!(load, Load::Prompt(_)) { 1 } else { sizes.len() };
         for index in 0..runs {
             let pairs = visit_once(how, (&mut first, &mut second), load, index, call)?;

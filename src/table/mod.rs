@@ -1,9 +1,10 @@
-//! The table of techniques: each technique as a recipe, applied to each model, shipped as a package and measured
+//! The table of techniques: each technique is applied to each model as a recipe, and the resulting package is measured
 //! against the original in ONNX Runtime with its own kernels.
 //!
 //! [`table`] is the entry point. `rows` has the techniques with what is commonly promised of them, `measure` the speed,
 //! load time and memory, `quality` the loss. `store` keeps each finished row in a file under a key of everything that
-//! it depends on, so that a row is measured once. [`report`] is the result; `markdown` and the pages of the command write it.
+//! it depends on, so that a row is measured once. [`report`] is the result; `markdown` and the pages of the command
+//! write it.
 
 mod markdown;
 mod measure;

@@ -2,7 +2,7 @@
 
 use super::report::{Promise, Row, Verdict};
 
-/// Difference in size that counts as none: promises are rounded, and a package has a tokenizer and a manifest.
+/// Difference in size that is ignored: promises are rounded, and a package also contains a tokenizer and a manifest.
 const ROUNDED: f64 = 0.02;
 
 /// Returns the verdicts of a measured row; `because` has the reasons for promises that are not met, by size, speed and

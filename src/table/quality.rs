@@ -20,7 +20,7 @@ const TOKENS: usize = 2048;
 /// Tokens of a window of that text.
 const WINDOW: usize = 512;
 
-/// What quality is measured on.
+/// The data that quality is measured on.
 pub(super) struct Data<'a> {
     pub runtime: &'static Runtime,
     pub tokenizer: Option<&'a Tokenizer>,

@@ -28,7 +28,7 @@ pub struct Table {
 /// The rows of one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelTable {
-    /// Name of the model: that of its file or folder.
+    /// Name of the model: that of its folder or file.
     pub name: String,
     /// Path, as given.
     pub path: String,
@@ -46,7 +46,7 @@ pub struct ModelTable {
     pub rows: Vec<Row>,
 }
 
-/// What became of a row.
+/// The state of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -65,16 +65,16 @@ pub struct Row {
     pub name: String,
     /// Title for readers.
     pub title: String,
-    /// What became of it.
+    /// Its state.
     pub state: State,
-    /// Why it was not measured.
+    /// Reason why it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The recipe of the package.
     pub recipe: Vec<Value>,
     /// What is commonly promised of the technique.
     pub promise: Promise,
-    /// The package, beneath the output folder.
+    /// Path of the package, relative to the output folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
     /// Bytes of the package.

@@ -82,7 +82,7 @@ pub(super) fn plan(name: Name, given: &Given<'_>) -> Plan {
     }
 }
 
-/// Makes the plan of a row.
+/// A maker of plans of rows.
 struct Maker<'a> {
     name: Name,
     given: &'a Given<'a>,
@@ -113,7 +113,7 @@ impl Maker<'_> {
         Plan { name: self.name, title, recipe, promise, lacks: None, because }
     }
 
-    /// Returns what is missing without data.
+    /// Returns what is missing if the caller passes no data.
     fn lacks_data(&self) -> Option<&'static str> {
         if self.given.data { None } else { Some(NO_DATA) }
     }

@@ -95,9 +95,9 @@ impl TableOptions {
 /// again after every row, and the packages that were measured. Returns the table.
 ///
 /// A row that is finished for the same model, recipe, options, machine and versions is read and not measured again, so
-/// a run that was cancelled or killed continues where it was. A row that needs what is missing here (a GPU, data) says
-/// so and keeps its place, and so does one whose technique fails on the model. Progress stage: `table: ROW of MODEL`,
-/// in thousandths of a row. Fails with [`Kind::InvalidArgument`] for an unknown row or a value out of range.
+/// a run that was cancelled or killed continues where it was. A row that needs something that is missing here (a GPU,
+/// data), or whose technique fails on the model, stays in the table with the reason. Progress stage: `table: ROW of
+/// MODEL`, in thousandths of a row. Fails with [`Kind::InvalidArgument`] for an unknown row or a value out of range.
 pub fn table(
     runtime: &'static Runtime,
     models: &[Model],
@@ -335,7 +335,7 @@ impl<'a> One<'a> {
 
     /// Measures an engine: one size, with inputs and outputs in host memory.
     fn engine(&self, path: &Path, row: &mut Row, call: &Call) -> Result<()> {
-        // It was built a moment ago, here.
+        // The engine is trusted, because it was built just before on this machine.
         let engine = EngineFile::new(path, &OpenOptions { trust: true, ..OpenOptions::default() }, 0)?;
         let mut options = BenchmarkOptions { threads: self.options.threads, ..BenchmarkOptions::default() };
         options.inputs.sequence_length = 128;

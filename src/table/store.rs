@@ -10,10 +10,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The output folder: `rows/` with finished rows, `packages/` with what they measured.
+/// The output folder: `rows/` has the finished rows, `packages/` the packages that they measured.
 pub(super) struct Store(PathBuf);
 
-/// What is known of a package that was made.
+/// Facts about a package that was made.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Made {
     /// Hash of the model, the recipe and what else the package depends on.
@@ -60,13 +60,13 @@ impl Store {
         self.0.join("packages").join(name)
     }
 
-    /// Returns what is known of a package that was made with this key and is still there.
+    /// Returns the facts about a package that was made with this key; `None` if it no longer exists.
     pub fn made(&self, name: &str, key: &str) -> Option<Made> {
         let made: Made = read(&self.made_path(name))?;
         (made.key == key && self.package(name).exists()).then_some(made)
     }
 
-    /// Keeps what is known of a package.
+    /// Keeps the facts about a package.
     pub fn keep_made(&self, name: &str, made: &Made) -> Result<()> {
         write(&self.made_path(name), made)
     }
