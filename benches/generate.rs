@@ -17,10 +17,10 @@ const RUNTIME: &str = "target/deps/onnxruntime/libonnxruntime.so.1";
 const PROMPT: usize = 512;
 const TOKENS: usize = 32;
 const ROUNDS: usize = 7;
-/// Lengths of the text before the tokens that are generated.
+/// Lengths in tokens of the text before the generated tokens.
 const LENGTHS: [usize; 2] = [8, PROMPT];
 
-/// Returns the time of a clock of this process: of its threads, or of the wall.
+/// Returns the processor time of this process if `processor` is set, otherwise the wall-clock time.
 fn now(processor: bool) -> Duration {
     use rustix::time::{ClockId, clock_gettime};
     let time = clock_gettime(if processor { ClockId::ProcessCPUTime } else { ClockId::Monotonic });

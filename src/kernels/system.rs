@@ -1,8 +1,9 @@
-//! What the standard library does not tell about processor and system.
+//! Properties of the processor and the system that the standard library does not offer.
 
 use std::sync::LazyLock;
 
-/// Returns the distance in bytes between packed weights that are read and those that are prefetched meanwhile.
+/// Returns the distance in bytes between the packed weights that are read and those that are prefetched at the same
+/// time.
 ///
 /// Measured for a matrix and a vector, with weights that are in memory: on Intel's processors, 1 to 3 KiB are best and 4
 /// to 6 are worse than no prefetch; on AMD's Zen 5, 6 to 12 KiB are best, 1.2 times as fast as 2.

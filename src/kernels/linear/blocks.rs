@@ -241,8 +241,8 @@ impl Tile<'_> {
     fn multiply<V: Simd, const R: usize, const BITS: usize>(self, factors: impl Factors) {
         let tile = self;
         let mut totals = [[V::zero(); 2]; R];
-        // SAFETY: the panel has its blocks of codes, scales and zero points, the rows their codes, scales and sums;
-        // `count` columns of `out` and `residual` are there, as `linears` checked.
+        // SAFETY: the panel has its blocks of codes, scales and zero points, and the rows have their codes, scales and
+        // sums; `out` and `residual` have `count` columns, as `linears` has checked.
         unsafe {
             let (mut activations, mut weights) = (tile.activations, tile.weights);
             for part in 0..tile.parts {
@@ -258,7 +258,7 @@ impl Tile<'_> {
                     for row in 0..R {
                         let (row_scale, row_sum) =
                             (tile.row_scales.add(part * R + row), tile.row_sums.add(part * R + row));
-                        // exact for integer zero points: all of these are whole numbers below 2²⁴
+                        // This is exact for integer zero points, because all of these numbers are integers below 2²⁴.
                         let exact = V::fnma(zero_point, V::splat(*row_sum), V::to_f32(sums[row][vector]));
                         let scale = V::mul(V::splat(*row_scale), scale);
                         totals[row][vector] = V::fma(exact, scale, totals[row][vector]);

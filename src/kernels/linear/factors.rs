@@ -13,7 +13,7 @@ pub trait Factors: Copy {
     unsafe fn get<V: Simd>(&self, block: usize, vector: usize) -> (V::F, V::F);
 }
 
-/// The packed scales and zero points, for each format of them.
+/// Scales and zero points in their packed formats.
 #[derive(Clone, Copy)]
 pub struct Packed<S, Z> {
     scales: S,
@@ -38,7 +38,7 @@ pub trait ZeroPoint: Copy {
     unsafe fn load<V: Simd>(&self, place: usize) -> V::F;
 }
 
-/// Equal zero points.
+/// All zero points are this number.
 impl ZeroPoint for f32 {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, _: usize) -> V::F {
@@ -46,7 +46,7 @@ impl ZeroPoint for f32 {
     }
 }
 
-/// uint8, and what is subtracted from them.
+/// Zero points in uint8, and the number that is subtracted from each.
 impl ZeroPoint for (&[u8], i32) {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, place: usize) -> V::F {
@@ -124,7 +124,7 @@ pub struct Panel<'a> {
 }
 
 impl<'a> Panel<'a> {
-    /// Returns those of panel `index`, with zero points of 8 bits minus `moved`.
+    /// Returns the scales and zero points of panel `index`, with `moved` subtracted from zero points of 8 bits.
     pub fn new(layout: &Blocks, bytes: &'a [u8], index: usize, moved: i32) -> Self {
         let range = index * layout.blocks * layout.panel..(index + 1) * layout.blocks * layout.panel;
         let scales = match layout.scales(bytes) {
@@ -207,7 +207,7 @@ impl WithFactors for Store {
     #[inline(always)]
     fn run<V: Simd>(self, factors: impl Factors) {
         for index in 0..self.blocks * 2 {
-            // SAFETY: the panel has these blocks, and the memory two vectors for each vector of columns.
+            // SAFETY: the panel has these blocks, and the memory has room for two vectors for each vector of columns.
             unsafe {
                 let (scales, zero_points) = factors.get::<V>(index / 2, index % 2);
                 V::store(self.to.add(index * 2 * V::LANES), scales);

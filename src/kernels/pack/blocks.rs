@@ -24,9 +24,9 @@ pub struct BlockWeights<'a> {
     pub scales: &'a [f32],
     /// N × ⌈blocks · bits / 8⌉ bytes; without them the zero point is half the range.
     pub zero_points: Option<&'a [u8]>,
-    /// blocks × N numbers that are added to the products of scale and code, with 4 bits.
+    /// blocks × N numbers that are added to the products of scale and code; only with 4 bits.
     pub offsets: Option<&'a [f32]>,
-    /// 4 or 8.
+    /// Bits of a code: 4 or 8.
     pub bits: usize,
     /// Number of values of a block: a power of two from 16 to 256.
     pub block: usize,
@@ -73,12 +73,12 @@ impl Blocks {
         if self.format.scales == ScaleFormat::Uint8 { self.panels * self.panel } else { 0 }
     }
 
-    /// Returns the size of the scales in bytes, with the factors, and with what aligns float32 zero points.
+    /// Returns the size of the scales in bytes, including the factors and the padding that aligns float32 zero points.
     fn scale_bytes(&self) -> usize {
         (self.factors() * 4 + self.count() * self.format.scales.size()).next_multiple_of(4)
     }
 
-    /// Returns the size of the scales and zero points in bytes, with what aligns the codes.
+    /// Returns the size of the scales and zero points in bytes, including the padding that aligns the codes.
     fn head(&self) -> usize {
         (self.scale_bytes() + self.count() * self.format.zero_points.size()).next_multiple_of(ALIGNMENT)
     }
@@ -180,7 +180,7 @@ struct Numbers<'a> {
 }
 
 impl<'a> Numbers<'a> {
-    /// Returns those of `weights`, with `blocks` blocks per column.
+    /// Returns the scales and zero points of `weights`, with `blocks` blocks per column.
     fn new(weights: &BlockWeights<'a>, blocks: usize) -> Self {
         let (mut scales, count) = (Cow::Borrowed(weights.scales), weights.scales.len());
         let default = f32::from(default_zero_point(weights.bits));
@@ -202,7 +202,7 @@ impl<'a> Numbers<'a> {
         Self { scales, scale_format, factors, zero_points, zero_point_format }
     }
 
-    /// Writes them to the bytes before the codes.
+    /// Writes the scales and zero points to the bytes before the codes.
     fn write(&self, blocks: &Blocks, to: &mut [u8]) {
         let (count, scales, zero_points) = (blocks.count(), blocks.factors() * 4, blocks.scale_bytes());
         section_mut(to, 0, blocks.factors())[..self.factors.len()].copy_from_slice(&self.factors);
@@ -228,9 +228,9 @@ impl<'a> Numbers<'a> {
 /// The largest distance of a float32 zero point from its integer.
 const LARGEST_SHIFT: f32 = (1u64 << 40) as f32;
 
-/// Changes zero points so that they contain `offsets` (blocks × N): `scale (q - z) + offset` is `scale (q - (z - offset /
-/// scale))`. If the scale is 0, or almost 0 compared with the offset, it is changed, too: the weight is then the offset
-/// for every code, because codes are less than half a unit in the last place of [`LARGEST_SHIFT`].
+/// Adds `offsets` (blocks × N) to the zero points: `scale (q - z) + offset` is `scale (q - (z - offset / scale))`. If
+/// the scale is 0, or almost 0 compared with the offset, the scale is changed as well, such that the weight is the
+/// offset for every code: codes are less than half a unit in the last place of [`LARGEST_SHIFT`].
 fn shift(scales: &mut [f32], zero_points: &mut [f32], offsets: &[f32], blocks: usize) {
     let n = scales.len() / blocks.max(1);
     for (place, (scale, zero_point)) in scales.iter_mut().zip(zero_points).enumerate() {

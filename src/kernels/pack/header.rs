@@ -4,7 +4,7 @@ use super::scales::ScaleFormat;
 use super::{Blocks, Dense, Int8, PackError, Precision};
 use crate::kernels::Class;
 
-/// Grows with every change of a packed format.
+/// Version of the packed formats, which every change of one of them increases.
 const VERSION: u32 = 2;
 
 /// The description of packed weights, which a file stores with them.
@@ -21,11 +21,11 @@ pub struct LinearHeader {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ZeroPointFormat {
-    /// None are stored: each of them is half the range of the codes.
+    /// No zero points are stored: each is half the range of the codes.
     #[default]
     Default = 0,
     Uint8 = 1,
-    /// float32, only of codes with 4 bits.
+    /// float32, only for codes of 4 bits.
     Float32 = 2,
 }
 
@@ -38,7 +38,7 @@ impl ZeroPointFormat {
     }
 }
 
-/// The format of packed weights in blocks; the default for weights that are not in blocks.
+/// The format of packed weights in blocks. For weights that are not in blocks, it is the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockFormat {
     /// Bits of a code: 4 or 8.

@@ -17,7 +17,7 @@ const CHUNK: usize = 32 << 20;
 /// The chunk that the next weights are cut from, and the number of its bytes in use.
 static CURRENT: Mutex<(Weak<Chunk>, usize)> = Mutex::new((Weak::new(), 0));
 
-/// Part of a chunk, which is returned to the operating system when it is dropped.
+/// A part of a chunk. When it is dropped, its pages are returned to the operating system.
 pub struct Resident {
     chunk: Arc<Chunk>,
     start: *mut u8,
@@ -29,7 +29,7 @@ unsafe impl Send for Resident {}
 // SAFETY: as above; shared references only read.
 unsafe impl Sync for Resident {}
 
-/// A mapping that is not of a file.
+/// A chunk of memory: a mapping that belongs to no file.
 struct Chunk {
     memory: MmapMut,
     /// Address of the first huge page.
@@ -82,7 +82,7 @@ impl Resident {
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`; a place of a chunk is given to one part only, and `self` is borrowed alone.
+        // SAFETY: as in `bytes`; parts of a chunk do not overlap, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
 

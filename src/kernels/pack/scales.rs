@@ -32,14 +32,14 @@ pub enum Scales<'a> {
     Float32(&'a [f32]),
     /// The bits of float16 numbers.
     Float16(&'a [u16]),
-    /// Bytes, and a factor per column.
+    /// uint8 scales, and a factor per column.
     Uint8(&'a [u8], &'a [f32]),
 }
 
 /// The packed zero points.
 #[derive(Clone, Copy, Debug)]
 pub enum ZeroPoints<'a> {
-    /// Each of them is this number.
+    /// All zero points are this number.
     Default(u8),
     Uint8(&'a [u8]),
     Float32(&'a [f32]),

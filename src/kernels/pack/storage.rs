@@ -30,7 +30,7 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Returns `len` zero bytes for weights, from the memory on huge pages that all weights share.
+    /// Returns `len` zero bytes for weights, cut from the chunks of huge pages that the weights of all models share.
     pub fn resident(len: usize) -> Self {
         Resident::new(len).map_or_else(|| Self::zeroed(len), |resident| Self(Kind::Resident(resident)))
     }

@@ -54,13 +54,14 @@ struct Offsets {
     nodes: Vec<NodeId>,
     /// The matrix of offsets: blocks × N.
     offsets: ValueId,
-    /// The sums and what they are made from, which products with the same input share.
+    /// The sums and the values that they are computed from; products with the same input share them.
     inside: Vec<ValueId>,
     y: ValueId,
 }
 
 impl Offsets {
-    /// Returns those that are added to `product`, of sizes K and N and with blocks of `block`, of `x`.
+    /// Returns the offsets that are added to `product`, a product of `x` of the sizes K and N with blocks of `block`
+    /// values.
     fn find(graph: &Graph<'_>, x: ValueId, product: ValueId, ((k, n), block): ((usize, usize), usize)) -> Option<Self> {
         let add = graph.only_use_by(product, "Add")?;
         let correction = graph.other(add, product)?;

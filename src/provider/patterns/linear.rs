@@ -119,7 +119,7 @@ pub struct Product {
     pub part: LinearPart,
     /// Values that only nodes of the group may read.
     pub inside: Vec<ValueId>,
-    /// The product without the nodes that make these values.
+    /// The product without the nodes that compute the values in `inside`.
     pub without: Option<Box<Product>>,
 }
 
@@ -143,7 +143,8 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>, found: &mut Found) {
     }
 }
 
-/// Returns `products`, or those without the nodes of shared values, if nodes outside of the group read such a value.
+/// Returns `products`; if nodes outside of the group read a value in `inside`, those without the nodes that compute
+/// such values.
 fn closed(graph: &Graph<'_>, products: Vec<Product>) -> Vec<Product> {
     let nodes: BTreeSet<NodeId> = products.iter().flat_map(|product| product.nodes.iter().copied()).collect();
     let is_inside = |value: &ValueId| {
