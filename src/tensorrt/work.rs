@@ -22,7 +22,7 @@ const STACK: usize = 64 << 20;
 pub(super) struct Job {
     pub library: Library,
     pub model: Bytes,
-    /// Path of a model with external weights, to read instead.
+    /// Path of a model with external weights, which is read instead of `model`.
     pub file: Option<PathBuf>,
     pub inputs: Vec<(String, usize)>,
     pub profiles: Vec<Vec<[Vec<i64>; 3]>>,

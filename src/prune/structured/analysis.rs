@@ -68,7 +68,7 @@ pub enum Follow<'m> {
     List { node: u32, name: &'static str, axes: Vec<Option<AxisId>> },
     /// An equal `Split`, which may become unequal, with the axes of its outputs.
     EqualSplit { node: u32, axes: Vec<AxisId> },
-    /// A `Slice`: elements `at` of its starts and ends, which select `range` of `axis`.
+    /// A `Slice` that selects `range` of `axis`, by element `at` of its starts and ends.
     Range { node: u32, at: usize, axis: AxisId, range: (usize, usize) },
     /// Elements of an integer input that are used as values and must not change.
     Numbers { node: u32, input: usize, ints: Vec<Int> },

@@ -181,7 +181,7 @@ pub(super) fn build(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Res
 pub(super) struct Inputs {
     pub ids: String,
     pub mask: String,
-    /// Only in the portable dialect.
+    /// Name of the input with positions; `None` in the runtime dialect.
     pub positions: Option<String>,
     keep: String,
 }

@@ -106,7 +106,7 @@ fn all_but_first<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for `Softmax`: over one axis, or before opset 13 over all from it on.
+/// Rule for `Softmax`, which is over one axis; before opset 13, over all axes from that one on.
 pub fn softmax<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let old = cx.opset < 13;
