@@ -35,11 +35,30 @@ same c "$folder/c/main"
 c++ -std=c++17 -Wall -Wextra -Werror "-I$root/include" "$folder/cpp/main.cpp" -o "$folder/cpp/main" "-L$lib" -loptimize
 same cpp "$folder/cpp/main"
 
+# The module comes from a proxy in a folder, which has what the public one has after a release.
+module=github.com/liboptimize/liboptimize/bindings/go
+version=v$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
+proxy=$folder/proxy/$module/@v
+mkdir -p "$proxy"
+printf '{"Version":"%s"}\n' "$version" >"$proxy/$version.info"
+cp "$root/bindings/go/go.mod" "$proxy/$version.mod"
+python3 - "$root/bindings/go" "$proxy/$version.zip" "$module@$version" <<'PYTHON'
+import pathlib, sys, zipfile
+
+folder, archive, prefix = sys.argv[1:]
+with zipfile.ZipFile(archive, "w") as archive:
+    for path in sorted(pathlib.Path(folder).iterdir()):
+        archive.write(path, f"{prefix}/{path.name}")
+PYTHON
 cd "$folder/go"
-sed -i "s#=> .*#=> $root/bindings/go#" go.mod
-go build -o main .
+(
+  export GOPROXY=file://$folder/proxy GONOSUMDB='*' GOFLAGS=-modcacherw GOMODCACHE=$folder/modules
+  go mod tidy && go build -o main .
+) >go.log 2>&1 || { cat go.log && exit 1; }
 same go ./main
 
 cd "$folder/csharp"
-make -s OPTIMIZE="$root/bindings/csharp"
+grep -qF '<PackageReference Include="LibOptimize"' package-program.csproj
+mcs -nologo -target:library -out:Optimize.dll "$root"/bindings/csharp/*.cs
+make -s
 same csharp mono main.exe

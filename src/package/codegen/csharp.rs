@@ -1,4 +1,4 @@
-//! The C# program. It is compiled with the files of `bindings/csharp`.
+//! The C# program, with a project that references the NuGet package, and a Makefile for Mono.
 
 use super::{Input, list, quoted};
 use crate::onnx::dtype::DataType;
@@ -24,11 +24,24 @@ pub fn program(path: &str, inputs: &[Input]) -> Vec<(&'static str, String)> {
         );
     }
     let source = TEMPLATE.replace("@PATH@", &quoted(path)).replace("@MAKE@", &make);
-    vec![("Program.cs", source), ("Makefile", MAKEFILE.to_owned())]
+    let project = PROJECT.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+    vec![("Program.cs", source), ("package-program.csproj", project), ("Makefile", MAKEFILE.to_owned())]
 }
 
-const MAKEFILE: &str = "# OPTIMIZE is the folder bindings/csharp of liboptimize.\n\
-                        main.exe: Program.cs\n\tmcs -nologo -out:main.exe Program.cs $(OPTIMIZE)/*.cs\n";
+const PROJECT: &str = r#"<Project Sdk="Microsoft.NET.Sdk">
+  <PropertyGroup>
+    <OutputType>Exe</OutputType>
+    <TargetFramework>net8.0</TargetFramework>
+  </PropertyGroup>
+  <ItemGroup>
+    <PackageReference Include="LibOptimize" Version="@VERSION@" />
+  </ItemGroup>
+</Project>
+"#;
+
+const MAKEFILE: &str = "# For Mono. OPTIMIZE is the folder of Optimize.dll, which bindings/csharp of liboptimize makes.\n\
+                        OPTIMIZE ?= .\n\n\
+                        main.exe: Program.cs\n\tmcs -nologo -r:$(OPTIMIZE)/Optimize.dll -out:main.exe Program.cs\n";
 
 const TEMPLATE: &str = r#"// Opens a package and runs it once. Give another package as the first argument.
 using System;

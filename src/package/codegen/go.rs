@@ -24,12 +24,19 @@ pub fn program(path: &str, inputs: &[Input]) -> Vec<(&'static str, String)> {
         );
     }
     let source = TEMPLATE.replace("@PATH@", &quoted(path)).replace("@MAKE@", &make);
-    let module = "module package-program\n\ngo 1.19\n\n\
-                  require github.com/liboptimize/liboptimize/bindings/go v0.0.0\n\n\
-                  // The folder bindings/go of liboptimize.\n\
-                  replace github.com/liboptimize/liboptimize/bindings/go => ./liboptimize/bindings/go\n";
-    vec![("main.go", source), ("go.mod", module.to_owned())]
+    let module = MODULE.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+    vec![("main.go", source), ("go.mod", module)]
 }
+
+const MODULE: &str = "module package-program
+
+go 1.23
+
+require github.com/liboptimize/liboptimize/bindings/go v@VERSION@
+
+// `go mod tidy` fetches it. For a copy in a folder:
+// go mod edit -replace github.com/liboptimize/liboptimize/bindings/go=FOLDER
+";
 
 const TEMPLATE: &str = r#"// Opens a package and runs it once. Give another package as the first argument.
 package main
