@@ -10,6 +10,8 @@
 //
 //	export PKG_CONFIG_PATH=FOLDER/lib/pkgconfig LD_LIBRARY_PATH=FOLDER/lib
 //
+// Go's build cache does not know the answer of pkg-config: run go clean -cache after the library has moved.
+//
 // Rules for the whole package:
 //
 //   - A context.Context stops a call: cancelling it ends the call within milliseconds, and its deadline becomes
