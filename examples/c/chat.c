@@ -11,7 +11,8 @@
 #include <string.h>
 
 static void fail(optimize_error_t *error) {
-    fprintf(stderr, "%s: %s\n", optimize_error_place(error), optimize_error_message(error));
+    const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+    fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     exit(1);
 }
 

@@ -68,7 +68,10 @@ int main(int argc, char **argv) {
     fputs(optimize_buffer_data(benchmark), stdout);
     failed = 0;
 end:
-    if (failed) fprintf(stderr, "%s: %s\n", optimize_error_place(error), optimize_error_message(error));
+    if (failed) {
+        const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+        fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
+    }
     optimize_error_free(error);
     optimize_buffer_free(benchmark);
     optimize_buffer_free(report);

@@ -65,7 +65,10 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < count; i++) print_output(session, i, outputs[i]);
     failed = 0;
 end:
-    if (error) fprintf(stderr, "%s: %s\n", optimize_error_place(error), optimize_error_message(error));
+    if (error) {
+        const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+        fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
+    }
     optimize_error_free(error);
     for (size_t i = 0; i < MOST_OUTPUTS; i++) optimize_tensor_free(outputs[i]);
     optimize_tensor_free(ids);

@@ -10,7 +10,8 @@ int main(int argc, char **argv) { /* snippet model.onnx small.onnx */
         optimize_model_load(context, argv[1], NULL, &model, &error) != OPTIMIZE_OK ||
         optimize_model_quantize(context, model, NULL, NULL, &small, NULL, &error) != OPTIMIZE_OK ||
         optimize_model_save(small, argv[2], NULL, NULL, NULL, &error) != OPTIMIZE_OK)
-        fprintf(stderr, "%s: %s\n", optimize_error_place(error), optimize_error_message(error));
+        fprintf(stderr, "%s%s%s\n", optimize_error_place(error), *optimize_error_place(error) ? ": " : "",
+                optimize_error_message(error));
     int status = error != NULL;
     optimize_error_free(error);
     optimize_model_free(small);
