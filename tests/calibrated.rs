@@ -54,7 +54,7 @@ fn whole(model: &Model, names: &[&str], batches: &[Batch]) -> Vec<Vec<Tensor>> {
     let output = |name: &&str| ValueInfoProto { name: Some((*name).to_owned()), ..Default::default() };
     proto.graph.as_mut().unwrap().output.extend(names.iter().map(output));
     let model = Model::from_proto(proto);
-    let mut session = Session::new(runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
+    let session = Session::new(runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
     let mut found = vec![Vec::new(); names.len()];
     for batch in batches {
         let inputs: Vec<(&str, &Tensor)> = batch.inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();

@@ -32,7 +32,7 @@ fn in_blocks(bits: u32) -> QuantizeOptions {
 
 fn run(model: &Model, level: OptimizationLevel, inputs: &[(&str, &Tensor)]) -> Vec<f32> {
     let options = SessionOptions { threads: 1, optimization_level: level, ..Default::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     let given = session.run(inputs, &[], &Call::default()).unwrap();
     given.iter().flat_map(|(_, tensor)| tensor.to_f32_vec().unwrap()).collect()
 }

@@ -61,7 +61,7 @@ fn scores_are_those_of_transformers_for_texts_and_pairs() {
         Classifier::new(runtime(), &model, Some(tokenizer.clone()), function, &options, &Call::default()).unwrap()
     };
     for batch_size in [1, 2, 8] {
-        let mut classifier = made(ScoreFunction::Auto, batch_size);
+        let classifier = made(ScoreFunction::Auto, batch_size);
         assert_eq!(classifier.labels(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
         let alone = classifier.classify(&first, None, &Call::default()).unwrap();
         assert!(alone.classes == 3 && furthest(&alone.values, &wanted("alone")) < 1e-5, "{alone:?}");
@@ -73,7 +73,7 @@ fn scores_are_those_of_transformers_for_texts_and_pairs() {
     let expected: Vec<f32> = logits.values.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
     assert!(furthest(&sigmoid.values, &expected) < 1e-6);
 
-    let mut classifier = made(ScoreFunction::Auto, 8);
+    let classifier = made(ScoreFunction::Auto, 8);
     let error = classifier.classify(&first, Some(&second[1..]), &Call::default()).unwrap_err();
     assert!(error.to_string().contains("3 texts, but 2 second texts"), "{error}");
     assert_eq!(classifier.classify::<String>(&[], None, &Call::default()).unwrap_err().kind(), Kind::InvalidArgument);
@@ -95,7 +95,7 @@ fn vectors_are_those_of_sentence_transformers_in_any_order() {
         text: TextOptions { batch_size: 4, threads: 1, ..TextOptions::default() },
         ..EmbedderOptions::default()
     };
-    let mut plain = embedder(&model, &options);
+    let plain = embedder(&model, &options);
     let found = plain.embed(&texts, &Call::default()).unwrap();
     assert_eq!(found.width, 384);
     // The reference contains every sixth element.
@@ -104,10 +104,10 @@ fn vectors_are_those_of_sentence_transformers_in_any_order() {
     let last = plain.embed(&texts[texts.len() - 1..], &Call::default()).unwrap();
     assert!(furthest(&last.values, &found.values[found.values.len() - 384..]) < 1e-6);
 
-    let mut short = embedder(&model, &EmbedderOptions { dimensions: 64, ..options.clone() });
+    let short = embedder(&model, &EmbedderOptions { dimensions: 64, ..options.clone() });
     let cut = short.embed(&texts[..2], &Call::default()).unwrap();
     assert!(cut.width == 64 && furthest(&cut.values[64..], &found.values[384..448]) < 1e-6);
-    let mut unit = embedder(&model, &EmbedderOptions { dimensions: 64, normalize: true, ..options.clone() });
+    let unit = embedder(&model, &EmbedderOptions { dimensions: 64, normalize: true, ..options.clone() });
     let row = unit.embed(&texts[..1], &Call::default()).unwrap().values;
     let norm = cut.values[..64].iter().map(|x| x * x).sum::<f32>().sqrt();
     assert!(row.iter().zip(&cut.values).all(|(a, b)| (a - b / norm).abs() < 1e-6));

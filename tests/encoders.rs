@@ -33,7 +33,7 @@ fn difference(folder: &Path) -> (f32, Task) {
         reference["inputs"].as_object().unwrap().iter().map(|(name, rows)| (name.clone(), integers(rows))).collect();
     let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let output = reference["output"].as_str().unwrap();
-    let mut session = session(&model);
+    let session = session(&model);
     if let Some(second) = reference.get("second") {
         let name = second["output"].as_str().unwrap();
         let found = session.run(&feed, &[name], &Call::default()).unwrap()[0].1.to_f32_vec().unwrap();
@@ -85,7 +85,7 @@ fn minilm_l6_embeds_text_as_sentence_transformers_does() {
     let reference: Value = serde_json::from_slice(&std::fs::read(fixtures().join("minilm-l6.json")).unwrap()).unwrap();
     let model = Model::load(&deps("models/all-MiniLM-L6-v2")).unwrap();
     let tokenizer = Tokenizer::of(&model).unwrap().unwrap();
-    let mut session = session(&model);
+    let session = session(&model);
     let (mut worst, mut count) = (0f32, 0);
     for entry in reference.as_array().unwrap() {
         let batch = tokenizer.encode_batch(&[entry["text"].as_str().unwrap()], true, None).unwrap();

@@ -177,7 +177,7 @@ fn an_evaluation_can_be_cancelled_and_timed_out_and_says_how_far_it_is() {
 /// Returns the class of each text, computed directly.
 fn predictions(model: &Model, texts: &[Vec<i64>]) -> Vec<usize> {
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     let predict = |ids: &Vec<i64>| {
         let row = |values: Vec<i64>| Tensor::from_i64(&[1, ids.len() as i64], values).unwrap();
         let (mask, types) = (row(vec![1; ids.len()]), row(vec![0; ids.len()]));

@@ -123,7 +123,7 @@ fn names_that_mean_nothing_are_no_equal_sizes_for_packages_and_sessions() {
     let options = CompileOptions { dynamic: true, ..CompileOptions::default() };
     compile(runtime(), &paddle, &path, &options, &Call::default()).unwrap();
     for model in [paddle, Model::load(&path).unwrap()] {
-        let mut session = Session::new(runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
+        let session = Session::new(runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
         let picture = Tensor::from_f32(&[1, 3, 48, 320], vec![0.5; 3 * 48 * 320]).unwrap();
         let given = session.run(&[("x", &picture)], &[], &Call::default()).unwrap();
         assert_eq!(given[0].1.shape(), [1, 4, 46, 318]);
@@ -217,7 +217,7 @@ fn large_constants_are_shared_and_a_variant_that_is_much_larger_is_left_out() {
         Session::new(runtime(), &Model::load(&path).unwrap(), &SessionOptions::default(), &Call::default());
     let x = Tensor::from_f32(&[1, 64], vec![1.0; 64]).unwrap();
     let given = session.as_mut().unwrap().run(&[("x", &x)], &[], &Call::default()).unwrap();
-    let mut plain = Session::new(runtime(), &made, &SessionOptions::default(), &Call::default()).unwrap();
+    let plain = Session::new(runtime(), &made, &SessionOptions::default(), &Call::default()).unwrap();
     let wanted = plain.run(&[("x", &x)], &[], &Call::default()).unwrap();
     assert_eq!(given[0].1.bytes(), wanted[0].1.bytes());
     // A few bytes from which constant folding makes a large weight.
@@ -329,7 +329,7 @@ fn packages_of_random_graphs_run_on_their_example_and_at_both_ends() {
         made += 1;
         narrowed += u64::from(!compiled.warnings.is_empty());
         let package = Package::open(&path, &OpenOptions::default()).unwrap();
-        let mut session = package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
+        let session = package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
         let example: Vec<(String, Vec<i64>)> = {
             let loaded = Model::load(&path).unwrap();
             let options = InputOptions::default();

@@ -58,7 +58,7 @@ fn inputs(folder: &Path, model: &Model) -> Option<Vec<(String, Tensor)>> {
 
 fn run(model: &Model, inputs: &[(String, Tensor)]) -> optimize::error::Result<Vec<(String, Tensor)>> {
     let options = SessionOptions { threads: 1, ..Default::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default())?;
+    let session = Session::new(runtime(), model, &options, &Call::default())?;
     let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     session.run(&feed, &[], &Call::default())
 }

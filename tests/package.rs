@@ -358,7 +358,7 @@ fn a_package_of_the_first_version_opens() {
     let package = Package::open(&path, &OpenOptions::default()).unwrap();
     package.verify(None, &Call::default()).unwrap();
     assert!(matches!(package.manifest().shapes.inputs[0].dims.as_ref().unwrap()[0], Size::Range(_)));
-    let mut session = package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
+    let session = package.session(runtime(), &SessionOptions::default(), &Call::default()).unwrap();
     let x = Tensor::from_f32(&[2, 32], vec![1.0; 64]).unwrap();
     let outputs = session.run(&[("x", &x)], &[], &Call::default()).unwrap();
     let expected: Vec<f32> = (0..64).map(|i| (i % 32) as f32 * 8.0).collect();

@@ -17,7 +17,7 @@ use support::runtime;
 
 fn run(model: &Model, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
     let options = SessionOptions { threads: 1, ..Default::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     session.run(inputs, &[], &Call::default()).unwrap()
 }
 

@@ -25,7 +25,7 @@ use support::{deps, runtime, scratch};
 
 pub fn run_at(model: &Model, inputs: &[(String, Tensor)], options: &SessionOptions) -> Vec<(String, Tensor)> {
     let options = SessionOptions { threads: 1, ..options.clone() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     session.run(&inputs, &[], &Call::default()).unwrap()
 }
@@ -274,7 +274,7 @@ fn samples(number: usize) -> Vec<f32> {
 
 /// Returns the outputs of silero-vad for a second and a half of audio: probabilities and states.
 fn listen(model: &Model) -> Vec<f32> {
-    let mut session = Session::new(runtime(), model, &SessionOptions::default(), &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &SessionOptions::default(), &Call::default()).unwrap();
     let rate = Tensor::from_i64(&[], vec![16000]).unwrap();
     let mut state = Tensor::from_f32(&[2, 1, 128], vec![0.0; 256]).unwrap();
     let mut given = Vec::new();

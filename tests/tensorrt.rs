@@ -215,7 +215,7 @@ fn models_of_the_onnx_wheel_are_built_in_both_precisions() {
 
 fn run(model: &Model, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     session.run(inputs, &[], &Call::default()).unwrap()
 }
 

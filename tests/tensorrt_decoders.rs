@@ -90,7 +90,7 @@ fn lowered(model: &Model) -> Model {
 
 fn run(model: &Model, inputs: &[(&str, Tensor)]) -> Vec<Tensor> {
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (*name, tensor)).collect();
     session.run(&feed, &[], &Call::default()).unwrap().into_iter().map(|(_, tensor)| tensor).collect()
 }

@@ -38,7 +38,7 @@ fn ids(model: &Model) -> Vec<Tensor> {
 fn far(plain: &Model, other: &Model) -> f64 {
     let run = |model: &Model| {
         let session = SessionOptions { threads: 1, ..SessionOptions::default() };
-        let mut session = Session::new(runtime(), model, &session, &Call::default()).unwrap();
+        let session = Session::new(runtime(), model, &session, &Call::default()).unwrap();
         let tensors = ids(model);
         let names: Vec<String> = model.inputs().into_iter().map(|info| info.name).collect();
         let feed: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(&tensors).collect();
@@ -225,7 +225,7 @@ fn an_engine_runs_where_a_device_is_and_says_so_where_none_is() {
     let feed: Vec<(&str, &Tensor)> = names.iter().map(String::as_str).zip(&tensors).collect();
     let outputs = ready.run(&feed, &[], &Call::default()).unwrap();
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
-    let mut session = Session::new(runtime(), &model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), &model, &options, &Call::default()).unwrap();
     for (name, wanted) in session.run(&feed, &[], &Call::default()).unwrap() {
         let Some((_, given)) = outputs.iter().find(|(other, _)| *other == name) else { panic!("no {name}") };
         let (a, b) = (wanted.to_f32_vec().unwrap(), given.to_f32_vec().unwrap());

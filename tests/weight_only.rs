@@ -64,7 +64,7 @@ fn bound(options: &QuantizeOptions) -> f64 {
 }
 
 fn run_with(model: &Model, options: &SessionOptions, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
-    let mut session = Session::new(runtime(), model, options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, options, &Call::default()).unwrap();
     session.run(inputs, &[], &Call::default()).unwrap()
 }
 

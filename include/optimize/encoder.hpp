@@ -26,7 +26,7 @@ struct EmbedderOptions {
     Execution execution;
 };
 
-/// An embedder, which computes vectors of texts. It accepts one call at a time.
+/// An embedder, which computes vectors of texts. Any number of threads may use it at the same time.
 class Embedder : public detail::Handle<optimize_embedder_t, optimize_embedder_free> {
 public:
     Embedder(const Context &context, const Model &model, const EmbedderOptions &options = {}, const Call &call = {})
@@ -36,7 +36,7 @@ public:
              const EmbedderOptions &options = {}, const Call &call = {})
         : Embedder(context, model, tokenizer.get(), options, call) {}
     /// Returns the vectors of texts, a float32 tensor of shape [texts.size(), width].
-    Tensor embed(const std::vector<std::string> &texts, const Call &call = {}) {
+    Tensor embed(const std::vector<std::string> &texts, const Call &call = {}) const {
         const auto c_texts = detail::c_texts(texts, "texts");
         Tensor vectors;
         detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -80,7 +80,7 @@ struct ClassifierOptions {
     Execution execution;
 };
 
-/// A classifier, which computes scores of classes for texts or pairs of texts. It accepts one call at a time.
+/// A classifier, which computes scores of classes for texts or pairs of texts. Any number of threads may use it at the same time.
 class Classifier : public detail::Handle<optimize_classifier_t, optimize_classifier_free> {
 public:
     Classifier(const Context &context, const Model &model, const ClassifierOptions &options = {},
@@ -97,12 +97,12 @@ public:
         return all;
     }
     /// Returns the scores of texts, a float32 tensor of shape [texts.size(), classes].
-    Tensor classify(const std::vector<std::string> &texts, const Call &call = {}) {
+    Tensor classify(const std::vector<std::string> &texts, const Call &call = {}) const {
         return classified(texts, nullptr, call);
     }
     /// Returns the scores of pairs of texts; `second` has one text for each of `texts`.
     Tensor classify_pairs(const std::vector<std::string> &texts, const std::vector<std::string> &second,
-                          const Call &call = {}) {
+                          const Call &call = {}) const {
         if (second.size() != texts.size())
             throw Error(Status::invalid_argument, "the numbers of texts and of second texts differ");
         const auto c_second = detail::c_texts(second, "second");
@@ -122,7 +122,7 @@ private:
             return optimize_classifier_new(context.get(), model.get(), tokenizer, &raw, c_call, place(), error);
         });
     }
-    Tensor classified(const std::vector<std::string> &texts, const char *const *second, const Call &call) {
+    Tensor classified(const std::vector<std::string> &texts, const char *const *second, const Call &call) const {
         const auto c_texts = detail::c_texts(texts, "texts");
         Tensor scores;
         detail::attempt(call, [&](auto *c_call, auto **error) {

@@ -41,7 +41,7 @@ struct Input {
 
 class Package;
 
-/// A session, which runs a model or a TensorRT engine. It accepts one run at a time: create one session per thread.
+/// A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time.
 class Session : public detail::Handle<optimize_session_t, optimize_session_free> {
 public:
     Session(const Context &context, const Model &model, const SessionOptions &options = {}, const Call &call = {}) {
@@ -55,7 +55,7 @@ public:
     /// Runs the session and returns the outputs with the given names, in this order, or all outputs if no name is
     /// given.
     std::vector<Tensor> run(const std::vector<Input> &inputs, const std::vector<std::string> &output_names = {},
-                            const Call &call = {}) {
+                            const Call &call = {}) const {
         std::vector<const char *> names;
         std::vector<const optimize_tensor_t *> tensors;
         for (const Input &input : inputs) {

@@ -84,7 +84,7 @@ fn case(folder: &Path) -> Option<Case> {
 }
 
 /// Returns the first output.
-fn run(session: &mut Session, values: &[(String, Tensor)]) -> Option<Tensor> {
+fn run(session: &Session, values: &[(String, Tensor)]) -> Option<Tensor> {
     let fed: Vec<(&str, &Tensor)> = values.iter().map(|(name, value)| (name.as_str(), value)).collect();
     Some(session.run(&fed, &[], &Call::default()).ok()?.swap_remove(0).1)
 }
@@ -93,10 +93,10 @@ fn run(session: &mut Session, values: &[(String, Tensor)]) -> Option<Tensor> {
 /// larger of them; `None` if one of them is not finite.
 fn off(case: &Case, random: &mut Random) -> Result<Option<f64>> {
     let model = Model::from_proto(case.proto.clone());
-    let Ok(mut session) = Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()) else {
+    let Ok(session) = Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()) else {
         return Ok(None);
     };
-    let Some(y) = run(&mut session, &case.values).filter(|y| y.dtype() == DataType::Float32) else { return Ok(None) };
+    let Some(y) = run(&session, &case.values).filter(|y| y.dtype() == DataType::Float32) else { return Ok(None) };
     // The square root of a negative number has no slope.
     if y.to_f32_vec()?.iter().any(|v| !v.is_finite()) {
         return Ok(None);
@@ -129,7 +129,7 @@ fn off(case: &Case, random: &mut Random) -> Result<Option<f64>> {
                 let moved = value.iter().zip(step).map(|(v, s)| (f64::from(*v) + sign * f64::from(*s)) as f32);
                 side[*at].1 = Tensor::from_f32(case.values[*at].1.shape(), moved.collect())?;
             }
-            let Some(y) = run(&mut session, &side) else { return Ok(None) };
+            let Some(y) = run(&session, &side) else { return Ok(None) };
             ends.push(y.to_f32_vec()?);
         }
         let moved: Vec<f32> = ends[0].iter().zip(&ends[1]).map(|(a, b)| a - b).collect();

@@ -60,7 +60,7 @@ pub(super) fn gradients(
     graph.value_info.clear();
     edit::import_domain(&mut proto.opset_import, "com.microsoft", 1);
     let model = Model::from_proto(proto);
-    let mut session = Session::new(test_runtime(), &model, &SessionOptions::default(), &call)?;
+    let session = Session::new(test_runtime(), &model, &SessionOptions::default(), &call)?;
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
     Ok(session.run(inputs, &wanted, &call)?.into_iter().map(|(_, tensor)| tensor).collect())
 }

@@ -58,7 +58,7 @@ fn session(runtime: &'static Runtime, threads: usize, turned: bool) -> Result<Se
     Session::new(runtime, &Model::from_proto(proto), &options, &Call::default())
 }
 
-fn run(session: &mut Session, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
+fn run(session: &Session, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
     let Some((_, y)) = session.run_until(&[("a", a), ("b", b)], &["y"], stop)?.pop() else {
         bail!(Internal, "a product has no result");
     };

@@ -109,7 +109,7 @@ impl<'m> Walk<'m> {
             ..SessionOptions::stock()
         };
         let part = Model::from_proto(proto);
-        let mut session =
+        let session =
             Session::new(self.runtime, &part, &options, &Call::default()).at(|| format!("the part before {name:?}"))?;
         let mut found: Vec<Vec<Tensor>> = vec![Vec::with_capacity(self.batches); outputs.len()];
         for batch in 0..self.batches {

@@ -51,7 +51,7 @@ fn run(
 ) -> (Vec<f32>, HashMap<String, Vec<f32>>) {
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
     let proto = Model::from_proto(graphs.train.clone());
-    let mut session = Session::new(test_runtime(), &proto, &options, &Call::default()).unwrap();
+    let session = Session::new(test_runtime(), &proto, &options, &Call::default()).unwrap();
     let there: Vec<String> = session.inputs().iter().map(|info| info.name.clone()).collect();
     let names: Vec<&str> = there.iter().map(String::as_str).collect();
     let mut inputs =
@@ -209,7 +209,7 @@ fn classes_are_labels_where_they_are_known() {
     let labels = Tensor::from_i64(&[3], vec![1, 0, 0]).unwrap();
     let counts = Tensor::from_f32(&[3], vec![0.5, 0.0, 0.5]).unwrap();
     let (losses, found) = run(&graphs, &model, &batch, &[(input::LABELS, labels), (input::LABEL_WEIGHTS, counts)]);
-    let mut session = Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
+    let session = Session::new(test_runtime(), &model, &SessionOptions::default(), &Call::default()).unwrap();
     let inputs = Feed::new(&model).unwrap().tensors([batch.rows, batch.columns], &batch.ids, &batch.keep).unwrap();
     let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let logits = session.run(&inputs, &["logits"], &Call::default()).unwrap().remove(0).1;
@@ -411,7 +411,7 @@ fn weights_in_blocks_become_what_they_stand_for() {
         let graph = ready.graph();
         assert!(!graph.node.iter().any(|node| node.op().ends_with("NBits") || node.op() == "GatherBlockQuantized"));
         let logits = |model: &Model| {
-            let mut session =
+            let session =
                 Session::new(test_runtime(), model, &SessionOptions::default(), &Call::default()).unwrap();
             let batch = Batch { rows: 2, columns: 5, ids: (3..13).collect(), keep: vec![true; 10], ..Batch::default() };
             let inputs =

@@ -105,7 +105,7 @@ impl<'a> Batches<'a> {
     /// texts.
     pub fn rows(
         &self,
-        session: &mut Session,
+        session: &Session,
         output: &str,
         units: &mut Units,
         mut of: impl FnMut(&Tensor, &[bool], usize) -> Result<Vec<f32>>,

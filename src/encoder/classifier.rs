@@ -35,7 +35,7 @@ pub struct Scores {
     pub classes: usize,
 }
 
-/// Turns texts into scores of classes. It may move between threads; it runs one call at a time.
+/// Turns texts into scores of classes. Any number of threads may use it at the same time.
 pub struct Classifier {
     model: Model,
     tokenizer: Arc<Tokenizer>,
@@ -80,7 +80,7 @@ impl Classifier {
     /// Texts are truncated to the positions of the model, or to `max_length`; of a pair, the longer text first.
     /// Progress stage: `classify`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is no text,
     /// or if the numbers of texts differ; `Runtime` if a logit is NaN.
-    pub fn classify<T: AsRef<str>>(&mut self, texts: &[T], second: Option<&[T]>, call: &Call) -> Result<Scores> {
+    pub fn classify<T: AsRef<str>>(&self, texts: &[T], second: Option<&[T]>, call: &Call) -> Result<Scores> {
         let count = second.map_or(texts.len(), <[T]>::len);
         if count != texts.len() {
             bail!(InvalidArgument, "{} texts, but {count} second texts: pairs have one of each", texts.len());
@@ -91,7 +91,7 @@ impl Classifier {
             batches = batches.with_second(owned(second));
         }
         let mut units = Units::new(call, "classify", texts.len());
-        let mut found = logits(&batches.by_length(), &mut self.session, &self.output, &mut units)?;
+        let mut found = logits(&batches.by_length(), &self.session, &self.output, &mut units)?;
         if let Some(broken) = found.values.iter().position(|value| value.is_nan()) {
             bail!(Runtime, "a logit of text {} is not a number", broken / found.classes + 1);
         }
@@ -120,7 +120,7 @@ impl Classifier {
 /// Returns the logits of the texts of `batches`, from the output that [`logits_of`] returns.
 pub(crate) fn logits(
     batches: &Batches<'_>,
-    session: &mut Session,
+    session: &Session,
     output: &str,
     units: &mut Units<'_>,
 ) -> Result<Scores> {

@@ -25,7 +25,7 @@ pub struct EmbedderOptions {
     pub prompt_name: Option<String>,
 }
 
-/// Turns texts into vectors. It may move between threads; it runs one call at a time.
+/// Turns texts into vectors. Any number of threads may use it at the same time.
 pub struct Embedder {
     model: Model,
     tokenizer: Arc<Tokenizer>,
@@ -64,11 +64,11 @@ impl Embedder {
     /// Texts are truncated to the positions of the model, or to `max_length`. Progress stage: `embed`, in texts. Fails
     /// with [`crate::error::Kind::InvalidArgument`] if there is no text, for a text without tokens, or if `dimensions`
     /// exceeds the width of the vectors.
-    pub fn embed<T: AsRef<str>>(&mut self, texts: &[T], call: &Call) -> Result<Embeddings> {
+    pub fn embed<T: AsRef<str>>(&self, texts: &[T], call: &Call) -> Result<Embeddings> {
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
         let batches = Batches::new(&self.model, &self.tokenizer, &texts, &self.options.text)?.by_length();
         let mut units = Units::new(call, "embed", texts.len());
-        let mut found = self.vectors.run(&batches, &mut self.session, &mut units)?;
+        let mut found = self.vectors.run(&batches, &self.session, &mut units)?;
         found.shorten(self.options.dimensions)?;
         if self.options.normalize {
             found.values = found.unit().into_iter().map(|value| value as f32).collect();

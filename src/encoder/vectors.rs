@@ -60,7 +60,7 @@ impl Vectors {
     }
 
     /// Returns the vectors of the texts of `batches`; counts the texts in `units`.
-    pub fn run(&self, batches: &Batches<'_>, session: &mut Session, units: &mut Units<'_>) -> Result<Embeddings> {
+    pub fn run(&self, batches: &Batches<'_>, session: &Session, units: &mut Units<'_>) -> Result<Embeddings> {
         let Vectors { output, pooling, steps } = self;
         let join = pooling.map(|pooling| (pooling, steps.as_ref()));
         let (values, width) = batches.rows(session, output, units, |tensor, keep, texts| {

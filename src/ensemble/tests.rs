@@ -267,7 +267,7 @@ fn matrix(scale: f32, output: &str, outputs: usize) -> Model {
 
 fn run(model: &Model) -> Vec<f32> {
     let x = Tensor::from_f32(&[2, 4], vec![0.5, -1.0, 2.0, 0.1, 1.5, 0.3, -0.7, 0.9]).unwrap();
-    let mut session = Session::new(test_runtime(), model, &session(), &Call::default()).unwrap();
+    let session = Session::new(test_runtime(), model, &session(), &Call::default()).unwrap();
     session.run(&[("x", &x)], &[], &Call::default()).unwrap()[0].1.to_f32_vec().unwrap()
 }
 

@@ -145,8 +145,8 @@ fn predict(
     let texts: Vec<String> = rows.iter().map(|row| row.text.clone()).collect();
     let batches = Batches::new(model, tokenizer, &texts, options)?;
     let session = options.session();
-    let mut session = Session::new(runtime, model, &session, &units.quiet())?;
-    let logits = logits(&batches, &mut session, &output, units)?;
+    let session = Session::new(runtime, model, &session, &units.quiet())?;
+    let logits = logits(&batches, &session, &output, units)?;
     if logits.classes < 2 {
         bail!(Unsupported, "the output {output:?} has one value for a text: a score, not classes");
     }

@@ -66,8 +66,8 @@ pub fn embed_counted(
     units: &mut Units,
 ) -> Result<Embeddings> {
     let batches = Batches::new(model, tokenizer, texts, options)?;
-    let mut session = Session::new(runtime, model, &options.session(), &units.quiet())?;
-    Vectors::of(&session, model.card(), tokenizer)?.run(&batches, &mut session, units)
+    let session = Session::new(runtime, model, &options.session(), &units.quiet())?;
+    Vectors::of(&session, model.card(), tokenizer)?.run(&batches, &session, units)
 }
 
 /// Compares the vectors of two models for `texts`. One is loaded after the other. See [`embed`].

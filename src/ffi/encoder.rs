@@ -16,17 +16,16 @@ use crate::error::{Result, bail};
 use crate::runtime::Tensor;
 use crate::text::Tokenizer;
 use std::ffi::{CString, c_char};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-/// An embedder, which computes vectors of texts. Any thread may use it, but only one at a time: a concurrent call
-/// returns OPTIMIZE_BUSY.
+/// An embedder, which computes vectors of texts. Any number of threads may use it at the same time.
 #[allow(non_camel_case_types)]
 pub struct optimize_embedder_t(());
 
-handle!(optimize_embedder_t(Mutex<Embedder>), b"opt-embe", "embedder");
+handle!(optimize_embedder_t(Embedder), b"opt-embe", "embedder");
 
-/// A classifier, which computes scores of classes for texts or pairs of texts. Any thread may use it, but only one at
-/// a time: a concurrent call returns OPTIMIZE_BUSY.
+/// A classifier, which computes scores of classes for texts or pairs of texts. Any number of threads may use it at the
+/// same time.
 #[allow(non_camel_case_types)]
 pub struct optimize_classifier_t(());
 
@@ -34,7 +33,7 @@ handle!(optimize_classifier_t(ClassifierHandle), b"opt-clas", "classifier");
 
 /// The value behind a classifier handle.
 pub struct ClassifierHandle {
-    classifier: Mutex<Classifier>,
+    classifier: Classifier,
     labels: Vec<CString>,
 }
 
@@ -167,7 +166,7 @@ pub unsafe extern "C" fn optimize_embedder_new(
             };
             let (tokenizer, runtime) = (shared(tokenizer)?, context.runtime()?);
             let made = call::with(call, |call| Embedder::new(runtime, model, tokenizer, &options, call))?;
-            out.set(handle::new(Mutex::new(made)));
+            out.set(handle::new(made));
             Ok(())
         })
     }
@@ -181,7 +180,7 @@ pub unsafe extern "C" fn optimize_embedder_new(
 /// larger than the vectors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_embed(
-    embedder: *mut optimize_embedder_t,
+    embedder: *const optimize_embedder_t,
     texts: *const *const c_char,
     count: usize,
     call: *const optimize_call_t,
@@ -192,7 +191,7 @@ pub unsafe extern "C" fn optimize_embedder_embed(
     unsafe {
         guard(error, || {
             let out = Out::new(vectors, "vectors")?;
-            let mut embedder = handle::lock(handle::get(embedder.cast_const())?, "using this embedder")?;
+            let embedder = handle::get(embedder)?;
             let texts = self::texts(texts, count, "texts")?;
             let found = call::with(call, |call| embedder.embed(&texts, call))?;
             out.set(handle::new(Tensor::from_f32(&[count as i64, found.width as i64], found.values)?));
@@ -238,7 +237,7 @@ pub unsafe extern "C" fn optimize_classifier_new(
             let made = call::with(call, |call| Classifier::new(runtime, model, tokenizer, function, &options, call))?;
             let label = |label: &String| CString::new(label.replace('\0', "")).unwrap_or_default();
             let labels = made.labels().iter().map(label).collect();
-            out.set(handle::new(ClassifierHandle { classifier: Mutex::new(made), labels }));
+            out.set(handle::new(ClassifierHandle { classifier: made, labels }));
             Ok(())
         })
     }
@@ -272,7 +271,7 @@ pub unsafe extern "C" fn optimize_classifier_label(
 /// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_classify(
-    classifier: *mut optimize_classifier_t,
+    classifier: *const optimize_classifier_t,
     texts: *const *const c_char,
     second_texts: *const *const c_char,
     count: usize,
@@ -284,8 +283,7 @@ pub unsafe extern "C" fn optimize_classifier_classify(
     unsafe {
         guard(error, || {
             let out = Out::new(scores, "scores")?;
-            let mut classifier =
-                handle::lock(&handle::get(classifier.cast_const())?.classifier, "using this classifier")?;
+            let classifier = &handle::get(classifier)?.classifier;
             let first = self::texts(texts, count, "texts")?;
             let second = match second_texts.is_null() {
                 true => None,
@@ -309,7 +307,7 @@ pub unsafe extern "C" fn optimize_classifier_free(classifier: *mut optimize_clas
 ///
 /// # Safety
 /// As [`Where::execution`].
-unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Where) -> Result<TextOptions> {
+pub(super) unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Where) -> Result<TextOptions> {
     let [threads, batch_size, max_length] = sizes;
     Ok(TextOptions {
         max_length: max_length as usize,
@@ -324,7 +322,7 @@ unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Where) -> Resu
 ///
 /// # Safety
 /// As [`handle::optional`].
-unsafe fn shared(tokenizer: *const optimize_tokenizer_t) -> Result<Option<Arc<Tokenizer>>> {
+pub(super) unsafe fn shared(tokenizer: *const optimize_tokenizer_t) -> Result<Option<Arc<Tokenizer>>> {
     // SAFETY: same contract.
     Ok(unsafe { handle::optional(tokenizer) }?.map(|tokenizer| Arc::new(tokenizer.clone())))
 }

@@ -1,8 +1,10 @@
 //! Opaque handles. A handle points to a type tag and a value, so that a handle of a wrong type is an error and not a
 //! crash.
 
+use crate::call::Call;
 use crate::error::{Result, bail};
 use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
 
 /// A C handle type (`optimize_model_t` …) and the Rust value behind it.
 pub trait Handle {
@@ -88,6 +90,25 @@ pub fn lock<'h, T>(value: &'h Mutex<T>, doing: &str) -> Result<MutexGuard<'h, T>
     }
 }
 
+/// Interval between two attempts to lock a value while a call can be cancelled.
+const WAIT: Duration = Duration::from_millis(1);
+
+/// Returns a value that is used by one call at a time, after the calls of other threads. Fails if `call` is cancelled or
+/// its deadline passes meanwhile.
+pub fn wait<'h, T>(value: &'h Mutex<T>, call: &Call) -> Result<MutexGuard<'h, T>> {
+    loop {
+        if call.cancel.is_none() && call.deadline.is_none() {
+            return Ok(value.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        }
+        match value.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => call.check()?,
+        }
+        std::thread::sleep(WAIT);
+    }
+}
+
 /// Declares an opaque C type.
 macro_rules! handle {
     ($(#[$doc:meta])* $name:ident($value:ty), $tag:literal, $word:literal) => {
@@ -99,3 +120,27 @@ macro_rules! handle {
     };
 }
 pub(crate) use handle;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use std::time::Instant;
+
+    #[test]
+    fn a_call_waits_for_the_call_before_it_until_its_deadline() {
+        let value = Mutex::new(1);
+        let guard = lock(&value, "counting").unwrap();
+        assert_eq!(lock(&value, "counting").unwrap_err().kind(), Kind::Busy);
+        let late = Call { deadline: Some(Instant::now() + Duration::from_millis(5)), ..Call::default() };
+        assert_eq!(wait(&value, &late).unwrap_err().kind(), Kind::Timeout);
+        std::thread::scope(|scope| {
+            for deadline in [None, Some(Instant::now() + Duration::from_secs(60))] {
+                let value = &value;
+                scope.spawn(move || *wait(value, &Call { deadline, ..Call::default() }).unwrap() += 1);
+            }
+            drop(guard);
+        });
+        assert_eq!(*wait(&value, &Call::default()).unwrap(), 3);
+    }
+}

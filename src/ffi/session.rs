@@ -20,9 +20,8 @@ use crate::tensorrt::Engine;
 use std::ffi::c_char;
 use std::sync::Mutex;
 
-/// A session, which runs a model or a TensorRT engine. Any thread may use it, but only one at a time: a concurrent
-/// run returns OPTIMIZE_BUSY. To run a model on several threads, create a session for each of them; sessions of one
-/// model share the memory of its weights as far as ONNX Runtime allows it.
+/// A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time; they share the
+/// weights and the threads of the session. The runs of an engine follow one another.
 #[allow(non_camel_case_types)]
 pub struct optimize_session_t(());
 
@@ -30,7 +29,7 @@ handle!(optimize_session_t(SessionHandle), b"opt-sess", "session");
 
 /// The value behind a session handle.
 pub struct SessionHandle {
-    ready: Mutex<Ready>,
+    ready: Ready,
     inputs: Signature,
     outputs: Signature,
     placement: Placement,
@@ -39,17 +38,24 @@ pub struct SessionHandle {
 /// The implementation of a session.
 enum Ready {
     Session(Box<Session>),
-    Engine(Box<Engine>),
+    /// It has one execution context, so that runs wait for one another.
+    Engine(Mutex<Box<Engine>>),
 }
 
 impl Ready {
-    fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
+    fn run(&self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         match self {
             Ready::Session(session) => session.run(inputs, outputs, call),
-            Ready::Engine(engine) => engine.run(inputs, outputs, call),
+            Ready::Engine(engine) => handle::wait(engine, call)?.run(inputs, outputs, call),
         }
     }
 }
+
+// `optimize_session_run` takes a pointer to const, which threads may share.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<SessionHandle>();
+};
 
 /// How much ONNX Runtime optimizes the graph when it creates a session. Optimizations do not change the meaning of
 /// the model.
@@ -242,14 +248,14 @@ pub(super) unsafe fn convert(
 pub(super) fn new(session: Session) -> *mut optimize_session_t {
     let (inputs, outputs) = (Signature::new(session.inputs()), Signature::new(session.outputs()));
     let placement = session.placement().clone();
-    handle::new(SessionHandle { ready: Mutex::new(Ready::Session(Box::new(session))), inputs, outputs, placement })
+    handle::new(SessionHandle { ready: Ready::Session(Box::new(session)), inputs, outputs, placement })
 }
 
 /// Returns a session handle of an engine.
 pub(super) fn of_engine(engine: Engine) -> *mut optimize_session_t {
     let (inputs, outputs) = (Signature::new(&engine.inputs()), Signature::new(&engine.outputs()));
     let placement = engine.placement();
-    handle::new(SessionHandle { ready: Mutex::new(Ready::Engine(Box::new(engine))), inputs, outputs, placement })
+    handle::new(SessionHandle { ready: Ready::Engine(Mutex::new(Box::new(engine))), inputs, outputs, placement })
 }
 
 /// Runs a session. `input_names` and `inputs` have `input_count` elements; every input without a default value is
@@ -257,12 +263,16 @@ pub(super) fn of_engine(engine: Engine) -> *mut optimize_session_t {
 /// model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
 /// be interrupted: a cancellation takes effect after the run.
 ///
+/// Any number of threads may run one session at the same time, each with its own call. The work of a node is divided
+/// among the calling thread and the threads of the session, of which there is one set for all runs.
+///
 /// Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
-/// model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit; the
-/// message names the dimension and the sizes.
+/// model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
+/// message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which
+/// the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_run(
-    session: *mut optimize_session_t,
+    session: *const optimize_session_t,
     input_names: *const *const c_char,
     inputs: *const *const optimize_tensor_t,
     input_count: usize,
@@ -288,7 +298,7 @@ pub unsafe extern "C" fn optimize_session_run(
             if input_count > limits::RUN_VALUES {
                 bail!(InvalidArgument, "input_count is {input_count}; the limit is {}", limits::RUN_VALUES);
             }
-            let handle = handle::get(session.cast_const())?;
+            let handle = handle::get(session)?;
             let names = texts(input_names, input_count, "input_names")?;
             let tensors = slice(inputs, input_count, "inputs")?;
             let one = |(name, tensor): (_, &*const optimize_tensor_t)| {
@@ -296,8 +306,7 @@ pub unsafe extern "C" fn optimize_session_run(
             };
             let inputs = names.into_iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?;
             let names = wanted(handle, output_names, output_count)?;
-            let mut ready = handle::lock(&handle.ready, "running this session")?;
-            let results = call::with(call, |call| ready.run(&inputs, &names, call))?;
+            let results = call::with(call, |call| handle.ready.run(&inputs, &names, call))?;
             for (place, (_, tensor)) in places.into_iter().zip(results) {
                 place.set(handle::new(tensor));
             }

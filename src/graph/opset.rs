@@ -144,7 +144,7 @@ mod tests {
         let run = |proto: ModelProto| {
             let call = Default::default();
             let model = Model::from_proto(proto);
-            let mut session = Session::new(test_runtime(), &model, &SessionOptions::default(), &call).unwrap();
+            let session = Session::new(test_runtime(), &model, &SessionOptions::default(), &call).unwrap();
             let x = Tensor::from_f32(&[2, 4], (0..8).map(|i| (i as f32).sin()).collect()).unwrap();
             session.run(&[("x", &x)], &[], &call).unwrap()[0].1.to_f32_vec().unwrap()
         };

@@ -91,7 +91,7 @@ fn judge(
     call: &Call,
     reference: impl FnOnce() -> Result<Reference>,
 ) -> Result<std::result::Result<Check, String>> {
-    let mut session = match session {
+    let session = match session {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),
         Ok(session) => session,
@@ -149,7 +149,7 @@ fn reference(
     // zeros for constant codes with computed scales.
     let optimization_level = if has_blocks(model) { OptimizationLevel::Basic } else { OptimizationLevel::Disabled };
     let plain = SessionOptions { optimization_level, ..options.clone() };
-    let mut session = Session::new(runtime, model, &plain, call)?;
+    let session = Session::new(runtime, model, &plain, call)?;
     let outputs = session.run(&feed(&inputs), &[], call)?;
     Ok((inputs, outputs))
 }

@@ -52,11 +52,11 @@ impl Judge {
         let threads = run.options.threads;
         let pool = crate::threads::pool(threads)?;
         let mut judge = Judge { runtime, threads, pool, output, logits, cases: Vec::new() };
-        let mut session = judge.session(run.model, run)?;
+        let session = judge.session(run.model, run)?;
         let (stop, mut bytes) = (Stop::new()?, 0);
         for batch in batches {
             run.call.check()?;
-            let reference = judge.run(&mut session, &batch, None, &stop).at(|| "the original")?;
+            let reference = judge.run(&session, &batch, None, &stop).at(|| "the original")?;
             bytes += reference.elements() * 4;
             if bytes > REFERENCE_BYTES && !judge.cases.is_empty() {
                 break;
@@ -84,8 +84,8 @@ impl Judge {
 
     /// Returns the mean over rows of the KL divergence from the original in nats, or of 1 - cosine.
     pub fn loss(&self, model: &Model, run: &Run<'_>) -> Result<f64> {
-        let mut session = self.session(model, run)?;
-        self.mean(&mut session, None, self.cases.len(), &Stop::new()?)
+        let session = self.session(model, run)?;
+        self.mean(&session, None, self.cases.len(), &Stop::new()?)
     }
 
     fn session(&self, model: &Model, run: &Run<'_>) -> Result<Session> {
@@ -93,7 +93,7 @@ impl Judge {
         Session::new(self.runtime, model, &options, run.call)
     }
 
-    fn run(&self, session: &mut Session, batch: &Batch, more: Option<(&str, &Tensor)>, stop: &Stop) -> Result<Tensor> {
+    fn run(&self, session: &Session, batch: &Batch, more: Option<(&str, &Tensor)>, stop: &Stop) -> Result<Tensor> {
         let feed: Vec<(&str, &Tensor)> = batch.inputs.iter().map(|(n, t)| (n.as_str(), t)).chain(more).collect();
         let Some((_, tensor)) = session.run_until(&feed, &[&self.output], stop)?.pop() else {
             bail!(Internal, "a run has no result");
@@ -104,7 +104,7 @@ impl Judge {
         }
     }
 
-    fn mean(&self, session: &mut Session, more: Option<(&str, &Tensor)>, cases: usize, stop: &Stop) -> Result<f64> {
+    fn mean(&self, session: &Session, more: Option<(&str, &Tensor)>, cases: usize, stop: &Stop) -> Result<f64> {
         let (mut sum, mut count) = (0f64, 0usize);
         for case in &self.cases[..cases] {
             let result = self.run(session, &case.batch, more, stop)?;

@@ -6,9 +6,12 @@ use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
 use bytes::Bytes;
 use half::{bf16, f16};
+use ort::AsPointer;
+use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType};
 use std::alloc::Layout;
-use std::ptr::NonNull;
+use std::ffi::{CString, c_char};
+use std::ptr::{NonNull, null_mut};
 
 /// Types without padding for which every bit pattern is valid. Cannot be implemented outside this crate.
 pub trait Plain: Copy + Send + Sync + 'static {}
@@ -65,13 +68,13 @@ pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
 fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Result<DynValue> {
     let element: TensorElementType = element_type(dtype);
     let memory = ort::memory::MemoryInfo::default();
-    let mut value = std::ptr::null_mut();
+    let mut value = null_mut();
     // SAFETY: every pointer is valid during the call. ONNX Runtime keeps the address, checks that there are enough
     // bytes for type and shape, and reads them when the value is an input of a run (and writes them if it is an
     // output).
     unsafe {
         ort::error::Error::result_from_status((ort::api().CreateTensorWithDataAsOrtValue)(
-            ort::AsPointer::ptr(&memory),
+            memory.ptr(),
             start.cast(),
             size,
             shape.as_ptr(),
@@ -82,6 +85,53 @@ fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Re
         let Some(value) = NonNull::new(value) else { bail!(Internal, "ONNX Runtime returned no value") };
         Ok(DynValue::from_ptr(value, Some(&ort::memory::Allocator::default())))
     }
+}
+
+/// Runs a session and returns the named outputs, in that order, in host memory.
+///
+/// Any number of threads may run one session at the same time, which ONNX Runtime documents. (The functions of `ort`
+/// require `&mut`, also for providers that do not support it; none of those is used here.)
+pub fn run(
+    session: &Session,
+    inputs: &[(&str, &DynValue)],
+    outputs: &[String],
+    options: &RunOptions<NoSelectedOutputs>,
+) -> Result<Vec<DynValue>> {
+    let inputs_named = c_names(inputs.iter().map(|(name, _)| *name))?;
+    let outputs_named = c_names(outputs.iter().map(String::as_str))?;
+    let pointers = |names: &[CString]| names.iter().map(|name| name.as_ptr()).collect::<Vec<*const c_char>>();
+    let (input_names, output_names) = (pointers(&inputs_named), pointers(&outputs_named));
+    let values: Vec<_> = inputs.iter().map(|(_, value)| value.ptr()).collect();
+    let mut made = vec![null_mut(); outputs.len()];
+    // SAFETY: all pointers are valid during the call, and each list has the length that is passed. On success, each
+    // output is a new value that belongs to the caller; on failure, none is.
+    unsafe {
+        ort::error::Error::result_from_status((ort::api().Run)(
+            session.ptr().cast_mut(),
+            options.ptr(),
+            input_names.as_ptr(),
+            values.as_ptr(),
+            values.len(),
+            output_names.as_ptr(),
+            output_names.len(),
+            made.as_mut_ptr(),
+        ))?;
+        // All of them first, so that none is lost if one is missing.
+        let owned = |value| NonNull::new(value).map(|value| DynValue::from_ptr(value, Some(session.allocator())));
+        let made: Vec<Option<DynValue>> = made.into_iter().map(owned).collect();
+        match made.into_iter().collect() {
+            Some(made) => Ok(made),
+            None => bail!(Internal, "ONNX Runtime returned no value"),
+        }
+    }
+}
+
+fn c_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<CString>> {
+    let name = |name: &str| match CString::new(name) {
+        Ok(name) => Ok(name),
+        Err(_) => bail!(NotFound, "the name {name:?} contains NUL"),
+    };
+    names.map(name).collect()
 }
 
 /// Memory that ONNX Runtime writes while it runs.

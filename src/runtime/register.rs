@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn auto_takes_what_there_is_and_says_why_not_the_rest() {
-        let mut session = session(ProviderChoice::Auto).unwrap();
+        let session = session(ProviderChoice::Auto).unwrap();
         let best = available(test_runtime(), 0).into_iter().find(|found| found.reason.is_none()).unwrap();
         assert_eq!(session.provider(), best.provider);
         let before = Provider::ALL.iter().position(|p| *p == best.provider).unwrap();

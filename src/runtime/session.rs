@@ -21,7 +21,7 @@ use ort::value::{DynValue, Outlet, ValueType};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A model loaded for running. It may move between threads; it runs one call at a time.
+/// A model loaded for running. Any number of threads may run it at the same time; they share its threads and weights.
 pub struct Session {
     // Before the weights, which it reads until it is dropped: fields are dropped in this order.
     pub(super) inner: ort::session::Session,
@@ -242,14 +242,14 @@ impl Session {
     /// match the model: type, rank, fixed dimensions, and symbolic dimensions of one name must have one size;
     /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends at
     /// the next node, and the session stays usable.
-    pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
+    pub fn run(&self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let stop = Stop::new()?;
         stop.during(call, || self.run_until(inputs, outputs, &stop))
     }
 
     /// Runs the model like [`Session::run`]; `stop` ends the run, so that many runs can have one deadline.
     pub fn run_until(
-        &mut self,
+        &self,
         inputs: &[(&str, &Tensor)],
         outputs: &[&str],
         stop: &Stop,
@@ -259,12 +259,13 @@ impl Session {
         let wanted = self.wanted(outputs)?;
         let lent: Result<Vec<Lent>> = inputs.iter().map(|(name, tensor)| lend(tensor).at(|| place_of(name))).collect();
         let lent = lent?;
-        let values = guarded("running a model", || self.run_values(inputs, &lent, &wanted, stop))?;
+        let fed: Vec<_> = inputs.iter().zip(&lent).map(|((name, _), lent)| (*name, &lent.value)).collect();
+        let values = guarded("running a model", || mapped::run(&self.inner, &fed, &wanted, &stop.options))?;
         let take = |(name, value)| {
             let tensor = take(value, lent.iter()).at(|| format!("output {name:?}"))?;
             Ok((name, tensor))
         };
-        values.into_iter().map(take).collect()
+        wanted.into_iter().zip(values).map(take).collect()
     }
 
     /// Fails for sizes that the model's package does not allow.
@@ -275,31 +276,6 @@ impl Session {
     /// Returns an id that is unique among sessions.
     pub(super) fn id(&self) -> usize {
         self.id
-    }
-
-    fn run_values(
-        &mut self,
-        inputs: &[(&str, &Tensor)],
-        lent: &[Lent],
-        wanted: &[String],
-        stop: &Stop,
-    ) -> Result<Vec<(String, DynValue)>> {
-        let mut binding = self.inner.create_binding()?;
-        for ((name, _), lent) in inputs.iter().zip(lent) {
-            binding.bind_input(*name, &lent.value)?;
-        }
-        let memory = MemoryInfo::default();
-        for name in wanted {
-            binding.bind_output_to_device(name.as_str(), &memory)?;
-        }
-        if self.placement.provider != Provider::Cpu {
-            binding.synchronize_inputs()?;
-        }
-        let outputs = self.inner.run_binding_with_options(&binding, &stop.options)?;
-        if self.placement.provider != Provider::Cpu {
-            binding.synchronize_outputs()?;
-        }
-        Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     fn wanted(&self, asked: &[&str]) -> Result<Vec<String>> {

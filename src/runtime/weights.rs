@@ -146,7 +146,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn run(model: &Model, options: &SessionOptions, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
-        let mut session = Session::new(test_runtime(), model, options, &Call::default()).unwrap();
+        let session = Session::new(test_runtime(), model, options, &Call::default()).unwrap();
         session.run(inputs, &[], &Call::default()).unwrap()
     }
 

@@ -302,7 +302,7 @@ impl Work<'_> {
 
     /// Returns the relative error of each float output, and the largest.
     fn measure(&self, forms: &[Form]) -> Result<Measured> {
-        let mut session = self.session(forms)?;
+        let session = self.session(forms)?;
         let names: Vec<String> = self.sample.outputs.iter().map(|(name, _)| name.clone()).collect();
         let (mut worst, mut outputs) = (0.0f64, Map::new());
         let mut look = |name: &str, low: &Tensor| {
@@ -314,7 +314,7 @@ impl Work<'_> {
             }
             Ok(())
         };
-        sample::values(&mut session, &self.sample.inputs, &names, self.call, &mut look)?;
+        sample::values(&session, &self.sample.inputs, &names, self.call, &mut look)?;
         Ok(Measured { worst, outputs })
     }
 

@@ -54,7 +54,7 @@ pub(super) fn session(
 /// Runs the model and passes the values of `wanted` to `look`, a few at a time. Values that are not tensors are
 /// skipped.
 pub(super) fn values(
-    session: &mut Session,
+    session: &Session,
     inputs: &Inputs,
     wanted: &[String],
     call: &Call,
@@ -83,7 +83,7 @@ impl Sample {
     ) -> Result<Sample> {
         let names: Vec<String> =
             model.graph().node.iter().flat_map(|n| &n.output).filter(|o| !o.is_empty()).cloned().collect();
-        let mut session = session(runtime, model, &names, threads, call)?;
+        let session = session(runtime, model, &names, threads, call)?;
         let types = session.outputs().iter().filter_map(|info| Some((info.name.clone(), info.dtype?))).collect();
         let outputs: Vec<String> = model.outputs().into_iter().map(|info| info.name).collect();
         let mut refused: Option<Error> = None;
@@ -93,10 +93,10 @@ impl Sample {
                 found.push((name.to_owned(), tensor.clone()));
                 Ok(())
             };
-            match values(&mut session, &inputs, &outputs, call, &mut keep) {
+            match values(&session, &inputs, &outputs, call, &mut keep) {
                 Ok(()) => {
                     let mut sample = Sample { inputs, types, largest: HashMap::new(), outputs: found };
-                    sample.measure(&mut session, &names, call)?;
+                    sample.measure(&session, &names, call)?;
                     return Ok(sample);
                 }
                 Err(e) => refused = Some(e),
@@ -109,7 +109,7 @@ impl Sample {
         }
     }
 
-    fn measure(&mut self, session: &mut Session, names: &[String], call: &Call) -> Result<()> {
+    fn measure(&mut self, session: &Session, names: &[String], call: &Call) -> Result<()> {
         let floats: Vec<String> =
             names.iter().filter(|name| self.types.get(*name) == Some(&DataType::Float32)).cloned().collect();
         let mut largest = HashMap::new();

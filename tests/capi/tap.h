@@ -314,7 +314,7 @@ static inline text_t many_tokens(size_t rows, size_t length) {
 }
 
 /* Runs MiniLM and returns the output named `output` in `result`. */
-static inline optimize_status_t run_text(optimize_session_t *session, const text_t *text, const char *output,
+static inline optimize_status_t run_text(const optimize_session_t *session, const text_t *text, const char *output,
                                          const optimize_call_t *call, optimize_tensor_t **result,
                                          optimize_error_t **error) {
     const optimize_tensor_t *inputs[2] = {text->ids, text->mask};

@@ -146,6 +146,37 @@ TEST(stop_strings_callbacks_and_limits_end_a_text) {
     CHECK(report == NULL);
 }
 
+/* A callback may call the library; the generator that calls it is busy. */
+
+struct visit {
+    optimize_status_t generate, chat;
+};
+
+static int32_t visit(void *user_data, const optimize_written_t *written) {
+    const char *prompts[1] = {"One"};
+    struct visit *visit = user_data;
+    optimize_buffer_t *report = NULL, *prompt = NULL;
+    (void)written;
+    visit->generate = optimize_generator_generate(generator, prompts, NULL, 1, NULL, NULL, &report, NULL);
+    visit->chat = optimize_model_render_chat(model, question, &prompt, NULL);
+    optimize_buffer_free(prompt);
+    return report != NULL;
+}
+
+TEST(a_generator_is_busy_while_it_writes) {
+    struct visit met = {OPTIMIZE_OK, OPTIMIZE_INTERNAL};
+    optimize_generate_options_t options = {.struct_size = sizeof options, .max_new_tokens = 2};
+    optimize_buffer_t *report = NULL;
+    optimize_error_t *error = NULL;
+    const char *prompts[1] = {"One, two,"};
+    options.on_token = visit;
+    options.user_data = &met;
+    CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
+    CHECK_INT(met.generate, OPTIMIZE_BUSY);
+    CHECK_INT(met.chat, OPTIMIZE_OK);
+    optimize_buffer_free(report);
+}
+
 TEST(a_model_that_writes_nothing_is_refused) {
     char path[4096];
     optimize_model_t *encoder = NULL;
@@ -168,6 +199,7 @@ int main(void) {
     RUN_UNLESS_VALGRIND(a_chat_names_paris_and_streams_the_same_text);
     RUN_UNLESS_VALGRIND(appending_goes_on_with_what_was_read);
     RUN_UNLESS_VALGRIND(stop_strings_callbacks_and_limits_end_a_text);
+    RUN_UNLESS_VALGRIND(a_generator_is_busy_while_it_writes);
     RUN(a_model_that_writes_nothing_is_refused);
     return tap_end();
 }

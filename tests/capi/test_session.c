@@ -319,81 +319,6 @@ TEST(options_of_a_session_do_not_change_what_it_gives) {
     free_text(&text);
 }
 
-/* OPTIMIZE_BUSY: while one thread runs a long call, this thread uses the same session. */
-
-typedef struct long_run_t {
-    text_t text;
-    atomic_int running, status, met; /* met: the other thread found it running */
-} long_run_t;
-
-static int run_long(void *argument) {
-    long_run_t *run = argument;
-    optimize_status_t status;
-    const double start = seconds_now();
-    run->running = 1;
-    do { /* until the other thread has met a run: which of the two is in first is the scheduler's affair */
-        optimize_tensor_t *result = NULL;
-        status = run_text(session, &run->text, MINILM_SENTENCE, NULL, &result, NULL);
-        optimize_tensor_free(result);
-    } while (status == OPTIMIZE_BUSY || (status == OPTIMIZE_OK && !run->met && seconds_now() - start < 120));
-    run->status = (int)status;
-    run->running = 0;
-    return 0;
-}
-
-TEST(a_second_run_meanwhile_is_busy) {
-    long_run_t run = {.running = 0, .status = -1, .met = 0};
-    text_t text = encode(tokenizer, sentences, 1);
-    optimize_tensor_t *result = NULL;
-    optimize_error_t *error = NULL;
-    thrd_t thread;
-    int busy = 0, other = 0;
-    run.text = many_tokens(under_valgrind() ? 2 : 64, under_valgrind() ? 32 : 128);
-    NEED(thrd_create(&thread, run_long, &run) == thrd_success);
-    while (!run.running && run.status < 0) thrd_yield();
-    while (run.running && busy == 0) {
-        optimize_status_t status = run_text(session, &text, "nothing", NULL, &result, &error);
-        if (status == OPTIMIZE_BUSY) busy++, CHECK_FAILS(status, OPTIMIZE_BUSY, "another thread");
-        else other += status != OPTIMIZE_NOT_FOUND, optimize_error_free(error);
-        run.met = busy > 0;
-        sleep_seconds(0.001);
-    }
-    thrd_join(thread, NULL);
-    CHECK(busy > 0);
-    CHECK_INT(other, 0);
-    CHECK_INT(run.status, OPTIMIZE_OK);
-    CHECK_OK(run_text(session, &text, MINILM_SENTENCE, NULL, &result, &error));
-    optimize_tensor_free(result);
-    free_text(&text);
-    free_text(&run.text);
-}
-
-static int run_own_session(void *answer) {
-    optimize_session_t *own = new_session(context, minilm);
-    text_t text = encode(tokenizer, sentences, 3);
-    int i, *right = answer;
-    *right = 1;
-    for (i = 0; i < (under_valgrind() ? 1 : 10); i++) {
-        optimize_tensor_t *result = NULL;
-        *right &= run_text(own, &text, MINILM_SENTENCE, NULL, &result, NULL) == OPTIMIZE_OK;
-        *right &= cosine(floats(result), floats(result) + MINILM_WIDTH) > 0.5;
-        optimize_tensor_free(result);
-    }
-    free_text(&text);
-    optimize_session_free(own);
-    return 0;
-}
-
-TEST(threads_with_their_own_sessions_share_a_model) {
-    thrd_t threads[3];
-    int right[3], i;
-    for (i = 0; i < 3; i++) NEED(thrd_create(&threads[i], run_own_session, &right[i]) == thrd_success);
-    for (i = 0; i < 3; i++) {
-        thrd_join(threads[i], NULL);
-        CHECK_INT(right[i], 1);
-    }
-}
-
 TEST(a_fired_token_stops_a_run_before_it_begins) {
     optimize_cancel_t *cancel = NULL;
     optimize_error_t *error = NULL;
@@ -492,8 +417,6 @@ int main(void) {
     RUN(what_the_model_does_not_take_is_refused_by_name);
     RUN(ids_beyond_the_table_are_an_error_and_no_crash);
     RUN_UNLESS_VALGRIND(options_of_a_session_do_not_change_what_it_gives);
-    RUN(a_second_run_meanwhile_is_busy);
-    RUN_UNLESS_VALGRIND(threads_with_their_own_sessions_share_a_model);
     RUN(a_fired_token_stops_a_run_before_it_begins);
     RUN_UNLESS_VALGRIND(a_run_ends_when_its_time_is_up_or_it_is_cancelled);
     RUN(strings_run_through_a_model);

@@ -76,7 +76,7 @@ fn matrix(form: BlockForm) -> One {
 
 fn run(model: &Model, x: &Tensor, ids: &Tensor) -> (Vec<f32>, Vec<f32>) {
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     let outputs = session.run(&[("x", x), ("ids", ids)], &["product", "rows"], &Call::default()).unwrap();
     assert_eq!(outputs[0].1.shape(), [1, 5, ROWS as i64]);
     assert_eq!(outputs[1].1.shape(), [1, 3, COLUMNS as i64]);

@@ -62,7 +62,7 @@ fn wanda_takes_the_weights_that_its_formula_says() {
     unique.dedup();
     proto.graph.as_mut().unwrap().output.extend(unique.iter().map(output));
     let whole = Model::from_proto(proto);
-    let mut session = Session::new(runtime(), &whole, &SessionOptions::default(), &Call::default()).unwrap();
+    let session = Session::new(runtime(), &whole, &SessionOptions::default(), &Call::default()).unwrap();
     let mut squares = vec![Vec::new(); names.len()];
     for batch in batches(&model, &calibration).unwrap() {
         let feed: Vec<_> = batch.inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();

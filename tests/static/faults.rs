@@ -9,7 +9,7 @@ use optimize::runtime::{OptimizationLevel, Session, SessionOptions};
 pub fn plainly(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     let options =
         SessionOptions { threads: 1, optimization_level: OptimizationLevel::Disabled, ..SessionOptions::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let outputs = session.run(&feed, &[], &Call::default()).unwrap();
     outputs.iter().map(|(_, t)| t.to_f32_vec().unwrap()).collect()

@@ -17,7 +17,7 @@ use support::runtime;
 
 fn run(model: &Model, x: &Tensor) -> Vec<f32> {
     let options = SessionOptions { threads: 1, ..Default::default() };
-    let mut session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &options, &Call::default()).unwrap();
     let mut found = session.run(&[("x", x)], &["y"], &Call::default()).unwrap();
     found.remove(0).1.to_f32_vec().unwrap()
 }

@@ -45,7 +45,7 @@ pub fn outputs_of(model: &Model) -> Vec<f32> {
     }
     let fed: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let threads = SessionOptions { threads: 1, ..Default::default() };
-    let mut session = Session::new(runtime(), model, &threads, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &threads, &Call::default()).unwrap();
     let outputs: Vec<String> =
         model.outputs().into_iter().map(|o| o.name).filter(|name| !name.starts_with("present")).collect();
     let asked: Vec<&str> = outputs.iter().map(String::as_str).collect();
@@ -146,7 +146,7 @@ fn reconstruction_brings_back_some_of_what_is_lost() {
 /// Returns all float outputs for some batches.
 fn on_batches(model: &Model, batches: &[Batch]) -> Vec<f32> {
     let threads = SessionOptions { threads: 1, ..Default::default() };
-    let mut session = Session::new(runtime(), model, &threads, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &threads, &Call::default()).unwrap();
     let mut run = |batch: &Batch| {
         let fed: Vec<(&str, &Tensor)> = batch.inputs.iter().map(|(name, t)| (name.as_str(), t)).collect();
         let found = session.run(&fed, &[], &Call::default()).unwrap();

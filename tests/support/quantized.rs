@@ -20,7 +20,7 @@ pub fn options() -> QuantizeOptions {
 /// Returns the outputs of a model.
 pub fn run(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     let session = SessionOptions { threads: 1, ..Default::default() };
-    let mut session = Session::new(runtime(), model, &session, &Call::default()).unwrap();
+    let session = Session::new(runtime(), model, &session, &Call::default()).unwrap();
     let feed: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let outputs = session.run(&feed, &[], &Call::default()).unwrap();
     outputs.iter().map(|(_, t)| t.to_f32_vec().unwrap()).collect()

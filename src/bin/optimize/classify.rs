@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let model = common::load(&arguments.model, bar)?;
         let tokenizer = texts.tokenizer(&model)?;
         let (runtime, function) = (arguments.machine.runtime()?, arguments.score_function);
-        let mut classifier = bar.call(|call| Classifier::new(runtime, &model, tokenizer, function, &options, call))?;
+        let classifier = bar.call(|call| Classifier::new(runtime, &model, tokenizer, function, &options, call))?;
         let second = (!given.second.is_empty()).then_some(&given.second[..]);
         let scores = bar.call(|call| classifier.classify(&given.first, second, call))?;
         Ok((classifier.labels().to_vec(), scores))

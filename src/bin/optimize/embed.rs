@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let found = common::with_bar(&arguments.output, |bar| {
         let model = common::load(&arguments.model, bar)?;
         let (tokenizer, runtime) = (texts.tokenizer(&model)?, arguments.machine.runtime()?);
-        let mut embedder = bar.call(|call| Embedder::new(runtime, &model, tokenizer, &options, call))?;
+        let embedder = bar.call(|call| Embedder::new(runtime, &model, tokenizer, &options, call))?;
         bar.call(|call| embedder.embed(&given.first, call))
     })?;
     let line = |(index, embedding): (usize, &[f32])| {

@@ -78,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let (threads, execution) = (arguments.machine.threads, execution.clone());
         let session = SessionOptions { threads, execution, ..SessionOptions::default() };
         let runtime = arguments.machine.runtime()?;
-        let mut session = bar.call(|call| Session::new(runtime, &model, &session, call))?;
+        let session = bar.call(|call| Session::new(runtime, &model, &session, call))?;
         let (outputs, feed) = source.settle(|source| {
             let feed = source.set(0)?;
             let outputs = bar.call(|call| session.run(&feed.feed(), &wanted, call))?;

@@ -26,7 +26,7 @@ fn a_session_is_send() {
 
 #[test]
 fn outputs_come_in_the_order_asked_for() {
-    let mut session = session(graph(
+    let session = session(graph(
         vec![node("Add", &["x", "y"], "sum"), node("Mul", &["x", "y"], "product")],
         vec![value("x", 1, &["n"]), value("y", 1, &["n"])],
         vec![value("sum", 1, &["n"]), value("product", 1, &["n"])],
@@ -48,7 +48,7 @@ fn outputs_come_in_the_order_asked_for() {
 
 #[test]
 fn what_the_model_does_not_take_is_refused_before_it_runs() {
-    let mut session = session(graph(
+    let session = session(graph(
         vec![node("Add", &["x", "y"], "sum")],
         vec![value("x", 1, &["n"]), value("y", 1, &["n"])],
         vec![value("sum", 1, &["n"])],
@@ -66,7 +66,7 @@ fn what_the_model_does_not_take_is_refused_before_it_runs() {
 
 #[test]
 fn inputs_passed_through_and_strings_and_nothing_come_back() {
-    let mut session = session(graph(
+    let session = session(graph(
         vec![node("Identity", &["x"], "same"), node("Identity", &["s"], "text")],
         vec![value("x", 1, &["n"]), value("s", 8, &["m"])],
         vec![value("same", 1, &["n"]), value("text", 8, &["m"]), value("x", 1, &["n"])],
@@ -86,7 +86,7 @@ fn inputs_passed_through_and_strings_and_nothing_come_back() {
 
 #[test]
 fn an_output_that_is_no_tensor_is_named() {
-    let mut session = session(graph(
+    let session = session(graph(
         vec![node("SequenceConstruct", &["x"], "list"), node("Neg", &["x"], "minus")],
         vec![value("x", 1, &["n"])],
         vec![sequence("list", 1), value("minus", 1, &["n"])],
@@ -106,7 +106,7 @@ fn weights_that_are_outputs_outlive_the_session() {
         vec![value("sum", 1, &["n"]), value("w", 1, &["n"])],
     );
     graph.initializer = vec![weight("w", &[2048], &floats(2048))];
-    let mut session = session(graph);
+    let session = session(graph);
     let x = Tensor::from_f32(&[2048], vec![0.0; 2048]).unwrap();
     let outputs = session.run(&[("x", &x)], &[], &Call::default()).unwrap();
     drop(session);
@@ -136,7 +136,7 @@ fn slow() -> (Session, Tensor) {
 
 #[test]
 fn a_run_ends_at_its_deadline_or_when_cancelled_and_the_session_stays_usable() {
-    let (mut session, input) = slow();
+    let (session, input) = slow();
     let started = Instant::now();
     let call = Call { deadline: Some(started + Duration::from_millis(50)), ..Call::default() };
     let e = session.run(&[("v0", &input)], &[], &call).unwrap_err();
@@ -179,7 +179,7 @@ fn a_real_model_knows_which_sentences_are_alike() {
     let (ids, mask, types) = (tensor(&batch.ids), tensor(&batch.mask), tensor(&batch.type_ids));
     let model = Model::load(&folder).unwrap();
     let options = SessionOptions { optimization_level: OptimizationLevel::All, ..SessionOptions::default() };
-    let mut session = Session::new(test_runtime(), &model, &options, &Call::default()).unwrap();
+    let session = Session::new(test_runtime(), &model, &options, &Call::default()).unwrap();
     let given = [("input_ids", &ids), ("attention_mask", &mask), ("token_type_ids", &types)];
     let given: Vec<_> = given.into_iter().filter(|g| session.inputs().iter().any(|i| i.name == g.0)).collect();
     // In this export, `461` is the pooled embedding.
