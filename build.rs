@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Modules of `src/ffi`, in the order in which the header contains them.
-const NOUNS: [&str; 21] = [
+const NOUNS: [&str; 22] = [
     "status",
     "error",
     "buffer",
@@ -16,6 +16,7 @@ const NOUNS: [&str; 21] = [
     "tokenizer",
     "generator",
     "encoder",
+    "tagger",
     "quantize",
     "prune",
     "distill",

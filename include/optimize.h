@@ -188,8 +188,33 @@ typedef enum optimize_provider_t {
 } optimize_provider_t;
 
 /**
- * Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. The token itself is never
- * scored.
+ * How the tokens of an entity become one span.
+ */
+typedef enum optimize_aggregation_t {
+  /**
+   * Adjacent tokens of one class become a span, whose score is the mean of theirs.
+   */
+  OPTIMIZE_AGGREGATION_SIMPLE = 0,
+  /**
+   * Each token is a span, with its label as it is.
+   */
+  OPTIMIZE_AGGREGATION_NONE = 1,
+  /**
+   * A word has the class of its first token; adjacent words of one class become a span.
+   */
+  OPTIMIZE_AGGREGATION_FIRST = 2,
+  /**
+   * A word has the class with the highest mean score over its tokens.
+   */
+  OPTIMIZE_AGGREGATION_AVERAGE = 3,
+  /**
+   * A word has the class of its token with the highest score.
+   */
+  OPTIMIZE_AGGREGATION_MAX = 4,
+} optimize_aggregation_t;
+
+/**
+ * Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. It is never scored.
  */
 typedef enum optimize_bos_t {
   /**
@@ -740,8 +765,7 @@ typedef struct optimize_buffer_t optimize_buffer_t;
 typedef struct optimize_cancel_t optimize_cancel_t;
 
 /**
- * A classifier, which computes scores of classes for texts or pairs of texts. Any thread may use it, but only one at
- * a time: a concurrent call returns OPTIMIZE_BUSY.
+ * Turns texts, or pairs of texts, into scores of classes. Any number of threads may use it at the same time.
  */
 typedef struct optimize_classifier_t optimize_classifier_t;
 
@@ -752,8 +776,7 @@ typedef struct optimize_classifier_t optimize_classifier_t;
 typedef struct optimize_context_t optimize_context_t;
 
 /**
- * An embedder, which computes vectors of texts. Any thread may use it, but only one at a time: a concurrent call
- * returns OPTIMIZE_BUSY.
+ * Turns texts into vectors. Any number of threads may use it at the same time.
  */
 typedef struct optimize_embedder_t optimize_embedder_t;
 
@@ -788,14 +811,24 @@ typedef struct optimize_model_t optimize_model_t;
 typedef struct optimize_package_t optimize_package_t;
 
 /**
- * A session, which runs a model or a TensorRT engine. Any thread may use it, but only one at a time: a concurrent
- * run returns OPTIMIZE_BUSY. To run a model on several threads, create a session for each of them; sessions of one
- * model share the memory of its weights as far as ONNX Runtime allows it.
+ * A model, or a TensorRT engine of one, ready to run. Any number of threads may run it at the same time: they share its
+ * weights and its threads. Runs of an engine follow one another.
  */
 typedef struct optimize_session_t optimize_session_t;
 
 /**
- * A tensor: elements with a type and a shape. It is immutable, and any number of threads may use it concurrently.
+ * The spans of texts. Immutable: any thread may read it.
+ */
+typedef struct optimize_spans_t optimize_spans_t;
+
+/**
+ * Turns texts into labelled spans: named entities, parts of speech and whatever else a model for token classification
+ * recognizes. Any number of threads may use it at the same time.
+ */
+typedef struct optimize_tagger_t optimize_tagger_t;
+
+/**
+ * Elements with a type and a shape. Immutable: any number of threads may use it concurrently.
  */
 typedef struct optimize_tensor_t optimize_tensor_t;
 
@@ -1329,7 +1362,95 @@ typedef struct optimize_classifier_options_t {
 } optimize_classifier_options_t;
 
 /**
- * Options of `optimize_model_quantize`. Fields that are 0 or NULL have their defaults.
+ * Options of `optimize_tagger_new`. All zero selects the defaults.
+ */
+typedef struct optimize_tagger_options_t {
+  /**
+   * sizeof(optimize_tagger_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Number of threads; 0 uses that of the context.
+   */
+  uint32_t threads;
+  /**
+   * Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest.
+   */
+  uint32_t batch_size;
+  /**
+   * Number of tokens of a window, special tokens included; 0 is the limit of the model, up to 512. Longer texts are
+   * read in several windows.
+   */
+  uint32_t max_length;
+  /**
+   * Number of tokens by which the windows of a long text overlap; 0 is a quarter of a window. A token has the label
+   * of the window in which most text is around it.
+   */
+  uint32_t stride;
+  /**
+   * How tokens become spans, an optimize_aggregation_t.
+   */
+  int32_t aggregation;
+  /**
+   * Not 0: spans with the label "O", which belong to no entity, are returned too.
+   */
+  uint32_t keep_outside;
+  /**
+   * Execution provider of the session, an optimize_provider_t.
+   */
+  int32_t provider;
+  /**
+   * Index of the device, from 0; 0 for the CPU.
+   */
+  uint32_t device_id;
+  /**
+   * Kernels on the CPU, an optimize_kernels_t.
+   */
+  int32_t kernels;
+  /**
+   * TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
+   */
+  const char *engine_cache;
+  /**
+   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   */
+  int32_t precision;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+} optimize_tagger_options_t;
+
+/**
+ * A part of a text with a label. Set `struct_size` before the call; the label is owned by the spans.
+ */
+typedef struct optimize_span_t {
+  /**
+   * sizeof(optimize_span_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Probability of the label: the mean over the tokens or words of the span.
+   */
+  float score;
+  /**
+   * The class of the entity, for example "PER": the label without the prefix "B-" or "I-". With
+   * OPTIMIZE_AGGREGATION_NONE the label of the token, for example "B-PER".
+   */
+  const char *label;
+  /**
+   * Offset of the first byte in the text.
+   */
+  uint64_t start;
+  /**
+   * Offset of the byte after the last one.
+   */
+  uint64_t end;
+} optimize_span_t;
+
+/**
+ * Options of `optimize_model_quantize`. All zero selects the defaults.
  */
 typedef struct optimize_quantize_options_t {
   /**
@@ -2843,12 +2964,16 @@ optimize_status_t optimize_session_new(const optimize_context_t *context,
  * model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
  * be interrupted: a cancellation takes effect after the run.
  *
+ * Any number of threads may run one session at the same time, each with its own call. The work of a node is divided
+ * among the calling thread and the threads of the session, of which there is one set for all runs.
+ *
  * Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
- * model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit; the
- * message names the dimension and the sizes.
+ * model does not have; OPTIMIZE_INVALID_ARGUMENT for an input that is missing or does not fit, with dimension and
+ * sizes; OPTIMIZE_UNSUPPORTED for an output that is not a tensor; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which
+ * the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime fails.
  */
 OPTIMIZE_API
-optimize_status_t optimize_session_run(optimize_session_t *session,
+optimize_status_t optimize_session_run(const optimize_session_t *session,
                                        const char *const *input_names,
                                        const optimize_tensor_t *const *inputs,
                                        size_t input_count,
@@ -3074,7 +3199,7 @@ optimize_status_t optimize_embedder_new(const optimize_context_t *context,
  * larger than the vectors.
  */
 OPTIMIZE_API
-optimize_status_t optimize_embedder_embed(optimize_embedder_t *embedder,
+optimize_status_t optimize_embedder_embed(const optimize_embedder_t *embedder,
                                           const char *const *texts,
                                           size_t count,
                                           const optimize_call_t *call,
@@ -3126,7 +3251,7 @@ const char *optimize_classifier_label(const optimize_classifier_t *classifier,
  * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0.
  */
 OPTIMIZE_API
-optimize_status_t optimize_classifier_classify(optimize_classifier_t *classifier,
+optimize_status_t optimize_classifier_classify(const optimize_classifier_t *classifier,
                                                const char *const *texts,
                                                const char *const *second_texts,
                                                size_t count,
@@ -3141,10 +3266,75 @@ OPTIMIZE_API
 void optimize_classifier_free(optimize_classifier_t *classifier);
 
 /**
- * Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
- * JSON of docs/report.md: what was done to each node, and the reasons why nodes were left unchanged. Progress
- * stages: with calibration data "calibrate", in runs; "quantize", in bytes; with a report also "hash". Returns
- * OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts the reasons.
+ * Creates a tagger of a model, from its output with logits of shape [texts, tokens, labels]. The labels are `id2label`
+ * of its configuration. `tokenizer` may be NULL: then the model's own is used. Model and tokenizer may be freed before
+ * the tagger.
+ *
+ * Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if there
+ * is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
+ * `optimize_session_new`.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_tagger_new(const optimize_context_t *context,
+                                      const optimize_model_t *model,
+                                      const optimize_tokenizer_t *tokenizer,
+                                      const optimize_tagger_options_t *options,
+                                      const optimize_call_t *call,
+                                      optimize_tagger_t **tagger,
+                                      optimize_error_t **error);
+
+/**
+ * Finds the spans of `count` texts, in the order of each text. The caller frees `spans`. A text without tokens has
+ * none. Progress stage: "tag", in texts.
+ *
+ * Returns OPTIMIZE_INVALID_ARGUMENT if there is no text; OPTIMIZE_INVALID_MODEL if the model has another number of
+ * labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that is
+ * not a number, or if ONNX Runtime fails.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_tagger_tag(const optimize_tagger_t *tagger,
+                                      const char *const *texts,
+                                      size_t count,
+                                      const optimize_call_t *call,
+                                      optimize_spans_t **spans,
+                                      optimize_error_t **error);
+
+/**
+ * Frees a tagger. NULL is allowed. It must not be in use.
+ */
+OPTIMIZE_API
+void optimize_tagger_free(optimize_tagger_t *tagger);
+
+/**
+ * Returns the number of spans of the text with the index `text`; 0 if `spans` is NULL or there is no such text.
+ */
+OPTIMIZE_API
+size_t optimize_spans_count(const optimize_spans_t *spans,
+                            size_t text);
+
+/**
+ * Writes the span at `index` of the text with the index `text`. The label in `span` is valid until the spans are freed.
+ *
+ * Returns OPTIMIZE_NOT_FOUND if there is no such text or span.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_spans_get(const optimize_spans_t *spans,
+                                     size_t text,
+                                     size_t index,
+                                     optimize_span_t *span,
+                                     optimize_error_t **error);
+
+/**
+ * Frees spans. NULL is allowed.
+ */
+OPTIMIZE_API
+void optimize_spans_free(optimize_spans_t *spans);
+
+/**
+ * Quantizes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of
+ * docs/report.md: what was done to each node, and why others were left. Progress stages: with calibration data
+ * "calibrate", in runs; "quantize", in bytes; then with a report "hash". Returns OPTIMIZE_UNSUPPORTED if there is
+ * nothing to quantize; the message counts the reasons.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,

@@ -42,7 +42,7 @@
 //              callback throws an exception, the function ends and throws this exception.
 //   Text       Text is std::string in UTF-8. A path or name that contains a NUL throws invalid_argument.
 //   Threads    Any number of threads may concurrently call const methods of an object, and only one thread at a
-//              time its other methods (Session::run, methods of Generator, Embedder and Classifier).
+//              time its other methods (those of Generator).
 
 #ifndef OPTIMIZE_HPP
 #define OPTIMIZE_HPP
@@ -60,6 +60,7 @@
 #include "optimize/recipe.hpp"
 #include "optimize/session.hpp"
 #include "optimize/table.hpp"
+#include "optimize/tagger.hpp"
 #include "optimize/tensor.hpp"
 #include "optimize/tensorrt.hpp"
 #include "optimize/tokenizer.hpp"

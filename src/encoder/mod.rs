@@ -1,17 +1,20 @@
-//! Encoders: texts to vectors ([`Embedder`]) and to the scores of classes ([`Classifier`]).
+//! Encoders: texts to vectors ([`Embedder`]), to the scores of classes ([`Classifier`]) and to labelled spans
+//! ([`Tagger`]).
 //!
-//! Both own a session and a tokenizer, and take any number of texts per call. `batches` passes texts to a session, in
+//! All own a session and a tokenizer, and take any number of texts per call. `batches` passes texts to a session, in
 //! the given order or by length, and returns a row for each; `vectors` finds the output with vectors and pools it.
 
 mod batches;
 mod classifier;
 mod embedder;
+mod tagger;
 mod vectors;
 
 pub use batches::{Batches, TextOptions};
 pub use classifier::{Classifier, ScoreFunction, Scores};
 pub(crate) use classifier::{logits, logits_of};
 pub use embedder::{Embedder, EmbedderOptions};
+pub use tagger::{Aggregation, Span, Tagger, TaggerOptions};
 pub use vectors::Embeddings;
 pub(crate) use vectors::{Vectors, output_of};
 

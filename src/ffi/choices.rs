@@ -48,6 +48,7 @@ fn enums_of_the_header_have_the_values_of_the_library() {
         crate::ensemble::EnsembleTask,
         crate::ensemble::MergeMethod,
         crate::ensemble::Method,
+        crate::encoder::Aggregation,
         crate::encoder::ScoreFunction,
         crate::evaluate::Bos,
         crate::evaluate::EvaluateTask,

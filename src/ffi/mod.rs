@@ -33,6 +33,7 @@ pub mod recipe;
 pub mod session;
 pub mod status;
 pub mod table;
+pub mod tagger;
 pub mod tensor;
 pub mod tensorrt;
 pub mod tokenizer;

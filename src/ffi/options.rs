@@ -46,6 +46,31 @@ pub unsafe fn read<T: Options>(options: *const T) -> Result<T> {
     Ok(known)
 }
 
+/// Writes a struct to that of the caller, who has set `struct_size`: an older, shorter one gets the fields that fit.
+///
+/// # Safety
+/// `place` is NULL or points to a struct of the size it announces.
+pub unsafe fn write<T: Options>(value: &T, place: *mut T, name: &str) -> Result<()> {
+    if place.is_null() {
+        bail!(InvalidArgument, "{name} is NULL; an output pointer is required");
+    }
+    if !place.is_aligned() {
+        bail!(InvalidArgument, "{name} is not aligned");
+    }
+    // SAFETY: the caller's struct begins with its size; the rest is only written.
+    let size = unsafe { place.cast::<u32>().read() } as usize;
+    if !(size_of::<u32>()..=LARGEST).contains(&size) {
+        bail!(InvalidArgument, "struct_size of {name} is {size}; it must be the sizeof of the struct");
+    }
+    let (start, room) = (size_of::<u32>(), size.min(size_of::<T>()));
+    // SAFETY: both structs have at least `room` bytes; the size in front stays.
+    unsafe {
+        let from = (&raw const *value).cast::<u8>().add(start);
+        std::ptr::copy_nonoverlapping(from, place.cast::<u8>().add(start), room - start);
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +89,21 @@ mod tests {
         struct_size: u32,
         a: u32,
         b: u64,
+    }
+
+    #[test]
+    fn older_structs_get_the_fields_that_fit() {
+        // SAFETY: all structs have the size they announce.
+        unsafe {
+            let mut older = Now { struct_size: 4, a: 9 };
+            write(&Now { struct_size: 0, a: 3 }, &mut older, "older").unwrap();
+            assert_eq!((older.struct_size, older.a), (4, 9));
+            let mut newer = Later { struct_size: 16, a: 9, b: 7 };
+            write(&Now { struct_size: 0, a: 3 }, (&raw mut newer).cast::<Now>(), "newer").unwrap();
+            assert_eq!((newer.struct_size, newer.a, newer.b), (16, 3, 7));
+            assert!(write(&Now::default(), &mut Now::default(), "unset").is_err());
+            assert!(write(&Now::default(), std::ptr::null_mut(), "missing").is_err());
+        }
     }
 
     #[test]

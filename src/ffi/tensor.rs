@@ -2,7 +2,7 @@
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
-use super::options::LARGEST;
+use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::{Out, copied, guard, slice, texts_of};
 use crate::error::{Error, Kind, Result, bail};
@@ -78,6 +78,9 @@ pub struct optimize_value_info_t {
     /// the name "" may have any size.
     pub dim_names: *const *const c_char,
 }
+// SAFETY: repr(C), two 32-bit integers, a pointer, a 64-bit integer and two pointers: no padding, all zero is valid.
+unsafe impl Options for optimize_value_info_t {}
+
 /// Inputs or outputs as C structs.
 pub(super) struct Signature(Vec<Entry>);
 
@@ -125,30 +128,19 @@ impl Signature {
     /// # Safety
     /// `info` is NULL or points to a struct of the size it announces.
     pub(super) unsafe fn write(&self, index: usize, info: *mut optimize_value_info_t) -> Result<()> {
-        if info.is_null() {
-            bail!(InvalidArgument, "info is NULL; an output pointer is required");
-        }
-        // SAFETY: the caller's struct begins with its size; the rest is only written.
-        let size = unsafe { info.cast::<u32>().read() };
-        if !(size_of::<u32>()..=LARGEST).contains(&(size as usize)) {
-            bail!(InvalidArgument, "struct_size of info is {size}; it must be the sizeof of the struct");
-        }
         let Some(entry) = self.0.get(index) else {
             bail!(NotFound, "index {index} is out of range; there are {}", self.0.len());
         };
         let full = optimize_value_info_t {
-            struct_size: size,
+            struct_size: 0,
             dtype: entry.dtype,
             name: entry.name.as_ptr(),
             rank: entry.rank,
             dims: first(&entry.dims),
             dim_names: first(&entry.dim_names),
         };
-        // The struct of an older caller can be shorter: only the fields that fit are written.
-        let room = (size as usize).min(size_of_val(&full));
-        // SAFETY: the caller's struct has at least `room` bytes.
-        unsafe { std::ptr::copy_nonoverlapping((&raw const full).cast::<u8>(), info.cast::<u8>(), room) };
-        Ok(())
+        // SAFETY: same contract.
+        unsafe { options::write(&full, info, "info") }
     }
 }
 

@@ -33,3 +33,4 @@ pub use role::{Role, is_named_as_tokens, is_of_tokens, is_past, plain_name};
 pub use sizes::{Sizes, Wanted};
 pub use source::{Source, is_refusal};
 pub use tensors::read_tensors;
+pub(crate) use texts::token_limit;

@@ -2,6 +2,7 @@
 
 use super::sentences::SENTENCES;
 use crate::runtime::Tensor;
+use crate::text::Encoding;
 use serde::{Serialize, Serializer};
 
 /// Length of generated sequences, and of built-in text for timing, in tokens.
@@ -16,6 +17,9 @@ pub struct InputOptions {
     /// Second texts, one for each of `texts`, for models that read pairs. Default: empty.
     #[serde(skip)]
     pub second_texts: Vec<String>,
+    /// Texts as tokens, in place of `texts`, each of which the model must have room for. Default: empty.
+    #[serde(skip)]
+    pub encodings: Vec<Encoding>,
     /// Number of texts or generated samples per run. Default: 1.
     pub batch_size: usize,
     /// Length of the timed inputs and maximum length of any text, in tokens. 0 uses the length of the caller's texts,
@@ -41,6 +45,7 @@ impl Default for InputOptions {
         InputOptions {
             texts: Vec::new(),
             second_texts: Vec::new(),
+            encodings: Vec::new(),
             batch_size: 1,
             sequence_length: 0,
             shapes: Vec::new(),

@@ -7,8 +7,8 @@ use super::role::Role;
 use super::sizes::Sizes;
 use crate::error::{Context, Result, bail};
 use crate::limits;
-use crate::model::ValueInfo;
-use crate::text::{Batch, Tokenizer};
+use crate::model::{Model, ValueInfo};
+use crate::text::{Batch, Encoding, Tokenizer};
 
 /// Texts and how they are tokenized.
 pub struct Text<'a> {
@@ -23,6 +23,13 @@ pub struct Text<'a> {
     fixed_batch: bool,
     /// Maximum length in tokens if neither the model nor the options set one.
     pub longest: usize,
+}
+
+/// Returns the maximum number of tokens of a text that the inputs of `model` accept; `None` if there is no limit.
+pub(crate) fn token_limit(model: &Model) -> Option<usize> {
+    let ids = Role::ids(&model.inputs())?;
+    let (_, most) = Sizes::new(model).bounds(ids, 1);
+    most.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 /// The tokens of one input set.
@@ -84,11 +91,15 @@ impl<'a> Text<'a> {
 
     /// Returns the number of sets: each has a batch of texts; the last may have fewer.
     pub fn count(&self) -> usize {
-        self.texts.len().div_ceil(self.batch)
+        let texts = if self.options.encodings.is_empty() { self.texts.len() } else { self.options.encodings.len() };
+        texts.div_ceil(self.batch)
     }
 
     /// Returns the tokens of set `index`, padded to its longest text or to the length that the model requires.
     pub fn set(&self, index: usize, trial: usize) -> Result<Tokens> {
+        if !self.options.encodings.is_empty() {
+            return Ok(self.encoded(index));
+        }
         let mut rows: Vec<&str> = self.texts.iter().copied().skip(index * self.batch).take(self.batch).collect();
         let samples = rows.len();
         if self.fixed_batch {
@@ -113,6 +124,18 @@ impl<'a> Text<'a> {
             bail!(InvalidArgument, "text {} has no tokens", index * self.batch + 1);
         }
         Ok(Tokens { batch, samples })
+    }
+
+    /// Returns the tokens of set `index` of texts that are given as tokens.
+    fn encoded(&self, index: usize) -> Tokens {
+        let encodings = &self.options.encodings;
+        let mut rows: Vec<&Encoding> = encodings.iter().skip(index * self.batch).take(self.batch).collect();
+        let samples = rows.len();
+        if self.fixed_batch {
+            rows.extend(encodings.iter().cycle().take(self.batch.saturating_sub(samples)));
+        }
+        let batch = self.tokenizer.padded(rows.into_iter().map(|row| (row.clone(), 0)).collect());
+        Tokens { batch: self.padded(batch), samples }
     }
 
     /// Returns the tokens of the run that is timed. See [`super::Source::timing`].

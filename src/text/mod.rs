@@ -37,3 +37,4 @@ pub(crate) use sentences::named_prompt;
 pub use stream::TextStream;
 pub(crate) use tokenizer::FILES as TOKENIZER_FILES;
 pub use tokenizer::{Batch, Encoding, Tokenizer};
+pub(crate) use tokenizer::{Token, Window, Windows};

@@ -16,9 +16,12 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use tokenizers::{OffsetType, PreTokenizer as _};
+use tokenizers::{Model as _, OffsetType, PreTokenizer as _};
 
 mod pairs;
+mod windows;
+
+pub(crate) use windows::{Token, Window, Windows};
 
 /// File name next to a model.
 const FILE: &str = "tokenizer.json";
@@ -215,7 +218,8 @@ impl Tokenizer {
         Ok(self.padded(texts.iter().enumerate().map(encode).collect::<Result<_>>()?))
     }
 
-    fn padded(&self, encoded: Vec<(Encoding, usize)>) -> Batch {
+    /// Returns encodings as rows of one length; each comes with the number of tokens that were truncated.
+    pub(crate) fn padded(&self, encoded: Vec<(Encoding, usize)>) -> Batch {
         let (encodings, cut): (Vec<Encoding>, Vec<usize>) = encoded.into_iter().unzip();
         let length = encodings.iter().map(|e| e.ids.len()).max().unwrap_or(0);
         let size = length * encodings.len();
@@ -312,20 +316,18 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// Returns the result of the file's steps for a text, with tokens merged by `merger`.
-    fn joined(
-        &self,
-        merger: &Merger,
-        text: &str,
-        add_special_tokens: bool,
-    ) -> tokenizers::Result<tokenizers::Encoding> {
+    /// Returns the tokens of a text by the steps of the file before the last one, which adds special tokens.
+    fn pieces(&self, text: &str, places: OffsetType) -> tokenizers::Result<tokenizers::Encoding> {
         let inner = &self.inner;
         let mut pieces = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
         if let Some(step) = inner.get_pre_tokenizer() {
             step.pre_tokenize(&mut pieces)?;
         }
-        pieces.tokenize(|piece| Ok(merger.tokens(piece.get())))?;
-        inner.post_process(pieces.into_encoding(None, 0, OffsetType::None)?, None, add_special_tokens)
+        pieces.tokenize(|piece| match &self.merger {
+            Some(merger) => Ok(merger.tokens(piece.get())),
+            None => inner.get_model().tokenize(piece.get()),
+        })?;
+        pieces.into_encoding(None, 0, places)
     }
 
     /// Returns all tokens of a text.
@@ -334,7 +336,9 @@ impl Tokenizer {
             bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
         }
         match &self.merger {
-            Some(merger) => guarded(|| self.joined(merger, text, add_special_tokens)),
+            Some(_) => guarded(|| {
+                self.inner.post_process(self.pieces(text, OffsetType::None)?, None, add_special_tokens)
+            }),
             None => guarded(|| self.inner.encode_fast(text, add_special_tokens)),
         }
     }

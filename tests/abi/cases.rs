@@ -61,7 +61,7 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, in addition to options, call and error.
-const OPTIONAL: [(&str, &str); 28] = [
+const OPTIONAL: [(&str, &str); 29] = [
     ("optimize_models_table", "report"),
     ("optimize_model_apply", "report"),
     ("optimize_model_save", "report"),
@@ -82,6 +82,7 @@ const OPTIONAL: [(&str, &str); 28] = [
     ("optimize_model_evaluate", "tokenizer"),
     ("optimize_embedder_new", "tokenizer"),
     ("optimize_classifier_new", "tokenizer"),
+    ("optimize_tagger_new", "tokenizer"),
     ("optimize_classifier_classify", "second_texts"),
     ("optimize_session_run", "output_names"),
     ("optimize_tensor_borrow", "release"),
@@ -157,7 +158,7 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
 }
 
 /// Arguments that do not follow from their type: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 61] = [
+const VALUES: [(&str, &str, &str, &str); 64] = [
     ("optimize_models_table", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_models_table", "const char *", "folder", r#""table""#),
     ("optimize_model_apply", "const char *", "recipe", r#""[{\"operation\": \"quantize\"}]""#),
@@ -214,6 +215,9 @@ const VALUES: [(&str, &str, &str, &str); 61] = [
     ("optimize_embedder_embed", "const char *const *", "texts", r#"{"a b", "b"}"#),
     ("optimize_classifier_classify", "const char *const *", "texts", r#"{"a b", "b"}"#),
     ("optimize_classifier_classify", "const char *const *", "second_texts", r#"{"a", "a b"}"#),
+    ("optimize_tagger_tag", "const char *const *", "texts", r#"{"a b", "b"}"#),
+    ("optimize_spans_count", "size_t", "text", "0"),
+    ("optimize_spans_get", "size_t", "text", "0"),
     ("optimize_generator_append", "const char *", "text", r#""a b""#),
     ("optimize_generator_append", "size_t", "size", "3"),
     ("optimize_model_render_chat", "const char *", "messages", r#""[{\"role\": \"user\", \"content\": \"a\"}]""#),
@@ -271,6 +275,7 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
             () if decoder && bare == "optimize_model_t" => "make_decoder".to_owned(),
             () if function.name == "optimize_embedder_new" && bare == "optimize_model_t" => "make_encoder".to_owned(),
             () if function.name == "optimize_classifier_new" && bare == "optimize_model_t" => "make_classes".to_owned(),
+            () if function.name == "optimize_tagger_new" && bare == "optimize_model_t" => "make_tags".to_owned(),
             () => maker_of(bare),
         };
         let made = new(Kind::Handle(bare.to_owned()), format!("{bare} *{local} = {maker}();"), &local).null(null);

@@ -14,7 +14,7 @@ pub fn write(folder: &Path, tests: &Path) {
         std::fs::copy(tiny.join(name), decoder.join(name)).expect(name);
     }
     write("decoder/tokenizer.json", TOKENIZER.as_bytes());
-    for (name, model) in [("encoder", "bert"), ("classes", "bert-classify")] {
+    for (name, model) in [("encoder", "bert"), ("classes", "bert-classify"), ("tags", "bert-tags")] {
         std::fs::create_dir_all(folder.join(name)).expect(name);
         for file in ["config.json", "model.safetensors"] {
             let from = tests.join("fixtures/encoders").join(model).join(file);

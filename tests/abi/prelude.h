@@ -115,9 +115,10 @@ static optimize_model_t *make_loaded(const char *path) {
     return model;
 }
 
-/* Return the models of the folders `encoder` and `classes`: tiny models that read texts. */
+/* Return the models of the folders `encoder`, `classes` and `tags`: tiny models that read texts. */
 static optimize_model_t *make_encoder(void) { return make_loaded("encoder"); }
 static optimize_model_t *make_classes(void) { return make_loaded("classes"); }
+static optimize_model_t *make_tags(void) { return make_loaded("tags"); }
 
 static optimize_embedder_t *make_embedder(void) {
     optimize_context_t *context = make_context();
@@ -137,6 +138,25 @@ static optimize_classifier_t *make_classifier(void) {
     optimize_model_free(model);
     optimize_context_free(context);
     return classifier;
+}
+
+static optimize_tagger_t *make_tagger(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_tags();
+    optimize_tagger_t *tagger = NULL;
+    need(optimize_tagger_new(context, model, NULL, NULL, NULL, &tagger, NULL) == OPTIMIZE_OK, "tagger");
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return tagger;
+}
+
+static optimize_spans_t *make_spans(void) {
+    const char *const texts[2] = {"a b", "b"};
+    optimize_tagger_t *tagger = make_tagger();
+    optimize_spans_t *spans = NULL;
+    need(optimize_tagger_tag(tagger, texts, 2, NULL, &spans, NULL) == OPTIMIZE_OK, "spans");
+    optimize_tagger_free(tagger);
+    return spans;
 }
 
 /* Returns an ensemble of two equal members. Its manifest is in the folder `pair`. */

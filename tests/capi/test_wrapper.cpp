@@ -377,29 +377,6 @@ void models_are_benchmarked() {
     CHECK(model.benchmark(context, small.model, nullptr, options).find("\"generated\"") != std::string::npos);
 }
 
-void texts_become_vectors_and_scores() {
-    const optimize::Context context;
-    const optimize::Model model(context, deps(minilm));
-    optimize::EmbedderOptions options;
-    options.dimensions = 64;
-    options.normalize = true;
-    optimize::Embedder embedder(context, model, options);
-    const optimize::Tensor vectors = embedder.embed({"A man is eating food.", "A man eats."});
-    CHECK(vectors.dims() == std::vector<std::int64_t>({2, 64}));
-    FAILS(invalid_argument, "no text", embedder.embed({}));
-    options.prompt_name = "query";
-    FAILS(not_found, "query", optimize::Embedder(context, model, options));
-    FAILS(unsupported, "logits", optimize::Classifier(context, model));
-
-    const optimize::Model classes(context, "tests/fixtures/encoders/bert-classify");
-    const optimize::Tokenizer words("tests/fixtures/sentences/model/tokenizer.json");
-    optimize::Classifier classifier(context, classes, words);
-    CHECK(classifier.labels() == std::vector<std::string>({"LABEL_0", "LABEL_1", "LABEL_2"}));
-    CHECK(classifier.classify({"hello"}).dims() == std::vector<std::int64_t>({1, 3}));
-    CHECK(classifier.classify_pairs({"hello", "world"}, {"a", "b"}).dims() == std::vector<std::int64_t>({2, 3}));
-    FAILS(invalid_argument, "numbers", classifier.classify_pairs({"hello"}, {}));
-}
-
 void models_are_evaluated() {
     const optimize::Context context;
     const optimize::Model model(context, deps(minilm));
@@ -570,7 +547,6 @@ int main() {
     const char *valgrind = std::getenv("OPTIMIZE_TEST_VALGRIND");
     if (valgrind && std::string(valgrind) == "1") std::printf("ok - models_are_benchmarked # skipped under valgrind\n");
     else RUN(models_are_benchmarked);
-    RUN(texts_become_vectors_and_scores);
     RUN(models_are_evaluated);
     RUN(a_package_keeps_its_shapes);
     RUN(recipes_are_applied);

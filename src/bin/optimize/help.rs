@@ -101,6 +101,14 @@ Examples:
   optimize classify --model folder/ --text \"A fine film.\" --json
   optimize classify --model reranker/ --data pairs.jsonl --json > scores.jsonl";
 
+pub const TAG: &str = "\
+Prints one line per span: the index of the text, the label, its score, and the part of the text. With --json, a line of
+JSON per text with its spans, whose start and end are byte offsets in the text.
+
+Examples:
+  optimize tag --model ner/ --text \"Ada Lovelace was born in London.\"
+  optimize tag --model ner/ --data letters.txt --aggregation average --json > spans.jsonl";
+
 pub const PROVIDERS: &str = "\
 Examples:
   optimize providers

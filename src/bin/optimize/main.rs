@@ -22,6 +22,7 @@ mod quantize;
 mod run;
 mod signals;
 mod table;
+mod tag;
 mod technique;
 mod techniques;
 mod tensorrt;
@@ -92,6 +93,9 @@ enum Command {
     /// Compute scores of classes for texts or pairs of texts.
     #[command(after_help = help::CLASSIFY)]
     Classify(classify::Arguments),
+    /// Find entities in texts, or label their words.
+    #[command(after_help = help::TAG)]
+    Tag(tag::Arguments),
     /// Run a model once and print its outputs.
     #[command(after_help = help::RUN)]
     Run(run::Arguments),
@@ -136,6 +140,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Embed(arguments) => embed::run(arguments),
         Command::Classify(arguments) => classify::run(arguments),
+        Command::Tag(arguments) => tag::run(arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Providers(arguments) => providers::run(arguments),
         Command::Completions(arguments) => manual::completions(arguments),

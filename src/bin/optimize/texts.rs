@@ -1,4 +1,4 @@
-//! The texts that `embed` and `classify` read.
+//! The texts that `embed`, `classify` and `tag` read.
 
 use crate::common::{self, Machine, On};
 use clap::Args;

@@ -1,0 +1,252 @@
+//! [`Tagger`]: texts to labelled spans (token classification: named entities, parts of speech).
+
+mod aggregate;
+mod labels;
+
+use super::{TextOptions, tokenizer_of};
+use crate::call::{Call, Units};
+use crate::error::{Context, Result, bail};
+use crate::inputs::{InputOptions, Source, token_limit};
+use crate::likelihood::log_sum_exp;
+use crate::model::{Model, ValueInfo};
+use crate::onnx::dtype::DataType;
+use crate::runtime::{Placement, Runtime, Session, Stop, Tensor};
+use crate::text::{Tokenizer, Window, Windows};
+use aggregate::Scored;
+use labels::Tag;
+use std::sync::Arc;
+
+pub use aggregate::{Aggregation, Span};
+
+/// Options of a [`Tagger`].
+#[derive(Debug, Clone, Default)]
+pub struct TaggerOptions {
+    /// Lengths, batches and session. `max_length` is the length of a window: longer texts are read in several.
+    pub text: TextOptions,
+    /// How tokens become spans.
+    pub aggregation: Aggregation,
+    /// Number of tokens by which the windows of a long text overlap; 0 is a quarter of a window.
+    pub stride: usize,
+    /// Whether spans with the label `O`, which belong to no entity, are returned too.
+    pub keep_outside: bool,
+}
+
+/// Turns texts into labelled spans. Any number of threads may use it at the same time.
+pub struct Tagger {
+    model: Model,
+    tokenizer: Arc<Tokenizer>,
+    session: Session,
+    options: TaggerOptions,
+    /// Maximum length of a window in tokens.
+    length: usize,
+    output: String,
+    tags: Vec<Tag>,
+}
+
+/// The probabilities of the labels of a token, and the number of tokens around it that the model read with it.
+type Read = Option<(usize, Vec<f32>)>;
+
+impl Tagger {
+    /// Loads a model for token classification. `tokenizer` replaces the model's own.
+    ///
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model has no output with logits for each token or names no
+    /// labels, `NotFound` if there is no tokenizer, and otherwise like [`Session::new`].
+    pub fn new(
+        runtime: &'static Runtime,
+        model: &Model,
+        tokenizer: Option<Arc<Tokenizer>>,
+        options: &TaggerOptions,
+        call: &Call,
+    ) -> Result<Tagger> {
+        let output = logits_of(model)?;
+        let tokenizer = tokenizer_of(model, tokenizer)?;
+        let length = options.text.length(model)?.min(token_limit(model).unwrap_or(usize::MAX));
+        // Before the session, which takes longer.
+        tokenizer.windows("", length, options.overlap())?;
+        let named = model.card().class_names();
+        let count = named.iter().map(|(index, _)| index + 1).max().unwrap_or(0);
+        if count == 0 || count != named.len() {
+            bail!(Unsupported, "the configuration of the model does not name all labels of tokens (id2label)");
+        }
+        let label = |index| named.iter().find(|(known, _)| *known == index).map_or("", |(_, name)| name).to_owned();
+        let tags = labels::tags(&(0..count).map(label).collect::<Vec<String>>());
+        let session = Session::new(runtime, model, &options.text.session(), call)?;
+        Ok(Tagger { model: model.clone(), tokenizer, session, options: options.clone(), length, output, tags })
+    }
+
+    /// Returns the labels of tokens by index (`id2label`).
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.tags.iter().map(|tag| tag.label.as_str())
+    }
+
+    /// Returns the spans of each text, in their order. A text without tokens has none.
+    ///
+    /// A text that is longer than a window is read in several, and each of its tokens has the label of the window in
+    /// which most text is around it. Progress stage: `tag`, in texts. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] if there is no text; `Runtime` if a logit is NaN.
+    pub fn tag<T: AsRef<str>>(&self, texts: &[T], call: &Call) -> Result<Vec<Vec<Span>>> {
+        if texts.is_empty() {
+            bail!(InvalidArgument, "there is no text");
+        }
+        let read = |(index, text): (usize, &T)| {
+            let windows = self.tokenizer.windows(text.as_ref(), self.length, self.options.overlap());
+            windows.at(|| format!("text {}", index + 1))
+        };
+        let read: Vec<Windows> = texts.iter().enumerate().map(read).collect::<Result<_>>()?;
+        let mut units = Units::new(call, "tag", texts.len());
+        let scores = self.scores(&read, &mut units)?;
+        let spans = |((text, windows), scores): ((&T, Windows), Vec<Read>)| {
+            let token = |(token, read): (crate::text::Token, Read)| {
+                let (bytes, continues_word) = (token.bytes, token.continues_word);
+                Scored { bytes, continues_word, scores: read.map(|(_, scores)| scores).unwrap_or_default() }
+            };
+            let tokens: Vec<Scored> = windows.tokens.into_iter().zip(scores).map(token).collect();
+            let (aggregation, outside) = (self.options.aggregation, self.options.keep_outside);
+            let spans = aggregate::spans(&tokens, &self.tags, aggregation, outside);
+            spans.into_iter().map(|span| trimmed(span, text.as_ref())).collect()
+        };
+        Ok(texts.iter().zip(read).zip(scores).map(spans).collect())
+    }
+
+    /// Returns where the model runs.
+    pub fn placement(&self) -> &Placement {
+        self.session.placement()
+    }
+
+    /// Returns the probabilities of the labels of each token of each text.
+    fn scores(&self, texts: &[Windows], units: &mut Units<'_>) -> Result<Vec<Vec<Read>>> {
+        let mut scores: Vec<Vec<Read>> = texts.iter().map(|text| vec![None; text.tokens.len()]).collect();
+        // Windows of similar length are run together, so that they are padded little.
+        let mut order: Vec<(usize, &Window)> =
+            texts.iter().enumerate().flat_map(|(text, read)| read.windows.iter().map(move |w| (text, w))).collect();
+        order.sort_by_key(|(_, window)| window.places.len());
+        if order.is_empty() {
+            units.add(texts.len())?;
+            return Ok(scores);
+        }
+        let encodings = order.iter().map(|(_, window)| window.encoding.clone()).collect();
+        let options = InputOptions { encodings, batch_size: self.options.text.batch_size, ..InputOptions::default() };
+        let source = Source::new(&self.model, Some(&self.tokenizer), &options)?.up_to(self.length);
+        let (stop, mut done) = (Stop::new()?, 0);
+        stop.during(&units.quiet(), || {
+            for index in 0..source.count() {
+                let set = source.set(index)?;
+                let (_, tensor) = self.session.run_until(&set.feed(), &[&self.output], &stop)?.remove(0);
+                let logits = self.rows(&tensor, set.samples).at(|| format!("output {:?}", self.output))?;
+                for (logits, (text, window)) in logits.iter().zip(&order[done..]) {
+                    read_window(&mut scores[*text], window, logits, self.tags.len());
+                }
+                done += set.samples;
+                units.add(texts.len() * done / order.len() - texts.len() * (done - set.samples) / order.len())?;
+            }
+            Ok(())
+        })?;
+        Ok(scores)
+    }
+
+    /// Returns the logits of each of the first `samples` windows, token by token.
+    fn rows(&self, tensor: &Tensor, samples: usize) -> Result<Vec<Vec<f32>>> {
+        let labels = self.tags.len();
+        let &[rows, tokens, width] = tensor.shape() else {
+            bail!(Unsupported, "has shape {:?}, not [texts, tokens, labels]", tensor.shape());
+        };
+        if (rows as usize) < samples || width != labels as i64 {
+            bail!(InvalidModel, "has shape {:?} for {samples} texts and {labels} labels", tensor.shape());
+        }
+        let values = tensor.to_f32_vec()?;
+        if values.iter().any(|value| value.is_nan()) {
+            bail!(Runtime, "has a value that is not a number");
+        }
+        let each = (tokens as usize * labels).max(1);
+        Ok(values.chunks_exact(each).take(samples).map(<[f32]>::to_vec).collect())
+    }
+}
+
+impl TaggerOptions {
+    fn overlap(&self) -> Option<usize> {
+        (self.stride > 0).then_some(self.stride)
+    }
+}
+
+/// Records the probabilities of the tokens of a window where it has more text around them than the windows before.
+fn read_window(scores: &mut [Read], window: &Window, logits: &[f32], labels: usize) {
+    let places = || window.places.iter().flatten().copied();
+    let (Some(first), Some(last)) = (places().min(), places().max()) else { return };
+    let (begins, ends) = (first == 0, last + 1 == scores.len());
+    for (row, place) in logits.chunks_exact(labels).zip(&window.places) {
+        let Some(place) = *place else { continue };
+        let left = if begins { usize::MAX } else { place - first };
+        let right = if ends { usize::MAX } else { last - place };
+        let around = left.min(right);
+        if scores[place].as_ref().is_none_or(|(before, _)| around > *before) {
+            let norm = log_sum_exp(row);
+            scores[place] = Some((around, row.iter().map(|x| (f64::from(*x) - norm).exp() as f32).collect()));
+        }
+    }
+}
+
+/// Returns a span without the spaces around it, which some tokenizers count as a part of a word.
+fn trimmed(span: Span, text: &str) -> Span {
+    let Some(part) = text.get(span.bytes.clone()).filter(|part| !part.trim().is_empty()) else { return span };
+    let start = span.bytes.start + part.len() - part.trim_start().len();
+    Span { bytes: start..start + part.trim().len(), ..span }
+}
+
+/// Returns the output with logits for each token.
+fn logits_of(model: &Model) -> Result<String> {
+    let outputs = model.outputs();
+    let of_tokens = |info: &&ValueInfo| info.shape.as_ref().is_none_or(|shape| shape.len() == 3);
+    let float =
+        |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
+    let fitting: Vec<&ValueInfo> = outputs.iter().filter(of_tokens).filter(float).collect();
+    let named = fitting.iter().find(|info| info.name.to_lowercase().contains("logit"));
+    match (named, fitting.as_slice()) {
+        (Some(info), _) => Ok(info.name.clone()),
+        (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
+        _ => {
+            let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
+            bail!(
+                Unsupported,
+                "the model has no output `logits` of three dimensions, as token classifiers have; its outputs are {}",
+                names.join(", ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Encoding;
+
+    fn window(places: std::ops::Range<usize>) -> Window {
+        let mut all = vec![None];
+        all.extend(places.map(Some));
+        all.push(None);
+        Window { encoding: Encoding::default(), places: all }
+    }
+
+    #[test]
+    fn a_token_has_the_label_of_the_window_with_most_text_around_it() {
+        // Two labels; the first window sees label 0 everywhere, the second label 1.
+        let logits = |window: &Window, label: usize| {
+            let row: [f32; 2] = if label == 0 { [9.0, 0.0] } else { [0.0, 9.0] };
+            row.repeat(window.places.len())
+        };
+        let mut scores: Vec<Read> = vec![None; 10];
+        for (range, label) in [(0..6, 0), (3..10, 1)] {
+            let window = window(range);
+            read_window(&mut scores, &window, &logits(&window, label), 2);
+        }
+        let labels: Vec<usize> = scores.iter().map(|read| usize::from(read.as_ref().unwrap().1[1] > 0.5)).collect();
+        // Token 4 is one token from an edge in both windows: the first one stays.
+        assert_eq!(labels, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn spans_begin_and_end_with_letters() {
+        let span = |bytes| Span { bytes, label: "PER".into(), score: 1.0 };
+        assert_eq!(trimmed(span(2..9), "Je jean  à").bytes, 3..7);
+        assert_eq!(trimmed(span(0..2), "  ").bytes, 0..2);
+    }
+}

@@ -1,0 +1,246 @@
+//! Texts to labelled spans.
+
+use super::call::{self, optimize_call_t};
+use super::context::optimize_context_t;
+use super::encoder::{shared, text_options};
+use super::error::optimize_error_t;
+use super::handle::{self, handle};
+use super::model::optimize_model_t;
+use super::options::{self, Options};
+use super::session::where_of;
+use super::status::optimize_status_t;
+use super::tokenizer::optimize_tokenizer_t;
+use super::{Out, guard, texts};
+use crate::encoder::{Aggregation, Span, Tagger, TaggerOptions};
+use crate::error::{Result, bail};
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_char};
+use std::sync::Arc;
+
+/// Turns texts into labelled spans: named entities, parts of speech and whatever else a model for token classification
+/// recognizes. Any number of threads may use it at the same time.
+#[allow(non_camel_case_types)]
+pub struct optimize_tagger_t(());
+
+handle!(optimize_tagger_t(Tagger), b"opt-tagg", "tagger");
+
+/// The spans of texts. Immutable: any thread may read it.
+#[allow(non_camel_case_types)]
+pub struct optimize_spans_t(());
+
+handle!(optimize_spans_t(Spans), b"opt-span", "spans");
+
+/// The spans of texts, with their labels as C strings.
+pub struct Spans(Vec<Vec<(Span, Arc<CString>)>>);
+
+/// How the tokens of an entity become one span.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_aggregation_t {
+    /// Adjacent tokens of one class become a span, whose score is the mean of theirs.
+    OPTIMIZE_AGGREGATION_SIMPLE = 0,
+    /// Each token is a span, with its label as it is.
+    OPTIMIZE_AGGREGATION_NONE = 1,
+    /// A word has the class of its first token; adjacent words of one class become a span.
+    OPTIMIZE_AGGREGATION_FIRST = 2,
+    /// A word has the class with the highest mean score over its tokens.
+    OPTIMIZE_AGGREGATION_AVERAGE = 3,
+    /// A word has the class of its token with the highest score.
+    OPTIMIZE_AGGREGATION_MAX = 4,
+}
+
+/// Options of `optimize_tagger_new`. All zero selects the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_tagger_options_t {
+    /// sizeof(optimize_tagger_options_t).
+    pub struct_size: u32,
+    /// Number of threads; 0 uses that of the context.
+    pub threads: u32,
+    /// Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest.
+    pub batch_size: u32,
+    /// Number of tokens of a window, special tokens included; 0 is the limit of the model, up to 512. Longer texts are
+    /// read in several windows.
+    pub max_length: u32,
+    /// Number of tokens by which the windows of a long text overlap; 0 is a quarter of a window. A token has the label
+    /// of the window in which most text is around it.
+    pub stride: u32,
+    /// How tokens become spans, an optimize_aggregation_t.
+    pub aggregation: i32,
+    /// Not 0: spans with the label "O", which belong to no entity, are returned too.
+    pub keep_outside: u32,
+    /// Execution provider of the session, an optimize_provider_t.
+    pub provider: i32,
+    /// Index of the device, from 0; 0 for the CPU.
+    pub device_id: u32,
+    /// Kernels on the CPU, an optimize_kernels_t.
+    pub kernels: i32,
+    /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
+    pub engine_cache: *const c_char,
+    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
+    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    pub precision: i32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+// SAFETY: repr(C), ten 32-bit integers, a pointer, two 32-bit integers: no padding, all zero is valid.
+unsafe impl Options for optimize_tagger_options_t {}
+
+/// A part of a text with a label. Set `struct_size` before the call; the label is owned by the spans.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_span_t {
+    /// sizeof(optimize_span_t).
+    pub struct_size: u32,
+    /// Probability of the label: the mean over the tokens or words of the span.
+    pub score: f32,
+    /// The class of the entity, for example "PER": the label without the prefix "B-" or "I-". With
+    /// OPTIMIZE_AGGREGATION_NONE the label of the token, for example "B-PER".
+    pub label: *const c_char,
+    /// Offset of the first byte in the text.
+    pub start: u64,
+    /// Offset of the byte after the last one.
+    pub end: u64,
+}
+// SAFETY: repr(C), two 32-bit fields, a pointer and two 64-bit integers: no padding, all zero is valid.
+unsafe impl Options for optimize_span_t {}
+
+/// Number of texts per run if the options do not set it.
+const BATCH_SIZE: u32 = 8;
+
+/// Creates a tagger of a model, from its output with logits of shape [texts, tokens, labels]. The labels are `id2label`
+/// of its configuration. `tokenizer` may be NULL: then the model's own is used. Model and tokenizer may be freed before
+/// the tagger.
+///
+/// Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if there
+/// is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
+/// `optimize_session_new`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tagger_new(
+    context: *const optimize_context_t,
+    model: *const optimize_model_t,
+    tokenizer: *const optimize_tokenizer_t,
+    options: *const optimize_tagger_options_t,
+    call: *const optimize_call_t,
+    tagger: *mut *mut optimize_tagger_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(tagger, "tagger")?;
+            let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
+            let given = options::read(options)?;
+            if given.reserved != 0 {
+                bail!(InvalidArgument, "reserved is not 0");
+            }
+            let batch_size = if given.batch_size == 0 { BATCH_SIZE } else { given.batch_size };
+            let options = TaggerOptions {
+                text: text_options(context, [given.threads, batch_size, given.max_length], where_of!(given))?,
+                aggregation: Aggregation::from_code(given.aggregation, "aggregation")?,
+                stride: given.stride as usize,
+                keep_outside: given.keep_outside != 0,
+            };
+            let (tokenizer, runtime) = (shared(tokenizer)?, context.runtime()?);
+            let made = call::with(call, |call| Tagger::new(runtime, model, tokenizer, &options, call))?;
+            out.set(handle::new(made));
+            Ok(())
+        })
+    }
+}
+
+/// Finds the spans of `count` texts, in the order of each text. The caller frees `spans`. A text without tokens has
+/// none. Progress stage: "tag", in texts.
+///
+/// Returns OPTIMIZE_INVALID_ARGUMENT if there is no text; OPTIMIZE_INVALID_MODEL if the model has another number of
+/// labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that is
+/// not a number, or if ONNX Runtime fails.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tagger_tag(
+    tagger: *const optimize_tagger_t,
+    texts: *const *const c_char,
+    count: usize,
+    call: *const optimize_call_t,
+    spans: *mut *mut optimize_spans_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(spans, "spans")?;
+            let tagger = handle::get(tagger)?;
+            let texts = self::texts(texts, count, "texts")?;
+            let found = call::with(call, |call| tagger.tag(&texts, call))?;
+            out.set(handle::new(Spans::new(found)));
+            Ok(())
+        })
+    }
+}
+
+/// Frees a tagger. NULL is allowed. It must not be in use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_tagger_free(tagger: *mut optimize_tagger_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(tagger) });
+}
+
+/// Returns the number of spans of the text with the index `text`; 0 if `spans` is NULL or there is no such text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_spans_count(spans: *const optimize_spans_t, text: usize) -> usize {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value(0, || unsafe { handle::get(spans) }.ok().and_then(|spans| spans.0.get(text)).map_or(0, Vec::len))
+}
+
+/// Writes the span at `index` of the text with the index `text`. The label in `span` is valid until the spans are freed.
+///
+/// Returns OPTIMIZE_NOT_FOUND if there is no such text or span.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_spans_get(
+    spans: *const optimize_spans_t,
+    text: usize,
+    index: usize,
+    span: *mut optimize_span_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let all = &handle::get(spans)?.0;
+            let Some(of_text) = all.get(text) else {
+                bail!(NotFound, "text {text} is out of range; there are {}", all.len());
+            };
+            let found = of_text.get(index).map(|(found, label)| optimize_span_t {
+                struct_size: 0,
+                score: found.score,
+                label: label.as_ptr(),
+                start: found.bytes.start as u64,
+                end: found.bytes.end as u64,
+            });
+            let Some(found) = found else {
+                bail!(NotFound, "index {index} is out of range; there are {}", of_text.len());
+            };
+            options::write(&found, span, "span")
+        })
+    }
+}
+
+/// Frees spans. NULL is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_spans_free(spans: *mut optimize_spans_t) {
+    // SAFETY: the contract of `ffi`.
+    super::guard_value((), || unsafe { handle::free(spans) });
+}
+
+impl Spans {
+    fn new(texts: Vec<Vec<Span>>) -> Spans {
+        let mut labels: BTreeMap<String, Arc<CString>> = BTreeMap::new();
+        let mut named = |span: Span| {
+            let c_text = || Arc::new(CString::new(span.label.replace('\0', "\u{fffd}")).unwrap_or_default());
+            let label = labels.entry(span.label.clone()).or_insert_with(c_text).clone();
+            (span, label)
+        };
+        Spans(texts.into_iter().map(|spans| spans.into_iter().map(&mut named).collect()).collect())
+    }
+}

@@ -1,0 +1,126 @@
+//! Texts as windows of tokens that know their places in the text.
+
+use super::{Encoding, Tokenizer, guarded};
+use crate::error::{Result, bail};
+use crate::limits;
+use std::ops::Range;
+use tokenizers::{ModelWrapper, OffsetType, PostProcessor as _, TruncationDirection};
+
+/// A token and its place in a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// The bytes of the text.
+    pub bytes: Range<usize>,
+    /// Whether it is a part of the word of the token before it.
+    pub continues_word: bool,
+}
+
+/// A part of a text as the input of a model, with its special tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct Window {
+    /// The tokens.
+    pub encoding: Encoding,
+    /// The index in the text of each token of `encoding`; `None` for special tokens.
+    pub places: Vec<Option<usize>>,
+}
+
+/// A text as tokens.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Windows {
+    /// The tokens of the text, without special ones.
+    pub tokens: Vec<Token>,
+    /// The inputs that contain them: one, or several that overlap. None for a text without tokens.
+    pub windows: Vec<Window>,
+}
+
+impl Tokenizer {
+    /// Returns a text as windows of at most `length` tokens, special tokens included. A window and the next have
+    /// `overlap` tokens in common; `None` is a quarter of a window. No prompt is added.
+    ///
+    /// Fails like [`Tokenizer::encode`], and with [`crate::error::Kind::InvalidArgument`] if a window has no room for
+    /// tokens of the text, or if the overlap is not shorter than a window.
+    pub(crate) fn windows(&self, text: &str, length: usize, overlap: Option<usize>) -> Result<Windows> {
+        let special = self.inner.get_post_processor().map_or(0, |step| step.added_tokens(false));
+        let room = length.saturating_sub(special);
+        if room == 0 {
+            bail!(InvalidArgument, "a length of {length} has no room for a text and {special} special tokens");
+        }
+        let overlap = overlap.unwrap_or(room / 4);
+        if overlap >= room {
+            bail!(InvalidArgument, "stride is {overlap}; a window has room for {room} tokens of a text");
+        }
+        let mut all = self.with_places(text)?;
+        let count = all.len();
+        if count == 0 {
+            return Ok(Windows::default());
+        }
+        all.truncate(room, overlap, TruncationDirection::Right);
+        let mut first = guarded(|| self.inner.post_process(all, None, true))?;
+        let rest = first.take_overflowing();
+        let mut found = Windows { tokens: vec![Token { bytes: 0..0, continues_word: false }; count], windows: vec![] };
+        for (index, window) in std::iter::once(first).chain(rest).enumerate() {
+            found.add(self.words(text, &window), &window, index * (room - overlap))?;
+        }
+        Ok(found)
+    }
+
+    /// Returns the tokens of a text with their bytes, before the last step of the tokenizer, which must run once: it may
+    /// move the bytes of tokens.
+    fn with_places(&self, text: &str) -> Result<tokenizers::Encoding> {
+        if text.len() > limits::TEXT_BYTES {
+            bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
+        }
+        guarded(|| self.pieces(text, OffsetType::Byte))
+    }
+
+    /// Returns, for each token, whether it is a part of the word before it. Models that mark such tokens (`##`) say so;
+    /// for others, a word begins at a space, as in the pipelines of transformers.
+    fn words(&self, text: &str, window: &tokenizers::Encoding) -> Vec<bool> {
+        let (prefix, unknown) = match self.inner.get_model() {
+            ModelWrapper::WordPiece(model) => (Some(model.continuing_subword_prefix.as_str()), &*model.unk_token),
+            ModelWrapper::BPE(model) => {
+                (model.get_continuing_subword_prefix().as_deref(), model.get_unk_token().as_deref().unwrap_or(""))
+            }
+            _ => (None, "<unk>"),
+        };
+        let prefix = prefix.filter(|prefix| !prefix.is_empty());
+        let one = |(token, (start, _)): (&String, &(usize, usize))| match prefix {
+            Some(prefix) => token.starts_with(prefix),
+            None => {
+                let before = text.get(..*start).and_then(|part| part.chars().next_back());
+                let first = text.get(*start..).and_then(|part| part.chars().next());
+                token != unknown && before.is_some_and(|c| c != ' ') && first != Some(' ')
+            }
+        };
+        window.get_tokens().iter().zip(window.get_offsets()).map(one).collect()
+    }
+}
+
+impl Windows {
+    /// Adds a window whose first token has the index `start` in the text.
+    fn add(&mut self, continues: Vec<bool>, window: &tokenizers::Encoding, start: usize) -> Result<()> {
+        let wide = |values: &[u32]| values.iter().map(|value| i64::from(*value)).collect::<Vec<i64>>();
+        let mut next = start;
+        let mut places = Vec::with_capacity(window.len());
+        for (index, special) in window.get_special_tokens_mask().iter().enumerate() {
+            if *special != 0 {
+                places.push(None);
+                continue;
+            }
+            let (begin, end) = window.get_offsets()[index];
+            let Some(token) = self.tokens.get_mut(next) else {
+                bail!(Unsupported, "the tokenizer adds tokens to a text that it does not mark as special");
+            };
+            *token = Token { bytes: begin..end, continues_word: continues[index] };
+            places.push(Some(next));
+            next += 1;
+        }
+        let encoding = Encoding {
+            ids: wide(window.get_ids()),
+            attention_mask: wide(window.get_attention_mask()),
+            type_ids: wide(window.get_type_ids()),
+        };
+        self.windows.push(Window { encoding, places });
+        Ok(())
+    }
+}
