@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Modules of `src/ffi`, in the order in which the header contains them.
-const NOUNS: [&str; 22] = [
+const NOUNS: [&str; 24] = [
     "status",
     "error",
     "buffer",
@@ -27,6 +27,8 @@ const NOUNS: [&str; 22] = [
     "benchmark",
     "evaluate",
     "table",
+    "report",
+    "generation",
 ];
 
 fn main() {

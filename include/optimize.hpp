@@ -58,6 +58,7 @@
 #include "optimize/model.hpp"
 #include "optimize/package.hpp"
 #include "optimize/recipe.hpp"
+#include "optimize/report.hpp"
 #include "optimize/session.hpp"
 #include "optimize/table.hpp"
 #include "optimize/tagger.hpp"

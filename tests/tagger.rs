@@ -107,11 +107,11 @@ fn texts_without_tokens_and_models_without_labels() {
     let (runtime, call) = (runtime(), Call::default());
     let mut card = model.card().clone();
     card.config.remove("id2label");
-    let error = Tagger::new(runtime, &model.with_card(card), None, &TaggerOptions::default(), &call).err().unwrap();
+    let error = Tagger::new(runtime, &model.clone().with_card(card), None, &TaggerOptions::default(), &call).err().unwrap();
     assert!(error.kind() == Kind::Unsupported && error.message().contains("id2label"), "{error}");
     let mut card = model.card().clone();
     card.config.insert("id2label".into(), serde_json::json!({ "0": "O", "1": "I-PER" }));
-    let two = Tagger::new(runtime, &model.with_card(card), None, &TaggerOptions::default(), &call).unwrap();
+    let two = Tagger::new(runtime, &model.clone().with_card(card), None, &TaggerOptions::default(), &call).unwrap();
     let error = two.tag(&["la"], &call).unwrap_err();
     assert!(error.kind() == Kind::InvalidModel && error.message().contains("2 labels"), "{error}");
 

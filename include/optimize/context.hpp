@@ -2,7 +2,7 @@
 #ifndef OPTIMIZE_CONTEXT_HPP
 #define OPTIMIZE_CONTEXT_HPP
 
-#include "handle.hpp"
+#include "report.hpp"
 
 #include <cstdint>
 #include <string>
@@ -100,11 +100,10 @@ public:
     }
     /// Returns the execution providers, best first, as JSON: a list of objects with "provider", "device_id",
     /// "available" and, if the provider is not available, "status" and "reason".
-    std::string providers(std::uint32_t device_id = 0) const {
+    Report providers(std::uint32_t device_id = 0) const {
         detail::Buffer json;
-        detail::attempt(
-            [&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });
-        return json.text();
+        detail::attempt([&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });
+        return Report(std::move(json));
     }
 };
 

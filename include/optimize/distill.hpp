@@ -79,7 +79,7 @@ struct DistillOptions {
 struct Distilled {
     Model model;
     /// Report in the JSON of docs/report.md: losses over time, and a comparison of the student with the teacher.
-    std::string report;
+    Report report;
 };
 
 namespace detail {
@@ -139,7 +139,7 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
                                       options.text.data(), options.text.size(), &raw, c_call, made.place(),
                                       report.place(), error);
     });
-    return {std::move(made), report.text()};
+    return {std::move(made), Report(std::move(report))};
 }
 
 } // namespace detail

@@ -83,7 +83,7 @@ Combined merge(const std::vector<const Model *> &models, const MergeOptions &opt
 struct Combined {
     Model model;
     /// Report in the JSON of docs/report.md.
-    std::string report;
+    Report report;
 };
 
 namespace detail {
@@ -130,10 +130,10 @@ public:
         detail::attempt([&](auto **error) { return optimize_ensemble_save(get(), c_folder, error); });
     }
     /// Returns a description as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}.
-    std::string inspect() const {
+    Report inspect() const {
         detail::Buffer report;
         detail::attempt([&](auto **error) { return optimize_ensemble_inspect(get(), report.place(), error); });
-        return report.text();
+        return Report(std::move(report));
     }
     /// Returns an ensemble with weights that are fitted to a text, and the report as JSON.
     std::pair<Ensemble, std::string> fit(const Context &context, std::string_view text, const FitOptions &options = {},
@@ -149,7 +149,7 @@ public:
             return optimize_ensemble_fit(context.get(), get(), text.data(), text.size(), &raw, c_call, made.place(),
                                          report.place(), error);
         });
-        return {std::move(made), report.text()};
+        return {std::move(made), Report(std::move(report))};
     }
     /// Returns a model that contains all members as branches and combines their outputs, and a report.
     Combined fuse(const Call &call = {}) const {

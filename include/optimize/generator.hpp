@@ -13,15 +13,6 @@
 
 namespace optimize {
 
-/// The reason why the text of a row ended; see optimize_finish_reason_t.
-enum class FinishReason : std::int32_t {
-    none = OPTIMIZE_FINISH_NONE,
-    eos = OPTIMIZE_FINISH_EOS,
-    length = OPTIMIZE_FINISH_LENGTH,
-    stop = OPTIMIZE_FINISH_STOP,
-    cancelled = OPTIMIZE_FINISH_CANCELLED,
-};
-
 /// A generated token, as the token callback receives it.
 struct Written {
     /// Index of the row.
@@ -149,7 +140,7 @@ public:
               const Call &call = {});
     /// Generates text after each prompt; previous rows are discarded. Returns {"generations": [{"text", "tokens",
     /// "logprobs", "finish_reason", "prompt_tokens"}]} as JSON.
-    std::string generate(const std::vector<std::string> &prompts, const GenerateOptions &options = {},
+    Report generate(const std::vector<std::string> &prompts, const GenerateOptions &options = {},
                          const Call &call = {}) {
         const detail::Texts texts(prompts);
         return write(options, call, [&](auto *raw, auto *c_call, auto **report, auto **error) {
@@ -158,10 +149,10 @@ public:
         });
     }
     /// Returns where the models run, as JSON: see optimize_generator_placement.
-    std::string placement() const {
+    Report placement() const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_generator_placement(get(), json.place(), error); });
-        return json.text();
+        return Report(std::move(json));
     }
     /// Appends text to a row, for example a message of a conversation to row 0, which is created if there are no
     /// rows. The next run reads it. Only `rendered` of the options is used.
@@ -174,7 +165,7 @@ public:
     }
     /// Generates text in all rows, without processing earlier tokens again. Returns JSON as from generate, for the
     /// new tokens.
-    std::string run(const GenerateOptions &options = {}, const Call &call = {}) {
+    Report run(const GenerateOptions &options = {}, const Call &call = {}) {
         return write(options, call, [&](auto *raw, auto *c_call, auto **report, auto **error) {
             return optimize_generator_run(get(), raw, c_call, report, error);
         });
@@ -194,14 +185,14 @@ private:
         options.execution.write(raw);
         return raw;
     }
-    template <class F> static std::string write(const GenerateOptions &options, const Call &call, F &&function) {
+    template <class F> static Report write(const GenerateOptions &options, const Call &call, F &&function) {
         detail::Thrown thrown;
         const detail::Generating generating(options, thrown);
         detail::Buffer report;
         detail::attempt(call, thrown, [&](auto *c_call, auto **error) {
             return function(generating.get(), c_call, report.place(), error);
         });
-        return report.text();
+        return Report(std::move(report));
     }
 };
 

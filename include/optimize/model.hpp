@@ -206,7 +206,7 @@ public:
         return made;
     }
     /// Saves the model atomically; returns {"files": [{"path", "bytes", "sha256"}]} as JSON.
-    std::string save(const std::string &path, const SaveOptions &options = {}, const Call &call = {}) const {
+    Report save(const std::string &path, const SaveOptions &options = {}, const Call &call = {}) const {
         auto raw = detail::sized<optimize_save_options_t>();
         raw.external_data = static_cast<std::int32_t>(options.external_data);
         raw.packed = options.packed;
@@ -215,13 +215,13 @@ public:
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_model_save(get(), c_path, &raw, c_call, report.place(), error);
         });
-        return report.text();
+        return Report(std::move(report));
     }
     /// Returns a description of the model as JSON.
-    std::string inspect() const {
+    Report inspect() const {
         detail::Buffer report;
         detail::attempt([&](auto **error) { return optimize_model_inspect(get(), report.place(), error); });
-        return report.text();
+        return Report(std::move(report));
     }
     std::vector<ValueInfo> inputs() const {
         return detail::value_infos(optimize_model_input_count(get()), [&](auto index, auto *info, auto **error) {
@@ -259,7 +259,7 @@ public:
     /// Returns a pruned copy of the model, and a report.
     Pruned prune(const Context &context, const PruneOptions &options = {}, const Call &call = {}) const;
     /// Compares `result` with this model, and returns the report as JSON. Without a tokenizer, inputs are generated.
-    std::string benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
+    Report benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
                           const BenchmarkOptions &options = {}, const Call &call = {}) const {
         return benchmark(options, call, [&](const auto *raw, auto *c_call, auto **report, auto **error) {
             const optimize_tokenizer_t *c_tokenizer = tokenizer ? tokenizer->get() : nullptr;
@@ -268,7 +268,7 @@ public:
         });
     }
     /// Compares a TensorRT engine file with this model, from which it was built, and returns the report as JSON.
-    std::string benchmark_engine(const Context &context, const std::string &path,
+    Report benchmark_engine(const Context &context, const std::string &path,
                                  const TensorRtOpenOptions &engine_options, const Tokenizer *tokenizer = nullptr,
                                  const BenchmarkOptions &options = {}, const Call &call = {}) const {
         const auto opening = engine_options.native();
@@ -281,7 +281,7 @@ public:
     }
     /// Evaluates this model on data (the content of a file), or compares another model with it, and returns the
     /// report as JSON. Without a tokenizer, that of this model is used.
-    std::string evaluate(const Context &context, std::string_view data, const Model *against = nullptr,
+    Report evaluate(const Context &context, std::string_view data, const Model *against = nullptr,
                          const Tokenizer *tokenizer = nullptr, const EvaluateOptions &options = {},
                          const Call &call = {}) const {
         auto raw = detail::sized<optimize_evaluate_options_t>();
@@ -305,7 +305,7 @@ public:
             return optimize_model_evaluate(context.get(), get(), c_against, c_tokenizer, data.data(), data.size(), &raw,
                                            c_call, report.place(), error);
         });
-        return report.text();
+        return Report(std::move(report));
     }
 
 private:
@@ -317,7 +317,7 @@ private:
     friend Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call);
     Model() = default;
     /// Returns the report of `function(options, call, report, error)`.
-    template <class F> static std::string benchmark(const BenchmarkOptions &options, const Call &call, F &&function) {
+    template <class F> static Report benchmark(const BenchmarkOptions &options, const Call &call, F &&function) {
         const auto texts = detail::c_texts(options.texts, "texts");
         const auto shapes = detail::c_texts(options.shapes, "shapes");
         const auto values = detail::c_texts(options.values, "values");
@@ -350,14 +350,14 @@ private:
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return function(&raw, c_call, report.place(), error);
         });
-        return report.text();
+        return Report(std::move(report));
     }
     /// Returns the results of `function(model, report)`.
-    template <class F> static std::pair<Model, std::string> make(F &&function) {
+    template <class F> static std::pair<Model, Report> make(F &&function) {
         Model made;
         detail::Buffer report;
         function(made.place(), report.place());
-        return {std::move(made), report.text()};
+        return {std::move(made), Report(std::move(report))};
     }
 };
 
@@ -365,7 +365,7 @@ private:
 struct Quantized {
     Model model;
     /// Report in the JSON of docs/report.md: what was done to each node, and why nodes were left unchanged.
-    std::string report;
+    Report report;
 };
 
 inline Quantized Model::quantize(const Context &context, const QuantizeOptions &options, const Call &call) const {
@@ -416,14 +416,14 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
     detail::attempt(call, [&](auto *c_call, auto **error) {
         return optimize_model_quantize(context.get(), get(), &raw, c_call, made.place(), report.place(), error);
     });
-    return {std::move(made), report.text()};
+    return {std::move(made), Report(std::move(report))};
 }
 
 /// Result of Model::prune.
 struct Pruned {
     Model model;
     /// Report in the JSON of docs/report.md: the number of zeros of each node, and why nodes were left unchanged.
-    std::string report;
+    Report report;
 };
 
 inline Pruned Model::prune(const Context &context, const PruneOptions &options, const Call &call) const {
@@ -464,7 +464,7 @@ inline Pruned Model::prune(const Context &context, const PruneOptions &options, 
     detail::attempt(call, [&](auto *c_call, auto **error) {
         return optimize_model_prune(context.get(), get(), &raw, c_call, made.place(), report.place(), error);
     });
-    return {std::move(made), report.text()};
+    return {std::move(made), Report(std::move(report))};
 }
 
 } // namespace optimize

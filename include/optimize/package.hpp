@@ -53,7 +53,7 @@ public:
         detail::attempt([&](auto **error) { return optimize_package_open(c_path, &raw, place(), error); });
     }
     /// Writes a package of a model, and returns the report as JSON.
-    static std::string compile(const Context &context, const Model &model, const std::string &path,
+    static Report compile(const Context &context, const Model &model, const std::string &path,
                                const PackageOptions &options = {}, const Call &call = {}) {
         auto raw = detail::sized<optimize_package_compile_options_t>();
         raw.dynamic = options.dynamic;
@@ -84,7 +84,7 @@ public:
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_package_compile(context.get(), model.get(), c_path, &raw, c_call, report.place(), error);
         });
-        return report.text();
+        return Report(std::move(report));
     }
     Model model() const {
         optimize_model_t *raw = nullptr;
@@ -113,11 +113,10 @@ public:
         return Generator(context, *this, options, call);
     }
     /// Returns the manifest as JSON, with the variant that is used on this machine and the reason.
-    std::string inspect(const Context &context) const {
+    Report inspect(const Context &context) const {
         detail::Buffer json;
-        detail::attempt(
-            [&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
-        return json.text();
+        detail::attempt([&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
+        return Report(std::move(json));
     }
     /// Verifies every byte, and the signature if `public_key` is not empty. Throws if a hash or the signature is
     /// wrong.

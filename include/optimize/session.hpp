@@ -80,10 +80,10 @@ public:
     /// Returns the execution provider.
     Provider provider() const { return static_cast<Provider>(optimize_session_provider(get())); }
     /// Returns where the session runs, as JSON: see optimize_session_placement.
-    std::string placement() const {
+    Report placement() const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_session_placement(get(), json.place(), error); });
-        return json.text();
+        return Report(std::move(json));
     }
     std::vector<ValueInfo> inputs() const {
         return detail::value_infos(optimize_session_input_count(get()), [&](auto index, auto *info, auto **error) {

@@ -44,7 +44,7 @@ struct TensorRtOptions {
 };
 
 /// Builds a TensorRT engine, writes it to `path` with a manifest next to it, and returns the report as JSON.
-inline std::string build_tensorrt(const Context &context, const Model &model, const std::string &path,
+inline Report build_tensorrt(const Context &context, const Model &model, const std::string &path,
                                   const TensorRtOptions &options = {}, const Call &call = {}) {
     auto raw = detail::sized<optimize_tensorrt_options_t>();
     raw.precision = options.precision;
@@ -79,13 +79,13 @@ inline std::string build_tensorrt(const Context &context, const Model &model, co
     detail::attempt(call, [&](auto *c_call, auto **error) {
         return optimize_model_build_tensorrt(context.get(), model.get(), c_path, &raw, c_call, report.place(), error);
     });
-    return report.text();
+    return Report(std::move(report));
 }
 
 /// Checks whether an engine file can be used on this machine and, if `model` is not null, whether it was built from
 /// `model`; returns its manifest as JSON. `trust` states that you trust the source of the engine, which contains
 /// executable code.
-inline std::string check_tensorrt(const Context &context, const std::string &path, const Model *model = nullptr,
+inline Report check_tensorrt(const Context &context, const std::string &path, const Model *model = nullptr,
                                   bool trust = false, const Call &call = {}) {
     const char *c_path = detail::c_text(path, "path");
     const optimize_model_t *c_model = model == nullptr ? nullptr : model->get();
@@ -93,7 +93,7 @@ inline std::string check_tensorrt(const Context &context, const std::string &pat
     detail::attempt(call, [&](auto *c_call, auto **error) {
         return optimize_tensorrt_check(context.get(), c_path, c_model, trust, c_call, manifest.place(), error);
     });
-    return manifest.text();
+    return Report(std::move(manifest));
 }
 
 /// Creates a session of an engine file on a device. Without `trust`, every engine is refused, because it contains

@@ -12,7 +12,7 @@ use super::status::optimize_status_t;
 use super::tokenizer::optimize_tokenizer_t;
 use super::{Out, guard, texts};
 use crate::encoder::{Aggregation, Span, Tagger, TaggerOptions};
-use crate::error::{Result, bail};
+use crate::error::bail;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char};
 use std::sync::Arc;

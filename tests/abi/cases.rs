@@ -61,7 +61,7 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, in addition to options, call and error.
-const OPTIONAL: [(&str, &str); 29] = [
+const OPTIONAL: [(&str, &str); 30] = [
     ("optimize_models_table", "report"),
     ("optimize_model_apply", "report"),
     ("optimize_model_save", "report"),
@@ -86,6 +86,7 @@ const OPTIONAL: [(&str, &str); 29] = [
     ("optimize_classifier_classify", "second_texts"),
     ("optimize_session_run", "output_names"),
     ("optimize_tensor_borrow", "release"),
+    ("optimize_report_text", "size"),
     ("optimize_tokenizer_encode", "sizes"),
     ("optimize_tensor_new_strings", "sizes"),
     ("optimize_generator_generate", "sizes"),
@@ -158,7 +159,7 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
 }
 
 /// Arguments that do not follow from their type: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 64] = [
+const VALUES: [(&str, &str, &str, &str); 68] = [
     ("optimize_models_table", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_models_table", "const char *", "folder", r#""table""#),
     ("optimize_model_apply", "const char *", "recipe", r#""[{\"operation\": \"quantize\"}]""#),
@@ -221,6 +222,10 @@ const VALUES: [(&str, &str, &str, &str); 64] = [
     ("optimize_generator_append", "const char *", "text", r#""a b""#),
     ("optimize_generator_append", "size_t", "size", "3"),
     ("optimize_model_render_chat", "const char *", "messages", r#""[{\"role\": \"user\", \"content\": \"a\"}]""#),
+    ("optimize_report_number", "const char *", "pointer", r#""/schema_version""#),
+    ("optimize_report_text", "const char *", "pointer", r#""/operation""#),
+    ("optimize_report_count", "const char *", "pointer", r#""/nodes""#),
+    ("optimize_generation_candidate", "size_t", "token", "0"),
     ("*", "size_t", "row", "0"),
     ("*", "size_t", "count", "2"),
 ];
@@ -276,6 +281,9 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
             () if function.name == "optimize_embedder_new" && bare == "optimize_model_t" => "make_encoder".to_owned(),
             () if function.name == "optimize_classifier_new" && bare == "optimize_model_t" => "make_classes".to_owned(),
             () if function.name == "optimize_tagger_new" && bare == "optimize_model_t" => "make_tags".to_owned(),
+            () if function.name.starts_with("optimize_generation_") => "make_generations".to_owned(),
+            () if function.name == "optimize_report_benchmark" => "make_benchmark".to_owned(),
+            () if function.name.starts_with("optimize_report_") => "make_report".to_owned(),
             () => maker_of(bare),
         };
         let made = new(Kind::Handle(bare.to_owned()), format!("{bare} *{local} = {maker}();"), &local).null(null);
@@ -295,6 +303,7 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
             let after = format!("check_result(status, {local}, \"{name}\");");
             Some(new(Kind::Other, format!("const char *{local} = POISON;"), &place).after(after))
         }
+        "double *" => Some(new(Kind::Other, format!("double {local} = 77;"), &place)),
         "size_t *" => Some(new(Kind::Other, format!("size_t {local} = 77;"), &place)),
         "void *" if name == "user_data" => Some(new(Kind::Other, String::new(), "NULL").null(Null::Taken)),
         _ => None,

@@ -211,6 +211,39 @@ static optimize_buffer_t *make_buffer(void) {
     return buffer;
 }
 
+/* Reports with what functions read: of a quantized model, of a benchmark, of generated texts with candidates. */
+static optimize_buffer_t *make_report(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_model(), *small = NULL;
+    optimize_buffer_t *report = NULL;
+    need(optimize_model_quantize(context, model, NULL, NULL, &small, &report, NULL) == OPTIMIZE_OK, "report");
+    optimize_model_free(small);
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return report;
+}
+
+static optimize_buffer_t *make_benchmark(void) {
+    optimize_context_t *context = make_context();
+    optimize_model_t *model = make_model();
+    optimize_benchmark_options_t options = {.struct_size = sizeof options, .runs = 5, .warmup = 1};
+    optimize_buffer_t *report = NULL;
+    need(optimize_model_benchmark(context, model, model, NULL, &options, NULL, &report, NULL) == OPTIMIZE_OK, "benchmark");
+    optimize_model_free(model);
+    optimize_context_free(context);
+    return report;
+}
+
+static optimize_buffer_t *make_generations(void) {
+    const char *const prompts[1] = {"a"};
+    optimize_generator_t *generator = make_generator();
+    optimize_generate_options_t options = {.struct_size = sizeof options, .max_new_tokens = 2, .logprobs = 2};
+    optimize_buffer_t *report = NULL;
+    need(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, NULL) == OPTIMIZE_OK, "texts");
+    optimize_generator_free(generator);
+    return report;
+}
+
 static optimize_cancel_t *make_cancel(void) {
     optimize_cancel_t *cancel = NULL;
     need(optimize_cancel_new(&cancel, NULL) == OPTIMIZE_OK, "cancel");

@@ -279,8 +279,8 @@ void an_ensemble_writes_one_text() {
     fit.context_length = 16;
     const auto fitted = again.fit(context, "One, two, three. A man walks home to eat his bread.", fit);
     CHECK(fitted.second.find("\"fitted_nll\"") != std::string::npos);
-    CHECK(fitted.first.fuse().report.find("\"ensemble\"") != std::string::npos);
-    CHECK(optimize::merge({&model(), &model()}).report.find("\"merge\"") != std::string::npos);
+    CHECK(fitted.first.fuse().report.json().find("\"ensemble\"") != std::string::npos);
+    CHECK(optimize::merge({&model(), &model()}).report.json().find("\"merge\"") != std::string::npos);
     FAILS(invalid_argument, "at least two members", optimize::Ensemble({&model()}));
     FAILS(invalid_argument, "model 2", optimize::Ensemble({&model(), nullptr}));
 }

@@ -153,8 +153,8 @@ void quantized_models_run_and_agree() {
     optimize::QuantizeOptions options;
     options.exclude = {"*/query/*"};
     const auto small = model.quantize(context, options);
-    CHECK(small.report.find("\"operation\": \"quantize\"") != std::string::npos);
-    CHECK(small.report.find("*/query/*") != std::string::npos);
+    CHECK(small.report.json().find("\"operation\": \"quantize\"") != std::string::npos);
+    CHECK(small.report.json().find("*/query/*") != std::string::npos);
     const auto text = tokenizer.encode({"A man is eating food.", "Someone has a meal."});
     optimize::Session before(context, model), after(context, small.model);
     const auto a = before.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {sentence});
@@ -176,7 +176,7 @@ void pruned_models_are_saved_packed() {
     options.sparsity = 0.5;
     options.target_modules = {"query", "layer.1.*"};
     const auto sparse = model.prune(context, options);
-    CHECK(sparse.report.find("\"operation\": \"prune\"") != std::string::npos);
+    CHECK(sparse.report.json().find("\"operation\": \"prune\"") != std::string::npos);
     optimize::SaveOptions packed;
     packed.packed = true;
     sparse.model.save(temporary("sparse.onnx.packed"), packed);
@@ -199,7 +199,7 @@ void students_learn_from_teachers() {
     int steps = 0;
     options.training = [&](const optimize::TrainingStep &step) { steps += !step.is_validation; };
     const auto first = optimize::distill(context, teacher, options);
-    CHECK(steps == 4 && first.report.find("\"operation\": \"distill\"") != std::string::npos);
+    CHECK(steps == 4 && first.report.json().find("\"operation\": \"distill\"") != std::string::npos);
     options.student_layers.clear();
     const auto second = optimize::distill(context, teacher, first.model, options);
     CHECK(second.model.outputs().size() == teacher.outputs().size());
@@ -221,7 +221,7 @@ void layers_and_goals_are_options_of_pruning() {
     optimize::PruneOptions options;
     options.method = optimize::PruneMethod::structured;
     options.layers = {1};
-    CHECK(model.prune(context, options).report.find("\"layers_after\": 2") != std::string::npos);
+    CHECK(model.prune(context, options).report.json().find("\"layers_after\": 2") != std::string::npos);
     options.layers = {};
     options.target_size = 1000;
     FAILS(invalid_argument, "bytes are left", model.prune(context, options));
@@ -241,9 +241,9 @@ void weights_are_quantized_in_blocks() {
     options.scale_type = optimize::ScaleType::float32;
     options.accuracy_level = 1;
     const auto small = model.quantize(context, options);
-    CHECK(small.report.find("4 bits in blocks of 64, symmetric, 4.50 bits per weight") != std::string::npos);
-    CHECK(small.report.find("\"scale_type\": \"float32\"") != std::string::npos);
-    CHECK(small.report.find("\"accuracy_level\": 1") != std::string::npos);
+    CHECK(small.report.json().find("4 bits in blocks of 64, symmetric, 4.50 bits per weight") != std::string::npos);
+    CHECK(small.report.json().find("\"scale_type\": \"float32\"") != std::string::npos);
+    CHECK(small.report.json().find("\"accuracy_level\": 1") != std::string::npos);
     optimize::Session before(context, model), after(context, small.model);
     const auto a = before.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {sentence});
     const auto b = after.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}, {sentence});
@@ -263,7 +263,7 @@ void static_ranges_come_from_tensors() {
     options.type = optimize::QuantizeType::static_ranges;
     FAILS(invalid_argument, "calibration data", model.quantize(context, options));
     options.calibration_tensors = {{"input_ids", &text.ids}, {"attention_mask", &text.attention_mask}};
-    CHECK(model.quantize(context, options).report.find("MatMulIntegerToFloat") != std::string::npos);
+    CHECK(model.quantize(context, options).report.json().find("MatMulIntegerToFloat") != std::string::npos);
     options.calibration_tensors[0].first = "nothing";
     FAILS(not_found, "nothing", model.quantize(context, options));
 }
@@ -337,7 +337,7 @@ void what_the_progress_function_throws_comes_out() {
         caught = mine.number;
     }
     CHECK(caught == 7);
-    CHECK(model.quantize(context).report.size() > 0); // nothing is left of it
+    CHECK(model.quantize(context).report.json().size() > 0); // nothing is left of it
 }
 
 void tokens_and_timeouts_end_calls() {

@@ -1,0 +1,169 @@
+// Part of optimize.hpp: reports and their figures.
+#ifndef OPTIMIZE_REPORT_HPP
+#define OPTIMIZE_REPORT_HPP
+
+#include "handle.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace optimize {
+
+/// The reason why the text of a row ended; see optimize_finish_reason_t.
+enum class FinishReason : std::int32_t {
+    none = OPTIMIZE_FINISH_NONE,
+    eos = OPTIMIZE_FINISH_EOS,
+    length = OPTIMIZE_FINISH_LENGTH,
+    stop = OPTIMIZE_FINISH_STOP,
+    cancelled = OPTIMIZE_FINISH_CANCELLED,
+};
+
+/// What was done to a node; see optimize_node_report_t.
+struct NodeReport {
+    std::string name;
+    std::string op;
+    std::string action;
+    std::string reason;
+    bool changed = false;
+    /// Loss caused by this node alone; NaN if it was not measured.
+    double sensitivity = 0;
+};
+
+/// A token that the model could have generated.
+struct Candidate {
+    std::int64_t token = 0;
+    float logprob = 0;
+};
+
+/// The generated text of a row; see optimize_generation_t.
+struct Generation {
+    std::string text;
+    std::vector<std::int64_t> tokens;
+    /// Log-probability of each token; empty if they were not requested.
+    std::vector<float> logprobs;
+    /// The most probable tokens at each position, as many as were requested.
+    std::vector<std::vector<Candidate>> candidates;
+    FinishReason finish_reason = FinishReason::none;
+    std::size_t prompt_tokens = 0;
+    /// Ensembles: means over the tokens; otherwise NaN.
+    double entropy = 0;
+    double mutual_information = 0;
+    double agreement = 0;
+};
+
+/// The figures of a benchmark; see optimize_benchmark_t. A figure that was not measured is NaN, or 0 for bytes.
+struct Benchmark {
+    std::uint32_t runs = 0;
+    /// "faster", "slower" or "no difference".
+    std::string verdict;
+    double speedup = 0;
+    double speedup_low = 0;
+    double speedup_high = 0;
+    double original_ms = 0;
+    double result_ms = 0;
+    double original_p90_ms = 0;
+    double result_p90_ms = 0;
+    double original_load_ms = 0;
+    double result_load_ms = 0;
+    std::uint64_t original_resident_bytes = 0;
+    std::uint64_t result_resident_bytes = 0;
+    std::uint64_t original_bytes = 0;
+    std::uint64_t result_bytes = 0;
+    double cosine = 0;
+    double max_abs_error = 0;
+    double top1_agreement = 0;
+    double kl = 0;
+};
+
+/// A report of the library: JSON, and functions that read its figures. Copies share it; it never changes.
+class Report {
+public:
+    Report() = default;
+    explicit Report(detail::Buffer buffer) : buffer_(std::make_shared<const detail::Buffer>(std::move(buffer))) {}
+
+    /// Returns the report as JSON: see docs/report.md.
+    std::string json() const { return buffer_ ? buffer_->text() : std::string(); }
+    operator std::string() const { return json(); }
+    /// Returns a number, for example number("/quality/perplexity"): see optimize_report_number.
+    double number(const std::string &pointer) const {
+        const char *c_pointer = detail::c_text(pointer, "pointer");
+        double value = 0;
+        detail::attempt([&](auto **error) { return optimize_report_number(get(), c_pointer, &value, error); });
+        return value;
+    }
+    /// Returns a text, for example text("/operation").
+    std::string text(const std::string &pointer) const {
+        const char *c_pointer = detail::c_text(pointer, "pointer"), *value = nullptr;
+        std::size_t size = 0;
+        detail::attempt([&](auto **error) { return optimize_report_text(get(), c_pointer, &value, &size, error); });
+        return {value, size};
+    }
+    /// Returns the number of entries of a list or an object, for example count("/warnings").
+    std::size_t count(const std::string &pointer) const {
+        const char *c_pointer = detail::c_text(pointer, "pointer");
+        std::size_t value = 0;
+        detail::attempt([&](auto **error) { return optimize_report_count(get(), c_pointer, &value, error); });
+        return value;
+    }
+    /// Returns what a technique did to each node.
+    std::vector<NodeReport> nodes() const {
+        std::vector<NodeReport> all;
+        for (std::size_t i = 0; i < optimize_report_node_count(get()); i++) {
+            auto raw = detail::sized<optimize_node_report_t>();
+            detail::attempt([&](auto **error) { return optimize_report_node(get(), i, &raw, error); });
+            all.push_back({raw.name, raw.op, raw.action, raw.reason, raw.changed != 0, raw.sensitivity});
+        }
+        return all;
+    }
+    /// Returns the figures of a benchmark.
+    Benchmark benchmark() const {
+        auto raw = detail::sized<optimize_benchmark_t>();
+        detail::attempt([&](auto **error) { return optimize_report_benchmark(get(), &raw, error); });
+        return {raw.runs, raw.verdict, raw.speedup, raw.speedup_low, raw.speedup_high, raw.original_ms, raw.result_ms,
+                raw.original_p90_ms, raw.result_p90_ms, raw.original_load_ms, raw.result_load_ms,
+                raw.original_resident_bytes, raw.result_resident_bytes, raw.original_bytes, raw.result_bytes,
+                raw.cosine, raw.max_abs_error, raw.top1_agreement, raw.kl};
+    }
+    /// Returns the generated texts of Generator::generate or Generator::run.
+    std::vector<Generation> generations() const {
+        std::vector<Generation> all(optimize_generation_count(get()));
+        for (std::size_t row = 0; row < all.size(); row++) all[row] = generation(row);
+        return all;
+    }
+
+private:
+    const optimize_buffer_t *get() const noexcept { return buffer_ ? buffer_->get() : nullptr; }
+    Generation generation(std::size_t row) const {
+        auto raw = detail::sized<optimize_generation_t>();
+        detail::attempt([&](auto **error) { return optimize_generation_get(get(), row, &raw, error); });
+        const auto count = static_cast<std::size_t>(raw.token_count);
+        Generation made;
+        made.text.assign(raw.text, static_cast<std::size_t>(raw.text_size));
+        if (raw.tokens) made.tokens.assign(raw.tokens, raw.tokens + count);
+        if (raw.logprobs) made.logprobs.assign(raw.logprobs, raw.logprobs + count);
+        made.finish_reason = static_cast<FinishReason>(raw.finish_reason);
+        made.prompt_tokens = static_cast<std::size_t>(raw.prompt_tokens);
+        made.entropy = raw.entropy;
+        made.mutual_information = raw.mutual_information;
+        made.agreement = raw.agreement;
+        for (std::size_t token = 0; token < made.logprobs.size(); token++) {
+            made.candidates.emplace_back();
+            for (std::size_t i = 0;; i++) {
+                auto one = detail::sized<optimize_candidate_t>();
+                if (optimize_generation_candidate(get(), row, token, i, &one, nullptr) != OPTIMIZE_OK) break;
+                made.candidates.back().push_back({one.token, one.logprob});
+            }
+        }
+        return made;
+    }
+
+    std::shared_ptr<const detail::Buffer> buffer_;
+};
+
+} // namespace optimize
+
+#endif // OPTIMIZE_REPORT_HPP
