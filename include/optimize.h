@@ -232,6 +232,20 @@ typedef enum optimize_bos_t {
 } optimize_bos_t;
 
 /**
+ * Form of a text with counters.
+ */
+typedef enum optimize_counters_format_t {
+  /**
+   * A JSON object with the fields of optimize_counters_t.
+   */
+  OPTIMIZE_COUNTERS_FORMAT_JSON = 0,
+  /**
+   * The text format of Prometheus, with names that begin with optimize_.
+   */
+  OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS = 1,
+} optimize_counters_format_t;
+
+/**
  * Divergence between the distributions of teacher and student.
  */
 typedef enum optimize_divergence_t {
@@ -485,6 +499,32 @@ typedef enum optimize_kernels_t {
    */
   OPTIMIZE_KERNELS_STOCK = 1,
 } optimize_kernels_t;
+
+/**
+ * The importance of a message.
+ */
+typedef enum optimize_log_level_t {
+  /**
+   * Errors and warnings.
+   */
+  OPTIMIZE_LOG_LEVEL_DEFAULT = 0,
+  /**
+   * Something failed.
+   */
+  OPTIMIZE_LOG_LEVEL_ERROR = 1,
+  /**
+   * Something works, but not as it could: a slower kernel, a file that was passed over.
+   */
+  OPTIMIZE_LOG_LEVEL_WARNING = 2,
+  /**
+   * Events: a model was loaded, a session was created.
+   */
+  OPTIMIZE_LOG_LEVEL_INFO = 3,
+  /**
+   * Details for developers, with those of ONNX Runtime.
+   */
+  OPTIMIZE_LOG_LEVEL_DEBUG = 4,
+} optimize_log_level_t;
 
 /**
  * The function that turns the logits of a classifier into scores.
@@ -839,7 +879,17 @@ typedef struct optimize_tensor_t optimize_tensor_t;
 typedef struct optimize_tokenizer_t optimize_tokenizer_t;
 
 /**
- * Options of `optimize_context_new`. Fields that are 0 or NULL have their defaults.
+ * Log callback. `level` is an optimize_log_level_t, `target` "optimize" or "onnxruntime", and `message` one UTF-8 line;
+ * both texts are valid during the callback. It receives the messages of the whole process, on any thread, also on
+ * several at once. It must not throw or use longjmp. It may call the library, also to free its own context.
+ */
+typedef void (*optimize_log_fn)(void *user_data,
+                                int32_t level,
+                                const char *target,
+                                const char *message);
+
+/**
+ * Options of `optimize_context_new`. All zero selects the defaults.
  */
 typedef struct optimize_context_options_t {
   /**
@@ -856,13 +906,91 @@ typedef struct optimize_context_options_t {
    * one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
    */
   const char *runtime_library;
+  /**
+   * Log callback, or NULL: then no message is made. It receives messages until the context is freed.
+   */
+  optimize_log_fn log;
+  /**
+   * User data passed to the log callback.
+   */
+  void *log_user_data;
+  /**
+   * The highest level that the log callback receives, an optimize_log_level_t.
+   */
+  int32_t log_level;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
 } optimize_context_options_t;
 
 /**
- * Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` names the
- * current step and is valid during the callback. `done` and `total` count its work in the unit that the function
- * documents; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not
- * throw or use longjmp.
+ * What the library has done in this process so far, and what it is doing: all models, sessions and threads together.
+ * Set `struct_size` before the call.
+ */
+typedef struct optimize_counters_t {
+  /**
+   * sizeof(optimize_counters_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * Models that were loaded from files or memory.
+   */
+  uint64_t models_loaded;
+  /**
+   * Size of these models in bytes; mapped, not necessarily read.
+   */
+  uint64_t bytes_loaded;
+  /**
+   * Seconds that loading took.
+   */
+  double load_seconds;
+  /**
+   * Sessions that were created, those of generators, embedders and techniques included.
+   */
+  uint64_t sessions_created;
+  /**
+   * Seconds that creating sessions took.
+   */
+  double session_seconds;
+  /**
+   * Runs of sessions that ended, failed ones included. A generator runs once for each token.
+   */
+  uint64_t runs;
+  /**
+   * Runs that failed, cancelled ones included.
+   */
+  uint64_t failed_runs;
+  /**
+   * Seconds that runs took, summed over threads.
+   */
+  double run_seconds;
+  /**
+   * Runs that are in progress now.
+   */
+  uint64_t active_runs;
+  /**
+   * Calls that wait for another call of the same engine now.
+   */
+  uint64_t waiting_calls;
+  /**
+   * Tokens that the models of generators have read: those of prompts, and generated ones.
+   */
+  uint64_t read_tokens;
+  /**
+   * Tokens that generators have generated.
+   */
+  uint64_t generated_tokens;
+} optimize_counters_t;
+
+/**
+ * Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` is valid
+ * during the callback; `total` is 0 if unknown. Returning a value other than 0 cancels the call. It must not throw
+ * or use longjmp.
  */
 typedef int32_t (*optimize_progress_fn)(void *user_data,
                                         const char *stage,
@@ -2631,6 +2759,102 @@ typedef struct optimize_table_options_t {
    */
   const char *with;
 } optimize_table_options_t;
+ * What was done to a node. Set `struct_size` before the call; the texts are owned by the report.
+typedef struct optimize_node_report_t {
+   * sizeof(optimize_node_report_t).
+   * Not 0: the node was changed.
+  uint32_t changed;
+   * Name of the node, or of its first output if it has none.
+  const char *name;
+   * Operator type.
+  const char *op;
+   * What was done: "quantized", "left" ... (docs/report.md).
+  const char *action;
+   * Reason for the action; for changed nodes their form.
+  const char *reason;
+   * Loss caused by this node alone; NaN if it was not measured.
+  double sensitivity;
+} optimize_node_report_t;
+
+/**
+ * The figures of a benchmark. Set `struct_size` before the call; `verdict` is owned by the report. A figure that was
+ * not measured, or does not apply to the models, is NaN, or 0 for bytes.
+typedef struct optimize_benchmark_t {
+   * sizeof(optimize_benchmark_t).
+   * Number of timed rounds; both models ran once in each.
+   * "faster", "slower" or "no difference": whether the interval of the speedup contains 1.
+  const char *verdict;
+   * Time of the original divided by that of the result, round by round: the median.
+  double speedup;
+   * Lower end of the 95 % interval of the median.
+  double speedup_low;
+   * Upper end of the interval.
+  double speedup_high;
+   * Median latency of the original in milliseconds.
+  double original_ms;
+   * Median latency of the result in milliseconds.
+  double result_ms;
+   * 90th percentile of the original's latency in milliseconds.
+  double original_p90_ms;
+   * 90th percentile of the result's latency in milliseconds.
+  double result_p90_ms;
+   * Time to create a session of the original in milliseconds.
+  double original_load_ms;
+   * Time to create a session of the result in milliseconds.
+  double result_load_ms;
+   * Growth of the process's resident memory by the original, in bytes.
+  uint64_t original_resident_bytes;
+   * Growth of the process's resident memory by the result, in bytes.
+  uint64_t result_resident_bytes;
+   * Size of the original on disk in bytes.
+  uint64_t original_bytes;
+   * Size of the result on disk in bytes.
+  uint64_t result_bytes;
+   * Mean cosine of the outputs of both models.
+  double cosine;
+   * Largest absolute difference of the outputs.
+  double max_abs_error;
+   * Share of rows whose largest element has the same index.
+  double top1_agreement;
+   * Mean Kullback-Leibler divergence in nats, for outputs that are logits.
+  double kl;
+} optimize_benchmark_t;
+
+/**
+ * The generated text of a row. Set `struct_size` before the call; the pointers are owned by the report.
+typedef struct optimize_generation_t {
+   * sizeof(optimize_generation_t).
+   * Why the text ended, an optimize_finish_reason_t.
+  int32_t finish_reason;
+   * The text, `text_size` bytes of UTF-8 followed by a NUL, without stop string and special tokens.
+  const char *text;
+   * Number of bytes in `text`.
+  uint64_t text_size;
+   * Array of `token_count` ids of the generated tokens.
+  const int64_t *tokens;
+   * Array of `token_count` log-probabilities of these tokens; NULL if they were not requested.
+  const float *logprobs;
+   * Number of generated tokens.
+  uint64_t token_count;
+   * Number of tokens in the row before the generated ones.
+  uint64_t prompt_tokens;
+   * Ensembles: mean entropy of the combined distribution, in nats; otherwise NaN.
+  double entropy;
+   * Ensembles: mean part of the entropy that is disagreement between the members, in nats; otherwise NaN.
+  double mutual_information;
+   * Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
+  double agreement;
+} optimize_generation_t;
+
+/**
+ * A token that the model could have generated.
+typedef struct optimize_candidate_t {
+   * sizeof(optimize_candidate_t).
+   * Log-probability of the token.
+  float logprob;
+   * Id of the token.
+  int64_t token;
+} optimize_candidate_t;
 
 #ifdef __cplusplus
 extern "C" {
@@ -2752,7 +2976,29 @@ optimize_status_t optimize_context_providers(const optimize_context_t *context,
                                              optimize_error_t **error);
 
 /**
- * Frees a context. NULL is allowed. Objects created with it remain usable.
+ * Writes the counters of the process. They are the same for all contexts, and never reset. Any thread may call it.
+ *
+ * Returns OPTIMIZE_INVALID_ARGUMENT if `counters` is NULL or its struct_size is not set.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_context_counters(const optimize_context_t *context,
+                                            optimize_counters_t *counters,
+                                            optimize_error_t **error);
+
+/**
+ * Writes the counters of the process as a text; `format` is an optimize_counters_format_t. Any thread may call it.
+ *
+ * Returns OPTIMIZE_INVALID_ARGUMENT for an unknown format.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_context_counters_text(const optimize_context_t *context,
+                                                 int32_t format,
+                                                 optimize_buffer_t **text,
+                                                 optimize_error_t **error);
+
+/**
+ * Frees a context. NULL is allowed. Objects created with it remain usable. When it returns, no thread is in its log
+ * callback (other than the calling one), and none will call it again.
  */
 OPTIMIZE_API
 void optimize_context_free(optimize_context_t *context);
@@ -3775,6 +4021,81 @@ optimize_status_t optimize_models_table(const optimize_context_t *context,
                                         const optimize_call_t *call,
                                         optimize_buffer_t **report,
                                         optimize_error_t **error);
+
+ * Writes a number of a report, for example "/quality/perplexity" or "/summary/nodes_quantized". `pointer` is a JSON
+ * Pointer (RFC 6901): the keys and indices on the way to the value, each after a "/". Booleans are 1 and 0. The fields
+ * are those of docs/report.md. Works for every buffer with JSON of this library.
+ * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is not a
+ * number, or if the buffer holds no JSON.
+optimize_status_t optimize_report_number(const optimize_buffer_t *report,
+                                         const char *pointer,
+                                         double *value,
+                                         optimize_error_t **error);
+
+/**
+ * Writes a text of a report, for example "/benchmark/speedup/verdict", and its size in bytes without the final NUL; see
+ * `optimize_report_number` for `pointer`. `size` may be NULL. The text is valid until the report is freed.
+ * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is not a
+ * text, or if the buffer holds no JSON.
+optimize_status_t optimize_report_text(const optimize_buffer_t *report,
+                                       const char *pointer,
+                                       const char **value,
+                                       size_t *size,
+                                       optimize_error_t **error);
+
+/**
+ * Writes the number of entries of a list or an object of a report, for example "/nodes" or "/warnings"; see
+ * `optimize_report_number` for `pointer`.
+ * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it has no
+ * entries by its type, or if the buffer holds no JSON.
+optimize_status_t optimize_report_count(const optimize_buffer_t *report,
+                                        const char *pointer,
+                                        size_t *count,
+
+/**
+ * Returns the number of nodes in the report of a technique; 0 if `report` is NULL or has none.
+size_t optimize_report_node_count(const optimize_buffer_t *report);
+
+/**
+ * Writes what a technique did to the node at `index`. The texts in `node` are valid until the report is freed.
+ * Returns OPTIMIZE_NOT_FOUND if there is no such node; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
+optimize_status_t optimize_report_node(const optimize_buffer_t *report,
+                                       size_t index,
+                                       optimize_node_report_t *node,
+                                       optimize_error_t **error);
+
+/**
+ * Writes the figures of a benchmark, from the report of `optimize_model_benchmark` or
+ * `optimize_model_benchmark_engine`. `verdict` is valid until the report is freed.
+ * Returns OPTIMIZE_NOT_FOUND if the report has no benchmark; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
+optimize_status_t optimize_report_benchmark(const optimize_buffer_t *report,
+                                            optimize_benchmark_t *benchmark,
+                                            optimize_error_t **error);
+
+/**
+ * Returns the number of generated texts in the report of `optimize_generator_generate` or `optimize_generator_run`; 0
+ * if `report` is NULL or has none.
+size_t optimize_generation_count(const optimize_buffer_t *report);
+
+/**
+ * Writes the generated text of a row. The pointers in `generation` are valid until the report is freed.
+ * Returns OPTIMIZE_NOT_FOUND if there is no such row; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
+optimize_status_t optimize_generation_get(const optimize_buffer_t *report,
+                                          size_t row,
+                                          optimize_generation_t *generation,
+                                          optimize_error_t **error);
+
+/**
+ * Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. There are
+ * as many as the option `logprobs` requested, less one.
+ * Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer holds
+ * no JSON.
+optimize_status_t optimize_generation_candidate(const optimize_buffer_t *report,
+                                                size_t row,
+                                                size_t token,
+                                                size_t index,
+                                                optimize_candidate_t *candidate,
+                                                optimize_error_t **error);
 
 #ifdef __cplusplus
 }  // extern "C"

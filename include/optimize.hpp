@@ -54,6 +54,7 @@
 #include "optimize/ensemble.hpp"
 #include "optimize/error.hpp"
 #include "optimize/generator.hpp"
+#include "optimize/log.hpp"
 #include "optimize/measure.hpp"
 #include "optimize/model.hpp"
 #include "optimize/package.hpp"

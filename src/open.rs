@@ -4,13 +4,16 @@
 //! [`crate::source`], [`crate::package`] or [`crate::ensemble`]. Lower modules never call this one: a function there
 //! that needs a model takes one, or a function that loads it.
 
+use crate::counters::PROCESS;
 use crate::ensemble::{Ensemble, manifest};
 use crate::error::{Context, Result, bail};
 use crate::files;
+use crate::log::{self, LogLevel};
 use crate::model::Model;
 use crate::package::{self, OpenOptions, Package};
 use crate::source::{LoadOptions, checkpoint, folder, gguf};
 use std::path::Path;
+use std::time::Instant;
 
 impl Model {
     /// Loads any supported kind of model: an `.onnx` file, an exported folder, a Hugging Face checkpoint, a GGUF
@@ -35,6 +38,24 @@ impl Ensemble {
 
 /// Loads any supported kind of model. Weights are mapped, not read.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
+    let start = Instant::now();
+    let model = find(path, options)?;
+    count(&model, &path.display().to_string(), start);
+    Ok(model)
+}
+
+/// Counts a model that was loaded, and passes on the warnings about it.
+pub(crate) fn count(model: &Model, place: &str, start: Instant) {
+    PROCESS.models_loaded.add(1);
+    PROCESS.bytes_loaded.add(model.bytes());
+    PROCESS.load_seconds.add(start);
+    for warning in &model.card().warnings {
+        log::ours(LogLevel::Warning, || format!("{place}: {warning}"));
+    }
+    log::ours(LogLevel::Info, || format!("{place}: loaded in {:.1} ms", start.elapsed().as_secs_f64() * 1e3));
+}
+
+fn find(path: &Path, options: &LoadOptions) -> Result<Model> {
     let place = || path.display().to_string();
     if manifest::find(path).is_some() {
         return manifest::load_fused(path, &Model::load);

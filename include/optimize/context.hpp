@@ -2,10 +2,12 @@
 #ifndef OPTIMIZE_CONTEXT_HPP
 #define OPTIMIZE_CONTEXT_HPP
 
+#include "log.hpp"
 #include "report.hpp"
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace optimize {
 
@@ -13,6 +15,10 @@ namespace optimize {
 struct ContextOptions {
     std::uint32_t threads = 0;
     std::string runtime_library;
+    /// Log callback; without one, no message is made. It is called until the context is destroyed.
+    LogFunction log;
+    /// The highest level that the log callback receives.
+    LogLevel log_level = LogLevel::warning;
 };
 
 /// Execution provider of a session; see optimize_provider_t.
@@ -84,13 +90,21 @@ inline std::string version() { return optimize_version(); }
 inline std::uint32_t version_number() noexcept { return optimize_version_number(); }
 
 /// A context: the ONNX Runtime library and the default number of threads. A program usually has one context.
-class Context : public detail::Handle<optimize_context_t, optimize_context_free> {
+class Context : private detail::Logger, public detail::Handle<optimize_context_t, optimize_context_free> {
 public:
-    explicit Context(const ContextOptions &options = {}) {
+    explicit Context(const ContextOptions &options = {}) : Logger(options.log) {
         auto raw = detail::sized<optimize_context_options_t>();
         raw.threads = options.threads;
         raw.runtime_library = detail::c_text_or_null(options.runtime_library, "runtime_library");
+        raw.log_level = static_cast<std::int32_t>(options.log_level);
+        Logger::write(raw);
         detail::attempt([&](auto **error) { return optimize_context_new(&raw, place(), error); });
+    }
+    Context(Context &&other) noexcept = default;
+    Context &operator=(Context &&other) noexcept {
+        Handle::operator=(std::move(other)); // the old context is freed before its log callback
+        Logger::operator=(std::move(other));
+        return *this;
     }
     /// Returns the version of ONNX Runtime, for example "1.32.0". This opens ONNX Runtime if it is not open yet.
     std::string runtime_version() const {
@@ -104,6 +118,22 @@ public:
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });
         return Report(std::move(json));
+    }
+    /// Returns the counters of the process.
+    Counters counters() const {
+        auto raw = detail::sized<optimize_counters_t>();
+        detail::attempt([&](auto **error) { return optimize_context_counters(get(), &raw, error); });
+        return {raw.models_loaded, raw.bytes_loaded, raw.load_seconds, raw.sessions_created, raw.session_seconds,
+                raw.runs, raw.failed_runs, raw.run_seconds, raw.active_runs, raw.waiting_calls, raw.read_tokens,
+                raw.generated_tokens};
+    }
+    /// Returns the counters of the process as JSON or for Prometheus.
+    std::string counters_text(CountersFormat format = CountersFormat::json) const {
+        detail::Buffer text;
+        detail::attempt([&](auto **error) {
+            return optimize_context_counters_text(get(), static_cast<std::int32_t>(format), text.place(), error);
+        });
+        return text.text();
     }
 };
 

@@ -43,6 +43,7 @@ macro_rules! compare_all {
 #[test]
 fn enums_of_the_header_have_the_values_of_the_library() {
     compare_all!(
+        crate::counters::CountersFormat,
         crate::distill::Divergence,
         crate::distill::Schedule,
         crate::ensemble::EnsembleTask,
@@ -53,6 +54,7 @@ fn enums_of_the_header_have_the_values_of_the_library() {
         crate::evaluate::Bos,
         crate::evaluate::EvaluateTask,
         crate::onnx::save::ExternalData,
+        crate::log::LogLevel,
         crate::runtime::Kernels,
         crate::runtime::SessionPrecision,
         crate::prune::Importance,

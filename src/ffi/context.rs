@@ -5,10 +5,12 @@ use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::{Out, buffer, guard, text};
+use crate::counters::{Counters, CountersFormat};
 use crate::error::{Result, bail};
 use crate::limits;
-use crate::runtime::{Runtime, available};
-use std::ffi::{CString, c_char};
+use crate::log::{LogFn, LogLevel, Sink};
+use crate::runtime::{Runtime, available, follow_log_level};
+use std::ffi::{CString, c_char, c_void};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -25,6 +27,7 @@ pub struct Context {
     /// Default number of threads; 0 selects all processors.
     pub(super) threads: usize,
     version: OnceLock<CString>,
+    log: Option<Arc<Sink>>,
 }
 
 impl Context {
@@ -42,6 +45,30 @@ impl Context {
     }
 }
 
+/// The importance of a message.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_log_level_t {
+    /// Errors and warnings.
+    OPTIMIZE_LOG_LEVEL_DEFAULT = 0,
+    /// Something failed.
+    OPTIMIZE_LOG_LEVEL_ERROR = 1,
+    /// Something works, but not as it could: a slower kernel, a file that was passed over.
+    OPTIMIZE_LOG_LEVEL_WARNING = 2,
+    /// Events: a model was loaded, a session was created.
+    OPTIMIZE_LOG_LEVEL_INFO = 3,
+    /// Details for developers, with those of ONNX Runtime.
+    OPTIMIZE_LOG_LEVEL_DEBUG = 4,
+}
+
+/// Log callback. `level` is an optimize_log_level_t, `target` "optimize" or "onnxruntime", and `message` one UTF-8 line;
+/// both texts are valid during the callback. It receives the messages of the whole process, on any thread, also on
+/// several at once. It must not throw or use longjmp. It may call the library, also to free its own context.
+#[allow(non_camel_case_types)]
+pub type optimize_log_fn = Option<
+    unsafe extern "C" fn(user_data: *mut c_void, level: i32, target: *const c_char, message: *const c_char),
+>;
+
 /// Options of `optimize_context_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -55,8 +82,16 @@ pub struct optimize_context_options_t {
     /// searches the folders near this library and the program, and the system's library path. A process can open only
     /// one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
     pub runtime_library: *const c_char,
+    /// Log callback, or NULL: then no message is made. It receives messages until the context is freed.
+    pub log: optimize_log_fn,
+    /// User data passed to the log callback.
+    pub log_user_data: *mut c_void,
+    /// The highest level that the log callback receives, an optimize_log_level_t.
+    pub log_level: i32,
+    /// Must be 0.
+    pub reserved: u32,
 }
-// SAFETY: repr(C), two u32 and a pointer that may be NULL.
+// SAFETY: repr(C), two u32, three pointers that may be NULL and two 32-bit integers.
 unsafe impl Options for optimize_context_options_t {}
 
 /// Creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without calibration, and
@@ -76,9 +111,18 @@ pub unsafe extern "C" fn optimize_context_new(
                 true => None,
                 false => Some(PathBuf::from(text(options.runtime_library, "runtime_library")?)),
             };
-            let context = Context { library, threads: 0, version: OnceLock::new() };
+            if options.reserved != 0 {
+                bail!(InvalidArgument, "reserved is not 0");
+            }
+            let level = match options.log_level {
+                0 => LogLevel::default(),
+                level => LogLevel::from_code(level, "log_level")?,
+            };
+            let context = Context { library, threads: 0, version: OnceLock::new(), log: None };
             let threads = context.threads(options.threads)?;
-            out.set(handle::new(Arc::new(Context { threads, ..context })));
+            let log = options.log.map(|function| Sink::open(level, receiver(function, options.log_user_data)));
+            follow_log_level();
+            out.set(handle::new(Arc::new(Context { threads, log, ..context })));
             Ok(())
         })
     }
@@ -127,9 +171,148 @@ pub unsafe extern "C" fn optimize_context_providers(
     }
 }
 
-/// Frees a context. NULL is allowed. Objects created with it remain usable.
+/// What the library has done in this process so far, and what it is doing: all models, sessions and threads together.
+/// Set `struct_size` before the call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct optimize_counters_t {
+    /// sizeof(optimize_counters_t).
+    pub struct_size: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Models that were loaded from files or memory.
+    pub models_loaded: u64,
+    /// Size of these models in bytes; mapped, not necessarily read.
+    pub bytes_loaded: u64,
+    /// Seconds that loading took.
+    pub load_seconds: f64,
+    /// Sessions that were created, those of generators, embedders and techniques included.
+    pub sessions_created: u64,
+    /// Seconds that creating sessions took.
+    pub session_seconds: f64,
+    /// Runs of sessions that ended, failed ones included. A generator runs once for each token.
+    pub runs: u64,
+    /// Runs that failed, cancelled ones included.
+    pub failed_runs: u64,
+    /// Seconds that runs took, summed over threads.
+    pub run_seconds: f64,
+    /// Runs that are in progress now.
+    pub active_runs: u64,
+    /// Calls that wait for another call of the same engine now.
+    pub waiting_calls: u64,
+    /// Tokens that the models of generators have read: those of prompts, and generated ones.
+    pub read_tokens: u64,
+    /// Tokens that generators have generated.
+    pub generated_tokens: u64,
+}
+// SAFETY: repr(C), two u32 and 64-bit numbers: no padding, all zero is valid.
+unsafe impl Options for optimize_counters_t {}
+
+/// Form of a text with counters.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_counters_format_t {
+    /// A JSON object with the fields of optimize_counters_t.
+    OPTIMIZE_COUNTERS_FORMAT_JSON = 0,
+    /// The text format of Prometheus, with names that begin with optimize_.
+    OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS = 1,
+}
+
+/// Writes the counters of the process. They are the same for all contexts, and never reset. Any thread may call it.
+///
+/// Returns OPTIMIZE_INVALID_ARGUMENT if `counters` is NULL or its struct_size is not set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_context_counters(
+    context: *const optimize_context_t,
+    counters: *mut optimize_counters_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            handle::get(context)?;
+            let now = Counters::now();
+            let full = optimize_counters_t {
+                struct_size: 0,
+                reserved: 0,
+                models_loaded: now.models_loaded,
+                bytes_loaded: now.bytes_loaded,
+                load_seconds: now.load_seconds,
+                sessions_created: now.sessions_created,
+                session_seconds: now.session_seconds,
+                runs: now.runs,
+                failed_runs: now.failed_runs,
+                run_seconds: now.run_seconds,
+                active_runs: now.active_runs,
+                waiting_calls: now.waiting_calls,
+                read_tokens: now.read_tokens,
+                generated_tokens: now.generated_tokens,
+            };
+            options::write(&full, counters, "counters")
+        })
+    }
+}
+
+/// Writes the counters of the process as a text; `format` is an optimize_counters_format_t. Any thread may call it.
+///
+/// Returns OPTIMIZE_INVALID_ARGUMENT for an unknown format.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn optimize_context_counters_text(
+    context: *const optimize_context_t,
+    format: i32,
+    text: *mut *mut buffer::optimize_buffer_t,
+    error: *mut *mut optimize_error_t,
+) -> optimize_status_t {
+    // SAFETY: the contract of `ffi`.
+    unsafe {
+        guard(error, || {
+            let out = Out::new(text, "text")?;
+            handle::get(context)?;
+            let now = Counters::now();
+            out.set(buffer::new(match CountersFormat::from_code(format, "format")? {
+                CountersFormat::Json => serde_json::to_string(&now).unwrap_or_default(),
+                CountersFormat::Prometheus => now.prometheus(),
+            }));
+            Ok(())
+        })
+    }
+}
+
+/// Frees a context. NULL is allowed. Objects created with it remain usable. When it returns, no thread is in its log
+/// callback (other than the calling one), and none will call it again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_free(context: *mut optimize_context_t) {
     // SAFETY: the contract of `ffi`.
-    super::guard_value((), || unsafe { handle::free(context) });
+    super::guard_value((), || unsafe {
+        if let Ok(Some(log)) = handle::get(context.cast_const()).map(|context| &context.log) {
+            log.close();
+            follow_log_level();
+        }
+        handle::free(context);
+    });
+}
+
+/// Returns the function of a sink that calls a C function.
+fn receiver(
+    function: unsafe extern "C" fn(*mut c_void, i32, *const c_char, *const c_char),
+    user_data: *mut c_void,
+) -> Box<LogFn> {
+    struct Data(*mut c_void);
+    // SAFETY: the program passes data that its function may use on any thread, which the header requires.
+    unsafe impl Send for Data {}
+    // SAFETY: as above.
+    unsafe impl Sync for Data {}
+    impl Data {
+        fn get(&self) -> *mut c_void {
+            self.0
+        }
+    }
+    let data = Data(user_data);
+    Box::new(move |level, target, text| {
+        let c_text = |text: &str| CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
+        let (target, text) = (c_text(target), c_text(text));
+        // SAFETY: the program's function with the program's data.
+        unsafe { function(data.get(), level.code(), target.as_ptr(), text.as_ptr()) }
+    })
 }

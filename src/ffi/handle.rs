@@ -2,6 +2,7 @@
 //! crash.
 
 use crate::call::Call;
+use crate::counters::PROCESS;
 use crate::error::{Result, bail};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -96,6 +97,7 @@ const WAIT: Duration = Duration::from_millis(1);
 /// Returns a value that is used by one call at a time, after the calls of other threads. Fails if `call` is cancelled or
 /// its deadline passes meanwhile.
 pub fn wait<'h, T>(value: &'h Mutex<T>, call: &Call) -> Result<MutexGuard<'h, T>> {
+    let _waiting = PROCESS.waiting_calls.hold();
     loop {
         if call.cancel.is_none() && call.deadline.is_none() {
             return Ok(value.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));

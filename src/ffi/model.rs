@@ -12,11 +12,13 @@ use crate::error::{bail, error};
 use crate::inspect;
 use crate::limits;
 use crate::model::Model;
+use crate::open;
 use crate::onnx::save::ExternalData;
 use crate::text::{ChatOptions, ChatTemplate, Tokenizer};
 use serde_json::Value;
 use std::ffi::{c_char, c_void};
 use std::path::Path;
+use std::time::Instant;
 
 /// A loaded or created model. It is immutable, and any number of threads may use it concurrently. Weights stay in
 /// memory-mapped files, which must not be truncated or overwritten while the model exists; they may be replaced by
@@ -112,7 +114,10 @@ pub unsafe extern "C" fn optimize_model_load_memory(
                 bail!(LimitExceeded, "the model has {size} bytes; the limit is {}", limits::MODEL_PROTO_BYTES);
             }
             let bytes = copied(slice(data.cast::<u8>(), size, "data")?)?;
-            out.set(new(call::with(call, |_| Model::from_bytes(bytes))?));
+            let start = Instant::now();
+            let loaded = call::with(call, |_| Model::from_bytes(bytes))?;
+            open::count(&loaded, "memory", start);
+            out.set(new(loaded));
             Ok(())
         })
     }

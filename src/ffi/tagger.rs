@@ -49,7 +49,7 @@ pub enum optimize_aggregation_t {
     OPTIMIZE_AGGREGATION_MAX = 4,
 }
 
-/// Options of `optimize_tagger_new`. All zero selects the defaults.
+/// Options of `optimize_tagger_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]

@@ -9,6 +9,7 @@ use super::tensor::aligned_copy;
 use super::watch::watched;
 use super::{Element, Session, Tensor};
 use crate::call::Call;
+use crate::counters;
 use crate::error::{Context, Result, bail, error};
 use crate::onnx::dtype::{DataType, element_count};
 use ort::memory::MemoryInfo;
@@ -191,7 +192,7 @@ impl Session {
             }
             Ok(values)
         };
-        let values = guarded("running a model", &mut run)?;
+        let values = counters::run(|| guarded("running a model", &mut run))?;
         let give = |(name, value)| memory.give(value).at(|| format!("output {name:?}"));
         values.into_iter().map(give).collect()
     }

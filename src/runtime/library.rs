@@ -8,6 +8,7 @@
 //! effect and can be retried.
 
 use crate::error::{Error, Kind, Result, bail, error};
+use crate::log;
 use libloading::os::unix::Library;
 use ort::logging::LogLevel;
 use std::error::Error as _;
@@ -95,6 +96,31 @@ impl Runtime {
     }
 }
 
+/// Has ONNX Runtime, if it is open, make the messages that sinks of [`log`] receive.
+pub(crate) fn follow_log_level() {
+    if let Some(runtime) = RUNTIME.get() {
+        runtime.environment.set_log_level(severity());
+    }
+}
+
+/// Returns the severity from which on ONNX Runtime makes messages. Those that it calls information are details here.
+pub(super) fn severity() -> LogLevel {
+    match log::level() {
+        None => LogLevel::Fatal,
+        Some(log::LogLevel::Error) => LogLevel::Error,
+        Some(log::LogLevel::Warning | log::LogLevel::Info) => LogLevel::Warning,
+        Some(log::LogLevel::Debug) => LogLevel::Info,
+    }
+}
+
+fn level_of(severity: LogLevel) -> log::LogLevel {
+    match severity {
+        LogLevel::Fatal | LogLevel::Error => log::LogLevel::Error,
+        LogLevel::Warning => log::LogLevel::Warning,
+        LogLevel::Info | LogLevel::Verbose => log::LogLevel::Debug,
+    }
+}
+
 impl<R> From<ort::Error<R>> for Error {
     fn from(e: ort::Error<R>) -> Self {
         let kind = match e.code() {
@@ -167,11 +193,13 @@ fn open_one(candidate: &Path) -> std::result::Result<Runtime, String> {
             }
             other => other.to_string(),
         })?;
-        // The library never prints: failures are returned as errors.
-        let silent = Arc::new(|_: LogLevel, _: &str, _: &str, _: &str, _: &str| {});
-        let environment = builder.with_name("optimize").with_telemetry(false).with_logger(silent).build();
+        // The library never prints: failures are returned as errors, and messages go to the program's function.
+        let pass_on = Arc::new(|level: LogLevel, _: &str, _: &str, location: &str, text: &str| {
+            log::log(level_of(level), "onnxruntime", || format!("{text} ({location})"));
+        });
+        let environment = builder.with_name("optimize").with_telemetry(false).with_logger(pass_on).build();
         let environment = environment.map_err(|e| e.to_string())?;
-        environment.set_log_level(LogLevel::Fatal);
+        environment.set_log_level(severity());
         let (version, path) = identity(candidate)?;
         Ok(Runtime { environment, version, path })
     }));

@@ -49,6 +49,7 @@ pub(crate) use inferred::{inferred, resize};
 pub use kernels::{Kernels, SessionPrecision};
 pub(crate) use kernels::{REGISTRATION, auto_means_stock, usable as kernels_usable};
 pub use library::Runtime;
+pub(crate) use library::follow_log_level;
 pub(crate) use options::has_blocks;
 pub use options::{OptimizationLevel, SessionOptions};
 pub use placement::Placement;

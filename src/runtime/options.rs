@@ -2,7 +2,7 @@
 
 use super::kernels::Kernels;
 use super::providers::{Execution, Provider, ProviderChoice};
-use super::{Runtime, register};
+use super::{Runtime, library, register};
 use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::limits;
@@ -107,7 +107,7 @@ impl SessionOptions {
             .with_deterministic_compute(self.deterministic)?
             .with_prepacking(!self.disable_prepacking)?
             .with_memory_pattern(!self.varying_sizes)?
-            .with_log_level(ort::logging::LogLevel::Fatal)?;
+            .with_log_level(library::severity())?;
         if provider == Provider::Cpu {
             builder = builder.with_disabled_optimizers(SLOW_ON_CPU)?;
         }

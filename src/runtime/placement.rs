@@ -4,8 +4,10 @@ use super::kernels;
 use super::providers::{Execution, Provider, ProviderChoice};
 use super::register;
 use crate::error::{Error, Kind, Result};
+use crate::log::{self, LogLevel};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// Where a session runs.
 #[derive(Debug, Clone, Serialize)]
@@ -67,6 +69,19 @@ impl Placement {
         let unused = our_kernels && groups == 0;
         let kernels_unused = unused.then(|| "they are not faster for any node of this model".to_owned());
         Ok(Placement { nodes, groups, kernels_unused, ..Placement::on(provider, device_id) })
+    }
+
+    /// Passes on where a session runs, and what could not be used.
+    pub(super) fn log(&self, place: &str, start: Instant) {
+        let (passed_over, copied) = (self.passed_over.iter(), self.weights_copied.iter());
+        for reason in passed_over.chain(copied) {
+            log::ours(LogLevel::Warning, || format!("{place}: {reason}"));
+        }
+        if let Some(reason) = &self.kernels_unused {
+            log::ours(LogLevel::Info, || format!("{place}: own kernels are not used: {reason}"));
+        }
+        let (provider, milliseconds) = (self.provider.name(), start.elapsed().as_secs_f64() * 1e3);
+        log::ours(LogLevel::Info, || format!("{place}: session on {provider} created in {milliseconds:.1} ms"));
     }
 }
 

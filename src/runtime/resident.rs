@@ -5,6 +5,7 @@ use super::library::guarded;
 use super::mapped::Lent;
 use super::session::{lend, place_of, take};
 use super::{Session, Stop, Tensor};
+use crate::counters;
 use crate::error::{Context, Result, bail};
 use ort::memory::{Allocator, MemoryInfo};
 use ort::session::IoBinding;
@@ -119,7 +120,7 @@ impl Session {
             values.retain(|(name, _)| bound.given.contains(name));
             Ok(values)
         };
-        let values = guarded("running a model", &mut run)?;
+        let values = counters::run(|| guarded("running a model", &mut run))?;
         let give = |(name, value)| -> Result<Tensor> {
             take(value, bound.inputs.iter().map(|(_, lent)| lent)).at(|| format!("output {name:?}"))
         };

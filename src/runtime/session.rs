@@ -11,6 +11,7 @@ use super::tensor::check_contract;
 use super::watch::watched;
 use super::{OptimizationLevel, Runtime, SessionOptions, Stop, Tensor, inputs, weights};
 use crate::call::Call;
+use crate::counters::{self, PROCESS};
 use crate::error::{Context, Result, bail};
 use crate::model::contract::Contract;
 use crate::model::names::meaningful;
@@ -20,6 +21,7 @@ use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::value::{DynValue, Outlet, ValueType};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 /// A model loaded for running. Any number of threads may run it at the same time; they share its threads and weights.
 pub struct Session {
@@ -50,7 +52,12 @@ impl Session {
     /// rejects the model or has no kernel for a node, and with `Runtime` if it fails otherwise.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
-        guarded("making a session", || Session::make(runtime, model, options, call)).at(place)
+        let start = Instant::now();
+        let session = guarded("making a session", || Session::make(runtime, model, options, call)).at(place)?;
+        PROCESS.sessions_created.add(1);
+        PROCESS.session_seconds.add(start);
+        session.placement.log(&place(), start);
+        Ok(session)
     }
 
     /// Creates a session on the first requested provider that is available.
@@ -260,7 +267,8 @@ impl Session {
         let lent: Result<Vec<Lent>> = inputs.iter().map(|(name, tensor)| lend(tensor).at(|| place_of(name))).collect();
         let lent = lent?;
         let fed: Vec<_> = inputs.iter().zip(&lent).map(|((name, _), lent)| (*name, &lent.value)).collect();
-        let values = guarded("running a model", || mapped::run(&self.inner, &fed, &wanted, &stop.options))?;
+        let run = || guarded("running a model", || mapped::run(&self.inner, &fed, &wanted, &stop.options));
+        let values = counters::run(run)?;
         let take = |(name, value)| {
             let tensor = take(value, lent.iter()).at(|| format!("output {name:?}"))?;
             Ok((name, tensor))

@@ -18,6 +18,7 @@ use super::rows::{Prompt, Rows};
 use super::sampler::{self, Logprobs, Sampler};
 use super::stream::StopFinder;
 use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::counters::PROCESS;
 use crate::error::{Context, Result, bail};
 use crate::runtime::Stop;
 use std::collections::HashMap;
@@ -222,6 +223,7 @@ impl Writer {
     }
 
     fn finish(self) -> Generation {
+        PROCESS.generated_tokens.add(self.tokens.len() as u64);
         Generation {
             text: self.text,
             tokens: self.tokens,

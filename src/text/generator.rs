@@ -7,6 +7,7 @@ use super::kv_cache::{Cache, RowLogits};
 use super::rows::{Prompt, RowTexts, Rows};
 use super::stream::RowText;
 use crate::call::Call;
+use crate::counters::PROCESS;
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use crate::model::{GenerationDefaults, Model};
@@ -258,6 +259,7 @@ impl Generator {
         for (row, logits) in together.iter().zip(logits) {
             self.rows[*row].logits = Some(logits);
         }
+        PROCESS.read_tokens.add(together.len() as u64);
         ran(together.len())
     }
 
@@ -272,6 +274,7 @@ impl Generator {
             if end == all {
                 self.rows[row].logits = logits.pop();
             }
+            PROCESS.read_tokens.add((end - done) as u64);
             ran(end - done)?;
             done = end;
         }

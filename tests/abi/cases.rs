@@ -159,7 +159,7 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
 }
 
 /// Arguments that do not follow from their type: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 68] = [
+const VALUES: [(&str, &str, &str, &str); 69] = [
     ("optimize_models_table", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_models_table", "const char *", "folder", r#""table""#),
     ("optimize_model_apply", "const char *", "recipe", r#""[{\"operation\": \"quantize\"}]""#),
@@ -200,6 +200,7 @@ const VALUES: [(&str, &str, &str, &str); 68] = [
     ("optimize_tensor_new_strings", "size_t", "count", "2"),
     ("*", "const int64_t *", "dims", "tensor_dims"),
     ("*", "size_t", "rank", "2"),
+    ("optimize_context_counters_text", "int32_t", "format", "OPTIMIZE_COUNTERS_FORMAT_JSON"),
     ("*", "int32_t", "dtype", "OPTIMIZE_DTYPE_FLOAT32"),
     ("*", "int32_t", "status", "OPTIMIZE_OK"),
     ("*", "size_t", "index", "0"),
