@@ -214,7 +214,8 @@ typedef enum optimize_aggregation_t {
 } optimize_aggregation_t;
 
 /**
- * Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. It is never scored.
+ * Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. The token itself is never
+ * scored.
  */
 typedef enum optimize_bos_t {
   /**
@@ -805,7 +806,8 @@ typedef struct optimize_buffer_t optimize_buffer_t;
 typedef struct optimize_cancel_t optimize_cancel_t;
 
 /**
- * Turns texts, or pairs of texts, into scores of classes. Any number of threads may use it at the same time.
+ * A classifier, which computes scores of classes for texts or pairs of texts. Any number of threads may use it at the
+ * same time.
  */
 typedef struct optimize_classifier_t optimize_classifier_t;
 
@@ -816,7 +818,7 @@ typedef struct optimize_classifier_t optimize_classifier_t;
 typedef struct optimize_context_t optimize_context_t;
 
 /**
- * Turns texts into vectors. Any number of threads may use it at the same time.
+ * An embedder, which computes vectors of texts. Any number of threads may use it at the same time.
  */
 typedef struct optimize_embedder_t optimize_embedder_t;
 
@@ -851,8 +853,8 @@ typedef struct optimize_model_t optimize_model_t;
 typedef struct optimize_package_t optimize_package_t;
 
 /**
- * A model, or a TensorRT engine of one, ready to run. Any number of threads may run it at the same time: they share its
- * weights and its threads. Runs of an engine follow one another.
+ * A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time; they share the
+ * weights and the threads of the session. The runs of an engine follow one another.
  */
 typedef struct optimize_session_t optimize_session_t;
 
@@ -868,7 +870,7 @@ typedef struct optimize_spans_t optimize_spans_t;
 typedef struct optimize_tagger_t optimize_tagger_t;
 
 /**
- * Elements with a type and a shape. Immutable: any number of threads may use it concurrently.
+ * A tensor: elements with a type and a shape. It is immutable, and any number of threads may use it concurrently.
  */
 typedef struct optimize_tensor_t optimize_tensor_t;
 
@@ -889,7 +891,7 @@ typedef void (*optimize_log_fn)(void *user_data,
                                 const char *message);
 
 /**
- * Options of `optimize_context_new`. All zero selects the defaults.
+ * Options of `optimize_context_new`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_context_options_t {
   /**
@@ -988,9 +990,10 @@ typedef struct optimize_counters_t {
 } optimize_counters_t;
 
 /**
- * Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` is valid
- * during the callback; `total` is 0 if unknown. Returning a value other than 0 cancels the call. It must not throw
- * or use longjmp.
+ * Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` names the
+ * current step and is valid during the callback. `done` and `total` count its work in the unit that the function
+ * documents; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not
+ * throw or use longjmp.
  */
 typedef int32_t (*optimize_progress_fn)(void *user_data,
                                         const char *stage,
@@ -1490,7 +1493,7 @@ typedef struct optimize_classifier_options_t {
 } optimize_classifier_options_t;
 
 /**
- * Options of `optimize_tagger_new`. All zero selects the defaults.
+ * Options of `optimize_tagger_new`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_tagger_options_t {
   /**
@@ -1578,7 +1581,7 @@ typedef struct optimize_span_t {
 } optimize_span_t;
 
 /**
- * Options of `optimize_model_quantize`. All zero selects the defaults.
+ * Options of `optimize_model_quantize`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_quantize_options_t {
   /**
@@ -3214,8 +3217,8 @@ optimize_status_t optimize_session_new(const optimize_context_t *context,
  * among the calling thread and the threads of the session, of which there is one set for all runs.
  *
  * Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
- * model does not have; OPTIMIZE_INVALID_ARGUMENT for an input that is missing or does not fit, with dimension and
- * sizes; OPTIMIZE_UNSUPPORTED for an output that is not a tensor; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which
+ * model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
+ * message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which
  * the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime fails.
  */
 OPTIMIZE_API
@@ -3577,10 +3580,10 @@ OPTIMIZE_API
 void optimize_spans_free(optimize_spans_t *spans);
 
 /**
- * Quantizes a model into a new one; the original is unchanged. `report` (may be NULL) receives the JSON of
- * docs/report.md: what was done to each node, and why others were left. Progress stages: with calibration data
- * "calibrate", in runs; "quantize", in bytes; then with a report "hash". Returns OPTIMIZE_UNSUPPORTED if there is
- * nothing to quantize; the message counts the reasons.
+ * Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
+ * JSON of docs/report.md: what was done to each node, and the reasons why nodes were left unchanged. Progress
+ * stages: with calibration data "calibrate", in runs; "quantize", in bytes; with a report also "hash". Returns
+ * OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts the reasons.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,
