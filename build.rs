@@ -39,6 +39,8 @@ fn main() {
     println!("cargo:rustc-env=OPTIMIZE_SONAME={soname}");
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{soname}");
+        // Threads of ONNX Runtime call functions of the library (kernels, the log callback) whenever they run.
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
     compile_shim();
     // A crate from a registry is unpacked into a read-only folder, and it contains the header.

@@ -125,6 +125,7 @@ symbols() {
   # The first two are those that ONNX Runtime looks up in the library of an execution provider.
   check 'exports are the functions of the header (< declared, > exported)' \
     diff <(printf '%s\n' CreateEpFactories ReleaseEpFactory "$(declared)" | sort -u) <(exported)
+  check 'dlclose does not unload the library' grep -q 'NODELETE' <(readelf -d "$library")
   check 'soname' grep -q "\[$soname\]" <(readelf -d "$library")
 }
 

@@ -239,7 +239,8 @@ impl Drop for Borrowed {
 /// Creates a tensor that uses the caller's memory without copying it. The memory must stay valid and unchanged until
 /// `release` is called, which can happen on another thread. If `release` is NULL, the memory must stay valid and
 /// unchanged until the tensor is freed and all runs that use it have ended. Memory that is not aligned for the type
-/// is copied. If the call fails, `release` is not called.
+/// is copied, and `release` is then called before this function returns: a lock that `release` takes must not be held
+/// here. If the call fails, `release` is not called.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_borrow(
     dtype: i32,
