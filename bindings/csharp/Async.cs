@@ -47,28 +47,28 @@ namespace Optimize
         }
 
         /// <summary>Benchmark as a task.</summary>
-        public Task<string> BenchmarkAsync(
+        public Task<Report> BenchmarkAsync(
             Model original, Model result, [AllowNull] BenchmarkOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Benchmark(original, result, options, call));
         }
 
         /// <summary>Evaluate as a task.</summary>
-        public Task<string> EvaluateAsync(
+        public Task<Report> EvaluateAsync(
             Model model, string data, [AllowNull] EvaluateOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Evaluate(model, data, options, call));
         }
 
         /// <summary>Compile as a task.</summary>
-        public Task<string> CompileAsync(
+        public Task<Report> CompileAsync(
             Model model, string path, [AllowNull] PackageOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Compile(model, path, options, call));
         }
 
         /// <summary>BuildTensorRt as a task.</summary>
-        public Task<string> BuildTensorRtAsync(
+        public Task<Report> BuildTensorRtAsync(
             Model model, string path, [AllowNull] TensorRtOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => BuildTensorRt(model, path, options, call));
@@ -92,7 +92,7 @@ namespace Optimize
     public sealed partial class Model
     {
         /// <summary>Save as a task.</summary>
-        public Task<string> SaveAsync(
+        public Task<Report> SaveAsync(
             string path, ExternalData externalData = ExternalData.Auto, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Save(path, externalData, call));
@@ -128,17 +128,26 @@ namespace Optimize
         }
     }
 
+    public sealed partial class Tagger
+    {
+        /// <summary>Tag as a task.</summary>
+        public Task<IList<IList<Span>>> TagAsync(IList<string> texts, [AllowNull] Call call = null)
+        {
+            return Call.Start(call, () => Tag(texts, call));
+        }
+    }
+
     public sealed partial class Generator
     {
         /// <summary>Generate as a task.</summary>
-        public Task<string> GenerateAsync(
+        public Task<Report> GenerateAsync(
             IList<string> prompts, [AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Generate(prompts, options, call));
         }
 
         /// <summary>Run as a task.</summary>
-        public Task<string> RunAsync([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
+        public Task<Report> RunAsync([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Run(options, call));
         }

@@ -266,7 +266,7 @@ namespace Optimize
                         out error),
                     caught);
                 GC.KeepAlive(tell); // the library has its address
-                result.Report = report.Take();
+                result.Report = new Report(report);
                 return result;
             }
         }

@@ -58,7 +58,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>Turns texts into vectors. It runs one call at a time: a second one throws Status.Busy.</summary>
+    /// <summary>Turns texts into vectors. Any number of threads may use it at the same time.</summary>
     public sealed partial class Embedder : Handle
     {
         internal Embedder() { }
@@ -136,8 +136,8 @@ namespace Optimize
         }
     }
 
-    /// <summary>Turns texts, or pairs of texts, into scores of classes. It runs one call at a time: a second one throws
-    /// Status.Busy.</summary>
+    /// <summary>Turns texts, or pairs of texts, into scores of classes. Any number of threads may use it at the same
+    /// time.</summary>
     public sealed partial class Classifier : Handle
     {
         internal Classifier() { }

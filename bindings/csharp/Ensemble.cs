@@ -170,7 +170,7 @@ namespace Optimize
         internal Ensemble() { }
 
         /// <summary>The result of Context.Fit as JSON, if it made this ensemble; otherwise null.</summary>
-        public string Report { get; internal set; }
+        public Report Report { get; internal set; }
 
         /// <summary>Makes an ensemble of models, which may be disposed before it.</summary>
         public static Ensemble Create(IList<Model> models, [AllowNull] EnsembleOptions options = null)
@@ -204,12 +204,12 @@ namespace Optimize
         }
 
         /// <summary>Returns {"method", "task", "members", "weights", "temperatures", "notes"} as JSON.</summary>
-        public string Inspect()
+        public Report Inspect()
         {
             BufferHandle report;
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_ensemble_inspect(this, out report, out error), error);
-            return report.Take();
+            return new Report(report);
         }
 
         /// <summary>Returns one model whose branches are the members. The report is in Model.Report.</summary>
@@ -219,7 +219,7 @@ namespace Optimize
             BufferHandle report = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_ensemble_fuse(
                 this, ref native, out result, out report, out error));
-            result.Report = report.Take();
+            result.Report = new Report(report);
             return result;
         }
 
@@ -247,7 +247,7 @@ namespace Optimize
                 BufferHandle report = null;
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_merge(
                     list, (UIntPtr)models.Count, ref given, ref native, out result, out report, out error));
-                result.Report = report.Take();
+                result.Report = new Report(report);
                 return result;
             }
         }

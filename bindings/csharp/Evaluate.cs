@@ -115,7 +115,7 @@ namespace Optimize
     {
         /// <summary>Measures a model on data (the content of a file), alone or against another model. Returns the
         /// JSON of docs/report.md.</summary>
-        public string Evaluate(Model model, string data, [AllowNull] EvaluateOptions options = null,
+        public Report Evaluate(Model model, string data, [AllowNull] EvaluateOptions options = null,
             [AllowNull] Call call = null)
         {
             if (data == null) throw new ArgumentNullException("data");
@@ -131,7 +131,7 @@ namespace Optimize
                     model, against, tokenizer, bytes, (UIntPtr)bytes.Length, ref given, ref native, out report,
                         out error));
             }
-            return report.Take();
+            return new Report(report);
         }
     }
 

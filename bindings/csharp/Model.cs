@@ -307,7 +307,7 @@ namespace Optimize
         internal Model() { }
 
         /// <summary>The JSON of docs/report.md, if a technique made this model; otherwise null.</summary>
-        public string Report { get; internal set; }
+        public Report Report { get; internal set; }
 
         /// <summary>Loads the tokenizer.json next to the model; throws Status.NotFound if there is none.</summary>
         public Tokenizer LoadTokenizer()
@@ -350,18 +350,18 @@ namespace Optimize
         }
 
         /// <summary>Returns the content of the model as the JSON of docs/report.md.</summary>
-        public string Inspect()
+        public Report Inspect()
         {
             BufferHandle report;
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_model_inspect(this, out report, out error), error);
-            return report.Take();
+            return new Report(report);
         }
 
         /// <summary>Saves a model atomically: until it is complete and on disk, an existing file is kept. Returns
         /// JSON: {"files": [{"path", "bytes", "sha256"}]}. Packed is one file in which zeros take almost no space,
         /// and which only this library reads.</summary>
-        public string Save(
+        public Report Save(
             string path, ExternalData externalData = ExternalData.Auto, [AllowNull] Call call = null,
                 bool packed = false)
         {
@@ -375,7 +375,7 @@ namespace Optimize
             BufferHandle report = null;
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_save(
                 this, bytes, ref options, ref native, out report, out error));
-            return report.Take();
+            return new Report(report);
         }
 
         /// <inheritdoc/>

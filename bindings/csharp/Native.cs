@@ -25,7 +25,13 @@ namespace Optimize
         // Structs: the fields of the header, in order. All of them are blittable.
 
         [StructLayout(LayoutKind.Sequential)]
-        internal struct ContextOptions { internal uint StructSize, Threads; internal IntPtr RuntimeLibrary; }
+        internal struct ContextOptions
+        {
+            internal uint StructSize, Threads;
+            internal IntPtr RuntimeLibrary, Log, LogUserData;
+            internal int LogLevel;
+            internal uint Reserved;
+        }
 
         [StructLayout(LayoutKind.Sequential)]
         internal struct Call { internal uint StructSize, TimeoutMs; internal IntPtr Progress, UserData, Cancel; }
@@ -327,11 +333,11 @@ namespace Optimize
             Model model, UIntPtr index, ref ValueInfo info, out ErrorHandle error);
         [DllImport(Library)] internal static extern void optimize_model_free(IntPtr model);
 
+        [DllImport(Library)] internal static extern int optimize_model_plan(
+            Context context, Model model, ref QuantizeOptions options, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_quantize(
             Context context, Model model, ref QuantizeOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
-        [DllImport(Library)] internal static extern int optimize_model_plan(
-            Context context, Model model, ref QuantizeOptions options, out BufferHandle report, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_prune(
             Context context, Model model, ref PruneOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);
@@ -468,11 +474,15 @@ namespace Optimize
     {
         protected override void Free(IntPtr buffer) { Native.optimize_buffer_free(buffer); }
 
+        internal string Read()
+        {
+            return Utf8.Read(Native.optimize_buffer_data(this), (long)Native.optimize_buffer_size(this));
+        }
+
         /// <summary>Returns the text and frees the buffer.</summary>
         internal string Take()
         {
-            using (this)
-                return Utf8.Read(Native.optimize_buffer_data(this), (long)Native.optimize_buffer_size(this));
+            using (this) return Read();
         }
     }
 

@@ -16,8 +16,8 @@
 //   null     is accepted where [AllowNull] says so, and by options that have it: it selects the default.
 //   Dispose  frees memory at once that the finalizer would free later. Objects may be disposed of in any order.
 //            An object that another thread disposes of during a call is freed when the call ends.
-//   Threads  Any number of threads may use a Context, Model, Tensor or Tokenizer at once. A Session or Generator
-//            runs one call at a time.
+//   Threads  Any number of threads may use an object at once, with one exception: a Generator runs one call at a
+//            time.
 
 using System;
 using System.Runtime.ExceptionServices;
@@ -278,6 +278,12 @@ namespace Optimize
 
         /// <summary>Path of the ONNX Runtime library; null searches the default places.</summary>
         [AllowNull, MaybeNull] public string RuntimeLibrary { get; set; }
+
+        /// <summary>Receives messages until the context is disposed of; without it, no message is made.</summary>
+        [AllowNull, MaybeNull] public LogFunction Log { get; set; }
+
+        /// <summary>The highest level that Log receives.</summary>
+        public LogLevel LogLevel { get; set; } = LogLevel.Warning;
     }
 
     /// <summary>Settings of calls: the ONNX Runtime library and the number of threads. A program usually needs
@@ -292,15 +298,19 @@ namespace Optimize
             options = options ?? new ContextOptions();
             using (var scratch = new Scratch())
             {
+                var log = options.Log == null ? null : Receiver(options.Log);
                 var native = new Native.ContextOptions
                 {
                     StructSize = SizeOf<Native.ContextOptions>(),
                     Threads = options.Threads,
                     RuntimeLibrary = scratch.Text(options.RuntimeLibrary),
+                    Log = log == null ? IntPtr.Zero : Marshal.GetFunctionPointerForDelegate(log),
+                    LogLevel = (int)options.LogLevel,
                 };
                 Context context;
                 ErrorHandle error;
                 OptimizeException.Check(Native.optimize_context_new(ref native, out context, out error), error);
+                context.log = log;
                 return context;
             }
         }
@@ -354,7 +364,7 @@ namespace Optimize
                 BufferHandle report = null;
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_quantize(
                     this, model, ref given, ref native, out result, out report, out error));
-                result.Report = report.Take();
+                result.Report = new Report(report);
                 return result;
             }
         }
@@ -362,7 +372,7 @@ namespace Optimize
         /// <summary>Estimates the result of Quantize with the same options in milliseconds, without quantizing. Returns
         /// the JSON of docs/report.md: nodes, bytes, seconds and memory. MaxQualityLoss, TargetSize, NeverSlower and
         /// calibration data are ignored.</summary>
-        public string Plan(Model model, [AllowNull] QuantizeOptions options = null)
+        public Report Plan(Model model, [AllowNull] QuantizeOptions options = null)
         {
             using (var scratch = new Scratch())
             {
@@ -371,7 +381,7 @@ namespace Optimize
                 ErrorHandle error;
                 OptimizeException.Check(Native.optimize_model_plan(this, model, ref given, out report, out error),
                     error);
-                return report.Take();
+                return new Report(report);
             }
         }
 
@@ -387,14 +397,14 @@ namespace Optimize
                 BufferHandle report = null;
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_prune(
                     this, model, ref given, ref native, out result, out report, out error));
-                result.Report = report.Take();
+                result.Report = new Report(report);
                 return result;
             }
         }
 
         /// <summary>Compares two models: speed, load time, memory, size, and how close the outputs are. Returns the
         /// JSON of docs/report.md.</summary>
-        public string Benchmark(Model original, Model result, [AllowNull] BenchmarkOptions options = null,
+        public Report Benchmark(Model original, Model result, [AllowNull] BenchmarkOptions options = null,
             [AllowNull] Call call = null)
         {
             options = options ?? new BenchmarkOptions();
@@ -405,7 +415,7 @@ namespace Optimize
                 BufferHandle report = null;
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_benchmark(
                     this, original, result, tokenizer, ref given, ref native, out report, out error));
-                return report.Take();
+                return new Report(report);
             }
         }
 
@@ -473,11 +483,15 @@ namespace Optimize
             Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_ensemble_fit(this,
                 ensemble,
                 bytes, (UIntPtr)bytes.Length, ref given, ref native, out fitted, out report, out error));
-            fitted.Report = report.Take();
+            fitted.Report = new Report(report);
             return fitted;
         }
 
         /// <inheritdoc/>
-        protected override void Free(IntPtr context) { Native.optimize_context_free(context); }
+        protected override void Free(IntPtr context)
+        {
+            Native.optimize_context_free(context);
+            GC.KeepAlive(log); // nothing calls it any more
+        }
     }
 }

@@ -109,12 +109,12 @@ namespace Optimize
         }
 
         /// <summary>Returns the manifest as JSON, with the variant used on this machine and the reason.</summary>
-        public string Inspect(Context context)
+        public Report Inspect(Context context)
         {
             BufferHandle json;
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_package_inspect(context, this, out json, out error), error);
-            return json.Take();
+            return new Report(json);
         }
 
         /// <summary>Throws if a single bit has changed, or if a key (64 hexadecimal digits) is given that did not
@@ -136,7 +136,7 @@ namespace Optimize
     public sealed partial class Context
     {
         /// <summary>Makes a package of a model. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
-        public string Compile(Model model, string path, [AllowNull] PackageOptions options = null,
+        public Report Compile(Model model, string path, [AllowNull] PackageOptions options = null,
             [AllowNull] Call call = null)
         {
             options = options ?? new PackageOptions();
@@ -164,7 +164,7 @@ namespace Optimize
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_compile(
                     this, model, cPath, ref raw, ref native, out report, out error));
             }
-            return report.Take();
+            return new Report(report);
         }
 
         /// <summary>Loads the variant that fits this processor. Runs check the shape contract.</summary>

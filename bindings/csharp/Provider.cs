@@ -74,12 +74,12 @@ namespace Optimize
     {
         /// <summary>Returns the providers that sessions can run on, best first, as JSON: a list of provider,
         /// device_id, available and, if it is not, status and reason.</summary>
-        public string Providers(uint deviceId = 0)
+        public Report Providers(uint deviceId = 0)
         {
             BufferHandle json;
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_context_providers(this, deviceId, out json, out error), error);
-            return json.Take();
+            return new Report(json);
         }
     }
 
@@ -90,12 +90,12 @@ namespace Optimize
 
         /// <summary>Returns where it runs, as JSON: provider, device_id, nodes, groups, kernels_unused, passed_over
         /// and weights_copied.</summary>
-        public string Placement()
+        public Report Placement()
         {
             BufferHandle json;
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_session_placement(this, out json, out error), error);
-            return json.Take();
+            return new Report(json);
         }
     }
 
@@ -103,12 +103,12 @@ namespace Optimize
     {
         /// <summary>Returns where its models run, as JSON: a list with one entry per model, like
         /// Session.Placement.</summary>
-        public string Placement()
+        public Report Placement()
         {
             BufferHandle json;
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_generator_placement(this, out json, out error), error);
-            return json.Take();
+            return new Report(json);
         }
     }
 

@@ -62,8 +62,8 @@ namespace Optimize
         }
     }
 
-    /// <summary>A model, or a TensorRT engine of one, loaded for running. It runs one call at a time: a second one
-    /// throws Status.Busy. Create one per thread; they share the model's weights.</summary>
+    /// <summary>A model, or a TensorRT engine of one, loaded for running. Any number of threads may run it at the same
+    /// time.</summary>
     public sealed partial class Session : Handle
     {
         internal Session() { }

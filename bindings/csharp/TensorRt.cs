@@ -187,7 +187,7 @@ namespace Optimize
 
         /// <summary>Compares the TensorRT engine in a file with the model it was built from; returns the report as
         /// JSON.</summary>
-        public string BenchmarkEngine(
+        public Report BenchmarkEngine(
             Model original, string path, TensorRtOpenOptions engine, [AllowNull] BenchmarkOptions options = null,
                 [AllowNull] Call call = null)
         {
@@ -203,11 +203,11 @@ namespace Optimize
                     out ErrorHandle error) => Native.optimize_model_benchmark_engine(
                     this, original, cPath, tokenizer, ref opening, ref raw, ref native, out report, out error));
             }
-            return report.Take();
+            return new Report(report);
         }
 
         /// <summary>Builds an engine at a path, with a manifest next to it; returns the report as JSON.</summary>
-        public string BuildTensorRt(Model model, string path, [AllowNull] TensorRtOptions options = null,
+        public Report BuildTensorRt(Model model, string path, [AllowNull] TensorRtOptions options = null,
             [AllowNull] Call call = null)
         {
             options = options ?? new TensorRtOptions();
@@ -232,13 +232,13 @@ namespace Optimize
             {
                 pinned.Free();
             }
-            return report.Take();
+            return new Report(report);
         }
 
         /// <summary>Checks whether an engine may be used on this machine and, if a model is given, whether it was
         /// built from it; returns its manifest as JSON. Trust says that its author is trusted: an engine contains
         /// code.</summary>
-        public string CheckTensorRt(string path, Model model, bool trust, [AllowNull] Call call = null)
+        public Report CheckTensorRt(string path, Model model, bool trust, [AllowNull] Call call = null)
         {
             BufferHandle manifest = null;
             using (var scratch = new Scratch())
@@ -248,7 +248,7 @@ namespace Optimize
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_tensorrt_check(
                     this, cPath, model, trust ? 1u : 0, ref native, out manifest, out error));
             }
-            return manifest.Take();
+            return new Report(manifest);
         }
 
         private static Native.TensorRtOptions Raw(TensorRtOptions options, Scratch scratch)

@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// Embedder turns texts into vectors. It runs one call at a time: a second one fails with ErrBusy.
+// Embedder turns texts into vectors. Any number of goroutines may use it at once.
 type Embedder struct {
 	*handle[*C.optimize_embedder_t]
 }
@@ -93,8 +93,7 @@ const (
 	ScoreFunctionNone    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_NONE    // the logits
 )
 
-// Classifier turns texts, or pairs of texts, into scores of classes. It runs one call at a time: a second one fails
-// with ErrBusy.
+// Classifier turns texts, or pairs of texts, into scores of classes. Any number of goroutines may use it at once.
 type Classifier struct {
 	*handle[*C.optimize_classifier_t]
 }

@@ -29,7 +29,7 @@ const (
 	ErrRuntime         Status = C.OPTIMIZE_RUNTIME          // ONNX Runtime failed
 	ErrCancelled       Status = C.OPTIMIZE_CANCELLED        // stopped by the context
 	ErrTimeout         Status = C.OPTIMIZE_TIMEOUT          // stopped by the deadline of the context
-	ErrBusy            Status = C.OPTIMIZE_BUSY             // the session or generator is in another call
+	ErrBusy            Status = C.OPTIMIZE_BUSY             // the generator is in another call
 	ErrGateNotMet      Status = C.OPTIMIZE_GATE_NOT_MET     // a quality or speed gate was not met
 	ErrInternal        Status = C.OPTIMIZE_INTERNAL         // a defect of the library; the process is intact
 	ErrBackendMissing  Status = C.OPTIMIZE_BACKEND_MISSING  // TensorRT was not found or is too old

@@ -2,9 +2,9 @@ package optimize
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"runtime"
 	"sync"
 	"testing"
@@ -93,12 +93,10 @@ func TestSessionForEachGoroutine(t *testing.T) {
 	group.Wait()
 }
 
-func TestSharedSessionIsBusyOrRight(t *testing.T) {
+func TestGoroutinesShareASession(t *testing.T) {
 	library, model, tokenizer := load(t)
 	session := must(library.NewSession(ctx, model, nil))
 	want := must(embed(ctx, session, tokenizer, "shared"))
-	var mu sync.Mutex
-	var done, busy int
 	var group sync.WaitGroup
 	for i := 0; i < 8; i++ {
 		group.Add(1)
@@ -106,24 +104,14 @@ func TestSharedSessionIsBusyOrRight(t *testing.T) {
 			defer group.Done()
 			for n := 0; n < 20; n++ {
 				got, err := embed(ctx, session, tokenizer, "shared")
-				mu.Lock()
-				switch {
-				case errors.Is(err, ErrBusy):
-					busy++
-				case err != nil || !(cosine(got, want) > 0.999999):
+				if err != nil || !reflect.DeepEqual(got, want) {
 					t.Errorf("%v, cosine %v", err, cosine(got, want))
-				default:
-					done++
 				}
-				mu.Unlock()
 			}
 		}()
 	}
 	group.Wait()
 	session.Close()
-	if done == 0 || done+busy != 160 {
-		t.Errorf("%d runs done, %d busy", done, busy)
-	}
 }
 
 // rss is the resident memory of this process in bytes.

@@ -20,8 +20,7 @@
 //   - Options may be nil; the zero value of every field selects its default.
 //   - Close frees memory at once that the garbage collector would free later. Objects closed during a call are freed
 //     when the call ends. Handles may be closed in any order, and more than once.
-//   - Any number of goroutines may use a [Context], [Model], [Tensor] or [Tokenizer] at once. A [Session] or
-//     [Generator] runs one call at a time.
+//   - Any number of goroutines may use an object at once, with one exception: a [Generator] runs one call at a time.
 package optimize
 
 // #cgo pkg-config: optimize
@@ -41,8 +40,10 @@ type Context struct {
 
 // ContextOptions are the options of [NewContext].
 type ContextOptions struct {
-	Threads        uint32 // default of all calls; 0 for all cores
-	RuntimeLibrary string // path of the ONNX Runtime library; "" searches the default places
+	Threads        uint32   // default of all calls; 0 for all cores
+	RuntimeLibrary string   // path of the ONNX Runtime library; "" searches the default places
+	Log            LogFunc  // receives messages until the context is closed; without it, no message is made
+	LogLevel       LogLevel // the highest level that Log receives; 0 for LogLevelWarning
 }
 
 // NewContext makes a context. It does not open ONNX Runtime yet: loading, quantizing and saving do not need it.
@@ -57,14 +58,19 @@ func NewContext(o *ContextOptions) (*Context, error) {
 		threads:         C.uint32_t(o.Threads),
 		runtime_library: m.textOrNil(o.RuntimeLibrary),
 	}
+	forget := setLog(&options, o.Log, o.LogLevel)
 	var context *C.optimize_context_t
 	err := try(func(e errorOut) status {
 		return C.optimize_context_new(&options, &context, e)
 	})
 	if err != nil {
+		forget()
 		return nil, err
 	}
-	return &Context{own(context, func(c *C.optimize_context_t) { C.optimize_context_free(c) })}, nil
+	return &Context{own(context, func(c *C.optimize_context_t) {
+		C.optimize_context_free(c)
+		forget() // nothing calls it any more
+	})}, nil
 }
 
 // RuntimeVersion opens ONNX Runtime, if it is not open yet, and returns its version, e.g. "1.32.0".

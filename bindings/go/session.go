@@ -5,8 +5,7 @@ import "C"
 
 import "context"
 
-// Session is a model, or a TensorRT engine of one, loaded for running. It runs one call at a time: a second one fails
-// with ErrBusy. Create one per goroutine; they share the model's weights.
+// Session is a model, or a TensorRT engine of one, loaded for running. Any number of goroutines may run it at once.
 type Session struct {
 	*handle[*C.optimize_session_t]
 }

@@ -233,6 +233,12 @@ public:
             return optimize_model_output(get(), index, info, error);
         });
     }
+    /// Returns the tokenizer of the model; throws not_found if it has none.
+    Tokenizer tokenizer() const {
+        optimize_tokenizer_t *made = nullptr;
+        detail::attempt([&](auto **error) { return optimize_model_tokenizer(get(), &made, error); });
+        return Tokenizer(made);
+    }
     /// Returns a conversation rendered with the chat template of the model. Set `rendered` when it is used as a
     /// prompt.
     std::string render_chat(const std::vector<Message> &messages) const {
@@ -256,6 +262,8 @@ public:
     }
     /// Returns a quantized copy of the model, and a report.
     Quantized quantize(const Context &context, const QuantizeOptions &options = {}, const Call &call = {}) const;
+    /// Returns an estimate of the result of quantize with the same options: bytes, seconds, memory and kernels.
+    Report plan(const Context &context, const QuantizeOptions &options = {}) const;
     /// Returns a pruned copy of the model, and a report.
     Pruned prune(const Context &context, const PruneOptions &options = {}, const Call &call = {}) const;
     /// Compares `result` with this model, and returns the report as JSON. Without a tokenizer, inputs are generated.
@@ -316,6 +324,8 @@ private:
                                      const DistillOptions &options, const Call &call);
     friend Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call);
     Model() = default;
+    /// Calls `function` with the options as a C struct.
+    template <class F> static void quantizing(const QuantizeOptions &options, F &&function);
     /// Returns the report of `function(options, call, report, error)`.
     template <class F> static Report benchmark(const BenchmarkOptions &options, const Call &call, F &&function) {
         const auto texts = detail::c_texts(options.texts, "texts");
@@ -368,7 +378,7 @@ struct Quantized {
     Report report;
 };
 
-inline Quantized Model::quantize(const Context &context, const QuantizeOptions &options, const Call &call) const {
+template <class F> void Model::quantizing(const QuantizeOptions &options, F &&function) {
     const auto include = detail::c_texts(options.include, "include");
     const auto exclude = detail::c_texts(options.exclude, "exclude");
     const auto overrides = detail::c_texts(options.overrides, "overrides");
@@ -411,12 +421,28 @@ inline Quantized Model::quantize(const Context &context, const QuantizeOptions &
     raw.calibration_names = calibration_names.data();
     raw.calibration_tensors = calibration_tensors.data();
     raw.calibration_tensor_count = calibration_tensors.size();
+    function(&raw);
+}
+
+inline Quantized Model::quantize(const Context &context, const QuantizeOptions &options, const Call &call) const {
     Model made;
     detail::Buffer report;
-    detail::attempt(call, [&](auto *c_call, auto **error) {
-        return optimize_model_quantize(context.get(), get(), &raw, c_call, made.place(), report.place(), error);
+    quantizing(options, [&](const auto *raw) {
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_model_quantize(context.get(), get(), raw, c_call, made.place(), report.place(), error);
+        });
     });
     return {std::move(made), Report(std::move(report))};
+}
+
+inline Report Model::plan(const Context &context, const QuantizeOptions &options) const {
+    detail::Buffer report;
+    quantizing(options, [&](const auto *raw) {
+        detail::attempt([&](auto **error) {
+            return optimize_model_plan(context.get(), get(), raw, report.place(), error);
+        });
+    });
+    return Report(std::move(report));
 }
 
 /// Result of Model::prune.

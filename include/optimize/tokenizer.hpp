@@ -31,6 +31,7 @@ struct Encoded {
     Tensor type_ids;
 };
 
+class Model;
 class Package;
 
 /// A tokenizer, which encodes text to token ids and decodes token ids to text. It is immutable.
@@ -67,6 +68,7 @@ public:
     std::size_t vocabulary_size() const noexcept { return optimize_tokenizer_vocabulary_size(get()); }
 
 private:
+    friend class Model;
     friend class Package;
     explicit Tokenizer(optimize_tokenizer_t *raw) noexcept : Handle(raw) {}
 };

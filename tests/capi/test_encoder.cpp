@@ -1,6 +1,7 @@
 // optimize.hpp: texts to vectors, scores and spans.
 #include "tap.hpp"
 
+#include <mutex>
 #include <thread>
 
 namespace {
@@ -54,6 +55,71 @@ void texts_become_spans() {
     CHECK(optimize::Tagger(context, tiny, words, options).tag({"hello world"})[0].size() == 2);
 }
 
+void a_model_has_its_tokenizer_and_a_plan() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const std::vector<std::string> texts{"A man is eating food."};
+    const optimize::Tensor own = model.tokenizer().encode(texts).ids;
+    const optimize::Tensor loaded = optimize::Tokenizer(deps(minilm)).encode(texts).ids;
+    CHECK(own.dims() == loaded.dims() && std::memcmp(own.data(), loaded.data(), 8 * own.dims()[1]) == 0);
+    FAILS(not_found, "tokenizer", optimize::Model(context, "tests/fixtures/encoders/bert-classify").tokenizer());
+    optimize::QuantizeOptions options;
+    options.type = optimize::QuantizeType::weight_only;
+    options.bits = 4;
+    const double planned = model.plan(context, options).number("/summary/bytes_after");
+    const double made = model.quantize(context, options).report.number("/summary/bytes_after");
+    CHECK(planned > 0.98 * made && planned < 1.02 * made);
+}
+
+void reports_are_read_without_json() {
+    const optimize::Context context;
+    const optimize::Model model(context, deps(minilm));
+    const optimize::Quantized small = model.quantize(context);
+    const auto nodes = small.report.nodes();
+    std::size_t changed = 0;
+    for (const optimize::NodeReport &node : nodes) changed += node.changed;
+    CHECK(!nodes.empty() && nodes.size() == small.report.count("/nodes"));
+    CHECK(double(changed) ==
+          small.report.number("/summary/nodes_quantized") + small.report.number("/summary/nodes_stored"));
+    CHECK(small.report.text("/operation") == "quantize");
+    FAILS(not_found, "/nothing", small.report.number("/nothing"));
+    FAILS(not_found, "no benchmark", small.report.benchmark());
+    FAILS(invalid_argument, "buffer", optimize::Report().number("/seconds"));
+    optimize::BenchmarkOptions options;
+    options.runs = 6;
+    options.warmup = 1;
+    options.shapes = {"input_ids:1x4", "attention_mask:1x4"};
+    const optimize::Report report = model.benchmark(context, small.model, nullptr, options);
+    const optimize::Benchmark figures = report.benchmark();
+    CHECK(figures.runs == 6 && figures.speedup == report.number("/benchmark/speedup/median"));
+    CHECK(figures.speedup_low <= figures.speedup && figures.speedup <= figures.speedup_high);
+    CHECK(figures.result_bytes < figures.original_bytes && !figures.verdict.empty() && figures.cosine > 0.9);
+}
+
+void messages_go_to_the_function_of_a_context() {
+    std::mutex lock;
+    std::vector<std::string> heard;
+    optimize::ContextOptions options;
+    options.log_level = optimize::LogLevel::info;
+    options.log = [&](optimize::LogLevel level, std::string_view target, std::string_view message) {
+        const std::lock_guard<std::mutex> guard(lock);
+        CHECK(level <= optimize::LogLevel::info);
+        heard.push_back(std::string(target) + ": " + std::string(message));
+        throw 1; // is lost
+    };
+    optimize::Context context(options), silent;
+    const optimize::Counters before = context.counters();
+    const optimize::Model model(context, deps(minilm));
+    CHECK(!heard.empty() && heard[0].find("optimize: ") == 0);
+    CHECK(context.counters().models_loaded == before.models_loaded + 1);
+    CHECK(context.counters_text(optimize::CountersFormat::prometheus).find("optimize_models_loaded_total") !=
+          std::string::npos);
+    const std::size_t count = heard.size();
+    context = std::move(silent); // frees the first one
+    optimize::Model(context, deps(minilm));
+    CHECK(heard.size() == count);
+}
+
 void threads_share_const_objects() {
     const optimize::Context context;
     const optimize::Model model(context, deps(minilm));
@@ -76,6 +142,9 @@ void threads_share_const_objects() {
 int main() {
     RUN(texts_become_vectors_and_scores);
     RUN(texts_become_spans);
+    RUN(a_model_has_its_tokenizer_and_a_plan);
+    RUN(reports_are_read_without_json);
+    RUN(messages_go_to_the_function_of_a_context);
     RUN(threads_share_const_objects);
     return tap::end();
 }

@@ -53,18 +53,18 @@ internal static class GeneratorTests
 
     private static void SessionsSayWhatTheyRunOn()
     {
-        Check(context.Providers().Contains("\"provider\":\"cpu\",\"device_id\":0,\"available\":true"), context.Providers());
-        Check(generator.Placement().Contains("\"provider\":\"cpu\""), generator.Placement());
+        Check(context.Providers().Json.Contains("\"provider\":\"cpu\",\"device_id\":0,\"available\":true"), context.Providers());
+        Check(generator.Placement().Json.Contains("\"provider\":\"cpu\""), generator.Placement());
         var auto = new Execution { Provider = Provider.Auto };
         using (var session = context.CreateSession(model, new SessionOptions { Execution = auto }))
         {
             Check(session.Provider != Provider.Auto, "a session on " + session.Provider);
-            Check(session.Placement().Contains("\"nodes\":{"), session.Placement());
+            Check(session.Placement().Json.Contains("\"nodes\":{"), session.Placement());
         }
         var stock = new Execution { Kernels = Kernels.Stock };
         using (var session = context.CreateSession(model, new SessionOptions { Execution = stock }))
         {
-            Check(!session.Placement().Contains("\"groups\":"), session.Placement());
+            Check(!session.Placement().Json.Contains("\"groups\":"), session.Placement());
         }
         stock.Precision = SessionPrecision.Int8;
         Fails(Status.InvalidArgument, "kernels is stock",
@@ -91,7 +91,7 @@ internal static class GeneratorTests
             package.Verify();
             Fails(Status.InvalidModel, "another key",
                 () => package.Verify(string.Concat(Enumerable.Repeat("02", 32))));
-            Check(package.Inspect(context).Contains("chosen"), package.Inspect(context));
+            Check(package.Inspect(context).Json.Contains("chosen"), package.Inspect(context));
             var one = Rows(writer.Generate(new[] { Count }, AtMost(6))).Single();
             Check(Text(one) == Text(Write(Count, AtMost(6))), Text(one));
             // Prompts are read one by one; the rows are run together from the second token on.
@@ -139,11 +139,11 @@ internal static class GeneratorTests
                 Check((double)temperatures[1] == 1.5, again.Inspect());
                 var words = string.Concat(Enumerable.Repeat("One, two, three. A man walks home. ", 8));
                 using (var fitted = context.Fit(again, words, new FitOptions { ContextLength = 32 }))
-                    Check(fitted.Report.Contains("fitted_nll"), fitted.Report);
+                    Check(fitted.Report.Json.Contains("fitted_nll"), fitted.Report);
             }
             Directory.Delete(folder, true);
-            using (var fused = pair.Fuse()) Check(fused.Report.Contains("\"ensemble\""), fused.Report);
-            using (var merged = Ensemble.Merge(new[] { model, model })) Check(merged.Report.Contains("merge"), "merge");
+            using (var fused = pair.Fuse()) Check(fused.Report.Json.Contains("\"ensemble\""), fused.Report);
+            using (var merged = Ensemble.Merge(new[] { model, model })) Check(merged.Report.Json.Contains("merge"), "merge");
             Fails(Status.InvalidArgument, "two members", () => Ensemble.Create(new[] { model }));
         }
     }
@@ -258,7 +258,7 @@ internal static class GeneratorTests
     private static void BusyWhileItWrites()
     {
         var options = AtMost(8);
-        options.OnToken = written => generator.Run().Length == 0;
+        options.OnToken = written => generator.Run().Json.Length == 0;
         Fails(Status.Busy, "generator", () => Write(Count, options));
     }
 
@@ -336,7 +336,7 @@ internal static class GeneratorTests
             own.Dispose();
             return true;
         };
-        Check(own.Generate(new[] { Count }, options).Contains("five"), "another text");
+        Check(own.Generate(new[] { Count }, options).Json.Contains("five"), "another text");
         Throws<ObjectDisposedException>(() => own.Reset());
     }
 

@@ -32,7 +32,7 @@ internal static class Tests
             SaveBesideTheModel, BenchmarkGivesJson, Errors, ArgumentsThatNeverReachTheLibrary, TokenizerRoundTrip,
             TensorRoundTrip, TensorOfStrings, BorrowedTensor, CancelFromAnotherThread, CancelFromProgress,
             CancelledTask, TimeoutEndsACall, ExceptionInProgress, CancelledSaveLeavesNoFile, UseAfterDispose,
-            DisposeInAnyOrder, DisposeDuringACall, ASessionForEachThread, ASharedSessionIsBusyOrRight,
+            DisposeInAnyOrder, DisposeDuringACall, ASessionForEachThread, ThreadsShareASession,
             GarbageIsCollected, CollectorDuringCalls, EvaluateGivesJson, TextsBecomeVectorsAndScores, EnginesAreRefusedWithTheReason,
             EnginesInModelsOfStrangersAreRefused);
     }
@@ -199,7 +199,7 @@ internal static class Tests
             () => context.Prune(model, new PruneOptions { TargetModules = new[] { "qery" } }));
         Fails(Status.InvalidArgument, "calibration", () => context.Prune(model, new PruneOptions { Method = PruneMethod.Wanda }));
         var layers = new PruneOptions { Method = PruneMethod.Structured, Layers = new uint[] { 1 } };
-        using (var small = context.Prune(model, layers)) Check(small.Report.Contains("\"layers_after\": 2"), small.Report);
+        using (var small = context.Prune(model, layers)) Check(small.Report.Json.Contains("\"layers_after\": 2"), small.Report);
         var goal = new PruneOptions { Method = PruneMethod.Structured, TargetSize = 1000 };
         Fails(Status.InvalidArgument, "bytes are left", () => context.Prune(model, goal));
     }
@@ -271,7 +271,7 @@ internal static class Tests
             {
                 "4 bits in blocks of 64, symmetric, 4.25 bits per weight", "\"scale_type\": \"float16\"", "\"accuracy_level\": 1",
             })
-                Check(small.Report.Contains(part), part + " is not in " + small.Report);
+                Check(small.Report.Json.Contains(part), part + " is not in " + small.Report);
             var summary = Json.Find(Json.Parse(small.Report), "summary");
             Check(Json.Number(summary, "bytes_after") < 0.15 * Json.Number(summary, "bytes_before"), small.Report);
         }
@@ -289,7 +289,7 @@ internal static class Tests
         data["attention_mask"] = Tensor.From(new long[] { 1, 1, 1, 1, 1, 1 }, 1, 6);
         var options = new QuantizeOptions { Type = QuantizeType.Static, CalibrationTensors = data };
         using (var small = context.Quantize(model, options))
-            Check(small.Report.Contains("MatMulIntegerToFloat"), small.Report);
+            Check(small.Report.Json.Contains("MatMulIntegerToFloat"), small.Report);
         data["nothing"] = data["input_ids"];
         Fails(Status.NotFound, "nothing", () => context.Quantize(model, options));
         data.Remove("nothing");
@@ -359,7 +359,7 @@ internal static class Tests
         Check(Json.Number(report, "quality", "texts") == 2, "texts");
         Check(Json.Find(report, "output", "sha256") != null, "the other model");
         options.Tokenizer = tokenizer;
-        Check(context.Evaluate(model, lines, options).Contains("nearest_kept"), "with a tokenizer");
+        Check(context.Evaluate(model, lines, options).Json.Contains("nearest_kept"), "with a tokenizer");
         var seen = new Reporter { Action = progress => Check(progress.Stage != "", "stage") };
         const string rows = "food,Eating bread.\nfood,A soup.\nmoney,The stock market fell.\nmoney,Prices rose.\n";
         options = new EvaluateOptions { Task = EvaluateTask.Probe, TestShare = 0.5, Penalty = 0.25, Seed = 7 };
@@ -603,7 +603,7 @@ internal static class Tests
             loaded.Dispose();
         };
         using (var small = other.Quantize(loaded, null, new Call { Progress = reporter }))
-            Check(reporter.Calls > 0 && small.Inspect().Length > 0, "inspect");
+            Check(reporter.Calls > 0 && small.Inspect().Json.Length > 0, "inspect");
         Throws<ObjectDisposedException>(() => loaded.Inspect());
     }
 
@@ -620,29 +620,17 @@ internal static class Tests
         }, TaskCreationOptions.LongRunning)).ToArray());
     }
 
-    private static void ASharedSessionIsBusyOrRight()
+    private static void ThreadsShareASession()
     {
-        int done = 0, busy = 0;
         using (var session = context.CreateSession(model))
         {
             var expected = Embed(session, "shared");
             Task.WaitAll(Enumerable.Range(0, 8).Select(_ => Task.Factory.StartNew(() =>
             {
                 for (int n = 0; n < 20; n++)
-                {
-                    try
-                    {
-                        Check(Cosine(Embed(session, "shared"), expected) > 0.999999, "another embedding");
-                        Interlocked.Increment(ref done);
-                    }
-                    catch (OptimizeException e) when (e.Status == Status.Busy)
-                    {
-                        Interlocked.Increment(ref busy);
-                    }
-                }
+                    Check(Embed(session, "shared").SequenceEqual(expected), "another embedding");
             }, TaskCreationOptions.LongRunning)).ToArray());
         }
-        Check(done > 0 && done + busy == 160, done + " done, " + busy + " busy");
     }
 
     private static void Settle()

@@ -1,0 +1,349 @@
+// Reports and their figures.
+
+using System;
+using System.Collections.Generic;
+using System.Runtime.InteropServices;
+
+namespace Optimize
+{
+    /// <summary>What was done to a node.</summary>
+    public sealed class NodeReport
+    {
+        internal NodeReport(Native.NodeReport raw)
+        {
+            Name = Utf8.Read(raw.Name);
+            Op = Utf8.Read(raw.Op);
+            Action = Utf8.Read(raw.Action);
+            Reason = Utf8.Read(raw.Reason);
+            Changed = raw.Changed != 0;
+            Sensitivity = raw.Sensitivity;
+        }
+
+        /// <summary>Name of the node, or of its first output.</summary>
+        public string Name { get; private set; }
+
+        /// <summary>Operator type.</summary>
+        public string Op { get; private set; }
+
+        /// <summary>What was done: "quantized", "left" and so on.</summary>
+        public string Action { get; private set; }
+
+        /// <summary>Reason for the action; for changed nodes their form.</summary>
+        public string Reason { get; private set; }
+
+        /// <summary>Whether the node was changed.</summary>
+        public bool Changed { get; private set; }
+
+        /// <summary>Loss caused by this node alone; NaN if it was not measured.</summary>
+        public double Sensitivity { get; private set; }
+    }
+
+    /// <summary>A token that the model could have generated.</summary>
+    public struct Candidate
+    {
+        internal Candidate(long token, float logprob) : this()
+        {
+            Token = token;
+            Logprob = logprob;
+        }
+
+        /// <summary>Id of the token.</summary>
+        public long Token { get; private set; }
+
+        /// <summary>Log-probability of the token.</summary>
+        public float Logprob { get; private set; }
+    }
+
+    /// <summary>The generated text of a row.</summary>
+    public sealed class Generation
+    {
+        internal Generation() { }
+
+        /// <summary>The text, without stop string and special tokens.</summary>
+        public string Text { get; internal set; }
+
+        /// <summary>Ids of the generated tokens.</summary>
+        public long[] Tokens { get; internal set; }
+
+        /// <summary>Log-probability of each token; empty if they were not requested.</summary>
+        public float[] Logprobs { get; internal set; }
+
+        /// <summary>The most probable tokens at each position, as many as were requested.</summary>
+        public IList<IList<Candidate>> Candidates { get; internal set; }
+
+        /// <summary>Why the text ended.</summary>
+        public FinishReason FinishReason { get; internal set; }
+
+        /// <summary>Number of tokens in the row before the generated ones.</summary>
+        public long PromptTokens { get; internal set; }
+
+        /// <summary>Ensembles: mean entropy in nats; otherwise NaN.</summary>
+        public double Entropy { get; internal set; }
+
+        /// <summary>Ensembles: mean disagreement of the members in nats; otherwise NaN.</summary>
+        public double MutualInformation { get; internal set; }
+
+        /// <summary>Ensembles: mean share of the members that rank the token first; otherwise NaN.</summary>
+        public double Agreement { get; internal set; }
+    }
+
+    /// <summary>The figures of a benchmark. A figure that was not measured is NaN, or 0 for bytes.</summary>
+    public sealed class Benchmark
+    {
+        internal Benchmark(Native.Benchmark raw)
+        {
+            Raw = raw;
+            Verdict = Utf8.Read(raw.Verdict);
+        }
+
+        private Native.Benchmark Raw { get; set; }
+
+        /// <summary>Number of timed rounds.</summary>
+        public uint Runs { get { return Raw.Runs; } }
+
+        /// <summary>"faster", "slower" or "no difference".</summary>
+        public string Verdict { get; private set; }
+
+        /// <summary>Time of the original divided by that of the result: the median.</summary>
+        public double Speedup { get { return Raw.Speedup; } }
+
+        /// <summary>Lower end of the 95 % interval of the speedup.</summary>
+        public double SpeedupLow { get { return Raw.SpeedupLow; } }
+
+        /// <summary>Upper end of the interval.</summary>
+        public double SpeedupHigh { get { return Raw.SpeedupHigh; } }
+
+        /// <summary>Median latency of the original in milliseconds.</summary>
+        public double OriginalMs { get { return Raw.OriginalMs; } }
+
+        /// <summary>Median latency of the result in milliseconds.</summary>
+        public double ResultMs { get { return Raw.ResultMs; } }
+
+        /// <summary>90th percentile of the original's latency in milliseconds.</summary>
+        public double OriginalP90Ms { get { return Raw.OriginalP90Ms; } }
+
+        /// <summary>90th percentile of the result's latency in milliseconds.</summary>
+        public double ResultP90Ms { get { return Raw.ResultP90Ms; } }
+
+        /// <summary>Time to create a session of the original in milliseconds.</summary>
+        public double OriginalLoadMs { get { return Raw.OriginalLoadMs; } }
+
+        /// <summary>Time to create a session of the result in milliseconds.</summary>
+        public double ResultLoadMs { get { return Raw.ResultLoadMs; } }
+
+        /// <summary>Growth of the process's memory by the original.</summary>
+        public ulong OriginalResidentBytes { get { return Raw.OriginalResidentBytes; } }
+
+        /// <summary>Growth of the process's memory by the result.</summary>
+        public ulong ResultResidentBytes { get { return Raw.ResultResidentBytes; } }
+
+        /// <summary>Size of the original on disk.</summary>
+        public ulong OriginalBytes { get { return Raw.OriginalBytes; } }
+
+        /// <summary>Size of the result on disk.</summary>
+        public ulong ResultBytes { get { return Raw.ResultBytes; } }
+
+        /// <summary>Mean cosine of the outputs of both models.</summary>
+        public double Cosine { get { return Raw.Cosine; } }
+
+        /// <summary>Largest absolute difference of the outputs.</summary>
+        public double MaxAbsError { get { return Raw.MaxAbsError; } }
+
+        /// <summary>Share of rows whose largest element has the same index.</summary>
+        public double Top1Agreement { get { return Raw.Top1Agreement; } }
+
+        /// <summary>Mean Kullback-Leibler divergence in nats, for outputs that are logits.</summary>
+        public double Kl { get { return Raw.Kl; } }
+    }
+
+    /// <summary>A report of the library: JSON, and methods that read its figures. It converts to the JSON.</summary>
+    public sealed class Report
+    {
+        private readonly BufferHandle buffer;
+        private readonly Lazy<string> json;
+
+        internal Report(BufferHandle buffer)
+        {
+            this.buffer = buffer;
+            json = new Lazy<string>(buffer.Read);
+        }
+
+        /// <summary>The report as JSON: see docs/report.md.</summary>
+        public string Json { get { return json.Value; } }
+
+        /// <inheritdoc/>
+        public override string ToString() { return Json; }
+
+        /// <summary>Returns the JSON of a report.</summary>
+        public static implicit operator string([AllowNull] Report report) { return report == null ? null : report.Json; }
+
+        /// <summary>Returns a number by its JSON Pointer, for example Number("/quality/perplexity").</summary>
+        public double Number(string pointer)
+        {
+            double value;
+            ErrorHandle error;
+            var status = Native.optimize_report_number(buffer, Utf8.Bytes(pointer), out value, out error);
+            OptimizeException.Check(status, error);
+            return value;
+        }
+
+        /// <summary>Returns a text by its JSON Pointer, for example Text("/operation").</summary>
+        public string Text(string pointer)
+        {
+            IntPtr value;
+            UIntPtr size;
+            ErrorHandle error;
+            var status = Native.optimize_report_text(buffer, Utf8.Bytes(pointer), out value, out size, out error);
+            OptimizeException.Check(status, error);
+            var text = Utf8.Read(value, (long)size);
+            GC.KeepAlive(this); // the text lives as long as the buffer
+            return text;
+        }
+
+        /// <summary>Returns the number of entries of a list or an object, for example Count("/warnings").</summary>
+        public long Count(string pointer)
+        {
+            UIntPtr value;
+            ErrorHandle error;
+            var status = Native.optimize_report_count(buffer, Utf8.Bytes(pointer), out value, out error);
+            OptimizeException.Check(status, error);
+            return (long)value;
+        }
+
+        /// <summary>Returns what a technique did to each node.</summary>
+        public IList<NodeReport> Nodes()
+        {
+            var nodes = new List<NodeReport>();
+            var count = (ulong)Native.optimize_report_node_count(buffer);
+            for (ulong i = 0; i < count; i++)
+            {
+                var raw = new Native.NodeReport { StructSize = Handle.SizeOf<Native.NodeReport>() };
+                ErrorHandle error;
+                OptimizeException.Check(
+                    Native.optimize_report_node(buffer, (UIntPtr)i, ref raw, out error), error);
+                nodes.Add(new NodeReport(raw));
+            }
+            GC.KeepAlive(this);
+            return nodes;
+        }
+
+        /// <summary>Returns the figures of a benchmark.</summary>
+        public Benchmark Benchmark()
+        {
+            var raw = new Native.Benchmark { StructSize = Handle.SizeOf<Native.Benchmark>() };
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_report_benchmark(buffer, ref raw, out error), error);
+            var benchmark = new Benchmark(raw);
+            GC.KeepAlive(this);
+            return benchmark;
+        }
+
+        /// <summary>Returns the generated texts of Generator.Generate or Generator.Run.</summary>
+        public IList<Generation> Generations()
+        {
+            var all = new List<Generation>();
+            var count = (ulong)Native.optimize_generation_count(buffer);
+            for (ulong row = 0; row < count; row++) all.Add(GenerationOf((UIntPtr)row));
+            GC.KeepAlive(this);
+            return all;
+        }
+
+        private Generation GenerationOf(UIntPtr row)
+        {
+            var raw = new Native.Generation { StructSize = Handle.SizeOf<Native.Generation>() };
+            ErrorHandle error;
+            OptimizeException.Check(Native.optimize_generation_get(buffer, row, ref raw, out error), error);
+            var made = new Generation
+            {
+                Text = Utf8.Read(raw.Text, (long)raw.TextSize),
+                Tokens = new long[raw.TokenCount],
+                Logprobs = new float[raw.Logprobs == IntPtr.Zero ? 0 : raw.TokenCount],
+                Candidates = new List<IList<Candidate>>(),
+                FinishReason = (FinishReason)raw.FinishReason,
+                PromptTokens = (long)raw.PromptTokens,
+                Entropy = raw.Entropy,
+                MutualInformation = raw.MutualInformation,
+                Agreement = raw.Agreement,
+            };
+            if (made.Tokens.Length > 0) Marshal.Copy(raw.Tokens, made.Tokens, 0, made.Tokens.Length);
+            if (made.Logprobs.Length > 0) Marshal.Copy(raw.Logprobs, made.Logprobs, 0, made.Logprobs.Length);
+            for (int token = 0; token < made.Logprobs.Length; token++) made.Candidates.Add(CandidatesOf(row, token));
+            return made;
+        }
+
+        private IList<Candidate> CandidatesOf(UIntPtr row, int token)
+        {
+            var all = new List<Candidate>();
+            for (ulong i = 0; ; i++)
+            {
+                var raw = new Native.Candidate { StructSize = Handle.SizeOf<Native.Candidate>() };
+                ErrorHandle error;
+                var status = Native.optimize_generation_candidate(
+                    buffer, row, (UIntPtr)token, (UIntPtr)i, ref raw, out error);
+                using (error)
+                    if (status != 0) return all; // there are no more
+                all.Add(new Candidate(raw.Token, raw.Logprob));
+            }
+        }
+    }
+
+    internal static partial class Native
+    {
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct NodeReport
+        {
+            internal uint StructSize, Changed;
+            internal IntPtr Name, Op, Action, Reason;
+            internal double Sensitivity;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct Benchmark
+        {
+            internal uint StructSize, Runs;
+            internal IntPtr Verdict;
+            internal double Speedup, SpeedupLow, SpeedupHigh, OriginalMs, ResultMs, OriginalP90Ms, ResultP90Ms;
+            internal double OriginalLoadMs, ResultLoadMs;
+            internal ulong OriginalResidentBytes, ResultResidentBytes, OriginalBytes, ResultBytes;
+            internal double Cosine, MaxAbsError, Top1Agreement, Kl;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct Generation
+        {
+            internal uint StructSize;
+            internal int FinishReason;
+            internal IntPtr Text;
+            internal ulong TextSize;
+            internal IntPtr Tokens, Logprobs;
+            internal ulong TokenCount, PromptTokens;
+            internal double Entropy, MutualInformation, Agreement;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct Candidate
+        {
+            internal uint StructSize;
+            internal float Logprob;
+            internal long Token;
+        }
+
+        [DllImport(Library)] internal static extern int optimize_report_number(
+            BufferHandle report, byte[] pointer, out double value, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_report_text(
+            BufferHandle report, byte[] pointer, out IntPtr value, out UIntPtr size, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_report_count(
+            BufferHandle report, byte[] pointer, out UIntPtr count, out ErrorHandle error);
+        [DllImport(Library)] internal static extern UIntPtr optimize_report_node_count(BufferHandle report);
+        [DllImport(Library)] internal static extern int optimize_report_node(
+            BufferHandle report, UIntPtr index, ref NodeReport node, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_report_benchmark(
+            BufferHandle report, ref Benchmark benchmark, out ErrorHandle error);
+        [DllImport(Library)] internal static extern UIntPtr optimize_generation_count(BufferHandle report);
+        [DllImport(Library)] internal static extern int optimize_generation_get(
+            BufferHandle report, UIntPtr row, ref Generation generation, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_generation_candidate(
+            BufferHandle report, UIntPtr row, UIntPtr token, UIntPtr index, ref Candidate candidate,
+            out ErrorHandle error);
+    }
+}

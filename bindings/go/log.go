@@ -1,0 +1,112 @@
+package optimize
+
+/*
+#include <optimize.h>
+
+typedef const char log_text;
+extern void optimize_go_log(void *, int32_t, log_text *, log_text *);
+*/
+import "C"
+
+import "unsafe"
+
+// LogLevel is the importance of a message.
+type LogLevel int32
+
+// The levels of messages.
+const (
+	LogLevelError   LogLevel = C.OPTIMIZE_LOG_LEVEL_ERROR   // something failed
+	LogLevelWarning LogLevel = C.OPTIMIZE_LOG_LEVEL_WARNING // something works, but not as it could
+	LogLevelInfo    LogLevel = C.OPTIMIZE_LOG_LEVEL_INFO    // events: a model was loaded, a session was created
+	LogLevelDebug   LogLevel = C.OPTIMIZE_LOG_LEVEL_DEBUG   // details for developers, with those of ONNX Runtime
+)
+
+// LogFunc receives the messages of the whole process, on any goroutine, also on several at once. The target is
+// "optimize" or "onnxruntime". What it panics with is lost.
+type LogFunc func(level LogLevel, target, message string)
+
+// Counters are what the library has done in this process so far, and what it is doing.
+type Counters struct {
+	ModelsLoaded    uint64
+	BytesLoaded     uint64
+	LoadSeconds     float64
+	SessionsCreated uint64
+	SessionSeconds  float64
+	Runs            uint64
+	FailedRuns      uint64
+	RunSeconds      float64 // summed over threads
+	ActiveRuns      uint64  // in progress now
+	WaitingCalls    uint64  // waiting for another call of the same engine now
+	ReadTokens      uint64  // of prompts, and generated ones
+	GeneratedTokens uint64
+}
+
+// CountersFormat is the form of Context.CountersText.
+type CountersFormat int32
+
+// The forms of counters.
+const (
+	CountersJSON       CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_JSON
+	CountersPrometheus CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS
+)
+
+// Counters returns the counters of the process.
+func (c *Context) Counters() (Counters, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return Counters{}, err
+	}
+	defer c.release()
+	raw := C.optimize_counters_t{struct_size: C.sizeof_optimize_counters_t}
+	err = try(func(e errorOut) status { return C.optimize_context_counters(context, &raw, e) })
+	return Counters{
+		ModelsLoaded:    uint64(raw.models_loaded),
+		BytesLoaded:     uint64(raw.bytes_loaded),
+		LoadSeconds:     float64(raw.load_seconds),
+		SessionsCreated: uint64(raw.sessions_created),
+		SessionSeconds:  float64(raw.session_seconds),
+		Runs:            uint64(raw.runs),
+		FailedRuns:      uint64(raw.failed_runs),
+		RunSeconds:      float64(raw.run_seconds),
+		ActiveRuns:      uint64(raw.active_runs),
+		WaitingCalls:    uint64(raw.waiting_calls),
+		ReadTokens:      uint64(raw.read_tokens),
+		GeneratedTokens: uint64(raw.generated_tokens),
+	}, err
+}
+
+// CountersText returns the counters of the process as JSON or for Prometheus.
+func (c *Context) CountersText(format CountersFormat) (string, error) {
+	context, err := c.acquire()
+	if err != nil {
+		return "", err
+	}
+	defer c.release()
+	var text *C.optimize_buffer_t
+	err = try(func(e errorOut) status {
+		return C.optimize_context_counters_text(context, C.int32_t(format), &text, e)
+	})
+	if err != nil {
+		return "", err
+	}
+	return string(take(text)), nil
+}
+
+// setLog makes the options pass messages to function, until forget is called.
+func setLog(options *C.optimize_context_options_t, function LogFunc, level LogLevel) (forget func()) {
+	if function == nil {
+		return func() {}
+	}
+	data, forget := userData(function)
+	options.log = C.optimize_log_fn(C.optimize_go_log)
+	options.log_user_data = data
+	options.log_level = C.int32_t(level)
+	return forget
+}
+
+//export optimize_go_log
+func optimize_go_log(userData unsafe.Pointer, level C.int32_t, target, message *C.log_text) {
+	defer func() { _ = recover() }()
+	function := valueOf(userData).(LogFunc)
+	function(LogLevel(level), C.GoString((*C.char)(target)), C.GoString((*C.char)(message)))
+}
