@@ -32,7 +32,7 @@ int main(int argc, char **argv) try {
     const optimize::Model model(context, argv[1]);
     const auto small = model.prune(context, options);
     small.model.save(argv[2]);
-    std::cerr << small.report.json() << '\n';
+    std::cerr << small.report << '\n';
     std::cout << model.benchmark(context, small.model, nullptr, {}, {});
     return 0;
 } catch (const std::exception &error) {

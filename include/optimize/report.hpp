@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -163,6 +164,9 @@ private:
 
     std::shared_ptr<const detail::Buffer> buffer_;
 };
+
+/// Writes the JSON of a report.
+inline std::ostream &operator<<(std::ostream &stream, const Report &report) { return stream << report.json(); }
 
 } // namespace optimize
 

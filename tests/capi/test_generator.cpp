@@ -160,7 +160,7 @@ void what_on_token_throws_comes_out() {
     generator().run(heard_by(more, 6));
     CHECK(rest.tokens == more.tokens && rest.texts == more.texts);
     // A generator is busy while it reports its tokens.
-    options.on_token = [](const Written &) { return generator().run().empty(); };
+    options.on_token = [](const Written &) { return generator().run().json().empty(); };
     FAILS(busy, "generator", generator().generate({count}, options));
     CHECK(has(text_of(count, at_most(4)), "five"));
 }
@@ -274,7 +274,7 @@ void an_ensemble_writes_one_text() {
     const std::string folder = tap::temporary("cpp-pair");
     pair.save(folder);
     const auto again = optimize::Ensemble::load(folder);
-    CHECK(again.inspect().find("1.5") != std::string::npos);
+    CHECK(again.inspect().json().find("1.5") != std::string::npos);
     optimize::FitOptions fit;
     fit.context_length = 16;
     const auto fitted = again.fit(context, "One, two, three. A man walks home to eat his bread.", fit);

@@ -59,7 +59,7 @@ TEST(a_program_hears_events_of_the_library_and_of_onnx_runtime) {
     int before;
     run_minilm(context);
     CHECK(heard->ours >= 2 && heard->runtime > 0);
-    CHECK_HAS(heard->text, "model.onnx: loaded in");
+    CHECK_HAS(heard->text, "paraphrase-MiniLM-L3-v2: loaded in");
     CHECK_HAS(heard->text, "session on cpu created in");
     CHECK(heard->worst == OPTIMIZE_LOG_LEVEL_DEBUG);
     optimize_context_free(context);

@@ -60,9 +60,12 @@ TEST(a_technique_says_what_it_did_to_each_node) {
 TEST(a_benchmark_has_its_figures) {
     optimize_benchmark_options_t options = {.struct_size = sizeof options, .runs = 6, .warmup = 1, .threads = 1};
     optimize_benchmark_t figures = {.struct_size = sizeof figures};
-    optimize_model_t *model = load_tiny(context);
+    static const char *const shapes[2] = {"input_ids:1x4", "attention_mask:1x4"};
+    optimize_model_t *model = load_model(context, MINILM);
     optimize_buffer_t *report = NULL, *inspected = NULL;
     optimize_error_t *error = NULL;
+    options.shapes = shapes;
+    options.shape_count = 2;
     CHECK_OK(optimize_model_benchmark(context, model, model, NULL, &options, NULL, &report, &error));
     CHECK_OK(optimize_report_benchmark(report, &figures, &error));
     CHECK_INT(figures.runs, 6);

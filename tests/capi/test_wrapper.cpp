@@ -132,10 +132,10 @@ void models_are_loaded_described_and_saved() {
           (*inputs[0].shape)[1].size == -1);
     const auto outputs = model.outputs();
     CHECK(outputs.size() == 4 && (*outputs[2].shape)[2].size == 384);
-    CHECK(model.inspect().find("\"MatMul\"") != std::string::npos);
+    CHECK(model.inspect().json().find("\"MatMul\"") != std::string::npos);
     optimize::SaveOptions options;
     options.external_data = optimize::ExternalData::always;
-    CHECK(model.save(temporary("outside.onnx"), options).find("outside.onnx") != std::string::npos);
+    CHECK(model.save(temporary("outside.onnx"), options).json().find("outside.onnx") != std::string::npos);
     CHECK(optimize::Model(context, temporary("outside.onnx")).inputs().size() == 2);
     model.save(temporary("inside.onnx"));
     std::ifstream file(temporary("inside.onnx"), std::ios::binary);
@@ -374,7 +374,7 @@ void models_are_benchmarked() {
     options.texts.clear();
     options.shapes = {"input_ids:1x4", "attention_mask:1x4"};
     options.values = {"attention_mask:1"};
-    CHECK(model.benchmark(context, small.model, nullptr, options).find("\"generated\"") != std::string::npos);
+    CHECK(model.benchmark(context, small.model, nullptr, options).json().find("\"generated\"") != std::string::npos);
 }
 
 void models_are_evaluated() {
@@ -387,14 +387,14 @@ void models_are_evaluated() {
     const std::string lines = "A man is eating food.\nHow are you?\nNot this one.\n";
     const std::string report = model.evaluate(context, lines, &model, &tokenizer, options);
     CHECK(report.find("\"task\": \"embedding\"") != std::string::npos && report.find("\"texts\": 2") != std::string::npos);
-    CHECK(model.evaluate(context, lines, &model, nullptr, options).find("\"cosine\": 1.0") != std::string::npos);
+    CHECK(model.evaluate(context, lines, &model, nullptr, options).json().find("\"cosine\": 1.0") != std::string::npos);
     FAILS(invalid_argument, "against", model.evaluate(context, lines, nullptr, nullptr, options));
     FAILS(invalid_argument, "UTF-8", model.evaluate(context, std::string("a\0\xff", 3), &model, nullptr, options));
     options = {};
     options.task = optimize::EvaluateTask::probe;
     options.test_share = 0.5;
     const std::string rows = "food,Eating bread.\nfood,A soup.\nmoney,The stock market fell.\nmoney,Prices rose.\n";
-    CHECK(model.evaluate(context, rows, nullptr, nullptr, options).find("\"train_samples\": 2") != std::string::npos);
+    CHECK(model.evaluate(context, rows, nullptr, nullptr, options).json().find("\"train_samples\": 2") != std::string::npos);
     options.test_share = -1;
     FAILS(invalid_argument, "test_share", model.evaluate(context, rows, nullptr, nullptr, options));
     options.task = optimize::EvaluateTask::perplexity;
@@ -415,15 +415,15 @@ void a_package_keeps_its_shapes() {
     options.single_file = true;
     options.sign_key = std::string(64, '7');
     const std::string path = tap::temporary("cpp-package");
-    CHECK(optimize::Package::compile(context, model, path, options).find("sha256") != std::string::npos);
+    CHECK(optimize::Package::compile(context, model, path, options).json().find("sha256") != std::string::npos);
     const optimize::Package package(path);
     package.verify();
     optimize::PackageOptions ranges;
     ranges.dimensions = {{"input_ids", 0, "rows", 1, 3}, {"input_ids", 0, "rows", 1, 3}};
     FAILS(invalid_argument, "already", optimize::Package::compile(context, model, path, ranges));
     FAILS(invalid_model, "another key", package.verify(std::string(64, '0')));
-    CHECK(package.inspect(context).find("\"chosen\"") != std::string::npos);
-    CHECK(package.model().inspect().find("attention_mask") != std::string::npos);
+    CHECK(package.inspect(context).json().find("\"chosen\"") != std::string::npos);
+    CHECK(package.model().inspect().json().find("attention_mask") != std::string::npos);
     auto session = package.session(context);
     const auto text = package.tokenizer().encode({"one", "two", "three"});
     FAILS(invalid_argument, "3", session.run({{"input_ids", text.ids}, {"attention_mask", text.attention_mask}}));
@@ -459,12 +459,12 @@ void recipes_are_applied() {
 void sessions_say_what_they_run_on() {
     const optimize::Context context;
     const optimize::Model model(context, deps(minilm));
-    CHECK(context.providers().find("\"provider\":\"cpu\",\"device_id\":0,\"available\":true") != std::string::npos);
+    CHECK(context.providers().json().find("\"provider\":\"cpu\",\"device_id\":0,\"available\":true") != std::string::npos);
     optimize::SessionOptions options;
     options.execution.provider = optimize::Provider::automatic;
     const optimize::Session session(context, model, options);
     CHECK(session.provider() != optimize::Provider::automatic);
-    CHECK(session.placement().find("\"nodes\":{") != std::string::npos);
+    CHECK(session.placement().json().find("\"nodes\":{") != std::string::npos);
     options.execution.engine_cache = "engines";
     FAILS(invalid_argument, "absolute", optimize::Session(context, model, options));
     optimize::BenchmarkOptions compared;
