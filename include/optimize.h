@@ -36,6 +36,14 @@
  *              another thread uses it.
  *   Handles    An object is passed as an opaque pointer, its handle. A required handle that is NULL, and a
  *              handle of another type, return a status.
+ *   Callbacks  A callback runs on the thread that made the call; only a release callback and a log callback can
+ *              run on any thread. It may call the library, but an object that accepts one call at a time is in use
+ *              until its call returns. A callback must not throw or use longjmp.
+ *   Signals    No function may be called from a signal handler: let the handler set a flag, and the progress
+ *              callback return it. A signal that interrupts a call does not change its result.
+ *   fork       A child process has none of its parent's threads. It may use the library if the parent has not
+ *              opened ONNX Runtime (optimize_context_runtime_version); otherwise it may only call exec or _exit.
+ *   dlclose    The library stays in memory after dlclose, because threads of ONNX Runtime return to it.
  *   Process    The library never exits, prints, opens a socket or changes signals, locale or environment,
  *              with one exception: ORT_DISABLE_TELEMETRY is set while ONNX Runtime is opened, then restored.
  *
@@ -3121,7 +3129,8 @@ optimize_status_t optimize_tensor_new(int32_t dtype,
  * Creates a tensor that uses the caller's memory without copying it. The memory must stay valid and unchanged until
  * `release` is called, which can happen on another thread. If `release` is NULL, the memory must stay valid and
  * unchanged until the tensor is freed and all runs that use it have ended. Memory that is not aligned for the type
- * is copied. If the call fails, `release` is not called.
+ * is copied, and `release` is then called before this function returns: a lock that `release` takes must not be held
+ * here. If the call fails, `release` is not called.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_borrow(int32_t dtype,

@@ -45,7 +45,8 @@ fn compare(model: &Model, texts: &[Value]) {
                 let place = |key: &str| wanted[key].as_u64().unwrap() as usize;
                 // The pipeline has the space before a word in its span, where the tokenizer has it in the token.
                 let part = &text[place("start")..place("end")];
-                let start = place("start") + if part.trim().is_empty() { 0 } else { part.len() - part.trim_start().len() };
+                let start =
+                    place("start") + if part.trim().is_empty() { 0 } else { part.len() - part.trim_start().len() };
                 assert_eq!((span.bytes.start, span.bytes.end), (start, place("end")), "{key} {text:?}");
                 assert_eq!(span.label, wanted["label"].as_str().unwrap(), "{key} {text:?}");
                 let score = wanted["score"].as_f64().unwrap() as f32;
@@ -87,7 +88,8 @@ fn a_long_text_is_read_in_windows() {
         let found: Vec<String> = entities(&found).into_iter().map(|(text, _)| text).collect();
         assert_eq!(found, [&wanted[..], &wanted[..]].concat(), "windows of {max_length}, overlap {stride}");
     }
-    let refused = |options: &TaggerOptions| Tagger::new(runtime(), &model, None, options, &Call::default()).err().unwrap();
+    let refused =
+        |options: &TaggerOptions| Tagger::new(runtime(), &model, None, options, &Call::default()).err().unwrap();
     for (max_length, stride, message) in [(64, 62, "stride is 62"), (2, 0, "no room"), (513, 0, "max_length is 513")] {
         let error = refused(&options(max_length, stride));
         assert!(error.kind() == Kind::InvalidArgument && error.message().contains(message), "{error}");
@@ -107,7 +109,8 @@ fn texts_without_tokens_and_models_without_labels() {
     let (runtime, call) = (runtime(), Call::default());
     let mut card = model.card().clone();
     card.config.remove("id2label");
-    let error = Tagger::new(runtime, &model.clone().with_card(card), None, &TaggerOptions::default(), &call).err().unwrap();
+    let error =
+        Tagger::new(runtime, &model.clone().with_card(card), None, &TaggerOptions::default(), &call).err().unwrap();
     assert!(error.kind() == Kind::Unsupported && error.message().contains("id2label"), "{error}");
     let mut card = model.card().clone();
     card.config.insert("id2label".into(), serde_json::json!({ "0": "O", "1": "I-PER" }));

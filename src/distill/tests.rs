@@ -411,8 +411,7 @@ fn weights_in_blocks_become_what_they_stand_for() {
         let graph = ready.graph();
         assert!(!graph.node.iter().any(|node| node.op().ends_with("NBits") || node.op() == "GatherBlockQuantized"));
         let logits = |model: &Model| {
-            let session =
-                Session::new(test_runtime(), model, &SessionOptions::default(), &Call::default()).unwrap();
+            let session = Session::new(test_runtime(), model, &SessionOptions::default(), &Call::default()).unwrap();
             let batch = Batch { rows: 2, columns: 5, ids: (3..13).collect(), keep: vec![true; 10], ..Batch::default() };
             let inputs =
                 Feed::new(model).unwrap().tensors([batch.rows, batch.columns], &batch.ids, &batch.keep).unwrap();

@@ -118,12 +118,7 @@ impl Classifier {
 }
 
 /// Returns the logits of the texts of `batches`, from the output that [`logits_of`] returns.
-pub(crate) fn logits(
-    batches: &Batches<'_>,
-    session: &Session,
-    output: &str,
-    units: &mut Units<'_>,
-) -> Result<Scores> {
+pub(crate) fn logits(batches: &Batches<'_>, session: &Session, output: &str, units: &mut Units<'_>) -> Result<Scores> {
     let (values, classes) = batches.rows(session, output, units, |tensor, _, texts| {
         let &[rows, classes] = tensor.shape() else {
             bail!(Unsupported, "the output {output:?} has shape {:?}, not [texts, classes]", tensor.shape());
@@ -178,10 +173,9 @@ pub(crate) fn logits_of(model: &Model) -> Result<String> {
     match (named, fitting.as_slice()) {
         (Some(info), _) => Ok(info.name.clone()),
         (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
-        _ if outputs.iter().any(|info| is_of_tokens(info)) => bail!(
-            Unsupported,
-            "the logits of the model are those of tokens, not of texts: a Tagger reads them"
-        ),
+        _ if outputs.iter().any(|info| is_of_tokens(info)) => {
+            bail!(Unsupported, "the logits of the model are those of tokens, not of texts: a Tagger reads them")
+        }
         _ => {
             let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
             bail!(

@@ -3,11 +3,11 @@
 use super::buffer::{Buffer, optimize_buffer_t};
 use super::error::optimize_error_t;
 use super::generator::optimize_finish_reason_t;
+use super::guard;
 use super::handle;
 use super::options::{self, Options};
 use super::report::{json, number};
 use super::status::optimize_status_t;
-use super::guard;
 use crate::error::{Result, bail};
 use crate::text::FinishReason;
 use serde_json::Value;

@@ -336,9 +336,9 @@ impl Tokenizer {
             bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
         }
         match &self.merger {
-            Some(_) => guarded(|| {
-                self.inner.post_process(self.pieces(text, OffsetType::None)?, None, add_special_tokens)
-            }),
+            Some(_) => {
+                guarded(|| self.inner.post_process(self.pieces(text, OffsetType::None)?, None, add_special_tokens))
+            }
             None => guarded(|| self.inner.encode_fast(text, add_special_tokens)),
         }
     }

@@ -62,9 +62,8 @@ pub fn spans(tokens: &[Scored], tags: &[Tag], aggregation: Aggregation, keep_out
     };
     let wanted = |tag: usize| keep_outside || !tags[tag].is_outside();
     if aggregation == Aggregation::None {
-        let span = |token: Labelled| {
-            Span { bytes: token.bytes, label: tags[token.tag].label.clone(), score: token.score }
-        };
+        let span =
+            |token: Labelled| Span { bytes: token.bytes, label: tags[token.tag].label.clone(), score: token.score };
         return labelled.into_iter().filter(|token| wanted(token.tag)).map(span).collect();
     }
     let groups = labelled.chunk_by(|before, token| tags[token.tag].continues(&tags[before.tag]));
@@ -117,8 +116,10 @@ mod tests {
     /// The example of the documentation of transformers: micro|soft| com|pany.
     fn example() -> (Vec<Scored>, Vec<Tag>) {
         let labels = ["O", "B-ENT", "I-NAME", "I-ENT"].map(str::to_owned);
-        let token = |bytes: Range<usize>, continues_word, scores: [f32; 4]| {
-            Scored { bytes, continues_word, scores: scores.to_vec() }
+        let token = |bytes: Range<usize>, continues_word, scores: [f32; 4]| Scored {
+            bytes,
+            continues_word,
+            scores: scores.to_vec(),
         };
         let tokens = vec![
             token(0..5, false, [0.1, 0.6, 0.2, 0.1]),
