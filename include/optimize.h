@@ -861,8 +861,8 @@ typedef struct optimize_model_t optimize_model_t;
 typedef struct optimize_package_t optimize_package_t;
 
 /**
- * A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time; they share the
- * weights and the threads of the session. The runs of an engine follow one another.
+ * A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time; they share
+ * the weights and the threads of the session. The runs of an engine follow one another.
  */
 typedef struct optimize_session_t optimize_session_t;
 
@@ -889,9 +889,9 @@ typedef struct optimize_tensor_t optimize_tensor_t;
 typedef struct optimize_tokenizer_t optimize_tokenizer_t;
 
 /**
- * Log callback. `level` is an optimize_log_level_t, `target` "optimize" or "onnxruntime", and `message` one UTF-8 line;
- * both texts are valid during the callback. It receives the messages of the whole process, on any thread, also on
- * several at once. It must not throw or use longjmp. It may call the library, also to free its own context.
+ * Log callback. `level` is an optimize_log_level_t, `target` "optimize" or "onnxruntime", and `message` one UTF-8
+ * line; both texts are valid during the callback. It receives the messages of the whole process, on any thread, also
+ * on several at once. It must not throw or use longjmp. It may call the library, also to free its own context.
  */
 typedef void (*optimize_log_fn)(void *user_data,
                                 int32_t level,
@@ -3227,8 +3227,9 @@ optimize_status_t optimize_session_new(const optimize_context_t *context,
  *
  * Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
  * model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
- * message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which
- * the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime fails.
+ * message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor;
+ * OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime
+ * fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_run(const optimize_session_t *session,
@@ -3528,8 +3529,8 @@ void optimize_classifier_free(optimize_classifier_t *classifier);
  * of its configuration. `tokenizer` may be NULL: then the model's own is used. Model and tokenizer may be freed before
  * the tagger.
  *
- * Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if there
- * is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
+ * Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if
+ * there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
  * `optimize_session_new`.
  */
 OPTIMIZE_API
@@ -3546,8 +3547,8 @@ optimize_status_t optimize_tagger_new(const optimize_context_t *context,
  * none. Progress stage: "tag", in texts.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT if there is no text; OPTIMIZE_INVALID_MODEL if the model has another number of
- * labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that is
- * not a number, or if ONNX Runtime fails.
+ * labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that
+ * is not a number, or if ONNX Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tagger_tag(const optimize_tagger_t *tagger,
@@ -3571,7 +3572,8 @@ size_t optimize_spans_count(const optimize_spans_t *spans,
                             size_t text);
 
 /**
- * Writes the span at `index` of the text with the index `text`. The label in `span` is valid until the spans are freed.
+ * Writes the span at `index` of the text with the index `text`. The label in `span` is valid until the spans are
+ * freed.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no such text or span.
  */
@@ -4047,6 +4049,9 @@ optimize_status_t optimize_report_number(const optimize_buffer_t *report,
 /**
  * Writes a text of a report, for example "/benchmark/speedup/verdict", and its size in bytes without the final NUL; see
  * `optimize_report_number` for `pointer`. `size` may be NULL. The text is valid until the report is freed.
+ * Writes a text of a report, for example "/benchmark/speedup/verdict", and its size in bytes without the final NUL;
+ * see `optimize_report_number` for `pointer`. `size` may be NULL. The text is valid until the report is freed.
+ *
  * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is not a
  * text, or if the buffer holds no JSON.
 optimize_status_t optimize_report_text(const optimize_buffer_t *report,
@@ -4102,6 +4107,13 @@ optimize_status_t optimize_generation_get(const optimize_buffer_t *report,
  * as many as the option `logprobs` requested, less one.
  * Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer holds
  * no JSON.
+ * Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. There
+ * are as many as the option `logprobs` requested, less one.
+ *
+ * Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer
+ * holds no JSON.
+ */
+OPTIMIZE_API
 optimize_status_t optimize_generation_candidate(const optimize_buffer_t *report,
                                                 size_t row,
                                                 size_t token,

@@ -61,9 +61,9 @@ pub enum optimize_log_level_t {
     OPTIMIZE_LOG_LEVEL_DEBUG = 4,
 }
 
-/// Log callback. `level` is an optimize_log_level_t, `target` "optimize" or "onnxruntime", and `message` one UTF-8 line;
-/// both texts are valid during the callback. It receives the messages of the whole process, on any thread, also on
-/// several at once. It must not throw or use longjmp. It may call the library, also to free its own context.
+/// Log callback. `level` is an optimize_log_level_t, `target` "optimize" or "onnxruntime", and `message` one UTF-8
+/// line; both texts are valid during the callback. It receives the messages of the whole process, on any thread, also
+/// on several at once. It must not throw or use longjmp. It may call the library, also to free its own context.
 #[allow(non_camel_case_types)]
 pub type optimize_log_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, target: *const c_char, message: *const c_char)>;

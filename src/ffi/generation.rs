@@ -131,11 +131,11 @@ pub unsafe extern "C" fn optimize_generation_get(
     }
 }
 
-/// Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. There are
-/// as many as the option `logprobs` requested, less one.
+/// Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. There
+/// are as many as the option `logprobs` requested, less one.
 ///
-/// Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer holds
-/// no JSON.
+/// Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer
+/// holds no JSON.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generation_candidate(
     report: *const optimize_buffer_t,

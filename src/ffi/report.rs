@@ -115,8 +115,8 @@ pub unsafe extern "C" fn optimize_report_number(
     }
 }
 
-/// Writes a text of a report, for example "/benchmark/speedup/verdict", and its size in bytes without the final NUL; see
-/// `optimize_report_number` for `pointer`. `size` may be NULL. The text is valid until the report is freed.
+/// Writes a text of a report, for example "/benchmark/speedup/verdict", and its size in bytes without the final NUL;
+/// see `optimize_report_number` for `pointer`. `size` may be NULL. The text is valid until the report is freed.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is not a
 /// text, or if the buffer holds no JSON.

@@ -20,8 +20,8 @@ use crate::tensorrt::Engine;
 use std::ffi::c_char;
 use std::sync::Mutex;
 
-/// A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time; they share the
-/// weights and the threads of the session. The runs of an engine follow one another.
+/// A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time; they share
+/// the weights and the threads of the session. The runs of an engine follow one another.
 #[allow(non_camel_case_types)]
 pub struct optimize_session_t(());
 
@@ -268,8 +268,9 @@ pub(super) fn of_engine(engine: Engine) -> *mut optimize_session_t {
 ///
 /// Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
 /// model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
-/// message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which
-/// the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime fails.
+/// message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor;
+/// OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime
+/// fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_run(
     session: *const optimize_session_t,

@@ -114,8 +114,8 @@ const BATCH_SIZE: u32 = 8;
 /// of its configuration. `tokenizer` may be NULL: then the model's own is used. Model and tokenizer may be freed before
 /// the tagger.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if there
-/// is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
+/// Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if
+/// there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
 /// `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tagger_new(
@@ -155,8 +155,8 @@ pub unsafe extern "C" fn optimize_tagger_new(
 /// none. Progress stage: "tag", in texts.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT if there is no text; OPTIMIZE_INVALID_MODEL if the model has another number of
-/// labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that is
-/// not a number, or if ONNX Runtime fails.
+/// labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that
+/// is not a number, or if ONNX Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tagger_tag(
     tagger: *const optimize_tagger_t,
@@ -193,7 +193,8 @@ pub unsafe extern "C" fn optimize_spans_count(spans: *const optimize_spans_t, te
     super::guard_value(0, || unsafe { handle::get(spans) }.ok().and_then(|spans| spans.0.get(text)).map_or(0, Vec::len))
 }
 
-/// Writes the span at `index` of the text with the index `text`. The label in `span` is valid until the spans are freed.
+/// Writes the span at `index` of the text with the index `text`. The label in `span` is valid until the spans are
+/// freed.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no such text or span.
 #[unsafe(no_mangle)]

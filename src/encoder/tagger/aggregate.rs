@@ -1,4 +1,5 @@
-//! From the scores of tokens to spans of a text, by the strategies of the token classification pipeline of transformers.
+//! From the scores of tokens to spans of a text, by the strategies of the token classification pipeline of
+//! transformers.
 
 use super::labels::Tag;
 use crate::choice::choice;

@@ -64,8 +64,8 @@ impl Tokenizer {
         Ok(found)
     }
 
-    /// Returns the tokens of a text with their bytes, before the last step of the tokenizer, which must run once: it may
-    /// move the bytes of tokens.
+    /// Returns the tokens of a text with their bytes, before the last step of the tokenizer, which must run once: it
+    /// may move the bytes of tokens.
     fn with_places(&self, text: &str) -> Result<tokenizers::Encoding> {
         if text.len() > limits::TEXT_BYTES {
             bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
