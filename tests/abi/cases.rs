@@ -305,7 +305,7 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
             Some(new(Kind::Other, format!("const char *{local} = POISON;"), &place).after(after))
         }
         "double *" => Some(new(Kind::Other, format!("double {local} = 77;"), &place)),
-        "size_t *" => Some(new(Kind::Other, format!("size_t {local} = 77;"), &place)),
+        "size_t *" => Some(new(Kind::Other, format!("size_t {local} = 77;"), &place).null(null)),
         "void *" if name == "user_data" => Some(new(Kind::Other, String::new(), "NULL").null(Null::Taken)),
         _ => None,
     }
