@@ -2770,100 +2770,193 @@ typedef struct optimize_table_options_t {
    */
   const char *with;
 } optimize_table_options_t;
+
+/**
  * What was done to a node. Set `struct_size` before the call; the texts are owned by the report.
+ */
 typedef struct optimize_node_report_t {
+  /**
    * sizeof(optimize_node_report_t).
+   */
+  uint32_t struct_size;
+  /**
    * Not 0: the node was changed.
+   */
   uint32_t changed;
+  /**
    * Name of the node, or of its first output if it has none.
+   */
   const char *name;
+  /**
    * Operator type.
+   */
   const char *op;
+  /**
    * What was done: "quantized", "left" ... (docs/report.md).
+   */
   const char *action;
+  /**
    * Reason for the action; for changed nodes their form.
+   */
   const char *reason;
+  /**
    * Loss caused by this node alone; NaN if it was not measured.
+   */
   double sensitivity;
 } optimize_node_report_t;
 
 /**
  * The figures of a benchmark. Set `struct_size` before the call; `verdict` is owned by the report. A figure that was
  * not measured, or does not apply to the models, is NaN, or 0 for bytes.
+ */
 typedef struct optimize_benchmark_t {
+  /**
    * sizeof(optimize_benchmark_t).
+   */
+  uint32_t struct_size;
+  /**
    * Number of timed rounds; both models ran once in each.
+   */
+  uint32_t runs;
+  /**
    * "faster", "slower" or "no difference": whether the interval of the speedup contains 1.
+   */
   const char *verdict;
+  /**
    * Time of the original divided by that of the result, round by round: the median.
+   */
   double speedup;
+  /**
    * Lower end of the 95 % interval of the median.
+   */
   double speedup_low;
+  /**
    * Upper end of the interval.
+   */
   double speedup_high;
+  /**
    * Median latency of the original in milliseconds.
+   */
   double original_ms;
+  /**
    * Median latency of the result in milliseconds.
+   */
   double result_ms;
+  /**
    * 90th percentile of the original's latency in milliseconds.
+   */
   double original_p90_ms;
+  /**
    * 90th percentile of the result's latency in milliseconds.
+   */
   double result_p90_ms;
+  /**
    * Time to create a session of the original in milliseconds.
+   */
   double original_load_ms;
+  /**
    * Time to create a session of the result in milliseconds.
+   */
   double result_load_ms;
+  /**
    * Growth of the process's resident memory by the original, in bytes.
+   */
   uint64_t original_resident_bytes;
+  /**
    * Growth of the process's resident memory by the result, in bytes.
+   */
   uint64_t result_resident_bytes;
+  /**
    * Size of the original on disk in bytes.
+   */
   uint64_t original_bytes;
+  /**
    * Size of the result on disk in bytes.
+   */
   uint64_t result_bytes;
+  /**
    * Mean cosine of the outputs of both models.
+   */
   double cosine;
+  /**
    * Largest absolute difference of the outputs.
+   */
   double max_abs_error;
+  /**
    * Share of rows whose largest element has the same index.
+   */
   double top1_agreement;
+  /**
    * Mean Kullback-Leibler divergence in nats, for outputs that are logits.
+   */
   double kl;
 } optimize_benchmark_t;
 
 /**
  * The generated text of a row. Set `struct_size` before the call; the pointers are owned by the report.
+ */
 typedef struct optimize_generation_t {
+  /**
    * sizeof(optimize_generation_t).
+   */
+  uint32_t struct_size;
+  /**
    * Why the text ended, an optimize_finish_reason_t.
+   */
   int32_t finish_reason;
+  /**
    * The text, `text_size` bytes of UTF-8 followed by a NUL, without stop string and special tokens.
+   */
   const char *text;
+  /**
    * Number of bytes in `text`.
+   */
   uint64_t text_size;
+  /**
    * Array of `token_count` ids of the generated tokens.
+   */
   const int64_t *tokens;
+  /**
    * Array of `token_count` log-probabilities of these tokens; NULL if they were not requested.
+   */
   const float *logprobs;
+  /**
    * Number of generated tokens.
+   */
   uint64_t token_count;
+  /**
    * Number of tokens in the row before the generated ones.
+   */
   uint64_t prompt_tokens;
+  /**
    * Ensembles: mean entropy of the combined distribution, in nats; otherwise NaN.
+   */
   double entropy;
+  /**
    * Ensembles: mean part of the entropy that is disagreement between the members, in nats; otherwise NaN.
+   */
   double mutual_information;
+  /**
    * Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
+   */
   double agreement;
 } optimize_generation_t;
 
 /**
  * A token that the model could have generated.
+ */
 typedef struct optimize_candidate_t {
+  /**
    * sizeof(optimize_candidate_t).
+   */
+  uint32_t struct_size;
+  /**
    * Log-probability of the token.
+   */
   float logprob;
+  /**
    * Id of the token.
+   */
   int64_t token;
 } optimize_candidate_t;
 
@@ -4036,24 +4129,28 @@ optimize_status_t optimize_models_table(const optimize_context_t *context,
                                         optimize_buffer_t **report,
                                         optimize_error_t **error);
 
+/**
  * Writes a number of a report, for example "/quality/perplexity" or "/summary/nodes_quantized". `pointer` is a JSON
  * Pointer (RFC 6901): the keys and indices on the way to the value, each after a "/". Booleans are 1 and 0. The fields
  * are those of docs/report.md. Works for every buffer with JSON of this library.
+ *
  * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is not a
  * number, or if the buffer holds no JSON.
+ */
+OPTIMIZE_API
 optimize_status_t optimize_report_number(const optimize_buffer_t *report,
                                          const char *pointer,
                                          double *value,
                                          optimize_error_t **error);
 
 /**
- * Writes a text of a report, for example "/benchmark/speedup/verdict", and its size in bytes without the final NUL; see
- * `optimize_report_number` for `pointer`. `size` may be NULL. The text is valid until the report is freed.
  * Writes a text of a report, for example "/benchmark/speedup/verdict", and its size in bytes without the final NUL;
  * see `optimize_report_number` for `pointer`. `size` may be NULL. The text is valid until the report is freed.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is not a
  * text, or if the buffer holds no JSON.
+ */
+OPTIMIZE_API
 optimize_status_t optimize_report_text(const optimize_buffer_t *report,
                                        const char *pointer,
                                        const char **value,
@@ -4063,19 +4160,28 @@ optimize_status_t optimize_report_text(const optimize_buffer_t *report,
 /**
  * Writes the number of entries of a list or an object of a report, for example "/nodes" or "/warnings"; see
  * `optimize_report_number` for `pointer`.
+ *
  * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it has no
  * entries by its type, or if the buffer holds no JSON.
+ */
+OPTIMIZE_API
 optimize_status_t optimize_report_count(const optimize_buffer_t *report,
                                         const char *pointer,
                                         size_t *count,
+                                        optimize_error_t **error);
 
 /**
  * Returns the number of nodes in the report of a technique; 0 if `report` is NULL or has none.
+ */
+OPTIMIZE_API
 size_t optimize_report_node_count(const optimize_buffer_t *report);
 
 /**
  * Writes what a technique did to the node at `index`. The texts in `node` are valid until the report is freed.
+ *
  * Returns OPTIMIZE_NOT_FOUND if there is no such node; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
+ */
+OPTIMIZE_API
 optimize_status_t optimize_report_node(const optimize_buffer_t *report,
                                        size_t index,
                                        optimize_node_report_t *node,
@@ -4084,7 +4190,10 @@ optimize_status_t optimize_report_node(const optimize_buffer_t *report,
 /**
  * Writes the figures of a benchmark, from the report of `optimize_model_benchmark` or
  * `optimize_model_benchmark_engine`. `verdict` is valid until the report is freed.
+ *
  * Returns OPTIMIZE_NOT_FOUND if the report has no benchmark; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
+ */
+OPTIMIZE_API
 optimize_status_t optimize_report_benchmark(const optimize_buffer_t *report,
                                             optimize_benchmark_t *benchmark,
                                             optimize_error_t **error);
@@ -4092,21 +4201,22 @@ optimize_status_t optimize_report_benchmark(const optimize_buffer_t *report,
 /**
  * Returns the number of generated texts in the report of `optimize_generator_generate` or `optimize_generator_run`; 0
  * if `report` is NULL or has none.
+ */
+OPTIMIZE_API
 size_t optimize_generation_count(const optimize_buffer_t *report);
 
 /**
  * Writes the generated text of a row. The pointers in `generation` are valid until the report is freed.
+ *
  * Returns OPTIMIZE_NOT_FOUND if there is no such row; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
+ */
+OPTIMIZE_API
 optimize_status_t optimize_generation_get(const optimize_buffer_t *report,
                                           size_t row,
                                           optimize_generation_t *generation,
                                           optimize_error_t **error);
 
 /**
- * Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. There are
- * as many as the option `logprobs` requested, less one.
- * Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer holds
- * no JSON.
  * Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. There
  * are as many as the option `logprobs` requested, less one.
  *

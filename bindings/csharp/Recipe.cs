@@ -14,7 +14,7 @@ namespace Optimize
         public uint Threads { get; set; }
 
         /// <summary>Text for steps whose data is <c>true</c> in the recipe; null for none.</summary>
-        public string Data { get; set; }
+        [AllowNull, MaybeNull] public string Data { get; set; }
     }
 
     /// <summary>Options of Context.Table.</summary>
@@ -33,20 +33,21 @@ namespace Optimize
         public uint TrainingMilliseconds { get; set; }
 
         /// <summary>Text for calibration, training and quality; null for built-in sentences.</summary>
-        public string Data { get; set; }
+        [AllowNull, MaybeNull] public string Data { get; set; }
 
         /// <summary>Names of the rows to measure; null for all.</summary>
-        public IList<string> Rows { get; set; }
+        [AllowNull, MaybeNull] public IList<string> Rows { get; set; }
 
         /// <summary>Path of a second model, for the ensemble; null for the result of the row distill.</summary>
-        public string With { get; set; }
+        [AllowNull, MaybeNull] public string With { get; set; }
     }
 
     public sealed partial class Context
     {
         /// <summary>Runs the steps of a recipe (JSON) on a model and writes the result to a path: a package if the last
         /// step is compile, an engine if it is tensorrt, otherwise a model. Returns the JSON of docs/report.md.</summary>
-        public string Apply(Model model, string recipe, string path, ApplyOptions options = null, Call call = null)
+        public Report Apply(Model model, string recipe, string path, [AllowNull] ApplyOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new ApplyOptions();
             BufferHandle report = null;
@@ -63,12 +64,13 @@ namespace Optimize
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_model_apply(
                     this, model, steps, file, ref given, ref native, out report, out error));
             }
-            return report.Take();
+            return new Report(report);
         }
 
         /// <summary>Measures every technique on models, and writes the table and the packages to a folder. Returns the
         /// JSON of docs/table.md. Finished rows are not measured again.</summary>
-        public string Table(IList<Model> models, string folder, TableOptions options = null, Call call = null)
+        public Report Table(IList<Model> models, string folder, [AllowNull] TableOptions options = null,
+            [AllowNull] Call call = null)
         {
             options = options ?? new TableOptions();
             BufferHandle report = null;
@@ -92,7 +94,7 @@ namespace Optimize
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_models_table(
                     this, list, (UIntPtr)models.Count, path, ref given, ref native, out report, out error));
             }
-            return report.Take();
+            return new Report(report);
         }
     }
 

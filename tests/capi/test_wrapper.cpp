@@ -444,7 +444,7 @@ void recipes_are_applied() {
     options.threads = 1;
     const std::string recipe = "[{\"operation\": \"prune\", \"sparsity\": 0.5}]";
     CHECK(optimize::apply(context, model, recipe, path, options).find("\"apply\"") != std::string::npos);
-    CHECK(optimize::Model(context, path).inspect().find("MatMul") != std::string::npos);
+    CHECK(optimize::Model(context, path).inspect().json().find("MatMul") != std::string::npos);
     optimize::TableOptions rows;
     rows.rows = {"static"};
     const std::string folder = tap::temporary("cpp-table");
