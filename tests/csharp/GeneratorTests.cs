@@ -106,10 +106,10 @@ internal static class GeneratorTests
         var path = Path.Combine(Path.GetTempPath(), "optimize-recipe-" + Guid.NewGuid());
         const string recipe = "[{\"operation\": \"quantize\", \"type\": \"weight-only\", \"bits\": 4}]";
         var report = context.Apply(model, recipe, path, new ApplyOptions { Threads = 1 });
-        Check(report.Contains("\"apply\"") && File.Exists(Path.Combine(path, "model.onnx")), report);
+        Check(report.Json.Contains("\"apply\"") && File.Exists(Path.Combine(path, "model.onnx")), report);
         Fails(Status.InvalidArgument, "step 1", () => context.Apply(model, "[{\"operation\": \"x\"}]", path));
         var table = context.Table(new[] { model }, path, new TableOptions { Rows = new[] { "gptq" } });
-        Check(table.Contains("needs a text"), table);
+        Check(table.Json.Contains("needs a text"), table);
         Fails(Status.InvalidArgument, "int8",
             () => context.Table(new[] { model }, path, new TableOptions { Rows = new[] { "x" } }));
         Directory.Delete(path, true);
