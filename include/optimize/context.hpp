@@ -116,7 +116,8 @@ public:
     /// "available" and, if the provider is not available, "status" and "reason".
     Report providers(std::uint32_t device_id = 0) const {
         detail::Buffer json;
-        detail::attempt([&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });
+        detail::attempt(
+            [&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });
         return Report(std::move(json));
     }
     /// Returns the counters of the process.

@@ -80,7 +80,8 @@ struct ClassifierOptions {
     Execution execution;
 };
 
-/// A classifier, which computes scores of classes for texts or pairs of texts. Any number of threads may use it at the same time.
+/// A classifier, which computes scores of classes for texts or pairs of texts. Any number of threads may use it at the
+/// same time.
 class Classifier : public detail::Handle<optimize_classifier_t, optimize_classifier_free> {
 public:
     Classifier(const Context &context, const Model &model, const ClassifierOptions &options = {},

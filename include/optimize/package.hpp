@@ -115,7 +115,8 @@ public:
     /// Returns the manifest as JSON, with the variant that is used on this machine and the reason.
     Report inspect(const Context &context) const {
         detail::Buffer json;
-        detail::attempt([&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
+        detail::attempt(
+            [&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
         return Report(std::move(json));
     }
     /// Verifies every byte, and the signature if `public_key` is not empty. Throws if a hash or the signature is
