@@ -50,7 +50,7 @@ impl From<Backend> for Choice {
 pub const PATH_VARIABLE: &str = "OPTIMIZE_TENSORRT_PATH";
 
 impl Backend {
-    /// Returns the name: `tensorrt`, `tensorrt-rtx`.
+    /// Returns the name: `tensorrt`, `tensorrt-rtx` or `onnxruntime`.
     pub fn name(self) -> &'static str {
         match self {
             Backend::TensorRt => "tensorrt",

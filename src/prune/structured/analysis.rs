@@ -327,7 +327,7 @@ impl<'m> Analysis<'m> {
         self.axes.block(axis, reason);
     }
 
-    /// Links two axes of the current node.
+    /// Links two axes of the current node, and returns the axis that stands for both.
     pub fn link(&mut self, a: Axis, b: Axis) -> Axis {
         let reason = self.reason("it joins axes of different sizes");
         self.axes.link(a, b, reason)
