@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 choice! {
-    /// Form of a text with counters.
+    /// Format of a text with the counters.
     pub enum CountersFormat: optimize_counters_format_t = Json {
         /// A JSON object.
         Json = 0, "json";
@@ -15,7 +15,8 @@ choice! {
     }
 }
 
-/// The counters at a moment. They belong to the process: all models, sessions and threads together.
+/// The values of the counters at one moment. They count for the whole process: all models, sessions and threads
+/// together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Counters {
     /// Models that were loaded from files or memory.
@@ -44,7 +45,7 @@ pub struct Counters {
     pub generated_tokens: u64,
 }
 
-/// A counter of events, or of what is in progress.
+/// A counter of events, or of operations in progress.
 pub struct Counter(AtomicU64);
 
 /// A sum of seconds.
@@ -60,7 +61,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Counts one until the guard is dropped.
+    /// Adds 1 until the returned guard is dropped.
     pub fn hold(&self) -> Held<'_> {
         self.add(1);
         Held(self)
@@ -87,7 +88,7 @@ impl Seconds {
     }
 }
 
-/// What [`Counter::hold`] counts.
+/// The guard of [`Counter::hold`], which subtracts 1 when it is dropped.
 pub struct Held<'c>(&'c Counter);
 
 impl Drop for Held<'_> {
@@ -96,7 +97,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The counters that code adds to.
+/// The counters to which the code of the library adds.
 pub struct Process {
     /// See [`Counters::models_loaded`].
     pub models_loaded: Counter,
@@ -140,7 +141,7 @@ pub static PROCESS: Process = Process {
     generated_tokens: Counter::new(),
 };
 
-/// Counts a run: its time, and whether it failed.
+/// Runs `work`, counts it as a run of a session with its time and whether it failed, and returns its result.
 pub fn run<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let (_active, start) = (PROCESS.active_runs.hold(), Instant::now());
     let done = work();

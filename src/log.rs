@@ -1,5 +1,5 @@
-//! Messages for the program that uses the library. The library itself prints nothing: without a [`Sink`], no message is
-//! even made.
+//! Log messages for the program that uses the library. The library itself prints nothing: without a [`Sink`], no
+//! message is created.
 //!
 //! A sink receives the messages of the whole process, because ONNX Runtime has one logger per process.
 
@@ -13,7 +13,7 @@ choice! {
     pub enum LogLevel: optimize_log_level_t = Warning {
         /// Something failed.
         Error = 1, "error";
-        /// Something works, but not as it could: a slower kernel, a file that was passed over.
+        /// Something works, but not as well as possible: a slower kernel is used, or a file is ignored.
         Warning = 2, "warning";
         /// Events: a model was loaded, a session was created.
         Info = 3, "info";
@@ -22,7 +22,7 @@ choice! {
     }
 }
 
-/// Receives level, target and text of a message: the target is `optimize` or `onnxruntime`.
+/// A function that receives the level, the target and the text of a message. The target is `optimize` or `onnxruntime`.
 pub type LogFn = dyn Fn(LogLevel, &str, &str) + Send + Sync;
 
 /// A receiver of messages, up to a level. It receives them until [`Sink::close`].
@@ -51,7 +51,7 @@ thread_local! {
 }
 
 impl Sink {
-    /// Opens a sink, which any thread may call from now on.
+    /// Opens a sink and returns it. From now on, any thread may call its function.
     pub fn open(level: LogLevel, function: Box<LogFn>) -> Arc<Sink> {
         let sink = Arc::new(Sink { level, function, state: Mutex::default(), idle: Condvar::new() });
         update(|sinks| sinks.push(sink.clone()));
@@ -83,7 +83,7 @@ impl Sink {
             }
             state.active += 1;
         }
-        // Ended on every exit, including a panic of the function.
+        // This ends the message on every exit, including a panic of the function.
         let _end = Receiving::new(self);
         (self.function)(level, target, text);
     }
@@ -117,7 +117,7 @@ pub fn log(level: LogLevel, target: &str, text: impl FnOnce() -> String) {
     if level.code() > LEVEL.load(Ordering::Relaxed) {
         return;
     }
-    // Without the lock while they are called: a function may open or close a sink.
+    // The lock is not held while they are called, because a function may open or close a sink.
     let sinks: Vec<Arc<Sink>> = {
         let all = SINKS.read().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter(|sink| sink.level.code() >= level.code()).cloned().collect()
@@ -129,7 +129,7 @@ pub fn log(level: LogLevel, target: &str, text: impl FnOnce() -> String) {
     sinks.iter().for_each(|sink| sink.receive(level, target, &text));
 }
 
-/// Passes a message of this library.
+/// Passes a message of this library, with the target `optimize`, to the sinks.
 pub fn ours(level: LogLevel, text: impl FnOnce() -> String) {
     log(level, "optimize", text);
 }

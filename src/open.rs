@@ -44,7 +44,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     Ok(model)
 }
 
-/// Counts a model that was loaded, and passes on the warnings about it.
+/// Counts a loaded model, and logs the warnings about it.
 pub(crate) fn count(model: &Model, place: &str, start: Instant) {
     PROCESS.models_loaded.add(1);
     PROCESS.bytes_loaded.add(model.bytes());

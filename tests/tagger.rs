@@ -1,5 +1,5 @@
-//! Spans of texts: against the token classification pipeline of transformers (`fixtures/encoders/make_tags.py`), for
-//! long texts, and what is refused.
+//! Tests of the spans of texts, against the token classification pipeline of transformers
+//! (`fixtures/encoders/make_tags.py`), for long texts, and what is refused.
 
 mod support;
 

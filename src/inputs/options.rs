@@ -17,7 +17,7 @@ pub struct InputOptions {
     /// Second texts, one for each of `texts`, for models that read pairs. Default: empty.
     #[serde(skip)]
     pub second_texts: Vec<String>,
-    /// Texts as tokens, in place of `texts`, each of which the model must have room for. Default: empty.
+    /// Texts as tokens, in place of `texts`. Each must fit the model. Default: empty.
     #[serde(skip)]
     pub encodings: Vec<Encoding>,
     /// Number of texts or generated samples per run. Default: 1.

@@ -96,14 +96,14 @@ impl Runtime {
     }
 }
 
-/// Has ONNX Runtime, if it is open, make the messages that sinks of [`log`] receive.
+/// Sets the lowest severity of ONNX Runtime's messages, if it is open, to what the sinks of [`log`] receive.
 pub(crate) fn follow_log_level() {
     if let Some(runtime) = RUNTIME.get() {
         runtime.environment.set_log_level(severity());
     }
 }
 
-/// Returns the severity from which on ONNX Runtime makes messages. Those that it calls information are details here.
+/// Returns the lowest severity of ONNX Runtime's messages. Its level `info` has the details that are `debug` here.
 pub(super) fn severity() -> LogLevel {
     match log::level() {
         None => LogLevel::Fatal,

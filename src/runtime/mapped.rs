@@ -116,7 +116,7 @@ pub fn run(
             output_names.len(),
             made.as_mut_ptr(),
         ))?;
-        // All of them first, so that none is lost if one is missing.
+        // All values are taken over first, so that none is leaked if one is missing.
         let owned = |value| NonNull::new(value).map(|value| DynValue::from_ptr(value, Some(session.allocator())));
         let made: Vec<Option<DynValue>> = made.into_iter().map(owned).collect();
         match made.into_iter().collect() {

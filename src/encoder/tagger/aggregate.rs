@@ -1,4 +1,4 @@
-//! From the scores of tokens to spans of a text, by the strategies of the token classification pipeline of
+//! Converts the scores of tokens to spans of a text, by the strategies of the token classification pipeline of
 //! transformers.
 
 use super::labels::Tag;

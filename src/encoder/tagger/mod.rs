@@ -43,7 +43,8 @@ pub struct Tagger {
     tags: Vec<Tag>,
 }
 
-/// The probabilities of the labels of a token, and the number of tokens around it that the model read with it.
+/// A token that was read: the number of tokens between it and the nearer end of its window, and the probabilities of
+/// its labels.
 type Read = Option<(usize, Vec<f32>)>;
 
 impl Tagger {
@@ -61,7 +62,7 @@ impl Tagger {
         let output = logits_of(model)?;
         let tokenizer = tokenizer_of(model, tokenizer)?;
         let length = options.text.length(model)?.min(token_limit(model).unwrap_or(usize::MAX));
-        // Before the session, which takes longer.
+        // The options are checked before the session is created, which takes longer.
         tokenizer.windows("", length, options.overlap())?;
         let named = model.card().class_names();
         let count = named.iter().map(|(index, _)| index + 1).max().unwrap_or(0);
@@ -168,7 +169,7 @@ impl TaggerOptions {
     }
 }
 
-/// Records the probabilities of the tokens of a window where it has more text around them than the windows before.
+/// Records the probabilities of those tokens of a window that are further from its ends than in the windows before.
 fn read_window(scores: &mut [Read], window: &Window, logits: &[f32], labels: usize) {
     let places = || window.places.iter().flatten().copied();
     let (Some(first), Some(last)) = (places().min(), places().max()) else { return };

@@ -1,4 +1,4 @@
-//! Texts as windows of tokens that know their places in the text.
+//! Splits texts into windows of tokens, with the place of each token in the text.
 
 use super::{Encoding, Tokenizer, guarded};
 use crate::error::{Result, bail};
@@ -29,7 +29,7 @@ pub(crate) struct Window {
 pub(crate) struct Windows {
     /// The tokens of the text, without special ones.
     pub tokens: Vec<Token>,
-    /// The inputs that contain them: one, or several that overlap. None for a text without tokens.
+    /// The inputs that contain these tokens: one, several that overlap, or none for a text without tokens.
     pub windows: Vec<Window>,
 }
 
