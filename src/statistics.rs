@@ -183,7 +183,7 @@ mod tests {
         let alike = [vec![1.0, 1.1, 1.2], vec![1.0, 1.1, 1.2], vec![1.0, 1.1, 1.2]];
         let apart = [vec![1.0, 1.1, 1.2], vec![2.0, 2.1, 2.2], vec![3.0, 3.1, 3.2]];
         let (low, high) = grouped_interval(&alike, 0);
-        assert!(1.0 <= low && low <= 1.1 && 1.1 <= high && high <= 1.2, "{low} {high}");
+        assert!((1.0..=1.1).contains(&low) && (1.1..=1.2).contains(&high), "{low} {high}");
         let (low, high) = grouped_interval(&apart, 0);
         assert!(low < 1.3 && high > 2.9, "{low} {high}");
         assert_eq!(grouped_interval(&apart, 0), (low, high));

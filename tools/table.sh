@@ -34,7 +34,7 @@ cp "$output/all-MiniLM-L6-v2.svg" docs/table-encoder.svg
 cp "$output/SmolLM2-135M.svg" docs/table-decoder.svg
 # The table without its longest column, which docs/table.md explains.
 awk '/^## / { print "**" substr($0, 4) "**"; next } /^\|/ { sub(/\|[^|]*\|$/, "|") } { print }' "$output/table.md" |
-  sed -e '/^Original:/,$ { /^- /d }' >"$output/readme.md"
+  sed -e '/^- /d' | cat -s >"$output/readme.md"
 awk -v table="$output/readme.md" '
   /<!-- table: end -->/ { skip = 0 }
   !skip { print }

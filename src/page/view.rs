@@ -374,7 +374,10 @@ fn cells(row: &Value, sizes: usize) -> Vec<Value> {
     }
     let line = |text: String| json!([{ "text": text }]);
     let size = format!("{:+.0} %", -100.0 * row["smaller"].as_f64().unwrap_or(0.0));
-    let mut cells = vec![title, json!({ "text": bytes(row["bytes"].as_f64().unwrap_or(0.0)), "lines": line(size) })];
+    let mut cells = vec![
+        title,
+        json!({ "text": bytes(row["bytes"].as_f64().unwrap_or(0.0)), "class": "plain", "lines": line(size) }),
+    ];
     for speed in list(&row["speed"]) {
         let of = |key: &str| speed["speedup"][key].as_f64();
         let ends = match (of("low"), of("high")) {

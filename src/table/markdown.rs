@@ -65,13 +65,14 @@ fn below(table: &Table, model: &ModelTable) -> String {
     };
     let mut text = format!(
         "Original: {} ({}), in ONNX Runtime {} with its own kernels. Speed-ups are medians of paired rounds, with 95 % \
-         bootstrap intervals over visits and rounds. {}, {} processors, {threads}; liboptimize {}.\n\n",
+         bootstrap intervals over visits and rounds. {}, {} processors, {threads}; liboptimize {}, kernels {}.\n\n",
         one_line(&model.path),
         bytes(model.bytes),
         table.runtime_version,
         machine("processor"),
         table.machine["threads"],
         table.library_version,
+        table.kernels,
     );
     model.inputs.iter().for_each(|input| text += &format!("- {input}\n"));
     text + &format!("- quality: {}\n\n", model.data)

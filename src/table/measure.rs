@@ -111,7 +111,7 @@ impl Load {
 
 /// A loaded model.
 enum Loaded {
-    Session(Subject),
+    Session(Box<Subject>),
     Decoder(Box<Generator>),
 }
 
@@ -124,7 +124,7 @@ impl How {
     fn load(&self, model: &Model, stock: bool, load: &Load, call: &Call) -> Result<(Loaded, f64)> {
         let (options, start) = (self.session(stock), Instant::now());
         let loaded = match load {
-            Load::Batches(_) => Loaded::Session(Subject::new(self.runtime, model, &options, call)?),
+            Load::Batches(_) => Loaded::Session(Box::new(Subject::new(self.runtime, model, &options, call)?)),
             Load::Prompt(_) => Loaded::Decoder(Box::new(Generator::new(self.runtime, model, &options, call)?)),
         };
         Ok((loaded, milliseconds(start.elapsed())))

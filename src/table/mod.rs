@@ -6,6 +6,7 @@
 //! it depends on, so that a row is measured once. [`report`] is the result; `markdown` and the pages of the command
 //! write it.
 
+mod facts;
 mod markdown;
 mod measure;
 mod promise;

@@ -19,6 +19,9 @@ pub struct Table {
     pub runtime_version: String,
     /// The machine, as in [`crate::report::Report`].
     pub machine: Value,
+    /// Class of this library's kernels that results run on, or why they run on those of ONNX Runtime.
+    #[serde(default)]
+    pub kernels: String,
     /// The options, with defaults filled in.
     pub options: Value,
     /// One table for each model.

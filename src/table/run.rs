@@ -1,5 +1,6 @@
 //! Makes the table, row by row.
 
+use super::facts::{actions, name_of, size_of, split};
 use super::measure::{How, Load, measure};
 use super::quality::Data;
 use super::report::{Interval, ModelTable, Pair, Promise, Row, SCHEMA_VERSION, Speed, State, Table};
@@ -9,12 +10,13 @@ use super::{markdown, promise};
 use crate::benchmark::{self, BenchmarkOptions, benchmark_engine};
 use crate::call::{Call, Progress};
 use crate::error::{Kind, Result, bail, error};
+use crate::kernels::Class;
 use crate::limits;
 use crate::model::Model;
 use crate::open;
 use crate::recipe::{ApplyOptions, Recipe, apply};
-use crate::report::{Machine, Report};
-use crate::runtime::Runtime;
+use crate::report::Machine;
+use crate::runtime::{Runtime, SessionOptions, kernels_usable};
 use crate::source::LoadOptions;
 use crate::tensorrt::{self, EngineFile, OpenOptions};
 use crate::text::Tokenizer;
@@ -116,6 +118,7 @@ pub fn table(
         library_version: env!("CARGO_PKG_VERSION").to_owned(),
         runtime_version: runtime.version().to_owned(),
         machine: serde_json::to_value(Machine::here()).unwrap_or_default(),
+        kernels: kernels(runtime),
         options: options.json(),
         models: Vec::new(),
     };
@@ -138,6 +141,14 @@ pub fn table(
     Ok(table)
 }
 
+/// Returns the class of this library's kernels that sessions use, or why they use those of ONNX Runtime.
+fn kernels(runtime: &'static Runtime) -> String {
+    match kernels_usable(runtime, &SessionOptions::default()) {
+        Ok(()) => Class::detect().usable().name().to_owned(),
+        Err(why) => format!("stock: {why}"),
+    }
+}
+
 /// Writes the table in all its forms.
 fn write(store: &Store, table: &Table, more: Option<More>) -> Result<()> {
     let json = serde_json::to_value(table).map_err(|e| error!(Internal, "the table cannot be written: {e}"))?;
@@ -146,22 +157,6 @@ fn write(store: &Store, table: &Table, more: Option<More>) -> Result<()> {
         store.write(&name, &content)?;
     }
     store.write("table.json", &(serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"))
-}
-
-/// Returns the part of the data that results are fitted to, and the part that quality is measured on.
-fn split(data: &str) -> (String, String) {
-    let lines: Vec<&str> = data.lines().filter(|line| !line.trim().is_empty()).collect();
-    // Labelled lines are often sorted by label.
-    let labelled = lines.first().is_some_and(|line| line.contains('\t'));
-    let is_held = |index: usize| if labelled { index % 4 == 3 } else { 4 * index >= 3 * lines.len() };
-    let part = |held: bool| {
-        let part = lines.iter().enumerate().filter(|(index, _)| is_held(*index) == held);
-        part.map(|(_, line)| format!("{line}\n")).collect::<String>()
-    };
-    match lines.len() {
-        0..4 => (data.to_owned(), data.to_owned()),
-        _ => (part(false), part(true)),
-    }
 }
 
 /// One model, and everything that its rows need.
@@ -197,7 +192,7 @@ impl<'a> One<'a> {
         let how = How { runtime, threads, runs, max_seconds };
         let load = Load::new(&how, model, tokenizer.as_ref(), quiet)?;
         let mut common = json!({
-            "machine": table.machine, "library": table.library_version, "runtime": table.runtime_version,
+            "machine": table.machine, "kernels": table.kernels, "library": table.library_version, "runtime": table.runtime_version,
             "options": table.options,
         });
         if let Some(options) = common["options"].as_object_mut() {
@@ -242,7 +237,7 @@ impl<'a> One<'a> {
         let progress = |p: Progress<'_>| match call.progress {
             None => std::ops::ControlFlow::Continue(()),
             Some(progress) => {
-                let share = if p.total > 0 { (1000 * p.done / p.total).min(999) } else { 0 };
+                let share = (1000 * p.done).checked_div(p.total).unwrap_or(0).min(999);
                 let share = if p.stage == "measure" { 500 + share / 2 } else { share / 2 };
                 progress(Progress { stage: &stage, done: 1000 * done + share, total: 1000 * total })
             }
@@ -381,65 +376,5 @@ fn blank(plan: &Plan) -> Row {
         verdicts: Vec::new(),
         actions: Vec::new(),
         notes: Vec::new(),
-    }
-}
-
-/// Returns the number of nodes by what was done to them, over all steps.
-fn actions(report: &Report) -> Vec<(String, u64)> {
-    let steps = report.summary.get("steps").and_then(Value::as_array);
-    let nodes = steps.into_iter().flatten().filter_map(|step| step["nodes"].as_array()).flatten();
-    let mut counts: Vec<(String, u64)> = Vec::new();
-    for action in nodes.filter_map(|node| node["action"].as_str()) {
-        match counts.iter_mut().find(|(name, _)| name == action) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((action.to_owned(), 1)),
-        }
-    }
-    counts
-}
-
-/// Returns the bytes of a file, or of all files in a folder.
-fn size_of(path: &Path) -> u64 {
-    match std::fs::read_dir(path) {
-        Ok(entries) => entries.flatten().map(|entry| size_of(&entry.path())).sum(),
-        Err(_) => std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
-    }
-}
-
-/// Returns a name for a model that no other model of the table has: that of its folder, or of its file.
-fn name_of(model: &Model, others: &[ModelTable]) -> String {
-    let path = model.path().unwrap_or(Path::new("model"));
-    let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut name = match path.file_name().and_then(|name| name.to_str()) {
-        Some("model.onnx" | "model.safetensors" | "config.json") => path.parent().and_then(Path::file_name),
-        _ if path.is_dir() => path.file_name(),
-        _ => None,
-    }
-    .map_or_else(|| stem(path), |name| name.to_string_lossy().into_owned());
-    name.retain(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    let name = name.trim_start_matches('.').to_owned();
-    let base = if name.is_empty() { "model".to_owned() } else { name };
-    let taken = |name: &str| others.iter().any(|other| other.name == name);
-    let numbered = (2..).map(|number| format!("{base}-{number}"));
-    std::iter::once(base.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(base)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quality_is_measured_on_lines_that_nothing_is_fitted_to() {
-        let (fit, held) = split("a\nb\n\nc\nd\n");
-        assert_eq!((fit.as_str(), held.as_str()), ("a\nb\nc\n", "d\n"));
-        let (fit, held) = split("x\ta\nx\tb\nx\tc\nx\td\ny\te\n");
-        assert_eq!((fit.as_str(), held.as_str()), ("x\ta\nx\tb\nx\tc\ny\te\n", "x\td\n"));
-        assert_eq!(split("one line").1, "one line");
-    }
-
-    #[test]
-    fn models_have_names_of_their_own() {
-        let model = Model::from_proto(Default::default());
-        assert_eq!(name_of(&model, &[]), "model");
     }
 }
