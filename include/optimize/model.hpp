@@ -266,7 +266,7 @@ public:
     Report plan(const Context &context, const QuantizeOptions &options = {}) const;
     /// Returns a pruned copy of the model, and a report.
     Pruned prune(const Context &context, const PruneOptions &options = {}, const Call &call = {}) const;
-    /// Compares `result` with this model, and returns the report as JSON. Without a tokenizer, inputs are generated.
+    /// Compares `result` with this model, and returns the report. Without a tokenizer, inputs are generated.
     Report benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
                           const BenchmarkOptions &options = {}, const Call &call = {}) const {
         return benchmark(options, call, [&](const auto *raw, auto *c_call, auto **report, auto **error) {
@@ -275,7 +275,7 @@ public:
                                             error);
         });
     }
-    /// Compares a TensorRT engine file with this model, from which it was built, and returns the report as JSON.
+    /// Compares a TensorRT engine file with this model, from which it was built, and returns the report.
     Report benchmark_engine(const Context &context, const std::string &path,
                                  const TensorRtOpenOptions &engine_options, const Tokenizer *tokenizer = nullptr,
                                  const BenchmarkOptions &options = {}, const Call &call = {}) const {

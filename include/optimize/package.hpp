@@ -52,7 +52,7 @@ public:
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_package_open(c_path, &raw, place(), error); });
     }
-    /// Writes a package of a model, and returns the report as JSON.
+    /// Writes a package of a model, and returns the report.
     static Report compile(const Context &context, const Model &model, const std::string &path,
                                const PackageOptions &options = {}, const Call &call = {}) {
         auto raw = detail::sized<optimize_package_compile_options_t>();

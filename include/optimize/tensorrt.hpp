@@ -43,7 +43,7 @@ struct TensorRtOptions {
     std::string calibration;
 };
 
-/// Builds a TensorRT engine, writes it to `path` with a manifest next to it, and returns the report as JSON.
+/// Builds a TensorRT engine, writes it to `path` with a manifest next to it, and returns the report.
 inline Report build_tensorrt(const Context &context, const Model &model, const std::string &path,
                                   const TensorRtOptions &options = {}, const Call &call = {}) {
     auto raw = detail::sized<optimize_tensorrt_options_t>();
