@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Modules of `src/ffi`, in the order in which the header contains them.
-const NOUNS: [&str; 24] = [
+const NOUNS: [&str; 25] = [
     "status",
     "error",
     "buffer",
@@ -14,6 +14,7 @@ const NOUNS: [&str; 24] = [
     "tensor",
     "session",
     "tokenizer",
+    "chat",
     "generator",
     "encoder",
     "tagger",

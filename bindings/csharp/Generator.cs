@@ -7,6 +7,35 @@ using System.Text;
 
 namespace Optimize
 {
+    /// <summary>Whether a model thinks before it answers.</summary>
+    public enum Thinking
+    {
+        /// <summary>The default of the template.</summary>
+        Template = 0,
+
+        /// <summary>The model thinks.</summary>
+        On = 1,
+
+        /// <summary>The model answers at once.</summary>
+        Off = 2,
+    }
+
+    /// <summary>Options of Model.ApplyChatTemplate.</summary>
+    public sealed class ChatOptions
+    {
+        /// <summary>Leave out the beginning of the answer, which otherwise ends the prompt.</summary>
+        public bool NoGenerationPrompt { get; set; }
+
+        /// <summary>Tools that the model may call, a JSON list of their schemas; null for none.</summary>
+        [AllowNull, MaybeNull] public string Tools { get; set; }
+
+        /// <summary>Further variables of the template, a JSON object; null for none.</summary>
+        [AllowNull, MaybeNull] public string Variables { get; set; }
+
+        /// <summary>Whether the model thinks before it answers.</summary>
+        public Thinking Thinking { get; set; }
+    }
+
     /// <summary>A message of a conversation.</summary>
     public sealed class Message
     {
@@ -197,6 +226,9 @@ namespace Optimize
 
         internal GenerateOptions Copy() { return (GenerateOptions)MemberwiseClone(); }
 
+        /// <summary>Sample with the settings that the model recommends, in place of those that are 0.</summary>
+        public bool ModelSampling { get; set; }
+
         internal Native.GenerateOptions ToNative(Scratch scratch)
         {
             return new Native.GenerateOptions
@@ -220,6 +252,7 @@ namespace Optimize
                 IgnoreEos = IgnoreEos ? 1u : 0,
                 StopTokens = scratch.Ids(StopTokens),
                 StopTokenCount = Scratch.Count(StopTokens),
+                ModelSampling = ModelSampling ? 1u : 0,
             };
         }
     }

@@ -333,6 +333,35 @@ namespace Optimize
             return rendered.Take();
         }
 
+        /// <summary>Returns a conversation in the text format of the model, with tools and other options.</summary>
+        public string ApplyChatTemplate(IEnumerable<Message> messages, [AllowNull] ChatOptions options = null)
+        {
+            return ApplyChatTemplate(Message.ToJson(messages), options);
+        }
+
+        /// <summary>The same for messages in JSON, which may have more keys, such as "tool_calls".</summary>
+        public string ApplyChatTemplate(string messages, [AllowNull] ChatOptions options = null)
+        {
+            options = options ?? new ChatOptions();
+            using (var scratch = new Scratch())
+            {
+                var given = new Native.ChatOptions
+                {
+                    StructSize = SizeOf<Native.ChatOptions>(),
+                    NoGenerationPrompt = options.NoGenerationPrompt ? 1u : 0,
+                    Tools = scratch.Text(options.Tools),
+                    Variables = scratch.Text(options.Variables),
+                    Thinking = (int)options.Thinking,
+                };
+                BufferHandle prompt;
+                ErrorHandle error;
+                int status = Native.optimize_model_apply_chat_template(
+                    this, Utf8.Bytes(messages), ref given, out prompt, out error);
+                OptimizeException.Check(status, error);
+                return prompt.Take();
+            }
+        }
+
         /// <summary>Returns the inputs of a run.</summary>
         public IList<ValueInfo> Inputs()
         {

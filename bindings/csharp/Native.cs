@@ -70,7 +70,17 @@ namespace Optimize
             internal uint SingleFile, PortableOnly, Packed, Reserved;
             internal IntPtr Dimensions;
             internal ulong DimensionCount;
-            internal IntPtr Engine;
+            internal IntPtr Engine, Lineage;
+            internal ulong LineageCount;
+        }
+
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct ChatOptions
+        {
+            internal uint StructSize, NoGenerationPrompt;
+            internal IntPtr Tools, Variables;
+            internal int Thinking;
+            internal uint Reserved;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -95,7 +105,9 @@ namespace Optimize
             internal ulong ComputeCapabilityCount;
             internal uint VersionCompatible, HardwareCompatible, Strip, Refit, Sparsity, Detailed, NoTf32, Force;
             internal uint RefuseMismatch, Threads;
-            internal IntPtr Calibration;
+            internal IntPtr Calibration, KeepFp32;
+            internal ulong KeepFp32Count;
+            internal uint GraphOnly, Reserved;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -160,6 +172,8 @@ namespace Optimize
             internal IntPtr Layers;
             internal ulong LayerCount, TargetSize;
             internal double TargetSpeedup;
+            internal IntPtr CalibrationNames, CalibrationTensors;
+            internal ulong CalibrationTensorCount;
         }
 
         [StructLayout(LayoutKind.Sequential)]
@@ -284,6 +298,7 @@ namespace Optimize
             internal uint Rendered, IgnoreEos;
             internal IntPtr StopTokens;
             internal ulong StopTokenCount;
+            internal uint ModelSampling, Reserved;
         }
 
         // Functions. A handle is passed as its class, so that it cannot be freed during the call.
@@ -335,6 +350,8 @@ namespace Optimize
 
         [DllImport(Library)] internal static extern int optimize_model_plan(
             Context context, Model model, ref QuantizeOptions options, out BufferHandle report, out ErrorHandle error);
+        [DllImport(Library)] internal static extern int optimize_model_apply_chat_template(
+            Model model, byte[] messages, ref ChatOptions options, out BufferHandle prompt, out ErrorHandle error);
         [DllImport(Library)] internal static extern int optimize_model_quantize(
             Context context, Model model, ref QuantizeOptions options, ref Call call,
             out Model result, out BufferHandle report, out ErrorHandle error);

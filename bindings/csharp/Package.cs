@@ -61,6 +61,9 @@ namespace Optimize
         /// <summary>Path of a TensorRT engine of the model, with its manifest next to it; null for none.</summary>
         [AllowNull, MaybeNull] public string Engine { get; set; }
 
+        /// <summary>Reports in JSON of the steps that led to the model, oldest first.</summary>
+        [AllowNull, MaybeNull] public IList<string> Lineage { get; set; }
+
         /// <summary>Ranges of dimensions, like DynamicShapes.</summary>
         [AllowNull, MaybeNull] public IList<Dimension> Dimensions { get; set; }
     }
@@ -159,6 +162,8 @@ namespace Optimize
                     Dimensions = scratch.Dimensions(options.Dimensions),
                     DimensionCount = (ulong)(options.Dimensions?.Count ?? 0),
                     Engine = scratch.Text(options.Engine),
+                    Lineage = scratch.Texts(options.Lineage),
+                    LineageCount = Scratch.Count(options.Lineage),
                 };
                 IntPtr cPath = scratch.Text(path);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_compile(

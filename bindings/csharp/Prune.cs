@@ -99,6 +99,9 @@ namespace Optimize
         /// <summary>Text for methods that use activations; null for none.</summary>
         [AllowNull, MaybeNull] public string Calibration { get; set; }
 
+        /// <summary>Calibration data for inputs by name, instead of Calibration.</summary>
+        [AllowNull, MaybeNull] public IDictionary<string, Tensor> CalibrationTensors { get; set; }
+
         /// <summary>Windows of the calibration text; 0 for 16, or 64 with Reconstruct.</summary>
         public uint CalibrationWindows { get; set; }
 
@@ -150,6 +153,9 @@ namespace Optimize
                 LayerCount = Scratch.Count(Layers),
                 TargetSize = TargetSize,
                 TargetSpeedup = TargetSpeedup,
+                CalibrationNames = scratch.Texts(CalibrationTensors == null ? null : CalibrationTensors.Keys),
+                CalibrationTensors = scratch.Handles(CalibrationTensors == null ? null : CalibrationTensors.Values),
+                CalibrationTensorCount = CalibrationTensors == null ? 0 : (ulong)CalibrationTensors.Count,
             };
         }
     }

@@ -1,6 +1,7 @@
 // TensorRT engines.
 
 using System;
+using System.Collections.Generic;
 
 namespace Optimize
 {
@@ -122,6 +123,12 @@ namespace Optimize
         /// <summary>Int8 and Fp8: path of a text, or of tensors for the inputs (X.safetensors); null for built-in
         /// sentences.</summary>
         [AllowNull, MaybeNull] public string Calibration { get; set; }
+
+        /// <summary>Names or globs of nodes that stay fp32.</summary>
+        [AllowNull, MaybeNull] public IList<string> KeepFp32 { get; set; }
+
+        /// <summary>Build no engine, and write the graph for it as an .onnx file.</summary>
+        public bool GraphOnly { get; set; }
     }
 
     /// <summary>Options for opening an engine. Without Trust, every engine is rejected.</summary>
@@ -281,6 +288,9 @@ namespace Optimize
                 RefuseMismatch = options.RefuseMismatch ? 1u : 0,
                 Threads = options.Threads,
                 Calibration = scratch.Text(options.Calibration),
+                KeepFp32 = scratch.Texts(options.KeepFp32),
+                KeepFp32Count = Scratch.Count(options.KeepFp32),
+                GraphOnly = options.GraphOnly ? 1u : 0,
             };
         }
     }

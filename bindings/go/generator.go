@@ -134,6 +134,7 @@ type GenerateOptions struct {
 	Rendered          bool     // prompts already contain special tokens, like those of Model.RenderChat
 	IgnoreEOS         bool     // continue after end-of-sequence tokens
 	StopTokens        []int64  // ids of tokens that end a row's text and are not part of it
+	ModelSampling     bool     // sample with the settings that the model recommends, in place of those that are 0
 
 	// OnToken is called for every token, on the goroutine that made the call. Returning false ends all rows. If it
 	// panics, they end too, and the panic continues when the call has ended.
@@ -273,6 +274,7 @@ func (o *GenerateOptions) c(m *memory) C.optimize_generate_options_t {
 		ignore_eos:           flag(o.IgnoreEOS),
 		stop_tokens:          m.ids(o.StopTokens),
 		stop_token_count:     C.uint64_t(len(o.StopTokens)),
+		model_sampling:       flag(o.ModelSampling),
 	}
 }
 

@@ -72,6 +72,15 @@ func TestRenderChat(t *testing.T) {
 	if text := must(model.RenderChat([]Message{{"user", odd}})); !strings.Contains(text, odd) {
 		t.Errorf("%q is not in %q", odd, text)
 	}
+	longer := must(model.RenderChat([]Message{{"user", "Hello"}}))
+	shorter := must(model.ApplyChatTemplate([]Message{{"user", "Hello"}}, &ChatOptions{NoGenerationPrompt: true}))
+	if len(shorter) >= len(longer) || !strings.HasPrefix(longer, shorter) {
+		t.Errorf("%q is not the beginning of %q", shorter, longer)
+	}
+	tools := &ChatOptions{Tools: map[string]string{}}
+	if _, err := model.ApplyChatTemplate([]Message{{"user", "Hello"}}, tools); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("tools that are no list: %v", err)
+	}
 	if _, err := model.RenderChat(Message{"user", "Hello"}); !errors.Is(err, ErrInvalidArgument) {
 		t.Errorf("a message that is no list: %v", err)
 	}

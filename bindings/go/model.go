@@ -136,6 +136,67 @@ type Message struct {
 	Content string `json:"content"`
 }
 
+// Thinking is whether a model thinks before it answers.
+type Thinking int32
+
+// The values of Thinking.
+const (
+	ThinkingTemplate Thinking = C.OPTIMIZE_THINKING_TEMPLATE // the default of the template
+	ThinkingOn       Thinking = C.OPTIMIZE_THINKING_ON
+	ThinkingOff      Thinking = C.OPTIMIZE_THINKING_OFF
+)
+
+// ChatOptions are the options of Model.ApplyChatTemplate.
+type ChatOptions struct {
+	NoGenerationPrompt bool // leave out the beginning of the answer
+	Tools              any  // a list whose JSON is that of the schemas of tools; nil for none
+	Variables          any  // an object with further variables of the template; nil for none
+	Thinking           Thinking
+}
+
+// ApplyChatTemplate is RenderChat with tools and other options. Messages may have more keys, such as tool_calls.
+func (m *Model) ApplyChatTemplate(messages any, o *ChatOptions) (string, error) {
+	model, err := m.acquire()
+	if err != nil {
+		return "", err
+	}
+	defer m.release()
+	if o == nil {
+		o = &ChatOptions{}
+	}
+	var mem memory
+	defer mem.free()
+	options := C.optimize_chat_options_t{
+		struct_size:          C.sizeof_optimize_chat_options_t,
+		no_generation_prompt: flag(o.NoGenerationPrompt),
+		thinking:             C.int32_t(o.Thinking),
+	}
+	list, err := mem.json(messages)
+	if err == nil && o.Tools != nil {
+		options.tools, err = mem.json(o.Tools)
+	}
+	if err == nil && o.Variables != nil {
+		options.variables, err = mem.json(o.Variables)
+	}
+	if err != nil {
+		return "", err
+	}
+	var prompt *C.optimize_buffer_t
+	err = try(func(e errorOut) status {
+		return C.optimize_model_apply_chat_template(model, list, &options, &prompt, e)
+	})
+	if err != nil {
+		return "", err
+	}
+	return string(take(prompt)), nil
+}
+
+// json copies the JSON of a value.
+func (m *memory) json(value any) (*C.char, error) {
+	encoded, err := json.Marshal(value)
+	return m.text(string(encoded)), err
+}
+
 // RenderChat returns a conversation in the text format that the model was trained on, by its chat template: a prompt
 // for Rendered. messages is a []Message, or another list whose JSON has role and content. It fails with ErrNotFound
 // if the model has no template.

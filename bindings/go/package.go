@@ -37,6 +37,7 @@ type PackageOptions struct {
 	Packed        bool        // zeros take almost no space
 	Engine        string      // path of a TensorRT engine of the model, with its manifest next to it; "" for none
 	Dimensions    []Dimension // like DynamicShapes
+	Lineage       []string    // reports in JSON of the steps that led to the model, oldest first
 }
 
 // Compile makes a package of a model at path. It returns a report as JSON.
@@ -69,6 +70,8 @@ func (c *Context) Compile(ctx context.Context, model *Model, path string, o *Pac
 		portable_only:  flag(o.PortableOnly),
 		packed:         flag(o.Packed),
 		engine:         texts.textOrNil(o.Engine),
+		lineage:        texts.texts(o.Lineage),
+		lineage_count:  C.uint64_t(len(o.Lineage)),
 	}
 	options.dimensions, options.dimension_count = texts.dimensions(o.Dimensions)
 	var report *C.optimize_buffer_t

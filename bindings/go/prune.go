@@ -55,6 +55,8 @@ type PruneOptions struct {
 	Layers        []uint32 // structured: indices of layers to remove, instead of DropLayers
 	TargetSize    uint64   // structured, instead of Sparsity: size in bytes to prune to, as little as needed
 	TargetSpeedup float64  // structured, instead of Sparsity: speed-up to prune for, as little as needed
+
+	CalibrationTensors map[string]*Tensor // calibration data for inputs by name, instead of Calibration
 }
 
 // Prune returns a new model with fewer weights; the original stays unchanged. It fails with ErrInvalidArgument if a
@@ -106,6 +108,14 @@ func (c *Context) Prune(ctx context.Context, model *Model, o *PruneOptions) (*Mo
 		target_size:         C.uint64_t(o.TargetSize),
 		target_speedup:      C.double(o.TargetSpeedup),
 	}
+	names, data, release, err := held(o.CalibrationTensors)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	options.calibration_names = m.texts(names)
+	options.calibration_tensors = m.tensors(data)
+	options.calibration_tensor_count = C.uint64_t(len(data))
 	return made(ctx, func(
 		call *C.optimize_call_t, result **C.optimize_model_t, report **C.optimize_buffer_t, e errorOut,
 	) status {

@@ -59,7 +59,9 @@ type TensorRTOptions struct {
 	Force               bool
 	RefuseMismatch      bool
 	Threads             uint32
-	Calibration         string // INT8 and FP8: path of a text, or of tensors (X.safetensors); "" for built-in sentences
+	Calibration         string   // INT8 and FP8: path of a text, or of tensors (X.safetensors); "" for built-in sentences
+	KeepFP32            []string // names or globs of nodes that stay fp32
+	GraphOnly           bool     // build no engine, and write the graph for it as an .onnx file
 }
 
 // BuildTensorRT builds an engine of a model at path, with a manifest next to it. It returns a report as JSON.
@@ -106,6 +108,9 @@ func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, 
 		refuse_mismatch:     flag(o.RefuseMismatch),
 		threads:             C.uint32_t(o.Threads),
 		calibration:         texts.textOrNil(o.Calibration),
+		keep_fp32:           texts.texts(o.KeepFP32),
+		keep_fp32_count:     C.uint64_t(len(o.KeepFP32)),
+		graph_only:          flag(o.GraphOnly),
 	}
 	if n := len(o.ComputeCapabilities); n > 0 {
 		list := C.CBytes(unsafe.Slice((*byte)(unsafe.Pointer(&o.ComputeCapabilities[0])), 4*n))

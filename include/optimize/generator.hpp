@@ -64,6 +64,8 @@ struct GenerateOptions {
     bool ignore_eos = false;
     /// Ids of tokens that end the text of a row and are not part of it.
     std::vector<std::int64_t> stop_tokens;
+    /// Samples with the settings that the model recommends, in place of those that are 0.
+    bool model_sampling = false;
 };
 
 namespace detail {
@@ -94,6 +96,7 @@ public:
         raw_.ignore_eos = options.ignore_eos;
         raw_.stop_tokens = options.stop_tokens.data();
         raw_.stop_token_count = options.stop_tokens.size();
+        raw_.model_sampling = options.model_sampling;
     }
     Generating(const Generating &) = delete;
     Generating &operator=(const Generating &) = delete;

@@ -147,6 +147,26 @@ struct PruneOptions {
     std::vector<std::uint32_t> layers;
     std::uint64_t target_size = 0;
     double target_speedup = 0;
+    /// Calibration data for inputs by name, instead of a text.
+    std::vector<std::pair<std::string, const Tensor *>> calibration_tensors;
+};
+
+/// Whether a model thinks before it answers; see optimize_thinking_t.
+enum class Thinking : std::int32_t {
+    by_template = OPTIMIZE_THINKING_TEMPLATE,
+    on = OPTIMIZE_THINKING_ON,
+    off = OPTIMIZE_THINKING_OFF,
+};
+
+/// Options of Model::apply_chat_template; see optimize_chat_options_t.
+struct ChatOptions {
+    /// Leaves out the beginning of the answer, which otherwise ends the prompt.
+    bool no_generation_prompt = false;
+    /// Tools that the model may call, a JSON list of their schemas; empty for none.
+    std::string tools;
+    /// Further variables of the template, a JSON object; empty for none.
+    std::string variables;
+    Thinking thinking = Thinking::by_template;
 };
 
 /// A message of a conversation.
@@ -182,6 +202,28 @@ inline std::string json_text(const std::string &text) {
     }
     return json + '"';
 }
+
+/// Returns messages as JSON.
+inline std::string json_messages(const std::vector<Message> &messages) {
+    std::string json = "[";
+    for (const Message &message : messages) {
+        if (json.size() > 1) json += ',';
+        json += "{\"role\":" + json_text(message.role) + ",\"content\":" + json_text(message.content) + '}';
+    }
+    return json + ']';
+}
+
+/// Tensors with names as C arrays; both must outlive it.
+struct NamedTensors {
+    NamedTensors(const std::vector<std::pair<std::string, const Tensor *>> &given, const char *what) {
+        for (const auto &[name, tensor] : given) {
+            names.push_back(c_text(name, what));
+            tensors.push_back(tensor == nullptr ? nullptr : tensor->get());
+        }
+    }
+    std::vector<const char *> names;
+    std::vector<const optimize_tensor_t *> tensors;
+};
 
 } // namespace detail
 
@@ -242,13 +284,7 @@ public:
     /// Returns a conversation rendered with the chat template of the model. Set `rendered` when it is used as a
     /// prompt.
     std::string render_chat(const std::vector<Message> &messages) const {
-        std::string json = "[";
-        for (const Message &message : messages) {
-            if (json.size() > 1) json += ',';
-            json += "{\"role\":" + detail::json_text(message.role);
-            json += ",\"content\":" + detail::json_text(message.content) + '}';
-        }
-        return render_chat(json + ']');
+        return render_chat(detail::json_messages(messages));
     }
     /// Returns a rendered conversation. The messages are JSON, and may have more keys: [{"role": "user", "content":
     /// "..."}, ...].
@@ -259,6 +295,25 @@ public:
             return optimize_model_render_chat(get(), c_messages, rendered.place(), error);
         });
         return rendered.text();
+    }
+    /// Returns a conversation rendered with the chat template of the model, with tools and other options. Set
+    /// `rendered` when it is used as a prompt.
+    std::string apply_chat_template(const std::vector<Message> &messages, const ChatOptions &options = {}) const {
+        return apply_chat_template(detail::json_messages(messages), options);
+    }
+    /// Returns a rendered conversation. The messages are JSON, and may have more keys, such as "tool_calls".
+    std::string apply_chat_template(const std::string &messages, const ChatOptions &options = {}) const {
+        auto raw = detail::sized<optimize_chat_options_t>();
+        raw.no_generation_prompt = options.no_generation_prompt;
+        raw.tools = detail::c_text_or_null(options.tools, "tools");
+        raw.variables = detail::c_text_or_null(options.variables, "variables");
+        raw.thinking = static_cast<std::int32_t>(options.thinking);
+        const char *c_messages = detail::c_text(messages, "messages");
+        detail::Buffer prompt;
+        detail::attempt([&](auto **error) {
+            return optimize_model_apply_chat_template(get(), c_messages, &raw, prompt.place(), error);
+        });
+        return prompt.text();
     }
     /// Returns a quantized copy of the model, and a report.
     Quantized quantize(const Context &context, const QuantizeOptions &options = {}, const Call &call = {}) const;
@@ -412,15 +467,10 @@ template <class F> void Model::quantizing(const QuantizeOptions &options, F &&fu
     raw.max_quality_loss = options.max_quality_loss;
     raw.target_size = options.target_size;
     raw.never_slower = options.never_slower;
-    std::vector<const char *> calibration_names;
-    std::vector<const optimize_tensor_t *> calibration_tensors;
-    for (const auto &[name, tensor] : options.calibration_tensors) {
-        calibration_names.push_back(detail::c_text(name, "calibration_tensors"));
-        calibration_tensors.push_back(tensor == nullptr ? nullptr : tensor->get());
-    }
-    raw.calibration_names = calibration_names.data();
-    raw.calibration_tensors = calibration_tensors.data();
-    raw.calibration_tensor_count = calibration_tensors.size();
+    const detail::NamedTensors calibration(options.calibration_tensors, "calibration_tensors");
+    raw.calibration_names = calibration.names.data();
+    raw.calibration_tensors = calibration.tensors.data();
+    raw.calibration_tensor_count = calibration.tensors.size();
     function(&raw);
 }
 
@@ -485,6 +535,10 @@ inline Pruned Model::prune(const Context &context, const PruneOptions &options, 
     raw.layer_count = options.layers.size();
     raw.target_size = options.target_size;
     raw.target_speedup = options.target_speedup;
+    const detail::NamedTensors calibration(options.calibration_tensors, "calibration_tensors");
+    raw.calibration_names = calibration.names.data();
+    raw.calibration_tensors = calibration.tensors.data();
+    raw.calibration_tensor_count = calibration.tensors.size();
     Model made;
     detail::Buffer report;
     detail::attempt(call, [&](auto *c_call, auto **error) {

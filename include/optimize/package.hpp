@@ -38,6 +38,8 @@ struct PackageOptions {
     /// Path of a TensorRT engine of the model, with its manifest next to it, which is added as a variant; or empty.
     std::string engine;
     std::vector<DimensionRange> dimensions;
+    /// Reports in JSON of the steps that led to the model, oldest first.
+    std::vector<std::string> lineage;
 };
 
 /// An open package. It is immutable.
@@ -79,6 +81,9 @@ public:
         }
         raw.dimensions = dimensions.empty() ? nullptr : dimensions.data();
         raw.dimension_count = dimensions.size();
+        const auto lineage = detail::c_texts(options.lineage, "lineage");
+        raw.lineage = lineage.data();
+        raw.lineage_count = lineage.size();
         const char *c_path = detail::c_text(path, "path");
         detail::Buffer report;
         detail::attempt(call, [&](auto *c_call, auto **error) {

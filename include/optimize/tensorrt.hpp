@@ -41,6 +41,10 @@ struct TensorRtOptions {
     /// int8 and fp8: path of the calibration data, a text or tensors (X.safetensors); empty selects built-in
     /// sentences.
     std::string calibration;
+    /// Names or globs of nodes that stay fp32.
+    std::vector<std::string> keep_fp32;
+    /// Builds no engine, and writes the graph for it as an .onnx file.
+    bool graph_only = false;
 };
 
 /// Builds a TensorRT engine, writes it to `path` with a manifest next to it, and returns the report.
@@ -74,6 +78,10 @@ inline Report build_tensorrt(const Context &context, const Model &model, const s
     raw.refuse_mismatch = options.refuse_mismatch;
     raw.threads = options.threads;
     raw.calibration = detail::c_text_or_null(options.calibration, "calibration");
+    const auto keep_fp32 = detail::c_texts(options.keep_fp32, "keep_fp32");
+    raw.keep_fp32 = keep_fp32.data();
+    raw.keep_fp32_count = keep_fp32.size();
+    raw.graph_only = options.graph_only;
     const char *c_path = detail::c_text(path, "path");
     detail::Buffer report;
     detail::attempt(call, [&](auto *c_call, auto **error) {

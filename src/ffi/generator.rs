@@ -11,6 +11,7 @@ use super::status::optimize_status_t;
 use super::{Out, buffer, guard, slice, text_of, texts, texts_of};
 use crate::error::{Result, bail};
 use crate::limits;
+use crate::model::GenerationDefaults;
 use crate::runtime::SessionOptions;
 use crate::text::{FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions, Written};
 use serde_json::json;
@@ -161,8 +162,15 @@ pub struct optimize_generate_options_t {
     pub stop_tokens: *const i64,
     /// Number of ids in `stop_tokens`.
     pub stop_token_count: u64,
+    /// A value other than 0 samples with the settings that the model recommends (generation_config.json), in place of
+    /// fields that are 0: temperature (else 1), top_k (else 50), top_p, min_p, repetition_penalty,
+    /// no_repeat_ngram_size.
+    pub model_sampling: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
-// SAFETY: repr(C), twelve 32-bit, five 64-bit, two 32-bit and two 64-bit fields: no padding, all zero is valid.
+// SAFETY: repr(C), twelve 32-bit, five 64-bit, two 32-bit, two 64-bit and two 32-bit fields: no padding, all zero is
+// valid.
 unsafe impl Options for optimize_generate_options_t {}
 
 /// Creates a generator of a decoder model with a tokenizer. The model may be freed before the generator. Returns
@@ -235,7 +243,7 @@ pub unsafe extern "C" fn optimize_generator_append(
             let mut generator = lock(handle::get(generator.cast_const())?)?;
             let given = options::read(options)?;
             // Only `rendered` is used here, but invalid options are reported as early as possible.
-            convert(&given)?;
+            convert(&given, generator.defaults())?;
             let text = text_of(text, size, "text")?;
             let rows = generator.row_count();
             if rows == 0 && row == 0 {
@@ -302,7 +310,7 @@ unsafe fn write<'a>(
         let given = options::read(options)?;
         let prompts: Option<Vec<Prompt<'_>>> =
             prompts()?.map(|texts| texts.into_iter().map(|text| prompt(text, &given)).collect());
-        let options = convert(&given)?;
+        let options = convert(&given, generator.defaults())?;
         let mut tell = |written: &Written<'_>| report_token(&given, written);
         let written = call::with(call, |call| match &prompts {
             Some(prompts) => generator.generate(prompts, &options, Some(&mut tell), call),
@@ -345,9 +353,11 @@ fn prompt<'a>(text: &'a str, options: &optimize_generate_options_t) -> Prompt<'a
     if options.rendered != 0 { Prompt::Rendered(text) } else { Prompt::Text(text) }
 }
 
-unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions> {
+unsafe fn convert(given: &optimize_generate_options_t, defaults: &GenerationDefaults) -> Result<GenerateOptions> {
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
     let some = |value: u32| (value > 0).then_some(value as usize);
-    let or_one = |value: f32| if value == 0.0 { 1.0 } else { value };
     let count = |given: u64, name: &str| match usize::try_from(given) {
         Ok(count) if count <= limits::RUN_VALUES => Ok(count),
         _ => bail!(InvalidArgument, "{name} is {given}; the limit is {}", limits::RUN_VALUES),
@@ -361,23 +371,34 @@ unsafe fn convert(given: &optimize_generate_options_t) -> Result<GenerateOptions
     Ok(GenerateOptions {
         max_new_tokens: some(given.max_new_tokens),
         max_length: some(given.max_length),
-        sampling: SamplingOptions {
-            temperature: given.temperature,
-            top_k: given.top_k as usize,
-            top_p: or_one(given.top_p),
-            min_p: given.min_p,
-            repetition_penalty: or_one(given.repetition_penalty),
-            presence_penalty: given.presence_penalty,
-            frequency_penalty: given.frequency_penalty,
-            no_repeat_ngram_size: given.no_repeat_ngram_size as usize,
-            seed: given.seed,
-        },
+        sampling: sampling(given, defaults),
         stop: stop.into_iter().map(str::to_owned).collect(),
         stop_tokens,
         eos_token_ids: (given.ignore_eos != 0).then(Vec::new),
         logprobs: some(given.logprobs).map(|n| n - 1),
         ..GenerateOptions::default()
     })
+}
+
+/// Returns how tokens are chosen: fields that are 0 are those of the base, which is greedy or what the model recommends.
+fn sampling(given: &optimize_generate_options_t, defaults: &GenerationDefaults) -> SamplingOptions {
+    let base = match given.model_sampling {
+        0 => SamplingOptions::default(),
+        _ => SamplingOptions::drawn(defaults),
+    };
+    let or = |value: f32, base: f32| if value == 0.0 { base } else { value };
+    let count = |value: u32, base: usize| if value == 0 { base } else { value as usize };
+    SamplingOptions {
+        temperature: or(given.temperature, base.temperature),
+        top_k: count(given.top_k, base.top_k),
+        top_p: or(given.top_p, base.top_p),
+        min_p: or(given.min_p, base.min_p),
+        repetition_penalty: or(given.repetition_penalty, base.repetition_penalty),
+        presence_penalty: or(given.presence_penalty, base.presence_penalty),
+        frequency_penalty: or(given.frequency_penalty, base.frequency_penalty),
+        no_repeat_ngram_size: count(given.no_repeat_ngram_size, base.no_repeat_ngram_size),
+        seed: given.seed,
+    }
 }
 
 fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) -> ControlFlow<()> {

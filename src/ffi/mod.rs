@@ -14,6 +14,7 @@
 pub mod benchmark;
 pub mod buffer;
 pub mod call;
+pub mod chat;
 #[cfg(test)]
 mod choices;
 pub mod context;

@@ -11,8 +11,8 @@ use super::session::{self, optimize_session_t};
 use super::status::optimize_status_t;
 use super::tensorrt::{self, optimize_tensorrt_open_options_t};
 use super::tokenizer::optimize_tokenizer_t;
-use super::{Out, buffer, guard, text};
-use crate::error::{Result, bail};
+use super::{Out, buffer, guard, text, texts};
+use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::model::contract::Range;
 use crate::package::shapes::{self, Asked};
@@ -90,8 +90,14 @@ pub struct optimize_package_compile_options_t {
     pub dimension_count: u64,
     /// Path of a TensorRT engine of the model, with its manifest next to it, which is added as a variant; or NULL.
     pub engine: *const c_char,
+    /// Array of `lineage_count` reports in JSON of the steps that led to the model, oldest first, which the package
+    /// keeps; or NULL.
+    pub lineage: *const *const c_char,
+    /// Number of reports in `lineage`.
+    pub lineage_count: u64,
 }
-// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer, a u64, a pointer: no padding.
+// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer, a u64, two pointers, a u64: no
+// padding.
 unsafe impl Options for optimize_package_compile_options_t {}
 
 /// Options of `optimize_package_open`. Fields that are 0 or NULL have their defaults.
@@ -175,6 +181,12 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
             text_or_null(given.sign_key, "sign_key")?,
         )
     };
+    let count = usize::try_from(given.lineage_count).unwrap_or(usize::MAX);
+    // SAFETY: same contract.
+    let lineage = unsafe { texts(given.lineage, count, "lineage") }?;
+    let report = |text: &str| {
+        serde_json::from_str(text).map_err(|e| error!(InvalidArgument, "lineage: a text is not a report: {e}"))
+    };
     let mut asked = asked.map_or(Ok(defaults.shapes), shapes::parse)?;
     // SAFETY: same contract.
     unsafe { add_dimensions(&mut asked, given.dimensions, given.dimension_count)? };
@@ -190,6 +202,7 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
         portable_only: given.portable_only != 0,
         packed: given.packed != 0,
         engine: engine.map(Into::into),
+        lineage: lineage.into_iter().map(report).collect::<Result<_>>()?,
         ..defaults
     })
 }

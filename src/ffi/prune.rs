@@ -7,7 +7,8 @@ use super::handle;
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, optional_path, text_of, texts};
+use super::tensor::optimize_tensor_t;
+use super::{Out, buffer, guard, optional_path, quantize, text_of, texts};
 use crate::calibrate::Calibration;
 use crate::call::Call;
 use crate::error::{Result, bail};
@@ -131,9 +132,16 @@ pub struct optimize_prune_options_t {
     /// Structured: minimum measured speed-up, instead of a sparsity: as little as needed is pruned. For a decoder,
     /// the speed of generating one token is measured. 0 means no limit. Needs ONNX Runtime.
     pub target_speedup: f64,
+    /// Array of `calibration_tensor_count` names of the inputs for which `calibration_tensors` are the calibration
+    /// data, instead of a text.
+    pub calibration_names: *const *const c_char,
+    /// Array of `calibration_tensor_count` tensors, as in optimize_quantize_options_t.
+    pub calibration_tensors: *const *const optimize_tensor_t,
+    /// Number of inputs in `calibration_names` and `calibration_tensors`.
+    pub calibration_tensor_count: u64,
 }
-// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields and a double: no padding, all
-// zero is valid.
+// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields, a double and three 64-bit fields:
+// no padding, all zero is valid.
 unsafe impl Options for optimize_prune_options_t {}
 
 /// Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
@@ -175,9 +183,18 @@ pub unsafe extern "C" fn optimize_model_prune(
                     "calibration",
                 )?),
             };
+            let (names, count) = (given.calibration_names, given.calibration_tensor_count);
+            let tensors = quantize::named(names, given.calibration_tensors, count, "calibration_tensor")?;
+            if calibration.is_some() && !tensors.is_empty() {
+                bail!(InvalidArgument, "calibration and calibration_tensors are both given");
+            }
             let (result, report) = call::with(call, |call| {
                 let (result, mut report) = match &calibration {
-                    None => prune(model, &options, call)?,
+                    None if tensors.is_empty() => prune(model, &options, call)?,
+                    None => {
+                        let calibration = Calibration::Tensors(&tensors);
+                        prune_calibrated(context.runtime()?, model, &options, &calibration, call)?
+                    }
                     Some(text) => calibrated(context, model, &options, text, &given, call)?,
                 };
                 if report_out.is_some() {

@@ -8,13 +8,13 @@ use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::session::{self, optimize_session_t};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, slice, text};
+use super::{Out, buffer, guard, slice, text, texts};
 use crate::error::{Context, Result, bail};
 use crate::files::digest::hex;
 use crate::package::verify;
 use crate::tensorrt::{
-    Choice, Engine, GivenProfile, OpenOptions, Precision, TensorRtOptions, build, open, parse_dimensions,
-    parse_profiles, parse_shapes,
+    Choice, Engine, GivenProfile, OpenOptions, Precision, TensorRtOptions, build, graph, open, parse_dimensions,
+    parse_profiles, parse_shapes, save_graph,
 };
 use std::ffi::c_char;
 use std::path::Path;
@@ -117,12 +117,21 @@ pub struct optimize_tensorrt_options_t {
     /// int8 and fp8: path of the calibration data that determines the scales: a text, or tensors for the inputs
     /// (X.safetensors). NULL selects built-in sentences or generated numbers.
     pub calibration: *const c_char,
+    /// Array of `keep_fp32_count` names or globs of nodes that stay fp32.
+    pub keep_fp32: *const *const c_char,
+    /// Number of names in `keep_fp32`.
+    pub keep_fp32_count: u64,
+    /// A value other than 0 builds no engine: the graph for it, with its precisions, is written to `path` as an .onnx
+    /// file. Neither TensorRT nor a device is needed.
+    pub graph_only: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
-// SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32, pointer: no
-// padding.
+// SAFETY: repr(C): four 32-bit fields, two u64, seven pointers, u64, double, pointer, u64, ten u32, two pointers, u64,
+// two u32: no padding.
 unsafe impl Options for optimize_tensorrt_options_t {}
 
-/// Builds a TensorRT engine of a model and writes it to `path` (FILE.engine, or a folder for model.engine), with a
+/// Builds a TensorRT engine of a model (or with `graph_only` its graph) and writes it to `path` (FILE.engine, or a folder for model.engine), with a
 /// manifest next to it (FILE.engine.json). An existing engine that matches model, library and options is kept, and
 /// the report contains "reused". `report` (may be NULL) receives JSON: backend, profiles, error relative to fp32, and
 /// the nodes that stay fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows).
@@ -157,7 +166,16 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
                 Precision::Fp32 if options.backend != Choice::OnnxRuntime => context.runtime().ok(),
                 _ => Some(context.runtime()?),
             };
-            let built = call::with(call, |call| build(runtime, model, Path::new(path), &options, call))?;
+            let (output, graph_only) = (Path::new(path), given.graph_only != 0);
+            let built = call::with(call, |call| {
+                if !graph_only {
+                    return build(runtime, model, output, &options, call);
+                }
+                let (made, mut report) = graph(runtime, model, &options, call)?;
+                report.input = Some(model.identity(call)?);
+                report.output = Some(save_graph(&made, output, call)?);
+                Ok(report)
+            })?;
             if let Some(out) = out {
                 out.set(buffer::new(built.to_json()));
             }
@@ -316,6 +334,12 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
     let count = usize::try_from(given.compute_capability_count).unwrap_or(usize::MAX);
     // SAFETY: same contract.
     let capabilities = unsafe { slice(given.compute_capabilities, count, "compute_capabilities") }?;
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    let count = usize::try_from(given.keep_fp32_count).unwrap_or(usize::MAX);
+    // SAFETY: same contract.
+    let keep_fp32 = unsafe { texts(given.keep_fp32, count, "keep_fp32") }?;
     Ok(TensorRtOptions {
         precision: Precision::from_code(given.precision, "precision")?,
         backend: Choice::from_code(given.backend, "backend")?,
@@ -339,7 +363,7 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
         no_tf32: given.no_tf32 != 0,
         compute_capabilities: capabilities.to_vec(),
         max_error: given.max_error,
-        keep_fp32: Vec::new(),
+        keep_fp32: keep_fp32.into_iter().map(str::to_owned).collect(),
         calibration: read(given.calibration, "calibration")?.map(Into::into),
         force: given.force != 0,
         refuse_mismatch: given.refuse_mismatch != 0,

@@ -106,8 +106,13 @@ fn refusal(function: &Function) -> Option<Answer> {
 }
 
 /// Functions whose model generates text.
-const DECODERS: [&str; 4] =
-    ["optimize_generator_new", "optimize_model_distill", "optimize_model_render_chat", "optimize_model_evaluate"];
+const DECODERS: [&str; 5] = [
+    "optimize_generator_new",
+    "optimize_model_apply_chat_template",
+    "optimize_model_distill",
+    "optimize_model_evaluate",
+    "optimize_model_render_chat",
+];
 
 /// Enum values that are valid but require a text model, or are not supported by this version.
 const BEYOND: [&str; 4] = [
@@ -158,8 +163,11 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
     }
 }
 
+/// A conversation.
+const MESSAGES: &str = r#""[{\"role\": \"user\", \"content\": \"a\"}]""#;
+
 /// Arguments that do not follow from their type: function (`*` is any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 69] = [
+const VALUES: [(&str, &str, &str, &str); 70] = [
     ("optimize_models_table", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_models_table", "const char *", "folder", r#""table""#),
     ("optimize_model_apply", "const char *", "recipe", r#""[{\"operation\": \"quantize\"}]""#),
@@ -222,7 +230,8 @@ const VALUES: [(&str, &str, &str, &str); 69] = [
     ("optimize_spans_get", "size_t", "text", "0"),
     ("optimize_generator_append", "const char *", "text", r#""a b""#),
     ("optimize_generator_append", "size_t", "size", "3"),
-    ("optimize_model_render_chat", "const char *", "messages", r#""[{\"role\": \"user\", \"content\": \"a\"}]""#),
+    ("optimize_model_render_chat", "const char *", "messages", MESSAGES),
+    ("optimize_model_apply_chat_template", "const char *", "messages", MESSAGES),
     ("optimize_report_number", "const char *", "pointer", r#""/schema_version""#),
     ("optimize_report_text", "const char *", "pointer", r#""/operation""#),
     ("optimize_report_count", "const char *", "pointer", r#""/nodes""#),

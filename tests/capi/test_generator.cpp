@@ -91,6 +91,14 @@ void messages_are_rendered_whatever_is_in_them() {
     CHECK(model().render_chat(json) == two);
     FAILS(invalid_argument, "JSON", model().render_chat("{"));
     FAILS(invalid_argument, "NUL", model().render_chat(std::string("[]\0", 3)));
+    CHECK(model().apply_chat_template(json) == two);
+    optimize::ChatOptions open;
+    open.no_generation_prompt = true;
+    const auto shorter = model().apply_chat_template({{"user", "Hello"}}, open);
+    const auto longer = model().render_chat({{"user", "Hello"}});
+    CHECK(shorter.size() < longer.size() && longer.compare(0, shorter.size(), shorter) == 0);
+    open.tools = "{}";
+    FAILS(invalid_argument, "tools", model().apply_chat_template({{"user", "Hello"}}, open));
     const optimize::Model encoder(context, tap::deps("models/paraphrase-MiniLM-L3-v2"));
     FAILS(not_found, "template", encoder.render_chat({{"user", "Hello"}}));
     FAILS(unsupported, "", optimize::Generator(context, encoder));

@@ -177,6 +177,12 @@ internal static class GeneratorTests
             "[{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": \"Hello\"}]");
         Check(two == same && two.Contains("Be brief.") && two.Contains("Hello"), two);
         Fails(Status.InvalidArgument, "JSON", () => model.RenderChat("{"));
+        var longer = model.RenderChat(new Message("user", "Hello"));
+        var open = new ChatOptions { NoGenerationPrompt = true };
+        var shorter = model.ApplyChatTemplate(new[] { new Message("user", "Hello") }, open);
+        Check(shorter.Length < longer.Length && longer.StartsWith(shorter), shorter);
+        open.Tools = "{}";
+        Fails(Status.InvalidArgument, "tools", () => model.ApplyChatTemplate(new[] { new Message("user", "Hello") }, open));
         using (var encoder = context.Load(Path.Combine(models, "paraphrase-MiniLM-L3-v2")))
         {
             Fails(Status.NotFound, "template", () => encoder.RenderChat(new Message("user", "Hello")));
