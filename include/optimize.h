@@ -802,6 +802,24 @@ typedef enum optimize_tensorrt_backend_t {
 } optimize_tensorrt_backend_t;
 
 /**
+ * Whether a model thinks before it answers, for templates with the variable `enable_thinking`.
+ */
+typedef enum optimize_thinking_t {
+  /**
+   * The default of the template.
+   */
+  OPTIMIZE_THINKING_TEMPLATE = 0,
+  /**
+   * The model thinks.
+   */
+  OPTIMIZE_THINKING_ON = 1,
+  /**
+   * The model answers at once.
+   */
+  OPTIMIZE_THINKING_OFF = 2,
+} optimize_thinking_t;
+
+/**
  * Bytes that the library returns, such as a report or a decoded text. A NUL follows them, which is not counted, so
  * that text can be printed directly. A buffer is immutable, and any thread may read it.
  */
@@ -1187,6 +1205,36 @@ typedef struct optimize_decode_options_t {
 } optimize_decode_options_t;
 
 /**
+ * Options of `optimize_model_apply_chat_template`. Fields that are 0 or NULL have their defaults.
+ */
+typedef struct optimize_chat_options_t {
+  /**
+   * sizeof(optimize_chat_options_t).
+   */
+  uint32_t struct_size;
+  /**
+   * A value other than 0 leaves out the beginning of the answer, which otherwise ends the prompt.
+   */
+  uint32_t no_generation_prompt;
+  /**
+   * Tools that the model may call, a JSON list of their schemas ({"type": "function", "function": {...}}); or NULL.
+   */
+  const char *tools;
+  /**
+   * Further variables of the template, a JSON object; or NULL. They override all others.
+   */
+  const char *variables;
+  /**
+   * Whether the model thinks before it answers, an optimize_thinking_t.
+   */
+  int32_t thinking;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+} optimize_chat_options_t;
+
+/**
  * Options of `optimize_generator_new`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_generator_options_t {
@@ -1382,6 +1430,16 @@ typedef struct optimize_generate_options_t {
    * Number of ids in `stop_tokens`.
    */
   uint64_t stop_token_count;
+  /**
+   * A value other than 0 samples with the settings that the model recommends (generation_config.json), in place of
+   * fields that are 0: temperature (else 1), top_k (else 50), top_p, min_p, repetition_penalty,
+   * no_repeat_ngram_size.
+   */
+  uint32_t model_sampling;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
 } optimize_generate_options_t;
 
 /**
@@ -1884,6 +1942,19 @@ typedef struct optimize_prune_options_t {
    * the speed of generating one token is measured. 0 means no limit. Needs ONNX Runtime.
    */
   double target_speedup;
+  /**
+   * Array of `calibration_tensor_count` names of the inputs for which `calibration_tensors` are the calibration
+   * data, instead of a text.
+   */
+  const char *const *calibration_names;
+  /**
+   * Array of `calibration_tensor_count` tensors, as in optimize_quantize_options_t.
+   */
+  const optimize_tensor_t *const *calibration_tensors;
+  /**
+   * Number of inputs in `calibration_names` and `calibration_tensors`.
+   */
+  uint64_t calibration_tensor_count;
 } optimize_prune_options_t;
 
 /**
@@ -2322,6 +2393,15 @@ typedef struct optimize_package_compile_options_t {
    * Path of a TensorRT engine of the model, with its manifest next to it, which is added as a variant; or NULL.
    */
   const char *engine;
+  /**
+   * Array of `lineage_count` reports in JSON of the steps that led to the model, oldest first, which the package
+   * keeps; or NULL.
+   */
+  const char *const *lineage;
+  /**
+   * Number of reports in `lineage`.
+   */
+  uint64_t lineage_count;
 } optimize_package_compile_options_t;
 
 /**
@@ -2499,6 +2579,23 @@ typedef struct optimize_tensorrt_options_t {
    * (X.safetensors). NULL selects built-in sentences or generated numbers.
    */
   const char *calibration;
+  /**
+   * Array of `keep_fp32_count` names or globs of nodes that stay fp32.
+   */
+  const char *const *keep_fp32;
+  /**
+   * Number of names in `keep_fp32`.
+   */
+  uint64_t keep_fp32_count;
+  /**
+   * A value other than 0 builds no engine: the graph for it, with its precisions, is written to `path` as an .onnx
+   * file. Neither TensorRT nor a device is needed.
+   */
+  uint32_t graph_only;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
 } optimize_tensorrt_options_t;
 
 /**
@@ -3196,7 +3293,8 @@ void optimize_model_free(optimize_model_t *model);
 /**
  * Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
  * ...]. The resulting text contains special tokens: set `rendered` of the options when you pass it to a generator.
- * Returns OPTIMIZE_NOT_FOUND if the model has no chat template.
+ * Returns OPTIMIZE_NOT_FOUND if the model has no chat template. It is `optimize_model_apply_chat_template` without
+ * options.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
@@ -3450,6 +3548,22 @@ size_t optimize_tokenizer_vocabulary_size(const optimize_tokenizer_t *tokenizer)
  */
 OPTIMIZE_API
 void optimize_tokenizer_free(optimize_tokenizer_t *tokenizer);
+
+/**
+ * Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
+ * ...]; messages may have further keys, such as `tool_calls`. The resulting text contains special tokens: set
+ * `rendered` of the options when you pass it to a generator.
+ *
+ * Returns OPTIMIZE_NOT_FOUND if the model has no chat template; OPTIMIZE_INVALID_ARGUMENT if messages, tools or
+ * variables are not JSON of that form, or if the template refuses them; OPTIMIZE_INVALID_MODEL for a template with an
+ * error; OPTIMIZE_UNSUPPORTED if it uses what is not supported.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_model_apply_chat_template(const optimize_model_t *model,
+                                                     const char *messages,
+                                                     const optimize_chat_options_t *options,
+                                                     optimize_buffer_t **prompt,
+                                                     optimize_error_t **error);
 
 /**
  * Creates a generator of a decoder model with a tokenizer. The model may be freed before the generator. Returns
@@ -3969,11 +4083,12 @@ OPTIMIZE_API
 void optimize_package_free(optimize_package_t *package);
 
 /**
- * Builds a TensorRT engine of a model and writes it to `path` (FILE.engine, or a folder for model.engine), with a
- * manifest next to it (FILE.engine.json). An existing engine that matches model, library and options is kept, and
- * the report contains "reused". `report` (may be NULL) receives JSON: backend, profiles, error relative to fp32, and
- * the nodes that stay fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows).
- * A cancellation takes effect within 200 ms; TensorRT may then continue on a thread in the background.
+ * Builds a TensorRT engine of a model (or with `graph_only` its graph) and writes it to `path` (FILE.engine, or a
+ * folder for model.engine), with a manifest next to it (FILE.engine.json). An existing engine that matches model,
+ * library and options is kept, and the report contains "reused". `report` (may be NULL) receives JSON: backend,
+ * profiles, error relative to fp32, and the nodes that stay fp32, with reasons. Progress stages: "hash", "precision",
+ * "build" (in steps; the total grows). A cancellation takes effect within 200 ms; TensorRT may then continue on a
+ * thread in the background.
  *
  * Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device
  * and there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT

@@ -380,7 +380,8 @@ unsafe fn convert(given: &optimize_generate_options_t, defaults: &GenerationDefa
     })
 }
 
-/// Returns how tokens are chosen: fields that are 0 are those of the base, which is greedy or what the model recommends.
+/// Returns how tokens are chosen: fields that are 0 are those of the base, which is greedy or what the model
+/// recommends.
 fn sampling(given: &optimize_generate_options_t, defaults: &GenerationDefaults) -> SamplingOptions {
     let base = match given.model_sampling {
         0 => SamplingOptions::default(),

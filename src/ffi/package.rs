@@ -96,8 +96,8 @@ pub struct optimize_package_compile_options_t {
     /// Number of reports in `lineage`.
     pub lineage_count: u64,
 }
-// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer, a u64, two pointers, a u64: no
-// padding.
+// SAFETY: repr(C), two u32, two u64, four pointers that may be NULL, four u32, a pointer, a u64, two pointers, a u64:
+// no padding.
 unsafe impl Options for optimize_package_compile_options_t {}
 
 /// Options of `optimize_package_open`. Fields that are 0 or NULL have their defaults.

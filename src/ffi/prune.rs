@@ -140,8 +140,8 @@ pub struct optimize_prune_options_t {
     /// Number of inputs in `calibration_names` and `calibration_tensors`.
     pub calibration_tensor_count: u64,
 }
-// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields, a double and three 64-bit fields:
-// no padding, all zero is valid.
+// SAFETY: repr(C), two 32-bit fields, a double, twelve 32-bit, fourteen 64-bit fields, a double and three 64-bit
+// fields: no padding, all zero is valid.
 unsafe impl Options for optimize_prune_options_t {}
 
 /// Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON

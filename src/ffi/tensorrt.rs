@@ -131,11 +131,12 @@ pub struct optimize_tensorrt_options_t {
 // two u32: no padding.
 unsafe impl Options for optimize_tensorrt_options_t {}
 
-/// Builds a TensorRT engine of a model (or with `graph_only` its graph) and writes it to `path` (FILE.engine, or a folder for model.engine), with a
-/// manifest next to it (FILE.engine.json). An existing engine that matches model, library and options is kept, and
-/// the report contains "reused". `report` (may be NULL) receives JSON: backend, profiles, error relative to fp32, and
-/// the nodes that stay fp32, with reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows).
-/// A cancellation takes effect within 200 ms; TensorRT may then continue on a thread in the background.
+/// Builds a TensorRT engine of a model (or with `graph_only` its graph) and writes it to `path` (FILE.engine, or a
+/// folder for model.engine), with a manifest next to it (FILE.engine.json). An existing engine that matches model,
+/// library and options is kept, and the report contains "reused". `report` (may be NULL) receives JSON: backend,
+/// profiles, error relative to fp32, and the nodes that stay fp32, with reasons. Progress stages: "hash", "precision",
+/// "build" (in steps; the total grows). A cancellation takes effect within 200 ms; TensorRT may then continue on a
+/// thread in the background.
 ///
 /// Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device
 /// and there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT
