@@ -36,6 +36,11 @@
  *              another thread uses it.
  *   Handles    An object is passed as an opaque pointer, its handle. A required handle that is NULL, and a
  *              handle of another type, return a status.
+ *   Statuses   Every function can return OPTIMIZE_INVALID_ARGUMENT (a required pointer is NULL, a size or an option
+ *              is out of range, a text is not UTF-8), OPTIMIZE_INVALID_HANDLE, OPTIMIZE_LIMIT_EXCEEDED and
+ *              OPTIMIZE_INTERNAL; one with a call also OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; one that reads or
+ *              writes files, or mapped weights, also OPTIMIZE_IO; one that runs models also those of
+ *              optimize_session_new. Other statuses, and particular reasons, are listed with each function.
  *   Callbacks  A callback runs on the thread that made the call; only a release callback and a log callback can
  *              run on any thread. It may call the library, but an object that accepts one call at a time is in use
  *              until its call returns. A callback must not throw or use longjmp.
@@ -3126,15 +3131,15 @@ OPTIMIZE_API
 void optimize_buffer_free(optimize_buffer_t *buffer);
 
 /**
- * Creates a cancel token.
+ * Creates a cancel token. Returns only statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_cancel_new(optimize_cancel_t **cancel,
                                       optimize_error_t **error);
 
 /**
- * Cancels all running and later calls to which this token is passed. Any thread may call this function, any number
- * of times.
+ * Cancels all running and later calls to which this token is passed. Any thread may call this function, any number of
+ * times. Returns only statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_cancel_fire(const optimize_cancel_t *cancel,
@@ -3148,7 +3153,7 @@ void optimize_cancel_free(optimize_cancel_t *cancel);
 
 /**
  * Creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without calibration, and
- * saving do not need it.
+ * saving do not need it. Returns only statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_new(const optimize_context_options_t *options,
@@ -3168,7 +3173,7 @@ optimize_status_t optimize_context_runtime_version(const optimize_context_t *con
 /**
  * Writes the execution providers, best first, as JSON: a list of objects with `provider`, `device_id`, `available`
  * and, if the provider is not available, `status` and `reason`. A provider is available if ONNX Runtime contains it
- * *and* it could be started on the given device.
+ * *and* it could be started on the given device. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_providers(const optimize_context_t *context,
@@ -3209,7 +3214,8 @@ void optimize_context_free(optimize_context_t *context);
  * checkpoint, a .gguf file, a package, or the manifest of an ensemble. This takes milliseconds for any size, because
  * weights are memory-mapped and not read. A packed file is unpacked into an unlinked file in the system's temporary
  * folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
- * OPTIMIZE_INVALID_MODEL for a damaged file; the error says where.
+ * OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is no such file;
+ * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load(const optimize_context_t *context,
@@ -3220,7 +3226,8 @@ optimize_status_t optimize_model_load(const optimize_context_t *context,
 
 /**
  * Loads a model from a copy of the `size` bytes of an .onnx file at `data`. A model with external data is refused:
- * pass its path to `optimize_model_load`.
+ * pass its path to `optimize_model_load`. Returns OPTIMIZE_INVALID_MODEL for a damaged model;
+ * OPTIMIZE_INVALID_ARGUMENT for one with external data; OPTIMIZE_LIMIT_EXCEEDED above 2 GiB.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
@@ -3231,9 +3238,10 @@ optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
                                              optimize_error_t **error);
 
 /**
- * Saves a model at `path` atomically: an existing file is replaced only when the new one is complete and on disk.
- * The same model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes",
- * "sha256"}]}. Progress stage: "save", in bytes.
+ * Saves a model at `path` atomically: an existing file is replaced only when the new one is complete and on disk. The
+ * same model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
+ * Progress stage: "save", in bytes. Returns OPTIMIZE_NOT_FOUND if the folder does not exist; OPTIMIZE_IO if a file
+ * cannot be written; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_save(const optimize_model_t *model,
@@ -3245,7 +3253,7 @@ optimize_status_t optimize_model_save(const optimize_model_t *model,
 
 /**
  * Writes a description of a model as JSON: format, inputs, outputs, operators, weights by type, and warnings (see
- * docs/report.md). This takes milliseconds for any size.
+ * docs/report.md). This takes milliseconds for any size. Returns only statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_inspect(const optimize_model_t *model,
@@ -3260,7 +3268,7 @@ size_t optimize_model_input_count(const optimize_model_t *model);
 
 /**
  * Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the model is
- * freed.
+ * freed. Returns OPTIMIZE_NOT_FOUND if there is no such input.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_input(const optimize_model_t *model,
@@ -3275,8 +3283,8 @@ OPTIMIZE_API
 size_t optimize_model_output_count(const optimize_model_t *model);
 
 /**
- * Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the model
- * is freed.
+ * Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the model is
+ * freed. Returns OPTIMIZE_NOT_FOUND if there is no such output.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_output(const optimize_model_t *model,
@@ -3319,9 +3327,9 @@ optimize_status_t optimize_tensor_new(int32_t dtype,
 /**
  * Creates a tensor that uses the caller's memory without copying it. The memory must stay valid and unchanged until
  * `release` is called, which can happen on another thread. If `release` is NULL, the memory must stay valid and
- * unchanged until the tensor is freed and all runs that use it have ended. Memory that is not aligned for the type
- * is copied, and `release` is then called before this function returns: a lock that `release` takes must not be held
- * here. If the call fails, `release` is not called.
+ * unchanged until the tensor is freed and all runs that use it have ended. Memory that is not aligned for the type is
+ * copied, and `release` is then called before this function returns: a lock that `release` takes must not be held
+ * here. If the call fails, `release` is not called. Returns the statuses of `optimize_tensor_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_borrow(int32_t dtype,
@@ -3336,7 +3344,8 @@ optimize_status_t optimize_tensor_borrow(int32_t dtype,
 
 /**
  * Creates a tensor of strings from copies of `count` UTF-8 strings in row-major order. `sizes` are their lengths in
- * bytes; NULL means that they are NUL-terminated.
+ * bytes; NULL means that they are NUL-terminated. Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative,
+ * or if `count` does not match the shape.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_new_strings(const int64_t *dims,
@@ -3381,7 +3390,8 @@ size_t optimize_tensor_size(const optimize_tensor_t *tensor);
 
 /**
  * Writes the address and the length of the string at row-major position `index` of a tensor of strings: `size` bytes
- * of UTF-8 at `data`, not NUL-terminated. The string is valid until the tensor is freed.
+ * of UTF-8 at `data`, not NUL-terminated. The string is valid until the tensor is freed. Returns
+ * OPTIMIZE_INVALID_ARGUMENT for a tensor of another type; OPTIMIZE_NOT_FOUND if there is no such string.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_string(const optimize_tensor_t *tensor,
@@ -3397,7 +3407,9 @@ OPTIMIZE_API
 void optimize_tensor_free(optimize_tensor_t *tensor);
 
 /**
- * Creates a session of a model on ONNX Runtime. The model may be freed before the session.
+ * Creates a session of a model on ONNX Runtime. The model may be freed before the session. Returns
+ * OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_RUNTIME if it refuses the model;
+ * OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING if the provider or the device of the options cannot be used.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_new(const optimize_context_t *context,
@@ -3441,13 +3453,13 @@ OPTIMIZE_API
 optimize_provider_t optimize_session_provider(const optimize_session_t *session);
 
 /**
- * Writes where a session runs, as a JSON object. `provider` and `device_id` are always present. Unless ONNX
- * Runtime's CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider
- * (`optimize` stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups`
- * is the number of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels
- * run no nodes. `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried
- * before, or the compiled variant of a package that could not be opened. `weights_copied` is the reason if the
- * weights of a package are copied instead of being read from the mapped file.
+ * Writes where a session runs, as a JSON object. `provider` and `device_id` are always present. Unless ONNX Runtime's
+ * CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider (`optimize`
+ * stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups` is the number
+ * of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels run no nodes.
+ * `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried before, or the
+ * compiled variant of a package that could not be opened. `weights_copied` is the reason if the weights of a package
+ * are copied instead of being read from the mapped file. Returns only statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_placement(const optimize_session_t *session,
@@ -3461,8 +3473,8 @@ OPTIMIZE_API
 size_t optimize_session_input_count(const optimize_session_t *session);
 
 /**
- * Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the session
- * is freed.
+ * Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the session is
+ * freed. Returns OPTIMIZE_NOT_FOUND if there is no such input.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_input(const optimize_session_t *session,
@@ -3478,7 +3490,7 @@ size_t optimize_session_output_count(const optimize_session_t *session);
 
 /**
  * Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the session
- * is freed.
+ * is freed. Returns OPTIMIZE_NOT_FOUND if there is no such output.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_output(const optimize_session_t *session,
@@ -3493,8 +3505,9 @@ OPTIMIZE_API
 void optimize_session_free(optimize_session_t *session);
 
 /**
- * Loads a tokenizer from tokenizer.json or from the folder that contains it, with the settings of the files next to
- * it (tokenizer_config.json, added_tokens.json, special_tokens_map.json).
+ * Loads a tokenizer from tokenizer.json or from the folder that contains it, with the settings of the files next to it
+ * (tokenizer_config.json, added_tokens.json, special_tokens_map.json). Returns OPTIMIZE_NOT_FOUND if there is no such
+ * file; OPTIMIZE_INVALID_MODEL if a file is damaged or describes a tokenizer that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tokenizer_load(const char *path,
@@ -3510,10 +3523,11 @@ optimize_status_t optimize_model_tokenizer(const optimize_model_t *model,
                                            optimize_error_t **error);
 
 /**
- * Encodes `count` UTF-8 texts into int64 tensors of shape [count, length of the longest row]. `sizes` are the
- * lengths of the texts in bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right.
- * `ids` receives the token ids, `attention_mask` receives 1 for tokens and 0 for padding, and `type_ids` the segment
- * ids of BERT (token_type_ids). `attention_mask` and `type_ids` may be NULL.
+ * Encodes `count` UTF-8 texts into int64 tensors of shape [count, length of the longest row]. `sizes` are the lengths
+ * of the texts in bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right. `ids` receives
+ * the token ids, `attention_mask` receives 1 for tokens and 0 for padding, and `type_ids` the segment ids of BERT
+ * (token_type_ids). `attention_mask` and `type_ids` may be NULL. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0;
+ * OPTIMIZE_LIMIT_EXCEEDED for a text that is too long.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tokenizer_encode(const optimize_tokenizer_t *tokenizer,
@@ -3527,7 +3541,8 @@ optimize_status_t optimize_tokenizer_encode(const optimize_tokenizer_t *tokenize
                                             optimize_error_t **error);
 
 /**
- * Decodes `count` token ids, and writes the text to `text`. The caller frees it.
+ * Decodes `count` token ids, and writes the text to `text`. The caller frees it. Returns OPTIMIZE_INVALID_ARGUMENT for
+ * a negative id or one of more than 32 bits.
  */
 OPTIMIZE_API
 optimize_status_t optimize_tokenizer_decode(const optimize_tokenizer_t *tokenizer,
@@ -3567,7 +3582,7 @@ optimize_status_t optimize_model_apply_chat_template(const optimize_model_t *mod
 
 /**
  * Creates a generator of a decoder model with a tokenizer. The model may be freed before the generator. Returns
- * OPTIMIZE_UNSUPPORTED if the model is not a decoder.
+ * OPTIMIZE_UNSUPPORTED if the model is not a decoder; otherwise the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_new(const optimize_context_t *context,
@@ -3578,10 +3593,12 @@ optimize_status_t optimize_generator_new(const optimize_context_t *context,
                                          optimize_error_t **error);
 
 /**
- * Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that
- * they are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON:
- * {"generations": [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and
- * "generate", in tokens.
+ * Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that they
+ * are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON: {"generations":
+ * [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in
+ * tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, or
+ * if the model has no tokenizer; OPTIMIZE_BUSY while another thread uses the generator; OPTIMIZE_RUNTIME if ONNX
+ * Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
@@ -3595,8 +3612,8 @@ optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
 
 /**
  * Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, it
- * creates row 0. The next `optimize_generator_run` processes only the appended text. Only `rendered` of the options
- * is used. Returns OPTIMIZE_NOT_FOUND if the row does not exist.
+ * creates row 0. The next `optimize_generator_run` processes only the appended text. Only `rendered` of the options is
+ * used. Returns OPTIMIZE_NOT_FOUND if the row does not exist; OPTIMIZE_BUSY while another thread uses the generator.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_append(optimize_generator_t *generator,
@@ -3608,7 +3625,8 @@ optimize_status_t optimize_generator_append(optimize_generator_t *generator,
 
 /**
  * Generates text in all rows, without processing earlier tokens again. `report` receives JSON as from
- * `optimize_generator_generate`, for the new tokens.
+ * `optimize_generator_generate`, for the new tokens. Returns OPTIMIZE_INVALID_ARGUMENT if a row is empty or has
+ * reached the model's limit; otherwise the statuses of `optimize_generator_generate`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_run(optimize_generator_t *generator,
@@ -3618,7 +3636,8 @@ optimize_status_t optimize_generator_run(optimize_generator_t *generator,
                                          optimize_error_t **error);
 
 /**
- * Discards all rows of a generator, which can then be used for another text.
+ * Discards all rows of a generator, which can then be used for another text. Returns OPTIMIZE_BUSY while another
+ * thread uses the generator.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_reset(optimize_generator_t *generator,
@@ -3644,8 +3663,8 @@ optimize_status_t optimize_generator_placement(const optimize_generator_t *gener
  * `token_embeddings` or `last_hidden_state` with the pooling that the files next to the model describe (default:
  * mean). If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the embedder.
  *
- * Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs; OPTIMIZE_NOT_FOUND if there is no tokenizer,
- * or no prompt with the name `prompt_name`.
+ * Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs; OPTIMIZE_NOT_FOUND if there is no tokenizer, or
+ * no prompt with the name `prompt_name`; otherwise the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_embedder_new(const optimize_context_t *context,
@@ -3662,7 +3681,7 @@ optimize_status_t optimize_embedder_new(const optimize_context_t *context,
  * in texts.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a text has no tokens, or if `dimensions` of the options is
- * larger than the vectors.
+ * larger than the vectors; OPTIMIZE_RUNTIME if ONNX Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_embedder_embed(const optimize_embedder_t *embedder,
@@ -3682,7 +3701,8 @@ void optimize_embedder_free(optimize_embedder_t *embedder);
  * Creates a classifier of a model, which must have an output with logits of shape [texts, classes]. If `tokenizer`
  * is NULL, the model's own is used. Model and tokenizer may be freed before the classifier.
  *
- * Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer.
+ * Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer;
+ * otherwise the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_classifier_new(const optimize_context_t *context,
@@ -3714,7 +3734,7 @@ const char *optimize_classifier_label(const optimize_classifier_t *classifier,
  * for models that read pairs of texts (rerankers, natural language inference). Texts beyond the maximum length are
  * truncated; in a pair, the longer text is truncated first. Progress stage: "classify", in texts.
  *
- * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0.
+ * Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0; OPTIMIZE_RUNTIME if ONNX Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_classifier_classify(const optimize_classifier_t *classifier,
@@ -3902,7 +3922,8 @@ optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,
 
 /**
  * Writes a description of an ensemble as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}.
- * Notes are unexpected properties, such as a vocabulary that is truncated to that of another member.
+ * Notes are unexpected properties, such as a vocabulary that is truncated to that of another member. Returns only
+ * statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_inspect(const optimize_ensemble_t *ensemble,
@@ -4001,8 +4022,8 @@ optimize_status_t optimize_package_open(const char *path,
                                         optimize_error_t **error);
 
 /**
- * Writes the model of a package to `model`, for techniques, benchmarks and inspection. Sessions of this model
- * enforce the shape contract.
+ * Writes the model of a package to `model`, for techniques, benchmarks and inspection. Sessions of this model enforce
+ * the shape contract. Returns OPTIMIZE_INVALID_MODEL if the model's files are damaged.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_model(const optimize_package_t *package,
@@ -4011,8 +4032,8 @@ optimize_status_t optimize_package_model(const optimize_package_t *package,
 
 /**
  * Creates a session of a package, with the first variant that fits this machine. Each run checks the shape contract
- * first, and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size
- * and range. The package may be freed before the session.
+ * first, and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size and
+ * range. The package may be freed before the session. Returns the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_session(const optimize_context_t *context,
@@ -4057,6 +4078,7 @@ optimize_status_t optimize_package_generator(const optimize_context_t *context,
 
 /**
  * Writes a description of a package as JSON. It includes the variant that is used on this machine, and the reason.
+ * Returns only statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_inspect(const optimize_context_t *context,
@@ -4167,7 +4189,9 @@ optimize_status_t optimize_model_apply(const optimize_context_t *context,
 /**
  * Compares two models in this process: speed (in alternating runs, with a bootstrap interval), load time, memory,
  * size, and outputs. If `tokenizer` is NULL, inputs are generated by the names and types of the model's inputs.
- * `report` receives the JSON of docs/report.md. Progress stage: "benchmark".
+ * `report` receives the JSON of docs/report.md. Progress stage: "benchmark". Returns OPTIMIZE_INVALID_ARGUMENT if the
+ * models have different inputs or outputs; otherwise the statuses of `optimize_session_new` and
+ * `optimize_session_run`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_benchmark(const optimize_context_t *context,

@@ -1,4 +1,5 @@
-//! Each function of `include/optimize.h` is called by the C++ wrapper, the Go module and the C# library.
+//! Each function of `include/optimize.h` is called by the C++ wrapper, the Go module and the C# library, and lists its
+//! statuses.
 
 use std::path::Path;
 
@@ -77,4 +78,27 @@ fn a_call_is_told_from_a_longer_name() {
     assert!(!calls("return optimize_model_load_memory(x);", "optimize_model_load"));
     assert!(!calls("// see optimize_model_load.", "optimize_model_load"));
     assert!(calls("Handle<optimize_model_t, optimize_model_free>", "optimize_model_free"));
+}
+
+#[test]
+fn every_function_that_can_fail_lists_its_statuses() {
+    let header = include_str!("../include/optimize.h");
+    let (mut failing, mut silent) = (0, Vec::new());
+    for (at, _) in header.match_indices("\nOPTIMIZE_API\noptimize_status_t ") {
+        let comment = &header[header[..at].rfind("/**").expect("a comment")..at];
+        let declaration = header[at..].split(';').next().expect("a declaration");
+        if !declaration.contains("optimize_error_t **error") {
+            continue;
+        }
+        failing += 1;
+        // A sentence can go over several lines.
+        let words = comment.replace('*', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let lists =
+            ["eturns OPTIMIZE_", "eturns the statuses of", "Returns only statuses that every function can return."];
+        if !lists.iter().any(|list| words.contains(list)) {
+            silent.push(declaration.split('(').next().unwrap_or_default());
+        }
+    }
+    assert!(failing > 60, "{failing} functions that can fail were found");
+    assert!(silent.is_empty(), "without statuses: {silent:?}");
 }

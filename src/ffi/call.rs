@@ -73,7 +73,7 @@ pub(super) unsafe fn with<T>(call: *const optimize_call_t, body: impl FnOnce(&Ca
     body(&call)
 }
 
-/// Creates a cancel token.
+/// Creates a cancel token. Returns only statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_cancel_new(
     cancel: *mut *mut optimize_cancel_t,
@@ -88,8 +88,8 @@ pub unsafe extern "C" fn optimize_cancel_new(
     }
 }
 
-/// Cancels all running and later calls to which this token is passed. Any thread may call this function, any number
-/// of times.
+/// Cancels all running and later calls to which this token is passed. Any thread may call this function, any number of
+/// times. Returns only statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_cancel_fire(
     cancel: *const optimize_cancel_t,

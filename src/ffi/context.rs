@@ -94,7 +94,7 @@ pub struct optimize_context_options_t {
 unsafe impl Options for optimize_context_options_t {}
 
 /// Creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without calibration, and
-/// saving do not need it.
+/// saving do not need it. Returns only statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_new(
     options: *const optimize_context_options_t,
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn optimize_context_runtime_version(
 
 /// Writes the execution providers, best first, as JSON: a list of objects with `provider`, `device_id`, `available`
 /// and, if the provider is not available, `status` and `reason`. A provider is available if ONNX Runtime contains it
-/// *and* it could be started on the given device.
+/// *and* it could be started on the given device. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_providers(
     context: *const optimize_context_t,

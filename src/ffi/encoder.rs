@@ -134,8 +134,8 @@ const BATCH_SIZE: usize = 8;
 /// `token_embeddings` or `last_hidden_state` with the pooling that the files next to the model describe (default:
 /// mean). If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the embedder.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs; OPTIMIZE_NOT_FOUND if there is no tokenizer,
-/// or no prompt with the name `prompt_name`.
+/// Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs; OPTIMIZE_NOT_FOUND if there is no tokenizer, or
+/// no prompt with the name `prompt_name`; otherwise the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_new(
     context: *const optimize_context_t,
@@ -177,7 +177,7 @@ pub unsafe extern "C" fn optimize_embedder_new(
 /// in texts.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a text has no tokens, or if `dimensions` of the options is
-/// larger than the vectors.
+/// larger than the vectors; OPTIMIZE_RUNTIME if ONNX Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_embed(
     embedder: *const optimize_embedder_t,
@@ -210,7 +210,8 @@ pub unsafe extern "C" fn optimize_embedder_free(embedder: *mut optimize_embedder
 /// Creates a classifier of a model, which must have an output with logits of shape [texts, classes]. If `tokenizer`
 /// is NULL, the model's own is used. Model and tokenizer may be freed before the classifier.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer.
+/// Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer;
+/// otherwise the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_new(
     context: *const optimize_context_t,
@@ -268,7 +269,7 @@ pub unsafe extern "C" fn optimize_classifier_label(
 /// for models that read pairs of texts (rerankers, natural language inference). Texts beyond the maximum length are
 /// truncated; in a pair, the longer text is truncated first. Progress stage: "classify", in texts.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0; OPTIMIZE_RUNTIME if ONNX Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_classify(
     classifier: *const optimize_classifier_t,

@@ -219,7 +219,8 @@ pub unsafe extern "C" fn optimize_ensemble_save(
 }
 
 /// Writes a description of an ensemble as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}.
-/// Notes are unexpected properties, such as a vocabulary that is truncated to that of another member.
+/// Notes are unexpected properties, such as a vocabulary that is truncated to that of another member. Returns only
+/// statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_inspect(
     ensemble: *const optimize_ensemble_t,

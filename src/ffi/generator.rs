@@ -174,7 +174,7 @@ pub struct optimize_generate_options_t {
 unsafe impl Options for optimize_generate_options_t {}
 
 /// Creates a generator of a decoder model with a tokenizer. The model may be freed before the generator. Returns
-/// OPTIMIZE_UNSUPPORTED if the model is not a decoder.
+/// OPTIMIZE_UNSUPPORTED if the model is not a decoder; otherwise the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_new(
     context: *const optimize_context_t,
@@ -198,10 +198,12 @@ pub unsafe extern "C" fn optimize_generator_new(
     }
 }
 
-/// Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that
-/// they are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON:
-/// {"generations": [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and
-/// "generate", in tokens.
+/// Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that they
+/// are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON: {"generations":
+/// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in
+/// tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, or
+/// if the model has no tokenizer; OPTIMIZE_BUSY while another thread uses the generator; OPTIMIZE_RUNTIME if ONNX
+/// Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_generate(
     generator: *mut optimize_generator_t,
@@ -226,8 +228,8 @@ pub unsafe extern "C" fn optimize_generator_generate(
 }
 
 /// Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, it
-/// creates row 0. The next `optimize_generator_run` processes only the appended text. Only `rendered` of the options
-/// is used. Returns OPTIMIZE_NOT_FOUND if the row does not exist.
+/// creates row 0. The next `optimize_generator_run` processes only the appended text. Only `rendered` of the options is
+/// used. Returns OPTIMIZE_NOT_FOUND if the row does not exist; OPTIMIZE_BUSY while another thread uses the generator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_append(
     generator: *mut optimize_generator_t,
@@ -257,7 +259,8 @@ pub unsafe extern "C" fn optimize_generator_append(
 }
 
 /// Generates text in all rows, without processing earlier tokens again. `report` receives JSON as from
-/// `optimize_generator_generate`, for the new tokens.
+/// `optimize_generator_generate`, for the new tokens. Returns OPTIMIZE_INVALID_ARGUMENT if a row is empty or has
+/// reached the model's limit; otherwise the statuses of `optimize_generator_generate`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_run(
     generator: *mut optimize_generator_t,
@@ -270,7 +273,8 @@ pub unsafe extern "C" fn optimize_generator_run(
     unsafe { guard(error, || write(generator, || Ok(None), options, call, report)) }
 }
 
-/// Discards all rows of a generator, which can then be used for another text.
+/// Discards all rows of a generator, which can then be used for another text. Returns OPTIMIZE_BUSY while another
+/// thread uses the generator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_reset(
     generator: *mut optimize_generator_t,

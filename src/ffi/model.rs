@@ -73,7 +73,8 @@ unsafe impl Options for optimize_save_options_t {}
 /// checkpoint, a .gguf file, a package, or the manifest of an ensemble. This takes milliseconds for any size, because
 /// weights are memory-mapped and not read. A packed file is unpacked into an unlinked file in the system's temporary
 /// folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
-/// OPTIMIZE_INVALID_MODEL for a damaged file; the error says where.
+/// OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is no such file;
+/// OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load(
     context: *const optimize_context_t,
@@ -95,7 +96,8 @@ pub unsafe extern "C" fn optimize_model_load(
 }
 
 /// Loads a model from a copy of the `size` bytes of an .onnx file at `data`. A model with external data is refused:
-/// pass its path to `optimize_model_load`.
+/// pass its path to `optimize_model_load`. Returns OPTIMIZE_INVALID_MODEL for a damaged model;
+/// OPTIMIZE_INVALID_ARGUMENT for one with external data; OPTIMIZE_LIMIT_EXCEEDED above 2 GiB.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load_memory(
     context: *const optimize_context_t,
@@ -123,9 +125,10 @@ pub unsafe extern "C" fn optimize_model_load_memory(
     }
 }
 
-/// Saves a model at `path` atomically: an existing file is replaced only when the new one is complete and on disk.
-/// The same model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes",
-/// "sha256"}]}. Progress stage: "save", in bytes.
+/// Saves a model at `path` atomically: an existing file is replaced only when the new one is complete and on disk. The
+/// same model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
+/// Progress stage: "save", in bytes. Returns OPTIMIZE_NOT_FOUND if the folder does not exist; OPTIMIZE_IO if a file
+/// cannot be written; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_save(
     model: *const optimize_model_t,
@@ -159,7 +162,7 @@ pub unsafe extern "C" fn optimize_model_save(
 }
 
 /// Writes a description of a model as JSON: format, inputs, outputs, operators, weights by type, and warnings (see
-/// docs/report.md). This takes milliseconds for any size.
+/// docs/report.md). This takes milliseconds for any size. Returns only statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_inspect(
     model: *const optimize_model_t,
@@ -184,7 +187,7 @@ pub unsafe extern "C" fn optimize_model_input_count(model: *const optimize_model
 }
 
 /// Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the model is
-/// freed.
+/// freed. Returns OPTIMIZE_NOT_FOUND if there is no such input.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_input(
     model: *const optimize_model_t,
@@ -203,8 +206,8 @@ pub unsafe extern "C" fn optimize_model_output_count(model: *const optimize_mode
     unsafe { handle::get(model) }.map_or(0, |m| m.outputs.len())
 }
 
-/// Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the model
-/// is freed.
+/// Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the model is
+/// freed. Returns OPTIMIZE_NOT_FOUND if there is no such output.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_output(
     model: *const optimize_model_t,

@@ -269,8 +269,8 @@ pub unsafe extern "C" fn optimize_package_open(
     }
 }
 
-/// Writes the model of a package to `model`, for techniques, benchmarks and inspection. Sessions of this model
-/// enforce the shape contract.
+/// Writes the model of a package to `model`, for techniques, benchmarks and inspection. Sessions of this model enforce
+/// the shape contract. Returns OPTIMIZE_INVALID_MODEL if the model's files are damaged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_model(
     package: *const optimize_package_t,
@@ -288,8 +288,8 @@ pub unsafe extern "C" fn optimize_package_model(
 }
 
 /// Creates a session of a package, with the first variant that fits this machine. Each run checks the shape contract
-/// first, and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size
-/// and range. The package may be freed before the session.
+/// first, and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size and
+/// range. The package may be freed before the session. Returns the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_session(
     context: *const optimize_context_t,
@@ -384,6 +384,7 @@ pub unsafe extern "C" fn optimize_package_generator(
 }
 
 /// Writes a description of a package as JSON. It includes the variant that is used on this machine, and the reason.
+/// Returns only statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_inspect(
     context: *const optimize_context_t,

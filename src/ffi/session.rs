@@ -199,7 +199,9 @@ pub struct optimize_session_options_t {
 // SAFETY: repr(C), eight 32-bit integers, a pointer that may be NULL and two 32-bit integers.
 unsafe impl Options for optimize_session_options_t {}
 
-/// Creates a session of a model on ONNX Runtime. The model may be freed before the session.
+/// Creates a session of a model on ONNX Runtime. The model may be freed before the session. Returns
+/// OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_RUNTIME if it refuses the model;
+/// OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING if the provider or the device of the options cannot be used.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_new(
     context: *const optimize_context_t,
@@ -343,13 +345,13 @@ pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_sess
     }
 }
 
-/// Writes where a session runs, as a JSON object. `provider` and `device_id` are always present. Unless ONNX
-/// Runtime's CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider
-/// (`optimize` stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups`
-/// is the number of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels
-/// run no nodes. `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried
-/// before, or the compiled variant of a package that could not be opened. `weights_copied` is the reason if the
-/// weights of a package are copied instead of being read from the mapped file.
+/// Writes where a session runs, as a JSON object. `provider` and `device_id` are always present. Unless ONNX Runtime's
+/// CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider (`optimize`
+/// stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups` is the number
+/// of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels run no nodes.
+/// `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried before, or the
+/// compiled variant of a package that could not be opened. `weights_copied` is the reason if the weights of a package
+/// are copied instead of being read from the mapped file. Returns only statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_placement(
     session: *const optimize_session_t,
@@ -374,8 +376,8 @@ pub unsafe extern "C" fn optimize_session_input_count(session: *const optimize_s
     unsafe { handle::get(session) }.map_or(0, |s| s.inputs.len())
 }
 
-/// Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the session
-/// is freed.
+/// Writes name, type and shape of the input at `index` to `info`. The pointers in `info` are valid until the session is
+/// freed. Returns OPTIMIZE_NOT_FOUND if there is no such input.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_input(
     session: *const optimize_session_t,
@@ -395,7 +397,7 @@ pub unsafe extern "C" fn optimize_session_output_count(session: *const optimize_
 }
 
 /// Writes name, type and shape of the output at `index` to `info`. The pointers in `info` are valid until the session
-/// is freed.
+/// is freed. Returns OPTIMIZE_NOT_FOUND if there is no such output.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_output(
     session: *const optimize_session_t,

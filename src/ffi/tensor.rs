@@ -238,9 +238,9 @@ impl Drop for Borrowed {
 
 /// Creates a tensor that uses the caller's memory without copying it. The memory must stay valid and unchanged until
 /// `release` is called, which can happen on another thread. If `release` is NULL, the memory must stay valid and
-/// unchanged until the tensor is freed and all runs that use it have ended. Memory that is not aligned for the type
-/// is copied, and `release` is then called before this function returns: a lock that `release` takes must not be held
-/// here. If the call fails, `release` is not called.
+/// unchanged until the tensor is freed and all runs that use it have ended. Memory that is not aligned for the type is
+/// copied, and `release` is then called before this function returns: a lock that `release` takes must not be held
+/// here. If the call fails, `release` is not called. Returns the statuses of `optimize_tensor_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_borrow(
     dtype: i32,
@@ -279,7 +279,8 @@ fn element_limit(dims: &[i64]) -> Result<()> {
 }
 
 /// Creates a tensor of strings from copies of `count` UTF-8 strings in row-major order. `sizes` are their lengths in
-/// bytes; NULL means that they are NUL-terminated.
+/// bytes; NULL means that they are NUL-terminated. Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative,
+/// or if `count` does not match the shape.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new_strings(
     dims: *const i64,
@@ -344,7 +345,8 @@ pub unsafe extern "C" fn optimize_tensor_size(tensor: *const optimize_tensor_t) 
 }
 
 /// Writes the address and the length of the string at row-major position `index` of a tensor of strings: `size` bytes
-/// of UTF-8 at `data`, not NUL-terminated. The string is valid until the tensor is freed.
+/// of UTF-8 at `data`, not NUL-terminated. The string is valid until the tensor is freed. Returns
+/// OPTIMIZE_INVALID_ARGUMENT for a tensor of another type; OPTIMIZE_NOT_FOUND if there is no such string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_string(
     tensor: *const optimize_tensor_t,

@@ -51,8 +51,9 @@ pub struct optimize_decode_options_t {
 // SAFETY: repr(C), two u32.
 unsafe impl Options for optimize_decode_options_t {}
 
-/// Loads a tokenizer from tokenizer.json or from the folder that contains it, with the settings of the files next to
-/// it (tokenizer_config.json, added_tokens.json, special_tokens_map.json).
+/// Loads a tokenizer from tokenizer.json or from the folder that contains it, with the settings of the files next to it
+/// (tokenizer_config.json, added_tokens.json, special_tokens_map.json). Returns OPTIMIZE_NOT_FOUND if there is no such
+/// file; OPTIMIZE_INVALID_MODEL if a file is damaged or describes a tokenizer that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_load(
     path: *const c_char,
@@ -90,10 +91,11 @@ pub unsafe extern "C" fn optimize_model_tokenizer(
     }
 }
 
-/// Encodes `count` UTF-8 texts into int64 tensors of shape [count, length of the longest row]. `sizes` are the
-/// lengths of the texts in bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right.
-/// `ids` receives the token ids, `attention_mask` receives 1 for tokens and 0 for padding, and `type_ids` the segment
-/// ids of BERT (token_type_ids). `attention_mask` and `type_ids` may be NULL.
+/// Encodes `count` UTF-8 texts into int64 tensors of shape [count, length of the longest row]. `sizes` are the lengths
+/// of the texts in bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right. `ids` receives
+/// the token ids, `attention_mask` receives 1 for tokens and 0 for padding, and `type_ids` the segment ids of BERT
+/// (token_type_ids). `attention_mask` and `type_ids` may be NULL. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0;
+/// OPTIMIZE_LIMIT_EXCEEDED for a text that is too long.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_encode(
     tokenizer: *const optimize_tokenizer_t,
@@ -139,7 +141,8 @@ pub unsafe extern "C" fn optimize_tokenizer_encode(
     }
 }
 
-/// Decodes `count` token ids, and writes the text to `text`. The caller frees it.
+/// Decodes `count` token ids, and writes the text to `text`. The caller frees it. Returns OPTIMIZE_INVALID_ARGUMENT for
+/// a negative id or one of more than 32 bits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_decode(
     tokenizer: *const optimize_tokenizer_t,
