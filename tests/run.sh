@@ -146,14 +146,11 @@ arguments() { # SOURCE: what the program is given
     examples/*distill*) arguments=("$model" "$(text)" "$tmp/student.onnx") ;;
     examples/*benchmark*) arguments=("$model" "$(smaller)") ;;
     examples/*tensorrt*) arguments=("$model" "$tmp/model.engine") ;;
-    examples/*) arguments=("$model" "$tmp/result.onnx") ;;
-    examples/*chat*) arguments=("$OPTIMIZE_TEST_DEPS"/models/smollm2/*.gguf 'What is the capital of France?') ;;
     examples/*assistant*)
-      arguments=("$OPTIMIZE_TEST_DEPS/models/all-MiniLM-L6-v2" - "$OPTIMIZE_TEST_DEPS/models/rampart"
-        "$OPTIMIZE_TEST_DEPS"/models/smollm2/*.gguf 'Where does Maria live?' 'Tom likes apples.'
-        'Maria Silva lives in Springfield.' 'It rained all day.')
+      arguments=("$OPTIMIZE_TEST_DEPS/models/all-MiniLM-L6-v2" - "$OPTIMIZE_TEST_DEPS/models/rampart" "${decoder[0]}"
+        'Where does Maria live?' 'Tom likes apples.' 'Maria Silva lives in Springfield.' 'It rained all day.')
       ;;
-    examples/*) arguments=("$model" "$tmp/int8.onnx") ;;
+    examples/*) arguments=("$model" "$tmp/result.onnx") ;;
     *) arguments=() ;;
   esac
 }
