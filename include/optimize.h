@@ -2585,7 +2585,7 @@ typedef struct optimize_tensorrt_options_t {
    */
   const char *calibration;
   /**
-   * Array of `keep_fp32_count` names or globs of nodes that stay fp32.
+   * Array of `keep_fp32_count` names of nodes, or of operators, that stay fp32.
    */
   const char *const *keep_fp32;
   /**

@@ -124,7 +124,7 @@ namespace Optimize
         /// sentences.</summary>
         [AllowNull, MaybeNull] public string Calibration { get; set; }
 
-        /// <summary>Names or globs of nodes that stay fp32.</summary>
+        /// <summary>Names of nodes, or of operators, that stay fp32.</summary>
         [AllowNull, MaybeNull] public IList<string> KeepFp32 { get; set; }
 
         /// <summary>Build no engine, and write the graph for it as an .onnx file.</summary>

@@ -60,7 +60,7 @@ type TensorRTOptions struct {
 	RefuseMismatch      bool
 	Threads             uint32
 	Calibration         string   // INT8 and FP8: path of a text, or of tensors (X.safetensors); "" for built-in sentences
-	KeepFP32            []string // names or globs of nodes that stay fp32
+	KeepFP32            []string // names of nodes, or of operators, that stay fp32
 	GraphOnly           bool     // build no engine, and write the graph for it as an .onnx file
 }
 

@@ -41,7 +41,7 @@ struct TensorRtOptions {
     /// int8 and fp8: path of the calibration data, a text or tensors (X.safetensors); empty selects built-in
     /// sentences.
     std::string calibration;
-    /// Names or globs of nodes that stay fp32.
+    /// Names of nodes, or of operators, that stay fp32.
     std::vector<std::string> keep_fp32;
     /// Builds no engine, and writes the graph for it as an .onnx file.
     bool graph_only = false;

@@ -117,7 +117,7 @@ pub struct optimize_tensorrt_options_t {
     /// int8 and fp8: path of the calibration data that determines the scales: a text, or tensors for the inputs
     /// (X.safetensors). NULL selects built-in sentences or generated numbers.
     pub calibration: *const c_char,
-    /// Array of `keep_fp32_count` names or globs of nodes that stay fp32.
+    /// Array of `keep_fp32_count` names of nodes, or of operators, that stay fp32.
     pub keep_fp32: *const *const c_char,
     /// Number of names in `keep_fp32`.
     pub keep_fp32_count: u64,

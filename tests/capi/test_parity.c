@@ -1,5 +1,5 @@
-/* What the command can do is in the C interface too: chats with tools, sampling as a model recommends, graphs for TensorRT
- * without it, steps in a package, tensors for pruning. */
+/* What the command can do is in the C interface too: chats with tools, sampling as a model recommends, graphs for
+ * TensorRT without it, steps in a package, tensors for pruning. */
 #include "tap.h"
 
 #include <dirent.h>
@@ -176,10 +176,10 @@ static double graph_bytes(const optimize_model_t *model, const char *const *keep
 }
 
 TEST(graphs_for_tensorrt_need_no_tensorrt) {
-    static const char *const all[] = {"*"};
+    static const char *const products[] = {"MatMul"};
     optimize_model_t *model = load_model(context, MINILM);
-    const double half = graph_bytes(model, NULL, 0), whole = graph_bytes(model, all, 1);
-    CHECK(half < 40e6 && whole > 65e6);
+    const double half = graph_bytes(model, NULL, 0), more = graph_bytes(model, products, 1);
+    CHECK(half < 40e6 && more > 44e6);
     optimize_model_free(model);
 }
 
