@@ -1252,8 +1252,7 @@ typedef struct optimize_generator_options_t {
    */
   uint32_t threads;
   /**
-   * A value other than 0 rounds the activations of block-quantized matrix products; see
-   * optimize_session_options_t.
+   * A value other than 0 rounds the activations of block-quantized matrix products; see optimize_session_options_t.
    */
   uint32_t round_activations;
   /**
@@ -1380,8 +1379,7 @@ typedef struct optimize_generate_options_t {
    */
   float repetition_penalty;
   /**
-   * Presence penalty, which is subtracted from the logits of tokens that occur in the generated text; 0 disables
-   * it.
+   * Presence penalty, which is subtracted from the logits of tokens that occur in the generated text; 0 disables it.
    */
   float presence_penalty;
   /**
@@ -3903,8 +3901,7 @@ optimize_status_t optimize_ensemble_new(const optimize_model_t *const *models,
  * Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
  * `optimize_model_load` accepts a manifest, too, and returns the model that `optimize_ensemble_fuse` would create.
  *
- * Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if it is damaged, has a newer format, or
- * a member has changed.
+ * Returns OPTIMIZE_NOT_FOUND without a manifest; OPTIMIZE_INVALID_MODEL if it is damaged, newer, or a member changed.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_load(const char *path,

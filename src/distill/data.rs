@@ -429,7 +429,7 @@ mod tests {
         assert!(refused(Corpus::from_text("  \n ")).contains("empty"));
         assert!(refused(Corpus::from_text("a\0b")).contains("not text"));
         assert!(refused(Corpus::from_json_lines("{\"text\": \"a\"}\n{}")).starts_with("line 2"));
-        assert!(refused(Corpus::from_json_lines("{\"text\": \"a\"}\nb")).contains("line 2: is not JSON"));
+        assert!(refused(Corpus::from_json_lines("{\"text\": \"a\"}\nb")).contains("line 2: the content is not JSON"));
         assert!(refused(Corpus::from_json_lines("{\"text\": \"a\", \"label\": [1]}")).starts_with("line 1"));
         let short = Corpus::from_text("Just a line.").unwrap();
         let made = |task| Dataset::new(&short, &tokenizer(), &card(task), 64, 0.05);

@@ -183,8 +183,7 @@ pub unsafe extern "C" fn optimize_ensemble_new(
 /// Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
 /// `optimize_model_load` accepts a manifest, too, and returns the model that `optimize_ensemble_fuse` would create.
 ///
-/// Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if it is damaged, has a newer format, or
-/// a member has changed.
+/// Returns OPTIMIZE_NOT_FOUND without a manifest; OPTIMIZE_INVALID_MODEL if it is damaged, newer, or a member changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_load(
     path: *const c_char,

@@ -35,8 +35,7 @@ pub struct optimize_generator_options_t {
     pub struct_size: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// A value other than 0 rounds the activations of block-quantized matrix products; see
-    /// optimize_session_options_t.
+    /// A value other than 0 rounds the activations of block-quantized matrix products; see optimize_session_options_t.
     pub round_activations: u32,
     /// Must be 0.
     pub reserved: u32,
@@ -132,8 +131,7 @@ pub struct optimize_generate_options_t {
     /// Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable;
     /// 0 disables it.
     pub repetition_penalty: f32,
-    /// Presence penalty, which is subtracted from the logits of tokens that occur in the generated text; 0 disables
-    /// it.
+    /// Presence penalty, which is subtracted from the logits of tokens that occur in the generated text; 0 disables it.
     pub presence_penalty: f32,
     /// Frequency penalty, which is subtracted from the logit of a token for each occurrence in the generated text; 0
     /// disables it.

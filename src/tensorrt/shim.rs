@@ -7,6 +7,12 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// Calls `work` when the process exits, before the handlers that exist already.
+pub(super) fn at_exit(work: extern "C" fn()) {
+    // SAFETY: a static function; this library is never unloaded. If there is no memory for the handler, it is not called.
+    unsafe { libc::atexit(work) };
+}
+
 /// A build request.
 pub(super) struct Request<'r> {
     /// The encoded model.

@@ -7,13 +7,14 @@ use crate::error::{Result, error};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long to wait for a cancelled build. The library checks for cancellation between steps, and a step may take
-/// seconds: after this time the thread is detached and its result is dropped.
+/// seconds: after this time its result is dropped when it ends.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Stack size in bytes: parsers recurse on deep graphs.
 const STACK: usize = 64 << 20;
@@ -58,7 +59,8 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
         // After a cancel, nobody receives the result.
         let _ = sender.send(built.map(|built| (built, job.library)));
     };
-    thread.spawn(work).map_err(|e| error!(Internal, "the thread of the build could not be started: {e}"))?;
+    let thread =
+        thread.spawn(work).map_err(|e| error!(Internal, "the thread of the build could not be started: {e}"))?;
     let mut next = Instant::now();
     let mut shown = u64::MAX;
     loop {
@@ -75,10 +77,31 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
         }
         if let Err(ended) = outcome {
             count.stop.store(true, Ordering::Relaxed);
-            let _ = receiver.recv_timeout(PATIENCE);
+            if receiver.recv_timeout(PATIENCE).is_err() {
+                leave(thread);
+            }
             return Err(ended);
         }
     }
+}
+
+/// The threads of builds that were cancelled and have not ended.
+static LEFT: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// Leaves a thread to its end, which the exit of the process waits for: TensorRT frees its state there, and a thread
+/// that still used it would crash the process.
+fn leave(thread: JoinHandle<()>) {
+    static AT_EXIT: Once = Once::new();
+    // The library is open already, so this handler runs before its own.
+    AT_EXIT.call_once(|| shim::at_exit(wait));
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    left.retain(|thread| !thread.is_finished());
+    left.push(thread);
+}
+
+extern "C" fn wait() {
+    let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
+    left.into_iter().for_each(|thread| _ = thread.join());
 }
 
 fn build(job: &Job, count: &Count) -> Result<Built> {

@@ -325,12 +325,12 @@ mod tests {
     #[test]
     fn damaged_indexes_are_refused_with_the_reason() {
         let cases = [
-            (r#"{"weight_map":{"a":"../one"}}"#, "plain name"),
-            (r#"{"weight_map":{"a":"/etc/passwd"}}"#, "plain name"),
-            (r#"{"weight_map":{"a":"./one"}}"#, "plain name"),
-            (r#"{"weight_map":{"a":""}}"#, "plain name"),
-            (r#"{"weight_map":{"a":"one/"}}"#, "plain name"),
-            (r#"{"weight_map":{"a":".."}}"#, "plain name"),
+            (r#"{"weight_map":{"a":"../one"}}"#, "not the name of a file"),
+            (r#"{"weight_map":{"a":"/etc/passwd"}}"#, "not the name of a file"),
+            (r#"{"weight_map":{"a":"./one"}}"#, "not the name of a file"),
+            (r#"{"weight_map":{"a":""}}"#, "not the name of a file"),
+            (r#"{"weight_map":{"a":"one/"}}"#, "not the name of a file"),
+            (r#"{"weight_map":{"a":".."}}"#, "not the name of a file"),
             (r#"{"weight_map":{"a":"none"}}"#, "No such file"),
             (r#"{"weight_map":{"a":"two"}}"#, "does not contain it"),
             (r#"{"weight_map":{"a":"one","a":"two"}}"#, "twice"),
