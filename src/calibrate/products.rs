@@ -22,12 +22,12 @@ impl Products {
 
     /// Returns `A B`, row by row; `a` is `[m, k]`, `b` `[k, n]`.
     pub fn product(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
-        run(&mut self.plain, a, b, stop)
+        run(&self.plain, a, b, stop)
     }
 
     /// Returns `Aᵀ B`, row by row; `a` is `[k, m]`, `b` `[k, n]`.
     pub fn turned(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
-        run(&mut self.turned, a, b, stop)
+        run(&self.turned, a, b, stop)
     }
 }
 

@@ -173,7 +173,7 @@ pub(crate) fn logits_of(model: &Model) -> Result<String> {
     match (named, fitting.as_slice()) {
         (Some(info), _) => Ok(info.name.clone()),
         (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
-        _ if outputs.iter().any(|info| is_of_tokens(info)) => {
+        _ if outputs.iter().any(is_of_tokens) => {
             bail!(Unsupported, "the logits of the model are those of tokens, not of texts: a Tagger reads them")
         }
         _ => {

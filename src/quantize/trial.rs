@@ -213,6 +213,6 @@ impl<'j> Trial<'j> {
     /// Returns the loss with those switches on for which `on` is true.
     pub fn loss(&mut self, on: &[bool]) -> Result<f64> {
         let switches = Tensor::from_bools(&[on.len() as i64], on)?;
-        self.judge.mean(&mut self.session, Some((&self.input, &switches)), self.cases, &self.stop)
+        self.judge.mean(&self.session, Some((&self.input, &switches)), self.cases, &self.stop)
     }
 }

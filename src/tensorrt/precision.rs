@@ -338,8 +338,8 @@ impl Work<'_> {
             names.iter().map(|n| rewritten.short.get(n).cloned().unwrap_or_else(|| n.clone())).collect();
         let model = Model::from_proto(rewritten.proto.clone());
         let threads = self.options.threads;
-        let mut low = sample::session(self.runtime, &model, &short, threads, self.call)?;
-        let mut plain = sample::session(self.runtime, self.model, &names, threads, self.call)?;
+        let low = sample::session(self.runtime, &model, &short, threads, self.call)?;
+        let plain = sample::session(self.runtime, self.model, &names, threads, self.call)?;
         let mut far: HashMap<String, f64> = HashMap::new();
         for (some, theirs) in names.chunks(32).zip(short.chunks(32)) {
             let mut exact = HashMap::new();
@@ -347,7 +347,7 @@ impl Work<'_> {
                 exact.insert(name.to_owned(), tensor.clone());
                 Ok(())
             };
-            sample::values(&mut plain, &self.sample.inputs, some, self.call, &mut keep)?;
+            sample::values(&plain, &self.sample.inputs, some, self.call, &mut keep)?;
             let original: HashMap<&str, &str> =
                 theirs.iter().zip(some).map(|(short, name)| (short.as_str(), name.as_str())).collect();
             let mut look = |name: &str, tensor: &Tensor| {
@@ -356,7 +356,7 @@ impl Work<'_> {
                 }
                 Ok(())
             };
-            sample::values(&mut low, &self.sample.inputs, theirs, self.call, &mut look)?;
+            sample::values(&low, &self.sample.inputs, theirs, self.call, &mut look)?;
         }
         let at = |name: &String| far.get(name).copied().unwrap_or(0.0);
         let mut costs: Vec<(usize, f64)> = Vec::new();
