@@ -194,7 +194,7 @@ TEST(wrong_combinations_are_refused) {
     CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "above 0");
     options.weights = both;
     options.weight_count = 1;
-    CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "1 weights for 2 members");
+    CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "1 weights are given for 2 members");
     options.weight_count = 2;
     options.method = OPTIMIZE_ENSEMBLE_MEDIAN;
     CHECK_FAILS(optimize_ensemble_new(members, 2, &options, &ensemble, &error), invalid, "does not use weights");
