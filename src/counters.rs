@@ -15,36 +15,6 @@ choice! {
     }
 }
 
-/// The values of the counters at one moment. They count for the whole process: all models, sessions and threads
-/// together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Counters {
-    /// Models that were loaded from files or memory.
-    pub models_loaded: u64,
-    /// Size of these models in bytes; mapped, not necessarily read.
-    pub bytes_loaded: u64,
-    /// Seconds that loading took.
-    pub load_seconds: f64,
-    /// Sessions that were created.
-    pub sessions_created: u64,
-    /// Seconds that creating sessions took.
-    pub session_seconds: f64,
-    /// Runs of sessions that ended, failed ones included.
-    pub runs: u64,
-    /// Runs that failed, cancelled ones included.
-    pub failed_runs: u64,
-    /// Seconds that runs took, summed over threads.
-    pub run_seconds: f64,
-    /// Runs that are in progress now.
-    pub active_runs: u64,
-    /// Calls that wait for another call of the same engine now.
-    pub waiting_calls: u64,
-    /// Tokens that the models of generators have read: those of prompts, and generated ones.
-    pub read_tokens: u64,
-    /// Tokens that generators have generated.
-    pub generated_tokens: u64,
-}
-
 /// A counter of events, or of operations in progress.
 pub struct Counter(AtomicU64);
 
@@ -97,49 +67,65 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The counters to which the code of the library adds.
-pub struct Process {
-    /// See [`Counters::models_loaded`].
-    pub models_loaded: Counter,
-    /// See [`Counters::bytes_loaded`].
-    pub bytes_loaded: Counter,
-    /// See [`Counters::load_seconds`].
-    pub load_seconds: Seconds,
-    /// See [`Counters::sessions_created`].
-    pub sessions_created: Counter,
-    /// See [`Counters::session_seconds`].
-    pub session_seconds: Seconds,
-    /// See [`Counters::runs`].
-    pub runs: Counter,
-    /// See [`Counters::failed_runs`].
-    pub failed_runs: Counter,
-    /// See [`Counters::run_seconds`].
-    pub run_seconds: Seconds,
-    /// See [`Counters::active_runs`].
-    pub active_runs: Counter,
-    /// See [`Counters::waiting_calls`].
-    pub waiting_calls: Counter,
-    /// See [`Counters::read_tokens`].
-    pub read_tokens: Counter,
-    /// See [`Counters::generated_tokens`].
-    pub generated_tokens: Counter,
+/// Defines the counters: for each its name, its type here and in [`Counters`], and its name, type and description for
+/// Prometheus.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident as $value:ident, $shown:literal $shown_as:literal $help:literal;)*) => {
+        /// The values of the counters at one moment. They count for the whole process: all models, sessions and threads
+        /// together.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: $value,)*
+        }
+
+        /// The counters to which the code of the library adds.
+        pub struct Process {
+            $($(#[$doc])* pub $name: $kind,)*
+        }
+
+        /// The counters of this process.
+        pub static PROCESS: Process = Process { $($name: $kind::new(),)* };
+
+        impl Counters {
+            /// Returns the counters of this process now.
+            pub fn now() -> Counters {
+                Counters { $($name: PROCESS.$name.get(),)* }
+            }
+
+            /// Returns name, type, description and value of each counter, for Prometheus.
+            fn shown(&self) -> Vec<(&'static str, &'static str, &'static str, f64)> {
+                vec![$(($shown, $shown_as, $help, self.$name as f64),)*]
+            }
+        }
+    };
 }
 
-/// The counters of this process.
-pub static PROCESS: Process = Process {
-    models_loaded: Counter::new(),
-    bytes_loaded: Counter::new(),
-    load_seconds: Seconds::new(),
-    sessions_created: Counter::new(),
-    session_seconds: Seconds::new(),
-    runs: Counter::new(),
-    failed_runs: Counter::new(),
-    run_seconds: Seconds::new(),
-    active_runs: Counter::new(),
-    waiting_calls: Counter::new(),
-    read_tokens: Counter::new(),
-    generated_tokens: Counter::new(),
-};
+counters! {
+    /// Models that were loaded from files or memory.
+    models_loaded: Counter as u64, "models_loaded_total" "counter" "Models loaded.";
+    /// Size of these models in bytes; mapped, not necessarily read.
+    bytes_loaded: Counter as u64, "loaded_bytes_total" "counter" "Size of the loaded models.";
+    /// Seconds that loading took.
+    load_seconds: Seconds as f64, "load_seconds_total" "counter" "Time to load models.";
+    /// Sessions that were created.
+    sessions_created: Counter as u64, "sessions_created_total" "counter" "Sessions created.";
+    /// Seconds that creating sessions took.
+    session_seconds: Seconds as f64, "session_seconds_total" "counter" "Time to create sessions.";
+    /// Runs of sessions that ended, failed ones included.
+    runs: Counter as u64, "runs_total" "counter" "Runs of sessions.";
+    /// Runs that failed, cancelled ones included.
+    failed_runs: Counter as u64, "failed_runs_total" "counter" "Runs that failed or were cancelled.";
+    /// Seconds that runs took, summed over threads.
+    run_seconds: Seconds as f64, "run_seconds_total" "counter" "Time of runs, summed over threads.";
+    /// Runs that are in progress now.
+    active_runs: Counter as u64, "active_runs" "gauge" "Runs in progress.";
+    /// Calls that wait for another call of the same engine now.
+    waiting_calls: Counter as u64, "waiting_calls" "gauge" "Calls that wait for an engine.";
+    /// Tokens that the models of generators have read: those of prompts, and generated ones.
+    read_tokens: Counter as u64, "read_tokens_total" "counter" "Tokens that models of generators have read.";
+    /// Tokens that generators have generated.
+    generated_tokens: Counter as u64, "generated_tokens_total" "counter" "Tokens generated.";
+}
 
 /// Runs `work`, counts it as a run of a session with its time and whether it failed, and returns its result.
 pub fn run<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
@@ -152,45 +138,12 @@ pub fn run<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
 }
 
 impl Counters {
-    /// Returns the counters of this process now.
-    pub fn now() -> Counters {
-        let all = &PROCESS;
-        Counters {
-            models_loaded: all.models_loaded.get(),
-            bytes_loaded: all.bytes_loaded.get(),
-            load_seconds: all.load_seconds.get(),
-            sessions_created: all.sessions_created.get(),
-            session_seconds: all.session_seconds.get(),
-            runs: all.runs.get(),
-            failed_runs: all.failed_runs.get(),
-            run_seconds: all.run_seconds.get(),
-            active_runs: all.active_runs.get(),
-            waiting_calls: all.waiting_calls.get(),
-            read_tokens: all.read_tokens.get(),
-            generated_tokens: all.generated_tokens.get(),
-        }
-    }
-
     /// Returns the counters in the text format of Prometheus.
     pub fn prometheus(&self) -> String {
-        let rows: [(&str, &str, &str, f64); 12] = [
-            ("models_loaded_total", "counter", "Models loaded.", self.models_loaded as f64),
-            ("loaded_bytes_total", "counter", "Size of the loaded models.", self.bytes_loaded as f64),
-            ("load_seconds_total", "counter", "Time to load models.", self.load_seconds),
-            ("sessions_created_total", "counter", "Sessions created.", self.sessions_created as f64),
-            ("session_seconds_total", "counter", "Time to create sessions.", self.session_seconds),
-            ("runs_total", "counter", "Runs of sessions.", self.runs as f64),
-            ("failed_runs_total", "counter", "Runs that failed or were cancelled.", self.failed_runs as f64),
-            ("run_seconds_total", "counter", "Time of runs, summed over threads.", self.run_seconds),
-            ("active_runs", "gauge", "Runs in progress.", self.active_runs as f64),
-            ("waiting_calls", "gauge", "Calls that wait for an engine.", self.waiting_calls as f64),
-            ("read_tokens_total", "counter", "Tokens that models of generators have read.", self.read_tokens as f64),
-            ("generated_tokens_total", "counter", "Tokens generated.", self.generated_tokens as f64),
-        ];
         let row = |(name, kind, help, value): (&str, &str, &str, f64)| {
             format!("# HELP optimize_{name} {help}\n# TYPE optimize_{name} {kind}\noptimize_{name} {value}\n")
         };
-        rows.into_iter().map(row).collect()
+        self.shown().into_iter().map(row).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use super::BenchmarkOptions;
 use super::report::{Both, Latency};
 use super::steps::Steps;
 use crate::call::Call;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::edit;
 use crate::inputs::{Batch, is_past};
 use crate::model::{Dim, Model};
@@ -221,14 +221,12 @@ pub fn alone(
     options: &SessionOptions,
     call: &Call,
 ) -> Result<Alone> {
-    memory::trim_heap();
-    let before = memory::resident_data_bytes();
-    let mut subject = Subject::of(runtime, side, options, call)?;
-    let start = Instant::now();
-    let outputs = subject.run(&inputs.feed(), call)?;
-    let first_run = start.elapsed();
-    let resident_bytes = memory::resident_data_bytes().saturating_sub(before);
-    drop(outputs);
+    let ((subject, first_run, _), resident_bytes) = memory::growth(|| {
+        let mut subject = Subject::of(runtime, side, options, call)?;
+        let start = Instant::now();
+        let outputs = subject.run(&inputs.feed(), call)?;
+        Ok::<_, Error>((subject, start.elapsed(), outputs))
+    })?;
     Ok(Alone { load_ms: subject.load_ms, first_run_ms: milliseconds(first_run), resident_bytes })
 }
 

@@ -1,12 +1,11 @@
 //! [`Classifier`]: converts texts, or pairs of texts, to the scores of classes.
 
-use super::{Batches, TextOptions, tokenizer_of};
+use super::{Batches, TextOptions, logits_in, no_logits, tokenizer_of};
 use crate::call::{Call, Units};
 use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::likelihood::log_sum_exp;
 use crate::model::{Card, Dim, Model, ValueInfo};
-use crate::onnx::dtype::DataType;
 use crate::runtime::{Placement, Runtime, Session};
 use crate::text::Tokenizer;
 use std::sync::Arc;
@@ -164,26 +163,12 @@ fn labels(card: &Card, count: Option<usize>) -> Vec<String> {
 
 /// Returns the output with one value per class.
 pub(crate) fn logits_of(model: &Model) -> Result<String> {
-    let outputs = model.outputs();
-    let flat = |info: &&ValueInfo| info.shape.as_ref().is_none_or(|shape| shape.len() == 2);
-    let float =
-        |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
-    let fitting: Vec<&ValueInfo> = outputs.iter().filter(flat).filter(float).collect();
-    let named = fitting.iter().find(|info| info.name.to_lowercase().contains("logit"));
-    match (named, fitting.as_slice()) {
-        (Some(info), _) => Ok(info.name.clone()),
-        (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
-        _ if outputs.iter().any(is_of_tokens) => {
+    match logits_in(model, 2) {
+        Some(output) => Ok(output),
+        None if model.outputs().iter().any(is_of_tokens) => {
             bail!(Unsupported, "the logits of the model are those of tokens, not of texts: a Tagger reads them")
         }
-        _ => {
-            let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
-            bail!(
-                Unsupported,
-                "the model has no output `logits` of two dimensions, as classifiers have; its outputs are {}",
-                names.join(", ")
-            )
-        }
+        None => Err(no_logits(model, "two", "classifiers")),
     }
 }
 

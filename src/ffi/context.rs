@@ -4,7 +4,7 @@ use super::error::optimize_error_t;
 use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, buffer, guard, text};
+use super::{Out, buffer, c_string, guard, text};
 use crate::counters::{Counters, CountersFormat};
 use crate::error::{Result, bail};
 use crate::limits;
@@ -309,8 +309,7 @@ fn receiver(
     }
     let data = Data(user_data);
     Box::new(move |level, target, text| {
-        let c_text = |text: &str| CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
-        let (target, text) = (c_text(target), c_text(text));
+        let (target, text) = (c_string(target), c_string(text));
         // SAFETY: the program's function with the program's data.
         unsafe { function(data.get(), level.code(), target.as_ptr(), text.as_ptr()) }
     })

@@ -1,5 +1,6 @@
 //! Error objects.
 
+use super::c_string;
 use super::handle::{self, handle};
 use super::status::optimize_status_t;
 use crate::error::Error;
@@ -20,9 +21,7 @@ pub struct ErrorText {
 }
 
 pub(super) fn new(error: Error) -> *mut optimize_error_t {
-    // A name from a file may contain a NUL, where C would stop reading.
-    let c_text = |text: &str| CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
-    let (message, place) = (c_text(error.message()), c_text(error.place()));
+    let (message, place) = (c_string(error.message()), c_string(error.place()));
     handle::new(ErrorText { error, message, place })
 }
 

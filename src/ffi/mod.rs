@@ -46,7 +46,7 @@ use crate::limits;
 use bytes::Bytes;
 use error::optimize_error_t;
 use status::optimize_status_t;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
@@ -72,6 +72,12 @@ unsafe fn guard(error: *mut *mut optimize_error_t, body: impl FnOnce() -> Result
 /// Runs the body of a C function that returns no status: a panic returns `default`.
 fn guard_value<T>(default: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(default)
+}
+
+/// Returns the text as a C string. Its NULs, which names from files may contain and where C would stop reading, become
+/// U+FFFD.
+fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }
 
 fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {

@@ -10,7 +10,7 @@ use super::options::{self, Options};
 use super::session::where_of;
 use super::status::optimize_status_t;
 use super::tokenizer::optimize_tokenizer_t;
-use super::{Out, guard, texts};
+use super::{Out, c_string, guard, texts};
 use crate::encoder::{Aggregation, Span, Tagger, TaggerOptions};
 use crate::error::bail;
 use std::collections::BTreeMap;
@@ -107,9 +107,6 @@ pub struct optimize_span_t {
 // SAFETY: repr(C), two 32-bit fields, a pointer and two 64-bit integers: no padding, all zero is valid.
 unsafe impl Options for optimize_span_t {}
 
-/// Number of texts per run if the options do not set it.
-const BATCH_SIZE: u32 = 8;
-
 /// Creates a tagger of a model, from its output with logits of shape [texts, tokens, labels]. The labels are `id2label`
 /// of its configuration. `tokenizer` may be NULL: then the model's own is used. Model and tokenizer may be freed before
 /// the tagger.
@@ -136,9 +133,9 @@ pub unsafe extern "C" fn optimize_tagger_new(
             if given.reserved != 0 {
                 bail!(InvalidArgument, "reserved is not 0");
             }
-            let batch_size = if given.batch_size == 0 { BATCH_SIZE } else { given.batch_size };
+            let sizes = [given.threads, given.batch_size, given.max_length];
             let options = TaggerOptions {
-                text: text_options(context, [given.threads, batch_size, given.max_length], where_of!(given))?,
+                text: text_options(context, sizes, where_of!(given))?,
                 aggregation: Aggregation::from_code(given.aggregation, "aggregation")?,
                 stride: given.stride as usize,
                 keep_outside: given.keep_outside != 0,
@@ -238,8 +235,7 @@ impl Spans {
     fn new(texts: Vec<Vec<Span>>) -> Spans {
         let mut labels: BTreeMap<String, Arc<CString>> = BTreeMap::new();
         let mut named = |span: Span| {
-            let c_text = || Arc::new(CString::new(span.label.replace('\0', "\u{fffd}")).unwrap_or_default());
-            let label = labels.entry(span.label.clone()).or_insert_with(c_text).clone();
+            let label = labels.entry(span.label.clone()).or_insert_with(|| Arc::new(c_string(&span.label))).clone();
             (span, label)
         };
         Spans(texts.into_iter().map(|spans| spans.into_iter().map(&mut named).collect()).collect())

@@ -4,7 +4,7 @@ use super::error::optimize_error_t;
 use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::{Out, copied, guard, slice, texts_of};
+use super::{Out, c_string, copied, guard, slice, texts_of};
 use crate::error::{Error, Kind, Result, bail};
 use crate::limits;
 use crate::model::{Dim, ValueInfo};
@@ -101,14 +101,13 @@ unsafe impl Sync for Entry {}
 
 impl Signature {
     pub(super) fn new(values: &[ValueInfo]) -> Signature {
-        let c_text = |text: &str| CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default();
         let entry = |value: &ValueInfo| {
             let shape = value.shape.as_deref().unwrap_or(&[]);
             let size = |d: &Dim| if let Dim::Fixed(size) = d { *size } else { -1 };
-            let name = |d: &Dim| if let Dim::Symbolic(name) = d { c_text(name) } else { CString::default() };
+            let name = |d: &Dim| if let Dim::Symbolic(name) = d { c_string(name) } else { CString::default() };
             let owned: Vec<CString> = shape.iter().map(name).collect();
             Entry {
-                name: c_text(&value.name),
+                name: c_string(&value.name),
                 dtype: value.dtype.map_or(0, DataType::to_onnx),
                 rank: value.shape.as_ref().map_or(-1, |s| s.len() as i64),
                 dims: shape.iter().map(size).collect(),

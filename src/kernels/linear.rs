@@ -133,12 +133,15 @@ fn holds(rows: usize, n: usize, epilogue: &Epilogue<'_>, out: &[f32]) -> bool {
         .is_some_and(|count| out.len() >= count && epilogue.residual.is_none_or(|residual| residual.len() >= count))
 }
 
-/// Calls the function `$sized` for a block of `$rows` rows. It is compiled separately for each number of rows up to
-/// `$most`.
+/// Runs `$work` for a block of `$rows` rows, with the constant `$r` for their number. It is compiled separately for each
+/// number of rows up to `$most`.
 macro_rules! by_rows {
-    ($rows:expr, $most:expr, $sized:ident<$constant:ident>($tile:expr), $($count:literal),*) => {
+    ($rows:expr, $most:expr, |$r:ident| $work:expr, $($count:literal),*) => {
         match $rows {
-            $($count if $count <= $most => V::call($sized::<$count, $constant>($tile)),)*
+            $($count if $count <= $most => {
+                const $r: usize = $count;
+                V::call($work)
+            })*
             rows => debug_assert!(false, "a block of {rows} rows"),
         }
     };

@@ -2,7 +2,7 @@
 
 use super::svg::{Svg, WIDTH, number, shortened, ticks};
 
-/// A bar.
+/// A bar of a chart.
 pub struct Bar {
     /// Its label.
     pub label: String,

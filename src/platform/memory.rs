@@ -48,6 +48,14 @@ fn status_kib(field: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
+/// Returns the result of `work`, and the growth of resident memory, without that of libraries, while the result exists.
+pub fn growth<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(T, u64), E> {
+    trim_heap();
+    let before = resident_data_bytes();
+    let done = work()?;
+    Ok((done, resident_data_bytes().saturating_sub(before)))
+}
+
 /// Returns freed heap memory to the kernel, so that resident memory can be compared.
 pub fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

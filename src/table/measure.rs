@@ -109,7 +109,7 @@ impl Load {
     }
 }
 
-/// A loaded model.
+/// A model that is loaded for timing, as a session or as a generator.
 enum Loaded {
     Session(Box<Subject>),
     Decoder(Box<Generator>),
@@ -250,11 +250,11 @@ fn interval(groups: &[Vec<f64>]) -> Interval {
 
 /// Returns the growth of resident memory over load and first run.
 fn resident(how: &How, model: &Model, stock: bool, load: &Load, call: &Call) -> Result<u64> {
-    memory::trim_heap();
-    let before = memory::resident_data_bytes();
-    let (mut loaded, _) = how.load(model, stock, load, call)?;
-    loaded.run(load, 0, call)?;
-    Ok(memory::resident_data_bytes().saturating_sub(before))
+    let (_, bytes) = memory::growth(|| {
+        let (mut loaded, _) = how.load(model, stock, load, call)?;
+        loaded.run(load, 0, call).map(|_| loaded)
+    })?;
+    Ok(bytes)
 }
 
 fn milliseconds(time: Duration) -> f64 {

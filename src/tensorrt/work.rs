@@ -99,6 +99,7 @@ fn leave(thread: JoinHandle<()>) {
     left.push(thread);
 }
 
+/// Waits for the threads of cancelled builds.
 extern "C" fn wait() {
     let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
     left.into_iter().for_each(|thread| _ = thread.join());

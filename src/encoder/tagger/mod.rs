@@ -3,13 +3,12 @@
 mod aggregate;
 mod labels;
 
-use super::{TextOptions, tokenizer_of};
+use super::{TextOptions, logits_in, no_logits, tokenizer_of};
 use crate::call::{Call, Units};
 use crate::error::{Context, Result, bail};
 use crate::inputs::{InputOptions, Source, token_limit};
 use crate::likelihood::log_sum_exp;
-use crate::model::{Model, ValueInfo};
-use crate::onnx::dtype::DataType;
+use crate::model::Model;
 use crate::runtime::{Placement, Runtime, Session, Stop, Tensor};
 use crate::text::{Tokenizer, Window, Windows};
 use aggregate::Scored;
@@ -59,7 +58,7 @@ impl Tagger {
         options: &TaggerOptions,
         call: &Call,
     ) -> Result<Tagger> {
-        let output = logits_of(model)?;
+        let output = logits_in(model, 3).ok_or_else(|| no_logits(model, "three", "token classifiers"))?;
         let tokenizer = tokenizer_of(model, tokenizer)?;
         let length = options.text.length(model)?.min(token_limit(model).unwrap_or(usize::MAX));
         // The options are checked before the session is created, which takes longer.
@@ -191,28 +190,6 @@ fn trimmed(span: Span, text: &str) -> Span {
     let Some(part) = text.get(span.bytes.clone()).filter(|part| !part.trim().is_empty()) else { return span };
     let start = span.bytes.start + part.len() - part.trim_start().len();
     Span { bytes: start..start + part.trim().len(), ..span }
-}
-
-/// Returns the output with logits for each token.
-fn logits_of(model: &Model) -> Result<String> {
-    let outputs = model.outputs();
-    let of_tokens = |info: &&ValueInfo| info.shape.as_ref().is_none_or(|shape| shape.len() == 3);
-    let float =
-        |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
-    let fitting: Vec<&ValueInfo> = outputs.iter().filter(of_tokens).filter(float).collect();
-    let named = fitting.iter().find(|info| info.name.to_lowercase().contains("logit"));
-    match (named, fitting.as_slice()) {
-        (Some(info), _) => Ok(info.name.clone()),
-        (None, [only]) if outputs.len() == 1 => Ok(only.name.clone()),
-        _ => {
-            let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();
-            bail!(
-                Unsupported,
-                "the model has no output `logits` of three dimensions, as token classifiers have; its outputs are {}",
-                names.join(", ")
-            )
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 
 use std::ops::Range;
 
-use super::factors::{Converted, Factors, Panel, WithFactors};
+use super::factors::{self, Factors, Panel, Tile};
 use super::input::{Blocking, interleave, most_rows, round_row, spread, tasks};
 use super::int8::add_dots;
-use super::{by_rows, write_sums};
+use super::write_sums;
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::reference::activation_block;
 use crate::kernels::scratch::Scratch;
@@ -146,11 +146,11 @@ impl Work for Panels<'_> {
             if let Some(values) = self.epilogue.bias {
                 bias[..count].copy_from_slice(&values[column..][..count]);
             }
-            let factors = Panel::new(&layout, bytes, panel, moved);
-            let converted = if one { None } else { Some(factors.convert::<V>(&mut memory)) };
+            let panel_factors = Panel::new(&layout, bytes, panel, moved);
+            let converted = if one { None } else { Some(panel_factors.convert::<V>(&mut memory)) };
             for block in self.blocks.clone() {
                 let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
-                let tile = Tile {
+                let tile = Block {
                     parts,
                     per_scale: layout.block / self.x.size,
                     size: self.x.size,
@@ -166,10 +166,10 @@ impl Work for Panels<'_> {
                     out: self.out.at(row * n + column),
                 };
                 match (converted, layout.bits) {
-                    (None, 4) => V::call(Row::<4> { tile, factors }),
-                    (None, _) => V::call(Row::<8> { tile, factors }),
-                    (Some(factors), 4) => tile.run_rows::<V, 4>(end - row, factors),
-                    (Some(factors), _) => tile.run_rows::<V, 8>(end - row, factors),
+                    (None, 4) => factors::row::<V, _, 4>(tile, panel_factors),
+                    (None, _) => factors::row::<V, _, 8>(tile, panel_factors),
+                    (Some(converted), 4) => factors::rows::<V, _, 4>(tile, end - row, converted),
+                    (Some(converted), _) => factors::rows::<V, _, 8>(tile, end - row, converted),
                 }
             }
         }
@@ -178,7 +178,7 @@ impl Work for Panels<'_> {
 
 /// The product of a block of rows and a panel.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct Block<'a> {
     /// The number of scales per row of the input.
     parts: usize,
     /// Number of these scales for each scale of the weights.
@@ -197,46 +197,7 @@ struct Tile<'a> {
     out: *mut f32,
 }
 
-impl Tile<'_> {
-    #[inline(always)]
-    fn run_rows<V: Simd, const BITS: usize>(self, rows: usize, factors: Converted) {
-        by_rows!(rows, V::ROWS / 2, Sized<BITS>((self, factors)), 1, 2, 3, 4, 5, 6);
-    }
-}
-
-/// The product of a block of `R` rows and a panel.
-struct Sized<'a, const R: usize, const BITS: usize>((Tile<'a>, Converted));
-
-impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
-    #[inline(always)]
-    fn run<V: Simd>(self) {
-        let Self((tile, factors)) = self;
-        tile.multiply::<V, R, BITS>(factors);
-    }
-}
-
-/// The product of a single row and a panel.
-struct Row<'a, const BITS: usize> {
-    tile: Tile<'a>,
-    factors: Panel<'a>,
-}
-
-impl<const BITS: usize> Work for Row<'_, BITS> {
-    #[inline(always)]
-    fn run<V: Simd>(self) {
-        let factors = self.factors;
-        factors.packed::<V>(self);
-    }
-}
-
-impl<const BITS: usize> WithFactors for Row<'_, BITS> {
-    #[inline(always)]
-    fn run<V: Simd>(self, factors: impl Factors) {
-        self.tile.multiply::<V, 1, BITS>(factors);
-    }
-}
-
-impl Tile<'_> {
+impl Tile for Block<'_> {
     #[inline(always)]
     fn multiply<V: Simd, const R: usize, const BITS: usize>(self, factors: impl Factors) {
         let tile = self;

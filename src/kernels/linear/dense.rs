@@ -283,7 +283,7 @@ struct Tile<'a> {
 impl Tile<'_> {
     #[inline(always)]
     fn run_rows<V: Simd, const KIND: usize>(self, rows: usize) {
-        by_rows!(rows, V::ROWS, Sized<KIND>(self), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12);
+        by_rows!(rows, V::ROWS, |R| Sized::<R, KIND>(self), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12);
     }
 }
 

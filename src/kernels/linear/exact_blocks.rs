@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use super::blocks::most_block_rows;
-use super::factors::{Converted, Factors, Panel, WithFactors};
+use super::factors::{self, Factors, Panel, Tile};
 use super::input::{Blocking, interleave, most_rows, spread, tasks};
-use super::{by_rows, write_sums};
+use super::write_sums;
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::reference::lane_sum;
 use crate::kernels::scratch::Scratch;
@@ -162,11 +162,11 @@ impl Work for Panels<'_> {
             if many {
                 V::call(Convert { codes, bits: layout.bits, groups: parts * size * layout.bits / 32, to: floats });
             }
-            let factors = Panel::new(&layout, bytes, panel, 0);
-            let converted = if one { None } else { Some(factors.convert::<V>(&mut memory)) };
+            let panel_factors = Panel::new(&layout, bytes, panel, 0);
+            let converted = if one { None } else { Some(panel_factors.convert::<V>(&mut memory)) };
             for block in self.blocks.clone() {
                 let (row, end) = (self.x.blocking.start(block), self.x.blocking.start(block + 1));
-                let tile = Tile {
+                let tile = Block {
                     parts,
                     size,
                     values: self.x.values.wrapping_add(row * parts * size),
@@ -180,11 +180,11 @@ impl Work for Panels<'_> {
                     out: self.out.at(row * n + column),
                 };
                 match (converted, layout.bits) {
-                    (None, 4) => V::call(Row::<4> { tile, factors }),
-                    (None, _) => V::call(Row::<8> { tile, factors }),
-                    (Some(factors), _) if many => tile.run_rows::<V, 32>(end - row, factors),
-                    (Some(factors), 4) => tile.run_rows::<V, 4>(end - row, factors),
-                    (Some(factors), _) => tile.run_rows::<V, 8>(end - row, factors),
+                    (None, 4) => factors::row::<V, _, 4>(tile, panel_factors),
+                    (None, _) => factors::row::<V, _, 8>(tile, panel_factors),
+                    (Some(converted), _) if many => factors::rows::<V, _, 32>(tile, end - row, converted),
+                    (Some(converted), 4) => factors::rows::<V, _, 4>(tile, end - row, converted),
+                    (Some(converted), _) => factors::rows::<V, _, 8>(tile, end - row, converted),
                 }
             }
         }
@@ -223,7 +223,7 @@ impl Work for Convert {
 
 /// The product of a block of rows and a panel.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct Block<'a> {
     /// Number of blocks of K.
     parts: usize,
     /// Number of values of a block.
@@ -240,46 +240,7 @@ struct Tile<'a> {
     out: *mut f32,
 }
 
-impl Tile<'_> {
-    #[inline(always)]
-    fn run_rows<V: Simd, const BITS: usize>(self, rows: usize, factors: Converted) {
-        by_rows!(rows, V::ROWS / 2, Sized<BITS>((self, factors)), 1, 2, 3, 4, 5, 6);
-    }
-}
-
-/// The product of a block of `R` rows and a panel.
-struct Sized<'a, const R: usize, const BITS: usize>((Tile<'a>, Converted));
-
-impl<const R: usize, const BITS: usize> Work for Sized<'_, R, BITS> {
-    #[inline(always)]
-    fn run<V: Simd>(self) {
-        let Self((tile, factors)) = self;
-        tile.multiply::<V, R, BITS>(factors);
-    }
-}
-
-/// The product of a single row and a panel.
-struct Row<'a, const BITS: usize> {
-    tile: Tile<'a>,
-    factors: Panel<'a>,
-}
-
-impl<const BITS: usize> Work for Row<'_, BITS> {
-    #[inline(always)]
-    fn run<V: Simd>(self) {
-        let factors = self.factors;
-        factors.packed::<V>(self);
-    }
-}
-
-impl<const BITS: usize> WithFactors for Row<'_, BITS> {
-    #[inline(always)]
-    fn run<V: Simd>(self, factors: impl Factors) {
-        self.tile.multiply::<V, 1, BITS>(factors);
-    }
-}
-
-impl Tile<'_> {
+impl Tile for Block<'_> {
     #[inline(always)]
     fn multiply<V: Simd, const R: usize, const BITS: usize>(self, factors: impl Factors) {
         let tile = self;

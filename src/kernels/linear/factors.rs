@@ -1,5 +1,6 @@
 //! Scales and zero points of a panel of weights in blocks, as the kernels read them.
 
+use super::by_rows;
 use crate::kernels::pack::{Blocks, Scales, ZeroPoints};
 use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{Simd, Work};
@@ -24,7 +25,7 @@ impl<S: Scale, Z: ZeroPoint> Factors for Packed<S, Z> {
     #[inline(always)]
     unsafe fn get<V: Simd>(&self, block: usize, vector: usize) -> (V::F, V::F) {
         let place = (block * 2 + vector) * V::LANES;
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { (self.scales.load::<V>(place, vector), self.zero_points.load::<V>(place)) }
     }
 }
@@ -50,7 +51,7 @@ impl ZeroPoint for f32 {
 impl ZeroPoint for (&[u8], i32) {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, place: usize) -> V::F {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { V::to_f32(V::isub(V::iload_u8(self.0.as_ptr().add(place)), V::isplat(self.1))) }
     }
 }
@@ -58,7 +59,7 @@ impl ZeroPoint for (&[u8], i32) {
 impl ZeroPoint for &[f32] {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, place: usize) -> V::F {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { V::load(self.as_ptr().add(place)) }
     }
 }
@@ -75,7 +76,7 @@ pub trait Scale: Copy {
 impl Scale for &[f32] {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, place: usize, _: usize) -> V::F {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { V::load(self.as_ptr().add(place)) }
     }
 }
@@ -83,7 +84,7 @@ impl Scale for &[f32] {
 impl Scale for &[u16] {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, place: usize, _: usize) -> V::F {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { V::load_half(self.as_ptr().add(place)) }
     }
 }
@@ -91,7 +92,7 @@ impl Scale for &[u16] {
 impl Scale for (&[u8], &[f32]) {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, place: usize, vector: usize) -> V::F {
-        // SAFETY: the caller's; there is a factor for each column.
+        // SAFETY: guaranteed by the caller; there is a factor for each column.
         unsafe {
             let factors = V::load(self.1.as_ptr().add(vector * V::LANES));
             V::mul(V::to_f32(V::iload_u8(self.0.as_ptr().add(place))), factors)
@@ -106,7 +107,7 @@ pub struct Converted(*const f32);
 impl Factors for Converted {
     #[inline(always)]
     unsafe fn get<V: Simd>(&self, block: usize, vector: usize) -> (V::F, V::F) {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let from = self.0.add((block * 2 + vector) * 2 * V::LANES);
             (V::load(from), V::load(from.add(V::LANES)))
@@ -184,6 +185,54 @@ impl<'a> Panel<'a> {
 pub trait WithFactors {
     /// Runs the work. Always inlined, so that it is compiled with the instructions of `V`.
     fn run<V: Simd>(self, factors: impl Factors);
+}
+
+/// A block of rows and a panel of columns.
+pub trait Tile: Copy {
+    /// Writes the product of `R` rows and codes of `BITS` bits. Always inlined, so that it is compiled with the
+    /// instructions of `V`.
+    fn multiply<V: Simd, const R: usize, const BITS: usize>(self, factors: impl Factors);
+}
+
+/// Writes the product of a single row, with scales and zero points as they are packed.
+#[inline(always)]
+pub fn row<V: Simd, T: Tile, const BITS: usize>(tile: T, factors: Panel<'_>) {
+    V::call(Row::<T, BITS> { tile, factors });
+}
+
+/// Writes the product of `rows` rows, at most `V::ROWS / 2`.
+#[inline(always)]
+pub fn rows<V: Simd, T: Tile, const BITS: usize>(tile: T, rows: usize, factors: Converted) {
+    by_rows!(rows, V::ROWS / 2, |R| Sized::<T, R, BITS>(tile, factors), 1, 2, 3, 4, 5, 6);
+}
+
+struct Sized<T, const R: usize, const BITS: usize>(T, Converted);
+
+impl<T: Tile, const R: usize, const BITS: usize> Work for Sized<T, R, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        self.0.multiply::<V, R, BITS>(self.1);
+    }
+}
+
+struct Row<'a, T, const BITS: usize> {
+    tile: T,
+    factors: Panel<'a>,
+}
+
+impl<T: Tile, const BITS: usize> Work for Row<'_, T, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self) {
+        let factors = self.factors;
+        factors.packed::<V>(self);
+    }
+}
+
+impl<T: Tile, const BITS: usize> WithFactors for Row<'_, T, BITS> {
+    #[inline(always)]
+    fn run<V: Simd>(self, factors: impl Factors) {
+        self.tile.multiply::<V, 1, BITS>(factors);
+    }
 }
 
 struct Convert<'a> {
