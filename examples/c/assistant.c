@@ -49,12 +49,13 @@ static void read_lines(void) {
 /* Writes the indices of the lines whose vectors are nearest to that of the question, and returns their number. */
 static size_t find(const char *path, size_t *nearest) {
     optimize_model_t *model = load(path);
+    optimize_embedder_options_t options = {.struct_size = sizeof options, .normalize = 1}; /* dot products: cosines */
     optimize_embedder_t *embedder = NULL;
     optimize_tensor_t *vectors = NULL;
     optimize_error_t *error = NULL;
     float similarities[NEAREST];
     size_t found = 0;
-    check(optimize_embedder_new(context, model, NULL, NULL, NULL, &embedder, &error), &error);
+    check(optimize_embedder_new(context, model, NULL, &options, NULL, &embedder, &error), &error);
     check(optimize_embedder_embed(embedder, (const char *const *)lines, count, NULL, &vectors, &error), &error);
     size_t width = optimize_tensor_size(vectors) / sizeof(float) / count;
     const float *question = optimize_tensor_data(vectors);
@@ -92,6 +93,7 @@ static size_t rerank(const char *path, const size_t *nearest, size_t found) {
     return nearest[best];
 }
 
+/* Prints the entities of a text. */
 static void tag(const char *path, const char *text) {
     optimize_model_t *model = load(path);
     optimize_tagger_options_t options = {.struct_size = sizeof options, .aggregation = OPTIMIZE_AGGREGATION_AVERAGE};
@@ -122,6 +124,7 @@ static void escape(char *json, size_t size, const char *text) {
     json[at] = '\0';
 }
 
+/* Prints an answer to the question, or a call of the tool. */
 static void answer(const char *path, const char *line) {
     optimize_model_t *model = load(path);
     optimize_chat_options_t chat = {.struct_size = sizeof chat, .thinking = OPTIMIZE_THINKING_OFF};
