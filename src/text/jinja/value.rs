@@ -83,7 +83,10 @@ impl Range {
 #[derive(Default)]
 pub struct Dict {
     pub entries: Vec<(Value, Value)>,
-    places: HashMap<Key, usize>,
+    /// The entries of keys that are texts, which are looked up without a copy.
+    texts: HashMap<Rc<str>, usize>,
+    /// The entries of all other keys.
+    others: HashMap<Key, usize>,
     depth: usize,
 }
 
@@ -100,22 +103,29 @@ pub enum Key {
 
 impl Dict {
     pub fn get(&self, key: &Value) -> Result<Option<&Value>> {
-        Ok(self.places.get(&key.key()?).map(|place| &self.entries[*place].1))
+        let place = match key.key()? {
+            Key::Text(text) => self.texts.get(&text),
+            key => self.others.get(&key),
+        };
+        Ok(place.map(|place| &self.entries[*place].1))
     }
 
     pub fn get_text(&self, key: &str) -> Option<&Value> {
-        self.places.get(&Key::Text(key.into())).map(|place| &self.entries[*place].1)
+        self.texts.get(key).map(|place| &self.entries[*place].1)
     }
 
     /// Sets a value; the value of an equal key is replaced, and the key is kept.
     pub fn insert(&mut self, key: Value, value: Value) -> Result<()> {
         self.depth = self.depth.max(deeper(&key)?).max(deeper(&value)?);
-        match self.places.entry(key.key()?) {
-            std::collections::hash_map::Entry::Occupied(place) => self.entries[*place.get()].1 = value,
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(self.entries.len());
-                self.entries.push((key, value));
-            }
+        let next = self.entries.len();
+        let place = match key.key()? {
+            Key::Text(text) => *self.texts.entry(text).or_insert(next),
+            key => *self.others.entry(key).or_insert(next),
+        };
+        if place == next {
+            self.entries.push((key, value));
+        } else {
+            self.entries[place].1 = value;
         }
         Ok(())
     }
