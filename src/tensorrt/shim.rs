@@ -133,6 +133,7 @@ pub(super) mod stage {
 }
 
 /// Declares the functions of the shim compiled for one backend, in a separate module.
+#[cfg(any(tensorrt_rtx1, tensorrt_trt11))]
 macro_rules! shim {
     ($module:ident, $suffix:literal) => {
         mod $module {
