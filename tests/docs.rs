@@ -1,6 +1,8 @@
-//! Tests of the documentation: fenced blocks marked `runnable` are run, all pages are reachable from the index, and no
-//! link is dead.
+//! Tests of the documentation: fenced blocks marked `runnable` are run, the command lines of other blocks are parsed,
+//! and their C fragments are compiled. All pages are reachable from the index, and no link is dead.
 
+#[path = "docs/fragments.rs"]
+mod fragments;
 mod support;
 
 use std::collections::BTreeSet;
@@ -126,6 +128,35 @@ fn runnable_blocks_run() {
     }
     println!("{count} of {count} blocks");
     assert!(count >= 15, "{count}");
+}
+
+/// Programs for ONNX Runtime's own interfaces, whose headers and packages are not here, and which are tested elsewhere
+/// (tests/provider/, tests/capi/test_plugin.c).
+const OTHER_INTERFACES: [(&str, usize); 1] = [("provider.md", 5)];
+
+#[test]
+fn blocks_that_are_not_run_are_parsed_or_compiled() {
+    let (mut parsed, mut compiled, mut shown) = (0, 0, 0);
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let name = page.file_name().unwrap().to_str().unwrap();
+        let folder = scratch(&format!("docs-fragments-{name}"));
+        let mut others = 0;
+        for block in blocks(&text).iter().filter(|block| !block.runnable) {
+            match block.language.as_str() {
+                "sh" => fragments::parse(&page, block, &folder),
+                "c" if !block.text.contains("onnxruntime") => fragments::compile(&page, block, &folder),
+                "text" | "console" => shown += 1,
+                _ => others += 1,
+            }
+            parsed += usize::from(block.language == "sh");
+            compiled += usize::from(block.language == "c" && !block.text.contains("onnxruntime"));
+        }
+        let expected = OTHER_INTERFACES.iter().find(|(page, _)| *page == name).map_or(0, |(_, count)| *count);
+        assert_eq!(others, expected, "{}: blocks in other languages", page.display());
+    }
+    println!("{parsed} blocks of commands parsed, {compiled} C fragments compiled, {shown} of output");
+    assert!(parsed >= 9 && compiled >= 13, "{parsed} {compiled}");
 }
 
 /// Returns the targets of the links of a page, without anchors and addresses.
