@@ -1,10 +1,13 @@
-"""Shared by the scripts of this folder: paths, texts, interleaved timing, tables."""
+"""Shared by the scripts of this folder: paths, texts, engines in processes of their own, interleaved timing, tables."""
 
+import ctypes
 import json
 import os
 import pathlib
 import random
 import statistics
+import subprocess
+import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -43,6 +46,72 @@ def joined(words):
     for word in words:
         text += word if not text or word in NO_SPACE_BEFORE else " " + word
     return text
+
+
+# -------------------------------------------------------------------------------------------------- engines
+
+class Library:
+    """The C interface of liboptimize."""
+
+    class Context(ctypes.Structure):
+        _fields_ = [("struct_size", ctypes.c_uint32), ("threads", ctypes.c_uint32), ("library", ctypes.c_char_p)]
+
+    def __init__(self, threads):
+        self.library = ctypes.CDLL(str(LIBRARY))
+        self.library.optimize_error_message.restype = ctypes.c_char_p
+        options = self.Context(ctypes.sizeof(self.Context), threads, str(RUNTIME).encode())
+        self.context = self.made("context_new", ctypes.byref(options))
+
+    def call(self, name, *arguments):
+        error = ctypes.c_void_p()
+        if getattr(self.library, "optimize_" + name)(*arguments, ctypes.byref(error)) != 0:
+            raise SystemExit(f"optimize_{name}: {self.library.optimize_error_message(error).decode()}")
+
+    def made(self, name, *arguments):
+        """Returns the object that a function writes to its last argument before the error."""
+        out = ctypes.c_void_p()
+        self.call(name, *arguments, ctypes.byref(out))
+        return out
+
+
+class Worker:
+    """A process that reads a line of JSON for each request, and writes one for each answer, "ready" first."""
+
+    def __init__(self, label, command, errors, **environment):
+        self.label, self.errors = label, errors
+        with open(errors, "w") as file:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True,
+                                            env=dict(os.environ, ORT_DYLIB_PATH=str(RUNTIME), **environment))
+        self.ready = self.answer() == "ready"
+
+    def answer(self):
+        for line in self.process.stdout:
+            # Some engines print messages; the lines of the scripts are JSON.
+            if line.startswith(("{", '"')):
+                return json.loads(line)
+        return None
+
+    def ask(self, **request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def memory(self):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def started(workers):
+    """Returns the workers that are ready; says which ones are left out, and why."""
+    for worker in workers:
+        if not worker.ready:
+            last = (worker.errors.read_text().strip().splitlines() or ["it said nothing"])[-1]
+            print(f"left out: {worker.label} ({last})", file=sys.stderr)
+    return [worker for worker in workers if worker.ready]
 
 
 # --------------------------------------------------------------------------------------------------- timing

@@ -16,7 +16,6 @@ Usage: decode_speed.py [--engines optimize,llama.cpp,...] [--threads 1,2] [--rou
 import argparse
 import ctypes
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ import time
 import numpy as np
 
 import smollm2
-from common import DEPS, LIBRARY, RUNTIME, SCRATCH, brown_file, ratio, save, shown_ratio, table
+from common import DEPS, SCRATCH, Library, Worker, brown_file, ratio, save, shown_ratio, started, table
 
 PROMPTS = [8, 512]
 
@@ -55,11 +54,8 @@ class Text:
 # An engine is created with a number of threads. `write(prompt, count, tick)` generates greedily, and calls tick() after
 # each token.
 
-class Optimize:
+class Optimize(Library):
     """liboptimize, through its C interface."""
-
-    class Context(ctypes.Structure):
-        _fields_ = [("struct_size", ctypes.c_uint32), ("threads", ctypes.c_uint32), ("library", ctypes.c_char_p)]
 
     class Written(ctypes.Structure):
         _fields_ = [("struct_size", ctypes.c_uint32), ("row", ctypes.c_uint32), ("token", ctypes.c_int64)]
@@ -74,25 +70,16 @@ class Optimize:
                      ("user_data", ctypes.c_void_p), ("rendered", ctypes.c_uint32), ("ignore_eos", ctypes.c_uint32)]
 
     def __init__(self, threads, model=None):
-        self.library = ctypes.CDLL(str(LIBRARY))
-        self.library.optimize_error_message.restype = ctypes.c_char_p
-        options = self.Context(ctypes.sizeof(self.Context), threads, str(RUNTIME).encode())
-        self.context, loaded, self.generator = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
-        self.call("context_new", ctypes.byref(options), ctypes.byref(self.context))
+        super().__init__(threads)
         model, rounded, _ = str(model or smollm2.GGUF).partition("+rounded")
         model, together, _ = model.partition("+ensemble")
         if together:
-            self.call("ensemble_load", model.encode(), ctypes.byref(loaded))
+            loaded = self.made("ensemble_load", model.encode())
         else:
-            self.call("model_load", self.context, model.encode(), None, ctypes.byref(loaded))
+            loaded = self.made("model_load", self.context, model.encode(), None)
         options = (ctypes.c_uint32 * 4)(16, 0, 1 if rounded else 0, 0)  # optimize_generator_options_t
         make = "ensemble_generator" if together else "generator_new"
-        self.call(make, self.context, loaded, options, None, ctypes.byref(self.generator))
-
-    def call(self, name, *arguments):
-        error = ctypes.c_void_p()
-        if getattr(self.library, "optimize_" + name)(*arguments, ctypes.byref(error)) != 0:
-            raise SystemExit(f"optimize_{name}: {self.library.optimize_error_message(error).decode()}")
+        self.generator = self.made(make, self.context, loaded, options, None)
 
     def write(self, prompt, count, tick):
         tokens = []
@@ -105,10 +92,10 @@ class Optimize:
         callback = self.ON_TOKEN(on_token)
         options = self.Generate(ctypes.sizeof(self.Generate), count, rendered=1, ignore_eos=1,
                                 on_token=ctypes.cast(callback, ctypes.c_void_p))
-        text, report = prompt["text"].encode(), ctypes.c_void_p()
+        text = prompt["text"].encode()
         texts, sizes = (ctypes.c_char_p * 1)(text), (ctypes.c_size_t * 1)(len(text))
-        self.call("generator_generate", self.generator, texts, sizes, ctypes.c_size_t(1), ctypes.byref(options), None,
-                  ctypes.byref(report))
+        report = self.made("generator_generate", self.generator, texts, sizes, ctypes.c_size_t(1), ctypes.byref(options),
+                           None)
         self.library.optimize_buffer_free(report)
         return tokens
 
@@ -278,59 +265,27 @@ def work(name, threads, model):
         print(json.dumps(answer), flush=True)
 
 
-class Worker:
-    def __init__(self, label, name, threads, model):
-        command = [sys.executable, __file__, "--work", name, "--threads", str(threads)]
-        command += ["--model", model] if model else []
-        self.label, self.errors = label, SCRATCH / f"decode-{label.replace('/', '_')}.log"
-        with open(self.errors, "w") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                                            text=True, env=dict(os.environ, ORT_DYLIB_PATH=str(RUNTIME)))
-        self.ready = self.answer() == "ready"
-
-    def answer(self):
-        for line in self.process.stdout:
-            # Some engines print messages; the lines of this script are JSON.
-            if line.startswith(("{", '"')):
-                return json.loads(line)
-        return None
-
-    def ask(self, prompt, count):
-        self.process.stdin.write(json.dumps(dict(prompt=prompt, count=count)) + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def memory(self):
-        with open(f"/proc/{self.process.pid}/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+def worker(label, name, threads, model):
+    command = [sys.executable, __file__, "--work", name, "--threads", str(threads)]
+    command += ["--model", model] if model else []
+    return Worker(label, command, SCRATCH / f"decode-{label.replace('/', '_')}.log")
 
 
 def measure(jobs, threads, prompts, arguments):
-    workers = []
-    for label, name, model in jobs:
-        worker = Worker(label, name, threads, model)
-        if worker.ready:
-            workers.append(worker)
-        else:
-            last = (worker.errors.read_text().strip().splitlines() or ["it said nothing"])[-1]
-            print(f"left out: {label} ({last})", file=sys.stderr)
+    workers = started([worker(label, name, threads, model) for label, name, model in jobs])
     times = {w.label: {f"{kind}{count}": [] for count in prompts for kind in ("prefill", "decode")} for w in workers}
     written = {}
     for number in range(-1, arguments.rounds):  # a round to warm up
-        for worker in workers[number % len(workers):] + workers[:number % len(workers)]:
+        for one in workers[number % len(workers):] + workers[:number % len(workers)]:
             for count, prompt in prompts.items():
-                found = worker.ask(prompt, arguments.new_tokens)
-                written[worker.label, count] = found["tokens"]
+                found = one.ask(prompt=prompt, count=arguments.new_tokens)
+                written[one.label, count] = found["tokens"]
                 if number >= 0:
-                    times[worker.label][f"prefill{count}"].append(found["first"])
-                    times[worker.label][f"decode{count}"].append(found["each"])
-    memory = {worker.label: worker.memory() for worker in workers}
-    for worker in workers:
-        worker.close()
+                    times[one.label][f"prefill{count}"].append(found["first"])
+                    times[one.label][f"decode{count}"].append(found["each"])
+    memory = {one.label: one.memory() for one in workers}
+    for one in workers:
+        one.close()
     return times, memory, written
 
 
