@@ -41,7 +41,7 @@ COMMAND = target/release/optimize
 MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 
 .DEFAULT_GOAL := all
-.PHONY: all table deps demo test test-gpu lint fuzz fuzz-long bench dist nupkg install uninstall clean help
+.PHONY: all table deps demo test test-gpu lint fuzz fuzz-long reference bench dist nupkg install uninstall clean help
 
 all: ## build the library and the command
 	cargo build --release
@@ -72,6 +72,9 @@ fuzz: ## fuzz each reader for a minute (OPTIMIZE_FUZZ_SECONDS=60, OPTIMIZE_FUZZ_
 
 fuzz-long: deps all ## coverage-guided fuzzing of every reader and of the C interface: hours (OPTIMIZE_FUZZ_RUNS=10000000)
 	tools/fuzz.sh
+
+reference: ## write the HTML reference of the C interface into target/reference, with doxygen
+	tools/reference.sh
 
 bench: deps ## run the benchmarks
 	cargo bench

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test of the project, or the parts named: tests/run.sh [lint rust header symbols c valgrind cpp go
-# csharp codegen strace install dist]. Needs what `make` built and what `make deps` fetched.
+# Runs every test of the project, or the parts named: tests/run.sh [lint rust header reference symbols c valgrind
+# cpp go csharp codegen strace install dist]. Needs what `make` built and what `make deps` fetched.
 #
 # A test program prints one line per test, `ok - name` or `not ok - name`, and exits non-zero if one failed. It finds
 # fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under valgrind,
@@ -116,6 +116,12 @@ header() {
   else
     check 'include/ is what the code generates (git add it, if so meant)' git --no-pager diff --exit-code include/
   fi
+}
+
+reference() {
+  heading reference
+  have doxygen || return 0
+  check 'doxygen documents every function' tools/reference.sh "$scratch/reference"
 }
 
 declared() { # the preprocessor takes the comments away
@@ -342,10 +348,10 @@ prepare() {
 }
 
 parts=("$@")
-((${#parts[@]})) || parts=(lint rust header symbols c valgrind cpp go csharp codegen strace install dist)
+((${#parts[@]})) || parts=(lint rust header reference symbols c valgrind cpp go csharp codegen strace install dist)
 for part in "${parts[@]}"; do
   case $part in
-    lint | rust | header) "$part" ;;
+    lint | rust | header | reference) "$part" ;;
     symbols | c | cpp | csharp) prepare && "$part" ;;
     valgrind) prepare && valgrind_c ;;
     go) prepare && go_programs ;;

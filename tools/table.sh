@@ -9,6 +9,7 @@ deps=target/deps
 output=${TABLE_OUTPUT:-target/table}
 readme=${TABLE_README-README.md}
 mkdir -p "$output"
+output=$(realpath "$output")
 
 # A text of several kinds, from the Brown corpus without its tags, one sentence a line.
 brown() {
@@ -24,7 +25,7 @@ export ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-$PWD/$deps/onnxruntime/libonnxruntime.so
 # The decoder as float32, which is what promises are about.
 decoder=$output/SmolLM2-135M
 if [[ ! -f $decoder/model.onnx ]]; then
-  cargo bench --quiet --bench floats -- "$PWD"/$deps/models/smollm2/*.gguf "$PWD/$decoder"
+  cargo bench --quiet --bench floats -- "$PWD"/$deps/models/smollm2/*.gguf "$decoder"
 fi
 target/release/optimize table --models $deps/models/all-MiniLM-L6-v2 "$decoder" --data "$output/text.txt" \
   --output "$output" "$@"

@@ -37,7 +37,7 @@ pub fn bars(bars: &[Bar], axis: &str, from: Option<f64>) -> String {
     }
     for (index, bar) in bars.iter().enumerate() {
         let y = TOP + ROW * index as f64;
-        svg.text("", (LEFT - 8.0, y + 17.0), "end", &shortened(&bar.label, 31));
+        svg.text("", (LEFT - 8.0, y + 17.0), "end", &shortened(&bar.label, 34));
         svg.rect(bar.class, (x(0.0), y + 5.0), (x(bar.value) - x(0.0), ROW - 10.0));
         if let Some((low, high)) = bar.interval {
             let middle = y + ROW / 2.0;

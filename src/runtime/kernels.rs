@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 choice! {
     /// The kernels of a session on the CPU.
     pub enum Kernels: optimize_kernels_t = Auto {
-        /// Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others; with the
-        /// environment variable `OPTIMIZE_KERNELS=stock`, ONNX Runtime's only.
+        /// Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others. With the
+        /// environment variable `OPTIMIZE_KERNELS=stock`, sessions of precision fp32 use ONNX Runtime's only.
         Auto = 0, "auto";
         /// ONNX Runtime's only, as in a program without this library.
         Stock = 1, "stock";

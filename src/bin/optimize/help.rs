@@ -5,7 +5,8 @@ pub const COMMAND: &str = "\
 Environment:
   ORT_DYLIB_PATH          Path of the ONNX Runtime library; see --runtime-library
   OPTIMIZE_TENSORRT_PATH  Folder of TensorRT's libraries; see --tensorrt-library
-  OPTIMIZE_KERNELS        `stock` disables this library's CPU kernels; see --kernels
+  OPTIMIZE_KERNELS        `stock` disables this library's CPU kernels for --precision fp32;
+                          see --kernels
   OPTIMIZE_CPU            Highest class of CPU kernels to use: scalar, avx2, avx2vnni, avx512vnni,
                           avx512bf16, amx
 

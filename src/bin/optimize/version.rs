@@ -21,7 +21,7 @@ pub fn long() -> String {
         Err(e) => missing(e.message()),
     };
     let tensorrt = match Library::open(Choice::Auto, None) {
-        Ok(library) => format!("{} {}  {}", library.name(), library.version(), library.path().display()),
+        Ok(library) => format!("{}  {}", library.name(), library.path().display()),
         Err(e) => missing(e.message()),
     };
     let name = processor::name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
