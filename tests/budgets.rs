@@ -114,7 +114,7 @@ fn sizes_are_filled_with_the_bits_that_help_most() {
 fn tied() -> Model {
     let mut lookup = build::op("Gather", &["table", "ids"], &["h"], &[("axis", 0)]);
     lookup.name = Some("lookup".into());
-    let turn = NodeProto { name: Some("turn".into()), ..build::op("Transpose", &["table"], &["turned"], &[]) };
+    let turn = NodeProto { name: Some("turn".into()), ..build::op("Transpose", &["table"], &["transposed"], &[]) };
     let inside = GraphProto {
         name: Some("inside".into()),
         node: vec![NodeProto { name: Some("inner".into()), ..build::op("MatMul", &["g", "w2"], &["i"], &[]) }],
@@ -132,7 +132,7 @@ fn tied() -> Model {
         NodeProto { name: Some("first".into()), ..build::op("MatMul", &["h", "w"], &["f"], &[]) },
         NodeProto { name: Some("second".into()), ..build::op("MatMul", &["f", "w"], &["g"], &[]) },
         branch,
-        NodeProto { name: Some("head".into()), ..build::op("MatMul", &["b", "turned"], &["logits"], &[]) },
+        NodeProto { name: Some("head".into()), ..build::op("MatMul", &["b", "transposed"], &["logits"], &[]) },
     ];
     use optimize::onnx::dtype::DataType::{Bool, Float32, Int64};
     let graph = GraphProto {

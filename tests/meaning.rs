@@ -49,7 +49,7 @@ impl Random {
 }
 
 /// Moves row `order[i]` of a tensor to row `i`.
-fn turned(tensor: &mut TensorProto, order: &[usize]) {
+fn transposed(tensor: &mut TensorProto, order: &[usize]) {
     let raw = tensor.raw_data.take().unwrap();
     let width = raw.len() / tensor.dims[0] as usize;
     let rows: Vec<u8> = (0..tensor.dims[0] as usize)
@@ -67,7 +67,7 @@ fn reordered(model: &Model, ends: &[&str], order: &[usize]) -> Model {
     let mut count = 0;
     for tensor in &mut proto.graph.as_mut().unwrap().initializer {
         if ends.iter().any(|end| tensor.name.as_ref().unwrap().ends_with(end)) {
-            turned(tensor, order);
+            transposed(tensor, order);
             count += 1;
         }
     }

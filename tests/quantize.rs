@@ -77,7 +77,7 @@ fn matmuls_that_share_an_activation_quantize_it_once() {
 }
 
 #[test]
-fn gemm_keeps_its_factors_bias_and_turned_weight() {
+fn gemm_keeps_its_factors_bias_and_transposed_weight() {
     for trans_b in [0, 1] {
         let dims = if trans_b == 1 { [24, 40] } else { [40, 24] };
         let mut gemm = op("Gemm", &["x", "w", "b"], &["y"], &[("transB", trans_b)]);
@@ -90,13 +90,13 @@ fn gemm_keeps_its_factors_bias_and_turned_weight() {
         let (result, _) = check(&model, &[("x", &x(3, 40))]);
         assert_eq!((count(&result, "Gemm"), count(&result, "MatMulInteger")), (0, 1));
     }
-    let turned = op("Gemm", &["x", "w"], &["y"], &[("transA", 1)]);
+    let transposed = op("Gemm", &["x", "w"], &["y"], &[("transA", 1)]);
     let model = model(
         13,
         vec![value("x", Float32, &[40, -1])],
         vec![float_in("y", 24)],
         vec![weight("w", &[40, 24])],
-        vec![turned],
+        vec![transposed],
     );
     // With a transposed left factor there is no integer form; the weight is still stored in 8 bits.
     let (_, report) = check(&model, &[("x", &x(40, 5))]);
@@ -137,8 +137,8 @@ fn a_table_is_quantized_by_row_unless_somebody_needs_it_as_float() {
     assert!(report.nodes[0].reason.contains("one scale per row"));
 
     // The table is tied to an output layer: both become int8, and the float table is removed.
-    let head = op("MatMul", &["e", "turned"], &["logits"], &[]);
-    let turn = op("Transpose", &["table"], &["turned"], &[]);
+    let head = op("MatMul", &["e", "transposed"], &["logits"], &[]);
+    let turn = op("Transpose", &["table"], &["transposed"], &[]);
     let turn = NodeProto {
         attribute: vec![AttributeProto {
             name: Some("perm".into()),

@@ -161,7 +161,7 @@ fn matmuls_share_one_quantized_activation_and_give_floats() {
 }
 
 #[test]
-fn gemm_keeps_its_factors_bias_and_turned_weight() {
+fn gemm_keeps_its_factors_bias_and_transposed_weight() {
     for trans_b in [0, 1] {
         let dims = if trans_b == 1 { [24, 40] } else { [40, 24] };
         let mut gemm = op("Gemm", &["x", "w", "b"], &["h"], &[("transB", trans_b)]);

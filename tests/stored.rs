@@ -171,7 +171,7 @@ fn any_shape_any_operator_set() {
 #[test]
 fn four_bits_lie_two_a_byte_where_rows_allow_it() {
     let mut random = Random::new(3);
-    for family in ["Conv", "LSTM", "MatMul of matrices", "Gemm, turned", "left operand"] {
+    for family in ["Conv", "LSTM", "MatMul of matrices", "Gemm, transposed", "left operand"] {
         let case = case(family, &mut random, true);
         let (result, report) = check(&case, &options(4), 0.25);
         let stored: Vec<_> = report.nodes.iter().map(|n| (n.action, n.reason.as_str())).collect();

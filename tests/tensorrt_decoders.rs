@@ -187,7 +187,7 @@ fn grouped_attention_is_what_onnx_runtime_makes_of_it() {
         ("packed", Grouped { packed: true, ..PLAIN }),
         ("interleaved", Grouped { rotary: Some((SIZE, true)), ..PLAIN }),
         ("in part", Grouped { rotary: Some((SIZE / 2, false)), heads: (4, 1), ..PLAIN }),
-        ("unturned", Grouped { rotary: None, scale: 0.3, heads: (4, 4), ..PLAIN }),
+        ("unrotated", Grouped { rotary: None, scale: 0.3, heads: (4, 4), ..PLAIN }),
         ("window", Grouped { window: 3, ..PLAIN }),
         ("cap", Grouped { cap: 2.0, scale: 0.8, ..PLAIN }),
     ];

@@ -208,12 +208,12 @@ fn more_bits_and_smaller_blocks_are_closer() {
 }
 
 #[test]
-fn turned_weights_and_the_factors_and_bias_of_gemm_are_kept() {
+fn transposed_weights_and_the_factors_and_bias_of_gemm_are_kept() {
     let x = uniform(&[5, 96], 0.5);
     for form in forms() {
-        let turned = vec![turn("w", "t"), op("MatMul", &["x", "t"], &["y"], &[])];
+        let transposed = vec![turn("w", "t"), op("MatMul", &["x", "t"], &["y"], &[])];
         let weights = vec![weight("w", &[40, 96])];
-        let transposed = model(17, vec![float_in("x", 96)], vec![float_in("y", 40)], weights, turned);
+        let transposed = model(17, vec![float_in("x", 96)], vec![float_in("y", 40)], weights, transposed);
         let (result, _) = check(&transposed, &[("x", &x)], &form);
         assert_eq!((count(&result, "Transpose"), count(&result, "MatMul"), count(&result, "MatMulNBits")), (0, 0, 1));
     }
@@ -243,9 +243,9 @@ fn turned_weights_and_the_factors_and_bias_of_gemm_are_kept() {
         let muls = count(&result, "Mul") - extra;
         assert_eq!((found[0], found[1], muls, count(&result, "Add")), expected, "{number}");
     }
-    let turned = op("Gemm", &["x", "w"], &["y"], &[("transA", 1)]);
+    let transposed = op("Gemm", &["x", "w"], &["y"], &[("transA", 1)]);
     let inputs = vec![value("x", Float32, &[96, -1])];
-    let left = model(13, inputs, vec![float_in("y", 40)], vec![weight("w", &[96, 40])], vec![turned]);
+    let left = model(13, inputs, vec![float_in("y", 40)], vec![weight("w", &[96, 40])], vec![transposed]);
     let (_, report) = quantize(&left, &options(4), &Call::default()).unwrap();
     assert_eq!(report.nodes[0].action, "stored int4");
 }
@@ -276,7 +276,7 @@ fn a_table_that_is_also_the_head_is_stored_once() {
     let outputs = |width| vec![value("e", Float32, &[2, 3, width]), value("logits", Float32, &[2, 3, 40])];
     // 80 is not a multiple of the requested 32; blocks of 16 fit.
     for (width, block) in [(96, 32), (80, 16)] {
-        let nodes = vec![gather(), turn("table", "turned"), op("MatMul", &["e", "turned"], &["logits"], &[])];
+        let nodes = vec![gather(), turn("table", "transposed"), op("MatMul", &["e", "transposed"], &["logits"], &[])];
         let tied = model(17, inputs(), outputs(width), table(width), nodes);
         for form in forms() {
             let (result, report) = check(&tied, &[("ids", &ids())], &form);

@@ -165,7 +165,7 @@ impl Tape {
     }
 
     /// Returns a value of `rank` with its last two dimensions transposed.
-    pub fn turned(&mut self, value: &str, rank: usize) -> String {
+    pub fn transposed(&mut self, value: &str, rank: usize) -> String {
         let mut order: Vec<i64> = (0..rank as i64).collect();
         order.swap(rank - 1, rank - 2);
         self.op_with("Transpose", &[value], vec![edit::ints_attribute("perm", &order)])

@@ -11,13 +11,13 @@ use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 /// Sessions with one product each.
 pub struct Products {
     plain: Session,
-    turned: Session,
+    transposed: Session,
 }
 
 impl Products {
     /// Returns products with that number of threads; 0 is one per physical core.
     pub fn new(runtime: &'static Runtime, threads: usize) -> Result<Products> {
-        Ok(Products { plain: session(runtime, threads, false)?, turned: session(runtime, threads, true)? })
+        Ok(Products { plain: session(runtime, threads, false)?, transposed: session(runtime, threads, true)? })
     }
 
     /// Returns `A B`, row by row; `a` is `[m, k]`, `b` `[k, n]`.
@@ -26,19 +26,19 @@ impl Products {
     }
 
     /// Returns `Aᵀ B`, row by row; `a` is `[k, m]`, `b` `[k, n]`.
-    pub fn turned(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
-        run(&self.turned, a, b, stop)
+    pub fn transposed(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
+        run(&self.transposed, a, b, stop)
     }
 }
 
-fn session(runtime: &'static Runtime, threads: usize, turned: bool) -> Result<Session> {
+fn session(runtime: &'static Runtime, threads: usize, transposed: bool) -> Result<Session> {
     let mut nodes = Vec::new();
-    if turned {
+    if transposed {
         let mut turn = edit::node("Transpose", &["a"], &["at"]);
         turn.attribute = vec![edit::ints_attribute("perm", &[1, 0])];
         nodes.push(turn);
     }
-    nodes.push(edit::node("MatMul", &[if turned { "at" } else { "a" }, "b"], &["y"]));
+    nodes.push(edit::node("MatMul", &[if transposed { "at" } else { "a" }, "b"], &["y"]));
     let info = |name| edit::value(name, DataType::Float32, 2);
     let graph = GraphProto {
         name: Some("product".to_owned()),

@@ -96,9 +96,9 @@ pub fn relations(w: &mut NodeBuilder, of: (&Attention, &Attention), sizes: (i64,
     let names = |a: &Attention| [a.query.clone(), a.key.clone(), a.value.clone()];
     let mut total: Option<String> = None;
     for (index, own) in names(student).iter().enumerate() {
-        let turned = |a: &Attention| index == 1 && a.key_is_turned;
-        let own = logs(w, own, turned(student), (sizes.1, heads), &bias);
-        let other = logs(w, RELATIONS[index], turned(teacher), (sizes.0, heads), &bias);
+        let transposed = |a: &Attention| index == 1 && a.key_is_transposed;
+        let own = logs(w, own, transposed(student), (sizes.1, heads), &bias);
+        let other = logs(w, RELATIONS[index], transposed(teacher), (sizes.0, heads), &bias);
         let likely = w.op("Exp", &[&other]);
         let difference = w.op("Sub", &[&other, &own]);
         let product = w.op("Mul", &[&likely, &difference]);
@@ -113,14 +113,14 @@ pub fn relations(w: &mut NodeBuilder, of: (&Attention, &Attention), sizes: (i64,
 }
 
 /// Adds `log softmax(X Xᵀ / √size)` over `heads` parts of the width: `[batch, heads, token, token]`.
-fn logs(w: &mut NodeBuilder, x: &str, turned: bool, (width, heads): (i64, i64), bias: &str) -> String {
-    let together = if turned { [0, 3, 1, 2] } else { [0, 2, 1, 3] };
+fn logs(w: &mut NodeBuilder, x: &str, transposed: bool, (width, heads): (i64, i64), bias: &str) -> String {
+    let together = if transposed { [0, 3, 1, 2] } else { [0, 2, 1, 3] };
     let x = w.op_with("Transpose", &[x], vec![ints_attribute("perm", &together)]);
     let shape = w.ints(&[0, 0, heads, width / heads]);
     let x = w.op("Reshape", &[&x, &shape]);
     let x = w.op_with("Transpose", &[&x], vec![ints_attribute("perm", &[0, 2, 1, 3])]);
-    let turned = w.op_with("Transpose", &[&x], vec![ints_attribute("perm", &[0, 1, 3, 2])]);
-    let scores = w.op("MatMul", &[&x, &turned]);
+    let transposed = w.op_with("Transpose", &[&x], vec![ints_attribute("perm", &[0, 1, 3, 2])]);
+    let scores = w.op("MatMul", &[&x, &transposed]);
     let scale = w.scalar(1.0 / ((width / heads) as f32).sqrt());
     let scores = w.op("Mul", &[&scores, &scale]);
     let scores = w.op("Add", &[&scores, bias]);

@@ -18,7 +18,7 @@ pub struct Attention {
     /// The keys.
     pub key: String,
     /// Whether the last two dimensions of the keys are transposed.
-    pub key_is_turned: bool,
+    pub key_is_transposed: bool,
     /// The values.
     pub value: String,
 }
@@ -40,8 +40,8 @@ pub fn last(model: &Model) -> Option<Attention> {
             }
         };
         let (query, _) = before_turns(&makers, scores.input_at(0)?, false);
-        let (key, key_is_turned) = before_turns(&makers, scores.input_at(1)?, true);
-        Some(Attention { query, key, key_is_turned, value: product.input_at(1)?.to_owned() })
+        let (key, key_is_transposed) = before_turns(&makers, scores.input_at(1)?, true);
+        Some(Attention { query, key, key_is_transposed, value: product.input_at(1)?.to_owned() })
     })
 }
 

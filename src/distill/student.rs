@@ -139,14 +139,14 @@ fn retie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
     };
     let (tables, heads) = (matrices(graph, "Gather", 0), matrices(graph, "MatMul", 1));
     for (head, [width, rows]) in heads {
-        let table = tables.iter().find(|(table, dims)| **dims == [rows, width] && is_turned(graph, table, &head));
+        let table = tables.iter().find(|(table, dims)| **dims == [rows, width] && is_transposed(graph, table, &head));
         let Some((table, _)) = table else { continue };
         let turned = names.fresh(&format!("{table}/turned"));
-        let mut node = edit::node("Transpose", &[table], &[&turned]);
-        node.name = Some(turned.clone());
+        let mut node = edit::node("Transpose", &[table], &[&transposed]);
+        node.name = Some(transposed.clone());
         node.attribute = vec![edit::ints_attribute("perm", &[1, 0])];
         for input in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|input| **input == head) {
-            turned.clone_into(input);
+            transposed.clone_into(input);
         }
         graph.node.insert(0, node);
         graph.initializer.retain(|t| t.name.as_deref() != Some(&head));
@@ -155,7 +155,7 @@ fn retie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
 }
 
 /// Returns whether one matrix is the transpose of the other.
-fn is_turned(graph: &GraphProto, table: &str, head: &str) -> bool {
+fn is_transposed(graph: &GraphProto, table: &str, head: &str) -> bool {
     let raw = |name: &str| {
         let tensor = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name))?;
         Some((
@@ -168,8 +168,8 @@ fn is_turned(graph: &GraphProto, table: &str, head: &str) -> bool {
     a.len() == b.len()
         && (0..rows).all(|row| {
             (0..width).all(|column| {
-                let (at, turned) = (4 * (row * width + column), 4 * (column * rows + row));
-                a[at..at + 4] == b[turned..turned + 4]
+                let (at, transposed) = (4 * (row * width + column), 4 * (column * rows + row));
+                a[at..at + 4] == b[transposed..transposed + 4]
             })
         })
 }

@@ -369,8 +369,8 @@ fn two_runs_make_the_step_of_one_that_reads_both() {
 fn weights_that_no_training_made_one_are_parted_and_those_that_are_one_stay_so() {
     let shared = edit::float_tensor("zeros", &[4], &[0.0; 4]);
     let table = edit::float_tensor("table", &[3, 4], &(0..12).map(|i| i as f32).collect::<Vec<f32>>());
-    let turned: Vec<f32> = (0..4).flat_map(|c| (0..3).map(move |r| (4 * r + c) as f32)).collect();
-    let head = edit::float_tensor("head", &[4, 3], &turned);
+    let transposed: Vec<f32> = (0..4).flat_map(|c| (0..3).map(move |r| (4 * r + c) as f32)).collect();
+    let head = edit::float_tensor("head", &[4, 3], &transposed);
     let nodes = vec![
         edit::node("Gather", &["table", "ids"], &["x"]),
         edit::node("Add", &["x", "zeros"], &["y"]),
@@ -391,8 +391,8 @@ fn weights_that_no_training_made_one_are_parted_and_those_that_are_one_stay_so()
     assert_eq!(names, ["zeros", "table", "zeros_2"]);
     let adds: Vec<&str> = graph.node.iter().filter(|n| n.is("Add")).map(|n| n.input[1].as_str()).collect();
     assert_eq!(adds, ["zeros", "zeros_2"]);
-    let turned = graph.node.iter().find(|node| node.is("Transpose")).unwrap();
-    assert_eq!(turned.input[0], "table");
+    let transposed = graph.node.iter().find(|node| node.is("Transpose")).unwrap();
+    assert_eq!(transposed.input[0], "table");
 }
 
 #[test]

@@ -50,7 +50,7 @@ unsafe impl Options for optimize_call_t {}
 /// # Safety
 /// `call` is NULL or points to a valid `optimize_call_t` during the call.
 pub(super) unsafe fn with<T>(call: *const optimize_call_t, body: impl FnOnce(&Call<'_>) -> Result<T>) -> Result<T> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let given = unsafe { options::read(call) }?;
     // SAFETY: a token or NULL by the contract. The clone remains valid if the handle is freed during the call.
     let cancel = unsafe { handle::optional(given.cancel) }?.cloned();

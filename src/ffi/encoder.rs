@@ -314,7 +314,7 @@ pub(super) unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Whe
         max_length: max_length as usize,
         batch_size: if batch_size == 0 { BATCH_SIZE } else { batch_size as usize },
         threads: context.threads(threads)?,
-        // SAFETY: same contract.
+        // SAFETY: the contract of this function.
         execution: unsafe { place.execution() }?,
     })
 }
@@ -324,6 +324,6 @@ pub(super) unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Whe
 /// # Safety
 /// As [`handle::optional`].
 pub(super) unsafe fn shared(tokenizer: *const optimize_tokenizer_t) -> Result<Option<Arc<Tokenizer>>> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     Ok(unsafe { handle::optional(tokenizer) }?.map(|tokenizer| Arc::new(tokenizer.clone())))
 }

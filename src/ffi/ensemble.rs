@@ -394,10 +394,10 @@ unsafe fn models_of(models: *const *const optimize_model_t, count: usize) -> Res
     if count > limits::ENSEMBLE_MEMBERS {
         bail!(LimitExceeded, "count is {count}; the limit is {} models", limits::ENSEMBLE_MEMBERS);
     }
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let list = unsafe { slice(models, count, "models") }?;
     let one = |(index, model): (usize, &*const optimize_model_t)| {
-        // SAFETY: same contract.
+        // SAFETY: the contract of this function.
         let handle = unsafe { handle::get(*model) }.at(|| format!("model {}", index + 1))?;
         Ok(handle.model.clone())
     };
@@ -412,7 +412,7 @@ unsafe fn numbers(list: *const f64, count: u64, name: &str) -> Result<Vec<f64>> 
     if count > limits::ENSEMBLE_MEMBERS as u64 {
         bail!(InvalidArgument, "the number of {name} is {count}; the limit is {}", limits::ENSEMBLE_MEMBERS);
     }
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     Ok(unsafe { slice(list, count as usize, name) }?.to_vec())
 }
 

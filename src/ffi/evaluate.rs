@@ -174,7 +174,7 @@ unsafe fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions
         test_share: or(given.test_share, defaults.test_share),
         seed: given.seed,
         penalty: or(given.penalty, defaults.penalty),
-        // SAFETY: same contract.
+        // SAFETY: the contract of this function.
         execution: unsafe { where_of!(given).execution() }?,
         ..defaults
     })

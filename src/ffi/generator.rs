@@ -305,7 +305,7 @@ unsafe fn write<'a>(
     call: *const optimize_call_t,
     report: *mut *mut buffer::optimize_buffer_t,
 ) -> Result<()> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     unsafe {
         let out = Out::new(report, "report")?;
         let mut generator = lock(handle::get(generator.cast_const())?)?;
@@ -331,13 +331,13 @@ pub(super) unsafe fn session_options(
     context: &Context,
     options: *const optimize_generator_options_t,
 ) -> Result<SessionOptions> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let given = unsafe { options::read(options) }?;
     if given.reserved != 0 {
         bail!(InvalidArgument, "reserved is not 0");
     }
     let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let execution = unsafe { where_of!(given).execution() }?;
     Ok(SessionOptions { threads, round_activations, execution, ..SessionOptions::default() })
 }

@@ -37,7 +37,7 @@ pub fn new<H: Handle>(value: H::Value) -> *mut H {
 /// # Safety
 /// `handle` is NULL or a handle of any type from this library that is not freed during `'a`.
 pub unsafe fn get<'a, H: Handle>(handle: *const H) -> Result<&'a H::Value> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     match unsafe { optional(handle) }? {
         Some(value) => Ok(value),
         None => bail!(InvalidArgument, "the {} is NULL", H::NAME),
@@ -70,7 +70,7 @@ pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::
 /// # Safety
 /// As [`get`]; the handle is not used afterwards.
 pub unsafe fn free<H: Handle>(handle: *mut H) {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     if !handle.is_null() && unsafe { get(handle.cast_const()) }.is_ok() {
         let tagged = handle.cast::<Tagged<H::Value>>();
         // SAFETY: the tag matched, so this came from `new` and has no other owner.

@@ -95,7 +95,7 @@ impl<T> Out<T> {
     /// # Safety
     /// `place` is NULL or points to a pointer that may be written.
     unsafe fn new(place: *mut *mut T, name: &str) -> Result<Self> {
-        // SAFETY: same contract.
+        // SAFETY: the contract of this function.
         match unsafe { Self::optional(place) } {
             Some(out) => Ok(out),
             None => bail!(InvalidArgument, "{name} is NULL; an output pointer is required"),
@@ -141,7 +141,7 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
 /// # Safety
 /// As [`text`].
 unsafe fn optional_path(path: *const c_char, name: &str) -> Result<Option<PathBuf>> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     if path.is_null() { Ok(None) } else { Ok(Some(PathBuf::from(unsafe { text(path, name) }?))) }
 }
 
@@ -181,10 +181,10 @@ fn copied(bytes: &[u8]) -> Result<Bytes> {
 /// # Safety
 /// As [`slice`] and [`text`], for every element.
 unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Result<Vec<&'a str>> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let pointers = unsafe { slice(list, count, name) }?;
     let one = |(index, &pointer): (usize, &*const c_char)| {
-        // SAFETY: same contract.
+        // SAFETY: the contract of this function.
         unsafe { text(pointer, &format!("{name}[{index}]")) }
     };
     pointers.iter().enumerate().map(one).collect()
@@ -198,7 +198,7 @@ unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'
     if size > limits::TEXT_BYTES {
         bail!(LimitExceeded, "{name} has {size} bytes; the limit is {}", limits::TEXT_BYTES);
     }
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let bytes = unsafe { slice(text.cast::<u8>(), size, name) }?;
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text),
@@ -216,7 +216,7 @@ unsafe fn texts_of<'a>(
     count: usize,
     name: &str,
 ) -> Result<Vec<&'a str>> {
-    // SAFETY: same contract, here and below.
+    // SAFETY: the contract of this function, here and below.
     unsafe {
         if sizes.is_null() {
             return texts(list, count, name);

@@ -122,7 +122,7 @@ unsafe impl Options for optimize_package_open_options_t {}
 /// # Safety
 /// As [`text`].
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
 }
 
@@ -171,7 +171,7 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
         Err(_) => bail!(InvalidArgument, "{name} is too large"),
     };
     let defaults = CompileOptions::default();
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let (engine, asked, variants, licence, key) = unsafe {
         (
             text_or_null(given.engine, "engine")?,
@@ -182,13 +182,13 @@ unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileO
         )
     };
     let count = usize::try_from(given.lineage_count).unwrap_or(usize::MAX);
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let lineage = unsafe { texts(given.lineage, count, "lineage") }?;
     let report = |text: &str| {
         serde_json::from_str(text).map_err(|e| error!(InvalidArgument, "lineage: a text is not a report: {e}"))
     };
     let mut asked = asked.map_or(Ok(defaults.shapes), shapes::parse)?;
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     unsafe { add_dimensions(&mut asked, given.dimensions, given.dimension_count)? };
     Ok(CompileOptions {
         dynamic: given.dynamic != 0,
@@ -220,7 +220,7 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
         bail!(LimitExceeded, "dimension_count is {count}; the limit is {}", limits::PACKAGE_RANGES);
     }
     for index in 0..count as usize {
-        // SAFETY: same contract; callers of other versions have structs of other sizes, but all of one.
+        // SAFETY: the contract of this function; callers of other versions have structs of other sizes, but all of one.
         let (range, input, name) = unsafe {
             let stride = first.cast::<u32>().read() as usize;
             let range = options::read(first.byte_add(index * stride))?;

@@ -40,7 +40,7 @@ pub(super) unsafe fn data_of<'a>(data: *const c_char, size: u64) -> Result<Optio
         (false, 0) => bail!(InvalidArgument, "data is not NULL, but data_size is 0"),
         _ => {}
     }
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     unsafe { text_of(data, usize::try_from(size).unwrap_or(usize::MAX), "data") }.map(Some)
 }
 

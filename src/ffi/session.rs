@@ -139,7 +139,7 @@ impl Where {
             kernels: Kernels::from_code(self.kernels, "kernels")?,
             precision: SessionPrecision::from_code(self.precision, "precision")?,
             device_id: self.device_id,
-            // SAFETY: same contract.
+            // SAFETY: the contract of this function.
             engine_cache: unsafe { optional_path(self.engine_cache, "engine_cache") }?,
             ..Execution::default()
         })
@@ -233,9 +233,9 @@ pub(super) unsafe fn convert(
     context: &context::Context,
     options: *const optimize_session_options_t,
 ) -> Result<SessionOptions> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let given = unsafe { options::read(options) }?;
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let execution = unsafe { where_of!(given).execution() }?;
     Ok(SessionOptions {
         threads: context.threads(given.threads)?,

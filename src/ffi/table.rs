@@ -108,7 +108,7 @@ unsafe fn convert(given: &optimize_table_options_t) -> Result<TableOptions> {
         0 => default,
         milliseconds => f64::from(milliseconds) / 1e3,
     };
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let (data, rows, with) = unsafe {
         (
             data_of(given.data, given.data_size)?,

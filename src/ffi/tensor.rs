@@ -138,7 +138,7 @@ impl Signature {
             dims: first(&entry.dims),
             dim_names: first(&entry.dim_names),
         };
-        // SAFETY: same contract.
+        // SAFETY: the contract of this function.
         unsafe { options::write(&full, info, "info") }
     }
 }

@@ -284,12 +284,12 @@ pub unsafe extern "C" fn optimize_tensorrt_open(
 /// # Safety
 /// As [`options::read`]; the texts are NULL or NUL-terminated.
 pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options_t) -> Result<(OpenOptions, u32)> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let given = unsafe { options::read(options) }?;
     if given.reserved != 0 {
         bail!(InvalidArgument, "reserved is not 0");
     }
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let (sha256, library) =
         unsafe { (text_or_null(given.model_sha256, "model_sha256")?, text_or_null(given.library, "library")?) };
     let model_sha256 = match sha256 {
@@ -305,7 +305,7 @@ pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options
 /// # Safety
 /// As [`text`].
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
 }
 
@@ -314,7 +314,7 @@ unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'
 /// # Safety
 /// The texts are NULL or NUL-terminated, the arrays as long as announced.
 unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions> {
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let read = |pointer, name| unsafe { text_or_null(pointer, name) };
     let size = |value: u64, name: &str| match i64::try_from(value) {
         Ok(value) => Ok(value),
@@ -333,13 +333,13 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
         None => vec![one],
     };
     let count = usize::try_from(given.compute_capability_count).unwrap_or(usize::MAX);
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let capabilities = unsafe { slice(given.compute_capabilities, count, "compute_capabilities") }?;
     if given.reserved != 0 {
         bail!(InvalidArgument, "reserved is not 0");
     }
     let count = usize::try_from(given.keep_fp32_count).unwrap_or(usize::MAX);
-    // SAFETY: same contract.
+    // SAFETY: the contract of this function.
     let keep_fp32 = unsafe { texts(given.keep_fp32, count, "keep_fp32") }?;
     Ok(TensorRtOptions {
         precision: Precision::from_code(given.precision, "precision")?,

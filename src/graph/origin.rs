@@ -102,7 +102,7 @@ mod tests {
             initializer: vec![float_tensor("w", &[4], &[0.0; 4]), float_tensor("s", &[], &[1.0])],
             node: vec![
                 edit::node("DequantizeLinear", &["w", "s"], &["d"]),
-                edit::node("Transpose", &["d"], &["turned"]),
+                edit::node("Transpose", &["d"], &["transposed"]),
                 edit::node("Reshape", &["w", "s"], &["shaped"]),
                 edit::node("Mul", &["shaped", "s"], &["product"]),
                 edit::node("Mul", &["w", "x"], &["computed"]),
@@ -115,7 +115,7 @@ mod tests {
         let model = ModelProto { graph: Some(Box::new(graph)), functions: vec![function], ..Default::default() };
         let view = View::new(&model);
         let cases = [
-            ("turned", Origin::Dequantized),
+            ("transposed", Origin::Dequantized),
             ("shaped", Origin::Constants("Reshape")),
             ("product", Origin::Constants("Mul")),
             ("computed", Origin::Computed),

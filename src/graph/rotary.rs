@@ -6,17 +6,23 @@ use super::edit::int_attribute;
 impl NodeBuilder {
     /// Adds the rotation of pairs of elements by the angle of their position (Su et al. 2021, arXiv 2104.09864) and
     /// returns the name of its output.
-    pub fn turn(&mut self, x: &str, [cos, sin]: &[String; 2], (size, width): (i64, i64), interleaved: bool) -> String {
-        let turned = if width < size { self.slice(x, 0, width, 3) } else { x.to_owned() };
+    pub fn rotate(
+        &mut self,
+        x: &str,
+        [cos, sin]: &[String; 2],
+        (size, width): (i64, i64),
+        interleaved: bool,
+    ) -> String {
+        let rotated = if width < size { self.slice(x, 0, width, 3) } else { x.to_owned() };
         let (first, second) = if interleaved {
             let (from, to, axis, step) = (self.ints(&[0]), self.ints(&[width]), self.ints(&[3]), self.ints(&[2]));
             let one = self.ints(&[1]);
             (
-                self.op("Slice", &[&turned, &from, &to, &axis, &step]),
-                self.op("Slice", &[&turned, &one, &to, &axis, &step]),
+                self.op("Slice", &[&rotated, &from, &to, &axis, &step]),
+                self.op("Slice", &[&rotated, &one, &to, &axis, &step]),
             )
         } else {
-            (self.slice(&turned, 0, width / 2, 3), self.slice(&turned, width / 2, width, 3))
+            (self.slice(&rotated, 0, width / 2, 3), self.slice(&rotated, width / 2, width, 3))
         };
         let mut product = |a: &str, b: &str| self.op("Mul", &[a, b]);
         let (ac, bs, bc, as_) =

@@ -79,14 +79,14 @@ fn a_model_with_its_classes_in_another_order_gives_them_so() {
     let of = |name: &str| value(name, 1, &["1", "3"]);
     let model = Model::from_proto(model(graph(nodes, vec![of("x")], vec![of("logits"), of("other")])));
     let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
-    let turned = reordered(&model.with_card(card(&names)), "logits", &[2, 0, 1]).unwrap();
-    assert_eq!(turned.card().config["id2label"]["0"], "c");
-    let session = Session::new(test_runtime(), &turned, &SessionOptions::default(), &Call::default()).unwrap();
+    let transposed = reordered(&model.with_card(card(&names)), "logits", &[2, 0, 1]).unwrap();
+    assert_eq!(transposed.card().config["id2label"]["0"], "c");
+    let session = Session::new(test_runtime(), &transposed, &SessionOptions::default(), &Call::default()).unwrap();
     let x = Tensor::from_f32(&[1, 3], vec![1.0, 2.0, 3.0]).unwrap();
     let out = session.run(&[("x", &x)], &["logits", "other"], &Call::default()).unwrap();
     assert_eq!(out[0].1.to_f32_vec().unwrap(), [3.0, 1.0, 2.0]);
     assert_eq!(out[1].1.to_f32_vec().unwrap(), [-1.0, -2.0, -3.0]);
-    assert!(reordered(&turned, "logits", &[0, 1]).is_err());
+    assert!(reordered(&transposed, "logits", &[0, 1]).is_err());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Which groups of nodes are faster on this library's kernels than in ONNX Runtime, by class of processors.
+//! The groups of nodes that are faster on this library's kernels than in ONNX Runtime, by class of processors.
 //!
 //! The rules come from measurements: groups of each kind as they are in encoders and decoders (rows of 384 to 3072
 //! values, 1 to 1024 of them, one thread) against ONNX Runtime 1.32, with the same processor extensions. The figures
@@ -7,7 +7,8 @@
 use super::patterns::Kind;
 use crate::kernels::Class;
 
-/// Returns whether groups of `kind` are claimed on processors of `class` where the session does not say which.
+/// Returns whether groups of `kind` are claimed on processors of `class` if the session does not name the kinds to
+/// claim.
 pub fn is_faster(class: Class, kind: Kind) -> bool {
     match (class, kind) {
         (Class::Scalar, _) => false,

@@ -1,4 +1,4 @@
-//! A graph as the patterns see it: nodes and values by index, copied from ONNX Runtime once.
+//! A graph for the search of patterns: nodes and values by index, copied from ONNX Runtime once.
 //!
 //! Constants and attributes are read only when a pattern needs them, from a [`Source`].
 
@@ -25,12 +25,12 @@ pub enum Element {
     Int32,
     Int64,
     Bool,
-    /// Another type, by its number in ONNX.
+    /// Another element type, by its number in ONNX.
     Other(i32),
 }
 
 impl Element {
-    /// Returns the type with this number in ONNX.
+    /// Returns the element type with this number in ONNX.
     pub fn from_onnx(number: i32) -> Self {
         match number {
             1 => Self::Float32,
@@ -46,7 +46,7 @@ impl Element {
         }
     }
 
-    /// Returns the size of `count` elements in bytes; `None` for a type that is not read here.
+    /// Returns the size of `count` elements in bytes; `None` for a type that the provider does not read.
     pub fn bytes(self, count: usize) -> Option<usize> {
         match self {
             Self::Float32 | Self::Int32 => count.checked_mul(4),
@@ -69,41 +69,41 @@ pub enum Attribute {
     Text(Vec<u8>),
 }
 
-/// Source of the constants and attributes of a graph.
+/// The source of the constants and attributes of a graph.
 pub trait Source {
     /// Returns the content of the constant `value`.
     fn constant(&self, value: ValueId) -> Result<Tensor<'_>>;
-    /// Returns the attribute `name` of `node`, or `None` if it has none of that name.
+    /// Returns the attribute `name` of `node`, or `None` if the node has no such attribute.
     fn attribute(&self, node: NodeId, name: &str) -> Option<Attribute>;
 }
 
-/// A node.
+/// A node of a graph.
 #[derive(Clone, Debug, Default)]
 pub struct Node {
-    /// The operator type, such as `MatMul`.
+    /// Operator type of the node, such as `MatMul`.
     pub op: String,
-    /// The domain of the operator; empty for the ONNX standard.
+    /// Domain of the operator; empty for the ONNX standard.
     pub domain: String,
-    /// The node's name.
+    /// Name of the node.
     pub name: String,
-    /// The inputs; `None` for an omitted one.
+    /// Inputs of the node; `None` for an omitted one.
     pub inputs: Vec<Option<ValueId>>,
-    /// The outputs; `None` for an unused one.
+    /// Outputs of the node; `None` for an unused one.
     pub outputs: Vec<Option<ValueId>>,
 }
 
-/// A value.
+/// A value of a graph.
 #[derive(Clone, Debug, Default)]
 pub struct Value {
-    /// The name of the value, unique in the graph.
+    /// Name of the value, unique in the graph.
     pub name: String,
-    /// The element type, if the value is a tensor of a known type.
+    /// Element type of the value, if it is a tensor of a known type.
     pub element: Option<Element>,
-    /// The shape, with -1 for a dynamic dimension; `None` if the rank is unknown.
+    /// Shape of the value, with -1 for a dynamic dimension; `None` if the rank is unknown.
     pub shape: Option<Vec<i64>>,
-    /// The node that has the value as an output.
+    /// Node that has the value as an output.
     pub producer: Option<NodeId>,
-    /// The nodes that read the value, with one entry per input. A node whose subgraph reads it is one of them.
+    /// Nodes that read the value, with one entry per input. A node whose subgraph reads it is one of them.
     pub consumers: Vec<NodeId>,
     /// Whether the value is an output of the graph.
     pub is_output: bool,
@@ -111,11 +111,11 @@ pub struct Value {
     pub is_constant: bool,
 }
 
-/// A graph.
+/// A graph of nodes and values.
 pub struct Graph<'g> {
-    /// The nodes in topological order.
+    /// Nodes of the graph, in topological order.
     pub nodes: Vec<Node>,
-    /// The values.
+    /// Values of the graph.
     pub values: Vec<Value>,
     /// Whether the graph is the body of an `If`, `Loop` or `Scan`.
     pub nested: bool,
@@ -186,12 +186,12 @@ impl<'g> Graph<'g> {
         node.op == op && node.domain == "com.microsoft"
     }
 
-    /// Returns an input of `node`; `None` if it is omitted.
+    /// Returns the input `index` of `node`; `None` if it is omitted.
     pub fn input(&self, node: NodeId, index: usize) -> Option<ValueId> {
         self.node(node).inputs.get(index).copied().flatten()
     }
 
-    /// Returns the first output of `node`.
+    /// Returns the first output of `node`; `None` if it is unused.
     pub fn output(&self, node: NodeId) -> Option<ValueId> {
         self.node(node).outputs.first().copied().flatten()
     }
@@ -202,7 +202,7 @@ impl<'g> Graph<'g> {
         rest.into_iter().all(|value| self.value(*value).consumers.is_empty() && !self.value(*value).is_output)
     }
 
-    /// Returns the other input of a node with two inputs, one of which is `value`.
+    /// Returns the input of `node` other than `value`, if the node has two inputs and `value` is one of them.
     pub fn other(&self, node: NodeId, value: ValueId) -> Option<ValueId> {
         match self.node(node).inputs[..] {
             [Some(first), Some(second)] if first == value && second != value => Some(second),
@@ -252,7 +252,7 @@ impl<'g> Graph<'g> {
         if value.element == Some(element) { value.shape.as_deref() } else { None }
     }
 
-    /// Returns the integer attribute `name`, or `default`.
+    /// Returns the integer attribute `name` of `node`, or `default` if there is none.
     pub fn int(&self, node: NodeId, name: &str, default: i64) -> i64 {
         match self.source.attribute(node, name) {
             Some(Attribute::Int(value)) => value,
@@ -260,7 +260,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the float attribute `name`, or `default`.
+    /// Returns the float attribute `name` of `node`, or `default` if there is none.
     pub fn float(&self, node: NodeId, name: &str, default: f32) -> f32 {
         match self.source.attribute(node, name) {
             Some(Attribute::Float(value)) => value,
@@ -268,7 +268,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the list of integers of the attribute `name`.
+    /// Returns the integers of the attribute `name` of `node`; `None` if there is none.
     pub fn ints(&self, node: NodeId, name: &str) -> Option<Vec<i64>> {
         match self.source.attribute(node, name) {
             Some(Attribute::Ints(values)) => Some(values),
@@ -276,7 +276,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the string attribute `name`; `None` if there is none.
+    /// Returns the string attribute `name` of `node`; `None` if there is none.
     pub fn text(&self, node: NodeId, name: &str) -> Option<String> {
         match self.source.attribute(node, name) {
             Some(Attribute::Text(bytes)) => String::from_utf8(bytes).ok(),
@@ -288,11 +288,11 @@ impl<'g> Graph<'g> {
 /// The fused node that replaces a group of nodes in ONNX Runtime's graph.
 #[derive(Debug, Clone)]
 pub struct FusedNode {
-    /// The node's name.
+    /// Name of the fused node.
     pub name: String,
-    /// The names of its inputs in order. Constants are not inputs of it.
+    /// Names of the inputs of the fused node. Constants are not among them.
     pub inputs: Vec<String>,
-    /// The names of its outputs in order.
+    /// Names of the outputs of the fused node.
     pub outputs: Vec<String>,
 }
 

@@ -1,8 +1,8 @@
-//! Returns the memory of packed weights to the system.
+//! Return of the memory of freed weights to the operating system.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Size of the packed weights in bytes from which trimming the heap is worth its time.
+/// Size of packed weights in bytes above which the heap is trimmed.
 const WORTH: usize = 8 << 20;
 
 /// A single call of `malloc_trim` after weights were packed.
@@ -13,12 +13,12 @@ const WORTH: usize = 8 << 20;
 pub struct Trim(AtomicBool);
 
 impl Trim {
-    /// Returns the trimming that is pending after `packed` bytes of weights were packed.
+    /// Returns the trim that is pending after `packed` bytes of weights were packed.
     pub fn new(packed: usize) -> Self {
         Self(AtomicBool::new(packed < WORTH))
     }
 
-    /// Trims the heap if that is still pending.
+    /// Trims the heap if the trim is still pending.
     pub fn once(&self) {
         if !self.0.load(Ordering::Relaxed) && !self.0.swap(true, Ordering::Relaxed) {
             super::abi::trim_heap();

@@ -33,7 +33,8 @@ use patterns::Kind;
 /// The name of the provider in a session.
 pub const NAME: &CStr = c"OptimizeExecutionProvider";
 
-/// Returns the version and the class of processors that compiled models are made for here.
+/// Returns the version of this library and the class of processors for which compiled models are written on this
+/// machine.
 pub fn compiled_for() -> String {
     compiled::information()
 }
@@ -45,8 +46,8 @@ pub fn class_for_quantized(blocks: bool) -> Option<&'static str> {
     faster::is_faster(class, if blocks { Kind::Blocks } else { Kind::Quantized }).then(|| class.name())
 }
 
-/// Returns whether there are kernels for this processor. The portable ones in Rust are only for tests, which request
-/// them with `OPTIMIZE_CPU=scalar`.
+/// Returns whether this library has kernels for this processor. The portable kernels in Rust are only for tests, which
+/// request them with `OPTIMIZE_CPU=scalar`.
 pub fn serves() -> bool {
     Class::detect() > Class::Scalar || std::env::var("OPTIMIZE_CPU").is_ok_and(|name| name == Class::Scalar.name())
 }

@@ -8,29 +8,31 @@ use super::patterns::Kind;
 /// The precision in which float32 products with constant weights are computed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Precision {
-    /// float32: these products are not claimed, because ONNX Runtime's kernels are as fast as the processor allows.
+    /// float32; these products are not claimed, because ONNX Runtime's kernels are as fast as the processor allows.
     #[default]
     Float32,
-    /// bfloat16.
+    /// bfloat16 weights and inputs.
     Bfloat16,
     /// int8, with a scale per column of the weights and per row of the inputs.
     Int8,
 }
 
-/// The options, which are given with the name of the provider: `{"precision": "bf16", "threads": "4"}`.
+/// The options of the provider, which a program gives with the name of the provider: `{"precision": "bf16", "threads":
+/// "4"}`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// `precision`: `fp32` (the default), `bf16` or `int8`.
+    /// Option `precision`: `fp32` (the default), `bf16` or `int8`.
     pub precision: Precision,
-    /// `threads`: number of threads of the session; default: one per processor. It determines into how many tasks work
-    /// is divided; the threads are always those of the session.
+    /// Option `threads`: number of threads of the session; default: one per processor. It determines into how many
+    /// tasks work is divided; the threads are always those of the session.
     pub threads: usize,
-    /// `claim`: the kinds of groups that are claimed, such as `attention,norm`; default: those that are faster than
-    /// ONNX Runtime's own on this processor.
+    /// Option `claim`: the kinds of groups that are claimed, such as `attention,norm`; default: those that are faster
+    /// than ONNX Runtime's own on this processor.
     pub claim: Option<Vec<Kind>>,
     /// Whether any option of the provider was given.
     pub given: bool,
-    /// Path of the compiled model to write (`ep.context_enable`); empty: next to the model. `None` if none is written.
+    /// Path of the compiled model to write (`ep.context_enable`). If it is empty, the compiled model is written next to
+    /// the model; if it is `None`, no compiled model is written.
     pub compile_to: Option<PathBuf>,
     /// Path of a compiled model that was loaded from memory (`ep.context_file_path`).
     pub context_path: PathBuf,
@@ -48,7 +50,7 @@ impl Default for Options {
 const PREFIX: &str = "ep.optimizeexecutionprovider.";
 
 impl Options {
-    /// Returns the options that are among the configuration entries of a session.
+    /// Returns the options of the provider among the configuration entries of a session. Fails if a value is invalid.
     pub fn parse(entries: &[(String, String)]) -> Result<Self> {
         let mut options = Self::default();
         for (key, value) in entries {

@@ -1,4 +1,4 @@
-//! The provider in one session, independent of the C interface: claims groups of a graph, and compiles them.
+//! The provider in one session: claims groups of a graph and compiles them, independently of the C interface.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use super::options::Options;
 use super::patterns::{self, Plan, Rules};
 use crate::kernels::{Class, Parallel};
 
-/// The state of the provider in a session: its options and its open files.
+/// The options of the provider in a session, and its open files.
 pub struct Session {
     options: Options,
     class: Class,
@@ -25,7 +25,7 @@ impl Session {
         Self { options, class: Class::detect(), opener: Opener::default(), model_path: PathBuf::new() }
     }
 
-    /// Returns the number of threads of the session, as the options give it.
+    /// Returns the number of threads of the session, which is an option of the provider.
     pub fn threads(&self) -> usize {
         self.options.threads
     }
@@ -53,8 +53,8 @@ impl Session {
         groups.into_iter().map(claim).collect()
     }
 
-    /// Returns whether `nodes` form a group without the rest of the graph. `Compile` receives only them, and a group
-    /// that is not found there is an error that the session cannot recover from.
+    /// Returns whether the search finds `nodes` as a group without the rest of the graph. `Compile` receives only them,
+    /// and a group that is not found there is an error that the session cannot recover from.
     fn is_found_again(&self, graph: &Graph<'_>, nodes: &[NodeId]) -> bool {
         let mut groups = patterns::find(&graph.part(nodes), &self.rules());
         groups.pop().is_some_and(|group| groups.is_empty() && group.nodes.len() == nodes.len())
@@ -76,7 +76,7 @@ impl Session {
         bodies::build(&group.plan, graph, &ports, &making).map_err(|error| Error(format!("{}: {error}", fused.name)))
     }
 
-    /// Returns the folder of the files of a compiled model. A path in the options comes first: ONNX Runtime's own may
+    /// Returns the folder of the files of a compiled model. A path in the options has priority: ONNX Runtime's own may
     /// be that of other files, such as external initializers.
     fn folder(&self, model: &Path) -> PathBuf {
         let given = &self.options.context_path;
@@ -90,8 +90,8 @@ impl Session {
     }
 }
 
-/// Returns whether the content of all constants that `nodes` read is accessible. That of initializers which a program
-/// adds to the session options (`AddInitializer`) is not.
+/// Returns whether the content of all constants that `nodes` read is accessible. The content of initializers that a
+/// program adds to the session options (`AddInitializer`) is not.
 fn constants_are_readable(graph: &Graph<'_>, nodes: &[NodeId]) -> bool {
     let mut inputs = nodes.iter().flat_map(|node| graph.node(*node).inputs.iter().flatten());
     inputs.all(|value| !graph.value(*value).is_constant || graph.constant(*value).is_some())

@@ -22,7 +22,7 @@ use crate::model::Model;
 use crate::runtime::Tensor;
 use rayon::prelude::*;
 
-/// Prunes every target, and returns the outcome of each.
+/// Prunes the weight of every target, and returns the outcome of each.
 pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &PruneOptions) -> Result<Vec<Outcome>> {
     let Run { runtime, ticket, stop, .. } = *run;
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
@@ -68,13 +68,13 @@ fn replace(walk: &mut Walk<'_>, target: &Target<'_>, outcome: &Outcome) {
     }
 }
 
-/// Weights of the products that read the same value.
+/// The weights of the products that read the same value.
 struct Stage<'t> {
     data: &'t Data,
     targets: Vec<usize>,
 }
 
-/// Returns the stages in the order in which they run.
+/// Returns the stages of `targets` in the order in which they run.
 fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) -> Result<Vec<Stage<'t>>> {
     let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage<'t>)> = Vec::new();
@@ -95,7 +95,7 @@ fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) 
     Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
-/// Statistics of the inputs of a layer on the calibration data.
+/// The statistics of the inputs of a layer on the calibration data.
 struct Seen {
     /// Norm of each input over all rows.
     norms: Vec<f32>,
@@ -123,7 +123,7 @@ impl Seen {
             let x = if stage.data.channels { tensor.clone() } else { batch.rows(tensor, size)? };
             rows += x.elements() / size;
             if options.method == PruneMethod::SparseGpt {
-                let product = products.turned(&x, &x, run.stop)?;
+                let product = products.transposed(&x, &x, run.stop)?;
                 gram.resize(size * size, 0f32);
                 gram.iter_mut().zip(product).for_each(|(sum, value)| *sum += value);
             } else {
@@ -175,7 +175,8 @@ fn prune(
     Ok(if pruned.zeros_after == pruned.zeros_before { Err(scores::ENOUGH.to_owned()) } else { Ok(pruned) })
 }
 
-/// Sets the weights with the smallest scores of each output to zero; among equal scores the first.
+/// Sets the weights with the smallest scores of each output to zero, as the method Wanda does; among equal scores the
+/// first become zero.
 fn wanda(
     values: &mut [f32],
     norms: &[f32],
@@ -189,17 +190,17 @@ fn wanda(
         let mut order: Vec<(f32, usize)> = Vec::with_capacity(inputs);
         let group = pattern.map_or(inputs, |pattern| pattern.of);
         for (nth, weights) in row.chunks_mut(group).enumerate() {
-            let goes = match pattern {
+            let zeros = match pattern {
                 Some(pattern) => weights.len().saturating_sub(pattern.keep),
                 None => target.zeros(inputs),
             };
             order.clear();
             let score = |(k, w): (usize, &f32)| (w.abs() * norms[nth * group + k], k);
             order.extend(weights.iter().enumerate().map(score));
-            if goes > 0 && goes < order.len() {
-                order.select_nth_unstable_by(goes - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            if zeros > 0 && zeros < order.len() {
+                order.select_nth_unstable_by(zeros - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             }
-            order.iter().take(goes).for_each(|(_, k)| weights[*k] = 0.0);
+            order.iter().take(zeros).for_each(|(_, k)| weights[*k] = 0.0);
         }
         Ok(())
     })

@@ -54,37 +54,37 @@ fn found(model: &Model) -> Result<layers::Layers> {
     layers::find(model, &cache)
 }
 
-/// `NodeReport.action` of a node whose weight was pruned.
+/// The value of `NodeReport.action` for a node whose weight was pruned.
 pub const PRUNED: &str = "pruned";
 
-/// A note in every report on pruning to zeros.
+/// The note in every report on pruning to zeros.
 const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor \
                      faster for \
                      them; saved packed, the file is smaller";
 
-/// Default number of calibration windows for reconstruction: without 30 % of SmolLM2's neurons, 16 windows cost 4
+/// The default number of calibration windows for reconstruction: without 30 % of SmolLM2's neurons, 16 windows cost 4
 /// points of perplexity, 32 cost 3.
 const REFIT_WINDOWS: usize = 64;
 
-/// A pruned weight.
+/// A pruned weight, with the method that was used.
 struct Pruned {
-    /// The elements, in the layout and type of the original.
+    /// Elements of the weight, in the layout and type of the original.
     raw: Bytes,
     zeros_before: u64,
     zeros_after: u64,
-    /// The method that was used; if another was requested, also why it was not.
+    /// Name of the method that was used; if another was requested, also the reason why it was not used.
     how: String,
 }
 
-/// The outcome of a target: pruned, or the reason for leaving it.
+/// The outcome of a target: the pruned weight, or the reason why it is unchanged.
 type Outcome = std::result::Result<Pruned, String>;
 
-/// Prunes a model by its weights; returns the result and a report. The original is unchanged; the result is in memory
-/// (its weights in scratch storage).
+/// Prunes a model by its weights, and returns the result and a report. The original is unchanged; the result is in
+/// memory (its weights in scratch storage).
 ///
 /// Reports the stage `prune` in weight bytes. Methods that measure activations need [`prune_calibrated`]. Fails with
-/// `InvalidArgument` if a target matches nothing (the message lists the modules), with `Unsupported` if no weight
-/// could be pruned (the message counts the reasons). Memory: a few megabytes per thread, for any size of model.
+/// `InvalidArgument` if a target matches nothing (the message lists the modules), with `Unsupported` if no weight could
+/// be pruned (the message counts the reasons). Memory: a few megabytes per thread, for any size of model.
 pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Model, Report)> {
     if let PruneMethod::Wanda | PruneMethod::SparseGpt = options.method {
         options.check()?;
@@ -94,7 +94,7 @@ pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Mode
 }
 
 /// Prunes a model by activations on calibration data, with [`PruneMethod::Wanda`], [`PruneMethod::SparseGpt`] or
-/// structured pruning by activations. Otherwise like [`prune`].
+/// structured pruning by activations, and returns the result and a report, as [`prune`] does.
 ///
 /// Layers are pruned one after another, each on the outputs of the pruned layers before it. This needs ONNX Runtime.
 /// Memory: the activations of a few layers on the calibration text, a weight, and for SparseGPT about 30 bytes for each
@@ -172,7 +172,7 @@ fn run(
     Ok((result, report))
 }
 
-/// Returns the model with the pruned weights, and the action for each node.
+/// Returns the model with the pruned weights, and the report.
 fn written(
     model: &Model,
     options: &PruneOptions,
@@ -197,7 +197,7 @@ fn written(
     Ok((result, report))
 }
 
-/// Removes layers, neurons, channels and heads. Returns the result and a report.
+/// Removes layers, neurons, channels and heads, and returns the result and a report.
 fn structured(
     model: &Model,
     options: &PruneOptions,
@@ -242,7 +242,7 @@ fn structured(
     Ok((result, report))
 }
 
-/// Returns the report on every node with a weight, in the order of the model.
+/// Returns the report on each node with a weight, in the order of the model.
 fn reports(view: &View<'_>, plan: &Plan<'_>, outcomes: &[Outcome]) -> Vec<NodeReport> {
     let mut all = plan.left.clone();
     for (target, outcome) in plan.targets.iter().zip(outcomes) {
@@ -279,7 +279,7 @@ fn percent(part: u64, of: u64) -> String {
     format!("{:.1}", 100.0 * part as f64 / of.max(1) as f64)
 }
 
-/// Adds to the report the sums over all targets, and over the targets of each module.
+/// Adds the sums over all targets, and over the targets of each module, to the report.
 fn summarize(report: &mut Report, model: &Model, targets: &[Target<'_>], outcomes: &[Outcome]) {
     #[derive(Default)]
     struct Sums {

@@ -1,4 +1,4 @@
-//! Options of pruning, and their checks.
+//! Options of pruning, with their checks.
 
 use crate::choice::choice;
 use crate::error::{Error, Result, bail, error};
@@ -8,35 +8,35 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 choice! {
-    /// How weights are selected.
+    /// The method that selects the weights or units to remove.
     pub enum PruneMethod: optimize_prune_method_t = Magnitude {
-        /// Set the smallest weights to zero.
+        /// Sets the smallest weights to zero.
         Magnitude = 0, "magnitude";
-        /// Set random weights to zero, by the seed.
+        /// Sets random weights to zero, which the seed determines.
         Random = 1, "random";
-        /// Set the weights with the smallest magnitude times input norm to zero.
+        /// Sets the weights with the smallest product of magnitude and input norm to zero.
         ///
         /// Sun et al. 2023, arXiv 2306.11695.
         Wanda = 2, "wanda";
-        /// Set weights to zero whose error the rest of the row can compensate.
+        /// Sets weights to zero whose error the rest of the row can compensate.
         ///
         /// Frantar & Alistarh 2023, arXiv 2301.00774.
         SparseGpt = 3, "sparsegpt";
-        /// Remove neurons, channels and heads.
+        /// Removes neurons, channels and heads.
         Structured = 4, "structured";
     }
 }
 
 choice! {
-    /// How structured pruning ranks neurons, channels and heads.
+    /// The score by which structured pruning ranks neurons, channels and heads.
     pub enum Importance: optimize_importance_t = L1 {
-        /// By the sum of magnitudes.
+        /// Sum of the magnitudes of the weights.
         L1 = 0, "l1";
-        /// By the root of the sum of squares.
+        /// Root of the sum of squares of the weights.
         L2 = 1, "l2";
-        /// By weights and by activations on calibration data.
+        /// Energy that a unit contributes, by weights and by activations on calibration data.
         Activation = 2, "activation";
-        /// Randomly, by the seed.
+        /// Random score, which the seed determines.
         Random = 3, "random";
     }
 }
@@ -51,7 +51,7 @@ pub struct Pattern {
     pub of: usize,
 }
 
-/// Maximum length of a pattern. Hardware has 4; papers go to 16 or 32.
+/// The maximum length of a pattern. Hardware supports 4; papers use up to 16 or 32.
 const LARGEST_PATTERN: usize = 64;
 
 impl Pattern {
@@ -110,21 +110,22 @@ impl schemars::JsonSchema for Pattern {
     }
 }
 
-/// Another sparsity for matching weights.
+/// A sparsity for the weights that match a pattern, instead of the one for all weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SparsityOverride {
-    /// Pattern, as [`PruneOptions::target_modules`].
+    /// Pattern of names, as in [`PruneOptions::target_modules`].
     pub pattern: String,
-    /// Sparsity from 0, which leaves matches unchanged, to below 1.
+    /// Sparsity of the matching weights, below 1; 0 leaves them unchanged.
     pub sparsity: f64,
 }
 
 impl FromStr for SparsityOverride {
     type Err = Error;
 
-    /// Parses `GLOB=SPARSITY`.
+    /// Returns the override that a text of the form `GLOB=SPARSITY` describes. Fails with `InvalidArgument` for other
+    /// texts.
     fn from_str(text: &str) -> Result<SparsityOverride> {
         let parsed = text.rsplit_once('=').and_then(|(pattern, sparsity)| {
             Some(SparsityOverride { pattern: pattern.to_owned(), sparsity: sparsity.parse().ok()? })
@@ -136,21 +137,21 @@ impl FromStr for SparsityOverride {
     }
 }
 
-/// Options of [`super::prune`].
+/// Options of [`super::prune`] and [`super::prune_calibrated`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PruneOptions {
-    /// Pruning method.
+    /// Method that selects the weights or units to remove.
     pub method: PruneMethod,
-    /// Share of each weight to set to zero, above 0 and below 1; with a pattern, that of the pattern.
+    /// Share of each weight to set to zero, above 0 and below 1; with a pattern, the share that the pattern requires.
     pub sparsity: f64,
-    /// Pattern of zeros, for hardware that supports it.
+    /// Pattern of zeros, such as `2:4`, for hardware that supports it.
     pub pattern: Option<Pattern>,
     /// Magnitude and random: whether one threshold applies to all weights, instead of one per weight. Weights with an
     /// override keep their own.
     pub global: bool,
-    /// Other sparsities for matching weights. The first match counts.
+    /// Sparsities for the weights that match a pattern of names; the first match counts.
     pub overrides: Vec<SparsityOverride>,
     /// Seed of random choices.
     pub seed: u64,
@@ -158,35 +159,37 @@ pub struct PruneOptions {
     /// longer name, from dot to dot. Empty means all weights of `MatMul`, `Gemm` and `Conv`; those of `LSTM` and
     /// `GRU` must be named.
     pub target_modules: Vec<String>,
-    /// Names or globs to leave unchanged, as `target_modules`; takes precedence over them.
+    /// Names or globs of weights to leave unchanged, like `target_modules`, over which they have priority.
     pub exclude: Vec<String>,
     /// Whether embedding tables (`Gather` of a matrix), and output layers that share one, are pruned.
     pub embeddings: bool,
-    /// Minimum number of elements of a weight.
+    /// Minimum number of elements of a weight that is pruned.
     pub min_elements: u64,
-    /// Structured: ranking of the units.
+    /// Structured: score by which the units are ranked.
     pub importance: Importance,
-    /// Structured: the number of remaining units is a multiple of this if possible. 0 selects it: for the channels of
-    /// 2-D convolutions 16 for groups of 32 or more and 8 for groups of 16 or more, because ONNX Runtime's fastest
-    /// layout needs multiples of 16 channels with AVX-512 and of 8 without (the choice is the same on every machine);
-    /// for all other units 16 for groups of 256 or more, 8 from 64 on; otherwise 1.
+    /// Structured: number of which the number of remaining units is a multiple, if possible. 0 selects it: for the
+    /// channels of 2-D convolutions 16 for groups of 32 or more and 8 for groups of 16 or more, because ONNX Runtime's
+    /// fastest layout needs multiples of 16 channels with AVX-512 and of 8 without (the choice is the same on every
+    /// machine); for all other units 16 for groups of 256 or more, 8 from 64 on; otherwise 1.
     pub round_to: usize,
-    /// Structured, with calibration: whether the weight behind each cut is fitted to reproduce its original output.
+    /// Structured, with calibration: whether the weight that reads the kept units is fitted to reproduce its original
+    /// output.
     pub reconstruct: bool,
     /// Structured: number of layers to remove: the least influential on the calibration data; without data, evenly
     /// spaced in the later half. A sparsity of 0 removes nothing else.
     pub drop_layers: usize,
     /// Structured: indices of the layers to remove, as in names, instead of `drop_layers`.
     pub layers: Vec<usize>,
-    /// Structured: size in bytes to prune to, as little as needed, instead of a sparsity; 0 is none.
+    /// Structured: size in bytes to reach, with as little pruning as needed, instead of a sparsity; 0 for none.
     pub target_size: u64,
-    /// Structured: measured speed-up to prune for, as little as needed, instead of a sparsity; 0 is none. Needs ONNX
-    /// Runtime.
+    /// Structured: measured speed-up to reach, with as little pruning as needed, instead of a sparsity; 0 for none.
+    /// Needs ONNX Runtime.
     pub target_speedup: f64,
     /// Number of worker threads; 0 means all processors.
     #[serde(skip)]
     pub threads: usize,
-    /// Folder of pruned weights until they are saved (an unlinked file); default the system's temporary folder.
+    /// Folder of the temporary file with the pruned weights until they are saved (an unlinked file); default: the
+    /// system's temporary folder.
     #[serde(skip)]
     pub scratch_folder: Option<PathBuf>,
 }
@@ -223,12 +226,12 @@ impl PruneOptions {
         PruneOptions { method: PruneMethod::Structured, sparsity: 0.3, ..PruneOptions::default() }
     }
 
-    /// Returns whether whole layers are removed.
+    /// Returns whether options remove whole layers.
     pub(super) fn drops_layers(&self) -> bool {
         self.drop_layers > 0 || !self.layers.is_empty()
     }
 
-    /// Fails if an option is invalid, or does not suit the others.
+    /// Fails with `InvalidArgument` if an option is invalid, or contradicts another.
     pub(super) fn check(&self) -> Result<()> {
         // Checked first: an empty pattern has no sparsity either.
         let is_none = |p: &Pattern| p.keep == 0 || p.keep >= p.of || p.of > LARGEST_PATTERN;
@@ -284,7 +287,7 @@ impl PruneOptions {
         Ok(())
     }
 
-    /// Fails for options that cannot be combined with a pattern.
+    /// Fails with `InvalidArgument` for options that cannot be combined with a pattern.
     fn check_pattern(&self, pattern: Pattern) -> Result<()> {
         if self.method == PruneMethod::Structured {
             bail!(InvalidArgument, "a pattern does not apply to structured pruning");

@@ -1,4 +1,4 @@
-//! Replacement of weights by pruned ones.
+//! Replacement of weights by pruned weights.
 
 use super::Outcome;
 use super::targets::Target;
@@ -8,14 +8,14 @@ use crate::onnx::proto::{ModelProto, TensorProto, attribute_kind};
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// Returns the tensor of a pruned weight, with new elements only.
+/// Returns the tensor of a pruned weight, in which only the elements are new.
 pub fn tensor(target: &Target<'_>, raw: Bytes) -> TensorProto {
     let matrix = &target.matrix;
     let name = target.tensor.name.clone();
     TensorProto { name, ..edit::tensor("", matrix.dtype(), &target.tensor.dims, raw) }
 }
 
-/// Replaces initializers, and the values of `Constant` nodes.
+/// Replaces the initializers and the values of `Constant` nodes that were pruned.
 pub fn replace(model: &mut ModelProto, targets: &[Target<'_>], outcomes: &[Outcome]) {
     let mut new: HashMap<(BodyId, String), TensorProto> = HashMap::new();
     for (target, outcome) in targets.iter().zip(outcomes) {

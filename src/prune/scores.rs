@@ -13,17 +13,17 @@ use crate::files::{self, Scratch};
 use crate::statistics::mixed;
 use rayon::prelude::*;
 
-/// The score of a weight.
+/// The score of a single weight.
 #[derive(Clone, Copy)]
 enum Score {
-    /// The bits of the weight's magnitude: floats of one sign have the order of their bits.
+    /// The bits of the weight's magnitude, because floats of one sign have the order of their bits.
     Magnitude,
     /// A number that depends on the seed, the name and the index; 0 for a weight that is zero, so that zeros come
     /// first.
     Random(u64),
 }
 
-/// Prunes every target, and returns the outcome of each.
+/// Prunes the weight of every target, and returns the outcome of each.
 pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -43,7 +43,7 @@ pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> R
     targets.iter().zip(outcomes).map(fill).collect()
 }
 
-/// Prunes one target, independently of all others.
+/// Prunes one target, independently of all others, and returns the outcome.
 pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     let done = match options.pattern {
         Some(pattern) => in_pattern(target, pattern, options, scratch, ticket),
@@ -55,7 +55,7 @@ pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticke
     done.at(|| format!("weight {:?}", target.name))
 }
 
-/// The reason for leaving a weight that already has enough zeros.
+/// The reason why a weight that already has enough zeros is unchanged.
 pub const ENOUGH: &str = "already has as many zeros as requested";
 
 fn score(options: &PruneOptions, target: &Target<'_>) -> Score {
@@ -66,8 +66,8 @@ fn score(options: &PruneOptions, target: &Target<'_>) -> Score {
 }
 
 impl Score {
-    /// Computes the scores of `values`, the elements of a weight from index `first` on, into `keys`. Only zeros have
-    /// the score 0.
+    /// Writes the scores of `values`, the elements of a weight from index `first` on, into `keys`. Only zeros have the
+    /// score 0.
     fn keys(self, first: usize, values: &[f32], keys: &mut Vec<u32>) {
         keys.clear();
         match self {
@@ -80,12 +80,12 @@ impl Score {
     }
 }
 
-/// Hashes a text with FNV-1a.
+/// Returns the FNV-1a hash of a text.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// A range of elements of a target.
+/// A range of the elements of a target.
 #[derive(Clone, Copy)]
 struct Piece {
     target: usize,
@@ -101,7 +101,7 @@ fn pieces(targets: &[&Target<'_>]) -> Vec<Piece> {
     targets.iter().enumerate().flat_map(of).collect()
 }
 
-/// A reader of pieces and their scores.
+/// A reader of the pieces of weights and of their scores.
 struct Scores<'s> {
     targets: &'s [&'s Target<'s>],
     options: &'s PruneOptions,
@@ -140,7 +140,7 @@ impl Scores<'_> {
     }
 }
 
-/// Returns the bin that contains the element of that rank, and the number of elements in all bins before it.
+/// Returns the bin that contains the element of rank `rank`, and the number of elements in all bins before it.
 fn bin_of(counts: &[u64], rank: u64) -> (usize, u64) {
     let mut before = 0;
     for (bin, count) in counts.iter().enumerate() {
@@ -152,7 +152,7 @@ fn bin_of(counts: &[u64], rank: u64) -> (usize, u64) {
     (counts.len() - 1, before)
 }
 
-/// Sets the `wanted` weights of all targets with the smallest scores to zero.
+/// Sets the `wanted` weights of all targets with the smallest scores to zero, and returns the outcomes.
 fn apply(
     targets: &[&Target<'_>],
     wanted: usize,
@@ -187,9 +187,9 @@ fn apply(
     let shares: Vec<u64> = equal.iter().map(share).collect();
     let writers: Vec<Writer<'_>> = targets.iter().map(|t| Writer::new(t, scratch)).collect::<Result<_>>()?;
     pieces.par_iter().zip(shares).try_for_each(|(piece, mut ties)| {
-        let mut goes = Vec::with_capacity(piece.count);
+        let mut zeroed = Vec::with_capacity(piece.count);
         let values = scores.read(*piece, |values, keys| {
-            goes.extend(keys.iter().map(|key| {
+            zeroed.extend(keys.iter().map(|key| {
                 let tie = *key == threshold && ties > 0;
                 ties -= u64::from(tie);
                 *key < threshold || tie
@@ -197,14 +197,14 @@ fn apply(
             values.to_vec()
         })?;
         ticket.add((piece.count * targets[piece.target].matrix.width()) as u64);
-        writers[piece.target].keep(piece.first, &values, &goes)
+        writers[piece.target].keep(piece.first, &values, &zeroed)
     })?;
     let how = format!("{}{}", options.method.name(), if options.global { ", global threshold" } else { "" });
     let outcome = |writer: Writer<'_>| Ok(unchanged_or(writer.finish(how.clone())?));
     writers.into_iter().map(outcome).collect()
 }
 
-/// Returns the outcome: pruned, or a reason to leave the weight if it has no new zero.
+/// Returns the outcome for a weight: pruned, or unchanged if it has no new zero.
 fn unchanged_or(pruned: Pruned) -> Outcome {
     if pruned.zeros_after == pruned.zeros_before {
         return Err("none of its weights is below the global threshold".to_owned());
@@ -212,7 +212,8 @@ fn unchanged_or(pruned: Pruned) -> Outcome {
     Ok(pruned)
 }
 
-/// Prunes to a pattern: of each group of weights along the inputs, all except the largest few become zero.
+/// Prunes a weight to a pattern: of each group of weights along the inputs, all except the largest `keep` become zero.
+/// Returns the outcome.
 fn in_pattern(
     target: &Target<'_>,
     pattern: Pattern,
@@ -234,29 +235,29 @@ fn in_pattern(
     tasks.par_iter().with_min_len(if layout.inputs < 1024 { 64 } else { 1 }).try_for_each(|&(o, k)| {
         let count = groups.min(layout.inputs - k) * layout.inner;
         let piece = Piece { target: 0, first: (o * layout.inputs + k) * layout.inner, count };
-        let (values, goes) = scores.read(piece, |values, keys| {
-            let mut goes = vec![false; keys.len()];
-            for (keys, goes) in keys.chunks(line).zip(goes.chunks_mut(line)) {
-                mark(keys, goes, layout.inner, pattern.keep);
+        let (values, zeroed) = scores.read(piece, |values, keys| {
+            let mut zeroed = vec![false; keys.len()];
+            for (keys, zeroed) in keys.chunks(line).zip(zeroed.chunks_mut(line)) {
+                mark(keys, zeroed, layout.inner, pattern.keep);
             }
-            (values.to_vec(), goes)
+            (values.to_vec(), zeroed)
         })?;
         ticket.add((count * target.matrix.width()) as u64);
-        writer.keep(piece.first, &values, &goes)
+        writer.keep(piece.first, &values, &zeroed)
     })?;
     let pruned = writer.finish(format!("{}, at most {pattern} are kept", options.method.name()))?;
     Ok(if pruned.zeros_after == pruned.zeros_before { Err(ENOUGH.to_owned()) } else { Ok(pruned) })
 }
 
-/// Marks the weights of a group that become zero: all except the `keep` largest. Among equal scores the first become
+/// Marks the weights of a group that become zero: all except the `keep` largest. Among equal scores, the first become
 /// zero.
-fn mark(keys: &[u32], goes: &mut [bool], inner: usize, keep: usize) {
+fn mark(keys: &[u32], zeroed: &mut [bool], inner: usize, keep: usize) {
     let members = keys.len() / inner.max(1);
     let mut order: Vec<(u32, usize)> = Vec::with_capacity(members);
     for i in 0..inner {
         order.clear();
         order.extend((0..members).map(|m| (keys[m * inner + i], m)));
         order.sort_unstable();
-        order.iter().take(members.saturating_sub(keep)).for_each(|(_, m)| goes[m * inner + i] = true);
+        order.iter().take(members.saturating_sub(keep)).for_each(|(_, m)| zeroed[m * inner + i] = true);
     }
 }

@@ -12,12 +12,14 @@ use crate::call::Ticket;
 use crate::error::Result;
 use rayon::prelude::*;
 
-/// Number of columns that are ranked together.
+/// The number of columns that are ranked together.
 const BLOCK: usize = 128;
-/// Number of rows per task.
+/// The number of rows per task.
 const ROWS: usize = 32;
 
-/// Prunes consecutive rows of `factor.size` weights. The factor's columns are in their natural order.
+/// Prunes a weight in place. `values` holds its rows of `factor.size` elements; the columns of `factor` must be in
+/// [`ColumnOrder::Natural`](crate::calibrate::ColumnOrder::Natural). `sparsity` is the share of elements to set to
+/// zero; with a `pattern`, it is ignored. Fails if the call was cancelled or its deadline passed.
 pub fn prune(
     values: &mut [f32],
     factor: &Factor,
@@ -33,7 +35,7 @@ pub fn prune(
     let block = pattern.map_or(BLOCK, |pattern| BLOCK.next_multiple_of(pattern.of));
     for start in (0..n).step_by(block) {
         let end = n.min(start + block);
-        let goes = match pattern {
+        let zeroed = match pattern {
             None => Some(cheapest(values, factor, start..end, upto(end) - upto(start))),
             Some(_) => None,
         };
@@ -44,10 +46,10 @@ pub fn prune(
             let mut errors = vec![0f32; count * width];
             for (r, errors) in errors.chunks_mut(width).enumerate() {
                 let row = &mut rows[r * n..(r + 1) * n];
-                match (&goes, pattern) {
-                    (Some(goes), _) => {
-                        let goes = &goes[(task * ROWS + r) * width..][..width];
-                        clear(row, factor, start..end, errors, &mut |i, _| goes[i - start]);
+                match (&zeroed, pattern) {
+                    (Some(zeroed), _) => {
+                        let zeroed = &zeroed[(task * ROWS + r) * width..][..width];
+                        clear(row, factor, start..end, errors, &mut |i, _| zeroed[i - start]);
                     }
                     (None, Some(pattern)) => {
                         let mut chosen = Vec::new();
@@ -78,18 +80,18 @@ pub fn prune(
     Ok(())
 }
 
-/// Sets weights of one row to zero and propagates the error within the block. The errors are recorded for later
-/// columns.
+/// Sets the weights of one row for which `is_zeroed` is true to zero, and propagates the error within the block.
+/// Records the errors for later columns in `errors`.
 fn clear(
     row: &mut [f32],
     factor: &Factor,
     columns: std::ops::Range<usize>,
     errors: &mut [f32],
-    goes: &mut dyn FnMut(usize, &[f32]) -> bool,
+    is_zeroed: &mut dyn FnMut(usize, &[f32]) -> bool,
 ) {
     let (n, start, end) = (factor.size, columns.start, columns.end);
     for i in columns {
-        if goes(i, row) {
+        if is_zeroed(i, row) {
             let upper = &factor.upper[i * n..(i + 1) * n];
             let error = row[i] / upper[i];
             row[i] = 0.0;
@@ -104,7 +106,7 @@ fn cost(value: f32, factor: &Factor, column: usize) -> f32 {
     (value / factor.upper[column * factor.size + column]).powi(2)
 }
 
-/// Returns which weights of a block `[rows, columns]` are the `wanted` cheapest; among equal costs the first.
+/// Returns which weights of a block `[rows, columns]` are the `wanted` cheapest; among equal costs, the first are.
 fn cheapest(values: &[f32], factor: &Factor, columns: std::ops::Range<usize>, wanted: usize) -> Vec<bool> {
     let width = columns.len();
     let mut order: Vec<(f32, u32)> = values
@@ -119,18 +121,18 @@ fn cheapest(values: &[f32], factor: &Factor, columns: std::ops::Range<usize>, wa
     if wanted > 0 && wanted < order.len() {
         order.select_nth_unstable_by(wanted - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     }
-    let mut goes = vec![false; order.len()];
-    order.iter().take(wanted).for_each(|(_, place)| goes[*place as usize] = true);
-    goes
+    let mut zeroed = vec![false; order.len()];
+    order.iter().take(wanted).for_each(|(_, place)| zeroed[*place as usize] = true);
+    zeroed
 }
 
 /// Adds to `chosen` the columns of a group that become zero: all except the `keep` most expensive.
 fn choose(chosen: &mut Vec<usize>, row: &[f32], factor: &Factor, group: std::ops::Range<usize>, keep: usize) {
-    let goes = group.len().saturating_sub(keep);
+    let count = group.len().saturating_sub(keep);
     let mut order: Vec<(f32, usize)> = group.map(|i| (cost(row[i], factor, i), i)).collect();
     order.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     chosen.clear();
-    chosen.extend(order.iter().take(goes).map(|(_, i)| *i));
+    chosen.extend(order.iter().take(count).map(|(_, i)| *i));
 }
 
 #[cfg(test)]

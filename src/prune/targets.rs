@@ -28,7 +28,7 @@ impl Layout {
     }
 }
 
-/// The other operand of the product, if it is in the main graph.
+/// The operand that a weight is multiplied with, if it is in the main graph.
 pub struct Data {
     pub value: String,
     /// Whether the inputs of the product are the second dimension (channels) of this operand, not the last.
@@ -38,12 +38,12 @@ pub struct Data {
 /// A weight to prune; several nodes may share it.
 pub struct Target<'a> {
     pub tensor: &'a TensorProto,
-    /// All its elements as one row.
+    /// Elements of the weight, as one row.
     pub matrix: Matrix,
-    /// The body that defines it.
+    /// Graph or function that defines the weight.
     pub owner: BodyId,
     pub name: String,
-    /// Short name of its module.
+    /// Short name of the module of the weight.
     pub module: String,
     pub layout: Layout,
     pub sparsity: f64,
@@ -59,16 +59,16 @@ impl Target<'_> {
         self.matrix.columns
     }
 
-    /// Returns the requested number of zeros among `of` elements.
+    /// Returns the number of zeros to create among `of` elements.
     pub fn zeros(&self, of: usize) -> usize {
         (self.sparsity * of as f64).round() as usize
     }
 }
 
-/// The weights to prune, and the nodes that are left.
+/// The weights to prune, and the nodes whose weights are unchanged.
 pub struct Plan<'a> {
     pub targets: Vec<Target<'a>>,
-    /// Nodes whose weight is left, with the reason.
+    /// Nodes whose weight is unchanged, with the reason.
     pub left: Vec<(BodyId, usize, NodeReport)>,
 }
 
@@ -84,18 +84,18 @@ struct Found<'a> {
     layout: Layout,
     data: Option<Data>,
     readers: Vec<(BodyId, usize)>,
-    /// Whether its rows are looked up.
+    /// Whether a `Gather` reads the weight (an embedding table).
     table: bool,
-    /// Whether it is pruned only if a target names it (recurrent weights).
-    shy: bool,
-    /// Whether an attribute of a node that uses it is set by the call of the enclosing function.
+    /// Whether the weight is pruned only if a target names it (recurrent weights).
+    only_if_named: bool,
+    /// Whether the call of the enclosing function sets an attribute of a node that uses the weight.
     refers: bool,
-    /// All names of the weight.
+    /// All names by which options can select the weight.
     names: Vec<String>,
     module: String,
 }
 
-/// Decides on every weight of the model.
+/// Returns the weights to prune, and the reasons for all other weights of the model.
 pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
     let mut globs = Globs {
         targets: Selector::new(&options.target_modules, Fit::Parts)?.0,
@@ -127,7 +127,7 @@ pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
     Ok(plan)
 }
 
-/// A node that is left because of its kind: where, its names, why.
+/// A node whose weight is unchanged because of its kind: its place, its names and the reason.
 type Left = (BodyId, usize, Vec<String>, String);
 
 /// Returns the weights of a model in the order of their first nodes, and the nodes without a usable weight.
@@ -159,7 +159,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                 let module = modules::module(view, body, index, constant.name);
                 let table = node.op() == "Gather";
                 let place = *by_place.entry((constant.owner, constant.name)).or_insert_with(|| {
-                    let shy = matches!(node.op(), "LSTM" | "GRU" | "RNN");
+                    let only_if_named = matches!(node.op(), "LSTM" | "GRU" | "RNN");
                     let module = module.unwrap_or_else(|| node.label().to_owned());
                     let readers = Vec::new();
                     let refers = false;
@@ -169,7 +169,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                         data: None,
                         readers,
                         table,
-                        shy,
+                        only_if_named,
                         refers,
                         names: vec![],
                         module,
@@ -203,7 +203,7 @@ fn slots(node: &NodeProto) -> &'static [usize] {
     }
 }
 
-/// Returns the layout of a weight and the other operand; `None` if it is not a weight.
+/// Returns the layout of a weight and the other operand; `None` if the input is not a weight.
 fn layout(node: &NodeProto, slot: usize, constant: &Constant<'_>, body: BodyId) -> Option<(Layout, Option<Data>)> {
     let dims: Vec<usize> = constant.tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect();
     let (&last, front) = dims.split_last()?;
@@ -226,12 +226,12 @@ fn layout(node: &NodeProto, slot: usize, constant: &Constant<'_>, body: BodyId) 
         "Gather" if !matrix || constant.transposed || !is_float(constant.tensor) => return None,
         "Gather" => (by_row, None),
         _ => {
-            let turn = if slot == 0 { "transA" } else { "transB" };
+            let attribute = if slot == 0 { "transA" } else { "transB" };
             // The inputs of a right operand are its rows, those of a left operand its columns, unless the operand is
             // transposed.
-            let turned = constant.transposed != (node.int(turn, 0) != 0);
+            let transposed = constant.transposed != (node.int(attribute, 0) != 0);
             let known = matrix && node.int("transA", 0) == 0;
-            (if turned == (slot == 1) { by_row } else { by_column }, data(false).filter(|_| known))
+            (if transposed == (slot == 1) { by_row } else { by_column }, data(false).filter(|_| known))
         }
     })
 }
@@ -241,7 +241,7 @@ fn is_float(tensor: &TensorProto) -> bool {
     matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64))
 }
 
-/// Returns the weight as a target with its sparsity, or the reason for leaving it.
+/// Returns the weight as a target with its sparsity, or the reason why it is unchanged.
 fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> std::result::Result<Target<'a>, String> {
     let mut named = None;
     for glob in globs.targets.iter_mut() {
@@ -263,7 +263,7 @@ fn judge<'a>(found: &Found<'a>, globs: &mut Globs, options: &PruneOptions) -> st
     if found.table && !options.embeddings && named != Some(true) {
         return Err("embedding tables are pruned only with `embeddings`".to_owned());
     }
-    if found.shy && named.is_none() {
+    if found.only_if_named && named.is_none() {
         return Err("recurrent weights are pruned only if they are named".to_owned());
     }
     if found.refers && options.pattern.is_some() {
@@ -302,7 +302,7 @@ struct Globs {
     overrides: Vec<(Pattern, f64)>,
 }
 
-/// Returns the names of the modules, for the error message about an unknown name.
+/// Returns the names of all modules, for the message about a name that matches nothing.
 fn list(found: &[Found<'_>]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     found.iter().for_each(|weight| *counts.entry(&weight.module).or_default() += 1);
@@ -315,7 +315,7 @@ fn list(found: &[Found<'_>]) -> String {
     format!("there are {}{more}", shown.join(", "))
 }
 
-/// Returns the reasons of nodes that were left, counted, most frequent first.
+/// Returns the reasons why weights are unchanged, with their counts, most frequent first.
 pub fn reasons(nodes: &[NodeReport]) -> String {
     match count_reasons(nodes.iter().filter(|node| node.action != PRUNED)) {
         none if none.is_empty() => "the model has no MatMul, Gemm or Conv with a constant weight".to_owned(),

@@ -1,4 +1,4 @@
-//! Reading weights in pieces, and writing pruned ones.
+//! Reading of weights in pieces, and writing of pruned weights.
 
 use super::Pruned;
 use super::targets::{Layout, Target};
@@ -9,9 +9,9 @@ use crate::graph::floats::to_bytes;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Number of elements of a piece.
+/// The number of elements of a piece.
 pub const PIECE: usize = 1 << 18;
-/// Number of outputs that are transposed at a time.
+/// The number of outputs that are transposed at a time.
 const TILE: usize = 64;
 
 /// A writer of a pruned weight.
@@ -28,17 +28,17 @@ impl<'t> Writer<'t> {
         Ok(Writer { target, slot, before: AtomicU64::new(0), after: AtomicU64::new(0) })
     }
 
-    /// Writes elements from index `first` on: zero where `goes` is true, otherwise unchanged. `values` are their
-    /// present values.
-    pub fn keep(&self, first: usize, values: &[f32], goes: &[bool]) -> Result<()> {
+    /// Writes the elements from index `first` on: 0 where `zeroed` is true, otherwise the element of `values`, which
+    /// are the present elements.
+    pub fn keep(&self, first: usize, values: &[f32], zeroed: &[bool]) -> Result<()> {
         let width = self.target.matrix.width();
         let bytes = &self.target.matrix.raw()[first * width..(first + values.len()) * width];
         let mut copy = bytes.to_vec();
         let (mut before, mut after) = (0, 0);
-        for (index, (value, goes)) in values.iter().zip(goes).enumerate() {
+        for (index, (value, zeroed)) in values.iter().zip(zeroed).enumerate() {
             before += u64::from(*value == 0.0);
-            after += u64::from(*value == 0.0 || *goes);
-            if *goes {
+            after += u64::from(*value == 0.0 || *zeroed);
+            if *zeroed {
                 copy[index * width..(index + 1) * width].fill(0);
             }
         }
@@ -48,7 +48,7 @@ impl<'t> Writer<'t> {
         self.slot.write_at(first * width, &copy)
     }
 
-    /// Writes new values of the elements from index `first` on.
+    /// Writes new elements from index `first` on.
     fn put(&self, first: usize, values: &[f32]) -> Result<()> {
         let matrix = &self.target.matrix;
         let (mut old, zero) = (vec![0f32; values.len()], |v: &&f32| **v == 0.0);
@@ -64,7 +64,7 @@ impl<'t> Writer<'t> {
     }
 }
 
-/// Returns all values of a weight by output: `[outputs, inputs]`.
+/// Returns all elements of a weight in the layout `[outputs, inputs]`.
 pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     let Layout { inputs, inner, .. } = target.layout;
     let mut values = vec![0f32; target.elements()];
@@ -87,7 +87,7 @@ pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     values
 }
 
-/// Writes the values of a weight, by output as [`by_output`] returns them, and returns the pruned weight.
+/// Writes the elements of a weight, in the layout of [`by_output`], and returns the pruned weight.
 pub fn store(target: &Target<'_>, values: &[f32], scratch: &Scratch, how: String, ticket: &Ticket) -> Result<Pruned> {
     let Layout { outer, inputs, inner } = target.layout;
     let writer = Writer::new(target, scratch)?;

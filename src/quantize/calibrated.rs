@@ -132,9 +132,9 @@ impl Work<'_> {
         for (index, (tensor, batch)) in inputs.iter().zip(self.run.batches).enumerate() {
             let x = batch.rows(tensor, size)?;
             rows += x.shape()[0] as usize;
-            add(&mut gram, &self.products.turned(&x, &x, self.run.stop)?);
+            add(&mut gram, &self.products.transposed(&x, &x, self.run.stop)?);
             if let (Some(cross), Some(wanted)) = (&mut cross, wanted) {
-                add(cross, &self.products.turned(&batch.rows(&wanted[index], size)?, &x, self.run.stop)?);
+                add(cross, &self.products.transposed(&batch.rows(&wanted[index], size)?, &x, self.run.stop)?);
             }
         }
         if rows == 0 {
@@ -146,7 +146,7 @@ impl Work<'_> {
             None => None,
             Some(mut cross) => {
                 let upper = square(factor.upper_as_inputs())?;
-                let inverse = square(self.products.turned(&upper, &upper, self.run.stop)?)?;
+                let inverse = square(self.products.transposed(&upper, &upper, self.run.stop)?)?;
                 let scale = 1.0 / rows as f32;
                 cross.iter_mut().zip(&gram).for_each(|(c, g)| *c = (*c - g) * scale);
                 let mut towards = self.products.product(&square(cross)?, &inverse, self.run.stop)?;

@@ -51,7 +51,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     super::outcome::count(&mut report, &nodes, options)?;
     let done = vec![true; plan.weights.len()];
     let dead = dead_values(&view, &plan.changes, &done);
-    let dies = |weight: usize| {
+    let is_unused = |weight: usize| {
         let of = plan.changes.iter().find(|c| c.weight == weight).map(|c| (c.constant.owner, c.constant.name));
         of.is_some_and(|(owner, name)| dead.get(&owner).is_some_and(|names| names.contains(name)))
     };
@@ -60,8 +60,8 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let mut bytes = base + plan.changes.iter().map(|change| node_bytes(&view, change)).sum::<u64>();
     for unit in units(&plan, options) {
         bytes += unit.candidates[0].bytes;
-        let goes = unit.weights.first().is_none_or(|weight| dies(*weight));
-        let float = unit.candidates.last().filter(|_| goes).map_or(0, |c| c.bytes);
+        let is_dropped = unit.weights.first().is_none_or(|weight| is_unused(*weight));
+        let float = unit.candidates.last().filter(|_| is_dropped).map_or(0, |c| c.bytes);
         bytes = bytes.saturating_sub(float);
     }
     super::outcome::smaller_than_gguf(model, bytes, options)?;

@@ -234,27 +234,27 @@ impl<'a> Planner<'_, 'a> {
     fn accept(&mut self, body: BodyId, node: usize, form: Form, input: usize, constant: Constant<'a>) {
         let proto = self.view.node(body, node);
         // A Gemm may transpose its weight by attribute, in addition to a preceding Transpose.
-        let turned = constant.transposed != (proto.is("Gemm") && proto.int("transB", 0) != 0);
+        let transposed = constant.transposed != (proto.is("Gemm") && proto.int("transB", 0) != 0);
         let channel = match (self.options.per_channel, form) {
             // A block contains inputs of one output of a product (in a column, or in a row of a transposed weight), or
             // a part of one row of a table.
             (_, Form::BlockTable) => Channel::Row,
-            (_, Form::BlockMatMul | Form::BlockGemm) if turned => Channel::Row,
+            (_, Form::BlockMatMul | Form::BlockGemm) if transposed => Channel::Row,
             (_, Form::BlockMatMul | Form::BlockGemm) => Channel::Column,
             (false, _) => Channel::All,
             (true, Form::Table) => Channel::Row,
-            (true, _) if turned => Channel::Row,
+            (true, _) if transposed => Channel::Row,
             (true, _) => Channel::Column,
         };
         let Ok(matrix) = Matrix::new(constant.tensor) else { return };
         let bits = self.bits(proto.label(), constant.name);
         // A table and an output layer that is the transposed table share their blocks.
-        let key = (constant.owner, constant.name, channel, turned && !form.is_blocks());
+        let key = (constant.owner, constant.name, channel, transposed && !form.is_blocks());
         let weight = *self.shared.entry(key).or_insert_with(|| {
             let weight = Weight {
                 matrix,
                 channel,
-                transpose: turned,
+                transpose: transposed,
                 tensor: constant.tensor,
                 name: constant.name.to_owned(),
                 bits,

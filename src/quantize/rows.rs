@@ -9,7 +9,7 @@ use crate::graph::constants::Matrix;
 pub struct Rows<'w> {
     matrix: &'w Matrix,
     /// Whether they are the columns of the stored matrix.
-    turned: bool,
+    transposed: bool,
     /// Number of rows.
     pub count: usize,
     /// Number of elements of a row.
@@ -20,15 +20,15 @@ impl<'w> Rows<'w> {
     /// Returns the rows of a weight.
     pub fn of(weight: &'w Weight<'_>) -> Rows<'w> {
         let matrix = &weight.matrix;
-        let turned = weight.channel != Channel::Row;
-        let (count, columns) = if turned { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
-        Rows { matrix, turned, count, columns }
+        let transposed = weight.channel != Channel::Row;
+        let (count, columns) = if transposed { (matrix.columns, matrix.rows) } else { (matrix.rows, matrix.columns) };
+        Rows { matrix, transposed, count, columns }
     }
 
     /// Returns consecutive rows.
     pub fn read(&self, first: usize, count: usize) -> Vec<f32> {
         let mut values = vec![0f32; count * self.columns];
-        if self.turned {
+        if self.transposed {
             let mut line = vec![0f32; count];
             for k in 0..self.columns {
                 self.matrix.read(k, first, &mut line);

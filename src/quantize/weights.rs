@@ -284,12 +284,12 @@ mod tests {
         let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919) % 1013) as f32 - 506.0).collect();
         let dims = [rows as i64, columns as i64];
         let plain = run(&values, dims, Channel::Row, false).unwrap();
-        let turned = run(&values, dims, Channel::Row, true).unwrap();
+        let transposed = run(&values, dims, Channel::Row, true).unwrap();
         for row in 0..rows {
             for column in 0..columns {
                 let expected = round(values[row * columns + column] / plain.scales[row], 127.0);
                 assert_eq!(plain.data[row * columns + column], expected);
-                assert_eq!(turned.data[column * rows + row], expected);
+                assert_eq!(transposed.data[column * rows + row], expected);
             }
         }
     }

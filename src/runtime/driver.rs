@@ -1,5 +1,4 @@
-//! The NVIDIA driver (`libcuda.so.1`), opened on first use, and its devices. Also how this and other libraries are
-//! opened permanently.
+//! The NVIDIA driver (`libcuda.so.1`) and its devices, and the permanent opening of this and other shared libraries.
 
 use crate::error::{Error, Kind, Result, bail, error};
 use libloading::os::unix;
@@ -16,7 +15,7 @@ const FILE: &str = "libcuda.so.1";
 #[derive(Debug)]
 pub(crate) struct Library(ManuallyDrop<unix::Library>);
 
-/// Opens a library permanently; the error is the loader's message.
+/// Opens a shared library permanently. The error is the message of the dynamic linker.
 pub(crate) fn open(path: &Path) -> std::result::Result<Library, String> {
     if path.is_absolute() && !path.is_file() {
         return Err("no such file".to_owned());
@@ -27,7 +26,7 @@ pub(crate) fn open(path: &Path) -> std::result::Result<Library, String> {
     opened.map(|library| Library(ManuallyDrop::new(library))).map_err(|e| reason(&e))
 }
 
-/// Returns the loader's message, which is one level below the error of `libloading`.
+/// Returns the message of the dynamic linker, which is one level below the error of `libloading`.
 fn reason(e: &libloading::Error) -> String {
     e.source().map_or_else(|| e.to_string(), ToString::to_string)
 }
@@ -37,7 +36,7 @@ fn reason(e: &libloading::Error) -> String {
 /// # Safety
 /// `T` is the type of a pointer, and that of the function if it is the type of a function.
 pub(crate) unsafe fn function<T: Copy>(library: &Library, name: &CStr, path: &Path) -> Result<T> {
-    // SAFETY: same contract; the library is never closed.
+    // SAFETY: the contract of this function; the library is never closed.
     let found = unsafe { library.0.get::<T>(name) };
     found.map(|function| *function).map_err(|_| {
         let (path, name) = (path.display(), name.to_string_lossy());
@@ -48,13 +47,13 @@ pub(crate) unsafe fn function<T: Copy>(library: &Library, name: &CStr, path: &Pa
 /// The initialized driver and its devices.
 pub(crate) struct Driver {
     library: Library,
-    /// Compute capability of each device, 89 for 8.9.
+    /// Compute capability of each device, for example 89 for 8.9.
     pub capabilities: Vec<i32>,
 }
 
 impl Driver {
-    /// Returns the driver, which is queried only once. Fails with [`crate::error::Kind::DeviceMissing`], whose
-    /// message names what is missing.
+    /// Returns the driver, which is opened and queried only once. Fails with [`crate::error::Kind::DeviceMissing`],
+    /// whose message names what is missing.
     pub fn get() -> Result<&'static Driver> {
         static FOUND: OnceLock<Result<Driver>> = OnceLock::new();
         FOUND.get_or_init(probe).as_ref().map_err(Clone::clone)
@@ -77,7 +76,7 @@ impl Driver {
     /// # Safety
     /// The contract is that of [`function`].
     pub unsafe fn function<T: Copy>(&self, name: &CStr) -> Result<T> {
-        // SAFETY: same contract.
+        // SAFETY: the contract of this function.
         unsafe { function(&self.library, name, Path::new(FILE)) }
     }
 }

@@ -1,5 +1,5 @@
-//! Runs that keep values between them: [`InPlace`], memory that is input and output at the same time, and [`Stop`],
-//! which ends all of them together.
+//! Memory that a model reads as input and writes as output at the same time ([`InPlace`]), and a way to end several
+//! runs together ([`Stop`]).
 
 use super::library::guarded;
 use super::mapped::{Lent, Room};
@@ -16,7 +16,7 @@ use ort::memory::MemoryInfo;
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions};
 use ort::value::DynValue;
 
-/// Ends all runs that it was passed to once the caller of [`Stop::during`] cancels or its deadline passes.
+/// A switch that ends all runs it was passed to when the caller of [`Stop::during`] cancels or its deadline passes.
 pub struct Stop {
     pub(super) options: RunOptions<NoSelectedOutputs>,
 }
@@ -34,14 +34,14 @@ impl Stop {
     }
 }
 
-/// Memory that a model reads as an input, writes as an output, or both.
+/// Memory that a model reads as an input, writes as an output, or both: its names, element type and shape.
 #[derive(Debug, Clone)]
 pub struct Place {
     /// Name of the input; `None` if the memory is only written.
     pub input: Option<String>,
     /// Name of the output; `None` if the memory is only read.
     pub output: Option<String>,
-    /// Element type, of fixed size.
+    /// Element type of the value, of fixed size.
     pub dtype: DataType,
     /// Shape of the value.
     pub shape: Vec<i64>,
@@ -55,27 +55,27 @@ pub struct Place {
 pub struct InPlace {
     // Dropped before the memory that it refers to: fields are dropped in this order.
     binding: IoBinding,
-    /// The inputs of the latest run; the binding still refers to them.
+    /// Inputs of the latest run, to which the binding still refers.
     inputs: Vec<(String, Lent)>,
     rooms: Vec<Room>,
-    /// The inputs and outputs of each of `rooms`; needed for every run on a device, whose memory receives a copy.
+    /// Inputs and outputs of each of `rooms`. On a device, the memory is copied, so that they are needed for every run.
     places: Vec<Place>,
     outputs: Vec<String>,
     session: usize,
 }
 
 impl InPlace {
-    /// Returns the memory of the place at `index`: row-major, native byte order.
+    /// Returns the memory of the place `index` as bytes, in row-major order and native byte order.
     pub fn bytes(&self, index: usize) -> &[u8] {
         self.rooms[index].bytes()
     }
 
-    /// Returns the memory of the place at `index` as elements.
+    /// Returns the memory of the place `index` as elements.
     pub fn elements<T: Element>(&self, index: usize) -> &[T] {
         self.rooms[index].elements()
     }
 
-    /// Returns the memory of the place at `index` as mutable elements.
+    /// Returns the memory of the place `index` as mutable elements.
     pub fn elements_mut<T: Element>(&mut self, index: usize) -> &mut [T] {
         self.rooms[index].elements_mut()
     }
@@ -85,7 +85,7 @@ impl InPlace {
         self.rooms.iter_mut().map(Room::elements_mut).collect()
     }
 
-    /// Returns the memory of the place at `index`, mutable.
+    /// Returns the memory of the place `index` as mutable bytes.
     pub fn bytes_mut(&mut self, index: usize) -> &mut [u8] {
         self.rooms[index].bytes_mut()
     }
@@ -101,7 +101,7 @@ impl InPlace {
         Ok(tensor)
     }
 
-    /// Passes the current memory to a session on a device: the session made a copy when it was bound.
+    /// Passes the current content of the memory to a session on a device, which copied it when it was bound.
     fn bind_rooms(&mut self) -> Result<()> {
         for (place, room) in self.places.iter().zip(&mut self.rooms) {
             if let Some(input) = &place.input {
@@ -150,8 +150,8 @@ impl Session {
         guarded("binding memory to a model", make)
     }
 
-    /// Runs the model on memory from [`Session::in_place`] of the same session. `inputs` are those not bound to the
-    /// memory; returns the outputs not bound to it. Only ONNX Runtime checks the sizes of inputs.
+    /// Runs the model on memory from [`Session::in_place`] of the same session. `inputs` are the inputs that are not
+    /// bound to the memory; returns the outputs that are not bound to it. Only ONNX Runtime checks the sizes of inputs.
     ///
     /// After an error, the memory may be partly written.
     pub fn run_in_place(

@@ -1,4 +1,4 @@
-//! Inference by ONNX Runtime: the shapes of chosen values, and the constants that follow from shapes.
+//! Inference by ONNX Runtime of the shapes of selected values, and of the constants that follow from shapes.
 
 use super::{Execution, OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::call::Call;
@@ -10,14 +10,15 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto};
 use std::collections::HashSet;
 
-/// Weights with more elements are left out: no shapes are read from them.
+/// Number of elements above which the content of a weight is omitted, because no shapes are read from it.
 const WEIGHT: i64 = 64;
 
-/// Limits the size of folded constants: a mask of all pairs of positions of a long input would take too much memory.
+/// Session option that limits the size of folded constants: a mask of all pairs of positions of a long input would take
+/// too much memory.
 const FOLDED: (&str, &str) = ("optimization.constant_folding_max_output_size_in_bytes", "1048576");
 
-/// Returns the graph after ONNX Runtime's inference, with the values `names` as its outputs: their shapes are
-/// inferred, and folded values are initializers under their own names. Its weights are inputs; the model cannot be
+/// Returns the graph after ONNX Runtime's inference, with the values `names` as outputs: their shapes are inferred, and
+/// folded values are initializers under their own names. The weights of the graph become inputs; the model cannot be
 /// run.
 pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[String]) -> Result<Model> {
     let mut own = Names::of(&proto);
@@ -27,8 +28,8 @@ pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[Strin
         graph.value_info.clear();
         graph.output = names.iter().map(|name| edit::untyped(name)).collect();
         without_weights(graph);
-        // If ONNX Runtime changes nothing in a graph, it writes the graph without inferred shapes; this node is there
-        // to be folded.
+        // If ONNX Runtime changes nothing in a graph, it writes the graph without inferred shapes; this node is added
+        // so that it is folded.
         graph.initializer.push(edit::tensor(&constant, DataType::Int64, &[1], vec![0; 8].into()));
         graph.node.push(edit::node("Neg", &[&constant], &[&folded]));
     }
@@ -45,7 +46,7 @@ pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[Strin
     Model::from_file(&file)
 }
 
-/// Sets a declared value to fixed sizes.
+/// Sets the shape of a declared value to fixed sizes.
 pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     let tensor = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut());
     if let Some(shape) = tensor.and_then(|t| t.shape.as_deref_mut()) {
@@ -55,7 +56,7 @@ pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     }
 }
 
-/// Turns float weights into inputs: nothing is folded with them, and the written graph is small.
+/// Makes the floating-point weights of a graph inputs: nothing is folded with them, and the written graph is small.
 fn without_weights(graph: &mut GraphProto) {
     let weight = |tensor: &mut TensorProto| {
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));

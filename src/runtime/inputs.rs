@@ -1,7 +1,7 @@
-//! Checks the inputs of a run before it starts.
+//! Checks of the inputs of a run before it starts.
 //!
-//! ONNX Runtime checks type, rank and fixed dimensions itself, but its messages lack details, and it accepts two
-//! inputs that differ where the model uses one symbolic size for both: results are then silently broadcast.
+//! ONNX Runtime checks type, rank and fixed dimensions itself, but its messages lack details, and it accepts two inputs
+//! that differ where the model uses one symbolic size for both: results are then silently broadcast.
 
 use super::Tensor;
 use crate::error::{Error, Result, bail, error};
@@ -9,8 +9,9 @@ use crate::limits;
 use crate::model::{Dim, ValueInfo};
 use std::collections::HashMap;
 
-/// Fails if `given` does not match `expected`, with a message that names input, dimension, value and expectation:
-/// [`crate::error::Kind::NotFound`] for an unknown name, `InvalidArgument` otherwise.
+/// Fails if `given` does not match `expected`, with a message that names the input, the dimension, its size and the
+/// expected size: [`crate::error::Kind::NotFound`] for an unknown name, `LimitExceeded` for too many inputs,
+/// `Unsupported` if the model expects a sequence, a map or an optional value, otherwise `InvalidArgument`.
 pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
     if given.len() > limits::RUN_VALUES {
         bail!(LimitExceeded, "{} inputs are given; the limit is {}", given.len(), limits::RUN_VALUES);
@@ -39,12 +40,13 @@ pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
     Ok(())
 }
 
-/// Returns names for messages: `"a", "b"`.
+/// Returns the names of values for messages: `"a", "b"`.
 pub fn names(infos: &[ValueInfo]) -> String {
     infos.iter().map(|info| format!("{:?}", info.name)).collect::<Vec<_>>().join(", ")
 }
 
-/// Checks one input. `sizes` has each symbolic size seen so far, with its input and dimension.
+/// Fails if the type or a dimension of an input differs from what the model expects. `sizes` has each symbolic size
+/// seen so far, with the input and the dimension where it was seen.
 fn fits<'a>(info: &'a ValueInfo, tensor: &Tensor, sizes: &mut HashMap<&'a str, (i64, &'a str, usize)>) -> Result<()> {
     let Some(dtype) = info.dtype else {
         bail!(Unsupported, "the input is not a tensor; sequences, maps and optional values are not supported");

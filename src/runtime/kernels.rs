@@ -1,5 +1,5 @@
-//! This library's CPU kernels in its own sessions: finds `liboptimize.so` and registers it with ONNX Runtime, once per
-//! process, as the execution provider that `docs/provider.md` describes.
+//! This library's CPU kernels in its own sessions: the module finds `liboptimize.so` and registers it with ONNX
+//! Runtime, once per process, as the execution provider that `docs/provider.md` describes.
 
 use super::library::{self, Runtime};
 use super::options::OptimizationLevel;
@@ -15,25 +15,26 @@ use std::ptr;
 use std::sync::OnceLock;
 
 choice! {
-    /// The kernels of a session on the CPU.
+    /// The kernels that run the nodes of a model on the CPU.
     pub enum Kernels: optimize_kernels_t = Auto {
-        /// Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others. With the
-        /// environment variable `OPTIMIZE_KERNELS=stock`, sessions of precision fp32 use ONNX Runtime's only.
+        /// This library's kernels for groups of nodes that are faster with them, ONNX Runtime's for the other nodes. With
+        /// the environment variable `OPTIMIZE_KERNELS=stock`, sessions of precision fp32 use ONNX Runtime's only.
         Auto = 0, "auto";
-        /// ONNX Runtime's only, as in a program without this library.
+        /// Only ONNX Runtime's kernels, as in a program without this library.
         Stock = 1, "stock";
     }
 }
 
 choice! {
-    /// Precision in which products of float32 inputs and constant float32 weights are computed on the CPU.
+    /// The precision in which products of float32 inputs and constant float32 weights are computed on the CPU.
     pub enum SessionPrecision: optimize_session_precision_t = Fp32 {
-        /// float32.
+        /// float32 weights and inputs.
         Fp32 = 0, "fp32";
-        /// bfloat16, with sums in float32: half the memory of weights, and faster with few rows (with AMX also with
-        /// many).
+        /// bfloat16 weights and inputs, with sums in float32: half the memory of weights, and faster with few rows
+        /// (with AMX also with many).
         Bf16 = 1, "bf16";
-        /// int8: weights with a scale for each output column, inputs with one for each row, computed at run time.
+        /// int8 weights with a scale for each output column, and int8 inputs with a scale for each row, which is
+        /// computed at run time.
         Int8 = 2, "int8";
     }
 }
@@ -46,15 +47,15 @@ impl SessionPrecision {
 
 /// The name of the execution provider in ONNX Runtime.
 pub(super) const NAME: &str = "OptimizeExecutionProvider";
-/// The name under which the library is registered, by which the provider knows its own sessions: it is not selected
-/// for sessions of other parts of the program.
+/// The name under which the library is registered. By this name, the provider recognizes the sessions of this library:
+/// it is not selected for sessions of other parts of the program.
 pub(crate) const REGISTRATION: &str = "liboptimize for its own sessions";
 /// The name of the execution provider in placements.
 pub(super) const SHORT_NAME: &str = "optimize";
-/// File names of the library, in the order in which they are searched for.
+/// The file names of the shared library, in the order in which they are searched for.
 const FILES: [&str; 2] = [env!("OPTIMIZE_SONAME"), "liboptimize.so"];
 
-/// Environment variable that makes `auto` mean `stock`, if it has that value.
+/// The environment variable that makes `auto` mean `stock`, if its value is `stock`.
 const VARIABLE: &str = "OPTIMIZE_KERNELS";
 
 /// Returns whether a session with these options uses this library's kernels.
@@ -74,18 +75,19 @@ fn allowed(options: &SessionOptions) -> bool {
     options.execution.kernels == Kernels::Auto && !(options.execution.precision.is_fp32() && auto_means_stock())
 }
 
-/// Returns whether the environment makes `auto` mean `stock`.
+/// Returns whether the environment variable makes `auto` mean `stock`.
 pub(crate) fn auto_means_stock() -> bool {
     std::env::var_os(VARIABLE).is_some_and(|value| value == Kernels::Stock.name())
 }
 
-/// Returns the entry of the session configuration with the path of a compiled model's graph.
+/// Returns the entry of the session configuration with the path of a compiled model's graph. Fails with
+/// `InvalidArgument` if the path is not UTF-8.
 pub(super) fn context_path(path: &Path) -> Result<(String, String)> {
     let Some(text) = path.to_str() else { bail!(InvalidArgument, "the path {:?} is not UTF-8", path.display()) };
     Ok(("ep.context_file_path".to_owned(), text.to_owned()))
 }
 
-/// Returns whether sessions with these options can use this library's kernels, or the reason why they cannot.
+/// Returns the reason why sessions with these options cannot use this library's kernels as an error, if there is one.
 pub(crate) fn usable(runtime: &'static Runtime, options: &SessionOptions) -> std::result::Result<(), String> {
     if !allowed(options) {
         return Err("sessions use ONNX Runtime's kernels only".to_owned());
@@ -93,7 +95,8 @@ pub(crate) fn usable(runtime: &'static Runtime, options: &SessionOptions) -> std
     registered(runtime)
 }
 
-/// Adds the execution provider to a session builder. Fails with `BackendMissing` if it cannot be used.
+/// Adds the execution provider to a session builder and returns it. Fails with `BackendMissing` if the provider cannot
+/// be used.
 pub(super) fn add(
     builder: SessionBuilder,
     runtime: &'static Runtime,
@@ -111,7 +114,8 @@ pub(super) fn add(
     builder.with_devices(devices, Some(&entries)).map_err(told)
 }
 
-/// Names ONNX Runtime's CPU provider to a session builder: otherwise, ONNX Runtime selects any registered one.
+/// Adds only ONNX Runtime's CPU provider to a session builder and returns it: otherwise, ONNX Runtime selects any
+/// registered one.
 pub(super) fn leave_out(builder: SessionBuilder, runtime: &'static Runtime) -> Result<SessionBuilder> {
     const BUILT_IN: [&str; 2] = ["CPUExecutionProvider", "AzureExecutionProvider"];
     if devices(runtime, |name| !BUILT_IN.contains(name)).next().is_none() {
@@ -120,12 +124,12 @@ pub(super) fn leave_out(builder: SessionBuilder, runtime: &'static Runtime) -> R
     Ok(builder.with_devices(devices(runtime, |name| *name == BUILT_IN[0]).take(1), None)?)
 }
 
-/// Returns the devices whose execution provider has a `wanted` name.
+/// Returns the devices whose execution provider has a name that `wanted` accepts.
 fn devices(runtime: &Runtime, wanted: fn(&&str) -> bool) -> impl Iterator<Item = Device<'_>> {
     runtime.environment().devices().filter(move |device| device.ep().is_ok_and(|name| wanted(&name)))
 }
 
-/// Returns whether this library's kernels can be used, as [`add`] does, without a session.
+/// Registers the execution provider like [`add`], without a session. The error is the reason why it cannot be used.
 pub(crate) fn registered(runtime: &'static Runtime) -> std::result::Result<(), String> {
     static REGISTERED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     REGISTERED.get_or_init(|| register(runtime)).clone()
@@ -162,8 +166,8 @@ fn offered(runtime: &Runtime) -> Option<String> {
     Some(version)
 }
 
-/// Returns the shared library: the file of this code, or for a program that contains the code, the one installed with
-/// it. ONNX Runtime resolves relative paths against its own folder.
+/// Returns the path of the shared library: the file of this code, or for a program that contains the code, the library
+/// installed with it. ONNX Runtime resolves relative paths against its own folder.
 fn library_path() -> std::result::Result<PathBuf, String> {
     let program = std::env::current_exe().and_then(std::fs::canonicalize).ok();
     let ours = library::file_of(library_path as *const std::ffi::c_void).and_then(|file| file.canonicalize().ok());

@@ -1,7 +1,7 @@
-//! Finds ONNX Runtime and opens it, once per process.
+//! The search for ONNX Runtime, which is opened once per process.
 //!
 //! The library is searched for in this order: the path given by the caller; `ORT_DYLIB_PATH`; next to liboptimize and
-//! next to the program; the names known to the system's loader. If a file is named, only that file is opened, or the
+//! next to the program; the names known to the dynamic linker. If a file is named, only that file is opened, or the
 //! call fails.
 //!
 //! ONNX Runtime allows only one environment per process, ever, so the first success is permanent; a failure has no
@@ -18,16 +18,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Names of the library in folders and for the system's loader.
+/// The names of the library in folders and for the dynamic linker.
 const NAMES: [&str; 2] = ["libonnxruntime.so.1", "libonnxruntime.so"];
-/// Environment variable with the file to open, used if the caller names none.
+/// The environment variable with the file to open, which is used if the caller names none.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
-/// Unless this variable is 1, ONNX Runtime from 1.29 on writes telemetry files below the user's home folder.
+/// The environment variable that disables telemetry if it is 1; otherwise ONNX Runtime from 1.29 on writes telemetry
+/// files below the user's home folder.
 const TELEMETRY_VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// ONNX Runtime, opened. One per process; safe to share between threads.
+/// The opened ONNX Runtime. There is one per process, which all threads can share.
 pub struct Runtime {
     environment: ort::environment::Environment,
     version: String,
@@ -37,11 +38,11 @@ pub struct Runtime {
 impl Runtime {
     /// Opens ONNX Runtime, or returns the one that is already open.
     ///
-    /// With `explicit`, opens only that file: [`Kind::InvalidArgument`] if another one is open. Otherwise searches
-    /// the places that the module describes. Fails with [`Kind::RuntimeMissing`] if none can be opened; the message
-    /// lists each with its reason. Any thread may call it. While it runs, it sets `ORT_DISABLE_TELEMETRY` in the
-    /// process's environment and restores it afterwards, so no other thread should change the environment at the same
-    /// time.
+    /// If `explicit` is given, only that file is opened; the error is [`Kind::InvalidArgument`] if another one is open.
+    /// Otherwise the places that the module describes are searched. Fails with [`Kind::RuntimeMissing`] if none can be
+    /// opened; the message lists each with its reason. Any thread may call it. While it runs, it sets
+    /// `ORT_DISABLE_TELEMETRY` in the process's environment and restores it afterwards, so no other thread should
+    /// change the environment at the same time.
     pub fn open(explicit: Option<&Path>) -> Result<&'static Runtime> {
         static OPENING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = OPENING.lock().unwrap_or_else(|e| e.into_inner());
@@ -69,12 +70,12 @@ impl Runtime {
         &self.version
     }
 
-    /// Returns the minor version, 32 for `1.32.0`; 0 if the version has another form.
+    /// Returns the minor version, for example 32 for `1.32.0`; 0 if the version has another form.
     pub(super) fn minor_version(&self) -> u32 {
         self.version.split('.').nth(1).and_then(|minor| minor.parse().ok()).unwrap_or(0)
     }
 
-    /// Returns the path of the open file, with links resolved.
+    /// Returns the path of the open file, with symbolic links resolved.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -96,7 +97,7 @@ impl Runtime {
     }
 }
 
-/// Sets the lowest severity of ONNX Runtime's messages, if it is open, to what the sinks of [`log`] receive.
+/// Sets the lowest severity of ONNX Runtime's messages, if it is open, to the level that the sinks of [`log`] receive.
 pub(crate) fn follow_log_level() {
     if let Some(runtime) = RUNTIME.get() {
         runtime.environment.set_log_level(severity());
@@ -133,19 +134,19 @@ impl<R> From<ort::Error<R>> for Error {
     }
 }
 
-/// Runs `work`, which calls code of `ort`, and returns its result; a panic, as on unknown values (a type of a later
+/// Runs `work`, which calls code of `ort`, and returns its result. A panic, as on unknown values (a type of a later
 /// version, for example), becomes an error.
 pub(super) fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(error!(Internal, "{doing}: {}", text_of(&*panic))))
 }
 
-/// Returns the message of a panic.
+/// Returns the message with which a thread panicked.
 fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked")
 }
 
-/// Returns files and loader names to try, in order.
+/// Returns the paths of files and the names for the dynamic linker that are tried, in this order.
 fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
     if let Some(path) = explicit {
         return vec![std::path::absolute(path).unwrap_or_else(|_| path.to_owned())];
@@ -164,8 +165,8 @@ fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
     all
 }
 
-/// Returns the folders next to this library and the program, in which libraries are searched for. The last one of each
-/// is that of packages, whose ONNX Runtime must not be the system's.
+/// Returns the folders next to this library and the program in which libraries are searched for. The last one of each
+/// is that of packages, whose ONNX Runtime must not be the operating system's.
 pub(crate) fn folders() -> Vec<PathBuf> {
     let ours = file_of(folders as *const c_void);
     let program = std::env::current_exe().ok();
@@ -178,7 +179,7 @@ pub(crate) fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Opens one candidate; the error is only the reason.
+/// Opens ONNX Runtime from one candidate. The error is only the reason why it cannot be opened.
 fn open_one(candidate: &Path) -> std::result::Result<Runtime, String> {
     // The loader's message for a missing file is long and adds nothing to this.
     if candidate.is_absolute() && !candidate.is_file() {
@@ -210,7 +211,8 @@ fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// Returns version and file of the library that `candidate` opened, which may be a name only known to the loader.
+/// Returns the version and the file of the library that `candidate` opened; `candidate` may be a name only known to the
+/// dynamic linker.
 fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> {
     type GetApiBase = unsafe extern "C" fn() -> *const ort::sys::OrtApiBase;
     // SAFETY: NOLOAD only finds what is already loaded (and stays loaded: `ort` never closes it). The symbol is the
@@ -226,7 +228,7 @@ fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> 
     Ok((version, resolved(&file_of(at).unwrap_or_else(|| candidate.to_owned()))))
 }
 
-/// Returns the file of the program or library that contains the address `at`.
+/// Returns the path of the program or library that contains the address `at`.
 pub(super) fn file_of(at: *const c_void) -> Option<PathBuf> {
     // SAFETY: dladdr accepts any address and fills the structure if it knows it; the returned name belongs to the
     // loader and lives as long as the library, which is longer than the copy made here.
@@ -239,7 +241,7 @@ pub(super) fn file_of(at: *const c_void) -> Option<PathBuf> {
     }
 }
 
-/// Telemetry disabled in the environment; dropping it restores the previous value.
+/// A guard that disables telemetry in the environment; dropping it restores the previous value.
 struct Telemetry(Option<std::ffi::OsString>);
 
 impl Telemetry {
@@ -304,7 +306,7 @@ mod tests {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 
-    /// Run by the test above, not by itself.
+    /// A test that the test above runs in a new process.
     #[test]
     #[ignore = "needs a process in which nothing is open yet"]
     fn in_a_fresh_process() {

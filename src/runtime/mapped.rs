@@ -1,4 +1,4 @@
-//! Memory shared by this library and ONNX Runtime without a copy.
+//! Memory that this library and ONNX Runtime share without a copy.
 //!
 //! All `unsafe` code for running models is here, each part behind a safe function.
 
@@ -13,7 +13,7 @@ use std::alloc::Layout;
 use std::ffi::{CString, c_char};
 use std::ptr::{NonNull, null_mut};
 
-/// Types without padding for which every bit pattern is valid. Cannot be implemented outside this crate.
+/// Types without padding for which every bit pattern is valid. The trait cannot be implemented outside this crate.
 pub trait Plain: Copy + Send + Sync + 'static {}
 
 macro_rules! plain {
@@ -21,7 +21,7 @@ macro_rules! plain {
 }
 plain!(f32, f64, f16, bf16, u8, u16, u32, u64, i8, i16, i32, i64);
 
-/// A vector seen as bytes.
+/// A vector that can be read as bytes.
 struct Owned<T>(Vec<T>);
 
 impl<T: Plain> AsRef<[u8]> for Owned<T> {
@@ -31,7 +31,7 @@ impl<T: Plain> AsRef<[u8]> for Owned<T> {
     }
 }
 
-/// Returns the memory of a vector.
+/// Returns the memory of a vector as bytes, without a copy.
 pub fn bytes_from_vec<T: Plain>(elements: Vec<T>) -> Bytes {
     Bytes::from_owner(Owned(elements))
 }
@@ -46,7 +46,7 @@ pub fn slice_of<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     (before.is_empty() && after.is_empty()).then_some(elements)
 }
 
-/// A value of ONNX Runtime that reads our bytes in place.
+/// A value of ONNX Runtime that reads bytes of this library in place.
 ///
 /// ONNX Runtime does not know that the bytes are shared: the code that passes `value` on must keep this struct (or a
 /// clone of the bytes) for as long as ONNX Runtime may read it.
@@ -56,7 +56,7 @@ pub struct Lent {
     pub bytes: Bytes,
 }
 
-/// Lends the elements of a tensor. The number of bytes must match type and shape.
+/// Returns a value of ONNX Runtime that reads `bytes` in place. Fails if their number does not match type and shape.
 pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
     // ONNX Runtime keeps the address of the bytes and never writes to the memory of an input or an initializer;
     // `Lent` keeps them alive together with the value.
@@ -64,7 +64,7 @@ pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
     Ok(Lent { value, bytes })
 }
 
-/// Returns a value over memory that the caller keeps for as long as the value is used.
+/// Returns a value of ONNX Runtime over memory that the caller keeps for as long as the value is used.
 fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Result<DynValue> {
     let element: TensorElementType = element_type(dtype);
     let memory = ort::memory::MemoryInfo::default();
@@ -87,7 +87,7 @@ fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Re
     }
 }
 
-/// Runs a session and returns the named outputs, in that order, in host memory.
+/// Runs a session and returns the outputs with the names `outputs`, in that order, in host memory.
 ///
 /// Any number of threads may run one session at the same time, which ONNX Runtime documents. (The functions of `ort`
 /// require `&mut`, also for providers that do not support it; none of those is used here.)
@@ -134,7 +134,7 @@ fn c_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<CString>> {
     names.map(name).collect()
 }
 
-/// Memory that ONNX Runtime writes while it runs.
+/// Memory that ONNX Runtime writes while a model runs.
 pub struct Room {
     start: NonNull<u8>,
     layout: Layout,
@@ -147,7 +147,7 @@ unsafe impl Send for Room {}
 unsafe impl Sync for Room {}
 
 impl Room {
-    /// Returns zeroed memory, aligned to a cache line. Pages that are never touched cost nothing.
+    /// Returns zeroed memory, aligned to a cache line. Pages that are never touched take no physical memory.
     pub fn zeroed(size: usize) -> Result<Room> {
         let Ok(layout) = Layout::from_size_align(size.max(1), 64) else {
             bail!(LimitExceeded, "{size} bytes exceed the address space");
@@ -158,19 +158,19 @@ impl Room {
         Ok(Room { start, layout, size })
     }
 
-    /// Returns a value over the memory. The room must be kept for as long as ONNX Runtime may use the value, and must
-    /// not be read or written during a run.
+    /// Returns a value of ONNX Runtime over the memory. The room must be kept for as long as ONNX Runtime may use the
+    /// value, and must not be read or written during a run.
     pub fn value(&self, dtype: DataType, shape: &[i64]) -> Result<DynValue> {
         value_over(dtype, shape, self.start.as_ptr(), self.size)
     }
 
-    /// Returns the memory.
+    /// Returns the memory as bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `size` initialized bytes from `start` on, which only `&mut self` and runs write.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.size) }
     }
 
-    /// Returns the memory, mutable.
+    /// Returns the memory as mutable bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
@@ -196,7 +196,7 @@ impl Drop for Room {
     }
 }
 
-/// A tensor that ONNX Runtime made, kept alive by the bytes that refer to it.
+/// A tensor that ONNX Runtime created, which the bytes that refer to it own.
 struct Output(DynTensor, usize);
 
 impl AsRef<[u8]> for Output {
@@ -207,7 +207,7 @@ impl AsRef<[u8]> for Output {
     }
 }
 
-/// Returns the memory of a dense tensor that a run has made; it may outlive the session.
+/// Returns the memory of a dense tensor that a run has created as bytes, which may outlive the session.
 pub fn output_bytes(value: DynValue) -> Result<Bytes> {
     // A sparse tensor has the type of a tensor but is not one.
     if !value.is_tensor() {
@@ -261,7 +261,7 @@ fn element_type(dtype: DataType) -> TensorElementType {
     TYPES[dtype as usize - 1].1
 }
 
-/// Returns the type of a value of ONNX Runtime; `None` for types of later versions.
+/// Returns the type of the elements of a value of ONNX Runtime; `None` for types of later versions.
 pub fn data_type(element: TensorElementType) -> Option<DataType> {
     TYPES.iter().find(|row| row.1 == element).map(|row| row.0)
 }

@@ -59,8 +59,8 @@ pub use session::Session;
 pub use tensor::{Element, Tensor};
 pub use types::infer_types;
 
-/// Returns the path of a file or folder that the tests need and `tools/deps.sh test` fetches. Fails, never skips, if it
-/// is missing.
+/// Returns the path of a file or folder that the tests need and `tools/deps.sh test` fetches. Panics if it is missing,
+/// so that no test is skipped.
 #[cfg(test)]
 pub(crate) fn test_deps(name: &str) -> std::path::PathBuf {
     let folder = std::env::var_os("OPTIMIZE_TEST_DEPS")

@@ -14,25 +14,26 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::path::PathBuf;
 
 choice! {
-    /// How much ONNX Runtime optimizes the graph before running it. The results stay the same up to rounding.
+    /// The optimizations of the graph that ONNX Runtime applies before running it. They change results only by
+    /// rounding.
     pub enum OptimizationLevel: optimize_optimization_level_t = All {
         /// All optimizations, including changes of tensor layout for this processor.
         All = 0, "all";
         /// No optimization.
         Disabled = 1, "disabled";
-        /// Constant folding and removal of redundant nodes. The result is portable.
+        /// Constant folding and removal of redundant nodes. The optimized graph is portable.
         Basic = 2, "basic";
-        /// Also fusion into ONNX Runtime's own operators.
+        /// The optimizations of `Basic`, and fusion into ONNX Runtime's own operators.
         Extended = 3, "extended";
     }
 }
 
-/// Options of a session. `Default` is the fastest on the CPU.
+/// Options of a session. The defaults are the fastest on the CPU.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
-    /// Threads that share the work of one node; 0 for one per physical core.
+    /// Number of threads that share the work of one node; 0 for one per physical core.
     pub threads: usize,
-    /// Graph optimization level; see [`OptimizationLevel`].
+    /// Level of the graph optimizations.
     pub optimization_level: OptimizationLevel,
     /// Whether to use only kernels whose results do not differ between runs.
     pub deterministic: bool,
@@ -46,30 +47,30 @@ pub struct SessionOptions {
     pub round_activations: bool,
     /// Whether input sizes change with every run (a growing text): memory is not planned for each of them.
     pub varying_sizes: bool,
-    /// File for the graph after optimization for this processor; `None` does not write it.
+    /// Path of the file to which the optimized graph for this processor is written; `None` writes no file.
     pub optimized_model: Option<PathBuf>,
-    /// Execution provider and device. Default: CPU.
+    /// Execution provider and device. Default: the CPU.
     pub execution: Execution,
 }
 
-/// Graph optimizations that are slower on the CPU. The fused SkipLayerNormalization takes several times as long as
-/// the Add and the LayerNormalization that it replaces; MiniLM as a whole takes 8-11 % longer with it (ONNX Runtime
-/// 1.32, one thread, CPU time).
+/// Names of the graph optimizations that are slower on the CPU. The fused SkipLayerNormalization takes several times as
+/// long as the Add and the LayerNormalization that it replaces; MiniLM as a whole takes 8-11 % longer with it (ONNX
+/// Runtime 1.32, one thread, CPU time).
 const SLOW_ON_CPU: &str = "SkipLayerNormFusion";
 
-/// How long a thread spins for more work of a run before it sleeps.
+/// Session option with the time in microseconds for which a thread spins for more work of a run before it sleeps.
 ///
 /// The default, milliseconds, takes the CPU from other programs: on a busy machine two threads are then slower than
 /// one. Sleeping at once costs a wake-up per node. Measured with two threads on MiniLM, relative to sleeping at once:
-/// the default takes 0.75-0.86 of the time on an idle machine but 1.2-1.3 on a busy one, this value 0.69-0.94 on a
-/// busy one.
+/// the default takes 0.75-0.86 of the time on an idle machine but 1.2-1.3 on a busy one, this value 0.69-0.94 on a busy
+/// one.
 const SPIN: (&str, &str) = ("session.intra_op.spin_duration_us", "20");
 /// The first minor version of ONNX Runtime that supports [`SPIN`]; older ones spin for their default time.
 const SPIN_SINCE: u32 = 28;
 
 impl SessionOptions {
-    /// Returns options for ONNX Runtime's own kernels, which are those of other programs: for sessions whose results
-    /// are calibrated, trained or checked with.
+    /// Returns options for ONNX Runtime's own kernels, which other programs use: for sessions whose results serve for
+    /// calibration, training or verification.
     pub fn stock() -> SessionOptions {
         let execution = Execution { kernels: Kernels::Stock, ..Execution::default() };
         SessionOptions { execution, ..SessionOptions::default() }
@@ -80,7 +81,8 @@ impl SessionOptions {
         if self.threads == 0 { processor::cpu_threads() } else { self.threads }
     }
 
-    /// Returns these options adjusted to a model.
+    /// Returns these options, adjusted to a model: weights in blocks are rearranged even if `disable_prepacking` is
+    /// set.
     pub(super) fn for_model(&self, model: &Model) -> SessionOptions {
         let disable_prepacking = self.disable_prepacking && !has_blocks(model);
         SessionOptions { disable_prepacking, ..self.clone() }

@@ -1,4 +1,4 @@
-//! [`Placement`]: where a session runs.
+//! The provider and the kernels on which a session runs ([`Placement`]).
 
 use super::kernels;
 use super::providers::{Execution, Provider, ProviderChoice};
@@ -9,10 +9,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Where a session runs.
+/// The provider, device and kernels on which a session runs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Placement {
-    /// The execution provider.
+    /// Execution provider of the session.
     pub provider: Provider,
     /// Index of the GPU; 0 for the CPU.
     pub device_id: u32,
@@ -24,27 +24,27 @@ pub struct Placement {
     /// Number of groups of nodes that run on this library's kernels.
     #[serde(skip_serializing_if = "is_zero")]
     pub groups: usize,
-    /// The reason why this library's kernels, which were wanted, run nothing.
+    /// Reason why this library's kernels, which were requested, run no nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels_unused: Option<String>,
-    /// For `auto`: the providers before `provider`, and why they were not taken.
+    /// For `auto`: the providers before `provider`, with the reasons why they were not selected.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
-    /// For a graph optimized ahead of time: why the session has its own copy of the weights (the message of ONNX
-    /// Runtime on reading them where they are mapped); `None` if it has no copy.
+    /// For a graph optimized ahead of time: the reason why the session has its own copy of the weights (the message of
+    /// ONNX Runtime on reading them where they are mapped); `None` if it has no copy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_copied: Option<String>,
 }
 
 impl Placement {
-    /// Returns the placement of a session without a record of its nodes.
+    /// Returns the placement of a session for which ONNX Runtime recorded no nodes.
     pub(crate) fn on(provider: Provider, device_id: u32) -> Placement {
         let nodes = BTreeMap::new();
         let (passed_over, kernels_unused, weights_copied) = (Vec::new(), None, None);
         Placement { provider, device_id, nodes, groups: 0, kernels_unused, passed_over, weights_copied }
     }
 
-    /// Returns the placement of a session. Fails if the requested provider took none of its nodes.
+    /// Returns the placement of a session. Fails with `Unsupported` if the requested provider runs none of its nodes.
     pub(super) fn of(
         session: &ort::session::Session,
         provider: Provider,
@@ -71,7 +71,7 @@ impl Placement {
         Ok(Placement { nodes, groups, kernels_unused, ..Placement::on(provider, device_id) })
     }
 
-    /// Passes on where a session runs, and what could not be used.
+    /// Logs where a session runs, and with which reasons other providers or kernels were not used.
     pub(super) fn log(&self, place: &str, start: Instant) {
         let (passed_over, copied) = (self.passed_over.iter(), self.weights_copied.iter());
         for reason in passed_over.chain(copied) {

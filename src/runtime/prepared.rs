@@ -15,8 +15,8 @@ use std::path::Path;
 pub type Choose<'c> = dyn Fn(&std::result::Result<(), String>) -> Result<Option<Prepared>> + 'c;
 
 impl Session {
-    /// Returns a session on the CPU of a prepared form, unchanged; its weights are read from the mapped file, which all
-    /// processes that open it share. Otherwise like [`Session::new`].
+    /// Returns a session on the CPU of a prepared graph, which is not optimized again. Its weights are read from the
+    /// mapped file, which all processes that open it share. Fails like [`Session::new`].
     pub(crate) fn open_prepared(
         runtime: &'static Runtime,
         prepared: &Prepared,
@@ -26,8 +26,8 @@ impl Session {
         guarded("making a session", || open(runtime, prepared, options, call)).at(|| &prepared.name)
     }
 
-    /// Returns a session on the CPU of the form that `choose` returns. A compiled form that cannot be opened is passed
-    /// over, with the reason in the placement: `choose` is called again without kernels.
+    /// Returns a session on the CPU of the prepared graph that `choose` returns. If a compiled graph cannot be opened,
+    /// `choose` is called again without kernels, and the placement contains the reason.
     pub(crate) fn of_prepared(
         runtime: &'static Runtime,
         choose: &Choose<'_>,
@@ -38,7 +38,7 @@ impl Session {
         guarded("making a session", || Session::make_prepared(runtime, choose, &none, options, call))
     }
 
-    /// As [`Session::of_prepared`], with a function that creates the session if `choose` returns `None`.
+    /// Returns a session like [`Session::of_prepared`]; `otherwise` creates it if `choose` returns `None`.
     pub(super) fn make_prepared(
         runtime: &'static Runtime,
         choose: &Choose<'_>,
@@ -63,7 +63,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Creates a session of a compiled model whose graph has the path `path`.
+    /// Returns a session of a compiled model whose graph has the path `path`.
     fn make_compiled(
         runtime: &'static Runtime,
         model: &Model,

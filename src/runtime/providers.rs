@@ -1,4 +1,4 @@
-//! Execution providers: which exist, and which are requested.
+//! Execution providers: those that exist, and those that a caller requests.
 
 use super::kernels::{Kernels, SessionPrecision};
 use super::placement::Placement;
@@ -14,11 +14,11 @@ use std::path::PathBuf;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Provider {
-    /// The CPU; always available.
+    /// The CPU, which is always available.
     Cpu,
-    /// An NVIDIA GPU, with ONNX Runtime's CUDA kernels.
+    /// An NVIDIA GPU with ONNX Runtime's CUDA kernels.
     Cuda,
-    /// An NVIDIA GPU, with TensorRT engines for parts of the graph; the rest runs on CUDA.
+    /// An NVIDIA GPU with TensorRT engines for parts of the graph; the rest runs on CUDA.
     TensorRt,
 }
 
@@ -27,24 +27,24 @@ choice! {
     pub enum ProviderChoice: optimize_provider_t = Cpu {
         /// The CPU.
         Cpu = 0, "cpu";
-        /// CUDA, or an error.
+        /// CUDA; the session fails if it is not available.
         Cuda = 1, "cuda";
-        /// TensorRT, or an error.
+        /// TensorRT; the session fails if it is not available.
         TensorRt = 2, "tensorrt";
-        /// TensorRT, else CUDA, else the CPU. The session reports the choice, and why the ones before it were not
-        /// taken.
+        /// TensorRT, otherwise CUDA, otherwise the CPU. The session reports the selected provider, and why the ones
+        /// before it were not selected.
         Auto = 3, "auto";
     }
 }
 
-/// Where a session runs.
+/// The requested execution provider, with its device and its options.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Execution {
     /// Requested provider. Default: [`ProviderChoice::Cpu`].
     pub provider: ProviderChoice,
-    /// Kernels on the CPU. Default: [`Kernels::Auto`].
+    /// Kernels that run the nodes of the model on the CPU. Default: [`Kernels::Auto`].
     pub kernels: Kernels,
-    /// Precision of float32 products on the CPU. Anything but float32 needs this library's kernels: a session fails
+    /// Precision of float32 products on the CPU. Any value but float32 needs this library's kernels: a session fails
     /// with [`crate::error::Kind::BackendMissing`] where they cannot be used.
     #[serde(skip_serializing_if = "SessionPrecision::is_fp32")]
     pub precision: SessionPrecision,
@@ -53,11 +53,11 @@ pub struct Execution {
     /// Folder in which TensorRT engines and timings are cached; `None` builds them for every session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine_cache: Option<PathBuf>,
-    /// Whether the author of the model is trusted: engines embedded in it (`EPContext`) contain code, and are
-    /// rejected otherwise.
+    /// Whether the author of the model is trusted. Engines embedded in a model (`EPContext`) contain code; they are
+    /// rejected if this is `false`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub trust_engines: bool,
-    /// Additional options of ONNX Runtime's provider, by its names.
+    /// Additional options of ONNX Runtime's provider, with the provider's names for them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provider_options: Vec<(String, String)>,
     /// Additional entries of ONNX Runtime's session configuration.
@@ -66,10 +66,10 @@ pub struct Execution {
 }
 
 impl Provider {
-    /// All providers, best first.
+    /// All providers, from the best to the last one that `auto` selects.
     pub const ALL: [Provider; 3] = [Provider::TensorRt, Provider::Cuda, Provider::Cpu];
 
-    /// Returns the name in options and reports: `cpu`, `cuda`, `tensorrt`.
+    /// Returns the name of the provider in options and reports: `cpu`, `cuda` or `tensorrt`.
     pub fn name(self) -> &'static str {
         match self {
             Provider::Cpu => "cpu",
@@ -78,7 +78,7 @@ impl Provider {
         }
     }
 
-    /// Returns ONNX Runtime's name.
+    /// Returns ONNX Runtime's name for the provider.
     pub(super) fn runtime_name(self) -> &'static str {
         match self {
             Provider::Cpu => "CPUExecutionProvider",
@@ -87,7 +87,7 @@ impl Provider {
         }
     }
 
-    /// Returns the provider with this name in ONNX Runtime.
+    /// Returns the provider with this name in ONNX Runtime; `None` if it is not one of these.
     pub(super) fn of_runtime_name(name: &str) -> Option<Provider> {
         Provider::ALL.into_iter().find(|provider| provider.runtime_name() == name)
     }
@@ -114,7 +114,7 @@ impl ProviderChoice {
 }
 
 impl Execution {
-    /// Returns the selected provider with its place: for `auto`, the first one that can be started on this machine.
+    /// Returns the selected provider with its placement: for `auto`, the first one that can be started on this machine.
     pub fn settle(&self, runtime: &Runtime) -> Result<(Execution, Placement)> {
         self.check()?;
         let mut passed_over = Vec::new();
@@ -140,7 +140,7 @@ impl Execution {
         bail!(Internal, "there is no provider to try")
     }
 
-    /// Fails for contradictory options.
+    /// Fails with `InvalidArgument` if options contradict each other.
     pub(super) fn check(&self) -> Result<()> {
         if self.provider == ProviderChoice::Cpu && (self.device_id != 0 || self.engine_cache.is_some()) {
             let given = if self.device_id != 0 { "a device" } else { "an engine cache" };
@@ -168,14 +168,14 @@ impl Execution {
     }
 }
 
-/// Whether sessions can run on a provider on this machine.
+/// A provider, and the reason why sessions cannot run on it on this machine.
 #[derive(Debug, Clone)]
 pub struct Availability {
-    /// The provider.
+    /// Provider that was tried.
     pub provider: Provider,
     /// Index of the GPU; 0 for the CPU.
     pub device_id: u32,
-    /// The reason why it is not available; `None` if it is.
+    /// Reason why the provider is not available; `None` if it is.
     pub reason: Option<Error>,
     /// For the CPU: the reason why this library's kernels are not available; `None` if they are.
     pub kernels_unused: Option<String>,
@@ -201,9 +201,9 @@ impl Serialize for Availability {
     }
 }
 
-/// Returns the providers that sessions of `runtime` can use on the GPU with this index, best first: those that the
-/// open library contains *and* that can be started now. Reasons are `BackendMissing` for a provider that this ONNX
-/// Runtime does not contain or cannot load, with its own message, and `DeviceMissing` without a driver or GPU.
+/// Returns all providers on the GPU with this index, best first. A provider is available if the open library contains
+/// it *and* it can be started now. Reasons are `BackendMissing` for a provider that this ONNX Runtime does not contain
+/// or cannot load, with its own message, and `DeviceMissing` without a driver or GPU.
 pub fn available(runtime: &'static Runtime, device_id: u32) -> Vec<Availability> {
     let one = |provider| {
         let cpu = provider == Provider::Cpu;

@@ -1,4 +1,5 @@
-//! Adds an execution provider to a session builder, and reports where the nodes of a session run.
+//! The registration of an execution provider with a session builder, and the nodes that each provider runs in a
+//! session.
 
 use super::driver::Driver;
 use super::providers::{Execution, Provider};
@@ -17,22 +18,23 @@ use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-/// Makes ONNX Runtime record which provider each node was assigned to.
+/// Session option that makes ONNX Runtime record the provider of each node.
 pub(super) const RECORD: (&str, &str) = ("session.record_ep_graph_assignment_info", "1");
 
-/// Facts about a model for TensorRT.
+/// The properties of a model that TensorRT options depend on.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// Whether it computes with float16, bfloat16 or quantized integers: TensorRT 10 uses them only if this is set.
+    /// Whether the model computes with float16, bfloat16 or quantized integers: TensorRT 10 uses them only if this is
+    /// set.
     float16: bool,
     bfloat16: bool,
     int8: bool,
-    /// Engine cache folder of this model only.
+    /// Folder with the cached engines of only this model.
     engines: Option<PathBuf>,
 }
 
 impl Facts {
-    /// Returns the facts of a model that ONNX Runtime receives as `stub` and `weights`.
+    /// Returns the properties of a model that ONNX Runtime receives as `stub` and `weights`.
     pub fn new<'w>(
         runtime: &Runtime,
         model: &Model,
@@ -70,8 +72,8 @@ impl Facts {
     }
 }
 
-/// Returns the folder for one model's engines. An engine is valid for one model, one library and one type of GPU, but
-/// ONNX Runtime identifies it only by names in the graph, and users have received another model's results.
+/// Returns the folder for the engines of one model. An engine is valid for one model, one ONNX Runtime and one type of
+/// GPU, but ONNX Runtime identifies it only by names in the graph, and users have received another model's results.
 fn engines<'w>(
     folder: &Path,
     version: &str,
@@ -86,7 +88,7 @@ fn engines<'w>(
     folder.join(format!("{name}-onnxruntime-{version}-sm{capability}"))
 }
 
-/// Adds the provider to `builder`, or fails with the reason.
+/// Adds the provider to `builder` and returns it. Fails with the reason why the provider cannot be used.
 pub(super) fn register(
     builder: SessionBuilder,
     runtime: &Runtime,
@@ -153,7 +155,7 @@ fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDis
     Ok(provider.build().error_on_failure())
 }
 
-/// Fails if a model contains engines, unless its author is trusted: a GPU would execute their code.
+/// Fails if a model contains engines and its author is not trusted: a GPU would execute their code.
 pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()> {
     fn has_engine(graph: &GraphProto) -> bool {
         let engine = |node: &NodeProto| node.op_type.as_deref() == Some("EPContext") || subgraphs(node).any(has_engine);
@@ -169,7 +171,7 @@ pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()>
     )
 }
 
-/// Fails if the open library was built without the provider.
+/// Fails with `BackendMissing` if the open library was built without the provider.
 fn compiled_in(runtime: &Runtime, provider: Provider) -> Result<()> {
     let there = match provider {
         Provider::Cpu => Ok(true),
@@ -188,7 +190,7 @@ fn compiled_in(runtime: &Runtime, provider: Provider) -> Result<()> {
     )
 }
 
-/// Checks whether sessions can be started with a provider, by starting one.
+/// Starts a session with a provider, and fails with the reason if that is not possible.
 pub(super) fn probe(runtime: &Runtime, provider: Provider, device_id: u32) -> Result<()> {
     let execution = Execution { device_id, ..Execution::default() };
     super::library::guarded("looking for providers", || {
@@ -197,17 +199,17 @@ pub(super) fn probe(runtime: &Runtime, provider: Provider, device_id: u32) -> Re
     })
 }
 
-/// What one provider runs of a session.
+/// The nodes of a session that one provider runs.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Placed {
-    /// Number of nodes of the optimized graph.
+    /// Number of nodes of the optimized graph that the provider runs.
     pub nodes: usize,
-    /// Number of groups of nodes that run as one.
+    /// Number of groups of these nodes that run as one.
     pub groups: usize,
 }
 
-/// Returns what each provider runs, by provider name, from ONNX Runtime's own record, which exists if [`RECORD`] was
-/// set. Folded constants are no longer nodes.
+/// Returns the number of nodes that each provider runs, by provider name, from ONNX Runtime's own record, which exists
+/// if [`RECORD`] was set. Folded constants are no longer nodes.
 pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<String, Placed>> {
     let api = ort::api();
     let ok = |status: ort::sys::OrtStatusPtr| -> Result<()> {

@@ -1,5 +1,5 @@
-//! [`Resident`]: memory on the device of a session, kept across runs and sessions. On a GPU, nothing of it is copied
-//! to the CPU unless requested.
+//! Memory on the device of a session that is kept across runs and sessions ([`Resident`]). Memory on a GPU is copied to
+//! the CPU only on request.
 
 use super::library::guarded;
 use super::mapped::Lent;
@@ -13,7 +13,7 @@ use ort::value::Tensor as Value;
 
 /// Float32 values that stay on the device of a session.
 ///
-/// Sessions that share it run on the same device. It is dropped before the session that made it.
+/// Sessions that share the values run on the same device. They must be dropped before the session that created them.
 pub struct Resident {
     values: Vec<Value<f32>>,
     shapes: Vec<Vec<i64>>,
@@ -22,15 +22,15 @@ pub struct Resident {
 /// A session with resident memory as inputs and outputs, bound once.
 pub struct Bound {
     binding: IoBinding,
-    /// The inputs of the latest run; the binding still refers to them.
+    /// Inputs of the latest run, to which the binding still refers.
     inputs: Vec<(String, Lent)>,
-    /// Outputs that runs return in addition.
+    /// Names of the outputs that runs return in addition.
     given: Vec<String>,
     session: usize,
 }
 
 impl Resident {
-    /// Writes the elements of a value.
+    /// Writes the elements of the value `index`.
     pub fn put(&mut self, index: usize, elements: &[f32]) -> Result<()> {
         let shape = self.shapes[index].clone();
         guarded("copying to a device", || {
@@ -39,7 +39,7 @@ impl Resident {
         })
     }
 
-    /// Returns the elements of a value.
+    /// Returns the elements of the value `index`.
     pub fn get(&self, index: usize) -> Result<Vec<f32>> {
         guarded("copying from a device", || {
             let mut host = Value::<f32>::new(&Allocator::default(), self.shapes[index].clone())?;
@@ -50,7 +50,7 @@ impl Resident {
 }
 
 impl Session {
-    /// Allocates zeroed memory for values of these shapes, on the device of this session.
+    /// Returns zeroed memory for values of these shapes, on the device of this session.
     pub fn resident(&self, shapes: &[Vec<i64>]) -> Result<Resident> {
         let make = || {
             let allocator = match self.device_memory()? {
@@ -92,8 +92,8 @@ impl Session {
         })
     }
 
-    /// Runs the model on its bound memory. `inputs` are those that are not bound; returns the outputs named when
-    /// binding.
+    /// Runs the model on its bound memory. `inputs` are the inputs that are not bound; returns the outputs that
+    /// [`Session::bind`] named.
     ///
     /// After an error, the memory may be partly written.
     pub fn run_bound(&mut self, bound: &mut Bound, inputs: &[(&str, &Tensor)], stop: &Stop) -> Result<Vec<Tensor>> {

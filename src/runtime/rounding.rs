@@ -3,7 +3,8 @@
 use crate::graph::edit;
 use crate::onnx::proto::ModelProto;
 
-/// Lets every `MatMulNBits` of a model quantize its activations to 8 bits, block by block (`accuracy_level` 4).
+/// Sets `accuracy_level` of every `MatMulNBits` of a model to 4, so that it quantizes its activations to 8 bits, block
+/// by block.
 pub fn round_activations(model: &mut ModelProto) {
     const NAME: &str = "accuracy_level";
     edit::for_each_body(model, &mut |_, body| {

@@ -1,4 +1,4 @@
-//! [`Session`]: runs a model.
+//! The session in which a model runs ([`Session`]).
 
 use super::kernels;
 use super::kernels::SessionPrecision;
@@ -31,9 +31,9 @@ pub struct Session {
     _weights: Vec<Bytes>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
-    /// The inputs with the symbolic dimensions that matter: those with equal names have equal sizes.
+    /// Inputs of the model, with the symbolic dimensions that matter: those with equal names have equal sizes.
     signature: Vec<ValueInfo>,
-    /// The shapes that the model's package accepts.
+    /// Shapes that the model's package accepts.
     contract: Option<Arc<Contract>>,
     placement: Placement,
     id: usize,
@@ -60,7 +60,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Creates a session on the first requested provider that is available.
+    /// Returns a session on the first requested provider that is available.
     pub(super) fn make(
         runtime: &'static Runtime,
         model: &Model,
@@ -130,7 +130,7 @@ impl Session {
         }
     }
 
-    /// Creates a session of a graph whose weights are read in place if it was optimized ahead of time.
+    /// Returns a session of a graph whose weights are read in place if it was optimized ahead of time.
     pub(super) fn make_shared(
         runtime: &'static Runtime,
         model: &Model,
@@ -203,17 +203,17 @@ impl Session {
         Ok(Session { inner, _weights: kept, inputs, outputs, signature, contract, placement, id })
     }
 
-    /// Returns the provider on which it runs.
+    /// Returns the provider on which the session runs.
     pub fn provider(&self) -> Provider {
         self.placement.provider
     }
 
-    /// Returns where it runs, node by node, and why not on an earlier provider.
+    /// Returns the placement of the session: the provider of its nodes, and why earlier providers were not selected.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
 
-    /// Records a form of the model that could not be used, and why.
+    /// Adds the reason why a form of the model could not be used to the placement.
     pub(crate) fn pass_over(&mut self, reason: Option<String>) {
         self.placement.passed_over.extend(reason);
     }
@@ -232,23 +232,24 @@ impl Session {
         }
     }
 
-    /// Returns the required inputs in the model's order: those without a default in the model.
+    /// Returns the required inputs, which have no default in the model, in the order of the model.
     pub fn inputs(&self) -> &[ValueInfo] {
         &self.inputs
     }
 
-    /// Returns the outputs in the model's order.
+    /// Returns the outputs in the order of the model.
     pub fn outputs(&self) -> &[ValueInfo] {
         &self.outputs
     }
 
-    /// Runs the model and returns the named `outputs` in the requested order; all of them if none is named.
+    /// Runs the model and returns the outputs with the names `outputs` in this order, or all outputs if `outputs` is
+    /// empty.
     ///
     /// Inputs are read in place, and outputs are returned without a copy. Fails with [`crate::error::Kind::NotFound`]
     /// for an input or output name that the model does not have; `InvalidArgument` if an input is missing or does not
     /// match the model: type, rank, fixed dimensions, and symbolic dimensions of one name must have one size;
-    /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends at
-    /// the next node, and the session stays usable.
+    /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends at the
+    /// next node, and the session stays usable.
     pub fn run(&self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let stop = Stop::new()?;
         stop.during(call, || self.run_until(inputs, outputs, &stop))
@@ -276,7 +277,7 @@ impl Session {
         wanted.into_iter().zip(values).map(take).collect()
     }
 
-    /// Fails for sizes that the model's package does not allow.
+    /// Fails if the model's package does not allow the sizes of the inputs.
     pub(super) fn keep(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
     }
@@ -306,7 +307,7 @@ impl Session {
     }
 }
 
-/// Where to create a session: the provider, and whether with this library's kernels.
+/// The provider of a new session, and whether the session uses this library's kernels.
 #[derive(Clone, Copy)]
 pub(super) struct On(pub Provider, pub bool);
 
@@ -338,7 +339,7 @@ pub(super) fn lend(tensor: &Tensor) -> Result<Lent> {
     }
 }
 
-/// Returns an output as our tensor. `inputs` are those of the run that made it.
+/// Returns an output as a tensor of this library. `inputs` are those of the run that created it.
 pub(super) fn take<'a>(value: DynValue, mut inputs: impl Iterator<Item = &'a Lent>) -> Result<Tensor> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype().clone() else {
         bail!(Unsupported, "the value is not a tensor but a sequence, map or optional value");

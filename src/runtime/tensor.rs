@@ -1,4 +1,4 @@
-//! [`Tensor`]: immutable elements with a type and a shape.
+//! Immutable elements with a type and a shape ([`Tensor`]).
 
 use super::mapped;
 use crate::error::{Error, Kind, Result, bail, error};
@@ -10,11 +10,11 @@ use half::{bf16, f16};
 use ndarray::ArrayViewD;
 use std::sync::Arc;
 
-/// Alignment of copies in bytes: a cache line, and enough for the widest vector load.
+/// The alignment of copies in bytes: a cache line, and enough for the widest vector load.
 const ALIGNMENT: usize = 64;
 
-/// Elements, their type and their shape. Immutable, cheap to clone (clones share the elements), and safe to share
-/// between threads.
+/// Elements with their type and shape. A tensor is immutable, cheap to clone (clones share the elements), and can be
+/// shared between threads.
 #[derive(Clone)]
 pub struct Tensor {
     dtype: DataType,
@@ -24,20 +24,22 @@ pub struct Tensor {
 
 #[derive(Clone)]
 enum Data {
-    /// Row-major, native byte order; types below a byte are packed, low bits first. Aligned for the type.
+    /// Elements in row-major order and native byte order; types below a byte are packed, low bits first. The bytes are
+    /// aligned for the type.
     Fixed(Bytes),
     Text(Arc<[String]>),
 }
 
-/// Checks the inputs of a run against the sizes that a contract allows; see [`Contract::check`].
+/// Fails if a contract does not allow the sizes of the inputs of a run; see [`Contract::check`].
 pub(crate) fn check_contract(contract: &Contract, inputs: &[(&str, &Tensor)]) -> Result<()> {
     let given: Vec<_> = inputs.iter().map(|(name, tensor)| (*name, tensor.dtype(), tensor.shape())).collect();
     contract.check(&given)
 }
 
-/// A Rust type that tensors can be made from and read as. Sealed: any bit pattern must be a valid value.
+/// A Rust type of which tensors can be made and as which they can be read. The trait is sealed: any bit pattern must be
+/// a valid value.
 pub trait Element: mapped::Plain {
-    /// The element type of such tensors.
+    /// Element type of tensors of this Rust type.
     const DTYPE: DataType;
 }
 
@@ -94,13 +96,13 @@ impl Tensor {
         Tensor::from_vec(shape, elements)
     }
 
-    /// Returns a tensor of booleans. See [`Tensor::from_vec`].
+    /// Returns a bool tensor. See [`Tensor::from_vec`].
     pub fn from_bools(shape: &[i64], elements: &[bool]) -> Result<Tensor> {
         let bytes: Vec<u8> = elements.iter().map(|b| u8::from(*b)).collect();
         Tensor::new(DataType::Bool, shape, Bytes::from(bytes))
     }
 
-    /// Returns a tensor of strings, row-major. Fails like [`Tensor::new`].
+    /// Returns a string tensor, row-major. Fails like [`Tensor::new`].
     pub fn from_strings(shape: &[i64], elements: Vec<String>) -> Result<Tensor> {
         let needed = checked_count(shape)?;
         if needed != elements.len() as u64 {
@@ -109,17 +111,17 @@ impl Tensor {
         Ok(Tensor { dtype: DataType::String, shape: shape.into(), data: Data::Text(elements.into()) })
     }
 
-    /// Returns the element type.
+    /// Returns the element type of the tensor.
     pub fn dtype(&self) -> DataType {
         self.dtype
     }
 
-    /// Returns the size of each dimension; empty for a scalar.
+    /// Returns the shape of the tensor; empty for a scalar.
     pub fn shape(&self) -> &[i64] {
         &self.shape
     }
 
-    /// Returns the number of elements.
+    /// Returns the number of elements of the tensor.
     pub fn elements(&self) -> usize {
         self.shape.iter().map(|d| *d as usize).product()
     }
@@ -132,7 +134,7 @@ impl Tensor {
         }
     }
 
-    /// Returns the elements of a tensor of strings; `None` for any other.
+    /// Returns the elements of a string tensor; `None` for any other.
     pub fn strings(&self) -> Option<&[String]> {
         match &self.data {
             Data::Fixed(_) => None,
@@ -151,8 +153,8 @@ impl Tensor {
         }
     }
 
-    /// Returns the elements with their shape, as an array of `ndarray`; [`Kind::InvalidArgument`] if they are not of
-    /// type `T`.
+    /// Returns the elements as an array of `ndarray` with the shape of the tensor. Fails with [`Kind::InvalidArgument`]
+    /// if they are not of type `T`.
     ///
     /// Nothing is copied: arrays of other ranks and slices of them (`into_dimensionality`, `outer_iter`, `slice`) are
     /// views too.
@@ -161,7 +163,7 @@ impl Tensor {
         ArrayViewD::from_shape(shape, self.as_slice()?).map_err(|e| error!(Internal, "{}: {e}", self.describe()))
     }
 
-    /// Returns the elements converted to float32, rounded where float32 is narrower; booleans become 0 and 1.
+    /// Returns the elements converted to float32, rounded if they have more precision; booleans become 0 and 1.
     ///
     /// Fails with [`Kind::Unsupported`] for strings, complex numbers, 8-bit floats and types below a byte.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
@@ -186,12 +188,12 @@ impl Tensor {
         }
     }
 
-    /// Returns type and shape for messages: `float32[2, 3]`.
+    /// Returns the type and the shape for messages: `float32[2, 3]`.
     pub fn describe(&self) -> String {
         format!("{}{:?}", self.dtype.name(), self.shape)
     }
 
-    /// Returns the shared elements; empty for strings.
+    /// Returns the bytes of the elements, shared with the tensor; empty for strings.
     pub(super) fn shared_bytes(&self) -> Bytes {
         match &self.data {
             Data::Fixed(bytes) => bytes.clone(),
@@ -224,7 +226,7 @@ pub(super) fn is_aligned(bytes: &[u8], dtype: DataType) -> bool {
     (bytes.as_ptr() as usize).is_multiple_of(alignment)
 }
 
-/// Returns a copy that is aligned for elements of any type.
+/// Returns a copy of the bytes that is aligned for elements of any type.
 pub(super) fn aligned_copy(bytes: &[u8]) -> Bytes {
     let mut room = vec![0u8; bytes.len() + ALIGNMENT];
     let start = room.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);

@@ -24,13 +24,14 @@ fn tensor_type(dtype: i32, dims: &[&str]) -> TypeProto {
     TypeProto { tensor_type: Some(Box::new(tensor)), ..Default::default() }
 }
 
-/// Returns a tensor as input or output: numbers in `dims` are fixed, everything else is a symbol.
+/// Returns the declaration of a tensor as input or output: numbers in `dims` are fixed sizes, all other texts are
+/// symbols.
 pub fn value(name: &str, dtype: i32, dims: &[&str]) -> ValueInfoProto {
     let value_type = Some(Box::new(tensor_type(dtype, dims)));
     ValueInfoProto { name: Some(name.to_owned()), value_type, ..Default::default() }
 }
 
-/// Returns a sequence of tensors as output.
+/// Returns the declaration of a sequence of tensors as output.
 pub fn sequence(name: &str, dtype: i32) -> ValueInfoProto {
     let element = ElementTypeProto { elem_type: Some(Box::new(tensor_type(dtype, &["n"]))), ..Default::default() };
     let kind = TypeProto { sequence_type: Some(Box::new(element)), ..Default::default() };

@@ -1,4 +1,4 @@
-//! Type and shape of each value of a graph, from ONNX Runtime's own inference.
+//! Types and shapes of the values of a graph, from ONNX Runtime's own inference.
 
 use super::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::call::Call;
@@ -10,7 +10,8 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::ModelProto;
 use std::collections::HashSet;
 
-/// Returns the type of each value of the main graph: each is made an output, whose type a session reports.
+/// Returns the type of each value of the main graph. For this, each value is made an output, whose type a session
+/// reports.
 pub fn infer_types(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Result<Types> {
     let mut probe = proto.clone();
     let Some(graph) = probe.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };

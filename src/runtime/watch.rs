@@ -1,10 +1,10 @@
-//! Ends work inside ONNX Runtime when the caller cancels or the deadline passes.
+//! The end of work inside ONNX Runtime when the caller cancels or the deadline passes.
 
 use crate::call::{Call, Cancel};
 use crate::error::{Context, Error, Result};
 use std::time::{Duration, Instant};
 
-/// Interval between checks of a cancel token.
+/// The interval between checks of a cancel token.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs `work` on this thread and returns its result; another thread calls `stop` once if `call` is cancelled or its
@@ -48,7 +48,7 @@ fn watch(deadline: Option<Instant>, cancel: Option<&Cancel>, finished: &Cancel, 
     }
 }
 
-/// Ends the watching thread on every exit, including a panic.
+/// A guard that ends the watching thread on every exit, including a panic.
 struct FireOnDrop<'a>(&'a Cancel);
 
 impl Drop for FireOnDrop<'_> {

@@ -1,13 +1,13 @@
-//! Passes a model to ONNX Runtime without files to open.
+//! The form of a model in which ONNX Runtime receives it, without files to open.
 //!
 //! ONNX Runtime receives a small model in which each large weight is an external reference, and for each of them a
 //! value that reads the bytes in place, usually in the mapped file. So it never opens a file that an untrusted model
 //! names, and models above protobuf's 2 GiB need no other path.
 //!
 //! ONNX Runtime copies the weights while it creates the session (1.32 does; constant folding and fusions see the
-//! weights as if they were in the model), so the pages of the file are released afterwards. The other call for
-//! sharing weights, `AddInitializer`, would not copy, but gives wrong results: it replaces a weight that an optimizer
-//! has transposed under the same name with the original.
+//! weights as if they were in the model), so the pages of the file are released afterwards. The other call for sharing
+//! weights, `AddInitializer`, would not copy, but gives wrong results: it replaces a weight that an optimizer has
+//! transposed under the same name with the original.
 
 use super::mapped::{self, Lent};
 use super::rounding;
@@ -22,21 +22,21 @@ use bytes::Bytes;
 use ort::session::builder::SessionBuilder;
 use std::collections::HashSet;
 
-/// Weights with fewer bytes stay in the model: ONNX Runtime reads shapes and axes from them.
+/// The size in bytes below which weights stay in the model: ONNX Runtime reads shapes and axes from them.
 const LENT_FROM: usize = 4096;
-/// The file name in external references; no such file is ever opened.
+/// The file name in external references. No file with this name is ever opened.
 const NOWHERE: &str = "weights-are-in-memory";
 
-/// A model in the form for ONNX Runtime.
+/// A model in the form in which ONNX Runtime receives it.
 pub struct Parts {
-    /// The encoded model without its large weights.
+    /// Encoded model without its large weights.
     pub stub: Vec<u8>,
-    /// The large weights, by name.
+    /// Large weights of the model, with their names.
     pub lent: Vec<(String, Lent)>,
 }
 
-/// Splits a model into the encoded graph and its large weights. Fails with [`crate::error::Kind::LimitExceeded`] if the
-/// part that cannot be lent is above protobuf's limit.
+/// Splits a model into the encoded graph and its large weights, and returns both. Fails with
+/// [`crate::error::Kind::LimitExceeded`] if the encoded graph is above protobuf's limit.
 pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<Parts> {
     let mut stub: ModelProto = model.proto().clone();
     if round_activations {
@@ -68,7 +68,7 @@ pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<P
     Ok(Parts { stub: segments.concat(), lent })
 }
 
-/// Collects the names that nodes of a graph and of the graphs inside them read, and its outputs.
+/// Adds the names that nodes of a graph and of its subgraphs read, and the names of its outputs, to `used`.
 fn names_used<'a>(graph: &'a GraphProto, used: &mut HashSet<&'a str>) {
     used.extend(graph.output.iter().filter_map(|output| output.name.as_deref()));
     for node in &graph.node {
@@ -79,8 +79,8 @@ fn names_used<'a>(graph: &'a GraphProto, used: &mut HashSet<&'a str>) {
     }
 }
 
-/// Returns type and bytes of a weight that ONNX Runtime can read through a value; `None` for one that must stay in the
-/// model.
+/// Returns the type and the bytes of a weight that ONNX Runtime can read through a value; `None` for one that must stay
+/// in the model.
 ///
 /// Kernels require aligned elements. Weights inside an `.onnx` file may be unaligned: they stay in the model, and ONNX
 /// Runtime copies them while it loads it. If these copies, whose bytes `misaligned` counts, would become too large,
@@ -105,8 +105,8 @@ fn refer_to(tensor: &mut TensorProto, name: &'static str) {
     }];
 }
 
-/// Passes the weights to a session builder. The returned bytes must outlive the session: ONNX Runtime copies the
-/// weights in practice, but does not guarantee it.
+/// Passes the weights to a session builder, which is returned. The returned bytes must outlive the session: ONNX
+/// Runtime copies the weights in practice, but does not guarantee it.
 ///
 /// `in_place` is for graphs that no optimizer will change: their weights are not copied.
 pub fn give(
@@ -130,7 +130,7 @@ pub fn give(
     Ok((builder, kept))
 }
 
-/// Releases the pages of the model's files that loading has read.
+/// Releases the pages of the model's files that were read when it was loaded.
 pub fn release(model: &Model) {
     let weights = model.graph().initializer.iter().filter_map(|tensor| tensor.raw_data.as_ref());
     weights.filter(|raw| raw.len() >= LENT_FROM).for_each(|raw| files::release(raw));

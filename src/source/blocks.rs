@@ -55,8 +55,8 @@ const DEFAULT_ZERO: u8 = 8;
 pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored, form: BlockForm) -> Result<String> {
     if b.dialect == Dialect::Portable {
         let table = floats(b, name, stored, form)?;
-        let turned = b.op("Transpose", &[&table], &[("perm", Attribute::Ints(&[1, 0]))]);
-        return Ok(b.op("MatMul", &[x, &turned], &[]));
+        let transposed = b.op("Transpose", &[&table], &[("perm", Attribute::Ints(&[1, 0]))]);
+        return Ok(b.op("MatMul", &[x, &transposed], &[]));
     }
     let packed = packed(b, name, stored, form)?;
     let Packed { shape, layout, .. } = &packed;
@@ -79,8 +79,8 @@ pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored,
     let grouped = b.op("Reshape", &[x, &groups], &[]);
     let last = b.ints(&[-1]);
     let sums = b.op("ReduceSum", &[&grouped, &last], &[("keepdims", Attribute::Int(0))]);
-    let turned = b.op("Transpose", &[offsets], &[("perm", Attribute::Ints(&[1, 0]))]);
-    let correction = b.op("MatMul", &[&sums, &turned], &[]);
+    let transposed = b.op("Transpose", &[offsets], &[("perm", Attribute::Ints(&[1, 0]))]);
+    let correction = b.op("MatMul", &[&sums, &transposed], &[]);
     Ok(b.op("Add", &[&product, &correction], &[]))
 }
 

@@ -242,8 +242,8 @@ impl<'w> Builder<'w> {
         match stored.form {
             Form::Plain(_) => {
                 let value = self.stored(weight, stored)?;
-                let turned = self.op("Transpose", &[&value], &[("perm", Attribute::Ints(&[1, 0]))]);
-                Ok(self.op("MatMul", &[x, &turned], &[]))
+                let transposed = self.op("Transpose", &[&value], &[("perm", Attribute::Ints(&[1, 0]))]);
+                Ok(self.op("MatMul", &[x, &transposed], &[]))
             }
             Form::Blocks(form) => self.block_product(x, weight, &stored, form),
         }

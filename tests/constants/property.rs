@@ -93,9 +93,9 @@ fn body(random: &mut Random, parameter: bool) -> Body {
             body.nodes.push(gemm);
         }
         1 => {
-            let mut turn = node("Transpose", &["weight"], &["turned"]);
+            let mut turn = node("Transpose", &["weight"], &["transposed"]);
             turn.attribute = vec![body.attribute(random, "perm", 7)];
-            body.nodes.extend([turn, node("MatMul", &["x", "turned"], &["y"])]);
+            body.nodes.extend([turn, node("MatMul", &["x", "transposed"], &["y"])]);
         }
         _ => {
             let ids: Vec<u8> = (0..K).flat_map(|i| ((i * 7) % K).to_le_bytes()).collect();

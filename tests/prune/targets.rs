@@ -105,7 +105,7 @@ fn weights_are_pruned_once_and_wherever_they_lie() {
         output: vec![value("v", Float32, &[-1, 32])],
         ..Default::default()
     };
-    let mut turn = node("Transpose", &["turned"], &["back"]);
+    let mut turn = node("Transpose", &["transposed"], &["back"]);
     turn.attribute = vec![optimize::graph::edit::ints_attribute("perm", &[1, 0])];
     let choose = with_graph(with_graph(node("If", &["c"], &["y"]), "then_branch", inner.clone()), "else_branch", inner);
     let nodes = vec![
@@ -118,11 +118,11 @@ fn weights_are_pruned_once_and_wherever_they_lie() {
     ];
     let inputs = vec![value("x", Float32, &[-1, 32]), value("c", DataType::Bool, &[])];
     let outputs = vec![value("y", Float32, &[-1, 32]), value("z", Float32, &[-1, 32])];
-    let model = model(17, inputs, outputs, vec![weight("shared", &[32, 32]), weight("turned", &[32, 32])], nodes);
+    let model = model(17, inputs, outputs, vec![weight("shared", &[32, 32]), weight("transposed", &[32, 32])], nodes);
     let (result, report) = pruned(&model, &magnitude(0.5));
     assert_eq!((&report.summary["weights_pruned"], &report.summary["nodes_pruned"]), (&5.into(), &7.into()));
     assert!(report.nodes.iter().filter(|n| n.reason.contains("shared with the node above")).count() == 2);
-    assert_eq!([zeros(&values(&result, "shared")), zeros(&values(&result, "turned"))], [512, 512]);
+    assert_eq!([zeros(&values(&result, "shared")), zeros(&values(&result, "transposed"))], [512, 512]);
     let attribute = |node: &NodeProto| node.attribute[0].t.as_deref().map(|t| zeros(&numbers(t)));
     let own = result.graph().node.iter().find(|n| n.op() == "Constant").unwrap();
     assert_eq!(attribute(own), Some(512));

@@ -301,7 +301,7 @@ fn on_a_spectrum() -> (Model, Vec<(String, Tensor)>) {
         node.name = Some(weight.to_owned());
         node
     };
-    let turned = |from: &str, to: &str| {
+    let transposed = |from: &str, to: &str| {
         let mut node = op("Transpose", &[from], &[to], &[]);
         node.attribute.push(ints_attribute("perm", &[0, 2, 1]));
         node
@@ -312,11 +312,11 @@ fn on_a_spectrum() -> (Model, Vec<(String, Tensor)>) {
         op("Mul", &["re", "re"], &["re2"], &[]),
         op("Mul", &["im", "im"], &["im2"], &[]),
         op("Add", &["re2", "im2"], &["power"], &[]),
-        turned("power", "frames"),
+        transposed("power", "frames"),
         NodeProto { name: Some("bank".into()), ..op("MatMul", &["frames", "filters"], &["bands"], &[]) },
         op("Clip", &["bands", "least"], &["clipped"], &[]),
         op("Log", &["clipped"], &["log"], &[]),
-        turned("log", "channels"),
+        transposed("log", "channels"),
         NodeProto { name: Some("last".into()), ..op("Conv", &["channels", "w"], &["y"], &[]) },
     ];
     let bank: Vec<f32> = (0..64 * 20).map(|i| if i / 20 / 3 == i % 20 { 0.3 } else { 0.0 }).collect();

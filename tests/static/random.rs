@@ -123,12 +123,12 @@ impl Net<'_> {
     fn product(&mut self, from: i64, to: i64, rank: usize) {
         let scale = 2.0 / (from as f32).sqrt();
         if rank == 2 && self.dice.chance(2) {
-            let turned = self.dice.chance(2);
-            let dims = if turned { [to, from] } else { [from, to] };
+            let transposed = self.dice.chance(2);
+            let dims = if transposed { [to, from] } else { [from, to] };
             let weight = self.random(&dims, scale);
             let bias = self.random(self.dice_dims(to), 1.0);
             let inputs = if self.dice.chance(3) { vec![weight.as_str()] } else { vec![weight.as_str(), &bias] };
-            self.push("Gemm", &inputs, &[("transB", i64::from(turned))]);
+            self.push("Gemm", &inputs, &[("transB", i64::from(transposed))]);
         } else {
             let weight = self.random(&[from, to], scale);
             self.push("MatMul", &[&weight], &[]);

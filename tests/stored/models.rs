@@ -56,7 +56,7 @@ pub const FAMILIES: [&str; 15] = [
     "RNN",
     "MatMul of matrices",
     "left operand",
-    "Gemm, turned",
+    "Gemm, transposed",
     "Einsum",
     "Gather of columns",
     "two readers",
@@ -145,7 +145,7 @@ fn parts(family: &str, random: &mut Random, large: bool, opset: i64) -> Parts {
         "LSTM" | "GRU" | "RNN" => recurrent(family, random, large),
         "MatMul of matrices" => matrices(random, large),
         "left operand" => left(random, large),
-        "Gemm, turned" => gemm(random, large),
+        "Gemm, transposed" => gemm(random, large),
         "Einsum" => einsum(random, large),
         "Gather of columns" => columns(random, large),
         "two readers" => readers(random, large),
@@ -263,10 +263,10 @@ fn left(random: &mut Random, large: bool) -> Parts {
 
 fn gemm(random: &mut Random, large: bool) -> Parts {
     let (rows, columns) = if large { (96, 64) } else { (pick(random, &[16, 30]), pick(random, &[32, 48])) };
-    let turned = random.index(2) as i64;
-    let dims = if turned == 1 { [rows, columns] } else { [columns, rows] };
+    let transposed = random.index(2) as i64;
+    let dims = if transposed == 1 { [rows, columns] } else { [columns, rows] };
     Parts {
-        nodes: vec![op("Gemm", &["x", "w", "b"], &["y"], &[("transA", 1), ("transB", turned)])],
+        nodes: vec![op("Gemm", &["x", "w", "b"], &["y"], &[("transA", 1), ("transB", transposed)])],
         weights: vec![w(random, "w", &dims), w(random, "b", &[rows])],
         x: vec![columns, 4],
         rank: 2,

@@ -186,8 +186,8 @@ fn computed_pads(x: &str, pads: &[i64], weights: &mut Vec<TensorProto>) -> Vec<N
         zeros,
         op("Concat", &["pads", "zeros"], &["padding"], &[("axis", 0)]),
         node("Reshape", &["padding", "pairs"], &["table"]),
-        node("Slice", &["table", "last", "before", "first", "last"], &["turned"]),
-        attribute(node("Transpose", &["turned"], &["columns"]), "perm", &[1, 0]),
+        node("Slice", &["table", "last", "before", "first", "last"], &["transposed"]),
+        attribute(node("Transpose", &["transposed"], &["columns"]), "perm", &[1, 0]),
         node("Reshape", &["columns", "last"], &["list"]),
         op("Cast", &["list"], &["all"], &[("to", 7)]),
         node("Pad", &[x, "all"], &["padded"]),
@@ -293,8 +293,8 @@ fn who_lost_a_shape_is_named_and_no_weight_is_denied() {
     let all = vec![weights("up", &[1, 16], 1), weights("down", &[16, 4], 2)];
     let nodes = vec![
         node("NonZero", &["x"], &["places"]),
-        attribute(node("Transpose", &["places"], &["turned"]), "perm", &[1, 0]),
-        op("Cast", &["turned"], &["f"], &[("to", FLOAT)]),
+        attribute(node("Transpose", &["places"], &["transposed"]), "perm", &[1, 0]),
+        op("Cast", &["transposed"], &["f"], &[("to", FLOAT)]),
         node("MatMul", &["f", "up"], &["u"]),
         node("MatMul", &["u", "down"], &["y"]),
     ];

@@ -80,8 +80,8 @@ fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) 
     let apart = t.op_with("Concat", &[&same, &group, &channels, &sizes], axis());
     let together = t.op_with("Concat", &[&channels, &all, &sizes], axis());
     let grouped = t.op("Reshape", &[input, &apart]);
-    let turned = t.op_with("Transpose", &[&grouped], perm(&[2, 1, 0], 3));
-    let turned = t.op("Reshape", &[&turned, &together]);
+    let transposed = t.op_with("Transpose", &[&grouped], perm(&[2, 1, 0], 3));
+    let transposed = t.op("Reshape", &[&transposed, &together]);
     let filter = t.op_with("Transpose", &[g], perm(&[1, 0], 2));
     let attributes = vec![
         edit::ints_attribute("strides", &window.dilations),
@@ -89,7 +89,7 @@ fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) 
         edit::ints_attribute("pads", &window.pads),
         edit::int_attribute("group", window.group),
     ];
-    let found = t.op_with("Conv", &[&turned, &filter], attributes);
+    let found = t.op_with("Conv", &[&transposed, &filter], attributes);
     // If the strides do not divide the input evenly, the result is larger than the kernel.
     let axes: Vec<i64> = (2..rank as i64).collect();
     let kernel_shape = t.shape(kernel);

@@ -37,12 +37,12 @@ pub(super) fn scattered(
     // The dimensions of the indices first, then those before and after the axis.
     let total = rank - 1 + index_rank;
     let front = (axis..axis + index_rank).chain(0..axis).chain(axis + index_rank..total).collect();
-    let turned = t.op_with("Transpose", &[gradient], perm(front));
+    let transposed = t.op_with("Transpose", &[gradient], perm(front));
     let order: Vec<i64> = std::iter::once(axis).chain((0..rank).filter(|at| *at != axis)).map(|at| at as i64).collect();
     let order = t.ints(&order);
     let shape = t.op("Gather", &[&shape, &order]);
     let zeros = t.zeros(&shape);
-    let sum = t.op_with("ScatterND", &[&zeros, &places, &turned], adding());
+    let sum = t.op_with("ScatterND", &[&zeros, &places, &transposed], adding());
     t.op_with("Transpose", &[&sum], perm((1..=axis).chain([0]).chain(axis + 1..rank).collect()))
 }
 

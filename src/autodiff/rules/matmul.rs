@@ -15,17 +15,17 @@ pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (for_a, for_b) = (t.wants(&step.node, 0), t.wants(&step.node, 1));
     let mut parts = Vec::new();
     if for_a {
-        let turned = t.turned(b, rank_b);
-        let whole = t.op("MatMul", &[g, &turned]);
+        let transposed = t.transposed(b, rank_b);
+        let whole = t.op("MatMul", &[g, &transposed]);
         parts.push((0, if rank_b == 2 { whole } else { unbatched(t, &whole, a, step.output()) }));
     }
     if for_b && rank_b == 2 {
         let (rows, columns) = (flat(t, a, b, 0)?, flat(t, g, b, 1)?);
-        let turned = t.turned(if rank_a == 2 { a } else { &rows }, 2);
-        parts.push((1, t.op("MatMul", &[&turned, if rank_a == 2 { g } else { &columns }])));
+        let transposed = t.transposed(if rank_a == 2 { a } else { &rows }, 2);
+        parts.push((1, t.op("MatMul", &[&transposed, if rank_a == 2 { g } else { &columns }])));
     } else if for_b {
-        let turned = t.turned(a, rank_a);
-        let whole = t.op("MatMul", &[&turned, g]);
+        let transposed = t.transposed(a, rank_a);
+        let whole = t.op("MatMul", &[&transposed, g]);
         debug_assert!(rank >= rank_b);
         parts.push((1, unbatched(t, &whole, b, step.output())));
     }
@@ -53,11 +53,11 @@ fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Par
             continue;
         }
         let whole = if input == 0 {
-            let turned = t.turned(&right, rank_b.max(2));
-            t.op("MatMul", &[&g, &turned])
+            let transposed = t.transposed(&right, rank_b.max(2));
+            t.op("MatMul", &[&g, &transposed])
         } else {
-            let turned = t.turned(&left, rank_a.max(2));
-            t.op("MatMul", &[&turned, &g])
+            let transposed = t.transposed(&left, rank_a.max(2));
+            t.op("MatMul", &[&transposed, &g])
         };
         // A vector that several batches share gets the sum of their gradients.
         let shape = t.shape(target);
@@ -108,7 +108,7 @@ fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
 pub fn gemm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let node = &step.node;
-    let (turned_a, turned_b) = (node.int("transA", 0) != 0, node.int("transB", 0) != 0);
+    let (transposed_a, transposed_b) = (node.int("transA", 0) != 0, node.int("transB", 0) != 0);
     let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
     let product = |t: &mut Tape, left: (&str, bool), right: (&str, bool)| {
         let mut attributes =
@@ -120,18 +120,18 @@ pub fn gemm(t: &mut Tape, step: &Step) -> Result<Parts> {
     if t.wants(node, 0) {
         parts.push((
             0,
-            match turned_a {
-                false => product(t, (g, false), (b, !turned_b)),
-                true => product(t, (b, turned_b), (g, true)),
+            match transposed_a {
+                false => product(t, (g, false), (b, !transposed_b)),
+                true => product(t, (b, transposed_b), (g, true)),
             },
         ));
     }
     if t.wants(node, 1) {
         parts.push((
             1,
-            match turned_b {
-                false => product(t, (a, !turned_a), (g, false)),
-                true => product(t, (g, true), (a, turned_a)),
+            match transposed_b {
+                false => product(t, (a, !transposed_a), (g, false)),
+                true => product(t, (g, true), (a, transposed_a)),
             },
         ));
     }

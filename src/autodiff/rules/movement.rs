@@ -48,8 +48,8 @@ pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
             let (high, wide) = (t.size(x, 2), t.size(x, 3));
             let apart = t.concat(&[&same, &high, &sizes, &wide, &sizes], 0);
             let apart = t.op("Reshape", &[step.gradient()?, &apart]);
-            let turned = t.permuted(&apart, &[0, 1, 3, 5, 2, 4]);
-            Ok(vec![(0, t.op("Reshape", &[&turned, &shape]))])
+            let transposed = t.permuted(&apart, &[0, 1, 3, 5, 2, 4]);
+            Ok(vec![(0, t.op("Reshape", &[&transposed, &shape]))])
         }
         _ => Ok(vec![(0, t.op_with("SpaceToDepth", &[step.gradient()?], attributes))]),
     }

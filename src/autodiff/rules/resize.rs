@@ -82,7 +82,7 @@ fn along(
     let weights = t.op("Reshape", &[&weights, &sizes]);
     let mut order: Vec<i64> = (0..rank as i64).collect();
     order.swap(axis, rank - 1);
-    let turned = t.permuted(gradient, &order);
-    let product = t.op("MatMul", &[&turned, &weights]);
+    let transposed = t.permuted(gradient, &order);
+    let product = t.op("MatMul", &[&transposed, &weights]);
     t.permuted(&product, &order)
 }

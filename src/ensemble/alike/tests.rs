@@ -58,8 +58,8 @@ impl Made {
             }
             3 => {
                 let f = self.constant("val_", &[1, 4], &numbers(4), false);
-                let turned = self.op("Mul", &["positions", &f]);
-                let joined = self.op("Identity", &[&turned]);
+                let rotated = self.op("Mul", &["positions", &f]);
+                let joined = self.op("Identity", &[&rotated]);
                 let (cos, sin) = (self.op("Cos", &[&joined]), self.op("Sin", &[&joined]));
                 let along = self.op("Mul", &[&x, &cos]);
                 self.op("Add", &[&along, &sin])

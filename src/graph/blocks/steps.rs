@@ -97,7 +97,7 @@ fn value(
         "Mul" => together(input(0)?, &input(1)?, |a, b| a * b),
         "Sub" => together(input(0)?, &input(1)?, |a, b| a - b),
         "Concat" => beside(&input(0)?, &input(1)?, node),
-        "Transpose" => turned(&input(0)?, &node.attribute("perm")?.ints),
+        "Transpose" => transposed(&input(0)?, &node.attribute("perm")?.ints),
         "Reshape" => {
             let dims = whole_numbers(constants.get(node.input_at(1)?)?)?;
             let dims: Vec<usize> = dims.iter().map(|size| usize::try_from(*size).ok()).collect::<Option<_>>()?;
@@ -169,7 +169,7 @@ fn beside(a: &Array, b: &Array, node: &NodeProto) -> Option<Array> {
 }
 
 /// Transposes the last two axes.
-fn turned(a: &Array, order: &[i64]) -> Option<Array> {
+fn transposed(a: &Array, order: &[i64]) -> Option<Array> {
     let rank = a.dims.len();
     let mut wanted: Vec<i64> = (0..rank as i64).collect();
     if rank < 2 || order.len() != rank {

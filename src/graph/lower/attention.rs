@@ -192,8 +192,8 @@ impl Lowering {
             (k, v) = (self.w.op("Unsqueeze", &[&k, &axis]), self.w.op("Unsqueeze", &[&v, &axis]));
             order = vec![0, 1, 2, 4, 3];
         }
-        let turned = self.w.permuted(&k, &order);
-        let mut scores = self.w.op("MatMul", &[&q, &turned]);
+        let transposed = self.w.permuted(&k, &order);
+        let mut scores = self.w.op("MatMul", &[&q, &transposed]);
         let grouped = self.w.op("Shape", &[&scores]);
         if many != few {
             let (batch, heads, rest) =

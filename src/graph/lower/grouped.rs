@@ -87,8 +87,8 @@ impl Grouped {
         if form.width > 0 {
             let tables = [7, 8].map(|index| self.table(w, node.input_at(index).unwrap_or_default(), &rows));
             let interleaved = node.int("rotary_interleaved", 0) != 0;
-            q = w.turn(&q, &tables, (form.size, form.width), interleaved);
-            k = w.turn(&k, &tables, (form.size, form.width), interleaved);
+            q = w.rotate(&q, &tables, (form.size, form.width), interleaved);
+            k = w.rotate(&k, &tables, (form.size, form.width), interleaved);
         }
         let k = grown(w, node, (3, 1), &k, &rows);
         let v = grown(w, node, (4, 2), &v, &rows);
@@ -249,8 +249,8 @@ fn attend(w: &mut NodeBuilder, node: &NodeProto, form: &Form, rows: &Rows, [q, k
         // Queries that share a head are concatenated: no key or value is repeated.
         q = w.reshaped(&q, &[0, form.few, -1, form.size]);
     }
-    let turned = w.permuted(k, &[0, 1, 3, 2]);
-    let mut scores = w.op("MatMul", &[&q, &turned]);
+    let transposed = w.permuted(k, &[0, 1, 3, 2]);
+    let mut scores = w.op("MatMul", &[&q, &transposed]);
     let by_group = w.op("Shape", &[&scores]);
     if grouped {
         let (batch, last) = (w.slice(&by_group, 0, 1, 0), w.slice(&by_group, 3, 4, 0));

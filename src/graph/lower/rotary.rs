@@ -45,11 +45,11 @@ impl Lowering {
         let Ok(tables) = <[String; 2]>::try_from(tables) else { bail!(Internal, "two tables") };
         // Width of the rotated part; elements beyond it are unchanged.
         let whole = if node.int("rotary_embedding_dim", 0) == 0 { 2 * half } else { i64::MAX };
-        let turned = self.w.turn(&apart, &tables, (whole, 2 * half), node.int("interleaved", 0) != 0);
+        let rotated = self.w.rotate(&apart, &tables, (whole, 2 * half), node.int("interleaved", 0) != 0);
         if rank == 4 {
-            self.w.op_to("Identity", &[&turned], &node.output[0], Vec::new());
+            self.w.op_to("Identity", &[&rotated], &node.output[0], Vec::new());
         } else {
-            self.together(&turned, &node.output[0]);
+            self.together(&rotated, &node.output[0]);
         }
         Ok(())
     }
@@ -57,8 +57,8 @@ impl Lowering {
     /// Adds nodes that concatenate heads `[batch, heads, sequence, size]` to the value `output` `[batch, sequence,
     /// width]`.
     pub(super) fn together(&mut self, x: &str, output: &str) {
-        let turned = self.w.permuted(x, &[0, 2, 1, 3]);
+        let transposed = self.w.permuted(x, &[0, 2, 1, 3]);
         let shape = self.w.ints(&[0, 0, -1]);
-        self.w.op_to("Reshape", &[&turned, &shape], output, Vec::new());
+        self.w.op_to("Reshape", &[&transposed, &shape], output, Vec::new());
     }
 }

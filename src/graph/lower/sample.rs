@@ -67,11 +67,11 @@ impl Lowering {
             sum = Some(sum.map_or(part.clone(), |sum| self.w.op("Add", &[&sum, &part])));
         }
         let Some(sum) = sum else { bail!(Internal, "no corner") };
-        let turned = self.w.permuted(&sum, &[0, 2, 1]);
+        let transposed = self.w.permuted(&sum, &[0, 2, 1]);
         let grid_shape = self.w.op("Shape", &[grid]);
         let (front, back) = (self.w.slice(&shape, 0, 2, 0), self.w.slice(&grid_shape, 1, 3, 0));
         let whole = self.w.concat(&[&front, &back], 0);
-        self.w.op_to("Reshape", &[&turned, &whole], &node.output[0], Vec::new());
+        self.w.op_to("Reshape", &[&transposed, &whole], &node.output[0], Vec::new());
         Ok(())
     }
 

@@ -103,12 +103,12 @@ pub fn grouped_attention(
     let class = class.usable();
     let (rows, width) = (spec.batch * spec.tokens, spec.heads * spec.head_size);
     let mut memory = Scratch::take(if spec.rotary.is_some() { rows * width * 4 } else { 0 });
-    let turned = spec.rotary.map(|_| Shared(memory.start().cast::<f32>()));
+    let rotated = spec.rotary.map(|_| Shared(memory.start().cast::<f32>()));
     let append = Append {
         spec,
         q,
         kv,
-        turned,
+        rotated,
         keys: Shared(cache.keys.as_mut_ptr()),
         values: Shared(cache.values.as_mut_ptr()),
         columns: cache.columns,
@@ -120,10 +120,10 @@ pub fn grouped_attention(
         if class == Class::Scalar { append.scalar() } else { simd::run_float(class, append) }
     });
     let dense;
-    let queries = match &turned {
-        Some(turned) => {
+    let queries = match &rotated {
+        Some(rotated) => {
             // SAFETY: all of these values were just written.
-            dense = Rows::dense(unsafe { std::slice::from_raw_parts(turned.at(0), rows * width) }, rows, width);
+            dense = Rows::dense(unsafe { std::slice::from_raw_parts(rotated.at(0), rows * width) }, rows, width);
             &dense
         }
         None => q,
@@ -205,7 +205,7 @@ struct Append<'a> {
     q: &'a Rows<'a>,
     kv: Option<[&'a Rows<'a>; 2]>,
     /// The rotated queries.
-    turned: Option<Shared<f32>>,
+    rotated: Option<Shared<f32>>,
     keys: Shared<f32>,
     values: Shared<f32>,
     columns: usize,
@@ -213,20 +213,20 @@ struct Append<'a> {
 }
 
 impl Append<'_> {
-    /// Calls `turn` for the query heads and for the key heads of each row. Its arguments are the row, the first of the
+    /// Calls `rotate` for the query heads and for the key heads of each row. Its arguments are the row, the first of the
     /// heads and their number, the destination, and the distance between two heads there.
     #[inline(always)]
-    fn each(&self, turn: impl Fn(usize, (*const f32, usize), *mut f32, usize)) {
+    fn each(&self, rotate: impl Fn(usize, (*const f32, usize), *mut f32, usize)) {
         let (spec, size) = (self.spec, self.spec.head_size);
         for row in self.rows.clone() {
-            if let Some(turned) = &self.turned {
+            if let Some(rotated) = &self.rotated {
                 let from = self.q.values[row * self.q.stride..].as_ptr();
-                turn(row, (from, spec.heads), turned.at(row * spec.heads * size), size);
+                rotate(row, (from, spec.heads), rotated.at(row * spec.heads * size), size);
             }
             let Some([k, v]) = self.kv else { continue };
             let (batch, token) = (row / spec.tokens, row % spec.tokens);
             let place = (batch * spec.kv_heads * self.columns + spec.past[batch] + token) * size;
-            turn(row, (k.values[row * k.stride..].as_ptr(), spec.kv_heads), self.keys.at(place), self.columns * size);
+            rotate(row, (k.values[row * k.stride..].as_ptr(), spec.kv_heads), self.keys.at(place), self.columns * size);
             for head in 0..spec.kv_heads {
                 let from = &v.values[row * v.stride + head * size..][..size];
                 // SAFETY: `fits` checked that the place is in the cache; each row has places of its own.

@@ -8,8 +8,8 @@ use ort::sys::{OrtApi, OrtApiBase};
 
 use super::tables::{EpApi, VERSION};
 
-/// The function tables of ONNX Runtime. They are valid as long as its library is loaded, and so longer than any object
-/// of the provider.
+/// The function tables of an ONNX Runtime. They are valid as long as its library is loaded, and so longer than any
+/// object of the provider.
 #[derive(Clone, Copy)]
 pub struct Api {
     ort: &'static OrtApi,
@@ -22,7 +22,7 @@ impl Api {
     /// # Safety
     /// `base` is what ONNX Runtime gave to `CreateEpFactories`.
     pub unsafe fn open(base: *const OrtApiBase) -> Option<Self> {
-        // SAFETY: the caller's promise; GetApi returns null for a version that it does not have, and the tables of
+        // SAFETY: the contract of this function; GetApi returns null for a version that it does not have, and the tables of
         // the version that it has are static.
         unsafe {
             let ort = ((*base).GetApi)(VERSION).as_ref()?;
@@ -47,7 +47,7 @@ impl Api {
 /// # Safety
 /// `base` is what ONNX Runtime gave to `CreateEpFactories`.
 pub unsafe fn version(base: *const OrtApiBase) -> String {
-    // SAFETY: the caller's promise; the text is static.
+    // SAFETY: the contract of this function; the text is static.
     unsafe { super::status::text(((*base).GetVersionString)()) }
 }
 

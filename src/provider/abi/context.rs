@@ -13,10 +13,11 @@ use super::status::{Error, Result, check, panic_text};
 use super::tensor::Tensor;
 use crate::kernels::Parallel;
 
-/// The inputs, outputs and threads of a run, for a body. `'a` is the lifetime of the run.
+/// The inputs, outputs and threads of a run of a fused node. `'a` is the lifetime of the run.
 pub struct Context<'a> {
     pool: Pool<'a>,
-    /// One bit per output that was returned: returning it again would create a second `&mut` to the same values.
+    /// Mask with one bit per output that was returned: returning it again would create a second `&mut` to the same
+    /// values.
     taken: Cell<u64>,
 }
 
@@ -30,12 +31,12 @@ impl<'a> Context<'a> {
         Self { pool, taken: Cell::new(0) }
     }
 
-    /// Returns the session's threads.
+    /// Returns the threads of the session.
     pub fn pool(&self) -> &Pool<'a> {
         &self.pool
     }
 
-    /// Returns input `index`.
+    /// Returns the input `index` of the fused node.
     pub fn input(&self, index: usize) -> Result<Tensor<'a>> {
         let Pool { api, raw, .. } = self.pool;
         // SAFETY: `raw` lives (see `new`), and inputs are not written to during a run.
@@ -48,8 +49,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns the elements of output `output`, and input `input` unless it is the same memory: a program may bind a
-    /// cache to both, which is then extended in place.
+    /// Returns the elements of the output `output`, and the input `input` unless it is the same memory: a program may
+    /// bind a cache to both, which is then extended in place.
     pub fn extended(
         &self,
         input: Option<usize>,
@@ -78,7 +79,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns the elements of output `index`, to be written: float32, of the shape `shape`.
+    /// Returns the writable elements of the output `index`, a float32 tensor of the shape `shape`.
     pub fn output(&self, index: usize, shape: &[i64]) -> Result<&'a mut [f32]> {
         let bit = 1u64.checked_shl(index as u32).ok_or_else(|| Error::new("the node has too many outputs"))?;
         if self.taken.replace(self.taken.get() | bit) & bit != 0 {
@@ -97,7 +98,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// The threads of the session that a run belongs to.
+/// The threads of the session to which a run belongs.
 pub struct Pool<'a> {
     api: Api,
     raw: *mut OrtKernelContext,
@@ -106,12 +107,12 @@ pub struct Pool<'a> {
     run: std::marker::PhantomData<&'a ()>,
 }
 
-// SAFETY: all that other threads can reach is `Parallel::run`, which hands `raw` to ParallelFor: ONNX Runtime lets
-// any thread call that.
+// SAFETY: other threads can only call `Parallel::run`, which hands `raw` to ParallelFor: ONNX Runtime lets any thread
+// call that.
 unsafe impl Sync for Pool<'_> {}
 
 impl Pool<'_> {
-    /// Fails if a task has panicked since the run began.
+    /// Returns an error if a task has panicked since the run began.
     pub fn finish(&self) -> Result<()> {
         self.failure.check()
     }

@@ -28,7 +28,7 @@ pub struct EpObject {
     compatibility: CString,
 }
 
-/// The table of a fused node, and its body.
+/// The function table of a fused node, and its body.
 #[repr(C)]
 struct NodeObject {
     table: NodeComputeInfo,
@@ -52,7 +52,7 @@ impl EpObject {
     /// `ep` is null or one of [`Self::create`], and is not used again.
     pub unsafe fn release(ep: *mut Ep) {
         if !ep.is_null() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the contract of this function.
             drop(unsafe { Box::from_raw(ep.cast::<Self>()) });
         }
     }
@@ -110,7 +110,8 @@ unsafe extern "system" fn capability(
     }
 }
 
-/// Creates a body for each claimed group. After an error, `infos` contains no node.
+/// Creates a body for each claimed group. After an error, `infos` contains no node. Returns the status for ONNX
+/// Runtime.
 unsafe extern "system" fn compile(
     ep: *mut Ep,
     graphs: *const *const OrtGraph,
@@ -167,7 +168,7 @@ const NODE: NodeComputeInfo = NodeComputeInfo {
     ReleaseState: release_state,
 };
 
-/// Creates no state: concurrent runs of a node share its body.
+/// Creates no state, because concurrent runs of a node share its body.
 unsafe extern "system" fn create_state(
     _: *mut NodeComputeInfo,
     _: *mut OrtNodeComputeContext,

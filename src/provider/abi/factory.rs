@@ -1,4 +1,4 @@
-//! The two functions that ONNX Runtime looks for in the library, and the factory that they make and take back.
+//! The two functions that ONNX Runtime looks up in the library, and the factory that they create and release.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{null, null_mut};
@@ -16,8 +16,8 @@ use super::tables::{Ep, EpFactory, Status, VERSION};
 use crate::provider::{self, compiled, options::Options};
 use crate::runtime::REGISTRATION;
 
-/// The table of a factory, and the ONNX Runtime that it was created for. The table is the first field, because ONNX
-/// Runtime reads only that.
+/// The function table of a factory, and the ONNX Runtime that it was created for. The table is the first field, because
+/// ONNX Runtime reads only that.
 #[repr(C)]
 struct FactoryObject {
     table: EpFactory,
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn CreateEpFactories(
     max: usize,
     count: *mut usize,
 ) -> Status {
-    // SAFETY: the caller's promise.
+    // SAFETY: the contract of this function.
     unsafe {
         *count = 0;
         let Some(api) = Api::open(base) else { return too_old(base) };
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn CreateEpFactories(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ReleaseEpFactory(factory: *mut EpFactory) -> Status {
     if !factory.is_null() {
-        // SAFETY: the caller's promise; `CreateEpFactories` made it of a box.
+        // SAFETY: the contract of this function; `CreateEpFactories` made it of a box.
         drop(unsafe { Box::from_raw(factory.cast::<FactoryObject>()) });
     }
     null_mut()
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn ReleaseEpFactory(factory: *mut EpFactory) -> Status {
 /// # Safety
 /// `base` is ONNX Runtime's own.
 unsafe fn too_old(base: *const OrtApiBase) -> Status {
-    // SAFETY: the caller's promise. Version 1 of the table is the beginning of every later one.
+    // SAFETY: the contract of this function. Version 1 of the table is the beginning of every later one.
     unsafe {
         let found = version(base);
         let text =
@@ -114,7 +114,7 @@ const TABLE: EpFactory = EpFactory {
 ///
 /// `factory` was created by `CreateEpFactories`.
 unsafe fn api_of(factory: *const EpFactory) -> Api {
-    // SAFETY: the caller's promise.
+    // SAFETY: the contract of this function.
     unsafe { (*factory.cast::<FactoryObject>()).api }
 }
 
@@ -131,7 +131,7 @@ unsafe extern "system" fn provider_version(_: *const EpFactory) -> *const c_char
     VERSION.as_ptr().cast()
 }
 
-/// Returns 0: the kernels run on the CPU, which has no PCI vendor id.
+/// Returns 0, because the kernels run on the CPU, which has no PCI vendor id.
 unsafe extern "system" fn vendor_id(_: *const EpFactory) -> u32 {
     0
 }
@@ -199,7 +199,7 @@ unsafe extern "system" fn release_ep(_: *mut EpFactory, ep: *mut Ep) {
     unsafe { EpObject::release(ep) }
 }
 
-/// Checks whether a compiled model is for this version and this processor. The result is written to `answer`.
+/// Writes to `answer` whether a compiled model is for this version and this processor.
 unsafe extern "system" fn validate(
     factory: *mut EpFactory,
     _devices: *const *const OrtHardwareDevice,
@@ -219,7 +219,7 @@ unsafe extern "system" fn validate(
     }
 }
 
-/// Returns no allocator: that of ONNX Runtime for the CPU is used.
+/// Returns no allocator, so that ONNX Runtime's own for the CPU is used.
 unsafe extern "system" fn create_allocator(
     _: *mut EpFactory,
     _: *const OrtMemoryInfo,
@@ -233,7 +233,7 @@ unsafe extern "system" fn create_allocator(
 
 unsafe extern "system" fn release_allocator(_: *mut EpFactory, _: *mut OrtAllocator) {}
 
-/// Returns no data transfer: nothing is copied between devices.
+/// Returns no data transfer, because nothing is copied between devices.
 unsafe extern "system" fn create_data_transfer(_: *mut EpFactory, transfer: *mut *mut c_void) -> Status {
     // SAFETY: ONNX Runtime's promise.
     unsafe { *transfer = null_mut() };

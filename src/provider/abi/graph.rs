@@ -1,4 +1,4 @@
-//! Reads graphs of ONNX Runtime as [`Graph`]s.
+//! Conversion of graphs of ONNX Runtime to [`Graph`]s.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char};
@@ -30,7 +30,7 @@ impl Handles {
         Self { api, graph, nodes: Vec::new(), values: Vec::new() }
     }
 
-    /// Returns the handles of `nodes`, in ONNX Runtime's order.
+    /// Returns the handles of `nodes`, in the order of the graph.
     pub fn of(&self, nodes: &[NodeId]) -> Vec<*const OrtNode> {
         let mut nodes = nodes.to_vec();
         nodes.sort_unstable();
@@ -99,7 +99,7 @@ impl Source for Handles {
 /// # Safety
 /// `attribute` is ONNX Runtime's and lives.
 unsafe fn read_attribute(api: Api, attribute: *const OrtOpAttr) -> Option<Attribute> {
-    // SAFETY: the caller's promise; each buffer has the stated length.
+    // SAFETY: the contract of this function; each buffer has the stated length.
     unsafe {
         let kind = ask!(
             api,
@@ -137,7 +137,7 @@ unsafe fn read_attribute(api: Api, attribute: *const OrtOpAttr) -> Option<Attrib
     }
 }
 
-/// The values found so far, by name.
+/// The values found so far, with their indices by name.
 struct Table {
     api: Api,
     by_name: HashMap<String, ValueId>,
@@ -152,7 +152,7 @@ impl Table {
     /// `node` is one of a graph that lives.
     unsafe fn node(&mut self, node: *const OrtNode) -> Result<Node> {
         let api = self.api;
-        // SAFETY: the caller's promise; each array has the stated length.
+        // SAFETY: the contract of this function; each array has the stated length.
         unsafe {
             let words = |pointer: Result<*const c_char>| pointer.map(|pointer| text(pointer));
             let op = words(ask!(api, Node_GetOperatorType(node) -> *const c_char = null()))?;
@@ -176,7 +176,7 @@ impl Table {
     /// As for [`Self::node`].
     unsafe fn captured(&mut self, node: *const OrtNode) -> Result<Vec<ValueId>> {
         let api = self.api;
-        // SAFETY: the caller's promise; the array has the stated length.
+        // SAFETY: the contract of this function; the array has the stated length.
         unsafe {
             let count = ask!(api, Node_GetNumImplicitInputs(node) -> usize = 0)?;
             let mut values = vec![null(); count];
@@ -202,7 +202,7 @@ impl Table {
             return Ok(None);
         }
         let api = self.api;
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract of this function.
         let name = unsafe { text(ask!(api, GetValueInfoName(handle) -> *const c_char = null())?) };
         if name.is_empty() {
             return Ok(None);
@@ -230,7 +230,7 @@ impl Table {
 /// # Safety
 /// `value` is a value of a graph that lives.
 unsafe fn tensor_type(api: Api, value: *const OrtValueInfo) -> Result<(Option<Element>, Option<Vec<i64>>)> {
-    // SAFETY: the caller's promise; what is asked for belongs to the value.
+    // SAFETY: the contract of this function; what is asked for belongs to the value.
     unsafe {
         let kind = ask!(api, GetValueInfoTypeInfo(value) -> *const OrtTypeInfo = null())?;
         if kind.is_null() {
@@ -260,7 +260,7 @@ unsafe fn tensor_type(api: Api, value: *const OrtValueInfo) -> Result<(Option<El
 /// `node` is one that ONNX Runtime handed over, and lives.
 pub unsafe fn fused_node(api: Api, node: *const OrtNode) -> Result<FusedNode> {
     let mut table = Table { api, by_name: HashMap::new(), values: Vec::new(), handles: Vec::new() };
-    // SAFETY: the caller's promise.
+    // SAFETY: the contract of this function.
     let Node { name, inputs, outputs, .. } = unsafe { table.node(node)? };
     let names = |values: Vec<Option<ValueId>>| {
         let name = |value: Option<ValueId>| value.map_or(String::new(), |value| table.values[value.0].name.clone());

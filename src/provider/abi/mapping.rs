@@ -1,4 +1,4 @@
-//! Mapped files.
+//! Files that are mapped into memory.
 
 use std::fs::File;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::status::{Error, Result};
 pub struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps the file at `path`.
+    /// Maps the file at `path` into memory. Fails if it cannot be opened or mapped.
     pub fn open(path: &Path) -> Result<Self> {
         let wrong = |error: std::io::Error| Error(format!("{}: {error}", path.display()));
         let file = File::open(path).map_err(wrong)?;

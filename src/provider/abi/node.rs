@@ -12,11 +12,11 @@ use crate::provider::graph::FusedNode;
 /// An `EPContext` node, which represents a fused node in a compiled model.
 #[derive(Debug, Clone)]
 pub struct ContextNode {
-    /// The fused node.
+    /// Name, inputs and outputs of the fused node.
     pub fused: FusedNode,
-    /// The string attributes of the node, with their names.
+    /// String attributes of the node, with their names.
     pub texts: Vec<(&'static str, String)>,
-    /// The integer attributes of the node, with their names.
+    /// Integer attributes of the node, with their names.
     pub numbers: Vec<(&'static str, i64)>,
 }
 

@@ -13,7 +13,7 @@ use super::status::{Result, text};
 /// # Safety
 /// `options` is what ONNX Runtime gave to `CreateEp`.
 pub unsafe fn entries(api: Api, options: *const OrtSessionOptions) -> Result<Vec<(String, String)>> {
-    // SAFETY: the caller's promise; the arrays belong to `pairs`, which is released when they are copied.
+    // SAFETY: the contract of this function; the arrays belong to `pairs`, which is released when they are copied.
     unsafe {
         let pairs = ask!(api, GetSessionOptionsConfigEntries(options) -> *mut OrtKeyValuePairs = null_mut())?;
         let (mut keys, mut values, mut count) = (std::ptr::null(), std::ptr::null(), 0usize);

@@ -50,11 +50,11 @@ pub unsafe fn text(pointer: *const c_char) -> String {
     if pointer.is_null() {
         return String::new();
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the contract of this function.
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
-/// Converts `status` to a result, and releases it.
+/// Converts `status` to a result with its message, and releases it.
 pub fn check(api: &OrtApi, status: Status) -> Result<()> {
     if status.is_null() {
         return Ok(());
@@ -81,7 +81,7 @@ pub fn guard(api: Api, call: impl FnOnce() -> Result<()>) -> Status {
     status
 }
 
-/// Returns the message of a panic.
+/// Returns the message with which a thread panicked.
 pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()

@@ -12,7 +12,7 @@ use ort::sys::{
     OrtKeyValuePairs, OrtLogger, OrtMemoryInfo, OrtNode, OrtSessionOptions, OrtStatus,
 };
 
-/// The version of ONNX Runtime that the structs belong to, and the oldest that can load this provider.
+/// The version of ONNX Runtime whose structs are declared here, and the oldest that can load this provider.
 pub const VERSION: u32 = 24;
 
 /// The result of a function of the interface: null, or an error that the caller releases.
@@ -21,19 +21,19 @@ pub type Status = *mut OrtStatus;
 /// A function that is not implemented (null), or a function of ONNX Runtime that is never called here.
 pub type Unused = usize;
 
-/// The object in which ONNX Runtime collects claims.
+/// The object in which ONNX Runtime collects the claimed groups.
 #[repr(C)]
 pub struct OrtEpGraphSupportInfo {
     _opaque: [u8; 0],
 }
 
-/// The description of a node for `CreateState`.
+/// The description of a node that ONNX Runtime passes to `CreateState`.
 #[repr(C)]
 pub struct OrtNodeComputeContext {
     _opaque: [u8; 0],
 }
 
-/// `OrtEpApi`, up to the last function that is called here.
+/// The struct `OrtEpApi`, up to the last function that is called here.
 #[repr(C)]
 pub struct EpApi {
     pub CreateEpDevice: unsafe extern "system" fn(
@@ -52,14 +52,14 @@ pub struct EpApi {
     ) -> Status,
 }
 
-/// `OrtNodeFusionOptions`.
+/// The struct `OrtNodeFusionOptions`.
 #[repr(C)]
 pub struct NodeFusionOptions {
     pub ort_version_supported: u32,
     pub drop_constant_initializers: bool,
 }
 
-/// `OrtNodeComputeInfo`: the functions of one fused node.
+/// The struct `OrtNodeComputeInfo`: the functions of one fused node.
 #[repr(C)]
 pub struct NodeComputeInfo {
     pub ort_version_supported: u32,
@@ -69,7 +69,7 @@ pub struct NodeComputeInfo {
     pub ReleaseState: unsafe extern "system" fn(*mut NodeComputeInfo, *mut c_void),
 }
 
-/// `OrtEp`: the functions of the provider in one session.
+/// The struct `OrtEp`: the functions of the provider in one session.
 #[repr(C)]
 pub struct Ep {
     pub ort_version_supported: u32,
@@ -94,11 +94,11 @@ pub struct Ep {
     pub GetCompiledModelCompatibilityInfo: Option<unsafe extern "system" fn(*mut Ep, *const OrtGraph) -> *const c_char>,
     pub GetKernelRegistry: Unused,
     pub IsConcurrentRunSupported: Unused,
-    /// Fields that later versions append: null.
+    /// Fields that later versions append, all null.
     pub later: [Unused; 16],
 }
 
-/// `OrtEpFactory`: the functions of the provider before there is a session.
+/// The struct `OrtEpFactory`: the functions of the provider before there is a session.
 #[repr(C)]
 pub struct EpFactory {
     pub ort_version_supported: u32,
@@ -147,7 +147,7 @@ pub struct EpFactory {
     pub CreateExternalResourceImporterForDevice: Unused,
     pub GetNumCustomOpDomains: Unused,
     pub GetCustomOpDomains: Unused,
-    /// Fields that later versions append: null.
+    /// Fields that later versions append, all null.
     pub later: [Unused; 8],
 }
 

@@ -13,11 +13,11 @@ use crate::provider::graph::Element;
 /// A dense tensor: element type, shape and bytes, borrowed from ONNX Runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Tensor<'a> {
-    /// The element type.
+    /// Element type of the tensor.
     pub element: Element,
-    /// The shape; empty for a scalar.
+    /// Shape of the tensor; empty for a scalar.
     pub shape: &'a [i64],
-    /// The content. Two 4-bit elements share a byte.
+    /// Bytes of the elements. Two 4-bit elements share a byte.
     pub bytes: &'a [u8],
 }
 
@@ -29,7 +29,7 @@ impl<'a> Tensor<'a> {
     pub unsafe fn read(api: Api, value: *const OrtValue) -> Result<Self> {
         // An integer, because later versions may have element types that are not in the enum.
         let (mut element, mut sizes, mut rank) = (0i32, null::<i64>(), 0usize);
-        // SAFETY: the caller's promise; the results are pointers into `value`.
+        // SAFETY: the contract of this function; the results are pointers into `value`.
         let (shape, data) = unsafe {
             let ask_shape = api.ort().GetTensorElementTypeAndShapeDataReference;
             check(api.ort(), ask_shape(value, (&raw mut element).cast(), &mut sizes, &mut rank).0)?;
@@ -45,32 +45,33 @@ impl<'a> Tensor<'a> {
         Ok(Self { element, shape, bytes })
     }
 
-    /// Returns the number of elements.
+    /// Returns the number of elements of the tensor.
     pub fn element_count(&self) -> usize {
         self.shape.iter().map(|size| *size as usize).product()
     }
 
-    /// Returns the size of axis `axis`.
+    /// Returns the size of the dimension `axis`.
     pub fn size(&self, axis: usize) -> usize {
         self.shape[axis] as usize
     }
 
-    /// Returns the elements of a float32 tensor. They are copied only if they are not aligned.
+    /// Returns the elements of a float32 tensor. They are copied only if they are not aligned. Fails for other element
+    /// types.
     pub fn floats(&self) -> Result<Cow<'a, [f32]>> {
         self.plain::<f32>(Element::Float32)
     }
 
-    /// Returns the elements of an int32 tensor.
+    /// Returns the elements of an int32 tensor. Fails for other element types.
     pub fn integers(&self) -> Result<Cow<'a, [i32]>> {
         self.plain::<i32>(Element::Int32)
     }
 
-    /// Returns the elements of an int64 tensor.
+    /// Returns the elements of an int64 tensor. Fails for other element types.
     pub fn longs(&self) -> Result<Cow<'a, [i64]>> {
         self.plain::<i64>(Element::Int64)
     }
 
-    /// Returns the elements of an int8 tensor.
+    /// Returns the elements of an int8 tensor. Fails for other element types.
     pub fn bytes_signed(&self) -> Result<&'a [i8]> {
         self.expect(Element::Int8)?;
         // SAFETY: every byte is an i8.
@@ -112,7 +113,7 @@ macro_rules! plain {
 }
 plain!(f32, i32, i64);
 
-/// Returns the number of elements of a tensor with this shape.
+/// Returns the number of elements of a tensor with this shape. Fails if it overflows.
 fn count(shape: &[i64]) -> Result<usize> {
     let mut count = 1usize;
     for size in shape {

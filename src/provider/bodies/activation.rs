@@ -1,4 +1,4 @@
-//! Activations outside of products.
+//! The body of an activation function that does not follow a product.
 
 use super::{Body, Ports};
 use crate::kernels::{Activation, Class, activate};
@@ -6,7 +6,7 @@ use crate::provider::abi::{Context, Error, Result};
 use crate::provider::compiled::{Part, Reader};
 use crate::provider::patterns::ActivationPlan;
 
-/// An activation after an optional bias.
+/// An activation function, with an optional bias before it.
 pub struct ActivationBody {
     x: usize,
     bias: Option<Vec<f32>>,
@@ -22,7 +22,7 @@ impl ActivationBody {
         Ok(Self { x: ports.input(plan.x)?, bias, activation, y: ports.output(plan.y)?, class })
     }
 
-    /// Returns the body that [`Body::write`] wrote.
+    /// Returns the body of an activation from a part that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (x, y) = (reader.input()?, reader.output()?);
         Ok(Self { x, y, activation: reader.activation()?, bias: reader.floats()?, class: reader.class() })

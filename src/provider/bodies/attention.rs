@@ -1,4 +1,4 @@
-//! Attention.
+//! The body of attention whose queries, keys and values are separate inputs.
 
 use std::borrow::Cow;
 
@@ -15,12 +15,12 @@ pub struct AttentionBody {
     k: Port,
     v: Port,
     y: Port,
-    /// The bias of the rows of queries, keys and values.
+    /// Bias of the rows of queries, keys and values.
     bias: Option<Vec<f32>>,
     scores: Scores,
 }
 
-/// The computation of the scores.
+/// The computation of the scores of attention.
 pub struct Scores {
     scale: Option<f32>,
     masks: Vec<(usize, Fill)>,
@@ -31,15 +31,15 @@ pub struct Scores {
 
 /// Queries, keys or values in a run.
 pub struct View<'a> {
-    /// The elements.
+    /// Elements of the tensor.
     pub values: Cow<'a, [f32]>,
-    /// The sizes of the dimensions.
+    /// Sizes of the dimensions.
     pub sizes: Sizes,
-    /// The strides of the dimensions.
+    /// Strides of the dimensions.
     pub strides: Strides,
 }
 
-/// The sizes of an operand.
+/// The sizes of the dimensions of an operand of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     /// Number of sequences.
@@ -70,7 +70,7 @@ impl AttentionBody {
         Ok(Self { q: input(&plan.q)?, k: input(&plan.k)?, v: input(&plan.v)?, y, bias: plan.bias.clone(), scores })
     }
 
-    /// Returns the body that [`Body::write`] wrote.
+    /// Returns the body of attention from a part that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (q, k, v) = (Port::open_input(reader)?, Port::open_input(reader)?, Port::open_input(reader)?);
         let index = reader.output()?;
@@ -114,14 +114,15 @@ impl Body for AttentionBody {
 }
 
 impl Scores {
-    /// Returns the computation of `plan`, with the indices of its masks among the inputs of the fused node.
+    /// Returns the computation of the scores of `plan`, with the indices of the masks among the inputs of the fused
+    /// node.
     pub fn new(plan: &ScoresPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         let masks = plan.masks.iter().map(|mask| Ok((ports.input(mask.value)?, mask.fill)));
         let ScoresPlan { scale, causal, zero_if_hidden, .. } = *plan;
         Ok(Self { scale, masks: masks.collect::<Result<_>>()?, causal, zero_if_hidden, class })
     }
 
-    /// Returns the sizes of the output.
+    /// Returns the sizes of the output of attention. Fails if the operands do not fit each other.
     pub fn sizes(q: &View<'_>, k: &View<'_>, v: &View<'_>) -> Result<Sizes> {
         let together = |of: fn(&Sizes) -> usize, what: &str| {
             let sizes = [of(&q.sizes), of(&k.sizes), of(&v.sizes)];
@@ -194,7 +195,7 @@ impl Scores {
         Ok(sum)
     }
 
-    /// Writes what [`Self::open`] reads.
+    /// Writes the computation to `part`, from which [`Self::open`] reads it.
     pub fn write(&self, part: &mut Part) {
         part.number(u64::from(self.scale.is_some()));
         part.float(self.scale.unwrap_or(0.0));
@@ -214,7 +215,7 @@ impl Scores {
         part.number(u64::from(self.zero_if_hidden));
     }
 
-    /// Reads what [`Self::write`] wrote.
+    /// Returns the computation that [`Self::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (has_scale, scale) = (reader.number()? != 0, reader.float()?);
         let count = reader.size()?;
@@ -235,7 +236,7 @@ impl Scores {
     }
 }
 
-/// Replaces NaN by 0 for queries without a visible key: all elements of such a vector are NaN.
+/// Replaces NaN by 0 in the results of queries without a visible key: all elements of such a result are NaN.
 fn clear_hidden(spec: &Attention, out: &mut [f32]) {
     for batch in 0..spec.batch {
         for head in 0..spec.heads {
@@ -251,7 +252,7 @@ fn clear_hidden(spec: &Attention, out: &mut [f32]) {
 }
 
 impl Port {
-    /// Returns the elements of `tensor`. Transposed keys are transposed back.
+    /// Returns a view of `tensor`. Transposed keys are transposed back.
     fn read<'a>(&self, tensor: &Tensor<'a>) -> Result<View<'a>> {
         let values = tensor.floats()?;
         let size = |axis: usize| tensor.shape[axis] as usize;
@@ -263,14 +264,14 @@ impl Port {
             (Heads::First, 4) => Sizes { batch: size(0), heads: size(1), tokens: size(2), size: size(3) },
             (Heads::SizeFirst, 4) => {
                 let sizes = Sizes { batch: size(0), heads: size(1), size: size(2), tokens: size(3) };
-                return Ok(View { values: Cow::Owned(turn(&values, sizes)), sizes, strides: self.strides(sizes) });
+                return Ok(View { values: Cow::Owned(transpose(&values, sizes)), sizes, strides: self.strides(sizes) });
             }
             _ => return Err(Error(format!("an operand has the unexpected shape {:?}", tensor.shape))),
         };
         Ok(View { values, sizes, strides: self.strides(sizes) })
     }
 
-    /// Returns the sizes of an output.
+    /// Returns the shape of an output with these sizes.
     fn shape(&self, sizes: Sizes) -> Vec<i64> {
         let Sizes { batch, tokens, heads, size } = sizes;
         let shape = match self.heads {
@@ -307,7 +308,7 @@ impl Port {
     }
 }
 
-/// Reads what [`Port::write`] wrote.
+/// Returns the order of dimensions that [`Port::write`] wrote.
 fn open_heads(reader: &mut Reader<'_>) -> Result<Heads> {
     let (kind, heads) = (reader.number()?, reader.size()?);
     Ok(match kind {
@@ -318,16 +319,16 @@ fn open_heads(reader: &mut Reader<'_>) -> Result<Heads> {
     })
 }
 
-/// Returns keys of batch × heads × size × tokens as batch × heads × tokens × size.
-fn turn(values: &[f32], sizes: Sizes) -> Vec<f32> {
-    let mut turned = vec![0.0; values.len()];
+/// Returns keys of batch × heads × size × tokens, transposed to batch × heads × tokens × size.
+fn transpose(values: &[f32], sizes: Sizes) -> Vec<f32> {
+    let mut transposed = vec![0.0; values.len()];
     let each = sizes.size * sizes.tokens;
     if each > 0 {
-        for (from, to) in values.chunks_exact(each).zip(turned.chunks_exact_mut(each)) {
+        for (from, to) in values.chunks_exact(each).zip(transposed.chunks_exact_mut(each)) {
             for (place, row) in from.chunks_exact(sizes.tokens).enumerate() {
                 row.iter().enumerate().for_each(|(token, value)| to[token * sizes.size + place] = *value);
             }
         }
     }
-    turned
+    transposed
 }

@@ -1,4 +1,4 @@
-//! Attention of decoders with a cache.
+//! The body of attention with a cache, in decoders.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::provider::compiled::{Part, Reader};
 use crate::provider::graph::ValueId;
 use crate::provider::patterns::{GroupedForm, GroupedPlan};
 
-/// Attention of new tokens to those in a cache, to which they are appended.
+/// The attention of new tokens to those in a cache, to which they are appended.
 pub struct GroupedBody {
     q: usize,
     kv: Option<[usize; 2]>,
@@ -25,18 +25,18 @@ pub struct GroupedBody {
     class: Class,
 }
 
-/// The sizes of a run.
+/// The sizes of the tensors in a run.
 struct Sizes {
     batch: usize,
     tokens: usize,
     size: usize,
-    /// Number of tokens that the cache has room for.
+    /// Number of tokens for which the cache has memory.
     columns: usize,
-    /// Number of tokens before the new ones, by sequence.
+    /// Number of tokens before the new ones, for each sequence.
     past: Vec<usize>,
-    /// Number of tokens, by sequence.
+    /// Number of tokens, including the new ones, for each sequence.
     lengths: Vec<usize>,
-    /// Number of tokens in the cache that was given, by sequence.
+    /// Number of tokens in the cache that is an input, for each sequence.
     stored: Vec<usize>,
 }
 
@@ -63,7 +63,7 @@ impl GroupedBody {
         })
     }
 
-    /// Returns the body that [`Body::write`] wrote.
+    /// Returns the body of attention with a cache from a part that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let pair = |reader: &mut Reader<'_>| -> Result<Option<[usize; 2]>> {
             let (a, b) = (reader.optional_input()?, reader.optional_input()?);
@@ -160,7 +160,7 @@ impl GroupedBody {
         }
     }
 
-    /// Returns the tables of cosines and sines, and the rows of the tokens in them.
+    /// Returns the tables of cosines and sines, and for each new token its row in them.
     fn tables<'a>(&self, [cos, sin]: [Tensor<'a>; 2], context: &Context<'_>, sizes: &Sizes) -> Result<Tables<'a>> {
         let size = sizes.size;
         if cos.shape.len() != 2 || cos.shape != sin.shape || 2 * cos.size(1) > size {
@@ -171,7 +171,7 @@ impl GroupedBody {
         Ok(Tables { cos: cos.floats()?, sin: sin.floats()?, half: cos.size(1), positions })
     }
 
-    /// Extends the cache, and returns it.
+    /// Extends the cache by the keys and values of the new tokens, and returns it.
     fn cache<'a>(&self, context: &Context<'a>, sizes: &Sizes) -> Result<Cache<'a>> {
         let Sizes { batch, size, columns, .. } = *sizes;
         let shape = [batch, self.form.kv_heads, columns, size].map(|size| size as i64);
@@ -194,13 +194,13 @@ impl GroupedBody {
     }
 }
 
-/// Tables of the rotary embedding.
+/// The cosines and sines of rotary embeddings.
 struct Tables<'a> {
     cos: Cow<'a, [f32]>,
     sin: Cow<'a, [f32]>,
     /// Number of pairs of elements of a head that are rotated.
     half: usize,
-    /// Row of each token.
+    /// Row of each token in the tables.
     positions: Vec<usize>,
 }
 
@@ -292,7 +292,7 @@ impl Body for GroupedBody {
 }
 
 impl GroupedBody {
-    /// Returns the scores that take part in the softmax, but have no value (attention sinks).
+    /// Returns the scores that take part in the softmax but have no value (attention sinks), if there are any.
     fn sinks<'a>(&self, context: &Context<'a>) -> Result<Option<Cow<'a, [f32]>>> {
         let Some(input) = self.sinks else {
             return Ok(self.form.smooth.then(|| Cow::Owned(vec![0.0; self.form.heads])));

@@ -1,4 +1,4 @@
-//! Products with packed weights.
+//! The body of products with packed weights.
 
 use std::borrow::Cow;
 
@@ -20,13 +20,13 @@ pub struct LinearBody {
     products: Vec<Product>,
 }
 
-/// A product.
+/// A product with packed weights and its epilogue.
 pub struct Product {
     weights: PackedLinear,
     bias: Option<Vec<f32>>,
     activation: Activation,
     steps: Vec<Step>,
-    /// Index of the output.
+    /// Index of the output of the fused node.
     pub y: usize,
 }
 
@@ -38,7 +38,7 @@ impl LinearBody {
         Ok(Self { x: ports.input(plan.x)?, form: plan.form, products })
     }
 
-    /// Returns the body that [`Body::write`] wrote.
+    /// Returns the body of products from a part that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let x = reader.input()?;
         let form = match reader.number()? {
@@ -118,14 +118,14 @@ impl Body for LinearBody {
 }
 
 impl Product {
-    /// Returns the product `part`, its weights packed. `y` is the index of the output.
+    /// Returns the product of `part`, with packed weights. `y` is the index of its output.
     pub fn new(part: &LinearPart, graph: &Graph<'_>, y: usize, making: &Making<'_>) -> Result<Self> {
         let weights = pack(part, graph, making)?;
         let (bias, activation, steps) = (part.bias.clone(), part.activation, part.steps.clone());
         Ok(Self { weights, bias, activation, steps, y })
     }
 
-    /// Fails unless `x` has rows of K elements.
+    /// Returns an error unless `x` has rows of K elements.
     pub fn check(&self, x: &Tensor<'_>) -> Result<()> {
         let k = self.k();
         if x.shape.last() == Some(&(k as i64)) {
@@ -134,19 +134,19 @@ impl Product {
         Err(Error(format!("the input has shape {:?}; its last dimension must be {k}", x.shape)))
     }
 
-    /// Returns the shape of the product with `x`.
+    /// Returns the shape of the result for the input `x`.
     pub fn shape(&self, x: &Tensor<'_>) -> Result<Vec<i64>> {
         let mut shape = x.shape.to_vec();
         *shape.last_mut().ok_or_else(|| Error::new("the input is a scalar"))? = self.n() as i64;
         Ok(shape)
     }
 
-    /// Returns the number of inputs.
+    /// Returns the number of inputs of the product (K).
     pub fn k(&self) -> usize {
         self.weights.k()
     }
 
-    /// Returns the number of outputs.
+    /// Returns the number of outputs of the product (N).
     pub fn n(&self) -> usize {
         self.weights.n()
     }
@@ -156,12 +156,12 @@ impl Product {
         self.weights.bytes().len()
     }
 
-    /// Returns the weights and the epilogue of their product.
+    /// Returns the packed weights and the epilogue of the product.
     pub fn with_epilogue(&self) -> (&PackedLinear, Epilogue<'_>) {
         (&self.weights, Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual: None })
     }
 
-    /// Writes the product.
+    /// Writes the product to `part`, from which [`Self::open`] reads it.
     pub fn write(&self, part: &mut Part) {
         part.activation(self.activation);
         part.size(self.y);
@@ -170,7 +170,7 @@ impl Product {
         part.weights(&self.weights);
     }
 
-    /// Reads what [`Self::write`] wrote.
+    /// Returns the product that [`Self::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (activation, y, bias) = (reader.activation()?, reader.output()?, reader.floats()?);
         let steps = steps::open(reader)?;
@@ -184,7 +184,7 @@ impl Product {
     }
 }
 
-/// Returns the weights of `part`, packed.
+/// Returns the packed weights of `part`.
 fn pack(part: &LinearPart, graph: &Graph<'_>, making: &Making<'_>) -> Result<PackedLinear> {
     let constant = |value| graph.constant(value).ok_or_else(|| Error::new("a constant cannot be read"));
     let Making { class, parallel, .. } = *making;

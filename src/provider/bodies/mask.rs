@@ -7,14 +7,14 @@ use crate::kernels::Mask;
 use crate::provider::abi::{Error, Result, Tensor};
 use crate::provider::patterns::Fill;
 
-/// A mask that is added to the scores, in one run.
+/// A mask that is added to the scores of attention, in one run.
 pub struct Additive<'a> {
     values: Cow<'a, [f32]>,
     shape: Vec<i64>,
 }
 
 impl<'a> Additive<'a> {
-    /// Returns the mask `tensor` with the effect `fill`, in a run whose scores have the shape `scores`.
+    /// Returns the tensor `tensor` as a mask with the effect `fill`, in a run whose scores have the shape `scores`.
     pub fn read(tensor: &Tensor<'a>, fill: Fill, scores: [i64; 4]) -> Result<Self> {
         let (values, shape) = match fill {
             Fill::Add => (tensor.floats()?, tensor.shape.to_vec()),
@@ -39,7 +39,7 @@ impl<'a> Additive<'a> {
         Ok(mask)
     }
 
-    /// Returns the sum of two masks.
+    /// Returns the sum of this mask and another.
     pub fn plus(self, other: &Self) -> Result<Additive<'static>> {
         let shape = broadcast(&self.shape, &other.shape)?;
         let strides = [&self, other].map(|mask| broadcast_strides(&mask.shape, shape.len()));
@@ -57,14 +57,14 @@ impl<'a> Additive<'a> {
         Ok(Additive { values: Cow::Owned(sum.collect()), shape })
     }
 
-    /// Returns the mask for the kernel.
+    /// Returns a view of the mask for the kernel.
     pub fn view(&self) -> Mask<'_> {
         let strides = broadcast_strides(&self.shape, 4);
         Mask::Additive { values: &self.values, strides: [strides[0], strides[1], strides[2], strides[3]] }
     }
 }
 
-/// Returns the shape of a mask of batch × keys that broadcasts to batch × heads × queries × keys.
+/// Returns the shape in which a mask of batch × keys broadcasts to batch × heads × queries × keys.
 fn pad_shape(shape: &[i64]) -> Result<Vec<i64>> {
     match shape[..] {
         [batch, keys] => Ok(vec![batch, 1, 1, keys]),

@@ -1,4 +1,4 @@
-//! Two products with packed weights; the output of the first is the input of the second.
+//! The body of two products with packed weights; the output of the first is the input of the second.
 
 use super::linear::Product;
 use super::{Body, Making, Ports};
@@ -23,7 +23,7 @@ impl MlpBody {
         Ok(Self { x: ports.input(plan.x)?, layers })
     }
 
-    /// Returns the body that [`Body::write`] wrote.
+    /// Returns the body of two products from a part that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let x = reader.input()?;
         let layers = [Product::open(reader)?, Product::open(reader)?];

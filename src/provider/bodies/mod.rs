@@ -24,17 +24,17 @@ pub use mlp::MlpBody;
 pub use norm::NormBody;
 pub use packed_attention::PackedAttentionBody;
 
-/// The computation of a group.
+/// The computation of a group of nodes.
 pub trait Body: Send + Sync {
-    /// Computes the outputs of one run from its inputs.
+    /// Computes the outputs of one run of the fused node from its inputs.
     fn run(&self, context: &Context<'_>) -> Result<()>;
 
-    /// Returns the size of its packed weights in bytes.
+    /// Returns the size of the packed weights of the body in bytes.
     fn packed_bytes(&self) -> usize {
         0
     }
 
-    /// Writes everything from which [`Opener`](super::compiled::Opener) restores the body.
+    /// Writes everything to `part` from which [`Opener`](super::compiled::Opener) restores the body.
     fn write(&self, part: &mut Part);
 }
 
@@ -50,13 +50,13 @@ impl<'g> Ports<'g> {
         Self { graph, fused }
     }
 
-    /// Returns the index of an input. It is found by name, because constants are omitted and ONNX Runtime chooses the
-    /// order.
+    /// Returns the index of an input of the fused node. It is found by name, because constants are omitted and ONNX
+    /// Runtime chooses the order.
     pub fn input(&self, value: ValueId) -> Result<usize> {
         self.find(value, &self.fused.inputs)
     }
 
-    /// Returns the index of an output.
+    /// Returns the index of an output of the fused node.
     pub fn output(&self, value: ValueId) -> Result<usize> {
         self.find(value, &self.fused.outputs)
     }
@@ -70,11 +70,11 @@ impl<'g> Ports<'g> {
     }
 }
 
-/// How bodies are created.
+/// The kernels and threads with which bodies are created.
 pub struct Making<'m> {
-    /// The class of kernels.
+    /// Class of the kernels.
     pub class: Class,
-    /// The threads that pack weights.
+    /// Threads that pack weights.
     pub parallel: &'m dyn Parallel,
 }
 
@@ -93,7 +93,7 @@ pub fn build(plan: &Plan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<
     })
 }
 
-/// Returns the shape of two tensors broadcast to each other by the rules of ONNX.
+/// Returns the shape of two tensors broadcast to each other by the rules of ONNX. Fails if they do not broadcast.
 pub fn broadcast(a: &[i64], b: &[i64]) -> Result<Vec<i64>> {
     let rank = a.len().max(b.len());
     let size = |shape: &[i64], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);

@@ -1,4 +1,4 @@
-//! Normalizations.
+//! The body of normalizations of a sum.
 
 use std::borrow::Cow;
 
@@ -39,7 +39,7 @@ impl NormBody {
         })
     }
 
-    /// Returns the body that [`Body::write`] wrote.
+    /// Returns the body of a normalization from a part that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let x = reader.input()?;
         let (residual, y, sum) = (reader.optional_input()?, reader.output()?, reader.optional_output()?);

@@ -1,4 +1,4 @@
-//! Attention whose queries, keys and values are parts of one product.
+//! The body of attention whose queries, keys and values are parts of one product.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -37,7 +37,7 @@ impl PackedAttentionBody {
         })
     }
 
-    /// Returns the body that [`Body::write`] wrote.
+    /// Returns the body of such attention from a part that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (x, heads) = (reader.input()?, reader.size()?);
         let product = Product::open(reader)?;

@@ -28,7 +28,7 @@ pub fn apply(steps: &[Step], n: usize, out: &mut [f32], class: Class, parallel: 
     }
 }
 
-/// Calls `work` with pieces of whole rows.
+/// Calls `work` with pieces of `out` that consist of whole rows.
 fn by_rows(n: usize, out: &mut [f32], parallel: &dyn Parallel, work: &(dyn Fn(&mut [f32]) + Sync)) {
     let each = (CHUNK / n.max(1)).max(1) * n.max(1);
     let pieces: Vec<_> = out.chunks_mut(each).map(Mutex::new).collect();
@@ -78,7 +78,7 @@ pub fn write(steps: &[Step], part: &mut Part) {
     }
 }
 
-/// Reads what [`write`] wrote.
+/// Returns the operations that [`write`] wrote.
 pub fn open(reader: &mut Reader<'_>) -> Result<Vec<Step>> {
     let count = reader.size()?;
     let step = |_| {

@@ -9,7 +9,7 @@ use super::part::{Part, Reader};
 use crate::provider::abi::{Error, Mapping, Result};
 use crate::provider::bodies::Body;
 
-/// Alignment of weights and parts in bytes: that of packed weights.
+/// The alignment of weights and parts in bytes, which is that of packed weights.
 const ALIGNMENT: usize = 64;
 const MAGIC: [u8; 8] = *b"OPTPACK1";
 /// Size of the header in bytes. The checksum covers everything after it.
@@ -31,7 +31,7 @@ impl Packed {
         Ok(Self { file: Arc::new(file), parts })
     }
 
-    /// Returns the reader of a part, for a node with these indices of inputs and outputs.
+    /// Returns the reader of the part `index`, for a node with these indices of inputs and outputs.
     pub fn part<'a>(&'a self, index: usize, ports: &'a [Vec<usize>; 2]) -> Result<Reader<'a>> {
         let (start, length) = self.parts.get(index).ok_or_else(|| Error::new("the file has no such part"))?;
         Ok(Reader::new(&(*self.file).as_ref()[*start..start + length], &self.file, ports))
@@ -61,7 +61,7 @@ fn check(bytes: &[u8]) -> std::result::Result<Vec<(usize, usize)>, String> {
     if parts.iter().all(inside) { Ok(parts) } else { Err("its table is damaged".into()) }
 }
 
-/// Writes `bodies` to a file at `path`, atomically.
+/// Writes `bodies` to a file at `path`, which replaces an existing file only when it is complete.
 pub fn write<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> Result<()> {
     let mut unfinished = path.as_os_str().to_os_string();
     unfinished.push(format!(".{}.tmp", std::process::id()));
@@ -114,7 +114,7 @@ fn finish(path: &Path, mut numbers: [u64; 4]) -> std::io::Result<()> {
     std::fs::OpenOptions::new().write(true).open(path)?.write_all(&header)
 }
 
-/// Writes zeros up to the next aligned offset, and returns their number.
+/// Writes zeros up to the next aligned offset after `at`, and returns their number.
 fn pad(file: &mut impl Write, at: usize) -> std::io::Result<usize> {
     let count = at.next_multiple_of(ALIGNMENT) - at;
     file.write_all(&[0; ALIGNMENT][..count])?;

@@ -1,4 +1,5 @@
-//! Compiled models: bodies with their packed weights in one file, which is mapped instead of packed again.
+//! Compiled models: bodies with their packed weights in one file, which is mapped into memory, so that weights are not
+//! packed again.
 //!
 //! ONNX Runtime writes the model (`ep.context_enable`, `ModelCompiler`), in which an `EPContext` node represents each
 //! group. The provider writes the file next to it, `NAME.packed`. Such a pair is for one version of this library and

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use crate::kernels::{Activation, Class, LinearHeader, PackedLinear, Storage};
 use crate::provider::abi::{Error, Mapping, Result};
 
-/// The kinds of parts; a file stores their index here.
+/// The kinds of bodies. A file contains the index of a kind in this array.
 const KINDS: [&str; 7] = ["linear", "attention", "packed attention", "norm", "activation", "mlp", "grouped attention"];
 
 /// A writer of a part.
 #[derive(Default)]
 pub struct Part {
-    /// The numbers written so far.
+    /// Numbers written so far.
     pub bytes: Vec<u8>,
-    /// The weights so far, and where in `bytes` their offset is to be written.
+    /// Weights so far, each with the position in `bytes` where its offset is to be written.
     pub weights: Vec<(usize, Vec<u8>)>,
 }
 
 impl Part {
-    /// Writes the kind of the body, which comes first.
+    /// Writes the kind of the body, which must be written first.
     pub fn kind(&mut self, kind: &str) {
         let number = KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len());
         self.size(number);
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Returns the kind of the body.
+    /// Returns the kind of the body. Fails if it is unknown.
     pub fn kind(&mut self) -> Result<&'static str> {
         let number = self.size()?;
         KINDS.get(number).copied().ok_or_else(|| Error::new("the kind of the body is unknown"))
@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
         PackedLinear::open(header, storage).map_err(wrong)
     }
 
-    /// Returns the class of the kernels that run.
+    /// Returns the class of the kernels that run on this processor.
     pub fn class(&self) -> Class {
         Class::detect()
     }

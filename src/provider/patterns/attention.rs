@@ -14,26 +14,26 @@ use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 /// Attention: softmax(q·kᵀ·scale + masks)·v.
 #[derive(Debug)]
 pub struct AttentionPlan {
-    /// Queries.
+    /// Queries of the attention.
     pub q: Operand,
-    /// Keys.
+    /// Keys of the attention.
     pub k: Operand,
-    /// Values.
+    /// Values of the attention.
     pub v: Operand,
-    /// The bias of the rows of queries, keys and values, concatenated.
+    /// Bias of the rows of queries, keys and values, concatenated.
     pub bias: Option<Vec<f32>>,
-    /// The computation of the scores.
+    /// Computation of the scores between the two products.
     pub scores: ScoresPlan,
-    /// The output.
+    /// Output of the attention.
     pub y: Operand,
 }
 
-/// The computation between the two products of attention.
+/// The computation of the scores of attention: scale, masks and softmax, between the two products.
 #[derive(Debug)]
 pub struct ScoresPlan {
-    /// The factor of the scores; `None` is 1/√(size of a head).
+    /// Factor by which the scores are multiplied; `None` is 1/√(size of a head).
     pub scale: Option<f32>,
-    /// The masks of the scores.
+    /// Masks that are applied to the scores.
     pub masks: Vec<MaskTerm>,
     /// Whether a query attends only to keys up to its own position.
     pub causal: bool,
@@ -44,9 +44,9 @@ pub struct ScoresPlan {
 /// An input or output of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {
-    /// The value.
+    /// Index of the value in the graph.
     pub value: ValueId,
-    /// The order of its dimensions.
+    /// Order of the dimensions of the value.
     pub heads: Heads,
 }
 
@@ -63,41 +63,41 @@ pub enum Heads {
     SizeFirst,
 }
 
-/// A mask.
+/// A mask of attention.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskTerm {
-    /// The value, which is broadcast to batch × heads × queries × keys.
+    /// Value with the mask, which is broadcast to batch × heads × queries × keys.
     pub value: ValueId,
-    /// The effect on the scores.
+    /// Effect of the mask on the scores.
     pub fill: Fill,
 }
 
 /// The effect of a mask on the scores.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Fill {
-    /// A float32 mask is added.
+    /// The mask is float32 and is added to the scores.
     Add,
-    /// Where a bool mask equals `when`, `with` replaces the score.
+    /// The mask is bool; where it equals `when`, `with` replaces the score.
     Replace {
         /// The value of the mask where scores are replaced.
         when: bool,
-        /// The replacement: so low that adding it gives the same result.
+        /// The value that replaces the score; so low that adding it to the score gives the same result.
         with: f32,
     },
-    /// An int32 mask has the number of keys of each sequence, optionally followed by the number of masked keys at the
-    /// beginning of each.
+    /// The mask is int32 and has the number of keys of each sequence, optionally followed by the number of masked keys
+    /// at the beginning of each sequence.
     Lengths {
         /// The value added to the scores of masked keys.
         with: f32,
     },
-    /// An int32 mask of batch × keys or batch × queries × keys is 0 for masked keys.
+    /// The mask is int32, has the shape batch × keys or batch × queries × keys, and is 0 for masked keys.
     Keep {
         /// The value added to the scores of masked keys.
         with: f32,
     },
 }
 
-/// Returns the group around the Softmax `node`.
+/// Returns the group of the attention whose softmax is `node`; `None` if the nodes around it are not an attention.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let mut nodes = vec![node];
     let (scores, probabilities) = softmax(graph, node)?;
@@ -117,7 +117,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     distinct(graph, &plan, &nodes).then_some(Group { nodes, plan: Plan::Attention(plan) })
 }
 
-/// Returns whether all inputs come from outside the group and are not constants.
+/// Returns whether all inputs of the attention come from outside the group and are not constants.
 fn distinct(graph: &Graph<'_>, plan: &AttentionPlan, nodes: &[NodeId]) -> bool {
     let operands = [plan.q.value, plan.k.value, plan.v.value].into_iter();
     let mut inputs = operands.chain(plan.scores.masks.iter().map(|mask| mask.value));
@@ -136,7 +136,8 @@ fn softmax(graph: &Graph<'_>, node: NodeId) -> Option<(ValueId, ValueId)> {
     if rank == 4 && last { Some((scores, graph.output(node)?)) } else { None }
 }
 
-/// Returns the output of the `Where` that replaces NaN by 0, as PyTorch exports scaled_dot_product_attention.
+/// Returns the output of the `Where` that replaces NaN in `probabilities` by 0, as PyTorch exports
+/// scaled_dot_product_attention, and whether there is one. Without one, the output is `probabilities`.
 fn guard(graph: &Graph<'_>, probabilities: ValueId, nodes: &mut Vec<NodeId>) -> (ValueId, bool) {
     let found = || {
         let [first, second] = graph.value(probabilities).consumers[..] else { return None };
@@ -171,7 +172,7 @@ fn masks(graph: &Graph<'_>, mut scores: ValueId, nodes: &mut Vec<NodeId>) -> Opt
     Some((scores, masks))
 }
 
-/// Returns the node that applies a mask and has the output `scores`, the scores before it, and the mask.
+/// Returns the node that applies a mask and has the output `scores`, the scores before the mask, and the mask.
 fn mask(graph: &Graph<'_>, scores: ValueId) -> Option<(NodeId, ValueId, MaskTerm)> {
     let node = graph.value(scores).producer?;
     graph.only_use(scores)?;
@@ -195,7 +196,7 @@ fn mask(graph: &Graph<'_>, scores: ValueId) -> Option<(NodeId, ValueId, MaskTerm
     fits.then_some((node, inner, MaskTerm { value: test, fill: Fill::Replace { when, with } }))
 }
 
-/// Returns whether `value` is the product of queries and keys, possibly scaled and masked.
+/// Returns whether `value` is the product of queries and keys, possibly after scaling and masking.
 fn leads_to_product(graph: &Graph<'_>, mut value: ValueId) -> bool {
     for _ in 0..8 {
         let Some(node) = graph.value(value).producer else { return false };
@@ -249,7 +250,7 @@ fn scales(graph: &Graph<'_>, mut value: ValueId, scale: &mut f32, nodes: &mut Ve
     Some(value)
 }
 
-/// Returns queries and keys of the product `scores`.
+/// Returns the queries and keys whose product is `scores`, and multiplies `scale` by their constant factors.
 fn operands(
     graph: &Graph<'_>,
     scores: ValueId,
@@ -270,18 +271,19 @@ fn operands(
     Some((q, keys(graph, k, scale, nodes)?))
 }
 
-/// As [`scales`], for an operand of a product.
+/// Multiplies `scale` by the constant factors of an operand `value` of a product, and returns the value before them.
 fn inner_scales(graph: &Graph<'_>, value: ValueId, scale: &mut f32, nodes: &mut Vec<NodeId>) -> Option<ValueId> {
     graph.only_use(value).map_or(Some(value), |_| scales(graph, value, scale, nodes))
 }
 
-/// Returns the Transpose that produces `value`, if it has the permutation `order` and `value` has one consumer.
+/// Returns the Transpose node that produces `value` and its input; `None` if its permutation is not `order` or `value`
+/// has several consumers.
 fn transpose(graph: &Graph<'_>, value: ValueId, order: &[i64]) -> Option<(NodeId, ValueId)> {
     let node = graph.made_by(value, "Transpose").filter(|_| graph.only_use(value).is_some())?;
     (graph.ints(node, "perm").as_deref() == Some(order)).then_some((node, graph.input(node, 0)?))
 }
 
-/// Returns the operand from which `value`, of batch × heads × tokens × size, is computed.
+/// Returns the operand that is transposed to `value`, which has the dimensions batch × heads × tokens × size.
 fn transposed(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Option<Operand> {
     match transpose(graph, value, &[0, 2, 1, 3]) {
         Some((node, inner)) => {
@@ -292,7 +294,7 @@ fn transposed(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Opt
     }
 }
 
-/// Returns the operand from which the keys `value`, of batch × heads × size × tokens, are computed.
+/// Returns the operand that is transposed to the keys `value`, which have the dimensions batch × heads × size × tokens.
 fn keys(graph: &Graph<'_>, value: ValueId, scale: &mut f32, nodes: &mut Vec<NodeId>) -> Option<Operand> {
     if let Some((node, inner)) = transpose(graph, value, &[0, 2, 3, 1]) {
         nodes.push(node);
@@ -330,7 +332,7 @@ fn joined(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Operand
     }
 }
 
-/// Returns the output that is computed from `value`, of batch × heads × tokens × size.
+/// Returns the output of the group after the product `value`, which has the dimensions batch × heads × tokens × size.
 fn output(graph: &Graph<'_>, value: ValueId, nodes: &mut Vec<NodeId>) -> Option<Operand> {
     let transpose = graph.only_use_by(value, "Transpose");
     let order = transpose.and_then(|node| graph.ints(node, "perm"));

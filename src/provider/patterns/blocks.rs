@@ -1,4 +1,5 @@
-//! Products with weights in blocks: `MatMulNBits`, and the offsets of blocks as this library writes them for GGUF files.
+//! Products with block-quantized weights: `MatMulNBits`, and the offsets of blocks as this library writes them for GGUF
+//! files.
 
 use super::epilogue;
 use super::linear::{Product, Weight, fits, whole};
@@ -49,19 +50,20 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Produc
     Some(fused)
 }
 
-/// The nodes that add the offsets of blocks to a product: sums of the input over blocks, times a matrix of offsets.
+/// The nodes that add the offsets of blocks to a product: sums of the input over blocks, multiplied by a matrix of
+/// offsets.
 struct Offsets {
     nodes: Vec<NodeId>,
-    /// The matrix of offsets: blocks × N.
+    /// Matrix of the offsets: blocks × N.
     offsets: ValueId,
-    /// The sums and the values that they are computed from; products with the same input share them.
+    /// Sums of the input and the values that they are computed from; products with the same input share them.
     inside: Vec<ValueId>,
     y: ValueId,
 }
 
 impl Offsets {
-    /// Returns the offsets that are added to `product`, a product of `x` of the sizes K and N with blocks of `block`
-    /// values.
+    /// Returns the nodes that add offsets to `product`, whose input is `x` and whose weights have the sizes K and N and
+    /// blocks of `block` values; `None` if there are none.
     fn find(graph: &Graph<'_>, x: ValueId, product: ValueId, ((k, n), block): ((usize, usize), usize)) -> Option<Self> {
         let add = graph.only_use_by(product, "Add")?;
         let correction = graph.other(add, product)?;

@@ -9,17 +9,18 @@ use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 /// Attention whose queries, keys and values are parts of one product.
 #[derive(Debug)]
 pub struct PackedAttentionPlan {
-    /// The input: batch × tokens × K.
+    /// Input of the attention: batch × tokens × K.
     pub x: ValueId,
-    /// The product. Its output is the output of the attention.
+    /// Product that computes queries, keys and values. Its output is the output of the attention.
     pub product: LinearPart,
-    /// The number of heads.
+    /// Number of heads of the attention.
     pub heads: usize,
-    /// The computation of the scores.
+    /// Computation of the scores of the attention.
     pub scores: ScoresPlan,
 }
 
-/// Returns the group of the attention operator `node`, or of the DynamicQuantizeLinear `node` before one.
+/// Returns the group of the attention operator `node`, or of the DynamicQuantizeLinear `node` before one; `None` if it
+/// is not supported.
 pub fn attention(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
     if graph.is_microsoft(node, "MultiHeadAttention") {
         return multi_head(graph, node);
@@ -31,7 +32,7 @@ pub fn attention(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<G
     if wanted { packed_int8(graph, node) } else { None }
 }
 
-/// Returns the padding mask `value`; `None` if its form is unknown or ambiguous.
+/// Returns the padding mask `value` as a term; `None` if its form is unknown or ambiguous.
 fn padding(graph: &Graph<'_>, node: NodeId, value: ValueId, lengths: bool) -> Option<MaskTerm> {
     let with = graph.float(node, "mask_filter_value", -10_000.0);
     let rank = graph.shape_of(value, Element::Int32).filter(|_| !graph.value(value).is_constant)?.len();
@@ -43,7 +44,7 @@ fn padding(graph: &Graph<'_>, node: NodeId, value: ValueId, lengths: bool) -> Op
     Some(MaskTerm { value, fill })
 }
 
-/// Returns the computation of the scores of `node`, with the masks in its inputs `mask` and `bias`.
+/// Returns the computation of the scores of `node`, whose inputs `mask` and `bias` are masks.
 fn scores(
     graph: &Graph<'_>,
     node: NodeId,
@@ -67,7 +68,7 @@ fn scores(
     Some(ScoresPlan { scale, masks, causal, zero_if_hidden: false })
 }
 
-/// Returns the group of a `MultiHeadAttention` of separate queries, keys and values, without a cache.
+/// Returns the group of a `MultiHeadAttention` node with separate queries, keys and values, without a cache.
 fn multi_head(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let input = |index| graph.input(node, index);
     let (q, k, v) = (input(0)?, input(1)?, input(2)?);
@@ -105,7 +106,8 @@ fn vector(graph: &Graph<'_>, value: ValueId) -> Option<Vec<f32>> {
     Some(tensor.floats().ok()?.into_owned())
 }
 
-/// Returns the group of a packed attention `node`, which consists of `nodes`.
+/// Returns the group of an attention `node` with packed weights of queries, keys and values; the group consists of
+/// `nodes`.
 fn group(
     graph: &Graph<'_>,
     node: NodeId,
@@ -135,7 +137,8 @@ fn group(
     Some(Group { nodes, plan: Plan::PackedAttention(PackedAttentionPlan { x, product, heads, scores }) })
 }
 
-/// Returns the group of an `Attention` with float32 weights. It is claimed only if float32 products are.
+/// Returns the group of an `Attention` node with float32 weights; `None` if products with float32 weights are not
+/// claimed.
 fn packed(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
     let precision = rules.float_products()?;
     let input = |index| graph.input(node, index);
@@ -149,7 +152,7 @@ fn packed(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
     group(graph, node, vec![node], x, sizes, (input(2), input(3), input(5)))
 }
 
-/// Returns the group of a `QAttention` whose input the `DynamicQuantizeLinear` `node` quantizes.
+/// Returns the group of a `QAttention` node whose input the `DynamicQuantizeLinear` `node` quantizes.
 fn packed_int8(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let outputs: Vec<ValueId> = graph.node(node).outputs.iter().flatten().copied().collect();
     let [codes, scale, zero_point] = outputs[..] else { return None };

@@ -4,32 +4,33 @@ use super::{Group, Plan};
 use crate::kernels::Activation;
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// An activation outside of a product, with the bias before it.
+/// An activation function that does not follow a product, with the bias before it.
 #[derive(Debug)]
 pub struct ActivationPlan {
-    /// The input.
+    /// Input of the activation function.
     pub x: ValueId,
-    /// The bias, which is added to each row first.
+    /// Bias that is added to each row before the activation function.
     pub bias: Option<Vec<f32>>,
-    /// The activation function.
+    /// Activation function that the group computes.
     pub activation: Activation,
-    /// The output.
+    /// Output of the activation function.
     pub y: ValueId,
 }
 
 /// The nodes after a product that the kernel of the product computes.
 pub struct Epilogue {
-    /// The nodes.
+    /// Nodes that compute the bias and the activation.
     pub nodes: Vec<NodeId>,
-    /// The bias: one value per column.
+    /// Bias of the product: one value per column.
     pub bias: Option<Vec<f32>>,
-    /// The activation function, applied after the bias.
+    /// Activation function that is applied after the bias.
     pub activation: Activation,
-    /// The output.
+    /// Output of the last of the nodes; the product if there are none.
     pub y: ValueId,
 }
 
-/// Returns the epilogue of `product`, whose rows have `n` elements; `bias` is the one that its node itself adds.
+/// Returns the epilogue of `product`, whose rows have `n` elements; `bias` is the bias that the node of the product
+/// itself adds.
 pub fn follow(graph: &Graph<'_>, product: ValueId, n: usize, bias: Option<Vec<f32>>) -> Epilogue {
     let mut found = Epilogue { nodes: Vec::new(), bias, activation: Activation::None, y: product };
     if found.bias.is_none()
@@ -51,8 +52,8 @@ pub fn follow(graph: &Graph<'_>, product: ValueId, n: usize, bias: Option<Vec<f3
     found
 }
 
-/// Returns the content of the constant `bias` if it adds the same `n` values to each row and does not broadcast the
-/// product.
+/// Returns the content of the constant `bias`, as `n` values; `None` if it does not add the same `n` values to each
+/// row, or broadcasts the product.
 pub fn row(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
     let shape = graph.shape_of(bias, Element::Float32)?;
     if shape.len() > 1 || !graph.value(bias).is_constant {
@@ -66,7 +67,8 @@ pub fn row(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
     }
 }
 
-/// Returns the activation with a bias (`BiasGelu` and `FastGelu` of ONNX Runtime) that is the only consumer of `x`.
+/// Returns the epilogue of an activation with a bias (`BiasGelu` or `FastGelu` of ONNX Runtime) that is the only
+/// consumer of `x`.
 fn biased(graph: &Graph<'_>, x: ValueId, n: usize) -> Option<Epilogue> {
     let node = graph.only_use(x)?;
     let activation = match (graph.is_microsoft(node, "BiasGelu"), graph.is_microsoft(node, "FastGelu")) {
@@ -84,7 +86,8 @@ fn biased(graph: &Graph<'_>, x: ValueId, n: usize) -> Option<Epilogue> {
     Some(Epilogue { nodes: vec![node], bias, activation, y: graph.output(node)? })
 }
 
-/// Returns the activation of `x` if `x` has no other consumer: its nodes, its function and its output.
+/// Returns the activation of `x` if `x` has no other consumer: its nodes, its function and its output; otherwise
+/// `None`.
 pub fn activation(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     if graph.value(x).is_output || graph.value(x).element != Some(Element::Float32) {
         return None;
@@ -92,7 +95,7 @@ pub fn activation(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activat
     single(graph, x).or_else(|| gelu_erf(graph, x)).or_else(|| gelu_tanh(graph, x)).or_else(|| silu(graph, x))
 }
 
-/// Returns an activation that is one node.
+/// Returns the activation of `x` if it is a single node: the node, its function and its output; otherwise `None`.
 fn single(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let node = graph.only_use(x)?;
     let activation = match graph.node(node).op.as_str() {
@@ -115,8 +118,8 @@ fn single(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, Val
     Some((vec![node], activation, graph.output(node)?))
 }
 
-/// Returns the only consumer of a value, if it multiplies by a constant `factor` or divides by its inverse, with its
-/// output.
+/// Returns the output of `node` if it multiplies `value` by the constant `factor` or divides it by the inverse of
+/// `factor`; otherwise `None`.
 fn scaled(graph: &Graph<'_>, value: ValueId, node: NodeId, factor: f32) -> Option<ValueId> {
     let fits = if graph.is(node, "Mul") {
         graph.is_scalar(graph.other(node, value)?, factor)
@@ -128,7 +131,8 @@ fn scaled(graph: &Graph<'_>, value: ValueId, node: NodeId, factor: f32) -> Optio
     if fits { graph.output(node) } else { None }
 }
 
-/// Returns a GELU as PyTorch exports it: x/√2 → Erf → + 1 → · x → · 1/2; the factor 1/2 may come before or after.
+/// Returns the nodes, function and output of a GELU as PyTorch exports it: x/√2 → Erf → + 1 → · x → · 1/2; the factor
+/// 1/2 may come before or after.
 fn gelu_erf(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let (div, inner) = graph
         .value(x)
@@ -145,7 +149,8 @@ fn gelu_erf(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, V
     Some((nodes, Activation::Gelu, y))
 }
 
-/// Returns a GELU with tanh as PyTorch and TensorFlow export it: 1/2 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
+/// Returns the nodes, function and output of a GELU with tanh as PyTorch and TensorFlow export it: 1/2 x (1 +
+/// tanh(√(2/π) (x + 0.044715 x³))).
 fn gelu_tanh(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let pow = graph.value(x).consumers.iter().copied().find(|node| {
         graph.is(*node, "Pow")
@@ -195,7 +200,7 @@ fn half_product(graph: &Graph<'_>, x: ValueId, used: &[NodeId], gate: ValueId) -
     if fits { Some((vec![other, first], graph.output(first)?)) } else { None }
 }
 
-/// Returns a SiLU: x · Sigmoid(x).
+/// Returns the nodes, function and output of a SiLU: x · Sigmoid(x).
 fn silu(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, ValueId)> {
     let [first, second] = graph.value(x).consumers[..] else { return None };
     let (sigmoid, mul) = if graph.is(first, "Sigmoid") { (first, second) } else { (second, first) };
@@ -204,8 +209,8 @@ fn silu(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, Value
     if fits { Some((vec![sigmoid, mul], Activation::Silu, graph.output(mul)?)) } else { None }
 }
 
-/// Returns the group of an activation outside of a product; `node` is the bias before it or its first node. Only GELUs
-/// are claimed: in ONNX Runtime they are several nodes or slow.
+/// Returns the group of an activation that does not follow a product; `node` is the bias before it or its first node.
+/// Only GELUs are claimed: in ONNX Runtime they are several nodes or slow.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let is_gelu = |activation: Activation| matches!(activation, Activation::Gelu | Activation::GeluTanh);
     if graph.is(node, "Add") {

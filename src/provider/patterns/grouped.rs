@@ -1,32 +1,32 @@
-//! `GroupQueryAttention`: attention of decoders, which appends to a cache.
+//! Attention of decoders with a cache: `GroupQueryAttention`.
 
 use super::{Group, Plan};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// Attention of a decoder with its cache.
+/// The attention of a decoder, with its cache of keys and values.
 #[derive(Debug)]
 pub struct GroupedPlan {
-    /// Queries, or all projections of each token in one row.
+    /// Queries, or the queries, keys and values of each token in one row.
     pub q: ValueId,
     /// Keys and values; `None` if they are in the rows of the queries.
     pub kv: Option<[ValueId; 2]>,
-    /// The keys and values of earlier tokens.
+    /// Keys and values of earlier tokens, from the cache.
     pub past: Option<[ValueId; 2]>,
-    /// Number of tokens of each sequence, minus one.
+    /// Value with the number of tokens of each sequence, minus one.
     pub lengths: ValueId,
-    /// Number of tokens of the longest sequence.
+    /// Value with the number of tokens of the longest sequence.
     pub total: ValueId,
-    /// Cosines and sines of the rotation, if there is one.
+    /// Cosines and sines of rotary embeddings, if the node applies them.
     pub angles: Option<[ValueId; 2]>,
-    /// The positions of the new tokens; `None` if they follow from the number of tokens.
+    /// Positions of the new tokens; `None` if they follow from the number of tokens.
     pub positions: Option<ValueId>,
-    /// A score per query head that takes part in the softmax, but has no value (attention sink).
+    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks).
     pub sinks: Option<ValueId>,
-    /// The output.
+    /// Output of the attention.
     pub y: ValueId,
-    /// The extended keys and values.
+    /// Outputs with the cached keys and values, including those of the new tokens.
     pub present: [ValueId; 2],
-    /// The attributes of the node.
+    /// Attributes of the node.
     pub form: GroupedForm,
 }
 
@@ -37,23 +37,25 @@ pub struct GroupedForm {
     pub heads: usize,
     /// Number of key and value heads.
     pub kv_heads: usize,
-    /// The factor of the scores; `None` is 1/√(size of a head).
+    /// Factor by which the scores are multiplied; `None` is 1/√(size of a head).
     pub scale: Option<f32>,
     /// Maximum number of keys that a query attends to.
     pub window: Option<usize>,
-    /// Scores become cap · tanh(score / cap).
+    /// Bound of the scores (soft cap): they become cap · tanh(score / cap).
     pub cap: Option<f32>,
-    /// Whether a score of 0 takes part in the softmax, without a value.
+    /// Whether a score of 0, without a value, takes part in the softmax.
     pub smooth: bool,
-    /// Whether the rotated pairs are adjacent elements.
+    /// Whether rotary embeddings rotate adjacent elements instead of elements of the two halves.
     pub interleaved: bool,
 }
 
-/// Attributes that later versions or other processors have, and the value with which they have no effect.
+/// Attributes that are only in later versions of the operator or for other processors, and the value with which they
+/// have no effect.
 const WITHOUT_EFFECT: [(&str, i64); 4] =
     [("qk_output", 0), ("kv_cache_bit_width", 0), ("sliding_window_cache", 0), ("causal", 1)];
 
-/// Returns the group of the `GroupQueryAttention` `node`.
+/// Returns the group of the `GroupQueryAttention` `node`; `None` if `node` is another operator or its form is not
+/// supported.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     if !graph.is_microsoft(node, "GroupQueryAttention") {
         return None;
@@ -91,7 +93,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     Some(Group { nodes: vec![node], plan: Plan::Grouped(plan) })
 }
 
-/// Returns the attributes of `node`; `None` if there is one whose effect is not supported.
+/// Returns the attributes of `node`; `None` if the effect of one is not supported.
 fn form(graph: &Graph<'_>, node: NodeId) -> Option<GroupedForm> {
     let number = |name: &str| usize::try_from(graph.int(node, name, 0)).ok().filter(|number| *number > 0);
     let (heads, kv_heads) = (number("num_heads")?, number("kv_num_heads")?);

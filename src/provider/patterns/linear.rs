@@ -8,27 +8,28 @@ use super::{Found, Group, Plan, Rules, blocks};
 use crate::kernels::{Activation, Layout, Precision as Packed};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// An input and all products with it.
+/// An input and all products with it as the left operand.
 #[derive(Debug)]
 pub struct LinearPlan {
-    /// The input: rows of K values.
+    /// Input of the products: rows of K values.
     pub x: ValueId,
-    /// How the input is quantized.
+    /// Quantization of the input.
     pub form: InputForm,
-    /// The products. The input is quantized once for all of them.
+    /// Products with the input, which is quantized once for all of them.
     pub parts: Vec<LinearPart>,
 }
 
-/// How the input of a product is quantized.
+/// The quantization of the input of a product.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum InputForm {
-    /// As the packed weights require: not at all, to bfloat16, or to int8 with one scale per row.
+    /// The input is converted as the packed weights require: not at all, to bfloat16, or to int8 with one scale per
+    /// row.
     Dynamic,
-    /// To 8 bits, with the scale and zero point of the model.
+    /// The input is quantized to 8 bits, with the scale and zero point of the model.
     Static {
-        /// The scale.
+        /// Scale of the input.
         scale: f32,
-        /// The zero point.
+        /// Zero point of the input.
         zero_point: i32,
         /// Whether quantized values are int8, otherwise uint8.
         signed: bool,
@@ -37,29 +38,29 @@ pub enum InputForm {
     },
 }
 
-/// A product.
+/// A product with constant weights, and the operations after it.
 #[derive(Debug)]
 pub struct LinearPart {
-    /// The weights.
+    /// Weights of the product.
     pub weight: Weight,
-    /// Number of inputs (K).
+    /// Number of inputs of the product (K).
     pub k: usize,
-    /// Number of outputs (N).
+    /// Number of outputs of the product (N).
     pub n: usize,
-    /// The bias: one value per output.
+    /// Bias of the product: one value per output.
     pub bias: Option<Vec<f32>>,
-    /// The activation function, applied after the bias.
+    /// Activation function that is applied after the bias.
     pub activation: Activation,
-    /// The operations after the activation.
+    /// Elementwise operations after the activation function.
     pub steps: Vec<Step>,
-    /// The output.
+    /// Value with the result of the last operation.
     pub y: ValueId,
 }
 
 /// An elementwise operation on a product.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {
-    /// Quantization and dequantization.
+    /// Quantization and dequantization with the parameters of a `Grid`.
     Round(Grid),
     /// Addition of a bias with one value per column.
     Bias(Vec<f32>),
@@ -72,58 +73,58 @@ pub enum Step {
 pub enum Weight {
     /// float32 weights, to be packed in `precision`.
     Float {
-        /// The values.
+        /// Index of the constant with the weights.
         values: ValueId,
-        /// The layout.
+        /// Layout of the constant.
         layout: Layout,
-        /// The precision of the packed weights.
+        /// Precision of the packed weights.
         precision: Packed,
     },
     /// int8 or uint8 weights.
     Int8 {
-        /// The quantized values.
+        /// Index of the constant with the quantized weights.
         codes: ValueId,
-        /// The layout.
+        /// Layout of the constant.
         layout: Layout,
-        /// The zero points: none, one, or N.
+        /// Zero points of the weights: none, one, or N.
         zero_points: Vec<u8>,
-        /// The scales: one, or N.
+        /// Scales of the weights: one, or N.
         scales: Vec<f32>,
     },
-    /// Weights of `MatMulNBits`, in blocks.
+    /// Block-quantized weights of `MatMulNBits`.
     Blocks {
-        /// The quantized values.
+        /// Index of the constant with the quantized weights.
         codes: ValueId,
-        /// The scales.
+        /// Index of the constant with the scales of the blocks.
         scales: ValueId,
-        /// The zero points, if there are any.
+        /// Index of the constant with the zero points of the blocks, if there are any.
         zero_points: Option<ValueId>,
-        /// The offsets of the blocks, if there are any.
+        /// Index of the constant with the offsets of the blocks, if there are any.
         offsets: Option<ValueId>,
-        /// Bits per value: 4 or 8.
+        /// Number of bits per weight: 4 or 8.
         bits: usize,
-        /// Number of values that share a scale.
+        /// Number of weights that share a scale.
         block: usize,
-        /// Whether inputs stay float32. Otherwise they are quantized to int8.
+        /// Whether the input of the product stays float32. Otherwise it is quantized to int8.
         exact: bool,
     },
 }
 
 /// A product, and the nodes that compute it.
 pub struct Product {
-    /// The input.
+    /// Input of the product.
     pub x: ValueId,
-    /// The nodes.
+    /// Nodes that compute the product.
     pub nodes: Vec<NodeId>,
-    /// The product.
+    /// Weights, sizes and output of the product.
     pub part: LinearPart,
     /// Values that only nodes of the group may read.
     pub inside: Vec<ValueId>,
-    /// The product without the nodes that compute the values in `inside`.
+    /// Variant of the product without the nodes that compute the values in `inside`.
     pub without: Option<Box<Product>>,
 }
 
-/// Products with a larger K or N are not claimed.
+/// Largest K or N of products that are claimed.
 const MOST: i64 = 1 << 16;
 
 /// Adds the groups of products to `found`. Products with the same input form one group.
@@ -143,8 +144,8 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>, found: &mut Found) {
     }
 }
 
-/// Returns `products`; if nodes outside of the group read a value in `inside`, those without the nodes that compute
-/// such values.
+/// Returns `products`; if nodes outside of the group read a value in `inside`, returns their variants without the nodes
+/// that compute such values.
 fn closed(graph: &Graph<'_>, products: Vec<Product>) -> Vec<Product> {
     let nodes: BTreeSet<NodeId> = products.iter().flat_map(|product| product.nodes.iter().copied()).collect();
     let is_inside = |value: &ValueId| {
@@ -161,7 +162,7 @@ fn closed(graph: &Graph<'_>, products: Vec<Product>) -> Vec<Product> {
 /// Maximum number of outputs of a group.
 const OUTPUTS: usize = 32;
 
-/// Returns `products` in groups of at most the maximum number of outputs.
+/// Returns `products`, divided into groups of at most [`OUTPUTS`] outputs.
 fn pieces(mut products: Vec<Product>) -> Vec<Vec<Product>> {
     let mut pieces = Vec::new();
     while products.len() > OUTPUTS {
@@ -180,7 +181,7 @@ fn group(products: Vec<Product>) -> Group {
     Group { nodes, plan: Plan::Linear(LinearPlan { x, form: InputForm::Dynamic, parts }) }
 }
 
-/// Returns the product whose first node is `node`.
+/// Returns the product whose first node is `node`; `None` if `node` does not begin a product that can be claimed.
 fn product(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product> {
     if graph.is_microsoft(node, "MatMulNBits") {
         return blocks::find(graph, rules, node);
@@ -202,7 +203,7 @@ fn product(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Product
     Some(whole(node, x, Weight::Float { values, layout, precision }, (k as usize, n), follow))
 }
 
-/// Returns the product of `node` with its epilogue.
+/// Returns the product of `node` with the weights `weight`, together with its epilogue.
 pub fn whole(node: NodeId, x: ValueId, weight: Weight, (k, n): (usize, usize), follow: Epilogue) -> Product {
     let Epilogue { mut nodes, bias, activation, y } = follow;
     nodes.push(node);
@@ -210,7 +211,7 @@ pub fn whole(node: NodeId, x: ValueId, weight: Weight, (k, n): (usize, usize), f
     Product { x, nodes, part, inside: Vec::new(), without: None }
 }
 
-/// Returns whether `x` is float32 with rows of `k` elements, and the kernels support the sizes.
+/// Returns whether `x` is a float32 value that is not constant, and the kernels support the sizes K and N.
 pub fn fits(graph: &Graph<'_>, x: ValueId, k: i64, n: i64) -> bool {
     let float = graph.value(x).element == Some(Element::Float32) && !graph.value(x).is_constant;
     float && (1..=MOST).contains(&k) && (1..=MOST).contains(&n)
@@ -231,7 +232,7 @@ pub fn layout(graph: &Graph<'_>, node: NodeId) -> Option<Layout> {
     (fused && plain(&["transA", "transBatchA", "transBatchB"])).then(|| order(graph.int(node, "transB", 0) != 0))
 }
 
-/// Returns the bias of a `Gemm`: C, if its shape is N, 1 × N or 1.
+/// Returns the bias of a `Gemm` as `n` values; `None` if it is not constant or its shape is not N, 1 × N or 1.
 pub fn gemm_bias(graph: &Graph<'_>, bias: ValueId, n: usize) -> Option<Vec<f32>> {
     let shape = graph.shape_of(bias, Element::Float32)?;
     let one_row = shape.len() < 2 || shape[0] == 1;

@@ -1,4 +1,4 @@
-//! Two products, the second of the first alone: an MLP.
+//! Pairs of products, the second of which alone reads the output of the first: an MLP.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,17 @@ use super::linear::{InputForm, LinearPart, LinearPlan};
 use super::{Group, Plan};
 use crate::provider::graph::{Graph, ValueId};
 
-/// Two products, the second of the first.
+/// Two products; the output of the first is the input of the second.
 #[derive(Debug)]
 pub struct MlpPlan {
-    /// The input: rows of K values.
+    /// Input of the first product: rows of K values.
     pub x: ValueId,
-    /// The products.
+    /// Weights, sizes and outputs of the two products.
     pub layers: [LinearPart; 2],
 }
 
-/// Returns `groups` with those of one product joined in pairs, where only the second reads the output of the first.
+/// Returns `groups`, in which each pair of groups of one product is joined if only the second reads the output of the
+/// first.
 pub fn join(graph: &Graph<'_>, groups: Vec<Group>) -> Vec<Group> {
     let by_input: BTreeMap<ValueId, usize> =
         groups.iter().enumerate().filter_map(|(index, group)| Some((single(group)?.0, index))).collect();
@@ -36,7 +37,8 @@ pub fn join(graph: &Graph<'_>, groups: Vec<Group>) -> Vec<Group> {
     groups.into_iter().flatten().chain(joined).collect()
 }
 
-/// Returns input and output of a group that consists of one product without operations after the activation.
+/// Returns the input and the output of a group of one product without operations after the activation; `None` for other
+/// groups.
 fn single(group: &Group) -> Option<(ValueId, ValueId)> {
     let Plan::Linear(LinearPlan { x, form: InputForm::Dynamic, parts }) = &group.plan else { return None };
     let [part] = &parts[..] else { return None };

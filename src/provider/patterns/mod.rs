@@ -1,4 +1,4 @@
-//! Finds the groups of nodes in a graph, and what each group computes.
+//! The search for groups of nodes in a graph, and the computation of each group.
 //!
 //! The same search runs twice: on the whole graph, to claim groups, and on each group alone, to compile it. So a
 //! pattern depends only on the nodes that it claims, and on the values that are inputs or outputs of the group.
@@ -33,7 +33,7 @@ pub use static_quantized::Grid;
 pub enum Plan {
     /// Products of one input with several weights, each with a bias and an activation.
     Linear(LinearPlan),
-    /// Two products, the second of the first.
+    /// Two products; the output of the first is the input of the second.
     Mlp(MlpPlan),
     /// Attention: softmax(q·kᵀ·scale + mask)·v.
     Attention(AttentionPlan),
@@ -41,7 +41,7 @@ pub enum Plan {
     PackedAttention(PackedAttentionPlan),
     /// Attention of a decoder with its cache.
     Grouped(GroupedPlan),
-    /// LayerNorm or RMSNorm, optionally of a sum.
+    /// LayerNorm or RMSNorm, usually of a sum.
     Norm(NormPlan),
     /// An activation function with the bias before it.
     Activation(ActivationPlan),
@@ -52,14 +52,15 @@ pub enum Plan {
 /// Nodes that become one fused node of the provider, and their computation.
 #[derive(Debug)]
 pub struct Group {
-    /// The nodes.
+    /// Nodes of the group.
     pub nodes: Vec<NodeId>,
-    /// Their computation.
+    /// Computation of the group.
     pub plan: Plan,
 }
 
 impl Group {
-    /// Returns whether its fused node receives constants as inputs. Others read them once, when they are compiled.
+    /// Returns whether the fused node of the group has the constants of the group as inputs. Other fused nodes read
+    /// their constants once, when they are compiled.
     pub fn keeps_constants(&self) -> bool {
         matches!(self.plan, Plan::Grouped(_) | Plan::Compiled(_))
     }
@@ -82,12 +83,12 @@ impl Kind {
     pub const ALL: [Self; 6] =
         [Self::Linear, Self::Quantized, Self::Blocks, Self::Attention, Self::Norm, Self::Activation];
 
-    /// Returns the kind with this name.
+    /// Returns the kind with this name; `None` if there is no such kind.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Returns its name.
+    /// Returns the name of the kind in the option `claim`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Linear => "linear",
@@ -100,14 +101,14 @@ impl Kind {
     }
 }
 
-/// Which groups may be claimed.
+/// The rules that decide which groups of nodes the provider claims.
 #[derive(Clone, Copy)]
 pub struct Rules<'r> {
-    /// The precision of float32 products.
+    /// Precision in which products with float32 weights are computed.
     pub precision: Precision,
-    /// The kinds that may be claimed, or `None` for those that are faster than ONNX Runtime's own.
+    /// Kinds of groups that may be claimed, or `None` for those that are faster than ONNX Runtime's own.
     pub claim: Option<&'r [Kind]>,
-    /// The class of the processor.
+    /// Class of the processor's extensions.
     pub class: Class,
 }
 
@@ -117,7 +118,7 @@ impl Rules<'_> {
         self.claim.map_or_else(|| faster::is_faster(self.class, kind), |kinds| kinds.contains(&kind))
     }
 
-    /// Returns what float32 weights of products are packed as; `None` if the products are not claimed.
+    /// Returns the precision to which float32 weights of products are packed; `None` if the products are not claimed.
     fn float_products(&self) -> Option<Packed> {
         let packed = match self.precision {
             Precision::Float32 => None,
@@ -128,7 +129,7 @@ impl Rules<'_> {
     }
 }
 
-/// The groups found so far, and which nodes belong to one.
+/// The groups found so far, and whether each node belongs to one.
 struct Found {
     groups: Vec<Group>,
     taken: Vec<bool>,
@@ -148,7 +149,7 @@ impl Found {
     }
 }
 
-/// Returns the groups of `graph` under `rules`. No node is in two of them.
+/// Returns the groups of `graph` that `rules` allow. Each node is in at most one of them.
 pub fn find(graph: &Graph<'_>, rules: &Rules<'_>) -> Vec<Group> {
     let mut found = Found { groups: Vec::new(), taken: vec![false; graph.nodes.len()] };
     for node in graph.ids() {
@@ -177,7 +178,7 @@ pub fn find(graph: &Graph<'_>, rules: &Rules<'_>) -> Vec<Group> {
     found.groups
 }
 
-/// Returns the group of a node that this provider wrote into a compiled model.
+/// Returns the group of an `EPContext` node that this provider wrote into a compiled model; `None` for other nodes.
 fn compiled(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let ours =
         graph.is_microsoft(node, "EPContext") && graph.text(node, "source").as_deref() == super::NAME.to_str().ok();

@@ -7,23 +7,23 @@ use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 /// A normalization of rows of `gamma.len()` elements.
 #[derive(Debug)]
 pub struct NormPlan {
-    /// The input.
+    /// Input of the normalization.
     pub x: ValueId,
-    /// The value that is added to the input first. Either may be broadcast.
+    /// Value that is added to the input before the normalization. Either of the two may be broadcast.
     pub residual: Option<ValueId>,
-    /// The bias of that sum.
+    /// Bias that is added to the sum of the input and the residual.
     pub bias: Option<Vec<f32>>,
-    /// The scale.
+    /// Scale by which normalized rows are multiplied.
     pub gamma: Vec<f32>,
-    /// The shift.
+    /// Bias that is added after the scale.
     pub beta: Option<Vec<f32>>,
-    /// The epsilon, which is added to the variance.
+    /// Epsilon, which is added to the variance.
     pub epsilon: f32,
-    /// Whether it is RMSNorm, which does not subtract the mean.
+    /// Whether the normalization is RMSNorm, which does not subtract the mean.
     pub rms: bool,
-    /// The output.
+    /// Output of the normalization.
     pub y: ValueId,
-    /// The sum before the normalization, if it has other consumers.
+    /// Output for the sum before the normalization, if it has other consumers.
     pub sum: Option<ValueId>,
 }
 
@@ -39,7 +39,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId, is_free: &dyn Fn(NodeId) -> bool) -
     Some(Group { nodes, plan: Plan::Norm(plan) })
 }
 
-/// Returns a normalization by a node without an own sum.
+/// Returns the plan of a normalization `node` that does not itself add a residual.
 fn plain(graph: &Graph<'_>, node: NodeId) -> Option<NormPlan> {
     let rms = match graph.node(node).op.as_str() {
         "LayerNormalization" => false,
@@ -64,15 +64,15 @@ fn plain(graph: &Graph<'_>, node: NodeId) -> Option<NormPlan> {
     Some(NormPlan { x, residual: None, bias: None, gamma, beta, epsilon, rms, y: graph.output(node)?, sum: None })
 }
 
-/// Returns the content of a constant float32 vector, which must have `length` elements if that is given.
+/// Returns the content of a constant float32 vector; `None` if `value` is not one, or does not have `length` elements.
 fn vector(graph: &Graph<'_>, value: ValueId, length: Option<usize>) -> Option<Vec<f32>> {
     let [size] = graph.shape_of(value, Element::Float32)?[..] else { return None };
     let fits = graph.value(value).is_constant && length.is_none_or(|length| length as i64 == size);
     if fits { Some(graph.constant(value)?.floats().ok()?.into_owned()) } else { None }
 }
 
-/// Adds the `Add` that produces the input of `plan` to the group, and the bias before it. Returns `None` without one: a
-/// normalization alone is as fast in ONNX Runtime.
+/// Adds the `Add` that produces the input of `plan` to the group, and the bias before it. Returns `None` if there is no
+/// such `Add`: a normalization alone is as fast in ONNX Runtime.
 fn take_sum(
     graph: &Graph<'_>,
     plan: &mut NormPlan,
@@ -115,7 +115,7 @@ fn take_sum(
     Some(())
 }
 
-/// Returns the group of a `SkipLayerNormalization` or `SkipSimplifiedLayerNormalization` of ONNX Runtime.
+/// Returns the plan of a `SkipLayerNormalization` or `SkipSimplifiedLayerNormalization` of ONNX Runtime.
 fn skip(graph: &Graph<'_>, node: NodeId) -> Option<NormPlan> {
     let rms = graph.is_microsoft(node, "SkipSimplifiedLayerNormalization");
     if !rms && !graph.is_microsoft(node, "SkipLayerNormalization") {

@@ -1,5 +1,5 @@
-//! Dynamically quantized products: `DynamicQuantizeLinear`, `MatMulInteger`, `Cast` and `Mul`, as the quantizers of
-//! ONNX Runtime and of this library write them, and the fused forms of ONNX Runtime.
+//! Products with dynamic quantization: `DynamicQuantizeLinear`, `MatMulInteger`, `Cast` and `Mul`, as the quantizers of
+//! ONNX Runtime and of this library write them, and the fused operators of ONNX Runtime.
 
 use super::epilogue::{self, Epilogue};
 use super::linear::{InputForm, LinearPart, LinearPlan, Weight};
@@ -47,7 +47,7 @@ struct Rounded {
 }
 
 impl Rounded {
-    /// Returns the product whose first node is `node`, with its nodes.
+    /// Returns the product whose first node is `node`, and its nodes.
     fn product(&self, graph: &Graph<'_>, x: ValueId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
         if graph.is_microsoft(node, "MatMulIntegerToFloat") {
             return self.to_float(graph, x, node);
@@ -70,7 +70,7 @@ impl Rounded {
         finish(graph, x, nodes, codes, zero_points, scales, None, graph.output(mul)?)
     }
 
-    /// Returns the product of a `MatMulIntegerToFloat` of ONNX Runtime.
+    /// Returns the product of a `MatMulIntegerToFloat` node of ONNX Runtime, and its nodes.
     fn to_float(&self, graph: &Graph<'_>, x: ValueId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
         let input = |index| graph.input(node, index);
         if input(0) != Some(self.codes) || input(2) != Some(self.scale) || input(4) != Some(self.zero_point) {
@@ -80,7 +80,7 @@ impl Rounded {
     }
 }
 
-/// Returns the product with the quantized weights `codes`, and all of its nodes.
+/// Returns the product with the quantized weights `codes` and its epilogue, and all of their nodes.
 #[allow(clippy::too_many_arguments)] // the inputs of the operators
 fn finish(
     graph: &Graph<'_>,
@@ -133,7 +133,7 @@ pub fn int8(
     graph.value(codes).is_constant.then_some((k, n, Weight::Int8 { codes, layout: Layout::KxN, zero_points, scales }))
 }
 
-/// Returns the group of a `DynamicQuantizeMatMul` of ONNX Runtime.
+/// Returns the group of a `DynamicQuantizeMatMul` node of ONNX Runtime.
 fn fused(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let input = |index| graph.input(node, index);
     let x = input(0)?;

@@ -14,8 +14,8 @@ use super::{Group, Plan};
 use crate::kernels::{Activation, Layout};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// Returns the group of the products of the value that the `DequantizeLinear` `node` dequantizes, together with other
-/// such nodes of the same value.
+/// Returns the group of all products whose input a `DequantizeLinear` of the same value as `node` computes. `node` must
+/// be the first of these nodes; otherwise the result is `None`.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let codes = graph.input(node, 0).filter(|_| graph.is(node, "DequantizeLinear"))?;
     let grid = Grid::of(graph, node).filter(|_| !graph.value(codes).is_constant)?;
@@ -52,26 +52,28 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     Some(Group { nodes, plan: Plan::Linear(LinearPlan { x, form, parts }) })
 }
 
-/// Returns the product of the output of `dequantize`, which has the parameters `grid`, with its nodes.
+/// Returns the product of the output of `dequantize`, and its nodes; `None` if the parameters of `dequantize` are not
+/// `grid`.
 fn restored(graph: &Graph<'_>, dequantize: NodeId, grid: Grid) -> Option<(Vec<NodeId>, LinearPart)> {
     let back = graph.is(dequantize, "DequantizeLinear") && Grid::of(graph, dequantize) == Some(grid);
     let product = graph.only_use(graph.output(dequantize)?).filter(|_| back)?;
     self::product(graph, dequantize, product)
 }
 
-/// The parameters of a quantization per tensor.
+/// The scale and zero point of a quantization per tensor, to 8 bits.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Grid {
-    /// The scale.
+    /// Scale of the quantization.
     pub scale: f32,
-    /// The zero point.
+    /// Zero point of the quantization.
     pub zero_point: i32,
     /// Whether quantized values are int8, otherwise uint8.
     pub signed: bool,
 }
 
 impl Grid {
-    /// Returns the parameters of a `QuantizeLinear` or `DequantizeLinear` per tensor, to or from 8 bits.
+    /// Returns the parameters of a `QuantizeLinear` or `DequantizeLinear` node; `None` if it is not per tensor or not
+    /// of 8 bits.
     fn of(graph: &Graph<'_>, node: NodeId) -> Option<Self> {
         let scale = graph.scalar(graph.input(node, 1)?).filter(|scale| scale.is_normal() && *scale > 0.0)?;
         let zero_point = graph.input(node, 2)?;
@@ -85,7 +87,7 @@ impl Grid {
     }
 }
 
-/// Returns the product `node` of the output of `input`, with its nodes.
+/// Returns the product `node`, whose input is the output of `input`, and its nodes.
 fn product(graph: &Graph<'_>, input: NodeId, node: NodeId) -> Option<(Vec<NodeId>, LinearPart)> {
     let layout = linear::layout(graph, node)?;
     if graph.input(node, 0) != graph.output(input) {
@@ -114,7 +116,7 @@ fn product(graph: &Graph<'_>, input: NodeId, node: NodeId) -> Option<(Vec<NodeId
     Some((nodes, part))
 }
 
-/// Moves the first steps of `part` into the epilogue of the kernel, as far as it supports them.
+/// Moves the first operations of `part` into the epilogue of the kernel, as far as the kernel supports them.
 fn take_in(part: &mut LinearPart) {
     if let (Some(Step::Bias(_)), None) = (part.steps.first(), &part.bias)
         && let Step::Bias(bias) = part.steps.remove(0)
@@ -127,7 +129,7 @@ fn take_in(part: &mut LinearPart) {
     }
 }
 
-/// Returns the next operation on `value`: its nodes, the step, and its output.
+/// Returns the operation that follows `value`: its nodes, the step, and its output.
 fn step(graph: &Graph<'_>, value: ValueId, n: usize) -> Option<(Vec<NodeId>, Step, ValueId)> {
     if let Some(quantize) = graph.only_use_by(value, "QuantizeLinear") {
         let codes = graph.output(quantize)?;
@@ -151,8 +153,7 @@ fn step(graph: &Graph<'_>, value: ValueId, n: usize) -> Option<(Vec<NodeId>, Ste
     Some((nodes, Step::Activation(activation), y))
 }
 
-/// Returns the content of a bias: a constant, or an int32 constant with a `DequantizeLinear`, which is added to
-/// `nodes`.
+/// Returns the content of a bias; if it is an int32 constant with a `DequantizeLinear`, adds that node to `nodes`.
 fn bias(graph: &Graph<'_>, value: ValueId, n: usize, nodes: &mut Vec<NodeId>) -> Option<Vec<f32>> {
     if graph.value(value).is_constant {
         return epilogue::row(graph, value, n);

@@ -1,8 +1,8 @@
-//! Detection of layers by name, and of where each begins and ends in the graph.
+//! Detection of layers by name, and of the value in the graph where each begins and ends.
 //!
 //! The values that depend on the tokens (or on another float input) are followed through the layers in the order of the
-//! nodes. A position where only one such value is live is a *joint*: nothing bypasses it. A layer begins at the last
-//! joint before its first weight, and ends where the next layer begins.
+//! nodes. A position where only one such value is live is a *joint*: no other value passes it. A layer begins at the
+//! last joint before its first weight, and ends where the next layer begins.
 
 use crate::error::{Result, bail};
 use crate::graph::order::{producers, reads, topological};
@@ -15,13 +15,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 /// Words that precede the index of a layer without a dot.
 const WORDS: [&str; 5] = ["layer", "layers", "block", "blk", "h"];
 
-/// A layer that is repeated in the model.
+/// One of the repeated layers of a model, for example a transformer block.
 pub struct Layer {
     /// Index of the layer in names.
     pub number: usize,
-    /// Input of the layer.
+    /// Name of the value that is the input of the layer.
     pub input: String,
-    /// Output of the layer; `None` if it is not known.
+    /// Name of the value that is the output of the layer; `None` if it is not known.
     pub output: Option<String>,
 }
 
@@ -29,13 +29,13 @@ pub struct Layer {
 pub struct Layers {
     /// The layers in the order in which they run.
     pub layers: Vec<Layer>,
-    /// For each node of the main graph the layer whose weight it reads, as an index.
+    /// Index of the layer whose weight a node reads, for each node of the main graph.
     pub own: Vec<Option<usize>>,
-    /// For each node the last layer that its inputs depend on.
+    /// Index of the last layer that the inputs of a node depend on, for each node.
     pub last: Vec<Option<usize>>,
 }
 
-/// Finds the layers; fails with `Unsupported` and the reason if they cannot be distinguished.
+/// Returns the layers of a model. Fails with `Unsupported` and the reason if they cannot be distinguished.
 pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     let graph = model.graph();
     let (numbers, own) = named(model);
@@ -74,7 +74,7 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     Ok(Layers { layers: layers.collect(), last: last(graph, &order, &own), own })
 }
 
-/// Returns the layer indices in order, and for each node of the main graph the index of its layer.
+/// Returns the layer indices in order, and for each node of the main graph the index of the layer in them.
 fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     let view = View::new(model.proto());
     let nodes = &model.graph().node;
@@ -98,7 +98,7 @@ fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     (numbers, own)
 }
 
-/// Returns each number in a path, with its prefix.
+/// Returns the numbers in a path, each with the text before it.
 fn numbered(path: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     let mut before = String::new();
@@ -174,7 +174,7 @@ fn joints<'g>(
     made.into_iter().filter(|(at, _)| counts[*at] == 1).collect()
 }
 
-/// Returns the float inputs that are not a cache.
+/// Returns the float inputs of a graph that are not a cache.
 fn sources<'g>(graph: &'g GraphProto, cache: &HashSet<&str>) -> HashSet<&'g str> {
     let floats = [DataType::Float32, DataType::Float16, DataType::Bfloat16].map(|dtype| Some(dtype.to_onnx()));
     let of = |info: &'g crate::onnx::proto::ValueInfoProto| {
@@ -186,7 +186,7 @@ fn sources<'g>(graph: &'g GraphProto, cache: &HashSet<&str>) -> HashSet<&'g str>
     graph.input.iter().filter_map(of).collect()
 }
 
-/// Returns whether a node looks up the vectors of tokens in a table, and not those of positions or token types.
+/// Returns whether a node gathers the vectors of tokens from a table, and not those of positions or token types.
 fn looks_up(graph: &GraphProto, producer: &HashMap<&str, usize>, node: &NodeProto) -> bool {
     let Some(mut ids) = node.input_at(1).filter(|_| node.op() == "Gather") else { return false };
     while let Some(before) = producer.get(ids) {

@@ -21,12 +21,12 @@ pub use find::find;
 use serde_json::json;
 use std::collections::HashSet;
 
-/// The removed layers.
+/// The removed layers, with the measured influence of all layers.
 pub struct Dropped {
     before: usize,
-    /// Their indices in names, in order.
+    /// Indices of the removed layers in names, in order.
     numbers: Vec<usize>,
-    /// `1 - cosine` of each layer, if it was measured.
+    /// Influence of each layer, `1 - cosine`, if it was measured.
     influence: Vec<f64>,
 }
 
@@ -54,8 +54,8 @@ impl Dropped {
     }
 }
 
-/// Removes the layers `options.layers`, or as many as `options.drop_layers`. The original is unchanged; returns the new
-/// model and which layers it lost.
+/// Removes the layers `options.layers`, or as many as `options.drop_layers`, and returns the new model and the removed
+/// layers. The original is unchanged.
 pub fn drop(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call: &Call) -> Result<(Model, Dropped)> {
     let decoder = Decoder::of(model).ok();
     let pairs = decoder.iter().flat_map(|decoder| &decoder.cache);

@@ -70,7 +70,7 @@ fn replace(name: &mut String, map: &HashMap<String, String>) {
     }
 }
 
-/// Renames the inputs of all nodes, also in branches.
+/// Renames the inputs of all nodes, also in subgraphs.
 fn rename(graph: &mut GraphProto, map: &HashMap<String, String>) {
     for node in &mut graph.node {
         node.input.iter_mut().for_each(|input| replace(input, map));
@@ -81,7 +81,8 @@ fn rename(graph: &mut GraphProto, map: &HashMap<String, String>) {
     }
 }
 
-/// Reads sizes inside a removed layer from the input of that layer, if both have equal sizes.
+/// Makes nodes that read the shape of a value inside a removed layer read the shape of the input of that layer, if both
+/// have equal sizes.
 fn same_sizes(
     graph: &mut GraphProto,
     found: &Layers,
@@ -100,7 +101,7 @@ fn same_sizes(
     }
 }
 
-/// Keeps the names of model outputs that are the output of a removed layer.
+/// Keeps the names of model outputs that were the output of a removed layer.
 fn outputs(graph: &mut GraphProto, instead: &HashMap<String, String>, names: &mut Names) {
     let given: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
     for name in given {
@@ -116,20 +117,20 @@ fn outputs(graph: &mut GraphProto, instead: &HashMap<String, String>, names: &mu
     }
 }
 
-/// The inputs and outputs of a decoder's cache that change.
+/// The inputs and outputs of a decoder's cache that are removed or renamed.
 #[derive(Default)]
 struct Caches {
-    /// Inputs and outputs to remove.
+    /// Names of the inputs and outputs to remove.
     gone: BTreeSet<String>,
-    /// New names of the others.
+    /// New names of the other inputs and outputs.
     renamed: HashMap<String, String>,
 }
 
 fn caches(graph: &mut GraphProto, found: &Layers, gone: &[usize], decoder: &Decoder) -> Caches {
     let producer = producers(&graph.node);
     let layer = |present: &str| producer.get(present).and_then(|node| found.last.get(*node).copied().flatten());
-    let goes = |present: &str| layer(present).is_some_and(|layer| gone.binary_search(&layer).is_ok());
-    let (out, kept): (Vec<_>, Vec<_>) = decoder.cache.iter().partition(|pair| goes(&pair.present));
+    let is_removed = |present: &str| layer(present).is_some_and(|layer| gone.binary_search(&layer).is_ok());
+    let (out, kept): (Vec<_>, Vec<_>) = decoder.cache.iter().partition(|pair| is_removed(&pair.present));
     let mut caches = Caches::default();
     let numbers: BTreeSet<usize> = kept.iter().filter_map(|pair| number(&pair.past)).collect();
     let new: BTreeMap<usize, usize> = numbers.into_iter().enumerate().map(|(new, old)| (old, new)).collect();
@@ -150,7 +151,7 @@ fn caches(graph: &mut GraphProto, found: &Layers, gone: &[usize], decoder: &Deco
     caches
 }
 
-/// Returns the first number in a name.
+/// Returns the position of the first number in a name.
 fn digits(name: &str) -> Option<std::ops::Range<usize>> {
     let start = name.find(|c: char| c.is_ascii_digit())?;
     let end = name[start..].find(|c: char| !c.is_ascii_digit()).map_or(name.len(), |length| start + length);

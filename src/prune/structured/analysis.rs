@@ -1,4 +1,4 @@
-//! [`Analysis`]: the dependencies between axes in a model's main graph.
+//! The dependencies between axes in a model's main graph ([`Analysis`]).
 //!
 //! Every value has dimensions and axes. There is a rule for each kind of node: it joins the elements of axes that can
 //! only be removed together, and blocks the axes that it does not support. A node without a rule blocks all of its
@@ -16,21 +16,21 @@ use crate::onnx::proto::{GraphProto, NodeProto, TensorProto, attribute_kind};
 use crate::onnx::validate::subgraphs;
 use std::collections::HashMap;
 
-/// Dimensions, axes and content of a value, as far as they are known.
+/// The dimensions, axes and content of a value, as far as they are known.
 #[derive(Clone)]
 pub struct Value<'m> {
-    /// Its dimensions.
+    /// Dimensions of the value.
     pub dims: Vec<Dim>,
-    /// Its axes, one per dimension.
+    /// Axes of the value, one per dimension.
     pub axes: Vec<Axis>,
-    /// Its elements, for small integer values that follow from shapes.
+    /// Elements of the value, if it is small, of integers and follows from shapes.
     pub ints: Option<Vec<Int>>,
-    /// The constant whose elements it has, if it is computed by nodes that only move or cast them.
+    /// Name of the constant whose elements the value has, if it is computed by nodes that only move or cast them.
     pub constant: Option<&'m str>,
 }
 
 impl Value<'_> {
-    /// Returns the number of dimensions.
+    /// Returns the number of dimensions of the value.
     pub fn rank(&self) -> usize {
         self.dims.len()
     }
@@ -38,25 +38,25 @@ impl Value<'_> {
 
 /// A weight that produces the elements of an axis.
 pub struct Producer<'m> {
-    /// The node that applies it.
+    /// Index of the node that applies the weight.
     pub node: u32,
     /// Name of the weight.
     pub constant: &'m str,
-    /// The axis of its outputs.
+    /// Axis of the outputs of the weight.
     pub axis: AxisId,
 }
 
 /// A weight that sums over the elements of an axis: the end of a unit's path through the model.
 pub struct Consumer<'m> {
-    /// The node that applies it.
+    /// Index of the node that applies the weight.
     pub node: u32,
     /// Name of the weight.
     pub constant: &'m str,
-    /// The axis of the weight that is summed over.
+    /// Axis of the weight that is summed over.
     pub axis: AxisId,
-    /// The other operand of the product.
+    /// Name of the other operand of the product.
     pub input: &'m str,
-    /// The dimension of that operand that is summed over.
+    /// Dimension of the other operand that is summed over.
     pub dimension: usize,
 }
 
@@ -79,37 +79,37 @@ pub enum Follow<'m> {
     Declared { value: &'m str },
 }
 
-/// The result of a rule; the error is the reason why no axis can be cut through the node.
+/// The result of a rule. The error is the reason why no axis can be cut through the node.
 pub type Judged<T> = std::result::Result<T, &'static str>;
 
-/// The result for a node that reads a value which an earlier node lost; the reason names that node.
+/// The error of a rule for a node that reads a value of unknown shape; the reason names the node that lost the shape.
 pub const LOST: &str = "it reads a value of unknown shape";
-/// The result for a node with integer parameters that could not be followed.
+/// The error of a rule for a node with integer parameters that could not be followed.
 pub const COMPUTED: &str = "its parameters are computed";
 
-/// The dependencies of a model.
+/// The dependencies between the axes of a model.
 pub struct Analysis<'m> {
     pub graph: &'m GraphProto,
     pub axes: Axes,
     pub values: HashMap<&'m str, Value<'m>>,
-    /// Tensors of the main graph, by their value names.
+    /// Constant tensors of the main graph, by their value names.
     pub constants: HashMap<&'m str, &'m TensorProto>,
     pub producers: Vec<Producer<'m>>,
     pub consumers: Vec<Consumer<'m>>,
     pub follows: Vec<Follow<'m>>,
     /// Opset version of the default domain.
     pub opset: i64,
-    /// The current node.
+    /// Index of the current node.
     pub at: u32,
-    /// Nodes without a rule or whose rule failed, and why.
+    /// Indices of the nodes without a rule or whose rule failed, with the reasons.
     pub verdicts: Vec<(u32, Reason)>,
-    /// For each value without a known shape, the node that is the reason.
+    /// Reason why the shape of a value is unknown, for each such value.
     pub lost: HashMap<&'m str, Reason>,
-    /// The nodes in topological order.
+    /// Indices of the nodes in topological order.
     pub order: Vec<usize>,
-    /// The node that produces each value.
+    /// Index of the node that produces each value.
     pub producers_of: HashMap<&'m str, usize>,
-    /// The nodes that read each value.
+    /// Indices of the nodes that read each value.
     pub consumers_of: HashMap<&'m str, Vec<usize>>,
     pub(super) known: &'m Known,
     pub(super) sizes: Sizes<'m>,
@@ -123,8 +123,8 @@ impl<'m> Analysis<'m> {
         place
     }
 
-    /// Analyses the main graph, with additional knowledge in `known`. Linear in the sizes of its axes; weights are
-    /// not read.
+    /// Returns the dependencies of the main graph, with additional knowledge in `known`. The time is linear in the
+    /// sizes of the axes; weights are not read.
     pub fn new(model: &'m Model, known: &'m Known) -> Result<Analysis<'m>> {
         let graph = model.graph();
         let opset = model.opset();
@@ -159,7 +159,7 @@ impl<'m> Analysis<'m> {
         Ok(analysis)
     }
 
-    /// Adds the graph's inputs; returns their names.
+    /// Adds the inputs of the graph, and returns their names.
     fn inputs(&mut self) -> Vec<&'m str> {
         let fixed = Axis::Fixed(Reason::new(None, "the axis belongs to an input of the model"));
         let mut names = Vec::new();
@@ -190,7 +190,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Adds a constant under its name. Every axis of a float constant can be cut.
+    /// Adds a constant with its name. Every axis of a float constant can be cut.
     pub fn constant(&mut self, name: &'m str, tensor: &'m TensorProto, overridable: bool) {
         let dims: Vec<Dim> = tensor.dims.iter().map(|size| [*size; 2]).collect();
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
@@ -245,7 +245,7 @@ impl<'m> Analysis<'m> {
         true
     }
 
-    /// Blocks everything that a node reads. The shapes of its outputs are those that the model declares or ONNX Runtime
+    /// Blocks all values that a node reads. The shapes of its outputs are those that the model declares or ONNX Runtime
     /// infers.
     fn give_up(&mut self, node: &'m NodeProto, text: &'static str) {
         let before = reads(node).into_iter().find_map(|name| self.lost.get(name).copied());
@@ -279,7 +279,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Records why the weights of the current node cannot be cut, although its outputs are known.
+    /// Records the reason why the weights of the current node cannot be cut, although its outputs are known.
     pub fn refuse(&mut self, node: &'m NodeProto, text: &'static str) {
         let reason = self.reason(text);
         self.verdicts.push((self.at, reason));
@@ -333,13 +333,13 @@ impl<'m> Analysis<'m> {
         self.axes.link(a, b, reason)
     }
 
-    /// Returns the input at `index`, whose shape must be known.
+    /// Returns the value of the input `index`. Fails if its shape is unknown.
     pub fn input(&self, node: &'m NodeProto, index: usize) -> Judged<&Value<'m>> {
         let name = node.input_at(index).ok_or("it lacks an input")?;
         self.values.get(name).ok_or(LOST)
     }
 
-    /// Returns the input at `index`, whose shape must be known; `None` if the input is omitted.
+    /// Returns the value of the input `index`; `None` if the input is omitted. Fails if its shape is unknown.
     pub fn optional(&self, node: &'m NodeProto, index: usize) -> Judged<Option<Value<'m>>> {
         match node.input_at(index) {
             None => Ok(None),
@@ -347,7 +347,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Returns integers given as an attribute (before some opset) or as an input.
+    /// Returns the integers that are an attribute (before some opset) or an input of a node.
     pub fn list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<Int>>> {
         if let Some(attribute) = node.attribute(name) {
             return Ok(Some(attribute.ints.iter().map(|v| Int::constant([*v; 2])).collect()));
@@ -358,23 +358,23 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Returns integers given as an attribute or as an input, which must not depend on the inputs of a run.
+    /// Returns the integers that are an attribute or an input of a node. Fails if they depend on the inputs of a run.
     pub fn fixed_list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<i64>>> {
         let Some(list) = self.list(node, name, index)? else { return Ok(None) };
         let one = |int: &Int| {
-            if int.lanes[0] == int.lanes[1] { Ok(int.lanes[0]) } else { Err("its parameters are not constant") }
+            if int.values[0] == int.values[1] { Ok(int.values[0]) } else { Err("its parameters are not constant") }
         };
         list.iter().map(one).collect::<Judged<_>>().map(Some)
     }
 
-    /// Sets the value of an output.
+    /// Sets the dimensions and axes of the output `index` of a node.
     pub fn set(&mut self, node: &'m NodeProto, index: usize, dims: Vec<Dim>, axes: Vec<Axis>) {
         if let Some(name) = node.output.get(index).filter(|name| !name.is_empty()) {
             self.values.insert(name, Value { dims, axes, ints: None, constant: None });
         }
     }
 
-    /// Sets the elements of the first output, whose dimensions are already set.
+    /// Sets the elements of the first output of a node, whose dimensions are already set.
     pub fn set_ints(&mut self, node: &'m NodeProto, ints: Option<Vec<Int>>) {
         if let Some(value) = node.output.first().and_then(|name| self.values.get_mut(name.as_str())) {
             value.ints = ints;

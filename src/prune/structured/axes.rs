@@ -1,4 +1,4 @@
-//! Axes and their elements, and which of them can only be removed together.
+//! Axes and their elements, and the sets of elements that can only be removed together.
 //!
 //! A *dimension* is computed for two different assignments of sizes to the model's open dimensions: if both give the
 //! same size, it is fixed in the graph. An *axis* of fixed size has elements. Elements that can only be removed
@@ -9,13 +9,13 @@ use crate::limits;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A size under two assignments of the open sizes.
+/// The size of a dimension under two assignments of the open sizes.
 pub type Dim = [i64; 2];
 
-/// An unknown size; no open dimension is assigned these sizes.
+/// The size of a dimension that is unknown; no open dimension is assigned these sizes.
 pub const UNKNOWN: Dim = [1009, 1013];
 
-/// Id of an axis in [`Axes`].
+/// The id of an axis in [`Axes`].
 pub type AxisId = u32;
 
 /// Returns whether a size does not depend on the inputs of a run.
@@ -26,9 +26,9 @@ pub fn is_fixed(dim: Dim) -> bool {
 /// The reason why an axis cannot be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason {
-    /// The node that is the reason; `None` for the model's own inputs and outputs.
+    /// Index of the node that is the reason; `None` for the model's own inputs and outputs.
     pub node: Option<u32>,
-    /// Description.
+    /// Description of the reason.
     pub text: &'static str,
     /// Whether another node is the real cause, because the shape of its output, or of a value computed from it, is
     /// unknown.
@@ -36,18 +36,18 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// Returns a reason of the node with that index; `None` for the model's own inputs and outputs.
+    /// Returns a reason with the index of a node, or with `None` for the model's own inputs and outputs.
     pub fn new(node: Option<u32>, text: &'static str) -> Reason {
         Reason { node, text, lost: false }
     }
 }
 
-/// An axis of a value.
+/// An axis of a value, with its elements if they can be removed.
 #[derive(Debug, Clone, Copy)]
 pub enum Axis {
-    /// No element can be removed.
+    /// An axis of which no element can be removed, with the reason.
     Fixed(Reason),
-    /// Elements can be removed; they are identified by the axis.
+    /// An axis whose elements can be removed, with the id that identifies them.
     Units(AxisId),
 }
 
@@ -59,7 +59,7 @@ pub struct Axes {
     /// First element and number of elements of each axis.
     spans: Vec<(u32, u32)>,
     parent: Vec<u32>,
-    /// For the root of a class, the index of the reason why it must be kept.
+    /// Index of the reason why a class must be kept, for the root of each class.
     blocked: Vec<u32>,
     reasons: Vec<Reason>,
     known: HashMap<Reason, u32>,
@@ -89,7 +89,7 @@ impl Axes {
         Axis::Units(self.spans.len() as AxisId - 1)
     }
 
-    /// Returns the number of axes.
+    /// Returns the number of axes that have been added.
     pub fn count(&self) -> usize {
         self.spans.len()
     }
@@ -123,7 +123,7 @@ impl Axes {
         }
     }
 
-    /// Blocks an element.
+    /// Blocks an element, with its class, for a reason.
     pub fn block_element(&mut self, axis: AxisId, index: usize, reason: Reason) {
         let root = self.class(axis, index) as usize;
         if self.blocked[root] == NONE {
@@ -136,20 +136,20 @@ impl Axes {
         }
     }
 
-    /// Blocks all elements of an axis.
+    /// Blocks all elements of an axis for a reason.
     pub fn block(&mut self, axis: Axis, reason: Reason) {
         if let Axis::Units(id) = axis {
             (0..self.size(id)).for_each(|index| self.block_element(id, index, reason));
         }
     }
 
-    /// Returns why a class must be kept; `None` if it may be removed.
+    /// Returns the reason why a class must be kept; `None` if it may be removed.
     pub fn reason(&self, class: u32) -> Option<Reason> {
         self.reasons.get(self.blocked[class as usize] as usize).copied()
     }
 
-    /// Links two axes of one size: element by element, they are removed together. Returns the axis that stands for
-    /// both.
+    /// Links two axes of one size, so that they are removed together, element by element. Returns the axis that stands
+    /// for both.
     pub fn link(&mut self, a: Axis, b: Axis, reason: Reason) -> Axis {
         match (a, b) {
             (Axis::Units(x), Axis::Units(y)) if x == y => a,
@@ -177,7 +177,7 @@ impl Axes {
 
 /// The kept elements of each axis.
 pub struct Kept {
-    /// By axis; `None` if all are kept.
+    /// Kept elements of each axis; `None` for an axis of which all are kept.
     by_axis: Vec<Option<Vec<u32>>>,
 }
 
@@ -207,53 +207,53 @@ impl Kept {
     }
 }
 
-/// An integer that a graph computes with, mostly a size.
+/// An integer that the graph computes, usually the size of a dimension, and how it depends on the sizes of axes.
 #[derive(Clone)]
 pub struct Int {
-    /// The value under both assignments.
-    pub lanes: Dim,
+    /// The value under both assignments of the open sizes.
+    pub values: Dim,
     from: From,
-    /// Number of operations that compute it.
+    /// Number of operations that compute the integer.
     steps: u32,
 }
 
-/// Maximum number of operations: a chain of `x + x` takes 2^n of them.
+/// The maximum number of operations for an integer: a chain of `x + x` takes 2^n of them.
 const STEPS: u32 = 1000;
 
 #[derive(Clone)]
 enum From {
-    /// A value that cannot change.
+    /// A value that no cut changes.
     Constant,
     /// The size of an axis.
     Size(AxisId),
-    /// A function of two others.
+    /// A function of two other integers.
     Of(fn(i64, i64) -> i64, Arc<(Int, Int)>),
-    /// The product of two others.
+    /// The product of two other integers.
     Product(Arc<(Int, Int)>),
 }
 
 impl Int {
     /// Returns an integer that no cut changes: a constant, or the size of an open dimension.
-    pub fn constant(lanes: Dim) -> Int {
-        Int { lanes, from: From::Constant, steps: 1 }
+    pub fn constant(values: Dim) -> Int {
+        Int { values, from: From::Constant, steps: 1 }
     }
 
-    /// Returns the size of a dimension.
+    /// Returns the size of a dimension as an integer.
     pub fn size(dim: Dim, axis: Axis) -> Int {
         match axis {
-            Axis::Units(id) => Int { lanes: dim, from: From::Size(id), steps: 1 },
+            Axis::Units(id) => Int { values: dim, from: From::Size(id), steps: 1 },
             Axis::Fixed(_) => Int::constant(dim),
         }
     }
 
     /// Returns a function of two integers; `None` if it takes more than [`STEPS`] operations.
     pub fn of(function: fn(i64, i64) -> i64, a: &Int, b: &Int) -> Option<Int> {
-        let lanes = [function(a.lanes[0], b.lanes[0]), function(a.lanes[1], b.lanes[1])];
+        let values = [function(a.values[0], b.values[0]), function(a.values[1], b.values[1])];
         let steps = a.steps.saturating_add(b.steps).saturating_add(1);
         match (&a.from, &b.from) {
-            (From::Constant, From::Constant) => Some(Int::constant(lanes)),
+            (From::Constant, From::Constant) => Some(Int::constant(values)),
             _ if steps > STEPS => None,
-            _ => Some(Int { lanes, from: From::Of(function, Arc::new((a.clone(), b.clone()))), steps }),
+            _ => Some(Int { values, from: From::Of(function, Arc::new((a.clone(), b.clone()))), steps }),
         }
     }
 
@@ -271,7 +271,7 @@ impl Int {
     pub fn factors(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Option<(i64, i64)> {
         match &self.from {
             From::Constant => Some((1, 1)),
-            From::Size(axis) => Some((self.lanes[0], size(*axis).unwrap_or(self.lanes[0]))),
+            From::Size(axis) => Some((self.values[0], size(*axis).unwrap_or(self.values[0]))),
             From::Of(..) => None,
             From::Product(parts) => {
                 let (a, b) = (parts.0.factors(size)?, parts.1.factors(size)?);
@@ -290,11 +290,11 @@ impl Int {
         self.with(&|axis| kept.size(axis))
     }
 
-    /// Returns the value of the integer with other sizes of axes; where `size` returns `None`, the size is unchanged.
+    /// Returns the value of the integer for other sizes of axes; where `size` returns `None`, the size is unchanged.
     fn with(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Dim {
         match &self.from {
-            From::Constant => self.lanes,
-            From::Size(axis) => size(*axis).map_or(self.lanes, |size| [size, size]),
+            From::Constant => self.values,
+            From::Size(axis) => size(*axis).map_or(self.values, |size| [size, size]),
             From::Of(function, parts) => {
                 let (a, b) = (parts.0.with(size), parts.1.with(size));
                 [function(a[0], b[0]), function(a[1], b[1])]
@@ -307,12 +307,12 @@ impl Int {
     }
 
     /// Returns the axes whose cut would change the integer, as far as a few trials show.
-    pub fn hangs_on(&self, axes: &Axes) -> Vec<AxisId> {
+    pub fn depends_on(&self, axes: &Axes) -> Vec<AxisId> {
         let mut found = Vec::new();
         self.collect(&mut found);
         found.sort_unstable();
         found.dedup();
-        let other = |axis: AxisId, size: i64| self.with(&|at| (at == axis).then_some(size)) != self.lanes;
+        let other = |axis: AxisId, size: i64| self.with(&|at| (at == axis).then_some(size)) != self.values;
         found.retain(|axis| {
             let size = axes.size(*axis) as i64;
             [size - 1, size / 2, size / 2 + 1, 1].iter().any(|size| other(*axis, *size))

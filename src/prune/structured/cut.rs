@@ -1,4 +1,4 @@
-//! Cutting a model, or masking it instead.
+//! Cutting of a model, and masking as its equivalent.
 
 use super::Plan;
 use super::analysis::Analysis;
@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::onnx::proto::{GraphProto, ModelProto, TensorProto, attribute_kind};
 use std::collections::HashMap;
 
-/// Replaces constants of the main graph by name.
+/// Replaces constants of the main graph that have the names of `tensors`.
 fn replace(graph: &mut GraphProto, mut tensors: HashMap<String, TensorProto>) {
     for tensor in &mut graph.initializer {
         if let Some(new) = tensor.name.as_ref().and_then(|name| tensors.remove(name)) {
@@ -94,20 +94,20 @@ pub fn cut(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, call: &Call) -> Re
     Ok(plan.model.derive(proto))
 }
 
-/// Sums over a model, each before and after a cut.
+/// The sums over a model, each before and after a cut.
 #[derive(Default)]
 pub struct Counts {
-    /// Elements of float constants.
+    /// Number of elements of float constants.
     pub parameters: (u64, u64),
-    /// Elements of the float constants that were cut.
+    /// Number of elements of the float constants that were cut.
     pub targets: (u64, u64),
     /// Size of float constants in bytes.
     pub bytes: (u64, u64),
-    /// FLOPs of one token, or one position of an image: two per element of an applied weight.
+    /// Number of FLOPs of one token, or one position of an image: two per element of an applied weight.
     pub flops: (u64, u64),
 }
 
-/// Returns the counts.
+/// Returns the sums over the model of `analysis`, before and after the cut that `kept` describes.
 pub fn counts(analysis: &Analysis<'_>, kept: &Kept) -> Counts {
     let mut counts = Counts::default();
     let sizes = |name: &str| {

@@ -1,4 +1,5 @@
-//! Updates of the graph after a cut, besides the weights: shapes, sizes of splits, ranges, attributes, declared shapes.
+//! Updates of the graph after a cut, besides the weights: shapes, sizes of splits, ranges, attributes and declared
+//! shapes.
 
 use super::analysis::{Analysis, Follow};
 use super::axes::{Axis, AxisId, Dim, Int, Kept, is_fixed};
@@ -10,21 +11,21 @@ use crate::onnx::proto::*;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 
-/// The state of updating a graph after a cut.
+/// The state of the updates of a graph after a cut.
 pub struct Follower<'a, 'm> {
     analysis: &'a Analysis<'m>,
     kept: &'a Kept,
-    /// The graph to be changed; its nodes have the indices of the analysis.
+    /// Graph that is changed; its nodes have the indices of the analysis.
     graph: &'a mut GraphProto,
     names: Names,
     /// New nodes, with the index of the node that they precede.
     added: Vec<(usize, NodeProto)>,
-    /// Values created so far, by their source and the changed elements.
+    /// Names of the values created so far, by their source and the changed elements.
     made: HashMap<(String, Vec<Option<i64>>), String>,
 }
 
 impl<'a, 'm> Follower<'a, 'm> {
-    /// Returns an updater. `names` are those of the whole model.
+    /// Returns the state for updating `graph`. `names` are the names of the whole model.
     pub fn new(analysis: &'a Analysis<'m>, kept: &'a Kept, graph: &'a mut GraphProto, names: Names) -> Self {
         Follower { analysis, kept, graph, names, added: Vec::new(), made: HashMap::new() }
     }
@@ -81,7 +82,7 @@ impl<'a, 'm> Follower<'a, 'm> {
     fn sizes(&mut self, node: usize, input: usize, ints: &[Int], axes: &[Option<AxisId>]) -> Result<()> {
         let mut changes = vec![None; ints.len()];
         for (index, int) in ints.iter().enumerate() {
-            let wanted: Dim = axes[index].map_or(int.lanes, |axis| [self.size(axis); 2]);
+            let wanted: Dim = axes[index].map_or(int.values, |axis| [self.size(axis); 2]);
             if int.after(self.kept) == wanted {
                 continue;
             }
@@ -107,23 +108,23 @@ impl<'a, 'm> Follower<'a, 'm> {
         changes: &mut BTreeMap<(usize, usize), Vec<Option<i64>>>,
     ) -> Result<()> {
         let kept = self.kept;
-        for (index, int) in ints.iter().enumerate().filter(|(_, int)| int.after(kept) != int.lanes) {
+        for (index, int) in ints.iter().enumerate().filter(|(_, int)| int.after(kept) != int.values) {
             let list = changes.entry((node, input)).or_default();
             list.resize(list.len().max(ints.len()), None);
             if list[index].is_some() {
                 continue;
             }
-            if !is_fixed(int.lanes) {
+            if !is_fixed(int.values) {
                 changes.remove(&(node, input));
                 return self.products(node, input, ints);
             }
-            list[index] = Some(int.lanes[0]);
+            list[index] = Some(int.values[0]);
         }
         Ok(())
     }
 
-    /// Keeps an input with products of open sizes unchanged: it is multiplied by the old factors and divided by the new
-    /// ones.
+    /// Multiplies an input with products of open sizes by the old factors and divides it by the new ones, so that its
+    /// value is unchanged.
     fn products(&mut self, node: usize, input: usize, ints: &[Int]) -> Result<()> {
         let factors: Option<Vec<(i64, i64)>> =
             ints.iter().map(|int| int.factors(&|axis| self.kept.size(axis))).collect();
@@ -211,7 +212,8 @@ impl<'a, 'm> Follower<'a, 'm> {
         self.arithmetic(at, name, (dtype, &dims), changes)
     }
 
-    /// Computes what [`Follower::changed`] returns for a value that is not a constant: `x * (0 or 1) + (new or 0)`.
+    /// Adds nodes that compute what [`Follower::changed`] returns for a value that is not a constant: `x * (0 or 1) +
+    /// (new or 0)`. Returns the name of the result.
     fn arithmetic(
         &mut self,
         at: usize,
@@ -226,7 +228,7 @@ impl<'a, 'm> Follower<'a, 'm> {
         self.add(at, edit::node("Add", &[&product, &terms], &[name]))
     }
 
-    /// Adds a node under fresh names.
+    /// Adds a node with new names, and returns the name of its output.
     fn add(&mut self, at: usize, mut node: NodeProto) -> String {
         let output = self.names.fresh(&format!("{}_cut", node.output.first().map_or("", String::as_str)));
         if let Some(name) = node.name.take().filter(|name| !name.is_empty()) {

@@ -8,17 +8,18 @@ use crate::inputs::{Batch, InputOptions};
 use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 
-/// Maximum sparsity to try.
+/// The maximum sparsity that is tried.
 const MOST: f64 = 0.95;
-/// Steps of a search for a size: the sparsity is found to a thousandth.
+/// The number of steps of a search for a size; the sparsity is found to a thousandth.
 const STEPS: usize = 10;
-/// Steps of a search for a speed-up, each of which is a benchmark.
+/// The number of steps of a search for a speed-up, each of which is a benchmark.
 const RACES: usize = 6;
 const ROUNDS: usize = 15;
-/// Duration of one benchmark in seconds.
+/// The duration of one benchmark in seconds.
 const SECONDS: f64 = 6.0;
 
-/// Returns the plan with the fewest removed units for `bytes`. Fails with `InvalidArgument` if no sparsity is enough.
+/// Returns the plan with the fewest removed units whose result has at most `bytes`. Fails with `InvalidArgument` if no
+/// sparsity is enough.
 pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
     let enough = |plan: &Plan| Ok(plan.bytes()? <= bytes);
     match search(plan, STEPS, enough)? {
@@ -53,7 +54,7 @@ pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call:
     }
 }
 
-/// Returns the plan with the smallest sparsity among those tried that is `enough`; `None` if none is.
+/// Returns the plan with the smallest sparsity among those tried for which `enough` is true; `None` if there is none.
 fn search(plan: &Plan, steps: usize, mut enough: impl FnMut(&Plan) -> Result<bool>) -> Result<Option<Plan>> {
     let mut best = plan.at(MOST)?;
     if !enough(&best)? {

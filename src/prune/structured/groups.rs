@@ -1,37 +1,38 @@
-//! Units, and groups of similar units.
+//! Units, which can only be removed whole, and groups of similar units.
 
 use super::analysis::Analysis;
 use super::axes::{AxisId, Reason};
 use std::collections::{BTreeMap, HashMap};
 
-/// Elements of axes that are kept or removed together.
+/// The elements of axes that are kept or removed together.
 pub struct Unit {
-    /// Id of their class.
+    /// Id of the class of the elements.
     pub class: u32,
-    /// The elements, sorted.
+    /// Elements of the unit as axis and index, sorted.
     pub elements: Vec<(AxisId, u32)>,
 }
 
-/// Units with elements in the same axes: the neurons of a layer, the heads of an attention, the channels of a stage.
+/// The units with elements in the same axes: the neurons of a layer, the heads of an attention, the channels of a
+/// stage.
 pub struct Group {
-    /// The units, in the order of their elements.
+    /// Units of the group, in the order of their elements.
     pub units: Vec<Unit>,
-    /// The axes of their elements.
+    /// Axes of the elements of the units.
     pub axes: Vec<AxisId>,
-    /// Indices of their producers in [`Analysis::producers`].
+    /// Indices of the weights that produce the units, in [`Analysis::producers`].
     pub producers: Vec<usize>,
-    /// Indices of their consumers in [`Analysis::consumers`].
+    /// Indices of the weights that sum over the units, in [`Analysis::consumers`].
     pub consumers: Vec<usize>,
 }
 
 /// The units that can be cut, and for each producer the reason why its other outputs cannot.
 pub struct Groups {
     pub groups: Vec<Group>,
-    /// For each producer, the first reason and the number of its blocked elements.
+    /// First reason and number of the blocked elements, for each producer.
     pub held: Vec<Option<(Reason, usize)>>,
 }
 
-/// Collects the units of a model.
+/// Returns the units of a model, in groups.
 pub fn find(analysis: &mut Analysis<'_>) -> Groups {
     let mut classes: BTreeMap<u32, Vec<(AxisId, u32)>> = BTreeMap::new();
     let mut held = Vec::with_capacity(analysis.producers.len());

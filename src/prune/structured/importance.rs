@@ -1,4 +1,4 @@
-//! Importance of units: which of them are removed first.
+//! The importance of units, by which the units to remove are selected.
 
 use super::analysis::Analysis;
 use super::axes::Axis;
@@ -11,7 +11,7 @@ use crate::runtime::Tensor;
 use crate::statistics::Random;
 use std::collections::HashMap;
 
-/// Mean squares of the elements of a dimension of a value.
+/// The mean squares of the elements of a dimension of a value, for each value and dimension.
 pub type Statistics = HashMap<(String, usize), Vec<f64>>;
 
 /// Returns the values that consumers of units read, with the dimension that is summed over, in the order in which
@@ -84,8 +84,8 @@ pub fn scores(
     groups.groups.iter().map(one).collect()
 }
 
-/// Returns the sum over the weights of each unit, over all tensors that contain it, with the scores of each tensor
-/// scaled to a mean of 1.
+/// Returns for each unit the sum of `of` over its weights, over all tensors that contain it, with the sums of each
+/// tensor scaled to a mean of 1.
 fn by_weights(analysis: &Analysis<'_>, group: &Group, of: fn(f64) -> f64) -> Result<Vec<f64>> {
     let mut scores = vec![0f64; group.units.len()];
     let mut names: Vec<&str> = analysis.constants.keys().copied().collect();
@@ -108,7 +108,7 @@ fn by_weights(analysis: &Analysis<'_>, group: &Group, of: fn(f64) -> f64) -> Res
     Ok(scores)
 }
 
-/// Returns the energy that each unit contributes to its consumers.
+/// Returns the energy that each unit of a group contributes to its consumers.
 fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistics) -> Result<Vec<f64>> {
     let mut scores = vec![0f64; group.units.len()];
     for consumer in group.consumers.iter().map(|i| &analysis.consumers[*i]) {
@@ -132,7 +132,7 @@ fn by_activations(analysis: &Analysis<'_>, group: &Group, statistics: &Statistic
     }
 }
 
-/// Adds the sums of an axis for each unit, scaled to a mean of 1.
+/// Adds the sums of an axis to the scores of the units, scaled to a mean of 1.
 fn add(group: &Group, axis: u32, sums: &[f64], scores: &mut [f64]) {
     let of = |unit: &super::groups::Unit| -> f64 {
         let own = unit.elements.iter().filter(|(id, _)| *id == axis);

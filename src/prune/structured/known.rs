@@ -26,7 +26,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// Returns the facts that the rules need, as far as `runtime`, or one that is found, can infer it. A runtime is
+    /// Returns the facts that the rules need, as far as ONNX Runtime can infer them. If `runtime` is `None`, one is
     /// opened only if it is needed, and a missing one is not an error.
     pub fn of(model: &Model, runtime: Option<&'static Runtime>) -> Known {
         let mut known = Known::default();
@@ -44,8 +44,8 @@ impl Known {
         }
         if let Some(runtime) = runtime.or_else(|| Runtime::open(None).ok()) {
             // A model that ONNX Runtime cannot run at these sizes is analyzed by the rules alone.
-            let lanes = [0, 1].map(|lane| infer(model, runtime, &names, (known.long, lane)));
-            if let [Ok(a), Ok(b)] = lanes {
+            let values = [0, 1].map(|side| infer(model, runtime, &names, (known.long, side)));
+            if let [Ok(a), Ok(b)] = values {
                 known.shapes = both(&a.0, &b.0);
                 known.ints = both(&a.1, &b.1);
             }
@@ -53,18 +53,19 @@ impl Known {
         known
     }
 
-    /// Returns the shape of a value.
+    /// Returns the shape of a value; `None` if it is unknown.
     pub fn shape(&self, name: &str) -> Option<Vec<Dim>> {
         self.shapes.get(name).cloned()
     }
 
-    /// Returns the elements of an integer value.
+    /// Returns the elements of an integer value; `None` if they are unknown.
     pub fn ints(&self, name: &str) -> Option<Vec<Int>> {
-        Some(self.ints.get(name)?.iter().map(|lanes| Int::constant(*lanes)).collect())
+        Some(self.ints.get(name)?.iter().map(|values| Int::constant(*values)).collect())
     }
 }
 
-/// Returns the values of unknown shape. If there are any, the values of unknown integers are also returned.
+/// Returns the names of the values of unknown shape. If there are any, the names of the values of unknown integers are
+/// also returned.
 fn missing(analysis: &Analysis<'_>) -> Vec<String> {
     let made = |name: &str| analysis.producers_of.contains_key(name);
     let mut names: Vec<String> =
@@ -89,12 +90,12 @@ fn both(a: &HashMap<String, Vec<i64>>, b: &HashMap<String, Vec<i64>>) -> HashMap
 type Told = (HashMap<String, Vec<i64>>, HashMap<String, Vec<i64>>);
 
 /// Returns the facts that ONNX Runtime infers for a model at one of the two sizes.
-fn infer(model: &Model, runtime: &'static Runtime, names: &[String], (long, lane): (bool, usize)) -> Result<Told> {
+fn infer(model: &Model, runtime: &'static Runtime, names: &[String], (long, side): (bool, usize)) -> Result<Told> {
     let mut proto = model.proto().clone();
     let mut sizes = Sizes::new(model, long);
     for info in proto.graph.iter_mut().flat_map(|graph| &mut graph.input) {
         if let Some(dims) = sizes.of(info) {
-            resize(info, &dims.iter().map(|dim| dim[lane]).collect::<Vec<_>>());
+            resize(info, &dims.iter().map(|dim| dim[side]).collect::<Vec<_>>());
         }
     }
     let optimized = inferred(runtime, proto, names)?;
@@ -106,7 +107,7 @@ fn infer(model: &Model, runtime: &'static Runtime, names: &[String], (long, lane
     Ok((shapes, ints))
 }
 
-/// Returns the sizes of a declared value, if all are known.
+/// Returns the sizes of a declared value; `None` if not all are known.
 fn shape_of(info: &ValueInfoProto) -> Option<Vec<i64>> {
     let tensor = info.value_type.as_deref()?.tensor_type.as_deref()?;
     tensor.shape.as_deref()?.dim.iter().map(|dim| dim.dim_value.filter(|size| *size >= 0)).collect()

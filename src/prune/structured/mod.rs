@@ -40,7 +40,8 @@ use std::time::Instant;
 
 pub use super::options::{Importance, PruneOptions, SparsityOverride};
 
-/// Fails for options that only structured pruning rejects; [`super::prune`] checks [`PruneOptions`] as a whole.
+/// Fails with `InvalidArgument` for options that only structured pruning rejects; [`super::prune`] checks
+/// [`PruneOptions`] as a whole.
 fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
     for sparsity in std::iter::once(options.sparsity).chain(options.overrides.iter().map(|o| o.sparsity)) {
         if !(0.0..1.0).contains(&sparsity) {
@@ -54,11 +55,11 @@ fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
     Ok(())
 }
 
-/// Removes units from a model. The original is unchanged; returns the new model and a report.
+/// Removes units from a model, and returns the new model and a report. The original is unchanged.
 ///
 /// Ignores [`PruneOptions::method`] and options of other methods. Fails with `Unsupported` if no unit can be removed or
-/// the model is quantized, and with `InvalidArgument` for invalid options or options that match no module (the
-/// message lists the existing ones). Sparsity 0 returns the model unchanged.
+/// the model is quantized, and with `InvalidArgument` for invalid options or options that match no module (the message
+/// lists the existing ones). Sparsity 0 returns the model unchanged.
 pub fn structured(
     model: &Model,
     options: &PruneOptions,
@@ -81,7 +82,7 @@ pub fn structured(
     Ok((result, report))
 }
 
-/// Returns the FLOPs of a model for a token, or a position of an image; `None` if it cannot be analysed.
+/// Returns the FLOPs of a model for a token, or for a position of an image; `None` if it cannot be analysed.
 pub(super) fn flops(model: &Model) -> Option<u64> {
     let known = Known::of(model, None);
     let mut analysis = Analysis::new(model, &known).ok()?;
@@ -100,7 +101,7 @@ pub(super) fn sizes_of(model: &Model) -> HashMap<String, Vec<[i64; 2]>> {
 pub struct Plan {
     model: Model,
     options: PruneOptions,
-    /// The classes to remove, sorted.
+    /// Classes of the units to remove, sorted.
     gone: Vec<u32>,
     nodes: Vec<NodeReport>,
     /// Number of units before and after, over all groups.
@@ -108,14 +109,14 @@ pub struct Plan {
     /// Weights with changed values, by name.
     changed: HashMap<String, crate::onnx::proto::TensorProto>,
     notes: Vec<String>,
-    /// Facts about the model from before its axes were analysed.
+    /// Facts about the model that were known before its axes were analysed.
     known: Arc<Known>,
     /// Score of each unit of each group.
     scores: Arc<Vec<Vec<f64>>>,
 }
 
 impl Plan {
-    /// Selects the units to remove.
+    /// Returns a plan with the units to remove from `model`.
     pub fn new(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call: &Call) -> Result<Plan> {
         check(options, data.is_some())?;
         let mut proto = model.proto().clone();
@@ -159,7 +160,7 @@ impl Plan {
         Plan { model, options, gone, nodes, units, changed: HashMap::new(), notes: Vec::new(), known, scores }
     }
 
-    /// Returns the same plan for another sparsity. Overrides are kept.
+    /// Returns the plan for another sparsity. The overrides are unchanged.
     fn at(&self, sparsity: f64) -> Result<Plan> {
         let options = PruneOptions { sparsity, ..self.options.clone() };
         let mut analysis = Analysis::new(&self.model, &self.known)?;
@@ -170,7 +171,7 @@ impl Plan {
         Ok(Plan::of(self.model.clone(), options, chosen, (self.known.clone(), self.scores.clone())))
     }
 
-    /// Returns the size of the result on disk in bytes.
+    /// Returns the size of the resulting model on disk in bytes.
     fn bytes(&self) -> Result<u64> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);

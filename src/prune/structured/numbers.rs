@@ -24,7 +24,7 @@ fn carries(node: &NodeProto, input: usize) -> bool {
 }
 
 impl<'m> Analysis<'m> {
-    /// Records what each integer input of the current node requires. The node itself has recorded the updates from
+    /// Records the requirement of each integer input of the current node. The node itself has recorded the updates from
     /// index `first` on.
     pub(super) fn numbers(&mut self, node: &'m NodeProto, first: usize) {
         let tracked = node.output.first().and_then(|name| self.values.get(name.as_str()));
@@ -55,10 +55,10 @@ impl<'m> Analysis<'m> {
         let reason = self.reason(NUMBER);
         // A product with an open size can be restored: it is divided by the new factors and multiplied by the old ones.
         // Other functions of an open size cannot.
-        let open = |int: &&Int| int.follows() && !is_fixed(int.lanes);
+        let open = |int: &&Int| int.follows() && !is_fixed(int.values);
         let products = ints.iter().filter(open).all(|int| int.factors(&|_| None).is_some());
-        let mixed = ints.iter().any(|int| int.follows() && is_fixed(int.lanes)) && ints.iter().any(|int| open(&int));
-        for int in ints.iter().filter(|int| !whole || !is_fixed(int.lanes) && (!products || mixed)) {
+        let mixed = ints.iter().any(|int| int.follows() && is_fixed(int.values)) && ints.iter().any(|int| open(&int));
+        for int in ints.iter().filter(|int| !whole || !is_fixed(int.values) && (!products || mixed)) {
             self.keep(int, reason);
         }
         self.follows.push(Follow::Numbers { node: self.at, input, ints });
@@ -72,7 +72,7 @@ impl<'m> Analysis<'m> {
 
     /// Blocks the axes that an integer depends on.
     pub(super) fn keep(&mut self, int: &Int, reason: Reason) {
-        for axis in int.hangs_on(&self.axes) {
+        for axis in int.depends_on(&self.axes) {
             self.axes.block(super::axes::Axis::Units(axis), reason);
         }
     }
@@ -83,7 +83,7 @@ impl<'m> Analysis<'m> {
         for follow in &self.follows {
             let Follow::Sizes { node, ints, axes, .. } = follow else { continue };
             let vary = ints.iter().zip(axes).filter(|(int, axis)| axis.is_none() && int.follows());
-            found.extend(vary.filter(|(int, _)| !is_fixed(int.lanes)).map(|(int, _)| (*node, int.clone())));
+            found.extend(vary.filter(|(int, _)| !is_fixed(int.values)).map(|(int, _)| (*node, int.clone())));
         }
         for (node, int) in found {
             self.keep(

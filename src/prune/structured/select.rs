@@ -15,17 +15,17 @@ use crate::onnx::validate::subgraphs;
 use crate::report::NodeReport;
 use std::collections::BTreeMap;
 
-/// The selection of groups, before units are ranked.
+/// The groups that the options select, before units are ranked.
 pub struct Selected {
-    /// For each group the share of its units to remove; `None` if it is left.
+    /// Share of the units to remove, for each group; `None` if no unit is removed.
     pub sparsity: Vec<Option<f64>>,
-    /// For each producer its module, and whether the targets name it.
+    /// Module of each producer, and whether the targets name it.
     pub modules: Vec<(String, bool)>,
 }
 
-/// The selection of units.
+/// The units that are removed, with the report on them.
 pub struct Chosen {
-    /// Classes to remove, sorted.
+    /// Classes of the units to remove, sorted.
     pub gone: Vec<u32>,
     /// Report entries, one for each node that produces units.
     pub nodes: Vec<NodeReport>,
@@ -33,10 +33,11 @@ pub struct Chosen {
     pub units: (usize, usize),
 }
 
-/// Matches targets, exclusions and overrides against the modules.
+/// Returns the groups that targets, exclusions and overrides select by the names of modules. Fails with
+/// `InvalidArgument` if a name matches nothing.
 ///
-/// A group is named by a module that produces its units, or by one that sums over them if the name matches no
-/// producer (`down_proj` for the neurons that it reads).
+/// A group is named by a module that produces its units, or by one that sums over them if the name matches no producer
+/// (`down_proj` for the neurons that it reads).
 pub fn targets(model: &Model, analysis: &Analysis<'_>, groups: &Groups, options: &PruneOptions) -> Result<Selected> {
     let view = View::new(model.proto());
     let names = |node: u32, constant: &str| names_of(&view, 0, node as usize, constant);
@@ -101,7 +102,7 @@ fn short(path: &str) -> &str {
     path.split('.').rfind(word).unwrap_or(path)
 }
 
-/// Selects the least important units of each group.
+/// Returns the units to remove: the least important of each selected group.
 pub fn choose(
     analysis: &Analysis<'_>,
     groups: &Groups,
@@ -164,7 +165,7 @@ fn steps(analysis: &Analysis<'_>, group: &Group) -> usize {
     }
 }
 
-/// Number of channels in a block of ONNX Runtime's layout for images.
+/// The number of channels in a block of ONNX Runtime's layout for images.
 const BLOCK: usize = 16;
 
 /// Returns the number of image channels of one unit; `None` if no two-dimensional convolution produces or reads the
@@ -185,7 +186,7 @@ fn common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
-/// Returns a description of a reason.
+/// Returns a description of a reason with the name of the node.
 pub fn explain(analysis: &Analysis<'_>, reason: Reason) -> String {
     let behind =
         if reason.lost { "; therefore the shapes of its outputs and of all later values are not known" } else { "" };
@@ -218,7 +219,7 @@ fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> Str
     }
 }
 
-/// Returns whether a node has weights: it, or a subgraph inside it, reads a matrix or more.
+/// Returns whether a node, or a subgraph inside it, reads a matrix or a larger tensor.
 fn weighs(analysis: &Analysis<'_>, node: u32) -> bool {
     let node = &analysis.graph.node[node as usize];
     let many = |tensor: &TensorProto| {

@@ -1,4 +1,4 @@
-//! Assignment of sizes to the model's open dimensions: two for each.
+//! Two assignments of sizes to the open dimensions of a model.
 
 use super::axes::{Dim, Int};
 use crate::graph::constants;
@@ -8,7 +8,7 @@ use crate::onnx::proto::{GraphProto, TensorProto, ValueInfoProto};
 use crate::text::Decoder;
 use std::collections::{HashMap, HashSet};
 
-/// Pairs of primes for open sizes: large enough for convolutions, and with distinct products.
+/// The pairs of primes for open sizes: large enough for convolutions, and with distinct products.
 const PRIMES: [Dim; 12] = [
     [67, 71],
     [73, 79],
@@ -24,7 +24,7 @@ const PRIMES: [Dim; 12] = [
     [179, 181],
 ];
 
-/// Pairs of larger primes for open sizes, for models with larger windows: raw audio.
+/// The pairs of larger primes for open sizes, for models with larger windows, such as those of raw audio.
 const LONG: [Dim; 12] = [
     [100_003, 100_019],
     [100_043, 100_049],
@@ -40,10 +40,10 @@ const LONG: [Dim; 12] = [
     [100_297, 100_313],
 ];
 
-/// Maximum number of elements of an integer value that are followed.
+/// The maximum number of elements of an integer value that are followed.
 pub const INTS: usize = 64;
 
-/// The chosen sizes, by name.
+/// The sizes of open dimensions chosen so far, by name.
 pub struct Sizes<'m> {
     graph: &'m GraphProto,
     declared: HashMap<&'m str, &'m ValueInfoProto>,
@@ -51,14 +51,14 @@ pub struct Sizes<'m> {
     next: usize,
     /// Whether the sizes are those of [`LONG`]. First dimensions are excepted, because they are mostly a batch.
     long: bool,
-    /// Names of dimensions other than the first.
+    /// Names of open dimensions other than the first.
     inner: HashSet<String>,
-    /// Values of a decoder's cache, with the dimension of their heads.
+    /// Names of the values of a decoder's cache, with the dimension of their heads.
     cache: HashMap<String, usize>,
 }
 
 impl<'m> Sizes<'m> {
-    /// Returns an assignment that has only the sizes of a decoder's cache.
+    /// Returns an assignment in which only the sizes of a decoder's cache are chosen.
     pub fn new(model: &'m Model, long: bool) -> Sizes<'m> {
         let graph = model.graph();
         let infos = graph.value_info.iter().chain(&graph.output);
@@ -72,7 +72,7 @@ impl<'m> Sizes<'m> {
         sizes
     }
 
-    /// Sets the length of the mask to that of the past and the new tokens, for any name of its dimension.
+    /// Sets the length of the mask to that of the past and the new tokens, whatever the name of its dimension is.
     fn decoder(&mut self, decoder: &Decoder) {
         for pair in &decoder.cache {
             self.cache.insert(pair.past.clone(), pair.batch + 1);
@@ -93,12 +93,12 @@ impl<'m> Sizes<'m> {
         }
     }
 
-    /// Returns the dimension of the heads of a value of a decoder's cache.
+    /// Returns the dimension of the heads of a value; `None` if it does not belong to a decoder's cache.
     pub fn cache(&self, name: &str) -> Option<usize> {
         self.cache.get(name).copied()
     }
 
-    /// Returns the declared sizes of a value.
+    /// Returns the sizes of a value as declared; `None` if it is not.
     pub fn declared(&mut self, name: &str) -> Option<Vec<Dim>> {
         let info = *self.declared.get(name)?;
         self.of(info)
@@ -115,7 +115,7 @@ impl<'m> Sizes<'m> {
         Some(dims.into_iter().enumerate().map(one).collect())
     }
 
-    /// Returns the size of `a + b`, as some exporters write sizes, or of a plain name.
+    /// Returns the size of a name, or the sum of the sizes for a name of the form `a + b`, as some exporters write.
     fn sum(&mut self, name: &str, at: usize) -> Dim {
         if self.named.contains_key(name) || !name.contains('+') {
             return self.named(name, at);
@@ -151,7 +151,7 @@ fn means_nothing(name: &str) -> bool {
     matches!(name.trim(), "" | "?" | "-1" | "None" | "none" | "unk" | "dynamic")
 }
 
-/// Returns size or name of each dimension; `None` without a shape.
+/// Returns the size or the name of each dimension; `None` if no shape is declared.
 fn dims_of(info: &ValueInfoProto) -> Option<Vec<(Option<i64>, Option<String>)>> {
     let tensor = info.value_type.as_deref()?.tensor_type.as_deref()?;
     let dim = |d: &crate::onnx::proto::DimensionProto| {
@@ -160,7 +160,7 @@ fn dims_of(info: &ValueInfoProto) -> Option<Vec<(Option<i64>, Option<String>)>> 
     Some(tensor.shape.as_deref()?.dim.iter().map(dim).collect())
 }
 
-/// Returns the elements of a small integer tensor.
+/// Returns the elements of a small integer tensor; `None` for others.
 pub fn ints_of(tensor: &TensorProto) -> Option<Vec<Int>> {
     let count: i64 = tensor.dims.iter().try_fold(1i64, |n, d| n.checked_mul(*d))?;
     if !(0..=INTS as i64).contains(&count) {

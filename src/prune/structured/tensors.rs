@@ -1,4 +1,4 @@
-//! Operations on stored tensors along an axis: cutting, zeroing, summing.
+//! Operations on stored tensors along an axis: cutting, zeroing and summing.
 
 use crate::error::Result;
 use crate::files::Scratch;
@@ -7,15 +7,15 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use bytes::Bytes;
 
-/// Number of bytes that are written at a time.
+/// The number of bytes that are written at a time.
 const PIECE: usize = 1 << 20;
 
-/// Returns the size of an element in bytes.
+/// Returns the size of an element of a tensor in bytes.
 pub fn width(tensor: &TensorProto) -> usize {
     DataType::from_onnx(tensor.data_type.unwrap_or(0)).map_or(0, |dtype| dtype.bits() as usize / 8)
 }
 
-/// Returns the dimensions as `usize`.
+/// Returns the dimensions of a tensor as `usize`.
 pub fn sizes(tensor: &TensorProto) -> Vec<usize> {
     tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect()
 }
@@ -32,7 +32,7 @@ pub fn with(tensor: &TensorProto, dims: Vec<i64>, raw: Bytes) -> TensorProto {
     }
 }
 
-/// Returns the tensor with only the `kept` elements of each dimension (`None`: all).
+/// Returns the tensor with only the `kept` elements of each dimension; `None` keeps all elements.
 pub fn cut(tensor: &TensorProto, kept: &[Option<&[u32]>], scratch: &Scratch) -> Result<TensorProto> {
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let after: Vec<usize> = sizes.iter().zip(kept).map(|(size, kept)| kept.map_or(*size, <[u32]>::len)).collect();
@@ -103,7 +103,7 @@ pub fn zeroed(tensor: &TensorProto, at: usize, kept: &[u32]) -> Result<TensorPro
     Ok(with(tensor, tensor.dims.clone(), bytes.into()))
 }
 
-/// Returns for each element of dimension `at` the sum of `of(value)` over all its values.
+/// Returns for each index of dimension `at` the sum of `of(value)` over all elements with this index.
 pub fn sums(tensor: &TensorProto, at: usize, of: fn(f64) -> f64) -> Result<Vec<f64>> {
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let mut sums = vec![0f64; sizes[at]];

@@ -89,7 +89,7 @@ impl Inputs {
             self.magnitudes.iter_mut().zip(row).for_each(|(sum, v)| *sum += f64::from(v.abs()));
         }
         let x = Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)?;
-        let more = products.turned(&x, &x, stop)?;
+        let more = products.transposed(&x, &x, stop)?;
         self.gram.iter_mut().zip(more).for_each(|(sum, v)| *sum += v);
         Ok(())
     }

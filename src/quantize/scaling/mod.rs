@@ -91,13 +91,13 @@ fn product<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<Pro
     }
     let constant = view.constant(0, node.input_at(1)?)?;
     let matrix = Matrix::new(constant.tensor).ok()?;
-    let turned = constant.transposed != (node.is("Gemm") && node.int("transB", 0) != 0);
+    let transposed = constant.transposed != (node.is("Gemm") && node.int("transB", 0) != 0);
     let alone = constant.owner == 0 && only_read_by(view, constant.name, &constant, index);
     (alone && constant.dtype == DataType::Float32.to_onnx()).then_some(Product {
         node: index,
         constant,
         matrix,
-        inputs_are_rows: !turned,
+        inputs_are_rows: !transposed,
     })
 }
 

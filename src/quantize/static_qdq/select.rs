@@ -78,7 +78,7 @@ pub struct Selection<'v, 'a> {
 /// The decision on a node; the error is the reason for leaving it.
 type Judged<T> = std::result::Result<T, String>;
 
-/// Selects nodes. `banned` are nodes that turned out not to work, with the reason.
+/// Selects nodes. `banned` are nodes that cannot be quantized, each with the reason.
 pub fn select<'v, 'a>(
     view: &'v View<'a>,
     model: &Model,

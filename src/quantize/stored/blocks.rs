@@ -37,7 +37,7 @@ pub struct Blocks {
     /// Elements per block.
     pub block: usize,
     /// Whether rows are columns of the matrices in the last two axes.
-    pub turned: bool,
+    pub transposed: bool,
     /// Codes, `[rows, blocks, block / 2]`.
     pub codes: Bytes,
     /// Scales, `[rows, blocks, 1]`, float16.
@@ -60,7 +60,7 @@ impl Blocks {
 struct Layout {
     rows: usize,
     columns: usize,
-    turned: bool,
+    transposed: bool,
 }
 
 /// Returns the layout. Rows are along the kept axes: leading ones, or all except the second to last. Returns `None` if
@@ -73,9 +73,9 @@ fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
         let sizes = dims.iter().zip(keep).filter(|(_, k)| **k == kept);
         sizes.map(|(d, _)| usize::try_from(*d).unwrap_or(0)).product()
     };
-    let turned = (0..rank).all(|a| keep[a] == (a + 2 != rank));
-    let fits = turned || keep.is_sorted_by(|a, b| a >= b);
-    fits.then(|| Layout { rows: size(true), columns: size(false), turned })
+    let transposed = (0..rank).all(|a| keep[a] == (a + 2 != rank));
+    let fits = transposed || keep.is_sorted_by(|a, b| a >= b);
+    fits.then(|| Layout { rows: size(true), columns: size(false), transposed })
 }
 
 /// Returns the arrangement of the rows and the block size, or the reason if the shape or the opset does not allow 4 bits.
@@ -131,7 +131,7 @@ pub fn code(
     while first < layout.rows {
         ticket.check()?;
         // Transposed rows are columns of stacked matrices; one read is within one matrix.
-        let room = if layout.turned { matrix.columns - first % matrix.columns } else { layout.rows - first };
+        let room = if layout.transposed { matrix.columns - first % matrix.columns } else { layout.rows - first };
         let values = read(&matrix, &layout, first, step.min(room));
         if let Err(error) = slots.write(&coding, &layout, first, (&values, most))? {
             let (inputs, percent) = (layout.columns, error * 100.0);
@@ -144,7 +144,7 @@ pub fn code(
         rows: layout.rows,
         columns: layout.columns,
         block,
-        turned: layout.turned,
+        transposed: layout.transposed,
         codes: slots.codes.finish()?,
         scales: slots.scales.finish()?,
         zeros: slots.zeros.finish()?,
@@ -153,7 +153,7 @@ pub fn code(
 
 /// Returns the tensor as a matrix of its rows; transposed, as the stacked matrices of its last two axes.
 fn rows_of(tensor: &TensorProto, layout: &Layout) -> Result<Matrix> {
-    let (rows, columns) = match layout.turned {
+    let (rows, columns) = match layout.transposed {
         false => (layout.rows, layout.columns),
         true => (matrices(tensor) * layout.columns, layout.rows / matrices(tensor).max(1)),
     };
@@ -169,7 +169,7 @@ fn matrices(tensor: &TensorProto) -> usize {
 fn read(matrix: &Matrix, layout: &Layout, first: usize, count: usize) -> Vec<f32> {
     let columns = layout.columns;
     let mut values = vec![0f32; count * columns];
-    if !layout.turned {
+    if !layout.transposed {
         values.chunks_mut(columns).enumerate().for_each(|(row, values)| matrix.read(first + row, 0, values));
         return values;
     }
@@ -241,9 +241,9 @@ fn balance(coding: &Coding, row: &[f32], coded: &mut CodedRow) {
         let mut order: Vec<usize> = (0..values.len()).filter(|k| off[*k] * sum > 0.0).collect();
         order.sort_by(|a, b| off[*b].abs().total_cmp(&off[*a].abs()));
         let fits = |k: &usize| if sum > 0.0 { codes[*k] > 0 } else { f32::from(codes[*k]) < coding.highest() };
-        let turned: Vec<usize> =
+        let transposed: Vec<usize> =
             order.into_iter().filter(|k| off[*k].abs() <= 0.5 && fits(k)).take(count as usize).collect();
-        for k in turned {
+        for k in transposed {
             codes[k] = if sum > 0.0 { codes[k] - 1 } else { codes[k] + 1 };
         }
     }

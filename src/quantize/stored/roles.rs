@@ -86,8 +86,8 @@ fn contributed(node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
         ("FusedGemm", 0 | 1) => gemm(node, input, rank),
         ("FusedMatMul" | "TransposeMatMul" | "FusedMatMulActivation", 0 | 1) => {
             let plain = ["transBatchA", "transBatchB"].iter().all(|name| int(node, name, 0) == Some(0));
-            let turned = int(node, if input == 0 { "transA" } else { "transB" }, 0);
-            Role::Weight(turned.filter(|_| plain).and_then(|turned| factor(rank, input, turned != 0)))
+            let transposed = int(node, if input == 0 { "transA" } else { "transB" }, 0);
+            Role::Weight(transposed.filter(|_| plain).and_then(|transposed| factor(rank, input, transposed != 0)))
         }
         ("GemmFastGelu" | "Attention" | "PackedAttention", 1) | ("DecoderAttention", 2 | 3) => {
             Role::Weight(factor(rank, 1, false))
@@ -101,15 +101,15 @@ fn contributed(node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
 }
 
 /// Returns the channels of an operand of a product: all axes except the one that is summed over.
-fn factor(rank: Option<usize>, input: usize, turned: bool) -> Option<Vec<bool>> {
+fn factor(rank: Option<usize>, input: usize, transposed: bool) -> Option<Vec<bool>> {
     let rank = rank.filter(|r| *r > 1)?;
-    let summed = if (input == 0) != turned { rank - 1 } else { rank - 2 };
+    let summed = if (input == 0) != transposed { rank - 1 } else { rank - 2 };
     Some(all_but(rank, summed))
 }
 
 fn gemm(node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
-    let turned = int(node, if input == 0 { "transA" } else { "transB" }, 0);
-    Role::Weight(turned.and_then(|turned| factor(rank, input, turned != 0)))
+    let transposed = int(node, if input == 0 { "transA" } else { "transB" }, 0);
+    Role::Weight(transposed.and_then(|transposed| factor(rank, input, transposed != 0)))
 }
 
 fn place(axis: i64, rank: usize) -> Option<usize> {

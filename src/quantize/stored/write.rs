@@ -137,7 +137,7 @@ impl Make {
     /// Adds the nodes that compute `scale (code - zero)` of blocks whose codes share bytes.
     fn blocks(&mut self, stored: &Stored<'_>, blocks: &Blocks) -> String {
         let name = stored.name;
-        let Blocks { rows, columns, block, turned, codes, scales, zeros } = blocks;
+        let Blocks { rows, columns, block, transposed, codes, scales, zeros } = blocks;
         let (rows, count, half) = (*rows as i64, (columns / block) as i64, *block as i64 / 2);
         let codes = self.constant(name, "int4", DataType::Uint8, &[rows, count, half], codes.clone());
         let scales = self.constant(name, "scale", DataType::Float16, &[rows, count, 1], scales.clone());
@@ -159,7 +159,7 @@ impl Make {
         let scales = self.w.cast_to(&scales, FLOAT);
         let value = self.w.op("Mul", &[&codes, &scales]);
         let dims = &stored.tensor.dims;
-        if !turned {
+        if !transposed {
             return self.w.reshaped(&value, dims);
         }
         let rank = dims.len();

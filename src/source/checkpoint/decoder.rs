@@ -51,7 +51,7 @@ pub(super) struct Decoder {
     /// Which linear layers have a bias.
     pub bias: Bias,
     /// Whether matrices are `[in, out]` (GPT-2's `Conv1D`) instead of `[out, in]`.
-    pub turned: bool,
+    pub transposed: bool,
     /// Whether queries and keys are normalized per head.
     pub head_norms: bool,
     /// Attention scores `s` become `cap tanh(s / cap)`.
@@ -327,7 +327,7 @@ pub(super) fn linear(
     let short = module.rsplit_once('.').map_or(module, |(_, last)| last);
     let weight = format!("{module}.weight");
     b.within(short, |b| {
-        let product = if d.turned {
+        let product = if d.transposed {
             let matrix = b.weight(&weight, &[from, to])?;
             b.op("MatMul", &[x, &matrix], &[])
         } else {

@@ -68,7 +68,7 @@ fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
         norm: Norm::Layer { epsilon: config.needed("layer_norm_epsilon")? as f32 },
         activation: Activation::named(config.word("activation_function")?)?,
         bias: Bias { query_key_value: true, output: true, mlp: true },
-        turned: config.flag(TRANSPOSED, true)?,
+        transposed: config.flag(TRANSPOSED, true)?,
         head_norms: false,
         score_cap: None,
         logit_cap: None,

@@ -80,11 +80,11 @@ pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
     let list = config.list("no_rope_layers")?;
     for (index, layer) in d.layers.iter_mut().enumerate() {
         // Despite its name, a 1 in the list is a layer *with* positions.
-        let turned = match list {
+        let transposed = match list {
             Some(list) => list.get(index).and_then(|v| v.as_i64()).unwrap_or(1) != 0,
             None => (index as i64 + 1) % interval != 0,
         };
-        layer.rope = turned.then_some(0);
+        layer.rope = transposed.then_some(0);
     }
     let used = config.flag("use_sliding_window", false)? && config.size("sliding_window")?.is_some();
     windows(config, &mut d, |_, layer| used && layer.rope.is_none())?;
@@ -127,7 +127,7 @@ pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Dec
         norm: Norm::Rms { epsilon: config.needed("rms_norm_eps")? as f32, plus_one: false },
         activation: Activation::named(config.word("hidden_act")?)?,
         bias: Bias { query_key_value: attention_bias, output: attention_bias, mlp: config.flag("mlp_bias", false)? },
-        turned: false,
+        transposed: false,
         head_norms: false,
         score_cap: None,
         logit_cap: None,

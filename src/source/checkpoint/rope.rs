@@ -210,16 +210,16 @@ impl Rope {
     }
 
     /// Rotates `x` `[batch, heads, sequence, head]` with the values of [`Rope::of_positions`].
-    pub fn turn(&self, b: &mut Builder<'_>, x: &str, head: i64, [cos, sin]: &[String; 2]) -> String {
+    pub fn rotate(&self, b: &mut Builder<'_>, x: &str, head: i64, [cos, sin]: &[String; 2]) -> String {
         let (last, half) = ([("axis", Attribute::Int(-1))], self.size() / 2);
         let mut sizes = vec![half, half];
         sizes.extend((self.size() < head).then_some(head - self.size()));
         let split = b.ints(&sizes);
         let parts = b.node("", "Split", &[x, &split], sizes.len(), &last);
-        let turned = if sizes.len() == 2 { x.to_owned() } else { b.op("Concat", &[&parts[0], &parts[1]], &last) };
+        let transposed = if sizes.len() == 2 { x.to_owned() } else { b.op("Concat", &[&parts[0], &parts[1]], &last) };
         let minus = b.op("Neg", &[&parts[1]], &[]);
         let across = b.op("Concat", &[&minus, &parts[0]], &last);
-        let along = b.op("Mul", &[&turned, cos], &[]);
+        let along = b.op("Mul", &[&transposed, cos], &[]);
         let across = b.op("Mul", &[&across, sin], &[]);
         let sum = b.op("Add", &[&along, &across], &[]);
         match parts.get(2) {

@@ -1,4 +1,4 @@
-//! The weights that can be changed, and their inputs as rows.
+//! The weights that reconstruction can change, and the rows of their inputs.
 
 use super::patches::Window;
 use crate::calibrate::Batch;
@@ -10,24 +10,24 @@ use crate::prune::structured::analysis::{Analysis, Consumer};
 use crate::prune::structured::axes::{Axis, Kept};
 use crate::runtime::Tensor;
 
-/// A weight to change.
+/// A weight that is changed to compensate removed units.
 pub struct Job {
     pub weight: String,
-    /// The tensor as stored.
+    /// Tensor of the weight as stored.
     pub tensor: TensorProto,
-    /// The dimension of the matrix that is summed over.
+    /// Dimension of the matrix that is summed over.
     pub at: usize,
-    /// The kept elements of that dimension; for a convolution each tap of each channel is one.
+    /// Kept elements of that dimension; for a convolution, each tap of each channel is an element.
     pub kept: Vec<u32>,
     pub input: String,
-    /// The bias that is added to the product.
+    /// Name and tensor of the bias that is added to the product.
     pub bias: Option<(String, TensorProto)>,
-    /// The window of a convolution.
+    /// Window, if the weight belongs to a convolution.
     pub window: Option<Window>,
 }
 
 impl Job {
-    /// Returns the weight with two dimensions.
+    /// Returns the weight as a matrix.
     pub fn matrix(&self) -> Result<Matrix> {
         let rows = self.tensor.dims.first().copied().unwrap_or(0);
         Matrix::shaped(&self.tensor, rows, self.tensor.dims.iter().skip(1).product())
@@ -51,7 +51,8 @@ impl Job {
     }
 }
 
-/// Returns the weights that can be changed, in the order in which they run.
+/// Returns the weights that can be changed, in the order in which they run. Reasons against others are added to
+/// `notes`.
 pub fn jobs(analysis: &Analysis<'_>, kept: &Kept, notes: &mut Vec<String>) -> Vec<Job> {
     let place = analysis.places();
     let mut list: Vec<&Consumer<'_>> = analysis.consumers.iter().collect();
@@ -106,7 +107,7 @@ fn uses(analysis: &Analysis<'_>, name: &str) -> usize {
     analysis.consumers_of.get(name).map_or(0, Vec::len)
 }
 
-/// Returns the vector that is added to the product and used nowhere else.
+/// Returns the vector that is added to the product and used nowhere else, with its name.
 fn bias(analysis: &Analysis<'_>, consumer: &Consumer<'_>) -> Option<(String, TensorProto)> {
     let node = &analysis.graph.node[consumer.node as usize];
     let output = node.output.first()?;

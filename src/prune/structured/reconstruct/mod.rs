@@ -24,12 +24,12 @@ use jobs::{Job, jobs};
 use moments::{Moments, Solver};
 use std::collections::HashMap;
 
-/// The changed weights.
+/// The changed weights, with notes on the others.
 #[derive(Default)]
 pub struct Done {
-    /// Whole weights by name, with zeros for removed units.
+    /// Whole tensors of the weights by name, with zeros for removed units.
     pub weights: HashMap<String, TensorProto>,
-    /// Notes on weights that were not changed, and why.
+    /// Reasons why weights were not changed.
     pub notes: Vec<String>,
 }
 
@@ -69,18 +69,18 @@ pub fn all(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, data: Data<'_>, ca
     Ok(done)
 }
 
-/// The changed weights.
+/// The weights changed so far, with counts of the others.
 #[derive(Default)]
 struct Changed {
-    /// Whole weights by name, with zeros for removed units.
+    /// Whole tensors of the weights by name, with zeros for removed units.
     weights: HashMap<String, TensorProto>,
-    /// Number of weights with few rows of data.
+    /// Number of weights that were not changed because there are few rows of data.
     scarce: usize,
-    /// Number of weights that keep their values.
+    /// Number of weights for which no change is better.
     idle: usize,
 }
 
-/// Changes one weight after the other, and returns the changed ones. `masks` are the original weights with zeros for
+/// Changes one weight after the other, and returns the changed weights. `masks` are the original weights with zeros for
 /// removed units.
 fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> Result<Changed> {
     let Run { runtime, batches, threads, ticket, stop } = *run;
@@ -114,7 +114,7 @@ fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> 
     Ok(changed)
 }
 
-/// What moments depend on: the value, its kept elements, and whether means are subtracted.
+/// The key of moments: the name of the value, its kept elements, and whether means are subtracted.
 type Key<'k> = (&'k str, &'k [u32], bool);
 
 pub fn named(tensor: TensorProto, name: &str) -> TensorProto {

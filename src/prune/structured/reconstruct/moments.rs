@@ -1,4 +1,4 @@
-//! Moments of the inputs of a weight, from which its change is computed.
+//! The moments of the inputs of a weight, from which its change is computed.
 
 use super::jobs::Job;
 use crate::calibrate::{Batch, ColumnOrder, Factor, Products};
@@ -11,12 +11,12 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::TensorProto;
 use crate::runtime::{Stop, Tensor};
 
-/// Shares of the mean diagonal of `X_kᵀ X_k` that are tried as `d`.
+/// The shares of the mean diagonal of `X_kᵀ X_k` that are tried as `d`.
 const RIDGES: [f64; 3] = [0.01, 0.1, 1.0];
 
-/// Moments of the inputs of a weight.
+/// The moments of the inputs of a weight, and the change that follows from them.
 pub struct Moments {
-    /// The change `[kept, gone]`: `(X_kᵀ X_k + d)⁻¹ X_kᵀ X_g`; `None` if no `d` improved held-out data.
+    /// Matrix of the change `[kept, gone]`: `(X_kᵀ X_k + d)⁻¹ X_kᵀ X_g`; `None` if no `d` improved held-out data.
     change: Option<Tensor>,
     /// Indices of the removed elements, in order.
     gone: Vec<usize>,
@@ -33,7 +33,7 @@ impl Moments {
     }
 }
 
-/// `Σ xᵀx` of half of the data.
+/// The sum `Σ xᵀx` over half of the data.
 struct Half {
     gram: Vec<f32>,
     rows: usize,
@@ -68,7 +68,7 @@ impl Parts {
     }
 }
 
-/// Computes [`Moments`], and the new weights from them.
+/// A solver that computes [`Moments`], and the new weights from them.
 pub struct Solver<'s> {
     pub products: Products,
     pub scratch: Scratch,
@@ -100,9 +100,10 @@ impl Solver<'_> {
         Ok(Moments { change, gone: parts.gone, rows: all.rows, means })
     }
 
-    /// Returns the weight of each row, for each batch: `2 / (1 + ‖x W‖² / median)`. In transformers a few tokens (the
-    /// first, punctuation) have outputs a hundred times those of others, which are normalized afterwards; plain
-    /// squares would fit only them.
+    /// Returns the factor of each row in the least-squares fit, for each batch: `2 / (1 + ‖x W‖² / m)`, where `m` is
+    /// the median of `‖x W‖²` over all rows; 1 if `m` is 0. In transformers, the outputs of a few tokens (the first
+    /// one, punctuation) are a hundred times as large as those of others and are normalized afterwards. Without the
+    /// factor, these tokens would determine the fit.
     fn shares(&mut self, job: &Job, batches: &[Batch], x: &[Tensor]) -> Result<Vec<Vec<f32>>> {
         let weight = read(&job.matrix()?, job.at);
         let outputs = weight.len() / job.size().max(1);
@@ -147,13 +148,14 @@ impl Solver<'_> {
             }
             let x = Tensor::from_f32(rows.shape(), values)?;
             let half = &mut halves[index % 2];
-            add(&mut half.gram, &self.products.turned(&x, &x, self.stop)?);
+            add(&mut half.gram, &self.products.transposed(&x, &x, self.stop)?);
             half.rows += rows.elements() / size.max(1);
         }
         Ok(halves)
     }
 
-    /// Returns the best change; `None` if subtracting means alone is best.
+    /// Returns the `d` with the smallest error on the data `tried`; `None` if the error is smallest if only means are
+    /// subtracted.
     fn best(&mut self, job: &Job, parts: &Parts, made: &Half, tried: &Half) -> Result<Option<f64>> {
         let weight = read(&job.matrix()?, job.at);
         let lost = lost(&weight, parts.size, &parts.gone)?;
@@ -167,7 +169,7 @@ impl Solver<'_> {
             let shape = [parts.stays.len() as i64, lost.shape()[1]];
             let change = Tensor::from_f32(&shape, change)?;
             let squares = self.products.product(&square, &change, self.stop)?;
-            // The error relative to that of changing only the bias.
+            // The error relative to the error if only the bias is changed.
             let terms = change.as_slice::<f32>()?.iter().zip(squares.iter().zip(&wanted));
             let error: f64 = terms.map(|(d, (s, w))| f64::from(*d) * (f64::from(*s) - 2.0 * f64::from(*w))).sum();
             if error < least {
@@ -181,7 +183,7 @@ impl Solver<'_> {
         let gram = parts.of_gram(&half.gram, &parts.stays);
         let factor = Factor::damped(&gram, parts.stays.len(), half.rows, ColumnOrder::Importance, ridge)?;
         let upper = Tensor::from_f32(&parts.square(), factor.upper_as_inputs())?;
-        let inverse = Tensor::from_f32(&parts.square(), self.products.turned(&upper, &upper, self.stop)?)?;
+        let inverse = Tensor::from_f32(&parts.square(), self.products.transposed(&upper, &upper, self.stop)?)?;
         let count = half.rows.max(1) as f64;
         let cross = parts.of_gram(&half.gram, &parts.gone);
         let cross = cross.into_iter().map(|v| (f64::from(v) / count) as f32).collect();
@@ -189,7 +191,7 @@ impl Solver<'_> {
         Tensor::from_f32(&parts.cross(), self.products.product(&inverse, &cross, self.stop)?)
     }
 
-    /// Returns the changed weight, and bias if it has one.
+    /// Returns the changed weight, and the changed bias if the weight has one.
     pub fn solve(&mut self, job: &Job, moments: &Moments) -> Result<Vec<TensorProto>> {
         let matrix = job.matrix()?;
         let (size, outputs) = if job.at == 0 { (matrix.rows, matrix.columns) } else { (matrix.columns, matrix.rows) };
@@ -222,12 +224,12 @@ impl Solver<'_> {
                 changed.push(self.store(name, bias, &values)?);
             }
         }
-        let new = if job.at == 0 { new } else { turned(&new, size, outputs) };
+        let new = if job.at == 0 { new } else { transposed(&new, size, outputs) };
         changed.push(self.store(&job.weight, &job.tensor, &new)?);
         Ok(changed)
     }
 
-    /// Returns a tensor like another with other values, in scratch storage.
+    /// Returns a tensor with the name `name`, the type of `like` and other values, in scratch storage.
     fn store(&self, name: &str, like: &TensorProto, values: &[f32]) -> Result<TensorProto> {
         let dtype = DataType::from_onnx(like.data_type.unwrap_or(0)).unwrap_or(DataType::Float32);
         Ok(edit::tensor(name, dtype, &like.dims, store(values, dtype, &self.scratch)?))
@@ -255,13 +257,13 @@ fn means(job: &Job, batches: &[Batch], x: &[Tensor], shares: &[Vec<f32>]) -> Res
     Ok(sums)
 }
 
-/// Returns a matrix as `[inputs, outputs]`.
+/// Returns the elements of a matrix as `[inputs, outputs]`.
 fn read(matrix: &Matrix, at: usize) -> Vec<f32> {
     let values = matrix.values();
-    if at == 0 { values } else { turned(&values, matrix.rows, matrix.columns) }
+    if at == 0 { values } else { transposed(&values, matrix.rows, matrix.columns) }
 }
 
-fn turned(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = vec![0f32; values.len()];
     for r in 0..rows {
         for c in 0..columns {

@@ -1,10 +1,10 @@
-//! The input of a convolution as rows.
+//! The input of a convolution, as rows of the matrix product that it is equivalent to.
 
 use crate::error::{Result, bail};
 use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::runtime::Tensor;
 
-/// Number of rows over all batches, per element that is summed over. More rows would hardly change the result.
+/// The number of rows over all batches, per element that is summed over. More rows would hardly change the result.
 const ROWS_PER_ELEMENT: usize = 8;
 
 /// The window of a convolution, for each spatial dimension.
@@ -40,7 +40,7 @@ impl Window {
         })
     }
 
-    /// Returns the number of taps.
+    /// Returns the number of taps of the window.
     pub fn taps(&self) -> usize {
         self.sizes.iter().product()
     }
@@ -78,7 +78,7 @@ impl Window {
         Tensor::from_f32(&[wanted as i64, size as i64], rows)
     }
 
-    /// Returns the element of a channel under a tap of the window at a position; `None` in the padding.
+    /// Returns the index of the element of a channel under a tap of the window at a position; `None` in the padding.
     fn at(&self, sizes: &[usize], place: &[usize], tap: usize) -> Option<usize> {
         let taps = unravel(tap, &self.sizes);
         let mut index = 0;

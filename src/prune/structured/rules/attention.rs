@@ -1,4 +1,4 @@
-//! Rules for fused attention: heads can only be removed whole, and those that share keys and values only together.
+//! Rules for fused attention: heads can only be removed whole, and heads that share keys and values only together.
 
 use super::super::analysis::{Analysis, Follow, Judged, Value};
 use super::super::axes::{Axis, AxisId, is_fixed};
@@ -14,8 +14,8 @@ fn in_steps(cx: &mut Analysis<'_>, a: AxisId, b: AxisId, steps: usize) {
     }
 }
 
-/// Joins the axes of all of `axes` as [`in_steps`] does; if one of them is blocked, all are. Fails if a size is not a
-/// multiple of `steps`.
+/// Joins the elements of all `axes` as [`in_steps`] does; if one of the axes is blocked, all are. Fails if a size is
+/// not a multiple of `steps`.
 fn together(cx: &mut Analysis<'_>, axes: &[Axis], steps: i64) -> Judged<()> {
     let fixed = axes.iter().find_map(|axis| if let Axis::Fixed(why) = axis { Some(*why) } else { None });
     if let Some(why) = fixed {
@@ -31,7 +31,7 @@ fn together(cx: &mut Analysis<'_>, axes: &[Axis], steps: i64) -> Judged<()> {
     Ok(())
 }
 
-/// Blocks the inputs from `first` on: tables, lengths, masks.
+/// Blocks the inputs of a node from `first` on: tables, lengths and masks.
 fn block_from<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, first: usize) {
     for name in node.input.iter().skip(first) {
         let axes = cx.values.get(name.as_str()).map(|value| value.axes.clone()).unwrap_or_default();
@@ -118,7 +118,7 @@ fn packed<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, (heads,
     for (index, past) in past.into_iter().enumerate() {
         let Some(past) = past.filter(|past| past.rank() == 4) else { continue };
         let mut grown = past.dims.clone();
-        grown[2] = [0, 1].map(|lane| grown[2][lane].saturating_add(x.dims[1][lane]));
+        grown[2] = [0, 1].map(|side| grown[2][side].saturating_add(x.dims[1][side]));
         cx.set(node, index + 1, grown, past.axes);
     }
     cx.set(node, 0, dims, axes);

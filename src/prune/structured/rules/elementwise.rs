@@ -5,7 +5,7 @@ use super::super::axes::{Axis, Dim, Int, is_fixed};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// Functions of the first input, element by element; other inputs and attributes are scalars.
+/// The functions of the first input, element by element, whose other inputs and attributes are scalars.
 pub const UNARY: [&str; 46] = [
     "Abs",
     "Acos",
@@ -55,7 +55,7 @@ pub const UNARY: [&str; 46] = [
     "ThresholdedRelu",
 ];
 
-/// Functions of elements at the same position, with broadcasting.
+/// The functions of elements at the same position, with broadcasting.
 pub const BROADCAST: [&str; 24] = [
     "Add",
     "And",
@@ -104,7 +104,7 @@ pub fn unary<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for functions with broadcasting.
+/// Rule for elementwise functions with broadcasting.
 pub fn broadcast<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut inputs = Vec::with_capacity(node.input.len());
     for index in 0..node.input.len() {
@@ -117,7 +117,7 @@ pub fn broadcast<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Returns the dimensions and axes of values with broadcasting.
+/// Returns the dimensions and axes of the result of broadcasting.
 pub fn together(cx: &mut Analysis<'_>, inputs: &[Value<'_>]) -> Judged<(Vec<Dim>, Vec<Axis>)> {
     let rank = inputs.iter().map(Value::rank).max().ok_or("it lacks an input")?;
     let (mut dims, mut axes) = (Vec::with_capacity(rank), Vec::with_capacity(rank));
@@ -138,7 +138,7 @@ pub fn together(cx: &mut Analysis<'_>, inputs: &[Value<'_>]) -> Judged<(Vec<Dim>
     Ok((dims, axes))
 }
 
-/// Returns one broadcast dimension of two values.
+/// Returns one dimension of the result of broadcasting two values.
 pub fn meet(cx: &mut Analysis<'_>, a: (Dim, Axis), b: (Dim, Axis)) -> Judged<(Dim, Axis)> {
     match (a.0, b.0) {
         ([1, 1], _) => Ok(b),
@@ -170,7 +170,7 @@ fn computed(node: &NodeProto, inputs: &[Value<'_>]) -> Option<Vec<Int>> {
     let at = |list: &'_ Vec<Int>, i: usize| list[if list.len() == 1 { 0 } else { i }].clone();
     if node.is("Where") {
         let [condition, yes, no] = lists.as_slice() else { return None };
-        let choose = |i: usize| match at(condition, i).lanes {
+        let choose = |i: usize| match at(condition, i).values {
             [0, 0] => Some(at(no, i)),
             [a, b] if a != 0 && b != 0 => Some(at(yes, i)),
             _ => None,

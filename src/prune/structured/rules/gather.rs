@@ -1,4 +1,4 @@
-//! Rule for `Gather`: rows of a table, or one of several parts.
+//! The rule for `Gather`, which selects rows of a table, or one of several parts.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use super::super::axes::{Dim, Int};
@@ -36,8 +36,8 @@ pub fn gather<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 fn picked(dims: &[Dim], at: usize, list: &[Int], indices: &[Int]) -> Option<Vec<Int>> {
     let (size, inner) = (dims[at][0] as usize, super::numbers::count(&dims[at + 1..])?);
     let places = indices.iter().map(|index| {
-        let place = axis_at(index.lanes[0], size).ok()?;
-        (index.lanes[0] == index.lanes[1]).then_some(place)
+        let place = axis_at(index.values[0], size).ok()?;
+        (index.values[0] == index.values[1]).then_some(place)
     });
     let places: Vec<usize> = places.collect::<Option<_>>()?;
     let outer = super::numbers::count(&dims[..at])?;

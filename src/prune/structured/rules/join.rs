@@ -31,7 +31,7 @@ pub fn concat<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Joins the elements of a whole with those of its parts along dimension `at`.
+/// Joins the elements of an axis with those of its parts along dimension `at`.
 fn join(cx: &mut Analysis<'_>, whole: Axis, parts: &[Value<'_>], at: usize) {
     let mut start = 0;
     for part in parts {
@@ -47,7 +47,7 @@ fn join(cx: &mut Analysis<'_>, whole: Axis, parts: &[Value<'_>], at: usize) {
     }
 }
 
-/// Returns the range of an axis that begins at `start` as a new axis, joined with its elements.
+/// Returns a new axis for the range of an axis that begins at `start`, joined with its elements.
 fn part_of(cx: &mut Analysis<'_>, whole: Axis, start: usize, dim: Dim) -> Axis {
     let Axis::Units(id) = whole else { return whole };
     let part = cx.axes.add(dim, Some(cx.at));
@@ -58,14 +58,14 @@ fn part_of(cx: &mut Analysis<'_>, whole: Axis, start: usize, dim: Dim) -> Axis {
     part
 }
 
-/// Rule for `Split` along one axis.
+/// Rule for `Split`, which divides one axis.
 pub fn split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let at = axis_at(node.int("axis", 0), x.rank())?;
     let count = node.output.len();
     let given = cx.list(node, "split", 1)?;
     let sizes: Vec<Dim> = match &given {
-        Some(list) if list.len() == count => list.iter().map(|i| i.lanes).collect(),
+        Some(list) if list.len() == count => list.iter().map(|i| i.values).collect(),
         Some(_) => return Err("its sizes do not match"),
         None => equal(x.dims[at], count as i64),
     };
@@ -96,7 +96,7 @@ pub fn split<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 /// Returns the sizes of `count` equal parts, of which the last may be smaller.
 fn equal(dim: Dim, count: i64) -> Vec<Dim> {
     let each = dim.map(|size| size.div_euclid(count) + i64::from(size.rem_euclid(count) != 0));
-    let of = |i: i64| [0, 1].map(|lane| each[lane].min(dim[lane] - each[lane] * i).max(0));
+    let of = |i: i64| [0, 1].map(|side| each[side].min(dim[side] - each[side] * i).max(0));
     (0..count).map(of).collect()
 }
 
@@ -142,7 +142,7 @@ impl Ranges {
     }
 }
 
-/// Rule for `Slice`.
+/// Rule for `Slice`, which selects ranges of axes.
 pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "it takes a variable range of this axis, or every n-th element";
     let x = cx.input(node, 0)?.clone();
@@ -160,8 +160,8 @@ pub fn slice<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     for (place, &at) in ranges.axes.iter().enumerate() {
         let step = ranges.steps[place];
-        let (starts, ends) = (ranges.starts[place].lanes, ranges.ends[place].lanes);
-        let bounds = [0, 1].map(|lane| bounds(x.dims[at][lane], starts[lane], ends[lane], step));
+        let (starts, ends) = (ranges.starts[place].values, ranges.ends[place].values);
+        let bounds = [0, 1].map(|side| bounds(x.dims[at][side], starts[side], ends[side], step));
         dims[at] = bounds.map(|(start, end)| count(start, end, step));
         // The slices of earlier axes have already been taken.
         let mut left = dims.clone();

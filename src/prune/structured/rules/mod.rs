@@ -1,4 +1,4 @@
-//! Rules: the effect of each kind of node on axes, one file per family.
+//! Rules for the effect of each kind of node on axes, one file per family.
 //!
 //! A rule defines every output. For every axis of every input it says whether the axis is also one of an output, is
 //! linked with another axis (both are cut alike), or is blocked (it cannot be cut), with the reason. If a rule returns
@@ -23,7 +23,7 @@ use crate::graph::quantized::is_quantized;
 use crate::onnx::proto::NodeProto;
 pub use spatial::TOO_SHORT;
 
-/// Applies the rule of a node.
+/// Applies the rule of a node. The error is the reason why no axis can be cut through it.
 pub fn judge<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     match node.domain.as_deref() {
         None | Some("" | "ai.onnx") => standard(cx, node),
@@ -86,7 +86,7 @@ fn standard<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
 }
 
-/// Handles operators of classic machine learning.
+/// Applies the rule of an operator of classic machine learning.
 fn learned<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     match node.op() {
         "Scaler" | "Normalizer" | "Binarizer" | "Imputer" | "LabelEncoder" => opaque::as_input(cx, node, 0),

@@ -7,7 +7,7 @@ use crate::onnx::proto::NodeProto;
 
 const MEAN: &str = "it normalizes over this axis";
 
-/// Links the channels of an image with the vectors among the inputs `vectors` (scale, offset, mean ...).
+/// Links the channels of an image with the vectors among the inputs `vectors` (scale, bias, mean ...).
 fn per_channel<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, vectors: std::ops::Range<usize>) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     if x.rank() < 2 {

@@ -4,7 +4,8 @@ use super::super::analysis::Value;
 use super::super::axes::{Dim, Int, is_fixed};
 use super::super::sizes::INTS;
 
-/// Returns the number of elements, if it does not depend on the inputs of a run and is small.
+/// Returns the number of elements of a tensor with dimensions `dims`, if it does not depend on the inputs of a run and
+/// is small.
 pub fn count(dims: &[Dim]) -> Option<usize> {
     let mut count = 1usize;
     for dim in dims {
@@ -42,8 +43,8 @@ pub fn sliced(dims: &[Dim], at: usize, list: &[Int], (start, end): (i64, i64), s
     Some(picked)
 }
 
-/// Returns the list of a tensor whose dimensions are permuted.
-pub fn turned(dims: &[Dim], order: &[usize], list: &[Int]) -> Option<Vec<Int>> {
+/// Returns the list of a tensor after its dimensions are permuted.
+pub fn transposed(dims: &[Dim], order: &[usize], list: &[Int]) -> Option<Vec<Int>> {
     let total = count(dims).filter(|total| *total == list.len())?;
     let sizes: Vec<usize> = dims.iter().map(|dim| dim[0] as usize).collect();
     let stride = |at: usize| sizes[at + 1..].iter().product::<usize>();

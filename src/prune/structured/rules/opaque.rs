@@ -1,4 +1,4 @@
-//! Rules for operators that block everything, but whose outputs have known shapes, so that what follows can be cut.
+//! Rules for operators that block all axes, but whose outputs have known shapes, so that axes after them can be cut.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use super::super::axes::{Axis, Dim, UNKNOWN, is_fixed};
@@ -18,7 +18,7 @@ fn fixed_output<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, index: usize, di
     cx.set(node, index, dims, axes);
 }
 
-/// Rule for `LSTM`, `GRU`, `RNN`: the whole sequence, and the last states.
+/// Rule for `LSTM`, `GRU` and `RNN`, whose outputs are the whole sequence and the last states.
 pub fn recurrent<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "units of recurrent layers are not removed";
     let (x, r) = (cx.input(node, 0)?.clone(), cx.input(node, 2)?.clone());
@@ -27,10 +27,10 @@ pub fn recurrent<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     let (directions, hidden) = (r.dims[0], r.dims[2]);
     cx.refuse(node, TEXT);
-    let turned = node.int("layout", 0) != 0;
-    let (steps, batch) = if turned { (x.dims[1], x.dims[0]) } else { (x.dims[0], x.dims[1]) };
-    let all = if turned { vec![batch, steps, directions, hidden] } else { vec![steps, directions, batch, hidden] };
-    let last = if turned { vec![batch, directions, hidden] } else { vec![directions, batch, hidden] };
+    let transposed = node.int("layout", 0) != 0;
+    let (steps, batch) = if transposed { (x.dims[1], x.dims[0]) } else { (x.dims[0], x.dims[1]) };
+    let all = if transposed { vec![batch, steps, directions, hidden] } else { vec![steps, directions, batch, hidden] };
+    let last = if transposed { vec![batch, directions, hidden] } else { vec![directions, batch, hidden] };
     fixed_output(cx, node, 0, all, TEXT);
     fixed_output(cx, node, 1, last.clone(), TEXT);
     fixed_output(cx, node, 2, last, TEXT);
@@ -45,7 +45,7 @@ pub fn as_input<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, index: usize) ->
     Ok(())
 }
 
-/// Rule for `DepthToSpace` and `SpaceToDepth`.
+/// Rule for `DepthToSpace` and `SpaceToDepth`, which move blocks of elements between channels and space.
 pub fn blocks<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let dims = cx.input(node, 0)?.dims.clone();
     let size = node.int("blocksize", 0);
@@ -63,7 +63,8 @@ pub fn blocks<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for `GatherND`: the dimensions of the indices except the last, and those of the data that it does not index.
+/// Rule for `GatherND`, whose output has the dimensions of the indices except the last, and those of the data that it
+/// does not index.
 pub fn gather_nd<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let (x, indices) = (cx.input(node, 0)?.clone(), cx.input(node, 1)?.clone());
     let batch = usize::try_from(node.int("batch_dims", 0)).map_err(|_| "its axes do not exist")?;
@@ -76,13 +77,13 @@ pub fn gather_nd<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for `TopK`: values and indices along one axis, which is blocked with all others.
+/// Rule for `TopK`, which returns values and indices along one axis and blocks all axes.
 pub fn top_k<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut dims = cx.input(node, 0)?.dims.clone();
     let at = axis_at(node.int("axis", -1), dims.len())?;
     let given = match node.attribute("k").and_then(|a| a.i) {
         Some(k) => Some([k, k]),
-        None => cx.optional(node, 1)?.and_then(|k| k.ints).and_then(|list| list.first().map(|k| k.lanes)),
+        None => cx.optional(node, 1)?.and_then(|k| k.ints).and_then(|list| list.first().map(|k| k.values)),
     };
     dims[at] = given.unwrap_or(UNKNOWN);
     block_inputs(cx, node, HELD);
@@ -94,7 +95,7 @@ pub fn top_k<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 /// Rule for `OneHot`, which adds a dimension.
 pub fn one_hot<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut dims = cx.input(node, 0)?.dims.clone();
-    let depth = cx.input(node, 1)?.ints.as_ref().and_then(|list| list.first().map(|depth| depth.lanes));
+    let depth = cx.input(node, 1)?.ints.as_ref().and_then(|list| list.first().map(|depth| depth.values));
     let at = axis_at(node.int("axis", -1), dims.len() + 1)?;
     block_inputs(cx, node, HELD);
     dims.insert(at, depth.unwrap_or(UNKNOWN));

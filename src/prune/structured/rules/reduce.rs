@@ -1,9 +1,9 @@
-//! Rules for reductions: the reduced axes cannot be cut, the others are the same axes in the output.
+//! Rules for reductions: the reduced axes cannot be cut, the others are also axes of the output.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use crate::onnx::proto::NodeProto;
 
-/// Reductions over selected axes.
+/// The reductions over selected axes.
 pub const REDUCE: [&str; 10] = [
     "ReduceL1",
     "ReduceL2",
@@ -19,7 +19,7 @@ pub const REDUCE: [&str; 10] = [
 
 const OVER: &str = "it reduces this axis";
 
-/// Rule for reductions over `axes`, or over all.
+/// Rule for reductions over `axes`, or over all dimensions.
 pub fn reduce<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let rank = cx.input(node, 0)?.rank();
     let given = cx.fixed_list(node, "axes", 1)?.filter(|axes| !axes.is_empty());
@@ -31,7 +31,7 @@ pub fn reduce<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     without(cx, node, &chosen, node.int("keepdims", 1) != 0)
 }
 
-/// Rule for reductions over one axis.
+/// Rule for reductions over one axis, such as `ArgMax`.
 pub fn arg<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let axis = axis_at(node.int("axis", 0), cx.input(node, 0)?.rank())?;
     without(cx, node, &[axis], node.int("keepdims", 1) != 0)
@@ -59,7 +59,7 @@ fn without<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, chosen: &[usize], kee
 /// Rule for cumulative sums along an axis.
 pub fn cumulative<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
-    let axis = cx.input(node, 1)?.ints.clone().and_then(|list| list.first().map(|i| i.lanes[0]));
+    let axis = cx.input(node, 1)?.ints.clone().and_then(|list| list.first().map(|i| i.values[0]));
     let at = axis_at(axis.ok_or("its axis is computed")?, x.rank())?;
     cx.block(x.axes[at], OVER);
     let mut axes = x.axes.clone();

@@ -20,11 +20,11 @@ pub fn reshape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         .enumerate()
         .map(|(index, (axis, int))| match axis {
             // A 0 in the shape copies the size of the input, so it needs no update if both are the same axis.
-            Axis::Units(id) if int.lanes == [0, 0] => {
+            Axis::Units(id) if int.values == [0, 0] => {
                 let same = matches!(x.axes.get(index), Some(Axis::Units(from)) if from == id);
                 (!same).then_some(*id)
             }
-            Axis::Units(id) if int.lanes != [-1, -1] => Some(*id),
+            Axis::Units(id) if int.values != [-1, -1] => Some(*id),
             _ => None,
         })
         .collect();
@@ -34,12 +34,12 @@ pub fn reshape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Returns the dimensions that a shape requests.
+/// Returns the dimensions that the shape `ints` of a `Reshape` requests.
 fn target(x: &Value<'_>, ints: &[Int], zero_is_zero: bool) -> Judged<Vec<Dim>> {
     let mut dims = Vec::with_capacity(ints.len());
     let mut open = None;
     for (index, int) in ints.iter().enumerate() {
-        dims.push(match int.lanes {
+        dims.push(match int.values {
             [0, 0] if !zero_is_zero => *x.dims.get(index).ok_or("it copies a size that does not exist")?,
             [-1, -1] => {
                 open = Some(index);
@@ -51,7 +51,7 @@ fn target(x: &Value<'_>, ints: &[Int], zero_is_zero: bool) -> Judged<Vec<Dim>> {
     }
     if let Some(open) = open {
         let (all, known) = (product(&x.dims), product(&dims));
-        let one = |lane: usize| all[lane].checked_div(known[lane]).filter(|q| q * known[lane] == all[lane]);
+        let one = |side: usize| all[side].checked_div(known[side]).filter(|q| q * known[side] == all[side]);
         dims[open] = match (one(0), one(1)) {
             (Some(a), Some(b)) => [a, b],
             _ => return Err("its shape does not match its input"),
@@ -76,7 +76,7 @@ pub fn flatten<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Returns the axes of `x` in another shape.
+/// Returns the axes of `x` after its shape is changed to `dims`.
 fn regroup(cx: &mut Analysis<'_>, x: &Value<'_>, dims: &[Dim]) -> Vec<Axis> {
     let inner = cx.fixed("it splits this axis or merges it with others");
     let mut axes = vec![inner; dims.len()];

@@ -4,7 +4,7 @@ use super::super::analysis::{Analysis, Follow, Judged, axis_at};
 use super::super::axes::{Axis, Dim, Int, UNKNOWN, is_fixed};
 use crate::onnx::proto::NodeProto;
 
-/// Rule for `Transpose`.
+/// Rule for `Transpose`, which permutes dimensions.
 pub fn transpose<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let order: Vec<usize> = match node.attribute("perm").map(|a| &a.ints) {
@@ -16,10 +16,10 @@ pub fn transpose<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     let (dims, axes) = (order.iter().map(|i| x.dims[*i]).collect(), order.iter().map(|i| x.axes[*i]).collect());
     cx.set(node, 0, dims, axes);
-    let turned = x.ints.as_ref().and_then(|list| super::numbers::turned(&x.dims, &order, list));
+    let transposed = x.ints.as_ref().and_then(|list| super::numbers::transposed(&x.dims, &order, list));
     if let Some(value) = node.output.first().and_then(|name| cx.values.get_mut(name.as_str())) {
         value.constant = x.constant;
-        value.ints = turned;
+        value.ints = transposed;
     }
     Ok(())
 }
@@ -59,7 +59,7 @@ pub fn unsqueeze<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for `Shape`.
+/// Rule for `Shape`, whose output are the sizes of dimensions.
 pub fn shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let rank = x.rank() as i64;
@@ -74,7 +74,7 @@ pub fn shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for `Size`.
+/// Rule for `Size`, whose output is the number of elements.
 pub fn size<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let mut count = Some(Int::constant([1, 1]));
@@ -102,8 +102,8 @@ pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
         let asked = (place + ints.len()).checked_sub(rank);
         let (dim, axis) = match (own, asked) {
             (Some(own), None) => own,
-            (Some(own), Some(at)) if ints[at].lanes == [1, 1] => own,
-            (Some(own), Some(at)) if own.0 == ints[at].lanes => own,
+            (Some(own), Some(at)) if ints[at].values == [1, 1] => own,
+            (Some(own), Some(at)) if own.0 == ints[at].values => own,
             (Some(own), Some(_)) if own.0 != [1, 1] && is_fixed(own.0) => {
                 cx.block(own.1, "the size of its other input along this axis is not fixed");
                 (own.0, cx.fixed("the size of its other input along this axis is not fixed"))
@@ -112,7 +112,7 @@ pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
             (_, Some(at)) => made(cx, &ints[at])?,
             (None, None) => return Err("its shape is not valid"),
         };
-        if let (Some(at), Axis::Units(id)) = (asked.filter(|at| ints[*at].lanes != [1, 1]), axis) {
+        if let (Some(at), Axis::Units(id)) = (asked.filter(|at| ints[*at].values != [1, 1]), axis) {
             wants[at] = Some(id);
         }
         dims.push(dim);
@@ -125,13 +125,13 @@ pub fn expand<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
 
 /// Returns a dimension with the size `int`, whose elements are all equal.
 fn made(cx: &mut Analysis<'_>, int: &Int) -> Judged<(Dim, Axis)> {
-    if int.lanes.iter().any(|size| *size < 0) {
+    if int.values.iter().any(|size| *size < 0) {
         return Err("its shape is not valid");
     }
-    Ok((int.lanes, cx.axes.add(int.lanes, Some(cx.at))))
+    Ok((int.values, cx.axes.add(int.values, Some(cx.at))))
 }
 
-/// Rule for `ConstantOfShape`.
+/// Rule for `ConstantOfShape`, whose output has a computed shape.
 pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let ints = cx.list(node, "", 0)?.ok_or("its shape is not known")?;
     let (mut dims, mut axes, mut wants) = (Vec::new(), Vec::new(), Vec::new());
@@ -158,16 +158,16 @@ pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judg
     Ok(())
 }
 
-/// Rule for `Range`.
+/// Rule for `Range`, whose output has a computed length.
 pub fn range<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let bound = |index: usize| -> Judged<Option<Int>> {
         Ok(cx.input(node, index)?.ints.as_ref().and_then(|ints| ints.first().cloned()))
     };
     let dim = match (bound(0)?, bound(1)?, bound(2)?) {
-        (Some(start), Some(limit), Some(step)) => [0, 1].map(|lane| {
-            let room = limit.lanes[lane].wrapping_sub(start.lanes[lane]);
-            let whole = room.checked_div(step.lanes[lane]).unwrap_or(0);
-            (whole + i64::from(whole.wrapping_mul(step.lanes[lane]) != room)).max(0)
+        (Some(start), Some(limit), Some(step)) => [0, 1].map(|side| {
+            let room = limit.values[side].wrapping_sub(start.values[side]);
+            let whole = room.checked_div(step.values[side]).unwrap_or(0);
+            (whole + i64::from(whole.wrapping_mul(step.values[side]) != room)).max(0)
         }),
         _ => UNKNOWN,
     };
@@ -175,7 +175,7 @@ pub fn range<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Rule for `Tile`.
+/// Rule for `Tile`, which repeats its input.
 pub fn tile<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     const TEXT: &str = "it repeats it";
     let x = cx.input(node, 0)?.clone();
@@ -185,20 +185,20 @@ pub fn tile<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     }
     let (mut dims, mut axes) = (Vec::new(), Vec::new());
     for ((dim, axis), times) in x.dims.iter().zip(&x.axes).zip(&times) {
-        let once = times.lanes == [1, 1];
+        let once = times.values == [1, 1];
         if !once {
             cx.block(*axis, TEXT);
         }
-        dims.push([0, 1].map(|lane| dim[lane].wrapping_mul(times.lanes[lane])));
+        dims.push([0, 1].map(|side| dim[side].wrapping_mul(times.values[side])));
         axes.push(if once { *axis } else { cx.fixed(TEXT) });
     }
-    let once = times.iter().all(|times| times.lanes == [1, 1]);
+    let once = times.iter().all(|times| times.values == [1, 1]);
     cx.set(node, 0, dims, axes);
     cx.set_ints(node, x.ints.filter(|_| once));
     Ok(())
 }
 
-/// Rule for `Trilu`: the order of the last two axes matters.
+/// Rule for `Trilu`, for which the order of the last two axes matters.
 pub fn trilu<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let x = cx.input(node, 0)?.clone();
     let mut axes = x.axes.clone();

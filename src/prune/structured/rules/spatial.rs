@@ -6,10 +6,10 @@ use crate::graph::floats::floats;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// The result for a window that is larger than its input, whose size may be open.
+/// The error of a rule for a window that is larger than its input, whose size may be open.
 pub const TOO_SHORT: &str = "its window is larger than its input";
 
-/// The attributes of a window.
+/// The attributes of a window of a convolution or pooling.
 pub struct Window {
     kernel: Vec<i64>,
     strides: Vec<i64>,
@@ -62,7 +62,7 @@ impl Window {
         }
     }
 
-    /// Returns the output size of a transposed convolution.
+    /// Returns the size of the output of a transposed convolution.
     pub fn back(&self, at: usize, dim: Dim, extra: i64) -> Dim {
         let pads = self.pads[at] + self.pads[at + self.kernel.len()];
         dim.map(|size| size.saturating_sub(1).saturating_mul(self.strides[at]) + extra + self.span(at) - pads)
@@ -104,7 +104,7 @@ pub fn global_pool<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()>
     Ok(())
 }
 
-/// Sets the outputs: their first two axes are those of `x`, all others are fixed.
+/// Sets the outputs of a node: the first two axes are those of `x`, all others are fixed.
 fn spread<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, x: &Value<'m>, dims: Vec<Dim>) {
     let mut axes = x.axes[..2].to_vec();
     axes.resize(dims.len(), cx.fixed("its window slides over this axis"));
@@ -139,12 +139,12 @@ pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
             }
             let axes = x.axes.iter().zip(&x.dims).zip(&ints);
             let axes = axes.map(|((axis, dim), int)| match axis {
-                Axis::Units(id) if *dim == int.lanes => Some(*id),
+                Axis::Units(id) if *dim == int.values => Some(*id),
                 _ => None,
             });
             let follow = Follow::Sizes { node: cx.at, input: 3, ints: ints.clone(), axes: axes.collect() };
             cx.follows.push(follow);
-            ints.iter().map(|int| int.lanes).collect()
+            ints.iter().map(|int| int.values).collect()
         }
         _ => return Err("its scales are computed"),
     };
@@ -152,7 +152,7 @@ pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Sets the output: axes of unchanged size continue, all others are blocked.
+/// Sets the output of a node: axes of unchanged size are those of the input, all others are blocked.
 fn through_where_same<'m>(
     cx: &mut Analysis<'m>,
     node: &'m NodeProto,
@@ -182,9 +182,9 @@ pub fn pad<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     let mut axes = Vec::with_capacity(x.rank());
     let mut dims = Vec::with_capacity(x.rank());
     for (index, dim) in x.dims.iter().enumerate() {
-        let (before, after) = (pads[index].lanes, pads[index + x.rank()].lanes);
+        let (before, after) = (pads[index].values, pads[index + x.rank()].values);
         let padded = before != [0, 0] || after != [0, 0];
-        dims.push([0, 1].map(|lane| dim[lane].saturating_add(before[lane]).saturating_add(after[lane])));
+        dims.push([0, 1].map(|side| dim[side].saturating_add(before[side]).saturating_add(after[side])));
         if padded {
             cx.block(x.axes[index], "it pads it");
             axes.push(cx.fixed("it pads it"));

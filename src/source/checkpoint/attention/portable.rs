@@ -86,8 +86,8 @@ pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, [
     let (mut q, mut k) = (split(b, q, heads.query, heads.size), split(b, k, heads.key_value, heads.size));
     let v = split(b, v, heads.key_value, heads.size);
     if let Some((rope, waves)) = layer.rope.and_then(|rope| d.ropes.get(rope).zip(shared.waves.get(rope))) {
-        q = rope.turn(b, &q, heads.size, waves);
-        k = rope.turn(b, &k, heads.size, waves);
+        q = rope.rotate(b, &q, heads.size, waves);
+        k = rope.rotate(b, &k, heads.size, waves);
     }
     let k = append(b, index, "key", &k);
     let v = append(b, index, "value", &v);

@@ -11,8 +11,8 @@ use crate::source::builder::{Attribute, Builder};
 
 /// Returns whether the kernel supports heads of this size.
 pub fn fits(d: &Decoder) -> bool {
-    let turned_fit = d.ropes.iter().all(|rope| rope.size() % 16 == 0 && d.heads.size % 16 == 0);
-    d.heads.size % 8 == 0 && turned_fit
+    let rotations_fit = d.ropes.iter().all(|rope| rope.size() % 16 == 0 && d.heads.size % 16 == 0);
+    d.heads.size % 8 == 0 && rotations_fit
 }
 
 /// Values that all layers use.
