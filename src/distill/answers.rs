@@ -17,25 +17,25 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Size of the header in bytes.
+/// The size of the header in bytes.
 const HEAD: u64 = 64;
 const MAGIC: &[u8; 16] = b"liboptimize-td1\n";
-/// Size of a record's hash in bytes.
+/// The size of the hash of a record in bytes.
 const CHECK: usize = 8;
 
 /// The form in which an output of the teacher is cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// Distributions `[batch, token, size]` or `[batch, size]`: the `likeliest` entries of each.
+    /// Distributions `[batch, token, size]` or `[batch, size]`, of which the most probable entries are kept.
     Distribution {
         /// Whether there is a distribution for each token, instead of one for each text.
         of_tokens: bool,
-        /// Number of tokens or classes.
+        /// Number of tokens or classes of a distribution.
         size: usize,
-        /// Number of entries that are kept.
+        /// Number of entries that are kept of each distribution.
         likeliest: usize,
     },
-    /// Vectors `[batch, token, width]` or `[batch, width]`.
+    /// Vectors `[batch, token, width]` or `[batch, width]`, which are kept completely.
     Vectors {
         /// Whether there is a vector for each token, instead of one for each text.
         of_tokens: bool,
@@ -68,20 +68,20 @@ impl Kept {
     }
 }
 
-/// The file, opened for one teacher and one text.
+/// The teacher cache, opened for one teacher and one text.
 pub struct Answers {
     file: File,
     path: PathBuf,
     kept: Vec<Kept>,
-    /// Number of tokens of each row.
+    /// Number of tokens of each row of the text.
     lengths: Vec<usize>,
     /// Offset of the record of each row; the last one is the end of the file.
     places: Vec<u64>,
 }
 
 impl Answers {
-    /// Opens the file, or creates it. `teacher` identifies the model, `kept` the kept values. Fails with
-    /// `InvalidArgument` if the file belongs to another teacher, text or selection.
+    /// Opens the file at `path`, or creates it, and returns the cache. `teacher` identifies the model, `kept` the kept
+    /// values. Fails with `InvalidArgument` if the file belongs to another teacher, text or selection.
     pub fn open(path: &Path, teacher: &str, data: &Dataset, kept: Vec<Kept>) -> Result<Answers> {
         let mut hash = Sha256::new();
         hash.update(teacher);
@@ -149,7 +149,7 @@ impl Answers {
         Ok(Some(made))
     }
 
-    /// Stores the values `said` by the teacher for a batch of rows, padded to `columns`.
+    /// Stores the outputs `said` of the teacher for a batch of rows, padded to `columns`.
     pub fn put(&mut self, rows: &[usize], columns: usize, said: &[Tensor]) -> Result<()> {
         for (index, row) in rows.iter().enumerate() {
             let mut content = Vec::new();
@@ -194,8 +194,8 @@ fn check(content: &[u8]) -> Vec<u8> {
     Sha256::digest(content)[..CHECK].to_vec()
 }
 
-/// Appends one distribution or vector as stored: for a distribution the log-probability of all entries that are not
-/// kept, then that of each kept one, in descending order, with its index.
+/// Appends one distribution or vector in the form of the file: for a distribution the log-probability of all entries
+/// that are not kept, then the log-probability of each kept entry, in descending order, with its index.
 fn pack(kept: Kept, values: &[f32], into: &mut Vec<u8>) {
     let (size, likeliest) = match kept {
         Kept::Distribution { size, likeliest, .. } if likeliest < size => (size, likeliest),

@@ -21,14 +21,14 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
-/// The state of a run.
+/// The state of a run, without the weights.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq)]
 pub struct State {
-    /// Hash of models, text and options: the checkpoint of another run is refused.
+    /// Hash of models, text and options, by which the checkpoint of another run is recognized.
     pub fingerprint: String,
     /// Number of steps done.
     pub step: u64,
-    /// Epoch of the next step.
+    /// Index of the epoch of the next step.
     pub epoch: u32,
     /// Number of batches of that epoch that have been read.
     pub batch: usize,
@@ -36,28 +36,28 @@ pub struct State {
     pub tokens: u64,
     /// Number of steps that were skipped because a gradient was not finite.
     pub skipped: u64,
-    /// Seconds of training.
+    /// Duration of training in seconds.
     pub seconds: f64,
-    /// The smallest validation loss, and the step it was reached at.
+    /// Smallest validation loss, and the step at which it was reached.
     pub best: Option<(f64, u64)>,
-    /// Validations: see the report.
+    /// Validations so far, as in the report.
     pub history: Vec<Value>,
 }
 
-/// The weights of a checkpoint.
+/// The weights of a checkpoint, with their moments.
 pub struct Weights {
     /// Values of each parameter.
     pub weights: Vec<Vec<f32>>,
     /// Moments of each parameter.
     pub moments: Vec<Moments>,
-    /// Best values of each parameter; `None` before the first validation.
+    /// Values of each parameter at the smallest validation loss; `None` before the first validation.
     pub best: Option<Vec<Vec<f32>>>,
 }
 
-/// Version of the file format.
+/// The version of the file format.
 const VERSION: u32 = 1;
 
-/// Writes a checkpoint; an existing one is replaced once the new one is complete.
+/// Writes a checkpoint; an existing one is replaced when the new one is complete.
 pub fn write(
     path: &Path,
     state: &State,
@@ -96,8 +96,8 @@ pub fn write(
     write().at(|| format!("checkpoint {}", path.display()))
 }
 
-/// Reads a checkpoint for these graphs. Fails with `InvalidArgument` if it belongs to another run, with
-/// `InvalidModel` if it is damaged.
+/// Returns the state and the weights in a checkpoint for these graphs. Fails with `InvalidArgument` if it belongs to
+/// another run, with `InvalidModel` if it is damaged.
 pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, Weights)> {
     let place = || format!("checkpoint {}", path.display());
     let inner = || {
@@ -139,7 +139,7 @@ pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, W
     inner().at(place)
 }
 
-/// Returns the JSON of the state.
+/// Returns the state in the metadata of a checkpoint as JSON.
 fn metadata(path: &Path) -> Result<String> {
     let file = crate::files::open(path)?;
     let bytes = crate::files::map(&file, limits::DATA_FILE_BYTES)?;

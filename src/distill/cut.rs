@@ -1,4 +1,4 @@
-//! Students that are cut from their teacher: some of its layers.
+//! Students that are cut from their teacher, of which they keep some layers.
 
 use crate::call::Call;
 use crate::error::{Error, Kind, Result, bail};
@@ -9,19 +9,20 @@ use std::str::FromStr;
 /// The layers of the teacher that the student starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StudentLayers {
-    /// The first, the third, the fifth … (Sanh et al. 2019, arXiv 1910.01108).
+    /// The first layer, the third, the fifth … (Sanh et al. 2019, arXiv 1910.01108).
     EveryOther,
-    /// This many, evenly spread, including the first.
+    /// This number of layers, evenly spread, including the first.
     Count(usize),
 }
 
-/// Prefix of the text that selects the teacher's layers in place of a student: `layers:6`.
+/// The prefix of a text that selects layers of the teacher in place of a student: `layers:6`.
 pub const PREFIX: &str = "layers:";
 
 impl FromStr for StudentLayers {
     type Err = Error;
 
-    /// Parses `layers:every-other` or `layers:6`.
+    /// Returns the layers that `layers:every-other` or a text like `layers:6` selects. Fails with `InvalidArgument` for
+    /// other texts.
     fn from_str(text: &str) -> Result<StudentLayers> {
         match text.strip_prefix(PREFIX) {
             Some("every-other") => Ok(StudentLayers::EveryOther),

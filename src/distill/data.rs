@@ -1,4 +1,4 @@
-//! The training text as batches of tokens.
+//! The training text, divided into batches of tokens.
 
 use crate::error::{Context, Result, bail, error};
 use crate::limits;
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Texts to train on, one or many.
+/// One or many texts to train on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Corpus {
     documents: Vec<Document>,
@@ -18,18 +18,18 @@ pub struct Corpus {
 /// A text, with the name or index of its class if that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Document {
-    /// The text.
+    /// Content of the text.
     pub text: String,
-    /// The class, as in the file.
+    /// Name or index of the class of the text, as in the file.
     pub label: Option<String>,
 }
 
-/// Number of bytes of a text that are tokenized together. Fixed, so that tokens do not depend on the number of
-/// threads.
+/// The number of bytes of a text that are tokenized together. It is fixed, so that tokens do not depend on the number
+/// of threads.
 const PIECE: usize = 1 << 16;
 
 impl Corpus {
-    /// Returns a corpus of one plain text. Fails with `InvalidArgument` if it is empty.
+    /// Returns a corpus of one plain text. Fails with `InvalidArgument` if the text is empty.
     pub fn from_text(text: &str) -> Result<Corpus> {
         if text.contains('\0') {
             bail!(InvalidArgument, "the file is not text: it contains NUL bytes");
@@ -37,8 +37,8 @@ impl Corpus {
         Corpus::of(vec![Document { text: text.to_owned(), label: None }])
     }
 
-    /// Parses one text per line, as `{"text": "..."}`; for classifiers with its class as `"label"` (a name or an
-    /// index). An error names the line.
+    /// Returns a corpus of one text per line, as `{"text": "..."}`; for classifiers with the class as `"label"` (a name
+    /// or an index). Fails with `InvalidArgument` and the line of an error.
     pub fn from_json_lines(content: &str) -> Result<Corpus> {
         let mut documents = Vec::new();
         for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -72,12 +72,12 @@ impl Corpus {
         Ok(Corpus { documents })
     }
 
-    /// Returns whether the class of a text is known.
+    /// Returns whether the classes of the texts are known.
     pub fn is_labelled(&self) -> bool {
         self.documents.iter().any(|document| document.label.is_some())
     }
 
-    /// Splits the corpus into training and validation texts.
+    /// Returns the training texts and the validation texts of the corpus.
     ///
     /// For decoders the end of the text (or the last texts) is held out, for other models every n-th line; a text with
     /// a class counts as one line.
@@ -129,15 +129,15 @@ impl Corpus {
 /// The input of one run: rows of tokens, padded on the right.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Number of rows.
+    /// Number of rows of the batch.
     pub rows: usize,
     /// Number of tokens of the longest row.
     pub columns: usize,
     /// Token ids, row by row.
     pub ids: Vec<i64>,
-    /// Whether each of them is a token and not padding.
+    /// Whether an element of `ids` is a token and not padding, for each of them.
     pub keep: Vec<bool>,
-    /// Index of each row in the text: first those for training, then those for validation.
+    /// Index of each row in the text: first the training rows, then the validation rows.
     pub numbers: Vec<usize>,
     /// Class of each row, if it is known.
     pub classes: Vec<Option<i64>>,
@@ -153,20 +153,20 @@ impl Batch {
         })
     }
 
-    /// Returns the number of tokens without padding.
+    /// Returns the number of tokens of the batch without padding.
     pub fn tokens(&self) -> usize {
         self.keep.iter().filter(|keep| **keep).count()
     }
 }
 
-/// Training and validation text as tokens.
+/// The training and the validation text as tokens.
 pub struct Dataset {
     rows: Vec<Row>,
     held: Vec<Row>,
-    /// The validation text.
+    /// Texts that are held out for validation.
     pub held_text: Vec<Document>,
     pad: i64,
-    /// Whether rows differ in length.
+    /// Whether the rows differ in length.
     pub ragged: bool,
 }
 
@@ -178,7 +178,8 @@ struct Row {
 }
 
 impl Dataset {
-    /// Tokenizes `corpus` for `model`: blocks of `length` tokens for decoders, lines for others.
+    /// Tokenizes `corpus` for `model` into blocks of `length` tokens for decoders, or lines for other models, and
+    /// returns them.
     ///
     /// Fails with `InvalidArgument` if there is less than one block, if there are too few lines to split, or for a
     /// class that the model does not have. Texts of several documents are separated by the end-of-text token.
@@ -216,17 +217,17 @@ impl Dataset {
         Ok(Dataset { rows, held, held_text, pad, ragged: false })
     }
 
-    /// Returns the number of training blocks or lines.
+    /// Returns the number of blocks or lines for training.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Returns the largest class of a row.
+    /// Returns the largest index of a class; `None` if no class is known.
     pub fn largest_class(&self) -> Option<i64> {
         self.rows.iter().chain(&self.held).filter_map(|row| row.class).max()
     }
 
-    /// Returns the number of training tokens.
+    /// Returns the number of tokens for training.
     pub fn tokens(&self) -> u64 {
         self.rows.iter().map(|row| row.tokens.len() as u64).sum()
     }
@@ -250,12 +251,12 @@ impl Dataset {
         batches
     }
 
-    /// Returns the batch of these rows.
+    /// Returns the batch that consists of these rows.
     pub fn batch(&self, rows: &[usize]) -> Batch {
         self.padded(rows)
     }
 
-    /// Returns the validation batches: of about `most` tokens, evenly spread over the validation text.
+    /// Returns the validation batches, which have about `most` tokens and are evenly spread over the validation text.
     pub fn held(&self, batch_size: usize, most: usize) -> Vec<Batch> {
         let tokens: usize = self.held.iter().map(|row| row.tokens.len()).sum();
         let step = tokens.div_ceil(most.max(1)).max(1);
@@ -265,7 +266,7 @@ impl Dataset {
         numbers.chunks(batch_size).map(|numbers| self.padded(numbers)).collect()
     }
 
-    /// Returns a row by its index: first those for training, then those for validation.
+    /// Returns a row by its index: first the training rows, then the validation rows.
     fn row(&self, number: usize) -> &Row {
         match number.checked_sub(self.rows.len()) {
             None => &self.rows[number],
@@ -273,7 +274,7 @@ impl Dataset {
         }
     }
 
-    /// Returns the number of tokens of each row, by index.
+    /// Returns the number of tokens of each row, in the order of their indices.
     pub fn lengths(&self) -> Vec<usize> {
         self.rows.iter().chain(&self.held).map(|row| row.tokens.len()).collect()
     }
@@ -293,7 +294,7 @@ impl Dataset {
         Batch { rows: count, columns, ids, keep, numbers: numbers.to_vec(), classes }
     }
 
-    /// Hashes texts, tokenization and lengths.
+    /// Adds texts, tokenization and lengths to a hash.
     pub fn hash(&self, into: &mut Sha256) {
         for row in self.rows.iter().chain(&self.held) {
             into.update((row.tokens.len() as u64).to_le_bytes());
@@ -303,7 +304,7 @@ impl Dataset {
     }
 }
 
-/// Tokenizes a long text in pieces that end at line ends.
+/// Returns the tokens of a long text, which is tokenized in pieces that end at line ends.
 fn tokens(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -320,7 +321,7 @@ fn tokens(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     Ok(made.concat())
 }
 
-/// Tokenizes each line, truncated to `length`, with the special tokens of the model.
+/// Returns the tokens of each text, truncated to `length`, with the special tokens of the model.
 fn lines(texts: &[Document], tokenizer: &Tokenizer, length: usize, names: &[(usize, String)]) -> Result<Vec<Row>> {
     let encode = |(index, document): (usize, &Document)| {
         let text = &document.text;
@@ -334,8 +335,8 @@ fn lines(texts: &[Document], tokenizer: &Tokenizer, length: usize, names: &[(usi
     Ok(made.into_iter().filter(|row| !row.tokens.is_empty()).collect())
 }
 
-/// Returns the index of the class that a label names, or that it is. An index is not checked here: models may have
-/// classes without names.
+/// Returns the index of the class that a label names, or the index that a label is. An index is not checked here:
+/// models may have classes without names.
 fn class_of(label: &str, names: &[(usize, String)]) -> Result<i64> {
     let named = names.iter().find(|(_, name)| name == label).map(|(number, _)| *number as i64);
     match named.or_else(|| label.parse().ok()) {

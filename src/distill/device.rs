@@ -1,6 +1,6 @@
-//! Training on a device: weights, gradients and moments stay in its memory. The optimizer is a separate graph, AdamW in
-//! standard operators, whose outputs overwrite its inputs. That is safe because each output depends on the norm of all
-//! gradients, and so on every node that reads the weights.
+//! Training on a device: weights, gradients and moments stay in the memory of the device. The optimizer is a separate
+//! graph, AdamW in standard operators, whose outputs overwrite its inputs. That is safe because each output depends on
+//! the norm of all gradients, and so on every node that reads the weights.
 
 use super::DistillOptions;
 use super::graph::{Graphs, fixed};
@@ -16,7 +16,7 @@ use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use crate::runtime::{Bound, Resident, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::borrow::Cow;
 
-/// The training state on a device.
+/// The training state in the memory of a device.
 pub struct Device {
     // Dropped in this order: bindings, the memory that they bind, the sessions of that memory.
     training: Bound,
@@ -28,17 +28,17 @@ pub struct Device {
     measure: Session,
     add: Option<Session>,
     optimize: Session,
-    /// Number of elements of each weight, and whether it decays.
+    /// Number of elements of each weight, and whether weight decay applies to it.
     parameters: Vec<(usize, bool)>,
 }
 
-/// Names of inputs of the optimizer's graph: scalars of one step.
+/// Names of inputs of the optimizer's graph that are scalars of one step.
 mod number {
     /// Learning rate divided by the bias correction of the first moment.
     pub const RATE: &str = "rate";
     /// Reciprocal square root of the bias correction of the second moment.
     pub const ROOT: &str = "root";
-    /// Factor of decaying weights.
+    /// Factor of weights to which weight decay applies.
     pub const KEEP: &str = "keep";
     /// 1 if the loss is finite, otherwise 0.
     pub const LOSS_IS_FINITE: &str = "loss_is_finite";
@@ -72,7 +72,7 @@ impl Layout {
 }
 
 impl Device {
-    /// Creates the state with the weights of the student. `session` creates more sessions on the device of `train`.
+    /// Returns the state with the weights of the student. `session` creates more sessions on the device of `train`.
     pub fn new(
         runtime: &'static Runtime,
         train: Session,
@@ -128,7 +128,7 @@ impl Device {
     }
 }
 
-/// Names of inputs or outputs of a graph, each with its location in the device's memory.
+/// The names of inputs or outputs of a graph, each with its location in the device's memory.
 struct Names(Vec<(String, usize)>);
 
 impl Names {
@@ -214,7 +214,7 @@ impl Learner for Device {
     }
 }
 
-/// Returns a graph with inputs of each parameter's shape, and with outputs named after the nodes.
+/// Returns a graph with inputs that have the shapes of the parameters, and with outputs named after the nodes.
 fn graph_of(
     graphs: &Graphs,
     writer: NodeBuilder,

@@ -1,4 +1,4 @@
-//! The graphs that are run: one with losses and gradients, one with losses only.
+//! The graphs that training runs: one with losses and gradients, one with losses only.
 
 use super::objective::{self, LogitsOptions, Sizes, input};
 use super::parameters::{self, Parameter};
@@ -22,23 +22,23 @@ use std::collections::{HashMap, HashSet};
 /// A part of the loss.
 #[derive(Debug, Clone)]
 pub struct Part {
-    /// Name: `logits`, `labels`, `hidden`, `cosine` or `relations`.
+    /// Name of the part: `logits`, `labels`, `hidden`, `cosine` or `relations`.
     pub name: &'static str,
-    /// Name of the output.
+    /// Name of the output with the value of the part.
     pub output: String,
-    /// Weight of the part.
+    /// Weight of the part in the loss.
     pub weight: f32,
 }
 
-/// Graphs for training, with their weights as inputs.
+/// The graphs for training, which have the weights as inputs.
 pub struct Graphs {
     /// Graph with losses and gradients.
     pub train: ModelProto,
-    /// As `train`, with gradients of looked-up rows instead of whole tables.
+    /// Graph like `train`, with gradients of the rows that a `Gather` reads instead of gradients of whole tables.
     pub train_by_rows: ModelProto,
     /// Graph with losses.
     pub measure: ModelProto,
-    /// Trained parameters. Those beyond `of_student` are projections, which are dropped at the end.
+    /// Trained parameters. The parameters from index `of_student` on are projections, which are dropped at the end.
     pub parameters: Vec<Parameter>,
     /// Number of parameters of the student.
     pub of_student: usize,
@@ -46,11 +46,11 @@ pub struct Graphs {
     pub initial: Vec<Vec<f32>>,
     /// Name of the output with the gradient of each parameter.
     pub gradients: Vec<String>,
-    /// How each parameter is read, if only row by row.
+    /// Input of the `Gather` for each parameter, if only rows of the parameter are read.
     pub lookups: Vec<Option<Lookup>>,
     /// Parts of the loss.
     pub parts: Vec<Part>,
-    /// The student with float32 weights; the trained weights are written into it at the end.
+    /// Student with float32 weights, into which the trained weights are written at the end.
     pub student: Model,
     /// Number of nodes of the student whose weights were block-quantized.
     pub in_blocks: usize,
@@ -58,10 +58,10 @@ pub struct Graphs {
     pub sizes: Option<(i64, i64)>,
 }
 
-/// Element type and dimensions of the teacher's values.
+/// The element types and dimensions of values of a model, by name.
 pub type Known = HashMap<String, Type>;
 
-/// Builds the graphs. `teacher` has the types of the teacher's values that `signals` name.
+/// Returns the graphs for training `model`. `teacher` has the types of the teacher's values that `signals` name.
 ///
 /// Fails with `Unsupported` if a node between a weight and the loss has no gradient; the message names all of them.
 pub fn build(
@@ -124,7 +124,7 @@ struct Work {
 }
 
 impl Work {
-    /// Adds the nodes of a writer and its inputs.
+    /// Adds the nodes of a writer, and inputs.
     fn add(&mut self, writer: NodeBuilder, inputs: &[(String, DataType, usize)]) {
         let Some(graph) = self.proto.graph.as_deref_mut() else { return };
         graph.node.extend(writer.nodes);
@@ -176,7 +176,7 @@ impl Work {
         Ok(())
     }
 
-    /// Adds a trained matrix with normal values of variance `1 / student`.
+    /// Adds a trained matrix whose initial values are normally distributed with variance `1 / student`.
     fn project(&mut self, name: String, sizes: Sizes, seed: u64, index: usize) -> Result<()> {
         let mut random = Random::part(seed, 0x7072_6f6a + index as u64);
         let scale = 1.0 / (sizes.student as f64).sqrt();
@@ -203,7 +203,7 @@ impl Work {
         Ok(())
     }
 
-    /// Keeps only what leads to the parts of the loss and to `more`, which become the outputs.
+    /// Removes everything on which neither the parts of the loss nor `more` depend. These values become the outputs.
     fn cut(&mut self, more: &[String]) {
         let ends: Vec<String> = self.parts.iter().map(|p| p.output.clone()).chain(more.iter().cloned()).collect();
         if let Some(graph) = self.proto.graph.as_deref_mut() {
@@ -212,7 +212,7 @@ impl Work {
     }
 }
 
-/// Keeps only the nodes, constants and inputs that `ends` need, which become the outputs.
+/// Removes the nodes, constants and inputs that `ends` do not need. These values become the outputs.
 fn cut(graph: &mut GraphProto, ends: &[String]) {
     graph.output = ends.iter().map(|name| edit::untyped(name)).collect();
     graph.value_info.clear();
@@ -221,13 +221,13 @@ fn cut(graph: &mut GraphProto, ends: &[String]) {
     graph.input.retain(|i| i.name.as_ref().is_some_and(|n| read.contains(n)));
 }
 
-/// Returns the names of values that nodes read.
+/// Returns the names of the values that nodes read.
 fn used(proto: &ModelProto) -> HashSet<String> {
     let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
     nodes.flat_map(|node| reads(node).into_iter().map(str::to_owned)).collect()
 }
 
-/// Returns width and number of dimensions of a hidden state.
+/// Returns the width and the number of dimensions of a hidden state.
 fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
     let dims = types.get(name).and_then(|t| t.dims.as_deref());
     match dims {
@@ -236,7 +236,7 @@ fn size(types: &Known, name: &str, whose: &str) -> Result<(i64, usize)> {
     }
 }
 
-/// Returns the total width of all heads, and their number.
+/// Returns the total width of all heads, and the number of heads.
 fn heads(types: &Known, name: &str, whose: &str) -> Result<(i64, i64)> {
     match types.get(name).and_then(|t| t.dims.as_deref()) {
         Some([_, Dim::Fixed(heads), _, Dim::Fixed(size)]) => Ok((heads * size, *heads)),
@@ -288,7 +288,7 @@ fn logits_options(
     Ok(Some(LogitsOptions { divergence, temperature, weights: signals.weights, sizes, rank }))
 }
 
-/// Returns the graphs, with gradients added and weights as inputs.
+/// Returns the graphs of `work`, with gradients added and weights as inputs.
 fn assemble(
     work: &Work,
     types: Known,
@@ -342,8 +342,8 @@ fn assemble(
     })
 }
 
-/// Gives names to the gradient of each parameter, and to its non-zero rows if only some rows are looked up; returns
-/// both.
+/// Gives a name to the gradient of each parameter, and to the gradients of its rows if a `Gather` reads only some rows;
+/// returns both.
 fn named_gradients(
     work: &Work,
     tape: &mut Tape,
@@ -406,7 +406,7 @@ fn whole(
     proto
 }
 
-/// Returns an input of fixed sizes.
+/// Returns the declaration of a float input of fixed sizes.
 pub fn fixed(name: &str, dims: &[i64]) -> ValueInfoProto {
     let mut info = edit::value(name, DataType::Float32, dims.len());
     let shape =

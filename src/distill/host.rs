@@ -1,5 +1,5 @@
 //! Training on the CPU. Weights and gradients are memory that the training graph reads and writes in place, and the
-//! optimizer is Rust code. Of tables only the looked-up rows are updated ([`super::table`]).
+//! optimizer is Rust code. Of tables, only the rows that a `Gather` reads are updated ([`super::table`]).
 
 use super::graph::Graphs;
 use super::learner::{Feeding, Learner, Update, Updated, Weights};
@@ -11,18 +11,18 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{InPlace, Place, Session, Stop, Tensor};
 use std::borrow::Cow;
 
-/// The training state on the CPU.
+/// The training state in the memory of the CPU.
 pub struct Host {
-    // Dropped before the sessions it is bound to.
+    // The binding is dropped before the sessions it is bound to.
     memory: InPlace,
     train: Session,
     measure: Session,
     moments: Vec<Moments>,
-    /// Parameters with a whole gradient, in their order in memory, behind the weights.
+    /// Indices of the parameters with a whole gradient, in their order in memory, behind the weights.
     whole: Vec<usize>,
     /// Sums of whole gradients, for steps of several runs.
     sums: Vec<Vec<f32>>,
-    /// The other parameters: tables, of which only the looked-up rows have a gradient.
+    /// States of the other parameters: tables, of which only the rows that were read have a gradient.
     tables: Vec<Table>,
     /// Steps that have not yet been applied to all rows of the tables.
     taken: Vec<Step>,
@@ -34,7 +34,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Creates the state with the weights of the student.
+    /// Returns the state with the weights of the student.
     pub fn new(train: Session, measure: Session, graphs: &Graphs, threads: usize) -> Result<Host> {
         let place = |input: Option<&String>, output: Option<&String>, shape: &[i64]| Place {
             input: input.cloned(),

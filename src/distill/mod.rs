@@ -66,20 +66,20 @@ use std::time::Instant;
 use teacher::Teacher;
 use trainer::Trainer;
 
-/// Progress of a run, reported after each step and each validation.
+/// The progress of a run, reported after each step and each validation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moment {
     /// Number of steps done.
     pub step: u64,
     /// Number of planned steps; a time limit may end the run earlier.
     pub total: u64,
-    /// Index of the epoch, from 0.
+    /// Index of the current epoch, from 0.
     pub epoch: u32,
     /// Number of planned epochs.
     pub total_epochs: u32,
     /// Training loss of this step, or validation loss.
     pub loss: f64,
-    /// Validation loss; `None` for a step.
+    /// Validation loss, if a validation has ended; `None` after a step.
     pub validation: Option<f64>,
     /// Norm of the gradients before clipping.
     pub gradient_norm: f64,
@@ -89,28 +89,26 @@ pub struct Moment {
     pub tokens_per_second: f64,
     /// Seconds since the run began, including time before a resume.
     pub seconds: f64,
-    /// Estimated seconds remaining.
+    /// Estimated number of seconds remaining.
     pub seconds_left: f64,
 }
 
-/// A callback for each [`Moment`], on the calling thread; `Break` cancels the run.
+/// A callback for each [`Moment`], on the calling thread. `Break` cancels the run.
 pub type Watch<'a> = &'a dyn Fn(&Moment) -> ControlFlow<()>;
 
-/// Default number of tokens of a block.
+/// The default number of tokens of a block.
 const LENGTH: usize = 128;
 
-/// Trains `student` to reproduce the outputs of `teacher` on `corpus`, and returns it with a report. The originals
-/// are unchanged.
+/// Trains `student` to reproduce the outputs of `teacher` on `corpus`, and returns the trained model with a report. The
+/// originals are unchanged.
 ///
 /// Both must have the same tokens; the text is read with the student's tokenizer, or else the teacher's. Classes are
-/// matched by name. Reports the stage `distill` in steps. With [`DistillOptions::checkpoint`] a run that was
-/// cancelled, timed out or killed can be continued; on one thread the result is, bit for bit, that of an
-/// uninterrupted run.
+/// matched by name. Reports the stage `distill` in steps. With [`DistillOptions::checkpoint`] a run that was cancelled,
+/// timed out or killed can be continued; on one thread the result is, bit for bit, that of an uninterrupted run.
 ///
 /// Fails with `Unsupported` if a node of the student has no gradient (named before training), or the models have no
 /// outputs in common; with `InvalidArgument` if the text is too short or an option is invalid; with `Runtime` if the
-/// loss stays non-finite. Memory: both models, 16 bytes per weight of the student, and the activations of the
-/// student.
+/// loss stays non-finite. Memory: both models, 16 bytes per weight of the student, and the activations of the student.
 pub fn distill(
     runtime: &'static Runtime,
     teacher: &Model,
@@ -160,8 +158,8 @@ pub fn distill(
     Ok((result, report))
 }
 
-/// Returns the options with `auto` resolved: CUDA if it is available, otherwise the CPU. TensorRT would build an engine
-/// for every shape.
+/// Returns the options with the selected provider in place of `auto`: CUDA if it is available, otherwise the CPU.
+/// TensorRT would build an engine for every shape.
 fn placed(runtime: &'static Runtime, options: &DistillOptions) -> DistillOptions {
     let mut options = options.clone();
     // The trained student must not depend on this library's kernels.
@@ -178,7 +176,7 @@ fn placed(runtime: &'static Runtime, options: &DistillOptions) -> DistillOptions
     options
 }
 
-/// Returns the tokenizer for the text, and notes on it.
+/// Returns the tokenizer for the text, and a note if it is not the student's.
 fn tokenizer_of(teacher: &Model, student: &Model) -> Result<(Tokenizer, Option<String>)> {
     let (of_teacher, of_student) = (Tokenizer::of(teacher)?, Tokenizer::of(student)?);
     let mut note = None;
@@ -207,8 +205,8 @@ fn tokenizer_of(teacher: &Model, student: &Model) -> Result<(Tokenizer, Option<S
     }
 }
 
-/// Returns the teacher with its classes in the student's order, if they are in another, and a note. Fails with
-/// `InvalidArgument` if they are different classes and the teacher's logits are needed.
+/// Returns the teacher with its classes in the order of the student's, and a note, if the orders differ. Fails with
+/// `InvalidArgument` if the classes differ and the teacher's logits are needed.
 fn in_order(teacher: &Model, student: &Model, options: &DistillOptions) -> Result<(Option<Model>, Option<String>)> {
     let (first, second) = ("the student", "the teacher");
     if (teacher.card().task, student.card().task) != (Task::Classify, Task::Classify) {

@@ -1,4 +1,4 @@
-//! The parts of the loss, as nodes.
+//! The parts of the loss, as nodes of a graph.
 //!
 //! Those of hidden states and relations are ordinary nodes behind the student, differentiated with the rest of it.
 //! Those of logits have their gradient in closed form, to avoid passes over tensors as wide as a vocabulary.
@@ -10,9 +10,9 @@ use crate::error::{Result, bail};
 use crate::graph::edit::{int_attribute, ints_attribute};
 use crate::onnx::dtype::DataType;
 
-/// Names of inputs that the graph has besides those of the student.
+/// Names of the inputs of the graph that the student does not have.
 pub mod input {
-    /// Logits of the teacher, in the shape of the student's.
+    /// Logits of the teacher, in the shape of the student's logits.
     pub const LOGITS: &str = "teacher/logits";
     /// Weight of each token for divergences: `[batch, token]`, a sum of 1 over all runs of a step; 0 for padding.
     pub const WEIGHTS: &str = "distill/weights";
@@ -31,21 +31,21 @@ pub fn hidden_input(index: usize) -> String {
     format!("teacher/hidden.{index}")
 }
 
-/// Names of the inputs for the teacher's queries, keys and values.
+/// The names of the inputs for the teacher's queries, keys and values.
 pub const RELATIONS: [&str; 3] = ["teacher/query", "teacher/key", "teacher/value"];
 
-/// Sizes of a hidden state.
+/// The sizes of a hidden state.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sizes {
     /// Number of elements of the teacher's vectors.
     pub teacher: i64,
     /// Number of elements of the student's vectors.
     pub student: i64,
-    /// Rank: 3 for `[batch, token, width]`, 2 for `[batch, width]`.
+    /// Rank of the hidden state: 3 for `[batch, token, width]`, 2 for `[batch, width]`.
     pub rank: usize,
 }
 
-/// Adds the mean squared difference and 1 - cosine, for one hidden state, and returns both names. `projection`
+/// Adds the mean squared difference and 1 - cosine of one hidden state, and returns the names of both. `projection`
 /// `[student, teacher]` maps the student's vectors to the width of the teacher's.
 pub fn hidden(
     w: &mut NodeBuilder,
@@ -83,8 +83,8 @@ pub fn hidden(
 }
 
 /// Adds the divergence of the relations between queries, keys and values, and returns its name (Wang et al. 2020, arXiv
-/// 2012.15828, equation 5). `sizes` are the total widths of all heads, of the teacher and the student; `heads` the
-/// teacher's heads.
+/// 2012.15828, equation 5). `sizes` are the total widths of all heads of the teacher and of the student; `heads` is the
+/// number of the teacher's heads.
 pub fn relations(w: &mut NodeBuilder, of: (&Attention, &Attention), sizes: (i64, i64), heads: i64) -> Result<String> {
     let (teacher, student) = of;
     let fits = |count: &i64| sizes.0 % count == 0 && sizes.1 % count == 0;
@@ -112,7 +112,8 @@ pub fn relations(w: &mut NodeBuilder, of: (&Attention, &Attention), sizes: (i64,
     Ok(w.op("Mul", &[&total, &share]))
 }
 
-/// Adds `log softmax(X Xᵀ / √size)` over `heads` parts of the width: `[batch, heads, token, token]`.
+/// Adds `log softmax(X Xᵀ / √size)` over `heads` parts of the width, and returns its name: `[batch, heads, token,
+/// token]`.
 fn logs(w: &mut NodeBuilder, x: &str, transposed: bool, (width, heads): (i64, i64), bias: &str) -> String {
     let together = if transposed { [0, 3, 1, 2] } else { [0, 2, 1, 3] };
     let x = w.op_with("Transpose", &[x], vec![ints_attribute("perm", &together)]);
@@ -127,25 +128,25 @@ fn logs(w: &mut NodeBuilder, x: &str, transposed: bool, (width, heads): (i64, i6
     w.op_with("LogSoftmax", &[&scores], vec![int_attribute("axis", -1)])
 }
 
-/// The nodes that [`logits`] has added.
+/// The names of the values that [`logits`] has added.
 pub struct LogitsLoss {
-    /// The divergence, if it has a weight.
+    /// Name of the divergence, if it has a weight.
     pub divergence: Option<String>,
-    /// The cross-entropy with the text, if it has a weight.
+    /// Name of the cross-entropy with the text, if it has a weight.
     pub surprise: Option<String>,
-    /// The gradient of the student's logits.
+    /// Name of the gradient of the student's logits.
     pub gradient: String,
 }
 
 /// Options of the loss on logits.
 pub struct LogitsOptions {
-    /// Divergence of the distributions.
+    /// Divergence between the distributions of teacher and student.
     pub divergence: Divergence,
     /// Temperature of both distributions.
     pub temperature: f32,
     /// Weight of each part.
     pub weights: Weights,
-    /// Numbers of tokens or classes of teacher and student, if they differ: the first ones are compared.
+    /// Numbers of tokens or classes of teacher and student, if they differ; only the first ones are compared.
     pub sizes: Option<(i64, i64)>,
     /// Rank of the logits.
     pub rank: usize,
@@ -265,5 +266,5 @@ fn surprise(t: &mut Tape, z: &str, weight: f32) -> (String, String) {
     (loss, t.op_with("ScatterElements", &[&slope, &labels, &less], attributes))
 }
 
-/// Type of all inputs except the labels.
+/// The type of all inputs except the labels.
 pub const FLOAT: DataType = DataType::Float32;

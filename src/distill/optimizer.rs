@@ -1,4 +1,4 @@
-//! AdamW, over all parameters in one pass.
+//! The optimizer AdamW, which updates all parameters in one pass.
 //!
 //! Loshchilov, Hutter 2019, arXiv 1711.05101; gradients are clipped as in Pascanu et al. 2013, arXiv 1211.5063. Sums
 //! are over chunks of a fixed size in a fixed order, so that results do not depend on the number of threads.
@@ -6,26 +6,26 @@
 use super::DistillOptions;
 use rayon::prelude::*;
 
-/// Number of elements that one thread processes at a time.
+/// The number of elements that one thread processes at a time.
 const PIECE: usize = 1 << 15;
 
-/// Magnitude below which a first moment is set to 0: it has no effect on weights, and on the way to 0 it would become
-/// subnormal, which is a hundred times as slow to compute. Moments of rarely read rows get there.
+/// The magnitude below which a first moment is set to 0: it has no effect on weights, and before it reached 0 it would
+/// become subnormal, which is a hundred times as slow to compute. Moments of rarely read rows become so small.
 const TINY: f32 = 1e-30;
 
-/// The moments of one parameter.
+/// The moments of the gradients of one parameter.
 #[derive(Debug, Clone)]
 pub struct Moments {
     /// Running mean of gradients.
     pub first: Vec<f32>,
     /// Running mean of squared gradients.
     pub second: Vec<f32>,
-    /// Whether the parameter decays.
+    /// Whether weight decay applies to the parameter.
     pub decays: bool,
 }
 
 impl Moments {
-    /// Returns zero moments for that many elements.
+    /// Returns moments of `elements` zeros.
     pub fn new(elements: usize, decays: bool) -> Moments {
         Moments { first: vec![0.0; elements], second: vec![0.0; elements], decays }
     }
@@ -43,7 +43,7 @@ pub struct Step {
     rate: f32,
     /// Reciprocal square root of the bias correction of the second moment.
     root: f32,
-    /// Factor of decaying parameters.
+    /// Factor of parameters to which weight decay applies.
     keep: f32,
 }
 
@@ -65,7 +65,7 @@ impl Step {
         }
     }
 
-    /// Updates a parameter by its gradient.
+    /// Updates the weights and moments of a parameter by its gradient.
     pub fn apply(&self, weights: &mut [f32], gradients: &[f32], moments: &mut Moments) {
         let keep = self.keep(moments.decays);
         let parts = weights
@@ -77,7 +77,7 @@ impl Step {
         });
     }
 
-    /// Updates a part of a parameter.
+    /// Updates a part of the weights and moments of a parameter.
     pub fn change(&self, keep: f32, weights: &mut [f32], gradients: &[f32], first: &mut [f32], second: &mut [f32]) {
         for (((w, g), m), v) in weights.iter_mut().zip(gradients).zip(first).zip(second) {
             let g = g * self.scale;
@@ -97,8 +97,8 @@ fn without_tiny(m: f32) -> f32 {
     if m.abs() < TINY { 0.0 } else { m }
 }
 
-/// Has the same effect on a part of a parameter as [`Step::change`] for several steps without a gradient, with the same
-/// bits. A few numbers at a time stay in registers for all steps, so memory is read and written once.
+/// Updates a part of a parameter as [`Step::change`] does in several steps without a gradient, with the same bits. A
+/// few numbers at a time stay in registers for all steps, so memory is read and written once.
 pub fn without_gradient(steps: &[Step], decays: bool, weights: &mut [f32], first: &mut [f32], second: &mut [f32]) {
     if first.iter().chain(&*second).all(|moment| *moment == 0.0) {
         for step in steps.iter().filter(|step| step.keep(decays) != 1.0) {
@@ -124,7 +124,7 @@ pub fn without_gradient(steps: &[Step], decays: bool, weights: &mut [f32], first
     }
 }
 
-/// Returns the sum of squares. Not finite if any element is not.
+/// Returns the sum of the squares of `gradients`, which is not finite if any element is not.
 pub fn square_sum(gradients: &[f32]) -> f64 {
     let piece = |part: &[f32]| {
         // Eight independent sums, so that the compiler can vectorize.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 choice! {
-    /// Divergence between the distributions of teacher and student.
+    /// The divergence between the distributions of teacher and student.
     pub enum Divergence: optimize_divergence_t = Forward {
         /// KL(teacher, student).
         ///
@@ -26,13 +26,13 @@ choice! {
 }
 
 choice! {
-    /// Decay of the learning rate after its warm-up.
+    /// The decay of the learning rate after its warm-up.
     pub enum Schedule: optimize_schedule_t = Linear {
         /// Linear decay to 0.
         Linear = 0, "linear";
         /// Cosine decay to 0.
         Cosine = 1, "cosine";
-        /// Constant.
+        /// No decay.
         Constant = 2, "constant";
     }
 }
@@ -42,21 +42,21 @@ choice! {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct LossWeights {
-    /// Divergence of the distributions over tokens or classes, times the square of the temperature (Hinton et al.
-    /// 2015, arXiv 1503.02531).
+    /// Weight of the divergence of the distributions over tokens or classes, times the square of the temperature
+    /// (Hinton et al. 2015, arXiv 1503.02531).
     pub logits: Option<f32>,
-    /// Cross-entropy with the tokens of the text itself, or with the classes of the texts.
+    /// Weight of the cross-entropy with the tokens of the text itself, or with the classes of the texts.
     pub labels: Option<f32>,
-    /// Mean squared difference of hidden states: the last ones, and those of matching layers.
+    /// Weight of the mean squared difference of hidden states: the last ones, and those of matching layers.
     pub hidden: Option<f32>,
-    /// 1 - cosine of hidden states.
+    /// Weight of 1 - cosine of hidden states.
     pub cosine: Option<f32>,
-    /// Divergence of the relations between queries, keys and values of the last attention (Wang et al. 2020, arXiv
-    /// 2012.15828). Works for students of any width.
+    /// Weight of the divergence of the relations between queries, keys and values of the last attention (Wang et al.
+    /// 2020, arXiv 2012.15828). Works for students of any width.
     pub relations: Option<f32>,
 }
 
-/// [`LossWeights`] with all defaults filled in.
+/// The weights of [`LossWeights`] with defaults for those that are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[allow(missing_docs)] // as in LossWeights
 pub struct Weights {
@@ -68,7 +68,7 @@ pub struct Weights {
 }
 
 impl LossWeights {
-    /// Returns these weights, with `usual` as defaults.
+    /// Returns these weights, with those of `usual` where they are `None`.
     pub fn or(self, usual: Weights) -> Weights {
         Weights {
             logits: self.logits.unwrap_or(usual.logits),
@@ -87,15 +87,16 @@ impl LossWeights {
 pub struct DistillOptions {
     /// Number of passes over the text.
     pub epochs: u32,
-    /// Blocks or lines per run.
+    /// Number of blocks or lines per run.
     pub batch_size: usize,
-    /// Tokens per block; longer lines are truncated. 0: 128, or the limit of the models if that is less.
+    /// Number of tokens per block; longer lines are truncated. 0 selects 128, or the limit of the models if that is
+    /// less.
     pub sequence_length: usize,
     /// Learning rate after the warm-up.
     pub learning_rate: f32,
     /// Temperature of both distributions.
     pub temperature: f32,
-    /// Divergence of the distributions.
+    /// Divergence between the distributions of teacher and student.
     pub divergence: Divergence,
     /// Weights of the parts of the loss.
     pub weights: LossWeights,
@@ -103,29 +104,29 @@ pub struct DistillOptions {
     pub warmup_ratio: f32,
     /// Decay of the learning rate.
     pub schedule: Schedule,
-    /// AdamW weight decay; applied to weights with more than one dimension, not to biases and norms.
+    /// Weight decay of AdamW, which applies to weights with more than one dimension, not to biases and norms.
     pub weight_decay: f32,
-    /// AdamW beta 1, for the mean of gradients.
+    /// Beta 1 of AdamW, for the mean of gradients.
     pub beta1: f32,
-    /// AdamW beta 2, for the mean of squared gradients.
+    /// Beta 2 of AdamW, for the mean of squared gradients.
     pub beta2: f32,
-    /// AdamW epsilon.
+    /// Epsilon of AdamW.
     pub epsilon: f32,
     /// Maximum norm of all gradients together; 0 disables clipping.
     pub max_grad_norm: f32,
     /// Number of runs whose gradients are accumulated into one step.
     pub gradient_accumulation_steps: usize,
-    /// Names or globs of modules or weights to keep unchanged.
+    /// Names or globs of modules or weights that stay unchanged.
     pub freeze: Vec<String>,
     /// Share of the text that is held out for validation, above 0 and at most a half.
     pub validation_ratio: f32,
     /// Seed of the order of the text, and of random initial values.
     pub seed: u64,
-    /// Maximum number of steps, independent of the number of epochs; 0 is no limit.
+    /// Maximum number of steps, independent of the number of epochs; 0 for no limit.
     pub max_steps: u64,
-    /// Maximum training time in seconds; 0 is no limit. The learning rate then follows the clock.
+    /// Maximum training time in seconds, over which the learning rate then decays; 0 for no limit.
     pub time_limit: f64,
-    /// Steps between validations; 0 is ten validations in all.
+    /// Number of steps between validations; 0 for ten validations in the run.
     pub evaluate_every: u64,
     /// Path of a file that caches the teacher's outputs for each row, so that it runs once; `None` disables the
     /// cache. Of logits the [`DistillOptions::teacher_top_k`] most probable are kept.
@@ -136,13 +137,13 @@ pub struct DistillOptions {
     /// Path of the checkpoint, from which a stopped run can continue; `None` disables it.
     #[serde(skip)]
     pub checkpoint: Option<PathBuf>,
-    /// Steps between checkpoints; 0 is every ten minutes.
+    /// Number of steps between checkpoints; 0 for a checkpoint every ten minutes.
     #[serde(skip)]
     pub checkpoint_every: u64,
     /// Whether to continue from the checkpoint, if there is one.
     #[serde(skip)]
     pub resume: bool,
-    /// Number of threads; 0 is one per physical core.
+    /// Number of threads; 0 for one per physical core.
     #[serde(skip)]
     pub threads: usize,
     /// Execution provider of teacher and student: CPU or CUDA. On a device, weights, gradients and moments stay
@@ -187,7 +188,7 @@ impl Default for DistillOptions {
 }
 
 impl DistillOptions {
-    /// Checks the options; fails with [`crate::error::Kind::InvalidArgument`] and the name of an invalid one.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] and the name of an option if it is invalid.
     pub fn check(&self) -> Result<()> {
         if self.execution.provider == ProviderChoice::TensorRt {
             bail!(Unsupported, "provider is tensorrt, which cannot train; use cpu, cuda or auto");

@@ -1,4 +1,4 @@
-//! Trained parameters: which constants of a graph are weights.
+//! Trained parameters: the constants of a graph that are weights.
 
 use crate::error::{Context, Result, bail};
 use crate::graph::floats::floats;
@@ -14,18 +14,18 @@ use std::collections::BTreeSet;
 pub struct Parameter {
     /// Name of the initializer.
     pub name: String,
-    /// Its shape.
+    /// Shape of the weight.
     pub dims: Vec<i64>,
 }
 
 impl Parameter {
-    /// Returns the number of elements.
+    /// Returns the number of elements of the weight.
     pub fn elements(&self) -> usize {
         self.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).product()
     }
 }
 
-/// Maximum number of elements of float constants that belong to the architecture and are not weights.
+/// The maximum number of elements of float constants that belong to the architecture and are not weights.
 const FEW: i64 = 2;
 
 /// Returns the weights of the main graph, in the order of the file. `tables` are not weights; those that match
@@ -50,7 +50,7 @@ pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Resu
     Ok(weights.map(|t| Parameter { name: t.name.clone().unwrap_or_default(), dims: t.dims.clone() }).collect())
 }
 
-/// Returns the weights to keep unchanged.
+/// Returns the names of the weights that stay unchanged.
 fn frozen(model: &Model, patterns: &[String]) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     if patterns.is_empty() {

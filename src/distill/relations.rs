@@ -5,21 +5,22 @@ use crate::model::Model;
 use crate::onnx::proto::NodeProto;
 use std::collections::HashMap;
 
-/// Nodes between the scores and their softmax, or between the probabilities and the values.
+/// The operators between the scores and their softmax, or between the probabilities and the values.
 const BETWEEN: [&str; 9] = ["Add", "Mul", "Div", "Where", "Reshape", "Cast", "Dropout", "Identity", "Tanh"];
-/// Nodes between queries or keys and their product.
+/// The operators between queries or keys and their product.
 const SCALES: [&str; 3] = ["Mul", "Div", "Identity"];
 
-/// Names of the parts of an attention, each `[batch, heads, token, size]`.
+/// Names of the values with queries, keys and values of an attention.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attention {
-    /// The queries.
+    /// Name of the value with the queries: `[batch, heads, token, size]`.
     pub query: String,
-    /// The keys.
+    /// Name of the value with the keys: `[batch, heads, token, size]`, or `[batch, heads, size, token]` if
+    /// `key_is_transposed`.
     pub key: String,
     /// Whether the last two dimensions of the keys are transposed.
     pub key_is_transposed: bool,
-    /// The values.
+    /// Name of the value with the values: `[batch, heads, token, size]`.
     pub value: String,
 }
 
@@ -39,14 +40,14 @@ pub fn last(model: &Model) -> Option<Attention> {
                 false => return None,
             }
         };
-        let (query, _) = before_turns(&makers, scores.input_at(0)?, false);
-        let (key, key_is_transposed) = before_turns(&makers, scores.input_at(1)?, true);
+        let (query, _) = before_transpose(&makers, scores.input_at(0)?, false);
+        let (key, key_is_transposed) = before_transpose(&makers, scores.input_at(1)?, true);
         Some(Attention { query, key, key_is_transposed, value: product.input_at(1)?.to_owned() })
     })
 }
 
-/// Returns the node that is `found` when the first inputs are followed back from a value through the operators
-/// `through`.
+/// Returns the node for which `found` is true when the first inputs are followed back from a value through the
+/// operators `through`.
 fn back<'g>(
     makers: &HashMap<&'g str, &'g NodeProto>,
     from: &'g str,
@@ -70,14 +71,14 @@ fn back<'g>(
     None
 }
 
-/// Returns the value before scaling and, for keys, before their transposition; and whether it still has to be
-/// transposed.
-fn before_turns(makers: &HashMap<&str, &NodeProto>, from: &str, keys: bool) -> (String, bool) {
+/// Returns the name of the value before scaling and, for keys, before their transposition; and whether it still has to
+/// be transposed.
+fn before_transpose(makers: &HashMap<&str, &NodeProto>, from: &str, keys: bool) -> (String, bool) {
     let mut name = from;
     for _ in 0..8 {
         let Some(node) = makers.get(name) else { break };
-        let turns_last = node.attribute("perm").is_some_and(|perm| perm.ints == [0, 1, 3, 2]);
-        if keys && node.is("Transpose") && turns_last {
+        let swaps_last = node.attribute("perm").is_some_and(|perm| perm.ints == [0, 1, 3, 2]);
+        if keys && node.is("Transpose") && swaps_last {
             return (node.input_at(0).unwrap_or(from).to_owned(), false);
         }
         if !SCALES.contains(&node.op()) {

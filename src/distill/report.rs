@@ -14,12 +14,12 @@ use crate::runtime::Runtime;
 use crate::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
-/// Size of the held-out text that models are compared on at the end, in bytes: about 4,000 tokens.
+/// The size of the held-out text on which models are compared at the end, in bytes: about 4,000 tokens.
 const BYTES: usize = 16_000;
-/// Number of held-out lines, for models that read lines.
+/// The number of held-out lines, for models that read lines.
 const LINES: usize = 300;
 
-/// The models that are compared.
+/// The models that are compared with the teacher.
 pub struct Models<'m> {
     pub teacher: &'m Model,
     /// The student before training.
@@ -28,7 +28,7 @@ pub struct Models<'m> {
     pub after: &'m Model,
 }
 
-/// Adds the counts and the history of a run to the report; `notes` are warnings from before the run.
+/// Adds the counts and the history of a run to the report. `notes` are warnings from before the run.
 pub fn summarize(
     report: &mut Report,
     graphs: &Graphs,
@@ -80,8 +80,8 @@ pub fn summarize(
     add("history", state.history.clone().into());
 }
 
-/// Compares teacher, student before and student after on held-out text. Returns the figures as JSON: `before` and
-/// `after`.
+/// Compares the student before and after training with the teacher on held-out text. Returns the results as JSON:
+/// `before` and `after`.
 pub fn quality(
     runtime: &'static Runtime,
     models: &Models<'_>,
@@ -149,7 +149,8 @@ fn vectors(
     }
 }
 
-/// Returns how often both models agree, and how often each is correct, if classes are known.
+/// Returns the share of texts for which both models agree, and the share for which each is correct, if classes are
+/// known.
 fn classes(
     runtime: &'static Runtime,
     teacher: &Model,

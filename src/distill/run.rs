@@ -13,18 +13,18 @@ use serde_json::json;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-/// Default number of seconds between checkpoints.
+/// The default number of seconds between checkpoints.
 const CHECKPOINT_SECONDS: f64 = 600.0;
-/// Default number of validations in a run.
+/// The default number of validations in a run.
 const MEASUREMENTS: u64 = 10;
-/// Number of consecutive steps without a finite gradient after which a run fails.
+/// The number of consecutive steps without a finite gradient after which a run fails.
 const HOPELESS: u64 = 20;
 
 /// The result of a run.
 pub struct Outcome {
-    /// The best weights, by parameter.
+    /// Best weights of each parameter.
     pub weights: Vec<Vec<f32>>,
-    /// The final state.
+    /// State at the end of the run.
     pub state: State,
     /// Number of planned steps.
     pub total: u64,
@@ -45,7 +45,7 @@ struct Progress {
     state: State,
     best: Option<Vec<Vec<f32>>>,
     began: Instant,
-    /// Seconds of training before this process.
+    /// Duration of training before this process, in seconds.
     before: f64,
     /// Step and time of the latest checkpoint (`saved`) and of the latest validation (`measured`).
     saved: (u64, f64),
@@ -60,8 +60,8 @@ impl Progress {
 }
 
 impl Run<'_> {
-    /// Trains on the text and returns the best weights. If the run is stopped, it leaves a checkpoint, if the options
-    /// name one.
+    /// Trains on the text and returns the best weights. If the run is stopped and the options name a checkpoint, it is
+    /// written.
     pub fn go(mut self, call: &Call) -> Result<Outcome> {
         let mut progress = self.begin()?;
         let stop = Stop::new()?;

@@ -1,8 +1,8 @@
-//! The learning rate over time.
+//! The learning rate as a function of the progress of a run.
 
 use super::Schedule;
 
-/// Returns the learning rate at `progress` as a fraction of the highest one. `progress` is a fraction of the whole run.
+/// Returns the learning rate at `progress`, a fraction of the whole run, as a fraction of the highest learning rate.
 pub fn factor(schedule: Schedule, warmup: f64, progress: f64) -> f64 {
     let progress = progress.clamp(0.0, 1.0);
     if progress < warmup {

@@ -7,36 +7,36 @@ use crate::model::{Dim, Model, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::prune::layers_of;
 
-/// A value of the teacher and the corresponding one of the student.
+/// A value of the teacher and the corresponding value of the student.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
-    /// Name in the teacher.
+    /// Name of the value in the teacher.
     pub teacher: String,
-    /// Name in the student.
+    /// Name of the value in the student.
     pub student: String,
 }
 
 /// The values that are compared.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
-    /// Distributions over tokens or classes.
+    /// Logits of the distributions over tokens or classes.
     pub logits: Option<Pair>,
     /// Hidden states: `[batch, token, width]`, or `[batch, width]` for vectors of whole texts.
     pub hidden: Vec<Pair>,
-    /// The first so many pairs of `hidden` are model outputs, the others are outputs of layers. Outputs and layers have
-    /// equal weight in the loss, however many there are.
+    /// Number of pairs of `hidden` that are model outputs; these come first, the others are outputs of layers. Outputs
+    /// and layers have equal weight in the loss, however many there are.
     pub outputs: usize,
-    /// The last attention of the teacher and that of the student.
+    /// Last attention of the teacher and last attention of the student.
     pub relations: Option<(Attention, Attention)>,
     /// Weights of the parts of the loss.
     pub weights: Weights,
 }
 
-/// Output names that hold a vector for each token.
+/// The names of outputs that hold a vector for each token.
 const TOKENS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
 
 impl Signals {
-    /// Finds the outputs that the two models have in common, as far as the weights need them. Fails with
+    /// Returns the outputs that the two models have in common, as far as the weights need them. Fails with
     /// `Unsupported` or `InvalidArgument` if there are none, or not the requested ones.
     ///
     /// `labelled`: the text has classes.
@@ -97,20 +97,20 @@ impl Signals {
     }
 }
 
-/// Returns the output with a number for each token or class.
+/// Returns the name of the output with a number for each token or class.
 pub fn logits_of(model: &Model) -> Option<String> {
     let float = |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16));
     model.outputs().iter().filter(float).find(|info| info.name == "logits").map(|info| info.name.clone())
 }
 
-/// Returns the pairs of model outputs followed by those of layer outputs, and the number of the former.
+/// Returns the pairs of model outputs followed by the pairs of layer outputs, and the number of the former.
 fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     let both = |rank: usize| Some(Pair { teacher: vectors(teacher, rank)?, student: vectors(student, rank)? });
     let mut pairs: Vec<Pair> = [3, 2].into_iter().filter_map(both).collect();
     let outputs = pairs.len();
     if let (Some(of_teacher), Some(of_student)) = (layers_of(teacher), layers_of(student)) {
         let (many, few) = (of_teacher.len(), of_student.len());
-        // The last layer is left out if the models' outputs are compared, because its output is that of the model or
+        // The last layer is omitted if the models' outputs are compared, because its output is that of the model or
         // leads directly to it.
         let matched = few - usize::from(outputs > 0 && few > 0);
         for (index, student) in of_student.into_iter().enumerate().take(matched) {
@@ -123,7 +123,7 @@ fn hidden(teacher: &Model, student: &Model) -> (Vec<Pair>, usize) {
     (pairs, outputs)
 }
 
-/// Returns the output with a vector for each token (3 dimensions) or for each text (2).
+/// Returns the name of the output with a vector for each token (3 dimensions) or for each text (2).
 fn vectors(model: &Model, rank: usize) -> Option<String> {
     let outputs = model.outputs();
     let fits = |info: &&ValueInfo| {

@@ -1,5 +1,5 @@
-//! Preparation of the student's graph for training: its weights in float32 (also block-quantized ones), shared where
-//! intended.
+//! Preparation of the student's graph for training: its weights become float32 (also block-quantized ones), and are
+//! shared where intended.
 //!
 //! Exporters merge constants of equal value, so that biases and norms of different layers of an untrained model are
 //! one: each reader gets its own copy. Some exporters store a table that is also the output layer twice, once
@@ -16,7 +16,7 @@ use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Returns the model with the main graph prepared, and the number of nodes with block-quantized weights. Its outputs
-/// are unchanged, except for rounding where weights were stored in half precision, or activations rounded.
+/// are unchanged, except for rounding where weights were stored in half precision, or where activations were quantized.
 pub fn ready(model: &Model) -> Result<(Model, usize)> {
     let mut proto = model.proto().clone();
     let in_blocks = dequantize(&mut proto)?;
@@ -45,7 +45,7 @@ fn is_float(dtype: DataType) -> bool {
     matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16)
 }
 
-/// Converts half-precision weights that the graph casts to float32.
+/// Converts half-precision weights that the graph casts to float32, and removes the casts.
 fn widen(graph: &mut GraphProto) -> Result<()> {
     let read = consumers(&graph.node);
     let widens = |node: &NodeProto| node.is("Cast") && node.int("to", 0) == i64::from(DataType::Float32.to_onnx());
@@ -87,7 +87,7 @@ fn widen(graph: &mut GraphProto) -> Result<()> {
     Ok(())
 }
 
-/// Returns a tensor in float32.
+/// Returns a tensor with its elements converted to float32.
 fn widened(tensor: &TensorProto) -> Result<TensorProto> {
     Ok(edit::float_tensor(tensor.name.as_deref().unwrap_or(""), &tensor.dims, &floats(tensor)?))
 }
@@ -100,7 +100,8 @@ fn uniform(tensor: &TensorProto) -> bool {
     }
 }
 
-/// Gives each node its own copy of weights with uniform values, which no training has made equal.
+/// Gives each node its own copy of weights whose elements are all equal: exporters merge such weights, although
+/// training makes them differ.
 fn untie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
     let read = consumers(&graph.node);
     let mut copies: Vec<(usize, String, TensorProto)> = Vec::new();
@@ -141,7 +142,7 @@ fn retie(graph: &mut GraphProto, names: &mut Names) -> Result<()> {
     for (head, [width, rows]) in heads {
         let table = tables.iter().find(|(table, dims)| **dims == [rows, width] && is_transposed(graph, table, &head));
         let Some((table, _)) = table else { continue };
-        let turned = names.fresh(&format!("{table}/turned"));
+        let transposed = names.fresh(&format!("{table}/turned"));
         let mut node = edit::node("Transpose", &[table], &[&transposed]);
         node.name = Some(transposed.clone());
         node.attribute = vec![edit::ints_attribute("perm", &[1, 0])];

@@ -1,4 +1,4 @@
-//! [`Table`]: a weight that is read row by row, like an embedding table, of which a step reads few rows.
+//! A weight that is read row by row ([`Table`]), like an embedding table, of which a step reads few rows.
 //!
 //! Only the rows that were read get gradients. A gradient for all rows would be zero almost everywhere; computing it
 //! and running the optimizer over the whole table would cost more than the layers of some students. Rows that were not
@@ -13,17 +13,16 @@ use crate::onnx::proto::{NodeProto, ValueInfoProto};
 use crate::runtime::Tensor;
 use rayon::prelude::*;
 
-/// How a training graph computes the gradient of a table.
+/// The form in which a training graph computes the gradient of a table.
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    /// Input with the row ids.
+    /// Name of the input with the row ids.
     pub ids: String,
-    /// Value with a gradient for each of these ids.
+    /// Name of the value with a gradient for each of these ids.
     pub rows: String,
 }
 
-/// Returns how the gradient of that name is computed, if it is a sum of rows at the ids of an input, and nothing
-/// else.
+/// Returns the form of the gradient `gradient`, if it is only a sum of rows at the ids of an input; otherwise `None`.
 pub fn lookup(tape: &Tape, inputs: &[ValueInfoProto], gradient: &str) -> Option<Lookup> {
     let maker = |name: &str, op: &str| tape.nodes.iter().find(|n| n.is(op) && n.output.iter().any(|o| o == name));
     let sum = maker(gradient, "ScatterND").filter(|node| adds(node))?;
@@ -43,21 +42,21 @@ fn adds(node: &NodeProto) -> bool {
 
 /// The state of a table between steps.
 pub struct Table {
-    /// Index of the parameter.
+    /// Index of the parameter that the table is.
     pub parameter: usize,
     ids: String,
     columns: usize,
-    /// For each row, how many of the steps in `taken` have been applied to it.
+    /// Number of the steps in `taken` that have been applied, for each row.
     through: Vec<u32>,
-    /// For each row, 1 plus the index of its gradient in `sums`; 0 if it has none.
+    /// Position of the gradient of each row in `sums`, plus 1; 0 for rows without one.
     place: Vec<u32>,
-    /// The rows with a gradient, in the order of their indices.
+    /// Indices of the rows with a gradient, in the order of their gradients.
     read: Vec<usize>,
     sums: Vec<f32>,
 }
 
 impl Table {
-    /// Returns the state of the parameter with that index and the given dimensions.
+    /// Returns the state of the parameter with the index `parameter` and the dimensions `dims`.
     pub fn new(parameter: usize, lookup: &Lookup, dims: &[i64]) -> Table {
         let rows = dims.first().map_or(0, |rows| *rows as usize);
         let columns = dims.iter().skip(1).product::<i64>() as usize;
@@ -65,7 +64,7 @@ impl Table {
         Table { parameter, ids: lookup.ids.clone(), columns, through: vec![0; rows], place: vec![0; rows], read, sums }
     }
 
-    /// Returns the rows that a run reads, one for each element of its input.
+    /// Returns the indices of the rows that a run reads, one for each element of the input with the ids.
     pub fn rows(&self, feed: &[(&str, &Tensor)]) -> Result<Vec<usize>> {
         let Some((_, ids)) = feed.iter().find(|(name, _)| *name == self.ids) else {
             bail!(Internal, "nothing was given to {:?}", self.ids);
@@ -102,7 +101,7 @@ impl Table {
         catch_up(through, *columns, taken, weights, moments, |row| place[row] != 0);
     }
 
-    /// Adds the gradients of one run.
+    /// Adds the gradients of one run to those of the step.
     pub fn add(&mut self, rows: &[usize], gradients: &[f32]) -> Result<()> {
         if gradients.len() != rows.len() * self.columns {
             bail!(Internal, "{} gradients for {} rows of {}", gradients.len(), rows.len(), self.columns);
@@ -114,7 +113,7 @@ impl Table {
         Ok(())
     }
 
-    /// Returns the sum of the squares of the gradients.
+    /// Returns the sum of the squares of the gradients of all rows.
     pub fn square_sum(&self) -> f64 {
         optimizer::square_sum(&self.sums)
     }
@@ -133,7 +132,7 @@ impl Table {
         });
     }
 
-    /// Applies all remaining steps to all rows; the caller can then forget these steps.
+    /// Applies all remaining steps to all rows, after which the caller can drop these steps.
     pub fn settle(&mut self, taken: &[Step], weights: &mut [f32], moments: &mut Moments) {
         catch_up(&mut self.through, self.columns, taken, weights, moments, |_| true);
         self.through.fill(0);
@@ -146,10 +145,10 @@ impl Table {
     }
 }
 
-/// Minimum number of rows per thread.
+/// The minimum number of rows per thread.
 const MANY: usize = 256;
 
-/// A row with its moments, and how many steps have been applied to it.
+/// A row with its moments, and the number of steps that have been applied to it.
 struct Row<'t> {
     weights: &'t mut [f32],
     first: &'t mut [f32],
@@ -207,7 +206,8 @@ mod tests {
         Tensor::from_i64(&[ids.len() as i64], ids.to_vec()).unwrap()
     }
 
-    /// Trains with whole gradients and row by row. Some rows are read in several steps, one is read once, one never.
+    /// Compares training with whole gradients and row by row. Some rows are read in several steps, one is read once,
+    /// one never.
     #[test]
     fn rows_end_where_whole_gradients_lead() {
         let options = DistillOptions { weight_decay: 0.1, max_grad_norm: 0.0, ..DistillOptions::default() };

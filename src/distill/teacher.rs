@@ -1,4 +1,4 @@
-//! The teacher: its outputs for a batch.
+//! The teacher, which computes its outputs for batches.
 
 use super::DistillOptions;
 use super::answers::{Answers, Kept};
@@ -15,18 +15,18 @@ use crate::model::{Dim, Model};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 
-/// A loaded teacher.
+/// A teacher that is loaded for running, with its cache.
 pub struct Teacher {
     session: Session,
     feed: Feed,
-    /// Outputs to compute, each with the input of the training graph that it becomes.
+    /// Names of the outputs to compute, each with the input of the training graph that it becomes.
     outputs: Vec<(String, String)>,
-    /// The teacher cache.
+    /// Cache of the outputs, if there is one.
     answers: Option<Answers>,
 }
 
 impl Teacher {
-    /// Loads a teacher with the outputs that `signals` name, and returns their types.
+    /// Returns a teacher that computes the outputs that `signals` name, and the types of these outputs.
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -114,8 +114,8 @@ impl Teacher {
         given
     }
 
-    /// Returns outputs from the cache. Missing ones are computed, stored, and read back, so that they are rounded in
-    /// the first epoch as in later ones.
+    /// Returns the teacher's outputs from the cache. Missing ones are computed, stored, and read back, so that they are
+    /// rounded in the first epoch as in later ones.
     fn recall(&mut self, answers: &mut Answers, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         let mut found = answers.get(&batch.numbers, batch.columns)?;
         if found.is_none() {

@@ -1,5 +1,5 @@
-//! [`Trainer`]: one step of training. It gets the outputs of the teacher and the gradients of the student, and updates
-//! the student's weights.
+//! One step of training ([`Trainer`]): the outputs of the teacher and the gradients of the student are computed, and
+//! the student's weights are updated.
 
 use super::DistillOptions;
 use super::data::{Batch, Dataset};
@@ -17,19 +17,19 @@ use crate::model::Model;
 use crate::runtime::{Provider, Runtime, Session, SessionOptions, Stop, Tensor};
 use std::borrow::Cow;
 
-/// Student and teacher during training.
+/// The student and the teacher during training.
 pub struct Trainer {
     learner: Box<dyn Learner>,
     teacher: Teacher,
     inputs: Inputs,
-    /// Weight of each loss.
+    /// Weight of each part of the loss.
     parts: Vec<f32>,
 }
 
 /// A builder of the inputs of the training graph, except the weights.
 struct Inputs {
     feed: Feed,
-    /// Names of the inputs with weights of tokens and rows, and labels.
+    /// Names of the inputs with the weights of tokens and rows, and with labels.
     counted: Vec<String>,
     /// Whether labels are classes of rows instead of next tokens.
     classifies: bool,
@@ -49,7 +49,7 @@ pub struct Done {
 }
 
 impl Trainer {
-    /// Creates sessions and memory, with the weights of the student.
+    /// Returns a trainer with the weights of the student.
     pub fn new(
         runtime: &'static Runtime,
         graphs: &Graphs,
@@ -61,8 +61,8 @@ impl Trainer {
         Trainer::with_learner(runtime, graphs, student, teacher, options, None, call)
     }
 
-    /// Creates a trainer like [`Trainer::new`]. `on_device` says whether the weights stay on the device of the session;
-    /// with `None` they do unless that is the CPU.
+    /// Returns a trainer like [`Trainer::new`]. `on_device` says whether the weights stay on the device of the session;
+    /// with `None`, they do unless the device is the CPU.
     pub fn with_learner(
         runtime: &'static Runtime,
         graphs: &Graphs,
@@ -98,7 +98,7 @@ impl Trainer {
         Ok(Trainer { learner, teacher, inputs, parts: graphs.parts.iter().map(|part| part.weight).collect() })
     }
 
-    /// Performs one step with the gradients of `batches`.
+    /// Performs one step with the gradients of `batches`, and returns its result.
     pub fn step(
         &mut self,
         batches: &[Batch],
@@ -121,7 +121,7 @@ impl Trainer {
         Ok(done)
     }
 
-    /// Returns the validation loss, and each part of it.
+    /// Returns the validation loss, and each part of the loss.
     pub fn measure(&mut self, batches: &[Batch], stop: &Stop) -> Result<(f64, Vec<f64>)> {
         let totals = Totals::of(batches, self.inputs.classifies);
         let Trainer { learner, teacher, inputs, parts } = self;
@@ -141,20 +141,20 @@ impl Trainer {
         Ok((self.learner.weights()?, self.learner.moments()?))
     }
 
-    /// Returns a copy of the weights.
+    /// Returns a copy of the present weights.
     pub fn snapshot(&mut self) -> Result<Vec<Vec<f32>>> {
         self.learner.settle();
         Ok(self.learner.weights()?.into_iter().map(Cow::into_owned).collect())
     }
 
-    /// Restores a state.
+    /// Replaces the weights and moments by those of a checkpoint.
     pub fn restore(&mut self, weights: &[Vec<f32>], moments: Vec<Moments>) -> Result<()> {
         self.learner.restore(weights, moments)
     }
 }
 
 impl Inputs {
-    /// Returns the inputs for a batch, with the outputs of the teacher.
+    /// Returns the inputs of the training graph for a batch, with the outputs of the teacher.
     fn of(&self, batch: &Batch, totals: &Totals, said: Feeding) -> Result<Feeding> {
         let mut inputs = self.feed.tensors([batch.rows, batch.columns], &batch.ids, &batch.keep)?;
         inputs.extend(said);
@@ -181,7 +181,7 @@ impl Inputs {
     }
 }
 
-/// Returns the weighted sum of the parts, and each part.
+/// Returns the weighted sum of the parts of the loss, and each part.
 fn weighted(losses: &[Tensor], parts: &[f32]) -> Result<(f64, Vec<f64>)> {
     let mut each = Vec::with_capacity(parts.len());
     for loss in losses {
@@ -191,11 +191,11 @@ fn weighted(losses: &[Tensor], parts: &[f32]) -> Result<(f64, Vec<f64>)> {
     Ok((sum, each))
 }
 
-/// Denominators of the losses.
+/// The denominators of the losses, which are counts over all runs of a step.
 struct Totals {
     tokens: usize,
     rows: usize,
-    /// Number of tokens with a successor, or rows of a known class.
+    /// Number of tokens with a next token, or rows of a known class.
     labelled: usize,
 }
 
@@ -218,10 +218,10 @@ impl Totals {
     }
 }
 
-/// Returns the validation batches, like those of training.
+/// Returns the validation batches, of the same size as the training batches.
 pub fn held_out(data: &Dataset, batch_size: usize) -> Vec<Batch> {
     data.held(batch_size, MEASURED)
 }
 
-/// Approximate number of tokens of a validation during training.
+/// The approximate number of tokens of a validation during training.
 const MEASURED: usize = 4096;

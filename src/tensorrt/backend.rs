@@ -1,4 +1,4 @@
-//! The libraries that build engines: finding and opening one, and querying its version and device.
+//! The libraries that build engines: the module finds and opens one, and queries its version and device.
 
 use super::shim::{self, Compiled};
 use crate::choice::choice;
@@ -11,27 +11,27 @@ use std::path::{Path, PathBuf};
 /// A library that builds engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Backend {
-    /// TensorRT 11 (`libnvinfer.so.11`): builds for the GPU of this machine.
+    /// TensorRT 11 (`libnvinfer.so.11`), which builds for the GPU of this machine.
     #[serde(rename = "tensorrt")]
     TensorRt,
-    /// TensorRT-RTX 1 (`libtensorrt_rtx.so.1`): also builds without a GPU, for named compute capabilities.
+    /// TensorRT-RTX 1 (`libtensorrt_rtx.so.1`), which also builds without a GPU, for named compute capabilities.
     #[serde(rename = "tensorrt-rtx")]
     TensorRtRtx,
-    /// ONNX Runtime's TensorRT provider: builds a model with embedded engines for the GPU of this machine.
+    /// ONNX Runtime's TensorRT provider, which builds a model with embedded engines for the GPU of this machine.
     #[serde(rename = "onnxruntime")]
     OnnxRuntime,
 }
 
 choice! {
-    /// The requested library.
+    /// The library that is requested to build engines.
     pub enum Choice: optimize_tensorrt_backend_t = Auto {
-        /// TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's provider.
+        /// TensorRT if it and a device are available, otherwise TensorRT-RTX, otherwise ONNX Runtime's provider.
         Auto = 0, "auto";
-        /// TensorRT, or an error.
+        /// TensorRT; the build fails if it is not available.
         TensorRt = 1, "tensorrt";
-        /// TensorRT-RTX, or an error.
+        /// TensorRT-RTX; the build fails if it is not available.
         TensorRtRtx = 2, "tensorrt-rtx";
-        /// ONNX Runtime's provider: a model that contains engines (X_ctx.onnx).
+        /// ONNX Runtime's provider, which writes a model that contains engines (X_ctx.onnx).
         OnnxRuntime = 3, "onnxruntime";
     }
 }
@@ -46,11 +46,11 @@ impl From<Backend> for Choice {
     }
 }
 
-/// Environment variable with the folder or file of the libraries, used if the options name none.
+/// The environment variable with the folder or file of the libraries, which is used if the options name none.
 pub const PATH_VARIABLE: &str = "OPTIMIZE_TENSORRT_PATH";
 
 impl Backend {
-    /// Returns the name: `tensorrt`, `tensorrt-rtx` or `onnxruntime`.
+    /// Returns the name of the backend: `tensorrt`, `tensorrt-rtx` or `onnxruntime`.
     pub fn name(self) -> &'static str {
         match self {
             Backend::TensorRt => "tensorrt",
@@ -76,18 +76,18 @@ impl Backend {
         }
     }
 
-    /// Returns a version as text: `1.7.1` for 10701, `11.4.0` for 110400.
+    /// Returns the text for the version number of a library: `1.7.1` for 10701, `11.4.0` for 110400.
     fn version(number: i32) -> String {
         format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
     }
 }
 
-/// An open library. It stays open until the process ends.
+/// An open library that builds engines. It stays open until the process ends.
 pub struct Library {
     backend: Backend,
     version: String,
     path: PathBuf,
-    /// The reason for choosing this library.
+    /// Reason for choosing this library.
     reason: String,
     pub(super) compiled: Compiled,
     pub(super) create_builder: *mut c_void,
@@ -101,7 +101,7 @@ unsafe impl Sync for Library {}
 
 impl Library {
     /// Opens the library that `choice` requests: only in `folder` if there is one, else in `OPTIMIZE_TENSORRT_PATH`,
-    /// next to this library, and on the system loader's search path.
+    /// next to this library, and on the search path of the dynamic linker.
     ///
     /// Fails with `BackendMissing` if no library is found (the message lists each place) or if this library was built
     /// without the headers, `Unsupported` if the version differs from that of the headers, and `DeviceMissing` if
@@ -137,7 +137,7 @@ impl Library {
         }
     }
 
-    /// Returns which library it is.
+    /// Returns the backend that the library is.
     pub fn backend(&self) -> Backend {
         self.backend
     }
@@ -152,12 +152,12 @@ impl Library {
         &self.path
     }
 
-    /// Returns the reason for choosing this library.
+    /// Returns the reason why this library was chosen.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// Returns name and version, for example `TensorRT-RTX 1.7.1`.
+    /// Returns the name and the version of the library, for example `TensorRT-RTX 1.7.1`.
     pub fn name(&self) -> String {
         format!("{} {}", self.backend.title(), self.version)
     }
@@ -221,7 +221,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
     )
 }
 
-/// Returns the folders to search; `None` stands for the system loader's search path.
+/// Returns the folders to search; `None` stands for the search path of the dynamic linker.
 fn places(folder: Option<&Path>) -> Vec<Option<PathBuf>> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     if let Some(folder) = folder {
@@ -239,8 +239,8 @@ fn version_of(library: &driver::Library, path: &Path) -> Result<i32> {
     Ok(unsafe { function::<unsafe extern "C" fn() -> i32>(library, c"getInferLibVersion", path)?() })
 }
 
-/// Returns the compute capability of the first NVIDIA GPU, 89 for 8.9. Fails with `DeviceMissing`, whose message says
-/// what is missing.
+/// Returns the compute capability of the first NVIDIA GPU, for example 89 for 8.9. Fails with `DeviceMissing`, whose
+/// message names what is missing.
 pub fn device() -> Result<i32> {
     Driver::get()?.capability(0)
 }

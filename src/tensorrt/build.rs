@@ -1,4 +1,4 @@
-//! Builds an engine file and its manifest from a model.
+//! The build of an engine file and its manifest from a model.
 
 use super::backend::{Backend, Choice, Library, device};
 use super::manifest::{self, FORMAT, Key, Manifest};
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Bits of `BuilderFlag`, the same in both sets of headers.
+/// Bits of TensorRT's `BuilderFlag`, which are the same in both sets of headers.
 mod flag {
     pub const REFIT: u32 = 1 << 4;
     pub const TF32: u32 = 1 << 6;
@@ -31,16 +31,17 @@ mod flag {
     pub const STRIP_PLAN: u32 = 1 << 18;
 }
 
-/// Builds an engine of `model` at `output` (a file, or a folder for `model.engine`), with `X.engine.json` next to it.
+/// Builds an engine of `model` at `output` (a file, or a folder for `model.engine`), with `X.engine.json` next to it,
+/// and returns a report.
 ///
-/// An existing engine of the same model, library and options is kept, and the report says `reused`. `runtime` is
-/// needed for precisions other than fp32, whose error is measured before the build. Progress stages: `hash`, then
-/// `precision` (in measurements), then `build` (in steps of the library).
+/// An existing engine of the same model, backend and options is kept, and the report says `reused`. `runtime` is needed
+/// for precisions other than fp32, whose error is measured before the build. Progress stages: `hash`, then `precision`
+/// (in measurements), then `build` (in steps of the library).
 ///
-/// Fails with `BackendMissing`, `DeviceMissing` and `Unsupported` like [`Library::open`]; `InvalidArgument` if the
-/// size of an input varies and no option sets it; `Unsupported` for operators that cannot be lowered (the message
-/// names them) or that the library rejects; `GateNotMet` if the error stays above the limit; `Mismatch` if a
-/// different engine exists and must not be replaced; `Io` if the disk is full.
+/// Fails with `BackendMissing`, `DeviceMissing` and `Unsupported` like [`Library::open`]; `InvalidArgument` if the size
+/// of an input varies and no option sets it; `Unsupported` for operators that cannot be lowered (the message names
+/// them) or that the library rejects; `GateNotMet` if the error stays above the limit; `Mismatch` if a different engine
+/// exists and must not be replaced; `Io` if the disk is full.
 pub fn build(
     runtime: Option<&'static Runtime>,
     model: &Model,
@@ -85,8 +86,9 @@ pub fn build(
     Ok(report)
 }
 
-/// Returns the graph that the library would receive, without building: lowered to the operators that its parser
-/// supports, in the requested precision. Its inputs and outputs are those of `model`.
+/// Returns the graph that the backend would receive, and a report, without building an engine: the graph is lowered to
+/// the operators that the backend's parser supports, in the requested precision. Its inputs and outputs are those of
+/// `model`.
 pub fn graph(
     runtime: Option<&'static Runtime>,
     model: &Model,
@@ -197,7 +199,7 @@ fn make(
     Ok(manifest)
 }
 
-/// Returns the request for a library.
+/// Returns the data of a build for a backend.
 fn job(library: Library, parsed: &Parsed, profiles: &Profiles, options: &TensorRtOptions) -> Result<work::Job> {
     let timing = match &options.timing_cache {
         None => None,
@@ -223,7 +225,7 @@ fn job(library: Library, parsed: &Parsed, profiles: &Profiles, options: &TensorR
     })
 }
 
-/// A graph in the form that the library's parser reads: encoded, or, above protobuf's limit of 2 GiB, a file with
+/// A graph in the form that the backend's parser reads: encoded, or, above protobuf's limit of 2 GiB, a file with
 /// external weights in a temporary folder that is removed after the build.
 struct Parsed {
     bytes: Bytes,
@@ -287,7 +289,7 @@ fn flags(options: &TensorRtOptions) -> u32 {
         | set(options.strip, flag::STRIP_PLAN)
 }
 
-/// The builder of the engine.
+/// The library that builds the engine.
 enum Builder {
     Library(Library),
     /// ONNX Runtime's provider, and the reason for choosing it.
@@ -387,7 +389,8 @@ fn key(library: &Builder, identity: &FileIdentity, profiles: &Profiles, options:
     })
 }
 
-/// Returns the reason for building or not, and the manifest of the existing engine if it can be reused.
+/// Returns why an engine is built or reused and, if it is reused, the manifest of the existing engine. Fails with
+/// `Mismatch` if an existing engine does not match, `refuse_mismatch` is set and `force` is not.
 fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(String, Option<Manifest>)> {
     if !engine.exists() {
         return Ok(("there was no engine".to_owned(), None));
@@ -413,7 +416,7 @@ fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(Stri
     Ok((why, None))
 }
 
-/// Saves the result of [`graph`].
+/// Saves the result of [`graph`] at `path`, and returns the identity of the file.
 pub fn save_graph(model: &Model, path: &Path, call: &Call) -> Result<FileIdentity> {
     Ok(model.save(path, ExternalData::Auto, call)?.identity())
 }

@@ -1,4 +1,4 @@
-//! Writes a precision plan into a graph: each float32 value has up to two names, its own and that of its
+//! The casts of a graph in mixed precision: each float32 value has up to two names, its own and that of its
 //! low-precision form, with casts between them where both are read.
 
 use super::options::Precision;
@@ -11,25 +11,26 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 
-/// How a node treats the float32 values that it reads and writes.
+/// The type in which a node reads and writes floating-point values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// In float32.
+    /// The node reads and writes float32.
     Full,
-    /// In the low-precision type.
+    /// The node reads and writes the low-precision type.
     Short,
-    /// It reads either type and outputs neither.
+    /// The node reads either type and outputs neither.
     Either,
 }
 
-/// A model in lower precision.
+/// A graph in lower precision.
 pub(super) struct Rewritten {
     pub proto: ModelProto,
-    /// The low-precision name of each value that has one, by its name in the original.
+    /// Low-precision name of each value that has one, by its name in the original.
     pub short: HashMap<String, String>,
 }
 
-/// Rewrites the main graph. `floats` are the names of its float32 values, `forms` has one entry per node.
+/// Returns `original` with its main graph in lower precision. `floats` are the names of its float32 values, `forms` has
+/// one entry per node.
 ///
 /// `emulated` keeps the type float32 and rounds instead, so that a runtime without kernels for the low-precision type
 /// can run the graph.

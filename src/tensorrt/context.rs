@@ -1,4 +1,4 @@
-//! ONNX Runtime's TensorRT provider as a builder: it writes a model whose subgraphs are replaced by engines
+//! ONNX Runtime's TensorRT provider as a builder of engines. It writes a model whose subgraphs are replaced by engines
 //! (`X_ctx.onnx`, operator `EPContext`). It builds only for the GPU of this machine.
 
 use super::manifest::{self, FORMAT, Key, Manifest};
@@ -14,7 +14,7 @@ use crate::runtime::driver::Driver;
 use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, Session, SessionOptions, available};
 use std::path::Path;
 
-/// Checks that the provider starts; fails with the provider's own message.
+/// Fails with the message of the provider if the provider does not start.
 pub(super) fn starts(runtime: &'static Runtime) -> Result<()> {
     let found = available(runtime, 0).into_iter().find(|found| found.provider == Provider::TensorRt);
     match found.and_then(|found| found.reason) {
@@ -28,7 +28,8 @@ pub(super) fn capability() -> Result<i32> {
     Driver::get()?.capability(0)
 }
 
-/// Builds `output` from a graph. The session that builds it is dropped afterwards; others can then read the file.
+/// Builds `output` from a graph, and returns the manifest. The session that builds it is dropped afterwards; others can
+/// then read the file.
 pub(super) fn make(
     runtime: &'static Runtime,
     graph: ModelProto,

@@ -1,4 +1,4 @@
-//! [`Engine`]: a TensorRT engine, loaded on a device.
+//! A TensorRT engine that is loaded on a device ([`Engine`]).
 
 use super::backend::{Choice, Library};
 use super::manifest::{self, Manifest, OpenOptions};
@@ -20,20 +20,20 @@ use std::ffi::{CStr, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// An engine loaded on a GPU. It may move between threads; it runs one call at a time.
+/// An engine loaded on a GPU. It may move between threads, and runs one call at a time.
 pub struct Engine {
     runner: Runner,
     manifest: Manifest,
     slots: Vec<Slot>,
     profile: Option<i32>,
-    /// The shapes that its package accepts.
+    /// Shapes that the package of the engine accepts.
     contract: Option<Arc<Contract>>,
     // This field is the last, and so dropped last: rooms and the runner belong to its context.
     device: Device,
     _bytes: bytes::Bytes,
 }
 
-/// A checked engine file that can be opened: its path, its GPU, its inputs and outputs.
+/// The file of an engine that was checked: its path, GPU, inputs and outputs.
 pub struct EngineFile {
     path: PathBuf,
     options: OpenOptions,
@@ -44,7 +44,7 @@ pub struct EngineFile {
 }
 
 impl EngineFile {
-    /// Opens the engine once as a check. Fails like [`Engine::open`].
+    /// Opens the engine once as a check, and returns the file. Fails like [`Engine::open`].
     pub fn new(path: &Path, options: &OpenOptions, device_id: u32) -> Result<EngineFile> {
         let engine = Engine::open(path, options, device_id)?;
         let signature = engine.signature();
@@ -57,7 +57,7 @@ impl EngineFile {
         path.extension().is_some_and(|e| e == "engine" || e == "plan" || e == "trt") && !path.is_dir()
     }
 
-    /// Loads the engine.
+    /// Loads the engine on the GPU and returns it.
     pub fn open(&self) -> Result<Engine> {
         Engine::open(&self.path, &self.options, self.device_id)
     }
@@ -91,7 +91,7 @@ fn placed(device_id: u32) -> Placement {
     Placement::on(Provider::TensorRt, device_id)
 }
 
-/// The engine object that the library made from the file.
+/// The engine object that TensorRT created from the file.
 struct Runner {
     raw: *mut c_void,
     calls: Running,
@@ -106,14 +106,14 @@ impl Drop for Runner {
     }
 }
 
-/// An output during a run: its index, its shape and its memory.
+/// An output during a run, as its index, its shape and its memory.
 type Made = (usize, Vec<i64>, Vec<u8>);
 
-/// An input or output.
+/// An input or output of the engine.
 struct Slot {
     info: ValueInfo,
     dtype: DataType,
-    /// Name in the library's memory, valid while the runner lives.
+    /// Name of the value, in the memory of TensorRT; valid while the runner lives.
     name: *const c_char,
     is_input: bool,
     on_host: bool,
@@ -123,9 +123,9 @@ struct Slot {
 unsafe impl Send for Slot {}
 
 impl Engine {
-    /// Opens an engine on the GPU with this index. Fails like [`manifest::open`], with
-    /// [`crate::error::Kind::DeviceMissing`] if there is no GPU, and with `Backend` if the library cannot use it
-    /// there.
+    /// Loads the engine at `path` on the GPU with the index `device_id`, and returns it. Fails like [`manifest::open`],
+    /// with [`crate::error::Kind::DeviceMissing`] if there is no GPU, and with `Backend` if TensorRT cannot use the
+    /// engine there.
     pub fn open(path: &Path, options: &OpenOptions, device_id: u32) -> Result<Engine> {
         let manifest = manifest::open(path, options)?;
         let device = Device::open(device_id).at(|| path.display())?;
@@ -155,7 +155,7 @@ impl Engine {
         engine
     }
 
-    /// Returns where the engine runs.
+    /// Returns the device on which the engine runs.
     pub fn placement(&self) -> Placement {
         placed(self.device.number())
     }
@@ -259,7 +259,7 @@ impl Engine {
         self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
     }
 
-    /// Returns the first profile that allows these inputs.
+    /// Returns the index of the first profile that allows the shapes of these inputs.
     fn profile_for(&self, inputs: &[(&str, &Tensor)]) -> Result<i32> {
         let mut known = String::new();
         for profile in 0.. {
@@ -298,11 +298,10 @@ impl Engine {
         (status == 0).then(|| dims[..rank as usize].to_vec())
     }
 
-    /// Starts the run; returns index, shape and memory of each output, which the GPU writes until [`Device::wait`]
+    /// Starts the run, and returns index, shape and memory of each output, which the GPU writes until [`Device::wait`]
     /// returns.
     ///
-    /// # Safety
-    /// `inputs` and the returned memory must live until then.
+    /// # Safety `inputs` and the returned memory must live until then.
     unsafe fn start(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Made>> {
         let (calls, raw) = (self.runner.calls, self.runner.raw);
         let mut result = RawResult::empty();
@@ -393,7 +392,7 @@ fn slots(runner: &Runner) -> Result<Vec<Slot>> {
     Ok(slots)
 }
 
-/// Returns the type for TensorRT's `DataType` value.
+/// Returns the element type for a value of TensorRT's `DataType`.
 fn data_type(number: i32) -> Option<DataType> {
     Some(match number {
         0 => DataType::Float32,

@@ -1,4 +1,4 @@
-//! The manifest next to an engine: its model, target, builder and options. It is checked before the engine is used.
+//! The manifest next to an engine: its model, target, backend and options. It is checked before the engine is used.
 
 use super::backend::{Backend, Choice, Library, device};
 use super::options::Precision;
@@ -15,49 +15,50 @@ use std::path::{Path, PathBuf};
 /// The format version that this library writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// The content of `X.engine.json`.
+/// The content of the manifest `X.engine.json` of an engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Format version; see [`FORMAT`].
     pub format: u32,
-    /// Everything that identifies an engine.
+    /// Source and target of the engine.
     #[serde(flatten)]
     pub key: Key,
     /// Size of the engine in bytes.
     pub engine_bytes: u64,
     /// SHA-256 of the engine.
     pub engine_sha256: String,
-    /// SHA-256 of the graph that the library received.
+    /// SHA-256 of the ONNX graph that the backend received.
     pub graph_sha256: String,
-    /// Error against fp32, measured before the build.
+    /// Error of the precision against fp32, measured before the build.
     pub error: Option<Value>,
 }
 
-/// The source and target of an engine: equal keys mean interchangeable engines.
+/// The source and target of an engine. Engines with equal keys are interchangeable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Key {
     /// Version of this library.
     pub library_version: String,
     /// SHA-256 of the model.
     pub model_sha256: String,
-    /// The library that built the engine.
+    /// Backend that built the engine.
     pub backend: Backend,
-    /// Version of that library.
+    /// Version of the backend.
     pub backend_version: String,
-    /// Compute capability of the target: `89`, a list, or `none` for an engine built without a GPU for all of them.
+    /// Compute capability of the target: one like `89`, a list, or `none` for an engine built without a GPU for all of
+    /// them.
     pub compute_capability: String,
-    /// Precision; see [`Precision`].
+    /// Precision of the engine; see [`Precision`].
     pub precision: Precision,
     /// Options that change the engine.
     pub flags: Map<String, Value>,
-    /// Profiles, as `Profiles::to_json` writes them.
+    /// Optimization profiles, as `Profiles::to_json` writes them.
     pub profiles: Value,
-    /// Whether a timing cache was used: engines may differ because of it.
+    /// Whether a timing cache was used, because of which engines may differ.
     pub timing_cache: bool,
 }
 
 impl Key {
-    /// Returns the differences as text; empty if the keys are equal.
+    /// Returns descriptions of the fields that differ; empty if the keys are equal.
     pub fn differences(&self, other: &Key) -> Vec<String> {
         let (a, b) = (serde_json::to_value(self), serde_json::to_value(other));
         let (Ok(Value::Object(a)), Ok(Value::Object(b))) = (a, b) else { return vec!["all".to_owned()] };
@@ -69,7 +70,7 @@ impl Key {
     }
 }
 
-/// Returns the path of an engine's manifest.
+/// Returns the path of the manifest of an engine.
 pub fn path_of(engine: &Path) -> PathBuf {
     let mut name = engine.as_os_str().to_owned();
     name.push(".json");
@@ -77,7 +78,7 @@ pub fn path_of(engine: &Path) -> PathBuf {
 }
 
 impl Manifest {
-    /// Reads the manifest of an engine; returns `None` if there is none.
+    /// Returns the manifest of an engine; `None` if there is none. Fails with `InvalidModel` if it is damaged.
     pub fn read(engine: &Path) -> Result<Option<Manifest>> {
         let path = path_of(engine);
         let content = match files::read(&path, limits::CONFIG_BYTES) {
@@ -99,38 +100,38 @@ impl Manifest {
         Ok(Some(serde_json::from_value(value).map_err(damaged)?))
     }
 
-    /// Returns the text of the manifest.
+    /// Returns the text of the manifest as JSON.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
     }
 
-    /// Returns whether the bytes are the engine that the manifest describes.
+    /// Returns whether `engine` are the bytes of the engine that the manifest describes.
     pub fn is_of(&self, engine: &[u8]) -> bool {
         self.engine_bytes == engine.len() as u64 && self.engine_sha256 == sha256(engine)
     }
 }
 
-/// Returns the SHA-256 in lower-case hex.
+/// Returns the SHA-256 of `bytes` in lower-case hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Options for opening an engine.
+/// Options for loading an engine.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
     /// SHA-256 of the model that the engine must have been built from; `None` accepts any.
     pub model_sha256: Option<String>,
     /// Whether the caller trusts the author of the engine: an engine contains code.
     pub trust: bool,
-    /// The library that reads the engine; `Auto` uses the one that built it.
+    /// Backend that loads the engine; `Auto` selects the one that built it.
     pub backend: Choice,
-    /// Folder of the library.
+    /// Folder of the backend's library; `None` searches for it.
     pub library: Option<PathBuf>,
 }
 
-/// Fails for a library or a device that an engine was not built for.
+/// Fails with `Mismatch` for a backend, a version or a device that an engine was not built for.
 fn check_library(library: &Library, key: &Key) -> Result<()> {
     if library.backend() != key.backend {
         bail!(Mismatch, "the engine is for {}, not {}", key.backend.name(), library.backend().name());
@@ -152,11 +153,11 @@ fn check_library(library: &Library, key: &Key) -> Result<()> {
 }
 
 /// Returns the manifest of an engine after checking whether the engine may be used on this machine: that it is trusted
-/// and intact, and that model, library and device match.
+/// and intact, and that model, backend and device match.
 ///
-/// Fails with `Untrusted` if it is not trusted or has no manifest, `InvalidModel` if the file differs from its
-/// manifest or is no engine, and `Mismatch` for another model, version or device; the message names the difference.
-/// With a GPU, or with TensorRT-RTX, the library also reads the engine.
+/// Fails with `Untrusted` if it is not trusted or has no manifest, `InvalidModel` if the file differs from its manifest
+/// or is no engine, and `Mismatch` for another model, version or device; the message names the difference. With a GPU,
+/// or with TensorRT-RTX, the library also reads the engine.
 pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     let place = || engine.display().to_string();
     let file = files::open(engine)?;

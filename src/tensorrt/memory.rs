@@ -1,4 +1,4 @@
-//! Device memory and copies to and from it, through the NVIDIA driver.
+//! Device memory, and copies to and from it, through the NVIDIA driver.
 
 use crate::error::{Result, bail, error};
 use crate::runtime::driver::Driver;
@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
 type Address = u64;
-/// A function of a context or a stream.
+/// A function of the driver whose only parameter is a context or a stream.
 type OfContext = unsafe extern "C" fn(*mut c_void) -> c_int;
 type OfDevice = unsafe extern "C" fn(c_int) -> c_int;
 type Alloc = unsafe extern "C" fn(*mut Address, usize) -> c_int;
@@ -14,7 +14,7 @@ type Free = unsafe extern "C" fn(Address) -> c_int;
 type ToDevice = unsafe extern "C" fn(Address, *const c_void, usize, *mut c_void) -> c_int;
 type ToHost = unsafe extern "C" fn(*mut c_void, Address, usize, *mut c_void) -> c_int;
 
-/// A device for one user: its primary context, which NVIDIA's libraries also use, and a stream.
+/// A device for one user, with its primary context, which NVIDIA's libraries also use, and a stream.
 pub(super) struct Device {
     calls: Calls,
     number: c_int,
@@ -24,7 +24,7 @@ pub(super) struct Device {
 // SAFETY: contexts and streams may be used from any thread, one at a time; `enter` makes the context that thread's.
 unsafe impl Send for Device {}
 
-/// Functions of `cuda.h`, by their names since CUDA 4.
+/// The functions of `cuda.h` under their names since CUDA 4.
 struct Calls {
     set_current: OfContext,
     release: OfDevice,
@@ -45,7 +45,7 @@ fn done(status: c_int, what: &str) -> Result<()> {
 }
 
 impl Device {
-    /// Opens the device with this index. Fails with [`crate::error::Kind::DeviceMissing`] if it does not exist.
+    /// Opens the device with the index `number`. Fails with [`crate::error::Kind::DeviceMissing`] if it does not exist.
     pub fn open(number: u32) -> Result<Device> {
         let driver = Driver::get()?;
         driver.capability(number)?;
@@ -98,7 +98,7 @@ impl Device {
         done(unsafe { (self.calls.synchronize)(self.stream) }, "cuStreamSynchronize")
     }
 
-    /// Makes `room` hold at least `size` bytes, allocating again if it is too small.
+    /// Allocates the memory of `room` again if it has fewer than `size` bytes.
     pub fn room(&self, room: &mut Room, size: usize) -> Result<()> {
         if room.size >= size.max(1) {
             return Ok(());
@@ -157,7 +157,7 @@ impl Drop for Device {
     }
 }
 
-/// Device memory, freed by [`Device::give_back`].
+/// Device memory, which [`Device::give_back`] frees.
 #[derive(Default)]
 pub(super) struct Room {
     address: Address,

@@ -1,4 +1,4 @@
-//! Options of a build.
+//! Options of the build of an engine.
 
 use super::backend::Choice;
 use crate::choice::choice;
@@ -6,7 +6,7 @@ use crate::error::{Result, bail, error};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Sizes of a dimension.
+/// The minimum, optimum and maximum size of a dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -24,20 +24,20 @@ choice! {
     pub enum Precision: optimize_precision_t = Fp32 {
         /// The precision of the model.
         Fp32 = 0, "fp32";
-        /// Matrix products and the nodes around them in float16.
+        /// float16 for matrix products and the nodes around them.
         Fp16 = 1, "fp16";
-        /// Matrix products and the nodes around them in bfloat16.
+        /// bfloat16 for matrix products and the nodes around them.
         Bf16 = 2, "bf16";
-        /// Products with weights in 8-bit integers.
+        /// 8-bit integers for products with weights.
         Int8 = 3, "int8";
-        /// Products with weights in float8 (E4M3).
+        /// float8 (E4M3) for products with weights.
         Fp8 = 4, "fp8";
     }
 }
 
 impl Precision {
-    /// Returns the default limit of the error: relative, of the worst output. Float16 has 11 significant bits,
-    /// bfloat16 8, int8 7 and float8 4.
+    /// Returns the default limit of the relative error of the worst output. Float16 has 11 significant bits, bfloat16
+    /// 8, int8 7 and float8 4.
     fn usual_error(self) -> f64 {
         match self {
             Precision::Fp32 | Precision::Fp16 => 0.01,
@@ -46,16 +46,16 @@ impl Precision {
         }
     }
 
-    /// Returns whether it is written as `QuantizeLinear` and `DequantizeLinear`.
+    /// Returns whether the graph expresses the precision by `QuantizeLinear` and `DequantizeLinear`.
     pub(super) fn is_quantized(self) -> bool {
         matches!(self, Precision::Int8 | Precision::Fp8)
     }
 }
 
-/// Shapes of inputs by name.
+/// The shapes of inputs, by name.
 pub type Shapes = Vec<(String, Vec<i64>)>;
 
-/// A complete optimization profile.
+/// An optimization profile for all inputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -68,16 +68,17 @@ pub struct GivenProfile {
     pub max: Shapes,
 }
 
-/// Options of a build. `Default` keeps the model's precision and requires that it fixes all sizes.
+/// Options of the build of an engine. The defaults keep the model's precision and require that the model fixes all
+/// sizes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct TensorRtOptions {
-    /// Precision. Default: [`Precision::Fp32`].
+    /// Precision in which the engine computes. Default: [`Precision::Fp32`].
     pub precision: Precision,
-    /// The library that builds. Default: [`Choice::Auto`].
+    /// Backend that builds the engine. Default: [`Choice::Auto`].
     pub backend: Choice,
-    /// Folder of the library; `None` searches for it.
+    /// Folder of the backend's library; `None` searches for it.
     pub library: Option<PathBuf>,
     /// Batch size; 0 leaves it to the profiles.
     pub batch_size: i64,
@@ -85,46 +86,47 @@ pub struct TensorRtOptions {
     pub sequence_length: i64,
     /// Sizes of dimensions by their name in the model, or by `batch`, `sequence` and `past`.
     pub dimensions: Vec<(String, Span)>,
-    /// Profiles; the first one is that of `--min-shapes` and its siblings. Without profiles, one is made of the sizes
-    /// above.
+    /// Optimization profiles; the first one is that of `--min-shapes` and its siblings. Without profiles, one is made
+    /// of the sizes above.
     pub profiles: Vec<GivenProfile>,
     /// Device memory that a layer may use as workspace, in bytes; 0 for all of it.
     pub workspace: u64,
     /// TensorRT's builder optimization level, 0 to 5; `None` for its default.
     pub optimization_level: Option<i32>,
-    /// File of the timing cache (TensorRT).
+    /// Path of the file with the timing cache (TensorRT).
     pub timing_cache: Option<PathBuf>,
-    /// Whether the engine also runs with later versions of the library.
+    /// Whether the engine also runs with later versions of the backend.
     pub version_compatible: bool,
     /// Whether the engine runs on all GPUs since Ampere instead of this one only (TensorRT).
     pub hardware_compatible: bool,
-    /// Whether the engine omits its weights; they are added when it is loaded.
+    /// Whether the engine omits its weights, which are added when it is loaded.
     pub strip: bool,
     /// Whether weights may be replaced later.
     pub refit: bool,
-    /// Whether to use 2:4 structured sparsity of weights.
+    /// Whether the builder may use 2:4 structured sparsity of weights.
     pub sparsity: bool,
     /// Whether layers keep all details for profilers.
     pub detailed: bool,
     /// Whether to disable TensorFloat-32 in layers that stay fp32.
     pub no_tf32: bool,
-    /// Compute capabilities to build for (TensorRT-RTX), 89 for 8.9; empty for all that it supports.
+    /// Compute capabilities to build for (TensorRT-RTX), for example 89 for 8.9; empty for all that the backend
+    /// supports.
     pub compute_capabilities: Vec<i32>,
-    /// Largest relative error of an output against fp32 on a sample; nodes return to fp32 until it is met. 0 selects
+    /// Maximum relative error of an output against fp32 on a sample; nodes return to fp32 until it is met. 0 selects
     /// 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
     pub max_error: f64,
-    /// Calibration data for int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`); `None` uses
+    /// Path of calibration data for int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`); `None` uses
     /// built-in sentences or generated numbers.
     pub calibration: Option<PathBuf>,
-    /// Nodes that stay fp32, by name or operator.
+    /// Names or operators of the nodes that stay fp32.
     pub keep_fp32: Vec<String>,
     /// Whether to build even if the existing engine matches.
     pub force: bool,
     /// Whether a different existing engine is an error; otherwise it is replaced.
     pub refuse_mismatch: bool,
-    /// Threads of the measurements; 0 for all.
+    /// Number of threads of the measurements; 0 for all.
     pub threads: usize,
-    /// Whether the library reads the model from a file with external weights, as it must above 2 GiB.
+    /// Whether the backend reads the model from a file with external weights, as it must above 2 GiB.
     #[doc(hidden)]
     #[serde(skip)]
     pub by_file: bool,
@@ -152,19 +154,19 @@ impl TensorRtOptions {
         Ok(())
     }
 
-    /// Returns the error limit; see [`TensorRtOptions::max_error`].
+    /// Returns the limit of the error; see [`TensorRtOptions::max_error`].
     pub fn error_allowed(&self) -> f64 {
         if self.max_error > 0.0 { self.max_error } else { self.precision.usual_error() }
     }
 }
 
-/// Reads shapes, for example `ids:1x16,mask:1x16`.
+/// Returns the shapes in a text like `ids:1x16,mask:1x16`. Fails with `InvalidArgument` for other forms.
 pub fn parse_shapes(text: &str) -> Result<Shapes> {
     text.split(',').filter(|part| !part.trim().is_empty()).map(|part| crate::shapes::parse_shape(part.trim())).collect()
 }
 
-/// Reads minimum, optimum and maximum sizes, for example `batch=1:8:32,sequence=128`; in `1:32`, the optimum is the
-/// maximum.
+/// Returns the minimum, optimum and maximum sizes in a text like `batch=1:8:32,sequence=128`; in `1:32`, the optimum is
+/// the maximum. Fails with `InvalidArgument` for other forms.
 pub fn parse_dimensions(text: &str) -> Result<Vec<(String, Span)>> {
     let one = |part: &str| {
         let wrong = || error!(InvalidArgument, "{part:?} is not a dimension like NAME=MIN:OPT:MAX");
@@ -188,7 +190,8 @@ pub fn parse_dimensions(text: &str) -> Result<Vec<(String, Span)>> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
 }
 
-/// Reads several profiles: `[{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}, ...]`.
+/// Returns the profiles in a text of JSON: `[{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}, ...]`. Fails
+/// with `InvalidArgument` for other forms.
 pub fn parse_profiles(json: &str) -> Result<Vec<GivenProfile>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 /// The newest opset of the default domain that the parser receives.
 pub const NEWEST: i64 = 20;
 
-/// Operators introduced after [`NEWEST`] that are not lowered here.
+/// The operators introduced after [`NEWEST`] that are not lowered here.
 const LATER: [&str; 5] = ["Attention", "RotaryEmbedding", "TensorScatter", "BitCast", "CumProd"];
 
 /// Returns the model with every operator lowered, and the number of lowered nodes. Fails with `Unsupported`, naming

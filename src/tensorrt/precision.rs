@@ -1,4 +1,5 @@
-//! Lower precision in the graph: which nodes can use it, what error it causes, and which nodes return to fp32.
+//! Lower precision in the graph: the nodes that can use it, the error that it causes, and the nodes that return to
+//! fp32.
 //!
 //! Products and the nodes around them use the low-precision type. Operators that square, divide by roots, sum or
 //! exponentiate stay float32, and so do the nodes directly connected to them: a layer norm of values of 1e4 squares
@@ -24,16 +25,16 @@ use crate::runtime::{Runtime, Session, Tensor};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
 
-/// `NodeReport.action` of a node in lower precision.
+/// The value of `NodeReport.action` for a node in lower precision.
 pub const LOWERED: &str = "lowered";
-/// `NodeReport.action` of a node that stays float32.
+/// The value of `NodeReport.action` for a node that stays float32.
 pub const KEPT: &str = "fp32";
-/// Prefix of the reason of a node that returned to fp32 because of its error.
+/// The prefix of the reason of a node that returned to fp32 because of its error.
 pub const BACK: &str = "back to fp32";
 
-/// Operators for which lower precision pays off.
+/// The operators for which lower precision is worth a cast.
 const HEAVY: [&str; 5] = ["MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"];
-/// Operators that get the precision of adjacent nodes, because they are cheap or only move values.
+/// The operators that get the precision of adjacent nodes, because they are cheap or only move values.
 #[rustfmt::skip]
 const LIGHT: [&str; 60] = [
     "Abs", "Add", "AveragePool", "BatchNormalization", "Ceil", "Celu", "Clip", "Concat", "DepthToSpace", "Div", "Elu",
@@ -43,9 +44,9 @@ const LIGHT: [&str; 60] = [
     "Sigmoid", "Sign", "Slice", "Softplus", "Softsign", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tanh",
     "ThresholdedRelu", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Mish",
 ];
-/// Operators that read a value of any type and do not output that type.
+/// The operators that read a value of any type and do not output that type.
 const EITHER: [&str; 2] = ["Shape", "Size"];
-/// Operators that lose accuracy with few bits or a small range.
+/// The operators that lose accuracy with few bits or a small range.
 #[rustfmt::skip]
 const DELICATE: [&str; 34] = [
     "Acos", "Asin", "Atan", "Cos", "CumSum", "Exp", "GRU", "GlobalAveragePool", "GroupNormalization",
@@ -54,26 +55,26 @@ const DELICATE: [&str; 34] = [
     "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
     "ReduceSumSquare", "Sin", "Softmax", "Sqrt",
 ];
-/// Largest magnitude on the sample that is converted to float16, whose maximum is 65504: other data may have larger
+/// The largest magnitude on the sample that is converted to float16, whose maximum is 65504: other data may have larger
 /// values.
 const LARGEST: f32 = 32768.0;
-/// Magnitudes below this value become zero in float16.
+/// The magnitude below which values become zero in float16.
 const LEAST: f32 = 2.98e-8;
-/// A constant with at most this many elements is a parameter, not a weight.
+/// The maximum number of elements of a constant that is a parameter, not a weight.
 const NUMBER: usize = 16;
-/// Maximum number of rounds in which nodes return to fp32.
+/// The maximum number of rounds in which nodes return to fp32.
 const ROUNDS: usize = 6;
 
 /// A graph in lower precision.
 pub(super) struct Lowered {
     pub proto: ModelProto,
-    /// All nodes that read or write float32.
+    /// Reports on all nodes that read or write float32.
     pub nodes: Vec<NodeReport>,
-    /// The error of the lower precision.
+    /// Error of the lower precision, as in the report.
     pub error: Value,
 }
 
-/// The form of a node, and the reason.
+/// The form of a node, and the reason for it.
 type Decision = (Form, String);
 
 struct Work<'w> {
@@ -87,7 +88,7 @@ struct Work<'w> {
     constants: HashMap<&'w str, &'w TensorProto>,
     /// Magnitudes of the inputs of products, for int8 and fp8.
     ranges: HashMap<String, f32>,
-    /// Nodes and operators that stay in float32.
+    /// Names of nodes and operators that stay float32.
     keep_fp32: Selector,
     scratch: Scratch,
 }
@@ -158,8 +159,8 @@ pub(super) fn lower(
 }
 
 impl Work<'_> {
-    /// Finds the magnitudes with the smallest error when everything is quantized (int8 and fp8). Returns the number
-    /// of batches used.
+    /// Finds the magnitudes with the smallest error when everything is quantized (int8 and fp8). Returns the number of
+    /// batches of calibration data.
     fn find_ranges(&mut self) -> Result<usize> {
         let (mut best, mut count) = (f64::INFINITY, 0);
         let precision = self.options.precision;
@@ -382,7 +383,7 @@ impl Work<'_> {
     }
 }
 
-/// Returns the counts of reasons for a message.
+/// Returns the reasons of a plan with their counts, for a message.
 fn reasons(plan: &[Decision]) -> String {
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for (_, reason) in plan.iter().filter(|(_, reason)| !reason.is_empty()) {

@@ -1,4 +1,4 @@
-//! Optimization profiles: minimum, optimum and maximum shape of each input with dynamic sizes.
+//! Optimization profiles: the minimum, optimum and maximum shape of each input with dynamic sizes.
 
 use super::options::{GivenProfile, Shapes, Span, TensorRtOptions};
 use crate::error::{Context, Result, bail};
@@ -10,23 +10,22 @@ use crate::model::{Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use std::collections::HashMap;
 
-/// Profiles of an engine.
+/// The optimization profiles of an engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Profiles {
-    /// Inputs with dynamic sizes and their ranks, in the model's order.
+    /// Names of the inputs with dynamic sizes, in the model's order, with their ranks.
     pub inputs: Vec<(String, usize)>,
-    /// For each profile and each of `inputs`: minimum, optimum and maximum shape.
+    /// Minimum, optimum and maximum shape of each of `inputs`, for each profile.
     pub shapes: Vec<Vec<[Vec<i64>; 3]>>,
-    /// Values of small integer inputs that the model uses as sizes: minimum, optimum, maximum.
+    /// Names of small integer inputs that the model uses as sizes, with their minimum, optimum and maximum values.
     pub values: Vec<(String, [i64; 3])>,
 }
 
 impl Profiles {
-    /// Returns the profiles of these options and this model.
+    /// Returns the profiles for a model that the options describe.
     ///
-    /// Fails with `InvalidArgument`, naming input and dimension, if a size is not set, a shape does not fit the
-    /// model, or minimum, optimum and maximum are not ascending; with `NotFound` for an input that the model does not
-    /// have.
+    /// Fails with `InvalidArgument`, naming input and dimension, if a size is not set, a shape does not fit the model,
+    /// or minimum, optimum and maximum are not ascending; with `NotFound` for an input that the model does not have.
     pub fn new(model: &Model, options: &TensorRtOptions) -> Result<Profiles> {
         let infos = meaningful(&model.inputs());
         let contract = model.card().contract.clone();
@@ -62,7 +61,7 @@ impl Profiles {
         Ok(Profiles { inputs, shapes, values })
     }
 
-    /// Returns `[{"ids": {"min": [1, 16], ...}}]`.
+    /// Returns the profiles as JSON: `[{"ids": {"min": [1, 16], ...}}]`.
     pub fn to_json(&self) -> serde_json::Value {
         let profile = |shapes: &Vec<[Vec<i64>; 3]>| {
             let input = |((name, _), [min, opt, max]): (&(String, usize), &[Vec<i64>; 3])| {
@@ -219,7 +218,7 @@ fn size_of(
     )
 }
 
-/// Fails for shapes that do not fit the model or are not ascending.
+/// Fails with `InvalidArgument` for shapes that do not fit the model or are not ascending.
 fn check(info: &ValueInfo, [min, opt, max]: &[Vec<i64>; 3]) -> Result<()> {
     for shape in [min, opt, max] {
         let Some(dims) = &info.shape else { continue };

@@ -1,6 +1,6 @@
-//! int8 and fp8 in the graph: `QuantizeLinear` and `DequantizeLinear` around the inputs of products with weights.
-//! Scales are symmetric, as TensorRT requires: one per output channel of a weight, one per tensor of activations,
-//! found on calibration data.
+//! Graphs in int8 and fp8, with `QuantizeLinear` and `DequantizeLinear` around the inputs of products with weights.
+//! Scales are symmetric, as TensorRT requires: one per output channel of a weight, one per tensor of activations, found
+//! on calibration data.
 
 use super::casts::{Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
@@ -22,17 +22,17 @@ use crate::text::Tokenizer;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Largest value of each type.
+/// The largest int8 value that scales map to.
 const INT8: f32 = 127.0;
 const E4M3: f32 = 448.0;
 
-/// A product with a weight: the axis of its channels.
+/// The weight of a product, with the axis of its output channels.
 pub(super) struct Weighted<'w> {
     pub weight: &'w TensorProto,
     pub axis: usize,
 }
 
-/// Returns the weight of a product; the inner error is the reason why it has none. `None` for nodes that are not
+/// Returns the weight of a product, or as inner error the reason why it has none; `None` for nodes that are not
 /// products.
 pub(super) fn weight_of<'w>(
     node: &NodeProto,
@@ -69,7 +69,7 @@ pub(super) fn methods(precision: Precision) -> &'static [Method] {
     if precision == Precision::Fp8 { &[Method::MinMax] } else { &[Method::MinMax, Method::LeastSquares] }
 }
 
-/// Returns the largest magnitude of the activations of each product with a weight, on the given data, else on
+/// Returns the largest magnitude of the activations of each product with a weight, on the given data, otherwise on
 /// built-in sentences or generated numbers. Progress stage: `calibrate`, in runs.
 pub(super) fn ranges(
     runtime: &'static Runtime,
@@ -116,7 +116,8 @@ fn data(model: &Model, file: &Path) -> Result<Vec<Batch>> {
     calibrate::batches(model, &Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 0, length: 0 })
 }
 
-/// Quantizes the inputs of the nodes whose form is low precision. `largest` are the magnitudes of [`ranges`].
+/// Returns a model in which the inputs of the nodes whose form is low precision are quantized. `largest` are the
+/// magnitudes of [`ranges`].
 pub(super) fn rewrite(
     original: &ModelProto,
     forms: &[Form],
@@ -153,7 +154,7 @@ struct Quantizer<'s> {
     precision: Precision,
     per_channel: bool,
     builder: NodeBuilder,
-    /// Quantized values by name and channel axis.
+    /// Names of the quantized values, by original name and channel axis.
     made: HashMap<(String, Option<usize>), String>,
     scratch: &'s Scratch,
 }
@@ -169,7 +170,7 @@ impl Quantizer<'_> {
         if most > 0.0 { most / top } else { 1.0 }
     }
 
-    /// Quantizes and dequantizes an activation.
+    /// Adds the quantization and dequantization of an activation, and returns the name of the result.
     fn activation(&mut self, name: &str, most: f32) -> String {
         if let Some(known) = self.made.get(&(name.to_owned(), None)) {
             return known.clone();
@@ -231,8 +232,8 @@ impl Quantizer<'_> {
     }
 }
 
-/// Returns the nearest float8 with 4 exponent and 3 mantissa bits, ties to even; larger values saturate. Source:
-/// table 1 of "FP8 Formats for Deep Learning" (arXiv 2209.05433).
+/// Returns the nearest float8 with 4 exponent and 3 mantissa bits, ties to even; larger values saturate. Source: table
+/// 1 of "FP8 Formats for Deep Learning" (arXiv 2209.05433).
 fn e4m3(value: f32) -> u8 {
     let sign = if value.is_sign_negative() { 0x80 } else { 0 };
     if value.is_nan() {

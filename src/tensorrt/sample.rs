@@ -1,4 +1,4 @@
-//! One run of a model on a sample: the types and ranges of all intermediate values, and the outputs.
+//! One run of a model on a sample, which yields the types and ranges of all intermediate values, and the outputs.
 
 use crate::call::Call;
 use crate::error::{Error, Result, bail};
@@ -10,12 +10,12 @@ use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor
 use crate::text::Tokenizer;
 use std::collections::{HashMap, HashSet};
 
-/// Length of a text sample in tokens; short, because every intermediate value is read.
+/// The length of a text sample in tokens. It is short, because every intermediate value is read.
 const TOKENS: usize = 32;
-/// Number of values that one run outputs: each stays in memory until it has been read.
+/// The number of values that one run outputs. Each stays in memory until it has been read.
 const AT_ONCE: usize = 48;
 
-/// Inputs of a run.
+/// The inputs of a run, by name.
 pub(super) type Inputs = Vec<(String, Tensor)>;
 
 /// The intermediate values of a run.
@@ -25,7 +25,7 @@ pub(super) struct Sample {
     pub types: HashMap<String, DataType>,
     /// Largest finite magnitude of each float32 value.
     pub largest: HashMap<String, f32>,
-    /// The outputs of the model.
+    /// Outputs of the model, by name.
     pub outputs: Vec<(String, Tensor)>,
 }
 
@@ -73,7 +73,8 @@ pub(super) fn values(
 }
 
 impl Sample {
-    /// Runs `model` on a text, or on numbers that fit it, with the sizes of `shapes` if possible.
+    /// Runs `model` on a text, or on numbers that fit it, with the sizes of `shapes` if possible. Returns the values of
+    /// the run.
     pub fn take(
         runtime: &'static Runtime,
         model: &Model,
@@ -153,8 +154,8 @@ fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs
     }
 }
 
-/// Returns the distance of `low` from `plain`: `‖low − plain‖ / ‖plain‖` over the values finite in both; infinite if
-/// they differ in the others.
+/// Returns the relative distance of `low` from `plain`, `‖low − plain‖ / ‖plain‖` over the values finite in both;
+/// infinite if they differ in the others.
 pub(super) fn distance(plain: &Tensor, low: &Tensor) -> Result<f64> {
     let (a, b) = (plain.to_f32_vec()?, low.to_f32_vec()?);
     if a.len() != b.len() {

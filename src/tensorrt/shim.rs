@@ -13,31 +13,31 @@ pub(super) fn at_exit(work: extern "C" fn()) {
     unsafe { libc::atexit(work) };
 }
 
-/// A build request.
+/// The parameters of a build.
 pub(super) struct Request<'r> {
-    /// The encoded model.
+    /// Encoded model.
     pub model: &'r [u8],
     /// Path of the model if it is read from a file.
     pub file: Option<&'r Path>,
-    /// Inputs with dynamic sizes and their ranks.
+    /// Names of the inputs with dynamic sizes, with their ranks.
     pub inputs: &'r [(String, usize)],
-    /// For each profile and each of `inputs`: minimum, optimum and maximum shape.
+    /// Minimum, optimum and maximum shape of each of `inputs`, for each profile.
     pub profiles: &'r [Vec<[Vec<i64>; 3]>],
-    /// Inputs whose values may be sizes in the model, with minimum, optimum and maximum.
+    /// Names of inputs whose values may be sizes in the model, with minimum, optimum and maximum.
     pub values: &'r [(String, [i64; 3])],
     /// Bits of `BuilderFlag`.
     pub flags: u32,
-    /// Builder optimization level; -1 for the library's default.
+    /// Builder optimization level; -1 for TensorRT's default.
     pub optimization_level: i32,
-    /// A value of `HardwareCompatibilityLevel`.
+    /// Hardware compatibility, a value of `HardwareCompatibilityLevel`.
     pub hardware_compatibility: i32,
-    /// A value of `ProfilingVerbosity`.
+    /// Verbosity for profilers, a value of `ProfilingVerbosity`.
     pub verbosity: i32,
-    /// Workspace in bytes; 0 for the library's default.
+    /// Size of the workspace in bytes; 0 for TensorRT's default.
     pub workspace: u64,
-    /// Compute capabilities (TensorRT-RTX).
+    /// Compute capabilities to build for (TensorRT-RTX).
     pub capabilities: &'r [i32],
-    /// The existing timing cache; `None` for no cache.
+    /// Content of the existing timing cache; `None` for no cache.
     pub timing: Option<&'r [u8]>,
 }
 
@@ -45,21 +45,21 @@ pub(super) struct Request<'r> {
 #[derive(Debug)]
 pub(super) struct Built {
     pub engine: Bytes,
-    /// The updated timing cache; empty if there is none.
+    /// Content of the updated timing cache; empty if there is none.
     pub timing: Bytes,
 }
 
-/// A progress step of a build.
+/// A step in the progress of a build.
 pub(super) enum Step {
-    /// A phase with this many steps begins.
+    /// A phase with this number of steps begins.
     Begin { phase: String, steps: u64 },
-    /// One more step is done.
+    /// One more step of the phase is done.
     Done { phase: String },
     /// The phase has ended.
     End { phase: String },
 }
 
-/// Receives each step; returning `false` cancels the build.
+/// A callback that receives each step. Returning `false` cancels the build.
 pub(super) type Watch<'w> = dyn FnMut(Step) -> bool + 'w;
 
 #[repr(C)]
@@ -123,7 +123,7 @@ impl RawResult {
     }
 }
 
-/// The stages at which the shim can report a failure.
+/// Stages at which the shim can report a failure.
 pub(super) mod stage {
     pub const START: i32 = 1;
     pub const PARSE: i32 = 2;
@@ -132,7 +132,7 @@ pub(super) mod stage {
     pub const MEMORY: i32 = 6;
 }
 
-/// Declares the functions of the shim compiled for one backend, in a separate module.
+/// A macro that declares the functions of the shim compiled for one backend, in a separate module.
 #[cfg(any(tensorrt_rtx1, tensorrt_trt11))]
 macro_rules! shim {
     ($module:ident, $suffix:literal) => {
@@ -192,16 +192,16 @@ shim!(rtx1, "rtx1");
 #[cfg(tensorrt_trt11)]
 shim!(trt11, "trt11");
 
-/// The headers that the shim was compiled with for one backend.
+/// The functions of the shim that was compiled for one backend, and the version of its headers.
 pub(super) struct Compiled {
-    /// Version as the headers encode it.
+    /// Version of the headers, as they encode it.
     pub version: i32,
     build: unsafe extern "C" fn(*const RawRequest, *mut RawResult) -> i32,
     check: unsafe extern "C" fn(*mut c_void, *const c_void, u64, *mut RawResult) -> i32,
     pub running: Running,
 }
 
-/// The functions of `run.cc`.
+/// The functions of `run.cc`, which run an engine.
 #[derive(Clone, Copy)]
 #[allow(clippy::type_complexity)]
 pub(super) struct Running {
@@ -258,7 +258,7 @@ unsafe extern "C" fn on_progress(
     i32::from(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| watch(step))).unwrap_or(false))
 }
 
-/// Builds an engine. `watch` is called on threads of the library, one call at a time.
+/// Builds an engine and returns it. `watch` is called on threads of the backend, one call at a time.
 pub(super) fn build(library: &Library, request: &Request<'_>, watch: &mut Watch<'_>) -> Result<Built> {
     let text = |name: &String| match CString::new(name.as_str()) {
         Ok(name) => Ok(name),
@@ -328,8 +328,8 @@ fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
     }
 }
 
-/// Checks that the library can read an engine. Fails with [`Kind::InvalidModel`] if it is no engine, and with
-/// `DeviceMissing` if reading more than the header needs a GPU.
+/// Fails if the backend cannot read an engine: with [`Kind::InvalidModel`] if it is no engine, and with `DeviceMissing`
+/// if reading more than the header needs a GPU.
 pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
     let mut result = RawResult::empty();
     // SAFETY: the bytes live until the call returns; the function is the library's own.
@@ -349,10 +349,9 @@ pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
     Err(crate::error::Error::new(kind, format!("{name} cannot read the engine: {text}")))
 }
 
-/// Wraps memory that the shim allocated as bytes that free it.
+/// Returns memory that the shim allocated as bytes, which free it when they are dropped.
 ///
-/// # Safety
-/// `data` must be NULL or come from `malloc` with at least `size` bytes, and must not be used elsewhere.
+/// # Safety `data` must be NULL or come from `malloc` with at least `size` bytes, and must not be used elsewhere.
 unsafe fn take(data: *mut c_void, size: u64) -> Bytes {
     struct Malloced(*mut c_void, usize);
     // SAFETY: memory is not bound to a thread.

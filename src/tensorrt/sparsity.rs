@@ -1,5 +1,5 @@
-//! Counts the weights with 2:4 structured sparsity: two zeros in every four values along the axis that is summed
-//! over.
+//! The number of weights with 2:4 structured sparsity, which have two zeros in every four values along the axis that is
+//! summed over.
 
 use super::quantized::{Weighted, weight_of};
 use crate::graph::floats::floats;
@@ -7,7 +7,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, TensorProto};
 use std::collections::HashMap;
 
-/// Weights of products, and how many of them have the pattern.
+/// The number of weights of products, and the number of those with the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counted {
     pub weights: usize,

@@ -1,12 +1,12 @@
-//! Values without a known rank: TensorRT's parser fails on them with a message about a later axis.
+//! Values without a known rank, on which TensorRT's parser fails with a message about a later axis.
 
 use crate::error::{Error, Kind};
 use crate::model::Model;
 use crate::onnx::validate::subgraphs;
 use crate::runtime::{Runtime, inferred};
 
-/// Adds to a parser error the nodes before it whose outputs have no rank until they run: a `Loop`, or an `If` whose
-/// branches differ.
+/// Returns a parser error whose message also names the nodes before it whose outputs have no rank until they run: a
+/// `Loop`, or an `If` whose branches differ.
 pub(super) fn explained(runtime: Option<&'static Runtime>, model: &Model, error: Error) -> Error {
     let (Kind::Unsupported, Some(runtime)) = (error.kind(), runtime) else { return error };
     let nodes: Vec<_> = model.graph().node.iter().filter(|node| subgraphs(node).next().is_some()).collect();

@@ -1,4 +1,4 @@
-//! Runs the build on its own thread: reports progress to the caller, and returns within [`PATIENCE`] of a cancel.
+//! A build on its own thread, which reports progress to the caller and returns within [`PATIENCE`] of a cancel.
 
 use super::backend::Library;
 use super::shim::{self, Built, Request, Step};
@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long to wait for a cancelled build. The library checks for cancellation between steps, and a step may take
-/// seconds: after this time its result is dropped when it ends.
+/// The time to wait for a cancelled build. The backend checks for cancellation between steps, and a step may take
+/// seconds: after this time, the result is dropped when the build ends.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// Stack size in bytes: parsers recurse on deep graphs.
+/// The stack size of the thread in bytes. Parsers recurse on deep graphs.
 const STACK: usize = 64 << 20;
 
 /// The data of the thread, all owned, because the caller may return before the thread ends.
@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub timing: Option<Bytes>,
 }
 
-/// Steps done and steps known so far.
+/// The number of steps that are done, and the number of steps that are known so far.
 #[derive(Default)]
 struct Count {
     stop: AtomicBool,
@@ -46,7 +46,7 @@ struct Count {
 }
 
 /// Runs the build and returns the engine with the library that built it. Progress stage: `build`, in steps of the
-/// library; the total grows as phases begin.
+/// backend; the total grows as phases begin.
 pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
     call.check()?;
     let count = Arc::new(Count::default());
@@ -88,7 +88,7 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
 /// The threads of builds that were cancelled and have not ended.
 static LEFT: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
-/// Leaves a thread to its end, which the exit of the process waits for: TensorRT frees its state there, and a thread
+/// Lets a thread run to its end, which the exit of the process waits for: TensorRT frees its state there, and a thread
 /// that still used it would crash the process.
 fn leave(thread: JoinHandle<()>) {
     static AT_EXIT: Once = Once::new();
