@@ -1,4 +1,4 @@
-//! Allocation: the form of each weight under a limit of bytes or of loss.
+//! Allocation of bytes to weights: the form of each weight under a limit of bytes or of loss.
 //!
 //! The loss of several weights is taken as the sum of the losses that each alone causes. Then the best choices lie on
 //! the lower convex hulls of (bytes, loss), and the steps along all hulls are taken in the order of loss saved per
@@ -14,13 +14,13 @@ use std::collections::HashMap;
 /// A possible form of a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// Float, unchanged.
+    /// The unchanged float weight.
     Float,
-    /// Coded with these bits and this block size (weight-only).
+    /// A weight in blocks, with these bits and this block size.
     Coded(u32, usize),
 }
 
-/// A possible form of a unit, with its cost.
+/// A possible form of a unit, with its size and loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     pub choice: Choice,
@@ -30,18 +30,18 @@ pub struct Candidate {
     pub loss: f64,
 }
 
-/// Weights that can only change together because they share a tensor: an embedding table that is also the output
-/// layer.
+/// The weights that can only change together because they share a tensor, such as an embedding table that is also the
+/// output layer.
 pub struct Unit {
-    /// Indices into [`Plan::weights`].
+    /// Indices of the weights in [`Plan::weights`].
     pub weights: Vec<usize>,
-    /// Index into [`Plan::stored`] of a stored weight, which is then the only weight of the unit.
+    /// Index of a stored weight in [`Plan::stored`], which is then the only weight of the unit.
     pub stored: Option<usize>,
-    /// Candidates from the smallest to the unchanged tensor.
+    /// Candidates of the unit, from the smallest to the unchanged tensor.
     pub candidates: Vec<Candidate>,
 }
 
-/// The limit on the result.
+/// The limit on the size or the loss of the result.
 #[derive(Debug, Clone, Copy)]
 pub enum Limit {
     /// Maximum size of all units in bytes.
@@ -115,7 +115,7 @@ fn stored_candidates(stored: &Stored<'_>) -> Vec<Candidate> {
     }
 }
 
-/// Returns the mean squared error of a coding, on rows sampled over the weight.
+/// Returns the mean squared error of a coding, on rows that are sampled over the weight.
 fn error(weight: &Weight<'_>, coding: &Coding) -> f64 {
     const PLACES: usize = 16;
     let rows = Rows::of(weight);
@@ -134,7 +134,7 @@ fn error(weight: &Weight<'_>, coding: &Coding) -> f64 {
 }
 
 impl Unit {
-    /// Converts the errors of the candidates to losses, given the measured loss of the first.
+    /// Converts the squared errors of the candidates to losses, given the measured loss of the first candidate.
     pub fn measured(&mut self, loss: f64) {
         let error = self.candidates[0].loss;
         for candidate in &mut self.candidates {
@@ -143,9 +143,9 @@ impl Unit {
     }
 }
 
-/// Returns the index of the candidate of each unit; `None` if the limit cannot be met. From the smallest forms on, the
-/// step that saves most loss per byte is taken next, as long as the bytes stay within their limit, or until the loss is
-/// within its limit.
+/// Returns the index of the selected candidate of each unit; `None` if the limit cannot be met. Starting with the
+/// smallest forms, the step that saves most loss per byte is taken next, as long as the bytes stay within their limit,
+/// or until the loss is within its limit.
 pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
     let mut pick = vec![0; units.len()];
     let mut bytes: u64 = units.iter().map(|u| u.candidates[0].bytes).sum();
@@ -181,7 +181,7 @@ pub fn allocate(units: &[Unit], limit: Limit) -> Option<Vec<usize>> {
 }
 
 /// Returns the index of the larger candidate that saves most loss per additional byte, and that ratio; `None` if none
-/// of them has less loss.
+/// of the larger candidates has less loss.
 fn next_on_hull(candidates: &[Candidate], at: usize) -> Option<(usize, f64)> {
     let from = candidates[at];
     let larger = candidates.iter().enumerate().filter(|(_, to)| to.bytes > from.bytes && to.loss < from.loss);
@@ -189,7 +189,7 @@ fn next_on_hull(candidates: &[Candidate], at: usize) -> Option<(usize, f64)> {
     larger.map(|(index, to)| (index, slope(to))).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// Returns the bytes and the loss of all units with these candidates.
+/// Returns the sum of the bytes and of the losses of all units with these candidates.
 pub fn total(units: &[Unit], pick: &[usize]) -> (u64, f64) {
     let picked = units.iter().zip(pick).map(|(unit, at)| unit.candidates[*at]);
     picked.fold((0, 0.0), |(bytes, loss), c| (bytes + c.bytes, loss + c.loss))

@@ -24,9 +24,9 @@ use crate::onnx::proto::TensorProto;
 use crate::runtime::Tensor;
 use bytes::Bytes;
 
-/// How far weights are moved towards compensating the loss of earlier layers.
+/// The factor by which weights are moved towards compensating the loss of earlier layers.
 const TOWARDS: f32 = 0.5;
-/// Number of values that are coded at a time: 64 MiB.
+/// The number of values that are coded at a time: 64 MiB.
 const TILE: usize = 16 << 20;
 
 /// Returns the coded form of every weight of the plan; `None` for a weight with a value that is not finite.
@@ -78,13 +78,13 @@ pub fn all(
     coded.into_iter().enumerate().map(rest).collect()
 }
 
-/// Weights of the products that read the same value.
+/// The weights of the products that read the same value.
 struct Stage {
     input: String,
     weights: Vec<usize>,
 }
 
-/// Returns the stages in the order in which they run. Weights in subgraphs and functions are in none.
+/// Returns the stages in the order in which they run. Weights in subgraphs and functions belong to no stage.
 fn stages(model: &Model, plan: &Plan<'_>) -> Result<Vec<Stage>> {
     let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage)> = Vec::new();
@@ -103,7 +103,7 @@ fn stages(model: &Model, plan: &Plan<'_>) -> Result<Vec<Stage>> {
     Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
-/// What the inputs of a layer determine for its weights.
+/// The matrices that the inputs of a layer determine for its weights.
 struct Layer {
     factor: Factor,
     size: usize,
@@ -120,7 +120,8 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// Returns what these inputs determine; `None` if they are not rows of floats. `wanted` are the original inputs.
+    /// Returns the matrices that these inputs determine; `None` if they are not rows of floats. `wanted` are the
+    /// original inputs.
     fn layer(&mut self, inputs: &[Tensor], wanted: Option<&[Tensor]>) -> Result<Option<Layer>> {
         let Some(&size) = inputs.first().and_then(|tensor| tensor.shape().last()) else { return Ok(None) };
         let size = usize::try_from(size).unwrap_or(0);
@@ -159,8 +160,8 @@ impl Work<'_> {
         Ok(Some(Layer { factor, size, towards }))
     }
 
-    /// Codes a weight, puts its new value into the running model, and returns the coded form. Returns `None` if a value
-    /// is not finite, or larger than [`Coding::largest`].
+    /// Codes a weight, puts its new value into the running model, and returns the coded form; `None` if a value is not
+    /// finite, or larger than [`Coding::largest`].
     fn code(&mut self, index: usize, layer: &Layer, walk: &mut Walk<'_>) -> Result<Option<BlockMatrix>> {
         let weight = &self.plan.weights[index];
         let rows = Rows::of(weight);

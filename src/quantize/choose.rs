@@ -12,17 +12,18 @@ use crate::model::Model;
 use crate::report::{NodeReport, Report};
 use crate::runtime::Runtime;
 
-/// Of this many batches one is held out to measure the loss of weights fitted to the others.
+/// The number of batches of which one is held out to measure the loss of weights that are fitted to the others.
 const HELD_OUT: usize = 4;
-/// Maximum number of results until one meets the limits. Losses do not quite add up, so the first may miss them.
+/// The maximum number of results until one meets the limits. The loss of a result is not exactly the sum of the losses,
+/// so the first may miss them.
 const ATTEMPTS: usize = 6;
 const HINT: &str = "the models were measured on generated inputs: set them with the options `shapes` and `values`, \
                     or pass calibration data";
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
 const LARGE: &str = "stays float, as target_size allows";
 
-/// Quantizes a model within the limits of the options, with ONNX Runtime, and returns the result and what was done to
-/// each node.
+/// Quantizes a model within the limits of the options, with ONNX Runtime, and returns the result and the report on each
+/// node.
 pub fn run(
     work: &mut Work<'_>,
     runtime: &'static Runtime,
@@ -79,7 +80,7 @@ pub fn run(
     Ok((result, nodes))
 }
 
-/// Adds a hint to the error of a run, unless the user has given the inputs.
+/// Returns the error of a run, with a hint in its message unless the user has given the inputs.
 fn hinted(e: Error, given: bool) -> Error {
     match e.kind() {
         Kind::Runtime | Kind::InvalidArgument if !given => {
@@ -89,8 +90,8 @@ fn hinted(e: Error, given: bool) -> Error {
     }
 }
 
-/// Returns the batches to measure on: all of them, or if `fits`, some that are removed from those that weights are
-/// fitted to.
+/// Returns the batches to measure on: all of them, or if `fits` is true, some that are removed from the batches that
+/// weights are fitted to.
 fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
     if !fits || batches.len() < 2 {
         let copy = |b: &Batch| b.clone();
@@ -106,12 +107,12 @@ fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
 
 struct Chooser {
     units: Vec<Unit>,
-    /// Whether each unit stays float for the sake of speed.
+    /// Whether a unit stays float because of speed, for each unit.
     slow: Vec<bool>,
 }
 
 impl Chooser {
-    /// Measures the loss of each unit alone and sets the losses of the candidates. Returns the losses by node name.
+    /// Measures the loss of each unit alone, and sets the losses of the candidates. Returns the losses by node name.
     fn measure(&mut self, work: &Work<'_>, judge: &Judge) -> Result<Vec<(String, f64)>> {
         let plan = &work.plan;
         let (mut of, mut of_stored) = (vec![0; plan.weights.len()], vec![0; plan.stored.len()]);
@@ -146,7 +147,7 @@ impl Chooser {
         Ok(all)
     }
 
-    /// Makes results until one meets the limits, and returns it with its loss.
+    /// Quantizes the model until a result meets the limits, and returns the result with its loss.
     fn settle(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
         let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
         let weights: u64 = self.units.iter().filter_map(|u| u.candidates.last()).map(|c| c.bytes).sum();
@@ -198,7 +199,7 @@ impl Chooser {
         self.smallest(work, judge)
     }
 
-    /// Returns the result with the smallest forms, or an error if even that misses the limits.
+    /// Returns the result with the smallest forms. Fails if even this result misses the limits.
     fn smallest(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
         let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
         let smallest: Vec<usize> = self
@@ -222,8 +223,8 @@ impl Chooser {
         Ok((result, nodes, loss))
     }
 
-    /// Returns the index of each unit's candidate within a limit; slow units stay float. Returns `None` if no choice is
-    /// within the limit.
+    /// Returns the index of each unit's candidate within a limit; slow units stay float. Returns `None` if no selection
+    /// is within the limit.
     fn pick(&self, limit: Limit) -> Option<Vec<usize>> {
         let open: Vec<usize> = (0..self.units.len()).filter(|u| !self.slow[*u]).collect();
         let floats: u64 = (0..self.units.len())
@@ -243,7 +244,7 @@ impl Chooser {
         Some(pick)
     }
 
-    /// Returns the model with these candidates; `reason` is why units that are not slow stay float.
+    /// Returns the model with these candidates; `reason` is the reason why units that are not slow stay float.
     fn make(&self, work: &Work<'_>, pick: &[usize], reason: &'static str) -> Result<(Model, Vec<NodeReport>)> {
         let mut decisions: Vec<Decision> = work.plan.weights.iter().map(|_| Decision::AsPlanned).collect();
         for ((unit, at), slow) in self.units.iter().zip(pick).zip(&self.slow) {

@@ -1,4 +1,4 @@
-//! Changes to a plan if some of its weights are left after all.
+//! Changes to a plan if some of its weights stay unchanged.
 
 use super::planner::{Change, LEFT, Plan};
 use super::rewrite::dead_values;
@@ -6,28 +6,28 @@ use crate::graph::{BodyId, View};
 use crate::report::report_of;
 use std::collections::{HashMap, HashSet};
 
-/// Reason for leaving a weight that is an optional input.
+/// The reason why a weight that is an optional input stays unchanged.
 const OPTIONAL: &str = "the weight is an optional input that another node reads too";
 
 /// A decision on a weight.
 pub enum Decision {
-    /// As planned.
+    /// The weight is quantized as planned.
     AsPlanned,
-    /// Coded with these bits and this block size.
+    /// The weight is coded with these bits and this block size.
     Coded(u32, usize),
-    /// Left unchanged, for a reason.
+    /// The weight stays unchanged, for a reason.
     Left(&'static str),
 }
 
 impl<'a> Plan<'a> {
-    /// Returns the plan with a decision for each weight, and without the optional inputs that still have a reader.
+    /// Returns the plan with a decision for each weight, and without the optional inputs that another node still reads.
     pub fn decide(&self, view: &View<'_>, decisions: &[Decision]) -> Plan<'a> {
         self.clone().take(view, decisions).keep_inputs(view)
     }
 
-    /// Returns the plan without weights that are optional inputs which another node still reads as float. A quantized
-    /// weight's input is removed from the graph, so a caller who passes it gets an error. If the input were kept for
-    /// the other node, part of the model would use the caller's value and the rest the default.
+    /// Returns the plan without the weights that are optional inputs and that another node still reads as float. A
+    /// quantized weight's input is removed from the graph, so a caller who passes it gets an error. If the input were
+    /// kept for the other node, part of the model would use the caller's value and the rest the default.
     pub(super) fn keep_inputs(self, view: &View<'_>) -> Plan<'a> {
         let of = |change: &Change<'_>| (change.constant.owner, change.constant.name.to_owned());
         let optional = || self.changes.iter().filter(|change| change.constant.overridable);
@@ -75,7 +75,7 @@ impl<'a> Plan<'a> {
         self.with_weights(order)
     }
 
-    /// Returns the plan with these weights in this order; they must be all that its changes need.
+    /// Returns the plan with these weights in this order, which must be all weights that its changes need.
     fn with_weights(mut self, order: Vec<usize>) -> Plan<'a> {
         let place: HashMap<usize, usize> = order.iter().enumerate().map(|(place, index)| (*index, place)).collect();
         self.changes.iter_mut().for_each(|change| change.weight = place[&change.weight]);

@@ -25,15 +25,15 @@ use std::collections::HashMap;
 struct Replacement {
     values: String,
     scales: String,
-    /// Whether the weight has a single scale; a lookup then needs no scale per row.
+    /// Whether the weight has a single scale, so that a `Gather` needs no scale per row.
     single: bool,
-    /// Whether scales are float16.
+    /// Whether the scales are stored as float16.
     halved: bool,
     /// Element type of the float weight, and so of the node's output.
     dtype: i32,
 }
 
-/// Returns the rewritten model and what was done to each node, in the order of the nodes of the model.
+/// Returns the rewritten model and the report on each node, in the order of the nodes of the model.
 pub fn rewrite(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -107,10 +107,10 @@ fn replace(
     (replacement, [values, scales])
 }
 
-/// A writer of the nodes of one body.
+/// A writer of the nodes of one graph or function.
 struct Write<'a> {
     replacements: &'a [Option<Replacement>],
-    /// Quantized values, scale and zero point of each activation, created once.
+    /// Names of the quantized values, the scale and the zero point of each activation, which are created once.
     quantized: HashMap<String, [String; 3]>,
 }
 
@@ -168,12 +168,12 @@ fn contrib(emit: &mut NodeBuilder, node: &NodeProto, weight: &Replacement) {
     product.domain = Some("com.microsoft".into());
 }
 
-/// Returns whether float16 represents a scale to 11 bits, much more precisely than the values it scales.
+/// Returns whether float16 represents a scale to 11 bits, which is much more precise than the values that it scales.
 fn fits_half(scale: f32) -> bool {
     scale == 0.0 || (f32::from(half::f16::MIN_POSITIVE)..=f32::from(half::f16::MAX)).contains(&scale)
 }
 
-/// Writes a table. Its scales are float16, because there are many; those of the gathered rows are cast.
+/// Writes the nodes for a table. Its scales are float16, because there are many; those of the gathered rows are cast.
 fn table(emit: &mut NodeBuilder, node: &NodeProto, weight: &Replacement) {
     let ids = node.input.get(1).map_or("", String::as_str);
     let rows = emit.at(node).op("Gather", &[&weight.values, ids]);

@@ -1,4 +1,4 @@
-//! Estimates of the result of quantization.
+//! Estimates of the size, time and memory of quantization.
 
 use super::allocate::units;
 use super::planner::{Change, Form, Plan, QUANTIZED, plan};
@@ -15,19 +15,19 @@ use crate::report::{NodeReport, Report, report_of};
 use crate::runtime::{Kernels, auto_means_stock};
 use std::time::Instant;
 
-/// Size of a node in bytes besides its names, and the number of names per node: its own, its inputs, its outputs.
+/// The size of a node in bytes besides its names, and the number of names per node: its own, its inputs, its outputs.
 const NODE_BYTES: u64 = 60;
 const NAMED: u64 = 4;
-/// Number of elements that are coded to measure the time.
+/// The number of elements that are coded to measure the time.
 const SAMPLE: usize = 1 << 18;
-/// Memory of the process for any model in bytes: code, tables, the graph.
+/// The memory of the process in bytes that does not depend on the model: code, tables, the graph.
 const BASE_BYTES: u64 = 40 << 20;
 
-/// Estimates the report of [`super::quantize`]: which nodes, how many bytes, and approximately how much time and memory
-/// it takes (resident, without pages of files). `seconds` in the summary is extrapolated from a part of the largest
-/// weight, coded on the spot. Weights of at most a million elements that would be stored are coded to learn in how many
-/// bits. `kernels` names the class of this library's kernels that sessions run the quantized products on here, or is
-/// `stock`. Limits of loss, size and speed are ignored, and so is calibration.
+/// Returns an estimate of the report of [`super::quantize`]: the nodes, the bytes, and approximately the time and the
+/// memory (resident, without pages of files). `seconds` in the summary is extrapolated from a part of the largest
+/// weight, which is coded. Weights of at most a million elements that would be stored are coded to learn their bits.
+/// `kernels` names the class of this library's kernels on which sessions run the quantized products on this machine, or
+/// is `stock`. Limits of loss, size and speed are ignored, and so is calibration.
 ///
 /// Fails as [`super::quantize`] does.
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
@@ -77,7 +77,8 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     Ok(report)
 }
 
-/// Returns which kernels run the quantized products here: the class of this library's, or `stock`.
+/// Returns the name of the kernels that run the quantized products on this machine: the class of this library's
+/// kernels, or `stock`.
 fn kernels(options: &QuantizeOptions) -> &'static str {
     let blocks = options.quantize_type == QuantizeType::WeightOnly;
     // This library's kernels for blocks require activations that are rounded to 8 bits.
@@ -128,7 +129,7 @@ fn worker_bytes(plan: &Plan<'_>, options: &QuantizeOptions) -> u64 {
     }
 }
 
-/// Returns the processor seconds for stored weights: three passes, each as fast as rounding.
+/// Returns the processor time in seconds for stored weights: three passes, each as fast as rounding.
 fn stored_seconds(plan: &Plan<'_>) -> f64 {
     let elements: u64 = plan.stored.iter().map(Stored::elements).sum();
     if elements == 0 {
@@ -139,7 +140,7 @@ fn stored_seconds(plan: &Plan<'_>) -> f64 {
     3.0 * start.elapsed().as_secs_f64() * elements as f64 / SAMPLE as f64
 }
 
-/// Returns the processor seconds for all weights, from the time for a part of the largest.
+/// Returns the processor time in seconds for all weights, from the time for a part of the largest.
 fn seconds(plan: &Plan<'_>, options: &QuantizeOptions) -> f64 {
     let Some(index) = (0..plan.weights.len()).max_by_key(|index| plan.weights[*index].matrix.elements()) else {
         return 0.0;

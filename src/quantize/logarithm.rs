@@ -8,11 +8,11 @@ use crate::onnx::proto::NodeProto;
 use crate::quantize::QuantizeOptions;
 use std::collections::HashSet;
 
-/// The reason for leaving a product in front of a logarithm.
+/// The reason why a product in front of a logarithm stays float.
 pub const REASON: &str = "its results are the input of a logarithm, for which 8 bits are too coarse; with \
                           max_quality_loss, the loss is measured instead";
 
-/// Operators whose small results come from small operands.
+/// The operators whose small results come from small operands.
 const CARRIERS: [&str; 26] = [
     "Abs",
     "Add",
@@ -42,15 +42,15 @@ const CARRIERS: [&str; 26] = [
     "Unsqueeze",
 ];
 
-/// Maximum number of nodes between the product and the logarithm.
+/// The maximum number of nodes between the product and the logarithm.
 const DEPTH: usize = 16;
 
-/// A constant of at least this magnitude, as a summand or lower bound, keeps the logarithm away from small values, as
+/// The magnitude from which on a constant, as a summand or lower bound, keeps small values away from the logarithm, as
 /// in `log(1 + x)`.
 const OFFSET: f32 = 0.1;
 
-/// Returns whether `node` is left because its results reach a logarithm. It is not left if there is a limit on quality:
-/// then the loss is measured instead.
+/// Returns whether `node` stays float because its results reach a logarithm. It is quantized if there is a limit on
+/// quality: then the loss is measured instead.
 pub fn leaves(view: &View<'_>, body: BodyId, node: &NodeProto, options: &QuantizeOptions) -> bool {
     options.max_quality_loss == 0.0 && reach(view, body, node)
 }
@@ -85,7 +85,7 @@ fn constant<'a>(view: &View<'a>, body: BodyId, node: &NodeProto, input: usize) -
     view.constant(body, node.input_at(input)?)
 }
 
-/// Returns whether the node keeps its results away from zero by a constant.
+/// Returns whether a node keeps its results away from zero by a constant.
 fn is_offset(view: &View<'_>, body: BodyId, node: &NodeProto) -> bool {
     let inputs = match node.op() {
         "Add" | "Max" | "Sum" => 0..node.input.len(),

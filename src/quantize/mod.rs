@@ -49,11 +49,11 @@ use options::BLOCK_SIZE;
 use planner::Plan;
 use std::time::Instant;
 
-/// Quantizes a model; returns the result and a report. The original is unchanged; the result is in memory (its weights
-/// in scratch storage).
+/// Quantizes a model, and returns the result and a report. The original is unchanged; the result is in memory (its
+/// weights in scratch storage).
 ///
-/// Weights without an integer or block form are stored in few bits and computed in float: the report says `stored
-/// int8` or `stored int4`.
+/// Weights without an integer or block form are stored in few bits and computed in float: the report says `stored int8`
+/// or `stored int4`.
 ///
 /// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized: the message
 /// counts the reasons. Memory: a few megabytes per thread, for any size of model.
@@ -90,7 +90,7 @@ pub fn quantize_with(
     run(Some(runtime), calibration, model, options, call)
 }
 
-/// A quantization: the model, the options, and the generated inputs if there are any.
+/// A quantization: the model, the options, and the generated inputs, if there are any.
 #[derive(Clone, Copy)]
 struct Run<'r> {
     model: &'r Model,
@@ -99,12 +99,12 @@ struct Run<'r> {
     generated: Generated<'r>,
 }
 
-/// Generated inputs.
+/// The shapes and values of generated inputs.
 #[derive(Clone, Copy, Default)]
 struct Generated<'g> {
-    /// Shapes by name.
+    /// Shapes of inputs by name.
     shapes: &'g [(String, Vec<i64>)],
-    /// Values by name.
+    /// Values of inputs by name.
     values: &'g [(String, Vec<f64>)],
 }
 
@@ -112,9 +112,9 @@ struct Generated<'g> {
 /// activations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WeightForm {
-    /// int8, for activations that are quantized at run time.
+    /// int8 weights, for activations that are quantized at run time.
     Int8,
-    /// Blocks of few bits.
+    /// Weights in blocks of few bits.
     Blocks,
 }
 
@@ -123,20 +123,20 @@ struct Work<'w> {
     run: Run<'w>,
     form: WeightForm,
     view: &'w View<'w>,
-    /// The default plan.
+    /// Plan for which no limit has been considered.
     plan: Plan<'w>,
     pool: rayon::ThreadPool,
-    /// Runtime and batches that weights are fitted to.
+    /// Runtime and batches that weights are fitted to, if there are any.
     fit: Option<Fit>,
 }
 
-/// ONNX Runtime, and data to run models on.
+/// The ONNX Runtime and the data to run models on.
 struct Fit {
     runtime: &'static Runtime,
     batches: Vec<Batch>,
 }
 
-/// The new model, and the action for each node.
+/// The new model, and the report on each node.
 type Made = (Model, Vec<NodeReport>);
 
 fn run(
@@ -217,8 +217,9 @@ fn weights_of(
     }
 }
 
-/// Returns a GGUF file's model with its weights as floats, if it will be quantized to fewer than 8 bits. The blocks of
-/// the file have other sizes than requested, and ONNX operators need more bytes for them than the file.
+/// Returns the model of a GGUF file with its weights as floats, if it will be quantized to fewer than 8 bits; otherwise
+/// `None`. The blocks of the file have other sizes than requested, and ONNX operators need more bytes for them than the
+/// file.
 fn recoded(model: &Model, options: &QuantizeOptions) -> Result<Option<gguf::Floats>> {
     let fewer = options.quantize_type == QuantizeType::WeightOnly && options.bits < 8;
     if fewer { crate::threads::pool(options.threads)?.install(|| gguf::as_floats(model)) } else { Ok(None) }
@@ -252,7 +253,7 @@ impl Work<'_> {
         }
     }
 
-    /// Returns the new weights of a plan: what `work` returns, and the outcome of each weight that is stored in few
+    /// Returns the new weights of a plan: the result of `work`, and the outcome of each weight that is stored in few
     /// bits.
     fn drive<T: Send>(
         &self,
@@ -264,7 +265,7 @@ impl Work<'_> {
         self.run.call.drive("quantize", plan.weight_bytes(), |ticket| pool.install(|| both(ticket)))
     }
 
-    /// Returns the model with the new weights, and what was done to each node.
+    /// Returns the model with the new weights, and the report on each node.
     fn written<T>(
         &self,
         plan: &Plan<'_>,

@@ -26,7 +26,7 @@ pub fn calibrated_with_defaults(model: &Model, result: &Model) -> Option<String>
     })
 }
 
-/// Returns a warning on weights that had at most the requested bits before: `bits` are those of each tensor.
+/// Returns a warning on weights that had at most the requested bits before; `bits` are those of each tensor.
 pub fn coded_twice(bits: &[u32], requested: u32) -> Option<String> {
     let few = bits.iter().filter(|bits| **bits <= requested).count();
     (few > 0).then(|| {
@@ -42,15 +42,15 @@ fn takes(model: &Model, name: &str) -> bool {
     model.graph().input.iter().any(|input| input.name.as_deref() == Some(name))
 }
 
-/// Returns the names of the optional inputs for which `counts` is true.
+/// Returns the names of the optional inputs of a model for which `counts` is true.
 fn optional(model: &Model, counts: impl Fn(&str) -> bool) -> Vec<&str> {
     let view = View::new(model.proto());
     let defaults = model.graph().initializer.iter().filter_map(|tensor| tensor.name.as_deref());
     defaults.filter(|name| view.is_optional_input(0, name) && counts(name)).collect()
 }
 
-/// Returns the note that `text` makes of a description of the names, and of whether there are several; `None` if there
-/// are no names.
+/// Returns the note that `text` makes of a list of names; `None` if there are no names. The second argument of `text`
+/// is whether there are several.
 fn note(names: &[&str], text: impl Fn(&str, bool) -> String) -> Option<String> {
     match names {
         [] => None,

@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 choice! {
-    /// Kind of quantization.
+    /// The type of quantization.
     pub enum QuantizeType: optimize_quantize_type_t = Dynamic {
-        /// int8 weights; activations are quantized at run time, with one scale per tensor.
+        /// int8 weights, and activations that are quantized at run time, with one scale per tensor.
         ///
-        /// Needs no data. Weights without an integer kernel (`Conv`, `LSTM`, batched matrices ...) are stored
-        /// in 8 bits and computed in float.
+        /// Needs no data. Weights without an integer kernel (`Conv`, `LSTM`, batched matrices ...) are stored in 8 bits
+        /// and computed in float.
         Dynamic = 0, "dynamic";
-        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale; activations stay float.
+        /// Weights in blocks of 2, 4 or 8 bits, each block with its scale, and float activations.
         ///
         /// Weights that no block operator supports are stored in 4 or 8 bits and computed in float.
         WeightOnly = 1, "weight-only";
-        /// int8 weights; activations are quantized with scales from calibration data.
+        /// int8 weights, and activations that are quantized with scales from calibration data.
         ///
         /// Each operator is between `DequantizeLinear` and `QuantizeLinear`.
         Static = 2, "static";
@@ -27,29 +27,29 @@ choice! {
 }
 
 choice! {
-    /// How the codes of block-quantized weights are chosen.
+    /// The algorithm that chooses the codes of block-quantized weights.
     pub enum Algorithm: optimize_algorithm_t = Auto {
         /// GPTQ with calibration data, otherwise RTN.
         Auto = 0, "auto";
-        /// Round to nearest, with a search for scale and zero point.
+        /// Rounding to nearest, with a search for scale and zero point.
         Rtn = 1, "rtn";
         /// Half-quadratic quantization.
         ///
         /// Like [`Algorithm::Rtn`], with zero points that minimize an error with a heavy tail.
         Hqq = 2, "hqq";
-        /// Compensates the error of each weight in the following ones; needs calibration data.
+        /// Compensation of the error of each weight in the following ones; needs calibration data.
         Gptq = 3, "gptq";
-        /// Scales inputs by the magnitude of activations, then RTN; needs calibration data.
+        /// Scaling of inputs by the magnitude of activations, then RTN; needs calibration data.
         Awq = 4, "awq";
     }
 }
 
 choice! {
-    /// How static quantization determines the range of an activation on calibration data.
+    /// The method by which static quantization determines the range of an activation on calibration data.
     pub enum CalibrationMethod: optimize_calibration_method_t = MinMax {
-        /// From the minimum to the maximum value.
+        /// The range from the minimum to the maximum value.
         MinMax = 0, "min-max";
-        /// Without the outermost values.
+        /// The range without the outermost values.
         ///
         /// See [`QuantizeOptions::percentile`].
         Percentile = 1, "percentile";
@@ -66,28 +66,28 @@ choice! {
     /// On x86 processors without VNNI the int8 instructions add pairs of products in 16 bits, which saturate
     /// with full-range weights.
     pub enum ReduceRange: optimize_reduce_range_t = Auto {
-        /// Depends on this processor.
+        /// 7 bits on processors without VNNI, otherwise 8 bits.
         Auto = 0, "auto";
-        /// 7 bits: for models that will run on processors without VNNI.
+        /// 7 bits, for models that will run on processors without VNNI.
         On = 1, "on";
         /// 8 bits.
         Off = 2, "off";
     }
 }
 
-/// Default block size.
+/// The default block size.
 pub(super) const BLOCK_SIZE: usize = 32;
 
-/// Other bits for matching weights.
+/// The bits and the block size for the weights that match a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BitsOverride {
     /// Glob over node and weight names.
     pub pattern: String,
-    /// Bits per weight: 2, 4 or 8.
+    /// Number of bits per weight: 2, 4 or 8.
     pub bits: u32,
-    /// Block size, as [`QuantizeOptions::block_size`].
+    /// Block size, as in [`QuantizeOptions::block_size`].
     #[serde(default)]
     pub block_size: usize,
 }
@@ -95,7 +95,8 @@ pub struct BitsOverride {
 impl std::str::FromStr for BitsOverride {
     type Err = Error;
 
-    /// Parses `GLOB=BITS` or `GLOB=BITS/BLOCK`.
+    /// Returns the override that a text of the form `GLOB=BITS` or `GLOB=BITS/BLOCK` describes. Fails with
+    /// `InvalidArgument` for other texts.
     fn from_str(text: &str) -> Result<BitsOverride> {
         let parsed = text.rsplit_once('=').and_then(|(pattern, form)| {
             let (bits, block) = form.split_once('/').unwrap_or((form, "0"));
@@ -112,33 +113,34 @@ impl std::str::FromStr for BitsOverride {
     }
 }
 
-/// Options of [`super::quantize`].
+/// Options of [`super::quantize`] and [`super::quantize_with`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizeOptions {
-    /// Kind of quantization.
+    /// Type of quantization.
     #[serde(rename = "type")]
     pub quantize_type: QuantizeType,
-    /// Bits per weight: 8, or for [`QuantizeType::WeightOnly`] also 4 or 2. 2 bits apply to products only (tables get
-    /// 4), in blocks of 32 or more, and are meant for `target_size`, which mixes them: alone they ruin most models.
+    /// Number of bits per weight: 8, or for [`QuantizeType::WeightOnly`] also 4 or 2. 2 bits apply to products only
+    /// (tables get 4), in blocks of 32 or more, and are meant for `target_size`, which mixes them: alone they ruin most
+    /// models.
     pub bits: u32,
-    /// Weight-only: block size, the elements of a row that share a scale; a power of two from 16 to 256, smaller
-    /// where rows do not end with a block. 0 is 32.
+    /// Weight-only: block size, the number of elements of a row that share a scale: a power of two from 16 to 256,
+    /// smaller where rows do not end with a block. 0 selects 32.
     pub block_size: usize,
     /// Weight-only: whether zero is the middle code, instead of a zero point per block. 8-bit codes are always
     /// symmetric.
     pub symmetric: bool,
-    /// Weight-only: other bits for matching weights. The first match counts.
+    /// Weight-only: bits and block size for matching weights; the first match counts.
     pub overrides: Vec<BitsOverride>,
-    /// Weight-only: storage of scales.
+    /// Weight-only: type in which scales are stored.
     pub scale_type: ScaleType,
     /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits per block, which is faster; 1
     /// keeps them float; 0 leaves it to ONNX Runtime, which currently keeps them float.
     pub accuracy_level: u32,
-    /// Weight-only: choice of codes; see [`Algorithm`].
+    /// Weight-only: algorithm that chooses the codes; see [`Algorithm`].
     pub algorithm: Algorithm,
-    /// Static: choice of ranges; see [`CalibrationMethod`].
+    /// Static: method that determines ranges; see [`CalibrationMethod`].
     pub calibration_method: CalibrationMethod,
     /// Static: percentage of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
     pub percentile: f64,
@@ -147,32 +149,33 @@ pub struct QuantizeOptions {
     /// dynamic with a tokenizer, on built-in sentences.
     pub smooth_quant: f64,
     /// Maximum loss on the calibration data, or on generated inputs: the mean KL divergence in nats for models with
-    /// logits, otherwise 1 - the mean cosine. 0 is no limit.
+    /// logits, otherwise 1 - the mean cosine. 0 for no limit.
     pub max_quality_loss: f64,
-    /// Maximum size of the result in bytes; the bits of each weight are chosen for it. 0 is no limit.
+    /// Maximum size of the result in bytes; the bits of each weight are chosen for it. 0 for no limit.
     pub target_size: u64,
     /// Whether nodes stay float if quantizing them does not make them faster, as measured on this machine.
     pub never_slower: bool,
-    /// Whether a weight has one scale per output channel (default) or a single one.
+    /// Whether a weight has one scale per output channel (default) or a single scale.
     pub per_channel: bool,
-    /// Use of 7 bits for weights; see [`ReduceRange`].
+    /// Whether weights use 7 bits; see [`ReduceRange`].
     pub reduce_range: ReduceRange,
     /// Whether embedding tables (`Gather` of a matrix) are quantized, with one scale per row.
     pub embeddings: bool,
-    /// Globs over node and weight names to quantize; empty means all. `*` also matches `/` and `.`.
+    /// Globs over node and weight names to quantize; empty for all. `*` also matches `/` and `.`.
     pub include: Vec<String>,
-    /// Globs over node and weight names to leave unchanged; takes precedence over `include`.
+    /// Globs over node and weight names to leave unchanged, which have priority over `include`.
     pub exclude: Vec<String>,
-    /// Minimum number of elements of a weight: quantizing smaller ones costs more than it gains.
+    /// Minimum number of elements of a weight: quantizing smaller weights costs more than it gains.
     pub min_elements: u64,
     /// Static: whether to time the result briefly against the original and warn if it is slower. Callers that
     /// benchmark the result themselves disable it.
     #[serde(skip)]
     pub race: bool,
-    /// Number of worker threads; 0 means all processors.
+    /// Number of worker threads; 0 for all processors.
     #[serde(skip)]
     pub threads: usize,
-    /// Folder of quantized weights until they are saved (an unlinked file); default the system's temporary folder.
+    /// Folder of the temporary file with the quantized weights until they are saved (an unlinked file); default: the
+    /// system's temporary folder.
     #[serde(skip)]
     pub scratch_folder: Option<PathBuf>,
 }
@@ -215,12 +218,13 @@ impl QuantizeOptions {
         Ok(())
     }
 
-    /// Returns whether these options require that the model is run, with ONNX Runtime.
+    /// Returns whether these options require ONNX Runtime to run the model.
     pub fn needs_runtime(&self) -> bool {
         self.max_quality_loss > 0.0 || self.target_size > 0 || self.never_slower || self.smooth_quant > 0.0
     }
 
-    /// Checks that the options suit the type of quantization, and that calibration data is given if they need it.
+    /// Fails with `InvalidArgument` if the options do not suit the type of quantization, or if they need calibration
+    /// data that is not given.
     pub(super) fn fits_together(&self, calibrated: bool) -> Result<()> {
         let (kind, algorithm) = (self.quantize_type, self.algorithm);
         if kind != QuantizeType::Static && self.calibration_method != CalibrationMethod::MinMax {

@@ -1,4 +1,4 @@
-//! Outcome of quantization: counts for the report, and the message if nothing was quantized.
+//! The outcome of quantization: counts for the report, and the message if nothing was quantized.
 
 use super::planner::{LEFT, QUANTIZED};
 use super::{QuantizeOptions, QuantizeType};
@@ -32,7 +32,7 @@ pub fn smaller_than_gguf(model: &Model, after: u64, options: &QuantizeOptions) -
     bail!(Unsupported, "the result would have {after} bytes, but the GGUF file has {before}{hint}")
 }
 
-/// Returns the reasons of nodes that were left, counted, most frequent first.
+/// Returns the reasons why nodes stay unchanged, with their counts, most frequent first.
 pub fn reasons(nodes: &[NodeReport]) -> String {
     match count_reasons(nodes.iter().filter(|node| node.action == LEFT)) {
         none if none.is_empty() => "no operator has a constant weight of enough elements".to_owned(),
@@ -40,8 +40,8 @@ pub fn reasons(nodes: &[NodeReport]) -> String {
     }
 }
 
-/// Returns the end of the message if nothing was quantized: what else to try. It is empty if the options excluded the
-/// nodes, or they are already quantized.
+/// Returns the end of the message if nothing was quantized, which suggests what to try. It is empty if the options
+/// excluded the nodes, or they are already quantized.
 fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     let settled = ["already quantized", "max_quality_loss", "target_size", "not faster", "excluded", "not included"];
     if nodes.iter().any(|n| settled.iter().any(|reason| n.reason.contains(reason))) {

@@ -1,4 +1,4 @@
-//! Planning: which nodes are quantized, in which form, and why others are left.
+//! The plan of a quantization: the nodes that are quantized, in which form, and the reasons why others stay unchanged.
 
 use super::logarithm;
 pub use super::outcome::reasons;
@@ -20,23 +20,23 @@ pub use crate::report::LEFT;
 use crate::report::report_of;
 use std::collections::HashMap;
 
-/// `NodeReport.action` of a node that was changed.
+/// The value of `NodeReport.action` for a node that was changed.
 pub const QUANTIZED: &str = "quantized";
 
-/// Opset from which on `DynamicQuantizeLinear` and `MatMulInteger` exist; before it the fused contrib operator is
-/// used.
+/// The opset from which on `DynamicQuantizeLinear` and `MatMulInteger` exist; before it the fused operator of
+/// com.microsoft is used.
 const INTEGER_OPSET: i64 = 11;
 
-/// Reason for leaving a node whose attributes are not known.
+/// The reason why a node whose attributes are not known stays unchanged.
 const GIVEN: &str = "an attribute is set by the call of the function";
 
-/// Operators with weights that are reported when they stay float.
+/// The operators with weights that are reported when they stay float.
 pub(super) const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "Attention"];
 
-/// Opset from which on `Mul` broadcasts by NumPy's rules.
+/// The opset from which on `Mul` broadcasts by NumPy's rules.
 const BROADCAST_OPSET: i64 = 7;
 
-/// Plans every node of the model.
+/// Returns the plan for all nodes of a model.
 pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Result<Plan<'a>> {
     let mut planner = Planner {
         view,
@@ -89,23 +89,24 @@ struct Planner<'p, 'a> {
     include: Selector,
     exclude: Selector,
     included: usize,
-    /// Bits and block size per glob, and whether it matched.
+    /// Bits and block size for each glob, and whether the glob matched a name.
     overrides: Vec<(Pattern, (u32, usize))>,
-    /// Opset version of the model, then of each function.
+    /// Opset version of the model, followed by those of the functions.
     opsets: Vec<i64>,
-    /// Planned weights, by where they are defined and how they are split.
+    /// Indices of the planned weights, by the place of their definition and the elements that share a scale.
     shared: HashMap<(BodyId, &'a str, Channel, bool), usize>,
     plan: Plan<'a>,
 }
 
-/// The decision on a node; the error is the reason for leaving it.
+/// The decision on a node. The error is the reason why it stays unchanged.
 type Judged<T> = std::result::Result<T, String>;
 
 /// A node that can be rewritten: its form, the index of the weight among its inputs, and the weight.
 type Candidate<'a> = (Form, usize, Constant<'a>);
 
 impl<'a> Planner<'_, 'a> {
-    /// Returns the form of a node; `None` if it has nothing to quantize; `Err` is the reason for leaving it.
+    /// Returns the form of a node; `None` if there is nothing to quantize. The error is the reason why the node stays
+    /// unchanged.
     fn candidate(&mut self, body: BodyId, node: &'a NodeProto) -> Judged<Option<Candidate<'a>>> {
         if !(node.is("MatMul") || node.is("Gemm") || node.is("Gather")) {
             return self.other(body, node).map(|()| None);
@@ -152,7 +153,7 @@ impl<'a> Planner<'_, 'a> {
         Ok(Some((form, input, constant)))
     }
 
-    /// Returns why a product has no constant weight.
+    /// Returns the reason why a product has no constant weight.
     fn why_not_constant(&self, body: BodyId, node: &NodeProto) -> String {
         let origin = |input| node.input_at(input).map_or(Origin::Computed, |name| self.view.origin(body, name));
         match (origin(0), origin(1)) {
@@ -200,7 +201,8 @@ impl<'a> Planner<'_, 'a> {
         Ok(if node.is("Gemm") { Form::BlockGemm } else { Form::BlockMatMul })
     }
 
-    /// Reports nodes of other operators if they have a large enough weight, because users expect them in the report.
+    /// Fails with a reason for a node of another operator with a large enough weight, because users expect it in the
+    /// report.
     fn other(&self, body: BodyId, node: &NodeProto) -> Judged<()> {
         let worth = |t: &TensorProto| {
             is_float(t) && t.dims.len() >= 2 && element_count(&t.dims).unwrap_or(0) >= self.options.min_elements
@@ -221,7 +223,7 @@ impl<'a> Planner<'_, 'a> {
         }
     }
 
-    /// Fails with a reason if the caller's globs exclude the node or its weight.
+    /// Fails with a reason if the options exclude the node or its weight by name.
     fn selected(&mut self, node: &NodeProto, constant: &Constant<'_>) -> Judged<()> {
         let names = [node.label(), constant.name];
         if !self.include.is_empty() && !self.include.matches(&names) {
@@ -269,7 +271,7 @@ impl<'a> Planner<'_, 'a> {
         bits(&mut self.overrides, self.options, label, constant).0
     }
 
-    /// Plans the weights of nodes that compute in float.
+    /// Adds the weights of nodes that compute in float to the plan.
     fn stored(&mut self, model: &Model) {
         let (overrides, options) = (&mut self.overrides, self.options);
         let found = stored::find(&mut stored::Asked {
@@ -286,7 +288,7 @@ impl<'a> Planner<'_, 'a> {
         stored::record(&mut self.plan, self.view, found);
     }
 
-    /// Plans tables. A table gains only in size, so it is quantized only if no other node needs it as float.
+    /// Adds tables to the plan. A table gains only in size, so it is quantized only if no other node needs it as float.
     fn tables(&mut self, tables: Vec<(BodyId, usize, Form, usize, Constant<'a>)>) {
         let asked: Vec<(BodyId, usize)> = tables.iter().map(|t| (t.0, t.1)).collect();
         for (body, node, form, input, constant) in tables {
@@ -330,7 +332,8 @@ impl<'a> Planner<'_, 'a> {
     }
 }
 
-/// Returns bits and block size for these names: those of the first matching override, otherwise the default.
+/// Returns the bits and the block size for these names, from the first matching override or by default, and whether an
+/// override matches.
 fn bits(
     overrides: &mut [(Pattern, (u32, usize))],
     options: &QuantizeOptions,

@@ -49,7 +49,7 @@ pub fn prepare(
     }
 }
 
-/// Returns batches of built-in sentences: activations of noise are not representative, those of any sentences are.
+/// Returns batches of built-in sentences. Activations of noise are not representative, those of any sentences are.
 fn sentences(model: &Model) -> Result<Vec<Batch>> {
     if Tokenizer::of(model)?.is_none() {
         bail!(InvalidArgument, "smooth_quant needs calibration data, because the model has no tokenizer");

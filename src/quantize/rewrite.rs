@@ -1,4 +1,4 @@
-//! Shared parts of the rewriters: dead values, the report, and new nodes of a body.
+//! The parts that the rewriters share: unused values, the report, and new nodes of a graph or function.
 
 use super::planner::{Change, LEFT, Plan, QUANTIZED};
 use crate::graph::builder::NodeBuilder;
@@ -9,7 +9,8 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::report::{NodeReport, report_of};
 use std::collections::{HashMap, HashSet};
 
-/// Returns the values that are dead after the changes: the float weights, and the values that they were computed from.
+/// Returns the values that are unused after the changes: the float weights, and the values that they were computed
+/// from.
 pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
     let changed: HashSet<(BodyId, usize, usize)> =
         changes.iter().filter(|c| done[c.weight]).map(|c| (c.body, c.node, c.input)).collect();
@@ -18,16 +19,16 @@ pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> Ha
 
 /// A writer of the new nodes of one form.
 pub trait Rewriter {
-    /// Adds the nodes that replace one.
+    /// Adds the nodes that replace `node`.
     fn write(&mut self, emit: &mut NodeBuilder, node: NodeProto, change: &Change<'_>);
 
-    /// Clears cached values that following nodes cannot see.
+    /// Clears cached names of values that following nodes cannot read.
     fn forget(&mut self);
 }
 
-/// Switches for trials: a node computes its original output, or the quantized one.
+/// Switches for trials: for each weight, a node computes its original output, or the quantized one.
 pub struct Switches<'s> {
-    /// Name of the input with the switches: one bool each.
+    /// Name of the input with the switches, one bool each.
     pub input: &'s str,
     /// Index of the switch of each weight of the plan.
     pub of: &'s [usize],
@@ -37,7 +38,8 @@ pub struct Switches<'s> {
 
 /// Returns the model with the changes whose weights are `done`.
 ///
-/// With `switches` both forms are kept, in the branches of an `If`, for nodes of the main graph; others are left.
+/// With `switches` both forms are kept, in the branches of an `If`, for nodes of the main graph; other nodes stay
+/// unchanged.
 pub fn apply(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -88,7 +90,7 @@ pub fn apply(
     model
 }
 
-/// Returns the report on every node, in the order of the model; `reason` describes the new form of a changed one.
+/// Returns the report on every node, in the order of the model. `reason` describes the new form of a changed node.
 pub fn reports(
     view: &View<'_>,
     plan: &Plan<'_>,
@@ -119,7 +121,7 @@ pub fn reports(
 
 const FLOAT: i32 = DataType::Float32 as i32;
 
-/// Methods that the rewriters add to a builder.
+/// Methods that the rewriters add to a builder of nodes.
 impl NodeBuilder {
     /// Adds the last node of a change: `op` produces the node's own output, through a `Cast` if it is not float32.
     pub fn last(&mut self, of: &NodeProto, op: &str, inputs: &[&str], dtype: i32) {
@@ -137,7 +139,8 @@ impl NodeBuilder {
         self.op("Mul", &[value, &factor])
     }
 
-    /// Adds a product of a value and a constant factor, both of type `dtype`, that replaces the first output of `of`.
+    /// Adds a product of a value and a constant factor, both of type `dtype`, whose output replaces the first output of
+    /// `of`.
     pub fn times_to(&mut self, of: &NodeProto, value: &str, factor: f32, dtype: i32) {
         let factor = self.at(of).factor(factor, dtype);
         self.push("Mul", &[value, &factor], &[&of.output[0]]);
@@ -148,7 +151,7 @@ impl NodeBuilder {
         if dtype == FLOAT { factor } else { self.cast_to(&factor, dtype) }
     }
 
-    /// Adds a scalar for each switch and returns their names.
+    /// Adds a scalar for each switch, and returns their names.
     fn conditions(&mut self, switches: &Switches<'_>) -> Vec<String> {
         self.at(&edit::node("Switch", &[], &["switch"]));
         let one = |index: usize| {
@@ -176,8 +179,8 @@ impl NodeBuilder {
     }
 }
 
-/// Renames constants to the names of those that they replaced, if these names are free: users' globs match by name.
-/// Each pair is the present and the replaced name.
+/// Renames constants to the names of the constants that they replaced, if these names are free: users' globs match by
+/// name. Each pair is the present and the replaced name.
 pub fn take_names(graph: &mut GraphProto, replaced: &[(String, String)]) {
     let mut taken: HashSet<&str> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
     taken.extend(graph.node.iter().flat_map(|node| &node.output).map(String::as_str));

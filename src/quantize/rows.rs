@@ -8,7 +8,7 @@ use crate::graph::constants::Matrix;
 #[derive(Clone, Copy)]
 pub struct Rows<'w> {
     matrix: &'w Matrix,
-    /// Whether they are the columns of the stored matrix.
+    /// Whether the rows are the columns of the stored matrix.
     transposed: bool,
     /// Number of rows.
     pub count: usize,
@@ -25,7 +25,7 @@ impl<'w> Rows<'w> {
         Rows { matrix, transposed, count, columns }
     }
 
-    /// Returns consecutive rows.
+    /// Returns the elements of `count` rows from row `first` on.
     pub fn read(&self, first: usize, count: usize) -> Vec<f32> {
         let mut values = vec![0f32; count * self.columns];
         if self.transposed {

@@ -1,4 +1,5 @@
-//! Timing of result against original on the present machine, to find weights that are not faster when quantized.
+//! Comparison of the speed of a result with the original on this machine, to find weights that are not faster when
+//! quantized.
 
 use super::allocate::Unit;
 use super::decide::Decision;
@@ -11,24 +12,25 @@ use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 use std::collections::BTreeMap;
 
-/// Number of kinds of products that are tried one by one, those with most weights first; the rest is tried together.
+/// The number of kinds of products that are tried one by one, those with most weights first; the other kinds are tried
+/// together.
 const KINDS: usize = 8;
-/// Maximum duration of one timed comparison in seconds, and its maximum number of rounds.
+/// The maximum duration of one timed comparison in seconds, and its maximum number of rounds.
 const SECONDS: f64 = 1.5;
 const ROUNDS: usize = 41;
-/// Reason for leaving a node.
+/// The reason why a node stays float.
 pub const SLOWER: &str = "is not faster when quantized here";
 
-/// Result of `never_slower`.
+/// The result of `never_slower`.
 pub struct Found {
-    /// Whether each unit stays float.
+    /// Whether a unit stays float, for each unit.
     pub slow: Vec<bool>,
-    /// Speed-up of the result; `None` if nothing stays quantized.
+    /// Speed-up of the result; `None` if no unit is quantized.
     pub speedup: Option<Speedup>,
 }
 
-/// Finds the units that stay float because that is faster: times the quantized model against itself with the products
-/// of one kind in float, kind by kind, and finally against the original.
+/// Returns the units that stay float because that is faster. The quantized model is timed against itself with the
+/// products of one kind in float, kind by kind, and finally against the original.
 ///
 /// A kind stays quantized unless the model is faster without it. If the rest is slower than the original, everything
 /// stays float. Both are decided by the 95 % interval of the median over paired runs. Decoders are timed on one token.
@@ -94,7 +96,7 @@ fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
     kinds
 }
 
-/// Timed comparisons of models on the same inputs.
+/// A comparison of the speed of models on the same inputs.
 pub struct Races<'r> {
     runtime: &'static Runtime,
     run: Run<'r>,
@@ -104,7 +106,7 @@ pub struct Races<'r> {
 }
 
 impl<'r> Races<'r> {
-    /// Returns races on a given batch, or else on inputs as in `benchmark`.
+    /// Returns a comparison on a given batch, or otherwise on inputs as in `benchmark`.
     pub fn new(runtime: &'static Runtime, run: Run<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
         let writes = run.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
@@ -127,7 +129,7 @@ impl<'r> Races<'r> {
         Ok(Races { runtime, run, session, options, inputs })
     }
 
-    /// Returns a model that is ready to race.
+    /// Returns a model that is loaded for comparison.
     pub fn subject(&self, model: &Model) -> Result<Subject> {
         Subject::new(self.runtime, model, &self.session, self.run.call)
     }

@@ -16,10 +16,10 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 use rayon::prelude::*;
 
-/// Maximum size of the original's outputs in bytes; further batches are ignored.
+/// The maximum size of the original's outputs in bytes; further batches are ignored.
 const REFERENCE_BYTES: usize = 512 << 20;
 
-/// Inputs, and the outputs of the original.
+/// The inputs for measuring the loss of a result, and the outputs of the original.
 pub struct Judge {
     runtime: &'static Runtime,
     threads: usize,
@@ -33,12 +33,12 @@ pub struct Judge {
 struct Case {
     batch: Batch,
     reference: Tensor,
-    /// [`log_sum_exp`] of the rows of logits.
+    /// The [`log_sum_exp`] of the rows of logits.
     norms: Vec<f64>,
 }
 
 impl Judge {
-    /// Runs the original on the batches.
+    /// Runs the original on the batches, and returns its outputs with the inputs.
     pub fn new(runtime: &'static Runtime, run: &Run<'_>, batches: Vec<Batch>) -> Result<Judge> {
         let floats = |info: &crate::model::ValueInfo| {
             matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
@@ -151,7 +151,7 @@ fn is_kept(mask: Option<&Mask>, tensor: &Tensor, row: usize) -> bool {
     mask.keep.get(row / rows_each).copied().unwrap_or(true)
 }
 
-/// Number of elements of an input, over all batches, on which sensitivities are measured: enough to rank weights.
+/// The number of elements of an input, over all batches, on which sensitivities are measured: enough to rank weights.
 const TRIAL_ELEMENTS: usize = 512;
 const SWITCHES: &str = "optimize_switches";
 
@@ -210,7 +210,7 @@ impl<'j> Trial<'j> {
         Ok(Trial { judge, session, cases: cases.count(), input, stop: Stop::new()? })
     }
 
-    /// Returns the loss with those switches on for which `on` is true.
+    /// Returns the loss if the switches for which `on` is true are on.
     pub fn loss(&mut self, on: &[bool]) -> Result<f64> {
         let switches = Tensor::from_bools(&[on.len() as i64], on)?;
         self.judge.mean(&self.session, Some((&self.input, &switches)), self.cases, &self.stop)

@@ -33,21 +33,21 @@ use bytes::Bytes;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// Number of rows that one task reads, codes and writes.
+/// The number of rows that one task reads, codes and writes.
 pub const ROWS: usize = 64;
 
-/// A weight in blocks.
+/// A weight in blocks of few bits.
 pub struct BlockMatrix {
     coding: Coding,
     rows: usize,
     columns: usize,
-    /// Codes, `[rows, blocks, bytes of a block]`.
+    /// Codes of the weight, `[rows, blocks, bytes of a block]`.
     codes: Bytes,
-    /// Scales, `[rows, blocks]`, in the type of the coding.
+    /// Scales of the blocks, `[rows, blocks]`, in the type of the coding.
     scales: Bytes,
-    /// Factors, `[rows, 1]` float32; empty unless scales are bytes.
+    /// Factors of the rows, `[rows, 1]` float32; empty unless scales are bytes.
     factors: Bytes,
-    /// Zero points, `[rows, bytes]`; empty for symmetric codings.
+    /// Zero points of the blocks, `[rows, bytes]`; empty for symmetric codings.
     zeros: Bytes,
 }
 
@@ -59,7 +59,7 @@ pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), option
     let bits = if table { bits.max(4) } else { bits };
     let least = if bits == 2 { 32 } else { 16 };
     let mut block = if block == 0 { BLOCK_SIZE } else { block.max(least) };
-    // A lookup returns whole blocks, so the blocks of a table must divide its rows. Padding is waste: blocks shrink
+    // A `Gather` returns whole blocks, so the blocks of a table must divide its rows. Padding is waste: blocks shrink
     // as long as half of the last one would be padding.
     while block > least && !columns.is_multiple_of(block) && (table || columns % block <= block / 2) {
         block /= 2;
@@ -69,14 +69,16 @@ pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), option
     Coding { bits, block, symmetric, scale: options.scale_type, hqq }
 }
 
-/// Codes every weight of the plan; `None` where a weight has a value that is not finite, or too large.
+/// Codes every weight of the plan, and returns the coded weights; `None` where a weight has a value that is not finite,
+/// or too large.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<BlockMatrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
     (0..plan.weights.len()).map(|index| one(plan, index, options, &scratch, ticket)).collect()
 }
 
-/// Codes one weight of the plan; `None` if it has a value that is not finite, or larger than [`Coding::largest`].
+/// Returns one weight of the plan in blocks; `None` if it has a value that is not finite, or larger than
+/// [`Coding::largest`].
 pub fn one(
     plan: &Plan<'_>,
     index: usize,
@@ -120,7 +122,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Reserves storage for that many rows.
+    /// Returns storage for `rows` rows.
     pub fn new(coding: Coding, rows: usize, columns: usize, scratch: &Scratch) -> Result<Slots> {
         let blocks = coding.blocks(columns);
         let factors = if coding.scale == ScaleType::Uint8 { rows * 4 } else { 0 };
@@ -135,7 +137,7 @@ impl Slots {
         })
     }
 
-    /// Writes rows from index `first` on.
+    /// Writes coded rows from index `first` on.
     pub fn write(&self, first: usize, rows: &[CodedRow]) -> Result<()> {
         let coding = &self.coding;
         let blocks = coding.blocks(self.columns);
@@ -162,7 +164,7 @@ impl Slots {
         self.zeros.write_at(first * coding.zero_bytes(self.columns), &zeros)
     }
 
-    /// Returns the weight, once all rows are written.
+    /// Returns the weight when all its rows are written.
     pub fn finish(self) -> Result<BlockMatrix> {
         Ok(BlockMatrix {
             coding: self.coding,
@@ -180,7 +182,7 @@ fn scale_width(scale: ScaleType) -> usize {
     scale.dtype().bits() as usize / 8
 }
 
-/// Appends packed codes, the first one in the low bits; missing ones are `padding`.
+/// Appends packed codes to `out`, the first one in the low bits; missing ones are `padding`.
 fn pack(codes: &[u8], bits: u32, padding: u8, out: &mut Vec<u8>) {
     match bits {
         2 => {
@@ -192,7 +194,7 @@ fn pack(codes: &[u8], bits: u32, padding: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// Names of the constants that replace a weight.
+/// The names of the constants that replace a weight.
 struct Constants {
     codes: String,
     /// Whether the codes are stored as a table reads them, `[N, blocks * bytes]`, and products reshape them.
@@ -202,7 +204,7 @@ struct Constants {
     zeros: Option<String>,
 }
 
-/// Returns the rewritten model and what was done to each node, in the order of the model.
+/// Returns the rewritten model and the report on each node, in the order of the model.
 pub fn rewrite(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -273,12 +275,12 @@ fn constants_of(name: &str, matrix: &BlockMatrix, flat: bool, names: &mut Names)
     (constants, made)
 }
 
-/// A writer of the nodes of one body.
+/// A writer of the nodes of one graph or function.
 struct Write<'a> {
     weights: &'a [Option<(Constants, &'a BlockMatrix)>],
-    /// Float form of stored scales, by element type.
+    /// Names of the float form of stored scales, by name and element type.
     floats: HashMap<(String, i32), String>,
-    /// Stored codes in the shape of a product.
+    /// Names of stored codes in the shape that products read.
     shaped: HashMap<String, String>,
     options: &'a QuantizeOptions,
 }
@@ -343,7 +345,8 @@ impl Write<'_> {
         emit.at(node).push("Add", &[&product, &bias], &[&node.output[0]]);
     }
 
-    /// Adds a `Reshape` of the codes to the shape that products read, once, and returns its output.
+    /// Adds a `Reshape` of the codes to the shape that products read, if there is none yet, and returns the name of its
+    /// output.
     fn shaped(
         &mut self,
         emit: &mut NodeBuilder,
@@ -362,7 +365,7 @@ impl Write<'_> {
         codes
     }
 
-    /// Returns the scales as the operators read them, in the type of the activations.
+    /// Returns the name of the scales as the operators read them, in the type of the activations.
     fn scales(
         &mut self,
         emit: &mut NodeBuilder,

@@ -11,18 +11,18 @@ use bytes::Bytes;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// A quantized matrix: `value = scale * q`.
+/// A quantized matrix, whose elements are `scale * q`.
 pub struct Int8Matrix {
-    /// int8 values in the layout of the new graph (transposed if requested).
+    /// Codes in the layout of the new graph (transposed if requested), as int8.
     pub data: Bytes,
-    /// Scales, one per channel, or a single one.
+    /// Scales of the channels, or a single scale.
     pub scales: Vec<f32>,
 }
 
-/// Number of elements between two checks for a cancel, and the size of a worker's buffers.
+/// The number of elements between two checks for a cancel, and the size of a worker's buffers.
 pub const PIECE: usize = 1 << 18;
 
-/// Quantizes every weight of the plan; `None` where a weight has a value that is not finite.
+/// Quantizes every weight of the plan, and returns the matrices; `None` where a weight has a value that is not finite.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<Int8Matrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -55,7 +55,8 @@ fn int8(weight: &Weight<'_>, limit: f32, scratch: &Scratch, ticket: &Ticket) -> 
     Ok(Some(Int8Matrix { data: slot.finish()?, scales }))
 }
 
-/// Splits `rows` x `columns` into runs that are contiguous in memory and have at most [`PIECE`] elements.
+/// Returns ranges of rows and columns of a `rows` x `columns` matrix that are contiguous in memory and have at most
+/// [`PIECE`] elements.
 fn pieces(rows: usize, columns: usize) -> Vec<(Range<usize>, Range<usize>)> {
     let cut = |length: usize, step: usize| {
         (0..length).step_by(step.max(1)).map(move |from| from..length.min(from + step.max(1)))
@@ -89,7 +90,7 @@ fn plain_piece(
     }
 }
 
-/// Writes a transposed piece; `rows` and `columns` are those of the output.
+/// Writes a piece of the transposed matrix to `out`; `rows` and `columns` are those of the result.
 fn transposed_piece(
     matrix: &Matrix,
     channel: Channel,
@@ -114,7 +115,7 @@ fn transposed_piece(
     }
 }
 
-/// Codes rows of that many columns, each with its scale, as [`all`] does, to measure the time.
+/// Returns the codes of rows of `columns` columns, each with its scale, as [`all`] computes them, to measure the time.
 pub fn sample(values: &[f32], columns: usize) -> Vec<u8> {
     let mut out = vec![0u8; values.len()];
     for (row, out) in values.chunks(columns.max(1)).zip(out.chunks_mut(columns.max(1))) {
@@ -124,12 +125,12 @@ pub fn sample(values: &[f32], columns: usize) -> Vec<u8> {
     out
 }
 
-/// Rounds half to even, as ONNX `QuantizeLinear` does, and clamps to the symmetric range.
+/// Returns the code of a value: rounds ties to even, as ONNX `QuantizeLinear` does, and clamps to the symmetric range.
 fn round(value: f32, limit: f32) -> u8 {
     value.round_ties_even().clamp(-limit, limit) as i8 as u8
 }
 
-/// Maximum sum of the magnitudes of the codes of one output. Activations are at most 255, and the sums of products
+/// The maximum sum of the magnitudes of the codes of one output. Activations are at most 255, and the sums of products
 /// must stay below 2^30, half of 32 bits: the other half is for a bias.
 const MAGNITUDES: f64 = (1i64 << 30) as f64 / 255.0;
 
@@ -159,7 +160,7 @@ fn make_room(matrix: &Matrix, channel: Channel, scales: &mut [f32], ticket: &Tic
     Ok(())
 }
 
-/// Returns the sums of the magnitudes of each row or column.
+/// Returns the sums of the magnitudes of the elements of each row or column.
 fn magnitudes(matrix: &Matrix, line: Channel, ticket: &Ticket) -> Result<Vec<f64>> {
     let count = if line == Channel::Row { matrix.rows } else { matrix.columns };
     let sums = pieces(matrix.rows, matrix.columns).into_par_iter().try_fold(
@@ -188,8 +189,8 @@ fn magnitudes(matrix: &Matrix, line: Channel, ticket: &Ticket) -> Result<Vec<f64
     )
 }
 
-/// Returns the scale `max|w| / limit` of each channel. A channel of zeros gets the smallest scale of the others. `None`
-/// if a weight is infinite or NaN.
+/// Returns the scale `max|w| / limit` of each channel. A channel of zeros gets the smallest scale of the others.
+/// Returns `None` if a weight is infinite or NaN.
 fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Result<Option<Vec<f32>>> {
     let count = match channel {
         Channel::Row => matrix.rows,
@@ -225,8 +226,8 @@ fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Res
     Ok(Some(scales))
 }
 
-/// Updates the largest magnitude of each channel, as the bits of a float: magnitudes compare like their bits, and the
-/// bits of NaN and infinity are larger than all others.
+/// Updates the largest magnitude of each channel in `highest`, as the bits of a float: magnitudes compare like their
+/// bits, and the bits of NaN and infinity are larger than all others.
 fn fold_piece(matrix: &Matrix, channel: Channel, rows: &Range<usize>, columns: &Range<usize>, highest: &mut [u32]) {
     let magnitude = |v: &f32| v.to_bits() & 0x7fff_ffff;
     let mut line = vec![0f32; columns.len()];

@@ -11,12 +11,12 @@ use super::{CodedRow, Coding, range};
 use crate::calibrate::Factor;
 use rayon::prelude::*;
 
-/// Number of rows per task.
+/// The number of rows per task.
 const ROWS: usize = 32;
-/// Number of columns after which the error is propagated to all remaining ones.
+/// The number of columns after which the error is propagated to all remaining ones.
 const STEP: usize = 32;
 
-/// Codes consecutive rows of `size` columns. Their values are overwritten.
+/// Returns the codes of consecutive rows of `size` columns. Their values are overwritten.
 pub fn code_rows(coding: &Coding, rows: &mut [f32], factor: &Factor) -> Vec<CodedRow> {
     rows.par_chunks_mut(ROWS * factor.size).flat_map_iter(|rows| code_tile(coding, rows, factor)).collect()
 }

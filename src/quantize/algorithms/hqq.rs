@@ -18,15 +18,15 @@
 use super::range::{self, round};
 use super::{CodedRow, Coding};
 
-/// Initial `β` and its growth factor, as in the paper's code.
+/// The initial `β` and its growth factor, as in the paper's code.
 const BETA: f32 = 10.0;
 const GROWTH: f32 = 1.01;
-/// Maximum number of iterations; most blocks converge in three.
+/// The maximum number of iterations; most blocks converge in three.
 const TURNS: usize = 10;
-/// Ranges to try, relative to that of the block.
+/// The ranges to try, relative to that of the block.
 const PARTS: [f32; 4] = [1.0, 0.93, 0.86, 0.8];
 
-/// Codes a row. Symmetric codings have no zero point to search for.
+/// Returns the codes of a row. Symmetric codings have no zero point to search for.
 pub fn code_row(coding: &Coding, row: &[f32]) -> CodedRow {
     let mut coded = CodedRow::new(coding, row.len());
     for (block, values) in row.chunks(coding.block).enumerate() {

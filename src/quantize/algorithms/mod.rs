@@ -1,7 +1,8 @@
 //! Coding of the weights of a row as small integers, block by block: `w = scale (q - zero)`.
 //!
-//! [`Coding`] describes the possible codes. `range` searches scale and zero point of a block, `hqq` those under
-//! another norm; `gptq` compensates the error of each weight in those that follow.
+//! [`Coding`] describes the possible codes. `range` searches the scale and zero point of a block that minimize the
+//! squared error, `hqq` those that minimize another norm; `gptq` compensates the error of each weight in those that
+//! follow.
 
 pub mod gptq;
 pub mod hqq;
@@ -15,16 +16,16 @@ use crate::onnx::dtype::DataType;
 const OF_NOTHING: f32 = 7.888_609e-31; // 2^-100
 
 choice! {
-    /// How the scales of blocks are stored.
+    /// The type in which the scales of blocks are stored.
     ///
     /// Sessions always use float32: a few nodes over constants, which ONNX Runtime evaluates once when it creates the
     /// session.
     pub enum ScaleType: optimize_scale_type_t = Uint8 {
-        /// One byte, times a float32 factor per row.
+        /// One byte, which is multiplied by a float32 factor per row.
         Uint8 = 0, "uint8";
-        /// Two bytes.
+        /// float16: two bytes.
         Float16 = 1, "float16";
-        /// Four bytes, as the operator expects them, without nodes before it.
+        /// float32: four bytes, as the operator expects them, without nodes before it.
         Float32 = 2, "float32";
     }
 }
@@ -40,16 +41,16 @@ impl ScaleType {
     }
 }
 
-/// The coding of one weight.
+/// The coding of the rows of one weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Coding {
-    /// Bits per weight: 2, 4 or 8.
+    /// Number of bits per weight: 2, 4 or 8.
     pub bits: u32,
-    /// Block size: elements of a row that share a scale; a power of two, at least 16.
+    /// Block size, the number of elements of a row that share a scale: a power of two, at least 16.
     pub block: usize,
     /// Whether zero is the middle of the range, and no zero points are stored.
     pub symmetric: bool,
-    /// Storage of scales; see [`ScaleType`].
+    /// Type in which scales are stored; see [`ScaleType`].
     pub scale: ScaleType,
     /// Whether `hqq` instead of `range` searches scales and zero points.
     pub hqq: bool,
@@ -66,7 +67,8 @@ impl Coding {
         1 << (self.bits - 1)
     }
 
-    /// Returns the maximum magnitude of a weight: beyond it scales overflow, or the sums by which they are chosen.
+    /// Returns the maximum magnitude of a weight, beyond which its scale would overflow, or the sums by which the scale
+    /// is chosen.
     pub fn largest(&self) -> f32 {
         match self.scale {
             ScaleType::Float16 => f32::from(half::f16::MAX) * f32::from(self.middle()) / 2.0,
@@ -74,7 +76,7 @@ impl Coding {
         }
     }
 
-    /// Returns the number of blocks of a row; the last may be padded.
+    /// Returns the number of blocks of a row; the last one may be padded.
     pub fn blocks(&self, columns: usize) -> usize {
         columns.div_ceil(self.block)
     }
@@ -89,7 +91,7 @@ impl Coding {
         if self.symmetric { 0 } else { (self.blocks(columns) * self.bits as usize).div_ceil(8) }
     }
 
-    /// Returns the bits per weight, including scales and zero points, for rows of that many columns.
+    /// Returns the bits per weight, including scales and zero points, for rows of `columns` columns.
     pub fn bits_per_weight(&self, columns: usize) -> f64 {
         let scales = match self.scale {
             ScaleType::Uint8 => self.blocks(columns) + 4,
@@ -103,13 +105,14 @@ impl Coding {
 
 /// A coded row: a scale and zero point for each block, and a code for each weight (including padding).
 pub struct CodedRow {
-    /// Codes, one per byte.
+    /// Codes of the row, one per byte.
     pub codes: Vec<u8>,
-    /// Scales as they will be read back, rounded to their storage. Before that, 0 for blocks that need none.
+    /// Scales of the blocks as they will be read back, rounded to their storage. Before that, 0 for blocks that need
+    /// none.
     pub scales: Vec<f32>,
-    /// Zero points.
+    /// Zero points of the blocks.
     pub zeros: Vec<u8>,
-    /// Factor of [`ScaleType::Uint8`] scales.
+    /// Factor of the row, by which [`ScaleType::Uint8`] scales are multiplied.
     pub factor: f32,
 }
 
@@ -125,8 +128,8 @@ impl CodedRow {
         }
     }
 
-    /// Rounds the scales to their storage. Blocks of zeros, whose scale is 0, do not affect the factor of the row,
-    /// and get the smallest possible scale.
+    /// Rounds the scales to the values that their type can store. Blocks of zeros, whose scale is 0, do not affect the
+    /// factor of the row, and get the smallest possible scale.
     pub fn store_scales(&mut self, coding: &Coding) {
         let largest = self.scales.iter().copied().fold(0f32, f32::max);
         if largest > 0.0 {
@@ -137,7 +140,7 @@ impl CodedRow {
         }
     }
 
-    /// Sets scale and zero point of one block, rounded to their storage.
+    /// Sets the scale and the zero point of one block, rounded to the values that their types can store.
     pub fn choose(&mut self, coding: &Coding, block: usize, scale: f32, zero: u8) {
         self.zeros[block] = zero;
         self.scales[block] = match coding.scale {
@@ -157,18 +160,18 @@ impl CodedRow {
         };
     }
 
-    /// Returns the code nearest to `value` in block `block`.
+    /// Returns the code nearest to `value` in the block `block`.
     pub fn nearest(&self, coding: &Coding, block: usize, value: f32) -> u8 {
         let zero = f32::from(self.zeros[block]);
         (range::round((value / self.scales[block]).max(-zero).min(coding.highest() - zero)) + zero) as u8
     }
 
-    /// Returns the value of a code of block `block`.
+    /// Returns the value of a code of the block `block`.
     pub fn value(&self, block: usize, code: u8) -> f32 {
         self.scales[block] * (f32::from(code) - f32::from(self.zeros[block]))
     }
 
-    /// Sets every code to the nearest of `row`; padding to zero.
+    /// Sets every code to the nearest of the value in `row`, and the padding to the code of zero.
     pub fn code(&mut self, coding: &Coding, row: &[f32]) {
         let blocks = row.chunks(coding.block).zip(self.codes.chunks_mut(coding.block)).enumerate();
         for (block, (values, codes)) in blocks {

@@ -8,10 +8,10 @@
 use super::{CodedRow, Coding, ScaleType};
 use crate::platform::processor::for_widest_vectors;
 
-/// Ranges to try, relative to that of the block.
+/// The ranges to try, relative to that of the block.
 const PARTS: [f32; 9] = [1.0, 0.95, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.65];
 
-/// Codes a row. `importance` has one value per column.
+/// Returns the codes of a row. `importance` has one value per column.
 pub fn code_row(coding: &Coding, row: &[f32], importance: Option<&[f32]>) -> CodedRow {
     let mut coded = CodedRow::new(coding, row.len());
     for (block, values) in row.chunks(coding.block).enumerate() {
@@ -23,7 +23,7 @@ pub fn code_row(coding: &Coding, row: &[f32], importance: Option<&[f32]>) -> Cod
     coded
 }
 
-/// Returns scale and zero point of a block; a scale of 0 if it is all zeros.
+/// Returns the best scale and zero point of a block; the scale is 0 if the block is all zeros.
 pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32, u8) {
     let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
     let (highest, middle) = (coding.highest(), f32::from(coding.middle()));
@@ -60,8 +60,8 @@ pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32
     (found.scale, found.zero)
 }
 
-/// Returns the best scale for the codes of a scale and a zero point, and how much of the weights they explain (larger
-/// is better); `None` if all codes are zero.
+/// Returns the best scale for the codes that a scale and a zero point give, and a measure of the squared weights that
+/// they represent (larger is better); `None` if all codes are zero.
 pub fn fit(values: &[f32], scale: f32, zero: f32, highest: f32) -> Option<(f32, f32)> {
     let (both, square) = sums(values, None, 1.0 / scale, -zero, highest - zero);
     (square > 0.0).then(|| (both / square, both.abs() / square.sqrt()))
@@ -92,8 +92,8 @@ for_widest_vectors! {
     fn sums(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) = sums_in_lanes
 }
 
-/// Returns the sums, computed in sixteen lanes that the compiler can vectorize. The result has the same bits for every
-/// vector width.
+/// Returns the sums of [`sums`], computed in sixteen lanes that the compiler can vectorize. The result has the same
+/// bits for every vector width.
 #[inline(always)]
 fn sums_in_lanes(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: f32, high: f32) -> (f32, f32) {
     const LANES: usize = 16;
@@ -122,7 +122,7 @@ fn sums_in_lanes(values: &[f32], importance: Option<&[f32]>, inverse: f32, low: 
     (both.iter().sum(), square.iter().sum())
 }
 
-/// Rounds to the nearest integer, for magnitudes below 2²²: adding 1.5 · 2²³ removes the fraction.
+/// Returns the nearest integer, for magnitudes below 2²²: adding 1.5 · 2²³ removes the fraction.
 #[inline(always)]
 pub fn round(value: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0;

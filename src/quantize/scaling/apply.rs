@@ -13,12 +13,12 @@ use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use crate::quantize::rewrite::take_names;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// The factors of one weight.
+/// The factors by which one weight is multiplied.
 #[derive(Default)]
 struct Factors {
-    /// Factor of each input.
+    /// Factor of each input of the weight.
     inputs: Option<Vec<f32>>,
-    /// Factor of each output.
+    /// Factor of each output of the weight.
     outputs: Option<Vec<f32>>,
 }
 

@@ -21,9 +21,9 @@ use crate::runtime::{Stop, Tensor};
 use crate::threads;
 use rayon::prelude::*;
 
-/// Number of exponents to try: tenths up to 1.
+/// The number of exponents to try: tenths up to 1.
 const STEPS: usize = 10;
-/// Number of outputs of a weight that the error is measured on, evenly spaced: more give the same exponent.
+/// The number of outputs of a weight on which the error is measured, evenly spaced: more give the same exponent.
 const OUTPUTS: usize = 512;
 
 /// Returns the model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and
@@ -67,11 +67,11 @@ pub fn scale(
     apply(model, &chosen, &Scratch::new(&folder))
 }
 
-/// Statistics of the inputs of a group.
+/// The statistics of the inputs of a group.
 struct Inputs {
-    /// Sums of magnitudes.
+    /// Sum of the magnitudes of each channel.
     magnitudes: Vec<f64>,
-    /// `XᵀX`.
+    /// Matrix `XᵀX` of the inputs.
     gram: Vec<f32>,
 }
 
@@ -94,7 +94,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// Returns the factors for an exponent; `None` if there were no inputs.
+    /// Returns the factors for an exponent; `None` if the group has no inputs.
     fn factors(&self, exponent: f64) -> Option<Vec<f32>> {
         let powers: Vec<f64> = self.magnitudes.iter().map(|m| m.powf(exponent)).collect();
         let above = powers.iter().copied().filter(|p| *p > 0.0 && p.is_finite());
@@ -114,7 +114,7 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    /// Returns the factors with the smallest error; `None` if no scaling is best.
+    /// Returns the factors with the smallest error; `None` if the error is smallest without scaling.
     fn best(
         &mut self,
         group: &Group<'_>,

@@ -19,11 +19,11 @@ use crate::graph::{Producer, Use, View};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// Products that read one value.
+/// The products that read one value.
 pub struct Group<'a> {
     /// Name of the value.
     pub value: String,
-    /// The products.
+    /// Products that read the value.
     pub products: Vec<Product<'a>>,
     /// Number of channels of the value.
     pub size: usize,
@@ -34,26 +34,26 @@ pub struct Group<'a> {
 pub struct Product<'a> {
     /// Index of the node in the main graph.
     pub node: usize,
-    /// The weight as a constant.
+    /// Constant that is the weight.
     pub constant: Constant<'a>,
-    /// The weight as stored.
+    /// Weight as a matrix, as stored.
     pub matrix: Matrix,
     /// Whether the inputs are the rows of the stored weight.
     pub inputs_are_rows: bool,
 }
 
-/// Where the division is applied.
+/// The place where the division by the factors is applied.
 #[derive(Debug, Clone, PartialEq)]
 enum Place {
-    /// These constant inputs of the producer of the value.
+    /// Constant inputs of the producer of the value.
     Constants { node: usize, inputs: Vec<usize> },
-    /// The columns of the weight of another product.
+    /// Columns of the weight of another product.
     Columns { node: usize },
-    /// A separate `Mul`.
+    /// A separate `Mul` node.
     Own,
 }
 
-/// Normalizations with the indices of their scale and offset.
+/// The normalizations, with the indices of their scale and bias.
 const NORMS: [(&str, &[usize]); 5] = [
     ("LayerNormalization", &[1, 2]),
     ("SimplifiedLayerNormalization", &[1]),
@@ -63,7 +63,7 @@ const NORMS: [(&str, &[usize]); 5] = [
 ];
 
 /// Returns the products among `nodes` of the main graph, grouped by the value that they read, in the order of the
-/// graph. Products whose weight has other readers, or that do not compute in float32, are left out.
+/// graph. Products whose weight has other readers, or that do not compute in float32, are omitted.
 pub fn groups<'a>(view: &View<'a>, nodes: &[usize]) -> Vec<Group<'a>> {
     let mut found: Vec<Group<'a>> = Vec::new();
     for &index in nodes {
@@ -101,7 +101,7 @@ fn product<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<Pro
     })
 }
 
-/// Returns whether input 1 of the node `reader` is the only use of a constant.
+/// Returns whether the input 1 of the node `reader` is the only use of a constant.
 fn only_read_by(view: &View<'_>, name: &str, constant: &Constant<'_>, reader: usize) -> bool {
     view.uses(0, name).iter().all(|place| match *place {
         Use::Node { body: 0, node, input } if node == reader => input == 1,
@@ -152,7 +152,7 @@ fn place(view: &View<'_>, group: &Group<'_>, products: &[usize]) -> Place {
     Place::Own
 }
 
-/// Returns the elements of a constant float32 vector.
+/// Returns the elements of a constant float32 vector; `None` for other values.
 fn vector(view: &View<'_>, name: &str) -> Option<Vec<f32>> {
     let constant = view.constant(0, name)?;
     let vector = constant.tensor.dims.len() == 1 && constant.dtype == DataType::Float32.to_onnx();

@@ -13,7 +13,8 @@ use crate::model::Model;
 use crate::quantize::QuantizeOptions;
 use crate::runtime::{Stop, Tensor};
 
-/// Returns the model with smoother inputs of the products among `nodes`. Reports the stage `calibrate` in runs.
+/// Returns the model in which the inputs of the products among `nodes` have a smaller spread. Reports the stage
+/// `calibrate` in runs.
 pub fn smooth(model: &Model, nodes: &[usize], options: &QuantizeOptions, data: Data<'_>, call: &Call) -> Result<Model> {
     let view = View::new(model.proto());
     let found = groups(&view, nodes);

@@ -6,9 +6,9 @@ use crate::graph::constants::Constant;
 use crate::graph::{Use, View};
 use crate::onnx::proto::NodeProto;
 
-/// An `Add` behind a product whose constant has one number per column.
+/// An `Add` after a product, whose constant has one number per column.
 pub struct Addend<'a> {
-    /// Index of the `Add`, and of its constant input.
+    /// Index of the `Add`, and the index of its constant input.
     pub node: usize,
     pub input: usize,
     pub constant: Constant<'a>,
@@ -42,7 +42,8 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// Returns the bias that is an input of a node.
+    /// Returns the bias that is an input of a node, as a constant and its values. The error is the reason why it cannot
+    /// be quantized.
     pub fn bias(&self, body: usize, node: &'a NodeProto) -> Result<Option<(Constant<'a>, Vec<f32>)>, String> {
         if node.is("Gemm") && node.int("transA", 0) != 0 {
             return Err("the left operand is transposed".to_owned());
@@ -64,7 +65,7 @@ impl<'a> Selection<'_, 'a> {
         Ok(Some((constant, values.into_iter().map(|value| value * beta).collect())))
     }
 
-    /// Returns the `Add` whose constant is used as the bias of the product at `index`.
+    /// Returns the `Add` whose constant is used as the bias of the product with the index `index`.
     pub fn addend(&self, index: usize) -> Option<Addend<'a>> {
         let node = self.view.node(0, index);
         if !node.is("MatMul") || !self.biased.contains(node.label()) || self.wanted(&node.output[0]) {
@@ -73,7 +74,8 @@ impl<'a> Selection<'_, 'a> {
         addend(self.view, index).filter(|addend| !self.chosen.contains_key(&addend.node))
     }
 
-    /// Returns the bias of a selected node with a weight, wherever it comes from.
+    /// Returns the values of the bias of a selected node with a weight, whether it is an input or a constant of the
+    /// following `Add`.
     pub fn bias_of(&self, index: usize, weighted: &Weighted<'a>) -> Option<Vec<f32>> {
         let own = weighted.bias.as_ref().map(|(_, values)| values.clone());
         own.or_else(|| self.addend(index).map(|addend| addend.values))

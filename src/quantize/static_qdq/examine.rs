@@ -1,4 +1,4 @@
-//! Verification that ONNX Runtime computes a result as intended: see [`crate::verify`].
+//! Verification that ONNX Runtime computes a result as intended (see [`crate::verify`]).
 
 use super::limits::Stays;
 use super::select;
@@ -11,9 +11,9 @@ use crate::report::NodeReport;
 use crate::verify::{self, Examiner, Facts, Kernel};
 use std::collections::HashMap;
 
-/// Maximum number of faulty nodes that are found one by one, and of inspections of kernels.
+/// The maximum number of faulty nodes that are found one by one, and of inspections of kernels.
 const ATTEMPTS: usize = 24;
-/// Reason that nodes have while the faulty node is searched with them in float.
+/// The reason of nodes that are float while the faulty node is searched.
 const UNTRIED: &str = "is not tried";
 
 impl Ready<'_> {
@@ -43,7 +43,7 @@ impl Ready<'_> {
         )
     }
 
-    /// Marks the products that ONNX Runtime would run in float, and returns whether there are any.
+    /// Excludes the products that ONNX Runtime would run in float, and returns whether there are any.
     fn take_back(&mut self, nodes: &[NodeReport], kernels: &HashMap<String, Kernel>) -> bool {
         let mut found = false;
         for node in nodes.iter().filter(|node| is_product(node)) {
@@ -60,8 +60,8 @@ impl Ready<'_> {
         found
     }
 
-    /// Finds the first node that makes the result faulty, and leaves it float. If it is the second faulty node of its
-    /// kind, all nodes of that kind are left.
+    /// Finds the first node that makes the result faulty, and excludes it. If it is the second faulty node of its kind,
+    /// all nodes of that kind are excluded.
     fn blame(
         &mut self,
         examiner: &Examiner<'_>,
@@ -113,7 +113,7 @@ impl Ready<'_> {
     }
 }
 
-/// Returns the operator, and the one that produces its input.
+/// Returns the operator of a node, and the operator that produces its input.
 fn kind(view: &View<'_>, index: usize) -> (String, String) {
     let node = view.node(0, index);
     let before = match node.input_at(0).and_then(|name| view.producer(0, name)) {

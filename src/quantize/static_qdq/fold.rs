@@ -1,4 +1,4 @@
-//! Folds the nodes after a convolution into its weight, before ranges are determined.
+//! Folding of the nodes after a convolution into its weight, before ranges are determined.
 //!
 //! ONNX Runtime does so itself in a float model, but not with quantized values between the two. With `g` and `o` per
 //! output channel, `g (W * x + b) + o = (g W) * x + (g b + o)`: a `BatchNormalization` has `g = scale / sqrt(var +
@@ -16,13 +16,13 @@ use crate::quantize::rewrite::take_names;
 use crate::report::{NodeReport, report_of};
 use std::collections::{HashMap, HashSet};
 
-/// A factor and an addend for each output channel.
+/// The factor and the addend of each output channel.
 struct Line {
     factors: Vec<f32>,
     addends: Vec<f32>,
 }
 
-/// A convolution and the nodes after it that are folded.
+/// A convolution, and the nodes after it that are folded.
 struct Fold<'a> {
     weight: Constant<'a>,
     values: Vec<f32>,

@@ -1,4 +1,4 @@
-//! Nodes that stay float for the sake of quality or speed.
+//! The nodes that stay float because of limits on quality or speed.
 
 use super::Ready;
 use crate::benchmark::Subject;
@@ -12,25 +12,25 @@ use crate::report::{NodeReport, Report};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 const SENSITIVE: &str = "loses more than max_quality_loss allows";
-/// Of this many batches one is held out for measuring, because ranges are fitted to the others.
+/// The number of batches of which one is held out for measuring, because ranges are fitted to the others.
 const HELD_OUT: usize = 4;
-/// Maximum number of results until one meets the limit.
+/// The maximum number of results until one meets the limit.
 const ATTEMPTS: usize = 6;
 
-/// Reasons of nodes that stay float, by name.
+/// The reasons why nodes stay float, by node name.
 pub type Stays = HashMap<String, &'static str>;
 type Made = (Model, Vec<NodeReport>);
 
-/// Result of the search for nodes that cost too much.
+/// The result of the search for nodes that cost too much.
 #[derive(Default)]
 pub struct Found {
-    /// Nodes that stay float.
+    /// Reasons of the nodes that stay float.
     pub stays: Stays,
-    /// Loss of nodes alone, by name, if it was measured.
+    /// Loss if only one node is quantized, by node name, if it was measured.
     pub sensitivities: HashMap<String, f64>,
 }
 
-/// Finds the nodes that must stay float to meet the limits.
+/// Returns the nodes that must stay float to meet the limits.
 pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
     let (options, limit) = (ready.run.options, ready.run.options.max_quality_loss);
     let mut held_out = Vec::new();
@@ -67,15 +67,15 @@ fn make(ready: &mut Ready<'_>, stays: &Stays) -> Result<Made> {
     Ok((ready.run.model.derive(made.proto), made.nodes))
 }
 
-/// Returns the nodes with weights that a result has quantized.
+/// Returns the name and the operator of the nodes with weights that a result has quantized.
 fn weighted(nodes: &[NodeReport]) -> Vec<(String, String)> {
     let ours = |node: &&NodeReport| node.action == QUANTIZED && matches!(node.op.as_str(), "Conv" | "MatMul" | "Gemm");
     nodes.iter().filter(ours).map(|node| (node.name.clone(), node.op.clone())).collect()
 }
 
 /// Times the result against itself with one kind of operator in float, kind by kind, and adds the nodes of a kind to
-/// `stays` if the result is faster without it. Then times it against the original; fails with `Unsupported` if it is
-/// slower.
+/// `stays` if the result is faster without it. Then times the result against the original. Fails with `Unsupported` if
+/// it is slower.
 fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result<()> {
     let mut races = Races::new(ready.runtime, ready.run, ready.batches.first())?;
     let (model, nodes) = make(ready, stays)?;
@@ -113,7 +113,7 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
     Ok(())
 }
 
-/// Leaves the most sensitive nodes float until the loss is small enough.
+/// Leaves the most sensitive nodes float until the loss is within the limit, and returns them.
 fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, report: &mut Report) -> Result<Found> {
     let limit = ready.run.options.max_quality_loss;
     let mut loss = judge.loss(&made.0, &ready.run)?;
@@ -147,7 +147,7 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
     bail!(Unsupported, "max_quality_loss is {limit}, but every result that was tried loses {loss:.3e} or more")
 }
 
-/// Measures and returns the loss of each node when it alone is quantized, by name.
+/// Returns the loss of the model if only one node is quantized, for each node, by name.
 fn alone(
     ready: &mut Ready<'_>,
     judge: &Judge,

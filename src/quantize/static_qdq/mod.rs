@@ -34,16 +34,16 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use weights::Int8Matrix;
 
-/// Magnitude beyond which an activation contains values without meaning, such as those of a mask.
+/// The magnitude beyond which an activation contains values without meaning, such as those of a mask.
 const WIDEST: f32 = 1e6;
-/// Duration above which runs are not timed.
+/// The duration of a run above which models are not timed.
 const SHORT: Duration = Duration::from_millis(250);
 
-/// Result of static quantization.
+/// The result of static quantization.
 pub struct Made {
     /// The new model.
     pub proto: ModelProto,
-    /// The action for each node.
+    /// Reports on the nodes.
     pub nodes: Vec<NodeReport>,
 }
 
@@ -51,20 +51,20 @@ pub struct Made {
 pub struct Ready<'w> {
     run: Run<'w>,
     runtime: &'static Runtime,
-    /// The normalized model, with foldings and smoothed activations.
+    /// Normalized model, with folded nodes and smoothed activations.
     model: Model,
-    /// Report entries of folded nodes.
+    /// Report entries of the folded nodes.
     gone: Vec<NodeReport>,
     batches: Vec<Batch>,
     ranges: HashMap<String, Range>,
     /// Names of `MatMul` nodes whose bias is the constant that the following `Add` adds.
     biased: HashSet<String>,
-    /// Reasons of nodes that stay float because ONNX Runtime computes them differently, by name.
+    /// Reasons why nodes stay float because ONNX Runtime computes them differently, by name.
     faulty: HashMap<String, String>,
 }
 
-/// Quantizes within the requested limits; returns the result and the reports on its nodes. Reports the stages
-/// `calibrate` in runs and `quantize` in weight bytes.
+/// Quantizes the model within the requested limits, and returns the result and the reports on its nodes. Reports the
+/// stages `calibrate` in runs and `quantize` in weight bytes.
 pub fn run(
     run: Run<'_>,
     runtime: &'static Runtime,
@@ -125,7 +125,7 @@ impl<'w> Ready<'w> {
         Ok(Ready { run, runtime, model, gone, batches, ranges, biased: normal.fixed, faulty })
     }
 
-    /// Quantizes all nodes, except those that `stays` or an earlier verification leaves float.
+    /// Returns the model with all nodes quantized, except those that `stays` or an earlier verification excludes.
     fn make(&mut self, stays: &dyn Fn(&NodeProto) -> Option<String>) -> Result<Made> {
         let model = self.model.clone();
         let (options, call) = (self.run.options, self.run.call);
@@ -165,7 +165,7 @@ impl<'w> Ready<'w> {
         rest(model.derive(proto), nodes, options, call)
     }
 
-    /// Returns all quantized values with their range; those that share a scale are grouped.
+    /// Returns all quantized values with their ranges; values that share a scale are in one group.
     fn groups(&self, selection: &Selection<'_, '_>) -> Vec<(Vec<String>, Range)> {
         let range_of = |names: &[String]| {
             let own = names.iter().filter_map(|name| self.ranges.get(name));
@@ -192,7 +192,7 @@ impl<'w> Ready<'w> {
         }
     }
 
-    /// Determines the ranges of those values of `selection` that have none yet.
+    /// Determines the ranges of the values of `selection` that have no range yet.
     fn find_ranges(&mut self, model: &Model, selection: &Selection<'_, '_>) -> Result<()> {
         let mut values: Vec<String> = selection.values().into_iter().flatten().collect();
         values.retain(|name| !self.ranges.contains_key(name));
@@ -217,7 +217,7 @@ impl<'w> Ready<'w> {
     }
 }
 
-/// Returns the model with smoother activations, if requested.
+/// Returns the model with smoother activations; `None` if the options do not request this.
 fn smoothed(model: &Model, options: &QuantizeOptions, data: Data<'_>, call: &Call) -> Result<Option<Model>> {
     if options.smooth_quant == 0.0 {
         return Ok(None);
@@ -295,8 +295,8 @@ fn code_plan(plan: &Plan<'_>, options: &QuantizeOptions, call: &Call) -> Result<
     call.drive("quantize", plan.weight_bytes(), work)
 }
 
-/// Quantizes what static and dynamic quantization quantize in the same way: embedding tables, and nodes in subgraphs,
-/// where ranges are not known.
+/// Returns the result with the nodes quantized that static quantization treats like dynamic quantization: embedding
+/// tables, and nodes in subgraphs, where ranges are not known.
 fn rest(model: Model, mut nodes: Vec<NodeReport>, options: &QuantizeOptions, call: &Call) -> Result<Made> {
     let dynamically = dynamic_options(options);
     let model = store(model, &mut nodes, &dynamically, call)?;
@@ -331,7 +331,7 @@ fn dynamic_options(options: &QuantizeOptions) -> QuantizeOptions {
     }
 }
 
-/// Stores the weights of nodes in front of a logarithm as int8, which the nodes read as floats.
+/// Returns the result with int8 weights for nodes in front of a logarithm, which read them as floats.
 fn store(model: Model, nodes: &mut [NodeReport], options: &QuantizeOptions, call: &Call) -> Result<Model> {
     let coarse: HashSet<String> =
         nodes.iter().filter(|node| node.reason == logarithm::REASON).map(|node| node.name.clone()).collect();

@@ -1,4 +1,5 @@
-//! Equivalent rewritings before ranges are determined, for which ONNX Runtime has integer kernels.
+//! Equivalent changes to a model before ranges are determined, after which ONNX Runtime has integer kernels for more
+//! nodes.
 
 use super::bias::{Addend, addend};
 use super::select::{self, Role};
@@ -20,9 +21,9 @@ use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::verify::{Examiner, Kept};
 use std::collections::{HashMap, HashSet};
 
-/// The oldest opset that is converted; before it broadcasting differed.
+/// The oldest opset that is converted. Broadcasting is different in older opsets.
 const LIFTED: i64 = 7;
-/// Maximum difference of a converted model from the original (relative root mean square).
+/// The maximum difference of a converted model from the original (relative root mean square).
 const SAME: f64 = 1e-4;
 
 /// A normalized model.
@@ -104,8 +105,8 @@ fn undilate(node: &mut NodeProto) {
     }
 }
 
-/// Extends the input for some `axes` to all dimensions, and returns the constant that the node reads now; `None` if
-/// nothing changed.
+/// Extends the input with values for some `axes` to all dimensions, and returns the constant that the node reads now;
+/// `None` if nothing changed.
 fn all_axes(node: &mut NodeProto, rank: usize, view: &View<'_>, names: &mut Names) -> Option<TensorProto> {
     let place = |axes: Vec<i64>| -> Option<Vec<usize>> {
         let one =
@@ -160,7 +161,8 @@ fn parts(node: NodeProto, names: &mut Names) -> Vec<NodeProto> {
     vec![sigmoid, product]
 }
 
-/// Replaces each product and the sum after it by one `Gemm`, in the place of the sum. Returns the reports on the sums.
+/// Replaces each product and the sum after it by one `Gemm`, in the place of the sum. Returns the reports on the
+/// removed sums.
 fn join(graph: &mut GraphProto, joined: &[(usize, Addend<'_>)]) -> Vec<NodeReport> {
     let mut gone = Vec::new();
     let mut products: HashMap<usize, NodeProto> = HashMap::new();

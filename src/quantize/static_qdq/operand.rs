@@ -7,15 +7,15 @@ use crate::graph::View;
 use crate::graph::constants::Constant;
 use crate::onnx::proto::NodeProto;
 
-/// Maximum number of steps of the output by which rounding a constant may change a result.
+/// The maximum number of steps of the output by which rounding a constant may change a result.
 const STEPS: f64 = 2.0;
-/// Maximum factor between codes of an operand and codes of the output of a sum, which kernels compute in 32 bits.
+/// The maximum factor between codes of an operand and codes of the output of a sum, which kernels compute in 32 bits.
 const SUM_FACTOR: f64 = (1u32 << 22) as f64;
-/// The same factor for the product of two codes.
+/// The maximum factor between the product of two codes and codes of the output of a product.
 const PRODUCT_FACTOR: f64 = (1u32 << 14) as f64;
 
-/// Returns a constant that is an operand of `node`, with its values; `None` if it is not a constant, or has values that
-/// are not finite (infinite ones are allowed in a sum).
+/// Returns the operand `name` of `node` as a constant, with its values. Returns `None` if it is not a constant, is read
+/// transposed or not as float32, or if a value is NaN or, unless `node` is `Add`, infinite.
 pub fn constant<'a>(view: &View<'a>, node: &NodeProto, name: &str) -> Option<(Constant<'a>, Vec<f32>)> {
     let constant = view.constant(0, name).filter(|constant| !constant.transposed)?;
     let values = operators::floats(&constant)?;
@@ -24,8 +24,9 @@ pub fn constant<'a>(view: &View<'a>, node: &NodeProto, name: &str) -> Option<(Co
     values.iter().all(known).then_some((constant, values))
 }
 
-/// Returns the codes of a constant that is added to, or multiplied with, a value of scale `other`, where the result
-/// has the scale `output`. `None` if 8 bits cannot represent it, because its small values matter.
+/// Returns the scale and the codes of a constant that is added to, or multiplied with, a value of scale `other`, where
+/// the result has the scale `output`. Returns `None` if 8 bits cannot represent the constant, because its small values
+/// matter.
 pub fn codes(node: &NodeProto, mut values: Vec<f32>, other: Scale, output: Scale) -> Option<(Scale, Vec<u8>)> {
     let (sum, other_ends, ends) = (node.is("Add"), other.ends(), output.ends());
     if sum {
@@ -48,8 +49,8 @@ pub fn codes(node: &NodeProto, mut values: Vec<f32>, other: Scale, output: Scale
 }
 
 impl<'a> Selection<'_, 'a> {
-    /// Returns the constant at input `input` of a selected node, and its codes; `scale` returns those of quantized
-    /// values. `None` if it is not a constant, or 8 bits cannot represent it.
+    /// Returns the constant at the input `input` of a selected node, its scale and its codes; `scale` returns the
+    /// scales of quantized values. Returns `None` if the input is not a constant, or 8 bits cannot represent it.
     pub fn operand(
         &self,
         index: usize,

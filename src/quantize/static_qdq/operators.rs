@@ -1,37 +1,38 @@
 //! The operators for which ONNX Runtime has CPU kernels with 8-bit activations.
 //!
-//! The list is that of its QDQ transformer: an operator between `DequantizeLinear` and `QuantizeLinear` becomes one
-//! integer kernel, or for [`Rule::Same`] moves bytes. For any other operator the conversions would be wasted.
+//! The list is that of ONNX Runtime's QDQ transformer: an operator between `DequantizeLinear` and `QuantizeLinear`
+//! becomes one integer kernel, or for [`Rule::Same`] moves bytes. For any other operator the conversions would be
+//! wasted.
 
 use crate::graph::View;
 use crate::graph::constants::Constant;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// How an operator without a weight handles quantized values.
+/// The computation of an operator without a weight on quantized values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// `QLinearAdd`, `QLinearMul`: either operand may be a constant.
+    /// `QLinearAdd` or `QLinearMul`, in which either operand may be a constant.
     Binary,
-    /// `QLinearConcat`: each input has its own scale.
+    /// `QLinearConcat`, in which each input has its own scale.
     Concat,
-    /// `QLinearAveragePool`, `QLinearSigmoid` …: one input, one output.
+    /// `QLinearAveragePool`, `QLinearSigmoid` and others with one input and one output.
     Unary,
-    /// The output contains elements of the input: one scale for both, and nothing is computed.
+    /// An operator whose output contains elements of the input: both have one scale, and nothing is computed.
     Same,
-    /// `HardSigmoid`: a sum with a constant that saturates at both ends. Its factor is applied by the scale with which
-    /// the codes are read.
+    /// `HardSigmoid`, as a sum with a constant that saturates at both ends. Its factor is applied by the scale with
+    /// which the codes are read.
     Gate,
-    /// `Relu` or `Clip`: the codes of the output saturate at its bounds, so the node is removed.
+    /// `Relu` or `Clip`, which is removed, because the codes of the output saturate at its bounds.
     Bound,
 }
 
-/// Opset from which on `Resize` supports bytes, and `Clip` has its bounds as inputs.
+/// The opset from which on `Resize` supports bytes, and `Clip` has its bounds as inputs.
 const INPUTS_OPSET: i64 = 11;
-/// Opset from which on `MaxPool` supports bytes.
+/// The opset from which on `MaxPool` supports bytes.
 const MAX_POOL_OPSET: i64 = 12;
 
-/// Returns the rule for a node, if there is one.
+/// Returns the rule for a node; `None` if there is none.
 pub fn rule(node: &NodeProto, opset: i64) -> Option<Rule> {
     if !matches!(node.domain.as_deref(), None | Some("" | "ai.onnx")) {
         return None;
@@ -61,8 +62,8 @@ pub fn pools_otherwise(node: &NodeProto) -> bool {
     node.is("AveragePool") && (node.attribute("dilations").is_some() || set("ceil_mode") && set("count_include_pad"))
 }
 
-/// Returns the factor of a `HardSigmoid`, and what is added to its input before it is multiplied. Returns `None` if its
-/// slope is not positive, or nothing positive is added.
+/// Returns the factor of a `HardSigmoid`, and the number that is added to its input before the multiplication. Returns
+/// `None` if the slope is not positive, or the number is not positive.
 pub fn gate(node: &NodeProto) -> Option<(f32, f32)> {
     let (alpha, beta) = (node.float("alpha", 0.2), node.float("beta", 0.5));
     let added = beta / alpha;

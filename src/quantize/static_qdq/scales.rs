@@ -1,11 +1,11 @@
-//! Scales from ranges.
+//! The scales and zero points that follow from ranges.
 
 use crate::calibrate::Range;
 use crate::onnx::dtype::DataType;
 use crate::quantize::weights::Int8Matrix;
 use bytes::Bytes;
 
-/// Scale and zero point of an activation: `q = clamp(round(x / scale) + zero, 0, 255)`.
+/// The scale and zero point of an activation: `q = clamp(round(x / scale) + zero, 0, 255)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
     pub scale: f32,
@@ -13,7 +13,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Returns the scale with which 0 to 255 span a range (which contains zero).
+    /// Returns the scale with which the codes 0 to 255 span a range (which contains zero).
     pub fn of(range: Range) -> Scale {
         let scale = (f64::from(range.high) - f64::from(range.low)) / 255.0;
         // A value that was always zero, or too small for a scale, is zero.
@@ -24,7 +24,7 @@ impl Scale {
         Scale { scale: scale as f32, zero }
     }
 
-    /// Returns the value of a code.
+    /// Returns the value that a code represents.
     pub fn value(&self, code: u8) -> f32 {
         self.scale * (f32::from(code) - f32::from(self.zero))
     }
@@ -34,16 +34,17 @@ impl Scale {
         (self.value(0), self.value(255))
     }
 
-    /// Returns the code of a value.
+    /// Returns the code that is nearest to a value.
     pub fn code(&self, value: f32) -> u8 {
         ((value / self.scale).round_ties_even() + f32::from(self.zero)).clamp(0.0, 255.0) as u8
     }
 }
 
-/// Maximum code of a bias, which leaves room in 32 bits for the sums it is added to.
+/// The maximum code of a bias, which leaves room in 32 bits for the sums that it is added to.
 const BIAS: f64 = (1i64 << 30) as f64;
 
-/// Returns the int32 codes of a bias, and their scales `input * weight`: those of the sums it is added to.
+/// Returns the int32 codes of a bias, and their scales `input * weight`, which are those of the sums that it is added
+/// to.
 pub fn bias(values: &[f32], input: f32, weight: &[f32]) -> (Bytes, Vec<f32>) {
     let scales: Vec<f32> = weight.iter().map(|w| input * w).collect();
     let code = |(index, value): (usize, &f32)| {
@@ -53,7 +54,7 @@ pub fn bias(values: &[f32], input: f32, weight: &[f32]) -> (Bytes, Vec<f32>) {
     (values.iter().enumerate().flat_map(|v| code(v).to_le_bytes()).collect(), scales)
 }
 
-/// Increases the scales of channels whose bias would not fit 32 bits: those whose weights are nearly zero.
+/// Increases the scales of channels whose bias would not fit 32 bits, because their weights are nearly zero.
 ///
 /// `channel` returns the channel of an element of the matrix.
 pub fn make_room(matrix: &mut Int8Matrix, values: &[f32], input: f32, channel: impl Fn(usize) -> usize) {
@@ -91,7 +92,7 @@ pub fn sums_fit(matrix: &Int8Matrix, channels: usize, channel: impl Fn(usize) ->
     sums.iter().all(|sum| *sum < MOST)
 }
 
-/// Element type of bias codes.
+/// The element type of the codes of a bias.
 pub const BIAS_TYPE: DataType = DataType::Int32;
 
 #[cfg(test)]

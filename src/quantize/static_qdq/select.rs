@@ -21,11 +21,11 @@ use crate::quantize::stored;
 use crate::report::{NodeReport, report_of};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Reason for leaving a node where no ranges are known.
+/// The reason why a node inside a subgraph or function stays float.
 pub const INSIDE: &str = "is inside a subgraph or function";
-/// Opset from which on `QuantizeLinear` exists.
+/// The opset from which on `QuantizeLinear` exists.
 pub const OPSET: i64 = 10;
-/// Opset from which on `DequantizeLinear` supports channels.
+/// The opset from which on `DequantizeLinear` supports channels.
 pub const CHANNELS_OPSET: i64 = 13;
 
 /// The role of a selected node.
@@ -40,29 +40,29 @@ pub enum Role<'a> {
 /// A node that applies a weight to its first input.
 #[derive(Clone)]
 pub struct Weighted<'a> {
-    /// Index in [`Selection::weights`].
+    /// Index of the weight in [`Selection::weights`].
     pub weight: usize,
-    /// The weight as the node reaches it.
+    /// Weight in the form in which the node reads it.
     pub constant: Constant<'a>,
-    /// The bias and its constant.
+    /// Constant with the bias, and its values.
     pub bias: Option<(Constant<'a>, Vec<f32>)>,
-    /// Axis of the output channels as the node sees the weight.
+    /// Axis of the output channels of the weight as the node reads it.
     pub axis: i64,
 }
 
 /// A weight to quantize; several nodes may share it.
 pub struct Planned<'a> {
-    /// The weight as a matrix: `[outputs, rest]` for `Conv`, otherwise as stored.
+    /// Weight as a matrix: `[outputs, rest]` for `Conv`, otherwise as stored.
     pub matrix: Matrix,
     pub channel: Channel,
     pub transpose: bool,
     pub tensor: &'a TensorProto,
     pub name: &'a str,
-    /// Dimensions as the nodes see them.
+    /// Dimensions of the weight as the nodes read it.
     pub dims: Vec<i64>,
 }
 
-/// The nodes of the main graph that will compute with bytes, and reasons why others will not.
+/// The nodes of the main graph that will compute with bytes, and the reasons why others will not.
 pub struct Selection<'v, 'a> {
     pub view: &'v View<'a>,
     pub chosen: BTreeMap<usize, Role<'a>>,
@@ -75,10 +75,10 @@ pub struct Selection<'v, 'a> {
     shared: HashMap<(&'a str, Channel, bool, usize), usize>,
 }
 
-/// The decision on a node; the error is the reason for leaving it.
+/// The decision on a node. The error is the reason why it stays float.
 type Judged<T> = std::result::Result<T, String>;
 
-/// Selects nodes. `banned` are nodes that cannot be quantized, each with the reason.
+/// Returns the selected nodes. `banned` are nodes that cannot be quantized, each with the reason.
 pub fn select<'v, 'a>(
     view: &'v View<'a>,
     model: &Model,
@@ -137,7 +137,7 @@ pub fn select<'v, 'a>(
 }
 
 impl<'a> Selection<'_, 'a> {
-    /// Returns the possible role of a node, and the name of its weight.
+    /// Returns the possible role of a node, and the name of its weight; `None` if it has none.
     fn candidate(
         &mut self,
         body: usize,
@@ -219,7 +219,7 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// Returns the weight and the axis of its output channels.
+    /// Returns the planned weight and the axis of its output channels.
     fn planned(
         &self,
         node: &NodeProto,
@@ -323,13 +323,13 @@ impl<'a> Selection<'_, 'a> {
         matches!(producer, Some((0, Producer::Node(index))) if matches!(self.view.node(0, index).op(), "MatMul" | "Gemm"))
     }
 
-    /// Returns whether a value is quantized: a selected node produces it, or a node with a weight reads it.
+    /// Returns whether a value is quantized, because a selected node produces it, or a node with a weight reads it.
     fn has_bytes(&self, name: &str) -> bool {
         let made = matches!(self.view.producer(0, name), Some((0, Producer::Node(i))) if self.chosen.contains_key(&i));
         made || self.readers(name).any(|(index, _)| matches!(self.chosen.get(&index), Some(Role::Weighted(_))))
     }
 
-    /// Returns whether a selected node reads a value quantized.
+    /// Returns whether a selected node reads a value in quantized form.
     pub fn wanted(&self, name: &str) -> bool {
         self.readers(name).any(|(index, input)| {
             self.reads_bytes(index, input)
@@ -342,7 +342,7 @@ impl<'a> Selection<'_, 'a> {
         })
     }
 
-    /// Returns whether input `input` of node `index` is read quantized.
+    /// Returns whether the input `input` of the node `index` is read in quantized form.
     pub fn reads_bytes(&self, index: usize, input: usize) -> bool {
         match self.chosen.get(&index) {
             None => false,
@@ -373,7 +373,8 @@ impl<'a> Selection<'_, 'a> {
         found.map(|(index, _)| index)
     }
 
-    /// Returns the quantized value of a node's output: that of the `Relu` or `Clip` after it, if that is removed.
+    /// Returns the quantized value for a node's output: the output of the `Relu` or `Clip` after it, if that is
+    /// removed.
     pub fn value_of(&self, output: &str) -> String {
         let bound = self.bound_of(output);
         bound.map_or(output, |bound| &self.view.node(0, bound).output[0]).to_owned()
@@ -393,7 +394,7 @@ impl<'a> Selection<'_, 'a> {
             && !self.gives_bytes(before, &node.input[0])
     }
 
-    /// Returns all quantized values, each with those that share its scale.
+    /// Returns all quantized values, each with the values that share its scale.
     pub fn values(&self) -> Vec<Vec<String>> {
         let mut names: HashSet<&str> = HashSet::new();
         let mut same: Vec<(&str, &str)> = Vec::new();

@@ -25,7 +25,7 @@ use crate::report::{NodeReport, report_of};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 
-/// Names of a quantized value and its scale.
+/// The names of a quantized value and its scale.
 #[derive(Clone)]
 struct Coded {
     bytes: String,
@@ -34,14 +34,14 @@ struct Coded {
     values: Scale,
 }
 
-/// Names of the constants of a weight.
+/// The names of the constants of a weight.
 struct Constants {
     codes: String,
     scales: String,
     zeros: String,
 }
 
-/// Returns the rewritten model and what was done to each node.
+/// Returns the rewritten model and the report on each node.
 pub fn write(
     original: &ModelProto,
     selection: &Selection<'_, '_>,
@@ -145,9 +145,9 @@ struct Write<'w, 'v, 'a> {
     constants: Vec<Constants>,
     emit: NodeBuilder,
     tensors: Vec<TensorProto>,
-    /// Replaced inputs of later nodes.
+    /// Inputs of later nodes that are replaced, by node.
     replaced: HashMap<usize, (usize, String)>,
-    /// Constants that changed nodes no longer read, and the nodes behind them.
+    /// Names of the constants that changed nodes no longer read.
     unread: HashSet<String>,
     reports: Vec<(usize, usize, NodeReport)>,
 }
@@ -216,7 +216,7 @@ impl<'a> Write<'_, '_, 'a> {
         !bounds.is_empty()
     }
 
-    /// Adds `QuantizeLinear` for `value`, computed as `float`, if any reader uses the quantized form.
+    /// Adds a `QuantizeLinear` for `value`, which is computed as `float`, if any reader uses the quantized form.
     fn quantize(&mut self, of: &NodeProto, float: &str, value: &str) {
         let Some(coded) = self.coded.get(value).cloned() else { return };
         self.emit.at(of).push("QuantizeLinear", &[float, &coded.scale, &coded.zero], &[&coded.bytes]);
@@ -298,7 +298,7 @@ impl<'a> Write<'_, '_, 'a> {
         true
     }
 
-    /// Adds a quantized constant operand and returns its name; returns the name of any other operand unchanged.
+    /// Adds a quantized constant operand, and returns its name; returns the name of any other operand unchanged.
     fn operand(&mut self, index: usize, of: &NodeProto, input: usize) -> String {
         let name = &of.input[input];
         let Some((constant, scale, codes)) =
@@ -348,7 +348,7 @@ impl<'a> Write<'_, '_, 'a> {
         }
     }
 
-    /// Adds an int32 bias with the scales of the sums it is added to, and returns its value.
+    /// Adds an int32 bias with the scales of the sums that it is added to, and returns the name of its value.
     fn bias(&mut self, old: &NodeProto, weighted: &Weighted<'a>, values: &[f32], own: &[f32]) -> String {
         let input = self.coded.get(&old.input[0]).map_or(1.0, |coded| coded.values.scale);
         let outputs = self.selection.channels(weighted).0;
@@ -368,8 +368,8 @@ impl<'a> Write<'_, '_, 'a> {
         output
     }
 
-    /// Writes `HardSigmoid`, which is `alpha * min(max(x + beta / alpha, 0), 1 / alpha)`: a sum whose codes saturate,
-    /// and whose readers scale it by `alpha`.
+    /// Adds nodes that compute `HardSigmoid` as `alpha * min(max(x + beta / alpha, 0), 1 / alpha)`: a sum whose codes
+    /// saturate, and whose readers scale it by `alpha`.
     fn gate(&mut self, old: &NodeProto) -> String {
         let (Some(x), Some(y)) = (self.coded.get(&old.input[0]).cloned(), self.coded.get(&old.output[0]).cloned())
         else {

@@ -16,16 +16,16 @@ use crate::quantize::algorithms::{CodedRow, Coding, ScaleType, hqq, range};
 use crate::quantize::{Algorithm, QuantizeOptions};
 use bytes::Bytes;
 
-/// Default block size.
+/// The default block size.
 const BLOCK: usize = 32;
-/// Minimum block size.
+/// The minimum block size.
 const LEAST: usize = 16;
-/// Maximum relative error of a row. Normal weights have 0.08.
+/// The maximum relative error of a row. Normally distributed weights have 0.08.
 const MOST: f64 = 0.15;
-/// Number of inputs per channel from which on [`MOST`] is the limit of cautious weights. Errors average out over the
-/// inputs; with fewer inputs they do so less, by the square root of their number.
+/// The number of inputs per channel from which on [`MOST`] is the limit of cautious weights. Errors average out over
+/// the inputs; with fewer inputs they do so less, by the square root of their number.
 const MANY: f64 = 256.0;
-/// Number of elements that are coded at a time.
+/// The number of elements that are coded at a time.
 const ELEMENTS: usize = 1 << 17;
 
 /// A weight in blocks of 4 bits.
@@ -34,20 +34,20 @@ pub struct Blocks {
     pub rows: usize,
     /// Number of columns: elements per row.
     pub columns: usize,
-    /// Elements per block.
+    /// Number of elements per block.
     pub block: usize,
-    /// Whether rows are columns of the matrices in the last two axes.
+    /// Whether the rows are columns of the matrices in the last two axes.
     pub transposed: bool,
-    /// Codes, `[rows, blocks, block / 2]`.
+    /// Codes of the weight, `[rows, blocks, block / 2]`.
     pub codes: Bytes,
-    /// Scales, `[rows, blocks, 1]`, float16.
+    /// Scales of the blocks, `[rows, blocks, 1]`, float16.
     pub scales: Bytes,
-    /// Zero points, `[rows, blocks, 1]`, one byte each; empty if zero is the middle code.
+    /// Zero points of the blocks, `[rows, blocks, 1]`, one byte each; empty if zero is the middle code.
     pub zeros: Bytes,
 }
 
 impl Blocks {
-    /// Returns a description of the form.
+    /// Returns a description of the form for the report.
     pub fn describe(&self) -> String {
         let zeros = if self.zeros.is_empty() { 0 } else { 8 };
         let kind = if self.zeros.is_empty() { "symmetric" } else { "with zero points" };
@@ -63,8 +63,8 @@ struct Layout {
     transposed: bool,
 }
 
-/// Returns the layout. Rows are along the kept axes: leading ones, or all except the second to last. Returns `None` if
-/// other axes are kept.
+/// Returns the arrangement of the rows in a weight. Rows are along the kept axes: leading ones, or all except the
+/// second to last. Returns `None` if other axes are kept.
 fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     let rank = dims.len();
     let leading = (0..rank).map(|a| a + 1 < rank).collect::<Vec<bool>>();
@@ -78,7 +78,8 @@ fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     fits.then(|| Layout { rows: size(true), columns: size(false), transposed })
 }
 
-/// Returns the arrangement of the rows and the block size, or the reason if the shape or the opset does not allow 4 bits.
+/// Returns the arrangement of the rows and the block size. The error is the reason why the shape or the opset does not
+/// allow 4 bits.
 fn arrange(stored: &Stored<'_>) -> std::result::Result<(Layout, usize), String> {
     if stored.opset < MUL_OPSET {
         return Err(format!("4 bits need opset {MUL_OPSET}"));
@@ -99,12 +100,13 @@ fn arrange(stored: &Stored<'_>) -> std::result::Result<(Layout, usize), String> 
     Ok((layout, block))
 }
 
-/// Returns the block size of a weight that is not read, or the reason if its shape or opset does not allow 4 bits.
+/// Returns the block size of a weight without reading it. The error is the reason why its shape or opset does not allow
+/// 4 bits.
 pub fn block_size(stored: &Stored<'_>) -> std::result::Result<usize, String> {
     arrange(stored).map(|(_, block)| block)
 }
 
-/// Quantizes a weight; returns the reason if its shape, opset or values do not allow it.
+/// Returns a weight in blocks of 4 bits. The inner error is the reason why its shape, opset or values do not allow it.
 pub fn code(
     stored: &Stored<'_>,
     options: &QuantizeOptions,
@@ -151,7 +153,7 @@ pub fn code(
     }))
 }
 
-/// Returns the tensor as a matrix of its rows; transposed, as the stacked matrices of its last two axes.
+/// Returns the tensor as a matrix of its rows, or if they are transposed, as the stacked matrices of its last two axes.
 fn rows_of(tensor: &TensorProto, layout: &Layout) -> Result<Matrix> {
     let (rows, columns) = match layout.transposed {
         false => (layout.rows, layout.columns),
@@ -165,7 +167,7 @@ fn matrices(tensor: &TensorProto) -> usize {
     usize::try_from(outer.iter().product::<i64>()).unwrap_or(1)
 }
 
-/// Returns consecutive rows.
+/// Returns the elements of `count` rows from row `first` on.
 fn read(matrix: &Matrix, layout: &Layout, first: usize, count: usize) -> Vec<f32> {
     let columns = layout.columns;
     let mut values = vec![0f32; count * columns];
@@ -189,7 +191,7 @@ struct Slots {
 }
 
 impl Slots {
-    /// Quantizes rows and writes them; returns the error of a row if it is larger than `most`.
+    /// Quantizes rows and writes them. The inner error is the relative error of a row, if it is larger than `most`.
     fn write(
         &self,
         coding: &Coding,
@@ -223,10 +225,10 @@ impl Slots {
     }
 }
 
-/// Rounds some codes the other way, those with the least cost, until the errors of each block sum to zero.
+/// Changes the rounding of some codes, those with the least cost, until the errors of each block sum to zero.
 ///
-/// The inputs of a weight usually have a mean other than zero, since they are outputs of an activation: errors that
-/// add up would shift all outputs of a channel.
+/// The inputs of a weight usually have a mean other than zero, since they are outputs of an activation: errors that add
+/// up would shift all outputs of a channel.
 fn balance(coding: &Coding, row: &[f32], coded: &mut CodedRow) {
     for (block, values) in row.chunks(coding.block).enumerate() {
         let (scale, zero) = (coded.scales[block], f32::from(coded.zeros[block]));
@@ -249,7 +251,7 @@ fn balance(coding: &Coding, row: &[f32], coded: &mut CodedRow) {
     }
 }
 
-/// Returns the relative error of a row.
+/// Returns the relative error of a row after quantization.
 fn error(coding: &Coding, row: &[f32], coded: &CodedRow) -> f64 {
     let (mut error, mut length) = (0f64, 0f64);
     for (k, value) in row.iter().enumerate() {

@@ -14,22 +14,22 @@ use crate::quantize::weights::PIECE;
 use bytes::Bytes;
 use rayon::prelude::*;
 
-/// Maximum code.
+/// The maximum code of int8 weights.
 const LIMIT: f32 = 127.0;
-/// Maximum relative error of a channel. Normally distributed weights have 0.01; those with outliers 25 times as large
-/// have 0.05.
+/// The maximum relative error of a channel. Normally distributed weights have 0.01; those with outliers 25 times as
+/// large have 0.05.
 const MOST: f64 = 0.05;
-/// Maximum size of codes and scales relative to the float weight.
+/// The maximum size of codes and scales relative to the float weight.
 const WORTH: f64 = 0.75;
-/// Magnitude below which scales would be denormal; such channels become zeros regardless of the relative error.
+/// The magnitude below which scales would be denormal; such channels become zeros regardless of the relative error.
 const NOTHING: f32 = 1e-35;
 
 /// A weight in few bits.
 pub enum Coded {
-    /// One scale per position along the kept axes; `instead` is the reason why it does not have the requested lower
-    /// bits.
+    /// The weight in int8, with one scale per position along the kept axes; `instead` is the reason why it does not
+    /// have the requested lower bits.
     Int8 { keep: Vec<bool>, values: Bytes, scales: Vec<f32>, instead: Option<String> },
-    /// Blocks of 4 bits.
+    /// The weight in blocks of 4 bits.
     Int4(Blocks),
 }
 
@@ -42,7 +42,7 @@ impl Coded {
         }
     }
 
-    /// Returns a description of the form.
+    /// Returns a description of the form for the report.
     pub fn describe(&self) -> String {
         let (keep, scales, instead) = match self {
             Coded::Int4(blocks) => return blocks.describe(),
@@ -59,7 +59,7 @@ impl Coded {
     }
 }
 
-/// Codes every stored weight of the plan.
+/// Codes every stored weight of the plan, and returns the outcomes.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -73,7 +73,7 @@ pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Resul
         .collect()
 }
 
-/// Returns the codes of one weight, or the reason why there are none.
+/// Returns the codes of one weight. The inner error is the reason why there are none.
 pub fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     if stored.bits.0 >= 8 {
         return int8(stored, scratch, ticket);
@@ -89,7 +89,7 @@ pub fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ti
     Ok(outcome)
 }
 
-/// Returns the number of scales for some kept axes.
+/// Returns the number of scales if some axes are kept.
 pub fn scale_count(dims: &[i64], keep: &[bool]) -> u64 {
     dims.iter().zip(keep).filter(|(_, keep)| **keep).map(|(size, _)| u64::try_from(*size).unwrap_or(0)).product()
 }
@@ -130,7 +130,8 @@ fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outco
     Ok(Ok(Coded::Int8 { keep, values: slot.finish()?, scales, instead: None }))
 }
 
-/// Returns the axes to keep: the operator's channels, and others to try if those are unknown or unsuitable.
+/// Returns the axes to keep, in the order in which they are tried: the operator's channels, and others to try if those
+/// are unknown or unsuitable.
 fn axes(stored: &Stored<'_>) -> (Vec<Vec<bool>>, Vec<Vec<bool>>) {
     let dims = &stored.tensor.dims;
     let rank = dims.len();
@@ -149,9 +150,9 @@ fn axes(stored: &Stored<'_>) -> (Vec<Vec<bool>>, Vec<Vec<bool>>) {
     (given, tried)
 }
 
-/// The scale of each element.
+/// The index of the scale of each element.
 struct Places {
-    /// Sizes with the stride of scales, from the outermost; adjacent axes are merged.
+    /// Sizes of the axes with the strides of scales, from the outermost; adjacent axes are merged.
     dims: Vec<(usize, usize)>,
     count: usize,
 }
@@ -173,7 +174,7 @@ impl Places {
         Places { dims: merged, count }
     }
 
-    /// Writes the scale indices of elements from index `from` on.
+    /// Writes the scale indices of the elements from index `from` on to `out`.
     fn fill(&self, from: usize, out: &mut [u32]) {
         let Some((&(inner, step), outer)) = self.dims.split_last() else { return out.fill(0) };
         let mut done = 0;
@@ -196,7 +197,7 @@ impl Places {
 
 type Visit<'v> = dyn FnMut(usize, &[f32], &[u32]) -> Result<()> + 'v;
 
-/// Visits a tensor in pieces: index of the first element, elements, indices of their scales.
+/// Calls `visit` with the pieces of a tensor: index of the first element, elements, indices of their scales.
 fn pieces(matrix: &Matrix, places: &Places, ticket: &Ticket, visit: &mut Visit<'_>) -> Result<()> {
     let count = PIECE.min(matrix.elements());
     let (mut values, mut at) = (vec![0f32; count], vec![0u32; count]);
@@ -245,7 +246,7 @@ fn errors(matrix: &Matrix, places: &Places, scales: &[f32], ticket: &Ticket) -> 
     Ok((most, sums.iter().map(|sums| sums.0).sum()))
 }
 
-/// Rounds half to even, as ONNX `QuantizeLinear` does.
+/// Returns the nearest integer, with ties to even, as ONNX `QuantizeLinear` does.
 fn round(value: f32) -> f32 {
     value.round_ties_even().clamp(-LIMIT, LIMIT)
 }

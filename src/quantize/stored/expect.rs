@@ -1,4 +1,4 @@
-//! The forms that weights will be stored in, for estimates.
+//! The forms in which weights will be stored, for estimates.
 
 use super::{Form, Stored, blocks, code, form, reported};
 use crate::call::Ticket;
@@ -9,8 +9,8 @@ use crate::quantize::QuantizeOptions;
 use crate::quantize::planner::Plan;
 use rayon::prelude::*;
 
-/// Maximum number of elements of a weight that is coded to learn its form. Larger weights have so many inputs per
-/// channel that errors average out, so only their shape is looked at.
+/// The maximum number of elements of a weight that is coded to learn its form. Larger weights have so many inputs per
+/// channel that errors average out, so only their shape is considered.
 const CODED: u64 = 1 << 20;
 
 /// Returns the plan with the bits that each weight will have, without those that will stay in float.

@@ -1,4 +1,4 @@
-//! Search for constants that are weights of operators that compute in float.
+//! Search for the constants that are weights of operators that compute in float.
 
 use super::Stored;
 use super::roles::{Role, already, role};
@@ -17,11 +17,11 @@ pub struct Asked<'p, 'a> {
     pub options: &'p QuantizeOptions,
     pub include: &'p Selector,
     pub exclude: &'p Selector,
-    /// Nodes that read weights in another form and no longer need the float one.
+    /// Nodes that read weights in another form, and no longer need the float weight.
     pub changes: &'p [Change<'a>],
-    /// Opset version of the model, then of each function.
+    /// Opset version of the model, followed by those of the functions.
     pub opsets: &'p [i64],
-    /// Function that returns bits and block size for names of node and weight, and whether an override names them.
+    /// Function that returns the bits and the block size for the names of a node and its weight.
     pub bits: &'p mut BitsOf<'p>,
 }
 
@@ -29,23 +29,23 @@ pub struct Asked<'p, 'a> {
 /// them.
 pub type BitsOf<'f> = dyn FnMut(&str, &str) -> ((u32, usize), bool) + 'f;
 
-/// The result of the search: weights to store, and nodes that are left.
+/// The result of the search: weights to store, and nodes whose weights stay unchanged.
 pub struct Found<'a> {
-    /// Weights to store.
+    /// Weights that can be stored in few bits.
     pub stored: Vec<Stored<'a>>,
     /// Number of nodes that match the caller's globs.
     pub included: usize,
-    /// Nodes whose weight is left, with the reason.
+    /// Nodes whose weight stays unchanged, with the reason.
     pub left: Vec<(BodyId, usize, String)>,
 }
 
-/// Opset before which `Mul` has no kernel; a `Conv` with one input channel per group multiplies instead.
+/// The opset before which `Mul` has no kernel; a `Conv` with one input channel per group multiplies instead.
 pub const MUL_OPSET: i64 = 7;
 
-/// Maximum depth to which weights are followed through nodes and calls.
+/// The maximum depth to which weights are followed through nodes and calls.
 const DEPTH: usize = 16;
 
-/// Searches all bodies for weights.
+/// Returns the weights of nodes that compute in float, in the graphs and functions of the model.
 pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
     let view = asked.view;
     let functions = functions(asked.model, view);
@@ -86,7 +86,7 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
 
 type Functions<'p> = HashMap<(&'p str, &'p str, &'p str), (BodyId, &'p [String])>;
 
-/// Returns the body and the inputs of each function.
+/// Returns the graph and the inputs of each function.
 fn functions<'p>(model: &'p ModelProto, view: &View<'_>) -> Functions<'p> {
     let bodies = view.bodies.iter().enumerate().filter(|(_, body)| body.graph.is_none());
     let of = |(id, body): (BodyId, &crate::graph::Body<'_>)| {
@@ -98,7 +98,7 @@ fn functions<'p>(model: &'p ModelProto, view: &View<'_>) -> Functions<'p> {
     bodies.filter_map(of).collect()
 }
 
-/// Decides on one constant, once all its readers are known.
+/// Adds one constant to the result of the search, when all its readers are known.
 fn weigh<'a>(
     asked: &mut Asked<'_, 'a>,
     found: &mut Found<'a>,
@@ -179,16 +179,16 @@ struct Walk<'p, 'a> {
     /// Axes of the constant with their own scales, as required by the readers so far.
     keep: Option<Vec<bool>>,
     agreed: bool,
-    /// Whether a reader looks up rows of the constant.
+    /// Whether a `Gather` reads rows of the constant.
     table: bool,
-    /// Reason why the constant must be left unchanged.
+    /// Reason why the constant must stay unchanged.
     refusal: Option<String>,
-    /// Labels of the readers, and of calls of functions on the way to them.
+    /// Names of the readers, and of calls of functions through which they read the constant.
     names: Vec<String>,
 }
 
 impl Walk<'_, '_> {
-    /// Follows a value. `axes` maps the axes of the value to those of the constant, if known.
+    /// Follows a value to the nodes that read it. `axes` maps the axes of the value to those of the constant, if known.
     fn follow(&mut self, owner: BodyId, name: &str, axes: Option<Vec<usize>>, depth: usize) {
         if depth > DEPTH {
             self.refuse("its use is too complex to analyze");

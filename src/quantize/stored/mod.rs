@@ -34,12 +34,12 @@ use crate::onnx::proto::TensorProto;
 use crate::report::report_of;
 use std::collections::BTreeMap;
 
-/// `NodeReport.action` of a node with a weight of 8 bits that is computed in float.
+/// The value of `NodeReport.action` for a node with a weight of 8 bits that is computed in float.
 pub const STORED_INT8: &str = "stored int8";
-/// `NodeReport.action` of a node with a weight of 4 bits that is computed in float.
+/// The value of `NodeReport.action` for a node with a weight of 4 bits that is computed in float.
 pub const STORED_INT4: &str = "stored int4";
 
-/// The reason for leaving a node with a weight that is stored already.
+/// The reason why a weight that is already stored in few bits stays unchanged.
 pub const ALREADY: &str = "is already quantized: its weight is stored in few bits";
 
 const COMPUTED: &str = "computed in float";
@@ -47,31 +47,31 @@ const COMPUTED: &str = "computed in float";
 /// A weight to store in few bits.
 #[derive(Clone)]
 pub struct Stored<'a> {
-    /// The body that defines it.
+    /// Graph or function that defines the weight.
     pub owner: BodyId,
-    /// Name of the value in that body: the initializer's, or the output of its `Constant` node.
+    /// Name of the value in that graph or function: that of the initializer, or of the output of its `Constant` node.
     pub name: &'a str,
-    /// The float tensor.
+    /// Float tensor of the weight.
     pub tensor: &'a TensorProto,
     /// Axes with their own scales; `None` if they are to be found by trial.
     pub keep: Option<Vec<bool>>,
-    /// Nodes that use it as a weight.
+    /// Nodes that use the value as a weight.
     pub readers: Vec<(BodyId, usize)>,
-    /// Bits, and block size for fewer than 8 bits.
+    /// Number of bits, and block size for fewer than 8 bits.
     pub bits: (u32, usize),
     /// Whether 4 bits require channels with many inputs, over which errors average out.
     pub cautious: bool,
-    /// Opset version where it is defined.
+    /// Opset version of the graph or function that defines the weight.
     pub opset: i64,
 }
 
 impl Stored<'_> {
-    /// Returns the `NodeReport.action` of its readers, if it can be coded.
+    /// Returns the `NodeReport.action` of the nodes that read the weight, if it can be coded.
     pub fn action(&self) -> &'static str {
         if self.bits.0 < 8 { STORED_INT4 } else { STORED_INT8 }
     }
 
-    /// Returns the number of elements.
+    /// Returns the number of elements of the weight.
     pub fn elements(&self) -> u64 {
         element_count(&self.tensor.dims).unwrap_or(0)
     }
@@ -103,7 +103,7 @@ impl Stored<'_> {
     }
 }
 
-/// Adds the result of the search to a plan and its report entries.
+/// Adds the result of the search, and the report entries that follow from it, to a plan.
 pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
     for (body, node, reason) in found.left {
         put(plan, (body, node), report_of(view.node(body, node), LEFT, reason));
@@ -117,7 +117,7 @@ pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
     plan.stored = found.stored;
 }
 
-/// The outcome of a weight: coded, or the reason why it is left.
+/// The outcome for a weight: the coded weight, or the reason why it stays unchanged.
 pub type Outcome = std::result::Result<Coded, String>;
 
 /// Returns the plan with a decision for each weight: bits, or the reason why it stays unchanged.
@@ -139,7 +139,7 @@ pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reaso
     plan
 }
 
-/// What the report says of a weight: its bits and form, or the reason why it is left.
+/// The form of a weight in the report: its bits and description, or the reason why it stays unchanged.
 type Form = std::result::Result<(u32, String), String>;
 
 fn form(outcome: &Outcome) -> Form {
@@ -149,12 +149,12 @@ fn form(outcome: &Outcome) -> Form {
     }
 }
 
-/// Returns the plan with the reports of the weights.
+/// Returns the plan with the reports on the nodes that read its stored weights.
 pub fn settle<'a>(plan: &Plan<'a>, view: &View<'_>, outcomes: &[Outcome]) -> Plan<'a> {
     reported(plan, view, &outcomes.iter().map(form).collect::<Vec<Form>>())
 }
 
-/// Returns the plan with the reports on the nodes that read its stored weights; `forms` are those of the weights.
+/// Returns the plan with the reports on the nodes that read its stored weights; `forms` are the forms of the weights.
 fn reported<'a>(plan: &Plan<'a>, view: &View<'_>, forms: &[Form]) -> Plan<'a> {
     let mut plan = plan.clone();
     let mut by_node: BTreeMap<(BodyId, usize), Vec<(&str, &Form)>> = BTreeMap::new();
@@ -185,7 +185,7 @@ fn reported<'a>(plan: &Plan<'a>, view: &View<'_>, forms: &[Form]) -> Plan<'a> {
     plan
 }
 
-/// Sets the report entry of a node, replacing an existing one. Nodes that change are not recorded here.
+/// Sets the report entry of a node, and replaces an existing one. Nodes that change are not recorded here.
 fn put(plan: &mut Plan<'_>, (body, node): (BodyId, usize), report: crate::report::NodeReport) {
     if plan.changes.iter().any(|c| (c.body, c.node) == (body, node)) {
         return;

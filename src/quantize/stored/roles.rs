@@ -1,4 +1,4 @@
-//! Roles of operator inputs: weights, and the axes of their channels.
+//! The roles of the inputs of operators: weights, and the axes of their channels.
 
 use crate::graph::View;
 use crate::graph::constants::whole_numbers;
@@ -9,14 +9,14 @@ use crate::onnx::proto::NodeProto;
 pub enum Role {
     /// A weight, with the axes that have their own scales, if known.
     Weight(Option<Vec<bool>>),
-    /// A table whose rows are looked up, with the same axes.
+    /// A table of which a `Gather` reads rows, with the same axes.
     Table(Option<Vec<bool>>),
-    /// The node returns the same numbers in another shape, order or type, with the axis of the input for each axis of
-    /// the output, if known.
+    /// A value that the node returns in another shape, order or type, with the axis of the input for each axis of the
+    /// output, if known.
     Passes(Option<Vec<usize>>),
-    /// The node uses only the shape.
+    /// A value of which the node uses only the shape.
     Shape,
-    /// Another use, which may need full precision.
+    /// A value with another use, which may need full precision.
     Other,
 }
 
@@ -30,7 +30,7 @@ fn only(rank: usize, axis: usize) -> Vec<bool> {
     (0..rank).map(|a| a == axis).collect()
 }
 
-/// Returns an integer attribute, or the default; `None` if the call of a function sets it.
+/// Returns an integer attribute, or the default if there is none; `None` if the call of a function sets it.
 fn int(node: &NodeProto, name: &str, default: i64) -> Option<i64> {
     match node.attribute(name) {
         Some(attribute) if attribute.ref_attr_name.is_some() => None,
@@ -38,7 +38,7 @@ fn int(node: &NodeProto, name: &str, default: i64) -> Option<i64> {
     }
 }
 
-/// Returns the role of input `input`; `rank` is that of its value, if known.
+/// Returns the role of the input `input`; `rank` is the rank of its value, if known.
 pub fn role(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
     match node.domain.as_deref() {
         None | Some("" | "ai.onnx") => standard(view, body, node, input, rank),

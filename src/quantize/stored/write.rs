@@ -16,7 +16,7 @@ const FLOAT: i32 = DataType::Float32 as i32;
 
 /// Switches for trials: readers of a weight get the original or the coded one.
 pub struct Switched<'s> {
-    /// Name of the input with the switches: one bool each.
+    /// Name of the input with the switches, one bool each.
     pub input: &'s str,
     /// Index of the switch of each weight.
     pub of: &'s [usize],
@@ -52,11 +52,11 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
     edit::modernize_ir(model);
 }
 
-/// The additions to one body.
+/// The additions to one graph or function.
 struct Make {
-    /// Builder of the nodes of one weight at a time, and of the constants of the body.
+    /// Builder of the nodes of one weight at a time, and of the constants of the graph or function.
     w: NodeBuilder,
-    /// Nodes that compute replaced initializers, which precede all other nodes.
+    /// Nodes that compute the values of replaced initializers, which precede all other nodes.
     front: Vec<NodeProto>,
 }
 
@@ -100,7 +100,7 @@ impl Make {
         }
     }
 
-    /// Adds the nodes that compute the floats of a weight as `target`.
+    /// Adds the nodes that compute the floats of a weight, with the output `target`.
     fn value(&mut self, stored: &Stored<'_>, coded: &Coded, target: &str) {
         let dtype = stored.tensor.data_type.unwrap_or(FLOAT);
         let dims = &stored.tensor.dims;
@@ -121,8 +121,8 @@ impl Make {
         }
     }
 
-    /// Adds the nodes for opsets without a broadcasting `Mul`: each scale is a channel, which a convolution of one
-    /// element multiplies.
+    /// Adds the nodes for opsets without a broadcasting `Mul`, and returns their output: each scale is a channel, which
+    /// a convolution of one element multiplies.
     fn convolved(&mut self, stored: &Stored<'_>, values: &Bytes, scales: &[f32]) -> String {
         let (name, count) = (stored.name, scales.len() as i64);
         let shape = [1, count, 1, stored.elements() as i64 / count.max(1)];
@@ -134,7 +134,7 @@ impl Make {
         self.w.reshaped(&value, &stored.tensor.dims)
     }
 
-    /// Adds the nodes that compute `scale (code - zero)` of blocks whose codes share bytes.
+    /// Adds the nodes that compute `scale (code - zero)` of blocks whose codes share bytes, and returns their output.
     fn blocks(&mut self, stored: &Stored<'_>, blocks: &Blocks) -> String {
         let name = stored.name;
         let Blocks { rows, columns, block, transposed, codes, scales, zeros } = blocks;
@@ -170,7 +170,7 @@ impl Make {
         self.w.op_with("Transpose", &[&value], vec![ints_attribute("perm", &order)])
     }
 
-    /// Adds an `If` on a switch.
+    /// Adds an `If` that selects `on` or `off` by a switch.
     fn either(&mut self, name: &str, (input, index): (&str, usize), on: &str, off: &str) {
         let index = self.w.int(index as i64);
         let condition = self.w.op("Gather", &[input, &index]);
