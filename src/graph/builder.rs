@@ -1,4 +1,4 @@
-//! [`NodeBuilder`]: a builder of nodes and constants with fresh names.
+//! A builder of nodes and constants with new names ([`NodeBuilder`]).
 
 use super::edit::{self, Names, int_attribute};
 use crate::onnx::dtype::DataType;
@@ -6,8 +6,8 @@ use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, StringStringEntr
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// How a [`NodeBuilder`] names nodes and values. The names are part of a written model, so each technique keeps its
-/// rule.
+/// The rule by which a [`NodeBuilder`] names nodes and values. The names are part of a written model, so each technique
+/// keeps its rule.
 #[derive(Debug, Clone)]
 pub enum Naming {
     /// Values are named `prefix/Op`, their nodes `prefix/Op/Op`; equal constants are added once.
@@ -25,16 +25,16 @@ pub enum Naming {
     Short(&'static str, usize),
 }
 
-/// Nodes and constants to add to a graph.
+/// Nodes and constants that are to be added to a graph.
 #[derive(Debug)]
 pub struct NodeBuilder {
-    /// The used names.
+    /// Names that are used in the model.
     pub names: Names,
-    /// How new values and nodes are named.
+    /// Rule by which new values and nodes are named.
     pub naming: Naming,
-    /// The new nodes, in topological order.
+    /// New nodes, in topological order.
     pub nodes: Vec<NodeProto>,
-    /// The new initializers.
+    /// New initializers.
     pub constants: Vec<TensorProto>,
     /// Opset version of the default domain.
     pub opset: i64,
@@ -52,7 +52,7 @@ impl NodeBuilder {
         NodeBuilder { names, naming, nodes: Vec::new(), constants: Vec::new(), opset, known: HashMap::new() }
     }
 
-    /// Returns an empty builder for nodes that replace others; [`NodeBuilder::at`] sets which.
+    /// Returns an empty builder for nodes that replace others; [`NodeBuilder::at`] sets the replaced node.
     pub fn replacing(names: Names) -> NodeBuilder {
         NodeBuilder::with(names, Naming::Replaced { label: String::new(), metadata: Vec::new() }, 0)
     }
@@ -63,7 +63,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Returns a new name for a value that `op` makes.
+    /// Returns a new name for a value that the operator `op` computes.
     pub fn fresh(&mut self, op: &str) -> String {
         let wanted = match &mut self.naming {
             Naming::Prefix(prefix) => format!("{prefix}/{op}"),
@@ -101,19 +101,19 @@ impl NodeBuilder {
         &mut self.nodes[last]
     }
 
-    /// Adds a node of the standard operators and returns the name of its one output.
+    /// Adds a node of the standard operators, and returns the name of its only output.
     pub fn op(&mut self, op: &str, inputs: &[&str]) -> String {
         self.op_with(op, inputs, Vec::new())
     }
 
-    /// Adds a node of the standard operators with attributes and returns the name of its one output.
+    /// Adds a node of the standard operators with attributes, and returns the name of its only output.
     pub fn op_with(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
         let output = self.fresh(op);
         self.op_to(op, inputs, &output, attributes);
         output
     }
 
-    /// Adds a node of the standard operators with attributes, whose one output has the name `output`.
+    /// Adds a node of the standard operators with attributes, whose only output has the name `output`.
     pub fn op_to(&mut self, op: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
         self.push(op, inputs, &[output]).attribute = attributes;
     }
@@ -232,7 +232,7 @@ impl NodeBuilder {
         self.op("Mul", &[&bent, &cap])
     }
 
-    /// Adds `0, 1, 2 ...` with the length in `size`, a list with one element, and returns the name.
+    /// Adds the integers `0, 1, 2 ...`, as many as `size`, a list with one element, and returns their name.
     pub fn count_to(&mut self, size: &str) -> String {
         let (zero, one, scalar) = (self.int(0), self.int(1), self.constant(DataType::Int64, &[0], Vec::new()));
         let size = self.op("Reshape", &[size, &scalar]);

@@ -1,4 +1,4 @@
-//! Constants: finding the constant behind a value, and reading it as numbers.
+//! The constant behind a value, and its elements as numbers.
 
 use super::{BodyId, Producer, View, floats};
 use crate::error::{Result, bail};
@@ -9,20 +9,20 @@ use bytes::Bytes;
 /// A constant tensor and the path to it from a value.
 #[derive(Clone)]
 pub struct Constant<'a> {
-    /// The tensor as stored.
+    /// Tensor as stored.
     pub tensor: &'a TensorProto,
-    /// The body that defines it.
+    /// Graph or function that defines the constant.
     pub owner: BodyId,
-    /// The value's name in that body: the initializer's name, or the output of the `Constant` node.
+    /// Name of the value in that graph or function: the initializer's name, or the output of the `Constant` node.
     pub name: &'a str,
     /// Whether there is an odd number of two-dimensional transposes between the tensor and the value.
     pub transposed: bool,
-    /// Nodes between the tensor and the value (and the `Constant` node itself), which are dead once the value is.
+    /// Nodes between the tensor and the value (and the `Constant` node itself), which are unused when the value is.
     pub chain: Vec<(BodyId, usize)>,
-    /// Whether a caller may override it: an initializer that is also an input, from IR version 4 on. Only
-    /// [`View::constant_or_default`] returns such.
+    /// Whether a caller may override the constant: an initializer that is also an input, from IR version 4 on. Only
+    /// [`View::constant_or_default`] returns such constants.
     pub overridable: bool,
-    /// Element type of the value: that of the tensor, or of a `Cast`.
+    /// Element type of the value, which is that of the tensor or of a `Cast`.
     pub dtype: i32,
 }
 
@@ -91,7 +91,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Returns the element type of a constant after a `Cast`; `None` if the cast converts other types than floats.
+/// Returns the element type of a constant after a `Cast`; `None` if the cast converts types other than floats.
 fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
     let float = |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16);
     let own = tensor.data_type.unwrap_or(0);
@@ -145,7 +145,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Returns a matrix over the elements of `tensor`; the error says why it is not a matrix.
+    /// Returns a matrix over the elements of `tensor`. The error is the reason why it is not a matrix.
     pub fn new(tensor: &TensorProto) -> Result<Matrix> {
         let &[rows, columns] = tensor.dims.as_slice() else {
             bail!(Unsupported, "the weight has {} dimensions, not 2", tensor.dims.len());
@@ -190,12 +190,12 @@ impl Matrix {
         self.dtype
     }
 
-    /// Returns the stored elements, as little-endian bytes.
+    /// Returns the stored elements as little-endian bytes.
     pub fn raw(&self) -> &Bytes {
         &self.raw
     }
 
-    /// Returns the number of elements.
+    /// Returns the number of elements of the matrix.
     pub fn elements(&self) -> usize {
         self.rows * self.columns
     }
@@ -205,7 +205,7 @@ impl Matrix {
         self.dtype.bits() as usize / 8
     }
 
-    /// Reads `out.len()` elements of row `row`, from column `from` on, into `out`.
+    /// Reads `out.len()` elements of the row `row`, from the column `from` on, into `out`.
     pub fn read(&self, row: usize, from: usize, out: &mut [f32]) {
         let width = self.width();
         let start = (row * self.columns + from) * width;

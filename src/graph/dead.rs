@@ -1,4 +1,4 @@
-//! Elimination of dead nodes and initializers, whose values nothing reads.
+//! Elimination of unused nodes and initializers, whose values nothing reads.
 
 use super::constants::Constant;
 use super::order::{producers, reads};
@@ -6,16 +6,16 @@ use super::{BodyId, Use, View};
 use crate::onnx::proto::{GraphProto, NodeProto};
 use std::collections::{HashMap, HashSet};
 
-/// Which nodes and initializers [`eliminate`] may remove when nothing reads their values.
+/// The nodes and initializers that [`eliminate`] may remove when nothing reads their values.
 #[derive(Clone, Copy)]
 pub enum Policy<'a> {
-    /// Every node and every initializer.
+    /// All nodes and all initializers.
     All,
     /// Nodes and initializers whose values have these names, and no others.
     Named(&'a HashSet<String>),
-    /// Every node, and the initializers with these names.
+    /// All nodes, and the initializers with these names.
     NodesAnd(&'a HashSet<String>),
-    /// Every initializer, but no node.
+    /// All initializers, but no nodes.
     Initializers,
 }
 
@@ -46,8 +46,8 @@ pub fn read_values(graph: &GraphProto) -> HashSet<String> {
     graph.node.iter().flat_map(reads).map(str::to_owned).chain(outputs).collect()
 }
 
-/// Removes the dead nodes and initializers that `policy` allows, also those that are dead only once others have been
-/// removed. If an initializer is the default value of a graph input, the input is removed with it. A node without
+/// Removes the unused nodes and initializers that `policy` allows, also those that are unused only after others have
+/// been removed. If an initializer is the default value of a graph input, the input is removed with it. A node without
 /// outputs is kept for its side effect.
 pub fn eliminate(graph: &mut GraphProto, policy: Policy<'_>) {
     let dead = dead_nodes(graph, policy);
@@ -83,8 +83,8 @@ fn dead_nodes(graph: &GraphProto, policy: Policy<'_>) -> Vec<bool> {
     dead
 }
 
-/// Returns the values that would be dead if the inputs `gone` (body, node, index of the input) were removed. Only
-/// `constants` are considered: their tensors, and the nodes between these and the reader.
+/// Returns the values that would be unused if the inputs `gone` (graph or function, node, index of the input) were
+/// removed. Only `constants` are considered: their tensors, and the nodes between these and the reader.
 pub fn unread_without<'c, 'm: 'c>(
     view: &View<'_>,
     gone: &HashSet<(BodyId, usize, usize)>,
@@ -92,8 +92,8 @@ pub fn unread_without<'c, 'm: 'c>(
 ) -> HashMap<BodyId, HashSet<String>> {
     let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();
     let mut dead_nodes: HashSet<(BodyId, usize)> = HashSet::new();
-    // The nodes of a chain die from the reader's end; where chains meet, a dead node may free one of another constant,
-    // in the next round.
+    // The nodes of a chain become unused from the reader's end; where chains meet, an unused node may free one of
+    // another constant, in the next round.
     loop {
         let before = dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>();
         let unread = |dead_nodes: &HashSet<(BodyId, usize)>, owner: BodyId, name: &str| {

@@ -1,4 +1,4 @@
-//! Editing of a model: visiting bodies in the order of a [`View`](super::View), fresh names, small builders.
+//! Editing of a model: graphs and functions in the order of a [`View`](super::View), new names, and small builders.
 
 use super::BodyId;
 use crate::onnx::dtype::DataType;
@@ -7,19 +7,19 @@ use crate::onnx::validate::subgraphs;
 use bytes::Bytes;
 use std::collections::HashSet;
 
-/// A graph or function body to be edited.
+/// The nodes and constants of a graph or function, for editing.
 pub struct BodyMut<'a> {
-    /// The nodes.
+    /// Nodes of the graph or function.
     pub nodes: &'a mut Vec<NodeProto>,
-    /// The initializers; `None` in a function, where constants are nodes.
+    /// Initializers of the graph; `None` in a function, where constants are nodes.
     pub initializers: Option<&'a mut Vec<TensorProto>>,
-    /// The inputs; `None` in a function.
+    /// Inputs of the graph; `None` in a function.
     pub inputs: Option<&'a mut Vec<ValueInfoProto>>,
 }
 
-/// Visits all bodies with the ids of a view of the same model.
+/// Calls `visit` for all graphs and functions, with their ids in a view of the same model.
 ///
-/// Bodies inside a node are visited before the body that contains the node, so that `visit` may replace nodes.
+/// The subgraphs of a node are visited before the graph that contains the node, so that `visit` may replace nodes.
 pub fn for_each_body(model: &mut ModelProto, visit: &mut dyn FnMut(BodyId, BodyMut<'_>)) {
     let mut next = 0;
     if let Some(graph) = &mut model.graph {
@@ -62,7 +62,8 @@ impl BodyMut<'_> {
         }
     }
 
-    /// Removes initializers, the inputs they are defaults of, and nodes that produce only these values.
+    /// Removes the initializers with these names, the inputs they are defaults of, and nodes that produce only these
+    /// values.
     pub fn remove_values(&mut self, names: &HashSet<String>) {
         if let Some(list) = &mut self.initializers {
             list.retain(|t| !t.name.as_ref().is_some_and(|n| names.contains(n)));
@@ -75,11 +76,11 @@ impl BodyMut<'_> {
     }
 }
 
-/// Names of values and nodes, for creating fresh ones.
+/// The names of values and nodes that are used, for creating new ones.
 #[derive(Debug)]
 pub struct Names {
     taken: HashSet<String>,
-    /// The number that is appended to a name the first time it is taken already.
+    /// Number that is appended to a name the first time it is taken already.
     first: usize,
 }
 
@@ -95,7 +96,7 @@ impl Names {
         Names { taken: HashSet::new(), first }
     }
 
-    /// Collects every name in `model`, including subgraphs and functions.
+    /// Returns the names in `model`, including those in subgraphs and functions.
     pub fn of(model: &ModelProto) -> Names {
         let mut names = Names::default();
         for body in super::View::new(model).bodies {
@@ -111,7 +112,7 @@ impl Names {
         names
     }
 
-    /// Returns `wanted`, or `wanted_2`, `wanted_3` … if it is used.
+    /// Returns `wanted`, or `wanted_2`, `wanted_3` and so on if it is used, and marks it as used.
     pub fn fresh(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut count = self.first;
@@ -175,7 +176,7 @@ pub fn graph_attribute(name: &str, value: GraphProto) -> AttributeProto {
     AttributeProto { name: Some(name.to_owned()), kind, g, ..Default::default() }
 }
 
-/// Returns an input or output with `rank` dimensions, all open.
+/// Returns the declaration of an input or output with `rank` dimensions, all of which are open.
 pub fn value(name: &str, dtype: DataType, rank: usize) -> ValueInfoProto {
     let shape = TensorShapeProto { dim: vec![DimensionProto::default(); rank], ..Default::default() };
     let tensor =
@@ -184,7 +185,7 @@ pub fn value(name: &str, dtype: DataType, rank: usize) -> ValueInfoProto {
     ValueInfoProto { value_type: Some(Box::new(value_type)), ..untyped(name) }
 }
 
-/// Returns an output whose type follows from the graph.
+/// Returns the declaration of an output whose type follows from the graph.
 pub fn untyped(name: &str) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.to_owned()), ..Default::default() }
 }
@@ -200,7 +201,7 @@ pub fn tensor(name: &str, dtype: DataType, dims: &[i64], raw: Bytes) -> TensorPr
     }
 }
 
-/// Returns a float32 constant.
+/// Returns a float32 constant tensor.
 pub fn float_tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     tensor(name, DataType::Float32, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
 }

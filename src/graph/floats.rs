@@ -1,4 +1,4 @@
-//! Elements of float tensors: reading them as `f32` from any storage, and writing them in any float type.
+//! The elements of float tensors, read as `f32` from any storage and written in any float type.
 
 use super::constants::Matrix;
 use crate::error::{Result, bail};
@@ -30,7 +30,7 @@ pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
     })
 }
 
-/// Returns `values` as little-endian elements of float16 or bfloat16, or else of float32.
+/// Returns `values` as little-endian elements of float16 or bfloat16, or otherwise of float32.
 pub fn to_bytes(values: &[f32], dtype: DataType) -> Vec<u8> {
     match dtype {
         DataType::Float16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),

@@ -9,18 +9,18 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// Maximum number of nodes between a table of angles and its sine.
+/// The maximum number of nodes between a table of angles and its sine.
 const NEAR: usize = 6;
-/// Description of rotary tables.
+/// The description of rotary tables.
 const ANGLES: &str = "rotary angles";
-/// Name parts of rotary tables that already contain sines.
+/// Parts of the names of rotary tables that already contain sines.
 const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
-/// Operators that move numbers without changing them (a cast rounds them).
+/// The operators that move numbers without changing them (a cast rounds them).
 const MOVES: [&str; 10] =
     ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Slice", "Concat", "Flatten"];
-/// Operators that compute angles from positions.
+/// The operators that compute angles from positions.
 const FACTORS: [&str; 9] = ["Mul", "Div", "MatMul", "Einsum", "Pow", "Where", "Neg", "Reciprocal", "Exp"];
-/// Last parts of the names of weights that may be a single number.
+/// The last parts of the names of weights that may be a single number.
 const WEIGHTS: [&str; 13] = [
     "weight",
     "bias",
@@ -67,7 +67,8 @@ pub fn tables(graph: &GraphProto) -> BTreeSet<String> {
     formula(graph).into_iter().filter(|(_, what)| *what == ANGLES).map(|(name, _)| name).collect()
 }
 
-/// Returns the constants from which angles of positions are computed: within a few nodes a sine or cosine follows.
+/// Returns the names of the constants from which angles of positions are computed: within a few nodes, a sine or cosine
+/// follows.
 fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> HashSet<&'g str> {
     let makers = producer_nodes(&graph.node);
     let waves = graph.node.iter().filter(|node| node.is("Sin") || node.is("Cos"));
@@ -91,7 +92,7 @@ fn passes(node: &NodeProto, floats: &HashMap<&str, &TensorProto>) -> bool {
     }
 }
 
-/// Nodes that read each value, with the index of the input.
+/// The nodes that read each value, with the index of the input.
 type Readers<'g> = HashMap<&'g str, Vec<(&'g NodeProto, usize)>>;
 
 fn readers(graph: &GraphProto) -> Readers<'_> {
@@ -140,7 +141,7 @@ fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'
     None
 }
 
-/// Returns whether a table contains sines or cosines of positions: its rows are looked up, the result is multiplied
+/// Returns whether a table contains sines or cosines of positions: a `Gather` reads its rows, the result is multiplied
 /// with other values, and the first row, of position 0, is uniform.
 fn is_table_of_waves(node: &NodeProto, tensor: &TensorProto, readers: &Readers<'_>) -> bool {
     if tensor.dims.len() < 2 {
@@ -173,7 +174,7 @@ fn first_row_is_even(tensor: &TensorProto) -> bool {
     even && row[0].is_finite()
 }
 
-/// Returns whether the name is that of a trained parameter that may be a single number.
+/// Returns whether a name is that of a trained parameter that may be a single number.
 fn named_as_weight(name: &str) -> bool {
     let lowered = name.to_lowercase();
     let last = lowered.split(':').next().unwrap_or("").rsplit(['.', '/']).next().unwrap_or("");

@@ -1,4 +1,5 @@
-//! Graph analysis of a model: which node produces a value and which nodes read it, across subgraphs and functions.
+//! Analysis of the graph of a model: the node that produces a value and the nodes that read it, across subgraphs and
+//! functions.
 //!
 //! The messages of `onnx::proto` *are* the representation; a [`View`] adds indices. Analysis works on the view of an
 //! immutable model and records changes by [`BodyId`] and node index; then `edit` visits the bodies of a copy in the
@@ -33,7 +34,7 @@ impl GraphProto {
 }
 
 impl NodeProto {
-    /// Returns the operator, e.g. `MatMul`.
+    /// Returns the operator, for example `MatMul`.
     pub fn op(&self) -> &str {
         self.op_type.as_deref().unwrap_or("")
     }
@@ -54,7 +55,7 @@ impl NodeProto {
         self.op() == op && matches!(self.domain.as_deref(), None | Some("" | "ai.onnx")) && !self.refers()
     }
 
-    /// Returns whether a call of the enclosing function sets one of its attributes: [`NodeProto::int`] and similar
+    /// Returns whether a call of the enclosing function sets an attribute of the node: [`NodeProto::int`] and similar
     /// then have no value to return, and the default of the operator is not right either.
     pub fn refers(&self) -> bool {
         self.attribute.iter().any(|a| a.ref_attr_name.as_deref().is_some_and(|name| !name.is_empty()))
@@ -66,7 +67,7 @@ impl NodeProto {
         Some((self.output.first()?.as_str(), tensor))
     }
 
-    /// Returns the attribute of that name.
+    /// Returns the attribute with the name `name`; `None` if there is none.
     pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
         self.attribute.iter().find(|a| a.name.as_deref() == Some(name))
     }

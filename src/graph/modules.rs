@@ -1,10 +1,10 @@
-//! Module names of nodes and weights: `query`, `q_proj`, `dense`, `fc1` …
+//! The module names of nodes and weights, such as `query`, `q_proj`, `dense` and `fc1`.
 
 use super::constants::Constant;
 use super::{BodyId, Producer, Use, View};
 use std::collections::BTreeMap;
 
-/// Operators that apply a weight.
+/// The operators that apply a weight.
 const WEIGHTED: [&str; 10] = [
     "MatMul",
     "Gemm",
@@ -44,13 +44,14 @@ pub fn weight<'a>(view: &View<'a>, body: BodyId, name: &str) -> Option<Constant<
     view.constant_or_default(body, name)
 }
 
-/// Returns the module of a node: the last word of its scope, else of its weight's name, else of that of its bias.
+/// Returns the module of a node: the last word of its scope, otherwise of its weight's name, otherwise of its bias's
+/// name.
 pub fn module(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Option<String> {
     paths(view, body, node, weight).into_iter().find_map(|path| last_word(&path))
 }
 
 /// Returns the dotted module names of a node (`encoder.layer.0.attention.self.query`), best first: from its scope, from
-/// the name of the weight, from that of the bias. Some exporters drop the names of scopes and weights
+/// the name of the weight, from the name of the bias. Some exporters drop the names of scopes and weights
 /// (`onnx::MatMul_123`), but keep those of biases.
 pub fn paths(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
     let proto = view.node(body, node);

@@ -1,4 +1,4 @@
-//! Conversion of a graph to a newer opset, so that it can be combined with one that has it.
+//! Conversion of a graph to a newer opset, so that it can be combined with a graph of that opset.
 
 use super::edit::{Names, int_attribute, tensor};
 use crate::error::{Result, bail};
@@ -8,7 +8,7 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 /// The oldest opset that is converted. Before it, `axes` and `split` of many operators were attributes.
 pub const OLDEST: i64 = 13;
 
-/// Reductions whose `axes` became an input in opset 18.
+/// The reductions whose `axes` became an input in opset 18.
 const REDUCTIONS: [&str; 9] = [
     "ReduceMax",
     "ReduceMin",
@@ -21,7 +21,7 @@ const REDUCTIONS: [&str; 9] = [
     "ReduceSumSquare",
 ];
 
-/// Operators whose meaning changes, each with the opset from which on it has the new one.
+/// The operators whose meaning changes, each with the opset from which on it has the new meaning.
 const CHANGED: [(&str, i64); 5] =
     [("BatchNormalization", 14), ("RoiAlign", 16), ("GridSample", 20), ("DFT", 20), ("GroupNormalization", 21)];
 
@@ -32,7 +32,7 @@ pub fn version(model: &ModelProto) -> i64 {
     import.and_then(|import| import.version).unwrap_or(0)
 }
 
-/// Converts a model to opset `to`. Models with that opset or a newer one are unchanged.
+/// Converts a model to the opset `to`. Models with that opset or a newer one are unchanged.
 ///
 /// Fails with [`crate::error::Kind::Unsupported`] below [`OLDEST`], for functions, and for operators whose meaning
 /// changed; the message names the node. Source: the changelog of the ONNX operators.

@@ -8,13 +8,12 @@ pub(crate) use crate::onnx::order::{producers, reads, topological};
 use crate::onnx::proto::NodeProto;
 use std::collections::HashMap;
 
-/// Returns for each value the node that produces it.
+/// Returns the node that produces each value.
 pub(crate) fn producer_nodes(nodes: &[NodeProto]) -> HashMap<&str, &NodeProto> {
     producers(nodes).into_iter().map(|(name, index)| (name, &nodes[index])).collect()
 }
 
-/// Returns for each value the indices of the nodes that read it, in order; a node that reads it twice is listed
-/// twice.
+/// Returns the indices of the nodes that read each value, in order; a node that reads it twice is listed twice.
 pub(crate) fn consumers(nodes: &[NodeProto]) -> HashMap<&str, Vec<usize>> {
     let mut found: HashMap<&str, Vec<usize>> = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
@@ -23,12 +22,12 @@ pub(crate) fn consumers(nodes: &[NodeProto]) -> HashMap<&str, Vec<usize>> {
     found
 }
 
-/// Returns copies of `nodes` in a topological order. Fails as [`topological`].
+/// Returns copies of `nodes` in a topological order. Fails like [`topological`].
 pub(crate) fn sorted(nodes: &[NodeProto]) -> Result<Vec<NodeProto>> {
     Ok(topological(nodes)?.into_iter().map(|index| nodes[index].clone()).collect())
 }
 
-/// Returns for each node the number of nodes on the longest path to it. Fails as [`topological`].
+/// Returns the number of nodes on the longest path to each node. Fails like [`topological`].
 pub(crate) fn depths(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     let producer = producers(nodes);
     let mut depth = vec![0; nodes.len()];
@@ -39,7 +38,7 @@ pub(crate) fn depths(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     Ok(depth)
 }
 
-/// Returns which of `nodes` contribute to one of the values `ends`.
+/// Returns for each of `nodes` whether it contributes to one of the values `ends`.
 pub(crate) fn leading_to<'n>(nodes: &'n [NodeProto], ends: impl IntoIterator<Item = &'n str>) -> Vec<bool> {
     let producer = producers(nodes);
     let mut found = vec![false; nodes.len()];

@@ -2,28 +2,28 @@
 
 use super::{BodyId, Producer, View};
 
-/// Maximum number of nodes that are followed before a value counts as computed.
+/// The maximum number of nodes that are followed before a value counts as computed.
 const LOOKS: usize = 64;
-/// Operators that return their first input in another shape or type.
+/// The operators that return their first input in another shape or type.
 const PASSING: [&str; 7] = ["Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
 
-/// The origin of a value.
+/// The origin of a value that is not a constant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin<'a> {
-    /// A constant, through `DequantizeLinear`.
+    /// A constant, through a `DequantizeLinear` node.
     Dequantized,
-    /// Constants only, through other nodes; holds the operator of the last one.
+    /// Constants only, through other nodes, of which the operator of the last one is given.
     Constants(&'a str),
     /// A parameter of the enclosing function.
     Parameter,
-    /// The value is a sparse initializer, of which only the elements that are not zero are stored.
+    /// A sparse initializer, of which only the elements that are not zero are stored.
     Sparse,
-    /// An input of the model, in whole or in part; or too many nodes to follow.
+    /// An input of the model, at least in part; or too many nodes to follow.
     Computed,
 }
 
 impl Origin<'_> {
-    /// Returns why a weight of that origin is left unchanged; `None` if the value is not a weight.
+    /// Returns the reason why a weight of that origin stays unchanged; `None` if the value is not a weight.
     pub fn why_left(self) -> Option<String> {
         match self {
             Origin::Dequantized => Some("is already quantized".to_owned()),
@@ -36,7 +36,8 @@ impl Origin<'_> {
 }
 
 impl<'a> View<'a> {
-    /// Returns the origin of the value `name` of `body`, if [`View::constant_or_default`] does not find a constant.
+    /// Returns the origin of the value `name` of a graph or function, if [`View::constant_or_default`] does not find a
+    /// constant.
     pub fn origin(&self, body: BodyId, name: &str) -> Origin<'a> {
         let (mut at, mut value, mut last) = (body, name, None);
         for _ in 0..LOOKS {

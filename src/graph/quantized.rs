@@ -2,7 +2,7 @@
 
 use crate::onnx::proto::NodeProto;
 
-/// Operators whose weights have few bits.
+/// The operators whose weights have few bits.
 const WEIGHTED: [&str; 12] = [
     "MatMulNBits",
     "MatMulBnb4",
@@ -18,7 +18,7 @@ const WEIGHTED: [&str; 12] = [
     "QAttention",
 ];
 
-/// Operators on quantized values without weights.
+/// The operators on quantized values that have no weights.
 const WEIGHTLESS: [&str; 5] =
     ["QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearMul"];
 

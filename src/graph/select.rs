@@ -8,29 +8,29 @@ use globset::{GlobBuilder, GlobMatcher};
 /// The part of a name that a pattern must match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// The whole name; `*` also matches dots and slashes.
+    /// The pattern must match the whole name; `*` also matches dots and slashes.
     Name,
-    /// One or several consecutive parts, separated by dots or slashes.
+    /// The pattern must match one or several consecutive parts, separated by dots or slashes.
     Parts,
-    /// The whole name, or exactly one of its parts.
+    /// The pattern must match the whole name, or be equal to one of its parts.
     NameOrPart,
-    /// Exactly the whole name, without wildcards.
+    /// The pattern must be equal to the whole name, without wildcards.
     Literal,
 }
 
-/// A pattern for names, and whether it matched.
+/// A pattern for names, and whether it has matched one.
 #[derive(Debug)]
 pub struct Pattern {
-    /// The text of the pattern.
+    /// Text of the pattern.
     pub text: String,
     fit: Fit,
     matcher: Option<GlobMatcher>,
-    /// Whether it matched.
+    /// Whether the pattern has matched a name.
     pub used: bool,
 }
 
 impl Pattern {
-    /// Returns a pattern; fails with [`crate::error::Kind::InvalidArgument`] if the text is not a glob.
+    /// Returns a pattern for names. Fails with [`crate::error::Kind::InvalidArgument`] if the text is not a glob.
     pub fn new(text: &str, fit: Fit) -> Result<Pattern> {
         let glob = (fit != Fit::Literal).then(|| GlobBuilder::new(text).build()).transpose();
         let glob = glob.map_err(|e| error!(InvalidArgument, "the pattern {text:?} is not valid: {}", e.kind()))?;
@@ -38,12 +38,12 @@ impl Pattern {
         Ok(Pattern { text: text.to_owned(), fit, matcher, used: false })
     }
 
-    /// Returns whether it has no wildcards.
+    /// Returns whether the pattern has no wildcards.
     pub fn is_plain(&self) -> bool {
         !self.text.contains(['*', '?', '[', '{'])
     }
 
-    /// Returns whether it matches one of the names, and records it.
+    /// Returns whether the pattern matches one of the names; if so, sets `used`.
     pub fn matches(&mut self, names: &[impl AsRef<str>]) -> bool {
         let matches = names.iter().any(|name| self.fits(name.as_ref()));
         self.used |= matches;
@@ -69,17 +69,17 @@ impl Pattern {
     }
 }
 
-/// A list of patterns, of which one must match.
+/// A list of patterns, of which at least one must match.
 #[derive(Debug)]
 pub struct Selector(pub Vec<Pattern>);
 
 impl Selector {
-    /// Returns the patterns; fails like [`Pattern::new`].
+    /// Returns a selector with these patterns. Fails like [`Pattern::new`].
     pub fn new(texts: &[String], fit: Fit) -> Result<Selector> {
         texts.iter().map(|text| Pattern::new(text, fit)).collect::<Result<_>>().map(Selector)
     }
 
-    /// Returns whether there are no patterns.
+    /// Returns whether the selector has no patterns.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -90,8 +90,8 @@ impl Selector {
     }
 }
 
-/// Returns the names of a weight that a node reads: the paths of its module, best first, its own name and that of the
-/// node.
+/// Returns the names by which patterns can select a weight that a node reads: the paths of its module, best first, the
+/// name of the weight, and that of the node.
 pub fn names_of(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
     let mut names = modules::paths(view, body, node, weight);
     names.extend([weight, view.node(body, node).label()].into_iter().filter(|n| !n.is_empty()).map(str::to_owned));

@@ -1,22 +1,22 @@
-//! Indices over an immutable model.
+//! Indices of the values and nodes of an immutable model.
 
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::validate::subgraphs;
 use std::collections::HashMap;
 
-/// Id of a graph or function body in depth-first order: the main graph is 0, then, node by node, its subgraphs, then
-/// the functions with theirs.
+/// The id of a graph or function, in depth-first order: the main graph is 0, then, node by node, its subgraphs, then
+/// the functions with their subgraphs.
 pub type BodyId = usize;
 
-/// IR version from which on an initializer that is also an input is only its default value.
+/// The IR version from which on an initializer that is also an input is only its default value.
 const DEFAULTS_IR: i64 = 4;
 
-/// The producer of a value inside a body.
+/// The producer of a value inside a graph or function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Producer {
-    /// An input of the body, or a value captured by a subgraph.
+    /// An input of the graph or function, or a value captured by a subgraph.
     Input,
-    /// The initializer with this index (it may also be an input, with this as its default).
+    /// The initializer with this index, which may also be an input that has it as its default.
     Initializer(usize),
     /// The sparse initializer with this index.
     Sparse(usize),
@@ -24,7 +24,7 @@ pub enum Producer {
     Node(usize),
 }
 
-/// One place where a value is read.
+/// A place where a value is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// Input `input` of node `node` in `body`.
@@ -35,32 +35,32 @@ pub enum Use {
     Output { body: BodyId },
 }
 
-/// A graph or function body.
+/// A graph or function, with its place in the model.
 pub struct Body<'a> {
-    /// The enclosing body, whose values it can read; `None` for the main graph and functions.
+    /// Id of the enclosing graph, whose values it can read; `None` for the main graph and functions.
     pub parent: Option<BodyId>,
-    /// The nodes in the order of the file.
+    /// Nodes in the order of the file.
     pub nodes: &'a [NodeProto],
-    /// The graph; `None` for a function, which has no initializers.
+    /// Message of the graph; `None` for a function, which has no initializers.
     pub graph: Option<&'a GraphProto>,
-    /// Index of the function this body belongs to (its subgraphs included).
+    /// Index of the function that contains the graph.
     pub function: Option<usize>,
     producers: HashMap<&'a str, Producer>,
 }
 
-/// All bodies of a model with the producer and the readers of each value.
+/// All graphs and functions of a model, with the producer and the readers of each value.
 pub struct View<'a> {
-    /// The bodies, indexed by [`BodyId`].
+    /// Graphs and functions, indexed by [`BodyId`].
     pub bodies: Vec<Body<'a>>,
-    /// For each body, the uses of each of its values.
+    /// Uses of each value, for each graph or function.
     uses: Vec<HashMap<&'a str, Vec<Use>>>,
-    /// Whether initializers of the main graph that are also inputs are defaults; before IR version 4 every
-    /// initializer had to be an input, and was constant nevertheless.
+    /// Whether initializers of the main graph that are also inputs are defaults. Before IR version 4 every initializer
+    /// had to be an input, and was constant nevertheless.
     defaults: bool,
 }
 
 impl<'a> View<'a> {
-    /// Indexes `model`. Linear in the number of nodes; weights are not read.
+    /// Returns a view of `model`. The time is linear in the number of nodes; weights are not read.
     pub fn new(model: &'a ModelProto) -> View<'a> {
         let defaults = model.ir_version.unwrap_or(0) >= DEFAULTS_IR;
         let mut view = View { bodies: Vec::new(), uses: Vec::new(), defaults };
@@ -126,8 +126,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Returns the producer of `name` as seen from `body`, in that body or an enclosing one. `None` for an empty
-    /// name.
+    /// Returns the producer of `name` as seen from `body`, in that graph or an enclosing one; `None` for an empty name.
     pub fn producer(&self, body: BodyId, name: &str) -> Option<(BodyId, Producer)> {
         let mut at = Some(body);
         while let Some(id) = at.filter(|_| !name.is_empty()) {
@@ -139,7 +138,7 @@ impl<'a> View<'a> {
         None
     }
 
-    /// Returns every use of the value `name` of body `owner`.
+    /// Returns every use of the value `name` of the graph or function `owner`.
     pub fn uses(&self, owner: BodyId, name: &str) -> &[Use] {
         self.uses[owner].get(name).map_or(&[], Vec::as_slice)
     }

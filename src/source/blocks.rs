@@ -46,12 +46,13 @@ use crate::onnx::dtype::DataType;
 use bytes::Bytes;
 use rayon::prelude::*;
 
-/// Number of bytes of packed or float weights that one thread makes before it writes them.
+/// The number of bytes of packed or float weights that one thread makes before it writes them.
 const PIECE: usize = 1 << 20;
 /// The nibble that `MatMulNBits` takes as zero if it has no zero points.
 const DEFAULT_ZERO: u8 = 8;
 
-/// Returns `x Wᵀ` with a block-quantized weight `[N, K]`; `x` is `[batch, sequence, K]`.
+/// Adds `x Wᵀ` with a block-quantized weight `[N, K]`, and returns the name of the product; `x` is `[batch, sequence,
+/// K]`.
 pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored, form: BlockForm) -> Result<String> {
     if b.dialect == Dialect::Portable {
         let table = floats(b, name, stored, form)?;
@@ -84,10 +85,11 @@ pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored,
     Ok(b.op("Add", &[&product, &correction], &[]))
 }
 
-/// Returns rows of a block-quantized table; `ids` is `[batch, sequence]`.
+/// Adds the selection of rows of a block-quantized table, and returns the name of the result; `ids` is `[batch,
+/// sequence]`.
 ///
-/// The rows are unpacked in the graph, from the same constants that [`product`] reads: a table that is also the
-/// output layer is stored once. Symmetric forms are exact; others differ by one rounding of float32.
+/// The rows are unpacked in the graph, from the same constants that [`product`] reads: a table that is also the output
+/// layer is stored once. Symmetric forms are exact; others differ by one rounding of float32.
 pub(super) fn embedding(
     b: &mut Builder<'_>,
     ids: &str,
@@ -139,7 +141,7 @@ fn byte(b: &mut Builder<'_>, name: &str, value: u8) -> String {
     b.initializer(edit::tensor(&format!("{name}.constant_{value}"), DataType::Uint8, &[], bytes))
 }
 
-/// Sizes of a packed matrix.
+/// The sizes of a packed matrix.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     rows: usize,
@@ -171,7 +173,7 @@ impl Shape {
         self.planes * self.columns / 2
     }
 
-    /// Returns the zero point of each group of a row: the high plane first.
+    /// Returns the zero point of each group of a row, those of the high plane first.
     fn zeros(&self, layout: &Layout) -> impl Iterator<Item = u8> {
         let groups = self.groups();
         let of_plane = if self.planes == 1 { [DEFAULT_ZERO, 0] } else { [layout.middle >> 4, 0] };
@@ -179,7 +181,7 @@ impl Shape {
     }
 }
 
-/// Names of the constants of a packed weight.
+/// The names of the constants of a packed weight.
 struct Packed {
     values: String,
     scales: String,
@@ -189,7 +191,7 @@ struct Packed {
     layout: Layout,
 }
 
-/// Returns the packed constants of a weight; they are made on first use.
+/// Returns the names of the packed constants of a weight, which are created on first use.
 fn packed(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> Result<Packed> {
     let layout = form.layout();
     let shape = Shape::of(stored, &layout)?;
@@ -223,7 +225,7 @@ fn packed(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> 
     Ok(packed)
 }
 
-/// Content of the packed constants.
+/// The content of the packed constants of a weight.
 struct Parts {
     values: Bytes,
     scales: Bytes,
@@ -258,8 +260,8 @@ impl Shape {
     }
 }
 
-/// Passes runs of whole rows and the index of the first to `work`, on all threads, so that each makes about [`PIECE`]
-/// bytes from rows that become `width` bytes. Pages of the file are released after use.
+/// Calls `work` with runs of whole rows and the index of the first row of each, on all threads. Each run becomes about
+/// [`PIECE`] bytes, if its rows become `width` bytes. Pages of the file are released after use.
 fn for_each_piece(
     stored: &Stored,
     shape: &Shape,
@@ -275,7 +277,7 @@ fn for_each_piece(
     })
 }
 
-/// Packed rows that are being written.
+/// The packed rows of a weight that is being written.
 struct Rows {
     shape: Shape,
     values: Vec<u8>,
@@ -331,7 +333,7 @@ fn put(out: &mut [u8], index: usize, value: f32) {
     out[index * 4..index * 4 + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Returns the weight as a float32 constant under its own name.
+/// Adds the weight as a float32 constant, and returns its name.
 pub(super) fn floats(b: &mut Builder<'_>, name: &str, stored: &Stored, form: BlockForm) -> Result<String> {
     if b.has(name) {
         return Ok(name.to_owned());
@@ -340,7 +342,7 @@ pub(super) fn floats(b: &mut Builder<'_>, name: &str, stored: &Stored, form: Blo
     Ok(b.initializer(edit::tensor(name, DataType::Float32, &stored.dims, bytes)))
 }
 
-/// Returns a block-quantized tensor as float32.
+/// Returns the elements of a block-quantized tensor as float32.
 pub(super) fn dequantized(scratch: &Scratch, stored: &Stored, form: BlockForm) -> Result<Bytes> {
     let layout = form.layout();
     let width = stored.dims.last().map_or(0, |columns| *columns as usize);

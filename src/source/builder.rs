@@ -1,4 +1,4 @@
-//! Builds an ONNX graph node by node.
+//! A builder of ONNX graphs, node by node.
 //!
 //! Values are names; every method that adds a node returns the name of its output. Nodes are named after their module
 //! (`/model/layers.0/self_attn/q_proj/MatMul`), so that techniques can select them by module, and weights keep their
@@ -13,26 +13,26 @@ use crate::onnx::proto::*;
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// The operators of a graph.
+/// The operators that a built graph uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
-    /// Fused operators of ONNX Runtime (`com.microsoft`), which run fastest.
+    /// Operators of ONNX Runtime (`com.microsoft`), which run fastest.
     #[default]
     Runtime,
     /// Standard operators up to opset 20, for other runtimes, TensorRT and differentiation.
     Portable,
 }
 
-/// Opset of built graphs: it has `LayerNormalization`, and axes of reductions are inputs.
+/// The opset of built graphs, which has `LayerNormalization`, and in which axes of reductions are inputs.
 pub const OPSET: i64 = 18;
 
 /// An attribute of a node.
 pub enum Attribute<'a> {
-    /// One integer.
+    /// An integer.
     Int(i64),
-    /// One float.
+    /// A float.
     Float(f32),
-    /// Several integers.
+    /// A list of integers.
     Ints(&'a [i64]),
     /// A string.
     Text(&'a str),
@@ -40,23 +40,23 @@ pub enum Attribute<'a> {
 
 /// A graph that is being built.
 pub struct Builder<'w> {
-    /// The source of weights.
+    /// Source of the weights.
     pub weights: &'w dyn Weights,
-    /// The operators to use.
+    /// Operators that the graph uses.
     pub dialect: Dialect,
     graph: GraphProto,
     names: Names,
     scope: Vec<String>,
     constants: HashMap<(Vec<u8>, Vec<i64>, i32), String>,
-    /// Half-precision weights that were already cast.
+    /// Names of half-precision weights that were already cast.
     casts: HashMap<String, String>,
     contrib: bool,
-    /// Memory for weights that are stored in another form than in the graph.
+    /// Storage for weights whose form in the graph differs from that in the checkpoint.
     pub(super) scratch: Scratch,
 }
 
 impl<'w> Builder<'w> {
-    /// Returns an empty graph over a checkpoint.
+    /// Returns a builder of an empty graph over a checkpoint.
     pub fn new(name: &str, weights: &'w dyn Weights, dialect: Dialect) -> Builder<'w> {
         let graph = GraphProto { name: Some(name.to_owned()), ..Default::default() };
         let (scope, constants, casts) = Default::default();
@@ -65,7 +65,7 @@ impl<'w> Builder<'w> {
         Builder { weights, dialect, graph, names, scope, constants, casts, contrib: false, scratch }
     }
 
-    /// Runs `body` inside a module and returns its result: its nodes are named below `name`.
+    /// Runs `body`, whose nodes are named after the module `name`, and returns its result.
     pub fn within<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.scope.push(name.to_owned());
         let result = body(self);
@@ -73,7 +73,7 @@ impl<'w> Builder<'w> {
         result
     }
 
-    /// Declares an input and returns its name; a dimension is a size or a symbol.
+    /// Declares an input and returns its name. Each dimension is a size or a symbol.
     pub fn input(&mut self, name: &str, dtype: DataType, dims: &[&str]) -> String {
         self.names.take(name);
         self.graph.input.push(value_info(name, dtype, dims));
@@ -96,7 +96,7 @@ impl<'w> Builder<'w> {
         self.graph.output.push(value_info(name, dtype, dims));
     }
 
-    /// Adds a node of a standard operator and returns the name of its one output.
+    /// Adds a node of a standard operator and returns the name of its only output.
     pub fn op(&mut self, op: &str, inputs: &[&str], attributes: &[(&str, Attribute<'_>)]) -> String {
         self.node("", op, inputs, 1, attributes).swap_remove(0)
     }
@@ -113,7 +113,7 @@ impl<'w> Builder<'w> {
         self.node("com.microsoft", op, inputs, outputs, attributes)
     }
 
-    /// Adds a node of any domain with new output names and returns these.
+    /// Adds a node of any domain with new output names, and returns these names.
     pub fn node(
         &mut self,
         domain: &str,
@@ -162,13 +162,13 @@ impl<'w> Builder<'w> {
         self.graph.node.push(node);
     }
 
-    /// Returns an unused name: `wanted`, or `wanted_1`, `wanted_2` …
+    /// Returns an unused name: `wanted`, or `wanted_1`, `wanted_2` and so on.
     pub fn fresh(&mut self, wanted: &str) -> String {
         self.names.fresh(wanted)
     }
 
-    /// Returns a weight of the checkpoint as a float32 value: half precision is cast in the graph, so nothing is
-    /// copied.
+    /// Returns the name of a weight of the checkpoint as a float32 value. Half precision is cast in the graph, so
+    /// nothing is copied.
     pub fn weight(&mut self, name: &str, dims: &[i64]) -> Result<String> {
         let stored = self.weights.shaped(name, dims)?;
         match stored.form {
@@ -190,7 +190,7 @@ impl<'w> Builder<'w> {
         Ok(cast)
     }
 
-    /// Returns a plain tensor in its type in the graph: float64, which is neither trained nor run, becomes float32.
+    /// Returns a plain tensor and its type in the graph: float64, which is neither trained nor run, becomes float32.
     fn plain(&self, dtype: DataType, stored: Stored) -> Result<(DataType, Stored)> {
         if dtype != DataType::Float64 {
             return Ok((dtype, stored));
@@ -206,7 +206,7 @@ impl<'w> Builder<'w> {
         Ok((DataType::Float32, Stored { form: Form::Plain(DataType::Float32), bytes, ..stored }))
     }
 
-    /// Adds a plain tensor as an initializer, once, and returns its type there.
+    /// Adds a plain tensor as an initializer, if it is not in the graph yet, and returns its type there.
     fn add_stored(&mut self, name: &str, stored: Stored) -> Result<DataType> {
         let Form::Plain(dtype) = stored.form else { bail!(Internal, "{name} is not a plain tensor") };
         if self.has(name) && dtype == DataType::Float64 {
@@ -236,7 +236,8 @@ impl<'w> Builder<'w> {
         })
     }
 
-    /// Adds `x Wᵀ` with a named weight `[out, in]` in any stored form and returns the name of the product.
+    /// Adds `x Wᵀ` with the weight `[out, in]` of the name `weight` in any stored form, and returns the name of the
+    /// product.
     pub fn product(&mut self, x: &str, weight: &str, inputs: i64, outputs: i64) -> Result<String> {
         let stored = self.weights.shaped(weight, &[outputs, inputs])?;
         match stored.form {
@@ -249,8 +250,8 @@ impl<'w> Builder<'w> {
         }
     }
 
-    /// Adds a bias if the checkpoint has one with that name, and returns the name of the sum, or of the value without
-    /// it.
+    /// Adds a bias if the checkpoint has one with the name `name`, and returns the name of the sum, or `x` if there is
+    /// none.
     pub fn add_bias(&mut self, x: &str, name: &str, size: i64) -> Result<String> {
         if self.weights.find(name)?.is_none() {
             return Ok(x.to_owned());
@@ -259,7 +260,8 @@ impl<'w> Builder<'w> {
         Ok(self.op("Add", &[x, &bias], &[]))
     }
 
-    /// Returns rows of the checkpoint's table `name` `[rows, width]` as float32. The rows are cast, not the table.
+    /// Adds the selection of rows of the checkpoint's table `name` `[rows, width]`, and returns the name of the result,
+    /// which is float32. The rows are cast, not the table.
     pub fn embedding(&mut self, ids: &str, name: &str, rows: i64, width: i64) -> Result<String> {
         let stored = self.weights.shaped(name, &[rows, width])?;
         if let Form::Blocks(form) = stored.form {
@@ -270,7 +272,8 @@ impl<'w> Builder<'w> {
         Ok(if dtype == DataType::Float32 { found } else { self.cast_to_float32(&found) })
     }
 
-    /// Adds `LayerNormalization` over the last dimension with `{module}.weight` and `{module}.bias`.
+    /// Adds `LayerNormalization` over the last dimension with `{module}.weight` and `{module}.bias`, and returns the
+    /// name of its output.
     pub fn layer_norm(&mut self, x: &str, module: &str, width: i64, epsilon: f32) -> Result<String> {
         let short = module.rsplit_once('.').map_or(module, |(_, last)| last).to_owned();
         self.within(&short, |b| {
@@ -281,23 +284,23 @@ impl<'w> Builder<'w> {
         })
     }
 
-    /// Returns a constant list of integers, added once.
+    /// Returns the name of a constant list of integers, which is added only once.
     pub fn ints(&mut self, values: &[i64]) -> String {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         self.constant(DataType::Int64, &[values.len() as i64], raw)
     }
 
-    /// Returns a constant integer, added once.
+    /// Returns the name of a constant integer, which is added only once.
     pub fn int(&mut self, value: i64) -> String {
         self.constant(DataType::Int64, &[], value.to_le_bytes().to_vec())
     }
 
-    /// Returns a constant float, added once.
+    /// Returns the name of a constant float, which is added only once.
     pub fn float(&mut self, value: f32) -> String {
         self.constant(DataType::Float32, &[], value.to_le_bytes().to_vec())
     }
 
-    /// Returns a constant table of floats (rotary angles …), added once.
+    /// Returns the name of a constant tensor of floats (such as rotary angles), which is added only once.
     pub fn floats(&mut self, dims: &[i64], values: &[f32]) -> String {
         self.constant(DataType::Float32, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
@@ -313,12 +316,12 @@ impl<'w> Builder<'w> {
         name
     }
 
-    /// Returns whether a value with that name exists.
+    /// Returns whether the graph has a value with the name `name`.
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.contains(name)
     }
 
-    /// Adds an initializer of any kind under its own name, once, and returns that name.
+    /// Adds an initializer of any kind with its own name, if it is not in the graph yet, and returns that name.
     pub fn initializer(&mut self, tensor: TensorProto) -> String {
         let name = tensor.name.clone().unwrap_or_default();
         if self.names.take(&name) {
@@ -327,7 +330,7 @@ impl<'w> Builder<'w> {
         name
     }
 
-    /// Adds `MatMulNBits` over blocks without loss: nibbles and scales are only rearranged.
+    /// Adds `MatMulNBits` over blocks, whose nibbles and scales are only rearranged, so that nothing is lost.
     fn block_product(&mut self, x: &str, weight: &str, stored: &Stored, form: BlockForm) -> Result<String> {
         super::blocks::product(self, x, weight, stored, form).at(|| weight.to_owned())
     }

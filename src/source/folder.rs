@@ -1,4 +1,4 @@
-//! ONNX files, alone or in a folder that a tool exported: optimum, onnxruntime-genai, transformers.js,
+//! A reader of ONNX files, alone or in a folder that a tool exported: optimum, onnxruntime-genai, transformers.js,
 //! sentence-transformers, or our own `--output DIR`.
 //!
 //! The task of a model is derived from its graph first; configuration files next to it only add to that.
@@ -12,7 +12,8 @@ use crate::onnx::load;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 
-/// File names of the model in exported folders, best first. Merged decoders serve both prompt and continuation.
+/// The names of the file with the model in exported folders, best first. Merged decoders serve both prompt and
+/// continuation.
 const NAMES: &[&str] = &[
     "model.onnx",
     "onnx/model.onnx",
@@ -27,7 +28,7 @@ const NAMES: &[&str] = &[
     "model.onnx.packed",
 ];
 
-/// Loads one `.onnx` file with the files next to it.
+/// Loads one `.onnx` file with the files next to it, and returns the model.
 pub fn load_file(path: &Path) -> Result<Model> {
     let loaded = load::from_file(path)?;
     let model = Model::assemble(loaded.proto, Card::default(), path, loaded.files);
@@ -38,7 +39,7 @@ pub fn load_file(path: &Path) -> Result<Model> {
     Ok(model.with_card(card))
 }
 
-/// Loads the model of an exported folder.
+/// Loads the model of an exported folder and returns it.
 pub fn load(folder: &Path) -> Result<Model> {
     let Some((file, format)) = find_onnx(folder)? else { bail!(NotFound, "{}", nothing_found(folder)) };
     let loaded = load::from_file(&file)?;
@@ -72,7 +73,7 @@ pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
     }
 }
 
-/// Returns the decoder that `genai_config.json` names.
+/// Returns the path of the decoder that `genai_config.json` names; `None` if there is none.
 fn genai_file(folder: &Path) -> Result<Option<PathBuf>> {
     let path = folder.join("genai_config.json");
     let Some(config) = side::read_object(&path)? else { return Ok(None) };
@@ -106,8 +107,8 @@ fn home_of(file: &Path) -> PathBuf {
     home(files::parent_of(file))
 }
 
-/// Returns the folder of the other files of a model in `folder`: itself, or the parent of an `onnx` folder that has
-/// none of them.
+/// Returns the folder of the other files of a model in `folder`: `folder` itself, or the parent of an `onnx` folder
+/// that has none of them.
 fn home(folder: &Path) -> PathBuf {
     let has = |name: &str| folder.join(name).is_file();
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
@@ -150,7 +151,7 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
     Ok(card)
 }
 
-/// Reads special tokens and length from `genai_config.json` if the folder has no `config.json`.
+/// Adds the special tokens and the length from `genai_config.json` to a card, if the folder has no `config.json`.
 fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
     let path = folder.join("genai_config.json");
     let config = side::read_object(&path)?.unwrap_or_default();
@@ -169,7 +170,7 @@ fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
     Ok(())
 }
 
-/// Returns the task of a model from its signature.
+/// Returns the task of a model with these inputs and outputs.
 fn task(inputs: &[ValueInfo], outputs: &[ValueInfo]) -> Task {
     let takes = |part: &str| inputs.iter().any(|i| i.name.contains(part));
     let gives = |part: &str| outputs.iter().any(|o| o.name.contains(part));

@@ -1,4 +1,5 @@
-//! Readers of [`Model`](crate::model::Model)s: ONNX files, exported folders, Hugging Face checkpoints, GGUF files.
+//! Readers that load a [`Model`](crate::model::Model) from ONNX files, exported folders, Hugging Face checkpoints, GGUF
+//! files.
 //!
 //! Readers return a graph whose weights are slices of the mapped files, and a [`Card`](crate::model::Card) with the
 //! rest. [`crate::open`] chooses the reader of a path.
@@ -15,6 +16,6 @@ pub use builder::Dialect;
 /// Options for loading a model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// The operators of graphs that are built (checkpoints, GGUF).
+    /// Operators of the graphs that are built from checkpoints and GGUF files.
     pub dialect: Dialect,
 }

@@ -1,26 +1,26 @@
-//! Named tensors of a checkpoint, in any stored form.
+//! The named tensors of a checkpoint, in any stored form.
 
 use crate::error::{Result, error};
 use crate::onnx::dtype::DataType;
 use bytes::Bytes;
 
-/// One tensor as it is stored. Cloning shares the bytes.
+/// A tensor as it is stored. Clones share the bytes.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// Shape, outermost dimension first (like in PyTorch).
+    /// Shape of the tensor, outermost dimension first (as in PyTorch).
     pub dims: Vec<i64>,
-    /// How the elements are stored.
+    /// Form in which the elements are stored.
     pub form: Form,
-    /// The elements, as a slice of the mapped file if possible.
+    /// Bytes of the elements, as a slice of the mapped file if possible.
     pub bytes: Bytes,
 }
 
-/// How the elements of a tensor are stored.
+/// The form in which the elements of a tensor are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// One after another, row-major.
+    /// Elements one after another, row-major.
     Plain(DataType),
-    /// Rows split into blocks of integers with scales (a matrix `[N, K]` quantized along `K`).
+    /// Rows that are divided into blocks of integers with scales (a matrix `[N, K]` quantized along `K`).
     Blocks(BlockForm),
 }
 
@@ -69,24 +69,24 @@ pub enum BlockForm {
 
 /// A set of tensors under the names of Hugging Face checkpoints.
 pub trait Weights {
-    /// Returns the tensor with that name, if it exists. Fails if it is damaged.
+    /// Returns the tensor with the name `name`, if it exists. Fails if it is damaged.
     fn find(&self, name: &str) -> Result<Option<Stored>>;
 
-    /// Returns all names, sorted.
+    /// Returns the names of all tensors, sorted.
     fn names(&self) -> Vec<String>;
 
-    /// Returns the tensor with that name; the error names it if it is missing.
+    /// Returns the tensor with the name `name`. The error names it if it is missing.
     fn get(&self, name: &str) -> Result<Stored> {
         self.find(name)?.ok_or_else(|| error!(InvalidModel, "the checkpoint has no tensor {name:?}"))
     }
 
-    /// Returns the tensor with that name after checking its shape.
+    /// Returns the tensor with the name `name`. Fails if its shape is not `dims`.
     fn shaped(&self, name: &str, dims: &[i64]) -> Result<Stored> {
         of_shape(self.get(name)?, name, dims)
     }
 }
 
-/// Returns the tensor `name` if it has the shape that the configuration requires.
+/// Returns the tensor `stored` if it has the shape `dims`, which the configuration requires; otherwise fails.
 pub fn of_shape(stored: Stored, name: &str, dims: &[i64]) -> Result<Stored> {
     if stored.dims != dims {
         let found = &stored.dims;

@@ -5,12 +5,12 @@ use super::{Weight, is_table};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// Maximum block size; larger ones are never written, and sizes cannot overflow.
+/// The maximum block size. Larger ones are never written, and sizes cannot overflow.
 const LARGEST: usize = 1 << 20;
 
 /// Returns the weight of a `MatMulNBits`, `[K, N]`, or of a `GatherBlockQuantized`. Both have rows of blocks, the low
-/// bits of a byte first; for products these are the columns. Source: the documentation of both operators. `None` if
-/// it does not follow from constants, has reordered columns, or other sizes than declared.
+/// bits of a byte first; for products these are the columns. Source: the documentation of both operators. Returns
+/// `None` if it does not follow from constants, has reordered columns, or other sizes than declared.
 pub(super) fn weight(constants: &Constants<'_>, node: &NodeProto) -> Option<Weight> {
     let number = |name: &str, usual: i64| usize::try_from(node.int(name, usual)).ok();
     let (size, bits) = (number("block_size", if is_table(node) { 128 } else { 0 })?, number("bits", 4)?);
@@ -65,7 +65,7 @@ fn bits_at(bytes: &[u8], index: usize, bits: usize) -> u8 {
     bytes[index / per_byte] >> (index % per_byte * bits) & mask
 }
 
-/// Returns the zero points: as numbers, or unpacked like the weights, where each row starts with a byte.
+/// Returns the zero points, which are numbers, or packed like the weights, where each row starts with a byte.
 fn zeros(value: Value, rows: usize, blocks: usize, bits: usize) -> Option<Vec<f32>> {
     let Numbers::Bytes(packed) = value.numbers else {
         return value.floats().filter(|zeros| zeros.len() == rows * blocks);
@@ -78,7 +78,8 @@ fn zeros(value: Value, rows: usize, blocks: usize, bits: usize) -> Option<Vec<f3
     Some((0..rows * blocks).map(at).collect())
 }
 
-/// Returns the output of a `DequantizeLinear` with blocks along one axis, with its shape and type.
+/// Returns the output of a `DequantizeLinear` with blocks along one axis: its shape, type and elements; `None` if it
+/// cannot be computed.
 pub(super) fn linear(constants: &Constants<'_>, node: &NodeProto) -> Option<(Vec<i64>, DataType, Vec<f32>)> {
     let codes = constants.value(node.input_at(0)?)?;
     let scales = constants.value(node.input_at(1)?)?;

@@ -16,7 +16,7 @@ use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use std::collections::HashMap;
 use values::Constants;
 
-/// A weight as floats.
+/// The elements of a weight as floats.
 struct Weight {
     dims: [usize; 2],
     dtype: DataType,
@@ -25,7 +25,7 @@ struct Weight {
 
 /// Replaces nodes of the main graph with block-quantized weights by `MatMul` and `Gather` with constants, in the type
 /// of the scales, and nodes that compute a weight from codes by the weight. Returns the number of replacements. Nodes
-/// whose blocks or scales do not follow from constants stay.
+/// whose blocks or scales do not follow from constants stay unchanged.
 pub fn dequantize(proto: &mut ModelProto) -> Result<usize> {
     Ok(of_operators(proto)? + steps::expand(proto)?)
 }
@@ -102,7 +102,7 @@ fn key(node: &NodeProto) -> String {
     format!("{} {inputs:?} {sizes:?}", node.op())
 }
 
-/// Returns the nodes that replace one, and read its weight as `name`.
+/// Returns the nodes that replace a node and read its weight as `name`.
 fn instead(node: &NodeProto, name: &str, names: &mut Names) -> Result<Vec<NodeProto>> {
     let table = is_table(node);
     let (Some(other), Some(output)) = (node.input_at(usize::from(table)), node.output.first()) else {

@@ -1,5 +1,5 @@
-//! Weights that a few nodes compute from 8-bit codes, as quantization stores weights without a block operator:
-//! converted to floats.
+//! Weights that a few nodes compute from 8-bit codes, as quantization stores weights without a block operator, and
+//! their conversion to floats.
 
 use crate::error::Result;
 use crate::files::Scratch;
@@ -12,7 +12,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 
-/// Operators between the codes and the weight.
+/// The operators between the codes and the weight.
 const STEPS: [&str; 8] = ["Cast", "Mul", "Sub", "Floor", "Concat", "Reshape", "Transpose", "Conv"];
 
 /// The elements of a tensor as floats, with its dimensions.
@@ -71,7 +71,7 @@ fn is_codes(tensor: &TensorProto) -> bool {
     matches!(dtype, Some(DataType::Int8 | DataType::Uint8)) && tensor.dims.len() > 1
 }
 
-/// Returns the outputs of `steps` that other nodes read: the weights.
+/// Returns the names of the outputs of `steps` that other nodes read: the weights.
 fn ends(graph: &GraphProto, steps: &HashMap<&str, &NodeProto>) -> Vec<String> {
     let is_step = |node: &NodeProto| node.output.first().is_some_and(|output| steps.contains_key(output.as_str()));
     let mut read: HashSet<&str> = graph.node.iter().filter(|node| !is_step(node)).flat_map(reads).collect();
@@ -109,7 +109,7 @@ fn value(
     }
 }
 
-/// Converts an array to another float type.
+/// Returns an array converted to another float type.
 fn rounded(mut array: Array, to: DataType) -> Option<Array> {
     if !matches!(to, DataType::Float32 | DataType::Float16 | DataType::Bfloat16) {
         return None;
@@ -129,7 +129,8 @@ fn of_tensor(tensor: &TensorProto) -> Option<Array> {
     (values.len() == count).then_some(Array { dims, values })
 }
 
-/// Combines two arrays element by element. Along each axis the second has the size of the first, or 1.
+/// Returns the combination of two arrays, element by element. Along each axis the second has the size of the first, or
+/// 1.
 fn together(mut a: Array, b: &Array, of: impl Fn(f32, f32) -> f32) -> Option<Array> {
     let (rank, other) = (a.dims.len(), b.dims.len());
     if other > rank {
@@ -156,7 +157,7 @@ fn together(mut a: Array, b: &Array, of: impl Fn(f32, f32) -> f32) -> Option<Arr
     Some(a)
 }
 
-/// Concatenates two arrays along the last axis.
+/// Returns the concatenation of two arrays along the last axis.
 fn beside(a: &Array, b: &Array, node: &NodeProto) -> Option<Array> {
     let width = *a.dims.last().filter(|width| **width > 0)?;
     if node.input.len() != 2 || a.dims != b.dims || node.int("axis", 0) + 1 != a.dims.len() as i64 {
@@ -168,7 +169,7 @@ fn beside(a: &Array, b: &Array, node: &NodeProto) -> Option<Array> {
     Some(Array { dims, values: rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect() })
 }
 
-/// Transposes the last two axes.
+/// Returns an array with its last two axes transposed.
 fn transposed(a: &Array, order: &[i64]) -> Option<Array> {
     let rank = a.dims.len();
     let mut wanted: Vec<i64> = (0..rank as i64).collect();
@@ -187,7 +188,7 @@ fn transposed(a: &Array, order: &[i64]) -> Option<Array> {
     Some(Array { dims, values: values.collect() })
 }
 
-/// Computes a convolution whose kernel has one element per channel: a product with `scales`.
+/// Returns the result of a convolution whose kernel has one element per channel: the product with `scales`.
 fn scaled(mut a: Array, scales: &Array, node: &NodeProto) -> Option<Array> {
     let (&[1, channels, 1, width], &[count, 1, 1, 1]) = (a.dims.as_slice(), scales.dims.as_slice()) else {
         return None;

@@ -1,5 +1,5 @@
 //! Evaluation of values that follow from constants alone, with the operators used for scales and blocks: casts,
-//! products, shape changes.
+//! products and changes of shape.
 
 use crate::graph::constants::whole_numbers;
 use crate::graph::floats::{self, floats};
@@ -9,12 +9,12 @@ use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 
-/// Maximum number of nodes between a constant and a value.
+/// The maximum number of nodes between a constant and a value.
 const DEEP: usize = 16;
 
 /// The elements of a value.
 pub(super) enum Numbers {
-    /// uint8 elements, which may be packed.
+    /// The elements are uint8, which may be packed.
     Bytes(Bytes),
     Floats(Vec<f32>),
     Whole(Vec<i64>),
@@ -30,7 +30,7 @@ impl Numbers {
     }
 }
 
-/// A known value.
+/// A value whose elements are known.
 pub(super) struct Value {
     pub dims: Vec<usize>,
     pub dtype: DataType,
@@ -64,7 +64,7 @@ impl<'g> Constants<'g> {
         }
     }
 
-    /// Returns the value of that name; `None` if it depends on an input, or on an unsupported operator.
+    /// Returns the value with the name `name`; `None` if it depends on an input, or on an unsupported operator.
     pub fn value(&self, name: &str) -> Option<Value> {
         self.at(name, DEEP)
     }
@@ -123,7 +123,7 @@ fn cast(value: Value, to: DataType) -> Option<Value> {
     Some(Value { dims, dtype: to, numbers: Numbers::Floats(values) })
 }
 
-/// Multiplies element by element, where one operand has the shape of the product.
+/// Returns the product of two values, element by element, where one operand has the shape of the product.
 fn product(a: Value, b: Value) -> Option<Value> {
     if a.dtype != b.dtype || !matches!(a.dtype, DataType::Float32 | DataType::Float16) {
         return None;

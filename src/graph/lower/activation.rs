@@ -7,7 +7,7 @@ use crate::graph::edit::{float_attribute, int_attribute};
 use crate::onnx::proto::{AttributeProto, NodeProto};
 
 impl Lowering {
-    /// Lowers a node if it is an activation; returns whether it is. Source of the formulas: the operators of ONNX.
+    /// Lowers a node if it is an activation, and returns whether it is. Source of the formulas: the operators of ONNX.
     pub(super) fn activation(&mut self, node: &NodeProto) -> Result<bool> {
         let x = input(node, 0).unwrap_or("");
         let w = &mut self.w;
@@ -70,7 +70,8 @@ impl Lowering {
     }
 }
 
-/// Returns the sum of the powers of each window of an `LpPool`, and the exponent of the root to take of it.
+/// Adds the sum of the powers of each window of an `LpPool`. Returns the names of the sum and of the exponent of the
+/// root to take of it.
 fn power_pool(w: &mut NodeBuilder, node: &NodeProto, x: &str) -> (String, String) {
     let power = node.int("p", 2) as f32;
     let size = w.op("Abs", &[x]);

@@ -1,4 +1,4 @@
-//! Lowering of attention, as in the ONNX standard and in ONNX Runtime.
+//! Lowering of attention operators of the ONNX standard and of ONNX Runtime.
 
 use super::{Lowering, input};
 use crate::error::{Result, bail};
@@ -6,20 +6,20 @@ use crate::graph::edit::int_attribute;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// Queries, keys and values as `[batch, heads, sequence, size]`, and the settings of the attention.
+/// The queries, keys and values as `[batch, heads, sequence, size]`, and the settings of the attention.
 struct Heads {
     q: String,
     k: String,
     v: String,
-    /// Number of query heads, and of key and value heads.
+    /// Number of query heads, and number of key and value heads.
     counts: (i64, i64),
     /// Factor of the scores; 0 for `1 / √size`.
     scale: f32,
     cap: f32,
     causal: bool,
-    /// Number of tokens before the first query, a list with one element.
+    /// Name of the number of tokens before the first query, a list with one element.
     before: Option<String>,
-    /// Values that are added to the scores.
+    /// Names of values that are added to the scores.
     masks: Vec<String>,
 }
 
@@ -131,7 +131,7 @@ impl Lowering {
         Ok(Heads { q, k, v, counts, scale, cap: 0.0, causal: false, before: None, masks: Vec::new() })
     }
 
-    /// Prepends keys and values of the past, and names the outputs of the cache.
+    /// Adds the keys and values of the past in front of the new ones, and names the outputs of the cache.
     fn with_past(&mut self, node: &NodeProto, heads: &mut Heads, past: [usize; 2]) -> Result<()> {
         if let (Some(keys), Some(values)) = (node.input_at(past[0]), node.input_at(past[1])) {
             let shape = self.w.op("Shape", &[keys]);
@@ -160,7 +160,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// Adds a value that is 0 where `open` is true, else `low`, and returns its name.
+    /// Adds a value that is 0 where `open` is true, otherwise `low`, and returns its name.
     fn shut(&mut self, open: &str, low: f32) -> String {
         let (zero, low) = (self.w.scalar(0.0), self.w.scalar(low));
         self.w.op("Where", &[open, &zero, &low])
@@ -227,8 +227,8 @@ impl Lowering {
         Ok(())
     }
 
-    /// Adds the causal mask `[queries, keys]` and returns its name: 0 for the token itself and earlier ones, else the
-    /// lowest float.
+    /// Adds the causal mask `[queries, keys]`, and returns its name: 0 for the token itself and earlier ones, otherwise
+    /// the lowest float.
     fn behind(&mut self, scores: &str, before: Option<&str>) -> String {
         let shape = self.w.op("Shape", &[scores]);
         let (rows, columns) = (self.w.slice(&shape, 2, 3, 0), self.w.slice(&shape, 3, 4, 0));

@@ -8,13 +8,13 @@ use crate::onnx::proto::{GraphProto, NodeProto};
 
 /// The oldest opset that has the standard operators in the form used here.
 pub const OLDEST: i64 = 13;
-/// Reason why a node is not lowered before [`OLDEST`].
+/// The reason why a node is not lowered before [`OLDEST`].
 pub const TOO_OLD: &str = "it is lowered from opset 13 on";
 
-/// Largest accepted number of heads and of elements per head.
+/// The largest accepted number of heads, and of elements per head.
 const LARGEST: i64 = 1 << 20;
 
-/// The attributes of a node.
+/// The attributes of a `GroupQueryAttention` node, and sizes that follow from its inputs.
 pub(super) struct Form {
     /// Number of query heads.
     pub many: i64,
@@ -22,17 +22,17 @@ pub(super) struct Form {
     pub few: i64,
     /// Size of a head in elements.
     pub size: i64,
-    /// How many elements of a head are rotated; 0 for none.
+    /// Number of elements of a head that are rotated; 0 for none.
     pub width: i64,
     pub window: i64,
     pub scale: f32,
     pub cap: f32,
-    /// The name of the past's token dimension, if it has one: layers with the same name have the same length.
+    /// Name of the past's token dimension, if it has one: layers with the same name have the same length.
     pub tokens: Option<String>,
 }
 
 impl Form {
-    /// Returns the attributes; fails with [`crate::error::Kind::Unsupported`] if the node cannot be lowered.
+    /// Returns the attributes of a node. Fails with [`crate::error::Kind::Unsupported`] if the node cannot be lowered.
     pub fn of(graph: &GraphProto, node: &NodeProto, opset: i64, past: Past) -> Result<Form> {
         if opset < OLDEST {
             bail!(Unsupported, "{TOO_OLD}");

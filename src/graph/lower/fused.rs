@@ -1,4 +1,4 @@
-//! Operators that ONNX Runtime's optimizer fuses from standard ones.
+//! Lowering of operators that ONNX Runtime's optimizer fuses from standard ones.
 
 use super::Lowering;
 use crate::error::{Result, bail};

@@ -1,9 +1,9 @@
-//! `GroupQueryAttention` of ONNX Runtime in standard operators.
+//! Lowering of ONNX Runtime's `GroupQueryAttention` to standard operators.
 //!
 //! With a past, for rows of any lengths, it follows the CPU kernel (`group_query_attention_helper.h`,
 //! `gqa_attention_base.h`): in row `b` the cache holds `max(seqlens_k[b] + 1 - sequence, 0)` tokens from the first
-//! column on, and the new tokens follow directly; the updated cache has `max(past, total_sequence_length)` columns.
-//! As in that kernel, the content after the tokens of a row is undefined.
+//! column on, and the new tokens follow directly; the updated cache has `max(past, total_sequence_length)` columns. As
+//! in that kernel, the content after the tokens of a row is undefined.
 //!
 //! Without a past, for training, tokens are at 0, 1, 2 ..., and padding follows the tokens of a row, which under a
 //! causal mask do not attend to it.
@@ -16,17 +16,17 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, NodeProto};
 use std::collections::HashMap;
 
-/// The past: the tokens before the new ones.
+/// The past, which is the tokens before the new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
-    /// No past: the inputs of the past and the lengths are not read.
+    /// No past; the inputs of the past and the lengths are not read.
     Nothing,
-    /// The cache.
+    /// The cache of earlier tokens.
     Cache,
 }
 
-/// Lowers the `GroupQueryAttention` nodes of the main graph with their cache, and returns their number; `reasons`
-/// receives why others stay, by node name.
+/// Lowers the `GroupQueryAttention` nodes of the main graph with their cache, and returns their number. `reasons`
+/// receives the reasons why others stay unchanged, by node name.
 pub fn lower_grouped(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<String, String>) -> Result<usize> {
     let (mut w, mut grouped) = (NodeBuilder::new(proto, "attention"), Grouped::new(Past::Cache));
     let Some(graph) = proto.graph.as_deref_mut() else { return Ok(0) };
@@ -53,13 +53,12 @@ pub fn lower_grouped(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<S
     Ok(count)
 }
 
-/// Values shared by all layers with the same lengths and window.
+/// The names of values that all layers with the same lengths and window share.
 #[derive(Clone)]
 struct Rows {
     /// Positions of the new tokens, `[batch, sequence]`; `None` without a past.
     own: Option<String>,
-    /// For each column of the updated cache, its index into the concatenated past and new tokens, `[batch, few,
-    /// columns, 1]`.
+    /// Indices of the columns of the updated cache in the concatenated past and new tokens, `[batch, few, columns, 1]`.
     picks: Option<String>,
     /// Attention mask, `[batch, 1, sequence, columns]` or of two dimensions: 0, or the lowest float for masked
     /// positions.
@@ -68,11 +67,11 @@ struct Rows {
     new: String,
 }
 
-/// Lowers nodes of one graph.
+/// The state of lowering the nodes of one graph.
 pub(super) struct Grouped {
     past: Past,
     rows: HashMap<String, Rows>,
-    /// Cosines or sines of positions, `[batch, 1, sequence, width / 2]`, or of two dimensions.
+    /// Cosines or sines of positions, `[batch, 1, sequence, width / 2]`, or of two dimensions, by table and positions.
     tables: HashMap<(String, Option<String>), String>,
 }
 
@@ -137,7 +136,7 @@ impl Grouped {
     }
 }
 
-/// Returns queries, keys and values as `[batch, heads, sequence, size]`.
+/// Adds queries, keys and values as `[batch, heads, sequence, size]`, and returns their names.
 fn projected(w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> [String; 3] {
     let q = node.input_at(0).unwrap_or_default();
     let parts = match (node.input_at(1), node.input_at(2)) {
@@ -190,8 +189,8 @@ fn rows_behind(w: &mut NodeBuilder, node: &NodeProto, form: &Form) -> Rows {
     Rows { own: Some(own), picks: Some(picks), mask: mask(w, &seen), new }
 }
 
-/// Returns for each column of the updated cache its index in the concatenation of the past (`room` columns) and the new
-/// tokens: a column before `before` is that of the past; from `before` on, it is a new token.
+/// Adds the index of each column of the updated cache in the concatenation of the past (`room` columns) and the new
+/// tokens, and returns its name: a column before `before` is that of the past; from `before` on, it is a new token.
 fn picks(w: &mut NodeBuilder, [columns, before, room, new]: [&str; 4], few: i64) -> String {
     let one = w.ints(&[1]);
     let is_old = w.op("Less", &[columns, before]);
@@ -207,9 +206,9 @@ fn picks(w: &mut NodeBuilder, [columns, before, room, new]: [&str; 4], few: i64)
     w.op("Expand", &[&picks, &heads])
 }
 
-/// Returns a Boolean tensor: whether each new token attends to each column of the cache. A token attends to itself and
-/// to all tokens before it; with a window, to itself and to the `window - 1` tokens before it. `own` has the column of
-/// each new token, and a last dimension of size 1.
+/// Adds a bool tensor and returns its name: whether each new token attends to each column of the cache. A token attends
+/// to itself and to all tokens before it; with a window, to itself and to the `window - 1` tokens before it. `own` has
+/// the column of each new token, and a last dimension of size 1.
 fn seen(w: &mut NodeBuilder, columns: &str, own: &str, window: i64) -> String {
     let seen = w.op("LessOrEqual", &[columns, own]);
     if window <= 0 {
@@ -221,14 +220,14 @@ fn seen(w: &mut NodeBuilder, columns: &str, own: &str, window: i64) -> String {
     w.op("And", &[&seen, &near])
 }
 
-/// Adds a mask: 0 for visible columns, else the lowest float (not minus infinity: padding that attends to nothing
-/// must not become NaN).
+/// Adds a mask and returns its name: 0 for visible columns, otherwise the lowest float (not minus infinity: padding
+/// that attends to nothing must not become NaN).
 fn mask(w: &mut NodeBuilder, seen: &str) -> String {
     let (open, shut) = (w.scalar(0.0), w.scalar(f32::MIN));
     w.op("Where", &[seen, &open, &shut])
 }
 
-/// Returns the cache with the new tokens after those of each row.
+/// Adds the cache with the new tokens after those of each row, and returns its name.
 fn grown(w: &mut NodeBuilder, node: &NodeProto, (past, present): (usize, usize), new: &str, rows: &Rows) -> String {
     let output = node.output.get(present).filter(|name| !name.is_empty()).cloned();
     let Some(picks) = &rows.picks else {

@@ -26,12 +26,12 @@ use form::Form;
 use grouped::Grouped;
 use std::collections::{BTreeSet, HashMap};
 
-/// Element type and dimensions of a value, as far as they are known.
+/// The element type and the dimensions of a value, as far as they are known.
 #[derive(Debug, Clone, Default)]
 pub struct Type {
-    /// Element type; `None` if the value is not a tensor.
+    /// Element type of the value; `None` if it is not a tensor.
     pub dtype: Option<DataType>,
-    /// Dimensions; `None` if the rank is unknown.
+    /// Dimensions of the value; `None` if the rank is unknown.
     pub dims: Option<Vec<Dim>>,
 }
 
@@ -40,19 +40,19 @@ pub type Types = HashMap<String, Type>;
 
 /// The result of [`lower`] in addition to the graph.
 pub struct Lowered {
-    /// Tables in which attention looks up positions. They are not weights, even if they are constants.
+    /// Names of the tables from which attention gathers positions. They are not weights, even if they are constants.
     pub tables: BTreeSet<String>,
-    /// Nodes whose form cannot be lowered and that remain, with the reason.
+    /// Nodes whose form cannot be lowered and that remain.
     pub left: Vec<Left>,
 }
 
 /// A node that was not lowered.
 pub struct Left {
-    /// The node's name, or its first output.
+    /// Name of the node, or of its first output.
     pub name: String,
-    /// Operator, with its domain unless it is a standard one.
+    /// Operator of the node, with its domain unless it is a standard one.
     pub op: String,
-    /// The reason as text.
+    /// Reason why the node was not lowered.
     pub reason: String,
 }
 
@@ -67,7 +67,8 @@ pub fn by_shape(node: &NodeProto) -> bool {
     }
 }
 
-/// Lowers the nodes of the main graph for which `wanted` is true, and returns which remain. Values keep their names.
+/// Lowers the nodes of the main graph for which `wanted` is true, and returns the nodes that remain. Values keep their
+/// names.
 pub fn lower(model: &mut ModelProto, types: Types, wanted: &dyn Fn(&NodeProto) -> bool) -> Result<Lowered> {
     let mut lowered = Lowered { tables: BTreeSet::new(), left: Vec::new() };
     let mut lowering = Lowering { w: NodeBuilder::new(model, "lowered"), grouped: Grouped::new(Past::Nothing), types };
@@ -97,7 +98,7 @@ pub fn lower(model: &mut ModelProto, types: Types, wanted: &dyn Fn(&NodeProto) -
     Ok(lowered)
 }
 
-/// Returns which inputs of a node are tables of angles.
+/// Returns the indices of the inputs of a node that are tables of angles.
 fn tables(node: &NodeProto) -> &'static [usize] {
     match (node.op(), node.domain.as_deref()) {
         ("GroupQueryAttention", _) => &[7, 8],
@@ -116,7 +117,7 @@ struct Lowering {
 }
 
 impl Lowering {
-    /// Lowers a node; returns whether it was lowered.
+    /// Lowers a node, and returns whether it was lowered.
     fn apart(&mut self, graph: &GraphProto, node: &NodeProto) -> Result<bool> {
         let op = node.op();
         match (node.domain.as_deref().unwrap_or(""), op) {
@@ -148,7 +149,7 @@ impl Lowering {
         }
     }
 
-    /// Returns a fixed dimension of a value of the model.
+    /// Returns the size of a fixed dimension of a value of the model.
     fn size(&self, value: &str, axis: i64) -> Result<i64> {
         let rank = self.rank(value)? as i64;
         let at = usize::try_from(if axis < 0 { axis + rank } else { axis }).unwrap_or(usize::MAX);
@@ -159,7 +160,7 @@ impl Lowering {
     }
 }
 
-/// Returns the required input of a node at `index`.
+/// Returns the input `index` of a node. Fails if it is omitted.
 fn input(node: &NodeProto, index: usize) -> Result<&str> {
     match node.input_at(index) {
         Some(name) => Ok(name),

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::onnx::proto::NodeProto;
 
 impl Lowering {
-    /// Lowers a node if it is a normalization; returns whether it is.
+    /// Lowers a node if it is a normalization, and returns whether it is.
     pub(super) fn normalization(&mut self, node: &NodeProto) -> Result<bool> {
         match node.op() {
             "InstanceNormalization" => self.groups(node, None)?,
@@ -35,7 +35,7 @@ impl Lowering {
         Ok(true)
     }
 
-    /// Returns `x` minus its mean, and its variance.
+    /// Adds `x` minus its mean, and its variance, and returns the names of both.
     fn moments(&mut self, x: &str, axes: &[i64]) -> (String, String) {
         let mean = self.w.reduced("ReduceMean", x, axes);
         let center = self.w.op("Sub", &[x, &mean]);
@@ -45,7 +45,7 @@ impl Lowering {
     }
 
     /// Lowers a normalization over each group of channels (over each channel if `groups` is `None`), with a scale and a
-    /// shift. Before opset 21, these have one element per group, afterwards one per channel.
+    /// bias. Before opset 21, these have one element per group, afterwards one per channel.
     fn groups(&mut self, node: &NodeProto, groups: Option<i64>) -> Result<()> {
         let (x, scale, shift) = (input(node, 0)?, input(node, 1)?, input(node, 2)?);
         let shape = self.w.op("Shape", &[x]);

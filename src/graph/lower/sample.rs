@@ -75,7 +75,8 @@ impl Lowering {
         Ok(())
     }
 
-    /// Converts coordinates from [-1, 1] to element indices, moved inside if the padding mode requires it.
+    /// Adds the conversion of coordinates from [-1, 1] to element indices, moved inside if the padding mode requires
+    /// it, and returns its name.
     fn place(&mut self, part: &str, size: &str, reading: &Reading) -> String {
         let (one, half) = (self.w.scalar(1.0), self.w.scalar(0.5));
         let last = self.w.op("Sub", &[size, &one]);
@@ -115,7 +116,8 @@ impl Lowering {
         place
     }
 
-    /// Returns the elements at integer coordinates, times `weight`; 0 outside of the image.
+    /// Adds the elements at integer coordinates, times `weight`, and returns their name; they are 0 outside of the
+    /// image.
     fn corner(&mut self, image: &Image, at: &[String], weight: Option<&str>) -> String {
         let (zero, one, last_axis) = (self.w.ints(&[0]), self.w.ints(&[1]), self.w.ints(&[-1]));
         let mut inside: Option<String> = None;
@@ -142,10 +144,10 @@ impl Lowering {
     }
 }
 
-/// The sampled image.
+/// The image that is sampled.
 struct Image {
     rows: String,
-    /// Width and height, as lists with one element.
+    /// Names of width and height, as lists with one element.
     sizes: [String; 2],
     floats: [String; 2],
 }

@@ -1,5 +1,5 @@
-//! Activations, products and normalizations of ONNX Runtime in standard operators, for parsers that support no
-//! others.
+//! Lowering of activations, products and normalizations of ONNX Runtime to standard operators, for parsers that support
+//! no others.
 
 use crate::graph::builder::{Naming, NodeBuilder};
 use crate::graph::edit::{Names, float_attribute, int_attribute, ints_attribute, text_attribute};
@@ -75,8 +75,8 @@ impl NodeBuilder {
         }
     }
 
-    /// Writes `alpha AᵗB`, where either input may be transposed in its last two dimensions, with `Einsum`, which
-    /// needs no rank.
+    /// Adds `alpha AᵗB`, where either input may be transposed in its last two dimensions, with `Einsum`, which needs no
+    /// rank.
     fn fused_product(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if original.int("transBatchA", 0) != 0 || original.int("transBatchB", 0) != 0 {
             return None;
@@ -98,7 +98,7 @@ impl NodeBuilder {
         Some(())
     }
 
-    /// Writes `norm(x + skip + bias)`; the sum is the fourth output if it is used.
+    /// Adds `norm(x + skip + bias)`; the sum is the fourth output if it is used.
     fn skip_norm(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if [1, 2].iter().any(|i| original.output.get(*i).is_some_and(|o| !o.is_empty())) {
             return None;
@@ -132,7 +132,7 @@ impl NodeBuilder {
         Some(())
     }
 
-    /// Writes `scale x / √(mean(x²) + epsilon)` over the last dimension.
+    /// Adds `scale x / √(mean(x²) + epsilon)` over the last dimension.
     fn rms_norm(&mut self, x: &str, scale: &str, epsilon: f32, axis: i64, y: &str) -> Option<()> {
         if axis != -1 {
             return None;
@@ -153,7 +153,7 @@ impl NodeBuilder {
         Some(())
     }
 
-    /// Adds `x/2 (1 + erf(x/√2))`.
+    /// Adds the GELU `x/2 (1 + erf(x/√2))`.
     fn gelu(&mut self, x: &str, y: &str) {
         let (root, one, half) = (self.scalar(std::f32::consts::FRAC_1_SQRT_2), self.scalar(1.0), self.scalar(0.5));
         let scaled = self.op("Mul", &[x, &root]);
@@ -163,7 +163,7 @@ impl NodeBuilder {
         self.op_to("Mul", &[&product, &half], y, Vec::new());
     }
 
-    /// Writes `x/2 (1 + tanh(0.7978845608 (x + 0.044715 x³)))`.
+    /// Adds the approximate GELU `x/2 (1 + tanh(0.7978845608 (x + 0.044715 x³)))`.
     fn fast_gelu(&mut self, x: &str, y: &str) {
         let (cubic, root) = (self.scalar(0.044_715), self.scalar(0.797_884_6));
         let (one, half) = (self.scalar(1.0), self.scalar(0.5));

@@ -3,7 +3,7 @@
 use crate::error::{Result, bail};
 use crate::source::builder::{Builder, Dialect};
 
-/// An activation function under one of its names. Nodes are named after it.
+/// An activation function, and the name by which a configuration requests it. Its nodes are named after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Activation {
     name: &'static str,
@@ -13,20 +13,20 @@ pub struct Activation {
 /// The formula of an activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// x.
+    /// The identity, x.
     Identity,
-    /// x Φ(x), by the error function (Hendrycks and Gimpel, arXiv 1606.08415).
+    /// GELU, x Φ(x), by the error function (Hendrycks and Gimpel, arXiv 1606.08415).
     Gelu,
     /// The approximation of `Gelu` by the hyperbolic tangent, 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))) (same source).
     TanhGelu,
-    /// x σ(x).
+    /// SiLU, x σ(x).
     Silu,
     Relu,
     Tanh,
     Sigmoid,
 }
 
-/// All names.
+/// The names of activation functions in configurations.
 const NAMES: [(&str, Form); 11] = [
     ("gelu", Form::Gelu),
     ("gelu_new", Form::TanhGelu),
@@ -42,7 +42,7 @@ const NAMES: [(&str, Form); 11] = [
 ];
 
 impl Activation {
-    /// Returns the activation with this name; fails if it is unknown.
+    /// Returns the activation function with this name. Fails with `Unsupported` if it is unknown.
     pub fn named(name: &str) -> Result<Activation> {
         match NAMES.iter().find(|(known, _)| *known == name) {
             Some(&(name, form)) => Ok(Activation { name, form }),
@@ -73,7 +73,7 @@ impl Activation {
 }
 
 impl Activation {
-    /// Returns the activation of one number, computed in Rust.
+    /// Returns the activation function of one number, computed in Rust.
     pub fn by_hand(self, x: f64) -> f64 {
         match self.form {
             Form::Identity => x,
@@ -89,7 +89,7 @@ impl Activation {
     }
 }
 
-/// Returns the error function, by its series without alternating signs: 2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (2n+1)!!.
+/// Returns the error function of `x`, by its series without alternating signs: 2/√π e^(-x²) Σ 2ⁿ x^(2n+1) / (2n+1)!!.
 fn erf(x: f64) -> f64 {
     if x.abs() > 6.0 {
         return x.signum();

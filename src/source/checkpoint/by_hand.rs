@@ -9,13 +9,13 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 use crate::source::weights::{Form, Weights};
 
-/// The steps from token vectors to one vector per text.
+/// The steps from the vectors of tokens to one vector per text.
 pub struct Steps {
     pub(super) steps: Vec<Step>,
 }
 
 pub(super) enum Step {
-    /// The concatenation of these poolings; the second number is that of tokens at the beginning that are left out.
+    /// The concatenation of these poolings. The number is that of tokens at the beginning that are not pooled.
     Pool(Vec<Pooling>, usize),
     Dense(Dense),
     LayerNorm {
@@ -26,18 +26,18 @@ pub(super) enum Step {
 }
 
 pub(super) struct Dense {
-    /// The matrix, `[out, in]`.
+    /// Weight of the layer, `[out, in]`.
     matrix: Vec<f32>,
     bias: Vec<f32>,
     inputs: usize,
     activation: Activation,
     residual: bool,
-    /// The matrix of the residual connection, if sizes differ.
+    /// Weight of the residual connection, if sizes differ.
     around: Option<Vec<f32>>,
 }
 
 impl Step {
-    /// Returns a Dense step from its sizes, its activation, and whether it has a residual connection.
+    /// Returns a Dense step with the given sizes and activation, and whether it has a residual connection.
     pub fn dense(weights: &dyn Weights, form: (i64, i64, Activation, bool)) -> Result<Step> {
         let (inputs, outputs, activation, residual) = form;
         let bias = match weights.find("linear.bias")? {
@@ -55,7 +55,7 @@ impl Step {
         }))
     }
 
-    /// Returns the step that normalizes a vector like LayerNorm, with the weights of the module.
+    /// Returns the step that normalizes a vector as LayerNorm does, with the weights of the module.
     pub fn layer_norm(weights: &dyn Weights) -> Result<Step> {
         let width = weights.get("norm.weight")?.dims;
         Ok(Step::LayerNorm {
@@ -65,7 +65,7 @@ impl Step {
     }
 }
 
-/// Returns a tensor of the step as floats.
+/// Returns the elements of a tensor of the step as floats.
 fn floats(weights: &dyn Weights, name: &str, dims: &[i64]) -> Result<Vec<f32>> {
     let stored = weights.shaped(name, dims)?;
     match stored.form {

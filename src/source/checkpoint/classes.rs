@@ -1,11 +1,11 @@
-//! Checks that the class names of a configuration match the built graph.
+//! The check that the class names of a configuration match the built graph.
 
 use super::config::{Config, shown};
 use super::{Build, Family};
 use crate::error::{Result, bail};
 
-/// Checks the class names of a configuration, and returns warnings about classes and code that do not belong to the
-/// family. With `sentence`, only hidden states are used, and the class does not matter.
+/// Returns warnings about classes and code in a configuration that do not belong to the family. With `sentence`, only
+/// hidden states are used, and the class does not matter.
 ///
 /// Fails with [`crate::error::Kind::Unsupported`] for decoders whose head does not generate text; encoders are checked
 /// when they are built.

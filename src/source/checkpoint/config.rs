@@ -1,4 +1,4 @@
-//! Reads a `config.json` with typed access, errors that name the key, and limits on sizes.
+//! A view of a `config.json` with typed access, errors that name the key, and limits on sizes.
 
 use crate::error::{Result, bail, error};
 use crate::limits;
@@ -24,7 +24,8 @@ impl<'a> Config<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// Returns the first existing key among several, as a size.
+    /// Returns the value of the first existing key among several, as a size. Fails with `InvalidModel` if there is
+    /// none.
     pub fn size_of(&self, keys: &[&str]) -> Result<i64> {
         for key in keys {
             if let Some(size) = self.size(key)? {
@@ -38,7 +39,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Returns a size: an integer from 1 to [`limits::CONFIG_SIZE`].
+    /// Returns the value of a key as a size: an integer from 1 to [`limits::CONFIG_SIZE`].
     pub fn size(&self, key: &str) -> Result<Option<i64>> {
         let Some(value) = self.value(key) else { return Ok(None) };
         match value.as_i64().filter(|size| (1..=limits::CONFIG_SIZE).contains(size)) {
@@ -47,22 +48,22 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Returns an integer of either sign.
+    /// Returns the value of a key as an integer of either sign.
     pub fn integer(&self, key: &str) -> Result<Option<i64>> {
         self.typed(key, "an integer", Value::as_i64)
     }
 
-    /// Returns a finite number.
+    /// Returns the value of a key as a finite number.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
 
-    /// Returns a required finite number.
+    /// Returns the value of a key as a finite number. Fails with `InvalidModel` if it is missing.
     pub fn needed(&self, key: &str) -> Result<f64> {
         self.number(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a number"))
     }
 
-    /// Returns a boolean; `default` if it is missing.
+    /// Returns the value of a key as a bool; `default` if it is missing.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
         match self.map.get(key) {
             Some(Value::Null) => bail!(InvalidModel, "{key:?} of the configuration is null, not true or false"),
@@ -70,17 +71,17 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Returns a required string.
+    /// Returns the value of a key as a string. Fails with `InvalidModel` if it is missing.
     pub fn word(&self, key: &str) -> Result<&'a str> {
         self.text(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a string"))
     }
 
-    /// Returns the object itself.
+    /// Returns the JSON object of the configuration.
     pub fn map(&self) -> &'a Map<String, Value> {
         self.map
     }
 
-    /// Returns whether two views are of one object.
+    /// Returns whether two views are views of the same object.
     pub fn same_as(&self, other: &Config<'_>) -> bool {
         std::ptr::eq(self.map, other.map)
     }
@@ -90,17 +91,17 @@ impl<'a> Config<'a> {
         self.map.iter()
     }
 
-    /// Returns a string.
+    /// Returns the value of a key as a string.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a text", Value::as_str)
     }
 
-    /// Returns a nested configuration.
+    /// Returns the value of a key as a nested configuration.
     pub fn object(&self, key: &str) -> Result<Option<Config<'a>>> {
         Ok(self.typed(key, "an object", Value::as_object)?.map(Config::new))
     }
 
-    /// Returns a list.
+    /// Returns the value of a key as a list.
     pub fn list(&self, key: &str) -> Result<Option<&'a [Value]>> {
         self.typed(key, "a list", |value| value.as_array().map(Vec::as_slice))
     }
@@ -120,7 +121,7 @@ impl<'a> Config<'a> {
     }
 }
 
-/// Returns a value for a message, truncated.
+/// Returns the text of a value for a message, truncated.
 pub(super) fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {

@@ -30,93 +30,93 @@ use crate::source::weights::Weights;
 
 /// The description of a decoder.
 pub(super) struct Decoder {
-    /// Names of the parts in the checkpoint.
+    /// Names of the parts of the decoder in the checkpoint.
     pub names: Names,
     /// Prefix of every name except that of the output layer (`model.`).
     pub root: String,
-    /// Vocabulary size.
+    /// Size of the vocabulary.
     pub vocabulary: i64,
-    /// Hidden size.
+    /// Number of elements of a hidden state.
     pub width: i64,
-    /// The attention heads.
+    /// Numbers and size of the attention heads.
     pub heads: Heads,
-    /// Intermediate size of the feed-forward part.
+    /// Number of elements between the two products of the feed-forward part.
     pub inner: i64,
     /// Maximum number of positions.
     pub positions: i64,
-    /// How hidden states are normalized.
+    /// Normalization of hidden states.
     pub norm: Norm,
     /// Activation of the feed-forward part.
     pub activation: Activation,
-    /// Which linear layers have a bias.
+    /// Linear layers that have a bias.
     pub bias: Bias,
     /// Whether matrices are `[in, out]` (GPT-2's `Conv1D`) instead of `[out, in]`.
     pub transposed: bool,
     /// Whether queries and keys are normalized per head.
     pub head_norms: bool,
-    /// Attention scores `s` become `cap tanh(s / cap)`.
+    /// Bound of attention scores: a score `s` becomes `cap tanh(s / cap)`.
     pub score_cap: Option<f32>,
-    /// Logits `l` become `cap tanh(l / cap)`.
+    /// Bound of logits: a logit `l` becomes `cap tanh(l / cap)`.
     pub logit_cap: Option<f32>,
-    /// Embeddings are multiplied by this.
+    /// Factor by which embeddings are multiplied.
     pub embedding_scale: Option<f32>,
-    /// The kinds of rotary embedding that layers refer to.
+    /// Kinds of rotary embedding that layers refer to.
     pub ropes: Vec<Rope>,
-    /// Settings per layer.
+    /// Settings of each layer.
     pub layers: Vec<Layer>,
     /// Whether the output layer is the embedding table.
     pub tied: bool,
 }
 
-/// The attention heads: `key_value` divides `query`.
+/// The numbers and the size of the attention heads; `key_value` divides `query`.
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
     /// Number of query heads.
     pub query: i64,
     /// Number of key and value heads; each serves `query / key_value` query heads.
     pub key_value: i64,
-    /// Size of a head.
+    /// Number of elements of a head.
     pub size: i64,
 }
 
-/// Settings of a layer.
+/// The settings of a layer.
 #[derive(Clone)]
 pub(super) struct Layer {
-    /// Index of the rope that rotates queries and keys; `None` for none.
+    /// Index of the rotary embedding in `ropes` that rotates queries and keys; `None` for none.
     pub rope: Option<usize>,
     /// Attention window in tokens, including the token itself; `None` for all earlier tokens.
     pub window: Option<i64>,
-    /// Attention scores are multiplied by this.
+    /// Factor by which attention scores are multiplied.
     pub scale: f32,
 }
 
-/// How hidden states are normalized.
+/// The normalization of hidden states.
 #[derive(Clone, Copy)]
 pub(super) enum Norm {
-    /// By the root mean square, times `weight`, or times `1 + weight` (Gemma).
+    /// RMS normalization, times `weight`, or times `1 + weight` (Gemma).
     Rms { epsilon: f32, plus_one: bool },
     /// `LayerNormalization` with a bias.
     Layer { epsilon: f32 },
 }
 
-/// Which linear layers have a bias.
+/// The linear layers that have a bias.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Bias {
-    /// Query, key and value.
+    /// Whether the projections of query, key and value have a bias.
     pub query_key_value: bool,
-    /// The output of attention.
+    /// Whether the output projection of attention has a bias.
     pub output: bool,
-    /// The feed-forward part.
+    /// Whether the layers of the feed-forward part have a bias.
     pub mlp: bool,
 }
 
-/// Names of the parts in the checkpoint, without `weight` and `bias`.
+/// The names of the parts of a decoder in the checkpoint, without `weight` and `bias`.
 #[derive(Clone)]
 pub(super) struct Names {
     pub embedding: &'static str,
-    /// Table of learned positions.
+    /// Name of the table of learned positions, if there is one.
     pub positions: Option<&'static str>,
-    /// The list of layers: layer 0 is `{layers}.0`.
+    /// Name of the list of layers: layer 0 is `{layers}.0`.
     pub layers: &'static str,
     pub before_attention: &'static str,
     pub after_attention: Option<&'static str>,
@@ -135,14 +135,15 @@ impl Decoder {
         format!("{}{}.{index}", self.root, self.names.layers)
     }
 
-    /// Returns the dialect to build in: portable if ONNX Runtime's fused attention has no kernel for the heads.
+    /// Returns the dialect in which the decoder is built: portable if ONNX Runtime's fused attention has no kernel for
+    /// the heads.
     fn dialect(&self, wanted: Dialect) -> Dialect {
         let fits = attention::fused_kernel_fits(self);
         if fits { wanted } else { Dialect::Portable }
     }
 }
 
-/// Returns the first of several roots under which the embedding table exists; the first of all if there is none.
+/// Returns the first of several prefixes under which the embedding table exists, or the first prefix if there is none.
 pub(super) fn find_root(weights: &dyn Weights, roots: &[&str], embedding: &str) -> Result<String> {
     for root in roots {
         if weights.find(&format!("{root}{embedding}.weight"))?.is_some() {
@@ -177,7 +178,7 @@ pub(super) fn build(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Res
     Ok(b.finish())
 }
 
-/// Names of the graph's inputs.
+/// The names of the graph's inputs.
 pub(super) struct Inputs {
     pub ids: String,
     pub mask: String,
@@ -204,7 +205,7 @@ impl Inputs {
     }
 }
 
-/// Like [`Builder::within`], without a scope if the name is empty.
+/// Runs `body` like [`Builder::within`], but without a module if the name is empty.
 fn scoped<T>(b: &mut Builder<'_>, name: &str, body: impl FnOnce(&mut Builder<'_>) -> Result<T>) -> Result<T> {
     if name.is_empty() { body(b) } else { b.within(name, body) }
 }
@@ -242,8 +243,8 @@ fn layer(b: &mut Builder<'_>, d: &Decoder, shared: &attention::Shared, index: us
     Ok(b.op("Add", &[&x, &thought], &[]))
 }
 
-/// Returns the last `keep` columns of `[batch, sequence, width]`: a slice from `-keep` on, which for 0 is all of
-/// them.
+/// Adds a slice with the last `keep` columns of `[batch, sequence, width]`, and returns its name: from `-keep` on,
+/// which for 0 is all of them.
 ///
 /// It comes before the output layer, so that a prompt does not compute unused logits.
 fn keep_last(b: &mut Builder<'_>, x: &str, keep: &str) -> String {
@@ -256,8 +257,7 @@ fn keep_last(b: &mut Builder<'_>, x: &str, keep: &str) -> String {
 
 fn head(b: &mut Builder<'_>, d: &Decoder, x: &str) -> Result<String> {
     let (embedding, own) = (format!("{}{}.weight", d.root, d.names.embedding), own_head(b.weights, d)?);
-    // An output layer in the file takes precedence even if the configuration ties it to the table, unless both are
-    // equal.
+    // An output layer in the file has priority even if the configuration ties it to the table, unless both are equal.
     let weight = if d.tied { head_or_table(b.weights, &own, &embedding)? } else { &own }.to_owned();
     b.within("lm_head", |b| {
         let logits = b.product(x, &weight, d.width, d.vocabulary)?;
@@ -276,7 +276,7 @@ fn own_head(weights: &dyn Weights, d: &Decoder) -> Result<String> {
     Ok(if found { inside } else { usual.to_owned() })
 }
 
-/// Returns `cap tanh(x / cap)`.
+/// Adds `cap tanh(x / cap)`, and returns the name of the result.
 pub(super) fn soft_cap(b: &mut Builder<'_>, x: &str, cap: f32) -> String {
     let cap = b.float(cap);
     let x = b.op("Div", &[x, &cap], &[]);
@@ -284,7 +284,8 @@ pub(super) fn soft_cap(b: &mut Builder<'_>, x: &str, cap: f32) -> String {
     b.op("Mul", &[&x, &cap], &[])
 }
 
-/// Returns `x` normalized over its last dimension, of size `width`, with `{module}.weight`.
+/// Adds the normalization of `x` over its last dimension, of size `width`, with `{module}.weight`, and returns the name
+/// of its output.
 ///
 /// ONNX Runtime's `SimplifiedLayerNormalization` (which it registers in the standard domain) is the RMS norm. The
 /// variant fused with the preceding addition (`SkipSimplifiedLayerNormalization`) is no faster on the CPU.
@@ -314,8 +315,8 @@ pub(super) fn norm(b: &mut Builder<'_>, d: &Decoder, x: &str, module: &str, widt
     })
 }
 
-/// Adds `{module}` of the checkpoint, applied to `x`, from size `from` to size `to`, and returns the name of its
-/// output.
+/// Adds the linear layer `{module}` of the checkpoint, applied to `x`, from size `from` to size `to`, and returns the
+/// name of its output.
 pub(super) fn linear(
     b: &mut Builder<'_>,
     d: &Decoder,

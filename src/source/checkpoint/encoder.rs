@@ -1,4 +1,4 @@
-//! Encoders: BERT and MiniLM, RoBERTa and XLM-RoBERTa, DistilBERT, MPNet.
+//! The graphs of encoders: BERT and MiniLM, RoBERTa and XLM-RoBERTa, DistilBERT, MPNet.
 //!
 //! One description ([`Names`]) has the weight names of each family and its differences; the layers are built by the
 //! same code. Attention is post-norm as in "Attention is all you need". Except for an activation, the graph uses
@@ -16,9 +16,9 @@ use crate::source::Dialect;
 use crate::source::builder::{Attribute, Builder};
 use crate::source::weights::Weights;
 
-/// Names of the modules of a family. `{}` in `layer` is the layer index.
+/// The names of the modules of a family. `{}` in `layer` is the layer index.
 struct Names {
-    /// Prefix of a checkpoint saved with a head (`bert.`); bare models have none.
+    /// Prefix of names in a checkpoint saved with a head (`bert.`); bare models have none.
     prefix: &'static str,
     embeddings_norm: &'static str,
     layer: &'static str,
@@ -69,7 +69,7 @@ const DISTILBERT: Names = Names {
     output_norm: "output_layer_norm",
 };
 
-/// Families by `model_type`.
+/// The families of encoders, by `model_type`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Bert,
@@ -88,8 +88,8 @@ fn kind_of(model_type: &str) -> Option<Kind> {
     }
 }
 
-/// Builds an encoder with the head that the configuration names; with `sentence`, without a head but with an output
-/// of text vectors.
+/// Builds an encoder with the head that the configuration names, or with `sentence`, without a head but with an output
+/// of text vectors. Returns the model and its task.
 pub(super) fn build(
     config: &Config<'_>,
     weights: &dyn Weights,
@@ -124,7 +124,7 @@ pub(super) fn build(
 pub(super) struct Encoder {
     pub kind: Kind,
     names: &'static Names,
-    /// The actual prefix of this checkpoint.
+    /// Prefix of the names in this checkpoint.
     prefix: &'static str,
     pub hidden: i64,
     heads: i64,
@@ -223,8 +223,8 @@ impl Encoder {
         b.layer_norm(&sum, &self.name(self.names.embeddings_norm), self.hidden, self.epsilon)
     }
 
-    /// Returns position ids. BERT counts from 0; RoBERTa and MPNet count the tokens that are not padding, starting at
-    /// the padding id + 1.
+    /// Adds position ids, and returns their name. BERT counts from 0; RoBERTa and MPNet count the tokens that are not
+    /// padding, starting at the padding id + 1.
     fn position_ids(&self, b: &mut Builder<'_>, ids: &str) -> String {
         if !matches!(self.kind, Kind::Roberta | Kind::Mpnet) {
             return columns(b, ids);
@@ -265,7 +265,8 @@ impl Encoder {
         b.layer_norm(&sum, &at(names.output_norm), self.hidden, self.epsilon)
     }
 
-    /// Returns a projection split into heads: `[batch, sequence, heads, size]`, transposed by `perm`.
+    /// Adds a projection split into heads, `[batch, sequence, heads, size]`, transposed by `perm`, and returns its
+    /// name.
     fn heads_of(&self, b: &mut Builder<'_>, x: &str, module: &str, perm: &[i64]) -> Result<String> {
         let projected = b.linear(x, module, self.hidden, self.hidden)?;
         let shape = b.ints(&[0, 0, self.heads, self.hidden / self.heads]);
@@ -273,8 +274,8 @@ impl Encoder {
         Ok(b.op("Transpose", &[&cut], &[("perm", Attribute::Ints(perm))]))
     }
 
-    /// Returns MPNet's relative position bias, `[1, heads, sequence, sequence]`: a row of the table for each bucket
-    /// of distances.
+    /// Adds MPNet's relative position bias, `[1, heads, sequence, sequence]`, with a row of the table for each bucket
+    /// of distances, and returns its name.
     fn distance_bias(&self, b: &mut Builder<'_>, ids: &str) -> Result<String> {
         const BUCKETS: i64 = 32;
         if self.buckets < BUCKETS {
@@ -297,7 +298,7 @@ impl Encoder {
     }
 }
 
-/// Returns 0, 1 … for the columns of `ids`: int64 `[sequence]`.
+/// Adds the indices 0, 1 … of the columns of `ids`, and returns their name: int64 `[sequence]`.
 fn columns(b: &mut Builder<'_>, ids: &str) -> String {
     let (zero, one) = (b.int(0), b.int(1));
     let shape = b.op("Shape", &[ids], &[]);
@@ -317,8 +318,8 @@ fn bucket(distance: i64) -> i64 {
     side + (8 + grown as i64).min(15)
 }
 
-/// Returns the additive mask: 0 for tokens, a large negative number for padding, `[batch, 1, 1, sequence]`; with
-/// `ids` also for later tokens, `[batch, 1, sequence, sequence]`.
+/// Adds the additive mask, and returns its name: 0 for tokens, a large negative number for padding, `[batch, 1, 1,
+/// sequence]`; with `ids` also for later tokens, `[batch, 1, sequence, sequence]`.
 fn additive_mask(b: &mut Builder<'_>, mask: &str, ids: Option<&str>) -> String {
     let axes = b.ints(&[1, 2]);
     let mask = b.op("Unsqueeze", &[mask, &axes], &[]);

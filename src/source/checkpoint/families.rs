@@ -1,4 +1,4 @@
-//! The supported families: how they are built, and the keys that each reads of a configuration.
+//! The supported families, with the keys that each reads of a configuration.
 
 use super::schema::{Fixed, Schema};
 use super::{Build, Family, gemma, gpt2, llama};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 type Keys = &'static [(&'static str, &'static str)];
 
-/// Sizes and switches of decoders, with Llama's defaults.
+/// The keys of sizes and switches of decoders, with Llama's defaults.
 const DECODER: Keys = &[
     ("vocab_size", "32000"),
     ("hidden_size", "4096"),
@@ -150,7 +150,7 @@ const ONE_KIND: Fixed = ("layer_types", &["\"full_attention\""], "attention of a
 const LOOKS_BACK: Fixed = ("use_bidirectional_attention", &["false"], BOTH_WAYS);
 const ABSOLUTE: Fixed = ("position_embedding_type", &["\"absolute\""], "attention to relative positions");
 
-/// Llama's keys, shared by many other families.
+/// The keys of Llama, which many other families share.
 const LLAMA: Schema = Schema {
     reads: &[DECODER, BIASES],
     aliases: &[],
@@ -301,7 +301,7 @@ pub(super) fn of(config: &Map<String, Value>) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
 }
 
-/// Returns all names for messages.
+/// Returns the names of all families, for messages.
 pub(super) fn names() -> String {
     FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
 }

@@ -15,7 +15,7 @@ use crate::source::weights::Weights;
 
 type Built = Result<(ModelProto, Task)>;
 
-/// Describes Gemma 1.
+/// Builds a Gemma 1 model from its configuration.
 pub(super) fn gemma(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = common(config, weights)?;
     // The first published files contain "gelu", but the models were trained with its approximation.
@@ -24,7 +24,7 @@ pub(super) fn gemma(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect
     finish(&d, weights, dialect)
 }
 
-/// Describes Gemma 2.
+/// Builds a Gemma 2 model from its configuration.
 pub(super) fn gemma2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = around(config, weights)?;
     d.score_cap = cap(config, "attn_logit_softcapping")?;
@@ -32,7 +32,7 @@ pub(super) fn gemma2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialec
     finish(&d, weights, dialect)
 }
 
-/// Describes the text part of Gemma 3.
+/// Builds the text part of a Gemma 3 model from its configuration.
 pub(super) fn gemma3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = around(config, weights)?;
     d.head_norms = true;
@@ -44,7 +44,7 @@ pub(super) fn gemma3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialec
     finish(&d, weights, dialect)
 }
 
-/// Describes what all three share.
+/// Returns the description that Gemma 1, 2 and 3 share.
 fn common(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     let mut d = describe(config, weights)?;
     if let Norm::Rms { plus_one, .. } = &mut d.norm {
@@ -54,7 +54,7 @@ fn common(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     Ok(d)
 }
 
-/// Describes what Gemma 2 and 3 share.
+/// Returns the description that Gemma 2 and 3 share.
 fn around(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     let mut d = common(config, weights)?;
     d.names.after_attention = Some("post_attention_layernorm");
@@ -70,13 +70,13 @@ fn around(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     Ok(d)
 }
 
-/// Returns a cap; values up to 0 mean none.
+/// Returns the bound of scores or logits; values up to 0 mean none.
 fn cap(config: &Config<'_>, key: &str) -> Result<Option<f32>> {
     Ok(config.number(key)?.filter(|cap| *cap > 0.0).map(|cap| cap as f32))
 }
 
-/// Returns the ropes of layers without and with a window: nested in newer configurations, spread over several keys in
-/// older ones, whose scaling is added to the nested ones.
+/// Returns the rotary embeddings of layers without and with a window. They are nested in newer configurations, and
+/// spread over several keys in older ones, whose scaling is added to the nested ones.
 fn ropes(config: &Config<'_>, head: i64) -> Result<[Rope; 2]> {
     let nested = config.object("rope_parameters")?;
     let of = |kind: &str| nested.map_or(Ok(None), |nested| nested.object(kind));

@@ -1,4 +1,5 @@
-//! GPT-2: learned positions, `LayerNormalization`, packed query, key and value, matrices stored as `[in, out]`.
+//! GPT-2, which has learned positions, `LayerNormalization`, packed query, key and value, and matrices stored as `[in,
+//! out]`.
 
 use super::activation::Activation;
 use super::attention::Projection;
@@ -27,12 +28,12 @@ const NAMES: Names = Names {
     mlp: mlp::Names { module: "mlp", form: mlp::Form::Plain { up: "c_fc" }, down: "c_proj" },
 };
 
-/// Configuration key: whether matrices are stored as `[in, out]`, as in checkpoints.
+/// The configuration key for whether matrices are stored as `[in, out]`, as in checkpoints.
 pub(in crate::source) const TRANSPOSED: &str = "liboptimize.conv1d";
 
-/// Describes GPT-2.
+/// Builds a GPT-2 model from its configuration.
 ///
-/// Our own key [`TRANSPOSED`] identifies matrices stored as `[out, in]`, as in GGUF files.
+/// This library's own key [`TRANSPOSED`] identifies matrices stored as `[out, in]`, as in GGUF files.
 pub(super) fn gpt2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Result<(ModelProto, Task)> {
     let d = describe(config, weights)?;
     Ok((decoder::build(&d, weights, dialect)?, Task::Generate))

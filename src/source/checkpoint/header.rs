@@ -1,4 +1,4 @@
-//! The JSON of safetensors: headers and indexes, read so that no list in them exceeds its limit.
+//! The JSON texts of safetensors, headers and indexes, which are read so that no list in them exceeds its limit.
 
 use crate::error::{Result, error};
 use crate::limits;
@@ -11,9 +11,9 @@ use std::marker::PhantomData;
 /// The header entry of one tensor.
 #[derive(Deserialize)]
 pub(super) struct Entry {
-    /// The element type, by its name in the format.
+    /// Name of the element type in the format.
     pub dtype: String,
-    /// The shape, outermost dimension first.
+    /// Shape of the tensor, outermost dimension first.
     #[serde(deserialize_with = "shape")]
     pub shape: Vec<i64>,
     /// Offsets of the first byte and of the byte after the last, from the end of the header.
@@ -21,7 +21,7 @@ pub(super) struct Entry {
     pub offsets: [u64; 2],
 }
 
-/// Returns names and entries of a header.
+/// Returns the names and entries of the tensors in a header.
 pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
     // Another kind of text may begin with spaces; the format requires the brace first.
     if header.first() != Some(&b'{') {
@@ -32,7 +32,7 @@ pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
     Ok(pairs.0)
 }
 
-/// Returns the names of tensors and of their files.
+/// Returns the names of the tensors in an index, and of the file of each.
 pub(super) fn weight_map(index: &[u8]) -> Result<Vec<(String, String)>> {
     #[derive(Deserialize)]
     struct Index {
@@ -42,7 +42,7 @@ pub(super) fn weight_map(index: &[u8]) -> Result<Vec<(String, String)>> {
     Ok(index.weight_map.0)
 }
 
-/// An object as a list; the key `__metadata__` is left out, and no other may occur twice.
+/// A JSON object as a list. The key `__metadata__` is omitted, and no other may occur twice.
 struct Pairs<V>(Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
@@ -77,7 +77,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
     }
 }
 
-/// Reads a list of dimensions, at most as long as the rank of any tensor.
+/// Returns a list of dimensions, which is at most as long as the rank of any tensor.
 fn shape<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<i64>, D::Error> {
     struct Read;
     impl<'de> Visitor<'de> for Read {

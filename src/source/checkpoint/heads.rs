@@ -12,22 +12,22 @@ use crate::source::builder::{Attribute, Builder};
 /// The head of an encoder, which computes the outputs from its hidden states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Head {
-    /// No head: hidden states.
+    /// No head; the outputs are hidden states.
     Body,
     Sequence,
     Tokens,
     Masked,
-    /// Start and end of an answer.
+    /// A head that finds the start and the end of an answer.
     Question,
-    /// Whether a text follows another.
+    /// A head that decides whether a text follows another.
     Next,
-    /// [`Head::Masked`] and [`Head::Next`].
+    /// The heads [`Head::Masked`] and [`Head::Next`] together.
     Pretraining,
-    /// The next token.
+    /// A head that predicts the next token.
     Causal,
 }
 
-/// Suffixes of class names, and whether only BERT has the head.
+/// The suffixes of class names with their heads, and whether only BERT has the head.
 const CLASSES: [(&str, Head, bool); 8] = [
     ("ForSequenceClassification", Head::Sequence, false),
     ("ForTokenClassification", Head::Tokens, false),
@@ -111,7 +111,7 @@ pub(super) fn build(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, head:
     })
 }
 
-/// Returns the number of classes: as many as have names.
+/// Returns the number of classes, which is the number of their names.
 fn labels(config: &Config<'_>) -> Result<i64> {
     match config.value("id2label").and_then(|v| v.as_object()) {
         Some(map) if !map.is_empty() => Ok(map.len() as i64),
@@ -119,7 +119,7 @@ fn labels(config: &Config<'_>) -> Result<i64> {
     }
 }
 
-/// Returns the first token, passed through a layer.
+/// Adds a layer that is applied to the first token, and returns the name of its output.
 fn first(b: &mut Builder<'_>, e: &Encoder, hidden: &str, module: &str, activation: &str) -> Result<String> {
     let zero = b.int(0);
     let first = b.op("Gather", &[hidden, &zero], &[("axis", Attribute::Int(1))]);
@@ -159,7 +159,7 @@ fn question(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str)
     Ok(())
 }
 
-/// Returns logits over the vocabulary for each token.
+/// Adds the logits over the vocabulary for each token, and returns their name.
 fn words(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, hidden: &str) -> Result<String> {
     // The matrix and the bias of the head, and the additional bias of an older format.
     let (dense, norm, head, beside) = match e.kind {

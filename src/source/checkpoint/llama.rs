@@ -1,4 +1,4 @@
-//! Llama and the families that differ from it by a few switches: Mistral, Qwen2, Qwen3, SmolLM3, Phi-3.
+//! Llama, and the families that differ from it by a few switches: Mistral, Qwen2, Qwen3, SmolLM3, Phi-3.
 //!
 //! SmolLM and SmolLM2 use the name of Llama.
 
@@ -16,7 +16,8 @@ use crate::onnx::proto::ModelProto;
 use crate::source::builder::Dialect;
 use crate::source::weights::Weights;
 
-/// Prefixes of tensor names: the usual one, that of a body saved alone, and those of a text model inside a larger one.
+/// The prefixes of tensor names: the usual one, that of a body saved alone, and those of a text model inside a larger
+/// one.
 const ROOTS: &[&str] = &["model.", "", "language_model.model.", "model.language_model."];
 
 const NAMES: Names = Names {
@@ -36,12 +37,12 @@ const NAMES: Names = Names {
 
 type Built = Result<(ModelProto, Task)>;
 
-/// Describes Llama 1 to 3, SmolLM 1 and 2, and models with the same `model_type`.
+/// Builds a Llama 1 to 3, SmolLM 1 or 2, or a model with the same `model_type`, from its configuration.
 pub(super) fn llama(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     finish(&describe(config, weights)?, weights, dialect)
 }
 
-/// Describes Mistral: a window in all layers.
+/// Builds a Mistral model, which has a window in all layers.
 pub(super) fn mistral(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     let window = config.size("sliding_window")?;
@@ -49,7 +50,7 @@ pub(super) fn mistral(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
     finish(&d, weights, dialect)
 }
 
-/// Describes Ministral: a window in the layers that the configuration names, or in all.
+/// Builds a Ministral model, which has a window in the layers that the configuration names, or in all.
 pub(super) fn ministral(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     let any = config.size("sliding_window")?.is_some();
@@ -57,7 +58,7 @@ pub(super) fn ministral(config: &Config<'_>, weights: &dyn Weights, dialect: Dia
     finish(&d, weights, dialect)
 }
 
-/// Describes Qwen2: biases on query, key and value; a window in the upper layers if it is enabled.
+/// Builds a Qwen2 model, which has biases on query, key and value, and a window in the upper layers if it is enabled.
 pub(super) fn qwen2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     d.bias.query_key_value = true;
@@ -65,7 +66,7 @@ pub(super) fn qwen2(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect
     finish(&d, weights, dialect)
 }
 
-/// Describes Qwen3: queries and keys are normalized per head.
+/// Builds a Qwen3 model, in which queries and keys are normalized per head.
 pub(super) fn qwen3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     d.head_norms = true;
@@ -73,7 +74,7 @@ pub(super) fn qwen3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect
     finish(&d, weights, dialect)
 }
 
-/// Describes SmolLM3: some layers without positions.
+/// Builds a SmolLM3 model, which has some layers without positions.
 pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     let interval = config.size_of(&["no_rope_layer_interval"])?;
@@ -91,7 +92,7 @@ pub(super) fn smollm3(config: &Config<'_>, weights: &dyn Weights, dialect: Diale
     finish(&d, weights, dialect)
 }
 
-/// Describes Phi-3: packed matrices, a window in all layers.
+/// Builds a Phi-3 model, which has packed matrices and a window in all layers.
 pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect) -> Built {
     let mut d = describe(config, weights)?;
     // Configurations of this family use the names yarn and su for longrope.
@@ -192,7 +193,7 @@ fn of_layers(
     Ok(())
 }
 
-/// Sets Qwen's windows: its configurations contain a window even if it is disabled, which is their default.
+/// Sets Qwen's windows. Its configurations contain a window even if it is disabled, which is their default.
 fn upper_windows(config: &Config<'_>, d: &mut Decoder) -> Result<()> {
     let used = config.flag("use_sliding_window", false)?;
     let window = config.size("sliding_window")?.filter(|_| used);
@@ -200,7 +201,7 @@ fn upper_windows(config: &Config<'_>, d: &mut Decoder) -> Result<()> {
     of_layers(config, d, window, |index, _| window.is_some() && index >= from)
 }
 
-/// Builds a described decoder.
+/// Builds the graph of a decoder from its description.
 pub(super) fn finish(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Built {
     Ok((decoder::build(d, weights, dialect)?, Task::Generate))
 }

@@ -4,23 +4,23 @@ use super::decoder::{Decoder, linear};
 use crate::error::Result;
 use crate::source::builder::{Attribute, Builder};
 
-/// Names and form of the feed-forward part.
+/// The names and the form of the feed-forward part.
 #[derive(Clone)]
 pub(super) struct Names {
     pub module: &'static str,
     pub form: Form,
-    /// The projection back to the hidden size.
+    /// Name of the projection back to the hidden size.
     pub down: &'static str,
 }
 
 /// The form of the feed-forward part.
 #[derive(Clone)]
 pub(super) enum Form {
-    /// `down(f(up x))`.
+    /// The form `down(f(up x))`.
     Plain { up: &'static str },
-    /// `down(f(gate x) * up x)`.
+    /// The form `down(f(gate x) * up x)`.
     Gated { gate: &'static str, up: &'static str },
-    /// The same, with the rows of `gate` and then those of `up` in one matrix.
+    /// The form `Gated`, with the rows of `gate` and then those of `up` in one matrix.
     Packed { gate_up: &'static str },
 }
 

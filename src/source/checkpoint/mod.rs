@@ -50,20 +50,20 @@ use weights::Renamed;
 
 /// A graph made from a checkpoint.
 pub struct Built {
-    /// The model: weights are slices of the tensors in `Weights`.
+    /// Model, whose weights are slices of the tensors in `Weights`.
     pub proto: ModelProto,
     /// The task of the model.
     pub task: Task,
-    /// The `model_type` it was built as, for example `llama`.
+    /// Name of the `model_type` as which the model was built, for example `llama`.
     pub architecture: String,
     /// Warnings about unused keys of the configuration.
     pub warnings: Vec<String>,
 }
 
-/// Builds the graph of a decoder.
+/// A function that builds the graph of a decoder.
 type BuildDecoder = fn(&Config<'_>, &dyn Weights, Dialect) -> Result<(ModelProto, Task)>;
 
-/// How the graphs of a family are built.
+/// The way in which the graphs of a family are built.
 #[derive(Clone, Copy)]
 enum Build {
     /// A model that generates text.
@@ -72,11 +72,11 @@ enum Build {
     Encoder,
 }
 
-/// A family: models of one `model_type`.
+/// A family of models, with one `model_type`.
 struct Family {
-    /// Its `model_type`.
+    /// Name of the `model_type`.
     name: &'static str,
-    /// Prefix of its class names.
+    /// Prefixes of the class names of the family.
     classes: &'static [&'static str],
     build: Build,
     schema: Schema,
@@ -130,7 +130,7 @@ fn build_with(
 
 /// Loads the checkpoint in `folder`: `config.json` with `model.safetensors` or an index of several such files.
 ///
-/// The weights are not read: the graph refers to slices of the mapped files, which must not be truncated while the
+/// The weights are not copied: the graph refers to slices of the mapped files, which must not be truncated while the
 /// model lives. Fails like [`build`] and [`safetensors::Safetensors::open_folder`].
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     let Some(config) = side::read_object(&folder.join("config.json"))? else {
@@ -176,12 +176,12 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     Ok(Model::assemble(built.proto, card, folder, weights.files().to_vec()))
 }
 
-/// Keys of a model of text and images that do not affect its text part.
+/// The keys of a model of text and images that do not affect its text part.
 const IMAGES: [&str; 6] =
     ["text_config", "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"];
 
-/// Returns the configuration of the text model: that of Gemma 3 is nested in the one of text and images, which adds
-/// missing keys. Any other is returned unchanged.
+/// Returns the configuration of the text model. That of Gemma 3 is nested in the one of text and images, which adds
+/// missing keys; any other is returned unchanged.
 fn text_config(config: &Map<String, Value>) -> Map<String, Value> {
     let inner = config.get("text_config").and_then(Value::as_object);
     match (config.get("model_type").and_then(Value::as_str), inner) {

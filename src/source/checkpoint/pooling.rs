@@ -1,12 +1,12 @@
-//! Pooling of token vectors to one vector per text: as nodes, and in memory.
+//! Pooling of token vectors to one vector per text, as nodes of a graph and in memory.
 
 use crate::model::Pooling;
 use crate::onnx::dtype::DataType::{Bool, Float32, Int64};
 use crate::source::builder::{Attribute, Builder};
 
-/// The tokens to pool.
+/// The tokens that are pooled.
 pub(super) struct Tokens<'a> {
-    /// Mask, int64 `[batch, sequence]`: 1 for tokens, 0 for padding after them.
+    /// Name of the mask, int64 `[batch, sequence]`: 1 for tokens, 0 for padding after them.
     pub mask: &'a str,
     /// Number of tokens at the beginning that are read but not pooled.
     pub prompt: usize,
@@ -60,7 +60,7 @@ pub(super) fn nodes(b: &mut Builder<'_>, kind: Pooling, hidden: &str, tokens: &T
     }
 }
 
-/// Returns the mask without the prompt.
+/// Adds the mask without the prompt, and returns its name.
 fn counted(b: &mut Builder<'_>, tokens: &Tokens<'_>) -> String {
     if tokens.prompt == 0 {
         return tokens.mask.to_owned();
@@ -72,7 +72,7 @@ fn counted(b: &mut Builder<'_>, tokens: &Tokens<'_>) -> String {
     b.op("Mul", &[tokens.mask, &after], &[])
 }
 
-/// Returns the indices of the columns of the mask, from `first` on: int64 `[sequence]`.
+/// Adds the indices of the columns of the mask from `first` on, and returns their name: int64 `[sequence]`.
 fn places(b: &mut Builder<'_>, mask: &str, first: i64) -> String {
     let (one, first) = (b.int(1), b.int(first));
     let shape = b.op("Shape", &[mask], &[]);
@@ -81,7 +81,7 @@ fn places(b: &mut Builder<'_>, mask: &str, first: i64) -> String {
     b.op("Range", &[&first, &end, &one], &[])
 }
 
-/// Returns one vector from the vectors of a text's tokens, without padding; the first `prompt` tokens are left out.
+/// Returns one vector from the vectors of a text's tokens, without padding. The first `prompt` tokens are not pooled.
 pub fn by_hand(kind: Pooling, tokens: &[&[f32]], prompt: usize, width: usize) -> Vec<f32> {
     let kept = tokens.get(prompt..).unwrap_or_default();
     let nothing = || vec![0.0; width];
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(of(Pooling::LastToken, &tokens, 1), [3.0, 6.0]);
         assert_eq!(of(Pooling::Max, &tokens, 1), [3.0, 6.0]);
         assert_eq!(of(Pooling::MeanSqrtLen, &tokens[1..], 0), [4.0 / 2f32.sqrt(), 8.0 / 2f32.sqrt()]);
-        // Positions keep their weights, 2 and 3, if a prompt is left out.
+        // Positions keep their weights, 2 and 3, if a prompt is omitted.
         assert_eq!(of(Pooling::WeightedMean, &tokens, 1), [11.0 / 5.0, 22.0 / 5.0]);
         assert_eq!(of(Pooling::Cls, &[], 0), [0.0, 0.0]);
     }

@@ -8,13 +8,13 @@ use crate::error::{Result, bail, error};
 use crate::source::builder::{Attribute, Builder};
 use std::f64::consts::PI;
 
-/// Number of rows of the tables for fused attention: more positions cannot be used with them.
+/// The number of rows of the tables for fused attention. More positions cannot be used with them.
 const TABLE_ROWS: i64 = 131_072;
 
-/// Key of this library for the number of rotated elements of a head. It is set for GGUF files of every family.
+/// The key of this library for the number of rotated elements of a head. It is set for GGUF files of every family.
 pub(in crate::source) const ROTARY: &str = "liboptimize.rotary_dim";
 
-/// The keys that each kind reads besides `rope_type`, `type` and `rope_theta`.
+/// The keys that each kind of scaling reads besides `rope_type`, `type` and `rope_theta`.
 const READS: [(&str, &[&str]); 5] = [
     ("default", &[]),
     ("linear", &["factor"]),
@@ -35,12 +35,12 @@ const READS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// One kind of rotary embedding.
+/// A rotary embedding with its scaling.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rope {
-    /// Radians per position, one value for each rotated pair.
+    /// Angle per position in radians, for each rotated pair.
     pub inverse: Vec<f32>,
-    /// Factor of sines and cosines (YaRN).
+    /// Factor by which sines and cosines are multiplied (YaRN).
     pub factor: f32,
 }
 
@@ -50,7 +50,7 @@ impl Rope {
         2 * self.inverse.len() as i64
     }
 
-    /// Returns a rope without scaling, over the first `rotated` elements of a head.
+    /// Returns a rotary embedding without scaling, over the first `rotated` elements of a head.
     pub fn plain(rotated: i64, theta: f64) -> Result<Rope> {
         if rotated % 2 != 0 || theta <= 0.0 {
             bail!(InvalidModel, "rotary positions with base {theta} cannot rotate {rotated} elements");
@@ -59,13 +59,13 @@ impl Rope {
         Ok(Rope { inverse: (0..rotated / 2).map(angle).collect(), factor: 1.0 })
     }
 
-    /// Reads the rope of a model with one kind only: from `rope_parameters`, or from the older `rope_theta` and
-    /// `rope_scaling`. `partial`: whether the family supports heads that are partly rotated.
+    /// Returns the rotary embedding of a model with one kind only: from `rope_parameters`, or from the older
+    /// `rope_theta` and `rope_scaling`. `partial` is whether the family supports heads that are partly rotated.
     pub fn read(config: &Config<'_>, head: i64, partial: bool) -> Result<Rope> {
         Rope::from(config, parameters(config)?, head, config.needed("rope_theta")?, partial)
     }
 
-    /// Returns the kind that a configuration names, if it does.
+    /// Returns the kind of scaling that a configuration names, if there is one.
     pub fn kind<'a>(config: &Config<'a>) -> Result<Option<&'a str>> {
         match parameters(config)? {
             Some(parameters) => Ok(parameters.text("rope_type")?.or(parameters.text("type")?)),
@@ -73,7 +73,8 @@ impl Rope {
         }
     }
 
-    /// Returns the rope of `parameters` (the default kind if `None`). `theta` is the base if the parameters have none.
+    /// Returns the rotary embedding of `parameters` (the default kind if `None`). `theta` is the base if the parameters
+    /// have none.
     pub fn from(
         config: &Config<'_>,
         parameters: Option<Config<'_>>,
@@ -171,10 +172,10 @@ impl Rope {
         Ok(())
     }
 
-    /// Returns cosines and sines of every position up to `positions`, `[rows, pairs]` each, for fused attention.
+    /// Adds the cosines and sines of every position up to `positions`, `[rows, pairs]` each, for fused attention, and
+    /// returns their names.
     ///
-    /// They are computed by nodes over constants: the file stays small, and ONNX Runtime computes them once on
-    /// loading.
+    /// They are computed by nodes over constants: the file stays small, and ONNX Runtime computes them once on loading.
     pub fn tables(&self, b: &mut Builder<'_>, positions: i64) -> [String; 2] {
         let (start, end, step) = (b.float(0.0), b.float(positions.min(TABLE_ROWS) as f32), b.float(1.0));
         let rows = b.op("Range", &[&start, &end, &step], &[]);
@@ -185,8 +186,8 @@ impl Rope {
         self.waves(b, &angles)
     }
 
-    /// Returns cosines and sines for given positions `[batch, sequence]`, twice for each pair: `[batch, 1, sequence,
-    /// size]`.
+    /// Adds the cosines and sines of given positions `[batch, sequence]`, twice for each pair, and returns their names:
+    /// `[batch, 1, sequence, size]`.
     pub fn of_positions(&self, b: &mut Builder<'_>, positions: &str) -> [String; 2] {
         let float = i64::from(crate::onnx::dtype::DataType::Float32.to_onnx());
         let positions = b.op("Cast", &[positions], &[("to", Attribute::Int(float))]);
@@ -209,7 +210,8 @@ impl Rope {
         })
     }
 
-    /// Rotates `x` `[batch, heads, sequence, head]` with the values of [`Rope::of_positions`].
+    /// Adds the rotation of `x` `[batch, heads, sequence, head]` by the values of [`Rope::of_positions`], and returns
+    /// the name of its output.
     pub fn rotate(&self, b: &mut Builder<'_>, x: &str, head: i64, [cos, sin]: &[String; 2]) -> String {
         let (last, half) = ([("axis", Attribute::Int(-1))], self.size() / 2);
         let mut sizes = vec![half, half];
@@ -229,13 +231,14 @@ impl Rope {
     }
 }
 
-/// Returns `rope_scaling` (older files) if it is not empty; else `rope_parameters`.
+/// Returns `rope_scaling` (older files) if it is not empty, otherwise `rope_parameters`.
 fn parameters<'a>(config: &Config<'a>) -> Result<Option<Config<'a>>> {
     let scaling = config.object("rope_scaling")?.filter(|scaling| scaling.entries().next().is_some());
     Ok(scaling.or(config.object("rope_parameters")?))
 }
 
-/// Returns warnings about unused keys of rotary embeddings. `nested`: one set for each kind of layer.
+/// Returns warnings about unused keys of rotary embeddings. `nested` is whether there is one set for each kind of
+/// layer.
 pub(super) fn unread(config: &Config<'_>, partial: bool, nested: bool) -> Result<Vec<String>> {
     let mut left = Vec::new();
     let (scaling, given) = (config.object("rope_scaling")?, config.object("rope_parameters")?);

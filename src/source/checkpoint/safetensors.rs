@@ -1,4 +1,4 @@
-//! Reads safetensors: one file, or several with an index. Tensors are slices of the mapped files.
+//! A reader of safetensors, in one file or in several with an index. Tensors are slices of the mapped files.
 //!
 //! A file has 8 bytes with the length of the header (little-endian), the header (a JSON object from names to `dtype`,
 //! `shape` and `data_offsets`), and the data, which the tensors fill without gap or overlap. Like the reference
@@ -21,9 +21,9 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
-/// File name of a checkpoint in one file.
+/// The name of the file with a checkpoint in one file.
 pub const FILE: &str = "model.safetensors";
-/// File name of the index of a checkpoint in several files.
+/// The name of the index of a checkpoint in several files.
 pub const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a checkpoint.
@@ -32,17 +32,17 @@ pub struct Safetensors {
     files: Vec<(PathBuf, Bytes)>,
 }
 
-/// A tensor as its file describes it.
+/// The header entry of a tensor, with its data.
 struct Tensor {
     dims: Vec<i64>,
-    /// `None` for an unknown type: an error only if the tensor is used.
+    /// Element type; `None` for an unknown type, which is an error only if the tensor is used.
     dtype: Option<DataType>,
     type_name: String,
     bytes: Bytes,
 }
 
 impl Safetensors {
-    /// Opens the checkpoint in a folder: `model.safetensors`, else the files that `model.safetensors.index.json`
+    /// Opens the checkpoint in a folder: `model.safetensors`, otherwise the files that `model.safetensors.index.json`
     /// names.
     pub fn open_folder(folder: &Path) -> Result<Safetensors> {
         if folder.join(FILE).is_file() {
@@ -52,19 +52,19 @@ impl Safetensors {
         open_index(folder, &index).at(|| index.display())
     }
 
-    /// Opens one file.
+    /// Opens a checkpoint in one file.
     pub fn open_file(path: &Path) -> Result<Safetensors> {
         let bytes = map(path)?;
         let tensors = parse(&bytes).at(|| path.display())?;
         Ok(Safetensors { tensors: tensors.into_iter().collect(), files: vec![(path.to_owned(), bytes)] })
     }
 
-    /// Reads a file in memory.
+    /// Returns the checkpoint in `bytes`.
     pub fn of_bytes(bytes: Bytes) -> Result<Safetensors> {
         Ok(Safetensors { tensors: parse(&bytes)?.into_iter().collect(), files: Vec::new() })
     }
 
-    /// Returns the files with their content.
+    /// Returns the paths of the files, with their content.
     pub fn files(&self) -> &[(PathBuf, Bytes)] {
         &self.files
     }
@@ -115,7 +115,7 @@ fn open_index(folder: &Path, index: &Path) -> Result<Safetensors> {
     Ok(Safetensors { tensors, files })
 }
 
-/// Returns the name if it is that of a file in the same folder.
+/// Returns the name if it is that of a file in the same folder; otherwise fails.
 fn plain_name(name: &str) -> Result<&str> {
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
@@ -125,7 +125,7 @@ fn plain_name(name: &str) -> Result<&str> {
     Ok(name)
 }
 
-/// Returns the tensors of a file. They are checked against the file's size and against each other.
+/// Returns the tensors of a file, which are checked against the file's size and against each other.
 fn parse(file: &Bytes) -> Result<HashMap<String, Tensor>> {
     let Some(length) = file.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes)) else {
         bail!(InvalidModel, "the file has {} bytes, too few for a safetensors file", file.len());
@@ -200,13 +200,13 @@ const TYPES: [(Dtype, DataType); 15] = [
     (Dtype::BOOL, DataType::Bool),
 ];
 
-/// Returns the ONNX type for a type name of the format; `None` for an unknown name.
+/// Returns the ONNX type for the name of a type in the format; `None` for an unknown name.
 fn data_type(name: &str) -> Option<DataType> {
     let dtype: Dtype = serde_json::from_value(name.into()).ok()?;
     TYPES.iter().find(|(known, _)| *known == dtype).map(|(_, onnx)| *onnx)
 }
 
-/// Returns the format's type for an ONNX type; `None` if it has none.
+/// Returns the format's type for an ONNX type; `None` if the format has none.
 pub fn dtype_of(onnx: DataType) -> Option<Dtype> {
     TYPES.iter().find(|(_, known)| *known == onnx).map(|(dtype, _)| *dtype)
 }

@@ -9,13 +9,13 @@ use crate::error::{Result, bail};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 
-/// The keys of a family. Values are JSON.
+/// The keys of a family. Values are texts of JSON.
 pub(super) struct Schema {
     /// Keys that are read, with their default (`null`: the code that reads it handles it; `!`: it handles a missing
     /// key, but `null` is not allowed). A key with a default may be `null` only if the default begins with `?`. The
     /// last group that has a key applies.
     pub reads: &'static [&'static [(&'static str, &'static str)]],
-    /// Other names of keys that are read: `(other, own)`.
+    /// Other names of keys that are read, as pairs `(other, own)`.
     pub aliases: &'static [(&'static str, &'static str)],
     /// Keys without effect in this family: any value of `key`, or only that of `key=value`.
     pub inert: &'static [&'static str],
@@ -27,7 +27,7 @@ pub(super) struct Schema {
 /// A key, its allowed values (JSON), and the meaning of any other value.
 pub(super) type Fixed = (&'static str, &'static [&'static str], &'static str);
 
-/// Keys with fixed values in every family.
+/// The keys with fixed values in every family.
 const FIXED: &[Fixed] = &[
     ("is_encoder_decoder", &["false"], "an encoder with a decoder"),
     ("add_cross_attention", &["false"], "attention to another model's states"),
@@ -36,8 +36,8 @@ const FIXED: &[Fixed] = &[
     ("per_layer_config", &["{}"], "layers of different kinds"),
 ];
 
-/// Keys without effect in all families: training, internals of the library, and keys read elsewhere (special tokens,
-/// class names).
+/// The keys without effect in all families: those for training, internals of the library, and keys that are read
+/// elsewhere (special tokens, class names).
 const INERT: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -115,7 +115,7 @@ const INERT: &[&str] = &[
     "use_return_dict",
 ];
 
-/// Generation keys that old configurations contain; they are read from `generation_config.json` only.
+/// The keys for generation that old configurations contain; they are read from `generation_config.json` only.
 const GENERATION: &[&str] = &[
     "bad_words_ids",
     "begin_suppress_tokens",
@@ -147,7 +147,7 @@ const GENERATION: &[&str] = &[
     "typical_p",
 ];
 
-/// A key that only this library's own readers write.
+/// The prefix of keys that only this library's own readers write.
 pub(in crate::source) const OWN: &str = "liboptimize.";
 
 impl Schema {
@@ -157,7 +157,7 @@ impl Schema {
     pub fn complete(&self, model_type: &str, config: &Map<String, Value>) -> Result<(Map<String, Value>, Vec<String>)> {
         let mut complete = config.clone();
         for (other, own) in self.aliases {
-            // If a file has both names, the other one takes precedence, as in transformers.
+            // If a file has both names, the other one has priority, as in transformers.
             if let Some(value) = complete.remove(*other) {
                 complete.insert((*own).to_owned(), value);
             }
@@ -236,12 +236,12 @@ impl Schema {
     }
 }
 
-/// Returns a value of the tables.
+/// Returns the value that a text in the tables describes.
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// Fails for checkpoints quantized by another program.
+/// Fails with `Unsupported` for checkpoints that another program has quantized.
 pub(super) fn refuse_quantized(config: &Config<'_>) -> Result<()> {
     for key in ["quantization_config", "compression_config", "quantization"] {
         if let Some(quantization) = config.object(key)? {

@@ -1,7 +1,7 @@
-//! sentence-transformers folders: the steps from token vectors to one vector per text.
+//! Folders of sentence-transformers, with the steps from token vectors to one vector per text.
 //!
-//! `modules.json` lists the steps: Transformer, then Pooling, Dense, LayerNorm and Normalize, each with its own
-//! folder. Checkpoints get them as nodes; for exported graphs, which end before them, they are computed in memory.
+//! `modules.json` lists the steps: Transformer, then Pooling, Dense, LayerNorm and Normalize, each with its own folder.
+//! Checkpoints get them as nodes; for exported graphs, which end before them, they are computed in memory.
 
 pub use by_hand::Steps;
 
@@ -23,7 +23,7 @@ pub struct Sentence {
     steps: Vec<Step>,
     /// Number of prompt tokens that are not pooled.
     prompt: usize,
-    /// Whether the tokens of the prompt are left out.
+    /// Whether the tokens of the prompt are not pooled.
     excludes_prompt: bool,
 }
 
@@ -34,7 +34,7 @@ enum Step {
     Normalize,
 }
 
-/// The transformer's weights, and those of the steps under `{folder}.`.
+/// The weights of the transformer, and those of the steps under `{folder}.`.
 pub struct WithSteps<'a> {
     main: &'a dyn Weights,
     steps: Vec<(String, Safetensors)>,
@@ -68,7 +68,7 @@ fn inside(path: &str) -> bool {
 }
 
 impl Sentence {
-    /// Reads the steps of a model's folder; returns `None` if it has no `modules.json`.
+    /// Returns the steps of a model's folder; `None` if it has no `modules.json`.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] for an unknown step or setting.
     pub fn read(folder: &Path, files: &[SideFile]) -> Result<Option<Sentence>> {
@@ -122,12 +122,12 @@ impl Sentence {
         Ok(Some(Sentence { steps, prompt, excludes_prompt: !include_prompt }))
     }
 
-    /// Returns whether the tokens of the prompt are left out when token vectors are pooled.
+    /// Returns whether the tokens of the prompt are not pooled.
     pub fn excludes_prompt(&self) -> bool {
         self.excludes_prompt
     }
 
-    /// Returns the same steps for texts that `tokenizer` reads: its prompt is the one to leave out.
+    /// Returns the steps for texts that `tokenizer` reads, whose prompt is the one that is not pooled.
     pub fn with_prompt_of(self, tokenizer: &Tokenizer) -> Result<Sentence> {
         let prompt = if self.excludes_prompt { tokenizer.prompt_tokens()? } else { 0 };
         Ok(Sentence { prompt, ..self })
@@ -144,7 +144,7 @@ impl Sentence {
         Ok(WithSteps { main, steps })
     }
 
-    /// Returns the pooling that the folder sets; of several, the first.
+    /// Returns the pooling that the folder sets; of several, the first; `None` if there is none.
     pub fn pooling(&self) -> Option<Pooling> {
         self.steps.iter().find_map(|step| if let Step::Pool(kinds) = step { kinds.first().copied() } else { None })
     }
@@ -159,7 +159,7 @@ impl Sentence {
         self.prompt == 0 && self.steps.iter().all(simple)
     }
 
-    /// Adds the steps and the output `sentence_embedding` `[batch, size]`.
+    /// Adds the steps and the output `sentence_embedding` `[batch, size]` to a graph.
     pub fn emit(&self, b: &mut Builder<'_>, hidden: &str, mask: &str, width: i64) -> Result<()> {
         let (mut x, mut width) = (hidden.to_owned(), width);
         let tokens = Tokens { mask, prompt: self.prompt };
@@ -199,7 +199,7 @@ impl Sentence {
         Ok(())
     }
 
-    /// Returns the steps for computation in memory over the vectors of a text's tokens. `card` has their weights.
+    /// Returns the steps for computation in memory, over the vectors of a text's tokens. `card` has their weights.
     pub fn by_hand(&self, card: &Card) -> Result<Steps> {
         let mut steps = Vec::new();
         for step in &self.steps {
@@ -232,7 +232,7 @@ pub(super) fn fits(name: &str, inputs: i64, width: i64) -> Result<()> {
     Ok(())
 }
 
-/// Returns a JSON file of the folder; `None` if it does not exist.
+/// Returns the content of a JSON file of the folder; `None` if it does not exist.
 fn json(files: &[SideFile], name: &str) -> Result<Option<Value>> {
     let Some(file) = files.iter().find(|file| file.name == name) else { return Ok(None) };
     let content = file.content.read()?;
@@ -241,7 +241,7 @@ fn json(files: &[SideFile], name: &str) -> Result<Option<Value>> {
         .at(|| name.to_owned())
 }
 
-/// Returns a JSON object of the folder; empty if it does not exist.
+/// Returns the object in a JSON file of the folder; empty if the file does not exist.
 fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
     match json(files, name)? {
         Some(Value::Object(map)) => Ok(map),
@@ -250,7 +250,8 @@ fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// Checks the settings of the transformer step; the length and the case of texts are handled elsewhere.
+/// Fails with `Unsupported` for settings of the transformer step that are not supported. The length and the case of
+/// texts are handled elsewhere.
 fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     if !path.is_empty() {
         bail!(Unsupported, "modules.json: the transformer is in {path:?}, not next to it");
@@ -262,7 +263,7 @@ fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     }
 }
 
-/// Returns the poolings, given as a string or a list (from version 5.4 on), or as switches.
+/// Returns the poolings of a configuration: a string or a list (from version 5.4 on), or switches.
 fn kinds(config: &Map<String, Value>) -> Result<Vec<Pooling>> {
     // In the order in which sentence-transformers concatenates the enabled ones.
     const KINDS: [(&str, &str, Pooling); 6] = [
@@ -304,7 +305,7 @@ fn dense(path: &str, config: &Map<String, Value>) -> Result<Step> {
     Ok(Step::Dense { name: path.to_owned(), inputs, outputs, activation, residual })
 }
 
-/// Returns x / max(|x|₂, 1e-12), like `torch.nn.functional.normalize`.
+/// Adds x / max(|x|₂, 1e-12), like `torch.nn.functional.normalize`, and returns its name.
 fn normalize(b: &mut Builder<'_>, x: &str) -> String {
     let last = b.ints(&[-1]);
     let norm = b.op("ReduceL2", &[x, &last], &[("keepdims", Attribute::Int(1))]);
@@ -336,7 +337,7 @@ mod tests {
         use Pooling::{Cls, LastToken, Max, Mean, MeanSqrtLen, WeightedMean};
         assert_eq!(pooled(json!({ "pooling_mode": "weightedmean" })).unwrap(), [WeightedMean]);
         assert_eq!(pooled(json!({ "pooling_mode": ["lasttoken", "mean"] })).unwrap(), [LastToken, Mean]);
-        // The order of the switches is that of the library, and the string takes precedence.
+        // The order of the switches is that of the library, and the string has priority.
         let switches = json!({ "pooling_mode_mean_sqrt_len_tokens": true, "pooling_mode_cls_token": true });
         assert_eq!(pooled(switches).unwrap(), [Cls, MeanSqrtLen]);
         assert_eq!(pooled(json!({ "pooling_mode": "max", "pooling_mode_cls_token": true })).unwrap(), [Max]);

@@ -1,4 +1,4 @@
-//! The files next to the weights of a checkpoint: generation defaults, chat template, tokenizer files.
+//! The files next to the weights of a checkpoint: generation defaults, chat template and tokenizer files.
 
 use super::config::{Config, shown};
 use super::sentence::files_of_modules;
@@ -8,7 +8,7 @@ use crate::{files, limits};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Files that belong to a model, if they exist.
+/// The files that belong to a model, if they exist.
 const FILES: &[&str] = &[
     "config.json",
     "generation_config.json",
@@ -28,7 +28,7 @@ const FILES: &[&str] = &[
     "LICENSE",
 ];
 
-/// Sampling keys of `generation_config.json`.
+/// The keys of `generation_config.json` for sampling.
 const SAMPLING: &[&str] = &[
     "do_sample",
     "temperature",
@@ -41,7 +41,7 @@ const SAMPLING: &[&str] = &[
     "max_new_tokens",
 ];
 
-/// Keys of `generation_config.json` without effect on the generated text.
+/// The keys of `generation_config.json` without effect on the generated text.
 const SILENT: &[&str] = &[
     "_from_model_config",
     "assistant_confidence_threshold",
@@ -71,7 +71,7 @@ const SILENT: &[&str] = &[
     "use_cache",
 ];
 
-/// Values (JSON) of other keys with which they have no effect: the defaults of transformers.
+/// The values (JSON) of other keys with which they have no effect: the defaults of transformers.
 const USUAL: &[(&str, &str)] = &[
     ("diversity_penalty", "0"),
     ("early_stopping", "false"),
@@ -92,7 +92,7 @@ const USUAL: &[(&str, &str)] = &[
     ("bad_words_ids", "[]"),
 ];
 
-/// Reads a JSON file with an object; returns `None` if the file does not exist.
+/// Returns the object in a JSON file; `None` if the file does not exist.
 pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.is_file() {
         return Ok(None);
@@ -141,7 +141,7 @@ fn alike(a: &Value, b: &Value) -> bool {
     a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a))
 }
 
-/// Returns special token ids and sampling defaults. `generation_config.json` takes precedence over `config.json`.
+/// Returns special token ids and sampling defaults. `generation_config.json` has priority over `config.json`.
 pub fn generation_defaults(
     config: &Map<String, Value>,
     generation: Option<&Map<String, Value>>,
@@ -158,7 +158,7 @@ pub fn generation_defaults(
     })
 }
 
-/// Returns one id or a list of ids.
+/// Returns the ids of a value that is one id or a list of ids.
 fn token_ids(key: &str, value: &Value) -> Result<Vec<i64>> {
     let one = std::slice::from_ref(value);
     let list = value.as_array().map_or(one, Vec::as_slice);
@@ -166,7 +166,8 @@ fn token_ids(key: &str, value: &Value) -> Result<Vec<i64>> {
     ids.ok_or_else(|| error!(InvalidModel, "{key:?} is neither a token id nor a list of them"))
 }
 
-/// Returns the chat template of a folder: `chat_template.jinja`, else that in `tokenizer_config.json`.
+/// Returns the chat template of a folder: `chat_template.jinja`, otherwise the one in `tokenizer_config.json`; `None`
+/// if there is none.
 pub fn chat_template(folder: &Path) -> Result<Option<String>> {
     let file = folder.join("chat_template.jinja");
     if file.is_file() {

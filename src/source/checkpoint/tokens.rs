@@ -1,4 +1,4 @@
-//! Checks whether every token of a tokenizer has a row in the embedding table.
+//! The check that every token of a tokenizer has a row in the embedding table.
 
 use crate::error::{Context, Result, error};
 use crate::model::SideFile;
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Maximum number of tokens in a message.
+/// The maximum number of tokens in a message.
 const SHOWN: usize = 4;
 
 /// Returns a warning about the tokens of `tokenizer.json` without a row in the table of `proto`: a text that contains
@@ -34,7 +34,7 @@ pub(in crate::source) fn without_rows(files: &[SideFile], proto: &ModelProto) ->
     )))
 }
 
-/// Returns the number of rows of the first table that token ids index.
+/// Returns the number of rows of the first table that token ids index; `None` if there is no such table.
 fn rows(proto: &ModelProto) -> Option<i64> {
     let graph = proto.graph.as_deref()?;
     let ids = |input: Option<&String>| input.is_some_and(|name| name == "input_ids");
@@ -70,7 +70,7 @@ enum Level {
     Vocabulary,
 }
 
-/// A part of the file that is read piece by piece.
+/// A part of the file, which is read piece by piece.
 struct Part<'f> {
     level: Level,
     rows: i64,

@@ -1,11 +1,11 @@
-//! The tensors of a checkpoint under the names that families use, and a check for unused ones.
+//! The tensors of a checkpoint under the names that families use, and a check for unused tensors.
 
 use crate::error::Result;
 use crate::onnx::proto::ModelProto;
 use crate::source::weights::{Stored, Weights};
 use std::collections::HashSet;
 
-/// Maximum number of names in a message.
+/// The maximum number of names in a message.
 const SHOWN: usize = 4;
 
 /// A checkpoint whose normalizations may have TensorFlow's names: `gamma` for `weight`, `beta` for `bias`.
@@ -39,7 +39,7 @@ impl Weights for Renamed<'_> {
 }
 
 /// Returns the name of the output layer: `own` if the checkpoint has it and it differs from `table`, the embedding
-/// table; else `table`.
+/// table; otherwise `table`.
 pub(super) fn head_or_table<'n>(weights: &dyn Weights, own: &'n str, table: &'n str) -> Result<&'n str> {
     let Some(head) = weights.find(own)? else { return Ok(table) };
     let same = weights.find(table)?.is_some_and(|table| table.dims == head.dims && table.bytes == head.bytes);

@@ -11,10 +11,10 @@ use crate::limits;
 use crate::source::checkpoint::TRANSPOSED;
 use serde_json::{Map, Value, json};
 
-/// The configuration of a file, and the facts that reading the weights needs.
+/// The configuration of a file, and what reading the weights needs.
 #[derive(Debug)]
 pub struct Configured {
-    /// In the form of a `config.json`.
+    /// Configuration in the form of a `config.json`.
     pub config: Map<String, Value>,
     /// Number of query heads.
     pub heads: i64,
@@ -50,8 +50,8 @@ fn refuse_experts(scope: &Scope<'_>) -> Result<()> {
     }
 }
 
-/// Fails for keys of the format that change the computation in a way that this architecture's graph does not support,
-/// unless they have their default value.
+/// Fails with `Unsupported` for keys of the format that change the computation in a way that this architecture's graph
+/// does not support, unless they have their default value.
 fn refuse_switches(scope: &Scope<'_>, architecture: &Architecture, sizes: &Sizes) -> Result<()> {
     let refuse = |name: &str, value: String| -> Result<()> {
         let (key, architecture) = (scope.key(name), architecture.name);
@@ -114,7 +114,7 @@ fn sizes(header: &Header, scope: &Scope<'_>) -> Result<Sizes> {
     Ok(Sizes { vocabulary, width, layers, heads, key_value_heads, head, inner, positions })
 }
 
-/// Returns the shape of a required matrix.
+/// Returns the dimensions of a required matrix.
 fn matrix(header: &Header, name: &str) -> Result<[i64; 2]> {
     match header.tensor(name).map(|tensor| &tensor.dims[..]) {
         Some([rows, columns]) => Ok([*rows, *columns]),
@@ -196,7 +196,7 @@ fn llama_like(
     Ok(())
 }
 
-/// Returns the attention window; 0 means none.
+/// Returns the size of the attention window; `None` if the file has none or 0.
 fn window(scope: &Scope<'_>) -> Result<Option<i64>> {
     match scope.keys.integer(&scope.key("attention.sliding_window"))? {
         Some(size) if size > 0 => Ok(Some(size.min(limits::CONFIG_SIZE))),
@@ -204,8 +204,8 @@ fn window(scope: &Scope<'_>) -> Result<Option<i64>> {
     }
 }
 
-/// Adds the values that are not in the file: which layers have a window, and the scale of the scores. Both follow from
-/// the architecture and the number of layers.
+/// Adds the values that are not in the file: the layers that have a window, and the scale of the scores. Both follow
+/// from the architecture and the number of layers.
 fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &Scope<'_>, s: &Sizes) -> Result<()> {
     config.insert("hidden_activation".into(), "gelu_pytorch_tanh".into());
     let (pattern, largest) = match architecture.name {

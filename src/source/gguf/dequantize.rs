@@ -7,12 +7,12 @@
 use crate::source::weights::BlockForm;
 use half::f16;
 
-/// Maximum number of weights in a block.
+/// The maximum number of weights in a block.
 pub const LARGEST: usize = 256;
-/// Maximum number of groups in a block.
+/// The maximum number of groups in a block.
 const GROUPS: usize = 16;
 
-/// The layout of a form.
+/// The layout of the blocks of a form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// Number of weights in a block.
@@ -21,9 +21,9 @@ pub struct Layout {
     pub bytes: usize,
     /// Number of weights that share a scale.
     pub group: usize,
-    /// Bits of `q`.
+    /// Number of bits of `q`.
     pub bits: u32,
-    /// The middle of the range of `q`.
+    /// Middle of the range of `q`.
     pub middle: u8,
     /// Whether `q = middle` always means 0, so that offsets are redundant.
     pub symmetric: bool,
@@ -53,9 +53,9 @@ impl BlockForm {
     }
 }
 
-/// One unpacked block: `w[i] = scale[i / group] q[i] + offset[i / group]`.
+/// An unpacked block, in which `w[i] = scale[i / group] q[i] + offset[i / group]`.
 pub struct Codes {
-    /// Integers, the first [`Layout::elements`] of them.
+    /// Integers of the block, of which the first [`Layout::elements`] are used.
     pub q: [u8; LARGEST],
     /// Scales of the groups.
     pub scale: [f32; GROUPS],
@@ -229,7 +229,7 @@ impl Codes {
         self.even(half_at(block, 52), 4);
     }
 
-    /// Writes the floats of an unpacked block.
+    /// Writes the floats of an unpacked block to `out`.
     fn write(&self, layout: &Layout, out: &mut [f32]) {
         for (index, (out, q)) in out.chunks_mut(layout.group).zip(self.q.chunks(layout.group)).enumerate() {
             let (scale, offset) = (self.scale[index], self.offset[index]);
@@ -247,10 +247,10 @@ impl Codes {
 /// The values of `IQ4_NL` and `IQ4_XS`, plus 128.
 const LIST: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
-/// Twice the 4-bit floats of the Open Compute Project's microscaling formats, plus 16.
+/// The values of the 4-bit floats of the Open Compute Project's microscaling formats, times 2, plus 16.
 const SMALL_FLOATS: [u8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
 
-/// Returns half of `2^(e - 127)`: the values it scales are doubled.
+/// Returns half of `2^(e - 127)`, because the values that it scales are doubled.
 fn power_of_two(e: u8) -> f32 {
     match e {
         0 | 1 => f32::from_bits(0x0020_0000 << e),
@@ -258,7 +258,7 @@ fn power_of_two(e: u8) -> f32 {
     }
 }
 
-/// Returns two bits of weight `i`: 32 bytes hold four runs of 32 weights, the first in the lowest bits.
+/// Returns the two bits of weight `i`: 32 bytes hold four runs of 32 weights, the first in the lowest bits.
 fn pair_of_bits(bytes: &[u8], i: usize) -> u8 {
     bytes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3
 }

@@ -18,40 +18,40 @@ use crate::limits;
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// A tensor of the file, checked to be inside it.
+/// A tensor of the file, which was checked to be inside it.
 #[derive(Debug, Clone)]
 pub struct TensorInfo {
-    /// Name in the file.
+    /// Name of the tensor in the file.
     pub name: String,
-    /// Shape, outermost dimension first (reversed in the file).
+    /// Shape of the tensor, outermost dimension first (reversed in the file).
     pub dims: Vec<i64>,
-    /// Element type.
+    /// Element type of the tensor.
     pub element: ElementType,
-    /// Its data.
+    /// Data of the tensor.
     pub bytes: Bytes,
     /// Offset of the data in the file.
     offset: u64,
 }
 
-/// The content of the header.
+/// The content of the header of a file.
 #[derive(Debug)]
 pub struct Header {
-    /// Metadata.
+    /// Metadata of the file.
     pub keys: Keys,
-    /// All tensors, in the order of the file.
+    /// Tensors of the file, in its order.
     pub tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
 }
 
-/// Alignment of the data in bytes if the file does not set it.
+/// The alignment of the data in bytes if the file does not set it.
 const ALIGNMENT: u64 = 32;
-/// Maximum rank of a tensor in this format.
+/// The maximum rank of a tensor in this format.
 const RANK: u32 = 4;
-/// Minimum size of a tensor's header entry in bytes: an empty name, no dimension, type and offset.
+/// The minimum size of a tensor's header entry in bytes: an empty name, no dimension, type and offset.
 const TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
 
 impl Header {
-    /// Reads the header of a file. Errors name the invalid key or tensor.
+    /// Returns the header of a file. Errors name the invalid key or tensor.
     pub fn read(file: &Bytes) -> Result<Header> {
         let mut reader = Reader::new(file.clone());
         if reader.take(4)?[..] != *b"GGUF" {
@@ -83,7 +83,7 @@ impl Header {
         Ok(header)
     }
 
-    /// Returns the tensor with that name in the file.
+    /// Returns the tensor with the name `name` in the file; `None` if there is none.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.by_name.get(name).map(|index| &self.tensors[*index])
     }

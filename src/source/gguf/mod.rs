@@ -40,11 +40,11 @@ use std::path::Path;
 use tokenizer::Described;
 use weights::GgufWeights;
 
-/// A GGUF file, read but not built yet.
+/// A GGUF file that was read, but whose graph is not built yet.
 pub struct Gguf {
     header: Header,
     architecture: &'static Architecture,
-    /// The configuration in the form of a Hugging Face `config.json`.
+    /// Configuration in the form of a Hugging Face `config.json`.
     pub config: Map<String, Value>,
     heads: i64,
     key_value_heads: i64,
@@ -52,10 +52,10 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Reads the bytes of a file. Every error names the invalid key or tensor.
+    /// Returns the file with the content `file`. Every error names the invalid key or tensor.
     ///
-    /// Fails with [`crate::error::Kind::InvalidModel`] for damaged files, `LimitExceeded` for sizes beyond the
-    /// limits, and `Unsupported` for an unknown architecture, tokenizer or element type.
+    /// Fails with [`crate::error::Kind::InvalidModel`] for damaged files, `LimitExceeded` for sizes beyond the limits,
+    /// and `Unsupported` for an unknown architecture, tokenizer or element type.
     pub fn read(file: &Bytes) -> Result<Gguf> {
         let header = Header::read(file)?;
         let name = header.keys.text("general.architecture")?;
@@ -91,7 +91,7 @@ impl Gguf {
         GgufWeights::new(&self.header, self.architecture, self.heads as usize, self.key_value_heads as usize)
     }
 
-    /// Returns the card of the model. Files that a checkpoint's folder would have are made from the metadata.
+    /// Returns the card of the model. Files that a checkpoint's folder would have are created from the metadata.
     fn card(&self) -> Result<Card> {
         let file =
             |name: &str, content: Bytes| SideFile { name: name.to_owned(), content: SideContent::Bytes(content) };
@@ -132,7 +132,7 @@ fn token_ids(described: &Described) -> Map<String, Value> {
     entries.into_iter().filter(|(_, id)| !id.is_null()).map(|(name, id)| (name.to_owned(), id)).collect()
 }
 
-/// Returns the `tokenizer.json` of a file that need not contain a model; `None` if it has no tokenizer.
+/// Returns the `tokenizer.json` for a file that need not contain a model; `None` if it has no tokenizer.
 pub fn tokenizer_json(file: &Bytes) -> Result<Option<Bytes>> {
     Ok(tokenizer::describe(&Header::read(file)?.keys)?.map(|described| described.tokenizer))
 }
@@ -145,15 +145,15 @@ pub fn tokenizer(file: &Bytes) -> Result<Option<Tokenizer>> {
     Tokenizer::with_files(&described.tokenizer, &beside).map(Some)
 }
 
-/// Loads a GGUF file.
+/// Loads a GGUF file and returns the model.
 ///
-/// Plain weights stay in the mapped file, which must not be truncated while the model lives; blocks are rearranged
-/// into an unlinked file in the folder for temporary files. Memory stays near the size of the largest tensor.
+/// Plain weights stay in the mapped file, which must not be truncated while the model lives; blocks are rearranged into
+/// an unlinked file in the folder for temporary files. Memory stays near the size of the largest tensor.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     from_bytes(files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?, path, options)
 }
 
-/// Loads a GGUF file from memory; `path` is recorded as the origin of the model. Otherwise like [`load`].
+/// Loads a GGUF file from memory like [`load`]; `path` is recorded as the origin of the model.
 pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Model> {
     let gguf = Gguf::read(&bytes)?;
     let weights = gguf.weights()?;
@@ -164,9 +164,9 @@ pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Mo
 
 /// A GGUF model with its blocks converted to floats.
 pub struct Floats {
-    /// The model.
+    /// Model with float weights.
     pub model: Model,
-    /// The bits per weight of each tensor that was stored in blocks.
+    /// Number of bits per weight of each tensor that was stored in blocks.
     pub bits: Vec<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! Maps the tensor names of GGUF files to those of Hugging Face checkpoints.
+//! The tensor names of GGUF files, and their counterparts in Hugging Face checkpoints.
 
 use crate::error::{Result, bail};
 use crate::limits;
@@ -6,21 +6,22 @@ use crate::limits;
 /// A supported architecture of GGUF files.
 #[derive(Debug)]
 pub struct Architecture {
-    /// `general.architecture`, and the prefix of its keys.
+    /// Name of the architecture in `general.architecture`, which is also the prefix of its keys.
     pub name: &'static str,
-    /// `model_type` of its `config.json`.
+    /// Name of the `model_type` in a `config.json`.
     pub model_type: &'static str,
-    /// Its class in `config.json`.
+    /// Name of the class in a `config.json`.
     pub class: &'static str,
-    /// Prefix of the layer index.
+    /// Prefix of the layer index in the names of a checkpoint.
     layers: &'static str,
-    /// Modules of a layer, in the file and in the checkpoint.
+    /// Names of the modules of a layer, in the file and in the checkpoint.
     in_layer: &'static [(&'static str, &'static str)],
-    /// Modules outside of layers.
+    /// Names of the modules outside of layers, in the file and in the checkpoint.
     outside: &'static [(&'static str, &'static str)],
-    /// Whether rows of query and key are stored so that rotary embeddings rotate adjacent elements.
+    /// Whether the rows of the query and key weights are permuted so that rotary embeddings rotate adjacent elements
+    /// instead of elements of the two halves.
     pub interleaved: bool,
-    /// Whether norms are stored as `1 + w`.
+    /// Whether the weights of norms are stored as `1 + w`.
     pub norms_plus_one: bool,
 }
 
@@ -53,7 +54,7 @@ const QWEN3: &[(&str, &str)] = &[
     ("ffn_down", "mlp.down_proj"),
 ];
 
-/// Names of Gemma 2 and 3; only the latter has norms of query and key.
+/// The names of Gemma 2 and 3; only the latter has norms of query and key.
 const GEMMA: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -132,7 +133,7 @@ const ARCHITECTURES: &[Architecture] = &[
 ];
 
 impl Architecture {
-    /// Returns the architecture with that name; the error lists the supported ones.
+    /// Returns the architecture with the name `name`. The error lists the supported ones.
     pub fn named(name: &str) -> Result<&'static Architecture> {
         match ARCHITECTURES.iter().find(|architecture| architecture.name == name) {
             Some(found) => Ok(found),
@@ -143,8 +144,8 @@ impl Architecture {
         }
     }
 
-    /// Returns the checkpoint's name of a tensor; fails if the architecture has no such tensor, because leaving one
-    /// out would build a wrong model.
+    /// Returns the name of a tensor in a checkpoint. Fails if the architecture has no such tensor, because omitting one
+    /// would build a wrong model.
     pub fn checkpoint_name(&self, name: &str) -> Result<String> {
         let translated = match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
             Some((number, rest)) => layer_number(number).zip(translate(self.in_layer, rest)).map(|(number, rest)| {
@@ -160,7 +161,7 @@ impl Architecture {
     }
 }
 
-/// Returns a decimal number if it has its canonical form.
+/// Returns the number that a text represents, if it has the canonical decimal form.
 fn layer_number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (i64::from(number) < limits::LAYERS && number.to_string() == text).then_some(number)

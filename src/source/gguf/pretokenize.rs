@@ -1,18 +1,18 @@
-//! How text is split before byte-pair merges, by the name in a GGUF file (`tokenizer.ggml.pre`).
+//! The division of text into pieces before byte-pair merges, by the name in a GGUF file (`tokenizer.ggml.pre`).
 //!
-//! The patterns are those of the tokenizers that these models were published with. Each pattern splits what the
+//! The patterns are those of the tokenizers that these models were published with. Each pattern divides what the
 //! previous one left; a match is a piece, and so is the text between two matches.
 
 use crate::error::{Result, bail};
 
-/// How a tokenizer splits text into pieces.
+/// The rules by which a tokenizer divides text into pieces.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cutting {
-    /// Regular expressions, applied one after the other.
+    /// Regular expressions that are applied one after the other.
     pub patterns: &'static [&'static str],
     /// Whether a piece that is a token becomes that token, regardless of merges.
     pub whole_pieces_first: bool,
-    /// Whether the text begins with the beginning-of-sequence token if the file does not say.
+    /// Whether a text begins with the beginning-of-sequence token if the file does not say.
     pub add_bos: bool,
     /// Whether text is first converted to composed Unicode form (NFC).
     pub composed: bool,
@@ -48,7 +48,7 @@ const GPT4O: Cutting = Cutting {
 const FALCON: Cutting = Cutting { patterns: &[r"[\p{P}$+<=>^~|`]+", GPT2_PATTERN, "[0-9][0-9][0-9]"], ..GPT2 };
 const DEEPSEEK_CODER: Cutting =
     Cutting { patterns: &["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"], ..GPT2 };
-/// For files that name no kind or the kind "default".
+/// The rules for files that name no kind or the kind "default".
 const DEFAULT: Cutting =
     Cutting { patterns: &[r"[\p{P}$+<=>^~|]+", GPT2_PATTERN, r"\p{N}+", "[0-9][0-9][0-9]"], ..GPT2 };
 
@@ -82,7 +82,7 @@ const KNOWN: &[(&str, Cutting)] = &[
 ];
 
 impl Cutting {
-    /// Returns the kind with that name; the error lists the supported ones.
+    /// Returns the rules with the name `name`. The error lists the supported names.
     pub fn named(name: &str) -> Result<&'static Cutting> {
         match KNOWN.iter().find(|(known, _)| *known == name) {
             Some((_, cutting)) => Ok(cutting),

@@ -1,10 +1,10 @@
-//! Reads a GGUF header from front to back, checking that every step stays inside the file.
+//! A reader of a GGUF header, which checks that every step stays inside the file.
 
 use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// A position in a file's bytes. Its results are slices of them.
+/// A position in a file's bytes, of which its results are slices.
 pub struct Reader {
     bytes: Bytes,
     position: usize,
@@ -21,7 +21,7 @@ impl Reader {
         self.position
     }
 
-    /// Returns the number of bytes up to the end.
+    /// Returns the number of bytes between the current position and the end of the file.
     pub fn left(&self) -> u64 {
         (self.bytes.len() - self.position) as u64
     }
@@ -31,7 +31,7 @@ impl Reader {
         self.bytes.slice(start.min(self.position)..self.position)
     }
 
-    /// Returns the next bytes.
+    /// Returns the next `length` bytes. Fails if the file is shorter.
     pub fn take(&mut self, length: usize) -> Result<Bytes> {
         let end = self.position.checked_add(length).filter(|end| *end <= self.bytes.len());
         let Some(end) = end else {
@@ -46,19 +46,19 @@ impl Reader {
         Ok(taken)
     }
 
-    /// Returns a 32-bit integer.
+    /// Returns the next four bytes as an integer.
     pub fn u32(&mut self) -> Result<u32> {
         let b = self.take(4)?;
         Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// Returns a 64-bit integer.
+    /// Returns the next eight bytes as an integer.
     pub fn u64(&mut self) -> Result<u64> {
         let b = self.take(8)?;
         Ok(u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
     }
 
-    /// Returns a string: its length, then its bytes. Users check that they are UTF-8.
+    /// Returns a string, which is stored as its length and its bytes. Callers check that it is UTF-8.
     pub fn text(&mut self) -> Result<Bytes> {
         let length = self.u64()?;
         if length > self.left() {
@@ -68,7 +68,7 @@ impl Reader {
     }
 }
 
-/// Returns a name: UTF-8, not empty, at most [`limits::NAME_BYTES`] long.
+/// Returns `bytes` as a name. Fails unless it is UTF-8, not empty, and at most [`limits::NAME_BYTES`] long.
 pub fn name(bytes: &[u8]) -> Result<&str> {
     if bytes.len() > limits::NAME_BYTES {
         bail!(LimitExceeded, "a name has {} bytes; the limit is {}", bytes.len(), limits::NAME_BYTES);

@@ -8,10 +8,10 @@ use crate::source::checkpoint::ROTARY;
 use serde_json::{Map, Value, json};
 use std::f64::consts::PI;
 
-/// Largest relative difference between the factors of a file and those of a description: they are float32.
+/// The maximum relative difference between the factors of a file and those of a description, which are float32.
 const TOLERANCE: f64 = 1e-4;
 
-/// Adds base, scaling and size of the rotated part.
+/// Adds the base, the scaling and the size of the rotated part to a configuration.
 pub(super) fn add(config: &mut Map<String, Value>, header: &Header, scope: &Scope<'_>, sizes: &Sizes) -> Result<()> {
     let theta = scope.number("rope.freq_base")?.unwrap_or(1e4);
     if !(theta > 0.0 && theta.is_finite()) {
@@ -46,7 +46,7 @@ pub(super) fn add(config: &mut Map<String, Value>, header: &Header, scope: &Scop
     Ok(())
 }
 
-/// Returns the scaling that the file names; null for none.
+/// Returns the scaling that the file names, in the form of a `config.json`; null for none.
 fn by_kind(scope: &Scope<'_>) -> Result<Value> {
     let kind = scope.keys.text(&scope.key("rope.scaling.type"))?.unwrap_or("none");
     let factor = scope.number("rope.scaling.factor")?;
@@ -84,7 +84,7 @@ fn yarn(scope: &Scope<'_>, factor: f64) -> Result<Value> {
     Ok(Value::Object(entries))
 }
 
-/// Returns the scaling of Llama 3.1 that results in these factors.
+/// Returns the scaling of Llama 3.1 that results in these factors, in the form of a `config.json`.
 ///
 /// There a frequency `f` is divided by `1 / (k + (1 - k) / factor)` with `k = (t f / 2 pi - 1) / (h - 1)` clamped to
 /// [0, 1]: waves shorter than `t / h` positions are kept, those longer than `t` are slowed down by `factor`. `k` is

@@ -1,23 +1,23 @@
-//! [`Scope`]: the keys of one architecture in a GGUF file; [`Sizes`].
+//! The keys of one architecture in a GGUF file ([`Scope`]), and the sizes in them ([`Sizes`]).
 
 use super::header::TensorInfo;
 use super::values::Keys;
 use crate::error::{Result, bail, error};
 use serde_json::{Map, Value};
 
-/// Keys of one architecture.
+/// The metadata of a file, with access to the keys of one architecture.
 pub(super) struct Scope<'h> {
     pub keys: &'h Keys,
     pub prefix: &'static str,
 }
 
 impl Scope<'_> {
-    /// Returns `{architecture}.{name}`.
+    /// Returns the key `{architecture}.{name}`.
     pub fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.prefix)
     }
 
-    /// Returns a required size: at least 1, at most `most`.
+    /// Returns a required size, which must be from 1 to `most`.
     pub fn size(&self, name: &str, most: i64) -> Result<i64> {
         let size = self.keys.needed(&self.key(name))?;
         match (1..=most).contains(&size) {
@@ -26,7 +26,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Returns an optional size.
+    /// Returns an optional size, which must be from 1 to `most`.
     pub fn optional_size(&self, name: &str, most: i64) -> Result<Option<i64>> {
         if !self.keys.has(&self.key(name)) {
             return Ok(None);
@@ -44,7 +44,7 @@ impl Scope<'_> {
     }
 }
 
-/// Sizes that every architecture has.
+/// The sizes that every architecture has.
 pub(super) struct Sizes {
     pub vocabulary: i64,
     pub width: i64,
@@ -56,14 +56,14 @@ pub(super) struct Sizes {
     pub positions: i64,
 }
 
-/// Adds the entries of an object.
+/// Adds the entries of the object `entries` to a configuration.
 pub(super) fn extend(config: &mut Map<String, Value>, entries: Value) {
     if let Value::Object(entries) = entries {
         config.extend(entries);
     }
 }
 
-/// Returns the values of a float32 vector of the file.
+/// Returns the elements of a float32 vector of the file; `None` for other tensors.
 pub(super) fn vector(tensor: &TensorInfo) -> Option<Vec<f32>> {
     let float = tensor.element.name == "F32" && tensor.dims.len() == 1;
     float.then(|| tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())

@@ -14,10 +14,10 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::borrow::Cow;
 
-/// SentencePiece's mark for a space.
+/// The character with which SentencePiece replaces a space.
 const SPACE: &str = "\u{2581}";
 
-/// The tokenizer of a file.
+/// The tokenizer of a file, in the form of a Hugging Face tokenizer.
 pub struct Described {
     /// Content of `tokenizer.json`.
     pub tokenizer: Bytes,
@@ -29,7 +29,7 @@ pub struct Described {
     pub tokens: usize,
 }
 
-/// Reads the tokenizer; returns `None` if the file has none.
+/// Returns the tokenizer of a file; `None` if the file has none.
 pub fn describe(keys: &Keys) -> Result<Option<Described>> {
     match keys.text("tokenizer.ggml.model")? {
         None | Some("none" | "no_vocab") => Ok(None),
@@ -53,7 +53,7 @@ pub fn describe(keys: &Keys) -> Result<Option<Described>> {
     }
 }
 
-/// The parts that differ between kinds.
+/// The parts of a tokenizer that differ between kinds.
 struct Parts<'v> {
     normalizer: Value,
     pre_tokenizer: Value,
@@ -119,7 +119,7 @@ fn sentence_piece<'v>(
     })
 }
 
-/// Assembles the tokenizer. `equal`: merges with equal scores, for a SentencePiece vocabulary.
+/// Returns the complete tokenizer. `equal` are merges with equal scores, for a SentencePiece vocabulary.
 fn finish(
     keys: &Keys,
     vocabulary: &Vocabulary<'_>,
@@ -181,7 +181,7 @@ fn added(vocabulary: &Vocabulary<'_>) -> Vec<Value> {
     vocabulary.tokens.iter().zip(&vocabulary.kinds).enumerate().filter_map(entry).collect()
 }
 
-/// Returns the special tokens added around a text.
+/// Returns the special tokens that are added around a text.
 fn template(vocabulary: &Vocabulary<'_>, bos: Option<u32>, eos: Option<u32>) -> Value {
     if bos.is_none() && eos.is_none() {
         return Value::Null;
@@ -209,7 +209,7 @@ fn template(vocabulary: &Vocabulary<'_>, bos: Option<u32>, eos: Option<u32>) -> 
     })
 }
 
-/// Bytes up to the limit of a side file.
+/// A buffer of bytes up to the limit of a side file.
 struct Limited(Vec<u8>);
 
 impl std::io::Write for Limited {
@@ -226,7 +226,8 @@ impl std::io::Write for Limited {
     }
 }
 
-/// A `tokenizer.json`, written without building it in memory first: vocabularies are large.
+/// The content of a `tokenizer.json`, which is written without building it in memory first, because vocabularies are
+/// large.
 #[derive(Serialize)]
 struct Tokenizer<'v> {
     version: &'static str,
@@ -256,7 +257,7 @@ struct Model<'v> {
     merges: Vec<(&'v str, &'v str)>,
 }
 
-/// Tokens with their ids, as a JSON object.
+/// The tokens with their ids, as a JSON object.
 struct Ids<'v>(&'v [Cow<'v, str>]);
 
 impl Serialize for Ids<'_> {

@@ -1,4 +1,4 @@
-//! Element types of GGUF tensors, by their values in the format.
+//! The element types of GGUF tensors, by their values in the format.
 
 use crate::error::{Result, bail};
 use crate::onnx::dtype::DataType;
@@ -7,13 +7,13 @@ use crate::source::weights::{BlockForm, Form};
 /// An element type of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ElementType {
-    /// Name.
+    /// Name of the type.
     pub name: &'static str,
-    /// Number of elements in one block; 1 for plain types.
+    /// Number of elements in a block; 1 for plain types.
     pub elements: u64,
-    /// Size of one block in bytes.
+    /// Size of a block in bytes.
     pub bytes: u64,
-    /// The form in this library; `None` if it cannot read the type.
+    /// Form of the elements in this library; `None` if it cannot read the type.
     pub form: Option<Form>,
 }
 
@@ -30,12 +30,12 @@ const fn blocks(name: &'static str, form: BlockForm) -> ElementType {
     ElementType { name, elements: layout.elements as u64, bytes: layout.bytes as u64, form: Some(Form::Blocks(form)) }
 }
 
-/// Returns a type that is known by name and size only.
+/// Returns a type of which only the name and the size are known.
 const fn unread(name: &'static str, elements: u64, bytes: u64) -> ElementType {
     ElementType { name, elements, bytes, form: None }
 }
 
-/// Values in the file and their types. Values 4, 5, 31 to 33 and 36 to 38 are no longer used.
+/// The values in the file and their types. Values 4, 5, 31 to 33 and 36 to 38 are no longer used.
 const TYPES: &[(u32, ElementType)] = &[
     (0, plain("F32", 4, Some(DataType::Float32))),
     (1, plain("F16", 2, Some(DataType::Float16))),
@@ -74,7 +74,7 @@ const TYPES: &[(u32, ElementType)] = &[
 ];
 
 impl ElementType {
-    /// Returns the type with that value.
+    /// Returns the type with the value `number` in the file. Fails with `Unsupported` for other numbers.
     pub fn of(number: u32) -> Result<ElementType> {
         match TYPES.iter().find(|(n, _)| *n == number) {
             Some((_, found)) => Ok(*found),

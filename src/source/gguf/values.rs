@@ -1,4 +1,4 @@
-//! Values of a GGUF file's metadata, as slices of the mapped file.
+//! The values of a GGUF file's metadata, as slices of the mapped file.
 
 use super::reader::Reader;
 use crate::error::{Context, Result, bail, error};
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the type with that number.
+    /// Returns the type with the number `number`. Fails with `InvalidModel` for other numbers.
     pub fn of(number: u32) -> Result<Kind> {
         use Kind::*;
         const ALL: [Kind; 13] = [U8, I8, U16, I16, U32, I32, F32, Bool, Text, Array, U64, I64, F64];
@@ -50,18 +50,18 @@ impl Kind {
     }
 }
 
-/// A value: its bytes in the file, checked to be complete. Cloning shares them.
+/// A metadata value, as its bytes in the file, which were checked to be complete. Clones share the bytes.
 #[derive(Debug, Clone)]
 pub struct Value {
     kind: Kind,
-    /// Type and number of the elements of an array.
+    /// Type and number of the elements, if the value is an array.
     elements: Option<(Kind, usize)>,
-    /// The content; for a string or an array, without its length.
+    /// Content of the value; for a string or an array, without its length.
     bytes: Bytes,
 }
 
 impl Value {
-    /// Reads one value of a type. Nothing is copied, and arrays are only skipped over.
+    /// Returns the next value, of the type `kind`. Nothing is copied, and arrays are only skipped over.
     pub fn read(reader: &mut Reader, kind: Kind) -> Result<Value> {
         match kind {
             Kind::Text => Ok(Value { kind, elements: None, bytes: reader.text()? }),
@@ -87,7 +87,7 @@ impl Value {
     }
 }
 
-/// Returns type and number of an array's elements.
+/// Returns the type and the number of the elements of an array.
 fn array_head(reader: &mut Reader) -> Result<(Kind, usize)> {
     let element = Kind::of(reader.u32()?)?;
     let count = reader.u64()?;
@@ -138,20 +138,20 @@ fn number(kind: Kind, bytes: &[u8]) -> Option<Number> {
     })
 }
 
-/// Returns the double with the shortest decimals that convert to this float: for example, 1e-5 before it became a
-/// float.
+/// Returns the float64 with the shortest decimals that convert to this float32: for example, 1e-5 before it became a
+/// float32.
 fn shortest(value: f32) -> f64 {
     format!("{value}").parse().unwrap_or(f64::from(value))
 }
 
-/// The metadata of a file: values by key.
+/// The metadata of a file, as values by key.
 #[derive(Debug, Default)]
 pub struct Keys {
     values: HashMap<String, Value>,
 }
 
 impl Keys {
-    /// Adds a value; fails if the key already exists.
+    /// Adds a value. Fails with `InvalidModel` if the key already exists.
     pub fn add(&mut self, key: &str, value: Value) -> Result<()> {
         if self.values.insert(key.to_owned(), value).is_some() {
             bail!(InvalidModel, "the key occurs twice");
@@ -159,7 +159,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Returns whether the key exists.
+    /// Returns whether the metadata has a key.
     pub fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
@@ -172,7 +172,7 @@ impl Keys {
         }
     }
 
-    /// Returns an integer of any width.
+    /// Returns the value of a key as an integer of any width.
     pub fn integer(&self, key: &str) -> Result<Option<i64>> {
         self.typed(key, "an integer of 64 bits", |value| match value.number()? {
             Number::Integer(integer) => i64::try_from(integer).ok(),
@@ -180,7 +180,7 @@ impl Keys {
         })
     }
 
-    /// Returns a finite number of any type.
+    /// Returns the value of a key as a finite number of any type.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a finite number", |value| match value.number()? {
             Number::Integer(integer) => Some(integer as f64),
@@ -188,12 +188,12 @@ impl Keys {
         })
     }
 
-    /// Returns a boolean.
+    /// Returns the value of a key as a bool.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "a truth value", |value| (value.kind == Kind::Bool).then(|| value.bytes.first() == Some(&1)))
     }
 
-    /// Returns a string of at most [`limits::GGUF_TEXT_BYTES`].
+    /// Returns the value of a key as a string of at most [`limits::GGUF_TEXT_BYTES`].
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         let text = self.typed(key, "a UTF-8 string", |value| {
             (value.kind == Kind::Text).then(|| std::str::from_utf8(&value.bytes).ok()).flatten()
@@ -252,7 +252,7 @@ impl Keys {
         Ok(array)
     }
 
-    /// Returns an integer that may be given per layer; fails if the layers differ.
+    /// Returns the value of a key as an integer that may be given per layer. Fails if the layers differ.
     pub fn layer_integer(&self, key: &str) -> Result<Option<i64>> {
         if self.values.get(key).is_none_or(|value| value.kind != Kind::Array) {
             return self.integer(key);
@@ -264,7 +264,7 @@ impl Keys {
         }
     }
 
-    /// Returns a required integer.
+    /// Returns the value of a key as an integer. Fails with `InvalidModel` if it is missing.
     pub fn needed(&self, key: &str) -> Result<i64> {
         self.layer_integer(key)?.ok_or_else(|| error!(InvalidModel, "the file has no {key:?}"))
     }
@@ -274,7 +274,7 @@ fn place(key: &str) -> String {
     format!("key {key:?}")
 }
 
-/// Reads `count` keys with their values.
+/// Returns the next `count` keys with their values.
 pub fn read_keys(reader: &mut Reader, count: u64) -> Result<Keys> {
     if count > limits::GGUF_KEYS {
         bail!(LimitExceeded, "the file declares {count} keys; the limit is {}", limits::GGUF_KEYS);

@@ -1,4 +1,4 @@
-//! The vocabulary of a GGUF file: tokens, their kinds, merges, special ids.
+//! The vocabulary of a GGUF file: tokens, their kinds, merges and special ids.
 
 use super::values::Keys;
 use crate::error::{Context, Result, bail, error};
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// The kind of a token, by its value in the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
-    /// Text.
+    /// A token that is text.
     Normal,
     /// The unknown token.
     Unknown,
@@ -17,22 +17,22 @@ pub enum TokenKind {
     Control,
     /// Text that is never split.
     UserDefined,
-    /// Unused.
+    /// A token that is not used.
     Unused,
-    /// One byte.
+    /// A token for one byte.
     Byte,
 }
 
-/// The tokens of a file.
+/// The tokens of a file, with their kinds.
 pub struct Vocabulary<'k> {
-    /// Texts by id.
+    /// Texts of the tokens, by id.
     pub tokens: Vec<Cow<'k, str>>,
-    /// Kinds by id.
+    /// Kinds of the tokens, by id.
     pub kinds: Vec<TokenKind>,
     ids: HashMap<Cow<'k, str>, u32>,
 }
 
-/// Score, merged token, left token, right token.
+/// The score, the merged token, the left token and the right token of a merge.
 type Merge = (f32, u32, u32, u32);
 
 /// Orders merges of equal score so that programs that take the first listed one also merge further left, as far as an
@@ -62,30 +62,31 @@ fn leftmost_first(group: &mut [Merge]) {
     }
 }
 
-/// Merges by their scores.
+/// The merges of a vocabulary with scores.
 pub struct Scored<'v> {
-    /// Pairs of tokens to merge, in order of precedence.
+    /// Pairs of tokens to merge, in order of priority.
     pub merges: Vec<(&'v str, &'v str)>,
-    /// Index of the first merge and number of merges whose scores are equal although they form different tokens.
+    /// Index of the first merge and number of the merges, for each run of merges whose scores are equal although they
+    /// form different tokens.
     pub equal: Vec<(usize, usize)>,
 }
 
-/// Ids of special tokens; missing and invalid ones are `None`.
+/// The ids of special tokens; missing and invalid ones are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialIds {
-    /// Beginning of a text.
+    /// Id of the token at the beginning of a text.
     pub bos: Option<u32>,
-    /// End of a text.
+    /// Id of the token at the end of a text.
     pub eos: Option<u32>,
-    /// Padding.
+    /// Id of the padding token.
     pub pad: Option<u32>,
-    /// Unknown token.
+    /// Id of the unknown token.
     pub unknown: Option<u32>,
-    /// Tokens that end a generated text, `eos` first.
+    /// Ids of the tokens that end a generated text, `eos` first.
     pub ends: Vec<u32>,
 }
 
-/// Tokens by which models end a turn, for files that name only one end.
+/// The tokens by which models end a turn, for files that name only one end.
 const ENDS: [&str; 9] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -99,7 +100,7 @@ const ENDS: [&str; 9] = [
 ];
 
 impl<'k> Vocabulary<'k> {
-    /// Reads the tokens of a file.
+    /// Returns the tokens of a file.
     pub fn read(keys: &'k Keys) -> Result<Vocabulary<'k>> {
         const TOKENS: &str = "tokenizer.ggml.tokens";
         let Some(texts) = keys.texts(TOKENS, limits::VOCABULARY)? else {
@@ -124,12 +125,12 @@ impl<'k> Vocabulary<'k> {
         Ok(Vocabulary { tokens, kinds, ids })
     }
 
-    /// Returns the id of a token.
+    /// Returns the id of the token with the text `token`; `None` if there is none.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.ids.get(token).copied()
     }
 
-    /// Returns the text of an existing token.
+    /// Returns the text of the token `id`, which must exist.
     pub fn text(&self, id: u32) -> &str {
         self.tokens.get(id as usize).map_or("", |text| text)
     }
@@ -153,7 +154,7 @@ impl<'k> Vocabulary<'k> {
         Ok(SpecialIds { bos: id("bos")?, eos, pad: id("padding")?, unknown: id("unknown")?, ends })
     }
 
-    /// Returns the merges as the file lists them: pairs of tokens to merge, in order of precedence.
+    /// Returns the merges that the file lists: pairs of tokens to merge, in order of priority.
     pub fn listed_merges(&self, keys: &'k Keys) -> Result<Vec<(&'k str, &'k str)>> {
         const MERGES: &str = "tokenizer.ggml.merges";
         let Some(texts) = keys.texts(MERGES, limits::VOCABULARY)? else {

@@ -1,8 +1,8 @@
-//! The tensors of a GGUF file as those of a Hugging Face checkpoint.
+//! The tensors of a GGUF file in the form of a Hugging Face checkpoint.
 //!
 //! Plain tensors and blocks stay slices of the mapped file. Only differences between the format and a checkpoint are
-//! changed: the row order of query and key in the Llama family is restored, and 1 is subtracted from norms of the
-//! Gemma family.
+//! changed: the row order of query and key in the Llama family is restored, and 1 is subtracted from norms of the Gemma
+//! family.
 
 use super::header::{Header, TensorInfo};
 use super::names::Architecture;
@@ -16,23 +16,23 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use std::collections::HashMap;
 
-/// Factors of the rotary frequencies: part of the configuration, not of the weights.
+/// The name of the factors of the rotary frequencies, which belong to the configuration, not to the weights.
 pub const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// Tensors under the names of a checkpoint.
+/// The tensors of a file under the names of a checkpoint.
 pub struct GgufWeights<'h> {
     header: &'h Header,
     by_name: HashMap<String, (usize, Change)>,
     scratch: Scratch,
-    /// Whether blocks become float32, to be quantized again.
+    /// Whether blocks are converted to float32, to be quantized again.
     floats: bool,
 }
 
-/// The change from a tensor of the file to that of a checkpoint.
+/// The change that makes a tensor of the file one of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     None,
-    /// Restores the row order of a tensor with this many heads.
+    /// The row order of a tensor with this number of heads is restored.
     Rows {
         heads: usize,
     },
@@ -70,7 +70,7 @@ impl<'h> GgufWeights<'h> {
         Ok(GgufWeights { header, by_name, scratch: Scratch::new(&std::env::temp_dir()), floats: false })
     }
 
-    /// Returns the same tensors with blocks as float32.
+    /// Returns the same tensors, with blocks converted to float32.
     pub fn floats(self) -> GgufWeights<'h> {
         GgufWeights { floats: true, ..self }
     }

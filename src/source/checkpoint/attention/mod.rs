@@ -1,4 +1,5 @@
-//! Attention of a decoder layer: projections here, the product of queries, keys and values in one file per dialect.
+//! Attention of a decoder layer: the projections are here, the product of queries, keys and values is in one file per
+//! dialect.
 
 mod portable;
 mod runtime;
@@ -9,16 +10,16 @@ use crate::source::builder::{Attribute, Builder, Dialect};
 
 pub(super) use runtime::fits as fused_kernel_fits;
 
-/// The weights of queries, keys and values.
+/// The weights that compute queries, keys and values.
 #[derive(Clone)]
 pub(super) enum Projection {
-    /// One matrix each.
+    /// Three matrices.
     Separate { query: &'static str, key: &'static str, value: &'static str },
-    /// One matrix with the rows of the queries, of the keys, of the values.
+    /// One matrix with the rows of the queries, the keys and the values.
     Packed(&'static str),
 }
 
-/// Values that all layers use, added once.
+/// The values that all layers use, which are added once.
 pub(super) enum Shared {
     Runtime(runtime::Shared),
     Portable(portable::Shared),
@@ -33,7 +34,7 @@ impl Shared {
         })
     }
 
-    /// Returns the position of each new token, int64 `[batch, sequence]`.
+    /// Returns the name of the positions of the new tokens, int64 `[batch, sequence]`.
     pub fn positions(&self, b: &mut Builder<'_>, inputs: &Inputs) -> String {
         match (self, &inputs.positions) {
             (Shared::Portable(_), Some(given)) => given.clone(),
@@ -42,7 +43,7 @@ impl Shared {
     }
 }
 
-/// Queries, keys and values, `[batch, sequence, heads * size]`: separate, or concatenated in one value.
+/// The names of queries, keys and values, `[batch, sequence, heads * size]`: separate, or concatenated in one value.
 enum Projected {
     Separate([String; 3]),
     Packed(String),
@@ -100,7 +101,7 @@ fn separate(b: &mut Builder<'_>, heads: Heads, projected: Projected) -> [String;
     }
 }
 
-/// Normalizes each head of `[batch, sequence, heads * size]` separately.
+/// Adds the normalization of each head of `[batch, sequence, heads * size]`, and returns the name of its output.
 fn head_norm(b: &mut Builder<'_>, d: &Decoder, x: &str, heads: i64, module: &str) -> Result<String> {
     let (apart, together) = (b.ints(&[0, 0, heads, d.heads.size]), b.ints(&[0, 0, heads * d.heads.size]));
     let x = b.op("Reshape", &[x, &apart], &[]);

@@ -1,23 +1,23 @@
-//! Attention in standard operators. Rows are padded on the left; the cache is concatenated.
+//! Attention in standard operators. Rows are padded on the left, and the cache is concatenated.
 //!
-//! Query heads that share a key head are concatenated along the sequence, so that each product has two
-//! four-dimensional inputs for any number of heads: no key or value is repeated.
+//! Query heads that share a key head are concatenated along the sequence, so that each product has two four-dimensional
+//! inputs for any number of heads: no key or value is repeated.
 
 use super::super::decoder::{Decoder, Inputs, soft_cap};
 use crate::error::{Result, error};
 use crate::onnx::dtype::DataType;
 use crate::source::builder::{Attribute, Builder};
 
-/// Values that all layers use.
+/// The names of values that all layers use.
 pub struct Shared {
-    /// Cosines and sines of the new tokens for each rope.
+    /// Cosines and sines for the new tokens, one pair for each rotary embedding.
     waves: Vec<[String; 2]>,
-    /// Attention masks, `[batch, 1, sequence, total_sequence]`, one per window size: 0, or the lowest float for
-    /// masked positions.
+    /// Attention masks, `[batch, 1, sequence, total_sequence]`, one per window size: 0, or the lowest float for masked
+    /// positions.
     masks: Vec<(Option<i64>, String)>,
-    /// `[batch, heads, sequence, total_sequence]` as a shape.
+    /// Shape `[batch, heads, sequence, total_sequence]`.
     by_head: String,
-    /// `[batch, kv_heads, heads / kv_heads * sequence, total_sequence]` as a shape.
+    /// Shape `[batch, kv_heads, heads / kv_heads * sequence, total_sequence]`.
     by_group: String,
 }
 
@@ -50,8 +50,8 @@ impl Shared {
     }
 }
 
-/// Returns the mask: new token `i` (column `past + i`) attends to column `j` if that is not later, not padding, and
-/// inside the window.
+/// Adds the mask and returns its name: new token `i` (column `past + i`) attends to column `j` if that is not later,
+/// not padding, and inside the window.
 fn mask(b: &mut Builder<'_>, inputs: &Inputs, window: Option<i64>) -> String {
     let (zero, one) = (b.int(0), b.int(1));
     let size = |b: &mut Builder<'_>, of: &str| {
@@ -121,15 +121,16 @@ pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, [
     b.op("Reshape", &[&seen, &together], &[])
 }
 
-/// Returns `[batch, sequence, heads * size]` as `[batch, heads, sequence, size]`.
+/// Adds nodes that change `[batch, sequence, heads * size]` to `[batch, heads, sequence, size]`, and returns the name
+/// of the result.
 fn split(b: &mut Builder<'_>, x: &str, heads: i64, size: i64) -> String {
     let shape = b.ints(&[0, 0, heads, size]);
     let x = b.op("Reshape", &[x, &shape], &[]);
     b.op("Transpose", &[&x], &[("perm", Attribute::Ints(&[0, 2, 1, 3]))])
 }
 
-/// Appends `x` to a part (`key` or `value`) of a layer's cache; the result is an output of the graph, whose name is
-/// returned.
+/// Appends `x` to a part (`key` or `value`) of a layer's cache, and returns the name of the result, which is an output
+/// of the graph.
 fn append(b: &mut Builder<'_>, index: usize, part: &str, x: &str) -> String {
     let (past, present) = (format!("past_key_values.{index}.{part}"), format!("present.{index}.{part}"));
     b.node_to("", "Concat", &[&past, x], &[&present], &[("axis", Attribute::Int(2))]);

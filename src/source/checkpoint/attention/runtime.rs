@@ -9,19 +9,19 @@ use super::Projected;
 use crate::onnx::dtype::DataType;
 use crate::source::builder::{Attribute, Builder};
 
-/// Returns whether the kernel supports heads of this size.
+/// Returns whether ONNX Runtime's kernel supports heads of the sizes of a decoder.
 pub fn fits(d: &Decoder) -> bool {
     let rotations_fit = d.ropes.iter().all(|rope| rope.size() % 16 == 0 && d.heads.size % 16 == 0);
     d.heads.size % 8 == 0 && rotations_fit
 }
 
-/// Values that all layers use.
+/// The names of values that all layers use.
 pub struct Shared {
-    /// Number of tokens of each row minus one: int32 `[batch]`.
+    /// Number of tokens of each row, minus one: int32 `[batch]`.
     lengths: String,
-    /// Columns of the mask: int32.
+    /// Number of columns of the mask: int32.
     total: String,
-    /// Cosines and sines of each rope.
+    /// Cosines and sines of each rotary embedding.
     tables: Vec<[String; 2]>,
 }
 
@@ -67,7 +67,8 @@ pub fn attend(b: &mut Builder<'_>, d: &Decoder, shared: &Shared, index: usize, p
     seen
 }
 
-/// Returns the position of each new token: it follows the row's earlier tokens, which the mask counts.
+/// Adds the positions of the new tokens, which follow the earlier tokens of a row, and returns their name. The mask
+/// counts the tokens.
 ///
 /// In a prompt, a row has no earlier tokens, but a padded row has fewer tokens than the sequence: hence the maximum
 /// with 0.
