@@ -1,4 +1,4 @@
-//! Sums a gradient to the shape of a broadcast value.
+//! The sum of a gradient to the shape of a broadcast value.
 
 use super::Tape;
 use crate::graph::edit;
@@ -24,8 +24,8 @@ fn pair(target: &Dim, out: &Dim) -> Pair {
 }
 
 impl Tape {
-    /// Returns `gradient`, in the shape of the model's value `out`, summed to the shape of the model's value
-    /// `target`.
+    /// Adds the sum of `gradient`, which has the shape of the model's value `out`, to the shape of the model's value
+    /// `target`, and returns its name.
     pub(super) fn unbroadcast(&mut self, gradient: &str, target: &str, out: &str) -> String {
         let (Some(to), Some(from)) = (self.dims(target), self.dims(out)) else {
             let shape = self.shape(out);
@@ -50,8 +50,8 @@ impl Tape {
         }
     }
 
-    /// Returns `gradient` summed to the shape of `target`, for sizes that are known only at run time: the graph
-    /// compares the shapes to find the axes.
+    /// Adds the sum of `gradient` to the shape of `target`, for sizes that are known only at run time, and returns its
+    /// name: the graph compares the shapes to find the axes.
     pub(super) fn unbroadcast_to(&mut self, gradient: &str, target: &str, out_shape: &str) -> String {
         let shape = self.shape(target);
         let (many, few) = (self.op("Shape", &[out_shape]), self.op("Shape", &[&shape]));

@@ -1,4 +1,4 @@
-//! Finds the nodes that prevent a gradient, before anything runs.
+//! The search for nodes that prevent a gradient, before anything runs.
 
 use super::registry;
 use crate::onnx::proto::NodeProto;
@@ -7,9 +7,9 @@ use std::collections::HashSet;
 /// A node between the parameters and the loss that has no rule.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Uncovered {
-    /// The node's name, or its first output.
+    /// Name of the node, or of its first output.
     pub name: String,
-    /// Operator, with its domain unless it is a standard one.
+    /// Operator of the node, with its domain unless it is a standard one.
     pub op: String,
 }
 

@@ -35,18 +35,18 @@ use crate::onnx::proto::{ModelProto, NodeProto};
 use crate::runtime::Runtime;
 use std::collections::{HashMap, HashSet};
 
-/// A node whose inputs get gradients.
+/// A node whose inputs get gradients, with the gradients of its outputs.
 pub(crate) struct Step {
-    /// Its index among the forward nodes of the tape.
+    /// Index of the node among the forward nodes of the tape.
     pub index: usize,
-    /// The node.
+    /// Node that is differentiated.
     pub node: NodeProto,
-    /// The gradient of each output that the loss depends on.
+    /// Name of the gradient of each output that the loss depends on.
     pub gradients: Vec<Option<String>>,
 }
 
 impl Step {
-    /// Returns the gradient of the first output.
+    /// Returns the name of the gradient of the first output.
     fn gradient(&self) -> Result<&str> {
         match self.gradients.first() {
             Some(Some(gradient)) => Ok(gradient),
@@ -54,12 +54,12 @@ impl Step {
         }
     }
 
-    /// Returns the first output.
+    /// Returns the name of the first output.
     fn output(&self) -> &str {
         self.node.output.first().map_or("", String::as_str)
     }
 
-    /// Returns the required input at `index`.
+    /// Returns the name of the required input `index`.
     fn input(&self, index: usize) -> Result<&str> {
         match self.node.input_at(index) {
             Some(name) => Ok(name),
@@ -68,15 +68,14 @@ impl Step {
     }
 }
 
-/// Lowers the operators without a rule of their own and returns the lowered model. Values of the main graph keep their
-/// names.
+/// Lowers the operators without a rule, and returns what was lowered. Values of the main graph keep their names.
 pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
     let by_shape = model.graph.iter().flat_map(|graph| &graph.node).any(lower::by_shape);
     let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };
     lower::lower(model, types, &|_| true)
 }
 
-/// The gradients of a node's inputs, each with the index of the input.
+/// The indices of a node's inputs, each with the name of its gradient.
 pub(crate) type Parts = Vec<(usize, String)>;
 
 /// Adds to `tape` the gradient of each of `parameters`, from `seeds`: values with the gradients of the loss with
@@ -116,7 +115,7 @@ pub fn differentiate(
     Ok(found.collect())
 }
 
-/// Returns the values that depend on a parameter through floating point.
+/// Returns the names of the values that depend on a parameter through floating-point values.
 fn needed(tape: &Tape, parameters: &[String]) -> HashSet<String> {
     let mut need: HashSet<String> = parameters.iter().cloned().collect();
     for node in &tape.forward {
@@ -128,7 +127,7 @@ fn needed(tape: &Tape, parameters: &[String]) -> HashSet<String> {
     need
 }
 
-/// Returns the sum of the gradients of a value; `None` if there are none.
+/// Adds the sum of the gradients of a value, and returns its name; `None` if there are none.
 fn total(tape: &mut Tape, sums: &mut HashMap<String, Vec<String>>, value: &str) -> Option<String> {
     let list = sums.remove(value)?;
     let mut parts = list.into_iter();

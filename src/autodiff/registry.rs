@@ -1,4 +1,4 @@
-//! Maps operators to their rules.
+//! The rules of operators, by name.
 
 use super::rules::{
     conv, einsum, elementwise, gather, matmul, movement, normalization, pool, power, reduce, resize, shape, softmax,
@@ -7,10 +7,11 @@ use super::{Parts, Step, Tape};
 use crate::error::Result;
 use crate::onnx::proto::NodeProto;
 
-/// The rule of an operator: a function that returns the gradients of a node's inputs, given those of its outputs.
+/// The rule of an operator: a function that returns the gradients of a node's inputs, given the gradients of its
+/// outputs.
 pub(super) type Rule = fn(&mut Tape, &Step) -> Result<Parts>;
 
-/// Operators through which no gradient flows: their outputs are integers, booleans, or constant almost everywhere.
+/// The operators through which no gradient flows: their outputs are integers, booleans, or constant almost everywhere.
 const STOPS: [&str; 31] = [
     "Shape",
     "Size",

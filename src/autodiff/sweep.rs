@@ -1,5 +1,5 @@
-//! Tests of every float model among those that the `onnx` wheel contains for tests: counts the nodes that have
-//! gradients, and compares these with finite differences.
+//! Tests of all float models that the `onnx` wheel contains for tests: counts the nodes that have gradients, and
+//! compares these with finite differences.
 
 use super::tests::gradients;
 use super::*;
@@ -15,10 +15,10 @@ use crate::statistics::dot;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Step lengths relative to the values that are moved. A kink in the function spoils long steps, rounding short ones;
-/// one of them must agree.
+/// The lengths of steps relative to the values that are moved. A kink in the function spoils long steps, rounding short
+/// ones; one of them must agree.
 const STEPS: [f64; 3] = [1e-2, 1e-3, 1e-4];
-/// Maximum difference between a slope and the finite difference, relative to the larger of them.
+/// The maximum difference between a slope and the finite difference, relative to the larger of them.
 const BOUND: f64 = 0.05;
 /// A model whose input contains a 0, at which the function jumps.
 const JUMPS: &str = "test_sign_model";
@@ -37,7 +37,7 @@ fn tensor(proto: &TensorProto) -> Option<Tensor> {
     Tensor::new(dtype, &proto.dims, bytes.into()).ok()
 }
 
-/// A model with the inputs of its test; all float values are inputs.
+/// A model with the inputs of its test. All float values are inputs.
 struct Case {
     proto: ModelProto,
     values: Vec<(String, Tensor)>,
@@ -83,7 +83,7 @@ fn case(folder: &Path) -> Option<Case> {
     Some(Case { proto, values, learned })
 }
 
-/// Returns the first output.
+/// Returns the first output of a run.
 fn run(session: &Session, values: &[(String, Tensor)]) -> Option<Tensor> {
     let fed: Vec<(&str, &Tensor)> = values.iter().map(|(name, value)| (name.as_str(), value)).collect();
     Some(session.run(&fed, &[], &Call::default()).ok()?.swap_remove(0).1)

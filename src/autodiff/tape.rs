@@ -1,4 +1,5 @@
-//! [`Tape`]: the forward nodes, the known facts about their values, and the gradient nodes so far.
+//! The state of a differentiation ([`Tape`]): the forward nodes, the known facts about their values, and the gradient
+//! nodes so far.
 
 use super::{NodeBuilder, Type};
 use crate::error::{Result, bail};
@@ -13,17 +14,17 @@ use std::ops::{Deref, DerefMut};
 
 /// A graph that is being differentiated: its nodes, and the gradient nodes so far.
 pub struct Tape {
-    /// The nodes of the model in topological order. Rules may request additional outputs from them.
+    /// Nodes of the model in topological order. Rules may request additional outputs from them.
     pub forward: Vec<NodeProto>,
     writer: NodeBuilder,
     pub(super) need: HashSet<String>,
     types: HashMap<String, Type>,
-    /// Small constants of the model, whose values may be read.
+    /// Small constants of the model, whose elements may be read.
     small: HashMap<String, TensorProto>,
     shapes: HashMap<String, String>,
 }
 
-/// A tape has the methods of its node builder.
+/// Access to the methods of the tape's node builder.
 impl Deref for Tape {
     type Target = NodeBuilder;
 
@@ -38,7 +39,7 @@ impl DerefMut for Tape {
     }
 }
 
-/// Constants with more elements are weights; their values are not read.
+/// The number of elements above which constants are weights, whose elements are not read.
 const SMALL: usize = 4096;
 
 impl Tape {
@@ -62,7 +63,7 @@ impl Tape {
         self.types.get(value)?.dims.as_deref()
     }
 
-    /// Returns the rank, or fails if it is unknown.
+    /// Returns the rank of a value. Fails if it is unknown.
     pub fn rank(&self, value: &str) -> Result<usize> {
         match self.dims(value) {
             Some(dims) => Ok(dims.len()),
@@ -70,13 +71,13 @@ impl Tape {
         }
     }
 
-    /// Returns the sizes if all are fixed.
+    /// Returns the sizes of a value if all are fixed; otherwise `None`.
     pub fn fixed(&self, value: &str) -> Option<Vec<i64>> {
         let size = |dim: &Dim| if let Dim::Fixed(size) = dim { Some(*size) } else { None };
         self.dims(value)?.iter().map(size).collect()
     }
 
-    /// Returns the element type if it is known.
+    /// Returns the element type of a value if it is known; otherwise `None`.
     pub fn dtype(&self, value: &str) -> Option<DataType> {
         self.types.get(value)?.dtype
     }
@@ -91,7 +92,7 @@ impl Tape {
         node.input_at(input).is_some_and(|name| self.need.contains(name))
     }
 
-    /// Returns the shape of a value of the model as a list: a constant if it is fixed.
+    /// Returns the name of the shape of a value of the model as a list, which is a constant if it is fixed.
     pub fn shape(&mut self, value: &str) -> String {
         if let Some(sizes) = self.fixed(value) {
             return self.ints(&sizes);
@@ -104,7 +105,7 @@ impl Tape {
         shape
     }
 
-    /// Returns the size of one dimension as a list with one element.
+    /// Returns the name of the size of one dimension as a list with one element.
     pub fn size(&mut self, value: &str, axis: usize) -> String {
         if let Some(Dim::Fixed(size)) = self.dims(value).and_then(|dims| dims.get(axis)) {
             let size = *size;
@@ -115,23 +116,24 @@ impl Tape {
         self.op("Gather", &[&shape, &axis])
     }
 
-    /// Returns the integers of a constant of the model.
+    /// Returns the elements of an integer constant of the model; `None` for other values.
     pub fn integers(&self, value: &str) -> Option<Vec<i64>> {
         crate::graph::constants::whole_numbers(self.small.get(value)?)
     }
 
-    /// Returns the numbers of a constant of the model.
+    /// Returns the elements of a float constant of the model; `None` for other values.
     pub fn numbers(&self, value: &str) -> Option<Vec<f32>> {
         let float = |t: &&TensorProto| t.data_type == Some(DataType::Float32.to_onnx());
         floats(self.small.get(value).filter(float)?).ok()
     }
 
-    /// Returns the single number of a constant of the model.
+    /// Returns the element of a float constant of the model with one element; `None` for other values.
     pub fn number(&self, value: &str) -> Option<f32> {
         self.numbers(value).filter(|all| all.len() == 1).map(|all| all[0])
     }
 
-    /// Returns the axes of a node: an input since some opset, an attribute before. Returns `None` if there are none.
+    /// Returns the axes of a node, which are an input since some opset, and an attribute before; `None` if there are
+    /// none.
     pub fn axes(&self, node: &NodeProto, input: usize) -> Result<Option<Vec<i64>>> {
         match (node.input_at(input), node.attribute("axes")) {
             (Some(name), _) => match self.integers(name) {
@@ -152,7 +154,7 @@ impl Tape {
         }
     }
 
-    /// Adds the output at `index` to the forward node, if it has none there, and returns its name.
+    /// Adds the output `index` to the forward node `node`, if the node has none there, and returns its name.
     pub fn extra_output(&mut self, node: usize, index: usize) -> String {
         while self.forward[node].output.len() <= index {
             self.forward[node].output.push(String::new());
@@ -164,20 +166,20 @@ impl Tape {
         self.forward[node].output[index].clone()
     }
 
-    /// Returns a value of `rank` with its last two dimensions transposed.
+    /// Adds a value of `rank` with its last two dimensions transposed, and returns its name.
     pub fn transposed(&mut self, value: &str, rank: usize) -> String {
         let mut order: Vec<i64> = (0..rank as i64).collect();
         order.swap(rank - 1, rank - 2);
         self.op_with("Transpose", &[value], vec![edit::ints_attribute("perm", &order)])
     }
 
-    /// Returns the sum over `axes`.
+    /// Adds the sum over `axes`, and returns its name.
     pub fn sum(&mut self, value: &str, axes: &[i64], keep: bool) -> String {
         let axes = self.ints(axes);
         self.op_with("ReduceSum", &[value, &axes], vec![edit::int_attribute("keepdims", keep.into())])
     }
 
-    /// Returns zeros in the shape that `shape` contains.
+    /// Adds zeros in the shape that `shape` contains, and returns their name.
     pub fn zeros(&mut self, shape: &str) -> String {
         let zero = edit::float_tensor("", &[1], &[0.0]);
         self.op_with("ConstantOfShape", &[shape], vec![edit::tensor_attribute("value", zero)])

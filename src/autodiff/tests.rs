@@ -1,4 +1,4 @@
-//! Tests of every rule against gradients in float64: see `tests/fixtures/gradients/make.py`.
+//! Tests of every rule against gradients in float64 (see `tests/fixtures/gradients/make.py`).
 
 use super::*;
 use crate::calibrate::read_tensors;
@@ -99,7 +99,7 @@ fn check(model: &Path, expected: &Path, open: bool) -> (f64, String) {
     errors.fold((0.0, String::new()), |worst, next| if next.0 > worst.0 { next } else { worst })
 }
 
-/// Beginnings of the names of cases that need the number of heads or their width as constants, as models have them.
+/// The beginnings of the names of cases that need the number of heads or their width as constants, as models have them.
 const STATIC: [&str; 8] = [
     "Attention-4",
     "Attention-bool",

@@ -1,4 +1,4 @@
-//! Converts graphs of old opsets to one that has the operators for gradients.
+//! Conversion of graphs of old opsets to one that has the operators for gradients.
 
 use super::NodeBuilder;
 use crate::error::{Result, bail};
@@ -6,12 +6,12 @@ use crate::graph::{edit, opset};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, attribute_kind};
 
-/// Target opset: `ScatterND` adds since 16; `LayerNormalization` exists since 17.
+/// The opset that models are converted to: `ScatterND` adds since 16; `LayerNormalization` exists since 17.
 const WANTED: i64 = 17;
-/// Oldest supported opset: since then, operators are equivalent except for the changes made here.
+/// The oldest opset that is supported: since then, operators are equivalent except for the changes made here.
 const OLDEST: i64 = 6;
 
-/// Converts a model of opset 6 to 16 to opset 17. Newer ones stay unchanged.
+/// Converts a model of opset 6 to 16 to opset 17. Newer models stay unchanged.
 ///
 /// From opset 13 on, [`opset::raise`] does this. Older models differ more, and are changed here: some attributes became
 /// inputs; `Softmax` no longer flattens (since 13); `Upsample` became `Resize` (10); broadcasting had an axis (until
@@ -44,7 +44,7 @@ pub fn upgrade(model: &mut ModelProto) -> Result<()> {
     opset::raise(model, WANTED)
 }
 
-/// Returns the attributes that became inputs, in order.
+/// Returns the names of the attributes of an operator that became inputs, in the order of the inputs.
 fn moved(op: &str) -> &'static [&'static str] {
     match op {
         "Squeeze" | "Unsqueeze" | "ReduceSum" => &["axes"],
@@ -126,7 +126,7 @@ fn align(w: &mut NodeBuilder, node: &mut NodeProto) {
     node.attribute.retain(|a| a.name.as_deref() != Some("axis"));
 }
 
-/// Converts `Resize` of opset 10 and earlier, and `Upsample`.
+/// Converts `Resize` of opset 10 and earlier, and `Upsample`, to `Resize` of opset 11.
 fn resize(node: &mut NodeProto) {
     node.op_type = Some("Resize".to_owned());
     node.input.insert(1, String::new());

@@ -11,14 +11,14 @@ use crate::runtime::{Runtime, SessionOptions};
 use crate::text::Tokenizer;
 use std::time::Instant;
 
-/// A benchmark in progress.
+/// The state of a benchmark that is running.
 pub struct Bench<'a> {
     pub runtime: &'static Runtime,
     pub original: Side<'a>,
     pub result: Side<'a>,
     pub options: &'a BenchmarkOptions,
     pub source: Source<'a>,
-    /// Where the inputs of the result come from, if it has another tokenizer.
+    /// Source of the inputs of the result, if it has another tokenizer.
     of_result: Option<Source<'a>>,
     pairing: &'a Pairing,
     pub start: Instant,
@@ -27,7 +27,7 @@ pub struct Bench<'a> {
 /// The inputs on which both models are timed.
 pub struct Fed {
     original: Batch,
-    /// The inputs of the result if they differ.
+    /// Inputs of the result, if they differ from those of the original.
     result: Option<Batch>,
 }
 
@@ -39,7 +39,8 @@ impl Fed {
 }
 
 impl<'a> Bench<'a> {
-    /// Returns a benchmark with nothing loaded. Fails if options and models do not match.
+    /// Returns a benchmark for which nothing is loaded yet. Fails with `InvalidArgument` if options and models do not
+    /// match.
     pub fn new(
         runtime: &'static Runtime,
         [original, result]: [Side<'a>; 2],
@@ -77,7 +78,8 @@ impl<'a> Bench<'a> {
         Ok(Pair::new(load(self.original).at(|| "the original")?, load(self.result).at(|| "the result")?))
     }
 
-    /// Finds inputs of sizes that the original accepts and returns them; the error names the model that accepts none.
+    /// Returns inputs of sizes that the original accepts, after trying them. The error names the model that accepts
+    /// none.
     pub fn settled(&mut self, pair: &mut Pair, steps: &Steps) -> Result<Fed> {
         let quiet = steps.quiet();
         let source = &mut self.source;
@@ -92,7 +94,8 @@ impl<'a> Bench<'a> {
         Ok(inputs)
     }
 
-    /// Runs each model alone, on inputs of sizes that the original accepts; returns these inputs and the measurements.
+    /// Runs each model alone, on inputs of sizes that the original accepts, and returns these inputs and the
+    /// measurements.
     pub fn alone(&mut self, session: &SessionOptions, steps: &mut Steps) -> Result<(Fed, Both<Alone>)> {
         let inputs = self.timing()?;
         match self.each_alone(&inputs, session, steps) {
@@ -133,8 +136,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Compares the outputs on the input sets, until all are compared or the time `until` has come; returns the
-    /// figures.
+    /// Compares the outputs on the input sets, until all are compared or the time `until` has come. Returns the
+    /// results.
     pub fn compare(&self, pair: &mut Pair, until: Option<Instant>, steps: &mut Steps) -> Result<QualityReport> {
         let source = &self.source;
         let mut comparison = Comparison::new(source.vocabularies());

@@ -36,14 +36,14 @@ use timing::{Clock, Rounds, Side};
 pub(crate) use timing::{Pair, Subject};
 pub use timing::{RunFn, Timed};
 
-/// What to measure, and on which inputs.
+/// The measurements of a benchmark, and the inputs for them.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchmarkOptions {
-    /// Number of timed rounds; both models run once in each. Default: 50.
+    /// Number of timed rounds, in each of which both models run once. Default: 50.
     pub runs: usize,
     /// Number of warm-up rounds. Default: 5.
     pub warmup: usize,
-    /// Threads of each session; 0 for one per physical core.
+    /// Number of threads of each session; 0 for one per physical core.
     pub threads: usize,
     /// Inputs of the models. The seed is also that of the bootstrap.
     #[serde(flatten)]
@@ -89,8 +89,8 @@ pub fn benchmark(
     measure(runtime, Side::Model(original), Side::Model(result), tokenizer, options, call)
 }
 
-/// Measures an engine against its original and returns the same as [`benchmark`]. Both times include copying inputs and
-/// outputs.
+/// Measures an engine against its original, and returns the same as [`benchmark`]. Both times include copying inputs
+/// and outputs.
 pub fn benchmark_engine(
     runtime: &'static Runtime,
     original: &Model,
@@ -103,7 +103,7 @@ pub fn benchmark_engine(
 }
 
 /// Measures `result` against `original` in a few seconds, and returns the same as [`benchmark`]: only speed and
-/// closeness, with fewer rounds and inputs than [`benchmark`], without memory and the time of the first run.
+/// closeness, with fewer rounds and inputs, and without memory and the time of the first run.
 pub fn brief(
     runtime: &'static Runtime,
     original: &Model,
@@ -182,7 +182,7 @@ fn measure(
     Ok((report, quality))
 }
 
-/// Maximum and minimum number of rounds of a brief benchmark, and the duration in seconds of each of its parts.
+/// The maximum and minimum number of rounds of a brief benchmark, and the duration in seconds of each of its parts.
 const BRIEF_ROUNDS: usize = 15;
 const BRIEF_FEWEST: usize = 3;
 const BRIEF_SECONDS: f64 = 0.6;
@@ -196,7 +196,7 @@ pub fn into_report(options: &BenchmarkOptions, benchmark: &BenchmarkReport, qual
     report
 }
 
-/// Adds the figures to the report of the technique that produced the result.
+/// Adds the results of a benchmark to the report of the technique that produced the model.
 pub fn attach(report: &mut Report, benchmark: &BenchmarkReport, quality: &QualityReport) {
     report.benchmark = serde_json::to_value(benchmark).ok();
     report.quality = serde_json::to_value(quality).ok();
@@ -216,7 +216,7 @@ fn check(options: &BenchmarkOptions) -> Result<()> {
     Ok(())
 }
 
-/// Checks that both models have the same outputs; the comparison would notice too, but only after the timing.
+/// Fails if the models have different outputs; the comparison would notice too, but only after the timing.
 fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     let given = result.outputs();
     let lacks = |name: &str| !name.starts_with("present") && !given.iter().any(|other| other.name == name);
@@ -228,7 +228,7 @@ fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     }
 }
 
-/// Returns inputs to time a model on, of sizes that it accepts.
+/// Returns inputs for timing a model, of sizes that it accepts.
 pub(crate) fn settled(
     runtime: &'static Runtime,
     model: &Model,
@@ -245,7 +245,7 @@ pub(crate) fn settled(
     })
 }
 
-/// Runs a pair in turn and returns only the speedup.
+/// Runs a pair in turn, and returns only the speedup.
 pub(crate) fn race(
     pair: &mut Pair,
     inputs: &Batch,

@@ -1,4 +1,4 @@
-//! [`Pairing`]: maps the token ids and classes of the result to those of the original.
+//! The relation of the token ids and classes of a result to those of the original ([`Pairing`]).
 
 use crate::error::{Context, Result, bail};
 use crate::inputs::{Mask, Source, is_past};
@@ -9,11 +9,11 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 use crate::text::Tokenizer;
 
-/// How token ids and classes of the result differ from those of the original.
+/// The differences of the token ids and classes of a result from those of the original.
 pub struct Pairing {
-    /// The result's own tokenizer if it differs.
+    /// Tokenizer of the result if it differs.
     pub reading: Option<Reading>,
-    /// For each class of the original, the index of the class of the same name in the result.
+    /// Index of the class of the same name in the result, for each class of the original.
     order: Option<Vec<usize>>,
     /// Whether the outputs are distributions over a vocabulary, as in text generation and mask filling.
     writes: bool,
@@ -22,7 +22,8 @@ pub struct Pairing {
 }
 
 impl Pairing {
-    /// Compares tokenizers and classes. Fails with `InvalidArgument` if the two classify into different classes.
+    /// Returns the differences between tokenizers and classes. Fails with `InvalidArgument` if the two classify into
+    /// different classes.
     pub fn new(original: &Model, result: &Model, tokenizer: Option<&Tokenizer>) -> Result<Pairing> {
         let (first, second) = ("the original", "the result");
         let (a, b) = (original.card(), result.card());
@@ -48,7 +49,7 @@ impl Pairing {
         Ok(Pairing { reading, order, writes, notes })
     }
 
-    /// Fails for two models whose outputs are over different tokens.
+    /// Fails with `InvalidArgument` for two models whose outputs are over different tokens.
     pub fn check(&self, source: &Source) -> Result<()> {
         match &self.reading {
             Some(Reading { ids: Some(how), .. }) if self.writes && source.name() == "text" => bail!(
@@ -60,7 +61,7 @@ impl Pairing {
         }
     }
 
-    /// Returns the outputs of the result in the original's order. Fails if they are over other tokens.
+    /// Returns the outputs of the result in the order of the original's classes. Fails if they are over other tokens.
     pub fn aligned(&self, outputs: Vec<(String, Tensor)>, masks: [Option<&Mask>; 2]) -> Result<Vec<(String, Tensor)>> {
         if let (Some(_), [Some(of_original), Some(of_result)]) = (&self.reading, masks)
             && of_original != of_result
@@ -84,7 +85,7 @@ impl Pairing {
     }
 }
 
-/// Fails for two models with different inputs.
+/// Fails with `InvalidArgument` for two models with different inputs.
 pub fn same_inputs(original: &[ValueInfo], result: &[ValueInfo]) -> Result<()> {
     let missing = |from: &[ValueInfo], of: &[ValueInfo]| {
         // A model whose layers were dropped lacks their cache inputs.

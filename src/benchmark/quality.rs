@@ -1,4 +1,4 @@
-//! Closeness of the outputs of two models over many inputs.
+//! The closeness of the outputs of two models over many inputs.
 
 use super::report::{OutputQuality, QualityReport};
 use super::rows::Sums;
@@ -8,20 +8,20 @@ use crate::likelihood::{argmax, kl_divergence};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
 
-/// Rows at least this long that are as long as a vocabulary count as logits.
+/// The minimum length of rows that count as logits if they are as long as a vocabulary.
 const VOCABULARY_FROM: i64 = 1000;
 
-/// Figures over all inputs compared so far.
+/// The results over all inputs compared so far.
 #[derive(Debug, Default)]
 pub struct Comparison {
     outputs: Vec<Tally>,
     vocabularies: Vec<i64>,
     samples: usize,
-    /// The reason why an output is not compared.
+    /// Reason why an output is not compared.
     apart: Option<String>,
 }
 
-/// Figures of one output.
+/// The results for one output.
 #[derive(Debug)]
 struct Tally {
     name: String,
@@ -38,7 +38,7 @@ struct Tally {
     /// Sum of the divergences, over rows that look like logits.
     kl: f64,
     kl_rows: u64,
-    /// For types other than floats: number of equal elements and of all elements.
+    /// Number of equal elements, for types other than floats; `elements` is the number of all elements.
     equal: u64,
     elements: u64,
 }
@@ -51,9 +51,9 @@ impl Comparison {
 
     /// Adds the outputs of one run of each model on the same inputs, `samples` texts.
     ///
-    /// For outputs of at least three dimensions that begin with those of the mask, padding rows according to `mask`
-    /// are left out. Outputs that differ in type or shape are not compared, and the report says so. Fails if an
-    /// output is missing.
+    /// For outputs of at least three dimensions that begin with those of the mask, padding rows according to `mask` are
+    /// omitted. Outputs that differ in type or shape are not compared, and the report says so. Fails if an output is
+    /// missing.
     pub fn add(
         &mut self,
         original: &[(String, Tensor)],
@@ -92,7 +92,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Returns the figures.
+    /// Returns the results over all inputs.
     pub fn finish(self) -> QualityReport {
         let names: Vec<(String, bool)> = self.outputs.iter().map(|t| (t.name.clone(), t.float)).collect();
         let primary = primary_output(&names).unwrap_or(0);
@@ -111,8 +111,8 @@ impl Comparison {
     }
 }
 
-/// Returns the index of the primary output (from name and whether it is float): the first whose name contains
-/// `logits`, else `sentence_embedding`, else the first float output.
+/// Returns the index of the primary output, from names and whether they are float: the first output whose name contains
+/// `logits`, otherwise `sentence_embedding`, otherwise the first float output; `None` if there is none.
 pub fn primary_output(outputs: &[(String, bool)]) -> Option<usize> {
     let named = |part: &str| outputs.iter().position(|(name, float)| *float && name.to_lowercase().contains(part));
     named("logits").or_else(|| named("sentence_embedding")).or_else(|| outputs.iter().position(|(_, float)| *float))
@@ -203,7 +203,7 @@ fn is_float(tensor: &Tensor) -> bool {
     matches!(tensor.dtype(), Float32 | Float64 | Float16 | Bfloat16)
 }
 
-/// Counts equal elements and all elements; types below a byte are counted in bytes.
+/// Returns the number of equal elements and of all elements; types below a byte are counted in bytes.
 fn equal_elements(before: &Tensor, after: &Tensor) -> (u64, u64) {
     if let (Some(a), Some(b)) = (before.strings(), after.strings()) {
         return (a.iter().zip(b).filter(|(a, b)| a == b).count() as u64, a.len() as u64);

@@ -4,12 +4,12 @@ use crate::inputs::as_map;
 use crate::runtime::Placement;
 use serde::Serialize;
 
-/// The same figure for the original and for the result.
+/// The same measurement for the original and for the result.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Both<T> {
-    /// The original model.
+    /// Value for the original model.
     pub original: T,
-    /// The resulting model.
+    /// Value for the resulting model.
     pub result: T,
 }
 
@@ -18,11 +18,11 @@ pub struct Both<T> {
 pub struct BenchmarkReport {
     /// Number of timed rounds; both models ran once in each.
     pub runs: usize,
-    /// Threads of each session.
+    /// Number of threads of each session.
     pub threads: usize,
-    /// Clock: `thread_cpu` (one thread: the CPU time of the run) or `wall`.
+    /// Name of the clock: `thread_cpu` (one thread: the CPU time of the run) or `wall`.
     pub clock: &'static str,
-    /// Where each model ran.
+    /// Provider and device on which each model ran.
     pub placement: Both<Placement>,
     /// Source of the inputs: `text`, `given` or `generated`.
     pub inputs: &'static str,
@@ -33,7 +33,8 @@ pub struct BenchmarkReport {
     pub latency_ms: Both<Latency>,
     /// Speed of the result relative to the original; 2 means twice as fast.
     pub speedup: Speedup,
-    /// Time to create a session in milliseconds (wall clock). The faster of two: the first also reads files and code.
+    /// Time to create a session in milliseconds (wall clock); the shorter of two, because the first also reads files
+    /// and code.
     pub load_ms: Both<f64>,
     /// Time of the first run in milliseconds (wall clock); absent in a brief benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,27 +54,27 @@ pub struct BenchmarkReport {
     pub seconds: f64,
 }
 
-/// Time of a run.
+/// The time of a run, over the timed rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Latency {
-    /// Median.
+    /// Median of the times.
     pub median: f64,
-    /// Minimum.
+    /// Minimum of the times.
     pub min: f64,
-    /// 90th percentile.
+    /// 90th percentile of the times.
     pub p90: f64,
 }
 
-/// Time of the original divided by time of the result, round by round.
+/// The speed of the result relative to the original: the ratios of their times, round by round.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Speedup {
-    /// Median over the rounds.
+    /// Median of the ratios over the rounds.
     pub median: f64,
     /// Lower end of the 95 % interval of the median.
     pub low: f64,
-    /// Upper end of the interval.
+    /// Upper end of the 95 % interval of the median.
     pub high: f64,
-    /// `faster` or `slower`, or `no difference` if the interval contains 1.
+    /// Verdict: `faster` or `slower`, or `no difference` if the interval contains 1.
     pub verdict: &'static str,
 }
 
@@ -90,51 +91,51 @@ impl Speedup {
     }
 }
 
-/// Closeness of the result's outputs to the original's, over all samples. The first figures are those of the primary
-/// output; a figure that does not apply to an output is absent (`null` in JSON).
+/// The closeness of the result's outputs to the original's, over all samples. The first numbers are those of the
+/// primary output; a number that does not apply to an output is absent (`null` in JSON).
 #[derive(Debug, Clone, Serialize)]
 pub struct QualityReport {
-    /// The primary output: the first whose name contains `logits`; else `sentence_embedding`; else the first float
-    /// output.
+    /// Name of the primary output: the first whose name contains `logits`; otherwise `sentence_embedding`; otherwise
+    /// the first float output.
     pub output: String,
-    /// See [`OutputQuality::cosine`].
+    /// Mean cosine; see [`OutputQuality::cosine`].
     pub cosine: Option<f64>,
-    /// See [`OutputQuality::max_abs_error`].
+    /// Largest difference; see [`OutputQuality::max_abs_error`].
     pub max_abs_error: Option<f64>,
-    /// See [`OutputQuality::top1_agreement`].
+    /// Agreement of the largest elements; see [`OutputQuality::top1_agreement`].
     pub top1_agreement: Option<f64>,
-    /// See [`OutputQuality::kl`].
+    /// KL divergence; see [`OutputQuality::kl`].
     pub kl: Option<f64>,
     /// Number of texts, given samples or generated inputs that were compared.
     pub samples: usize,
     /// The reason why some outputs were not compared: their sizes or types differ in the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_compared: Option<String>,
-    /// All outputs.
+    /// Closeness of each output.
     pub outputs: Vec<OutputQuality>,
 }
 
-/// Closeness of one output. A *row* is the vector along the last dimension; padding rows are left out.
+/// The closeness of one output. A *row* is the vector along the last dimension; padding rows are omitted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OutputQuality {
     /// Name of the output.
     pub name: String,
-    /// Element type in the original.
+    /// Element type of the output in the original.
     pub dtype: &'static str,
-    /// Number of rows compared.
+    /// Number of rows that were compared.
     pub rows: u64,
-    /// Mean over the rows of `a·b / (|a| |b|)`; 0 for a row in which the result has a value that is not finite. Where
-    /// rows have one element, all of them together form one row.
+    /// Mean of the cosine `a·b / (|a| |b|)` over the rows; 0 for a row in which the result has a value that is not
+    /// finite. Where rows have one element, all of them together form one row.
     pub cosine: Option<f64>,
     /// Smallest cosine of a row.
     pub cosine_min: Option<f64>,
-    /// Largest `|a - b|`.
+    /// Largest difference `|a - b|` of two elements.
     pub max_abs_error: Option<f64>,
-    /// `sqrt(Σ(a - b)² / Σa²)`.
+    /// Relative root mean square `sqrt(Σ(a - b)² / Σa²)` of the difference.
     pub relative_rms: Option<f64>,
     /// Fraction of rows whose largest element has the same index.
     pub top1_agreement: Option<f64>,
-    /// Mean over the rows of `KL(softmax(a) ‖ softmax(b))` in nats, for outputs that look like logits.
+    /// Mean over the rows of the divergence `KL(softmax(a) ‖ softmax(b))` in nats, for outputs that look like logits.
     pub kl: Option<f64>,
     /// Fraction of equal elements, for outputs that are not float.
     pub exact_match: Option<f64>,

@@ -1,24 +1,24 @@
-//! Arithmetic over one row of an output: the vector along its last dimension.
+//! The arithmetic of one row of an output, which is the vector along its last dimension.
 
-/// Sums over the elements of `a` (original) and `b` (result).
+/// The sums over the elements of `a` (original) and `b` (result).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Sums {
-    /// Σab
+    /// Sum Σab of the products.
     pub dot: f64,
-    /// Σa²
+    /// Sum Σa² of the squares of `a`.
     pub aa: f64,
-    /// Σb²
+    /// Sum Σb² of the squares of `b`.
     pub bb: f64,
-    /// Σ(a - b)²
+    /// Sum Σ(a - b)² of the squared differences.
     pub squares: f64,
-    /// Largest |a - b|.
+    /// Largest difference |a - b|.
     pub largest: f64,
     /// Number of elements of `b` that are not finite where `a` is not the same.
     pub non_finite: u64,
 }
 
 impl Sums {
-    /// Returns the sums of a row. Elements that are not finite are left out.
+    /// Returns the sums of a row. Elements that are not finite are omitted.
     pub fn of(a: &[f32], b: &[f32]) -> Sums {
         let mut sums = Sums::default();
         for (a, b) in a.iter().zip(b) {

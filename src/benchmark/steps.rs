@@ -1,10 +1,10 @@
-//! Progress of a benchmark, reported on the caller's thread.
+//! The progress of a benchmark, which is reported on the caller's thread.
 
 use crate::call::{Call, REPORTS_PER_SECOND};
 use crate::error::Result;
 use std::time::{Duration, Instant};
 
-/// Progress over all parts of a benchmark, at most [`REPORTS_PER_SECOND`] times a second.
+/// The progress over all parts of a benchmark, reported at most [`REPORTS_PER_SECOND`] times a second.
 pub struct Steps<'a> {
     call: &'a Call<'a>,
     done: u64,
@@ -18,7 +18,7 @@ impl<'a> Steps<'a> {
         Steps { call, done: 0, total: total as u64, reported: None }
     }
 
-    /// Counts one step as done. Fails if the caller cancelled or the deadline passed.
+    /// Counts one step as done. Fails if the call was cancelled or its deadline passed.
     pub fn next(&mut self) -> Result<()> {
         self.skip(1)
     }

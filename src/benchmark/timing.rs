@@ -1,4 +1,4 @@
-//! The time that models take: each alone (load, first run, memory), then both in turn.
+//! The times of models: each alone (load, first run, memory), then both in turn.
 
 use super::BenchmarkOptions;
 use super::report::{Both, Latency};
@@ -15,29 +15,29 @@ use crate::runtime::{Placement, Runtime, Session, SessionOptions, Tensor};
 use crate::statistics::{percentile, sorted};
 use std::time::{Duration, Instant};
 
-/// Minimum number of timed rounds (unless fewer were requested), however long they take.
+/// The minimum number of timed rounds (unless fewer were requested), however long they take.
 const FEWEST_ROUNDS: usize = 5;
-/// If a round of both models takes less than this, they count as quick. Runs of quick models are not watched for a
+/// The duration of a round of both models below which they count as quick. Runs of quick models are not watched for a
 /// cancel: the step after them notices it in time, and the watching thread would cost as much as a small model.
 const QUICK: Duration = Duration::from_millis(50);
 
-/// The clock for runs.
+/// The clock that measures runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
     /// CPU time of this thread, which runs a session of one thread. Other programs on the machine disturb it far less
     /// than the wall clock.
     ThreadCpu,
-    /// Wall clock.
+    /// Wall clock time.
     Wall,
 }
 
 impl Clock {
-    /// Returns the clock for sessions with that many threads.
+    /// Returns the clock for sessions with this number of threads.
     pub fn for_threads(threads: usize) -> Clock {
         if threads == 1 { Clock::ThreadCpu } else { Clock::Wall }
     }
 
-    /// Returns the name in reports.
+    /// Returns the name of the clock in reports.
     pub fn name(self) -> &'static str {
         match self {
             Clock::ThreadCpu => "thread_cpu",
@@ -53,30 +53,31 @@ impl Clock {
     }
 }
 
-/// A function that runs inputs and returns the named outputs.
+/// A function that runs a model on inputs, and returns the outputs of the given names.
 pub type RunFn = Box<dyn FnMut(&[(&str, &Tensor)], &[&str], &Call) -> Result<Vec<(String, Tensor)>> + Send>;
 
-/// A model that ONNX Runtime does not run and that can be timed against one: an engine of another library.
+/// A model that ONNX Runtime does not run, and that can be timed against one that it runs: an engine of another
+/// library.
 pub trait Timed {
-    /// Returns a model with its inputs and outputs and no nodes.
+    /// Returns a model that has the inputs and outputs of the engine and no nodes.
     fn signature(&self) -> &Model;
 
-    /// Returns its size on disk in bytes.
+    /// Returns the size of the engine on disk in bytes.
     fn bytes(&self) -> u64;
 
-    /// Returns where it runs.
+    /// Returns the provider and the device on which the engine runs.
     fn placement(&self) -> Placement;
 
-    /// Loads it and returns the function that runs it.
+    /// Loads the engine, and returns a function that runs it.
     fn run_fn(&self) -> Result<RunFn>;
 }
 
 /// One of the two models that are measured: a model for a session, or an engine.
 #[derive(Clone, Copy)]
 pub enum Side<'s> {
-    /// A model, run in a session with the options of the benchmark.
+    /// A model, which runs in a session with the options of the benchmark.
     Model(&'s Model),
-    /// An engine, run by the library that built it.
+    /// An engine, which the library that built it runs.
     Engine(&'s dyn Timed),
 }
 
@@ -89,7 +90,7 @@ impl Side<'_> {
         }
     }
 
-    /// Returns the size on disk in bytes.
+    /// Returns the size of the model on disk in bytes.
     pub fn bytes(&self) -> u64 {
         match self {
             Side::Model(model) => model.bytes(),
@@ -98,24 +99,24 @@ impl Side<'_> {
     }
 }
 
-/// The session or engine that is run.
+/// The session or the engine that is run.
 enum Runs {
     Session(Session),
     Engine(RunFn, Placement),
 }
 
-/// A loaded model and its requested outputs: all outputs that are tensors.
+/// A loaded model, with its requested outputs: all outputs that are tensors.
 pub struct Subject {
     runs: Runs,
     outputs: Vec<String>,
-    /// The cache inputs of a decoder: pruned heads and layers have none.
+    /// Inputs of a decoder's cache with their dimensions: pruned heads and layers have none.
     past: Vec<(String, Vec<Dim>)>,
-    /// Load time in milliseconds.
+    /// Time to load the model in milliseconds.
     pub load_ms: f64,
 }
 
 impl Subject {
-    /// Loads a model or an engine.
+    /// Loads a model or an engine, and returns it.
     pub fn of(runtime: &'static Runtime, side: Side<'_>, options: &SessionOptions, call: &Call) -> Result<Subject> {
         match side {
             Side::Model(model) => Subject::new(runtime, model, options, call),
@@ -128,7 +129,7 @@ impl Subject {
         }
     }
 
-    /// Returns where it runs.
+    /// Returns the provider and the device on which the model runs.
     pub fn placement(&self) -> &Placement {
         match &self.runs {
             Runs::Session(session) => session.placement(),
@@ -136,7 +137,7 @@ impl Subject {
         }
     }
 
-    /// Loads a model.
+    /// Loads a model, and returns it.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Subject> {
         let start = Instant::now();
         let session = Session::new(runtime, model, options, call)?;
@@ -185,14 +186,14 @@ fn cut(shape: &[i64], dims: &[Dim]) -> Option<Vec<i64>> {
     (shape.len() == dims.len() && wanted != shape).then_some(wanted)
 }
 
-/// Figures of one model alone in the process.
+/// The measurements of one model alone in the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Alone {
     /// Time to create the session in milliseconds.
     pub load_ms: f64,
     /// Time of the first run in milliseconds.
     pub first_run_ms: f64,
-    /// Growth of resident memory over both, in bytes.
+    /// Growth of resident memory over load and first run, in bytes.
     pub resident_bytes: u64,
 }
 
@@ -213,7 +214,7 @@ pub fn prime(runtime: &'static Runtime, options: &SessionOptions, call: &Call) -
     Subject::new(runtime, &Model::from_proto(proto), options, call)?.run(&[], call).map(drop)
 }
 
-/// Loads a model, runs it once, and drops it. Times are wall-clock.
+/// Loads a model, runs it once, and drops it. Returns the measurements; times are wall-clock times.
 pub fn alone(
     runtime: &'static Runtime,
     side: Side<'_>,
@@ -230,7 +231,7 @@ pub fn alone(
     Ok(Alone { load_ms: subject.load_ms, first_run_ms: milliseconds(first_run), resident_bytes })
 }
 
-/// Times of both models, round by round, in milliseconds.
+/// The times of both models, round by round, in milliseconds.
 #[derive(Debug, Default)]
 pub struct Rounds {
     /// Times of the original.
@@ -247,18 +248,18 @@ impl Rounds {
     }
 }
 
-/// Both models, loaded.
+/// The original and the result, loaded.
 pub struct Pair {
     /// The original model.
     pub original: Subject,
     /// The resulting model.
     pub result: Subject,
-    /// See [`QUICK`].
+    /// Whether the models are quick; see [`QUICK`].
     quick: bool,
 }
 
 impl Pair {
-    /// Returns where each of them runs.
+    /// Returns the provider and the device on which each of the models runs.
     pub fn placement(&self) -> Both<Placement> {
         let of = |subject: &Subject| subject.placement().clone();
         Both { original: of(&self.original), result: of(&self.result) }
@@ -304,9 +305,9 @@ impl Pair {
         Ok(rounds)
     }
 
-    /// Returns the milliseconds of one run of each. The order alternates (A B, B A, A B …), so that a machine that
-    /// becomes slower or faster favours neither. A quick model runs once before each timed run: otherwise the time
-    /// would depend on which model ran before, and so on whose weights are in the CPU caches.
+    /// Returns the times in milliseconds of one run of each model. The order alternates (A B, B A, A B …), so that a
+    /// machine that becomes slower or faster favours neither. A quick model runs once before each timed run: otherwise
+    /// the time would depend on which model ran before, and so on whose weights are in the CPU caches.
     fn round(
         &mut self,
         number: usize,
@@ -340,7 +341,7 @@ impl Pair {
     }
 }
 
-/// Returns median, minimum and 90th percentile of times.
+/// Returns the median, the minimum and the 90th percentile of times.
 pub fn latency(times: &[f64]) -> Latency {
     let times = sorted(times);
     Latency { median: percentile(&times, 0.5), min: percentile(&times, 0.0), p90: percentile(&times, 0.9) }

@@ -1,4 +1,4 @@
-//! [`Factor`]: the correlations between the inputs of a weight, for methods that compensate the change of one weight
+//! The correlations between the inputs of a weight ([`Factor`]), for methods that compensate the change of one weight
 //! in the others of its row (GPTQ, SparseGPT).
 
 use crate::error::{Result, bail};
@@ -11,7 +11,7 @@ use faer::{
 };
 use rayon::prelude::*;
 
-/// Share of the mean diagonal that is added to the diagonal, as in the GPTQ paper.
+/// The share of the mean diagonal that is added to the diagonal, as in the GPTQ paper.
 const DAMPING: f64 = 0.01;
 
 /// The correlations between the inputs of a weight, computed once for all weights with the same input.
@@ -19,11 +19,11 @@ const DAMPING: f64 = 0.01;
 /// With the inputs `X` of a layer, `H = Xᵀ X / rows + damping`. `H = R Rᵀ` with `R` upper triangular gives `U = R⁻¹`,
 /// the Cholesky factor of `H⁻¹`.
 pub struct Factor {
-    /// Number of columns.
+    /// Number of columns of the weight.
     pub size: usize,
-    /// Indices of the columns in processing order.
+    /// Indices of the columns in the order in which they are processed.
     pub order: Vec<usize>,
-    /// `U` for the columns in that order, row by row; zero below the diagonal.
+    /// Matrix `U` for the columns in that order, row by row; zero below the diagonal.
     pub upper: Vec<f32>,
     /// Mean square of each input.
     pub importance: Vec<f32>,
@@ -32,9 +32,9 @@ pub struct Factor {
 /// The order in which columns are processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnOrder {
-    /// Descending importance.
+    /// The order of descending importance.
     Importance,
-    /// Storage order.
+    /// The order in which the columns are stored.
     Natural,
 }
 
@@ -47,7 +47,7 @@ impl Factor {
         Factor::damped(gram, size, rows, by, DAMPING)
     }
 
-    /// As [`Factor::new`] with another share of the mean diagonal added to it.
+    /// Returns the factor like [`Factor::new`], with another share of the mean diagonal added to it.
     pub fn damped(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
         in_pool(|| Factor::computed(gram, size, rows, by, damping))
     }
@@ -103,11 +103,11 @@ impl Factor {
     }
 }
 
-/// Number of rows (of the factor) and columns (of its inverse) that one thread processes at a time. It is constant, and
-/// `faer` uses one thread within a block, so results do not depend on the number of threads.
+/// The number of rows (of the factor) and columns (of its inverse) that one thread processes at a time. It is constant,
+/// and `faer` uses one thread within a block, so results do not depend on the number of threads.
 const BLOCK: usize = 192;
 
-/// Computes `A = L Lᵀ` in place, lower triangle; returns `false` if `A` is not positive definite.
+/// Computes `A = L Lᵀ` in place, in the lower triangle. Returns `false` if `A` is not positive definite.
 fn cholesky(a: &mut [f64], n: usize) -> bool {
     let mut room = MemBuffer::new(factor::cholesky_in_place_scratch::<f64>(BLOCK, Par::Seq, Spec::default()));
     // Left-looking: the columns of a block are updated with all known columns, then finished.

@@ -10,33 +10,33 @@
 //!   the same bound, such that the quantized distribution has the least Kullback-Leibler divergence from the clipped
 //!   one.
 
-/// Bounds that contain zero.
+/// A range of values that contains zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
-    /// Lower bound, at most 0.
+    /// Lower bound of the range, at most 0.
     pub low: f32,
-    /// Upper bound, at least 0.
+    /// Upper bound of the range, at least 0.
     pub high: f32,
 }
 
 impl Range {
-    /// The range of zeros.
+    /// The range that contains only zero.
     pub const ZERO: Range = Range { low: 0.0, high: 0.0 };
 
-    /// Returns the smallest range around both.
+    /// Returns the smallest range that contains both ranges.
     pub fn with(self, other: Range) -> Range {
         Range { low: self.low.min(other.low), high: self.high.max(other.high) }
     }
 }
 
-/// Number of bins of a histogram.
+/// The number of bins of a histogram.
 pub const BINS: usize = 2048;
-/// Number of codes that values are rounded to.
+/// The number of codes that values are rounded to.
 const LEVELS: usize = 255;
-/// Number of ends that are tried on each side for the smallest squared error.
+/// The number of ends that are tried on each side for the smallest squared error.
 const STEPS: usize = 64;
 
-/// Counts of values between two bounds.
+/// The counts of values in bins between two bounds.
 pub struct Histogram {
     range: Range,
     counts: Vec<u64>,
@@ -67,7 +67,7 @@ impl Histogram {
         (f64::from(self.range.high) - f64::from(self.range.low)) / BINS as f64
     }
 
-    /// Returns the start of bin `index`.
+    /// Returns the lower bound of the bin `index`.
     fn edge(&self, index: usize) -> f64 {
         f64::from(self.range.low) + index as f64 * self.width()
     }
@@ -104,7 +104,7 @@ impl Histogram {
         (low <= 0.0 && high >= 0.0 && high > low).then(|| ((f64::from(-low) / self.width()) as usize).min(BINS - 1))
     }
 
-    /// Returns the range with the smallest squared error.
+    /// Returns the range for which the squared error is smallest.
     pub fn least_squares(&self) -> Range {
         // Sums of 1, c and c^2 below each edge give the clipping error without reading the bins again.
         let mut sums = vec![[0f64; 3]; BINS + 1];
@@ -135,7 +135,7 @@ impl Histogram {
         best
     }
 
-    /// Returns the range with the smallest KL divergence.
+    /// Returns the range for which the KL divergence is smallest.
     pub fn entropy(&self) -> Range {
         let most = f64::from(self.range.high.max(-self.range.low));
         let (mut best, mut least) = (self.range, f64::INFINITY);

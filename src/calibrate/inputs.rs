@@ -1,4 +1,4 @@
-//! Calibration data.
+//! The data that models are calibrated on, as batches of inputs.
 
 use crate::error::{Result, bail};
 use crate::inputs::{Batch, InputOptions, Source, tensors, window};
@@ -8,20 +8,21 @@ use crate::report::Report;
 use crate::runtime::Tensor;
 use crate::text::{Decoder, Tokenizer};
 
-/// Data for calibration.
+/// The data for calibration.
 pub enum Calibration<'a> {
     /// A text, for text models.
     Text {
-        /// The text. Decoders read it as a whole, others line by line.
+        /// Content of the text. Decoders read it as a whole, other models line by line.
         text: &'a str,
-        /// The model's tokenizer.
+        /// Tokenizer of the model.
         tokenizer: &'a Tokenizer,
-        /// Number of windows, evenly spaced over the text; 0 is 16. For models that read lines: batches of 8 lines.
+        /// Number of windows, evenly spaced over the text; 0 selects 16. For models that read lines: number of batches
+        /// of 8 lines.
         windows: usize,
-        /// Tokens per window; 0 is 512, or the limit of the model.
+        /// Number of tokens per window; 0 selects 512, or the limit of the model.
         length: usize,
     },
-    /// Values of the inputs by name; see [`batches`] for how they are split.
+    /// Values of the inputs by name; see [`batches`] for how they are divided into batches.
     Tensors(&'a [(String, Tensor)]),
     /// No data, but sizes and values of the inputs that are generated for measurements. Nothing is fitted to them,
     /// and methods that need data refuse them.
@@ -34,7 +35,7 @@ pub enum Calibration<'a> {
 }
 
 impl Calibration<'_> {
-    /// Notes in the recipe of a report that the operation used data of the caller, and how much of a text.
+    /// Records in the recipe of a report that the operation used data of the caller, and how much of a text.
     pub fn note(&self, report: &mut Report) {
         match self {
             Calibration::Generated { .. } => return,
@@ -51,7 +52,7 @@ impl Calibration<'_> {
     }
 }
 
-/// A text and its tokenizer.
+/// A text and the tokenizer that reads it.
 type Text<'a> = (&'a str, &'a Tokenizer);
 
 const WINDOWS: usize = 16;
@@ -115,12 +116,12 @@ fn lines_of(model: &Model, (text, tokenizer): Text<'_>, windows: usize, length: 
     (0..source.count()).map(|index| source.set(index)).collect()
 }
 
-/// Returns inputs for `model` without data: built-in sentences if it is a text model, otherwise generated.
+/// Returns inputs for `model` without data: built-in sentences if it is a text model, otherwise generated inputs.
 pub fn without_data(model: &Model) -> Result<Vec<Batch>> {
     generated(model, &[], &[])
 }
 
-/// As [`without_data`], with some shapes and values given.
+/// Returns inputs like [`without_data`], with some shapes and values given.
 fn generated(model: &Model, shapes: &[(String, Vec<i64>)], values: &[(String, Vec<f64>)]) -> Result<Vec<Batch>> {
     let tokenizer = Tokenizer::of(model)?;
     if let (Task::Generate, Some(tokenizer)) = (&model.card().task, &tokenizer) {

@@ -1,10 +1,10 @@
-//! Splitting of long lines.
+//! The division of long lines into pieces.
 
-/// Lengths of the pieces in characters, in turn: a model that reads texts of any length needs samples of several
-/// lengths.
+/// The lengths of the pieces in characters, which are used in turn: a model that reads texts of any length needs
+/// samples of several lengths.
 const LENGTHS: [usize; 6] = [2000, 60, 500, 120, 1000, 250];
 
-/// Returns the text with long lines split into pieces of various lengths, at word boundaries where possible.
+/// Returns the text with long lines divided into pieces of various lengths, at word boundaries where possible.
 ///
 /// The tokens of one text are correlated: nineteen long texts are as little representative as nineteen short ones, and
 /// values fitted to long texts are worse for short ones.
@@ -24,7 +24,7 @@ pub fn pieces(text: &str) -> String {
     out
 }
 
-/// Splits a text after `length` characters, at the end of the word there.
+/// Returns the two parts of a text that is divided after `length` characters, at the end of the word there.
 fn cut(text: &str, length: usize) -> (&str, &str) {
     let Some((at, _)) = text.char_indices().nth(length) else { return (text, "") };
     let end = text[at..].char_indices().take(length).find(|(_, c)| c.is_whitespace());

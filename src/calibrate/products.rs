@@ -8,24 +8,24 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 
-/// Sessions with one product each.
+/// A cache of sessions that each compute one product.
 pub struct Products {
     plain: Session,
     transposed: Session,
 }
 
 impl Products {
-    /// Returns products with that number of threads; 0 is one per physical core.
+    /// Returns an empty cache for sessions with this number of threads; 0 for one per physical core.
     pub fn new(runtime: &'static Runtime, threads: usize) -> Result<Products> {
         Ok(Products { plain: session(runtime, threads, false)?, transposed: session(runtime, threads, true)? })
     }
 
-    /// Returns `A B`, row by row; `a` is `[m, k]`, `b` `[k, n]`.
+    /// Returns `A B`, row by row; `a` is `[m, k]` and `b` is `[k, n]`.
     pub fn product(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
         run(&self.plain, a, b, stop)
     }
 
-    /// Returns `Aᵀ B`, row by row; `a` is `[k, m]`, `b` `[k, n]`.
+    /// Returns `Aᵀ B`, row by row; `a` is `[k, m]` and `b` is `[k, n]`.
     pub fn transposed(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
         run(&self.transposed, a, b, stop)
     }

@@ -1,4 +1,4 @@
-//! Ranges of the values inside a model.
+//! The ranges of the values inside a model.
 
 use super::Run;
 use super::histogram::{Histogram, Range};
@@ -9,13 +9,13 @@ use crate::model::Model;
 use crate::runtime::{Session, SessionOptions, Tensor};
 use std::collections::{HashMap, HashSet};
 
-/// Number of values per run: all of them are in memory at once.
+/// The number of values per run, all of which are in memory at once.
 const AT_A_TIME: usize = 32;
 
-/// How ranges are determined; the formulas are in `histogram`.
+/// The method by which ranges are determined; the formulas are in `histogram`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Method {
-    /// From the minimum to the maximum.
+    /// The range from the minimum to the maximum value.
     MinMax,
     /// The range that contains this percentage of the values.
     Percentile(f64),
@@ -29,7 +29,7 @@ pub enum Method {
 /// ignored.
 ///
 /// Runs the model once per batch and 32 values; twice unless the method is [`Method::MinMax`]. Adds one unit to the
-/// ticket for each run: see [`runs`].
+/// ticket for each run; see [`runs`].
 pub fn ranges(run: &Run<'_>, model: &Model, values: &[String], method: Method) -> Result<HashMap<String, Range>> {
     let mut found = HashMap::new();
     let inputs: HashSet<String> = model.inputs().into_iter().map(|info| info.name).collect();
@@ -99,7 +99,7 @@ fn range_of(values: &[f32]) -> Range {
 /// A part of the values of a model, which one session returns.
 struct Values<'v> {
     names: &'v [&'v String],
-    /// The session; `None` if all values are inputs.
+    /// Session that computes the values; `None` if all values are inputs.
     session: Option<Session>,
 }
 

@@ -1,4 +1,4 @@
-//! The arguments of work on calibration data: the data, the runtime, and the call to report to.
+//! The arguments of work on calibration data: the data, ONNX Runtime, and the call to report to.
 
 use super::Batch;
 use crate::call::Ticket;
@@ -7,29 +7,29 @@ use crate::runtime::{Runtime, Stop};
 /// Calibration data, with the ONNX Runtime that runs models on them.
 #[derive(Clone, Copy)]
 pub struct Data<'d> {
-    /// ONNX Runtime.
+    /// ONNX Runtime that runs models on the data.
     pub runtime: &'static Runtime,
-    /// The data.
+    /// Batches of inputs.
     pub batches: &'d [Batch],
 }
 
-/// One part of a call on calibration data.
+/// A part of a call on calibration data.
 #[derive(Clone, Copy)]
 pub struct Run<'r> {
-    /// ONNX Runtime.
+    /// ONNX Runtime that runs models on the data.
     pub runtime: &'static Runtime,
-    /// The data.
+    /// Batches of inputs.
     pub batches: &'r [Batch],
-    /// Threads of each session; 0 for one per physical core.
+    /// Number of threads of each session; 0 for one per physical core.
     pub threads: usize,
-    /// Counts the finished work, and ends it when the call ends.
+    /// Ticket that counts the finished work, and ends it when the call ends.
     pub ticket: &'r Ticket,
-    /// Ends a run of a session when the call ends.
+    /// Stop that ends a run of a session when the call ends.
     pub stop: &'r Stop,
 }
 
 impl<'d> Data<'d> {
-    /// Returns a part of a call on these data.
+    /// Returns the arguments of a part of a call on these data.
     pub fn run<'r>(self, threads: usize, ticket: &'r Ticket, stop: &'r Stop) -> Run<'r>
     where
         'd: 'r,

@@ -1,8 +1,8 @@
-//! [`Walk`]: the values inside a model, computed in the order of requests.
+//! The values inside a model, computed in the order of requests ([`Walk`]).
 //!
-//! Each request runs the nodes between the known values and the requested one, as a small model of its own. Values
-//! that later nodes need are kept for every batch; all others are dropped. So a weight can be replaced before the
-//! nodes that use it run, and everything behind them sees the new one.
+//! Each request runs the nodes between the known values and the requested one, as a small model of its own. Values that
+//! later nodes need are kept for every batch; all others are dropped. So a weight can be replaced before the nodes that
+//! use it run, and everything behind them sees the new one.
 
 use super::Run;
 use crate::call::Call;
@@ -21,16 +21,16 @@ pub struct Walk<'m> {
     threads: usize,
     proto: &'m ModelProto,
     graph: &'m GraphProto,
-    /// The node that produces each value.
+    /// Index of the node that produces each value.
     producer: HashMap<&'m str, usize>,
     constants: HashMap<&'m str, &'m TensorProto>,
-    /// Whether each node depends on constants alone: such nodes run wherever they are needed and their values are
-    /// never kept.
+    /// Whether a node depends on constants alone, for each node. Such nodes run wherever they are needed, and their
+    /// values are never kept.
     constant: Vec<bool>,
-    /// Whether each node leads to a value that will be requested.
+    /// Whether a value that will be requested depends on a node, for each node.
     wanted: Vec<bool>,
     done: Vec<bool>,
-    /// Known values, one per batch.
+    /// Known values by name, one per batch.
     live: HashMap<String, Vec<Tensor>>,
     replaced: HashMap<String, TensorProto>,
     batches: usize,
@@ -75,7 +75,7 @@ impl<'m> Walk<'m> {
         self.replaced.insert(tensor.name.clone().unwrap_or_default(), tensor);
     }
 
-    /// Returns a value for every batch, running the nodes that lead to it.
+    /// Returns the value `name` for every batch; runs the nodes that it depends on.
     pub fn value(&mut self, name: &str, stop: &Stop) -> Result<Vec<Tensor>> {
         if let Some(known) = self.live.get(name) {
             return Ok(known.clone());
@@ -130,7 +130,7 @@ impl<'m> Walk<'m> {
         Ok(asked)
     }
 
-    /// Returns the nodes to run for `names`, without those that have run (if `open`), in the order of the file.
+    /// Returns the nodes that compute `names`, in the order of the file; if `open`, without those that have run.
     fn ancestors(&self, names: &[&str], open: bool) -> Vec<usize> {
         let mut seen = vec![false; self.graph.node.len()];
         let mut todo: Vec<usize> = names.iter().filter_map(|name| self.producer.get(name).copied()).collect();
@@ -157,7 +157,7 @@ impl<'m> Walk<'m> {
         Ok(())
     }
 
-    /// Returns a model of some nodes, and the names of its inputs.
+    /// Returns a model that consists of `nodes`, and the names of its inputs.
     fn part(&self, nodes: &[usize], outputs: &[&str]) -> Result<(ModelProto, Vec<String>)> {
         let replaced =
             |node: &NodeProto| node.is("Constant") && node.output.iter().any(|o| self.replaced.contains_key(o));

@@ -1,4 +1,4 @@
-//! Runs texts through an encoder, one batch at a time.
+//! Runs of an encoder on texts, one batch at a time.
 
 use crate::call::Units;
 use crate::error::{Result, bail};
@@ -9,16 +9,15 @@ use crate::runtime::{Execution, Session, SessionOptions, Stop, Tensor};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// How texts are passed to an encoder.
+/// The form in which texts are passed to an encoder, and the options of its session.
 #[derive(Debug, Clone, Serialize)]
 pub struct TextOptions {
-    /// Maximum length of a text in tokens; 0: the number of positions of the model, up to 512.
+    /// Maximum length of a text in tokens; 0 selects the number of positions of the model, up to 512.
     pub max_length: usize,
-    /// Number of texts in one run; shorter ones are padded to the longest. With 1, nothing is padded: then the
-    /// figures of models whose results depend on the rest of the batch (dynamic int8) do not depend on the order of
-    /// the texts.
+    /// Number of texts in one run; shorter ones are padded to the longest. With 1, nothing is padded: then the results
+    /// of models that depend on the rest of the batch (dynamic int8) do not depend on the order of the texts.
     pub batch_size: usize,
-    /// Threads of the session; 0 for one per physical core.
+    /// Number of threads of the session; 0 for one per physical core.
     pub threads: usize,
     /// Execution provider and device of the session.
     pub execution: Execution,
@@ -51,19 +50,20 @@ impl Default for TextOptions {
     }
 }
 
-/// Texts prepared for a model.
+/// The texts that are prepared for a model.
 pub struct Batches<'a> {
     model: &'a Model,
     tokenizer: &'a Tokenizer,
     options: InputOptions,
     /// Maximum length of a text in tokens, unless the model fixes the length.
     length: usize,
-    /// The index of each text of `options` among the caller's.
+    /// Index among the caller's texts of each text of `options`.
     order: Vec<usize>,
 }
 
 impl<'a> Batches<'a> {
-    /// Returns the batches of these texts. Fails if there is no text, or if the options do not match the model.
+    /// Returns the batches of these texts. Fails with `InvalidArgument` if there is no text, or if the options do not
+    /// match the model.
     pub fn new(
         model: &'a Model,
         tokenizer: &'a Tokenizer,
@@ -99,7 +99,8 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// Runs the session on all texts. Returns a row of values for each text, in the caller's order, and its width.
+    /// Runs the session on all texts. Returns a row of values for each text, in the order of the caller's texts, and
+    /// the width of a row.
     ///
     /// `of` returns the rows of a batch from the named output, the positions that hold a token, and the number of
     /// texts.
@@ -130,7 +131,8 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Returns rows of `width` values in the order of the texts; row `i` is that of text `order[i]`.
+/// Returns the rows of `width` values in the order of the caller's texts; row `i` of `values` is that of text
+/// `order[i]`.
 fn in_order(values: &[f32], width: usize, order: &[usize]) -> Vec<f32> {
     let mut sorted = vec![0.0; values.len()];
     for (row, text) in values.chunks_exact(width).zip(order) {

@@ -1,4 +1,4 @@
-//! [`Classifier`]: converts texts, or pairs of texts, to the scores of classes.
+//! A classifier that computes the scores of classes for texts, or pairs of texts ([`Classifier`]).
 
 use super::{Batches, TextOptions, logits_in, no_logits, tokenizer_of};
 use crate::call::{Call, Units};
@@ -11,10 +11,11 @@ use crate::text::Tokenizer;
 use std::sync::Arc;
 
 choice! {
-    /// The function that turns the logits of a classifier into scores.
+    /// The function that converts the logits of a classifier to scores.
     pub enum ScoreFunction: optimize_score_function_t = Auto {
-        /// That of the model, by its `problem_type`: none for `regression`, sigmoid for `multi_label_classification`
-        /// (classes do not exclude each other). Otherwise sigmoid if it has only one class, softmax if several.
+        /// The function of the model, by its `problem_type`: none for `regression`, sigmoid for
+        /// `multi_label_classification` (classes do not exclude each other). Otherwise sigmoid if it has only one
+        /// class, softmax if several.
         Auto = 0, "auto";
         /// Softmax: the scores of a text are at least 0, and their sum is 1.
         Softmax = 1, "softmax";
@@ -25,16 +26,16 @@ choice! {
     }
 }
 
-/// Scores of texts.
+/// The scores of texts for classes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    /// Values row by row, `texts × classes`.
+    /// Scores row by row, `texts × classes`.
     pub values: Vec<f32>,
-    /// Number of classes: scores of a text.
+    /// Number of classes, which is the number of scores of a text.
     pub classes: usize,
 }
 
-/// Turns texts into scores of classes. Any number of threads may use it at the same time.
+/// A model that computes the scores of classes for texts. Any number of threads may use it at the same time.
 pub struct Classifier {
     model: Model,
     tokenizer: Arc<Tokenizer>,
@@ -46,7 +47,7 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Loads a model for classification. `tokenizer` replaces the model's own.
+    /// Loads a model for classification and returns the classifier. `tokenizer` replaces the model's own.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a classifier, `NotFound` if there is no
     /// tokenizer, and otherwise like [`Session::new`].
@@ -67,18 +68,18 @@ impl Classifier {
         Ok(Classifier { model: model.clone(), tokenizer, session, options: options.clone(), output, function, labels })
     }
 
-    /// Returns the names of the classes by index: `id2label` of the model's configuration, else the indices. Empty if
-    /// neither the configuration nor the graph says how many there are.
+    /// Returns the names of the classes by index: `id2label` of the model's configuration, otherwise the indices. Empty
+    /// if neither the configuration nor the graph says how many there are.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
 
-    /// Returns the scores of each text, in their order. With `second`, each text is read together with the text of the
-    /// same index there, as cross-encoders (rerankers, natural language inference) do.
+    /// Returns the scores of each text, in the order of the texts. With `second`, each text is read together with the
+    /// text of the same index there, as cross-encoders (rerankers, natural language inference) do.
     ///
     /// Texts are truncated to the positions of the model, or to `max_length`; of a pair, the longer text first.
-    /// Progress stage: `classify`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is no text,
-    /// or if the numbers of texts differ; `Runtime` if a logit is NaN.
+    /// Progress stage: `classify`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is no text, or
+    /// if the numbers of texts differ; `Runtime` if a logit is NaN.
     pub fn classify<T: AsRef<str>>(&self, texts: &[T], second: Option<&[T]>, call: &Call) -> Result<Scores> {
         let count = second.map_or(texts.len(), <[T]>::len);
         if count != texts.len() {
@@ -99,7 +100,7 @@ impl Classifier {
         Ok(found)
     }
 
-    /// Returns where the model runs.
+    /// Returns the provider and the device on which the model runs.
     pub fn placement(&self) -> &Placement {
         self.session.placement()
     }
@@ -132,7 +133,7 @@ pub(crate) fn logits(batches: &Batches<'_>, session: &Session, output: &str, uni
     Ok(Scores { values, classes })
 }
 
-/// Turns the logits of a text into scores.
+/// Converts the logits of a text to scores, in place.
 fn scores(function: ScoreFunction, row: &mut [f32]) {
     match function {
         ScoreFunction::None => {}
@@ -144,7 +145,7 @@ fn scores(function: ScoreFunction, row: &mut [f32]) {
     }
 }
 
-/// Returns the number of classes that the session's output has; `None` if it is open.
+/// Returns the number of classes that the session's output has; `None` if the dimension is open.
 fn classes_of(session: &Session, output: &str) -> Option<usize> {
     let info = session.outputs().iter().find(|info| info.name == output)?;
     match info.shape.as_ref()?.last()? {
@@ -153,7 +154,7 @@ fn classes_of(session: &Session, output: &str) -> Option<usize> {
     }
 }
 
-/// Returns the names of `count` classes; where the configuration names none, indices.
+/// Returns the names of `count` classes; the indices of those that the configuration does not name.
 fn labels(card: &Card, count: Option<usize>) -> Vec<String> {
     let named = card.class_names();
     let count = count.unwrap_or_else(|| named.iter().map(|(index, _)| index + 1).max().unwrap_or(0));
@@ -161,7 +162,7 @@ fn labels(card: &Card, count: Option<usize>) -> Vec<String> {
     (0..count).map(|class| name(class).unwrap_or_else(|| class.to_string())).collect()
 }
 
-/// Returns the output with one value per class.
+/// Returns the name of the output with one value per class. Fails with `Unsupported` if there is none.
 pub(crate) fn logits_of(model: &Model) -> Result<String> {
     match logits_in(model, 2) {
         Some(output) => Ok(output),

@@ -1,4 +1,4 @@
-//! [`Embedder`]: converts texts to vectors.
+//! An embedder that computes vectors of texts ([`Embedder`]).
 
 use super::{Batches, Embeddings, TextOptions, Vectors, tokenizer_of};
 use crate::call::{Call, Units};
@@ -8,15 +8,15 @@ use crate::runtime::{Placement, Runtime, Session};
 use crate::text::Tokenizer;
 use std::sync::Arc;
 
-/// Options of an [`Embedder`].
+/// The options of an [`Embedder`].
 #[derive(Debug, Clone, Default)]
 pub struct EmbedderOptions {
-    /// Lengths, batches and session.
+    /// Length and number of the texts in a run, and options of the session.
     pub text: TextOptions,
     /// Whether vectors are normalized to length 1, also if the model does not do so.
     pub normalize: bool,
-    /// Number of elements to keep of each vector, from its beginning, for models that are trained for it (Matryoshka);
-    /// 0 keeps all. A shortened vector has a length below 1, unless `normalize` is set.
+    /// Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss; 0
+    /// keeps all. Truncated vectors are normalized again only if `normalize` is set.
     pub dimensions: usize,
     /// Text that precedes every text, in place of the default prompt of the model.
     pub prompt: Option<String>,
@@ -25,7 +25,7 @@ pub struct EmbedderOptions {
     pub prompt_name: Option<String>,
 }
 
-/// Turns texts into vectors. Any number of threads may use it at the same time.
+/// A model that computes vectors of texts. Any number of threads may use it at the same time.
 pub struct Embedder {
     model: Model,
     tokenizer: Arc<Tokenizer>,
@@ -35,12 +35,12 @@ pub struct Embedder {
 }
 
 impl Embedder {
-    /// Loads a model for embedding. `tokenizer` replaces the model's own.
+    /// Loads a model for embedding and returns the embedder. `tokenizer` replaces the model's own.
     ///
-    /// The vectors are those of the output `sentence_embedding`; else of `token_embeddings` or `last_hidden_state`,
-    /// pooled as the model's folder says (default: mean). Fails with [`crate::error::Kind::Unsupported`] if the model
-    /// outputs no vectors, `NotFound` if there is no tokenizer or no prompt of that name, `InvalidArgument` if both
-    /// prompts are given, and otherwise like [`Session::new`].
+    /// The vectors are those of the output `sentence_embedding`; otherwise of `token_embeddings` or
+    /// `last_hidden_state`, pooled as the model's folder says (default: mean). Fails with
+    /// [`crate::error::Kind::Unsupported`] if the model outputs no vectors, `NotFound` if there is no tokenizer or no
+    /// prompt of that name, `InvalidArgument` if both prompts are given, and otherwise like [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -59,7 +59,7 @@ impl Embedder {
         Ok(Embedder { model: model.clone(), tokenizer, session, vectors, options: options.clone() })
     }
 
-    /// Returns a vector for each text, in their order.
+    /// Returns the vector of each text, in the order of the texts.
     ///
     /// Texts are truncated to the positions of the model, or to `max_length`. Progress stage: `embed`, in texts. Fails
     /// with [`crate::error::Kind::InvalidArgument`] if there is no text, for a text without tokens, or if `dimensions`
@@ -76,7 +76,7 @@ impl Embedder {
         Ok(found)
     }
 
-    /// Returns where the model runs.
+    /// Returns the provider and the device on which the model runs.
     pub fn placement(&self) -> &Placement {
         self.session.placement()
     }

@@ -1,4 +1,4 @@
-//! Encoders: texts to vectors ([`Embedder`]), to the scores of classes ([`Classifier`]) and to labelled spans
+//! Encoders, which compute vectors of texts ([`Embedder`]), scores of classes ([`Classifier`]) and labelled spans
 //! ([`Tagger`]).
 //!
 //! All own a session and a tokenizer, and take any number of texts per call. `batches` passes texts to a session, in
@@ -35,8 +35,8 @@ fn tokenizer_of(model: &Model, given: Option<Arc<Tokenizer>>) -> Result<Arc<Toke
     }
 }
 
-/// Returns the name of the output with logits in `dimensions` dimensions: one with "logit" in its name, or else the
-/// only output of the model; `None` if there is none.
+/// Returns the name of the output with logits in `dimensions` dimensions: an output with "logit" in its name, or
+/// otherwise the only output of the model; `None` if there is none.
 fn logits_in(model: &Model, dimensions: usize) -> Option<String> {
     let outputs = model.outputs();
     let fits = |info: &&ValueInfo| {

@@ -1,4 +1,4 @@
-//! Texts as vectors: which output of a model they come from, and how token vectors are pooled.
+//! The vectors of texts, from the output of a model that has them or from pooled token vectors.
 
 use super::batches::Batches;
 use crate::call::Units;
@@ -12,33 +12,33 @@ use crate::source::checkpoint::sentence::{Sentence, Steps};
 use crate::statistics::dot;
 use crate::text::Tokenizer;
 
-/// Vectors of texts.
+/// The vectors of texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
-    /// Values row by row, `texts × width`; normalized only if the model does so, or the options of an
-    /// [`Embedder`](super::Embedder) ask for it.
+    /// Elements of the vectors row by row, `texts × width`; normalized only if the model does so, or the options of an
+    /// [`Embedder`](super::Embedder) request it.
     pub values: Vec<f32>,
     /// Number of elements of a vector.
     pub width: usize,
-    /// Name of the model's output that they come from.
+    /// Name of the model's output from which the vectors were computed.
     pub output: String,
-    /// How token vectors were pooled; `None` if the model outputs one vector per text.
+    /// Pooling of the token vectors; `None` if the model outputs one vector per text.
     pub pooling: Option<Pooling>,
 }
 
-/// How the vectors of texts come from a model's outputs.
+/// The output of a model from which vectors are computed, and the steps of the computation.
 pub struct Vectors {
     output: String,
-    /// `None` if the output has one vector per text.
+    /// Pooling of the output; `None` if it has one vector per text.
     pooling: Option<Pooling>,
-    /// The steps of the model's folder after its token vectors.
+    /// Steps of the model's folder after its token vectors.
     steps: Option<Steps>,
 }
 
 impl Vectors {
-    /// Returns how the vectors of a session's model come from its outputs. They come from the output
-    /// `sentence_embedding`; else from `token_embeddings` or `last_hidden_state`, pooled as the card says (default:
-    /// mean); else from another output of the right shape.
+    /// Returns the output of a session's model from which vectors are computed, and the steps. The output is
+    /// `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`, pooled as the card says (default:
+    /// mean); otherwise another output of the right shape.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors.
     pub fn of(session: &Session, card: &Card, tokenizer: &Tokenizer) -> Result<Vectors> {
@@ -59,7 +59,7 @@ impl Vectors {
         Ok(Vectors { output, pooling, steps })
     }
 
-    /// Returns the vectors of the texts of `batches`; counts the texts in `units`.
+    /// Returns the vectors of the texts of `batches`, and counts the texts in `units`.
     pub fn run(&self, batches: &Batches<'_>, session: &Session, units: &mut Units<'_>) -> Result<Embeddings> {
         let Vectors { output, pooling, steps } = self;
         let join = pooling.map(|pooling| (pooling, steps.as_ref()));
@@ -74,7 +74,8 @@ impl Vectors {
 }
 
 impl Embeddings {
-    /// Keeps the first `dimensions` elements of each vector; 0 keeps all.
+    /// Keeps only the first `dimensions` elements of each vector; 0 keeps all. Fails with `InvalidArgument` if a vector
+    /// has fewer.
     pub(super) fn shorten(&mut self, dimensions: usize) -> Result<()> {
         if dimensions > self.width {
             bail!(InvalidArgument, "dimensions is {dimensions}, but the vectors have {} elements", self.width);
@@ -97,7 +98,7 @@ impl Embeddings {
     }
 }
 
-/// Returns the output to take vectors from, and how to pool it.
+/// Returns the name of the output from which vectors are computed, and the pooling of the output.
 pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, Option<Pooling>)> {
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
     let float =
@@ -131,8 +132,8 @@ pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, O
     )
 }
 
-/// Returns the vectors of the first `texts` rows: unchanged, or made of the tokens that `keep` marks, pooled or by
-/// the steps of the model's folder.
+/// Returns the vectors of the first `texts` rows of an output: unchanged, or computed from the tokens that `keep`
+/// marks, by pooling or by the steps of the model's folder.
 fn vectors(tensor: &Tensor, join: Option<(Pooling, Option<&Steps>)>, keep: &[bool], texts: usize) -> Result<Vec<f32>> {
     let values = tensor.to_f32_vec()?;
     let Some((pooling, steps)) = join else {

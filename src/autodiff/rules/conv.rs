@@ -5,17 +5,17 @@ use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::onnx::proto::NodeProto;
 
-/// The attributes of a convolution or pooling, with defaults filled in.
+/// The attributes of a convolution or pooling, with defaults for missing ones.
 pub(super) struct Window {
     pub strides: Vec<i64>,
     pub dilations: Vec<i64>,
-    /// Padding before each dimension, then after each.
+    /// Padding before each dimension, followed by padding after each dimension.
     pub pads: Vec<i64>,
     pub group: i64,
 }
 
 impl Window {
-    /// Reads the attributes of a node over `spatial` dimensions.
+    /// Returns the attributes of a node over `spatial` dimensions.
     pub fn of(node: &NodeProto, spatial: usize) -> Result<Window> {
         let auto = node.attribute("auto_pad").and_then(|a| a.s.as_deref());
         if !matches!(auto, None | Some(b"NOTSET" | b"VALID")) {
@@ -34,8 +34,8 @@ impl Window {
     }
 }
 
-/// Returns the gradient of the input `x` of a convolution with `kernel`: the transposed convolution, cropped or
-/// padded to the sizes of the input (the last elements may not be reached by any stride).
+/// Adds the gradient of the input `x` of a convolution with `kernel`, and returns its name: the transposed convolution,
+/// cropped or padded to the sizes of the input (the last elements may not be reached by any stride).
 pub(super) fn back(t: &mut Tape, g: &str, kernel: &str, x: &str, window: &Window, group: i64) -> Result<String> {
     let spatial = window.strides.len();
     let mut pads = window.pads[..spatial].to_vec();
@@ -62,8 +62,8 @@ pub(super) fn back(t: &mut Tape, g: &str, kernel: &str, x: &str, window: &Window
     Ok(t.op("Slice", &[&filled, &zeros, &sizes, &axes]))
 }
 
-/// Returns the gradient of a kernel: the input correlated with the gradient, with batch and channels exchanged.
-/// `input` has `group` groups of channels.
+/// Adds the gradient of a kernel, and returns its name: the input correlated with the gradient, with batch and channels
+/// exchanged. `input` has `group` groups of channels.
 fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) -> Result<String> {
     let spatial = window.strides.len();
     let rank = spatial + 2;
@@ -99,13 +99,13 @@ fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) 
     Ok(t.op_with("Transpose", &[&found], perm(&[1, 0], 2)))
 }
 
-/// Returns the sum over all dimensions except the channels.
+/// Adds the sum over all dimensions except the channels, and returns its name.
 fn of_bias(t: &mut Tape, g: &str, rank: usize) -> String {
     let axes: Vec<i64> = (0..rank as i64).filter(|axis| *axis != 1).collect();
     t.sum(g, &axes, false)
 }
 
-/// Differentiates a convolution.
+/// Returns the gradients of a convolution with respect to input, kernel and bias.
 pub fn conv(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, kernel) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;
@@ -123,7 +123,7 @@ pub fn conv(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Differentiates a transposed convolution: input and gradient exchange roles.
+/// Returns the gradients of a transposed convolution, in which input and gradient exchange roles.
 pub fn transposed(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, kernel) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;
@@ -152,7 +152,7 @@ pub fn transposed(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Returns a kernel of one channel filled with `value`.
+/// Adds a kernel of one channel filled with `value`, and returns its name.
 pub(super) fn flat_kernel(t: &mut Tape, sizes: &[i64], value: f32) -> String {
     let count = sizes.iter().product::<i64>().max(0) as usize;
     let dims: Vec<i64> = [1, 1].iter().chain(sizes).copied().collect();

@@ -1,18 +1,19 @@
-//! The rule for `Einsum`: sums of products by a formula.
+//! The rule for `Einsum`, which computes sums of products by a formula.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit::text_attribute;
 use crate::onnx::dtype::DataType;
 
-/// A formula with a letter for each dimension: `...` is expanded.
+/// A formula with a letter for each dimension; `...` is expanded.
 struct Formula {
     inputs: Vec<Vec<char>>,
     output: Vec<char>,
 }
 
 impl Formula {
-    /// Parses a formula. Dimensions of `...` get unused letters, counted from the end, as they are broadcast.
+    /// Returns the formula that a text describes. Dimensions of `...` get unused letters, counted from the end, as they
+    /// are broadcast.
     fn of(text: &str, ranks: &[usize]) -> Result<Formula> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (left, right) = match text.split_once("->") {
@@ -55,8 +56,8 @@ impl Formula {
     }
 }
 
-/// Differentiates `Einsum`: the gradient of an input is the same equation with `g` in the place of that input, and with
-/// the letters of the input as the output.
+/// Returns the gradients of `Einsum`: the gradient of an input is the same equation with `g` in the place of that
+/// input, and with the letters of the input as the output.
 pub fn einsum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     let Some(text) = step.node.attribute("equation").and_then(|a| a.s.as_deref()) else {
@@ -109,7 +110,7 @@ fn of_input(t: &mut Tape, step: &Step, formula: &Formula, input: usize, g: &str)
     t.unbroadcast_to(&wide, x, &whole)
 }
 
-/// Returns `value` with the elements off the diagonals set to zero, where a letter occurs twice.
+/// Adds `value` with the elements off the diagonals set to zero, where a letter occurs twice, and returns its name.
 fn diagonals(t: &mut Tape, value: &str, shape: &str, letters: &[char]) -> String {
     let mut value = value.to_owned();
     for (second, letter) in letters.iter().enumerate() {

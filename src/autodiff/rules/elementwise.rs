@@ -6,7 +6,7 @@ use crate::graph::edit;
 
 const SQRT_2: f32 = std::f32::consts::SQRT_2;
 
-/// Returns the requested gradients of inputs, each summed to the shape of its input.
+/// Returns the requested gradients of the inputs, each summed to the shape of its input.
 pub(super) fn each(t: &mut Tape, step: &Step, gradient: impl Fn(&mut Tape, usize) -> String) -> Parts {
     let wanted: Vec<usize> = (0..step.node.input.len()).filter(|i| t.wants(&step.node, *i)).collect();
     let one = |t: &mut Tape, input: usize| {
@@ -16,30 +16,30 @@ pub(super) fn each(t: &mut Tape, step: &Step, gradient: impl Fn(&mut Tape, usize
     wanted.into_iter().map(|input| one(t, input)).collect()
 }
 
-/// Differentiates `a + b`.
+/// Returns the gradients of `a + b`: `g` for both.
 pub fn add(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     Ok(each(t, step, |_, _| g.to_owned()))
 }
 
-/// Differentiates `a + b + ...`.
+/// Returns the gradients of `a + b + ...`: `g` for all.
 pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     add(t, step)
 }
 
-/// Differentiates `a - b`.
+/// Returns the gradients of `a - b`: `g` and `-g`.
 pub fn sub(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     Ok(each(t, step, |t, input| if input == 0 { g.to_owned() } else { t.op("Neg", &[g]) }))
 }
 
-/// Differentiates `a b`: `g b` and `g a`.
+/// Returns the gradients of `a b`: `g b` and `g a`.
 pub fn mul(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     Ok(each(t, step, |t, input| t.op("Mul", &[g, if input == 0 { b } else { a }])))
 }
 
-/// Differentiates `a / b`: `g / b` and `-(g / b) y`.
+/// Returns the gradients of `a / b`: `g / b` and `-(g / b) y`.
 pub fn div(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, b, y) = (step.gradient()?, step.input(1)?, step.output());
     let share = t.op("Div", &[g, b]);
@@ -52,8 +52,8 @@ pub fn div(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Differentiates `min(a, b, ...)` and `max`: the gradient goes to the input that equals the output; several equal ones
-/// share it evenly.
+/// Returns the gradients of `min(a, b, ...)` or `max(a, b, ...)`: `g` goes to the input that equals the output; several
+/// equal ones share it evenly.
 pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, y) = (step.gradient()?, step.output());
     let float = || vec![edit::int_attribute("to", 1)];
@@ -72,7 +72,7 @@ pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Differentiates `condition ? a : b`.
+/// Returns the gradients of `condition ? a : b`: `g` where the condition selects the input, otherwise 0.
 pub fn choose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, condition) = (step.gradient()?, step.input(0)?);
     let zero = t.scalar(0.0);
@@ -82,7 +82,7 @@ pub fn choose(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Differentiates functions of one variable.
+/// Returns the gradient of a function of one variable.
 pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     if !t.wants(&step.node, 0) {
@@ -111,7 +111,7 @@ pub fn unary(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// Returns `dy/dx` of a smooth function.
+/// Adds `dy/dx` of a smooth function, and returns its name.
 fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
     let one = t.scalar(1.0);
     Ok(match step.node.op() {
@@ -146,7 +146,8 @@ fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
     })
 }
 
-/// Returns the gradient of a function with kinks. At a kink, it uses the slope closer to zero, like PyTorch.
+/// Adds the gradient of a function with kinks, and returns its name. At a kink, it has the slope closer to zero, like
+/// in PyTorch.
 fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<String> {
     let (node, zero) = (&step.node, t.scalar(0.0));
     Ok(match node.op() {
@@ -198,7 +199,7 @@ fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<Str
     })
 }
 
-/// Differentiates `x Φ(x)`, or its approximation by tanh: Hendrycks, Gimpel, arXiv 1606.08415.
+/// Returns the gradient of `x Φ(x)`, or of its approximation by tanh (Hendrycks, Gimpel, arXiv 1606.08415).
 pub fn gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let text = step.node.attribute("approximate").and_then(|a| a.s.as_deref());
     if text == Some(b"tanh") {
@@ -220,7 +221,7 @@ pub fn gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[g, &slope]))])
 }
 
-/// Differentiates `x / 2 (1 + tanh(k (x + 0.044715 x³)))`, `k = √(2/π)`; FastGelu first adds a bias to `x`.
+/// Returns the gradients of `x / 2 (1 + tanh(k (x + 0.044715 x³)))`, `k = √(2/π)`; FastGelu first adds a bias to `x`.
 pub fn fast_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, given) = (step.gradient()?, step.input(0)?);
     let x = match step.node.input_at(1) {
@@ -248,7 +249,7 @@ pub fn fast_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(each(t, step, |_, _| gradient.clone()))
 }
 
-/// Differentiates `x σ(αx)`.
+/// Returns the gradient of `x σ(αx)`.
 pub fn quick_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let (alpha, one) = (t.scalar(step.node.float("alpha", 1.702)), t.scalar(1.0));

@@ -1,4 +1,4 @@
-//! Rules for lookups: gradients are added at the positions that were read.
+//! Rules for operators that gather elements: gradients are added at the positions that were read.
 //!
 //! They use `ScatterND`, which adds whole rows; `ScatterElements` takes 75 times as long for an embedding table.
 
@@ -12,8 +12,8 @@ pub(crate) fn adding() -> Vec<AttributeProto> {
     vec![edit::text_attribute("reduction", "add")]
 }
 
-/// Returns zeros in the shape of `x`, to which the parts of `gradient` are added at `indices` (of `index_rank`
-/// dimensions, which replace `axis` of `x`).
+/// Adds zeros in the shape of `x`, to which the parts of `gradient` are added at `indices` (of `index_rank` dimensions,
+/// which replace `axis` of `x`), and returns their name.
 pub(super) fn scattered(
     t: &mut Tape,
     gradient: &str,
@@ -46,7 +46,7 @@ pub(super) fn scattered(
     t.op_with("Transpose", &[&sum], perm((1..=axis).chain([0]).chain(axis + 1..rank).collect()))
 }
 
-/// Differentiates a lookup of rows, along any axis.
+/// Returns the gradient of `Gather`, which selects rows along any axis.
 pub fn gather(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (rank, index_rank) = (t.rank(x)?, t.rank(indices)?);
@@ -60,7 +60,7 @@ pub fn gather(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, scattered(t, &g, &indices, x, axis, rank, 1))])
 }
 
-/// Differentiates a lookup by tuples of indices.
+/// Returns the gradient of `GatherND`, which selects parts by tuples of indices.
 pub fn gather_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let batches = step.node.int("batch_dims", 0);
@@ -70,7 +70,7 @@ pub fn gather_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterND", &[&zeros, &indices, g], adding()))])
 }
 
-/// Returns the index tuples of a `GatherND` with the batch indices in front of each.
+/// Adds the index tuples of a `GatherND` with the batch indices in front of each, and returns their name.
 fn whole_places(t: &mut Tape, indices: &str, batches: i64) -> Result<String> {
     let rank = t.rank(indices)?;
     let (shape, first, last, one) = (t.op("Shape", &[indices]), t.ints(&[0]), t.ints(&[-1]), t.ints(&[1]));
@@ -91,7 +91,7 @@ fn whole_places(t: &mut Tape, indices: &str, batches: i64) -> Result<String> {
     Ok(t.concat(&columns, -1))
 }
 
-/// Differentiates a lookup of single elements along an axis.
+/// Returns the gradient of `GatherElements`, which selects single elements along an axis.
 pub fn gather_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, indices) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let shape = t.shape(x);
@@ -101,8 +101,8 @@ pub fn gather_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterElements", &[&zeros, indices, g], attributes))])
 }
 
-/// Differentiates `ScatterND`, which replaces parts of `x`: the gradient of `x` is zero there, and the parts receive
-/// the gradient there.
+/// Returns the gradients of `ScatterND`, which replaces parts of `x`: the gradient of `x` is zero there, and the parts
+/// receive the gradient there.
 pub fn scatter_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, indices, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {

@@ -4,7 +4,7 @@ use crate::autodiff::{Parts, Step, Tape};
 use crate::error::Result;
 use crate::graph::edit;
 
-/// Differentiates `A B`: `g Bᵀ` and `Aᵀ g`; broadcast batch dimensions are summed.
+/// Returns the gradients of `A B`: `g Bᵀ` and `Aᵀ g`; broadcast batch dimensions are summed.
 pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (rank_a, rank_b) = (t.rank(a)?, t.rank(b)?);
@@ -32,7 +32,7 @@ pub fn matmul(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Differentiates products with a vector: gradient and vector become matrices of one row or column.
+/// Returns the gradients of a product with a vector: gradient and vector become matrices of one row or column.
 fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let mut wide = |value: &str, axes: &[i64]| {
@@ -78,7 +78,7 @@ fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Par
     Ok(parts)
 }
 
-/// Returns `value` as rows whose size is that of the matrix along `axis`.
+/// Adds `value` as rows whose size is that of the matrix along `axis`, and returns its name.
 fn flat(t: &mut Tape, value: &str, matrix: &str, axis: usize) -> Result<String> {
     let size = t.size(matrix, axis);
     let rest = t.ints(&[-1]);
@@ -86,7 +86,7 @@ fn flat(t: &mut Tape, value: &str, matrix: &str, axis: usize) -> Result<String> 
     Ok(t.op("Reshape", &[value, &shape]))
 }
 
-/// Returns `whole` summed over the batch dimensions that `target` was broadcast along.
+/// Adds the sum of `whole` over the batch dimensions along which `target` was broadcast, and returns its name.
 fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
     if let (Some(to), Some(from)) = (t.dims(target), t.dims(out)) {
         let batch = |dims: &[crate::model::Dim]| dims[..dims.len() - 2].to_vec();
@@ -104,7 +104,7 @@ fn unbatched(t: &mut Tape, whole: &str, target: &str, out: &str) -> String {
     t.unbroadcast_to(whole, target, &shape)
 }
 
-/// Differentiates `α op(A) op(B) + β C`.
+/// Returns the gradients of `α op(A) op(B) + β C` (`Gemm`).
 pub fn gemm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let node = &step.node;

@@ -7,8 +7,9 @@ use crate::graph::edit;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// Differentiates any such operator: applied to the indices of the elements of its first input, it returns the origin
-/// of each element of the output. Indices start at 1; 0 marks elements that the operator inserts.
+/// Returns the gradient of an operator that moves, drops or repeats elements. Applied to the indices of the elements of
+/// its first input, the operator returns the origin of each element of the output. Indices start at 1; 0 marks elements
+/// that the operator inserts.
 pub fn by_place(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let (flat, column) = (t.ints(&[-1]), t.ints(&[-1, 1]));
@@ -37,7 +38,7 @@ pub fn by_place(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&sum, &shape]))])
 }
 
-/// Differentiates `DepthToSpace`: moves the plane back into blocks of channels.
+/// Returns the gradient of `DepthToSpace`, which moves the plane back into blocks of channels.
 pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
     let block = step.node.int("blocksize", 1);
     let attributes = vec![edit::int_attribute("blocksize", block)];
@@ -55,13 +56,13 @@ pub fn depth_to_space(t: &mut Tape, step: &Step) -> Result<Parts> {
     }
 }
 
-/// Differentiates `SpaceToDepth`: moves the blocks of channels back into the plane.
+/// Returns the gradient of `SpaceToDepth`, which moves the blocks of channels back into the plane.
 pub fn space_to_depth(t: &mut Tape, step: &Step) -> Result<Parts> {
     let attributes = vec![edit::int_attribute("blocksize", step.node.int("blocksize", 1))];
     Ok(vec![(0, t.op_with("DepthToSpace", &[step.gradient()?], attributes))])
 }
 
-/// Differentiates `Trilu`: the same triangle of the gradient is kept.
+/// Returns the gradient of `Trilu`: the same triangle of `g`.
 pub fn triangle(t: &mut Tape, step: &Step) -> Result<Parts> {
     let mut inputs = vec![step.gradient()?];
     inputs.extend(step.node.input_at(1));
@@ -69,7 +70,7 @@ pub fn triangle(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("Trilu", &inputs, attributes))])
 }
 
-/// Differentiates `TopK`: the gradient goes to the selected elements.
+/// Returns the gradient of `TopK`: `g` goes to the selected elements.
 pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let places = t.extra_output(step.index, 1);
@@ -79,8 +80,8 @@ pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterElements", &[&zeros, &places, g], axis))])
 }
 
-/// Differentiates `ScatterElements`, which replaces elements of `x`: the gradient of `x` is zero there, and the new
-/// elements receive the gradient there.
+/// Returns the gradients of `ScatterElements`, which replaces elements of `x`: the gradient of `x` is zero there, and
+/// the new elements receive the gradient there.
 pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, places, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {
@@ -103,7 +104,7 @@ pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Differentiates `CumSum`: the cumulative sum of the gradient from the other end.
+/// Returns the gradient of `CumSum`: the cumulative sum of `g` from the other end.
 pub fn running_sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let attributes = vec![
         edit::int_attribute("exclusive", step.node.int("exclusive", 0)),

@@ -3,15 +3,15 @@
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 
-/// Returns the normalized axes: all axes from the attribute `axis` on.
+/// Returns the normalized axes, which are all axes from the attribute `axis` on.
 fn last_axes(t: &Tape, step: &Step, x: &str) -> Result<Vec<i64>> {
     let rank = t.rank(x)?;
     let first = t.axis(step.node.int("axis", -1), rank)? as i64;
     Ok((first..rank as i64).collect())
 }
 
-/// Differentiates layer normalization. With `n = (x - mean) / deviation` and `h = g scale`, the gradient of `x` is `(h
-/// - mean(h) - n mean(h n)) / deviation`, that of the scale `Σ g n`, that of the offset `Σ g`.
+/// Returns the gradients of layer normalization. With `n = (x - mean) / deviation` and `h = g scale`, the gradient of
+/// `x` is `(h - mean(h) - n mean(h n)) / deviation`, that of the scale `Σ g n`, that of the bias `Σ g`.
 pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let axes = last_axes(t, step, x)?;
@@ -38,7 +38,7 @@ pub fn layer(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Differentiates RMS normalization, which has no mean: `(h - n mean(h n)) / deviation`.
+/// Returns the gradients of RMS normalization, which has no mean: `(h - n mean(h n)) / deviation` for `x`.
 pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let axes = last_axes(t, step, x)?;
@@ -60,7 +60,7 @@ pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Differentiates batch normalization with fixed statistics: a scale and a shift per channel.
+/// Returns the gradients of batch normalization with fixed statistics, which has a scale and a bias per channel.
 pub fn batch(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (center, variance) = (step.input(3)?, step.input(4)?);

@@ -7,7 +7,7 @@ use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::onnx::dtype::DataType;
 
-/// Differentiates max pooling: the gradient goes to the largest element of each window.
+/// Returns the gradient of max pooling: `g` goes to the largest element of each window.
 pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let places = t.extra_output(step.index, 1);
@@ -20,7 +20,7 @@ pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&sum, &shape]))])
 }
 
-/// Differentiates average pooling: the gradient is distributed evenly over the elements of each window.
+/// Returns the gradient of average pooling: `g` is distributed evenly over the elements of each window.
 pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let rank = t.rank(x)?;
@@ -62,7 +62,7 @@ pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&gradient, &shape]))])
 }
 
-/// Differentiates global average pooling: the gradient is distributed evenly over all elements of a channel.
+/// Returns the gradient of global average pooling: `g` is distributed evenly over all elements of a channel.
 pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let shape = t.shape(x);
@@ -74,7 +74,7 @@ pub fn global_average(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Expand", &[&share, &shape]))])
 }
 
-/// Differentiates global max pooling: the gradient goes to the largest element of each channel; several equal ones
+/// Returns the gradient of global max pooling: `g` goes to the largest element of each channel; several equal ones
 /// share it evenly.
 pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
@@ -86,7 +86,7 @@ pub fn global_max(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[&same, &share]))])
 }
 
-/// Differentiates `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`.
+/// Returns the gradient of `(Σ|x|^p)^(1/p)` of each channel: `g sign(x) (|x| / y)^(p - 1)`.
 pub fn global_norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let less = t.scalar(step.node.int("p", 2) as f32 - 1.0);

@@ -4,8 +4,8 @@ use super::elementwise::each;
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 
-/// Differentiates `x ^ p`: `g p x ^ (p - 1)`, and `g y log x` for a trainable exponent, which is 0 where `x` is 0, like
-/// in PyTorch.
+/// Returns the gradients of `x ^ p`: `g p x ^ (p - 1)`, and `g y log x` for a trainable exponent, which is 0 where `x`
+/// is 0, like in PyTorch.
 pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, p, y) = (step.gradient()?, step.input(0)?, step.input(1)?, step.output());
     let known = t.number(p);
@@ -42,7 +42,7 @@ pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Differentiates `a - n b` for an integer `n`: `g` and `-n g`.
+/// Returns the gradients of `Mod`, `y = a - n b` with an integer `n`: `g` for `a` and `-n g` for `b`.
 pub fn remainder(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, a, b, y) = (step.gradient()?, step.input(0)?, step.input(1)?, step.output());
     Ok(each(t, step, |t, input| match input {
@@ -55,7 +55,7 @@ pub fn remainder(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Differentiates trigonometric and hyperbolic functions and their inverses.
+/// Returns the gradient of a trigonometric or hyperbolic function, or of its inverse.
 pub fn angle(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y, op) = (step.gradient()?, step.input(0)?, step.output(), step.node.op());
     let one = t.scalar(1.0);

@@ -6,12 +6,12 @@ use crate::graph::edit;
 
 /// The gradient of a reduction, with the reduced dimensions restored.
 struct Reduced {
-    /// Reduced axes, not negative; all of them if the node names none.
+    /// Axes that are reduced, not negative; all of them if the node names none.
     axes: Vec<i64>,
     gradient: String,
 }
 
-/// Returns the gradient `value` of the output with the reduced dimensions restored, and the axes; `None` if the node
+/// Returns the name of the gradient `value` with the reduced dimensions restored, and the axes; `None` if the node
 /// reduces nothing.
 fn reduced(t: &mut Tape, step: &Step, value: &str) -> Result<Option<Reduced>> {
     let x = step.input(0)?;
@@ -28,7 +28,7 @@ fn reduced(t: &mut Tape, step: &Step, value: &str) -> Result<Option<Reduced>> {
     Ok(Some(Reduced { axes, gradient }))
 }
 
-/// Returns a value in the shape of the output with the reduced dimensions restored as 1.
+/// Adds a value in the shape of the output with the reduced dimensions restored as 1, and returns its name.
 fn restored(t: &mut Tape, step: &Step, value: &str, axes: &[i64]) -> String {
     if step.node.int("keepdims", 1) != 0 {
         return value.to_owned();
@@ -39,7 +39,7 @@ fn restored(t: &mut Tape, step: &Step, value: &str, axes: &[i64]) -> String {
     t.op("Unsqueeze", &[value, &axes])
 }
 
-/// Returns the number of elements in each sum, as a float.
+/// Adds the number of elements in each sum as a float, and returns its name.
 fn count(t: &mut Tape, x: &str, axes: &[i64]) -> String {
     if let Some(sizes) = t.fixed(x) {
         let product: i64 = axes.iter().map(|axis| sizes[*axis as usize]).product();
@@ -51,7 +51,7 @@ fn count(t: &mut Tape, x: &str, axes: &[i64]) -> String {
     t.op_with("Cast", &[&product], vec![edit::int_attribute("to", 1)])
 }
 
-/// Differentiates `ReduceSum` and `ReduceMean`.
+/// Returns the gradient of `ReduceSum` or `ReduceMean`: `g`, or `g` divided by the number of elements.
 pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let Some(Reduced { axes, mut gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };
@@ -63,7 +63,7 @@ pub fn sum(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Expand", &[&gradient, &shape]))])
 }
 
-/// Differentiates `ReduceMax` and `ReduceMin`: the gradient goes to the element that equals the output; several equal
+/// Returns the gradient of `ReduceMax` or `ReduceMin`: `g` goes to the element that equals the output; several equal
 /// ones share it evenly.
 pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
@@ -76,12 +76,12 @@ pub fn extreme(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Mul", &[&same, &share]))])
 }
 
-/// Returns a value with the reduced dimensions restored; unchanged if nothing is reduced.
+/// Returns the name of a value with the reduced dimensions restored; unchanged if nothing is reduced.
 fn widened(t: &mut Tape, step: &Step, value: &str) -> Result<String> {
     Ok(reduced(t, step, value)?.map_or_else(|| value.to_owned(), |reduced| reduced.gradient))
 }
 
-/// Differentiates norms, sums of squares, and sums combined with logarithms or exponentials.
+/// Returns the gradient of a norm, a sum of squares, or a sum combined with logarithms or exponentials.
 pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let gradient = match step.node.op() {
@@ -118,8 +118,8 @@ pub fn norm(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// Differentiates `ReduceProd`: the gradient of an element is `g` times the product of the other elements. If one
-/// element is 0, only its gradient is not 0; if several are, all gradients are 0.
+/// Returns the gradient of `ReduceProd`: the gradient of an element is `g` times the product of the other elements. If
+/// one element is 0, only its gradient is not 0; if several are, all gradients are 0.
 pub fn product(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let Some(Reduced { axes, gradient }) = reduced(t, step, g)? else { return Ok(vec![(0, g.to_owned())]) };

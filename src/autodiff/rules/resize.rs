@@ -1,12 +1,12 @@
-//! The rule for `Resize`.
+//! The rule for `Resize`, which interpolates.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::model::Dim;
 use crate::onnx::proto::NodeProto;
 
-/// Differentiates `Resize`: interpolation is a product with one matrix per dimension, which the node itself returns
-/// when it resizes the rows of an identity matrix. The gradient is the product with the transposed matrices.
+/// Returns the gradient of `Resize`. Interpolation is a product with one matrix per dimension, which the node itself
+/// returns when it resizes the rows of an identity matrix. The gradient is the product with the transposed matrices.
 pub fn resize(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, node) = (step.gradient()?, step.input(0)?, &step.node);
     let text = |name: &str| node.attribute(name).and_then(|a| a.s.clone());
@@ -44,7 +44,8 @@ fn same(t: &Tape, x: &str, y: &str, axis: usize) -> bool {
     matches!((dim(x), dim(y)), (Some(Dim::Fixed(a)), Some(Dim::Fixed(b))) if a == b)
 }
 
-/// Returns the gradient reduced to the size of `x` along `axis`, which has index `at` among the factors.
+/// Adds the gradient reduced to the size of `x` along `axis`, which has index `at` among the factors, and returns its
+/// name.
 fn along(
     t: &mut Tape,
     (node, (factors, input), at): (&NodeProto, (&str, usize), usize),

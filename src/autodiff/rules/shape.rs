@@ -4,13 +4,13 @@ use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 use crate::graph::edit;
 
-/// Differentiates `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`: restores the shape of the input.
+/// Returns the gradient of `Reshape`, `Flatten`, `Squeeze` or `Unsqueeze`: `g` in the shape of the input.
 pub fn reshape(t: &mut Tape, step: &Step) -> Result<Parts> {
     let shape = t.shape(step.input(0)?);
     Ok(vec![(0, t.op("Reshape", &[step.gradient()?, &shape]))])
 }
 
-/// Differentiates `Transpose`: restores the order of the input.
+/// Returns the gradient of `Transpose`: `g` with its dimensions in the order of the input.
 pub fn transpose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let rank = t.rank(step.input(0)?)? as i64;
     let given = step.node.attribute("perm").map(|a| a.ints.clone()).filter(|perm| !perm.is_empty());
@@ -23,12 +23,12 @@ pub fn transpose(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, gradient)])
 }
 
-/// Differentiates `Expand`: sums the repeated elements.
+/// Returns the gradient of `Expand`: the sums of `g` over the repeated elements.
 pub fn expand(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.unbroadcast(step.gradient()?, step.input(0)?, step.output()))])
 }
 
-/// Differentiates `Tile`: reshapes to `[r₀, d₀, r₁, d₁ …]` and sums over the repeats.
+/// Returns the gradient of `Tile`: `g`, reshaped to `[r₀, d₀, r₁, d₁ …]` and summed over the repeats.
 pub fn tile(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (x, repeats) = (step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;
@@ -43,7 +43,7 @@ pub fn tile(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.sum(&apart, &axes, false))])
 }
 
-/// Differentiates `Concat`: each part of the gradient goes to its input.
+/// Returns the gradients of `Concat`: a part of `g` for each input.
 pub fn concat(t: &mut Tape, step: &Step) -> Result<Parts> {
     let axis = t.axis(step.node.int("axis", 0), t.rank(step.output())?)?;
     let inputs = &step.node.input;
@@ -58,7 +58,7 @@ pub fn concat(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts.into_iter().enumerate().filter(|(input, _)| t.wants(&step.node, *input)).collect())
 }
 
-/// Differentiates `Split`: concatenates the gradients of the parts, with zeros for unused parts.
+/// Returns the gradient of `Split`: the concatenated gradients of the parts, with zeros for unused parts.
 pub fn split(t: &mut Tape, step: &Step) -> Result<Parts> {
     let mut parts = Vec::with_capacity(step.node.output.len());
     for (output, gradient) in step.node.output.iter().zip(&step.gradients) {
@@ -75,7 +75,7 @@ pub fn split(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("Concat", &names, axis))])
 }
 
-/// Differentiates `Slice`: pads the gradient with zeros for the rest of the input.
+/// Returns the gradient of `Slice`: `g`, padded with zeros for the rest of the input.
 pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, starts, ends) = (step.gradient()?, step.input(0)?, step.input(1)?, step.input(2)?);
     let rank = t.rank(x)?;
@@ -125,7 +125,7 @@ pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Pad", &[g, &pads]))])
 }
 
-/// Returns the indices along `axis` that a slice keeps: the same slice of `0, 1, 2 …`.
+/// Adds the indices along `axis` that a slice keeps, and returns their name: the same slice of `0, 1, 2 …`.
 fn rows(
     t: &mut Tape,
     x: &str,
@@ -156,8 +156,8 @@ fn rows(
     }
 }
 
-/// Differentiates `Pad`: takes the part of the gradient inside the padding; if the padding repeats elements, the
-/// gradients of all their copies are added.
+/// Returns the gradient of `Pad`: the part of `g` inside the padding; if the padding repeats elements, the gradients of
+/// all their copies are added.
 pub fn pad(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, pads) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let mode = step.node.attribute("mode").and_then(|a| a.s.as_deref());

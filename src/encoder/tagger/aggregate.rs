@@ -1,4 +1,4 @@
-//! Converts the scores of tokens to spans of a text, by the strategies of the token classification pipeline of
+//! Conversion of the scores of tokens to spans of a text, by the strategies of the token classification pipeline of
 //! transformers.
 
 use super::labels::Tag;
@@ -6,11 +6,11 @@ use crate::choice::choice;
 use std::ops::Range;
 
 choice! {
-    /// How the tokens of an entity become one span.
+    /// The strategy by which the tokens of an entity become one span.
     pub enum Aggregation: optimize_aggregation_t = Simple {
-        /// Adjacent tokens of one class become a span, whose score is the mean of theirs.
+        /// Adjacent tokens of one class become a span, whose score is the mean of their scores.
         Simple = 0, "simple";
-        /// Each token is a span, with its label as it is.
+        /// Each token is a span, with its label unchanged.
         None = 1, "none";
         /// A word has the class of its first token; adjacent words of one class become a span.
         First = 2, "first";
@@ -24,7 +24,7 @@ choice! {
 /// A part of a text with a label.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
-    /// The bytes of the text.
+    /// Range of the bytes of the text.
     pub bytes: Range<usize>,
     /// The class of the entity, for example `PER`; with [`Aggregation::None`] the label of the token, for example
     /// `B-PER`.
@@ -36,11 +36,11 @@ pub struct Span {
 /// A token with the probabilities of its labels.
 #[derive(Debug, Clone)]
 pub struct Scored {
-    /// The bytes of the text.
+    /// Range of the bytes of the text.
     pub bytes: Range<usize>,
-    /// Whether it is a part of the word of the token before it.
+    /// Whether the token is a part of the word of the token before it.
     pub continues_word: bool,
-    /// One probability for each label.
+    /// Probability of each label.
     pub scores: Vec<f32>,
 }
 
@@ -51,7 +51,7 @@ struct Labelled {
     score: f32,
 }
 
-/// Returns the spans of a text. Those with the label `O` are left out unless `keep_outside` is set.
+/// Returns the spans of a text. Spans with the label `O` are omitted unless `keep_outside` is set.
 pub fn spans(tokens: &[Scored], tags: &[Tag], aggregation: Aggregation, keep_outside: bool) -> Vec<Span> {
     let one = |token: &Scored| {
         let (tag, score) = best(&token.scores);
@@ -84,7 +84,7 @@ fn words(tokens: &[Scored]) -> impl Iterator<Item = &[Scored]> {
     tokens.chunk_by(|_, token| token.continues_word)
 }
 
-/// Returns a word with the label that the strategy selects.
+/// Returns a word with the label that the strategy `aggregation` selects.
 fn of_word(word: &[Scored], aggregation: Aggregation) -> Labelled {
     let (tag, score) = match aggregation {
         Aggregation::Average => best(&mean(word)),
@@ -103,7 +103,7 @@ fn mean(word: &[Scored]) -> Vec<f32> {
     (0..word[0].scores.len()).map(|label| (sum(label) / word.len() as f64) as f32).collect()
 }
 
-/// Returns the index of the highest score, the first of equal ones, and the score.
+/// Returns the index of the highest score (the first of equal ones) and the score.
 fn best(scores: &[f32]) -> (usize, f32) {
     let enumerated = scores.iter().copied().enumerate();
     enumerated.reduce(|highest, next| if next.1 > highest.1 { next } else { highest }).unwrap_or((0, 0.0))

@@ -1,6 +1,6 @@
-//! Labels of tokens: what their prefixes say about the entity that a token belongs to.
+//! Labels of tokens, with the meaning of their prefixes for the entity that a token belongs to.
 
-/// How a token continues the entity of the token before it.
+/// The relation of a token to the entity of the token before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
     /// The token begins an entity (`B-`).
@@ -9,18 +9,18 @@ pub enum Mark {
     Inside,
     /// The token ends an entity (`L-` of BILOU, `E-` of BIOES).
     Last,
-    /// The token is an entity of its own (`U-` of BILOU, `S-` of BIOES).
+    /// The token is itself an entity (`U-` of BILOU, `S-` of BIOES).
     Unit,
 }
 
 /// A label of tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
-    /// The label in the model's configuration: `B-PER`.
+    /// Label in the model's configuration, for example `B-PER`.
     pub label: String,
-    /// The class of the entity: `PER`.
+    /// Class of the entity, for example `PER`.
     pub class: String,
-    /// The meaning of the prefix.
+    /// Meaning of the prefix of the label.
     pub mark: Mark,
 }
 
@@ -39,7 +39,7 @@ impl Tag {
     }
 }
 
-/// Returns the tags of labels. The prefixes of BILOU and BIOES count only for classes that also have `B-` or `I-`: a
+/// Returns the tags for labels. The prefixes of BILOU and BIOES count only for classes that also have `B-` or `I-`: a
 /// label such as `E-MAIL` may as well be a whole name.
 pub fn tags(labels: &[String]) -> Vec<Tag> {
     let has = |label: &str| labels.iter().any(|known| known == label);

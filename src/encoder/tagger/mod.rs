@@ -1,4 +1,5 @@
-//! [`Tagger`]: texts to labelled spans (token classification: named entities, parts of speech).
+//! A tagger that computes labelled spans of texts ([`Tagger`]): token classification, such as named entities and parts
+//! of speech.
 
 mod aggregate;
 mod labels;
@@ -17,20 +18,21 @@ use std::sync::Arc;
 
 pub use aggregate::{Aggregation, Span};
 
-/// Options of a [`Tagger`].
+/// The options of a [`Tagger`].
 #[derive(Debug, Clone, Default)]
 pub struct TaggerOptions {
-    /// Lengths, batches and session. `max_length` is the length of a window: longer texts are read in several.
+    /// Length and number of the windows in a run, and options of the session. `max_length` is the length of a window:
+    /// longer texts are divided into overlapping windows.
     pub text: TextOptions,
-    /// How tokens become spans.
+    /// Strategy by which tokens become spans.
     pub aggregation: Aggregation,
-    /// Number of tokens by which the windows of a long text overlap; 0 is a quarter of a window.
+    /// Number of tokens by which the windows of a long text overlap; 0 selects a quarter of a window.
     pub stride: usize,
-    /// Whether spans with the label `O`, which belong to no entity, are returned too.
+    /// Whether spans with the label `O`, which belong to no entity, are also returned.
     pub keep_outside: bool,
 }
 
-/// Turns texts into labelled spans. Any number of threads may use it at the same time.
+/// A model that computes labelled spans of texts. Any number of threads may use it at the same time.
 pub struct Tagger {
     model: Model,
     tokenizer: Arc<Tokenizer>,
@@ -42,12 +44,12 @@ pub struct Tagger {
     tags: Vec<Tag>,
 }
 
-/// A token that was read: the number of tokens between it and the nearer end of its window, and the probabilities of
+/// The result for a token: the number of tokens between it and the nearer end of its window, and the probabilities of
 /// its labels.
 type Read = Option<(usize, Vec<f32>)>;
 
 impl Tagger {
-    /// Loads a model for token classification. `tokenizer` replaces the model's own.
+    /// Loads a model for token classification and returns the tagger. `tokenizer` replaces the model's own.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model has no output with logits for each token or names no
     /// labels, `NotFound` if there is no tokenizer, and otherwise like [`Session::new`].
@@ -79,11 +81,12 @@ impl Tagger {
         self.tags.iter().map(|tag| tag.label.as_str())
     }
 
-    /// Returns the spans of each text, in their order. A text without tokens has none.
+    /// Returns the spans of each text, in the order of the texts. A text without tokens has no spans.
     ///
-    /// A text that is longer than a window is read in several, and each of its tokens has the label of the window in
-    /// which most text is around it. Progress stage: `tag`, in texts. Fails with
-    /// [`crate::error::Kind::InvalidArgument`] if there is no text; `Runtime` if a logit is NaN.
+    /// A text that is longer than a window is divided into overlapping windows. Each of its tokens has the label from
+    /// the window in which it is furthest from an end at which the text was divided. Progress stage: `tag`, in texts.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if `texts` is empty, `Runtime` if a logit is NaN, and
+    /// `Unsupported` or `InvalidModel` if the logits do not have the shape [texts, tokens, labels].
     pub fn tag<T: AsRef<str>>(&self, texts: &[T], call: &Call) -> Result<Vec<Vec<Span>>> {
         if texts.is_empty() {
             bail!(InvalidArgument, "there is no text");
@@ -108,7 +111,7 @@ impl Tagger {
         Ok(texts.iter().zip(read).zip(scores).map(spans).collect())
     }
 
-    /// Returns where the model runs.
+    /// Returns the provider and the device on which the model runs.
     pub fn placement(&self) -> &Placement {
         self.session.placement()
     }
