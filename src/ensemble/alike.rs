@@ -1,4 +1,4 @@
-//! Checks that models may be merged: they must be equal except for the values of their weights.
+//! The check that models may be merged: they must be equal except for the values of their weights.
 
 use super::merge::{content, floats, initializers};
 use super::place;
@@ -8,7 +8,7 @@ use crate::meaning::{Order, reading};
 use crate::model::Model;
 use serde_json::Value;
 
-/// Keys of a configuration that explain differences in the constants of graphs.
+/// The keys of a configuration that explain differences in the constants of graphs.
 const NUMBERS: [&str; 16] = [
     "rope_theta",
     "rope_scaling",
@@ -28,7 +28,7 @@ const NUMBERS: [&str; 16] = [
     "logits_scaling",
 ];
 
-/// Checks that a model can be merged with the first. Returns a note for the caller, if there is something unexpected.
+/// Returns a note for the caller, if there is something unexpected. Fails if a model cannot be merged with the first.
 pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>> {
     same_graph(first, other).at(|| name)?;
     same_constants(first, other).at(|| name)?;
@@ -58,7 +58,7 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
     Ok(Some(format!("{name} splits texts differently from {}, whose tokenizer is kept; for example {text}", place(0))))
 }
 
-/// Checks that models are equal except for constants.
+/// Fails if two models differ in anything but constants.
 fn same_graph(first: &Model, other: &Model) -> Result<()> {
     let (a, b) = (first.graph(), other.graph());
     if a.node.len() != b.node.len() {
@@ -88,7 +88,7 @@ fn same_graph(first: &Model, other: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Checks that constants of the architecture are equal, because their mean would be meaningless.
+/// Fails if constants of the architecture differ, because their mean would be meaningless.
 fn same_constants(first: &Model, other: &Model) -> Result<()> {
     let theirs = initializers(other);
     let formula = formula(first.graph());

@@ -1,4 +1,4 @@
-//! [`Chorus`]: members with one vocabulary that decode in step.
+//! The generation of text by members with one vocabulary, which decode in step ([`Chorus`]).
 
 use super::combine::{Combined, Combiner};
 use super::schedule::Plan;
@@ -13,9 +13,9 @@ use crate::text::{GenerateOptions, Generation, Generator, OnToken, Prompt, RowTe
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The loaded models of an ensemble; equal ones are loaded once.
+/// The loaded models of an ensemble, of which equal ones are loaded once.
 pub(super) struct Voices {
-    /// Generators, each with its own caches.
+    /// Generators of the models, each with its own caches.
     pub generators: Vec<Generator>,
     /// Index of the generator of each member.
     pub of_member: Vec<usize>,
@@ -23,11 +23,11 @@ pub(super) struct Voices {
     tokenizer: Option<Arc<Tokenizer>>,
 }
 
-/// A callback that is called with the number of tokens that have been run.
+/// A callback that receives the number of tokens that have been run.
 type Ran<'a> = dyn FnMut(usize) -> Result<()> + 'a;
 
 impl Voices {
-    /// Loads the members, each with its threads of the plan.
+    /// Loads the members, each with the number of threads in the plan, and returns them.
     pub fn new(
         ensemble: &Ensemble,
         runtime: &'static Runtime,
@@ -38,7 +38,7 @@ impl Voices {
         Voices::with_tokenizers(ensemble, runtime, options, call, |_| Ok(tokenizer.clone()))
     }
 
-    /// Loads the members like [`Voices::new`], each with its own tokenizer.
+    /// Loads the members like [`Voices::new`], each with its own tokenizer, and returns them.
     pub fn with_tokenizers(
         ensemble: &Ensemble,
         runtime: &'static Runtime,
@@ -70,7 +70,7 @@ impl Voices {
         Ok(Voices { generators, of_member, plan, tokenizer })
     }
 
-    /// Returns where the members run.
+    /// Returns the provider and the device on which each of the members runs.
     pub fn placements(&self) -> Vec<&Placement> {
         self.generators.iter().flat_map(|generator| generator.placements()).collect()
     }
@@ -80,7 +80,7 @@ impl Voices {
         self.generators.iter().filter_map(|generator| generator.decoder().context).min()
     }
 
-    /// Reserves capacity in every generator: see [`Rows::reserve`].
+    /// Reserves capacity in every generator; see [`Rows::reserve`].
     pub fn reserve(&mut self, tokens: usize) {
         self.generators.iter_mut().for_each(|generator| generator.reserve(tokens));
     }
@@ -147,7 +147,7 @@ impl Voices {
     }
 }
 
-/// Returns both results as one. Of two errors it is that of the caller's cancel or deadline, if one of them is: the
+/// Returns both results as one. Of two errors, it is that of the caller's cancel or deadline, if one of them is: the
 /// other may only be a consequence, from a member that was ended.
 fn worse(a: Result<()>, b: Result<()>) -> Result<()> {
     let own = |e: &Error| matches!(e.kind(), Kind::Cancelled | Kind::Timeout);
@@ -157,7 +157,7 @@ fn worse(a: Result<()>, b: Result<()>) -> Result<()> {
     }
 }
 
-/// Members that decode in step, with their distributions combined at every token.
+/// The members that decode in step, with their distributions combined at every token.
 pub(super) struct Chorus {
     voices: Voices,
     combiner: Combiner,

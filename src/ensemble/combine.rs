@@ -1,4 +1,4 @@
-//! [`Combiner`]: combines the members' logits of one token into one distribution.
+//! The combination of the members' logits of one token into one distribution ([`Combiner`]).
 //!
 //! With `p_m = softmax(l_m / T_m)` of member `m` and weights `w ≥ 0` with the sum 1:
 //!
@@ -11,33 +11,34 @@
 //! | [`Method::Vote`] | weight of the members that rank the token first |
 //! | [`Method::Contrastive`] | `softmax(ln p_1 − ln p_2)` where `p_1 ≥ 0.1 max p_1`, else 0 (Li et al. 2023) |
 //!
-//! All sums are in float64, over logarithms relative to the largest. The result is natural logarithms of
-//! probabilities, in float32, which a sampler reads as logits.
+//! All sums are in float64, over logarithms relative to the largest. The result is natural logarithms of probabilities,
+//! in float32, which a sampler reads as logits.
 
 use super::Method;
 use crate::error::{Result, bail};
 use crate::text::Uncertainty;
 
-/// Minimum probability of a token relative to the expert's (first member's) most probable one, with
+/// The minimum probability of a token relative to the expert's (first member's) most probable one, with
 /// [`Method::Contrastive`].
 const PLAUSIBLE: f64 = 0.1;
-/// Minimum of an amateur's (second member's) log-probability: a token that it excludes must not get an infinite score.
+/// The minimum of an amateur's (second member's) log-probability: a token that it excludes must not get an infinite
+/// score.
 const LEAST: f64 = -708.0;
 
 /// The combined distribution of one token.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Combined {
-    /// `ln p` of each token; negative infinity where it is 0.
+    /// Log-probability `ln p` of each token; negative infinity where `p` is 0.
     pub log_probabilities: Vec<f32>,
-    /// Entropy in nats.
+    /// Entropy of the distribution in nats.
     pub entropy: f64,
-    /// Entropy of `Σ w p_m` minus `Σ w` times the entropies of the members, in nats.
+    /// Mutual information in nats: the entropy of `Σ w p_m` minus the sum `Σ w` of the entropies of the members.
     pub mutual_information: f64,
     /// Most probable token of each member; the lowest id among equals.
     pub tops: Vec<usize>,
 }
 
-/// A combiner of distributions. It holds only settings and scratch memory.
+/// A combiner of distributions, which holds only settings and scratch memory.
 #[derive(Debug, Clone)]
 pub struct Combiner {
     method: Method,
@@ -47,28 +48,28 @@ pub struct Combiner {
     sums: Vec<f64>,
 }
 
-/// The distribution of a member.
+/// The logits of a member, with the parameters of its distribution.
 #[derive(Debug, Clone, Default)]
 struct Distribution {
     probabilities: Vec<f64>,
-    /// Reciprocal of the temperature, `1 / T`.
+    /// Reciprocal `1 / T` of the temperature.
     scale: f64,
-    /// Normalization, `ln Σ exp(l / T)`.
+    /// Normalization of the distribution, `ln Σ exp(l / T)`.
     norm: f64,
     entropy: f64,
     top: usize,
 }
 
 impl Combiner {
-    /// Returns a combiner for members with these weights, whose sum is 1, and these temperatures. With `gate` the first
-    /// member's distribution is used unchanged if all members rank the same token first.
+    /// Returns a combiner for members with these weights, whose sum is 1, and these temperatures. With `gate`, the
+    /// first member's distribution is used unchanged if all members rank the same token first.
     pub fn new(method: Method, gate: bool, weights: &[f64], temperatures: &[f64]) -> Combiner {
         let members = temperatures.iter().map(|t| Distribution { scale: 1.0 / t, ..Distribution::default() }).collect();
         Combiner { method, gate, weights: weights.to_vec(), members, sums: Vec::new() }
     }
 
-    /// Combines one row of logits of each member. Longer rows are truncated to the shortest, because the rest is
-    /// padding of a vocabulary. Fails with [`crate::error::Kind::Runtime`] if a member's logits are NaN.
+    /// Returns the combination of one row of logits of each member. Longer rows are truncated to the shortest, because
+    /// the rest is padding of a vocabulary. Fails with [`crate::error::Kind::Runtime`] if a member's logits are NaN.
     pub fn combine(&mut self, logits: &[&[f32]]) -> Result<Combined> {
         let size = logits.iter().map(|row| row.len()).min().unwrap_or(0);
         let rows: Vec<&[f32]> = logits.iter().map(|row| &row[..size]).collect();
@@ -175,7 +176,7 @@ impl Combiner {
         }
     }
 
-    /// Returns the uncertainty of the members at a token; `chose` returns whether it is a member's most probable
+    /// Returns the uncertainty of the members about a token. `chose` returns whether it is a member's most probable
     /// token.
     pub fn uncertainty(&self, combined: &Combined, chose: impl Fn(&usize) -> bool) -> Uncertainty {
         let agreed = combined.tops.iter().zip(&self.weights).filter(|(top, _)| chose(top));
@@ -188,7 +189,7 @@ impl Combiner {
 }
 
 impl Distribution {
-    /// Reads a row of logits; returns `false` if they are not a distribution.
+    /// Sets the distribution to a row of logits. Returns `false` if the row is not a distribution.
     fn read(&mut self, row: &[f32]) -> bool {
         let (mut top, mut max) = (0, f32::NEG_INFINITY);
         for (token, logit) in row.iter().enumerate() {
@@ -213,7 +214,7 @@ impl Distribution {
         sum.is_finite()
     }
 
-    /// Returns `ln p` of a token with this logit.
+    /// Returns the log-probability `ln p` of a token with this logit.
     fn log(&self, logit: f32) -> f64 {
         f64::from(logit) * self.scale - self.norm
     }
@@ -223,7 +224,7 @@ fn entropy(probabilities: &[f64]) -> f64 {
     -probabilities.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>()
 }
 
-/// Returns `ln Σ exp`; negative infinity if all values are negative infinity.
+/// Returns `ln Σ exp` of `values`; negative infinity if all values are negative infinity.
 fn log_sum(values: &[f64]) -> f64 {
     let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     match max {

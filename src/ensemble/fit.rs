@@ -1,9 +1,9 @@
-//! [`Ensemble::fit`]: fitting the weights of the members to a text.
+//! The fit of the weights of the members to a text ([`Ensemble::fit`]).
 //!
 //! For a mean of probabilities the log-likelihood `Σ_n ln Σ_m w_m p_nm` is concave in `w`, and depends only on each
 //! member's probability of the actual token: expectation maximization (Dempster, Laird, Rubin 1977, for mixture
-//! weights) converges to its only maximum. The distance of `w` from the optimum is bounded by `ln max_m 1/N Σ_n p_nm
-//! / p_n`, with `p_n` of the mixture; the search ends when that is nearly zero.
+//! weights) converges to its only maximum. The distance of `w` from the optimum is bounded by `ln max_m 1/N Σ_n p_nm /
+//! p_n`, with `p_n` of the mixture; the search ends when that is nearly zero.
 //!
 //! For logits and products the likelihood is that of a log-linear model, also concave; there the weights follow the
 //! exponentiated gradient (Kivinen, Warmuth 1997) with a step that is halved until the loss does not increase.
@@ -20,24 +20,24 @@ use crate::runtime::{Runtime, Stop};
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// Default number of tokens of the text to read.
+/// The default number of tokens of the text to read.
 const TOKENS: usize = 8192;
-/// Maximum size of logits that are kept for methods that need all of them, in bytes.
+/// The maximum size of logits that are kept for methods that need all of them, in bytes.
 const KEPT_BYTES: usize = 256 << 20;
-/// Distance of the log-likelihood per token from the optimum at which the search ends, in nats.
+/// The distance of the log-likelihood per token from the optimum at which the search ends, in nats.
 const CLOSE: f64 = 1e-6;
-/// Maximum number of iterations of a search.
+/// The maximum number of iterations of a search.
 const ROUNDS: usize = 10_000;
-/// Maximum number of iterations of a search in which each is a pass over all logits.
+/// The maximum number of iterations of a search in which each is a pass over all logits.
 const SLOW_ROUNDS: usize = 60;
 
 /// Options for reading the text; see [`PerplexityOptions`].
 pub type FitOptions = PerplexityOptions;
 
-/// The fitted weights.
+/// The fitted weights, with the losses of members and ensemble.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FitReport {
-    /// Weights, one per member; their sum is 1.
+    /// Weights of the members; their sum is 1.
     pub weights: Vec<f64>,
     /// Mean `-ln p` per token of each member alone, in nats.
     pub member_nll: Vec<f64>,
@@ -88,7 +88,7 @@ impl Ensemble {
         Ok((self.with_weights(&report.weights)?, report))
     }
 
-    /// Reads the text with each member. Up to `keep` bytes of its logits are kept.
+    /// Reads the text with each member, and returns its probabilities. Up to `keep` bytes of its logits are kept.
     fn read(
         &self,
         runtime: &'static Runtime,
@@ -134,9 +134,9 @@ impl Ensemble {
 /// The probabilities of a member on a text.
 #[derive(Debug, Default)]
 struct Reading {
-    /// `ln p` of each token.
+    /// Log-probability `ln p` of each token.
     logs: Vec<f64>,
-    /// The tokens.
+    /// Tokens of the text.
     tokens: Vec<usize>,
     /// Logits divided by the temperature, row by row, if they are kept.
     logits: Vec<f32>,
@@ -208,7 +208,7 @@ impl Rows<'_> {
         &logits[token * width..token * width + self.size]
     }
 
-    /// Returns the loss of one token with these weights, and its gradient.
+    /// Returns the loss of one token with these weights, and the gradient of the loss.
     fn token(&self, token: usize, weights: &[f64]) -> (f64, Vec<f64>) {
         let rows: Vec<&[f32]> = (0..self.readings.len()).map(|member| self.row(member, token)).collect();
         let mut sums = vec![0.0; self.size];
@@ -226,7 +226,7 @@ impl Rows<'_> {
         (loss, rows.iter().map(slope).collect())
     }
 
-    /// Returns the mean loss and its gradient.
+    /// Returns the mean loss over the tokens, and the gradient of the mean.
     fn loss(&self, weights: &[f64]) -> (f64, Vec<f64>) {
         let none = || (0.0, vec![0.0; weights.len()]);
         let add = |(a, mut b): (f64, Vec<f64>), (c, d): (f64, Vec<f64>)| {

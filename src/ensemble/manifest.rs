@@ -19,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 /// A function that loads the model at a path.
 pub type Loader<'a> = &'a dyn Fn(&Path) -> Result<Model>;
 
-/// Name of the manifest in a folder.
+/// The name of the manifest in a folder.
 pub const FILE: &str = "ensemble.json";
 const FORMAT: &str = "liboptimize-ensemble";
 const VERSION: u32 = 1;
@@ -54,7 +54,8 @@ struct Entry {
     temperature: Option<f64>,
 }
 
-/// Returns the manifest of a path: the file itself, or the one in a folder; `None` if there is none.
+/// Returns the path of the manifest that a path names: the file itself, or the one in a folder; `None` if there is
+/// none.
 pub fn find(path: &Path) -> Option<PathBuf> {
     let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
     (file.file_name().is_some_and(|name| name == FILE) && file.is_file()).then_some(file)
@@ -109,13 +110,13 @@ impl Ensemble {
     }
 }
 
-/// Loads an ensemble from a manifest, or from a folder with one; `load` loads its members.
+/// Loads an ensemble from a manifest, or from a folder with one, and returns it; `load` loads its members.
 pub fn load(path: &Path, load: Loader<'_>) -> Result<Ensemble> {
     let Some(file) = find(path) else { bail!(NotFound, "{}: the folder contains no {FILE}", path.display()) };
     read(&file, load).at(|| file.display())
 }
 
-/// Loads the ensemble of a manifest as one model; `load_member` loads its members.
+/// Loads the ensemble of a manifest, and returns it as one fused model; `load_member` loads its members.
 pub fn load_fused(path: &Path, load_member: Loader<'_>) -> Result<Model> {
     let (model, _) = load(path, load_member)?.fuse(&Call::default()).at(|| path.display())?;
     let (proto, card) = (model.proto().clone(), model.card().clone());

@@ -1,4 +1,4 @@
-//! [`merge`]: merging the weights of several models of one architecture into a model of the same size.
+//! The merge of the weights of several models of one architecture into a model of the same size ([`merge`]).
 //!
 //! | method | each weight of the result | source |
 //! |---|---|---|
@@ -28,15 +28,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Cosine above which two tensors count as parallel, and interpolation is linear.
+/// The cosine above which two tensors count as parallel, and interpolation is linear.
 const PARALLEL: f64 = 0.9995;
 
 choice! {
     /// The method of merging weights. The [documentation of the module](self) has the formulas.
     pub enum MergeMethod: optimize_merge_method_t = Linear {
-        /// The (weighted) mean.
+        /// The mean of the weights, or their weighted mean.
         Linear = 0, "linear";
-        /// Spherical interpolation between two models.
+        /// The spherical interpolation between the weights of two models.
         Slerp = 1, "slerp";
         /// The base model plus the mean of those changes from it whose signs agree.
         Ties = 2, "ties";
@@ -48,15 +48,16 @@ choice! {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct MergeOptions {
-    /// Merge method.
+    /// Method of merging.
     pub method: MergeMethod,
-    /// Weights, one per model, 0 or more; normalized to the sum 1. Empty: equal.
+    /// Weights of the models, 0 or more, which are normalized to the sum 1. Empty: equal weights.
     pub weights: Vec<f64>,
-    /// Ties: share of each model's changes to keep, the largest, in (0, 1].
+    /// Ties: share of each model's changes to keep, those with the largest magnitude, in (0, 1].
     pub density: f64,
-    /// Ties: scale of the mean change.
+    /// Ties: factor by which the mean change is multiplied.
     pub scale: f64,
-    /// Folder for the new weights until they are saved (an unlinked file); `None` is the system's.
+    /// Folder of the temporary file with the new weights until they are saved (an unlinked file); `None` selects the
+    /// system's temporary folder.
     #[serde(skip)]
     pub scratch_folder: Option<PathBuf>,
 }
@@ -68,7 +69,7 @@ impl Default for MergeOptions {
     }
 }
 
-/// Merges models of one architecture into one; returns it and a report. `base` is the base model of
+/// Merges models of one architecture into one, and returns it and a report. `base` is the base model of
 /// [`MergeMethod::Ties`].
 ///
 /// Weights that are equal in all models are unchanged. Constants that are not weights (rotary angles, scales,
@@ -218,7 +219,7 @@ fn ties_of(base: &[f32], values: &[Vec<f32>], weights: &[f64], options: &MergeOp
     (0..base.len()).map(at).collect()
 }
 
-/// Returns the changes from the base. Only the share `density` of largest magnitude is kept, among equals the first;
+/// Returns the changes from the base. Only the share `density` of largest magnitude is kept, the first of equal ones;
 /// all others are 0.
 fn trimmed(base: &[f32], value: &[f32], density: f64) -> Vec<f32> {
     let mut changes: Vec<f32> = value.iter().zip(base).map(|(value, base)| value - base).collect();

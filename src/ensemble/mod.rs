@@ -1,6 +1,6 @@
 //! Ensembles: several models that are combined, or merged into one.
 //!
-//! [`Ensemble`] holds the members and the combination method, checked. It leads to three results:
+//! [`Ensemble`] holds the members and the combination method, which were checked. It leads to three results:
 //!
 //! - [`Ensemble::generator`] generates text: members decode in step, and at every token their distributions are
 //!   combined ([`combine`]) for the sampler. `chorus` is for members with one vocabulary, `union` for different ones,
@@ -53,35 +53,35 @@ use std::sync::Arc;
 use vocabulary::Vocabularies;
 
 choice! {
-    /// How the outputs of the members are combined. Formulas are in [`combine`].
+    /// The method by which the outputs of the members are combined. Formulas are in [`combine`].
     pub enum Method: optimize_ensemble_method_t = Mean {
-        /// Mean of the probabilities.
+        /// The mean of the probabilities.
         ///
-        /// For embeddings, of the normalized vectors; for numbers, of the numbers.
+        /// For embeddings, the mean of the normalized vectors; for numbers, the mean of the numbers.
         Mean = 0, "mean";
-        /// Weighted mean; needs weights.
+        /// The weighted mean of the probabilities, which requires weights.
         Weighted = 1, "weighted";
-        /// Softmax of the mean of the logits.
+        /// The softmax of the mean of the logits.
         Logits = 2, "logits";
-        /// Normalized product of the probabilities.
+        /// The normalized product of the probabilities.
         Product = 3, "product";
-        /// Maximum probability.
+        /// The maximum probability of each token.
         ///
-        /// Divided by their sum.
+        /// Divided by the sum over all tokens.
         Max = 4, "max";
-        /// Median probability.
+        /// The median probability of each token.
         ///
-        /// Divided by their sum.
+        /// Divided by the sum over all tokens.
         Median = 5, "median";
-        /// Fraction of the members that rank the token first.
+        /// The sum of the weights of the members that rank the token first.
         Vote = 6, "vote";
-        /// Probabilities of the first member divided by those of the second.
+        /// The probabilities of the first member divided by those of the second.
         ///
         /// Only of tokens that the first considers plausible.
         Contrastive = 7, "contrastive";
-        /// Each member generates, all members score, and the best text is the result.
+        /// The text with the best score: each member generates texts, and all members score them.
         Rerank = 8, "rerank";
-        /// Concatenated embeddings.
+        /// The concatenated embeddings.
         ///
         /// Each is normalized and multiplied by the root of its weight.
         Concat = 9, "concat";
@@ -89,7 +89,7 @@ choice! {
 }
 
 choice! {
-    /// Task of the members of an ensemble, if their models do not name one.
+    /// The task of the members of an ensemble, if their models do not name one.
     pub enum EnsembleTask: optimize_ensemble_task_t {
         /// Text generation.
         Generate = 1, "generate";
@@ -97,7 +97,7 @@ choice! {
         Embed = 2, "embed";
         /// Classification.
         ///
-        /// One output with logits.
+        /// The members have one output with logits.
         Classify = 3, "classify";
         /// Numeric outputs.
         ///
@@ -122,25 +122,27 @@ impl From<EnsembleTask> for Task {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct EnsembleOptions {
-    /// Combination method.
+    /// Method by which the outputs of the members are combined.
     pub method: Method,
-    /// Weights, one per member, 0 or more; normalized to the sum 1. Empty: equal.
+    /// Weights of the members, 0 or more, which are normalized to the sum 1. Empty: equal weights.
     pub weights: Vec<f64>,
-    /// Temperatures, one per member, above 0, by which its logits are divided. Empty: 1.
+    /// Temperatures of the members, above 0, by which their logits are divided. Empty: 1.
     pub temperatures: Vec<f64>,
     /// Whether the first member's distribution is used unchanged if all members rank the same token first.
     pub gate: bool,
     /// Whether members may have different vocabularies: the union of their best tokens is combined by text.
     pub allow_different_vocabularies: bool,
-    /// Rerank: number of texts per member; 0 is 1. More than one needs a sampling temperature above 0.
+    /// Rerank: number of texts per member; 0 selects 1. More than one needs a sampling temperature above 0.
     pub candidates: usize,
-    /// Rerank: a text's log-probability is divided by its number of tokens to this power; `None` is 1, the mean.
+    /// Rerank: exponent of the number of tokens by which a text's log-probability is divided; `None` selects 1, the
+    /// mean.
     pub length_penalty: Option<f64>,
-    /// Task of the members; `None`: as detected.
+    /// Task of the members; `None` selects the task that is detected.
     pub task: Option<Task>,
 }
 
-/// Adds the paths of the models after the first to the recipe of a report, or removes it if one has none.
+/// Adds the paths of the models after the first to the recipe of a report, or removes the recipe if a model has no
+/// path.
 fn note_models<'m>(report: &mut Report, models: impl Iterator<Item = &'m Model>) {
     let path = |model: &Model| model.path().map(|path| path.display().to_string());
     match models.skip(1).map(path).collect::<Option<Vec<String>>>() {
@@ -149,18 +151,19 @@ fn note_models<'m>(report: &mut Report, models: impl Iterator<Item = &'m Model>)
     }
 }
 
-/// A model of an ensemble.
+/// A model of an ensemble, with its weight.
 #[derive(Clone)]
 pub struct Member {
-    /// The model.
+    /// Model of the member.
     pub model: Model,
-    /// Weight; the sum over all members is 1.
+    /// Weight of the member; the sum over all members is 1.
     pub weight: f64,
-    /// Temperature, by which its logits are divided.
+    /// Temperature by which the logits of the member are divided.
     pub temperature: f64,
 }
 
-/// Models whose outputs are combined, and how. Cheap to clone; immutable; shared freely between threads.
+/// The models whose outputs are combined, and the method. An ensemble is immutable, cheap to clone, and can be shared
+/// between threads.
 #[derive(Clone)]
 pub struct Ensemble {
     members: Vec<Member>,
@@ -171,13 +174,13 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
-    /// Returns an ensemble after checking that these models can be combined.
+    /// Returns an ensemble of these models, after checking that they can be combined.
     ///
-    /// A member of weight 0 is left out. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one
-    /// model, if the number of weights or temperatures differs from that of models or one is out of range, if the
-    /// method does not support the members' task or number, if vocabularies differ and the options do not allow it,
-    /// or if classifiers have different classes (those in another order are reordered to match the first): the
-    /// message names the member.
+    /// A member of weight 0 is omitted. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model,
+    /// if the number of weights or temperatures differs from that of models or one is out of range, if the method does
+    /// not support the members' task or number, if vocabularies differ and the options do not allow it, or if
+    /// classifiers have different classes (those in another order are reordered to match the first): the message names
+    /// the member.
     pub fn new(models: Vec<Model>, options: EnsembleOptions) -> Result<Ensemble> {
         let count = models.len();
         if count < 2 {
@@ -208,12 +211,12 @@ impl Ensemble {
         Ok(Ensemble { members, options, task, vocabularies, notes })
     }
 
-    /// Returns the members with a weight.
+    /// Returns the members whose weight is above 0.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// Returns the options as given.
+    /// Returns the options with which the ensemble was created.
     pub fn options(&self) -> &EnsembleOptions {
         &self.options
     }
@@ -223,12 +226,12 @@ impl Ensemble {
         self.task
     }
 
-    /// Returns notes on unexpected properties: a vocabulary that was truncated, a member that was left out.
+    /// Returns notes on unexpected properties: a vocabulary that was truncated, a member that was omitted.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Returns the same members with other weights, which are normalized.
+    /// Returns an ensemble of the same members with other weights, which are normalized.
     pub fn with_weights(&self, weights: &[f64]) -> Result<Ensemble> {
         let mut options = EnsembleOptions { weights: weights.to_vec(), ..self.options.clone() };
         options.temperatures = self.members.iter().map(|member| member.temperature).collect();
@@ -242,7 +245,7 @@ impl Ensemble {
     /// Returns a generator that combines the members.
     ///
     /// Equal models are loaded once. `options.threads` are divided among the members ([`schedule`]). Fails with
-    /// [`crate::error::Kind::Unsupported`] if the members do not generate text; otherwise as
+    /// [`crate::error::Kind::Unsupported`] if the members do not generate text; otherwise like
     /// [`crate::text::Generator::new`], with the index of the member.
     pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Box<dyn Rows>> {
         if self.task != Task::Generate {
@@ -268,7 +271,7 @@ impl Ensemble {
         Combiner::new(self.options.method, self.options.gate, &weights, &temperatures)
     }
 
-    /// Returns the tokenizer of the first member that has one.
+    /// Returns the tokenizer of the first member that has one; `None` if no member has one.
     fn tokenizer(&self) -> Result<Option<Arc<Tokenizer>>> {
         for (index, member) in self.members.iter().enumerate() {
             if let Some(tokenizer) = Tokenizer::of(&member.model).at(|| place(index))? {
@@ -282,7 +285,7 @@ impl Ensemble {
 /// An order of classes; `None` for the present one.
 type ClassOrder = Option<Vec<usize>>;
 
-/// Returns the order in which each member's classes match those of the first, `None` if they already do, and notes.
+/// Returns the order in which each member's classes match those of the first (`None` if they already do), and notes.
 /// Fails with [`crate::error::Kind::InvalidArgument`] if a member has different classes.
 fn orders(members: &[Member]) -> Result<(Vec<ClassOrder>, Vec<String>)> {
     let (mut orders, mut notes) = (vec![None], Vec::new());
@@ -299,7 +302,7 @@ fn place(index: usize) -> String {
     format!("member {}", index + 1)
 }
 
-/// Returns weights with the sum 1.
+/// Returns the weights of `count` members, with the sum 1.
 fn weights(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     let given = &options.weights;
     if given.is_empty() {
@@ -342,7 +345,7 @@ fn temperatures(options: &EnsembleOptions, count: usize) -> Result<Vec<f64>> {
     }
 }
 
-/// Returns the common task of the members.
+/// Returns the task that all members have. Fails if there is none.
 fn task(models: &[Model], asked: Option<Task>) -> Result<Task> {
     if let Some(task) = asked {
         return Ok(task);

@@ -1,4 +1,4 @@
-//! [`Rerank`]: each member generates texts, all members score them, and the best is the result.
+//! The generation of texts by each member, of which the one with the best score is the result ([`Rerank`]).
 //!
 //! The score of a text `y` is `Σ w_m ln p_m(y) / |y|^λ`, with `|y|` its number of tokens (Wu et al. 2016 use the same
 //! quotient).
@@ -16,14 +16,14 @@ use crate::text::{
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-/// Members that generate independently.
+/// The members, which generate independently.
 pub(super) struct Rerank {
     voices: Voices,
     weights: Vec<f64>,
     temperatures: Vec<f64>,
     candidates: usize,
     length_penalty: f64,
-    /// The tokens of each row so far. While texts are generated, the rows of the generators are candidates.
+    /// Tokens of each row so far. While texts are generated, the rows of the generators are candidates.
     rows: Vec<Vec<i64>>,
 }
 
@@ -96,7 +96,8 @@ impl Rerank {
         Ok(prompt.clone() + between + &winner.text)
     }
 
-    /// Returns `ln p_m` of every text under every generator: `[generator][text]`. `texts` are row indices and tokens.
+    /// Returns the log-probability `ln p_m` of every text under every generator, as `[generator][text]`. `texts` are
+    /// row indices and tokens.
     fn score(&mut self, texts: &[(usize, &[i64])], call: &Call) -> Result<Vec<Vec<f64>>> {
         let scores: Vec<Mutex<Vec<f64>>> = self.voices.generators.iter().map(|_| Mutex::default()).collect();
         let stop = Stop::new()?;
@@ -114,7 +115,8 @@ impl Rerank {
     }
 }
 
-/// Returns `ln p` of each text after its row, `p` being the softmax of the logits divided by `temperature`.
+/// Returns the log-probability `ln p` of each text after its row, where `p` is the softmax of the logits divided by
+/// `temperature`.
 fn score(
     generator: &mut Generator,
     rows: &[Vec<i64>],
@@ -269,7 +271,7 @@ impl Rows for Rerank {
     }
 }
 
-/// Calls the callback for each token of a finished text; returns `Break` if the callback does.
+/// Calls the callback for each token of a finished text. Returns `Break` if the callback does.
 fn tell(row: usize, text: &Candidate, on_token: Option<&mut OnToken<'_>>) -> ControlFlow<()> {
     let Some(tell) = on_token else { return ControlFlow::Continue(()) };
     let last = text.tokens.len().saturating_sub(1);

@@ -1,18 +1,19 @@
-//! [`Plan`]: the assignment of members to threads that minimizes the time per token.
+//! The assignment of members to threads that minimizes the time per token ([`Plan`]).
 //!
 //! Members that run concurrently, each on its own threads, do not wait for each other after every node. But with three
 //! equal members on two threads, one thread is idle for a third of the time. So some members may run *wide*, one after
 //! another with all threads, before the others share the threads, each in a *lane*.
 
-/// Gain in speed from each additional thread for the same member: measured on decoders of about 100 M parameters.
+/// The gain in speed from each additional thread for the same member: measured on decoders of about 100 M parameters.
 const SHARE_OF_A_THREAD: f64 = 0.75;
 
-/// The assignment of members, by index.
+/// The assignment of members, which are identified by their index, to threads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Members that run first, one after another, with all threads.
+    /// Indices of the members that run first, one after another, with all threads.
     pub wide: Vec<usize>,
-    /// The other members, which run after those: lanes run concurrently, the members of a lane one after another.
+    /// Indices of the other members, which run after those: lanes run concurrently, the members of a lane one after
+    /// another.
     pub lanes: Vec<Vec<usize>>,
     /// Number of threads of a member in a lane.
     pub lane_threads: usize,
@@ -29,7 +30,7 @@ impl Plan {
         fastest.unwrap_or(Plan { wide: Vec::new(), lanes: Vec::new(), lane_threads: 1 })
     }
 
-    /// Returns the plan in which the first `wide` of `order` run with all threads; each other member goes to the
+    /// Returns the plan in which the first `wide` of `order` run with all threads, and each other member runs in the
     /// least loaded lane.
     fn with_wide(order: &[usize], wide: usize, costs: &[f64], threads: usize) -> Plan {
         let (wide, rest) = order.split_at(wide);
@@ -52,7 +53,7 @@ impl Plan {
         sum(&self.wide) / faster(threads) + longest / faster(self.lane_threads)
     }
 
-    /// Returns the number of threads of a member's session, of `threads` in all.
+    /// Returns the number of threads of a member's session, if there are `threads` threads.
     pub fn threads_of(&self, member: usize, threads: usize) -> usize {
         if self.wide.contains(&member) { threads } else { self.lane_threads }
     }

@@ -13,7 +13,7 @@ use crate::source::{Dialect, LoadOptions};
 use crate::text::{GenerateOptions, Generator, Prompt, SamplingOptions};
 use std::path::{Path, PathBuf};
 
-/// Tiny models of one vocabulary of 150 tokens.
+/// The families of tiny models with one vocabulary of 150 tokens.
 const FAMILIES: [&str; 3] = ["llama", "qwen3", "gpt2"];
 const METHODS: [Method; 8] = [
     Method::Mean,

@@ -1,9 +1,10 @@
-//! [`Union`]: members with different vocabularies, combined by the text of their tokens.
+//! The generation of text by members with different vocabularies, which are combined by the text of their tokens
+//! ([`Union`]).
 //!
 //! At every token the best candidates of each member are combined by their bytes; each member scores all of them: by
 //! its own token with those bytes, otherwise by the token of their longest prefix. The selected candidate is appended
-//! to the text, and every member reads the text in its own tokens; if these differ from the tokens that it has
-//! read, it continues from the first difference. All end-of-text tokens are one candidate. Source: Yao et al.,
+//! to the text, and every member reads the text in its own tokens; if these differ from the tokens that it has read, it
+//! continues from the first difference. All end-of-text tokens are one candidate. Source: Yao et al.,
 //! "Determine-Then-Ensemble", 2024 (UniTE).
 //!
 //! For callers, tokens have the ids of the first member's vocabulary; pieces of text without a token there get ids
@@ -21,12 +22,12 @@ use crate::text::{GenerateOptions, Generation, OnToken, Pieces, Prompt, RowTexts
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Number of candidates of each member. More are considered only if none of these can continue the text.
+/// The number of candidates of each member. More are considered only if none of these can continue the text.
 const CANDIDATES: usize = 20;
 
 pub(super) struct Union {
     voices: Voices,
-    /// Vocabularies, one per generator.
+    /// Vocabularies of the generators.
     speakers: Vec<Speaker>,
     combiner: Combiner,
     rows: Vec<Row>,
@@ -43,21 +44,21 @@ struct Speaker {
     ends: Vec<i64>,
 }
 
-/// Ids of pieces of text.
+/// The ids of pieces of text.
 struct Ids {
-    /// Pieces beyond the first member's vocabulary, from `base` on.
+    /// Pieces beyond the first member's vocabulary, whose ids begin with `base`.
     pieces: Vec<Vec<u8>>,
     found: HashMap<Vec<u8>, i64>,
     base: i64,
-    /// Id of the end of a text.
+    /// Id of the candidate that ends a text.
     end: i64,
 }
 
 #[derive(Default)]
 struct Row {
-    /// The prompt, and whether special tokens are added to it; `None` before there is one.
+    /// Prompt of the row, and whether special tokens are added to it; `None` before there is one.
     start: Option<(String, bool)>,
-    /// Text after the prompt.
+    /// Text of the row after the prompt.
     text: Vec<u8>,
     /// Number of bytes of `text` that have been emitted.
     given: usize,
@@ -67,7 +68,7 @@ struct Row {
 
 /// The candidates of the next token.
 struct Next {
-    /// Combined logits; negative infinity for everything that is not a candidate.
+    /// Combined logits of all ids; negative infinity for ids that are not candidates.
     logits: Vec<f32>,
     /// Ids of the candidates, in the order of `combined`.
     ids: Vec<i64>,
@@ -104,7 +105,7 @@ impl Union {
             .ok_or_else(|| error!(InvalidArgument, "row {row} does not exist; there are {}", self.rows.len()))
     }
 
-    /// Reads the present text with every generator.
+    /// Runs the tokens of the present text in every generator.
     fn catch_up(&mut self, row: usize) -> Result<()> {
         for (generator, speaker) in self.voices.generators.iter_mut().zip(&self.speakers) {
             let wanted = speaker.read(&self.rows[row])?;
@@ -117,7 +118,7 @@ impl Union {
         Ok(())
     }
 
-    /// Computes and returns the candidates of a row, with their distribution.
+    /// Returns the candidates of the next token of a row, with their distribution.
     fn next(&mut self, row: usize) -> Result<Next> {
         let generators = &self.voices.generators;
         let logits: Vec<&[f32]> =
@@ -152,7 +153,8 @@ impl Union {
         Ok(Next { logits: spread, ids, combined })
     }
 
-    /// Returns the best `count` pieces of each generator that can continue the text, each once; `None` is the end.
+    /// Returns the best `count` pieces of each generator that can continue the text, each once; `None` is the end of
+    /// the text.
     fn candidates(&self, logits: &[&[f32]], pending: &[u8], count: usize) -> Vec<Option<Vec<u8>>> {
         let mut found: Vec<Option<Vec<u8>>> = Vec::new();
         for (speaker, logits) in self.speakers.iter().zip(logits) {
@@ -181,7 +183,7 @@ impl Union {
     }
 }
 
-/// Returns the bytes of an unfinished character at the end.
+/// Returns the bytes of the unfinished character at the end of a text, if there is one.
 fn pending(text: &[u8]) -> &[u8] {
     match std::str::from_utf8(text) {
         Ok(_) => &[],
@@ -189,7 +191,7 @@ fn pending(text: &[u8]) -> &[u8] {
     }
 }
 
-/// Returns the ids of the `count` highest logits, best first; the lowest id first among equals.
+/// Returns the ids of the `count` highest logits, best first; the lowest id first among equal ones.
 fn best(logits: &[f32], count: usize) -> Vec<usize> {
     let mut ids: Vec<usize> = (0..logits.len()).filter(|id| logits[*id] > f32::NEG_INFINITY).collect();
     let order = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
@@ -202,8 +204,8 @@ fn best(logits: &[f32], count: usize) -> Vec<usize> {
 }
 
 impl Speaker {
-    /// Returns the tokens of a row's whole text: those of its characters, then those of the bytes of an unfinished
-    /// one.
+    /// Returns the tokens of a row's whole text: those of its characters, followed by those of the bytes of an
+    /// unfinished one.
     fn read(&self, row: &Row) -> Result<Vec<i64>> {
         let Some((start, special)) = &row.start else { return Ok(Vec::new()) };
         let rest = pending(&row.text);
@@ -217,7 +219,7 @@ impl Speaker {
         Ok(tokens)
     }
 
-    /// Returns the logit of the token of a piece (`None`: the end), or of its longest prefix.
+    /// Returns the logit of the token of a piece, or of the token of its longest prefix; `None` is the end of the text.
     fn score(&self, logits: &[f32], piece: Option<&[u8]>) -> f32 {
         let of = |id: i64| usize::try_from(id).ok().and_then(|id| logits.get(id)).copied();
         match piece {
@@ -228,7 +230,7 @@ impl Speaker {
 }
 
 impl Ids {
-    /// Returns the id of a piece, which gets a new one if it has none; `None` is the end of the text.
+    /// Returns the id of a piece, which gets a new id if it has none; `None` is the end of the text.
     fn of(&mut self, first: &Pieces, piece: Option<Vec<u8>>) -> i64 {
         let Some(piece) = piece else { return self.end };
         if let Some(id) = first.id(&piece).or_else(|| self.found.get(&piece).copied()) {
@@ -244,7 +246,7 @@ impl Ids {
         self.base as usize + self.pieces.len()
     }
 
-    /// Returns the bytes of the piece with an id.
+    /// Returns the bytes of the piece with the id `id`.
     fn bytes<'a>(&'a self, first: &'a Pieces, id: i64) -> &'a [u8] {
         let index = usize::try_from(id).unwrap_or(usize::MAX);
         let beyond = || self.pieces.get(index.checked_sub(self.base as usize)?).map(Vec::as_slice);

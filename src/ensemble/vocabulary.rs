@@ -1,4 +1,4 @@
-//! Comparison of the members' vocabularies.
+//! The comparison of the members' vocabularies.
 
 use super::{Member, place};
 use crate::error::{Context, Result, bail};
@@ -9,21 +9,21 @@ use crate::model::{Dim, Model};
 use crate::text::{Decoder, Tokenizer};
 use std::sync::Arc;
 
-/// Minimum ratio of the sizes of two vocabularies that may be equal except for padding, if there is no tokenizer.
+/// The minimum ratio of the sizes of two vocabularies that may be equal except for padding, if there is no tokenizer.
 const PADDED: f64 = 0.95;
 
 /// The relation of the members' vocabularies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Vocabularies {
-    /// The same tokens with the same ids. `Some`: one vocabulary or row of logits is longer than the shortest; the
-    /// rest is padding or tokens that the others lack, and is ignored. The text explains it.
+    /// The members have the same tokens with the same ids. `Some`: one vocabulary or row of logits is longer than the
+    /// shortest; the rest is padding or tokens that the others lack, and is ignored. The text explains it.
     Same(Option<String>),
-    /// Different tokens; the text names the first.
+    /// The members have different tokens; the text names the first.
     Different(String),
 }
 
 impl Vocabularies {
-    /// Returns the note for the caller, if there is one.
+    /// Returns the note for the caller; `None` if there is none.
     pub fn note(&self) -> Option<String> {
         match self {
             Vocabularies::Same(note) => note.clone(),
@@ -34,7 +34,7 @@ impl Vocabularies {
     }
 }
 
-/// Compares the members' tokenizers and their numbers of logits.
+/// Returns the relation of the members' tokenizers and of their numbers of logits.
 ///
 /// Fails with [`crate::error::Kind::InvalidArgument`] if they differ in the ids that all of them have and that is not
 /// `allowed`: only members that generate text can be combined then.
@@ -107,7 +107,7 @@ fn refuse(how: &str, writes: bool) -> Result<()> {
     bail!(InvalidArgument, "{how}. All members read the same ids, so their vocabularies must be equal")
 }
 
-/// Compares the numbers of logits of the members.
+/// Fails if the members have different numbers of logits and that is not padding; adds notes.
 fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Result<()> {
     let widths: Vec<Option<i64>> = members.iter().map(|member| width(&member.model)).collect();
     let least = widths.iter().flatten().min();
@@ -131,7 +131,7 @@ fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Resul
     Ok(())
 }
 
-/// Returns the number of logits of a model, if its graph declares it.
+/// Returns the number of logits of a model; `None` if its graph does not declare it.
 fn width(model: &Model) -> Option<i64> {
     let logits = Decoder::of(model).ok()?.logits;
     let output = model.outputs().into_iter().find(|output| output.name == logits)?;

@@ -1,4 +1,4 @@
-//! Accuracy of a classifier on labelled texts.
+//! The accuracy of a classifier on labelled texts.
 
 use super::labelled::Labelled;
 use super::paired::Interval;
@@ -15,13 +15,13 @@ use crate::runtime::{Runtime, Session};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// Maximum number of class names in messages.
+/// The maximum number of class names in messages.
 const NAMES_SHOWN: usize = 20;
 
-/// Two classifiers on the same texts.
+/// The scores of two classifiers on the same texts.
 #[derive(Debug, Clone, Serialize)]
 pub struct PairedClassification {
-    /// Scores of each.
+    /// Scores of each of the classifiers.
     #[serde(flatten)]
     pub scores: Both<ClassScores>,
     /// Fraction of texts to which both assign the same class, right or wrong.
@@ -30,16 +30,15 @@ pub struct PairedClassification {
     pub accuracy_change: Interval,
 }
 
-/// Predictions of a classifier: the class of each text, and its number of classes.
+/// The predictions of a classifier: the class of each text, and the number of classes.
 struct Predictions {
     classes: Vec<usize>,
     count: usize,
 }
 
-/// Measures how often `model` assigns labelled texts their class (the one with the largest of its `logits`) and returns
-/// the figures.
+/// Returns how often `model` assigns labelled texts their class (the one with the largest of its `logits`).
 ///
-/// Labels are names of classes (`id2label` of the model's configuration, else their indices from 0). Texts are
+/// Labels are names of classes (`id2label` of the model's configuration, otherwise their indices from 0). Texts are
 /// truncated to the positions of the model. Progress stage: `evaluate`, in texts. Fails with
 /// [`crate::error::Kind::Unsupported`] if the model is not a classifier; `InvalidArgument`, with the line, for an
 /// unknown label; `Runtime` if its logits for a text are NaN.
@@ -58,11 +57,10 @@ pub fn classify(
     score(&names, &truths, rows, &predictions)
 }
 
-/// Measures two classifiers on the same texts and returns the scores of both. One is loaded after the other. See
-/// [`classify`].
+/// Returns the scores of two classifiers on the same texts. One is loaded after the other. See [`classify`].
 ///
-/// Their classes are compared by name, and each reads the texts with its own tokenizer: `tokenizer` is the
-/// original's. Fails with [`crate::error::Kind::InvalidArgument`] if their classes differ.
+/// Their classes are compared by name, and each reads the texts with its own tokenizer: `tokenizer` is the original's.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if their classes differ.
 pub fn compare_classification(
     runtime: &'static Runtime,
     original: &Model,
@@ -170,7 +168,7 @@ fn score(names: &Names, truths: &[usize], rows: &[Labelled], predictions: &Predi
     Ok(counts.scores(|class| names.name(class)))
 }
 
-/// The names of a model's classes.
+/// The names of a model's classes, with their indices.
 struct Names(Vec<(usize, String)>);
 
 impl Names {
@@ -178,8 +176,8 @@ impl Names {
         self.0.iter().find(|(index, _)| *index == class).map_or_else(|| class.to_string(), |(_, name)| name.clone())
     }
 
-    /// Returns the class of each row. An exactly matching name takes precedence over one in another case, and that
-    /// over an index.
+    /// Returns the class of each row. An exactly matching name has priority over one in another case, and that over an
+    /// index.
     fn truths(&self, rows: &[Labelled]) -> Result<Vec<usize>> {
         rows.iter().map(|row| self.class(&row.label).at(|| format!("line {}", row.line))).collect()
     }

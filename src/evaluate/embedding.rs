@@ -10,40 +10,41 @@ use crate::statistics::{dot, mean, mean_interval, percentile, sorted};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// Number of texts among which nearest neighbours are searched: the time grows with its square.
+/// The number of texts among which nearest neighbours are searched: the time grows with its square.
 const NEAREST_AMONG: usize = 2000;
 
-/// Similarity of the vectors of two models for the same texts.
+/// The similarity of the vectors of two models for the same texts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EmbeddingSimilarity {
-    /// Mean of the cosines.
+    /// Mean of the cosines over the texts.
     pub cosine: f64,
     /// Lower end of the 95 % bootstrap interval of the mean over the texts; NaN (`null` in JSON) for one text.
     pub cosine_low: f64,
-    /// Upper end of that interval.
+    /// Upper end of the 95 % bootstrap interval of the mean; NaN (`null` in JSON) for one text.
     pub cosine_high: f64,
-    /// First percentile of the cosines.
+    /// First percentile of the cosines over the texts.
     pub cosine_p1: f64,
-    /// Minimum of the cosines.
+    /// Minimum of the cosines over the texts.
     pub cosine_min: f64,
-    /// Fraction of texts whose nearest other text, by cosine, is the same; over at most the first 2,000 texts.
+    /// Fraction of texts whose nearest other text, by cosine, is the same in both models; over at most the first 2,000
+    /// texts.
     pub nearest_kept: f64,
-    /// Number of texts compared.
+    /// Number of texts that were compared.
     pub texts: usize,
-    /// Elements of a vector.
+    /// Number of elements of a vector.
     pub width: usize,
-    /// The compared output of the original.
+    /// Name of the compared output of the original.
     pub output: String,
-    /// How token vectors were pooled; `None` if the model outputs one vector per text.
+    /// Pooling of the token vectors; `None` if the model outputs one vector per text.
     pub pooling: Option<Pooling>,
 }
 
 /// Returns the vectors of `model` for `texts`.
 ///
-/// They come from the output `sentence_embedding`; else from `token_embeddings` or `last_hidden_state`, pooled as the
-/// model's card says (default: mean); else from another output of the right shape. Texts are truncated to the
-/// positions of the model. Progress stage: `evaluate`, in texts. Fails with [`crate::error::Kind::Unsupported`] if
-/// the model outputs no vectors; `InvalidArgument` if there is no text, or one without tokens.
+/// They come from the output `sentence_embedding`; otherwise from `token_embeddings` or `last_hidden_state`, pooled as
+/// the model's card says (default: mean); otherwise from another output of the right shape. Texts are truncated to the
+/// positions of the model. Progress stage: `evaluate`, in texts. Fails with [`crate::error::Kind::Unsupported`] if the
+/// model outputs no vectors; `InvalidArgument` if there is no text, or one without tokens.
 pub fn embed(
     runtime: &'static Runtime,
     model: &Model,
@@ -70,7 +71,7 @@ pub fn embed_counted(
     Vectors::of(&session, model.card(), tokenizer)?.run(&batches, &session, units)
 }
 
-/// Compares the vectors of two models for `texts`. One is loaded after the other. See [`embed`].
+/// Returns the similarity of the vectors of two models for `texts`. One is loaded after the other. See [`embed`].
 ///
 /// Each reads the texts with its own tokenizer: `tokenizer` is the original's.
 pub fn compare_embeddings(
@@ -124,7 +125,8 @@ fn similarity(before: &Embeddings, after: &Embeddings, call: &Call) -> Result<Em
     })
 }
 
-/// Returns the other text whose vector is nearest to that of `text`, the first among equals.
+/// Returns the index of the other text whose vector is nearest to that of `text`, the first of equal ones; `None` if
+/// there is no other text.
 fn nearest(units: &[Vec<f64>], text: usize) -> Option<usize> {
     let others = (0..units.len()).filter(|other| *other != text);
     let near = |best: Option<(usize, f64)>, other: usize| {

@@ -1,41 +1,42 @@
-//! Two-column files: a label and a text in each row, as TSV or CSV.
+//! Files with two columns, a label and a text in each row, as TSV or CSV.
 
 use crate::error::{Result, bail};
 use serde::Serialize;
 
-/// Names of the two columns in the first row: they identify a header and set the order.
+/// The names of the two columns in the first row, which identify a header and set the order.
 const LABEL_NAMES: [&str; 8] = ["label", "labels", "class", "category", "target", "intent", "sentiment", "genre"];
 const TEXT_NAMES: [&str; 8] = ["text", "texts", "sentence", "content", "message", "review", "document", "body"];
 
-/// A text and its class.
+/// A text with its class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Labelled {
     /// Name or index of the class, as in the file.
     pub label: String,
-    /// The text.
+    /// Content of the text.
     pub text: String,
     /// Line of the file on which the row begins, from 1.
     pub line: usize,
 }
 
-/// The column separator.
+/// The format of the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Tabs; quotation marks have no meaning (IANA, text/tab-separated-values).
+    /// Columns are separated by tabs; quotation marks have no meaning (IANA, text/tab-separated-values).
     Tsv,
-    /// Commas; a quoted field may contain commas, line breaks and doubled quotation marks (RFC 4180).
+    /// Columns are separated by commas; a quoted field may contain commas, line breaks and doubled quotation marks (RFC
+    /// 4180).
     Csv,
 }
 
-/// A row: the line on which it begins, and its fields.
+/// The line on which a row begins, and the fields of the row.
 type Row = (usize, Vec<String>);
 
-/// Reads the content of a file of labels and texts.
+/// Returns the labels and texts in the content of a file.
 ///
-/// Columns are separated by tabs if the first line has one, else by commas. They are `label, text`, unless a header
-/// row sets another order (`text, label`, or those two among others). Empty lines are skipped. Fails with
-/// [`crate::error::Kind::InvalidArgument`], with the line, if a row has another number of columns, a label or a text
-/// is empty, quotation marks are not closed, or there is no row.
+/// Columns are separated by tabs if the first line has one, otherwise by commas. They are `label, text`, unless a
+/// header row sets another order (`text, label`, or those two among others). Empty lines are skipped. Fails with
+/// [`crate::error::Kind::InvalidArgument`], with the line, if a row has another number of columns, a label or a text is
+/// empty, quotation marks are not closed, or there is no row.
 pub fn parse(content: &str) -> Result<Vec<Labelled>> {
     // The byte order mark that some editors add.
     let content = content.strip_prefix('\u{feff}').unwrap_or(content);
@@ -72,7 +73,7 @@ pub fn parse(content: &str) -> Result<Vec<Labelled>> {
     Ok(found)
 }
 
-/// Returns the indices of label and text and the number of columns, if the row is a header.
+/// Returns the indices of label and text and the number of columns, if the row is a header; otherwise `None`.
 fn header(fields: &[String]) -> Option<(usize, usize, usize)> {
     let named = |names: &[&str]| {
         fields.iter().position(|field| names.contains(&field.trim().to_lowercase().trim_start_matches('#')))

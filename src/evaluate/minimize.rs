@@ -1,32 +1,32 @@
-//! Minimizes a smooth function with L-BFGS.
+//! The minimization of a smooth function with L-BFGS.
 
 use crate::error::Result;
 use crate::statistics::dot;
 use std::collections::VecDeque;
 
-/// Number of steps from which the curvature is estimated.
+/// The number of steps from which the curvature is estimated.
 const MEMORY: usize = 10;
-/// Fraction of the predicted decrease that a step must reach (Armijo).
+/// The fraction of the predicted decrease that a step must reach (Armijo).
 const DESCENT: f64 = 1e-4;
-/// Maximum number of times that a step is halved.
+/// The maximum number of times that a step is halved.
 const HALVINGS: usize = 40;
 
 /// The result of a minimization.
 #[derive(Debug)]
 pub struct Minimum {
-    /// The point.
+    /// Point at which the search ended.
     pub x: Vec<f64>,
-    /// Number of steps.
+    /// Number of steps of the search.
     pub iterations: usize,
     /// Whether the gradient reached the tolerance.
     pub converged: bool,
 }
 
-/// Minimizes `function` from `x` until no element of the gradient is larger than `tolerance`, for at most `most`
-/// steps.
+/// Minimizes `function` from `x` until no element of the gradient is larger than `tolerance`, for at most `most` steps,
+/// and returns the result.
 ///
-/// `function` returns the value at a point and writes the gradient. Source: Nocedal, Wright, "Numerical
-/// Optimization", 2006, algorithm 7.4 (the direction) and 3.1 (the step length, by halving).
+/// `function` returns the value at a point and writes the gradient. Source: Nocedal, Wright, "Numerical Optimization",
+/// 2006, algorithm 7.4 (the direction) and 3.1 (the step length, by halving).
 pub fn minimize(
     mut x: Vec<f64>,
     most: usize,
@@ -75,7 +75,7 @@ pub fn minimize(
 struct Pair {
     step: Vec<f64>,
     change: Vec<f64>,
-    /// Their dot product.
+    /// Dot product of the step and the change of the gradient.
     curvature: f64,
 }
 

@@ -1,38 +1,38 @@
-//! [`PerplexityOptions`]: how a text is read.
+//! The options for reading a text ([`PerplexityOptions`]).
 
 use crate::choice::choice;
 use crate::runtime::Execution;
 use serde::Serialize;
 
 choice! {
-    /// Where the beginning-of-sequence token (`<s>`) is inserted, for models whose tokenizer adds one. It is never
-    /// scored.
+    /// The position at which the beginning-of-sequence token (`<s>`) is inserted, for models whose tokenizer adds one.
+    /// It is never scored.
     pub enum Bos: optimize_bos_t = EveryWindow {
-        /// At the start of every window, as in llama.cpp.
+        /// The start of every window, as in llama.cpp.
         ///
-        /// Models trained with it need it.
+        /// Models trained with the token need it.
         EveryWindow = 0, "every-window";
-        /// At the start of the text only.
+        /// The start of the text only.
         FirstWindow = 1, "first-window";
-        /// At the start of no window.
+        /// The token is not inserted.
         Never = 2, "never";
     }
 }
 
-/// How a text is read.
+/// The options for reading a text.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PerplexityOptions {
-    /// Window length in tokens; 0: the number of positions of the model, up to 512.
+    /// Length of a window in tokens; 0 selects the number of positions of the model, up to 512.
     pub context_length: usize,
-    /// Distance between the beginnings of two windows in tokens; 0: half of the context length. Each token is scored
-    /// once, and from the second window on has at least `context_length - stride` tokens before it: a small stride
-    /// takes longer and gives a lower (more accurate) perplexity.
+    /// Distance between the beginnings of two windows in tokens; 0 selects half of the context length. Each token is
+    /// scored once, and from the second window on has at least `context_length - stride` tokens before it: a small
+    /// stride takes longer and gives a lower (more accurate) perplexity.
     pub stride: usize,
-    /// Tokens of the text to read; 0 for all.
+    /// Number of tokens of the text to read; 0 for all.
     pub max_tokens: usize,
     /// Position of the beginning-of-sequence token; see [`Bos`].
     pub bos: Bos,
-    /// Threads of the session and of the computations on its logits; 0 for one per physical core.
+    /// Number of threads of the session and of the computations on its logits; 0 for one per physical core.
     pub threads: usize,
     /// Execution provider and device of the session.
     pub execution: Execution,

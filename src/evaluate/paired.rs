@@ -1,4 +1,4 @@
-//! Two language models on the same windows of a text, token by token.
+//! The comparison of two language models on the same windows of a text, token by token.
 
 use super::options::PerplexityOptions;
 use super::perplexity::{PerplexityReport, finite, pool, scores};
@@ -16,33 +16,33 @@ use crate::text::Tokenizer;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Scored tokens that the bootstrap draws together, about one or two sentences.
+/// The number of scored tokens that the bootstrap draws together, about one or two sentences.
 const BLOCK: usize = 32;
-/// Seed of the bootstrap: the same figures give the same interval.
+/// The seed of the bootstrap, with which the same data give the same interval.
 const SEED: u64 = 0;
 
-/// A figure with its 95 % interval.
+/// A number with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
-    /// The figure.
+    /// Number that was estimated.
     pub value: f64,
-    /// Lower end; NaN (`null` in JSON) if there are too few data.
+    /// Lower end of the interval; NaN (`null` in JSON) if there are too few data.
     pub low: f64,
-    /// Upper end; NaN (`null` in JSON) if there are too few data.
+    /// Upper end of the interval; NaN (`null` in JSON) if there are too few data.
     pub high: f64,
 }
 
-/// How two models predict the same text.
+/// The comparison of the predictions of two models for the same text.
 #[derive(Debug, Clone, Serialize)]
 pub struct PairedPerplexity {
-    /// Figures of each model alone.
+    /// Perplexity of each model alone.
     #[serde(flatten)]
     pub perplexity: Both<PerplexityReport>,
     /// Perplexity of the result divided by that of the original, with a bootstrap interval over blocks of 32 tokens
     /// of the paired differences: difficult passages are difficult for both models and cancel out.
     pub ratio: Interval,
-    /// `worse` or `better` if the interval is above or below 1; otherwise `no difference`, or `too little text`
-    /// without an interval.
+    /// Verdict: `worse` or `better` if the interval is above or below 1; otherwise `no difference`, or `too little
+    /// text` without an interval.
     pub verdict: &'static str,
     /// Mean over the tokens of `KL(original ‖ result)` between the next-token distributions, in nats.
     pub kl: Interval,
@@ -52,9 +52,10 @@ pub struct PairedPerplexity {
     pub top1_agreement: f64,
 }
 
-/// Reads `text` with both models, window by window, and compares their predictions at every scored token.
+/// Reads `text` with both models, window by window, and returns a comparison of their predictions at every scored
+/// token.
 ///
-/// Both read the tokens of `tokenizer`, the original's. Only four figures per token are kept. Memory: both models and
+/// Both read the tokens of `tokenizer`, the original's. Only four numbers per token are kept. Memory: both models and
 /// the logits of one window of each. Progress and errors are those of [`super::perplexity`]; also fails with
 /// `InvalidArgument` if the vocabulary sizes differ, or if the result's own tokenizer gives its token ids another
 /// meaning. An error names its model.
@@ -105,7 +106,7 @@ pub fn compare_perplexity(
     summarize(&plan, &judged, taken)
 }
 
-/// Name of the original in errors.
+/// The name of the original in errors.
 const ORIGINAL: &str = "the original";
 const RESULT: &str = "the result";
 
@@ -137,7 +138,7 @@ fn summarize(plan: &Plan, judged: &[Judgement], taken: [Duration; 2]) -> Result<
 }
 
 impl Interval {
-    /// Returns the mean of consecutive values; see [`mean_interval`].
+    /// Returns the mean of consecutive values with its interval; see [`mean_interval`].
     pub(super) fn of(values: &[f64], block: usize) -> Interval {
         let (low, high) = mean_interval(values, block, SEED);
         Interval { value: mean(values), low, high }

@@ -1,4 +1,4 @@
-//! Perplexity: how well a language model predicts a text.
+//! The perplexity of a language model on a text.
 
 use super::options::PerplexityOptions;
 use super::reader::Reader;
@@ -15,42 +15,42 @@ use rayon::prelude::*;
 use serde::Serialize;
 use std::time::Instant;
 
-/// How well a model predicts a text.
+/// The perplexity of a model on a text, and the sizes that it was computed with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PerplexityReport {
-    /// Perplexity: `exp(nll)`.
+    /// Perplexity of the model, `exp(nll)`.
     pub perplexity: f64,
-    /// Mean of `-ln p(token | tokens before it)` over the scored tokens, in nats.
+    /// Negative log-likelihood in nats: mean of `-ln p(token | tokens before it)` over the scored tokens.
     pub nll: f64,
-    /// `nll · tokens / (ln 2 · bytes)`, over the bytes of text of the scored tokens. Unlike the perplexity, it is
-    /// comparable between models with different vocabularies.
+    /// Bits per byte, `nll · tokens / (ln 2 · bytes)`, over the bytes of text of the scored tokens. Unlike the
+    /// perplexity, they are comparable between models with different vocabularies.
     pub bits_per_byte: f64,
     /// Number of scored tokens.
     pub tokens: usize,
-    /// Bytes of text of the scored tokens.
+    /// Number of bytes of text of the scored tokens.
     pub bytes: usize,
     /// Number of windows.
     pub windows: usize,
-    /// Window length used, in tokens.
+    /// Length of a window in tokens.
     pub context_length: usize,
-    /// Distance between windows used, in tokens.
+    /// Distance between the beginnings of two windows in tokens.
     pub stride: usize,
     /// Whether every window began with the beginning-of-sequence token.
     pub bos: bool,
     /// Wall-clock seconds without loading the model.
     pub seconds: f64,
-    /// Scored tokens per second.
+    /// Number of scored tokens per second.
     pub tokens_per_second: f64,
 }
 
-/// Measures how well `model` predicts `text`, with the sliding window of [`super::windows`], and returns the figures.
+/// Returns the perplexity of `model` on `text`, which is read with the sliding window of [`super::windows`].
 ///
 /// Probabilities are computed in float64. Progress stage: `evaluate`, in tokens. Memory: the model and the logits of
-/// one window (only of its scored half if the model has an input `num_logits_to_keep`). The same text and options
-/// give the same figures for any number of threads, if ONNX Runtime's kernels do.
+/// one window (only of its scored half if the model has an input `num_logits_to_keep`). The same text and options give
+/// the same result for any number of threads, if ONNX Runtime's kernels do.
 ///
-/// Fails with [`crate::error::Kind::Unsupported`] if the model does not generate text; `InvalidArgument` if the
-/// options do not match it or the text is too short; `Runtime` if a logit is NaN.
+/// Fails with [`crate::error::Kind::Unsupported`] if the model does not generate text; `InvalidArgument` if the options
+/// do not match it or the text is too short; `Runtime` if a logit is NaN.
 pub fn perplexity(
     runtime: &'static Runtime,
     model: &Model,
@@ -81,7 +81,7 @@ pub fn perplexity(
 }
 
 impl PerplexityReport {
-    /// Returns the figures from the negative log-likelihood of each token.
+    /// Returns the report for the negative log-likelihood of each token.
     pub(super) fn new(plan: &Plan, surprises: &[f64], seconds: f64) -> PerplexityReport {
         let nll = mean(surprises);
         let tokens = surprises.len();
@@ -120,7 +120,7 @@ pub fn scores<T: Send>(
     (ids.len() - window.scored..ids.len()).into_par_iter().map(one).collect()
 }
 
-/// Fails if a figure is NaN; infinite ones (a token with probability 0) are allowed.
+/// Fails with `Runtime` if a negative log-likelihood is NaN; infinite ones (of a token with probability 0) are allowed.
 pub fn finite(surprises: &[f64]) -> Result<()> {
     match surprises.iter().position(|value| value.is_nan()) {
         Some(token) => bail!(Runtime, "the model's logits for scored token {} are not numbers", token + 1),
@@ -128,7 +128,7 @@ pub fn finite(surprises: &[f64]) -> Result<()> {
     }
 }
 
-/// Returns the threads that compute figures from logits.
+/// Returns the threads that compute on logits.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     let threads = SessionOptions { threads, ..SessionOptions::default() }.thread_count();
     crate::threads::pool(threads)

@@ -1,4 +1,4 @@
-//! A linear probe: how well a linear classifier separates classes by a model's embeddings.
+//! A linear probe, which measures how well a linear classifier separates classes by a model's embeddings.
 //!
 //! For embedding models, it shows whether a change of the vectors matters.
 
@@ -19,15 +19,15 @@ use crate::statistics::Random;
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// Maximum number of steps.
+/// The maximum number of steps of the training.
 const STEPS: usize = 500;
-/// The search ends when no element of the gradient is larger.
+/// The size of the largest element of the gradient at which the training ends.
 const TOLERANCE: f64 = 1e-5;
 
-/// How a probe is trained and tested.
+/// The options for training and testing a probe.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProbeOptions {
-    /// How texts are passed to the model.
+    /// Options for passing texts to the model.
     #[serde(flatten)]
     pub text: TextOptions,
     /// Fraction of each class's texts held out for the test, above 0 and below 1.
@@ -44,7 +44,7 @@ impl Default for ProbeOptions {
     }
 }
 
-/// Accuracy of a linear classifier on a model's vectors.
+/// The accuracy of a linear classifier on a model's vectors.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProbeReport {
     /// Scores on the held-out texts.
@@ -58,27 +58,27 @@ pub struct ProbeReport {
     pub iterations: usize,
     /// Whether the training converged; if not, the classes are hard to separate or the penalty is small.
     pub converged: bool,
-    /// Elements of a vector.
+    /// Number of elements of a vector.
     pub width: usize,
 }
 
 /// The probes of two models on the same split.
 #[derive(Debug, Clone, Serialize)]
 pub struct PairedProbe {
-    /// The probe of each.
+    /// Probe of each of the models.
     #[serde(flatten)]
     pub probes: Both<ProbeReport>,
     /// Test accuracy of the result minus that of the original, with a bootstrap interval over the texts.
     pub accuracy_change: Interval,
 }
 
-/// Trains multinomial logistic regression on the vectors of some of the texts, tests it on the rest, and returns how
-/// often it was right.
+/// Trains multinomial logistic regression on the vectors of some of the texts, tests it on the rest, and returns its
+/// accuracy.
 ///
-/// Vectors ([`super::embed`]) are normalized to length 1, then each element to mean 0 and variance 1 over the
-/// training texts. The split is stratified by class; the same seed and rows give the same split. The training is
-/// deterministic. Progress stage: `evaluate`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there
-/// is only one class or one of them has only one text.
+/// Vectors ([`super::embed`]) are normalized to length 1, then each element to mean 0 and variance 1 over the training
+/// texts. The split is stratified by class; the same seed and rows give the same split. The training is deterministic.
+/// Progress stage: `evaluate`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one class
+/// or one of them has only one text.
 pub fn probe_accuracy(
     runtime: &'static Runtime,
     model: &Model,
@@ -93,7 +93,7 @@ pub fn probe_accuracy(
     Ok(probe(&vectors, &split, options, call)?.0)
 }
 
-/// Probes two models on the same split. One is loaded after the other. See [`probe_accuracy`].
+/// Returns the probes of two models on the same split. One is loaded after the other. See [`probe_accuracy`].
 ///
 /// Each reads the texts with its own tokenizer: `tokenizer` is the original's.
 pub fn compare_probes(
@@ -126,9 +126,9 @@ fn texts(rows: &[Labelled]) -> Vec<String> {
 
 /// The texts for training and for the test, and their classes.
 struct Split {
-    /// Class names, sorted.
+    /// Names of the classes, sorted.
     names: Vec<String>,
-    /// The class of each text.
+    /// Index of the class of each text.
     classes: Vec<usize>,
     train: Vec<usize>,
     test: Vec<usize>,
@@ -207,7 +207,7 @@ fn standardized(vectors: &Embeddings, train: &[usize]) -> Vec<f64> {
     features
 }
 
-/// Multinomial logistic regression: a row of `width` weights and a bias for each class.
+/// A multinomial logistic regression, with a row of `width` weights and a bias for each class.
 struct Linear {
     weights: Vec<f64>,
     width: usize,
@@ -217,7 +217,7 @@ struct Linear {
 }
 
 impl Linear {
-    /// Minimizes the mean cross-entropy and the penalty on the weights (not the biases).
+    /// Returns the classifier that minimizes the mean cross-entropy and the penalty on the weights (not the biases).
     fn train(features: &[f64], width: usize, split: &Split, penalty: f64, call: &Call) -> Result<Linear> {
         let classes = split.names.len();
         let start = vec![0.0; classes * (width + 1)];

@@ -1,4 +1,4 @@
-//! [`Reader`]: a decoder that reads a window of tokens from the start and returns the logits of the last positions.
+//! A decoder that reads a window of tokens from the start and returns the logits of the last positions ([`Reader`]).
 
 use super::options::PerplexityOptions;
 use crate::call::Call;
@@ -9,24 +9,24 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 use crate::text::Decoder;
 
-/// A loaded language model. Each read starts afresh: cache inputs are empty.
+/// A loaded language model, whose cache inputs are empty for each window.
 pub struct Reader {
     session: Session,
     decoder: Decoder,
-    /// The cache inputs, with no past tokens.
+    /// Cache inputs without past tokens.
     empty: Vec<Tensor>,
 }
 
-/// Logits of the last positions of a window.
+/// The logits of the last positions of a window.
 pub struct Logits {
     tensor: Tensor,
     vocabulary: usize,
-    /// Position of the first row.
+    /// Position of the first row of logits.
     first: usize,
 }
 
 impl Reader {
-    /// Loads a model. Fails with [`crate::error::Kind::Unsupported`] if it does not generate text.
+    /// Loads a model and returns a reader. Fails with [`crate::error::Kind::Unsupported`] if it does not generate text.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &PerplexityOptions, call: &Call) -> Result<Reader> {
         let task = model.card().task;
         if !matches!(task, Task::Generate | Task::Unknown) {

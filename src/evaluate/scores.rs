@@ -1,35 +1,35 @@
-//! Scores of class predictions: accuracy, F1, confusion matrix.
+//! The scores of class predictions: accuracy, F1 and confusion matrix.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Maximum number of classes for which the confusion matrix is reported: its size is the square of their number.
+/// The maximum number of classes for which the confusion matrix is reported: its size is the square of their number.
 const CONFUSION_CLASSES: usize = 256;
 /// The 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 
-/// How often each class was predicted for each true class.
+/// The number of predictions of each class for each true class.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
-    /// Counts by `(truth, prediction)`.
+    /// Number of texts by `(truth, prediction)`.
     counts: BTreeMap<(usize, usize), u64>,
     total: u64,
 }
 
-/// Scores of class predictions.
+/// The scores of class predictions.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassScores {
     /// Fraction of correct predictions.
     pub accuracy: f64,
     /// Lower end of the 95 % interval of the accuracy (Wilson, "Probable inference", 1927).
     pub accuracy_low: f64,
-    /// Upper end of that interval.
+    /// Upper end of the 95 % interval of the accuracy.
     pub accuracy_high: f64,
-    /// Mean F1 over the classes that occur as a truth or as a prediction.
+    /// Mean of F1 over the classes that occur as a truth or as a prediction.
     pub macro_f1: f64,
     /// Number of predictions.
     pub samples: u64,
-    /// The classes that occur as a truth or as a prediction, by their index.
+    /// Scores of the classes that occur as a truth or as a prediction, by their index.
     pub classes: Vec<ClassScore>,
     /// Confusion matrix: how often the class of the row (truth) was predicted as that of the column, in the order of
     /// `classes`; absent above 256 classes.
@@ -37,7 +37,7 @@ pub struct ClassScores {
     pub confusion: Option<Vec<Vec<u64>>>,
 }
 
-/// Scores of one class.
+/// The scores of one class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassScore {
     /// Index of the class in the model.
@@ -50,7 +50,7 @@ pub struct ClassScore {
     pub precision: f64,
     /// Fraction of the texts of this class that were predicted as such; 0 if there are none.
     pub recall: f64,
-    /// `2 · precision · recall / (precision + recall)`, or 0.
+    /// F1 score, `2 · precision · recall / (precision + recall)`, or 0.
     pub f1: f64,
 }
 
@@ -61,7 +61,7 @@ impl Counts {
         self.total += 1;
     }
 
-    /// Returns the scores; `name` returns the name of a class.
+    /// Returns the scores of the counted predictions; `name` returns the name of a class.
     pub fn scores(&self, name: impl Fn(usize) -> String) -> ClassScores {
         let mut classes: Vec<usize> =
             self.counts.keys().flat_map(|(truth, prediction)| [*truth, *prediction]).collect();

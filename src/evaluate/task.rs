@@ -1,4 +1,4 @@
-//! [`evaluate()`]: one task by its name, for the command and the C interface.
+//! The evaluation of a model by the name of a task, for the command and the C interface ([`evaluate()`]).
 
 use super::labelled::{self, Labelled};
 use super::options::{Bos, PerplexityOptions};
@@ -19,7 +19,7 @@ use serde_json::Value;
 use std::time::Instant;
 
 choice! {
-    /// The evaluation task.
+    /// The task of an evaluation.
     pub enum EvaluateTask: optimize_evaluate_task_t {
         /// Perplexity of a language model on the text.
         ///
@@ -40,32 +40,32 @@ choice! {
     }
 }
 
-/// Options of an evaluation. Options that a task does not use are ignored.
+/// The options of an evaluation. Options that a task does not use are ignored.
 #[derive(Debug, Clone)]
 pub struct EvaluateOptions {
-    /// The task; `None` chooses it from the model.
+    /// Task of the evaluation; `None` selects it by the model.
     pub task: Option<EvaluateTask>,
-    /// See [`PerplexityOptions::context_length`].
+    /// Length of a window; see [`PerplexityOptions::context_length`].
     pub context_length: usize,
-    /// See [`PerplexityOptions::stride`].
+    /// Distance of windows; see [`PerplexityOptions::stride`].
     pub stride: usize,
-    /// See [`PerplexityOptions::max_tokens`].
+    /// Maximum number of tokens; see [`PerplexityOptions::max_tokens`].
     pub max_tokens: usize,
-    /// See [`PerplexityOptions::bos`].
+    /// Position of the beginning-of-sequence token; see [`PerplexityOptions::bos`].
     pub bos: Bos,
     /// Maximum number of texts (lines, rows); 0 for all.
     pub max_texts: usize,
-    /// See [`TextOptions::max_length`].
+    /// Maximum length of a text; see [`TextOptions::max_length`].
     pub max_length: usize,
-    /// See [`TextOptions::batch_size`].
+    /// Number of texts in a run; see [`TextOptions::batch_size`].
     pub batch_size: usize,
-    /// See [`ProbeOptions::test_share`].
+    /// Share of texts for the test; see [`ProbeOptions::test_share`].
     pub test_share: f64,
-    /// See [`ProbeOptions::seed`].
+    /// Seed of the split; see [`ProbeOptions::seed`].
     pub seed: u64,
-    /// See [`ProbeOptions::penalty`].
+    /// Weight of the penalty; see [`ProbeOptions::penalty`].
     pub penalty: f64,
-    /// Threads of each session; 0 for one per physical core.
+    /// Number of threads of each session; 0 for one per physical core.
     pub threads: usize,
     /// Execution provider and device of the sessions. `auto` is resolved once, before the first session, by what can
     /// be started on this machine.
@@ -97,15 +97,15 @@ impl Default for EvaluateOptions {
 /// Evaluates `model` on `data` (the content of a file), or compares it with `against` on it, and returns the report.
 ///
 /// `data` is plain text for perplexity, one text per line for embeddings, and rows of a label and a text
-/// ([`labelled::parse`]) for classification and probes. The report's `quality` has the task's name and its figures:
+/// ([`labelled::parse`]) for classification and probes. The report's `quality` has the task's name and its results:
 /// those of [`super::PerplexityReport`], [`super::ClassScores`] or [`super::ProbeReport`]; with `against` those of
 /// [`super::PairedPerplexity`], [`super::EmbeddingSimilarity`], [`super::PairedClassification`] or
 /// [`super::PairedProbe`], in which `model` is the original and `against` the result. `tokenizer` is that of `model`;
 /// `against` reads with its own if that differs, and the summary's `notes` say so.
 ///
-/// Fails with [`crate::error::Kind::InvalidArgument`] if no task is given and none follows from the model, if the
-/// data do not match the task, or if embeddings have no second model to compare with. Other errors are those of the
-/// task's own function.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if no task is given and none follows from the model, if the data
+/// do not match the task, or if embeddings have no second model to compare with. Other errors are those of the task's
+/// own function.
 pub fn evaluate(
     runtime: &'static Runtime,
     model: &Model,
@@ -140,7 +140,7 @@ pub fn evaluate(
     Ok(report)
 }
 
-/// Everything that a task needs.
+/// The arguments of a task.
 struct On<'a> {
     runtime: &'static Runtime,
     model: &'a Model,
@@ -151,7 +151,7 @@ struct On<'a> {
     call: &'a Call<'a>,
 }
 
-/// The options of the task and its figures.
+/// The options of the task, and its results.
 type Figures = (Value, Value);
 
 impl On<'_> {
@@ -261,7 +261,7 @@ fn json(value: impl Serialize) -> Result<Value> {
     serde_json::to_value(value).map_err(|e| error!(Internal, "a report cannot be written: {e}"))
 }
 
-/// Returns the figures with the task's name first.
+/// Returns the results with the task's name first.
 fn with_task(task: EvaluateTask, figures: Value) -> Value {
     let mut all = serde_json::Map::new();
     all.insert("task".to_owned(), serde_json::to_value(task).unwrap_or_default());

@@ -1,4 +1,4 @@
-//! [`Plan`]: a text as tokens, split into windows.
+//! The plan by which a model reads a text: its tokens, divided into windows ([`Plan`]).
 
 use super::options::{Bos, PerplexityOptions};
 use super::windows::{Window, windows};
@@ -6,27 +6,27 @@ use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::text::Tokenizer;
 
-/// Window length in tokens if neither the caller nor the model sets one.
+/// The length of a window in tokens if neither the caller nor the model sets one.
 const CONTEXT: usize = 512;
-/// A text of which only some tokens are wanted is truncated to this many bytes per token before it is tokenized, and
-/// to twice as many if that was not enough.
+/// The number of bytes per token to which a text is truncated before it is tokenized, if only some tokens are wanted.
+/// If that is not enough, it is truncated to twice as many.
 const BYTES_PER_TOKEN: usize = 16;
-/// Number of tokens at the end of a truncated text that the truncation may have changed.
+/// The number of tokens at the end of a truncated text that the truncation may have changed.
 const DISTURBED: usize = 64;
 
 /// The text that a model reads, window by window.
 #[derive(Debug)]
 pub struct Plan {
-    /// Tokens before every window; they are never scored.
+    /// Tokens before every window, which are never scored.
     prefix: Vec<i64>,
     tokens: Vec<i64>,
-    /// The windows with scored tokens.
+    /// Windows of the text that have scored tokens.
     pub windows: Vec<Window>,
-    /// Window length in tokens, including the prefix.
+    /// Length of a window in tokens, including the prefix.
     pub context_length: usize,
     /// Distance between the beginnings of two windows in tokens.
     pub stride: usize,
-    /// Bytes of text of the scored tokens.
+    /// Number of bytes of text of the scored tokens.
     pub bytes: usize,
 }
 
@@ -56,12 +56,12 @@ impl Plan {
         Ok(Plan { prefix, tokens, windows, context_length, stride, bytes })
     }
 
-    /// Returns the tokens of a window for the model: the prefix, then text.
+    /// Returns the tokens of a window for the model: the prefix, followed by those of the text.
     pub fn ids(&self, window: &Window) -> Vec<i64> {
         [self.prefix.as_slice(), &self.tokens[window.tokens.clone()]].concat()
     }
 
-    /// Returns a plan of that many tokens without a prefix, for tests.
+    /// Returns a plan of `count` tokens without a prefix, for tests.
     #[cfg(test)]
     pub fn with_windows(count: usize, context_length: usize, stride: usize, bytes: usize) -> Plan {
         let windows = windows(count, context_length, stride, false).collect();
@@ -79,7 +79,7 @@ impl Plan {
     }
 }
 
-/// Returns the caller's context length after checking it against the models', else theirs, up to [`CONTEXT`].
+/// Returns the caller's context length after checking it against the models', otherwise the models', up to [`CONTEXT`].
 fn context_length(models: &[&Model], asked: usize) -> Result<usize> {
     let mut longest = None;
     for model in models {
@@ -117,7 +117,7 @@ fn tokenize(tokenizer: &Tokenizer, text: &str, options: &PerplexityOptions) -> R
     Ok((prefix, tokens))
 }
 
-/// Returns the tokens that the tokenizer puts before a text (`<s>`), if any.
+/// Returns the tokens that the tokenizer puts before a text (`<s>`); empty if there are none.
 fn beginning(tokenizer: &Tokenizer) -> Result<Vec<i64>> {
     const SAMPLE: &str = "a";
     let (with, without) = (tokenizer.encode(SAMPLE, true)?.ids, tokenizer.encode(SAMPLE, false)?.ids);

@@ -1,11 +1,11 @@
-//! Splits a long text into windows that a model can read, such that each token is scored once.
+//! The division of a long text into windows that a model can read, such that each token is scored once.
 
 use std::ops::Range;
 
-/// A part of the text that the model reads at once.
+/// A part of a text that the model reads at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// Range of tokens in the text.
+    /// Range of the tokens in the text.
     pub tokens: Range<usize>,
     /// Number of scored tokens, at the end of the window. Those before them are context.
     pub scored: usize,

@@ -1,4 +1,4 @@
-//! The nodes that combine the outputs of the members. Formulas are those of [`super::super::combine`], in float32.
+//! The nodes that combine the outputs of the members. The formulas are those of [`super::super::combine`], in float32.
 
 use super::join::Join;
 use crate::ensemble::{Ensemble, Method};
@@ -10,7 +10,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{NodeProto, TensorProto};
 use std::ops::{Deref, DerefMut};
 
-/// New nodes and constants. All names begin with `ensemble/`.
+/// New nodes and constants, whose names begin with `ensemble/`.
 pub struct Nodes(NodeBuilder);
 
 impl Deref for Nodes {
@@ -33,7 +33,7 @@ impl Nodes {
         Nodes(NodeBuilder::with(Names::default(), Naming::Numbered("ensemble"), join.version()))
     }
 
-    /// Returns the nodes and constants.
+    /// Returns the nodes and the constants.
     pub fn into_parts(self) -> (Vec<NodeProto>, Vec<TensorProto>) {
         (self.0.nodes, self.0.constants)
     }
@@ -184,7 +184,8 @@ impl Nodes {
     }
 }
 
-/// Combines logits, whose last dimension is tokens or classes, into log-probabilities: the output `name`.
+/// Adds the combination of logits, whose last dimension is tokens or classes, into log-probabilities: the output
+/// `name`.
 pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let members = ensemble.members();
     let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
@@ -272,7 +273,7 @@ fn contrast(nodes: &mut Nodes, logs: &[String]) -> String {
     nodes.log_softmax(&kept)
 }
 
-/// Combines normalized vectors into the output `name`: their weighted mean, or their concatenation.
+/// Adds the combination of normalized vectors into the output `name`: their weighted mean, or their concatenation.
 pub fn vector(nodes: &mut Nodes, concat: bool, weights: &[f64], vectors: &[String], name: &str) {
     let factor = |w: f64| if concat { w.sqrt() } else { w };
     let terms: Vec<String> = vectors.iter().zip(weights).map(|(v, w)| nodes.scaled(v, factor(*w))).collect();
@@ -283,7 +284,7 @@ pub fn vector(nodes: &mut Nodes, concat: bool, weights: &[f64], vectors: &[Strin
     }
 }
 
-/// Combines numbers into the output `name`.
+/// Adds the combination of numbers into the output `name`.
 pub fn number(nodes: &mut Nodes, ensemble: &Ensemble, values: &[String], name: &str) {
     let combined = match ensemble.options().method {
         Method::Max => {

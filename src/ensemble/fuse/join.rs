@@ -1,4 +1,4 @@
-//! [`Join`]: the graphs of the members over common inputs.
+//! The graphs of the members over common inputs ([`Join`]).
 
 use super::{declared, frame};
 use crate::call::Call;
@@ -14,36 +14,36 @@ use crate::text::Decoder;
 use crate::text::decoder::layer_of;
 use std::collections::HashMap;
 
-/// Minimum size of a weight to share, in bytes.
+/// The minimum size of a weight to share, in bytes.
 const SHARED_FROM: usize = 1024;
 
-/// The combined graph.
+/// The combined graph of the members.
 pub struct Join {
     proto: ModelProto,
     graph: GraphProto,
     inputs: Vec<ValueInfo>,
-    /// Branches, one per member.
+    /// Parts of the graph, one per member.
     pub branches: Vec<Branch>,
 }
 
 /// A member's part of the graph.
 pub struct Branch {
-    /// Prefix of its names.
+    /// Prefix of the names of the member.
     prefix: String,
-    /// Its outputs, under the member's own names.
+    /// Outputs of the member, under its own names.
     pub outputs: Vec<ValueInfo>,
     decoder: Option<Decoder>,
-    /// Its cache outputs: the member's name, and the name in the graph.
+    /// Outputs of the member's cache, with the member's name and the declaration in the graph.
     caches: Vec<(String, ValueInfoProto)>,
 }
 
 impl Branch {
-    /// Returns the name of a value of the member in the graph.
+    /// Returns the name in the graph of a value of the member.
     pub fn value(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// Returns the output with logits.
+    /// Returns the name and type of the output with logits. Fails if there is none.
     pub fn logits(&self) -> Result<ValueInfo> {
         let named = self.decoder.as_ref().map_or("logits", |decoder| &decoder.logits);
         let found = self.outputs.iter().find(|info| info.name == named);
@@ -173,7 +173,7 @@ impl Join {
         Ok(outputs)
     }
 
-    /// Returns the name in the graph of a member's input: that of the first member's input with the same role.
+    /// Returns the name in the graph of a member's input, which is that of the first member's input with the same role.
     fn common_name(
         &self,
         index: usize,
@@ -210,8 +210,8 @@ impl Join {
         bail!(InvalidArgument, "the input {:?} is not an input of member 1, which has {}", info.name, names.join(", "))
     }
 
-    /// Declares an input, or checks that it fits the input of that name. Returns its element type in the graph, if it
-    /// is known.
+    /// Declares an input, or checks that it matches the input of that name. Returns its element type in the graph, if
+    /// it is known.
     fn unite(&mut self, name: &str, info: &ValueInfo) -> Result<Option<DataType>> {
         let Some(known) = self.inputs.iter_mut().find(|input| input.name == name) else {
             self.inputs.push(ValueInfo { name: name.to_owned(), ..info.clone() });
@@ -241,7 +241,7 @@ impl Join {
         Ok(known.dtype)
     }
 
-    /// Adds a member's functions under fresh names.
+    /// Adds a member's functions under new names.
     fn functions(
         &mut self,
         graph: &mut GraphProto,
@@ -282,7 +282,7 @@ impl Join {
         Some((mask.name.clone(), mask.dtype))
     }
 
-    /// Returns the outputs of all caches.
+    /// Returns the declarations of the outputs of all caches.
     pub fn cache_outputs(&self) -> Vec<ValueInfoProto> {
         self.branches.iter().flat_map(|branch| branch.caches.iter().map(|(_, info)| info.clone())).collect()
     }
@@ -292,13 +292,13 @@ impl Join {
         opset::version(&self.proto)
     }
 
-    /// Adds nodes behind all others, and constants.
+    /// Adds nodes after all others, and constants.
     pub fn add(&mut self, nodes: Vec<NodeProto>, constants: Vec<TensorProto>) {
         self.graph.node.extend(nodes);
         self.graph.initializer.extend(constants);
     }
 
-    /// Merges equal weights. Returns the number of bytes saved.
+    /// Merges equal weights, and returns the number of bytes saved.
     pub fn share(&mut self) -> u64 {
         let mut kept: HashMap<(i32, Vec<i64>), Vec<usize>> = HashMap::new();
         let mut same: HashMap<String, String> = HashMap::new();
@@ -335,7 +335,7 @@ impl Join {
         saved
     }
 
-    /// Returns the model with these outputs.
+    /// Returns the model with the outputs `outputs`.
     pub fn finish(mut self, outputs: Vec<ValueInfoProto>) -> ModelProto {
         let input = |info: &ValueInfo| match (info.dtype, &info.shape) {
             (Some(dtype), Some(dims)) => declared(&info.name, dtype, dims),
@@ -355,7 +355,7 @@ impl Join {
     }
 }
 
-/// Returns the decoder of each member: its inputs and outputs by role, `None` if the task is another.
+/// Returns the decoder of each member, which has its inputs and outputs by role; `None` if the task is another.
 fn decoders(ensemble: &Ensemble) -> Result<Vec<Option<Decoder>>> {
     let members = ensemble.members();
     if ensemble.task() != Task::Generate {
@@ -408,7 +408,7 @@ fn rename_graph(graph: &mut GraphProto, prefix: &str, names: &HashMap<String, St
     infos.for_each(|info| rename(&mut info.name));
 }
 
-/// Visits nodes and those of their subgraphs.
+/// Calls `visit` for nodes and for those of their subgraphs.
 fn for_each_node(nodes: &mut [NodeProto], visit: &mut dyn FnMut(&mut NodeProto)) {
     for node in nodes {
         visit(node);

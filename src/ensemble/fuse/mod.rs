@@ -1,9 +1,9 @@
-//! [`Ensemble::fuse`]: one model that has the members as branches.
+//! The fusion of an ensemble to one model that has the members as branches ([`Ensemble::fuse`]).
 //!
 //! `join` combines the members' graphs over common inputs, and `heads` their outputs. The result is an ordinary model
-//! of standard operators (and those of the members): it is saved, loaded, run and measured like any other. The
-//! `logits` of a fused decoder are log-probabilities, and its caches have the usual names, with layers numbered
-//! consecutively from member to member, so that it can be used like one decoder.
+//! of standard operators (and those of the members): it is saved, loaded, run and measured like any other. The `logits`
+//! of a fused decoder are log-probabilities, and its caches have the usual names, with layers numbered consecutively
+//! from member to member, so that it can be used like one decoder.
 
 mod heads;
 mod join;
@@ -24,7 +24,7 @@ use serde_json::json;
 use std::time::Instant;
 
 impl Ensemble {
-    /// Returns one model of the members, and a report.
+    /// Returns one model that consists of the members, and a report.
     ///
     /// Weights that several members have are stored once. Reports the stage `fuse` in members. Fails with
     /// [`crate::error::Kind::Unsupported`] if the members cannot be fused: different vocabularies, different kinds of
@@ -67,7 +67,7 @@ impl Ensemble {
         Ok((model, report))
     }
 
-    /// Returns the first member's card, with the shortest context of all.
+    /// Returns the first member's card, with the shortest context of all members.
     fn card(&self, task: Task) -> Card {
         let mut card = self.members[0].model.card().clone();
         card.format = Format::Memory;
@@ -245,7 +245,7 @@ fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> 
     Ok(outputs)
 }
 
-/// Returns an input or output with these sizes.
+/// Returns the declaration of an input or output with these dimensions.
 fn declared(name: &str, dtype: DataType, dims: &[Dim]) -> ValueInfoProto {
     let mut info = edit::value(name, dtype, dims.len());
     let tensor = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut());
@@ -260,7 +260,7 @@ fn declared(name: &str, dtype: DataType, dims: &[Dim]) -> ValueInfoProto {
     info
 }
 
-/// Returns a model's message without its graph.
+/// Returns a copy of a model's message without its graph.
 fn frame(from: &ModelProto) -> ModelProto {
     ModelProto { graph: None, functions: Vec::new(), training_info: Vec::new(), ..from.clone() }
 }

@@ -1,4 +1,4 @@
-//! Tests with two tiny models of different vocabularies: each has read the generated text.
+//! Tests with two tiny models of different vocabularies, each of which has read the generated text.
 
 use super::super::tests::fixture;
 use super::super::{Ensemble, EnsembleOptions, Method};
@@ -48,7 +48,7 @@ fn with(family: &str, tokenizer: &Value) -> Model {
     model.with_card(card)
 }
 
-/// Characters of the bytes of `é` and `ß`: C3 A9, C3 9F.
+/// The characters of byte-level tokens for the bytes of `é` and `ß`: C3 A9, C3 9F.
 const ACCENTS: [char; 3] = ['Ã', '©', 'Ł'];
 
 fn pair(accents: &[char]) -> Ensemble {
