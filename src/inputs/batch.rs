@@ -1,22 +1,22 @@
-//! [`Batch`]: the inputs of one run.
+//! The inputs of one run of a model ([`Batch`]).
 
 use crate::error::{Result, bail};
 use crate::runtime::Tensor;
 
-/// The inputs of one run.
+/// The inputs of one run of a model.
 #[derive(Clone, Default)]
 pub struct Batch {
-    /// Names and values, in the model's order.
+    /// Names and values of the inputs, in the model's order.
     pub inputs: Vec<(String, Tensor)>,
-    /// The positions that are not padding; `None` without padding.
+    /// Positions that are not padding; `None` if nothing is padded.
     pub mask: Option<Mask>,
-    /// The number of samples: texts, rows of given tensors, or 1.
+    /// Number of samples: texts, rows of given tensors, or 1.
     pub samples: usize,
-    /// Texts that were truncated.
+    /// Texts that were truncated, with their lengths.
     pub truncated: Vec<Truncation>,
 }
 
-/// A truncated text.
+/// The lengths of a text that was truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncation {
     /// Index of the text in its batch.
@@ -30,9 +30,9 @@ pub struct Truncation {
 /// The positions of `[batch, length]` that hold a token, not padding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mask {
-    /// Batch size and length.
+    /// Batch size and length of the rows.
     pub shape: [i64; 2],
-    /// One value per position, row-major.
+    /// Whether a position holds a token, for each position, row-major.
     pub keep: Vec<bool>,
 }
 
@@ -42,12 +42,12 @@ impl Batch {
         Batch { inputs, mask: None, samples: 1, truncated: Vec::new() }
     }
 
-    /// Returns the inputs in the form that a run takes.
+    /// Returns the inputs in the form that a run takes: names with references to values.
     pub fn feed(&self) -> Vec<(&str, &Tensor)> {
         self.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
     }
 
-    /// Returns names and shapes.
+    /// Returns the names and the shapes of the inputs.
     pub fn shapes(&self) -> Vec<(String, Vec<i64>)> {
         self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
     }
@@ -67,8 +67,8 @@ impl Batch {
         Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)
     }
 
-    /// Returns the elements per token; `None` if the value is not per token (batch, token, and more), or nothing is
-    /// padded.
+    /// Returns the number of elements per token of a value; `None` if the value is not per token (batch, token, and
+    /// more), or nothing is padded.
     fn elements_of_a_token(&self, value: &Tensor) -> Option<usize> {
         let mask = self.mask.as_ref().filter(|mask| mask.keep.contains(&false))?;
         let tokens = mask.keep.len();

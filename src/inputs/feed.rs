@@ -9,19 +9,19 @@ use crate::runtime::Tensor;
 use crate::text::Decoder;
 use crate::text::decoder::CachePair;
 
-/// The inputs of a model that is fed with rows of tokens.
+/// The inputs of a model that reads rows of tokens.
 pub struct Feed {
     inputs: Vec<(ValueInfo, Role)>,
-    /// The inputs of the cache, which are fed empty.
+    /// Inputs of the cache, which are empty.
     caches: Vec<CachePair>,
-    /// Input of merged exports that selects whether there is a past.
+    /// Name of the input of merged exports that selects whether there is a past.
     branch: Option<String>,
-    /// Input with the number of requested columns of logits.
+    /// Input for the number of requested columns of logits.
     logits_to_keep: Option<ValueInfo>,
 }
 
 impl Feed {
-    /// Returns the inputs of a model. Fails with `Unsupported` for an unknown input.
+    /// Returns the inputs of a model that reads rows of tokens. Fails with `Unsupported` for an unknown input.
     pub fn new(model: &Model) -> Result<Feed> {
         let decoder = match model.card().task {
             Task::Generate => Some(Decoder::of(model)?),
@@ -56,7 +56,7 @@ impl Feed {
         Ok(feed)
     }
 
-    /// Removes inputs that a graph no longer has.
+    /// Removes the inputs whose names are not in `names`, because a graph no longer has them.
     pub fn only(mut self, names: &[&str]) -> Feed {
         let there = |name: &String| names.contains(&name.as_str());
         self.inputs.retain(|(info, _)| there(&info.name));

@@ -1,4 +1,5 @@
-//! [`Fill`]: the values of an input, given or generated, and the choice of values for an input without given ones.
+//! The values of inputs ([`Fill`]), which are given or generated, and the selection of values for inputs without given
+//! ones.
 
 use super::role::is_past;
 use super::tables::rows_indexed_by;
@@ -10,13 +11,13 @@ use crate::runtime::{Element, Tensor};
 use crate::statistics::Random;
 use half::{bf16, f16};
 
-/// Samples of audio per second that speech models take.
+/// The number of samples of audio per second that speech models expect.
 const SAMPLE_RATE: f64 = 16000.0;
 
 /// The values of the elements of an input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fill {
-    /// This value in every element.
+    /// The same value in every element.
     Constant(f64),
     /// Values from the standard normal distribution.
     Normal,
@@ -27,17 +28,18 @@ pub enum Fill {
         /// Largest value plus one.
         high: i64,
     },
-    /// 0, 1, 2 … along the last dimension, starting again at 0 after `period` if that is not 0.
+    /// Integers 0, 1, 2 … along the last dimension, starting again at 0 after `period` if that is not 0.
     Positions {
         /// Number of rows of the position table.
         period: i64,
     },
-    /// These values in this order.
+    /// Given values, in this order.
     Given(Vec<f64>),
 }
 
 impl Fill {
-    /// Returns the fill for an input without given values. `rows` is the size of the table it indexes, if any.
+    /// Returns the values for an input without given ones. `rows` is the number of rows of the table that it indexes,
+    /// if any.
     ///
     /// Masks are ones, positions count up, row indices are drawn from the table, images of bytes from their whole
     /// range, other floats from the normal distribution. Booleans are true (except `use_cache`, false: the cache is
@@ -130,7 +132,7 @@ impl Fill {
     }
 }
 
-/// Returns whether some input of a model gets integers that are guessed: they may be the reason why a run fails.
+/// Returns whether an input of a model gets integers that are guessed: they may be the reason why a run fails.
 pub fn guesses_values(model: &Model) -> bool {
     let view = View::new(model.proto());
     model.inputs().iter().any(|info| {
@@ -144,7 +146,7 @@ fn is_rate(name: &str) -> bool {
     name == "sr" || (name.contains("rate") && name.contains("sampl"))
 }
 
-/// Returns a number from the caller as an element; fails if the type cannot represent it exactly and does not round.
+/// Returns a number from the caller as an element. Fails if the type cannot represent it exactly and does not round.
 fn exact<T: Element>(value: f64, convert: impl Fn(f64) -> T, back: impl Fn(T) -> Option<f64>) -> Result<T> {
     let element = convert(value);
     match back(element) {

@@ -1,11 +1,11 @@
-//! Sizes that a graph requires of its inputs where the signature leaves them open: the channels of a convolution, the
-//! rows of a weight.
+//! The sizes that a graph requires of its inputs where the signature leaves them open: the channels of a convolution,
+//! the rows of a weight.
 
 use super::tables::dims_of;
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::proto::NodeProto;
 
-/// Operators that compute each element from the element of their first input at the same position.
+/// The operators that compute each element from the element of their first input at the same position.
 const ALIKE: [&str; 24] = [
     "Cast",
     "Identity",
@@ -32,10 +32,10 @@ const ALIKE: [&str; 24] = [
     "DequantizeLinear",
     "DynamicQuantizeLinear",
 ];
-/// Maximum number of values that are followed.
+/// The maximum number of values that are followed.
 const VALUES: usize = 64;
 
-/// A value that depends on the input; for each of its axes, the axis of the input that it corresponds to.
+/// A value that depends on the input, with the axis of the input that corresponds to each of its axes.
 struct At<'a> {
     body: BodyId,
     name: &'a str,
@@ -66,7 +66,8 @@ pub fn sizes_wanted(view: &View<'_>, name: &str, rank: usize) -> Vec<(usize, i64
     found
 }
 
-/// Returns the axes of a node's output, if they are those of its first input.
+/// Returns the axes of the input that correspond to the axes of a node's output, if they are those of its first input;
+/// otherwise `None`.
 fn carried(view: &View<'_>, body: BodyId, node: &NodeProto, axes: &[usize]) -> Option<Vec<usize>> {
     if node.is("Transpose") {
         let Some(perm) = node.attribute("perm") else { return Some(axes.iter().rev().copied().collect()) };
@@ -80,7 +81,7 @@ fn carried(view: &View<'_>, body: BodyId, node: &NodeProto, axes: &[usize]) -> O
     other.is_none_or(|dims| dims.len() <= axes.len()).then(|| axes.to_vec())
 }
 
-/// Returns axes of input `input`, of `rank` dimensions, with the sizes that the constants of the node require.
+/// Returns axes of the input `input`, of `rank` dimensions, with the sizes that the constants of the node require.
 fn wanted(view: &View<'_>, body: BodyId, node: &NodeProto, input: usize, rank: usize) -> Vec<(usize, i64)> {
     let dims = |index: usize| node.input_at(index).and_then(|name| dims_of(view, body, name)).unwrap_or_default();
     let at = |dims: &[i64], axis: usize| dims.get(axis).copied().unwrap_or(0);

@@ -1,10 +1,10 @@
 //! Inputs of runs: texts, given tensors, generated values, empty caches; their roles and their sizes.
 //!
-//! [`Source`] makes [`Batch`]es according to [`InputOptions`]: of texts (`texts`), of given tensors ([`tensors`]), or
-//! of the model's signature (`generated`). [`Sizes`] determines the open dimensions of a model within the contract of
-//! its package, for every command. [`role`] derives the role of an input from its name. [`hints`] and [`tables`] read
-//! the graph: channels, features, indexed rows. [`window`] and [`feed`] pass tokens to models that read them from the
-//! start.
+//! [`Source`] returns each [`Batch`] that [`InputOptions`] describe: of texts (`texts`), of given tensors
+//! ([`tensors`]), or of the model's signature (`generated`). [`Sizes`] determines the open dimensions of a model within
+//! the contract of its package, for every command. [`role`] derives the role of an input from its name. [`hints`] and
+//! [`tables`] read the graph: channels, features, indexed rows. [`window`] and [`feed`] pass tokens to models that read
+//! them from the start.
 
 mod batch;
 pub mod feed;

@@ -1,14 +1,14 @@
-//! [`InputOptions`]: a caller's options for inputs.
+//! The options of a caller for inputs ([`InputOptions`]).
 
 use super::sentences::SENTENCES;
 use crate::runtime::Tensor;
 use crate::text::Encoding;
 use serde::{Serialize, Serializer};
 
-/// Length of generated sequences, and of built-in text for timing, in tokens.
+/// The length of generated sequences, and of built-in text for timing, in tokens.
 pub const DEFAULT_LENGTH: usize = 128;
 
-/// A caller's options for the inputs of runs. By default inputs are built-in texts, or generated.
+/// The options of a caller for the inputs of runs. By default, inputs are built-in texts, or generated.
 #[derive(Debug, Clone, Serialize)]
 pub struct InputOptions {
     /// Texts for models that take token ids; they need a tokenizer. Default: empty, which uses 32 built-in sentences.
@@ -36,7 +36,7 @@ pub struct InputOptions {
     /// input are split along it.
     #[serde(serialize_with = "names")]
     pub tensors: Vec<(String, Tensor)>,
-    /// Seed of generated inputs: the same seed gives the same inputs. Default: 0.
+    /// Seed of generated inputs; the same seed gives the same inputs. Default: 0.
     pub seed: u64,
 }
 
@@ -57,18 +57,18 @@ impl Default for InputOptions {
 }
 
 impl InputOptions {
-    /// Returns the texts to use: the caller's or the built-in ones.
+    /// Returns the caller's texts, or the built-in ones if there are none.
     pub fn texts(&self) -> Vec<&str> {
         if self.texts.is_empty() { SENTENCES.to_vec() } else { self.texts.iter().map(String::as_str).collect() }
     }
 }
 
-/// Writes only the number of texts: they may be many, and they belong to the caller.
+/// Serializes only the number of texts: they may be many, and they belong to the caller.
 fn count<S: Serializer>(texts: &[String], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_u64(texts.len() as u64)
 }
 
-/// Writes pairs as a JSON object.
+/// Serializes pairs as a JSON object.
 pub fn as_map<T: Serialize, S: Serializer>(
     pairs: &[(String, T)],
     serializer: S,
@@ -76,7 +76,7 @@ pub fn as_map<T: Serialize, S: Serializer>(
     serializer.collect_map(pairs.iter().map(|(name, value)| (name, value)))
 }
 
-/// Writes only the names of tensors: they may be large, and they belong to the caller.
+/// Serializes only the names of tensors: they may be large, and they belong to the caller.
 fn names<S: Serializer>(pairs: &[(String, Tensor)], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_seq(pairs.iter().map(|(name, _)| name))
 }

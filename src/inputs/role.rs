@@ -1,4 +1,4 @@
-//! Roles of inputs, by their names and shapes.
+//! The roles of inputs, which follow from their names and shapes.
 
 use crate::model::ValueInfo;
 use crate::onnx::dtype::DataType;
@@ -10,15 +10,15 @@ pub enum Role {
     Ids,
     /// Attention mask: 1 for tokens, 0 for padding.
     Mask,
-    /// Token type ids.
+    /// Token type ids, which distinguish the texts of a pair.
     Types,
     /// Position ids.
     Positions,
 }
 
 impl Role {
-    /// Returns the role that follows from an input's usual name and its shape, if any. Masks may have any numeric
-    /// type.
+    /// Returns the role that follows from an input's usual name and its shape; `None` if there is none. Masks may have
+    /// any numeric type.
     pub fn of(info: &ValueInfo) -> Option<Role> {
         if info.shape.as_ref().is_some_and(|shape| shape.len() != 2) {
             return None;
@@ -35,13 +35,13 @@ impl Role {
         (integer || role == Role::Mask).then_some(role)
     }
 
-    /// Returns the index of the input of token ids, if the model has one.
+    /// Returns the index of the input of token ids; `None` if the model has none.
     pub fn ids(inputs: &[ValueInfo]) -> Option<usize> {
         inputs.iter().position(|info| Role::of(info) == Some(Role::Ids))
     }
 }
 
-/// Returns whether an input holds token ids, masks and the like: `[batch, length]`.
+/// Returns whether an input holds token ids, a mask or similar, of the shape `[batch, length]`.
 pub fn is_of_tokens(info: &ValueInfo) -> bool {
     Role::of(info).is_some()
 }
@@ -61,7 +61,8 @@ pub fn is_past(name: &str) -> bool {
         || marks.iter().any(|mark| name.contains(mark))
 }
 
-/// Returns the plain name: TensorFlow's exports use `input_ids:0`, others `model/input_ids`.
+/// Returns the name of an input without what exporters add: TensorFlow's exports use `input_ids:0`, others
+/// `model/input_ids`.
 pub fn plain_name(name: &str) -> &str {
     let name = name.rsplit('/').next().unwrap_or("");
     name.split(':').next().unwrap_or("")

@@ -1,6 +1,6 @@
 //! The built-in texts: plain English on many subjects, in many lengths and forms, used if the caller gives none.
 
-/// Sentences of 5 to 40 words.
+/// The built-in sentences, of 5 to 40 words.
 pub const SENTENCES: [&str; 32] = [
     "The ferry leaves at noon today.",
     "How many eggs does this recipe need if I want to bake two cakes at once?",

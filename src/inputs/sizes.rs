@@ -24,34 +24,34 @@ pub use guess::{TRIALS, Wanted};
 #[derive(Debug, Clone, Default)]
 pub struct Sizes {
     infos: Vec<ValueInfo>,
-    /// The places (axes) of each input; `None` for inputs whose rank is not declared.
+    /// Places (axes) of each input; `None` for inputs whose rank is not declared.
     places: Vec<Option<Vec<Place>>>,
     open: Vec<Open>,
     names: HashMap<String, usize>,
-    /// Expressions with a given size.
+    /// Expressions whose value is given.
     given: Vec<(Expression, i64)>,
-    /// Given shapes of whole inputs.
+    /// Shapes of whole inputs that are given, by the index of the input.
     shapes: HashMap<usize, Vec<i64>>,
 }
 
 #[derive(Debug, Clone)]
 enum Place {
     Fixed(i64),
-    /// An open size, as index into `open`.
+    /// An open size, as its index in `open`.
     Open(usize),
     Sum(Expression),
 }
 
-/// An open size of a model.
+/// A size that the model leaves open.
 #[derive(Debug, Clone)]
 struct Open {
-    /// Name in the model; may be empty.
+    /// Name of the size in the model; may be empty.
     name: String,
-    /// Inputs and axes with this size.
+    /// Inputs and axes that have the size.
     at: Vec<(usize, usize)>,
     min: i64,
     max: Option<i64>,
-    /// Name of the contract's range that bounds it.
+    /// Name of the range in the contract that bounds the size.
     range: Option<String>,
     size: Option<i64>,
     /// Size that a constant of the graph requires.
@@ -127,7 +127,7 @@ impl Sizes {
         }
     }
 
-    /// Applies a contract: its sizes are fixed, its ranges are bounds, and dimensions of one range are equal.
+    /// Applies a contract: its sizes are fixed, its ranges are bounds, and dimensions of one range have one size.
     pub fn within(&mut self, contract: &Contract) {
         for shape in &contract.inputs {
             let Some(input) = self.infos.iter().position(|info| info.name == shape.name) else { continue };
@@ -150,7 +150,7 @@ impl Sizes {
         }
     }
 
-    /// Bounds an axis of an input.
+    /// Limits the size of an axis of an input to a range.
     pub fn limit(&mut self, input: usize, axis: usize, range: &Range) {
         let Some(Place::Open(open)) = self.place(input, axis) else { return };
         let open = self.join(format!("\u{2}{}", range.name), *open);
@@ -197,7 +197,8 @@ impl Sizes {
         open
     }
 
-    /// Merges the open size at index `open` with the one of `name`, and returns the index of the result.
+    /// Merges the open size with the index `open` and the one with the name `name`, and returns the index of the
+    /// result.
     fn join(&mut self, name: String, open: usize) -> usize {
         let kept = *self.names.entry(name).or_insert(open);
         if kept == open {
@@ -227,7 +228,7 @@ impl Sizes {
         kept
     }
 
-    /// Returns the signature with the known sizes fixed.
+    /// Returns the signature, in which the known sizes are fixed.
     pub fn infos(&self) -> Vec<ValueInfo> {
         let one = |(input, info): (usize, &ValueInfo)| {
             let mut info = info.clone();
@@ -243,7 +244,7 @@ impl Sizes {
         self.infos.iter().enumerate().map(one).collect()
     }
 
-    /// Returns the minimum and maximum size of an axis; `None` is no limit.
+    /// Returns the minimum and the maximum size of an axis; the maximum is `None` if there is no limit.
     pub fn bounds(&self, input: usize, axis: usize) -> (i64, Option<i64>) {
         match self.place(input, axis) {
             Some(Place::Fixed(size)) => (*size, Some(*size)),
@@ -255,7 +256,8 @@ impl Sizes {
         }
     }
 
-    /// Sets the shape of an input, and the sizes of its names. Fails if it does not match.
+    /// Sets the shape of an input, and the sizes that its names imply. Fails with `InvalidArgument` if the shape does
+    /// not match.
     pub fn bind(&mut self, input: usize, shape: &[i64]) -> Result<()> {
         let place = format!("input {:?}", self.infos[input].name);
         self.bind_inner(input, shape).at(|| place)
@@ -316,7 +318,7 @@ impl Sizes {
         shares.min().unwrap_or(i64::MAX)
     }
 
-    /// Solves for the sizes that expressions determine.
+    /// Determines the sizes that follow from expressions.
     fn solve(&mut self) {
         for alone in [true, false] {
             for (sum, size) in self.given.clone() {
@@ -366,13 +368,13 @@ impl Sizes {
         Ok(shape)
     }
 
-    /// Returns names and shapes of all inputs, after [`Sizes::choose`].
+    /// Returns the names and the shapes of all inputs, after [`Sizes::choose`].
     pub fn all(&self) -> Result<Vec<(String, Vec<i64>)>> {
         let one = |(input, info): (usize, &ValueInfo)| Ok((info.name.clone(), self.shape(input)?));
         self.infos.iter().enumerate().map(one).collect()
     }
 
-    /// Returns whether a size is guessed, so that another guess may work if a model refuses this one.
+    /// Returns whether a size is guessed, so that another guess may work if a model rejects this one.
     pub fn is_open(&self) -> bool {
         self.open.iter().any(|open| open.size.is_none() && open.hint.is_none())
     }

@@ -1,4 +1,4 @@
-//! [`Source`]: makes batches of given tensors, of texts through the tokenizer, or of the model's signature.
+//! The source of batches: given tensors, texts through the tokenizer, or the model's signature ([`Source`]).
 //!
 //! One source serves all models that are compared, so they always get the same inputs. Batches are made one at a time.
 
@@ -18,37 +18,36 @@ use crate::text::Tokenizer;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Number of generated batches for the quality figures.
+/// The number of generated batches for measuring quality.
 const GENERATED_SETS: usize = 8;
-/// Maximum number of given batches for the quality figures.
+/// The maximum number of given batches for measuring quality.
 const GIVEN_SETS: usize = 64;
-/// Time after which no further sizes are tried on a model that rejects inputs.
+/// The time after which no further sizes are tried on a model that rejects inputs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Makes batches for one model, or for several that are compared.
+/// The source of batches for one model, or for several models that are compared.
 pub struct Source<'a> {
     inputs: Vec<ValueInfo>,
     sizes: Sizes,
-    /// Number of rows of the tables that inputs index.
+    /// Numbers of rows of the tables that inputs index, by name of the input.
     rows: HashMap<String, i64>,
     text: Option<Text<'a>>,
     given: Vec<Run>,
     options: &'a InputOptions,
     /// Number of positions that the models have.
     longest: Option<usize>,
-    /// Index of the guess for sizes that are not given.
+    /// Index of the trial for sizes that are not given.
     trial: usize,
 }
 
 impl<'a> Source<'a> {
-    /// Returns a source for a model: given tensors, else texts if there is a tokenizer and the model takes token ids,
-    /// else inputs from the signature. Sizes stay within the contract of a package.
+    /// Returns a source for a model: given tensors, otherwise texts if there is a tokenizer and the model takes token
+    /// ids, otherwise inputs from the signature. Sizes stay within the contract of a package.
     pub fn new(model: &Model, tokenizer: Option<&'a Tokenizer>, options: &'a InputOptions) -> Result<Source<'a>> {
         Source::of(&[model], tokenizer, options)
     }
 
-    /// Returns a source for two models with the same inputs, with sizes that both accept. Otherwise like
-    /// [`Source::new`].
+    /// Returns a source like [`Source::new`] for two models with the same inputs, with sizes that both accept.
     pub fn pair(
         original: &Model,
         result: &Model,
@@ -89,8 +88,8 @@ impl<'a> Source<'a> {
         Ok(Source { inputs, sizes, rows, text, given, options, longest, trial: 0 })
     }
 
-    /// Returns the source with texts truncated to this many tokens, instead of 512, if neither the model nor the
-    /// options set a limit.
+    /// Returns the source with texts truncated to `tokens` tokens, instead of 512, if neither the model nor the options
+    /// set a limit.
     pub fn up_to(mut self, tokens: usize) -> Source<'a> {
         if let Some(text) = &mut self.text {
             text.longest = tokens;
@@ -126,12 +125,12 @@ impl<'a> Source<'a> {
         Err(self.hinted(e))
     }
 
-    /// Takes over the guess of sizes from another source.
+    /// Uses the sizes that another source has guessed.
     pub fn follow(&mut self, other: &Source<'_>) {
         self.trial = other.trial;
     }
 
-    /// Returns the number of distinct guesses.
+    /// Returns the number of different guesses.
     fn trials(&self) -> usize {
         match &self.text {
             Some(text) => text.trials(),
@@ -140,7 +139,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Adds advice to the error of a run if its inputs may be the cause.
+    /// Returns the error of a run, with advice in its message if its inputs may be the cause.
     pub fn hinted(&self, e: Error) -> Error {
         match is_refusal(&e) {
             true => Error::new(e.kind(), format!("{}; {}", e.message(), self.hint())).at(e.place()),
@@ -148,7 +147,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns `text`, `given` or `generated`.
+    /// Returns the name of the kind of inputs: `text`, `given` or `generated`.
     pub fn name(&self) -> &'static str {
         match &self.text {
             Some(_) => "text",
@@ -157,7 +156,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the sizes that look like a vocabulary: the tokenizer's, and those of the tables that inputs index.
+    /// Returns the sizes that may be those of a vocabulary: the tokenizer's, and those of the tables that inputs index.
     pub fn vocabularies(&self) -> Vec<i64> {
         let tokenizer = self.text.as_ref().map(|text| text.vocabulary());
         self.rows.values().copied().chain(tokenizer).collect()
@@ -172,8 +171,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the inputs to time: the first given ones, or the first texts at their own length or `sequence_length`;
-    /// built-in text has 128 tokens, so that overhead does not dominate.
+    /// Returns the inputs for timing: the first given ones, or the first texts at their own length or
+    /// `sequence_length`; built-in text has 128 tokens, so that overhead does not dominate.
     pub fn timing(&self) -> Result<Batch> {
         match &self.text {
             Some(text) => self.make(0, Some(text.timing(self.trial)?)),
@@ -181,7 +180,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the number of input sets for the quality figures.
+    /// Returns the number of input sets for measuring quality.
     pub fn count(&self) -> usize {
         match &self.text {
             Some(text) => text.count(),
@@ -190,7 +189,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns one of the batches for the quality figures.
+    /// Returns the batch `index` of those for measuring quality.
     pub fn set(&self, index: usize) -> Result<Batch> {
         match &self.text {
             Some(text) => self.make(index, Some(text.set(index, self.trial)?)),
@@ -280,7 +279,7 @@ pub fn is_refusal(e: &Error) -> bool {
     matches!(e.kind(), Kind::Runtime | Kind::InvalidArgument)
 }
 
-/// Returns the given tensors split into runs.
+/// Returns the given tensors divided into runs.
 fn given(sizes: &Sizes, inputs: &[ValueInfo], options: &InputOptions) -> Result<Vec<Run>> {
     if options.tensors.is_empty() {
         return Ok(Vec::new());

@@ -4,7 +4,7 @@ use crate::graph::{BodyId, Use, View};
 use crate::onnx::proto::NodeProto;
 use std::collections::HashSet;
 
-/// Operators that return the values of their first input unchanged.
+/// The operators that return the values of their first input unchanged.
 const PASSING: [&str; 9] =
     ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Expand", "Slice"];
 
@@ -28,7 +28,7 @@ pub fn rows_indexed_by(view: &View, name: &str) -> Option<i64> {
     smallest
 }
 
-/// Returns the number of rows of the table that input `input` of `node` indexes, if it does.
+/// Returns the number of rows of the table that the input `input` of `node` indexes; `None` if it indexes none.
 fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> Option<i64> {
     let contrib = node.domain.as_deref() == Some("com.microsoft");
     let (table, axis) = match (node.op(), input) {
@@ -55,7 +55,8 @@ pub fn dims_of(view: &View, body: BodyId, name: &str) -> Option<Vec<i64>> {
     reached(view, body, name, false)
 }
 
-/// As [`dims_of`]; with `rows` also through nodes that change the shape, but not the number of rows.
+/// Returns dimensions like [`dims_of`]; with `rows`, also through nodes that change the shape, but not the number of
+/// rows.
 fn reached(view: &View, body: BodyId, name: &str, rows: bool) -> Option<Vec<i64>> {
     let (mut at, mut name) = (body, name);
     for _ in 0..8 {

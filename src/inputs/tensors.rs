@@ -1,4 +1,4 @@
-//! Splitting of given tensors into batches.
+//! The division of given tensors into batches.
 
 use crate::error::{Context, Result, bail};
 use crate::model::{Dim, ValueInfo};
@@ -20,13 +20,14 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     file.names().into_iter().map(one).collect()
 }
 
-/// Inputs of one run by name.
+/// The inputs of one run by name.
 pub type Run = Vec<(String, Tensor)>;
 
-/// Splits tensors into runs of `samples` each, or of as many as the model requires. `what` names them in messages.
+/// Returns tensors divided into runs of `samples` each, or of as many as the model requires. `what` names the tensors
+/// in messages.
 ///
-/// The first dimension of given tensors counts samples, the same number in each. A tensor with one dimension more
-/// than its input is split along it, one sample per run. Tensors of inputs without dimensions are part of every run.
+/// The first dimension of given tensors counts samples, the same number in each. A tensor with one dimension more than
+/// its input is split along it, one sample per run. Tensors of inputs without dimensions are part of every run.
 pub fn cut(inputs: &[ValueInfo], tensors: &[(String, Tensor)], samples: usize, what: &str) -> Result<Vec<Run>> {
     let mut parts = Vec::with_capacity(tensors.len());
     for (index, (name, tensor)) in tensors.iter().enumerate() {
@@ -79,11 +80,11 @@ fn batch_size(parts: &[Part<'_>], samples: usize) -> Result<usize> {
     Ok(first.rows)
 }
 
-/// The data of one input.
+/// The tensor for one input, and its division into samples.
 struct Part<'a> {
     name: &'a str,
     tensor: &'a Tensor,
-    /// Number of samples; `None` for inputs without dimensions.
+    /// Number of samples in the tensor; `None` for inputs without dimensions.
     samples: Option<usize>,
     /// Number of samples that a run requires; 0 for any number.
     rows: usize,

@@ -1,4 +1,4 @@
-//! Texts as inputs: the tokens that the inputs of a model get.
+//! Texts as inputs: the tokens that a model gets for them.
 
 use super::batch::{Mask, Truncation};
 use super::generated::Fill;
@@ -10,12 +10,12 @@ use crate::limits;
 use crate::model::{Model, ValueInfo};
 use crate::text::{Batch, Encoding, Tokenizer};
 
-/// Texts and how they are tokenized.
+/// The texts, with the tokenizer and the lengths that a model requires.
 pub struct Text<'a> {
     tokenizer: &'a Tokenizer,
     texts: Vec<&'a str>,
     options: &'a InputOptions,
-    /// Texts per batch.
+    /// Number of texts per batch.
     batch: usize,
     /// Minimum and maximum length that the model requires.
     lengths: (usize, Option<usize>),
@@ -34,7 +34,7 @@ pub(crate) fn token_limit(model: &Model) -> Option<usize> {
 
 /// The tokens of one input set.
 pub struct Tokens {
-    /// Token ids, mask and token type ids.
+    /// Token ids, mask and token type ids of the set.
     pub batch: Batch,
     /// Number of texts.
     pub samples: usize,
@@ -68,7 +68,7 @@ impl<'a> Text<'a> {
         Ok(Text { tokenizer, texts: options.texts(), options, batch, lengths, fixed_batch, longest })
     }
 
-    /// Returns the fixed length of the model, if it has one.
+    /// Returns the length that the model fixes; `None` if it fixes none.
     fn fixed_length(&self) -> Option<usize> {
         self.lengths.1.filter(|most| *most == self.lengths.0)
     }
@@ -89,13 +89,13 @@ impl<'a> Text<'a> {
         self.tokenizer.vocabulary_size() as i64
     }
 
-    /// Returns the number of sets: each has a batch of texts; the last may have fewer.
+    /// Returns the number of sets, each of which has a batch of texts; the last may have fewer.
     pub fn count(&self) -> usize {
         let texts = if self.options.encodings.is_empty() { self.texts.len() } else { self.options.encodings.len() };
         texts.div_ceil(self.batch)
     }
 
-    /// Returns the tokens of set `index`, padded to its longest text or to the length that the model requires.
+    /// Returns the tokens of the set `index`, padded to its longest text or to the length that the model requires.
     pub fn set(&self, index: usize, trial: usize) -> Result<Tokens> {
         if !self.options.encodings.is_empty() {
             return Ok(self.encoded(index));
@@ -126,7 +126,7 @@ impl<'a> Text<'a> {
         Ok(Tokens { batch, samples })
     }
 
-    /// Returns the tokens of set `index` of texts that are given as tokens.
+    /// Returns the tokens of the set `index` of texts that are given as tokens.
     fn encoded(&self, index: usize) -> Tokens {
         let encodings = &self.options.encodings;
         let mut rows: Vec<&Encoding> = encodings.iter().skip(index * self.batch).take(self.batch).collect();
@@ -199,7 +199,7 @@ impl<'a> Text<'a> {
 }
 
 impl Tokens {
-    /// Returns the values of an input with that role.
+    /// Returns the values of an input with the role `role`.
     pub fn fill(&self, role: Role) -> Fill {
         let numbers = |values: &[i64]| Fill::Given(values.iter().map(|v| *v as f64).collect());
         match role {
@@ -220,7 +220,7 @@ impl Tokens {
         rows.take(self.samples).enumerate().map(one).filter(|cut| cut.kept < cut.tokens).collect()
     }
 
-    /// Returns the positions that are tokens.
+    /// Returns a mask of the positions that are tokens.
     pub fn into_mask(self) -> Mask {
         let shape = [self.batch.batch as i64, self.batch.length as i64];
         Mask { shape, keep: self.batch.mask.iter().map(|m| *m != 0).collect() }

@@ -1,4 +1,4 @@
-//! A window of tokens as the inputs of a decoder that reads it from the start.
+//! The inputs of a decoder that reads a window of tokens from the start.
 
 use crate::error::{Context, Result};
 use crate::runtime::Tensor;
@@ -34,7 +34,7 @@ pub fn without_caches<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> 
     Ok(inputs)
 }
 
-/// Returns the cache of `rows` rows without tokens.
+/// Returns a cache for `rows` rows without tokens.
 pub fn empty_cache(pair: &CachePair, rows: usize) -> Result<Tensor> {
     let mut shape = pair.shape.clone();
     (shape[pair.batch], shape[pair.sequence]) = (rows as i64, 0);

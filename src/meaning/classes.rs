@@ -1,4 +1,4 @@
-//! Comparison of the classes of two classifiers, by name (`id2label`).
+//! The comparison of the classes of two classifiers, by name (`id2label`).
 
 use crate::error::{Result, bail};
 use crate::graph::edit::{self, Names};
@@ -8,10 +8,10 @@ use crate::onnx::proto::{GraphProto, NodeProto};
 use crate::runtime::Tensor;
 use serde_json::{Map, Value};
 
-/// Maximum number of class names in messages.
+/// The maximum number of class names in messages.
 const SHOWN: usize = 12;
 
-/// The order of another model's classes relative to those of the first.
+/// The order of another model's classes relative to the classes of the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// The order is the same, as far as is known.
@@ -25,7 +25,7 @@ pub enum Order {
 }
 
 impl Order {
-    /// Compares the class names of two models. `first` and `other` name the models in messages.
+    /// Returns the relation of the class names of two models. `first` and `other` name the models in messages.
     ///
     /// Names that are numbers or `LABEL_0`, `LABEL_1` … carry no information, and a single class cannot be confused.
     /// Names may differ in case.
@@ -70,7 +70,7 @@ impl Order {
         }
     }
 
-    /// Returns a note for the caller, if there is something to say.
+    /// Returns a note for the caller; `None` if the order needs no explanation.
     pub fn note(&self, first: &str, other: &str) -> Option<String> {
         match self {
             Order::Unnamed(how) => Some(how.clone()),
@@ -82,7 +82,7 @@ impl Order {
     }
 }
 
-/// Returns for each class of the other model the class of the first one.
+/// Returns the class of the first model for each class of the other model.
 pub fn inverse(order: &[usize]) -> Vec<usize> {
     let mut found = vec![0; order.len()];
     order.iter().enumerate().filter(|(_, class)| **class < order.len()).for_each(|(of, class)| found[*class] = of);
@@ -145,7 +145,7 @@ fn rename(graph: &mut GraphProto, from: &str, to: &str) {
     }
 }
 
-/// Returns the names of all classes in order, if they carry information.
+/// Returns the names of all classes in order; `None` if they carry no information.
 fn names(card: &Card) -> Option<Vec<String>> {
     let names = names_of(card)?;
     let generic = |(index, name): (usize, &String)| {

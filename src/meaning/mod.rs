@@ -1,5 +1,5 @@
-//! Whether outputs and inputs of two models have the same meaning: token ids ([`tokens`]) and class indices
-//! ([`classes`]).
+//! The meaning of the outputs and inputs of two models, which may be the same or not: token ids ([`tokens`]) and class
+//! indices ([`classes`]).
 //!
 //! Everything that combines or compares two models uses it: ensembles, merging, distillation, evaluation against
 //! another model, benchmarks.

@@ -1,4 +1,4 @@
-//! Comparison of the tokens of two models.
+//! The comparison of the tokens of two models.
 
 use crate::error::{Context, Result};
 use crate::model::Model;
@@ -6,11 +6,11 @@ use crate::model::{Card, SideContent};
 use crate::text::Tokenizer;
 use std::collections::{BTreeMap, HashMap};
 
-/// Tokens and their ids.
+/// The tokens of a vocabulary with their ids.
 pub type Tokens = HashMap<String, u32>;
 
-/// Texts on which tokenizers with equal vocabularies are compared: case, accents, numbers, white space, other scripts
-/// and punctuation.
+/// The texts on which tokenizers with equal vocabularies are compared: case, accents, numbers, white space, other
+/// scripts and punctuation.
 const SAMPLES: [&str; 10] = [
     "The quick brown fox jumps over the lazy dog.",
     "UPPER lower MiXeD, caf\u{e9} na\u{ef}ve \u{c5}ngstr\u{f6}m",
@@ -24,13 +24,13 @@ const SAMPLES: [&str; 10] = [
     "re\u{301}sume\u{301} \u{2019}quoted\u{2019} \u{2014} \u{2026}",
 ];
 
-/// How another model's tokenizer differs from that of the first.
+/// The differences of another model's tokenizer from that of the first.
 pub struct Reading {
-    /// The other model's own tokenizer.
+    /// Tokenizer of the other model.
     pub tokenizer: Tokenizer,
     /// Description of the first id with another token; `None` if the ids agree.
     pub ids: Option<String>,
-    /// A text that is split differently, if the ids agree.
+    /// Text that is tokenized differently, if the ids agree.
     pub cut: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub fn reading(model: &Model, other: &Model, given: Option<&Tokenizer>) -> Resul
 }
 
 /// Returns the first difference of two tokenizers, as text: either an id with another token (first element), or a
-/// sample that they split differently (second element). `None` if no difference was found.
+/// sample that they tokenize differently (second element). `None` if no difference was found.
 pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, Option<String>)>> {
     if let Some(how) = difference(&a.tokens(), &b.tokens()) {
         return Ok(Some((Some(how), None)));
@@ -63,8 +63,8 @@ pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, O
     Ok(None)
 }
 
-/// Describes the first id that two vocabularies assign to different tokens, or the first token with different ids;
-/// `None` if there is none.
+/// Returns a description of the first id that two vocabularies assign to different tokens, or of the first token with
+/// different ids; `None` if there is none.
 ///
 /// A token that only one of them has is not a difference: to the other it is padding.
 pub fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
@@ -86,7 +86,7 @@ pub fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
     first.map(|(_, how)| how).or_else(|| apart().then(|| "the vocabularies have no token in common".to_owned()))
 }
 
-/// Returns the tokens by id; some tokenizers assign one id to several.
+/// Returns the tokens of each id; some tokenizers assign one id to several tokens.
 fn by_id(tokens: &Tokens) -> BTreeMap<u32, Vec<&str>> {
     let mut found: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
     tokens.iter().for_each(|(token, id)| found.entry(*id).or_default().push(token));

@@ -1,4 +1,4 @@
-//! [`Card`]: facts about a model that are not in its graph, such as its origin, its task, and how to prompt it.
+//! The facts about a model that are not in its graph, such as its origin, its task and its chat template ([`Card`]).
 
 use super::contract::Contract;
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// The kind of file or folder a model came from.
+/// The kind of file or folder that a model came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
@@ -26,7 +26,7 @@ pub enum Format {
     Gguf,
     /// A package of this library.
     Package,
-    /// Created in memory.
+    /// A model that was created in memory.
     Memory,
 }
 
@@ -39,42 +39,43 @@ pub enum Task {
     Generate,
     /// Text embedding.
     Embed,
-    /// Classification, or scores.
+    /// Classification, or the computation of scores.
     Classify,
-    /// Filling masked tokens.
+    /// The prediction of masked tokens.
     FillMask,
-    /// Unknown.
+    /// A task that is unknown.
     #[default]
     Unknown,
 }
 
-/// How token vectors become one vector for a text (sentence-transformers `1_Pooling/config.json`).
+/// The method by which token vectors become one vector for a text (sentence-transformers `1_Pooling/config.json`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
-    /// Mean over the tokens, without padding.
+    /// The mean over the tokens, without padding.
     #[default]
     Mean,
-    /// The first token.
+    /// The vector of the first token.
     Cls,
-    /// Maximum in each dimension.
+    /// The maximum of each element over the tokens.
     Max,
-    /// The last token.
+    /// The vector of the last token.
     LastToken,
-    /// Sum over the tokens, without padding, divided by the square root of their number.
+    /// The sum over the tokens, without padding, divided by the square root of their number.
     MeanSqrtLen,
-    /// Mean over the tokens, without padding, weighted by position from 1.
+    /// The mean over the tokens, without padding, weighted by position from 1.
     WeightedMean,
 }
 
-/// Token ids and defaults for text generation (`generation_config.json`, else `config.json`, else GGUF keys).
+/// The token ids and defaults for text generation (`generation_config.json`, otherwise `config.json`, otherwise GGUF
+/// keys).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GenerationDefaults {
-    /// Ids that end a text.
+    /// Ids of the tokens that end a text.
     pub eos_token_ids: Vec<i64>,
-    /// Id that begins a text, for models that use one.
+    /// Id of the token that begins a text, for models that use one.
     pub bos_token_id: Option<i64>,
-    /// Id that pads rows.
+    /// Id of the token that pads rows.
     pub pad_token_id: Option<i64>,
     /// Recommended sampling parameters, by the names of `generation_config.json` (`temperature` …).
     pub sampling: Map<String, Value>,
@@ -83,22 +84,22 @@ pub struct GenerationDefaults {
 /// A file that belongs to a model and is copied with it.
 #[derive(Debug, Clone)]
 pub struct SideFile {
-    /// Name inside the model's folder, e.g. `tokenizer.json`.
+    /// Name inside the model's folder, for example `tokenizer.json`.
     pub name: String,
     /// Content of the file.
     pub content: SideContent,
 }
 
-/// Content of a [`SideFile`].
+/// The content of a [`SideFile`].
 #[derive(Debug, Clone)]
 pub enum SideContent {
     /// Path of a file next to the model.
     Path(PathBuf),
-    /// Content created while loading (the tokenizer inside a GGUF file …).
+    /// Content that was created while loading (the tokenizer inside a GGUF file …).
     Bytes(Bytes),
 }
 
-/// Facts about a model that are not in its graph. Techniques copy them to their results.
+/// The facts about a model that are not in its graph. Techniques copy them to their results.
 ///
 /// The manifest of a package contains all fields without `#[serde(skip)]`; a package stores the others elsewhere.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -106,7 +107,7 @@ pub struct Card {
     /// Kind of file or folder that the model came from.
     #[serde(skip)]
     pub format: Format,
-    /// Architecture, e.g. `llama`, `bert`; `None` if unknown.
+    /// Architecture of the model, for example `llama` or `bert`; `None` if unknown.
     pub architecture: Option<String>,
     /// Task of the model.
     pub task: Task,
@@ -116,7 +117,7 @@ pub struct Card {
     pub generation: GenerationDefaults,
     /// Chat template (Jinja), if the model has one.
     pub chat_template: Option<String>,
-    /// Pooling, for embedding models.
+    /// Pooling of token vectors, for embedding models.
     pub pooling: Option<Pooling>,
     /// Files that are copied with the model: tokenizer, configuration …
     #[serde(skip)]
@@ -133,7 +134,7 @@ pub struct Card {
 }
 
 impl Card {
-    /// Returns the content of a side file; `None` if there is none of that name.
+    /// Returns the content of a side file; `None` if there is no file of that name.
     pub fn side_file(&self, name: &str) -> Option<&SideContent> {
         self.side_files.iter().find(|f| f.name == name).map(|f| &f.content)
     }
@@ -145,14 +146,14 @@ impl Card {
         map.into_iter().flatten().filter_map(entry).collect()
     }
 
-    /// Returns an integer of the configuration.
+    /// Returns an integer of the configuration; `None` if there is none.
     pub fn integer(&self, key: &str) -> Option<i64> {
         self.config.get(key).and_then(Value::as_i64)
     }
 }
 
 impl SideContent {
-    /// Returns the content, reading it if necessary.
+    /// Returns the content, which is read if it is in a file.
     pub fn read(&self) -> crate::error::Result<Bytes> {
         match self {
             SideContent::Bytes(bytes) => Ok(bytes.clone()),

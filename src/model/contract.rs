@@ -5,14 +5,14 @@ use crate::onnx::dtype::DataType;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// The allowed inputs of a package.
+/// The inputs that a package allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contract {
-    /// The inputs, in the order of the model.
+    /// Inputs of the model, in its order.
     pub inputs: Vec<InputShape>,
 }
 
-/// Type and allowed sizes of an input.
+/// The type and the allowed sizes of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputShape {
     /// Name of the input.
@@ -43,14 +43,14 @@ pub struct Range {
     /// Minimum size.
     #[serde(default)]
     pub min: i64,
-    /// Maximum size; `None` is no limit.
+    /// Maximum size; `None` for no limit.
     #[serde(default)]
     pub max: Option<i64>,
 }
 
 impl Contract {
-    /// Checks types and shapes of the inputs of a run: the error names input, dimension, value and range. Missing
-    /// inputs are not checked.
+    /// Fails if a type or a shape of the inputs of a run is not allowed: the error names input, dimension, value and
+    /// range. Missing inputs are not checked.
     pub fn check(&self, given: &[(&str, DataType, &[i64])]) -> Result<()> {
         let mut sizes: HashMap<&str, (i64, &str, usize)> = HashMap::new();
         for (name, dtype, shape) in given {
@@ -96,7 +96,7 @@ impl Contract {
     }
 }
 
-/// Returns a range as text: `1 to 64`.
+/// Returns the text for a range: `1 to 64`.
 pub fn span(range: &Range) -> String {
     match range.max {
         Some(max) => format!("{} to {max}", range.min),
@@ -104,7 +104,7 @@ pub fn span(range: &Range) -> String {
     }
 }
 
-/// Returns a size as text: `"batch": 1 to 64`, or the number.
+/// Returns the text for a size: `"batch": 1 to 64`, or the number.
 pub fn describe(size: &Size) -> String {
     match size {
         Size::Fixed(size) => size.to_string(),

@@ -1,19 +1,19 @@
-//! Sizes that exporters write as expressions of others: `past + sequence`, `n+1`, `floor(height/8)`.
+//! The sizes that exporters write as expressions of others: `past + sequence`, `n+1`, `floor(height/8)`.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Maximum length of an expression.
+/// The maximum length of an expression.
 const LENGTH: usize = 256;
-/// Maximum nesting of parentheses.
+/// The maximum nesting of parentheses.
 const DEPTH: usize = 16;
 
 /// A size as an expression of other sizes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expression {
-    /// A constant.
+    /// A constant number.
     Number(f64),
-    /// The size with that name.
+    /// The size with the given name.
     Name(String),
     /// The result of an operator or function, with its arguments.
     Of(Operator, Vec<Expression>),
@@ -22,30 +22,30 @@ pub enum Expression {
 /// An operator or function on sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
-    /// `a + b`
+    /// The sum `a + b`.
     Add,
-    /// `a - b`
+    /// The difference `a - b`.
     Subtract,
-    /// `a * b`
+    /// The product `a * b`.
     Multiply,
-    /// `a / b`
+    /// The quotient `a / b`.
     Divide,
-    /// `a // b`, rounded down
+    /// The quotient `a // b`, rounded down.
     DivideDown,
-    /// `a % b`, `Mod(a, b)`
+    /// The remainder `a % b` or `Mod(a, b)`.
     Remainder,
-    /// `floor(a)`
+    /// The integer `floor(a)`.
     Floor,
-    /// `ceiling(a)`
+    /// The integer `ceiling(a)`.
     Ceiling,
-    /// `Max(a, b ...)`
+    /// The maximum `Max(a, b ...)`.
     Largest,
-    /// `Min(a, b ...)`
+    /// The minimum `Min(a, b ...)`.
     Least,
 }
 
 impl Expression {
-    /// Parses the name of a dimension as an expression; `None` if it is a plain name.
+    /// Returns the name of a dimension as an expression; `None` if it is a plain name.
     pub fn parse(text: &str) -> Option<Expression> {
         if text.len() > LENGTH {
             return None;
@@ -57,7 +57,7 @@ impl Expression {
         (whole && !found.names().is_empty()).then_some(found)
     }
 
-    /// Returns the names in the expression, each once.
+    /// Returns the names in the expression, each of them once.
     pub fn names(&self) -> Vec<&str> {
         let mut names = Vec::new();
         self.collect(&mut names);
@@ -213,7 +213,7 @@ impl Parser<'_> {
         Some(Expression::Of(operator, self.inside()?))
     }
 
-    /// Parses the arguments in parentheses, which are separated by commas.
+    /// Returns the arguments in parentheses, which are separated by commas; `None` if they are malformed.
     fn inside(&mut self) -> Option<Vec<Expression>> {
         self.rest.next();
         self.depth += 1;

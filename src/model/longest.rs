@@ -5,11 +5,11 @@ use crate::error::{Context, Result, error};
 use crate::limits;
 use serde_json::{Map, Value};
 
-/// Architectures whose positions start after the padding id, so that some of them are never used.
+/// The architectures whose positions start after the padding id, so that some of them are never used.
 const SHIFTED: [&str; 5] = ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"];
-/// Keys of a `config.json` with the number of positions.
+/// The keys of a `config.json` with the number of positions.
 const POSITIONS: [&str; 5] = ["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"];
-/// Value from which on a tokenizer's length limit means that there is none.
+/// The value from which on a tokenizer's length limit means that there is none.
 const NO_LIMIT: f64 = 1e12;
 
 impl Card {
@@ -34,7 +34,7 @@ impl Card {
         Ok(limits.into_iter().flatten().min())
     }
 
-    /// Returns a JSON object next to the model; empty if it does not exist.
+    /// Returns the object in a JSON file next to the model; empty if the file does not exist.
     fn object(&self, name: &str) -> Result<Map<String, Value>> {
         let Some(content) = self.side_file(name) else { return Ok(Map::new()) };
         let parsed =

@@ -1,4 +1,4 @@
-//! [`Model`], the immutable snapshot that every technique takes and returns.
+//! The immutable model that every technique takes and returns ([`Model`]).
 
 pub mod card;
 pub mod contract;
@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A loaded model. Cheap to clone; immutable; shared freely between threads.
+/// A loaded model, which is immutable, cheap to clone, and can be shared between threads.
 #[derive(Clone)]
 pub struct Model {
     proto: Arc<ModelProto>,
@@ -34,51 +34,54 @@ pub struct Model {
 
 /// A form of a model that sessions are created from in place of the model itself.
 pub struct Prepared {
-    /// Name of this form in messages.
+    /// Name of the form in messages.
     pub name: String,
-    /// The graph and weights of this form.
+    /// Graph and weights of the form.
     pub model: Model,
     /// Whether the graph has already been optimized for this processor.
     pub ahead: bool,
-    /// If the graph is compiled for this library's kernels: the path of its file, next to that of its packed weights.
+    /// Path of the file with the graph, next to that of its packed weights, if it is compiled for this library's
+    /// kernels.
     pub compiled: Option<PathBuf>,
 }
 
 /// A function that returns the form to create sessions from; `None` if there is no better form than the model. Its
-/// arguments are the version of ONNX Runtime, and whether this library's kernels can be used, or why not.
+/// arguments are the version of ONNX Runtime, and whether this library's kernels can be used, or the reason why not.
 pub type Ready = dyn Fn(&str, &std::result::Result<(), String>) -> Result<Option<Prepared>> + Send + Sync;
 
 /// The files that a model came from.
 #[derive(Default)]
 struct Origin {
-    /// File or folder that the user named.
+    /// Path of the file or folder that the user named.
     path: Option<PathBuf>,
-    /// All files of the model with their content, the `.onnx` first.
+    /// Paths of all files of the model with their content, the `.onnx` first.
     files: Vec<(PathBuf, Bytes)>,
 }
 
 impl Model {
-    /// Loads one `.onnx` file with its weights, ignoring other files next to it. It is meant for files that this
-    /// library or ONNX Runtime wrote; use [`Model::load`] for a path from a user.
+    /// Loads one `.onnx` file with its weights, and returns the model; other files next to it are ignored. It is meant
+    /// for files that this library or ONNX Runtime wrote; use [`Model::load`] for a path from a user.
     pub fn from_file(path: &Path) -> Result<Model> {
         let loaded = load::from_file(path)?;
         Ok(Model::assemble(loaded.proto, Card::default(), path, loaded.files))
     }
 
-    /// Loads a model from the bytes of an `.onnx` file. External data is refused, because there is no folder.
+    /// Loads a model from the bytes of an `.onnx` file and returns it. External data is refused, because there is no
+    /// folder.
     pub fn from_bytes(bytes: Bytes) -> Result<Model> {
         let loaded = load::from_bytes(bytes.clone(), None)?;
         let origin = Origin { path: None, files: vec![(PathBuf::new(), bytes)] };
         Ok(Model { proto: Arc::new(loaded.proto), origin: Arc::new(origin), card: Arc::default(), ready: None })
     }
 
-    /// Returns a model in memory. It must not have external tensors.
+    /// Returns a model in memory. `proto` must not have external tensors.
     pub fn from_proto(proto: ModelProto) -> Model {
         let card = Card { format: Format::Memory, ..Card::default() };
         Model { proto: Arc::new(proto), origin: Arc::default(), card: Arc::new(card), ready: None }
     }
 
-    /// Returns a model that a reader of [`crate::source`] built. `files` are all its files with their content.
+    /// Returns a model that a reader of [`crate::source`] built. `files` are the paths of all its files with their
+    /// content.
     pub fn assemble(proto: ModelProto, card: Card, path: &Path, files: Vec<(PathBuf, Bytes)>) -> Model {
         let origin = Origin { path: Some(path.to_owned()), files };
         Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
@@ -89,17 +92,17 @@ impl Model {
         Model { card: Arc::new(card), ..self }
     }
 
-    /// Returns a result of a technique: another graph with the same card.
+    /// Returns a result of a technique: a model with another graph and the same card.
     pub fn derive(&self, proto: ModelProto) -> Model {
         Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone(), ready: None }
     }
 
-    /// Returns the same model with a better form for sessions, which results of techniques do not inherit.
+    /// Returns the same model with a better form for sessions. Results of techniques do not inherit it.
     pub fn with_ready(self, ready: Arc<Ready>) -> Model {
         Model { ready: Some(ready), ..self }
     }
 
-    /// Returns the better form for sessions, if there is one; see [`Ready`].
+    /// Returns the better form for sessions; `None` if there is none. See [`Ready`].
     pub fn ready(&self, runtime_version: &str, kernels: &std::result::Result<(), String>) -> Result<Option<Prepared>> {
         self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version, kernels))
     }
@@ -125,7 +128,7 @@ impl Model {
         self.origin.path.as_deref()
     }
 
-    /// Returns the content of the file it was loaded from, if it is a single file.
+    /// Returns the content of the file from which the model was loaded, if it is a single file.
     pub(crate) fn file(&self) -> Option<&Bytes> {
         match self.origin.files.as_slice() {
             [(_, bytes)] => Some(bytes),
@@ -158,8 +161,8 @@ impl Model {
         import.and_then(|o| o.version).unwrap_or(0)
     }
 
-    /// Returns the size of the model on disk in bytes, including external data; for a model in memory, as it would be
-    /// saved.
+    /// Returns the size of the model on disk in bytes, including external data; for a model in memory, the size that it
+    /// would have.
     pub fn bytes(&self) -> u64 {
         if self.origin.files.is_empty() {
             return self.onnx_bytes();
@@ -191,8 +194,8 @@ impl Model {
         self.origin.files.first().is_some_and(|(_, bytes)| packed::is_packed(bytes))
     }
 
-    /// Returns size and SHA-256 of the model's files, reading all of them: `call` reports the stage `hash` and can
-    /// cancel.
+    /// Returns the size and the SHA-256 of the model's files, all of which are read. `call` receives the stage `hash`
+    /// and can cancel.
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());
         let bytes = self.bytes();
@@ -221,12 +224,12 @@ impl Model {
         Ok(FileIdentity { path, bytes, sha256: hex(&sha256) })
     }
 
-    /// Saves the model; see [`save::to_file`].
+    /// Saves the model at `path`, and returns the files that were written; see [`save::to_file`].
     pub fn save(&self, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
         save::to_file(&self.proto, path, external, call)
     }
 
-    /// Saves the model packed, with one bit per zero; see [`packed`].
+    /// Saves the model packed, with one bit per zero, and returns the files that were written; see [`packed`].
     pub fn save_packed(&self, path: &Path, call: &Call) -> Result<Saved> {
         packed::to_file(&self.proto, path, call)
     }

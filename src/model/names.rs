@@ -1,16 +1,17 @@
-//! Meaning of dimension names. Dimensions with equal names have equal sizes, but many exporters write names without
-//! meaning.
+//! The meaning of the names of dimensions. Dimensions with equal names have equal sizes, but many exporters write names
+//! without meaning.
 
 use super::{Dim, ValueInfo};
 use crate::onnx::proto::ModelProto;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// Words in dimension names that only say that the size is not fixed.
+/// The words in dimension names that only say that the size is not fixed.
 const OPEN: [&str; 9] = ["none", "null", "nil", "unk", "unknown", "undefined", "undef", "dynamic", "dynamicdimension"];
-/// Words that may accompany those of [`OPEN`]: `p2o.DynamicDimension.3`, `dynamic_dim_0`, `unknown-size`.
+/// The words that may accompany those of [`OPEN`]: `p2o.DynamicDimension.3`, `dynamic_dim_0`, `unknown-size`.
 const BESIDE: [&str; 9] = ["dim", "dims", "dimension", "axis", "axes", "size", "shape", "p", "o"];
-/// A name that this many dimensions of one input share has no meaning: no known input has three equal dimensions.
+/// The number of dimensions of one input that must share a name for it to have no meaning: no known input has three
+/// equal dimensions.
 const PLACES: usize = 3;
 
 /// Returns whether a dimension name has no meaning: `?`, `-1`, `None`, `unk__12`, `DynamicDimension.0`. Two

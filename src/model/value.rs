@@ -1,9 +1,9 @@
-//! The inputs and outputs of a model, as declared.
+//! The inputs and outputs of a model, as the model declares them.
 
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, ValueInfoProto};
 
-/// One dimension of an input or output.
+/// A dimension of an input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dim {
     /// A fixed size.
@@ -13,7 +13,7 @@ pub enum Dim {
     Symbolic(String),
 }
 
-/// Name, type and shape of an input or output, as declared.
+/// The name, type and shape of an input or output, as the model declares them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValueInfo {
     /// Name of the input or output in a run.

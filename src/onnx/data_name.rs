@@ -10,16 +10,17 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Digits of the content hash in the name of a data file.
+/// The number of digits of the content hash in the name of a data file.
 pub(super) const HASH_DIGITS: usize = 16;
 
-/// Returns `model.onnx.<hash>.data`: the full name of the model comes first, so that models of one folder do not mix.
+/// Returns the name of a data file, `model.onnx.<hash>.data`: the full name of the model comes first, so that models of
+/// one folder do not mix.
 pub(super) fn of(path: &Path, hash: &str) -> String {
     let (before, after) = around(path);
     format!("{before}{hash}{after}")
 }
 
-/// Returns the parts of the name before and after the hash.
+/// Returns the parts of the name of a data file before and after the hash.
 fn around(path: &Path) -> (String, &'static str) {
     // File systems limit names to 255 bytes, and a location in a model is UTF-8 without backslashes. A name that has to
     // be changed therefore gets a few digits of a hash, so that it stays unique.
@@ -63,7 +64,7 @@ pub(super) fn remove_stale(path: &Path, current: Option<&Path>) {
     }
 }
 
-/// Returns the external files of a model. Only its structure is read.
+/// Returns the names of the external files of a model, of which only the structure is read.
 fn locations(model: &Path) -> Result<HashSet<String>> {
     let bytes = files::map(&files::open(model)?, limits::MODEL_PROTO_BYTES)?;
     let mut proto: ModelProto = Reader::new(bytes).read_message()?;
@@ -76,7 +77,7 @@ fn locations(model: &Path) -> Result<HashSet<String>> {
     Ok(names)
 }
 
-/// Normalizes a file name: `./data` becomes `data`.
+/// Returns a file name in its normal form: `data` for `./data`.
 pub(super) fn plain(name: &str) -> String {
     let parts = Path::new(name).components().filter(|part| *part != std::path::Component::CurDir);
     parts.collect::<std::path::PathBuf>().to_string_lossy().into_owned()

@@ -68,17 +68,17 @@ const ALL: [(DataType, &str, u32); 26] = {
 };
 
 impl DataType {
-    /// Returns the type with that ONNX value; `None` for undefined or unknown values.
+    /// Returns the type with the value `number` in ONNX; `None` for undefined or unknown values.
     pub fn from_onnx(number: i32) -> Option<DataType> {
         usize::try_from(number).ok().and_then(|n| n.checked_sub(1)).and_then(|n| ALL.get(n)).map(|row| row.0)
     }
 
-    /// Returns the ONNX value.
+    /// Returns the value of the type in ONNX.
     pub fn to_onnx(self) -> i32 {
         self as i32
     }
 
-    /// Returns the name: `float32`, `int64` …
+    /// Returns the name of the type: `float32`, `int64` …
     pub fn name(self) -> &'static str {
         ALL[self as usize - 1].1
     }
@@ -88,7 +88,7 @@ impl DataType {
         ALL[self as usize - 1].2
     }
 
-    /// Returns the size in bytes of `elements` packed elements (sub-byte types share bytes); fails on overflow.
+    /// Returns the size in bytes of `elements` packed elements (sub-byte types share bytes). Fails on overflow.
     pub fn bytes_of(self, elements: u64) -> Result<u64> {
         match elements.checked_mul(u64::from(self.bits())) {
             Some(bits) => Ok(bits.div_ceil(8)),
@@ -97,7 +97,7 @@ impl DataType {
     }
 }
 
-/// Returns the number of elements of a shape; fails for negative dimensions and on overflow.
+/// Returns the number of elements of a tensor with the shape `dims`. Fails for negative dimensions and on overflow.
 pub fn element_count(dims: &[i64]) -> Result<u64> {
     dims.iter().try_fold(1u64, |count, &dim| {
         let Ok(dim) = u64::try_from(dim) else { bail!(InvalidModel, "the dimension {dim} is negative") };

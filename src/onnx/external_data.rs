@@ -1,4 +1,4 @@
-//! External data: tensors in other files become slices of the mapped files once at load.
+//! External data: tensors in other files become slices of these files, which are mapped when the model is loaded.
 //!
 //! Source: the ONNX "External Data" page. Keys: `location` (relative POSIX path), `offset`, `length`, `checksum`
 //! (ignored, as by every reader). Other keys are refused, because they may change the meaning.
@@ -12,15 +12,15 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Maps each external file of one model once.
+/// The external files of one model, each of which is mapped once.
 pub struct Resolver<'a> {
     folder: Option<&'a Path>,
-    /// The model file, which determines where links to data may lead.
+    /// Path of the model file, which determines where links to data may lead.
     model: Option<&'a Path>,
     files: BTreeMap<String, Bytes>,
 }
 
-/// The recognized entries of `external_data`.
+/// The recognized entries of `external_data` of a tensor.
 #[derive(Default)]
 struct Location {
     name: Option<String>,
@@ -29,7 +29,7 @@ struct Location {
 }
 
 impl<'a> Resolver<'a> {
-    /// Returns a resolver for data in `folder`; `None` for a model loaded from memory.
+    /// Returns a resolver for data in `folder`; `None` stands for a model loaded from memory.
     pub fn new(folder: Option<&'a Path>) -> Self {
         Resolver { folder, model: None, files: BTreeMap::new() }
     }
@@ -76,7 +76,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// Returns the external files that were used, with their content, in order of name.
+    /// Returns the external files that were used, with their content, sorted by name.
     pub fn into_files(self) -> Vec<(PathBuf, Bytes)> {
         let folder = self.folder.unwrap_or(Path::new(""));
         self.files.into_iter().map(|(name, bytes)| (folder.join(name), bytes)).collect()
@@ -150,7 +150,7 @@ fn is_newer(tensor: &TensorProto) -> bool {
     tensor.data_type.is_some_and(|number| number > 0 && DataType::from_onnx(number).is_none())
 }
 
-/// Returns the size of a tensor's elements in raw form, in bytes; fails for types without one.
+/// Returns the size of a tensor's elements in raw form, in bytes. Fails for types without one.
 pub fn stored_bytes(tensor: &TensorProto) -> Result<u64> {
     let number = tensor.data_type.unwrap_or(0);
     let Some(dtype) = DataType::from_onnx(number) else {

@@ -1,15 +1,15 @@
-//! The kinds of message fields: how one occurrence is read and how all are written.
+//! The kinds of message fields, with their reading and writing.
 
 use super::wire::{BYTES, FIXED32, FIXED64, Key, Message, Reader, VARINT, Writer};
 use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// A way to store a field in a message.
+/// A kind of field, which can be read from and written to a message.
 pub trait Field {
-    /// Reads one occurrence: a single field keeps the last one, a repeated one collects all.
+    /// Reads one occurrence of the field: a single field keeps the last one, a repeated one collects all.
     fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
-    /// Writes all occurrences that were read.
+    /// Writes all occurrences of the field that were read.
     fn write(&self, number: u32, out: &mut Writer);
 }
 
@@ -19,7 +19,7 @@ pub struct Packed<T>(pub Vec<T>);
 
 /// A number with its protobuf encoding.
 pub trait Scalar: Copy {
-    /// Wire type of the number.
+    /// Wire type of the number in protobuf.
     const WIRE: u8;
     /// Reads one number.
     fn read_one(reader: &mut Reader) -> Result<Self>;
@@ -204,7 +204,7 @@ impl<M: Message> Field for Vec<M> {
     }
 }
 
-/// Declares message types, each as `/// doc \n Name { 1 => field: Type, … }`.
+/// A macro that declares message types, each as `/// doc \n Name { 1 => field: Type, … }`.
 macro_rules! message {
     ($($(#[$doc:meta])* $name:ident { $($number:literal => $(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*

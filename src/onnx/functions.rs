@@ -1,4 +1,4 @@
-//! Functions defined in the model: their bodies, and the size of the model when calls are expanded.
+//! The functions that a model defines: checks of their bodies, and the size of the model when calls are expanded.
 
 use super::proto::{FunctionProto, ModelProto, NodeProto};
 use super::validate::{Scope, check_nodes, operator_sets, subgraphs};
@@ -6,7 +6,8 @@ use crate::error::{Context, Result, bail};
 use crate::limits;
 use std::collections::HashMap;
 
-/// Checks all bodies, and that there is no recursion: ONNX Runtime replaces each call by the body of its function.
+/// Checks all bodies of functions, and fails if there is recursion: ONNX Runtime replaces each call by the body of its
+/// function.
 pub(super) fn check(model: &ModelProto, nodes: &mut usize) -> Result<()> {
     let mut known = HashMap::new();
     for (index, function) in model.functions.iter().enumerate() {
@@ -61,7 +62,7 @@ fn expanded_size<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>, siz
     called.fold(all_nodes(list).len() as u64, u64::saturating_add)
 }
 
-/// Returns the expanded size of every function; fails on recursion.
+/// Returns the expanded size of every function. Fails if there is recursion.
 ///
 /// A small file can request 10^20 nodes (each function calls the next ten times), hence saturating sums.
 fn expanded_sizes<'a>(model: &'a ModelProto, known: &HashMap<Key<'a>, usize>) -> Result<Vec<u64>> {

@@ -1,4 +1,4 @@
-//! Loading: from a file to a checked [`ModelProto`] whose weights are slices of the mapped file.
+//! The loading of a file to a checked [`ModelProto`] whose weights are slices of the mapped file.
 
 use super::external_data::Resolver;
 use super::proto::ModelProto;
@@ -10,15 +10,16 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A loaded model and the files it came from.
+/// A loaded model, and the files that it came from.
 pub struct Loaded {
-    /// The model, without external tensors.
+    /// Message of the model, without external tensors.
     pub proto: ModelProto,
-    /// The `.onnx` file first, then its external data in name order.
+    /// Paths and content of the files: the `.onnx` file first, followed by its external data in name order.
     pub files: Vec<(PathBuf, Bytes)>,
 }
 
-/// Loads an `.onnx` file or a packed file. Weights are mapped, not read; packed ones are unpacked.
+/// Loads an `.onnx` file or a packed file and returns the model. Weights stay in the mapped file; packed ones are
+/// unpacked into a temporary file.
 pub fn from_file(path: &Path) -> Result<Loaded> {
     let file = files::open(path)?;
     let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| path.display())?;
@@ -27,7 +28,7 @@ pub fn from_file(path: &Path) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// Loads a model from bytes; external data, if any, is searched for in `folder`.
+/// Loads a model from bytes and returns it; external data, if there is any, is searched for in `folder`.
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
     read(bytes, Resolver::new(folder))
 }
@@ -49,7 +50,7 @@ fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
     resolve(&mut proto, resolver)
 }
 
-/// Loads a model from bytes with its external data, by name.
+/// Loads a model from bytes with its external data by name, and returns it.
 pub fn from_parts(bytes: Bytes, data: BTreeMap<String, Bytes>) -> Result<Loaded> {
     let mut proto = decode(&bytes)?;
     resolve(&mut proto, Resolver::given(data))
@@ -79,7 +80,7 @@ fn decode(bytes: &Bytes) -> Result<ModelProto> {
     Ok(proto)
 }
 
-/// Returns the name of a file type that is often passed by mistake, for the error message.
+/// Returns the name of a file type that is often passed by mistake, for the error message; `None` for other files.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(256)];
     match start {

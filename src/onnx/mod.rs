@@ -1,4 +1,4 @@
-//! The ONNX file format: messages, loading, checking, saving.
+//! The ONNX file format: its messages, and the loading, checking and saving of models.
 //!
 //! [`load`] reads a model and [`save`] writes it. In between, the elements of every tensor are in `raw_data` (a slice
 //! of the mapped file) or in the typed fields, never "external".

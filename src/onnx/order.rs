@@ -1,4 +1,4 @@
-//! Topological order: each node of a graph after those whose values it reads.
+//! The topological order of nodes, in which each node comes after those whose values it reads.
 //!
 //! ONNX requires this order in a file, but ONNX Runtime accepts any order, and so does this library.
 
@@ -26,7 +26,7 @@ pub(crate) fn reads(node: &NodeProto) -> Vec<&str> {
     names
 }
 
-/// Returns for each value that one of `nodes` produces the index of that node.
+/// Returns the index of the node that produces each value.
 pub(crate) fn producers(nodes: &[NodeProto]) -> HashMap<&str, usize> {
     let made = nodes.iter().enumerate().flat_map(|(index, node)| node.output.iter().map(move |name| (name, index)));
     made.filter(|(name, _)| !name.is_empty()).map(|(name, index)| (name.as_str(), index)).collect()

@@ -9,7 +9,7 @@ use super::fields::{Packed, message};
 use bytes::Bytes;
 
 message! {
-    /// A whole model: one graph, its operator sets, functions and metadata.
+    /// The message of a whole model: one graph, its operator sets, functions and metadata.
     ModelProto {
         1 => ir_version: Option<i64>,
         2 => producer_name: Option<String>,
@@ -24,25 +24,25 @@ message! {
         25 => functions: Vec<FunctionProto>,
     }
 
-    /// Graphs of the retired training extension: preserved, and searched for hostile tensors.
+    /// The graphs of the retired training extension, which are preserved, and searched for hostile tensors.
     TrainingInfoProto {
         1 => initialization: Option<Box<GraphProto>>,
         2 => algorithm: Option<Box<GraphProto>>,
     }
 
-    /// An operator set the model uses: domain (empty is `ai.onnx`) and version.
+    /// An operator set that the model uses: its domain (empty for `ai.onnx`) and version.
     OperatorSetIdProto {
         1 => domain: Option<String>,
         2 => version: Option<i64>,
     }
 
-    /// Key and value of metadata, and of external-data locations.
+    /// A key and a value of metadata, or of an external-data location.
     StringStringEntryProto {
         1 => key: Option<String>,
         2 => value: Option<Bytes>,
     }
 
-    /// Nodes in topological order with the values they need.
+    /// The nodes of a graph with the values that they need.
     GraphProto {
         1 => node: Vec<NodeProto>,
         2 => name: Option<String>,
@@ -55,7 +55,7 @@ message! {
         16 => metadata_props: Vec<StringStringEntryProto>,
     }
 
-    /// One operator applied to named values.
+    /// An operator applied to named values.
     NodeProto {
         1 => input: Vec<String>,
         2 => output: Vec<String>,
@@ -88,7 +88,7 @@ message! {
         23 => sparse_tensors: Vec<SparseTensorProto>,
     }
 
-    /// Name, type and shape of a value.
+    /// The name, type and shape of a value.
     ValueInfoProto {
         1 => name: Option<String>,
         2 => value_type: Option<Box<TypeProto>>,
@@ -113,14 +113,14 @@ message! {
         14 => data_location: Option<i32>,
     }
 
-    /// Non-zero values of a tensor with their positions.
+    /// The non-zero values of a tensor with their positions.
     SparseTensorProto {
         1 => values: Option<Box<TensorProto>>,
         2 => indices: Option<Box<TensorProto>>,
         3 => dims: Vec<i64>,
     }
 
-    /// The type of a value: exactly one field is set. Maps and opaque types stay in `unknown`.
+    /// The type of a value, of which exactly one field is set. Maps and opaque types stay in `unknown`.
     TypeProto {
         1 => tensor_type: Option<Box<TensorTypeProto>>,
         4 => sequence_type: Option<Box<ElementTypeProto>>,
@@ -129,7 +129,7 @@ message! {
         9 => optional_type: Option<Box<ElementTypeProto>>,
     }
 
-    /// Element type and shape of a tensor; no shape means unknown rank.
+    /// The element type and the shape of a tensor; no shape means that the rank is unknown.
     TensorTypeProto {
         1 => elem_type: Option<i32>,
         2 => shape: Option<Box<TensorShapeProto>>,
@@ -145,7 +145,7 @@ message! {
         1 => dim: Vec<DimensionProto>,
     }
 
-    /// A fixed size, a symbolic name, or neither (unknown).
+    /// A dimension: a fixed size, a symbolic name, or neither (unknown).
     DimensionProto {
         1 => dim_value: Option<i64>,
         2 => dim_param: Option<String>,
@@ -169,7 +169,7 @@ message! {
     }
 }
 
-/// Values of `AttributeProto.kind`.
+/// The values of `AttributeProto.kind`.
 pub mod attribute_kind {
     pub const FLOAT: i32 = 1;
     pub const INT: i32 = 2;
@@ -179,5 +179,5 @@ pub mod attribute_kind {
     pub const INTS: i32 = 7;
 }
 
-/// `TensorProto.data_location` of a tensor whose elements are in another file.
+/// The value of `TensorProto.data_location` for a tensor whose elements are in another file.
 pub const EXTERNAL: i32 = 1;

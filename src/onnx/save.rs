@@ -1,9 +1,9 @@
-//! Saving: deterministic, atomic, and without building the file in memory.
+//! The saving of a model: deterministic, atomic, and without building the file in memory.
 //!
 //! The same model gives the same bytes. Above [`limits::INLINE_WEIGHT_BYTES`] the weights are stored in a data file
-//! next to the model, `model.onnx.<hash>.data`, named after its content. It is in place before the `.onnx` that
-//! refers to it, so a crash at any moment leaves either the complete old model or the complete new one. Data files of
-//! earlier saves under the same name are removed last. (Concurrent saves to one path are not ordered.)
+//! next to the model, `model.onnx.<hash>.data`, named after its content. It is in place before the `.onnx` that refers
+//! to it, so a crash at any moment leaves either the complete old model or the complete new one. Data files of earlier
+//! saves under the same name are removed last. (Concurrent saves to one path are not ordered.)
 
 use super::data_name::{self, HASH_DIGITS};
 use super::proto::{EXTERNAL, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
@@ -22,21 +22,21 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 choice! {
-    /// Where the weights of a saved model are stored.
+    /// The place where the weights of a saved model are stored.
     pub enum ExternalData: optimize_external_data_t = Auto {
-        /// In the `.onnx` file up to [`limits::INLINE_WEIGHT_BYTES`], above that next to it.
+        /// The `.onnx` file up to [`limits::INLINE_WEIGHT_BYTES`], above that a file next to it.
         Auto = 0, "auto";
-        /// In the `.onnx` file; fails above 2 GiB, the limit of protobuf.
+        /// The `.onnx` file; saving fails above 2 GiB, the limit of protobuf.
         Never = 1, "never";
-        /// In a file next to the `.onnx` file, for any size.
+        /// A file next to the `.onnx` file, for any size.
         Always = 2, "always";
     }
 }
 
-/// Size below which a tensor stays in the `.onnx` even with external weights, in bytes: shapes, axes, scalars.
+/// The size in bytes below which a tensor stays in the `.onnx` even with external weights: shapes, axes, scalars.
 const EXTERNAL_FROM: usize = 1024;
 
-/// The files that were written.
+/// The files that saving wrote.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Saved {
     /// Files with name, size and SHA-256, the `.onnx` first.
@@ -44,7 +44,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// Returns path, size and hash of the saved model as in a report; see [`FileIdentity`].
+    /// Returns the path, size and hash of the saved model as in a report; see [`FileIdentity`].
     pub fn identity(&self) -> FileIdentity {
         let digests: String = self.files.iter().map(|f| f.sha256.as_str()).collect();
         FileIdentity {
@@ -65,14 +65,14 @@ impl Saved {
     }
 }
 
-/// A written file.
+/// A file that saving wrote.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct SavedFile {
-    /// Path as given, or that of the data file next to it.
+    /// Path of the file, as given, or that of the data file next to it.
     pub path: PathBuf,
-    /// Size in bytes.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// SHA-256 in lower-case hex.
+    /// SHA-256 of the file in lower-case hexadecimal digits.
     pub sha256: String,
 }
 
@@ -103,7 +103,7 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
     .map_err(place)
 }
 
-/// Fails before anything is written for a model or path that could not be saved.
+/// Fails before anything is written if the model cannot be saved, or not at that path.
 pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     if path.is_dir() {
         bail!(InvalidArgument, "the path is a folder; name the file to write");
@@ -121,7 +121,7 @@ pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Encodes the model as one message, in segments that share the memory of its weights.
+/// Returns the encoding of the model as one message, in segments that share the memory of its weights.
 pub fn encode(model: &ModelProto) -> Vec<Bytes> {
     let mut writer = Writer::default();
     model.write(&mut writer);
@@ -147,7 +147,7 @@ fn save_main(segments: &[Bytes], path: &Path, ticket: &Ticket) -> Result<SavedFi
     Ok(SavedFile { path: path.to_owned(), bytes: segments.iter().map(|s| s.len() as u64).sum(), sha256 })
 }
 
-/// Writes `(padding, bytes)` pieces to an unnamed file and hashes them; returns the file and the hash.
+/// Writes `(padding, bytes)` pieces to an unnamed file, and returns the file and the hash of its content.
 fn write_hashed<'a>(
     path: &Path,
     pieces: impl Iterator<Item = (usize, &'a Bytes)>,
@@ -200,15 +200,15 @@ struct Data {
     places: Vec<Place>,
 }
 
-/// Location of an initializer in the data file.
+/// The location of an initializer in the data file.
 struct Place {
     offset: u64,
     bytes: Bytes,
 }
 
 impl Data {
-    /// Takes out all large initializers: aligned to pages from 64 KiB on, so that they can be mapped, otherwise to 64
-    /// bytes.
+    /// Removes all large initializers from the model, and returns both: aligned to pages from 64 KiB on, so that they
+    /// can be mapped, otherwise to 64 bytes.
     ///
     /// The name of the data file is not known yet: a placeholder of the same length keeps the sizes correct.
     fn take(model: &ModelProto, path: &Path) -> Data {

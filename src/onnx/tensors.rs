@@ -1,4 +1,4 @@
-//! Visiting every constant tensor of a model, wherever it is in the file.
+//! Visits of all constant tensors of a model, wherever they are in the file.
 
 use super::proto::*;
 use super::validate::place_of;
@@ -85,7 +85,7 @@ fn named(tensor: &mut TensorProto, visit: &mut dyn FnMut(&mut TensorProto) -> Re
     })
 }
 
-/// Returns whether any tensor of the model is still external. After loading, none is.
+/// Returns whether a tensor of the model is still external. After loading, none is.
 pub fn any_external(model: &ModelProto) -> bool {
     let training = model.training_info.iter().flat_map(|i| i.initialization.iter().chain(&i.algorithm));
     let functions = model.functions.iter();

@@ -1,8 +1,8 @@
-//! Validation: the checks that every model passes before it is used.
+//! The checks that every model passes before it is used.
 //!
-//! The rest of the library relies on them: sizes agree with shapes, names resolve, no value is produced twice, there
-//! is no cycle, depth is bounded. Operators and attributes are not checked: unknown ones are preserved, and ONNX
-//! Runtime decides.
+//! The rest of the library relies on them: sizes agree with shapes, names resolve, no value is produced twice, there is
+//! no cycle, depth is bounded. Operators and attributes are not checked: unknown ones are preserved, and ONNX Runtime
+//! decides.
 
 use super::dtype::{DataType, element_count};
 use super::external_data::stored_bytes;
@@ -12,7 +12,7 @@ use crate::error::{Context, Result, bail};
 use crate::limits;
 use std::collections::{HashMap, HashSet};
 
-/// Checks one tensor: type, shape and number of elements agree.
+/// Fails with `InvalidModel` if type, shape and number of elements of a tensor do not agree.
 pub fn tensor(tensor: &TensorProto) -> Result<()> {
     rank(tensor.dims.len())?;
     let count = element_count(&tensor.dims)?;
@@ -72,8 +72,8 @@ fn typed_values(tensor: &TensorProto) -> u64 {
     lengths.iter().map(|&length| length as u64).sum()
 }
 
-/// Checks a sparse tensor. ONNX Runtime converts it to a dense one, so its dense size must be bounded, and its parts
-/// must agree.
+/// Fails with `InvalidModel` if the parts of a sparse tensor do not agree, or its dense size is too large: ONNX Runtime
+/// converts it to a dense one.
 fn sparse(sparse: &SparseTensorProto) -> Result<()> {
     let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else {
         bail!(InvalidModel, "a sparse tensor lacks its values or its indices");
@@ -101,7 +101,7 @@ fn rank(dimensions: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a file is a model: graph, IR version, opsets.
+/// Fails with `InvalidModel` if a file is not a model: it must have a graph, an IR version and opsets.
 pub fn header(model: &ModelProto) -> Result<()> {
     if model.graph.is_none() {
         bail!(InvalidModel, "the file has no graph: it is not an ONNX model, or truncated");
@@ -124,7 +124,7 @@ pub(super) fn operator_sets(imports: &[OperatorSetIdProto]) -> Result<()> {
     Ok(())
 }
 
-/// Checks the structure of a whole model, after its header and its tensors.
+/// Fails with `InvalidModel` if the structure of a model is invalid. Its header and its tensors must have been checked.
 pub fn model(model: &ModelProto) -> Result<()> {
     let mut nodes = 0;
     if let Some(graph) = &model.graph {
@@ -133,7 +133,7 @@ pub fn model(model: &ModelProto) -> Result<()> {
     functions::check(model, &mut nodes)
 }
 
-/// Names visible in a graph: its own and those of the enclosing graphs.
+/// The names that are visible in a graph: its own and those of the enclosing graphs.
 #[derive(Default)]
 pub(super) struct Scope<'a> {
     names: HashSet<&'a str>,
@@ -206,8 +206,7 @@ fn declared_shape(value: &ValueInfoProto) -> Result<()> {
     Ok(())
 }
 
-/// Checks nodes and returns the names they produce and see; names produced twice, unknown inputs and cycles are
-/// errors.
+/// Returns the names that nodes produce and see. Fails for names produced twice, unknown inputs and cycles.
 pub(super) fn check_nodes<'a>(
     list: &'a [NodeProto],
     mut names: HashSet<&'a str>,
@@ -251,7 +250,7 @@ pub(super) fn check_nodes<'a>(
     Ok(scope)
 }
 
-/// Returns the subgraphs in a node's attributes.
+/// Returns the subgraphs in the attributes of a node.
 pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
 }

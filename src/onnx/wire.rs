@@ -11,20 +11,20 @@ use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// A message type, which knows its fields by number. Implemented by the `message!` macro in `fields.rs`.
+/// A message type, which identifies its fields by number. The `message!` macro in `fields.rs` implements it.
 pub trait Message: Default + Clone {
-    /// Reads the value of `key` into the message; unknown fields are kept raw.
+    /// Reads the value of `key` into the message; unknown fields are kept as bytes.
     fn read_field(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
-    /// Writes all fields in field order, unknown ones last.
+    /// Writes all fields in the order of their numbers, unknown ones last.
     fn write(&self, out: &mut Writer);
 }
 
-/// Field number and wire type, as they precede every value.
+/// The field number and the wire type, which precede every value.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// Number of the field in its message.
     pub number: u32,
-    /// Wire type: how the value is encoded.
+    /// Wire type, which determines the encoding of the value.
     pub wire: u8,
     /// Position of the key itself in its message, for unknown fields.
     start: usize,
@@ -44,7 +44,7 @@ pub struct Reader {
     /// Offset of `buffer` in the file, for positions in errors.
     base: usize,
     depth: usize,
-    /// Remaining heap budget in bytes.
+    /// Number of bytes that may still be allocated.
     budget: u64,
 }
 
@@ -55,7 +55,7 @@ impl Reader {
         Reader { buffer, position: 0, base: 0, depth: 0, budget }
     }
 
-    /// Reads fields until the end of the buffer.
+    /// Returns the message that the fields up to the end of the buffer form.
     pub fn read_message<M: Message>(&mut self) -> Result<M> {
         let mut message = M::default();
         self.fields(&mut message)?;
@@ -98,7 +98,7 @@ impl Reader {
         &self.buffer[self.position..]
     }
 
-    /// Subtracts `bytes` from the heap budget. Must be called before they are allocated.
+    /// Subtracts `bytes` from the number of bytes that may be allocated. It must be called before they are allocated.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<()> {
         match self.budget.checked_sub(bytes as u64) {
             Some(left) => self.budget = left,
@@ -107,7 +107,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns the position in the file.
+    /// Returns the current position in the file.
     fn place(&self) -> usize {
         self.base + self.position
     }
@@ -199,10 +199,10 @@ impl Reader {
     }
 }
 
-/// Size from which on payloads are shared slices instead of copies, in bytes.
+/// The size in bytes from which on payloads are shared slices instead of copies.
 const SHARE_FROM: usize = 4096;
 
-/// An encoded message: runs of small bytes, and payloads that are slices of mapped files.
+/// An encoded message, which consists of runs of small bytes, and of payloads that are slices of mapped files.
 #[derive(Default)]
 pub struct Writer {
     segments: Vec<Bytes>,
@@ -241,12 +241,12 @@ impl Writer {
         self.varint(u64::from(number) << 3 | u64::from(wire));
     }
 
-    /// Appends bytes unchanged: a fixed-width value.
+    /// Appends bytes unchanged, such as a fixed-width value.
     pub(super) fn copy(&mut self, bytes: &[u8]) {
         self.tail.extend_from_slice(bytes);
     }
 
-    /// Appends bytes unchanged, sharing them if they are many; unknown fields contain their own key.
+    /// Appends bytes unchanged, and shares them if they are many; unknown fields contain their own key.
     pub fn raw(&mut self, bytes: &Bytes) {
         if bytes.len() >= SHARE_FROM {
             self.flush();

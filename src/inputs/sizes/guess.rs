@@ -1,4 +1,4 @@
-//! Guesses of open sizes, by name and position.
+//! Guesses of open sizes, by their names and places.
 
 use super::Open;
 use crate::inputs::is_past;
@@ -14,9 +14,9 @@ pub(super) enum Guess {
     Batch,
     /// A number of tokens, or time steps.
     Length,
-    /// The length of a cache.
+    /// The length of the past in a cache.
     Past,
-    /// Height or width of an image.
+    /// The height or the width of an image.
     Picture,
     /// A number of audio samples.
     Sound,
@@ -24,8 +24,8 @@ pub(super) enum Guess {
     Any,
 }
 
-/// Lengths, audio samples, image sides, other sizes and the batch, per trial. The first suit most models; if a model
-/// rejects them, others are tried. 0 stands for the caller's size.
+/// The lengths, audio samples, image sides, other sizes and the batch of each trial. The first trials suit most models;
+/// if a model rejects them, others are tried. 0 stands for the caller's size.
 const SIZES: [[i64; 5]; 12] = [
     [0, 16000, 224, 128, 0],
     [512, 32000, 256, 512, 0],
@@ -41,23 +41,23 @@ const SIZES: [[i64; 5]; 12] = [
     [128, 16000, 224, 128, 128],
 ];
 
-/// Number of guesses.
+/// The number of trials.
 pub const TRIALS: usize = SIZES.len();
 
-/// Sizes to use where nothing else determines one.
+/// The sizes that are used where nothing else determines one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'a> {
-    /// Batch size.
+    /// Size of the batch.
     pub batch: i64,
-    /// Tokens per row.
+    /// Number of tokens per row.
     pub sequence: i64,
-    /// Whether `sequence` was requested, and is not varied.
+    /// Whether `sequence` was requested, so that it is not varied.
     pub asked: bool,
     /// Maximum number of tokens with positions.
     pub longest: Option<i64>,
-    /// Whether each input holds token ids, masks and similar, whose second dimension is a length, named or not.
+    /// Whether an input holds token ids, a mask or similar, whose second dimension is a length, for each input.
     pub sequential: &'a [bool],
-    /// Index of the guess, from 0 to [`TRIALS`].
+    /// Index of the trial, from 0 to [`TRIALS`].
     pub trial: usize,
 }
 

@@ -1,7 +1,8 @@
 use super::*;
 use crate::onnx::dtype::DataType;
 
-/// Returns an input with the given dimensions, for example `"batch, 3, height"`; `?` is a dimension without a name.
+/// Returns the declaration of an input with the given dimensions, for example `"batch, 3, height"`; `?` is a dimension
+/// without a name.
 pub fn info(name: &str, dims: &str) -> ValueInfo {
     let dim = |text: &str| text.trim().parse().map_or_else(|_| Dim::Symbolic(text.trim().into()), Dim::Fixed);
     let shape = dims.split(',').filter(|d| !d.trim().is_empty()).map(dim).collect();

@@ -1,4 +1,4 @@
-//! The encoding of a piece of a tensor.
+//! The encoding of a chunk of a tensor.
 //!
 //! ```text
 //! flags u8          1: zeros are omitted
@@ -13,17 +13,17 @@
 
 use crate::error::{Result, bail};
 
-/// Size of a chunk of a tensor in bytes; a multiple of every element width.
+/// The size of a chunk of a tensor in bytes, which is a multiple of every element width.
 pub const PIECE: usize = 1 << 20;
-/// Size of the widest element in bytes.
+/// The size of the widest element in bytes.
 pub const WIDEST: usize = 16;
 
 const ZEROS: u8 = 1;
 const ZSTD: u32 = 1 << 31;
-/// Compression level: it is fast, and a higher one gains nothing on bytes without repetitions.
+/// The compression level: it is fast, and a higher one gains nothing on bytes without repetitions.
 const LEVEL: i32 = 3;
 
-/// Encodes a chunk of elements of `width` bytes.
+/// Returns the encoding of a chunk of elements of `width` bytes.
 pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     let count = bytes.len() / width;
     let there: Vec<bool> = bytes.chunks_exact(width).map(|element| element.iter().any(|b| *b != 0)).collect();
@@ -56,7 +56,7 @@ pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// A cursor over bytes that fails at their end.
+/// A cursor over bytes. Reading beyond their end fails.
 pub struct Cursor<'b>(pub &'b [u8]);
 
 impl<'b> Cursor<'b> {
@@ -81,7 +81,7 @@ impl<'b> Cursor<'b> {
     }
 }
 
-/// Decodes a chunk of exactly `out.len()` bytes.
+/// Decodes a chunk into `out`, which it must fill exactly.
 pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
     let (mut cursor, count) = (Cursor(stored), out.len() / width);
     let sparse = match cursor.take(1)?[0] {
@@ -122,7 +122,7 @@ pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Decompresses exactly `raw` bytes.
+/// Returns the `raw` bytes that `stored` decompresses to. Fails for any other number of bytes.
 pub fn unpack(stored: &[u8], is_zstd: bool, raw: usize) -> Result<Vec<u8>> {
     let unpacked = match is_zstd {
         false => stored.to_vec(),

@@ -39,28 +39,29 @@ const MAGIC: [u8; 8] = *b"\x93ONNXPK\n";
 const VERSION: u32 = 1;
 const HEADER: usize = 16;
 const FOOTER: usize = 6 * 8 + 32;
-/// Location of packed tensors, in place of a file name.
+/// The location of packed tensors, in place of a file name.
 const LOCATION: &str = "packed";
-/// Size below which a tensor stays in the model, in bytes.
+/// The size in bytes below which a tensor stays in the model.
 const PACKED_FROM: usize = 1024;
-/// Number of chunks that are encoded at a time.
+/// The number of chunks that are encoded at a time.
 const AT_ONCE: usize = 32;
-/// Compression level of the model itself, which is small and repetitive.
+/// The compression level of the model itself, which is small and repetitive.
 const LEVEL: i32 = 12;
 
-/// Returns whether these are the first bytes of a packed model.
+/// Returns whether `bytes` begin like a packed model.
 pub fn is_packed(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-/// A large tensor to be written.
+/// A large tensor that is written to a packed file.
 struct Tensor {
     bytes: Bytes,
     width: usize,
 }
 
-/// Saves `model` packed at `path`, atomically, and returns what was written; the same model gives the same bytes.
-/// `call` receives the stage `save` in bytes and can cancel, which changes nothing on disk.
+/// Saves `model` packed at `path`, which is replaced only when the file is complete, and returns what was written; the
+/// same model gives the same bytes. `call` receives the stage `save` in bytes and can cancel, which changes nothing on
+/// disk.
 pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     save::check(model, path).map_err(place)?;
@@ -101,7 +102,7 @@ fn take(model: &ModelProto) -> Result<(ModelProto, Vec<Tensor>)> {
     Ok((stub, large))
 }
 
-/// An output that writes and hashes.
+/// An output file whose content is hashed as it is written.
 struct Out {
     file: BufWriter<AtomicFile>,
     hash: Sha256,
@@ -163,7 +164,7 @@ fn write(stub: &[u8], large: &[Tensor], path: &Path, ticket: &Ticket) -> Result<
     Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes: written, sha256 }] })
 }
 
-/// The parts of a packed file, not yet decoded.
+/// The parts of a packed file, which are not decoded yet.
 struct Parts {
     stub: Bytes,
     stub_bytes: usize,
@@ -177,7 +178,7 @@ struct Packed {
     pieces: Vec<Bytes>,
 }
 
-/// Reads the model of a packed file; none of its tensors is external.
+/// Returns the model of a packed file; none of its tensors is external.
 pub fn read(bytes: &Bytes) -> Result<ModelProto> {
     let parts = parts(bytes)?;
     verify(bytes)?;
