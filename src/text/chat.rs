@@ -27,34 +27,34 @@ use crate::model::Model;
 use serde_json::{Map, Value};
 use std::time::SystemTime;
 
-/// File with the names of special tokens.
+/// The name of the file with the names of special tokens.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
-/// Name of the template for conversations with tools in a list of templates.
+/// The name of the template for conversations with tools, in a list of templates.
 const WITH_TOOLS: &str = "tool_use";
-/// Keys for a message's reasoning, the usual one first.
+/// The keys for a message's reasoning, the usual one first.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
-/// A compiled chat template. Immutable, and safe to share between threads.
+/// A compiled chat template, which is immutable and can be shared between threads.
 pub struct ChatTemplate {
     template: Template,
-    /// The template for conversations with tools, if it is a different one.
+    /// Template for conversations with tools, if it is a different one.
     with_tools: Option<Template>,
-    /// Variables of every rendering: `bos_token`, `eos_token` …
+    /// Variables of every rendering, such as `bos_token` and `eos_token`.
     tokens: Map<String, Value>,
 }
 
-/// Options for rendering a conversation. `Default` is right for generating the answer next.
+/// Options for rendering a conversation. The defaults are right for generating the answer next.
 #[derive(Debug, Clone)]
 pub struct ChatOptions {
-    /// Whether to end with the prefix of the model's answer. Default: true.
+    /// Whether the text ends with the prefix of the model's answer. Default: true.
     pub add_generation_prompt: bool,
     /// Functions that the model may call, as JSON schemas; `None` for none.
     pub tools: Option<Vec<Value>>,
     /// Additional variables, such as `enable_thinking`; they override all others.
     pub variables: Map<String, Value>,
-    /// The time that templates with a date show, in UTC; `None` for now, in the machine's local time (like the
-    /// Hugging Face library).
+    /// Time that templates with a date show, in UTC; `None` for now, in the machine's local time (like the Hugging Face
+    /// library).
     pub now: Option<SystemTime>,
 }
 
@@ -70,7 +70,7 @@ pub fn message(role: &str, content: &str) -> Value {
 }
 
 impl ChatTemplate {
-    /// Compiles a template.
+    /// Compiles a template and returns it.
     ///
     /// Fails with [`crate::error::Kind::InvalidModel`], with the line, for invalid Jinja, `Unsupported` for features
     /// that are not implemented, and `LimitExceeded` above [`limits::TEMPLATE_BYTES`].
@@ -104,7 +104,7 @@ impl ChatTemplate {
         let mut template = ChatTemplate::new(source)?;
         let for_tools =
             named.and_then(|named| named.iter().find(|entry| entry.get("name") == Some(&WITH_TOOLS.into())));
-        // A template in its own file takes precedence.
+        // A template in its own file has priority.
         if let Some(source) = for_tools.filter(|_| model.card().side_file("chat_template.jinja").is_none()) {
             template.with_tools = source.get("template").and_then(Value::as_str).map(compiled).transpose()?;
         }
@@ -118,7 +118,7 @@ impl ChatTemplate {
         Ok(Some(template))
     }
 
-    /// Sets the text of a special token: `bos_token`, `eos_token` …
+    /// Returns the template with the text `text` for a special token, such as `bos_token` or `eos_token`.
     pub fn with_token(mut self, name: &str, text: &str) -> ChatTemplate {
         self.tokens.insert(name.to_owned(), text.into());
         self
@@ -127,7 +127,7 @@ impl ChatTemplate {
     /// Returns the conversation as text for the model. It already contains the model's special tokens: encode it
     /// without adding any.
     ///
-    /// Keys of a message that are null are left out, like in the Hugging Face library. Fails with
+    /// Keys of a message that are null are omitted, like in the Hugging Face library. Fails with
     /// [`crate::error::Kind::InvalidArgument`], with the line, if the template rejects the messages or fails on them;
     /// `Unsupported` for features that are not implemented; `LimitExceeded` above [`limits::TEMPLATE_STEPS`] steps or
     /// [`limits::TEXT_BYTES`] of output.
@@ -151,8 +151,8 @@ fn compiled(source: &str) -> Result<Template> {
     Template::new(source).at(|| "chat template")
 }
 
-/// Returns a message as templates see it: without null keys, and with its reasoning under each key that templates
-/// read.
+/// Returns a message in the form in which templates receive it: without null keys, and with its reasoning under each
+/// key that templates read.
 fn seen((index, message): (usize, &Value)) -> Result<Value> {
     let Some(message) = message.as_object() else {
         bail!(InvalidArgument, "message {} is not a JSON object", index + 1);

@@ -1,4 +1,4 @@
-//! [`Decoder`]: the inputs and outputs of a text-generating model, derived from its graph.
+//! The inputs and outputs of a model that generates text, derived from its graph ([`Decoder`]).
 //!
 //! Exporters differ in names and in how they keep the KV cache. Supported are those of optimum and transformers.js
 //! (`past_key_values.N.key` → `present.N.key`, in merged files with `use_cache_branch`), of onnxruntime-genai (names
@@ -13,31 +13,32 @@ use crate::runtime::Tensor;
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// How a model keeps its KV cache.
+/// The way in which a model keeps its KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheKind {
-    /// Past and present share one buffer with spare capacity; each run appends to it in place (GroupQueryAttention).
-    /// Rows are padded on the right.
+    /// A shared buffer: past and present are one buffer with spare capacity, and each run appends to it in place
+    /// (GroupQueryAttention). Rows are padded on the right.
     Shared,
-    /// Each run outputs a new, longer cache, which is the next run's past. Rows are padded on the left.
+    /// A concatenated cache: each run outputs a new, longer cache, which is the next run's past. Rows are padded on the
+    /// left.
     Concatenated,
     /// No cache: every run reads the text from the beginning.
     Recompute,
 }
 
-/// An integer input.
+/// An integer input of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
     /// Name of the input.
     pub name: String,
-    /// Element type: int64 or int32.
+    /// Element type of the input: int64 or int32.
     pub dtype: DataType,
-    /// Number of dimensions.
+    /// Number of dimensions of the input.
     pub rank: usize,
 }
 
 impl Port {
-    /// Returns a tensor for this input.
+    /// Returns a tensor for this input, with its element type and rank.
     pub fn tensor(&self, shape: &[i64], values: Vec<i64>) -> Result<Tensor> {
         let shape = &shape[shape.len() - self.rank.min(shape.len())..];
         match self.dtype {
@@ -47,16 +48,16 @@ impl Port {
     }
 }
 
-/// An input of the cache and its output.
+/// An input of the cache, and the output that updates it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CachePair {
-    /// Name of the input: the past.
+    /// Name of the input, which is the past.
     pub past: String,
-    /// Name of the output: the past and the new tokens.
+    /// Name of the output, which has the past and the new tokens.
     pub present: String,
-    /// Element type.
+    /// Element type of both.
     pub dtype: DataType,
-    /// Shape; the dimensions [`CachePair::batch`] and [`CachePair::sequence`] are 0.
+    /// Shape of the input; the dimensions [`CachePair::batch`] and [`CachePair::sequence`] are 0.
     pub shape: Vec<i64>,
     /// Index of the batch dimension.
     pub batch: usize,
@@ -67,21 +68,21 @@ pub struct CachePair {
 /// The inputs and outputs of a model that generates text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoder {
-    /// Ids of the new tokens, `[batch, sequence]`.
+    /// Input for the ids of the new tokens, `[batch, sequence]`.
     pub input_ids: Port,
-    /// 1 for tokens, 0 for padding, `[batch, past + sequence]`.
+    /// Input for the mask, 1 for tokens, 0 for padding, `[batch, past + sequence]`.
     pub attention_mask: Option<Port>,
-    /// Positions of the new tokens in their rows, `[batch, sequence]`.
+    /// Input for the positions of the new tokens in their rows, `[batch, sequence]`.
     pub position_ids: Option<Port>,
-    /// The number of logit columns to output, counted from the end.
+    /// Input for the number of columns of logits to output, counted from the end.
     pub logits_to_keep: Option<Port>,
-    /// The input that says whether there is a past (merged exports).
+    /// Name of the input that says whether there is a past (merged exports).
     pub use_cache_branch: Option<String>,
-    /// The output with logits, `[batch, columns, vocabulary]`.
+    /// Name of the output with logits, `[batch, columns, vocabulary]`.
     pub logits: String,
-    /// The cache, in the model's order.
+    /// Inputs and outputs of the cache, in the model's order.
     pub cache: Vec<CachePair>,
-    /// How the cache is kept.
+    /// Kind of the cache.
     pub kind: CacheKind,
     /// Whether rows of different lengths can be run together with padding.
     pub pads: bool,
@@ -89,11 +90,11 @@ pub struct Decoder {
     pub context: Option<usize>,
 }
 
-/// Configuration keys that hold the maximum length.
+/// The keys of a configuration that hold the maximum length.
 const CONTEXT_KEYS: [&str; 5] = ["n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"];
 
 impl Decoder {
-    /// Reads a model's inputs, outputs and nodes.
+    /// Returns the inputs and outputs of a model that generates text.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a decoder or has an unknown input; the
     /// message names it.
@@ -170,7 +171,7 @@ fn logits_of(outputs: &[ValueInfo], named: Option<&str>) -> Result<String> {
     )
 }
 
-/// Returns `model.decoder` of a `genai_config.json`.
+/// Returns the value of `model.decoder` in a `genai_config.json`; `None` if there is no such file.
 fn genai_decoder(card: &Card) -> Result<Option<Value>> {
     let Some(file) = card.side_file("genai_config.json") else { return Ok(None) };
     match serde_json::from_slice::<Value>(&file.read()?) {
@@ -191,7 +192,7 @@ fn context_of(card: &Card, genai: Option<&Value>) -> Option<usize> {
     sizes.into_iter().min()
 }
 
-/// The role of a cache value: layer index and part.
+/// The part of the cache that a value has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Key,
@@ -199,7 +200,7 @@ enum Part {
     Both,
 }
 
-/// Names of cache values in `genai_config.json`, with `%d` for the layer.
+/// The names of cache values in `genai_config.json`, with `%d` for the layer.
 struct Templates {
     past: [Option<String>; 2],
     present: [Option<String>; 2],
@@ -238,7 +239,7 @@ pub(crate) fn layer_of(past: &str) -> Option<(u32, Option<bool>)> {
     Some((layer, keys))
 }
 
-/// Returns layer and part of a name: `past_key_values.3.key`, `present_3`, `past_key_3` …
+/// Returns the layer and the part of a cache value by its name: `past_key_values.3.key`, `present_3`, `past_key_3` …
 fn role(name: &str, word: &str) -> Option<(u32, Part)> {
     if !name.starts_with(word) {
         return None;
@@ -293,7 +294,7 @@ fn pair(input: &ValueInfo, outputs: &[ValueInfo], templates: &Templates, sizes: 
     Ok(CachePair { past: name.clone(), present: output.name.clone(), dtype, shape, batch, sequence })
 }
 
-/// Sources for sizes that a graph leaves open.
+/// The sources for sizes that a graph leaves open.
 struct Sizes<'a> {
     card: &'a Card,
     genai: Option<&'a Value>,
@@ -324,7 +325,7 @@ impl Sizes<'_> {
     }
 }
 
-/// Returns how the cache is kept, and the length of GroupQueryAttention's rotary tables, if the model has any.
+/// Returns the kind of the cache, and the length of GroupQueryAttention's rotary tables, if the model has any.
 fn kind_of(model: &Model, cache: &[CachePair]) -> (CacheKind, Option<usize>) {
     let fused = |domain: Option<&str>, op: &str| domain == Some("com.microsoft") && op == "GroupQueryAttention";
     let nodes: Vec<_> = model.graph().node.iter().filter(|n| fused(n.domain.as_deref(), n.op())).collect();

@@ -1,4 +1,4 @@
-//! Generates text: the loop from prompt to answer.
+//! The generation of text: the loop from prompt to answer.
 //!
 //! ```no_run
 //! # use optimize::{call::Call, error::Result, model::Model, runtime::*, text::*};
@@ -25,11 +25,12 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// Maximum number of cache columns allocated at once; the cache grows if more are needed.
+/// The maximum number of cache columns that are allocated at once; the cache grows if more are needed.
 const MOST_ROOM: usize = 512;
 
 impl dyn Rows + '_ {
-    /// Generates a text after each prompt: see [`Generator::generate`](super::Generator::generate).
+    /// Generates a text after each prompt and returns the generations (see
+    /// [`Generator::generate`](super::Generator::generate)).
     pub fn generate(
         &mut self,
         prompts: &[Prompt<'_>],
@@ -41,7 +42,8 @@ impl dyn Rows + '_ {
     }
 }
 
-/// See [`Generator::generate`](super::Generator::generate).
+/// Generates a text after each prompt and returns the generations; see
+/// [`Generator::generate`](super::Generator::generate).
 pub(crate) fn generate(
     rows: &mut dyn Rows,
     prompts: &[Prompt<'_>],
@@ -56,7 +58,7 @@ pub(crate) fn generate(
     rows.run(options, on_token, call)
 }
 
-/// See [`Generator::run`](super::Generator::run).
+/// Continues all rows and returns their generations; see [`Generator::run`](super::Generator::run).
 pub(crate) fn run(
     rows: &mut dyn Rows,
     options: &GenerateOptions,
@@ -93,7 +95,7 @@ pub(crate) fn run(
     Ok(writers.into_iter().map(Writer::finish).collect())
 }
 
-/// Returns the maximum number of tokens in a row that has `length` now, if the model reads at most `context`.
+/// Returns the maximum number of tokens in a row that now has `length` tokens, if the model reads at most `context`.
 fn limit(length: usize, context: Option<usize>, options: &GenerateOptions) -> Result<usize> {
     let mut limit = match (options.max_new_tokens, options.max_length) {
         (None, None) => length + DEFAULT_NEW_TOKENS,
@@ -111,7 +113,7 @@ fn limit(length: usize, context: Option<usize>, options: &GenerateOptions) -> Re
     Ok(limit)
 }
 
-/// A row while it is generated.
+/// The state of a row while its text is generated.
 struct Writer {
     row: usize,
     prompt: usize,
@@ -119,7 +121,7 @@ struct Writer {
     limit: usize,
     eos: Vec<i64>,
     finder: StopFinder,
-    /// Special tokens that the text does not show, for the stop finder.
+    /// Texts of special tokens that the text does not show, for the stop finder, by id.
     hidden: HashMap<i64, String>,
     text: String,
     tokens: Vec<i64>,
@@ -155,7 +157,7 @@ impl Writer {
         })
     }
 
-    /// Chooses the next token, appends it and reports it. Breaks if the caller ends the generation.
+    /// Selects the next token, appends it and reports it. Returns `Break` if the caller ends the generation.
     fn write(
         &mut self,
         rows: &mut dyn Rows,
@@ -198,7 +200,7 @@ impl Writer {
         Ok(flow)
     }
 
-    /// Returns the text that a token makes final, and whether a stop string was found in it.
+    /// Returns the text that a token completes, and whether a stop string was found in it.
     fn piece(&mut self, rows: &mut dyn Rows, token: i64) -> Result<(String, bool)> {
         let piece = rows.piece(self.row, token)?;
         if self.finder.is_idle() {
@@ -208,7 +210,7 @@ impl Writer {
         Ok(self.finder.push(&piece, hidden, &rows.open_text(self.row)?))
     }
 
-    /// Returns the text that stop finder and decoder held back, because no token follows.
+    /// Returns the text that the stop finder and the decoder held back, because no token follows.
     fn rest(&mut self, rows: &mut dyn Rows) -> Result<String> {
         Ok(self.finder.finish() + &rows.end_text(self.row)?)
     }
@@ -236,7 +238,7 @@ impl Writer {
     }
 }
 
-/// Progress of a run, reported with a limited frequency.
+/// The progress of a run, which is reported with a limited frequency.
 struct Reports<'a> {
     call: &'a Call<'a>,
     read: u64,
@@ -252,7 +254,7 @@ impl<'a> Reports<'a> {
         Reports { call, read: 0, prompt, total, next: Instant::now() }
     }
 
-    /// Counts tokens that were run: those of the prompt, until it has been read.
+    /// Counts tokens that were run, which are those of the prompt, until it has been read.
     fn ran(&mut self, tokens: usize) -> Result<()> {
         self.read += tokens as u64;
         if self.read > self.prompt {

@@ -1,30 +1,30 @@
-//! [`GenerateOptions`] and [`Generation`]: the options and the result of a generation.
+//! The options and the result of a generation ([`GenerateOptions`] and [`Generation`]).
 
 use super::sampler::{Logprobs, SamplingOptions};
 use crate::choice::choice;
 use std::ops::ControlFlow;
 
-/// Number of tokens generated if no limit is set.
+/// The number of tokens that are generated if no limit is set.
 pub const DEFAULT_NEW_TOKENS: usize = 256;
 
-/// Limits, sampling, and outputs of a generation.
+/// The limits, the sampling, and the outputs of a generation.
 #[derive(Debug, Clone, Default)]
 pub struct GenerateOptions {
     /// Maximum number of tokens to generate in each row. Default, without either limit: [`DEFAULT_NEW_TOKENS`].
     pub max_new_tokens: Option<usize>,
     /// Maximum number of tokens in each row, including the prompt. With both limits, the one reached first applies.
     pub max_length: Option<usize>,
-    /// How tokens are chosen.
+    /// Options for the selection of tokens.
     pub sampling: SamplingOptions,
-    /// Strings that end a row's text; they are not part of it. The text of a special token (`<|im_end|>`) ends it
+    /// Strings that end a row's text, of which they are not a part. The text of a special token (`<|im_end|>`) ends it
     /// where the model generates that token.
     pub stop: Vec<String>,
-    /// Tokens that end a row's text, in addition to the end-of-sequence tokens; their text is not part of it.
+    /// Ids of tokens that end a row's text, in addition to the end-of-sequence tokens; their text is not part of it.
     pub stop_tokens: Vec<i64>,
-    /// End-of-sequence tokens; `None` uses those of the model, an empty list continues after them.
+    /// Ids of the end-of-sequence tokens; `None` uses those of the model, an empty list continues after them.
     pub eos_token_ids: Option<Vec<i64>>,
-    /// Number of most probable tokens whose log-probabilities are returned in addition to that of each token; `None`
-    /// returns none.
+    /// Number of most probable tokens whose log-probabilities are returned in addition to that of each generated token;
+    /// `None` returns none.
     pub logprobs: Option<usize>,
     /// Whether each text begins with its prompt.
     pub echo: bool,
@@ -49,11 +49,11 @@ choice! {
     }
 }
 
-/// The generated text of one row.
+/// The text that was generated for one row.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Generation {
-    /// The text, without stop string and special tokens: the result of decoding all tokens at once, up to a stop
-    /// string. A character that a limit cut off is U+FFFD. Empty without a tokenizer.
+    /// Text without stop string and special tokens: the result of decoding all tokens at once, up to a stop string. A
+    /// character that a limit cut off is U+FFFD. Empty without a tokenizer.
     pub text: String,
     /// Ids of the generated tokens, including the one that ended the text.
     pub tokens: Vec<i64>,
@@ -62,37 +62,37 @@ pub struct Generation {
     /// Uncertainty of each token, if an ensemble generated it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncertainty: Vec<Uncertainty>,
-    /// Mean of the uncertainty.
+    /// Mean of the uncertainty over all tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_uncertainty: Option<Uncertainty>,
-    /// The reason why the text ends.
+    /// Reason why the text ends.
     pub finish_reason: FinishReason,
-    /// Number of tokens in the row before the generated ones.
+    /// Number of tokens that the row had before.
     pub prompt_tokens: usize,
 }
 
-/// A token, as it is generated.
+/// A token that has just been generated.
 #[derive(Debug, Clone, Copy)]
 pub struct Written<'a> {
     /// Index of the row.
     pub row: usize,
-    /// Token id.
+    /// Id of the token.
     pub token: i64,
-    /// Text that is final: whole characters, no part of a stop string. Often empty, and not always the text of this
+    /// Text that is complete: whole characters, no part of a stop string. Often empty, and not always the text of this
     /// token alone. The pieces of a row together are its text.
     pub text: &'a str,
-    /// Log-probabilities, if requested.
+    /// Log-probabilities of the token, if requested.
     pub logprobs: Option<&'a Logprobs>,
-    /// Disagreement of the members of an ensemble.
+    /// Uncertainty of the members of an ensemble about the token.
     pub uncertainty: Option<Uncertainty>,
-    /// Set for the last token of a row.
+    /// Reason why the text ends, for the last token of a row.
     pub finish_reason: Option<FinishReason>,
 }
 
-/// Called for every token, on the thread that called the library; `Break` ends all rows.
+/// A callback that is called for every token, on the thread that called the library. `Break` ends all rows.
 pub type OnToken<'a> = dyn FnMut(&Written<'_>) -> ControlFlow<()> + 'a;
 
-/// Uncertainty of an ensemble about one token. Entropies are in nats.
+/// The uncertainty of an ensemble about one token. Entropies are in nats.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Uncertainty {
     /// Entropy of the combined distribution: the total uncertainty.
@@ -105,7 +105,7 @@ pub struct Uncertainty {
 }
 
 impl Uncertainty {
-    /// Returns the mean over tokens; `None` without tokens.
+    /// Returns the mean of the uncertainty over tokens; `None` without tokens.
     pub fn mean(tokens: &[Uncertainty]) -> Option<Uncertainty> {
         let mean = |of: fn(&Uncertainty) -> f64| tokens.iter().map(of).sum::<f64>() / tokens.len() as f64;
         (!tokens.is_empty()).then(|| Uncertainty {

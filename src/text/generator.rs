@@ -1,4 +1,4 @@
-//! [`Generator`]: a decoder with its rows of text.
+//! A decoder with its rows of text ([`Generator`]).
 
 use super::Tokenizer;
 use super::decoder::{CacheKind, Decoder};
@@ -14,15 +14,14 @@ use crate::model::{GenerationDefaults, Model};
 use crate::runtime::{Placement, Runtime, Session, SessionOptions, Stop};
 use std::sync::Arc;
 
-/// Number of prompt tokens per run. A longer prompt takes several runs: that limits the memory of attention and
+/// The number of prompt tokens per run. A longer prompt takes several runs: that limits the memory of attention and
 /// logits, and is faster, too (SmolLM2, 2048 tokens, one thread: 4.7 s of CPU time in runs of 256, 5.2 of 512, 6.3 at
 /// once).
 const CHUNK: usize = 256;
-/// Cache columns beyond the prompt if the caller does not say how much will be generated.
+/// The number of cache columns beyond the prompt if the caller does not say how much will be generated.
 const ROOM: usize = 64;
 
-/// A decoder with rows of text: their tokens and their cache. It may move between threads; it runs one call at a
-/// time.
+/// A decoder with rows of text: their tokens and their cache. It may move between threads, and runs one call at a time.
 ///
 /// [`Generator::generate`] does everything at once. Step by step: [`Generator::start`], [`Generator::append`] for
 /// prompts, [`Generator::run`] to generate; append and run again to continue the same text, for which only the new
@@ -40,18 +39,18 @@ pub struct Generator {
     rows: Vec<Row>,
 }
 
-/// A row: its tokens and its text.
+/// A row, which is its tokens and its text.
 struct Row {
-    /// Ids of all tokens, read and generated.
+    /// Ids of all tokens of the row, read and generated.
     tokens: Vec<i64>,
     /// Logits after the last token; `None` if it has not been run yet.
     logits: Option<RowLogits>,
-    /// The generated text; it continues if a run ended in the middle of a character.
+    /// Generated text of the row, which continues if a run ended in the middle of a character.
     text: RowText,
 }
 
 impl Generator {
-    /// Loads a model for generation, with its tokenizer if it has one.
+    /// Loads a model for generation, with its tokenizer if it has one, and returns the generator.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a supported decoder; otherwise like
     /// [`Session::new`] and [`Tokenizer::of`].
@@ -106,7 +105,7 @@ impl Generator {
         generate::run(self, options, on_token, call)
     }
 
-    /// Returns the tokenizer, if there is one.
+    /// Returns the tokenizer; `None` if there is none.
     pub fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         self.tokenizer.as_ref()
     }
@@ -121,7 +120,7 @@ impl Generator {
         &self.defaults
     }
 
-    /// Starts again with `rows` empty rows.
+    /// Replaces all rows by `rows` empty rows.
     pub fn start(&mut self, rows: usize) -> Result<()> {
         if rows > limits::GENERATED_ROWS {
             bail!(LimitExceeded, "{rows} rows of text are requested; the limit is {}", limits::GENERATED_ROWS);
@@ -147,10 +146,10 @@ impl Generator {
         Ok(&self.row(row)?.tokens)
     }
 
-    /// Appends to a row without running the model. Returns the number of tokens added.
+    /// Appends a prompt to a row without running the model, and returns the number of tokens added.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] for text without a tokenizer and for negative token ids,
-    /// and like [`Tokenizer::encode`].
+    /// Fails with [`crate::error::Kind::InvalidArgument`] for text without a tokenizer and for negative token ids, and
+    /// like [`Tokenizer::encode`].
     pub fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
         let first = self.row(row)?.tokens.is_empty();
         let tokens = match prompt {
@@ -214,8 +213,8 @@ impl Generator {
         stop.during(call, || self.advance_rows(&rows, &stop, &mut |_| Ok(())))
     }
 
-    /// Returns the unmodified logits of the next token of a row, one per token of the vocabulary. Call
-    /// [`Generator::advance`] first.
+    /// Returns the unmodified logits of the next token of a row, one per token of the vocabulary.
+    /// [`Generator::advance`] must be called first.
     pub fn next_logits(&self, row: usize) -> Result<&[f32]> {
         match &self.row(row)?.logits {
             Some(logits) => logits.values(),

@@ -1,13 +1,12 @@
-//! The KV cache of decoders: keys and values of each token, row by row.
+//! The KV cache of decoders, which has the keys and values of each token, row by row.
 //!
 //! Rows that read one token each run together, as a *group* with one set of buffers. A row that reads several (a
 //! prompt) runs alone, without padding, so that its cache has the same bits for any batch. Rows change groups by
 //! copying their part, once each time the set of running rows changes. A step of an unchanged group copies nothing:
-//! [`CacheKind::Shared`] buffers are written in place, and [`CacheKind::Concatenated`] outputs become the next
-//! inputs.
+//! [`CacheKind::Shared`] buffers are written in place, and [`CacheKind::Concatenated`] outputs become the next inputs.
 //!
-//! In a group, shared buffers hold a row's tokens from the first column on (padding on the right), concatenated ones
-//! up to the last (padding on the left, zeroed and masked).
+//! In a group, shared buffers hold a row's tokens from the first column on (padding on the right), concatenated ones up
+//! to the last (padding on the left, zeroed and masked).
 
 use super::decoder::{CacheKind, CachePair, Decoder};
 use crate::error::{Context, Result, bail, error};
@@ -34,19 +33,19 @@ impl RowLogits {
 /// The caches of all rows of a generator.
 pub struct Cache {
     groups: Vec<Group>,
-    /// Columns that new shared buffers get beyond the existing tokens.
+    /// Number of columns that new shared buffers get beyond the existing tokens.
     pub room: usize,
 }
 
-/// Rows with one set of buffers.
+/// The rows that have one set of buffers.
 struct Group {
     /// Indices of the rows, in the order of the buffers.
     rows: Vec<usize>,
-    /// Valid tokens of each row; after a rewind, fewer than `stored`.
+    /// Number of valid tokens of each row; after a rewind, fewer than `stored`.
     lengths: Vec<usize>,
-    /// Tokens of each row that are in the buffers.
+    /// Number of tokens of each row that are in the buffers.
     stored: Vec<usize>,
-    /// Columns of the buffers.
+    /// Number of columns of the buffers.
     columns: usize,
     store: Store,
 }
@@ -58,7 +57,7 @@ enum Store {
     Concatenated(Vec<Tensor>),
 }
 
-/// The location of a row: its group, and its index in it.
+/// The location of a row: the index of its group, and its index in the group.
 type At = (usize, usize);
 
 impl Cache {
@@ -72,7 +71,7 @@ impl Cache {
         self.find(row).map_or(0, |(group, index)| self.groups[group].lengths[index])
     }
 
-    /// Drops the tokens of a row after the first `length`.
+    /// Removes the tokens of a row after the first `length`.
     pub fn truncate(&mut self, row: usize, length: usize) {
         if let Some((group, index)) = self.find(row) {
             let lengths = &mut self.groups[group].lengths;
@@ -80,7 +79,7 @@ impl Cache {
         }
     }
 
-    /// Runs the same number of new tokens for each of `rows` and returns the logits after their last tokens.
+    /// Runs the same number of new tokens for each of `rows`, and returns the logits after their last tokens.
     ///
     /// More than one token is allowed only for a single row. `expected` is the length of the longest of these rows
     /// after all its known tokens have been read. After an error, the cache is unchanged.
@@ -130,7 +129,8 @@ impl Cache {
         self.groups.iter().enumerate().find_map(|(at, group)| Some((at, index_in(group)?)))
     }
 
-    /// Returns the group of exactly these rows, with columns for `count` more tokens; creates it if needed.
+    /// Returns the index of the group of exactly these rows, with columns for `count` more tokens; creates the group if
+    /// needed.
     fn arrange(
         &mut self,
         session: &Session,
@@ -170,15 +170,15 @@ impl Cache {
         Ok(self.groups.len() - 1)
     }
 
-    /// Returns the columns of shared buffers that must hold `needed` tokens: with spare capacity, which increases
-    /// each time they grow.
+    /// Returns the number of columns of shared buffers that must hold `needed` tokens: with spare capacity, which
+    /// increases each time they grow.
     fn capacity(&self, decoder: &Decoder, rows: &[usize], needed: usize) -> usize {
         let before = self.groups.iter().find(|group| group.rows == rows).map_or(0, |group| group.columns);
         let wanted = (needed + self.room).max(before.saturating_mul(2));
         wanted.min(decoder.context.unwrap_or(usize::MAX)).max(needed)
     }
 
-    /// Returns new buffers with the contents of `rows` in the old ones, which stay unchanged.
+    /// Returns a group with new buffers that contain the tokens of `rows` in the old ones, which stay unchanged.
     fn assemble(&self, session: &Session, decoder: &Decoder, rows: &[usize], columns: usize) -> Result<Group> {
         let lengths: Vec<usize> = rows.iter().map(|row| self.length(*row)).collect();
         let fill = |index: usize, pair: &CachePair, to: &mut [u8]| {
@@ -233,7 +233,7 @@ impl Group {
     }
 }
 
-/// The location of a row's tokens in a buffer.
+/// The place of a row's tokens in a buffer.
 struct Block {
     rows: usize,
     row: usize,
@@ -256,7 +256,7 @@ fn copy(pair: &CachePair, source: &[u8], from: &Block, target: &mut [u8], into: 
     }
 }
 
-/// The inputs of a run in which each row reads `count` new tokens.
+/// The tokens of a run in which each row reads `count` new tokens.
 struct Feed<'a> {
     lengths: &'a [usize],
     columns: usize,
@@ -265,7 +265,7 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
-    /// Returns all inputs except the cache.
+    /// Returns the inputs of the run other than the cache.
     fn inputs<'d>(&self, decoder: &'d Decoder, tokens: &[&[i64]]) -> Result<Vec<(&'d str, Tensor)>> {
         let (rows, count) = (tokens.len() as i64, self.count as i64);
         let ids = &decoder.input_ids;
@@ -317,7 +317,7 @@ fn grown(decoder: &Decoder, outputs: &[(String, Tensor)], rows: usize, columns: 
     Ok(())
 }
 
-/// Returns the last column of `[rows, columns, vocabulary]`, row by row.
+/// Returns the last column of logits `[rows, columns, vocabulary]`, row by row.
 fn last_logits(logits: &Tensor, rows: usize) -> Result<Vec<RowLogits>> {
     let &[batch, columns, size] = logits.shape() else {
         bail!(InvalidModel, "the logits are {}, not of three dimensions", logits.describe());

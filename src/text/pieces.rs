@@ -1,4 +1,4 @@
-//! [`Pieces`]: the bytes of text of each token of a vocabulary.
+//! The bytes of text of each token of a vocabulary ([`Pieces`]).
 
 use super::Tokenizer;
 use crate::error::{Result, bail};
@@ -6,27 +6,28 @@ use std::collections::HashMap;
 
 /// The bytes of the tokens of a [`Tokenizer`], and the reverse mapping.
 pub struct Pieces {
-    /// Bytes by token id; `None` for special tokens and unused ids.
+    /// Bytes of each token by id; `None` for special tokens and unused ids.
     bytes: Vec<Option<Vec<u8>>>,
-    /// The id of each piece: the lowest if several tokens have it.
+    /// Id of each piece, which is the lowest if several tokens have it.
     ids: HashMap<Vec<u8>, i64>,
     /// Length of the longest piece in bytes.
     longest: usize,
 }
 
-/// How a vocabulary encodes bytes.
+/// The encoding of bytes in the tokens of a vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alphabet {
-    /// One character per byte (GPT-2): printable bytes are themselves, others start at U+0100.
+    /// Tokens have one character per byte (GPT-2): printable bytes are themselves, others start at U+0100.
     ByteLevel,
-    /// Text with U+2581 for a space, and `<0xNN>` for a byte that is not text (SentencePiece).
+    /// Tokens are text with U+2581 for a space, and `<0xNN>` for a byte that is not text (SentencePiece).
     SentencePiece,
-    /// `##` marks the continuation of a word; other tokens begin one (BERT).
+    /// Tokens with `##` continue a word, and others begin one (BERT).
     WordPiece,
 }
 
 impl Pieces {
-    /// Reads the vocabulary. Fails with [`crate::error::Kind::Unsupported`] for a kind whose bytes are unknown.
+    /// Returns the bytes of the tokens of a vocabulary. Fails with [`crate::error::Kind::Unsupported`] for a kind whose
+    /// bytes are unknown.
     pub fn of(tokenizer: &Tokenizer) -> Result<Pieces> {
         let decoder = tokenizer.decoder_kinds();
         let has = |kind: &str| decoder.iter().any(|found| found == kind);
@@ -68,12 +69,12 @@ impl Pieces {
         self.bytes.get(id)?.as_deref()
     }
 
-    /// Returns the token with exactly these bytes; the lowest id of several.
+    /// Returns the id of the token with exactly these bytes, the lowest of several; `None` if there is none.
     pub fn id(&self, bytes: &[u8]) -> Option<i64> {
         self.ids.get(bytes).copied()
     }
 
-    /// Returns the token of the longest prefix of these bytes.
+    /// Returns the id of the token of the longest prefix of these bytes; `None` if there is none.
     pub fn id_of_beginning(&self, bytes: &[u8]) -> Option<i64> {
         (1..=bytes.len().min(self.longest)).rev().find_map(|end| self.id(&bytes[..end]))
     }

@@ -1,11 +1,11 @@
-//! Chooses the next token from a model's logits.
+//! The selection of the next token by a model's logits.
 //!
 //! The steps, in the same order as in the Hugging Face library, so that options have the same effect:
 //!
 //! 1. Repetition penalty `r` (Keskar et al. 2019) for every token in the prompt or the text: positive logits are
 //!    divided by `r`, negative ones multiplied.
-//! 2. Presence and frequency penalties for every token of the generated text (not of the prompt):
-//!    `presence + frequency · count` is subtracted from the logit.
+//! 2. Presence and frequency penalties for every token of the generated text (not of the prompt): `presence + frequency
+//!    · count` is subtracted from the logit.
 //! 3. Tokens that would repeat an n-gram of prompt and text are excluded.
 //! 4. Temperature `T`: logits are divided by it. With `T = 0`, the token with the highest logit is chosen here, of
 //!    equal ones that with the lowest id.
@@ -26,17 +26,18 @@ mod numbers;
 
 use numbers::{Candidate, draw_from_all, exp, exp_sum, highest, highest_few, nucleus, order, uniform};
 
-/// How the next token is chosen. `Default` takes the most probable one, without penalties.
+/// Options for the selection of the next token. The defaults select the most probable one, without penalties.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingOptions {
-    /// Temperature: logits are divided by it before sampling; 0 always takes the most probable token. `top_k`,
+    /// Temperature, by which logits are divided before sampling; 0 always selects the most probable token. `top_k`,
     /// `top_p` and `min_p` require sampling: with 0 they are rejected.
     pub temperature: f32,
-    /// Sample from this many most probable tokens; 0 for all.
+    /// Number of most probable tokens to sample from; 0 for all.
     pub top_k: usize,
-    /// Sample from the most probable tokens that together have this probability, in (0, 1]; 1 for all.
+    /// Total probability of the most probable tokens to sample from, in (0, 1]; 1 for all.
     pub top_p: f32,
-    /// Sample from tokens at least this many times as probable as the most probable one, in [0, 1]; 0 for all.
+    /// Minimum probability of the tokens to sample from, relative to that of the most probable one, in [0, 1]; 0 for
+    /// all.
     pub min_p: f32,
     /// Repetition penalty: above 1, tokens of prompt and text become less probable; 1 disables it.
     pub repetition_penalty: f32,
@@ -47,7 +48,7 @@ pub struct SamplingOptions {
     pub frequency_penalty: f32,
     /// Length of token sequences that must not appear twice in prompt and text; 0 disables it.
     pub no_repeat_ngram_size: usize,
-    /// Random seed: the same seed gives the same text.
+    /// Random seed; the same seed gives the same text.
     pub seed: u64,
 }
 
@@ -68,7 +69,7 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// Returns the options recommended by the model's authors (`generation_config.json`); greedy unless they set
+    /// Returns the options that the model's authors recommend (`generation_config.json`); greedy unless they set
     /// `do_sample`.
     pub fn recommended(defaults: &GenerationDefaults) -> SamplingOptions {
         let drawn = SamplingOptions::drawn(defaults);
@@ -76,8 +77,8 @@ impl SamplingOptions {
         if sample { drawn } else { drawn.greedy() }
     }
 
-    /// Like [`SamplingOptions::recommended`], but samples even if the authors do not set `do_sample`: at their
-    /// temperature or else 1, from their `top_k` or else 50 most probable tokens.
+    /// Returns the options like [`SamplingOptions::recommended`], with sampling even if the authors do not set
+    /// `do_sample`: at their temperature or otherwise 1, from their `top_k` or otherwise 50 most probable tokens.
     pub fn drawn(defaults: &GenerationDefaults) -> SamplingOptions {
         let map = &defaults.sampling;
         let number = |key: &str, default: f32| map.get(key).and_then(Value::as_f64).map_or(default, |v| v as f32);
@@ -102,7 +103,8 @@ impl SamplingOptions {
         SamplingOptions { temperature, top_k, top_p, min_p, ..self }
     }
 
-    /// Fails with [`crate::error::Kind::InvalidArgument`], naming the option that is out of range or has no effect.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] and the name of an option that is out of range or has no
+    /// effect.
     pub fn check(&self) -> Result<()> {
         let ranges = [
             ("temperature", self.temperature, 0.0, f32::MAX),
@@ -149,15 +151,15 @@ impl SamplingOptions {
 /// The tokens of a row so far, for penalties and sampling.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// Ids of all tokens, prompt and text.
+    /// Ids of all tokens, of prompt and text.
     pub tokens: &'a [i64],
     /// Number of prompt tokens.
     pub prompt: usize,
-    /// Index of the row: samples of different rows are independent.
+    /// Index of the row; samples of different rows are independent.
     pub row: u64,
 }
 
-/// Chooses tokens. It has only scratch memory; use one per thread.
+/// A sampler of tokens, which has only scratch memory; each thread needs its own.
 pub struct Sampler {
     options: SamplingOptions,
     adjusted: Vec<f32>,
@@ -218,7 +220,7 @@ impl Sampler {
         Ok(i64::from(best))
     }
 
-    /// Leaves in `candidates` the tokens that pass top-k, top-p and min-p, with weights (the best has 1).
+    /// Puts the tokens that pass top-k, top-p and min-p into `candidates`, with their weights (the best has 1).
     fn filter(&mut self, logits: &[f32], max: f32, scale: f32) {
         let SamplingOptions { top_k, top_p, min_p, .. } = self.options;
         let found = &mut self.candidates;
@@ -245,7 +247,7 @@ impl Sampler {
     }
 }
 
-/// Applies the penalties and the ban on repeated n-grams: steps 1 to 3.
+/// Applies the penalties and the ban on repeated n-grams, which are steps 1 to 3.
 fn penalize(logits: &mut [f32], context: &Context<'_>, options: &SamplingOptions) {
     let place = |token: &i64| usize::try_from(*token).ok().filter(|id| *id < logits.len());
     let mut seen: Vec<usize> = Vec::new();
@@ -284,16 +286,16 @@ fn repeating(tokens: &[i64], size: usize) -> Vec<i64> {
 /// A token and the natural logarithm of its probability.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Logprob {
-    /// Token id.
+    /// Id of the token.
     pub token: i64,
-    /// ln p, from the unmodified logits: without penalties, temperature or filters.
+    /// Natural logarithm of the probability by the unmodified logits: without penalties, temperature or filters.
     pub logprob: f32,
 }
 
-/// Log-probabilities at one position.
+/// The log-probabilities at one position of a text.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Logprobs {
-    /// Log-probability of the chosen token.
+    /// Log-probability of the selected token.
     pub chosen: Logprob,
     /// Log-probabilities of the most probable tokens, best first, as many as requested.
     pub top: Vec<Logprob>,

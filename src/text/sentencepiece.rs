@@ -1,9 +1,9 @@
-//! [`Merger`]: merges characters to tokens like SentencePiece, for vocabularies with equal scores.
+//! The merging of characters to tokens like SentencePiece, for vocabularies with equal scores ([`Merger`]).
 //!
 //! Of all adjacent pairs that form a token, those with the highest score are merged first, and of equal scores the
-//! leftmost. A `tokenizer.json` lists merges and cannot express equal scores: there, the merge listed first takes
-//! precedence at any position. So the readers of SentencePiece vocabularies record which merges are equal, under
-//! [`KEY`] in `tokenizer_config.json`, and texts are then merged here.
+//! leftmost. A `tokenizer.json` lists merges and cannot express equal scores: there, the merge listed first has
+//! priority at any position. So the readers of SentencePiece vocabularies record which merges are equal, under [`KEY`]
+//! in `tokenizer_config.json`, and texts are then merged here.
 
 use crate::error::{Result, bail, error};
 use serde::Deserialize;
@@ -12,15 +12,15 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use tokenizers::{Token, Tokenizer};
 
-/// Key of `tokenizer_config.json`: ranges of merges `[first, count]` whose scores are equal although they form
-/// different tokens. Merges that form the same token are always equal.
+/// The key of `tokenizer_config.json` with the ranges of merges `[first, count]` whose scores are equal although they
+/// form different tokens. Merges that form the same token are always equal.
 pub const KEY: &str = "equal_merges";
 
-/// Tokens by their text.
+/// A merger of characters to tokens.
 #[derive(Clone)]
 pub struct Merger {
     tokens: HashMap<String, Piece>,
-    /// The token of each byte, if all bytes have one.
+    /// Id of the token of each byte, if all bytes have one.
     bytes: Option<Vec<u32>>,
     unknown: Option<u32>,
 }
@@ -28,7 +28,7 @@ pub struct Merger {
 #[derive(Clone, Copy)]
 struct Piece {
     id: u32,
-    /// Rank of the merge that forms it: lower ones first; `None` if it is never formed.
+    /// Rank of the merge that forms the token, lower ones first; `None` if it is never formed.
     rank: Option<u32>,
 }
 
@@ -42,7 +42,8 @@ struct Symbol {
 
 const NONE: usize = usize::MAX;
 
-/// Rank, left symbol, right symbol, and the end of the pair: symbols may have changed since they were queued.
+/// The candidates for merging: rank, left symbol, right symbol, and the end of the pair. Symbols may have changed since
+/// they were queued.
 type Queue = BinaryHeap<Reverse<(u32, usize, usize, usize)>>;
 
 #[derive(Deserialize)]
@@ -57,7 +58,8 @@ struct Model {
 }
 
 impl Merger {
-    /// Reads the merges of a `tokenizer.json` and which of them are equal; `None` if the settings do not say.
+    /// Returns a merger for the merges of a `tokenizer.json`, of which `equal` says which are equal; `None` if it is
+    /// `None`.
     ///
     /// Fails with [`crate::error::Kind::InvalidModel`] if either is damaged.
     pub fn read(content: &[u8], equal: Option<&Value>, inner: &Tokenizer) -> Result<Option<Merger>> {
@@ -95,7 +97,7 @@ impl Merger {
         Ok(Some(Merger { tokens, bytes, unknown }))
     }
 
-    /// Returns the tokens of a text whose spaces are already marked.
+    /// Returns the tokens of a text whose spaces are already replaced.
     pub fn tokens(&self, text: &str) -> Vec<Token> {
         let mut found: Vec<Token> = Vec::new();
         let mut fused = false;
@@ -113,7 +115,7 @@ impl Merger {
         found
     }
 
-    /// Returns begin and end of each part that remains after all merges.
+    /// Returns the beginning and the end of each part that remains after all merges.
     fn merged(&self, text: &str) -> Vec<(usize, usize)> {
         let mut symbols: Vec<Symbol> = Vec::new();
         for (start, character) in text.char_indices() {

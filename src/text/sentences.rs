@@ -1,4 +1,4 @@
-//! Preprocessing of texts from the files of sentence-transformers.
+//! The preprocessing of texts that the files of sentence-transformers describe.
 
 use crate::error::{Context, Result, bail, error};
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 /// A function that returns the content of a file next to a model, by name; `None` if it does not exist.
 pub type Beside<'a> = dyn Fn(&str) -> Result<Option<Bytes>> + 'a;
 
-/// Returns a JSON object next to the model; empty if it does not exist.
+/// Returns the object in a JSON file next to the model; empty if the file does not exist.
 fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {
     let Some(content) = beside(name)? else { return Ok(Map::new()) };
     serde_json::from_slice(&content)
@@ -16,7 +16,7 @@ fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {
         .at(|| name.to_owned())
 }
 
-/// Returns the prompt before every text: the one of `default_prompt_name`; empty if there is none.
+/// Returns the prompt that precedes every text, which `default_prompt_name` names; empty if there is none.
 pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     let name = "config_sentence_transformers.json";
     let config = object(beside, name)?;
@@ -28,7 +28,7 @@ pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     }
 }
 
-/// Returns the prompt with that name. Fails with [`crate::error::Kind::NotFound`] if there is none.
+/// Returns the prompt with the name `wanted`. Fails with [`crate::error::Kind::NotFound`] if there is none.
 pub fn named_prompt(beside: &Beside<'_>, wanted: &str) -> Result<String> {
     let name = "config_sentence_transformers.json";
     let config = object(beside, name)?;
@@ -50,7 +50,7 @@ pub fn lower_case(beside: &Beside<'_>) -> Result<bool> {
     Ok(config.get("do_lower_case").and_then(Value::as_bool).unwrap_or(false))
 }
 
-/// Adds conversion to lower case before all other steps of the tokenizer, except for its special tokens.
+/// Adds the conversion to lower case before all other steps of the tokenizer, except for its special tokens.
 pub fn make_lower(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
     let mut steps = vec![NormalizerWrapper::Lowercase(Lowercase)];
     steps.extend(tokenizer.get_normalizer().cloned());

@@ -1,5 +1,5 @@
-//! Converts tokens to text as they arrive: never a part of a character, a part of a stop string, or text that the
-//! tokenizer's decoder may still change.
+//! The conversion of tokens to text as they arrive: never a part of a character, a part of a stop string, or text that
+//! the tokenizer's decoder may still change.
 
 mod steps;
 mod stop;
@@ -11,14 +11,14 @@ use crate::error::{Result, error};
 use std::sync::Arc;
 use steps::Steps;
 
-/// The text of a row during generation: none before the first run, then a [`TextStream`] that continues from run to
-/// run.
+/// The text of a row during generation, which is none before the first run, and then a [`TextStream`] that continues
+/// from run to run.
 #[derive(Debug, Clone, Default)]
 pub struct RowText(Option<TextStream>);
 
 impl RowText {
-    /// Begins a run: see [`super::rows::RowTexts::begin_text`]. `read` are the existing tokens of the row if the
-    /// `whole` text is wanted.
+    /// Begins a run (see [`super::rows::RowTexts::begin_text`]), and returns the text of the tokens `read`, which are
+    /// the existing tokens of the row if the `whole` text is wanted.
     pub fn begin(
         &mut self,
         tokenizer: Option<&Arc<Tokenizer>>,
@@ -38,7 +38,8 @@ impl RowText {
         Ok(text)
     }
 
-    /// Like [`TextStream::push`]; returns no text without a tokenizer or before the first run.
+    /// Returns the text that a token completes, like [`TextStream::push`]; empty without a tokenizer or before the
+    /// first run.
     pub fn push(&mut self, tokenizer: Option<&Arc<Tokenizer>>, token: i64) -> Result<String> {
         match (tokenizer, &mut self.0) {
             (Some(tokenizer), Some(stream)) => stream.push(tokenizer, token),
@@ -46,39 +47,40 @@ impl RowText {
         }
     }
 
-    /// Like [`TextStream::open`]; returns no text before the first run.
+    /// Returns the text that would be added if no token followed, like [`TextStream::open`]; empty before the first
+    /// run.
     pub fn open(&self) -> Result<String> {
         self.0.as_ref().map_or_else(|| Ok(String::new()), TextStream::open)
     }
 
-    /// Like [`TextStream::end`]; returns no text before the first run.
+    /// Returns the rest of the text, like [`TextStream::end`]; empty before the first run.
     pub fn end(&mut self) -> Result<String> {
         self.0.as_mut().map_or_else(|| Ok(String::new()), TextStream::end)
     }
 }
 
-/// Converts tokens to text one by one. All pieces together, with that of [`TextStream::end`], are the result of
+/// A converter of tokens to text, one by one. All pieces together, with that of [`TextStream::end`], are the result of
 /// decoding all tokens at once, for any decoder.
 ///
 /// Text is returned as soon as no later token can change it. This depends on the decoder: a character of a byte-level
-/// vocabulary is returned with the last of its bytes; with byte fallback (SentencePiece), decoders judge a run of
-/// bytes as a whole, so it is returned with the first token after the run.
+/// vocabulary is returned with the last of its bytes; with byte fallback (SentencePiece), decoders judge a run of bytes
+/// as a whole, so it is returned with the first token after the run.
 #[derive(Debug, Clone, Default)]
 pub struct TextStream {
     keep_special: bool,
-    /// The decoder, step by step; `None` before the first token.
+    /// Steps of the decoder; `None` before the first token.
     steps: Option<Steps>,
-    /// Text that [`TextStream::end`] returned before it was final.
+    /// Text that [`TextStream::end`] returned before it was complete.
     ahead: String,
 }
 
 impl TextStream {
-    /// Returns a stream at the beginning of a text. Special tokens are left out unless `keep_special` is set.
+    /// Returns a stream at the beginning of a text. Special tokens are omitted unless `keep_special` is set.
     pub fn new(keep_special: bool) -> TextStream {
         TextStream { keep_special, ..TextStream::default() }
     }
 
-    /// Returns the text that `token` makes final; empty in the middle of a character.
+    /// Returns the text that `token` completes; empty in the middle of a character.
     ///
     /// Fails with [`crate::error::Kind::InvalidArgument`] if it is not a token id.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: i64) -> Result<String> {
@@ -109,7 +111,7 @@ impl TextStream {
         Ok(rest)
     }
 
-    /// Returns the part of `text` that was not returned early.
+    /// Returns the part of `text` that [`TextStream::end`] has not returned before.
     fn beyond(&mut self, text: String) -> String {
         if self.ahead.is_empty() {
             return text;

@@ -1,9 +1,9 @@
-//! [`Tokenizer`]: converts text to token ids and back, as defined by a Hugging Face `tokenizer.json`.
+//! The conversion of text to token ids and back, as a Hugging Face `tokenizer.json` defines it ([`Tokenizer`]).
 //!
 //! Many such files set truncation and padding to a fixed length (those of MiniLM: 128). Both are disabled on loading,
 //! so an encoding is as long as its text; callers request padding and truncation with [`Tokenizer::encode_batch`].
-//! [`Tokenizer::truncation`] returns the file's value. `settings` applies the files next to it
-//! (`tokenizer_config.json` …).
+//! [`Tokenizer::truncation`] returns the file's value. `settings` applies the files next to it (`tokenizer_config.json`
+//! …).
 
 use super::sentencepiece::{self, Merger};
 use super::sentences::{self, Beside};
@@ -23,14 +23,14 @@ mod windows;
 
 pub(crate) use windows::{Token, Window, Windows};
 
-/// File name next to a model.
+/// The name of the file with the tokenizer.
 const FILE: &str = "tokenizer.json";
-/// Files that define how text becomes token ids.
+/// The names of the files that define how text becomes token ids.
 pub const FILES: [&str; 4] = [FILE, "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"];
-/// Names of padding tokens, used if the file does not name one.
+/// The names of padding tokens, which are used if the file does not name one.
 const PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|endoftext|>"];
 
-/// A tokenizer. Immutable, and safe to share between threads.
+/// A tokenizer, which is immutable and can be shared between threads.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -38,9 +38,9 @@ pub struct Tokenizer {
     pad_type_id: i64,
     truncation: Option<usize>,
     settings: Applied,
-    /// Merges characters to tokens if the merges of the file are not enough.
+    /// Merger of characters to tokens, if the merges of the file are not enough.
     merger: Option<Merger>,
-    /// Prepended to every text that is encoded.
+    /// Prompt that precedes every text that is encoded.
     prompt: String,
     /// Whether the prompt replaces the default one of the model.
     own_prompt: bool,
@@ -51,31 +51,31 @@ pub struct Tokenizer {
 pub struct Encoding {
     /// Token ids.
     pub ids: Vec<i64>,
-    /// 1 for each token (0 would be padding, which does not occur).
+    /// Attention mask, 1 for each token (0 would be padding, which does not occur).
     pub attention_mask: Vec<i64>,
     /// Token type ids (segments) for BERT; all 0 for a single text.
     pub type_ids: Vec<i64>,
 }
 
-/// Texts of one length: row-major lists of `batch` × `length`, ready to become int64 tensors.
+/// Several texts as rows of one length: row-major lists of `batch` × `length`, which can become int64 tensors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Token ids, padded on the right.
     pub ids: Vec<i64>,
-    /// 1 for tokens, 0 for padding.
+    /// Attention mask, 1 for tokens, 0 for padding.
     pub mask: Vec<i64>,
     /// Token type ids, padded with the tokenizer's value (usually 0).
     pub type_ids: Vec<i64>,
     /// Number of texts.
     pub batch: usize,
-    /// Length of each row in tokens: that of the longest text.
+    /// Length of each row in tokens, which is that of the longest text.
     pub length: usize,
     /// Number of tokens truncated from each text.
     pub cut: Vec<usize>,
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json`, or the one in a folder, with the files next to it.
+    /// Loads a `tokenizer.json`, or the one in a folder, with the files next to it, and returns the tokenizer.
     ///
     /// Fails with [`Kind::NotFound`] if there is none, [`Kind::LimitExceeded`] above [`limits::SIDE_FILE_BYTES`],
     /// [`Kind::InvalidModel`] if it is damaged; the message names the line.
@@ -154,7 +154,7 @@ impl Tokenizer {
         Tokenizer::for_task(task, &content.read()?, beside).at(place).map(Some)
     }
 
-    /// Returns the tokenizer of a model for `task`, with the files next to it. Those of sentence-transformers apply
+    /// Returns the tokenizer of a model for `task`, with the files next to it. The files of sentence-transformers apply
     /// to models that do not generate text.
     pub(crate) fn for_task(task: Task, content: &[u8], beside: &Beside<'_>) -> Result<Tokenizer> {
         let mut tokenizer = Tokenizer::with_files(content, beside)?;
@@ -257,12 +257,12 @@ impl Tokenizer {
         self.inner.id_to_token(u32::try_from(id).ok()?)
     }
 
-    /// Returns the padding id of [`Tokenizer::encode_batch`].
+    /// Returns the id of the padding of [`Tokenizer::encode_batch`].
     pub fn pad_id(&self) -> i64 {
         self.pad_id
     }
 
-    /// Returns the truncation length in tokens that the file sets, if any.
+    /// Returns the truncation length in tokens that the file sets; `None` if it sets none.
     pub fn truncation(&self) -> Option<usize> {
         self.truncation
     }
@@ -277,7 +277,7 @@ impl Tokenizer {
         self.inner.get_added_tokens_decoder().into_iter().map(|(id, token)| (id, token.special)).collect()
     }
 
-    /// Returns ids and texts of the special tokens.
+    /// Returns the ids and the texts of the special tokens.
     pub(super) fn special_tokens(&self) -> std::collections::HashMap<i64, String> {
         let added = self.inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special);
         added.map(|(id, token)| (i64::from(id), token.content)).collect()
@@ -300,7 +300,7 @@ impl Tokenizer {
         kinds
     }
 
-    /// Returns the decoder; `None` joins tokens with spaces.
+    /// Returns the decoder; `None` stands for joining tokens with spaces.
     pub(super) fn decoder(&self) -> Option<&tokenizers::DecoderWrapper> {
         self.inner.get_decoder()
     }
@@ -343,7 +343,7 @@ impl Tokenizer {
         }
     }
 
-    /// Returns a text's tokens up to `max_length`, and the number of truncated tokens.
+    /// Returns the tokens of a text up to `max_length`, and the number of truncated tokens.
     fn encode_within(
         &self,
         text: &str,
@@ -364,7 +364,7 @@ impl Tokenizer {
     }
 }
 
-/// Returns which tokens remain after truncation at the end or the beginning, keeping special ones.
+/// Returns the indices of the tokens that remain after truncation at the end or the beginning; special ones are kept.
 fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     let specials = special.iter().filter(|s| **s != 0).count();
     if max_length < specials {
@@ -385,13 +385,13 @@ fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     Ok((0..special.len()).filter(keep).collect())
 }
 
-/// Runs `work`, which calls the tokenizers crate, and returns its result; a panic, which the crate is known for on some
+/// Runs `work`, which calls the tokenizers crate, and returns its result. A panic, which the crate is known for on some
 /// damaged files, becomes an error.
 pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     caught(|| work().map_err(|e| Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))))
 }
 
-/// Returns a panic as an error.
+/// Runs `work`, and returns its result; a panic becomes an error.
 fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map_or("", String::as_str);

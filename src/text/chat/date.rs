@@ -20,10 +20,10 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-/// Maximum width of a field.
+/// The maximum width of a field.
 const WIDEST: usize = 1000;
 
-/// Returns a time in a `strftime` format: a given one in UTC, or the local time now.
+/// Returns a time in a format of `strftime`: the given time in UTC, or the local time now.
 pub fn show(time: Option<SystemTime>, format: &str) -> Result<String> {
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let elapsed = since(time.unwrap_or_else(SystemTime::now));
@@ -38,7 +38,7 @@ pub fn show(time: Option<SystemTime>, format: &str) -> Result<String> {
     Ok(out)
 }
 
-/// A date and time of day.
+/// A date and a time of day.
 struct Moment {
     local: LocalTime,
     seconds: i64,
@@ -67,7 +67,7 @@ impl Moment {
         Ok(())
     }
 
-    /// Writes the directive after a percent sign; returns its length in bytes.
+    /// Writes the directive after a percent sign, and returns its length in bytes.
     fn directive(&self, text: &str, out: &mut String) -> Result<usize> {
         let mut field = Field { pad: None, upper: false, swap: false, width: None };
         let mut chars = text.char_indices().skip(1).peekable();
@@ -116,7 +116,7 @@ impl Moment {
         Ok(whole.len())
     }
 
-    /// Writes a directive of C; returns `false` for an unknown letter.
+    /// Writes a directive of C. Returns `false` for an unknown letter.
     fn known(&self, letter: char, field: Field, out: &mut String) -> bool {
         let LocalTime { year, month, day, hour, minute, second, weekday, day_of_year } = self.local;
         let twelve = (hour + 11) % 12 + 1;
@@ -179,7 +179,7 @@ impl Moment {
         field.text(&text, out)
     }
 
-    /// Returns the ISO 8601 year and week number.
+    /// Returns the year and the week number by ISO 8601.
     fn iso_week(&self) -> (i64, i64) {
         let monday = (self.local.weekday + 6) % 7;
         let week = (self.local.day_of_year - 1 - monday + 10) / 7;

@@ -1,8 +1,8 @@
-//! Special tokens by their names in templates.
+//! The special tokens, by their names in templates.
 
 use serde_json::{Map, Value};
 
-/// The names that every tokenizer has.
+/// The names of special tokens that every tokenizer has.
 const STANDARD: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
@@ -54,12 +54,12 @@ fn entries(source: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value
     source.iter().filter(|(key, value)| key.ends_with("_token") && !value.is_boolean()).chain(own)
 }
 
-/// Returns a text that is plain or nested as `content`.
+/// Returns the text of a token, which is plain or nested as `content`; `None` if there is none.
 fn text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
-/// Returns the default tokens of a tokenizer class.
+/// Returns the default special tokens of a tokenizer class; `None` for an unknown class.
 fn of_class(class: &str) -> Option<&'static [(&'static str, &'static str)]> {
     const END: &str = "<|endoftext|>";
     Some(match class {

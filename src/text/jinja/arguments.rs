@@ -34,13 +34,13 @@ impl Given {
         Ok(bound)
     }
 
-    /// Fails if there are any arguments.
+    /// Fails with `InvalidArgument` if there are any arguments.
     pub fn none(self, function: &str) -> Result<()> {
         self.bind(function, []).map(|_: [Option<Value>; 0]| ())
     }
 }
 
-/// Returns a required argument.
+/// Returns a required argument. Fails with `InvalidArgument` if it is missing.
 pub fn required(value: Option<Value>, function: &str, name: &str) -> Result<Value> {
     match value {
         Some(value) => Ok(value),
@@ -59,7 +59,7 @@ pub fn text_or_none(value: Option<Value>, function: &str) -> Result<Option<Rc<st
     }
 }
 
-/// Returns an integer argument, or its default.
+/// Returns an integer argument, or the default if it is missing.
 pub fn int_or(value: Option<Value>, function: &str, default: i128) -> Result<i128> {
     match value {
         None => Ok(default),

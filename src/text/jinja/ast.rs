@@ -12,7 +12,7 @@ pub enum Expr {
     Dict(Vec<(Expr, Expr)>),
     Attribute(Box<Expr>, String),
     Item(Box<Expr>, Box<Expr>),
-    /// Start, stop, step.
+    /// A slice with its start, stop and step.
     Slice(Box<Expr>, Box<[Option<Expr>; 3]>),
     Call(Box<Expr>, Arguments),
     Filter(Box<Filter>),
@@ -25,7 +25,7 @@ pub enum Expr {
     And(Box<(Expr, Expr)>),
     Or(Box<(Expr, Expr)>),
     Compare(Box<Expr>, Vec<(Comparison, Expr)>),
-    /// Condition, value if true, value if false.
+    /// A conditional with its condition, the value if it is true, and the value if it is false.
     Choice(Box<(Expr, Expr, Option<Expr>)>),
 }
 
@@ -52,9 +52,9 @@ pub struct Filter {
 pub struct Arguments {
     pub positional: Vec<Expr>,
     pub named: Vec<(String, Expr)>,
-    /// `*list`
+    /// List of further arguments, `*list`.
     pub more: Option<Box<Expr>>,
-    /// `**dict`
+    /// Dict of further named arguments, `**dict`.
     pub more_named: Option<Box<Expr>>,
 }
 
@@ -111,7 +111,7 @@ pub enum Kind {
     CallBlock(Expr, Arc<Macro>),
     FilterBlock(Expr, Vec<Node>),
     Macro(Arc<Macro>),
-    /// `generation`: marks the text that a model is trained on. It has its own scope.
+    /// The block `generation`, which marks the text that a model is trained on. It has its own scope.
     Generation(Vec<Node>),
     /// A block, which sees only the template's own names.
     Block(Vec<Node>),
@@ -134,13 +134,13 @@ pub struct For {
 pub struct Macro {
     pub name: Option<String>,
     pub parameters: Vec<String>,
-    /// Defaults of the last parameters.
+    /// Default values of the last parameters.
     pub defaults: Vec<Expr>,
     pub body: Vec<Node>,
     pub uses: Uses,
 }
 
-/// Which of the implicit names `varargs`, `kwargs` and `caller` a macro uses.
+/// Whether a macro uses the implicit names `varargs`, `kwargs` and `caller`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Uses {
     pub caller: bool,

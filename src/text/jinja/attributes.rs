@@ -1,16 +1,16 @@
-//! Attributes, items and slices of values, like in jinja2's sandbox.
+//! The attributes, items and slices of values, like in jinja2's sandbox.
 
 use super::engine::{Engine, Object};
 use super::strings;
 use super::value::{Range, Value, View};
 use crate::error::{Result, bail};
 
-/// Methods of dicts that templates can call.
+/// The methods of dicts that templates can call.
 const DICT: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "values"];
-/// Methods that would change a value: the sandbox hides them.
+/// The methods that would change a value, which the sandbox hides.
 const UNSAFE_DICT: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 const UNSAFE_LIST: [&str; 8] = ["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"];
-/// Attributes of numbers and views that Python has and that are not supported.
+/// The attributes of numbers and views that Python has and that are not supported.
 const OTHER: [&str; 17] = [
     "as_integer_ratio",
     "bit_count",
@@ -32,7 +32,7 @@ const OTHER: [&str; 17] = [
 ];
 
 impl Engine {
-    /// Returns `value.name`: an attribute, else an item with that name.
+    /// Returns `value.name`: an attribute, otherwise an item with that name.
     pub fn attribute(&mut self, value: &Value, name: &str) -> Result<Value> {
         if let Value::Undefined(message) = value {
             bail!(InvalidArgument, "{message}");
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// Returns `value[index]`: an item, else an attribute with that name.
+    /// Returns `value[index]`: an item, otherwise an attribute with that name.
     pub fn item(&mut self, value: &Value, index: &Value) -> Result<Value> {
         let found = match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
@@ -96,7 +96,7 @@ impl Engine {
         }
     }
 
-    /// Returns what Python's `getattr` finds; `None` if there is nothing.
+    /// Returns the attribute that Python's `getattr` finds; `None` if there is none.
     fn own_attribute(&mut self, value: &Value, name: &str) -> Result<Option<Value>> {
         let method = || Some(Value::Method(std::rc::Rc::new((value.clone(), name.to_owned()))));
         let hidden = || Some(Value::Undefined(format!("the attribute {name:?} is not safe").into()));
@@ -241,7 +241,7 @@ impl Engine {
     }
 }
 
-/// Returns where a slice starts and stops in a sequence of this length.
+/// Returns the positions at which a slice starts and stops in a sequence of this length.
 fn bounds_of(length: i128, begin: Option<i128>, end: Option<i128>, step: i128) -> (i128, i128) {
     let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
     let clamp = |bound: i128| (if bound < 0 { bound.saturating_add(length) } else { bound }).clamp(low, high);

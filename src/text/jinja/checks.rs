@@ -1,4 +1,4 @@
-//! Tests: the part after `is`.
+//! The tests of values, which are the part after `is`.
 
 use super::arguments::{Given, required};
 use super::ast::{Comparison, Operator};
@@ -8,7 +8,7 @@ use super::text::is_title;
 use super::value::Value;
 use crate::error::{Result, bail};
 
-/// Names of all tests, as in `value is name`.
+/// The names of all tests, as in `value is name`.
 const NAMES: [&str; 38] = [
     "odd",
     "even",

@@ -9,7 +9,7 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-/// Parses `a.0.b`: names and indices that lead to a nested value.
+/// Returns the names and indices in `a.0.b`, which lead to a nested value.
 pub fn path(attribute: &Value) -> Result<Vec<Value>> {
     Ok(match attribute {
         Value::None => Vec::new(),
@@ -36,7 +36,7 @@ pub fn follow(engine: &mut Engine, value: &Value, path: &[Value], default: Optio
     Ok(value)
 }
 
-/// Returns text in lower case unless case matters.
+/// Returns a text in lower case unless case matters; other values unchanged.
 fn folded(engine: &Engine, value: Value, case_sensitive: bool) -> Result<Value> {
     match &value {
         Value::Text(text) if !case_sensitive => {
@@ -47,7 +47,7 @@ fn folded(engine: &Engine, value: Value, case_sensitive: bool) -> Result<Value> 
     }
 }
 
-/// Returns an optional flag.
+/// Returns whether an optional flag is set.
 fn flag(engine: &Engine, value: Option<Value>) -> bool {
     value.is_some_and(|value| engine.truth(&value))
 }
@@ -250,7 +250,7 @@ fn sum(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(total)
 }
 
-/// Implements `batch` and `slice`.
+/// Returns the result of the filter `batch` or `slice`.
 fn parts(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     let [count, fill] = given.bind(name, [if name == "batch" { "linecount" } else { "slices" }, "fill_with"])?;
     let count = int_or(Some(required(count, name, "count")?), name, 0)?;

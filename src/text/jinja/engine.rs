@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Bytes of text that count as one step, so that a template cannot fill the memory within its steps.
+/// The number of bytes of text that count as one step, so that a template cannot fill the memory within its steps.
 const BYTES_A_STEP: usize = 64;
-/// Maximum nesting of expressions, blocks and calls.
+/// The maximum nesting of expressions, blocks and calls.
 const DEPTH: usize = 200;
 
 /// The state of one rendering of a template.
@@ -20,14 +20,14 @@ pub struct Engine {
     steps: Cell<u64>,
     written: usize,
     depth: usize,
-    /// The line that is being rendered.
+    /// Line of the template that is being rendered.
     pub line: usize,
-    /// The time that templates show, in UTC; `None` for the current local time.
+    /// Time that templates show, in UTC; `None` for the current local time.
     pub now: Option<SystemTime>,
     scopes: Vec<Scope>,
-    /// The innermost scope, in which names are looked up first.
+    /// Index of the innermost scope, in which names are looked up first.
     pub scope: usize,
-    /// Scopes below this index belong to macros and are kept.
+    /// Number of scopes that belong to macros and are kept.
     kept_scopes: usize,
     objects: Vec<Object>,
 }
@@ -38,21 +38,21 @@ struct Scope {
     around: Option<usize>,
 }
 
-/// A stateful object.
+/// An object with a state.
 pub enum Object {
     Namespace(Dict),
     Loop(LoopState),
-    /// Returns each value once.
+    /// An iterator, which returns each value once.
     Iterator(VecDeque<Value>),
     /// An iterator that a loop is running through.
     Busy,
     Cycler(Vec<Value>, usize),
-    /// The separator, and whether it has been requested before.
+    /// A joiner with its separator, and whether it has been called before.
     Joiner(Value, bool),
 }
 
 impl Object {
-    /// Returns the name for error messages.
+    /// Returns the name of the object for error messages.
     pub fn name(&self) -> &'static str {
         match self {
             Object::Namespace(_) => "a namespace",
@@ -64,24 +64,24 @@ impl Object {
     }
 }
 
-/// The variable `loop`.
+/// The state of the variable `loop`.
 pub struct LoopState {
     pub items: Rc<Vec<Value>>,
     pub at: usize,
     pub depth: usize,
-    /// The last arguments of `loop.changed`.
+    /// Arguments of the last call of `loop.changed`.
     pub changed: Option<Vec<Value>>,
     /// Number of items that were read ahead of the current one: they are lost to others if the loop ends here.
     pub peeked: usize,
-    /// The loop that calling `loop` runs, and its scope.
+    /// Loop that calling `loop` runs, and its scope.
     pub recursive: Option<(Arc<For>, usize)>,
 }
 
 impl Engine {
-    /// The scope of the variables and of the template's own assignments.
+    /// The index of the scope with the variables and the template's own assignments.
     pub const ROOT: usize = 1;
 
-    /// Returns a rendering with these variables.
+    /// Returns an engine for a rendering with these variables.
     pub fn new(variables: Vec<(Rc<str>, Value)>, now: Option<SystemTime>) -> Engine {
         let globals = ["range", "dict", "lipsum", "cycler", "joiner", "namespace", "raise_exception", "strftime_now"];
         let functions = globals.iter().map(|name| (Rc::from(*name), Value::Function(name))).collect();
@@ -109,7 +109,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts the steps of a text.
+    /// Counts the steps for a text of `bytes` bytes. Fails like [`Engine::spend`].
     pub fn spend_bytes(&self, bytes: usize) -> Result<()> {
         if bytes > limits::TEXT_BYTES {
             bail!(LimitExceeded, "the template writes more than {} bytes", limits::TEXT_BYTES);
@@ -117,7 +117,8 @@ impl Engine {
         self.spend((bytes / BYTES_A_STEP) as u64)
     }
 
-    /// Appends to the output. Captured blocks count too, so that a template cannot double its text without limit.
+    /// Appends a text to the output. Captured blocks count too, so that a template cannot double its text without
+    /// limit.
     pub fn write(&mut self, text: &str, out: &mut String) -> Result<()> {
         self.written = self.written.saturating_add(text.len());
         if self.written > limits::TEXT_BYTES {
@@ -127,7 +128,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs nested work one level deeper and returns its result.
+    /// Runs nested work one level deeper and returns its result. Fails with `LimitExceeded` if that is too deep.
     pub fn deeper<T>(&mut self, work: impl FnOnce(&mut Engine) -> Result<T>) -> Result<T> {
         self.spend(1)?;
         if self.depth >= DEPTH {
@@ -168,7 +169,7 @@ impl Engine {
         }
     }
 
-    /// Returns the value of a name.
+    /// Returns the value of a name; an undefined value if there is none.
     pub fn lookup(&self, name: &str) -> Value {
         let mut scope = Some(self.scope);
         while let Some(Scope { names, around }) = scope.map(|at| &self.scopes[at]) {

@@ -63,7 +63,7 @@ pub fn unescaped(literal: &str) -> Result<String> {
     Ok(out + rest)
 }
 
-/// Returns the character of that many hexadecimal digits.
+/// Returns the character that `length` hexadecimal digits name.
 fn character(rest: &str, kind: char, length: usize) -> Result<char> {
     let digits = rest.get(..length).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());

@@ -1,4 +1,4 @@
-//! Evaluates expressions.
+//! The evaluation of expressions.
 
 use super::arguments::Given;
 use super::ast::{Arguments, Comparison, Const, Expr, Filter};
@@ -94,7 +94,7 @@ impl Engine {
         Ok(Value::text(text))
     }
 
-    /// Returns `a or b` if `or` is set, else `a and b`.
+    /// Returns `a or b` if `or` is set, otherwise `a and b`.
     fn either(&mut self, a: &Expr, b: &Expr, or: bool) -> Result<Value> {
         let first = self.evaluate(a)?;
         if self.truth(&first) == or { Ok(first) } else { self.evaluate(b) }
@@ -165,7 +165,7 @@ impl Engine {
         Ok(Given { positional, named })
     }
 
-    /// Applies a filter to an expression, or to the text of a block.
+    /// Returns the result of a filter for an expression, or for the text of a block.
     pub fn filter(&mut self, filter: &Filter, block: Option<&Value>) -> Result<Value> {
         let value = match (&filter.input, block) {
             // Filters of a block are chained: the first one has no input.

@@ -1,4 +1,4 @@
-//! Executes statements.
+//! The execution of statements.
 
 use super::ast::{Expr, For, Kind, Macro, Node, Target};
 use super::engine::{Engine, LoopState, Object};
@@ -7,7 +7,7 @@ use crate::error::{Result, bail};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// How a block ended.
+/// The way in which a block ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     Done,
@@ -16,7 +16,7 @@ pub enum Flow {
 }
 
 impl Engine {
-    /// Runs statements, up to one that leaves a loop, and returns how they ended.
+    /// Runs statements, up to one that leaves a loop, and returns the way in which they ended.
     pub fn run(&mut self, nodes: &[Node], out: &mut String) -> Result<Flow> {
         self.deeper(|engine| {
             for node in nodes {
@@ -83,7 +83,7 @@ impl Engine {
         Ok(Flow::Done)
     }
 
-    /// Assigns the text of a block.
+    /// Assigns the text of a block to a name.
     fn set_block(&mut self, target: &Target, filter: Option<&Expr>, body: &[Node]) -> Result<Flow> {
         let mut text = String::new();
         let entered = self.enter(self.scope);

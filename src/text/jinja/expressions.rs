@@ -1,4 +1,4 @@
-//! Parses expressions.
+//! The parsing of expressions.
 
 use super::ast::{Arguments, Comparison, Const, Expr, Filter, Operator};
 use super::lexer::Token;
@@ -7,7 +7,7 @@ use super::{checks, filters};
 use crate::error::{Result, bail};
 
 impl Parser {
-    /// Parses a whole expression, including conditions.
+    /// Returns the whole expression at the current position, including conditions.
     pub fn expression(&mut self) -> Result<Expr> {
         self.deeper(|parser| {
             let mark = parser.unknown.len();
@@ -24,7 +24,7 @@ impl Parser {
         })
     }
 
-    /// Parses an expression without a conditional (`a if b else c`) at its top level.
+    /// Returns the expression at the current position, without a conditional (`a if b else c`) at its top level.
     pub fn either(&mut self) -> Result<Expr> {
         let mut left = self.both()?;
         while self.skip_name("or") {
@@ -116,7 +116,7 @@ impl Parser {
         }
     }
 
-    /// Parses powers. They are left-associative here, unlike in Python.
+    /// Returns the power at the current position. Powers are left-associative here, unlike in Python.
     fn power(&mut self) -> Result<Expr> {
         let mut left = self.unary(true)?;
         while self.skip_operator("**") {
@@ -138,7 +138,7 @@ impl Parser {
         if filtered { self.filtered(value) } else { Ok(value) }
     }
 
-    /// Parses a name, a literal, or a parenthesized expression.
+    /// Returns the name, literal or parenthesized expression at the current position.
     pub fn primary(&mut self) -> Result<Expr> {
         let token = self.current().clone();
         match token {
@@ -186,8 +186,9 @@ impl Parser {
         }
     }
 
-    /// Parses values separated by commas, or a single one. Without parentheses, at least one value is required, and the
-    /// list ends before any of the names in `ends`. `choices`: whether a value may be `a if b else c`.
+    /// Returns the values separated by commas at the current position, or a single one. Without parentheses, at least
+    /// one value is required, and the list ends before any of the names in `ends`. `choices`: whether a value may be `a
+    /// if b else c`.
     pub fn tuple(&mut self, parentheses: bool, choices: bool, ends: &[&str]) -> Result<Expr> {
         let mut items = Vec::new();
         let mut comma = false;
@@ -292,7 +293,7 @@ impl Parser {
         Ok(Expr::Item(Box::new(value), Box::new(index)))
     }
 
-    /// Parses the parenthesized arguments of a call.
+    /// Returns the parenthesized arguments of a call.
     pub fn arguments(&mut self) -> Result<Arguments> {
         self.expect("(")?;
         let mut arguments = Arguments::default();
@@ -328,7 +329,7 @@ impl Parser {
         Ok(arguments)
     }
 
-    /// Parses filters, tests and calls after a value.
+    /// Returns the filters, tests and calls after a value, applied to it.
     fn filtered(&mut self, mut value: Expr) -> Result<Expr> {
         loop {
             self.link()?;
@@ -341,7 +342,7 @@ impl Parser {
         }
     }
 
-    /// Parses `|name(...)|name(...)`. For a block, the first filter has no bar.
+    /// Returns the filters `|name(...)|name(...)`, applied to `input`. For a block, the first filter has no bar.
     pub fn filters(&mut self, input: Option<Expr>) -> Result<Expr> {
         let mut begins = input.is_none() && !self.is_operator("|");
         let mut value = input;

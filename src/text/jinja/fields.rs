@@ -6,7 +6,7 @@ use super::format::{Layout, ascii, bounded, float_as};
 use super::value::Value;
 use crate::error::{Result, bail};
 
-/// How fields are numbered.
+/// The numbering of the fields of a format.
 #[derive(Default)]
 struct Numbers {
     next: usize,
@@ -151,7 +151,7 @@ impl Engine {
     }
 }
 
-/// Returns where the brace of a field closes.
+/// Returns the position of the brace that closes a field; `None` if there is none.
 fn closing(text: &str) -> Option<usize> {
     let mut open = 1;
     for (at, c) in text.char_indices() {
@@ -167,7 +167,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// `[[fill]align][sign][#][0][width][,|_][.precision][type]`
+/// A format specification, `[[fill]align][sign][#][0][width][,|_][.precision][type]`.
 struct Spec {
     fill: Option<char>,
     align: Option<char>,
@@ -282,7 +282,7 @@ impl Spec {
         self.finish(self.sign(float.is_sign_negative()), digits, rest, 3)
     }
 
-    /// Assembles a number: sign, grouped digits, the rest.
+    /// Returns the text for a number: sign, grouped digits and the rest.
     fn finish(&self, sign: &str, digits: &str, rest: &str, group: usize) -> Result<String> {
         let Some(separator) = self.grouped else { return Ok(self.padded(sign, &format!("{digits}{rest}"), '>')) };
         if self.layout.zeros || self.align == Some('=') {

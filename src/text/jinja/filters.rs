@@ -1,4 +1,4 @@
-//! Filters: the part after a bar.
+//! The filters, which are the part after a bar.
 
 use super::arguments::{Given, int_or, required, text_or_none};
 use super::engine::Engine;
@@ -6,7 +6,7 @@ use super::value::Value;
 use super::{choose, json, numbers, phrases, strings};
 use crate::error::{Result, bail};
 
-/// Names of all filters in jinja2.
+/// The names of all filters in jinja2.
 const NAMES: [&str; 54] = [
     "abs",
     "attr",
@@ -109,7 +109,7 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
     }
 }
 
-/// Applies filters without arguments.
+/// Returns the result of a filter without arguments.
 fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
     match name {
         "abs" => match value {
@@ -162,7 +162,7 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
     }
 }
 
-/// Line width of `pprint` in characters.
+/// The width of a line of `pprint` in characters.
 const LINE: usize = 80;
 
 /// Returns a value with sorted dict keys.
@@ -297,7 +297,7 @@ pub fn soft(engine: &Engine, value: &Value) -> Result<std::rc::Rc<str>> {
     }
 }
 
-/// Implements `str.replace` on values as text.
+/// Returns the result of `str.replace` for values as text.
 pub fn replaced(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
     let [old, new, count] = given.bind("replace", ["old", "new", "count"])?;
     let (old, new) = (required(old, "replace", "old")?, required(new, "replace", "new")?);

@@ -1,4 +1,4 @@
-//! The operator `%` of strings: `'...' % values`.
+//! The operator `%` of strings, `'...' % values`.
 
 use super::engine::Engine;
 use super::numbers::fixed;
@@ -60,7 +60,7 @@ impl Engine {
         Ok(Value::text(out))
     }
 
-    /// Writes one conversion after its percent sign; returns the rest of the format.
+    /// Writes one conversion after its percent sign, and returns the rest of the format.
     fn conversion<'a>(
         &self,
         text: &'a str,
@@ -193,7 +193,7 @@ fn balanced(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Reads a width or a precision: digits, or a star for the next value.
+/// Returns a width or a precision: digits, or a star for the next value.
 fn size(rest: &mut &str, values: &mut Values<'_>) -> Result<i128> {
     if let Some(after) = rest.strip_prefix('*') {
         *rest = after;
@@ -237,7 +237,7 @@ fn signed(negative: bool, prefix: &str, digits: &str, layout: &Layout) -> String
     padded(&format!("{sign}{prefix}{digits}"), layout)
 }
 
-/// Returns `repr` with all non-ASCII characters escaped.
+/// Returns the `repr` of a text, with all non-ASCII characters escaped.
 pub fn ascii(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -286,7 +286,7 @@ fn scientific(digits: &str, exponent: i32) -> String {
     format!("{first}{point}{rest}e{sign}{:02}", exponent.abs())
 }
 
-/// Returns that many digits of a float, rounded half to even, and its exponent.
+/// Returns `count` digits of a float, rounded half to even, and its exponent.
 fn digits(value: f64, count: usize) -> (String, i32) {
     if value == 0.0 {
         return ("0".repeat(count), 0);

@@ -1,4 +1,4 @@
-//! Built-in functions of templates, and calls.
+//! The built-in functions of templates, and calls.
 
 use super::arguments::{Given, int_or, required};
 use super::engine::{Engine, Object};
@@ -8,7 +8,7 @@ use crate::error::{Result, bail};
 use crate::text::chat::date;
 use std::rc::Rc;
 
-/// Maximum number of values of a `range` in jinja2's sandbox.
+/// The maximum number of values of a `range` in jinja2's sandbox.
 const LONGEST_RANGE: usize = 100_000;
 
 impl Engine {
@@ -64,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// Implements `dict(mapping or pairs, name=value ...)`.
+    /// Returns the result of `dict(mapping or pairs, name=value ...)`.
     fn new_dict(&mut self, given: Given) -> Result<Dict> {
         let mut dict = Dict::default();
         let mut positional = given.positional.into_iter();
@@ -111,7 +111,7 @@ impl Engine {
         Ok(Value::text(text))
     }
 
-    /// Implements `value.name(...)`.
+    /// Returns the result of the method call `value.name(...)`.
     fn method(&mut self, value: &Value, name: &str, given: Given) -> Result<Value> {
         match value {
             Value::Text(text) => strings::call(self, text, name, given),
@@ -144,7 +144,7 @@ impl Engine {
         }
     }
 
-    /// Implements `dict.fromkeys(keys, value)`.
+    /// Returns the result of `dict.fromkeys(keys, value)`.
     fn dict_of_keys(&mut self, given: Given) -> Result<Value> {
         let [keys, value] = given.bind("fromkeys", ["/iterable", "/value"])?;
         let keys = self.iterate(&required(keys, "fromkeys", "iterable")?)?;

@@ -1,4 +1,4 @@
-//! Iteration, length, membership and order of values.
+//! The iteration, length, membership and order of values.
 
 use super::engine::{Engine, Object};
 use super::value::{Value, View, compare_numbers};
@@ -6,7 +6,7 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 
 impl Engine {
-    /// Returns the values of an iteration. Those of an iterator are then consumed.
+    /// Returns the values of an iteration. If `value` is an iterator, they are then consumed.
     pub fn iterate(&mut self, value: &Value) -> Result<Vec<Value>> {
         let values = match value {
             Value::Undefined(_) => Vec::new(),
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// Returns `len(value)`; `None` if it has none.
+    /// Returns `len(value)`; `None` if the value has no length.
     pub fn length(&self, value: &Value) -> Option<usize> {
         Some(match value {
             Value::Undefined(_) => 0,
@@ -141,7 +141,7 @@ impl Engine {
         }
     }
 
-    /// Sorts values by their keys; the sort is stable, reversed or not.
+    /// Returns values sorted by their keys; the sort is stable, reversed or not.
     pub fn sort(&self, mut pairs: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
         let mut width = 1;
         while width < pairs.len() {

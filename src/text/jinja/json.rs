@@ -9,10 +9,10 @@ use crate::limits;
 use std::fmt::Write;
 use std::rc::Rc;
 
-/// Maximum indent in spaces.
+/// The maximum indent in spaces.
 const MOST_INDENT: i128 = 1000;
 
-/// Options of `json.dumps`.
+/// The options of `json.dumps`.
 struct Json {
     indent: Option<String>,
     item: Rc<str>,

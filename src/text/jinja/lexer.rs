@@ -1,4 +1,4 @@
-//! Splits a template into tokens: text, and the parts between `{{ }}` and `{% %}`.
+//! The division of a template into tokens: text, and the parts between `{{ }}` and `{% %}`.
 
 use super::escapes::unescaped;
 use super::text::is_space;
@@ -20,7 +20,7 @@ pub enum Token {
     End,
 }
 
-/// Operators, longest first.
+/// The operators, longest first.
 const OPERATORS: [&str; 26] = [
     "**", "//", "==", "!=", "<=", ">=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".",
     ":", "|", ",", ";",
@@ -50,7 +50,7 @@ struct Lexer<'a> {
     tokens: Vec<(usize, Token)>,
 }
 
-/// Returns a `-` or `+` next to a delimiter.
+/// Returns the `-` or `+` at the beginning of a text, next to a delimiter; `None` if there is none.
 fn sign(text: &str) -> Option<char> {
     text.chars().next().filter(|c| matches!(c, '-' | '+'))
 }
@@ -64,7 +64,7 @@ impl<'a> Lexer<'a> {
         self.tokens.push((self.line, token));
     }
 
-    /// Advances by that many bytes.
+    /// Advances by `bytes` bytes.
     fn skip(&mut self, bytes: usize) {
         let passed = &self.rest()[..bytes];
         self.line += passed.matches('\n').count();
@@ -79,7 +79,7 @@ impl<'a> Lexer<'a> {
         self.skip(rest.len() - rest.trim_start_matches(is_space).len());
     }
 
-    /// Reads text outside of all tags.
+    /// Adds the text outside of all tags.
     fn root(&mut self) -> Result<()> {
         loop {
             let rest = self.rest();
@@ -125,7 +125,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// If the end of a tag is next, skips it with its sign and the line break after it; returns whether it was next.
+    /// If the end of a tag is next, skips it with its sign and the line break after it. Returns whether it was next.
     fn end_tag(&mut self, end: &str) -> bool {
         let rest = self.rest();
         if let Some(after) = rest.strip_prefix('-').and_then(|rest| rest.strip_prefix(end)) {
@@ -152,7 +152,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// Reads the text between `raw` and `endraw`.
+    /// Adds the text between `raw` and `endraw`.
     fn raw(&mut self) -> Result<()> {
         let rest = self.rest();
         for (at, _) in rest.match_indices("{%") {
@@ -172,7 +172,7 @@ impl<'a> Lexer<'a> {
         bail!(InvalidModel, "a raw block is not closed")
     }
 
-    /// Reads the tokens between the delimiters of a tag.
+    /// Adds the tokens between the delimiters of a tag.
     fn inside(&mut self, begin: Token, end: Token) -> Result<()> {
         let delimiter = if end == Token::EndWrite { "}}" } else { "%}" };
         self.push(begin);
@@ -229,7 +229,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Returns the length of `raw` and the end of its tag, if the tag is that.
+/// Returns the length of `raw` and the end of its tag; `None` for other tags.
 fn raw_tag(rest: &str) -> Option<usize> {
     let inside = rest.strip_prefix(['-', '+']).unwrap_or(rest);
     let after = inside.trim_start_matches(is_space).strip_prefix("raw")?.trim_start_matches(is_space);
@@ -310,7 +310,7 @@ fn integer(text: &str, radix: u32) -> Result<i128> {
     }
 }
 
-/// Returns the length of an exponent such as `e+10`, if there is one.
+/// Returns the length of an exponent such as `e+10`; 0 if there is none.
 fn exponent(text: &str) -> usize {
     let Some(rest) = text.strip_prefix(['e', 'E']) else { return 0 };
     let signed = usize::from(rest.starts_with(['+', '-']));

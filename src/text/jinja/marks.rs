@@ -1,6 +1,6 @@
-//! Characters that are alphabetic in Unicode but not letters in Python.
+//! The characters that are alphabetic in Unicode but not letters in Python.
 
-/// First and last characters of the ranges: marks (Mn, Mc), letter numbers (Nl) and circled letters (So) with the
+/// The first and last characters of the ranges: marks (Mn, Mc), letter numbers (Nl) and circled letters (So) with the
 /// property Alphabetic, from Python 3.11 (Unicode 14). Characters between them that are not letters either are
 /// included.
 #[rustfmt::skip]

@@ -1,9 +1,9 @@
-//! Jinja for chat templates.
+//! The template language Jinja, for chat templates.
 //!
 //! Templates are written for Python's jinja2 as the Hugging Face library configures it: an immutable sandbox, trimmed
 //! blocks, the extensions for `break`, `continue` and `generation`. The result is identical, including Python's
-//! formatting of values, its arithmetic and its string methods; what cannot be rendered exactly is an error that
-//! names it.
+//! formatting of values, its arithmetic and its string methods; what cannot be rendered exactly is an error that names
+//! it.
 //!
 //! Templates are untrusted: steps, nesting and output are limited, and nothing except the given values is accessible.
 //!
@@ -43,7 +43,7 @@ use crate::error::{Context, Result};
 use std::time::SystemTime;
 pub use value::Value;
 
-/// A parsed template. Immutable, and safe to share between threads.
+/// A parsed template, which is immutable and can be shared between threads.
 pub struct Template {
     body: Vec<ast::Node>,
 }
@@ -57,8 +57,8 @@ impl Template {
         Ok(Template { body: parser::parse(source)? })
     }
 
-    /// Returns the text of the template with these variables; `now` is the time it shows, in UTC, or else the local
-    /// time.
+    /// Returns the text of the template with these variables; `now` is the time that it shows, in UTC; `None` is the
+    /// local time.
     ///
     /// Fails with [`crate::error::Kind::InvalidArgument`], with the line, for errors in Python, `Unsupported` for
     /// features that are not implemented, and `LimitExceeded` for too many steps or too much output.

@@ -1,11 +1,11 @@
-//! The parser of templates: its position in the tokens.
+//! The parser of templates, with its position in the tokens.
 
 use super::ast::{Node, Uses};
 use super::lexer::{Token, tokens};
 use crate::error::{Context, Error, Kind, Result, bail};
 use crate::limits;
 
-/// Maximum number of operators, attributes and filters between two delimiters.
+/// The maximum number of operators, attributes and filters between two delimiters.
 const LINKS: usize = 4000;
 
 /// Returns the statements of a template's source text.
@@ -33,7 +33,7 @@ pub fn parse(source: &str) -> Result<Vec<Node>> {
     }
 }
 
-/// The position in a template.
+/// The state of the parsing of a template.
 pub struct Parser {
     tokens: Vec<(usize, Token)>,
     at: usize,
@@ -44,7 +44,7 @@ pub struct Parser {
     pub loops: usize,
     /// Whether an unknown name is an error only when it is executed: directly inside of `if`.
     pub soft: bool,
-    /// Names of blocks.
+    /// Names of the blocks so far.
     pub blocks: Vec<String>,
     /// Names that the current macro uses.
     pub uses: Uses,
@@ -121,7 +121,7 @@ impl Parser {
         }
     }
 
-    /// Returns a token for error messages.
+    /// Returns the description of a token for error messages.
     pub fn describe(&self, token: &Token) -> String {
         match token {
             Token::Text(_) => "text".into(),
@@ -138,7 +138,7 @@ impl Parser {
         }
     }
 
-    /// Reads a nested part, one level deeper.
+    /// Reads a nested part one level deeper, and returns it.
     pub fn deeper<T>(&mut self, read: impl FnOnce(&mut Parser) -> Result<T>) -> Result<T> {
         if self.depth >= limits::TEMPLATE_DEPTH {
             bail!(LimitExceeded, "the template is nested more than {} deep", limits::TEMPLATE_DEPTH);
@@ -167,7 +167,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Records an unknown filter or test.
+    /// Records that a filter or test is unknown.
     pub fn missing(&mut self, what: String) {
         if !self.soft {
             self.unknown.push((self.line(), what));

@@ -1,4 +1,4 @@
-//! Filters that return text.
+//! The filters that return text.
 
 use super::arguments::{Given, int_or, text_or_none};
 use super::engine::Engine;
@@ -73,7 +73,7 @@ pub fn escaped(text: &str) -> String {
     text.replace('\'', "&#39;").replace('"', "&#34;")
 }
 
-/// Returns text with upper case after whitespace, hyphens and opening brackets, lower case elsewhere.
+/// Returns a text with upper case after whitespace, hyphens and opening brackets, and lower case elsewhere.
 fn title(text: &str) -> String {
     let begins = |c: char| is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
     let mut out = String::new();
@@ -89,7 +89,7 @@ fn title(text: &str) -> String {
     out
 }
 
-/// Returns text without HTML comments and tags, with single spaces.
+/// Returns a text without HTML comments and tags, with single spaces.
 fn without_tags(text: &str) -> Result<String> {
     let mut text = text.to_owned();
     for (open, close) in [("<!--", "-->"), ("<", ">")] {
@@ -123,7 +123,7 @@ fn without_tags(text: &str) -> Result<String> {
     Ok(out + rest)
 }
 
-/// The output of the filter `escape`, and the usual names of the characters.
+/// The entities that the filter `escape` writes, and the usual names of the characters.
 const ENTITIES: [(&str, char); 6] =
     [("&amp;", '&'), ("&lt;", '<'), ("&gt;", '>'), ("&quot;", '"'), ("&#39;", '\''), ("&#34;", '"')];
 
@@ -171,7 +171,7 @@ fn join(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(Value::text(text))
 }
 
-/// Size of an item of a list besides its text, in bytes.
+/// The size of an item of a list besides its text, in bytes.
 const BYTES: usize = 16;
 
 fn indent(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
@@ -289,7 +289,7 @@ fn attributes(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(Value::text(out))
 }
 
-/// Returns text with `%NN` for all characters except letters, digits and a few others.
+/// Returns a text with `%NN` for all characters except letters, digits and a few others.
 fn url_encode(engine: &mut Engine, value: &Value) -> Result<Value> {
     let quote = |text: &str, form: bool| {
         let mut out = String::new();

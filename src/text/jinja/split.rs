@@ -1,8 +1,8 @@
-//! Splits texts like `str.split` and `str.splitlines`.
+//! The division of texts like `str.split` and `str.splitlines`.
 
 use super::text::is_space;
 
-/// Implements `str.split` and `str.rsplit`: at a separator or at whitespace, at most that many times.
+/// Returns the result of `str.split` or `str.rsplit`: the parts at a separator or at whitespace, at most `most` times.
 pub fn split<'a>(text: &'a str, separator: Option<&str>, most: usize, right: bool) -> Vec<&'a str> {
     let Some(separator) = separator else { return words(text, most, right) };
     let most = most.saturating_add(1);
@@ -44,7 +44,7 @@ fn words(text: &str, most: usize, right: bool) -> Vec<&str> {
     parts
 }
 
-/// Implements `str.splitlines`, with line ends or without.
+/// Returns the result of `str.splitlines`, with line ends or without.
 pub fn lines(text: &str, ends: bool) -> Vec<&str> {
     let ends_line =
         |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');

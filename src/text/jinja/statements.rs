@@ -1,4 +1,4 @@
-//! Parses statements.
+//! The parsing of statements.
 
 use super::ast::{Expr, For, Kind, Macro, Node, Target, Uses};
 use super::lexer::Token;
@@ -7,8 +7,8 @@ use crate::error::{Result, bail};
 use std::sync::Arc;
 
 impl Parser {
-    /// Parses everything up to a tag with one of these names, which is then the current token, or to the end of the
-    /// template.
+    /// Returns the statements up to a tag with one of these names, which is then the current token, or up to the end of
+    /// the template.
     pub fn body(&mut self, ends: &[&str]) -> Result<Vec<Node>> {
         self.deeper(|parser| {
             let mut nodes = Vec::new();
@@ -45,7 +45,7 @@ impl Parser {
         })
     }
 
-    /// Parses the body of a block including its end; the end tag is not closed yet.
+    /// Returns the statements of a block including its end; the end tag is not closed yet.
     fn block(&mut self, end: &str) -> Result<Vec<Node>> {
         self.expect_end(&Token::EndBlock)?;
         let body = self.body(&[end])?;
@@ -53,7 +53,7 @@ impl Parser {
         Ok(body)
     }
 
-    /// Parses a body in which unknown names are errors at once, outside of all `if`.
+    /// Returns a body in which unknown names are errors at once, outside of all `if`.
     fn hard<T>(&mut self, read: impl FnOnce(&mut Parser) -> Result<T>) -> Result<T> {
         let soft = std::mem::replace(&mut self.soft, false);
         let read = read(self);
@@ -61,7 +61,7 @@ impl Parser {
         read
     }
 
-    /// Parses the body of a function, which `break` cannot leave.
+    /// Returns the body of a function, which `break` cannot leave.
     fn function(&mut self, end: &str) -> Result<Vec<Node>> {
         let loops = std::mem::replace(&mut self.loops, 0);
         let body = self.hard(|parser| parser.block(end));
@@ -102,7 +102,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Parses a block: no template extends this one, so it is written in place.
+    /// Returns a block. No template extends this one, so it is written in place.
     fn block_definition(&mut self) -> Result<Kind> {
         let name = self.name()?;
         if self.current() != &Token::EndBlock {
@@ -230,7 +230,7 @@ impl Parser {
         Ok(Macro { name, parameters, defaults, body, uses })
     }
 
-    /// Parses the parameters of a macro, and the defaults of the last of them.
+    /// Returns the parameters of a macro, and the default values of the last of them.
     fn signature(&mut self) -> Result<(Vec<String>, Vec<Expr>)> {
         self.expect("(")?;
         let (mut parameters, mut defaults) = (Vec::new(), Vec::new());
@@ -252,7 +252,7 @@ impl Parser {
         Ok((parameters, defaults))
     }
 
-    /// Parses an assignment target, up to one of the names in `ends`.
+    /// Returns the target of an assignment, up to one of the names in `ends`.
     fn target(&mut self, ends: &[&str]) -> Result<Target> {
         let mut items = Vec::new();
         let mut comma = false;

@@ -1,4 +1,4 @@
-//! The methods of `str`.
+//! The methods of `str`, as templates call them.
 
 use super::arguments::{Given, int_or, required, text_or_none};
 use super::engine::Engine;
@@ -9,7 +9,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use std::rc::Rc;
 
-/// Names of all methods of `str`.
+/// The names of all methods of `str`.
 pub const METHODS: [&str; 47] = [
     "capitalize",
     "casefold",
@@ -200,14 +200,14 @@ fn wanted(value: Option<Value>, function: &str) -> Result<Rc<str>> {
     }
 }
 
-/// Implements `str.strip` of whitespace or of some characters.
+/// Returns the result of `str.strip` of whitespace or of some characters.
 pub fn strip<'a>(text: &'a str, chars: Option<&str>, start: bool, end: bool) -> &'a str {
     let strips = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
     let text = if start { text.trim_start_matches(strips) } else { text };
     if end { text.trim_end_matches(strips) } else { text }
 }
 
-/// Implements `str.capitalize`.
+/// Returns the result of `str.capitalize`.
 pub fn capitalize(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars();
@@ -220,7 +220,7 @@ pub fn capitalize(text: &str) -> String {
     out + &lower[skipped..]
 }
 
-/// Implements `str.title`: upper case for each letter after a character without case.
+/// Returns the result of `str.title`: upper case for each letter after a character without case.
 fn title(text: &str) -> String {
     let mut out = String::new();
     let mut inside = false;
@@ -270,7 +270,7 @@ fn swapcase(text: &str) -> Result<String> {
     Ok(out)
 }
 
-/// Implements `str.replace`, at most `count` times if that is not negative.
+/// Returns the result of `str.replace`, at most `count` times if that is not negative.
 pub fn replace(engine: &Engine, text: &str, old: &str, new: &str, count: i128) -> Result<Value> {
     let most = usize::try_from(count).unwrap_or(usize::MAX);
     let found = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() }.min(most);
@@ -333,7 +333,7 @@ fn search(text: &str, name: &str, given: Given) -> Result<Value> {
     }
 }
 
-/// Implements `str.center` with a width in characters.
+/// Returns the result of `str.center` with a width in characters.
 pub fn center(text: &str, width: usize, fill: char) -> String {
     let length = text.chars().count();
     let pad = width.saturating_sub(length);

@@ -1,4 +1,4 @@
-//! Values in Python's formats: `str`, `repr`, and Python's classes of whitespace and letters.
+//! The texts of values as in Python: `str`, `repr`, and Python's classes of whitespace and letters.
 
 use super::engine::{Engine, Object};
 use super::marks::is_mark;
@@ -35,8 +35,8 @@ impl Engine {
         Ok(out)
     }
 
-    /// Writes `repr`. Fails with [`crate::error::Kind::Unsupported`] for values that Python writes with a memory
-    /// address.
+    /// Appends the `repr` of a value to `out`. Fails with [`crate::error::Kind::Unsupported`] for values that Python
+    /// writes with a memory address.
     fn write_repr(&self, value: &Value, out: &mut String) -> Result<()> {
         if out.len() > crate::limits::TEXT_BYTES {
             bail!(LimitExceeded, "the template writes more than {} bytes", crate::limits::TEXT_BYTES);
@@ -132,7 +132,7 @@ pub fn is_printable(c: char) -> bool {
     shown.escape_debug().nth(1) == Some(c)
 }
 
-/// Writes a string in the quotes that Python chooses.
+/// Appends a string to `out`, in the quotes that Python chooses.
 pub fn quoted(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
@@ -176,7 +176,9 @@ pub fn float_text(value: f64) -> String {
     format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
-/// Writes the title-case form of a character: the upper-case one, except for digraphs.
+/// Appends the title-case form of a character to `out`. It is the upper-case form, except for digraphs (U+01C4 to
+/// U+01CC, U+01F1 to U+01F3), Greek letters with iota subscript, Georgian letters (unchanged), and characters whose
+/// upper-case form is several letters, of which only the first is upper case.
 pub fn title_case(c: char, out: &mut String) {
     let code = u32::from(c);
     let shifted = match code {
@@ -204,23 +206,23 @@ pub fn title_case(c: char, out: &mut String) {
     }
 }
 
-/// Returns whether a character is in title case (neither upper nor lower).
+/// Returns whether a character is in title case, which is neither upper nor lower case.
 pub fn is_title(c: char) -> bool {
     matches!(u32::from(c), 0x1C5 | 0x1C8 | 0x1CB | 0x1F2 | 0x1F88..=0x1F8F | 0x1F98..=0x1F9F | 0x1FA8..=0x1FAF
         | 0x1FBC | 0x1FCC | 0x1FFC)
 }
 
-/// Implements `str.isalpha` for a character: a letter, not a mark.
+/// Returns the result of `str.isalpha` for a character: whether it is a letter, not a mark.
 pub fn is_alpha(c: char) -> bool {
     c.is_alphabetic() && !is_mark(c)
 }
 
-/// Implements `str.isalnum` for a character: a letter or a number.
+/// Returns the result of `str.isalnum` for a character: whether it is a letter or a number.
 pub fn is_alnum(c: char) -> bool {
     is_alpha(c) || c.is_numeric()
 }
 
-/// Returns whether a character is a decimal digit, a digit (including superscripts), a number.
+/// Returns whether a character is a decimal digit, a digit (including superscripts), and a number.
 pub fn numeric(c: char) -> Result<(bool, bool, bool)> {
     match c {
         '0'..='9' | '\u{660}'..='\u{669}' | '\u{6F0}'..='\u{6F9}' | '\u{966}'..='\u{96F}' | '\u{FF10}'..='\u{FF19}' => {

@@ -1,4 +1,4 @@
-//! Values of a template, like in Python.
+//! The values of a template, like in Python.
 
 use super::ast::Macro;
 use super::text::float_text;
@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Maximum nesting of lists and dicts.
+/// The maximum nesting of lists and dicts.
 const NESTING: usize = 200;
 
-/// A value. Lists and dicts are immutable: chat templates may not change them.
+/// A value of a template. Lists and dicts are immutable: chat templates may not change them.
 #[derive(Clone)]
 pub enum Value {
     /// An undefined name, with the text for errors.
@@ -26,7 +26,7 @@ pub enum Value {
     Tuple(Rc<Items>),
     Dict(Rc<Dict>),
     Range(Range),
-    /// `keys`, `values` or `items` of a dict.
+    /// The `keys`, `values` or `items` of a dict.
     View(View, Rc<Dict>),
     /// A stateful object (a namespace, a loop, an iterator …), as an index into the engine's objects.
     Object(usize),
@@ -38,7 +38,7 @@ pub enum Value {
 /// The items of a list or a tuple.
 pub struct Items {
     pub values: Vec<Value>,
-    /// Whether it is a pair of `groupby`, whose items have names.
+    /// Whether the tuple is a pair of `groupby`, whose items have names.
     pub is_group: bool,
     depth: usize,
 }
@@ -56,7 +56,7 @@ pub enum View {
     Items,
 }
 
-/// `range(start, stop, step)`.
+/// The range `range(start, stop, step)`.
 #[derive(Clone, Copy)]
 pub struct Range {
     pub start: i128,
@@ -79,13 +79,13 @@ impl Range {
     }
 }
 
-/// A dict. Keys compare like in Python, where 1, 1.0 and True are one key. Keeps the order of insertion.
+/// A dict, which keeps the order of insertion. Keys compare like in Python, where 1, 1.0 and True are one key.
 #[derive(Default)]
 pub struct Dict {
     pub entries: Vec<(Value, Value)>,
-    /// The entries of keys that are texts, which are looked up without a copy.
+    /// Indices of the entries whose keys are texts, which are looked up without a copy.
     texts: HashMap<Rc<str>, usize>,
-    /// The entries of all other keys.
+    /// Indices of the entries with other keys.
     others: HashMap<Key, usize>,
     depth: usize,
 }
@@ -114,7 +114,7 @@ impl Dict {
         self.texts.get(key).map(|place| &self.entries[*place].1)
     }
 
-    /// Sets a value; the value of an equal key is replaced, and the key is kept.
+    /// Sets the value of a key; the value of an equal key is replaced, and the key is kept.
     pub fn insert(&mut self, key: Value, value: Value) -> Result<()> {
         self.depth = self.depth.max(deeper(&key)?).max(deeper(&value)?);
         let next = self.entries.len();
@@ -131,7 +131,8 @@ impl Dict {
     }
 }
 
-/// Returns the depth of a container of a value. It is limited because values are traversed and dropped recursively.
+/// Returns the depth of a container of a value. Fails if it is above the limit, because values are traversed and
+/// dropped recursively.
 fn deeper(value: &Value) -> Result<usize> {
     let depth = 1 + match value {
         Value::List(items) | Value::Tuple(items) => items.depth,
@@ -174,7 +175,7 @@ impl Value {
         Ok(Value::Dict(Rc::new(dict)))
     }
 
-    /// Returns the value of JSON.
+    /// Returns the value that a JSON value represents.
     pub fn from_json(json: &serde_json::Value) -> Result<Value> {
         Ok(match json {
             serde_json::Value::Null => Value::None,
@@ -202,7 +203,7 @@ impl Value {
         }
     }
 
-    /// Returns the integer, if it is one or a boolean.
+    /// Returns the value as an integer; `None` if it is not an integer or a bool.
     pub fn as_int(&self) -> Option<i128> {
         match self {
             Value::Int(value) => Some(*value),
@@ -215,7 +216,7 @@ impl Value {
         matches!(self, Value::Undefined(_))
     }
 
-    /// Returns Python's name of the type.
+    /// Returns the name of the value's type in Python.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::Undefined(_) => "Undefined",
@@ -340,7 +341,7 @@ pub fn compare_numbers(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
     }
 }
 
-/// Compares an integer with a float exactly. Returns `None` for NaN.
+/// Returns the order of an integer and a float, which are compared exactly; `None` for NaN.
 fn compare_mixed(int: i128, float: f64) -> Option<std::cmp::Ordering> {
     if float.is_nan() {
         return None;

@@ -4,7 +4,7 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// A candidate: weight or logit, and token id.
+/// A candidate: its weight or logit, and its token id.
 pub(super) type Candidate = (f32, u32);
 
 /// Returns the lowest id of the highest logit, and that logit. NaN counts as impossible.
@@ -34,7 +34,7 @@ fn block_max(logits: &[f32]) -> f32 {
     lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Orders by higher value, then by lower id.
+/// Returns the order of two candidates: by higher value, then by lower id.
 pub(super) fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
@@ -57,8 +57,8 @@ impl Ord for Worst {
     }
 }
 
-/// Replaces the content of `found` by the `count` highest values with their ids, unordered. Usually linear in the
-/// vocabulary.
+/// Replaces the content of `found` by the `count` highest values with their ids, unordered. The time is usually linear
+/// in the size of the vocabulary.
 pub(super) fn highest_few(values: &[f32], count: usize, found: &mut Vec<Candidate>) {
     found.clear();
     if count > 512 {
@@ -86,7 +86,7 @@ pub(super) fn highest_few(values: &[f32], count: usize, found: &mut Vec<Candidat
     found.extend(heap.into_iter().map(|w| w.0));
 }
 
-/// Keeps the fewest candidates of highest weight that together have `mass`.
+/// Keeps the fewest candidates of highest weight that together have the weight `mass`.
 pub(super) fn nucleus(found: &mut Vec<Candidate>, mass: f64) {
     let (mut sorted, mut sum) = (0, 0.0);
     let mut step = 64;
@@ -107,7 +107,8 @@ pub(super) fn nucleus(found: &mut Vec<Candidate>, mass: f64) {
     }
 }
 
-/// Samples from all tokens in proportion to their weights, in the order of ids; `best` is the one that has `max`.
+/// Returns a token that is sampled from all tokens in proportion to their weights, in the order of ids; `best` is the
+/// token that has `max`.
 pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32, point: f64) -> u32 {
     let mut left = point * exp_sum(logits, max, scale);
     for (block, chunk) in logits.chunks(BLOCK).enumerate() {
@@ -133,7 +134,7 @@ pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32,
     best
 }
 
-/// Number of values summed in float32 before they are added to a float64 sum.
+/// The number of values that are summed in float32 before they are added to a float64 sum.
 pub(super) const BLOCK: usize = 256;
 
 /// Returns the sum of `exp((logit - max) · scale)`.
@@ -177,7 +178,7 @@ pub(super) fn exp(x: f32) -> f32 {
     if x >= -87.0 { p * power } else { 0.0 }
 }
 
-/// Returns a number in [0, 1) that depends only on its arguments: Philox 4x32 with 10 rounds.
+/// Returns a number in [0, 1) that depends only on the arguments, by Philox 4x32 with 10 rounds.
 pub(super) fn uniform(seed: u64, row: u64, step: u64) -> f64 {
     let [a, b, ..] = philox([step as u32, (step >> 32) as u32, row as u32, (row >> 32) as u32], seed);
     let bits = (u64::from(a) << 32 | u64::from(b)) >> 11;

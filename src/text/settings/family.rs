@@ -1,4 +1,4 @@
-//! [`Family`]: how the class of a tokenizer (`tokenizer_class`) uses its settings.
+//! The use of settings by the class of a tokenizer, `tokenizer_class` ([`Family`]).
 //!
 //! Some classes of transformers rebuild normalizer and pre-tokenizer from settings in `tokenizer_config.json` and
 //! ignore those in `tokenizer.json`. Here only the affected parts are changed, so that a file with additional steps
@@ -13,7 +13,7 @@ use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper, Sequence};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 
-/// Classes with the settings of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
+/// The classes with the settings of BERT: `do_lower_case`, `strip_accents`, `tokenize_chinese_chars`.
 const BERT: [&str; 11] = [
     "BertTokenizer",
     "DistilBertTokenizer",
@@ -27,9 +27,9 @@ const BERT: [&str; 11] = [
     "FunnelTokenizer",
     "NomicBertTokenizer",
 ];
-/// Classes that insert a space before a text if and only if `add_prefix_space` is set.
+/// The classes that insert a space before a text if and only if `add_prefix_space` is set.
 const BYTE_LEVEL: [&str; 4] = ["GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer"];
-/// Models whose tokenizers are used as in `tokenizer.json`, for any `tokenizer_class`.
+/// The models whose tokenizers are used as in `tokenizer.json`, for any `tokenizer_class`.
 const PLAIN: [&str; 24] = [
     "mistral",
     "mixtral",
@@ -57,28 +57,28 @@ const PLAIN: [&str; 24] = [
     "qwen2",
 ];
 
-/// The mark that replaces a space.
+/// The character that replaces a space.
 const MARK: char = '\u{2581}';
 
-/// A family of classes.
+/// A family of tokenizer classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// WordPiece with the settings of BERT.
     Bert,
-    /// Byte-level, with or without a space before the text.
+    /// Byte-level tokens, with or without a space before the text.
     ByteLevel {
         /// Whether the class has the special tokens of RoBERTa.
         roberta: bool,
     },
-    /// SentencePiece like Llama.
+    /// SentencePiece, with the settings of Llama.
     Llama,
-    /// Unchanged.
+    /// Any other class, whose tokenizers are unchanged.
     Plain,
 }
 
 impl Family {
-    /// Returns the family of a tokenizer class; without a class, that of the model type. A model type of [`PLAIN`] is
-    /// always [`Family::Plain`].
+    /// Returns the family of a tokenizer class; without a class, the family of the model type. A model type of
+    /// [`PLAIN`] is always [`Family::Plain`].
     pub fn of(class: Option<&str>, model_type: Option<&str>) -> Family {
         if model_type.is_some_and(|kind| PLAIN.contains(&kind)) {
             return Family::Plain;
@@ -110,7 +110,7 @@ impl Family {
         }
     }
 
-    /// Applies the settings of the class. Returns notes on those that could not be applied.
+    /// Applies the settings of the class, and returns notes on those that could not be applied.
     pub fn apply(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
         match self {
             Family::Bert => bert(inner, value),
@@ -128,7 +128,7 @@ fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
     value(key).and_then(Value::as_bool)
 }
 
-/// Sets case, accents and Chinese characters, with the defaults of BERT. Returns notes on settings that are not
+/// Sets case, accents and Chinese characters, with the defaults of BERT, and returns notes on settings that are not
 /// applied.
 fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     let change = |old: &BertNormalizer| {
@@ -155,7 +155,7 @@ fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Adds or removes the space before a text. Returns a note if the setting is not applied.
+/// Adds or removes the space before a text, and returns a note if the setting is not applied.
 fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     let changed = match inner.get_pre_tokenizer() {
         Some(PreTokenizerWrapper::ByteLevel(step)) if step.add_prefix_space != wanted => {
@@ -176,7 +176,7 @@ fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     Vec::new()
 }
 
-/// Replaces spaces by marks: before a text according to `legacy` and `add_prefix_space`.
+/// Sets the replacement of spaces, before a text according to `legacy` and `add_prefix_space`, and returns notes.
 fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     if !matches!(inner.get_model(), ModelWrapper::BPE(_)) || !marks_spaces(inner) {
         return Ok(Vec::new());
@@ -203,7 +203,7 @@ fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Returns whether a tokenizer replaces spaces by marks and does nothing else before its model, like those of Llama.
+/// Returns whether a tokenizer replaces spaces by U+2581 and does nothing else before its model, like those of Llama.
 fn marks_spaces(inner: &Tokenizer) -> bool {
     let replaces = |step: &NormalizerWrapper| {
         let text = serde_json::to_value(step).unwrap_or_default();

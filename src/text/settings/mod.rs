@@ -1,8 +1,8 @@
-//! [`Settings`]: the files next to a `tokenizer.json`, applied like transformers 5.
+//! The files next to a `tokenizer.json`, which are applied like in transformers 5 ([`Settings`]).
 //!
 //! `tokenizer_config.json` (and `added_tokens.json`, `special_tokens_map.json` of older folders) may add tokens that
-//! `tokenizer.json` lacks, make tokens special, and change settings. Tokens come first ([`Settings::apply`]), then
-//! the settings of the tokenizer's class ([`family`]).
+//! `tokenizer.json` lacks, make tokens special, and change settings. Tokens come first ([`Settings::apply`]), then the
+//! settings of the tokenizer's class ([`family`]).
 
 mod family;
 
@@ -13,32 +13,32 @@ use family::Family;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-/// Names of special tokens, in the order in which they are added.
+/// The names of special tokens, in the order in which they are added.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// The content of the files.
+/// The content of the files next to a `tokenizer.json`.
 #[derive(Default)]
 pub struct Settings {
     config: Option<Map<String, Value>>,
     added: Option<Map<String, Value>>,
     special: Option<Map<String, Value>>,
-    /// `model_type` of the model's configuration.
+    /// Value of `model_type` in the model's configuration.
     model_type: Option<String>,
 }
 
-/// Results of applying the settings.
+/// The results of applying the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// The padding token, if one is named.
+    /// Text of the padding token, if one is named.
     pub pad_token: Option<String>,
     /// Whether a text that is too long is truncated at its beginning instead of its end.
     pub cut_left: bool,
-    /// Settings that could change token ids and were not applied.
+    /// Notes on settings that could change token ids and were not applied.
     pub notes: Vec<String>,
 }
 
 impl Settings {
-    /// Reads the existing files.
+    /// Returns the settings in the files that exist.
     ///
     /// Fails with [`Kind::InvalidModel`] if one is damaged; the message names it.
     pub fn read(file: &dyn Fn(&str) -> Result<Option<Bytes>>) -> Result<Settings> {
@@ -59,7 +59,7 @@ impl Settings {
         Ok(Settings { config, added: of("added_tokens.json")?, special: of("special_tokens_map.json")?, model_type })
     }
 
-    /// Changes a tokenizer according to the settings.
+    /// Changes a tokenizer according to the settings, and returns the results.
     ///
     /// Fails with [`Kind::InvalidModel`] if the description of a token is invalid.
     pub fn apply(&self, inner: &mut Tokenizer) -> Result<Applied> {
@@ -80,8 +80,8 @@ impl Settings {
         Ok(Applied { pad_token, cut_left: self.text("truncation_side") == Some("left"), notes })
     }
 
-    /// Returns a setting that exists and is not null. Those of `special_tokens_map.json` take precedence, like in
-    /// transformers.
+    /// Returns the value of a setting; `None` if it does not exist or is null. Those of `special_tokens_map.json` have
+    /// priority, like in transformers.
     pub fn value(&self, key: &str) -> Option<&Value> {
         let special = self.special.as_ref().and_then(|map| map.get(key));
         special.or_else(|| self.config.as_ref()?.get(key)).filter(|value| !value.is_null())
@@ -91,12 +91,12 @@ impl Settings {
         self.value(key)?.as_str()
     }
 
-    /// Returns the special token of that name, if there is one.
+    /// Returns the special token with the name `key`; `None` if there is none.
     fn named(&self, key: &str) -> Result<Option<AddedToken>> {
         self.value(key).map(|value| token(value, true).at(|| key.to_owned())).transpose()
     }
 
-    /// Returns the tokens to add, in order.
+    /// Returns the tokens to add, in the order of their ids.
     fn tokens(&self, inner: &Tokenizer, family: &Family) -> Result<Vec<AddedToken>> {
         let named = self.all_named()?;
         let mut tokens = self.listed(&named)?;
@@ -172,7 +172,7 @@ impl Settings {
         Ok(found.into_iter().map(|(_, token)| token).collect())
     }
 
-    /// Returns the settings that could change token ids and are not applied.
+    /// Returns notes on the settings that could change token ids and are not applied.
     fn unapplied(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let code = self.value("auto_map").and_then(|map| map.as_object()?.get("AutoTokenizer"));
@@ -192,7 +192,7 @@ impl Settings {
     }
 }
 
-/// Returns a token from its description: a text, or an object with further fields.
+/// Returns the token that a description names, which is a text, or an object with further fields.
 fn token(value: &Value, special: bool) -> Result<AddedToken> {
     let content = value.as_str().or_else(|| value.get("content")?.as_str());
     let Some(content) = content else { bail!(InvalidModel, "{value} is not a token: it has no text") };

@@ -10,18 +10,18 @@ use std::sync::Arc;
 use tokenizers::Decoder;
 use tokenizers::decoders::DecoderWrapper;
 
-/// A step and the text that it holds back.
+/// A step of the decoder, with the text that it holds back.
 #[derive(Debug, Clone)]
 struct Step {
-    /// The decoder; `None` joins tokens with spaces, which is the behaviour without a decoder.
+    /// Decoder of the step; `None` joins tokens with spaces, which is the behaviour without a decoder.
     kind: Option<Arc<DecoderWrapper>>,
-    /// For a pattern that is plain text: the text and its replacement.
+    /// Text that the step replaces and its replacement, if the pattern is plain text.
     replace: Option<Arc<(String, String)>>,
-    /// The part of the current token that has not been passed on.
+    /// Part of the current token that has not been passed on.
     held: String,
     /// Bytes that do not form text yet.
     bytes: Vec<u8>,
-    /// The previous token, if the step must see the next one before it can decode it.
+    /// Previous token, if the step must receive the next one before it can decode it.
     last: Option<String>,
     /// Whether a token has already been passed on.
     begun: bool,
@@ -29,11 +29,11 @@ struct Step {
     seen: usize,
 }
 
-/// All steps, first to last.
+/// The steps of a decoder, first to last.
 #[derive(Debug, Clone)]
 pub struct Steps(Vec<Step>);
 
-/// Receives parts of tokens, and whether they are the last of their token.
+/// A function that receives parts of tokens, and whether they are the last of their token.
 type Next<'a> = dyn FnMut(&str, bool) -> Result<()> + 'a;
 
 impl Steps {
@@ -47,12 +47,12 @@ impl Steps {
         Steps(kinds.into_iter().map(|kind| Step::new(Some(kind))).collect())
     }
 
-    /// Adds a token; appends the text that is now final.
+    /// Adds a token, and appends the text that is now complete to `out`.
     pub fn push(&mut self, token: String, out: &mut String) -> Result<()> {
         feed(&mut self.0, &token, true, out)
     }
 
-    /// Appends the text that was held back: no more tokens follow.
+    /// Appends the text that was held back to `out`, because no more tokens follow.
     pub fn finish(mut self, out: &mut String) -> Result<()> {
         let mut steps = self.0.as_mut_slice();
         while let Some((step, rest)) = std::mem::take(&mut steps).split_first_mut() {
@@ -63,7 +63,7 @@ impl Steps {
     }
 }
 
-/// Collects the decoders of a sequence, in order.
+/// Appends the decoders of a sequence to `into`, in order.
 fn flatten(decoder: &DecoderWrapper, into: &mut Vec<DecoderWrapper>) {
     match decoder {
         DecoderWrapper::Sequence(sequence) => sequence.get_decoders().iter().for_each(|inner| flatten(inner, into)),
@@ -167,7 +167,7 @@ impl Step {
         }
     }
 
-    /// Ends a run of byte tokens: as text if all of it is valid, else as one replacement character per byte.
+    /// Ends a run of byte tokens: as text if all of it is valid, otherwise as one replacement character per byte.
     fn fallen_back(&mut self, next: &mut Next<'_>) -> Result<()> {
         match String::from_utf8(std::mem::take(&mut self.bytes)) {
             Ok(text) if text.is_empty() => Ok(()),
@@ -176,7 +176,8 @@ impl Step {
         }
     }
 
-    /// Implements `Strip`: removes up to `start` characters at the beginning of a token and up to `stop` at its end.
+    /// Processes a part of a token by `Strip`, which removes up to `start` characters at the beginning of a token and
+    /// up to `stop` at its end.
     fn strip(
         &mut self,
         text: &str,
@@ -209,7 +210,7 @@ impl Step {
         next(&rest, ends)
     }
 
-    /// Implements `Replace` of plain text.
+    /// Processes a part of a token by `Replace` of plain text.
     fn replace(
         &mut self,
         text: &str,
@@ -241,7 +242,7 @@ fn chain(kind: &DecoderWrapper, tokens: Vec<String>) -> Result<Vec<String>> {
     guarded(|| kind.decode_chain(tokens))
 }
 
-/// Returns the plain text that a `Replace` searches for, if it is plain, and its replacement.
+/// Returns the plain text that a `Replace` searches for, and its replacement; `None` if it is not plain.
 fn plain_pattern(kind: &DecoderWrapper) -> Option<(String, String)> {
     let DecoderWrapper::Replace(replace) = kind else { return None };
     let described = serde_json::to_value(replace).ok()?;
@@ -249,7 +250,7 @@ fn plain_pattern(kind: &DecoderWrapper) -> Option<(String, String)> {
     Some((pattern.to_owned(), replace.content.clone()))
 }
 
-/// Returns the byte of a token `<0xNN>`.
+/// Returns the byte of a token `<0xNN>`; `None` for other tokens.
 fn byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
     u8::from_str_radix(digits, 16).ok()

@@ -1,13 +1,13 @@
-//! Finds stop strings in a text that arrives in pieces.
+//! The search for stop strings in a text that arrives in pieces.
 
-/// Searches for stop strings in a text that arrives in pieces. Special tokens that the text does not show are
+/// A finder of stop strings in a text that arrives in pieces. Special tokens that the text does not show are
 /// considered, too: `<|im_end|>` is found where the model generates that token.
 #[derive(Debug, Clone, Default)]
 pub struct StopFinder {
     stops: Vec<String>,
     /// Text that may be the beginning of a stop string, including hidden text.
     held: String,
-    /// Ranges of the hidden text in it, in order.
+    /// Ranges of the hidden text in `held`, in order.
     hidden: Vec<(usize, usize)>,
 }
 
@@ -23,8 +23,8 @@ impl StopFinder {
         self.stops.is_empty()
     }
 
-    /// Adds a piece; returns the text that is certainly before any stop string, and whether one was found. Text after
-    /// it is dropped.
+    /// Adds a piece, and returns the text that is certainly before any stop string, and whether one was found. Text
+    /// after it is dropped.
     ///
     /// `hidden` is the text of a special token after the piece that is not shown; `open` is the text that would follow
     /// if this were the last piece: a stop string in it counts as well.
@@ -45,7 +45,7 @@ impl StopFinder {
         (self.release(), false)
     }
 
-    /// Returns the text that was held back: nothing more follows, so it begins no stop string.
+    /// Returns the text that was held back. Nothing more follows, so it begins no stop string.
     pub fn finish(&mut self) -> String {
         let text = self.shown();
         self.held.clear();
@@ -111,7 +111,7 @@ impl StopFinder {
         shown[..given].to_owned()
     }
 
-    /// Returns where the first incomplete stop string may begin.
+    /// Returns the position at which the first incomplete stop string may begin.
     fn begins(&self, text: &str) -> usize {
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
         // Only the last characters can begin a stop string.

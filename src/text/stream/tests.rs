@@ -122,7 +122,7 @@ fn stop_strings_are_found_in_special_tokens_and_in_what_is_open() {
     assert_eq!(finder(&["b"]).push("xa", "", "cbc"), ("xac".into(), true));
 }
 
-/// Pseudorandom numbers (splitmix64).
+/// A generator of pseudorandom numbers (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -245,7 +245,7 @@ fn whatever_the_decoder_a_stream_gives_what_decoding_all_at_once_gives() {
             let keep = random.below(2) == 0;
             let (mut stream, mut given) = (TextStream::new(keep), String::new());
             for (at, id) in ids.iter().enumerate() {
-                // Tokens that the crate itself cannot decode are skipped.
+                // If the tokenizers crate cannot decode a token, the rest of the sequence is not compared.
                 let Ok(piece) = stream.push(&tokenizer, *id) else { break };
                 given += &piece;
                 early += usize::from(!piece.is_empty() && at + 1 < ids.len());

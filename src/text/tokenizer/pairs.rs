@@ -1,4 +1,4 @@
-//! Pairs of texts as one input, as cross-encoders read them.
+//! The encoding of pairs of texts as one input, as cross-encoders read them.
 
 use super::{Batch, Encoding, Tokenizer, guarded};
 use crate::error::{Context, Result, bail};
@@ -46,8 +46,8 @@ impl Tokenizer {
     }
 }
 
-/// Returns how many tokens of each text of a pair remain if they have room for `room` together: tokens of the longer
-/// text are removed first (the strategy `longest_first` of the tokenizers library).
+/// Returns the number of tokens of each text of a pair that remain if they have room for `room` together: tokens of the
+/// longer text are removed first (the strategy `longest_first` of the tokenizers library).
 fn longest_first([first, second]: [usize; 2], room: usize) -> [usize; 2] {
     if first.saturating_add(second) <= room {
         return [first, second];

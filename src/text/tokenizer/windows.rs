@@ -1,4 +1,4 @@
-//! Splits texts into windows of tokens, with the place of each token in the text.
+//! The division of texts into windows of tokens, with the place of each token in the text.
 
 use super::{Encoding, Tokenizer, guarded};
 use crate::error::{Result, bail};
@@ -6,36 +6,36 @@ use crate::limits;
 use std::ops::Range;
 use tokenizers::{ModelWrapper, OffsetType, PostProcessor as _, TruncationDirection};
 
-/// A token and its place in a text.
+/// A token, with its place in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
-    /// The bytes of the text.
+    /// Range of the bytes of the text.
     pub bytes: Range<usize>,
-    /// Whether it is a part of the word of the token before it.
+    /// Whether the token is a part of the word of the token before it.
     pub continues_word: bool,
 }
 
 /// A part of a text as the input of a model, with its special tokens.
 #[derive(Debug, Clone)]
 pub(crate) struct Window {
-    /// The tokens.
+    /// Tokens of the window, including special ones.
     pub encoding: Encoding,
-    /// The index in the text of each token of `encoding`; `None` for special tokens.
+    /// Index in the text of each token of `encoding`; `None` for special tokens.
     pub places: Vec<Option<usize>>,
 }
 
-/// A text as tokens.
+/// A text as tokens, with the windows that contain them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Windows {
-    /// The tokens of the text, without special ones.
+    /// Tokens of the text, without special ones.
     pub tokens: Vec<Token>,
-    /// The inputs that contain these tokens: one, several that overlap, or none for a text without tokens.
+    /// Inputs that contain these tokens: one, several that overlap, or none for a text without tokens.
     pub windows: Vec<Window>,
 }
 
 impl Tokenizer {
-    /// Returns a text as windows of at most `length` tokens, special tokens included. A window and the next have
-    /// `overlap` tokens in common; `None` is a quarter of a window. No prompt is added.
+    /// Returns a text, divided into windows of at most `length` tokens, special tokens included. A window and the next
+    /// have `overlap` tokens in common; `None` selects a quarter of a window. No prompt is added.
     ///
     /// Fails like [`Tokenizer::encode`], and with [`crate::error::Kind::InvalidArgument`] if a window has no room for
     /// tokens of the text, or if the overlap is not shorter than a window.
@@ -73,8 +73,8 @@ impl Tokenizer {
         guarded(|| self.pieces(text, OffsetType::Byte))
     }
 
-    /// Returns, for each token, whether it is a part of the word before it. Models that mark such tokens (`##`) say so;
-    /// for others, a word begins at a space, as in the pipelines of transformers.
+    /// Returns whether each token is a part of the word before it. Models that mark such tokens (`##`) say so; for
+    /// others, a word begins at a space, as in the pipelines of transformers.
     fn words(&self, text: &str, window: &tokenizers::Encoding) -> Vec<bool> {
         let (prefix, unknown) = match self.inner.get_model() {
             ModelWrapper::WordPiece(model) => (Some(model.continuing_subword_prefix.as_str()), &*model.unk_token),
