@@ -8,22 +8,22 @@ use super::{Class, Parallel, reference, vmath};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u32)]
 pub enum Activation {
-    /// x
+    /// Identity: x
     #[default]
     None = 0,
-    /// max(x, 0)
+    /// ReLU: max(x, 0)
     Relu = 1,
-    /// x/2 (1 + erf(x/√2))
+    /// GELU: x/2 (1 + erf(x/√2))
     Gelu = 2,
-    /// x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))
+    /// GELU with the tanh approximation: x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))
     GeluTanh = 3,
-    /// x · sigmoid(x)
+    /// SiLU: x · sigmoid(x)
     Silu = 4,
-    /// 1 / (1 + exp(-x))
+    /// Sigmoid: 1 / (1 + exp(-x))
     Sigmoid = 5,
-    /// tanh(x)
+    /// Hyperbolic tangent: tanh(x)
     Tanh = 6,
-    /// x · sigmoid(1.702 x)
+    /// GELU with the sigmoid approximation: x · sigmoid(1.702 x)
     QuickGelu = 7,
 }
 

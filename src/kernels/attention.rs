@@ -12,11 +12,11 @@ pub use grouped::{Cache, GroupedAttention, Rotary, grouped_attention};
 /// Strides of a tensor of batch × heads × tokens × size, in elements. The elements of one vector are adjacent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strides {
-    /// Stride of the batch.
+    /// Distance between two sequences of the batch.
     pub batch: usize,
-    /// Stride of the heads.
+    /// Distance between two heads.
     pub head: usize,
-    /// Stride of the tokens.
+    /// Distance between two tokens.
     pub token: usize,
 }
 
@@ -32,7 +32,7 @@ impl Strides {
     }
 }
 
-/// The sizes of an attention.
+/// The sizes and options of a scaled dot-product attention.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     /// Number of sequences.
@@ -49,21 +49,21 @@ pub struct Attention {
     pub head_size: usize,
     /// Number of elements of a value.
     pub value_size: usize,
-    /// Factor of the product of query and key.
+    /// Factor by which the product of query and key is multiplied.
     pub scale: f32,
     /// Whether query `i` attends only to keys up to `past + i`.
     pub causal: bool,
-    /// Number of tokens before the first query.
+    /// Number of tokens before the first query, in a sequence with a cache.
     pub past: usize,
     /// With `causal`: maximum number of keys that a query attends to, including its own.
     pub window: Option<usize>,
-    /// Strides of the queries.
+    /// Strides of the tensor of queries.
     pub q: Strides,
-    /// Strides of the keys.
+    /// Strides of the tensor of keys.
     pub k: Strides,
-    /// Strides of the values.
+    /// Strides of the tensor of values.
     pub v: Strides,
-    /// Strides of the output.
+    /// Strides of the output tensor.
     pub out: Strides,
 }
 
@@ -75,7 +75,7 @@ pub enum Mask<'a> {
     None,
     /// A mask that is added to the scaled scores.
     Additive {
-        /// The elements.
+        /// Elements of the additive mask.
         values: &'a [f32],
         /// Strides of batch, head, query and key in elements; 0 broadcasts.
         strides: [usize; 4],
@@ -84,7 +84,7 @@ pub enum Mask<'a> {
     KeyLengths(&'a [i32]),
     /// Keys whose byte is 0 are masked. If all keys of a query are masked, they have equal weight.
     Keep {
-        /// The elements.
+        /// Elements of the boolean mask: a byte per key, 0 where it is masked.
         values: &'a [u8],
         /// Strides of batch, head, query and key in elements; 0 broadcasts.
         strides: [usize; 4],
@@ -117,7 +117,7 @@ pub fn attention(
 }
 
 impl Attention {
-    /// Returns whether all slices are long enough for the sizes and strides.
+    /// Returns whether all slices are long enough for the sizes and strides of the attention.
     fn fits(&self, q: &[f32], k: &[f32], v: &[f32], mask: &Mask<'_>, out: &[f32]) -> bool {
         let vectors = |strides: &Strides, heads: usize, tokens: usize, size: usize, len: usize| {
             let places = [(strides.batch, self.batch), (strides.head, heads), (strides.token, tokens), (1, size)];

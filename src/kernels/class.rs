@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 
-/// A class of processors. Later ones are faster; each has its own packed format.
+/// A class of processors by their instruction sets, from the slowest to the fastest. Each class has its own packed
+/// format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Class {
@@ -21,7 +22,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// All classes, slowest first.
+    /// All classes, from the slowest to the fastest.
     pub const ALL: [Self; 6] =
         [Self::Scalar, Self::Avx2, Self::Avx2Vnni, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
 
@@ -37,12 +38,12 @@ impl Class {
         }
     }
 
-    /// Returns the class with this name.
+    /// Returns the class with this name; `None` if there is none.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.name() == name)
     }
 
-    /// Returns the class with this number in a [`LinearHeader`](super::LinearHeader).
+    /// Returns the class with this number in a [`LinearHeader`](super::LinearHeader); `None` if there is none.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|class| *class as u32 == number)
     }
@@ -63,7 +64,7 @@ impl Class {
         SUPPORTED.get_or_init(|| Self::ALL.map(probe))[self as usize]
     }
 
-    /// Returns the best supported class up to this one.
+    /// Returns the fastest class up to this one that this processor supports.
     pub fn usable(self) -> Self {
         Self::ALL.into_iter().rev().find(|class| *class <= self && class.supported()).unwrap_or(Self::Scalar)
     }
@@ -110,7 +111,7 @@ fn probe(class: Class) -> bool {
     }
 }
 
-/// Returns whether processor and operating system support the int8 and bfloat16 tiles.
+/// Returns whether the processor and the operating system support the int8 and bfloat16 tiles of AMX.
 #[cfg(target_arch = "x86_64")]
 fn has_tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};

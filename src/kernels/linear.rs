@@ -15,19 +15,19 @@ use super::simd::{Simd, Work};
 use super::{Activation, Class, PackedLinear, Parallel, Precision, reference, vmath};
 use input::Rounded;
 
-/// Rows of float32 values.
+/// A matrix of float32 values, whose rows are equally spaced in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
-    /// The elements; row `r` begins at `r * stride`.
+    /// Elements of the matrix; row `r` begins at `r * stride`.
     pub values: &'a [f32],
-    /// Number of rows.
+    /// Number of rows of the matrix.
     pub rows: usize,
-    /// Distance between the beginnings of two rows, in elements.
+    /// Distance between the beginnings of two rows of the matrix, in elements.
     pub stride: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// Returns dense rows of `width` elements.
+    /// Returns a matrix of adjacent rows of `width` elements.
     pub fn dense(values: &'a [f32], rows: usize, width: usize) -> Self {
         Self { values, rows, stride: width }
     }
@@ -36,11 +36,11 @@ impl<'a> Rows<'a> {
 /// Operations on a product before it is stored: bias, then activation, then residual.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// The bias: N values, added first.
+    /// Bias of N values, which is added first.
     pub bias: Option<&'a [f32]>,
-    /// The activation, applied second.
+    /// Activation function, which is applied second.
     pub activation: Activation,
-    /// The residual: rows × N values, added last.
+    /// Residual of rows × N values, which is added last.
     pub residual: Option<&'a [f32]>,
 }
 
@@ -114,7 +114,7 @@ fn group(x: &Rows<'_>, weights: &[(&PackedLinear, Epilogue<'_>)], outs: &mut [&m
 }
 
 impl Rows<'_> {
-    /// Returns whether the slice contains all rows of `k` elements.
+    /// Returns whether the slice contains all rows, of `k` elements each.
     fn holds(&self, k: usize) -> bool {
         let needed = self.rows.saturating_sub(1).checked_mul(self.stride).and_then(|start| start.checked_add(k));
         self.rows == 0 || needed.is_some_and(|needed| needed <= self.values.len())
@@ -127,13 +127,13 @@ impl Epilogue<'_> {
     }
 }
 
-/// Returns whether the slices of output and residual are long enough.
+/// Returns whether the slices of the output and of the residual are long enough.
 fn holds(rows: usize, n: usize, epilogue: &Epilogue<'_>, out: &[f32]) -> bool {
     rows.checked_mul(n)
         .is_some_and(|count| out.len() >= count && epilogue.residual.is_none_or(|residual| residual.len() >= count))
 }
 
-/// Runs `$work` for a block of `$rows` rows, with the constant `$r` for their number. It is compiled separately for each
+/// Runs `$work` for a block of `$rows` rows, with their number as the constant `$r`. It is compiled separately for each
 /// number of rows up to `$most`.
 macro_rules! by_rows {
     ($rows:expr, $most:expr, |$r:ident| $work:expr, $($count:literal),*) => {
@@ -195,7 +195,7 @@ unsafe fn finish_rows<V: Simd>(
     }
 }
 
-/// The work of [`finish_rows`] as a separate function, because blocks of every size use it.
+/// The work of [`finish_rows`], which is a separate function because blocks of every size use it.
 struct FinishRows<'a> {
     activation: Activation,
     residual: Option<&'a [f32]>,
@@ -238,19 +238,19 @@ pub fn gated(
     });
 }
 
-/// The elements of a statically quantized input.
+/// The elements of an input that is quantized with a constant scale and zero point.
 #[derive(Clone, Copy, Debug)]
 pub enum StaticValues<'a> {
-    /// float32, to be quantized.
+    /// float32 elements, which are quantized by the kernel.
     Float32 {
-        /// The elements.
+        /// Elements of the input.
         values: &'a [f32],
-        /// Whether they become int8 (-128 to 127), otherwise uint8 (0 to 255).
+        /// Whether the elements are quantized to int8 (-128 to 127), otherwise to uint8 (0 to 255).
         signed: bool,
     },
-    /// uint8, already quantized.
+    /// uint8 elements, which are already quantized.
     Unsigned(&'a [u8]),
-    /// int8, already quantized.
+    /// int8 elements, which are already quantized.
     Signed(&'a [i8]),
 }
 
@@ -269,16 +269,16 @@ impl StaticValues<'_> {
     }
 }
 
-/// An input with one scale and zero point, as of a `QuantizeLinear`.
+/// An input with one scale and zero point, as the output of a `QuantizeLinear` has.
 #[derive(Clone, Copy, Debug)]
 pub struct StaticInput<'a> {
-    /// Dense rows of K elements.
+    /// Elements of the input: dense rows of K.
     pub values: StaticValues<'a>,
-    /// Number of rows.
+    /// Number of rows of the input.
     pub rows: usize,
-    /// The scale.
+    /// Scale of the input.
     pub scale: f32,
-    /// The zero point.
+    /// Zero point of the input.
     pub zero_point: i32,
 }
 
@@ -307,7 +307,7 @@ pub fn linear_static(
     int8::multiply(&rounded, &[(weights, *epilogue)], &mut [out], parallel);
 }
 
-/// As [`linear`], with weights packed for AMX and emulated tiles.
+/// Computes a linear layer as [`linear`] does, with weights packed for AMX and emulated tiles.
 #[cfg(all(test, target_arch = "x86_64"))]
 pub(super) fn emulated(
     x: &Rows<'_>,
@@ -320,7 +320,7 @@ pub(super) fn emulated(
     amx::multiply::<super::x86::Emulated>(class, x, &[(weights, *epilogue)], &mut [out], parallel);
 }
 
-/// Returns whether the tiles of this processor give the results of the emulation, for some irregular shapes.
+/// Returns whether the tiles of this processor give the same results as the emulation, for some irregular shapes.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn tiles_agree() -> bool {
     [(5, 70, 33, Precision::Int8), (37, 130, 20, Precision::Int8), (37, 70, 50, Precision::Bfloat16)].into_iter().all(
@@ -344,7 +344,7 @@ pub(super) fn tiles_agree() -> bool {
     )
 }
 
-/// As [`linear`], with bfloat16 weights and the bfloat16 dot product of the processor.
+/// Computes a linear layer as [`linear`] does, with bfloat16 weights and the bfloat16 dot product of the processor.
 #[cfg(test)]
 pub(super) fn dense_dot(
     x: &Rows<'_>,

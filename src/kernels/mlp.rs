@@ -5,9 +5,9 @@ use super::parallel::{Parallel, Serial, Shared};
 use super::scratch::Scratch;
 use super::{Class, PackedLinear};
 
-/// Maximum number of rows (`ROWS`) whose values between the layers stay in the second-level cache, and minimum number
-/// (`LEAST_ROWS`) for which it pays to read all weights again.
+/// Maximum number of rows whose values between the layers stay in the second-level cache.
 const ROWS: usize = 48;
+/// Minimum number of rows for which it pays to read all weights again.
 const LEAST_ROWS: usize = 24;
 
 /// Maximum width of the values between the layers with which [`ROWS`] rows fit into the cache.
@@ -49,7 +49,8 @@ pub fn mlp(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dy
     });
 }
 
-/// Returns the number of rows of a piece into which `rows` rows are divided; all of them if dividing does not pay.
+/// Returns the number of rows of each piece into which `rows` rows are divided, or `rows` if it does not pay to divide
+/// them.
 fn piece(rows: usize, inner: usize, class: Class, threads: usize) -> usize {
     if inner > WIDEST || class == Class::Scalar {
         return rows;
@@ -60,7 +61,7 @@ fn piece(rows: usize, inner: usize, class: Class, threads: usize) -> usize {
     if each < LEAST_ROWS { rows } else { each }
 }
 
-/// Computes both layers for all rows.
+/// Computes both layers for all rows, one layer after the other.
 fn both(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dyn Parallel) {
     let [(first, first_epilogue), (second, second_epilogue)] = layers;
     let inner = first.n();

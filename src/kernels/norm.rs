@@ -4,29 +4,29 @@ use super::parallel::Shared;
 use super::simd::{self, Simd, Work};
 use super::{Class, Parallel, reference};
 
-/// The residual, which is added to the input before the normalization: `rows` rows, repeated if the input has more.
+/// A residual, which is added to the input before the normalization: `rows` rows, repeated if the input has more.
 #[derive(Clone, Copy, Debug)]
 pub struct Residual<'a> {
-    /// `rows` × width values.
+    /// Values of the residual: `rows` × width.
     pub values: &'a [f32],
-    /// Number of rows; row `r % rows` is added to row `r` of the input.
+    /// Number of rows of the residual; row `r % rows` is added to row `r` of the input.
     pub rows: usize,
 }
 
 /// The parameters of a normalization of rows of `width` values.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
-    /// Values in a row.
+    /// Number of values of a row.
     pub width: usize,
-    /// Added to the input.
+    /// Residual that is added to the input.
     pub residual: Option<Residual<'a>>,
-    /// `width` values, added to the input.
+    /// Bias of `width` values, which is added to the input.
     pub bias: Option<&'a [f32]>,
-    /// `width` values: the scale.
+    /// Scale of `width` values.
     pub gamma: &'a [f32],
-    /// `width` values: the shift. RMSNorm as well as LayerNorm adds it.
+    /// Shift of `width` values, which is added to the result, by RMSNorm as well as by LayerNorm.
     pub beta: Option<&'a [f32]>,
-    /// Added to the variance.
+    /// Constant that is added to the variance, or to the mean square.
     pub epsilon: f32,
 }
 
@@ -43,8 +43,8 @@ pub fn layer_norm(
     normalize(class, x, norm, true, sum, out, parallel);
 }
 
-/// Divides each row of `x` + residual + bias by the root of its mean square, times gamma plus beta.
-/// See [`layer_norm`].
+/// Divides each row of `x` + residual + bias by the root of its mean square, times gamma plus beta, and writes `out`.
+/// Writes the sum before the normalization to `sum`.
 pub fn rms_norm(
     class: Class,
     x: &[f32],
@@ -104,8 +104,8 @@ impl Work for Normalize<'_> {
     }
 }
 
-/// Runs `$work` for each vector of a row, with its first column and its number of columns. For whole vectors that
-/// number is a constant.
+/// Runs `$work` for each vector of a row, with its first column and its number of columns, which is a constant for
+/// whole vectors.
 macro_rules! columns {
     ($width:expr, |$column:ident, $count:ident| $work:block) => {
         let mut $column = 0;
@@ -185,7 +185,7 @@ unsafe fn store<V: Simd>(to: *mut f32, value: V::F, count: usize) {
     unsafe { if count == V::LANES { V::store(to, value) } else { V::store_some(to, value, count) } }
 }
 
-/// Returns the first `count` lanes; the others are zero.
+/// Returns the first `count` lanes of a vector, and 0 in the others.
 #[inline(always)]
 fn keep<V: Simd>(value: V::F, count: usize) -> V::F {
     let mut lanes = [0f32; 16];

@@ -25,15 +25,15 @@ pub use storage::{ALIGNMENT, Storage};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Precision {
-    /// float32, the reference.
+    /// float32, the reference precision.
     Float32 = 0,
-    /// bfloat16.
+    /// bfloat16, with float32 sums.
     Bfloat16 = 1,
     /// 8 bits, with a scale per column.
     Int8 = 2,
     /// 4 or 8 bits, with a scale per block of a column (`MatMulNBits`), for inputs that are quantized to int8.
     Blocks = 3,
-    /// As `Blocks`, for float32 inputs.
+    /// 4 or 8 bits, with a scale per block of a column, for inputs that stay float32.
     ExactBlocks = 4,
 }
 
@@ -54,7 +54,7 @@ pub enum Layout {
 /// Maximum number of columns of a panel.
 const WIDEST: usize = 32;
 
-/// Copies elements of row `k` of a K × N matrix, from column `start` on, into `to`. `sizes` are K and N.
+/// Copies the elements of row `k` of a K × N matrix to `to`, beginning with the column `start`. `sizes` are K and N.
 #[inline]
 fn copy_row<T: Copy>(from: &[T], layout: Layout, (k, start): (usize, usize), sizes: (usize, usize), to: &mut [T]) {
     match layout {
@@ -71,11 +71,11 @@ fn copy_row<T: Copy>(from: &[T], layout: Layout, (k, start): (usize, usize), siz
 pub enum PackError {
     /// The length of a slice does not match the sizes.
     Length {
-        /// Name of the slice.
+        /// Name of the slice whose length is wrong.
         what: &'static str,
-        /// Actual length of the slice.
+        /// Actual length of this slice.
         found: usize,
-        /// Required length.
+        /// Required length of this slice.
         expected: usize,
     },
     /// K, N or the block size is not supported by the kernels.
@@ -111,7 +111,7 @@ pub struct PackedLinear {
 
 impl PackedLinear {
     /// Packs float32 weights in `precision`. With `Int8`, each column has a scale that maps its largest magnitude to
-    /// 127. Fails for `Blocks`: see [`Self::from_blocks`].
+    /// 127. Fails for `Blocks` and `ExactBlocks`, which [`Self::from_blocks`] packs.
     pub fn from_f32(
         weights: &[f32],
         layout: Layout,
@@ -123,7 +123,7 @@ impl PackedLinear {
         Self::from_f32_as(weights, layout, (k, n), precision, class.usable(), parallel)
     }
 
-    /// As [`Self::from_f32`], also for a class that this processor does not support.
+    /// Packs float32 weights as [`Self::from_f32`] does, also for a class that this processor does not support.
     pub(super) fn from_f32_as(
         weights: &[f32],
         layout: Layout,
@@ -142,7 +142,7 @@ impl PackedLinear {
         }
     }
 
-    /// Packs int8 or uint8 weights with the scales and zero points of a model.
+    /// Packs int8 or uint8 weights with the scales and zero points of a quantized model.
     pub fn from_int8(
         weights: &Int8Weights<'_>,
         (k, n): (usize, usize),
@@ -152,7 +152,7 @@ impl PackedLinear {
         int8::pack(weights, (k, n), class.usable(), parallel)
     }
 
-    /// Packs the blocks of a `MatMulNBits`.
+    /// Packs the blocks of a `MatMulNBits` node.
     pub fn from_blocks(
         weights: &BlockWeights<'_>,
         (k, n): (usize, usize),
@@ -174,17 +174,17 @@ impl PackedLinear {
         Ok(Self { header, storage })
     }
 
-    /// Returns the header for [`Self::open`].
+    /// Returns the header that [`Self::open`] needs for these weights.
     pub fn header(&self) -> LinearHeader {
         self.header
     }
 
-    /// Returns the number of inputs, K.
+    /// Returns K, the number of inputs of the layer.
     pub fn k(&self) -> usize {
         self.header.k
     }
 
-    /// Returns the number of outputs, N.
+    /// Returns N, the number of outputs of the layer.
     pub fn n(&self) -> usize {
         self.header.n
     }
@@ -199,7 +199,7 @@ impl PackedLinear {
         self.header.class
     }
 
-    /// Returns the packed bytes.
+    /// Returns the packed bytes of the weights.
     pub fn bytes(&self) -> &[u8] {
         self.storage.bytes()
     }
@@ -221,7 +221,7 @@ fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), PackE
     if found == expected { Ok(()) } else { Err(PackError::Length { what, found, expected }) }
 }
 
-/// Returns the slice of `T` that begins `start` bytes into `bytes`.
+/// Returns the slice of `len` values that begins `start` bytes into `bytes`.
 fn section<T: Plain>(bytes: &[u8], start: usize, len: usize) -> &[T] {
     let bytes = &bytes[start..start + len * size_of::<T>()];
     assert_eq!(bytes.as_ptr() as usize % align_of::<T>(), 0);
@@ -229,7 +229,7 @@ fn section<T: Plain>(bytes: &[u8], start: usize, len: usize) -> &[T] {
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), len) }
 }
 
-/// Returns the mutable slice of `T` that begins `start` bytes into `bytes`.
+/// Returns the mutable slice of `len` values that begins `start` bytes into `bytes`.
 fn section_mut<T: Plain>(bytes: &mut [u8], start: usize, len: usize) -> &mut [T] {
     let bytes = &mut bytes[start..start + len * size_of::<T>()];
     assert_eq!(bytes.as_ptr() as usize % align_of::<T>(), 0);
@@ -237,7 +237,7 @@ fn section_mut<T: Plain>(bytes: &mut [u8], start: usize, len: usize) -> &mut [T]
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
 }
 
-/// Types for which every bit pattern is a valid value.
+/// A type for which every bit pattern is a valid value.
 trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u16 {}

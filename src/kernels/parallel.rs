@@ -1,6 +1,6 @@
 //! Division of work over the threads of the caller.
 
-/// The threads of the caller. Work may be divided into more tasks than there are threads.
+/// A pool of the caller's threads. Work may be divided into more tasks than there are threads.
 pub trait Parallel: Sync {
     /// Returns the number of threads, at least 1.
     fn threads(&self) -> usize;
@@ -8,7 +8,7 @@ pub trait Parallel: Sync {
     fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync));
 }
 
-/// The calling thread only.
+/// A pool of one thread, the calling one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Serial;
 
@@ -22,8 +22,8 @@ impl Parallel for Serial {
     }
 }
 
-/// Divides `values` into pieces of `each`, and calls `work` with the index and the content of every piece. A task has
-/// one or more pieces.
+/// Divides `values` into pieces of `each` elements, and calls `work` with the index and the elements of every piece. A
+/// task has one or more pieces.
 pub(super) fn split<T: Send>(
     parallel: &dyn Parallel,
     values: &mut [T],

@@ -9,7 +9,7 @@ pub fn activation_block(block: usize) -> usize {
     block.min(64)
 }
 
-/// Returns the quantized values of a block, and its scale: NaN if a value is not finite.
+/// Returns the quantized values of a block, and its scale, which is NaN if a value is not finite.
 pub fn round(values: &[f32]) -> (Vec<i32>, f32) {
     if values.iter().any(|value| !value.is_finite()) {
         return (vec![0; values.len()], f32::NAN);
@@ -80,7 +80,7 @@ fn exact_block_row(values: &[f32], weights: &PackedLinear, epilogue: &Epilogue<'
     }
 }
 
-/// Returns the sum of some values, added in an order that vectors allow.
+/// Returns the sum of some values, which are added in the order in which vectors of lanes add them.
 #[inline(always)]
 pub fn lane_sum(values: &[f32]) -> f32 {
     let mut lanes = [0f32; 8];
@@ -133,7 +133,7 @@ fn finish(epilogue: &Epilogue<'_>, start: usize, to: &mut [f32]) {
     }
 }
 
-/// Returns the activation of a value, computed in float64.
+/// Returns the result of an activation function for a value, computed in float64.
 pub fn activation(activation: Activation, value: f32) -> f32 {
     let x = f64::from(value);
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
@@ -201,15 +201,15 @@ pub fn norm(x: &[f32], norm: &Norm<'_>, centered: bool, mut sums: Option<&mut [f
     }
 }
 
-/// Returns the factor of weighted values whose exponentials, relative to the score `largest`, have the sum `total`, if
-/// the score `sink` takes part in the softmax.
+/// Returns the factor of weighted values when the score `sink` takes part in the softmax. `total` is the sum of their
+/// exponentials relative to the score `largest`.
 pub fn with_sink(largest: f32, total: f32, sink: f32) -> f32 {
     let shift = largest.max(sink);
     let factor = (largest - shift).exp();
     factor / (total * factor + (sink - shift).exp())
 }
 
-/// Attention of decoders, whose sequences have different lengths.
+/// Computes the attention of a decoder, whose sequences have different lengths.
 pub fn grouped(spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32]) {
     let Some(Decoding { past, lengths, cap, sinks }) = tensors.decoding else { return };
     let group = spec.heads / spec.kv_heads;
@@ -270,7 +270,7 @@ pub fn attention(spec: &Attention, q: &[f32], k: &[f32], v: &[f32], mask: &Mask<
     }
 }
 
-/// Returns the range of keys that a query attends to, without regard to the mask.
+/// Returns the range of keys that a query attends to if the mask is ignored.
 pub fn seen(spec: &Attention, query: usize) -> std::ops::Range<usize> {
     if !spec.causal {
         return 0..spec.keys;
@@ -280,7 +280,7 @@ pub fn seen(spec: &Attention, query: usize) -> std::ops::Range<usize> {
     start.min(end)..end
 }
 
-/// Returns the score with its mask.
+/// Returns the score of a query and a key after the mask is applied.
 pub fn masked(mask: &Mask<'_>, score: f32, place: [usize; 4]) -> f32 {
     let at = |strides: &[usize; 4]| strides.iter().zip(place).map(|(stride, index)| stride * index).sum::<usize>();
     let hidden = match mask {

@@ -8,16 +8,17 @@ thread_local! {
     static SPARE: RefCell<Vec<Storage>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Number of buffers that a thread keeps, and their maximum size.
+/// Maximum number of buffers that a thread keeps.
 const KEPT: usize = 4;
+/// Maximum size in bytes of a buffer that a thread keeps.
 const KEPT_BYTES: usize = 32 << 20;
 
-/// Bytes aligned to a cache line, with arbitrary content. They are taken out of the thread's buffers, not borrowed, so
-/// another task that runs on this thread meanwhile takes other bytes.
+/// Working memory: bytes aligned to a cache line, with arbitrary content. They are taken out of the buffers of the
+/// thread instead of borrowed, so that another task that meanwhile runs on this thread takes other bytes.
 pub struct Scratch(Option<Storage>);
 
 impl Scratch {
-    /// Returns at least `len` bytes.
+    /// Returns working memory of at least `len` bytes.
     pub fn take(len: usize) -> Self {
         let spare = SPARE.try_with(|spare| {
             let mut spare = spare.try_borrow_mut().ok()?;

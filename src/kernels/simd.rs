@@ -39,7 +39,7 @@ pub fn run_float<W: Work>(class: Class, work: W) {
     let _ = (class, work);
 }
 
-/// As [`run`], for kernels that use the bfloat16 dot product, which `Avx512Bf16` and `Amx` have.
+/// Runs `work` as [`run`] does, for kernels that use the bfloat16 dot product, which `Avx512Bf16` and `Amx` have.
 pub fn run_dot_bf16<W: Work>(work: W) {
     #[cfg(target_arch = "x86_64")]
     super::x86::Avx512::<true>::call(work);
@@ -58,9 +58,9 @@ pub trait Simd: Copy + 'static {
     const SIGNED: bool;
     /// Whether there is a bfloat16 dot product.
     const DOT_BF16: bool;
-    /// A vector of float32.
+    /// Vector of float32 lanes.
     type F: Copy;
-    /// A vector of int32, or of four times as many bytes.
+    /// Vector of int32 lanes, or of four times as many bytes.
     type I: Copy;
 
     /// Calls `work` in a function that is compiled for the class.
@@ -117,11 +117,12 @@ pub trait Simd: Copy + 'static {
     fn to_i32(a: Self::F) -> Self::I;
     /// Adds the four products of uint8 `weights` and int8 `activations` to each lane, exactly.
     fn dot(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
-    /// As [`Simd::dot`] for int8 `weights` of the magnitudes `sizes`, and `activations` that are not -128.
+    /// Adds products as [`Simd::dot`] does, for int8 `weights` of the magnitudes `sizes`, and `activations` that are
+    /// not -128.
     fn dot_signed(sum: Self::I, weights: Self::I, sizes: Self::I, activations: Self::I) -> Self::I;
     /// Returns the magnitudes of int8 values, as uint8.
     fn magnitudes(a: Self::I) -> Self::I;
-    /// As [`Simd::dot`] for `weights` below 16.
+    /// Adds products as [`Simd::dot`] does, for `weights` below 16.
     fn dot_nibbles(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
     /// Adds the two products of a pair of bfloat16 to each lane.
     fn dot_bf16(sum: Self::F, a: Self::I, b: Self::I) -> Self::F;

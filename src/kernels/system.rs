@@ -23,7 +23,7 @@ fn amd() -> bool {
     false
 }
 
-/// Requests the permission to use the tile registers of AMX, which a process needs. Returns whether it is granted.
+/// Requests the permission to use the tile registers of AMX, which a process needs, and returns whether it is granted.
 pub fn permit_tiles() -> bool {
     const ARCH_PRCTL: usize = 158;
     const REQUEST_STATE: usize = 0x1023;

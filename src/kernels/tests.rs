@@ -100,7 +100,7 @@ impl Random {
     }
 }
 
-/// A number of simulated threads: mostly, the tasks run one after another in reverse order, occasionally on threads.
+/// A pool of simulated threads: mostly, tasks run one after another in reverse order, occasionally on threads.
 pub struct Threads(pub usize);
 
 impl Parallel for Threads {
@@ -130,7 +130,7 @@ impl Parallel for Threads {
     }
 }
 
-/// Returns a slice as bits: NaN equals NaN, -0 equals 0.
+/// Returns the bits of the values of a slice, with one NaN and one 0 for all.
 pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| if value.is_nan() { 0x7fc0_0000 } else { (value + 0.0).to_bits() }).collect()
 }

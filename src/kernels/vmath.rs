@@ -7,7 +7,7 @@
 use super::Activation;
 use super::simd::Simd;
 
-/// Returns c₀ + c₁x + c₂x² + …
+/// Returns the polynomial c₀ + c₁x + c₂x² + …
 #[inline(always)]
 fn polynomial<V: Simd, const N: usize>(x: V::F, coefficients: [f32; N]) -> V::F {
     let mut sum = V::splat(coefficients[N - 1]);
@@ -28,7 +28,7 @@ fn exp<V: Simd>(x: V::F) -> V::F {
     exp_below::<V>(V::min(V::splat(HIGHEST), x))
 }
 
-/// Returns eˣ for x from `LOWEST` to `HIGHEST`; for smaller x, that of `LOWEST`.
+/// Returns eˣ for x limited to at least `LOWEST`; x is at most `HIGHEST`.
 #[inline(always)]
 fn exp_below<V: Simd>(x: V::F) -> V::F {
     let x = V::max(V::splat(LOWEST), x);
@@ -57,14 +57,14 @@ fn sigmoid<V: Simd>(x: V::F) -> V::F {
     V::inverse(V::add(V::splat(1.0), exp::<V>(V::sub(V::zero(), x))))
 }
 
-/// Returns x · sigmoid(y); 0 where that would be tiny.
+/// Returns x · sigmoid(y), or 0 where that would be tiny.
 #[inline(always)]
 fn gate<V: Simd>(x: V::F, y: V::F) -> V::F {
     V::if_less(y, V::splat(LOWEST), V::zero(), V::mul(x, sigmoid::<V>(y)))
 }
 
-/// Returns x / (1 + 2⁻ʸ); 0 where that would be tiny. Cheaper than [`gate`], but y · ln 2 is rounded only once: the
-/// error is up to 1 ulp of y.
+/// Returns x / (1 + 2⁻ʸ), or 0 where that would be tiny. This is cheaper than [`gate`], but y · ln 2 is rounded only
+/// once: the error is up to 1 ulp of y.
 #[inline(always)]
 fn gate_by_two<V: Simd>(x: V::F, y: V::F) -> V::F {
     // A NaN is the second operand, which `min` and `max` return.
@@ -78,7 +78,7 @@ fn gate_by_two<V: Simd>(x: V::F, y: V::F) -> V::F {
 /// Coefficients of the polynomial for 2ˣ with x from -½ to ½.
 const TWO: [f32; 6] = [1.000_000_1, 0.693_146_94, 0.240_221_2, 0.055_507_13, 0.009_675_542, 0.001_327_647_2];
 
-/// From here on, the normal distribution function Φ is 1 in float32.
+/// Argument from which on the normal distribution function Φ is 1 in float32.
 const EDGE: f32 = 5.5;
 
 /// Returns x · Φ(x), without an exponential or a division: as the epilogue of a product it takes a tenth of the

@@ -28,14 +28,14 @@ pub struct Tensors<'a> {
     pub decoding: Option<Decoding<'a>>,
 }
 
-/// The sequences of a decoder, and what it does with their scores.
+/// The lengths of the sequences of a decoder, and the options of the softmax of their scores.
 #[derive(Clone, Copy)]
 pub struct Decoding<'a> {
     /// Number of tokens before the first query, by sequence.
     pub past: &'a [usize],
     /// Number of keys, by sequence.
     pub lengths: &'a [usize],
-    /// Scores become cap · tanh(score / cap).
+    /// Soft cap of the scores, which become cap · tanh(score / cap).
     pub cap: Option<f32>,
     /// A score per query head that takes part in the softmax, but has no value (attention sink).
     pub sinks: Option<&'a [f32]>,
@@ -93,7 +93,7 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Returns the key head with the index `index` among the key heads of all sequences.
+    /// Returns the key head with this index among the key heads of all sequences.
     fn head(&self, index: usize) -> Head<'a> {
         let place = (index / self.spec.kv_heads, index % self.spec.kv_heads);
         let mut spec = *self.spec;
@@ -108,21 +108,21 @@ impl<'a> Job<'a> {
 pub struct Head<'a> {
     pub spec: Attention,
     pub tensors: &'a Tensors<'a>,
-    /// Indices of sequence and key head.
+    /// Indices of the sequence and of the key head.
     pub place: (usize, usize),
     width: usize,
     columns: usize,
     pub out: Shared<f32>,
 }
 
-/// Some blocks of queries of one key head.
+/// The work of one thread: some blocks of queries of one key head.
 struct Task<'a> {
     head: Head<'a>,
     blocks: std::ops::Range<usize>,
     mode: Mode,
 }
 
-/// What a task computes for its blocks of queries.
+/// The result that a task computes for its blocks of queries.
 enum Mode {
     /// The output, from all keys.
     Whole,
@@ -184,7 +184,7 @@ impl Memory {
 }
 
 impl Head<'_> {
-    /// Returns query head and query of a column.
+    /// Returns the query head and the query of a column.
     #[inline(always)]
     pub fn column(&self, column: usize) -> (usize, usize) {
         let group = self.spec.heads / self.spec.kv_heads;
@@ -266,7 +266,7 @@ impl<const N: usize> Work for Sized<'_, N> {
 }
 
 impl Block<'_> {
-    /// Returns the range of keys that at least one column attends to, from the beginning of a block of keys on.
+    /// Returns the range of the keys in a block, beginning with its first key, that at least one column attends to.
     fn seen(&self) -> std::ops::Range<usize> {
         let spec = &self.head.spec;
         let queries = || (self.first..self.first + self.count).map(|column| self.head.column(column).1);
@@ -325,7 +325,7 @@ impl Block<'_> {
         }
     }
 
-    /// Computes the partial result of `count` keys from `start` on.
+    /// Computes the partial result of `count` keys, beginning with the key `start`.
     #[inline(always)]
     unsafe fn part<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
         // SAFETY: guaranteed by the caller.

@@ -10,15 +10,15 @@ use crate::kernels::{Class, Rows, reference};
 /// Rotary position embedding of queries and keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotary<'a> {
-    /// Cosines: a row of `half` values for each position.
+    /// Cosines of the rotation angles: a row of `half` values for each position.
     pub cos: &'a [f32],
-    /// Sines: a row of `half` values for each position.
+    /// Sines of the rotation angles: a row of `half` values for each position.
     pub sin: &'a [f32],
     /// Number of pairs of elements that are rotated; elements after them are not.
     pub half: usize,
     /// Whether the elements of a pair are adjacent. Otherwise they are `half` elements apart.
     pub interleaved: bool,
-    /// The position of each new token: batch × tokens.
+    /// Position of each new token: batch × tokens.
     pub positions: &'a [usize],
 }
 
@@ -35,15 +35,15 @@ pub struct GroupedAttention<'a> {
     pub kv_heads: usize,
     /// Number of elements of a query, key or value.
     pub head_size: usize,
-    /// Factor of the product of query and key.
+    /// Factor by which the product of query and key is multiplied.
     pub scale: f32,
     /// Maximum number of keys that a query attends to, including its own.
     pub window: Option<usize>,
-    /// Scores become cap · tanh(score / cap).
+    /// Soft cap of the scores, which become cap · tanh(score / cap).
     pub cap: Option<f32>,
     /// A score per query head that takes part in the softmax, but has no value (attention sink).
     pub sinks: Option<&'a [f32]>,
-    /// The rotation of new queries and keys.
+    /// Rotary position embedding of the new queries and keys.
     pub rotary: Option<Rotary<'a>>,
     /// Number of tokens before the new ones, by sequence.
     pub past: &'a [usize],
@@ -51,19 +51,20 @@ pub struct GroupedAttention<'a> {
     pub lengths: &'a [usize],
 }
 
-/// Keys and values: batch × heads × columns × size.
+/// A cache of keys and values: batch × heads × columns × size of each.
 #[derive(Debug)]
 pub struct Cache<'a> {
-    /// The keys.
+    /// Keys in the cache.
     pub keys: &'a mut [f32],
-    /// The values.
+    /// Values in the cache.
     pub values: &'a mut [f32],
     /// Number of tokens that there is room for.
     pub columns: usize,
 }
 
 impl Cache<'_> {
-    /// Copies `lengths[b]` tokens of each sequence from `from`, which has room for `columns` tokens; the rest becomes 0.
+    /// Copies `lengths[b]` tokens of each sequence from `from`, which has room for `columns` tokens, and fills the rest
+    /// of the cache with 0.
     pub fn copy(
         &mut self,
         from: (&[f32], &[f32], usize),
@@ -168,7 +169,7 @@ fn attend(
 }
 
 impl GroupedAttention<'_> {
-    /// Returns whether all slices are long enough, and all tokens have a place in the cache.
+    /// Returns whether all slices are long enough, and whether the cache has room for all tokens.
     fn fits(&self, q: &Rows<'_>, kv: Option<[&Rows<'_>; 2]>, cache: &Cache<'_>, out: &[f32]) -> bool {
         let (rows, size) = (self.batch * self.tokens, self.head_size);
         let holds = |from: &Rows<'_>, heads: usize| {
@@ -198,13 +199,13 @@ impl GroupedAttention<'_> {
     }
 }
 
-/// The work on the new tokens of some rows: they are rotated and stored in the cache.
+/// Work on the new tokens of some rows: keys and values are appended to the cache, after queries and keys are rotated.
 #[derive(Clone)]
 struct Append<'a> {
     spec: &'a GroupedAttention<'a>,
     q: &'a Rows<'a>,
     kv: Option<[&'a Rows<'a>; 2]>,
-    /// The rotated queries.
+    /// Destination of the rotated queries.
     rotated: Option<Shared<f32>>,
     keys: Shared<f32>,
     values: Shared<f32>,
@@ -238,7 +239,7 @@ impl Append<'_> {
         }
     }
 
-    /// Returns cosines and sines of the position of a row, if there is a rotation.
+    /// Returns the cosines and the sines for the position of a row; `None` without a rotary position embedding.
     #[inline(always)]
     fn angles(&self, row: usize) -> Option<(&[f32], &[f32])> {
         let rotary = self.spec.rotary.as_ref()?;
@@ -286,7 +287,7 @@ impl Work for Append<'_> {
     }
 }
 
-/// Writes a vector with its pairs rotated.
+/// Rotates the pairs of a vector, and writes the result to `to`.
 #[inline(always)]
 fn rotate(from: &[f32], angles: Option<(&[f32], &[f32])>, (half, interleaved): (usize, bool), to: &mut [f32]) {
     to.copy_from_slice(from);
@@ -298,10 +299,9 @@ fn rotate(from: &[f32], angles: Option<(&[f32], &[f32])>, (half, interleaved): (
     }
 }
 
-/// As [`rotate`], for pairs whose elements are far apart.
+/// Rotates the pairs of a vector as [`rotate`] does, for pairs whose elements are `half` elements apart.
 ///
-/// # Safety
-/// `size` values can be read at `from` and written at `to`.
+/// # Safety `size` values can be read at `from` and written at `to`.
 #[inline(always)]
 unsafe fn rotate_halves<V: Simd>(from: *const f32, (cos, sin): (&[f32], &[f32]), size: usize, to: *mut f32) {
     let half = cos.len();

@@ -9,7 +9,7 @@ use crate::kernels::simd::Simd;
 const TILE: usize = 16;
 
 impl Block<'_> {
-    /// Adds the mask to the scores of `count` keys from `start` on.
+    /// Adds the mask to the scores of `count` keys, beginning with the key `start`.
     #[inline(always)]
     pub unsafe fn mask<V: Simd, const N: usize>(&self, start: usize, count: usize) {
         let (spec, mask) = (&self.head.spec, self.head.tensors.mask);
@@ -68,8 +68,9 @@ impl Block<'_> {
         }
     }
 
-    /// Adds the mask to the scores of a vector of queries from `column` on, in square tiles. Returns the number of keys
-    /// for which this was done: 0 if the queries belong to several heads or the keys of the mask are not adjacent.
+    /// Adds the mask to the scores of a vector of queries, which begins at `column`, in square tiles. Returns the
+    /// number of keys for which this was done: 0 if the queries belong to several heads or the keys of the mask are not
+    /// adjacent.
     #[inline(always)]
     unsafe fn add_tiles<V: Simd>(&self, (start, count): (usize, usize), column: usize, width: usize) -> usize {
         let Mask::Additive { values, strides: [batch, head, query, 1] } = self.head.tensors.mask else { return 0 };

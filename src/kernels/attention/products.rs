@@ -19,7 +19,7 @@ impl Block<'_> {
         self.count <= FEW
     }
 
-    /// Computes the scores: the products of `count` keys from `start` on and the queries.
+    /// Computes the scores: the products of the queries and of `count` keys, beginning with the key `start`.
     #[inline(always)]
     pub unsafe fn scores<V: Simd, const N: usize>(&self, start: usize, count: usize) {
         let spec = &self.head.spec;
@@ -152,7 +152,7 @@ impl Block<'_> {
         }
     }
 
-    /// Writes the sum of the values of `count` keys from `start` on, weighted by the exponentials.
+    /// Writes the sum of `count` values, beginning with that of the key `start`, weighted by the exponentials.
     #[inline(always)]
     pub unsafe fn values<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
         let spec = &self.head.spec;
@@ -174,7 +174,8 @@ impl Block<'_> {
         }
     }
 
-    /// As [`Self::values`] for at most [`FEW`] columns, with as many vectors at once as there are registers.
+    /// Writes the weighted sum as [`Self::values`] does, for at most [`FEW`] columns, with as many vectors at once as
+    /// there are registers.
     #[inline(always)]
     unsafe fn few_values<V: Simd, const N: usize>(&self, values: *const f32, count: usize, to: Partial) {
         let size = self.head.spec.value_size;
@@ -190,7 +191,7 @@ impl Block<'_> {
         }
     }
 
-    /// As [`Self::values`] for `R` columns from `first` on.
+    /// Writes the weighted sum as [`Self::values`] does, for the `R` columns that begin with `first`.
     #[inline(always)]
     unsafe fn column_values<V: Simd, const N: usize, const R: usize>(
         &self,
@@ -214,7 +215,8 @@ impl Block<'_> {
         }
     }
 
-    /// As [`Self::values`] for `R` columns from `first` on and `W` vectors from `at` on, the last with `lanes` lanes.
+    /// Writes the weighted sum as [`Self::values`] does, for the `R` columns that begin with `first` and the `W`
+    /// vectors that begin with `at`, the last of which has `lanes` lanes.
     #[inline(always)]
     unsafe fn some_values<V: Simd, const N: usize, const R: usize, const W: usize>(
         &self,
@@ -256,7 +258,7 @@ impl Block<'_> {
         }
     }
 
-    /// Replaces the result so far by `part`.
+    /// Replaces the result of the block by `part`.
     pub unsafe fn copy(&self, part: Partial) {
         let sum = self.memory.sum;
         // SAFETY: both have room for the columns of this block.
@@ -268,7 +270,7 @@ impl Block<'_> {
         }
     }
 
-    /// Adds the partial result of later keys to the result so far.
+    /// Adds the partial result of later keys to the result of the block.
     #[inline(always)]
     pub unsafe fn merge<V: Simd, const N: usize>(&self, part: Partial) {
         let Memory { sum, factors, .. } = *self.memory;
@@ -299,7 +301,7 @@ impl Block<'_> {
         }
     }
 
-    /// Writes the output, divided by the sum of the exponentials.
+    /// Writes the output of the block: the weighted values, divided by the sum of the exponentials.
     #[inline(always)]
     pub unsafe fn write<V: Simd>(&self) {
         let (spec, sum) = (&self.head.spec, self.memory.sum);
@@ -332,8 +334,8 @@ impl Block<'_> {
     }
 }
 
-/// Returns what is subtracted from scores with this maximum: nothing if all keys are masked, because -inf minus -inf
-/// would be NaN.
+/// Returns the number that is subtracted from scores with this maximum: 0 if all keys are masked, because -inf minus
+/// -inf would be NaN.
 #[inline(always)]
 fn finite<V: Simd>(largest: V::F) -> V::F {
     V::if_less(V::splat(f32::NEG_INFINITY), largest, largest, V::zero())

@@ -14,7 +14,7 @@ use crate::kernels::{Class, Epilogue, PackedLinear, Precision, Rows};
 const SIDE: usize = 32;
 const TILE: usize = 1024;
 
-/// Minimum number of rows: fewer are faster without tiles.
+/// Minimum number of rows for which tiles are used: fewer are faster without them.
 pub const LEAST_ROWS: usize = 5;
 
 /// Multiplies `x` by each of the weights, which have the same K and are all int8 or all bfloat16, packed for AMX.
@@ -111,7 +111,7 @@ fn dot<T: Tiles, const INT8: bool, const C: usize, const A: usize, const B: usiz
     if INT8 { tiles.dot_int8::<C, A, B>() } else { tiles.dot_bf16::<C, A, B>() }
 }
 
-/// Rows in the order of the tiles: by block of 32, half of the block, tile of K, row.
+/// An input whose rows are in the order of the tiles: by block of 32, half of the block, tile of K, row.
 struct Input {
     blocking: Blocking,
     /// Number of tiles along K.

@@ -179,9 +179,9 @@ impl Work for Panels<'_> {
 /// The product of a block of rows and a panel.
 #[derive(Clone, Copy)]
 struct Block<'a> {
-    /// The number of scales per row of the input.
+    /// Number of scales per row of the input.
     parts: usize,
-    /// Number of these scales for each scale of the weights.
+    /// Number of scales of the input for each scale of the weights.
     per_scale: usize,
     size: usize,
     activations: *const u8,

@@ -12,19 +12,19 @@ use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Class, Epilogue, PackedLinear, Precision, Rows, pack::Dense};
 
-/// The types of weights and products.
+/// The type of the weights and of their products.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// float32 weights.
+    /// float32 weights, multiplied in float32.
     Wide,
-    /// bfloat16 weights, widened.
+    /// bfloat16 weights, widened and multiplied in float32.
     Widened,
-    /// bfloat16 weights and activations.
+    /// bfloat16 weights and inputs, multiplied by the bfloat16 dot product.
     Dot,
 }
 
 impl Kind {
-    /// Returns how weights of a class and precision are multiplied.
+    /// Returns the kind of multiplication for weights of a class and precision.
     pub fn of(class: Class, precision: Precision) -> Self {
         match precision {
             Precision::Bfloat16 if class >= Class::Avx512Bf16 && class.fast_bf16_dot() => Self::Dot,
@@ -34,7 +34,7 @@ impl Kind {
     }
 }
 
-/// Multiplies `x` with each of the weights, which have one K, class and precision.
+/// Multiplies `x` by each of the weights, which have the same K, class and precision.
 pub fn multiply(
     x: &Rows<'_>,
     weights: &[(&PackedLinear, Epilogue<'_>)],
@@ -45,7 +45,7 @@ pub fn multiply(
     multiply_as(Kind::of(first.class(), first.precision()), x, weights, outs, parallel);
 }
 
-/// Multiplies `x` with each of the weights like [`multiply`], with the given kind of kernel.
+/// Multiplies `x` by each of the weights like [`multiply`], with the given kind of multiplication.
 pub fn multiply_as(
     kind: Kind,
     x: &Rows<'_>,
@@ -92,7 +92,7 @@ struct Arranging<'a> {
 /// Rows in the order of the register blocks: float32, or pairs of bfloat16.
 struct Arranged {
     blocking: Blocking,
-    /// The first row that is arranged.
+    /// Index of the first row that is arranged.
     first: usize,
     /// Size of a row in elements of 4 bytes.
     width: usize,
@@ -233,9 +233,9 @@ impl Work for Panels<'_> {
     }
 }
 
-/// Number of values of K in a part of a panel: the part has at most 32 KiB, and the input of a tile half as much.
+/// Number of values of K in a part of a panel. The part has at most 32 KiB, and the input of a tile half as much.
 const PART: usize = 256;
-/// Number of blocks of rows from which on it pays to widen a part once for all of them.
+/// Minimum number of blocks of rows for which it pays to widen a part once for all of them.
 const OFTEN: usize = 3;
 
 /// Writes `groups` groups of two values of bfloat16 as float32, in the order of K.
@@ -269,9 +269,9 @@ struct Tile<'a> {
     activations: *const f32,
     weights: *const u8,
     groups: usize,
-    /// Whether sums begin with 0, otherwise with the content of `out`.
+    /// Whether sums begin with 0, instead of with the content of `out`.
     first: bool,
-    /// Whether bias, activation and residual are applied.
+    /// Whether bias, activation and residual are applied after the sums.
     last: bool,
     bias: *const f32,
     epilogue: &'a Epilogue<'a>,
@@ -323,7 +323,8 @@ impl<const R: usize, const KIND: usize> Work for Sized<'_, R, KIND> {
     }
 }
 
-/// Calls `work` with each vector, its address in the output, and how many of its columns are inside the output.
+/// Calls `work` with each vector of sums, its address in the output, and the number of its columns that are inside the
+/// output.
 #[inline(always)]
 fn each<V: Simd, const R: usize>(
     sums: &mut [[V::F; 2]; R],

@@ -14,7 +14,7 @@ use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::system::prefetch_distance;
 use crate::kernels::{Class, Epilogue, PackedLinear, Rows, pack::Blocks};
 
-/// Number of blocks of rows from which on the codes of a panel are converted to float32 only once.
+/// Minimum number of blocks of rows for which the codes of a panel are converted to float32 only once.
 const WORTH: usize = 4;
 
 /// Unpacks the codes of a group: two vectors of 32-bit lanes with 32 / `$bits` codes each. Each code of a lane belongs
@@ -63,7 +63,7 @@ pub fn multiply(
 /// row.
 struct Input {
     blocking: Blocking,
-    /// Number of blocks of K, and values in each.
+    /// Number of blocks of K, and number of values in each.
     parts: (usize, usize),
     values: *mut f32,
     sums: *mut f32,

@@ -32,14 +32,13 @@ impl<S: Scale, Z: ZeroPoint> Factors for Packed<S, Z> {
 
 /// The zero points of a panel in one format.
 pub trait ZeroPoint: Copy {
-    /// Returns the zero points from number `place` on.
+    /// Returns a vector of zero points, beginning with the zero point `place`.
     ///
-    /// # Safety
-    /// The panel has `place + V::LANES` zero points.
+    /// # Safety The panel has `place + V::LANES` zero points.
     unsafe fn load<V: Simd>(&self, place: usize) -> V::F;
 }
 
-/// All zero points are this number.
+/// The default zero point, which is the same number for all blocks.
 impl ZeroPoint for f32 {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, _: usize) -> V::F {
@@ -47,7 +46,7 @@ impl ZeroPoint for f32 {
     }
 }
 
-/// Zero points in uint8, and the number that is subtracted from each.
+/// Zero points in uint8, with the number that is subtracted from each.
 impl ZeroPoint for (&[u8], i32) {
     #[inline(always)]
     unsafe fn load<V: Simd>(&self, place: usize) -> V::F {
@@ -66,10 +65,9 @@ impl ZeroPoint for &[f32] {
 
 /// The scales of a panel in one format.
 pub trait Scale: Copy {
-    /// Returns the scales from number `place` on, which are those of vector `vector` (0 or 1) of the columns.
+    /// Returns a vector of scales, beginning with the scale `place`: those of vector `vector` (0 or 1) of the columns.
     ///
-    /// # Safety
-    /// The panel has `place + V::LANES` scales.
+    /// # Safety The panel has `place + V::LANES` scales.
     unsafe fn load<V: Simd>(&self, place: usize, vector: usize) -> V::F;
 }
 
@@ -143,7 +141,7 @@ impl<'a> Panel<'a> {
         Self { layout: *layout, scales, zero_points, moved }
     }
 
-    /// Returns the number of values that [`Self::convert`] writes.
+    /// Returns the number of float32 values that [`Self::convert`] writes.
     pub fn converted(layout: &Blocks) -> usize {
         layout.blocks * layout.panel * 2
     }
@@ -181,13 +179,13 @@ impl<'a> Panel<'a> {
     }
 }
 
-/// Work that is compiled for each form of packed scales and zero points.
+/// Work on scales and zero points that is compiled for each of their packed formats.
 pub trait WithFactors {
     /// Runs the work. Always inlined, so that it is compiled with the instructions of `V`.
     fn run<V: Simd>(self, factors: impl Factors);
 }
 
-/// A block of rows and a panel of columns.
+/// The product of a block of rows and a panel of columns.
 pub trait Tile: Copy {
     /// Writes the product of `R` rows and codes of `BITS` bits. Always inlined, so that it is compiled with the
     /// instructions of `V`.
@@ -200,7 +198,7 @@ pub fn row<V: Simd, T: Tile, const BITS: usize>(tile: T, factors: Panel<'_>) {
     V::call(Row::<T, BITS> { tile, factors });
 }
 
-/// Writes the product of `rows` rows, at most `V::ROWS / 2`.
+/// Writes the product of `rows` rows, at most `V::ROWS / 2`, with scales and zero points converted to float32.
 #[inline(always)]
 pub fn rows<V: Simd, T: Tile, const BITS: usize>(tile: T, rows: usize, factors: Converted) {
     by_rows!(rows, V::ROWS / 2, |R| Sized::<T, R, BITS>(tile, factors), 1, 2, 3, 4, 5, 6);

@@ -20,7 +20,7 @@ impl Blocking {
         Self { rows, blocks: rows.div_ceil(most) }
     }
 
-    /// Returns the first row of a block; the number of rows for the index after the last block.
+    /// Returns the index of the first row of a block, or the number of rows for the index after the last block.
     #[inline(always)]
     pub fn start(&self, block: usize) -> usize {
         if block == self.blocks { self.rows } else { self.rows * block / self.blocks }
@@ -32,7 +32,8 @@ pub fn most_rows(class: Class) -> usize {
     if class >= Class::Avx512Vnni { 12 } else { 6 }
 }
 
-/// Returns the maximum number of rows of a register block of int8: without VNNI, products need additional registers.
+/// Returns the maximum number of rows of a register block of int8, which is smaller without VNNI, because products need
+/// additional registers.
 fn most_int8_rows(class: Class) -> usize {
     if class == Class::Avx2 { 4 } else { most_rows(class) }
 }
@@ -42,9 +43,9 @@ pub struct Rounded {
     pub blocking: Blocking,
     /// Number of groups of four values in a row.
     pub groups: usize,
-    /// The zero point of a statically quantized input.
+    /// Zero point of a statically quantized input.
     pub shift: i32,
-    /// Whether no value is -128.
+    /// Whether no quantized value is -128.
     pub symmetric: bool,
     codes: *mut u8,
     scales: *mut f32,
@@ -72,7 +73,7 @@ impl Rounded {
         self.codes.wrapping_add(self.blocking.start(block) * self.groups * 4)
     }
 
-    /// Returns the scale of a row: NaN if a value in it is not finite.
+    /// Returns the scale of a row, which is NaN if a value of the row is not finite.
     #[inline(always)]
     pub fn scale(&self, row: usize) -> f32 {
         // SAFETY: there is a scale for each row.
@@ -111,7 +112,7 @@ impl Rounded {
     }
 }
 
-/// Source of the quantized values.
+/// The source of the quantized values: an input to be quantized with a scale per row, or a statically quantized one.
 enum Source<'a> {
     Dynamic(&'a Rows<'a>),
     Static(&'a StaticInput<'a>),
@@ -120,10 +121,10 @@ enum Source<'a> {
 /// Size in bytes of the rows of input and output that stay in the second-level cache while all weights are read once.
 const CACHED: usize = 1 << 20;
 
-/// Number of rows for which it pays to read all weights again.
+/// Minimum number of rows of a chunk, for which it pays to read all weights again.
 const LEAST_ROWS: usize = 96;
 
-/// How blocks of rows × panels of weights are divided into tasks: chunks of blocks, each with pieces of all panels.
+/// The division of blocks of rows × panels of weights into tasks: chunks of blocks, each with pieces of all panels.
 pub struct Cut {
     blocks: usize,
     chunk: usize,
@@ -144,7 +145,7 @@ impl Cut {
         Self { blocks, chunk, chunks, pieces }
     }
 
-    /// Returns the blocks of a chunk.
+    /// Returns the range of the blocks of a chunk.
     pub fn blocks(&self, chunk: usize) -> Range<usize> {
         chunk * self.chunk..((chunk + 1) * self.chunk).min(self.blocks)
     }

@@ -8,7 +8,7 @@ use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::simd::{self, Simd, Work};
 use crate::kernels::{Epilogue, PackedLinear, pack::Int8};
 
-/// Multiplies `x` with each of the weights, which have one K and class.
+/// Multiplies `x` by each of the weights, which have the same K and class.
 pub fn multiply(
     x: &Rounded,
     weights: &[(&PackedLinear, Epilogue<'_>)],
@@ -102,7 +102,7 @@ impl Tile<'_> {
     }
 }
 
-/// A tile of `R` rows that processes K in steps of `U` groups.
+/// The product of `R` rows and a panel, computed in steps of `U` groups of K.
 struct Sized<'a, const R: usize, const U: usize>(Tile<'a>);
 
 impl<const R: usize, const U: usize> Work for Sized<'_, R, U> {

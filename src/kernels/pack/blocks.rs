@@ -18,15 +18,15 @@ use std::borrow::Cow;
 /// The inputs of a `MatMulNBits` node.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockWeights<'a> {
-    /// N × blocks × (block · bits / 8) bytes, the lower half of a byte first.
+    /// Codes of the weights: N × blocks × (block · bits / 8) bytes, the lower half of a byte first.
     pub codes: &'a [u8],
-    /// N × blocks scales; any sign.
+    /// Scales of the blocks: N × blocks numbers of any sign.
     pub scales: &'a [f32],
-    /// N × ⌈blocks · bits / 8⌉ bytes; without them the zero point is half the range.
+    /// Zero points of the blocks: N × ⌈blocks · bits / 8⌉ bytes. Without them, each is half the range of the codes.
     pub zero_points: Option<&'a [u8]>,
-    /// blocks × N numbers that are added to the products of scale and code; only with 4 bits.
+    /// Offsets of the blocks: blocks × N numbers that are added to the products of scale and code; only with 4 bits.
     pub offsets: Option<&'a [f32]>,
-    /// Bits of a code: 4 or 8.
+    /// Number of bits of a code: 4 or 8.
     pub bits: usize,
     /// Number of values of a block: a power of two from 16 to 256.
     pub block: usize,
@@ -45,7 +45,7 @@ pub struct Blocks {
     pub blocks: usize,
     /// Number of values of a block.
     pub block: usize,
-    /// Bits of a code.
+    /// Number of bits of a code.
     pub bits: usize,
     format: BlockFormat,
 }
@@ -58,7 +58,7 @@ impl Blocks {
         Self { panel, panels, blocks, block, bits, format: header.blocks }
     }
 
-    /// Returns the number of scales, which is also that of zero points.
+    /// Returns the number of scales, which is also the number of zero points.
     pub fn count(&self) -> usize {
         self.panels * self.blocks * self.panel
     }
@@ -68,7 +68,7 @@ impl Blocks {
         self.panel * self.block * self.bits / 8
     }
 
-    /// Returns the number of factors of columns.
+    /// Returns the number of columns' factors: 0 unless the scales are uint8.
     fn factors(&self) -> usize {
         if self.format.scales == ScaleFormat::Uint8 { self.panels * self.panel } else { 0 }
     }
@@ -78,7 +78,8 @@ impl Blocks {
         (self.factors() * 4 + self.count() * self.format.scales.size()).next_multiple_of(4)
     }
 
-    /// Returns the size of the scales and zero points in bytes, including the padding that aligns the codes.
+    /// Returns the size in bytes of what precedes the codes: the scales and zero points, and the padding that aligns
+    /// the codes.
     fn head(&self) -> usize {
         (self.scale_bytes() + self.count() * self.format.zero_points.size()).next_multiple_of(ALIGNMENT)
     }
@@ -87,7 +88,7 @@ impl Blocks {
         self.head() + self.panels * self.blocks * self.each()
     }
 
-    /// Returns all scales.
+    /// Returns the scales of all panels.
     pub fn scales<'a>(&self, bytes: &'a [u8]) -> Scales<'a> {
         let (start, count) = (self.factors() * 4, self.count());
         match self.format.scales {
@@ -97,7 +98,7 @@ impl Blocks {
         }
     }
 
-    /// Returns all zero points.
+    /// Returns the zero points of all panels.
     pub fn zero_points<'a>(&self, bytes: &'a [u8]) -> ZeroPoints<'a> {
         let (start, count) = (self.scale_bytes(), self.count());
         match self.format.zero_points {
@@ -107,7 +108,7 @@ impl Blocks {
         }
     }
 
-    /// Returns all codes.
+    /// Returns the codes of all panels.
     pub fn codes<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.head()..]
     }
@@ -125,7 +126,7 @@ impl Blocks {
         (group + inside % per % 4, inside % per / 4 * 4)
     }
 
-    /// Returns a code, its zero point, and its scale.
+    /// Returns a code, with its zero point and its scale.
     pub fn at(&self, bytes: &[u8], k: usize, n: usize) -> (i32, f32, f32) {
         let (byte, shift) = self.index(k, n);
         let code = self.codes(bytes)[byte] >> shift & mask(self.bits);
@@ -144,13 +145,13 @@ impl Blocks {
     }
 }
 
-/// Returns 8 values of 4 bits, of which adjacent ones share a byte, in another order: the first four in the lower
+/// Returns 8 values of 4 bits, of which adjacent ones share a byte, in the packed order: the first four in the lower
 /// halves.
 fn halves([a, b, c, d]: [u8; 4]) -> [u8; 4] {
     [a & 15 | c << 4, a >> 4 | c & 0xf0, b & 15 | d << 4, b >> 4 | d & 0xf0]
 }
 
-/// Returns half the range of codes.
+/// Returns the zero point of weights that have none: half the range of the codes.
 fn default_zero_point(bits: usize) -> u8 {
     1 << (bits - 1)
 }
@@ -169,11 +170,11 @@ pub fn check(bits: usize, block: usize) -> Result<(), PackError> {
     Ok(())
 }
 
-/// Scales and zero points as they are packed, N × blocks of each.
+/// Scales and zero points in their packed formats, N × blocks of each.
 struct Numbers<'a> {
     scales: Cow<'a, [f32]>,
     scale_format: ScaleFormat,
-    /// The factors of the columns, if scales are packed as uint8.
+    /// Factors of the columns, if scales are packed as uint8.
     factors: Vec<f32>,
     zero_points: Vec<f32>,
     zero_point_format: ZeroPointFormat,
@@ -225,7 +226,7 @@ impl<'a> Numbers<'a> {
     }
 }
 
-/// The largest distance of a float32 zero point from its integer.
+/// Maximum magnitude of the quotient of an offset and its scale.
 const LARGEST_SHIFT: f32 = (1u64 << 40) as f32;
 
 /// Adds `offsets` (blocks × N) to the zero points: `scale (q - z) + offset` is `scale (q - (z - offset / scale))`. If
@@ -243,12 +244,12 @@ fn shift(scales: &mut [f32], zero_points: &mut [f32], offsets: &[f32], blocks: u
     }
 }
 
-/// Returns the value with number `index` of packed values of `bits` bits.
+/// Returns the value with this index among packed values of `bits` bits.
 fn read(bytes: &[u8], index: usize, bits: usize) -> u8 {
     bytes[index * bits / 8] >> (index * bits % 8) & mask(bits)
 }
 
-/// Fails unless the slices of `weights` have the lengths of K, N and the block size.
+/// Fails unless the slices of `weights` have the lengths that follow from K, N and the block size.
 fn check_lengths(weights: &BlockWeights<'_>, (k, n): (usize, usize)) -> Result<(), PackError> {
     let (bits, blocks) = (weights.bits, k.div_ceil(weights.block));
     expect("codes", weights.codes.len(), n * blocks * weights.block * bits / 8)?;

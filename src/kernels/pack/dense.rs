@@ -33,7 +33,7 @@ impl Dense {
         Self { panel, panels: header.n.div_ceil(panel), group, groups, wide }
     }
 
-    /// Returns the number of values in the packed bytes.
+    /// Returns the number of values in the packed bytes, including those that fill the last panel and group.
     fn values(&self) -> usize {
         self.panels * self.groups * self.group * self.panel
     }
@@ -52,7 +52,7 @@ impl Dense {
         ((n / self.panel * self.groups + k / self.group) * self.panel + n % self.panel) * self.group + k % self.group
     }
 
-    /// Returns one weight.
+    /// Returns the weight in row `k` and column `n`.
     pub fn at(&self, bytes: &[u8], k: usize, n: usize) -> f32 {
         let index = self.index(k, n);
         if self.wide {

@@ -7,7 +7,7 @@ use crate::kernels::Class;
 /// Version of the packed formats, which every change of one of them increases.
 const VERSION: u32 = 2;
 
-/// The description of packed weights, which a file stores with them.
+/// The description of packed weights that a file stores with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearHeader {
     pub(in crate::kernels) class: Class,
@@ -25,7 +25,7 @@ pub enum ZeroPointFormat {
     #[default]
     Default = 0,
     Uint8 = 1,
-    /// float32, only for codes of 4 bits.
+    /// float32 zero points, only for codes of 4 bits.
     Float32 = 2,
 }
 
@@ -41,7 +41,7 @@ impl ZeroPointFormat {
 /// The format of packed weights in blocks. For weights that are not in blocks, it is the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockFormat {
-    /// Bits of a code: 4 or 8.
+    /// Number of bits of a code: 4 or 8.
     pub bits: usize,
     /// Number of weights that share a scale.
     pub block: usize,
@@ -52,10 +52,10 @@ pub struct BlockFormat {
 }
 
 impl LinearHeader {
-    /// Number of bytes of [`Self::to_bytes`].
+    /// Number of bytes of a header in a file.
     pub const LEN: usize = 32;
 
-    /// Returns the header in the form for a file.
+    /// Returns the bytes of the header, as a file stores them.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let words = [
             VERSION,
@@ -74,7 +74,8 @@ impl LinearHeader {
         bytes
     }
 
-    /// Returns the header from its form in a file.
+    /// Returns the header with these bytes, which [`Self::to_bytes`] has written. Fails if it is damaged or has another
+    /// version.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self, PackError> {
         let word = |index: usize| {
             bytes[index * 4..].iter().take(4).rev().fold(0u32, |word, byte| word << 8 | u32::from(*byte))
@@ -99,7 +100,7 @@ impl LinearHeader {
         Ok(header)
     }
 
-    /// Returns the number of packed bytes that belong to this header.
+    /// Returns the number of packed bytes that the header describes. Fails if the sizes are not supported.
     pub fn bytes(&self) -> Result<usize, PackError> {
         super::count(self.k, self.n)?;
         match self.precision {

@@ -11,15 +11,15 @@ use crate::kernels::{Class, Parallel};
 /// int8 or uint8 weights with their scales and zero points.
 #[derive(Clone, Copy, Debug)]
 pub struct Int8Weights<'a> {
-    /// K × N codes.
+    /// Codes of the weights: K × N bytes.
     pub codes: &'a [u8],
     /// Whether codes and zero points are int8, otherwise uint8.
     pub signed: bool,
-    /// The order of the codes.
+    /// Layout of the codes.
     pub layout: Layout,
-    /// The zero points: none (they are 0), one, or N.
+    /// Zero points of the weights: none (they are 0), one, or N.
     pub zero_points: &'a [u8],
-    /// The scales: one, or N.
+    /// Scales of the weights: one, or N.
     pub scales: &'a [f32],
 }
 
@@ -58,17 +58,17 @@ impl Int8 {
         self.columns() * 12 + self.panels * self.each()
     }
 
-    /// Returns the columns' scales.
+    /// Returns the scales of the columns.
     pub fn scales<'a>(&self, bytes: &'a [u8]) -> &'a [f32] {
         section(bytes, 0, self.columns())
     }
 
-    /// Returns the columns' zero points.
+    /// Returns the zero points of the columns.
     pub fn zero_points<'a>(&self, bytes: &'a [u8]) -> &'a [i32] {
         section(bytes, self.columns() * 4, self.columns())
     }
 
-    /// Returns the sums of the columns' codes.
+    /// Returns the sums of the codes of each column.
     pub fn sums<'a>(&self, bytes: &'a [u8]) -> &'a [i32] {
         section(bytes, self.columns() * 8, self.columns())
     }
@@ -82,7 +82,7 @@ impl Int8 {
         n / self.panel * self.each() + (k / 4 * self.panel + n % self.panel) * 4 + k % 4
     }
 
-    /// Returns one code.
+    /// Returns the code in row `k` and column `n`.
     pub fn at(&self, bytes: &[u8], k: usize, n: usize) -> i32 {
         i32::from(self.codes(bytes)[self.index(k, n)])
     }
@@ -156,12 +156,13 @@ fn largest(a: f32, b: f32) -> f32 {
     if a.is_nan() || a > b { a } else { b }
 }
 
-/// Returns the inverse of a scale, by which values are multiplied; 0 if the scale is too small to be inverted.
+/// Returns the inverse of a scale, by which values are multiplied, or 0 if the scale is too small to be inverted.
 pub fn inverse(scale: f32) -> f32 {
     if scale > 1e-36 { 1.0 / scale } else { 0.0 }
 }
 
-/// Maximum number of columns that are packed together: with `KxN`, their elements in a row are read sequentially.
+/// Maximum number of columns that are packed together, so that with `KxN` their elements in a row are read
+/// sequentially.
 const COLUMNS: usize = 256;
 
 fn columns_at_once(layout: Layout) -> usize {

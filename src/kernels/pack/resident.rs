@@ -14,7 +14,7 @@ use super::ALIGNMENT;
 const HUGE_PAGE: usize = 2 << 20;
 const CHUNK: usize = 32 << 20;
 
-/// The chunk that the next weights are cut from, and the number of its bytes in use.
+/// Chunk that the next weights are cut from, and the number of its bytes in use.
 static CURRENT: Mutex<(Weak<Chunk>, usize)> = Mutex::new((Weak::new(), 0));
 
 /// A part of a chunk. When it is dropped, its pages are returned to the operating system.
@@ -42,7 +42,7 @@ unsafe impl Send for Chunk {}
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
-    /// Returns `len` bytes on huge pages, which have no memory until they are written.
+    /// Returns a chunk of `len` bytes on huge pages, which occupy no memory until they are written.
     fn new(len: usize) -> Option<Self> {
         let mut memory = MmapOptions::new().len(len.checked_add(HUGE_PAGE)?).map_anon().ok()?;
         let skipped = memory.as_ptr().align_offset(HUGE_PAGE);
@@ -86,7 +86,7 @@ impl Resident {
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
 
-    /// Returns the whole pages among the bytes, as offsets in the mapping.
+    /// Returns the range of the whole pages among the bytes, as offsets in the chunk.
     #[cfg(target_os = "linux")]
     fn pages(&self) -> Range<usize> {
         const PAGE: usize = 4096;

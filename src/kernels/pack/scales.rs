@@ -9,7 +9,7 @@ pub enum ScaleFormat {
     #[default]
     Float32 = 0,
     Float16 = 1,
-    /// uint8, each multiplied by the factor of its column.
+    /// uint8 scales, each multiplied by the factor of its column.
     Uint8 = 2,
 }
 
@@ -26,26 +26,27 @@ impl ScaleFormat {
     }
 }
 
-/// The packed scales.
+/// The scales of packed weights.
 #[derive(Clone, Copy, Debug)]
 pub enum Scales<'a> {
     Float32(&'a [f32]),
-    /// The bits of float16 numbers.
+    /// float16 scales, by their bits.
     Float16(&'a [u16]),
     /// uint8 scales, and a factor per column.
     Uint8(&'a [u8], &'a [f32]),
 }
 
-/// The packed zero points.
+/// The zero points of packed weights.
 #[derive(Clone, Copy, Debug)]
 pub enum ZeroPoints<'a> {
-    /// All zero points are this number.
+    /// Zero points that are all the same number.
     Default(u8),
     Uint8(&'a [u8]),
     Float32(&'a [f32]),
 }
 
-/// Returns the format for these scales, which are `blocks` per column, with the factors of columns if it needs them.
+/// Returns the smallest format that is exact for these scales, `blocks` per column, with the factors of the columns,
+/// which only uint8 needs.
 pub fn choose(scales: &[f32], blocks: usize) -> (ScaleFormat, Vec<f32>) {
     if scales.iter().all(|scale| f16::from_f32(*scale).to_f32().to_bits() == scale.to_bits()) {
         return (ScaleFormat::Float16, Vec::new());
@@ -68,7 +69,7 @@ fn factor(scales: &[f32]) -> Option<f32> {
     candidates.filter(|it| it.is_normal()).find(|factor| scales.iter().all(|scale| byte(*scale, *factor).is_some()))
 }
 
-/// Returns the integer whose product with `factor`, rounded to float32, is `scale`.
+/// Returns the integer whose product with `factor`, rounded to float32, is `scale`; `None` if there is none.
 pub fn byte(scale: f32, factor: f32) -> Option<u8> {
     let byte = (scale / factor).round();
     ((1.0..=255.0).contains(&byte) && byte * factor == scale).then_some(byte as u8)

@@ -9,7 +9,7 @@ use super::resident::Resident;
 /// Alignment of packed weights in bytes, in memory and in a file.
 pub const ALIGNMENT: usize = 64;
 
-/// The bytes of packed weights.
+/// The bytes of packed weights or of a buffer.
 pub struct Storage(Kind);
 
 enum Kind {
@@ -35,7 +35,7 @@ impl Storage {
         Resident::new(len).map_or_else(|| Self::zeroed(len), |resident| Self(Kind::Resident(resident)))
     }
 
-    /// Returns `len` zero bytes, aligned.
+    /// Returns `len` zero bytes, aligned to [`ALIGNMENT`].
     pub fn zeroed(len: usize) -> Self {
         let Ok(layout) = Layout::from_size_align(len.max(1), ALIGNMENT) else {
             panic!("{len} bytes of packed weights")
@@ -55,7 +55,7 @@ impl Storage {
         Some(Self(Kind::Shared { owner, range }))
     }
 
-    /// Returns the bytes.
+    /// Returns the bytes for reading.
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             // SAFETY: `start` is valid for the size of the layout, and the memory was zeroed.
@@ -65,7 +65,7 @@ impl Storage {
         }
     }
 
-    /// Returns the bytes for writing; none if they are shared.
+    /// Returns the bytes for writing, or an empty slice if they are shared.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match &mut self.0 {
             // SAFETY: as in `bytes`, and `self` is borrowed exclusively.

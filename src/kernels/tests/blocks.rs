@@ -36,7 +36,7 @@ fn scales_of(random: &mut Random, n: usize, blocks: usize) -> (ScaleFormat, Vec<
     (format, (0..n * blocks).map(|index| scale(index / blocks, index % blocks)).collect())
 }
 
-/// The expected product, in float64.
+/// The product that is expected, in float64.
 struct Wanted<'a> {
     x: &'a [f32],
     sizes: (usize, usize, usize),

@@ -61,15 +61,15 @@ fn float_linears_are_near_float64() {
 
 struct Expected {
     value: f64,
-    /// The sum of the magnitudes of all terms.
+    /// Sum of the magnitudes of all terms.
     size: f64,
-    /// The sum of the magnitudes of the row.
+    /// Sum of the magnitudes of the row.
     input: f64,
-    /// The sum of the magnitudes of the column.
+    /// Sum of the magnitudes of the column.
     weights: f64,
 }
 
-/// Returns the results in float64, with the sums that bound their errors.
+/// Returns the expected results in float64, with the sums that bound the errors.
 fn expected(
     rows: &Rows<'_>,
     weights: &[f32],
@@ -95,7 +95,8 @@ fn expected(
         .collect()
 }
 
-/// Returns whether all weights are 0 or are rounded to 0: then a row with an infinity may give NaN, or a finite result.
+/// Returns whether all weights are 0 or are rounded to 0, so that a row with an infinity may give NaN or a finite
+/// result.
 fn weight_free(weights: &[f32]) -> bool {
     weights.iter().all(|weight| weight.abs() < 1e-30)
 }

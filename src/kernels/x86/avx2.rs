@@ -139,7 +139,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         fn prefetch_write(to: *mut u8) -> () { _mm_prefetch::<_MM_HINT_ET0>(to.cast::<i8>()) }
     }
 
-    /// Not available in this class.
+    /// Returns `sum`: this class has no bfloat16 dot product, so no kernel calls it.
     #[inline(always)]
     fn dot_bf16(sum: __m256, _: __m256i, _: __m256i) -> __m256 {
         sum

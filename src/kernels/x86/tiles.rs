@@ -1,8 +1,8 @@
 //! The tile registers of AMX: those of the hardware, and an emulation for tests on any machine.
 
-/// Eight tiles of 16 rows of 64 bytes.
+/// A set of eight tiles of 16 rows of 64 bytes.
 pub trait Tiles {
-    /// Returns tiles that this thread can use.
+    /// Returns a set of tiles that the current thread can use.
     fn new() -> Self;
     /// Sets all elements of tile `T` to 0.
     fn zero<const T: usize>(&mut self);
@@ -12,13 +12,14 @@ pub trait Tiles {
     /// # Safety
     /// 16 rows of 64 bytes, `stride` bytes apart, can be written at `to`.
     unsafe fn store<const T: usize>(&mut self, to: *mut u8, stride: usize);
-    /// Adds the products of the int8 rows of `A` and the uint8 groups of `B` to the int32 of `C` (TDPBSUD).
+    /// Adds the products of the int8 rows of tile `A` and the uint8 groups of tile `B` to the int32 values of tile `C`
+    /// (TDPBSUD).
     fn dot_int8<const C: usize, const A: usize, const B: usize>(&mut self);
-    /// Adds the products of bfloat16 pairs to the float32 of `C` (TDPBF16PS).
+    /// Adds the products of the bfloat16 pairs of tiles `A` and `B` to the float32 values of tile `C` (TDPBF16PS).
     fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self);
 }
 
-/// The tile registers of this thread. Values exist only if the processor has them and the process may use them.
+/// The tile registers of the current thread. Values exist only if the processor has them and the process may use them.
 pub struct Hardware(());
 
 #[repr(C, align(64))]
