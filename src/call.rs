@@ -14,28 +14,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Maximum number of progress reports per second.
+/// The maximum number of progress reports per second.
 pub const REPORTS_PER_SECOND: u32 = 20;
 
-/// Progress of an operation.
+/// The progress of an operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
-    /// The current stage: `load`, `quantize`, `save`, `benchmark` …
+    /// Name of the current stage: `load`, `quantize`, `save`, `benchmark` …
     pub stage: &'a str,
-    /// Units done in this stage (bytes, rounds …).
+    /// Number of units done in this stage (bytes, rounds …).
     pub done: u64,
     /// Total number of units; 0 if unknown.
     pub total: u64,
 }
 
-/// A cancel token, which any thread may fire to stop an operation. Clones share the flag; it cannot be reset.
+/// A cancel token, which any thread may fire to stop an operation. Clones share the flag, which cannot be reset.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<CancelState>);
 
 #[derive(Debug, Default)]
 struct CancelState {
     fired: AtomicBool,
-    /// Protects only the condition variable of threads that wait for the flag.
+    /// Lock of the condition variable of threads that wait for the flag.
     lock: Mutex<()>,
     wake: Condvar,
 }
@@ -46,7 +46,7 @@ impl Cancel {
         Self::default()
     }
 
-    /// Cancels every operation that this token was passed to. May be called from any thread, any number of times.
+    /// Cancels every operation that the token was passed to. Any thread may call it, any number of times.
     pub fn fire(&self) {
         self.0.fired.store(true, Ordering::Release);
         let _guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
@@ -58,7 +58,7 @@ impl Cancel {
         self.0.fired.load(Ordering::Acquire)
     }
 
-    /// Sleeps until the token is fired or `limit` has passed; returns whether it is fired.
+    /// Waits until the token is fired or `limit` has passed, and returns whether it is fired.
     pub fn wait(&self, limit: Duration) -> bool {
         let guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
         if !self.is_fired() {
@@ -84,7 +84,7 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Fails if the caller cancelled or the deadline passed.
+    /// Fails with `Cancelled` or `Timeout` if the caller cancelled or the deadline passed.
     pub fn check(&self) -> Result<()> {
         if self.cancel.is_some_and(Cancel::is_fired) {
             return Err(cancelled());
@@ -95,12 +95,12 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Returns whether there is no callback, deadline or token: then no thread needs to watch the operation.
+    /// Returns whether there is no callback, deadline or token, so that no thread needs to watch the operation.
     pub fn is_passive(&self) -> bool {
         self.progress.is_none() && self.deadline.is_none() && self.cancel.is_none()
     }
 
-    /// Reports progress now; fails if the callback or the token cancels, or the deadline passed. It is meant for slow
+    /// Reports progress now. Fails if the callback or the token cancels, or the deadline passed. It is meant for slow
     /// loops that run on the caller's thread.
     pub fn report(&self, stage: &str, done: u64, total: u64) -> Result<()> {
         if let Some(progress) = self.progress
@@ -160,7 +160,7 @@ impl Call<'_> {
     }
 }
 
-/// The worker's side of a running operation, shared by all its threads.
+/// The part of a running operation that all its worker threads share.
 #[derive(Debug, Default)]
 pub struct Ticket {
     done: AtomicU64,
@@ -168,7 +168,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Fails once the caller has cancelled or the deadline has passed. It is one atomic load: call it often.
+    /// Fails when the caller has cancelled or the deadline has passed. It is one atomic load, which should be called
+    /// often.
     pub fn check(&self) -> Result<()> {
         match self.stopped.load(Ordering::Relaxed) {
             0 => Ok(()),
@@ -177,7 +178,7 @@ impl Ticket {
         }
     }
 
-    /// Adds to the number of units done.
+    /// Adds to the number of units that are done.
     pub fn add(&self, units: u64) {
         self.done.fetch_add(units, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! `choice!`: an option with a fixed list of values, each written once: its name, its number in C and its
-//! documentation.
+//! The macro `choice!`, which defines an option with a fixed list of values, each written once: its name, its number in
+//! C and its documentation.
 //!
 //! From that list follow `Serialize`, `Deserialize`, `FromStr` and the name in reports, the conversion of the number
 //! that C programs pass, the values of a flag of the command with their help, and the messages about unknown values.
@@ -7,7 +7,7 @@
 
 use crate::error::{Error, error};
 
-/// Declares an enum of the values of one option.
+/// A macro that declares an enum of the values of one option.
 ///
 /// `pub enum Name: c_enum_t = First { .. }`: the name of the C enum and the default value are optional. The first
 /// paragraph of a value's documentation is also its help text.
@@ -35,9 +35,9 @@ macro_rules! choice {
         // Not every enum uses all of these.
         #[allow(dead_code)]
         impl $name {
-            /// All values, ordered by their numbers in C.
+            /// All values, in the order of their numbers in C.
             pub const ALL: &'static [$name] = &[$( $name::$variant, )+];
-            /// The enum of the C interface; empty if it has none.
+            /// The name of the enum in the C interface; empty if it has none.
             pub(crate) const C_NAME: &'static str = concat!($( stringify!($c_name) )?);
 
             /// Returns the name of the value in options and reports.
@@ -52,7 +52,8 @@ macro_rules! choice {
                 self as i32
             }
 
-            /// Returns the value with a number of the C interface; `option` is the option's name in messages.
+            /// Returns the value with the number `code` in the C interface. `option` is the option's name in messages.
+            /// Fails with `InvalidArgument` for other numbers.
             pub fn from_code(code: i32, option: &str) -> $crate::error::Result<$name> {
                 let found = $name::ALL.iter().find(|value| value.code() == code);
                 found.copied().ok_or_else(|| $crate::choice::unknown_code(code, option, $name::C_NAME))

@@ -9,12 +9,12 @@ use std::fmt;
 /// The result type of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The kind of a failure. The values are the status codes of the C interface: append only.
+/// The kind of a failure. The values are the status codes of the C interface, to which new ones are only appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 #[non_exhaustive]
 pub enum Kind {
-    /// An argument is out of range: a null pointer, an unknown option, a bad value.
+    /// An argument is invalid: a null pointer, an unknown option, a value out of range.
     InvalidArgument = 1,
     /// A handle has another type than the function expects, or was freed.
     InvalidHandle = 2,
@@ -60,7 +60,8 @@ impl Kind {
         matches!(self, Kind::Cancelled | Kind::Timeout)
     }
 
-    /// Returns the stable lower-case name, as in `optimize_status_name` and the JSON reports.
+    /// Returns the name of the kind in lower case, which never changes, as in `optimize_status_name` and the JSON
+    /// reports.
     pub fn name(self) -> &'static str {
         match self {
             Kind::InvalidArgument => "invalid_argument",
@@ -101,7 +102,7 @@ impl Error {
         Error { kind, message: message.into(), place: String::new() }
     }
 
-    /// Prepends `place` to the place, so that the innermost call names the innermost place.
+    /// Returns the error with `place` in front of its place, so that the innermost call names the innermost place.
     pub fn at(mut self, place: impl fmt::Display) -> Self {
         self.place = if self.place.is_empty() { place.to_string() } else { format!("{place}: {}", self.place) };
         self
@@ -112,12 +113,13 @@ impl Error {
         self.kind
     }
 
-    /// Returns the message without the place.
+    /// Returns the message of the error, without the place.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Returns the place, outermost first (`model.onnx: graph.node[3]`); empty if the message contains it.
+    /// Returns the place of the failure, outermost first (`model.onnx: graph.node[3]`); empty if the message contains
+    /// it.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -136,9 +138,9 @@ impl From<rustix::io::Errno> for Error {
     }
 }
 
-/// Adds a place to the error of a result.
+/// The addition of a place to the error of a result.
 pub trait Context<T> {
-    /// Adds a place as [`Error::at`]; `place` is only evaluated if there is an error.
+    /// Adds a place like [`Error::at`]; `place` is only called if there is an error.
     fn at<P: fmt::Display>(self, place: impl FnOnce() -> P) -> Result<T>;
 }
 
@@ -148,8 +150,8 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Returns an error from the current function: `bail!(InvalidModel, "node {} has no inputs", name)`. For the library
-/// and its command.
+/// A macro that returns an error from the current function: `bail!(InvalidModel, "node {} has no inputs", name)`. It is
+/// for the library and its command.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! bail {
@@ -159,7 +161,7 @@ macro_rules! bail {
 }
 pub use crate::bail;
 
-/// Makes an error: `error!(NotFound, "no input {name:?}")`.
+/// A macro that creates an error: `error!(NotFound, "no input {name:?}")`.
 macro_rules! error {
     ($kind:ident, $($arg:tt)*) => {
         $crate::error::Error::new($crate::error::Kind::$kind, format!($($arg)*))

@@ -1,7 +1,7 @@
-//! All access to the file system: opening beneath a folder, mapping, atomic replacement.
+//! The access to the file system: opening beneath a folder, mapping, atomic replacement.
 //!
-//! The rules for untrusted files are in this module only: no links and no `..` out of the model's folder (`beneath`
-//! has the exceptions); sizes are checked against `limits.rs` before mapping; a file is either completely replaced or
+//! The rules for untrusted files are in this module only: no links and no `..` out of the model's folder (`beneath` has
+//! the exceptions); sizes are checked against `limits.rs` before mapping; a file is either completely replaced or
 //! untouched.
 
 mod beneath;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, RwLock};
 
-/// Address ranges (start -> end) of the live read-only file mappings. [`release`] may drop their pages.
+/// The address ranges (start -> end) of the live read-only file mappings, whose pages [`release`] may drop.
 static MAPPINGS: RwLock<BTreeMap<usize, usize>> = RwLock::new(BTreeMap::new());
 
 /// A mapped file that removes itself from [`MAPPINGS`] when the last slice of it is dropped.
@@ -43,7 +43,7 @@ impl Drop for Mapping {
     }
 }
 
-/// Opens a regular file for reading. Symbolic links are followed: the path is the caller's own.
+/// Opens a regular file for reading and returns it. Symbolic links are followed, because the path is the caller's own.
 pub fn open(path: &Path) -> Result<File> {
     // NONBLOCK so that a fifo or device named as a model cannot hang the caller; regular files ignore it.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -54,10 +54,10 @@ pub fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Maps a whole file read-only. Slices of the result keep the mapping alive; nothing is read yet.
+/// Maps a whole file read-only and returns its bytes. Slices of them keep the mapping alive; nothing is read yet.
 ///
-/// The file must not be truncated by another program while mapped (the kernel would kill the process
-/// on access): replace files by renaming, as [`AtomicFile`] does.
+/// The file must not be truncated by another program while mapped (the kernel would kill the process on access):
+/// replace files by renaming, as [`AtomicFile`] does.
 pub fn map(file: &File, limit: u64) -> Result<Bytes> {
     let length = file.metadata()?.len();
     if length > limit {
@@ -77,7 +77,7 @@ pub fn map(file: &File, limit: u64) -> Result<Bytes> {
 /// Tells the kernel that these bytes will not be needed soon, if they belong to a mapped file.
 ///
 /// This keeps the resident memory of a pass over a large model small. The bytes stay valid: a later access reads them
-/// from the file again. Bytes on the heap are left alone.
+/// from the file again. For bytes on the heap, nothing happens.
 pub fn release(bytes: &[u8]) {
     let page = page_size();
     let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
@@ -99,16 +99,16 @@ fn page_size() -> usize {
     *SIZE
 }
 
-/// Returns folder and name of a file that always exists and is always empty. ONNX Runtime requires the file of
+/// Returns the folder and the name of a file that always exists and is always empty. ONNX Runtime requires the file of
 /// external weights to exist before it takes them from memory instead.
 pub fn always_empty() -> (&'static str, &'static str) {
     ("/dev", "null")
 }
 
-/// Number of bytes that are released at a time while streaming.
+/// The number of bytes that are released at a time while streaming.
 const STREAM_BYTES: usize = 1 << 20;
 
-/// Writes bytes in chunks and releases their mapped pages; `step` is called for every chunk.
+/// Writes bytes to `out` in chunks, and releases their mapped pages; `step` is called for every chunk.
 pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut done = 0usize;
     for piece in bytes.chunks(STREAM_BYTES) {
@@ -122,26 +122,27 @@ pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) ->
     Ok(())
 }
 
-/// A file that appears under its name only when it is complete: until [`AtomicFile::commit`] it has no name (or a
-/// hidden one, if the file system has no unnamed files), and dropping it removes it. If the target is a symbolic
-/// link, the link is replaced and its target is unchanged.
+/// A file that appears under its name only when it is complete. Until [`AtomicFile::commit`] it has no name (or a
+/// hidden one, if the file system has no unnamed files), and dropping it removes it. If the target is a symbolic link,
+/// the link is replaced and its target is unchanged.
 pub struct AtomicFile {
-    /// The file; `None` only while it is dropped.
+    /// File that is written; `None` only while it is dropped.
     file: Option<File>,
     target: PathBuf,
-    /// The temporary name, if the file has one.
+    /// Temporary name of the file, if it has one.
     named: Option<PathBuf>,
-    /// Bytes written, bytes that the kernel was asked to flush, and bytes that are certainly on disk.
+    /// Number of bytes that were written; `started` bytes the kernel was asked to flush, and `waited` bytes are
+    /// certainly on disk.
     written: u64,
     started: u64,
     waited: u64,
 }
 
-/// Number of bytes after which the kernel is asked to flush.
+/// The number of bytes after which the kernel is asked to flush.
 const WRITE_BACK: u64 = 4 << 20;
 
 impl AtomicFile {
-    /// Creates a file that will replace `target`. The folder must exist.
+    /// Returns a new file that will replace `target`. The folder must exist.
     pub fn create(target: &Path) -> Result<AtomicFile> {
         if target.file_name().is_none() {
             bail!(InvalidArgument, "{:?} does not name a file", target);
@@ -171,14 +172,14 @@ impl AtomicFile {
         Ok((fd.into(), Some(name)))
     }
 
-    /// Makes the content durable and renames the file to its name, atomically replacing an existing one.
+    /// Flushes the content to disk and renames the file to its name, which atomically replaces an existing one.
     pub fn commit(mut self) -> Result<()> {
         let place = self.target.clone();
         self.finish().at(|| place.display())
     }
 
-    /// Makes the content durable and renames the file to `name` in the same folder, for names that are derived from the
-    /// content. Otherwise like [`AtomicFile::commit`].
+    /// Flushes the content to disk like [`AtomicFile::commit`], and renames the file to `name` in the same folder, for
+    /// names that are derived from the content.
     pub fn commit_as(mut self, name: &str) -> Result<()> {
         self.target.set_file_name(name);
         self.commit()
@@ -249,14 +250,14 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Writes a small file atomically.
+/// Writes a small file, which atomically replaces an existing one.
 pub fn replace(target: &Path, content: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(target)?;
     file.write_all(content).at(|| target.display())?;
     file.commit()
 }
 
-/// Atomically replaces a folder by a finished one, and removes the old one. The target need not exist.
+/// Replaces a folder atomically by a finished one, and removes the old one. The target need not exist.
 pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, finished, CWD, target, RenameFlags::EXCHANGE) {
@@ -286,7 +287,7 @@ fn replace_in_two_steps(finished: &Path, target: &Path) -> Result<()> {
     std::fs::remove_dir_all(&aside).at(|| aside.display())
 }
 
-/// Reads a small file; fails above `limit` bytes.
+/// Returns the content of a small file. Fails with `LimitExceeded` above `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let length = file.metadata().at(|| path.display())?.len();
@@ -299,13 +300,13 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Reads a small file of UTF-8 text.
+/// Returns the content of a small file of UTF-8 text.
 pub fn read_text(path: &Path) -> Result<String> {
     let text = String::from_utf8(read(path, crate::limits::TEXT_BYTES as u64)?);
     text.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)).at(|| path.display())
 }
 
-/// Returns the folder of a path; `.` for a bare name.
+/// Returns the folder of a path; `.` for a path that is only a name.
 pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -313,8 +314,8 @@ pub fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes a rename durable. For folders that may be written but not read, and file systems that do not sync folders,
-/// this is left to the kernel: the file itself is in place.
+/// Flushes the rename of a file to disk. For folders that may be written but not read, and file systems that do not
+/// sync folders, this is left to the kernel: the file itself is in place.
 fn sync_folder(folder: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(folder, flags, Mode::empty()).and_then(rustix::fs::fsync) {
@@ -328,7 +329,7 @@ fn in_proc(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))
 }
 
-/// Runs `make` with hidden names next to `target` until one is free.
+/// Calls `make` with hidden names next to `target` until one is free, and returns its result and the name.
 fn with_temporary_name<T>(
     target: &Path,
     make: impl Fn(&Path) -> rustix::io::Result<T>,

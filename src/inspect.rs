@@ -1,4 +1,4 @@
-//! The contents of a model, without reading its weights.
+//! The content of a model, which is determined without reading its weights.
 
 mod parameters;
 
@@ -10,7 +10,7 @@ use crate::onnx::proto::{TensorProto, attribute_kind};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// The result of `optimize inspect` and `optimize_model_inspect`; fields as in `docs/report.md`.
+/// The result of `optimize inspect` and `optimize_model_inspect`; `docs/report.md` describes its fields.
 #[derive(Debug, Clone, Serialize)]
 pub struct Inspection {
     /// Version of the schema; see [`crate::report::SCHEMA_VERSION`].
@@ -19,25 +19,25 @@ pub struct Inspection {
     pub operation: &'static str,
     /// Path of the model, if it came from a file.
     pub path: Option<String>,
-    /// Kind of file or folder.
+    /// Kind of file or folder that the model came from.
     pub format: Format,
     /// Whether the weights are stored packed.
     pub packed: bool,
     /// Task of the model, as far as its signature and configuration determine it.
     pub task: Task,
-    /// Architecture, if its configuration has it.
+    /// Architecture of the model, if its configuration has it.
     pub architecture: Option<String>,
-    /// Maximum number of tokens, if its configuration has it.
+    /// Maximum number of tokens of a text, if the configuration has it.
     pub context_length: Option<i64>,
     /// Whether the model has a tokenizer.
     pub tokenizer: bool,
     /// Whether the model has a chat template.
     pub chat_template: bool,
-    /// Bytes of all files of the model.
+    /// Size of all files of the model in bytes.
     pub bytes: u64,
     /// Version of the ONNX file format.
     pub ir_version: i64,
-    /// Operator sets by domain.
+    /// Version of each operator set, by domain.
     pub opsets: BTreeMap<String, i64>,
     /// Program that wrote the model, with its version.
     pub producer: String,
@@ -55,7 +55,7 @@ pub struct Inspection {
     pub operators: BTreeMap<String, usize>,
     /// Number of nodes of each module with weights, by short name.
     pub modules: BTreeMap<String, usize>,
-    /// Constant tensors by element type.
+    /// Numbers and sizes of constant tensors, by element type.
     pub weights: BTreeMap<&'static str, Weights>,
     /// Number of elements of all constant tensors except scales and zero points; weights that share a byte are
     /// counted one by one.
@@ -67,29 +67,29 @@ pub struct Inspection {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// An input or output.
+/// An input or output of a model.
 #[derive(Debug, Clone, Serialize)]
 pub struct Value {
     /// Name of the input or output in a run.
     pub name: String,
     /// Element type; `null` if it is not a tensor.
     pub dtype: Option<&'static str>,
-    /// Sizes, or names of open dimensions; `null` if the rank is not declared.
+    /// Sizes of the dimensions, or names of open dimensions; `null` if the rank is not declared.
     pub shape: Option<Vec<serde_json::Value>>,
 }
 
-/// Constant tensors of one type.
+/// The number and the size of the constant tensors of one type.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Weights {
     /// Number of tensors.
     pub tensors: usize,
-    /// Number of their elements.
+    /// Number of elements of the tensors.
     pub elements: u64,
-    /// Size of their elements in bytes.
+    /// Size of the elements in bytes.
     pub bytes: u64,
 }
 
-/// Inspects a model. Linear in the number of nodes; weights are not read.
+/// Returns the content of a model. The time is linear in the number of nodes; weights are not read.
 pub fn inspect(model: &Model) -> Inspection {
     let proto = model.proto();
     let view = View::new(proto);

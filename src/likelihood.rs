@@ -12,7 +12,7 @@ pub fn surprise(row: &[f32], token: usize) -> f64 {
     log_sum_exp(row) - f64::from(row[token])
 }
 
-/// Returns the index of the largest element, the first among equals; `None` if all are NaN.
+/// Returns the index of the largest element, the first of equal ones; `None` if all are NaN.
 pub fn argmax(row: &[f32]) -> Option<usize> {
     let numbers = row.iter().enumerate().filter(|(_, x)| !x.is_nan());
     numbers
@@ -41,20 +41,21 @@ pub fn divergence((a, a_norm): (&[f32], f64), (b, b_norm): (&[f32], f64)) -> f64
     if sum < 0.0 { 0.0 } else { sum }
 }
 
-/// A comparison of two models at one token.
+/// The comparison of two models at one token.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Judgement {
-    /// [`surprise`] of the first model.
+    /// Negative log-likelihood ([`surprise`]) of the token in the first model.
     pub original: f64,
-    /// [`surprise`] of the second model.
+    /// Negative log-likelihood ([`surprise`]) of the token in the second model.
     pub result: f64,
-    /// [`kl_divergence`] of the two distributions.
+    /// Divergence ([`kl_divergence`]) of the two distributions.
     pub kl: f64,
     /// Whether both models rank the same token first.
     pub same_top: bool,
 }
 
-/// Compares how two models predict the next token, whose id is `token`, by their rows of logits of equal length.
+/// Returns a comparison of the predictions of two models for the next token, whose id is `token`, by their rows of
+/// logits of equal length.
 pub fn judge(original: &[f32], result: &[f32], token: usize) -> Judgement {
     let (a_norm, b_norm) = (log_sum_exp(original), log_sum_exp(result));
     Judgement {

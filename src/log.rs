@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 choice! {
-    /// The importance of a message.
+    /// The importance of a message, from errors to details.
     pub enum LogLevel: optimize_log_level_t = Warning {
-        /// Something failed.
+        /// Errors, after which something has failed.
         Error = 1, "error";
-        /// Something works, but not as well as possible: a slower kernel is used, or a file is ignored.
+        /// Warnings: something works, but not as well as possible, because a slower kernel is used or a file is
+        /// ignored.
         Warning = 2, "warning";
         /// Events: a model was loaded, a session was created.
         Info = 3, "info";
-        /// Details for developers, with those of ONNX Runtime.
+        /// Details for developers, including those of ONNX Runtime.
         Debug = 4, "debug";
     }
 }
@@ -25,7 +26,7 @@ choice! {
 /// A function that receives the level, the target and the text of a message. The target is `optimize` or `onnxruntime`.
 pub type LogFn = dyn Fn(LogLevel, &str, &str) + Send + Sync;
 
-/// A receiver of messages, up to a level. It receives them until [`Sink::close`].
+/// A receiver of messages up to a level, until [`Sink::close`].
 pub struct Sink {
     level: LogLevel,
     function: Box<LogFn>,
@@ -40,7 +41,7 @@ struct State {
     active: usize,
 }
 
-/// The open sinks.
+/// The sinks that are open.
 static SINKS: RwLock<Vec<Arc<Sink>>> = RwLock::new(Vec::new());
 /// The highest level that a sink receives; 0 without sinks.
 static LEVEL: AtomicI32 = AtomicI32::new(0);
@@ -107,7 +108,7 @@ impl Drop for Receiving<'_> {
     }
 }
 
-/// Returns the highest level that is received; `None` if nothing is.
+/// Returns the highest level that a sink receives; `None` if there are no sinks.
 pub fn level() -> Option<LogLevel> {
     LogLevel::from_code(LEVEL.load(Ordering::Relaxed), "level").ok()
 }
@@ -129,7 +130,7 @@ pub fn log(level: LogLevel, target: &str, text: impl FnOnce() -> String) {
     sinks.iter().for_each(|sink| sink.receive(level, target, &text));
 }
 
-/// Passes a message of this library, with the target `optimize`, to the sinks.
+/// Passes a message of this library, which has the target `optimize`, to the sinks.
 pub fn ours(level: LogLevel, text: impl FnOnce() -> String) {
     log(level, "optimize", text);
 }

@@ -1,4 +1,4 @@
-//! Loading of any model from a path.
+//! The loading of any model from a path.
 //!
 //! [`load`] detects the kind of model (by content, not only by name) and calls the reader of that kind in
 //! [`crate::source`], [`crate::package`] or [`crate::ensemble`]. Lower modules never call this one: a function there
@@ -16,27 +16,28 @@ use std::path::Path;
 use std::time::Instant;
 
 impl Model {
-    /// Loads any supported kind of model: an `.onnx` file, an exported folder, a Hugging Face checkpoint, a GGUF
-    /// file, a package, the manifest of an ensemble. See [`crate::open`].
+    /// Loads a model of any supported kind: an `.onnx` file, an exported folder, a Hugging Face checkpoint, a GGUF
+    /// file, a package, or the manifest of an ensemble, which is loaded as one fused graph. See [`crate::open`].
     ///
-    /// Nothing is copied: weights stay in the mapped files, which must not be truncated while the model exists.
+    /// Weights that the graph uses as they are stored stay in the mapped files, which must not be truncated while the
+    /// model exists; other weights are converted to a temporary file.
     pub fn load(path: &Path) -> Result<Model> {
         load(path, &LoadOptions::default())
     }
 }
 
 impl Ensemble {
-    /// Loads an ensemble and its members from a manifest, or from a folder that contains one.
+    /// Loads an ensemble and its members from a manifest, or from a folder that contains one, and returns it.
     ///
-    /// Fails with [`crate::error::Kind::NotFound`] if there is no manifest, with `InvalidModel` if it is damaged or
-    /// of a newer version, or if the files of a member have changed; otherwise as loading the members and
+    /// Fails with [`crate::error::Kind::NotFound`] if there is no manifest, with `InvalidModel` if it is damaged or of
+    /// a newer version, or if the files of a member have changed; otherwise like the loading of the members and
     /// [`Ensemble::new`].
     pub fn load(path: &Path) -> Result<Ensemble> {
         manifest::load(path, &Model::load)
     }
 }
 
-/// Loads any supported kind of model. Weights are mapped, not read.
+/// Loads a model of any supported kind, and returns it. See [`Model::load`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let start = Instant::now();
     let model = find(path, options)?;

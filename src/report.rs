@@ -1,4 +1,4 @@
-//! The report that every technique returns: one JSON schema, documented in `docs/report.md`.
+//! The report that every technique returns, with one JSON schema, which `docs/report.md` describes.
 
 use crate::files::digest::FileIdentity;
 use crate::onnx::proto::NodeProto;
@@ -9,60 +9,60 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Version of the schema. Within one version, fields are only added.
+/// The version of the schema. Within one version, fields are only added.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// A report: the operation, its models and its results.
+/// The report on an operation: its models, its options and its results.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Version of the schema, [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// Operation: `quantize`, `benchmark` …
+    /// Name of the operation: `quantize`, `benchmark` …
     pub operation: &'static str,
     /// Version of this library.
     pub library_version: &'static str,
-    /// Options that were used, with defaults filled in.
+    /// Options that were used, with defaults for missing ones.
     pub options: Value,
-    /// The steps that repeat the operation, as `optimize apply` reads them (`docs/recipes.md`); empty if it changes no
+    /// Steps that repeat the operation, as `optimize apply` reads them (`docs/recipes.md`); empty if it changes no
     /// model, or if one of its models has no path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recipe: Vec<Value>,
     /// Identity of the original model; absent until its files have been hashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<FileIdentity>,
-    /// Identity of the result, once saved.
+    /// Identity of the result, when it has been saved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<FileIdentity>,
-    /// Wall-clock seconds of the operation itself.
+    /// Duration of the operation itself in seconds of wall-clock time.
     pub seconds: f64,
     /// Peak resident memory of the process so far, in bytes.
     pub peak_rss_bytes: u64,
-    /// The machine, as far as results depend on it.
+    /// Properties of the machine on which results depend.
     pub machine: Machine,
     /// Counts and sums over `nodes`; the keys depend on the technique.
     pub summary: Map<String, Value>,
     /// Unexpected properties of the result, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What was done to each node that could have been changed, and why.
+    /// Reports on the nodes that could have been changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeReport>,
     /// Speed, load time, size and memory of original and result, if they were measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub benchmark: Option<Value>,
-    /// How close the result is to the original, if it was measured.
+    /// Closeness of the result to the original, if it was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Value>,
 }
 
-/// What was done to one node.
+/// The action of a technique on one node, and the reason for it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NodeReport {
-    /// The node's name, or its first output if it has none.
+    /// Name of the node, or of its first output if it has none.
     pub name: String,
-    /// Operator type.
+    /// Operator type of the node.
     pub op: String,
-    /// Action: `quantized`, `stored int8`, `stored int4` or `left`; other techniques have their own.
+    /// Action on the node: `quantized`, `stored int8`, `stored int4` or `left`; other techniques have their own.
     pub action: &'static str,
     /// Reason for the action; for a changed node, a description of its new form.
     pub reason: String,
@@ -75,7 +75,8 @@ pub struct NodeReport {
 /// The action of a node that was not changed.
 pub const LEFT: &str = "left";
 
-/// Counts nodes by operator and reason, and returns the five most frequent pairs as text, in descending order.
+/// Returns the five most frequent pairs of operator and reason among nodes as text, with their counts, in descending
+/// order.
 pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for node in nodes {
@@ -86,17 +87,17 @@ pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String 
     counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the entry of a node in a report.
+/// Returns the report on a node.
 pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
     NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
-/// The processor and its threads.
+/// The processor and its threads, on which results depend.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
-    /// Target architecture, e.g. `x86_64`.
+    /// Target architecture, for example `x86_64`.
     pub architecture: &'static str,
-    /// Name of the processor, if the system provides it.
+    /// Name of the processor, if the operating system provides it.
     pub processor: String,
     /// Instruction-set extensions of the processor that affect the speed of models.
     pub features: Vec<&'static str>,
@@ -105,7 +106,7 @@ pub struct Machine {
 }
 
 impl Report {
-    /// Returns an empty report of `operation`.
+    /// Returns a report of `operation` without results.
     pub fn new(operation: &'static str, options: Value) -> Report {
         Report {
             schema_version: SCHEMA_VERSION,
@@ -126,8 +127,8 @@ impl Report {
         }
     }
 
-    /// Returns an empty report of a technique with its options, and as the recipe the step that repeats it: the options
-    /// that differ from the defaults, and those named in `always`.
+    /// Returns a report of a technique without results, with its options and with the recipe that repeats it: the
+    /// options that differ from the defaults, and those named in `always`.
     pub fn of_technique<O: Serialize + Default>(operation: &'static str, options: &O, always: &[&str]) -> Report {
         let fields = |options: &O| match serde_json::to_value(options) {
             Ok(Value::Object(fields)) => fields,
@@ -168,7 +169,7 @@ impl Report {
 }
 
 impl Machine {
-    /// Returns the present machine.
+    /// Returns the properties of this machine.
     pub fn here() -> Machine {
         Machine {
             architecture: std::env::consts::ARCH,

@@ -1,10 +1,10 @@
-//! Shapes and values of inputs as users write them: `ids:1x16`, `sr:16000`, `state:0.5,0.25`.
+//! The shapes and values of inputs as users write them: `ids:1x16`, `sr:16000`, `state:0.5,0.25`.
 
 use crate::error::{Result, bail};
 use crate::limits;
 
-/// Parses `name:2x3x4`, an input and its shape. The name may contain colons; the last one counts. A scalar has
-/// nothing after the colon.
+/// Returns the name and the shape of an input in a text of the form `name:2x3x4`. The name may contain colons; the last
+/// one counts. A scalar has nothing after the colon. Fails with `InvalidArgument` for other forms.
 pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
     let Some((name, dims)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
         bail!(InvalidArgument, "{text:?} is not a shape like NAME:2x3x4");
@@ -23,7 +23,8 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
     Ok((name.to_owned(), dims.iter().map(dim).collect::<Result<_>>()?))
 }
 
-/// Parses `name:1,2.5`, an input and its values, one for each element or a single one for all.
+/// Returns the name and the values of an input in a text of the form `name:1,2.5`: one value for each element, or a
+/// single value for all. Fails with `InvalidArgument` for other forms.
 pub fn parse_values(text: &str) -> Result<(String, Vec<f64>)> {
     let Some((name, values)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
         bail!(InvalidArgument, "{text:?} is not a list of values like NAME:1,2,3");

@@ -1,6 +1,6 @@
-//! Random numbers, percentiles, and confidence intervals of medians and means.
+//! Random numbers, percentiles, and the confidence intervals of medians and means.
 
-/// Number of resamples of the bootstrap. It is lower for very many values, to limit the time.
+/// The number of resamples of the bootstrap. It is lower for very many values, to limit the time.
 const RESAMPLES: usize = 2000;
 
 /// Returns the dot product of two vectors.
@@ -12,8 +12,8 @@ pub fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
     a.iter().zip(b).map(product).sum()
 }
 
-/// SplitMix64: small, fast, and good enough for inputs and resampling; the same seed gives the same numbers
-/// everywhere. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+/// The generator SplitMix64, which is small, fast, and good enough for inputs and resampling. The same seed gives the
+/// same numbers everywhere. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -42,12 +42,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Returns a uniform number in `[0, 1)`.
+    /// Returns a uniformly distributed number in `[0, 1)`.
     pub fn uniform(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Returns a uniform integer in `0 .. n`; 0 if `n` is 0.
+    /// Returns a uniformly distributed integer in `0 .. n`; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         // Multiply and shift: the bias is below n / 2^64 (Lemire, "Fast random integer generation", 2019).
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
@@ -58,14 +58,14 @@ impl Random {
         self.below(n as u64) as usize
     }
 
-    /// Shuffles the elements (Fisher and Yates).
+    /// Shuffles the elements by the algorithm of Fisher and Yates.
     pub fn shuffle<T>(&mut self, elements: &mut [T]) {
         for last in (1..elements.len()).rev() {
             elements.swap(last, self.index(last + 1));
         }
     }
 
-    /// Returns a standard normal number, by the transform of Box and Muller.
+    /// Returns a normally distributed number with mean 0 and variance 1, by the transform of Box and Muller.
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()

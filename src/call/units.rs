@@ -1,10 +1,11 @@
-//! [`Units`]: progress of work on the caller's thread.
+//! The progress of work on the caller's thread ([`Units`]).
 
 use super::{Call, REPORTS_PER_SECOND};
 use crate::error::Result;
 use std::time::{Duration, Instant};
 
-/// A counter of the units (tokens, texts) done in a stage. It reports at most [`REPORTS_PER_SECOND`] times a second.
+/// A counter of the units (tokens, texts) that are done in a stage. It reports at most [`REPORTS_PER_SECOND`] times a
+/// second.
 pub struct Units<'a> {
     call: &'a Call<'a>,
     stage: &'static str,
@@ -19,7 +20,7 @@ impl<'a> Units<'a> {
         Units { call, stage, done: 0, total: total as u64, reported: None }
     }
 
-    /// Counts more units as done. Fails if the caller cancelled or the deadline passed.
+    /// Counts more units as done. Fails if the call was cancelled or its deadline passed.
     pub fn add(&mut self, units: usize) -> Result<()> {
         self.done += units as u64;
         let gap = Duration::from_secs(1) / REPORTS_PER_SECOND;

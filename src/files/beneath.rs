@@ -1,11 +1,11 @@
-//! Files that a model names, opened beneath its folder wherever links point.
+//! The opening of files that a model names, beneath its folder wherever links point.
 //!
-//! A name comes from an untrusted file, and so may the folder around it. Links are followed by ONNX Runtime's own
-//! rule: the target of a symbolic link must be in the folder of the model, or in that of the file that the model
-//! itself links to. In the cache of the Hugging Face hub, model and data are links from `snapshots/REVISION/` into
-//! the `blobs/` of the same repository, so they are followed; a link to anywhere else is not. Hard links cannot be
-//! distinguished from the original file: one is accepted if all names of the file are in the model's folder or its
-//! repository. (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446 and -34447.)
+//! A name comes from an untrusted file, and so may the folder around it. Links are followed by ONNX Runtime's own rule:
+//! the target of a symbolic link must be in the folder of the model, or in that of the file that the model itself links
+//! to. In the cache of the Hugging Face hub, model and data are links from `snapshots/REVISION/` into the `blobs/` of
+//! the same repository, so they are followed; a link to anywhere else is not. Hard links cannot be distinguished from
+//! the original file: one is accepted if all names of the file are in the model's folder or its repository.
+//! (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446 and -34447.)
 
 use super::parent_of;
 use crate::error::{Context, Result, bail};
@@ -19,10 +19,10 @@ use std::path::{Component, Path, PathBuf};
 
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Opens `name` (a path from an untrusted file) inside `folder`, never outside it.
+/// Opens `name` (a path from an untrusted file) inside `folder`, never outside it, and returns the file.
 ///
-/// Fails for absolute paths, `..`, symbolic links anywhere below `folder`, hard links to files elsewhere, and
-/// anything that is not a regular file.
+/// Fails for absolute paths, `..`, symbolic links anywhere below `folder`, hard links to files elsewhere, and anything
+/// that is not a regular file.
 pub fn open_beneath(folder: &Path, name: &str) -> Result<File> {
     opened(folder, name, None)
 }
@@ -58,7 +58,7 @@ fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
     Ok(file)
 }
 
-/// Opens the file behind symbolic links, if its location is allowed.
+/// Opens the file to which symbolic links lead, if its location is allowed, and returns it.
 ///
 /// The resolved path is opened from its folder without following links: a change since the check is refused, not
 /// followed.
@@ -86,7 +86,7 @@ fn followed(folder: &Path, path: &Path, model: &Path) -> Result<File> {
     )
 }
 
-/// Opens a folder by a path without links.
+/// Opens a folder by a path without symbolic links.
 fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(CWD, path, FOLDER, Mode::empty(), resolve) {

@@ -15,9 +15,9 @@ pub struct LocalTime {
     pub minute: i64,
     /// Second of the minute, 0 to 60 (leap seconds).
     pub second: i64,
-    /// Day of the week, from Sunday, which is 0.
+    /// Day of the week, counted from Sunday, which is 0.
     pub weekday: i64,
-    /// Day of the year, from 1.
+    /// Day of the year, counted from 1.
     pub day_of_year: i64,
 }
 

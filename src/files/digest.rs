@@ -1,4 +1,4 @@
-//! Size and SHA-256 of files, which identify them.
+//! The size and the SHA-256 of files, which identify them.
 
 /// The identity of a model's files, as in reports.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -7,11 +7,11 @@ pub struct FileIdentity {
     pub path: Option<String>,
     /// Total size of all files of the model in bytes, including external data.
     pub bytes: u64,
-    /// SHA-256 of the `.onnx` file; with external data, of the concatenated hex digests of all files.
+    /// SHA-256 of the `.onnx` file; with external data, of the concatenated hexadecimal digests of all files.
     pub sha256: String,
 }
 
-/// Returns a digest in lower-case hex.
+/// Returns a digest in lower-case hexadecimal digits.
 pub fn hex(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -8,16 +8,16 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Storage for the weights that a technique produces: an unlinked file, so that they use disk instead of memory.
+/// The storage for the weights that a technique produces: an unlinked file, so that they use disk instead of memory.
 ///
-/// Tensors below [`Scratch::SMALL`] stay on the heap. Usable from several threads.
+/// Tensors below [`Scratch::SMALL`] stay on the heap. Several threads may use it.
 pub struct Scratch {
     folder: PathBuf,
     file: Mutex<Option<(std::sync::Arc<File>, u64)>>,
 }
 
 impl Scratch {
-    /// Maximum size of a tensor that is kept on the heap, in bytes.
+    /// The maximum size of a tensor that is kept on the heap, in bytes.
     pub const SMALL: usize = 1 << 20;
 
     /// Returns scratch storage in `folder`; nothing is created until it is needed.
@@ -59,7 +59,7 @@ impl Scratch {
 pub struct ScratchFolder(PathBuf);
 
 impl ScratchFolder {
-    /// Creates an empty folder that only this user may read, with `name` in its name.
+    /// Returns an empty folder that only this user may read, with `name` in its name.
     pub fn new(name: &str) -> Result<ScratchFolder> {
         let target = std::env::temp_dir().join(format!("optimize-{name}"));
         let make = |path: &Path| rustix::fs::mkdir(path, Mode::from_raw_mode(0o700));
@@ -79,7 +79,7 @@ impl Drop for ScratchFolder {
     }
 }
 
-/// Reserved bytes of a [`Scratch`], which are written in pieces and then become shared bytes.
+/// The reserved bytes of a [`Scratch`], which are written in pieces and then become shared bytes.
 pub struct ScratchSlot {
     length: usize,
     heap: Mutex<Vec<u8>>,

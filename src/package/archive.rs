@@ -9,7 +9,7 @@ use crate::limits;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// Entries begin at multiples of this value in bytes, weights at multiples of [`PAGE`].
+/// The alignment of entries in bytes; weights are aligned to [`PAGE`].
 const ALIGNMENT: u64 = 64;
 const PAGE: u64 = 4096;
 /// The ID of the extra field that pads an entry.
@@ -19,26 +19,26 @@ const CENTRAL: u32 = 0x0201_4b50;
 const END: u32 = 0x0605_4b50;
 const END64: u32 = 0x0606_4b50;
 const LOCATOR: u32 = 0x0706_4b50;
-/// Size of the three records at the end of the file, in bytes.
+/// The size of the three records at the end of the file, in bytes.
 const TAIL: usize = 56 + 20 + 22;
-/// Maximum number of entries.
+/// The maximum number of entries.
 const ENTRIES: usize = 4096;
 
-/// An entry to write.
+/// An entry that is written to an archive.
 pub struct Entry {
-    /// Path in the package.
+    /// Path of the entry in the package.
     pub name: String,
-    /// Size in bytes.
+    /// Size of the content in bytes.
     pub size: u64,
     /// CRC-32 (IEEE 802.3) of the content.
     pub crc: u32,
 }
 
-/// All bytes of a zip file except the content of its entries.
+/// The bytes of a zip file other than the content of its entries.
 pub struct Skeleton {
-    /// The bytes in front of each entry's content, with their offset in the file.
+    /// Bytes in front of each entry's content, with their offset in the file.
     pub headers: Vec<(u64, Vec<u8>)>,
-    /// The bytes after the last entry.
+    /// Bytes after the last entry.
     pub tail: Vec<u8>,
     /// Offset of `tail` in the file.
     pub end: u64,
@@ -78,7 +78,7 @@ pub fn skeleton(entries: &[Entry]) -> Skeleton {
     Skeleton { headers, tail: tail(central, entries.len() as u64, at), end: at }
 }
 
-/// Writes the fields that both headers of an entry have.
+/// Writes the fields that both headers of an entry have to `out`.
 fn common(out: &mut Vec<u8>, entry: &Entry) {
     put16(out, 45);
     // Names are UTF-8, entries are uncompressed, and all have the date 1 January 1980.
@@ -139,7 +139,8 @@ pub fn is_archive(start: &[u8]) -> bool {
     start.starts_with(&LOCAL.to_le_bytes())
 }
 
-/// Returns the entries of an archive in order, each as a slice of it. Nothing is unpacked and no content is read.
+/// Returns the names and contents of the entries of an archive in order, as slices of it. Nothing is unpacked and no
+/// content is read.
 pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
     let Some(end) = archive.len().checked_sub(TAIL) else { bail!(InvalidModel, "the file is truncated") };
     let tail = Reader(&archive[end..]);
@@ -189,7 +190,7 @@ fn content(archive: &Bytes, header: u64, length: u64, end: u64) -> Result<Bytes>
     }
 }
 
-/// Fails for names that lead out of a folder.
+/// Fails for the name of an entry that leads out of a folder.
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     if name.len() > limits::NAME_BYTES || name.contains(['\\', '\0']) || !name.split('/').all(plain) {

@@ -1,5 +1,5 @@
-//! Checks whether a graph that was optimized ahead of time gives the same results as the model, and whether its
-//! weights can be read in place.
+//! The check that a graph that was optimized ahead of time gives the same results as the model, and whether its weights
+//! can be read in place.
 
 use super::promise::Shapes;
 use crate::call::Call;
@@ -10,10 +10,11 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor, has_blocks};
 use serde::{Deserialize, Serialize};
 
-/// Largest difference, relative to the largest value, at which two float32 graphs count as equal; a different order
+/// The maximum difference, relative to the largest value, at which two float32 graphs count as equal; a different order
 /// of additions gives 1e-6.
 const TOLERANCE: f64 = 1e-3;
-/// The same limit for products that quantize their inputs: a difference in the last bit may round differently.
+/// The maximum relative difference for products that quantize their inputs: a difference in the last bit may round
+/// differently.
 const ROUNDED: f64 = 2e-2;
 
 /// The result of checking a graph that was optimized ahead of time.
@@ -22,16 +23,16 @@ pub struct Check {
     /// Largest difference of an output from that of the model run without optimizers, relative to its largest value.
     /// `None` if the graphs were not compared.
     pub largest_difference: Option<f64>,
-    /// Largest difference that passes the check.
+    /// Maximum difference that passes the check.
     pub tolerance: f64,
-    /// The reason why the graphs were not compared.
+    /// Reason why the graphs were not compared.
     pub not_compared: Option<String>,
-    /// The reason why ONNX Runtime cannot use the weights where they are mapped; each session then has its own copy.
+    /// Reason why ONNX Runtime cannot use the weights where they are mapped; each session then has its own copy.
     pub weights_copied: Option<String>,
 }
 
-/// Runs `ahead` and the model it was made from on one example. Returns an error only of kind `Cancelled` or
-/// `Timeout`; the inner `Err(why)` says that the graph gives different results.
+/// Runs `ahead` and the model it was made from on one example, and returns the check. The outer error is only of kind
+/// `Cancelled` or `Timeout`; the inner error says that the graph gives different results.
 pub fn compare(
     runtime: &'static Runtime,
     model: &Model,
@@ -51,7 +52,7 @@ pub fn compare(
     })
 }
 
-/// Largest difference of a compiled graph from the original model, relative to that of the graph it was made from:
+/// The maximum difference of a compiled graph from the original model, relative to that of the graph it was made from:
 /// both quantize, but not the same numbers.
 const NO_WORSE: f64 = 1.25;
 
@@ -76,7 +77,7 @@ pub fn compare_compiled(
     })
 }
 
-/// What a graph is compared with: the inputs of a run, its outputs, and the tolerance of each.
+/// The outputs that a graph is compared with: the inputs of a run, its outputs, and the tolerance of each.
 struct Reference {
     inputs: Values,
     expected: Values,
@@ -117,7 +118,7 @@ fn feed(values: &Values) -> Vec<(&str, &Tensor)> {
     values.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
 }
 
-/// Returns the largest difference of outputs; the inner `Err(why)` names the first that exceeds its tolerance.
+/// Returns the largest difference of outputs. The inner error names the first output that exceeds its tolerance.
 fn within(given: &Values, expected: &Values, tolerances: &[f64]) -> Result<std::result::Result<f64, String>> {
     let mut largest = 0.0f64;
     for (((name, a), (_, b)), tolerance) in given.iter().zip(expected).zip(tolerances) {
@@ -134,8 +135,8 @@ fn within(given: &Values, expected: &Values, tolerances: &[f64]) -> Result<std::
 
 type Values = Vec<(String, Tensor)>;
 
-/// Returns inputs and the model's outputs for them with all optimizers off; for block-quantized weights, constants
-/// are folded.
+/// Returns inputs, and the model's outputs for them with all optimizers off; for block-quantized weights, constants are
+/// folded.
 fn reference(
     runtime: &'static Runtime,
     model: &Model,

@@ -1,4 +1,4 @@
-//! Variants compiled for this library's kernels: groups of nodes with packed weights in a file that is mapped.
+//! The variants compiled for this library's kernels: groups of nodes with packed weights in a file that is mapped.
 
 use super::check::{self, Check};
 use super::manifest::{CompiledGraph, PACKED, Variant};
@@ -21,7 +21,7 @@ use std::path::Path;
 pub const PROVIDER: &str = "optimize";
 
 /// Returns `made`, the variant `name` of `model`, compiled for this processor, with the content of the file of packed
-/// weights; the inner `Err(why)` says why there is none.
+/// weights. The inner error is the reason why there is none.
 pub fn compile(
     runtime: &'static Runtime,
     (model, made): (&Model, &Model),
@@ -65,8 +65,8 @@ pub fn compile(
 }
 
 /// Returns `made` with the sizes that `contract` fixes, from which ONNX Runtime computes all shapes that depend on them
-/// once instead of in each run: a graph of fewer nodes opens faster. `None` if no open dimension has a fixed size, and for
-/// a model with a cache, whose sizes grow.
+/// once instead of in each run: a graph of fewer nodes opens faster. Returns `None` if no open dimension has a fixed
+/// size, and for a model with a cache, whose sizes grow.
 fn sized(made: &Model, contract: &Contract) -> Option<Model> {
     let mut proto = made.proto().clone();
     let graph = proto.graph.as_deref_mut()?;
@@ -134,8 +134,8 @@ fn rename(proto: &mut ModelProto) {
     }
 }
 
-/// Returns why a session cannot use a compiled variant here; `None` if it can. `kernels` says whether the kernels can
-/// be used.
+/// Returns the reason why a session cannot use a compiled variant on this machine; `None` if it can. `kernels` is
+/// whether the kernels can be used.
 pub fn obstacle(compiled: &CompiledGraph, kernels: &std::result::Result<(), String>) -> Option<String> {
     if let Err(reason) = kernels {
         return Some(reason.clone());

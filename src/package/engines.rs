@@ -1,4 +1,4 @@
-//! A TensorRT engine in a package: a variant for machines with the device, next to graphs for all others.
+//! TensorRT engines in packages: variants for machines with the device, next to graphs for all others.
 
 use super::manifest::Variant;
 use crate::call::Call;
@@ -10,10 +10,10 @@ use crate::tensorrt::{Manifest, device};
 use bytes::Bytes;
 use std::path::Path;
 
-/// Provider of an engine variant.
+/// The provider of an engine variant.
 pub const PROVIDER: &str = "tensorrt";
 
-/// A file of the package: its path and its content.
+/// The path and the content of a file of the package.
 type File = (String, Bytes);
 
 /// Returns the variant of an engine file of `model`, with the files to add to the package. Fails with
@@ -53,7 +53,7 @@ pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 
     Ok((variant, [(file, bytes), beside]))
 }
 
-/// Returns why a session does not use a variant with that provider on this machine.
+/// Returns the reason why a session does not use a variant with that provider on this machine.
 pub fn obstacle(provider: &str) -> String {
     match device() {
         _ if provider != PROVIDER => format!("it needs the provider {provider:?}, which is not available"),

@@ -11,19 +11,19 @@ use std::collections::BTreeMap;
 
 /// The package format version that this library writes, and the newest that it reads. Older versions stay readable.
 pub const FORMAT: u32 = 1;
-/// File name of the manifest.
+/// The name of the file with the manifest.
 pub const OURS: &str = "optimize.json";
-/// File name of the SHA-256 of the manifest, in the format of `sha256sum`.
+/// The name of the file with the SHA-256 of the manifest, in the format of `sha256sum`.
 pub const SEAL: &str = "optimize.json.sha256";
-/// File name of the signature of the manifest.
+/// The name of the file with the signature of the manifest.
 pub const SIGNATURE: &str = "optimize.json.sig";
-/// File name of the manifest of ONNX Runtime's layout.
+/// The name of the file with the manifest of ONNX Runtime's layout.
 pub const THEIRS: &str = "manifest.json";
-/// Path of the weights of all variants.
+/// The path of the weights of all variants.
 pub const WEIGHTS: &str = "shared/weights.safetensors";
 /// The name that graphs use for the weights file.
 pub const LOCATION: &str = "weights.safetensors";
-/// Folder of the model's other files.
+/// The name of the folder with the model's other files.
 pub const ASSETS: &str = "assets";
 
 /// The content of `optimize.json`.
@@ -33,52 +33,52 @@ pub struct Manifest {
     pub format: u32,
     /// Version of the library that wrote the package.
     pub library_version: String,
-    /// Version of ONNX Runtime that was used to write it.
+    /// Version of ONNX Runtime with which the package was written.
     pub runtime_version: String,
-    /// The oldest 1.x version of ONNX Runtime that can run the package.
+    /// Oldest 1.x version of ONNX Runtime that can run the package.
     pub runtime_minimum: String,
-    /// Inputs as readable text: `input_ids: int64[batch, sequence]`.
+    /// Inputs as readable text, for example `input_ids: int64[batch, sequence]`.
     pub inputs: Vec<String>,
     /// Outputs as readable text, in the same form.
     pub outputs: Vec<String>,
-    /// The shapes that runs accept.
+    /// Shapes of inputs that runs accept.
     pub shapes: Contract,
     /// Other known facts about the model.
     pub card: Card,
-    /// How a decoder keeps its KV cache; `None` for other models.
+    /// Scheme by which a decoder keeps its KV cache; `None` for other models.
     pub kv_scheme: Option<String>,
-    /// Graphs, best first.
+    /// Graphs of the package, best first.
     pub variants: Vec<Variant>,
     /// Licence of the model, as its authors name it.
     pub licence: Option<String>,
-    /// Warnings about requests that were not fully met, for example a graph optimized ahead of time that was left out
+    /// Warnings about requests that were not fully met, for example a graph optimized ahead of time that was omitted
     /// because its results differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Reports of the techniques applied to the model before, oldest first.
+    /// Reports of the techniques that were applied to the model before, oldest first.
     pub lineage: Vec<Value>,
-    /// All files except the manifest, its SHA-256 and its signature.
+    /// Sizes and hashes of all files except the manifest, its SHA-256 and its signature.
     pub files: BTreeMap<String, FileOf>,
 }
 
-/// One graph of a package.
+/// A graph of a package.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Variant {
-    /// Name of the variant and of its folder: `fp32`, `fp32-ahead`, `int8-compiled`.
+    /// Name of the variant and of its folder, for example `fp32`, `fp32-ahead` or `int8-compiled`.
     pub name: String,
-    /// Precision: `fp32` (the original model), `bf16`, `int8` or `int4`.
+    /// Precision of the graph: `fp32` (the original model), `bf16`, `int8` or `int4`.
     pub precision: String,
     /// Whether the graph was optimized for one processor; other graphs run anywhere.
     pub ahead: bool,
-    /// Path of the graph.
+    /// Path of the graph in the package.
     pub file: String,
-    /// Execution provider.
+    /// Execution provider that runs the graph.
     pub provider: String,
-    /// Architecture that it requires; `None` for any.
+    /// Architecture of the processor that the graph requires; `None` for any.
     pub architecture: Option<String>,
-    /// Processor extensions that it requires.
+    /// Processor extensions that the graph requires.
     pub features: Vec<String>,
-    /// Version of ONNX Runtime that it requires, `major.minor`; `None` for any.
+    /// Version of ONNX Runtime that the graph requires, `major.minor`; `None` for any.
     pub runtime: Option<String>,
     /// For a graph compiled for this library's kernels (`provider` is `optimize`): its packed weights and what they
     /// require.
@@ -94,31 +94,32 @@ pub struct Variant {
 pub struct CompiledGraph {
     /// Path of the file with the packed weights.
     pub weights: String,
-    /// Version of the library and class of processors that it requires.
+    /// Version of this library and class of processors that the packed weights require.
     pub made_for: String,
 }
 
 impl Variant {
-    /// Returns whether its weights are packed next to its graph, in a form that only this library reads.
+    /// Returns whether the weights of the variant are packed next to its graph, in a form that only this library reads.
     pub fn is_packed(&self) -> bool {
         self.file.ends_with(PACKED)
     }
 }
 
-/// File name suffix of packed weights.
+/// The suffix of the names of files with packed weights.
 pub const PACKED: &str = ".packed";
 
-/// Size and hash of a file.
+/// The size and the hash of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileOf {
-    /// Size in bytes.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// SHA-256 in lower-case hex.
+    /// SHA-256 of the file in lower-case hexadecimal digits.
     pub sha256: String,
 }
 
 impl Manifest {
-    /// Reads and returns `optimize.json`. Fails with [`crate::error::Kind::Unsupported`] for a newer format version.
+    /// Returns the manifest in the content of `optimize.json`. Fails with [`crate::error::Kind::Unsupported`] for a
+    /// newer format version, with `InvalidModel` for other content.
     pub fn read(content: &[u8]) -> Result<Manifest> {
         let value: Value =
             serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "the file is damaged: {e}"))?;
@@ -139,14 +140,14 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Returns the text of `optimize.json`.
+    /// Returns the manifest as the text of `optimize.json`.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
     }
 
-    /// Returns `manifest.json` in ONNX Runtime's package layout.
+    /// Returns the manifest as the text of `manifest.json`, in ONNX Runtime's package layout.
     pub fn to_theirs(&self, weights: &FileOf) -> String {
         let variant = |v: &Variant| {
             let level = if v.ahead { "ORT_DISABLE_ALL" } else { "ORT_ENABLE_ALL" };
@@ -186,7 +187,7 @@ impl Manifest {
     }
 }
 
-/// Returns values as readable text, for example `input_ids: int64[batch, sequence]`.
+/// Returns the readable texts for values, for example `input_ids: int64[batch, sequence]`.
 pub fn describe(values: &[ValueInfo]) -> Vec<String> {
     values.iter().map(|value| format!("{}: {}", value.name, value.describe())).collect()
 }

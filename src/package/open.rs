@@ -1,4 +1,4 @@
-//! Opens a package.
+//! The opening of packages, and the selection of their variants.
 
 use super::archive;
 use super::engines;
@@ -24,22 +24,22 @@ use std::sync::Arc;
 /// Options for opening a package.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
-    /// A variant or a precision; `None` chooses automatically.
+    /// Name of a variant or a precision; `None` selects one automatically.
     pub variant: Option<String>,
     /// Public key that must have signed the package, 32 bytes; `None` accepts any package.
     pub key: Option<[u8; 32]>,
 }
 
-/// The chosen variant and the reason.
+/// The selected variant, and the reason for it.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// Index into the manifest's variants.
+    /// Index of the variant in the manifest.
     pub index: usize,
-    /// The reason as text.
+    /// Reason why the variant was selected.
     pub reason: String,
 }
 
-/// An open package. Immutable, cheap to clone, and safe to share between threads.
+/// An open package, which is immutable, cheap to clone, and can be shared between threads.
 #[derive(Clone)]
 pub struct Package(Arc<Inner>);
 
@@ -50,7 +50,7 @@ struct Inner {
     options: OpenOptions,
 }
 
-/// Where the files are.
+/// The place of the files of a package.
 enum Entries {
     Folder(PathBuf),
     File(BTreeMap<String, Bytes>, Bytes),
@@ -78,7 +78,7 @@ impl Entries {
     }
 }
 
-/// Returns whether the content at `path` is a package.
+/// Returns whether the file or folder at `path` is a package.
 pub fn is_package(path: &Path) -> bool {
     if path.is_dir() {
         return path.join(OURS).is_file() && path.join(SEAL).is_file();
@@ -92,8 +92,8 @@ pub fn is_package(path: &Path) -> bool {
 }
 
 impl Package {
-    /// Opens a package and returns it. Checks the SHA-256 of the manifest and, with a key, its signature. All other
-    /// files are memory-mapped. When they are used, their size is checked, and the hash of graphs and tokenizer;
+    /// Opens a package and returns it, after checking the SHA-256 of the manifest and, with a key, its signature. All
+    /// other files are memory-mapped. When they are used, their size is checked, and the hash of graphs and tokenizer;
     /// [`Package::verify`] checks the hashes of all files.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] for a package of a newer format version or without a variant for
@@ -133,7 +133,7 @@ impl Package {
         Ok(package)
     }
 
-    /// Returns the manifest.
+    /// Returns the manifest of the package.
     pub fn manifest(&self) -> &Manifest {
         &self.0.manifest
     }
@@ -143,8 +143,8 @@ impl Package {
         &self.0.path
     }
 
-    /// Returns the variant for this processor and this version of ONNX Runtime; without a runtime, for this processor
-    /// only.
+    /// Returns the variant for this processor and this version of ONNX Runtime; if `runtime` is `None`, for this
+    /// processor only.
     pub fn choose(&self, runtime: Option<&'static Runtime>) -> Result<Choice> {
         let kernels = match runtime {
             Some(runtime) => self.compiled_usable(&kernels_usable(runtime, &SessionOptions::default())),
@@ -159,8 +159,8 @@ impl Package {
         Ok(Choice { index, reason })
     }
 
-    /// Returns whether sessions can use compiled variants, or why not; `kernels` says in the same way whether this
-    /// library's kernels can be used.
+    /// Returns the reason why sessions cannot use compiled variants as an error, if there is one; `kernels` is whether
+    /// this library's kernels can be used, in the same form.
     fn compiled_usable(&self, kernels: &std::result::Result<(), String>) -> std::result::Result<(), String> {
         match self.0.entries {
             Entries::File(..) => Err("its weights cannot be mapped from a package in one file".to_owned()),
@@ -182,7 +182,7 @@ impl Package {
         Ok(self.load(portable)?.with_ready(Arc::new(ready)))
     }
 
-    /// Returns the variant to create sessions from on the CPU; `None` if it is `loaded`. `kernels` says whether this
+    /// Returns the variant to create sessions from on the CPU; `None` if it is `loaded`. `kernels` is whether this
     /// library's kernels can be used.
     fn prepared(
         &self,
@@ -214,7 +214,7 @@ impl Package {
         Ok(std::path::absolute(folder.join(&variant.file))?)
     }
 
-    /// Returns a variant as a model.
+    /// Returns the variant `index` as a model.
     pub fn load(&self, index: usize) -> Result<Model> {
         self.load_inner(index).at(|| self.0.path.display())
     }
@@ -234,7 +234,7 @@ impl Package {
         Ok(Model::assemble(loaded.proto, self.card()?, &self.0.path, files))
     }
 
-    /// Returns a file after checking its hash against the manifest.
+    /// Returns the content of a file, after checking its hash against the manifest.
     pub(super) fn checked(&self, name: &str) -> Result<Bytes> {
         let content = self.sized(name)?;
         if hex(&Sha256::digest(&content)) != self.0.manifest.files[name].sha256 {
@@ -243,8 +243,8 @@ impl Package {
         Ok(content)
     }
 
-    /// Returns a file after checking its size against the manifest. Used for files that are too large to read on
-    /// opening.
+    /// Returns the content of a file, after checking its size against the manifest. It is used for files that are too
+    /// large to read on opening.
     fn sized(&self, name: &str) -> Result<Bytes> {
         let Some(file) = self.0.manifest.files.get(name) else {
             bail!(InvalidModel, "{OURS} has no entry for {name:?}")
@@ -273,7 +273,7 @@ impl Package {
         })
     }
 
-    /// Creates a session of the chosen variant. This is the fastest way from a package to a result: no other graph is
+    /// Returns a session of the selected variant. This is the fastest way from a package to a result: no other graph is
     /// read.
     pub fn session(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Session> {
         if options.execution.provider != ProviderChoice::Cpu {
@@ -284,8 +284,9 @@ impl Package {
         Session::of_prepared(runtime, &choose, options, call).at(|| self.0.path.display())
     }
 
-    /// Opens the engine of the package on the device with this index; runs check the contract. Fails with `NotFound`
-    /// if the package has no engine, `Unsupported` for a package in one file, and otherwise like [`Engine::open`].
+    /// Opens the engine of the package on the device with the index `device_id`, and returns it; runs check the
+    /// contract. Fails with `NotFound` if the package has no engine, `Unsupported` for a package in one file, and
+    /// otherwise like [`Engine::open`].
     pub fn engine(&self, options: &tensorrt::OpenOptions, device_id: u32) -> Result<Engine> {
         let Some(variant) = self.0.manifest.variants.iter().find(|variant| variant.provider == engines::PROVIDER)
         else {
@@ -307,7 +308,7 @@ impl Package {
         Ok(Engine::open(&path, options, device_id)?.with_contract(contract))
     }
 
-    /// Returns the tokenizer; fails with [`crate::error::Kind::NotFound`] if there is none.
+    /// Returns the tokenizer of the package. Fails with [`crate::error::Kind::NotFound`] if there is none.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let name = format!("{ASSETS}/tokenizer.json");
         if !self.0.manifest.files.contains_key(&name) {
@@ -320,12 +321,12 @@ impl Package {
         Tokenizer::for_task(self.0.manifest.card.task, &self.checked(&name)?, &beside).at(|| name)
     }
 
-    /// Creates a text generator.
+    /// Returns a text generator for the selected variant.
     pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Generator> {
         Generator::new(runtime, &self.model()?, options, call)
     }
 
-    /// Returns the manifest, the chosen variant and the reason as JSON.
+    /// Returns the manifest, the selected variant and the reason for it as JSON.
     pub fn inspect(&self, runtime: Option<&'static Runtime>) -> Result<String> {
         let choice = self.choose(runtime)?;
         let mut value = serde_json::to_value(&self.0.manifest).unwrap_or_default();

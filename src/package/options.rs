@@ -1,4 +1,4 @@
-//! [`CompileOptions`]: what a package contains.
+//! The options for the content of a package ([`CompileOptions`]).
 
 use super::shapes::Asked;
 use serde::{Deserialize, Serialize};
@@ -6,10 +6,10 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// Precision name of the original model.
+/// The name of the precision of the original model.
 pub const ORIGINAL: &str = "fp32";
 
-/// Precision name of the original model whose products this library's kernels compute in bfloat16.
+/// The name of the precision of the original model whose products this library's kernels compute in bfloat16.
 pub const BF16: &str = "bf16";
 
 /// Options for a package.
@@ -21,15 +21,15 @@ pub struct CompileOptions {
     /// other open dimensions freely. Otherwise a dimension without its own range has its size in the example.
     /// Decoders are always dynamic because their texts grow. Default: false.
     pub dynamic: bool,
-    /// Smallest batch size; see [`CompileOptions::dynamic`].
+    /// Minimum batch size; see [`CompileOptions::dynamic`].
     pub batch_min: i64,
-    /// Largest batch size; see [`CompileOptions::dynamic`].
+    /// Maximum batch size; see [`CompileOptions::dynamic`].
     pub batch_max: i64,
-    /// Ranges of dimensions by input; see [`super::shapes::parse`].
+    /// Ranges of dimensions by input (see [`super::shapes::parse`]).
     #[serde(rename = "dynamic_shapes")]
     pub shapes: Asked,
-    /// Sizes of the example input. Missing sizes are chosen by name and position as for a benchmark, one size for
-    /// equal names: see [`crate::inputs::Sizes`].
+    /// Sizes of the example input. Missing sizes are selected by name and position as for a benchmark, one size for
+    /// equal names; see [`crate::inputs::Sizes`].
     pub example: HashMap<String, Vec<i64>>,
     /// Precisions, best first: `fp32` (the original model), `bf16` (the original model, compiled to compute its products
     /// in bfloat16 with this library's kernels), `int8`, `int4`.
@@ -41,7 +41,7 @@ pub struct CompileOptions {
     pub packed: bool,
     /// Whether to write one file instead of a folder.
     pub single_file: bool,
-    /// Secret key to sign with, 32 bytes; `None` does not sign.
+    /// Secret key with which the package is signed, 32 bytes; `None` does not sign.
     #[serde(skip)]
     pub key: Option<[u8; 32]>,
     /// Licence of the model.
@@ -49,7 +49,8 @@ pub struct CompileOptions {
     /// Reports of the steps that led to this model, oldest first.
     #[serde(skip)]
     pub lineage: Vec<Value>,
-    /// A TensorRT engine of the model, with its manifest next to it: a variant for machines with the device.
+    /// Path of a TensorRT engine of the model, with its manifest next to it, which becomes a variant for machines with
+    /// the device.
     pub engine: Option<PathBuf>,
 }
 

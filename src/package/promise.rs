@@ -1,4 +1,4 @@
-//! The input sizes that a package accepts, tested before they are written down.
+//! The sizes of inputs that a package accepts, tested before they are written down.
 //!
 //! A model without a KV cache is run on the example and on both ends of every range, as far as memory and time allow. A
 //! requested size that does not run is an error; a default range is narrowed until it runs, with a warning.
@@ -16,12 +16,12 @@ use crate::runtime::{Runtime, Session, SessionOptions};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// Names and shapes of inputs.
+/// The names and shapes of inputs.
 pub type Shapes = Vec<(String, Vec<i64>)>;
 
-/// The inputs that a package accepts.
+/// The inputs that a package accepts, with an example.
 pub struct Promise {
-    /// The accepted sizes.
+    /// Sizes that the package accepts.
     pub contract: Contract,
     /// Shapes within the contract on which the model was run.
     pub example: Shapes,
@@ -29,20 +29,20 @@ pub struct Promise {
     pub warnings: Vec<String>,
 }
 
-/// Length of the example in tokens if the length may vary: a short example is enough to find errors in a graph.
+/// The length of the example in tokens if the length may vary: a short example is enough to find errors in a graph.
 const LENGTH: i64 = 16;
-/// Length of the example in tokens if it is fixed.
+/// The length of the example in tokens if it is fixed.
 const FIXED_LENGTH: i64 = 128;
-/// Inputs with more elements are not tested: such a run could use up the memory.
+/// The number of elements above which inputs are not tested: such a run could use up the memory.
 const ELEMENTS: u64 = 1 << 24;
-/// Time limit of one run; a wrong size fails sooner.
+/// The time limit of one run; a wrong size fails sooner.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Time limit of all runs.
+/// The time limit of all runs.
 const ALL: Duration = Duration::from_secs(60);
 
 impl Promise {
-    /// Chooses sizes according to the options and tests them. Fails with `InvalidArgument` if the model does not run
-    /// on them.
+    /// Returns the sizes that follow from the options, after testing them. Fails with `InvalidArgument` if the model
+    /// does not run on them.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &CompileOptions, call: &Call) -> Result<Promise> {
         let (min, max) = (options.batch_min, options.batch_max);
         if min < 0 || max < min {
@@ -148,7 +148,7 @@ impl Maker<'_> {
         Ok((shapes::contract(&self.infos, &self.asked, &example)?, shapes))
     }
 
-    /// Finds an example that runs. Returns the index of its guess, or `None` if nothing could be tested.
+    /// Searches for an example that runs. Returns the index of its guess; `None` if nothing could be tested.
     fn example(&self, trial: &mut Trial<'_>, promise: &mut Promise) -> Result<Option<usize>> {
         let mut refused = None;
         for at in 0..TRIALS {
@@ -191,7 +191,7 @@ impl Maker<'_> {
         ))
     }
 
-    /// Returns the ranges of a contract, each with whether it was requested.
+    /// Returns the ranges of a contract, and whether each was requested.
     fn ranges(&self, contract: &Contract) -> Vec<(Range, bool)> {
         let defaults = CompileOptions::default();
         let usual = (self.options.batch_min, self.options.batch_max) == (defaults.batch_min, defaults.batch_max);
@@ -209,7 +209,7 @@ impl Maker<'_> {
         ranges.into_values().collect()
     }
 
-    /// Runs both ends of a range; all other ranges keep the sizes of a base.
+    /// Runs the model at both ends of a range; all other ranges keep the sizes of `others`.
     fn ends(
         &self,
         trial: &mut Trial<'_>,
@@ -270,7 +270,7 @@ impl Maker<'_> {
     }
 }
 
-/// Returns shapes as text, for example `x [1, 128], y [1]`.
+/// Returns the text for shapes, for example `x [1, 128], y [1]`.
 fn listed(shapes: &Shapes) -> String {
     shapes.iter().map(|(name, shape)| format!("{name} {shape:?}")).collect::<Vec<_>>().join(", ")
 }
@@ -283,7 +283,7 @@ enum Tried {
     Untried(String),
 }
 
-/// Test runs of the model.
+/// The state of the test runs of a model.
 struct Trial<'a> {
     model: &'a Model,
     session: Session,

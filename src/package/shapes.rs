@@ -10,10 +10,11 @@ use crate::model::{Dim, ValueInfo};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
-/// Requested ranges by input (name or index) and dimension.
+/// The requested ranges by input (name or index) and dimension.
 pub type Asked = BTreeMap<String, BTreeMap<usize, Range>>;
 
-/// Reads `{"x": {"0": {"name": "batch", "min": 1, "max": 8}}}`.
+/// Returns the ranges in a text like `{"x": {"0": {"name": "batch", "min": 1, "max": 8}}}`. Fails with
+/// `InvalidArgument` for other forms.
 pub fn parse(json: &str) -> Result<Asked> {
     let damaged = |what: String| error!(InvalidArgument, "dynamic shapes: {what}");
     let value: Value = serde_json::from_str(json).map_err(|e| damaged(format!("not JSON: {e}")))?;
@@ -35,7 +36,7 @@ pub fn parse(json: &str) -> Result<Asked> {
     Ok(asked)
 }
 
-/// Fails for a range with an invalid name or without a valid size.
+/// Fails with `InvalidArgument` for a range with an invalid name or without a valid size.
 fn check_range(range: &Range) -> Result<()> {
     let mut letters = range.name.chars();
     let begins = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
@@ -85,7 +86,7 @@ pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Ve
     Ok(contract)
 }
 
-/// Checks that sizes with one name in the model are one size in the contract.
+/// Fails if sizes with one name in the model are not one size in the contract.
 fn agrees(contract: &Contract, infos: &[ValueInfo]) -> Result<()> {
     if infos.iter().any(|info| info.name == "use_cache_branch") {
         return Ok(());
@@ -115,7 +116,7 @@ fn agrees(contract: &Contract, infos: &[ValueInfo]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the requested ranges by input name.
+/// Returns the requested ranges by the name of the input.
 fn by_name<'a>(infos: &'a [ValueInfo], asked: &'a Asked) -> Result<BTreeMap<&'a str, &'a BTreeMap<usize, Range>>> {
     let mut named = BTreeMap::new();
     for (key, dims) in asked {
@@ -179,9 +180,9 @@ fn input_shape(
     Ok(InputShape { name: info.name.clone(), dtype, dims: Some(dims) })
 }
 
-/// Implements `--dynamic`: the first dimension of each input, if the model leaves it open, becomes `batch`, from
-/// `batch.0` to `batch.1`; other open dimensions accept any size up to `longest`, the limit for text lengths. Ranges
-/// in `given` take precedence.
+/// Returns the ranges for `--dynamic`: the first dimension of each input, if the model leaves it open, becomes `batch`,
+/// from `batch.0` to `batch.1`; other open dimensions accept any size up to `longest`, the limit for text lengths.
+/// Ranges in `given` have priority.
 pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, given: &Asked) -> Asked {
     let infos = &meaningful(infos)[..];
     let first = |info: &ValueInfo| match info.shape.as_ref().and_then(|s| s.first()) {
@@ -213,7 +214,7 @@ pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, gi
     asked
 }
 
-/// Gives all dimensions of one name the widest of their ranges. A length, for example, may belong to texts and to
+/// Gives all dimensions with one name the widest of their ranges. A length, for example, may belong to texts and to
 /// caches, with different limits.
 fn level(infos: &[ValueInfo], asked: &mut Asked) {
     let mut widest: HashMap<String, Range> = HashMap::new();

@@ -1,4 +1,4 @@
-//! A model repository for Triton Inference Server: the portable graph, and the contract as `config.pbtxt`.
+//! A model repository for Triton Inference Server, with the portable graph, and with the contract as `config.pbtxt`.
 
 use super::open::Package;
 use crate::call::Call;
@@ -11,7 +11,7 @@ use crate::onnx::save::ExternalData;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Writes `FOLDER/NAME/config.pbtxt` and `FOLDER/NAME/1/model.onnx`. Replaces an existing version.
+/// Writes `FOLDER/NAME/config.pbtxt` and `FOLDER/NAME/1/model.onnx`, which replace an existing version.
 pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Result<()> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.')
     {

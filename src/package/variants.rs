@@ -1,5 +1,5 @@
 //! The graphs of a package: each requested precision as a portable graph and as one optimized for this processor; and
-//! the choice between them when the package is opened.
+//! the selection of one of them when the package is opened.
 
 use super::manifest::{Manifest, Variant};
 use super::options::{BF16, ORIGINAL};
@@ -19,49 +19,49 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::path::Path;
 
-/// Processor extensions with which int8 is faster than float.
+/// The processor extensions with which int8 is faster than float.
 const INT8_NEEDS: [&str; 2] = ["avx512vnni", "avxvnni"];
 
-/// Largest size of the weights of a graph optimized ahead of time, relative to the portable one. Reordered weights
-/// keep their size; graphs with larger ones, which were expanded or converted to wider types, are left out.
+/// The maximum size of the weights of a graph optimized ahead of time, relative to the portable one. Reordered weights
+/// keep their size; graphs with larger ones, which were expanded or converted to wider types, are omitted.
 const MOST: f64 = 1.5;
-/// Weights below this size in bytes are ignored.
+/// The size in bytes below which weights are ignored.
 const LARGE: u64 = 64 << 10;
 
 /// A variant with its graph.
 pub struct Made {
-    /// The entry of the variant in the manifest.
+    /// Entry of the variant in the manifest.
     pub variant: Variant,
-    /// The graph.
+    /// Graph of the variant.
     pub model: Model,
-    /// Report of the technique that made it.
+    /// Report of the technique that produced the graph.
     pub report: Option<Value>,
 }
 
-/// The graphs of a package.
+/// The graphs of a package, with their files.
 #[derive(Default)]
 pub struct All {
-    /// The variants, best first.
+    /// Variants of the package, best first.
     pub made: Vec<Made>,
-    /// Files that belong to variants: path and content.
+    /// Paths and contents of files that belong to variants.
     pub files: Vec<(String, Bytes)>,
-    /// Warnings about graphs that are left out or are not what was requested.
+    /// Warnings about graphs that are omitted or are not what was requested.
     pub warnings: Vec<String>,
 }
 
-/// What [`make`] needs to make graphs for this processor in addition to portable ones.
+/// The parameters with which [`make`] produces graphs for this processor in addition to portable ones.
 pub struct Wanted<'a> {
-    /// The sizes of the example on which graphs are compared.
+    /// Sizes of the example on which graphs are compared.
     pub example: &'a Shapes,
-    /// The sizes that runs may have.
+    /// Sizes that runs may have.
     pub contract: &'a Contract,
-    /// Whether compiled graphs can be made. They need a file for their packed weights.
+    /// Whether compiled graphs can be produced. They need a file for their packed weights.
     pub compiled: bool,
 }
 
-/// Makes the requested precisions; with `wanted`, also a graph of each that is prepared for this processor and
-/// compared with its source: a quantized one is compiled for this library's kernels, if these can be used; others are
-/// optimized by ONNX Runtime. Graphs with different results are left out with a warning.
+/// Returns graphs in the requested precisions; with `wanted`, also a graph of each that is prepared for this processor
+/// and compared with its source: a quantized one is compiled for this library's kernels, if these can be used; others
+/// are optimized by ONNX Runtime. Graphs with different results are left out with a warning.
 pub fn make(
     runtime: &'static Runtime,
     model: &Model,
@@ -134,7 +134,7 @@ fn add_ahead(
 }
 
 impl All {
-    /// Warns of what the check of a variant found.
+    /// Adds a warning if the check of a variant found something unexpected.
     fn warn_of(&mut self, variant: &Variant) {
         let Variant { name, check: Some(check), .. } = variant else { return };
         if let Some(why) = &check.not_compared {
@@ -146,8 +146,8 @@ impl All {
     }
 }
 
-/// Returns whether a graph optimized ahead of time is worth its size and gives the results of the model; the inner
-/// `Err(why)` says why not.
+/// Returns whether a graph optimized ahead of time is worth its size and gives the results of the model. The inner
+/// error is the reason why not.
 fn compared(
     runtime: &'static Runtime,
     made: &Model,
@@ -214,7 +214,7 @@ fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) 
     Ok((made, serde_json::to_value(report).ok()))
 }
 
-/// Returns the graph as ONNX Runtime optimizes it for this processor; `None` if it is too large for that.
+/// Returns the graph that ONNX Runtime optimized for this processor; `None` if it is too large.
 fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Call) -> Result<Option<Model>> {
     if weight_bytes(model.proto()) > limits::INLINE_WEIGHT_BYTES {
         return Ok(None);
@@ -230,15 +230,15 @@ fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Ca
     Ok((names(&made) == names(model)).then_some(made))
 }
 
-/// Returns the minor version, for example `1.32` of `1.32.0`.
+/// Returns the major and minor version, for example `1.32` of `1.32.0`.
 pub fn minor(version: &str) -> String {
     version.split('.').take(2).collect::<Vec<_>>().join(".")
 }
 
-/// Returns the index of the variant to use and the reason. `None` as the runtime (not yet known) selects portable
-/// graphs.
+/// Returns the index of the variant to use, and the reason for it. If `runtime` is `None` (not yet known), portable
+/// graphs are selected.
 ///
-/// `kernels` says whether the session can use this library's kernels.
+/// `kernels` is whether the session can use this library's kernels.
 pub fn choose(
     manifest: &Manifest,
     wanted: Option<&str>,
@@ -281,7 +281,7 @@ pub fn choose(
     }
 }
 
-/// Returns why a variant cannot be used on this machine; `None` if it can.
+/// Returns the reason why a variant cannot be used on this machine; `None` if it can.
 fn obstacle(
     variant: &Variant,
     machine: &Machine,

@@ -1,4 +1,4 @@
-//! Checks the integrity and the signature of a package.
+//! The verification of the integrity and the signature of a package.
 
 use super::archive::{self, Entry};
 use super::manifest::{Manifest, OURS, SEAL, SIGNATURE};
@@ -16,7 +16,7 @@ pub fn seal(ours: &[u8]) -> String {
     format!("{}  {OURS}\n", hex(&Sha256::digest(ours)))
 }
 
-/// The content of a signature.
+/// The content of the file with a signature.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Signed {
@@ -27,8 +27,8 @@ struct Signed {
 
 const ALGORITHM: &str = "ed25519";
 
-/// Returns the content of `optimize.json.sig`: the ed25519 signature (RFC 8032) of the manifest, and through the hashes
-/// in the manifest of every file.
+/// Returns the content of `optimize.json.sig`: the ed25519 signature (RFC 8032) of the manifest, which covers every
+/// file by the hashes in the manifest.
 pub fn sign(key: &[u8; 32], ours: &[u8]) -> String {
     let key = SigningKey::from_bytes(key);
     text(&Signed {
@@ -44,12 +44,13 @@ fn text(signed: &Signed) -> String {
     text
 }
 
-/// Returns the public key of a secret key.
+/// Returns the public key that belongs to a secret key.
 pub fn public_key(secret: &[u8; 32]) -> [u8; 32] {
     SigningKey::from_bytes(secret).verifying_key().to_bytes()
 }
 
-/// Fails if the signature does not match the manifest, or, with a `key`, if it was made by another key.
+/// Fails with `InvalidModel` if the signature does not match the manifest, or, with a `key`, if it was made by another
+/// key.
 pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> Result<()> {
     let signed: Signed =
         serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "{SIGNATURE} is damaged: {e}"))?;
@@ -65,7 +66,7 @@ pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> R
     valid.map_err(|_| error!(InvalidModel, "the signature is not one of this package"))
 }
 
-/// Reads `N` bytes in hex.
+/// Returns the `N` bytes that a text represents in hexadecimal digits. Fails with `InvalidArgument` for other texts.
 pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
     let text = text.trim();
     let mut bytes = [0; N];
@@ -79,7 +80,7 @@ pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Returns the SHA-256 of mapped bytes, in hex.
+/// Returns the SHA-256 of mapped bytes, in hexadecimal digits.
 pub fn sha256(content: &[u8], ticket: &Ticket) -> Result<String> {
     let mut hash = Sha256::new();
     files::stream(content, &mut std::io::sink(), |part| {
@@ -90,7 +91,7 @@ pub fn sha256(content: &[u8], ticket: &Ticket) -> Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Checks that every byte of the file outside the entries has the value that writing it would give.
+/// Fails if a byte of the file outside the entries has another value than writing the file would give.
 pub fn archive(bytes: &Bytes, manifest: &Manifest, ticket: &Ticket) -> Result<()> {
     let found = archive::entries(bytes)?;
     let mut entries = Vec::new();

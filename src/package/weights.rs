@@ -15,12 +15,12 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 
-/// Tensors with fewer bytes stay in the graph: shapes, axes, scalars.
+/// The size in bytes below which tensors stay in the graph: shapes, axes, scalars.
 const SHARED_FROM: usize = 1024;
-/// The data begin at a multiple of this value in bytes.
+/// The value in bytes of which the beginning of the data is a multiple.
 const PAGE: u64 = 4096;
 
-/// Weights collected for a package.
+/// The weights that have been collected for a package.
 #[derive(Default)]
 pub struct Pool {
     tensors: Vec<Pooled>,
@@ -32,7 +32,7 @@ struct Pooled {
     name: String,
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Offset from the beginning of the data, in bytes.
+    /// Offset of the weight from the beginning of the data, in bytes.
     offset: u64,
     bytes: Bytes,
 }
@@ -76,8 +76,8 @@ impl Pool {
         offset
     }
 
-    /// Returns the file: its header, then the weights with padding between them. The format allows no gaps, so the
-    /// padding consists of byte tensors.
+    /// Returns the size and the pieces of the file: its header, followed by the weights with padding between them. The
+    /// format allows no gaps, so the padding consists of byte tensors.
     pub fn pieces(&self) -> Result<(u64, Vec<Bytes>)> {
         let mut tensors = Vec::new();
         let (mut pieces, mut end) = (Vec::new(), 0);
@@ -101,7 +101,7 @@ impl Pool {
     }
 }
 
-/// Turns large tensors in `Constant` nodes into initializers: only initializers can be stored externally.
+/// Converts large tensors in `Constant` nodes to initializers, because only initializers can be stored externally.
 fn initializers_of_constants(graph: &mut GraphProto) {
     let given: HashSet<&str> = graph.output.iter().filter_map(|output| output.name.as_deref()).collect();
     let is_weight = |node: &NodeProto| {
@@ -122,7 +122,7 @@ fn initializers_of_constants(graph: &mut GraphProto) {
     }
 }
 
-/// Changes the offsets of [`Pool::take`] to count from the beginning of the file.
+/// Changes the offsets that [`Pool::take`] has set to count from the beginning of the file.
 pub fn place(proto: &mut ModelProto, begin: u64) {
     let Some(graph) = proto.graph.as_deref_mut() else { return };
     for_each_initializer(graph, &mut |tensor| {

@@ -1,4 +1,4 @@
-//! Writes a package.
+//! The writing of packages.
 
 use super::archive::{self, Entry};
 use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, PACKED, SEAL, SIGNATURE, THEIRS, WEIGHTS, describe};
@@ -25,14 +25,14 @@ use std::path::{Path, PathBuf};
 /// The result of [`compile`].
 #[derive(Debug, serde::Serialize)]
 pub struct Compiled {
-    /// The files of the package.
+    /// Files of the package.
     pub files: Vec<SavedFile>,
     /// Warnings about requests that were not fully met.
     pub warnings: Vec<String>,
 }
 
 impl Compiled {
-    /// Returns `{"files": [{"path", "bytes", "sha256"}], "warnings": ["..."]}`.
+    /// Returns the result as JSON: `{"files": [{"path", "bytes", "sha256"}], "warnings": ["..."]}`.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
@@ -40,12 +40,12 @@ impl Compiled {
     }
 }
 
-/// A file of the package: its path and its content in pieces.
+/// The path of a file of the package, and its content in pieces.
 type Part = (String, Vec<Bytes>);
 
-/// Makes a package of `model` at `path`: a folder or one file. The package appears there when it is complete; an
-/// existing package is replaced, any other existing file or folder is an error. The same model on the same machine
-/// gives the same bytes.
+/// Writes a package of `model` to `path`, a folder or one file, and returns the files. The package appears there when
+/// it is complete; an existing package is replaced, any other existing file or folder is an error. The same model on
+/// the same machine gives the same bytes.
 ///
 /// Unless the model has a KV cache, it is run on the example and on both ends of every range, as far as memory and time
 /// allow. Fails with `InvalidArgument` if it does not run on a requested size; a default range is narrowed instead,
@@ -106,7 +106,7 @@ fn check_target(path: &Path, options: &CompileOptions) -> Result<()> {
     Ok(())
 }
 
-/// Returns the weights of all variants, each stored once, and the graphs that refer to them.
+/// Returns the files with the weights of all variants, each stored once, and with the graphs that refer to them.
 fn shared_parts(made: &[variants::Made]) -> Result<Vec<Part>> {
     let mut pool = weights::Pool::default();
     let stub = |made: &variants::Made| -> ModelProto {
@@ -124,7 +124,8 @@ fn shared_parts(made: &[variants::Made]) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Returns each variant with its packed weights. ONNX Runtime's manifest still names a weights file: an empty one.
+/// Returns the files of each variant with its packed weights. ONNX Runtime's manifest still names a weights file: an
+/// empty one.
 fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = vec![(WEIGHTS.to_owned(), weights::Pool::default().pieces()?.1)];
     for made in made {
@@ -162,7 +163,7 @@ fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: 
     }
 }
 
-/// Hashes the files, then writes them.
+/// Hashes the files, writes them, and returns what was written.
 fn finish(
     mut parts: Vec<Part>,
     mut manifest: Manifest,

@@ -1,18 +1,18 @@
-//! Horizontal bars, one below another, with intervals.
+//! Charts of horizontal bars, one below another, with intervals.
 
 use super::svg::{Svg, WIDTH, number, shortened, ticks};
 
 /// A bar of a chart.
 pub struct Bar {
-    /// Its label.
+    /// Label of the bar.
     pub label: String,
-    /// Its length.
+    /// Value that the length of the bar represents.
     pub value: f64,
-    /// The ends of its interval.
+    /// Ends of the interval of the value.
     pub interval: Option<(f64, f64)>,
-    /// The text at its end.
+    /// Text at the end of the bar.
     pub text: String,
-    /// The class of its colour.
+    /// Class of the bar's colour.
     pub class: &'static str,
 }
 
@@ -21,7 +21,7 @@ const LEFT: f64 = 230.0;
 const RIGHT: f64 = 150.0;
 const TOP: f64 = 8.0;
 
-/// Returns the picture as SVG. With `from`, a line is drawn at that value, for example at a speed-up of 1.
+/// Returns the chart as SVG. With `from`, a line is drawn at that value, for example at a speed-up of 1.
 pub fn bars(bars: &[Bar], axis: &str, from: Option<f64>) -> String {
     let height = TOP + ROW * bars.len() as f64 + 44.0;
     let mut svg = Svg::new(height, axis);

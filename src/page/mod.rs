@@ -1,4 +1,5 @@
-//! Reports and tables as a page: one HTML file that contains its pictures, and needs neither scripts nor the network.
+//! The pages of reports and tables: one HTML file that contains its pictures, and needs neither scripts nor the
+//! network.
 //!
 //! [`of_report`] and [`of_table`] take the JSON that the library writes, so a page can be made later, too. `view` turns
 //! it into text and pictures, and `page.html` is the template. Pictures are SVG with the colours of the page, which
@@ -14,17 +15,18 @@ use crate::error::{Result, error};
 use minijinja::Environment;
 use serde_json::Value;
 
-/// Returns the page of a report of a technique, of `benchmark`, `evaluate` or `apply`.
+/// Returns the page of a report of a technique, of `benchmark`, `evaluate` or `apply`, as HTML.
 pub fn of_report(report: &Value) -> Result<String> {
     render(&view::report(report))
 }
 
-/// Returns the page of a table ([`crate::table`] writes the JSON).
+/// Returns the page of a table as HTML ([`crate::table`] writes the JSON).
 pub fn of_table(table: &Value) -> Result<String> {
     render(&view::table(table))
 }
 
-/// Returns the files of a table besides its JSON: `table.html`, and for each model the picture of size against quality.
+/// Returns the names and contents of the files of a table besides its JSON: `table.html`, and for each model the
+/// picture of size against quality.
 pub fn files_of_table(table: &Value) -> Result<Vec<(String, String)>> {
     let models = table["models"].as_array().into_iter().flatten();
     let pictures = models.filter_map(|model| Some((format!("{}.svg", model["name"].as_str()?), picture(model)?)));

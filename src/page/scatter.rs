@@ -1,17 +1,17 @@
-//! A picture of points by size and quality, whose colours show the speed.
+//! Pictures of points by size and quality, whose colours show the speed.
 
 use super::svg::{FONT, Svg, WIDTH, number, ticks, width_of};
 
 /// A point of the picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Its label.
+    /// Label of the point.
     pub label: String,
     /// Size in MB.
     pub size: f64,
-    /// Quality or loss.
+    /// Quality, or loss of quality.
     pub quality: f64,
-    /// Speed-up; `None` is drawn in grey.
+    /// Speed-up, which the colour shows; `None` is drawn in grey.
     pub speedup: Option<f64>,
 }
 
@@ -20,10 +20,11 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 76.0;
 const HEIGHT: f64 = 400.0;
-/// Ratio of the largest and the smallest quality above which the vertical axis is logarithmic.
+/// The ratio of the largest and the smallest quality above which the vertical axis is logarithmic.
 const STEEP: f64 = 5.0;
 
-/// Steps of the scale of speed, and their colours, which can be told apart in both themes and without colour vision.
+/// The steps of the scale of speed with their colours, which can be told apart in both themes and without colour
+/// vision.
 const SCALE: [(f64, &str, &str); 5] = [
     (0.95, "#c0392b", "slower"),
     (1.05, "#8a8f98", "equal"),
@@ -37,7 +38,7 @@ fn colour(speedup: Option<f64>) -> &'static str {
     step.map_or("#8a8f98", |(_, colour, _)| colour)
 }
 
-/// A box that a label or a dot occupies.
+/// The area that a label or a dot covers.
 #[derive(Clone, Copy)]
 struct Area {
     left: f64,
@@ -143,8 +144,8 @@ fn step(ticks: &[f64]) -> f64 {
     ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0])
 }
 
-/// Returns a place for a label that overlaps none of `taken`, its anchor, and whether it needs a line to its dot.
-/// Returns `None` if there is no such place; the label is also the title of the dot.
+/// Returns the position of a label that overlaps none of `taken`, its anchor, and whether it needs a line to its dot.
+/// Returns `None` if there is no such position; the label is also the title of the dot.
 fn place_for(
     label: &str,
     (x, y): (f64, f64),

@@ -1,13 +1,13 @@
-//! Elements of the pictures.
+//! The elements of pictures, as SVG.
 
 use std::fmt::Write;
 
-/// Width of all pictures.
+/// The width of all pictures.
 pub const WIDTH: f64 = 720.0;
-/// Size of the labels.
+/// The size of the font of labels.
 pub const FONT: f64 = 12.0;
 
-/// A picture being drawn.
+/// A picture that is being drawn.
 pub struct Svg {
     body: String,
     height: f64,
@@ -50,7 +50,7 @@ impl Svg {
             write!(self.body, r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="{anchor}">{text}</text>"#);
     }
 
-    /// Draws a line through points.
+    /// Draws a line through the points `points`.
     pub fn polyline(&mut self, class: &str, points: &[(f64, f64)]) {
         let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(self.body, r#"<polyline class="{class}" points="{}"/>"#, points.join(" "));
@@ -61,7 +61,7 @@ impl Svg {
         self.element("", "")
     }
 
-    /// Returns the picture as a file with its own style.
+    /// Returns the picture as a file with the style `style`.
     pub fn into_file(self, style: &str) -> String {
         self.element(r#" xmlns="http://www.w3.org/2000/svg""#, &format!("<style>{style}</style>"))
     }
@@ -84,7 +84,7 @@ pub fn width_of(text: &str) -> f64 {
     0.58 * FONT * text.chars().count() as f64
 }
 
-/// Returns a text of at most `most` characters.
+/// Returns a text, shortened to at most `most` characters.
 pub fn shortened(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {
@@ -95,7 +95,7 @@ pub fn shortened(text: &str, most: usize) -> String {
     format!("\u{2026}{tail}")
 }
 
-/// Returns round numbers from `low` to `high`, about `count` of them.
+/// Returns about `count` round numbers from `low` to `high`.
 pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     let span = (high - low).max(1e-12);
     let rough = span / count.max(1) as f64;
@@ -105,7 +105,7 @@ pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     (first..).map(|n| n as f64 * step).take_while(|x| *x <= high + 1e-9 * span).collect()
 }
 
-/// Returns a number with as many digits as a step of `step` needs.
+/// Returns the text for a number, with as many digits as a step of `step` needs.
 pub fn number(value: f64, step: f64) -> String {
     let digits = if step >= 1.0 { 0 } else { (-step.log10().floor()) as usize };
     format!("{value:.digits$}")

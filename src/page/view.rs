@@ -1,15 +1,15 @@
-//! The content of a page: texts, tables and pictures that are made of the JSON of a report or a table.
+//! The content of a page: the texts, tables and pictures that the JSON of a report or a table becomes.
 
 use super::bars::{Bar, bars};
 use super::lines::lines;
 use super::scatter::{Point, scatter};
 use serde_json::{Value, json};
 
-/// Maximum number of nodes whose sensitivity is drawn, and of nodes that are listed.
+/// The maximum number of nodes whose sensitivity is drawn, and of nodes that are listed.
 const DRAWN: usize = 20;
 const LISTED: usize = 400;
 
-/// Returns the view of a report.
+/// Returns the content of the page of a report.
 pub fn report(report: &Value) -> Value {
     let operation = text(&report["operation"]);
     let sections: Vec<Value> = [overview(report), training(report), nodes(report), evaluation(report), origin(report)]
@@ -23,7 +23,7 @@ pub fn report(report: &Value) -> Value {
     })
 }
 
-/// Returns the view of a table.
+/// Returns the content of the page of a table.
 pub fn table(table: &Value) -> Value {
     let models = list(&table["models"]);
     let names: Vec<&str> = models.iter().map(|model| text(&model["name"])).collect();
@@ -57,7 +57,7 @@ fn bytes(count: f64) -> String {
     }
 }
 
-/// Returns the files before and after, in words.
+/// Returns a text about the files before and after.
 fn files(report: &Value) -> String {
     let one = |side: &str| {
         let identity = report.get(side)?;
@@ -68,7 +68,7 @@ fn files(report: &Value) -> String {
     [one("input"), one("output")].into_iter().flatten().collect::<Vec<_>>().join(" \u{2192} ")
 }
 
-/// Returns size, speed and quality before and after.
+/// Returns the size, speed and quality before and after; `None` if nothing was measured.
 fn overview(report: &Value) -> Option<Value> {
     let benchmark = &report["benchmark"];
     let both = |path: &str| {
@@ -129,7 +129,7 @@ fn latency(benchmark: &Value) -> Option<Value> {
     Some(json!({ "title": "Latency", "svg": svg }))
 }
 
-/// Returns the loss curve of a training.
+/// Returns the curve of the loss of a training; `None` if there was none.
 fn training(report: &Value) -> Option<Value> {
     let history = list(&report["summary"]["history"]);
     let points: Vec<(f64, f64)> =
@@ -141,7 +141,7 @@ fn training(report: &Value) -> Option<Value> {
     Some(json!({ "title": "Training", "pictures": [picture] }))
 }
 
-/// Returns what was done to each node, and the loss that it causes alone, if that was measured.
+/// Returns the action on each node, and the loss that it causes alone, if that was measured.
 fn nodes(report: &Value) -> Option<Value> {
     // The report of a recipe has the nodes in the reports of its steps.
     let steps = list(&report["summary"]["steps"]).iter().flat_map(|step| list(&step["nodes"]));
@@ -185,7 +185,7 @@ fn actions(counts: &[(String, u64)]) -> String {
     bars(&counts.iter().map(bar).collect::<Vec<_>>(), "nodes", None)
 }
 
-/// Returns the loss that each node causes alone, the largest first.
+/// Returns the loss that each node causes alone, largest first; `None` if it was not measured.
 fn sensitivity(nodes: &[Value]) -> Option<Value> {
     let mut found: Vec<(&str, f64)> =
         nodes.iter().filter_map(|node| Some((text(&node["name"]), node["sensitivity"].as_f64()?))).collect();
@@ -205,7 +205,7 @@ fn sensitivity(nodes: &[Value]) -> Option<Value> {
     Some(json!({ "title": title, "svg": bars(&drawn, "loss of the model with this node alone changed", None) }))
 }
 
-/// Returns the figures of an evaluation.
+/// Returns the results of an evaluation; `None` if there was none.
 fn evaluation(report: &Value) -> Option<Value> {
     if report["operation"] != "evaluate" && report["operation"] != "distill" {
         return None;
@@ -220,7 +220,7 @@ fn evaluation(report: &Value) -> Option<Value> {
     Some(json!({ "title": title, "table": { "head": ["figure", "value"], "rows": rows } }))
 }
 
-/// Adds the numbers of an object, with their paths.
+/// Adds the numbers of an object, with their paths, to `rows`.
 fn flat(path: &str, value: &Value, rows: &mut Vec<Value>) {
     match value {
         Value::Object(fields) => {
@@ -238,7 +238,7 @@ fn flat(path: &str, value: &Value, rows: &mut Vec<Value>) {
     }
 }
 
-/// Returns recipe, options and machine.
+/// Returns the recipe, the options and the machine.
 fn origin(report: &Value) -> Option<Value> {
     let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
     let mut blocks = Vec::new();
@@ -256,7 +256,7 @@ fn origin(report: &Value) -> Option<Value> {
     Some(section)
 }
 
-/// Returns a recipe with one step per line.
+/// Returns the text of a recipe, with one step per line.
 fn steps(recipe: &Value) -> String {
     let lines: Vec<String> = list(recipe).iter().map(|step| format!("  {step}")).collect();
     format!("[\n{}\n]", lines.join(",\n"))
@@ -278,7 +278,7 @@ fn machine(report: &Value) -> Value {
     json!({ "title": "Machine and recipe", "paragraphs": paragraphs })
 }
 
-/// Returns the section of a model of the table.
+/// Returns the section for a model of the table.
 fn model(model: &Value) -> Value {
     let rows = list(&model["rows"]);
     let measured: Vec<&Value> = rows.iter().filter(|row| row["state"] == "measured").collect();
@@ -327,7 +327,7 @@ pub fn points(model: &Value) -> Option<(Vec<Point>, String)> {
     Some((std::iter::once(original).chain(measured.iter().filter_map(point)).collect(), axis.to_owned()))
 }
 
-/// Returns the pictures of a model: size against quality, and speed.
+/// Returns the pictures for a model: size against quality, and speed.
 fn pictures(model: &Value, measured: &[&Value]) -> Vec<Value> {
     let mut pictures = Vec::new();
     if let Some((points, axis)) = points(model) {
@@ -414,7 +414,7 @@ fn cells(row: &Value, sizes: usize) -> Vec<Value> {
     cells
 }
 
-/// Returns a figure of quality with its name and interval.
+/// Returns the text for a measure of quality, with its name and interval.
 fn quality(figure: &Value) -> String {
     let (label, digits, factor) = match text(&figure["name"]) {
         "perplexity_ratio" => ("perplexity \u{d7}", 3, 1.0),
@@ -433,7 +433,7 @@ fn quality(figure: &Value) -> String {
     format!("{label} {}{ends}", value(of("value").unwrap_or(f64::NAN)))
 }
 
-/// Returns the details of a row: its recipe, what was done to the nodes, its warnings.
+/// Returns the details of a row: its recipe, the actions on the nodes, its warnings.
 fn details(row: &Value) -> Value {
     let mut text = format!("{}\n", steps(&row["recipe"]));
     if row["state"] == "measured" {

@@ -1,8 +1,8 @@
 //! The memory that this process uses.
 
 /// Returns the resident memory in bytes, without that of programs and shared libraries: otherwise the pages of a
-/// kernel's code would count for the first model that uses it. If the system does not distinguish them, returns all
-/// resident memory.
+/// kernel's code would count for the first model that uses it. If the operating system does not distinguish them,
+/// returns all resident memory.
 pub fn resident_data_bytes() -> u64 {
     match std::fs::read_to_string("/proc/self/smaps") {
         Ok(maps) => data_kib(&maps) * 1024,
@@ -10,7 +10,8 @@ pub fn resident_data_bytes() -> u64 {
     }
 }
 
-/// Sums the `Rss` lines in the text of `/proc/PID/smaps` for mappings that belong to no library or program.
+/// Returns the sum of the `Rss` lines in the text of `/proc/PID/smaps` for mappings that belong to no library or
+/// program.
 fn data_kib(maps: &str) -> u64 {
     let (mut sum, mut counts) = (0, true);
     for line in maps.lines() {
@@ -32,12 +33,12 @@ fn is_code(mapping: &str) -> bool {
     version.is_some_and(|version| version.chars().all(|c| c == '.' || c.is_ascii_digit()))
 }
 
-/// Returns the peak resident memory of this process so far, in bytes; 0 if the system does not provide it.
+/// Returns the peak resident memory of this process so far, in bytes; 0 if the operating system does not provide it.
 pub fn peak_rss_bytes() -> u64 {
     status_kib("VmHWM:") * 1024
 }
 
-/// Returns the current resident memory of this process in bytes; 0 if the system does not provide it.
+/// Returns the current resident memory of this process in bytes; 0 if the operating system does not provide it.
 fn rss_bytes() -> u64 {
     status_kib("VmRSS:") * 1024
 }

@@ -1,15 +1,15 @@
-//! The processor and its capabilities.
+//! The processor, with its capabilities.
 
 use std::sync::LazyLock;
 
-/// Returns the processor's name, if the system provides it.
+/// Returns the name of the processor; `None` if the operating system does not provide it.
 pub fn name() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Returns the available instruction-set extensions that affect the speed of models.
+/// Returns the names of the instruction-set extensions of the processor that affect the speed of models.
 #[cfg(target_arch = "x86_64")]
 pub fn features() -> Vec<&'static str> {
     let mut features = Vec::new();
@@ -25,7 +25,7 @@ pub fn features() -> Vec<&'static str> {
     features
 }
 
-/// Returns no extensions on this architecture.
+/// Returns an empty list, because no extensions are known on this architecture.
 #[cfg(not(target_arch = "x86_64"))]
 pub fn features() -> Vec<&'static str> {
     Vec::new()
@@ -50,8 +50,8 @@ pub fn cpu_threads() -> usize {
     *COUNT
 }
 
-/// Returns the number of distinct cores among the logical CPUs that this process may run on; `None` if the system
-/// does not report it.
+/// Returns the number of distinct cores among the logical CPUs that this process may run on; `None` if the operating
+/// system does not report it.
 fn physical_cores() -> Option<usize> {
     let set = rustix::thread::sched_getaffinity(None).ok()?;
     let allowed = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu));
@@ -63,8 +63,8 @@ fn physical_cores() -> Option<usize> {
     cores.map(|cores| cores.len())
 }
 
-/// Defines a function that calls `$body`, which must be `#[inline(always)]`, compiled for the widest vectors of the
-/// processor. The result has the same bits for every width, if `$body` adds in separate lanes.
+/// A macro that defines a function that calls `$body`, which must be `#[inline(always)]`, compiled for the widest
+/// vectors of the processor. The result has the same bits for every width, if `$body` adds in separate lanes.
 macro_rules! for_widest_vectors {
     ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $returns:ty = $body:ident) => {
         $(#[$doc])*

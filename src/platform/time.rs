@@ -1,4 +1,4 @@
-//! Clocks for measuring.
+//! The clocks for measuring.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;

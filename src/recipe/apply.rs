@@ -1,4 +1,4 @@
-//! Runs the steps of a recipe on a model, and writes the result.
+//! The application of the steps of a recipe to a model, and the writing of the result.
 
 use super::step::{Step, Work};
 use super::{Recipe, Target, data};
@@ -22,10 +22,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Options of [`apply`].
+/// The options of [`apply`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ApplyOptions<'a> {
-    /// Text for steps that take their data from the caller: calibration data, or the text to train on.
+    /// Content of the text for steps that take their data from the caller: calibration data, or the text to train on.
     pub data: Option<&'a str>,
     /// Number of threads; 0 for all processors.
     pub threads: usize,
@@ -103,17 +103,17 @@ fn without_times(value: &mut Value) {
     }
 }
 
-/// Everything that a step needs besides its model.
+/// The arguments of a step other than its model.
 struct On<'a> {
     runtime: &'static Runtime,
-    /// The model that the recipe began with.
+    /// Model that the recipe began with.
     original: &'a Model,
     options: &'a ApplyOptions<'a>,
     scratch: PathBuf,
     call: &'a Call<'a>,
 }
 
-/// What the last step wrote.
+/// The files that the last step wrote.
 struct Written {
     output: FileIdentity,
     warnings: Vec<String>,
@@ -121,7 +121,7 @@ struct Written {
 }
 
 impl On<'_> {
-    /// Returns the result of a step that returns a model.
+    /// Returns the result of a step that returns a model, and its report.
     fn run(&self, step: &Step, model: &Model) -> Result<(Model, Report)> {
         let (result, mut report, kept) = match &step.work {
             Work::Quantize(options) => {
@@ -153,7 +153,7 @@ impl On<'_> {
         Ok((result, report))
     }
 
-    /// Writes the result of a step that writes files, and returns what was written; `None` for other steps.
+    /// Writes the result of a step that writes files, and returns the files; `None` for other steps.
     fn write(&self, step: &Step, json: &Value, model: &Model, output: &Path) -> Result<Option<Written>> {
         match &step.work {
             Work::Compile(options) => self.compile(options, json, model, output).map(Some),

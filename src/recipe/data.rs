@@ -1,4 +1,4 @@
-//! The data of steps, from files or from the caller.
+//! The data of steps, which come from files or from the caller.
 
 use super::step::{Data, OfCalibration};
 use crate::calibrate::{self, Calibration};
@@ -57,7 +57,7 @@ pub(super) fn of_step<T>(
     }
 }
 
-/// Returns the text that a step is trained on.
+/// Returns the text on which a step trains.
 pub(super) fn corpus(data: Option<&Data>, given: Option<&str>) -> Result<Corpus> {
     match data {
         Some(Data::File(file)) => {

@@ -34,7 +34,7 @@ use crate::limits;
 use crate::source::Dialect;
 use serde_json::Value;
 
-/// A checked recipe.
+/// A recipe whose steps were checked.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     steps: Vec<Step>,
@@ -42,8 +42,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Reads a recipe: the list of steps, a report with the field `recipe`, or the manifest of a package with the
-    /// lineage of its model.
+    /// Returns the recipe in a text: the list of steps, a report with the field `recipe`, or the manifest of a package
+    /// with the lineage of its model.
     ///
     /// Fails with [`crate::error::Kind::InvalidArgument`] for text that is not a list of steps, for an unknown
     /// operation or option (the message names the step), without a step, and if a step that writes files (`compile`,
@@ -57,7 +57,7 @@ impl Recipe {
         Recipe::of(value)
     }
 
-    /// Returns the recipe of a JSON value; see [`Recipe::parse`].
+    /// Returns the recipe that a JSON value describes; see [`Recipe::parse`].
     pub fn of(value: Value) -> Result<Recipe> {
         let list = match value {
             Value::Array(list) => list,
@@ -86,12 +86,12 @@ impl Recipe {
         Ok(Recipe { steps, json: list })
     }
 
-    /// Returns the steps.
+    /// Returns the steps of the recipe.
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// Returns the steps as they were given.
+    /// Returns the steps of the recipe as JSON, as they were given.
     pub fn json(&self) -> &[Value] {
         &self.json
     }
@@ -101,7 +101,7 @@ impl Recipe {
         self.steps.iter().any(Step::needs_data)
     }
 
-    /// Returns the operators that the model must be loaded with.
+    /// Returns the operators that the graph of a built model must use for this recipe.
     pub fn dialect(&self) -> Dialect {
         match self.steps.last().map(|step| &step.work) {
             Some(Work::TensorRt(_)) => Dialect::Portable,

@@ -34,7 +34,7 @@ pub fn schema() -> Value {
     })
 }
 
-/// Returns the properties of a struct.
+/// A function that returns the properties of a struct.
 type Part = fn(&mut SchemaGenerator) -> Map<String, Value>;
 
 fn part<T: JsonSchema>(generator: &mut SchemaGenerator) -> Map<String, Value> {

@@ -1,4 +1,4 @@
-//! A step: one technique with its options, and where its data and other models come from.
+//! The steps of recipes: one technique with its options, its data and other models.
 
 use crate::distill::DistillOptions;
 use crate::ensemble::{EnsembleOptions, MergeOptions};
@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// One step of a recipe.
+/// A step of a recipe.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// The technique and its options.
+    /// Technique with its options.
     pub work: Work,
-    /// What it reads besides the model.
+    /// Data and models that the step reads besides its model.
     pub reads: Reads,
 }
 
-/// A technique and its options.
+/// A technique with its options.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)] // each has the name of its operation
 pub enum Work {
@@ -34,59 +34,59 @@ pub enum Work {
     TensorRt(TensorRtOptions),
 }
 
-/// The operations by their names in recipes and reports.
+/// The operations, by their names in recipes and reports.
 pub(super) const OPERATIONS: [&str; 7] = ["quantize", "prune", "distill", "ensemble", "merge", "compile", "tensorrt"];
 
-/// Where data of a step come from.
+/// The origin of the data of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Data {
-    /// A file: a text, or for calibration also tensors (`X.safetensors`).
+    /// A file, which is a text, or for calibration also tensors (`X.safetensors`).
     File(PathBuf),
-    /// `true`: the data that the caller of [`super::apply`] passes.
+    /// The data that the caller of [`super::apply`] passes, if this is `true`.
     Given(bool),
 }
 
-/// What a step reads besides the model: fields of the step next to the options.
+/// The data and models that a step reads besides its model, which are fields of the step next to the options.
 #[derive(Debug, Clone, Default)]
 pub struct Reads {
-    /// What `quantize` and `prune` read.
+    /// Data that `quantize` and `prune` read.
     pub calibration: OfCalibration,
-    /// What `distill` reads.
+    /// Data and models that `distill` reads.
     pub distill: OfDistill,
-    /// What `ensemble` and `merge` read.
+    /// Models that `ensemble` and `merge` read.
     pub models: OfModels,
 }
 
-/// Calibration data, for `quantize` and `prune`.
+/// The calibration data of `quantize` and `prune`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OfCalibration {
     /// Calibration data: a file, or `true` for the data of the call.
     pub calibration: Option<Data>,
-    /// Windows of the calibration text; 0 for the default of the technique.
+    /// Number of windows of the calibration text; 0 for the default of the technique.
     pub calibration_windows: usize,
-    /// Tokens per window; 0 for 512, or the limit of the model.
+    /// Number of tokens per window; 0 for 512, or the limit of the model.
     pub calibration_length: usize,
 }
 
-/// Text and models, for `distill`.
+/// The text and the models of `distill`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OfDistill {
-    /// The text to train on: a file, or `true` for the data of the call.
+    /// Text to train on: a file, or `true` for the data of the call.
     pub data: Option<Data>,
-    /// The student, whose teacher is then the model of the step: `layers:every-other` or `layers:N` for one that is cut
+    /// Student, whose teacher is then the model of the step: `layers:every-other` or `layers:N` for one that is cut
     /// from the model, or a path. Without it, the model of the step is the student.
     pub student: Option<String>,
-    /// The path of the teacher of a step without `student`; `null` for the model that the recipe began with.
+    /// Path of the teacher of a step without `student`; `null` for the model that the recipe began with.
     pub teacher: Option<PathBuf>,
 }
 
-/// Other models, for `ensemble` and `merge`.
+/// The other models of `ensemble` and `merge`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -98,7 +98,7 @@ pub struct OfModels {
 }
 
 impl Step {
-    /// Reads a step.
+    /// Returns the step that a JSON value describes. Fails with `InvalidArgument` for an unknown operation or option.
     pub(super) fn of(step: &Value) -> Result<Step> {
         let Some(mut fields) = step.as_object().cloned() else { bail!(InvalidArgument, "the step is not an object") };
         let Some(Value::String(operation)) = fields.shift_remove("operation") else {
@@ -156,7 +156,7 @@ impl Step {
         Ok(Step { work, reads })
     }
 
-    /// Returns the name of the operation.
+    /// Returns the name of the operation of the step.
     pub fn name(&self) -> &'static str {
         match self.work {
             Work::Quantize(_) => "quantize",

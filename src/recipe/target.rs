@@ -1,25 +1,25 @@
-//! Where the result of a technique is written.
+//! The place where the result of a technique is written.
 
 use crate::error::{Context, Result, bail};
 use crate::files;
 use crate::model::{Model, SideContent};
 use std::path::{Path, PathBuf};
 
-/// Where the result of a technique is written: to a `.onnx` file, or as a whole model to a folder.
+/// The place where the result of a technique is written: a `.onnx` file, or a folder for the whole model.
 pub struct Target {
-    /// The `.onnx` file to write.
+    /// Path of the `.onnx` file to write.
     pub file: PathBuf,
-    /// The folder, if the output is a folder.
+    /// Path of the folder, if the output is a folder.
     pub folder: Option<PathBuf>,
 }
 
 impl Target {
-    /// Interprets an output path, and creates the folder if necessary.
+    /// Returns the place that an output path names, and creates the folder if necessary.
     pub fn prepare(output: &Path) -> Result<Target> {
         Target::prepare_as(output, false)
     }
 
-    /// As [`Target::prepare`]; a packed file is named `X.onnx.packed`, also if `X.onnx` is given.
+    /// Returns the place like [`Target::prepare`]; a packed file is named `X.onnx.packed`, also if `X.onnx` is given.
     pub fn prepare_as(output: &Path, packed: bool) -> Result<Target> {
         if output.as_os_str().is_empty() {
             bail!(InvalidArgument, "--output is empty");
@@ -41,7 +41,7 @@ impl Target {
         Ok(Target { file: output.join(name), folder: Some(output.to_owned()) })
     }
 
-    /// Returns the folder for scratch files: the folder of the result, so that no other is written to.
+    /// Returns the folder for temporary files, which is the folder of the result, so that no other is written to.
     pub fn scratch(&self) -> PathBuf {
         files::parent_of(&self.file).to_owned()
     }

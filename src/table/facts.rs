@@ -1,4 +1,4 @@
-//! Facts about data, models and reports that rows are made of.
+//! The facts about data, models and reports of which rows consist.
 
 use super::report::ModelTable;
 use crate::model::Model;
@@ -6,7 +6,7 @@ use crate::report::Report;
 use serde_json::Value;
 use std::path::Path;
 
-/// Returns the part of the data that results are fitted to, and the part that quality is measured on.
+/// Returns the part of the data to which results are fitted, and the part on which quality is measured.
 pub fn split(data: &str) -> (String, String) {
     let lines: Vec<&str> = data.lines().filter(|line| !line.trim().is_empty()).collect();
     // Labelled lines are often sorted by label.
@@ -22,7 +22,7 @@ pub fn split(data: &str) -> (String, String) {
     }
 }
 
-/// Returns the number of nodes by what was done to them, over all steps.
+/// Returns the number of nodes for each action on them, over all steps.
 pub fn actions(report: &Report) -> Vec<(String, u64)> {
     let steps = report.summary.get("steps").and_then(Value::as_array);
     let nodes = steps.into_iter().flatten().filter_map(|step| step["nodes"].as_array()).flatten();
@@ -36,7 +36,7 @@ pub fn actions(report: &Report) -> Vec<(String, u64)> {
     counts
 }
 
-/// Returns the bytes of a file, or of all files in a folder.
+/// Returns the size of a file, or of all files in a folder, in bytes.
 pub fn size_of(path: &Path) -> u64 {
     match std::fs::read_dir(path) {
         Ok(entries) => entries.flatten().map(|entry| size_of(&entry.path())).sum(),
@@ -44,7 +44,7 @@ pub fn size_of(path: &Path) -> u64 {
     }
 }
 
-/// Returns a name for a model that no other model of the table has: that of its folder, or of its file.
+/// Returns a name for a model that no other model of the table has: the name of its folder, or of its file.
 pub fn name_of(model: &Model, others: &[ModelTable]) -> String {
     let path = model.path().unwrap_or(Path::new("model"));
     let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

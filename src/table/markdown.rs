@@ -3,7 +3,7 @@
 use super::report::{Interval, ModelTable, Row, State, Table};
 use std::fmt::Write;
 
-/// Returns the whole table.
+/// Returns the whole table as Markdown.
 pub(super) fn of(table: &Table) -> String {
     let mut text = String::new();
     for model in &table.models {
@@ -56,7 +56,7 @@ fn cells(row: &Row, sizes: usize) -> String {
     text + &format!(" {load} | {memory} | {} | {} |", quality.join(", "), verdicts.join("; "))
 }
 
-/// Returns the text below the rows: what was measured, and on what.
+/// Returns the text below the rows, which describes what was measured, and on which data.
 fn below(table: &Table, model: &ModelTable) -> String {
     let machine = |key: &str| table.machine[key].as_str().unwrap_or("").to_owned();
     let threads = match table.options["threads"].as_u64() {
@@ -78,7 +78,7 @@ fn below(table: &Table, model: &ModelTable) -> String {
     text + &format!("- quality: {}\n\n", model.data)
 }
 
-/// Returns a speed-up with its interval.
+/// Returns the text for a speed-up with its interval.
 pub(super) fn times(interval: &Interval) -> String {
     match (interval.low, interval.high) {
         (Some(low), Some(high)) => format!("{:.2}x [{low:.2}, {high:.2}]", interval.value),
@@ -86,7 +86,7 @@ pub(super) fn times(interval: &Interval) -> String {
     }
 }
 
-/// Returns a figure of quality with its name and interval.
+/// Returns the text for a measure of quality with its name and interval.
 fn named(name: &str, interval: &Interval) -> String {
     let (label, digits, factor) = match name {
         "perplexity_ratio" => ("perplexity x", 3, 1.0),
@@ -105,7 +105,7 @@ fn named(name: &str, interval: &Interval) -> String {
     }
 }
 
-/// Returns a size in decimal units.
+/// Returns the text for a size in decimal units.
 fn bytes(count: u64) -> String {
     match count {
         0..1_000_000 => format!("{:.0} kB", count as f64 / 1e3),

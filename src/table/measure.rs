@@ -1,4 +1,4 @@
-//! Speed, load time and memory of a result against its original, which runs on ONNX Runtime's own kernels.
+//! The speed, load time and memory of a result, compared with its original, which runs on ONNX Runtime's own kernels.
 //!
 //! Both are loaded and timed in turn several times (in *visits*): a session may be fast or slow as a whole (where its
 //! memory is, what the machine does meanwhile), and an interval over the runs of one session would be too narrow.
@@ -16,15 +16,15 @@ use crate::statistics::{grouped_interval, median};
 use crate::text::{GenerateOptions, Generator, Prompt, Tokenizer};
 use std::time::{Duration, Instant};
 
-/// Tokens of the prompt of a decoder.
+/// The number of tokens of the prompt of a decoder.
 const PROMPT: usize = 128;
-/// Tokens that a decoder generates in a round.
+/// The number of tokens that a decoder generates in a round.
 const TOKENS: usize = 16;
-/// Batch sizes and lengths at which encoders are timed.
+/// The batch sizes and lengths at which encoders are timed.
 const SIZES: [(usize, usize); 3] = [(1, 16), (1, 128), (8, 128)];
-/// Times that each model is loaded and timed.
+/// The number of times that each model is loaded and timed.
 const VISITS: usize = 3;
-/// Minimum number of rounds of a visit, however long they take.
+/// The minimum number of rounds of a visit, however long they take.
 const FEWEST: usize = 3;
 
 /// The result of a measurement.
@@ -38,9 +38,9 @@ pub(super) struct Measurement {
 pub(super) struct How {
     pub runtime: &'static Runtime,
     pub threads: usize,
-    /// Rounds of each visit.
+    /// Number of rounds of each visit.
     pub runs: usize,
-    /// Seconds after which a visit ends, for each size.
+    /// Time in seconds after which a visit ends, for each size.
     pub max_seconds: f64,
 }
 
@@ -82,7 +82,7 @@ impl Load {
         Ok(Load::Batches(batches))
     }
 
-    /// Returns the sizes of the inputs, in words.
+    /// Returns descriptions of the sizes of the inputs.
     pub fn describe(&self) -> Vec<String> {
         let shape = |(name, dims): (String, Vec<i64>)| {
             format!("{name} {}", dims.iter().map(i64::to_string).collect::<Vec<_>>().join("x"))
@@ -132,7 +132,7 @@ impl How {
 }
 
 impl Loaded {
-    /// Runs the inputs of one size, by index, and returns the milliseconds; for a decoder those of both sizes.
+    /// Runs the inputs of the size `size`, and returns the times in milliseconds; for a decoder those of both sizes.
     fn run(&mut self, load: &Load, size: usize, call: &Call) -> Result<Vec<f64>> {
         match (self, load) {
             (Loaded::Session(subject), Load::Batches(batches)) => {
@@ -161,14 +161,14 @@ impl Loaded {
     }
 }
 
-/// Times of original and result, by visit.
+/// The times of original and result, by visit.
 #[derive(Default)]
 struct Times {
     original: Vec<Vec<f64>>,
     result: Vec<Vec<f64>>,
 }
 
-/// Measures `result` against `original`. `step` is called with the fraction that is done.
+/// Returns the measurements of `result` against `original`. `step` is called with the fraction that is done.
 pub(super) fn measure(
     how: &How,
     original: &Model,

@@ -1,8 +1,9 @@
-//! Promises, compared with what was measured.
+//! The comparison of promises with what was measured.
 
 use super::report::{Promise, Row, Verdict};
 
-/// Difference in size that is ignored: promises are rounded, and a package also contains a tokenizer and a manifest.
+/// The difference in size that is ignored: promises are rounded, and a package also contains a tokenizer and a
+/// manifest.
 const ROUNDED: f64 = 0.02;
 
 /// Returns the verdicts of a measured row; `because` has the reasons for promises that are not met, by size, speed and
@@ -37,7 +38,8 @@ pub(super) fn verdicts(row: &Row, because: [&str; 3]) -> Vec<Verdict> {
     found
 }
 
-/// Returns whether the loss is as promised, and the figure; `None` if nothing is promised or measured.
+/// Returns whether the loss is as promised, and a text with the measured value; `None` if nothing is promised or
+/// measured.
 fn quality(row: &Row, loss: &str) -> Option<(bool, String)> {
     let (ratio, cosine, agreement) = match loss {
         "none" => (1.002, 0.9995, 0.998),

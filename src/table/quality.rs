@@ -1,4 +1,4 @@
-//! The quality of a result: the figures that fit the task of the model.
+//! The quality of a result, by the measures that fit the task of the model.
 
 use super::report::{Figure, Interval};
 use crate::benchmark::{BenchmarkOptions, closeness};
@@ -13,24 +13,24 @@ use crate::model::{Model, Task};
 use crate::runtime::Runtime;
 use crate::text::Tokenizer;
 
-/// Maximum number of texts that are embedded.
+/// The maximum number of texts that are embedded.
 const TEXTS: usize = 256;
-/// Tokens of a text that decoders read.
+/// The number of tokens of a text that decoders read.
 const TOKENS: usize = 2048;
-/// Tokens of a window of that text.
+/// The number of tokens of a window of that text.
 const WINDOW: usize = 512;
 
-/// The data that quality is measured on.
+/// The data on which quality is measured.
 pub(super) struct Data<'a> {
     pub runtime: &'static Runtime,
     pub tokenizer: Option<&'a Tokenizer>,
-    /// The caller's text; `None` for built-in sentences.
+    /// Text of the caller; `None` for built-in sentences.
     pub text: Option<&'a str>,
     pub threads: usize,
 }
 
 impl Data<'_> {
-    /// Returns a description of the data for a model.
+    /// Returns a description of the data for the task of a model.
     pub fn describe(&self, model: &Model) -> String {
         let given = if self.text.is_some() { "the held-out part of the text" } else { "built-in sentences" };
         match (model.card().task, self.tokenizer) {
@@ -41,7 +41,7 @@ impl Data<'_> {
         }
     }
 
-    /// Returns the figures of `result` against `original`, the most important first.
+    /// Returns the quality of `result` against `original`, the most important measure first.
     pub fn compare(&self, original: &Model, result: &Model, call: &Call) -> Result<Vec<Figure>> {
         let Some(tokenizer) = self.tokenizer else { return self.closeness(original, result, call) };
         match original.card().task {

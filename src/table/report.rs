@@ -3,49 +3,49 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Version of the schema of `table.json`.
+/// The version of the schema of `table.json`.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The table.
+/// The table of all models and techniques.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// Version of the schema, [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// `table`.
+    /// Name of the operation, `table`.
     pub operation: String,
     /// Version of this library.
     pub library_version: String,
     /// Version of ONNX Runtime.
     pub runtime_version: String,
-    /// The machine, as in [`crate::report::Report`].
+    /// Properties of the machine, as in [`crate::report::Report`].
     pub machine: Value,
-    /// Class of this library's kernels that results run on, or why they run on those of ONNX Runtime.
+    /// Class of this library's kernels on which results run, or the reason why they run on those of ONNX Runtime.
     #[serde(default)]
     pub kernels: String,
-    /// The options, with defaults filled in.
+    /// Options of the table, with defaults for missing ones.
     pub options: Value,
-    /// One table for each model.
+    /// Rows of each model.
     pub models: Vec<ModelTable>,
 }
 
 /// The rows of one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelTable {
-    /// Name of the model: that of its folder or file.
+    /// Name of the model, which is that of its folder or file.
     pub name: String,
-    /// Path, as given.
+    /// Path of the model, as given.
     pub path: String,
     /// SHA-256 of the model, as in [`crate::report::Report`].
     pub sha256: String,
-    /// Bytes of the model with its tokenizer and configuration.
+    /// Size in bytes of the model with its tokenizer and configuration.
     pub bytes: u64,
-    /// The task: `embed`, `classify`, `generate`, `unknown`.
+    /// Task of the model: `embed`, `classify`, `generate` or `unknown`.
     pub task: String,
-    /// The timed inputs, in words.
+    /// Descriptions of the timed inputs.
     pub inputs: Vec<String>,
-    /// What quality was measured on, in words.
+    /// Description of the data on which quality was measured.
     pub data: String,
-    /// The rows; a row that has not been measured yet is absent.
+    /// Rows of the model; a row that has not been measured yet is absent.
     pub rows: Vec<Row>,
 }
 
@@ -53,50 +53,51 @@ pub struct ModelTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// It was measured.
+    /// The row was measured.
     Measured,
-    /// Something that it needs is missing here: a GPU, data, another model.
+    /// The row was not measured, because something that it needs is missing on this machine: a GPU, data, another
+    /// model.
     Skipped,
-    /// The technique failed on this model.
+    /// The row was not measured, because the technique failed on the model.
     Failed,
 }
 
-/// One technique on one model.
+/// The results of one technique on one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Name of the row, as in `--rows`.
+    /// Name of the row, as in the option `--rows`.
     pub name: String,
-    /// Title for readers.
+    /// Title of the row for readers.
     pub title: String,
-    /// Its state.
+    /// State of the row.
     pub state: State,
-    /// Reason why it was not measured.
+    /// Reason why the row was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The recipe of the package.
+    /// Recipe of the package.
     pub recipe: Vec<Value>,
-    /// What is commonly promised of the technique.
+    /// Common promise of the technique.
     pub promise: Promise,
     /// Path of the package, relative to the output folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
-    /// Bytes of the package.
+    /// Size of the package in bytes.
     pub bytes: u64,
-    /// Share by which it is smaller than the original; negative if it is larger.
+    /// Share by which the package is smaller than the original; negative if it is larger.
     pub smaller: f64,
-    /// Seconds that the recipe took.
+    /// Time in seconds that the recipe took.
     pub made_seconds: f64,
     /// Time to create a session in milliseconds, of original and result.
     pub load_ms: Option<Pair>,
     /// Growth of resident memory over load and first run, in bytes, of original and result.
     pub resident_bytes: Option<[u64; 2]>,
-    /// Latencies, by size of the input.
+    /// Latency for each size of the input.
     pub speed: Vec<Speed>,
-    /// Quality, the most important figure first.
+    /// Measures of quality, the most important first.
     pub quality: Vec<Figure>,
-    /// The promises, compared with what was measured.
+    /// Comparisons of the promises with what was measured.
     pub verdicts: Vec<Verdict>,
-    /// Number of nodes by what was done to them, over all steps.
+    /// Number of nodes for each action on them, over all steps.
     #[serde(default)]
     pub actions: Vec<(String, u64)>,
     /// Warnings of the techniques.
@@ -104,81 +105,81 @@ pub struct Row {
     pub notes: Vec<String>,
 }
 
-/// The same figure for original and result.
+/// The same measurement of original and result.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
-    /// The original model, on ONNX Runtime's own kernels.
+    /// Value for the original model, on ONNX Runtime's own kernels.
     pub original: Interval,
-    /// The result.
+    /// Value for the result.
     pub result: Interval,
 }
 
-/// A figure with its 95 % bootstrap interval.
+/// A number with its 95 % bootstrap interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// The figure.
+    /// Number that was measured.
     pub value: f64,
-    /// Lower end; `null` if there is no interval.
+    /// Lower end of the interval; `null` if there is none.
     pub low: Option<f64>,
-    /// Upper end; `null` if there is no interval.
+    /// Upper end of the interval; `null` if there is none.
     pub high: Option<f64>,
 }
 
-/// Latency for one size of the input.
+/// The latency for one size of the input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
-    /// The size: `1x128`, `prefill 128`, `decode`.
+    /// Name of the size, for example `1x128`, `prefill 128` or `decode`.
     pub size: String,
-    /// Milliseconds per run, or per token for `decode`.
+    /// Latency in milliseconds per run, or per token for `decode`.
     pub latency_ms: Pair,
     /// Time of the original divided by time of the result, paired round by round.
     pub speedup: Interval,
 }
 
-/// A figure of quality.
+/// A measure of quality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// `cosine`, `kl`, `perplexity_ratio`, `top1_agreement`, `accuracy_change`.
+    /// Name of the measure: `cosine`, `kl`, `perplexity_ratio`, `top1_agreement` or `accuracy_change`.
     pub name: String,
-    /// The figure.
+    /// Value of the measure.
     pub value: Interval,
 }
 
-/// What is commonly promised of a technique.
+/// The common promise of a technique.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Promise {
     /// Share by which the model becomes smaller; `null` for none.
     pub smaller: Option<f64>,
-    /// Speed-up from and to; `null` for none.
+    /// Minimum and maximum speed-up; `null` for none.
     pub speedup: Option<[f64; 2]>,
-    /// Loss of quality: `none`, `minimal`, `moderate`, `varies`, `better`.
+    /// Loss of quality: `none`, `minimal`, `moderate`, `varies` or `better`.
     pub loss: String,
 }
 
-/// A promise, compared with what was measured.
+/// The comparison of a promise with what was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// `size`, `speed` or `quality`.
+    /// Subject of the promise: `size`, `speed` or `quality`.
     pub of: String,
     /// Whether the promise is met.
     pub met: bool,
-    /// What was promised and what was measured, and if the promise is not met, why.
+    /// Text on what was promised and what was measured, and if the promise is not met, the reason.
     pub text: String,
 }
 
 impl Interval {
-    /// Returns a figure without an interval.
+    /// Returns a number without an interval.
     pub fn exactly(value: f64) -> Interval {
         Interval { value, low: None, high: None }
     }
 
-    /// Returns a figure with an interval; ends that are not numbers are left out.
+    /// Returns a number with an interval; ends that are not numbers are omitted.
     pub fn new(value: f64, (low, high): (f64, f64)) -> Interval {
         let end = |end: f64| end.is_finite().then_some(end);
         Interval { value, low: end(low), high: end(high) }
     }
 
-    /// Returns whether two intervals have a number in common; figures without an interval are points.
+    /// Returns whether two intervals have a number in common; numbers without an interval are points.
     pub fn overlaps(&self, other: &Interval) -> bool {
         let ends = |i: &Interval| (i.low.unwrap_or(i.value), i.high.unwrap_or(i.value));
         let ((a, b), (c, d)) = (ends(self), ends(other));
@@ -193,7 +194,7 @@ impl Row {
         named("decode").or_else(|| named("1x128")).or(self.speed.first())
     }
 
-    /// Returns a figure of quality by its name.
+    /// Returns the measure of quality with the name `name`; `None` if there is none.
     pub fn figure(&self, name: &str) -> Option<&Interval> {
         self.quality.iter().find(|figure| figure.name == name).map(|figure| &figure.value)
     }

@@ -1,4 +1,4 @@
-//! The rows: each technique as a recipe for one kind of model, and what is commonly promised of it.
+//! The rows of the table: each technique as a recipe for one kind of model, and its common promise.
 
 use super::report::Promise;
 use crate::choice::choice;
@@ -6,11 +6,11 @@ use crate::model::Task;
 use serde_json::{Value, json};
 
 choice! {
-    /// A row of the table.
+    /// The name of a row of the table.
     pub(super) enum Name {
-        /// The model as it is, compiled ahead of time.
+        /// The unchanged model, compiled ahead of time.
         Compile = 0, "compile";
-        /// Products in bfloat16, compiled ahead of time.
+        /// The model with products in bfloat16, compiled ahead of time.
         Bf16 = 1, "bf16";
         /// 8-bit weights: dynamic for encoders, in blocks for decoders.
         Int8 = 2, "int8";
@@ -20,17 +20,17 @@ choice! {
         Int4 = 4, "int4";
         /// 4-bit weights in blocks of 16, fitted to data.
         Gptq = 5, "gptq";
-        /// 30 % of the weights zero, by magnitude.
+        /// Pruning of 30 % of the weights, by magnitude.
         Prune30 = 6, "prune-30";
-        /// 50 % of the weights zero, by magnitude.
+        /// Pruning of 50 % of the weights, by magnitude.
         Prune50 = 7, "prune-50";
-        /// 30 % of neurons, channels and heads removed.
+        /// Removal of 30 % of neurons, channels and heads.
         Structured = 8, "structured-30";
-        /// A student of half the layers.
+        /// A student with half of the layers.
         Distill = 9, "distill";
-        /// The model and another one, combined.
+        /// The model combined with another one.
         Ensemble = 10, "ensemble";
-        /// Structured pruning, healing, and 8-bit weights.
+        /// Structured pruning, training to recover quality, and 8-bit weights.
         Chain = 11, "chain";
         /// A TensorRT engine in fp16.
         TensorRt = 12, "tensorrt";
@@ -42,27 +42,27 @@ pub fn names() -> Vec<&'static str> {
     Name::ALL.iter().map(|name| name.name()).collect()
 }
 
-/// What recipes depend on.
+/// The properties of model and options that recipes depend on.
 pub(super) struct Given<'a> {
-    /// The task of the model.
+    /// Task of the model.
     pub task: Task,
     /// Whether the caller passes data.
     pub data: bool,
-    /// Seconds that training may take.
+    /// Maximum time in seconds of a training.
     pub training_seconds: f64,
-    /// The path of another model for the ensemble.
+    /// Path of another model for the ensemble.
     pub member: Option<&'a str>,
 }
 
-/// A planned row.
+/// A row that is planned, with its recipe.
 pub(super) struct Plan {
     pub name: Name,
     pub title: &'static str,
     pub recipe: Vec<Value>,
     pub promise: Promise,
-    /// What is missing, if the row cannot be measured.
+    /// Description of what is missing, if the row cannot be measured.
     pub lacks: Option<&'static str>,
-    /// Why a promise may not be met, by `size`, `speed` and `quality`.
+    /// Reasons why a promise may not be met, by `size`, `speed` and `quality`.
     pub because: [&'static str; 3],
 }
 
@@ -89,7 +89,7 @@ struct Maker<'a> {
     decoder: bool,
 }
 
-/// The last step of most rows: a package with a portable graph.
+/// Returns the last step of most rows, which writes a package with a portable graph.
 fn ship() -> Value {
     json!({ "operation": "compile", "dynamic": true, "portable_only": true })
 }
@@ -113,7 +113,7 @@ impl Maker<'_> {
         Plan { name: self.name, title, recipe, promise, lacks: None, because }
     }
 
-    /// Returns what is missing if the caller passes no data.
+    /// Returns a description of what is missing if the caller passes no data; otherwise `None`.
     fn lacks_data(&self) -> Option<&'static str> {
         if self.given.data { None } else { Some(NO_DATA) }
     }

@@ -1,4 +1,4 @@
-//! Makes the table, row by row.
+//! The measurement of the table, row by row.
 
 use super::facts::{actions, name_of, size_of, split};
 use super::measure::{How, Load, measure};
@@ -23,12 +23,12 @@ use crate::text::Tokenizer;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Options of [`table`].
+/// The options of [`table`].
 #[derive(Debug, Clone)]
 pub struct TableOptions {
-    /// A text for calibration, training and quality, of which the last quarter of the lines (of labelled lines every
-    /// fourth) is held out for quality; `None` measures quality on built-in sentences, and skips rows that need a text.
-    /// Lines of a label, a tab and a text also give the accuracy.
+    /// Content of a text for calibration, training and quality, of which the last quarter of the lines (of labelled
+    /// lines every fourth) is held out for quality; `None` measures quality on built-in sentences, and skips rows that
+    /// need a text. Lines of a label, a tab and a text also give the accuracy.
     pub data: Option<String>,
     /// Names of the rows to measure ([`super::names`]); empty for all.
     pub rows: Vec<String>,
@@ -36,17 +36,17 @@ pub struct TableOptions {
     pub with: Option<PathBuf>,
     /// Number of threads of sessions; 0 for one per physical core.
     pub threads: usize,
-    /// Timed rounds in each of three visits. Default: 15.
+    /// Number of timed rounds in each of three visits. Default: 15.
     pub runs: usize,
-    /// Seconds after which the rounds of a visit end, for each size of the input. Default: 4.
+    /// Time in seconds after which the rounds of a visit end, for each size of the input. Default: 4.
     pub max_seconds: f64,
-    /// Seconds that each training may take. Default: 120.
+    /// Maximum time in seconds of each training. Default: 120.
     pub training_seconds: f64,
-    /// A function that returns more files of the table, by name, such as its page; `None` writes no more.
+    /// Function that returns more files of the table, such as its page; `None` writes no more.
     pub more: Option<More>,
 }
 
-/// A function that returns files, name and content, of the JSON of a table.
+/// A function that returns the names and contents of files for the JSON of a table.
 pub type More = fn(&Value) -> Result<Vec<(String, String)>>;
 
 impl Default for TableOptions {
@@ -93,13 +93,14 @@ impl TableOptions {
     }
 }
 
-/// Makes the table of `models` in the folder `output`: `table.json` and `table.md`, which are written
+/// Measures the table of `models` and writes it to the folder `output`: `table.json` and `table.md`, which are written
 /// again after every row, and the packages that were measured. Returns the table.
 ///
 /// A row that is finished for the same model, recipe, options, machine and versions is read and not measured again, so
-/// a run that was cancelled or killed continues where it was. A row that needs something that is missing here (a GPU,
-/// data), or whose technique fails on the model, stays in the table with the reason. Progress stage: `table: ROW of
-/// MODEL`, in thousandths of a row. Fails with [`Kind::InvalidArgument`] for an unknown row or a value out of range.
+/// a run that was cancelled or killed continues where it was. A row that needs something that is missing on the machine
+/// (a GPU, data), or whose technique fails on the model, stays in the table with the reason. Progress stage: `table:
+/// ROW of MODEL`, in thousandths of a row. Fails with [`Kind::InvalidArgument`] for an unknown row or a value out of
+/// range.
 pub fn table(
     runtime: &'static Runtime,
     models: &[Model],
@@ -141,7 +142,7 @@ pub fn table(
     Ok(table)
 }
 
-/// Returns the class of this library's kernels that sessions use, or why they use those of ONNX Runtime.
+/// Returns the class of this library's kernels that sessions use, or the reason why they use those of ONNX Runtime.
 fn kernels(runtime: &'static Runtime) -> String {
     match kernels_usable(runtime, &SessionOptions::default()) {
         Ok(()) => Class::detect().usable().name().to_owned(),
@@ -149,7 +150,7 @@ fn kernels(runtime: &'static Runtime) -> String {
     }
 }
 
-/// Writes the table in all its forms.
+/// Writes the table as JSON and Markdown, and the files that `more` returns.
 fn write(store: &Store, table: &Table, more: Option<More>) -> Result<()> {
     let json = serde_json::to_value(table).map_err(|e| error!(Internal, "the table cannot be written: {e}"))?;
     store.write("table.md", &markdown::of(table))?;
@@ -159,20 +160,20 @@ fn write(store: &Store, table: &Table, more: Option<More>) -> Result<()> {
     store.write("table.json", &(serde_json::to_string_pretty(&json).unwrap_or_default() + "\n"))
 }
 
-/// One model, and everything that its rows need.
+/// A model, with what its rows need.
 struct One<'a> {
     model: &'a Model,
     options: &'a TableOptions,
     store: &'a Store,
     how: How,
-    /// The part of the data that results are fitted to.
+    /// Part of the data to which results are fitted.
     fit: Option<&'a str>,
     data: Data<'a>,
     tokenizer: Option<Tokenizer>,
     load: Load,
     name: String,
     sha256: String,
-    /// What every row depends on besides the model and its recipe.
+    /// Facts that every row depends on besides the model and its recipe.
     common: Value,
 }
 
@@ -222,7 +223,7 @@ impl<'a> One<'a> {
         })
     }
 
-    /// Returns the bytes of the original with its tokenizer and configuration, as a package has them.
+    /// Returns the size in bytes of the original with its tokenizer and configuration, as a package has them.
     fn shipped(&self) -> Result<u64> {
         let mut bytes = self.model.bytes();
         for file in &self.model.card().side_files {
@@ -279,7 +280,8 @@ impl<'a> One<'a> {
         Ok(row)
     }
 
-    /// Returns the path of the second model of the ensemble: a named one, or the result of the row `distill`.
+    /// Returns the path of the second model of the ensemble: a named one, or the result of the row `distill`; `None` if
+    /// there is none.
     fn member(&self, before: &[Row]) -> Option<String> {
         if let Some(path) = &self.options.with {
             return Some(path.display().to_string());
@@ -288,7 +290,7 @@ impl<'a> One<'a> {
         student.package.as_ref().map(|name| self.store.package(name).display().to_string())
     }
 
-    /// Makes the package of a row, unless it is there, and measures it.
+    /// Writes the package of a row, unless it exists, and measures it.
     fn measured(&self, plan: &Plan, row: &mut Row, key: String, call: &Call) -> Result<()> {
         let mut name = format!("{}-{}", self.name, plan.name.name());
         if plan.name == Name::TensorRt {
@@ -328,7 +330,7 @@ impl<'a> One<'a> {
         Ok(Made { key, seconds: report.seconds, actions: actions(&report), notes: report.warnings })
     }
 
-    /// Measures an engine: one size, with inputs and outputs in host memory.
+    /// Measures an engine with one size of the input, with inputs and outputs in host memory.
     fn engine(&self, path: &Path, row: &mut Row, call: &Call) -> Result<()> {
         // The engine is trusted, because it was built just before on this machine.
         let engine = EngineFile::new(path, &OpenOptions { trust: true, ..OpenOptions::default() }, 0)?;

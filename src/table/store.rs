@@ -1,4 +1,4 @@
-//! Finished rows on disk: each in a file under the hash of everything that it depends on.
+//! The finished rows on disk, each in a file under the hash of everything that it depends on.
 
 use super::report::Row;
 use crate::error::{Context, Result};
@@ -10,15 +10,15 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The output folder: `rows/` has the finished rows, `packages/` the packages that they measured.
+/// The output folder, in which `rows/` has the finished rows, and `packages/` the packages that they measured.
 pub(super) struct Store(PathBuf);
 
-/// Facts about a package that was made.
+/// The facts about a package that was written.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Made {
     /// Hash of the model, the recipe and what else the package depends on.
     pub key: String,
-    /// Seconds that the recipe took.
+    /// Time in seconds that the recipe took.
     pub seconds: f64,
     /// Number of nodes by action.
     pub actions: Vec<(String, u64)>,
@@ -26,13 +26,13 @@ pub(super) struct Made {
     pub notes: Vec<String>,
 }
 
-/// Returns the hash of a value, as text.
+/// Returns the text of the hash of a value.
 pub(super) fn key(of: &Value) -> String {
     hex(&Sha256::digest(of.to_string()))
 }
 
 impl Store {
-    /// Opens the folder, and creates it if necessary.
+    /// Opens the output folder, and creates it if necessary.
     pub fn new(folder: &Path) -> Result<Store> {
         for name in ["rows", "packages"] {
             let path = folder.join(name);
@@ -41,12 +41,12 @@ impl Store {
         Ok(Store(folder.to_owned()))
     }
 
-    /// Returns the finished row with this key, if there is one. A damaged file counts as none.
+    /// Returns the finished row with this key; `None` if there is none. A damaged file counts as none.
     pub fn row(&self, key: &str) -> Option<Row> {
         read(&self.row_path(key))
     }
 
-    /// Keeps a finished row.
+    /// Saves a finished row under its key.
     pub fn keep(&self, key: &str, row: &Row) -> Result<()> {
         write(&self.row_path(key), row)
     }
@@ -55,18 +55,18 @@ impl Store {
         self.0.join("rows").join(format!("{key}.json"))
     }
 
-    /// Returns the path of a package.
+    /// Returns the path of the package with the name `name`.
     pub fn package(&self, name: &str) -> PathBuf {
         self.0.join("packages").join(name)
     }
 
-    /// Returns the facts about a package that was made with this key; `None` if it no longer exists.
+    /// Returns the facts about a package that was written with this key; `None` if it no longer exists.
     pub fn made(&self, name: &str, key: &str) -> Option<Made> {
         let made: Made = read(&self.made_path(name))?;
         (made.key == key && self.package(name).exists()).then_some(made)
     }
 
-    /// Keeps the facts about a package.
+    /// Saves the facts about a package.
     pub fn keep_made(&self, name: &str, made: &Made) -> Result<()> {
         write(&self.made_path(name), made)
     }

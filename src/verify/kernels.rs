@@ -1,4 +1,4 @@
-//! The kernels that ONNX Runtime selects for each node, read from the graph that it optimized for this processor.
+//! The kernels that ONNX Runtime selects for nodes, read from the graph that it optimized for this processor.
 
 use crate::call::Call;
 use crate::error::{Context, Result};
@@ -8,17 +8,17 @@ use crate::runtime::{Runtime, Session, SessionOptions};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// The kernel of a node.
+/// The kernel that runs a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// The operator in the optimized graph.
+    /// Operator in the optimized graph.
     pub op: String,
-    /// Whether its input is converted from bytes to floats just before.
+    /// Whether the input of the kernel is converted from bytes to floats just before.
     pub dequantized: bool,
 }
 
 impl Kernel {
-    /// Returns whether it multiplies integers.
+    /// Returns whether the kernel multiplies integers.
     pub fn is_integer_product(&self) -> bool {
         matches!(
             self.op.as_str(),

@@ -1,4 +1,4 @@
-//! Verification of results: what a technique wrote is opened, run and compared before it is returned.
+//! The verification of results: what a technique wrote is opened, run and compared before it is returned.
 //!
 //! A graph can be right node by node and still be refused by ONNX Runtime, or be changed by its optimizers.
 //! [`Examiner`] runs the result at the default optimization level and without optimizers, on inputs that the original
@@ -21,33 +21,33 @@ use crate::runtime::{OptimizationLevel, Runtime, SessionOptions, Tensor};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Maximum relative difference between the levels (root mean squares) that rounding explains: integer kernels round
+/// The maximum relative difference between the levels (root mean squares) that rounding explains: integer kernels round
 /// where the graph as written does not.
 const ROUNDED: f64 = 2e-2;
-/// The same limit where both levels compute in float.
+/// The maximum relative difference if both levels compute in float.
 const EXACT: f64 = 1e-2;
-/// Relative perturbation of an input whose effect equals that of rounding within a model of a hundred layers.
+/// The relative perturbation of an input whose effect equals that of rounding within a model of a hundred layers.
 const PERTURBATION: f32 = 1e-6;
-/// Allowed difference between the levels, as a multiple of the effect of the perturbation: optimizers change where
+/// The allowed difference between the levels, as a multiple of the effect of the perturbation: optimizers change where
 /// values are rounded, and so the error, but not its magnitude.
 const CONDITIONED: f64 = 4.0;
 
-/// Facts about a result that opens, runs and computes the same at both levels.
+/// The facts about a result that opens, runs and computes the same at both levels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Facts {
-    /// Relative difference between the outputs at the default level and without optimizers (root mean squares).
-    /// `None` if there were none to compare.
+    /// Relative difference between the outputs at the default level and without optimizers (root mean squares). `None`
+    /// if there were no outputs to compare.
     pub levels_differ: Option<f64>,
-    /// Relative difference from the outputs of the original. `None` if there were none to compare.
+    /// Relative difference from the outputs of the original. `None` if there were no outputs to compare.
     pub original_differs: Option<f64>,
 }
 
-/// A fault of a result.
+/// The fault of an invalid result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
     /// Description of the fault.
     pub text: String,
-    /// If only the levels differ: the difference between the outputs at the default level and those of the original.
+    /// Difference between the outputs at the default level and those of the original, if only the levels differ.
     pub usual_differs: Option<f64>,
 }
 
@@ -63,13 +63,13 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Facts about a valid result, or the fault of an invalid one.
+/// The facts about a valid result, or the fault of an invalid one.
 pub type Finding = std::result::Result<Facts, Fault>;
 
-/// How far a technique preserves what the model computes.
+/// The degree to which a technique preserves what the model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// Values are rounded: kernels may round differently from the graph as written.
+    /// Values are rounded, so kernels may round differently from the graph as written.
     Rounded,
     /// The arithmetic is that of the original, with other weights.
     Exactly,
@@ -77,20 +77,21 @@ pub enum Kept {
 
 type Values = Vec<(String, Tensor)>;
 
-/// Runs results on inputs that the original runs on.
+/// An examiner of results, which runs them on inputs that the original runs on.
 pub struct Examiner<'e> {
     runtime: &'static Runtime,
     threads: usize,
     inputs: &'e [(String, Tensor)],
     /// Outputs of the original at the default level.
     reference: Values,
-    /// Duration of that run, without loading.
+    /// Duration of a run of the original, without loading.
     took: Duration,
     kept: Kept,
 }
 
 impl<'e> Examiner<'e> {
-    /// Runs the original on a batch. Fails if that is not possible: then nothing can be expected of a result.
+    /// Runs the original on a batch, and returns an examiner. Fails if the original does not run: then nothing can be
+    /// expected of a result.
     pub fn new(
         runtime: &'static Runtime,
         original: &Model,
@@ -110,7 +111,8 @@ impl<'e> Examiner<'e> {
         self.took
     }
 
-    /// Opens a result at both levels, runs it and compares. Fails only if the caller ended the work.
+    /// Opens a result at both levels, runs it and compares the outputs. Returns the facts or the fault; fails only if
+    /// the caller ended the work.
     pub fn examine(&self, result: &Model, call: &Call) -> Result<Finding> {
         let plainly = match self.ran(self.run(result, OptimizationLevel::Disabled, call), "without optimizers")? {
             Ok(values) => values,
@@ -169,9 +171,10 @@ impl<'e> Examiner<'e> {
         Ok((values, start.elapsed()))
     }
 
-    /// Compares the levels with each other and with the original. `moved` holds the outputs without optimizers for
-    /// inputs that differ in their last digits: an output may differ by as much as it changed there. Probabilities near
-    /// zero, of detectors on noise, are so ill-conditioned that rounding alone makes the levels differ.
+    /// Returns the finding from the outputs at both levels and those of the original. `moved` holds the outputs without
+    /// optimizers for inputs that differ in their last digits: an output may differ by as much as it changed there.
+    /// Probabilities near zero, of detectors on noise, are so ill-conditioned that rounding alone makes the levels
+    /// differ.
     fn compare(&self, plainly: &Values, usually: &Values, moved: Option<&Values>) -> Finding {
         let mut facts = Facts::default();
         let raise = |most: &mut Option<f64>, found: f64| *most = Some(most.unwrap_or(0.0).max(found));
@@ -234,8 +237,8 @@ fn perturbed(inputs: &[(String, Tensor)]) -> Result<Option<Vec<(String, Tensor)>
     moved.collect::<Result<Vec<_>>>().map(Some)
 }
 
-/// Returns the root mean square of the difference over that of `a`; infinite if only `b` is not finite. `None` if
-/// they are not floats of one shape.
+/// Returns the root mean square of the difference over that of `a`; infinite if only `b` is not finite. Returns `None`
+/// if they are not floats of one shape.
 fn difference(a: &Tensor, b: &Tensor) -> Option<f64> {
     let float = |tensor: &Tensor| {
         matches!(tensor.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)

@@ -1,4 +1,4 @@
-//! Verification results in a report.
+//! The results of verification in a report.
 
 use super::{Examiner, Facts, Kept};
 use crate::benchmark::{self, BenchmarkOptions, Pair, Speedup, Subject};
@@ -12,13 +12,13 @@ use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::text::Tokenizer;
 use serde_json::json;
 
-/// Share of the original's size above which a result is not smaller.
+/// The share of the original's size above which a result is not smaller.
 const AS_LARGE: f64 = 0.95;
-/// Relative difference up to which outputs count as those of the original.
+/// The relative difference up to which outputs count as those of the original.
 const NEAR: f64 = 0.2;
-/// Size below which a model is not reported on, in bytes.
+/// The size in bytes below which a model is not reported on.
 const SMALL: u64 = 64 << 10;
-/// Relative difference above which the outputs are those of an entirely different function.
+/// The relative difference above which the outputs are those of an entirely different function.
 const FAR: f64 = 0.5;
 
 /// Checks the result of a technique and records the findings in its report: the result is opened and run on an input
@@ -67,7 +67,7 @@ pub fn examine(
     }
 }
 
-/// Fails if the original can be opened, but the result cannot.
+/// Fails with `Unsupported` if the original can be opened, but the result cannot.
 fn opens(runtime: &'static Runtime, (original, result): (&Model, &Model), threads: usize, call: &Call) -> Result<()> {
     for optimization_level in [OptimizationLevel::All, OptimizationLevel::Disabled] {
         let options = SessionOptions { threads, optimization_level, ..SessionOptions::stock() };
@@ -87,7 +87,7 @@ fn generated(model: &Model) -> Result<Batch> {
     Source::new(model, tokenizer.as_ref(), &InputOptions::default())?.timing()
 }
 
-/// Records facts, and warns of unexpected ones.
+/// Records facts in a report, and warns of unexpected ones.
 pub fn note(report: &mut Report, facts: Facts) {
     report.summary.insert("verified".into(), json!(facts));
     if let Some(differs) = facts.original_differs.filter(|differs| *differs > FAR && report.operation == "quantize") {
@@ -106,7 +106,7 @@ pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
     }
 }
 
-/// Warns of a result that is about as large as the original.
+/// Adds a warning if a result is about as large as the original.
 pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
     if report.operation == "quantize" && before > SMALL && after as f64 > AS_LARGE * before as f64 {
         let percent = 100.0 * after as f64 / before.max(1) as f64;
@@ -116,8 +116,8 @@ pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
     }
 }
 
-/// Returns the reasons why nodes were left, as the continuation of a sentence on why the result is not smaller; empty
-/// if none was left.
+/// Returns the reasons why nodes stay unchanged, as the continuation of a sentence on why the result is not smaller;
+/// empty if there are no such nodes.
 fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
     let left = || nodes.iter().filter(|node| node.action == LEFT);
     if left().next().is_none() {

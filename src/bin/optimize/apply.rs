@@ -1,4 +1,4 @@
-//! `optimize apply`: runs a recipe.
+//! The subcommand `optimize apply`, which runs a recipe.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Page, Target};

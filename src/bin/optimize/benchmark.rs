@@ -1,4 +1,4 @@
-//! `optimize benchmark`, and the `--benchmark` flags of every technique.
+//! The subcommand `optimize benchmark`, and the `--benchmark` flags of every technique.
 
 use crate::common::{self, Engines, Machine, On, Output, Page};
 use crate::progress::Bar;
@@ -101,9 +101,9 @@ pub struct AfterTechnique {
     pub benchmark_runs: Option<usize>,
 }
 
-/// Total size of both models above which a brief benchmark is skipped.
+/// The total size of both models above which a brief benchmark is skipped.
 const BRIEF_BYTES: u64 = 3 << 30;
-/// Number of texts of the calibration data on which the models are compared.
+/// The number of texts of the calibration data on which the models are compared.
 const TEXTS: usize = 32;
 
 impl AfterTechnique {
@@ -117,8 +117,8 @@ impl AfterTechnique {
         !self.no_benchmark && (!output.quiet || output.json || self.wanted())
     }
 
-    /// Measures the result, loaded from its file, and adds the figures to the report. A brief benchmark that cannot
-    /// run is not an error: the report gives the reason.
+    /// Measures the result, loaded from its file, and adds the results to the report. A brief benchmark that cannot run
+    /// is not an error: the report gives the reason.
     pub fn measure(&self, made: &Made<'_>, report: &mut Report, bar: &Bar) -> Result<()> {
         if !self.measures(made.output) {
             return Ok(());
@@ -197,7 +197,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     gates(arguments, &report)
 }
 
-/// Benchmarks an engine against its original model.
+/// Benchmarks an engine against its original model, and returns the report and the sizes of both.
 fn against_engine(
     arguments: &Arguments,
     original: &Model,
@@ -238,7 +238,7 @@ pub fn options(
     Ok(BenchmarkOptions { runs, threads: machine.threads, inputs: of_inputs, ..defaults })
 }
 
-/// Measures two models and returns a report without their identities.
+/// Measures two models, and returns a report without their identities.
 fn compare(
     original: &Model,
     result: &Model,
@@ -264,7 +264,7 @@ fn lines(file: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Returns the reason if outputs were not compared.
+/// Returns the reason why outputs were not compared; `None` if all were.
 fn not_compared(report: &Report) -> Option<&str> {
     report.quality.as_ref()?.get("not_compared")?.as_str()
 }

@@ -1,4 +1,4 @@
-//! `optimize classify`: computes scores of classes for texts or pairs of texts.
+//! The subcommand `optimize classify`, which computes scores of classes for texts or pairs of texts.
 
 use crate::common::{self, Machine, On, Output};
 use crate::texts::Texts;
@@ -31,7 +31,7 @@ pub struct Arguments {
     output: Output,
 }
 
-/// A line of the output.
+/// The scores of a text, as a line of the output.
 #[derive(Serialize)]
 struct Line {
     index: usize,

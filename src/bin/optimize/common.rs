@@ -1,4 +1,4 @@
-//! Arguments and steps that several commands share.
+//! The arguments and steps that several commands share.
 
 use crate::progress::Bar;
 use clap::Args;
@@ -125,7 +125,7 @@ impl Engines {
     }
 }
 
-/// Prints on stderr where a model runs; if the CPU was requested, only with `--verbose`.
+/// Prints on stderr on which device and kernels a model runs; if the CPU was requested, only with `--verbose`.
 pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
     if output.quiet || (execution.provider == ProviderChoice::Cpu && !output.verbose) {
         return;
@@ -162,7 +162,7 @@ impl Output {
 }
 
 impl Machine {
-    /// Opens ONNX Runtime.
+    /// Opens ONNX Runtime and returns it.
     pub fn runtime(&self) -> Result<&'static Runtime> {
         Runtime::open(self.runtime_library.as_deref())
     }
@@ -184,7 +184,7 @@ pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
     Ok(model)
 }
 
-/// Returns the tokenizer at `named`, or else that of the model; `None` if the model has none.
+/// Returns the tokenizer at `named`, or otherwise that of the model; `None` if the model has none.
 pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer>> {
     match named {
         Some(path) => Ok(Some(Tokenizer::load(path)?)),
@@ -192,7 +192,8 @@ pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer
     }
 }
 
-/// Opens and runs the result of a technique before it is written, if ONNX Runtime is found.
+/// Opens and runs the result of a technique before it is written, if ONNX Runtime is found, and records the findings in
+/// its report.
 pub fn examine(machine: &Machine, models: (&Model, &Model), kept: Kept, report: &mut Report, bar: &Bar) -> Result<()> {
     match machine.runtime() {
         Ok(runtime) => bar.call(|call| verify::examine(runtime, models, machine.threads, kept, report, call)),
@@ -203,7 +204,7 @@ pub fn examine(machine: &Machine, models: (&Model, &Model), kept: Kept, report: 
     }
 }
 
-/// Prints to stdout. A closed pipe (`| head`) ends the process without an error.
+/// Prints a text to stdout. A closed pipe (`| head`) ends the process without an error.
 pub fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -211,7 +212,7 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Runs `body` with a progress bar.
+/// Runs `body` with a progress bar, and returns its result.
 pub fn with_bar<T>(output: &Output, body: impl FnOnce(&Bar) -> Result<T>) -> Result<T> {
     let bar = output.bar();
     let outcome = body(&bar);

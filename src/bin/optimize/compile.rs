@@ -1,4 +1,4 @@
-//! `optimize compile`: writes a package.
+//! The subcommand `optimize compile`, which writes a package.
 
 use crate::common::{self, Machine, Output};
 use crate::table::bytes;
@@ -109,9 +109,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     common::print(&format!("{}  {} in {} files{times}\n", arguments.output.display(), bytes(total), saved.files.len()))
 }
 
-/// Size of a package relative to the model above which it is printed.
+/// The size of a package relative to the model above which it is printed.
 const MUCH: f64 = 1.2;
-/// Size of a package in bytes below which its manifest dominates.
+/// The size of a package in bytes below which its manifest dominates.
 const SMALL: u64 = 256 << 10;
 
 fn options(arguments: &Arguments) -> Result<CompileOptions> {

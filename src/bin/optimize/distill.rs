@@ -1,4 +1,4 @@
-//! `optimize distill`: trains a student model on the outputs of a teacher.
+//! The subcommand `optimize distill`, which trains a student model on the outputs of a teacher.
 
 use crate::common::{self, Device, Machine, Output, Page, Target};
 use crate::progress::Bar;
@@ -171,7 +171,7 @@ fn recipe(arguments: &Arguments, options: &DistillOptions) -> Vec<Value> {
     report.recipe
 }
 
-/// Returns a line about the progress of training.
+/// Returns the text about the progress of training.
 fn line(moment: &Moment) -> String {
     match moment.validation {
         Some(loss) => format!("validation loss {loss:.4} after {} steps", moment.step),

@@ -1,4 +1,4 @@
-//! `optimize embed`: computes vectors of texts.
+//! The subcommand `optimize embed`, which computes vectors of texts.
 
 use crate::common::{self, Machine, On, Output};
 use crate::texts::Texts;
@@ -37,7 +37,7 @@ pub struct Arguments {
     output: Output,
 }
 
-/// A line of the output.
+/// The vector of a text, as a line of the output.
 #[derive(Serialize)]
 struct Line<'l> {
     index: usize,

@@ -1,4 +1,4 @@
-//! `optimize ensemble`: combines or merges several models.
+//! The subcommand `optimize ensemble`, which combines or merges several models.
 
 use crate::common::{self, Machine, Output, Target};
 use crate::generate::{self, Prompts, Writing};
@@ -70,7 +70,7 @@ struct How {
     /// Rerank: number of texts that each member generates [default: 1]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     candidates: usize,
-    /// Rerank: power of the number of tokens by which the log-probability of a text is divided [default: 1]
+    /// Rerank: exponent of the number of tokens by which the log-probability of a text is divided [default: 1]
     #[arg(long, value_name = "X")]
     length_penalty: Option<f64>,
     /// Task of the members [default: detected from the members]
@@ -90,7 +90,7 @@ struct Merging {
     /// Ties: share of each member's changes to keep
     #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
     density: f64,
-    /// Ties: scale of the mean change
+    /// Ties: factor by which the mean change is multiplied
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     scale: f64,
 }
@@ -98,7 +98,7 @@ struct Merging {
 impl How {
     fn options(&self, fits: bool) -> EnsembleOptions {
         let method = match self.method {
-            // `--fit` determines the weights.
+            // The option `--fit` determines the weights.
             Method::Weighted if fits && self.weights.is_empty() => Method::Mean,
             given => given,
         };
@@ -177,7 +177,7 @@ fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate:
 }
 
 fn merged(arguments: &Arguments, method: MergeMethod, models: &[Model], bar: &crate::progress::Bar) -> Result<()> {
-    // clap requires --output together with --merge.
+    // The parser requires --output together with --merge.
     let Some(output) = &arguments.output else { bail!(InvalidArgument, "--merge needs --output") };
     let base = arguments.merging.base.as_ref().map(|path| common::load(path, bar)).transpose()?;
     let target = Target::prepare(output)?;

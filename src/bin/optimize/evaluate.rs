@@ -1,4 +1,4 @@
-//! `optimize evaluate`: measures a model on data, alone or compared with another.
+//! The subcommand `optimize evaluate`, which measures a model on data, alone or compared with another.
 
 use crate::benchmark;
 use crate::common::{self, Machine, On, Output, Page};
@@ -136,7 +136,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     arguments.gates.check(&report)
 }
 
-/// Compares the outputs of two models on given tensors.
+/// Compares the outputs of two models on given tensors, and prints the results.
 fn on_tensors(arguments: &Arguments) -> Result<()> {
     let Some(against) = &arguments.against else {
         bail!(
@@ -192,7 +192,7 @@ fn options(arguments: &Arguments) -> Result<EvaluateOptions> {
     })
 }
 
-/// Returns a figure of the report's quality part; `None` if it is absent or not a number.
+/// Returns a number of the report's quality part; `None` if it is absent or not a number.
 fn figure(report: &Report, path: &str) -> Option<f64> {
     report.quality.as_ref()?.pointer(path)?.as_f64()
 }
@@ -232,8 +232,8 @@ fn at_least(name: &str, found: Option<f64>, least: Option<f64>) -> Result<()> {
     }
 }
 
-/// Returns the figures as a table, with original and result side by side if there are two, and how they were
-/// measured.
+/// Returns the results as a table, with original and result side by side if there are two, and a description of the
+/// measurement.
 fn shown(report: &Report, verbose: bool) -> String {
     let figures = Figures(report);
     match figures.text("task") {
@@ -260,7 +260,7 @@ impl Figures<'_> {
         format!("{} [{}, {}]", end("value"), end("low"), end("high"))
     }
 
-    /// Returns whether two models were compared.
+    /// Returns whether the report compares two models.
     fn paired(&self) -> bool {
         self.0.quality.as_ref().is_some_and(|quality| quality.get("original").is_some())
     }
@@ -271,7 +271,7 @@ impl Figures<'_> {
         table
     }
 
-    /// Adds a row for a figure that each model has.
+    /// Adds a row for a number that each model has.
     fn row(&self, table: &mut Table, label: &str, name: &str, digits: usize, change: &str) {
         if self.paired() {
             let of = |side: &str| self.number(&format!("/{side}/{name}"), digits);
@@ -343,7 +343,7 @@ impl Figures<'_> {
         table.render() + &confusions
     }
 
-    /// Returns the classes of one model and its confusion matrix.
+    /// Returns the classes of one model and its confusion matrix as text.
     fn confusion(&self, side: &str) -> String {
         let list = |name: &str| {
             let list = self.0.quality.as_ref().and_then(|quality| quality.pointer(&format!("{side}/{name}")));

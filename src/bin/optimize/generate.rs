@@ -1,4 +1,4 @@
-//! `optimize generate`: generates text with a decoder.
+//! The subcommand `optimize generate`, which generates text with a decoder.
 
 use crate::common::{self, Machine, On, Output};
 use crate::signals;
@@ -141,7 +141,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Returns the options for a model with these defaults.
+    /// Returns the options that the flags describe, for a model with these defaults.
     pub fn options(&self, defaults: &GenerationDefaults) -> GenerateOptions {
         // Options that restrict the candidates imply sampling.
         let among = self.top_k.is_some_and(|k| k > 1) || self.top_p.is_some() || self.min_p.is_some();
@@ -201,7 +201,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     write(&arguments.prompts, &arguments.writing, &arguments.output, &model, &mut generator)
 }
 
-/// Generates from the prompts and prints the texts. `model` has the chat template.
+/// Generates texts from the prompts and prints them. `model` has the chat template.
 pub fn write(
     asked: &Prompts,
     writing: &Writing,

@@ -1,6 +1,6 @@
-//! Texts below the options in the help of the command, and of its subcommands: examples. The tests parse each.
+//! The texts below the options in the help of the command, and of its subcommands: examples. The tests parse each.
 
-/// Below the list of subcommands.
+/// The text below the list of subcommands.
 pub const COMMAND: &str = "\
 Environment:
   ORT_DYLIB_PATH          Path of the ONNX Runtime library; see --runtime-library
@@ -131,7 +131,7 @@ mod tests {
     use crate::Arguments;
     use clap::{CommandFactory, Parser};
 
-    /// Returns the words of a line as a shell reads it: quotes, and no words after `>` or `|`.
+    /// Returns the words of a line as a shell reads it: without quotes, and without the words after `>` or `|`.
     fn words(line: &str) -> Vec<String> {
         let mut words = Vec::new();
         for (index, part) in line.split('"').enumerate() {

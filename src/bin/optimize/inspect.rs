@@ -1,4 +1,4 @@
-//! `optimize inspect`: shows the contents of a model.
+//! The subcommand `optimize inspect`, which shows the content of a model.
 
 use crate::benchmark::Inputs;
 use crate::common::{self, Machine, Output};
@@ -66,7 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     common::print(&format!("{text}\ninputs\n{}outputs\n{}", signature(&model.inputs()), signature(&model.outputs())))
 }
 
-/// Prints the contents of a package and the variant that is used on this machine. Without ONNX Runtime, only portable
+/// Prints the content of a package and the variant that is used on this machine. Without ONNX Runtime, only portable
 /// variants can be used.
 fn package(arguments: &Arguments) -> Result<()> {
     let package = Package::open(&arguments.model, &OpenOptions::default())?;
@@ -106,7 +106,7 @@ fn package(arguments: &Arguments) -> Result<()> {
     common::print(&text)
 }
 
-/// Returns the requirements of a variant, and how much it differs from the model.
+/// Returns the requirements of a variant, and its difference from the model, as text.
 fn describe_variant(variant: &Variant) -> String {
     let compiled = variant.compiled.as_ref().map(|compiled| compiled.made_for.clone());
     let mut text = match (variant.ahead, variant.is_packed()) {
@@ -162,7 +162,7 @@ fn describe(found: &Inspection, verbose: bool) -> String {
     text
 }
 
-/// Returns the JSON name of an enum value.
+/// Returns the name of an enum value in JSON.
 fn name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! `optimize completions` and `optimize man`, which generate their output from the definition of the command.
+//! The subcommands `optimize completions` and `optimize man`, which generate their output from the definition of the
+//! command.
 
 use crate::common;
 use clap::{Args, Command, CommandFactory};
@@ -36,7 +37,7 @@ pub fn completions(arguments: &Completions) -> Result<()> {
     common::print(&String::from_utf8_lossy(&text))
 }
 
-/// Prints a manual page, or writes all of them.
+/// Prints a manual page, or writes all manual pages.
 pub fn man(arguments: &Man) -> Result<()> {
     if let Some(folder) = &arguments.output {
         std::fs::create_dir_all(folder).at(|| folder.display())?;

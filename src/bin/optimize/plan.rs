@@ -1,4 +1,5 @@
-//! `optimize inspect --plan`: estimates the result of each common type of quantization, and on request measures it.
+//! The option `optimize inspect --plan`, which estimates the result of each common type of quantization, and on request
+//! measures it.
 
 use crate::benchmark::{self, Inputs};
 use crate::common::{self, Machine, Output};
@@ -10,7 +11,7 @@ use optimize::model::Model;
 use optimize::quantize::{QuantizeOptions, QuantizeType, forecast, quantize};
 use optimize::report::Report;
 
-/// Data on which the results are measured; `None` if they are only estimated.
+/// The data on which the results are measured; `None` if they are only estimated.
 type Measuring<'m> = Option<(&'m Inputs, &'m Machine)>;
 
 /// The flags of a type of quantization, and its report or the reason why it is not possible.
@@ -44,7 +45,7 @@ fn forms() -> [(&'static str, QuantizeOptions); 4] {
     ]
 }
 
-/// Returns the estimate for a type of quantization. If requested, it has the figures of a brief benchmark, or the
+/// Returns the estimate for a type of quantization. If requested, it has the results of a brief benchmark, or the
 /// reason why there are none.
 fn planned(model: &Model, options: &QuantizeOptions, measuring: Measuring<'_>, bar: &Bar) -> Result<Report> {
     let mut report = forecast(model, options)?;
@@ -116,7 +117,7 @@ fn estimated(form: &str, report: &Report) -> Vec<String> {
     ]
 }
 
-/// Returns the measured figures: the speed-up with its interval, and how close the outputs are.
+/// Returns the measured results as text: the speed-up with its interval, and the closeness of the outputs.
 fn figures(report: &Report) -> Vec<String> {
     let of = |part: &Option<serde_json::Value>, path: &str| part.as_ref()?.pointer(path)?.as_f64();
     let speed = |key| of(&report.benchmark, &format!("/speedup/{key}"));

@@ -1,4 +1,4 @@
-//! The progress bar.
+//! The progress bar of the command.
 
 use crate::signals;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-/// Stages that count rounds, texts or tokens; the others count bytes.
+/// The stages that count rounds, texts or tokens; the others count bytes.
 const COUNTED: [&str; 7] = ["benchmark", "build", "distill", "evaluate", "generate", "precision", "prompt"];
 
 /// A progress bar on stderr, which shows the stages of an operation. It is hidden if stderr is not a terminal.
@@ -61,7 +61,7 @@ impl Bar {
         self.bar.set_position(progress.done);
     }
 
-    /// Prints a warning above the bar, once.
+    /// Prints a warning above the bar, unless it was printed before.
     pub fn warn(&self, text: &str) {
         if self.said.borrow_mut().as_mut().is_some_and(|said| said.insert(text.to_owned())) {
             self.bar.suspend(|| eprintln!("optimize: warning: {text}"));

@@ -1,4 +1,4 @@
-//! `optimize providers`: lists the execution providers that can be used on this machine.
+//! The subcommand `optimize providers`, which lists the execution providers that can be used on this machine.
 
 use crate::common::{self, Machine, Output};
 use clap::Args;

@@ -1,4 +1,4 @@
-//! `optimize prune`: sets weights to zero, or removes neurons, channels, heads and layers.
+//! The subcommand `optimize prune`, which sets weights to zero, or removes neurons, channels, heads and layers.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Page, Target};
@@ -111,10 +111,10 @@ pub struct Arguments {
     reporting: Output,
 }
 
-/// Note in the report of a result that is stored packed.
+/// The note in the report of a result that is stored packed.
 const PACKED: &str = "stored packed: a zero takes one bit; once loaded, the model is as large and as fast as before";
 
-/// Printed after structured pruning without data.
+/// The note that is printed after structured pruning without data.
 const UNSEEN: &str = "\nNote: units were ranked by their weights alone, which costs most models much of their quality. \
                       Calibration data recovers much of it: --calibration FILE --importance activation \
                       --reconstruct.\n";
@@ -267,7 +267,7 @@ fn show_structured(arguments: &Arguments, report: &Report, path: &str) -> Result
     Ok(())
 }
 
-/// Returns a table of size and measurements, before and after.
+/// Returns a table of sizes and measurements, before and after.
 fn sizes(report: &Report) -> String {
     let bytes = |identity: &Option<optimize::files::digest::FileIdentity>| identity.as_ref().map_or(0, |i| i.bytes);
     table::comparison(report, bytes(&report.input), bytes(&report.output))

@@ -1,4 +1,4 @@
-//! `optimize quantize`: stores the weights of a model in fewer bits.
+//! The subcommand `optimize quantize`, which stores the weights of a model in fewer bits.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Page, Target};

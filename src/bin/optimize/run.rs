@@ -1,4 +1,4 @@
-//! `optimize run`: runs a model once.
+//! The subcommand `optimize run`, which runs a model once.
 
 use crate::benchmark::{self, Inputs};
 use crate::common::{self, Engines, Machine, On, Output};
@@ -108,13 +108,13 @@ fn fill(options: &mut InputOptions) {
     }
 }
 
-/// Returns the token limit of the model's configuration or tokenizer, if there is one.
+/// Returns the maximum number of tokens in the model's configuration or tokenizer; `None` if there is none.
 fn longest(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<usize>> {
     let longest = model.card().longest_text()?;
     Ok(longest.or_else(|| tokenizer.and_then(Tokenizer::truncation)))
 }
 
-/// Returns warnings about texts that are left out or truncated.
+/// Returns warnings about texts that are omitted or truncated.
 fn warnings(arguments: &Arguments, feed: &Batch) -> Vec<String> {
     let (texts, taken) = (arguments.text.len(), feed.samples);
     let left_out = (texts > taken)
@@ -128,7 +128,8 @@ fn warnings(arguments: &Arguments, feed: &Batch) -> Vec<String> {
     left_out.into_iter().chain(cut).collect()
 }
 
-/// Returns the outputs to compute: the requested ones, else all tensors, with a warning about the others.
+/// Returns the names of the outputs to compute: the requested ones, otherwise all tensors, with a warning about the
+/// others.
 fn wanted(arguments: &Arguments, model: &Model) -> Result<(Vec<String>, Option<String>)> {
     if !arguments.only.is_empty() {
         return Ok((arguments.only.clone(), None));
@@ -156,7 +157,7 @@ fn is_tensor(model: &Model, name: &str) -> bool {
     declared.is_none_or(|kind| kind.tensor_type.is_some())
 }
 
-/// Returns type, shape and all values, row-major.
+/// Returns the type, the shape and all values of a tensor, row-major, as JSON.
 fn as_json(tensor: &Tensor) -> Result<Value> {
     let values: Value = match (tensor.strings(), Numbers::of(tensor)?) {
         (Some(strings), _) => strings.into(),
@@ -196,7 +197,7 @@ impl Numbers {
         }
     }
 
-    /// Returns the first `count` values as text.
+    /// Returns the text for the first `count` values.
     fn shown(&self, count: usize) -> Vec<String> {
         match self {
             Numbers::Integers(values) => values.iter().take(count).map(Number::to_string).collect(),
@@ -206,7 +207,7 @@ impl Numbers {
     }
 }
 
-/// Returns the first values of a tensor as text.
+/// Returns the text for the first values of a tensor.
 fn beginning(tensor: &Tensor) -> Result<String> {
     const SHOWN: usize = 8;
     let more = if tensor.elements() > SHOWN { " ..." } else { "" };

@@ -1,4 +1,4 @@
-//! Handling of signals. The first SIGINT or SIGTERM cancels the running calls, so that no file is left half-written
+//! The handling of signals. The first SIGINT or SIGTERM cancels the running calls, so that no file is left half-written
 //! and distillation writes a checkpoint. The second signal ends the process at once.
 
 use optimize::call::Cancel;
@@ -9,9 +9,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
-/// The signal that arrived first; 0 for none.
+/// The signal that arrived first; 0 if none has arrived.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// Number of running calls that the token can cancel.
+/// The number of running calls that the token can cancel.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// Installs the signal handlers. If that fails, signals end the process, as without this function.
@@ -47,7 +47,7 @@ fn wait(signal: i32, mut reader: PipeReader) {
 
 /// Calls `body` with a cancel token that the first signal fires, and returns its result.
 pub fn cancelling<T>(body: impl FnOnce(&Cancel) -> T) -> T {
-    /// Counts the call, also if `body` panics.
+    /// A guard that counts the call, also if `body` panics.
     struct Running;
     impl Drop for Running {
         fn drop(&mut self) {

@@ -1,9 +1,9 @@
-//! Short tables for people to read.
+//! Short tables for terminals.
 
 use optimize::report::Report;
 use serde_json::Value;
 
-/// Rows of cells, the first column left-aligned, the others right-aligned.
+/// A table of rows of cells, whose first column is left-aligned, and the others right-aligned.
 #[derive(Default)]
 pub struct Table(Vec<Vec<String>>);
 
@@ -36,7 +36,7 @@ impl Table {
     }
 }
 
-/// Formats a size in decimal units, as `90.4 MB`.
+/// Returns the text for a size in decimal units, such as `90.4 MB`.
 pub fn bytes(count: u64) -> String {
     let mut value = count as f64;
     let mut unit = "B";
@@ -93,7 +93,7 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
     table.render() + &measured(report) + &remarks(report, before, after)
 }
 
-/// Returns the lines that say how speed and quality were measured, or why they were not.
+/// Returns the lines on how speed and quality were measured, or why they were not.
 fn measured(report: &Report) -> String {
     let Some(benchmark) = &report.benchmark else {
         let why = report.summary.get("not_measured").and_then(Value::as_str);
@@ -116,8 +116,8 @@ fn measured(report: &Report) -> String {
     }
 }
 
-/// Returns how many groups of nodes of each model run on this library's kernels, as the end of a sentence; empty if
-/// none does.
+/// Returns the number of groups of nodes of each model that run on this library's kernels, as the end of a sentence;
+/// empty if there are none.
 fn kernels(benchmark: &Value) -> String {
     let groups = |side| benchmark["placement"][side]["groups"].as_u64().unwrap_or(0);
     match (groups("original"), groups("result")) {
@@ -126,7 +126,7 @@ fn kernels(benchmark: &Value) -> String {
     }
 }
 
-/// Maximum number of inputs whose shapes are shown.
+/// The maximum number of inputs whose shapes are shown.
 const SHOWN: usize = 6;
 
 /// Returns notes on disadvantages of the result.

@@ -1,4 +1,4 @@
-//! `optimize tag`: texts to labelled spans.
+//! The subcommand `optimize tag`, which computes labelled spans of texts.
 
 use crate::common::{self, Machine, On, Output};
 use crate::texts::Texts;
@@ -33,14 +33,14 @@ pub struct Arguments {
     output: Output,
 }
 
-/// A line of the output.
+/// The spans of a text, as a line of the output.
 #[derive(Serialize)]
 struct Line<'l> {
     index: usize,
     spans: Vec<Part<'l>>,
 }
 
-/// A span with its text.
+/// A span of a text, with its characters.
 #[derive(Serialize)]
 struct Part<'l> {
     label: &'l str,

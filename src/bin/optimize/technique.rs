@@ -1,4 +1,4 @@
-//! Steps that the commands of techniques share: reading calibration data, and handling results.
+//! The steps that the commands of techniques share: reading calibration data, and handling results.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The flags for calibration data.
 pub struct CalibrationFile<'a> {
-    /// A text, or a `.safetensors` file.
+    /// Path of a text, or of a `.safetensors` file.
     pub file: &'a Path,
     /// Number of windows of the text; 0 selects the technique's default.
     pub windows: usize,
@@ -23,39 +23,39 @@ pub struct CalibrationFile<'a> {
 }
 
 impl CalibrationFile<'_> {
-    /// Returns the result of `technique` on the data.
+    /// Returns the result of `technique` on the calibration data.
     pub fn read<T>(&self, model: &Model, technique: impl FnOnce(&Calibration<'_>) -> Result<T>) -> Result<T> {
         calibrated(self.file, (self.windows, self.length), model, technique)
     }
 }
 
-/// How a result is stored.
+/// The form in which a result is stored.
 pub enum Storage {
-    /// As ONNX.
+    /// ONNX, with the weights in the same file or next to it.
     Onnx(ExternalData),
-    /// Packed.
+    /// Packed, with one bit per zero.
     Packed,
 }
 
-/// The result of a technique, its original, and the flags for its handling.
+/// The result of a technique with its original, and the flags for its handling.
 pub struct Made<'a> {
-    /// The original model.
+    /// Original model.
     pub original: &'a Model,
-    /// The result.
+    /// Model that the technique returned.
     pub result: &'a Model,
-    /// Where to write it.
+    /// Place where the result is written.
     pub target: &'a Target,
-    /// How to write it.
+    /// Form in which the result is written.
     pub storage: Storage,
-    /// The calibration data that was used for the result.
+    /// Path of the calibration data that was used for the result.
     pub calibration: Option<&'a Path>,
-    /// The measurements.
+    /// Flags for the measurements.
     pub after: &'a AfterTechnique,
-    /// The inputs of the measurements.
+    /// Flags for the inputs of the measurements.
     pub inputs: &'a Inputs,
-    /// The provider and device.
+    /// Flags for the threads and the ONNX Runtime library.
     pub machine: &'a Machine,
-    /// The flags for the output of the command.
+    /// Flags for the output of the command.
     pub output: &'a Output,
 }
 
@@ -81,7 +81,7 @@ impl Made<'_> {
     }
 }
 
-/// Returns where `--external-data` puts the weights.
+/// Returns the place of the weights that `--external-data` selects.
 pub fn external_data(always: bool) -> ExternalData {
     if always { ExternalData::Always } else { ExternalData::Auto }
 }

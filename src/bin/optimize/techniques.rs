@@ -1,4 +1,4 @@
-//! `optimize table`: every technique on every model, measured.
+//! The subcommand `optimize table`, which measures every technique on every model.
 
 use crate::common::{self, Machine, Output};
 use clap::Args;
@@ -85,7 +85,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     common::print(&(shown(&made) + &format!("\n{}\n", page.display())))
 }
 
-/// Returns the table for a terminal: a line per row.
+/// Returns the table for a terminal, with a line per row.
 fn shown(made: &Table) -> String {
     let mut text = String::new();
     for model in &made.models {

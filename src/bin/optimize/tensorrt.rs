@@ -1,4 +1,4 @@
-//! `optimize tensorrt`: builds a TensorRT engine.
+//! The subcommand `optimize tensorrt`, which builds a TensorRT engine.
 
 use crate::common::{self, Machine, Output};
 use crate::table::bytes;
@@ -148,7 +148,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     show(arguments, &report)
 }
 
-/// Loads the model with operators that TensorRT supports.
+/// Loads the model with operators that TensorRT supports, and returns it.
 fn load(path: &Path) -> Result<Model> {
     open::load(path, &LoadOptions { dialect: Dialect::Portable })
 }

@@ -33,27 +33,27 @@ pub struct Texts {
     pub batch_size: usize,
 }
 
-/// Texts, and the second texts of pairs.
+/// The texts, and the second texts of pairs.
 pub struct Given {
-    /// The texts.
+    /// Texts in the order in which they are given.
     pub first: Vec<String>,
-    /// The second text of each pair; empty if the texts are not pairs.
+    /// Second text of each pair; empty if the texts are not pairs.
     pub second: Vec<String>,
 }
 
 impl Texts {
-    /// Returns how the texts are passed to a session.
+    /// Returns the options for passing the texts to a session.
     pub fn options(&self, machine: &Machine, on: &On) -> Result<TextOptions> {
         let (max_length, batch_size, threads) = (self.max_length, self.batch_size, machine.threads);
         Ok(TextOptions { max_length, batch_size, threads, execution: on.execution()? })
     }
 
-    /// Returns the tokenizer that `--tokenizer` names, or else that of `model`; `None` if there is none.
+    /// Returns the tokenizer that `--tokenizer` names, or otherwise that of `model`; `None` if there is none.
     pub fn tokenizer(&self, model: &Model) -> Result<Option<Arc<Tokenizer>>> {
         Ok(common::tokenizer(self.tokenizer.as_deref(), model)?.map(Arc::new))
     }
 
-    /// Reads the texts.
+    /// Returns the texts that the flags name.
     pub fn read(&self) -> Result<Given> {
         match &self.data {
             None if self.text.is_empty() => bail!(InvalidArgument, "there is no text: pass --text or --data"),

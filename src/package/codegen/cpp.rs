@@ -1,4 +1,4 @@
-//! The C++ program.
+//! The program in C++.
 
 use super::{Input, c_type, list, quoted};
 use crate::onnx::dtype::DataType;

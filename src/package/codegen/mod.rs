@@ -1,5 +1,5 @@
-//! `--codegen`: writes a small program and its build file. The program opens a package and runs it once on inputs of
-//! zeros and ones.
+//! The option `--codegen`, which writes a small program and its build file. The program opens a package and runs it
+//! once on inputs of zeros and ones.
 
 mod c;
 mod cpp;
@@ -21,9 +21,9 @@ choice! {
         C = 0, "c";
         /// C++17.
         Cpp = 1, "cpp";
-        /// Go, with the package of bindings/go.
+        /// Go, with the package of `bindings/go`.
         Go = 2, "go";
-        /// C#, with the files of bindings/csharp.
+        /// C#, with the files of `bindings/csharp`.
         Csharp = 3, "csharp";
     }
 }
@@ -82,7 +82,7 @@ fn inputs(package: &Package) -> Result<Vec<Input>> {
     infos.iter().map(one).collect()
 }
 
-/// Returns text in double quotes, as C, Go and C# read it.
+/// Returns a text in double quotes, as C, Go and C# read it.
 fn quoted(text: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\\' => format!("\\{c}"),
@@ -92,7 +92,7 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.chars().map(escape).collect::<String>())
 }
 
-/// Returns dimensions as text, for example `1, 128`.
+/// Returns the text for dimensions, for example `1, 128`.
 fn list(dims: &[i64]) -> String {
     dims.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }
