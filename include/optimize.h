@@ -201,11 +201,11 @@ typedef enum optimize_provider_t {
 } optimize_provider_t;
 
 /**
- * How the tokens of an entity become one span.
+ * Rule by which the tokens of an entity become one span.
  */
 typedef enum optimize_aggregation_t {
   /**
-   * Adjacent tokens of one class become a span, whose score is the mean of theirs.
+   * Adjacent tokens of one class become a span, whose score is the mean of the scores of the tokens.
    */
   OPTIMIZE_AGGREGATION_SIMPLE = 0,
   /**
@@ -227,7 +227,7 @@ typedef enum optimize_aggregation_t {
 } optimize_aggregation_t;
 
 /**
- * Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. The token itself is never
+ * Position of the beginning-of-sequence token (`<s>`), for models whose tokenizer has one. The token itself is never
  * scored.
  */
 typedef enum optimize_bos_t {
@@ -240,13 +240,13 @@ typedef enum optimize_bos_t {
    */
   OPTIMIZE_BOS_FIRST_WINDOW = 1,
   /**
-   * Never.
+   * Nowhere: the token is not inserted.
    */
   OPTIMIZE_BOS_NEVER = 2,
 } optimize_bos_t;
 
 /**
- * Form of a text with counters.
+ * Format of the text with the counters.
  */
 typedef enum optimize_counters_format_t {
   /**
@@ -315,7 +315,7 @@ typedef enum optimize_dtype_t {
 } optimize_dtype_t;
 
 /**
- * How the outputs of the members are combined.
+ * Method by which the outputs of the members are combined.
  */
 typedef enum optimize_ensemble_method_t {
   /**
@@ -323,7 +323,7 @@ typedef enum optimize_ensemble_method_t {
    */
   OPTIMIZE_ENSEMBLE_MEAN = 0,
   /**
-   * Weighted mean of the same; requires `weights`.
+   * Weighted mean of what OPTIMIZE_ENSEMBLE_MEAN averages; requires `weights`.
    */
   OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
   /**
@@ -347,12 +347,12 @@ typedef enum optimize_ensemble_method_t {
    */
   OPTIMIZE_ENSEMBLE_VOTE = 6,
   /**
-   * Probabilities of the first member over those of the second, where the former are at least a tenth of their
+   * Probabilities of the first member divided by those of the second, where the former are at least a tenth of their
    * maximum.
    */
   OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
   /**
-   * Each member generates texts, all members score these texts, and the best one is the result.
+   * Best of the texts that the members generate, by the scores of all members.
    */
   OPTIMIZE_ENSEMBLE_RERANK = 8,
   /**
@@ -366,7 +366,7 @@ typedef enum optimize_ensemble_method_t {
  */
 typedef enum optimize_ensemble_task_t {
   /**
-   * The task is detected from the members.
+   * Task that is detected from the members.
    */
   OPTIMIZE_ENSEMBLE_AS_MEMBERS = 0,
   /**
@@ -415,7 +415,7 @@ typedef enum optimize_evaluate_task_t {
 } optimize_evaluate_task_t;
 
 /**
- * Where `optimize_model_save` stores weights.
+ * Storage of the weights by `optimize_model_save`.
  */
 typedef enum optimize_external_data_t {
   /**
@@ -459,33 +459,33 @@ typedef enum optimize_finish_reason_t {
 } optimize_finish_reason_t;
 
 /**
- * How structured pruning ranks the units: neurons, channels and attention heads.
+ * Criterion by which structured pruning ranks the units: neurons, channels and attention heads.
  */
 typedef enum optimize_importance_t {
   /**
-   * By the sum of the magnitudes of their weights.
+   * Sum of the magnitudes of the weights of a unit.
    */
   OPTIMIZE_IMPORTANCE_L1 = 0,
   /**
-   * By the square root of the sum of the squares of their weights.
+   * Square root of the sum of the squares of the weights of a unit.
    */
   OPTIMIZE_IMPORTANCE_L2 = 1,
   /**
-   * By their weights and by their activations on the calibration text.
+   * Weights of a unit, and its activations on the calibration text.
    */
   OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
   /**
-   * In a random order, which depends on the seed.
+   * Random order, which depends on the seed.
    */
   OPTIMIZE_IMPORTANCE_RANDOM = 3,
 } optimize_importance_t;
 
 /**
- * How the weights of several models are merged.
+ * Method by which the weights of several models are merged.
  */
 typedef enum optimize_merge_method_t {
   /**
-   * The (weighted) mean.
+   * Weighted mean of the weights.
    */
   OPTIMIZE_MERGE_LINEAR = 0,
   /**
@@ -499,7 +499,7 @@ typedef enum optimize_merge_method_t {
 } optimize_merge_method_t;
 
 /**
- * Kernels of a session on the CPU.
+ * Kernels that run the nodes of a session on the CPU.
  */
 typedef enum optimize_kernels_t {
   /**
@@ -515,7 +515,7 @@ typedef enum optimize_kernels_t {
 } optimize_kernels_t;
 
 /**
- * The importance of a message.
+ * Level of a log message.
  */
 typedef enum optimize_log_level_t {
   /**
@@ -523,11 +523,11 @@ typedef enum optimize_log_level_t {
    */
   OPTIMIZE_LOG_LEVEL_DEFAULT = 0,
   /**
-   * Something failed.
+   * Errors, after which something has failed.
    */
   OPTIMIZE_LOG_LEVEL_ERROR = 1,
   /**
-   * Something works, but not as it could: a slower kernel, a file that was passed over.
+   * Warnings: something works, but not as well as possible, because a slower kernel is used or a file is ignored.
    */
   OPTIMIZE_LOG_LEVEL_WARNING = 2,
   /**
@@ -535,7 +535,7 @@ typedef enum optimize_log_level_t {
    */
   OPTIMIZE_LOG_LEVEL_INFO = 3,
   /**
-   * Details for developers, with those of ONNX Runtime.
+   * Details for developers, including those of ONNX Runtime.
    */
   OPTIMIZE_LOG_LEVEL_DEBUG = 4,
 } optimize_log_level_t;
@@ -584,8 +584,8 @@ typedef enum optimize_session_precision_t {
 } optimize_session_precision_t;
 
 /**
- * How much ONNX Runtime optimizes the graph when it creates a session. Optimizations do not change the meaning of
- * the model.
+ * Level of the optimizations that ONNX Runtime applies to the graph when it creates a session. They do not change the
+ * meaning of the model.
  */
 typedef enum optimize_optimization_level_t {
   /**
@@ -611,7 +611,7 @@ typedef enum optimize_optimization_level_t {
  */
 typedef enum optimize_precision_t {
   /**
-   * The types of the model.
+   * fp32: the types of the model.
    */
   OPTIMIZE_PRECISION_FP32 = 0,
   /**
@@ -634,7 +634,7 @@ typedef enum optimize_precision_t {
 } optimize_precision_t;
 
 /**
- * Pruning method: how the weights or units to prune are selected.
+ * Pruning method, which selects the weights or units to prune.
  */
 typedef enum optimize_prune_method_t {
   /**
@@ -682,7 +682,7 @@ typedef enum optimize_quantize_type_t {
 } optimize_quantize_type_t;
 
 /**
- * How the codes of block-quantized weights are chosen (weight-only).
+ * Algorithm that chooses the codes of block-quantized weights (weight-only).
  */
 typedef enum optimize_algorithm_t {
   /**
@@ -708,7 +708,7 @@ typedef enum optimize_algorithm_t {
 } optimize_algorithm_t;
 
 /**
- * How the range of an activation is determined from calibration data (static).
+ * Method that determines the range of an activation from calibration data (static).
  */
 typedef enum optimize_calibration_method_t {
   /**
@@ -748,19 +748,19 @@ typedef enum optimize_reduce_range_t {
 } optimize_reduce_range_t;
 
 /**
- * How the scales of blocks are stored in the file (weight-only). Sessions convert them to float32.
+ * Type of the scales of blocks in the file (weight-only). Sessions convert scales to float32.
  */
 typedef enum optimize_scale_type_t {
   /**
-   * One byte, times a float32 factor per row.
+   * uint8, times a float32 factor per row.
    */
   OPTIMIZE_SCALE_UINT8 = 0,
   /**
-   * Two bytes.
+   * float16.
    */
   OPTIMIZE_SCALE_FLOAT16 = 1,
   /**
-   * Four bytes.
+   * float32.
    */
   OPTIMIZE_SCALE_FLOAT32 = 2,
 } optimize_scale_type_t;
@@ -788,8 +788,8 @@ typedef enum optimize_schedule_t {
  */
 typedef enum optimize_tensorrt_backend_t {
   /**
-   * TensorRT if the library and a device are available, else TensorRT-RTX, else ONNX Runtime's provider. The
-   * report gives the reason.
+   * TensorRT if the library and a device are available, otherwise TensorRT-RTX, otherwise ONNX Runtime's provider.
+   * The report gives the reason.
    */
   OPTIMIZE_TENSORRT_AUTO = 0,
   /**
@@ -807,19 +807,19 @@ typedef enum optimize_tensorrt_backend_t {
 } optimize_tensorrt_backend_t;
 
 /**
- * Whether a model thinks before it answers, for templates with the variable `enable_thinking`.
+ * Use of the reasoning of a model before its answer, for templates with the variable `enable_thinking`.
  */
 typedef enum optimize_thinking_t {
   /**
-   * The default of the template.
+   * The default of the template is used.
    */
   OPTIMIZE_THINKING_TEMPLATE = 0,
   /**
-   * The model thinks.
+   * The model thinks before it answers.
    */
   OPTIMIZE_THINKING_ON = 1,
   /**
-   * The model answers at once.
+   * The model answers without thinking.
    */
   OPTIMIZE_THINKING_OFF = 2,
 } optimize_thinking_t;
@@ -854,7 +854,7 @@ typedef struct optimize_context_t optimize_context_t;
 typedef struct optimize_embedder_t optimize_embedder_t;
 
 /**
- * An ensemble: models, and how their outputs are combined. Immutable; any number of threads may use it concurrently.
+ * A set of models whose outputs are combined. It is immutable, and any number of threads may use it concurrently.
  */
 typedef struct optimize_ensemble_t optimize_ensemble_t;
 
@@ -890,13 +890,13 @@ typedef struct optimize_package_t optimize_package_t;
 typedef struct optimize_session_t optimize_session_t;
 
 /**
- * The spans of texts. Immutable: any thread may read it.
+ * The labelled spans of some texts. They are immutable, and any thread may read them.
  */
 typedef struct optimize_spans_t optimize_spans_t;
 
 /**
- * Turns texts into labelled spans: named entities, parts of speech and whatever else a model for token classification
- * recognizes. Any number of threads may use it at the same time.
+ * A tagger, which finds labelled spans in texts: named entities, parts of speech, or others that a model for token
+ * classification recognizes. Any number of threads may use it at the same time.
  */
 typedef struct optimize_tagger_t optimize_tagger_t;
 
@@ -940,7 +940,7 @@ typedef struct optimize_context_options_t {
    */
   const char *runtime_library;
   /**
-   * Log callback, or NULL: then no message is made. It receives messages until the context is freed.
+   * Log callback, or NULL for no messages. It receives messages until the context is freed.
    */
   optimize_log_fn log;
   /**
@@ -948,7 +948,7 @@ typedef struct optimize_context_options_t {
    */
   void *log_user_data;
   /**
-   * The highest level that the log callback receives, an optimize_log_level_t.
+   * Highest level of the messages that the log callback receives, an optimize_log_level_t.
    */
   int32_t log_level;
   /**
@@ -958,8 +958,7 @@ typedef struct optimize_context_options_t {
 } optimize_context_options_t;
 
 /**
- * What the library has done in this process so far, and what it is doing: all models, sessions and threads together.
- * Set `struct_size` before the call.
+ * Counters of all models, sessions and threads of the process since its start. Set `struct_size` before the call.
  */
 typedef struct optimize_counters_t {
   /**
@@ -971,51 +970,51 @@ typedef struct optimize_counters_t {
    */
   uint32_t reserved;
   /**
-   * Models that were loaded from files or memory.
+   * Number of models that were loaded from files or memory.
    */
   uint64_t models_loaded;
   /**
-   * Size of these models in bytes; mapped, not necessarily read.
+   * Size of these models in bytes. Their files are mapped, and not necessarily read.
    */
   uint64_t bytes_loaded;
   /**
-   * Seconds that loading took.
+   * Time that the loading of models took, in seconds.
    */
   double load_seconds;
   /**
-   * Sessions that were created, those of generators, embedders and techniques included.
+   * Number of sessions that were created, including those of generators, embedders and techniques.
    */
   uint64_t sessions_created;
   /**
-   * Seconds that creating sessions took.
+   * Time that the creation of sessions took, in seconds.
    */
   double session_seconds;
   /**
-   * Runs of sessions that ended, failed ones included. A generator runs once for each token.
+   * Number of runs of sessions that ended, including failed ones. A generator runs once for each token.
    */
   uint64_t runs;
   /**
-   * Runs that failed, cancelled ones included.
+   * Number of runs that failed, including cancelled ones.
    */
   uint64_t failed_runs;
   /**
-   * Seconds that runs took, summed over threads.
+   * Time that runs took, in seconds, summed over threads.
    */
   double run_seconds;
   /**
-   * Runs that are in progress now.
+   * Number of runs that are now in progress.
    */
   uint64_t active_runs;
   /**
-   * Calls that wait for another call of the same engine now.
+   * Number of calls that now wait for another call of the same engine.
    */
   uint64_t waiting_calls;
   /**
-   * Tokens that the models of generators have read: those of prompts, and generated ones.
+   * Number of tokens that the models of generators have read: those of prompts, and generated ones.
    */
   uint64_t read_tokens;
   /**
-   * Tokens that generators have generated.
+   * Number of tokens that generators have generated.
    */
   uint64_t generated_tokens;
 } optimize_counters_t;
@@ -1066,7 +1065,7 @@ typedef struct optimize_save_options_t {
    */
   uint32_t struct_size;
   /**
-   * Where weights are stored, an optimize_external_data_t.
+   * Storage of the weights, an optimize_external_data_t.
    */
   int32_t external_data;
   /**
@@ -1161,7 +1160,7 @@ typedef struct optimize_session_options_t {
    */
   const char *engine_cache;
   /**
-   * Kernels on the CPU, an optimize_kernels_t.
+   * Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
    */
   int32_t kernels;
   /**
@@ -1230,7 +1229,7 @@ typedef struct optimize_chat_options_t {
    */
   const char *variables;
   /**
-   * Whether the model thinks before it answers, an optimize_thinking_t.
+   * Use of the reasoning of the model, an optimize_thinking_t.
    */
   int32_t thinking;
   /**
@@ -1272,7 +1271,7 @@ typedef struct optimize_generator_options_t {
    */
   const char *engine_cache;
   /**
-   * Kernels on the CPU, an optimize_kernels_t.
+   * Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
    */
   int32_t kernels;
   /**
@@ -1467,8 +1466,8 @@ typedef struct optimize_embedder_options_t {
    */
   uint32_t max_length;
   /**
-   * Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss;
-   * 0 keeps all elements.
+   * Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss; 0
+   * keeps all. Truncated vectors are normalized again only if `normalize` is set.
    */
   uint32_t dimensions;
   /**
@@ -1497,7 +1496,7 @@ typedef struct optimize_embedder_options_t {
    */
   const char *engine_cache;
   /**
-   * Kernels on the CPU, an optimize_kernels_t.
+   * Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
    */
   int32_t kernels;
   /**
@@ -1530,7 +1529,7 @@ typedef struct optimize_classifier_options_t {
    */
   uint32_t max_length;
   /**
-   * The function that turns logits into scores, an optimize_score_function_t.
+   * Function that turns logits into scores, an optimize_score_function_t.
    */
   int32_t score_function;
   /**
@@ -1542,7 +1541,7 @@ typedef struct optimize_classifier_options_t {
    */
   uint32_t device_id;
   /**
-   * Kernels on the CPU, an optimize_kernels_t.
+   * Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
    */
   int32_t kernels;
   /**
@@ -1574,25 +1573,25 @@ typedef struct optimize_tagger_options_t {
    */
   uint32_t threads;
   /**
-   * Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest.
+   * Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest.
    */
   uint32_t batch_size;
   /**
-   * Number of tokens of a window, special tokens included; 0 is the limit of the model, up to 512. Longer texts are
-   * read in several windows.
+   * Number of tokens of a window, including special tokens; 0 selects the limit of the model, up to 512. Longer
+   * texts are divided into overlapping windows.
    */
   uint32_t max_length;
   /**
-   * Number of tokens by which the windows of a long text overlap; 0 is a quarter of a window. A token has the label
-   * of the window in which most text is around it.
+   * Number of tokens by which the windows of a long text overlap; 0 selects a quarter of a window. A token has the
+   * label from the window in which it is furthest from an end at which the text was divided.
    */
   uint32_t stride;
   /**
-   * How tokens become spans, an optimize_aggregation_t.
+   * Rule by which tokens become spans, an optimize_aggregation_t.
    */
   int32_t aggregation;
   /**
-   * Not 0: spans with the label "O", which belong to no entity, are returned too.
+   * A value other than 0 also returns spans with the label "O", which belong to no entity.
    */
   uint32_t keep_outside;
   /**
@@ -1604,7 +1603,7 @@ typedef struct optimize_tagger_options_t {
    */
   uint32_t device_id;
   /**
-   * Kernels on the CPU, an optimize_kernels_t.
+   * Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
    */
   int32_t kernels;
   /**
@@ -1612,8 +1611,9 @@ typedef struct optimize_tagger_options_t {
    */
   const char *engine_cache;
   /**
-   * Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-   * needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+   * Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+   * value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+   * they cannot be used.
    */
   int32_t precision;
   /**
@@ -1623,7 +1623,7 @@ typedef struct optimize_tagger_options_t {
 } optimize_tagger_options_t;
 
 /**
- * A part of a text with a label. Set `struct_size` before the call; the label is owned by the spans.
+ * A labelled part of a text. Set `struct_size` before the call; the label is owned by the spans.
  */
 typedef struct optimize_span_t {
   /**
@@ -1635,16 +1635,16 @@ typedef struct optimize_span_t {
    */
   float score;
   /**
-   * The class of the entity, for example "PER": the label without the prefix "B-" or "I-". With
-   * OPTIMIZE_AGGREGATION_NONE the label of the token, for example "B-PER".
+   * Class of the entity, for example "PER": the label without the prefix "B-" or "I-". With
+   * OPTIMIZE_AGGREGATION_NONE it is the label of the token, for example "B-PER".
    */
   const char *label;
   /**
-   * Offset of the first byte in the text.
+   * Offset of the first byte of the span in the text.
    */
   uint64_t start;
   /**
-   * Offset of the byte after the last one.
+   * Offset of the byte after the last byte of the span.
    */
   uint64_t end;
 } optimize_span_t;
@@ -1692,7 +1692,7 @@ typedef struct optimize_quantize_options_t {
    */
   uint32_t symmetric;
   /**
-   * Weight-only: storage of scales, an optimize_scale_type_t.
+   * Weight-only: type of the scales, an optimize_scale_type_t.
    */
   int32_t scale_type;
   /**
@@ -1844,7 +1844,7 @@ typedef struct optimize_prune_options_t {
    */
   uint32_t threads;
   /**
-   * Structured: how the units are ranked, an optimize_importance_t.
+   * Structured: criterion by which the units are ranked, an optimize_importance_t.
    */
   int32_t importance;
   /**
@@ -2169,8 +2169,8 @@ typedef struct optimize_distill_options_t {
    */
   uint64_t teacher_top_k;
   /**
-   * Execution provider of teacher and student, an optimize_provider_t. OPTIMIZE_PROVIDER_AUTO selects CUDA if it
-   * is available, else the CPU; OPTIMIZE_PROVIDER_TENSORRT returns OPTIMIZE_UNSUPPORTED.
+   * Execution provider of teacher and student, an optimize_provider_t. OPTIMIZE_PROVIDER_AUTO selects CUDA if it is
+   * available, otherwise the CPU; OPTIMIZE_PROVIDER_TENSORRT returns OPTIMIZE_UNSUPPORTED.
    */
   int32_t provider;
   /**
@@ -2316,11 +2316,11 @@ typedef struct optimize_dimension_t {
    */
   const char *name;
   /**
-   * Minimum size.
+   * Minimum size of the dimension.
    */
   uint64_t min;
   /**
-   * Maximum size; 0 means no limit.
+   * Maximum size of the dimension; 0 means no limit.
    */
   uint64_t max;
 } optimize_dimension_t;
@@ -2538,7 +2538,7 @@ typedef struct optimize_tensorrt_options_t {
    */
   uint64_t compute_capability_count;
   /**
-   * A value other than 0 builds an engine that also runs with later versions of the library.
+   * A value other than 0 builds an engine that also runs with later versions of TensorRT.
    */
   uint32_t version_compatible;
   /**
@@ -2724,7 +2724,7 @@ typedef struct optimize_benchmark_options_t {
    */
   uint64_t input_count;
   /**
-   * Kernels on the CPU, an optimize_kernels_t.
+   * Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
    */
   int32_t kernels;
   /**
@@ -2762,7 +2762,7 @@ typedef struct optimize_evaluate_options_t {
    */
   uint32_t stride;
   /**
-   * Perplexity: position of the begin-of-text token, an optimize_bos_t.
+   * Perplexity: position of the beginning-of-sequence token, an optimize_bos_t.
    */
   int32_t bos;
   /**
@@ -2808,7 +2808,7 @@ typedef struct optimize_evaluate_options_t {
    */
   const char *engine_cache;
   /**
-   * Kernels on the CPU, an optimize_kernels_t.
+   * Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
    */
   int32_t kernels;
   /**
@@ -2872,7 +2872,7 @@ typedef struct optimize_table_options_t {
 } optimize_table_options_t;
 
 /**
- * What was done to a node. Set `struct_size` before the call; the texts are owned by the report.
+ * Action of a technique on a node. Set `struct_size` before the call; the texts are owned by the report.
  */
 typedef struct optimize_node_report_t {
   /**
@@ -2880,7 +2880,7 @@ typedef struct optimize_node_report_t {
    */
   uint32_t struct_size;
   /**
-   * Not 0: the node was changed.
+   * A value other than 0 if the node was changed.
    */
   uint32_t changed;
   /**
@@ -2888,26 +2888,26 @@ typedef struct optimize_node_report_t {
    */
   const char *name;
   /**
-   * Operator type.
+   * Operator type of the node.
    */
   const char *op;
   /**
-   * What was done: "quantized", "left" ... (docs/report.md).
+   * Action: "quantized", "left" ... (docs/report.md).
    */
   const char *action;
   /**
-   * Reason for the action; for changed nodes their form.
+   * Reason for the action, or the form of a changed node.
    */
   const char *reason;
   /**
-   * Loss caused by this node alone; NaN if it was not measured.
+   * Loss that changing this node alone causes; NaN if it was not measured.
    */
   double sensitivity;
 } optimize_node_report_t;
 
 /**
- * The figures of a benchmark. Set `struct_size` before the call; `verdict` is owned by the report. A figure that was
- * not measured, or does not apply to the models, is NaN, or 0 for bytes.
+ * Results of a benchmark. Set `struct_size` before the call; `verdict` is owned by the report. A number that was not
+ * measured, or does not apply to the models, is NaN, or 0 for bytes.
  */
 typedef struct optimize_benchmark_t {
   /**
@@ -2919,19 +2919,19 @@ typedef struct optimize_benchmark_t {
    */
   uint32_t runs;
   /**
-   * "faster", "slower" or "no difference": whether the interval of the speedup contains 1.
+   * Verdict, "faster", "slower" or "no difference": whether the interval of the speedup contains 1.
    */
   const char *verdict;
   /**
-   * Time of the original divided by that of the result, round by round: the median.
+   * Median over the rounds of the time of the original divided by that of the result.
    */
   double speedup;
   /**
-   * Lower end of the 95 % interval of the median.
+   * Lower end of the 95 % interval of the speedup.
    */
   double speedup_low;
   /**
-   * Upper end of the interval.
+   * Upper end of the 95 % interval of the speedup.
    */
   double speedup_high;
   /**
@@ -2979,11 +2979,11 @@ typedef struct optimize_benchmark_t {
    */
   double cosine;
   /**
-   * Largest absolute difference of the outputs.
+   * Largest absolute difference of the outputs of both models.
    */
   double max_abs_error;
   /**
-   * Share of rows whose largest element has the same index.
+   * Share of the rows of the outputs whose largest element has the same index in both models.
    */
   double top1_agreement;
   /**
@@ -3001,11 +3001,11 @@ typedef struct optimize_generation_t {
    */
   uint32_t struct_size;
   /**
-   * Why the text ended, an optimize_finish_reason_t.
+   * Finish reason of the text, an optimize_finish_reason_t.
    */
   int32_t finish_reason;
   /**
-   * The text, `text_size` bytes of UTF-8 followed by a NUL, without stop string and special tokens.
+   * Text of the row: `text_size` bytes of UTF-8 followed by a NUL, without stop string and special tokens.
    */
   const char *text;
   /**
@@ -3098,8 +3098,8 @@ OPTIMIZE_API
 const char *optimize_error_message(const optimize_error_t *error);
 
 /**
- * Returns where the error occurred: file, node, tensor or argument, outermost first. Returns "" if the message
- * already says it. The string is valid until the error is freed.
+ * Returns the place where the error occurred: file, node, tensor or argument, outermost first. Returns "" if the
+ * message already contains it. The string is valid until the error is freed.
  */
 OPTIMIZE_API
 const char *optimize_error_place(const optimize_error_t *error);
@@ -3209,11 +3209,12 @@ void optimize_context_free(optimize_context_t *context);
 
 /**
  * Loads a model from an .onnx file, a folder that contains one (model.onnx, onnx/model.onnx), a Hugging Face
- * checkpoint, a .gguf file, a package, or the manifest of an ensemble. This takes milliseconds for any size, because
- * weights are memory-mapped and not read. A packed file is unpacked into an unlinked file in the system's temporary
- * folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
- * OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is no such file;
- * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
+ * checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not read, which
+ * takes milliseconds for any size. Weights that must be converted, such as those of packed files and block-quantized
+ * ones of GGUF files, are written to an unlinked file in the system's temporary folder. `optimize_model_inspect` lists
+ * unused content of the model's files as `warnings`. Returns OPTIMIZE_INVALID_MODEL for a damaged file (the error says
+ * where); OPTIMIZE_NOT_FOUND if there is no such file; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of
+ * weights that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load(const optimize_context_t *context,
@@ -3451,13 +3452,13 @@ OPTIMIZE_API
 optimize_provider_t optimize_session_provider(const optimize_session_t *session);
 
 /**
- * Writes where a session runs, as a JSON object. `provider` and `device_id` are always present. Unless ONNX Runtime's
- * CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider (`optimize`
- * stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups` is the number
- * of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels run no nodes.
- * `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried before, or the
- * compiled variant of a package that could not be opened. `weights_copied` is the reason if the weights of a package
- * are copied instead of being read from the mapped file. Returns only statuses that every function can return.
+ * Writes the placement of a session as a JSON object. `provider` and `device_id` are always present. Unless ONNX
+ * Runtime's CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider
+ * (`optimize` stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups` is
+ * the number of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels run
+ * no nodes. `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried before, or
+ * the compiled variant of a package that could not be opened. `weights_copied` is the reason if the weights of a
+ * package are copied instead of being read from the mapped file. Returns only statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_placement(const optimize_session_t *session,
@@ -3648,7 +3649,7 @@ OPTIMIZE_API
 void optimize_generator_free(optimize_generator_t *generator);
 
 /**
- * Writes where the models of a generator run, as JSON: a list with an object for each model, as from
+ * Writes the placement of the models of a generator as JSON: a list with an object for each model, as from
  * `optimize_session_placement`. Returns OPTIMIZE_BUSY while another thread uses the generator.
  */
 OPTIMIZE_API
@@ -3751,8 +3752,8 @@ void optimize_classifier_free(optimize_classifier_t *classifier);
 
 /**
  * Creates a tagger of a model, from its output with logits of shape [texts, tokens, labels]. The labels are `id2label`
- * of its configuration. `tokenizer` may be NULL: then the model's own is used. Model and tokenizer may be freed before
- * the tagger.
+ * of its configuration. If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the
+ * tagger.
  *
  * Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if
  * there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
@@ -3768,8 +3769,8 @@ optimize_status_t optimize_tagger_new(const optimize_context_t *context,
                                       optimize_error_t **error);
 
 /**
- * Finds the spans of `count` texts, in the order of each text. The caller frees `spans`. A text without tokens has
- * none. Progress stage: "tag", in texts.
+ * Writes the spans of `count` texts to `spans`, which the caller frees. The spans of a text are in the order of the
+ * text; a text without tokens has none. Progress stage: "tag", in texts.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT if there is no text; OPTIMIZE_INVALID_MODEL if the model has another number of
  * labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that
@@ -3797,7 +3798,7 @@ size_t optimize_spans_count(const optimize_spans_t *spans,
                             size_t text);
 
 /**
- * Writes the span at `index` of the text with the index `text`. The label in `span` is valid until the spans are
+ * Writes the span at `index` of the text with the index `text` to `span`. The label in it is valid until the spans are
  * freed.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no such text or span.
@@ -4313,7 +4314,7 @@ OPTIMIZE_API
 size_t optimize_report_node_count(const optimize_buffer_t *report);
 
 /**
- * Writes what a technique did to the node at `index`. The texts in `node` are valid until the report is freed.
+ * Writes the action of a technique on the node at `index`. The texts in `node` are valid until the report is freed.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no such node; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
  */
@@ -4324,7 +4325,7 @@ optimize_status_t optimize_report_node(const optimize_buffer_t *report,
                                        optimize_error_t **error);
 
 /**
- * Writes the figures of a benchmark, from the report of `optimize_model_benchmark` or
+ * Writes the results of a benchmark, from the report of `optimize_model_benchmark` or
  * `optimize_model_benchmark_engine`. `verdict` is valid until the report is freed.
  *
  * Returns OPTIMIZE_NOT_FOUND if the report has no benchmark; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.

@@ -78,7 +78,7 @@ pub struct optimize_benchmark_options_t {
     pub input_tensors: *const *const optimize_tensor_t,
     /// Number of inputs in `input_names` and `input_tensors`.
     pub input_count: u64,
-    /// Kernels on the CPU, an optimize_kernels_t.
+    /// Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
     pub kernels: i32,
     /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
     /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if

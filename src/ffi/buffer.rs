@@ -17,28 +17,28 @@ handle!(optimize_buffer_t(Buffer), b"opt-buff", "buffer");
 /// The value behind a buffer handle.
 #[derive(Default)]
 pub struct Buffer {
-    /// The bytes, with the final NUL.
+    /// Bytes of the buffer, with the final NUL.
     bytes: Vec<u8>,
-    /// The bytes as JSON, once a figure of it was asked for; `None` if they are not.
+    /// JSON of the buffer, parsed when a value of it is first requested; `None` if the bytes are not JSON.
     json: OnceLock<Option<Value>>,
     rows: OnceLock<Rows>,
-    /// Texts of the JSON that C programs have pointers to. They stay where they are until the buffer is freed.
+    /// Texts of the JSON that C programs have pointers to, which stay valid until the buffer is freed.
     texts: Mutex<BTreeMap<String, Box<[u8]>>>,
 }
 
 impl Buffer {
-    /// Returns the content as JSON; `None` if it is another text.
+    /// Returns the content of the buffer as JSON; `None` if it is not JSON.
     pub(super) fn json(&self) -> Option<&Value> {
         let parse = || serde_json::from_slice(self.bytes.strip_suffix(b"\0")?).ok();
         self.json.get_or_init(parse).as_ref()
     }
 
-    /// Returns the generated texts in the JSON.
+    /// Returns the rows of generated texts in the JSON, in the form that C reads.
     pub(super) fn rows(&self) -> &Rows {
         self.rows.get_or_init(|| self.json().map(Rows::of).unwrap_or_default())
     }
 
-    /// Returns that text, followed by a NUL. It lives as long as the buffer.
+    /// Returns a copy of the text, followed by a NUL, that lives as long as the buffer.
     pub(super) fn keep(&self, text: &str) -> *const c_char {
         let mut texts = self.texts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let c_text = || [text.as_bytes(), b"\0"].concat().into_boxed_slice();

@@ -13,26 +13,26 @@ use serde_json::{Map, Value};
 use std::ffi::c_char;
 
 choice! {
-    /// Whether a model thinks before it answers.
+    /// Use of the reasoning of a model before its answer.
     enum Thinking: optimize_thinking_t = Template {
-        /// The default of the template.
+        /// The default of the template is used.
         Template = 0, "template";
-        /// The model thinks.
+        /// The model thinks before it answers.
         On = 1, "on";
-        /// The model answers at once.
+        /// The model answers without thinking.
         Off = 2, "off";
     }
 }
 
-/// Whether a model thinks before it answers, for templates with the variable `enable_thinking`.
+/// Use of the reasoning of a model before its answer, for templates with the variable `enable_thinking`.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_thinking_t {
-    /// The default of the template.
+    /// The default of the template is used.
     OPTIMIZE_THINKING_TEMPLATE = 0,
-    /// The model thinks.
+    /// The model thinks before it answers.
     OPTIMIZE_THINKING_ON = 1,
-    /// The model answers at once.
+    /// The model answers without thinking.
     OPTIMIZE_THINKING_OFF = 2,
 }
 
@@ -49,7 +49,7 @@ pub struct optimize_chat_options_t {
     pub tools: *const c_char,
     /// Further variables of the template, a JSON object; or NULL. They override all others.
     pub variables: *const c_char,
-    /// Whether the model thinks before it answers, an optimize_thinking_t.
+    /// Use of the reasoning of the model, an optimize_thinking_t.
     pub thinking: i32,
     /// Must be 0.
     pub reserved: u32,

@@ -35,7 +35,7 @@ impl Context {
         Runtime::open(self.library.as_deref())
     }
 
-    /// Returns the number of threads of an options struct, or else that of the context.
+    /// Returns the number of threads in an options struct, or that of the context if it is 0. Fails if it is too large.
     pub(super) fn threads(&self, asked: u32) -> Result<usize> {
         let threads = if asked == 0 { self.threads } else { asked as usize };
         if threads > limits::THREADS {
@@ -45,19 +45,19 @@ impl Context {
     }
 }
 
-/// The importance of a message.
+/// Level of a log message.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_log_level_t {
     /// Errors and warnings.
     OPTIMIZE_LOG_LEVEL_DEFAULT = 0,
-    /// Something failed.
+    /// Errors, after which something has failed.
     OPTIMIZE_LOG_LEVEL_ERROR = 1,
-    /// Something works, but not as it could: a slower kernel, a file that was passed over.
+    /// Warnings: something works, but not as well as possible, because a slower kernel is used or a file is ignored.
     OPTIMIZE_LOG_LEVEL_WARNING = 2,
     /// Events: a model was loaded, a session was created.
     OPTIMIZE_LOG_LEVEL_INFO = 3,
-    /// Details for developers, with those of ONNX Runtime.
+    /// Details for developers, including those of ONNX Runtime.
     OPTIMIZE_LOG_LEVEL_DEBUG = 4,
 }
 
@@ -81,11 +81,11 @@ pub struct optimize_context_options_t {
     /// searches the folders near this library and the program, and the system's library path. A process can open only
     /// one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
     pub runtime_library: *const c_char,
-    /// Log callback, or NULL: then no message is made. It receives messages until the context is freed.
+    /// Log callback, or NULL for no messages. It receives messages until the context is freed.
     pub log: optimize_log_fn,
     /// User data passed to the log callback.
     pub log_user_data: *mut c_void,
-    /// The highest level that the log callback receives, an optimize_log_level_t.
+    /// Highest level of the messages that the log callback receives, an optimize_log_level_t.
     pub log_level: i32,
     /// Must be 0.
     pub reserved: u32,
@@ -170,8 +170,7 @@ pub unsafe extern "C" fn optimize_context_providers(
     }
 }
 
-/// What the library has done in this process so far, and what it is doing: all models, sessions and threads together.
-/// Set `struct_size` before the call.
+/// Counters of all models, sessions and threads of the process since its start. Set `struct_size` before the call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -180,35 +179,35 @@ pub struct optimize_counters_t {
     pub struct_size: u32,
     /// Always 0.
     pub reserved: u32,
-    /// Models that were loaded from files or memory.
+    /// Number of models that were loaded from files or memory.
     pub models_loaded: u64,
-    /// Size of these models in bytes; mapped, not necessarily read.
+    /// Size of these models in bytes. Their files are mapped, and not necessarily read.
     pub bytes_loaded: u64,
-    /// Seconds that loading took.
+    /// Time that the loading of models took, in seconds.
     pub load_seconds: f64,
-    /// Sessions that were created, those of generators, embedders and techniques included.
+    /// Number of sessions that were created, including those of generators, embedders and techniques.
     pub sessions_created: u64,
-    /// Seconds that creating sessions took.
+    /// Time that the creation of sessions took, in seconds.
     pub session_seconds: f64,
-    /// Runs of sessions that ended, failed ones included. A generator runs once for each token.
+    /// Number of runs of sessions that ended, including failed ones. A generator runs once for each token.
     pub runs: u64,
-    /// Runs that failed, cancelled ones included.
+    /// Number of runs that failed, including cancelled ones.
     pub failed_runs: u64,
-    /// Seconds that runs took, summed over threads.
+    /// Time that runs took, in seconds, summed over threads.
     pub run_seconds: f64,
-    /// Runs that are in progress now.
+    /// Number of runs that are now in progress.
     pub active_runs: u64,
-    /// Calls that wait for another call of the same engine now.
+    /// Number of calls that now wait for another call of the same engine.
     pub waiting_calls: u64,
-    /// Tokens that the models of generators have read: those of prompts, and generated ones.
+    /// Number of tokens that the models of generators have read: those of prompts, and generated ones.
     pub read_tokens: u64,
-    /// Tokens that generators have generated.
+    /// Number of tokens that generators have generated.
     pub generated_tokens: u64,
 }
 // SAFETY: repr(C), two u32 and 64-bit numbers: no padding, all zero is valid.
 unsafe impl Options for optimize_counters_t {}
 
-/// Form of a text with counters.
+/// Format of the text with the counters.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_counters_format_t {
@@ -292,7 +291,7 @@ pub unsafe extern "C" fn optimize_context_free(context: *mut optimize_context_t)
     });
 }
 
-/// Returns the function of a sink that calls a C function.
+/// Returns the function of a log sink that calls a C function.
 fn receiver(
     function: unsafe extern "C" fn(*mut c_void, i32, *const c_char, *const c_char),
     user_data: *mut c_void,

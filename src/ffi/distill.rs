@@ -155,8 +155,8 @@ pub struct optimize_distill_options_t {
     /// Number of most probable tokens or classes to cache for each distribution; all others are treated as equally
     /// probable. 0 selects 64.
     pub teacher_top_k: u64,
-    /// Execution provider of teacher and student, an optimize_provider_t. OPTIMIZE_PROVIDER_AUTO selects CUDA if it
-    /// is available, else the CPU; OPTIMIZE_PROVIDER_TENSORRT returns OPTIMIZE_UNSUPPORTED.
+    /// Execution provider of teacher and student, an optimize_provider_t. OPTIMIZE_PROVIDER_AUTO selects CUDA if it is
+    /// available, otherwise the CPU; OPTIMIZE_PROVIDER_TENSORRT returns OPTIMIZE_UNSUPPORTED.
     pub provider: i32,
     /// Index of the device, from 0; ignored for the CPU.
     pub device_id: u32,
@@ -250,7 +250,7 @@ fn tell(given: &optimize_distill_options_t, moment: &Moment) -> ControlFlow<()> 
     }
 }
 
-/// Returns the value of an option: the default for 0, and 0 for a negative value.
+/// Returns the number that an option selects: the default for 0, and 0 for a negative value.
 fn or(given: f64, usual: f32) -> f32 {
     match given {
         0.0 => usual,

@@ -51,8 +51,8 @@ pub struct optimize_embedder_options_t {
     pub batch_size: u32,
     /// Number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
     pub max_length: u32,
-    /// Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss;
-    /// 0 keeps all elements.
+    /// Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss; 0
+    /// keeps all. Truncated vectors are normalized again only if `normalize` is set.
     pub dimensions: u32,
     /// A value other than 0 normalizes each vector to length 1, even if the model does not ask for it.
     pub normalize: u32,
@@ -67,7 +67,7 @@ pub struct optimize_embedder_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
-    /// Kernels on the CPU, an optimize_kernels_t.
+    /// Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
     pub kernels: i32,
     /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
     /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
@@ -107,13 +107,13 @@ pub struct optimize_classifier_options_t {
     pub batch_size: u32,
     /// Number of tokens after which a text or pair is truncated; 0 selects the limit of the model, up to 512.
     pub max_length: u32,
-    /// The function that turns logits into scores, an optimize_score_function_t.
+    /// Function that turns logits into scores, an optimize_score_function_t.
     pub score_function: i32,
     /// Execution provider of the session, an optimize_provider_t.
     pub provider: i32,
     /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
-    /// Kernels on the CPU, an optimize_kernels_t.
+    /// Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
     pub kernels: i32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,

@@ -18,19 +18,19 @@ use serde_json::json;
 use std::ffi::c_char;
 use std::path::Path;
 
-/// An ensemble: models, and how their outputs are combined. Immutable; any number of threads may use it concurrently.
+/// A set of models whose outputs are combined. It is immutable, and any number of threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_ensemble_t(());
 
 handle!(optimize_ensemble_t(Ensemble), b"opt-ense", "ensemble");
 
-/// How the outputs of the members are combined.
+/// Method by which the outputs of the members are combined.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_ensemble_method_t {
     /// Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.
     OPTIMIZE_ENSEMBLE_MEAN = 0,
-    /// Weighted mean of the same; requires `weights`.
+    /// Weighted mean of what OPTIMIZE_ENSEMBLE_MEAN averages; requires `weights`.
     OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
     /// Softmax of the mean of the logits.
     OPTIMIZE_ENSEMBLE_LOGITS = 2,
@@ -42,10 +42,10 @@ pub enum optimize_ensemble_method_t {
     OPTIMIZE_ENSEMBLE_MEDIAN = 5,
     /// Sum of the weights of the members that rank the token or class first.
     OPTIMIZE_ENSEMBLE_VOTE = 6,
-    /// Probabilities of the first member over those of the second, where the former are at least a tenth of their
+    /// Probabilities of the first member divided by those of the second, where the former are at least a tenth of their
     /// maximum.
     OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
-    /// Each member generates texts, all members score these texts, and the best one is the result.
+    /// Best of the texts that the members generate, by the scores of all members.
     OPTIMIZE_ENSEMBLE_RERANK = 8,
     /// Concatenated embeddings, each normalized and multiplied by the square root of its weight.
     OPTIMIZE_ENSEMBLE_CONCAT = 9,
@@ -55,7 +55,7 @@ pub enum optimize_ensemble_method_t {
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_ensemble_task_t {
-    /// The task is detected from the members.
+    /// Task that is detected from the members.
     OPTIMIZE_ENSEMBLE_AS_MEMBERS = 0,
     /// Text generation.
     OPTIMIZE_ENSEMBLE_GENERATE = 1,
@@ -118,11 +118,11 @@ pub struct optimize_fit_options_t {
 // SAFETY: repr(C), four 32-bit fields and one of 64: no padding, all zero is valid.
 unsafe impl Options for optimize_fit_options_t {}
 
-/// How the weights of several models are merged.
+/// Method by which the weights of several models are merged.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_merge_method_t {
-    /// The (weighted) mean.
+    /// Weighted mean of the weights.
     OPTIMIZE_MERGE_LINEAR = 0,
     /// Spherical linear interpolation between two models; the weight of the second is the position between them.
     OPTIMIZE_MERGE_SLERP = 1,

@@ -41,8 +41,8 @@ pub unsafe extern "C" fn optimize_error_message(error: *const optimize_error_t) 
     unsafe { handle::get(error) }.map_or(c"".as_ptr(), |e| e.message.as_ptr())
 }
 
-/// Returns where the error occurred: file, node, tensor or argument, outermost first. Returns "" if the message
-/// already says it. The string is valid until the error is freed.
+/// Returns the place where the error occurred: file, node, tensor or argument, outermost first. Returns "" if the
+/// message already contains it. The string is valid until the error is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_place(error: *const optimize_error_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.

@@ -32,7 +32,7 @@ pub enum optimize_evaluate_task_t {
     OPTIMIZE_EVALUATE_PROBE = 4,
 }
 
-/// Where the begin-of-text token (`<s>`) is inserted, for models whose tokenizer has one. The token itself is never
+/// Position of the beginning-of-sequence token (`<s>`), for models whose tokenizer has one. The token itself is never
 /// scored.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
@@ -41,7 +41,7 @@ pub enum optimize_bos_t {
     OPTIMIZE_BOS_EVERY_WINDOW = 0,
     /// At the start of the text only, as in the documentation of transformers.
     OPTIMIZE_BOS_FIRST_WINDOW = 1,
-    /// Never.
+    /// Nowhere: the token is not inserted.
     OPTIMIZE_BOS_NEVER = 2,
 }
 
@@ -62,7 +62,7 @@ pub struct optimize_evaluate_options_t {
     /// Perplexity: number of tokens between the starts of two windows; 0 selects half of the context length. A
     /// smaller stride takes longer and gives a lower, more accurate perplexity.
     pub stride: u32,
-    /// Perplexity: position of the begin-of-text token, an optimize_bos_t.
+    /// Perplexity: position of the beginning-of-sequence token, an optimize_bos_t.
     pub bos: i32,
     /// Other tasks: number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
     pub max_length: u32,
@@ -86,7 +86,7 @@ pub struct optimize_evaluate_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
-    /// Kernels on the CPU, an optimize_kernels_t.
+    /// Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
     pub kernels: i32,
     /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
     /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if

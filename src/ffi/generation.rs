@@ -20,9 +20,9 @@ use std::ffi::c_char;
 pub struct optimize_generation_t {
     /// sizeof(optimize_generation_t).
     pub struct_size: u32,
-    /// Why the text ended, an optimize_finish_reason_t.
+    /// Finish reason of the text, an optimize_finish_reason_t.
     pub finish_reason: i32,
-    /// The text, `text_size` bytes of UTF-8 followed by a NUL, without stop string and special tokens.
+    /// Text of the row: `text_size` bytes of UTF-8 followed by a NUL, without stop string and special tokens.
     pub text: *const c_char,
     /// Number of bytes in `text`.
     pub text_size: u64,
@@ -59,7 +59,7 @@ pub struct optimize_candidate_t {
 // SAFETY: repr(C), two 32-bit fields and a 64-bit one: no padding, all zero is valid.
 unsafe impl Options for optimize_candidate_t {}
 
-/// Tokens of the rows of a report, in the form that C reads.
+/// Tokens and log-probabilities of the rows of a report, in the form that C reads.
 #[derive(Default)]
 pub struct Rows(Vec<Row>);
 
@@ -69,7 +69,7 @@ struct Row {
 }
 
 impl Rows {
-    /// Returns the rows of a report.
+    /// Returns the tokens and log-probabilities of the rows of a report.
     pub fn of(json: &Value) -> Rows {
         let list = |row: &Value, name: &str| row.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
         let row = |row: &Value| Row {

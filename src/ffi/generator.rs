@@ -45,7 +45,7 @@ pub struct optimize_generator_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
-    /// Kernels on the CPU, an optimize_kernels_t.
+    /// Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
     pub kernels: i32,
     /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
     /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
@@ -323,10 +323,10 @@ unsafe fn write<'a>(
     }
 }
 
-/// Returns the session options of a generator.
+/// Returns the session options that the C options of a generator select. Fails with `InvalidArgument` if a field is out
+/// of range.
 ///
-/// # Safety
-/// The contract of `ffi`.
+/// # Safety The contract of `ffi`.
 pub(super) unsafe fn session_options(
     context: &Context,
     options: *const optimize_generator_options_t,
@@ -382,8 +382,8 @@ unsafe fn convert(given: &optimize_generate_options_t, defaults: &GenerationDefa
     })
 }
 
-/// Returns how tokens are chosen: fields that are 0 are those of the base, which is greedy or what the model
-/// recommends.
+/// Returns the sampling options of a call. Fields that are 0 select greedy sampling or, with `model_sampling`, the
+/// values that the model recommends.
 fn sampling(given: &optimize_generate_options_t, defaults: &GenerationDefaults) -> SamplingOptions {
     let base = match given.model_sampling {
         0 => SamplingOptions::default(),
@@ -430,7 +430,7 @@ fn as_json(written: &[Generation]) -> String {
     format!("{}\n", json!({ "generations": written }))
 }
 
-/// Writes where the models of a generator run, as JSON: a list with an object for each model, as from
+/// Writes the placement of the models of a generator as JSON: a list with an object for each model, as from
 /// `optimize_session_placement`. Returns OPTIMIZE_BUSY while another thread uses the generator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_placement(

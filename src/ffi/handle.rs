@@ -11,7 +11,7 @@ use std::time::Duration;
 pub trait Handle {
     /// The value behind the handle.
     type Value;
-    /// Tag of this handle type; every type has another.
+    /// Tag of this handle type, which no other type has.
     const KIND: u64;
     /// Name of the handle type in messages.
     const NAME: &'static str;
@@ -94,8 +94,8 @@ pub fn lock<'h, T>(value: &'h Mutex<T>, doing: &str) -> Result<MutexGuard<'h, T>
 /// Interval between two attempts to lock a value while a call can be cancelled.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// Returns a value that is used by one call at a time, after the calls of other threads. Fails if `call` is cancelled
-/// or its deadline passes meanwhile.
+/// Returns a value that accepts one call at a time, as soon as no other thread uses it. Fails if `call` is cancelled or
+/// its deadline passes meanwhile.
 pub fn wait<'h, T>(value: &'h Mutex<T>, call: &Call) -> Result<MutexGuard<'h, T>> {
     let _waiting = PROCESS.waiting_calls.hold();
     loop {

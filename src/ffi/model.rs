@@ -40,7 +40,7 @@ pub(super) fn new(model: Model) -> *mut optimize_model_t {
     handle::new(ModelHandle { model, inputs, outputs })
 }
 
-/// Where `optimize_model_save` stores weights.
+/// Storage of the weights by `optimize_model_save`.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_external_data_t {
@@ -59,7 +59,7 @@ pub enum optimize_external_data_t {
 pub struct optimize_save_options_t {
     /// sizeof(optimize_save_options_t).
     pub struct_size: u32,
-    /// Where weights are stored, an optimize_external_data_t.
+    /// Storage of the weights, an optimize_external_data_t.
     pub external_data: i32,
     /// A value other than 0 writes a packed file, in which a zero takes one bit and other floats about 15 % less
     /// space. Only this library reads packed files: `optimize_model_load` recognizes them by their content, and
@@ -70,11 +70,12 @@ pub struct optimize_save_options_t {
 unsafe impl Options for optimize_save_options_t {}
 
 /// Loads a model from an .onnx file, a folder that contains one (model.onnx, onnx/model.onnx), a Hugging Face
-/// checkpoint, a .gguf file, a package, or the manifest of an ensemble. This takes milliseconds for any size, because
-/// weights are memory-mapped and not read. A packed file is unpacked into an unlinked file in the system's temporary
-/// folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
-/// OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is no such file;
-/// OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
+/// checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not read, which
+/// takes milliseconds for any size. Weights that must be converted, such as those of packed files and block-quantized
+/// ones of GGUF files, are written to an unlinked file in the system's temporary folder. `optimize_model_inspect` lists
+/// unused content of the model's files as `warnings`. Returns OPTIMIZE_INVALID_MODEL for a damaged file (the error says
+/// where); OPTIMIZE_NOT_FOUND if there is no such file; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of
+/// weights that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load(
     context: *const optimize_context_t,

@@ -40,9 +40,9 @@ pub struct optimize_dimension_t {
     pub input: *const c_char,
     /// Name of the dimension. Dimensions with the same name have the same range, and the same size in each run.
     pub name: *const c_char,
-    /// Minimum size.
+    /// Minimum size of the dimension.
     pub min: u64,
-    /// Maximum size; 0 means no limit.
+    /// Maximum size of the dimension; 0 means no limit.
     pub max: u64,
 }
 // SAFETY: repr(C), two u32, two pointers that may be NULL and two u64: no padding.

@@ -19,7 +19,7 @@ use crate::report::Report;
 use crate::text::Tokenizer;
 use std::ffi::c_char;
 
-/// Pruning method: how the weights or units to prune are selected.
+/// Pruning method, which selects the weights or units to prune.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_prune_method_t {
@@ -37,17 +37,17 @@ pub enum optimize_prune_method_t {
     OPTIMIZE_PRUNE_STRUCTURED = 4,
 }
 
-/// How structured pruning ranks the units: neurons, channels and attention heads.
+/// Criterion by which structured pruning ranks the units: neurons, channels and attention heads.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_importance_t {
-    /// By the sum of the magnitudes of their weights.
+    /// Sum of the magnitudes of the weights of a unit.
     OPTIMIZE_IMPORTANCE_L1 = 0,
-    /// By the square root of the sum of the squares of their weights.
+    /// Square root of the sum of the squares of the weights of a unit.
     OPTIMIZE_IMPORTANCE_L2 = 1,
-    /// By their weights and by their activations on the calibration text.
+    /// Weights of a unit, and its activations on the calibration text.
     OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
-    /// In a random order, which depends on the seed.
+    /// Random order, which depends on the seed.
     OPTIMIZE_IMPORTANCE_RANDOM = 3,
 }
 
@@ -74,7 +74,7 @@ pub struct optimize_prune_options_t {
     pub embeddings: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Structured: how the units are ranked, an optimize_importance_t.
+    /// Structured: criterion by which the units are ranked, an optimize_importance_t.
     pub importance: i32,
     /// Structured: the remaining sizes are multiples of this number. 0 selects 16 for the channels of image
     /// convolutions (8 if there are fewer than 32); for other units it selects 16 if there are at least 256, 8 if

@@ -37,7 +37,7 @@ pub enum optimize_quantize_type_t {
     OPTIMIZE_QUANTIZE_STATIC = 2,
 }
 
-/// How the codes of block-quantized weights are chosen (weight-only).
+/// Algorithm that chooses the codes of block-quantized weights (weight-only).
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_algorithm_t {
@@ -53,7 +53,7 @@ pub enum optimize_algorithm_t {
     OPTIMIZE_ALGORITHM_AWQ = 4,
 }
 
-/// How the range of an activation is determined from calibration data (static).
+/// Method that determines the range of an activation from calibration data (static).
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_calibration_method_t {
@@ -67,15 +67,15 @@ pub enum optimize_calibration_method_t {
     OPTIMIZE_CALIBRATION_MSE = 3,
 }
 
-/// How the scales of blocks are stored in the file (weight-only). Sessions convert them to float32.
+/// Type of the scales of blocks in the file (weight-only). Sessions convert scales to float32.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_scale_type_t {
-    /// One byte, times a float32 factor per row.
+    /// uint8, times a float32 factor per row.
     OPTIMIZE_SCALE_UINT8 = 0,
-    /// Two bytes.
+    /// float16.
     OPTIMIZE_SCALE_FLOAT16 = 1,
-    /// Four bytes.
+    /// float32.
     OPTIMIZE_SCALE_FLOAT32 = 2,
 }
 
@@ -116,7 +116,7 @@ pub struct optimize_quantize_options_t {
     /// Weight-only: a value other than 0 quantizes symmetrically, without zero points. Blocks of 8 bits are always
     /// symmetric.
     pub symmetric: u32,
-    /// Weight-only: storage of scales, an optimize_scale_type_t.
+    /// Weight-only: type of the scales, an optimize_scale_type_t.
     pub scale_type: i32,
     /// Weight-only: accuracy_level of MatMulNBits. 4 rounds activations to 8 bits per block, which is faster; 1 keeps
     /// them float32. 0 selects 4.
@@ -281,7 +281,8 @@ unsafe fn tensors(given: &optimize_quantize_options_t) -> Result<Vec<(String, Te
     unsafe { named(names, tensors, given.calibration_tensor_count, "calibration_tensor") }
 }
 
-/// Returns tensors with the names of their inputs. `what` is the prefix of the field names in messages.
+/// Returns the tensors of the caller with the names of their inputs. `what` is the prefix of the field names in
+/// messages.
 pub(super) unsafe fn named(
     names: *const *const c_char,
     tensors: *const *const optimize_tensor_t,

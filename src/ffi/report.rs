@@ -11,31 +11,31 @@ use crate::report::LEFT;
 use serde_json::Value;
 use std::ffi::c_char;
 
-/// What was done to a node. Set `struct_size` before the call; the texts are owned by the report.
+/// Action of a technique on a node. Set `struct_size` before the call; the texts are owned by the report.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_node_report_t {
     /// sizeof(optimize_node_report_t).
     pub struct_size: u32,
-    /// Not 0: the node was changed.
+    /// A value other than 0 if the node was changed.
     pub changed: u32,
     /// Name of the node, or of its first output if it has none.
     pub name: *const c_char,
-    /// Operator type.
+    /// Operator type of the node.
     pub op: *const c_char,
-    /// What was done: "quantized", "left" ... (docs/report.md).
+    /// Action: "quantized", "left" ... (docs/report.md).
     pub action: *const c_char,
-    /// Reason for the action; for changed nodes their form.
+    /// Reason for the action, or the form of a changed node.
     pub reason: *const c_char,
-    /// Loss caused by this node alone; NaN if it was not measured.
+    /// Loss that changing this node alone causes; NaN if it was not measured.
     pub sensitivity: f64,
 }
 // SAFETY: repr(C), two 32-bit integers, four pointers and a 64-bit number: no padding, all zero is valid.
 unsafe impl Options for optimize_node_report_t {}
 
-/// The figures of a benchmark. Set `struct_size` before the call; `verdict` is owned by the report. A figure that was
-/// not measured, or does not apply to the models, is NaN, or 0 for bytes.
+/// Results of a benchmark. Set `struct_size` before the call; `verdict` is owned by the report. A number that was not
+/// measured, or does not apply to the models, is NaN, or 0 for bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -44,13 +44,13 @@ pub struct optimize_benchmark_t {
     pub struct_size: u32,
     /// Number of timed rounds; both models ran once in each.
     pub runs: u32,
-    /// "faster", "slower" or "no difference": whether the interval of the speedup contains 1.
+    /// Verdict, "faster", "slower" or "no difference": whether the interval of the speedup contains 1.
     pub verdict: *const c_char,
-    /// Time of the original divided by that of the result, round by round: the median.
+    /// Median over the rounds of the time of the original divided by that of the result.
     pub speedup: f64,
-    /// Lower end of the 95 % interval of the median.
+    /// Lower end of the 95 % interval of the speedup.
     pub speedup_low: f64,
-    /// Upper end of the interval.
+    /// Upper end of the 95 % interval of the speedup.
     pub speedup_high: f64,
     /// Median latency of the original in milliseconds.
     pub original_ms: f64,
@@ -74,9 +74,9 @@ pub struct optimize_benchmark_t {
     pub result_bytes: u64,
     /// Mean cosine of the outputs of both models.
     pub cosine: f64,
-    /// Largest absolute difference of the outputs.
+    /// Largest absolute difference of the outputs of both models.
     pub max_abs_error: f64,
-    /// Share of rows whose largest element has the same index.
+    /// Share of the rows of the outputs whose largest element has the same index in both models.
     pub top1_agreement: f64,
     /// Mean Kullback-Leibler divergence in nats, for outputs that are logits.
     pub kl: f64,
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn optimize_report_node_count(report: *const optimize_buff
     super::guard_value(0, || count().unwrap_or(0))
 }
 
-/// Writes what a technique did to the node at `index`. The texts in `node` are valid until the report is freed.
+/// Writes the action of a technique on the node at `index`. The texts in `node` are valid until the report is freed.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no such node; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
 #[unsafe(no_mangle)]
@@ -216,7 +216,7 @@ pub unsafe extern "C" fn optimize_report_node(
     }
 }
 
-/// Writes the figures of a benchmark, from the report of `optimize_model_benchmark` or
+/// Writes the results of a benchmark, from the report of `optimize_model_benchmark` or
 /// `optimize_model_benchmark_engine`. `verdict` is valid until the report is freed.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if the report has no benchmark; OPTIMIZE_INVALID_ARGUMENT if the buffer holds no JSON.
@@ -262,7 +262,7 @@ pub unsafe extern "C" fn optimize_report_benchmark(
     }
 }
 
-/// Returns the JSON of a buffer.
+/// Returns the JSON of a buffer. Fails with `InvalidArgument` if it holds none.
 pub(super) fn json(buffer: &Buffer) -> Result<&Value> {
     buffer.json().ok_or_else(|| error!(InvalidArgument, "the buffer holds no JSON"))
 }
@@ -271,7 +271,7 @@ fn nodes(json: &Value) -> Option<&Vec<Value>> {
     json.get("nodes")?.as_array()
 }
 
-/// Returns the value at a JSON Pointer.
+/// Returns the value at a JSON Pointer. Fails with `NotFound` if there is none or it is `null`.
 fn at<'j>(json: &'j Value, pointer: &str) -> Result<&'j Value> {
     match json.pointer(pointer) {
         Some(Value::Null) => bail!(NotFound, "{pointer} is null"),
@@ -280,7 +280,7 @@ fn at<'j>(json: &'j Value, pointer: &str) -> Result<&'j Value> {
     }
 }
 
-/// Returns a number; NaN if there is none.
+/// Returns the number at a JSON Pointer; NaN if there is none.
 pub(super) fn number(json: &Value, pointer: &str) -> f64 {
     json.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN)
 }

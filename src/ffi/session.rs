@@ -35,10 +35,10 @@ pub struct SessionHandle {
     placement: Placement,
 }
 
-/// The implementation of a session.
+/// The implementation of a session: a session of ONNX Runtime, or an engine.
 enum Ready {
     Session(Box<Session>),
-    /// It has one execution context, so that runs wait for one another.
+    /// Engine with one execution context, so that runs wait for one another.
     Engine(Mutex<Box<Engine>>),
 }
 
@@ -57,8 +57,8 @@ const _: () = {
     shared::<SessionHandle>();
 };
 
-/// How much ONNX Runtime optimizes the graph when it creates a session. Optimizations do not change the meaning of
-/// the model.
+/// Level of the optimizations that ONNX Runtime applies to the graph when it creates a session. They do not change the
+/// meaning of the model.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_optimization_level_t {
@@ -88,7 +88,7 @@ pub enum optimize_provider_t {
     OPTIMIZE_PROVIDER_AUTO = 3,
 }
 
-/// Kernels of a session on the CPU.
+/// Kernels that run the nodes of a session on the CPU.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_kernels_t {
@@ -124,7 +124,7 @@ pub(super) struct Where {
 }
 
 impl Where {
-    /// Returns the place of sessions that train, which use ONNX Runtime's kernels.
+    /// Returns the execution fields of sessions that train, which use ONNX Runtime's kernels.
     pub fn of_training(provider: i32, device_id: u32) -> Where {
         Where { provider, device_id, engine_cache: std::ptr::null(), kernels: Kernels::Stock.code(), precision: 0 }
     }
@@ -189,7 +189,7 @@ pub struct optimize_session_options_t {
     pub device_id: u32,
     /// TensorRT: absolute path of a folder that caches engines between sessions; NULL disables the cache.
     pub engine_cache: *const c_char,
-    /// Kernels on the CPU, an optimize_kernels_t.
+    /// Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
     pub kernels: i32,
     /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
     /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
@@ -345,13 +345,13 @@ pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_sess
     }
 }
 
-/// Writes where a session runs, as a JSON object. `provider` and `device_id` are always present. Unless ONNX Runtime's
-/// CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider (`optimize`
-/// stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups` is the number
-/// of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels run no nodes.
-/// `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried before, or the
-/// compiled variant of a package that could not be opened. `weights_copied` is the reason if the weights of a package
-/// are copied instead of being read from the mapped file. Returns only statuses that every function can return.
+/// Writes the placement of a session as a JSON object. `provider` and `device_id` are always present. Unless ONNX
+/// Runtime's CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider
+/// (`optimize` stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups` is
+/// the number of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels run
+/// no nodes. `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried before, or
+/// the compiled variant of a package that could not be opened. `weights_copied` is the reason if the weights of a
+/// package are copied instead of being read from the mapped file. Returns only statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_placement(
     session: *const optimize_session_t,

@@ -1,4 +1,4 @@
-//! Texts to labelled spans.
+//! Token classification: labelled spans of texts.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -17,14 +17,14 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, c_char};
 use std::sync::Arc;
 
-/// Turns texts into labelled spans: named entities, parts of speech and whatever else a model for token classification
-/// recognizes. Any number of threads may use it at the same time.
+/// A tagger, which finds labelled spans in texts: named entities, parts of speech, or others that a model for token
+/// classification recognizes. Any number of threads may use it at the same time.
 #[allow(non_camel_case_types)]
 pub struct optimize_tagger_t(());
 
 handle!(optimize_tagger_t(Tagger), b"opt-tagg", "tagger");
 
-/// The spans of texts. Immutable: any thread may read it.
+/// The labelled spans of some texts. They are immutable, and any thread may read them.
 #[allow(non_camel_case_types)]
 pub struct optimize_spans_t(());
 
@@ -33,11 +33,11 @@ handle!(optimize_spans_t(Spans), b"opt-span", "spans");
 /// The spans of texts, with their labels as C strings.
 pub struct Spans(Vec<Vec<(Span, Arc<CString>)>>);
 
-/// How the tokens of an entity become one span.
+/// Rule by which the tokens of an entity become one span.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_aggregation_t {
-    /// Adjacent tokens of one class become a span, whose score is the mean of theirs.
+    /// Adjacent tokens of one class become a span, whose score is the mean of the scores of the tokens.
     OPTIMIZE_AGGREGATION_SIMPLE = 0,
     /// Each token is a span, with its label as it is.
     OPTIMIZE_AGGREGATION_NONE = 1,
@@ -58,28 +58,29 @@ pub struct optimize_tagger_options_t {
     pub struct_size: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
-    /// Number of texts per run; 0 is 8. Texts of similar length are run together, padded to the longest.
+    /// Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest.
     pub batch_size: u32,
-    /// Number of tokens of a window, special tokens included; 0 is the limit of the model, up to 512. Longer texts are
-    /// read in several windows.
+    /// Number of tokens of a window, including special tokens; 0 selects the limit of the model, up to 512. Longer
+    /// texts are divided into overlapping windows.
     pub max_length: u32,
-    /// Number of tokens by which the windows of a long text overlap; 0 is a quarter of a window. A token has the label
-    /// of the window in which most text is around it.
+    /// Number of tokens by which the windows of a long text overlap; 0 selects a quarter of a window. A token has the
+    /// label from the window in which it is furthest from an end at which the text was divided.
     pub stride: u32,
-    /// How tokens become spans, an optimize_aggregation_t.
+    /// Rule by which tokens become spans, an optimize_aggregation_t.
     pub aggregation: i32,
-    /// Not 0: spans with the label "O", which belong to no entity, are returned too.
+    /// A value other than 0 also returns spans with the label "O", which belong to no entity.
     pub keep_outside: u32,
     /// Execution provider of the session, an optimize_provider_t.
     pub provider: i32,
     /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
-    /// Kernels on the CPU, an optimize_kernels_t.
+    /// Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
     pub kernels: i32,
     /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
     pub engine_cache: *const c_char,
-    /// Precision of products with constant float32 weights on the CPU, an optimize_session_precision_t. Any but FP32
-    /// needs the kernels of this library, and returns OPTIMIZE_BACKEND_MISSING without.
+    /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
+    /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
+    /// they cannot be used.
     pub precision: i32,
     /// Must be 0.
     pub reserved: u32,
@@ -87,7 +88,7 @@ pub struct optimize_tagger_options_t {
 // SAFETY: repr(C), ten 32-bit integers, a pointer, two 32-bit integers: no padding, all zero is valid.
 unsafe impl Options for optimize_tagger_options_t {}
 
-/// A part of a text with a label. Set `struct_size` before the call; the label is owned by the spans.
+/// A labelled part of a text. Set `struct_size` before the call; the label is owned by the spans.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -96,20 +97,20 @@ pub struct optimize_span_t {
     pub struct_size: u32,
     /// Probability of the label: the mean over the tokens or words of the span.
     pub score: f32,
-    /// The class of the entity, for example "PER": the label without the prefix "B-" or "I-". With
-    /// OPTIMIZE_AGGREGATION_NONE the label of the token, for example "B-PER".
+    /// Class of the entity, for example "PER": the label without the prefix "B-" or "I-". With
+    /// OPTIMIZE_AGGREGATION_NONE it is the label of the token, for example "B-PER".
     pub label: *const c_char,
-    /// Offset of the first byte in the text.
+    /// Offset of the first byte of the span in the text.
     pub start: u64,
-    /// Offset of the byte after the last one.
+    /// Offset of the byte after the last byte of the span.
     pub end: u64,
 }
 // SAFETY: repr(C), two 32-bit fields, a pointer and two 64-bit integers: no padding, all zero is valid.
 unsafe impl Options for optimize_span_t {}
 
 /// Creates a tagger of a model, from its output with logits of shape [texts, tokens, labels]. The labels are `id2label`
-/// of its configuration. `tokenizer` may be NULL: then the model's own is used. Model and tokenizer may be freed before
-/// the tagger.
+/// of its configuration. If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the
+/// tagger.
 ///
 /// Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if
 /// there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
@@ -148,8 +149,8 @@ pub unsafe extern "C" fn optimize_tagger_new(
     }
 }
 
-/// Finds the spans of `count` texts, in the order of each text. The caller frees `spans`. A text without tokens has
-/// none. Progress stage: "tag", in texts.
+/// Writes the spans of `count` texts to `spans`, which the caller frees. The spans of a text are in the order of the
+/// text; a text without tokens has none. Progress stage: "tag", in texts.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT if there is no text; OPTIMIZE_INVALID_MODEL if the model has another number of
 /// labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that
@@ -190,7 +191,7 @@ pub unsafe extern "C" fn optimize_spans_count(spans: *const optimize_spans_t, te
     super::guard_value(0, || unsafe { handle::get(spans) }.ok().and_then(|spans| spans.0.get(text)).map_or(0, Vec::len))
 }
 
-/// Writes the span at `index` of the text with the index `text`. The label in `span` is valid until the spans are
+/// Writes the span at `index` of the text with the index `text` to `span`. The label in it is valid until the spans are
 /// freed.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no such text or span.

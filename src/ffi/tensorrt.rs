@@ -23,7 +23,7 @@ use std::path::Path;
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_precision_t {
-    /// The types of the model.
+    /// fp32: the types of the model.
     OPTIMIZE_PRECISION_FP32 = 0,
     /// float16 for matrix products, convolutions and the nodes around them. Needs ONNX Runtime, which measures the
     /// error.
@@ -40,8 +40,8 @@ pub enum optimize_precision_t {
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_tensorrt_backend_t {
-    /// TensorRT if the library and a device are available, else TensorRT-RTX, else ONNX Runtime's provider. The
-    /// report gives the reason.
+    /// TensorRT if the library and a device are available, otherwise TensorRT-RTX, otherwise ONNX Runtime's provider.
+    /// The report gives the reason.
     OPTIMIZE_TENSORRT_AUTO = 0,
     /// TensorRT 11 (libnvinfer.so.11), which builds for the device of this machine.
     OPTIMIZE_TENSORRT_NVINFER = 1,
@@ -94,7 +94,7 @@ pub struct optimize_tensorrt_options_t {
     pub compute_capabilities: *const i32,
     /// Number of elements in `compute_capabilities`.
     pub compute_capability_count: u64,
-    /// A value other than 0 builds an engine that also runs with later versions of the library.
+    /// A value other than 0 builds an engine that also runs with later versions of TensorRT.
     pub version_compatible: u32,
     /// A value other than 0 builds an engine that runs on all devices from Ampere on.
     pub hardware_compatible: u32,
