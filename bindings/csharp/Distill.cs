@@ -7,8 +7,7 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>Measure of the difference between two distributions. Forward: KL(teacher, student). Reverse:
-    /// KL(student, teacher). JensenShannon: the mean of both to their average.</summary>
+    /// <summary>Divergence between the distributions of teacher and student.</summary>
     public enum Divergence
     {
         /// <summary>KL(teacher ‖ student): the student covers everything that the teacher considers possible.</summary>
@@ -35,7 +34,7 @@ namespace Optimize
         Constant = 2,
     }
 
-    /// <summary>Progress of training. See optimize_training_step_t.</summary>
+    /// <summary>A training step or a validation; see optimize_training_step_t.</summary>
     public sealed class TrainingStep
     {
         internal TrainingStep(IntPtr step)
@@ -54,7 +53,7 @@ namespace Optimize
             Left = TimeSpan.FromSeconds(native.SecondsLeft);
         }
 
-        /// <summary>Number of steps done.</summary>
+        /// <summary>Number of completed steps.</summary>
         public ulong Step { get; private set; }
 
         /// <summary>Number of planned steps; a time limit may end training earlier.</summary>
@@ -65,7 +64,7 @@ namespace Optimize
         /// <summary>Number of planned epochs.</summary>
         public uint TotalEpochs { get; private set; }
 
-        /// <summary>Whether this is a validation on the held-out text, not a step.</summary>
+        /// <summary>Whether this is a validation on held-out text instead of a step.</summary>
         public bool IsValidation { get; private set; }
 
         /// <summary>Training loss of this step, or validation loss.</summary>
@@ -80,7 +79,7 @@ namespace Optimize
         /// <summary>Tokens per second of this step.</summary>
         public double TokensPerSecond { get; private set; }
 
-        /// <summary>Time of training, including time before a resume.</summary>
+        /// <summary>Time of the training, including the time before a resume.</summary>
         public TimeSpan Elapsed { get; private set; }
 
         /// <summary>Estimated remaining time.</summary>
@@ -91,13 +90,14 @@ namespace Optimize
     /// negative number disables it. See optimize_distill_options_t.</summary>
     public sealed class DistillOptions
     {
-        /// <summary>Training text. Required.</summary>
+        /// <summary>Training text, which is required.</summary>
         public string Text { get; set; }
 
         /// <summary>Number of passes over the text; 0 is 3.</summary>
         public uint Epochs { get; set; }
 
-        /// <summary>True: each line of the text is JSON, `{"text": "..."}`, and a separate text.</summary>
+        /// <summary>Whether each line of the text is a JSON object, `{"text": "..."}`, with a separate
+        /// text.</summary>
         public bool JsonLines { get; set; }
 
         /// <summary>Blocks of text (lines, for models that read lines) per run; 0 is 4.</summary>
@@ -122,8 +122,8 @@ namespace Optimize
         /// <summary>Decay of the learning rate.</summary>
         public Schedule Schedule { get; set; }
 
-        /// <summary>Weight of the divergence of logits in the loss; 0 is 1 if both models have logits. A negative
-        /// weight disables the part; this holds for all five weights.</summary>
+        /// <summary>Weight of the divergence of logits in the loss; 0 is 1 if both models have logits. For this and
+        /// the next four weights, a negative value disables the part of the loss.</summary>
         public double LogitsWeight { get; set; }
 
         /// <summary>Weight of the cross-entropy with the text itself; 0 disables it.</summary>
@@ -159,10 +159,10 @@ namespace Optimize
         /// <summary>Maximum number of steps; 0 is no limit.</summary>
         public ulong MaxSteps { get; set; }
 
-        /// <summary>Steps between validations; 0 is ten validations in all.</summary>
+        /// <summary>Number of steps between validations; 0 is ten validations during the training.</summary>
         public ulong EvaluateEvery { get; set; }
 
-        /// <summary>Steps between checkpoints; 0 is every ten minutes.</summary>
+        /// <summary>Number of steps between checkpoints; 0 is an interval of ten minutes.</summary>
         public ulong CheckpointEvery { get; set; }
 
         /// <summary>Seed of the order of the text.</summary>
@@ -171,33 +171,34 @@ namespace Optimize
         /// <summary>Names or globs of modules or weights that are not trained.</summary>
         [AllowNull, MaybeNull] public IList<string> Freeze { get; set; }
 
-        /// <summary><c>layers:every-other</c> or <c>layers:6</c>, without a student.</summary>
+        /// <summary>Layers of the teacher that form the student, if there is no student: <c>layers:every-other</c> or
+        /// <c>layers:6</c>.</summary>
         [AllowNull, MaybeNull] public string StudentLayers { get; set; }
 
-        /// <summary>File for the state; null for none.</summary>
+        /// <summary>Path of the checkpoint file; null for none.</summary>
         [AllowNull, MaybeNull] public string Checkpoint { get; set; }
 
-        /// <summary>True: continues from the checkpoint, if there is one. If 0, an existing checkpoint is an
-        /// error.</summary>
+        /// <summary>Whether training continues from the checkpoint, if there is one. If false, an existing checkpoint
+        /// is an error.</summary>
         public bool Resume { get; set; }
 
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>File that caches the teacher's outputs; null for none.</summary>
+        /// <summary>Path of the file that caches the teacher's outputs; null for none.</summary>
         [AllowNull, MaybeNull] public string TeacherCache { get; set; }
 
         /// <summary>Number of tokens or classes of each distribution in the cache.</summary>
         public ulong TeacherTopK { get; set; }
 
-        /// <summary>Provider of teacher and student: CPU, CUDA, or Auto.</summary>
+        /// <summary>Execution provider of teacher and student: Cpu, Cuda or Auto.</summary>
         public Provider Provider { get; set; }
 
-        /// <summary>Index of the GPU, from 0.</summary>
+        /// <summary>Index of the device, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>Called after each step and validation, on the thread that makes the call. An exception ends the
-        /// training, with a checkpoint if one is enabled, and is thrown by the call.</summary>
+        /// <summary>Training callback, called after each step and each validation on the thread that makes the call.
+        /// An exception ends the training, with a checkpoint if one is enabled, and the call throws it.</summary>
         [AllowNull, MaybeNull] public Action<TrainingStep> Training { get; set; }
 
         internal Native.DistillOptions ToNative(Scratch scratch)
@@ -244,9 +245,8 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Trains a student to reproduce the outputs of the teacher, and returns a new model; both stay
-        /// unchanged. The student may be null with StudentLayers. The result's Report is the JSON of
-        /// docs/report.md.</summary>
+        /// <summary>Trains a student to reproduce the outputs of the teacher, and returns the trained model; both
+        /// models are unchanged. The student may be null with StudentLayers. The report is in Model.Report.</summary>
         public Model Distill(Model teacher, Model student, DistillOptions options, [AllowNull] Call call = null)
         {
             var text = Encoding.UTF8.GetBytes(options.Text ?? "");

@@ -9,28 +9,29 @@ namespace Optimize
     /// <summary>Options of Context.CreateEmbedder.</summary>
     public sealed class EmbedderOptions
     {
-        /// <summary>Tokenizer; null for the model's own.</summary>
+        /// <summary>Tokenizer of the texts; null for that of the model.</summary>
         [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Texts per run; 0 for 8.</summary>
+        /// <summary>Number of texts per run; 0 for 8.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Maximum length of a text in tokens; 0 for the model's, up to 512.</summary>
+        /// <summary>Number of tokens after which a text is truncated; 0 for the limit of the model, up to
+        /// 512.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>Number of elements of a vector to keep, the first ones; 0 for all.</summary>
+        /// <summary>Number of elements to keep of each vector, its first ones; 0 for all.</summary>
         public uint Dimensions { get; set; }
 
-        /// <summary>Normalize vectors to length 1, also if the model does not.</summary>
+        /// <summary>Whether vectors are normalized to length 1, even if the model does not ask for it.</summary>
         public bool Normalize { get; set; }
 
         /// <summary>Text that precedes every text; null for the default prompt of the model.</summary>
         [AllowNull, MaybeNull] public string Prompt { get; set; }
 
-        /// <summary>Name of one of the model's prompts; null for none.</summary>
+        /// <summary>Name of one of the prompts of the model; null for none.</summary>
         [AllowNull, MaybeNull] public string PromptName { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
@@ -58,12 +59,13 @@ namespace Optimize
         }
     }
 
-    /// <summary>Turns texts into vectors. Any number of threads may use it at the same time.</summary>
+    /// <summary>An embedder, which computes vectors of texts. Any number of threads may use it at the same
+    /// time.</summary>
     public sealed partial class Embedder : Handle
     {
         internal Embedder() { }
 
-        /// <summary>Returns a vector for each text: a float32 tensor of shape [texts, width].</summary>
+        /// <summary>Returns the vectors of texts, a float32 tensor of shape [texts, width].</summary>
         public Tensor Embed(IList<string> texts, [AllowNull] Call call = null)
         {
             Tensor vectors = null;
@@ -80,38 +82,39 @@ namespace Optimize
         protected override void Free(IntPtr embedder) { Native.optimize_embedder_free(embedder); }
     }
 
-    /// <summary>The function that turns the logits of a classifier into scores.</summary>
+    /// <summary>Function that turns the logits of a classifier into scores.</summary>
     public enum ScoreFunction
     {
-        /// <summary>That of the model.</summary>
+        /// <summary>The function that the model's configuration selects.</summary>
         Auto = 0,
 
-        /// <summary>Softmax: the sum of the scores of a text is 1.</summary>
+        /// <summary>Softmax: the scores of a text are at least 0, and their sum is 1.</summary>
         Softmax = 1,
 
         /// <summary>Sigmoid: each score is between 0 and 1.</summary>
         Sigmoid = 2,
 
-        /// <summary>None: the logits.</summary>
+        /// <summary>No function: the scores are the logits.</summary>
         None = 3,
     }
 
     /// <summary>Options of Context.CreateClassifier.</summary>
     public sealed class ClassifierOptions
     {
-        /// <summary>Tokenizer; null for the model's own.</summary>
+        /// <summary>Tokenizer of the texts; null for that of the model.</summary>
         [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Texts per run; 0 for 8.</summary>
+        /// <summary>Number of texts per run; 0 for 8.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Maximum length of a text or pair in tokens; 0 for the model's, up to 512.</summary>
+        /// <summary>Number of tokens after which a text or pair is truncated; 0 for the limit of the model, up to
+        /// 512.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>The function that turns logits into scores.</summary>
+        /// <summary>Function that turns logits into scores.</summary>
         public ScoreFunction ScoreFunction { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
@@ -136,14 +139,14 @@ namespace Optimize
         }
     }
 
-    /// <summary>Turns texts, or pairs of texts, into scores of classes. Any number of threads may use it at the same
-    /// time.</summary>
+    /// <summary>A classifier, which computes scores of classes for texts or pairs of texts. Any number of threads may
+    /// use it at the same time.</summary>
     public sealed partial class Classifier : Handle
     {
         internal Classifier() { }
 
-        /// <summary>Returns the labels of the classes; none if the model does not say how many classes it
-        /// has.</summary>
+        /// <summary>Returns the labels of the classes; empty if the model does not give the number of its
+        /// classes.</summary>
         public IList<string> Labels()
         {
             var labels = new List<string>();
@@ -153,8 +156,8 @@ namespace Optimize
             return labels;
         }
 
-        /// <summary>Returns the scores of each text: a float32 tensor of shape [texts, classes]. With `second`, each
-        /// text is read together with the text of the same index there.</summary>
+        /// <summary>Returns the scores of texts, a float32 tensor of shape [texts, classes]. With `second`, which has
+        /// one text for each of the texts, it returns the scores of pairs.</summary>
         public Tensor Classify(IList<string> texts, [AllowNull] IList<string> second = null,
             [AllowNull] Call call = null)
         {
@@ -176,7 +179,7 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Loads a model for embedding.</summary>
+        /// <summary>Creates an embedder of a model.</summary>
         public Embedder CreateEmbedder(Model model, [AllowNull] EmbedderOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -192,7 +195,7 @@ namespace Optimize
             return embedder;
         }
 
-        /// <summary>Loads a model for classification.</summary>
+        /// <summary>Creates a classifier of a model.</summary>
         public Classifier CreateClassifier(Model model, [AllowNull] ClassifierOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -6,18 +6,13 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>How the members' outputs are combined. Mean: the mean of the probabilities. Weighted: the weighted
-    /// mean; needs Weights. Logits: the softmax of the mean of the logits. Product, Max, Median: of the
-    /// probabilities. Vote: the fraction of the members that would choose the token. Contrastive: an expert's
-    /// probabilities divided by an amateur's. Rerank: each member generates, all score, the best text is selected.
-    /// Concat: concatenated embeddings.</summary>
+    /// <summary>Method by which the outputs of the members are combined.</summary>
     public enum EnsembleMethod
     {
-        /// <summary>Mean of the probabilities; for embeddings, of the normalized vectors; for numeric outputs, of the
-        /// numbers.</summary>
+        /// <summary>Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.</summary>
         Mean = 0,
 
-        /// <summary>Weighted mean; needs weights.</summary>
+        /// <summary>Weighted mean of what Mean averages; requires Weights.</summary>
         Weighted = 1,
 
         /// <summary>Softmax of the mean of the logits.</summary>
@@ -32,24 +27,24 @@ namespace Optimize
         /// <summary>Median probability of each token, normalized.</summary>
         Median = 5,
 
-        /// <summary>Share of the members that rank the token, or class, first.</summary>
+        /// <summary>Sum of the weights of the members that rank the token or class first.</summary>
         Vote = 6,
 
-        /// <summary>Probabilities of the first member divided by those of the second, where the first considers a token
-        /// plausible.</summary>
+        /// <summary>Probabilities of the first member divided by those of the second, where the former are at least a
+        /// tenth of their maximum.</summary>
         Contrastive = 7,
 
-        /// <summary>Each member generates texts, all members score them, and the best text is the result.</summary>
+        /// <summary>Best of the texts that the members generate, by the scores of all members.</summary>
         Rerank = 8,
 
         /// <summary>Concatenated embeddings, each normalized and multiplied by the square root of its weight.</summary>
         Concat = 9,
     }
 
-    /// <summary>Task of the members; AsMembers: the task of their models.</summary>
+    /// <summary>Task of the members of an ensemble.</summary>
     public enum EnsembleTask
     {
-        /// <summary>The task that is detected from the members.</summary>
+        /// <summary>Task that is detected from the members.</summary>
         AsMembers = 0,
 
         /// <summary>Text generation.</summary>
@@ -61,7 +56,7 @@ namespace Optimize
         /// <summary>Classification: one output with logits.</summary>
         Classify = 3,
 
-        /// <summary>Numeric outputs, which are combined element by element.</summary>
+        /// <summary>Other numeric outputs, which are combined element by element.</summary>
         Numbers = 4,
     }
 
@@ -74,23 +69,24 @@ namespace Optimize
         /// <summary>Task of the members.</summary>
         public EnsembleTask Task { get; set; }
 
-        /// <summary>Combine only where members differ on the most probable token; otherwise use the first
-        /// member.</summary>
+        /// <summary>Whether distributions are combined only where the members' most probable tokens differ; elsewhere
+        /// that of the first member is used.</summary>
         public bool Gate { get; set; }
 
-        /// <summary>Whether members may have different vocabularies: the text of their tokens is combined.</summary>
+        /// <summary>Whether members may have different vocabularies, which are combined by the text of their
+        /// tokens.</summary>
         public bool AllowDifferentVocabularies { get; set; }
 
-        /// <summary>Rerank: number of texts per member; 0 for 1.</summary>
+        /// <summary>Rerank: number of texts that each member generates; 0 for 1.</summary>
         public uint Candidates { get; set; }
 
-        /// <summary>Rerank: log-probabilities are divided by the length to this power; 0 for 1.</summary>
+        /// <summary>Rerank: power of the length of a text by which its log-probability is divided; 0 for 1.</summary>
         public double LengthPenalty { get; set; }
 
-        /// <summary>One weight per member; null for equal weights.</summary>
+        /// <summary>Weights of the members, one per member; null for equal weights.</summary>
         [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
-        /// <summary>One temperature per member, above 0; null for 1.</summary>
+        /// <summary>Temperatures above 0, one per member, which divide its logits; null for 1.</summary>
         [AllowNull, MaybeNull] public IList<double> Temperatures { get; set; }
 
         internal Native.EnsembleOptions ToNative(Scratch scratch)
@@ -115,30 +111,31 @@ namespace Optimize
     /// <summary>Options of Context.Fit.</summary>
     public sealed class FitOptions
     {
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Window length in tokens; 0 for the members' maximum, up to 512.</summary>
+        /// <summary>Number of tokens per window; 0 for the limit of the members, up to 512.</summary>
         public uint ContextLength { get; set; }
 
-        /// <summary>Distance of windows in tokens; 0 for half of a window.</summary>
+        /// <summary>Number of tokens between the starts of two windows; 0 for half of a window.</summary>
         public uint Stride { get; set; }
 
-        /// <summary>Tokens of the text to read; 0 for 8192.</summary>
+        /// <summary>Number of tokens of the text to read; 0 for 8192.</summary>
         public ulong MaxTokens { get; set; }
     }
 
-    /// <summary>How the weights of several models are merged. Linear: the mean. Slerp: a point on the arc between
-    /// two. Ties: changes relative to a base whose signs agree.</summary>
+    /// <summary>Method by which the weights of several models are merged.</summary>
     public enum MergeMethod
     {
-        /// <summary>The (weighted) mean.</summary>
+        /// <summary>Weighted mean of the weights.</summary>
         Linear = 0,
 
-        /// <summary>Spherical interpolation between two models, at the weight of the second.</summary>
+        /// <summary>Spherical linear interpolation between two models; the weight of the second is the position
+        /// between them.</summary>
         Slerp = 1,
 
-        /// <summary>The largest changes of each model from a base model that agree in sign.</summary>
+        /// <summary>TIES: the base model plus the mean of the models' largest changes from it that agree in
+        /// sign.</summary>
         Ties = 2,
     }
 
@@ -148,31 +145,32 @@ namespace Optimize
         /// <summary>Merge method.</summary>
         public MergeMethod Method { get; set; }
 
-        /// <summary>One weight per model; null for equal weights.</summary>
+        /// <summary>Weights of the models, one per model; null for equal weights.</summary>
         [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
-        /// <summary>Ties only: the model that the others were fine-tuned from.</summary>
+        /// <summary>Ties: the base model, from which the models were trained.</summary>
         [AllowNull, MaybeNull] public Model Base { get; set; }
 
-        /// <summary>Ties: fraction of each model's changes to keep; 0 for 0.2.</summary>
+        /// <summary>Ties: share of each model's changes to keep; 0 for 0.2.</summary>
         public double Density { get; set; }
 
         /// <summary>Ties: factor of the mean change; 0 for 1.</summary>
         public double Scale { get; set; }
 
-        /// <summary>Folder for the new weights until they are saved; null for the system's.</summary>
+        /// <summary>Folder of the temporary file with the new weights; null for the system's temporary
+        /// folder.</summary>
         [AllowNull, MaybeNull] public string ScratchFolder { get; set; }
     }
 
-    /// <summary>Models with a method that combines their outputs. Immutable.</summary>
+    /// <summary>An ensemble: several models and the method that combines their outputs. It is immutable.</summary>
     public sealed class Ensemble : Handle
     {
         internal Ensemble() { }
 
-        /// <summary>The result of Context.Fit as JSON, if it made this ensemble; otherwise null.</summary>
+        /// <summary>Report of Context.Fit as JSON, if it created this ensemble; otherwise null.</summary>
         public Report Report { get; internal set; }
 
-        /// <summary>Makes an ensemble of models, which may be disposed before it.</summary>
+        /// <summary>Creates an ensemble of models, which may be disposed of before the ensemble.</summary>
         public static Ensemble Create(IList<Model> models, [AllowNull] EnsembleOptions options = null)
         {
             using (var scratch = new Scratch())
@@ -187,7 +185,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Loads the ensemble of a manifest (ensemble.json or a folder with one) and its members.</summary>
+        /// <summary>Loads an ensemble and its members from a manifest: ensemble.json, or a folder that contains
+        /// it.</summary>
         public static Ensemble Load(string path)
         {
             Ensemble ensemble;
@@ -196,14 +195,15 @@ namespace Optimize
             return ensemble;
         }
 
-        /// <summary>Saves a manifest into a folder. The members stay in their files.</summary>
+        /// <summary>Saves a manifest with the paths of the members in a folder. The members are not copied.</summary>
         public void Save(string folder)
         {
             ErrorHandle error;
             OptimizeException.Check(Native.optimize_ensemble_save(this, Utf8.Bytes(folder), out error), error);
         }
 
-        /// <summary>Returns {"method", "task", "members", "weights", "temperatures", "notes"} as JSON.</summary>
+        /// <summary>Returns a description of the ensemble as JSON: {"method", "task", "members", "weights",
+        /// "temperatures", "notes"}.</summary>
         public Report Inspect()
         {
             BufferHandle report;
@@ -212,7 +212,8 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Returns one model whose branches are the members. The report is in Model.Report.</summary>
+        /// <summary>Returns a model that contains all members as branches and combines their outputs. The report is
+        /// in Model.Report.</summary>
         public Model Fuse([AllowNull] Call call = null)
         {
             Model result = null;
@@ -223,8 +224,8 @@ namespace Optimize
             return result;
         }
 
-        /// <summary>Merges the weights of models with one architecture into a new model of the same size. The report
-        /// is in Model.Report.</summary>
+        /// <summary>Returns a model of the same size with the merged weights of models of one architecture. The
+        /// report is in Model.Report.</summary>
         public static Model Merge(IList<Model> models, [AllowNull] MergeOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -5,26 +5,27 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>The task of Context.Evaluate, and its data.</summary>
+    /// <summary>Evaluation task of Context.Evaluate. It determines the format of the data.</summary>
     public enum EvaluateTask
     {
-        /// <summary>The model's own task.</summary>
+        /// <summary>The task that fits the model.</summary>
         Default = 0,
 
-        /// <summary>How well a language model predicts the data, which are plain text.</summary>
+        /// <summary>Perplexity of a language model on plain text.</summary>
         Perplexity = 1,
 
-        /// <summary>Similarity of two models' embeddings of the data, one text per line.</summary>
+        /// <summary>Similarity of two models' embeddings of texts, one per line.</summary>
         Embedding = 2,
 
-        /// <summary>Accuracy of a classifier. The data are rows of a label and a text, TSV or CSV.</summary>
+        /// <summary>Accuracy of a classifier. The data are rows with a label and a text, as TSV or CSV.</summary>
         Classification = 3,
 
-        /// <summary>Accuracy of a linear classifier on the embeddings. The data are as for Classification.</summary>
+        /// <summary>Accuracy of a linear classifier that is trained on the model's embeddings. The data have the
+        /// format of Classification.</summary>
         Probe = 4,
     }
 
-    /// <summary>Where the beginning-of-sequence token is inserted, for models whose tokenizer adds one.</summary>
+    /// <summary>Position of the beginning-of-sequence token, for models whose tokenizer has one.</summary>
     public enum Bos
     {
         /// <summary>At the start of every window, as in llama.cpp.</summary>
@@ -33,7 +34,7 @@ namespace Optimize
         /// <summary>At the start of the text only, as in the documentation of transformers.</summary>
         FirstWindow = 1,
 
-        /// <summary>Never.</summary>
+        /// <summary>Nowhere: the token is not inserted.</summary>
         Never = 2,
     }
 
@@ -43,43 +44,45 @@ namespace Optimize
         /// <summary>Evaluation task.</summary>
         public EvaluateTask Task { get; set; }
 
-        /// <summary>A second model for a comparison on the same data; null for none.</summary>
+        /// <summary>Second model, which is compared with the first on the same data; null for none.</summary>
         [AllowNull, MaybeNull] public Model Against { get; set; }
 
-        /// <summary>Tokenizer; null for the model's own.</summary>
+        /// <summary>Tokenizer of the texts; null for that of the model.</summary>
         [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Perplexity: window length in tokens; 0 for the model's maximum, up to 512.</summary>
+        /// <summary>Perplexity: number of tokens per window; 0 for the limit of the model, up to 512.</summary>
         public uint ContextLength { get; set; }
 
-        /// <summary>Perplexity: distance of windows in tokens; 0 for half of the context length.</summary>
+        /// <summary>Perplexity: number of tokens between the starts of two windows; 0 for half of the context
+        /// length.</summary>
         public uint Stride { get; set; }
 
-        /// <summary>Perplexity: where the beginning-of-sequence token is inserted.</summary>
+        /// <summary>Perplexity: position of the beginning-of-sequence token.</summary>
         public Bos Bos { get; set; }
 
-        /// <summary>Perplexity: tokens of the text to read; 0 for all.</summary>
+        /// <summary>Perplexity: maximum number of tokens of the text to use; 0 for all.</summary>
         public ulong MaxTokens { get; set; }
 
-        /// <summary>Other tasks: number of lines or rows to use; 0 for all.</summary>
+        /// <summary>Other tasks: maximum number of lines or rows to use; 0 for all.</summary>
         public ulong MaxTexts { get; set; }
 
-        /// <summary>Other tasks: maximum text length in tokens; 0 for the model's maximum, up to 512.</summary>
+        /// <summary>Other tasks: number of tokens after which a text is truncated; 0 for the limit of the model, up
+        /// to 512.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>Other tasks: texts per run; 0 for 1.</summary>
+        /// <summary>Other tasks: number of texts per run; 0 for 1.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Probe: seed of the split into training and test.</summary>
+        /// <summary>Probe: seed of the split into training set and test set.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Probe: fraction of the texts held out for the test; 0 for 0.2.</summary>
+        /// <summary>Probe: share of the texts of each class in the test set; 0 for 0.2.</summary>
         public double TestShare { get; set; }
 
-        /// <summary>Probe: weight of the penalty on large weights; 0 for 0.5.</summary>
+        /// <summary>Probe: L2 penalty on the weights of the linear classifier; 0 for 0.5.</summary>
         public double Penalty { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
@@ -113,7 +116,7 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Measures a model on data (the content of a file), alone or against another model. Returns the
+        /// <summary>Evaluates a model on data (the content of a file), or compares another model with it. Returns the
         /// JSON of docs/report.md.</summary>
         public Report Evaluate(Model model, string data, [AllowNull] EvaluateOptions options = null,
             [AllowNull] Call call = null)

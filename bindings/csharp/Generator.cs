@@ -7,23 +7,23 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>Whether a model thinks before it answers.</summary>
+    /// <summary>Use of the reasoning of a model before its answer.</summary>
     public enum Thinking
     {
-        /// <summary>The default of the template.</summary>
+        /// <summary>The default of the template is used.</summary>
         Template = 0,
 
-        /// <summary>The model thinks.</summary>
+        /// <summary>The model thinks before it answers.</summary>
         On = 1,
 
-        /// <summary>The model answers at once.</summary>
+        /// <summary>The model answers without thinking.</summary>
         Off = 2,
     }
 
     /// <summary>Options of Model.ApplyChatTemplate.</summary>
     public sealed class ChatOptions
     {
-        /// <summary>Leave out the beginning of the answer, which otherwise ends the prompt.</summary>
+        /// <summary>Whether the beginning of the answer, which otherwise ends the prompt, is left out.</summary>
         public bool NoGenerationPrompt { get; set; }
 
         /// <summary>Tools that the model may call, a JSON list of their schemas; null for none.</summary>
@@ -32,21 +32,21 @@ namespace Optimize
         /// <summary>Further variables of the template, a JSON object; null for none.</summary>
         [AllowNull, MaybeNull] public string Variables { get; set; }
 
-        /// <summary>Whether the model thinks before it answers.</summary>
+        /// <summary>Use of the reasoning of the model before its answer.</summary>
         public Thinking Thinking { get; set; }
     }
 
     /// <summary>A message of a conversation.</summary>
     public sealed class Message
     {
-        /// <summary>Makes a message.</summary>
+        /// <summary>Creates a message with a role and a text.</summary>
         public Message(string role, string content)
         {
             Role = role;
             Content = content;
         }
 
-        /// <summary>"system", "user", "assistant", or another role that the model's template supports.</summary>
+        /// <summary>Role: "system", "user", "assistant", or another role that the chat template supports.</summary>
         public string Role { get; private set; }
 
         /// <summary>Text of the message.</summary>
@@ -78,8 +78,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>The reason why a text ends: the model generated an end-of-sequence token, a limit was reached, a stop
-    /// string was generated, or OnToken requested the end. None: the text continues.</summary>
+    /// <summary>Reason why the text of a row ended.</summary>
     public enum FinishReason
     {
         /// <summary>The text has not ended.</summary>
@@ -88,17 +87,17 @@ namespace Optimize
         /// <summary>The model generated an end-of-text token.</summary>
         Eos = 1,
 
-        /// <summary>A limit was reached.</summary>
+        /// <summary>A maximum length was reached.</summary>
         Length = 2,
 
         /// <summary>A stop string or a stop token was found.</summary>
         Stop = 3,
 
-        /// <summary>The callback requested to stop.</summary>
+        /// <summary>The token callback returned false or threw an exception.</summary>
         Cancelled = 4,
     }
 
-    /// <summary>A token, as it is generated.</summary>
+    /// <summary>A generated token, as the token callback receives it.</summary>
     public struct Written
     {
         internal Written(IntPtr written) : this()
@@ -120,32 +119,35 @@ namespace Optimize
         /// <summary>Id of the token.</summary>
         public long Token { get; private set; }
 
-        /// <summary>Final text: whole characters, no part of a stop string. Often empty.</summary>
+        /// <summary>Text that this token completes: whole characters that later tokens cannot change, without any
+        /// part of a stop string. It may be empty.</summary>
         public string Text { get; private set; }
 
-        /// <summary>Log-probability of the token, if requested; otherwise 0.</summary>
+        /// <summary>Log-probability of the token, if log-probabilities were requested; otherwise 0.</summary>
         public float Logprob { get; private set; }
 
-        /// <summary>Set for the last token of a row.</summary>
+        /// <summary>Finish reason of the row; None before its last token.</summary>
         public FinishReason FinishReason { get; private set; }
 
-        /// <summary>For an ensemble: entropy of the combined distribution, in nats; otherwise 0.</summary>
+        /// <summary>Ensembles: entropy of the combined distribution, in nats; otherwise 0.</summary>
         public double Entropy { get; private set; }
 
-        /// <summary>For an ensemble: part of the entropy caused by disagreement, in nats; otherwise 0.</summary>
+        /// <summary>Ensembles: part of the entropy that comes from disagreement between the members, in nats;
+        /// otherwise 0.</summary>
         public double MutualInformation { get; private set; }
 
-        /// <summary>For an ensemble: fraction of the members that would choose this token; otherwise 0.</summary>
+        /// <summary>Ensembles: sum of the weights of the members that rank this token first; otherwise 0.</summary>
         public double Agreement { get; private set; }
     }
 
     /// <summary>Options of Context.CreateGenerator.</summary>
     public sealed class GeneratorOptions
     {
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Faster with block-quantized weights, less exact.</summary>
+        /// <summary>Whether the activations of block-quantized matrix products are rounded, which is faster and less
+        /// exact.</summary>
         public bool RoundActivations { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
@@ -167,66 +169,75 @@ namespace Optimize
         }
     }
 
-    /// <summary>Options of Generator.Generate, Run and Append. By default, the most probable token each time, at most
-    /// 256 of them.</summary>
+    /// <summary>Options of Generator.Generate, Run and Append. By default, generation selects the most probable token
+    /// each time, and ends after at most 256 new tokens.</summary>
     public sealed class GenerateOptions
     {
-        /// <summary>Maximum number of tokens to generate per row; 0 with MaxLength 0 for 256.</summary>
+        /// <summary>Maximum number of new tokens per row; 0 for no limit, or for 256 if MaxLength is 0,
+        /// too.</summary>
         public uint MaxNewTokens { get; set; }
 
         /// <summary>Maximum number of tokens per row, including the prompt; 0 for no limit.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>Sample from this many most probable tokens; 0 for all.</summary>
+        /// <summary>Sampling: number of most probable tokens among which the next token is sampled; 0 for
+        /// all.</summary>
         public uint TopK { get; set; }
 
-        /// <summary>Logits are divided by it before sampling; 0 always takes the most probable token.</summary>
+        /// <summary>Sampling temperature, by which logits are divided; 0 selects the most probable token each
+        /// time.</summary>
         public float Temperature { get; set; }
 
-        /// <summary>Sample from the most probable tokens that together have this probability; 0 for all.</summary>
+        /// <summary>Sampling: total probability of the most probable tokens among which the next token is sampled; 0
+        /// for all.</summary>
         public float TopP { get; set; }
 
-        /// <summary>Sample from tokens at least this many times as probable as the most probable; 0 for
+        /// <summary>Sampling: minimum probability of a token, relative to that of the most probable token; 0 for
         /// all.</summary>
         public float MinP { get; set; }
 
-        /// <summary>Above 1, tokens of prompt and text become less probable; 0 disables it.</summary>
+        /// <summary>Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text
+        /// less probable; 0 disables it.</summary>
         public float RepetitionPenalty { get; set; }
 
-        /// <summary>Subtracted from the logits of tokens already generated; 0 disables it.</summary>
+        /// <summary>Presence penalty, which is subtracted from the logits of tokens that occur in the generated text;
+        /// 0 disables it.</summary>
         public float PresencePenalty { get; set; }
 
-        /// <summary>Subtracted for each occurrence of a token already generated; 0 disables it.</summary>
+        /// <summary>Frequency penalty, which is subtracted from the logit of a token for each occurrence in the
+        /// generated text; 0 disables it.</summary>
         public float FrequencyPenalty { get; set; }
 
-        /// <summary>No sequence of this many tokens appears twice; 0 disables it.</summary>
+        /// <summary>Length of token sequences that must not occur twice; 0 allows repetitions.</summary>
         public uint NoRepeatNgramSize { get; set; }
 
-        /// <summary>0 for none, n for each token and the n - 1 most probable ones.</summary>
+        /// <summary>Log-probabilities to return: 0 for none, n for those of each generated token and of the n - 1
+        /// most probable tokens.</summary>
         public uint Logprobs { get; set; }
 
-        /// <summary>The same seed gives the same text.</summary>
+        /// <summary>Seed of sampling; the same seed gives the same text.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Strings that end a row's text and are not part of it.</summary>
+        /// <summary>Strings that end the text of a row and are not part of it.</summary>
         [AllowNull, MaybeNull] public IList<string> Stop { get; set; }
 
-        /// <summary>Called for every token on the thread that makes the call. Returning false ends all rows. An
-        /// exception ends them too, and is thrown by the call; the text generated so far can be continued.</summary>
+        /// <summary>Token callback, called for every generated token on the thread that makes the call. A return
+        /// value of false ends all rows. An exception also ends them, and the call throws it; Run can then continue
+        /// the texts.</summary>
         [AllowNull, MaybeNull] public Func<Written, bool> OnToken { get; set; }
 
-        /// <summary>Prompts already contain special tokens, like those of Model.RenderChat.</summary>
+        /// <summary>Whether prompts already contain their special tokens, like those of Model.RenderChat.</summary>
         public bool Rendered { get; set; }
 
-        /// <summary>Continue after end-of-sequence tokens.</summary>
+        /// <summary>Whether generation continues after end-of-text tokens.</summary>
         public bool IgnoreEos { get; set; }
 
-        /// <summary>Ids of tokens that end a row's text and are not part of it.</summary>
+        /// <summary>Ids of tokens that end the text of a row and are not part of it.</summary>
         [AllowNull, MaybeNull] public IList<long> StopTokens { get; set; }
 
         internal GenerateOptions Copy() { return (GenerateOptions)MemberwiseClone(); }
 
-        /// <summary>Sample with the settings that the model recommends, in place of those that are 0.</summary>
+        /// <summary>Whether settings that are 0 have the values that the model recommends.</summary>
         public bool ModelSampling { get; set; }
 
         internal Native.GenerateOptions ToNative(Scratch scratch)
@@ -257,13 +268,13 @@ namespace Optimize
         }
     }
 
-    /// <summary>A text-generating model with its cache. It runs one call at a time: a second one throws
-    /// Status.Busy.</summary>
+    /// <summary>A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and
+    /// generated so far. It accepts one call at a time: a concurrent call throws Status.Busy.</summary>
     public sealed partial class Generator : Handle
     {
         internal Generator() { }
 
-        /// <summary>Generates a text after each prompt; earlier rows are dropped. Returns JSON: {"generations":
+        /// <summary>Generates text after each prompt; previous rows are discarded. Returns JSON: {"generations":
         /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}.</summary>
         public Report Generate(IList<string> prompts, [AllowNull] GenerateOptions options = null,
             [AllowNull] Call call = null)
@@ -279,8 +290,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Appends text to a row (0 for a conversation; this creates it), to be read by the next Run. Of the
-        /// options, only Rendered matters.</summary>
+        /// <summary>Appends text to a row, for example a message of a conversation to row 0, which is created if
+        /// there are no rows. The next Run reads it. Only Rendered of the options is used.</summary>
         public void Append(uint row, string text, [AllowNull] GenerateOptions options = null)
         {
             using (var scratch = new Scratch())
@@ -294,8 +305,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Continues all rows; only new tokens are computed. Returns the text generated by this call, like
-        /// Generate.</summary>
+        /// <summary>Generates text in all rows, without processing earlier tokens again. Returns JSON as from
+        /// Generate, for the new tokens.</summary>
         public Report Run([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())
@@ -305,7 +316,7 @@ namespace Optimize
                             this, ref given, ref native, out report, out error));
         }
 
-        /// <summary>Drops all rows.</summary>
+        /// <summary>Discards all rows of the generator.</summary>
         public void Reset()
         {
             ErrorHandle error;

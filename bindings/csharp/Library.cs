@@ -1,4 +1,4 @@
-// How the library is found.
+// The search for the library.
 
 #if NET8_0_OR_GREATER
 using System;
@@ -15,7 +15,7 @@ namespace Optimize
         // system's loader searches (LD_LIBRARY_PATH, ld.so.conf).
         private const string Library = "optimize";
 
-        // What the package for programs installs, without the one for developers. Mono reads
+        // The name that the package for programs installs, without that for developers. Mono reads
         // Optimize.dll.config for the same.
         internal const string Soname = "liboptimize.so.0.1";
 

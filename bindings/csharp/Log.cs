@@ -5,83 +5,83 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>The importance of a message.</summary>
+    /// <summary>Level of a log message.</summary>
     public enum LogLevel
     {
-        /// <summary>Something failed.</summary>
+        /// <summary>Errors, after which something has failed.</summary>
         Error = 1,
 
-        /// <summary>Something works, but not as it could.</summary>
+        /// <summary>Warnings: something works, but not as well as possible.</summary>
         Warning = 2,
 
         /// <summary>Events: a model was loaded, a session was created.</summary>
         Info = 3,
 
-        /// <summary>Details for developers, with those of ONNX Runtime.</summary>
+        /// <summary>Details for developers, including those of ONNX Runtime.</summary>
         Debug = 4,
     }
 
-    /// <summary>Receives the messages of the whole process, on any thread, also on several at once. The target is
-    /// "optimize" or "onnxruntime". What it throws is lost.</summary>
+    /// <summary>Log callback, which receives the messages of the whole process, on any thread, also on several at
+    /// once. The target is "optimize" or "onnxruntime". Exceptions that it throws are ignored.</summary>
     public delegate void LogFunction(LogLevel level, string target, string message);
 
-    /// <summary>Form of Context.CountersText.</summary>
+    /// <summary>Format of Context.CountersText.</summary>
     public enum CountersFormat
     {
-        /// <summary>A JSON object.</summary>
+        /// <summary>A JSON object with the values of Counters.</summary>
         Json = 0,
 
         /// <summary>The text format of Prometheus.</summary>
         Prometheus = 1,
     }
 
-    /// <summary>What the library has done in this process so far, and what it is doing.</summary>
+    /// <summary>Counters of all models, sessions and threads of the process since its start.</summary>
     public sealed class Counters
     {
         private readonly Native.Counters raw;
 
         internal Counters(Native.Counters raw) { this.raw = raw; }
 
-        /// <summary>Models that were loaded.</summary>
+        /// <summary>Number of models that were loaded.</summary>
         public ulong ModelsLoaded { get { return raw.ModelsLoaded; } }
 
-        /// <summary>Size of these models.</summary>
+        /// <summary>Size of these models in bytes.</summary>
         public ulong BytesLoaded { get { return raw.BytesLoaded; } }
 
-        /// <summary>Seconds that loading took.</summary>
+        /// <summary>Time that the loading of models took, in seconds.</summary>
         public double LoadSeconds { get { return raw.LoadSeconds; } }
 
-        /// <summary>Sessions that were created.</summary>
+        /// <summary>Number of sessions that were created.</summary>
         public ulong SessionsCreated { get { return raw.SessionsCreated; } }
 
-        /// <summary>Seconds that creating sessions took.</summary>
+        /// <summary>Time that the creation of sessions took, in seconds.</summary>
         public double SessionSeconds { get { return raw.SessionSeconds; } }
 
-        /// <summary>Runs of sessions, failed ones included.</summary>
+        /// <summary>Number of runs of sessions that ended, including failed ones.</summary>
         public ulong Runs { get { return raw.Runs; } }
 
-        /// <summary>Runs that failed or were cancelled.</summary>
+        /// <summary>Number of runs that failed or were cancelled.</summary>
         public ulong FailedRuns { get { return raw.FailedRuns; } }
 
-        /// <summary>Seconds that runs took, summed over threads.</summary>
+        /// <summary>Time that runs took, in seconds, summed over threads.</summary>
         public double RunSeconds { get { return raw.RunSeconds; } }
 
-        /// <summary>Runs that are in progress now.</summary>
+        /// <summary>Number of runs that are now in progress.</summary>
         public ulong ActiveRuns { get { return raw.ActiveRuns; } }
 
-        /// <summary>Calls that wait for another call of the same engine now.</summary>
+        /// <summary>Number of calls that now wait for another call of the same engine.</summary>
         public ulong WaitingCalls { get { return raw.WaitingCalls; } }
 
-        /// <summary>Tokens that the models of generators have read.</summary>
+        /// <summary>Number of tokens that the models of generators have read.</summary>
         public ulong ReadTokens { get { return raw.ReadTokens; } }
 
-        /// <summary>Tokens that generators have generated.</summary>
+        /// <summary>Number of tokens that generators have generated.</summary>
         public ulong GeneratedTokens { get { return raw.GeneratedTokens; } }
     }
 
     public sealed partial class Context
     {
-        /// <summary>The delegate that the library calls; it lives as long as this object.</summary>
+        /// <summary>Delegate that the library calls, which lives as long as this object.</summary>
         private Native.LogFn log;
 
         /// <summary>Returns the counters of the process.</summary>
@@ -93,7 +93,7 @@ namespace Optimize
             return new Counters(raw);
         }
 
-        /// <summary>Returns the counters of the process as JSON or for Prometheus.</summary>
+        /// <summary>Returns the counters of the process as JSON or in the text format of Prometheus.</summary>
         public string CountersText(CountersFormat format = CountersFormat.Json)
         {
             BufferHandle text;

@@ -6,10 +6,10 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>Whether weights use 7 of their 8 bits, which x86 processors without VNNI require.</summary>
+    /// <summary>Use of 7 instead of 8 bits for weights, which x86 processors without VNNI require.</summary>
     public enum ReduceRange
     {
-        /// <summary>By the present processor.</summary>
+        /// <summary>7 bits if the processor of this machine requires it.</summary>
         Auto = 0,
 
         /// <summary>7 bits: for models that will run on processors without VNNI.</summary>
@@ -19,50 +19,49 @@ namespace Optimize
         Off = 2,
     }
 
-    /// <summary>The form of a quantized model. Dynamic: int8 weights; activations are quantized at run time.
-    /// WeightOnly: block-quantized weights of 2, 4 or 8 bits; activations stay float. Static: int8 weights;
-    /// activations with scales from calibration data.</summary>
+    /// <summary>Kind of quantization.</summary>
     public enum QuantizeType
     {
-        /// <summary>int8 weights; activations are quantized at run time. Needs no data. Weights without an integer
-        /// kernel (Conv, LSTM ...) are stored in 8 bits and computed in float.</summary>
+        /// <summary>int8 weights; activations are quantized in each run. Needs no data. Weights of operators without
+        /// an integer kernel (Conv, LSTM ...) are stored in 8 bits, and used in float.</summary>
         Dynamic = 0,
 
-        /// <summary>Weights in blocks of 2, 4 or 8 bits, each with its scale; activations stay float. Weights that no
-        /// block operator supports are stored in 4 or 8 bits and computed in float.</summary>
+        /// <summary>Weights of 2, 4 or 8 bits in blocks with one scale each; activations stay float. Weights that no
+        /// block operator supports are stored in 4 or 8 bits, and used in float.</summary>
         WeightOnly = 1,
 
         /// <summary>int8 weights; activations are quantized with scales from calibration data.</summary>
         Static = 2,
     }
 
-    /// <summary>How the codes of block-quantized weights are chosen. Auto: GPTQ with calibration data, else
-    /// RTN.</summary>
+    /// <summary>Algorithm that chooses the codes of block-quantized weights.</summary>
     public enum Algorithm
     {
         /// <summary>GPTQ with calibration data, otherwise RTN.</summary>
         Auto = 0,
 
-        /// <summary>Round to nearest, with a search for scale and zero point.</summary>
+        /// <summary>Round to nearest, with a search for the best scale and zero point of each block.</summary>
         Rtn = 1,
 
         /// <summary>Half-quadratic quantization.</summary>
         Hqq = 2,
 
-        /// <summary>Compensates the error of each weight in the following ones. Needs calibration data.</summary>
+        /// <summary>GPTQ: compensates the error of each weight by changing the following weights. Needs calibration
+        /// data.</summary>
         Gptq = 3,
 
-        /// <summary>Scales inputs by the magnitude of activations. Needs calibration data.</summary>
+        /// <summary>AWQ: scales the inputs of weights by the magnitude of their activations. Needs calibration
+        /// data.</summary>
         Awq = 4,
     }
 
-    /// <summary>How static quantization determines the range of an activation.</summary>
+    /// <summary>Method by which static quantization determines the range of an activation.</summary>
     public enum CalibrationMethod
     {
-        /// <summary>From the minimum to the maximum value.</summary>
+        /// <summary>The range from the minimum to the maximum value.</summary>
         MinMax = 0,
 
-        /// <summary>Between percentiles, without the outermost values.</summary>
+        /// <summary>The range between two percentiles, without the outermost values.</summary>
         Percentile = 1,
 
         /// <summary>The range whose quantized histogram has the smallest divergence.</summary>
@@ -72,17 +71,16 @@ namespace Optimize
         Mse = 3,
     }
 
-    /// <summary>Type in which scales of blocks are stored. Sessions convert them to float32. Uint8: one byte, times a
-    /// float32 factor per row.</summary>
+    /// <summary>Type of the scales of blocks in the file. Sessions convert scales to float32.</summary>
     public enum ScaleType
     {
-        /// <summary>One byte, times a float32 factor per row.</summary>
+        /// <summary>uint8, times a float32 factor per row.</summary>
         Uint8 = 0,
 
-        /// <summary>Two bytes.</summary>
+        /// <summary>float16.</summary>
         Float16 = 1,
 
-        /// <summary>Four bytes.</summary>
+        /// <summary>float32.</summary>
         Float32 = 2,
     }
 
@@ -92,81 +90,87 @@ namespace Optimize
         /// <summary>Kind of quantization.</summary>
         public QuantizeType Type { get; set; }
 
-        /// <summary>Bits per weight: 8, weight-only also 4 or 2; 0 for 8, weight-only 4.</summary>
+        /// <summary>Bits per weight: 8, or for weight-only also 4 or 2. 0 is 8, or for weight-only 4.</summary>
         public uint Bits { get; set; }
 
         /// <summary>Use of 7 bits for weights.</summary>
         public ReduceRange ReduceRange { get; set; }
 
-        /// <summary>One scale for a whole weight instead of one per output channel.</summary>
+        /// <summary>Whether a weight has one scale instead of one per output channel.</summary>
         public bool PerTensor { get; set; }
 
-        /// <summary>Keep embedding tables in float.</summary>
+        /// <summary>Whether embedding tables stay float.</summary>
         public bool KeepEmbeddings { get; set; }
 
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Weight-only: elements of a row that share a scale, 16 to 256; 0 for 32.</summary>
+        /// <summary>Weight-only: number of consecutive elements of a row that share a scale, 16 to 256; 0 for
+        /// 32.</summary>
         public uint BlockSize { get; set; }
 
-        /// <summary>Weight-only: no zero points; zero is the middle code.</summary>
+        /// <summary>Weight-only: whether quantization is symmetric, without zero points.</summary>
         public bool Symmetric { get; set; }
 
-        /// <summary>Weight-only: storage of scales.</summary>
+        /// <summary>Weight-only: type of the scales.</summary>
         public ScaleType ScaleType { get; set; }
 
-        /// <summary>Weight-only: 4 quantizes activations to 8 bits block by block, which is fast; 1 keeps them float;
-        /// 0 for 4.</summary>
+        /// <summary>Weight-only: accuracy_level of MatMulNBits. 4 rounds activations to 8 bits per block, which is
+        /// faster; 1 keeps them float32; 0 for 4.</summary>
         public uint AccuracyLevel { get; set; }
 
-        /// <summary>Weights with fewer elements are skipped; 0 for 1024.</summary>
+        /// <summary>Minimum number of elements of a weight; 0 for 1024.</summary>
         public ulong MinElements { get; set; }
 
-        /// <summary>Globs of node and weight names; none for all nodes.</summary>
+        /// <summary>Globs of the names of nodes and weights to quantize; none for all nodes.</summary>
         [AllowNull, MaybeNull] public IList<string> Include { get; set; }
 
-        /// <summary>Globs of names to skip; takes precedence over Include.</summary>
+        /// <summary>Globs of the names of nodes and weights to leave unchanged, also if Include matches
+        /// them.</summary>
         [AllowNull, MaybeNull] public IList<string> Exclude { get; set; }
 
-        /// <summary>Weight-only: <c>GLOB=BITS</c> or <c>GLOB=BITS/BLOCK</c>, other bits for matches.</summary>
+        /// <summary>Weight-only: texts <c>GLOB=BITS</c> or <c>GLOB=BITS/BLOCK</c>, which set other bits for matching
+        /// nodes and weights.</summary>
         [AllowNull, MaybeNull] public IList<string> Overrides { get; set; }
 
-        /// <summary>Weight-only: calibration text (GPTQ); null for none.</summary>
+        /// <summary>Calibration text; null for none. For weight-only, it selects GPTQ.</summary>
         [AllowNull, MaybeNull] public string Calibration { get; set; }
 
-        /// <summary>Windows of the calibration text; 0 for 16.</summary>
+        /// <summary>Number of windows of the calibration text; 0 for 16.</summary>
         public uint CalibrationWindows { get; set; }
 
-        /// <summary>Window length in tokens; 0 for 512, or the model's maximum.</summary>
+        /// <summary>Number of tokens per window; 0 for 512, or the limit of the model if it is less.</summary>
         public uint CalibrationLength { get; set; }
 
-        /// <summary>Folder for the quantized weights until they are saved; null for the system's.</summary>
+        /// <summary>Folder of the temporary file with the quantized weights; null for the system's temporary
+        /// folder.</summary>
         [AllowNull, MaybeNull] public string ScratchFolder { get; set; }
 
-        /// <summary>Weight-only: how codes are chosen.</summary>
+        /// <summary>Weight-only: algorithm that chooses the codes.</summary>
         public Algorithm Algorithm { get; set; }
 
-        /// <summary>Static: how activation ranges are determined.</summary>
+        /// <summary>Static: method that determines the ranges of activations.</summary>
         public CalibrationMethod CalibrationMethod { get; set; }
 
-        /// <summary>Static: per cent of values that CalibrationMethod.Percentile keeps; 0 for 99.99.</summary>
+        /// <summary>Static: percentage of the values of an activation that CalibrationMethod.Percentile keeps; 0 for
+        /// 99.99.</summary>
         public double Percentile { get; set; }
 
-        /// <summary>Static: fraction of the activation range moved into the weights, 0 to 1.</summary>
+        /// <summary>Static and dynamic: alpha of SmoothQuant, from 0 to 1, which moves outliers of activations into
+        /// the weights; 0 disables it.</summary>
         public double SmoothQuant { get; set; }
 
-        /// <summary>Limit of the quality loss: Kullback-Leibler divergence in nats for models with logits, otherwise
-        /// 1 - mean cosine; 0 for no limit.</summary>
+        /// <summary>Maximum loss: mean Kullback-Leibler divergence in nats for models with logits, otherwise 1 - mean
+        /// cosine; 0 for no limit.</summary>
         public double MaxQualityLoss { get; set; }
 
         /// <summary>Maximum size of the result in bytes; 0 for no limit.</summary>
         public ulong TargetSize { get; set; }
 
-        /// <summary>Keep in float what is not faster when quantized, measured on this machine.</summary>
+        /// <summary>Whether speed is measured, and nodes that are not faster when quantized stay float.</summary>
         public bool NeverSlower { get; set; }
 
-        /// <summary>Calibration data other than text: values of inputs by name, whose first dimension counts
+        /// <summary>Calibration tensors for the inputs, by name, instead of a text. Their first dimension counts
         /// samples.</summary>
         [AllowNull, MaybeNull] public IDictionary<string, Tensor> CalibrationTensors { get; set; }
 
@@ -214,7 +218,8 @@ namespace Optimize
     /// <summary>Options of Context.Benchmark.</summary>
     public sealed class BenchmarkOptions
     {
-        /// <summary>Converts texts to inputs; null generates inputs from the model's signature.</summary>
+        /// <summary>Tokenizer of the texts; null generates inputs by the names and types of the model's
+        /// inputs.</summary>
         [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
         /// <summary>Number of timed rounds; 0 for 50.</summary>
@@ -223,35 +228,40 @@ namespace Optimize
         /// <summary>Number of warm-up rounds; 0 for 5.</summary>
         public uint Warmup { get; set; }
 
-        /// <summary>Number of threads; 0 for the context's. With 1, CPU time is measured.</summary>
+        /// <summary>Number of threads; 0 for that of the context. With 1 thread on the CPU, processor time is
+        /// measured.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Rows of the timed input; 0 for 1.</summary>
+        /// <summary>Batch size of the timed input; 0 for 1.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Tokens of each timed row; 0 for the length of the texts, or 128 without texts.</summary>
+        /// <summary>Number of tokens of each row of the timed input; 0 for the length of the texts, or 128 without
+        /// texts.</summary>
         public uint SequenceLength { get; set; }
 
-        /// <summary>Time limit of the timed rounds, at least 5 of which run; 0 for 30000.</summary>
+        /// <summary>Time limit of the timed rounds in milliseconds, at least 5 of which run; 0 for 30000.</summary>
         public uint MaxMilliseconds { get; set; }
 
         /// <summary>Seed of generated inputs and of the bootstrap.</summary>
         public uint Seed { get; set; }
 
-        /// <summary>Texts for the comparison; none for built-in sentences. Needs a tokenizer.</summary>
+        /// <summary>Texts on which the models are compared; none for built-in sentences. Texts need a
+        /// tokenizer.</summary>
         [AllowNull, MaybeNull] public IList<string> Texts { get; set; }
 
-        /// <summary>Each "NAME:2x3x4", for inputs with dynamic sizes.</summary>
+        /// <summary>Shapes of generated inputs, each "NAME:2x3x4", for inputs with dynamic dimensions.</summary>
         [AllowNull, MaybeNull] public IList<string> Shapes { get; set; }
 
-        /// <summary>Each "NAME:1,2,3", for inputs for which random numbers are unsuitable.</summary>
+        /// <summary>Values of generated inputs, each "NAME:1,2,3", for inputs that cannot be random
+        /// numbers.</summary>
         [AllowNull, MaybeNull] public IList<string> Values { get; set; }
 
-        /// <summary>Values of inputs by name, instead of texts and generated values: the first dimension counts
-        /// samples.</summary>
+        /// <summary>Tensors for the inputs, by name, instead of texts and generated inputs. Their first dimension
+        /// counts samples.</summary>
         [AllowNull, MaybeNull] public IDictionary<string, Tensor> Inputs { get; set; }
 
-        /// <summary>Trust the models' authors: engines embedded in a model contain code.</summary>
+        /// <summary>Whether you trust the source of the models. Engines inside a model contain executable
+        /// code.</summary>
         public bool TrustEngines { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
@@ -288,7 +298,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>Where Model.Save writes weights: Auto is in the .onnx file up to 1 GiB, next to it above.</summary>
+    /// <summary>Storage of the weights by Model.Save.</summary>
     public enum ExternalData
     {
         /// <summary>In the .onnx file up to 1 GiB, above that in a file next to it.</summary>
@@ -306,10 +316,10 @@ namespace Optimize
     {
         internal Model() { }
 
-        /// <summary>The JSON of docs/report.md, if a technique made this model; otherwise null.</summary>
+        /// <summary>Report in the JSON of docs/report.md, if a technique made this model; otherwise null.</summary>
         public Report Report { get; internal set; }
 
-        /// <summary>Loads the tokenizer.json next to the model; throws Status.NotFound if there is none.</summary>
+        /// <summary>Returns the tokenizer of the model; throws Status.NotFound if it has none.</summary>
         public Tokenizer LoadTokenizer()
         {
             Tokenizer tokenizer;
@@ -318,12 +328,12 @@ namespace Optimize
             return tokenizer;
         }
 
-        /// <summary>Returns a conversation in the text format that the model was trained on, by its chat template: a
-        /// prompt for Rendered. Throws Status.NotFound if the model has no template.</summary>
+        /// <summary>Returns a conversation rendered with the chat template of the model: a prompt for which Rendered
+        /// is set. Throws Status.NotFound if the model has no template.</summary>
         public string RenderChat(params Message[] messages) { return RenderChat(Message.ToJson(messages)); }
 
-        /// <summary>The same for messages in JSON, which may have more keys: [{"role": "user", "content": "..."},
-        /// ...].</summary>
+        /// <summary>Returns a rendered conversation. The messages are JSON, and may have more keys: [{"role": "user",
+        /// "content": "..."}, ...].</summary>
         public string RenderChat(string messages)
         {
             BufferHandle rendered;
@@ -333,13 +343,15 @@ namespace Optimize
             return rendered.Take();
         }
 
-        /// <summary>Returns a conversation in the text format of the model, with tools and other options.</summary>
+        /// <summary>Returns a conversation rendered with the chat template of the model, with tools and other
+        /// options.</summary>
         public string ApplyChatTemplate(IEnumerable<Message> messages, [AllowNull] ChatOptions options = null)
         {
             return ApplyChatTemplate(Message.ToJson(messages), options);
         }
 
-        /// <summary>The same for messages in JSON, which may have more keys, such as "tool_calls".</summary>
+        /// <summary>Returns a rendered conversation. The messages are JSON, and may have more keys, such as
+        /// "tool_calls".</summary>
         public string ApplyChatTemplate(string messages, [AllowNull] ChatOptions options = null)
         {
             options = options ?? new ChatOptions();
@@ -362,7 +374,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns the inputs of a run.</summary>
+        /// <summary>Returns the inputs that a run requires.</summary>
         public IList<ValueInfo> Inputs()
         {
             return ValueInfo.All(this, Native.optimize_model_input_count(this),
@@ -370,7 +382,7 @@ namespace Optimize
                     Native.optimize_model_input(this, index, ref info, out error));
         }
 
-        /// <summary>Returns the outputs of a run.</summary>
+        /// <summary>Returns the outputs of the model.</summary>
         public IList<ValueInfo> Outputs()
         {
             return ValueInfo.All(this, Native.optimize_model_output_count(this),
@@ -378,7 +390,7 @@ namespace Optimize
                     Native.optimize_model_output(this, index, ref info, out error));
         }
 
-        /// <summary>Returns the content of the model as the JSON of docs/report.md.</summary>
+        /// <summary>Returns a description of the model as the JSON of docs/report.md.</summary>
         public Report Inspect()
         {
             BufferHandle report;
@@ -387,9 +399,9 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Saves a model atomically: until it is complete and on disk, an existing file is kept. Returns
-        /// JSON: {"files": [{"path", "bytes", "sha256"}]}. Packed is one file in which zeros take almost no space,
-        /// and which only this library reads.</summary>
+        /// <summary>Saves the model atomically: an existing file is replaced only when the new one is complete and on
+        /// disk. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}. A packed file stores a zero in one bit, and
+        /// only this library reads it.</summary>
         public Report Save(
             string path, ExternalData externalData = ExternalData.Auto, [AllowNull] Call call = null,
                 bool packed = false)

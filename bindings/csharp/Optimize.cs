@@ -26,13 +26,13 @@ using System.Threading;
 
 namespace Optimize
 {
-    /// <summary>The result of a call; the numbers never change.</summary>
+    /// <summary>Status of a call. The numbers never change.</summary>
     public enum Status
     {
         /// <summary>Success.</summary>
         Ok = 0,
 
-        /// <summary>An argument is out of range.</summary>
+        /// <summary>An argument is out of range, or contradicts another one.</summary>
         InvalidArgument = 1,
 
         /// <summary>A handle has another type, or was freed.</summary>
@@ -41,13 +41,13 @@ namespace Optimize
         /// <summary>A file, tensor, input or name does not exist.</summary>
         NotFound = 3,
 
-        /// <summary>The operating system failed to read or write.</summary>
+        /// <summary>Reading or writing a file failed.</summary>
         IO = 4,
 
-        /// <summary>The model file is damaged, hostile or not a model.</summary>
+        /// <summary>The file is damaged, or is not a valid model.</summary>
         InvalidModel = 5,
 
-        /// <summary>The request is valid, but not supported by this version.</summary>
+        /// <summary>The request is valid, but this version does not support it.</summary>
         Unsupported = 6,
 
         /// <summary>A limit of this library is exceeded.</summary>
@@ -56,7 +56,7 @@ namespace Optimize
         /// <summary>ONNX Runtime was not found or is too old.</summary>
         RuntimeMissing = 8,
 
-        /// <summary>ONNX Runtime refused the model or failed.</summary>
+        /// <summary>ONNX Runtime refused the model, or a run failed.</summary>
         Runtime = 9,
 
         /// <summary>The call was stopped by the cancel token or the progress callback.</summary>
@@ -71,16 +71,17 @@ namespace Optimize
         /// <summary>A quality or speed limit was not met.</summary>
         GateNotMet = 13,
 
-        /// <summary>A defect of this library; the process is intact.</summary>
+        /// <summary>A defect of this library caused the failure. The process can continue.</summary>
         Internal = 14,
 
-        /// <summary>TensorRT was not found, is too old, or this library was built without its headers.</summary>
+        /// <summary>TensorRT or an execution provider was not found, is too old, or is not supported by this build of
+        /// the library.</summary>
         BackendMissing = 15,
 
         /// <summary>No NVIDIA driver or no device was found.</summary>
         DeviceMissing = 16,
 
-        /// <summary>TensorRT refused the model or failed.</summary>
+        /// <summary>TensorRT refused the model, or a build or run failed.</summary>
         Backend = 17,
 
         /// <summary>The file belongs to another model, library or device.</summary>
@@ -90,7 +91,7 @@ namespace Optimize
         Untrusted = 19,
     }
 
-    /// <summary>The library's description of a failed call.</summary>
+    /// <summary>An exception of a call that failed.</summary>
     public sealed class OptimizeException : Exception
     {
         internal OptimizeException(Status status, string message, string place)
@@ -100,10 +101,11 @@ namespace Optimize
             Place = place;
         }
 
-        /// <summary>Kind of the failure.</summary>
+        /// <summary>Status of the failure.</summary>
         public Status Status { get; private set; }
 
-        /// <summary>File, node, tensor or argument, outermost first; "" if the message is sufficient.</summary>
+        /// <summary>Place where the error occurred: file, node, tensor or argument, outermost first; "" if the
+        /// message contains it.</summary>
         public string Place { get; private set; }
 
         internal static void Check(int status, ErrorHandle error)
@@ -152,10 +154,10 @@ namespace Optimize
         /// <summary>Name of the stage, for example "quantize".</summary>
         public string Stage { get; private set; }
 
-        /// <summary>Number of steps done.</summary>
+        /// <summary>Number of completed steps.</summary>
         public ulong Done { get; private set; }
 
-        /// <summary>Total number of steps; 0 if unknown.</summary>
+        /// <summary>Total number of steps; 0 if it is unknown.</summary>
         public ulong Total { get; private set; }
     }
 
@@ -185,25 +187,26 @@ namespace Optimize
         }
     }
 
-    /// <summary>Settings of a long call besides its options. A CancellationToken converts to it.</summary>
+    /// <summary>Progress, timeout and cancellation of a call. A CancellationToken converts to it.</summary>
     public sealed partial class Call
     {
-        /// <summary>Ends the call with OperationCanceledException.</summary>
+        /// <summary>Token that ends the call with OperationCanceledException.</summary>
         public CancellationToken Cancellation { get; set; }
 
-        /// <summary>Ends the call with Status.Timeout; zero for no timeout.</summary>
+        /// <summary>Timeout, after which the call throws Status.Timeout; zero for no timeout.</summary>
         public TimeSpan Timeout { get; set; }
 
-        /// <summary>Called at most 20 times per second, on the thread that makes the call.</summary>
+        /// <summary>Progress callback, called at most 20 times per second on the thread that makes the
+        /// call.</summary>
         [AllowNull, MaybeNull] public IProgress<Progress> Progress { get; set; }
 
-        /// <summary>Makes the settings of a call that the token ends.</summary>
+        /// <summary>Returns the settings of a call that the token ends.</summary>
         public static implicit operator Call(CancellationToken token) { return new Call { Cancellation = token }; }
 
         internal delegate int Body(ref Native.Call call, out ErrorHandle error);
 
-        /// <summary>Makes a call of the library with the settings of <paramref name="call"/>. An exception of its
-        /// callbacks takes precedence.</summary>
+        /// <summary>Makes a call of the library with the settings of <paramref name="call"/>. Throws the exception of
+        /// a callback, otherwise that of the status.</summary>
         internal static void Run(Call call, Body body, Caught caught = null)
         {
             (call ?? new Call()).Run(body, caught ?? new Caught());
@@ -273,26 +276,27 @@ namespace Optimize
     /// <summary>Options of Context.Create.</summary>
     public sealed class ContextOptions
     {
-        /// <summary>Default number of threads of all calls; 0 for all cores.</summary>
+        /// <summary>Default number of threads of all calls; 0 for all processors.</summary>
         public uint Threads { get; set; }
 
         /// <summary>Path of the ONNX Runtime library; null searches the default places.</summary>
         [AllowNull, MaybeNull] public string RuntimeLibrary { get; set; }
 
-        /// <summary>Receives messages until the context is disposed of; without it, no message is made.</summary>
+        /// <summary>Log callback, which receives messages until the context is disposed of; null for no
+        /// messages.</summary>
         [AllowNull, MaybeNull] public LogFunction Log { get; set; }
 
-        /// <summary>The highest level that Log receives.</summary>
+        /// <summary>Highest level of the messages that Log receives.</summary>
         public LogLevel LogLevel { get; set; } = LogLevel.Warning;
     }
 
-    /// <summary>Settings of calls: the ONNX Runtime library and the number of threads. A program usually needs
-    /// one.</summary>
+    /// <summary>A context: the ONNX Runtime library and the default number of threads. A program usually has one
+    /// context.</summary>
     public sealed partial class Context : Handle
     {
         internal Context() { }
 
-        /// <summary>Makes a context. ONNX Runtime is opened when something runs.</summary>
+        /// <summary>Creates a context. ONNX Runtime is opened when it is first needed.</summary>
         public static Context Create([AllowNull] ContextOptions options = null)
         {
             options = options ?? new ContextOptions();
@@ -332,8 +336,9 @@ namespace Optimize
             return text;
         }
 
-        /// <summary>Loads an .onnx or .gguf file, a checkpoint folder or an exported folder. Weights are mapped,
-        /// not read.</summary>
+        /// <summary>Loads an .onnx or .gguf file, a checkpoint, an exported folder, a package, or the manifest of an
+        /// ensemble. Weights that are used as they are stored are mapped and not read; others are
+        /// converted.</summary>
         public Model Load(string path, [AllowNull] Call call = null)
         {
             var bytes = Utf8.Bytes(path);
@@ -352,7 +357,7 @@ namespace Optimize
             return model;
         }
 
-        /// <summary>Returns a new, smaller model; the original stays unchanged. The report is in
+        /// <summary>Returns a quantized copy of a model; the original is unchanged. The report is in
         /// Model.Report.</summary>
         public Model Quantize(Model model, [AllowNull] QuantizeOptions options = null, [AllowNull] Call call = null)
         {
@@ -385,7 +390,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns a new model with fewer weights; the original stays unchanged. The report is in
+        /// <summary>Returns a pruned copy of a model; the original is unchanged. The report is in
         /// Model.Report.</summary>
         public Model Prune(Model model, [AllowNull] PruneOptions options = null, [AllowNull] Call call = null)
         {
@@ -402,8 +407,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Compares two models: speed, load time, memory, size, and how close the outputs are. Returns the
-        /// JSON of docs/report.md.</summary>
+        /// <summary>Compares two models: speed, load time, memory, size, and outputs. Returns the JSON of
+        /// docs/report.md.</summary>
         public Report Benchmark(Model original, Model result, [AllowNull] BenchmarkOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -419,7 +424,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Loads a model for running.</summary>
+        /// <summary>Creates a session of a model.</summary>
         public Session CreateSession(Model model, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -433,8 +438,8 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Loads a model for generation, with its tokenizer. Throws Status.Unsupported if the model is not a
-        /// decoder.</summary>
+        /// <summary>Creates a generator of a decoder with its tokenizer. Throws Status.Unsupported if the model is
+        /// not a decoder.</summary>
         public Generator CreateGenerator(Model model, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -448,8 +453,8 @@ namespace Optimize
             return generator;
         }
 
-        /// <summary>Loads the members of an ensemble for generating one text together. Throws Status.Unsupported if
-        /// they do not generate text.</summary>
+        /// <summary>Creates a generator that combines the distributions of the members of an ensemble. Throws
+        /// Status.Unsupported if they do not generate text.</summary>
         public Generator CreateGenerator(Ensemble ensemble, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -463,8 +468,8 @@ namespace Optimize
             return generator;
         }
 
-        /// <summary>Finds the weights with which the members predict a text best, and returns the ensemble with them.
-        /// The figures are in Ensemble.Report.</summary>
+        /// <summary>Fits the weights of the members to a text, and returns the ensemble with these weights. The
+        /// report is in Ensemble.Report.</summary>
         public Ensemble Fit(Ensemble ensemble, string text, [AllowNull] FitOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -8,27 +8,28 @@ namespace Optimize
     /// <summary>The range of a dimension of an input.</summary>
     public sealed class Dimension
     {
-        /// <summary>Name or index of the input: "0".</summary>
+        /// <summary>Name of the input, or its position among the inputs as text, such as "0".</summary>
         public string Input { get; set; }
 
         /// <summary>Index of the dimension of the input, from 0.</summary>
         public uint Index { get; set; }
 
-        /// <summary>Name of the dimension: dimensions with one name have one size in each run, and one
-        /// range.</summary>
+        /// <summary>Name of the dimension. Dimensions with the same name have the same range, and the same size in
+        /// each run.</summary>
         public string Name { get; set; }
 
-        /// <summary>Minimum size.</summary>
+        /// <summary>Minimum size of the dimension.</summary>
         public ulong Min { get; set; }
 
-        /// <summary>Maximum size; 0 for no limit.</summary>
+        /// <summary>Maximum size of the dimension; 0 for no limit.</summary>
         public ulong Max { get; set; }
     }
 
     /// <summary>Options of Context.Compile.</summary>
     public sealed class PackageOptions
     {
-        /// <summary>Accept any size that the model accepts; the first dimension is the batch.</summary>
+        /// <summary>Whether every dynamic dimension of the model has a range; the first dimension of an input is the
+        /// batch.</summary>
         public bool Dynamic { get; set; }
 
         /// <summary>Minimum batch size; 0 for 1.</summary>
@@ -40,22 +41,23 @@ namespace Optimize
         /// <summary>Ranges of dimensions as JSON: {input: {dimension: {"name", "min", "max"}}}.</summary>
         [AllowNull, MaybeNull] public string DynamicShapes { get; set; }
 
-        /// <summary>Variants, "fp32,int8", best first; null for the original model.</summary>
+        /// <summary>Precisions of the variants in order of preference, such as "fp32,int8"; null for
+        /// "fp32".</summary>
         [AllowNull, MaybeNull] public string Variants { get; set; }
 
         /// <summary>Licence of the model, or null.</summary>
         [AllowNull, MaybeNull] public string Licence { get; set; }
 
-        /// <summary>Secret key to sign with, 64 hexadecimal digits.</summary>
+        /// <summary>Secret ed25519 key that signs the package, as 64 hexadecimal digits; null for none.</summary>
         [AllowNull, MaybeNull] public string SignKey { get; set; }
 
-        /// <summary>True: writes one file instead of a folder.</summary>
+        /// <summary>Whether one file is written instead of a folder.</summary>
         public bool SingleFile { get; set; }
 
-        /// <summary>True: leaves out graphs optimized for this processor.</summary>
+        /// <summary>Whether graphs that are optimized for this processor are left out.</summary>
         public bool PortableOnly { get; set; }
 
-        /// <summary>Pack the weights: zeros take almost no space.</summary>
+        /// <summary>Whether the weights are stored packed, with one bit per zero.</summary>
         public bool Packed { get; set; }
 
         /// <summary>Path of a TensorRT engine of the model, with its manifest next to it; null for none.</summary>
@@ -73,7 +75,7 @@ namespace Optimize
     {
         internal Package() { }
 
-        /// <summary>Opens a package: a folder or a file. Without a variant, one is chosen for the
+        /// <summary>Opens a package, which is a folder or a file. Without a variant, one is selected by the
         /// processor.</summary>
         public static Package Open(string path, [AllowNull] string variant = null, [AllowNull] string publicKey = null)
         {
@@ -93,7 +95,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns the model, for all functions that take one.</summary>
+        /// <summary>Returns the model of the package.</summary>
         public Model Model()
         {
             Model model;
@@ -102,7 +104,7 @@ namespace Optimize
             return model;
         }
 
-        /// <summary>Returns the tokenizer; throws Status.NotFound if there is none.</summary>
+        /// <summary>Returns the tokenizer of the package; throws Status.NotFound if it has none.</summary>
         public Tokenizer Tokenizer()
         {
             Tokenizer tokenizer;
@@ -111,7 +113,8 @@ namespace Optimize
             return tokenizer;
         }
 
-        /// <summary>Returns the manifest as JSON, with the variant used on this machine and the reason.</summary>
+        /// <summary>Returns the manifest as JSON, with the variant that is used on this machine and the
+        /// reason.</summary>
         public Report Inspect(Context context)
         {
             BufferHandle json;
@@ -120,8 +123,8 @@ namespace Optimize
             return new Report(json);
         }
 
-        /// <summary>Throws if a single bit has changed, or if a key (64 hexadecimal digits) is given that did not
-        /// sign it.</summary>
+        /// <summary>Verifies every byte of the package, and the signature if a key is given (64 hexadecimal digits).
+        /// Throws if a hash or the signature is wrong.</summary>
         public void Verify([AllowNull] string publicKey = null, [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())
@@ -138,7 +141,7 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Makes a package of a model. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        /// <summary>Writes a package of a model. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
         public Report Compile(Model model, string path, [AllowNull] PackageOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -172,7 +175,8 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Loads the variant that fits this processor. Runs check the shape contract.</summary>
+        /// <summary>Creates a session of the first variant that fits this machine. Runs check the shape
+        /// contract.</summary>
         public Session CreateSession(Package package, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -186,7 +190,7 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Loads the package's model for generation.</summary>
+        /// <summary>Creates a generator of the model of a package.</summary>
         public Generator CreateGenerator(Package package, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -4,7 +4,7 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>Execution provider. Auto is for requests: TensorRT, else CUDA, else the CPU.</summary>
+    /// <summary>Execution provider of a session.</summary>
     public enum Provider
     {
         /// <summary>The CPU.</summary>
@@ -17,63 +17,62 @@ namespace Optimize
         /// CUDA.</summary>
         TensorRt = 2,
 
-        /// <summary>The first available of TensorRT, CUDA and CPU. Only for requests: a session reports the provider it
-        /// uses.</summary>
+        /// <summary>The first available of TensorRT, CUDA and CPU. This value occurs only in options: a session
+        /// reports the provider that it uses.</summary>
         Auto = 3,
     }
 
-    /// <summary>Kernels of a session on the CPU. Auto: those of this library for groups of nodes that are faster with
-    /// them, ONNX Runtime's for the others.</summary>
+    /// <summary>Kernels that run the nodes of a session on the CPU.</summary>
     public enum Kernels
     {
-        /// <summary>Those of this library for groups of nodes that are faster with them, ONNX Runtime's for the others.
-        /// The file liboptimize.so is registered with ONNX Runtime as an execution provider: see
-        /// docs/provider.md.</summary>
+        /// <summary>This library's kernels for groups of nodes that are faster with them, and ONNX Runtime's kernels
+        /// for all other nodes. For this, liboptimize.so is registered with ONNX Runtime as an execution provider:
+        /// see docs/provider.md.</summary>
         Auto = 0,
 
-        /// <summary>Those of ONNX Runtime only, as in programs without this library.</summary>
+        /// <summary>ONNX Runtime's kernels only, as in programs without this library.</summary>
         Stock = 1,
     }
 
-    /// <summary>Precision of products of float32 inputs and constant float32 weights on the CPU.</summary>
+    /// <summary>Precision of matrix products of float32 inputs and constant float32 weights on the CPU.</summary>
     public enum SessionPrecision
     {
         /// <summary>float32.</summary>
         Fp32 = 0,
 
-        /// <summary>bfloat16 with float32 sums, where the processor multiplies bfloat16 faster than float32.</summary>
+        /// <summary>bfloat16, with sums in float32.</summary>
         Bf16 = 1,
 
-        /// <summary>int8: weights with a scale for each output column, inputs with one for each row, computed at run
-        /// time.</summary>
+        /// <summary>int8: weights have a scale for each output column, and inputs have a scale for each row, which is
+        /// computed in each run.</summary>
         Int8 = 2,
     }
 
-    /// <summary>Selects where sessions run; part of the options of functions that create sessions. An unavailable
-    /// provider throws Status.BackendMissing or Status.DeviceMissing; it is never replaced by another.</summary>
+    /// <summary>Execution provider, device and kernels of sessions. An unavailable provider throws
+    /// Status.BackendMissing or Status.DeviceMissing; another provider never replaces it.</summary>
     public class Execution
     {
-        /// <summary>Execution provider. A requested provider that is not available returns BACKEND_MISSING or
-        /// DEVICE_MISSING with ONNX Runtime's own reason; another provider never replaces it.</summary>
+        /// <summary>Execution provider of the sessions.</summary>
         public Provider Provider { get; set; }
 
-        /// <summary>Kernels on the CPU.</summary>
+        /// <summary>Kernels that run the nodes of the model on the CPU.</summary>
         public Kernels Kernels { get; set; }
 
-        /// <summary>Any but Fp32 needs the kernels of this library.</summary>
+        /// <summary>Precision of matrix products with constant float32 weights on the CPU. Any value but Fp32 needs
+        /// this library's kernels.</summary>
         public SessionPrecision Precision { get; set; }
 
-        /// <summary>Index of the GPU, from 0.</summary>
+        /// <summary>Index of the device, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>TensorRT: absolute path of the engine cache folder; null for none.</summary>
+        /// <summary>TensorRT: absolute path of a folder that caches engines; null for none.</summary>
         [AllowNull, MaybeNull] public string EngineCache { get; set; }
     }
 
     public sealed partial class Context
     {
-        /// <summary>Returns the providers that sessions can run on, best first, as JSON: a list of provider,
-        /// device_id, available and, if it is not, status and reason.</summary>
+        /// <summary>Returns the execution providers, best first, as JSON: a list of objects with provider, device_id,
+        /// available and, if the provider is not available, status and reason.</summary>
         public Report Providers(uint deviceId = 0)
         {
             BufferHandle json;
@@ -85,11 +84,11 @@ namespace Optimize
 
     public sealed partial class Session
     {
-        /// <summary>The provider on which it runs.</summary>
+        /// <summary>Execution provider of the session.</summary>
         public Provider Provider { get { return (Provider)Native.optimize_session_provider(this); } }
 
-        /// <summary>Returns where it runs, as JSON: provider, device_id, nodes, groups, kernels_unused, passed_over
-        /// and weights_copied.</summary>
+        /// <summary>Returns the placement of the session as JSON: provider, device_id, nodes, groups, kernels_unused,
+        /// passed_over and weights_copied.</summary>
         public Report Placement()
         {
             BufferHandle json;
@@ -101,8 +100,8 @@ namespace Optimize
 
     public sealed partial class Generator
     {
-        /// <summary>Returns where its models run, as JSON: a list with one entry per model, like
-        /// Session.Placement.</summary>
+        /// <summary>Returns the placement of the models of the generator as JSON: a list with one object per model,
+        /// like Session.Placement.</summary>
         public Report Placement()
         {
             BufferHandle json;

@@ -5,43 +5,40 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>How weights are selected for pruning. Magnitude: the smallest become zero. Random: random ones.
-    /// Wanda: the smallest by magnitude times norm of the input. SparseGpt: those whose removal the other weights
-    /// compensate. Structured: whole neurons, channels and heads are removed. Wanda and SparseGpt need a calibration
-    /// text.</summary>
+    /// <summary>Pruning method, which selects the weights or units to prune.</summary>
     public enum PruneMethod
     {
         /// <summary>Sets the weights with the smallest magnitude to zero.</summary>
         Magnitude = 0,
 
-        /// <summary>Sets random weights to zero, by the seed.</summary>
+        /// <summary>Sets random weights to zero, selected with the seed.</summary>
         Random = 1,
 
-        /// <summary>Sets, per output, the weights with the smallest magnitude times input norm to zero. Needs
-        /// calibration data.</summary>
+        /// <summary>Sets to zero, for each output, the weights with the smallest magnitude times norm of their input.
+        /// Needs calibration data.</summary>
         Wanda = 2,
 
-        /// <summary>Sets weights to zero whose error the rest of the row can compensate, and updates the rest. Needs
-        /// calibration data.</summary>
+        /// <summary>Sets to zero the weights whose error the other weights of the row can compensate best, and
+        /// updates these. Needs calibration data.</summary>
         SparseGpt = 3,
 
-        /// <summary>Removes neurons, channels and heads.</summary>
+        /// <summary>Removes neurons, channels and attention heads, so that tensors become smaller.</summary>
         Structured = 4,
     }
 
-    /// <summary>Criterion of structured pruning for neurons, channels and heads.</summary>
+    /// <summary>Criterion by which structured pruning ranks neurons, channels and heads.</summary>
     public enum Importance
     {
-        /// <summary>By the sum of magnitudes.</summary>
+        /// <summary>Sum of the magnitudes of the weights of a unit.</summary>
         L1 = 0,
 
-        /// <summary>By the root of the sum of squares.</summary>
+        /// <summary>Square root of the sum of the squares of the weights of a unit.</summary>
         L2 = 1,
 
-        /// <summary>By weights and by activations on the calibration text.</summary>
+        /// <summary>Weights of a unit, and its activations on the calibration text.</summary>
         Activation = 2,
 
-        /// <summary>Randomly, by the seed.</summary>
+        /// <summary>Random order, which depends on the seed.</summary>
         Random = 3,
     }
 
@@ -51,31 +48,34 @@ namespace Optimize
         /// <summary>Pruning method.</summary>
         public PruneMethod Method { get; set; }
 
-        /// <summary>Fraction of zeros in each weight; 0 for 0.5, or that of the pattern.</summary>
+        /// <summary>Share of the elements of each weight to set to zero, or of the units of each group to remove; 0
+        /// for 0.5, or the share of the pattern.</summary>
         public double Sparsity { get; set; }
 
-        /// <summary>With PatternOf, 2 and 4 for 2:4: at most 2 of each 4 adjacent weights remain.</summary>
+        /// <summary>Maximum number of nonzero weights in each PatternOf consecutive weights: 2 and 4 for the pattern
+        /// 2:4.</summary>
         public uint PatternKeep { get; set; }
 
-        /// <summary>Number of consecutive weights of the pattern; see `pattern_keep`.</summary>
+        /// <summary>Length of the pattern; see PatternKeep.</summary>
         public uint PatternOf { get; set; }
 
-        /// <summary>Magnitude and random: one threshold for all weights.</summary>
+        /// <summary>Magnitude and random: whether all weights have one threshold.</summary>
         public bool Global { get; set; }
 
-        /// <summary>Also prune embedding tables.</summary>
+        /// <summary>Whether embedding tables are pruned as well.</summary>
         public bool Embeddings { get; set; }
 
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Structured: importance criterion.</summary>
+        /// <summary>Structured: criterion by which the units are ranked.</summary>
         public Importance Importance { get; set; }
 
-        /// <summary>Structured: sizes stay multiples of this.</summary>
+        /// <summary>Structured: number of which the remaining sizes are multiples; 0 for a default by size.</summary>
         public uint RoundTo { get; set; }
 
-        /// <summary>Structured: fit the weight after each cut on the calibration text.</summary>
+        /// <summary>Structured: whether the weights that read the remaining units are fitted on the calibration
+        /// text.</summary>
         public bool Reconstruct { get; set; }
 
         /// <summary>Structured: number of layers to remove.</summary>
@@ -84,40 +84,43 @@ namespace Optimize
         /// <summary>Seed of random choices.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Weights with fewer elements are skipped; 0 for 1024.</summary>
+        /// <summary>Minimum number of elements of a weight; 0 for 1024.</summary>
         public ulong MinElements { get; set; }
 
-        /// <summary>Names or globs of modules, weights or nodes; none for all MatMul, Gemm and Conv.</summary>
+        /// <summary>Names or globs of the modules, weights or nodes to prune; none for all weights of MatMul, Gemm
+        /// and Conv.</summary>
         [AllowNull, MaybeNull] public IList<string> TargetModules { get; set; }
 
-        /// <summary>Names or globs to skip; takes precedence over TargetModules.</summary>
+        /// <summary>Names or globs of modules to leave unchanged, also if TargetModules matches them.</summary>
         [AllowNull, MaybeNull] public IList<string> Exclude { get; set; }
 
-        /// <summary><c>GLOB=SPARSITY</c>, another sparsity for matches.</summary>
+        /// <summary>Texts <c>GLOB=SPARSITY</c>, which set another sparsity for matching modules.</summary>
         [AllowNull, MaybeNull] public IList<string> Overrides { get; set; }
 
-        /// <summary>Text for methods that use activations; null for none.</summary>
+        /// <summary>Calibration text for methods that measure activations; null for none.</summary>
         [AllowNull, MaybeNull] public string Calibration { get; set; }
 
-        /// <summary>Calibration data for inputs by name, instead of Calibration.</summary>
+        /// <summary>Calibration tensors for the inputs, by name, instead of a text. Their first dimension counts
+        /// samples.</summary>
         [AllowNull, MaybeNull] public IDictionary<string, Tensor> CalibrationTensors { get; set; }
 
-        /// <summary>Windows of the calibration text; 0 for 16, or 64 with Reconstruct.</summary>
+        /// <summary>Number of windows of the calibration text; 0 for 16, or 64 with Reconstruct.</summary>
         public uint CalibrationWindows { get; set; }
 
-        /// <summary>Window length in tokens; 0 for 512, or the model's maximum.</summary>
+        /// <summary>Number of tokens per window; 0 for 512, or the limit of the model if it is less.</summary>
         public uint CalibrationLength { get; set; }
 
-        /// <summary>Folder for the pruned weights until they are saved; null for the system's.</summary>
+        /// <summary>Folder of the temporary file with the pruned weights; null for the system's temporary
+        /// folder.</summary>
         [AllowNull, MaybeNull] public string ScratchFolder { get; set; }
 
-        /// <summary>Structured: indices of layers to remove, instead of DropLayers.</summary>
+        /// <summary>Structured: indices of the layers to remove, instead of DropLayers.</summary>
         [AllowNull, MaybeNull] public IList<uint> Layers { get; set; }
 
-        /// <summary>Structured, instead of a sparsity: size in bytes to prune to, as little as needed.</summary>
+        /// <summary>Structured: maximum size of the result in bytes, instead of a sparsity; 0 for no limit.</summary>
         public ulong TargetSize { get; set; }
 
-        /// <summary>Structured, instead of a sparsity: measured speed-up to prune for, as little as needed.</summary>
+        /// <summary>Structured: minimum measured speed-up, instead of a sparsity; 0 for no limit.</summary>
         public double TargetSpeedup { get; set; }
 
         internal Native.PruneOptions ToNative(Scratch scratch)

@@ -10,26 +10,28 @@ namespace Optimize
     /// <summary>Options of Context.Apply.</summary>
     public sealed class ApplyOptions
     {
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Text for steps whose data is <c>true</c> in the recipe; null for none.</summary>
+        /// <summary>Text for steps whose data or calibration data is <c>true</c> in the recipe; null for
+        /// none.</summary>
         [AllowNull, MaybeNull] public string Data { get; set; }
     }
 
     /// <summary>Options of Context.Table.</summary>
     public sealed class TableOptions
     {
-        /// <summary>Threads of sessions; 0 for the context's.</summary>
+        /// <summary>Number of threads of sessions; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Timed rounds in each of three visits; 0 for 15.</summary>
+        /// <summary>Number of timed rounds in each of three visits; 0 for 15.</summary>
         public uint Runs { get; set; }
 
-        /// <summary>Time limit of the rounds of a visit, for each size of the input; 0 for 4000.</summary>
+        /// <summary>Time limit in milliseconds for the rounds of a visit with one size of the input; 0 for
+        /// 4000.</summary>
         public uint MaxMilliseconds { get; set; }
 
-        /// <summary>Time limit of each training; 0 for 120000.</summary>
+        /// <summary>Time limit of each training in milliseconds; 0 for 120000.</summary>
         public uint TrainingMilliseconds { get; set; }
 
         /// <summary>Text for calibration, training and quality; null for built-in sentences.</summary>
@@ -38,7 +40,7 @@ namespace Optimize
         /// <summary>Names of the rows to measure; null for all.</summary>
         [AllowNull, MaybeNull] public IList<string> Rows { get; set; }
 
-        /// <summary>Path of a second model, for the ensemble; null for the result of the row distill.</summary>
+        /// <summary>Path of a second model for the row ensemble; null for the result of the row distill.</summary>
         [AllowNull, MaybeNull] public string With { get; set; }
     }
 

@@ -6,7 +6,7 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>What was done to a node.</summary>
+    /// <summary>Action of a technique on a node.</summary>
     public sealed class NodeReport
     {
         internal NodeReport(Native.NodeReport raw)
@@ -19,22 +19,22 @@ namespace Optimize
             Sensitivity = raw.Sensitivity;
         }
 
-        /// <summary>Name of the node, or of its first output.</summary>
+        /// <summary>Name of the node, or of its first output if it has none.</summary>
         public string Name { get; private set; }
 
-        /// <summary>Operator type.</summary>
+        /// <summary>Operator type of the node.</summary>
         public string Op { get; private set; }
 
-        /// <summary>What was done: "quantized", "left" and so on.</summary>
+        /// <summary>Action: "quantized", "left" and others (docs/report.md).</summary>
         public string Action { get; private set; }
 
-        /// <summary>Reason for the action; for changed nodes their form.</summary>
+        /// <summary>Reason for the action, or the form of a changed node.</summary>
         public string Reason { get; private set; }
 
         /// <summary>Whether the node was changed.</summary>
         public bool Changed { get; private set; }
 
-        /// <summary>Loss caused by this node alone; NaN if it was not measured.</summary>
+        /// <summary>Loss that changing this node alone causes; NaN if it was not measured.</summary>
         public double Sensitivity { get; private set; }
     }
 
@@ -59,7 +59,7 @@ namespace Optimize
     {
         internal Generation() { }
 
-        /// <summary>The text, without stop string and special tokens.</summary>
+        /// <summary>Text of the row, without stop string and special tokens.</summary>
         public string Text { get; internal set; }
 
         /// <summary>Ids of the generated tokens.</summary>
@@ -71,23 +71,25 @@ namespace Optimize
         /// <summary>The most probable tokens at each position, as many as were requested.</summary>
         public IList<IList<Candidate>> Candidates { get; internal set; }
 
-        /// <summary>Why the text ended.</summary>
+        /// <summary>Finish reason of the text.</summary>
         public FinishReason FinishReason { get; internal set; }
 
         /// <summary>Number of tokens in the row before the generated ones.</summary>
         public long PromptTokens { get; internal set; }
 
-        /// <summary>Ensembles: mean entropy in nats; otherwise NaN.</summary>
+        /// <summary>Ensembles: mean entropy of the combined distribution, in nats; otherwise NaN.</summary>
         public double Entropy { get; internal set; }
 
-        /// <summary>Ensembles: mean disagreement of the members in nats; otherwise NaN.</summary>
+        /// <summary>Ensembles: mean part of the entropy that is disagreement between the members, in nats; otherwise
+        /// NaN.</summary>
         public double MutualInformation { get; internal set; }
 
-        /// <summary>Ensembles: mean share of the members that rank the token first; otherwise NaN.</summary>
+        /// <summary>Ensembles: mean share of the members, by weight, that rank the token first; otherwise
+        /// NaN.</summary>
         public double Agreement { get; internal set; }
     }
 
-    /// <summary>The figures of a benchmark. A figure that was not measured is NaN, or 0 for bytes.</summary>
+    /// <summary>Results of a benchmark. A number that was not measured is NaN, or 0 for bytes.</summary>
     public sealed class Benchmark
     {
         internal Benchmark(Native.Benchmark raw)
@@ -101,16 +103,16 @@ namespace Optimize
         /// <summary>Number of timed rounds.</summary>
         public uint Runs { get { return Raw.Runs; } }
 
-        /// <summary>"faster", "slower" or "no difference".</summary>
+        /// <summary>Verdict: "faster", "slower" or "no difference".</summary>
         public string Verdict { get; private set; }
 
-        /// <summary>Time of the original divided by that of the result: the median.</summary>
+        /// <summary>Median over the rounds of the time of the original divided by that of the result.</summary>
         public double Speedup { get { return Raw.Speedup; } }
 
         /// <summary>Lower end of the 95 % interval of the speedup.</summary>
         public double SpeedupLow { get { return Raw.SpeedupLow; } }
 
-        /// <summary>Upper end of the interval.</summary>
+        /// <summary>Upper end of the 95 % interval of the speedup.</summary>
         public double SpeedupHigh { get { return Raw.SpeedupHigh; } }
 
         /// <summary>Median latency of the original in milliseconds.</summary>
@@ -131,32 +133,33 @@ namespace Optimize
         /// <summary>Time to create a session of the result in milliseconds.</summary>
         public double ResultLoadMs { get { return Raw.ResultLoadMs; } }
 
-        /// <summary>Growth of the process's memory by the original.</summary>
+        /// <summary>Growth of the process's resident memory by the original, in bytes.</summary>
         public ulong OriginalResidentBytes { get { return Raw.OriginalResidentBytes; } }
 
-        /// <summary>Growth of the process's memory by the result.</summary>
+        /// <summary>Growth of the process's resident memory by the result, in bytes.</summary>
         public ulong ResultResidentBytes { get { return Raw.ResultResidentBytes; } }
 
-        /// <summary>Size of the original on disk.</summary>
+        /// <summary>Size of the original on disk in bytes.</summary>
         public ulong OriginalBytes { get { return Raw.OriginalBytes; } }
 
-        /// <summary>Size of the result on disk.</summary>
+        /// <summary>Size of the result on disk in bytes.</summary>
         public ulong ResultBytes { get { return Raw.ResultBytes; } }
 
         /// <summary>Mean cosine of the outputs of both models.</summary>
         public double Cosine { get { return Raw.Cosine; } }
 
-        /// <summary>Largest absolute difference of the outputs.</summary>
+        /// <summary>Largest absolute difference of the outputs of both models.</summary>
         public double MaxAbsError { get { return Raw.MaxAbsError; } }
 
-        /// <summary>Share of rows whose largest element has the same index.</summary>
+        /// <summary>Share of the rows of the outputs whose largest element has the same index in both
+        /// models.</summary>
         public double Top1Agreement { get { return Raw.Top1Agreement; } }
 
         /// <summary>Mean Kullback-Leibler divergence in nats, for outputs that are logits.</summary>
         public double Kl { get { return Raw.Kl; } }
     }
 
-    /// <summary>A report of the library: JSON, and methods that read its figures. It converts to the JSON.</summary>
+    /// <summary>A report of the library: JSON, and methods that read values of it. It converts to the JSON.</summary>
     public sealed class Report
     {
         private readonly BufferHandle buffer;
@@ -168,7 +171,7 @@ namespace Optimize
             json = new Lazy<string>(buffer.Read);
         }
 
-        /// <summary>The report as JSON: see docs/report.md.</summary>
+        /// <summary>Report as JSON: see docs/report.md.</summary>
         public string Json { get { return json.Value; } }
 
         /// <inheritdoc/>
@@ -177,7 +180,7 @@ namespace Optimize
         /// <summary>Returns the JSON of a report.</summary>
         public static implicit operator string([AllowNull] Report report) { return report == null ? null : report.Json; }
 
-        /// <summary>Returns a number by its JSON Pointer, for example Number("/quality/perplexity").</summary>
+        /// <summary>Returns the number at a JSON Pointer, for example Number("/quality/perplexity").</summary>
         public double Number(string pointer)
         {
             double value;
@@ -187,7 +190,7 @@ namespace Optimize
             return value;
         }
 
-        /// <summary>Returns a text by its JSON Pointer, for example Text("/operation").</summary>
+        /// <summary>Returns the text at a JSON Pointer, for example Text("/operation").</summary>
         public string Text(string pointer)
         {
             IntPtr value;
@@ -200,7 +203,8 @@ namespace Optimize
             return text;
         }
 
-        /// <summary>Returns the number of entries of a list or an object, for example Count("/warnings").</summary>
+        /// <summary>Returns the number of entries of the list or object at a JSON Pointer, for example
+        /// Count("/warnings").</summary>
         public long Count(string pointer)
         {
             UIntPtr value;
@@ -210,7 +214,7 @@ namespace Optimize
             return (long)value;
         }
 
-        /// <summary>Returns what a technique did to each node.</summary>
+        /// <summary>Returns the action of a technique on each node.</summary>
         public IList<NodeReport> Nodes()
         {
             var nodes = new List<NodeReport>();
@@ -227,7 +231,7 @@ namespace Optimize
             return nodes;
         }
 
-        /// <summary>Returns the figures of a benchmark.</summary>
+        /// <summary>Returns the results of a benchmark.</summary>
         public Benchmark Benchmark()
         {
             var raw = new Native.Benchmark { StructSize = Handle.SizeOf<Native.Benchmark>() };

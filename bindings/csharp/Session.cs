@@ -5,7 +5,7 @@ using System.Collections.Generic;
 
 namespace Optimize
 {
-    /// <summary>How much ONNX Runtime optimizes the graph.</summary>
+    /// <summary>Level of the optimizations that ONNX Runtime applies to the graph.</summary>
     public enum OptimizationLevel
     {
         /// <summary>All optimizations.</summary>
@@ -24,20 +24,22 @@ namespace Optimize
     /// <summary>Options of Context.CreateSession.</summary>
     public sealed class SessionOptions
     {
-        /// <summary>Number of threads for the work of one node; 0 for the context's.</summary>
+        /// <summary>Number of threads for the work of one node; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Graph optimization.</summary>
+        /// <summary>Level of the graph optimizations.</summary>
         public OptimizationLevel OptimizationLevel { get; set; }
 
-        /// <summary>Less memory and a faster start, slower runs. No effect on models with block-quantized
-        /// weights.</summary>
+        /// <summary>Whether the reordering of weights for this processor is disabled; ignored for models with
+        /// block-quantized weights.</summary>
         public bool DisablePrepacking { get; set; }
 
-        /// <summary>Faster with block-quantized weights, less exact.</summary>
+        /// <summary>Whether the activations of block-quantized matrix products are rounded, which is faster and less
+        /// exact.</summary>
         public bool RoundActivations { get; set; }
 
-        /// <summary>Trust the model's author: embedded engines contain code.</summary>
+        /// <summary>Whether you trust the source of the model. Engines inside a model contain executable
+        /// code.</summary>
         public bool TrustEngines { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
@@ -62,13 +64,13 @@ namespace Optimize
         }
     }
 
-    /// <summary>A model, or a TensorRT engine of one, loaded for running. Any number of threads may run it at the same
+    /// <summary>A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same
     /// time.</summary>
     public sealed partial class Session : Handle
     {
         internal Session() { }
 
-        /// <summary>Returns the inputs of a run.</summary>
+        /// <summary>Returns the inputs that a run requires.</summary>
         public IList<ValueInfo> Inputs()
         {
             return ValueInfo.All(this, Native.optimize_session_input_count(this),
@@ -76,7 +78,7 @@ namespace Optimize
                     Native.optimize_session_input(this, index, ref info, out error));
         }
 
-        /// <summary>Returns the outputs of a run.</summary>
+        /// <summary>Returns the outputs of the model.</summary>
         public IList<ValueInfo> Outputs()
         {
             return ValueInfo.All(this, Native.optimize_session_output_count(this),

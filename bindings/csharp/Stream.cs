@@ -10,7 +10,7 @@ using System.Runtime.CompilerServices;
 
 namespace Optimize
 {
-    /// <summary>A call that generates tokens on a thread of its own. It goes on after a token only when the token has
+    /// <summary>A call that generates tokens on a thread of its own. After each token it waits until the token has
     /// been processed.</summary>
     internal sealed class TokenStream
     {
@@ -39,7 +39,8 @@ namespace Optimize
         /// <summary>The token that is ready.</summary>
         internal Written Token { get; private set; }
 
-        /// <summary>Waits for a token. Returns false after the last one, and throws what ended the call.</summary>
+        /// <summary>Waits for the next token. Returns false after the last one, and throws the exception that ended
+        /// the call.</summary>
         internal bool Next()
         {
             ready.Wait();
@@ -47,7 +48,7 @@ namespace Optimize
             return !ended;
         }
 
-        /// <summary>Makes the call go on.</summary>
+        /// <summary>Lets the call generate the next token.</summary>
         internal void Processed() { processed.Release(); }
 
         /// <summary>Ends the call, and waits for its end.</summary>
@@ -87,8 +88,9 @@ namespace Optimize
 
     public sealed partial class Generator
     {
-        /// <summary>Generates a text after each prompt, and returns the tokens of all rows as they are generated. Each
-        /// step waits for a token; leaving the loop ends the generation. OnToken of the options is not called.</summary>
+        /// <summary>Generates text after each prompt, and returns the tokens of all rows as they are generated. Each
+        /// step waits for a token; leaving the loop ends the generation. OnToken of the options is not
+        /// called.</summary>
         public IEnumerable<Written> Stream(
             IList<string> prompts, [AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {

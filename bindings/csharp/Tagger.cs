@@ -6,47 +6,49 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>How the tokens of an entity become one span.</summary>
+    /// <summary>Rule by which the tokens of an entity become one span.</summary>
     public enum Aggregation
     {
-        /// <summary>Adjacent tokens of one class.</summary>
+        /// <summary>Adjacent tokens of one class become a span.</summary>
         Simple = 0,
 
-        /// <summary>Each token, with its label as it is.</summary>
+        /// <summary>Each token is a span, with its label as it is.</summary>
         None = 1,
 
-        /// <summary>Words, by their first tokens.</summary>
+        /// <summary>A word has the class of its first token; adjacent words of one class become a span.</summary>
         First = 2,
 
-        /// <summary>Words, by the mean scores of their tokens.</summary>
+        /// <summary>A word has the class with the highest mean score over its tokens.</summary>
         Average = 3,
 
-        /// <summary>Words, by their tokens with the highest scores.</summary>
+        /// <summary>A word has the class of its token with the highest score.</summary>
         Max = 4,
     }
 
     /// <summary>Options of Context.CreateTagger.</summary>
     public sealed class TaggerOptions
     {
-        /// <summary>Tokenizer; null for the model's own.</summary>
+        /// <summary>Tokenizer of the texts; null for that of the model.</summary>
         [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
-        /// <summary>Number of threads; 0 for the context's.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Texts per run; 0 for 8.</summary>
+        /// <summary>Number of texts per run; 0 for 8.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Tokens of a window; 0 for the model's limit, up to 512. Longer texts are read in several.</summary>
+        /// <summary>Number of tokens of a window; 0 for the limit of the model, up to 512. Longer texts are divided
+        /// into overlapping windows.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>Tokens by which the windows of a long text overlap; 0 for a quarter of a window.</summary>
+        /// <summary>Number of tokens by which the windows of a long text overlap; 0 for a quarter of a
+        /// window.</summary>
         public uint Stride { get; set; }
 
-        /// <summary>How tokens become spans.</summary>
+        /// <summary>Rule by which tokens become spans.</summary>
         public Aggregation Aggregation { get; set; }
 
-        /// <summary>Return spans with the label "O" too.</summary>
+        /// <summary>Whether spans with the label "O", which belong to no entity, are returned as well.</summary>
         public bool KeepOutside { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>
@@ -73,7 +75,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>A part of a text with a label. Offsets count UTF-16 units, as those of a string.</summary>
+    /// <summary>A labelled part of a text. Offsets count UTF-16 code units, as the indices of a string do.</summary>
     public sealed class Span
     {
         internal Span(string label, float score, int start, int end)
@@ -84,21 +86,21 @@ namespace Optimize
             End = end;
         }
 
-        /// <summary>The class of the entity, or with Aggregation.None the label of the token.</summary>
+        /// <summary>Class of the entity, or with Aggregation.None the label of the token.</summary>
         public string Label { get; private set; }
 
-        /// <summary>Probability of the label.</summary>
+        /// <summary>Probability of the label: the mean over the tokens or words of the span.</summary>
         public float Score { get; private set; }
 
-        /// <summary>Index of the first character in the text.</summary>
+        /// <summary>Index of the first UTF-16 code unit of the span in the text.</summary>
         public int Start { get; private set; }
 
-        /// <summary>Index after the last character.</summary>
+        /// <summary>Index after the last UTF-16 code unit of the span.</summary>
         public int End { get; private set; }
     }
 
-    /// <summary>Turns texts into labelled spans: named entities, parts of speech. Any number of threads may use it at the
-    /// same time.</summary>
+    /// <summary>A tagger, which finds labelled spans in texts, such as named entities or parts of speech. Any number
+    /// of threads may use it at the same time.</summary>
     public sealed partial class Tagger : Handle
     {
         internal Tagger() { }
@@ -148,7 +150,7 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Loads a model for token classification.</summary>
+        /// <summary>Creates a tagger of a model for token classification.</summary>
         public Tagger CreateTagger(
             Model model, [AllowNull] TaggerOptions options = null, [AllowNull] Call call = null)
         {

@@ -9,7 +9,7 @@ namespace Optimize
     /// <summary>Element types, with their values in ONNX. Types below a byte are packed, low bits first.</summary>
     public enum DType
     {
-        /// <summary>Not a tensor, or not declared.</summary>
+        /// <summary>Type of what is not a tensor, or that the model does not declare.</summary>
         Unknown = 0,
 
         /// <summary>The type Float32 of ONNX.</summary>
@@ -94,16 +94,18 @@ namespace Optimize
     /// <summary>Name, type and shape of an input or output.</summary>
     public sealed class ValueInfo
     {
-        /// <summary>The name to use in a run.</summary>
+        /// <summary>Name of the input or output.</summary>
         public string Name { get; private set; }
 
         /// <summary>Element type; Unknown for a sequence or map.</summary>
         public DType DType { get; private set; }
 
-        /// <summary>Sizes; -1 for dynamic sizes, null if the rank is unknown.</summary>
+        /// <summary>Sizes of the dimensions, -1 for dynamic ones; null if the model does not declare the number of
+        /// dimensions.</summary>
         public long[] Dims { get; private set; }
 
-        /// <summary>Names of dimensions: equal names mean equal sizes; "" has no meaning.</summary>
+        /// <summary>Names of the dimensions. Dimensions with the same name must have the same size; those with the
+        /// name "" may have any size.</summary>
         public string[] DimNames { get; private set; }
 
         internal delegate int Get(UIntPtr index, ref Native.ValueInfo info, out ErrorHandle error);
@@ -131,7 +133,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>Elements with a type and a shape. It is immutable.</summary>
+    /// <summary>A tensor: elements with a type and a shape. It is immutable.</summary>
     public sealed partial class Tensor : Handle
     {
         private static readonly Dictionary<Type, DType> Types = new Dictionary<Type, DType>
@@ -149,7 +151,8 @@ namespace Optimize
 
         internal Tensor(IntPtr tensor) { SetHandle(tensor); }
 
-        /// <summary>Makes a tensor from a copy of numbers in row-major order. Without dims it is a scalar.</summary>
+        /// <summary>Returns a tensor with a copy of numbers in row-major order. Without dims it is a
+        /// scalar.</summary>
         public static Tensor From<T>(T[] elements, params long[] dims) where T : struct
         {
             var type = TypeOf<T>();
@@ -164,7 +167,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Makes a tensor of any type except String from a copy of the bytes of its elements.</summary>
+        /// <summary>Returns a tensor of any type except String with a copy of the bytes of its elements.</summary>
         public static Tensor FromBytes(DType type, byte[] data, params long[] dims)
         {
             var pin = GCHandle.Alloc(data, GCHandleType.Pinned);
@@ -178,7 +181,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Makes a tensor of any type except String from a copy of memory.</summary>
+        /// <summary>Returns a tensor of any type except String with a copy of memory.</summary>
         public static Tensor FromPointer(DType type, IntPtr data, long size, params long[] dims)
         {
             if (size < 0) throw new ArgumentOutOfRangeException("size");
@@ -189,8 +192,8 @@ namespace Optimize
             return tensor;
         }
 
-        /// <summary>Makes a tensor over an array without copying it. The array is pinned until nothing uses the
-        /// tensor, and must not be changed until then. Not for bool.</summary>
+        /// <summary>Returns a tensor that uses an array without copying it. The array is pinned until nothing uses
+        /// the tensor, and must not be changed until then. bool is not supported.</summary>
         public static Tensor Borrow<T>(T[] elements, params long[] dims) where T : struct
         {
             var type = TypeOf<T>();
@@ -214,7 +217,7 @@ namespace Optimize
         // The library calls it when the last user is gone, on any thread; a static field is never collected.
         private static readonly Native.ReleaseFn Unpin = pin => GCHandle.FromIntPtr(pin).Free();
 
-        /// <summary>Makes a tensor of strings, which must not contain NUL.</summary>
+        /// <summary>Returns a tensor of strings, which must not contain NUL.</summary>
         public static Tensor FromStrings(IList<string> strings, params long[] dims)
         {
             using (var scratch = new Scratch())
@@ -230,7 +233,7 @@ namespace Optimize
         /// <summary>Type of the elements.</summary>
         public DType DType { get { return (DType)Native.optimize_tensor_dtype(this); } }
 
-        /// <summary>The shape; empty for a scalar.</summary>
+        /// <summary>Sizes of the dimensions; empty for a scalar.</summary>
         public long[] Dims
         {
             get
@@ -242,7 +245,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Copies the elements; T must match DType.</summary>
+        /// <summary>Returns a copy of the elements; T must match DType.</summary>
         public T[] Elements<T>() where T : struct
         {
             var type = TypeOf<T>();
@@ -253,7 +256,7 @@ namespace Optimize
             return elements;
         }
 
-        /// <summary>Copies the bytes of the elements; returns none for strings.</summary>
+        /// <summary>Returns a copy of the bytes of the elements; empty for strings.</summary>
         public byte[] Bytes()
         {
             var bytes = new byte[checked((int)(ulong)Native.optimize_tensor_size(this))];
@@ -262,7 +265,7 @@ namespace Optimize
             return bytes;
         }
 
-        /// <summary>Copies the strings of a tensor of strings.</summary>
+        /// <summary>Returns a copy of the elements of a tensor of strings.</summary>
         public string[] Strings()
         {
             long count = 1;

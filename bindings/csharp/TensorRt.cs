@@ -5,39 +5,40 @@ using System.Collections.Generic;
 
 namespace Optimize
 {
-    /// <summary>Precision in which an engine computes.</summary>
+    /// <summary>Precision of an engine.</summary>
     public enum Precision
     {
-        /// <summary>The types of the model.</summary>
+        /// <summary>fp32: the types of the model.</summary>
         Fp32 = 0,
 
-        /// <summary>Products and the nodes around them in float16. Needs ONNX Runtime, to measure the error.</summary>
+        /// <summary>float16 for matrix products, convolutions and the nodes around them. Needs ONNX Runtime, which
+        /// measures the error.</summary>
         Fp16 = 1,
 
-        /// <summary>As PRECISION_FP16, in bfloat16.</summary>
+        /// <summary>bfloat16 for the same nodes as Fp16.</summary>
         Bf16 = 2,
 
-        /// <summary>Products with weights in 8-bit integers.</summary>
+        /// <summary>8-bit integers for matrix products and convolutions with a weight.</summary>
         Int8 = 3,
 
-        /// <summary>As PRECISION_INT8, in float8 (e4m3).</summary>
+        /// <summary>float8 (e4m3) for the same nodes as Int8.</summary>
         Fp8 = 4,
     }
 
     /// <summary>Library that builds an engine.</summary>
     public enum TensorRtBackend
     {
-        /// <summary>TensorRT if it and a device are available, else TensorRT-RTX, else ONNX Runtime's
-        /// provider.</summary>
+        /// <summary>TensorRT if the library and a device are available, otherwise TensorRT-RTX, otherwise ONNX
+        /// Runtime's provider.</summary>
         Auto = 0,
 
-        /// <summary>TensorRT 11, for the present device.</summary>
+        /// <summary>TensorRT 11, which builds for the device of this machine.</summary>
         Nvinfer = 1,
 
         /// <summary>TensorRT-RTX 1, which needs no device.</summary>
         Rtx = 2,
 
-        /// <summary>ONNX Runtime's TensorRT provider: writes a model that contains engines.</summary>
+        /// <summary>ONNX Runtime's TensorRT provider, which writes a model that contains engines.</summary>
         OnnxRuntime = 3,
     }
 
@@ -47,100 +48,106 @@ namespace Optimize
         /// <summary>Precision of the engine.</summary>
         public Precision Precision { get; set; }
 
-        /// <summary>Library: 0 for automatic, 1 for TensorRT, 2 for TensorRT-RTX, 3 for ONNX Runtime.</summary>
+        /// <summary>Library that builds the engine.</summary>
         public TensorRtBackend Backend { get; set; }
 
-        /// <summary>1 to 6 for TensorRT's levels 0 to 5; 0 for its default.</summary>
+        /// <summary>Builder optimization level plus 1: 1 to 6 for TensorRT's levels 0 to 5; 0 for TensorRT's
+        /// default.</summary>
         public uint OptimizationLevel { get; set; }
 
-        /// <summary>Batch size, for a dynamic dimension.</summary>
+        /// <summary>Batch size, if it is dynamic in the model.</summary>
         public ulong BatchSize { get; set; }
 
-        /// <summary>Sequence length, for a dynamic dimension.</summary>
+        /// <summary>Sequence length, if it is dynamic in the model.</summary>
         public ulong SequenceLength { get; set; }
 
-        /// <summary>Sizes of dimensions: "batch=1:8:32,sequence=128".</summary>
+        /// <summary>Minimum, optimal and maximum sizes of dimensions, such as "batch=1:8:32,sequence=128"; or
+        /// null.</summary>
         [AllowNull, MaybeNull] public string Dimensions { get; set; }
 
-        /// <summary>Minimum shapes: "ids:1x16,mask:1x16".</summary>
+        /// <summary>Minimum shapes of inputs, such as "ids:1x16,mask:1x16"; or null.</summary>
         [AllowNull, MaybeNull] public string MinShapes { get; set; }
 
-        /// <summary>Optimal shapes, which the engine is tuned for; or null.</summary>
+        /// <summary>Optimal shapes of inputs, for which TensorRT tunes the engine; or null.</summary>
         [AllowNull, MaybeNull] public string OptShapes { get; set; }
 
-        /// <summary>Maximum shapes; or null.</summary>
+        /// <summary>Maximum shapes of inputs; or null.</summary>
         [AllowNull, MaybeNull] public string MaxShapes { get; set; }
 
-        /// <summary>Several profiles, as JSON.</summary>
+        /// <summary>Several profiles as JSON, instead of single shapes; or null.</summary>
         [AllowNull, MaybeNull] public string Profiles { get; set; }
 
-        /// <summary>Folder of the libraries; null searches for them.</summary>
+        /// <summary>Folder of TensorRT's libraries; null searches for them.</summary>
         [AllowNull, MaybeNull] public string Library { get; set; }
 
-        /// <summary>Path of a file that caches timings of layers; or null.</summary>
+        /// <summary>Path of TensorRT's timing cache; or null.</summary>
         [AllowNull, MaybeNull] public string TimingCache { get; set; }
 
-        /// <summary>Workspace in bytes; 0 for all memory.</summary>
+        /// <summary>Maximum device memory for TensorRT's workspace in bytes; 0 for no limit.</summary>
         public ulong Workspace { get; set; }
 
-        /// <summary>Limit of the error against fp32; 0 for 0.01 (Fp16), 0.08 (Bf16) and 0.15 (Int8 and
+        /// <summary>Maximum error of an output relative to fp32; 0 for 0.01 (Fp16), 0.08 (Bf16) and 0.15 (Int8 and
         /// Fp8).</summary>
         public double MaxError { get; set; }
 
-        /// <summary>TensorRT-RTX: compute capabilities to build for, 89 for 8.9.</summary>
+        /// <summary>TensorRT-RTX: compute capabilities for which to build, such as 89 for 8.9; none for
+        /// all.</summary>
         [AllowNull, MaybeNull] public int[] ComputeCapabilities { get; set; }
 
-        /// <summary>True: builds an engine that also runs with later versions of the library.</summary>
+        /// <summary>Whether the engine also runs with later versions of TensorRT.</summary>
         public bool VersionCompatible { get; set; }
 
-        /// <summary>True: builds an engine that runs on all devices from Ampere on.</summary>
+        /// <summary>Whether the engine runs on all devices from Ampere on.</summary>
         public bool HardwareCompatible { get; set; }
 
-        /// <summary>True: strips the weights from the engine.</summary>
+        /// <summary>Whether the weights are stripped from the engine.</summary>
         public bool Strip { get; set; }
 
-        /// <summary>True: allows the weights to be replaced later (refit).</summary>
+        /// <summary>Whether the weights can be replaced later (refit).</summary>
         public bool Refit { get; set; }
 
-        /// <summary>True: uses weights with a 2:4 pattern as sparse weights.</summary>
+        /// <summary>Whether weights with a 2:4 pattern are used as sparse weights.</summary>
         public bool Sparsity { get; set; }
 
-        /// <summary>True: keeps detailed information on layers, for profilers.</summary>
+        /// <summary>Whether the engine keeps detailed information on layers, for profilers.</summary>
         public bool Detailed { get; set; }
 
-        /// <summary>True: disables TensorFloat-32.</summary>
+        /// <summary>Whether TensorFloat-32 is disabled.</summary>
         public bool NoTf32 { get; set; }
 
-        /// <summary>True: builds even if the existing engine matches the options.</summary>
+        /// <summary>Whether the engine is built even if the existing one matches the options.</summary>
         public bool Force { get; set; }
 
-        /// <summary>True: returns MISMATCH if the existing engine does not match, instead of replacing it.</summary>
+        /// <summary>Whether an existing engine that does not match throws Status.Mismatch, instead of being
+        /// replaced.</summary>
         public bool RefuseMismatch { get; set; }
 
         /// <summary>Number of threads of the measurements; 0 uses that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Int8 and Fp8: path of a text, or of tensors for the inputs (X.safetensors); null for built-in
-        /// sentences.</summary>
+        /// <summary>Int8 and Fp8: path of the calibration data, a text or tensors for the inputs (X.safetensors);
+        /// null for built-in sentences.</summary>
         [AllowNull, MaybeNull] public string Calibration { get; set; }
 
         /// <summary>Names of nodes, or of operators, that stay fp32.</summary>
         [AllowNull, MaybeNull] public IList<string> KeepFp32 { get; set; }
 
-        /// <summary>Build no engine, and write the graph for it as an .onnx file.</summary>
+        /// <summary>Whether only the graph for the engine is written, as an .onnx file, and no engine is
+        /// built.</summary>
         public bool GraphOnly { get; set; }
     }
 
-    /// <summary>Options for opening an engine. Without Trust, every engine is rejected.</summary>
+    /// <summary>Options for opening an engine. Without Trust, every engine is refused.</summary>
     public sealed class TensorRtOpenOptions
     {
-        /// <summary>Trust its author: an engine contains code.</summary>
+        /// <summary>Whether you trust the source of the engine, which contains executable code.</summary>
         public bool Trust { get; set; }
 
-        /// <summary>Index of the GPU, from 0.</summary>
+        /// <summary>Index of the device, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>SHA-256 of its model; null accepts any.</summary>
+        /// <summary>SHA-256 of the model from which the engine must have been built; null accepts any
+        /// model.</summary>
         [AllowNull, MaybeNull] public string ModelSha256 { get; set; }
 
         /// <summary>Folder of TensorRT's libraries; null searches for them.</summary>
@@ -161,8 +168,8 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Loads an engine file on a device. Throws Status.Untrusted, InvalidModel, Mismatch, BackendMissing
-        /// or DeviceMissing if it may not or cannot be used on this machine.</summary>
+        /// <summary>Creates a session of an engine file on a device. Throws Status.Untrusted, InvalidModel, Mismatch,
+        /// BackendMissing or DeviceMissing if the engine cannot be used on this machine.</summary>
         public Session OpenTensorRt(string path, [AllowNull] TensorRtOpenOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -177,8 +184,8 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Loads the TensorRT engine of a package on a device; throws Status.NotFound if it has none. Runs
-        /// check the shape contract.</summary>
+        /// <summary>Creates a session of the TensorRT engine of a package on a device; throws Status.NotFound if the
+        /// package has none. Runs check the shape contract.</summary>
         public Session CreateEngine(Package package, [AllowNull] TensorRtOpenOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -192,7 +199,7 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Compares the TensorRT engine in a file with the model it was built from; returns the report as
+        /// <summary>Compares a TensorRT engine file with the model from which it was built; returns the report as
         /// JSON.</summary>
         public Report BenchmarkEngine(
             Model original, string path, TensorRtOpenOptions engine, [AllowNull] BenchmarkOptions options = null,
@@ -213,7 +220,8 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Builds an engine at a path, with a manifest next to it; returns the report as JSON.</summary>
+        /// <summary>Builds a TensorRT engine of a model and writes it to a path, with a manifest next to it; returns
+        /// the report as JSON.</summary>
         public Report BuildTensorRt(Model model, string path, [AllowNull] TensorRtOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -242,9 +250,9 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Checks whether an engine may be used on this machine and, if a model is given, whether it was
-        /// built from it; returns its manifest as JSON. Trust says that its author is trusted: an engine contains
-        /// code.</summary>
+        /// <summary>Checks whether an engine can be used on this machine and, if a model is given, whether it was
+        /// built from that model; returns the manifest of the engine as JSON. Trust states that you trust the source
+        /// of the engine, which contains executable code.</summary>
         public Report CheckTensorRt(string path, Model model, bool trust, [AllowNull] Call call = null)
         {
             BufferHandle manifest = null;

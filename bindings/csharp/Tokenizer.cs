@@ -18,13 +18,13 @@ namespace Optimize
         /// <summary>Ids of the tokens.</summary>
         public Tensor Ids { get; private set; }
 
-        /// <summary>1 for tokens, 0 for padding.</summary>
+        /// <summary>Attention mask: 1 for tokens, 0 for padding.</summary>
         public Tensor AttentionMask { get; private set; }
 
-        /// <summary>Token type ids for BERT.</summary>
+        /// <summary>Segment ids of BERT (token_type_ids).</summary>
         public Tensor TypeIds { get; private set; }
 
-        /// <summary>Returns the tensors under the usual input names, limited to the wanted ones: those of
+        /// <summary>Returns the tensors by the usual names of inputs, only those with the wanted names: those of
         /// Session.Inputs.</summary>
         public IDictionary<string, Tensor> Inputs(IEnumerable<ValueInfo> wanted)
         {
@@ -47,12 +47,12 @@ namespace Optimize
         }
     }
 
-    /// <summary>Converts text to token ids and back.</summary>
+    /// <summary>A tokenizer, which encodes text to token ids and decodes token ids to text.</summary>
     public sealed class Tokenizer : Handle
     {
         internal Tokenizer() { }
 
-        /// <summary>Loads a tokenizer.json, or the one in a folder.</summary>
+        /// <summary>Loads a tokenizer from tokenizer.json, or from the folder that contains it.</summary>
         public static Tokenizer Load(string path)
         {
             Tokenizer tokenizer;
@@ -85,7 +85,7 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns the text of token ids.</summary>
+        /// <summary>Decodes token ids, and returns the text.</summary>
         public string Decode(long[] ids, bool specialTokens = false)
         {
             var options = new Native.DecodeOptions

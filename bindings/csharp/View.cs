@@ -5,8 +5,8 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>The elements of a tensor where they are. The memory is valid until the view is disposed of, also if the
-    /// tensor is disposed of earlier. It must not be written.</summary>
+    /// <summary>A view of the elements of a tensor, without a copy. The memory is valid until the view is disposed
+    /// of, also if the tensor is disposed of earlier. It must not be written.</summary>
     public sealed class TensorView : IDisposable
     {
         private Tensor tensor;
@@ -71,7 +71,7 @@ namespace Optimize
 
     public sealed partial class Tensor
     {
-        /// <summary>Returns the elements where they are, without a copy.</summary>
+        /// <summary>Returns a view of the elements, without a copy.</summary>
         public TensorView View() { return new TensorView(this); }
 
         internal static int SizeOfElement<T>() where T : struct
@@ -86,7 +86,8 @@ namespace Optimize
         }
 
 #if NET8_0_OR_GREATER
-        /// <summary>Makes a tensor from a copy of elements in row-major order. Without dims it is a scalar.</summary>
+        /// <summary>Returns a tensor with a copy of elements in row-major order. Without dims it is a
+        /// scalar.</summary>
         public static unsafe Tensor From<T>(ReadOnlySpan<T> elements, params long[] dims) where T : unmanaged
         {
             fixed (T* data = elements)

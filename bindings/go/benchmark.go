@@ -10,24 +10,25 @@ import (
 
 // BenchmarkOptions are the options of Context.Benchmark.
 type BenchmarkOptions struct {
-	Tokenizer       *Tokenizer // converts texts to inputs; nil generates inputs from the model's signature
+	Tokenizer       *Tokenizer // tokenizer of the texts; nil generates inputs by the types of the model's inputs
 	Runs            uint32     // number of timed rounds; 0 for 50
 	Warmup          uint32     // number of warm-up rounds; 0 for 5
-	Threads         uint32     // 0 for the context's; with 1, CPU time is measured
-	BatchSize       uint32     // rows of the timed input; 0 for 1
-	SequenceLength  uint32     // tokens of each timed row; 0 for the length of the texts, or 128
+	Threads         uint32     // number of threads; 0 for that of the context; with 1, processor time is measured
+	BatchSize       uint32     // batch size of the timed input; 0 for 1
+	SequenceLength  uint32     // number of tokens of each timed row; 0 for the length of the texts, or 128
 	MaxMilliseconds uint32     // time limit of the timed rounds, at least 5 of which run; 0 for 30000
 	Seed            uint32     // seed of generated inputs and of the bootstrap
-	Texts           []string   // texts for the comparison; none for built-in sentences; needs a tokenizer
-	Shapes          []string   // each "NAME:2x3x4", for inputs with dynamic sizes
-	Values          []string   // each "NAME:1,2,3", for inputs for which random numbers are unsuitable
-	// Inputs are values of inputs by name, instead of texts and generated values; the first dimension counts samples.
+	Texts           []string   // texts on which the models are compared; none for built-in sentences
+	Shapes          []string   // shapes of generated inputs, each "NAME:2x3x4", for dynamic dimensions
+	Values          []string   // values of generated inputs, each "NAME:1,2,3", for inputs that cannot be random
+	// Inputs are tensors for the inputs, by name, instead of texts and generated inputs. Their first dimension counts
+	// samples.
 	Inputs       map[string]*Tensor
-	Execution    Execution // provider and device of both
-	TrustEngines bool      // trust the models' authors: engines embedded in a model contain code
+	Execution    Execution // provider and device of both models
+	TrustEngines bool      // whether you trust the source of the models: engines in a model contain code
 }
 
-// Benchmark compares two models: speed, load time, memory, size, and how close the outputs are.
+// Benchmark compares two models: speed, load time, memory, size, and outputs.
 func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *BenchmarkOptions) (*Report, error) {
 	after, err := result.acquire()
 	if err != nil {
@@ -39,8 +40,8 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 	})
 }
 
-// BenchmarkEngine compares the TensorRT engine in a file with the model it was built from. The argument engine says
-// where it runs, and that its author is trusted.
+// BenchmarkEngine compares a TensorRT engine file with the model from which it was built. The argument engine selects
+// the device, and states that you trust the source of the engine.
 func (c *Context) BenchmarkEngine(
 	ctx context.Context, original *Model, path string, engine *TensorRTOpenOptions, o *BenchmarkOptions,
 ) (*Report, error) {

@@ -26,7 +26,7 @@ func WithProgress(ctx context.Context, f ProgressFunc) context.Context {
 	return context.WithValue(ctx, progressKey{}, f)
 }
 
-// tryUnder is try for a call that ends with ctx and reports progress to its function.
+// tryUnder calls try for a call that ends with ctx and reports progress to its function.
 func tryUnder(ctx context.Context, call func(*C.optimize_call_t, errorOut) status) error {
 	if err := ctx.Err(); err != nil {
 		return contextError(err)
@@ -63,7 +63,7 @@ func contextError(err error) error {
 	return &Error{Status: status, Message: err.Error()}
 }
 
-// cancel is a token that stops the calls that use it.
+// cancel is a token that cancels the calls to which it is passed.
 type cancel struct{ c *C.optimize_cancel_t }
 
 func newCancel() (token cancel, err error) {
@@ -124,7 +124,7 @@ func optimize_go_progress(userData unsafe.Pointer, stage *C.stage_text, done, to
 	return 0
 }
 
-// userData makes a value that a C callback resolves with valueOf, until forget is called.
+// userData returns the user data of a C callback, which valueOf resolves to value until forget is called.
 func userData(value any) (data unsafe.Pointer, forget func()) {
 	h := cgo.NewHandle(value)
 	// C memory, because a struct that C reads must not point into Go memory.
@@ -138,10 +138,10 @@ func userData(value any) (data unsafe.Pointer, forget func()) {
 
 func valueOf(userData unsafe.Pointer) any { return (*(*cgo.Handle)(userData)).Value() }
 
-// caught keeps a panic, which must not unwind through the library, until the call has ended.
+// caught keeps the panic of a callback, which must not unwind through the library, until the call has ended.
 type caught struct{ panicked any }
 
-// catch is deferred in a callback, and goOn around the call.
+// catch is deferred in a callback, and goOn is called around the call.
 func (c *caught) catch(stop *C.int32_t) {
 	if panicked := recover(); panicked != nil {
 		c.panicked, *stop = panicked, 1

@@ -11,17 +11,17 @@ import (
 	"unsafe"
 )
 
-// Divergence is a measure of the difference between two distributions.
+// Divergence is the divergence between the distributions of teacher and student.
 type Divergence int32
 
 // The divergences.
 const (
-	DivergenceForward       Divergence = C.OPTIMIZE_DIVERGENCE_FORWARD        // KL(teacher, student)
-	DivergenceReverse       Divergence = C.OPTIMIZE_DIVERGENCE_REVERSE        // KL(student, teacher)
-	DivergenceJensenShannon Divergence = C.OPTIMIZE_DIVERGENCE_JENSEN_SHANNON // mean of both to their average
+	DivergenceForward       Divergence = C.OPTIMIZE_DIVERGENCE_FORWARD        // KL(teacher ‖ student)
+	DivergenceReverse       Divergence = C.OPTIMIZE_DIVERGENCE_REVERSE        // KL(student ‖ teacher)
+	DivergenceJensenShannon Divergence = C.OPTIMIZE_DIVERGENCE_JENSEN_SHANNON // mean of their divergences from their mean
 )
 
-// Schedule is the learning rate schedule.
+// Schedule is the decay of the learning rate after the warm-up.
 type Schedule int32
 
 // The schedules.
@@ -34,7 +34,7 @@ const (
 // DistillOptions are the options of Context.Distill. Zero selects the default of each field; for weights, warm-up,
 // decay and norm, a negative number disables it. See optimize_distill_options_t.
 type DistillOptions struct {
-	Text                      string // training text; required
+	Text                      string // training text, which is required
 	Epochs                    uint32
 	JSONLines                 bool
 	BatchSize                 uint32
@@ -58,26 +58,26 @@ type DistillOptions struct {
 	EvaluateEvery             uint64
 	CheckpointEvery           uint64
 	Seed                      uint64
-	Freeze                    []string // modules or weights that are not trained
-	StudentLayers             string   // layers:every-other or layers:6, without a student
-	Checkpoint                string   // file for the state; "" for none
+	Freeze                    []string // names or globs of modules or weights to keep unchanged
+	StudentLayers             string   // layers of the teacher that form the student: layers:every-other or layers:6
+	Checkpoint                string   // path of the checkpoint file; "" for none
 	Resume                    bool
 	Threads                   uint32
-	TeacherCache              string   // file that caches the teacher's outputs; "" for none
-	TeacherTopK               uint64   // number of tokens or classes of each distribution in the cache
-	Provider                  Provider // provider of teacher and student: CPU, CUDA, or auto
+	TeacherCache              string   // path of the file that caches the teacher's outputs; "" for none
+	TeacherTopK               uint64   // number of tokens or classes per distribution in the cache
+	Provider                  Provider // execution provider of teacher and student: CPU, CUDA, or auto
 	DeviceID                  uint32
 
-	// Training is called after each step and validation, on the calling goroutine. An error ends the training, with a
+	// Training is called after each step and each validation, on the calling goroutine. An error ends the training, with a
 	// checkpoint if one is enabled, and Distill returns that error.
 	Training func(TrainingStep) error
 }
 
-// TrainingStep is the progress of training. See optimize_training_step_t.
+// TrainingStep is a training step or a validation; see optimize_training_step_t.
 type TrainingStep struct {
 	Step, TotalSteps   uint64
 	Epoch, TotalEpochs uint32 // index of the epoch, from 0, and number of planned epochs
-	IsValidation       bool   // a validation on the held-out text, not a step
+	IsValidation       bool   // whether this is a validation on held-out text
 	Loss               float64
 	GradientNorm       float64
 	LearningRate       float64
@@ -86,9 +86,9 @@ type TrainingStep struct {
 	Left               time.Duration // estimated remaining time
 }
 
-// Distill trains student to reproduce the outputs of teacher on a text, and returns a new model; both stay unchanged.
-// student may be nil with StudentLayers. It fails with ErrUnsupported if the student has a node that cannot be
-// trained.
+// Distill trains student to reproduce the outputs of teacher on a text, and returns the trained model; both models are
+// unchanged. student may be nil with StudentLayers. It fails with ErrUnsupported if a node of the student has no
+// gradient.
 func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *DistillOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -172,7 +172,7 @@ func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *Disti
 type training struct {
 	caught
 	tell func(TrainingStep) error
-	err  error // what ended the training
+	err  error // error that ended the training
 }
 
 //export optimize_go_training

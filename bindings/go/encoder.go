@@ -8,25 +8,25 @@ import (
 	"fmt"
 )
 
-// Embedder turns texts into vectors. Any number of goroutines may use it at once.
+// Embedder computes vectors of texts. Any number of goroutines may use it at the same time.
 type Embedder struct {
 	*handle[*C.optimize_embedder_t]
 }
 
 // EmbedderOptions are the options of Context.NewEmbedder.
 type EmbedderOptions struct {
-	Tokenizer  *Tokenizer // nil for the model's own
-	Threads    uint32     // 0 for the context's
-	BatchSize  uint32     // texts per run; 0 for 8
-	MaxLength  uint32     // maximum length of a text in tokens; 0 for the model's, up to 512
-	Dimensions uint32     // elements of a vector to keep, the first ones; 0 for all
-	Normalize  bool       // normalize vectors to length 1, also if the model does not
+	Tokenizer  *Tokenizer // tokenizer of the texts; nil for that of the model
+	Threads    uint32     // number of threads; 0 for that of the context
+	BatchSize  uint32     // number of texts per run; 0 for 8
+	MaxLength  uint32     // number of tokens after which a text is truncated; 0 for the limit of the model, up to 512
+	Dimensions uint32     // number of elements to keep of each vector, its first ones; 0 for all
+	Normalize  bool       // whether vectors are normalized to length 1, even if the model does not ask for it
 	Prompt     string     // text that precedes every text; "" for the default prompt of the model
-	PromptName string     // name of one of the model's prompts
+	PromptName string     // name of one of the prompts of the model; "" for none
 	Execution  Execution
 }
 
-// NewEmbedder loads a model for embedding.
+// NewEmbedder creates an embedder of a model.
 func (c *Context) NewEmbedder(ctx context.Context, model *Model, o *EmbedderOptions) (*Embedder, error) {
 	if o == nil {
 		o = &EmbedderOptions{}
@@ -63,7 +63,7 @@ func (c *Context) NewEmbedder(ctx context.Context, model *Model, o *EmbedderOpti
 	return &Embedder{own(embedder, func(e *C.optimize_embedder_t) { C.optimize_embedder_free(e) })}, nil
 }
 
-// Embed returns a vector for each text: a float32 tensor of shape [texts, width].
+// Embed returns the vectors of texts, a float32 tensor of shape [texts, width].
 func (e *Embedder) Embed(ctx context.Context, texts []string) (*Tensor, error) {
 	embedder, err := e.acquire()
 	if err != nil {
@@ -87,28 +87,29 @@ type ScoreFunction int32
 
 // The score functions.
 const (
-	ScoreFunctionAuto    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_AUTO    // that of the model
-	ScoreFunctionSoftmax ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SOFTMAX // scores of a text whose sum is 1
-	ScoreFunctionSigmoid ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SIGMOID // each score between 0 and 1
-	ScoreFunctionNone    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_NONE    // the logits
+	ScoreFunctionAuto    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_AUTO    // function of the model's configuration
+	ScoreFunctionSoftmax ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SOFTMAX // softmax: the sum of the scores of a text is 1
+	ScoreFunctionSigmoid ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SIGMOID // sigmoid: each score is between 0 and 1
+	ScoreFunctionNone    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_NONE    // no function: the scores are the logits
 )
 
-// Classifier turns texts, or pairs of texts, into scores of classes. Any number of goroutines may use it at once.
+// Classifier computes scores of classes for texts or pairs of texts. Any number of goroutines may use it at the same
+// time.
 type Classifier struct {
 	*handle[*C.optimize_classifier_t]
 }
 
 // ClassifierOptions are the options of Context.NewClassifier.
 type ClassifierOptions struct {
-	Tokenizer     *Tokenizer // nil for the model's own
-	Threads       uint32     // 0 for the context's
-	BatchSize     uint32     // texts per run; 0 for 8
-	MaxLength     uint32     // maximum length of a text or pair in tokens; 0 for the model's, up to 512
+	Tokenizer     *Tokenizer // tokenizer of the texts; nil for that of the model
+	Threads       uint32     // number of threads; 0 for that of the context
+	BatchSize     uint32     // number of texts per run; 0 for 8
+	MaxLength     uint32     // number of tokens after which a text is truncated; 0 for the limit of the model, up to 512
 	ScoreFunction ScoreFunction
 	Execution     Execution
 }
 
-// NewClassifier loads a model for classification.
+// NewClassifier creates a classifier of a model.
 func (c *Context) NewClassifier(ctx context.Context, model *Model, o *ClassifierOptions) (*Classifier, error) {
 	if o == nil {
 		o = &ClassifierOptions{}
@@ -142,7 +143,7 @@ func (c *Context) NewClassifier(ctx context.Context, model *Model, o *Classifier
 	return &Classifier{own(classifier, func(c *C.optimize_classifier_t) { C.optimize_classifier_free(c) })}, nil
 }
 
-// Labels returns the labels of the classes; none if the model does not say how many classes it has.
+// Labels returns the labels of the classes; none if the model does not give the number of its classes.
 func (c *Classifier) Labels() ([]string, error) {
 	classifier, err := c.acquire()
 	if err != nil {
@@ -156,12 +157,12 @@ func (c *Classifier) Labels() ([]string, error) {
 	return labels, nil
 }
 
-// Classify returns the scores of each text: a float32 tensor of shape [texts, classes].
+// Classify returns the scores of texts, a float32 tensor of shape [texts, classes].
 func (c *Classifier) Classify(ctx context.Context, texts []string) (*Tensor, error) {
 	return c.classify(ctx, texts, nil)
 }
 
-// ClassifyPairs returns the scores of pairs; second has one text for each of texts.
+// ClassifyPairs returns the scores of pairs of texts; second has one text for each of texts.
 func (c *Classifier) ClassifyPairs(ctx context.Context, texts, second []string) (*Tensor, error) {
 	if len(texts) != len(second) {
 		return nil, fmt.Errorf("optimize: %d texts, but %d second texts: %w", len(texts), len(second), ErrInvalidArgument)
@@ -188,7 +189,7 @@ func (c *Classifier) classify(ctx context.Context, texts, second []string) (*Ten
 	return newTensor(scores), nil
 }
 
-// encoding holds what an encoder is made of, until release.
+// encoding holds the arguments from which an encoder is created, until release.
 type encoding struct {
 	context   *C.optimize_context_t
 	model     *C.optimize_model_t

@@ -10,29 +10,29 @@ import (
 	"unsafe"
 )
 
-// EnsembleMethod is how the members' outputs are combined.
+// EnsembleMethod is the method by which the outputs of the members are combined.
 type EnsembleMethod int32
 
 // The methods of combination.
 const (
-	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // the mean of the probabilities
-	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // the weighted mean; needs Weights
-	EnsembleLogits      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_LOGITS      // the softmax of the mean of the logits
-	EnsembleProduct     EnsembleMethod = C.OPTIMIZE_ENSEMBLE_PRODUCT     // the product of the probabilities
-	EnsembleMax         EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MAX         // the largest probability
-	EnsembleMedian      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEDIAN      // the median probability
-	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // fraction of votes for the token
-	EnsembleContrastive EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONTRASTIVE // an expert's divided by an amateur's
-	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // each generates, all score
+	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // mean of the probabilities or numbers
+	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // weighted mean of the same; requires Weights
+	EnsembleLogits      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_LOGITS      // softmax of the mean of the logits
+	EnsembleProduct     EnsembleMethod = C.OPTIMIZE_ENSEMBLE_PRODUCT     // normalized product of the probabilities
+	EnsembleMax         EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MAX         // maximum probability of each token, normalized
+	EnsembleMedian      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEDIAN      // median probability of each token, normalized
+	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // sum of the weights of the votes for the token
+	EnsembleContrastive EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONTRASTIVE // probabilities of the first over the second
+	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // best of all texts, by the scores of all members
 	EnsembleConcat      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONCAT      // concatenated embeddings
 )
 
-// EnsembleTask is the task of the members.
+// EnsembleTask is the task of the members of an ensemble.
 type EnsembleTask int32
 
 // The tasks of an ensemble.
 const (
-	EnsembleAsMembers EnsembleTask = C.OPTIMIZE_ENSEMBLE_AS_MEMBERS // the task of the members' models
+	EnsembleAsMembers EnsembleTask = C.OPTIMIZE_ENSEMBLE_AS_MEMBERS // task that is detected from the members
 	EnsembleGenerate  EnsembleTask = C.OPTIMIZE_ENSEMBLE_GENERATE
 	EnsembleEmbed     EnsembleTask = C.OPTIMIZE_ENSEMBLE_EMBED
 	EnsembleClassify  EnsembleTask = C.OPTIMIZE_ENSEMBLE_CLASSIFY
@@ -43,12 +43,12 @@ const (
 type EnsembleOptions struct {
 	Method                     EnsembleMethod
 	Task                       EnsembleTask
-	Gate                       bool      // combine only where members differ on the most probable token
-	AllowDifferentVocabularies bool      // combine the text of tokens
-	Candidates                 uint32    // rerank: number of texts per member; 0 for 1
-	LengthPenalty              float64   // rerank: log-probabilities are divided by the length to this power; 0 for 1
-	Weights                    []float64 // one per member; none for equal weights
-	Temperatures               []float64 // one per member, above 0; none for 1
+	Gate                       bool      // whether only positions are combined where the most probable tokens differ
+	AllowDifferentVocabularies bool      // whether members are combined by the text of their tokens
+	Candidates                 uint32    // rerank: number of texts that each member generates; 0 for 1
+	LengthPenalty              float64   // rerank: power of the length by which log-probabilities are divided; 0 for 1
+	Weights                    []float64 // weights of the members, one each; none for equal weights
+	Temperatures               []float64 // temperatures above 0, one per member; none for 1
 }
 
 // Ensemble is a set of models with a method that combines their outputs. It is immutable.
@@ -60,7 +60,7 @@ func newEnsemble(e *C.optimize_ensemble_t) *Ensemble {
 	return &Ensemble{own(e, func(e *C.optimize_ensemble_t) { C.optimize_ensemble_free(e) })}
 }
 
-// NewEnsemble makes an ensemble of models, which may be closed before it.
+// NewEnsemble creates an ensemble of models, which may be closed before the ensemble.
 func NewEnsemble(models []*Model, o *EnsembleOptions) (*Ensemble, error) {
 	if o == nil {
 		o = &EnsembleOptions{}
@@ -95,7 +95,7 @@ func NewEnsemble(models []*Model, o *EnsembleOptions) (*Ensemble, error) {
 	return newEnsemble(ensemble), nil
 }
 
-// LoadEnsemble loads the ensemble of a manifest (ensemble.json or a folder with one) and its members.
+// LoadEnsemble loads an ensemble and its members from a manifest: ensemble.json, or a folder that contains it.
 func LoadEnsemble(path string) (*Ensemble, error) {
 	var m memory
 	defer m.free()
@@ -107,7 +107,7 @@ func LoadEnsemble(path string) (*Ensemble, error) {
 	return newEnsemble(ensemble), nil
 }
 
-// Save saves a manifest into a folder. The members stay in their files.
+// Save saves a manifest with the paths of the members in a folder. The members are not copied.
 func (n *Ensemble) Save(folder string) error {
 	c, err := n.acquire()
 	if err != nil {
@@ -120,14 +120,14 @@ func (n *Ensemble) Save(folder string) error {
 	return try(func(e errorOut) status { return C.optimize_ensemble_save(c, name, e) })
 }
 
-// EnsembleInfo describes an ensemble.
+// EnsembleInfo is the description of an ensemble.
 type EnsembleInfo struct {
 	Method       string    `json:"method"`
 	Task         string    `json:"task"`
 	Members      []string  `json:"members"` // paths; empty for models made in memory
 	Weights      []float64 `json:"weights"` // their sum is 1
 	Temperatures []float64 `json:"temperatures"`
-	Notes        []string  `json:"notes"` // limitations
+	Notes        []string  `json:"notes"` // unexpected properties of the members
 }
 
 // Inspect returns a description of the ensemble.
@@ -147,23 +147,23 @@ func (n *Ensemble) Inspect() (*EnsembleInfo, error) {
 
 // FitOptions are the options of Context.Fit.
 type FitOptions struct {
-	Threads       uint32 // 0 for the context's
-	ContextLength uint32 // window length in tokens; 0 for the members' maximum, up to 512
-	Stride        uint32 // distance of windows in tokens; 0 for half of a window
-	MaxTokens     uint64 // tokens of the text to read; 0 for 8192
+	Threads       uint32 // number of threads; 0 for that of the context
+	ContextLength uint32 // number of tokens per window; 0 for the limit of the members, up to 512
+	Stride        uint32 // number of tokens between the starts of two windows; 0 for half of a window
+	MaxTokens     uint64 // number of tokens of the text to read; 0 for 8192
 }
 
-// Fit is the result of Context.Fit, in nats per token.
+// Fit is the result of Context.Fit. Losses are in nats per token.
 type Fit struct {
 	Weights   []float64 `json:"weights"`
 	MemberNLL []float64 `json:"member_nll"` // loss of each member alone
-	EqualNLL  float64   `json:"equal_nll"`  // loss of all with equal weights
-	FittedNLL float64   `json:"fitted_nll"` // loss of all with the fitted weights
-	Gap       float64   `json:"gap"`        // upper bound of the remaining improvement
+	EqualNLL  float64   `json:"equal_nll"`  // loss of the ensemble with equal weights
+	FittedNLL float64   `json:"fitted_nll"` // loss of the ensemble with the fitted weights
+	Gap       float64   `json:"gap"`        // upper bound of a possible improvement
 	Tokens    int       `json:"tokens"`
 }
 
-// Fit finds the weights with which the members predict a text best, and returns the ensemble with them.
+// Fit fits the weights of the members to a text, and returns the ensemble with these weights.
 func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *FitOptions) (*Ensemble, *Fit, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -199,7 +199,7 @@ func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *F
 	return newEnsemble(fitted), fit, json.Unmarshal(take(buffer), fit)
 }
 
-// Fuse returns one model whose branches are the members.
+// Fuse returns a model that contains all members as branches and combines their outputs.
 func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
 	c, err := n.acquire()
 	if err != nil {
@@ -213,7 +213,7 @@ func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
 	})
 }
 
-// NewEnsembleGenerator loads the members for generating one text together.
+// NewEnsembleGenerator creates a generator that combines the distributions of the members for every token.
 func (c *Context) NewEnsembleGenerator(
 	ctx context.Context, ensemble *Ensemble, o *GeneratorOptions,
 ) (*Generator, error) {
@@ -240,27 +240,27 @@ func (c *Context) NewEnsembleGenerator(
 	return newGenerator(generator), nil
 }
 
-// MergeMethod is how the weights of several models are merged.
+// MergeMethod is the method by which the weights of several models are merged.
 type MergeMethod int32
 
 // The merge methods.
 const (
-	MergeLinear MergeMethod = C.OPTIMIZE_MERGE_LINEAR // the (weighted) mean
-	MergeSlerp  MergeMethod = C.OPTIMIZE_MERGE_SLERP  // a point on the arc between two
-	MergeTies   MergeMethod = C.OPTIMIZE_MERGE_TIES   // changes relative to a base whose signs agree
+	MergeLinear MergeMethod = C.OPTIMIZE_MERGE_LINEAR // weighted mean
+	MergeSlerp  MergeMethod = C.OPTIMIZE_MERGE_SLERP  // spherical linear interpolation
+	MergeTies   MergeMethod = C.OPTIMIZE_MERGE_TIES   // base plus changes that agree in sign
 )
 
 // MergeOptions are the options of Merge.
 type MergeOptions struct {
 	Method        MergeMethod
-	Weights       []float64 // one per model; none for equal weights
-	Base          *Model    // ties only: the model that the others were fine-tuned from
-	Density       float64   // ties: fraction of each model's changes to keep; 0 for 0.2
-	Scale         float64   // ties: factor of the mean change; 0 for 1
-	ScratchFolder string    // folder for the new weights until they are saved; "" for the system's
+	Weights       []float64 // weights of the models, one each; none for equal weights
+	Base          *Model    // ties: base model, from which the models were trained
+	Density       float64   // ties: share of each model's changes to keep; 0 for 0.2
+	Scale         float64   // ties: scale of the mean change; 0 for 1
+	ScratchFolder string    // folder of the temporary file with the new weights; "" for the system's temporary folder
 }
 
-// Merge merges the weights of models with one architecture into a new model of the same size.
+// Merge returns a model of the same size with the merged weights of models of one architecture.
 func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Report, error) {
 	if o == nil {
 		o = &MergeOptions{}
@@ -296,7 +296,7 @@ func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Repo
 	})
 }
 
-// made returns the model and the report of a function.
+// made returns the model and the report that a C function writes.
 func made(ctx context.Context, make func(
 	*C.optimize_call_t, **C.optimize_model_t, **C.optimize_buffer_t, errorOut,
 ) status) (*Model, *Report, error) {
@@ -340,7 +340,7 @@ func (m *memory) models(models []*Model) (list **C.optimize_model_t, release fun
 	return list, release, nil
 }
 
-// doubles copies a list.
+// doubles returns a copy of a list in C memory.
 func (m *memory) doubles(list []float64) *C.double {
 	if len(list) == 0 {
 		return nil

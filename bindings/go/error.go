@@ -8,7 +8,7 @@ import (
 	"io/fs"
 )
 
-// Status is the kind of a failure. It is an error itself, for errors.Is:
+// Status is the status of a failure. It is an error itself, for errors.Is:
 //
 //	if errors.Is(err, optimize.ErrInvalidModel) { … }
 //
@@ -18,25 +18,25 @@ type Status int32
 
 // The statuses of the library.
 const (
-	ErrInvalidArgument Status = C.OPTIMIZE_INVALID_ARGUMENT // an argument is invalid
-	ErrInvalidHandle   Status = C.OPTIMIZE_INVALID_HANDLE   // a handle is of another kind, or was freed
+	ErrInvalidArgument Status = C.OPTIMIZE_INVALID_ARGUMENT // an argument is out of range or contradicts another
+	ErrInvalidHandle   Status = C.OPTIMIZE_INVALID_HANDLE   // a handle has another type, or was freed
 	ErrNotFound        Status = C.OPTIMIZE_NOT_FOUND        // a file, tensor, input or name does not exist
-	ErrIO              Status = C.OPTIMIZE_IO               // reading or writing failed
-	ErrInvalidModel    Status = C.OPTIMIZE_INVALID_MODEL    // the model is damaged, malicious or not a model
-	ErrUnsupported     Status = C.OPTIMIZE_UNSUPPORTED      // valid, but not supported by this version
-	ErrLimitExceeded   Status = C.OPTIMIZE_LIMIT_EXCEEDED   // larger than the limits of the library
+	ErrIO              Status = C.OPTIMIZE_IO               // reading or writing a file failed
+	ErrInvalidModel    Status = C.OPTIMIZE_INVALID_MODEL    // the file is damaged, or is not a valid model
+	ErrUnsupported     Status = C.OPTIMIZE_UNSUPPORTED      // valid, but this version does not support it
+	ErrLimitExceeded   Status = C.OPTIMIZE_LIMIT_EXCEEDED   // a limit of this library is exceeded
 	ErrRuntimeMissing  Status = C.OPTIMIZE_RUNTIME_MISSING  // ONNX Runtime was not found or is too old
-	ErrRuntime         Status = C.OPTIMIZE_RUNTIME          // ONNX Runtime failed
-	ErrCancelled       Status = C.OPTIMIZE_CANCELLED        // stopped by the context
-	ErrTimeout         Status = C.OPTIMIZE_TIMEOUT          // stopped by the deadline of the context
-	ErrBusy            Status = C.OPTIMIZE_BUSY             // the generator is in another call
-	ErrGateNotMet      Status = C.OPTIMIZE_GATE_NOT_MET     // a quality or speed gate was not met
-	ErrInternal        Status = C.OPTIMIZE_INTERNAL         // a defect of the library; the process is intact
-	ErrBackendMissing  Status = C.OPTIMIZE_BACKEND_MISSING  // TensorRT was not found or is too old
-	ErrDeviceMissing   Status = C.OPTIMIZE_DEVICE_MISSING   // there is no NVIDIA driver or no GPU
-	ErrBackend         Status = C.OPTIMIZE_BACKEND          // TensorRT failed
-	ErrMismatch        Status = C.OPTIMIZE_MISMATCH         // built for another model, library or device
-	ErrUntrusted       Status = C.OPTIMIZE_UNTRUSTED        // code whose author was not marked as trusted
+	ErrRuntime         Status = C.OPTIMIZE_RUNTIME          // ONNX Runtime refused the model, or a run failed
+	ErrCancelled       Status = C.OPTIMIZE_CANCELLED        // the context was cancelled
+	ErrTimeout         Status = C.OPTIMIZE_TIMEOUT          // the deadline of the context passed
+	ErrBusy            Status = C.OPTIMIZE_BUSY             // the handle accepts one call at a time and is in use
+	ErrGateNotMet      Status = C.OPTIMIZE_GATE_NOT_MET     // a quality or speed limit was not met
+	ErrInternal        Status = C.OPTIMIZE_INTERNAL         // a defect of this library; the process can continue
+	ErrBackendMissing  Status = C.OPTIMIZE_BACKEND_MISSING  // TensorRT or a provider was not found or is too old
+	ErrDeviceMissing   Status = C.OPTIMIZE_DEVICE_MISSING   // no NVIDIA driver or no device was found
+	ErrBackend         Status = C.OPTIMIZE_BACKEND          // TensorRT refused the model, or a build or run failed
+	ErrMismatch        Status = C.OPTIMIZE_MISMATCH         // the file belongs to another model, library or device
+	ErrUntrusted       Status = C.OPTIMIZE_UNTRUSTED        // executable code from a source that is not trusted
 )
 
 // Error returns the stable name of the status, e.g. "optimize: invalid_model".
@@ -57,11 +57,11 @@ func (s Status) Is(target error) bool {
 	return false
 }
 
-// Error is the library's description of a failed call.
+// Error is the error of a call that failed.
 type Error struct {
-	Status  Status // kind of the failure
-	Message string // description in one sentence
-	Place   string // file, node, tensor or argument, outermost first; "" if the message is sufficient
+	Status  Status // status of the failure
+	Message string // message, a sentence
+	Place   string // file, node, tensor or argument, outermost first; "" if the message contains it
 }
 
 // Error returns the place and the message.
@@ -77,7 +77,7 @@ func (e *Error) Unwrap() error { return e.Status }
 
 type (
 	status   = C.optimize_status_t
-	errorOut = **C.optimize_error_t // where a C function writes its error object
+	errorOut = **C.optimize_error_t // pointer to which a C function writes its error object
 )
 
 // try returns a Go error for the status and the error object of a C call.

@@ -8,82 +8,82 @@ import (
 	"encoding/json"
 )
 
-// EvaluateTask is the task of Context.Evaluate.
+// EvaluateTask is the task of Context.Evaluate. It determines the format of the data.
 type EvaluateTask int32
 
 // The evaluation tasks and their data.
 const (
-	EvaluateDefault        EvaluateTask = C.OPTIMIZE_EVALUATE_DEFAULT        // the model's own task
-	EvaluatePerplexity     EvaluateTask = C.OPTIMIZE_EVALUATE_PERPLEXITY     // prediction of plain text
-	EvaluateEmbedding      EvaluateTask = C.OPTIMIZE_EVALUATE_EMBEDDING      // similarity of two models' embeddings of lines
+	EvaluateDefault        EvaluateTask = C.OPTIMIZE_EVALUATE_DEFAULT        // task that fits the model
+	EvaluatePerplexity     EvaluateTask = C.OPTIMIZE_EVALUATE_PERPLEXITY     // perplexity on plain text
+	EvaluateEmbedding      EvaluateTask = C.OPTIMIZE_EVALUATE_EMBEDDING      // similarity of two models' embeddings
 	EvaluateClassification EvaluateTask = C.OPTIMIZE_EVALUATE_CLASSIFICATION // accuracy on rows of label and text
-	EvaluateProbe          EvaluateTask = C.OPTIMIZE_EVALUATE_PROBE          // linear classifier on embeddings
+	EvaluateProbe          EvaluateTask = C.OPTIMIZE_EVALUATE_PROBE          // accuracy of a classifier of embeddings
 )
 
-// Bos is where the beginning-of-sequence token is inserted, for models whose tokenizer adds one.
+// Bos is the position of the beginning-of-sequence token, for models whose tokenizer has one.
 type Bos int32
 
 // The positions of the beginning-of-sequence token.
 const (
-	BosEveryWindow Bos = C.OPTIMIZE_BOS_EVERY_WINDOW // like llama.cpp
-	BosFirstWindow Bos = C.OPTIMIZE_BOS_FIRST_WINDOW // like the documentation of transformers
+	BosEveryWindow Bos = C.OPTIMIZE_BOS_EVERY_WINDOW // start of every window, as in llama.cpp
+	BosFirstWindow Bos = C.OPTIMIZE_BOS_FIRST_WINDOW // start of the text, as in transformers
 	BosNever       Bos = C.OPTIMIZE_BOS_NEVER
 )
 
 // EvaluateOptions are the options of Context.Evaluate. Options that a task does not use are ignored.
 type EvaluateOptions struct {
 	Task          EvaluateTask
-	Against       *Model     // second model for a comparison on the same data; nil for none
-	Tokenizer     *Tokenizer // nil for the model's own
-	Threads       uint32     // 0 for the context's
-	ContextLength uint32     // perplexity: window length in tokens; 0 for the model's maximum, up to 512
-	Stride        uint32     // perplexity: distance of windows in tokens; 0 for half of the context length
-	Bos           Bos        // perplexity: where the beginning-of-sequence token is inserted
-	MaxTokens     uint64     // perplexity: tokens of the text to read; 0 for all
-	MaxTexts      uint64     // other tasks: number of lines or rows to use; 0 for all
-	MaxLength     uint32     // other tasks: maximum text length in tokens; 0 for the model's maximum, up to 512
-	BatchSize     uint32     // other tasks: texts per run; 0 for 1
-	Seed          uint64     // probe: seed of the split into training and test
-	TestShare     float64    // probe: fraction of the texts held out for the test; 0 for 0.2
-	Penalty       float64    // probe: weight of the penalty on large weights; 0 for 0.5
+	Against       *Model     // second model, compared on the same data; nil for none
+	Tokenizer     *Tokenizer // tokenizer of the data; nil for that of the model
+	Threads       uint32     // number of threads; 0 for that of the context
+	ContextLength uint32     // perplexity: number of tokens per window; 0 for the limit of the model, up to 512
+	Stride        uint32     // perplexity: number of tokens between the starts of two windows; 0 for half a window
+	Bos           Bos        // perplexity: position of the beginning-of-sequence token
+	MaxTokens     uint64     // perplexity: maximum number of tokens of the text to use; 0 for all
+	MaxTexts      uint64     // other tasks: maximum number of lines or rows to use; 0 for all
+	MaxLength     uint32     // other tasks: number of tokens after which a text is truncated; 0 for up to 512
+	BatchSize     uint32     // other tasks: number of texts per run; 0 for 1
+	Seed          uint64     // probe: seed of the split into training set and test set
+	TestShare     float64    // probe: share of the texts of each class in the test set; 0 for 0.2
+	Penalty       float64    // probe: L2 penalty on the weights of the linear classifier; 0 for 0.5
 	Execution     Execution
 }
 
 // EvaluateReport is the result of an evaluation: the main fields of docs/report.md, and all of them in JSON.
 type EvaluateReport struct {
 	Input   *File      `json:"input"`
-	Output  *File      `json:"output"` // nil if the model was measured alone
+	Output  *File      `json:"output"` // second model; nil if one model was evaluated
 	Seconds float64    `json:"seconds"`
 	Quality Evaluation `json:"quality"`
 
 	JSON json.RawMessage `json:"-"`
 }
 
-// Evaluation has the figures of a task. Those of other tasks are nil.
+// Evaluation has the results of a task. Fields of other tasks are nil.
 type Evaluation struct {
 	Task     string   `json:"task"` // "perplexity", "embedding", "classification" or "probe"
-	Figures           // figures of a single model
-	Original *Figures `json:"original"` // figures of each of two models
+	Figures           // results of a single model
+	Original *Figures `json:"original"` // results of each of two models
 	Result   *Figures `json:"result"`
 
-	// Perplexity of two models: the result's divided by the original's, and their divergence.
+	// Fields of the perplexities of two models: that of the result divided by that of the original, and their divergence.
 	Ratio         *Interval `json:"ratio"`
 	Verdict       string    `json:"verdict"` // "worse", "better", "no difference" or "too little text"
 	KL            *Interval `json:"kl"`
 	Top1Agreement *float64  `json:"top1_agreement"`
 
-	// Embeddings of two models.
+	// Fields of the embeddings of two models.
 	Cosine      *float64 `json:"cosine"`
 	CosineP1    *float64 `json:"cosine_p1"`
 	CosineMin   *float64 `json:"cosine_min"`
 	NearestKept *float64 `json:"nearest_kept"`
 
-	// Agreement of two classifiers, and the change of their accuracy; for probes, only the change.
+	// Fields of two classifiers: their agreement, and the change of the accuracy; for probes, only the change.
 	Agreement      *float64  `json:"agreement"`
 	AccuracyChange *Interval `json:"accuracy_change"`
 }
 
-// Figures are those of one model. Those of other tasks are nil.
+// Figures are the results of one model. Fields of other tasks are nil.
 type Figures struct {
 	Perplexity  *float64 `json:"perplexity"`
 	NLL         *float64 `json:"nll"` // nats per token
@@ -97,14 +97,14 @@ type Figures struct {
 	Samples      *int     `json:"samples"`
 }
 
-// Interval is a figure with its 95 % interval, whose ends are nil if there are too few data.
+// Interval is a number with its 95 % interval, whose ends are nil if there are too few data.
 type Interval struct {
 	Value *float64 `json:"value"`
 	Low   *float64 `json:"low"`
 	High  *float64 `json:"high"`
 }
 
-// Evaluate measures a model on data (the content of a file), alone or against another model.
+// Evaluate evaluates a model on data (the content of a file), or compares another model with it.
 func (c *Context) Evaluate(ctx context.Context, model *Model, data string, o *EvaluateOptions) (*EvaluateReport, error) {
 	context, err := c.acquire()
 	if err != nil {

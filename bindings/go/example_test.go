@@ -15,7 +15,7 @@ import (
 	optimize "github.com/liboptimize/liboptimize/bindings/go"
 )
 
-// What the examples load: an encoder and a decoder. In a program, these are paths like "model.onnx".
+// Models that the examples load: an encoder and a decoder. In a program, these are paths like "model.onnx".
 var encoder, decoder = models()
 
 func models() (encoder, decoder string) {

@@ -12,19 +12,20 @@ import (
 	"unsafe"
 )
 
-// Generator is a text-generating model with its cache. It runs one call at a time: a second one fails with ErrBusy.
+// Generator is a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far. It
+// accepts one call at a time: a concurrent call fails with ErrBusy.
 type Generator struct {
 	*handle[*C.optimize_generator_t]
 }
 
 // GeneratorOptions are the options of Context.NewGenerator.
 type GeneratorOptions struct {
-	Threads          uint32 // 0 for the context's
-	RoundActivations bool   // faster with block-quantized weights, less exact
+	Threads          uint32 // number of threads; 0 for that of the context
+	RoundActivations bool   // whether activations of block-quantized products are rounded: faster, less exact
 	Execution        Execution
 }
 
-// NewGenerator loads a model for generation, with its tokenizer. It fails with ErrUnsupported if the model is not a
+// NewGenerator creates a generator of a decoder with its tokenizer. It fails with ErrUnsupported if the model is not a
 // decoder.
 func (c *Context) NewGenerator(ctx context.Context, model *Model, o *GeneratorOptions) (*Generator, error) {
 	context, err := c.acquire()
@@ -71,23 +72,23 @@ func (o *GeneratorOptions) c(m *memory) C.optimize_generator_options_t {
 	}
 }
 
-// FinishReason is the reason why a text ends.
+// FinishReason is the reason why the text of a row ended.
 type FinishReason int32
 
-// The reasons why a text ends.
+// The finish reasons.
 const (
-	FinishNone      FinishReason = C.OPTIMIZE_FINISH_NONE      // the text continues
-	FinishEOS       FinishReason = C.OPTIMIZE_FINISH_EOS       // the model generated an end-of-sequence token
-	FinishLength    FinishReason = C.OPTIMIZE_FINISH_LENGTH    // a limit was reached
-	FinishStop      FinishReason = C.OPTIMIZE_FINISH_STOP      // a stop string was generated
-	FinishCancelled FinishReason = C.OPTIMIZE_FINISH_CANCELLED // OnToken requested the end
+	FinishNone      FinishReason = C.OPTIMIZE_FINISH_NONE      // the text has not ended
+	FinishEOS       FinishReason = C.OPTIMIZE_FINISH_EOS       // the model generated an end-of-text token
+	FinishLength    FinishReason = C.OPTIMIZE_FINISH_LENGTH    // a maximum length was reached
+	FinishStop      FinishReason = C.OPTIMIZE_FINISH_STOP      // a stop string or a stop token was found
+	FinishCancelled FinishReason = C.OPTIMIZE_FINISH_CANCELLED // OnToken returned false
 )
 
 var finishReasons = map[string]FinishReason{
 	"eos": FinishEOS, "length": FinishLength, "stop": FinishStop, "cancelled": FinishCancelled,
 }
 
-// UnmarshalText reads the name used in reports.
+// UnmarshalText sets the finish reason from its name in reports.
 func (r *FinishReason) UnmarshalText(name []byte) error {
 	reason, known := finishReasons[string(name)]
 	if !known {
@@ -97,60 +98,60 @@ func (r *FinishReason) UnmarshalText(name []byte) error {
 	return nil
 }
 
-// Written is a token, as it is generated.
+// Written is a generated token, as OnToken receives it.
 type Written struct {
 	Row          int
 	Token        int64
-	Text         string       // final text: whole characters, no part of a stop string; often empty
+	Text         string       // text that this token completes, without any part of a stop string; may be empty
 	Logprob      float32      // log-probability of the token, if requested; otherwise 0
-	FinishReason FinishReason // set for the last token of a row
+	FinishReason FinishReason // finish reason of the row; FinishNone before its last token
 
-	Uncertainty // for an ensemble; otherwise all 0
+	Uncertainty // measures of an ensemble; otherwise all 0
 }
 
 // Uncertainty is the disagreement of the members of an ensemble about a token.
 type Uncertainty struct {
 	Entropy           float64 `json:"entropy"`            // entropy of the combined distribution, in nats
-	MutualInformation float64 `json:"mutual_information"` // part of it caused by disagreement, in nats
-	Agreement         float64 `json:"agreement"`          // fraction of the members that would choose this token
+	MutualInformation float64 `json:"mutual_information"` // part of the entropy from disagreement, in nats
+	Agreement         float64 `json:"agreement"`          // weight of the members that rank the token first
 }
 
-// GenerateOptions are the options of Generator.Generate, Run and Append. The zero value takes the most probable token
-// each time, and generates at most 256.
+// GenerateOptions are the options of Generator.Generate, Run and Append. The zero value selects the most probable token
+// each time, and ends after at most 256 new tokens.
 type GenerateOptions struct {
-	MaxNewTokens      uint32   // maximum number of tokens to generate per row; 0 with MaxLength 0 for 256
+	MaxNewTokens      uint32   // maximum number of new tokens per row; 0 with MaxLength 0 for 256
 	MaxLength         uint32   // maximum number of tokens per row, including the prompt; 0 for no limit
-	TopK              uint32   // sample from this many most probable tokens; 0 for all
-	Temperature       float32  // logits are divided by it before sampling; 0 always takes the most probable token
-	TopP              float32  // sample from the most probable tokens that together have this probability; 0 for all
-	MinP              float32  // sample from tokens at least this many times as probable as the best one; 0 for all
-	RepetitionPenalty float32  // above 1, tokens of prompt and text become less probable; 0 disables it
-	PresencePenalty   float32  // subtracted from the logits of tokens already generated; 0 disables it
-	FrequencyPenalty  float32  // subtracted for each occurrence of a token already generated; 0 disables it
-	NoRepeatNgramSize uint32   // no sequence of this many tokens appears twice; 0 disables it
-	Logprobs          uint32   // 0 for none, n for each token and the n - 1 most probable ones
-	Seed              uint64   // the same seed gives the same text
-	Stop              []string // strings that end a row's text and are not part of it
-	Rendered          bool     // prompts already contain special tokens, like those of Model.RenderChat
-	IgnoreEOS         bool     // continue after end-of-sequence tokens
-	StopTokens        []int64  // ids of tokens that end a row's text and are not part of it
-	ModelSampling     bool     // sample with the settings that the model recommends, in place of those that are 0
+	TopK              uint32   // sampling: number of most probable tokens to sample from; 0 for all
+	Temperature       float32  // sampling temperature, by which logits are divided; 0 selects the most probable token
+	TopP              float32  // sampling: total probability of the most probable tokens to sample from; 0 for all
+	MinP              float32  // sampling: minimum probability relative to that of the most probable token; 0 for all
+	RepetitionPenalty float32  // above 1, tokens of the prompt and the text become less probable; 0 disables it
+	PresencePenalty   float32  // number subtracted from the logits of tokens in the generated text; 0 disables it
+	FrequencyPenalty  float32  // number subtracted for each occurrence of a token in the generated text; 0 disables it
+	NoRepeatNgramSize uint32   // length of token sequences that must not occur twice; 0 allows repetitions
+	Logprobs          uint32   // log-probabilities to return: 0 for none, n for each token and the n - 1 most probable
+	Seed              uint64   // seed of sampling; the same seed gives the same text
+	Stop              []string // strings that end the text of a row and are not part of it
+	Rendered          bool     // whether prompts already contain their special tokens, like those of Model.RenderChat
+	IgnoreEOS         bool     // whether generation continues after end-of-text tokens
+	StopTokens        []int64  // ids of tokens that end the text of a row and are not part of it
+	ModelSampling     bool     // whether settings that are 0 have the values that the model recommends
 
-	// OnToken is called for every token, on the goroutine that made the call. Returning false ends all rows. If it
-	// panics, they end too, and the panic continues when the call has ended.
+	// OnToken is called for every generated token, on the goroutine that made the call. A return value of false ends all
+	// rows. A panic also ends them, and continues when the call has ended.
 	OnToken func(Written) bool
 }
 
-// Generation is the generated text of one row.
+// Generation is the generated text of a row.
 type Generation struct {
-	Text         string       `json:"text"`     // without stop string and special tokens
-	Tokens       []int64      `json:"tokens"`   // including the one that ended the text
-	Logprobs     []Logprobs   `json:"logprobs"` // one per token, if requested
+	Text         string       `json:"text"`     // text of the row, without stop string and special tokens
+	Tokens       []int64      `json:"tokens"`   // ids of the generated tokens, including the one that ended the text
+	Logprobs     []Logprobs   `json:"logprobs"` // log-probabilities of each token, if requested
 	FinishReason FinishReason `json:"finish_reason"`
-	PromptTokens int          `json:"prompt_tokens"` // tokens in the row before these
+	PromptTokens int          `json:"prompt_tokens"` // number of tokens in the row before the generated ones
 
-	Uncertainty     []Uncertainty `json:"uncertainty"`      // one per token, if an ensemble generated it
-	MeanUncertainty *Uncertainty  `json:"mean_uncertainty"` // their mean; otherwise nil
+	Uncertainty     []Uncertainty `json:"uncertainty"`      // measures of each token, if an ensemble generated it
+	MeanUncertainty *Uncertainty  `json:"mean_uncertainty"` // means of the measures; nil without an ensemble
 }
 
 // Logprob is a token and the natural logarithm of its probability.
@@ -159,13 +160,13 @@ type Logprob struct {
 	Logprob float32 `json:"logprob"`
 }
 
-// Logprobs are the log-probabilities at one position.
+// Logprobs are the log-probabilities at one position of a text.
 type Logprobs struct {
-	Chosen Logprob   `json:"chosen"` // of the token that was chosen
-	Top    []Logprob `json:"top"`    // of the most probable tokens, best first
+	Chosen Logprob   `json:"chosen"` // token that was generated
+	Top    []Logprob `json:"top"`    // most probable tokens, best first
 }
 
-// Generate generates a text after each prompt. Earlier rows are dropped.
+// Generate generates text after each prompt. Previous rows are discarded.
 func (g *Generator) Generate(ctx context.Context, prompts []string, o *GenerateOptions) ([]Generation, error) {
 	var m memory
 	defer m.free()
@@ -178,8 +179,8 @@ func (g *Generator) Generate(ctx context.Context, prompts []string, o *GenerateO
 	})
 }
 
-// Append appends text to a row (0 for a conversation; this creates it), to be read by the next Run. Of the options,
-// only Rendered matters.
+// Append appends text to a row, for example a message of a conversation to row 0, which is created if there are no
+// rows. The next Run reads it. Only Rendered of the options is used.
 func (g *Generator) Append(row int, text string, o *GenerateOptions) error {
 	c, err := g.acquire()
 	if err != nil {
@@ -196,7 +197,7 @@ func (g *Generator) Append(row int, text string, o *GenerateOptions) error {
 	})
 }
 
-// Run continues all rows: only new tokens are computed. It returns the text generated by this call.
+// Run generates text in all rows, without processing earlier tokens again. It returns the text of this call.
 func (g *Generator) Run(ctx context.Context, o *GenerateOptions) ([]Generation, error) {
 	return g.write(ctx, o, func(
 		c *C.optimize_generator_t, options *C.optimize_generate_options_t, call *C.optimize_call_t,
@@ -206,7 +207,7 @@ func (g *Generator) Run(ctx context.Context, o *GenerateOptions) ([]Generation, 
 	})
 }
 
-// Reset drops all rows.
+// Reset discards all rows of the generator.
 func (g *Generator) Reset() error {
 	c, err := g.acquire()
 	if err != nil {

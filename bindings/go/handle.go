@@ -12,7 +12,7 @@ import (
 	"unsafe"
 )
 
-// ErrClosed is returned when something is used after its Close.
+// ErrClosed is the error of a method that is called after Close.
 var ErrClosed = errors.New("optimize: used after Close")
 
 // handle owns a C handle: P is a pointer to its type. It counts the calls that use it, so that neither Close nor the
@@ -56,7 +56,7 @@ func (h *handle[P]) release() {
 	}
 }
 
-// Close frees the library's memory, at once or when the calls that use it end. It returns nil.
+// Close frees the memory of the library, at once or when the calls that use it have ended. It returns nil.
 func (h *handle[P]) Close() error {
 	if h == nil {
 		return nil
@@ -81,8 +81,8 @@ func (m *memory) free() {
 	}
 }
 
-// text copies a string. C would end it at its first NUL: replacing each NUL by an invalid byte makes the library
-// reject such a string instead of opening another file.
+// text returns a copy of a string in C memory. C would end it at its first NUL: replacing each NUL by an invalid byte
+// makes the library reject such a string instead of opening another file.
 func (m *memory) text(s string) *C.char {
 	return m.keep(C.CString(strings.ReplaceAll(s, "\x00", "\xff")))
 }
@@ -94,7 +94,7 @@ func (m *memory) textOrNil(s string) *C.char {
 	return m.text(s)
 }
 
-// data copies a string that is passed with its size, and therefore may contain NUL.
+// data returns a copy of a string that is passed with its size, and therefore may contain NUL.
 func (m *memory) data(s string) *C.char { return m.keep(C.CString(s)) }
 
 func (m *memory) dataOrNil(s string) *C.char {
@@ -139,7 +139,7 @@ func (m *memory) tensors(list []*C.optimize_tensor_t) **C.optimize_tensor_t {
 	return c
 }
 
-// ids copies a list.
+// ids returns a copy of a list in C memory.
 func (m *memory) ids(list []int64) *C.int64_t {
 	if len(list) == 0 {
 		return nil
@@ -152,7 +152,7 @@ func (m *memory) ids(list []int64) *C.int64_t {
 	return c
 }
 
-// numbers copies a list.
+// numbers returns a copy of a list in C memory.
 func (m *memory) numbers(list []uint32) *C.uint32_t {
 	if len(list) == 0 {
 		return nil
@@ -186,7 +186,7 @@ func addressable[T any](s []T) []T {
 	return s
 }
 
-// flag converts a boolean to the form of C options.
+// flag returns a boolean in the form of C options.
 func flag(yes bool) C.uint32_t {
 	if yes {
 		return 1
@@ -194,7 +194,7 @@ func flag(yes bool) C.uint32_t {
 	return 0
 }
 
-// take copies a buffer and frees it.
+// take returns a copy of a buffer, and frees it.
 func take(buffer *C.optimize_buffer_t) []byte {
 	defer C.optimize_buffer_free(buffer)
 	data := (*byte)(unsafe.Pointer(C.optimize_buffer_data(buffer)))

@@ -10,22 +10,22 @@ import "C"
 
 import "unsafe"
 
-// LogLevel is the importance of a message.
+// LogLevel is the level of a log message.
 type LogLevel int32
 
-// The levels of messages.
+// The levels of log messages.
 const (
-	LogLevelError   LogLevel = C.OPTIMIZE_LOG_LEVEL_ERROR   // something failed
-	LogLevelWarning LogLevel = C.OPTIMIZE_LOG_LEVEL_WARNING // something works, but not as it could
+	LogLevelError   LogLevel = C.OPTIMIZE_LOG_LEVEL_ERROR   // errors, after which something has failed
+	LogLevelWarning LogLevel = C.OPTIMIZE_LOG_LEVEL_WARNING // something works, but not as well as possible
 	LogLevelInfo    LogLevel = C.OPTIMIZE_LOG_LEVEL_INFO    // events: a model was loaded, a session was created
-	LogLevelDebug   LogLevel = C.OPTIMIZE_LOG_LEVEL_DEBUG   // details for developers, with those of ONNX Runtime
+	LogLevelDebug   LogLevel = C.OPTIMIZE_LOG_LEVEL_DEBUG   // details for developers, including those of ONNX Runtime
 )
 
 // LogFunc receives the messages of the whole process, on any goroutine, also on several at once. The target is
-// "optimize" or "onnxruntime". What it panics with is lost.
+// "optimize" or "onnxruntime". Its panics are ignored.
 type LogFunc func(level LogLevel, target, message string)
 
-// Counters are what the library has done in this process so far, and what it is doing.
+// Counters are counters of all models, sessions and threads of the process since its start.
 type Counters struct {
 	ModelsLoaded    uint64
 	BytesLoaded     uint64
@@ -34,17 +34,17 @@ type Counters struct {
 	SessionSeconds  float64
 	Runs            uint64
 	FailedRuns      uint64
-	RunSeconds      float64 // summed over threads
-	ActiveRuns      uint64  // in progress now
-	WaitingCalls    uint64  // waiting for another call of the same engine now
-	ReadTokens      uint64  // of prompts, and generated ones
+	RunSeconds      float64 // time that runs took, summed over threads
+	ActiveRuns      uint64  // number of runs that are now in progress
+	WaitingCalls    uint64  // number of calls that now wait for the same engine
+	ReadTokens      uint64  // number of tokens read: those of prompts, and generated ones
 	GeneratedTokens uint64
 }
 
-// CountersFormat is the form of Context.CountersText.
+// CountersFormat is the format of Context.CountersText.
 type CountersFormat int32
 
-// The forms of counters.
+// The formats of counters.
 const (
 	CountersJSON       CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_JSON
 	CountersPrometheus CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS
@@ -75,7 +75,7 @@ func (c *Context) Counters() (Counters, error) {
 	}, err
 }
 
-// CountersText returns the counters of the process as JSON or for Prometheus.
+// CountersText returns the counters of the process as JSON or in the text format of Prometheus.
 func (c *Context) CountersText(format CountersFormat) (string, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -92,7 +92,7 @@ func (c *Context) CountersText(format CountersFormat) (string, error) {
 	return string(take(text)), nil
 }
 
-// setLog makes the options pass messages to function, until forget is called.
+// setLog makes options pass messages to function, until forget is called.
 func setLog(options *C.optimize_context_options_t, function LogFunc, level LogLevel) (forget func()) {
 	if function == nil {
 		return func() {}

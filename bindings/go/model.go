@@ -18,7 +18,8 @@ func newModel(model *C.optimize_model_t) *Model {
 	return &Model{own(model, func(m *C.optimize_model_t) { C.optimize_model_free(m) })}
 }
 
-// Load loads an .onnx or .gguf file, a checkpoint folder or an exported folder. Weights are mapped, not read.
+// Load loads an .onnx or .gguf file, a checkpoint, an exported folder, a package, or the manifest of an ensemble.
+// Weights that are used as they are stored are mapped and not read; others are converted.
 func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -55,23 +56,23 @@ func (c *Context) LoadMemory(ctx context.Context, file []byte) (*Model, error) {
 	return newModel(model), nil
 }
 
-// ExternalData is where Save writes weights.
+// ExternalData is the storage of the weights by Save.
 type ExternalData int32
 
-// Where Save writes weights.
+// The kinds of storage of weights.
 const (
 	ExternalDataAuto   ExternalData = C.OPTIMIZE_EXTERNAL_DATA_AUTO   // in the .onnx file up to 1 GiB
-	ExternalDataNever  ExternalData = C.OPTIMIZE_EXTERNAL_DATA_NEVER  // in the .onnx file; it holds up to 2 GiB
+	ExternalDataNever  ExternalData = C.OPTIMIZE_EXTERNAL_DATA_NEVER  // in the .onnx file, which holds up to 2 GiB
 	ExternalDataAlways ExternalData = C.OPTIMIZE_EXTERNAL_DATA_ALWAYS // in a file next to the .onnx file
 )
 
 // SaveOptions are the options of Model.Save.
 type SaveOptions struct {
 	ExternalData ExternalData
-	Packed       bool // one file in which zeros take almost no space; only this library reads it
+	Packed       bool // whether zeros take one bit; only this library reads such a file
 }
 
-// Save saves a model atomically: until it is complete and on disk, an existing file at path is kept.
+// Save saves a model atomically: an existing file at path is replaced only when the new one is complete and on disk.
 func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveReport, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -99,7 +100,7 @@ func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveRep
 	return saved, json.Unmarshal(take(report), saved)
 }
 
-// Inspect describes the content of a model.
+// Inspect returns a description of a model.
 func (m *Model) Inspect() (*Inspection, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -115,7 +116,7 @@ func (m *Model) Inspect() (*Inspection, error) {
 	return inspection, json.Unmarshal(inspection.JSON, inspection)
 }
 
-// Tokenizer loads the tokenizer.json next to a model. It fails with ErrNotFound if there is none.
+// Tokenizer returns the tokenizer of a model. It fails with ErrNotFound if the model has none.
 func (m *Model) Tokenizer() (*Tokenizer, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -132,29 +133,30 @@ func (m *Model) Tokenizer() (*Tokenizer, error) {
 
 // Message is a message of a conversation.
 type Message struct {
-	Role    string `json:"role"` // "system", "user", "assistant", or what else the model's template knows
+	Role    string `json:"role"` // "system", "user", "assistant", or another role that the chat template supports
 	Content string `json:"content"`
 }
 
-// Thinking is whether a model thinks before it answers.
+// Thinking is the use of the reasoning of a model before its answer.
 type Thinking int32
 
 // The values of Thinking.
 const (
-	ThinkingTemplate Thinking = C.OPTIMIZE_THINKING_TEMPLATE // the default of the template
+	ThinkingTemplate Thinking = C.OPTIMIZE_THINKING_TEMPLATE // the default of the template is used
 	ThinkingOn       Thinking = C.OPTIMIZE_THINKING_ON
 	ThinkingOff      Thinking = C.OPTIMIZE_THINKING_OFF
 )
 
 // ChatOptions are the options of Model.ApplyChatTemplate.
 type ChatOptions struct {
-	NoGenerationPrompt bool // leave out the beginning of the answer
-	Tools              any  // a list whose JSON is that of the schemas of tools; nil for none
-	Variables          any  // an object with further variables of the template; nil for none
+	NoGenerationPrompt bool // whether the beginning of the answer is left out
+	Tools              any  // tools that the model may call, a list of their schemas; nil for none
+	Variables          any  // further variables of the template, an object; nil for none
 	Thinking           Thinking
 }
 
-// ApplyChatTemplate is RenderChat with tools and other options. Messages may have more keys, such as tool_calls.
+// ApplyChatTemplate returns a conversation rendered like RenderChat does, with tools and other options. Messages may
+// have more keys, such as tool_calls.
 func (m *Model) ApplyChatTemplate(messages any, o *ChatOptions) (string, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -191,15 +193,15 @@ func (m *Model) ApplyChatTemplate(messages any, o *ChatOptions) (string, error) 
 	return string(take(prompt)), nil
 }
 
-// json copies the JSON of a value.
+// json returns a copy of the JSON of a value in C memory.
 func (m *memory) json(value any) (*C.char, error) {
 	encoded, err := json.Marshal(value)
 	return m.text(string(encoded)), err
 }
 
-// RenderChat returns a conversation in the text format that the model was trained on, by its chat template: a prompt
-// for Rendered. messages is a []Message, or another list whose JSON has role and content. It fails with ErrNotFound
-// if the model has no template.
+// RenderChat returns a conversation rendered with the chat template of the model: a prompt for which Rendered is set.
+// messages is a []Message, or another list whose JSON has role and content. It fails with ErrNotFound if the model has
+// no template.
 func (m *Model) RenderChat(messages any) (string, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -222,7 +224,7 @@ func (m *Model) RenderChat(messages any) (string, error) {
 	return string(take(rendered)), nil
 }
 
-// Inputs returns the inputs of a run.
+// Inputs returns the inputs that a run requires.
 func (m *Model) Inputs() ([]ValueInfo, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -234,7 +236,7 @@ func (m *Model) Inputs() ([]ValueInfo, error) {
 	})
 }
 
-// Outputs returns the outputs of a run.
+// Outputs returns the outputs of the model.
 func (m *Model) Outputs() ([]ValueInfo, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -249,9 +251,9 @@ func (m *Model) Outputs() ([]ValueInfo, error) {
 // ValueInfo is the name, type and shape of an input or output.
 type ValueInfo struct {
 	Name     string
-	DType    DType    // Unknown for a sequence or map
-	Dims     []int64  // -1 for dynamic sizes; nil if the rank is unknown
-	DimNames []string // equal names mean equal sizes; "" has no meaning
+	DType    DType    // element type; Unknown for a sequence or map
+	Dims     []int64  // sizes, -1 for dynamic ones; nil if the model does not declare the rank
+	DimNames []string // names of the dimensions; equal names mean equal sizes, except for ""
 }
 
 type infoOut = *C.optimize_value_info_t

@@ -33,20 +33,21 @@ func Version() string { return C.GoString(C.optimize_version()) }
 // VersionNumber returns the version of the library as one number that can be compared: major*10000 + minor*100 + patch.
 func VersionNumber() uint32 { return uint32(C.optimize_version_number()) }
 
-// Context has the settings of calls: the ONNX Runtime library and the number of threads. A program usually needs one.
+// Context is the ONNX Runtime library and the default number of threads. A program usually has one context.
 type Context struct {
 	*handle[*C.optimize_context_t]
 }
 
 // ContextOptions are the options of [NewContext].
 type ContextOptions struct {
-	Threads        uint32   // default of all calls; 0 for all cores
+	Threads        uint32   // default number of threads of all calls; 0 for all processors
 	RuntimeLibrary string   // path of the ONNX Runtime library; "" searches the default places
-	Log            LogFunc  // receives messages until the context is closed; without it, no message is made
-	LogLevel       LogLevel // the highest level that Log receives; 0 for LogLevelWarning
+	Log            LogFunc  // log callback, called until the context is closed; nil for no messages
+	LogLevel       LogLevel // highest level of the messages that Log receives; 0 for LogLevelWarning
 }
 
-// NewContext makes a context. It does not open ONNX Runtime yet: loading, quantizing and saving do not need it.
+// NewContext creates a context. ONNX Runtime is opened when it is first needed: loading, quantizing and saving do not
+// need it.
 func NewContext(o *ContextOptions) (*Context, error) {
 	if o == nil {
 		o = &ContextOptions{}

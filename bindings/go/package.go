@@ -16,31 +16,31 @@ type Package struct {
 
 // Dimension is the range of a dimension of an input.
 type Dimension struct {
-	Input     string // name or index of the input: "0"
+	Input     string // name of the input, or its position, such as "0"
 	Dimension uint32
-	Name      string // dimensions with one name have one size in each run, and one range
+	Name      string // name; dimensions with the same name have the same range and size
 	Min       uint64
-	Max       uint64 // 0 for no limit
+	Max       uint64 // maximum size; 0 for no limit
 }
 
 // PackageOptions are the options of Context.Compile.
 type PackageOptions struct {
-	Dynamic       bool   // accept any size that the model accepts; the first dimension is the batch
-	BatchMin      uint64 // 0 for 1
-	BatchMax      uint64 // 0 for 64
-	DynamicShapes string // JSON: {input: {dimension: {"name", "min", "max"}}}
-	Variants      string // "fp32,int8", best first; "" for the original model
+	Dynamic       bool   // whether every dynamic dimension has a range; the first one is the batch
+	BatchMin      uint64 // minimum batch size; 0 for 1
+	BatchMax      uint64 // maximum batch size; 0 for 64
+	DynamicShapes string // ranges as JSON: {input: {dimension: {"name", "min", "max"}}}
+	Variants      string // precisions in order of preference, such as "fp32,int8"; "" for "fp32"
 	Licence       string
-	SignKey       string // 64 hexadecimal digits
+	SignKey       string // secret ed25519 key that signs the package, 64 hexadecimal digits
 	SingleFile    bool
 	PortableOnly  bool
-	Packed        bool        // zeros take almost no space
+	Packed        bool        // whether weights are stored packed, with one bit per zero
 	Engine        string      // path of a TensorRT engine of the model, with its manifest next to it; "" for none
-	Dimensions    []Dimension // like DynamicShapes
+	Dimensions    []Dimension // ranges of dimensions, like DynamicShapes
 	Lineage       []string    // reports in JSON of the steps that led to the model, oldest first
 }
 
-// Compile makes a package of a model at path. It returns a report as JSON.
+// Compile writes a package of a model at path. It returns a report as JSON.
 func (c *Context) Compile(ctx context.Context, model *Model, path string, o *PackageOptions) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -105,11 +105,11 @@ func (m *memory) dimensions(list []Dimension) (*C.optimize_dimension_t, C.uint64
 
 // OpenOptions are the options of OpenPackage.
 type OpenOptions struct {
-	Variant   string // a variant or a precision; "" chooses automatically
-	PublicKey string // 64 hexadecimal digits: the key that must have signed the package
+	Variant   string // name or precision of the variant; "" selects one by the processor
+	PublicKey string // public ed25519 key that must have signed it, 64 hexadecimal digits
 }
 
-// OpenPackage opens a package: a folder or a file.
+// OpenPackage opens a package, which is a folder or a file.
 func OpenPackage(path string, o *OpenOptions) (*Package, error) {
 	if o == nil {
 		o = &OpenOptions{}
@@ -129,7 +129,7 @@ func OpenPackage(path string, o *OpenOptions) (*Package, error) {
 	return &Package{own(p, func(p *C.optimize_package_t) { C.optimize_package_free(p) })}, nil
 }
 
-// NewPackageSession loads the variant that fits this processor. Runs check the shape contract.
+// NewPackageSession creates a session of the first variant that fits this machine. Runs check the shape contract.
 func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -157,8 +157,8 @@ func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionO
 	return newSession(session), nil
 }
 
-// NewPackageEngine loads the TensorRT engine of a package on a device. It fails with ErrNotFound if there is none,
-// otherwise like OpenTensorRT. Runs check the shape contract.
+// NewPackageEngine creates a session of the TensorRT engine of a package on a device. It fails with ErrNotFound if the
+// package has none, otherwise like OpenTensorRT. Runs check the shape contract.
 func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTOpenOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -183,7 +183,7 @@ func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTO
 	return newSession(session), nil
 }
 
-// Model returns the model of a package, for all functions that take one.
+// Model returns the model of a package.
 func (p *Package) Model() (*Model, error) {
 	raw, err := p.acquire()
 	if err != nil {
@@ -197,7 +197,7 @@ func (p *Package) Model() (*Model, error) {
 	return newModel(model), nil
 }
 
-// Tokenizer returns the tokenizer of a package. It fails with ErrNotFound if there is none.
+// Tokenizer returns the tokenizer of a package. It fails with ErrNotFound if the package has none.
 func (p *Package) Tokenizer() (*Tokenizer, error) {
 	raw, err := p.acquire()
 	if err != nil {
@@ -211,7 +211,7 @@ func (p *Package) Tokenizer() (*Tokenizer, error) {
 	return newTokenizer(tokenizer), nil
 }
 
-// Generator loads the package's model for generation.
+// Generator creates a generator of the model of a package.
 func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions) (*Generator, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -236,7 +236,7 @@ func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions
 	return newGenerator(generator), nil
 }
 
-// Inspect returns the manifest as JSON, with the variant used on this machine and the reason.
+// Inspect returns the manifest as JSON, with the variant that is used on this machine and the reason.
 func (p *Package) Inspect(c *Context) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -255,8 +255,8 @@ func (p *Package) Inspect(c *Context) ([]byte, error) {
 	return take(report), nil
 }
 
-// Verify fails if a single bit of a package has changed, or if publicKey (64 hexadecimal digits) is not empty and did
-// not sign it.
+// Verify verifies every byte of a package, and the signature if publicKey (64 hexadecimal digits) is not empty. It
+// fails if a hash or the signature is wrong.
 func (p *Package) Verify(ctx context.Context, publicKey string) error {
 	raw, err := p.acquire()
 	if err != nil {

@@ -5,10 +5,11 @@ import "C"
 
 import "encoding/json"
 
-// Provider is an execution provider.
+// Provider is the execution provider of a session.
 type Provider int32
 
-// The execution providers. ProviderAuto is for requests: TensorRT, else CUDA, else the CPU.
+// The execution providers. ProviderAuto, which occurs only in options, is the first available of TensorRT, CUDA and
+// CPU.
 const (
 	ProviderCPU      Provider = C.OPTIMIZE_PROVIDER_CPU
 	ProviderCUDA     Provider = C.OPTIMIZE_PROVIDER_CUDA
@@ -16,60 +17,60 @@ const (
 	ProviderAuto     Provider = C.OPTIMIZE_PROVIDER_AUTO
 )
 
-// Kernels are the kernels of a session on the CPU.
+// Kernels are the kernels that run the nodes of a session on the CPU.
 type Kernels int32
 
-// The kernels. KernelsAuto: those of this library for groups of nodes that are faster with them.
+// The kinds of kernels. KernelsAuto selects this library's kernels for groups of nodes that are faster with them, and
+// ONNX Runtime's for all other nodes.
 const (
 	KernelsAuto  Kernels = C.OPTIMIZE_KERNELS_AUTO
 	KernelsStock Kernels = C.OPTIMIZE_KERNELS_STOCK
 )
 
-// SessionPrecision is the precision of products of float32 inputs and constant float32 weights on the CPU. Any but
-// SessionFP32 needs the kernels of this library.
+// SessionPrecision is the precision of matrix products of float32 inputs and constant float32 weights on the CPU. Any
+// value but SessionFP32 needs this library's kernels.
 type SessionPrecision int32
 
-// The precisions.
+// The precisions of sessions.
 const (
 	SessionFP32 SessionPrecision = C.OPTIMIZE_SESSION_PRECISION_FP32
 	SessionBF16 SessionPrecision = C.OPTIMIZE_SESSION_PRECISION_BF16
 	SessionINT8 SessionPrecision = C.OPTIMIZE_SESSION_PRECISION_INT8
 )
 
-// Execution selects where sessions run; it is part of the options of functions that create sessions. An unavailable
-// provider fails with ErrBackendMissing or ErrDeviceMissing; it is never replaced by another.
+// Execution is the execution provider, device and kernels of sessions. An unavailable provider fails with
+// ErrBackendMissing or ErrDeviceMissing; another provider never replaces it.
 type Execution struct {
 	Provider    Provider
 	Kernels     Kernels
 	Precision   SessionPrecision
-	DeviceID    uint32 // index of the GPU, from 0
-	EngineCache string // TensorRT: absolute path of the engine cache folder; "" for none
+	DeviceID    uint32 // index of the device, from 0
+	EngineCache string // TensorRT: absolute path of a folder that caches engines; "" for none
 }
 
-// Placement is where a session runs.
+// Placement is the provider, the device and the kernels that run a session.
 type Placement struct {
 	Provider   string         `json:"provider"`
 	DeviceID   uint32         `json:"device_id"`
 	Nodes      map[string]int `json:"nodes"`       // nodes by provider; nil if ONNX Runtime's CPU kernels run all
-	Groups     int            `json:"groups"`      // groups of nodes on this library's kernels
-	PassedOver []string       `json:"passed_over"` // after ProviderAuto: earlier providers and the reasons
-	// KernelsUnused is the reason why this library's kernels run nothing.
+	Groups     int            `json:"groups"`      // number of groups of nodes that this library's kernels run
+	PassedOver []string       `json:"passed_over"` // unavailable providers that ProviderAuto tried before
+	// KernelsUnused is the reason why this library's kernels run no nodes.
 	KernelsUnused string `json:"kernels_unused"`
-	// WeightsCopied: for a package's variant optimized ahead of time, the reason why its weights are not read where they
-	// are mapped.
+	// WeightsCopied is the reason why the weights of a package are copied instead of being read from the mapped file.
 	WeightsCopied string `json:"weights_copied"`
 }
 
-// Availability is whether sessions can run on a provider on this machine.
+// Availability is the availability of a provider on this machine.
 type Availability struct {
 	Provider  string `json:"provider"`
 	DeviceID  uint32 `json:"device_id"`
 	Available bool   `json:"available"`
-	Status    string `json:"status"` // if not available, the kind of the reason
+	Status    string `json:"status"` // if the provider is not available, the status of the reason
 	Reason    string `json:"reason"`
 }
 
-// Providers returns the providers that sessions can run on, best first.
+// Providers returns the execution providers, best first.
 func (c *Context) Providers(deviceID uint32) ([]Availability, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -98,7 +99,7 @@ func (s *Session) Provider() Provider {
 	return Provider(C.optimize_session_provider(session))
 }
 
-// Placement returns where the session runs.
+// Placement returns the placement of the session.
 func (s *Session) Placement() (*Placement, error) {
 	session, err := s.acquire()
 	if err != nil {
@@ -116,7 +117,7 @@ func (s *Session) Placement() (*Placement, error) {
 	return placement, json.Unmarshal(take(buffer), placement)
 }
 
-// Placement returns where the models of the generator run.
+// Placement returns the placement of each model of the generator.
 func (g *Generator) Placement() ([]Placement, error) {
 	generator, err := g.acquire()
 	if err != nil {

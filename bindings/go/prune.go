@@ -7,19 +7,19 @@ import (
 	"context"
 )
 
-// PruneMethod is how weights are selected for pruning.
+// PruneMethod is the pruning method, which selects the weights or units to prune.
 type PruneMethod int32
 
 // The pruning methods. Wanda and SparseGPT need a calibration text.
 const (
-	PruneMagnitude  PruneMethod = C.OPTIMIZE_PRUNE_MAGNITUDE  // the smallest become zero
-	PruneRandom     PruneMethod = C.OPTIMIZE_PRUNE_RANDOM     // random ones become zero, by the seed
-	PruneWanda      PruneMethod = C.OPTIMIZE_PRUNE_WANDA      // the smallest by magnitude times input norm
-	PruneSparseGPT  PruneMethod = C.OPTIMIZE_PRUNE_SPARSEGPT  // those whose removal the other weights compensate
-	PruneStructured PruneMethod = C.OPTIMIZE_PRUNE_STRUCTURED // whole neurons, channels and heads are removed
+	PruneMagnitude  PruneMethod = C.OPTIMIZE_PRUNE_MAGNITUDE  // sets the weights with the smallest magnitude to zero
+	PruneRandom     PruneMethod = C.OPTIMIZE_PRUNE_RANDOM     // sets random weights to zero, selected with the seed
+	PruneWanda      PruneMethod = C.OPTIMIZE_PRUNE_WANDA      // sets the smallest by magnitude times input norm to zero
+	PruneSparseGPT  PruneMethod = C.OPTIMIZE_PRUNE_SPARSEGPT  // sets weights to zero whose error others can compensate
+	PruneStructured PruneMethod = C.OPTIMIZE_PRUNE_STRUCTURED // removes neurons, channels and attention heads
 )
 
-// Importance is the criterion of structured pruning for neurons, channels and heads.
+// Importance is the criterion by which structured pruning ranks neurons, channels and heads.
 type Importance int32
 
 // The importance criteria.
@@ -33,34 +33,34 @@ const (
 // PruneOptions are the options of Context.Prune.
 type PruneOptions struct {
 	Method        PruneMethod
-	Sparsity      float64 // fraction of zeros in each weight; 0 for 0.5, or that of the pattern
-	PatternKeep   uint32  // with PatternOf, 2 and 4 for 2:4: at most 2 of each 4 adjacent weights remain
+	Sparsity      float64 // share of zeros in each weight; 0 for 0.5, or that of the pattern
+	PatternKeep   uint32  // maximum number of nonzeros in PatternOf weights: 2 and 4 for the pattern 2:4
 	PatternOf     uint32
-	Global        bool   // magnitude and random: one threshold for all weights
-	Embeddings    bool   // also prune embedding tables
-	Threads       uint32 // 0 for the context's
+	Global        bool   // magnitude and random: whether all weights have one threshold
+	Embeddings    bool   // whether embedding tables are pruned as well
+	Threads       uint32 // number of threads; 0 for that of the context
 	Importance    Importance
-	RoundTo       uint32   // structured: sizes stay multiples of this
-	Reconstruct   bool     // structured: fit the weight after each cut on the calibration text
+	RoundTo       uint32   // structured: number of which the remaining sizes are multiples
+	Reconstruct   bool     // structured: whether the remaining weights are fitted on the calibration text
 	DropLayers    uint32   // structured: number of layers to remove
 	Seed          uint64   // seed of random choices
-	MinElements   uint64   // weights with fewer elements are skipped; 0 for 1024
-	TargetModules []string // names or globs of modules, weights or nodes; none for all MatMul, Gemm and Conv
-	Exclude       []string // what is skipped; takes precedence over TargetModules
-	Overrides     []string // GLOB=SPARSITY, another sparsity for matches
-	Calibration   string   // text for methods that use activations; "" for none
-	Windows       uint32   // windows of the calibration text; 0 for 16, or 64 with Reconstruct
-	WindowLength  uint32   // window length in tokens; 0 for 512, or the model's maximum
-	ScratchFolder string   // folder for the pruned weights until they are saved; "" for the system's
-	Layers        []uint32 // structured: indices of layers to remove, instead of DropLayers
-	TargetSize    uint64   // structured, instead of Sparsity: size in bytes to prune to, as little as needed
-	TargetSpeedup float64  // structured, instead of Sparsity: speed-up to prune for, as little as needed
+	MinElements   uint64   // minimum number of elements of a weight; 0 for 1024
+	TargetModules []string // names or globs of what to prune; none for all weights of MatMul, Gemm and Conv
+	Exclude       []string // names or globs of what to leave unchanged, also if TargetModules matches it
+	Overrides     []string // texts GLOB=SPARSITY, which set another sparsity for matching modules
+	Calibration   string   // calibration text for methods that measure activations; "" for none
+	Windows       uint32   // number of windows of the calibration text; 0 for 16, or 64 with Reconstruct
+	WindowLength  uint32   // number of tokens per window; 0 for 512, or the limit of the model
+	ScratchFolder string   // folder of the temporary file with the weights; "" for the system's temporary folder
+	Layers        []uint32 // structured: indices of the layers to remove, instead of DropLayers
+	TargetSize    uint64   // structured: maximum size of the result in bytes, instead of Sparsity
+	TargetSpeedup float64  // structured: minimum measured speed-up, instead of Sparsity
 
-	CalibrationTensors map[string]*Tensor // calibration data for inputs by name, instead of Calibration
+	CalibrationTensors map[string]*Tensor // calibration tensors by input, instead of a text
 }
 
-// Prune returns a new model with fewer weights; the original stays unchanged. It fails with ErrInvalidArgument if a
-// target matches nothing, and with ErrUnsupported if no weight could be pruned.
+// Prune returns a pruned copy of a model; the original is unchanged. It fails with ErrInvalidArgument if a target
+// matches nothing, and with ErrUnsupported if no weight could be pruned.
 func (c *Context) Prune(ctx context.Context, model *Model, o *PruneOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -8,55 +8,55 @@ import (
 	"encoding/json"
 )
 
-// QuantizeType is the form of a quantized model.
+// QuantizeType is the kind of quantization.
 type QuantizeType int32
 
-// The forms.
+// The kinds of quantization.
 const (
-	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8; activations at run time
+	QuantizeDynamic    QuantizeType = C.OPTIMIZE_QUANTIZE_DYNAMIC     // int8; activations in each run
 	QuantizeWeightOnly QuantizeType = C.OPTIMIZE_QUANTIZE_WEIGHT_ONLY // weights of 2, 4 or 8 bits in blocks
-	QuantizeStatic     QuantizeType = C.OPTIMIZE_QUANTIZE_STATIC      // int8; activations calibrated
+	QuantizeStatic     QuantizeType = C.OPTIMIZE_QUANTIZE_STATIC      // int8; activations by calibration
 )
 
-// Algorithm is how the codes of block-quantized weights are chosen.
+// Algorithm is the algorithm that chooses the codes of block-quantized weights.
 type Algorithm int32
 
 // The algorithms for block-quantized weights.
 const (
-	AlgorithmAuto Algorithm = C.OPTIMIZE_ALGORITHM_AUTO // GPTQ with calibration data, else RTN
-	AlgorithmRTN  Algorithm = C.OPTIMIZE_ALGORITHM_RTN  // round to nearest; scale and zero point by search
+	AlgorithmAuto Algorithm = C.OPTIMIZE_ALGORITHM_AUTO // GPTQ with calibration data, otherwise RTN
+	AlgorithmRTN  Algorithm = C.OPTIMIZE_ALGORITHM_RTN  // round to nearest, with the best scale and zero point
 	AlgorithmHQQ  Algorithm = C.OPTIMIZE_ALGORITHM_HQQ  // half-quadratic quantization
-	AlgorithmGPTQ Algorithm = C.OPTIMIZE_ALGORITHM_GPTQ // later weights compensate the error of each weight
-	AlgorithmAWQ  Algorithm = C.OPTIMIZE_ALGORITHM_AWQ  // weights are scaled by the importance of activations
+	AlgorithmGPTQ Algorithm = C.OPTIMIZE_ALGORITHM_GPTQ // the following weights compensate the error of each
+	AlgorithmAWQ  Algorithm = C.OPTIMIZE_ALGORITHM_AWQ  // inputs are scaled by the magnitude of activations
 )
 
-// CalibrationMethod is how the range of an activation is determined on calibration data.
+// CalibrationMethod is the method that determines the range of an activation from calibration data.
 type CalibrationMethod int32
 
 // The calibration methods.
 const (
-	CalibrationMinMax     CalibrationMethod = C.OPTIMIZE_CALIBRATION_MIN_MAX    // from the smallest to the largest value
-	CalibrationPercentile CalibrationMethod = C.OPTIMIZE_CALIBRATION_PERCENTILE // without the outermost values
-	CalibrationEntropy    CalibrationMethod = C.OPTIMIZE_CALIBRATION_ENTROPY    // the quantized histogram diverges least
-	CalibrationMSE        CalibrationMethod = C.OPTIMIZE_CALIBRATION_MSE        // the least squared error
+	CalibrationMinMax     CalibrationMethod = C.OPTIMIZE_CALIBRATION_MIN_MAX    // minimum to maximum value
+	CalibrationPercentile CalibrationMethod = C.OPTIMIZE_CALIBRATION_PERCENTILE // between two percentiles
+	CalibrationEntropy    CalibrationMethod = C.OPTIMIZE_CALIBRATION_ENTROPY    // smallest divergence of the histogram
+	CalibrationMSE        CalibrationMethod = C.OPTIMIZE_CALIBRATION_MSE        // smallest squared error
 )
 
-// ScaleType is the type in which scales of blocks are stored. Sessions convert them to float32.
+// ScaleType is the type of the scales of blocks in the file. Sessions convert scales to float32.
 type ScaleType int32
 
 // The types of scales.
 const (
-	ScaleUint8   ScaleType = C.OPTIMIZE_SCALE_UINT8   // one byte, times a float32 factor per row
-	ScaleFloat16 ScaleType = C.OPTIMIZE_SCALE_FLOAT16 // two bytes
-	ScaleFloat32 ScaleType = C.OPTIMIZE_SCALE_FLOAT32 // four bytes
+	ScaleUint8   ScaleType = C.OPTIMIZE_SCALE_UINT8   // uint8, times a float32 factor per row
+	ScaleFloat16 ScaleType = C.OPTIMIZE_SCALE_FLOAT16 // float16
+	ScaleFloat32 ScaleType = C.OPTIMIZE_SCALE_FLOAT32 // float32
 )
 
-// ReduceRange is whether weights use 7 of their 8 bits, which x86 processors without VNNI require.
+// ReduceRange is the use of 7 instead of 8 bits for weights, which x86 processors without VNNI require.
 type ReduceRange int32
 
-// Whether weights use 7 of their 8 bits.
+// The values of ReduceRange.
 const (
-	ReduceRangeAuto ReduceRange = C.OPTIMIZE_REDUCE_RANGE_AUTO // depends on this processor
+	ReduceRangeAuto ReduceRange = C.OPTIMIZE_REDUCE_RANGE_AUTO // 7 bits if this processor requires it
 	ReduceRangeOn   ReduceRange = C.OPTIMIZE_REDUCE_RANGE_ON   // 7 bits, for processors without VNNI
 	ReduceRangeOff  ReduceRange = C.OPTIMIZE_REDUCE_RANGE_OFF  // 8 bits
 )
@@ -64,36 +64,36 @@ const (
 // QuantizeOptions are the options of Context.Quantize.
 type QuantizeOptions struct {
 	Type              QuantizeType
-	Bits              uint32 // bits per weight: 8, weight-only also 4 or 2; 0 for 8, weight-only 4
+	Bits              uint32 // number of bits per weight: 8, weight-only also 4 or 2; 0 for 8, weight-only 4
 	ReduceRange       ReduceRange
-	PerTensor         bool   // one scale for a whole weight instead of one per output channel
-	KeepEmbeddings    bool   // keep embedding tables in float
-	Threads           uint32 // 0 for the context's
-	BlockSize         uint32 // weight-only: elements of a row that share a scale, 16 to 256; 0 for 32
-	Symmetric         bool   // weight-only: no zero points; zero is the middle code
+	PerTensor         bool   // whether a weight has one scale instead of one per output channel
+	KeepEmbeddings    bool   // whether embedding tables stay float
+	Threads           uint32 // number of threads; 0 for that of the context
+	BlockSize         uint32 // weight-only: number of elements of a row that share a scale, 16 to 256; 0 for 32
+	Symmetric         bool   // weight-only: whether there are no zero points
 	ScaleType         ScaleType
-	AccuracyLevel     uint32            // weight-only: 4 quantizes activations to 8 bits (fast); 1 does not; 0 for 4
-	MinElements       uint64            // weights with fewer elements are skipped; 0 for 1024
-	Include           []string          // globs of node and weight names; none for all nodes
-	Exclude           []string          // globs of names to skip; takes precedence over Include
-	Overrides         []string          // weight-only: GLOB=BITS or GLOB=BITS/BLOCK, other bits for matches
-	Calibration       string            // weight-only: calibration text (GPTQ); "" for none
-	Windows           uint32            // windows of the calibration text; 0 for 16
-	WindowLength      uint32            // window length in tokens; 0 for 512, or the model's maximum
-	Algorithm         Algorithm         // weight-only: how codes are chosen
-	CalibrationMethod CalibrationMethod // static: how activation ranges are determined
-	Percentile        float64           // static: per cent of values that CalibrationPercentile keeps; 0 for 99.99
-	SmoothQuant       float64           // static: fraction of the activation range moved into the weights, 0 to 1
-	MaxQualityLoss    float64           // limit of KL divergence in nats, or of 1 - mean cosine; 0 for no limit
+	AccuracyLevel     uint32            // weight-only: accuracy_level of MatMulNBits, 4 or 1; 0 for 4
+	MinElements       uint64            // minimum number of elements of a weight; 0 for 1024
+	Include           []string          // globs of the names of nodes and weights; none for all nodes
+	Exclude           []string          // globs of the names to leave unchanged, also if Include matches them
+	Overrides         []string          // weight-only: texts GLOB=BITS or GLOB=BITS/BLOCK for other bits
+	Calibration       string            // calibration text; "" for none; for weight-only it selects GPTQ
+	Windows           uint32            // number of windows of the calibration text; 0 for 16
+	WindowLength      uint32            // number of tokens per window; 0 for 512, or the limit of the model
+	Algorithm         Algorithm         // weight-only: algorithm that chooses the codes
+	CalibrationMethod CalibrationMethod // static: method that determines the ranges of activations
+	Percentile        float64           // static: percentage of values that CalibrationPercentile keeps; 0 for 99.99
+	SmoothQuant       float64           // static and dynamic: alpha of SmoothQuant, 0 to 1; 0 disables it
+	MaxQualityLoss    float64           // maximum KL divergence in nats, or 1 - mean cosine; 0 for no limit
 	TargetSize        uint64            // maximum size of the result in bytes; 0 for no limit
-	NeverSlower       bool              // keep in float what is not faster when quantized, measured on this machine
-	// CalibrationTensors is calibration data other than text: values of inputs by name, whose first dimension counts
+	NeverSlower       bool              // whether nodes stay float that are not faster when quantized, as measured
+	// CalibrationTensors are calibration tensors for the inputs, by name, instead of a text. Their first dimension counts
 	// samples.
 	CalibrationTensors map[string]*Tensor
-	ScratchFolder      string // folder for the quantized weights until they are saved; "" for the system's
+	ScratchFolder      string // folder of the temporary file with the weights; "" for the system's temporary folder
 }
 
-// Quantize returns a new, smaller model; the original stays unchanged. It fails with ErrUnsupported if there is
+// Quantize returns a quantized copy of a model; the original is unchanged. It fails with ErrUnsupported if there is
 // nothing to quantize.
 func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions) (*Model, *Report, error) {
 	context, err := c.acquire()

@@ -10,8 +10,8 @@ import (
 
 // ApplyOptions are the options of Context.Apply.
 type ApplyOptions struct {
-	Threads uint32 // 0 for the context's
-	Data    string // text for steps whose data is `true` in the recipe; "" for none
+	Threads uint32 // number of threads; 0 for that of the context
+	Data    string // text for steps whose data or calibration data is `true`; "" for none
 }
 
 // Apply runs the steps of a recipe (JSON) on a model and writes the result to path: a package if the last step is
@@ -52,13 +52,13 @@ func (c *Context) Apply(ctx context.Context, model *Model, recipe, path string, 
 
 // TableOptions are the options of Context.Table.
 type TableOptions struct {
-	Threads              uint32   // of sessions; 0 for the context's
-	Runs                 uint32   // timed rounds in each of three visits; 0 for 15
-	MaxMilliseconds      uint32   // time limit of the rounds of a visit, for each size of the input; 0 for 4000
+	Threads              uint32   // number of threads of sessions; 0 for that of the context
+	Runs                 uint32   // number of timed rounds in each of three visits; 0 for 15
+	MaxMilliseconds      uint32   // time limit of the rounds of a visit with one size of the input; 0 for 4000
 	TrainingMilliseconds uint32   // time limit of each training; 0 for 120000
 	Data                 string   // text for calibration, training and quality; "" for built-in sentences
 	Rows                 []string // names of the rows to measure; none for all
-	With                 string   // path of a second model, for the ensemble; "" for the result of the row "distill"
+	With                 string   // path of a second model for the row "ensemble"; "" for the result of "distill"
 }
 
 // Table measures every technique on models, and writes the table and the packages to folder. It returns the JSON of

@@ -25,7 +25,7 @@ type File struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Node is the action for a node, and the reason.
+// Node is the action of a technique on a node, and its reason.
 type Node struct {
 	Name   string `json:"name"`
 	Op     string `json:"op"`
@@ -33,7 +33,7 @@ type Node struct {
 	Reason string `json:"reason"`
 }
 
-// Measurements compare original and result.
+// Measurements compare the original and the result.
 type Measurements struct {
 	Runs      int                      `json:"runs"`
 	LatencyMS Both[map[string]float64] `json:"latency_ms"` // "median", "min", "p90"
@@ -49,14 +49,14 @@ type Measurements struct {
 	SizeRatio     float64       `json:"size_ratio"` // size of the original divided by the size of the result
 }
 
-// Both is the same figure for the original and for the result.
+// Both has a number for the original and one for the result.
 type Both[T any] struct {
 	Original T `json:"original"`
 	Result   T `json:"result"`
 }
 
-// Quality is how close the outputs of the result are to those of the original. Figures that do not apply to the
-// model's primary output are nil.
+// Quality compares the outputs of the result with those of the original. Fields that do not apply to the model's
+// primary output are nil.
 type Quality struct {
 	Output        string   `json:"output"` // the primary output
 	Samples       int      `json:"samples"`
@@ -66,12 +66,12 @@ type Quality struct {
 	KL            *float64 `json:"kl"`
 }
 
-// SaveReport lists the files that a save wrote.
+// SaveReport is the list of files that Save wrote.
 type SaveReport struct {
 	Files []File `json:"files"`
 }
 
-// Inspection is the content of a model: the main fields of docs/report.md, and all of them in JSON.
+// Inspection is the description of a model: the main fields of docs/report.md, and all of them in JSON.
 type Inspection struct {
 	Bytes      uint64                `json:"bytes"` // size of all files of the model
 	IRVersion  int64                 `json:"ir_version"`

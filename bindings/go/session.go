@@ -5,12 +5,12 @@ import "C"
 
 import "context"
 
-// Session is a model, or a TensorRT engine of one, loaded for running. Any number of goroutines may run it at once.
+// Session runs a model or a TensorRT engine. Any number of goroutines may run it at the same time.
 type Session struct {
 	*handle[*C.optimize_session_t]
 }
 
-// OptimizationLevel is how much ONNX Runtime optimizes the graph.
+// OptimizationLevel is the level of the optimizations that ONNX Runtime applies to the graph.
 type OptimizationLevel int32
 
 // The graph optimization levels.
@@ -18,16 +18,16 @@ const (
 	OptimizationDefault  OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_DEFAULT  // all optimizations
 	OptimizationDisabled OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_DISABLED // no optimization
 	OptimizationBasic    OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_BASIC    // constant folding, no redundant nodes
-	OptimizationExtended OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_EXTENDED // also fusion of nodes
+	OptimizationExtended OptimizationLevel = C.OPTIMIZE_OPTIMIZATION_EXTENDED // basic optimizations and node fusion
 )
 
 // SessionOptions are the options of Context.NewSession.
 type SessionOptions struct {
-	Threads           uint32 // threads for the work of one node; 0 for the context's
+	Threads           uint32 // number of threads for the work of one node; 0 for that of the context
 	OptimizationLevel OptimizationLevel
-	DisablePrepacking bool // less memory and a faster start, slower runs; no effect on MatMulNBits models
-	RoundActivations  bool // faster with block-quantized weights, less exact
-	TrustEngines      bool // trust the model's author: embedded engines contain code
+	DisablePrepacking bool // whether weights are not reordered for this processor; ignored for MatMulNBits
+	RoundActivations  bool // whether activations of block-quantized products are rounded: faster, less exact
+	TrustEngines      bool // whether you trust the source of the model: engines in a model contain code
 	Execution         Execution
 }
 
@@ -47,7 +47,7 @@ func (o *SessionOptions) c(m *memory) C.optimize_session_options_t {
 	}
 }
 
-// NewSession loads a model for running.
+// NewSession creates a session of a model.
 func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -117,7 +117,7 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ..
 	return results, nil
 }
 
-// Inputs returns the inputs of a run.
+// Inputs returns the inputs that a run requires.
 func (s *Session) Inputs() ([]ValueInfo, error) {
 	session, err := s.acquire()
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *Session) Inputs() ([]ValueInfo, error) {
 	})
 }
 
-// Outputs returns the outputs of a run.
+// Outputs returns the outputs of the model.
 func (s *Session) Outputs() ([]ValueInfo, error) {
 	session, err := s.acquire()
 	if err != nil {

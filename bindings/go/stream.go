@@ -5,7 +5,7 @@ import (
 	"iter"
 )
 
-// GenerateSeq is Generate as a sequence: the tokens of all rows, in the order in which they are generated. Leaving the
+// GenerateSeq generates text like Generate, and returns the tokens of all rows as they are generated. Leaving the
 // loop ends the generation. An error is the last element, with an empty token. OnToken of the options is not called.
 //
 //	for token, err := range generator.GenerateSeq(ctx, []string{prompt}, nil) {
@@ -21,7 +21,7 @@ func (g *Generator) GenerateSeq(ctx context.Context, prompts []string, o *Genera
 	})
 }
 
-// RunSeq is Run as a sequence: see [Generator.GenerateSeq].
+// RunSeq generates text like Run, and returns the tokens as they are generated: see [Generator.GenerateSeq].
 func (g *Generator) RunSeq(ctx context.Context, o *GenerateOptions) iter.Seq2[Written, error] {
 	return stream(o, func(o *GenerateOptions) error {
 		_, err := g.Run(ctx, o)

@@ -5,36 +5,37 @@ import "C"
 
 import "context"
 
-// Aggregation is how the tokens of an entity become one span.
+// Aggregation is the rule by which the tokens of an entity become one span.
 type Aggregation int32
 
-// The aggregations.
+// The aggregation rules.
 const (
-	AggregationSimple  Aggregation = C.OPTIMIZE_AGGREGATION_SIMPLE  // adjacent tokens of one class
-	AggregationNone    Aggregation = C.OPTIMIZE_AGGREGATION_NONE    // each token, with its label as it is
-	AggregationFirst   Aggregation = C.OPTIMIZE_AGGREGATION_FIRST   // words, by their first tokens
-	AggregationAverage Aggregation = C.OPTIMIZE_AGGREGATION_AVERAGE // words, by the mean scores of their tokens
-	AggregationMax     Aggregation = C.OPTIMIZE_AGGREGATION_MAX     // words, by their tokens with the highest scores
+	AggregationSimple  Aggregation = C.OPTIMIZE_AGGREGATION_SIMPLE  // adjacent tokens of one class become a span
+	AggregationNone    Aggregation = C.OPTIMIZE_AGGREGATION_NONE    // each token is a span, with its label as it is
+	AggregationFirst   Aggregation = C.OPTIMIZE_AGGREGATION_FIRST   // a word has the class of its first token
+	AggregationAverage Aggregation = C.OPTIMIZE_AGGREGATION_AVERAGE // a word has the class with the highest mean score
+	AggregationMax     Aggregation = C.OPTIMIZE_AGGREGATION_MAX     // a word has the class with the highest score
 )
 
-// Tagger turns texts into labelled spans: named entities, parts of speech. Any number of goroutines may use it at once.
+// Tagger finds labelled spans in texts, such as named entities or parts of speech. Any number of goroutines may use it
+// at the same time.
 type Tagger struct {
 	*handle[*C.optimize_tagger_t]
 }
 
 // TaggerOptions are the options of Context.NewTagger.
 type TaggerOptions struct {
-	Tokenizer   *Tokenizer // nil for the model's own
-	Threads     uint32     // 0 for the context's
-	BatchSize   uint32     // texts per run; 0 for 8
-	MaxLength   uint32     // tokens of a window; 0 for the model's limit, up to 512; longer texts are read in several
-	Stride      uint32     // tokens by which windows overlap; 0 for a quarter of a window
+	Tokenizer   *Tokenizer // tokenizer of the texts; nil for that of the model
+	Threads     uint32     // number of threads; 0 for that of the context
+	BatchSize   uint32     // number of texts per run; 0 for 8
+	MaxLength   uint32     // number of tokens of a window; 0 for up to 512; longer texts are divided into windows
+	Stride      uint32     // number of tokens by which windows overlap; 0 for a quarter of a window
 	Aggregation Aggregation
-	KeepOutside bool // return spans with the label "O" too
+	KeepOutside bool // whether spans with the label "O" are returned as well
 	Execution   Execution
 }
 
-// Span is a part of a text with a label: text[Start:End].
+// Span is a labelled part of a text: text[Start:End].
 type Span struct {
 	Label string
 	Score float32
@@ -42,7 +43,7 @@ type Span struct {
 	End   int
 }
 
-// NewTagger loads a model for token classification.
+// NewTagger creates a tagger of a model for token classification.
 func (c *Context) NewTagger(ctx context.Context, model *Model, o *TaggerOptions) (*Tagger, error) {
 	if o == nil {
 		o = &TaggerOptions{}

@@ -17,7 +17,7 @@ type DType int32
 
 // The element types.
 const (
-	Unknown        DType = C.OPTIMIZE_DTYPE_UNKNOWN // not a tensor, or undeclared
+	Unknown        DType = C.OPTIMIZE_DTYPE_UNKNOWN // not a tensor, or not declared
 	Float32        DType = C.OPTIMIZE_DTYPE_FLOAT32
 	Uint8          DType = C.OPTIMIZE_DTYPE_UINT8
 	Int8           DType = C.OPTIMIZE_DTYPE_INT8
@@ -62,7 +62,7 @@ func dtypeOf[T Element]() DType {
 	}[reflect.TypeOf(zero).Kind()]
 }
 
-// Tensor is elements with a type and a shape. It is immutable.
+// Tensor has elements with a type and a shape. It is immutable.
 type Tensor struct {
 	*handle[*C.optimize_tensor_t]
 }
@@ -71,12 +71,12 @@ func newTensor(tensor *C.optimize_tensor_t) *Tensor {
 	return &Tensor{own(tensor, func(t *C.optimize_tensor_t) { C.optimize_tensor_free(t) })}
 }
 
-// NewTensor makes a tensor from a copy of row-major elements. Without dims it is a scalar.
+// NewTensor returns a tensor with a copy of row-major elements. Without dims it is a scalar.
 func NewTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 	return NewRawTensor(dtypeOf[T](), bytesOf(elements), dims...)
 }
 
-// NewRawTensor makes a tensor of any type except String from a copy of the bytes of its elements. Types below a byte
+// NewRawTensor returns a tensor of any type except String with a copy of the bytes of its elements. Types below a byte
 // are packed, low bits first.
 func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	bytes, sizes := addressable(data), addressable(dims)
@@ -91,8 +91,8 @@ func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	return newTensor(tensor), nil
 }
 
-// BorrowTensor makes a tensor over row-major elements without copying them. They must not change until the tensor is
-// closed (or collected) and each run that uses it has ended. Without dims it is a scalar.
+// BorrowTensor returns a tensor that uses row-major elements without copying them. They must not change until the
+// tensor is closed (or collected) and each run that uses it has ended. Without dims it is a scalar.
 func BorrowTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 	lent := &loan{}
 	outstanding.Add(1)
@@ -131,7 +131,7 @@ func (l *loan) end() {
 //export optimize_go_release
 func optimize_go_release(userData unsafe.Pointer) { valueOf(userData).(*loan).end() }
 
-// NewStringTensor makes a tensor of strings, which must not contain NUL.
+// NewStringTensor returns a tensor of strings, which must not contain NUL.
 func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	var m memory
 	defer m.free()
@@ -157,7 +157,7 @@ func (t *Tensor) DType() DType {
 	return DType(C.optimize_tensor_dtype(tensor))
 }
 
-// Dims returns the shape: empty for a scalar, and nil after Close.
+// Dims returns the sizes of the dimensions: empty for a scalar, and nil after Close.
 func (t *Tensor) Dims() []int64 {
 	tensor, err := t.acquire()
 	if err != nil {
@@ -171,7 +171,7 @@ func (t *Tensor) Dims() []int64 {
 	return dims
 }
 
-// Elements copies the elements of a tensor; T must be the Go type of its element type.
+// Elements returns a copy of the elements of a tensor; T must be the Go type of its element type.
 func Elements[T Element](t *Tensor) ([]T, error) {
 	view, err := View[T](t)
 	elements := append([]T(nil), view...)
@@ -199,7 +199,7 @@ func View[T Element](t *Tensor) ([]T, error) {
 	return unsafe.Slice((*T)(unsafe.Pointer(&data[0])), len(data)/int(unsafe.Sizeof(zero))), nil
 }
 
-// Bytes copies the bytes of the elements; it returns none for strings.
+// Bytes returns a copy of the bytes of the elements; none for strings.
 func (t *Tensor) Bytes() ([]byte, error) {
 	view, err := t.ViewBytes()
 	data := append([]byte(nil), view...)
@@ -207,7 +207,7 @@ func (t *Tensor) Bytes() ([]byte, error) {
 	return data, err
 }
 
-// ViewBytes returns the bytes of the elements where they are, and none for strings. The slice is valid as long as that
+// ViewBytes returns the bytes of the elements without a copy, and none for strings. The slice is valid as long as that
 // of [View].
 func (t *Tensor) ViewBytes() ([]byte, error) {
 	tensor, err := t.acquire()
@@ -222,7 +222,7 @@ func (t *Tensor) ViewBytes() ([]byte, error) {
 	return unsafe.Slice((*byte)(C.optimize_tensor_data(tensor)), int(size)), nil
 }
 
-// Strings copies the strings of a tensor of strings.
+// Strings returns a copy of the elements of a tensor of strings.
 func (t *Tensor) Strings() ([]string, error) {
 	tensor, err := t.acquire()
 	if err != nil {

@@ -114,7 +114,7 @@ func TestBorrowTensor(t *testing.T) {
 	}
 }
 
-// What is lent stays pinned while only a tensor, in the end a collected one, refers to it.
+// Memory of a borrowed tensor stays pinned as long as a tensor refers to it, also one that only the collector reaches.
 func TestBorrowedMemoryIsReturned(t *testing.T) {
 	before := outstanding.Load()
 	for i := 0; i < 200; i++ {

@@ -9,10 +9,10 @@ import (
 	"unsafe"
 )
 
-// Precision is the precision in which a TensorRT engine computes.
+// Precision is the precision of a TensorRT engine.
 type Precision int32
 
-// The precisions.
+// The precisions of engines.
 const (
 	FP32 Precision = C.OPTIMIZE_PRECISION_FP32
 	FP16 Precision = C.OPTIMIZE_PRECISION_FP16
@@ -27,7 +27,7 @@ type TensorRTBackend int32
 // The libraries that build engines.
 const (
 	TensorRTAuto        TensorRTBackend = C.OPTIMIZE_TENSORRT_AUTO        // the first available, in this order
-	TensorRTNvinfer     TensorRTBackend = C.OPTIMIZE_TENSORRT_NVINFER     // TensorRT 11, for the present device
+	TensorRTNvinfer     TensorRTBackend = C.OPTIMIZE_TENSORRT_NVINFER     // TensorRT 11, for the device of this machine
 	TensorRTRTX         TensorRTBackend = C.OPTIMIZE_TENSORRT_RTX         // TensorRT-RTX 1, which needs no device
 	TensorRTONNXRuntime TensorRTBackend = C.OPTIMIZE_TENSORRT_ONNXRUNTIME // a model that contains engines
 )
@@ -36,19 +36,19 @@ const (
 type TensorRTOptions struct {
 	Precision           Precision
 	Backend             TensorRTBackend
-	OptimizationLevel   uint32 // 1 to 6 for TensorRT's levels 0 to 5; 0 for its default
-	BatchSize           uint64 // for a dynamic dimension
-	SequenceLength      uint64 // for a dynamic dimension
-	Dimensions          string // "batch=1:8:32,sequence=128"
-	MinShapes           string // "ids:1x16,mask:1x16"
+	OptimizationLevel   uint32 // 1 to 6 for TensorRT's levels 0 to 5; 0 for TensorRT's default
+	BatchSize           uint64 // batch size, if it is dynamic in the model
+	SequenceLength      uint64 // sequence length, if it is dynamic in the model
+	Dimensions          string // sizes of dimensions, such as "batch=1:8:32,sequence=128"
+	MinShapes           string // minimum shapes of inputs, such as "ids:1x16,mask:1x16"
 	OptShapes           string
 	MaxShapes           string
-	Profiles            string // several profiles, as JSON
-	Library             string // folder of the libraries; "" searches for them
+	Profiles            string // several profiles as JSON, instead of single shapes
+	Library             string // folder of TensorRT's libraries; "" searches for them
 	TimingCache         string
-	Workspace           uint64  // bytes; 0 for all
-	MaxError            float64 // limit against fp32; 0 for 0.01 (FP16), 0.08 (BF16), 0.15 (INT8 and FP8)
-	ComputeCapabilities []int32 // TensorRT-RTX: compute capabilities to build for, 89 for 8.9
+	Workspace           uint64  // maximum memory of the workspace in bytes; 0 for no limit
+	MaxError            float64 // maximum error relative to fp32; 0 for 0.01 (FP16), 0.08 (BF16), 0.15 (INT8 and FP8)
+	ComputeCapabilities []int32 // TensorRT-RTX: compute capabilities, such as 89 for 8.9; none for all
 	VersionCompatible   bool
 	HardwareCompatible  bool
 	Strip               bool
@@ -59,12 +59,13 @@ type TensorRTOptions struct {
 	Force               bool
 	RefuseMismatch      bool
 	Threads             uint32
-	Calibration         string   // INT8 and FP8: path of a text, or of tensors (X.safetensors); "" for built-in sentences
+	Calibration         string   // INT8 and FP8: path of a text or of tensors (X.safetensors); "" for built-in sentences
 	KeepFP32            []string // names of nodes, or of operators, that stay fp32
-	GraphOnly           bool     // build no engine, and write the graph for it as an .onnx file
+	GraphOnly           bool     // whether only the graph for the engine is written, as an .onnx file
 }
 
-// BuildTensorRT builds an engine of a model at path, with a manifest next to it. It returns a report as JSON.
+// BuildTensorRT builds a TensorRT engine of a model and writes it to path, with a manifest next to it. It returns a
+// report as JSON.
 func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, o *TensorRTOptions) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -128,8 +129,9 @@ func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, 
 	return take(report), nil
 }
 
-// CheckTensorRT checks whether an engine may be used on this machine and, if model is not nil, whether it was built
-// from it. It returns the engine's manifest as JSON. trust says that its author is trusted: an engine contains code.
+// CheckTensorRT checks whether an engine can be used on this machine and, if model is not nil, whether it was built
+// from model. It returns the manifest of the engine as JSON. trust states that you trust the source of the engine,
+// which contains executable code.
 func (c *Context) CheckTensorRT(ctx context.Context, path string, model *Model, trust bool) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -155,11 +157,11 @@ func (c *Context) CheckTensorRT(ctx context.Context, path string, model *Model, 
 	return take(manifest), nil
 }
 
-// TensorRTOpenOptions are the options for opening an engine. Without Trust, every engine is rejected.
+// TensorRTOpenOptions are the options for opening an engine. Without Trust, every engine is refused.
 type TensorRTOpenOptions struct {
-	Trust       bool   // trust its author: an engine contains code
-	DeviceID    uint32 // index of the GPU, from 0
-	ModelSHA256 string // SHA-256 of its model; "" accepts any
+	Trust       bool   // whether you trust the source of the engine, which contains code
+	DeviceID    uint32 // index of the device, from 0
+	ModelSHA256 string // SHA-256 of the model of the engine; "" accepts any
 	Library     string // folder of TensorRT's libraries; "" searches for them
 }
 
@@ -176,8 +178,8 @@ func (o *TensorRTOpenOptions) c(m *memory) C.optimize_tensorrt_open_options_t {
 	}
 }
 
-// OpenTensorRT loads an engine file on a device. It fails with ErrUntrusted unless its author is trusted, with
-// ErrInvalidModel if it differs from its manifest, with ErrMismatch if it belongs to another model, version or
+// OpenTensorRT creates a session of an engine file on a device. It fails with ErrUntrusted without Trust, with
+// ErrInvalidModel if the file does not match its manifest, with ErrMismatch if it belongs to another model, version or
 // device, and with ErrBackendMissing or ErrDeviceMissing without TensorRT or a device.
 func (c *Context) OpenTensorRT(ctx context.Context, path string, o *TensorRTOpenOptions) (*Session, error) {
 	context, err := c.acquire()

@@ -3,12 +3,12 @@ package optimize
 // #include <optimize.h>
 import "C"
 
-// Tokenizer converts text to token ids and back.
+// Tokenizer encodes text to token ids and decodes token ids to text.
 type Tokenizer struct {
 	*handle[*C.optimize_tokenizer_t]
 }
 
-// LoadTokenizer loads a tokenizer.json, or the one in a folder.
+// LoadTokenizer loads a tokenizer from tokenizer.json, or from the folder that contains it.
 func LoadTokenizer(path string) (*Tokenizer, error) {
 	var m memory
 	defer m.free()
@@ -28,18 +28,18 @@ func newTokenizer(tokenizer *C.optimize_tokenizer_t) *Tokenizer {
 
 // EncodeOptions are the options of Tokenizer.Encode.
 type EncodeOptions struct {
-	NoSpecialTokens bool   // without [CLS], <s> and the like
-	MaxLength       uint32 // maximum row length in tokens; longer texts are truncated; 0 for no limit
+	NoSpecialTokens bool   // whether no special tokens ([CLS], <s> …) are added
+	MaxLength       uint32 // maximum number of tokens of a row; longer rows are truncated; 0 for no limit
 }
 
-// Encoding is texts as int64 tensors of shape [texts, longest], padded on the right.
+// Encoding is a set of encoded texts: int64 tensors of shape [texts, longest row], padded on the right.
 type Encoding struct {
 	IDs           *Tensor
-	AttentionMask *Tensor // 1 for tokens, 0 for padding
-	TypeIDs       *Tensor // token type ids for BERT
+	AttentionMask *Tensor // attention mask: 1 for tokens, 0 for padding
+	TypeIDs       *Tensor // segment ids of BERT (token_type_ids)
 }
 
-// Inputs returns the tensors under the usual input names, limited to the wanted ones: those of Session.Inputs.
+// Inputs returns the tensors by the usual names of inputs, only those with the wanted names: those of Session.Inputs.
 func (e *Encoding) Inputs(wanted []ValueInfo) map[string]*Tensor {
 	all := map[string]*Tensor{"input_ids": e.IDs, "attention_mask": e.AttentionMask, "token_type_ids": e.TypeIDs}
 	inputs := map[string]*Tensor{}
@@ -59,7 +59,7 @@ func (e *Encoding) Close() error {
 	return nil
 }
 
-// Encode converts texts to token ids.
+// Encode encodes texts to token ids.
 func (t *Tokenizer) Encode(texts []string, o *EncodeOptions) (*Encoding, error) {
 	tokenizer, err := t.acquire()
 	if err != nil {
@@ -93,7 +93,7 @@ type DecodeOptions struct {
 	KeepSpecialTokens bool
 }
 
-// Decode converts token ids to text.
+// Decode decodes token ids to text.
 func (t *Tokenizer) Decode(ids []int64, o *DecodeOptions) (string, error) {
 	tokenizer, err := t.acquire()
 	if err != nil {
@@ -118,7 +118,7 @@ func (t *Tokenizer) Decode(ids []int64, o *DecodeOptions) (string, error) {
 	return string(take(text)), nil
 }
 
-// VocabularySize returns the number of tokens, including added ones; 0 after Close.
+// VocabularySize returns the number of tokens in the vocabulary, including added tokens; 0 after Close.
 func (t *Tokenizer) VocabularySize() int {
 	tokenizer, err := t.acquire()
 	if err != nil {

@@ -31,7 +31,7 @@ public:
 /// Progress, timeout and cancellation of a call.
 struct Call {
     /// Progress callback. It is called on the thread that made the call, at most 20 times per second; `total` is 0 if
-    /// it is unknown. The return value false cancels the call. An exception also cancels it, and the call throws this
+    /// it is unknown. A return value of false cancels the call. An exception also cancels it, and the call throws this
     /// exception.
     std::function<bool(std::string_view stage, std::uint64_t done, std::uint64_t total)> progress;
     /// Timeout, after which the call throws Status::timeout. A value below one millisecond is treated as one
@@ -63,7 +63,7 @@ private:
     std::exception_ptr exception_;
 };
 
-/// A Call as a C struct.
+/// The options of a call as a C struct.
 class Watch {
 public:
     Watch(const Call &call, Thrown &thrown) : call_(call), thrown_(thrown), raw_(sized<optimize_call_t>()) {
@@ -93,8 +93,8 @@ private:
     optimize_call_t raw_;
 };
 
-/// Calls `function(call, error)` and throws if it fails: the exception of a callback, or else the error of the
-/// status.
+/// Calls `function(call, error)` and throws if it fails: with the exception of a callback, otherwise with the error of
+/// the status.
 template <class F> void attempt(const Call &call, Thrown &thrown, F &&function) {
     const Watch watch(call, thrown);
     optimize_error_t *raw = nullptr;

@@ -15,9 +15,9 @@ namespace optimize {
 struct ContextOptions {
     std::uint32_t threads = 0;
     std::string runtime_library;
-    /// Log callback; without one, no message is made. It is called until the context is destroyed.
+    /// Log callback; an empty function receives no messages. It is called until the context is destroyed.
     LogFunction log;
-    /// The highest level that the log callback receives.
+    /// Highest level of the messages that the log callback receives.
     LogLevel log_level = LogLevel::warning;
 };
 
@@ -26,11 +26,11 @@ enum class Provider : std::int32_t {
     cpu = OPTIMIZE_PROVIDER_CPU,
     cuda = OPTIMIZE_PROVIDER_CUDA,
     tensorrt = OPTIMIZE_PROVIDER_TENSORRT,
-    /// The first available of TensorRT, CUDA and CPU; only in options.
+    /// The first available of TensorRT, CUDA and CPU. This value occurs only in options.
     automatic = OPTIMIZE_PROVIDER_AUTO,
 };
 
-/// Kernels on the CPU; see optimize_kernels_t.
+/// Kernels that run the nodes of a session on the CPU; see optimize_kernels_t.
 enum class Kernels : std::int32_t {
     automatic = OPTIMIZE_KERNELS_AUTO,
     stock = OPTIMIZE_KERNELS_STOCK,
@@ -120,7 +120,7 @@ public:
             [&](auto **error) { return optimize_context_providers(get(), device_id, json.place(), error); });
         return Report(std::move(json));
     }
-    /// Returns the counters of the process.
+    /// Returns the counters of all models, sessions and threads of the process.
     Counters counters() const {
         auto raw = detail::sized<optimize_counters_t>();
         detail::attempt([&](auto **error) { return optimize_context_counters(get(), &raw, error); });
@@ -128,7 +128,7 @@ public:
                 raw.runs, raw.failed_runs, raw.run_seconds, raw.active_runs, raw.waiting_calls, raw.read_tokens,
                 raw.generated_tokens};
     }
-    /// Returns the counters of the process as JSON or for Prometheus.
+    /// Returns the counters of the process as JSON or in the text format of Prometheus.
     std::string counters_text(CountersFormat format = CountersFormat::json) const {
         detail::Buffer text;
         detail::attempt([&](auto **error) {

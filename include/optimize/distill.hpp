@@ -31,7 +31,7 @@ using TrainingStep = optimize_training_step_t;
 
 /// Options of distill; see optimize_distill_options_t.
 struct DistillOptions {
-    /// Training text. Required.
+    /// Training text, which is required.
     std::string text;
     std::uint32_t epochs = 0;
     bool json_lines = false;
@@ -58,7 +58,7 @@ struct DistillOptions {
     std::uint64_t seed = 0;
     /// Names or globs of modules or weights to keep unchanged.
     std::vector<std::string> freeze;
-    /// Layers of the teacher that form the student: `layers:every-other` or a number, `layers:6`.
+    /// Layers of the teacher that form the student: `layers:every-other`, or their number as in `layers:6`.
     std::string student_layers;
     /// Path of the checkpoint file; empty disables checkpoints.
     std::string checkpoint;

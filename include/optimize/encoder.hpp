@@ -63,7 +63,7 @@ private:
     }
 };
 
-/// The function that turns the logits of a classifier into scores; see optimize_score_function_t.
+/// Function that turns the logits of a classifier into scores; see optimize_score_function_t.
 enum class ScoreFunction : std::int32_t {
     automatic = OPTIMIZE_SCORE_FUNCTION_AUTO,
     softmax = OPTIMIZE_SCORE_FUNCTION_SOFTMAX,

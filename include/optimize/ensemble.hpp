@@ -14,7 +14,7 @@
 
 namespace optimize {
 
-/// How the outputs of the members are combined; see optimize_ensemble_method_t.
+/// Method by which the outputs of the members are combined; see optimize_ensemble_method_t.
 enum class EnsembleMethod : std::int32_t {
     mean = OPTIMIZE_ENSEMBLE_MEAN,
     weighted = OPTIMIZE_ENSEMBLE_WEIGHTED,
@@ -47,7 +47,7 @@ struct EnsembleOptions {
     double length_penalty = 0;
     /// Weights of the members; empty selects equal weights.
     std::vector<double> weights;
-    /// Temperatures of the members; empty selects 1 for all.
+    /// Temperatures of the members; empty selects 1 for each.
     std::vector<double> temperatures;
 };
 
@@ -59,7 +59,7 @@ struct FitOptions {
     std::uint64_t max_tokens = 0;
 };
 
-/// How the weights of several models are merged; see optimize_merge_method_t.
+/// Method by which the weights of several models are merged; see optimize_merge_method_t.
 enum class MergeMethod : std::int32_t {
     linear = OPTIMIZE_MERGE_LINEAR,
     slerp = OPTIMIZE_MERGE_SLERP,
@@ -82,7 +82,7 @@ Combined merge(const std::vector<const Model *> &models, const MergeOptions &opt
 /// Result of Ensemble::fuse and merge.
 struct Combined {
     Model model;
-    /// Report in the JSON of docs/report.md.
+    /// Report in the JSON of docs/report.md: members or models, and notes.
     Report report;
 };
 
@@ -129,13 +129,14 @@ public:
         const char *c_folder = detail::c_text(folder, "folder");
         detail::attempt([&](auto **error) { return optimize_ensemble_save(get(), c_folder, error); });
     }
-    /// Returns a description as JSON: {"method", "task", "members", "weights", "temperatures", "notes"}.
+    /// Returns a description of the ensemble as JSON: {"method", "task", "members", "weights", "temperatures",
+    /// "notes"}.
     Report inspect() const {
         detail::Buffer report;
         detail::attempt([&](auto **error) { return optimize_ensemble_inspect(get(), report.place(), error); });
         return Report(std::move(report));
     }
-    /// Returns an ensemble with weights that are fitted to a text, and the report as JSON.
+    /// Returns an ensemble with weights that are fitted to a text, and a report as JSON.
     std::pair<Ensemble, std::string> fit(const Context &context, std::string_view text, const FitOptions &options = {},
                                          const Call &call = {}) const {
         auto raw = detail::sized<optimize_fit_options_t>();

@@ -42,12 +42,12 @@ public:
         : std::runtime_error(place.empty() ? message : place + ": " + message), status_(status),
           text_(std::make_shared<const Text>(Text{message, place})) {}
 
-    /// Returns the status.
+    /// Returns the status of the failure.
     Status status() const noexcept { return status_; }
-    /// Returns the message, a sentence.
+    /// Returns the message of the failure, a sentence.
     const std::string &message() const noexcept { return text_->message; }
-    /// Returns where the error occurred: file, node, tensor or argument, outermost first. It is empty if the message
-    /// already says it.
+    /// Returns the place where the error occurred: file, node, tensor or argument, outermost first. It is empty if the
+    /// message already contains it.
     const std::string &place() const noexcept { return text_->place; }
 
 private:

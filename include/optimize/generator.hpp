@@ -37,7 +37,7 @@ struct Written {
 /// Options of Generator; see optimize_generator_options_t.
 struct GeneratorOptions {
     std::uint32_t threads = 0;
-    /// Rounds the activations of block-quantized matrix products, which is faster and less exact.
+    /// Whether the activations of block-quantized matrix products are rounded, which is faster and less exact.
     bool round_activations = false;
     Execution execution;
 };
@@ -64,13 +64,13 @@ struct GenerateOptions {
     bool ignore_eos = false;
     /// Ids of tokens that end the text of a row and are not part of it.
     std::vector<std::int64_t> stop_tokens;
-    /// Samples with the settings that the model recommends, in place of those that are 0.
+    /// Whether settings that are 0 have the values that the model recommends.
     bool model_sampling = false;
 };
 
 namespace detail {
 
-/// GenerateOptions as a C struct.
+/// The generation options of a call as a C struct.
 class Generating {
 public:
     Generating(const GenerateOptions &options, Thrown &thrown)
@@ -151,7 +151,7 @@ public:
                                                c_call, report, error);
         });
     }
-    /// Returns where the models run, as JSON: see optimize_generator_placement.
+    /// Returns the placement of the models as JSON: see optimize_generator_placement.
     Report placement() const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_generator_placement(get(), json.place(), error); });
@@ -173,7 +173,7 @@ public:
             return optimize_generator_run(get(), raw, c_call, report, error);
         });
     }
-    /// Discards all rows.
+    /// Discards all rows of the generator.
     void reset() {
         detail::attempt([&](auto **error) { return optimize_generator_reset(get(), error); });
     }

@@ -13,7 +13,7 @@
 
 namespace optimize::detail {
 
-/// Owns a C handle.
+/// An owner of a C handle, which frees it.
 template <class T, void (*Free)(T *)> class Handle {
 public:
     Handle(Handle &&other) noexcept : raw_(std::exchange(other.raw_, nullptr)) {}
@@ -34,7 +34,7 @@ protected:
     Handle() noexcept = default;
     explicit Handle(T *raw) noexcept : raw_(raw) {}
     ~Handle() { Free(raw_); }
-    /// Returns the output pointer for a C function. The object must be empty.
+    /// Returns the output pointer for a C function that creates the handle. The object must be empty.
     T **place() noexcept { return &raw_; }
 
 private:
@@ -83,7 +83,7 @@ inline std::vector<const char *> c_texts(const std::vector<std::string> &texts, 
     return pointers;
 }
 
-/// Texts as C arrays, which must not outlive the texts.
+/// A list of texts as C arrays, which must not outlive the texts.
 struct Texts {
     explicit Texts(const std::vector<std::string> &texts) {
         for (const std::string &text : texts) {

@@ -11,7 +11,7 @@
 
 namespace optimize {
 
-/// The importance of a message; see optimize_log_level_t.
+/// Level of a log message; see optimize_log_level_t.
 enum class LogLevel : std::int32_t {
     error = OPTIMIZE_LOG_LEVEL_ERROR,
     warning = OPTIMIZE_LOG_LEVEL_WARNING,
@@ -19,11 +19,11 @@ enum class LogLevel : std::int32_t {
     debug = OPTIMIZE_LOG_LEVEL_DEBUG,
 };
 
-/// Log callback: `target` is "optimize" or "onnxruntime". Any thread may call it, also several at once. What it throws
-/// is lost.
+/// Log callback: `target` is "optimize" or "onnxruntime". Any thread may call it, also several at once. Exceptions that
+/// it throws are ignored.
 using LogFunction = std::function<void(LogLevel level, std::string_view target, std::string_view message)>;
 
-/// What the library has done in this process so far, and what it is doing; see optimize_counters_t.
+/// Counters of all models, sessions and threads of the process since its start; see optimize_counters_t.
 struct Counters {
     std::uint64_t models_loaded = 0;
     std::uint64_t bytes_loaded = 0;
@@ -39,7 +39,7 @@ struct Counters {
     std::uint64_t generated_tokens = 0;
 };
 
-/// Form of Context::counters_text; see optimize_counters_format_t.
+/// Format of Context::counters_text; see optimize_counters_format_t.
 enum class CountersFormat : std::int32_t {
     json = OPTIMIZE_COUNTERS_FORMAT_JSON,
     prometheus = OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS,
@@ -47,7 +47,7 @@ enum class CountersFormat : std::int32_t {
 
 namespace detail {
 
-/// A log callback where the library finds it. It must outlive the context.
+/// A log callback at an address that does not change. It must outlive the context.
 class Logger {
 public:
     explicit Logger(const LogFunction &function)

@@ -40,7 +40,7 @@ enum class EvaluateTask : std::int32_t {
     probe = OPTIMIZE_EVALUATE_PROBE,
 };
 
-/// Where the begin-of-text token is inserted; see optimize_bos_t.
+/// Position of the beginning-of-sequence token; see optimize_bos_t.
 enum class Bos : std::int32_t {
     every_window = OPTIMIZE_BOS_EVERY_WINDOW,
     first_window = OPTIMIZE_BOS_FIRST_WINDOW,

@@ -17,7 +17,7 @@
 
 namespace optimize {
 
-/// Where Model::save stores weights; see optimize_external_data_t.
+/// Storage of the weights by Model::save; see optimize_external_data_t.
 enum class ExternalData : std::int32_t {
     automatic = OPTIMIZE_EXTERNAL_DATA_AUTO,
     never = OPTIMIZE_EXTERNAL_DATA_NEVER,
@@ -31,21 +31,21 @@ enum class QuantizeType : std::int32_t {
     static_ranges = OPTIMIZE_QUANTIZE_STATIC,
 };
 
-/// How the scales of blocks are stored in the file (weight-only); see optimize_scale_type_t.
+/// Type of the scales of blocks in the file (weight-only); see optimize_scale_type_t.
 enum class ScaleType : std::int32_t {
     uint8 = OPTIMIZE_SCALE_UINT8,
     float16 = OPTIMIZE_SCALE_FLOAT16,
     float32 = OPTIMIZE_SCALE_FLOAT32,
 };
 
-/// Whether 8-bit weights use only 7 bits; see optimize_reduce_range_t.
+/// Use of 7 instead of 8 bits for weights; see optimize_reduce_range_t.
 enum class ReduceRange : std::int32_t {
     automatic = OPTIMIZE_REDUCE_RANGE_AUTO,
     on = OPTIMIZE_REDUCE_RANGE_ON,
     off = OPTIMIZE_REDUCE_RANGE_OFF,
 };
 
-/// How the codes of block-quantized weights are chosen; see optimize_algorithm_t.
+/// Algorithm that chooses the codes of block-quantized weights; see optimize_algorithm_t.
 enum class Algorithm : std::int32_t {
     automatic = OPTIMIZE_ALGORITHM_AUTO,
     rtn = OPTIMIZE_ALGORITHM_RTN,
@@ -54,7 +54,7 @@ enum class Algorithm : std::int32_t {
     awq = OPTIMIZE_ALGORITHM_AWQ,
 };
 
-/// How the range of an activation is determined; see optimize_calibration_method_t.
+/// Method that determines the range of an activation; see optimize_calibration_method_t.
 enum class CalibrationMethod : std::int32_t {
     min_max = OPTIMIZE_CALIBRATION_MIN_MAX,
     percentile = OPTIMIZE_CALIBRATION_PERCENTILE,
@@ -83,7 +83,7 @@ struct QuantizeOptions {
     std::uint64_t min_elements = 0;
     std::vector<std::string> include;
     std::vector<std::string> exclude;
-    /// Texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, which set other bits for matching nodes and weights.
+    /// Overrides, texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, which set other bits for matching nodes and weights.
     std::vector<std::string> overrides;
     /// Calibration text; empty for none.
     std::string calibration;
@@ -111,7 +111,7 @@ enum class PruneMethod : std::int32_t {
     structured = OPTIMIZE_PRUNE_STRUCTURED,
 };
 
-/// How structured pruning ranks neurons, channels and heads; see optimize_importance_t.
+/// Criterion by which structured pruning ranks neurons, channels and heads; see optimize_importance_t.
 enum class Importance : std::int32_t {
     l1 = OPTIMIZE_IMPORTANCE_L1,
     l2 = OPTIMIZE_IMPORTANCE_L2,
@@ -138,20 +138,20 @@ struct PruneOptions {
     std::uint64_t min_elements = 0;
     std::vector<std::string> target_modules;
     std::vector<std::string> exclude;
-    /// Texts `GLOB=SPARSITY`, which set another sparsity for matching modules, weights and nodes.
+    /// Overrides, texts `GLOB=SPARSITY`, which set another sparsity for matching modules, weights and nodes.
     std::vector<std::string> overrides;
     /// Calibration text; empty for none.
     std::string calibration;
     std::string scratch_folder;
-    /// Indices of layers to remove.
+    /// Indices of the layers to remove.
     std::vector<std::uint32_t> layers;
     std::uint64_t target_size = 0;
     double target_speedup = 0;
-    /// Calibration data for inputs by name, instead of a text.
+    /// Calibration tensors for the inputs, by name, instead of a text.
     std::vector<std::pair<std::string, const Tensor *>> calibration_tensors;
 };
 
-/// Whether a model thinks before it answers; see optimize_thinking_t.
+/// Use of the reasoning of a model before its answer; see optimize_thinking_t.
 enum class Thinking : std::int32_t {
     by_template = OPTIMIZE_THINKING_TEMPLATE,
     on = OPTIMIZE_THINKING_ON,
@@ -160,7 +160,7 @@ enum class Thinking : std::int32_t {
 
 /// Options of Model::apply_chat_template; see optimize_chat_options_t.
 struct ChatOptions {
-    /// Leaves out the beginning of the answer, which otherwise ends the prompt.
+    /// Whether the beginning of the answer, which otherwise ends the prompt, is left out.
     bool no_generation_prompt = false;
     /// Tools that the model may call, a JSON list of their schemas; empty for none.
     std::string tools;
@@ -213,7 +213,7 @@ inline std::string json_messages(const std::vector<Message> &messages) {
     return json + ']';
 }
 
-/// Tensors with names as C arrays; both must outlive it.
+/// Named tensors as C arrays; the tensors must outlive it.
 struct NamedTensors {
     NamedTensors(const std::vector<std::pair<std::string, const Tensor *>> &given, const char *what) {
         for (const auto &[name, tensor] : given) {
@@ -381,7 +381,7 @@ private:
     Model() = default;
     /// Calls `function` with the options as a C struct.
     template <class F> static void quantizing(const QuantizeOptions &options, F &&function);
-    /// Returns the report of `function(options, call, report, error)`.
+    /// Returns the report that `function(options, call, report, error)` writes.
     template <class F> static Report benchmark(const BenchmarkOptions &options, const Call &call, F &&function) {
         const auto texts = detail::c_texts(options.texts, "texts");
         const auto shapes = detail::c_texts(options.shapes, "shapes");
@@ -417,7 +417,7 @@ private:
         });
         return Report(std::move(report));
     }
-    /// Returns the results of `function(model, report)`.
+    /// Returns the model and the report that `function(model, report)` writes.
     template <class F> static std::pair<Model, Report> make(F &&function) {
         Model made;
         detail::Buffer report;
@@ -429,7 +429,7 @@ private:
 /// Result of Model::quantize.
 struct Quantized {
     Model model;
-    /// Report in the JSON of docs/report.md: what was done to each node, and why nodes were left unchanged.
+    /// Report in the JSON of docs/report.md: the action on each node, and its reason.
     Report report;
 };
 
@@ -498,7 +498,8 @@ inline Report Model::plan(const Context &context, const QuantizeOptions &options
 /// Result of Model::prune.
 struct Pruned {
     Model model;
-    /// Report in the JSON of docs/report.md: the number of zeros of each node, and why nodes were left unchanged.
+    /// Report in the JSON of docs/report.md: the number of zeros of each node, and the reasons why other nodes were
+    /// left unchanged.
     Report report;
 };
 

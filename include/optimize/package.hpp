@@ -19,7 +19,7 @@ struct DimensionRange {
     std::uint32_t dimension = 0;
     std::string name;
     std::uint64_t min = 0;
-    /// Maximum size; 0 means no limit.
+    /// Maximum size of the dimension; 0 means no limit.
     std::uint64_t max = 0;
 };
 
@@ -117,15 +117,15 @@ public:
     Generator generator(const Context &context, const GeneratorOptions &options = {}, const Call &call = {}) const {
         return Generator(context, *this, options, call);
     }
-    /// Returns the manifest as JSON, with the variant that is used on this machine and the reason.
+    /// Returns the manifest of the package as JSON, with the variant that is used on this machine and the reason.
     Report inspect(const Context &context) const {
         detail::Buffer json;
         detail::attempt(
             [&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
         return Report(std::move(json));
     }
-    /// Verifies every byte, and the signature if `public_key` is not empty. Throws if a hash or the signature is
-    /// wrong.
+    /// Verifies every byte of the package, and the signature if `public_key` is not empty. Throws if a hash or the
+    /// signature is wrong.
     void verify(const std::string &public_key = {}, const Call &call = {}) const {
         const char *key = detail::c_text_or_null(public_key, "public_key");
         detail::attempt(call,

@@ -13,7 +13,7 @@ namespace optimize {
 /// Options of apply; see optimize_apply_options_t.
 struct ApplyOptions {
     std::uint32_t threads = 0;
-    /// Text for steps whose data or calibration data is `true` in the recipe; or empty.
+    /// Text for steps whose data or calibration data is `true` in the recipe; empty for none.
     std::string data;
 };
 

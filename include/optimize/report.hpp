@@ -23,14 +23,14 @@ enum class FinishReason : std::int32_t {
     cancelled = OPTIMIZE_FINISH_CANCELLED,
 };
 
-/// What was done to a node; see optimize_node_report_t.
+/// Action of a technique on a node; see optimize_node_report_t.
 struct NodeReport {
     std::string name;
     std::string op;
     std::string action;
     std::string reason;
     bool changed = false;
-    /// Loss caused by this node alone; NaN if it was not measured.
+    /// Loss that changing this node alone causes; NaN if it was not measured.
     double sensitivity = 0;
 };
 
@@ -50,16 +50,16 @@ struct Generation {
     std::vector<std::vector<Candidate>> candidates;
     FinishReason finish_reason = FinishReason::none;
     std::size_t prompt_tokens = 0;
-    /// Ensembles: means over the tokens; otherwise NaN.
+    /// Ensembles: mean entropy, mutual information and agreement over the tokens; otherwise NaN.
     double entropy = 0;
     double mutual_information = 0;
     double agreement = 0;
 };
 
-/// The figures of a benchmark; see optimize_benchmark_t. A figure that was not measured is NaN, or 0 for bytes.
+/// Results of a benchmark; see optimize_benchmark_t. A number that was not measured is NaN, or 0 for bytes.
 struct Benchmark {
     std::uint32_t runs = 0;
-    /// "faster", "slower" or "no difference".
+    /// Verdict: "faster", "slower" or "no difference".
     std::string verdict;
     double speedup = 0;
     double speedup_low = 0;
@@ -80,7 +80,7 @@ struct Benchmark {
     double kl = 0;
 };
 
-/// A report of the library: JSON, and functions that read its figures. Copies share it; it never changes.
+/// A report of the library: JSON, and functions that read values of it. It is immutable, and copies share it.
 class Report {
 public:
     Report() = default;
@@ -89,28 +89,28 @@ public:
     /// Returns the report as JSON: see docs/report.md.
     std::string json() const { return buffer_ ? buffer_->text() : std::string(); }
     operator std::string() const { return json(); }
-    /// Returns a number, for example number("/quality/perplexity"): see optimize_report_number.
+    /// Returns a number of the report, for example number("/quality/perplexity"): see optimize_report_number.
     double number(const std::string &pointer) const {
         const char *c_pointer = detail::c_text(pointer, "pointer");
         double value = 0;
         detail::attempt([&](auto **error) { return optimize_report_number(get(), c_pointer, &value, error); });
         return value;
     }
-    /// Returns a text, for example text("/operation").
+    /// Returns a text of the report, for example text("/operation").
     std::string text(const std::string &pointer) const {
         const char *c_pointer = detail::c_text(pointer, "pointer"), *value = nullptr;
         std::size_t size = 0;
         detail::attempt([&](auto **error) { return optimize_report_text(get(), c_pointer, &value, &size, error); });
         return {value, size};
     }
-    /// Returns the number of entries of a list or an object, for example count("/warnings").
+    /// Returns the number of entries of a list or an object of the report, for example count("/warnings").
     std::size_t count(const std::string &pointer) const {
         const char *c_pointer = detail::c_text(pointer, "pointer");
         std::size_t value = 0;
         detail::attempt([&](auto **error) { return optimize_report_count(get(), c_pointer, &value, error); });
         return value;
     }
-    /// Returns what a technique did to each node.
+    /// Returns the action of a technique on each node.
     std::vector<NodeReport> nodes() const {
         std::vector<NodeReport> all;
         for (std::size_t i = 0; i < optimize_report_node_count(get()); i++) {
@@ -120,7 +120,7 @@ public:
         }
         return all;
     }
-    /// Returns the figures of a benchmark.
+    /// Returns the results of a benchmark.
     Benchmark benchmark() const {
         auto raw = detail::sized<optimize_benchmark_t>();
         detail::attempt([&](auto **error) { return optimize_report_benchmark(get(), &raw, error); });
@@ -165,7 +165,7 @@ private:
     std::shared_ptr<const detail::Buffer> buffer_;
 };
 
-/// Writes the JSON of a report.
+/// Writes the JSON of a report to a stream.
 inline std::ostream &operator<<(std::ostream &stream, const Report &report) { return stream << report.json(); }
 
 } // namespace optimize

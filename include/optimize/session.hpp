@@ -12,7 +12,7 @@
 
 namespace optimize {
 
-/// How much ONNX Runtime optimizes the graph; see optimize_optimization_level_t.
+/// Level of the optimizations that ONNX Runtime applies to the graph; see optimize_optimization_level_t.
 enum class OptimizationLevel : std::int32_t {
     all = OPTIMIZE_OPTIMIZATION_DEFAULT,
     disabled = OPTIMIZE_OPTIMIZATION_DISABLED,
@@ -24,9 +24,10 @@ enum class OptimizationLevel : std::int32_t {
 struct SessionOptions {
     std::uint32_t threads = 0;
     OptimizationLevel optimization_level = OptimizationLevel::all;
-    /// Disables the reordering of weights for this processor; ignored for models with block-quantized weights.
+    /// Whether the reordering of weights for this processor is disabled; ignored for models with block-quantized
+    /// weights.
     bool disable_prepacking = false;
-    /// Rounds the activations of block-quantized matrix products, which is faster and less exact.
+    /// Whether the activations of block-quantized matrix products are rounded, which is faster and less exact.
     bool round_activations = false;
     /// Whether you trust the source of the model. Engines inside a model contain executable code.
     bool trust_engines = false;
@@ -77,9 +78,9 @@ public:
         });
         return outputs;
     }
-    /// Returns the execution provider.
+    /// Returns the execution provider of the session.
     Provider provider() const { return static_cast<Provider>(optimize_session_provider(get())); }
-    /// Returns where the session runs, as JSON: see optimize_session_placement.
+    /// Returns the placement of the session as JSON: see optimize_session_placement.
     Report placement() const {
         detail::Buffer json;
         detail::attempt([&](auto **error) { return optimize_session_placement(get(), json.place(), error); });

@@ -17,7 +17,7 @@ struct TableOptions {
     std::uint32_t runs = 0;
     std::uint32_t max_milliseconds = 0;
     std::uint32_t training_milliseconds = 0;
-    /// Text for calibration, training and quality; or empty.
+    /// Text for calibration, training and quality; empty for none.
     std::string data;
     /// Names of the rows to measure; empty selects all.
     std::vector<std::string> rows;

@@ -1,4 +1,4 @@
-// Part of optimize.hpp: texts to labelled spans.
+// Part of optimize.hpp: token classification, which finds labelled spans in texts.
 #ifndef OPTIMIZE_TAGGER_HPP
 #define OPTIMIZE_TAGGER_HPP
 
@@ -12,7 +12,7 @@
 
 namespace optimize {
 
-/// How the tokens of an entity become one span; see optimize_aggregation_t.
+/// Rule by which the tokens of an entity become one span; see optimize_aggregation_t.
 enum class Aggregation : std::int32_t {
     simple = OPTIMIZE_AGGREGATION_SIMPLE,
     none = OPTIMIZE_AGGREGATION_NONE,
@@ -28,27 +28,28 @@ struct TaggerOptions {
     std::uint32_t max_length = 0;
     std::uint32_t stride = 0;
     Aggregation aggregation = Aggregation::simple;
-    /// Returns spans with the label "O" too.
+    /// Whether spans with the label "O", which belong to no entity, are returned as well.
     bool keep_outside = false;
     Execution execution;
 };
 
-/// A part of a text with a label.
+/// A labelled part of a text.
 struct Span {
     std::string label;
     float score = 0;
-    /// Offset of the first byte in the text.
+    /// Offset of the first byte of the span in the text.
     std::size_t start = 0;
-    /// Offset of the byte after the last one.
+    /// Offset of the byte after the last byte of the span.
     std::size_t end = 0;
 };
 
-/// Turns texts into labelled spans (token classification). Any number of threads may use it at the same time.
+/// A tagger, which finds labelled spans in texts (token classification). Any number of threads may use it at the same
+/// time.
 class Tagger : public detail::Handle<optimize_tagger_t, optimize_tagger_free> {
 public:
     Tagger(const Context &context, const Model &model, const TaggerOptions &options = {}, const Call &call = {})
         : Tagger(context, model, nullptr, options, call) {}
-    /// Creates a tagger with a tokenizer in place of the model's own.
+    /// Creates a tagger that uses `tokenizer` instead of the model's own.
     Tagger(const Context &context, const Model &model, const Tokenizer &tokenizer, const TaggerOptions &options = {},
            const Call &call = {})
         : Tagger(context, model, tokenizer.get(), options, call) {}

@@ -50,18 +50,18 @@ enum class DType : std::int32_t {
 
 /// A dimension of an input or output.
 struct Dimension {
-    /// Size, or -1 if the dimension is dynamic.
+    /// Size of the dimension, or -1 if it is dynamic.
     std::int64_t size = -1;
-    /// Name, which may be empty. Dimensions with the same name must have the same size.
+    /// Name of the dimension, which may be empty. Dimensions with the same name must have the same size.
     std::string name;
 };
 
 /// An input or output of a model.
 struct ValueInfo {
     std::string name;
-    /// Element type; DType::unknown for a sequence or map.
+    /// Element type of the value; DType::unknown for a sequence or map.
     DType dtype = DType::unknown;
-    /// Shape; empty if the model does not declare the number of dimensions.
+    /// Shape of the value; empty if the model does not declare the number of dimensions.
     std::optional<std::vector<Dimension>> shape;
 };
 

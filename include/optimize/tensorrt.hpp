@@ -43,7 +43,7 @@ struct TensorRtOptions {
     std::string calibration;
     /// Names of nodes, or of operators, that stay fp32.
     std::vector<std::string> keep_fp32;
-    /// Builds no engine, and writes the graph for it as an .onnx file.
+    /// Whether only the graph for the engine is written, as an .onnx file, and no engine is built.
     bool graph_only = false;
 };
 
