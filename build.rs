@@ -50,7 +50,7 @@ fn main() {
     }
 }
 
-/// Versions of TensorRT's headers that the shim can be compiled with: the name, which is also that of the folder from
+/// Versions of TensorRT's headers with which the shim can be compiled: the name, which is also that of the folder from
 /// `make deps`, and the `#define` in `NvInferVersion.h` that identifies the version.
 const TENSORRT: [(&str, &str); 2] = [("rtx1", "TRT_MAJOR_RTX 1"), ("trt11", "TRT_MAJOR_ENTERPRISE 11")];
 
@@ -148,8 +148,8 @@ fn part(name: &str) -> u32 {
     text.parse().expect("a number")
 }
 
-/// Returns the soname, by which programs find the library. Until 1.0, a minor version may break programs, so the soname
-/// contains the minor version.
+/// Returns the soname of the library, by which programs find it. Until 1.0, a minor version may break programs, so the
+/// soname contains the minor version.
 fn soname() -> String {
     match (part("MAJOR"), part("MINOR")) {
         (0, minor) => format!("liboptimize.so.0.{minor}"),
@@ -169,7 +169,7 @@ fn version() -> String {
     )
 }
 
-/// Macros for the declarations of functions.
+/// Macros that precede the declarations of functions in the header.
 const MACROS: &str = r#"
 /* Every function is declared OPTIMIZE_API. On Windows, programs that link the static library define OPTIMIZE_STATIC. */
 #ifndef OPTIMIZE_API

@@ -37,7 +37,7 @@ fn exactly(tokens: usize) -> GenerateOptions {
     GenerateOptions { max_new_tokens: Some(tokens), eos_token_ids: Some(vec![]), ..GenerateOptions::default() }
 }
 
-/// Returns the seconds of one round: those to read a prompt, and those to generate tokens after each length.
+/// Returns the times in seconds of one round: to read a prompt, and to generate tokens after each length.
 fn round(generator: &mut Generator, processor: bool) -> Result<Vec<f64>> {
     let call = Call::default();
     let prompt: Vec<i64> = (0..PROMPT as i64).map(|i| 1000 + i * 37 % 20_000).collect();

@@ -162,7 +162,8 @@ impl Peaks {
     }
 }
 
-/// Defines a function that returns the billions of operations per second of one instruction on `$count` registers.
+/// Defines a function that returns the rate of one instruction on `$count` registers, in billions of operations per
+/// second.
 #[cfg(target_arch = "x86_64")]
 macro_rules! peak {
     ($name:ident, $features:literal, $count:literal, $operations:literal, $zero:expr, $step:expr) => {

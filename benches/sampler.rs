@@ -4,7 +4,7 @@ use optimize::text::SamplingOptions;
 use optimize::text::sampler::{Context, Sampler, logprobs};
 use std::time::Instant;
 
-/// Number of tokens of Qwen 2.5.
+/// Size of the vocabulary of Qwen 2.5.
 const VOCABULARY: usize = 151_936;
 const CHOICES: u32 = 200;
 

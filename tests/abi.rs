@@ -25,7 +25,7 @@ fn header() -> Header {
     Header::read(include_str!("../include/optimize.h"))
 }
 
-/// Runs cases for every function.
+/// Runs the cases that `make` returns for every function.
 fn for_all(make: impl Fn(&Header, &Function) -> Vec<Case>) -> Vec<Case> {
     let header = header();
     header.functions.iter().flat_map(|function| make(&header, function)).collect()
@@ -115,7 +115,7 @@ fn null_cases(header: &Header, function: &Function) -> Vec<Case> {
     cases
 }
 
-/// Returns cases in which the fields `things` and `thing_count` (or `thing` and `thing_count`) do not match.
+/// Returns cases in which the fields `things` and `thing_count` (or `thing` and `thing_count`) of options do not match.
 fn list_cases(header: &Header, function: &Function, options: &str, local: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     for (list, count) in lists(header, options) {
@@ -128,7 +128,7 @@ fn list_cases(header: &Header, function: &Function, options: &str, local: &str) 
     cases
 }
 
-/// Returns the lists of strings in a struct, each with the field of its length.
+/// Returns the fields of a struct that are lists of strings, each with the field of its length.
 fn lists<'a>(header: &'a Header, options: &str) -> Vec<(&'a str, &'a str)> {
     let fields = &header.struct_named(options).expect("a struct").fields;
     let texts = fields.iter().filter(|f| f.ctype == "const char *const *");

@@ -18,7 +18,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use support::{deps, runtime};
 
-/// Returns sentences of a file of the Brown corpus, without their tags.
+/// Returns sentences of a file of the Brown corpus, without the tags of the words.
 fn brown(file: &str, count: usize) -> Vec<String> {
     let sentence = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();
@@ -48,7 +48,7 @@ fn calibrated(
     quantize_with(runtime(), model, options, Some(&calibration), &Call::default()).map(|(result, _)| result)
 }
 
-/// Returns values inside a model by making them outputs.
+/// Returns values inside a model, which are made outputs for this.
 fn whole(model: &Model, names: &[&str], batches: &[Batch]) -> Vec<Vec<Tensor>> {
     let mut proto = model.proto().clone();
     let output = |name: &&str| ValueInfoProto { name: Some((*name).to_owned()), ..Default::default() };
@@ -111,7 +111,7 @@ fn calibrated_weights_lose_less_than_rounded_ones() {
     assert!(mixed > spread, "{mixed} {spread}");
 }
 
-/// Returns a tokenizer whose word `w17` is token 17.
+/// Returns a tokenizer in which the word `w17` is token 17.
 fn numbers(vocabulary: usize) -> Tokenizer {
     let words: serde_json::Map<String, serde_json::Value> =
         (0..vocabulary).map(|id| (format!("w{id}"), json!(id))).collect();

@@ -43,7 +43,7 @@ fn table() -> Table {
     }
 }
 
-/// Tensors of any requested shape, under the names of a family; every layer has the tensors of a layer.
+/// Tensors of any requested shape, under the names of the tensors of a family; every layer has the tensors of a layer.
 struct Any<'a>(&'a HashSet<String>);
 
 impl Any<'_> {

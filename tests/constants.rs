@@ -37,7 +37,7 @@ fn run(model: &Model, level: OptimizationLevel, inputs: &[(&str, &Tensor)]) -> V
     given.iter().flat_map(|(_, tensor)| tensor.to_f32_vec().unwrap()).collect()
 }
 
-/// Returns √(Σ (a-b)² / Σ a²).
+/// Returns the relative error √(Σ (a-b)² / Σ a²).
 fn error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let square = |v: f32| f64::from(v).powi(2);
@@ -45,7 +45,7 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
     (off / a.iter().map(|v| square(*v)).sum::<f64>()).sqrt()
 }
 
-/// Returns the largest error of the result over both levels, against the original without optimizers.
+/// Returns the largest error of the result over both optimization levels, against the original without optimizers.
 fn lost(original: &Model, result: &Model, inputs: &[(&str, &Tensor)]) -> f64 {
     let expected = run(original, OptimizationLevel::Disabled, inputs);
     let of = |level| {
@@ -185,7 +185,7 @@ fn sums_stay_within_32_bits() {
     }
 }
 
-/// Returns a model that calls the function `f` with `x`, in opset `opset`; `attributes` are the call's.
+/// Returns a model that calls the function `f` with `x`, in opset `opset`; `attributes` are the attributes of the call.
 fn calling(opset: i64, body: Vec<NodeProto>, declared: &[&str], attributes: &[(&str, i64)]) -> Model {
     let call = NodeProto { domain: Some("local".into()), ..op("f", &["x"], &["y"], attributes) };
     let graph = GraphProto {

@@ -31,7 +31,7 @@ const FAMILIES: &[&str] = &[
     "phi3",
     "smollm3",
 ];
-/// Largest accepted difference of logits (which are between -5 and 5).
+/// Maximum accepted difference of logits, which are between -5 and 5.
 const TOLERANCE: f32 = 2e-5;
 const BOTH: [Dialect; 2] = [Dialect::Runtime, Dialect::Portable];
 
@@ -76,9 +76,9 @@ struct Decoder {
     session: Session,
     dialect: Dialect,
     cache: Vec<(String, Tensor)>,
-    /// The cache as memory that is written in place, if the test uses it.
+    /// Cache in memory that is written in place, if the test uses it.
     memory: Option<InPlace>,
-    /// The mask so far, one list per row.
+    /// Mask of the tokens so far, one list per row.
     mask: Vec<Vec<i64>>,
 }
 
@@ -114,8 +114,8 @@ impl Decoder {
         decoder
     }
 
-    /// Runs tokens of every row, padded to the longest as the dialect requires; returns the logits of each row's own
-    /// tokens.
+    /// Runs tokens of every row, padded to the longest row as the dialect requires, and returns the logits of each
+    /// row's own tokens.
     fn feed(&mut self, rows: &[&[i64]]) -> Vec<Vec<f32>> {
         let (batch, length) = (rows.len() as i64, rows.iter().map(|row| row.len()).max().unwrap());
         let right = self.dialect == Dialect::Runtime;

@@ -14,7 +14,7 @@ const WIDTH: u64 = 4096;
 const INNER: u64 = 11008;
 const VOCABULARY: u64 = 32000;
 
-/// Returns names and shapes of a Llama with 7 billion parameters.
+/// Returns the names and shapes of the tensors of a Llama with 7 billion parameters.
 fn tensors() -> Vec<(String, Vec<u64>)> {
     let mut all = vec![("model.embed_tokens.weight".to_owned(), vec![VOCABULARY, WIDTH])];
     for layer in 0..LAYERS {
@@ -34,7 +34,7 @@ fn tensors() -> Vec<(String, Vec<u64>)> {
     all
 }
 
-/// Writes a file of bf16 tensors whose data is a hole: it takes no disk space.
+/// Writes a file of bf16 tensors, whose data is a hole that takes no disk space.
 fn write_shard(path: &Path, tensors: &[(String, Vec<u64>)]) -> u64 {
     let (mut header, mut end) = (serde_json::Map::new(), 0);
     for (name, shape) in tensors {

@@ -21,7 +21,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// Returns a tokenizer whose word `w17` is token 17.
+/// Returns a tokenizer in which the word `w17` is token 17.
 fn numbers(vocabulary: usize) -> Tokenizer {
     let words: serde_json::Map<String, Value> = (0..vocabulary).map(|id| (format!("w{id}"), json!(id))).collect();
     let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
@@ -124,7 +124,7 @@ fn smollm2_has_the_perplexity_that_transformers_gives_it() {
     assert!((found.perplexity / SMOLLM2.0 - 1.0).abs() < 5e-3, "{}", found.perplexity);
 }
 
-/// Perplexity, scored tokens, windows.
+/// Perplexity, number of scored tokens and number of windows of SmolLM2.
 const SMOLLM2: (f64, usize, usize) = (47.544_949, 77, 3);
 
 #[test]
@@ -224,7 +224,7 @@ fn a_classifier_is_as_right_as_its_labels_say() {
     classify(runtime(), &model, &tokenizer, &long, &TextOptions::default(), &Call::default()).unwrap();
 }
 
-/// Returns sentences of a file of the Brown corpus, without their tags.
+/// Returns sentences of files of the Brown corpus, without the tags of the words.
 fn brown(files: &[&str], count: usize) -> Vec<String> {
     let sentence = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();

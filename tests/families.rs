@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use support::{deps, scratch};
 
-/// The columns of the table. `{model}`, `{text}`, `{student}`, `{out}` and `{use}` are replaced.
+/// Columns of the table. `{model}`, `{text}`, `{student}`, `{out}` and `{use}` are replaced.
 const TECHNIQUES: &[(&str, &str)] = &[
     ("int8", "quantize --model {model} --type dynamic --min-elements 1 --output {out}"),
     ("8 bits", "quantize --model {model} --type weight-only --bits 8 --min-elements 1 --output {out}"),

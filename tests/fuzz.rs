@@ -38,12 +38,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Tracks the heap of all threads, since several of them rearrange matrices.
+/// An allocator that tracks the heap of all threads, since several of them rearrange matrices.
 struct Watching;
 
 static HELD: AtomicI64 = AtomicI64::new(0);
 static MOST: AtomicI64 = AtomicI64::new(0);
-/// Only one test at a time may run, because of the figures above.
+/// Lock with which only one test at a time runs, because the heap of the process is measured.
 static ONE: Mutex<()> = Mutex::new(());
 
 // SAFETY: forwards everything to the system's allocator.
@@ -63,9 +63,9 @@ unsafe impl GlobalAlloc for Watching {
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-/// Maximum heap while reading one input. None is larger than 300 KB; most need less than 1 MiB, the worst seen 6.
+/// Maximum heap while one input is read. No input is larger than 300 KB; most need less than 1 MiB, the worst so far 6.
 const HEAP: i64 = 32 << 20;
-/// Reading any input takes milliseconds: one that takes this long does not end.
+/// Time after which the reading of an input is taken to be endless: any input takes milliseconds.
 const SLOW: Duration = Duration::from_secs(60);
 
 /// The cost of reading one input.
@@ -130,7 +130,8 @@ fn dialect(round: u64) -> Dialect {
     if round.is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable }
 }
 
-/// The last panic. It does not record known panics of two dependencies, which the library converts to errors.
+/// Message of the last panic. It does not record known panics of two dependencies, which the library converts to
+/// errors.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// Records panics instead of printing them: printing takes more heap than reading.
@@ -143,7 +144,7 @@ fn note_panics() {
     }));
 }
 
-/// Runs `check`, with its panic as text, even one that was caught inside.
+/// Runs `check`, and returns its panic as a text, even one that was caught inside.
 fn checked(path: &Path, dialect: Dialect) -> std::result::Result<(&'static str, Cost), String> {
     let result = catch_unwind(AssertUnwindSafe(|| check(path, dialect)));
     match (result, PANIC.lock().unwrap().take()) {
@@ -152,14 +153,14 @@ fn checked(path: &Path, dialect: Dialect) -> std::result::Result<(&'static str, 
     }
 }
 
-/// Overwrites a file. Truncating it first would make some file systems wait for the disk.
+/// Overwrites a file in place: truncating it first would make some file systems wait for the disk.
 fn write(path: &Path, content: &[u8]) {
     let mut file = std::fs::File::options().write(true).open(path).unwrap();
     file.write_all(content).unwrap();
     file.set_len(content.len() as u64).unwrap();
 }
 
-/// Number of consecutive rounds with one seed: its other files need not be written again.
+/// Number of consecutive rounds with one seed, whose other files need not be written again.
 const IN_A_ROW: u64 = 64;
 
 /// Runs rounds of damage to `seeds` until time is up.
@@ -203,7 +204,7 @@ fn fuzz(reader: &str, seeds: &[Seed]) {
     assert!(tells, "these mutations test little: {outcomes:?}");
 }
 
-/// Keeps a failing input, and prints how to read it again.
+/// Keeps a failing input, and returns how to read it again.
 fn keep(folder: &Path, model: &str, seed: u64, round: u64, what: &str) -> String {
     let reader = folder.file_name().unwrap().display();
     let kept: PathBuf = folder.with_file_name(format!("{reader}-{seed}-{round}"));

@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 const BOTH: [Dialect; 2] = [Dialect::Runtime, Dialect::Portable];
-/// Families that differ in attention, positions or norms.
+/// Families of decoders that differ in attention, positions or norms.
 const FAMILIES: [&str; 5] = ["llama", "gpt2", "gemma3", "qwen3", "mistral"];
 
 fn fixture(family: &str) -> PathBuf {
@@ -54,7 +54,7 @@ fn every(check: impl Fn(&str, &mut Generator)) {
     }
 }
 
-/// Returns options that generate exactly that many tokens.
+/// Returns options with which exactly that many tokens are generated.
 fn exactly(tokens: usize) -> GenerateOptions {
     GenerateOptions { max_new_tokens: Some(tokens), eos_token_ids: Some(vec![]), ..GenerateOptions::default() }
 }

@@ -52,7 +52,7 @@ fn load(path: &Path, dialect: Dialect) -> Model {
     optimize::open::load(path, &options).unwrap()
 }
 
-/// A session with its present cache.
+/// A session of a decoder with its present cache.
 struct Decoder {
     session: Session,
     cache: Vec<(String, Tensor)>,

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Counts the allocations of the current thread: loading uses only the calling thread.
+/// An allocator that counts the allocations of the current thread: loading uses only the calling thread.
 struct Counting;
 
 thread_local! {

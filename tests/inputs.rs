@@ -20,7 +20,7 @@ use optimize::runtime::{Session, SessionOptions, Tensor};
 use support::build::{constant, op, weight};
 use support::{runtime, scratch};
 
-/// Returns a float32 value; words in `dims` are symbols of open sizes.
+/// Returns a float32 value, in whose `dims` words are symbols of open sizes.
 fn value(name: &str, dims: &str) -> ValueInfoProto {
     let dim = |text: &str| match text.trim().parse::<i64>() {
         Ok(size) => DimensionProto { dim_value: Some(size), ..Default::default() },
@@ -353,7 +353,7 @@ fn a_signature_keeps_the_names_that_the_model_has() {
     assert_eq!(made.inputs()[0].shape.as_ref().unwrap()[0], Dim::Symbolic("unk__1".to_owned()));
 }
 
-/// Runs the command; returns its output and errors.
+/// Runs the command, and returns its exit code, its output and its errors.
 fn optimize(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_optimize"));
     command.env(

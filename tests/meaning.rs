@@ -30,7 +30,7 @@ fn fixture(name: &str) -> Model {
     load(&path, &LoadOptions { dialect: Dialect::Portable }).unwrap()
 }
 
-/// Pseudorandom numbers (splitmix64).
+/// A generator of pseudorandom numbers (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -48,8 +48,8 @@ impl Random {
     }
 }
 
-/// Moves row `order[i]` of a tensor to row `i`.
-fn transposed(tensor: &mut TensorProto, order: &[usize]) {
+/// Reorders the rows of a tensor: row `order[i]` becomes row `i`.
+fn reorder_rows(tensor: &mut TensorProto, order: &[usize]) {
     let raw = tensor.raw_data.take().unwrap();
     let width = raw.len() / tensor.dims[0] as usize;
     let rows: Vec<u8> = (0..tensor.dims[0] as usize)
@@ -61,13 +61,13 @@ fn transposed(tensor: &mut TensorProto, order: &[usize]) {
     tensor.raw_data = Some(rows.into());
 }
 
-/// Returns the model with the rows of the tensors whose names end like this in another order.
+/// Returns the model with the rows of the tensors whose names end with one of `ends` in another order.
 fn reordered(model: &Model, ends: &[&str], order: &[usize]) -> Model {
     let mut proto = model.proto().clone();
     let mut count = 0;
     for tensor in &mut proto.graph.as_mut().unwrap().initializer {
         if ends.iter().any(|end| tensor.name.as_ref().unwrap().ends_with(end)) {
-            transposed(tensor, order);
+            reorder_rows(tensor, order);
             count += 1;
         }
     }
@@ -82,7 +82,7 @@ fn named(model: Model, names: &[&str]) -> Model {
     model.with_card(card)
 }
 
-/// Returns a tokenizer whose word `w{order[id]}` is token `id`.
+/// Returns a tokenizer in which the word `w{order[id]}` is token `id`.
 fn words(order: &[usize]) -> String {
     let vocab: Map<String, Value> =
         order.iter().enumerate().map(|(id, word)| (format!("w{word}"), json!(id))).collect();

@@ -90,7 +90,7 @@ fn round_trip(file: &Path, scratch: &Path) -> (Model, Model) {
     (original, again)
 }
 
-/// Types of quantization, with bits.
+/// Types of quantization with their bits.
 const FORMS: [(QuantizeType, u32); 4] = [
     (QuantizeType::Dynamic, 8),
     (QuantizeType::WeightOnly, 4),

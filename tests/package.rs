@@ -208,7 +208,7 @@ fn the_table_of_torch_export() {
     assert!(e.to_string().contains("equal"), "{e}");
 }
 
-/// Changes one of the shapes: it gets one dimension more or fewer, or another size.
+/// Changes one of the shapes, which gets one dimension more or fewer, or another size.
 fn disturb(random: &mut Random, shapes: &mut [Vec<i64>]) {
     let at = random.below(shapes.len());
     match random.below(5) {

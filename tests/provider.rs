@@ -20,7 +20,7 @@ use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::*;
 use support::build::{self, value, with_graph};
 
-/// Returns values in (-1, 1).
+/// Returns random values in (-1, 1).
 fn values(random: &mut Random, count: usize) -> Vec<f32> {
     (0..count).map(|_| random.below(20_001) as f32 / 10_000.0 - 1.0).collect()
 }
@@ -41,7 +41,7 @@ fn inputs(random: &mut Random, form: &Form, batch: usize, tokens: usize) -> Vec<
     inputs
 }
 
-/// Returns the largest difference, relative to the largest value.
+/// Returns the largest difference of the outputs, relative to their largest value.
 fn difference(expected: &[Vec<f32>], found: &[Vec<f32>]) -> f32 {
     assert_eq!(expected.len(), found.len());
     let pairs = expected.iter().zip(found).map(|(expected, found)| {

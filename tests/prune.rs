@@ -65,7 +65,7 @@ fn product(weight: TensorProto) -> Model {
     model(17, input, vec![value("y", dtype, &[-1, n])], vec![weight], vec![op("MatMul", &["x", &name], &["y"], &[])])
 }
 
-/// Returns a weight of that type without zeros.
+/// Returns a weight of this type without zeros.
 fn weight_of(dtype: DataType, dims: &[i64]) -> TensorProto {
     let values = smooth(dims.iter().product::<i64>() as usize, 1.0);
     let values: Vec<f32> = values.into_iter().map(|v| if v == 0.0 { 0.5 } else { v }).collect();

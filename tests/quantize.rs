@@ -33,7 +33,7 @@ fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f32 {
     before.iter().zip(after).map(one).fold(0.0, f32::max)
 }
 
-/// Quantizes, checks that the outputs agree, and returns result and report.
+/// Quantizes a model, checks that the outputs agree, and returns the result and the report.
 fn check(model: &Model, inputs: &[(&str, &Tensor)]) -> (Model, Report) {
     let options = QuantizeOptions { min_elements: 1, ..Default::default() };
     check_with(model, inputs, &options)
@@ -153,8 +153,8 @@ fn a_table_is_quantized_by_row_unless_somebody_needs_it_as_float() {
     let (result, _) = check(&tied, &[("ids", &ids)]);
     assert!(floats(&result).iter().all(|name| name.contains("scale")));
 
-    // An operator that stays float also reads the table: leaving the table costs nothing, quantizing it would add
-    // bytes.
+    // An operator that stays float also reads the table: leaving the table unchanged costs nothing, quantizing it would
+    // add bytes.
     let reader = op("ReduceSum", &["table"], &["sum"], &[]);
     let outputs = vec![value("e", Float32, &[2, 3, 32]), value("sum", Float32, &[1, 1])];
     let shared = model(17, vec![id_value], outputs, table(), vec![gather, reader]);

@@ -68,7 +68,7 @@ fn checkpoint_name(name: &str) -> (String, Option<usize>) {
     }
 }
 
-/// Writes the checkpoint of the GGUF file like transformers would, without the reader under test.
+/// Writes the checkpoint of the GGUF file as transformers would, without the reader that is tested.
 fn write_checkpoint(gguf: &Path, folder: &Path) {
     let header = Header::read(&files::map(&files::open(gguf).unwrap(), 1 << 30).unwrap()).unwrap();
     let (mut table, mut offset) = (serde_json::Map::new(), 0);
@@ -114,7 +114,7 @@ fn write_checkpoint(gguf: &Path, folder: &Path) {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
 }
 
-/// The result of one source: the logits after each prompt, and the 64 tokens generated for it.
+/// The result of a source: the logits after each prompt, and the 64 tokens that are generated for it.
 struct Answers {
     logits: Vec<Vec<f32>>,
     greedy: Vec<Vec<i64>>,

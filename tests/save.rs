@@ -127,7 +127,7 @@ fn other_spellings_of_the_same_model_become_one() {
     assert_eq!(encoded(&model), Proto::new().int(1, 10).message(7, sorted).message(8, opset("", 21)).0);
 }
 
-/// Returns location, offset and length as in the file.
+/// Returns the location, the offset and the length of external data as in the file.
 fn placed(tensor: &TensorProto) -> Option<(String, usize, usize)> {
     let text = |i: usize| String::from_utf8(tensor.external_data[i].value.clone().unwrap().to_vec()).unwrap();
     (!tensor.external_data.is_empty()).then(|| (text(0), text(1).parse().unwrap(), text(2).parse().unwrap()))
@@ -226,7 +226,7 @@ fn names_that_are_hard_on_file_systems() {
     }
 }
 
-/// A lock for tests that keep the disk busy: the kill must happen during a save, not during a wait for other writes.
+/// Lock for tests that keep the disk busy: the kill must happen during a save, not during a wait for other writes.
 static DISK: Mutex<()> = Mutex::new(());
 
 /// Starts this program again, running only [`child`] with `task`.
@@ -309,8 +309,9 @@ fn a_save_that_is_killed_leaves_the_old_file_or_the_new_one() {
     assert_eq!(visible.len(), report.files.len(), "data files of killed saves are removed: {visible:?}");
 }
 
-/// Number and size of the matrices of the large model: eight of 512 MiB.
+/// Number of the matrices of the large model.
 const MATRICES: usize = 8;
+/// Sizes of such a matrix, which has 512 MiB.
 const SIDES: [i64; 2] = [8192, 16384];
 
 /// Returns the peak memory of this process so far, in bytes.

@@ -26,7 +26,7 @@ fn write(folder: &Path, name: &str, content: &[u8]) {
     std::fs::write(file, content).unwrap();
 }
 
-/// Returns the folder of a form, without the files whose names begin with one of `without`.
+/// Returns a folder of this form, without the files whose names begin with one of `without`.
 fn folder(name: &str, form: &Value, without: &[&str]) -> support::Scratch {
     let folder = support::scratch(name);
     let mut left = vec![PathBuf::new()];

@@ -21,7 +21,8 @@ use support::build::*;
 use support::quantized::*;
 use support::runtime;
 
-/// Quantizes, checks that the outputs agree within `allowed`, and returns the result and its kernels.
+/// Quantizes a model, checks that the outputs agree within `allowed`, and returns the result, the report and the
+/// kernels.
 fn check(model: &Model, data: &[(String, Tensor)], allowed: f32) -> (Model, Report, Vec<String>) {
     let (result, report) = calibrated(model, data, &options()).unwrap();
     let found = error(&run(model, data), &run(&result, data));

@@ -48,7 +48,7 @@ pub fn options(bits: u32) -> QuantizeOptions {
     QuantizeOptions { quantize_type, bits, min_elements: 256, ..Default::default() }
 }
 
-/// Quantizes and checks that the outputs agree at all optimization levels.
+/// Quantizes a model and checks that the outputs agree at all optimization levels.
 pub fn check(case: &Case, options: &QuantizeOptions, most: f64) -> (Model, Report) {
     let (result, report) =
         quantize(&case.model, options, &Call::default()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
@@ -65,7 +65,7 @@ pub fn size(model: &Model) -> usize {
     encode(model.proto()).concat().len()
 }
 
-/// Returns the operators that ONNX Runtime runs.
+/// Returns the operators of the graph that ONNX Runtime runs.
 fn kernels(model: &Model, inputs: &[(String, Tensor)], folder: &Path) -> Vec<String> {
     let file = folder.join("optimized.onnx");
     run_at(model, inputs, &SessionOptions { optimized_model: Some(file.clone()), ..Default::default() });
@@ -96,7 +96,7 @@ fn each_family_is_a_quarter_of_the_size_with_the_kernels_of_the_float_model() {
     }
 }
 
-/// Returns what was done to each node.
+/// Returns the action on each node.
 fn actions(report: &Report) -> Vec<(&str, &str)> {
     report.nodes.iter().map(|n| (n.name.as_str(), n.action)).collect()
 }
@@ -294,7 +294,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Runs the command and returns its output.
+/// Runs the command `quantize` and returns its output.
 fn command(model: &Path, output: &Path, more: &[&str]) -> String {
     let (model, output) = (model.to_str().unwrap(), output.to_str().unwrap());
     let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));

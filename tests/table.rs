@@ -21,7 +21,7 @@ fn table(output: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// Returns the finished rows: file and time of its last change.
+/// Returns the files of the finished rows, each with the time of its last change.
 fn finished(output: &Path) -> Vec<(PathBuf, SystemTime)> {
     let rows = std::fs::read_dir(output.join("rows")).into_iter().flatten().flatten();
     let done = rows.filter(|row| row.path().extension().is_some_and(|end| end == "json"));

@@ -24,7 +24,7 @@ fn tagger(model: &Model, options: TaggerOptions) -> Tagger {
     Tagger::new(runtime(), model, None, &TaggerOptions { text, ..options }, &Call::default()).unwrap()
 }
 
-/// Compares the spans of `texts`, which come with those of transformers by strategy.
+/// Compares the spans of `texts` with those of transformers, which are given for each strategy.
 fn compare(model: &Model, texts: &[Value]) {
     let given: Vec<&str> = texts.iter().map(|text| text["text"].as_str().unwrap()).collect();
     let mut compared = 0;

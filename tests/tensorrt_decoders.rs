@@ -95,8 +95,8 @@ fn run(model: &Model, inputs: &[(&str, Tensor)]) -> Vec<Tensor> {
     session.run(&feed, &[], &Call::default()).unwrap().into_iter().map(|(_, tensor)| tensor).collect()
 }
 
-/// Checks the largest difference, relative to the largest number. Of a tensor `[.., columns, size]`, `counts` gives the
-/// number of columns to compare in each row; without it, the whole tensor is compared.
+/// Checks the largest difference of two tensors, relative to the largest number. `counts` gives the number of columns
+/// of a tensor `[.., columns, size]` to compare in each row; without it, the whole tensor is compared.
 fn near(what: &str, a: &Tensor, b: &Tensor, counts: Option<&[i64]>) {
     assert_eq!(a.shape(), b.shape(), "{what}");
     let (left, right) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());

@@ -34,7 +34,7 @@ fn ids(model: &Model) -> Vec<Tensor> {
     vec![ids, Tensor::from_i64(&[1, 16], vec![1; 16]).unwrap()][..model.inputs().len()].to_vec()
 }
 
-/// Returns the relative distance of the first float output from that of another model.
+/// Returns the distance of the first float outputs of two models, relative to that of the first model.
 fn far(plain: &Model, other: &Model) -> f64 {
     let run = |model: &Model| {
         let session = SessionOptions { threads: 1, ..SessionOptions::default() };
@@ -124,7 +124,7 @@ fn calibration_data_are_read_or_refused() {
     assert!(missing.kind() == Kind::NotFound && missing.to_string().contains("none.txt"), "{missing}");
 }
 
-/// Checks the statements of the documentation about int8 and fp8.
+/// Checks what the documentation says about int8 and fp8.
 #[test]
 fn what_rtx_takes_of_quantized_graphs() {
     if lacks("tensorrt-rtx") {

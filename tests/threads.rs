@@ -25,7 +25,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// Returns a small decoder with a tokenizer whose word `w17` is token 17.
+/// Returns a small decoder with a tokenizer in which the word `w17` is token 17.
 fn decoder() -> Model {
     let words: serde_json::Map<String, serde_json::Value> = (0..150).map(|id| (format!("w{id}"), json!(id))).collect();
     let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,

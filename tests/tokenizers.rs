@@ -79,7 +79,7 @@ fn a_folder_a_package_and_a_copy_know_their_settings() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Returns a tokenizer in which every piece is one token, split by one step.
+/// Returns a tokenizer in which every piece is one token, and texts are split by one step.
 fn split(step: &Value) -> Result<Tokenizer> {
     let file = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
         "pre_tokenizer": step, "model": { "type": "WordLevel", "vocab": { "[UNK]": 0 }, "unk_token": "[UNK]" } });

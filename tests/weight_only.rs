@@ -72,7 +72,7 @@ fn run(model: &Model, inputs: &[(&str, &Tensor)]) -> Vec<(String, Tensor)> {
     run_with(model, &SessionOptions { threads: 1, ..Default::default() }, inputs)
 }
 
-/// Returns √(Σ (a-b)² / Σ a²) of the output with the largest error.
+/// Returns the relative error √(Σ (a-b)² / Σ a²) of the output with the largest error.
 fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f64 {
     assert_eq!(before.len(), after.len());
     let one = |((name, a), (other, b)): (&(String, Tensor), &(String, Tensor))| {
@@ -86,7 +86,7 @@ fn error(before: &[(String, Tensor)], after: &[(String, Tensor)]) -> f64 {
     before.iter().zip(after).map(one).fold(0.0, f64::max)
 }
 
-/// Quantizes, checks that the outputs agree, and returns result and report.
+/// Quantizes a model, checks that the outputs agree, and returns the result and the report.
 fn check(model: &Model, inputs: &[(&str, &Tensor)], options: &QuantizeOptions) -> (Model, Report) {
     let (result, report) = quantize(model, options, &Call::default()).unwrap();
     let found = error(&run(model, inputs), &run(&result, inputs));
@@ -329,8 +329,8 @@ fn half_precision_graphs_stay_half() {
     forms().iter().for_each(|form| drop(check(&table, &[("ids", &ids())], form)));
 }
 
-/// Returns a product whose weight is stored in a shorter type than it is used, like in checkpoints: Cast and
-/// Transpose in either order.
+/// Returns a model of one MatMul whose weight is stored as `stored` and passes through Cast and Transpose, in either
+/// order, as in checkpoints.
 fn behind_a_cast(stored: DataType, cast_first: bool) -> Model {
     let chain = match cast_first {
         true => [cast("w", "c", Float32), turn("c", "t")],

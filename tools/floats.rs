@@ -10,7 +10,7 @@ use optimize::recipe::Target;
 use optimize::source::gguf;
 use std::path::Path;
 
-/// Numbers of a standard normal distribution, the same in every run.
+/// A generator of numbers of a standard normal distribution, the same in every run.
 struct Normal(u64);
 
 impl Normal {

@@ -43,7 +43,7 @@ struct Machine<'d> {
     input: &'d [u8],
     live: Vec<(Kind, *mut c_void)>,
     error: *mut optimize_error_t,
-    /// Number of expensive calls that this input may still make.
+    /// Number of expensive calls that the input may still make.
     fuel: u32,
 }
 
@@ -66,7 +66,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Returns a live handle of `kind`, sometimes one of another kind, and sometimes NULL.
+    /// Returns a live handle of `kind`, sometimes a live handle of another kind, and sometimes NULL.
     fn handle<T>(&mut self, kind: Kind) -> *mut T {
         let choice = self.byte();
         let any = choice >= 248;

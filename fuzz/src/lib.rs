@@ -24,7 +24,7 @@ pub fn prepare() {
     pool.build_global().expect("the first pool of the process");
 }
 
-/// Makes a program of a target.
+/// Defines the program of a target.
 #[macro_export]
 macro_rules! fuzz {
     ($target:path) => {

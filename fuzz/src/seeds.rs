@@ -41,7 +41,7 @@ fn main() {
     }
 }
 
-/// Returns the targets that read files of this name.
+/// Returns the targets that read files with this name.
 fn targets(path: &Path, content: &[u8]) -> Vec<&'static str> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     match path.extension().and_then(|e| e.to_str()).unwrap_or_default() {

@@ -23,7 +23,7 @@ use std::sync::{LazyLock, Mutex, OnceLock};
 /// A function that processes one input.
 pub type Target = fn(&[u8]);
 
-/// The targets by name.
+/// The fuzz targets by name.
 pub const TARGETS: [(&str, Target); 10] = [
     ("onnx", onnx),
     ("packed", packed),
@@ -37,7 +37,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("contract", contract),
 ];
 
-/// The folder of this process in memory (`/dev/shm`), for readers that need a path.
+/// Folder of this process in memory (`/dev/shm`), for readers that need a path.
 pub static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let base = Path::new("/dev/shm");
     let base = if base.is_dir() { base.to_path_buf() } else { std::env::temp_dir() };
@@ -46,7 +46,7 @@ pub static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// Content of the files of [`FOLDER`]. Most mutations change one file of several, and writing is slower than reading.
+/// Contents of the files of [`FOLDER`]. Most mutations change one file of several, and writing is slower than reading.
 static WRITTEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
 
 /// Writes `content` to the file `name` of [`FOLDER`], and returns its path.
@@ -65,7 +65,7 @@ pub fn write(name: &str, content: &[u8]) -> PathBuf {
     path
 }
 
-/// Removes the file `name` if it exists.
+/// Removes the file `name` of [`FOLDER`] if it exists.
 fn remove(name: &str) {
     let path = FOLDER.join(name);
     if WRITTEN.lock().unwrap_or_else(|e| e.into_inner()).remove(&path).is_some() {
@@ -73,7 +73,7 @@ fn remove(name: &str) {
     }
 }
 
-/// The line that separates the files of an input. It is text, so that mutations of libFuzzer move and repeat it.
+/// Line that separates the files of an input. It is text, so that mutations of libFuzzer move and repeat it.
 pub const SEPARATOR: &[u8] = b"\n--8<--\n";
 
 /// Returns the parts of an input that consists of several files.
@@ -107,7 +107,7 @@ pub fn write_parts(folder: &str, names: &[&str], data: &[u8]) -> PathBuf {
     FOLDER.join(folder)
 }
 
-/// Reads a model and the files next to its weights, like a program would.
+/// Inspects a model and reads the files next to its weights, like a program would.
 fn look(model: &Model) {
     optimize::inspect::inspect(model);
     let tokenizer = Tokenizer::of(model).ok().flatten();
@@ -139,14 +139,15 @@ pub fn onnx(data: &[u8]) {
 }
 
 /// Reads a packed file. The checksum at its end is corrected, so that the content before it is read. An input that does
-/// not begin like a packed file consists of the parts of one: the model, the index, and the pieces of tensors.
+/// not begin like a packed file consists of the parts of a packed file: the model, the index, and the pieces of
+/// tensors.
 pub fn packed(data: &[u8]) {
     let mut content = if onnx::packed::is_packed(data) { data.to_vec() } else { put_together(&parts(data)) };
     content.extend_from_slice(&Sha256::digest(&content));
     let _ = onnx::packed::read(&Bytes::from(content));
 }
 
-/// Returns a packed file of these parts, without the checksum.
+/// Returns a packed file with these parts, without the checksum.
 fn put_together(parts: &[&[u8]]) -> Vec<u8> {
     let part = |index: usize| parts.get(index).copied().unwrap_or_default();
     let (model, index, pieces) = (part(0), part(1), part(2));
@@ -164,7 +165,7 @@ fn put_together(parts: &[&[u8]]) -> Vec<u8> {
     file
 }
 
-/// Reads a GGUF file with its vocabulary and chat template.
+/// Reads a GGUF file, with its vocabulary and chat template.
 pub fn gguf(data: &[u8]) {
     let loaded = gguf::from_bytes(Bytes::copy_from_slice(data), Path::new("model.gguf"), &options(data));
     if let Ok(model) = loaded {
@@ -172,7 +173,7 @@ pub fn gguf(data: &[u8]) {
     }
 }
 
-/// Returns a dialect, chosen by the length of an input.
+/// Returns load options with a dialect, which the length of an input selects.
 fn options(data: &[u8]) -> LoadOptions {
     LoadOptions { dialect: if data.len().is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable } }
 }
@@ -257,7 +258,7 @@ pub fn package(data: &[u8]) {
     }
 }
 
-/// Returns an archive whose manifest has a valid seal, if there is space for one.
+/// Returns an archive whose manifest has a valid checksum, if there is space for one.
 fn mended(data: &[u8]) -> Vec<u8> {
     let (whole, mut mended) = (Bytes::copy_from_slice(data), data.to_vec());
     let Ok(entries) = archive::entries(&whole) else { return mended };
@@ -312,7 +313,7 @@ fn packaged(parts: &[&[u8]]) -> Vec<u8> {
     whole
 }
 
-/// Copies the files of the package that OPTIMIZE_FUZZ_PACKAGE names, once; returns whether there is one.
+/// Copies the files of the package that OPTIMIZE_FUZZ_PACKAGE names, once; returns whether the variable names one.
 fn others() -> bool {
     static ONCE: OnceLock<bool> = OnceLock::new();
     *ONCE.get_or_init(|| {

@@ -2,7 +2,7 @@
 
 use crate::header::{Function, Header, Variable};
 
-/// A call: what it tests, and a C function body.
+/// A call of a function: its description, and a C function body.
 pub struct Case {
     pub title: String,
     pub body: String,
@@ -11,11 +11,11 @@ pub struct Case {
 /// The result that a call must have.
 #[derive(Clone, Copy)]
 pub enum Answer {
-    /// The given status; an accessor, which returns no status, may return anything.
+    /// A given status; an accessor, which returns no status, may return anything.
     Status(&'static str),
     /// Any status except OPTIMIZE_OK.
     Failure,
-    /// Like `Status`; an accessor must return its empty value.
+    /// A given status; an accessor must return its empty value.
     StatusOrEmpty(&'static str),
 }
 
@@ -24,11 +24,11 @@ pub const INVALID_ARGUMENT: Answer = Answer::Status("OPTIMIZE_INVALID_ARGUMENT")
 
 #[derive(Clone, PartialEq)]
 pub enum Kind {
-    /// A handle, `optimize_model_t` …
+    /// A handle, such as `optimize_model_t`.
     Handle(String),
     /// An array of handles.
     Handles(String),
-    /// A string, an array of strings.
+    /// A string, or an array of strings.
     Text,
     Texts,
     /// A struct that begins with `struct_size`.
@@ -42,15 +42,15 @@ pub enum Kind {
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Null {
-    /// Never: the argument is not a pointer.
+    /// NULL is not possible: the argument is not a pointer.
     Never,
-    /// Required: NULL is an error.
+    /// NULL is an error: the argument is required.
     Refused,
-    /// Documented as allowed.
+    /// NULL is allowed by the documentation.
     Taken,
 }
 
-/// A valid argument. `local` is the C variable that holds it.
+/// A valid argument of a call. `local` is the C variable that holds it.
 pub struct Argument {
     pub local: String,
     pub kind: Kind,
@@ -60,7 +60,7 @@ pub struct Argument {
     after: String,
 }
 
-/// Pointers that may be NULL, in addition to options, call and error.
+/// Pointers that may be NULL, in addition to those of options, call and error.
 const OPTIONAL: [(&str, &str); 30] = [
     ("optimize_models_table", "report"),
     ("optimize_model_apply", "report"),
@@ -94,7 +94,7 @@ const OPTIONAL: [(&str, &str); 30] = [
     ("optimize_tokenizer_encode", "type_ids"),
 ];
 
-/// Functions that fail with their defaults on every machine: engines contain code, and the package has none.
+/// Functions that fail with their default options on every machine: engines contain code, and the package has none.
 const REFUSING: [(&str, &str); 3] = [
     ("optimize_tensorrt_open", "OPTIMIZE_UNTRUSTED"),
     ("optimize_model_benchmark_engine", "OPTIMIZE_UNTRUSTED"),
@@ -105,7 +105,7 @@ fn refusal(function: &Function) -> Option<Answer> {
     REFUSING.iter().find(|(name, _)| *name == function.name).map(|(_, status)| Answer::Status(status))
 }
 
-/// Functions whose model generates text.
+/// Functions whose model must generate text.
 const DECODERS: [&str; 5] = [
     "optimize_generator_new",
     "optimize_model_apply_chat_template",
@@ -163,10 +163,10 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
     }
 }
 
-/// A conversation.
+/// Messages of a conversation.
 const MESSAGES: &str = r#""[{\"role\": \"user\", \"content\": \"a\"}]""#;
 
-/// Arguments that do not follow from their type: function (`*` is any), type, name, C expression.
+/// Arguments that do not follow from their type: function (`*` for any), type, name, C expression.
 const VALUES: [(&str, &str, &str, &str); 70] = [
     ("optimize_models_table", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_models_table", "const char *", "folder", r#""table""#),
@@ -240,7 +240,7 @@ const VALUES: [(&str, &str, &str, &str); 70] = [
     ("*", "size_t", "count", "2"),
 ];
 
-/// Returns how to make each argument valid, from a table: an unknown parameter must be added to it.
+/// Returns a valid argument for each parameter, from a table to which unknown parameters must be added.
 pub fn arguments(header: &Header, function: &Function) -> Vec<Argument> {
     function.params.iter().map(|param| argument(header, function, param)).collect()
 }
@@ -354,18 +354,19 @@ pub fn free_of(handle: &str) -> String {
     format!("{}_free", handle.trim_end_matches("_t"))
 }
 
-/// Returns the function of the prelude that makes a handle.
+/// Returns the function of the prelude that creates a handle.
 pub fn maker_of(handle: &str) -> String {
     handle.trim_end_matches("_t").replacen("optimize", "make", 1)
 }
 
-/// The difference from a valid call.
+/// The difference of a call from a valid one.
 #[derive(Default)]
 pub struct Change {
-    /// Arguments by index, and the C expression to use instead.
+    /// Indices of arguments, each with the C expression to use instead.
     pub values: Vec<(usize, String)>,
-    /// C statements before the call, and after it.
+    /// C statements before the call.
     pub before: String,
+    /// C statements after the call.
     pub after: String,
 }
 
@@ -421,7 +422,7 @@ pub fn case(header: &Header, function: &Function, what: &str, change: &Change, a
     Case { title: format!("{}: {what}", function.name), body: format!("    {}\n", lines.join("\n    ")) }
 }
 
-/// Returns the empty value of this type.
+/// Returns the empty value of a returned type.
 fn empty(returns: &str) -> &'static str {
     match returns {
         "size_t" | "int32_t" => "answer == 0",

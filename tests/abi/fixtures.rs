@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// Writes the files to `folder`; `tests` is the folder of the tests.
+/// Writes the files of the programs to `folder`; `tests` is the folder of the tests.
 pub fn write(folder: &Path, tests: &Path) {
     let write = |name: &str, content: &[u8]| std::fs::write(folder.join(name), content).expect(name);
     write("model.onnx", &model());

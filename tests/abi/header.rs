@@ -6,18 +6,18 @@
 #[derive(Default)]
 pub struct Header {
     pub functions: Vec<Function>,
-    /// Structs with fields.
+    /// Structs of the header that have fields.
     pub structs: Vec<Struct>,
     pub enums: Vec<Enum>,
-    /// Structs without fields: `optimize_model_t` …
+    /// Structs without fields, such as `optimize_model_t`.
     pub handles: Vec<String>,
-    /// Types of pointers to functions, each as its declaration on one line.
+    /// Types of pointers to functions, each with its declaration on one line.
     pub callbacks: Vec<String>,
 }
 
 pub struct Function {
     pub name: String,
-    /// The returned type: `optimize_status_t`, `const char *`, `void` …
+    /// Returned type: `optimize_status_t`, `const char *`, `void` …
     pub returns: String,
     pub params: Vec<Variable>,
 }
@@ -34,10 +34,10 @@ pub struct Enum {
 
 /// A parameter or a field.
 pub struct Variable {
-    /// The type, without `struct` and `enum`, with spaces as in `const char *const *`.
+    /// Type of the variable, without `struct` and `enum`, with spaces as in `const char *const *`.
     pub ctype: String,
     pub name: String,
-    /// The comment above it.
+    /// Comment above the variable.
     pub doc: String,
 }
 
@@ -103,7 +103,7 @@ fn without_preprocessor(text: &str) -> String {
     kept
 }
 
-/// Splits at `separator` outside braces; returns the comments outside braces and the rest of each piece.
+/// Splits a text at `separator` outside braces; returns the comments outside braces and the rest of each piece.
 fn pieces(text: &str, separator: char) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let (mut doc, mut code, mut depth) = (String::new(), String::new(), 0);
@@ -133,7 +133,7 @@ fn pieces(text: &str, separator: char) -> Vec<(String, String)> {
     found
 }
 
-/// Returns name and body of `NAME { BODY } NAME`.
+/// Returns the name and the body of `NAME { BODY } NAME`.
 fn braced(text: &str) -> (String, &str) {
     let (open, close) = (text.find('{').expect("{"), text.rfind('}').expect("}"));
     (text[close + 1..].trim().to_owned(), &text[open + 1..close])

@@ -47,7 +47,7 @@ fn source(cases: &[Case]) -> String {
     code
 }
 
-/// Returns the library of the tested profile: cargo builds it next to the test.
+/// Returns the path of the library of the tested profile, which cargo builds next to the test.
 fn library() -> PathBuf {
     let this = std::env::current_exe().expect("the path of this test");
     let library = this.parent().expect("a folder").join("liboptimize.so");
@@ -67,7 +67,7 @@ pub fn new_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Compiles a program of this source and links it with the library; returns its path.
+/// Compiles a program with this source, links it with the library, and returns its path.
 pub fn compile(folder: &Path, source: &str) -> PathBuf {
     std::fs::write(folder.join("cases.c"), source).expect("cases.c");
     // Programs are linked to the soname.
@@ -85,7 +85,8 @@ pub fn compile(folder: &Path, source: &str) -> PathBuf {
     program
 }
 
-/// Returns the errors. If a case ends the program, this is recorded, and the program continues after it.
+/// Runs all cases, and returns their errors. If a case ends the program, this is recorded, and the program continues
+/// after it.
 fn run_all(program: &Path, folder: &Path, cases: &[Case]) -> Vec<String> {
     let mut failures = Vec::new();
     let mut next = 0;

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-/// Set to `write` to add new lines to the committed table.
+/// Environment variable that is `write` to add new lines to the committed table.
 const VARIABLE: &str = "OPTIMIZE_ABI_TABLE";
 
 /// Returns a C program that prints the table. Linking it shows that the library has every function.
@@ -50,7 +50,7 @@ fn source(header: &Header) -> String {
     )
 }
 
-/// Returns the current table of the header and the library, sorted.
+/// Returns the table of the header and the library, sorted.
 fn current(header: &Header) -> Vec<String> {
     let folder = new_folder("table");
     let program = compile(&folder, &source(header));
@@ -74,7 +74,7 @@ fn broken<'a>(before: &'a [String], now: &[String], header: &Header) -> Vec<&'a 
     before.iter().filter(|line| !holds(line)).map(String::as_str).collect()
 }
 
-/// Returns name and size in a line `struct NAME : SIZE bytes`.
+/// Returns the name and the size in a line `struct NAME : SIZE bytes`.
 fn size_of(line: &str) -> Option<(&str, u64)> {
     let (name, size) = line.strip_prefix("struct ")?.strip_suffix(" bytes")?.split_once(" : ")?;
     Some((name, size.parse().ok()?))

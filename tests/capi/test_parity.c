@@ -1,5 +1,5 @@
-/* What the command can do is in the C interface too: chats with tools, sampling as a model recommends, graphs for
- * TensorRT without it, steps in a package, tensors for pruning. */
+/* Functions of the command that the C interface has as well: chats with tools, sampling as a model recommends, graphs
+ * for TensorRT without it, steps in a package, tensors for pruning. */
 #include "tap.h"
 
 #include <dirent.h>

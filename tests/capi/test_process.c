@@ -1,4 +1,4 @@
-/* What the header says about processes: fork, signals, and callbacks that call the library. */
+/* Statements of the header about processes: fork, signals, and callbacks that call the library. */
 #define _GNU_SOURCE
 #include "tap.h"
 

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A new folder that is removed when dropped: under `OPTIMIZE_TEST_TMP` if set, else under `target/tmp`.
+/// A new folder that is removed when dropped: under `OPTIMIZE_TEST_TMP` if set, otherwise under `target/tmp`.
 pub struct Folder(PathBuf);
 
 impl Folder {
@@ -28,7 +28,7 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Returns the names of all files in it, including hidden ones, sorted.
+    /// Returns the names of all files in the folder, including hidden ones, sorted.
     pub fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -43,7 +43,7 @@ impl Drop for Folder {
     }
 }
 
-/// Pseudorandom numbers that are the same in every run (splitmix64).
+/// A generator of pseudorandom numbers that are the same in every run (splitmix64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -154,12 +154,12 @@ pub fn value(name: &str, dims: &[i64]) -> Proto {
     Proto::new().text(1, name).message(2, kind)
 }
 
-/// Returns a graph with the input `x` and the output `y`, to which nodes, initializers … are added.
+/// Returns a graph with the input `x` and the output `y`, to which nodes and initializers are added.
 pub fn graph() -> Proto {
     Proto::new().text(2, "main").message(11, value("x", &[1])).message(12, value("y", &[1]))
 }
 
-/// Returns [`graph`] completed by one node.
+/// Returns a [`graph`] with one node.
 pub fn identity_graph() -> Proto {
     graph().message(1, node("Identity", &["x"], &["y"]))
 }
@@ -184,7 +184,7 @@ pub fn function(name: &str, inputs: &[&str], outputs: &[&str], nodes: impl IntoI
     function.all(7, nodes).message(9, opset("", 21)).text(10, "local")
 }
 
-/// Returns a call of a [`function`].
+/// Returns a node that calls a [`function`].
 pub fn call(name: &str, inputs: &[&str], outputs: &[&str]) -> Proto {
     node(name, inputs, outputs).text(7, "local")
 }

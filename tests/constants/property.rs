@@ -5,7 +5,7 @@ use super::*;
 
 const K: i64 = 32;
 
-/// Pseudorandom numbers that are the same in every run (splitmix64).
+/// A generator of pseudorandom numbers that are the same in every run (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -27,12 +27,12 @@ impl Random {
     }
 }
 
-/// An attribute in a function or its call.
+/// An attribute of a function or of a call.
 struct Attribute {
     name: String,
     kind: i32,
     value: AttributeProto,
-    /// The default of the function; some calls omit an attribute that has one.
+    /// Default of the function; some calls omit an attribute that has one.
     default: Option<AttributeProto>,
 }
 
@@ -58,7 +58,7 @@ struct Body {
 }
 
 impl Body {
-    /// Returns an attribute of a node: set there, or taken from the call.
+    /// Returns an attribute of a node, which is set in the node or taken from the call.
     fn attribute(&mut self, random: &mut Random, of: &str, kind: i32) -> AttributeProto {
         if random.chance(2) {
             return number(random, of, kind);
@@ -140,7 +140,7 @@ fn function(name: &str, body: &Body, parameter: bool) -> FunctionProto {
     }
 }
 
-/// Returns a call of a function: values for its attributes, except for some with defaults.
+/// Returns a call of a function, with values for its attributes except for some with defaults.
 fn call(random: &mut Random, name: &str, body: &Body, inputs: &[&str], output: &str) -> NodeProto {
     let mut call = NodeProto { domain: Some("local".into()), ..node(name, inputs, &[output]) };
     let said = body.attributes.iter().filter(|a| a.default.is_none() || random.chance(2));
@@ -229,7 +229,7 @@ fn nest(
     nodes.push(call(random, &around, &outer, inputs, y));
 }
 
-/// Returns the model with another default for an input.
+/// Returns the model with another default for the input `name`.
 fn with_default(model: &Model, name: &str, other: &TensorProto) -> Option<Model> {
     let given = model.graph().input.iter().any(|input| input.name.as_deref() == Some(name));
     let mut proto = model.proto().clone();

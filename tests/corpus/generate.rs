@@ -6,10 +6,10 @@ use optimize::error::Kind::{self, *};
 
 /// A hostile model: its files, and the expected error of loading the first of them.
 pub struct Case {
-    /// Paths in the corpus with their contents; the model comes first.
+    /// Paths in the corpus with the contents of the files; the model comes first.
     pub files: Vec<(String, Vec<u8>)>,
     pub kind: Kind,
-    /// A part of the expected message.
+    /// Part of the expected message.
     pub phrase: &'static str,
 }
 

@@ -1,4 +1,4 @@
-// What programs that embed the library use: spans, figures of reports, messages and counters.
+// Functions for programs that embed the library: spans, values of reports, messages and counters.
 
 using System;
 using System.Collections.Generic;

@@ -14,8 +14,8 @@ fn build(config: &Map<String, Value>, weights: &dyn Weights, dialect: Dialect) -
     Ok(save::encode(&checkpoint::build(config, weights, dialect)?.proto).concat())
 }
 
-/// Returns the configuration in the format of transformers 4: rotary positions spread over several keys, layers not
-/// listed.
+/// Returns the configuration in the format of transformers 4, with rotary positions spread over several keys and
+/// without a list of layers.
 fn older(mut config: Map<String, Value>) -> Map<String, Value> {
     let Some(Value::Object(mut rope)) = config.remove("rope_parameters") else { return config };
     if let Some(local) = rope.remove("sliding_attention") {
@@ -112,7 +112,7 @@ fn a_context_that_yarn_stretches_is_written_beyond_the_length_of_the_training() 
     assert!(difference(&of(Dialect::Runtime), &of(Dialect::Portable)) < TOLERANCE);
 }
 
-/// Weights under other names: a prefix is replaced.
+/// Weights under other names, in which a prefix is replaced.
 struct Renamed<'a>(&'a Safetensors, &'static str, &'static str);
 
 impl Weights for Renamed<'_> {

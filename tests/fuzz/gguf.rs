@@ -23,10 +23,11 @@ pub fn scored() -> Vec<u8> {
     file.write().0.to_vec()
 }
 
-/// An integer of the header: its offset, and its bytes.
+/// Offset and bytes of an integer in the header.
 type Spot = (usize, usize);
 
-/// Reads a header field by field. Where the file is invalid, it stops without an error: many files are already damaged.
+/// A walk through a header, field by field. Where the file is invalid, it stops without an error: many files are
+/// already damaged.
 struct Walk<'a> {
     file: &'a [u8],
     at: usize,
@@ -96,7 +97,7 @@ pub fn header_end(file: &[u8]) -> usize {
     walk(file).at
 }
 
-/// Replaces an integer by an extreme value, a neighbouring value, or another of the integers.
+/// Returns the file with an integer replaced by an extreme value, a neighbouring value, or another of the integers.
 pub fn mutate(mut file: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let spots = walk(&file).spots;
     if spots.is_empty() {

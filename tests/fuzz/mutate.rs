@@ -3,7 +3,7 @@
 use crate::common::Random;
 use std::ops::Range;
 
-/// Bytes that make integers absurd.
+/// Bytes that make integers invalid.
 const BYTES: [u8; 8] = [0, 0xff, 0x7f, 0x80, 1, 3, 8, 9];
 
 /// Sizes, counts and offsets at which arithmetic overflows.
@@ -32,7 +32,7 @@ pub fn extreme(random: &mut Random) -> u64 {
     EXTREMES[random.below(EXTREMES.len())]
 }
 
-/// Damages any bytes, most of them before `end`.
+/// Damages bytes, most of them before `end`.
 pub fn bytes(mut bytes: Vec<u8>, end: impl Fn(&[u8]) -> usize, random: &mut Random) -> Vec<u8> {
     if bytes.is_empty() {
         return vec![random.next() as u8];
@@ -99,7 +99,7 @@ const VALUES: [&str; 30] = [
     "[[[[[0]]]]]",
 ];
 
-/// Damages JSON or Jinja: a number, a string or a name becomes another.
+/// Damages JSON or Jinja: a number, a string or a name becomes another one.
 pub fn text(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let words = words(&bytes);
     if words.is_empty() {
@@ -126,7 +126,7 @@ pub fn text(mut bytes: Vec<u8>, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Returns the ranges of numbers, names and quoted strings.
+/// Returns the ranges of the numbers, names and quoted strings in a text.
 fn words(text: &[u8]) -> Vec<Range<usize>> {
     let (mut found, mut at) = (Vec::new(), 0);
     let belongs = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+.".contains(&byte);
@@ -148,7 +148,7 @@ fn words(text: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Damages the header as JSON with its length corrected; or its length, or the end of the file.
+/// Damages the header of a safetensors file as JSON with its length corrected; or its length, or the end of the file.
 pub fn safetensors(content: Vec<u8>, blind: bool, random: &mut Random) -> Vec<u8> {
     let length = content.first_chunk::<8>().map_or(u64::MAX, |length| u64::from_le_bytes(*length));
     let Some(header) = usize::try_from(length).ok().and_then(|length| content.get(8..length.checked_add(8)?)) else {

@@ -34,7 +34,7 @@ pub fn everything() -> [Vec<u8>; 3] {
     [with_if, with_functions, external].map(|model| model.0)
 }
 
-/// A field whose message type is unknown, so a string may be taken for a message.
+/// A field of a message whose type is unknown, so that a string may be taken for a message.
 #[derive(Clone)]
 struct Field {
     number: u64,
@@ -44,7 +44,7 @@ struct Field {
 #[derive(Clone)]
 enum Content {
     Varint(u64),
-    /// Eight or four bytes.
+    /// Content of eight or four bytes.
     Fixed(Vec<u8>),
     Bytes(Vec<u8>),
     Message(Vec<Field>),
@@ -144,7 +144,7 @@ fn change(content: &mut Content, random: &mut Random) {
     }
 }
 
-/// Returns any field, choosing one per message on the way down.
+/// Returns a random field, for which a field of each message is chosen on the way down.
 fn any(fields: &[Field], random: &mut Random) -> Option<Field> {
     let field = fields.get(random.below(fields.len().max(1)))?;
     match &field.content {

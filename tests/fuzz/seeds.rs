@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 
 /// A model as files.
 pub struct Seed {
-    /// Names and contents.
+    /// Contents of the files by name.
     pub files: BTreeMap<String, Vec<u8>>,
     /// Path of the model in the folder; empty for the folder itself.
     pub model: &'static str,
-    /// Whether it can be loaded without damage.
+    /// Whether the model can be loaded without damage.
     pub sound: bool,
 }
 
 impl Seed {
-    /// Writes the files as the only content of `folder`.
+    /// Writes the files of the model as the only content of `folder`.
     pub fn write(&self, folder: &Path) {
         let _ = std::fs::remove_dir_all(folder);
         for (name, content) in &self.files {
@@ -31,7 +31,7 @@ impl Seed {
         }
     }
 
-    /// Returns the name of a file and its content, damaged in one to three places: mostly in one, so that some are
+    /// Returns the name and the content of a file, damaged in one to three places: mostly in one, so that some are
     /// still accepted.
     pub fn damaged(&self, random: &mut Random) -> (&str, Vec<u8>) {
         let names: Vec<&String> = self.files.keys().filter(|name| !name.ends_with(".data")).collect();
@@ -76,7 +76,7 @@ fn bytes(name: &str) -> Vec<u8> {
     std::fs::read(fixture(name)).unwrap()
 }
 
-/// Returns the paths in a folder, sorted so that they are the same in every run.
+/// Returns the paths in a folder of the tests, sorted so that they are the same in every run.
 fn entries(folder: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(fixture(folder)).unwrap();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

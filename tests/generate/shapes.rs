@@ -6,7 +6,7 @@ use optimize::graph::edit;
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::ValueInfoProto;
 
-/// Returns an input whose open sizes (-1) are all different.
+/// Returns an input in which all open sizes (-1) are different.
 fn open(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
     let mut value = build::value(name, dtype, dims);
     let shape = value.value_type.as_mut().unwrap().tensor_type.as_mut().unwrap().shape.as_mut().unwrap();

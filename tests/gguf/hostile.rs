@@ -8,7 +8,7 @@ use optimize::source::{Dialect, checkpoint};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// Records the largest single allocation of the current thread.
+/// An allocator that records the largest single allocation of the current thread.
 struct Watching;
 
 thread_local! {

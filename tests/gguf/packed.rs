@@ -1,4 +1,4 @@
-//! Tests of products and lookups with blocks of every form, against the same weights in float.
+//! Tests of `MatMul` and `Gather` with blocks of every form, against the same weights in float.
 
 use super::{largest_difference, runtime};
 use bytes::Bytes;

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-/// A key's value: number of its type, and its bytes.
+/// Value of a key: the number of its type, and its bytes.
 pub type Value = (u32, Vec<u8>);
 
-/// A tensor: dimensions with the length of a row first, number of its type, its bytes.
+/// A tensor: its dimensions with the length of a row first, the number of its type, and its bytes.
 #[derive(Clone)]
 pub struct Tensor {
     pub name: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct File {
     pub version: u32,
     pub keys: Vec<(Vec<u8>, Value)>,
     pub tensors: Vec<Tensor>,
-    /// The counts of tensors and keys to write instead of the true ones.
+    /// Counts of tensors and keys that are written instead of the true ones.
     pub counts: Option<(u64, u64)>,
 }
 
@@ -67,7 +67,7 @@ pub fn string(bytes: &[u8]) -> Vec<u8> {
 }
 
 impl File {
-    /// Sets a key, in place or at the end.
+    /// Sets the value of a key, in place or at the end.
     pub fn set(&mut self, key: &str, value: Value) -> &mut File {
         match self.keys.iter_mut().find(|(name, _)| name == key.as_bytes()) {
             Some((_, old)) => *old = value,
@@ -76,7 +76,7 @@ impl File {
         self
     }
 
-    /// Removes a key.
+    /// Removes a key from the file.
     pub fn unset(&mut self, key: &str) -> &mut File {
         self.keys.retain(|(name, _)| name != key.as_bytes());
         self
@@ -99,7 +99,7 @@ impl File {
         self
     }
 
-    /// Returns an existing tensor.
+    /// Returns the tensor `name` of the file.
     pub fn find(&mut self, name: &str) -> &mut Tensor {
         self.tensors.iter_mut().find(|tensor| tensor.name == name.as_bytes()).unwrap()
     }

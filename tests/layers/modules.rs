@@ -4,7 +4,7 @@ use super::tokens::{Token, closing, tokens, without_tests};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A path in the source, `["crate", "graph", "edit"]`, and the line it is on.
+/// A path in the source, such as `["crate", "graph", "edit"]`, and the line that contains it.
 pub struct Named {
     pub path: Vec<String>,
     pub line: usize,
@@ -17,11 +17,11 @@ pub struct Module {
     tokens: Vec<Token>,
     children: BTreeSet<String>,
     defined: BTreeSet<String>,
-    /// The items that `pub use` re-exports here: the name (`*` for all items) and the path of each.
+    /// Items that `pub use` re-exports here: the name (`*` for all items) and the path of each.
     reexported: Vec<(String, Vec<String>)>,
 }
 
-/// The modules of a crate by their path; that of the root is empty.
+/// The modules of a crate by their path, which is empty for the root.
 pub struct Modules(pub BTreeMap<Vec<String>, Module>);
 
 impl Modules {

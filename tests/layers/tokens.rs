@@ -51,7 +51,7 @@ pub fn tokens(source: &str) -> Vec<Token> {
     found
 }
 
-/// Returns where a comment in `/* */` ends; such comments may be nested.
+/// Returns the end of a comment in `/* */`; such comments may be nested.
 fn end_of_comment(chars: &[char], start: usize) -> usize {
     let (mut at, mut depth) = (start, 0);
     while at < chars.len() {
@@ -71,7 +71,7 @@ fn end_of_comment(chars: &[char], start: usize) -> usize {
     at
 }
 
-/// Returns where the string or the character that starts at `start` ends; `None` if none starts there.
+/// Returns the end of the string or the character that starts at `start`; `None` if none starts there.
 fn end_of_literal(chars: &[char], start: usize) -> Option<usize> {
     let mut at = start;
     while at < chars.len() && matches!(chars[at], 'b' | 'c' | 'r') && at < start + 2 {
@@ -125,7 +125,7 @@ fn is_attribute(tokens: &[Token]) -> bool {
     tokens.len() > 2 && tokens[0].is("#") && tokens[1].is("[")
 }
 
-/// Returns where the item ends that begins at `at`, after one of its attributes.
+/// Returns the end of the item that begins at `at`, after one of its attributes.
 fn end_of_item(tokens: &[Token], mut at: usize) -> usize {
     while at < tokens.len() && is_attribute(&tokens[at..]) {
         at = closing(tokens, at + 1) + 1;

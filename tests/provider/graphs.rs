@@ -7,22 +7,22 @@ use optimize::model::Model;
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::*;
 
-/// The form of a layer.
+/// The form in which an exporter writes a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Form {
     pub heads: usize,
     pub size: usize,
     pub inner: usize,
-    /// The mask of the keys: none, an added float mask, or a boolean one with `Where`.
+    /// Mask of the keys: none, an added float mask, or a boolean one with `Where`.
     pub mask: Mask,
-    /// Where the scale is applied: to the scores by `Div` or `Mul`, to the queries, or its square root to both queries
-    /// and keys.
+    /// Place where the scale is applied: to the scores by `Div` or `Mul`, to the queries, or its square root to both
+    /// queries and keys.
     pub scale: usize,
     /// Whether keys are transposed twice instead of once.
     pub twice: bool,
     /// Whether the shapes of `Reshape` nodes are constant or computed.
     pub constant_sizes: bool,
-    /// The form of GELU, or Relu or SiLU instead.
+    /// Form of GELU, or Relu or SiLU instead.
     pub activation: usize,
     pub bias_first: bool,
     /// Whether the sum before the last normalization is also an output.
@@ -33,11 +33,11 @@ pub struct Form {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mask {
     None,
-    /// batch × 1 × 1 × keys
+    /// Mask of the keys: batch × 1 × 1 × keys.
     Keys,
-    /// batch × 1 × queries × keys
+    /// Mask of keys by query: batch × 1 × queries × keys.
     Queries,
-    /// 1 × heads × queries × keys: a bias of positions.
+    /// Bias of positions: 1 × heads × queries × keys.
     Heads,
     Bool,
 }

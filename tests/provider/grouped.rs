@@ -15,7 +15,7 @@ struct Form {
     heads: usize,
     few: usize,
     size: usize,
-    /// Number of rotated pairs; 0: none.
+    /// Number of rotated pairs; 0 without rotary positions.
     half: usize,
     interleaved: bool,
     packed: bool,

@@ -62,7 +62,7 @@ impl Host {
         self.folder.join(&format!("{}.onnx", self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Writes a model to a file.
+    /// Writes a model to a file, and returns its path.
     pub fn save(&self, model: &Model) -> PathBuf {
         let path = self.path();
         model.save(&path, ExternalData::Auto, &Default::default()).unwrap();
@@ -74,7 +74,7 @@ impl Host {
         builder.with_config_entry("session.record_ep_graph_assignment_info", "1").unwrap()
     }
 
-    /// Returns a session without the provider.
+    /// Returns a session of the model without the provider.
     pub fn stock(&self, model: &Path) -> Session {
         Session(self.builder().commit_from_file(model).unwrap())
     }
@@ -90,7 +90,7 @@ impl Host {
         builder.with_devices(devices, Some(&options)).map_err(|error| error.to_string())
     }
 
-    /// Returns a session with the provider.
+    /// Returns a session of the model with the provider.
     pub fn session(&self, model: &Path, options: &[(&str, &str)]) -> Session {
         self.try_session(model, options).unwrap()
     }
@@ -100,7 +100,7 @@ impl Host {
         builder.commit_from_file(model).map(Session).map_err(|error| error.to_string())
     }
 
-    /// Compiles a model and returns the path of the compiled one; `None` if no node is claimed.
+    /// Compiles a model and returns the path of the compiled model; `None` if no node is claimed.
     pub fn compile(&self, model: &Path, options: &[(&str, &str)]) -> Option<PathBuf> {
         let target = self.path();
         let builder = self.builder().with_config_entry("ep.context_enable", "1").unwrap();
@@ -116,7 +116,7 @@ impl Session {
     pub fn claims(&self) -> Vec<String> {
         let api = ort::api();
         let text = |pointer: *const std::ffi::c_char| {
-            // SAFETY: ONNX Runtime's text, which lives as long as the session.
+            // SAFETY: the pointer is to a NUL-terminated string of ONNX Runtime, which lives as long as the session.
             unsafe { std::ffi::CStr::from_ptr(pointer) }.to_str().unwrap().to_owned()
         };
         let mut claims = Vec::new();
@@ -144,7 +144,7 @@ impl Session {
         claims
     }
 
-    /// Returns the outputs of a run.
+    /// Returns the outputs of a run, and panics if it fails.
     pub fn run(&mut self, inputs: &[(&str, Input)]) -> Vec<Vec<f32>> {
         self.try_run(inputs).unwrap()
     }

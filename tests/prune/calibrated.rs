@@ -9,7 +9,7 @@ use optimize::runtime::{Session, SessionOptions};
 use optimize::text::Tokenizer;
 use support::{deps, runtime};
 
-/// Returns sentences of a file of the Brown corpus, without their tags.
+/// Returns sentences of a file of the Brown corpus, without the tags of the words.
 fn brown(file: &str, count: usize) -> Vec<String> {
     let sentence = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();
@@ -30,7 +30,7 @@ fn calibrated(model: &Model, tokenizer: &Tokenizer, text: &str, options: &PruneO
     prune_calibrated(runtime(), model, options, &calibration, &Call::default()).unwrap()
 }
 
-/// Returns products of the model: the input value, and the weight as `[outputs][inputs]`.
+/// Returns the products of a model: the name of the input, and the weight as `[outputs][inputs]`.
 fn products(model: &Model) -> Vec<(String, String, Vec<Vec<f32>>)> {
     let graph = model.graph();
     let weight = |name: &str| graph.initializer.iter().find(|t| t.name.as_deref() == Some(name) && t.dims.len() == 2);

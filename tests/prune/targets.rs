@@ -3,7 +3,7 @@
 use super::*;
 use optimize::graph::edit::node;
 
-/// Returns two layers of an encoder like exporters write them: one with scopes, one with only the names of biases.
+/// Returns two layers of an encoder as exporters write them: one with scopes, one with only the names of biases.
 fn encoder() -> Model {
     let mut tensors = vec![weight("words", &[50, 32])];
     let mut nodes = vec![op("Gather", &["words", "ids"], &["h0"], &[])];

@@ -5,7 +5,7 @@ use super::*;
 use optimize::onnx::dtype::DataType::{Bool, Int64};
 use optimize::runtime::{OptimizationLevel, Session, SessionOptions};
 
-/// Returns the outputs without optimization.
+/// Returns the outputs of a model without graph optimization.
 pub fn plainly(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     let options =
         SessionOptions { threads: 1, optimization_level: OptimizationLevel::Disabled, ..SessionOptions::default() };

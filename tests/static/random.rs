@@ -4,7 +4,7 @@
 use super::*;
 use crate::faults::{given, plainly};
 
-/// Pseudorandom numbers from a seed (SplitMix64).
+/// A generator of pseudorandom numbers from a seed (SplitMix64).
 struct Dice(u64);
 
 impl Dice {
@@ -36,7 +36,7 @@ struct Net<'d> {
     opset: i64,
     nodes: Vec<NodeProto>,
     tensors: Vec<TensorProto>,
-    /// Optional inputs.
+    /// Names of optional inputs.
     given: Vec<String>,
     count: usize,
     last: String,
@@ -72,7 +72,7 @@ impl Net<'_> {
         name
     }
 
-    /// Adds a node whose inputs are the last value and then `more`. Returns the node.
+    /// Adds a node whose inputs are the last value and then `more`, and returns the node.
     fn push(&mut self, op_type: &str, more: &[&str], attributes: &[(&str, i64)]) -> &mut NodeProto {
         let last = self.last.clone();
         let inputs: Vec<&str> = std::iter::once(last.as_str()).chain(more.iter().copied()).collect();
@@ -279,7 +279,7 @@ fn values(model: &Model, data: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     run(&Model::from_proto(proto), data)
 }
 
-/// Returns whether a value is outside the range that it has in `usual`, by more than a twentieth of its magnitude.
+/// Returns whether a value is outside the range of the values in `usual`, by more than a twentieth of its magnitude.
 fn leaves_ranges(usual: &[Vec<f32>], other: &[Vec<f32>]) -> bool {
     // Ranges include zero, like those of scales.
     let range = |values: &[f32]| {

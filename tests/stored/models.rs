@@ -7,7 +7,7 @@ use optimize::onnx::dtype::DataType::{Float16, Float32, Int64};
 use optimize::onnx::proto::*;
 use optimize::runtime::Tensor;
 
-/// Reproducible numbers (splitmix64).
+/// A generator of reproducible numbers (splitmix64).
 pub struct Random(u64);
 
 impl Random {
@@ -35,7 +35,7 @@ impl Random {
     }
 }
 
-/// A model and its inputs.
+/// A model, its inputs, and the type of its weights.
 pub struct Case {
     pub name: String,
     pub model: Model,
@@ -122,7 +122,7 @@ pub fn case(family: &str, random: &mut Random, large: bool) -> Case {
 }
 
 trait WithoutSizes {
-    /// Removes sizes that shape inference finds.
+    /// Removes the sizes that shape inference finds.
     fn without_sizes(self) -> Self;
 }
 

@@ -22,7 +22,7 @@ fn run(model: &Model, x: &Tensor) -> Vec<f32> {
     found.remove(0).1.to_f32_vec().unwrap()
 }
 
-/// Cuts a model made from `seed` and compares it with the masked one; returns units before and after.
+/// Cuts a model made from `seed`, compares it with the masked one, and returns the number of units before and after.
 fn cut_equals_masked(seed: u64, numbers: bool) -> (u64, u64) {
     let mut maker = Maker::new(seed);
     maker.numbers = numbers;
@@ -81,7 +81,7 @@ fn two_hundred_random_graphs_cut_equal_the_same_graphs_masked() {
     assert!(cut >= 190, "only {cut} of 200 were cut");
 }
 
-/// Returns the number of instances of a property.
+/// Returns the number of cases of a property.
 fn cases() -> u64 {
     std::env::var("OPTIMIZE_PROPERTY_CASES").map_or(150, |count| count.parse().unwrap())
 }

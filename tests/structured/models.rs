@@ -20,7 +20,8 @@ fn options(sparsity: f64, targets: &[&str]) -> PruneOptions {
     PruneOptions { sparsity, target_modules, ..PruneOptions::structured() }
 }
 
-/// Returns all float outputs except the cache for a prompt of 6 tokens; inputs that the model lacks are left out.
+/// Returns all float outputs except the cache for a prompt of 6 tokens. Inputs that the model does not have are
+/// omitted.
 pub fn outputs_of(model: &Model) -> Vec<f32> {
     let tokens = 6;
     let mut inputs = Vec::new();

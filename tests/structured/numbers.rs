@@ -15,7 +15,7 @@ use optimize::runtime::Tensor;
 const FLOAT: i64 = 1;
 
 impl Maker {
-    /// Returns the size of a dimension of `x`, as a scalar or a list with one element.
+    /// Adds the size of a dimension of `x`, as a scalar or a list with one element, and returns its name.
     fn size(&mut self, x: &str, axis: i64) -> String {
         let shape = self.op("Shape", &[x], vec![]);
         if self.random.chance() {
@@ -30,8 +30,7 @@ impl Maker {
         self.op("Cast", &[x], vec![int_attribute("to", FLOAT)])
     }
 
-    /// Adds the scale of the scores like exporters: the square root of the width of all heads divided by their
-    /// number.
+    /// Adds the scale of the scores as exporters do: the square root of the width of all heads divided by their number.
     pub fn root_of_head_size(&mut self, queries: &str, heads: i64) -> String {
         let (width, heads) = (self.size(queries, 2), self.ints(&[heads]));
         let size = if self.random.chance() {
@@ -146,7 +145,7 @@ fn attribute(mut made: NodeProto, name: &str, values: &[i64]) -> NodeProto {
     made
 }
 
-/// Cuts half of a model, which must equal the masked one; returns what the report says about units.
+/// Prunes half of a model, which must equal the masked one, and returns the number of units that the report gives.
 fn halved(model: &Model, x: &Tensor) -> (u64, u64) {
     let options = PruneOptions { sparsity: 0.5, round_to: 1, ..PruneOptions::structured() };
     let plan = Plan::new(model, &options, None, &Call::default()).unwrap();

@@ -9,7 +9,7 @@ use optimize::model::Model;
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::*;
 
-/// Pseudorandom numbers that are the same on every platform (SplitMix64).
+/// A generator of pseudorandom numbers that are the same on every platform (SplitMix64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -315,7 +315,7 @@ impl Maker {
         self.linear(&seen, heads * size, width)
     }
 
-    /// Adds nodes that repeat each of `kv` heads `repeat` times.
+    /// Adds nodes that repeat each of the `kv` heads `repeat` times.
     fn repeat(&mut self, x: &str, kv: i64, repeat: i64, size: i64) -> String {
         let shape = self.op("Shape", &[x], vec![]);
         let one = |m: &mut Maker, at: i64| {
@@ -382,7 +382,7 @@ pub fn open(name: &str, dims: &[i64]) -> ValueInfoProto {
     info
 }
 
-/// In a chain of calls, passes `self` to a closure, which can borrow the maker again.
+/// A method that passes `self` to a closure in a chain of calls, so that the closure can borrow the maker again.
 trait Pipe: Sized {
     fn pipe<T>(self, f: impl FnOnce(Self) -> T) -> T {
         f(self)

@@ -17,7 +17,7 @@ pub fn deps(name: &str) -> PathBuf {
     path
 }
 
-/// Returns whether an optional fetched dependency is missing. Prints it, and fails if nothing may be skipped
+/// Returns whether an optional fetched dependency is missing. Prints its name, and fails if nothing may be skipped
 /// (`CI=true`, `LIBOPTIMIZE_REQUIRE_ALL=1`).
 #[allow(dead_code)]
 pub fn lacks(name: &str) -> bool {
@@ -32,7 +32,7 @@ pub fn lacks(name: &str) -> bool {
     !path.exists()
 }
 
-/// Returns ONNX Runtime: from ORT_DYLIB_PATH, else the fetched one.
+/// Returns ONNX Runtime from ORT_DYLIB_PATH, otherwise from the fetched dependencies.
 pub fn runtime() -> &'static Runtime {
     match std::env::var_os("ORT_DYLIB_PATH") {
         Some(_) => Runtime::open(None).unwrap(),
@@ -40,7 +40,7 @@ pub fn runtime() -> &'static Runtime {
     }
 }
 
-/// An empty folder of one test, which is removed at its end.
+/// An empty folder of one test, which is removed at the end of the test.
 pub struct Scratch(PathBuf);
 
 impl std::ops::Deref for Scratch {

@@ -12,7 +12,7 @@ use optimize::quantize::{QuantizeOptions, QuantizeType, quantize_with};
 use optimize::report::Report;
 use optimize::runtime::{OptimizationLevel, Session, SessionOptions, Tensor};
 
-/// Returns options for static quantization of everything, on one thread.
+/// Returns options for static quantization of all nodes, on one thread.
 pub fn options() -> QuantizeOptions {
     QuantizeOptions { quantize_type: QuantizeType::Static, min_elements: 1, threads: 1, ..QuantizeOptions::default() }
 }
@@ -26,7 +26,7 @@ pub fn run(model: &Model, inputs: &[(String, Tensor)]) -> Vec<Vec<f32>> {
     outputs.iter().map(|(_, t)| t.to_f32_vec().unwrap()).collect()
 }
 
-/// Returns the largest difference, relative to the largest output.
+/// Returns the largest difference of the outputs, relative to the largest output.
 pub fn error(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     let one = |(a, b): (&Vec<f32>, &Vec<f32>)| {
         assert_eq!(a.len(), b.len());
@@ -41,7 +41,7 @@ pub fn calibrated(model: &Model, data: &[(String, Tensor)], options: &QuantizeOp
     quantize_with(runtime(), model, options, Some(&Calibration::Tensors(data)), &Call::default())
 }
 
-/// Returns the operators after ONNX Runtime's own optimization.
+/// Returns the operators of a graph after ONNX Runtime's own optimization.
 pub fn kernels(model: &Model) -> Vec<String> {
     let folder = scratch("kernels");
     let path = folder.join("optimized.onnx");
@@ -55,12 +55,12 @@ pub fn kernels(model: &Model) -> Vec<String> {
     Model::load(&path).unwrap().graph().node.iter().map(|n| n.op().to_owned()).collect()
 }
 
-/// Returns how often `op` is among the operators.
+/// Returns the number of times that `op` is among the operators.
 pub fn count(kernels: &[String], op: &str) -> usize {
     kernels.iter().filter(|k| *k == op).count()
 }
 
-/// Returns an input of reproducible values.
+/// Returns an input with reproducible values.
 pub fn input(name: &str, dims: &[i64]) -> Vec<(String, Tensor)> {
     let values = smooth(dims.iter().product::<i64>() as usize, 0.5);
     vec![(name.to_owned(), Tensor::from_f32(dims, values).unwrap())]
@@ -71,7 +71,7 @@ pub fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     float_tensor(name, dims, values)
 }
 
-/// Returns sentences of a file of the Brown corpus, without their tags.
+/// Returns sentences of a file of the Brown corpus, without the tags of the words.
 pub fn brown(file: &str, count: usize) -> Vec<String> {
     let sentence = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().map(|token| token.rsplit_once('/').unwrap().0).collect();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Makes a library that reports a version, and ends the process if anything else of it is called.
+/// Creates a library that reports a version, and ends the process if another function of it is called.
 fn pretender(folder: &Path, names: [&str; 2], version: i32) -> PathBuf {
     let code = format!(
         "#include <stdlib.h>\nint getInferLibVersion(void) {{ return {version}; }}\n\

@@ -9,7 +9,7 @@ fn minilm_l3() -> Model {
     Model::load(&deps("models/paraphrase-MiniLM-L3-v2")).unwrap()
 }
 
-/// Returns the embedding of a sentence.
+/// Returns the vector of a sentence.
 fn embed(model: &Model, tokenizer: &Tokenizer) -> Vec<f32> {
     let batch = tokenizer.encode_batch(&[SENTENCE], true, None).unwrap();
     let shape = [1, batch.length as i64];
@@ -78,8 +78,8 @@ fn optimized(model: &Model, inputs: &[(&str, &Tensor)]) -> Model {
     Model::from_proto(made.proto().clone())
 }
 
-/// Counts the block-quantized operators, including those in branches, and checks that nothing remains to be computed
-/// before them.
+/// Returns the number of block-quantized operators, including those in branches, and checks that nothing remains to be
+/// computed before them.
 fn blocks_of(graph: &GraphProto, around: &HashSet<&str>) -> usize {
     let own = graph.initializer.iter().filter_map(|t| t.name.as_deref());
     let constants: HashSet<&str> = own.chain(around.iter().copied()).collect();

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-/// How the names of files with licences begin.
+/// Beginnings of the names of files with licences.
 const NAMES: [&str; 6] = ["license", "licence", "copying", "notice", "copyright", "unlicense"];
-/// Folders that belong to no licence of what is linked.
+/// Folders that contain no licence of what is linked.
 const OTHER: [&str; 7] = ["test", "tests", "example", "examples", "benches", "contrib", "doc"];
 
 /// Returns the crates with their licences, and each text with the crates that contain it. Fails if one has a licence
@@ -53,7 +53,7 @@ fn allowed(deny: &str) -> Result<Vec<String>, String> {
     Ok(list.split('"').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
-/// Adds the licences in a folder: also those of C sources that the crate contains.
+/// Adds the texts of the licences in a folder, including those of C sources that the crate contains.
 fn collect(folder: &Path, depth: u32, found: &mut Vec<String>) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();

@@ -19,12 +19,12 @@ pub struct Package<'a> {
     pub id: &'a str,
     pub name: &'a str,
     pub version: &'a str,
-    /// The licences as an SPDX expression.
+    /// Licences of the crate as an SPDX expression.
     pub licence: String,
     pub authors: Vec<&'a str>,
     pub repository: Option<&'a str>,
     pub folder: &'a Path,
-    /// Ids of the crates it uses.
+    /// Ids of the crates that the crate uses.
     pub uses: BTreeSet<&'a str>,
 }
 
