@@ -934,9 +934,9 @@ typedef struct optimize_context_options_t {
    */
   uint32_t threads;
   /**
-   * Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH, or else
-   * searches the folders near this library and the program, and the system's library path. A process can open only
-   * one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
+   * Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH, or if it is
+   * not set, searches the folders near this library and the program, and the system's library path. A process can
+   * open only one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
    */
   const char *runtime_library;
   /**
@@ -1434,7 +1434,7 @@ typedef struct optimize_generate_options_t {
   uint64_t stop_token_count;
   /**
    * A value other than 0 samples with the settings that the model recommends (generation_config.json), in place of
-   * fields that are 0: temperature (else 1), top_k (else 50), top_p, min_p, repetition_penalty,
+   * fields that are 0: temperature (otherwise 1), top_k (otherwise 50), top_p, min_p, repetition_penalty,
    * no_repeat_ngram_size.
    */
   uint32_t model_sampling;

@@ -102,9 +102,10 @@ const LENGTH: usize = 128;
 /// Trains `student` to reproduce the outputs of `teacher` on `corpus`, and returns the trained model with a report. The
 /// originals are unchanged.
 ///
-/// Both must have the same tokens; the text is read with the student's tokenizer, or else the teacher's. Classes are
-/// matched by name. Reports the stage `distill` in steps. With [`DistillOptions::checkpoint`] a run that was cancelled,
-/// timed out or killed can be continued; on one thread the result is, bit for bit, that of an uninterrupted run.
+/// Both must have the same tokens; the text is read with the student's tokenizer, or with the teacher's if the student
+/// has none. Classes are matched by name. Reports the stage `distill` in steps. With [`DistillOptions::checkpoint`] a
+/// run that was cancelled, timed out or killed can be continued; on one thread the result is, bit for bit, that of an
+/// uninterrupted run.
 ///
 /// Fails with `Unsupported` if a node of the student has no gradient (named before training), or the models have no
 /// outputs in common; with `InvalidArgument` if the text is too short or an option is invalid; with `Runtime` if the

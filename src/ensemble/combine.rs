@@ -9,7 +9,7 @@
 //! | [`Method::Product`] | `softmax(Σ ln p)`, with weights `softmax(M Σ w ln p)`: a product of experts (Hinton 2002) |
 //! | [`Method::Max`], [`Method::Median`] | maximum or median `p` of each token, normalized |
 //! | [`Method::Vote`] | weight of the members that rank the token first |
-//! | [`Method::Contrastive`] | `softmax(ln p_1 − ln p_2)` where `p_1 ≥ 0.1 max p_1`, else 0 (Li et al. 2023) |
+//! | [`Method::Contrastive`] | `softmax(ln p_1 − ln p_2)` where `p_1 ≥ 0.1 max p_1`, otherwise 0 (Li et al. 2023) |
 //!
 //! All sums are in float64, over logarithms relative to the largest. The result is natural logarithms of probabilities,
 //! in float32, which a sampler reads as logits.

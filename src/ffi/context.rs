@@ -77,9 +77,9 @@ pub struct optimize_context_options_t {
     pub struct_size: u32,
     /// Default number of threads; 0 selects all processors.
     pub threads: u32,
-    /// Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH, or else
-    /// searches the folders near this library and the program, and the system's library path. A process can open only
-    /// one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
+    /// Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH, or if it is
+    /// not set, searches the folders near this library and the program, and the system's library path. A process can
+    /// open only one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
     pub runtime_library: *const c_char,
     /// Log callback, or NULL for no messages. It receives messages until the context is freed.
     pub log: optimize_log_fn,

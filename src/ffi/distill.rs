@@ -161,7 +161,7 @@ pub struct optimize_distill_options_t {
     /// Index of the device, from 0; ignored for the CPU.
     pub device_id: u32,
 }
-// SAFETY: repr(C): 32-bit fields in pairs, else 64-bit ones: no padding, all zero is valid.
+// SAFETY: repr(C): 32-bit fields in pairs, and 64-bit ones: no padding, all zero is valid.
 unsafe impl Options for optimize_distill_options_t {}
 
 /// Trains a student model to reproduce the teacher's outputs on `size` bytes of UTF-8 text, and writes the trained

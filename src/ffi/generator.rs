@@ -161,7 +161,7 @@ pub struct optimize_generate_options_t {
     /// Number of ids in `stop_tokens`.
     pub stop_token_count: u64,
     /// A value other than 0 samples with the settings that the model recommends (generation_config.json), in place of
-    /// fields that are 0: temperature (else 1), top_k (else 50), top_p, min_p, repetition_penalty,
+    /// fields that are 0: temperature (otherwise 1), top_k (otherwise 50), top_p, min_p, repetition_penalty,
     /// no_repeat_ngram_size.
     pub model_sampling: u32,
     /// Must be 0.

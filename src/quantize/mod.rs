@@ -76,10 +76,10 @@ pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result
 /// built-in sentences.
 ///
 /// `max_quality_loss` and `target_size` first measure the loss of each weight alone (stage `sensitivity`, in
-/// weights), on the calibration data or else on built-in sentences or generated inputs, and then choose forms; the
+/// weights), on the calibration data, otherwise on built-in sentences or generated inputs, and then choose forms; the
 /// report has the sensitivity of each node. [`Calibration::Generated`] sets the generated inputs. With calibration
-/// data the loss of the result is measured on a quarter of it that weights are not fitted to. `never_slower` races
-/// original and result (stage `speed`, in runs).
+/// data the loss of the result is measured on a quarter of it that weights are not fitted to. `never_slower`
+/// compares the speed of original and result (stage `speed`, in runs).
 pub fn quantize_with(
     runtime: &'static Runtime,
     model: &Model,

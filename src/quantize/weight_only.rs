@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A table that is also the output layer is stored once: the product reads the codes as `[N, blocks, bytes]`, the
-//! lookup the same bytes as `[N, blocks * bytes]`. Scales are stored in the given [`ScaleType`] and converted to
+//! `Gather` the same bytes as `[N, blocks * bytes]`. Scales are stored in the given [`ScaleType`] and converted to
 //! float by nodes over constants, which ONNX Runtime computes when it creates a session.
 //!
 //! If constant folding is disabled, these scales are not constants when the session is created. ONNX Runtime's kernel

@@ -16,7 +16,7 @@ pub(super) struct Store(PathBuf);
 /// The facts about a package that was written.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Made {
-    /// Hash of the model, the recipe and what else the package depends on.
+    /// Hash of the model, the recipe and all other data on which the package depends.
     pub key: String,
     /// Time in seconds that the recipe took.
     pub seconds: f64,

@@ -100,8 +100,8 @@ unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// Opens the library that `choice` requests: only in `folder` if there is one, else in `OPTIMIZE_TENSORRT_PATH`,
-    /// next to this library, and on the search path of the dynamic linker.
+    /// Opens the library that `choice` requests: only in `folder` if there is one, otherwise in
+    /// `OPTIMIZE_TENSORRT_PATH`, next to this library, and on the search path of the dynamic linker.
     ///
     /// Fails with `BackendMissing` if no library is found (the message lists each place) or if this library was built
     /// without the headers, `Unsupported` if the version differs from that of the headers, and `DeviceMissing` if

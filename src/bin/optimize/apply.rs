@@ -23,7 +23,7 @@ pub struct Arguments {
     /// The recipe: a JSON file with a list of steps, or the report of a technique
     #[arg(short, long, value_name = "FILE", required_unless_present = "schema")]
     recipe: Option<PathBuf>,
-    /// Where to write the result: a package if the last step is compile, an engine if it is tensorrt, otherwise
+    /// Path of the result: a package if the last step is compile, an engine if it is tensorrt, otherwise
     /// FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(short, long, value_name = "PATH", required_unless_present = "schema")]
     output: Option<PathBuf>,

@@ -29,7 +29,7 @@ pub struct Arguments {
     /// "label": ...}
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
+    /// Path of the result: FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// Number of passes over the text

@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Number of tokens of that text to use [default: 8192]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, requires = "fit")]
     fit_tokens: usize,
-    /// Where to write the ensemble: a folder for its manifest, which --model of every command accepts; with --fuse or
+    /// Path of the ensemble: a folder for its manifest, which --model of every command accepts; with --fuse or
     /// --merge an .onnx file or a folder for the model
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
@@ -52,7 +52,7 @@ pub struct Arguments {
 /// Arguments for the combination of the members' outputs.
 #[derive(Args)]
 struct How {
-    /// How the distributions of the members are combined
+    /// Method by which the distributions of the members are combined
     #[arg(long, value_enum, default_value_t = Method::Mean)]
     method: Method,
     /// Weights of the members, as A,B,C; their sum is normalized to 1 [default: equal weights]

@@ -26,7 +26,7 @@ pub struct Arguments {
     /// A changed model to compare with the first on the same data
     #[arg(long, value_name = "MODEL")]
     against: Option<PathBuf>,
-    /// What to measure [default: the task that fits the model]
+    /// Evaluation task [default: the task that fits the model]
     #[arg(long, value_enum)]
     task: Option<EvaluateTask>,
     #[command(flatten, next_help_heading = "Data")]

@@ -19,10 +19,10 @@ pub struct Arguments {
     /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
+    /// Path of the result: FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
-    /// How the weights or units to prune are selected
+    /// Method that selects the weights or units to prune
     #[arg(long, value_enum, default_value = "magnitude")]
     method: PruneMethod,
     /// Share of the elements of each weight to set to zero (structured: of the units of each group to remove), above

@@ -23,7 +23,7 @@ pub struct Arguments {
     /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// Where to write the result: FILE.onnx, or a folder for model, tokenizer and configuration
+    /// Path of the result: FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// Kind of quantization

@@ -14,7 +14,7 @@ pub struct Arguments {
     /// The model: a package, an .onnx file, or a folder that contains one
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// How the tokens of an entity become one span
+    /// Rule by which the tokens of an entity become one span
     #[arg(long, value_enum, default_value_t)]
     aggregation: Aggregation,
     /// Tokens by which the windows of a long text overlap [default: a quarter of --max-length]

@@ -83,8 +83,8 @@ impl Wanted<'_> {
     }
 }
 
-/// Returns the guess for the size of an open dimension: from the graph, else from its name, else from its places (axes
-/// of inputs).
+/// Returns the guess for the size of an open dimension: from the graph, otherwise from its name, otherwise from its
+/// places (axes of inputs).
 ///
 /// - The batch size: names with `batch`, a first dimension that nothing else identifies, and the second dimension of
 ///   recurrent states without a name.
@@ -93,7 +93,7 @@ impl Wanted<'_> {
 /// - 224: names with `height` or `width`, and the image axes of an input with four dimensions of which one is 1 or 3
 ///   channels.
 /// - 16000: samples of sound.
-/// - 128: everything else, such as counts of nodes, edges or frames.
+/// - 128: all others, such as counts of nodes, edges or frames.
 pub(super) fn of(open: &Open, infos: &[ValueInfo], wanted: &Wanted<'_>) -> Guess {
     if let Some(size) = open.hint {
         return Guess::Hint(size);

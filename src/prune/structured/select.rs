@@ -112,7 +112,7 @@ pub fn choose(
 ) -> Result<Chosen> {
     let mut gone = Vec::new();
     let (mut before, mut after) = (0, 0);
-    // For each producer: its units, the units it keeps, and whether one of its groups was left.
+    // For each producer: its units, the units it keeps, and whether one of its groups stayed unchanged.
     let mut tally = vec![(0usize, 0usize, false); analysis.producers.len()];
     for ((group, sparsity), scores) in groups.groups.iter().zip(&selected.sparsity).zip(scores) {
         let count = group.units.len();
