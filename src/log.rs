@@ -59,8 +59,8 @@ impl Sink {
         sink
     }
 
-    /// Closes the sink. When this returns, no thread is in its function, other than possibly this one, and none will
-    /// call it again.
+    /// Closes the sink, which then receives no messages. When this returns, no thread is in its function, other than
+    /// possibly this one, and none will call it again.
     pub fn close(self: &Arc<Sink>) {
         update(|sinks| sinks.retain(|sink| !Arc::ptr_eq(sink, self)));
         let this: *const Sink = Arc::as_ptr(self);

@@ -250,9 +250,9 @@ impl Rounds {
 
 /// The original and the result, loaded.
 pub struct Pair {
-    /// The original model.
+    /// Original model with its session.
     pub original: Subject,
-    /// The resulting model.
+    /// Resulting model with its session.
     pub result: Subject,
     /// Whether the models are quick; see [`QUICK`].
     quick: bool,

@@ -9,7 +9,7 @@ use crate::runtime::{Runtime, Stop};
 pub struct Data<'d> {
     /// ONNX Runtime that runs models on the data.
     pub runtime: &'static Runtime,
-    /// Batches of inputs.
+    /// Batches of inputs on which the model is run.
     pub batches: &'d [Batch],
 }
 
@@ -18,7 +18,7 @@ pub struct Data<'d> {
 pub struct Run<'r> {
     /// ONNX Runtime that runs models on the data.
     pub runtime: &'static Runtime,
-    /// Batches of inputs.
+    /// Batches of inputs on which the model is run.
     pub batches: &'r [Batch],
     /// Number of threads of each session; 0 for one per physical core.
     pub threads: usize,

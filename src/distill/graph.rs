@@ -36,7 +36,7 @@ pub struct Graphs {
     pub train: ModelProto,
     /// Graph like `train`, with gradients of the rows that a `Gather` reads instead of gradients of whole tables.
     pub train_by_rows: ModelProto,
-    /// Graph with losses.
+    /// Graph with the losses, without gradients.
     pub measure: ModelProto,
     /// Trained parameters. The parameters from index `of_student` on are projections, which are dropped at the end.
     pub parameters: Vec<Parameter>,

@@ -9,7 +9,7 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, TensorProto};
 use std::collections::BTreeSet;
 
-/// A trained weight.
+/// A weight of the student that is trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Name of the initializer.

@@ -30,7 +30,7 @@ pub struct Outcome {
     pub total: u64,
 }
 
-/// A running training.
+/// A training that is in progress.
 pub struct Run<'r> {
     pub trainer: &'r mut Trainer,
     pub graphs: &'r Graphs,

@@ -1,4 +1,4 @@
-//! Generated texts of a report, without a JSON parser on the other side.
+//! Reads the generated texts of reports, so that programs need no JSON parser.
 
 use super::buffer::{Buffer, optimize_buffer_t};
 use super::error::optimize_error_t;

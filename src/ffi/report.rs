@@ -1,4 +1,4 @@
-//! Figures of reports: what the JSON of a report says, without a JSON parser on the other side.
+//! Reads values of reports, so that programs need no JSON parser.
 
 use super::buffer::{Buffer, optimize_buffer_t};
 use super::error::optimize_error_t;

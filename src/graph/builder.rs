@@ -34,7 +34,7 @@ pub struct NodeBuilder {
     pub naming: Naming,
     /// New nodes, in topological order.
     pub nodes: Vec<NodeProto>,
-    /// New initializers.
+    /// Initializers that were added to the graph.
     pub constants: Vec<TensorProto>,
     /// Opset version of the default domain.
     pub opset: i64,

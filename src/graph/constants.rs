@@ -9,7 +9,7 @@ use bytes::Bytes;
 /// A constant tensor and the path to it from a value.
 #[derive(Clone)]
 pub struct Constant<'a> {
-    /// Tensor as stored.
+    /// Tensor of the constant, as it is stored.
     pub tensor: &'a TensorProto,
     /// Graph or function that defines the constant.
     pub owner: BodyId,

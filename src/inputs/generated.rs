@@ -23,7 +23,7 @@ pub enum Fill {
     Normal,
     /// Random integers from `low .. high`, all equally probable.
     Whole {
-        /// Smallest value.
+        /// Smallest value that is generated.
         low: i64,
         /// Largest value plus one.
         high: i64,

@@ -20,7 +20,7 @@ pub enum Order {
     Unnamed(String),
     /// The same classes in another order: class `i` of the first model is class `order[i]` of the other.
     Other(Vec<usize>),
-    /// Different classes; the text names them.
+    /// The models have different classes; the text names them.
     Different(String),
 }
 

@@ -21,7 +21,7 @@ pub struct Packed<T>(pub Vec<T>);
 pub trait Scalar: Copy {
     /// Wire type of the number in protobuf.
     const WIRE: u8;
-    /// Reads one number.
+    /// Reads one number of this type, and returns it.
     fn read_one(reader: &mut Reader) -> Result<Self>;
     /// Writes the number without a key.
     fn write_one(self, out: &mut Writer);

@@ -7,7 +7,7 @@ use super::svg::{FONT, Svg, WIDTH, number, ticks, width_of};
 pub struct Point {
     /// Label of the point.
     pub label: String,
-    /// Size in MB.
+    /// Size of the model in MB.
     pub size: f64,
     /// Quality, or loss of quality.
     pub quality: f64,

@@ -32,7 +32,7 @@ pub struct Switches<'s> {
     pub input: &'s str,
     /// Index of the switch of each weight of the plan.
     pub of: &'s [usize],
-    /// Number of switches.
+    /// Number of switches of the model.
     pub count: usize,
 }
 

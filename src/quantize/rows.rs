@@ -10,7 +10,7 @@ pub struct Rows<'w> {
     matrix: &'w Matrix,
     /// Whether the rows are the columns of the stored matrix.
     transposed: bool,
-    /// Number of rows.
+    /// Number of rows of the weight.
     pub count: usize,
     /// Number of elements of a row.
     pub columns: usize,

@@ -171,7 +171,7 @@ pub struct SwitchOf<'s> {
     pub weights: &'s [usize],
     /// Index of the switch of each stored weight of the plan.
     pub stored: &'s [usize],
-    /// Number of switches.
+    /// Number of switches of the model.
     pub count: usize,
 }
 

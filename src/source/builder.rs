@@ -28,13 +28,13 @@ pub const OPSET: i64 = 18;
 
 /// An attribute of a node.
 pub enum Attribute<'a> {
-    /// An integer.
+    /// An attribute that is an integer.
     Int(i64),
-    /// A float.
+    /// An attribute that is a float.
     Float(f32),
-    /// A list of integers.
+    /// An attribute that is a list of integers.
     Ints(&'a [i64]),
-    /// A string.
+    /// An attribute that is a string.
     Text(&'a str),
 }
 

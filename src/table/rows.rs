@@ -94,7 +94,7 @@ fn ship() -> Value {
     json!({ "operation": "compile", "dynamic": true, "portable_only": true })
 }
 
-/// Returns a promise; 0 stands for none.
+/// Returns the promise of a row, in which a number of 0 stands for none.
 fn promise(smaller: f64, [from, to]: [f64; 2], loss: &str) -> Promise {
     Promise {
         smaller: (smaller != 0.0).then_some(smaller),

@@ -11,11 +11,11 @@ use std::path::PathBuf;
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Span {
-    /// Minimum size.
+    /// Minimum size of the dimension.
     pub min: i64,
-    /// Optimum size.
+    /// Optimum size of the dimension.
     pub opt: i64,
-    /// Maximum size.
+    /// Maximum size of the dimension.
     pub max: i64,
 }
 
@@ -60,11 +60,11 @@ pub type Shapes = Vec<(String, Vec<i64>)>;
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct GivenProfile {
-    /// Minimum shapes; inputs that are not listed use the optimum shape.
+    /// Minimum shapes of the inputs; inputs that are not listed use the optimum shape.
     pub min: Shapes,
-    /// Optimum shapes.
+    /// Optimum shapes of the inputs, for which TensorRT tunes the engine.
     pub opt: Shapes,
-    /// Maximum shapes.
+    /// Maximum shapes of the inputs.
     pub max: Shapes,
 }
 
@@ -80,7 +80,7 @@ pub struct TensorRtOptions {
     pub backend: Choice,
     /// Folder of the backend's library; `None` searches for it.
     pub library: Option<PathBuf>,
-    /// Batch size; 0 leaves it to the profiles.
+    /// Batch size of the engine; 0 leaves it to the profiles.
     pub batch_size: i64,
     /// Sequence length in tokens; 0 leaves it to the profiles.
     pub sequence_length: i64,

@@ -15,7 +15,7 @@ pub(super) fn at_exit(work: extern "C" fn()) {
 
 /// The parameters of a build.
 pub(super) struct Request<'r> {
-    /// Encoded model.
+    /// Encoded ONNX model.
     pub model: &'r [u8],
     /// Path of the model if it is read from a file.
     pub file: Option<&'r Path>,
@@ -25,7 +25,7 @@ pub(super) struct Request<'r> {
     pub profiles: &'r [Vec<[Vec<i64>; 3]>],
     /// Names of inputs whose values may be sizes in the model, with minimum, optimum and maximum.
     pub values: &'r [(String, [i64; 3])],
-    /// Bits of `BuilderFlag`.
+    /// Bits of the flags of TensorRT's `BuilderFlag`.
     pub flags: u32,
     /// Builder optimization level; -1 for TensorRT's default.
     pub optimization_level: i32,

@@ -51,7 +51,7 @@ pub trait Rows: RowTexts + Send {
     /// Replaces all rows by `rows` empty rows.
     fn start(&mut self, rows: usize) -> Result<()>;
 
-    /// Removes all rows.
+    /// Discards all rows, so that another text can begin.
     fn reset(&mut self);
 
     /// Returns the number of rows.

@@ -49,7 +49,7 @@ pub struct Tokenizer {
 /// One text as token ids. All three lists have one entry per token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoding {
-    /// Token ids.
+    /// Ids of the tokens.
     pub ids: Vec<i64>,
     /// Attention mask, 1 for each token (0 would be padding, which does not occur).
     pub attention_mask: Vec<i64>,
@@ -66,7 +66,7 @@ pub struct Batch {
     pub mask: Vec<i64>,
     /// Token type ids, padded with the tokenizer's value (usually 0).
     pub type_ids: Vec<i64>,
-    /// Number of texts.
+    /// Number of texts, which are the rows.
     pub batch: usize,
     /// Length of each row in tokens, which is that of the longest text.
     pub length: usize,

@@ -20,7 +20,7 @@ pub(super) enum Guess {
     Picture,
     /// A number of audio samples.
     Sound,
-    /// Any other size.
+    /// Any other size, which has no such meaning.
     Any,
 }
 

@@ -37,7 +37,7 @@ pub struct Decoding<'a> {
     pub lengths: &'a [usize],
     /// Soft cap of the scores, which become cap · tanh(score / cap).
     pub cap: Option<f32>,
-    /// A score per query head that takes part in the softmax, but has no value (attention sink).
+    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks).
     pub sinks: Option<&'a [f32]>,
 }
 

@@ -41,7 +41,7 @@ pub struct GroupedAttention<'a> {
     pub window: Option<usize>,
     /// Soft cap of the scores, which become cap · tanh(score / cap).
     pub cap: Option<f32>,
-    /// A score per query head that takes part in the softmax, but has no value (attention sink).
+    /// Scores, one per query head, that take part in the softmax but have no value (attention sinks).
     pub sinks: Option<&'a [f32]>,
     /// Rotary position embedding of the new queries and keys.
     pub rotary: Option<Rotary<'a>>,

@@ -8,7 +8,7 @@ use crate::provider::compiled::{Part, Reader};
 use crate::provider::graph::Graph;
 use crate::provider::patterns::MlpPlan;
 
-/// Two products. The values between them are not in a tensor of the graph.
+/// Two products, computed one after the other. The values between them are not in a tensor of the graph.
 pub struct MlpBody {
     x: usize,
     layers: [Product; 2],

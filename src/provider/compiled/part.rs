@@ -24,17 +24,17 @@ impl Part {
         self.size(number);
     }
 
-    /// Writes a number.
+    /// Writes a number of 64 bits.
     pub fn number(&mut self, number: u64) {
         self.bytes.extend(number.to_le_bytes());
     }
 
-    /// Writes a size.
+    /// Writes a size, as a number.
     pub fn size(&mut self, size: usize) {
         self.number(size as u64);
     }
 
-    /// Writes a float.
+    /// Writes a float32.
     pub fn float(&mut self, float: f32) {
         self.number(u64::from(float.to_bits()));
     }
@@ -44,7 +44,7 @@ impl Part {
         self.number(size.map_or(0, |size| size as u64 + 1));
     }
 
-    /// Writes an activation.
+    /// Writes an activation function, as the index of its kind.
     pub fn activation(&mut self, activation: Activation) {
         self.number(u64::from(activation as u32));
     }
@@ -56,7 +56,7 @@ impl Part {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
     }
 
-    /// Writes packed weights.
+    /// Writes the header of packed weights; their bytes follow later.
     pub fn weights(&mut self, weights: &PackedLinear) {
         self.bytes.extend(weights.header().to_bytes());
         self.weights.push((self.bytes.len(), weights.bytes().to_vec()));
@@ -90,14 +90,14 @@ impl<'a> Reader<'a> {
         KINDS.get(number).copied().ok_or_else(|| Error::new("the kind of the body is unknown"))
     }
 
-    /// Returns a number.
+    /// Reads a number of 64 bits, and returns it.
     pub fn number(&mut self) -> Result<u64> {
         let mut number = [0; 8];
         number.copy_from_slice(self.take(8)?);
         Ok(u64::from_le_bytes(number))
     }
 
-    /// Returns a size.
+    /// Reads a size, and returns it.
     pub fn size(&mut self) -> Result<usize> {
         let size = self.number()?;
         // Every size in a part is smaller than the file.
@@ -105,34 +105,34 @@ impl<'a> Reader<'a> {
         usize::try_from(size).ok().filter(|size| *size <= most).ok_or_else(|| Error::new("a size is out of range"))
     }
 
-    /// Returns a float.
+    /// Reads a float32, and returns it.
     pub fn float(&mut self) -> Result<f32> {
         Ok(f32::from_bits(self.number()? as u32))
     }
 
-    /// Returns an optional size.
+    /// Reads an optional size, and returns it.
     pub fn optional(&mut self) -> Result<Option<usize>> {
         Ok(self.size()?.checked_sub(1))
     }
 
-    /// Returns the current index of an input, which was written as a size.
+    /// Reads the index of an input, and returns its current index.
     pub fn input(&mut self) -> Result<usize> {
         let written = self.size()?;
         self.port(0, written)
     }
 
-    /// Returns the current index of an output, which was written as a size.
+    /// Reads the index of an output, and returns its current index.
     pub fn output(&mut self) -> Result<usize> {
         let written = self.size()?;
         self.port(1, written)
     }
 
-    /// Returns the current index of an optional input.
+    /// Reads the index of an optional input, and returns its current index.
     pub fn optional_input(&mut self) -> Result<Option<usize>> {
         self.optional()?.map(|written| self.port(0, written)).transpose()
     }
 
-    /// Returns the current index of an optional output.
+    /// Reads the index of an optional output, and returns its current index.
     pub fn optional_output(&mut self) -> Result<Option<usize>> {
         self.optional()?.map(|written| self.port(1, written)).transpose()
     }
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         self.ports[side].get(written).copied().ok_or_else(|| Error::new("the node has too few inputs or outputs"))
     }
 
-    /// Returns an activation.
+    /// Reads an activation function, and returns it.
     pub fn activation(&mut self) -> Result<Activation> {
         use Activation::{Gelu, GeluTanh, None, QuickGelu, Relu, Sigmoid, Silu, Tanh};
         let number = self.number()?;
@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
         known.find(|known| u64::from(*known as u32) == number).ok_or_else(|| Error::new("an activation is unknown"))
     }
 
-    /// Returns an optional vector.
+    /// Reads an optional vector, and returns it.
     pub fn floats(&mut self) -> Result<Option<Vec<f32>>> {
         let Some(count) = self.optional()? else { return Ok(None) };
         let bytes = self.take((count * 4).next_multiple_of(8))?;
@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
         Ok(Some(floats.collect()))
     }
 
-    /// Returns packed weights, which stay in the mapped file.
+    /// Reads packed weights, and returns them. They stay in the mapped file.
     pub fn weights(&mut self) -> Result<PackedLinear> {
         let mut header = [0; LinearHeader::LEN];
         header.copy_from_slice(self.take(LinearHeader::LEN)?);

@@ -41,7 +41,7 @@ const SHORT: Duration = Duration::from_millis(250);
 
 /// The result of static quantization.
 pub struct Made {
-    /// The new model.
+    /// Quantized model.
     pub proto: ModelProto,
     /// Reports on the nodes.
     pub nodes: Vec<NodeReport>,

@@ -26,7 +26,7 @@ const LIFTED: i64 = 7;
 /// The maximum difference of a converted model from the original (relative root mean square).
 const SAME: f64 = 1e-4;
 
-/// A normalized model.
+/// A model in the normalized form.
 pub struct Normal {
     pub model: Model,
     /// Report entries of removed nodes.

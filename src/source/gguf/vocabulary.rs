@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub enum TokenKind {
     /// A token that is text.
     Normal,
-    /// The unknown token.
+    /// The token for unknown pieces of text.
     Unknown,
     /// A control token (`<|im_end|>`), not text.
     Control,

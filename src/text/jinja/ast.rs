@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// An expression.
+/// An expression of a template.
 #[derive(Debug)]
 pub enum Expr {
     Const(Const),

@@ -32,7 +32,7 @@ const OTHER: [&str; 17] = [
 ];
 
 impl Engine {
-    /// Returns `value.name`: an attribute, otherwise an item with that name.
+    /// Returns the attribute `value.name`, otherwise the item with that name.
     pub fn attribute(&mut self, value: &Value, name: &str) -> Result<Value> {
         if let Value::Undefined(message) = value {
             bail!(InvalidArgument, "{message}");
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// Returns `value[index]`: an item, otherwise an attribute with that name.
+    /// Returns the item `value[index]`, otherwise the attribute with that name.
     pub fn item(&mut self, value: &Value, index: &Value) -> Result<Value> {
         let found = match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
@@ -190,7 +190,7 @@ impl Engine {
         })
     }
 
-    /// Returns `value[start:stop:step]`.
+    /// Returns the slice `value[start:stop:step]`.
     pub fn slice(&mut self, value: &Value, bounds: [&Value; 3]) -> Result<Value> {
         let Some(length) = self.length(value).filter(|_| !value.is_undefined()) else {
             bail!(InvalidArgument, "a {} cannot be sliced", value.type_name());

@@ -24,7 +24,7 @@ pub fn path(attribute: &Value) -> Result<Vec<Value>> {
     })
 }
 
-/// Returns the value at a path.
+/// Returns the value at a path of attributes or items within `value`.
 pub fn follow(engine: &mut Engine, value: &Value, path: &[Value], default: Option<&Value>) -> Result<Value> {
     let mut value = value.clone();
     for part in path {
@@ -52,7 +52,7 @@ fn flag(engine: &Engine, value: Option<Value>) -> bool {
     value.is_some_and(|value| engine.truth(&value))
 }
 
-/// Returns `value|name(...)`.
+/// Returns the result of a filter that chooses values, `value|name(...)`.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     match name {
         "map" => map(engine, value, given),

@@ -15,7 +15,7 @@ struct Numbers {
 }
 
 impl Engine {
-    /// Returns `format.format(...)`.
+    /// Returns the result of `format.format(...)` in Python.
     pub fn format(&mut self, format: &str, given: Given) -> Result<Value> {
         let text = self.fields(format, &given, &mut Numbers::default(), 3)?;
         self.spend_bytes(text.len())?;
@@ -123,7 +123,7 @@ impl Engine {
         Ok(value)
     }
 
-    /// Returns `format(value, spec)`.
+    /// Returns the result of `format(value, spec)` in Python.
     fn with_spec(&self, value: &Value, spec: &str) -> Result<String> {
         if spec.is_empty() {
             return Ok(self.text(value)?.to_string());

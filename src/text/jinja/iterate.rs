@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// Returns `len(value)`; `None` if the value has no length.
+    /// Returns the result of `len(value)` in Python; `None` if the value has no length.
     pub fn length(&self, value: &Value) -> Option<usize> {
         Some(match value {
             Value::Undefined(_) => 0,
@@ -70,7 +70,7 @@ impl Engine {
         })
     }
 
-    /// Returns `bool(value)`.
+    /// Returns the result of `bool(value)` in Python.
     pub fn truth(&self, value: &Value) -> bool {
         match value {
             Value::None => false,
@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// Returns `item in container`.
+    /// Returns the result of `item in container` in Python.
     pub fn contains(&mut self, container: &Value, item: &Value) -> Result<bool> {
         match (container, item) {
             (Value::Text(text) | Value::Markup(text), _) => match item.as_text() {

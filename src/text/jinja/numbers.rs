@@ -50,7 +50,7 @@ fn pair(a: &Value, b: &Value) -> Option<Pair> {
 }
 
 impl Engine {
-    /// Returns `a operator b`.
+    /// Returns the result of `a operator b` in Python.
     pub fn binary(&self, operator: Operator, a: &Value, b: &Value) -> Result<Value> {
         if let (Operator::Remainder, Value::Text(format)) = (operator, a) {
             return self.percent(format, b);
@@ -123,7 +123,7 @@ impl Engine {
         }
     }
 
-    /// Returns `-value` or `+value`.
+    /// Returns the result of `-value` or `+value` in Python.
     pub fn unary(&self, value: &Value, negative: bool) -> Result<Value> {
         match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
@@ -211,7 +211,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value> {
     }))
 }
 
-/// Returns `round(value, digits)`: half to even, of the exact value.
+/// Returns the result of `round(value, digits)` in Python: half to even, of the exact value.
 pub fn round(value: &Value, digits: i128) -> Result<Value> {
     match value {
         Value::Float(float) if !float.is_finite() => Ok(value.clone()),
@@ -255,7 +255,7 @@ pub fn fixed(value: f64, digits: usize) -> String {
     if tie && even { kept.trim_end_matches('.').to_owned() } else { text }
 }
 
-/// Returns `int(text, base)`; `None` if it is not an integer.
+/// Returns the result of `int(text, base)` in Python; `None` if the text is not an integer.
 pub fn parse_int(text: &str, base: u32) -> Result<Option<i128>> {
     let text = ascii_digits(text.trim_matches(is_space))?;
     let (negative, digits) = match text.strip_prefix(['-', '+']) {
@@ -282,7 +282,7 @@ pub fn parse_int(text: &str, base: u32) -> Result<Option<i128>> {
     Ok(Some(if negative { -value } else { value }))
 }
 
-/// Returns `float(text)`; `None` if it is not a number.
+/// Returns the result of `float(text)` in Python; `None` if the text is not a number.
 pub fn parse_float(text: &str) -> Result<Option<f64>> {
     let text = ascii_digits(text.trim_matches(is_space))?;
     let bytes = text.as_bytes();

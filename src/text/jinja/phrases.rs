@@ -11,7 +11,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use std::fmt::Write;
 
-/// Returns `value|name(...)`.
+/// Returns the result of a filter of texts, `value|name(...)`.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     match name {
         "format" => return format(engine, value, given),

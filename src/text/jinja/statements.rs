@@ -102,7 +102,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Returns a block. No template extends this one, so it is written in place.
+    /// Returns the statement of a block. No template extends this one, so it is written in place.
     fn block_definition(&mut self) -> Result<Kind> {
         let name = self.name()?;
         if self.current() != &Token::EndBlock {

@@ -60,7 +60,7 @@ pub const METHODS: [&str; 47] = [
     "zfill",
 ];
 
-/// Returns `text.name(...)`.
+/// Returns the result of a method of `str`, `text.name(...)`.
 pub fn call(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Result<Value> {
     engine.spend_bytes(text.len())?;
     match name {

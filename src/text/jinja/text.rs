@@ -13,7 +13,7 @@ pub fn is_space(c: char) -> bool {
 }
 
 impl Engine {
-    /// Returns `str(value)`: text unchanged, nothing for undefined values, `repr` for all others.
+    /// Returns the result of `str(value)`: text unchanged, nothing for undefined values, `repr` for all others.
     pub fn text(&self, value: &Value) -> Result<Rc<str>> {
         match value {
             Value::Text(text) | Value::Markup(text) => Ok(text.clone()),
@@ -27,7 +27,7 @@ impl Engine {
         }
     }
 
-    /// Returns `repr(value)`.
+    /// Returns the result of `repr(value)` in Python.
     pub fn repr(&self, value: &Value) -> Result<String> {
         let mut out = String::new();
         self.write_repr(value, &mut out)?;

@@ -4,7 +4,7 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// A candidate: its weight or logit, and its token id.
+/// A candidate of the next token: its weight or logit, and its token id.
 pub(super) type Candidate = (f32, u32);
 
 /// Returns the lowest id of the highest logit, and that logit. NaN counts as impossible.

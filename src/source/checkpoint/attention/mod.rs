@@ -13,7 +13,7 @@ pub(super) use runtime::fits as fused_kernel_fits;
 /// The weights that compute queries, keys and values.
 #[derive(Clone)]
 pub(super) enum Projection {
-    /// Three matrices.
+    /// Three matrices, for queries, keys and values.
     Separate { query: &'static str, key: &'static str, value: &'static str },
     /// One matrix with the rows of the queries, the keys and the values.
     Packed(&'static str),
