@@ -22,7 +22,7 @@
 //!
 //! ```text
 //! 7  ffi                                                the C interface; src/bin/optimize is the command
-//! 6  table recipe open                                  techniques in a row; loading of any model from a path
+//! 6  table recipe open                                  recipes of techniques; loading of any model from a path
 //! 5  package ensemble distill tensorrt prune quantize   the techniques
 //! 4  provider                                           own kernels as an execution provider of ONNX Runtime
 //! 4  verify evaluate benchmark calibrate autodiff       measuring and fitting

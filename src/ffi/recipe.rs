@@ -1,4 +1,4 @@
-//! Recipes: techniques in a row.
+//! Recipes: several techniques, applied one after another.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;

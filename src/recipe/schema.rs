@@ -25,7 +25,7 @@ pub fn schema() -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Recipe of liboptimize",
-        "description": "Techniques that `optimize apply` runs in a row. A step that writes files is the last one.",
+        "description": "Techniques that `optimize apply` applies in order. A step that writes files is the last one.",
         "type": "array",
         "minItems": 1,
         "maxItems": crate::limits::RECIPE_STEPS,
@@ -69,7 +69,7 @@ mod tests {
         let quantize = &steps[0]["properties"];
         assert_eq!(quantize["type"]["oneOf"][1]["const"], "weight-only", "{quantize}");
         assert_eq!(quantize["bits"]["default"], 8);
-        assert!(quantize["bits"]["description"].as_str().unwrap().starts_with("Bits per weight"));
+        assert!(quantize["bits"]["description"].as_str().unwrap().starts_with("Number of bits per weight"));
         assert!(quantize.get("scratch_folder").is_none() && quantize.get("calibration").is_some());
         assert!(steps[2]["properties"]["student"]["description"].as_str().unwrap().contains("layers:N"));
         // Everything that the schema refers to is defined.

@@ -1,4 +1,4 @@
-/* Recipes: techniques in a row, written as a package or a model. */
+/* Recipes: several techniques, applied one after another, whose result is a package or a model. */
 #include "tap.h"
 
 static optimize_context_t *context;

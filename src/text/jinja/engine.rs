@@ -71,7 +71,7 @@ pub struct LoopState {
     pub depth: usize,
     /// Arguments of the last call of `loop.changed`.
     pub changed: Option<Vec<Value>>,
-    /// Number of items that were read ahead of the current one: they are lost to others if the loop ends here.
+    /// Number of items that were read ahead of the current one, which are skipped if the loop ends here.
     pub peeked: usize,
     /// Loop that calling `loop` runs, and its scope.
     pub recursive: Option<(Arc<For>, usize)>,

@@ -148,7 +148,7 @@ impl Json {
     }
 }
 
-/// Returns a value that is neither a string nor a container.
+/// Returns the JSON of a value that is neither a string nor a container.
 fn simple(value: &Value) -> Result<String> {
     Ok(match value {
         Value::None => "null".into(),
