@@ -106,3 +106,20 @@ fn the_schema_has_every_operation() {
     let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(schema["items"]["oneOf"].as_array().unwrap().len(), 7);
 }
+
+#[test]
+fn two_decoders_become_a_package() {
+    let folder = scratch("recipe-decoders");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/llama");
+    let recipe = folder.join("recipe.json");
+    let ensemble = serde_json::json!({ "operation": "ensemble", "models": [text(&model)], "method": "mean" });
+    let compile = serde_json::json!({ "operation": "compile", "dynamic": true });
+    std::fs::write(&recipe, serde_json::json!([ensemble, compile]).to_string()).unwrap();
+    let package = folder.join("package");
+    let made = optimize(&["apply", "--model", text(&model), "--recipe", text(&recipe), "--output", text(&package)]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Package::open(&package, &OpenOptions::default()).unwrap();
+    // Each of the two members has caches of two layers.
+    let manifest = std::fs::read_to_string(package.join("optimize.json")).unwrap();
+    assert!(manifest.contains("past_key_values.3.key"), "{manifest}");
+}

@@ -148,7 +148,9 @@ impl On<'_> {
             Work::Compile(_) | Work::TensorRt(_) => bail!(Internal, "{} returns no model", step.name()),
         };
         if let Some(kept) = kept {
-            verify::examine(self.runtime, (model, &result), self.options.threads, kept, &mut report, self.call)?;
+            // No member has the inputs and outputs of a fused graph.
+            let original = if matches!(step.work, Work::Ensemble(_)) { &result } else { model };
+            verify::examine(self.runtime, (original, &result), self.options.threads, kept, &mut report, self.call)?;
         }
         Ok((result, report))
     }

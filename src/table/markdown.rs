@@ -61,6 +61,7 @@ fn below(table: &Table, model: &ModelTable) -> String {
     let machine = |key: &str| table.machine[key].as_str().unwrap_or("").to_owned();
     let threads = match table.options["threads"].as_u64() {
         Some(0) | None => "one thread per physical core".to_owned(),
+        Some(1) => "one thread".to_owned(),
         Some(threads) => format!("{threads} threads"),
     };
     let mut text = format!(
