@@ -55,6 +55,10 @@ demo: ## quantize a real model to int8 and compare it with the original (MODEL=f
 	@mkdir -p target/demo
 	$(COMMAND) quantize --model $(MODEL) --type dynamic --bits 8 --output target/demo/minilm-int8 --benchmark
 
+.PHONY: readme
+readme: deps all ## run the demo and write its output into README.md
+	tools/readme.sh
+
 table: deps all ## measure every technique on two models: up to 45 minutes; writes the table of README.md
 	tools/table.sh
 

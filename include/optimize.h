@@ -26,7 +26,8 @@
  *   Results    Result pointers are set to NULL first and written only on success. The caller frees each result
  *              with the ..._free of its type, which accepts NULL. Objects keep alive the objects that they
  *              need, so that you can free them in any order.
- *   Errors     An error is an object with a status, a message and a place; free it with optimize_error_free.
+ *   Errors     An error is an object with a status, a message and a place; free it with optimize_error_free. Like a
+ *              result, `*error` is set to NULL first: free an error before you pass its pointer to another call.
  *   Options    Set struct_size to the sizeof of the struct. Fields that are 0 or NULL have their defaults, and
  *              so have all fields if the pointer to the struct is NULL. New fields are only added at the end,
  *              so that programs built with an older header keep working.
@@ -50,7 +51,9 @@
  *              opened ONNX Runtime (optimize_context_runtime_version); otherwise it may only call exec or _exit.
  *   dlclose    The library stays in memory after dlclose, because threads of ONNX Runtime return to it.
  *   Process    The library never exits, prints, opens a socket or changes signals, locale or environment,
- *              with one exception: ORT_DISABLE_TELEMETRY is set while ONNX Runtime is opened, then restored.
+ *              with one exception: ORT_DISABLE_TELEMETRY is set while ONNX Runtime is opened, then restored. On most
+ *              systems no other thread may read or change the environment meanwhile (getenv, setenv): open ONNX
+ *              Runtime early, with optimize_context_runtime_version.
  *
  * This file is generated from src/ffi. Do not edit.
  */
@@ -104,7 +107,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_INVALID_ARGUMENT = 1,
   /**
-   * A handle has another type, or was freed.
+   * A handle has another type. Use of a freed handle is undefined; it may return this status.
    */
   OPTIMIZE_INVALID_HANDLE = 2,
   /**
@@ -1020,10 +1023,17 @@ typedef struct optimize_counters_t {
 } optimize_counters_t;
 
 /**
- * Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` names the
- * current step and is valid during the callback. `done` and `total` count its work in the unit that the function
- * documents; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not
- * throw or use longjmp.
+ * Progress callback. It is called on the thread that made the call, at most 20 times per second, and at
+ * the beginning and end of each stage. `stage` names the stage and is valid during the callback. `done` and `total`
+ * count the work of the stage in its unit; `total` is 0 if it is unknown. A return value other than 0 cancels the
+ * call. The callback must not throw or use longjmp.
+ *
+ * Stages (units): "benchmark" (steps), "build" (steps), "calibrate" (runs), "classify" (texts), "distill" (steps),
+ * "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash"
+ * (bytes), "influence" (layers), "load" (bytes), "merge" (tensors), "package" (bytes), "precision" (measurements),
+ * "prompt" (tokens), "prune" (bytes), "quantize" (bytes), "reconstruct" (tensors), "save" (bytes), "scale" (tensors),
+ * "sensitivity" (measurements), "speed" (measurements), "table: ROW of MODEL" (thousandths of a row), "tag" (texts),
+ * "verify" (bytes). A function can add stages in later versions.
  */
 typedef int32_t (*optimize_progress_fn)(void *user_data,
                                         const char *stage,
@@ -1784,8 +1794,8 @@ typedef struct optimize_quantize_options_t {
    */
   double max_quality_loss;
   /**
-   * Maximum size of the result in bytes. The number of bits of each weight is chosen so that the size is met. 0
-   * means no limit. Needs ONNX Runtime.
+   * Maximum size of the result in bytes. The number of bits of each weight is chosen, from `bits` up, so that the
+   * size is met. 0 means no limit. Needs ONNX Runtime.
    */
   uint64_t target_size;
   /**
@@ -2208,7 +2218,8 @@ typedef struct optimize_ensemble_options_t {
    */
   uint32_t candidates;
   /**
-   * Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1.
+   * Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1, a
+   * negative value disables the division.
    */
   double length_penalty;
   /**
@@ -2791,8 +2802,8 @@ typedef struct optimize_evaluate_options_t {
    */
   double test_share;
   /**
-   * Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5. Use a small positive number for
-   * almost no penalty.
+   * Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5, a negative
+   * value disables it.
    */
   double penalty;
   /**
@@ -3091,8 +3102,8 @@ OPTIMIZE_API
 optimize_status_t optimize_error_status(const optimize_error_t *error);
 
 /**
- * Returns the message of an error, a sentence in UTF-8, or "" if `error` is NULL. The string is valid until the
- * error is freed.
+ * Returns the message of an error in UTF-8, or "" if `error` is NULL. It is a sentence; if it lists the places where
+ * a library was searched, it has several lines. The string is valid until the error is freed.
  */
 OPTIMIZE_API
 const char *optimize_error_message(const optimize_error_t *error);
@@ -3650,7 +3661,8 @@ void optimize_generator_free(optimize_generator_t *generator);
 
 /**
  * Writes the placement of the models of a generator as JSON: a list with an object for each model, as from
- * `optimize_session_placement`. Returns OPTIMIZE_BUSY while another thread uses the generator.
+ * `optimize_session_placement`. Any thread may call this function at any time. Returns only statuses that every
+ * function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_placement(const optimize_generator_t *generator,
@@ -3820,7 +3832,8 @@ void optimize_spans_free(optimize_spans_t *spans);
  * Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
  * JSON of docs/report.md: what was done to each node, and the reasons why nodes were left unchanged. Progress
  * stages: with calibration data "calibrate", in runs; "quantize", in bytes; with a report also "hash". Returns
- * OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts the reasons.
+ * OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
+ * result meets `max_quality_loss`, `target_size` or `never_slower`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,
@@ -3850,7 +3863,7 @@ optimize_status_t optimize_model_plan(const optimize_context_t *context,
  * unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
  * Progress stages: "prune", in bytes; with a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target
  * matches nothing (the message lists the modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message
- * counts the reasons).
+ * counts the reasons); OPTIMIZE_GATE_NOT_MET if no sparsity meets `target_size` or `target_speedup`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_prune(const optimize_context_t *context,

@@ -4,8 +4,12 @@
 //! thread that called the library only waits, reports progress at most [`REPORTS_PER_SECOND`] times per second, and
 //! passes a cancel on. So the callback always runs on the caller's own thread.
 
+mod seldom;
+mod stage;
 mod units;
 
+pub use seldom::Seldom;
+pub use stage::Stage;
 pub use units::Units;
 
 use crate::error::{Error, Kind, Result};
@@ -22,10 +26,12 @@ pub const REPORTS_PER_SECOND: u32 = 20;
 pub struct Progress<'a> {
     /// Name of the current stage: `load`, `quantize`, `save`, `benchmark` …
     pub stage: &'a str,
-    /// Number of units done in this stage (bytes, rounds …).
+    /// Number of units done in this stage.
     pub done: u64,
     /// Total number of units; 0 if unknown.
     pub total: u64,
+    /// The unit: `bytes`, `tokens` …
+    pub unit: &'static str,
 }
 
 /// A cancel token, which any thread may fire to stop an operation. Clones share the flag, which cannot be reset.
@@ -102,9 +108,9 @@ impl Call<'_> {
 
     /// Reports progress now. Fails if the callback or the token cancels, or the deadline passed. It is meant for slow
     /// loops that run on the caller's thread.
-    pub fn report(&self, stage: &str, done: u64, total: u64) -> Result<()> {
+    pub fn report(&self, stage: Stage, done: u64, total: u64) -> Result<()> {
         if let Some(progress) = self.progress
-            && progress(Progress { stage, done, total }).is_break()
+            && progress(Progress { stage: stage.name, done, total, unit: stage.unit }).is_break()
         {
             return Err(cancelled());
         }
@@ -116,7 +122,12 @@ impl Call<'_> {
     ///
     /// `work` calls [`Ticket::check`] and [`Ticket::add`]. When the caller cancels, the next `check` fails, and `work`
     /// should return that error.
-    pub fn drive<T: Send>(&self, stage: &str, total: u64, work: impl FnOnce(&Ticket) -> Result<T> + Send) -> Result<T> {
+    pub fn drive<T: Send>(
+        &self,
+        stage: Stage,
+        total: u64,
+        work: impl FnOnce(&Ticket) -> Result<T> + Send,
+    ) -> Result<T> {
         self.check()?;
         let ticket = Ticket::default();
         if self.is_passive() {
@@ -134,7 +145,7 @@ impl Call<'_> {
         })
     }
 
-    fn watch(&self, stage: &str, total: u64, ticket: &Ticket, finished: &Cancel) {
+    fn watch(&self, stage: Stage, total: u64, ticket: &Ticket, finished: &Cancel) {
         let mut reported = u64::MAX;
         let mut refused = false;
         let mut next = Instant::now();
@@ -148,7 +159,8 @@ impl Call<'_> {
             if let Some(progress) = self.progress.filter(|_| due && count != reported && !refused) {
                 reported = count;
                 next = Instant::now() + Duration::from_secs(1) / REPORTS_PER_SECOND;
-                if progress(Progress { stage, done: count.min(total.max(count)), total }).is_break() {
+                let of_total = if total > 0 { count.min(total) } else { count };
+                if progress(Progress { stage: stage.name, done: of_total, total, unit: stage.unit }).is_break() {
                     ticket.stop(Kind::Cancelled);
                     refused = true;
                 }
@@ -212,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_passive_call_runs_the_work_and_returns_its_value() {
-        assert_eq!(Call::default().drive("x", 1, |_| Ok(7)).unwrap(), 7);
+        assert_eq!(Call::default().drive(Stage::SAVE, 1, |_| Ok(7)).unwrap(), 7);
     }
 
     #[test]
@@ -224,7 +236,7 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(30));
                 cancel.fire();
             });
-            let result: Result<()> = call.drive("x", 0, |t| {
+            let result: Result<()> = call.drive(Stage::SAVE, 0, |t| {
                 loop {
                     t.check()?;
                     std::thread::sleep(Duration::from_millis(1));
@@ -237,7 +249,7 @@ mod tests {
     #[test]
     fn the_deadline_stops_the_work() {
         let call = Call { deadline: Some(Instant::now() + Duration::from_millis(20)), ..Call::default() };
-        let result: Result<()> = call.drive("x", 0, |t| {
+        let result: Result<()> = call.drive(Stage::SAVE, 0, |t| {
             loop {
                 t.check()?;
                 std::thread::sleep(Duration::from_millis(1));
@@ -256,7 +268,7 @@ mod tests {
             if p.done >= 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let call = Call { progress: Some(&progress), ..Call::default() };
-        let result: Result<()> = call.drive("x", 10, |t| {
+        let result: Result<()> = call.drive(Stage::SAVE, 10, |t| {
             loop {
                 t.check()?;
                 t.add(1);
@@ -272,7 +284,7 @@ mod tests {
         let cancel = Cancel::new();
         let call = Call { cancel: Some(&cancel), ..Call::default() };
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _: Result<()> = call.drive("x", 0, |_| panic!("boom"));
+            let _: Result<()> = call.drive(Stage::SAVE, 0, |_| panic!("boom"));
         }));
         assert!(caught.is_err());
     }

@@ -75,11 +75,14 @@ fn the_most_that_may_be_lost_is_kept_and_no_more_is_left_than_that_takes() {
 fn a_limit_that_nothing_keeps_is_refused() {
     let model = minilm();
     let e = run(&model, &QuantizeOptions { max_quality_loss: 1e-12, ..weight_only() }).err().unwrap();
-    assert_eq!(e.kind(), Kind::Unsupported);
+    assert_eq!(e.kind(), Kind::GateNotMet);
     assert!(e.to_string().contains("max_quality_loss"), "{e}");
     let e = run(&model, &QuantizeOptions { target_size: 1000, ..weight_only() }).err().unwrap();
-    assert_eq!(e.kind(), Kind::Unsupported);
-    assert!(e.to_string().contains("target_size is 1000 bytes, but the smallest possible result has "), "{e}");
+    assert_eq!(e.kind(), Kind::GateNotMet);
+    assert!(
+        e.to_string().contains("target_size is 1000 bytes, but the smallest result with 4 bits or more has "),
+        "{e}"
+    );
     let both = QuantizeOptions { target_size: model.bytes() / 6, max_quality_loss: 1e-4, ..weight_only() };
     let e = run(&model, &both).err().unwrap().to_string();
     assert!(e.contains("with target_size") && e.contains("the limit is 0.0001"), "{e}");
@@ -201,7 +204,7 @@ fn static_results_keep_to_a_loss_and_are_raced() {
     let left: Vec<_> = report.nodes.iter().filter(|n| n.reason.contains("max_quality_loss")).collect();
     assert_eq!(left.len(), quantized(&all) - quantized(&report));
     let e = make(QuantizeOptions { max_quality_loss: 1e-12, ..Default::default() }).err().unwrap();
-    assert!(e.kind() == Kind::Unsupported && e.to_string().contains("max_quality_loss"), "{e}");
+    assert!(e.kind() == Kind::GateNotMet && e.to_string().contains("max_quality_loss"), "{e}");
     let (_, raced) = make(QuantizeOptions { never_slower: true, ..Default::default() }).unwrap();
     assert!(raced.summary["speedup"]["high"].as_f64().unwrap() >= 1.0);
 }

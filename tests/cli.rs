@@ -226,7 +226,7 @@ fn run_takes_what_the_model_takes_and_says_what_it_leaves_out() {
     assert_eq!(run(&bert, 33, &[&tokenizer[..], &["--sequence-length", "9"]].concat()), "");
     assert_eq!(run(&bert, 33, &[&tokenizer[..], &["--quiet"]].concat()), "");
     // The tokenizer has a limit of 512. Each of these words is two tokens, and there are two special tokens.
-    let warning = run(&model(), 300, &["--only", "461"]);
+    let warning = run(&model(), 300, &["--output-names", "461"]);
     assert!(warning.contains("text 2 has 602 tokens, of which 512 are used"), "{warning}");
 }
 
@@ -312,4 +312,59 @@ fn prune_takes_layers_units_and_bytes_and_says_so() {
     assert!(report["summary"]["note"].as_str().unwrap().starts_with("stored packed"), "{}", report["summary"]["note"]);
     let shown = optimize(&["inspect", "--model", text(&packed)]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains("onnx (packed)"));
+}
+
+#[test]
+fn integers_are_printed_exactly() {
+    use optimize::onnx::dtype::DataType;
+    let folder = scratch("cli-integers");
+    let shape = |name: &str| support::build::value(name, DataType::Int64, &[3]);
+    let node = support::build::op("Identity", &["x"], &["y"], &[]);
+    let identity = support::build::model(17, vec![shape("x")], vec![shape("y")], Vec::new(), vec![node]);
+    let file = folder.join("identity.onnx");
+    identity.save(&file, optimize::onnx::save::ExternalData::Auto, &optimize::call::Call::default()).unwrap();
+    let run = ["run", "--model", text(&file), "--values", "x:101,16777217,9007199254740991"];
+    let done = optimize(&run);
+    let printed = String::from_utf8(done.stdout).unwrap();
+    assert!(
+        printed.contains("\n  101 16777217 9007199254740991\n"),
+        "{printed}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let values = json(&optimize(&[&run[..], &["--json"]].concat()))["outputs"]["y"]["values"].clone();
+    assert_eq!(values, serde_json::json!([101, 16777217, 9007199254740991i64]));
+}
+
+#[test]
+fn limits_that_nothing_meets_have_an_exit_code_of_their_own() {
+    let folder = scratch("cli-limits");
+    let out = folder.join("out.onnx");
+    let mut both = vec!["--model", "", "--output", text(&out), "--no-benchmark", "--threads", "1"];
+    let minilm = model();
+    both[1] = text(&minilm);
+    for arguments in [
+        &["quantize", "--max-quality-loss", "1e-12"][..],
+        &["quantize", "--target-size", "1000"],
+        &["quantize", "--type", "weight-only", "--target-size", "3%"],
+        &["prune", "--method", "structured", "--target-size", "1000"],
+    ] {
+        let done = optimize(&[arguments, &both].concat());
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(3), "{arguments:?}: {said}");
+        assert!(said.contains("max_quality_loss") || said.contains("target_size is"), "{said}");
+        assert!(names(&folder).is_empty());
+    }
+}
+
+#[test]
+fn inspect_says_what_it_verified() {
+    let folder = scratch("cli-verify");
+    let package = folder.join("package");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sentences/model");
+    assert!(optimize(&["compile", "--model", text(&model), "--output", text(&package)]).status.success());
+    let inspect = |more: &[&str]| optimize(&[&["inspect", "--model", text(&package)], more].concat());
+    let plain = |more: &[&str]| String::from_utf8(inspect(more).stdout).unwrap();
+    assert_eq!(plain(&["--verify"]), plain(&[]) + "verified\n  hashes\n");
+    assert_eq!(json(&inspect(&["--json", "--verify"]))["verified"], "hashes");
+    assert!(json(&inspect(&["--json"])).get("verified").is_none());
 }

@@ -16,7 +16,7 @@ for language in c cpp go csharp; do
     --codegen-output "$folder/$language" -q
 done
 # The first eight values of the output "461" for inputs of ones: [1, 384] of float32.
-"$optimize" run --model "$folder/package" --only 461 --shapes input_ids:1x1 --shapes attention_mask:1x1 \
+"$optimize" run --model "$folder/package" --output-names 461 --shapes input_ids:1x1 --shapes attention_mask:1x1 \
   --values input_ids:1 --values attention_mask:1 | sed -n 2p | tr -s ' ' '\n' | sed '/^$/d; /\.\.\./d' >"$folder/wanted"
 
 same() { # LANGUAGE PROGRAM…: prints the values that are wanted

@@ -243,7 +243,7 @@ fn a_student_of_a_quantized_file_learns_in_float32() {
 fn a_device_that_is_not_there_is_said_and_nothing_is_written() {
     let folder = Folder::new("distill-device");
     let data = text(&folder);
-    let e = run(&folder, &data, "student.onnx", &["--provider", "cuda", "--device", "63"]);
+    let e = run(&folder, &data, "student.onnx", &["--provider", "cuda", "--device-id", "63"]);
     assert!(!e.status.success() && said(&e).contains("cuda"), "{}", said(&e));
     let e = run(&folder, &data, "student.onnx", &["--provider", "tensorrt"]);
     assert!(!e.status.success() && said(&e).contains("cpu, cuda or auto"), "{}", said(&e));

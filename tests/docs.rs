@@ -5,6 +5,7 @@
 mod fragments;
 mod support;
 
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -186,4 +187,47 @@ fn every_page_is_reached_from_the_index_and_every_link_leads_somewhere() {
     }
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(links(&readme).iter().any(|link| link == "docs/README.md"), "README.md does not lead to the index");
+}
+
+#[test]
+fn every_field_of_inspect_and_plan_is_documented() {
+    let page = std::fs::read_to_string(root().join("docs/report.md")).unwrap();
+    let (_, inspect) = page.split_once("## `inspect`").unwrap();
+    let printed = |more: &[&str]| -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
+        command.arg("inspect").arg("--model").arg(deps("models/paraphrase-MiniLM-L3-v2")).arg("--json").args(more);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    for key in printed(&[]).as_object().unwrap().keys() {
+        assert!(inspect.contains(key.as_str()), "{key} of inspect is not documented");
+    }
+    let plans = printed(&["--plan"]);
+    let plan = plans.as_array().unwrap().iter().find(|plan| plan["operation"] == "plan").unwrap();
+    for key in plan.as_object().unwrap().keys().chain(plan["summary"].as_object().unwrap().keys()) {
+        assert!(page.contains(&format!("`{key}`")) || page.contains(&format!("`{key}[]`")), "{key} is not documented");
+    }
+}
+
+#[test]
+fn the_sizes_of_the_readme_are_those_of_this_version() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, demo) = readme.split_once("<!-- demo: begin -->").unwrap();
+    let folder = scratch("docs-demo");
+    let output = Command::new(env!("CARGO_BIN_EXE_optimize"))
+        .args(["quantize", "--output", "small.onnx", "--no-benchmark", "--model"])
+        .arg(deps("models/paraphrase-MiniLM-L3-v2/model.onnx").canonicalize().unwrap())
+        .current_dir(&*folder)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let words = |text: &str, start: &str| -> Vec<String> {
+        let line = text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start} in {text}"));
+        line.split(", in ").next().unwrap().split_whitespace().map(str::to_owned).collect()
+    };
+    // Times and quality depend on the machine.
+    for start in ["small.onnx:", "size "] {
+        assert_eq!(words(demo, start), words(&printed, start), "run `make readme`");
+    }
 }

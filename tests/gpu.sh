@@ -38,7 +38,7 @@ for model in paraphrase-MiniLM-L3-v2 all-MiniLM-L6-v2; do
     "$optimize" tensorrt --check "$engine" --model "$models/$model" --trust -q
     # The engine runs on the device, and its outputs are near fp32 on the CPU. The latency includes the copies of inputs
     # and outputs.
-    "$optimize" benchmark --model "$models/$model" --against "$engine" --trust --runs 50 --min-cosine "${least[$precision]}"
+    "$optimize" benchmark --model "$models/$model" --against "$engine" --trust-engines --runs 50 --min-cosine "${least[$precision]}"
     echo "ok - $model $precision"
   done
 done
@@ -68,7 +68,7 @@ done
 if "$optimize" providers | grep -q '^tensorrt  *can be used'; then
   "$optimize" tensorrt --backend onnxruntime --model "$models/paraphrase-MiniLM-L3-v2" --precision fp16 \
     --dimensions batch=1:1:8,sequence=1:64:128 --output "$scratch/m_ctx.onnx"
-  "$optimize" run --model "$scratch/m_ctx.onnx" --provider tensorrt --trust --shapes input_ids:1x64 \
+  "$optimize" run --model "$scratch/m_ctx.onnx" --provider tensorrt --trust-engines --shapes input_ids:1x64 \
     --shapes attention_mask:1x64 >/dev/null
   echo 'ok - a model with engines in it'
 fi

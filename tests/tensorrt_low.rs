@@ -208,7 +208,7 @@ fn an_engine_runs_where_a_device_is_and_says_so_where_none_is() {
     assert_eq!(open(false, 0).err().unwrap().kind(), Kind::Untrusted);
     assert_eq!(open(true, 4096).err().unwrap().kind(), Kind::DeviceMissing);
     let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
-    command.args(["run", "--json", "--trust", "--tensorrt-library"]).arg(deps("tensorrt-rtx"));
+    command.args(["run", "--json", "--trust-engines", "--tensorrt-library"]).arg(deps("tensorrt-rtx"));
     let output = command.arg("--model").arg(&engine).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let mut ready = match open(true, 0) {

@@ -42,7 +42,7 @@ def engines(model, batch, length):
 
 def ours(model, engine, batch, length):
     provider = ["--provider", "cuda"] if os.environ.get("ORT_DYLIB_PATH") else []
-    command = [COMMAND, "benchmark", "--model", model, "--against", engine, "--trust", "--json", "--runs", "200",
+    command = [COMMAND, "benchmark", "--model", model, "--against", engine, "--trust-engines", "--json", "--runs", "200",
                "--batch-size", str(batch), "--sequence-length", str(length), *provider]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)

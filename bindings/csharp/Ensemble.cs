@@ -80,7 +80,8 @@ namespace Optimize
         /// <summary>Rerank: number of texts that each member generates; 0 for 1.</summary>
         public uint Candidates { get; set; }
 
-        /// <summary>Rerank: power of the length of a text by which its log-probability is divided; 0 for 1.</summary>
+        /// <summary>Rerank: power of the length of a text by which its log-probability is divided; 0 for 1,
+        /// negative for 0.</summary>
         public double LengthPenalty { get; set; }
 
         /// <summary>Weights of the members, one per member; null for equal weights.</summary>

@@ -82,7 +82,8 @@ namespace Optimize
         /// <summary>Probe: share of the texts of each class in the test set; 0 for 0.2.</summary>
         public double TestShare { get; set; }
 
-        /// <summary>Probe: L2 penalty on the weights of the linear classifier; 0 for 0.5.</summary>
+        /// <summary>Probe: L2 penalty on the weights of the linear classifier; 0 for 0.5, negative for none.
+        /// </summary>
         public double Penalty { get; set; }
 
         /// <summary>Provider and device; null for the CPU.</summary>

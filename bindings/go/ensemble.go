@@ -46,7 +46,7 @@ type EnsembleOptions struct {
 	Gate                       bool      // whether only positions are combined where the most probable tokens differ
 	AllowDifferentVocabularies bool      // whether members are combined by the text of their tokens
 	Candidates                 uint32    // rerank: number of texts that each member generates; 0 for 1
-	LengthPenalty              float64   // rerank: power of the length by which log-probabilities are divided; 0 for 1
+	LengthPenalty              float64   // rerank: power of the length that divides log-probabilities; 0 for 1, negative for 0
 	Weights                    []float64 // weights of the members, one each; none for equal weights
 	Temperatures               []float64 // temperatures above 0, one per member; none for 1
 }

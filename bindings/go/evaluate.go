@@ -45,7 +45,7 @@ type EvaluateOptions struct {
 	BatchSize     uint32     // other tasks: number of texts per run; 0 for 1
 	Seed          uint64     // probe: seed of the split into training set and test set
 	TestShare     float64    // probe: share of the texts of each class in the test set; 0 for 0.2
-	Penalty       float64    // probe: L2 penalty on the weights of the linear classifier; 0 for 0.5
+	Penalty       float64    // probe: L2 penalty on the weights of the linear classifier; 0 for 0.5, negative for none
 	Execution     Execution
 }
 

@@ -20,7 +20,8 @@ static size_t count;
 /* The error is read after the call. */
 static void check(optimize_status_t status, optimize_error_t *const *error) {
     if (status == OPTIMIZE_OK) return;
-    fprintf(stderr, "%s: %s\n", optimize_error_place(*error), optimize_error_message(*error));
+    const char *place = optimize_error_place(*error); /* "" if the message is sufficient */
+    fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(*error));
     exit(1);
 }
 

@@ -24,16 +24,32 @@ static int32_t print(void *user_data, const optimize_written_t *written) {
     return 0;
 }
 
-/* Returns a user's message as JSON: quotes, backslashes and control characters are escaped. */
-static void as_message(const char *question, char *json, size_t size) {
-    size_t at = (size_t)snprintf(json, size, "[{\"role\": \"user\", \"content\": \"");
-    for (; *question != '\0' && at + 16 < size; question++) {
+/* Returns a user's message as JSON: quotes, backslashes and control characters are escaped. The caller frees it. */
+static char *as_message(const char *question) {
+    static const char begin[] = "[{\"role\": \"user\", \"content\": \"", end[] = "\"}]";
+    char *json = malloc(sizeof begin + 6 * strlen(question) + sizeof end), *at = json; /* \u and 4 digits */
+    if (json == NULL) abort();
+    at += sprintf(at, "%s", begin);
+    for (; *question != '\0'; question++) {
         unsigned char c = (unsigned char)*question;
-        if (c < 0x20) at += (size_t)snprintf(json + at, size - at, "\\u%04x", c);
-        else if (c == '"' || c == '\\') at += (size_t)snprintf(json + at, size - at, "\\%c", c);
-        else json[at++] = (char)c;
+        if (c < 0x20) at += sprintf(at, "\\u%04x", c);
+        else if (c == '"' || c == '\\') at += sprintf(at, "\\%c", c);
+        else *at++ = (char)c;
     }
-    snprintf(json + at, size - at, "\"}]");
+    strcpy(at, end);
+    return json;
+}
+
+/* Reads a line without its end. Returns 0 at the end of the input. */
+static int read_line(char *line, size_t size) {
+    if (fgets(line, (int)size, stdin) == NULL) return 0;
+    size_t length = strcspn(line, "\n");
+    if (line[length] == '\0' && !feof(stdin)) {
+        fprintf(stderr, "a question has at most %zu bytes\n", size - 2);
+        exit(2);
+    }
+    line[length] = '\0';
+    return 1;
 }
 
 int main(int argc, char **argv) {
@@ -41,7 +57,7 @@ int main(int argc, char **argv) {
     optimize_model_t *model = NULL;
     optimize_generator_t *generator = NULL;
     optimize_error_t *error = NULL;
-    char line[4096], json[8192];
+    char line[4096];
     if (argc < 2) {
         fprintf(stderr, "usage: chat MODEL [QUESTION ...]\n");
         return 2;
@@ -60,12 +76,11 @@ int main(int argc, char **argv) {
         if (argc > 2 && question == NULL) break;
         if (question == NULL) {
             fputs("> ", stderr);
-            if (fgets(line, sizeof line, stdin) == NULL) break;
-            line[strcspn(line, "\n")] = '\0';
+            if (!read_line(line, sizeof line)) break;
             question = line;
         }
         optimize_buffer_t *prompt = NULL, *report = NULL;
-        as_message(question, json, sizeof json);
+        char *json = as_message(question);
         if (optimize_model_render_chat(model, json, &prompt, &error) != OPTIMIZE_OK ||
             optimize_generator_append(generator, 0, optimize_buffer_data(prompt), optimize_buffer_size(prompt),
                                       &options, &error) != OPTIMIZE_OK ||
@@ -74,6 +89,7 @@ int main(int argc, char **argv) {
         putchar('\n');
         optimize_buffer_free(report);
         optimize_buffer_free(prompt);
+        free(json);
     }
     optimize_generator_free(generator);
     optimize_model_free(model);

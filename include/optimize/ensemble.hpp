@@ -44,7 +44,7 @@ struct EnsembleOptions {
     bool gate = false;
     bool allow_different_vocabularies = false;
     std::uint32_t candidates = 0;
-    double length_penalty = 0;
+    double length_penalty = 0; ///< 0 selects 1; a negative value disables it.
     /// Weights of the members; empty selects equal weights.
     std::vector<double> weights;
     /// Temperatures of the members; empty selects 1 for each.

@@ -60,7 +60,7 @@ struct EvaluateOptions {
     std::uint64_t max_texts = 0;
     std::uint64_t seed = 0;
     double test_share = 0;
-    double penalty = 0;
+    double penalty = 0; ///< 0 selects 0.5; a negative value disables it.
     Execution execution;
 };
 

@@ -45,8 +45,8 @@ inline std::string table(const Context &context, const std::vector<const Model *
     const char *c_folder = detail::c_text(folder, "folder");
     detail::Buffer report;
     detail::attempt(call, [&](auto *c_call, auto **error) {
-        return optimize_models_table(context.get(), handles.data(), handles.size(), c_folder, &raw, c_call, report.place(),
-                                     error);
+        return optimize_models_table(context.get(), handles.data(), handles.size(), c_folder, &raw, c_call,
+                                     report.place(), error);
     });
     return report.text();
 }

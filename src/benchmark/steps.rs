@@ -1,6 +1,6 @@
 //! The progress of a benchmark, which is reported on the caller's thread.
 
-use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::call::{Call, REPORTS_PER_SECOND, Stage};
 use crate::error::Result;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ impl<'a> Steps<'a> {
             return self.call.check();
         }
         self.reported = Some(Instant::now());
-        self.call.report("benchmark", self.done, self.total)
+        self.call.report(Stage::BENCHMARK, self.done, self.total)
     }
 
     /// Returns the call for a run inside a step: it can be cancelled, and does not report progress itself.

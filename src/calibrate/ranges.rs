@@ -86,9 +86,12 @@ fn on_floats<T>(tensor: &Tensor, mut what: impl FnMut(&[f32]) -> T) -> Result<T>
 }
 
 /// Returns the number of units that [`ranges`] adds to its ticket.
-pub fn runs(values: usize, batches: usize, method: Method) -> u64 {
+pub fn runs(model: &Model, values: &[String], batches: usize, method: Method) -> u64 {
+    let inputs: HashSet<String> = model.inputs().into_iter().map(|info| info.name).collect();
+    let given = values.iter().filter(|name| inputs.contains(*name)).count();
+    let groups = (values.len() - given).div_ceil(AT_A_TIME) + given.min(1);
     let passes = if method == Method::MinMax { 1 } else { 2 };
-    (values.div_ceil(AT_A_TIME) * batches * passes) as u64
+    (groups * batches * passes) as u64
 }
 
 fn range_of(values: &[f32]) -> Range {

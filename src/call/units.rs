@@ -1,6 +1,6 @@
 //! The progress of work on the caller's thread ([`Units`]).
 
-use super::{Call, REPORTS_PER_SECOND};
+use super::{Call, REPORTS_PER_SECOND, Stage};
 use crate::error::Result;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// second.
 pub struct Units<'a> {
     call: &'a Call<'a>,
-    stage: &'static str,
+    stage: Stage,
     done: u64,
     total: u64,
     reported: Option<Instant>,
@@ -16,7 +16,7 @@ pub struct Units<'a> {
 
 impl<'a> Units<'a> {
     /// Returns a counter of the `total` units of a stage, none of them done.
-    pub fn new(call: &'a Call<'a>, stage: &'static str, total: usize) -> Units<'a> {
+    pub fn new(call: &'a Call<'a>, stage: Stage, total: usize) -> Units<'a> {
         Units { call, stage, done: 0, total: total as u64, reported: None }
     }
 

@@ -6,7 +6,7 @@ use super::graph::Graphs;
 use super::schedule;
 use super::trainer::{Trainer, held_out};
 use super::{DistillOptions, Moment, Watch};
-use crate::call::{self, Call};
+use crate::call::{self, Call, Stage};
 use crate::error::{Kind, Result, bail};
 use crate::runtime::Stop;
 use serde_json::json;
@@ -137,7 +137,7 @@ impl Run<'_> {
                 let group = order[progress.state.batch..].iter().take(self.options.gradient_accumulation_steps);
                 let batches: Vec<Batch> = group.map(|rows| self.data.batch(rows)).collect();
                 self.step(progress, &batches, stop, total)?;
-                call.report("distill", progress.state.step, total)?;
+                call.report(Stage::DISTILL, progress.state.step, total)?;
                 if self.is_due(progress, total) {
                     self.measure(progress, held, stop)?;
                 }

@@ -1,7 +1,7 @@
 //! A classifier that computes the scores of classes for texts, or pairs of texts ([`Classifier`]).
 
 use super::{Batches, TextOptions, logits_in, no_logits, tokenizer_of};
-use crate::call::{Call, Units};
+use crate::call::{Call, Stage, Units};
 use crate::choice::choice;
 use crate::error::{Result, bail};
 use crate::likelihood::log_sum_exp;
@@ -90,7 +90,7 @@ impl Classifier {
         if let Some(second) = second {
             batches = batches.with_second(owned(second));
         }
-        let mut units = Units::new(call, "classify", texts.len());
+        let mut units = Units::new(call, Stage::CLASSIFY, texts.len());
         let mut found = logits(&batches.by_length(), &self.session, &self.output, &mut units)?;
         if let Some(broken) = found.values.iter().position(|value| value.is_nan()) {
             bail!(Runtime, "a logit of text {} is not a number", broken / found.classes + 1);

@@ -1,7 +1,7 @@
 //! An embedder that computes vectors of texts ([`Embedder`]).
 
 use super::{Batches, Embeddings, TextOptions, Vectors, tokenizer_of};
-use crate::call::{Call, Units};
+use crate::call::{Call, Stage, Units};
 use crate::error::{Context, Result, bail};
 use crate::model::Model;
 use crate::runtime::{Placement, Runtime, Session};
@@ -67,7 +67,7 @@ impl Embedder {
     pub fn embed<T: AsRef<str>>(&self, texts: &[T], call: &Call) -> Result<Embeddings> {
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
         let batches = Batches::new(&self.model, &self.tokenizer, &texts, &self.options.text)?.by_length();
-        let mut units = Units::new(call, "embed", texts.len());
+        let mut units = Units::new(call, Stage::EMBED, texts.len());
         let mut found = self.vectors.run(&batches, &self.session, &mut units)?;
         found.shorten(self.options.dimensions)?;
         if self.options.normalize {

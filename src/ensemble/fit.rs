@@ -9,7 +9,7 @@
 //! exponentiated gradient (Kivinen, Warmuth 1997) with a step that is halved until the loss does not increase.
 
 use super::{Ensemble, Method, name_of, place};
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::{Context, Result, bail};
 use crate::evaluate::reader::Reader;
 use crate::evaluate::text_plan::Plan;
@@ -120,7 +120,7 @@ impl Ensemble {
                     reading.add(row, token, member.temperature, keep > 0);
                 }
                 done += window.scored as u64;
-                call.report("fit", done, total)?;
+                call.report(Stage::FIT, done, total)?;
             }
             if reading.logs.iter().any(|log| log.is_nan()) {
                 bail!(Runtime, "{}: a logit is not a number", place(index));

@@ -10,7 +10,7 @@
 //! float32, tensor by tensor; the result has the type of the first member's tensor.
 
 use super::{alike, place};
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::choice::choice;
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
@@ -96,7 +96,7 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
     let total = models[0].graph().initializer.len() as u64;
     let (mut merged, mut same) = (0u64, 0u64);
     for (done, tensor) in tensors.enumerate() {
-        call.report("merge", done as u64, total)?;
+        call.report(Stage::MERGE, done as u64, total)?;
         let name = tensor.name.clone().unwrap_or_default();
         let all: Vec<&TensorProto> = others.iter().filter_map(|other| other.get(name.as_str()).copied()).collect();
         let ties = options.method == MergeMethod::Ties;
@@ -120,6 +120,7 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
         replace(tensor, &result, &scratch).at(place)?;
         merged += 1;
     }
+    call.report(Stage::MERGE, total, total)?;
     let mut report = Report::of_technique("merge", options, &["method"]);
     super::note_models(&mut report, models.iter());
     match base.map(Model::path) {

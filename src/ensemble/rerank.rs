@@ -5,7 +5,7 @@
 
 use super::Ensemble;
 use super::chorus::Voices;
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::{Context, Result, bail};
 use crate::likelihood::log_sum_exp;
 use crate::model::GenerationDefaults;
@@ -222,7 +222,7 @@ impl Rows for Rerank {
         if let Some(row) = self.rows.iter().position(Vec::is_empty) {
             bail!(InvalidArgument, "row {}: the prompt is empty", row + 1);
         }
-        call.report("generate", 0, 0)?;
+        call.report(Stage::GENERATE, 0, 0)?;
         let written = self.write(options, call)?;
         let per_row = self.candidates;
         let texts: Vec<(usize, &Candidate)> =

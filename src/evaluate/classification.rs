@@ -4,7 +4,7 @@ use super::labelled::Labelled;
 use super::paired::Interval;
 use super::scores::{ClassScores, Counts};
 use crate::benchmark::Both;
-use crate::call::{Call, Units};
+use crate::call::{Call, Stage, Units};
 use crate::encoder::{Batches, TextOptions, logits, logits_of};
 use crate::error::{Context, Result, bail};
 use crate::likelihood::argmax;
@@ -52,7 +52,7 @@ pub fn classify(
 ) -> Result<ClassScores> {
     let names = Names(model.card().class_names());
     let truths = names.truths(rows)?;
-    let mut units = Units::new(call, "evaluate", rows.len());
+    let mut units = Units::new(call, Stage::EVALUATE_TEXTS, rows.len());
     let predictions = predict(runtime, model, tokenizer, rows, options, &mut units)?;
     score(&names, &truths, rows, &predictions)
 }
@@ -72,7 +72,7 @@ pub fn compare_classification(
 ) -> Result<PairedClassification> {
     let names = Names(original.card().class_names());
     let truths = names.truths(rows)?;
-    let mut units = Units::new(call, "evaluate", 2 * rows.len());
+    let mut units = Units::new(call, Stage::EVALUATE_TEXTS, 2 * rows.len());
     let (before, after) = both(runtime, original, result, tokenizer, rows, options, &mut units)?;
     if before.count != after.count {
         let (before, after) = (before.count, after.count);
@@ -103,7 +103,7 @@ pub fn class_agreement(
 ) -> Result<f64> {
     let row = |(index, text): (usize, &String)| Labelled { label: String::new(), text: text.clone(), line: index + 1 };
     let rows: Vec<Labelled> = texts.iter().enumerate().map(row).collect();
-    let mut units = Units::new(call, "evaluate", 2 * rows.len());
+    let mut units = Units::new(call, Stage::EVALUATE_TEXTS, 2 * rows.len());
     let (before, after) = both(runtime, original, result, tokenizer, &rows, options, &mut units)?;
     let same = before.classes.iter().zip(&after.classes).filter(|(a, b)| a == b).count();
     Ok(same as f64 / rows.len().max(1) as f64)

@@ -1,6 +1,6 @@
 //! The similarity of the vectors of two models for the same texts.
 
-use crate::call::{Call, Units};
+use crate::call::{Call, Stage, Units};
 use crate::encoder::{Batches, Embeddings, TextOptions, Vectors};
 use crate::error::{Context, Result, bail};
 use crate::meaning::reading;
@@ -53,7 +53,7 @@ pub fn embed(
     options: &TextOptions,
     call: &Call,
 ) -> Result<Embeddings> {
-    let mut units = Units::new(call, "evaluate", texts.len());
+    let mut units = Units::new(call, Stage::EVALUATE_TEXTS, texts.len());
     embed_counted(runtime, model, tokenizer, texts, options, &mut units)
 }
 
@@ -83,7 +83,7 @@ pub fn compare_embeddings(
     options: &TextOptions,
     call: &Call,
 ) -> Result<EmbeddingSimilarity> {
-    let mut units = Units::new(call, "evaluate", 2 * texts.len());
+    let mut units = Units::new(call, Stage::EVALUATE_TEXTS, 2 * texts.len());
     let own = reading(original, result, Some(tokenizer)).at(|| "the result")?;
     let theirs = own.as_ref().map_or(tokenizer, |own| &own.tokenizer);
     let mut of = |model, tokenizer| embed_counted(runtime, model, tokenizer, texts, options, &mut units);

@@ -5,7 +5,7 @@ use super::perplexity::{PerplexityReport, finite, pool, scores};
 use super::reader::Reader;
 use super::text_plan::Plan;
 use crate::benchmark::Both;
-use crate::call::{Call, Units};
+use crate::call::{Call, Stage, Units};
 use crate::error::{Context, Result, bail};
 use crate::likelihood::{Judgement, judge};
 use crate::meaning::{Reading, reading};
@@ -76,7 +76,7 @@ pub fn compare_perplexity(
         );
     }
     let plan = Plan::new(&[original, result], tokenizer, text, options)?;
-    let mut units = Units::new(call, "evaluate", plan.scored());
+    let mut units = Units::new(call, Stage::EVALUATE_TOKENS, plan.scored());
     let load = |model| Reader::new(runtime, model, options, &units.quiet());
     let (mut first, mut second) = (load(original).at(|| ORIGINAL)?, load(result).at(|| RESULT)?);
     let pool = pool(options.threads)?;

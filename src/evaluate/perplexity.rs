@@ -4,7 +4,7 @@ use super::options::PerplexityOptions;
 use super::reader::Reader;
 use super::text_plan::Plan;
 use super::windows::Window;
-use crate::call::{Call, Units};
+use crate::call::{Call, Stage, Units};
 use crate::error::{Result, bail};
 use crate::likelihood::surprise;
 use crate::model::Model;
@@ -60,7 +60,7 @@ pub fn perplexity(
     call: &Call,
 ) -> Result<PerplexityReport> {
     let plan = Plan::new(&[model], tokenizer, text, options)?;
-    let mut units = Units::new(call, "evaluate", plan.scored());
+    let mut units = Units::new(call, Stage::EVALUATE_TOKENS, plan.scored());
     let mut reader = Reader::new(runtime, model, options, &units.quiet())?;
     let pool = pool(options.threads)?;
     let start = Instant::now();

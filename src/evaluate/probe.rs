@@ -8,7 +8,7 @@ use super::minimize::minimize;
 use super::paired::Interval;
 use super::scores::{ClassScores, Counts};
 use crate::benchmark::Both;
-use crate::call::{Call, Units};
+use crate::call::{Call, Stage, Units};
 use crate::encoder::{Embeddings, TextOptions};
 use crate::error::{Context, Result, bail};
 use crate::likelihood::log_sum_exp;
@@ -88,7 +88,7 @@ pub fn probe_accuracy(
     call: &Call,
 ) -> Result<ProbeReport> {
     let split = Split::new(rows, options)?;
-    let mut units = Units::new(call, "evaluate", rows.len());
+    let mut units = Units::new(call, Stage::EVALUATE_TEXTS, rows.len());
     let vectors = embed_counted(runtime, model, tokenizer, &texts(rows), &options.text, &mut units)?;
     Ok(probe(&vectors, &split, options, call)?.0)
 }
@@ -106,7 +106,7 @@ pub fn compare_probes(
     call: &Call,
 ) -> Result<PairedProbe> {
     let split = Split::new(rows, options)?;
-    let mut units = Units::new(call, "evaluate", 2 * rows.len());
+    let mut units = Units::new(call, Stage::EVALUATE_TEXTS, 2 * rows.len());
     let own = reading(original, result, Some(tokenizer)).at(|| "the result")?;
     let theirs = own.as_ref().map_or(tokenizer, |own| &own.tokenizer);
     let mut of = |model, tokenizer| {

@@ -5,7 +5,7 @@ use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::{Out, guard};
-use crate::call::{Call, Cancel, Progress};
+use crate::call::{Call, Cancel, Progress, Seldom};
 use crate::error::Result;
 use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
@@ -18,10 +18,17 @@ pub struct optimize_cancel_t(());
 
 handle!(optimize_cancel_t(Cancel), b"opt-canc", "cancel token");
 
-/// Progress callback. It is called on the thread that made the call, at most 20 times per second. `stage` names the
-/// current step and is valid during the callback. `done` and `total` count its work in the unit that the function
-/// documents; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not
-/// throw or use longjmp.
+/// Progress callback. It is called on the thread that made the call, at most 20 times per second, and at
+/// the beginning and end of each stage. `stage` names the stage and is valid during the callback. `done` and `total`
+/// count the work of the stage in its unit; `total` is 0 if it is unknown. A return value other than 0 cancels the
+/// call. The callback must not throw or use longjmp.
+///
+/// Stages (units): "benchmark" (steps), "build" (steps), "calibrate" (runs), "classify" (texts), "distill" (steps),
+/// "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash"
+/// (bytes), "influence" (layers), "load" (bytes), "merge" (tensors), "package" (bytes), "precision" (measurements),
+/// "prompt" (tokens), "prune" (bytes), "quantize" (bytes), "reconstruct" (tensors), "save" (bytes), "scale" (tensors),
+/// "sensitivity" (measurements), "speed" (measurements), "table: ROW of MODEL" (thousandths of a row), "tag" (texts),
+/// "verify" (bytes). A function can add stages in later versions.
 #[allow(non_camel_case_types)]
 pub type optimize_progress_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, stage: *const c_char, done: u64, total: u64) -> i32>;
@@ -54,8 +61,9 @@ pub(super) unsafe fn with<T>(call: *const optimize_call_t, body: impl FnOnce(&Ca
     let given = unsafe { options::read(call) }?;
     // SAFETY: a token or NULL by the contract. The clone remains valid if the handle is freed during the call.
     let cancel = unsafe { handle::optional(given.cancel) }?.cloned();
+    let seldom = Seldom::default();
     let progress = |p: Progress<'_>| {
-        let Some(function) = given.progress else { return ControlFlow::Continue(()) };
+        let Some(function) = given.progress.filter(|_| seldom.passes(&p)) else { return ControlFlow::Continue(()) };
         let stage = CString::new(p.stage).unwrap_or_default();
         // SAFETY: the caller's function with the caller's data, on the caller's thread.
         match unsafe { function(given.user_data, stage.as_ptr(), p.done, p.total) } {

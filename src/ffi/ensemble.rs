@@ -84,7 +84,8 @@ pub struct optimize_ensemble_options_t {
     pub allow_different_vocabularies: u32,
     /// Rerank: number of texts that each member generates; 0 selects 1.
     pub candidates: u32,
-    /// Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1.
+    /// Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1, a
+    /// negative value disables the division.
     pub length_penalty: f64,
     /// Array of `weight_count` non-negative weights, one per member; their sum is normalized to 1. NULL selects equal
     /// weights.
@@ -430,7 +431,11 @@ unsafe fn convert(given: &optimize_ensemble_options_t) -> Result<EnsembleOptions
         gate: given.gate != 0,
         allow_different_vocabularies: given.allow_different_vocabularies != 0,
         candidates: given.candidates as usize,
-        length_penalty: (given.length_penalty != 0.0).then_some(given.length_penalty),
+        length_penalty: match given.length_penalty {
+            0.0 => None,
+            below if below < 0.0 => Some(0.0),
+            penalty => Some(penalty),
+        },
         task: task.map(Task::from),
     })
 }

@@ -33,8 +33,8 @@ pub unsafe extern "C" fn optimize_error_status(error: *const optimize_error_t) -
     found.map_or(optimize_status_t::OPTIMIZE_INVALID_HANDLE, |e| e.error.kind().into())
 }
 
-/// Returns the message of an error, a sentence in UTF-8, or "" if `error` is NULL. The string is valid until the
-/// error is freed.
+/// Returns the message of an error in UTF-8, or "" if `error` is NULL. It is a sentence; if it lists the places where
+/// a library was searched, it has several lines. The string is valid until the error is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_message(error: *const optimize_error_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.

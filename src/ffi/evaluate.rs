@@ -77,8 +77,8 @@ pub struct optimize_evaluate_options_t {
     pub seed: u64,
     /// Probe: share of the texts of each class in the test set, below 1; 0 selects 0.2.
     pub test_share: f64,
-    /// Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5. Use a small positive number for
-    /// almost no penalty.
+    /// Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5, a negative
+    /// value disables it.
     pub penalty: f64,
     /// Execution provider of the sessions, an optimize_provider_t.
     pub provider: i32,
@@ -173,8 +173,8 @@ unsafe fn convert(given: &optimize_evaluate_options_t) -> Result<EvaluateOptions
         batch_size: if given.batch_size == 0 { defaults.batch_size } else { given.batch_size as usize },
         test_share: or(given.test_share, defaults.test_share),
         seed: given.seed,
-        penalty: or(given.penalty, defaults.penalty),
-        // SAFETY: the contract of this function.
+        penalty: if given.penalty < 0.0 { 0.0 } else { or(given.penalty, defaults.penalty) },
+        // SAFETY: same contract.
         execution: unsafe { where_of!(given).execution() }?,
         ..defaults
     })

@@ -24,7 +24,14 @@ use std::sync::{Mutex, MutexGuard};
 #[allow(non_camel_case_types)]
 pub struct optimize_generator_t(());
 
-handle!(optimize_generator_t(Mutex<Box<dyn Rows>>), b"opt-gene", "generator");
+/// What is behind a handle.
+pub struct GeneratorHandle {
+    rows: Mutex<Box<dyn Rows>>,
+    /// Where the models run, as JSON. It does not change, so that other threads can read it during a call.
+    placement: String,
+}
+
+handle!(optimize_generator_t(GeneratorHandle), b"opt-gene", "generator");
 
 /// Options of `optimize_generator_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
@@ -344,11 +351,12 @@ pub(super) unsafe fn session_options(
 
 /// Returns a generator handle.
 pub(super) fn new(rows: Box<dyn Rows>) -> *mut optimize_generator_t {
-    handle::new(Mutex::new(rows))
+    let placement = serde_json::to_string(&rows.placements()).unwrap_or_default();
+    handle::new(GeneratorHandle { rows: Mutex::new(rows), placement })
 }
 
-fn lock(generator: &Mutex<Box<dyn Rows>>) -> Result<MutexGuard<'_, Box<dyn Rows>>> {
-    handle::lock(generator, "using this generator")
+fn lock(generator: &GeneratorHandle) -> Result<MutexGuard<'_, Box<dyn Rows>>> {
+    handle::lock(&generator.rows, "using this generator")
 }
 
 fn prompt<'a>(text: &'a str, options: &optimize_generate_options_t) -> Prompt<'a> {
@@ -431,7 +439,8 @@ fn as_json(written: &[Generation]) -> String {
 }
 
 /// Writes the placement of the models of a generator as JSON: a list with an object for each model, as from
-/// `optimize_session_placement`. Returns OPTIMIZE_BUSY while another thread uses the generator.
+/// `optimize_session_placement`. Any thread may call this function at any time. Returns only statuses that every
+/// function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_placement(
     generator: *const optimize_generator_t,
@@ -442,8 +451,7 @@ pub unsafe extern "C" fn optimize_generator_placement(
     unsafe {
         guard(error, || {
             let out = Out::new(json, "json")?;
-            let generator = lock(handle::get(generator)?)?;
-            out.set(buffer::new(serde_json::to_string(&generator.placements()).unwrap_or_default()));
+            out.set(buffer::new(handle::get(generator)?.placement.clone()));
             Ok(())
         })
     }

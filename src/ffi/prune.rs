@@ -149,7 +149,7 @@ unsafe impl Options for optimize_prune_options_t {}
 /// unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
 /// Progress stages: "prune", in bytes; with a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target
 /// matches nothing (the message lists the modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message
-/// counts the reasons).
+/// counts the reasons); OPTIMIZE_GATE_NOT_MET if no sparsity meets `target_size` or `target_speedup`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_prune(
     context: *const optimize_context_t,

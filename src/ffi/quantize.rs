@@ -168,8 +168,8 @@ pub struct optimize_quantize_options_t {
     /// with logits, otherwise 1 - mean cosine. The most sensitive nodes stay float until it is met. 0 means no limit.
     /// Needs ONNX Runtime.
     pub max_quality_loss: f64,
-    /// Maximum size of the result in bytes. The number of bits of each weight is chosen so that the size is met. 0
-    /// means no limit. Needs ONNX Runtime.
+    /// Maximum size of the result in bytes. The number of bits of each weight is chosen, from `bits` up, so that the
+    /// size is met. 0 means no limit. Needs ONNX Runtime.
     pub target_size: u64,
     /// Array of `calibration_tensor_count` names of the inputs for which `calibration_tensors` are the calibration
     /// data, instead of a text.
@@ -187,7 +187,8 @@ unsafe impl Options for optimize_quantize_options_t {}
 /// Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
 /// JSON of docs/report.md: what was done to each node, and the reasons why nodes were left unchanged. Progress
 /// stages: with calibration data "calibrate", in runs; "quantize", in bytes; with a report also "hash". Returns
-/// OPTIMIZE_UNSUPPORTED if there is nothing to quantize; the message counts the reasons.
+/// OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
+/// result meets `max_quality_loss`, `target_size` or `never_slower`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_quantize(
     context: *const optimize_context_t,

@@ -12,7 +12,7 @@ pub enum optimize_status_t {
     OPTIMIZE_OK = 0,
     /// An argument is NULL where a value is required, is out of range, or contradicts another one.
     OPTIMIZE_INVALID_ARGUMENT = 1,
-    /// A handle has another type, or was freed.
+    /// A handle has another type. Use of a freed handle is undefined; it may return this status.
     OPTIMIZE_INVALID_HANDLE = 2,
     /// A file, tensor, input or name does not exist.
     OPTIMIZE_NOT_FOUND = 3,

@@ -366,6 +366,7 @@ unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions
         max_error: given.max_error,
         keep_fp32: keep_fp32.into_iter().map(str::to_owned).collect(),
         calibration: read(given.calibration, "calibration")?.map(Into::into),
+        calibration_text: None,
         force: given.force != 0,
         refuse_mismatch: given.refuse_mismatch != 0,
         threads: 0,

@@ -10,7 +10,7 @@ mod value;
 pub use card::{Card, Format, GenerationDefaults, Pooling, SideContent, SideFile, Task};
 pub use value::{Dim, ValueInfo};
 
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::Result;
 use crate::files;
 use crate::files::digest::{FileIdentity, hex};
@@ -199,7 +199,7 @@ impl Model {
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());
         let bytes = self.bytes();
-        let sha256 = call.drive("hash", bytes, |ticket| {
+        let sha256 = call.drive(Stage::HASH, bytes, |ticket| {
             let digest = |pieces: &[Bytes]| -> Result<Vec<u8>> {
                 let mut hash = Sha256::new();
                 for piece in pieces {

@@ -10,7 +10,7 @@ use super::proto::{EXTERNAL, GraphProto, ModelProto, StringStringEntryProto, Ten
 use super::tensors::{any_external, for_each_initializer};
 use super::validate::subgraphs;
 use super::wire::{Message, Writer};
-use crate::call::{Call, Ticket};
+use crate::call::{Call, Stage, Ticket};
 use crate::choice::choice;
 use crate::error::{Result, bail, error};
 use crate::files::digest::{FileIdentity, hex};
@@ -95,7 +95,7 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
         return Err(place(error));
     }
     let total = main + data.as_ref().map_or(0, Data::bytes);
-    call.drive("save", total, |ticket| match data {
+    call.drive(Stage::SAVE, total, |ticket| match data {
         Some(data) => save_external(data, path, ticket),
         None => Ok(Saved { files: vec![save_main(&segments, path, ticket)?] }),
     })

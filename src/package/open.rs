@@ -5,7 +5,7 @@ use super::engines;
 use super::manifest::{ASSETS, LOCATION, Manifest, OURS, SEAL, SIGNATURE, THEIRS, Variant, WEIGHTS};
 use super::variants;
 use super::verify;
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::{Context, Result, bail, error};
 use crate::files::digest::hex;
 use crate::model::{Card, Format, Model, Prepared, SideContent, SideFile};
@@ -347,7 +347,7 @@ impl Package {
     /// signed.
     pub fn verify(&self, key: Option<&[u8; 32]>, call: &Call) -> Result<()> {
         let total = self.0.manifest.files.values().map(|f| f.bytes).fold(0, u64::saturating_add);
-        call.drive("verify", total, |ticket| self.verify_all(key, ticket)).at(|| self.0.path.display())
+        call.drive(Stage::VERIFY, total, |ticket| self.verify_all(key, ticket)).at(|| self.0.path.display())
     }
 
     fn verify_all(&self, key: Option<&[u8; 32]>, ticket: &crate::call::Ticket) -> Result<()> {

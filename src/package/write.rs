@@ -5,7 +5,7 @@ use super::manifest::{ASSETS, FORMAT, FileOf, Manifest, OURS, PACKED, SEAL, SIGN
 use super::options::CompileOptions;
 use super::promise::Promise;
 use super::{engines, variants, verify, weights};
-use crate::call::{Call, Ticket};
+use crate::call::{Call, Stage, Ticket};
 use crate::error::{Context, Result, bail};
 use crate::files::digest::hex;
 use crate::files::{self, AtomicFile};
@@ -87,7 +87,7 @@ pub fn compile(
     manifest.warnings.clone_from(&warnings);
     let total: u64 = parts.iter().flat_map(|p| &p.1).map(|b| b.len() as u64).sum();
     let work = |ticket: &Ticket| finish(parts, manifest, path, options, ticket);
-    let Saved { files } = call.drive("package", 2 * total, work).at(|| path.display())?;
+    let Saved { files } = call.drive(Stage::PACKAGE, 2 * total, work).at(|| path.display())?;
     Ok(Compiled { files, warnings })
 }
 

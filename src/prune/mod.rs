@@ -23,7 +23,7 @@ pub use crate::report::LEFT;
 pub use options::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverride};
 
 use crate::calibrate::{self, Batch, Calibration, Data};
-use crate::call::{Call, Ticket};
+use crate::call::{Call, Stage, Ticket};
 use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::{Model, Task};
@@ -83,8 +83,9 @@ type Outcome = std::result::Result<Pruned, String>;
 /// memory (its weights in scratch storage).
 ///
 /// Reports the stage `prune` in weight bytes. Methods that measure activations need [`prune_calibrated`]. Fails with
-/// `InvalidArgument` if a target matches nothing (the message lists the modules), with `Unsupported` if no weight could
-/// be pruned (the message counts the reasons). Memory: a few megabytes per thread, for any size of model.
+/// `InvalidArgument` if a target matches nothing (the message lists the modules), with `Unsupported` if no weight
+/// could be pruned (the message counts the reasons), with `GateNotMet` if no sparsity meets `target_size` or
+/// `target_speedup`. Memory: a few megabytes per thread, for any size of model.
 pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Model, Report)> {
     if let PruneMethod::Wanda | PruneMethod::SparseGpt = options.method {
         options.check()?;
@@ -153,7 +154,7 @@ fn run(
     let outcomes = match calibration {
         None => {
             let work = |ticket: &Ticket| pool.install(|| scores::all(&plan.targets, options, ticket));
-            call.drive("prune", plan.bytes(), work)?
+            call.drive(Stage::PRUNE, plan.bytes(), work)?
         }
         Some((runtime, calibration)) => {
             let batches = calibrate::batches(model, calibration)?;
@@ -163,7 +164,7 @@ fn run(
                 let run = data.run(options.threads, ticket, &stop);
                 pool.install(|| calibrated::all(&run, model, &plan.targets, options))
             };
-            call.drive("prune", plan.bytes(), work)?
+            call.drive(Stage::PRUNE, plan.bytes(), work)?
         }
     };
     let (result, mut report) = written(model, options, &view, &plan, &outcomes)?;

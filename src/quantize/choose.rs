@@ -7,6 +7,7 @@ use super::speed::{self, SLOWER};
 use super::trial::{Judge, SwitchOf, Trial};
 use super::{Fit, Generated, QuantizeOptions, Work};
 use crate::calibrate::{self, Batch, Calibration};
+use crate::call::Stage;
 use crate::error::{Error, Kind, Result, bail};
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
@@ -124,12 +125,12 @@ impl Chooser {
         let mut trial = Trial::new(judge, work, &SwitchOf { weights: &of, stored: &of_stored, count })?;
         let mut losses = Vec::with_capacity(count);
         for index in 0..count {
-            work.run.call.report("sensitivity", index as u64, count as u64)?;
+            work.run.call.report(Stage::SENSITIVITY, index as u64, count as u64)?;
             let mut on = vec![false; count];
             on[index] = true;
             losses.push(trial.loss(&on)?);
         }
-        work.run.call.report("sensitivity", count as u64, count as u64)?;
+        work.run.call.report(Stage::SENSITIVITY, count as u64, count as u64)?;
         self.units.iter_mut().zip(&losses).for_each(|(unit, loss)| unit.measured(*loss));
         let named =
             |c: &super::planner::Change<'_>| (work.view.node(c.body, c.node).label().to_owned(), losses[of[c.weight]]);
@@ -185,13 +186,13 @@ impl Chooser {
         let (bytes, loss) = closest;
         if target_size == 0 {
             bail!(
-                Unsupported,
+                GateNotMet,
                 "max_quality_loss is {max_quality_loss}, but every result that was tried loses {loss:.3e} or more"
             )
         }
         if bytes <= target_size {
             bail!(
-                Unsupported,
+                GateNotMet,
                 "with target_size {target_size} the result has {bytes} bytes and loses {loss:.3e}; the limit is \
                  {max_quality_loss}"
             )
@@ -201,7 +202,7 @@ impl Chooser {
 
     /// Returns the result with the smallest forms. Fails if even this result misses the limits.
     fn smallest(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
-        let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
+        let QuantizeOptions { max_quality_loss, target_size, bits, .. } = *work.run.options;
         let smallest: Vec<usize> = self
             .slow
             .iter()
@@ -211,11 +212,14 @@ impl Chooser {
         let (result, nodes) = self.make(work, &smallest, LARGE)?;
         let (bytes, loss) = (result.bytes(), judge.loss(&result, &work.run)?);
         if bytes > target_size {
-            bail!(Unsupported, "target_size is {target_size} bytes, but the smallest possible result has {bytes}")
+            bail!(
+                GateNotMet,
+                "target_size is {target_size} bytes, but the smallest result with {bits} bits or more has {bytes}"
+            )
         }
         if max_quality_loss > 0.0 && loss > max_quality_loss {
             bail!(
-                Unsupported,
+                GateNotMet,
                 "with target_size {target_size} the result has {bytes} bytes and loses {loss:.3e}; the limit is \
                  {max_quality_loss}"
             )

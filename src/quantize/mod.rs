@@ -37,7 +37,7 @@ pub use forecast::forecast;
 pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, QuantizeType, ReduceRange};
 
 use crate::calibrate::{self, Batch, Calibration, Data};
-use crate::call::{Call, Ticket};
+use crate::call::{Call, Stage, Ticket};
 use crate::error::{Result, bail};
 use crate::graph::View;
 use crate::model::Model;
@@ -55,8 +55,9 @@ use std::time::Instant;
 /// Weights without an integer or block form are stored in few bits and computed in float: the report says `stored int8`
 /// or `stored int4`.
 ///
-/// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized: the message
-/// counts the reasons. Memory: a few megabytes per thread, for any size of model.
+/// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized (the message
+/// counts the reasons), and with `GateNotMet` if no result meets the limits of the options. Memory: a few megabytes
+/// per thread, for any size of model.
 ///
 /// Weights: `q = round(w / s)`, `s = max|w| / 127` per output channel, symmetric (zero point 0). Activations: ONNX
 /// `DynamicQuantizeLinear` (uint8, asymmetric, per tensor) at run time.
@@ -262,7 +263,7 @@ impl Work<'_> {
     ) -> Result<(T, Vec<stored::Outcome>)> {
         let (pool, options) = (&self.pool, self.run.options);
         let both = |ticket: &Ticket| Ok((work(plan, ticket)?, stored::all(plan, options, ticket)?));
-        self.run.call.drive("quantize", plan.weight_bytes(), |ticket| pool.install(|| both(ticket)))
+        self.run.call.drive(Stage::QUANTIZE, plan.weight_bytes(), |ticket| pool.install(|| both(ticket)))
     }
 
     /// Returns the model with the new weights, and the report on each node.

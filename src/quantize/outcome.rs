@@ -2,22 +2,32 @@
 
 use super::planner::{LEFT, QUANTIZED};
 use super::{QuantizeOptions, QuantizeType};
-use crate::error::{Result, bail};
+use crate::error::{Error, Kind, Result, bail};
 use crate::model::{Format, Model};
 use crate::report::{NodeReport, Report, count_reasons};
 
-/// Adds the numbers of quantized and other nodes to the report. Fails with [`crate::error::Kind::Unsupported`] if no
-/// node was quantized.
+/// Adds the numbers of quantized and other nodes to the report. Fails as [`nothing`] if no node was quantized.
 pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOptions) -> Result<()> {
     let with = |action: &str| nodes.iter().filter(|n| n.action == action).count();
     let (quantized, left) = (with(QUANTIZED), with(LEFT));
     if left == nodes.len() {
-        bail!(Unsupported, "no node could be quantized: {}{}", reasons(nodes), help(nodes, options));
+        return Err(nothing(nodes, reasons(nodes) + &help(nodes, options)));
     }
     report.summary.insert("nodes_quantized".into(), quantized.into());
     report.summary.insert("nodes_stored".into(), (nodes.len() - left - quantized).into());
     report.summary.insert("nodes_left".into(), left.into());
     Ok(())
+}
+
+/// Reasons of nodes that stay float because of a limit on quality, size or speed.
+const LIMITS: [&str; 3] = ["max_quality_loss", "target_size", "not faster"];
+
+/// Returns the error if no node was quantized: [`Kind::GateNotMet`] if a limit left a node float, otherwise
+/// [`Kind::Unsupported`].
+pub fn nothing(nodes: &[NodeReport], why: String) -> Error {
+    let limited = nodes.iter().any(|node| LIMITS.iter().any(|limit| node.reason.contains(limit)));
+    let kind = if limited { Kind::GateNotMet } else { Kind::Unsupported };
+    Error::new(kind, format!("no node could be quantized: {why}"))
 }
 
 /// Fails with [`crate::error::Kind::Unsupported`] if `model` comes from a GGUF file and the result, of `after` bytes,
@@ -43,8 +53,8 @@ pub fn reasons(nodes: &[NodeReport]) -> String {
 /// Returns the end of the message if nothing was quantized, which suggests what to try. It is empty if the options
 /// excluded the nodes, or they are already quantized.
 fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
-    let settled = ["already quantized", "max_quality_loss", "target_size", "not faster", "excluded", "not included"];
-    if nodes.iter().any(|n| settled.iter().any(|reason| n.reason.contains(reason))) {
+    let settled = ["already quantized", "excluded", "not included"];
+    if nodes.iter().any(|n| settled.iter().chain(&LIMITS).any(|reason| n.reason.contains(reason))) {
         return String::new();
     }
     let small = nodes.is_empty() || nodes.iter().any(|n| n.reason.contains(" elements"));

@@ -1,7 +1,6 @@
 //! The plan of a quantization: the nodes that are quantized, in which form, and the reasons why others stay unchanged.
 
 use super::logarithm;
-pub use super::outcome::reasons;
 use super::plan::Channel;
 pub use super::plan::{Change, Form, Plan, Weight};
 use super::stored;

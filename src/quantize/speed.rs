@@ -6,6 +6,7 @@ use super::decide::Decision;
 use super::planner::{Form, Plan};
 use super::{Run, Work};
 use crate::benchmark::{BenchmarkOptions, Pair, Speedup, Subject, race, settled};
+use crate::call::Stage;
 use crate::error::Result;
 use crate::inputs::{Batch, InputOptions};
 use crate::model::{Model, Task};
@@ -40,7 +41,7 @@ pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sa
     let mut slow = vec![false; units.len()];
     let mut best = races.subject(&made(work, units, &slow)?)?;
     for (done, kind) in kinds.iter().enumerate() {
-        work.run.call.report("speed", done as u64, kinds.len() as u64 + 1)?;
+        work.run.call.report(Stage::SPEED, done as u64, kinds.len() as u64 + 1)?;
         let mut without = slow.clone();
         kind.iter().for_each(|unit| without[*unit] = true);
         if without.iter().all(|slow| *slow) {
@@ -55,9 +56,10 @@ pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sa
             pair.original
         };
     }
-    work.run.call.report("speed", kinds.len() as u64, kinds.len() as u64 + 1)?;
+    work.run.call.report(Stage::SPEED, kinds.len() as u64, kinds.len() as u64 + 1)?;
     let original = races.subject(work.run.model)?;
     let (speedup, _) = races.race(original, best)?;
+    work.run.call.report(Stage::SPEED, kinds.len() as u64 + 1, kinds.len() as u64 + 1)?;
     if speedup.high < 1.0 {
         slow.iter_mut().zip(units).for_each(|(slow, unit)| *slow = unit.stored.is_none());
     }

@@ -26,10 +26,11 @@ pub fn calibrated<T>(
         return technique(&calibration);
     }
     let text = files::read_text(file)?;
-    on_text(&text, (windows, length), model, technique)
+    calibrated_on(&text, (windows, length), model, technique)
 }
 
-fn on_text<T>(
+/// Returns the result of `technique` on a calibration text, in `windows` windows of `length` tokens.
+pub fn calibrated_on<T>(
     text: &str,
     (windows, length): (usize, usize),
     model: &Model,
@@ -53,7 +54,7 @@ pub(super) fn of_step<T>(
     match &reads.calibration {
         None => technique(None),
         Some(Data::File(file)) => calibrated(file, how, model, |calibration| technique(Some(calibration))),
-        Some(Data::Given(_)) => on_text(of_call(given)?, how, model, |calibration| technique(Some(calibration))),
+        Some(Data::Given(_)) => calibrated_on(of_call(given)?, how, model, |calibration| technique(Some(calibration))),
     }
 }
 

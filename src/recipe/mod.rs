@@ -23,7 +23,7 @@ mod step;
 mod target;
 
 pub use apply::{ApplyOptions, apply};
-pub use data::calibrated;
+pub use data::{calibrated, calibrated_on};
 #[cfg(feature = "cli")]
 pub use schema::schema;
 pub use step::{Data, Step, Work};

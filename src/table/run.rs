@@ -8,7 +8,7 @@ use super::rows::{self, Given, Name, Plan};
 use super::store::{self, Made, Store};
 use super::{markdown, promise};
 use crate::benchmark::{self, BenchmarkOptions, benchmark_engine};
-use crate::call::{Call, Progress};
+use crate::call::{Call, Progress, Stage};
 use crate::error::{Kind, Result, bail, error};
 use crate::kernels::Class;
 use crate::limits;
@@ -22,6 +22,9 @@ use crate::tensorrt::{self, EngineFile, OpenOptions};
 use crate::text::Tokenizer;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+
+/// The stage in which a row is measured. The caller sees the stage of the table instead.
+const MEASURE: Stage = Stage { name: "measure", unit: Stage::TABLE.unit };
 
 /// The options of [`table`].
 #[derive(Debug, Clone)]
@@ -138,7 +141,7 @@ pub fn table(
             write(&store, &table, options.more)?;
         }
     }
-    call.report("table", 1000 * total, 1000 * total)?;
+    call.report(Stage::TABLE, 1000 * total, 1000 * total)?;
     Ok(table)
 }
 
@@ -239,12 +242,13 @@ impl<'a> One<'a> {
             None => std::ops::ControlFlow::Continue(()),
             Some(progress) => {
                 let share = (1000 * p.done).checked_div(p.total).unwrap_or(0).min(999);
-                let share = if p.stage == "measure" { 500 + share / 2 } else { share / 2 };
-                progress(Progress { stage: &stage, done: 1000 * done + share, total: 1000 * total })
+                let share = if p.stage == MEASURE.name { 500 + share / 2 } else { share / 2 };
+                let unit = Stage::TABLE.unit;
+                progress(Progress { stage: &stage, done: 1000 * done + share, total: 1000 * total, unit })
             }
         };
         let call = &Call { progress: Some(&progress), ..*call };
-        call.report("start", 0, 0)?;
+        call.report(Stage::LOAD, 0, 0)?;
         let member = self.member(before);
         let given = Given {
             task: self.model.card().task,
@@ -311,11 +315,11 @@ impl<'a> One<'a> {
         }
         let result = Model::load(&path)?;
         let quiet = &Call { progress: None, ..*call };
-        let mut step = |share: f64| call.report("measure", (800.0 * share) as u64, 1000);
+        let mut step = |share: f64| call.report(MEASURE, (800.0 * share) as u64, 1000);
         let found = measure(&self.how, self.model, &result, &self.load, quiet, &mut step)?;
         (row.load_ms, row.resident_bytes, row.speed) = (Some(found.load_ms), Some(found.resident_bytes), found.speed);
         row.quality = self.data().compare(self.model, &result, quiet)?;
-        call.report("measure", 1000, 1000)
+        call.report(MEASURE, 1000, 1000)
     }
 
     fn make(&self, plan: &Plan, path: &Path, key: String, call: &Call) -> Result<Made> {

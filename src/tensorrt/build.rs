@@ -350,9 +350,10 @@ impl Builder {
 }
 
 fn key(library: &Builder, identity: &FileIdentity, profiles: &Profiles, options: &TensorRtOptions) -> Result<Key> {
-    let calibration = match &options.calibration {
-        Some(file) => Some(manifest::sha256(&files::read(file, limits::DATA_FILE_BYTES)?)),
-        None => None,
+    let calibration = match (&options.calibration, &options.calibration_text) {
+        (_, Some(text)) => Some(manifest::sha256(text.as_bytes())),
+        (Some(file), None) => Some(manifest::sha256(&files::read(file, limits::DATA_FILE_BYTES)?)),
+        (None, None) => None,
     };
     let compute_capability = match (library.backend(), options.compute_capabilities.as_slice()) {
         (Backend::TensorRtRtx, []) => "none".to_owned(),

@@ -118,6 +118,9 @@ pub struct TensorRtOptions {
     /// Path of calibration data for int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`); `None` uses
     /// built-in sentences or generated numbers.
     pub calibration: Option<PathBuf>,
+    /// The calibration text itself, instead of a file.
+    #[serde(skip)]
+    pub calibration_text: Option<String>,
     /// Names or operators of the nodes that stay fp32.
     pub keep_fp32: Vec<String>,
     /// Whether to build even if the existing engine matches.

@@ -11,7 +11,7 @@ use super::casts::{self, Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
 use super::quantized;
 use super::sample::{self, Sample};
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::{Context, Result, bail};
 use crate::files::Scratch;
 use crate::graph::floats::floats;
@@ -108,7 +108,7 @@ pub(super) fn lower(
     options: &TensorRtOptions,
     call: &Call,
 ) -> Result<Lowered> {
-    call.report("precision", 0, 0)?;
+    call.report(Stage::PRECISION, 0, 0)?;
     let sample = Sample::take(runtime, model, shapes, options.threads, call)?;
     let graph = model.graph();
     let float = |(_, t): &(&str, &TensorProto)| t.data_type == Some(DataType::Float32.to_onnx());
@@ -134,7 +134,7 @@ pub(super) fn lower(
             bail!(GateNotMet, "no node can be {} with an error below {allowed}", options.precision.name());
         }
         let measured = work.measure(&forms)?;
-        call.report("precision", round as u64 + 1, 0)?;
+        call.report(Stage::PRECISION, round as u64 + 1, 0)?;
         if measured.worst <= allowed {
             let how = if batches > 0 { "cpu, the graph itself" } else { "cpu, rounding emulated" };
             let mut error = json!({

@@ -5,7 +5,7 @@
 use super::casts::{Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
 use crate::calibrate::{self, Batch, Calibration, Data, Method, Range};
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::{Context, Result, bail};
 use crate::files::{self, Scratch};
 use crate::graph::builder::{Naming, NodeBuilder};
@@ -88,13 +88,14 @@ pub(super) fn ranges(
             names.push(name.to_owned());
         }
     }
-    let batches = match &options.calibration {
-        None => calibrate::without_data(model)?,
-        Some(file) => data(model, file).at(|| file.display())?,
+    let batches = match (&options.calibration, &options.calibration_text) {
+        (_, Some(text)) => of_text(model, text)?,
+        (Some(file), None) => data(model, file).at(|| file.display())?,
+        (None, None) => calibrate::without_data(model)?,
     };
-    let total = calibrate::runs(names.len(), batches.len(), method);
+    let total = calibrate::runs(model, &names, batches.len(), method);
     let threads = options.threads;
-    let found = call.drive("calibrate", total, |ticket| {
+    let found = call.drive(Stage::CALIBRATE, total, |ticket| {
         let stop = Stop::new()?;
         let data = Data { runtime, batches: &batches };
         calibrate::ranges(&data.run(threads, ticket, &stop), model, &names, method)
@@ -107,13 +108,17 @@ fn data(model: &Model, file: &Path) -> Result<Vec<Batch>> {
     if file.extension().is_some_and(|extension| extension == "safetensors") {
         return calibrate::batches(model, &Calibration::Tensors(&calibrate::read_tensors(file)?));
     }
-    let Some(tokenizer) = Tokenizer::of(model)? else {
-        bail!(NotFound, "the model has no tokenizer for the calibration text; tensors must be in a file X.safetensors");
-    };
     let Ok(text) = String::from_utf8(files::read(file, limits::TEXT_BYTES as u64)?) else {
         bail!(InvalidArgument, "the file is not UTF-8 text; tensors must be in a file X.safetensors");
     };
-    calibrate::batches(model, &Calibration::Text { text: &text, tokenizer: &tokenizer, windows: 0, length: 0 })
+    of_text(model, &text)
+}
+
+fn of_text(model: &Model, text: &str) -> Result<Vec<Batch>> {
+    let Some(tokenizer) = Tokenizer::of(model)? else {
+        bail!(NotFound, "the model has no tokenizer for the calibration text; tensors must be in a file X.safetensors");
+    };
+    calibrate::batches(model, &Calibration::Text { text, tokenizer: &tokenizer, windows: 0, length: 0 })
 }
 
 /// Returns a model in which the inputs of the nodes whose form is low precision are quantized. `largest` are the

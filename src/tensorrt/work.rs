@@ -2,7 +2,7 @@
 
 use super::backend::Library;
 use super::shim::{self, Built, Request, Step};
-use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::call::{Call, REPORTS_PER_SECOND, Stage};
 use crate::error::{Result, error};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -71,7 +71,7 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
         }
         let (done, total) = (count.done.load(Ordering::Relaxed), count.total.load(Ordering::Relaxed));
         let due = Instant::now() >= next && done != shown;
-        let outcome = if due { call.report("build", done.min(total), total) } else { call.check() };
+        let outcome = if due { call.report(Stage::BUILD, done.min(total), total) } else { call.check() };
         if due {
             (next, shown) = (Instant::now() + Duration::from_secs(1) / REPORTS_PER_SECOND, done);
         }

@@ -17,7 +17,7 @@ use super::generation::Uncertainty;
 use super::rows::{Prompt, Rows};
 use super::sampler::{self, Logprobs, Sampler};
 use super::stream::StopFinder;
-use crate::call::{Call, REPORTS_PER_SECOND};
+use crate::call::{Call, REPORTS_PER_SECOND, Stage};
 use crate::counters::PROCESS;
 use crate::error::{Context, Result, bail};
 use crate::runtime::Stop;
@@ -238,20 +238,21 @@ impl Writer {
     }
 }
 
-/// The progress of a run, which is reported with a limited frequency.
+/// The progress of a run, which is reported with a limited frequency, and at the beginning of each stage.
 struct Reports<'a> {
     call: &'a Call<'a>,
     read: u64,
     prompt: u64,
     total: u64,
-    next: Instant,
+    /// The stage of the last report, and the time of the next one in that stage.
+    last: Option<(Stage, Instant)>,
 }
 
 impl<'a> Reports<'a> {
     fn new(call: &'a Call<'a>, writers: &[Writer]) -> Reports<'a> {
         let prompt = writers.iter().map(|w| w.prompt as u64).sum();
         let total = writers.iter().fold(0u64, |sum, w| sum.saturating_add((w.limit - w.prompt) as u64));
-        Reports { call, read: 0, prompt, total, next: Instant::now() }
+        Reports { call, read: 0, prompt, total, last: None }
     }
 
     /// Counts tokens that were run, which are those of the prompt, until it has been read.
@@ -260,19 +261,19 @@ impl<'a> Reports<'a> {
         if self.read > self.prompt {
             return self.call.check();
         }
-        self.report("prompt", self.read, self.prompt)
+        self.report(Stage::PROMPT, self.read, self.prompt)
     }
 
     fn wrote(&mut self, tokens: usize) -> Result<()> {
-        self.report("generate", tokens as u64, self.total)
+        self.report(Stage::GENERATE, tokens as u64, self.total)
     }
 
-    fn report(&mut self, stage: &str, done: u64, total: u64) -> Result<()> {
+    fn report(&mut self, stage: Stage, done: u64, total: u64) -> Result<()> {
         let now = Instant::now();
-        if now < self.next {
+        if self.last.is_some_and(|(last, next)| last == stage && now < next) {
             return self.call.check();
         }
-        self.next = now + Duration::from_secs(1) / REPORTS_PER_SECOND;
+        self.last = Some((stage, now + Duration::from_secs(1) / REPORTS_PER_SECOND));
         self.call.report(stage, done, total)
     }
 }

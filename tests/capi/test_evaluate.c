@@ -202,9 +202,13 @@ TEST(a_probe_is_trained_on_a_part) {
     CHECK_FAILS(evaluate(encoder, NULL, words, rows, &options, NULL, &report, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "test_share");
     options.test_share = 0;
-    options.penalty = -1;
+    options.penalty = NAN;
     CHECK_FAILS(evaluate(encoder, NULL, words, rows, &options, NULL, &report, &error), OPTIMIZE_INVALID_ARGUMENT,
-                "penalty is -1");
+                "penalty is NaN");
+    options.penalty = -1; /* none */
+    CHECK_OK(evaluate(encoder, NULL, words, rows, &options, NULL, &report, &error));
+    CHECK(number_after(optimize_buffer_data(report), "\"options\"", "penalty") == 0);
+    optimize_buffer_free(report);
     options.penalty = 0;
     CHECK_FAILS(evaluate(encoder, NULL, words, "x,a\nx,b\n", &options, NULL, &report, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "one class");

@@ -376,7 +376,7 @@ TEST(limits_are_kept_and_forecast) {
     optimize_buffer_free(report);
     optimize_model_free(small);
     options.target_size = 1000;
-    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_UNSUPPORTED, "target_size is 1000");
+    CHECK_FAILS(quantize(&options, NULL, &small, NULL, &error), OPTIMIZE_GATE_NOT_MET, "target_size is 1000");
 }
 
 TEST(options_of_blocks_are_refused_by_name) {

@@ -2,6 +2,7 @@
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Page, Target};
+use crate::read;
 use crate::table;
 use crate::technique::{Made, Storage};
 use clap::Args;
@@ -20,14 +21,14 @@ pub struct Arguments {
     /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL", required_unless_present = "schema")]
     model: Option<PathBuf>,
-    /// The recipe: a JSON file with a list of steps, or the report of a technique
+    /// The recipe: a JSON file with a list of steps, or the report of a technique; - reads standard input
     #[arg(short, long, value_name = "FILE", required_unless_present = "schema")]
     recipe: Option<PathBuf>,
     /// Path of the result: a package if the last step is compile, an engine if it is tensorrt, otherwise
     /// FILE.onnx, or a folder for model, tokenizer and configuration
     #[arg(short, long, value_name = "PATH", required_unless_present = "schema")]
     output: Option<PathBuf>,
-    /// The text for steps whose data or calibration data is `true` in the recipe
+    /// The text for steps whose data or calibration data is `true` in the recipe; - reads standard input
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Only print the JSON schema of recipes
@@ -51,10 +52,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let text = serde_json::to_string_pretty(&schema()).unwrap_or_default();
         return common::print(&(text + "\n"));
     };
-    let recipe = Recipe::parse(&common::text_of(file)?).at(|| file.display())?;
+    let recipe = Recipe::parse(&read::text(file)?).at(|| file.display())?;
     let report = common::with_bar(&arguments.reporting, |bar| {
         let model = open::load(path, &LoadOptions { dialect: recipe.dialect() })?;
-        let data = arguments.data.as_deref().map(common::text_of).transpose()?;
+        let data = arguments.data.as_deref().map(read::text).transpose()?;
         if recipe.needs_data() && data.is_none() {
             bail!(InvalidArgument, "{}: a step takes its data from the caller: --data is required", file.display());
         }

@@ -2,14 +2,14 @@
 
 use crate::common::{self, Engines, Machine, On, Output, Page};
 use crate::progress::Bar;
+use crate::read;
 use crate::table;
 use crate::technique::Made;
 use clap::Args;
 use optimize::benchmark::{BenchmarkOptions, BenchmarkReport, QualityReport, Timed};
 use optimize::benchmark::{attach, benchmark, benchmark_engine, brief, into_report};
-use optimize::error::{Context, Kind, Result, bail};
+use optimize::error::{Kind, Result, bail};
 use optimize::inputs::{InputOptions, read_tensors};
-use optimize::limits;
 use optimize::model::Model;
 use optimize::open;
 use optimize::report::Report;
@@ -18,7 +18,7 @@ use optimize::shapes::{parse_shape, parse_values};
 use optimize::source::{Dialect, LoadOptions};
 use optimize::tensorrt::EngineFile;
 use optimize::verify;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `benchmark`.
 #[derive(Args)]
@@ -26,13 +26,13 @@ pub struct Arguments {
     /// The original model
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
-    /// The model to compare with the original, or a TensorRT engine of the original (X.engine, with --trust)
+    /// The model to compare with the original, or a TensorRT engine of the original (X.engine, with --trust-engines)
     #[arg(long, value_name = "MODEL")]
     against: PathBuf,
     /// A text to compare the models on; repeat for several [default: built-in sentences]
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
-    /// A file with one text per line to compare the models on
+    /// A file with one text per line to compare the models on; - reads standard input
     #[arg(long, value_name = "FILE")]
     text_file: Option<PathBuf>,
     /// Number of timed rounds
@@ -141,10 +141,12 @@ impl AfterTechnique {
         let tokenizer = common::tokenizer(inputs.tokenizer.as_deref(), original)?;
         let mut options = options(inputs, machine, self.benchmark_text.clone(), self.benchmark_runs)?;
         let free = options.inputs.texts.is_empty() && options.inputs.tensors.is_empty();
-        match made.calibration.filter(|_| free) {
-            Some(file) if is_tensors(file) => options.inputs.tensors = read_tensors(file)?,
-            Some(file) if tokenizer.is_some() => options.inputs.texts = some_lines(file)?,
-            _ => {}
+        if let Some(data) = made.calibration.filter(|_| free) {
+            match data.lines()? {
+                None => options.inputs.tensors = read_tensors(&data.file)?,
+                Some(lines) if tokenizer.is_some() => options.inputs.texts = some(lines),
+                Some(_) => {}
+            }
         }
         if !self.wanted() && original.bytes().saturating_add(result.bytes()) > BRIEF_BYTES {
             bail!(LimitExceeded, "the models are too large for a brief benchmark; --benchmark measures them anyway");
@@ -154,16 +156,10 @@ impl AfterTechnique {
     }
 }
 
-/// Returns whether a data file holds tensors instead of text.
-pub fn is_tensors(file: &Path) -> bool {
-    file.extension().is_some_and(|extension| extension == "safetensors")
-}
-
-/// Returns at most `TEXTS` lines, evenly spaced over a file.
-fn some_lines(file: &Path) -> Result<Vec<String>> {
-    let all = lines(file)?;
+/// Returns at most `TEXTS` lines, evenly spaced over all.
+fn some(all: Vec<String>) -> Vec<String> {
     let step = all.len().div_ceil(TEXTS).max(1);
-    Ok(all.into_iter().step_by(step).collect())
+    all.into_iter().step_by(step).collect()
 }
 
 /// Runs the command.
@@ -172,10 +168,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let original = common::load(&arguments.model, bar)?;
         let mut texts = arguments.text.clone();
         if let Some(file) = &arguments.text_file {
-            texts.extend(lines(file)?);
+            texts.extend(read::lines(file)?);
         }
         let mut options = options(&arguments.inputs, &arguments.machine, texts, arguments.runs)?;
-        options.execution = Execution { trust_engines: arguments.engines.trust, ..arguments.on.execution()? };
+        options.execution = Execution { trust_engines: arguments.engines.trust_engines, ..arguments.on.execution()? };
         if EngineFile::is_one(&arguments.against) {
             return against_engine(arguments, &original, &options, bar);
         }
@@ -253,18 +249,7 @@ fn compare(
     Ok(into_report(options, &speed, &quality))
 }
 
-fn lines(file: &Path) -> Result<Vec<String>> {
-    let content = optimize::files::read(file, limits::TEXT_BYTES as u64)?;
-    let text = String::from_utf8(content);
-    let text = text.map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e)).at(|| file.display())?;
-    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
-    if lines.is_empty() {
-        bail!(InvalidArgument, "{}: the file contains no text", file.display());
-    }
-    Ok(lines)
-}
-
-/// Returns the reason why outputs were not compared; `None` if all were.
+/// Returns the reason if outputs were not compared.
 fn not_compared(report: &Report) -> Option<&str> {
     report.quality.as_ref()?.get("not_compared")?.as_str()
 }

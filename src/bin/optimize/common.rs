@@ -1,7 +1,8 @@
 //! The arguments and steps that several commands share.
 
-use crate::progress::Bar;
+use crate::progress::{Bar, Form};
 use clap::Args;
+use optimize::call::Stage;
 use optimize::error::{Context, Result};
 use optimize::model::Model;
 pub use optimize::recipe::Target;
@@ -19,9 +20,12 @@ pub struct Output {
     /// Print the report as JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Print no progress, no warning and no table
+    /// Print no warning and no table, and no progress unless --progress json is given
     #[arg(short, long)]
     pub quiet: bool,
+    /// Form of the progress on stderr
+    #[arg(long, value_enum, default_value_t)]
+    pub progress: Form,
     /// Print details, such as what was done to each node
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
@@ -83,8 +87,8 @@ pub struct Device {
     #[arg(long, value_name = "auto|cpu|cuda|tensorrt", default_value = "cpu")]
     provider: String,
     /// Index of the device, from 0
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    device: u32,
+    #[arg(long, alias = "device", value_name = "N", default_value_t = 0)]
+    device_id: u32,
     /// Folder in which TensorRT engines are cached between calls
     #[arg(long, value_name = "FOLDER")]
     engine_cache: Option<PathBuf>,
@@ -96,7 +100,7 @@ impl Device {
         let absolute = |folder: &PathBuf| std::path::absolute(folder).at(|| folder.display());
         Ok(Execution {
             provider: self.provider.parse()?,
-            device_id: self.device,
+            device_id: self.device_id,
             engine_cache: self.engine_cache.as_ref().map(absolute).transpose()?,
             ..Execution::default()
         })
@@ -108,8 +112,8 @@ impl Device {
 pub struct Engines {
     /// Trust the source of an engine file (X.engine), or of a model that contains engines (X_ctx.onnx): engines
     /// contain code that TensorRT runs
-    #[arg(long)]
-    pub trust: bool,
+    #[arg(long, alias = "trust")]
+    pub trust_engines: bool,
     /// Folder of TensorRT's libraries for an engine file, if they are not found automatically [env:
     /// OPTIMIZE_TENSORRT_PATH]
     #[arg(long, value_name = "FOLDER")]
@@ -120,7 +124,7 @@ impl Engines {
     /// Opens an engine for running. If `model_sha256` is given, the engine must have been built from that model.
     pub fn open(&self, path: &Path, device_id: u32, model_sha256: Option<String>) -> Result<EngineFile> {
         let library = self.tensorrt_library.clone();
-        let options = OpenOptions { model_sha256, trust: self.trust, library, ..OpenOptions::default() };
+        let options = OpenOptions { model_sha256, trust: self.trust_engines, library, ..OpenOptions::default() };
         EngineFile::new(path, &options, device_id)
     }
 }
@@ -143,9 +147,9 @@ pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
 }
 
 impl Output {
-    /// Returns a progress bar on stderr, hidden if stderr is not a terminal.
+    /// Returns the progress that the flags select.
     pub fn bar(&self) -> Bar {
-        Bar::new(!self.quiet)
+        Bar::new(self.progress, self.quiet)
     }
 
     /// Prints the warnings of a report on stderr.
@@ -177,7 +181,7 @@ pub fn notes(report: &Report) -> impl Iterator<Item = &str> {
 /// Loads the model that a flag names, and prints its warnings.
 pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
     let model = bar.call(|call| {
-        call.report("load", 0, 0)?;
+        call.report(Stage::LOAD, 0, 0)?;
         Model::load(path)
     })?;
     model.card().warnings.iter().for_each(|warning| bar.warn(&format!("{}: {warning}", path.display())));
@@ -218,8 +222,4 @@ pub fn with_bar<T>(output: &Output, body: impl FnOnce(&Bar) -> Result<T>) -> Res
     let outcome = body(&bar);
     bar.finish();
     outcome
-}
-
-pub fn text_of(file: &Path) -> Result<String> {
-    optimize::files::read_text(file)
 }

@@ -1,6 +1,7 @@
 //! The subcommand `optimize compile`, which writes a package.
 
 use crate::common::{self, Machine, Output};
+use crate::read;
 use crate::table::bytes;
 use clap::Args;
 use optimize::error::{Context, Result, bail};
@@ -31,8 +32,8 @@ pub struct Arguments {
     dynamic_shapes: Option<String>,
     /// Fixed shape of an input without --dynamic, as NAME:1x128; repeat for several [default: sizes chosen by the
     /// names and positions of dynamic dimensions]
-    #[arg(long, value_name = "SHAPE")]
-    shape: Vec<String>,
+    #[arg(long, alias = "shape", value_name = "SHAPE")]
+    shapes: Vec<String>,
     /// Precisions of the variants, in order of preference: fp32 (the model as given), bf16 (the model as given, with
     /// matrix products in bfloat16), int8, int4
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "fp32")]
@@ -53,8 +54,8 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     licence: Option<String>,
     /// A report of a step that led to this model, to record it in the manifest; repeat for several, oldest first
-    #[arg(long, value_name = "FILE")]
-    step: Vec<PathBuf>,
+    #[arg(long, alias = "step", value_name = "FILE")]
+    lineage: Vec<PathBuf>,
     /// File with the secret ed25519 key that signs the package: 64 hexadecimal digits
     #[arg(long, value_name = "FILE")]
     sign: Option<PathBuf>,
@@ -118,10 +119,10 @@ fn options(arguments: &Arguments) -> Result<CompileOptions> {
     let asked = match arguments.dynamic_shapes.as_deref() {
         None => shapes::Asked::new(),
         Some(json) if json.trim_start().starts_with('{') => shapes::parse(json)?,
-        Some(file) => shapes::parse(&common::text_of(Path::new(file))?).at(|| file)?,
+        Some(file) => shapes::parse(&read::text(Path::new(file))?).at(|| file)?,
     };
-    let lineage = arguments.step.iter().map(|file| {
-        let text = common::text_of(file)?;
+    let lineage = arguments.lineage.iter().map(|file| {
+        let text = read::text(file)?;
         match serde_json::from_str(&text) {
             Ok(report) => Ok(report),
             Err(e) => bail!(InvalidArgument, "{}: the file is not a report: {e}", file.display()),
@@ -129,14 +130,14 @@ fn options(arguments: &Arguments) -> Result<CompileOptions> {
     });
     let key = match &arguments.sign {
         None => None,
-        Some(file) => Some(verify::from_hex(&common::text_of(file)?).at(|| file.display())?),
+        Some(file) => Some(verify::from_hex(&read::text(file)?).at(|| file.display())?),
     };
     Ok(CompileOptions {
         dynamic: arguments.dynamic,
         batch_min: arguments.batch_min,
         batch_max: arguments.batch_max,
         shapes: asked,
-        example: arguments.shape.iter().map(|text| parse_shape(text)).collect::<Result<_>>()?,
+        example: arguments.shapes.iter().map(|text| parse_shape(text)).collect::<Result<_>>()?,
         variants: arguments.variants.clone(),
         portable_only: arguments.portable_only,
         packed: arguments.packed,

@@ -2,8 +2,10 @@
 
 use crate::common::{self, Device, Machine, Output, Page, Target};
 use crate::progress::Bar;
+use crate::read;
 use crate::table::Table;
 use clap::Args;
+use optimize::call::Stage;
 use optimize::distill::{
     Corpus, DistillOptions, Divergence, LossWeights, Moment, PREFIX, Schedule, distill, student_of,
 };
@@ -11,7 +13,7 @@ use optimize::error::{Context, Kind, Result};
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +28,7 @@ pub struct Arguments {
     #[arg(long, value_name = "MODEL")]
     student: PathBuf,
     /// The training text: a text file, or .jsonl with {"text": "..."} per line, or for classifiers {"text": "...",
-    /// "label": ...}
+    /// "label": ...}; - reads standard input
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// Path of the result: FILE.onnx, or a folder for model, tokenizer and configuration
@@ -139,7 +141,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let student = student(&arguments.student, &teacher, bar)?;
         let target = Target::prepare(&arguments.output)?;
         let tell = |moment: &Moment| {
-            bar.say(&line(moment));
+            bar.say(Stage::DISTILL, &line(moment), fields(moment));
             ControlFlow::Continue(())
         };
         let (result, mut report) =
@@ -167,7 +169,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn recipe(arguments: &Arguments, options: &DistillOptions) -> Vec<Value> {
     let mut report = Report::of_technique("distill", options, &["epochs"]);
     report.note_in_recipe("student", arguments.student.display().to_string());
-    report.note_in_recipe("data", arguments.data.display().to_string());
+    report.note_in_recipe("data", read::noted(&arguments.data));
     report.recipe
 }
 
@@ -184,6 +186,18 @@ fn line(moment: &Moment) -> String {
     }
 }
 
+/// Returns the same as JSON.
+fn fields(moment: &Moment) -> Value {
+    match moment.validation {
+        Some(loss) => json!({ "validation_loss": loss }),
+        None => json!({
+            "loss": moment.loss,
+            "tokens_per_second": moment.tokens_per_second.round(),
+            "seconds_left": moment.seconds_left.is_finite().then(|| moment.seconds_left.round()),
+        }),
+    }
+}
+
 fn duration(seconds: f64) -> String {
     let whole = if seconds.is_finite() { seconds.clamp(0.0, 1e9) as u64 } else { 0 };
     match whole {
@@ -194,9 +208,8 @@ fn duration(seconds: f64) -> String {
 }
 
 fn corpus(file: &Path) -> Result<Corpus> {
-    let text = common::text_of(file)?;
-    let lines = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("jsonl"));
-    let made = if lines { Corpus::from_json_lines(&text) } else { Corpus::from_text(&text) };
+    let text = read::text(file)?;
+    let made = if read::is_json_lines(file, &text) { Corpus::from_json_lines(&text) } else { Corpus::from_text(&text) };
     made.at(|| file.display())
 }
 

@@ -2,6 +2,7 @@
 
 use crate::common::{self, Machine, Output, Target};
 use crate::generate::{self, Prompts, Writing};
+use crate::read;
 use crate::table::Table;
 use clap::Args;
 use optimize::ensemble::fit::FitOptions;
@@ -22,7 +23,7 @@ pub struct Arguments {
     /// The member models
     #[arg(long, value_name = "MODEL", num_args = 1.., required = true)]
     models: Vec<PathBuf>,
-    /// Text file to which the weights of the members are fitted
+    /// Text file to which the weights of the members are fitted; - reads standard input
     #[arg(long, value_name = "FILE")]
     fit: Option<PathBuf>,
     /// Number of tokens of that text to use [default: 8192]
@@ -128,7 +129,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut ensemble = Ensemble::new(models, arguments.how.options(arguments.fit.is_some()))?;
     let mut fitted = None;
     if let Some(file) = &arguments.fit {
-        let text = common::text_of(file)?;
+        let text = read::text(file)?;
         let options = FitOptions {
             max_tokens: arguments.fit_tokens,
             threads: arguments.machine.threads,

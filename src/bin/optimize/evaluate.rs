@@ -1,7 +1,7 @@
 //! The subcommand `optimize evaluate`, which measures a model on data, alone or compared with another.
 
-use crate::benchmark;
 use crate::common::{self, Machine, On, Output, Page};
+use crate::read;
 use crate::table::{self, Table};
 use clap::Args;
 use optimize::benchmark::{BenchmarkOptions, closeness};
@@ -20,7 +20,7 @@ pub struct Arguments {
     model: PathBuf,
     /// The data: text for perplexity; one text per line for embedding; rows with a label and a text, as TSV or CSV,
     /// for classification and probe. With --against also a .safetensors file with one tensor per input (first
-    /// dimension: samples), on which the outputs of any two models are compared
+    /// dimension: samples), on which the outputs of any two models are compared. - reads standard input
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// A changed model to compare with the first on the same data
@@ -104,7 +104,7 @@ struct Gates {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    if benchmark::is_tensors(&arguments.data) {
+    if read::is_tensors(&arguments.data) {
         return on_tensors(arguments);
     }
     let report = common::with_bar(&arguments.output, |bar| {
@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         };
         tokenizer.notes().iter().for_each(|note| arguments.output.warn(note));
         let (data, options, runtime) =
-            (common::text_of(&arguments.data)?, options(arguments)?, arguments.machine.runtime()?);
+            (read::text(&arguments.data)?, options(arguments)?, arguments.machine.runtime()?);
         let report = bar.call(|call| evaluate(runtime, &model, against.as_ref(), &tokenizer, &data, &options, call));
         let mut report = report.at(|| arguments.data.display())?;
         report.input = Some(bar.call(|call| model.identity(call))?);

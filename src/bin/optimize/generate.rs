@@ -1,9 +1,9 @@
 //! The subcommand `optimize generate`, which generates text with a decoder.
 
 use crate::common::{self, Machine, On, Output};
-use crate::signals;
+use crate::progress::{Bar, Form};
+use crate::read;
 use clap::Args;
-use optimize::call::Call;
 use optimize::ensemble::{Ensemble, manifest};
 use optimize::error::{Result, bail};
 use optimize::model::{GenerationDefaults, Model};
@@ -46,7 +46,7 @@ pub struct Prompts {
     /// The prompt; repeat for several texts
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
-    /// A file that contains the prompt
+    /// A file that contains the prompt; - reads standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
     /// Render the prompt with the model's chat template, as a message of the user
@@ -67,7 +67,7 @@ impl Prompts {
     pub fn read(&self, model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Vec<String>> {
         let mut prompts = self.prompt.clone();
         if let Some(file) = &self.prompt_file {
-            prompts.push(common::text_of(file)?);
+            prompts.push(read::text(file)?);
         }
         if prompts.is_empty() {
             bail!(InvalidArgument, "there is no prompt: --prompt or --prompt-file is required");
@@ -230,10 +230,9 @@ pub fn write(
         }
         ControlFlow::Continue(())
     };
-    let written = signals::cancelling(|cancel| {
-        let call = Call { cancel: Some(cancel), ..Call::default() };
-        generator.generate(&prompts, &options, Some(&mut tell), &call)
-    })?;
+    // The text itself shows the progress, unless lines of JSON are requested.
+    let bar = Bar::new(if output.progress == Form::Json { Form::Json } else { Form::None }, output.quiet);
+    let written = bar.call(|call| generator.generate(&prompts, &options, Some(&mut tell), call))?;
     if gone {
         return Ok(());
     }

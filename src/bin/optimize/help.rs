@@ -10,6 +10,15 @@ Environment:
   OPTIMIZE_CPU            Highest class of CPU kernels to use: scalar, avx2, avx2vnni, avx512vnni,
                           avx512bf16, amx
 
+Texts:
+  An option that takes the file of a text also takes a pipe, and - for standard input; one option
+  per call. On both, lines that are JSON objects are read as those of a .jsonl file.
+
+Progress:
+  With --progress json, stderr has one JSON object per line: the stage, the units done, the total
+  if it is known, the unit, and the estimated seconds_left of the stage. Warnings and errors remain
+  text; --quiet leaves out the warnings.
+
 Exit codes:
   0 success, 1 failure, 2 usage error, 3 quality or speed limit not met, 130 interrupted
   (143 by SIGTERM)

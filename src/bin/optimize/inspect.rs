@@ -3,6 +3,7 @@
 use crate::benchmark::Inputs;
 use crate::common::{self, Machine, Output};
 use crate::plan;
+use crate::read;
 use crate::table::{Table, bytes};
 use clap::Args;
 use optimize::error::{Context, Result, bail};
@@ -11,6 +12,7 @@ use optimize::model::contract::describe as describe_size;
 use optimize::package::manifest::Variant;
 use optimize::package::{OpenOptions, Package, verify};
 use optimize::runtime::Runtime;
+use serde_json::Value;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -72,14 +74,15 @@ fn package(arguments: &Arguments) -> Result<()> {
     let package = Package::open(&arguments.model, &OpenOptions::default())?;
     let runtime = Runtime::open(None).ok();
     let manifest = package.manifest();
+    let mut verified = None;
     if arguments.verify || arguments.public_key.is_some() {
-        let key =
-            arguments.public_key.as_ref().map(|file| verify::from_hex(&common::text_of(file)?).at(|| file.display()));
+        let key = arguments.public_key.as_ref().map(|file| verify::from_hex(&read::text(file)?).at(|| file.display()));
         let key = key.transpose()?;
         common::with_bar(&arguments.output, |bar| bar.call(|call| package.verify(key.as_ref(), call)))?;
+        verified = Some(if key.is_some() { "hashes and signature" } else { "hashes" });
     }
     if arguments.output.json {
-        return common::print(&package.inspect(runtime)?);
+        return common::print(&with_verified(package.inspect(runtime)?, verified));
     }
     let mut text = format!(
         "package, format {}, by liboptimize {}\nselected  {}\nlicence  {}\n\nvariants\n",
@@ -103,10 +106,24 @@ fn package(arguments: &Arguments) -> Result<()> {
     for step in &manifest.lineage {
         let _ = writeln!(text, "  {}", step.get("operation").and_then(|v| v.as_str()).unwrap_or("?"));
     }
+    if let Some(verified) = verified {
+        let _ = writeln!(text, "verified\n  {verified}");
+    }
     common::print(&text)
 }
 
-/// Returns the requirements of a variant, and its difference from the model, as text.
+/// Returns a JSON object with the field `verified`, if something was verified.
+fn with_verified(json: String, verified: Option<&str>) -> String {
+    match (verified, serde_json::from_str(&json)) {
+        (Some(verified), Ok(Value::Object(mut object))) => {
+            object.insert("verified".to_owned(), verified.into());
+            serde_json::to_string_pretty(&object).unwrap_or_default() + "\n"
+        }
+        _ => json,
+    }
+}
+
+/// Returns the requirements of a variant, and how much it differs from the model.
 fn describe_variant(variant: &Variant) -> String {
     let compiled = variant.compiled.as_ref().map(|compiled| compiled.made_for.clone());
     let mut text = match (variant.ahead, variant.is_packed()) {

@@ -1,29 +1,52 @@
-//! The progress bar of the command.
+//! Progress on stderr: a bar, or lines of JSON.
 
+use crate::lines::Lines;
 use crate::signals;
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use optimize::call::{Call, Progress};
+use optimize::call::{Call, Progress, Stage};
+use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-/// The stages that count rounds, texts or tokens; the others count bytes.
-const COUNTED: [&str; 7] = ["benchmark", "build", "distill", "evaluate", "generate", "precision", "prompt"];
+/// Values of `--progress`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// A bar, if stderr is a terminal
+    #[default]
+    Auto,
+    /// One JSON object per line on stderr, at most 20 per second
+    Json,
+    /// No progress
+    None,
+}
 
-/// A progress bar on stderr, which shows the stages of an operation. It is hidden if stderr is not a terminal.
+/// The progress of an operation, shown on stderr.
 pub struct Bar {
+    /// The bar, hidden if there is none.
     bar: ProgressBar,
+    /// The lines of JSON, if there are any.
+    lines: Option<Lines>,
     stage: RefCell<String>,
     /// Warnings that were already printed; `None` if no warnings are printed.
     said: RefCell<Option<HashSet<String>>>,
 }
 
 impl Bar {
-    /// Returns a progress bar. It is visible if `visible` is set and stderr is a terminal.
-    pub fn new(visible: bool) -> Bar {
-        let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let said = RefCell::new(visible.then(HashSet::new));
-        Bar { bar: ProgressBar::with_draw_target(None, target), stage: RefCell::default(), said }
+    /// Returns the progress in the form that `--progress` and `--quiet` select. A bar is hidden if stderr is not a
+    /// terminal.
+    pub fn new(form: Form, quiet: bool) -> Bar {
+        let target = match form {
+            Form::Auto if !quiet => ProgressDrawTarget::stderr(),
+            _ => ProgressDrawTarget::hidden(),
+        };
+        Bar {
+            bar: ProgressBar::with_draw_target(None, target),
+            lines: (form == Form::Json).then(Lines::default),
+            stage: RefCell::default(),
+            said: RefCell::new((!quiet).then(HashSet::new)),
+        }
     }
 
     /// Calls `body` with a [`Call`] that reports to this bar, and returns its result.
@@ -36,14 +59,17 @@ impl Bar {
     }
 
     fn show(&self, progress: &Progress<'_>) {
+        if let Some(lines) = &self.lines {
+            return lines.write(progress);
+        }
         // The rows of a table are one stage, whose remaining time is that of all rows.
-        let (stage, part) = progress.stage.split_once(": ").unwrap_or((progress.stage, ""));
+        let (stage, row) = progress.stage.split_once(": ").unwrap_or((progress.stage, ""));
         if *self.stage.borrow() != stage {
             *self.stage.borrow_mut() = stage.to_owned();
-            let units = match stage {
-                "table" => "{percent} % {prefix}",
-                stage if COUNTED.contains(&stage) => "{pos}/{len}",
-                _ => "{bytes}/{total_bytes}",
+            let units = match progress.unit {
+                "thousandths" => "{percent} % {prefix}".to_owned(),
+                "bytes" => "{bytes}/{total_bytes}".to_owned(),
+                unit => format!("{{pos}}/{{len}} {unit}"),
             };
             // Distillation estimates its remaining time itself.
             let end = if stage == "distill" { "{prefix}" } else { "{eta}" };
@@ -54,8 +80,8 @@ impl Bar {
             self.bar.reset();
             self.bar.set_message(stage.to_owned());
         }
-        if !part.is_empty() {
-            self.bar.set_prefix(part.to_owned());
+        if !row.is_empty() {
+            self.bar.set_prefix(row.to_owned());
         }
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);
@@ -68,9 +94,12 @@ impl Bar {
         }
     }
 
-    /// Shows a short text next to the bar.
-    pub fn say(&self, text: &str) {
-        self.bar.set_prefix(text.to_owned());
+    /// Shows details of a stage: as a short text next to the bar, or as fields of the following lines of JSON.
+    pub fn say(&self, stage: Stage, text: &str, fields: Value) {
+        match &self.lines {
+            Some(lines) => lines.say(stage, fields),
+            None => self.bar.set_prefix(text.to_owned()),
+        }
     }
 
     /// Removes the bar from the terminal.

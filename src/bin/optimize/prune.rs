@@ -3,8 +3,9 @@
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Page, Target};
 use crate::quantize::Size;
+use crate::read::CalibrationData;
 use crate::table;
-use crate::technique::{CalibrationFile, Made, Storage, external_data};
+use crate::technique::{Made, Storage, external_data};
 use clap::Args;
 use optimize::error::Result;
 use optimize::model::Model;
@@ -59,7 +60,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1024)]
     min_elements: u64,
     /// Calibration data for wanda, sparsegpt and structured pruning (activation, --reconstruct, --drop-layers): a
-    /// text, or a .safetensors file with one tensor per input (first dimension: samples)
+    /// text (- reads standard input), or a .safetensors file with one tensor per input (first dimension: samples)
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Number of windows of the calibration text [default: 16; 64 with --reconstruct]
@@ -121,6 +122,7 @@ const UNSEEN: &str = "\nNote: units were ranked by their weights alone, which co
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let calibration = arguments.calibration.as_deref().map(CalibrationData::open).transpose()?;
     let report = common::with_bar(&arguments.reporting, |bar| {
         let model = common::load(&arguments.model, bar)?;
         let target = Target::prepare_as(&arguments.output, arguments.packed)?;
@@ -131,13 +133,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             // If ONNX Runtime is available, it infers shapes; without it, only this library's rules do.
             let _ = arguments.machine.runtime();
         }
-        let (result, mut report) = match &arguments.calibration {
+        let (result, mut report) = match &calibration {
             None => bar.call(|call| prune(&model, &options, call))?,
-            Some(file) => {
+            Some(data) => {
                 let (windows, length) = (arguments.calibration_windows, arguments.calibration_length);
-                let data = CalibrationFile { file, windows: windows.unwrap_or(0), length: length.unwrap_or(0) };
+                let windows = (windows.unwrap_or(0), length.unwrap_or(0));
                 let runtime = arguments.machine.runtime()?;
-                data.read(&model, |calibration| {
+                data.with(windows, &model, |calibration| {
                     bar.call(|call| prune_calibrated(runtime, &model, &options, calibration, call))
                 })?
             }
@@ -151,7 +153,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             result: &result,
             target: &target,
             storage,
-            calibration: arguments.calibration.as_deref(),
+            calibration: calibration.as_ref(),
             after: &arguments.after,
             inputs: &arguments.inputs,
             machine: &arguments.machine,

@@ -2,8 +2,9 @@
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Page, Target};
+use crate::read::CalibrationData;
 use crate::table;
-use crate::technique::{CalibrationFile, Made, Storage, external_data};
+use crate::technique::{Made, Storage, external_data};
 use clap::Args;
 use optimize::calibrate::Calibration;
 use optimize::error::Result;
@@ -47,9 +48,9 @@ pub struct Arguments {
     /// Weight-only: 4 rounds activations to 8 bits, which is faster; 1 keeps them float
     #[arg(long, value_name = "N", default_value_t = 4)]
     accuracy_level: u32,
-    /// Calibration data: a text, or a .safetensors file with one tensor per input (first dimension: samples). Static:
-    /// determines the ranges of activations. Weight-only: selects GPTQ, which keeps the outputs of layers on this
-    /// data close to the original ones
+    /// Calibration data: a text (- reads standard input), or a .safetensors file with one tensor per input (first
+    /// dimension: samples). Static: determines the ranges of activations. Weight-only: selects GPTQ, which keeps the
+    /// outputs of layers on this data close to the original ones
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Number of windows of the calibration text
@@ -75,7 +76,8 @@ pub struct Arguments {
     /// float
     #[arg(long, value_name = "LOSS")]
     max_quality_loss: Option<f64>,
-    /// Maximum size of the result: bytes, 20MB, or 20% of the original; the bits of each weight are chosen for it
+    /// Maximum size of the result: bytes, 20MB, or 20% of the original; the bits of each weight are chosen for it,
+    /// from --bits up
     #[arg(long, value_name = "SIZE")]
     target_size: Option<Size>,
     /// Measure speed, and keep nodes float that are not faster when quantized
@@ -160,11 +162,12 @@ impl std::str::FromStr for Size {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let calibration = arguments.calibration.as_deref().map(CalibrationData::open).transpose()?;
     let report = common::with_bar(&arguments.reporting, |bar| {
         let model = common::load(&arguments.model, bar)?;
         let target = Target::prepare(&arguments.output)?;
         let options = options(arguments, &model, &target);
-        let (result, mut report) = match &arguments.calibration {
+        let (result, mut report) = match &calibration {
             None if options.needs_runtime() => {
                 let runtime = arguments.machine.runtime()?;
                 let inputs = &arguments.inputs;
@@ -174,10 +177,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 bar.call(|call| quantize_with(runtime, &model, &options, Some(&generated), call))?
             }
             None => bar.call(|call| quantize(&model, &options, call))?,
-            Some(file) => {
-                let (windows, length) = (arguments.calibration_windows, arguments.calibration_length.unwrap_or(0));
+            Some(data) => {
+                let windows = (arguments.calibration_windows, arguments.calibration_length.unwrap_or(0));
                 let runtime = arguments.machine.runtime()?;
-                CalibrationFile { file, windows, length }.read(&model, |calibration| {
+                data.with(windows, &model, |calibration| {
                     bar.call(|call| quantize_with(runtime, &model, &options, Some(calibration), call))
                 })?
             }
@@ -187,7 +190,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             result: &result,
             target: &target,
             storage: Storage::Onnx(external_data(arguments.external_data)),
-            calibration: arguments.calibration.as_deref(),
+            calibration: calibration.as_ref(),
             after: &arguments.after,
             inputs: &arguments.inputs,
             machine: &arguments.machine,

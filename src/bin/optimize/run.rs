@@ -19,7 +19,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub struct Arguments {
     /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, the manifest of an ensemble, or
-    /// a TensorRT engine (X.engine, with --trust)
+    /// a TensorRT engine (X.engine, with --trust-engines)
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Text for the inputs that the model's tokenizer fills; repeat for a batch. Texts beyond the limit of the model
@@ -27,8 +27,8 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
     /// An output to compute; repeat for several [default: all]
-    #[arg(long, value_name = "NAME")]
-    only: Vec<String>,
+    #[arg(long, alias = "only", value_name = "NAME")]
+    output_names: Vec<String>,
     #[command(flatten, next_help_heading = "Inputs")]
     inputs: Inputs,
     #[command(flatten, next_help_heading = "Device")]
@@ -43,7 +43,7 @@ pub struct Arguments {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let execution = Execution { trust_engines: arguments.engines.trust, ..arguments.on.execution()? };
+    let execution = Execution { trust_engines: arguments.engines.trust_engines, ..arguments.on.execution()? };
     let (outputs, placement, warnings) = common::with_bar(&arguments.output, |bar| {
         let engine = match EngineFile::is_one(&arguments.model) {
             true => Some(arguments.engines.open(&arguments.model, execution.device_id, None)?),
@@ -131,8 +131,8 @@ fn warnings(arguments: &Arguments, feed: &Batch) -> Vec<String> {
 /// Returns the names of the outputs to compute: the requested ones, otherwise all tensors, with a warning about the
 /// others.
 fn wanted(arguments: &Arguments, model: &Model) -> Result<(Vec<String>, Option<String>)> {
-    if !arguments.only.is_empty() {
-        return Ok((arguments.only.clone(), None));
+    if !arguments.output_names.is_empty() {
+        return Ok((arguments.output_names.clone(), None));
     }
     let (tensors, others): (Vec<ValueInfo>, Vec<ValueInfo>) =
         model.outputs().into_iter().partition(|output| is_tensor(model, &output.name));

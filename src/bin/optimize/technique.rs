@@ -1,33 +1,14 @@
-//! The steps that the commands of techniques share: reading calibration data, and handling results.
+//! Steps that the commands of techniques share: storing and measuring results.
 
 use crate::benchmark::{AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
-use optimize::calibrate::Calibration;
+use crate::read::{self, CalibrationData};
 use optimize::error::Result;
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
-use optimize::recipe::calibrated;
 use optimize::report::Report;
 use optimize::verify::Kept;
-use std::path::Path;
-
-/// The flags for calibration data.
-pub struct CalibrationFile<'a> {
-    /// Path of a text, or of a `.safetensors` file.
-    pub file: &'a Path,
-    /// Number of windows of the text; 0 selects the technique's default.
-    pub windows: usize,
-    /// Number of tokens per window; 0 selects the technique's default.
-    pub length: usize,
-}
-
-impl CalibrationFile<'_> {
-    /// Returns the result of `technique` on the calibration data.
-    pub fn read<T>(&self, model: &Model, technique: impl FnOnce(&Calibration<'_>) -> Result<T>) -> Result<T> {
-        calibrated(self.file, (self.windows, self.length), model, technique)
-    }
-}
 
 /// The form in which a result is stored.
 pub enum Storage {
@@ -47,8 +28,8 @@ pub struct Made<'a> {
     pub target: &'a Target,
     /// Form in which the result is written.
     pub storage: Storage,
-    /// Path of the calibration data that was used for the result.
-    pub calibration: Option<&'a Path>,
+    /// The calibration data that was used for the result.
+    pub calibration: Option<&'a CalibrationData>,
     /// Flags for the measurements.
     pub after: &'a AfterTechnique,
     /// Flags for the inputs of the measurements.
@@ -65,8 +46,8 @@ impl Made<'_> {
         if let Some(kept) = kept {
             common::examine(self.machine, (self.original, self.result), kept, report, bar)?;
         }
-        if let Some(file) = self.calibration {
-            report.note_in_recipe("calibration", file.display().to_string());
+        if let Some(data) = self.calibration {
+            report.note_in_recipe("calibration", read::noted(&data.file));
         }
         report.input = Some(bar.call(|call| self.original.identity(call))?);
         let saved = bar.call(|call| match self.storage {

@@ -1,6 +1,7 @@
 //! The subcommand `optimize table`, which measures every technique on every model.
 
 use crate::common::{self, Machine, Output};
+use crate::read;
 use clap::Args;
 use optimize::error::Kind;
 use optimize::error::Result;
@@ -18,7 +19,8 @@ pub struct Arguments {
     #[arg(short, long, value_name = "FOLDER", required_unless_present = "list_rows")]
     output: Option<PathBuf>,
     /// A text for calibration, training and quality; if its lines have a label, a tab and a text, the accuracy is
-    /// measured, too [default: built-in sentences for quality; rows that need a text are skipped]
+    /// measured, too; - reads standard input [default: built-in sentences for quality; rows that need a text are
+    /// skipped]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Names of the rows to measure [default: all]
@@ -57,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let runtime = arguments.machine.runtime()?;
         let models = arguments.models.iter().map(|path| common::load(path, bar)).collect::<Result<Vec<Model>>>()?;
         let options = TableOptions {
-            data: arguments.data.as_deref().map(common::text_of).transpose()?,
+            data: arguments.data.as_deref().map(read::text).transpose()?,
             rows: arguments.rows.clone(),
             with: arguments.with.clone(),
             threads: arguments.machine.threads,

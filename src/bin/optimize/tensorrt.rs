@@ -1,6 +1,7 @@
 //! The subcommand `optimize tensorrt`, which builds a TensorRT engine.
 
 use crate::common::{self, Machine, Output};
+use crate::read;
 use crate::table::bytes;
 use clap::Args;
 use optimize::error::{Result, bail};
@@ -95,8 +96,8 @@ pub struct Arguments {
     /// Name of a node or operator that stays fp32; repeat for several
     #[arg(long, value_name = "NAME")]
     keep_fp32: Vec<String>,
-    /// int8 and fp8: calibration data that determines the scales: a text file, or tensors for the inputs
-    /// (X.safetensors) [default: built-in sentences, or generated numbers]
+    /// int8 and fp8: calibration data that determines the scales: a text file (- reads standard input), or tensors
+    /// for the inputs (X.safetensors) [default: built-in sentences, or generated numbers]
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Only write the graph that TensorRT would receive, as an .onnx file
@@ -184,8 +185,10 @@ fn options(arguments: &Arguments) -> Result<TensorRtOptions> {
         None if one == GivenProfile::default() => Vec::new(),
         None => vec![one],
         Some(json) if json.trim_start().starts_with('[') => parse_profiles(json)?,
-        Some(file) => parse_profiles(&common::text_of(Path::new(file))?)?,
+        Some(file) => parse_profiles(&read::text(Path::new(file))?)?,
     };
+    let stream = arguments.calibration.as_deref().filter(|file| read::is_stream(file));
+    let calibration_text = stream.map(read::text).transpose()?;
     Ok(TensorRtOptions {
         precision: arguments.precision,
         backend: arguments.backend,
@@ -207,7 +210,8 @@ fn options(arguments: &Arguments) -> Result<TensorRtOptions> {
         compute_capabilities: arguments.compute_capability.clone(),
         max_error: arguments.max_error,
         keep_fp32: arguments.keep_fp32.clone(),
-        calibration: arguments.calibration.clone(),
+        calibration: arguments.calibration.clone().filter(|_| calibration_text.is_none()),
+        calibration_text,
         force: arguments.force,
         refuse_mismatch: arguments.refuse_mismatch,
         threads: arguments.machine.threads,

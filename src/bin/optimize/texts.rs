@@ -1,14 +1,13 @@
 //! The texts that `embed`, `classify` and `tag` read.
 
 use crate::common::{self, Machine, On};
+use crate::read;
 use clap::Args;
 use optimize::encoder::TextOptions;
 use optimize::error::{Context, Result, bail};
-use optimize::limits;
 use optimize::model::Model;
 use optimize::text::Tokenizer;
 use serde_json::Value;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,22 +63,9 @@ impl Texts {
 }
 
 fn lines(file: &Path) -> Result<Given> {
-    let content = match file == Path::new("-") {
-        true => {
-            let mut content = String::new();
-            let most = limits::TEXT_BYTES as u64;
-            std::io::stdin().lock().take(most + 1).read_to_string(&mut content)?;
-            if content.len() as u64 > most {
-                bail!(LimitExceeded, "the text has more than {most} bytes, which is the limit");
-            }
-            content
-        }
-        false => common::text_of(file)?,
-    };
+    let content = read::text(file)?;
     let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let json = file.extension().is_some_and(|extension| extension == "jsonl")
-        || (file == Path::new("-") && content.trim_start().starts_with('{'));
-    if !json {
+    if !read::is_json_lines(file, &content) {
         return Ok(Given { first: lines.map(|(_, line)| line.to_owned()).collect(), second: Vec::new() });
     }
     let mut given = Given { first: Vec::new(), second: Vec::new() };

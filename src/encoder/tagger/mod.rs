@@ -5,7 +5,7 @@ mod aggregate;
 mod labels;
 
 use super::{TextOptions, logits_in, no_logits, tokenizer_of};
-use crate::call::{Call, Units};
+use crate::call::{Call, Stage, Units};
 use crate::error::{Context, Result, bail};
 use crate::inputs::{InputOptions, Source, token_limit};
 use crate::likelihood::log_sum_exp;
@@ -96,7 +96,7 @@ impl Tagger {
             windows.at(|| format!("text {}", index + 1))
         };
         let read: Vec<Windows> = texts.iter().enumerate().map(read).collect::<Result<_>>()?;
-        let mut units = Units::new(call, "tag", texts.len());
+        let mut units = Units::new(call, Stage::TAG, texts.len());
         let scores = self.scores(&read, &mut units)?;
         let spans = |((text, windows), scores): ((&T, Windows), Vec<Read>)| {
             let token = |(token, read): (crate::text::Token, Read)| {

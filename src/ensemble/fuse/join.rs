@@ -1,7 +1,7 @@
 //! The graphs of the members over common inputs ([`Join`]).
 
 use super::{declared, frame};
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::ensemble::{Ensemble, Member, place};
 use crate::error::{Context, Result, bail, error};
 use crate::graph::edit::{import_domain, int_attribute, modernize_ir, node};
@@ -68,9 +68,10 @@ impl Join {
         let mut join = Join { proto, graph, inputs: Vec::new(), branches: Vec::new() };
         let mut layers = 0;
         for (index, (member, decoder)) in members.iter().zip(decoders).enumerate() {
-            call.report("fuse", index as u64, members.len() as u64)?;
+            call.report(Stage::FUSE, index as u64, members.len() as u64)?;
             join.branch(index, member, decoder, version.max(opset::OLDEST), &mut layers).at(|| place(index))?;
         }
+        call.report(Stage::FUSE, members.len() as u64, members.len() as u64)?;
         Ok(join)
     }
 

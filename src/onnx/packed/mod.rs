@@ -22,7 +22,7 @@ use super::proto::{EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
 use super::save::{self, Saved, SavedFile};
 use super::wire::Reader;
 use super::{data_name, dtype::DataType, tensors};
-use crate::call::{Call, Ticket};
+use crate::call::{Call, Stage, Ticket};
 use crate::error::{Context, Result, bail, error};
 use crate::files::digest::hex;
 use crate::files::{self, AtomicFile, Scratch};
@@ -76,7 +76,8 @@ pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
         return Err(place(error));
     }
     let total = stub.len() as u64 + large.iter().map(|t| t.bytes.len() as u64).sum::<u64>();
-    let saved = call.drive("save", total, |ticket| in_pool(|| write(&stub, &large, path, ticket))).map_err(place)?;
+    let saved =
+        call.drive(Stage::SAVE, total, |ticket| in_pool(|| write(&stub, &large, path, ticket))).map_err(place)?;
     data_name::remove_stale(path, None);
     Ok(saved)
 }

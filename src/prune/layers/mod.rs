@@ -9,7 +9,7 @@ mod remove;
 
 use super::PruneOptions;
 use crate::calibrate::{Data, Run, Walk};
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::{Context, Result, bail};
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
@@ -78,7 +78,7 @@ pub fn drop(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call:
             None => spread(count, wanted),
             Some(data) => {
                 let stop = Stop::new()?;
-                measured = call.drive("influence", count as u64, |ticket| {
+                measured = call.drive(Stage::INFLUENCE, count as u64, |ticket| {
                     influence(&data.run(options.threads, ticket, &stop), model, &found)
                 })?;
                 let mut order: Vec<usize> = (0..count).collect();
@@ -121,6 +121,7 @@ fn influence(run: &Run<'_>, model: &Model, found: &Layers) -> Result<Vec<f64>> {
     let mut all = Vec::with_capacity(found.layers.len());
     for layer in &found.layers {
         ticket.check()?;
+        ticket.add(1);
         let Some(output) = &layer.output else {
             all.push(f64::INFINITY);
             continue;
@@ -141,7 +142,6 @@ fn influence(run: &Run<'_>, model: &Model, found: &Layers) -> Result<Vec<f64>> {
         }
         all.push(sum / rows.max(1) as f64);
         before = after;
-        ticket.add(1);
     }
     Ok(all)
 }

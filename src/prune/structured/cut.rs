@@ -5,7 +5,7 @@ use super::analysis::Analysis;
 use super::axes::{Axis, Kept};
 use super::follow::Follower;
 use super::tensors;
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::{Context, Result};
 use crate::files::Scratch;
 use crate::graph::edit::Names;
@@ -72,7 +72,10 @@ pub fn cut(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, call: &Call) -> Re
     list.retain(|name| plan.changed.contains_key(*name) || keeps(name).iter().any(Option::is_some));
     let constants: HashMap<&str, &TensorProto> = list.iter().map(|name| (*name, analysis.constants[name])).collect();
     let keeps: Vec<Vec<Option<&[u32]>>> = list.iter().map(|name| keeps(name)).collect();
-    let new = call.drive("prune", list.len() as u64, |ticket| {
+    let bytes =
+        |tensor: &TensorProto| (tensors::sizes(tensor).iter().product::<usize>() * tensors::width(tensor)) as u64;
+    let total = constants.values().map(|tensor| bytes(tensor)).sum();
+    let new = call.drive(Stage::PRUNE, total, |ticket| {
         let mut new = HashMap::new();
         for (name, kept) in list.iter().zip(&keeps) {
             ticket.check()?;
@@ -83,7 +86,7 @@ pub fn cut(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, call: &Call) -> Re
                 tensor.clone()
             };
             new.insert((*name).to_owned(), tensor);
-            ticket.add(1);
+            ticket.add(bytes(constants[name]));
         }
         Ok(new)
     })?;

@@ -18,23 +18,19 @@ const ROUNDS: usize = 15;
 /// The duration of one benchmark in seconds.
 const SECONDS: f64 = 6.0;
 
-/// Returns the plan with the fewest removed units whose result has at most `bytes`. Fails with `InvalidArgument` if no
-/// sparsity is enough.
+/// Returns the plan with the fewest removed units for `bytes`. Fails with `GateNotMet` if no sparsity is enough.
 pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
     let enough = |plan: &Plan| Ok(plan.bytes()? <= bytes);
     match search(plan, STEPS, enough)? {
         Some(found) => Ok(found),
         None => {
             let least = plan.at(MOST)?.bytes()?;
-            bail!(
-                InvalidArgument,
-                "target_size is {bytes} bytes, but {least} bytes are left without {MOST} of the units"
-            )
+            bail!(GateNotMet, "target_size is {bytes} bytes, but {least} bytes are left without {MOST} of the units")
         }
     }
 }
 
-/// Returns the plan with the fewest removed units for a speed-up of `speedup`. Fails with `InvalidArgument` if no
+/// Returns the plan with the fewest removed units for a speed-up of `speedup`. Fails with `GateNotMet` if no
 /// sparsity is enough.
 pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call: &Call) -> Result<Plan> {
     let runtime = runtime.map_or_else(|| Runtime::open(None), Ok)?;
@@ -48,7 +44,7 @@ pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call:
     match search(plan, RACES, enough)? {
         Some(found) => Ok(found),
         None => bail!(
-            InvalidArgument,
+            GateNotMet,
             "target_speedup is {speedup}, but without {MOST} of the units the model is only {best:.2} times as fast"
         ),
     }

@@ -50,7 +50,7 @@ pub fn mean_squares(run: &Run<'_>, model: &Model, stages: &[(String, usize)]) ->
         }
         sums.iter_mut().for_each(|sum| *sum /= rows.max(1) as f64);
         found.insert((name.clone(), *dimension), sums);
-        ticket.add(1);
+        ticket.add(batches.len() as u64);
     }
     Ok(found)
 }

@@ -24,7 +24,7 @@ mod sizes;
 mod tensors;
 
 pub use crate::calibrate::Data;
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::graph::quantized::is_quantized;
@@ -138,7 +138,7 @@ impl Plan {
             Some(data) if options.importance == Importance::Activation => {
                 let stop = Stop::new()?;
                 let inputs = importance::inputs(&analysis, &groups);
-                call.drive("calibrate", inputs.len() as u64, |ticket| {
+                call.drive(Stage::CALIBRATE, (inputs.len() * data.batches.len()) as u64, |ticket| {
                     importance::mean_squares(&data.run(options.threads, ticket, &stop), &model, &inputs)
                 })?
             }

@@ -8,7 +8,7 @@
 
 use super::{Group, apply, groups};
 use crate::calibrate::{self, Data, Products};
-use crate::call::{Call, Ticket};
+use crate::call::{Call, Stage, Ticket};
 use crate::error::{Result, bail};
 use crate::files::Scratch;
 use crate::graph::View;
@@ -40,8 +40,8 @@ pub fn scale(
     let nodes: Vec<usize> = changes().map(|change| change.node).collect();
     let found = groups(view, &nodes);
     let values: Vec<String> = found.iter().map(|group| group.value.clone()).collect();
-    let total = calibrate::runs(values.len(), data.batches.len(), calibrate::Method::MinMax);
-    let inputs = call.drive("calibrate", total, |ticket| {
+    let total = calibrate::runs(model, &values, data.batches.len(), calibrate::Method::MinMax);
+    let inputs = call.drive(Stage::CALIBRATE, total, |ticket| {
         let stop = Stop::new()?;
         let mut inputs: Vec<Inputs> = found.iter().map(|group| Inputs::new(group.size)).collect();
         let mut products = Products::new(data.runtime, options.threads)?;
@@ -50,7 +50,7 @@ pub fn scale(
         Ok(inputs)
     })?;
     let weight_of = |node: usize| changes().find(|change| change.node == node).map(|change| change.weight);
-    let chosen = call.drive("scale", found.len() as u64, |ticket| {
+    let chosen = call.drive(Stage::SCALE, found.len() as u64, |ticket| {
         let stop = Stop::new()?;
         let (products, pool) = (Products::new(data.runtime, options.threads)?, threads::pool(options.threads)?);
         let mut search = Search { plan, options, products, pool, stop: &stop };

@@ -5,7 +5,7 @@
 
 use super::{Group, Product, apply, groups};
 use crate::calibrate::{self, Data};
-use crate::call::Call;
+use crate::call::{Call, Stage};
 use crate::error::Result;
 use crate::files::Scratch;
 use crate::graph::View;
@@ -20,8 +20,8 @@ pub fn smooth(model: &Model, nodes: &[usize], options: &QuantizeOptions, data: D
     let found = groups(&view, nodes);
     let values: Vec<String> = found.iter().map(|group| group.value.clone()).collect();
     let mut largest: Vec<Vec<f32>> = found.iter().map(|group| vec![0f32; group.size]).collect();
-    let total = calibrate::runs(values.len(), data.batches.len(), calibrate::Method::MinMax);
-    call.drive("calibrate", total, |ticket| {
+    let total = calibrate::runs(model, &values, data.batches.len(), calibrate::Method::MinMax);
+    call.drive(Stage::CALIBRATE, total, |ticket| {
         let stop = Stop::new()?;
         let take = |index: usize, tensor: &Tensor| add(&mut largest[index], tensor);
         calibrate::each_value(&data.run(options.threads, ticket, &stop), model, &values, take)

@@ -93,7 +93,7 @@ impl Ready<'_> {
             });
             let right = match trial {
                 Ok(made) => examiner.examine(&self.run.model.derive(made.proto), self.run.call)?.is_ok(),
-                Err(e) if e.kind() == Kind::Unsupported => true,
+                Err(e) if matches!(e.kind(), Kind::Unsupported | Kind::GateNotMet) => true,
                 Err(e) => return Err(e),
             };
             if right { works = middle } else { fails = middle }

@@ -2,6 +2,7 @@
 
 use super::Ready;
 use crate::benchmark::Subject;
+use crate::call::Stage;
 use crate::error::{Result, bail};
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
@@ -74,8 +75,8 @@ fn weighted(nodes: &[NodeReport]) -> Vec<(String, String)> {
 }
 
 /// Times the result against itself with one kind of operator in float, kind by kind, and adds the nodes of a kind to
-/// `stays` if the result is faster without it. Then times the result against the original. Fails with `Unsupported` if
-/// it is slower.
+/// `stays` if the result is faster without it. Then times it against the original; fails with `GateNotMet` if it is
+/// slower.
 fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result<()> {
     let mut races = Races::new(ready.runtime, ready.run, ready.batches.first())?;
     let (model, nodes) = make(ready, stays)?;
@@ -83,7 +84,7 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
     let kinds: BTreeSet<&str> = all.iter().map(|(_, op)| op.as_str()).collect();
     let mut best: Subject = races.subject(&model)?;
     for (done, kind) in kinds.iter().enumerate() {
-        ready.run.call.report("speed", done as u64, kinds.len() as u64 + 1)?;
+        ready.run.call.report(Stage::SPEED, done as u64, kinds.len() as u64 + 1)?;
         let mut without = stays.clone();
         without.extend(all.iter().filter(|(_, op)| op == kind).map(|(name, _)| (name.clone(), SLOWER)));
         if all.iter().all(|(name, _)| without.contains_key(name)) {
@@ -101,10 +102,10 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
     }
     let original = races.subject(ready.run.model)?;
     let (speedup, _) = races.race(original, best)?;
-    ready.run.call.report("speed", kinds.len() as u64 + 1, kinds.len() as u64 + 1)?;
+    ready.run.call.report(Stage::SPEED, kinds.len() as u64 + 1, kinds.len() as u64 + 1)?;
     if speedup.high < 1.0 {
         bail!(
-            Unsupported,
+            GateNotMet,
             "the quantized model is only {:.2} times as fast as the original, whichever nodes stay float",
             speedup.median
         );
@@ -144,7 +145,7 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
         // The limit on the sum is reduced by as much as this result exceeds the limit, and by another 10 %.
         allowed = (sum(left) * limit / loss).min(sum(left)) * 0.9;
     }
-    bail!(Unsupported, "max_quality_loss is {limit}, but every result that was tried loses {loss:.3e} or more")
+    bail!(GateNotMet, "max_quality_loss is {limit}, but every result that was tried loses {loss:.3e} or more")
 }
 
 /// Returns the loss of the model if only one node is quantized, for each node, by name.
@@ -157,13 +158,13 @@ fn alone(
     let call = ready.run.call;
     let mut found = Vec::with_capacity(nodes.len());
     for (done, (name, _)) in nodes.iter().enumerate() {
-        call.report("sensitivity", done as u64, nodes.len() as u64)?;
+        call.report(Stage::SENSITIVITY, done as u64, nodes.len() as u64)?;
         let others: HashSet<&str> = nodes.iter().map(|(n, _)| n.as_str()).filter(|n| n != name).collect();
         let mut only = stays.clone();
         only.extend(others.into_iter().map(|n| (n.to_owned(), LEFT)));
         let (model, _) = make(ready, &only)?;
         found.push((name.clone(), judge.loss(&model, &ready.run)?));
     }
-    call.report("sensitivity", nodes.len() as u64, nodes.len() as u64)?;
+    call.report(Stage::SENSITIVITY, nodes.len() as u64, nodes.len() as u64)?;
     Ok(found)
 }

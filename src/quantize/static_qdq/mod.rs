@@ -18,10 +18,11 @@ mod write;
 
 use super::planner::{self, Form, Plan, Weight};
 use super::scaling::smooth;
-use super::{Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, Run, dynamic, logarithm, stored, weights};
+use super::{Algorithm, CalibrationMethod, QuantizeOptions, QuantizeType, Run};
+use super::{dynamic, logarithm, outcome, stored, weights};
 use crate::calibrate::{self, Batch, Data, Method, Range};
-use crate::call::{Call, Ticket};
-use crate::error::{Result, bail};
+use crate::call::{Call, Stage, Ticket};
+use crate::error::{Error, Result, bail};
 use crate::graph::View;
 use crate::model::Model;
 use crate::onnx::proto::{ModelProto, NodeProto};
@@ -145,7 +146,7 @@ impl<'w> Ready<'w> {
                 if made.nodes.iter().any(|node| node.action == planner::QUANTIZED || stored(node)) {
                     return Ok(made);
                 }
-                bail!(Unsupported, "no node could be quantized: {}", reasons(&selection));
+                return Err(nothing(&selection));
             }
             self.find_ranges(&model, &selection)?;
             let before = banned.len();
@@ -206,8 +207,8 @@ impl<'w> Ready<'w> {
             CalibrationMethod::Entropy => Method::Entropy,
             CalibrationMethod::Mse => Method::LeastSquares,
         };
-        let total = calibrate::runs(values.len(), self.batches.len(), method);
-        let found = self.run.call.drive("calibrate", total, |ticket| {
+        let total = calibrate::runs(model, &values, self.batches.len(), method);
+        let found = self.run.call.drive(Stage::CALIBRATE, total, |ticket| {
             let stop = Stop::new()?;
             let data = Data { runtime: self.runtime, batches: &self.batches };
             calibrate::ranges(&data.run(options.threads, ticket, &stop), model, &values, method)
@@ -229,12 +230,13 @@ fn smoothed(model: &Model, options: &QuantizeOptions, data: Data<'_>, call: &Cal
     smooth::smooth(model, &nodes, options, data, call).map(Some)
 }
 
-fn reasons(selection: &Selection<'_, '_>) -> String {
+fn nothing(selection: &Selection<'_, '_>) -> Error {
     let nodes: Vec<NodeReport> = selection.left.iter().map(|(_, _, node)| node.clone()).collect();
-    if nodes.is_empty() {
-        return "the model has no Conv, MatMul or Gemm with a constant weight".to_owned();
-    }
-    planner::reasons(&nodes)
+    let why = match nodes.is_empty() {
+        true => "the model has no Conv, MatMul or Gemm with a constant weight".to_owned(),
+        false => outcome::reasons(&nodes),
+    };
+    outcome::nothing(&nodes, why)
 }
 
 /// Excludes the nodes with a weight that read or produce values for which `bad` is true.
@@ -292,7 +294,7 @@ fn weight_of<'a>(planned: &select::Planned<'a>) -> Weight<'a> {
 fn code_plan(plan: &Plan<'_>, options: &QuantizeOptions, call: &Call) -> Result<Vec<Option<Int8Matrix>>> {
     let pool = crate::threads::pool(options.threads)?;
     let work = |ticket: &Ticket| pool.install(|| weights::all(plan, options, ticket));
-    call.drive("quantize", plan.weight_bytes(), work)
+    call.drive(Stage::QUANTIZE, plan.weight_bytes(), work)
 }
 
 /// Returns the result with the nodes quantized that static quantization treats like dynamic quantization: embedding
@@ -345,7 +347,7 @@ fn store(model: Model, nodes: &mut [NodeReport], options: &QuantizeOptions, call
     });
     let pool = crate::threads::pool(options.threads)?;
     let work = |ticket: &Ticket| pool.install(|| stored::all(&plan, options, ticket));
-    let outcomes = call.drive("quantize", plan.stored.iter().map(stored::Stored::bytes).sum(), work)?;
+    let outcomes = call.drive(Stage::QUANTIZE, plan.stored.iter().map(stored::Stored::bytes).sum(), work)?;
     for (_, _, report) in stored::settle(&plan, &view, &outcomes).left {
         let known = nodes.iter_mut().find(|node| node.name == report.name && node.reason == logarithm::REASON);
         if let Some(node) = known.filter(|_| report.action != planner::LEFT) {

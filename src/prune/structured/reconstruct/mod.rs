@@ -15,7 +15,7 @@ use super::analysis::Analysis;
 use super::axes::Kept;
 use super::{cut, tensors};
 use crate::calibrate::{Data, Products, Run, Walk};
-use crate::call::{Call, Ticket};
+use crate::call::{Call, Stage, Ticket};
 use crate::error::{Context, Result};
 use crate::files::Scratch;
 use crate::onnx::proto::TensorProto;
@@ -51,7 +51,7 @@ pub fn all(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, data: Data<'_>, ca
         let run = data.run(plan.options.threads, ticket, &stop);
         pool.install(|| change(&run, plan, &jobs, masks))
     };
-    let changed = call.drive("reconstruct", jobs.len() as u64, work)?;
+    let changed = call.drive(Stage::RECONSTRUCT, jobs.len() as u64, work)?;
     if changed.scarce > 0 {
         done.notes.push(format!(
             "{} weights have fewer rows of calibration data than twice their inputs (with fewer than their \
@@ -103,6 +103,7 @@ fn change(run: &Run<'_>, plan: &Plan, jobs: &[Job], masks: Vec<TensorProto>) -> 
         changed.scarce += usize::from(moments.rows < 2 * inputs);
         changed.idle += usize::from(!moments.helps());
         if moments.rows < inputs {
+            ticket.add(1);
             continue; // Least squares would fit so few rows exactly, and ruin other outputs.
         }
         for tensor in solver.solve(job, moments).at(|| format!("tensor {:?}", job.weight))? {
