@@ -1765,7 +1765,7 @@ typedef struct optimize_quantize_options_t {
    */
   uint64_t calibration_size;
   /**
-   * Folder of the unlinked file that holds the quantized weights until they are saved; NULL selects the system's
+   * Folder of the temporary file that holds the quantized weights until they are saved; NULL selects the system's
    * temporary folder.
    */
   const char *scratch_folder;
@@ -1932,7 +1932,7 @@ typedef struct optimize_prune_options_t {
    */
   uint64_t calibration_size;
   /**
-   * Folder of the unlinked file that holds the pruned weights until they are saved; NULL selects the system's
+   * Folder of the temporary file that holds the pruned weights until they are saved; NULL selects the system's
    * temporary folder.
    */
   const char *scratch_folder;
@@ -2301,7 +2301,7 @@ typedef struct optimize_merge_options_t {
    */
   double scale;
   /**
-   * Folder of the unlinked file for the new weights; NULL selects the system's temporary folder.
+   * Folder of the temporary file with the merged weights; NULL selects the system's temporary folder.
    */
   const char *scratch_folder;
 } optimize_merge_options_t;

@@ -60,7 +60,7 @@ pub struct Inspection {
     /// Number of elements of all constant tensors except scales and zero points; weights that share a byte are
     /// counted one by one.
     pub parameters: u64,
-    /// Unexpected properties of the model: content of its files that is not used.
+    /// Unexpected properties of the model, such as content of its files that is not used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Keys of the model's metadata, with the start of the values.

@@ -130,9 +130,9 @@ fn logs(w: &mut NodeBuilder, x: &str, transposed: bool, (width, heads): (i64, i6
 
 /// The names of the values that [`logits`] has added.
 pub struct LogitsLoss {
-    /// Name of the divergence, if it has a weight.
+    /// Name of the value of the divergence; `None` if its weight is 0.
     pub divergence: Option<String>,
-    /// Name of the cross-entropy with the text, if it has a weight.
+    /// Name of the value of the cross-entropy with the text; `None` if its weight is 0.
     pub surprise: Option<String>,
     /// Name of the gradient of the student's logits.
     pub gradient: String,

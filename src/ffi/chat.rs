@@ -57,13 +57,13 @@ pub struct optimize_chat_options_t {
 // SAFETY: repr(C), two u32, two pointers that may be NULL and two 32-bit integers: no padding, all zero is valid.
 unsafe impl Options for optimize_chat_options_t {}
 
-/// Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
-/// ...]; messages may have further keys, such as `tool_calls`. The resulting text contains special tokens: set
-/// `rendered` of the options when you pass it to a generator.
+/// Renders a conversation with the chat template of a model, and writes the text to `prompt`. The caller frees it.
+/// `messages` is JSON: [{"role": "user", "content": "..."}, ...]; messages may have further keys, such as `tool_calls`.
+/// The text contains special tokens: set `rendered` of optimize_generate_options_t when you pass it to a generator.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if the model has no chat template; OPTIMIZE_INVALID_ARGUMENT if messages, tools or
 /// variables are not JSON of that form, or if the template refuses them; OPTIMIZE_INVALID_MODEL for a template with an
-/// error; OPTIMIZE_UNSUPPORTED if it uses what is not supported.
+/// error; OPTIMIZE_UNSUPPORTED if the template uses a feature of Jinja that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_apply_chat_template(
     model: *const optimize_model_t,

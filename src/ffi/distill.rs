@@ -259,7 +259,8 @@ fn or(given: f64, usual: f32) -> f32 {
     }
 }
 
-/// Returns a weight of the loss, or `None` for the default of the models.
+/// Returns the weight that an option gives to a part of the loss: 0 for a negative value; `None` for 0, which selects
+/// the default.
 fn weight(given: f64) -> Option<f32> {
     (given != 0.0).then(|| or(given, 0.0))
 }

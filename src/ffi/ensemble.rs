@@ -151,7 +151,7 @@ pub struct optimize_merge_options_t {
     pub density: f64,
     /// Ties: scale of the mean change; 0 selects 1.
     pub scale: f64,
-    /// Folder of the unlinked file for the new weights; NULL selects the system's temporary folder.
+    /// Folder of the temporary file with the merged weights; NULL selects the system's temporary folder.
     pub scratch_folder: *const c_char,
 }
 // SAFETY: repr(C), two 32-bit and six 64-bit fields: no padding, all zero is valid.

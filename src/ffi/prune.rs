@@ -118,7 +118,7 @@ pub struct optimize_prune_options_t {
     pub calibration: *const c_char,
     /// Number of bytes of `calibration`.
     pub calibration_size: u64,
-    /// Folder of the unlinked file that holds the pruned weights until they are saved; NULL selects the system's
+    /// Folder of the temporary file that holds the pruned weights until they are saved; NULL selects the system's
     /// temporary folder.
     pub scratch_folder: *const c_char,
     /// Structured: array of `layer_count` indices of layers to remove, as in the names of nodes, instead of

@@ -151,7 +151,7 @@ pub struct optimize_quantize_options_t {
     pub calibration: *const c_char,
     /// Number of bytes of `calibration`.
     pub calibration_size: u64,
-    /// Folder of the unlinked file that holds the quantized weights until they are saved; NULL selects the system's
+    /// Folder of the temporary file that holds the quantized weights until they are saved; NULL selects the system's
     /// temporary folder.
     pub scratch_folder: *const c_char,
     /// Weight-only: algorithm that chooses the codes, an optimize_algorithm_t.

@@ -102,7 +102,8 @@ impl Model {
         Model { ready: Some(ready), ..self }
     }
 
-    /// Returns the better form for sessions; `None` if there is none. See [`Ready`].
+    /// Returns the model from which sessions are created instead of this one, such as the compiled variant of a package;
+    /// `None` if there is none. [`Ready`] describes the arguments.
     pub fn ready(&self, runtime_version: &str, kernels: &std::result::Result<(), String>) -> Result<Option<Prepared>> {
         self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version, kernels))
     }

@@ -1,6 +1,6 @@
-//! Detection of products in front of a logarithm, such as power spectra. A logarithm needs small values as precisely as
-//! large ones, and codes of 8 bits with one scale do not have them: an error below one step becomes an error of whole
-//! units in the result.
+//! Detection of `MatMul`, `Gemm` and `Conv` nodes whose results are the input of a logarithm, as in log-mel
+//! spectrograms. Such nodes stay float: with 8 bits and one scale, the rounding error is as large for small values as
+//! for large ones, and the logarithm turns a small error of a small value into a large error.
 
 use crate::graph::constants::Constant;
 use crate::graph::{BodyId, Use, View};

@@ -66,7 +66,7 @@ fn below(table: &Table, model: &ModelTable) -> String {
     };
     let mut text = format!(
         "Original: {} ({}), in ONNX Runtime {} with its own kernels. Speed-ups are medians of paired rounds, with 95 % \
-         bootstrap intervals over visits and rounds. {}, {} processors, {threads}; liboptimize {}, kernels {}.\n\n",
+         bootstrap intervals over repetitions and rounds. {}, {} processors, {threads}; liboptimize {}, kernels {}.\n\n",
         one_line(&model.path),
         bytes(model.bytes),
         table.runtime_version,

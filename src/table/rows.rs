@@ -247,10 +247,10 @@ impl Maker<'_> {
         let because = [
             "embedding tables keep their width",
             "the processor's int8 products are no faster here",
-            "healing was limited in time",
+            "the training was limited in time",
         ];
         let promised = promise(0.8, [2.0, 3.0], "moderate");
-        Plan { lacks: self.lacks_data(), ..self.plan("Prune 30 %, heal, 8 bits, compile", recipe, promised, because) }
+        Plan { lacks: self.lacks_data(), ..self.plan("Prune 30 %, train, 8 bits, compile", recipe, promised, because) }
     }
 
     fn combined(&self) -> Plan {

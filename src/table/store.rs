@@ -26,7 +26,7 @@ pub(super) struct Made {
     pub notes: Vec<String>,
 }
 
-/// Returns the text of the hash of a value.
+/// Returns the SHA-256 of a JSON value, in hexadecimal digits.
 pub(super) fn key(of: &Value) -> String {
     hex(&Sha256::digest(of.to_string()))
 }

@@ -38,7 +38,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Returns a tensor for this input, with its element type and rank.
+    /// Returns a tensor for this input, with its element type and the last [`Port::rank`] dimensions of `shape`.
     pub fn tensor(&self, shape: &[i64], values: Vec<i64>) -> Result<Tensor> {
         let shape = &shape[shape.len() - self.rank.min(shape.len())..];
         match self.dtype {

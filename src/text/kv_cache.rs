@@ -37,7 +37,7 @@ pub struct Cache {
     pub room: usize,
 }
 
-/// The rows that have one set of buffers.
+/// The rows that share one set of buffers.
 struct Group {
     /// Indices of the rows, in the order of the buffers.
     rows: Vec<usize>,

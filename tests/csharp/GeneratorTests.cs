@@ -346,7 +346,7 @@ internal static class GeneratorTests
         Throws<ObjectDisposedException>(() => own.Reset());
     }
 
-    // The delegate the library calls must not be collected under the call.
+    // The delegate that the library calls must not be garbage-collected during the call.
     private static void CollectorDuringCallbacks()
     {
         int calls = 0;

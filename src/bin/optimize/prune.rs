@@ -81,7 +81,7 @@ pub struct Arguments {
     #[arg(long)]
     reconstruct: bool,
     /// Structured: number of layers to remove. These are the least influential layers on the calibration data, or
-    /// without data some layers of the later half
+    /// without data evenly spaced layers of the second half
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     drop_layers: usize,
     /// Structured: indices of the layers to remove

@@ -2,7 +2,7 @@
 //!
 //! The packed bytes contain the scales, then the zero points, then the codes, each ordered by panel of columns, block
 //! of K and column. Scales have the smallest format that is exact for all of them; uint8 scales follow the factors of
-//! the columns. Zero points that are all half the range of the codes are not stored. Of 8-bit codes, four values of a
+//! the columns. Zero points are not stored if all of them are 2^(bits - 1). Of 8-bit codes, four values of a
 //! column are adjacent. Of 4-bit codes, four bytes hold the values 0…3 in their low and 4…7 in their high halves.
 
 use super::header::ZeroPointFormat;
@@ -22,7 +22,7 @@ pub struct BlockWeights<'a> {
     pub codes: &'a [u8],
     /// Scales of the blocks: N × blocks numbers of any sign.
     pub scales: &'a [f32],
-    /// Zero points of the blocks: N × ⌈blocks · bits / 8⌉ bytes. Without them, each is half the range of the codes.
+    /// Zero points of the blocks: N × ⌈blocks · bits / 8⌉ bytes. Without them, each zero point is 2^(bits - 1).
     pub zero_points: Option<&'a [u8]>,
     /// Offsets of the blocks: blocks × N numbers that are added to the products of scale and code; only with 4 bits.
     pub offsets: Option<&'a [f32]>,

@@ -21,7 +21,7 @@ pub struct LinearHeader {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ZeroPointFormat {
-    /// No zero points are stored: each is half the range of the codes.
+    /// No zero points are stored: each is 2^(bits - 1).
     #[default]
     Default = 0,
     Uint8 = 1,

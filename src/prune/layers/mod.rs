@@ -2,7 +2,7 @@
 //!
 //! The caller names the layers, or the least influential ones are removed. Influence is `1 - cosine` between input and
 //! output of a layer on calibration data ("block influence", Men et al. 2024, arXiv 2403.03853). Without data, layers
-//! in the later middle are removed, evenly spread, because the paper finds the least influential ones there.
+//! in the second half are removed, evenly spread, because the paper finds the least influential ones there.
 
 mod find;
 mod remove;
@@ -103,7 +103,7 @@ fn range(found: &Layers) -> String {
     format!("{} to {}", numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
 }
 
-/// Returns `wanted` of `count` indices, evenly spread over the later middle, or over all if there are too few in it.
+/// Returns `wanted` of `count` indices, evenly spread over the second half, or over all if there are too few in it.
 fn spread(count: usize, wanted: usize) -> Vec<usize> {
     let from = [count / 2, count / 4, 1, 0].into_iter().find(|from| count.saturating_sub(from + 1) >= wanted);
     let (from, to) = (from.unwrap_or(0), if wanted < count { count - 1 } else { count });

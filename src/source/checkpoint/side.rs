@@ -180,8 +180,8 @@ pub fn chat_template(folder: &Path) -> Result<Option<String>> {
     template_in(&config).at(|| path.display())
 }
 
-/// Returns the template in a `tokenizer_config.json`: a string, or a list of named ones of which `default` is used.
-/// Returns `None` if none has that name; [`crate::text::ChatTemplate::of`] reports it.
+/// Returns the chat template in a `tokenizer_config.json`: the string `chat_template` or, in a list of named templates,
+/// the one named `default`; `None` if there is none. Fails with `InvalidModel` for other values.
 pub fn template_in(tokenizer_config: &Map<String, Value>) -> Result<Option<String>> {
     let text = match Config::new(tokenizer_config).value("chat_template") {
         None => return Ok(None),
