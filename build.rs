@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Modules of `src/ffi`, in the order in which the header contains them.
-const NOUNS: [&str; 25] = [
+const NOUNS: [&str; 28] = [
     "status",
     "error",
     "buffer",
@@ -13,6 +13,7 @@ const NOUNS: [&str; 25] = [
     "model",
     "tensor",
     "session",
+    "run",
     "tokenizer",
     "chat",
     "generator",
@@ -23,6 +24,8 @@ const NOUNS: [&str; 25] = [
     "distill",
     "ensemble",
     "package",
+    "source",
+    "sink",
     "tensorrt",
     "recipe",
     "benchmark",

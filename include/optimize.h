@@ -958,6 +958,16 @@ typedef struct optimize_context_options_t {
    * Must be 0.
    */
   uint32_t reserved;
+  /**
+   * Maximum memory in bytes of what is created with the context; 0 means no limit. Beyond it, functions return
+   * OPTIMIZE_LIMIT_EXCEEDED, and everything stays usable. It counts the contents of models that are loaded from
+   * memory or from a source; of sessions, generators, embedders, classifiers and taggers, what ONNX Runtime allocates
+   * for weights, activations and outputs (also of runs, until the tensors are freed), the packed weights of this
+   * library's kernels, and caches. It does not count mapped files, whose pages the system takes back at any time;
+   * graphs without their weights; small buffers of kernels and threads; memory of devices; tensors of the program;
+   * and what techniques need while they run.
+   */
+  uint64_t memory_limit;
 } optimize_context_options_t;
 
 /**
@@ -1180,6 +1190,40 @@ typedef struct optimize_session_options_t {
    */
   int32_t precision;
 } optimize_session_options_t;
+
+/**
+ * The memory of the program for an output of `optimize_session_run_into`.
+ */
+typedef struct optimize_output_t {
+  /**
+   * sizeof(optimize_output_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Element type of the output, an optimize_dtype_t.
+   */
+  int32_t dtype;
+  /**
+   * Name of the output.
+   */
+  const char *name;
+  /**
+   * Sizes of its dimensions in this run.
+   */
+  const int64_t *dims;
+  /**
+   * Number of dimensions.
+   */
+  uint64_t rank;
+  /**
+   * Memory that the elements are written to, in row-major order. It must be aligned for the type.
+   */
+  void *data;
+  /**
+   * Size of all elements in bytes.
+   */
+  uint64_t size;
+} optimize_output_t;
 
 /**
  * Options of `optimize_tokenizer_encode`. Fields that are 0 or NULL have their defaults.
@@ -2473,6 +2517,89 @@ typedef struct optimize_tensorrt_open_options_t {
 } optimize_tensorrt_open_options_t;
 
 /**
+ * Size callback of a source. It writes the size of the file `name` in bytes to `size` and returns OPTIMIZE_OK, or
+ * returns OPTIMIZE_NOT_FOUND if there is no such file. OPTIMIZE_CANCELLED ends the call with this status, any other
+ * value with OPTIMIZE_IO.
+ */
+typedef int32_t (*optimize_size_fn)(void *user_data,
+                                    const char *name,
+                                    uint64_t *size);
+
+/**
+ * Read callback of a source. It copies the `size` bytes of the file `name` that begin at `offset` to `buffer`, and
+ * returns OPTIMIZE_OK. OPTIMIZE_CANCELLED ends the call with this status, any other value with OPTIMIZE_IO. The bytes
+ * lie inside the size that the size callback returned; `size` is at most 4 MiB.
+ */
+typedef int32_t (*optimize_read_fn)(void *user_data,
+                                    const char *name,
+                                    uint64_t offset,
+                                    void *buffer,
+                                    size_t size);
+
+/**
+ * A source: the files of a model, which the program provides itself, for example decrypted, or from an archive of its
+ * own. Both callbacks are required. They are called on the thread that made the call, and only during it, so that the
+ * source may be gone afterwards. A name is a relative path with '/' below the folder of the program's choice; names
+ * from model files that are absolute or contain ".." are refused before a callback is called.
+ */
+typedef struct optimize_source_t {
+  /**
+   * sizeof(optimize_source_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * Size callback.
+   */
+  optimize_size_fn size;
+  /**
+   * Read callback.
+   */
+  optimize_read_fn read;
+  /**
+   * User data passed to the callbacks.
+   */
+  void *user_data;
+} optimize_source_t;
+
+/**
+ * Write callback of a sink. It takes the next `size` bytes of the file `name`, at most 4 MiB, and returns OPTIMIZE_OK;
+ * they are valid during the callback. Files come one after another; after its last bytes, each has a call with a NULL
+ * `data` and a `size` of 0. OPTIMIZE_CANCELLED ends the call with this status, any other value with OPTIMIZE_IO: then
+ * the files are not complete.
+ */
+typedef int32_t (*optimize_write_fn)(void *user_data,
+                                     const char *name,
+                                     const void *data,
+                                     size_t size);
+
+/**
+ * A sink, which receives the files of a model, for example to encrypt or upload them. The callback is required. It is
+ * called on the thread that made the call, and only during it.
+ */
+typedef struct optimize_sink_t {
+  /**
+   * sizeof(optimize_sink_t).
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+  /**
+   * Write callback.
+   */
+  optimize_write_fn write;
+  /**
+   * User data passed to the callback.
+   */
+  void *user_data;
+} optimize_sink_t;
+
+/**
  * Options of `optimize_model_build_tensorrt`. Fields that are 0 or NULL have their defaults.
  */
 typedef struct optimize_tensorrt_options_t {
@@ -3235,9 +3362,11 @@ optimize_status_t optimize_model_load(const optimize_context_t *context,
                                       optimize_error_t **error);
 
 /**
- * Loads a model from a copy of the `size` bytes of an .onnx file at `data`. A model with external data is refused:
- * pass its path to `optimize_model_load`. Returns OPTIMIZE_INVALID_MODEL for a damaged model;
- * OPTIMIZE_INVALID_ARGUMENT for one with external data; OPTIMIZE_LIMIT_EXCEEDED above 2 GiB.
+ * Loads a model from a copy of the `size` bytes of an .onnx file, a packed file, a .gguf file or a package in one file
+ * at `data`. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or its files to
+ * `optimize_model_load_source`. Returns OPTIMIZE_INVALID_MODEL for a damaged model; OPTIMIZE_INVALID_ARGUMENT for one
+ * with external data; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB; OPTIMIZE_UNSUPPORTED for a format, an
+ * architecture or a type of weights that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
@@ -3430,32 +3559,6 @@ optimize_status_t optimize_session_new(const optimize_context_t *context,
                                        optimize_error_t **error);
 
 /**
- * Runs a session. `input_names` and `inputs` have `input_count` elements; every input without a default value is
- * required. `output_names` and `outputs` have `output_count` elements; if `output_names` is NULL, all outputs of the
- * model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
- * be interrupted: a cancellation takes effect after the run.
- *
- * Any number of threads may run one session at the same time, each with its own call. The work of a node is divided
- * among the calling thread and the threads of the session, of which there is one set for all runs.
- *
- * Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
- * model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
- * message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor;
- * OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime
- * fails.
- */
-OPTIMIZE_API
-optimize_status_t optimize_session_run(const optimize_session_t *session,
-                                       const char *const *input_names,
-                                       const optimize_tensor_t *const *inputs,
-                                       size_t input_count,
-                                       const char *const *output_names,
-                                       size_t output_count,
-                                       const optimize_call_t *call,
-                                       optimize_tensor_t **outputs,
-                                       optimize_error_t **error);
-
-/**
  * Returns the execution provider of a session, which is never OPTIMIZE_PROVIDER_AUTO. If `session` is NULL, returns
  * OPTIMIZE_PROVIDER_CPU.
  */
@@ -3513,6 +3616,52 @@ optimize_status_t optimize_session_output(const optimize_session_t *session,
  */
 OPTIMIZE_API
 void optimize_session_free(optimize_session_t *session);
+
+/**
+ * Runs a session. `input_names` and `inputs` have `input_count` elements; every input without a default value is
+ * required. `output_names` and `outputs` have `output_count` elements; if `output_names` is NULL, all outputs of the
+ * model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
+ * be interrupted: a cancellation takes effect after the run.
+ *
+ * Any number of threads may run one session at the same time, each with its own call. The work of a node is divided
+ * among the calling thread and the threads of the session, of which there is one set for all runs.
+ *
+ * Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
+ * model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
+ * message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor;
+ * OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime
+ * fails.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_session_run(const optimize_session_t *session,
+                                       const char *const *input_names,
+                                       const optimize_tensor_t *const *inputs,
+                                       size_t input_count,
+                                       const char *const *output_names,
+                                       size_t output_count,
+                                       const optimize_call_t *call,
+                                       optimize_tensor_t **outputs,
+                                       optimize_error_t **error);
+
+/**
+ * Runs a session like `optimize_session_run`, and writes outputs to memory of the program instead of new tensors.
+ * `outputs` is an array of `output_count` structs, all with the `struct_size` of the first. The shape of each output
+ * must be known: `dims` are its exact sizes in this run. The memory of an output must not be used otherwise during the
+ * run, and must not overlap that of an input or of another output; after an error, its content is undefined.
+ *
+ * Returns OPTIMIZE_NOT_FOUND for an input or output that the model does not have; OPTIMIZE_INVALID_ARGUMENT if an input
+ * or output does not fit the model, or if an output gets another shape; OPTIMIZE_UNSUPPORTED for an output of strings,
+ * or one that is not a tensor; otherwise the statuses of `optimize_session_run`.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_session_run_into(const optimize_session_t *session,
+                                            const char *const *input_names,
+                                            const optimize_tensor_t *const *inputs,
+                                            size_t input_count,
+                                            const optimize_output_t *outputs,
+                                            size_t output_count,
+                                            const optimize_call_t *call,
+                                            optimize_error_t **error);
 
 /**
  * Loads a tokenizer from tokenizer.json or from the folder that contains it, with the settings of the files next to it
@@ -4114,6 +4263,80 @@ optimize_status_t optimize_package_verify(const optimize_package_t *package,
  */
 OPTIMIZE_API
 void optimize_package_free(optimize_package_t *package);
+
+/**
+ * Loads a model from the file `name` of a source: an .onnx file, a packed file, a .gguf file, or a package in one
+ * file. External data of an .onnx file, and the files next to it (tokenizer.json, config.json ...), are read from the
+ * source, by names in the folder of `name`. Everything is read during this call, into memory that the model and its
+ * sessions keep. Progress stage: "load", in bytes of one file. Returns OPTIMIZE_NOT_FOUND if there is no file `name`
+ * or no file with its external data; OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL for a damaged file;
+ * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_model_load_source(const optimize_context_t *context,
+                                             const optimize_source_t *source,
+                                             const char *name,
+                                             const optimize_call_t *call,
+                                             optimize_model_t **model,
+                                             optimize_error_t **error);
+
+/**
+ * Opens the package in the file `name` of a source, a package in one file. It is read during this call, into memory
+ * that the package and what is created from it keep. Otherwise like `optimize_package_open`. Progress stage: "load",
+ * in bytes. Returns OPTIMIZE_IO if a callback fails, and the statuses of `optimize_package_open`.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_package_open_source(const optimize_context_t *context,
+                                               const optimize_source_t *source,
+                                               const char *name,
+                                               const optimize_package_open_options_t *options,
+                                               const optimize_call_t *call,
+                                               optimize_package_t **package,
+                                               optimize_error_t **error);
+
+/**
+ * Loads a tokenizer from the file `name` of a source, a tokenizer.json. If it has this name, the settings of the files
+ * next to it are applied, as in `optimize_tokenizer_load`. Returns OPTIMIZE_NOT_FOUND if there is no file `name`;
+ * OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL if a file is damaged or describes a tokenizer that is not
+ * supported.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_tokenizer_load_source(const optimize_source_t *source,
+                                                 const char *name,
+                                                 optimize_tokenizer_t **tokenizer,
+                                                 optimize_error_t **error);
+
+/**
+ * Passes a model to a sink as the file `name`. External data, if the options ask for it, comes before it as a file of
+ * its own, next to it. Names and bytes are those that `optimize_model_save` would write. `report` (may be NULL)
+ * receives JSON: {"files": [{"path", "bytes", "sha256"}]}. Progress stages: "hash", for external data, then "save", in
+ * bytes of one file. Returns OPTIMIZE_IO if the callback fails; OPTIMIZE_LIMIT_EXCEEDED if the model without external
+ * data has more than 2 GiB; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_model_save_sink(const optimize_model_t *model,
+                                           const optimize_sink_t *sink,
+                                           const char *name,
+                                           const optimize_save_options_t *options,
+                                           const optimize_call_t *call,
+                                           optimize_buffer_t **report,
+                                           optimize_error_t **error);
+
+/**
+ * Passes a package of a model in one file to a sink as the file `name`, whatever `single_file` of the options says. The
+ * bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and hash. Progress
+ * stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are written. Returns
+ * OPTIMIZE_IO if the callback fails, and the statuses of `optimize_package_compile`.
+ */
+OPTIMIZE_API
+optimize_status_t optimize_package_compile_sink(const optimize_context_t *context,
+                                                const optimize_model_t *model,
+                                                const optimize_sink_t *sink,
+                                                const char *name,
+                                                const optimize_package_compile_options_t *options,
+                                                const optimize_call_t *call,
+                                                optimize_buffer_t **report,
+                                                optimize_error_t **error);
 
 /**
  * Builds a TensorRT engine of a model (or with `graph_only` its graph) and writes it to `path` (FILE.engine, or a

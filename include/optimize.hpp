@@ -61,6 +61,8 @@
 #include "optimize/recipe.hpp"
 #include "optimize/report.hpp"
 #include "optimize/session.hpp"
+#include "optimize/sink.hpp"
+#include "optimize/source.hpp"
 #include "optimize/table.hpp"
 #include "optimize/tagger.hpp"
 #include "optimize/tensor.hpp"

@@ -7,10 +7,12 @@
 mod beneath;
 mod clock;
 pub mod digest;
+mod memory;
 mod scratch;
 
-pub use beneath::{open_beneath, open_beside};
+pub use beneath::{check_inside, open_beneath, open_beside};
 pub use clock::{LocalTime, local_time};
+pub use memory::Memory;
 pub use scratch::{Scratch, ScratchFolder, ScratchSlot};
 
 use crate::error::{Context, Error, Kind, Result, bail};

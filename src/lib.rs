@@ -31,7 +31,7 @@
 //! 2  source text runtime page                           formats; generation; sessions; reports as pages
 //! 1  inspect graph model report                         a model, its inspection and its changes
 //! 0  onnx shapes call files platform                    the file format; foundations
-//! 0  counters log choice threads limits error statistics likelihood kernels
+//! 0  counters log choice threads limits memory error statistics likelihood kernels
 //! ```
 //!
 //! Where to start reading: [`quantize`] for a technique, [`graph`] for the analysis and editing of a model, [`open`],
@@ -76,6 +76,7 @@ mod likelihood;
 pub mod limits;
 pub mod log;
 mod meaning;
+pub mod memory;
 pub mod model;
 pub mod onnx;
 pub mod open;

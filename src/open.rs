@@ -11,7 +11,10 @@ use crate::files;
 use crate::log::{self, LogLevel};
 use crate::model::Model;
 use crate::package::{self, OpenOptions, Package};
+use crate::source::provided::{FileSource, Provided};
 use crate::source::{LoadOptions, checkpoint, folder, gguf};
+use crate::{call::Call, limits};
+use bytes::Bytes;
 use std::path::Path;
 use std::time::Instant;
 
@@ -43,6 +46,38 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let model = find(path, options)?;
     count(&model, &path.display().to_string(), start);
     Ok(model)
+}
+
+/// Loads the file `name` of a source: an `.onnx` file with its external data and the files next to it, a packed file, a
+/// GGUF file, or a package in one file. Everything is read into memory during this call, on the caller's thread. `call`
+/// receives the stage `load`, in bytes of one file, and can cancel.
+pub fn load_provided(source: &dyn FileSource, name: &str, options: &LoadOptions, call: &Call) -> Result<Model> {
+    let start = Instant::now();
+    let file = Provided::new(source, name, call)?;
+    let onnx = |bytes| folder::load_provided(bytes, &file);
+    let model = of_content(file.content(limits::DATA_FILE_BYTES)?, name, options, &onnx)?;
+    count(&model, name, start);
+    Ok(model)
+}
+
+/// Loads a model from the bytes of an `.onnx` file without external data, a packed file, a GGUF file, or a package in
+/// one file.
+pub fn load_bytes(bytes: Bytes, options: &LoadOptions) -> Result<Model> {
+    let start = Instant::now();
+    let model = of_content(bytes, "memory", options, &Model::from_bytes)?;
+    count(&model, "memory", start);
+    Ok(model)
+}
+
+/// Loads a model from the content of a file; `onnx` loads that of an `.onnx` file.
+fn of_content(bytes: Bytes, name: &str, options: &LoadOptions, onnx: &dyn Fn(Bytes) -> Result<Model>) -> Result<Model> {
+    if bytes.starts_with(b"GGUF") {
+        return gguf::from_bytes(bytes, Path::new(name), options).at(|| name);
+    }
+    if package::is_package_file(&bytes) {
+        return Package::from_bytes(bytes, name, &OpenOptions::default())?.model();
+    }
+    onnx(bytes)
 }
 
 /// Counts a loaded model, and logs the warnings about it.

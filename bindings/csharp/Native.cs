@@ -31,6 +31,7 @@ namespace Optimize
             internal IntPtr RuntimeLibrary, Log, LogUserData;
             internal int LogLevel;
             internal uint Reserved;
+            internal ulong MemoryLimit;
         }
 
         [StructLayout(LayoutKind.Sequential)]

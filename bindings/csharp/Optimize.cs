@@ -288,6 +288,10 @@ namespace Optimize
 
         /// <summary>Highest level of the messages that Log receives.</summary>
         public LogLevel LogLevel { get; set; } = LogLevel.Warning;
+
+        /// <summary>Maximum memory in bytes of models and sessions, beyond which calls throw Status.LimitExceeded; 0 for
+        /// no limit.</summary>
+        public ulong MemoryLimit { get; set; }
     }
 
     /// <summary>A context: the ONNX Runtime library and the default number of threads. A program usually has one
@@ -310,6 +314,7 @@ namespace Optimize
                     RuntimeLibrary = scratch.Text(options.RuntimeLibrary),
                     Log = log == null ? IntPtr.Zero : Marshal.GetFunctionPointerForDelegate(log),
                     LogLevel = (int)options.LogLevel,
+                    MemoryLimit = options.MemoryLimit,
                 };
                 Context context;
                 ErrorHandle error;
@@ -348,7 +353,8 @@ namespace Optimize
             return model;
         }
 
-        /// <summary>Loads a model from a copy of the bytes of an .onnx file without external data.</summary>
+        /// <summary>Loads a model from a copy of the bytes of an .onnx file without external data, a packed file, a
+        /// .gguf file or a package in one file.</summary>
         public Model Load(byte[] file, [AllowNull] Call call = null)
         {
             Model model = null;

@@ -68,10 +68,33 @@ namespace Optimize
 
         /// <summary>Ranges of dimensions, like DynamicShapes.</summary>
         [AllowNull, MaybeNull] public IList<Dimension> Dimensions { get; set; }
+
+        internal Native.PackageCompileOptions ToNative(Scratch scratch)
+        {
+            return new Native.PackageCompileOptions
+            {
+                StructSize = Handle.SizeOf<Native.PackageCompileOptions>(),
+                Dynamic = Dynamic ? 1u : 0,
+                BatchMin = BatchMin,
+                BatchMax = BatchMax,
+                DynamicShapes = scratch.Text(DynamicShapes),
+                Variants = scratch.Text(Variants),
+                Licence = scratch.Text(Licence),
+                SignKey = scratch.Text(SignKey),
+                SingleFile = SingleFile ? 1u : 0,
+                PortableOnly = PortableOnly ? 1u : 0,
+                Packed = Packed ? 1u : 0,
+                Dimensions = scratch.Dimensions(Dimensions),
+                DimensionCount = (ulong)(Dimensions?.Count ?? 0),
+                Engine = scratch.Text(Engine),
+                Lineage = scratch.Texts(Lineage),
+                LineageCount = Scratch.Count(Lineage),
+            };
+        }
     }
 
     /// <summary>An open package. It is immutable.</summary>
-    public sealed class Package : Handle
+    public sealed partial class Package : Handle
     {
         internal Package() { }
 
@@ -145,29 +168,10 @@ namespace Optimize
         public Report Compile(Model model, string path, [AllowNull] PackageOptions options = null,
             [AllowNull] Call call = null)
         {
-            options = options ?? new PackageOptions();
             BufferHandle report = null;
             using (var scratch = new Scratch())
             {
-                var raw = new Native.PackageCompileOptions
-                {
-                    StructSize = SizeOf<Native.PackageCompileOptions>(),
-                    Dynamic = options.Dynamic ? 1u : 0,
-                    BatchMin = options.BatchMin,
-                    BatchMax = options.BatchMax,
-                    DynamicShapes = scratch.Text(options.DynamicShapes),
-                    Variants = scratch.Text(options.Variants),
-                    Licence = scratch.Text(options.Licence),
-                    SignKey = scratch.Text(options.SignKey),
-                    SingleFile = options.SingleFile ? 1u : 0,
-                    PortableOnly = options.PortableOnly ? 1u : 0,
-                    Packed = options.Packed ? 1u : 0,
-                    Dimensions = scratch.Dimensions(options.Dimensions),
-                    DimensionCount = (ulong)(options.Dimensions?.Count ?? 0),
-                    Engine = scratch.Text(options.Engine),
-                    Lineage = scratch.Texts(options.Lineage),
-                    LineageCount = Scratch.Count(options.Lineage),
-                };
+                var raw = (options ?? new PackageOptions()).ToNative(scratch);
                 IntPtr cPath = scratch.Text(path);
                 Call.Run(call, (ref Native.Call native, out ErrorHandle error) => Native.optimize_package_compile(
                     this, model, cPath, ref raw, ref native, out report, out error));

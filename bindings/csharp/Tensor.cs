@@ -287,7 +287,7 @@ namespace Optimize
         /// <inheritdoc/>
         protected override void Free(IntPtr tensor) { Native.optimize_tensor_free(tensor); }
 
-        private static DType TypeOf<T>()
+        internal static DType TypeOf<T>()
         {
             DType type;
             if (Types.TryGetValue(typeof(T), out type)) return type;

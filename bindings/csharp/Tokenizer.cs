@@ -48,7 +48,7 @@ namespace Optimize
     }
 
     /// <summary>A tokenizer, which encodes text to token ids and decodes token ids to text.</summary>
-    public sealed class Tokenizer : Handle
+    public sealed partial class Tokenizer : Handle
     {
         internal Tokenizer() { }
 

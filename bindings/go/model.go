@@ -38,7 +38,8 @@ func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
 	return newModel(model), nil
 }
 
-// LoadMemory loads a model from a copy of the bytes of an .onnx file without external data.
+// LoadMemory loads a model from a copy of the bytes of an .onnx file without external data, a packed file, a .gguf file
+// or a package in one file.
 func (c *Context) LoadMemory(ctx context.Context, file []byte) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -72,6 +73,18 @@ type SaveOptions struct {
 	Packed       bool // whether zeros take one bit; only this library reads such a file
 }
 
+// raw returns the options as a C struct.
+func (o *SaveOptions) raw() C.optimize_save_options_t {
+	if o == nil {
+		o = &SaveOptions{}
+	}
+	return C.optimize_save_options_t{
+		struct_size:   C.sizeof_optimize_save_options_t,
+		external_data: C.int32_t(o.ExternalData),
+		packed:        flag(o.Packed),
+	}
+}
+
 // Save saves a model atomically: an existing file at path is replaced only when the new one is complete and on disk.
 func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveReport, error) {
 	model, err := m.acquire()
@@ -79,14 +92,7 @@ func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveRep
 		return nil, err
 	}
 	defer m.release()
-	if o == nil {
-		o = &SaveOptions{}
-	}
-	options := C.optimize_save_options_t{
-		struct_size:   C.sizeof_optimize_save_options_t,
-		external_data: C.int32_t(o.ExternalData),
-		packed:        flag(o.Packed),
-	}
+	options := o.raw()
 	var mem memory
 	defer mem.free()
 	var report *C.optimize_buffer_t

@@ -44,6 +44,7 @@ type ContextOptions struct {
 	RuntimeLibrary string   // path of the ONNX Runtime library; "" searches the default places
 	Log            LogFunc  // log callback, called until the context is closed; nil for no messages
 	LogLevel       LogLevel // highest level of the messages that Log receives; 0 for LogLevelWarning
+	MemoryLimit    uint64   // maximum memory in bytes of models and sessions; 0 for no limit
 }
 
 // NewContext creates a context. ONNX Runtime is opened when it is first needed: loading, quantizing and saving do not
@@ -58,6 +59,7 @@ func NewContext(o *ContextOptions) (*Context, error) {
 		struct_size:     C.sizeof_optimize_context_options_t,
 		threads:         C.uint32_t(o.Threads),
 		runtime_library: m.textOrNil(o.RuntimeLibrary),
+		memory_limit:    C.uint64_t(o.MemoryLimit),
 	}
 	forget := setLog(&options, o.Log, o.LogLevel)
 	var context *C.optimize_context_t

@@ -52,28 +52,9 @@ func (c *Context) Compile(ctx context.Context, model *Model, path string, o *Pac
 		return nil, err
 	}
 	defer model.release()
-	if o == nil {
-		o = &PackageOptions{}
-	}
 	var texts memory
 	defer texts.free()
-	options := C.optimize_package_compile_options_t{
-		struct_size:    C.sizeof_optimize_package_compile_options_t,
-		dynamic:        flag(o.Dynamic),
-		batch_min:      C.uint64_t(o.BatchMin),
-		batch_max:      C.uint64_t(o.BatchMax),
-		dynamic_shapes: texts.textOrNil(o.DynamicShapes),
-		variants:       texts.textOrNil(o.Variants),
-		licence:        texts.textOrNil(o.Licence),
-		sign_key:       texts.textOrNil(o.SignKey),
-		single_file:    flag(o.SingleFile),
-		portable_only:  flag(o.PortableOnly),
-		packed:         flag(o.Packed),
-		engine:         texts.textOrNil(o.Engine),
-		lineage:        texts.texts(o.Lineage),
-		lineage_count:  C.uint64_t(len(o.Lineage)),
-	}
-	options.dimensions, options.dimension_count = texts.dimensions(o.Dimensions)
+	options := o.raw(&texts)
 	var report *C.optimize_buffer_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_package_compile(context, m, texts.text(path), &options, call, &report, e)
@@ -103,6 +84,31 @@ func (m *memory) dimensions(list []Dimension) (*C.optimize_dimension_t, C.uint64
 	return c, C.uint64_t(len(list))
 }
 
+// raw returns the options as a C struct with texts in C memory.
+func (o *PackageOptions) raw(texts *memory) C.optimize_package_compile_options_t {
+	if o == nil {
+		o = &PackageOptions{}
+	}
+	options := C.optimize_package_compile_options_t{
+		struct_size:    C.sizeof_optimize_package_compile_options_t,
+		dynamic:        flag(o.Dynamic),
+		batch_min:      C.uint64_t(o.BatchMin),
+		batch_max:      C.uint64_t(o.BatchMax),
+		dynamic_shapes: texts.textOrNil(o.DynamicShapes),
+		variants:       texts.textOrNil(o.Variants),
+		licence:        texts.textOrNil(o.Licence),
+		sign_key:       texts.textOrNil(o.SignKey),
+		single_file:    flag(o.SingleFile),
+		portable_only:  flag(o.PortableOnly),
+		packed:         flag(o.Packed),
+		engine:         texts.textOrNil(o.Engine),
+		lineage:        texts.texts(o.Lineage),
+		lineage_count:  C.uint64_t(len(o.Lineage)),
+	}
+	options.dimensions, options.dimension_count = texts.dimensions(o.Dimensions)
+	return options
+}
+
 // OpenOptions are the options of OpenPackage.
 type OpenOptions struct {
 	Variant   string // name or precision of the variant; "" selects one by the processor
@@ -111,22 +117,30 @@ type OpenOptions struct {
 
 // OpenPackage opens a package, which is a folder or a file.
 func OpenPackage(path string, o *OpenOptions) (*Package, error) {
-	if o == nil {
-		o = &OpenOptions{}
-	}
 	var m memory
 	defer m.free()
-	options := C.optimize_package_open_options_t{
-		struct_size: C.sizeof_optimize_package_open_options_t,
-		variant:     m.textOrNil(o.Variant),
-		public_key:  m.textOrNil(o.PublicKey),
-	}
+	options := o.raw(&m)
 	var p *C.optimize_package_t
 	err := try(func(e errorOut) status { return C.optimize_package_open(m.text(path), &options, &p, e) })
 	if err != nil {
 		return nil, err
 	}
-	return &Package{own(p, func(p *C.optimize_package_t) { C.optimize_package_free(p) })}, nil
+	return newPackage(p), nil
+}
+
+func newPackage(p *C.optimize_package_t) *Package {
+	return &Package{own(p, func(p *C.optimize_package_t) { C.optimize_package_free(p) })}
+}
+
+func (o *OpenOptions) raw(m *memory) C.optimize_package_open_options_t {
+	if o == nil {
+		o = &OpenOptions{}
+	}
+	return C.optimize_package_open_options_t{
+		struct_size: C.sizeof_optimize_package_open_options_t,
+		variant:     m.textOrNil(o.Variant),
+		public_key:  m.textOrNil(o.PublicKey),
+	}
 }
 
 // NewPackageSession creates a session of the first variant that fits this machine. Runs check the shape contract.

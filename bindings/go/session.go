@@ -3,7 +3,11 @@ package optimize
 // #include <optimize.h>
 import "C"
 
-import "context"
+import (
+	"context"
+	"runtime"
+	"unsafe"
+)
 
 // Session runs a model or a TensorRT engine. Any number of goroutines may run it at the same time.
 type Session struct {
@@ -115,6 +119,57 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ..
 		results[name] = newTensor(out[i])
 	}
 	return results, nil
+}
+
+// Output is memory of the program that RunInto writes an output to; see [OutputTo].
+type Output struct {
+	DType DType
+	Dims  []int64 // sizes of the dimensions in this run
+	Data  []byte  // memory of the elements, aligned for their type
+}
+
+// OutputTo returns an output that is written to elements, in row-major order.
+func OutputTo[T Element](elements []T, dims ...int64) Output {
+	return Output{DType: dtypeOf[T](), Dims: dims, Data: bytesOf(elements)}
+}
+
+// RunInto runs the model like Run, and writes outputs to memory of the program instead of new tensors. The shape of
+// each output must be known. The memory must not overlap that of an input or of another output.
+func (s *Session) RunInto(ctx context.Context, inputs map[string]*Tensor, outputs map[string]Output) error {
+	session, err := s.acquire()
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	names, tensors, release, err := held(inputs)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var m memory
+	defer m.free()
+	var pinned runtime.Pinner
+	defer pinned.Unpin()
+	places := make([]C.optimize_output_t, 0, len(outputs)+1)
+	for name, output := range outputs {
+		dims, data := addressable(output.Dims), addressable(output.Data)
+		pinned.Pin(&dims[0])
+		pinned.Pin(&data[0])
+		places = append(places, C.optimize_output_t{
+			struct_size: C.sizeof_optimize_output_t,
+			dtype:       C.int32_t(output.DType),
+			name:        m.text(name),
+			dims:        (*C.int64_t)(&dims[0]),
+			rank:        C.uint64_t(len(output.Dims)),
+			data:        unsafe.Pointer(&data[0]),
+			size:        C.uint64_t(len(output.Data)),
+		})
+	}
+	in, out := addressable(tensors), addressable(places)
+	return tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+		return C.optimize_session_run_into(session, m.texts(names), &in[0], C.size_t(len(tensors)),
+			&out[0], C.size_t(len(outputs)), call, e)
+	})
 }
 
 // Inputs returns the inputs that a run requires.

@@ -19,6 +19,8 @@ struct ContextOptions {
     LogFunction log;
     /// Highest level of the messages that the log callback receives.
     LogLevel log_level = LogLevel::warning;
+    /// Maximum memory in bytes of models and sessions, beyond which calls throw Status::limit_exceeded; 0 for no limit.
+    std::uint64_t memory_limit = 0;
 };
 
 /// Execution provider of a session; see optimize_provider_t.
@@ -97,6 +99,7 @@ public:
         raw.threads = options.threads;
         raw.runtime_library = detail::c_text_or_null(options.runtime_library, "runtime_library");
         raw.log_level = static_cast<std::int32_t>(options.log_level);
+        raw.memory_limit = options.memory_limit;
         Logger::write(raw);
         detail::attempt([&](auto **error) { return optimize_context_new(&raw, place(), error); });
     }

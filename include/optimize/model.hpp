@@ -5,6 +5,8 @@
 #include "call.hpp"
 #include "context.hpp"
 #include "measure.hpp"
+#include "sink.hpp"
+#include "source.hpp"
 #include "tensor.hpp"
 #include "tokenizer.hpp"
 
@@ -239,7 +241,16 @@ public:
             return optimize_model_load(context.get(), c_path, c_call, place(), error);
         });
     }
-    /// Loads a model from a copy of the bytes of an .onnx file.
+    /// Loads a model from the file `name` of a source: an .onnx file with its external data and the files next to it, a
+    /// packed file, a .gguf file, or a package in one file. Everything is read during the call.
+    Model(const Context &context, const Source &source, const std::string &name, const Call &call = {}) {
+        const char *c_name = detail::c_text(name, "name");
+        detail::attempt(call, source, [&](auto *c_source, auto *c_call, auto **error) {
+            return optimize_model_load_source(context.get(), c_source, c_name, c_call, place(), error);
+        });
+    }
+    /// Loads a model from a copy of the bytes of an .onnx file without external data, a packed file, a .gguf file or a
+    /// package in one file.
     static Model load_memory(const Context &context, const void *data, std::size_t size, const Call &call = {}) {
         Model made;
         detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -256,6 +267,19 @@ public:
         detail::Buffer report;
         detail::attempt(call, [&](auto *c_call, auto **error) {
             return optimize_model_save(get(), c_path, &raw, c_call, report.place(), error);
+        });
+        return Report(std::move(report));
+    }
+    /// Passes the model to a sink as the file `name`, after the file with its external data, if the options ask for it.
+    Report save(const Sink &sink, const std::string &name, const SaveOptions &options = {},
+                const Call &call = {}) const {
+        auto raw = detail::sized<optimize_save_options_t>();
+        raw.external_data = static_cast<std::int32_t>(options.external_data);
+        raw.packed = options.packed;
+        const char *c_name = detail::c_text(name, "name");
+        detail::Buffer report;
+        detail::attempt(call, sink, [&](auto *c_sink, auto *c_call, auto **error) {
+            return optimize_model_save_sink(get(), c_sink, c_name, &raw, c_call, report.place(), error);
         });
         return Report(std::move(report));
     }

@@ -54,40 +54,39 @@ public:
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_package_open(c_path, &raw, place(), error); });
     }
+    /// Opens the package in the file `name` of a source, a package in one file, which is read during the call.
+    Package(const Context &context, const Source &source, const std::string &name, const std::string &variant = {},
+            const std::string &public_key = {}, const Call &call = {}) {
+        auto raw = detail::sized<optimize_package_open_options_t>();
+        raw.variant = detail::c_text_or_null(variant, "variant");
+        raw.public_key = detail::c_text_or_null(public_key, "public_key");
+        const char *c_name = detail::c_text(name, "name");
+        detail::attempt(call, source, [&](auto *c_source, auto *c_call, auto **error) {
+            return optimize_package_open_source(context.get(), c_source, c_name, &raw, c_call, place(), error);
+        });
+    }
     /// Writes a package of a model, and returns the report.
     static Report compile(const Context &context, const Model &model, const std::string &path,
                                const PackageOptions &options = {}, const Call &call = {}) {
-        auto raw = detail::sized<optimize_package_compile_options_t>();
-        raw.dynamic = options.dynamic;
-        raw.batch_min = options.batch_min;
-        raw.batch_max = options.batch_max;
-        raw.dynamic_shapes = detail::c_text_or_null(options.dynamic_shapes, "dynamic_shapes");
-        raw.variants = detail::c_text_or_null(options.variants, "variants");
-        raw.licence = detail::c_text_or_null(options.licence, "licence");
-        raw.sign_key = detail::c_text_or_null(options.sign_key, "sign_key");
-        raw.single_file = options.single_file;
-        raw.portable_only = options.portable_only;
-        raw.packed = options.packed;
-        raw.engine = detail::c_text_or_null(options.engine, "engine");
-        std::vector<optimize_dimension_t> dimensions;
-        for (const DimensionRange &one : options.dimensions) {
-            auto dimension = detail::sized<optimize_dimension_t>();
-            dimension.dimension = one.dimension;
-            dimension.input = detail::c_text(one.input, "input");
-            dimension.name = detail::c_text(one.name, "name");
-            dimension.min = one.min;
-            dimension.max = one.max;
-            dimensions.push_back(dimension);
-        }
-        raw.dimensions = dimensions.empty() ? nullptr : dimensions.data();
-        raw.dimension_count = dimensions.size();
-        const auto lineage = detail::c_texts(options.lineage, "lineage");
-        raw.lineage = lineage.data();
-        raw.lineage_count = lineage.size();
         const char *c_path = detail::c_text(path, "path");
         detail::Buffer report;
-        detail::attempt(call, [&](auto *c_call, auto **error) {
-            return optimize_package_compile(context.get(), model.get(), c_path, &raw, c_call, report.place(), error);
+        compiling(options, [&](const auto *raw) {
+            detail::attempt(call, [&](auto *c_call, auto **error) {
+                return optimize_package_compile(context.get(), model.get(), c_path, raw, c_call, report.place(), error);
+            });
+        });
+        return Report(std::move(report));
+    }
+    /// Passes a package of a model in one file to a sink as the file `name`, and returns the report.
+    static Report compile(const Context &context, const Model &model, const Sink &sink, const std::string &name,
+                          const PackageOptions &options = {}, const Call &call = {}) {
+        const char *c_name = detail::c_text(name, "name");
+        detail::Buffer report;
+        compiling(options, [&](const auto *raw) {
+            detail::attempt(call, sink, [&](auto *c_sink, auto *c_call, auto **error) {
+                return optimize_package_compile_sink(context.get(), model.get(), c_sink, c_name, raw, c_call,
+                                                     report.place(), error);
+            });
         });
         return Report(std::move(report));
     }
@@ -130,6 +129,39 @@ public:
         const char *key = detail::c_text_or_null(public_key, "public_key");
         detail::attempt(call,
                         [&](auto *c_call, auto **error) { return optimize_package_verify(get(), key, c_call, error); });
+    }
+
+private:
+    /// Calls `function` with the options as a C struct.
+    template <class F> static void compiling(const PackageOptions &options, F &&function) {
+        auto raw = detail::sized<optimize_package_compile_options_t>();
+        raw.dynamic = options.dynamic;
+        raw.batch_min = options.batch_min;
+        raw.batch_max = options.batch_max;
+        raw.dynamic_shapes = detail::c_text_or_null(options.dynamic_shapes, "dynamic_shapes");
+        raw.variants = detail::c_text_or_null(options.variants, "variants");
+        raw.licence = detail::c_text_or_null(options.licence, "licence");
+        raw.sign_key = detail::c_text_or_null(options.sign_key, "sign_key");
+        raw.single_file = options.single_file;
+        raw.portable_only = options.portable_only;
+        raw.packed = options.packed;
+        raw.engine = detail::c_text_or_null(options.engine, "engine");
+        std::vector<optimize_dimension_t> dimensions;
+        for (const DimensionRange &one : options.dimensions) {
+            auto dimension = detail::sized<optimize_dimension_t>();
+            dimension.dimension = one.dimension;
+            dimension.input = detail::c_text(one.input, "input");
+            dimension.name = detail::c_text(one.name, "name");
+            dimension.min = one.min;
+            dimension.max = one.max;
+            dimensions.push_back(dimension);
+        }
+        raw.dimensions = dimensions.empty() ? nullptr : dimensions.data();
+        raw.dimension_count = dimensions.size();
+        const auto lineage = detail::c_texts(options.lineage, "lineage");
+        raw.lineage = lineage.data();
+        raw.lineage_count = lineage.size();
+        function(&raw);
     }
 };
 

@@ -42,6 +42,26 @@ struct Input {
 
 class Package;
 
+/// Memory of the program that Session::run_into writes an output to.
+struct Output {
+    /// Memory for `count` elements.
+    template <class T>
+    Output(std::string output, std::vector<std::int64_t> sizes, T *elements, std::size_t count)
+        : name(std::move(output)), dtype(detail::dtype_of<T>()), dims(std::move(sizes)), data(elements),
+          size(count * sizeof(T)) {}
+    /// Memory of `bytes` bytes for elements of a type that C++ does not have (float16, int4 ...).
+    Output(std::string output, DType type, std::vector<std::int64_t> sizes, void *memory, std::size_t bytes)
+        : name(std::move(output)), dtype(type), dims(std::move(sizes)), data(memory), size(bytes) {}
+
+    std::string name;
+    DType dtype;
+    /// Sizes of the dimensions in this run.
+    std::vector<std::int64_t> dims;
+    void *data;
+    /// Size in bytes.
+    std::size_t size;
+};
+
 /// A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time.
 class Session : public detail::Handle<optimize_session_t, optimize_session_free> {
 public:
@@ -77,6 +97,31 @@ public:
             return status;
         });
         return outputs;
+    }
+    /// Runs the session like run, and writes outputs to memory of the program instead of new tensors. The shape of each
+    /// output must be known. The memory must not overlap that of an input or of another output.
+    void run_into(const std::vector<Input> &inputs, const std::vector<Output> &outputs, const Call &call = {}) const {
+        std::vector<const char *> names;
+        std::vector<const optimize_tensor_t *> tensors;
+        for (const Input &input : inputs) {
+            names.push_back(detail::c_text(input.name, "the name of an input"));
+            tensors.push_back(input.tensor.get().get());
+        }
+        std::vector<optimize_output_t> places;
+        for (const Output &output : outputs) {
+            auto place = detail::sized<optimize_output_t>();
+            place.dtype = static_cast<std::int32_t>(output.dtype);
+            place.name = detail::c_text(output.name, "the name of an output");
+            place.dims = output.dims.data();
+            place.rank = output.dims.size();
+            place.data = output.data;
+            place.size = output.size;
+            places.push_back(place);
+        }
+        detail::attempt(call, [&](auto *c_call, auto **error) {
+            return optimize_session_run_into(get(), names.data(), tensors.data(), names.size(), places.data(),
+                                             places.size(), c_call, error);
+        });
     }
     /// Returns the execution provider of the session.
     Provider provider() const { return static_cast<Provider>(optimize_session_provider(get())); }

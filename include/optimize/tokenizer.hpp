@@ -2,6 +2,7 @@
 #ifndef OPTIMIZE_TOKENIZER_HPP
 #define OPTIMIZE_TOKENIZER_HPP
 
+#include "source.hpp"
 #include "tensor.hpp"
 
 #include <cstddef>
@@ -41,6 +42,13 @@ public:
     explicit Tokenizer(const std::string &path) {
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_tokenizer_load(c_path, place(), error); });
+    }
+    /// Loads a tokenizer from the file `name` of a source, a tokenizer.json, with the files next to it.
+    Tokenizer(const Source &source, const std::string &name) {
+        const char *c_name = detail::c_text(name, "name");
+        detail::attempt(Call{}, source, [&](auto *c_source, auto *, auto **error) {
+            return optimize_tokenizer_load_source(c_source, c_name, place(), error);
+        });
     }
     Encoded encode(const std::vector<std::string> &texts, const EncodeOptions &options = {}) const {
         auto raw = detail::sized<optimize_encode_options_t>();

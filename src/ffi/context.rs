@@ -9,6 +9,7 @@ use crate::counters::{Counters, CountersFormat};
 use crate::error::{Result, bail};
 use crate::limits;
 use crate::log::{LogFn, LogLevel, Sink};
+use crate::memory::{self, Budget};
 use crate::runtime::{Runtime, available, follow_log_level};
 use std::ffi::{CString, c_char, c_void};
 use std::path::PathBuf;
@@ -28,11 +29,18 @@ pub struct Context {
     pub(super) threads: usize,
     version: OnceLock<CString>,
     log: Option<Arc<Sink>>,
+    /// The limit on the memory of its models and sessions.
+    memory: Option<Arc<Budget>>,
 }
 
 impl Context {
     pub(super) fn runtime(&self) -> Result<&'static Runtime> {
         Runtime::open(self.library.as_deref())
+    }
+
+    /// Runs `work`, whose models and sessions are charged to the memory limit of the context.
+    pub(super) fn limited<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        memory::within(self.memory.as_ref(), work)
     }
 
     /// Returns the number of threads in an options struct, or that of the context if it is 0. Fails if it is too large.
@@ -89,8 +97,16 @@ pub struct optimize_context_options_t {
     pub log_level: i32,
     /// Must be 0.
     pub reserved: u32,
+    /// Maximum memory in bytes of what is created with the context; 0 means no limit. Beyond it, functions return
+    /// OPTIMIZE_LIMIT_EXCEEDED, and everything stays usable. It counts the contents of models that are loaded from
+    /// memory or from a source; of sessions, generators, embedders, classifiers and taggers, what ONNX Runtime allocates
+    /// for weights, activations and outputs (also of runs, until the tensors are freed), the packed weights of this
+    /// library's kernels, and caches. It does not count mapped files, whose pages the system takes back at any time;
+    /// graphs without their weights; small buffers of kernels and threads; memory of devices; tensors of the program;
+    /// and what techniques need while they run.
+    pub memory_limit: u64,
 }
-// SAFETY: repr(C), two u32, three pointers that may be NULL and two 32-bit integers.
+// SAFETY: repr(C), two u32, three pointers that may be NULL, two 32-bit integers and a u64.
 unsafe impl Options for optimize_context_options_t {}
 
 /// Creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without calibration, and
@@ -117,7 +133,8 @@ pub unsafe extern "C" fn optimize_context_new(
                 0 => LogLevel::default(),
                 level => LogLevel::from_code(level, "log_level")?,
             };
-            let context = Context { library, threads: 0, version: OnceLock::new(), log: None };
+            let memory = (options.memory_limit > 0).then(|| Budget::new(options.memory_limit));
+            let context = Context { library, threads: 0, version: OnceLock::new(), log: None, memory };
             let threads = context.threads(options.threads)?;
             let log = options.log.map(|function| Sink::open(level, receiver(function, options.log_user_data)));
             follow_log_level();

@@ -11,6 +11,7 @@ use super::status::optimize_status_t;
 use super::tensor::optimize_tensor_t;
 use super::tokenizer::optimize_tokenizer_t;
 use super::{Out, guard, text, texts};
+use crate::call::Call;
 use crate::encoder::{Classifier, Embedder, EmbedderOptions, ScoreFunction, TextOptions};
 use crate::error::{Result, bail};
 use crate::runtime::Tensor;
@@ -165,7 +166,8 @@ pub unsafe extern "C" fn optimize_embedder_new(
                 prompt_name: optional(given.prompt_name, "prompt_name")?,
             };
             let (tokenizer, runtime) = (shared(tokenizer)?, context.runtime()?);
-            let made = call::with(call, |call| Embedder::new(runtime, model, tokenizer, &options, call))?;
+            let made =
+                call::with(call, |call| context.limited(|| Embedder::new(runtime, model, tokenizer, &options, call)))?;
             out.set(handle::new(made));
             Ok(())
         })
@@ -235,7 +237,8 @@ pub unsafe extern "C" fn optimize_classifier_new(
             let sizes = [given.threads, given.batch_size, given.max_length];
             let options = text_options(context, sizes, where_of!(given))?;
             let (tokenizer, runtime) = (shared(tokenizer)?, context.runtime()?);
-            let made = call::with(call, |call| Classifier::new(runtime, model, tokenizer, function, &options, call))?;
+            let make = |call: &Call| Classifier::new(runtime, model, tokenizer, function, &options, call);
+            let made = call::with(call, |call| context.limited(|| make(call)))?;
             let label = |label: &String| CString::new(label.replace('\0', "")).unwrap_or_default();
             let labels = made.labels().iter().map(label).collect();
             out.set(handle::new(ClassifierHandle { classifier: made, labels }));

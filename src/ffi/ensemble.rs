@@ -340,7 +340,7 @@ pub unsafe extern "C" fn optimize_ensemble_generator(
             let (context, ensemble) = (handle::get(context)?, handle::get(ensemble)?);
             let session = generator::session_options(context, options)?;
             let runtime = context.runtime()?;
-            let made = call::with(call, |call| ensemble.generator(runtime, &session, call))?;
+            let made = call::with(call, |call| context.limited(|| ensemble.generator(runtime, &session, call)))?;
             out.set(generator::new(made));
             Ok(())
         })

@@ -196,7 +196,7 @@ pub unsafe extern "C" fn optimize_generator_new(
             let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
             let session = session_options(context, options)?;
             let runtime = context.runtime()?;
-            let made = call::with(call, |call| Generator::new(runtime, model, &session, call))?;
+            let made = call::with(call, |call| context.limited(|| Generator::new(runtime, model, &session, call)))?;
             out.set(new(Box::new(made)));
             Ok(())
         })

@@ -33,7 +33,10 @@ pub mod prune;
 pub mod quantize;
 pub mod recipe;
 pub mod report;
+pub mod run;
 pub mod session;
+pub mod sink;
+pub mod source;
 pub mod status;
 pub mod table;
 pub mod tagger;
@@ -164,6 +167,20 @@ unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [
     }
     // SAFETY: not NULL, aligned, and of the length that the contract requires.
     Ok(unsafe { std::slice::from_raw_parts(data, count) })
+}
+
+/// Returns `count` writable elements; `data` may be NULL if there are none.
+///
+/// # Safety
+/// `data` is NULL or points to `count` elements that live for `'a` and that nothing else uses.
+unsafe fn slice_mut<'a, T>(data: *mut T, count: usize, name: &str) -> Result<&'a mut [T]> {
+    // SAFETY: same contract.
+    unsafe { slice(data.cast_const(), count, name)? };
+    if count == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: checked like those of `slice`, and exclusive by the contract.
+    Ok(unsafe { std::slice::from_raw_parts_mut(data, count) })
 }
 
 /// Returns a copy of the bytes. A failed allocation is an error and does not abort the process.

@@ -7,18 +7,18 @@ use super::handle::{self, handle};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::{Signature, optimize_value_info_t};
-use super::{Out, buffer, copied, guard, slice, text};
-use crate::error::{bail, error};
+use super::{Out, buffer, guard, slice, text};
+use crate::error::{Result, bail, error};
+use crate::files::Memory;
 use crate::inspect;
-use crate::limits;
 use crate::model::Model;
 use crate::onnx::save::ExternalData;
 use crate::open;
+use crate::source::LoadOptions;
 use crate::text::{ChatOptions, ChatTemplate, Tokenizer};
 use serde_json::Value;
 use std::ffi::{c_char, c_void};
 use std::path::Path;
-use std::time::Instant;
 
 /// A loaded or created model. It is immutable, and any number of threads may use it concurrently. Weights stay in
 /// memory-mapped files, which must not be truncated or overwritten while the model exists; they may be replaced by
@@ -88,17 +88,19 @@ pub unsafe extern "C" fn optimize_model_load(
     unsafe {
         guard(error, || {
             let out = Out::new(model, "model")?;
-            handle::get(context)?;
+            let context = handle::get(context)?;
             let path = text(path, "path")?;
-            out.set(new(call::with(call, |_| Model::load(Path::new(path)))?));
+            out.set(new(call::with(call, |_| context.limited(|| Model::load(Path::new(path))))?));
             Ok(())
         })
     }
 }
 
-/// Loads a model from a copy of the `size` bytes of an .onnx file at `data`. A model with external data is refused:
-/// pass its path to `optimize_model_load`. Returns OPTIMIZE_INVALID_MODEL for a damaged model;
-/// OPTIMIZE_INVALID_ARGUMENT for one with external data; OPTIMIZE_LIMIT_EXCEEDED above 2 GiB.
+/// Loads a model from a copy of the `size` bytes of an .onnx file, a packed file, a .gguf file or a package in one file
+/// at `data`. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or its files to
+/// `optimize_model_load_source`. Returns OPTIMIZE_INVALID_MODEL for a damaged model; OPTIMIZE_INVALID_ARGUMENT for one
+/// with external data; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB; OPTIMIZE_UNSUPPORTED for a format, an
+/// architecture or a type of weights that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load_memory(
     context: *const optimize_context_t,
@@ -112,15 +114,10 @@ pub unsafe extern "C" fn optimize_model_load_memory(
     unsafe {
         guard(error, || {
             let out = Out::new(model, "model")?;
-            handle::get(context)?;
-            if size as u64 > limits::MODEL_PROTO_BYTES {
-                bail!(LimitExceeded, "the model has {size} bytes; the limit is {}", limits::MODEL_PROTO_BYTES);
-            }
-            let bytes = copied(slice(data.cast::<u8>(), size, "data")?)?;
-            let start = Instant::now();
-            let loaded = call::with(call, |_| Model::from_bytes(bytes))?;
-            open::count(&loaded, "memory", start);
-            out.set(new(loaded));
+            let context = handle::get(context)?;
+            let data = slice(data.cast::<u8>(), size, "data")?;
+            let load = || open::load_bytes(Memory::copy(data)?, &LoadOptions::default());
+            out.set(new(call::with(call, |_| context.limited(load))?));
             Ok(())
         })
     }
@@ -145,14 +142,10 @@ pub unsafe extern "C" fn optimize_model_save(
             let out = Out::optional(report);
             let model = &handle::get(model)?.model;
             let path = text(path, "path")?;
-            let options = options::read(options)?;
-            let external = ExternalData::from_code(options.external_data, "external_data")?;
-            if options.packed != 0 && external == ExternalData::Always {
-                bail!(InvalidArgument, "a packed model is one file and contains its weights");
-            }
-            let saved = call::with(call, |call| match options.packed {
-                0 => model.save(Path::new(path), external, call),
-                _ => model.save_packed(Path::new(path), call),
+            let (external, packed) = save_options(options)?;
+            let saved = call::with(call, |call| match packed {
+                true => model.save_packed(Path::new(path), call),
+                false => model.save(Path::new(path), external, call),
             })?;
             if let Some(out) = out {
                 out.set(buffer::new(saved.to_json()));
@@ -160,6 +153,20 @@ pub unsafe extern "C" fn optimize_model_save(
             Ok(())
         })
     }
+}
+
+/// Returns where weights are stored, and whether the model is packed.
+///
+/// # Safety
+/// As [`options::read`].
+pub(super) unsafe fn save_options(options: *const optimize_save_options_t) -> Result<(ExternalData, bool)> {
+    // SAFETY: same contract.
+    let options = unsafe { options::read(options) }?;
+    let external = ExternalData::from_code(options.external_data, "external_data")?;
+    if options.packed != 0 && external == ExternalData::Always {
+        bail!(InvalidArgument, "a packed model is one file and contains its weights");
+    }
+    Ok((external, options.packed != 0))
 }
 
 /// Writes a description of a model as JSON: format, inputs, outputs, operators, weights by type, and warnings (see

@@ -12,6 +12,7 @@ use super::status::optimize_status_t;
 use super::tensorrt::{self, optimize_tensorrt_open_options_t};
 use super::tokenizer::optimize_tokenizer_t;
 use super::{Out, buffer, guard, text, texts};
+use crate::call::Call;
 use crate::error::{Result, bail, error};
 use crate::limits;
 use crate::model::contract::Range;
@@ -161,7 +162,7 @@ pub unsafe extern "C" fn optimize_package_compile(
 ///
 /// # Safety
 /// The texts are NULL or NUL-terminated.
-unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileOptions> {
+pub(super) unsafe fn convert(given: &optimize_package_compile_options_t) -> Result<CompileOptions> {
     if given.reserved != 0 {
         bail!(InvalidArgument, "reserved is not 0");
     }
@@ -257,16 +258,26 @@ pub unsafe extern "C" fn optimize_package_open(
         guard(error, || {
             let out = Out::new(package, "package")?;
             let path = text(path, "path")?;
-            let given = options::read(options)?;
-            if given.reserved != 0 {
-                bail!(InvalidArgument, "reserved is not 0");
-            }
-            let variant = text_or_null(given.variant, "variant")?.map(str::to_owned);
-            let key = text_or_null(given.public_key, "public_key")?.map(verify::from_hex).transpose()?;
-            out.set(handle::new(Package::open(Path::new(path), &OpenOptions { variant, key })?));
+            out.set(handle::new(Package::open(Path::new(path), &open_options(options)?)?));
             Ok(())
         })
     }
+}
+
+/// Returns the options that a C struct describes.
+///
+/// # Safety
+/// As [`options::read`]; the texts are NULL or NUL-terminated.
+pub(super) unsafe fn open_options(options: *const optimize_package_open_options_t) -> Result<OpenOptions> {
+    // SAFETY: same contract.
+    let given = unsafe { options::read(options) }?;
+    if given.reserved != 0 {
+        bail!(InvalidArgument, "reserved is not 0");
+    }
+    // SAFETY: same contract.
+    let (variant, key) =
+        unsafe { (text_or_null(given.variant, "variant")?, text_or_null(given.public_key, "public_key")?) };
+    Ok(OpenOptions { variant: variant.map(str::to_owned), key: key.map(verify::from_hex).transpose()? })
 }
 
 /// Writes the model of a package to `model`, for techniques, benchmarks and inspection. Sessions of this model enforce
@@ -306,7 +317,8 @@ pub unsafe extern "C" fn optimize_package_session(
             let (context, package) = (handle::get(context)?, handle::get(package)?);
             let options = session::convert(context, options)?;
             let runtime = context.runtime()?;
-            out.set(session::new(call::with(call, |call| package.session(runtime, &options, call))?));
+            let make = |call: &Call| package.session(runtime, &options, call);
+            out.set(session::new(call::with(call, |call| context.limited(|| make(call)))?));
             Ok(())
         })
     }
@@ -376,7 +388,8 @@ pub unsafe extern "C" fn optimize_package_generator(
             let (context, package) = (handle::get(context)?, handle::get(package)?);
             let options = generator::session_options(context, options)?;
             let runtime = context.runtime()?;
-            let made = call::with(call, |call| package.generator(runtime, &options, call))?;
+            let make = |call: &Call| package.generator(runtime, &options, call);
+            let made = call::with(call, |call| context.limited(|| make(call)))?;
             out.set(generator::new(Box::new(made)));
             Ok(())
         })

@@ -7,13 +7,12 @@ use super::handle::{self, handle};
 use super::model::optimize_model_t;
 use super::options::{self, Options};
 use super::status::optimize_status_t;
-use super::tensor::{Signature, optimize_tensor_t, optimize_value_info_t};
-use super::{Out, buffer, guard, optional_path, slice, texts};
+use super::tensor::{Signature, optimize_value_info_t};
+use super::{Out, buffer, guard, optional_path};
 use crate::call::Call;
-use crate::error::{Context, Result, bail};
-use crate::limits;
+use crate::error::Result;
 use crate::runtime::{
-    Execution, Kernels, OptimizationLevel, Placement, Provider, ProviderChoice, Session, SessionOptions,
+    Destination, Execution, Kernels, OptimizationLevel, Placement, Provider, ProviderChoice, Session, SessionOptions,
     SessionPrecision, Tensor,
 };
 use crate::tensorrt::Engine;
@@ -29,21 +28,42 @@ handle!(optimize_session_t(SessionHandle), b"opt-sess", "session");
 
 /// The value behind a session handle.
 pub struct SessionHandle {
-    ready: Ready,
+    pub(super) ready: Ready,
     inputs: Signature,
-    outputs: Signature,
+    pub(super) outputs: Signature,
     placement: Placement,
 }
 
 /// The implementation of a session: a session of ONNX Runtime, or an engine.
-enum Ready {
+pub(super) enum Ready {
     Session(Box<Session>),
     /// Engine with one execution context, so that runs wait for one another.
     Engine(Mutex<Box<Engine>>),
 }
 
 impl Ready {
-    fn run(&self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
+    pub(super) fn run_into(
+        &self,
+        inputs: &[(&str, &Tensor)],
+        outputs: &mut [Destination<'_>],
+        call: &Call,
+    ) -> Result<()> {
+        match self {
+            Ready::Session(session) => session.run_into(inputs, outputs, call),
+            Ready::Engine(_) => {
+                let names: Vec<&str> = outputs.iter().map(|output| output.name).collect();
+                let made = self.run(inputs, &names, call)?;
+                outputs.iter_mut().zip(&made).try_for_each(|(output, (_, tensor))| output.fill(tensor))
+            }
+        }
+    }
+
+    pub(super) fn run(
+        &self,
+        inputs: &[(&str, &Tensor)],
+        outputs: &[&str],
+        call: &Call,
+    ) -> Result<Vec<(String, Tensor)>> {
         match self {
             Ready::Session(session) => session.run(inputs, outputs, call),
             Ready::Engine(engine) => handle::wait(engine, call)?.run(inputs, outputs, call),
@@ -218,7 +238,8 @@ pub unsafe extern "C" fn optimize_session_new(
             let (context, model) = (handle::get(context)?, handle::get(model)?);
             let options = convert(context, options)?;
             let runtime = context.runtime()?;
-            let session = call::with(call, |call| Session::new(runtime, &model.model, &options, call))?;
+            let make = |call: &Call| Session::new(runtime, &model.model, &options, call);
+            let session = call::with(call, |call| context.limited(|| make(call)))?;
             out.set(new(session));
             Ok(())
         })
@@ -258,78 +279,6 @@ pub(super) fn of_engine(engine: Engine) -> *mut optimize_session_t {
     let (inputs, outputs) = (Signature::new(&engine.inputs()), Signature::new(&engine.outputs()));
     let placement = engine.placement();
     handle::new(SessionHandle { ready: Ready::Engine(Mutex::new(Box::new(engine))), inputs, outputs, placement })
-}
-
-/// Runs a session. `input_names` and `inputs` have `input_count` elements; every input without a default value is
-/// required. `output_names` and `outputs` have `output_count` elements; if `output_names` is NULL, all outputs of the
-/// model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
-/// be interrupted: a cancellation takes effect after the run.
-///
-/// Any number of threads may run one session at the same time, each with its own call. The work of a node is divided
-/// among the calling thread and the threads of the session, of which there is one set for all runs.
-///
-/// Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
-/// model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
-/// message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor;
-/// OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime
-/// fails.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn optimize_session_run(
-    session: *const optimize_session_t,
-    input_names: *const *const c_char,
-    inputs: *const *const optimize_tensor_t,
-    input_count: usize,
-    output_names: *const *const c_char,
-    output_count: usize,
-    call: *const optimize_call_t,
-    outputs: *mut *mut optimize_tensor_t,
-    error: *mut *mut optimize_error_t,
-) -> optimize_status_t {
-    // SAFETY: the contract of `ffi`.
-    unsafe {
-        guard(error, || {
-            if output_count > limits::RUN_VALUES {
-                bail!(InvalidArgument, "output_count is {output_count}; the limit is {}", limits::RUN_VALUES);
-            }
-            if outputs.is_null() {
-                bail!(InvalidArgument, "outputs is NULL; output pointers are required");
-            }
-            let mut places = Vec::with_capacity(output_count);
-            for index in 0..output_count {
-                places.push(Out::new(outputs.add(index), "outputs")?);
-            }
-            if input_count > limits::RUN_VALUES {
-                bail!(InvalidArgument, "input_count is {input_count}; the limit is {}", limits::RUN_VALUES);
-            }
-            let handle = handle::get(session)?;
-            let names = texts(input_names, input_count, "input_names")?;
-            let tensors = slice(inputs, input_count, "inputs")?;
-            let one = |(name, tensor): (_, &*const optimize_tensor_t)| {
-                Ok((name, handle::get(*tensor).at(|| format!("input {name:?}"))?))
-            };
-            let inputs = names.into_iter().zip(tensors).map(one).collect::<Result<Vec<_>>>()?;
-            let names = wanted(handle, output_names, output_count)?;
-            let results = call::with(call, |call| handle.ready.run(&inputs, &names, call))?;
-            for (place, (_, tensor)) in places.into_iter().zip(results) {
-                place.set(handle::new(tensor));
-            }
-            Ok(())
-        })
-    }
-}
-
-unsafe fn wanted<'a>(handle: &SessionHandle, names: *const *const c_char, count: usize) -> Result<Vec<&'a str>> {
-    if !names.is_null() {
-        if count == 0 {
-            bail!(InvalidArgument, "output_count is 0: no output is requested");
-        }
-        // SAFETY: the contract of `ffi`.
-        return unsafe { texts(names, count, "output_names") };
-    }
-    if count != handle.outputs.len() {
-        bail!(InvalidArgument, "output_count is {count}, but the model has {} outputs", handle.outputs.len());
-    }
-    Ok(Vec::new())
 }
 
 /// Returns the execution provider of a session, which is never OPTIMIZE_PROVIDER_AUTO. If `session` is NULL, returns

@@ -142,7 +142,8 @@ pub unsafe extern "C" fn optimize_tagger_new(
                 keep_outside: given.keep_outside != 0,
             };
             let (tokenizer, runtime) = (shared(tokenizer)?, context.runtime()?);
-            let made = call::with(call, |call| Tagger::new(runtime, model, tokenizer, &options, call))?;
+            let made =
+                call::with(call, |call| context.limited(|| Tagger::new(runtime, model, tokenizer, &options, call)))?;
             out.set(handle::new(made));
             Ok(())
         })

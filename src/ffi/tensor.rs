@@ -158,7 +158,12 @@ fn dtype_of(number: i32) -> Result<DataType> {
 
 /// Returns the element type and the shape that C passes. Fails if the shape is invalid or does not need `bytes`
 /// bytes.
-unsafe fn shape_of<'a>(dtype: i32, dims: *const i64, rank: usize, bytes: usize) -> Result<(DataType, &'a [i64])> {
+pub(super) unsafe fn shape_of<'a>(
+    dtype: i32,
+    dims: *const i64,
+    rank: usize,
+    bytes: usize,
+) -> Result<(DataType, &'a [i64])> {
     let dtype = dtype_of(dtype)?;
     if rank > limits::TENSOR_RANK {
         bail!(InvalidArgument, "rank is {rank}; the limit is {}", limits::TENSOR_RANK);

@@ -33,12 +33,19 @@ pub fn open_beside(model: &Path, name: &str) -> Result<File> {
     opened(parent_of(model), name, Some(model))
 }
 
-fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
-    let path = Path::new(name);
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+/// Fails for a name from an untrusted file that is not a relative path inside its folder: an absolute path, or one with
+/// `..`.
+pub fn check_inside(name: &str) -> Result<()> {
+    let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if name.is_empty() || !plain || name.contains('\\') || name.contains('\0') {
         bail!(InvalidModel, "the external data file {name:?} is not a relative path inside the model's folder");
     }
+    Ok(())
+}
+
+fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
+    check_inside(name)?;
+    let path = Path::new(name);
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let directory = rustix::fs::open(folder, FOLDER, Mode::empty()).at(|| folder.display())?;
     let place = || folder.join(path).display().to_string();

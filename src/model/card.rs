@@ -1,6 +1,8 @@
 //! The facts about a model that are not in its graph, such as its origin, its task and its chat template ([`Card`]).
 
 use super::contract::Contract;
+use crate::error::{Result, bail};
+use crate::{files, limits};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -152,12 +154,31 @@ impl Card {
     }
 }
 
+impl SideFile {
+    /// Returns where the file is, for messages: its path, or its name.
+    pub fn place(&self) -> String {
+        match &self.content {
+            SideContent::Path(path) => path.display().to_string(),
+            SideContent::Bytes(_) => self.name.clone(),
+        }
+    }
+}
+
 impl SideContent {
     /// Returns the content, which is read if it is in a file.
-    pub fn read(&self) -> crate::error::Result<Bytes> {
+    pub fn read(&self) -> Result<Bytes> {
+        self.read_within(limits::SIDE_FILE_BYTES)
+    }
+
+    /// Returns the content, which is read if it is in a file. Fails with [`crate::error::Kind::LimitExceeded`] above
+    /// `limit` bytes.
+    pub fn read_within(&self, limit: u64) -> Result<Bytes> {
         match self {
+            SideContent::Bytes(bytes) if bytes.len() as u64 > limit => {
+                bail!(LimitExceeded, "the file has {} bytes; the limit is {limit}", bytes.len())
+            }
             SideContent::Bytes(bytes) => Ok(bytes.clone()),
-            SideContent::Path(path) => Ok(crate::files::read(path, crate::limits::SIDE_FILE_BYTES)?.into()),
+            SideContent::Path(path) => Ok(files::read(path, limit)?.into()),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::onnx::load;
 use crate::onnx::packed;
 use crate::onnx::proto::{GraphProto, ModelProto, ValueInfoProto};
 use crate::onnx::save::{self, ExternalData, Saved};
+use crate::onnx::sink::FileSink;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -70,8 +71,7 @@ impl Model {
     /// folder.
     pub fn from_bytes(bytes: Bytes) -> Result<Model> {
         let loaded = load::from_bytes(bytes.clone(), None)?;
-        let origin = Origin { path: None, files: vec![(PathBuf::new(), bytes)] };
-        Ok(Model { proto: Arc::new(loaded.proto), origin: Arc::new(origin), card: Arc::default(), ready: None })
+        Ok(Model::from_memory(loaded.proto, Card::default(), vec![(PathBuf::new(), bytes)]))
     }
 
     /// Returns a model in memory. `proto` must not have external tensors.
@@ -84,6 +84,12 @@ impl Model {
     /// content.
     pub fn assemble(proto: ModelProto, card: Card, path: &Path, files: Vec<(PathBuf, Bytes)>) -> Model {
         let origin = Origin { path: Some(path.to_owned()), files };
+        Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
+    }
+
+    /// Returns a model like [`Model::assemble`] whose files, by name, came from the program's memory.
+    pub fn from_memory(proto: ModelProto, card: Card, files: Vec<(PathBuf, Bytes)>) -> Model {
+        let origin = Origin { path: None, files };
         Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
     }
 
@@ -233,5 +239,15 @@ impl Model {
     /// Saves the model packed, with one bit per zero, and returns the files that were written; see [`packed`].
     pub fn save_packed(&self, path: &Path, call: &Call) -> Result<Saved> {
         packed::to_file(&self.proto, path, call)
+    }
+
+    /// Passes the model to a sink as the file `name`; see [`save::to_sink`].
+    pub fn save_to(&self, sink: &dyn FileSink, name: &str, external: ExternalData, call: &Call) -> Result<Saved> {
+        save::to_sink(&self.proto, sink, name, external, call)
+    }
+
+    /// Passes the model, packed, to a sink as the file `name`; see [`packed::to_sink`].
+    pub fn save_packed_to(&self, sink: &dyn FileSink, name: &str, call: &Call) -> Result<Saved> {
+        packed::to_sink(&self.proto, sink, name, call)
     }
 }

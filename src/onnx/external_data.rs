@@ -10,14 +10,26 @@ use crate::error::{Context, Result, bail};
 use crate::{files, limits};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// The external files of one model, each of which is mapped once.
+/// A function that returns the content of an external file by its name.
+pub type ReadFile<'a> = dyn Fn(&str) -> Result<Bytes> + 'a;
+
+/// The external files of one model, each of which is mapped or read once.
 pub struct Resolver<'a> {
-    folder: Option<&'a Path>,
-    /// Path of the model file, which determines where links to data may lead.
-    model: Option<&'a Path>,
+    place: Place<'a>,
     files: BTreeMap<String, Bytes>,
+}
+
+/// The place of external files.
+enum Place<'a> {
+    /// Nowhere but among the given ones: the model was loaded from memory.
+    Nowhere,
+    Folder(&'a Path),
+    /// Next to the model file, which determines where links to data may lead.
+    Beside(&'a Path),
+    Function(&'a ReadFile<'a>),
 }
 
 /// The recognized entries of `external_data` of a tensor.
@@ -31,17 +43,22 @@ struct Location {
 impl<'a> Resolver<'a> {
     /// Returns a resolver for data in `folder`; `None` stands for a model loaded from memory.
     pub fn new(folder: Option<&'a Path>) -> Self {
-        Resolver { folder, model: None, files: BTreeMap::new() }
+        Resolver { place: folder.map_or(Place::Nowhere, Place::Folder), files: BTreeMap::new() }
     }
 
     /// Returns a resolver for the model file at `model`.
     pub fn beside(model: &'a Path) -> Self {
-        Resolver { folder: Some(files::parent_of(model)), model: Some(model), files: BTreeMap::new() }
+        Resolver { place: Place::Beside(model), files: BTreeMap::new() }
+    }
+
+    /// Returns a resolver for files whose content a function returns.
+    pub fn reading(read: &'a ReadFile<'a>) -> Self {
+        Resolver { place: Place::Function(read), files: BTreeMap::new() }
     }
 
     /// Returns a resolver for a model whose external files are in memory.
     pub fn given(files: BTreeMap<String, Bytes>) -> Self {
-        Resolver { folder: None, model: None, files }
+        Resolver { place: Place::Nowhere, files }
     }
 
     /// Replaces the external location of `tensor`, if it has one, by its bytes.
@@ -78,7 +95,11 @@ impl<'a> Resolver<'a> {
 
     /// Returns the external files that were used, with their content, sorted by name.
     pub fn into_files(self) -> Vec<(PathBuf, Bytes)> {
-        let folder = self.folder.unwrap_or(Path::new(""));
+        let folder = match self.place {
+            Place::Nowhere | Place::Function(_) => Path::new(""),
+            Place::Folder(folder) => folder,
+            Place::Beside(model) => files::parent_of(model),
+        };
         self.files.into_iter().map(|(name, bytes)| (folder.join(name), bytes)).collect()
     }
 
@@ -91,20 +112,22 @@ impl<'a> Resolver<'a> {
         if name.contains("_ORT_MEM_ADDR_") {
             bail!(InvalidModel, "the location {name:?} is a memory address, which is not allowed in a file");
         }
-        let Some(folder) = self.folder else {
-            bail!(
-                InvalidArgument,
-                "the tensor refers to the file {name:?}, but the model was loaded from memory without a folder"
-            );
-        };
         if self.files.len() >= limits::EXTERNAL_FILES {
             bail!(LimitExceeded, "the model has more than {} external data files", limits::EXTERNAL_FILES);
         }
-        let file = match self.model {
-            Some(model) => files::open_beside(model, name)?,
-            None => files::open_beneath(folder, name)?,
+        let map = |file: Result<File>| files::map(&file?, limits::DATA_FILE_BYTES).at(|| name);
+        let bytes = match self.place {
+            Place::Nowhere => bail!(
+                InvalidArgument,
+                "the tensor refers to the file {name:?}, but the model was loaded from memory without a folder"
+            ),
+            Place::Folder(folder) => map(files::open_beneath(folder, name))?,
+            Place::Beside(model) => map(files::open_beside(model, name))?,
+            Place::Function(read) => {
+                files::check_inside(name)?;
+                read(&key)?
+            }
         };
-        let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| name)?;
         self.files.insert(key, bytes.clone());
         Ok(bytes)
     }

@@ -1,6 +1,6 @@
 //! The loading of a file to a checked [`ModelProto`] whose weights are slices of the mapped file.
 
-use super::external_data::Resolver;
+use super::external_data::{ReadFile, Resolver};
 use super::proto::ModelProto;
 use super::wire::Reader;
 use super::{packed, tensors, validate};
@@ -31,6 +31,12 @@ pub fn from_file(path: &Path) -> Result<Loaded> {
 /// Loads a model from bytes and returns it; external data, if there is any, is searched for in `folder`.
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
     read(bytes, Resolver::new(folder))
+}
+
+/// Loads a model from bytes; `external` returns the content of each external data file by its name. The files of the
+/// result are the external ones only.
+pub fn from_reader(bytes: Bytes, external: &ReadFile<'_>) -> Result<Loaded> {
+    read(bytes, Resolver::reading(external))
 }
 
 fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {

@@ -13,6 +13,7 @@ pub(crate) mod order;
 pub mod packed;
 pub mod proto;
 pub mod save;
+pub mod sink;
 pub mod tensors;
 pub mod validate;
 pub mod wire;

@@ -7,12 +7,13 @@
 
 use super::data_name::{self, HASH_DIGITS};
 use super::proto::{EXTERNAL, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
+use super::sink::{self, FileSink};
 use super::tensors::{any_external, for_each_initializer};
 use super::validate::subgraphs;
 use super::wire::{Message, Writer};
 use crate::call::{Call, Stage, Ticket};
 use crate::choice::choice;
-use crate::error::{Result, bail, error};
+use crate::error::{Context, Result, bail};
 use crate::files::digest::{FileIdentity, hex};
 use crate::files::{self, AtomicFile};
 use crate::limits;
@@ -81,6 +82,57 @@ pub struct SavedFile {
 pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     check(model, path).map_err(place)?;
+    let (data, segments) = split(model, path, external).map_err(place)?;
+    let total = size(&segments) + data.as_ref().map_or(0, Data::bytes);
+    call.drive(Stage::SAVE, total, |ticket| match data {
+        Some(data) => save_external(data, path, ticket),
+        None => Ok(Saved { files: vec![save_main(&segments, path, ticket)?] }),
+    })
+    .inspect(|saved| data_name::remove_stale(path, saved.files.get(1).map(|data| data.path.as_path())))
+    .map_err(place)
+}
+
+/// Passes `model` to a sink as the file `name`, after the file with its external data, and returns what was written: the
+/// same bytes under the same names as [`to_file`] writes. The sink is called on the caller's thread. `call` receives the
+/// stages `hash`, for external data, and `save`, in bytes of one file, and can cancel.
+pub fn to_sink(
+    model: &ModelProto,
+    sink: &dyn FileSink,
+    name: &str,
+    external: ExternalData,
+    call: &Call,
+) -> Result<Saved> {
+    let path = Path::new(name);
+    check_sink(model, path).at(|| name)?;
+    let (data, segments) = split(model, path, external).at(|| name)?;
+    let pass = |name: &str, size: u64, pieces: &[(usize, &Bytes)]| {
+        let work = |out: &mut (dyn Write + Send)| put(pieces.iter().copied(), &mut &mut *out, |_| Ok(()));
+        sink::file(sink, name, (call, size), work).at(|| name)
+    };
+    let main = |segments: &[Bytes]| {
+        let pieces: Vec<_> = segments.iter().map(|segment| (0, segment)).collect();
+        pass(name, size(segments), &pieces)
+    };
+    let Some(mut data) = data else { return Ok(Saved { files: vec![main(&segments)?] }) };
+    // The name of the data file contains the hash of its content, which is therefore read twice.
+    let sha256 = call.drive(Stage::HASH, data.bytes(), |ticket| {
+        let mut hash = Sha256::new();
+        put(data.pieces(), &mut std::io::sink(), |piece| {
+            hash.update(piece);
+            ticket.add(piece.len() as u64);
+            ticket.check()
+        })?;
+        Ok(hex(&hash.finalize()))
+    })?;
+    let file = data_name::of(path, &sha256[..HASH_DIGITS]);
+    data.rename(&file);
+    let file = path.with_file_name(file).to_string_lossy().into_owned();
+    let saved = pass(&file, data.bytes(), &data.pieces().collect::<Vec<_>>())?;
+    Ok(Saved { files: vec![main(&encode(&data.stub))?, saved] })
+}
+
+/// Returns the external weights, if there are any, and the encoded model without them.
+fn split(model: &ModelProto, path: &Path, external: ExternalData) -> Result<(Option<Data>, Vec<Bytes>)> {
     let outside = match external {
         ExternalData::Always => true,
         ExternalData::Never => false,
@@ -88,19 +140,26 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
     };
     let data = if outside { Some(Data::take(model, path)).filter(|d| !d.places.is_empty()) } else { None };
     let segments = encode(data.as_ref().map_or(model, |d| &d.stub));
-    let main: u64 = segments.iter().map(|s| s.len() as u64).sum();
+    let main = size(&segments);
     if main > limits::MODEL_PROTO_BYTES {
-        let error =
-            error!(LimitExceeded, "the model has {main} bytes without external data; the limit of protobuf is 2 GiB");
-        return Err(place(error));
+        bail!(LimitExceeded, "the model has {main} bytes without external data; the limit of protobuf is 2 GiB");
     }
-    let total = main + data.as_ref().map_or(0, Data::bytes);
-    call.drive(Stage::SAVE, total, |ticket| match data {
-        Some(data) => save_external(data, path, ticket),
-        None => Ok(Saved { files: vec![save_main(&segments, path, ticket)?] }),
-    })
-    .inspect(|saved| data_name::remove_stale(path, saved.files.get(1).map(|data| data.path.as_path())))
-    .map_err(place)
+    Ok((data, segments))
+}
+
+fn size(segments: &[Bytes]) -> u64 {
+    segments.iter().map(|segment| segment.len() as u64).sum()
+}
+
+/// Fails before anything is written for a model or name that could not be passed to a sink.
+pub(super) fn check_sink(model: &ModelProto, path: &Path) -> Result<()> {
+    if path.file_name().is_none() {
+        bail!(InvalidArgument, "the name does not name a file");
+    }
+    if any_external(model) {
+        bail!(InvalidModel, "the tensor refers to external data, which only a loaded file may have");
+    }
+    Ok(())
 }
 
 /// Fails before anything is written if the model cannot be saved, or not at that path.
@@ -155,30 +214,33 @@ fn write_hashed<'a>(
 ) -> Result<(AtomicFile, String)> {
     let mut file = BufWriter::new(AtomicFile::create(path)?);
     let mut hash = Sha256::new();
-    for (padding, bytes) in pieces {
-        let zeros = vec![0u8; padding];
-        file.write_all(&zeros)?;
-        hash.update(&zeros);
-        ticket.add(padding as u64);
-        files::stream(bytes, &mut file, |piece| {
-            hash.update(piece);
-            ticket.add(piece.len() as u64);
-            ticket.check()
-        })?;
-    }
+    put(pieces, &mut file, |piece| {
+        hash.update(piece);
+        ticket.add(piece.len() as u64);
+        ticket.check()
+    })?;
     file.flush()?;
     let file = file.into_inner().map_err(|e| e.into_error())?;
     Ok((file, hex(&hash.finalize())))
 }
 
+/// Writes `(padding, bytes)` pieces; `step` is called with each part that is written.
+fn put<'a>(
+    pieces: impl Iterator<Item = (usize, &'a Bytes)>,
+    out: &mut impl Write,
+    mut step: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    for (padding, bytes) in pieces {
+        let zeros = vec![0u8; padding];
+        out.write_all(&zeros)?;
+        step(&zeros)?;
+        files::stream(bytes, out, &mut step)?;
+    }
+    Ok(())
+}
+
 fn save_external(mut data: Data, path: &Path, ticket: &Ticket) -> Result<Saved> {
-    let mut end = 0;
-    let pieces = data.places.iter().map(|place| {
-        let padding = (place.offset - end) as usize;
-        end = place.offset + place.bytes.len() as u64;
-        (padding, &place.bytes)
-    });
-    let (file, sha256) = write_hashed(path, pieces, ticket)?;
+    let (file, sha256) = write_hashed(path, data.pieces(), ticket)?;
     let name = data_name::of(path, &sha256[..HASH_DIGITS]);
     data.rename(&name);
     let target = path.with_file_name(&name);
@@ -244,6 +306,16 @@ impl Data {
                 }
             });
         }
+    }
+
+    /// Returns the content of the data file as `(padding, bytes)` pieces.
+    fn pieces(&self) -> impl Iterator<Item = (usize, &Bytes)> {
+        let mut end = 0;
+        self.places.iter().map(move |place| {
+            let padding = (place.offset - end) as usize;
+            end = place.offset + place.bytes.len() as u64;
+            (padding, &place.bytes)
+        })
     }
 
     fn bytes(&self) -> u64 {

@@ -33,6 +33,6 @@ mod write;
 
 pub use check::Check;
 pub use manifest::Manifest;
-pub use open::{Choice, OpenOptions, Package, is_package};
+pub use open::{Choice, OpenOptions, Package, is_package, is_package_file};
 pub use options::CompileOptions;
-pub use write::{Compiled, compile};
+pub use write::{Compiled, compile, compile_to};

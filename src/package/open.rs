@@ -84,11 +84,14 @@ pub fn is_package(path: &Path) -> bool {
         return path.join(OURS).is_file() && path.join(SEAL).is_file();
     }
     let mapped = files::open(path).and_then(|file| files::map(&file, limits::DATA_FILE_BYTES));
-    mapped.is_ok_and(|bytes| {
-        // The directory of an archive is at its end; a damaged archive must be rejected as a package.
-        let tail = &bytes[bytes.len().saturating_sub(1 << 16)..];
-        archive::is_archive(&bytes) && tail.windows(OURS.len()).any(|name| name == OURS.as_bytes())
-    })
+    mapped.is_ok_and(|bytes| is_package_file(&bytes))
+}
+
+/// Returns whether the content of a file is a package.
+pub fn is_package_file(bytes: &[u8]) -> bool {
+    // The directory of an archive is at its end; a damaged archive must be rejected as a package.
+    let tail = &bytes[bytes.len().saturating_sub(1 << 16)..];
+    archive::is_archive(bytes) && tail.windows(OURS.len()).any(|name| name == OURS.as_bytes())
 }
 
 impl Package {
@@ -100,16 +103,25 @@ impl Package {
     /// this machine, with `NotFound` if it lacks the requested variant, and with `InvalidModel` if it is damaged or not
     /// signed with the key.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Package> {
-        Package::open_inner(path, options).at(|| path.display())
+        let opened = || match std::fs::metadata(path)?.is_dir() {
+            true => Package::of_entries(path, Entries::Folder(path.to_owned()), options),
+            false => Package::of_file(files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?, path, options),
+        };
+        opened().at(|| path.display())
     }
 
-    fn open_inner(path: &Path, options: &OpenOptions) -> Result<Package> {
-        let entries = if std::fs::metadata(path)?.is_dir() {
-            Entries::Folder(path.to_owned())
-        } else {
-            let bytes = files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?;
-            Entries::File(archive::entries(&bytes)?.into_iter().collect(), bytes)
-        };
+    /// Opens a package in one file with the content `bytes`; `name` is its name in messages. Otherwise like
+    /// [`Package::open`].
+    pub fn from_bytes(bytes: Bytes, name: &str, options: &OpenOptions) -> Result<Package> {
+        Package::of_file(bytes, Path::new(name), options).at(|| name)
+    }
+
+    fn of_file(bytes: Bytes, path: &Path, options: &OpenOptions) -> Result<Package> {
+        let entries = archive::entries(&bytes)?.into_iter().collect();
+        Package::of_entries(path, Entries::File(entries, bytes), options)
+    }
+
+    fn of_entries(path: &Path, entries: Entries, options: &OpenOptions) -> Result<Package> {
         let ours = entries.get(OURS)?;
         if ours.len() as u64 > limits::CONFIG_BYTES {
             bail!(LimitExceeded, "{OURS} has {} bytes, more than {}", ours.len(), limits::CONFIG_BYTES);
@@ -292,7 +304,7 @@ impl Package {
         else {
             bail!(NotFound, "{}: the package has no engine", self.0.path.display());
         };
-        if !self.0.path.is_dir() {
+        if matches!(self.0.entries, Entries::File(..)) {
             bail!(
                 Unsupported,
                 "{}: an engine can only be run from a package folder, not from a single file",

@@ -15,6 +15,7 @@ use crate::model::Model;
 use crate::model::contract::Contract;
 use crate::onnx::proto::ModelProto;
 use crate::onnx::save::{self, Saved, SavedFile};
+use crate::onnx::sink::{self, FileSink};
 use crate::runtime::Runtime;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -58,9 +59,60 @@ pub fn compile(
     call: &Call,
 ) -> Result<Compiled> {
     check_target(path, options)?;
+    let Draft { parts, manifest } = draft(runtime, model, files::parent_of(path), options, call)?;
+    let (warnings, total) = (manifest.warnings.clone(), 2 * size(&parts));
+    let work = |ticket: &Ticket| {
+        let (parts, entries) = finish(parts, manifest, options, ticket)?;
+        match options.single_file {
+            true => write_file(path, &parts, &entries, ticket),
+            false => write_folder(path, &parts, ticket),
+        }
+    };
+    let Saved { files } = call.drive(Stage::PACKAGE, total, work).at(|| path.display())?;
+    Ok(Compiled { files, warnings })
+}
+
+/// Passes a package of `model` in one file to a sink as the file `name`, whatever the options say. The sink is called on the caller's thread.
+/// `call` receives the stages `package`, in bytes that are hashed, and `save`, in bytes that are written. Otherwise like
+/// [`compile`].
+pub fn compile_to(
+    runtime: &'static Runtime,
+    model: &Model,
+    (sink, name): (&dyn FileSink, &str),
+    options: &CompileOptions,
+    call: &Call,
+) -> Result<Compiled> {
+    if Path::new(name).file_name().is_none() {
+        bail!(InvalidArgument, "{name:?} does not name a package");
+    }
+    let options = &CompileOptions { single_file: true, ..options.clone() };
+    let Draft { parts, manifest } = draft(runtime, model, &std::env::temp_dir(), options, call)?;
+    let warnings = manifest.warnings.clone();
+    let total = size(&parts);
+    let (parts, entries) = call.drive(Stage::PACKAGE, total, |ticket| finish(parts, manifest, options, ticket))?;
+    let work = |out: &mut (dyn Write + Send)| {
+        write_archive(&parts, &entries, &mut |bytes, _| files::stream(bytes, &mut &mut *out, |_| Ok(())))
+    };
+    let file = sink::file(sink, name, (call, total), work).at(|| name)?;
+    Ok(Compiled { files: vec![file], warnings })
+}
+
+/// A package that is not written yet: its files, and the manifest without their hashes.
+struct Draft {
+    parts: Vec<Part>,
+    manifest: Manifest,
+}
+
+/// Makes the content of a package; `folder` is for temporary files.
+fn draft(
+    runtime: &'static Runtime,
+    model: &Model,
+    folder: &Path,
+    options: &CompileOptions,
+    call: &Call,
+) -> Result<Draft> {
     let Promise { contract, example, mut warnings } = Promise::new(runtime, model, options, call)?;
     let ahead = (!options.portable_only && !options.packed).then_some(&example);
-    let folder = files::parent_of(path);
     let wanted = ahead.map(|example| variants::Wanted { example, contract: &contract, compiled: !options.single_file });
     let variants::All { mut made, files, warnings: more } =
         variants::make(runtime, model, &options.variants, wanted, folder, call)?;
@@ -84,11 +136,12 @@ pub fn compile(
     let mut manifest = manifest(runtime, model, options, contract);
     manifest.variants = engine.into_iter().chain(made.into_iter().map(|m| m.variant)).collect();
     manifest.lineage = lineage;
-    manifest.warnings.clone_from(&warnings);
-    let total: u64 = parts.iter().flat_map(|p| &p.1).map(|b| b.len() as u64).sum();
-    let work = |ticket: &Ticket| finish(parts, manifest, path, options, ticket);
-    let Saved { files } = call.drive(Stage::PACKAGE, 2 * total, work).at(|| path.display())?;
-    Ok(Compiled { files, warnings })
+    manifest.warnings = warnings;
+    Ok(Draft { parts, manifest })
+}
+
+fn size(parts: &[Part]) -> u64 {
+    parts.iter().flat_map(|part| &part.1).map(|bytes| bytes.len() as u64).sum()
 }
 
 fn check_target(path: &Path, options: &CompileOptions) -> Result<()> {
@@ -163,14 +216,13 @@ fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: 
     }
 }
 
-/// Hashes the files, writes them, and returns what was written.
+/// Hashes the files, and returns them with those that describe them, and their entries.
 fn finish(
     mut parts: Vec<Part>,
     mut manifest: Manifest,
-    path: &Path,
     options: &CompileOptions,
     ticket: &Ticket,
-) -> Result<Saved> {
+) -> Result<(Vec<Part>, Vec<Entry>)> {
     let mut entries = Vec::new();
     for (name, pieces) in &parts {
         let (entry, file) = measure(name, pieces, ticket)?;
@@ -195,10 +247,7 @@ fn finish(
         text(SIGNATURE, verify::sign(key, &ours).into_bytes(), None)?;
     }
     text(OURS, ours, None)?;
-    match options.single_file {
-        true => write_file(path, &parts, &entries, ticket),
-        false => write_folder(path, &parts, ticket),
-    }
+    Ok((parts, entries))
 }
 
 fn measure(name: &str, pieces: &[Bytes], ticket: &Ticket) -> Result<(Entry, FileOf)> {
@@ -217,31 +266,35 @@ fn measure(name: &str, pieces: &[Bytes], ticket: &Ticket) -> Result<(Entry, File
 }
 
 fn write_file(path: &Path, parts: &[Part], entries: &[Entry], ticket: &Ticket) -> Result<Saved> {
-    let skeleton = archive::skeleton(entries);
     let mut out = BufWriter::new(AtomicFile::create(path)?);
-    let mut hash = Sha256::new();
-    let mut put = |bytes: &[u8], counts: bool| {
+    let (mut hash, mut written) = (Sha256::new(), 0);
+    write_archive(parts, entries, &mut |bytes, counts| {
         files::stream(bytes, &mut out, |part| {
             hash.update(part);
+            written += part.len() as u64;
             ticket.add(if counts { part.len() as u64 } else { 0 });
             ticket.check()
         })
-    };
+    })?;
+    out.flush()?;
+    out.into_inner().map_err(|e| e.into_error())?.commit()?;
+    Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes: written, sha256: hex(&hash.finalize()) }] })
+}
+
+/// Writes the bytes of a package in one file by calls of `put`, which also receives whether they are of an entry.
+fn write_archive(parts: &[Part], entries: &[Entry], put: &mut dyn FnMut(&[u8], bool) -> Result<()>) -> Result<()> {
+    let skeleton = archive::skeleton(entries);
     for ((_, header), (_, pieces)) in skeleton.headers.iter().zip(parts) {
         put(header, false)?;
         pieces.iter().try_for_each(|piece| put(piece, true))?;
     }
-    put(&skeleton.tail, false)?;
-    out.flush()?;
-    out.into_inner().map_err(|e| e.into_error())?.commit()?;
-    let bytes = skeleton.end + skeleton.tail.len() as u64;
-    Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes, sha256: hex(&hash.finalize()) }] })
+    put(&skeleton.tail, false)
 }
 
 /// A temporary folder that is removed if the package is not finished.
-struct Draft(PathBuf);
+struct DraftFolder(PathBuf);
 
-impl Drop for Draft {
+impl Drop for DraftFolder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -249,7 +302,7 @@ impl Drop for Draft {
 
 fn write_folder(path: &Path, parts: &[Part], ticket: &Ticket) -> Result<Saved> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = Draft(path.with_file_name(format!(".{name}.{}.tmp", std::process::id())));
+    let draft = DraftFolder(path.with_file_name(format!(".{name}.{}.tmp", std::process::id())));
     let _ = std::fs::remove_dir_all(&draft.0);
     std::fs::create_dir(&draft.0)?;
     let mut saved = Saved { files: Vec::new() };

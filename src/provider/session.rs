@@ -10,6 +10,7 @@ use super::graph::{FusedNode, Graph, NodeId};
 use super::options::Options;
 use super::patterns::{self, Plan, Rules};
 use crate::kernels::{Class, Parallel};
+use crate::memory::{self, Charge};
 
 /// The options of the provider in a session, and its open files.
 pub struct Session {
@@ -60,8 +61,9 @@ impl Session {
         groups.pop().is_some_and(|group| groups.is_empty() && group.nodes.len() == nodes.len())
     }
 
-    /// Returns the body of the group that `graph` consists of; `fused` is the node that replaces it.
-    pub fn compile(&mut self, graph: &Graph<'_>, fused: &FusedNode, model: &Path) -> Result<Box<dyn Body>> {
+    /// Returns the body of the group that `graph` consists of, and the charge for its packed weights; `fused` is the node
+    /// that replaces it. Fails if the memory limit does not allow the weights.
+    pub fn compile(&mut self, graph: &Graph<'_>, fused: &FusedNode, model: &Path) -> Result<(Box<dyn Body>, Charge)> {
         self.model_path = model.to_path_buf();
         let mut groups = patterns::find(graph, &self.rules());
         let group = groups.pop().filter(|group| groups.is_empty() && group.nodes.len() == graph.nodes.len());
@@ -70,10 +72,15 @@ impl Session {
         let ports = Ports::new(graph, fused);
         if let Plan::Compiled(node) = &group.plan {
             let folder = self.folder(model);
-            return self.opener.open(graph, *node, &ports, &folder);
+            return Ok((self.opener.open(graph, *node, &ports, &folder)?, Charge::default()));
         }
         let making = Making { class: self.class, parallel: &Workers(self.options.threads) };
-        bodies::build(&group.plan, graph, &ports, &making).map_err(|error| Error(format!("{}: {error}", fused.name)))
+        let named = |error: &dyn std::fmt::Display| Error(format!("{}: {error}", fused.name));
+        let body = bodies::build(&group.plan, graph, &ports, &making).map_err(|error| named(&error))?;
+        // The size is known only now. The weights of one group are a small part of a model.
+        let charge = memory::charge_anyway(body.packed_bytes() as u64);
+        memory::check().map_err(|error| named(&error))?;
+        Ok((body, charge))
     }
 
     /// Returns the folder of the files of a compiled model. A path in the options has priority: ONNX Runtime's own may

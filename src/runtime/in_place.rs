@@ -147,7 +147,7 @@ impl Session {
             let places = places.to_vec();
             Ok(InPlace { binding, inputs: Vec::new(), rooms, places, outputs, session: self.id() })
         };
-        guarded("binding memory to a model", make)
+        self.limited(|| guarded("binding memory to a model", make))
     }
 
     /// Runs the model on memory from [`Session::in_place`] of the same session. `inputs` are the inputs that are not
@@ -192,7 +192,8 @@ impl Session {
             }
             Ok(values)
         };
-        let values = counters::run(|| guarded("running a model", &mut run))?;
+        let budget = self.memory.clone();
+        let values = counters::run(|| crate::memory::within(budget.as_ref(), || guarded("running a model", &mut run)))?;
         let give = |(name, value)| memory.give(value).at(|| format!("output {name:?}"));
         values.into_iter().map(give).collect()
     }

@@ -3,6 +3,7 @@
 //! All `unsafe` code for running models is here, each part behind a safe function.
 
 use crate::error::{Result, bail};
+use crate::memory::{self, Charge};
 use crate::onnx::dtype::DataType;
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -126,6 +127,41 @@ pub fn run(
     }
 }
 
+/// Runs a session, which writes the named outputs to `values`: those of [`value_over`] for memory of the caller.
+pub fn run_into(
+    session: &Session,
+    inputs: &[(&str, &DynValue)],
+    outputs: &[(&str, DynValue)],
+    options: &RunOptions<NoSelectedOutputs>,
+) -> Result<()> {
+    let inputs_named = c_names(inputs.iter().map(|(name, _)| *name))?;
+    let outputs_named = c_names(outputs.iter().map(|(name, _)| *name))?;
+    let pointers = |names: &[CString]| names.iter().map(|name| name.as_ptr()).collect::<Vec<*const c_char>>();
+    let (input_names, output_names) = (pointers(&inputs_named), pointers(&outputs_named));
+    let values: Vec<_> = inputs.iter().map(|(_, value)| value.ptr()).collect();
+    let mut places: Vec<_> = outputs.iter().map(|(_, value)| value.ptr().cast_mut()).collect();
+    // SAFETY: all pointers are valid during the call, and each list has the length that is passed. ONNX Runtime writes
+    // to the values of the outputs, and makes no new ones for places that are not NULL.
+    unsafe {
+        Ok(ort::error::Error::result_from_status((ort::api().Run)(
+            session.ptr().cast_mut(),
+            options.ptr(),
+            input_names.as_ptr(),
+            values.as_ptr(),
+            values.len(),
+            output_names.as_ptr(),
+            output_names.len(),
+            places.as_mut_ptr(),
+        ))?)
+    }
+}
+
+/// Returns a value over memory of the caller, for [`run_into`]. The memory must not be used otherwise as long as the
+/// value exists.
+pub fn value_into(dtype: DataType, shape: &[i64], memory: &mut [u8]) -> Result<DynValue> {
+    value_over(dtype, shape, memory.as_mut_ptr(), memory.len())
+}
+
 fn c_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<CString>> {
     let name = |name: &str| match CString::new(name) {
         Ok(name) => Ok(name),
@@ -139,6 +175,7 @@ pub struct Room {
     start: NonNull<u8>,
     layout: Layout,
     size: usize,
+    _charge: Charge,
 }
 
 // SAFETY: plain memory that nothing else owns; `bytes_mut` and runs (which take `&mut InPlace`) are exclusive.
@@ -147,15 +184,17 @@ unsafe impl Send for Room {}
 unsafe impl Sync for Room {}
 
 impl Room {
-    /// Returns zeroed memory, aligned to a cache line. Pages that are never touched take no physical memory.
+    /// Returns zeroed memory, aligned to a cache line, that is charged to the memory limit. Pages that are never touched
+    /// take no physical memory.
     pub fn zeroed(size: usize) -> Result<Room> {
         let Ok(layout) = Layout::from_size_align(size.max(1), 64) else {
             bail!(LimitExceeded, "{size} bytes exceed the address space");
         };
+        let charge = memory::charge(layout.size() as u64)?;
         // SAFETY: the layout has a size above 0.
         let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) });
         let Some(start) = start else { bail!(LimitExceeded, "out of memory for {size} bytes") };
-        Ok(Room { start, layout, size })
+        Ok(Room { start, layout, size, _charge: charge })
     }
 
     /// Returns a value of ONNX Runtime over the memory. The room must be kept for as long as ONNX Runtime may use the

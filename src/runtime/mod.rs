@@ -22,10 +22,12 @@
 //! # Ok(()) }
 //! ```
 
+mod allocator;
 pub(crate) mod driver;
 mod in_place;
 mod inferred;
 mod inputs;
+mod into;
 mod kernels;
 pub mod library;
 mod mapped;
@@ -46,6 +48,7 @@ mod weights;
 
 pub use in_place::{InPlace, Place, Stop};
 pub(crate) use inferred::{inferred, resize};
+pub use into::Destination;
 pub use kernels::{Kernels, SessionPrecision};
 pub(crate) use kernels::{REGISTRATION, auto_means_stock, usable as kernels_usable};
 pub use library::Runtime;

@@ -2,14 +2,14 @@
 
 use super::kernels::Kernels;
 use super::providers::{Execution, Provider, ProviderChoice};
-use super::{Runtime, library, register};
+use super::{Runtime, allocator, library, register};
 use crate::choice::choice;
 use crate::error::{Result, bail};
-use crate::limits;
 use crate::model::Model;
 use crate::onnx::proto::NodeProto;
 use crate::onnx::validate::subgraphs;
 use crate::platform::processor;
+use crate::{limits, memory};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::path::PathBuf;
 
@@ -112,6 +112,9 @@ impl SessionOptions {
             .with_log_level(library::severity())?;
         if provider == Provider::Cpu {
             builder = builder.with_disabled_optimizers(SLOW_ON_CPU)?;
+        }
+        if memory::current().is_some() {
+            builder = allocator::limit(builder, runtime)?;
         }
         if self.execution.provider != ProviderChoice::Cpu {
             builder = builder.with_config_entry(register::RECORD.0, register::RECORD.1)?;

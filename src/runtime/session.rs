@@ -13,6 +13,7 @@ use super::{OptimizationLevel, Runtime, SessionOptions, Stop, Tensor, inputs, we
 use crate::call::Call;
 use crate::counters::{self, PROCESS};
 use crate::error::{Context, Result, bail};
+use crate::memory::{self, Budget, Charge};
 use crate::model::contract::Contract;
 use crate::model::names::meaningful;
 use crate::model::{Dim, Model, ValueInfo};
@@ -27,8 +28,8 @@ use std::time::Instant;
 pub struct Session {
     // Before the weights, which it reads until it is dropped: fields are dropped in this order.
     pub(super) inner: ort::session::Session,
-    /// Weights that `inner` reads in place.
-    _weights: Vec<Bytes>,
+    /// Weights that `inner` reads in place, and the charge for those that it has copied.
+    _weights: (Vec<Bytes>, Charge),
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
     /// Inputs of the model, with the symbolic dimensions that matter: those with equal names have equal sizes.
@@ -36,6 +37,8 @@ pub struct Session {
     /// Shapes that the model's package accepts.
     contract: Option<Arc<Contract>>,
     placement: Placement,
+    /// What its runs allocate is charged to it.
+    pub(super) memory: Option<Arc<Budget>>,
     id: usize,
 }
 
@@ -47,7 +50,7 @@ impl Session {
     ///
     /// The session has its own copy of the weights; those of matrix products are rearranged for the processor. During
     /// loading, the model's pages are in memory as well and then released. The model's files stay mapped while the
-    /// session lives. `call` can cancel and limit the time: ONNX Runtime then ends at its next stage, for models of
+    /// session lives. What it allocates, now and in its runs, is charged to the memory limit of this thread. `call` can cancel and limit the time: ONNX Runtime then ends at its next stage, for models of
     /// gigabytes one or two seconds later. Fails with [`crate::error::Kind::InvalidModel`] or `Unsupported` if it
     /// rejects the model or has no kernel for a node, and with `Runtime` if it fails otherwise.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
@@ -189,18 +192,24 @@ impl Session {
         let (mut builder, kept) = weights::give(builder, parts.lent, in_place)?;
         let canceler = builder.canceler();
         let stop = || drop(canceler.cancel());
-        let inner = watched(call, stop, || Ok(builder.commit_from_memory(&parts.stub)?));
+        let stub = parts.stub.len() as u64;
+        let lent = if in_place { 0 } else { kept.iter().map(|bytes| bytes.len() as u64).sum() };
+        let _encoded = memory::charge(stub)?;
+        let commit = || watched(call, stop, || Ok(builder.commit_from_memory(&parts.stub)?));
+        let inner = memory::reserved(stub + lent, commit);
         if !in_place {
             weights::release(model);
         }
-        let inner = inner?;
+        let (inner, charge) = inner?;
         let inputs: Vec<ValueInfo> = inner.inputs().iter().map(info).collect();
         let signature = meaningful(&inputs);
         let outputs = inner.outputs().iter().map(info).collect();
         let contract = model.card().contract.clone();
         let placement = Placement::of(&inner, provider, execution, our_kernels)?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Session { inner, _weights: kept, inputs, outputs, signature, contract, placement, id })
+        let memory = memory::current();
+        let _weights = (kept, charge);
+        Ok(Session { inner, _weights, inputs, outputs, signature, contract, placement, memory, id })
     }
 
     /// Returns the provider on which the session runs.
@@ -262,14 +271,13 @@ impl Session {
         outputs: &[&str],
         stop: &Stop,
     ) -> Result<Vec<(String, Tensor)>> {
-        inputs::check(&self.signature, inputs)?;
-        self.keep(inputs)?;
+        self.check_inputs(inputs)?;
         let wanted = self.wanted(outputs)?;
         let lent: Result<Vec<Lent>> = inputs.iter().map(|(name, tensor)| lend(tensor).at(|| place_of(name))).collect();
         let lent = lent?;
         let fed: Vec<_> = inputs.iter().zip(&lent).map(|((name, _), lent)| (*name, &lent.value)).collect();
         let run = || guarded("running a model", || mapped::run(&self.inner, &fed, &wanted, &stop.options));
-        let values = counters::run(run)?;
+        let values = counters::run(|| self.limited(run))?;
         let take = |(name, value)| {
             let tensor = take(value, lent.iter()).at(|| format!("output {name:?}"))?;
             Ok((name, tensor))
@@ -277,9 +285,19 @@ impl Session {
         wanted.into_iter().zip(values).map(take).collect()
     }
 
+    /// Returns the inputs with the symbolic dimensions that matter.
+    pub(super) fn signature(&self) -> &[ValueInfo] {
+        &self.signature
+    }
+
     /// Fails if the model's package does not allow the sizes of the inputs.
     pub(super) fn keep(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
+    }
+
+    /// Runs `work`, whose allocations are charged to the memory limit of the session.
+    pub(super) fn limited<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        memory::within(self.memory.as_ref(), work)
     }
 
     /// Returns an id that is unique among sessions.
@@ -287,7 +305,7 @@ impl Session {
         self.id
     }
 
-    fn wanted(&self, asked: &[&str]) -> Result<Vec<String>> {
+    pub(super) fn wanted(&self, asked: &[&str]) -> Result<Vec<String>> {
         for (index, name) in asked.iter().enumerate() {
             if !self.outputs.iter().any(|info| info.name == *name) {
                 bail!(NotFound, "there is no output {name:?}; the outputs are {}", inputs::names(&self.outputs));

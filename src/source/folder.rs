@@ -5,10 +5,12 @@
 
 use super::checkpoint::sentence::Sentence;
 use super::checkpoint::{side, tokens_without_rows};
+use super::provided::Provided;
 use crate::error::{Context, Result, bail};
-use crate::files;
 use crate::model::{Card, Dim, Format, Model, SideContent, SideFile, Task, ValueInfo};
 use crate::onnx::load;
+use crate::{files, limits};
+use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 
@@ -32,11 +34,28 @@ const NAMES: &[&str] = &[
 pub fn load_file(path: &Path) -> Result<Model> {
     let loaded = load::from_file(path)?;
     let model = Model::assemble(loaded.proto, Card::default(), path, loaded.files);
+    Ok(with_files(model, side::files_of(&home_of(path))))
+}
+
+/// Returns the model of one `.onnx` file with the card that follows from the files next to it. The user named the model:
+/// a damaged file next to it must not prevent loading.
+fn with_files(model: Model, files: Vec<SideFile>) -> Model {
     let task = task(&model.inputs(), &model.outputs());
-    // The user named this file: a damaged file next to it must not prevent loading.
     let bare = |_| Card { format: Format::Onnx, task, ..Card::default() };
-    let card = card(Format::Onnx, &home_of(path), &model).unwrap_or_else(bare);
-    Ok(model.with_card(card))
+    let card = card(Format::Onnx, files, &model).unwrap_or_else(bare);
+    model.with_card(card)
+}
+
+/// Loads the `.onnx` file with the content `bytes` that a program provides, with its external data and the files next
+/// to it.
+pub fn load_provided(bytes: Bytes, file: &Provided<'_>) -> Result<Model> {
+    let place = || file.name().to_owned();
+    let loaded = load::from_reader(bytes.clone(), &|name| file.beside(name, limits::DATA_FILE_BYTES)).at(place)?;
+    let mut files = vec![(PathBuf::from(file.name()), bytes)];
+    files.extend(loaded.files);
+    let model = Model::from_memory(loaded.proto, Card::default(), files);
+    let side = side::files_found(&|name| Ok(file.home(name)?.map(SideContent::Bytes)))?;
+    Ok(with_files(model, side))
 }
 
 /// Loads the model of an exported folder and returns it.
@@ -44,7 +63,11 @@ pub fn load(folder: &Path) -> Result<Model> {
     let Some((file, format)) = find_onnx(folder)? else { bail!(NotFound, "{}", nothing_found(folder)) };
     let loaded = load::from_file(&file)?;
     let model = Model::assemble(loaded.proto, Card::default(), folder, loaded.files);
-    let card = card(format, &home(folder), &model)?;
+    let home = home(folder);
+    let mut card = card(format, side::files_of(&home), &model)?;
+    if format == Format::GenaiFolder {
+        genai_defaults(&home, &mut card)?;
+    }
     Ok(model.with_card(card))
 }
 
@@ -121,9 +144,9 @@ fn home(folder: &Path) -> PathBuf {
     }
 }
 
-fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
-    let config = side::read_object(&folder.join("config.json"))?.unwrap_or_default();
-    let generation = side::read_object(&folder.join("generation_config.json"))?;
+fn card(format: Format, files: Vec<SideFile>, model: &Model) -> Result<Card> {
+    let config = side::object_in(&files, "config.json")?.unwrap_or_default();
+    let generation = side::object_in(&files, "generation_config.json")?;
     let task = task(&model.inputs(), &model.outputs());
     let mut card = Card {
         contract: None,
@@ -131,8 +154,8 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
         architecture: config.get("model_type").and_then(Value::as_str).map(str::to_owned),
         task,
         generation: side::generation_defaults(&config, generation.as_ref())?,
-        chat_template: side::chat_template(folder)?,
-        side_files: side::files_of(folder),
+        chat_template: side::chat_template(&files)?,
+        side_files: files,
         config,
         ..Card::default()
     };
@@ -144,9 +167,6 @@ fn card(format: Format, folder: &Path, model: &Model) -> Result<Card> {
     card.warnings.extend(tokens_without_rows(&card.side_files, model.proto())?);
     if task == Task::Generate {
         card.warnings.extend(generation.as_ref().and_then(side::unread));
-    }
-    if format == Format::GenaiFolder {
-        genai_defaults(folder, &mut card)?;
     }
     Ok(card)
 }

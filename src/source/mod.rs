@@ -9,6 +9,7 @@ pub mod builder;
 pub mod checkpoint;
 pub mod folder;
 pub mod gguf;
+pub mod provided;
 pub mod weights;
 
 pub use builder::Dialect;

@@ -61,10 +61,12 @@ pub struct Argument {
 }
 
 /// Pointers that may be NULL, in addition to those of options, call and error.
-const OPTIONAL: [(&str, &str); 30] = [
+const OPTIONAL: [(&str, &str); 32] = [
     ("optimize_models_table", "report"),
     ("optimize_model_apply", "report"),
     ("optimize_model_save", "report"),
+    ("optimize_model_save_sink", "report"),
+    ("optimize_package_compile_sink", "report"),
     ("optimize_model_merge", "report"),
     ("optimize_ensemble_fit", "report"),
     ("optimize_ensemble_fuse", "report"),
@@ -167,7 +169,7 @@ pub fn answer_of(function: &Function, value: &str) -> Answer {
 const MESSAGES: &str = r#""[{\"role\": \"user\", \"content\": \"a\"}]""#;
 
 /// Arguments that do not follow from their type: function (`*` for any), type, name, C expression.
-const VALUES: [(&str, &str, &str, &str); 70] = [
+const VALUES: [(&str, &str, &str, &str); 82] = [
     ("optimize_models_table", "const optimize_model_t *const *", "models", "{made, made}"),
     ("optimize_models_table", "const char *", "folder", r#""table""#),
     ("optimize_model_apply", "const char *", "recipe", r#""[{\"operation\": \"quantize\"}]""#),
@@ -192,6 +194,18 @@ const VALUES: [(&str, &str, &str, &str); 70] = [
     ("optimize_package_open", "const char *", "path", r#""decoder.package""#),
     ("optimize_package_verify", "const char *", "public_key", "NULL"),
     ("optimize_tokenizer_load", "const char *", "path", r#""tokenizer.json""#),
+    ("*", "const optimize_source_t *", "source", "&folder_source"),
+    ("*", "const optimize_sink_t *", "sink", "&nowhere_sink"),
+    ("optimize_model_save_sink", "const char *", "name", r#""saved.onnx""#),
+    ("optimize_package_compile_sink", "const char *", "name", r#""saved""#),
+    ("optimize_session_run_into", "const optimize_output_t *", "outputs", "&output_place"),
+    ("optimize_session_run_into", "const char *const *", "input_names", r#"{"x"}"#),
+    ("optimize_session_run_into", "const optimize_tensor_t *const *", "inputs", "{made}"),
+    ("optimize_session_run_into", "size_t", "input_count", "1"),
+    ("optimize_session_run_into", "size_t", "output_count", "1"),
+    ("optimize_model_load_source", "const char *", "name", r#""model.onnx""#),
+    ("optimize_package_open_source", "const char *", "name", r#""file.package""#),
+    ("optimize_tokenizer_load_source", "const char *", "name", r#""tokenizer.json""#),
     ("optimize_model_load_memory", "const void *", "data", "memory_data"),
     ("optimize_model_load_memory", "size_t", "size", "memory_size"),
     ("optimize_model_evaluate", "const char *", "data", "evaluate_data"),
@@ -301,7 +315,7 @@ fn by_type(header: &Header, function: &Function, param: &Variable) -> Option<Arg
         let freed = function.name == free_of(bare);
         return Some(if freed { made } else { made.after(format!("{}({local});", free_of(bare))) });
     }
-    if header.struct_named(bare).is_some_and(|s| s.fields[0].name == "struct_size") {
+    if header.struct_named(bare).is_some_and(|s| s.fields[0].name == "struct_size" && !s.is_required()) {
         let setup = format!("struct {{ {bare} known; unsigned char tail[64]; }} {local};");
         let clear = format!("memset(&{local}, 0, sizeof {local});\n    {local}.known.struct_size = sizeof({bare});");
         let null = if ctype.starts_with("const ") { Null::Taken } else { Null::Refused };

@@ -78,6 +78,13 @@ impl Header {
     }
 }
 
+impl Struct {
+    /// Returns whether fields of the struct are required, so that neither NULL nor zeros are valid.
+    pub fn is_required(&self) -> bool {
+        matches!(self.name.as_str(), "optimize_source_t" | "optimize_sink_t" | "optimize_output_t")
+    }
+}
+
 impl Function {
     /// Returns whether the function can fail: it returns a status and has an error parameter.
     pub fn is_fallible(&self) -> bool {

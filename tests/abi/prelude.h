@@ -185,7 +185,9 @@ static optimize_package_t *make_package(void) {
 static void write_package(void) {
     optimize_context_t *context = make_context();
     optimize_model_t *model = make_decoder();
+    optimize_package_compile_options_t options = {.struct_size = sizeof options, .single_file = 1};
     need(optimize_package_compile(context, model, "decoder.package", NULL, NULL, NULL, NULL) == OPTIMIZE_OK, "new package");
+    need(optimize_package_compile(context, model, "file.package", &options, NULL, NULL, NULL) == OPTIMIZE_OK, "package file");
     optimize_model_free(model);
     optimize_context_free(context);
 }
@@ -267,6 +269,41 @@ static void read_memory(void) {
     memory_data = content;
     fclose(file);
 }
+
+/* A source of the files of the folder. */
+static int32_t file_size(void *user_data, const char *name, uint64_t *size) {
+    FILE *file = fopen(name, "rb");
+    (void)user_data;
+    if (file == NULL) return OPTIMIZE_NOT_FOUND;
+    fseek(file, 0, SEEK_END);
+    *size = (uint64_t)ftell(file);
+    fclose(file);
+    return OPTIMIZE_OK;
+}
+
+static int32_t file_read(void *user_data, const char *name, uint64_t offset, void *buffer, size_t size) {
+    FILE *file = fopen(name, "rb");
+    size_t count = 0;
+    (void)user_data;
+    if (file != NULL && fseek(file, (long)offset, SEEK_SET) == 0) count = fread(buffer, 1, size, file);
+    if (file != NULL) fclose(file);
+    return count == size ? OPTIMIZE_OK : OPTIMIZE_IO;
+}
+
+static const optimize_source_t folder_source = {
+    .struct_size = sizeof(optimize_source_t), .size = file_size, .read = file_read};
+
+static int32_t drop_bytes(void *user_data, const char *name, const void *data, size_t size) {
+    (void)user_data, (void)name, (void)data, (void)size;
+    return OPTIMIZE_OK;
+}
+
+static const optimize_sink_t nowhere_sink = {.struct_size = sizeof(optimize_sink_t), .write = drop_bytes};
+
+static float output_data[32];
+static const optimize_output_t output_place = {
+    .struct_size = sizeof(optimize_output_t), .dtype = OPTIMIZE_DTYPE_FLOAT32, .name = "y", .dims = tensor_dims,
+    .rank = 2, .data = output_data, .size = sizeof output_data};
 
 static void ignore(void *user_data) { (void)user_data; }
 

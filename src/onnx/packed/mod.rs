@@ -20,6 +20,7 @@ mod codec;
 
 use super::proto::{EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
 use super::save::{self, Saved, SavedFile};
+use super::sink::{self, FileSink};
 use super::wire::Reader;
 use super::{data_name, dtype::DataType, tensors};
 use crate::call::{Call, Stage, Ticket};
@@ -65,25 +66,28 @@ struct Tensor {
 pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     save::check(model, path).map_err(place)?;
-    let (stub, large) = take(model)?;
-    let stub: Vec<u8> = save::encode(&stub).concat();
-    if stub.len() as u64 > limits::MODEL_PROTO_BYTES {
-        let error = error!(
-            LimitExceeded,
-            "the model has {} bytes without its weights; the limit of protobuf is 2 GiB",
-            stub.len()
-        );
-        return Err(place(error));
-    }
+    let (stub, large) = take(model).map_err(place)?;
     let total = stub.len() as u64 + large.iter().map(|t| t.bytes.len() as u64).sum::<u64>();
-    let saved =
-        call.drive(Stage::SAVE, total, |ticket| in_pool(|| write(&stub, &large, path, ticket))).map_err(place)?;
+    let work = |ticket: &Ticket| in_pool(|| write_file(&stub, &large, path, ticket));
+    let saved = call.drive(Stage::SAVE, total, work).map_err(place)?;
     data_name::remove_stale(path, None);
     Ok(saved)
 }
 
-/// Returns the model without its large tensors, and those tensors.
-fn take(model: &ModelProto) -> Result<(ModelProto, Vec<Tensor>)> {
+/// Passes `model`, packed, to a sink as the file `name`, and returns what was written. The sink is called on the
+/// caller's thread. `call` receives the stage `save`, in bytes, and can cancel.
+pub fn to_sink(model: &ModelProto, sink: &dyn FileSink, name: &str, call: &Call) -> Result<Saved> {
+    save::check_sink(model, Path::new(name)).at(|| name)?;
+    let (stub, large) = take(model).at(|| name)?;
+    let work = |out: &mut (dyn Write + Send)| {
+        let mut out = Out { file: out, hash: Sha256::new(), written: 0 };
+        in_pool(|| write(&stub, &large, &mut out, &Ticket::default()))
+    };
+    Ok(Saved { files: vec![sink::file(sink, name, (call, 0), work).at(|| name)?] })
+}
+
+/// Returns the encoded model without its large tensors, and those tensors.
+fn take(model: &ModelProto) -> Result<(Vec<u8>, Vec<Tensor>)> {
     let (mut stub, mut large) = (model.clone(), Vec::new());
     tensors::for_each_tensor(&mut stub, &mut |tensor| {
         if let Some(bytes) = tensor.raw_data.take_if(|raw| raw.len() >= PACKED_FROM) {
@@ -100,17 +104,21 @@ fn take(model: &ModelProto) -> Result<(ModelProto, Vec<Tensor>)> {
         }
         Ok(())
     })?;
+    let stub: Vec<u8> = save::encode(&stub).concat();
+    if stub.len() as u64 > limits::MODEL_PROTO_BYTES {
+        bail!(LimitExceeded, "the model has {} bytes without its weights; the limit of protobuf is 2 GiB", stub.len());
+    }
     Ok((stub, large))
 }
 
-/// An output file whose content is hashed as it is written.
-struct Out {
-    file: BufWriter<AtomicFile>,
+/// An output whose content is hashed as it is written.
+struct Out<W> {
+    file: W,
     hash: Sha256,
     written: u64,
 }
 
-impl Out {
+impl<W: Write> Out<W> {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.hash.update(bytes);
         self.written += bytes.len() as u64;
@@ -118,8 +126,19 @@ impl Out {
     }
 }
 
-fn write(stub: &[u8], large: &[Tensor], path: &Path, ticket: &Ticket) -> Result<Saved> {
+fn write_file(stub: &[u8], large: &[Tensor], path: &Path, ticket: &Ticket) -> Result<Saved> {
     let mut out = Out { file: BufWriter::new(AtomicFile::create(path)?), hash: Sha256::new(), written: 0 };
+    write(stub, large, &mut out, ticket)?;
+    let Out { mut file, hash, written } = out;
+    file.flush()?;
+    // This is the last moment at which a cancel still keeps the old file.
+    ticket.check()?;
+    file.into_inner().map_err(|e| e.into_error())?.commit()?;
+    let sha256 = hex(&hash.finalize());
+    Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes: written, sha256 }] })
+}
+
+fn write(stub: &[u8], large: &[Tensor], out: &mut Out<impl Write>, ticket: &Ticket) -> Result<()> {
     out.put(&MAGIC)?;
     out.put(&[VERSION.to_le_bytes(), [0; 4]].concat())?;
     let mut index = Vec::new();
@@ -156,13 +175,7 @@ fn write(stub: &[u8], large: &[Tensor], path: &Path, ticket: &Ticket) -> Result<
     let digest = out.hash.clone().finalize();
     out.put(&digest)?;
     ticket.add(stub.len() as u64);
-    let Out { mut file, hash, written } = out;
-    file.flush()?;
-    // This is the last moment at which a cancel still keeps the old file.
-    ticket.check()?;
-    file.into_inner().map_err(|e| e.into_error())?.commit()?;
-    let sha256 = hex(&hash.finalize());
-    Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes: written, sha256 }] })
+    Ok(())
 }
 
 /// The parts of a packed file, which are not decoded yet.

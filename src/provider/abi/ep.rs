@@ -13,6 +13,7 @@ use super::status::{Error, Result, check, guard};
 use super::tables::{
     Ep, NodeComputeInfo, NodeFusionOptions, OrtEpGraphSupportInfo, OrtNodeComputeContext, Status, VERSION,
 };
+use crate::memory::Charge;
 use crate::provider::bodies::Body;
 use crate::provider::options::Options;
 use crate::provider::session::Session;
@@ -36,6 +37,7 @@ struct NodeObject {
     body: Box<dyn Body>,
     threads: usize,
     trim: Arc<Trim>,
+    _charge: Charge,
 }
 
 impl EpObject {
@@ -125,13 +127,14 @@ unsafe extern "system" fn compile(
         let ep = &mut *ep.cast::<EpObject>();
         let api = ep.api;
         guard(api, || {
-            let mut bodies = Vec::with_capacity(count);
+            let (mut bodies, mut charges) = (Vec::with_capacity(count), Vec::with_capacity(count));
             for index in 0..count {
                 let mut handles = Handles::new(api, *graphs.add(index));
                 let path = handles.model_path()?;
                 let node = fused_node(api, *fused.add(index))?;
-                let body = ep.session.compile(&handles.read()?, &node, path.as_ref())?;
+                let (body, charge) = ep.session.compile(&handles.read()?, &node, path.as_ref())?;
                 bodies.push((body, node));
+                charges.push(charge);
             }
             if let Some(writer) = ep.session.context_writer() {
                 for (index, node) in writer.write(&bodies)?.into_iter().enumerate() {
@@ -139,10 +142,11 @@ unsafe extern "system" fn compile(
                 }
             }
             let trim = Arc::new(Trim::new(bodies.iter().map(|(body, _)| body.packed_bytes()).sum()));
-            for (index, (body, _)) in bodies.into_iter().enumerate() {
+            for (index, ((body, _), charge)) in bodies.into_iter().zip(charges).enumerate() {
                 let (threads, trim) = (ep.session.threads(), Arc::clone(&trim));
                 *infos.add(index) =
-                    Box::into_raw(Box::new(NodeObject { table: NODE, api, body, threads, trim })).cast();
+                    Box::into_raw(Box::new(NodeObject { table: NODE, api, body, threads, trim, _charge: charge }))
+                        .cast();
             }
             Ok(())
         })

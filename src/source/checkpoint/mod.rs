@@ -165,7 +165,7 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
         architecture: Some(built.architecture),
         task: built.task,
         generation: side::generation_defaults(&text, generation.as_ref())?,
-        chat_template: side::chat_template(folder)?,
+        chat_template: side::chat_template(&files)?,
         pooling: sentence.as_ref().and_then(Sentence::pooling),
         side_files: files,
         config: text,

@@ -97,27 +97,47 @@ pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let content = files::read(path, limits::CONFIG_BYTES)?;
-    let parsed = serde_json::from_slice(&content).map_err(|e| error!(InvalidModel, "the file is damaged: {e}"));
-    parsed.at(|| path.display()).map(Some)
+    parse(&files::read(path, limits::CONFIG_BYTES)?).at(|| path.display()).map(Some)
+}
+
+/// Returns the object in the JSON file `name` among the files of a model; `None` if there is no such file.
+pub fn object_in(files: &[SideFile], name: &str) -> Result<Option<Map<String, Value>>> {
+    let Some(file) = files.iter().find(|file| file.name == name) else { return Ok(None) };
+    parse(&file.content.read_within(limits::CONFIG_BYTES)?).at(|| file.place()).map(Some)
+}
+
+fn parse(content: &[u8]) -> Result<Map<String, Value>> {
+    serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "the file is damaged: {e}"))
 }
 
 /// Returns the files of a checkpoint's folder that belong to the model: those of the list, and those of the steps
 /// that `modules.json` names.
 pub fn files_of(folder: &Path) -> Vec<SideFile> {
-    // Errors in this file are reported when its steps are read.
-    let modules = files::read(&folder.join("modules.json"), limits::SIDE_FILE_BYTES).unwrap_or_default();
-    let modules = serde_json::from_slice(&modules).unwrap_or_default();
-    let mut names: Vec<String> = FILES.iter().map(|name| (*name).to_owned()).collect();
-    names.extend(files_of_modules(&modules));
+    let find = |name: &str| {
+        let path = folder.join(name);
+        Ok(path.is_file().then_some(SideContent::Path(path)))
+    };
+    files_found(&find).unwrap_or_default()
+}
+
+/// Returns the files like [`files_of`]; `find` returns the content of one, or `None` if there is no such file. Fails if
+/// `find` does.
+pub fn files_found(find: &dyn Fn(&str) -> Result<Option<SideContent>>) -> Result<Vec<SideFile>> {
     let mut found: Vec<SideFile> = Vec::new();
-    for name in names {
-        let path = folder.join(&name);
-        if path.is_file() && found.iter().all(|file| file.name != name) {
-            found.push(SideFile { name, content: SideContent::Path(path) });
+    let add = |name: &str, found: &mut Vec<SideFile>| -> Result<()> {
+        if found.iter().all(|file| file.name != name)
+            && let Some(content) = find(name)?
+        {
+            found.push(SideFile { name: name.to_owned(), content });
         }
-    }
-    found
+        Ok(())
+    };
+    FILES.iter().try_for_each(|name| add(name, &mut found))?;
+    // Errors in this file are reported when its steps are read.
+    let modules = found.iter().find(|file| file.name == "modules.json").and_then(|file| file.content.read().ok());
+    let modules = serde_json::from_slice(&modules.unwrap_or_default()).unwrap_or_default();
+    files_of_modules(&modules).iter().try_for_each(|name| add(name, &mut found))?;
+    Ok(found)
 }
 
 /// Returns a warning about the keys of `generation_config.json` that generation ignores; `None` if there are none.
@@ -166,18 +186,17 @@ fn token_ids(key: &str, value: &Value) -> Result<Vec<i64>> {
     ids.ok_or_else(|| error!(InvalidModel, "{key:?} is neither a token id nor a list of them"))
 }
 
-/// Returns the chat template of a folder: `chat_template.jinja`, otherwise the one in `tokenizer_config.json`; `None`
-/// if there is none.
-pub fn chat_template(folder: &Path) -> Result<Option<String>> {
-    let file = folder.join("chat_template.jinja");
-    if file.is_file() {
-        let content = files::read(&file, limits::SIDE_FILE_BYTES)?;
-        let text = String::from_utf8(content).map_err(|_| error!(InvalidModel, "the text is not UTF-8"));
-        return text.at(|| file.display()).map(Some);
+/// Returns the chat template among the files of a model: `chat_template.jinja`, otherwise the one in
+/// `tokenizer_config.json`; `None` if there is none.
+pub fn chat_template(files: &[SideFile]) -> Result<Option<String>> {
+    if let Some(file) = files.iter().find(|file| file.name == "chat_template.jinja") {
+        let text = String::from_utf8(file.content.read()?.into());
+        return text.map_err(|_| error!(InvalidModel, "the text is not UTF-8")).at(|| file.place()).map(Some);
     }
-    let path = folder.join("tokenizer_config.json");
-    let Some(config) = read_object(&path)? else { return Ok(None) };
-    template_in(&config).at(|| path.display())
+    let name = "tokenizer_config.json";
+    let Some(config) = object_in(files, name)? else { return Ok(None) };
+    let place = || files.iter().find(|file| file.name == name).map_or_else(String::new, SideFile::place);
+    template_in(&config).at(place)
 }
 
 /// Returns the chat template in a `tokenizer_config.json`: the string `chat_template` or, in a list of named templates,

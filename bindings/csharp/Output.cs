@@ -1,0 +1,105 @@
+// Runs that write outputs to memory of the program.
+
+using System;
+using System.Collections.Generic;
+using System.Runtime.InteropServices;
+
+namespace Optimize
+{
+    /// <summary>An array that Session.RunInto writes an output to.</summary>
+    public sealed class Output
+    {
+        internal DType Type;
+        internal Array Elements;
+        internal long[] Dims;
+        internal long Size;
+
+        private Output() { }
+
+        /// <summary>Makes an output that is written to an array of numbers, in row-major order, with these sizes of its
+        /// dimensions. Not for bool.</summary>
+        public static Output To<T>(T[] elements, params long[] dims) where T : struct
+        {
+            if (typeof(T) == typeof(bool)) throw new ArgumentException("use byte[] and DType.Bool");
+            var size = elements.LongLength * Tensor.SizeOfElement<T>();
+            return new Output { Type = Tensor.TypeOf<T>(), Elements = elements, Dims = dims, Size = size };
+        }
+
+        /// <summary>Makes an output of any type except String that is written to the bytes of its elements.</summary>
+        public static Output To(DType type, byte[] data, params long[] dims)
+        {
+            return new Output { Type = type, Elements = data, Dims = dims, Size = data.LongLength };
+        }
+    }
+
+    public sealed partial class Session
+    {
+        /// <summary>Runs the model like Run, and writes outputs to arrays of the program instead of new tensors. The
+        /// shape of each output must be known.</summary>
+        public void RunInto(
+            IDictionary<string, Tensor> inputs, IDictionary<string, Output> outputs, [AllowNull] Call call = null)
+        {
+            var names = new List<string>(inputs.Keys);
+            var tensors = new IntPtr[inputs.Count];
+            var places = new List<Native.Output>();
+            var held = new List<Tensor>();
+            var pins = new List<GCHandle>();
+            using (var scratch = new Scratch())
+            {
+                try
+                {
+                    for (int i = 0; i < names.Count; i++)
+                    {
+                        bool holds = false;
+                        inputs[names[i]].DangerousAddRef(ref holds);
+                        held.Add(inputs[names[i]]);
+                        tensors[i] = held[i].DangerousGetHandle();
+                    }
+                    foreach (var output in outputs)
+                    {
+                        pins.Add(GCHandle.Alloc(output.Value.Elements, GCHandleType.Pinned));
+                        pins.Add(GCHandle.Alloc(output.Value.Dims, GCHandleType.Pinned));
+                        places.Add(new Native.Output
+                        {
+                            StructSize = SizeOf<Native.Output>(),
+                            DType = (int)output.Value.Type,
+                            Name = scratch.Text(output.Key),
+                            Dims = pins[pins.Count - 1].AddrOfPinnedObject(),
+                            Rank = (ulong)output.Value.Dims.Length,
+                            Data = pins[pins.Count - 2].AddrOfPinnedObject(),
+                            Size = (ulong)output.Value.Size,
+                        });
+                    }
+                    IntPtr inputNames = scratch.Texts(names);
+                    var raw = places.ToArray();
+                    Call.Run(call, (ref Native.Call native, out ErrorHandle error) =>
+                        Native.optimize_session_run_into(this, inputNames, tensors, (UIntPtr)tensors.Length, raw,
+                            (UIntPtr)raw.Length, ref native, out error));
+                }
+                finally
+                {
+                    foreach (var pin in pins) pin.Free();
+                    foreach (var tensor in held) tensor.DangerousRelease();
+                }
+            }
+        }
+    }
+
+    internal static partial class Native
+    {
+        [StructLayout(LayoutKind.Sequential)]
+        internal struct Output
+        {
+            internal uint StructSize;
+            internal int DType;
+            internal IntPtr Name, Dims;
+            internal ulong Rank;
+            internal IntPtr Data;
+            internal ulong Size;
+        }
+
+        [DllImport(Library)] internal static extern int optimize_session_run_into(
+            Session session, IntPtr inputNames, IntPtr[] inputs, UIntPtr inputCount,
+            [In, Out] Output[] outputs, UIntPtr outputCount, ref Call call, out ErrorHandle error);
+    }
+}

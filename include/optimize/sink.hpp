@@ -1,0 +1,73 @@
+// Part of optimize.hpp: functions of the program that receive files.
+#ifndef OPTIMIZE_SINK_HPP
+#define OPTIMIZE_SINK_HPP
+
+#include "call.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+
+namespace optimize {
+
+/// A sink, which receives the files of a model, for example to encrypt or upload them. The function is called on the
+/// thread that made the call, and only during it. If it throws, the call throws this exception.
+struct Sink {
+    /// Takes the next bytes of the file `name`. Files come one after another; each ends with a call without bytes.
+    std::function<void(const std::string &name, const void *data, std::size_t size)> write;
+
+    /// Returns a sink that stores contents by file name in `files`, which must live until the call that uses it ends.
+    static Sink memory(std::map<std::string, std::string> &files) {
+        Sink sink;
+        sink.write = [&files](const std::string &name, const void *data, std::size_t size) {
+            std::string &content = files[name];
+            if (size > 0) content.append(static_cast<const char *>(data), size);
+        };
+        return sink;
+    }
+};
+
+namespace detail {
+
+/// A Sink as a C struct, which keeps exceptions of its function in `thrown`.
+class Writer {
+public:
+    Writer(const Sink &sink, Thrown &thrown) : sink_(sink), thrown_(thrown), raw_(sized<optimize_sink_t>()) {
+        if (sink.write) raw_.write = &Writer::write;
+        raw_.user_data = this;
+    }
+    Writer(const Writer &) = delete;
+    Writer &operator=(const Writer &) = delete;
+
+    const optimize_sink_t *get() const noexcept { return &raw_; }
+
+private:
+    static std::int32_t write(void *self, const char *name, const void *data, std::size_t size) noexcept {
+        const auto &writer = *static_cast<const Writer *>(self);
+        return writer.thrown_.guard([&] {
+            writer.sink_.write(name, data, size);
+            return true;
+        });
+    }
+
+    const Sink &sink_;
+    Thrown &thrown_;
+    optimize_sink_t raw_;
+};
+
+/// Calls `function(sink, call, error)` and throws if it fails: the exception of a callback, or else the error of the
+/// status.
+template <class F> void attempt(const Call &call, const Sink &sink, F &&function) {
+    Thrown thrown;
+    const Writer writer(sink, thrown);
+    attempt(call, thrown, [&](auto *c_call, auto **error) { return function(writer.get(), c_call, error); });
+}
+
+} // namespace detail
+
+} // namespace optimize
+
+#endif // OPTIMIZE_SINK_HPP

@@ -1,0 +1,225 @@
+//! Limits on memory: what a context may hold for its models and sessions.
+//!
+//! Memory is charged where its size is known and before it is allocated: contents of files that a program provides,
+//! what ONNX Runtime allocates for sessions, weights that this library's kernels pack, caches of generators. Mapped
+//! files are not charged, because the system can take their pages back at any time.
+//!
+//! A thread works within one [`Budget`] at a time ([`within`]). Work that a thread passes on to others is not charged
+//! there, so that only a few small allocations are missed.
+
+use crate::error::{Result, error};
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Budget>>> = const { RefCell::new(None) };
+    /// The size of the last allocation that the current budget refused on this thread, and what was in use; 0 for none.
+    static REFUSED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    /// What [`reserved`] has charged on this thread, and the part of it that no allocation has taken.
+    static RESERVED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// A limit, and the number of bytes that are charged to it.
+#[derive(Debug)]
+pub struct Budget {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl Budget {
+    /// Returns a limit of `limit` bytes.
+    pub fn new(limit: u64) -> Arc<Budget> {
+        Arc::new(Budget { limit, used: AtomicU64::new(0) })
+    }
+
+    /// Returns the number of bytes that are charged.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Charges bytes, first to what is reserved; returns whether the limit allows them.
+    pub(crate) fn add(&self, bytes: u64) -> bool {
+        let (total, left) = RESERVED.get();
+        let taken = left.min(bytes);
+        let fits = |used: u64| used.checked_add(bytes - taken).filter(|sum| *sum <= self.limit);
+        match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => {
+                RESERVED.set((total, left - taken));
+                true
+            }
+            Err(used) => {
+                REFUSED.set((bytes, used));
+                false
+            }
+        }
+    }
+
+    /// Gives bytes back that were charged, first to what is reserved.
+    pub(crate) fn subtract(&self, bytes: u64) {
+        let (total, left) = RESERVED.get();
+        let returned = bytes.min(total - left);
+        RESERVED.set((total, left + returned));
+        self.used.fetch_sub(bytes - returned, Ordering::Relaxed);
+    }
+
+    fn refusal(&self, (bytes, used): (u64, u64)) -> crate::error::Error {
+        error!(
+            LimitExceeded,
+            "{bytes} more bytes exceed the memory limit of the context: {used} of {} are in use", self.limit
+        )
+    }
+}
+
+/// Bytes that are charged until this value is dropped.
+#[derive(Debug, Default)]
+pub struct Charge(Option<(Arc<Budget>, u64)>);
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some((budget, bytes)) = &self.0 {
+            budget.subtract(*bytes);
+        }
+    }
+}
+
+/// Returns the budget of this thread; `None` if there is no limit.
+pub(crate) fn current() -> Option<Arc<Budget>> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Charges bytes to the budget of this thread. Fails with [`crate::error::Kind::LimitExceeded`] if it does not allow
+/// them.
+pub fn charge(bytes: u64) -> Result<Charge> {
+    let Some(budget) = current() else { return Ok(Charge::default()) };
+    match budget.add(bytes) {
+        true => Ok(Charge(Some((budget, bytes)))),
+        false => Err(budget.refusal(REFUSED.get())),
+    }
+}
+
+/// Charges bytes to the budget of this thread, even beyond its limit: [`check`] fails afterwards.
+pub(crate) fn charge_anyway(bytes: u64) -> Charge {
+    let Some(budget) = current() else { return Charge::default() };
+    if !budget.add(bytes) {
+        budget.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+    Charge(Some((budget, bytes)))
+}
+
+/// Charges bytes for `work`, and returns its result and the charge for the part of them that its allocations have not
+/// taken: ONNX Runtime copies the weights of a session with an allocator of its own, and frees a copy when another one,
+/// which is charged, takes its place. Fails with [`crate::error::Kind::LimitExceeded`] before `work` if the budget of this
+/// thread does not allow the bytes.
+pub(crate) fn reserved<T>(bytes: u64, work: impl FnOnce() -> Result<T>) -> Result<(T, Charge)> {
+    let mut charge = charge(bytes)?;
+    let before = RESERVED.replace(if charge.0.is_some() { (bytes, bytes) } else { (0, 0) });
+    let result = work();
+    let (_, left) = RESERVED.replace(before);
+    if let Some((_, bytes)) = &mut charge.0 {
+        *bytes = left;
+    }
+    Ok((result?, charge))
+}
+
+/// Fails if the budget of this thread has refused an allocation since [`within`].
+pub(crate) fn check() -> Result<()> {
+    match (current(), REFUSED.get()) {
+        (Some(budget), refused) if refused.0 > 0 => Err(budget.refusal(refused)),
+        _ => Ok(()),
+    }
+}
+
+/// Runs `work` on this thread within a budget; `None` is the budget that it has now. If `work` fails after the budget
+/// has refused an allocation, the error says so.
+pub fn within<T>(budget: Option<&Arc<Budget>>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(budget) = budget else { return work() };
+    let _before = Before(CURRENT.replace(Some(budget.clone())), REFUSED.replace((0, 0)));
+    work().map_err(|e| if e.kind().ends_a_call() { e } else { check().err().unwrap_or(e) })
+}
+
+/// The budget to return to, also after a panic.
+struct Before(Option<Arc<Budget>>, (u64, u64));
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+        REFUSED.set(self.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Kind, bail};
+
+    #[test]
+    fn what_is_charged_is_limited_and_given_back() {
+        let budget = Budget::new(100);
+        assert!(charge(u64::MAX).is_ok(), "no limit outside of a budget");
+        let kept = within(Some(&budget), || {
+            let first = charge(60)?;
+            let refused = charge(41).unwrap_err();
+            assert_eq!(refused.kind(), Kind::LimitExceeded);
+            assert!(refused.message().starts_with("41 more bytes") && refused.message().contains("60 of 100"));
+            assert!(charge(u64::MAX).is_err() && charge(40).is_ok());
+            Ok(first)
+        });
+        assert_eq!(budget.used(), 60);
+        drop(kept);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_failure_after_a_refusal_is_the_refusal() {
+        let budget = Budget::new(100);
+        let work = |bytes: u64, kind: Kind| {
+            let failed = within(Some(&budget), || {
+                let _ = budget.add(bytes);
+                Err::<(), _>(crate::error::Error::new(kind, "std::bad_alloc"))
+            });
+            budget.used.store(0, Ordering::Relaxed);
+            failed.unwrap_err().kind()
+        };
+        assert_eq!(work(101, Kind::Runtime), Kind::LimitExceeded);
+        assert_eq!(work(100, Kind::Runtime), Kind::Runtime);
+        assert_eq!(work(101, Kind::Cancelled), Kind::Cancelled);
+        let beyond = within(Some(&budget), || {
+            let charge = charge_anyway(150);
+            assert_eq!(budget.used(), 150);
+            drop(charge);
+            check()
+        });
+        assert_eq!((beyond.unwrap_err().kind(), budget.used()), (Kind::LimitExceeded, 0));
+        let inner = || -> Result<()> { bail!(Runtime, "of no budget") };
+        assert_eq!(within(None, inner).unwrap_err().kind(), Kind::Runtime);
+    }
+
+    #[test]
+    fn what_is_reserved_is_taken_by_allocations_and_the_rest_stays_charged() {
+        let budget = Budget::new(100);
+        let made = within(Some(&budget), || {
+            reserved(60, || {
+                // Three allocations of which one stays, and one beyond what is reserved.
+                for _ in 0..2 {
+                    assert!(budget.add(50));
+                    budget.subtract(50);
+                }
+                assert!(budget.add(20) && budget.used() == 60);
+                assert!(!budget.add(81) && budget.add(80) && budget.used() == 100);
+                budget.subtract(80);
+                Ok(())
+            })
+        });
+        let ((), left) = made.unwrap();
+        assert_eq!(budget.used(), 60);
+        budget.subtract(20);
+        assert_eq!(budget.used(), 40);
+        drop(left);
+        assert_eq!(budget.used(), 0);
+        let failed = within(Some(&budget), || reserved(10, || -> Result<()> { bail!(Runtime, "no") }));
+        assert_eq!((failed.unwrap_err().kind(), budget.used()), (Kind::Runtime, 0));
+        let refused = within(Some(&budget), || reserved(101, || -> Result<()> { panic!("was started") }));
+        assert_eq!(refused.unwrap_err().kind(), Kind::LimitExceeded);
+    }
+}
