@@ -16,8 +16,18 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Budget>>> = const { RefCell::new(None) };
     /// The size of the last allocation that the current budget refused on this thread, and what was in use; 0 for none.
     static REFUSED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-    /// What [`reserved`] has charged on this thread, and the part of it that no allocation has taken.
-    static RESERVED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    /// What [`reserved`] has charged on this thread.
+    static RESERVED: Cell<Reserved> = const { Cell::new(Reserved { budget: std::ptr::null(), total: 0, left: 0 }) };
+}
+
+/// Bytes that were charged before they are allocated.
+#[derive(Clone, Copy)]
+struct Reserved {
+    /// Address of the budget that they are charged to.
+    budget: *const Budget,
+    total: u64,
+    /// The part that no allocation has taken.
+    left: u64,
 }
 
 /// A limit, and the number of bytes that are charged to it.
@@ -40,12 +50,14 @@ impl Budget {
 
     /// Charges bytes, first to what is reserved; returns whether the limit allows them.
     pub(crate) fn add(&self, bytes: u64) -> bool {
-        let (total, left) = RESERVED.get();
-        let taken = left.min(bytes);
+        let reserved = self.reserved();
+        let taken = reserved.left.min(bytes);
         let fits = |used: u64| used.checked_add(bytes - taken).filter(|sum| *sum <= self.limit);
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => {
-                RESERVED.set((total, left - taken));
+                if taken > 0 {
+                    RESERVED.set(Reserved { left: reserved.left - taken, ..reserved });
+                }
                 true
             }
             Err(used) => {
@@ -57,10 +69,20 @@ impl Budget {
 
     /// Gives bytes back that were charged, first to what is reserved.
     pub(crate) fn subtract(&self, bytes: u64) {
-        let (total, left) = RESERVED.get();
-        let returned = bytes.min(total - left);
-        RESERVED.set((total, left + returned));
+        let reserved = self.reserved();
+        let returned = bytes.min(reserved.total - reserved.left);
+        if returned > 0 {
+            RESERVED.set(Reserved { left: reserved.left + returned, ..reserved });
+        }
         self.used.fetch_sub(bytes - returned, Ordering::Relaxed);
+    }
+
+    /// Returns what this thread has reserved of this budget.
+    fn reserved(&self) -> Reserved {
+        match RESERVED.get() {
+            reserved if std::ptr::eq(reserved.budget, self) => reserved,
+            _ => Reserved { budget: self, total: 0, left: 0 },
+        }
     }
 
     fn refusal(&self, (bytes, used): (u64, u64)) -> crate::error::Error {
@@ -112,14 +134,40 @@ pub(crate) fn charge_anyway(bytes: u64) -> Charge {
 /// which is charged, takes its place. Fails with [`crate::error::Kind::LimitExceeded`] before `work` if the budget of this
 /// thread does not allow the bytes.
 pub(crate) fn reserved<T>(bytes: u64, work: impl FnOnce() -> Result<T>) -> Result<(T, Charge)> {
-    let mut charge = charge(bytes)?;
-    let before = RESERVED.replace(if charge.0.is_some() { (bytes, bytes) } else { (0, 0) });
+    let charge = charge(bytes)?;
+    let budget = charge.0.as_ref().map_or(std::ptr::null(), |(budget, _)| Arc::as_ptr(budget));
+    let before = RESERVED.replace(Reserved { budget, total: bytes, left: bytes });
+    let mut reservation = Reservation { before: Some(before), charge };
     let result = work();
-    let (_, left) = RESERVED.replace(before);
-    if let Some((_, bytes)) = &mut charge.0 {
-        *bytes = left;
-    }
+    let charge = reservation.end();
     Ok((result?, charge))
+}
+
+/// A reservation of this thread, which ends also after a panic.
+struct Reservation {
+    /// What was reserved before it; `None` after its end.
+    before: Option<Reserved>,
+    charge: Charge,
+}
+
+impl Reservation {
+    /// Ends the reservation, and returns the charge for what no allocation has taken.
+    fn end(&mut self) -> Charge {
+        let mut charge = std::mem::take(&mut self.charge);
+        if let Some(before) = self.before.take() {
+            let reserved = RESERVED.replace(before);
+            if let Some((_, bytes)) = &mut charge.0 {
+                *bytes = reserved.left;
+            }
+        }
+        charge
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
 }
 
 /// Fails if the budget of this thread has refused an allocation since [`within`].
