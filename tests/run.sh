@@ -137,8 +137,9 @@ symbols() {
   check 'soname' grep -q "\[$soname\]" <(readelf -d "$library")
 }
 
+record=() # options of C programs that record statuses
 build() { # LANGUAGE SOURCE PROGRAM
-  local compiler=(cc -std=c11)
+  local compiler=(cc -std=c11 "${record[@]}")
   [[ $1 == C ]] || compiler=(c++ -std=c++17)
   "${compiler[@]}" -O1 -g -Wall -Wextra -Werror -pthread -Iinclude "$2" -o "$3" "-L$lib" -loptimize -lm || {
     fail "$2 does not compile"
@@ -200,7 +201,15 @@ compiled() { # LANGUAGE EXTENSION FOLDER: the tests and the examples of a langua
     run "$1" "$source" "$program" "${arguments[@]}"
   done
 }
-c() { compiled C c examples/c; }
+c() {
+  tests/statuses.sh record "$scratch/statuses.h"
+  record=(-include "$scratch/statuses.h")
+  export OPTIMIZE_TEST_STATUSES=$scratch/statuses
+  compiled C c examples/c
+  record=()
+  unset OPTIMIZE_TEST_STATUSES
+  check 'every documented status is provoked by a C test' tests/statuses.sh check "$scratch/statuses"
+}
 cpp() { compiled C++ cpp examples/cpp; }
 
 valgrind_c() {
