@@ -3438,9 +3438,9 @@ OPTIMIZE_API
 void optimize_model_free(optimize_model_t *model);
 
 /**
- * Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
- * ...]. The resulting text contains special tokens: set `rendered` of the options when you pass it to a generator.
- * Returns OPTIMIZE_NOT_FOUND if the model has no chat template. It is `optimize_model_apply_chat_template` without
+ * Renders a conversation with the chat template of a model, and writes the text to `rendered`. The caller frees it.
+ * `messages` is JSON: [{"role": "user", "content": "..."}, ...]. The text contains special tokens: set `rendered` of
+ * optimize_generate_options_t when you pass it to a generator. Returns OPTIMIZE_NOT_FOUND if the model has no chat template. It is `optimize_model_apply_chat_template` without
  * options.
  */
 OPTIMIZE_API
@@ -3724,13 +3724,13 @@ OPTIMIZE_API
 void optimize_tokenizer_free(optimize_tokenizer_t *tokenizer);
 
 /**
- * Renders a conversation with the chat template of a model. `messages` is JSON: [{"role": "user", "content": "..."},
- * ...]; messages may have further keys, such as `tool_calls`. The resulting text contains special tokens: set
- * `rendered` of the options when you pass it to a generator.
+ * Renders a conversation with the chat template of a model, and writes the text to `prompt`. The caller frees it.
+ * `messages` is JSON: [{"role": "user", "content": "..."}, ...]; messages may have further keys, such as `tool_calls`.
+ * The text contains special tokens: set `rendered` of optimize_generate_options_t when you pass it to a generator.
  *
  * Returns OPTIMIZE_NOT_FOUND if the model has no chat template; OPTIMIZE_INVALID_ARGUMENT if messages, tools or
  * variables are not JSON of that form, or if the template refuses them; OPTIMIZE_INVALID_MODEL for a template with an
- * error; OPTIMIZE_UNSUPPORTED if it uses what is not supported.
+ * error; OPTIMIZE_UNSUPPORTED if the template uses a feature of Jinja that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_apply_chat_template(const optimize_model_t *model,
