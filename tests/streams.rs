@@ -79,13 +79,13 @@ fn printed(arguments: &[&str], text: &str) -> String {
 }
 
 /// Checks that `FILE` among the arguments can be a file, `-` or a pipe, with the same result.
-fn same_from_a_stream(files: &Files, arguments: &[&str]) {
+fn same_from_a_stream(file: &str, text: &str, arguments: &[&str]) {
     let with = |file: &str| -> Vec<String> { arguments.iter().map(|a| a.replace("FILE", file)).collect() };
     let run = |file: &str| {
         let arguments = with(file);
-        printed(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), TEXT)
+        printed(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), text)
     };
-    let wanted = run(&files.text);
+    let wanted = run(file);
     assert!(!wanted.is_empty(), "{arguments:?} prints nothing");
     assert_eq!(run("-"), wanted, "{arguments:?}");
     assert_eq!(run("/dev/stdin"), wanted, "{arguments:?}");
@@ -95,12 +95,16 @@ fn same_from_a_stream(files: &Files, arguments: &[&str]) {
 fn commands_that_print_results_read_texts_from_streams() {
     let files = Files::new("streams-print");
     let Files { decoder, embedder, classifier, tagger, tokenizer, .. } = &files;
-    let same = |arguments: &[&str]| same_from_a_stream(&files, arguments);
+    let same = |arguments: &[&str]| same_from_a_stream(&files.text, TEXT, arguments);
+    // The context of the decoder has 64 tokens.
+    let (prompt, few) = ("a man is eating food", files.path("prompt.txt"));
+    std::fs::write(&few, prompt).unwrap();
+    let prompted = |arguments: &[&str]| same_from_a_stream(&few, prompt, arguments);
     same(&["embed", "-m", embedder, "--data", "FILE"]);
     same(&["classify", "-m", classifier, "--tokenizer", tokenizer, "--data", "FILE"]);
     same(&["tag", "-m", tagger, "--data", "FILE"]);
-    same(&["generate", "-m", decoder, "--prompt-file", "FILE", "--max-new-tokens", "4"]);
-    same(&["ensemble", "--models", decoder, decoder, "--prompt-file", "FILE", "--max-new-tokens", "4"]);
+    prompted(&["generate", "-m", decoder, "--prompt-file", "FILE", "--max-new-tokens", "4"]);
+    prompted(&["ensemble", "--models", decoder, decoder, "--prompt-file", "FILE", "--max-new-tokens", "4"]);
     same(&["ensemble", "--models", decoder, decoder, "--method", "weighted", "--fit", "FILE"]);
     let quality = |file: &str| {
         let report = printed(&["evaluate", "-m", decoder, "--data", file, "--json"], TEXT);

@@ -135,7 +135,7 @@ TEST(layers_go_and_goals_are_met) {
     optimize_buffer_free(report);
     optimize_model_free(small);
     options.target_size = 1000;
-    CHECK_FAILS(prune(&options, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "bytes are left");
+    CHECK_FAILS(prune(&options, &small, NULL, &error), OPTIMIZE_GATE_NOT_MET, "bytes are left");
     options = good;
     options.target_speedup = 0.5;
     CHECK_FAILS(prune(&options, &small, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "target_speedup is 0.5");
