@@ -10,6 +10,7 @@ use super::tensor::{optimize_tensor_t, shape_of};
 use super::{Out, guard, slice, slice_mut, text, texts};
 use crate::error::{Context, Result, bail};
 use crate::limits;
+use crate::onnx::dtype::DataType;
 use crate::runtime::{Destination, Tensor};
 use std::ffi::{c_char, c_void};
 
@@ -154,6 +155,9 @@ unsafe fn destinations<'a>(first: *const optimize_output_t, count: usize) -> Res
             let (rank, size) = (rank.unwrap_or(usize::MAX), size.unwrap_or(usize::MAX));
             let name = text(given.name, "the name of an output")?;
             let checked = || -> Result<Destination<'a>> {
+                if given.dtype == DataType::String.to_onnx() {
+                    bail!(Unsupported, "strings cannot be written to memory of the program");
+                }
                 let (dtype, shape) = shape_of(given.dtype, given.dims, rank, size)?;
                 let memory = slice_mut(given.data.cast::<u8>(), size, "data")?;
                 Ok(Destination { name, dtype, shape, memory })

@@ -169,6 +169,9 @@ TEST(outputs_are_written_to_memory_of_the_program) {
     outputs[0].dtype = OPTIMIZE_DTYPE_INT32;
     CHECK_FAILS(INTO(1), OPTIMIZE_INVALID_ARGUMENT, "type");
     outputs[0] = right;
+    outputs[0].dtype = OPTIMIZE_DTYPE_STRING;
+    CHECK_FAILS(INTO(1), OPTIMIZE_UNSUPPORTED, "strings");
+    outputs[0] = right;
     outputs[0].size--;
     CHECK_FAILS(INTO(1), OPTIMIZE_INVALID_ARGUMENT, "bytes");
     outputs[0] = right;
