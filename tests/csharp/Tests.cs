@@ -201,7 +201,7 @@ internal static class Tests
         var layers = new PruneOptions { Method = PruneMethod.Structured, Layers = new uint[] { 1 } };
         using (var small = context.Prune(model, layers)) Check(small.Report.Json.Contains("\"layers_after\": 2"), small.Report);
         var goal = new PruneOptions { Method = PruneMethod.Structured, TargetSize = 1000 };
-        Fails(Status.InvalidArgument, "bytes are left", () => context.Prune(model, goal));
+        Fails(Status.GateNotMet, "bytes are left", () => context.Prune(model, goal));
     }
 
     private static void DistillAStudent()
