@@ -17,7 +17,7 @@ thread_local! {
     /// The size of the last allocation that the current budget refused on this thread, and what was in use; 0 for none.
     static REFUSED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
     /// What [`reserved`] has charged on this thread.
-    static RESERVED: Cell<Reserved> = const { Cell::new(Reserved { budget: std::ptr::null(), total: 0, left: 0 }) };
+    static RESERVED: Cell<Reserved> = const { Cell::new(Reserved { budget: std::ptr::null(), total: 0, taken: 0 }) };
 }
 
 /// Bytes that were charged before they are allocated.
@@ -26,8 +26,15 @@ struct Reserved {
     /// Address of the budget that they are charged to.
     budget: *const Budget,
     total: u64,
-    /// The part that no allocation has taken.
-    left: u64,
+    /// What allocations of this thread have taken, which may be more.
+    taken: u64,
+}
+
+impl Reserved {
+    /// Returns what is charged in addition to what was reserved, if `taken` bytes are allocated.
+    fn beyond(&self, taken: u64) -> u64 {
+        taken.saturating_sub(self.total)
+    }
 }
 
 /// A limit, and the number of bytes that are charged to it.
@@ -50,14 +57,17 @@ impl Budget {
 
     /// Charges bytes, first to what is reserved; returns whether the limit allows them.
     pub(crate) fn add(&self, bytes: u64) -> bool {
+        self.take(bytes, self.limit)
+    }
+
+    fn take(&self, bytes: u64, limit: u64) -> bool {
         let reserved = self.reserved();
-        let taken = reserved.left.min(bytes);
-        let fits = |used: u64| used.checked_add(bytes - taken).filter(|sum| *sum <= self.limit);
+        let Some(taken) = reserved.taken.checked_add(bytes) else { return false };
+        let more = reserved.beyond(taken) - reserved.beyond(reserved.taken);
+        let fits = |used: u64| used.checked_add(more).filter(|sum| *sum <= limit);
         match self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
             Ok(_) => {
-                if taken > 0 {
-                    RESERVED.set(Reserved { left: reserved.left - taken, ..reserved });
-                }
+                self.set_taken(reserved, taken);
                 true
             }
             Err(used) => {
@@ -67,21 +77,26 @@ impl Budget {
         }
     }
 
-    /// Gives bytes back that were charged, first to what is reserved.
+    /// Gives bytes back that were charged, first those beyond what is reserved.
     pub(crate) fn subtract(&self, bytes: u64) {
         let reserved = self.reserved();
-        let returned = bytes.min(reserved.total - reserved.left);
-        if returned > 0 {
-            RESERVED.set(Reserved { left: reserved.left + returned, ..reserved });
+        let taken = reserved.taken.saturating_sub(bytes);
+        let earlier = bytes - (reserved.taken - taken);
+        self.used.fetch_sub(earlier + reserved.beyond(reserved.taken) - reserved.beyond(taken), Ordering::Relaxed);
+        self.set_taken(reserved, taken);
+    }
+
+    fn set_taken(&self, reserved: Reserved, taken: u64) {
+        if reserved.total > 0 {
+            RESERVED.set(Reserved { taken, ..reserved });
         }
-        self.used.fetch_sub(bytes - returned, Ordering::Relaxed);
     }
 
     /// Returns what this thread has reserved of this budget.
     fn reserved(&self) -> Reserved {
         match RESERVED.get() {
             reserved if std::ptr::eq(reserved.budget, self) => reserved,
-            _ => Reserved { budget: self, total: 0, left: 0 },
+            _ => Reserved { budget: self, total: 0, taken: 0 },
         }
     }
 
@@ -124,7 +139,7 @@ pub fn charge(bytes: u64) -> Result<Charge> {
 pub(crate) fn charge_anyway(bytes: u64) -> Charge {
     let Some(budget) = current() else { return Charge::default() };
     if !budget.add(bytes) {
-        budget.used.fetch_add(bytes, Ordering::Relaxed);
+        budget.take(bytes, u64::MAX);
     }
     Charge(Some((budget, bytes)))
 }
@@ -136,7 +151,7 @@ pub(crate) fn charge_anyway(bytes: u64) -> Charge {
 pub(crate) fn reserved<T>(bytes: u64, work: impl FnOnce() -> Result<T>) -> Result<(T, Charge)> {
     let charge = charge(bytes)?;
     let budget = charge.0.as_ref().map_or(std::ptr::null(), |(budget, _)| Arc::as_ptr(budget));
-    let before = RESERVED.replace(Reserved { budget, total: bytes, left: bytes });
+    let before = RESERVED.replace(Reserved { budget, total: bytes, taken: 0 });
     let mut reservation = Reservation { before: Some(before), charge };
     let result = work();
     let charge = reservation.end();
@@ -157,7 +172,7 @@ impl Reservation {
         if let Some(before) = self.before.take() {
             let reserved = RESERVED.replace(before);
             if let Some((_, bytes)) = &mut charge.0 {
-                *bytes = reserved.left;
+                *bytes = reserved.total.saturating_sub(reserved.taken);
             }
         }
         charge
