@@ -87,8 +87,7 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
     if let Some(base) = base {
         notes.extend(alike::check(&models[0], base, "the base")?);
     }
-    let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
-    let scratch = Scratch::new(&folder);
+    let scratch = Scratch::new(&options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir));
     let others: Vec<HashMap<&str, &TensorProto>> = models[1..].iter().map(initializers).collect();
     let of_base = base.map(initializers);
     let mut proto = models[0].proto().clone();
@@ -127,7 +126,7 @@ pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, cal
         Some(Some(path)) => report.note_in_recipe("base", path.display().to_string()),
         Some(None) => report.recipe.clear(),
         None => {}
-    };
+    }
     report.summary.insert("models".to_owned(), json!(models.len()));
     report.summary.insert("weights".to_owned(), json!(weights));
     report.summary.insert("merged_tensors".to_owned(), json!(merged));

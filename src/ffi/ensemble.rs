@@ -399,8 +399,7 @@ unsafe fn models_of(models: *const *const optimize_model_t, count: usize) -> Res
     let list = unsafe { slice(models, count, "models") }?;
     let one = |(index, model): (usize, &*const optimize_model_t)| {
         // SAFETY: the contract of this function.
-        let handle = unsafe { handle::get(*model) }.at(|| format!("model {}", index + 1))?;
-        Ok(handle.model.clone())
+        unsafe { handle::get(*model) }.at(|| format!("model {}", index + 1)).map(|handle| handle.model.clone())
     };
     list.iter().enumerate().map(one).collect()
 }
@@ -420,21 +419,17 @@ unsafe fn numbers(list: *const f64, count: u64, name: &str) -> Result<Vec<f64>> 
 unsafe fn convert(given: &optimize_ensemble_options_t) -> Result<EnsembleOptions> {
     let task = (given.task != 0).then(|| EnsembleTask::from_code(given.task, "task")).transpose()?;
     // SAFETY: the contract of `ffi`.
-    let (weights, temperatures) = unsafe {
-        let weights = numbers(given.weights, given.weight_count, "weights")?;
-        (weights, numbers(given.temperatures, given.temperature_count, "temperatures")?)
-    };
+    let numbers = |list, count, name| unsafe { numbers(list, count, name) };
     Ok(EnsembleOptions {
         method: Method::from_code(given.method, "method")?,
-        weights,
-        temperatures,
+        weights: numbers(given.weights, given.weight_count, "weights")?,
+        temperatures: numbers(given.temperatures, given.temperature_count, "temperatures")?,
         gate: given.gate != 0,
         allow_different_vocabularies: given.allow_different_vocabularies != 0,
         candidates: given.candidates as usize,
         length_penalty: match given.length_penalty {
             0.0 => None,
-            below if below < 0.0 => Some(0.0),
-            penalty => Some(penalty),
+            penalty => Some(if penalty < 0.0 { 0.0 } else { penalty }),
         },
         task: task.map(Task::from),
     })

@@ -13,7 +13,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use crate::model::GenerationDefaults;
 use crate::runtime::SessionOptions;
-use crate::text::{FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions, Written};
+use crate::text::{FinishReason, GenerateOptions, Generator, Prompt, Rows, SamplingOptions, Written};
 use serde_json::json;
 use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
@@ -325,7 +325,7 @@ unsafe fn write<'a>(
             Some(prompts) => generator.generate(prompts, &options, Some(&mut tell), call),
             None => generator.run(&options, Some(&mut tell), call),
         })?;
-        out.set(buffer::new(as_json(&written)));
+        out.set(buffer::new(format!("{}\n", json!({ "generations": written }))));
         Ok(())
     }
 }
@@ -372,12 +372,10 @@ unsafe fn convert(given: &optimize_generate_options_t, defaults: &GenerationDefa
         Ok(count) if count <= limits::RUN_VALUES => Ok(count),
         _ => bail!(InvalidArgument, "{name} is {given}; the limit is {}", limits::RUN_VALUES),
     };
-    let (stops, stop_tokens) =
-        (count(given.stop_count, "stop_count")?, count(given.stop_token_count, "stop_token_count")?);
+    let counts = (count(given.stop_count, "stop_count")?, count(given.stop_token_count, "stop_token_count")?);
     // SAFETY: the contract of `ffi`.
-    let stop = unsafe { texts(given.stop, stops, "stop") }?;
-    // SAFETY: the contract of `ffi`.
-    let stop_tokens = unsafe { slice(given.stop_tokens, stop_tokens, "stop_tokens") }?.to_vec();
+    let (stop, stop_tokens) =
+        unsafe { (texts(given.stop, counts.0, "stop")?, slice(given.stop_tokens, counts.1, "stop_tokens")?.to_vec()) };
     Ok(GenerateOptions {
         max_new_tokens: some(given.max_new_tokens),
         max_length: some(given.max_length),
@@ -393,10 +391,7 @@ unsafe fn convert(given: &optimize_generate_options_t, defaults: &GenerationDefa
 /// Returns the sampling options of a call. Fields that are 0 select greedy sampling or, with `model_sampling`, the
 /// values that the model recommends.
 fn sampling(given: &optimize_generate_options_t, defaults: &GenerationDefaults) -> SamplingOptions {
-    let base = match given.model_sampling {
-        0 => SamplingOptions::default(),
-        _ => SamplingOptions::drawn(defaults),
-    };
+    let base = if given.model_sampling == 0 { SamplingOptions::default() } else { SamplingOptions::drawn(defaults) };
     let or = |value: f32, base: f32| if value == 0.0 { base } else { value };
     let count = |value: u32, base: usize| if value == 0 { base } else { value as usize };
     SamplingOptions {
@@ -434,10 +429,6 @@ fn report_token(options: &optimize_generate_options_t, written: &Written<'_>) ->
     }
 }
 
-fn as_json(written: &[Generation]) -> String {
-    format!("{}\n", json!({ "generations": written }))
-}
-
 /// Writes the placement of the models of a generator as JSON: a list with an object for each model, as from
 /// `optimize_session_placement`. Any thread may call this function at any time. Returns only statuses that every
 /// function can return.
@@ -450,8 +441,7 @@ pub unsafe extern "C" fn optimize_generator_placement(
     // SAFETY: the contract of `ffi`.
     unsafe {
         guard(error, || {
-            let out = Out::new(json, "json")?;
-            out.set(buffer::new(handle::get(generator)?.placement.clone()));
+            Out::new(json, "json")?.set(buffer::new(handle::get(generator)?.placement.clone()));
             Ok(())
         })
     }
