@@ -2,7 +2,8 @@
 # Measures every technique on two models (`optimize table`), and writes the result into README.md between its markers:
 # tools/table.sh [OPTIONS OF OPTIMIZE TABLE...]. `make table` runs it. Finished rows are kept in target/table.
 #
-# TABLE_OUTPUT is the folder of the result; with TABLE_README= (empty), README.md is not changed.
+# TABLE_OUTPUT is the folder of the result; with TABLE_README= (empty), README.md is not changed. TABLE_THREADS is the
+# number of threads of a session. With one (the default), times are CPU time, which other programs disturb less.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=target/deps
@@ -28,7 +29,7 @@ if [[ ! -f $decoder/model.onnx ]]; then
   cargo bench --quiet --bench floats -- "$PWD"/$deps/models/smollm2/*.gguf "$decoder"
 fi
 target/release/optimize table --models $deps/models/all-MiniLM-L6-v2 "$decoder" --data "$output/text.txt" \
-  --output "$output" "$@"
+  --threads "${TABLE_THREADS:-1}" --output "$output" "$@"
 
 [[ -n $readme ]] || exit 0
 cp "$output/all-MiniLM-L6-v2.svg" docs/table-encoder.svg
