@@ -3440,8 +3440,8 @@ void optimize_model_free(optimize_model_t *model);
 /**
  * Renders a conversation with the chat template of a model, and writes the text to `rendered`. The caller frees it.
  * `messages` is JSON: [{"role": "user", "content": "..."}, ...]. The text contains special tokens: set `rendered` of
- * optimize_generate_options_t when you pass it to a generator. Returns OPTIMIZE_NOT_FOUND if the model has no chat template. It is `optimize_model_apply_chat_template` without
- * options.
+ * optimize_generate_options_t when you pass it to a generator. Returns OPTIMIZE_NOT_FOUND if the model has no chat
+ * template. It is `optimize_model_apply_chat_template` without options.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
@@ -4324,9 +4324,9 @@ optimize_status_t optimize_model_save_sink(const optimize_model_t *model,
 
 /**
  * Passes a package of a model in one file to a sink as the file `name`, whatever `single_file` of the options says. The
- * bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and hash. Progress
- * stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are written. Returns
- * OPTIMIZE_IO if the callback fails, and the statuses of `optimize_package_compile`.
+ * bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and hash.
+ * Progress stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are
+ * written. Returns OPTIMIZE_IO if the callback fails, and the statuses of `optimize_package_compile`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_compile_sink(const optimize_context_t *context,

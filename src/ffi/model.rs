@@ -236,8 +236,8 @@ pub unsafe extern "C" fn optimize_model_free(model: *mut optimize_model_t) {
 
 /// Renders a conversation with the chat template of a model, and writes the text to `rendered`. The caller frees it.
 /// `messages` is JSON: [{"role": "user", "content": "..."}, ...]. The text contains special tokens: set `rendered` of
-/// optimize_generate_options_t when you pass it to a generator. Returns OPTIMIZE_NOT_FOUND if the model has no chat template. It is `optimize_model_apply_chat_template` without
-/// options.
+/// optimize_generate_options_t when you pass it to a generator. Returns OPTIMIZE_NOT_FOUND if the model has no chat
+/// template. It is `optimize_model_apply_chat_template` without options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_render_chat(
     model: *const optimize_model_t,

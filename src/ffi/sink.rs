@@ -114,9 +114,9 @@ pub unsafe extern "C" fn optimize_model_save_sink(
 }
 
 /// Passes a package of a model in one file to a sink as the file `name`, whatever `single_file` of the options says. The
-/// bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and hash. Progress
-/// stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are written. Returns
-/// OPTIMIZE_IO if the callback fails, and the statuses of `optimize_package_compile`.
+/// bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and hash.
+/// Progress stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are
+/// written. Returns OPTIMIZE_IO if the callback fails, and the statuses of `optimize_package_compile`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_compile_sink(
     context: *const optimize_context_t,
