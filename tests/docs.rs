@@ -5,6 +5,7 @@
 mod fragments;
 mod support;
 
+use optimize::page::{Colour, Point, of_points};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -230,4 +231,38 @@ fn the_sizes_of_the_readme_are_those_of_this_version() {
     for start in ["small.onnx:", "size "] {
         assert_eq!(words(demo, start), words(&printed, start), "run `make readme`");
     }
+}
+
+/// Returns the points of the table of docs/size-and-quality.md: size, and the mean increase of the perplexity in per cent.
+fn points(page: &str) -> Vec<Point> {
+    let number = |cell: &str| cell.trim_matches(|c: char| c == '+' || c == '%' || c == ' ').parse::<f64>().ok();
+    let point = |line: &str| {
+        let cells: Vec<&str> = line.strip_prefix('|')?.split('|').map(str::trim).collect();
+        let [label, size, _, news, romance, _] = cells.as_slice() else { return None };
+        let quality = (number(news)? + number(romance)?) / 2.0;
+        let other = label.starts_with("llama.cpp") || label.starts_with("ONNX Runtime");
+        let calibrated = label.contains("GPTQ") || label.contains("target");
+        let group = if other { 2 } else { usize::from(calibrated) };
+        let label = label.split(", output layer").next()?.to_owned();
+        Some(Point { label, size: number(size)?, quality: quality.max(0.05), colour: Colour::Group(group) })
+    };
+    page.lines().filter_map(point).collect()
+}
+
+/// The picture is drawn from the table of its page; `OPTIMIZE_PICTURES=write` rewrites it.
+#[test]
+fn the_picture_of_size_and_quality_shows_its_table() {
+    let page = std::fs::read_to_string(root().join("docs/size-and-quality.md")).unwrap();
+    let points = points(&page);
+    assert!(points.len() > 15, "{points:?}");
+    let groups = ["optimize, without data, and AWQ", "optimize, GPTQ on a text", "others"];
+    let picture = of_points(&points, "increase of the perplexity in per cent (lower is better)", &groups);
+    for point in &points {
+        assert!(picture.contains(&format!(">{}</text>", point.label)), "{} has no label", point.label);
+    }
+    let file = root().join("docs/size-and-quality.svg");
+    if std::env::var("OPTIMIZE_PICTURES").is_ok_and(|value| value == "write") {
+        std::fs::write(&file, &picture).unwrap();
+    }
+    assert!(std::fs::read_to_string(file).unwrap() == picture, "OPTIMIZE_PICTURES=write rewrites the picture");
 }

@@ -34,9 +34,12 @@ target/release/optimize table --models $deps/models/all-MiniLM-L6-v2 "$decoder" 
 [[ -n $readme ]] || exit 0
 cp "$output/all-MiniLM-L6-v2.svg" docs/table-encoder.svg
 cp "$output/SmolLM2-135M.svg" docs/table-decoder.svg
-# The table without its longest column, which docs/table.md explains.
+# The table without its longest column, which docs/table.md explains, and without the folders of the models.
 awk '/^## / { print "**" substr($0, 4) "**"; next } /^\|/ { sub(/\|[^|]*\|$/, "|") } { print }' "$output/table.md" |
-  sed -e '/^- /d' | cat -s >"$output/readme.md"
+  sed -E -e '/^- /d' -e 's|^Original: .*/([^/]+ \()|Original: \1|' | cat -s |
+  while IFS= read -r line; do
+    case $line in "Original: "*) fold -s -w 120 <<<"$line" | sed 's/ $//' ;; *) printf '%s\n' "$line" ;; esac
+  done >"$output/readme.md"
 awk -v table="$output/readme.md" '
   /<!-- table: end -->/ { skip = 0 }
   !skip { print }

@@ -42,6 +42,24 @@ type PackageOptions struct {
 
 // Compile writes a package of a model at path. It returns a report as JSON.
 func (c *Context) Compile(ctx context.Context, model *Model, path string, o *PackageOptions) ([]byte, error) {
+	return c.compile(model, o, func(p *compilation) error {
+		return tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+			return C.optimize_package_compile(p.context, p.model, p.text(path), &p.options, call, &p.report, e)
+		})
+	})
+}
+
+// compilation is what the functions that make packages are given.
+type compilation struct {
+	memory
+	context *C.optimize_context_t
+	model   *C.optimize_model_t
+	options C.optimize_package_compile_options_t
+	report  *C.optimize_buffer_t
+}
+
+// compile makes a package with the function run, and returns its report.
+func (c *Context) compile(model *Model, o *PackageOptions, run func(*compilation) error) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
 		return nil, err
@@ -52,17 +70,13 @@ func (c *Context) Compile(ctx context.Context, model *Model, path string, o *Pac
 		return nil, err
 	}
 	defer model.release()
-	var texts memory
-	defer texts.free()
-	options := o.raw(&texts)
-	var report *C.optimize_buffer_t
-	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-		return C.optimize_package_compile(context, m, texts.text(path), &options, call, &report, e)
-	})
-	if err != nil {
+	p := compilation{context: context, model: m}
+	defer p.free()
+	p.options = o.raw(&p.memory)
+	if err := run(&p); err != nil {
 		return nil, err
 	}
-	return take(report), nil
+	return take(p.report), nil
 }
 
 func (m *memory) dimensions(list []Dimension) (*C.optimize_dimension_t, C.uint64_t) {

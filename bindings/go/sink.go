@@ -49,29 +49,13 @@ func (m *Model) SaveTo(ctx context.Context, create CreateFunc, name string, o *S
 func (c *Context) CompileTo(
 	ctx context.Context, model *Model, create CreateFunc, name string, o *PackageOptions,
 ) ([]byte, error) {
-	context, err := c.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer c.release()
-	m, err := model.acquire()
-	if err != nil {
-		return nil, err
-	}
-	defer model.release()
-	var texts memory
-	defer texts.free()
-	options := o.raw(&texts)
-	var report *C.optimize_buffer_t
-	err = writing(create, func(sink *C.optimize_sink_t) error {
-		return tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
-			return C.optimize_package_compile_sink(context, m, sink, texts.text(name), &options, call, &report, e)
+	return c.compile(model, o, func(p *compilation) error {
+		return writing(create, func(sink *C.optimize_sink_t) error {
+			return tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
+				return C.optimize_package_compile_sink(p.context, p.model, sink, p.text(name), &p.options, call, &p.report, e)
+			})
 		})
 	})
-	if err != nil {
-		return nil, err
-	}
-	return take(report), nil
 }
 
 // writing makes a call with a sink that writes to the files of create.

@@ -218,9 +218,7 @@ pub unsafe extern "C" fn optimize_model_distill(
                 }
                 Ok((result, report))
             })?;
-            if let Some(out) = report_out {
-                out.set(buffer::new(report.to_json()));
-            }
+            report_out.set_with(|| buffer::new(report.to_json()));
             out.set(model::new(result));
             Ok(())
         })

@@ -283,10 +283,7 @@ pub unsafe extern "C" fn optimize_ensemble_fit(
             };
             let (text, runtime) = (text_of(text, size, "text")?, context.runtime()?);
             let (found, figures) = call::with(call, |call| ensemble.fit(runtime, text, &options, call))?;
-            if let Some(out) = report_out {
-                let text = serde_json::to_string_pretty(&figures).unwrap_or_default();
-                out.set(buffer::new(text + "\n"));
-            }
+            report_out.set_with(|| buffer::new(serde_json::to_string_pretty(&figures).unwrap_or_default() + "\n"));
             out.set(handle::new(found));
             Ok(())
         })
@@ -311,9 +308,7 @@ pub unsafe extern "C" fn optimize_ensemble_fuse(
             let out = out?;
             let ensemble = handle::get(ensemble)?;
             let (fused, report) = call::with(call, |call| ensemble.fuse(call))?;
-            if let Some(out) = report_out {
-                out.set(buffer::new(report.to_json()));
-            }
+            report_out.set_with(|| buffer::new(report.to_json()));
             out.set(model::new(fused));
             Ok(())
         })
@@ -378,9 +373,7 @@ pub unsafe extern "C" fn optimize_model_merge(
             let base = handle::optional(given.base)?.map(|handle| &handle.model);
             let options = merge_options(&given)?;
             let (merged, report) = call::with(call, |call| merge(&models, base, &options, call))?;
-            if let Some(out) = report_out {
-                out.set(buffer::new(report.to_json()));
-            }
+            report_out.set_with(|| buffer::new(report.to_json()));
             out.set(model::new(merged));
             Ok(())
         })

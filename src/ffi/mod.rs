@@ -100,27 +100,42 @@ impl<T> Out<T> {
     unsafe fn new(place: *mut *mut T, name: &str) -> Result<Self> {
         // SAFETY: the contract of this function.
         match unsafe { Self::optional(place) } {
-            Some(out) => Ok(out),
-            None => bail!(InvalidArgument, "{name} is NULL; an output pointer is required"),
+            OptionalOut(Some(out)) => Ok(out),
+            OptionalOut(None) => bail!(InvalidArgument, "{name} is NULL; an output pointer is required"),
         }
     }
 
-    /// Returns the output pointer, or `None` for NULL.
+    /// Returns an output pointer that may be NULL.
     ///
     /// # Safety
     /// As [`Out::new`].
-    unsafe fn optional(place: *mut *mut T) -> Option<Self> {
+    unsafe fn optional(place: *mut *mut T) -> OptionalOut<T> {
         if place.is_null() {
-            return None;
+            return OptionalOut(None);
         }
         // SAFETY: not NULL, and writable by the contract.
         unsafe { place.write(std::ptr::null_mut()) };
-        Some(Out(place))
+        OptionalOut(Some(Out(place)))
     }
 
     fn set(self, value: *mut T) {
         // SAFETY: checked in `new`, and the caller's place is valid during the call.
         unsafe { self.0.write(value) };
+    }
+}
+
+/// An output pointer that may be NULL, for which nothing is computed.
+struct OptionalOut<T>(Option<Out<T>>);
+
+impl<T> OptionalOut<T> {
+    fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    fn set_with(self, value: impl FnOnce() -> *mut T) {
+        if let Some(out) = self.0 {
+            out.set(value());
+        }
     }
 }
 

@@ -147,9 +147,7 @@ pub unsafe extern "C" fn optimize_model_save(
                 true => model.save_packed(Path::new(path), call),
                 false => model.save(Path::new(path), external, call),
             })?;
-            if let Some(out) = out {
-                out.set(buffer::new(saved.to_json()));
-            }
+            out.set_with(|| buffer::new(saved.to_json()));
             Ok(())
         })
     }

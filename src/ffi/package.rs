@@ -150,9 +150,7 @@ pub unsafe extern "C" fn optimize_package_compile(
             let options = convert(&options::read(options)?)?;
             let runtime = context.runtime()?;
             let saved = call::with(call, |call| compile(runtime, model, Path::new(path), &options, call))?;
-            if let Some(out) = out {
-                out.set(buffer::new(saved.to_json()));
-            }
+            out.set_with(|| buffer::new(saved.to_json()));
             Ok(())
         })
     }

@@ -77,9 +77,7 @@ pub unsafe extern "C" fn optimize_model_apply(
             let options = ApplyOptions { data, threads: context.threads(given.threads)? };
             let runtime = context.runtime()?;
             let made = call::with(call, |call| apply(runtime, model, &recipe, Path::new(path), &options, call))?;
-            if let Some(out) = out {
-                out.set(buffer::new(made.to_json()));
-            }
+            out.set_with(|| buffer::new(made.to_json()));
             Ok(())
         })
     }

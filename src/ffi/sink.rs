@@ -105,9 +105,7 @@ pub unsafe extern "C" fn optimize_model_save_sink(
                 true => model.save_packed_to(&sink, name, call),
                 false => model.save_to(&sink, name, external, call),
             })?;
-            if let Some(out) = out {
-                out.set(buffer::new(saved.to_json()));
-            }
+            out.set_with(|| buffer::new(saved.to_json()));
             Ok(())
         })
     }
@@ -137,9 +135,7 @@ pub unsafe extern "C" fn optimize_package_compile_sink(
             let options = convert(&options::read(options)?)?;
             let runtime = context.runtime()?;
             let saved = call::with(call, |call| compile_to(runtime, model, (&sink, name), &options, call))?;
-            if let Some(out) = out {
-                out.set(buffer::new(saved.to_json()));
-            }
+            out.set_with(|| buffer::new(saved.to_json()));
             Ok(())
         })
     }

@@ -86,10 +86,9 @@ pub unsafe extern "C" fn optimize_models_table(
             options.threads = context.threads(given.threads)?;
             let runtime = context.runtime()?;
             let made = call::with(call, |call| table(runtime, &models, &options, Path::new(folder), call))?;
-            if let Some(out) = out {
-                let json = serde_json::to_string_pretty(&made);
-                out.set(buffer::new(json.map_err(|e| error!(Internal, "the table cannot be written: {e}"))? + "\n"));
-            }
+            let json = serde_json::to_string_pretty(&made);
+            let json = json.map_err(|e| error!(Internal, "the table cannot be written: {e}"))?;
+            out.set_with(|| buffer::new(json + "\n"));
             Ok(())
         })
     }

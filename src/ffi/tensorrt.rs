@@ -177,9 +177,7 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
                 report.output = Some(save_graph(&made, output, call)?);
                 Ok(report)
             })?;
-            if let Some(out) = out {
-                out.set(buffer::new(built.to_json()));
-            }
+            out.set_with(|| buffer::new(built.to_json()));
             Ok(())
         })
     }
@@ -214,9 +212,7 @@ pub unsafe extern "C" fn optimize_tensorrt_check(
                 let options = OpenOptions { model_sha256, trust: trust != 0, ..OpenOptions::default() };
                 open(Path::new(path), &options)
             })?;
-            if let Some(out) = out {
-                out.set(buffer::new(found.to_json()));
-            }
+            out.set_with(|| buffer::new(found.to_json()));
             Ok(())
         })
     }

@@ -130,12 +130,8 @@ pub unsafe extern "C" fn optimize_tokenizer_encode(
             let [ids, mask, types] = tensors;
             let (ids, mask, types) = (ids?, mask?, types?);
             ids_out.set(handle::new(ids));
-            if let Some(out) = mask_out {
-                out.set(handle::new(mask));
-            }
-            if let Some(out) = types_out {
-                out.set(handle::new(types));
-            }
+            mask_out.set_with(|| handle::new(mask));
+            types_out.set_with(|| handle::new(types));
             Ok(())
         })
     }

@@ -11,6 +11,8 @@ mod scatter;
 mod svg;
 mod view;
 
+pub use scatter::{Colour, Point};
+
 use crate::error::{Result, error};
 use minijinja::Environment;
 use serde_json::Value;
@@ -37,7 +39,14 @@ pub fn files_of_table(table: &Value) -> Result<Vec<(String, String)>> {
 /// Returns the picture of size against quality of one model of a table, as an SVG file; `None` if nothing was measured.
 fn picture(model: &Value) -> Option<String> {
     let (points, axis) = view::points(model)?;
-    Some(scatter::standalone(&points, &axis) + "\n")
+    Some(scatter::standalone(&points, &axis, &[]))
+}
+
+/// Returns the picture of size against quality of any points, as an SVG file. `axis` is the name of the vertical axis,
+/// which is logarithmic if the largest quality is more than five times the smallest. `groups` are the names of the
+/// groups that the colours show, and are empty if these show speed-ups.
+pub fn of_points(points: &[Point], axis: &str, groups: &[&str]) -> String {
+    scatter::standalone(points, axis, groups)
 }
 
 fn render(view: &Value) -> Result<String> {

@@ -1,4 +1,4 @@
-//! Pictures of points by size and quality, whose colours show the speed.
+//! Pictures of points by size and quality. The colour of a point shows a speed-up or the group that it belongs to.
 
 use super::svg::{FONT, Svg, WIDTH, number, ticks, width_of};
 
@@ -11,8 +11,17 @@ pub struct Point {
     pub size: f64,
     /// Quality, or loss of quality.
     pub quality: f64,
-    /// Speed-up, which the colour shows; `None` is drawn in grey.
-    pub speedup: Option<f64>,
+    /// Meaning of the point's colour.
+    pub colour: Colour,
+}
+
+/// What the colour of a point shows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Colour {
+    /// The speed-up; `None` is drawn in grey.
+    Speedup(Option<f64>),
+    /// The index of a group. The colours of groups repeat after [`GROUPS`].
+    Group(usize),
 }
 
 const LEFT: f64 = 70.0;
@@ -32,10 +41,19 @@ const SCALE: [(f64, &str, &str); 5] = [
     (2.5, "#2e86c1", "to 2.5x"),
     (f64::INFINITY, "#1b9e5a", "above 2.5x"),
 ];
+/// The colours of groups.
+const GROUPS: [&str; 3] = ["#2e86c1", "#1b9e5a", "#c0392b"];
 
-fn colour(speedup: Option<f64>) -> &'static str {
-    let step = speedup.and_then(|speedup| SCALE.iter().find(|(most, ..)| speedup <= *most));
-    step.map_or("#8a8f98", |(_, colour, _)| colour)
+impl Colour {
+    fn code(self) -> &'static str {
+        match self {
+            Colour::Group(index) => GROUPS[index % GROUPS.len()],
+            Colour::Speedup(speedup) => {
+                let step = speedup.and_then(|speedup| SCALE.iter().find(|(most, ..)| speedup <= *most));
+                step.map_or("#8a8f98", |(_, colour, _)| colour)
+            }
+        }
+    }
 }
 
 /// The area that a label or a dot covers.
@@ -67,14 +85,15 @@ impl Area {
     }
 }
 
-/// Returns the picture as SVG; `axis` is the name of the vertical axis.
-pub fn scatter(points: &[Point], axis: &str) -> String {
-    draw(points, axis).finish()
+/// Returns the picture as SVG; `axis` is the name of the vertical axis, and `groups` are the names of the groups (empty
+/// if the colours show speed-ups).
+pub fn scatter(points: &[Point], axis: &str, groups: &[&str]) -> String {
+    draw(points, axis, groups).finish()
 }
 
-/// Returns the picture as a separate SVG file, which follows the reader's choice of light or dark.
-pub fn standalone(points: &[Point], axis: &str) -> String {
-    draw(points, axis).into_file(STYLE)
+/// Returns the picture of [`scatter`] as a separate SVG file, which follows the reader's choice of light or dark.
+pub fn standalone(points: &[Point], axis: &str, groups: &[&str]) -> String {
+    draw(points, axis, groups).into_file(STYLE) + "\n"
 }
 
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#24292f}.muted{fill:#57606a}.grid{stroke:#d0d7de}\
@@ -82,7 +101,7 @@ const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#24292f}.muted{fil
                      @media(prefers-color-scheme:dark){text{fill:#e6edf3}.muted{fill:#9198a1}\
                      .grid{stroke:#30363d}.dot{stroke:#0d1117}}";
 
-fn draw(points: &[Point], axis: &str) -> Svg {
+fn draw(points: &[Point], axis: &str, groups: &[&str]) -> Svg {
     let mut svg = Svg::new(HEIGHT, &format!("size against {axis}"));
     let range = |of: fn(&Point) -> f64| {
         let (low, high) = points.iter().map(of).fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
@@ -113,7 +132,7 @@ fn draw(points: &[Point], axis: &str) -> Svg {
     }
     svg.text("muted", (LEFT, TOP - 7.0), "start", axis);
     svg.text("muted", (right, bottom + 36.0), "end", "size, MB");
-    legend(&mut svg, bottom + 58.0);
+    legend(&mut svg, bottom + 58.0, groups);
     let at: Vec<(f64, f64)> = points.iter().map(|p| (x(p.size), y(p.quality))).collect();
     let mut taken: Vec<Area> = at.iter().map(|place| Area::of_dot(*place)).collect();
     let frame = Area { left: LEFT - 2.0, top: TOP, right, bottom };
@@ -127,9 +146,12 @@ fn draw(points: &[Point], axis: &str) -> Svg {
         }
     }
     for (point, place) in points.iter().zip(&at) {
-        let speed = point.speedup.map_or(String::new(), |speedup| format!(", {speedup:.2}x"));
+        let speed = match point.colour {
+            Colour::Speedup(Some(speedup)) => format!(", {speedup:.2}x"),
+            Colour::Speedup(None) | Colour::Group(_) => String::new(),
+        };
         let title = format!("{}: {:.1} MB, {axis} {:.4}{speed}", point.label, point.size, point.quality);
-        svg.dot(*place, colour(point.speedup), &title);
+        svg.dot(*place, point.colour.code(), &title);
     }
     svg
 }
@@ -176,14 +198,18 @@ fn place_for(
     })
 }
 
-fn legend(svg: &mut Svg, y: f64) {
+fn legend(svg: &mut Svg, y: f64, groups: &[&str]) {
     let mut x = LEFT;
-    svg.text("muted", (x, y + 4.0), "start", "speed:");
-    x += 52.0;
-    for (_, colour, label) in SCALE {
-        svg.dot((x, y), colour, label);
-        svg.text("muted", (x + 11.0, y + 4.0), "start", label);
-        x += 30.0 + width_of(label);
+    let mut entries: Vec<(&str, &str)> = groups.iter().zip(GROUPS).map(|(name, code)| (code, *name)).collect();
+    if groups.is_empty() {
+        svg.text("muted", (x, y + 4.0), "start", "speed:");
+        x += 52.0;
+        entries = SCALE.map(|(_, code, name)| (code, name)).to_vec();
+    }
+    for (code, name) in entries {
+        svg.dot((x, y), code, name);
+        svg.text("muted", (x + 11.0, y + 4.0), "start", name);
+        x += 30.0 + width_of(name);
     }
 }
 
@@ -212,10 +238,10 @@ mod tests {
                 label: format!("technique number {i}"),
                 size: 20.0 + 5.0 * random.uniform(),
                 quality: 0.99 + 0.005 * random.uniform(),
-                speedup: Some(0.5 + 0.3 * i as f64),
+                colour: Colour::Speedup(Some(0.5 + 0.3 * i as f64)),
             };
             let points: Vec<Point> = (0..crowd).map(point).collect();
-            let found = labels(&scatter(&points, "cosine"));
+            let found = labels(&scatter(&points, "cosine", &[]));
             assert!(found.iter().filter(|(text, _)| text.starts_with("technique")).count() >= crowd * 3 / 4, "{crowd}");
             for (index, (a, area)) in found.iter().enumerate() {
                 for (b, other) in &found[..index] {
@@ -227,10 +253,19 @@ mod tests {
 
     #[test]
     fn one_point_and_equal_points_are_drawn() {
-        let point = |label: &str| Point { label: label.into(), size: 1.0, quality: 1.0, speedup: None };
-        assert!(scatter(&[point("a")], "cosine").contains("a: 1.0 MB"));
-        assert!(!scatter(&[point("a"), point("b")], "cosine").contains("NaN"));
+        let point = |label: &str| Point { label: label.into(), size: 1.0, quality: 1.0, colour: Colour::Speedup(None) };
+        assert!(scatter(&[point("a")], "cosine", &[]).contains("a: 1.0 MB"));
+        assert!(!scatter(&[point("a"), point("b")], "cosine", &[]).contains("NaN"));
         let ruined = Point { quality: 40.0, ..point("c") };
-        assert!(scatter(&[point("a"), ruined], "perplexity").contains(">20</text>"));
+        assert!(scatter(&[point("a"), ruined], "perplexity", &[]).contains(">20</text>"));
+    }
+
+    #[test]
+    fn groups_have_a_legend_and_colours_of_their_own() {
+        let point =
+            |label: &str, group| Point { label: label.into(), size: 1.0, quality: 2.0, colour: Colour::Group(group) };
+        let picture = scatter(&[point("a", 0), point("b", 2)], "loss", &["first", "second", "third"]);
+        assert!(picture.contains(">second</text>") && !picture.contains("speed:"), "{picture}");
+        assert_eq!([GROUPS[0], GROUPS[1], GROUPS[2]].map(|code| picture.matches(code).count()), [2, 1, 2]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::bars::{Bar, bars};
 use super::lines::lines;
-use super::scatter::{Point, scatter};
+use super::scatter::{Colour, Point, scatter};
 use serde_json::{Value, json};
 
 /// The maximum number of nodes whose sensitivity is drawn, and of nodes that are listed.
@@ -312,12 +312,13 @@ pub fn points(model: &Value) -> Option<(Vec<Point>, String)> {
     let name = text(&measured.iter().find_map(|row| list(&row["quality"]).first())?["name"]);
     let same = if name.ends_with("_ratio") || name == "cosine" { 1.0 } else { 0.0 };
     let bytes = model["bytes"].as_f64().unwrap_or(0.0);
-    let original = Point { label: "original".into(), size: bytes / 1e6, quality: same, speedup: Some(1.0) };
+    let colour = Colour::Speedup(Some(1.0));
+    let original = Point { label: "original".into(), size: bytes / 1e6, quality: same, colour };
     let point = |row: &&Value| {
         let figure = list(&row["quality"]).iter().find(|figure| figure["name"] == name)?;
         let speedup = headline(row).and_then(|speed| speed["speedup"]["value"].as_f64());
         let (label, size) = (text(&row["name"]).to_owned(), row["bytes"].as_f64()? / 1e6);
-        Some(Point { label, size, quality: figure["value"]["value"].as_f64()?, speedup })
+        Some(Point { label, size, quality: figure["value"]["value"].as_f64()?, colour: Colour::Speedup(speedup) })
     };
     let axis = match name {
         "perplexity_ratio" => "perplexity, relative to the original (lower is better)",
@@ -331,7 +332,7 @@ pub fn points(model: &Value) -> Option<(Vec<Point>, String)> {
 fn pictures(model: &Value, measured: &[&Value]) -> Vec<Value> {
     let mut pictures = Vec::new();
     if let Some((points, axis)) = points(model) {
-        pictures.push(json!({ "title": "Size against quality", "svg": scatter(&points, &axis) }));
+        pictures.push(json!({ "title": "Size against quality", "svg": scatter(&points, &axis, &[]) }));
     }
     let bar = |row: &&Value| {
         let speedup = &headline(row)?["speedup"];
