@@ -59,8 +59,8 @@ struct Open {
 }
 
 impl Sizes {
-    /// Returns the open sizes of a model, within the contract of its package, if any. They are guessed from the
-    /// constants of the graph first.
+    /// Returns the open sizes of a model, within the contract of its package, if any. The first guess
+    /// of a size is the one that constants of the graph require.
     pub fn new(model: &Model) -> Sizes {
         let inputs = model.inputs();
         let mut sizes = Sizes::of(&inputs);
@@ -290,8 +290,8 @@ impl Sizes {
         Ok(())
     }
 
-    /// Determines every open size. Given sizes come first, then those that follow from given values of expressions. The
-    /// others are those that the graph requires or, without such a size, guesses; both are limited to their bounds.
+    /// Determines every open size. Given sizes come first, then those that follow from given values of expressions.
+    /// Every other size is the one that the graph requires, or else a guess, in both cases limited to its bounds.
     pub fn choose(&mut self, wanted: &Wanted<'_>) {
         let guesses: Vec<guess::Guess> = self.open.iter().map(|open| guess::of(open, &self.infos, wanted)).collect();
         let mut order: Vec<usize> = (0..self.open.len()).collect();

@@ -19,9 +19,9 @@
 //!
 //! In this measurement, 4 bits take at most a third longer than float for 128 rows, and about the same time or less for
 //! one row. More bits pay off if memory is the limit (an output layer of 49152 rows: 7.6 ms, float 7.7, at a quarter of
-//! the size), and take about twice as long for 128 rows. The result is that of the float weight up to the
-//! rounding of float32 sums: SmolLM2 (Q4_1, Q8_0 output layer) gives logits within 3e-4 of those of the float weights,
-//! and generates 1.6 to 1.8 times as fast as with float weights.
+//! the size), and take about twice as long for 128 rows. The result is that of the float weight up to the rounding of
+//! float32 sums: SmolLM2 (Q4_1, Q8_0 output layer) gives logits within 3e-4 of those of the float weights, and
+//! generates 1.6 to 1.8 times as fast as with float weights.
 //!
 //! [`SessionOptions::round_activations`] gives up this accuracy for speed: with `accuracy_level` 4 the kernel quantizes
 //! `x` to 8 bits per group. One row then takes half to two thirds of the time (SmolLM2 generates 1.4 times as fast),

@@ -9,8 +9,8 @@ choice! {
     /// The strategy by which tokens become spans.
     ///
     /// Adjacent tokens or words of one class form one span, except where a prefix of a label (`B-`; `L-`, `E-`, `U-` or
-    /// `S-` of BILOU and BIOES) begins a new entity or ends the one before. A word is a token and the
-    /// tokens after it that the tokenizer marks as continuations (`##`); without such marks, a word begins at a space.
+    /// `S-` of BILOU and BIOES) begins a new entity or ends the one before. A word is a token and the tokens after it
+    /// that the tokenizer marks as continuations (`##`); without such marks, a word begins at a space.
     pub enum Aggregation: optimize_aggregation_t = Simple {
         /// Adjacent tokens of one class become a span, whose score is the mean of their scores.
         Simple = 0, "simple";

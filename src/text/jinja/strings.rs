@@ -334,7 +334,7 @@ fn search(text: &str, name: &str, given: Given) -> Result<Value> {
     }
 }
 
-/// Returns the result of `str.center` with a width in characters; on the left, an odd remainder is as in Python.
+/// Returns the result of `str.center` with a width in characters. An odd number of fills is split as in Python.
 pub fn center(text: &str, width: usize, fill: char) -> String {
     let length = text.chars().count();
     let pad = width.saturating_sub(length);
