@@ -9,17 +9,19 @@ use crate::runtime::{Execution, Session, SessionOptions, Stop, Tensor};
 use crate::text::Tokenizer;
 use serde::Serialize;
 
-/// The form in which texts are passed to an encoder, and the options of its session.
+/// The number and the maximum length of the texts in a run of an encoder, and the options of its session.
 #[derive(Debug, Clone, Serialize)]
 pub struct TextOptions {
-    /// Maximum length of a text in tokens; 0 selects the number of positions of the model, up to 512.
+    /// Maximum length of a text in tokens; longer texts are truncated. 0 (default) selects the number of positions of
+    /// the model, at most 512; 512 if the model declares none.
     pub max_length: usize,
-    /// Number of texts in one run; shorter ones are padded to the longest. With 1, nothing is padded: then the results
-    /// of models that depend on the rest of the batch (dynamic int8) do not depend on the order of the texts.
+    /// Number of texts in one run, at least 1 (default). Texts are padded to the longest text of the run, or to the
+    /// length that the model fixes. With 1, only a length that the model fixes pads texts: then the results of models
+    /// that depend on the rest of the batch (dynamic int8) do not depend on the order of the texts.
     pub batch_size: usize,
-    /// Number of threads of the session; 0 for one per physical core.
+    /// Number of threads of the session; 0 (default) for one per physical core.
     pub threads: usize,
-    /// Execution provider and device of the session.
+    /// Execution provider and device of the session. Default: the CPU.
     pub execution: Execution,
 }
 
@@ -37,7 +39,7 @@ impl TextOptions {
         }
     }
 
-    /// Returns the options of a session for texts.
+    /// Returns the options of a session for runs on texts of varying length.
     pub fn session(&self) -> SessionOptions {
         let execution = self.execution.clone();
         SessionOptions { threads: self.threads, execution, varying_sizes: true, ..SessionOptions::default() }
@@ -50,7 +52,7 @@ impl Default for TextOptions {
     }
 }
 
-/// The texts that are prepared for a model.
+/// Texts that a model encodes in batches.
 pub struct Batches<'a> {
     model: &'a Model,
     tokenizer: &'a Tokenizer,
@@ -62,8 +64,8 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Returns the batches of these texts. Fails with `InvalidArgument` if there is no text, or if the options do not
-    /// match the model.
+    /// Returns the batches of `texts`. Fails with `InvalidArgument` if there is no text, if `batch_size` is 0, or if
+    /// `max_length` exceeds the positions of the model.
     pub fn new(
         model: &'a Model,
         tokenizer: &'a Tokenizer,
@@ -82,13 +84,15 @@ impl<'a> Batches<'a> {
         Ok(Batches { model, tokenizer, options, length, order })
     }
 
-    /// Returns these batches with a second text for each text.
+    /// Returns these batches as pairs: text `i` is encoded together with `second[i]`. `second` must have one text for
+    /// each text, in the order of the caller's texts.
     pub fn with_second(mut self, second: Vec<String>) -> Batches<'a> {
         self.options.second_texts = second;
         self
     }
 
-    /// Returns these batches with the texts sorted by length, shortest first, so that little is padded.
+    /// Returns these batches with the texts sorted by their number of bytes, shortest first, so that little is padded.
+    /// [`Batches::rows`] still returns the rows in the order of the caller's texts.
     pub fn by_length(mut self) -> Batches<'a> {
         let InputOptions { texts, second_texts, .. } = &mut self.options;
         let length = |index: usize| texts[index].len() + second_texts.get(index).map_or(0, String::len);
@@ -99,11 +103,13 @@ impl<'a> Batches<'a> {
         self
     }
 
-    /// Runs the session on all texts. Returns a row of values for each text, in the order of the caller's texts, and
-    /// the width of a row.
+    /// Runs the session on all texts, and counts them in `units`. Returns the rows of values of all texts, one after
+    /// another in the order of the caller's texts, and the number of values of a row.
     ///
-    /// `of` returns the rows of a batch from the named output, the positions that hold a token, and the number of
-    /// texts.
+    /// `of` computes the rows of a batch. Its arguments are the output `output`, whether each position of the batch
+    /// holds a token (and not padding), and the number of texts; the output may have further rows after those of the
+    /// texts. Fails with `Unsupported` if the rows are empty or differ in length, and otherwise like `of` and
+    /// [`Session::run_until`].
     pub fn rows(
         &self,
         session: &Session,
@@ -131,7 +137,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Returns the rows of `width` values in the order of the caller's texts; row `i` of `values` is that of text
+/// Returns rows of `width` values in the order of the caller's texts. Row `i` of `values` belongs to the caller's text
 /// `order[i]`.
 fn in_order(values: &[f32], width: usize, order: &[usize]) -> Vec<f32> {
     let mut sorted = vec![0.0; values.len()];

@@ -13,9 +13,9 @@ use std::sync::Arc;
 choice! {
     /// The function that converts the logits of a classifier to scores.
     pub enum ScoreFunction: optimize_score_function_t = Auto {
-        /// The function of the model, by its `problem_type`: none for `regression`, sigmoid for
-        /// `multi_label_classification` (classes do not exclude each other). Otherwise sigmoid if it has only one
-        /// class, softmax if several.
+        /// The function that the configuration of the model selects by `problem_type`: none for `regression`, sigmoid
+        /// for `multi_label_classification` (classes do not exclude each other). With any other type or none: sigmoid
+        /// if the model has one class, softmax if it has several.
         Auto = 0, "auto";
         /// Softmax: the scores of a text are at least 0, and their sum is 1.
         Softmax = 1, "softmax";
@@ -50,7 +50,8 @@ impl Classifier {
     /// Loads a model for classification and returns the classifier. `tokenizer` replaces the model's own.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a classifier, `NotFound` if there is no
-    /// tokenizer, and otherwise like [`Session::new`].
+    /// tokenizer, `InvalidArgument` if `max_length` exceeds the positions of the model, and otherwise like
+    /// [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -68,8 +69,8 @@ impl Classifier {
         Ok(Classifier { model: model.clone(), tokenizer, session, options: options.clone(), output, function, labels })
     }
 
-    /// Returns the names of the classes by index: `id2label` of the model's configuration, otherwise the indices. Empty
-    /// if neither the configuration nor the graph says how many there are.
+    /// Returns the names of the classes by index: `id2label` of the model's configuration; the index as text for a
+    /// class without a name. Empty if neither the configuration nor the graph says how many classes there are.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
@@ -77,9 +78,10 @@ impl Classifier {
     /// Returns the scores of each text, in the order of the texts. With `second`, each text is read together with the
     /// text of the same index there, as cross-encoders (rerankers, natural language inference) do.
     ///
-    /// Texts are truncated to the positions of the model, or to `max_length`; of a pair, the longer text first.
-    /// Progress stage: `classify`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is no text, or
-    /// if the numbers of texts differ; `Runtime` if a logit is NaN.
+    /// Texts are truncated to [`TextOptions::max_length`]; of a pair, the longer text first. Progress stage:
+    /// `classify`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is no text, or if the numbers
+    /// of texts differ; `Unsupported` if the output does not have the shape `[texts, classes]`; `Runtime` if a logit is
+    /// NaN; and otherwise like [`Session::run`].
     pub fn classify<T: AsRef<str>>(&self, texts: &[T], second: Option<&[T]>, call: &Call) -> Result<Scores> {
         let count = second.map_or(texts.len(), <[T]>::len);
         if count != texts.len() {
@@ -117,7 +119,7 @@ impl Classifier {
     }
 }
 
-/// Returns the logits of the texts of `batches`, from the output that [`logits_of`] returns.
+/// Returns the logits of the texts of `batches`. `output` is the name that [`logits_of`] returns.
 pub(crate) fn logits(batches: &Batches<'_>, session: &Session, output: &str, units: &mut Units<'_>) -> Result<Scores> {
     let (values, classes) = batches.rows(session, output, units, |tensor, _, texts| {
         let &[rows, classes] = tensor.shape() else {
@@ -133,7 +135,7 @@ pub(crate) fn logits(batches: &Batches<'_>, session: &Session, output: &str, uni
     Ok(Scores { values, classes })
 }
 
-/// Converts the logits of a text to scores, in place.
+/// Converts the logits of a text to scores, in place. `Auto` is treated as `Softmax`.
 fn scores(function: ScoreFunction, row: &mut [f32]) {
     match function {
         ScoreFunction::None => {}
@@ -145,7 +147,7 @@ fn scores(function: ScoreFunction, row: &mut [f32]) {
     }
 }
 
-/// Returns the number of classes that the session's output has; `None` if the dimension is open.
+/// Returns the number of classes that the session's output has; `None` if its last dimension is not fixed.
 fn classes_of(session: &Session, output: &str) -> Option<usize> {
     let info = session.outputs().iter().find(|info| info.name == output)?;
     match info.shape.as_ref()?.last()? {
@@ -154,7 +156,8 @@ fn classes_of(session: &Session, output: &str) -> Option<usize> {
     }
 }
 
-/// Returns the names of `count` classes; the indices of those that the configuration does not name.
+/// Returns the names of `count` classes; the indices of those that the configuration does not name. Without `count`,
+/// the class with the highest index that the configuration names is the last one.
 fn labels(card: &Card, count: Option<usize>) -> Vec<String> {
     let named = card.class_names();
     let count = count.unwrap_or_else(|| named.iter().map(|(index, _)| index + 1).max().unwrap_or(0));
@@ -162,7 +165,8 @@ fn labels(card: &Card, count: Option<usize>) -> Vec<String> {
     (0..count).map(|class| name(class).unwrap_or_else(|| class.to_string())).collect()
 }
 
-/// Returns the name of the output with one value per class. Fails with `Unsupported` if there is none.
+/// Returns the name of the output with the logits of the classes of each text, `[texts, classes]`. Fails with
+/// `Unsupported` if there is none.
 pub(crate) fn logits_of(model: &Model) -> Result<String> {
     match logits_in(model, 2) {
         Some(output) => Ok(output),
@@ -173,7 +177,7 @@ pub(crate) fn logits_of(model: &Model) -> Result<String> {
     }
 }
 
-/// Returns whether an output has logits for each token: three dimensions.
+/// Returns whether an output has logits for each token: its name contains `logit`, and it has three dimensions.
 fn is_of_tokens(info: &ValueInfo) -> bool {
     let shape = info.shape.as_ref().map_or(0, Vec::len);
     shape == 3 && info.name.to_lowercase().contains("logit")

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// The options of an [`Embedder`].
 #[derive(Debug, Clone, Default)]
 pub struct EmbedderOptions {
-    /// Length and number of the texts in a run, and options of the session.
+    /// Length and number of the texts in a run, and options of the session. See [`TextOptions`].
     pub text: TextOptions,
     /// Whether vectors are normalized to length 1, also if the model does not do so.
     pub normalize: bool,
@@ -38,9 +38,12 @@ impl Embedder {
     /// Loads a model for embedding and returns the embedder. `tokenizer` replaces the model's own.
     ///
     /// The vectors are those of the output `sentence_embedding`; otherwise of `token_embeddings` or
-    /// `last_hidden_state`, pooled as the model's folder says (default: mean). Fails with
-    /// [`crate::error::Kind::Unsupported`] if the model outputs no vectors, `NotFound` if there is no tokenizer or no
-    /// prompt of that name, `InvalidArgument` if both prompts are given, and otherwise like [`Session::new`].
+    /// `last_hidden_state`, pooled as the model's folder says (default: mean); otherwise of the first other output with
+    /// the shape of vectors.
+    ///
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors or its graph depends on its
+    /// default prompt, `NotFound` if there is no tokenizer or no prompt of that name, `InvalidArgument` if both prompts
+    /// are given or `max_length` exceeds the positions of the model, and otherwise like [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -61,9 +64,10 @@ impl Embedder {
 
     /// Returns the vector of each text, in the order of the texts.
     ///
-    /// Texts are truncated to the positions of the model, or to `max_length`. Progress stage: `embed`, in texts. Fails
-    /// with [`crate::error::Kind::InvalidArgument`] if there is no text, for a text without tokens, or if `dimensions`
-    /// exceeds the width of the vectors.
+    /// Texts are truncated to [`TextOptions::max_length`]. Progress stage: `embed`, in texts. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] if there is no text, for a text without tokens, or if `dimensions`
+    /// exceeds the width of the vectors; `Unsupported` if the output does not have the shape of vectors; `Runtime` if
+    /// an element is not finite; and otherwise like [`Session::run`].
     pub fn embed<T: AsRef<str>>(&self, texts: &[T], call: &Call) -> Result<Embeddings> {
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
         let batches = Batches::new(&self.model, &self.tokenizer, &texts, &self.options.text)?.by_length();
@@ -82,7 +86,7 @@ impl Embedder {
     }
 }
 
-/// Returns the prompt that the options select; `None` for the default.
+/// Returns the prompt that the options select, by its text or its name; `None` for the default prompt.
 fn prompt(model: &Model, options: &EmbedderOptions) -> Result<Option<String>> {
     match (&options.prompt, &options.prompt_name) {
         (Some(_), Some(_)) => bail!(InvalidArgument, "prompt and prompt_name are both given"),

@@ -1,8 +1,9 @@
 //! Encoders, which compute vectors of texts ([`Embedder`]), scores of classes ([`Classifier`]) and labelled spans
 //! ([`Tagger`]).
 //!
-//! All own a session and a tokenizer, and take any number of texts per call. `batches` passes texts to a session, in
-//! the given order or by length, and returns a row for each; `vectors` finds the output with vectors and pools it.
+//! Each owns a session and a tokenizer, and takes a list of one or more texts per call. `batches` passes texts to a
+//! session, in the given order or by length, and returns a row of values for each; `vectors` finds the output with
+//! vectors and pools it.
 
 mod batches;
 mod classifier;
@@ -35,8 +36,8 @@ fn tokenizer_of(model: &Model, given: Option<Arc<Tokenizer>>) -> Result<Arc<Toke
     }
 }
 
-/// Returns the name of the output with logits in `dimensions` dimensions: an output with "logit" in its name, or
-/// otherwise the only output of the model; `None` if there is none.
+/// Returns the name of the output with logits: of the float outputs that have `dimensions` dimensions or an undeclared
+/// shape, the first with "logit" in its name, otherwise the only output of the model; `None` if there is none.
 fn logits_in(model: &Model, dimensions: usize) -> Option<String> {
     let outputs = model.outputs();
     let fits = |info: &&ValueInfo| {
@@ -51,7 +52,8 @@ fn logits_in(model: &Model, dimensions: usize) -> Option<String> {
     }
 }
 
-/// Returns the error for a model without the output that [`logits_in`] searches for.
+/// Returns the error for a model in which [`logits_in`] finds no output. `dimensions` and `owner` are words of the
+/// message.
 fn no_logits(model: &Model, dimensions: &str, owner: &str) -> Error {
     let outputs = model.outputs();
     let names: Vec<&str> = outputs.iter().map(|info| info.name.as_str()).take(8).collect();

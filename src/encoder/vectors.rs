@@ -1,4 +1,4 @@
-//! The vectors of texts, from the output of a model that has them or from pooled token vectors.
+//! The vectors of texts: an output of the model, or pooled from an output with token vectors.
 
 use super::batches::Batches;
 use crate::call::Units;
@@ -31,16 +31,17 @@ pub struct Vectors {
     output: String,
     /// Pooling of the output; `None` if it has one vector per text.
     pooling: Option<Pooling>,
-    /// Steps of the model's folder after its token vectors.
+    /// Steps that the model's folder declares for its token vectors (pooling, dense layers, normalization); `None` if
+    /// it declares none, or if the output has one vector per text.
     steps: Option<Steps>,
 }
 
 impl Vectors {
-    /// Returns the output of a session's model from which vectors are computed, and the steps. The output is
-    /// `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`, pooled as the card says (default:
-    /// mean); otherwise another output of the right shape.
+    /// Returns the output of a session's model from which vectors are computed, and the steps. See [`output_of`] for
+    /// the selection of the output.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors.
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors, or if its graph excludes the
+    /// tokens of the default prompt and `tokenizer` has another prompt.
     pub fn of(session: &Session, card: &Card, tokenizer: &Tokenizer) -> Result<Vectors> {
         // The session's outputs are used, because ONNX Runtime infers shapes that the model does not declare.
         let (output, pooling) = output_of(session.outputs(), card)?;
@@ -59,7 +60,8 @@ impl Vectors {
         Ok(Vectors { output, pooling, steps })
     }
 
-    /// Returns the vectors of the texts of `batches`, and counts the texts in `units`.
+    /// Returns the vectors of the texts of `batches`, and counts the texts in `units`. Fails with `Unsupported` if the
+    /// output does not have the shape of vectors, `Runtime` if an element is not finite.
     pub fn run(&self, batches: &Batches<'_>, session: &Session, units: &mut Units<'_>) -> Result<Embeddings> {
         let Vectors { output, pooling, steps } = self;
         let join = pooling.map(|pooling| (pooling, steps.as_ref()));
@@ -87,7 +89,7 @@ impl Embeddings {
         Ok(())
     }
 
-    /// Returns the vectors normalized to length 1, row by row; a zero vector stays zero.
+    /// Returns the elements of the vectors normalized to length 1, row by row; a zero vector stays zero.
     pub fn unit(&self) -> Vec<f64> {
         let row = |row: &[f32]| {
             let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
@@ -98,7 +100,12 @@ impl Embeddings {
     }
 }
 
-/// Returns the name of the output from which vectors are computed, and the pooling of the output.
+/// Returns the name of the output from which vectors are computed, and the pooling of the output: that of the card
+/// (default: mean); `None` if the output has one vector per text.
+///
+/// The output is `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`; otherwise the first with
+/// two (unless the model is a classifier) or else three dimensions, of which the last is fixed and above 1, whose name
+/// contains neither `logits` nor `pooler`. Fails with `Unsupported` if there is none.
 pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, Option<Pooling>)> {
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
     let float =
@@ -132,8 +139,8 @@ pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, O
     )
 }
 
-/// Returns the vectors of the first `texts` rows of an output: unchanged, or computed from the tokens that `keep`
-/// marks, by pooling or by the steps of the model's folder.
+/// Returns the vectors of the first `texts` rows of an output: unchanged without `join`, otherwise computed from the
+/// tokens that `keep` marks, by the steps of the model's folder, or by pooling if there are no steps.
 fn vectors(tensor: &Tensor, join: Option<(Pooling, Option<&Steps>)>, keep: &[bool], texts: usize) -> Result<Vec<f32>> {
     let values = tensor.to_f32_vec()?;
     let Some((pooling, steps)) = join else {

@@ -8,20 +8,21 @@ use crate::runtime::Tensor;
 pub struct Batch {
     /// Names and values of the inputs, in the model's order.
     pub inputs: Vec<(String, Tensor)>,
-    /// Positions that are not padding; `None` if nothing is padded.
+    /// Positions that hold a token and not padding, if the inputs are texts; otherwise `None`.
     pub mask: Option<Mask>,
-    /// Number of samples: texts, rows of given tensors, or 1.
+    /// Number of samples: texts, rows of given tensors, or 1 for generated inputs. The inputs may have further rows
+    /// after those of the samples, if the model fixes the batch size.
     pub samples: usize,
     /// Texts that were truncated, with their lengths.
     pub truncated: Vec<Truncation>,
 }
 
-/// The lengths of a text that was truncated.
+/// The lengths of a text that was truncated, with its special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncation {
     /// Index of the text in its batch.
     pub text: usize,
-    /// Length of the text in tokens.
+    /// Length of the whole text in tokens.
     pub tokens: usize,
     /// Number of tokens that the model receives.
     pub kept: usize,
@@ -42,7 +43,7 @@ impl Batch {
         Batch { inputs, mask: None, samples: 1, truncated: Vec::new() }
     }
 
-    /// Returns the inputs in the form that a run takes: names with references to values.
+    /// Returns the inputs as a run takes them: names with references to values.
     pub fn feed(&self) -> Vec<(&str, &Tensor)> {
         self.inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect()
     }
@@ -52,8 +53,10 @@ impl Batch {
         self.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect()
     }
 
-    /// Returns a value of a run with these inputs as rows along its last dimension in float32, without padding:
-    /// `[rows, size]`. Fails with `InvalidModel` if its rows are not of `size`.
+    /// Returns a value that a run with these inputs computed, as rows along its last dimension: float32 of the shape
+    /// `[rows, size]`. Rows of padding are left out of values that begin with the dimensions of the mask
+    /// (`[batch, length, size]`, or flattened to `[batch * length, size]`). Fails with `InvalidModel` if the last
+    /// dimension of the value is not `size`.
     pub fn rows(&self, value: &Tensor, size: usize) -> Result<Tensor> {
         if size == 0 || value.shape().last() != Some(&(size as i64)) {
             bail!(InvalidModel, "the value is {}, which has no rows of {size} elements", value.describe());
@@ -67,8 +70,8 @@ impl Batch {
         Tensor::from_f32(&[(values.len() / size) as i64, size as i64], values)
     }
 
-    /// Returns the number of elements per token of a value; `None` if the value is not per token (batch, token, and
-    /// more), or nothing is padded.
+    /// Returns the number of elements per token of a value; `None` if the value is not per token (batch, token and
+    /// more, or both flattened to one), or if nothing is padded.
     fn elements_of_a_token(&self, value: &Tensor) -> Option<usize> {
         let mask = self.mask.as_ref().filter(|mask| mask.keep.contains(&false))?;
         let tokens = mask.keep.len();
@@ -77,7 +80,8 @@ impl Batch {
         of_tokens.then(|| value.elements() / tokens).filter(|each| *each > 0)
     }
 
-    /// Returns the batch size according to the shapes: the median of the inputs' first dimensions.
+    /// Returns the batch size according to the shapes: the median of the inputs' first dimensions; 1 if no input has
+    /// dimensions.
     pub fn batch_size(&self) -> u64 {
         let mut firsts: Vec<i64> =
             self.inputs.iter().filter_map(|(_, tensor)| tensor.shape().first().copied()).collect();

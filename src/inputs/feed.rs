@@ -1,4 +1,4 @@
-//! Rows of tokens as inputs of a model, with empty caches.
+//! Rows of tokens as inputs of a model, with empty caches: the inputs of distillation.
 
 use super::role::Role;
 use super::window::empty_cache;
@@ -9,7 +9,7 @@ use crate::runtime::Tensor;
 use crate::text::Decoder;
 use crate::text::decoder::CachePair;
 
-/// The inputs of a model that reads rows of tokens.
+/// The inputs of a model that reads rows of tokens, and their roles.
 pub struct Feed {
     inputs: Vec<(ValueInfo, Role)>,
     /// Inputs of the cache, which are empty.
@@ -21,7 +21,8 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Returns the inputs of a model that reads rows of tokens. Fails with `Unsupported` for an unknown input.
+    /// Returns the inputs of a model that reads rows of tokens. Fails with `Unsupported` if the model has no input of
+    /// token ids, or one that is neither of tokens nor of the cache.
     pub fn new(model: &Model) -> Result<Feed> {
         let decoder = match model.card().task {
             Task::Generate => Some(Decoder::of(model)?),
@@ -66,7 +67,8 @@ impl Feed {
         self
     }
 
-    /// Returns the inputs for rows of equal length; `keep` marks the tokens that are not padding.
+    /// Returns the inputs for `rows` rows of `columns` tokens each. `ids` and `keep` are row-major; `keep` says which
+    /// tokens are not padding. Positions count from 0 in each row, and the logits of all columns are requested.
     pub fn tensors(&self, [rows, columns]: [usize; 2], ids: &[i64], keep: &[bool]) -> Result<Vec<(String, Tensor)>> {
         let mut made = Vec::with_capacity(self.inputs.len() + self.caches.len() + 1);
         for (info, role) in &self.inputs {

@@ -1,5 +1,4 @@
-//! The values of inputs ([`Fill`]), which are given or generated, and the selection of values for inputs without given
-//! ones.
+//! The values of inputs ([`Fill`]), given by the caller or generated.
 
 use super::role::is_past;
 use super::tables::rows_indexed_by;
@@ -30,20 +29,27 @@ pub enum Fill {
     },
     /// Integers 0, 1, 2 … along the last dimension, starting again at 0 after `period` if that is not 0.
     Positions {
-        /// Number of rows of the position table.
+        /// Number of rows of the position table; 0 for no limit.
         period: i64,
     },
-    /// Given values, in this order.
+    /// Given values, one per element in row-major order.
     Given(Vec<f64>),
 }
 
 impl Fill {
-    /// Returns the values for an input without given ones. `rows` is the number of rows of the table that it indexes,
-    /// if any.
+    /// Returns the values for an input for which none are given. `rows` is the number of rows of the table that the
+    /// input indexes, if any.
     ///
-    /// Masks are ones, positions count up, row indices are drawn from the table, images of bytes from their whole
-    /// range, other floats from the normal distribution. Booleans are true (except `use_cache`, false: the cache is
-    /// empty). Sampling rates are 16000, other integers 1, those of a `past` 0.
+    /// The first line that fits the name and the type of the input counts:
+    ///
+    /// - Booleans are true, except those with `use_cache` in their names: the cache is empty.
+    /// - Masks are ones.
+    /// - Integer positions count up.
+    /// - Other integers that index a table are random rows of it.
+    /// - 8-bit integers (images) are random over their whole range.
+    /// - Sampling rates are 16000.
+    /// - Other integers are 0 if they belong to a cache (`past`), otherwise 1.
+    /// - All others are from the standard normal distribution.
     pub fn guess(info: &ValueInfo, rows: Option<i64>) -> Fill {
         use DataType::*;
         let name = info.name.to_lowercase();
@@ -61,8 +67,10 @@ impl Fill {
         }
     }
 
-    /// Returns a tensor with the type of `info` and the given shape. Fails if the type cannot be filled with numbers
-    /// or cannot represent a given number.
+    /// Returns a tensor with the type of `info` and the given shape. `random` generates the random values. Fails with
+    /// `Unsupported` if the type is not a number or boolean of at least 8 bits, `InvalidArgument` if an integer or
+    /// boolean type cannot represent a value or the number of given values is not that of the elements, and
+    /// `LimitExceeded` if memory is insufficient.
     pub fn tensor(&self, info: &ValueInfo, shape: &[i64], random: &mut Random) -> Result<Tensor> {
         use DataType::*;
         let mut make = || match info.dtype {
@@ -91,7 +99,7 @@ impl Fill {
         make().at(|| format!("input {:?}", info.name))
     }
 
-    /// Returns a tensor of type `T`. `back` converts an element back to a number, to check that a given number was
+    /// Returns a tensor of type `T`. `back` converts an element back to a number, to check that a number was
     /// represented exactly; it returns `None` for types that may round.
     fn typed<T: Element>(
         &self,
@@ -132,7 +140,8 @@ impl Fill {
     }
 }
 
-/// Returns whether an input of a model gets integers that are guessed: they may be the reason why a run fails.
+/// Returns whether an input of a model gets an integer or boolean that is only guessed, which may be the reason why a
+/// run fails.
 pub fn guesses_values(model: &Model) -> bool {
     let view = View::new(model.proto());
     model.inputs().iter().any(|info| {
@@ -146,7 +155,7 @@ fn is_rate(name: &str) -> bool {
     name == "sr" || (name.contains("rate") && name.contains("sampl"))
 }
 
-/// Returns a number from the caller as an element. Fails if the type cannot represent it exactly and does not round.
+/// Returns a number as an element. Fails with `InvalidArgument` if a type that does not round cannot represent it.
 fn exact<T: Element>(value: f64, convert: impl Fn(f64) -> T, back: impl Fn(T) -> Option<f64>) -> Result<T> {
     let element = convert(value);
     match back(element) {

@@ -5,7 +5,8 @@ use super::tables::dims_of;
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::proto::NodeProto;
 
-/// The operators that compute each element from the element of their first input at the same position.
+/// The operators whose output has the axes of their first input: element-wise ones, and those that normalize or
+/// quantize along an axis.
 const ALIKE: [&str; 24] = [
     "Cast",
     "Identity",
@@ -32,7 +33,7 @@ const ALIKE: [&str; 24] = [
     "DequantizeLinear",
     "DynamicQuantizeLinear",
 ];
-/// The maximum number of values that are followed.
+/// The maximum number of values of the graph that are followed from an input.
 const VALUES: usize = 64;
 
 /// A value that depends on the input, with the axis of the input that corresponds to each of its axes.
@@ -42,8 +43,8 @@ struct At<'a> {
     axes: Vec<usize>,
 }
 
-/// Returns the sizes of axes of the graph's input `name`, of `rank` dimensions, that the constants of the graph
-/// require.
+/// Returns axes of the graph's input `name`, each with a size above 0 that a constant of the graph requires of it.
+/// `rank` is the number of dimensions of the input. An axis may occur several times.
 pub fn sizes_wanted(view: &View<'_>, name: &str, rank: usize) -> Vec<(usize, i64)> {
     let mut queue = vec![At { body: 0, name, axes: (0..rank).collect() }];
     let (mut found, mut next) = (Vec::new(), 0);
@@ -66,8 +67,8 @@ pub fn sizes_wanted(view: &View<'_>, name: &str, rank: usize) -> Vec<(usize, i64
     found
 }
 
-/// Returns the axes of the input that correspond to the axes of a node's output, if they are those of its first input;
-/// otherwise `None`.
+/// Returns the axes of the graph's input that correspond to the axes of a node's output; `axes` are those that
+/// correspond to the axes of its first input. `None` if the node may change the axes.
 fn carried(view: &View<'_>, body: BodyId, node: &NodeProto, axes: &[usize]) -> Option<Vec<usize>> {
     if node.is("Transpose") {
         let Some(perm) = node.attribute("perm") else { return Some(axes.iter().rev().copied().collect()) };
@@ -81,7 +82,8 @@ fn carried(view: &View<'_>, body: BodyId, node: &NodeProto, axes: &[usize]) -> O
     other.is_none_or(|dims| dims.len() <= axes.len()).then(|| axes.to_vec())
 }
 
-/// Returns axes of the input `input`, of `rank` dimensions, with the sizes that the constants of the node require.
+/// Returns axes of the node's input `input`, which has `rank` dimensions, with the sizes that constants of the node
+/// require; a size is 0 if it is not known.
 fn wanted(view: &View<'_>, body: BodyId, node: &NodeProto, input: usize, rank: usize) -> Vec<(usize, i64)> {
     let dims = |index: usize| node.input_at(index).and_then(|name| dims_of(view, body, name)).unwrap_or_default();
     let at = |dims: &[i64], axis: usize| dims.get(axis).copied().unwrap_or(0);

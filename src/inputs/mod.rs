@@ -1,10 +1,10 @@
-//! Inputs of runs: texts, given tensors, generated values, empty caches; their roles and their sizes.
+//! Inputs of runs: texts, given tensors, generated values and empty caches, with their roles and their sizes.
 //!
 //! [`Source`] returns each [`Batch`] that [`InputOptions`] describe: of texts (`texts`), of given tensors
-//! ([`tensors`]), or of the model's signature (`generated`). [`Sizes`] determines the open dimensions of a model within
-//! the contract of its package, for every command. [`role`] derives the role of an input from its name. [`hints`] and
-//! [`tables`] read the graph: channels, features, indexed rows. [`window`] and [`feed`] pass tokens to models that read
-//! them from the start.
+//! ([`tensors`]), or of values that are generated for the model's signature (`generated`). [`Sizes`] determines the
+//! dimensions that a model does not fix, within the contract of its package. [`role`] derives the role of an input from
+//! its name. [`hints`] and [`tables`] read from the graph which sizes it requires, and how many rows the tables have
+//! that inputs index. [`window`] and [`feed`] make the inputs of decoders that read tokens with an empty cache.
 
 mod batch;
 pub mod feed;

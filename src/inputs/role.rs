@@ -3,7 +3,7 @@
 use crate::model::ValueInfo;
 use crate::onnx::dtype::DataType;
 
-/// The role of an input of a text model.
+/// The role of an input of a text model. All inputs with a role have the shape `[batch, length]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Token ids.
@@ -17,8 +17,9 @@ pub enum Role {
 }
 
 impl Role {
-    /// Returns the role that follows from an input's usual name and its shape; `None` if there is none. Masks may have
-    /// any numeric type.
+    /// Returns the role of an input by its name, without prefixes such as `model/` or `encoder.`. `None` if the name is
+    /// not one of the usual names, if the input is known not to have two dimensions, or if its type is neither int64
+    /// nor int32; a mask may have any type.
     pub fn of(info: &ValueInfo) -> Option<Role> {
         if info.shape.as_ref().is_some_and(|shape| shape.len() != 2) {
             return None;
@@ -35,24 +36,26 @@ impl Role {
         (integer || role == Role::Mask).then_some(role)
     }
 
-    /// Returns the index of the input of token ids; `None` if the model has none.
+    /// Returns the index of the first input of token ids; `None` if there is none.
     pub fn ids(inputs: &[ValueInfo]) -> Option<usize> {
         inputs.iter().position(|info| Role::of(info) == Some(Role::Ids))
     }
 }
 
-/// Returns whether an input holds token ids, a mask or similar, of the shape `[batch, length]`.
+/// Returns whether an input has a [`Role`]: token ids, a mask, token type ids or position ids, of the shape
+/// `[batch, length]`.
 pub fn is_of_tokens(info: &ValueInfo) -> bool {
     Role::of(info).is_some()
 }
 
-/// Returns whether the name of an input is that of token ids or of a mask. Its shape is not considered.
+/// Returns whether the name of an input contains `ids` or `mask`. The shape of the input is not considered.
 pub fn is_named_as_tokens(name: &str) -> bool {
     let name = name.to_lowercase();
     name.contains("ids") || name.contains("mask")
 }
 
-/// Returns whether an input holds the state of earlier runs: keys and values of attention.
+/// Returns whether the name of an input says that it holds the state of earlier runs, such as cached keys and values of
+/// attention: it begins with `past`, has it as a word, or contains a word such as `kv_cache`.
 pub fn is_past(name: &str) -> bool {
     let name = name.to_lowercase();
     let marks = ["past_key", "past_value", "key_cache", "value_cache", "kv_cache", "cache_k", "cache_v"];
@@ -61,8 +64,8 @@ pub fn is_past(name: &str) -> bool {
         || marks.iter().any(|mark| name.contains(mark))
 }
 
-/// Returns the name of an input without what exporters add: TensorFlow's exports use `input_ids:0`, others
-/// `model/input_ids`.
+/// Returns the name of an input without the prefixes and suffixes of exporters: `input_ids` for `input_ids:0`
+/// (TensorFlow) and `model/input_ids`.
 pub fn plain_name(name: &str) -> &str {
     let name = name.rsplit('/').next().unwrap_or("");
     name.split(':').next().unwrap_or("")

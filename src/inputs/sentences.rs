@@ -1,4 +1,4 @@
-//! The built-in texts: plain English on many subjects, in many lengths and forms, used if the caller gives none.
+//! The built-in texts, which are used if the caller gives none: plain English on many subjects.
 
 /// The built-in sentences, of 5 to 40 words.
 pub const SENTENCES: [&str; 32] = [

@@ -1,8 +1,8 @@
-//! The sizes of the inputs: open dimensions get a number, one per name.
+//! The sizes of the inputs of a model. A size is open if the model does not fix it; a run needs a number for each.
 //!
 //! Each place (an axis of an input) has a fixed size, an open size, or a size that is an expression of open ones.
 //! Places with one meaningful name have one size; the name may be that of the model, of another model with the same
-//! inputs, or of a package's contract, which also bounds the size. Sizes that nothing determines are guessed
+//! inputs, or of a range of a package's contract, which also bounds the size. Sizes that nothing determines are guessed
 //! ([`guess`]).
 
 mod guess;
@@ -37,7 +37,7 @@ pub struct Sizes {
 #[derive(Debug, Clone)]
 enum Place {
     Fixed(i64),
-    /// An open size, as its index in `open`.
+    /// An open size, as its index in `Sizes::open`.
     Open(usize),
     Sum(Expression),
 }
@@ -59,7 +59,8 @@ struct Open {
 }
 
 impl Sizes {
-    /// Returns the open sizes of a model, within its contract.
+    /// Returns the open sizes of a model, within the contract of its package, if any. The first guess
+    /// of a size is the one that constants of the graph require.
     pub fn new(model: &Model) -> Sizes {
         let inputs = model.inputs();
         let mut sizes = Sizes::of(&inputs);
@@ -79,7 +80,7 @@ impl Sizes {
         sizes
     }
 
-    /// Returns the open sizes of a signature alone.
+    /// Returns the open sizes of a signature alone, without a graph or a contract.
     pub fn of(infos: &[ValueInfo]) -> Sizes {
         let mut sizes = Sizes::default();
         for (input, info) in meaningful(infos).into_iter().enumerate() {
@@ -104,7 +105,8 @@ impl Sizes {
         sizes
     }
 
-    /// Adds the requirements of another model with the same inputs: its fixed sizes, bounds and equal names.
+    /// Adds the requirements of another model with the same inputs: its fixed sizes, the bounds of its contract, and
+    /// its equal names. Inputs are matched by name. A size that is known already is kept.
     pub fn and(&mut self, model: &Model) {
         for info in meaningful(&model.inputs()) {
             let Some(input) = self.infos.iter().position(|own| own.name == info.name) else { continue };
@@ -127,7 +129,8 @@ impl Sizes {
         }
     }
 
-    /// Applies a contract: its sizes are fixed, its ranges are bounds, and dimensions of one range have one size.
+    /// Applies a contract: its fixed sizes are set unless they are known already, its ranges are bounds, and dimensions
+    /// of one range have one size.
     pub fn within(&mut self, contract: &Contract) {
         for shape in &contract.inputs {
             let Some(input) = self.infos.iter().position(|info| info.name == shape.name) else { continue };
@@ -150,7 +153,8 @@ impl Sizes {
         }
     }
 
-    /// Limits the size of an axis of an input to a range.
+    /// Limits the size of an axis of an input to a range, and gives it the same size as other axes of that range. An
+    /// axis without an open size is unchanged.
     pub fn limit(&mut self, input: usize, axis: usize, range: &Range) {
         let Some(Place::Open(open)) = self.place(input, axis) else { return };
         let open = self.join(format!("\u{2}{}", range.name), *open);
@@ -163,13 +167,14 @@ impl Sizes {
         open.range = Some(range.name.clone());
     }
 
-    /// Sets the size of a range of the contract, for a run at one of its ends.
+    /// Sets the size of all open dimensions of the contract's range `name`, for a run at one end of the range.
     pub fn set_range(&mut self, name: &str, size: i64) {
         let of = |open: &&mut Open| open.range.as_deref() == Some(name);
         self.open.iter_mut().filter(of).for_each(|open| open.size = Some(size));
     }
 
-    /// Returns the size of a range of the contract, after [`Sizes::choose`]; `None` if no open size has it.
+    /// Returns the size of the contract's range `name`, after [`Sizes::choose`]; `None` if no open dimension belongs to
+    /// it.
     pub fn range_size(&self, name: &str) -> Option<i64> {
         self.open.iter().find(|open| open.range.as_deref() == Some(name) && !open.at.is_empty())?.size
     }
@@ -178,7 +183,7 @@ impl Sizes {
         self.places.get(input)?.as_ref()?.get(axis)
     }
 
-    /// Returns the index of the open size `name`, after adding it if there is none yet or the name is empty.
+    /// Returns the index of the open size `name`. Adds one if there is none of that name, or if the name is empty.
     fn named(&mut self, name: &str) -> usize {
         if let Some(open) = self.names.get(name).filter(|_| !name.is_empty()) {
             return *open;
@@ -197,8 +202,8 @@ impl Sizes {
         open
     }
 
-    /// Merges the open size with the index `open` and the one with the name `name`, and returns the index of the
-    /// result.
+    /// Merges the open size with the index `open` into the one with the name `name`, if there is one, and returns the
+    /// index of the result.
     fn join(&mut self, name: String, open: usize) -> usize {
         let kept = *self.names.entry(name).or_insert(open);
         if kept == open {
@@ -228,7 +233,7 @@ impl Sizes {
         kept
     }
 
-    /// Returns the signature, in which the known sizes are fixed.
+    /// Returns the signature, in which dimensions with a known size are fixed.
     pub fn infos(&self) -> Vec<ValueInfo> {
         let one = |(input, info): (usize, &ValueInfo)| {
             let mut info = info.clone();
@@ -244,7 +249,8 @@ impl Sizes {
         self.infos.iter().enumerate().map(one).collect()
     }
 
-    /// Returns the minimum and the maximum size of an axis; the maximum is `None` if there is no limit.
+    /// Returns the minimum and the maximum size of an axis; the maximum is `None` if there is no limit. Expressions and
+    /// unknown axes have the minimum 0 and no maximum.
     pub fn bounds(&self, input: usize, axis: usize) -> (i64, Option<i64>) {
         match self.place(input, axis) {
             Some(Place::Fixed(size)) => (*size, Some(*size)),
@@ -256,8 +262,8 @@ impl Sizes {
         }
     }
 
-    /// Sets the shape of an input, and the sizes that its names imply. Fails with `InvalidArgument` if the shape does
-    /// not match.
+    /// Sets the shape of an input, and the open sizes that follow from it. Fails with `InvalidArgument` if the shape
+    /// does not match the signature or sizes that are known already, `LimitExceeded` if it has too many elements.
     pub fn bind(&mut self, input: usize, shape: &[i64]) -> Result<()> {
         let place = format!("input {:?}", self.infos[input].name);
         self.bind_inner(input, shape).at(|| place)
@@ -284,8 +290,8 @@ impl Sizes {
         Ok(())
     }
 
-    /// Determines every open size. Given sizes come first, then those that expressions determine, then those that the
-    /// graph requires; the others are guessed within their bounds.
+    /// Determines every open size. Given sizes come first, then those that follow from given values of expressions.
+    /// Every other size is the one that the graph requires, or else a guess, in both cases limited to its bounds.
     pub fn choose(&mut self, wanted: &Wanted<'_>) {
         let guesses: Vec<guess::Guess> = self.open.iter().map(|open| guess::of(open, &self.infos, wanted)).collect();
         let mut order: Vec<usize> = (0..self.open.len()).collect();
@@ -307,7 +313,8 @@ impl Sizes {
         }
     }
 
-    /// Returns the largest value of an open size that leaves room for the other unknown terms of every given sum.
+    /// Returns the largest value of an open size that leaves a share for the other unknown names of every expression
+    /// whose value is given.
     fn room(&self, index: usize) -> i64 {
         let unknown = |name: &&str| self.names.get(*name).is_some_and(|open| self.open[*open].size.is_none());
         let shares = self.given.iter().filter_map(|(sum, size)| {
@@ -318,7 +325,7 @@ impl Sizes {
         shares.min().unwrap_or(i64::MAX)
     }
 
-    /// Determines the sizes that follow from expressions.
+    /// Determines the open sizes that follow from expressions whose value is given.
     fn solve(&mut self) {
         for alone in [true, false] {
             for (sum, size) in self.given.clone() {
@@ -336,7 +343,8 @@ impl Sizes {
         }
     }
 
-    /// Returns the shape of an input, after [`Sizes::choose`]. Fails with `InvalidArgument` if its rank is unknown.
+    /// Returns the shape of an input, after [`Sizes::choose`]. Fails with `InvalidArgument` if its rank is unknown,
+    /// `Unsupported` if the input is not a tensor, and `LimitExceeded` if it has too many elements.
     pub fn shape(&self, input: usize) -> Result<Vec<i64>> {
         let info = &self.infos[input];
         if let Some(shape) = self.shapes.get(&input) {
@@ -368,13 +376,13 @@ impl Sizes {
         Ok(shape)
     }
 
-    /// Returns the names and the shapes of all inputs, after [`Sizes::choose`].
+    /// Returns the names and the shapes of all inputs, after [`Sizes::choose`]. Fails like [`Sizes::shape`].
     pub fn all(&self) -> Result<Vec<(String, Vec<i64>)>> {
         let one = |(input, info): (usize, &ValueInfo)| Ok((info.name.clone(), self.shape(input)?));
         self.infos.iter().enumerate().map(one).collect()
     }
 
-    /// Returns whether a size is guessed, so that another guess may work if a model rejects this one.
+    /// Returns whether [`Sizes::choose`] has to guess a size: another guess may work if a model rejects the first one.
     pub fn is_open(&self) -> bool {
         self.open.iter().any(|open| open.size.is_none() && open.hint.is_none())
     }
@@ -408,7 +416,8 @@ impl Open {
 }
 
 fn checked(shape: &[i64]) -> Result<()> {
-    // The same check is used for model files; here the shape is the caller's or ours.
+    // `element_count` reports `InvalidModel`, as it also checks model files; this shape comes from the caller or from
+    // us.
     let count = element_count(shape).map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if count > limits::GENERATED_ELEMENTS {
         bail!(

@@ -1,6 +1,7 @@
-//! The source of batches: given tensors, texts through the tokenizer, or the model's signature ([`Source`]).
+//! The source of batches ([`Source`]): given tensors, texts through the tokenizer, or values for the model's signature.
 //!
-//! One source serves all models that are compared, so they always get the same inputs. Batches are made one at a time.
+//! One source can serve several models that are compared, so that all get the same inputs. Batches are made one at a
+//! time.
 
 use super::batch::Batch;
 use super::generated::Fill;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 const GENERATED_SETS: usize = 8;
 /// The maximum number of given batches for measuring quality.
 const GIVEN_SETS: usize = 64;
-/// The time after which no further sizes are tried on a model that rejects inputs.
+/// The time after which no further sizes are tried on a model that rejects its inputs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The source of batches for one model, or for several models that are compared.
@@ -34,7 +35,7 @@ pub struct Source<'a> {
     text: Option<Text<'a>>,
     given: Vec<Run>,
     options: &'a InputOptions,
-    /// Number of positions that the models have.
+    /// Number of positions that all models have; `None` if none declares it.
     longest: Option<usize>,
     /// Index of the trial for sizes that are not given.
     trial: usize,
@@ -42,12 +43,17 @@ pub struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// Returns a source for a model: given tensors, otherwise texts if there is a tokenizer and the model takes token
-    /// ids, otherwise inputs from the signature. Sizes stay within the contract of a package.
+    /// ids, otherwise values for the model's signature. Sizes stay within the contract of a package.
+    ///
+    /// Fails with `NotFound` if the options name an input that the model does not have; `InvalidArgument` if texts are
+    /// given together with tensors, without a tokenizer, or for a model without token ids, or if other options do not
+    /// fit the model.
     pub fn new(model: &Model, tokenizer: Option<&'a Tokenizer>, options: &'a InputOptions) -> Result<Source<'a>> {
         Source::of(&[model], tokenizer, options)
     }
 
-    /// Returns a source like [`Source::new`] for two models with the same inputs, with sizes that both accept.
+    /// Returns a source like [`Source::new`] for two models with the same inputs, with sizes that both accept. The
+    /// inputs are named, typed and ordered as those of `original`.
     pub fn pair(
         original: &Model,
         result: &Model,
@@ -88,8 +94,8 @@ impl<'a> Source<'a> {
         Ok(Source { inputs, sizes, rows, text, given, options, longest, trial: 0 })
     }
 
-    /// Returns the source with texts truncated to `tokens` tokens, instead of 512, if neither the model nor the options
-    /// set a limit.
+    /// Returns the source with texts truncated to `tokens` tokens by default, instead of to the positions of the model
+    /// and at most 512. Lengths that the options or the model's inputs require still apply.
     pub fn up_to(mut self, tokens: usize) -> Source<'a> {
         if let Some(text) = &mut self.text {
             text.longest = tokens;
@@ -97,8 +103,9 @@ impl<'a> Source<'a> {
         self
     }
 
-    /// Guesses unknown sizes, the most common ones first, until `run` succeeds, and returns its result. The error is
-    /// that of the first guess, with advice to the caller.
+    /// Runs `run` with guesses of unknown sizes, the most common ones first, until it succeeds, and returns its result;
+    /// the source keeps the sizes. Stops with an error at the first error that other inputs cannot avoid. If all
+    /// guesses fail, or after 20 seconds, the error is that of the first guess, with advice to the user.
     pub fn settle<T>(&mut self, mut run: impl FnMut(&Source<'a>) -> Result<T>) -> Result<T> {
         let begin = Instant::now();
         self.trial = 0;
@@ -125,12 +132,12 @@ impl<'a> Source<'a> {
         Err(self.hinted(e))
     }
 
-    /// Uses the sizes that another source has guessed.
+    /// Uses the guessed sizes of the same trial as another source.
     pub fn follow(&mut self, other: &Source<'_>) {
         self.trial = other.trial;
     }
 
-    /// Returns the number of different guesses.
+    /// Returns the number of guesses of sizes that can be tried.
     fn trials(&self) -> usize {
         match &self.text {
             Some(text) => text.trials(),
@@ -139,7 +146,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the error of a run, with advice in its message if its inputs may be the cause.
+    /// Returns the error of a run; if the inputs may be its cause ([`is_refusal`]), with advice to the user in its
+    /// message.
     pub fn hinted(&self, e: Error) -> Error {
         match is_refusal(&e) {
             true => Error::new(e.kind(), format!("{}; {}", e.message(), self.hint())).at(e.place()),
@@ -156,13 +164,14 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the sizes that may be those of a vocabulary: the tokenizer's, and those of the tables that inputs index.
+    /// Returns the sizes that may be those of a vocabulary: that of the tokenizer if the inputs are texts, and the
+    /// numbers of rows of the tables that inputs index.
     pub fn vocabularies(&self) -> Vec<i64> {
         let tokenizer = self.text.as_ref().map(|text| text.vocabulary());
         self.rows.values().copied().chain(tokenizer).collect()
     }
 
-    /// Returns a hint for the caller on what to change if a model rejects the inputs.
+    /// Returns advice to the user on which options change the inputs that a model rejects.
     fn hint(&self) -> &'static str {
         match self.name() {
             "text" => "the options `sequence_length`, `shapes` and `values` set the inputs",
@@ -171,8 +180,9 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the inputs for timing: the first given ones, or the first texts at their own length or
-    /// `sequence_length`; built-in text has 128 tokens, so that overhead does not dominate.
+    /// Returns the inputs for timing: the first given or generated ones, or the caller's first texts at their own
+    /// length. With `sequence_length`, texts have that length; built-in text has 128 tokens by default, so that
+    /// overhead does not dominate.
     pub fn timing(&self) -> Result<Batch> {
         match &self.text {
             Some(text) => self.make(0, Some(text.timing(self.trial)?)),
@@ -180,7 +190,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the number of input sets for measuring quality.
+    /// Returns the number of batches for measuring quality: that of all texts, at most 64 of given tensors, or 8 that
+    /// are generated.
     pub fn count(&self) -> usize {
         match &self.text {
             Some(text) => text.count(),
@@ -189,7 +200,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the batch `index` of those for measuring quality.
+    /// Returns the batch `index` of those for measuring quality. `index` is less than [`Source::count`].
     pub fn set(&self, index: usize) -> Result<Batch> {
         match &self.text {
             Some(text) => self.make(index, Some(text.set(index, self.trial)?)),
@@ -231,8 +242,8 @@ impl<'a> Source<'a> {
         Ok(Batch { inputs, mask: tokens.map(Tokens::into_mask), samples, truncated })
     }
 
-    /// Returns the shape of each input. Tokens and the caller's values come first, because other inputs depend on
-    /// them.
+    /// Returns the shape of each input. The shapes of tokens and of the caller's values are set first, because other
+    /// inputs depend on them.
     fn shapes(
         &self,
         roles: &[Option<Role>],
@@ -274,12 +285,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Returns whether a model rejected its inputs, so that other inputs may work.
+/// Returns whether an error may mean that a model rejected its inputs, so that other inputs may work.
 pub fn is_refusal(e: &Error) -> bool {
     matches!(e.kind(), Kind::Runtime | Kind::InvalidArgument)
 }
 
-/// Returns the given tensors divided into runs.
+/// Returns the given tensors divided into runs; none if no tensors are given.
 fn given(sizes: &Sizes, inputs: &[ValueInfo], options: &InputOptions) -> Result<Vec<Run>> {
     if options.tensors.is_empty() {
         return Ok(Vec::new());

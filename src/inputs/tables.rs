@@ -1,15 +1,15 @@
-//! Inputs that index rows of a table: an id outside the table would fail the run.
+//! Inputs that index the rows of a table: an id outside the table would fail the run.
 
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::proto::NodeProto;
 use std::collections::HashSet;
 
-/// The operators that return the values of their first input unchanged.
+/// The operators whose output has the values of their first input, or a part of them, unchanged.
 const PASSING: [&str; 9] =
     ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Transpose", "Expand", "Slice"];
 
 /// Returns the number of rows of the smallest constant table that the graph input `name` indexes, directly or through
-/// operators that return its values unchanged; `None` if it indexes none.
+/// operators that pass values on (`PASSING`); `None` if it indexes none.
 pub fn rows_indexed_by(view: &View, name: &str) -> Option<i64> {
     let mut queue = vec![(0, name)];
     let mut seen: HashSet<(BodyId, &str)> = queue.iter().copied().collect();
@@ -28,7 +28,8 @@ pub fn rows_indexed_by(view: &View, name: &str) -> Option<i64> {
     smallest
 }
 
-/// Returns the number of rows of the table that the input `input` of `node` indexes; `None` if it indexes none.
+/// Returns the number of rows of the constant table that the input `input` of `node` indexes; `None` if it indexes
+/// none.
 fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> Option<i64> {
     let contrib = node.domain.as_deref() == Some("com.microsoft");
     let (table, axis) = match (node.op(), input) {
@@ -41,22 +42,24 @@ fn rows_of_table(view: &View, body: BodyId, node: &NodeProto, input: usize) -> O
     size_along(view, body, node.input_at(table)?, axis)
 }
 
-/// Returns the size of the constant `name` along `axis`, also through a node or two, as in quantized models.
+/// Returns the size of the constant `name` along `axis`, also if nodes dequantize it first; `None` if it is not a
+/// constant.
 fn size_along(view: &View, body: BodyId, name: &str, axis: i64) -> Option<i64> {
-    // Block-quantized tables get their shape at the end; rows come first in all steps.
+    // A table that is quantized in blocks gets its shape by a Reshape at the end; its first dimension is always the
+    // rows.
     let dims = reached(view, body, name, axis == 0)?;
     let axis = usize::try_from(if axis < 0 { axis + dims.len() as i64 } else { axis }).ok()?;
     dims.get(axis).copied()
 }
 
-/// Returns the dimensions of the constant `name`, also through a node or two, as in quantized models; `None` if it is
-/// not a constant.
+/// Returns the dimensions of the constant `name`, also if a few nodes (`DequantizeLinear`, `Cast`, `Mul`) compute it
+/// from a constant, as in quantized models; `None` if it is not a constant.
 pub fn dims_of(view: &View, body: BodyId, name: &str) -> Option<Vec<i64>> {
     reached(view, body, name, false)
 }
 
-/// Returns dimensions like [`dims_of`]; with `rows`, also through nodes that change the shape, but not the number of
-/// rows.
+/// Returns dimensions like [`dims_of`]; with `rows`, also through `Reshape`, `Sub` and `Concat` nodes, after which only
+/// the number of rows, the first dimension, is the right one.
 fn reached(view: &View, body: BodyId, name: &str, rows: bool) -> Option<Vec<i64>> {
     let (mut at, mut name) = (body, name);
     for _ in 0..8 {

@@ -8,7 +8,8 @@ use crate::source::weights::{Form, Stored, Weights};
 use bytes::Bytes;
 use std::path::Path;
 
-/// Returns the tensors of a safetensors file, by name.
+/// Returns the tensors of a safetensors file, by name. Fails with `Unsupported` for a tensor that is quantized in
+/// blocks, and if the file cannot be read or is invalid.
 pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let file = Safetensors::open_file(path)?;
     let one = |name: String| {
@@ -20,14 +21,17 @@ pub fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     file.names().into_iter().map(one).collect()
 }
 
-/// The inputs of one run by name.
+/// The inputs of one run: names and tensors.
 pub type Run = Vec<(String, Tensor)>;
 
-/// Returns tensors divided into runs of `samples` each, or of as many as the model requires. `what` names the tensors
-/// in messages.
+/// Returns tensors divided into runs of `samples` samples each, or of as many as the model requires. The last run may
+/// have fewer; if the model requires a number, samples that do not fill a run are omitted. `what` names the tensors in
+/// messages.
 ///
 /// The first dimension of given tensors counts samples, the same number in each. A tensor with one dimension more than
-/// its input is split along it, one sample per run. Tensors of inputs without dimensions are part of every run.
+/// its input is split along the first one, one sample per run. Tensors of inputs without dimensions are part of every
+/// run. Fails with `NotFound` for a tensor without an input, `Unsupported` for elements of fewer than 8 bits, and
+/// `InvalidArgument` if the tensors do not fit each other or the model.
 pub fn cut(inputs: &[ValueInfo], tensors: &[(String, Tensor)], samples: usize, what: &str) -> Result<Vec<Run>> {
     let mut parts = Vec::with_capacity(tensors.len());
     for (index, (name, tensor)) in tensors.iter().enumerate() {
@@ -63,7 +67,8 @@ pub fn cut(inputs: &[ValueInfo], tensors: &[(String, Tensor)], samples: usize, w
     (0..count).map(one).collect()
 }
 
-/// Returns the number of samples per run.
+/// Returns the number of samples per run: that which inputs require, otherwise `samples`. Fails with `InvalidArgument`
+/// if two inputs require different numbers.
 fn batch_size(parts: &[Part<'_>], samples: usize) -> Result<usize> {
     let mut fixed = parts.iter().filter(|part| part.rows > 0);
     let Some(first) = fixed.next() else { return Ok(samples.max(1)) };
@@ -84,11 +89,11 @@ fn batch_size(parts: &[Part<'_>], samples: usize) -> Result<usize> {
 struct Part<'a> {
     name: &'a str,
     tensor: &'a Tensor,
-    /// Number of samples in the tensor; `None` for inputs without dimensions.
+    /// Number of samples in the tensor; `None` if the input has no dimensions.
     samples: Option<usize>,
     /// Number of samples that a run requires; 0 for any number.
     rows: usize,
-    /// Whether the input lacks the dimension of samples.
+    /// Whether the tensor has a dimension of samples that the input lacks.
     extra: bool,
 }
 

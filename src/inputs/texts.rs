@@ -10,22 +10,23 @@ use crate::limits;
 use crate::model::{Model, ValueInfo};
 use crate::text::{Batch, Encoding, Tokenizer};
 
-/// The texts, with the tokenizer and the lengths that a model requires.
+/// The texts for a model, with the tokenizer, and the number and length of texts per run that the model requires.
 pub struct Text<'a> {
     tokenizer: &'a Tokenizer,
     texts: Vec<&'a str>,
     options: &'a InputOptions,
     /// Number of texts per batch.
     batch: usize,
-    /// Minimum and maximum length that the model requires.
+    /// Minimum and maximum length in tokens that the model's input accepts.
     lengths: (usize, Option<usize>),
     /// Whether the model fixes the number of texts.
     fixed_batch: bool,
-    /// Maximum length in tokens if neither the model nor the options set one.
+    /// Maximum length in tokens if the options set none. The bounds in `lengths` also apply.
     pub longest: usize,
 }
 
-/// Returns the maximum number of tokens of a text that the inputs of `model` accept; `None` if there is no limit.
+/// Returns the maximum number of tokens of a text that the inputs of `model` accept; `None` if there is no limit or no
+/// input of token ids.
 pub(crate) fn token_limit(model: &Model) -> Option<usize> {
     let ids = Role::ids(&model.inputs())?;
     let (_, most) = Sizes::new(model).bounds(ids, 1);
@@ -41,8 +42,9 @@ pub struct Tokens {
 }
 
 impl<'a> Text<'a> {
-    /// Returns the texts for a model. `ids` is the model's input of token ids and its index; `longest` is the number
-    /// of positions that the model has.
+    /// Returns the texts for a model. `ids` and `info` are the index and the declaration of the model's input of token
+    /// ids; `longest` is the number of positions of the model. Fails with `InvalidArgument` if the options request
+    /// another length than the one that the model fixes.
     pub fn new(
         tokenizer: &'a Tokenizer,
         (info, ids): (&ValueInfo, usize),
@@ -73,12 +75,13 @@ impl<'a> Text<'a> {
         self.lengths.1.filter(|most| *most == self.lengths.0)
     }
 
-    /// Returns the number of trials: each trial after the first uses half the length of the one before.
+    /// Returns the number of trials: after the first, each limits the texts to half the tokens of the trial before,
+    /// from 64 to 8. There is only one if the options or the model set the length.
     pub fn trials(&self) -> usize {
         if self.options.sequence_length != 0 || self.fixed_length().is_some() { 1 } else { 5 }
     }
 
-    /// Returns `length`, limited for a trial and by what the model requires.
+    /// Returns `length`, limited for the trial `trial` and by the bounds of the model's input; at least 1.
     fn bounded(&self, length: usize, trial: usize) -> usize {
         let shorter = if trial == 0 { usize::MAX } else { DEFAULT_LENGTH >> trial };
         length.min(shorter).min(self.lengths.1.unwrap_or(usize::MAX)).max(self.lengths.0).max(1)
@@ -89,13 +92,14 @@ impl<'a> Text<'a> {
         self.tokenizer.vocabulary_size() as i64
     }
 
-    /// Returns the number of sets, each of which has a batch of texts; the last may have fewer.
+    /// Returns the number of sets. Each is a batch of texts; the last one may have fewer texts than the others.
     pub fn count(&self) -> usize {
         let texts = if self.options.encodings.is_empty() { self.texts.len() } else { self.options.encodings.len() };
         texts.div_ceil(self.batch)
     }
 
-    /// Returns the tokens of the set `index`, padded to its longest text or to the length that the model requires.
+    /// Returns the tokens of the set `index`, padded to its longest text or to the minimum length of the model's input.
+    /// Fails with `InvalidArgument` if no text of the set has tokens.
     pub fn set(&self, index: usize, trial: usize) -> Result<Tokens> {
         if !self.options.encodings.is_empty() {
             return Ok(self.encoded(index));
@@ -138,7 +142,7 @@ impl<'a> Text<'a> {
         Tokens { batch: self.padded(batch), samples }
     }
 
-    /// Returns the tokens of the run that is timed. See [`super::Source::timing`].
+    /// Returns the tokens of the run that is timed. See [`super::Source::timing`] for their length.
     pub fn timing(&self, trial: usize) -> Result<Tokens> {
         match (self.fixed_length(), self.options.sequence_length) {
             (Some(length), _) => self.exactly(length),
@@ -150,8 +154,9 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Returns a batch in which each row has `length` tokens: texts one after another, each row starting at another
-    /// text.
+    /// Returns a batch in which each row has exactly `length` tokens of concatenated texts. Row `i` begins with text
+    /// `i`; after the last text, the first one follows. Fails with `InvalidArgument` if the texts are so short that
+    /// they would have to be repeated too often.
     fn exactly(&self, length: usize) -> Result<Tokens> {
         // An estimate of the sufficient text length, doubled until it is enough.
         let mut wanted = length.saturating_mul(8);
@@ -199,7 +204,7 @@ impl<'a> Text<'a> {
 }
 
 impl Tokens {
-    /// Returns the values of an input with the role `role`.
+    /// Returns the values of an input with the role `role`, row-major.
     pub fn fill(&self, role: Role) -> Fill {
         let numbers = |values: &[i64]| Fill::Given(values.iter().map(|v| *v as f64).collect());
         match role {
@@ -210,7 +215,8 @@ impl Tokens {
         }
     }
 
-    /// Returns the truncated texts with their original and their remaining length.
+    /// Returns the truncated texts of the set with their original and their remaining length, without the texts that
+    /// only fill up the batch.
     pub fn truncated(&self) -> Vec<Truncation> {
         let one = |(text, (cut, mask)): (usize, (&usize, &[i64]))| {
             let kept = mask.iter().filter(|m| **m != 0).count();
@@ -220,7 +226,7 @@ impl Tokens {
         rows.take(self.samples).enumerate().map(one).filter(|cut| cut.kept < cut.tokens).collect()
     }
 
-    /// Returns a mask of the positions that are tokens.
+    /// Returns the mask of the positions that hold tokens.
     pub fn into_mask(self) -> Mask {
         let shape = [self.batch.batch as i64, self.batch.length as i64];
         Mask { shape, keep: self.batch.mask.iter().map(|m| *m != 0).collect() }

@@ -1,4 +1,4 @@
-//! The inputs of a decoder that reads a window of tokens from the start.
+//! The inputs of a decoder that reads a row of tokens from the start, with an empty cache.
 
 use crate::error::{Context, Result};
 use crate::runtime::Tensor;
@@ -6,15 +6,16 @@ use crate::text::Decoder;
 use crate::text::decoder::CachePair;
 use bytes::Bytes;
 
-/// Returns all inputs for one row that is read from the start, including empty caches.
+/// Returns all inputs for one row that is read from the start, including empty caches. See [`without_caches`] for the
+/// arguments.
 pub fn whole(decoder: &Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(String, Tensor)>> {
     let given = without_caches(decoder, tokens, keep)?.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
     let caches = decoder.cache.iter().map(|pair| Ok((pair.past.clone(), empty_cache(pair, 1)?)));
     given.map(Ok).chain(caches).collect()
 }
 
-/// Returns all inputs except the caches, for one row that is read from the start. The logits of the last `keep` tokens
-/// are requested.
+/// Returns all inputs except the caches, for one row `tokens` that is read from the start. The logits of the last
+/// `keep` tokens are requested, if the model has an input for their number; otherwise it computes those of all tokens.
 pub fn without_caches<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(&'d str, Tensor)>> {
     let count = tokens.len() as i64;
     let row = [1, count];
@@ -34,7 +35,7 @@ pub fn without_caches<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> 
     Ok(inputs)
 }
 
-/// Returns a cache for `rows` rows without tokens.
+/// Returns an empty past for the cache `pair`: a tensor for `rows` rows and 0 tokens.
 pub fn empty_cache(pair: &CachePair, rows: usize) -> Result<Tensor> {
     let mut shape = pair.shape.clone();
     (shape[pair.batch], shape[pair.sequence]) = (rows as i64, 0);

@@ -8,27 +8,30 @@ use crate::onnx::proto::{GraphProto, NodeProto};
 use crate::runtime::Tensor;
 use serde_json::{Map, Value};
 
-/// The maximum number of class names in messages.
+/// The number of class names in a message after which the others are omitted.
 const SHOWN: usize = 12;
 
-/// The order of another model's classes relative to the classes of the first.
+/// The order of the classes of one model (the other) relative to those of another (the first).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// The order is the same, as far as is known.
+    /// The order is the same, or neither model names its classes, or both have a single class.
     Same,
-    /// Only one of the two names its classes: the order is assumed to be the same. The text explains it.
+    /// Only one of the two names its classes: the order is assumed to be the same. The text says which model has no
+    /// names.
     Unnamed(String),
     /// The same classes in another order: class `i` of the first model is class `order[i]` of the other.
     Other(Vec<usize>),
-    /// The models have different classes; the text names them.
+    /// The models have different classes; the text lists both.
     Different(String),
 }
 
 impl Order {
-    /// Returns the relation of the class names of two models. `first` and `other` name the models in messages.
+    /// Returns the relation of the class names of two models, whose cards are `a` (the first model) and `b` (the
+    /// other). `first` and `other` name the models in messages.
     ///
-    /// Names that are numbers or `LABEL_0`, `LABEL_1` … carry no information, and a single class cannot be confused.
-    /// Names may differ in case.
+    /// A model counts as one without names if a name is missing or repeated, or if each name is the index of its class
+    /// (`0`, `LABEL_0`). Names that differ only in case or in white space at their ends are equal. Two models with a
+    /// single class each have the same order.
     pub fn of(a: &Card, b: &Card, first: &str, other: &str) -> Order {
         let (left, right) = (names(a), names(b));
         let (left, right) = match (left, right) {
@@ -57,7 +60,8 @@ impl Order {
         }
     }
 
-    /// Returns the order in which the other model's classes match those of the first; `None` if they already match.
+    /// Returns for each class of the first model the index of the same class of the other; `None` if the order is the
+    /// same or assumed to be.
     ///
     /// Fails with [`crate::error::Kind::InvalidArgument`] if the classes differ.
     pub fn mapping(self) -> Result<Option<Vec<usize>>> {
@@ -70,7 +74,7 @@ impl Order {
         }
     }
 
-    /// Returns a note for the caller; `None` if the order needs no explanation.
+    /// Returns a note for the user; `None` if the order needs no explanation. `first` and `other` name the models.
     pub fn note(&self, first: &str, other: &str) -> Option<String> {
         match self {
             Order::Unnamed(how) => Some(how.clone()),
@@ -82,15 +86,15 @@ impl Order {
     }
 }
 
-/// Returns the class of the first model for each class of the other model.
+/// Returns the inverse of `order`: the index of the first model's class for each class of the other model.
 pub fn inverse(order: &[usize]) -> Vec<usize> {
     let mut found = vec![0; order.len()];
     order.iter().enumerate().filter(|(_, class)| **class < order.len()).for_each(|(of, class)| found[*class] = of);
     found
 }
 
-/// Returns values of the other model in the order of the first, along the last dimension; unchanged if their number
-/// differs from that of the classes.
+/// Returns the other model's values in the class order of the first, along the last dimension, as float32. If the last
+/// dimension does not have as many elements as there are classes, the tensor is returned unchanged.
 pub fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
     if tensor.shape().last().and_then(|size| usize::try_from(*size).ok()) != Some(order.len()) {
         return Ok(tensor.clone());
@@ -100,8 +104,9 @@ pub fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
     Tensor::from_f32(tensor.shape(), values.chunks_exact(order.len().max(1)).flat_map(row).collect())
 }
 
-/// Returns the model with its output `logits` and its class names reordered: class `i` of the result is its class
-/// `order[i]`. Fails with `InvalidArgument` if the output has another number of classes.
+/// Returns the model with the classes of its output `output` (along the last dimension) and its `id2label` reordered:
+/// class `i` of the result is class `order[i]` of `model`. Fails with `InvalidArgument` if the output declares another
+/// number of classes.
 pub fn reordered(model: &Model, output: &str, order: &[usize]) -> Result<Model> {
     let shape = model.outputs().into_iter().find(|info| info.name == output).and_then(|info| info.shape);
     if let Some(Dim::Fixed(size)) = shape.as_ref().and_then(|shape| shape.last())
@@ -128,7 +133,8 @@ pub fn reordered(model: &Model, output: &str, order: &[usize]) -> Result<Model> 
     Ok(model.derive(proto).with_card(card))
 }
 
-/// Renames a value wherever nodes produce or read it; inputs and outputs of the graph keep their names.
+/// Renames a value wherever nodes produce or read it, also in their subgraphs; inputs and outputs of the graph keep
+/// their names.
 fn rename(graph: &mut GraphProto, from: &str, to: &str) {
     let change = |name: &mut String| {
         if name == from {
@@ -145,7 +151,8 @@ fn rename(graph: &mut GraphProto, from: &str, to: &str) {
     }
 }
 
-/// Returns the names of all classes in order; `None` if they carry no information.
+/// Returns the names of all classes in order; `None` if [`names_of`] finds none, or if each is only the index of its
+/// class (`LABEL_0`).
 fn names(card: &Card) -> Option<Vec<String>> {
     let names = names_of(card)?;
     let generic = |(index, name): (usize, &String)| {

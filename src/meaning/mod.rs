@@ -1,8 +1,8 @@
-//! The meaning of the outputs and inputs of two models, which may be the same or not: token ids ([`tokens`]) and class
-//! indices ([`classes`]).
+//! The comparison of two models: whether equal token ids mean equal tokens ([`tokens`]), and equal class indices equal
+//! classes ([`classes`]).
 //!
-//! Everything that combines or compares two models uses it: ensembles, merging, distillation, evaluation against
-//! another model, benchmarks.
+//! It is used where two models are combined or compared, for example in ensembles, merging, distillation, evaluation
+//! against another model, and benchmarks.
 
 pub mod classes;
 pub mod tokens;

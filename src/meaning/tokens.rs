@@ -24,18 +24,19 @@ const SAMPLES: [&str; 10] = [
     "re\u{301}sume\u{301} \u{2019}quoted\u{2019} \u{2014} \u{2026}",
 ];
 
-/// The differences of another model's tokenizer from that of the first.
+/// The tokenizer of a model that differs from that of the model it is compared with (the first), and the difference.
 pub struct Reading {
     /// Tokenizer of the other model.
     pub tokenizer: Tokenizer,
-    /// Description of the first id with another token; `None` if the ids agree.
+    /// Description of the first difference of the vocabularies; `None` if they agree.
     pub ids: Option<String>,
-    /// Text that is tokenized differently, if the ids agree.
+    /// Sample text, quoted, that is tokenized differently, if the vocabularies agree; otherwise `None`.
     pub cut: Option<String>,
 }
 
-/// Returns the tokenizer with which `other` reads a text that `model` reads with `given`; `None` if it is the same:
-/// if `other` has none of its own, or an equivalent one.
+/// Returns the tokenizer of `other` if it differs from that of `model`, or from `given` if `model` has none. `None` if
+/// no difference was found, if `other` has no tokenizer, or if there is none to compare it with. Fails if a tokenizer
+/// cannot be read.
 pub fn reading(model: &Model, other: &Model, given: Option<&Tokenizer>) -> Result<Option<Reading>> {
     if same_files(model.card(), other.card())? {
         return Ok(None);
@@ -47,8 +48,8 @@ pub fn reading(model: &Model, other: &Model, given: Option<&Tokenizer>) -> Resul
     Ok(found.map(|(ids, cut)| Reading { tokenizer: theirs, ids, cut }))
 }
 
-/// Returns the first difference of two tokenizers, as text: either an id with another token (first element), or a
-/// sample that they tokenize differently (second element). `None` if no difference was found.
+/// Returns the first difference of two tokenizers, as text: either a difference of the vocabularies (first element, see
+/// [`difference`]), or a sample that they tokenize differently (second element). `None` if no difference was found.
 pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, Option<String>)>> {
     if let Some(how) = difference(&a.tokens(), &b.tokens()) {
         return Ok(Some((Some(how), None)));
@@ -64,9 +65,9 @@ pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, O
 }
 
 /// Returns a description of the first id that two vocabularies assign to different tokens, or of the first token with
-/// different ids; `None` if there is none.
+/// different ids, or that they have no token in common; `None` if there is no such difference.
 ///
-/// A token that only one of them has is not a difference: to the other it is padding.
+/// A token that only one of them has is not a difference: the other never outputs its id, or has no token for it.
 pub fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
     let (ids, others) = (by_id(a), by_id(b));
     let quoted = |tokens: &[&str]| tokens.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" or ");
@@ -94,7 +95,7 @@ fn by_id(tokens: &Tokens) -> BTreeMap<u32, Vec<&str>> {
     found
 }
 
-/// Returns whether two models have the same tokenizer files.
+/// Returns whether two models have the same tokenizer files; also if neither has any. Fails if a file cannot be read.
 pub fn same_files(a: &Card, b: &Card) -> Result<bool> {
     for name in crate::text::TOKENIZER_FILES {
         let (left, right) = (a.side_file(name), b.side_file(name));

@@ -13,8 +13,9 @@ use std::path::Path;
 /// The number of digits of the content hash in the name of a data file.
 pub(super) const HASH_DIGITS: usize = 16;
 
-/// Returns the name of a data file, `model.onnx.<hash>.data`: the full name of the model comes first, so that models of
-/// one folder do not mix.
+/// Returns the name of the data file with the content hash `hash` for the model at `path`: `model.onnx.<hash>.data`. It
+/// begins with the file name of the model, so that the data files of different models in a folder are distinct. Names
+/// that are too long, not UTF-8 or contain a backslash are changed, but stay unique.
 pub(super) fn of(path: &Path, hash: &str) -> String {
     let (before, after) = around(path);
     format!("{before}{hash}{after}")
@@ -35,10 +36,11 @@ fn around(path: &Path) -> (String, &'static str) {
     (format!("{name}."), ".data")
 }
 
-/// Removes data files that earlier saves of `path`, finished or killed, left and that no model in the folder uses.
+/// Removes the data files in the folder of `path` that are named as those of earlier saves of `path`, except `current`,
+/// unless another model in the folder uses them. Interrupted saves leave such files, too.
 ///
-/// Models may have been copied or renamed since, so all models in the folder are checked; if one cannot be read,
-/// nothing is removed.
+/// Models may have been copied or renamed since, so all other `.onnx` files in the folder are checked; if one cannot be
+/// read, nothing is removed. Errors of the removal are ignored.
 pub(super) fn remove_stale(path: &Path, current: Option<&Path>) {
     let (before, after) = around(path);
     let Ok(entries) = std::fs::read_dir(files::parent_of(path)) else { return };
@@ -64,7 +66,8 @@ pub(super) fn remove_stale(path: &Path, current: Option<&Path>) {
     }
 }
 
-/// Returns the names of the external files of a model, of which only the structure is read.
+/// Returns the values of all external-data entries of a model, which include the names of its data files. The content
+/// of these files is not read.
 fn locations(model: &Path) -> Result<HashSet<String>> {
     let bytes = files::map(&files::open(model)?, limits::MODEL_PROTO_BYTES)?;
     let mut proto: ModelProto = Reader::new(bytes).read_message()?;
@@ -77,7 +80,7 @@ fn locations(model: &Path) -> Result<HashSet<String>> {
     Ok(names)
 }
 
-/// Returns a file name in its normal form: `data` for `./data`.
+/// Returns a file name without `.` components: `data` for `./data`.
 pub(super) fn plain(name: &str) -> String {
     let parts = Path::new(name).components().filter(|part| *part != std::path::Component::CurDir);
     parts.collect::<std::path::PathBuf>().to_string_lossy().into_owned()

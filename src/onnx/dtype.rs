@@ -88,7 +88,8 @@ impl DataType {
         ALL[self as usize - 1].2
     }
 
-    /// Returns the size in bytes of `elements` packed elements (sub-byte types share bytes). Fails on overflow.
+    /// Returns the size in bytes of `elements` packed elements (sub-byte types share bytes); 0 for strings. Fails with
+    /// `InvalidModel` on overflow.
     pub fn bytes_of(self, elements: u64) -> Result<u64> {
         match elements.checked_mul(u64::from(self.bits())) {
             Some(bits) => Ok(bits.div_ceil(8)),
@@ -97,7 +98,8 @@ impl DataType {
     }
 }
 
-/// Returns the number of elements of a tensor with the shape `dims`. Fails for negative dimensions and on overflow.
+/// Returns the number of elements of a tensor with the shape `dims`; 1 for a scalar. Fails with `InvalidModel` for
+/// negative dimensions and on overflow.
 pub fn element_count(dims: &[i64]) -> Result<u64> {
     dims.iter().try_fold(1u64, |count, &dim| {
         let Ok(dim) = u64::try_from(dim) else { bail!(InvalidModel, "the dimension {dim} is negative") };

@@ -1,7 +1,8 @@
-//! External data: tensors in other files become slices of these files, which are mapped when the model is loaded.
+//! External data: tensors whose elements are in other files become slices of these files, which are mapped when the
+//! model is loaded, or of content that the caller gives.
 //!
 //! Source: the ONNX "External Data" page. Keys: `location` (relative POSIX path), `offset`, `length`, `checksum`
-//! (ignored, as by every reader). Other keys are refused, because they may change the meaning.
+//! (ignored). Other keys are refused, because they may change the meaning.
 
 use super::data_name::plain;
 use super::dtype::{DataType, element_count};
@@ -22,9 +23,9 @@ pub struct Resolver<'a> {
     files: BTreeMap<String, Bytes>,
 }
 
-/// The place of external files.
+/// The place where external files are searched for.
 enum Place<'a> {
-    /// Nowhere but among the given ones: the model was loaded from memory.
+    /// Only the given files exist: the model was loaded from memory.
     Nowhere,
     Folder(&'a Path),
     /// Next to the model file, which determines where links to data may lead.
@@ -41,27 +42,29 @@ struct Location {
 }
 
 impl<'a> Resolver<'a> {
-    /// Returns a resolver for data in `folder`; `None` stands for a model loaded from memory.
+    /// Returns a resolver for data in `folder`. With `None`, for a model loaded from memory, external data is an error.
     pub fn new(folder: Option<&'a Path>) -> Self {
         Resolver { place: folder.map_or(Place::Nowhere, Place::Folder), files: BTreeMap::new() }
     }
 
-    /// Returns a resolver for the model file at `model`.
+    /// Returns a resolver for data next to the model file at `model`.
     pub fn beside(model: &'a Path) -> Self {
         Resolver { place: Place::Beside(model), files: BTreeMap::new() }
     }
 
-    /// Returns a resolver for files whose content a function returns.
+    /// Returns a resolver for files whose content `read` returns.
     pub fn reading(read: &'a ReadFile<'a>) -> Self {
         Resolver { place: Place::Function(read), files: BTreeMap::new() }
     }
 
-    /// Returns a resolver for a model whose external files are in memory.
+    /// Returns a resolver for a model whose external files are in memory: `files` are their contents by name.
     pub fn given(files: BTreeMap<String, Bytes>) -> Self {
         Resolver { place: Place::Nowhere, files }
     }
 
-    /// Replaces the external location of `tensor`, if it has one, by its bytes.
+    /// Replaces the external location of `tensor`, if it has one, by its bytes. Fails with `InvalidModel` if the
+    /// location is invalid or the file is too short, `LimitExceeded` if the model has too many external files, and if a
+    /// file cannot be read.
     pub fn resolve(&mut self, tensor: &mut TensorProto) -> Result<()> {
         match tensor.data_location {
             None | Some(0) if tensor.external_data.is_empty() => return Ok(()),
@@ -93,7 +96,8 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// Returns the external files that were used, with their content, sorted by name.
+    /// Returns the external files that were used, with their content, sorted by name. Paths include the folder, if
+    /// there is one. Given files are included even if they were not used.
     pub fn into_files(self) -> Vec<(PathBuf, Bytes)> {
         let folder = match self.place {
             Place::Nowhere | Place::Function(_) => Path::new(""),
@@ -173,7 +177,8 @@ fn is_newer(tensor: &TensorProto) -> bool {
     tensor.data_type.is_some_and(|number| number > 0 && DataType::from_onnx(number).is_none())
 }
 
-/// Returns the size of a tensor's elements in raw form, in bytes. Fails for types without one.
+/// Returns the size of a tensor's elements in raw form, in bytes. Fails with `InvalidModel` for strings and unknown
+/// types.
 pub fn stored_bytes(tensor: &TensorProto) -> Result<u64> {
     let number = tensor.data_type.unwrap_or(0);
     let Some(dtype) = DataType::from_onnx(number) else {

@@ -1,19 +1,21 @@
-//! The kinds of message fields, with their reading and writing.
+//! The types of fields of protobuf messages, with their reading and writing.
 
 use super::wire::{BYTES, FIXED32, FIXED64, Key, Message, Reader, VARINT, Writer};
 use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// A kind of field, which can be read from and written to a message.
+/// A type of a message field that can be read from and written to a message.
 pub trait Field {
-    /// Reads one occurrence of the field: a single field keeps the last one, a repeated one collects all.
+    /// Reads one occurrence of the field. A single scalar or byte field keeps the last occurrence, a single message
+    /// merges all of them, and a repeated field collects them.
     fn read(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
     /// Writes all occurrences of the field that were read.
     fn write(&self, number: u32, out: &mut Writer);
 }
 
-/// Repeated numbers written in one length-delimited run (`[packed = true]`).
+/// Repeated numbers that are written as one length-delimited value (`[packed = true]`); they are read from both
+/// encodings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Packed<T>(pub Vec<T>);
 
@@ -204,7 +206,8 @@ impl<M: Message> Field for Vec<M> {
     }
 }
 
-/// A macro that declares message types, each as `/// doc \n Name { 1 => field: Type, … }`.
+/// A macro that declares message types, each as `/// doc \n Name { 1 => field: Type, … }`, with their
+/// [`Message`](super::wire::Message) implementation.
 macro_rules! message {
     ($($(#[$doc:meta])* $name:ident { $($number:literal => $(#[$fdoc:meta])* $field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*

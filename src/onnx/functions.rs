@@ -6,8 +6,9 @@ use crate::error::{Context, Result, bail};
 use crate::limits;
 use std::collections::HashMap;
 
-/// Checks all bodies of functions, and fails if there is recursion: ONNX Runtime replaces each call by the body of its
-/// function.
+/// Checks the bodies of all functions of a model, and adds their numbers of nodes to `nodes`. Fails with `InvalidModel`
+/// if a function is invalid, calls itself or has the key of another, and `LimitExceeded` if the model has too many
+/// nodes after each call is replaced by the body of its function, as ONNX Runtime does.
 pub(super) fn check(model: &ModelProto, nodes: &mut usize) -> Result<()> {
     let mut known = HashMap::new();
     for (index, function) in model.functions.iter().enumerate() {
@@ -44,13 +45,13 @@ fn body(function: &FunctionProto, nodes: &mut usize) -> Result<()> {
 
 type Key<'a> = (&'a str, &'a str, &'a str);
 
-/// Returns the key of a call: domain (`ai.onnx` has two spellings), operator or function name, overload.
+/// Returns the key of a call or function: its domain (empty for both spellings of `ai.onnx`), name and overload.
 fn key<'a>(domain: &'a Option<String>, name: &'a Option<String>, overload: &'a Option<String>) -> Key<'a> {
     let domain = domain.as_deref().filter(|&d| d != "ai.onnx").unwrap_or("");
     (domain, name.as_deref().unwrap_or(""), overload.as_deref().unwrap_or(""))
 }
 
-/// Returns the functions that the nodes call, including subgraphs, once per call.
+/// Returns the indices of the functions that the nodes call, also in their subgraphs, once per call.
 fn calls<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>) -> Vec<usize> {
     let nodes = all_nodes(list).into_iter();
     nodes.filter_map(|node| known.get(&key(&node.domain, &node.op_type, &node.overload)).copied()).collect()
@@ -62,7 +63,7 @@ fn expanded_size<'a>(list: &'a [NodeProto], known: &HashMap<Key<'a>, usize>, siz
     called.fold(all_nodes(list).len() as u64, u64::saturating_add)
 }
 
-/// Returns the expanded size of every function. Fails if there is recursion.
+/// Returns the expanded size of every function, by index. Fails with `InvalidModel` if there is recursion.
 ///
 /// A small file can request 10^20 nodes (each function calls the next ten times), hence saturating sums.
 fn expanded_sizes<'a>(model: &'a ModelProto, known: &HashMap<Key<'a>, usize>) -> Result<Vec<u64>> {

@@ -10,16 +10,18 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A loaded model, and the files that it came from.
+/// A loaded model, and the files from which it was loaded.
 pub struct Loaded {
-    /// Message of the model, without external tensors.
+    /// Message of the model, in which no tensor is external.
     pub proto: ModelProto,
-    /// Paths and content of the files: the `.onnx` file first, followed by its external data in name order.
+    /// Paths and content of the files: the `.onnx` or packed file first, unless the model was loaded from memory,
+    /// followed by its external data in the order of names.
     pub files: Vec<(PathBuf, Bytes)>,
 }
 
 /// Loads an `.onnx` file or a packed file and returns the model. Weights stay in the mapped file; packed ones are
-/// unpacked into a temporary file.
+/// unpacked into a temporary file. Fails if the file cannot be read, or with `InvalidModel`, `LimitExceeded` or
+/// `Unsupported` if it is not a valid model.
 pub fn from_file(path: &Path) -> Result<Loaded> {
     let file = files::open(path)?;
     let bytes = files::map(&file, limits::DATA_FILE_BYTES).at(|| path.display())?;
@@ -28,13 +30,14 @@ pub fn from_file(path: &Path) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// Loads a model from bytes and returns it; external data, if there is any, is searched for in `folder`.
+/// Loads an `.onnx` file or a packed file whose content is `bytes`, and returns the model. External data is searched
+/// for in `folder`; without a folder, a model with external data is refused (`InvalidArgument`).
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
     read(bytes, Resolver::new(folder))
 }
 
-/// Loads a model from bytes; `external` returns the content of each external data file by its name. The files of the
-/// result are the external ones only.
+/// Loads a model from bytes like [`from_bytes`]; `external` returns the content of each external data file by its name.
+/// The files of the result are the external ones only.
 pub fn from_reader(bytes: Bytes, external: &ReadFile<'_>) -> Result<Loaded> {
     read(bytes, Resolver::reading(external))
 }
@@ -48,7 +51,7 @@ fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
         return Ok(Loaded { proto, files: Vec::new() });
     }
     // If the bytes are another kind of file, the error says so. That is checked only after decoding has failed, so that
-    // no model is mistaken for another kind of file.
+    // no ONNX model is mistaken for another kind of file.
     let mut proto = decode(&bytes).map_err(|e| match foreign(&bytes) {
         Some(what) => Error::new(Kind::InvalidModel, format!("the file is not an ONNX model but {what}")),
         None => e,
@@ -56,7 +59,8 @@ fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
     resolve(&mut proto, resolver)
 }
 
-/// Loads a model from bytes with its external data by name, and returns it.
+/// Loads the content of an `.onnx` file (not a packed one) and returns the model. `data` is the content of its external
+/// data files by name.
 pub fn from_parts(bytes: Bytes, data: BTreeMap<String, Bytes>) -> Result<Loaded> {
     let mut proto = decode(&bytes)?;
     resolve(&mut proto, Resolver::given(data))
@@ -86,7 +90,8 @@ fn decode(bytes: &Bytes) -> Result<ModelProto> {
     Ok(proto)
 }
 
-/// Returns the name of a file type that is often passed by mistake, for the error message; `None` for other files.
+/// Returns the name of a file type that is often passed by mistake, for the error message; `None` if the bytes begin
+/// like none of them.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(256)];
     match start {

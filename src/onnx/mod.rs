@@ -1,7 +1,7 @@
 //! The ONNX file format: its messages, and the loading, checking and saving of models.
 //!
-//! [`load`] reads a model and [`save`] writes it. In between, the elements of every tensor are in `raw_data` (a slice
-//! of the mapped file) or in the typed fields, never "external".
+//! [`load`] reads a model and [`save`] writes it. In between, the elements of every tensor are in `raw_data` (for
+//! example a slice of the mapped file) or in the typed fields, never "external".
 
 mod data_name;
 pub mod dtype;

@@ -8,7 +8,8 @@ use crate::error::{Result, bail};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-/// Returns the names of the values that a node reads: its inputs, and the values that its subgraphs capture.
+/// Returns the names of the values that a node reads: its inputs, and the values of the enclosing graphs that its
+/// subgraphs read. A name may occur several times.
 pub(crate) fn reads(node: &NodeProto) -> Vec<&str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
     for graph in subgraphs(node) {
@@ -26,7 +27,7 @@ pub(crate) fn reads(node: &NodeProto) -> Vec<&str> {
     names
 }
 
-/// Returns the index of the node that produces each value.
+/// Returns the index of the node that produces each value, by the name of the value.
 pub(crate) fn producers(nodes: &[NodeProto]) -> HashMap<&str, usize> {
     let made = nodes.iter().enumerate().flat_map(|(index, node)| node.output.iter().map(move |name| (name, index)));
     made.filter(|(name, _)| !name.is_empty()).map(|(name, index)| (name.as_str(), index)).collect()
@@ -40,7 +41,7 @@ pub(crate) fn topological(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     sort(nodes, &producers(nodes))
 }
 
-/// Returns the indices of `nodes` in a topological order like [`topological`], with the [`producers`] given.
+/// Returns the indices of `nodes` like [`topological`]; `producer` is the result of [`producers`].
 pub(super) fn sort(nodes: &[NodeProto], producer: &HashMap<&str, usize>) -> Result<Vec<usize>> {
     let earlier = |index: usize, name: &str| producer.get(name).is_none_or(|from| *from < index);
     if nodes.iter().enumerate().all(|(index, node)| reads(node).into_iter().all(|name| earlier(index, name))) {

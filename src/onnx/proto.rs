@@ -24,7 +24,7 @@ message! {
         25 => functions: Vec<FunctionProto>,
     }
 
-    /// The graphs of the retired training extension, which are preserved, and searched for hostile tensors.
+    /// The graphs of the retired training extension. They are preserved, and their tensors are checked like all others.
     TrainingInfoProto {
         1 => initialization: Option<Box<GraphProto>>,
         2 => algorithm: Option<Box<GraphProto>>,
@@ -120,7 +120,7 @@ message! {
         3 => dims: Vec<i64>,
     }
 
-    /// The type of a value, of which exactly one field is set. Maps and opaque types stay in `unknown`.
+    /// The type of a value: at most one of its `_type` fields is set. Maps and opaque types stay in `unknown`.
     TypeProto {
         1 => tensor_type: Option<Box<TensorTypeProto>>,
         4 => sequence_type: Option<Box<ElementTypeProto>>,
@@ -145,7 +145,8 @@ message! {
         1 => dim: Vec<DimensionProto>,
     }
 
-    /// A dimension: a fixed size, a symbolic name, or neither (unknown).
+    /// A dimension: a fixed size, a symbolic name, or neither (unknown). Loading refuses one with both in an input or
+    /// output of the main graph.
     DimensionProto {
         1 => dim_value: Option<i64>,
         2 => dim_param: Option<String>,
@@ -169,7 +170,7 @@ message! {
     }
 }
 
-/// The values of `AttributeProto.kind`.
+/// The values of `AttributeProto.kind` (`type` in `onnx.proto`) that the library uses; others exist.
 pub mod attribute_kind {
     pub const FLOAT: i32 = 1;
     pub const INT: i32 = 2;

@@ -1,9 +1,10 @@
 //! The saving of a model: deterministic, atomic, and without building the file in memory.
 //!
-//! The same model gives the same bytes. Above [`limits::INLINE_WEIGHT_BYTES`] the weights are stored in a data file
-//! next to the model, `model.onnx.<hash>.data`, named after its content. It is in place before the `.onnx` that refers
-//! to it, so a crash at any moment leaves either the complete old model or the complete new one. Data files of earlier
-//! saves under the same name are removed last. (Concurrent saves to one path are not ordered.)
+//! The same model gives the same bytes. Above [`limits::INLINE_WEIGHT_BYTES`] the weights are stored by default in a
+//! data file next to the model, `model.onnx.<hash>.data`, named after its content. The data file is complete before the
+//! `.onnx` that refers to it replaces the old one, so a crash at any moment leaves either the complete old model or the
+//! complete new one. Data files of earlier saves under the same name are removed last. Concurrent saves to one path are
+//! not ordered.
 
 use super::data_name::{self, HASH_DIGITS};
 use super::proto::{EXTERNAL, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 choice! {
     /// The place where the weights of a saved model are stored.
     pub enum ExternalData: optimize_external_data_t = Auto {
-        /// The `.onnx` file up to [`limits::INLINE_WEIGHT_BYTES`], above that a file next to it.
+        /// The `.onnx` file for up to 1 GiB of weights, above that a file next to it.
         Auto = 0, "auto";
         /// The `.onnx` file; saving fails above 2 GiB, the limit of protobuf.
         Never = 1, "never";
@@ -34,18 +35,20 @@ choice! {
     }
 }
 
-/// The size in bytes below which a tensor stays in the `.onnx` even with external weights: shapes, axes, scalars.
+/// The size in bytes from which on a tensor is stored in the data file; smaller ones (shapes, axes, scalars) stay in
+/// the `.onnx` file.
 const EXTERNAL_FROM: usize = 1024;
 
 /// The files that saving wrote.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Saved {
-    /// Files with name, size and SHA-256, the `.onnx` first.
+    /// Files with name, size and SHA-256, the `.onnx` or packed file first.
     pub files: Vec<SavedFile>,
 }
 
 impl Saved {
-    /// Returns the path, size and hash of the saved model as in a report; see [`FileIdentity`].
+    /// Returns the path of the first file, the size of all files, and a hash, as in a report: the SHA-256 of the only
+    /// file, or that of the concatenated hexadecimal SHA-256 of all files.
     pub fn identity(&self) -> FileIdentity {
         let digests: String = self.files.iter().map(|f| f.sha256.as_str()).collect();
         FileIdentity {
@@ -69,7 +72,8 @@ impl Saved {
 /// A file that saving wrote.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct SavedFile {
-    /// Path of the file, as given, or that of the data file next to it.
+    /// Path of the file: the given one, or that of the data file next to it; the given names if a sink received the
+    /// files.
     pub path: PathBuf,
     /// Size of the file in bytes.
     pub bytes: u64,
@@ -77,8 +81,12 @@ pub struct SavedFile {
     pub sha256: String,
 }
 
-/// Saves `model` at `path` and returns what was written. `call` receives the stage `save` in bytes and can cancel,
-/// which changes nothing on disk.
+/// Saves `model` at `path` and returns what was written. `external` says where the weights are stored. `call` receives
+/// the stage `save` in bytes and can cancel, which changes nothing on disk.
+///
+/// Fails with `InvalidArgument` if `path` does not name a file, `NotFound` if its folder does not exist,
+/// `LimitExceeded` if the `.onnx` file would exceed 2 GiB, `InvalidModel` if a tensor of the model is external, and
+/// `Io` if a file cannot be written.
 pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     check(model, path).map_err(place)?;
@@ -92,9 +100,9 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
     .map_err(place)
 }
 
-/// Passes `model` to a sink as the file `name`, after the file with its external data, and returns what was written: the
-/// same bytes under the same names as [`to_file`] writes. The sink is called on the caller's thread. `call` receives the
-/// stages `hash`, for external data, and `save`, in bytes of one file, and can cancel.
+/// Passes `model` to a sink as the file `name`, after the file with its external data if there is one, and returns what
+/// was written: the same bytes under the same names as [`to_file`] writes. The sink is called on the caller's thread.
+/// `call` receives the stages `hash`, for external data, and `save`, in bytes of one file, and can cancel.
 pub fn to_sink(
     model: &ModelProto,
     sink: &dyn FileSink,
@@ -131,7 +139,7 @@ pub fn to_sink(
     Ok(Saved { files: vec![main(&encode(&data.stub))?, saved] })
 }
 
-/// Returns the external weights, if there are any, and the encoded model without them.
+/// Returns the external weights, if there are any, and the segments of the encoded model without them.
 fn split(model: &ModelProto, path: &Path, external: ExternalData) -> Result<(Option<Data>, Vec<Bytes>)> {
     let outside = match external {
         ExternalData::Always => true,
@@ -151,7 +159,7 @@ fn size(segments: &[Bytes]) -> u64 {
     segments.iter().map(|segment| segment.len() as u64).sum()
 }
 
-/// Fails before anything is written for a model or name that could not be passed to a sink.
+/// Fails before anything is written if the model cannot be saved, or if `path` does not name a file.
 pub(super) fn check_sink(model: &ModelProto, path: &Path) -> Result<()> {
     if path.file_name().is_none() {
         bail!(InvalidArgument, "the name does not name a file");
@@ -187,8 +195,8 @@ pub fn encode(model: &ModelProto) -> Vec<Bytes> {
     writer.into_segments()
 }
 
-/// Returns the size of the initializers that may be stored externally, in bytes: those of the main graph and of
-/// subgraphs of its nodes.
+/// Returns the size of the raw data of the initializers that may be stored externally, in bytes: those of the main
+/// graph and of subgraphs of its nodes.
 pub fn weight_bytes(model: &ModelProto) -> u64 {
     fn of_graph(graph: &GraphProto) -> u64 {
         let raw = |t: &TensorProto| t.raw_data.as_ref().map_or(0, |r| r.len() as u64);
@@ -206,7 +214,8 @@ fn save_main(segments: &[Bytes], path: &Path, ticket: &Ticket) -> Result<SavedFi
     Ok(SavedFile { path: path.to_owned(), bytes: segments.iter().map(|s| s.len() as u64).sum(), sha256 })
 }
 
-/// Writes `(padding, bytes)` pieces to an unnamed file, and returns the file and the hash of its content.
+/// Writes `(padding, bytes)` pieces to a file that is not visible at `path` yet, and returns the file and the SHA-256
+/// of its content.
 fn write_hashed<'a>(
     path: &Path,
     pieces: impl Iterator<Item = (usize, &'a Bytes)>,
@@ -224,7 +233,8 @@ fn write_hashed<'a>(
     Ok((file, hex(&hash.finalize())))
 }
 
-/// Writes `(padding, bytes)` pieces; `step` is called with each part that is written.
+/// Writes `(padding, bytes)` pieces, each as `padding` zeros and the bytes. `step` is called with each part after it is
+/// written.
 fn put<'a>(
     pieces: impl Iterator<Item = (usize, &'a Bytes)>,
     out: &mut impl Write,
@@ -256,7 +266,7 @@ fn save_external(mut data: Data, path: &Path, ticket: &Ticket) -> Result<Saved> 
     Ok(Saved { files: vec![main, SavedFile { path: target, bytes: data.bytes(), sha256 }] })
 }
 
-/// The external weights, and the model without them.
+/// The external weights of a model, and the model without them.
 struct Data {
     stub: ModelProto,
     places: Vec<Place>,
@@ -269,10 +279,11 @@ struct Place {
 }
 
 impl Data {
-    /// Removes all large initializers from the model, and returns both: aligned to pages from 64 KiB on, so that they
-    /// can be mapped, otherwise to 64 bytes.
+    /// Moves all large initializers out of a copy of the model. They are stored one after another, each at a multiple
+    /// of 4096 bytes if it has 64 KiB or more, so that it can be mapped, and otherwise at a multiple of 64 bytes.
     ///
-    /// The name of the data file is not known yet: a placeholder of the same length keeps the sizes correct.
+    /// The name of the data file is not known yet: the model refers to a placeholder of the same length, so that its
+    /// size is correct.
     fn take(model: &ModelProto, path: &Path) -> Data {
         let mut data = Data { stub: model.clone(), places: Vec::new() };
         let name = Bytes::from(data_name::of(path, &"0".repeat(HASH_DIGITS)));

@@ -11,17 +11,19 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// A function of the program that receives the files of a model.
 pub trait FileSink {
-    /// Takes the next bytes of the file `name`. Files come one after another, and each ends with a call without bytes.
+    /// Receives the next bytes of the file `name`. Files come one after another, and each complete file ends with a
+    /// call without bytes. An error ends the saving, which returns it.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()>;
 }
 
-/// Maximum number of bytes that a sink receives at a time.
+/// The maximum number of bytes that a sink receives at a time.
 const CHUNK: usize = 4 << 20;
 
-/// Passes what `work` writes to a sink, as the file `name`, and returns what was written.
+/// Passes what `work` writes to a sink, as the file `name`, and returns what was written. Fails with the error of the
+/// sink, of `work` or of `call`.
 ///
-/// `work` runs on another thread, so that the sink is called on the thread of the caller, whose `call` receives the
-/// stage `save`, in bytes of this file of `total` (0 if unknown), and can cancel.
+/// `work` runs on another thread, so that the sink is called on the caller's thread. `call` receives the stage `save`
+/// in bytes of this file, of which there are `total` (0 if unknown), and can cancel.
 pub fn file(
     sink: &dyn FileSink,
     name: &str,
@@ -68,7 +70,7 @@ fn receive(
     Ok(SavedFile { path: PathBuf::from(name), bytes, sha256: hex(&hash.finalize()) })
 }
 
-/// The worker's end: collects what is written, and sends it in pieces of [`CHUNK`].
+/// The output of the worker: collects what is written, and sends it to the receiver in chunks of [`CHUNK`] bytes.
 struct Pipe {
     sender: SyncSender<Vec<u8>>,
     chunk: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Visits of all constant tensors of a model, wherever they are in the file.
+//! Calls of a function for all constant tensors of a model, wherever they are in the file.
 
 use super::proto::*;
 use super::validate::place_of;
@@ -6,8 +6,8 @@ use crate::error::{Context, Result, bail};
 use crate::limits;
 
 /// Calls `visit` for every tensor of a model: initializers, sparse initializers (values and indices) and attributes, in
-/// the main graph, subgraphs, functions and training graphs. An error of `visit` is returned with the place of the
-/// tensor.
+/// the main graph, subgraphs, functions and training graphs. Stops at the first error of `visit`, and returns it with
+/// the place of the tensor. Fails with `LimitExceeded` if graphs are nested too deeply.
 pub fn for_each_tensor(model: &mut ModelProto, visit: &mut dyn FnMut(&mut TensorProto) -> Result<()>) -> Result<()> {
     if let Some(graph) = &mut model.graph {
         in_graph(graph, 0, visit).at(|| "graph")?;
@@ -85,7 +85,7 @@ fn named(tensor: &mut TensorProto, visit: &mut dyn FnMut(&mut TensorProto) -> Re
     })
 }
 
-/// Returns whether a tensor of the model is still external. After loading, none is.
+/// Returns whether a tensor of the model refers to external data. After loading, none does.
 pub fn any_external(model: &ModelProto) -> bool {
     let training = model.training_info.iter().flat_map(|i| i.initialization.iter().chain(&i.algorithm));
     let functions = model.functions.iter();
@@ -114,7 +114,7 @@ fn is_external(tensor: &TensorProto) -> bool {
     !tensor.external_data.is_empty() || tensor.data_location.is_some_and(|location| location != 0)
 }
 
-/// Calls `visit` for the initializers of a graph and of the graphs inside its nodes, in a fixed order.
+/// Calls `visit` for the dense initializers of a graph and of the subgraphs of its nodes, in a fixed order.
 pub fn for_each_initializer(graph: &mut GraphProto, visit: &mut dyn FnMut(&mut TensorProto)) {
     graph.initializer.iter_mut().for_each(&mut *visit);
     for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {

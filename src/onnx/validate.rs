@@ -1,8 +1,9 @@
-//! The checks that every model passes before it is used.
+//! The checks of every model that is loaded from a file or from bytes.
 //!
-//! The rest of the library relies on them: sizes agree with shapes, names resolve, no value is produced twice, there is
-//! no cycle, depth is bounded. Operators and attributes are not checked: unknown ones are preserved, and ONNX Runtime
-//! decides.
+//! The rest of the library relies on them: sizes of tensors agree with shapes, names resolve, no value is produced
+//! twice, there is no cycle, and the nesting of graphs is bounded. Operators and attributes are not checked: unknown
+//! ones are preserved, and ONNX Runtime decides. Tensors with an element type that this version does not know are
+//! preserved without a check of their size.
 
 use super::dtype::{DataType, element_count};
 use super::external_data::stored_bytes;
@@ -12,7 +13,8 @@ use crate::error::{Context, Result, bail};
 use crate::limits;
 use std::collections::{HashMap, HashSet};
 
-/// Fails with `InvalidModel` if type, shape and number of elements of a tensor do not agree.
+/// Fails with `InvalidModel` if type, shape and number of elements of a tensor do not agree, and with `LimitExceeded`
+/// if it has too many dimensions.
 pub fn tensor(tensor: &TensorProto) -> Result<()> {
     rank(tensor.dims.len())?;
     let count = element_count(&tensor.dims)?;
@@ -72,8 +74,8 @@ fn typed_values(tensor: &TensorProto) -> u64 {
     lengths.iter().map(|&length| length as u64).sum()
 }
 
-/// Fails with `InvalidModel` if the parts of a sparse tensor do not agree, or its dense size is too large: ONNX Runtime
-/// converts it to a dense one.
+/// Fails with `InvalidModel` if the parts of a sparse tensor do not agree, and with `LimitExceeded` if the dense tensor
+/// to which ONNX Runtime converts it would be too large.
 fn sparse(sparse: &SparseTensorProto) -> Result<()> {
     let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else {
         bail!(InvalidModel, "a sparse tensor lacks its values or its indices");
@@ -101,7 +103,8 @@ fn rank(dimensions: usize) -> Result<()> {
     Ok(())
 }
 
-/// Fails with `InvalidModel` if a file is not a model: it must have a graph, an IR version and opsets.
+/// Fails with `InvalidModel` if a message is not a model: it must have a graph and a valid IR version, and its operator
+/// sets valid versions.
 pub fn header(model: &ModelProto) -> Result<()> {
     if model.graph.is_none() {
         bail!(InvalidModel, "the file has no graph: it is not an ONNX model, or truncated");
@@ -124,7 +127,8 @@ pub(super) fn operator_sets(imports: &[OperatorSetIdProto]) -> Result<()> {
     Ok(())
 }
 
-/// Fails with `InvalidModel` if the structure of a model is invalid. Its header and its tensors must have been checked.
+/// Fails with `InvalidModel` if the structure of a model is invalid, and with `LimitExceeded` if it has too many nodes
+/// or too deep a nesting of graphs. [`header`] and [`tensor`] must have checked its header and its tensors.
 pub fn model(model: &ModelProto) -> Result<()> {
     let mut nodes = 0;
     if let Some(graph) = &model.graph {
@@ -195,7 +199,7 @@ fn check_graph(graph: &GraphProto, outer: &Scope<'_>, depth: usize, nodes: &mut 
 }
 
 /// Fails for a dimension with both a size and a name: readers use the one that comes last in the file, and this library
-/// does not preserve their order.
+/// does not preserve the order of the two.
 fn declared_shape(value: &ValueInfoProto) -> Result<()> {
     let tensor = value.value_type.as_deref().and_then(|t| t.tensor_type.as_deref());
     let Some(shape) = tensor.and_then(|t| t.shape.as_deref()) else { return Ok(()) };
@@ -206,7 +210,9 @@ fn declared_shape(value: &ValueInfoProto) -> Result<()> {
     Ok(())
 }
 
-/// Returns the names that nodes produce and see. Fails for names produced twice, unknown inputs and cycles.
+/// Returns the names that are visible after the nodes `list`: `names` and those that the nodes produce, inside those of
+/// `outer`. Adds the number of nodes to `nodes`. Fails for names that are produced twice, unknown inputs, cycles and
+/// too many nodes.
 pub(super) fn check_nodes<'a>(
     list: &'a [NodeProto],
     mut names: HashSet<&'a str>,
@@ -250,7 +256,7 @@ pub(super) fn check_nodes<'a>(
     Ok(scope)
 }
 
-/// Returns the subgraphs in the attributes of a node.
+/// Returns the subgraphs in the attributes of a node, without those that are nested in them.
 pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
 }

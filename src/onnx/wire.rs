@@ -1,9 +1,9 @@
 //! The protobuf wire format, read without copying and written as a list of segments.
 //!
-//! A general protobuf library does not keep two promises of this project: fields that a newer ONNX defines and this
-//! version does not know are preserved (they are kept as raw bytes and written back), and a model of many gigabytes
-//! is written without building it in memory (payloads stay slices of their mapped files; see [`Writer`]). `fields.rs`
-//! describes how each kind of field is stored.
+//! A general protobuf library does not meet two requirements of this project: fields that this version does not know,
+//! because a newer ONNX defines them, are preserved (as raw bytes, which are written back), and a model of many
+//! gigabytes is written without building it in memory (large payloads stay slices of their mapped files; see
+//! [`Writer`]). `fields.rs` describes how each kind of field is stored.
 //!
 //! Source: <https://protobuf.dev/programming-guides/encoding/>.
 
@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 /// A message type, which identifies its fields by number. The `message!` macro in `fields.rs` implements it.
 pub trait Message: Default + Clone {
-    /// Reads the value of `key` into the message; unknown fields are kept as bytes.
+    /// Reads the value of `key` from `reader` into the message; unknown fields are kept as bytes.
     fn read_field(&mut self, key: Key, reader: &mut Reader) -> Result<()>;
     /// Writes all fields in the order of their numbers, unknown ones last.
     fn write(&self, out: &mut Writer);
@@ -37,14 +37,14 @@ const GROUP: u8 = 3;
 const GROUP_END: u8 = 4;
 pub(super) const FIXED32: u8 = 5;
 
-/// A cursor over one message. Sub-readers share the buffer: nothing is copied.
+/// A cursor over one message. The readers of nested messages share the buffer, so that payloads are not copied.
 pub struct Reader {
     buffer: Bytes,
     position: usize,
     /// Offset of `buffer` in the file, for positions in errors.
     base: usize,
     depth: usize,
-    /// Number of bytes that may still be allocated.
+    /// Number of bytes of heap that may still be allocated.
     budget: u64,
 }
 
@@ -55,7 +55,7 @@ impl Reader {
         Reader { buffer, position: 0, base: 0, depth: 0, budget }
     }
 
-    /// Returns the message that the fields up to the end of the buffer form.
+    /// Returns the message whose fields are those from the current position to the end of the buffer.
     pub fn read_message<M: Message>(&mut self) -> Result<M> {
         let mut message = M::default();
         self.fields(&mut message)?;
@@ -83,7 +83,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns a reader of the next length-delimited value.
+    /// Returns a reader of the next length-delimited value. It has a copy of the budget of this reader.
     pub(super) fn enter(&mut self) -> Result<Reader> {
         let buffer = self.delimited()?;
         let base = self.base + self.position - buffer.len();
@@ -107,7 +107,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns the current position in the file.
+    /// Returns the current position in the file, in bytes.
     fn place(&self) -> usize {
         self.base + self.position
     }
@@ -202,7 +202,8 @@ impl Reader {
 /// The size in bytes from which on payloads are shared slices instead of copies.
 const SHARE_FROM: usize = 4096;
 
-/// An encoded message, which consists of runs of small bytes, and of payloads that are slices of mapped files.
+/// An encoded message: runs of small bytes, and large payloads that share their memory, for example slices of mapped
+/// files.
 #[derive(Default)]
 pub struct Writer {
     segments: Vec<Bytes>,
@@ -246,7 +247,8 @@ impl Writer {
         self.tail.extend_from_slice(bytes);
     }
 
-    /// Appends bytes unchanged, and shares them if they are many; unknown fields contain their own key.
+    /// Appends bytes unchanged, without a copy if they are at least `SHARE_FROM`. No key is written: unknown fields
+    /// contain theirs.
     pub fn raw(&mut self, bytes: &Bytes) {
         if bytes.len() >= SHARE_FROM {
             self.flush();
@@ -269,7 +271,8 @@ impl Writer {
         self.tail.extend_from_slice(text.as_bytes());
     }
 
-    /// Writes a length-delimited value with `fill`: a nested message, a run of packed numbers.
+    /// Writes the field `number` as a length-delimited value whose content `fill` writes: a nested message, or packed
+    /// numbers.
     pub(super) fn nested(&mut self, number: u32, fill: impl FnOnce(&mut Writer)) {
         let mut inner = Writer::default();
         fill(&mut inner);

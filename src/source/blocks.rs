@@ -1,7 +1,7 @@
 //! Quantized blocks of GGUF files as `com.microsoft.MatMulNBits`, without loss.
 //!
 //! ONNX Runtime has one fast kernel for block-quantized weights with float activations: 4-bit integers with a float
-//! scale per group of a row and integer zero points. All forms are converted to it.
+//! scale per group of a row and integer zero points. All forms of blocks ([`BlockForm`]) are converted to it.
 //!
 //! - Integers of more than 4 bits are two planes of nibbles, `q = 16 h + l`: a row of the weight becomes the row of `h`
 //!   with scales `16 s` followed by the row of `l` with scales `s`, and `x` is passed twice. (The 8-bit kernel of ONNX
@@ -17,16 +17,17 @@
 //! | 4 bits with offsets (here) · as float zero points | 149 · 1,564 | 2,150 · 3,359 |
 //! | 8 bits as two planes (here) · 8-bit kernel | 168 · 1,087 | 3,616 · 4,276 |
 //!
-//! So 4 bits are never much slower than float, and faster for one row. More bits pay off if memory is the limit (an
-//! output layer of 49152 rows: 7.6 ms, float 7.7, at a quarter of the size), and take up to twice as long for a prompt.
-//! The result is that of the float weight up to the rounding of float32 sums: SmolLM2 (Q4_1, Q8_0 output layer) gives
-//! logits within 3e-4 of those of the float weights, and generates 1.6 to 1.8 times as fast as with float weights.
+//! In this measurement, 4 bits take at most a third longer than float for 128 rows, and about the same time or less for
+//! one row. More bits pay off if memory is the limit (an output layer of 49152 rows: 7.6 ms, float 7.7, at a quarter of
+//! the size), and take about twice as long for 128 rows. The result is that of the float weight up to the rounding of
+//! float32 sums: SmolLM2 (Q4_1, Q8_0 output layer) gives logits within 3e-4 of those of the float weights, and
+//! generates 1.6 to 1.8 times as fast as with float weights.
 //!
 //! [`SessionOptions::round_activations`] gives up this accuracy for speed: with `accuracy_level` 4 the kernel quantizes
 //! `x` to 8 bits per group. One row then takes half to two thirds of the time (SmolLM2 generates 1.4 times as fast),
-//! many rows a third more. A product is off by 0.5 % of its root mean square, 3 % at worst; SmolLM2's logits by up to
-//! 2.4 of 40, 7 % of its most likely tokens change, KL 0.0075: about the error of quantizing its weights to 8 bits,
-//! spread evenly over all kinds of layers. It is only used on request.
+//! but many rows take a third longer. A product is off by 0.5 % of its root mean square, 3 % at worst; SmolLM2's logits
+//! by up to 2.4 of 40, 7 % of its most likely tokens change, KL 0.0075: about the error of quantizing its weights to 8
+//! bits, spread evenly over all kinds of layers. It is only used on request.
 //!
 //! These products need the weight rearrangement that ONNX Runtime does when it creates a session: without it a step
 //! takes 35 times as long, so `disable_prepacking` has no effect for models that have them.
@@ -51,8 +52,8 @@ const PIECE: usize = 1 << 20;
 /// The nibble that `MatMulNBits` takes as zero if it has no zero points.
 const DEFAULT_ZERO: u8 = 8;
 
-/// Adds `x Wᵀ` with a block-quantized weight `[N, K]`, and returns the name of the product; `x` is `[batch, sequence,
-/// K]`.
+/// Adds `x Wᵀ` with a block-quantized weight `[N, K]`, and returns the name of the product; `x` is
+/// `[batch, sequence, K]`. In the portable dialect, the weight is converted to float32.
 pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored, form: BlockForm) -> Result<String> {
     if b.dialect == Dialect::Portable {
         let table = floats(b, name, stored, form)?;
@@ -85,11 +86,12 @@ pub(super) fn product(b: &mut Builder<'_>, x: &str, name: &str, stored: &Stored,
     Ok(b.op("Add", &[&product, &correction], &[]))
 }
 
-/// Adds the selection of rows of a block-quantized table, and returns the name of the result; `ids` is `[batch,
-/// sequence]`.
+/// Adds the selection of rows of a block-quantized table, and returns the name of the result; `ids` is
+/// `[batch, sequence]`.
 ///
 /// The rows are unpacked in the graph, from the same constants that [`product`] reads: a table that is also the output
-/// layer is stored once. Symmetric forms are exact; others differ by one rounding of float32.
+/// layer is stored once. Symmetric forms are exact; others differ by one rounding of float32. In the portable dialect,
+/// the table is converted to float32.
 pub(super) fn embedding(
     b: &mut Builder<'_>,
     ids: &str,
@@ -141,7 +143,8 @@ fn byte(b: &mut Builder<'_>, name: &str, value: u8) -> String {
     b.initializer(edit::tensor(&format!("{name}.constant_{value}"), DataType::Uint8, &[], bytes))
 }
 
-/// The sizes of a packed matrix.
+/// The sizes of a packed matrix: `columns` weights per row, in `planes` planes of nibbles with a scale per `group`
+/// weights.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     rows: usize,
@@ -260,8 +263,9 @@ impl Shape {
     }
 }
 
-/// Calls `work` with runs of whole rows and the index of the first row of each, on all threads. Each run becomes about
-/// [`PIECE`] bytes, if its rows become `width` bytes. Pages of the file are released after use.
+/// Calls `work` with runs of whole rows and the index of the first row of each, on all threads of the pool. A run has
+/// so many rows that they become about [`PIECE`] bytes if each becomes `width` bytes. Pages of the file are released
+/// after use.
 fn for_each_piece(
     stored: &Stored,
     shape: &Shape,
@@ -277,7 +281,7 @@ fn for_each_piece(
     })
 }
 
-/// The packed rows of a weight that is being written.
+/// Rows of a weight that are being packed, before they are written.
 struct Rows {
     shape: Shape,
     values: Vec<u8>,
@@ -342,7 +346,7 @@ pub(super) fn floats(b: &mut Builder<'_>, name: &str, stored: &Stored, form: Blo
     Ok(b.initializer(edit::tensor(name, DataType::Float32, &stored.dims, bytes)))
 }
 
-/// Returns the elements of a block-quantized tensor as float32.
+/// Returns the elements of a block-quantized tensor as float32 bytes, in a file of `scratch`.
 pub(super) fn dequantized(scratch: &Scratch, stored: &Stored, form: BlockForm) -> Result<Bytes> {
     let layout = form.layout();
     let width = stored.dims.last().map_or(0, |columns| *columns as usize);

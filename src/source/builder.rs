@@ -19,14 +19,14 @@ pub enum Dialect {
     /// Operators of ONNX Runtime (`com.microsoft`), which run fastest.
     #[default]
     Runtime,
-    /// Standard operators up to opset 20, for other runtimes, TensorRT and differentiation.
+    /// Standard operators of opset [`OPSET`], for other runtimes, TensorRT and differentiation.
     Portable,
 }
 
 /// The opset of built graphs, which has `LayerNormalization`, and in which axes of reductions are inputs.
 pub const OPSET: i64 = 18;
 
-/// An attribute of a node.
+/// The value of an attribute of a node.
 pub enum Attribute<'a> {
     /// An attribute that is an integer.
     Int(i64),
@@ -73,7 +73,7 @@ impl<'w> Builder<'w> {
         result
     }
 
-    /// Declares an input and returns its name. Each dimension is a size or a symbol.
+    /// Declares an input and returns its name. Each dimension is a size as text, or a symbolic name.
     pub fn input(&mut self, name: &str, dtype: DataType, dims: &[&str]) -> String {
         self.names.take(name);
         self.graph.input.push(value_info(name, dtype, dims));
@@ -130,7 +130,8 @@ impl<'w> Builder<'w> {
         made
     }
 
-    /// Adds a node whose outputs have the given names (an empty name omits an output).
+    /// Adds a node whose outputs have the given names; an empty name omits an output. Fresh names are never equal to
+    /// these.
     pub fn node_to(
         &mut self,
         domain: &str,
@@ -167,8 +168,9 @@ impl<'w> Builder<'w> {
         self.names.fresh(wanted)
     }
 
-    /// Returns the name of a weight of the checkpoint as a float32 value. Half precision is cast in the graph, so
-    /// nothing is copied.
+    /// Returns the name of a weight of the checkpoint as a float32 value. Half precision is cast in the graph, so that
+    /// nothing is copied; float64 and blocks are converted. Fails if the weight is missing, not float, or of another
+    /// shape than `dims`.
     pub fn weight(&mut self, name: &str, dims: &[i64]) -> Result<String> {
         let stored = self.weights.shaped(name, dims)?;
         match stored.form {
@@ -190,7 +192,8 @@ impl<'w> Builder<'w> {
         Ok(cast)
     }
 
-    /// Returns a plain tensor and its type in the graph: float64, which is neither trained nor run, becomes float32.
+    /// Returns a plain tensor and its type in the graph: float64 becomes float32, because built graphs have no float64
+    /// values.
     fn plain(&self, dtype: DataType, stored: Stored) -> Result<(DataType, Stored)> {
         if dtype != DataType::Float64 {
             return Ok((dtype, stored));
@@ -261,7 +264,7 @@ impl<'w> Builder<'w> {
     }
 
     /// Adds the selection of rows of the checkpoint's table `name` `[rows, width]`, and returns the name of the result,
-    /// which is float32. The rows are cast, not the table.
+    /// which is float32. For half precision, the selected rows are cast, not the table.
     pub fn embedding(&mut self, ids: &str, name: &str, rows: i64, width: i64) -> Result<String> {
         let stored = self.weights.shaped(name, &[rows, width])?;
         if let Form::Blocks(form) = stored.form {

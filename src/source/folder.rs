@@ -1,7 +1,7 @@
 //! A reader of ONNX files, alone or in a folder that a tool exported: optimum, onnxruntime-genai, transformers.js,
 //! sentence-transformers, or our own `--output DIR`.
 //!
-//! The task of a model is derived from its graph first; configuration files next to it only add to that.
+//! The task of a model is derived from its graph; configuration files next to it add the rest of its card.
 
 use super::checkpoint::sentence::Sentence;
 use super::checkpoint::{side, tokens_without_rows};
@@ -14,8 +14,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::path::{Component, Path, PathBuf};
 
-/// The names of the file with the model in exported folders, best first. Merged decoders serve both prompt and
-/// continuation.
+/// The names of the file with the model in exported folders, best first. Merged decoders read both prompts and single
+/// tokens.
 const NAMES: &[&str] = &[
     "model.onnx",
     "onnx/model.onnx",
@@ -30,15 +30,16 @@ const NAMES: &[&str] = &[
     "model.onnx.packed",
 ];
 
-/// Loads one `.onnx` file with the files next to it, and returns the model.
+/// Loads one `.onnx` file, or a packed file, with the files next to it, and returns the model. Fails like
+/// [`load::from_file`].
 pub fn load_file(path: &Path) -> Result<Model> {
     let loaded = load::from_file(path)?;
     let model = Model::assemble(loaded.proto, Card::default(), path, loaded.files);
     Ok(with_files(model, side::files_of(&home_of(path))))
 }
 
-/// Returns the model of one `.onnx` file with the card that follows from the files next to it. The user named the model:
-/// a damaged file next to it must not prevent loading.
+/// Returns the model of one `.onnx` file with the card that follows from the files next to it. The user named the
+/// model: if a file next to it is damaged, the card has only the task.
 fn with_files(model: Model, files: Vec<SideFile>) -> Model {
     let task = task(&model.inputs(), &model.outputs());
     let bare = |_| Card { format: Format::Onnx, task, ..Card::default() };
@@ -47,7 +48,7 @@ fn with_files(model: Model, files: Vec<SideFile>) -> Model {
 }
 
 /// Loads the `.onnx` file with the content `bytes` that a program provides, with its external data and the files next
-/// to it.
+/// to it, and returns the model.
 pub fn load_provided(bytes: Bytes, file: &Provided<'_>) -> Result<Model> {
     let place = || file.name().to_owned();
     let loaded = load::from_reader(bytes.clone(), &|name| file.beside(name, limits::DATA_FILE_BYTES)).at(place)?;
@@ -58,7 +59,8 @@ pub fn load_provided(bytes: Bytes, file: &Provided<'_>) -> Result<Model> {
     Ok(with_files(model, side))
 }
 
-/// Loads the model of an exported folder and returns it.
+/// Loads the model of an exported folder and returns it. Fails with `NotFound` if there is no `.onnx` file, like
+/// [`find_onnx`], and if a file is damaged.
 pub fn load(folder: &Path) -> Result<Model> {
     let Some((file, format)) = find_onnx(folder)? else { bail!(NotFound, "{}", nothing_found(folder)) };
     let loaded = load::from_file(&file)?;
@@ -71,7 +73,8 @@ pub fn load(folder: &Path) -> Result<Model> {
     Ok(model.with_card(card))
 }
 
-/// Returns the `.onnx` file of a folder and the kind of folder; `None` if there is none.
+/// Returns the `.onnx` file of a folder and the kind of folder; `None` if there is none. Fails with `InvalidArgument`
+/// if there are several, none of which has a usual name.
 pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
     if let Some(file) = genai_file(folder)? {
         return Ok(Some((file, Format::GenaiFolder)));
@@ -96,7 +99,8 @@ pub fn find_onnx(folder: &Path) -> Result<Option<(PathBuf, Format)>> {
     }
 }
 
-/// Returns the path of the decoder that `genai_config.json` names; `None` if there is none.
+/// Returns the path of the decoder that `genai_config.json` names; `None` if there is no such file. Fails with
+/// `InvalidModel` if it names none, or one outside of the folder.
 fn genai_file(folder: &Path) -> Result<Option<PathBuf>> {
     let path = folder.join("genai_config.json");
     let Some(config) = side::read_object(&path)? else { return Ok(None) };
@@ -110,7 +114,7 @@ fn genai_file(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(folder.join(name)))
 }
 
-/// Returns the list of file names that were searched for in a folder, for the error if none exists.
+/// Returns the message for a folder without a model: the file names that were searched for, and those that were found.
 pub fn nothing_found(folder: &Path) -> String {
     let mut found: Vec<String> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
@@ -130,8 +134,8 @@ fn home_of(file: &Path) -> PathBuf {
     home(files::parent_of(file))
 }
 
-/// Returns the folder of the other files of a model in `folder`: `folder` itself, or the parent of an `onnx` folder
-/// that has none of them.
+/// Returns the folder of the other files of a model in `folder`: `folder` itself, or the parent of a folder `onnx` that
+/// has neither `config.json` nor `tokenizer.json`.
 fn home(folder: &Path) -> PathBuf {
     let has = |name: &str| folder.join(name).is_file();
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
@@ -171,7 +175,8 @@ fn card(format: Format, files: Vec<SideFile>, model: &Model) -> Result<Card> {
     Ok(card)
 }
 
-/// Adds the special tokens and the length from `genai_config.json` to a card, if the folder has no `config.json`.
+/// Adds the special tokens, the architecture and the context length of `genai_config.json` to a card that lacks them,
+/// and the file itself.
 fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
     let path = folder.join("genai_config.json");
     let config = side::read_object(&path)?.unwrap_or_default();

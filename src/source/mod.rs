@@ -1,8 +1,8 @@
-//! Readers that load a [`Model`](crate::model::Model) from ONNX files, exported folders, Hugging Face checkpoints, GGUF
-//! files.
+//! Readers that load a [`Model`](crate::model::Model) from ONNX files, exported folders, Hugging Face checkpoints and
+//! GGUF files, on disk or provided by a program.
 //!
-//! Readers return a graph whose weights are slices of the mapped files, and a [`Card`](crate::model::Card) with the
-//! rest. [`crate::open`] chooses the reader of a path.
+//! Readers return a graph whose weights are slices of the mapped files wherever possible, and a
+//! [`Card`](crate::model::Card) with the rest. [`crate::open`] chooses the reader of a path.
 
 pub mod blocks;
 pub mod builder;

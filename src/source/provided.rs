@@ -7,20 +7,21 @@ use crate::limits;
 use bytes::Bytes;
 use std::path::{Component, Path, PathBuf};
 
-/// The files of a model, by name.
+/// The files of a model, by name, which a program provides. [`Provided`] calls it on the thread of its own caller.
 pub trait FileSource {
     /// Returns the size of a file in bytes; `None` if there is no such file.
     fn size(&self, name: &str) -> Result<Option<u64>>;
 
-    /// Fills `buffer` with the bytes of a file from `offset` on, which lie inside its size.
+    /// Fills `buffer` with the bytes of a file from `offset` on. All of them lie inside the size that
+    /// [`FileSource::size`] returned.
     fn read(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<()>;
 }
 
-/// Maximum number of bytes that are read at a time.
+/// The maximum number of bytes that are read at a time.
 const CHUNK: usize = 4 << 20;
 
-/// A file of a source, and the files beside it. Contents are read into memory on the thread of the caller, whose `call`
-/// receives the stage `load`, in bytes of one file, and can cancel.
+/// A file of a source, and the files beside it. Contents are read into memory on the caller's thread. The `call` given
+/// to [`Provided::new`] receives the stage `load`, in bytes of one file, and can cancel.
 pub struct Provided<'a> {
     source: &'a dyn FileSource,
     name: &'a str,
@@ -28,7 +29,8 @@ pub struct Provided<'a> {
 }
 
 impl<'a> Provided<'a> {
-    /// Returns the file `name` of a source.
+    /// Returns the file `name` of a source, which is not read yet. Fails with `InvalidArgument` if `name` does not name
+    /// a file.
     pub fn new(source: &'a dyn FileSource, name: &'a str, call: &'a Call<'a>) -> Result<Provided<'a>> {
         if Path::new(name).file_name().is_none() || name.ends_with('/') || name.contains('\0') {
             bail!(InvalidArgument, "{name:?} does not name a file");
@@ -52,13 +54,15 @@ impl<'a> Provided<'a> {
         self.required(&self.path(name), limit)
     }
 
-    /// Returns the content of the file `name` in the same folder, a small file; `None` if there is no such file.
+    /// Returns the content of the file `name` in the same folder; `None` if there is no such file. Fails with
+    /// `LimitExceeded` above [`limits::SIDE_FILE_BYTES`].
     pub fn found_beside(&self, name: &str) -> Result<Option<Bytes>> {
         self.optional(&self.path(name), limits::SIDE_FILE_BYTES)
     }
 
-    /// Returns the content of the file `name` in the folder of the model, which is the same folder, or around it if it
-    /// is named `onnx` and has neither configuration nor tokenizer; `None` if there is no such file.
+    /// Returns the content of the file `name` in the folder of the model; `None` if there is no such file. That is the
+    /// same folder or, if it is named `onnx` and has neither `config.json` nor `tokenizer.json`, its parent. Fails like
+    /// [`Provided::found_beside`].
     pub fn home(&self, name: &str) -> Result<Option<Bytes>> {
         self.optional(&self.home_path(name)?, limits::SIDE_FILE_BYTES)
     }

@@ -11,7 +11,7 @@ pub struct Stored {
     pub dims: Vec<i64>,
     /// Form in which the elements are stored.
     pub form: Form,
-    /// Bytes of the elements, as a slice of the mapped file if possible.
+    /// Bytes of the elements; a slice of the mapped file if the elements are unchanged.
     pub bytes: Bytes,
 }
 
@@ -20,13 +20,13 @@ pub struct Stored {
 pub enum Form {
     /// Elements one after another, row-major.
     Plain(DataType),
-    /// Rows that are divided into blocks of integers with scales (a matrix `[N, K]` quantized along `K`).
+    /// Rows that are divided into blocks of integers with scales: a matrix `[N, K]` that is quantized along `K`.
     Blocks(BlockForm),
 }
 
-/// Blocks of GGUF files: integers `q` with scales, `w = scale q + offset`. `com.microsoft.MatMulNBits` can represent
-/// all of them exactly (see [`super::blocks`]). Each form lists the bytes of a block in order; `d`, `e`, `m` are
-/// float16.
+/// The form of a block in GGUF files: integers `q` with scales, `w = scale q + offset`. The graphs of [`super::blocks`]
+/// represent each form without loss, with `com.microsoft.MatMulNBits`. The bytes of a block are listed in order; `d`,
+/// `e`, `m` are float16, and `w` is the weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types)] // the names users know
 pub enum BlockForm {
@@ -69,24 +69,27 @@ pub enum BlockForm {
 
 /// A set of tensors under the names of Hugging Face checkpoints.
 pub trait Weights {
-    /// Returns the tensor with the name `name`, if it exists. Fails if it is damaged.
+    /// Returns the tensor with the name `name`; `None` if it does not exist. Fails if it is damaged or of an unknown
+    /// type.
     fn find(&self, name: &str) -> Result<Option<Stored>>;
 
     /// Returns the names of all tensors, sorted.
     fn names(&self) -> Vec<String>;
 
-    /// Returns the tensor with the name `name`. The error names it if it is missing.
+    /// Returns the tensor with the name `name`. Fails with `InvalidModel` if it does not exist; the error names it.
     fn get(&self, name: &str) -> Result<Stored> {
         self.find(name)?.ok_or_else(|| error!(InvalidModel, "the checkpoint has no tensor {name:?}"))
     }
 
-    /// Returns the tensor with the name `name`. Fails if its shape is not `dims`.
+    /// Returns the tensor with the name `name`. Fails with `InvalidModel` if it does not exist or its shape is not
+    /// `dims`.
     fn shaped(&self, name: &str, dims: &[i64]) -> Result<Stored> {
         of_shape(self.get(name)?, name, dims)
     }
 }
 
-/// Returns the tensor `stored` if it has the shape `dims`, which the configuration requires; otherwise fails.
+/// Returns the tensor `stored`, whose name is `name`. Fails with `InvalidModel` if its shape is not `dims`, which the
+/// configuration requires.
 pub fn of_shape(stored: Stored, name: &str, dims: &[i64]) -> Result<Stored> {
     if stored.dims != dims {
         let found = &stored.dims;

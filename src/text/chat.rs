@@ -3,8 +3,8 @@
 //! Templates are written for Python's jinja2 as the Hugging Face Transformers library configures it, and the text that
 //! is rendered here is the same. That includes trimmed blocks, the formatting, methods and arithmetic of Python's
 //! values, JSON as of `json.dumps`, and the functions `raise_exception` and `strftime_now` (by default the local time).
-//! A feature that cannot be rendered identically is an error that names it. Templates are untrusted: their steps,
-//! nesting and output are limited, and they can only read the given values.
+//! A feature that is not known to give the same text is an error that names it. Templates are untrusted: their steps,
+//! nesting and output are limited, and they can only read the given values and the time.
 //!
 //! ```
 //! use optimize::text::chat::{ChatOptions, ChatTemplate, message};
@@ -27,7 +27,7 @@ use crate::model::Model;
 use serde_json::{Map, Value};
 use std::time::SystemTime;
 
-/// The name of the file with the names of special tokens.
+/// The name of the file with the texts of special tokens and, in some models, the templates.
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 /// The name of the template for conversations with tools, in a list of templates.
@@ -40,7 +40,7 @@ pub struct ChatTemplate {
     template: Template,
     /// Template for conversations with tools, if it is a different one.
     with_tools: Option<Template>,
-    /// Variables of every rendering, such as `bos_token` and `eos_token`.
+    /// Variables of every rendering: the texts of special tokens, such as `bos_token` and `eos_token`.
     tokens: Map<String, Value>,
 }
 
@@ -51,7 +51,7 @@ pub struct ChatOptions {
     pub add_generation_prompt: bool,
     /// Functions that the model may call, as JSON schemas; `None` for none.
     pub tools: Option<Vec<Value>>,
-    /// Additional variables, such as `enable_thinking`; they override all others.
+    /// Additional variables of the template, such as `enable_thinking`; they override all others, also `messages`.
     pub variables: Map<String, Value>,
     /// Time that templates with a date show, in UTC; `None` for now, in the machine's local time (like the Hugging Face
     /// library).
@@ -64,7 +64,8 @@ impl Default for ChatOptions {
     }
 }
 
-/// Returns a message of a conversation: `role` is `system`, `user`, `assistant` or `tool`.
+/// Returns a message of a conversation. `role` is one that the template knows: usually `system`, `user`, `assistant` or
+/// `tool`.
 pub fn message(role: &str, content: &str) -> Value {
     serde_json::json!({ "role": role, "content": content })
 }
@@ -78,10 +79,15 @@ impl ChatTemplate {
         Ok(ChatTemplate { template: compiled(source)?, with_tools: None, tokens: Map::new() })
     }
 
-    /// Returns the template of a model, with the names of its special tokens; `None` if it has no template.
+    /// Returns the template of a model, with the texts of its special tokens; `None` if the model has no template.
+    /// Conversations with tools use the template `tool_use`, if the model has one of that name.
     ///
-    /// The tokens are those of `tokenizer_config.json` and `special_tokens_map.json`: one that is null there is not
-    /// defined in the template, independent of the token ids in the model's configuration.
+    /// The special tokens are those of `tokenizer_config.json` and of `special_tokens_map.json` in older folders: one
+    /// that is null there is not defined in the template. Tokens that neither defines are those of the tokenizer's
+    /// class or, if the class is unknown, those of the ids in the model's configuration; `tokenizer` converts the ids.
+    ///
+    /// Fails with `InvalidModel` if a file is damaged, or if several templates have no default, and otherwise like
+    /// [`ChatTemplate::new`].
     pub fn of(model: &Model, tokenizer: Option<&Tokenizer>) -> Result<Option<ChatTemplate>> {
         let read = |name: &str| -> Result<Option<Map<String, Value>>> {
             let Some(content) = model.card().side_file(name) else { return Ok(None) };
@@ -124,13 +130,14 @@ impl ChatTemplate {
         self
     }
 
-    /// Returns the conversation as text for the model. It already contains the model's special tokens: encode it
-    /// without adding any.
+    /// Returns the conversation as text for the model. It already contains the special tokens that the template writes:
+    /// encode it without adding any.
     ///
-    /// Keys of a message that are null are omitted, like in the Hugging Face library. Fails with
-    /// [`crate::error::Kind::InvalidArgument`], with the line, if the template rejects the messages or fails on them;
-    /// `Unsupported` for features that are not implemented; `LimitExceeded` above [`limits::TEMPLATE_STEPS`] steps or
-    /// [`limits::TEXT_BYTES`] of output.
+    /// Keys of a message that are null are omitted, like in the Hugging Face library, and its reasoning is also passed
+    /// as `reasoning_content` and `thinking`. Fails with [`crate::error::Kind::InvalidArgument`] if a message is not a
+    /// JSON object or, with the line, if the template rejects the messages or fails on them; `Unsupported` for features
+    /// that are not implemented; `LimitExceeded` above [`limits::TEMPLATE_STEPS`] steps or [`limits::TEXT_BYTES`] of
+    /// output.
     pub fn render(&self, messages: &[Value], options: &ChatOptions) -> Result<String> {
         let messages: Vec<Value> = messages.iter().enumerate().map(seen).collect::<Result<_>>()?;
         let mut variables = self.tokens.clone();
@@ -151,8 +158,8 @@ fn compiled(source: &str) -> Result<Template> {
     Template::new(source).at(|| "chat template")
 }
 
-/// Returns a message in the form in which templates receive it: without null keys, and with its reasoning under each
-/// key that templates read.
+/// Returns the message `index` as templates receive it: without null keys, and with its reasoning, if it has any, under
+/// the two keys that most templates read, `reasoning_content` and `thinking`.
 fn seen((index, message): (usize, &Value)) -> Result<Value> {
     let Some(message) = message.as_object() else {
         bail!(InvalidArgument, "message {} is not a JSON object", index + 1);

@@ -1,9 +1,9 @@
 //! The inputs and outputs of a model that generates text, derived from its graph ([`Decoder`]).
 //!
-//! Exporters differ in names and in how they keep the KV cache. Supported are those of optimum and transformers.js
-//! (`past_key_values.N.key` → `present.N.key`, in merged files with `use_cache_branch`), of onnxruntime-genai (names
-//! from `genai_config.json`), of older exports (`past_N` → `present_N`), graphs built by this library, and models
-//! without a cache, which read the whole text again for every token.
+//! Exporters differ in names and in how they keep the KV cache. Models of these kinds are supported: those of optimum
+//! and transformers.js (`past_key_values.N.key` → `present.N.key`, in merged files with `use_cache_branch`), those of
+//! onnxruntime-genai (names from `genai_config.json`), older exports (`past_N` → `present_N`), graphs built by this
+//! library, and models without a cache, which read the whole text again for every token.
 
 use crate::error::{Result, bail};
 use crate::graph::View;
@@ -38,7 +38,8 @@ pub struct Port {
 }
 
 impl Port {
-    /// Returns a tensor for this input, with its element type and the last [`Port::rank`] dimensions of `shape`.
+    /// Returns a tensor for this input, with its element type and the last [`Port::rank`] dimensions of `shape`. Fails
+    /// if `values` does not have as many elements.
     pub fn tensor(&self, shape: &[i64], values: Vec<i64>) -> Result<Tensor> {
         let shape = &shape[shape.len() - self.rank.min(shape.len())..];
         match self.dtype {
@@ -55,7 +56,7 @@ pub struct CachePair {
     pub past: String,
     /// Name of the output, which has the past and the new tokens.
     pub present: String,
-    /// Element type of both.
+    /// Element type of both: float32, float16, bfloat16 or int8.
     pub dtype: DataType,
     /// Shape of the input; the dimensions [`CachePair::batch`] and [`CachePair::sequence`] are 0.
     pub shape: Vec<i64>,
@@ -84,20 +85,20 @@ pub struct Decoder {
     pub cache: Vec<CachePair>,
     /// Kind of the cache.
     pub kind: CacheKind,
-    /// Whether rows of different lengths can be run together with padding.
+    /// Whether rows of different lengths can be run together with padding. If not, they are run one by one.
     pub pads: bool,
     /// Maximum number of tokens in a row; `None` if unknown.
     pub context: Option<usize>,
 }
 
-/// The keys of a configuration that hold the maximum length.
+/// The keys of a configuration that hold the maximum length, in addition to those of [`Card::context`].
 const CONTEXT_KEYS: [&str; 5] = ["n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"];
 
 impl Decoder {
     /// Returns the inputs and outputs of a model that generates text.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a decoder or has an unknown input; the
-    /// message names it.
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a decoder or has an unknown input, which the
+    /// message names, and `InvalidModel` if its `genai_config.json` is damaged.
     pub fn of(model: &Model) -> Result<Decoder> {
         let (inputs, outputs) = (model.inputs(), model.outputs());
         let genai = genai_decoder(model.card())?;
@@ -171,7 +172,7 @@ fn logits_of(outputs: &[ValueInfo], named: Option<&str>) -> Result<String> {
     )
 }
 
-/// Returns the value of `model.decoder` in a `genai_config.json`; `None` if there is no such file.
+/// Returns the value of `model.decoder` in a `genai_config.json`; `None` if there is no such file or no such value.
 fn genai_decoder(card: &Card) -> Result<Option<Value>> {
     let Some(file) = card.side_file("genai_config.json") else { return Ok(None) };
     match serde_json::from_slice::<Value>(&file.read()?) {
@@ -192,7 +193,7 @@ fn context_of(card: &Card, genai: Option<&Value>) -> Option<usize> {
     sizes.into_iter().min()
 }
 
-/// The part of the cache that a value has.
+/// The part of the cache that an input or output holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Key,
@@ -200,7 +201,7 @@ enum Part {
     Both,
 }
 
-/// The names of cache values in `genai_config.json`, with `%d` for the layer.
+/// The names of cache inputs and outputs in `genai_config.json`, keys first, with `%d` for the layer.
 struct Templates {
     past: [Option<String>; 2],
     present: [Option<String>; 2],
@@ -228,7 +229,7 @@ impl Templates {
 }
 
 /// Returns the layer index in the name of a cache input, and the part of the cache: `Some(true)` for the keys,
-/// `Some(false)` for the values, `None` for both.
+/// `Some(false)` for the values, `None` for both. Returns `None` if the name is not that of a cache input.
 pub(crate) fn layer_of(past: &str) -> Option<(u32, Option<bool>)> {
     let (layer, part) = role(past, "past")?;
     let keys = match part {
@@ -239,7 +240,8 @@ pub(crate) fn layer_of(past: &str) -> Option<(u32, Option<bool>)> {
     Some((layer, keys))
 }
 
-/// Returns the layer and the part of a cache value by its name: `past_key_values.3.key`, `present_3`, `past_key_3` …
+/// Returns the layer and the part of a cache value by its name, which begins with `word`: `past_key_values.3.key`,
+/// `present_3`, `past_key_3` …; `None` for other names.
 fn role(name: &str, word: &str) -> Option<(u32, Part)> {
     if !name.starts_with(word) {
         return None;
@@ -294,7 +296,7 @@ fn pair(input: &ValueInfo, outputs: &[ValueInfo], templates: &Templates, sizes: 
     Ok(CachePair { past: name.clone(), present: output.name.clone(), dtype, shape, batch, sequence })
 }
 
-/// The sources for sizes that a graph leaves open.
+/// The configurations that have the sizes that a graph does not fix.
 struct Sizes<'a> {
     card: &'a Card,
     genai: Option<&'a Value>,
@@ -306,7 +308,8 @@ impl Sizes<'_> {
         keys.iter().find_map(|key| genai(key).or_else(|| self.card.integer(key))).filter(|size| *size > 0)
     }
 
-    /// Returns the number of heads (third from the end) or their size (last) of the input `name`.
+    /// Returns a size of the input `name` by the position of its dimension from the end: the number of heads (3), their
+    /// size (1), or that of keys and values in one tensor, which is 2 (5). Fails with `Unsupported` if it is unknown.
     fn of(&self, from_end: usize, name: &str) -> Result<i64> {
         let heads = || self.first(&["num_attention_heads", "n_head", "num_heads"]);
         let whole = || self.first(&["hidden_size", "n_embd", "d_model"]);
@@ -325,7 +328,8 @@ impl Sizes<'_> {
     }
 }
 
-/// Returns the kind of the cache, and the length of GroupQueryAttention's rotary tables, if the model has any.
+/// Returns the kind of the cache, and the number of positions in the shortest rotary table of the GroupQueryAttention
+/// nodes: `usize::MAX` if their tables are not constants, `None` without such nodes or without a cache.
 fn kind_of(model: &Model, cache: &[CachePair]) -> (CacheKind, Option<usize>) {
     let fused = |domain: Option<&str>, op: &str| domain == Some("com.microsoft") && op == "GroupQueryAttention";
     let nodes: Vec<_> = model.graph().node.iter().filter(|n| fused(n.domain.as_deref(), n.op())).collect();

@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// The maximum number of cache columns that are allocated at once; the cache grows if more are needed.
+/// The maximum number of cache columns that are allocated in advance; the cache grows if more are needed.
 const MOST_ROOM: usize = 512;
 
 impl dyn Rows + '_ {
@@ -96,6 +96,7 @@ pub(crate) fn run(
 }
 
 /// Returns the maximum number of tokens in a row that now has `length` tokens, if the model reads at most `context`.
+/// Fails with `InvalidArgument` if the row is already too long.
 fn limit(length: usize, context: Option<usize>, options: &GenerateOptions) -> Result<usize> {
     let mut limit = match (options.max_new_tokens, options.max_length) {
         (None, None) => length + DEFAULT_NEW_TOKENS,
@@ -157,7 +158,8 @@ impl Writer {
         })
     }
 
-    /// Selects the next token, appends it and reports it. Returns `Break` if the caller ends the generation.
+    /// Selects the next token of the row, appends it and reports it to `tell`. Returns `Break` if `tell` ends the
+    /// generation.
     fn write(
         &mut self,
         rows: &mut dyn Rows,
@@ -255,7 +257,7 @@ impl<'a> Reports<'a> {
         Reports { call, read: 0, prompt, total, last: None }
     }
 
-    /// Counts tokens that were run, which are those of the prompt, until it has been read.
+    /// Counts tokens that were run: as read tokens of the prompts, until all of these have been read.
     fn ran(&mut self, tokens: usize) -> Result<()> {
         self.read += tokens as u64;
         if self.read > self.prompt {

@@ -10,16 +10,18 @@ pub const DEFAULT_NEW_TOKENS: usize = 256;
 /// The limits, the sampling, and the outputs of a generation.
 #[derive(Debug, Clone, Default)]
 pub struct GenerateOptions {
-    /// Maximum number of tokens to generate in each row. Default, without either limit: [`DEFAULT_NEW_TOKENS`].
+    /// Maximum number of tokens to generate in each row. Without this limit and `max_length`: [`DEFAULT_NEW_TOKENS`].
+    /// The context of the model is always a limit, too.
     pub max_new_tokens: Option<usize>,
     /// Maximum number of tokens in each row, including the prompt. With both limits, the one reached first applies.
     pub max_length: Option<usize>,
-    /// Options for the selection of tokens.
+    /// Options for the selection of tokens. Default: the most probable one.
     pub sampling: SamplingOptions,
     /// Strings that end a row's text, of which they are not a part. The text of a special token (`<|im_end|>`) ends it
     /// where the model generates that token.
     pub stop: Vec<String>,
-    /// Ids of tokens that end a row's text, in addition to the end-of-sequence tokens; their text is not part of it.
+    /// Ids of tokens that end a row's text, in addition to the end-of-sequence tokens; the text of a stop token is not
+    /// part of the row's text.
     pub stop_tokens: Vec<i64>,
     /// Ids of the end-of-sequence tokens; `None` uses those of the model, an empty list continues after them.
     pub eos_token_ids: Option<Vec<i64>>,
@@ -30,8 +32,8 @@ pub struct GenerateOptions {
     pub echo: bool,
     /// Whether special tokens appear in the text.
     pub keep_special_tokens: bool,
-    /// Index of the first row for the random numbers: row `i` of a batch generates the same as a single row with `i`
-    /// here.
+    /// Index of the first row for the random numbers: row `i` of a batch generates the same text as the only row of a
+    /// batch with `first_row` set to `i`.
     pub first_row: u64,
 }
 
@@ -44,7 +46,7 @@ choice! {
         Length = 2, "length";
         /// A stop string or a stop token was generated.
         Stop = 3, "stop";
-        /// The callback requested the end.
+        /// The callback ended the generation.
         Cancelled = 4, "cancelled";
     }
 }
@@ -52,22 +54,23 @@ choice! {
 /// The text that was generated for one row.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Generation {
-    /// Text without stop string and special tokens: the result of decoding all tokens at once, up to a stop string. A
-    /// character that a limit cut off is U+FFFD. Empty without a tokenizer.
+    /// Text of the generated tokens: the result of decoding all of them at once, up to a stop string. It begins with
+    /// the prompt if `echo` is set, and has special tokens only if `keep_special_tokens` is set. A character that a
+    /// limit cut off is U+FFFD. Empty without a tokenizer.
     pub text: String,
     /// Ids of the generated tokens, including the one that ended the text.
     pub tokens: Vec<i64>,
-    /// Log-probabilities of each token, if requested.
+    /// Log-probabilities of each token; empty if not requested.
     pub logprobs: Vec<Logprobs>,
-    /// Uncertainty of each token, if an ensemble generated it.
+    /// Uncertainty of each token if an ensemble generated it; otherwise empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uncertainty: Vec<Uncertainty>,
-    /// Mean of the uncertainty over all tokens.
+    /// Mean of the uncertainty over all tokens; `None` if `uncertainty` is empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_uncertainty: Option<Uncertainty>,
     /// Reason why the text ends.
     pub finish_reason: FinishReason,
-    /// Number of tokens that the row had before.
+    /// Number of tokens that the row had before the generation.
     pub prompt_tokens: usize,
 }
 
@@ -79,13 +82,14 @@ pub struct Written<'a> {
     /// Id of the token.
     pub token: i64,
     /// Text that is complete: whole characters, no part of a stop string. Often empty, and not always the text of this
-    /// token alone. The pieces of a row together are its text.
+    /// token alone. The pieces of a row together are its text, without the prompt that `echo` adds; if a callback ends
+    /// the generation, text that is not complete is only in [`Generation::text`].
     pub text: &'a str,
-    /// Log-probabilities of the token, if requested.
+    /// Log-probabilities of the token; `None` if not requested.
     pub logprobs: Option<&'a Logprobs>,
-    /// Uncertainty of the members of an ensemble about the token.
+    /// Uncertainty of the members of an ensemble about the token; `None` for a single model.
     pub uncertainty: Option<Uncertainty>,
-    /// Reason why the text ends, for the last token of a row.
+    /// Reason why the text ends, for the last token of a row; otherwise `None`.
     pub finish_reason: Option<FinishReason>,
 }
 
@@ -105,7 +109,7 @@ pub struct Uncertainty {
 }
 
 impl Uncertainty {
-    /// Returns the mean of the uncertainty over tokens; `None` without tokens.
+    /// Returns the mean of each field over tokens; `None` without tokens.
     pub fn mean(tokens: &[Uncertainty]) -> Option<Uncertainty> {
         let mean = |of: fn(&Uncertainty) -> f64| tokens.iter().map(of).sum::<f64>() / tokens.len() as f64;
         (!tokens.is_empty()).then(|| Uncertainty {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// logits, and is faster, too (SmolLM2, 2048 tokens, one thread: 4.7 s of CPU time in runs of 256, 5.2 of 512, 6.3 at
 /// once).
 const CHUNK: usize = 256;
-/// The number of cache columns beyond the prompt if the caller does not say how much will be generated.
+/// The number of cache columns beyond the prompt if it is not known how much will be generated.
 const ROOM: usize = 64;
 
 /// A decoder with rows of text: their tokens and their cache. It may move between threads, and runs one call at a time.
@@ -28,8 +28,9 @@ const ROOM: usize = 64;
 /// tokens are read. Programs that choose tokens themselves use [`Generator::advance`], [`Generator::next_logits`],
 /// [`Generator::push`] and [`Generator::rewind`].
 ///
-/// Rows do not influence each other: a row's tokens are the same alone and in a batch, except for ties within float32
-/// rounding if a model's kernels add in another order for several rows.
+/// Rows are independent: a row's tokens are the same alone and in a batch, except where a model's kernels compute
+/// otherwise for several rows. They may add in another order, which decides ties within float32 rounding, and
+/// activations that are quantized over the whole batch have other scales.
 pub struct Generator {
     session: Session,
     decoder: Decoder,
@@ -39,7 +40,7 @@ pub struct Generator {
     rows: Vec<Row>,
 }
 
-/// A row, which is its tokens and its text.
+/// A row: its tokens and its text.
 struct Row {
     /// Ids of all tokens of the row, read and generated.
     tokens: Vec<i64>,
@@ -59,7 +60,8 @@ impl Generator {
         Generator::with_own_tokenizer(runtime, model, tokenizer, options, call)
     }
 
-    /// Returns a generator like [`Generator::new`], with a tokenizer that is already loaded, or without one.
+    /// Returns a generator like [`Generator::new`], with a tokenizer that is already loaded, or without one: then
+    /// prompts must be token ids, and texts are empty.
     pub fn with_own_tokenizer(
         runtime: &'static Runtime,
         model: &Model,
@@ -77,8 +79,10 @@ impl Generator {
     }
 
     /// Generates a text after each prompt and returns the generations, one per prompt. Existing rows are dropped first.
+    /// `on_token` is called for every token.
     ///
-    /// Fails like [`Generator::append`] and [`Generator::run`], with the index of the prompt.
+    /// Fails like [`Generator::start`], and like [`Generator::append`] and [`Generator::run`] with the number of the
+    /// prompt (from 1).
     pub fn generate(
         &mut self,
         prompts: &[Prompt<'_>],
@@ -93,9 +97,9 @@ impl Generator {
     /// read again.
     ///
     /// Progress stages: `prompt` (tokens read) and `generate` (tokens generated). If `call` is cancelled or its
-    /// deadline passes, it fails; the rows then end with the last generated token and can be continued. Fails with
-    /// [`crate::error::Kind::InvalidArgument`] if an option is out of range, a row is empty, or a prompt is longer
-    /// than `max_length` or the model's context.
+    /// deadline passes, `run` fails; the rows then end with the last generated token and can be continued. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] if an option is out of range, a row is empty, a prompt is longer than
+    /// `max_length` or the model's context, or stop strings are given without a tokenizer.
     pub fn run(
         &mut self,
         options: &GenerateOptions,
@@ -120,7 +124,8 @@ impl Generator {
         &self.defaults
     }
 
-    /// Replaces all rows by `rows` empty rows.
+    /// Replaces all rows by `rows` empty rows. Fails with [`crate::error::Kind::LimitExceeded`] above
+    /// [`limits::GENERATED_ROWS`].
     pub fn start(&mut self, rows: usize) -> Result<()> {
         if rows > limits::GENERATED_ROWS {
             bail!(LimitExceeded, "{rows} rows of text are requested; the limit is {}", limits::GENERATED_ROWS);
@@ -141,15 +146,17 @@ impl Generator {
         self.rows.len()
     }
 
-    /// Returns the ids of all tokens of a row, read and generated.
+    /// Returns the ids of all tokens of a row, read and generated. Fails with [`crate::error::Kind::InvalidArgument`]
+    /// if there is no such row.
     pub fn tokens(&self, row: usize) -> Result<&[i64]> {
         Ok(&self.row(row)?.tokens)
     }
 
-    /// Appends a prompt to a row without running the model, and returns the number of tokens added.
+    /// Appends a prompt to a row without running the model, and returns the number of tokens that were added. An empty
+    /// text at the beginning of a row becomes the beginning-of-sequence token, if the model has one.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] for text without a tokenizer and for negative token ids, and
-    /// like [`Tokenizer::encode`].
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if there is no such row, for text without a tokenizer and for
+    /// negative token ids, and like [`Tokenizer::encode`].
     pub fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize> {
         let first = self.row(row)?.tokens.is_empty();
         let tokens = match prompt {
@@ -180,7 +187,8 @@ impl Generator {
         }
     }
 
-    /// Appends one token to a row, as if the model had generated it.
+    /// Appends one token to a row, as if the model had generated it. Fails with [`crate::error::Kind::InvalidArgument`]
+    /// for a negative id or if there is no such row.
     pub fn push(&mut self, row: usize, token: i64) -> Result<()> {
         if token < 0 {
             bail!(InvalidArgument, "{token} is not a token id");
@@ -191,7 +199,8 @@ impl Generator {
         Ok(())
     }
 
-    /// Removes the last `count` tokens of a row. Tokens before them need not be read again.
+    /// Removes the last `count` tokens of a row. Tokens before them need not be read again, except the last one. Fails
+    /// with [`crate::error::Kind::InvalidArgument`] if the row has fewer tokens or does not exist.
     pub fn rewind(&mut self, row: usize, count: usize) -> Result<()> {
         let length = self.row(row)?.tokens.len();
         let Some(length) = length.checked_sub(count) else {
@@ -207,14 +216,17 @@ impl Generator {
     }
 
     /// Runs all tokens that were appended and not run yet, so that [`Generator::next_logits`] works for every row.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if a row is empty or longer than the model's context, and
+    /// like [`Session::run`].
     pub fn advance(&mut self, call: &Call) -> Result<()> {
         let rows: Vec<usize> = (0..self.rows.len()).collect();
         let stop = Stop::new()?;
         stop.during(call, || self.advance_rows(&rows, &stop, &mut |_| Ok(())))
     }
 
-    /// Returns the unmodified logits of the next token of a row, one per token of the vocabulary.
-    /// [`Generator::advance`] must be called first.
+    /// Returns the unmodified logits of the next token of a row, one per token of the vocabulary. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] if the row has tokens that have not been run: call
+    /// [`Generator::advance`] first.
     pub fn next_logits(&self, row: usize) -> Result<&[f32]> {
         match &self.row(row)?.logits {
             Some(logits) => logits.values(),
@@ -222,7 +234,8 @@ impl Generator {
         }
     }
 
-    /// Runs the tokens of these rows that were not run yet. `ran` receives the number of tokens of each run.
+    /// Runs the tokens of `rows` that were not run yet. `ran` receives the number of tokens of each run; its error ends
+    /// the call.
     pub(crate) fn advance_rows(
         &mut self,
         rows: &[usize],

@@ -1,9 +1,10 @@
-//! The KV cache of decoders, which has the keys and values of each token, row by row.
+//! The KV cache of decoders: the keys and values of each token, row by row.
 //!
 //! Rows that read one token each run together, as a *group* with one set of buffers. A row that reads several (a
-//! prompt) runs alone, without padding, so that its cache has the same bits for any batch. Rows change groups by
-//! copying their part, once each time the set of running rows changes. A step of an unchanged group copies nothing:
-//! [`CacheKind::Shared`] buffers are written in place, and [`CacheKind::Concatenated`] outputs become the next inputs.
+//! prompt) runs alone, without padding, so that its cache has the same bits for any batch. Rows move to another group
+//! by copying their part of the buffers, once each time the set of running rows changes. A step of an unchanged group
+//! copies nothing: [`CacheKind::Shared`] buffers are written in place, and [`CacheKind::Concatenated`] outputs become
+//! the next inputs.
 //!
 //! In a group, shared buffers hold a row's tokens from the first column on (padding on the right), concatenated ones up
 //! to the last (padding on the left, zeroed and masked).
@@ -33,7 +34,7 @@ impl RowLogits {
 /// The caches of all rows of a generator.
 pub struct Cache {
     groups: Vec<Group>,
-    /// Number of columns that new shared buffers get beyond the existing tokens.
+    /// Number of columns that new shared buffers have beyond the existing tokens.
     pub room: usize,
 }
 
@@ -61,17 +62,17 @@ enum Store {
 type At = (usize, usize);
 
 impl Cache {
-    /// Returns an empty cache.
+    /// Returns an empty cache. See [`Cache::room`].
     pub fn new(room: usize) -> Cache {
         Cache { groups: Vec::new(), room }
     }
 
-    /// Returns the number of tokens of a row in the cache.
+    /// Returns the number of tokens of a row in the cache; 0 for an unknown row.
     pub fn length(&self, row: usize) -> usize {
         self.find(row).map_or(0, |(group, index)| self.groups[group].lengths[index])
     }
 
-    /// Removes the tokens of a row after the first `length`.
+    /// Removes the tokens of a row after the first `length` tokens.
     pub fn truncate(&mut self, row: usize, length: usize) {
         if let Some((group, index)) = self.find(row) {
             let lengths = &mut self.groups[group].lengths;
@@ -79,10 +80,12 @@ impl Cache {
         }
     }
 
-    /// Runs the same number of new tokens for each of `rows`, and returns the logits after their last tokens.
+    /// Runs new tokens, the same number for each of `rows`, and returns the logits after the last token of each row, in
+    /// the order of `rows`. `tokens` are the new tokens of each row.
     ///
     /// More than one token is allowed only for a single row. `expected` is the length of the longest of these rows
-    /// after all its known tokens have been read. After an error, the cache is unchanged.
+    /// after all its known tokens have been read: buffers get at least this size. After an error of the run, the rows
+    /// have the tokens that they had before.
     pub fn run(
         &mut self,
         session: &mut Session,
@@ -178,7 +181,8 @@ impl Cache {
         wanted.min(decoder.context.unwrap_or(usize::MAX)).max(needed)
     }
 
-    /// Returns a group with new buffers that contain the tokens of `rows` in the old ones, which stay unchanged.
+    /// Returns a group with new buffers for `rows`, into which the tokens of these rows are copied from their old
+    /// buffers. The old buffers stay unchanged.
     fn assemble(&self, session: &Session, decoder: &Decoder, rows: &[usize], columns: usize) -> Result<Group> {
         let lengths: Vec<usize> = rows.iter().map(|row| self.length(*row)).collect();
         let fill = |index: usize, pair: &CachePair, to: &mut [u8]| {
@@ -233,7 +237,7 @@ impl Group {
     }
 }
 
-/// The place of a row's tokens in a buffer.
+/// The place of a row's tokens in a buffer: the size of the buffer in rows and columns, the row, and its first column.
 struct Block {
     rows: usize,
     row: usize,
@@ -304,7 +308,8 @@ fn named<'a>(inputs: &'a [(&'a str, Tensor)]) -> Vec<(&'a str, &'a Tensor)> {
     inputs.iter().map(|(name, tensor)| (*name, tensor)).collect()
 }
 
-/// Fails if the returned cache does not have the shape of the input cache with the expected number of columns.
+/// Fails with `InvalidModel` if a returned cache does not have the type and the shape of the input cache, with
+/// `columns` columns.
 fn grown(decoder: &Decoder, outputs: &[(String, Tensor)], rows: usize, columns: usize) -> Result<()> {
     for (pair, (name, tensor)) in decoder.cache.iter().zip(outputs) {
         let mut shape = pair.shape.clone();
@@ -317,7 +322,8 @@ fn grown(decoder: &Decoder, outputs: &[(String, Tensor)], rows: usize, columns: 
     Ok(())
 }
 
-/// Returns the last column of logits `[rows, columns, vocabulary]`, row by row.
+/// Returns the last column of logits `[rows, columns, vocabulary]`, row by row. Fails with `InvalidModel` for another
+/// shape.
 fn last_logits(logits: &Tensor, rows: usize) -> Result<Vec<RowLogits>> {
     let &[batch, columns, size] = logits.shape() else {
         bail!(InvalidModel, "the logits are {}, not of three dimensions", logits.describe());

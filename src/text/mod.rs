@@ -6,8 +6,8 @@
 //! - [`chat`]: converts a conversation to the text format that a model was trained on.
 //! - [`generate`]: generates text from prompts with a [`generator`], which has the rows of text. [`sampler`] chooses
 //!   tokens, [`stream`] converts them to text as they arrive, [`decoder`] derives the inputs from the graph, and
-//!   `kv_cache` keeps keys and values. [`rows`] is the trait that the loop needs: one model implements it, or several
-//!   ([`crate::ensemble`]).
+//!   `kv_cache` keeps keys and values. [`rows`] has the trait that the generation loop needs: a generator of one model
+//!   implements it, and one of several models ([`crate::ensemble`]).
 
 pub mod chat;
 pub mod decoder;

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 pub struct Pieces {
     /// Bytes of each token by id; `None` for special tokens and unused ids.
     bytes: Vec<Option<Vec<u8>>>,
-    /// Id of each piece, which is the lowest if several tokens have it.
+    /// Id of each piece of bytes; the lowest if several tokens have the same bytes.
     ids: HashMap<Vec<u8>, i64>,
     /// Length of the longest piece in bytes.
     longest: usize,
 }
 
-/// The encoding of bytes in the tokens of a vocabulary.
+/// The way in which the tokens of a vocabulary represent bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alphabet {
     /// Tokens have one character per byte (GPT-2): printable bytes are themselves, others start at U+0100.
@@ -79,12 +79,12 @@ impl Pieces {
         (1..=bytes.len().min(self.longest)).rev().find_map(|end| self.id(&bytes[..end]))
     }
 
-    /// Returns whether each byte that is not text by itself has a token.
+    /// Returns whether each byte that occurs in UTF-8 only as a part of a longer character has a token of its own.
     pub fn has_all_bytes(&self) -> bool {
         (0x80..=0xF4u8).filter(|byte| !matches!(byte, 0xC0 | 0xC1)).all(|byte| self.ids.contains_key(&[byte][..]))
     }
 
-    /// Returns the number of ids of the vocabulary.
+    /// Returns the highest id of the vocabulary plus one; 0 for an empty vocabulary.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -1,4 +1,4 @@
-//! The interface of one model or several that generate text, for the generation loop ([`Rows`]).
+//! The interface of the rows of text of one model or several, for the generation loop ([`Rows`]).
 
 use super::generation::{GenerateOptions, Generation, OnToken, Uncertainty};
 use super::tokenizer::Tokenizer;
@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// The text that is appended to a row.
 #[derive(Debug, Clone, Copy)]
 pub enum Prompt<'a> {
-    /// Plain text. At the beginning of a row, the model's special tokens (`<s>`) are added, as in training.
+    /// Plain text. At the beginning of a row, the model's special tokens (`<s>`) are added, as in training; later none
+    /// are.
     Text(&'a str),
     /// Text that already contains special tokens, such as that of [`super::ChatTemplate::render`].
     Rendered(&'a str),
@@ -19,17 +20,17 @@ pub enum Prompt<'a> {
     Tokens(&'a [i64]),
 }
 
-/// The text of rows while their tokens are generated. The provided methods return empty texts, for rows whose tokens
-/// are not generated one by one.
+/// The text of rows while their tokens are generated. The provided methods return empty texts: they serve
+/// implementations whose tokens are not generated one by one.
 pub trait RowTexts {
-    /// Begins a run, before its first [`RowTexts::piece`]. A text that ended inside a character continues. With
-    /// `whole`, the text begins with the existing tokens of the row, and their text is returned as far as it is
-    /// complete.
+    /// Begins a run, before its first [`RowTexts::piece`]. `keep_special` says whether the text has special tokens. If
+    /// a text ended inside a character, that character continues. With `whole`, the text begins with the existing
+    /// tokens of the row, and their text is returned as far as it is complete; otherwise the result is empty.
     fn begin_text(&mut self, _row: usize, _keep_special: bool, _whole: bool) -> Result<String> {
         Ok(String::new())
     }
 
-    /// Returns the text that `token` completes in a row.
+    /// Returns the text that `token` completes in a row; empty, for example, in the middle of a character.
     fn piece(&mut self, _row: usize, _token: i64) -> Result<String> {
         Ok(String::new())
     }
@@ -45,10 +46,10 @@ pub trait RowTexts {
     }
 }
 
-/// The rows of generated tokens. [`super::Generator`] uses one model, the result of
+/// The rows of text that one model or several generate. [`super::Generator`] uses one model, the result of
 /// [`crate::ensemble::Ensemble::generator`] several.
 pub trait Rows: RowTexts + Send {
-    /// Replaces all rows by `rows` empty rows.
+    /// Replaces all rows by `rows` empty rows. Fails with `LimitExceeded` above [`crate::limits::GENERATED_ROWS`].
     fn start(&mut self, rows: usize) -> Result<()>;
 
     /// Discards all rows, so that another text can begin.
@@ -60,19 +61,21 @@ pub trait Rows: RowTexts + Send {
     /// Returns the ids of all tokens of a row, read and generated.
     fn tokens(&self, row: usize) -> Result<&[i64]>;
 
-    /// Appends a prompt to a row without running the model, and returns the number of tokens added.
+    /// Appends a prompt to a row without running the model, and returns the number of tokens that were added.
     fn append(&mut self, row: usize, prompt: Prompt<'_>) -> Result<usize>;
 
     /// Appends one token to a row.
     fn push(&mut self, row: usize, token: i64) -> Result<()>;
 
-    /// Runs the tokens of these rows that were not run yet. `ran` receives the number of tokens of each run.
+    /// Runs the tokens of `rows` that were not run yet. `ran` receives the number of tokens of each run; its error ends
+    /// the call.
     fn advance_rows(&mut self, rows: &[usize], stop: &Stop, ran: &mut dyn FnMut(usize) -> Result<()>) -> Result<()>;
 
-    /// Returns the logits of the next token of a row whose tokens have been run.
+    /// Returns the logits of the next token of a row. Fails if the row has tokens that have not been run.
     fn next_logits(&self, row: usize) -> Result<&[f32]>;
 
-    /// Reserves capacity for `tokens` more tokens in each row, so that caches need not grow while they are generated.
+    /// Reserves capacity for `tokens` more tokens in each row, so that caches need not grow until these have been
+    /// generated.
     fn reserve(&mut self, tokens: usize);
 
     /// Returns the maximum number of tokens in a row; `None` if unknown.
@@ -84,10 +87,11 @@ pub trait Rows: RowTexts + Send {
     /// Returns the tokenizer that decodes the tokens; `None` if there is none.
     fn tokenizer(&self) -> Option<&Arc<Tokenizer>>;
 
-    /// Returns special token ids and sampling defaults.
+    /// Returns the special token ids and the sampling defaults of the model or models.
     fn defaults(&self) -> &GenerationDefaults;
 
-    /// Returns the whole text of a row.
+    /// Returns the whole text of a row, with the prompt, and with special tokens if `keep_special` is set; empty
+    /// without a tokenizer.
     fn text(&self, row: usize, keep_special: bool) -> Result<String> {
         match self.tokenizer() {
             Some(tokenizer) => tokenizer.decode(self.tokens(row)?, !keep_special),

@@ -1,21 +1,21 @@
 //! The selection of the next token by a model's logits.
 //!
-//! The steps, in the same order as in the Hugging Face library, so that options have the same effect:
+//! The steps have the same order as in the Hugging Face library, so that options have the same effect:
 //!
 //! 1. Repetition penalty `r` (Keskar et al. 2019) for every token in the prompt or the text: positive logits are
 //!    divided by `r`, negative ones multiplied.
-//! 2. Presence and frequency penalties for every token of the generated text (not of the prompt): `presence + frequency
-//!    · count` is subtracted from the logit.
+//! 2. Presence and frequency penalties for every token of the generated text (not of the prompt):
+//!    `presence + frequency · count` is subtracted from the logit.
 //! 3. Tokens that would repeat an n-gram of prompt and text are excluded.
-//! 4. Temperature `T`: logits are divided by it. With `T = 0`, the token with the highest logit is chosen here, of
-//!    equal ones that with the lowest id.
+//! 4. Temperature `T`: logits are divided by it. With `T = 0`, the token with the highest logit is chosen here; of
+//!    several, the one with the lowest id.
 //! 5. Top-k: the `k` highest remain (of equal ones, the lowest ids).
 //! 6. Top-p: of those, the fewest of highest probability that together have at least `p`.
 //! 7. Min-p: of those, the ones at least `min_p` times as probable as the most probable.
 //! 8. One is sampled in proportion to the remaining probabilities.
 //!
-//! The sample depends only on seed, row and position (a counter-based generator, Salmon et al. 2011), so that neither
-//! the batch nor earlier samples change it. Only the few remaining candidates are sorted.
+//! The random number of a sample depends only on seed, row and position (a counter-based generator, Salmon et al.
+//! 2011), so that neither the batch nor earlier samples change it. Only the few remaining candidates are sorted.
 
 use crate::error::{Result, bail};
 use crate::model::GenerationDefaults;
@@ -30,7 +30,7 @@ use numbers::{Candidate, draw_from_all, exp, exp_sum, highest, highest_few, nucl
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingOptions {
     /// Temperature, by which logits are divided before sampling; 0 always selects the most probable token. `top_k`,
-    /// `top_p` and `min_p` require sampling: with 0 they are rejected.
+    /// `top_p` and `min_p` require sampling: with a temperature of 0, values that would have an effect are rejected.
     pub temperature: f32,
     /// Number of most probable tokens to sample from; 0 for all.
     pub top_k: usize,
@@ -39,7 +39,8 @@ pub struct SamplingOptions {
     /// Minimum probability of the tokens to sample from, relative to that of the most probable one, in [0, 1]; 0 for
     /// all.
     pub min_p: f32,
-    /// Repetition penalty: above 1, tokens of prompt and text become less probable; 1 disables it.
+    /// Repetition penalty, above 0: above 1, tokens of prompt and text become less probable, below 1 more probable; 1
+    /// disables it.
     pub repetition_penalty: f32,
     /// Presence penalty: subtracted from the logits of tokens already generated, in [-2, 2]; 0 disables it.
     pub presence_penalty: f32,
@@ -48,7 +49,7 @@ pub struct SamplingOptions {
     pub frequency_penalty: f32,
     /// Length of token sequences that must not appear twice in prompt and text; 0 disables it.
     pub no_repeat_ngram_size: usize,
-    /// Random seed; the same seed gives the same text.
+    /// Random seed; the same seed gives the same text for the same prompt and options.
     pub seed: u64,
 }
 
@@ -69,8 +70,8 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// Returns the options that the model's authors recommend (`generation_config.json`); greedy unless they set
-    /// `do_sample`.
+    /// Returns the options that the model's authors recommend (`generation_config.json`). They are greedy (temperature
+    /// 0) unless the authors set `do_sample`.
     pub fn recommended(defaults: &GenerationDefaults) -> SamplingOptions {
         let drawn = SamplingOptions::drawn(defaults);
         let sample = defaults.sampling.get("do_sample").and_then(Value::as_bool).unwrap_or(false);
@@ -159,7 +160,8 @@ pub struct Context<'a> {
     pub row: u64,
 }
 
-/// A sampler of tokens, which has only scratch memory; each thread needs its own.
+/// A sampler of tokens. It keeps only memory for reuse and no state from one token to the next; each thread needs its
+/// own.
 pub struct Sampler {
     options: SamplingOptions,
     adjusted: Vec<f32>,
@@ -167,7 +169,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Returns a sampler. Fails with [`crate::error::Kind::InvalidArgument`] if an option is out of range.
+    /// Returns a sampler. Fails with [`crate::error::Kind::InvalidArgument`] if an option is out of range or has no
+    /// effect; see [`SamplingOptions::check`].
     pub fn new(options: &SamplingOptions) -> Result<Sampler> {
         options.check()?;
         Ok(Sampler { options: options.clone(), adjusted: Vec::new(), candidates: Vec::new() })
@@ -175,8 +178,8 @@ impl Sampler {
 
     /// Returns the id of the next token, given the logits of all tokens.
     ///
-    /// Fails with [`crate::error::Kind::Runtime`] if no logit is finite; `InvalidArgument` if the options leave no
-    /// token to choose.
+    /// Fails with [`crate::error::Kind::Runtime`] if the highest logit is not finite; `InvalidArgument` if the options
+    /// leave no token to choose.
     pub fn choose(&mut self, logits: &[f32], context: &Context<'_>) -> Result<i64> {
         if !self.options.penalizes() {
             return self.draw(logits, context);
@@ -207,7 +210,7 @@ impl Sampler {
             return Ok(i64::from(draw_from_all(logits, (best, max), scale, point)));
         }
         self.filter(logits, max, scale);
-        // In the order of ids, so that the sample does not depend on how the candidates were found.
+        // Candidates are ordered by id, so that the sample does not depend on how they were found.
         self.candidates.sort_unstable_by_key(|c| c.1);
         let sum: f64 = self.candidates.iter().map(|c| f64::from(c.0)).sum();
         let mut left = point * sum;
@@ -297,13 +300,14 @@ pub struct Logprob {
 pub struct Logprobs {
     /// Log-probability of the selected token.
     pub chosen: Logprob,
-    /// Log-probabilities of the most probable tokens, best first, as many as requested.
+    /// Log-probabilities of the most probable tokens, best first: as many as requested, except tokens of probability 0.
     pub top: Vec<Logprob>,
 }
 
 /// Returns the log-probabilities of `token` and of the `top` most probable tokens under `logits`.
 ///
-/// Fails with [`crate::error::Kind::Runtime`] if no logit is finite, `InvalidArgument` if `token` has no logit.
+/// Fails with [`crate::error::Kind::Runtime`] if the highest logit is not finite, `InvalidArgument` if `token` has no
+/// logit.
 pub fn logprobs(logits: &[f32], token: i64, top: usize) -> Result<Logprobs> {
     let (_, max) = highest(logits)?;
     let Some(&logit) = usize::try_from(token).ok().and_then(|id| logits.get(id)) else {

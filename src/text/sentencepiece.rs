@@ -16,7 +16,7 @@ use tokenizers::{Token, Tokenizer};
 /// form different tokens. Merges that form the same token are always equal.
 pub const KEY: &str = "equal_merges";
 
-/// A merger of characters to tokens.
+/// A merger of characters to tokens by ranks, of which several merges may have the same.
 #[derive(Clone)]
 pub struct Merger {
     tokens: HashMap<String, Piece>,
@@ -58,10 +58,10 @@ struct Model {
 }
 
 impl Merger {
-    /// Returns a merger for the merges of a `tokenizer.json`, of which `equal` says which are equal; `None` if it is
-    /// `None`.
+    /// Returns a merger for the merges of `content`, a `tokenizer.json` that `inner` was loaded from. `equal` is the
+    /// value of [`KEY`], which says which merges have equal scores; `None` if there is none: then no merger is needed.
     ///
-    /// Fails with [`crate::error::Kind::InvalidModel`] if either is damaged.
+    /// Fails with [`crate::error::Kind::InvalidModel`] if `content` or `equal` is damaged.
     pub fn read(content: &[u8], equal: Option<&Value>, inner: &Tokenizer) -> Result<Option<Merger>> {
         let Some(equal) = equal else { return Ok(None) };
         let ranges: Vec<(usize, usize)> =
@@ -97,7 +97,8 @@ impl Merger {
         Ok(Some(Merger { tokens, bytes, unknown }))
     }
 
-    /// Returns the tokens of a text whose spaces are already replaced.
+    /// Returns the tokens of a text in which spaces are already replaced. A part without a token becomes the tokens of
+    /// its bytes; without those, adjacent parts become one unknown token.
     pub fn tokens(&self, text: &str) -> Vec<Token> {
         let mut found: Vec<Token> = Vec::new();
         let mut fused = false;

@@ -16,7 +16,8 @@ fn object(beside: &Beside<'_>, name: &str) -> Result<Map<String, Value>> {
         .at(|| name.to_owned())
 }
 
-/// Returns the prompt that precedes every text, which `default_prompt_name` names; empty if there is none.
+/// Returns the default prompt, which precedes every text: the one that `default_prompt_name` names; empty if there is
+/// none. Fails with `InvalidModel` if there is no prompt of that name.
 pub fn prompt(beside: &Beside<'_>) -> Result<String> {
     let name = "config_sentence_transformers.json";
     let config = object(beside, name)?;
@@ -44,13 +45,14 @@ pub fn named_prompt(beside: &Beside<'_>, wanted: &str) -> Result<String> {
     }
 }
 
-/// Returns whether texts are converted to lower case.
+/// Returns whether `sentence_bert_config.json` says that texts are converted to lower case.
 pub fn lower_case(beside: &Beside<'_>) -> Result<bool> {
     let config = object(beside, "sentence_bert_config.json")?;
     Ok(config.get("do_lower_case").and_then(Value::as_bool).unwrap_or(false))
 }
 
-/// Adds the conversion to lower case before all other steps of the tokenizer, except for its special tokens.
+/// Adds the conversion to lower case before all other steps of the normalization. Added tokens that are not normalized,
+/// usually the special ones, are still found as they are.
 pub fn make_lower(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
     let mut steps = vec![NormalizerWrapper::Lowercase(Lowercase)];
     steps.extend(tokenizer.get_normalizer().cloned());

@@ -1,5 +1,5 @@
-//! The conversion of tokens to text as they arrive: never a part of a character, a part of a stop string, or text that
-//! the tokenizer's decoder may still change.
+//! The conversion of tokens to text as they arrive. A piece of text never ends inside a character, has no part of a
+//! stop string, and no text that the tokenizer's decoder may still change.
 
 mod steps;
 mod stop;
@@ -11,14 +11,14 @@ use crate::error::{Result, error};
 use std::sync::Arc;
 use steps::Steps;
 
-/// The text of a row during generation, which is none before the first run, and then a [`TextStream`] that continues
-/// from run to run.
+/// The text of a row during generation: nothing before the first run, and then a [`TextStream`] that continues from run
+/// to run.
 #[derive(Debug, Clone, Default)]
 pub struct RowText(Option<TextStream>);
 
 impl RowText {
-    /// Begins a run (see [`super::rows::RowTexts::begin_text`]), and returns the text of the tokens `read`, which are
-    /// the existing tokens of the row if the `whole` text is wanted.
+    /// Begins a run (see [`super::rows::RowTexts::begin_text`]). `whole` are the existing tokens of the row if its text
+    /// is to begin with theirs, which is then returned; otherwise the text is empty.
     pub fn begin(
         &mut self,
         tokenizer: Option<&Arc<Tokenizer>>,
@@ -60,7 +60,7 @@ impl RowText {
 }
 
 /// A converter of tokens to text, one by one. All pieces together, with that of [`TextStream::end`], are the result of
-/// decoding all tokens at once, for any decoder.
+/// decoding all tokens at once.
 ///
 /// Text is returned as soon as no later token can change it. This depends on the decoder: a character of a byte-level
 /// vocabulary is returned with the last of its bytes; with byte fallback (SentencePiece), decoders judge a run of bytes
@@ -80,9 +80,10 @@ impl TextStream {
         TextStream { keep_special, ..TextStream::default() }
     }
 
-    /// Returns the text that `token` completes; empty in the middle of a character.
+    /// Returns the text that `token` completes; empty, for example, in the middle of a character.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] if it is not a token id.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if `token` is negative or has more than 32 bits, and
+    /// `InvalidModel` if the decoder fails.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: i64) -> Result<String> {
         let id = u32::try_from(token).map_err(|_| error!(InvalidArgument, "{token} is not a token id"))?;
         let steps = self.steps.get_or_insert_with(|| Steps::of(tokenizer));
@@ -93,7 +94,7 @@ impl TextStream {
         Ok(self.beyond(text))
     }
 
-    /// Returns the text that would be added if no token followed.
+    /// Returns the text that [`TextStream::end`] would return now, without ending the text.
     pub fn open(&self) -> Result<String> {
         self.clone().end()
     }

@@ -25,9 +25,9 @@ pub(crate) use windows::{Token, Window, Windows};
 
 /// The name of the file with the tokenizer.
 const FILE: &str = "tokenizer.json";
-/// The names of the files that define how text becomes token ids.
+/// The names of the files of a tokenizer. Together they define how text becomes token ids.
 pub const FILES: [&str; 4] = [FILE, "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"];
-/// The names of padding tokens, which are used if the file does not name one.
+/// The names of padding tokens, of which the first that the vocabulary has is used if the files name none.
 const PAD_TOKENS: [&str; 4] = ["[PAD]", "<pad>", "<|pad|>", "<|endoftext|>"];
 
 /// A tokenizer, which is immutable and can be shared between threads.
@@ -40,7 +40,7 @@ pub struct Tokenizer {
     settings: Applied,
     /// Merger of characters to tokens, if the merges of the file are not enough.
     merger: Option<Merger>,
-    /// Prompt that precedes every text that is encoded.
+    /// Prompt that precedes every text, except in pairs and windows; empty for none.
     prompt: String,
     /// Whether the prompt replaces the default one of the model.
     own_prompt: bool,
@@ -57,7 +57,8 @@ pub struct Encoding {
     pub type_ids: Vec<i64>,
 }
 
-/// Several texts as rows of one length: row-major lists of `batch` × `length`, which can become int64 tensors.
+/// Several texts as rows of one length. The lists of numbers are row-major, `batch` × `length`, and can become int64
+/// tensors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Token ids, padded on the right.
@@ -68,17 +69,18 @@ pub struct Batch {
     pub type_ids: Vec<i64>,
     /// Number of texts, which are the rows.
     pub batch: usize,
-    /// Length of each row in tokens, which is that of the longest text.
+    /// Length of each row in tokens, which is that of the longest text; padding may be added by the caller.
     pub length: usize,
-    /// Number of tokens truncated from each text.
+    /// Number of tokens that were truncated, for each text.
     pub cut: Vec<usize>,
 }
 
 impl Tokenizer {
-    /// Loads a `tokenizer.json`, or the one in a folder, with the files next to it, and returns the tokenizer.
+    /// Loads a `tokenizer.json`, or the one in a folder, and returns the tokenizer. The files next to it ([`FILES`],
+    /// `config.json`) are applied if it has this name.
     ///
     /// Fails with [`Kind::NotFound`] if there is none, [`Kind::LimitExceeded`] above [`limits::SIDE_FILE_BYTES`],
-    /// [`Kind::InvalidModel`] if it is damaged; the message names the line.
+    /// [`Kind::InvalidModel`] if a file is damaged; the message names the line of a syntax error.
     pub fn load(path: &Path) -> Result<Tokenizer> {
         let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
         let content = files::read(&file, limits::SIDE_FILE_BYTES)?;
@@ -99,8 +101,9 @@ impl Tokenizer {
         Tokenizer::with_files(content, &|_| Ok(None))
     }
 
-    /// Returns a tokenizer from the content of a `tokenizer.json` and of files next to it, by name: those in
-    /// [`FILES`] and the model's `config.json`. Fails like [`Tokenizer::load`].
+    /// Returns a tokenizer from the content of a `tokenizer.json` and of the files next to it. `file` returns the
+    /// content of a file by its name, which is one of [`FILES`] or `config.json`; `None` if there is none. Fails like
+    /// [`Tokenizer::load`].
     pub fn with_files(content: &[u8], file: &dyn Fn(&str) -> Result<Option<Bytes>>) -> Result<Tokenizer> {
         if content.len() as u64 > limits::SIDE_FILE_BYTES {
             bail!(LimitExceeded, "has {} bytes; the limit is {}", content.len(), limits::SIDE_FILE_BYTES);
@@ -131,14 +134,15 @@ impl Tokenizer {
     }
 
     /// Returns the tokenizer of a model; `None` if it has none. For models that do not generate text, it applies the
-    /// preprocessing of sentence-transformers: lower case, and a prompt before each text.
+    /// preprocessing of sentence-transformers: lower case, and a prompt before each text. Fails like
+    /// [`Tokenizer::load`].
     pub fn of(model: &Model) -> Result<Option<Tokenizer>> {
         let card = model.card();
         let beside = |name: &str| card.side_file(name).map(|content| content.read().at(|| name.to_owned())).transpose();
         Tokenizer::among(card.side_file(FILE), card.task, &beside)
     }
 
-    /// Returns the tokenizer among the files of a model that reads text; `None` if there is none.
+    /// Returns the tokenizer among the files of a model that does not generate text; `None` if there is none.
     pub(crate) fn beside(files: &[SideFile]) -> Result<Option<Tokenizer>> {
         let file = |name: &str| files.iter().find(|file| file.name == name).map(|file| &file.content);
         let beside = |name: &str| file(name).map(|content| content.read().at(|| name.to_owned())).transpose();
@@ -183,7 +187,8 @@ impl Tokenizer {
         &self.settings.notes
     }
 
-    /// Returns the number of tokens of the prompt before every text, without the special token at its end.
+    /// Returns the number of tokens of the prompt before every text, with the special tokens at its beginning, but
+    /// without one at its end; 0 without a prompt.
     pub(crate) fn prompt_tokens(&self) -> Result<usize> {
         if self.prompt.is_empty() {
             return Ok(0);
@@ -193,18 +198,20 @@ impl Tokenizer {
         Ok(ids.len() - usize::from(special == Some(true)))
     }
 
-    /// Returns the token ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if requested.
+    /// Returns the token ids of a text, with the model's special tokens (`[CLS]` … `[SEP]`, `<s>`) if requested. The
+    /// prompt of [`Tokenizer::of`], if there is one, precedes the text.
     ///
-    /// Fails with [`Kind::LimitExceeded`] above [`limits::TEXT_BYTES`]; [`Kind::InvalidModel`] if the tokenizer has
-    /// no token for a part of the text and no unknown token.
+    /// Fails with [`Kind::LimitExceeded`] above [`limits::TEXT_BYTES`]; [`Kind::InvalidModel`] if the tokenizer has no
+    /// token for a part of the text and no unknown token.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoding> {
         Ok(self.encode_within(text, add_special_tokens, None)?.0)
     }
 
     /// Returns the token ids of several texts, padded on the right to the longest of them.
     ///
-    /// With `max_length`, longer texts are truncated; special tokens are kept. Fails with [`Kind::InvalidArgument`]
-    /// if it leaves no room for them. Other errors are those of [`Tokenizer::encode`], with the number of the text.
+    /// With `max_length`, longer texts are truncated at their end, or at their beginning if the tokenizer's files say
+    /// so; special tokens are kept. Fails with [`Kind::InvalidArgument`] if `max_length` leaves no room for them. Other
+    /// errors are those of [`Tokenizer::encode`], with the number of the text.
     pub fn encode_batch<T: AsRef<str>>(
         &self,
         texts: &[T],
@@ -218,7 +225,8 @@ impl Tokenizer {
         Ok(self.padded(texts.iter().enumerate().map(encode).collect::<Result<_>>()?))
     }
 
-    /// Returns encodings as rows of one length; each comes with the number of tokens that were truncated.
+    /// Returns encodings as rows of one length. Each encoding comes with the number of tokens that were truncated from
+    /// it.
     pub(crate) fn padded(&self, encoded: Vec<(Encoding, usize)>) -> Batch {
         let (encodings, cut): (Vec<Encoding>, Vec<usize>) = encoded.into_iter().unzip();
         let length = encodings.iter().map(|e| e.ids.len()).max().unwrap_or(0);
@@ -239,8 +247,8 @@ impl Tokenizer {
 
     /// Returns the text of token ids, without special tokens if `skip_special` is set.
     ///
-    /// Ids beyond the vocabulary are ignored. Fails with [`Kind::InvalidArgument`] for negative ids and ids above 32
-    /// bits.
+    /// Ids beyond the vocabulary are ignored. Fails with [`Kind::InvalidArgument`] for negative ids and ids of more
+    /// than 32 bits, and [`Kind::InvalidModel`] if the decoder of the tokenizer fails.
     pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
         let id = |id: &i64| u32::try_from(*id).map_err(|_| error!(InvalidArgument, "{id} is not a token id"));
         let ids = ids.iter().map(id).collect::<Result<Vec<u32>>>()?;
@@ -267,7 +275,7 @@ impl Tokenizer {
         self.truncation
     }
 
-    /// Returns all tokens as in the vocabulary, including added ones, with their ids.
+    /// Returns all tokens of the vocabulary, including added ones, with their ids.
     pub fn tokens(&self) -> std::collections::HashMap<String, u32> {
         self.inner.get_vocab(true)
     }
@@ -316,7 +324,8 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// Returns the tokens of a text by the steps of the file before the last one, which adds special tokens.
+    /// Returns the tokens of a text, without special tokens: all steps of the file except the last one, which adds
+    /// them.
     fn pieces(&self, text: &str, places: OffsetType) -> tokenizers::Result<tokenizers::Encoding> {
         let inner = &self.inner;
         let mut pieces = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
@@ -343,7 +352,7 @@ impl Tokenizer {
         }
     }
 
-    /// Returns the tokens of a text up to `max_length`, and the number of truncated tokens.
+    /// Returns the tokens of a text up to `max_length`, with the prompt before it, and the number of truncated tokens.
     fn encode_within(
         &self,
         text: &str,
@@ -364,7 +373,9 @@ impl Tokenizer {
     }
 }
 
-/// Returns the indices of the tokens that remain after truncation at the end or the beginning; special ones are kept.
+/// Returns the indices of the tokens that remain after truncation to `max_length`, at the end or (`left`) at the
+/// beginning. `special` is not 0 for special tokens, which are kept. Fails with `InvalidArgument` if they are more than
+/// `max_length`.
 fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     let specials = special.iter().filter(|s| **s != 0).count();
     if max_length < specials {
@@ -385,13 +396,15 @@ fn kept(special: &[u32], max_length: usize, left: bool) -> Result<Vec<usize>> {
     Ok((0..special.len()).filter(keep).collect())
 }
 
-/// Runs `work`, which calls the tokenizers crate, and returns its result. A panic, which the crate is known for on some
-/// damaged files, becomes an error.
+/// Runs `work`, which calls the tokenizers crate, and returns its result. Its errors and panics (the crate panics on
+/// some damaged files) become errors of the kind `InvalidModel`, or `LimitExceeded` for a regular expression that takes
+/// too long.
 pub(super) fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     caught(|| work().map_err(|e| Error::new(Kind::InvalidModel, format!("tokenizer: {e}"))))
 }
 
-/// Runs `work`, and returns its result; a panic becomes an error.
+/// Runs `work`, and returns its result; a panic becomes an error of the kind `InvalidModel`, or `LimitExceeded` for a
+/// regular expression that takes too long.
 fn caught<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map_or("", String::as_str);

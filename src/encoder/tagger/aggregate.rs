@@ -6,7 +6,11 @@ use crate::choice::choice;
 use std::ops::Range;
 
 choice! {
-    /// The strategy by which the tokens of an entity become one span.
+    /// The strategy by which tokens become spans.
+    ///
+    /// Adjacent tokens or words of one class form one span, except where a prefix of a label (`B-`; `L-`, `E-`, `U-` or
+    /// `S-` of BILOU and BIOES) begins a new entity or ends the one before. A word is a token and the tokens after it
+    /// that the tokenizer marks as continuations (`##`); without such marks, a word begins at a space.
     pub enum Aggregation: optimize_aggregation_t = Simple {
         /// Adjacent tokens of one class become a span, whose score is the mean of their scores.
         Simple = 0, "simple";
@@ -40,7 +44,7 @@ pub struct Scored {
     pub bytes: Range<usize>,
     /// Whether the token is a part of the word of the token before it.
     pub continues_word: bool,
-    /// Probability of each label.
+    /// Probability of each label; empty if no window contains the token.
     pub scores: Vec<f32>,
 }
 
@@ -51,7 +55,8 @@ struct Labelled {
     score: f32,
 }
 
-/// Returns the spans of a text. Spans with the label `O` are omitted unless `keep_outside` is set.
+/// Returns the spans of a text. `tags` describes the labels by index. Spans with the label `O` are omitted unless
+/// `keep_outside` is set.
 pub fn spans(tokens: &[Scored], tags: &[Tag], aggregation: Aggregation, keep_outside: bool) -> Vec<Span> {
     let one = |token: &Scored| {
         let (tag, score) = best(&token.scores);
@@ -79,12 +84,12 @@ pub fn spans(tokens: &[Scored], tags: &[Tag], aggregation: Aggregation, keep_out
     groups.filter(|group| wanted(group[0].tag)).map(span).collect()
 }
 
-/// Returns the tokens word by word.
+/// Returns the tokens of one word after another.
 fn words(tokens: &[Scored]) -> impl Iterator<Item = &[Scored]> {
     tokens.chunk_by(|_, token| token.continues_word)
 }
 
-/// Returns a word with the label that the strategy `aggregation` selects.
+/// Returns a word with the label that `aggregation` (`First`, `Average` or `Max`) selects, and the score of the label.
 fn of_word(word: &[Scored], aggregation: Aggregation) -> Labelled {
     let (tag, score) = match aggregation {
         Aggregation::Average => best(&mean(word)),

@@ -1,6 +1,6 @@
 //! Labels of tokens, with the meaning of their prefixes for the entity that a token belongs to.
 
-/// The relation of a token to the entity of the token before it.
+/// The relation of a token to the entity of the token before it, according to the prefix of its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
     /// The token begins an entity (`B-`).
@@ -39,8 +39,8 @@ impl Tag {
     }
 }
 
-/// Returns the tags for labels. The prefixes of BILOU and BIOES count only for classes that also have `B-` or `I-`: a
-/// label such as `E-MAIL` may as well be a whole name.
+/// Returns the tags for labels, in their order. The prefixes of BILOU and BIOES (`L-`, `U-`, `E-`, `S-`) count only for
+/// classes that also have `B-` or `I-`: a label such as `E-MAIL` may as well be a whole name.
 pub fn tags(labels: &[String]) -> Vec<Tag> {
     let has = |label: &str| labels.iter().any(|known| known == label);
     let tag = |label: &String| {

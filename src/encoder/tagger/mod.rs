@@ -21,8 +21,8 @@ pub use aggregate::{Aggregation, Span};
 /// The options of a [`Tagger`].
 #[derive(Debug, Clone, Default)]
 pub struct TaggerOptions {
-    /// Length and number of the windows in a run, and options of the session. `max_length` is the length of a window:
-    /// longer texts are divided into overlapping windows.
+    /// Length and number of the windows in a run, and options of the session. `max_length` is the maximum length of a
+    /// window in tokens: a longer text is divided into overlapping windows.
     pub text: TextOptions,
     /// Strategy by which tokens become spans.
     pub aggregation: Aggregation,
@@ -44,15 +44,17 @@ pub struct Tagger {
     tags: Vec<Tag>,
 }
 
-/// The result for a token: the number of tokens between it and the nearer end of its window, and the probabilities of
-/// its labels.
+/// The result for a token: its distance in tokens from the nearer end of its window at which the text was divided
+/// (`usize::MAX` if there is no such end), and the probabilities of its labels. `None` if no window was read that
+/// contains the token.
 type Read = Option<(usize, Vec<f32>)>;
 
 impl Tagger {
     /// Loads a model for token classification and returns the tagger. `tokenizer` replaces the model's own.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model has no output with logits for each token or names no
-    /// labels, `NotFound` if there is no tokenizer, and otherwise like [`Session::new`].
+    /// labels, `NotFound` if there is no tokenizer, `InvalidArgument` if `max_length` or `stride` does not fit the
+    /// model, and otherwise like [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -85,8 +87,9 @@ impl Tagger {
     ///
     /// A text that is longer than a window is divided into overlapping windows. Each of its tokens has the label from
     /// the window in which it is furthest from an end at which the text was divided. Progress stage: `tag`, in texts.
-    /// Fails with [`crate::error::Kind::InvalidArgument`] if `texts` is empty, `Runtime` if a logit is NaN, and
-    /// `Unsupported` or `InvalidModel` if the logits do not have the shape [texts, tokens, labels].
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if `texts` is empty; `Runtime` if a logit is NaN;
+    /// `Unsupported` or `InvalidModel` if the logits do not have the shape `[texts, tokens, labels]`; and otherwise
+    /// like [`Session::run`].
     pub fn tag<T: AsRef<str>>(&self, texts: &[T], call: &Call) -> Result<Vec<Vec<Span>>> {
         if texts.is_empty() {
             bail!(InvalidArgument, "there is no text");
@@ -171,7 +174,8 @@ impl TaggerOptions {
     }
 }
 
-/// Records the probabilities of those tokens of a window that are further from its ends than in the windows before.
+/// Records the probabilities of those tokens of a window that are further from the ends at which the text was divided
+/// than in the windows read before.
 fn read_window(scores: &mut [Read], window: &Window, logits: &[f32], labels: usize) {
     let places = || window.places.iter().flatten().copied();
     let (Some(first), Some(last)) = (places().min(), places().max()) else { return };
@@ -188,7 +192,8 @@ fn read_window(scores: &mut [Read], window: &Window, logits: &[f32], labels: usi
     }
 }
 
-/// Returns a span without the spaces around it, which some tokenizers count as a part of a word.
+/// Returns a span without the white space at its ends, which some tokenizers count as a part of a word. A span of only
+/// white space is returned unchanged.
 fn trimmed(span: Span, text: &str) -> Span {
     let Some(part) = text.get(span.bytes.clone()).filter(|part| !part.trim().is_empty()) else { return span };
     let start = span.bytes.start + part.len() - part.trim_start().len();

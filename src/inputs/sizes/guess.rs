@@ -1,4 +1,4 @@
-//! Guesses of open sizes, by their names and places.
+//! Guesses of open sizes, by their names and the axes that have them.
 
 use super::Open;
 use crate::inputs::is_past;
@@ -24,8 +24,8 @@ pub(super) enum Guess {
     Any,
 }
 
-/// The lengths, audio samples, image sides, other sizes and the batch of each trial. The first trials suit most models;
-/// if a model rejects them, others are tried. 0 stands for the caller's size.
+/// The sizes of each trial: length, audio samples, image side, other sizes, and batch. The first trials suit most
+/// models; if a model rejects them, others are tried. 0 is replaced by the size in [`Wanted`].
 const SIZES: [[i64; 5]; 12] = [
     [0, 16000, 224, 128, 0],
     [512, 32000, 256, 512, 0],
@@ -44,20 +44,20 @@ const SIZES: [[i64; 5]; 12] = [
 /// The number of trials.
 pub const TRIALS: usize = SIZES.len();
 
-/// The sizes that are used where nothing else determines one.
+/// The sizes for dimensions that neither the model nor the caller determines.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted<'a> {
     /// Size of the batch.
     pub batch: i64,
     /// Number of tokens per row.
     pub sequence: i64,
-    /// Whether `sequence` was requested, so that it is not varied.
+    /// Whether the caller requested `sequence`: then it is the same in each trial.
     pub asked: bool,
-    /// Maximum number of tokens with positions.
+    /// Number of positions of the model, which limits guessed lengths other than `sequence`; `None` for no limit.
     pub longest: Option<i64>,
     /// Whether an input holds token ids, a mask or similar, whose second dimension is a length, for each input.
     pub sequential: &'a [bool],
-    /// Index of the trial, from 0 to [`TRIALS`].
+    /// Index of the trial, less than [`TRIALS`].
     pub trial: usize,
 }
 
@@ -83,16 +83,16 @@ impl Wanted<'_> {
     }
 }
 
-/// Returns the guess for the size of an open dimension: from the graph, otherwise from its name, otherwise from its
-/// places (axes of inputs).
+/// Returns the guess for an open size: from the graph, otherwise from its name, otherwise from its places (axes of
+/// inputs). The numbers are those of the first trial.
 ///
 /// - The batch size: names with `batch`, a first dimension that nothing else identifies, and the second dimension of
 ///   recurrent states without a name.
 /// - 0, for an empty cache: names with `past`, and dimensions that only caches have.
+/// - 16000: names with `sample`, `audio`, `wave`, `signal` or `pcm`, and the last dimension of an input that is named
+///   as audio.
 /// - The sequence length: names with `seq`, `len`, `time` or `token`, and the second dimension of ids and masks.
-/// - 224: names with `height` or `width`, and the image axes of an input with four dimensions of which one is 1 or 3
-///   channels.
-/// - 16000: samples of sound.
+/// - 224: names with `height` or `width`, the names `h` and `w`, and the image axes of an input (see [`picture`]).
 /// - 128: all others, such as counts of nodes, edges or frames.
 pub(super) fn of(open: &Open, infos: &[ValueInfo], wanted: &Wanted<'_>) -> Guess {
     if let Some(size) = open.hint {
@@ -141,8 +141,9 @@ pub(super) fn of(open: &Open, infos: &[ValueInfo], wanted: &Wanted<'_>) -> Guess
     Guess::Any
 }
 
-/// Returns whether an input's axis is height or width of an image: one of four dimensions (or of three, without a
-/// batch) next to 1 or 3 channels.
+/// Returns whether an input's axis is the height or the width of an image: two neighbouring axes of four or five
+/// dimensions of which one is 1 or 3 channels, or of three dimensions (without a batch) of which only the 3 channels
+/// are fixed.
 fn picture(info: &ValueInfo, axis: usize) -> bool {
     let Some(dims) = &info.shape else { return false };
     let of_numbers = matches!(
@@ -164,7 +165,7 @@ fn picture(info: &ValueInfo, axis: usize) -> bool {
     of_numbers && (axis == first || axis == first + 1)
 }
 
-/// Returns whether an input's axis is the batch of a recurrent state: `[layers, batch, units]`.
+/// Returns whether an input's axis is the batch of a recurrent state, by its name and shape: `[layers, batch, units]`.
 fn state(info: &ValueInfo, axis: usize) -> bool {
     let name = info.name.to_lowercase();
     // Hidden states of transformers are `[batch, length, units]`.
@@ -174,7 +175,7 @@ fn state(info: &ValueInfo, axis: usize) -> bool {
     axis == 1 && named
 }
 
-/// Returns whether an input is audio, by its name.
+/// Returns whether an input is audio, by its name and its rank, which is at most 3.
 fn sound(info: &ValueInfo) -> bool {
     let name = info.name.to_lowercase();
     let named = ["waveform", "audio_signal", "audio", "wav", "signal", "pcm", "speech"];

@@ -1,4 +1,4 @@
-//! The encoding of a chunk of a tensor.
+//! The encoding of a chunk of a tensor, which has at most [`PIECE`] bytes.
 //!
 //! ```text
 //! flags u8          1: zeros are omitted
@@ -13,9 +13,9 @@
 
 use crate::error::{Result, bail};
 
-/// The size of a chunk of a tensor in bytes, which is a multiple of every element width.
+/// The maximum size of a chunk of a tensor in bytes, which is a multiple of every element size.
 pub const PIECE: usize = 1 << 20;
-/// The size of the widest element in bytes.
+/// The size of the largest element type in bytes.
 pub const WIDEST: usize = 16;
 
 const ZEROS: u8 = 1;
@@ -23,7 +23,7 @@ const ZSTD: u32 = 1 << 31;
 /// The compression level: it is fast, and a higher one gains nothing on bytes without repetitions.
 const LEVEL: i32 = 3;
 
-/// Returns the encoding of a chunk of elements of `width` bytes.
+/// Returns the encoding of a chunk of elements of `width` bytes each.
 pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     let count = bytes.len() / width;
     let there: Vec<bool> = bytes.chunks_exact(width).map(|element| element.iter().any(|b| *b != 0)).collect();
@@ -56,7 +56,7 @@ pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// A cursor over bytes. Reading beyond their end fails.
+/// A cursor over bytes that are read from the start. Reading beyond their end fails with `InvalidModel`.
 pub struct Cursor<'b>(pub &'b [u8]);
 
 impl<'b> Cursor<'b> {
@@ -69,19 +69,20 @@ impl<'b> Cursor<'b> {
         Ok(taken)
     }
 
-    /// Returns the next four bytes as an integer.
+    /// Returns the next four bytes as a little-endian integer.
     pub fn u32(&mut self) -> Result<u32> {
         self.take(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// Returns the next eight bytes as an integer.
+    /// Returns the next eight bytes as a little-endian integer.
     pub fn u64(&mut self) -> Result<u64> {
         let (low, high) = (self.u32()?, self.u32()?);
         Ok(u64::from(high) << 32 | u64::from(low))
     }
 }
 
-/// Decodes a chunk into `out`, which it must fill exactly.
+/// Decodes a chunk of elements of `width` bytes each into `out`. Fails with `InvalidModel` if the chunk is damaged or
+/// does not have exactly the size of `out`.
 pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
     let (mut cursor, count) = (Cursor(stored), out.len() / width);
     let sparse = match cursor.take(1)?[0] {
@@ -122,7 +123,8 @@ pub fn decode(stored: &[u8], width: usize, out: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the `raw` bytes that `stored` decompresses to. Fails for any other number of bytes.
+/// Returns the bytes of a section, decompressed if `is_zstd`. Fails with `InvalidModel` if there are not exactly `raw`
+/// of them.
 pub fn unpack(stored: &[u8], is_zstd: bool, raw: usize) -> Result<Vec<u8>> {
     let unpacked = match is_zstd {
         false => stored.to_vec(),

@@ -1,4 +1,5 @@
-//! A model in one file in which zeros take one bit each and floats about 15 % less; the elements are restored exactly.
+//! A model in one file in which the zeros of large tensors take about one bit each and floats about 15 % less; the
+//! elements are restored exactly.
 //!
 //! ```text
 //! magic 8 bytes, version u32 (1), 0 u32
@@ -14,7 +15,8 @@
 //! model, whose `location` is `packed`. The unpacked model is at most [`limits::PACKED_PER_BYTE`] times as large as the
 //! file, if necessary with padding, so that a small file cannot request much memory.
 //!
-//! Reading unpacks into an unlinked file in the system's temporary folder, which is mapped: it uses disk, not memory.
+//! Reading unpacks the large tensors into an unlinked file in the system's temporary folder, which is mapped, so that
+//! they take disk space and not memory.
 
 mod codec;
 
@@ -42,9 +44,9 @@ const HEADER: usize = 16;
 const FOOTER: usize = 6 * 8 + 32;
 /// The location of packed tensors, in place of a file name.
 const LOCATION: &str = "packed";
-/// The size in bytes below which a tensor stays in the model.
+/// The size in bytes below which a tensor stays in the model, unpacked.
 const PACKED_FROM: usize = 1024;
-/// The number of chunks that are encoded at a time.
+/// The number of chunks that are encoded in parallel before they are written.
 const AT_ONCE: usize = 32;
 /// The compression level of the model itself, which is small and repetitive.
 const LEVEL: i32 = 12;
@@ -60,9 +62,9 @@ struct Tensor {
     width: usize,
 }
 
-/// Saves `model` packed at `path`, which is replaced only when the file is complete, and returns what was written; the
+/// Saves `model` packed at `path`, which is replaced only when the file is complete, and returns what was written. The
 /// same model gives the same bytes. `call` receives the stage `save` in bytes and can cancel, which changes nothing on
-/// disk.
+/// disk. Fails like [`save::to_file`].
 pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     save::check(model, path).map_err(place)?;
@@ -75,7 +77,7 @@ pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
 }
 
 /// Passes `model`, packed, to a sink as the file `name`, and returns what was written. The sink is called on the
-/// caller's thread. `call` receives the stage `save`, in bytes, and can cancel.
+/// caller's thread. `call` receives the stage `save` in bytes, of an unknown total, and can cancel.
 pub fn to_sink(model: &ModelProto, sink: &dyn FileSink, name: &str, call: &Call) -> Result<Saved> {
     save::check_sink(model, Path::new(name)).at(|| name)?;
     let (stub, large) = take(model).at(|| name)?;
@@ -86,7 +88,7 @@ pub fn to_sink(model: &ModelProto, sink: &dyn FileSink, name: &str, call: &Call)
     Ok(Saved { files: vec![sink::file(sink, name, (call, 0), work).at(|| name)?] })
 }
 
-/// Returns the encoded model without its large tensors, and those tensors.
+/// Returns the encoded model without its large tensors, and these tensors.
 fn take(model: &ModelProto) -> Result<(Vec<u8>, Vec<Tensor>)> {
     let (mut stub, mut large) = (model.clone(), Vec::new());
     tensors::for_each_tensor(&mut stub, &mut |tensor| {
@@ -178,7 +180,7 @@ fn write(stub: &[u8], large: &[Tensor], out: &mut Out<impl Write>, ticket: &Tick
     Ok(())
 }
 
-/// The parts of a packed file, which are not decoded yet.
+/// The parts of a packed file, still encoded.
 struct Parts {
     stub: Bytes,
     stub_bytes: usize,
@@ -192,7 +194,8 @@ struct Packed {
     pieces: Vec<Bytes>,
 }
 
-/// Returns the model of a packed file; none of its tensors is external.
+/// Returns the model of a packed file; none of its tensors is external. Fails with `InvalidModel` if the file is
+/// damaged, `Unsupported` if a later version wrote it, and `LimitExceeded` if it would expand to too many bytes.
 pub fn read(bytes: &Bytes) -> Result<ModelProto> {
     let parts = parts(bytes)?;
     verify(bytes)?;
@@ -208,7 +211,7 @@ pub fn read(bytes: &Bytes) -> Result<ModelProto> {
     }
 }
 
-/// Returns the parts of a file. Every size is checked before memory of that size is allocated.
+/// Returns the parts of a packed file. Every size is checked before memory of that size is allocated.
 fn parts(file: &Bytes) -> Result<Parts> {
     let length = file.len();
     if length < HEADER + FOOTER {
@@ -289,7 +292,8 @@ fn unpack(tensor: &Packed, scratch: &Scratch) -> Result<Bytes> {
     slot.finish()
 }
 
-/// Replaces the reference to a packed tensor by its decoded elements.
+/// Replaces the reference of a tensor to a packed tensor, if it has one, by the decoded elements, which are taken from
+/// `unpacked`.
 fn resolve(tensor: &mut TensorProto, unpacked: &mut [Option<Bytes>]) -> Result<()> {
     if tensor.data_location.unwrap_or(0) == 0 && tensor.external_data.is_empty() {
         return Ok(());

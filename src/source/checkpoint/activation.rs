@@ -3,7 +3,7 @@
 use crate::error::{Result, bail};
 use crate::source::builder::{Builder, Dialect};
 
-/// An activation function, and the name by which a configuration requests it. Its nodes are named after it.
+/// An activation function, with the name by which a configuration requests it. Its nodes are named after the function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Activation {
     name: &'static str,
@@ -42,7 +42,7 @@ const NAMES: [(&str, Form); 11] = [
 ];
 
 impl Activation {
-    /// Returns the activation function with this name. Fails with `Unsupported` if it is unknown.
+    /// Returns the activation function with this name in configurations. Fails with `Unsupported` if it is unknown.
     pub fn named(name: &str) -> Result<Activation> {
         match NAMES.iter().find(|(known, _)| *known == name) {
             Some(&(name, form)) => Ok(Activation { name, form }),
@@ -73,7 +73,7 @@ impl Activation {
 }
 
 impl Activation {
-    /// Returns the activation function of one number, computed in Rust.
+    /// Returns the value of the activation function for one number, computed in Rust.
     pub fn by_hand(self, x: f64) -> f64 {
         match self.form {
             Form::Identity => x,

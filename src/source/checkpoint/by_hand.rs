@@ -15,7 +15,8 @@ pub struct Steps {
 }
 
 pub(super) enum Step {
-    /// The concatenation of these poolings. The number is that of tokens at the beginning that are not pooled.
+    /// The concatenation of these poolings. The number is that of the tokens at the beginning of a text that are not
+    /// pooled.
     Pool(Vec<Pooling>, usize),
     Dense(Dense),
     LayerNorm {
@@ -37,7 +38,8 @@ pub(super) struct Dense {
 }
 
 impl Step {
-    /// Returns a Dense step with the given sizes and activation, and whether it has a residual connection.
+    /// Returns a Dense step over `weights`. `form` has the sizes of its input and output, its activation, and whether
+    /// it has a residual connection.
     pub fn dense(weights: &dyn Weights, form: (i64, i64, Activation, bool)) -> Result<Step> {
         let (inputs, outputs, activation, residual) = form;
         let bias = match weights.find("linear.bias")? {
@@ -65,7 +67,7 @@ impl Step {
     }
 }
 
-/// Returns the elements of a tensor of the step as floats.
+/// Returns the elements of a tensor of a step as floats. Fails with `Unsupported` if it is not float.
 fn floats(weights: &dyn Weights, name: &str, dims: &[i64]) -> Result<Vec<f32>> {
     let stored = weights.shaped(name, dims)?;
     match stored.form {
@@ -77,7 +79,8 @@ fn floats(weights: &dyn Weights, name: &str, dims: &[i64]) -> Result<Vec<f32>> {
 }
 
 impl Steps {
-    /// Returns one vector from the vectors of a text's tokens, each of `width` elements, without padding.
+    /// Returns one vector from the vectors of a text's tokens, each of `width` elements, without padding. Fails with
+    /// `InvalidModel` if the sizes of the steps do not fit each other.
     pub fn run(&self, tokens: &[&[f32]], width: usize) -> Result<Vec<f32>> {
         let mut x: Vec<f32> = Vec::new();
         for step in &self.steps {

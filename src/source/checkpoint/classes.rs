@@ -4,11 +4,11 @@ use super::config::{Config, shown};
 use super::{Build, Family};
 use crate::error::{Result, bail};
 
-/// Returns warnings about classes and code in a configuration that do not belong to the family. With `sentence`, only
-/// hidden states are used, and the class does not matter.
+/// Returns warnings about classes and code in a configuration that do not belong to the family. With `sentence`, the
+/// class does not matter, because only the hidden states of the model are used.
 ///
-/// Fails with [`crate::error::Kind::Unsupported`] for decoders whose head does not generate text; encoders are checked
-/// when they are built.
+/// Fails with [`crate::error::Kind::Unsupported`] for decoders whose head does not generate text; the heads of encoders
+/// are checked when they are built.
 pub(super) fn check(family: &Family, config: &Config<'_>, sentence: bool) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let own = |name: &str| family.classes.iter().any(|class| name.starts_with(class));

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 /// The configuration of a checkpoint.
 ///
 /// A family reads it after [`super::schema::Schema::complete`], which inserts the family's defaults for missing keys. A
-/// key without a default is then `null`; if the family requires it, that is an error.
+/// key without a default is then `null`; if the family requires it, that is an error. Methods that return an `Option`
+/// return `None` for a missing or null key, and fail with `InvalidModel` for a value of another type.
 #[derive(Clone, Copy)]
 pub struct Config<'a> {
     map: &'a Map<String, Value>,
@@ -24,8 +25,8 @@ impl<'a> Config<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// Returns the value of the first existing key among several, as a size. Fails with `InvalidModel` if there is
-    /// none.
+    /// Returns the value of the first of several keys that exists and is not null, as a size. Fails with `InvalidModel`
+    /// if there is none.
     pub fn size_of(&self, keys: &[&str]) -> Result<i64> {
         for key in keys {
             if let Some(size) = self.size(key)? {
@@ -63,7 +64,8 @@ impl<'a> Config<'a> {
         self.number(key)?.ok_or_else(|| error!(InvalidModel, "{key:?} of the configuration is not a number"))
     }
 
-    /// Returns the value of a key as a bool; `default` if it is missing.
+    /// Returns the value of a key as a bool; `default` if it is missing. Fails with `InvalidModel` if it is null or of
+    /// another type.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
         match self.map.get(key) {
             Some(Value::Null) => bail!(InvalidModel, "{key:?} of the configuration is null, not true or false"),
@@ -86,7 +88,7 @@ impl<'a> Config<'a> {
         std::ptr::eq(self.map, other.map)
     }
 
-    /// Returns the keys of this object and their values.
+    /// Returns the keys of this object with their values.
     pub fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
         self.map.iter()
     }

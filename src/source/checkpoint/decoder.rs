@@ -1,7 +1,8 @@
 //! The common part of decoders: the description ([`Decoder`]) and the graph built from it, in both dialects.
 //!
-//! A family fills in the description; nothing below this file depends on the family. Inputs and outputs of the graph
-//! (`batch` rows; `sequence` new tokens after `past_sequence` earlier ones; `total_sequence` is their sum):
+//! A family fills in the description; this file and those that it uses do not depend on the family. Inputs and outputs
+//! of the graph (`batch` rows; `sequence` new tokens after `past_sequence` earlier ones; `total_sequence` is their
+//! sum):
 //!
 //! | name | type and shape | meaning |
 //! |---|---|---|
@@ -82,7 +83,7 @@ pub(super) struct Heads {
 /// The settings of a layer.
 #[derive(Clone)]
 pub(super) struct Layer {
-    /// Index of the rotary embedding in `ropes` that rotates queries and keys; `None` for none.
+    /// Index of the rotary embedding in `ropes` that rotates queries and keys; `None` if they are not rotated.
     pub rope: Option<usize>,
     /// Attention window in tokens, including the token itself; `None` for all earlier tokens.
     pub window: Option<i64>,

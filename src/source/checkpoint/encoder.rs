@@ -1,4 +1,4 @@
-//! The graphs of encoders: BERT and MiniLM, RoBERTa and XLM-RoBERTa, DistilBERT, MPNet.
+//! The graphs of encoders: BERT and MiniLM, RoBERTa, XLM-RoBERTa and CamemBERT, DistilBERT, MPNet.
 //!
 //! One description ([`Names`]) has the weight names of each family and its differences; the layers are built by the
 //! same code. Attention is post-norm as in "Attention is all you need". Except for an activation, the graph uses
@@ -88,7 +88,7 @@ fn kind_of(model_type: &str) -> Option<Kind> {
     }
 }
 
-/// Builds an encoder with the head that the configuration names, or with `sentence`, without a head but with an output
+/// Builds an encoder: with the head that the configuration names or, with `sentence`, without a head but with an output
 /// of text vectors. Returns the model and its task.
 pub(super) fn build(
     config: &Config<'_>,
@@ -307,8 +307,8 @@ fn columns(b: &mut Builder<'_>, ids: &str) -> String {
 }
 
 /// Returns the bucket (of 32) of a token at relative position `distance`: 16 for each direction, of which the first 8
-/// hold one distance each and the rest grow logarithmically up to 128 (T5, arXiv 1910.10683). Computed in float32, as
-/// in training.
+/// hold one distance each and the rest grow logarithmically up to 128 (T5, arXiv 1910.10683). It is computed in
+/// float32, as in training.
 fn bucket(distance: i64) -> i64 {
     let (side, size) = (if distance > 0 { 16 } else { 0 }, distance.abs());
     if size < 8 {

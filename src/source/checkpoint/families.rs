@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 type Keys = &'static [(&'static str, &'static str)];
 
-/// The keys of sizes and switches of decoders, with Llama's defaults.
+/// The keys of sizes and switches of decoders, with Llama's defaults. See [`Schema::reads`] for the notation of the
+/// defaults here and below.
 const DECODER: Keys = &[
     ("vocab_size", "32000"),
     ("hidden_size", "4096"),
@@ -301,12 +302,13 @@ pub(super) fn of(config: &Map<String, Value>) -> Option<&'static Family> {
     FAMILIES.iter().find(|family| family.name == name)
 }
 
-/// Returns the names of all families, for messages.
+/// Returns the names of all families, separated by commas, for messages.
 pub(super) fn names() -> String {
     FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
 }
 
-/// Adds the family's default number of positions if the configuration has none.
+/// Adds the family's default number of positions to a configuration, if the family is known and the configuration has
+/// none.
 pub(super) fn add_context(config: &mut Map<String, Value>) {
     let Some(family) = of(config) else { return };
     let (complete, _) = family.schema.complete(family.name, config).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Gemma 1, 2 and 3 (text). All have norms with the factor `1 + w`, embeddings scaled by the square root of the width,
-//! and a tied output layer. Gemma 2 and 3 also have norms after attention and feed-forward part, caps and windows;
-//! Gemma 3 normalizes queries and keys, and has two ropes.
+//! and by default a tied output layer. Gemma 2 and 3 also have norms after attention and feed-forward part, caps and
+//! windows; Gemma 3 normalizes queries and keys, and has two rotary embeddings.
 
 use super::activation::Activation;
 use super::config::Config;
@@ -70,7 +70,7 @@ fn around(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     Ok(d)
 }
 
-/// Returns the bound of scores or logits; values up to 0 mean none.
+/// Returns the bound of scores or logits; `None` for no value or one that is not above 0.
 fn cap(config: &Config<'_>, key: &str) -> Result<Option<f32>> {
     Ok(config.number(key)?.filter(|cap| *cap > 0.0).map(|cap| cap as f32))
 }

@@ -1,4 +1,5 @@
-//! The JSON texts of safetensors, headers and indexes, which are read so that no list in them exceeds its limit.
+//! The JSON texts of safetensors: headers of files, and indexes. Reading them fails before a list in them exceeds its
+//! limit.
 
 use crate::error::{Result, error};
 use crate::limits;
@@ -21,7 +22,7 @@ pub(super) struct Entry {
     pub offsets: [u64; 2],
 }
 
-/// Returns the names and entries of the tensors in a header.
+/// Returns the names and entries of the tensors in a header. Fails with `InvalidModel` if the header is damaged.
 pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
     // Another kind of text may begin with spaces; the format requires the brace first.
     if header.first() != Some(&b'{') {
@@ -32,7 +33,8 @@ pub(super) fn entries(header: &[u8]) -> Result<Vec<(String, Entry)>> {
     Ok(pairs.0)
 }
 
-/// Returns the names of the tensors in an index, and of the file of each.
+/// Returns the names of the tensors in an index, each with the name of its file. Fails with `InvalidModel` if the index
+/// is damaged.
 pub(super) fn weight_map(index: &[u8]) -> Result<Vec<(String, String)>> {
     #[derive(Deserialize)]
     struct Index {
@@ -42,7 +44,7 @@ pub(super) fn weight_map(index: &[u8]) -> Result<Vec<(String, String)>> {
     Ok(index.weight_map.0)
 }
 
-/// A JSON object as a list. The key `__metadata__` is omitted, and no other may occur twice.
+/// A JSON object as a list. The key `__metadata__` is omitted, and no other key may occur twice.
 struct Pairs<V>(Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
@@ -77,7 +79,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
     }
 }
 
-/// Returns a list of dimensions, which is at most as long as the rank of any tensor.
+/// Returns a list of dimensions. Fails if it is longer than [`limits::TENSOR_RANK`].
 fn shape<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<i64>, D::Error> {
     struct Read;
     impl<'de> Visitor<'de> for Read {

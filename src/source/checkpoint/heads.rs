@@ -12,7 +12,7 @@ use crate::source::builder::{Attribute, Builder};
 /// The head of an encoder, which computes the outputs from its hidden states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Head {
-    /// No head; the outputs are hidden states.
+    /// No head: the outputs are hidden states.
     Body,
     Sequence,
     Tokens,
@@ -41,7 +41,7 @@ const CLASSES: [(&str, Head, bool); 8] = [
 
 impl Head {
     /// Returns the head of the first class in `architectures`. Fails with [`crate::error::Kind::Unsupported`] for an
-    /// unsupported head: without it, the model would be a different one.
+    /// unsupported head: the model without it would be a different one.
     pub fn of(config: &Config<'_>, kind: Kind) -> Result<Head> {
         let class = config.architectures().first().copied().unwrap_or("");
         let fits = |head: Head, bert: bool| match head {
@@ -111,7 +111,7 @@ pub(super) fn build(b: &mut Builder<'_>, e: &Encoder, config: &Config<'_>, head:
     })
 }
 
-/// Returns the number of classes, which is the number of their names.
+/// Returns the number of classes: that of their names (`id2label`), otherwise `num_labels`, otherwise 2.
 fn labels(config: &Config<'_>) -> Result<i64> {
     match config.value("id2label").and_then(|v| v.as_object()) {
         Some(map) if !map.is_empty() => Ok(map.len() as i64),

@@ -1,6 +1,7 @@
-//! Llama, and the families that differ from it by a few switches: Mistral, Qwen2, Qwen3, SmolLM3, Phi-3.
+//! Llama, and the families that differ from it by a few switches: Mistral, Ministral, Qwen2, Qwen3, SmolLM3, Phi-3.
+//! Gemma (`gemma.rs`) begins with the same description.
 //!
-//! SmolLM and SmolLM2 use the name of Llama.
+//! SmolLM and SmolLM2 have the `model_type` of Llama.
 
 use super::activation::Activation;
 use super::attention::Projection;
@@ -107,7 +108,7 @@ pub(super) fn phi3(config: &Config<'_>, weights: &dyn Weights, dialect: Dialect)
     finish(&d, weights, dialect)
 }
 
-/// Returns the description that all models of this file share, from the configuration.
+/// Returns the description that all models of this file and the Gemma models share, from the configuration.
 pub(super) fn describe(config: &Config<'_>, weights: &dyn Weights) -> Result<Decoder> {
     let width = config.size_of(&["hidden_size"])?;
     let heads = heads(config, width)?;
@@ -164,12 +165,13 @@ fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
     Ok(Heads { query, key_value, size })
 }
 
-/// Sets windows where the configuration sets them per layer, otherwise to `default`.
+/// Sets the window of each layer: of the size `sliding_window` in those that `layer_types` of the configuration names
+/// or, without such a list, those for which `default` returns `true`; none in the others.
 pub(super) fn windows(config: &Config<'_>, d: &mut Decoder, default: impl Fn(i64, &Layer) -> bool) -> Result<()> {
     of_layers(config, d, config.size("sliding_window")?, default)
 }
 
-/// Sets windows of the size `window` where the configuration sets them per layer, otherwise to `default`.
+/// Sets the window of each layer like [`windows`], of the size `window`.
 fn of_layers(
     config: &Config<'_>,
     d: &mut Decoder,
@@ -193,7 +195,8 @@ fn of_layers(
     Ok(())
 }
 
-/// Sets Qwen's windows. Its configurations contain a window even if it is disabled, which is their default.
+/// Sets Qwen's windows: those of the upper layers, if windows are enabled. Its configurations contain the size of a
+/// window even if windows are disabled, which is their default.
 fn upper_windows(config: &Config<'_>, d: &mut Decoder) -> Result<()> {
     let used = config.flag("use_sliding_window", false)?;
     let window = config.size("sliding_window")?.filter(|_| used);

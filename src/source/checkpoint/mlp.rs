@@ -13,7 +13,7 @@ pub(super) struct Names {
     pub down: &'static str,
 }
 
-/// The form of the feed-forward part.
+/// The formula of the feed-forward part.
 #[derive(Clone)]
 pub(super) enum Form {
     /// The form `down(f(up x))`.

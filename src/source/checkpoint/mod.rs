@@ -5,8 +5,8 @@
 //! builds them with `attention`, `rope.rs` and `mlp.rs`; encoders are in `encoder.rs` with their `heads.rs`, and
 //! `sentence.rs` adds the steps of sentence-transformers.
 //!
-//! Every key of a configuration is used, rejected, or named in a warning: `families.rs` lists the keys of each
-//! family, `schema.rs` checks them, and `weights.rs` reports unused tensors.
+//! Every key of a configuration is used, known to have no effect, rejected, or named in a warning: `families.rs` lists
+//! the keys of each family, `schema.rs` checks them, and `weights.rs` reports unused tensors.
 
 mod activation;
 mod attention;
@@ -50,13 +50,14 @@ use weights::Renamed;
 
 /// A graph made from a checkpoint.
 pub struct Built {
-    /// Model, whose weights are slices of the tensors in `Weights`.
+    /// Model, whose weights are slices of the tensors in [`Weights`] wherever their form is unchanged.
     pub proto: ModelProto,
     /// The task of the model.
     pub task: Task,
     /// Name of the `model_type` as which the model was built, for example `llama`.
     pub architecture: String,
-    /// Warnings about unused keys of the configuration.
+    /// Warnings about keys of the configuration that are not used, and about classes and code that do not belong to the
+    /// family.
     pub warnings: Vec<String>,
 }
 
@@ -82,11 +83,11 @@ struct Family {
     schema: Schema,
 }
 
-/// Builds the graph that `config` (in the form of a Hugging Face `config.json`) describes over `weights`.
+/// Builds the graph that `config`, with the keys of a Hugging Face `config.json`, describes over `weights`.
 ///
 /// Fails with [`crate::error::Kind::Unsupported`] for an unknown architecture (the message names it and lists the
-/// supported ones) and for unsupported settings; `InvalidModel` if the configuration is damaged or a tensor is
-/// missing or has the wrong shape.
+/// supported ones) and for unsupported settings; `InvalidModel` if the configuration is damaged or a tensor is missing
+/// or has the wrong shape; `LimitExceeded` for sizes beyond the limits.
 pub fn build(config: &Map<String, Value>, weights: &dyn Weights, dialect: Dialect) -> Result<Built> {
     build_with(config, weights, dialect, None)
 }
@@ -128,10 +129,12 @@ fn build_with(
     Ok(Built { proto, task, architecture: family.name.to_owned(), warnings })
 }
 
-/// Loads the checkpoint in `folder`: `config.json` with `model.safetensors` or an index of several such files.
+/// Loads the checkpoint in `folder`, `config.json` with `model.safetensors` or an index of several such files, and
+/// returns the model.
 ///
 /// The weights are not copied: the graph refers to slices of the mapped files, which must not be truncated while the
-/// model lives. Fails like [`build`] and [`safetensors::Safetensors::open_folder`].
+/// model lives. Fails with `NotFound` if there is no `config.json`, and like [`build`] and
+/// [`safetensors::Safetensors::open_folder`].
 pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
     let Some(config) = side::read_object(&folder.join("config.json"))? else {
         bail!(NotFound, "the folder has no config.json");
@@ -180,8 +183,8 @@ pub fn load(folder: &Path, options: &LoadOptions) -> Result<Model> {
 const IMAGES: [&str; 6] =
     ["text_config", "vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"];
 
-/// Returns the configuration of the text model. That of Gemma 3 is nested in the one of text and images, which adds
-/// missing keys; any other is returned unchanged.
+/// Returns the configuration of the text model. That of Gemma 3 is nested in the one of a model of text and images,
+/// whose keys apply where the nested configuration has none; any other configuration is returned unchanged.
 fn text_config(config: &Map<String, Value>) -> Map<String, Value> {
     let inner = config.get("text_config").and_then(Value::as_object);
     match (config.get("model_type").and_then(Value::as_str), inner) {

@@ -4,11 +4,11 @@ use crate::model::Pooling;
 use crate::onnx::dtype::DataType::{Bool, Float32, Int64};
 use crate::source::builder::{Attribute, Builder};
 
-/// The tokens that are pooled.
+/// The tokens of a batch of texts, and those of them that are pooled.
 pub(super) struct Tokens<'a> {
     /// Name of the mask, int64 `[batch, sequence]`: 1 for tokens, 0 for padding after them.
     pub mask: &'a str,
-    /// Number of tokens at the beginning that are read but not pooled.
+    /// Number of tokens at the beginning of a text that are read but not pooled.
     pub prompt: usize,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn nodes(b: &mut Builder<'_>, kind: Pooling, hidden: &str, tokens: &T
     }
 }
 
-/// Adds the mask without the prompt, and returns its name.
+/// Adds the mask without the tokens of the prompt, and returns its name.
 fn counted(b: &mut Builder<'_>, tokens: &Tokens<'_>) -> String {
     if tokens.prompt == 0 {
         return tokens.mask.to_owned();
@@ -81,7 +81,8 @@ fn places(b: &mut Builder<'_>, mask: &str, first: i64) -> String {
     b.op("Range", &[&first, &end, &one], &[])
 }
 
-/// Returns one vector from the vectors of a text's tokens, without padding. The first `prompt` tokens are not pooled.
+/// Returns one vector from the vectors of a text's tokens, each of `width` elements, without padding. The first
+/// `prompt` tokens are not pooled. If none remain, the elements are 0, or negative infinity for [`Pooling::Max`].
 pub fn by_hand(kind: Pooling, tokens: &[&[f32]], prompt: usize, width: usize) -> Vec<f32> {
     let kept = tokens.get(prompt..).unwrap_or_default();
     let nothing = || vec![0.0; width];

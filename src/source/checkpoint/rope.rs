@@ -1,17 +1,18 @@
-//! Rotary position embeddings: the angles of every kind of scaling, and the operators that rotate queries and keys.
+//! Rotary position embeddings: the angles of every supported kind of scaling, and the operators that rotate queries and
+//! keys.
 //!
-//! The two halves are rotated against each other, as in Hugging Face checkpoints: element `i` of the first half of
-//! the rotated part of a head, with element `i` of the second, rotates by `position * inverse[i]`.
+//! The two halves of the rotated part of a head are rotated against each other, as in Hugging Face checkpoints: element
+//! `i` of the first half and element `i` of the second are rotated by the angle `position * inverse[i]`.
 
 use super::config::{Config, shown};
 use crate::error::{Result, bail, error};
 use crate::source::builder::{Attribute, Builder};
 use std::f64::consts::PI;
 
-/// The number of rows of the tables for fused attention. More positions cannot be used with them.
+/// The number of rows of the tables for fused attention, which supports no more positions.
 const TABLE_ROWS: i64 = 131_072;
 
-/// The key of this library for the number of rotated elements of a head. It is set for GGUF files of every family.
+/// The key of this library for the number of rotated elements of a head, which the reader of GGUF files sets.
 pub(in crate::source) const ROTARY: &str = "liboptimize.rotary_dim";
 
 /// The keys that each kind of scaling reads besides `rope_type`, `type` and `rope_theta`.
@@ -60,12 +61,13 @@ impl Rope {
     }
 
     /// Returns the rotary embedding of a model with one kind only: from `rope_parameters`, or from the older
-    /// `rope_theta` and `rope_scaling`. `partial` is whether the family supports heads that are partly rotated.
+    /// `rope_theta` and `rope_scaling`. `head` is the number of elements of a head, and `partial` whether the family
+    /// supports heads of which only a part is rotated.
     pub fn read(config: &Config<'_>, head: i64, partial: bool) -> Result<Rope> {
         Rope::from(config, parameters(config)?, head, config.needed("rope_theta")?, partial)
     }
 
-    /// Returns the kind of scaling that a configuration names, if there is one.
+    /// Returns the kind of scaling that a configuration names; `None` if it names none.
     pub fn kind<'a>(config: &Config<'a>) -> Result<Option<&'a str>> {
         match parameters(config)? {
             Some(parameters) => Ok(parameters.text("rope_type")?.or(parameters.text("type")?)),
@@ -74,7 +76,8 @@ impl Rope {
     }
 
     /// Returns the rotary embedding of `parameters` (the default kind if `None`). `theta` is the base if the parameters
-    /// have none.
+    /// have none. Fails with `Unsupported` for a kind of scaling that is not supported, and `InvalidModel` for invalid
+    /// values.
     pub fn from(
         config: &Config<'_>,
         parameters: Option<Config<'_>>,
@@ -172,8 +175,8 @@ impl Rope {
         Ok(())
     }
 
-    /// Adds the cosines and sines of every position up to `positions`, `[rows, pairs]` each, for fused attention, and
-    /// returns their names.
+    /// Adds the cosines and sines of every position up to `positions`, at most [`TABLE_ROWS`], for fused attention, and
+    /// returns their names: `[rows, pairs]` each.
     ///
     /// They are computed by nodes over constants: the file stays small, and ONNX Runtime computes them once on loading.
     pub fn tables(&self, b: &mut Builder<'_>, positions: i64) -> [String; 2] {
@@ -231,14 +234,15 @@ impl Rope {
     }
 }
 
-/// Returns `rope_scaling` (older files) if it is not empty, otherwise `rope_parameters`.
+/// Returns the object `rope_scaling` (older files) if it is not empty, otherwise `rope_parameters`; `None` if there is
+/// neither.
 fn parameters<'a>(config: &Config<'a>) -> Result<Option<Config<'a>>> {
     let scaling = config.object("rope_scaling")?.filter(|scaling| scaling.entries().next().is_some());
     Ok(scaling.or(config.object("rope_parameters")?))
 }
 
-/// Returns warnings about unused keys of rotary embeddings. `nested` is whether there is one set for each kind of
-/// layer.
+/// Returns warnings about unused keys of rotary embeddings. `partial` is whether the family supports heads of which
+/// only a part is rotated, and `nested` whether the configuration has an object for each kind of layer.
 pub(super) fn unread(config: &Config<'_>, partial: bool, nested: bool) -> Result<Vec<String>> {
     let mut left = Vec::new();
     let (scaling, given) = (config.object("rope_scaling")?, config.object("rope_parameters")?);

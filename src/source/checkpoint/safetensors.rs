@@ -7,7 +7,7 @@
 //!
 //! The header is not read by that implementation, for three reasons: it accepts two tensors with the same name, it
 //! rejects a whole file for one tensor of unknown type, and its errors name neither the tensor nor its offsets. The
-//! types and the writer are those of the crate.
+//! element types and the description of a tensor are those of the crate `safetensors`.
 
 use super::header::{self, Entry};
 use crate::error::{Context, Result, bail, error};
@@ -42,8 +42,9 @@ struct Tensor {
 }
 
 impl Safetensors {
-    /// Opens the checkpoint in a folder: `model.safetensors`, otherwise the files that `model.safetensors.index.json`
-    /// names.
+    /// Opens the checkpoint in a folder, `model.safetensors` or otherwise the files that `model.safetensors.index.json`
+    /// names, and returns its tensors. Fails with `NotFound` if there is neither, `InvalidModel` if a file is damaged,
+    /// and `LimitExceeded` for sizes beyond the limits.
     pub fn open_folder(folder: &Path) -> Result<Safetensors> {
         if folder.join(FILE).is_file() {
             return Safetensors::open_file(&folder.join(FILE));
@@ -52,19 +53,20 @@ impl Safetensors {
         open_index(folder, &index).at(|| index.display())
     }
 
-    /// Opens a checkpoint in one file.
+    /// Opens a checkpoint in one file and returns its tensors. Fails like [`Safetensors::open_folder`].
     pub fn open_file(path: &Path) -> Result<Safetensors> {
         let bytes = map(path)?;
         let tensors = parse(&bytes).at(|| path.display())?;
         Ok(Safetensors { tensors: tensors.into_iter().collect(), files: vec![(path.to_owned(), bytes)] })
     }
 
-    /// Returns the checkpoint in `bytes`.
+    /// Returns the tensors of the checkpoint whose only file has the content `bytes`. Fails like
+    /// [`Safetensors::open_folder`].
     pub fn of_bytes(bytes: Bytes) -> Result<Safetensors> {
         Ok(Safetensors { tensors: parse(&bytes)?.into_iter().collect(), files: Vec::new() })
     }
 
-    /// Returns the paths of the files, with their content.
+    /// Returns the paths of the files, with their content; empty for [`Safetensors::of_bytes`].
     pub fn files(&self) -> &[(PathBuf, Bytes)] {
         &self.files
     }
@@ -115,7 +117,7 @@ fn open_index(folder: &Path, index: &Path) -> Result<Safetensors> {
     Ok(Safetensors { tensors, files })
 }
 
-/// Returns the name if it is that of a file in the same folder; otherwise fails.
+/// Returns the name if it is that of a file in the same folder. Fails with `InvalidModel` otherwise.
 fn plain_name(name: &str) -> Result<&str> {
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
@@ -154,7 +156,7 @@ fn parse(file: &Bytes) -> Result<HashMap<String, Tensor>> {
     Ok(tensors)
 }
 
-/// Returns one tensor, which must begin where the previous one ends.
+/// Returns one tensor, which must begin at `previous_end`, the end of the tensor before it.
 fn place(entry: &Entry, data: &Bytes, previous_end: u64) -> Result<Tensor> {
     let [begin, end] = entry.offsets;
     if begin > end || end > data.len() as u64 {
@@ -181,7 +183,7 @@ fn place(entry: &Entry, data: &Bytes, previous_end: u64) -> Result<Tensor> {
     Ok(Tensor { dims: entry.shape.clone(), dtype, type_name: entry.dtype.clone(), bytes })
 }
 
-/// The element types that the format and ONNX both have.
+/// The element types of the format that are read and written, with those of ONNX.
 const TYPES: [(Dtype, DataType); 15] = [
     (Dtype::F64, DataType::Float64),
     (Dtype::F32, DataType::Float32),
@@ -200,19 +202,19 @@ const TYPES: [(Dtype, DataType); 15] = [
     (Dtype::BOOL, DataType::Bool),
 ];
 
-/// Returns the ONNX type for the name of a type in the format; `None` for an unknown name.
+/// Returns the ONNX type for the name of a type in the format; `None` for a name or type that is not supported.
 fn data_type(name: &str) -> Option<DataType> {
     let dtype: Dtype = serde_json::from_value(name.into()).ok()?;
     TYPES.iter().find(|(known, _)| *known == dtype).map(|(_, onnx)| *onnx)
 }
 
-/// Returns the format's type for an ONNX type; `None` if the format has none.
+/// Returns the format's type for an ONNX type; `None` if it is not supported.
 pub fn dtype_of(onnx: DataType) -> Option<Dtype> {
     TYPES.iter().find(|(_, known)| *known == onnx).map(|(dtype, _)| *dtype)
 }
 
 /// Returns the bytes before the data of a file: the length of the header, and the header, padded with spaces so that
-/// the data begin at a multiple of `alignment`.
+/// the data begin at a multiple of `alignment` bytes. `metadata` becomes the entry `__metadata__`.
 pub fn header(metadata: Option<Value>, tensors: Vec<(String, TensorInfo)>, alignment: usize) -> Result<Vec<u8>> {
     let mut entries: Map<String, Value> = Map::new();
     entries.extend(metadata.map(|metadata| ("__metadata__".to_owned(), metadata)));

@@ -1,5 +1,5 @@
 //! The keys that a family reads of a configuration, with their defaults; keys without effect; and keys with only one
-//! supported value. Any other key is named in a warning, so that nothing in a configuration is ignored silently.
+//! supported value. Any other key is named in a warning, so that no setting that may matter is ignored silently.
 //!
 //! Defaults are those of the configuration classes of transformers: a missing key differs from one that is `null`.
 //! `tests/fixtures/configurations` has them as in transformers, with the numeric effect of each key.
@@ -11,9 +11,9 @@ use std::collections::HashSet;
 
 /// The keys of a family. Values are texts of JSON.
 pub(super) struct Schema {
-    /// Keys that are read, with their default (`null`: the code that reads it handles it; `!`: it handles a missing
-    /// key, but `null` is not allowed). A key with a default may be `null` only if the default begins with `?`. The
-    /// last group that has a key applies.
+    /// Keys that are read, with their default as JSON. The default `null` means that the code that reads the key
+    /// handles a missing one; `!` means the same, but that `null` is not allowed as a value. A key with another default
+    /// may be `null` only if the default begins with `?`. If several groups have a key, the last one applies.
     pub reads: &'static [&'static [(&'static str, &'static str)]],
     /// Other names of keys that are read, as pairs `(other, own)`.
     pub aliases: &'static [(&'static str, &'static str)],
@@ -36,8 +36,8 @@ const FIXED: &[Fixed] = &[
     ("per_layer_config", &["{}"], "layers of different kinds"),
 ];
 
-/// The keys without effect in all families: those for training, internals of the library, and keys that are read
-/// elsewhere (special tokens, class names).
+/// The keys without effect on the graph in all families: those for training, internals of the library transformers, and
+/// keys that are read elsewhere (special tokens, class names).
 const INERT: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -151,9 +151,11 @@ const GENERATION: &[&str] = &[
 pub(in crate::source) const OWN: &str = "liboptimize.";
 
 impl Schema {
-    /// Returns the configuration with the family's defaults for missing keys, and the warnings about ignored keys.
+    /// Returns the configuration with the family's defaults for missing keys and without ignored keys, and the warnings
+    /// about the latter.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if a key requires something unsupported.
+    /// Fails with [`crate::error::Kind::Unsupported`] if a key requires something unsupported, and `InvalidModel` if a
+    /// value is invalid.
     pub fn complete(&self, model_type: &str, config: &Map<String, Value>) -> Result<(Map<String, Value>, Vec<String>)> {
         let mut complete = config.clone();
         for (other, own) in self.aliases {
@@ -204,7 +206,7 @@ impl Schema {
         Ok((complete, warnings))
     }
 
-    /// Returns whether a key is read or has no effect.
+    /// Returns whether a key is read, has a fixed value, or has no effect with the value `value`.
     fn knows(&self, key: &str, value: &Value) -> bool {
         let read = || self.reads.iter().copied().flatten().any(|(read, _)| *read == key);
         let fixed = || FIXED.iter().chain(self.fixed).any(|(fixed, ..)| *fixed == key);
@@ -236,7 +238,7 @@ impl Schema {
     }
 }
 
-/// Returns the value that a text in the tables describes.
+/// Returns the value that a text in the tables, which is JSON, describes.
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }

@@ -1,7 +1,8 @@
 //! Folders of sentence-transformers, with the steps from token vectors to one vector per text.
 //!
-//! `modules.json` lists the steps: Transformer, then Pooling, Dense, LayerNorm and Normalize, each with its own folder.
-//! Checkpoints get them as nodes; for exported graphs, which end before them, they are computed in memory.
+//! `modules.json` lists the steps: Transformer, then Pooling, Dense, LayerNorm, Normalize and Dropout (which has no
+//! effect), each with its own folder. Checkpoints get them as nodes; for exported graphs, which end before them, they
+//! are computed in memory.
 
 pub use by_hand::Steps;
 
@@ -18,10 +19,10 @@ use crate::text::Tokenizer;
 use serde_json::{Map, Value};
 use std::path::{Component, Path};
 
-/// The steps after the transformer, in order.
+/// The steps of a model after its transformer, in order.
 pub struct Sentence {
     steps: Vec<Step>,
-    /// Number of prompt tokens that are not pooled.
+    /// Number of prompt tokens that are not pooled; 0 if all tokens are pooled.
     prompt: usize,
     /// Whether the tokens of the prompt are not pooled.
     excludes_prompt: bool,
@@ -34,7 +35,7 @@ enum Step {
     Normalize,
 }
 
-/// The weights of the transformer, and those of the steps under `{folder}.`.
+/// The weights of the transformer, and those of the steps, whose names begin with the name of their folder and a dot.
 pub struct WithSteps<'a> {
     main: &'a dyn Weights,
     steps: Vec<(String, Safetensors)>,
@@ -55,7 +56,7 @@ impl Weights for WithSteps<'_> {
     }
 }
 
-/// Returns the possible file names of the steps of a `modules.json`.
+/// Returns the names of the files that the steps of a `modules.json` may have.
 pub fn files_of_modules(modules: &Value) -> Vec<String> {
     let paths = modules.as_array().into_iter().flatten().filter_map(|module| module.get("path")?.as_str());
     let inner = paths.filter(|path| !path.is_empty() && inside(path));
@@ -68,14 +69,16 @@ fn inside(path: &str) -> bool {
 }
 
 impl Sentence {
-    /// Returns the steps of a model's folder; `None` if it has no `modules.json`.
+    /// Returns the steps of a model's folder, whose files are `files`; `None` if it has no `modules.json`.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] for an unknown step or setting.
+    /// Fails with [`crate::error::Kind::Unsupported`] for an unknown step or setting, and `InvalidModel` for a damaged
+    /// file.
     pub fn read(folder: &Path, files: &[SideFile]) -> Result<Option<Sentence>> {
         Sentence::of_files(files).at(|| folder.display())
     }
 
-    /// Returns the steps of a model's card, to be computed in memory; `None` if its files name none.
+    /// Returns the steps of a model's card, to be computed in memory; `None` if it has no `modules.json`. Fails like
+    /// [`Sentence::read`].
     pub fn of(card: &Card) -> Result<Option<Sentence>> {
         Sentence::of_files(&card.side_files)
     }
@@ -127,13 +130,15 @@ impl Sentence {
         self.excludes_prompt
     }
 
-    /// Returns the steps for texts that `tokenizer` reads, whose prompt is the one that is not pooled.
+    /// Returns the steps for texts that `tokenizer` reads: if the tokens of the prompt are not pooled, those of its
+    /// prompt.
     pub fn with_prompt_of(self, tokenizer: &Tokenizer) -> Result<Sentence> {
         let prompt = if self.excludes_prompt { tokenizer.prompt_tokens()? } else { 0 };
         Ok(Sentence { prompt, ..self })
     }
 
-    /// Returns the weights of the steps together with those of the transformer.
+    /// Returns the weights of the steps, in their folders within `folder`, together with those of the transformer,
+    /// `main`. Fails if a file is missing or damaged.
     pub fn weights<'a>(&self, folder: &Path, main: &'a dyn Weights) -> Result<WithSteps<'a>> {
         let mut steps = Vec::new();
         for step in &self.steps {
@@ -144,12 +149,12 @@ impl Sentence {
         Ok(WithSteps { main, steps })
     }
 
-    /// Returns the pooling that the folder sets; of several, the first; `None` if there is none.
+    /// Returns the pooling that the folder sets; the first of several; `None` if there is none.
     pub fn pooling(&self) -> Option<Pooling> {
         self.steps.iter().find_map(|step| if let Step::Pool(kinds) = step { kinds.first().copied() } else { None })
     }
 
-    /// Returns whether the only steps are one pooling over all tokens and, optionally, normalization to length 1.
+    /// Returns whether the only steps are poolings of one kind over all tokens and normalization to length 1.
     pub fn only_pools(&self) -> bool {
         let simple = |step: &Step| match step {
             Step::Pool(kinds) => kinds.len() == 1,
@@ -159,7 +164,9 @@ impl Sentence {
         self.prompt == 0 && self.steps.iter().all(simple)
     }
 
-    /// Adds the steps and the output `sentence_embedding` `[batch, size]` to a graph.
+    /// Adds the steps and the output `sentence_embedding` `[batch, size]` to a graph. `hidden` are the vectors of the
+    /// tokens, with `width` elements each, and `mask` marks the tokens that are not padding. Fails with `InvalidModel`
+    /// if the sizes of the steps do not fit each other.
     pub fn emit(&self, b: &mut Builder<'_>, hidden: &str, mask: &str, width: i64) -> Result<()> {
         let (mut x, mut width) = (hidden.to_owned(), width);
         let tokens = Tokens { mask, prompt: self.prompt };
@@ -200,6 +207,7 @@ impl Sentence {
     }
 
     /// Returns the steps for computation in memory, over the vectors of a text's tokens. `card` has their weights.
+    /// Fails with `NotFound` if the weights of a step are missing.
     pub fn by_hand(&self, card: &Card) -> Result<Steps> {
         let mut steps = Vec::new();
         for step in &self.steps {
@@ -250,8 +258,8 @@ fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// Fails with `Unsupported` for settings of the transformer step that are not supported. The length and the case of
-/// texts are handled elsewhere.
+/// Fails with `Unsupported` for settings of the transformer step that are not supported. The tokenizer handles the
+/// length and the case of texts.
 fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     if !path.is_empty() {
         bail!(Unsupported, "modules.json: the transformer is in {path:?}, not next to it");
@@ -263,7 +271,8 @@ fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     }
 }
 
-/// Returns the poolings of a configuration: a string or a list (from version 5.4 on), or switches.
+/// Returns the poolings of a configuration: a string or a list (from version 5.4 on), or switches. The default is the
+/// mean.
 fn kinds(config: &Map<String, Value>) -> Result<Vec<Pooling>> {
     // In the order in which sentence-transformers concatenates the enabled ones.
     const KINDS: [(&str, &str, Pooling); 6] = [

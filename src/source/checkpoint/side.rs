@@ -28,7 +28,7 @@ const FILES: &[&str] = &[
     "LICENSE",
 ];
 
-/// The keys of `generation_config.json` for sampling.
+/// The keys of `generation_config.json` for sampling and for the length of texts.
 const SAMPLING: &[&str] = &[
     "do_sample",
     "temperature",
@@ -41,7 +41,8 @@ const SAMPLING: &[&str] = &[
     "max_new_tokens",
 ];
 
-/// The keys of `generation_config.json` without effect on the generated text.
+/// The keys of `generation_config.json` without effect on the generated text, and `eos_token_id`, which is read
+/// elsewhere.
 const SILENT: &[&str] = &[
     "_from_model_config",
     "assistant_confidence_threshold",
@@ -92,7 +93,8 @@ const USUAL: &[(&str, &str)] = &[
     ("bad_words_ids", "[]"),
 ];
 
-/// Returns the object in a JSON file; `None` if the file does not exist.
+/// Returns the object in a JSON file; `None` if the file does not exist. Fails with `InvalidModel` if it is not an
+/// object, and `LimitExceeded` above [`limits::CONFIG_BYTES`].
 pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     if !path.is_file() {
         return Ok(None);
@@ -100,7 +102,8 @@ pub fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
     parse(&files::read(path, limits::CONFIG_BYTES)?).at(|| path.display()).map(Some)
 }
 
-/// Returns the object in the JSON file `name` among the files of a model; `None` if there is no such file.
+/// Returns the object in the JSON file `name` among the files of a model; `None` if there is no such file. Fails like
+/// [`read_object`].
 pub fn object_in(files: &[SideFile], name: &str) -> Result<Option<Map<String, Value>>> {
     let Some(file) = files.iter().find(|file| file.name == name) else { return Ok(None) };
     parse(&file.content.read_within(limits::CONFIG_BYTES)?).at(|| file.place()).map(Some)
@@ -110,8 +113,8 @@ fn parse(content: &[u8]) -> Result<Map<String, Value>> {
     serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "the file is damaged: {e}"))
 }
 
-/// Returns the files of a checkpoint's folder that belong to the model: those of the list, and those of the steps
-/// that `modules.json` names.
+/// Returns the files of a checkpoint's folder that belong to the model: tokenizer, configuration and similar files, and
+/// those of the steps that `modules.json` names.
 pub fn files_of(folder: &Path) -> Vec<SideFile> {
     let find = |name: &str| {
         let path = folder.join(name);
@@ -161,7 +164,9 @@ fn alike(a: &Value, b: &Value) -> bool {
     a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a))
 }
 
-/// Returns special token ids and sampling defaults. `generation_config.json` has priority over `config.json`.
+/// Returns the special token ids and the sampling defaults of a model. For the ids, `generation_config.json` has
+/// priority over `config.json`; sampling defaults are only read from the former. Fails with `InvalidModel` if an id is
+/// not a number.
 pub fn generation_defaults(
     config: &Map<String, Value>,
     generation: Option<&Map<String, Value>>,
@@ -187,7 +192,7 @@ fn token_ids(key: &str, value: &Value) -> Result<Vec<i64>> {
 }
 
 /// Returns the chat template among the files of a model: `chat_template.jinja`, otherwise the one in
-/// `tokenizer_config.json`; `None` if there is none.
+/// `tokenizer_config.json`; `None` if there is none. Fails with `InvalidModel` if the file is damaged.
 pub fn chat_template(files: &[SideFile]) -> Result<Option<String>> {
     if let Some(file) = files.iter().find(|file| file.name == "chat_template.jinja") {
         let text = String::from_utf8(file.content.read()?.into());

@@ -12,8 +12,8 @@ use std::fmt;
 /// The maximum number of tokens in a message.
 const SHOWN: usize = 4;
 
-/// Returns a warning about the tokens of `tokenizer.json` without a row in the table of `proto`: a text that contains
-/// one fails. Returns `None` if all have one, or there is no such file.
+/// Returns a warning about the tokens of `tokenizer.json` without a row in the embedding table of `proto`: a text that
+/// contains one fails. Returns `None` if all have one, if there is no such file or table, or if the file is damaged.
 pub(in crate::source) fn without_rows(files: &[SideFile], proto: &ModelProto) -> Result<Option<String>> {
     let Some(file) = files.iter().find(|file| file.name == "tokenizer.json") else { return Ok(None) };
     let Some(rows) = rows(proto) else { return Ok(None) };
@@ -44,7 +44,7 @@ fn rows(proto: &ModelProto) -> Option<i64> {
     tensor.dims.first().copied()
 }
 
-/// Returns the tokens with ids from `rows` on, by id. Only these are kept, for any size of the file.
+/// Returns the tokens with ids from `rows` on, by id. Only these are kept in memory, for any size of the file.
 fn beyond(content: &[u8], rows: i64) -> Result<BTreeMap<i64, String>> {
     let mut found = BTreeMap::new();
     let mut from = serde_json::Deserializer::from_slice(content);

@@ -1,4 +1,4 @@
-//! The tensors of a checkpoint under the names that families use, and a check for unused tensors.
+//! The tensors of a checkpoint under the names by which families request them, and a check for unused tensors.
 
 use crate::error::Result;
 use crate::onnx::proto::ModelProto;
@@ -46,8 +46,8 @@ pub(super) fn head_or_table<'n>(weights: &dyn Weights, own: &'n str, table: &'n 
     Ok(if same { table } else { own })
 }
 
-/// Returns a warning about the tensors of `weights` that are not in `proto`; `None` if there are none that matter.
-/// `by` names the part of the model that could have used them.
+/// Returns a warning about the tensors of `weights` that are not in `proto`; `None` if there are none that matter. `by`
+/// names the model or class that does not use them.
 pub(super) fn unused(weights: &dyn Weights, proto: &ModelProto, by: &str) -> Option<String> {
     let initializers = proto.graph.iter().flat_map(|graph| &graph.initializer);
     let used: HashSet<&str> = initializers.filter_map(|tensor| tensor.name.as_deref()).collect();

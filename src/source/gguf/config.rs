@@ -1,6 +1,7 @@
-//! The metadata of a GGUF file as a Hugging Face `config.json`.
+//! The metadata of a GGUF file with the keys of a Hugging Face `config.json`.
 //!
-//! Sizes are compared with the tensors first, so that they never exceed the actual content of the file.
+//! The sizes of vocabulary, hidden states and heads must agree with the tensors, and the others are limited, so that a
+//! damaged file cannot request much memory.
 
 use super::header::Header;
 use super::names::Architecture;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 /// The configuration of a file, and what reading the weights needs.
 #[derive(Debug)]
 pub struct Configured {
-    /// Configuration in the form of a `config.json`.
+    /// Configuration with the keys of a `config.json`.
     pub config: Map<String, Value>,
     /// Number of query heads.
     pub heads: i64,
@@ -22,7 +23,8 @@ pub struct Configured {
     pub key_value_heads: i64,
 }
 
-/// Returns the configuration of a file.
+/// Returns the configuration of a file. Fails with `Unsupported` for settings that the graph of the architecture does
+/// not support, and `InvalidModel` for invalid sizes.
 pub fn configure(header: &Header, architecture: &Architecture) -> Result<Configured> {
     let scope = Scope { keys: &header.keys, prefix: architecture.name };
     refuse_experts(&scope)?;
@@ -114,7 +116,7 @@ fn sizes(header: &Header, scope: &Scope<'_>) -> Result<Sizes> {
     Ok(Sizes { vocabulary, width, layers, heads, key_value_heads, head, inner, positions })
 }
 
-/// Returns the dimensions of a required matrix.
+/// Returns the dimensions of a required matrix: rows and columns.
 fn matrix(header: &Header, name: &str) -> Result<[i64; 2]> {
     match header.tensor(name).map(|tensor| &tensor.dims[..]) {
         Some([rows, columns]) => Ok([*rows, *columns]),
@@ -204,8 +206,8 @@ fn window(scope: &Scope<'_>) -> Result<Option<i64>> {
     }
 }
 
-/// Adds the values that are not in the file: the layers that have a window, and the scale of the scores. Both follow
-/// from the architecture and the number of layers.
+/// Adds the values of Gemma that are not in the file: the activation, the layers that have a window, and the scale of
+/// the scores. The latter two follow from the architecture and the number of layers.
 fn gemma(config: &mut Map<String, Value>, architecture: &Architecture, scope: &Scope<'_>, s: &Sizes) -> Result<()> {
     config.insert("hidden_activation".into(), "gelu_pytorch_tanh".into());
     let (pattern, largest) = match architecture.name {

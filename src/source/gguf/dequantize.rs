@@ -1,8 +1,9 @@
 //! Blocks of GGUF files as integers with scales, and as floats.
 //!
-//! Every form is reduced to `w = scale q + offset` with an unsigned `q` and a scale and an offset for each group of
-//! 16 or 32 weights. Scales of the K forms are products of a float16 and a 6- or 8-bit integer, which float32
-//! represents exactly; so a float weight here is rounded once at most, like in the format's own reader.
+//! Every form of blocks is reduced to `w = scale q + offset` with an unsigned `q` and a scale and an offset for each
+//! group of 16 or 32 weights. Scales of the K forms (`Q2_K` to `Q6_K`) are products of a float16 and a 4- to 8-bit
+//! integer, which float32 represents exactly; so a float weight here is rounded once at most, like in the format's own
+//! reader.
 
 use crate::source::weights::BlockForm;
 use half::f16;
@@ -71,7 +72,7 @@ impl Default for Codes {
 }
 
 impl Codes {
-    /// Unpacks a block of [`Layout::bytes`] bytes.
+    /// Unpacks a block of [`Layout::bytes`] bytes. Panics if `block` is shorter.
     pub fn unpack(&mut self, form: BlockForm, block: &[u8]) {
         match form {
             BlockForm::Q4_0 => self.small(block, 2, None, 8),
@@ -153,7 +154,7 @@ impl Codes {
         }
     }
 
-    /// Sets one scale for all groups of 32, in a form whose middle means 0.
+    /// Sets one scale for 8 groups of 32 weights, in a form in which `q = middle` means 0.
     fn even(&mut self, scale: f32, middle: u8) {
         self.scale[..8].fill(scale);
         self.offset[..8].fill(-f32::from(middle) * scale);
@@ -211,8 +212,9 @@ impl Codes {
         }
     }
 
-    /// Unpacks 256 weights: a byte times `3^n` has digit `n` above its 8 bits when multiplied by 3. Five digits each
-    /// of 32 bytes, then of 16, then four of 4.
+    /// Unpacks 256 base-3 digits, of which each byte holds five (the last bytes four). A byte times `3^n`, modulo 256,
+    /// is 256 times a fraction whose first base-3 digit is digit `n`: three times this number has the digit above its 8
+    /// bits. The digits of 32 bytes come first, then those of 16, then those of 4.
     fn base_three(&mut self, block: &[u8]) {
         let mut at = 0;
         for (bytes, digits) in [(&block[..32], 5), (&block[32..48], 5), (&block[48..52], 4)] {
@@ -250,7 +252,7 @@ const LIST: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181
 /// The values of the 4-bit floats of the Open Compute Project's microscaling formats, times 2, plus 16.
 const SMALL_FLOATS: [u8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
 
-/// Returns half of `2^(e - 127)`, because the values that it scales are doubled.
+/// Returns half of `2^(e - 127)`, because the listed values that it scales are doubled.
 fn power_of_two(e: u8) -> f32 {
     match e {
         0 | 1 => f32::from_bits(0x0020_0000 << e),
@@ -279,7 +281,7 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// Converts whole blocks to floats; `out` has space for all their weights.
+/// Converts whole blocks to floats, which are written to `out`; it must have space for all weights of the blocks.
 pub fn to_floats(form: BlockForm, blocks: &[u8], out: &mut [f32]) {
     let layout = form.layout();
     let mut codes = Codes::default();

@@ -51,7 +51,9 @@ const RANK: u32 = 4;
 const TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
 
 impl Header {
-    /// Returns the header of a file. Errors name the invalid key or tensor.
+    /// Returns the header of a file. Fails with `InvalidModel` if it is damaged, `Unsupported` for other versions and
+    /// big-endian files, and `LimitExceeded` for sizes beyond the limits; the error names the key or tensor, if one is
+    /// invalid.
     pub fn read(file: &Bytes) -> Result<Header> {
         let mut reader = Reader::new(file.clone());
         if reader.take(4)?[..] != *b"GGUF" {

@@ -8,8 +8,8 @@
 //! dequantize.rs   unpacks blocks of integers
 //! ```
 //!
-//! The result is that of a checkpoint of the same model: the same names, the same `config.json`, the same graph, with
-//! quantized blocks in place (see [`super::blocks`]).
+//! The result is equivalent to a checkpoint of the same model: it has the same names, a `config.json` with the same
+//! keys, and the graph of the same builder, in which quantized blocks stay quantized (see [`super::blocks`]).
 
 mod config;
 pub mod dequantize;
@@ -44,7 +44,7 @@ use weights::GgufWeights;
 pub struct Gguf {
     header: Header,
     architecture: &'static Architecture,
-    /// Configuration in the form of a Hugging Face `config.json`.
+    /// Configuration with the keys of a Hugging Face `config.json`.
     pub config: Map<String, Value>,
     heads: i64,
     key_value_heads: i64,
@@ -52,10 +52,11 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Returns the file with the content `file`. Every error names the invalid key or tensor.
+    /// Returns the file with the content `file`. Errors name the key or tensor, if one is invalid.
     ///
     /// Fails with [`crate::error::Kind::InvalidModel`] for damaged files, `LimitExceeded` for sizes beyond the limits,
-    /// and `Unsupported` for an unknown architecture, tokenizer or element type.
+    /// and `Unsupported` for an unknown architecture, tokenizer or element type, and for one of several files of a
+    /// model.
     pub fn read(file: &Bytes) -> Result<Gguf> {
         let header = Header::read(file)?;
         let name = header.keys.text("general.architecture")?;
@@ -82,7 +83,8 @@ impl Gguf {
         Ok(Gguf { header, architecture, config, heads, key_value_heads, tokenizer })
     }
 
-    /// Returns the tensors under the names of a checkpoint.
+    /// Returns the tensors under the names of a checkpoint. Fails with `Unsupported` for a tensor of an unknown name or
+    /// of an element type that is not supported.
     pub fn weights(&self) -> Result<impl Weights> {
         self.stored()
     }
@@ -120,7 +122,7 @@ impl Gguf {
     }
 }
 
-/// Returns the ids of special tokens in the form of a `generation_config.json`.
+/// Returns the ids of special tokens with the keys of a `generation_config.json`; ids that do not exist are omitted.
 fn token_ids(described: &Described) -> Map<String, Value> {
     let ids = &described.ids;
     let ends = match ids.ends[..] {
@@ -132,12 +134,13 @@ fn token_ids(described: &Described) -> Map<String, Value> {
     entries.into_iter().filter(|(_, id)| !id.is_null()).map(|(name, id)| (name.to_owned(), id)).collect()
 }
 
-/// Returns the `tokenizer.json` for a file that need not contain a model; `None` if it has no tokenizer.
+/// Returns the `tokenizer.json` for a GGUF file, which need not contain a model; `None` if it has no tokenizer. Fails
+/// if the file is damaged, or with `Unsupported` for an unknown kind of tokenizer.
 pub fn tokenizer_json(file: &Bytes) -> Result<Option<Bytes>> {
     Ok(tokenizer::describe(&Header::read(file)?.keys)?.map(|described| described.tokenizer))
 }
 
-/// Returns the tokenizer inside a GGUF file; `None` if it has none.
+/// Returns the tokenizer inside a GGUF file; `None` if it has none. Fails like [`tokenizer_json`].
 pub fn tokenizer(file: &Bytes) -> Result<Option<Tokenizer>> {
     let Some(described) = tokenizer::describe(&Header::read(file)?.keys)? else { return Ok(None) };
     let config = Bytes::from(serde_json::to_vec(&described.tokenizer_config).unwrap_or_default());
@@ -147,13 +150,14 @@ pub fn tokenizer(file: &Bytes) -> Result<Option<Tokenizer>> {
 
 /// Loads a GGUF file and returns the model.
 ///
-/// Plain weights stay in the mapped file, which must not be truncated while the model lives; blocks are rearranged into
-/// an unlinked file in the folder for temporary files. Memory stays near the size of the largest tensor.
+/// Plain weights stay in the mapped file, which must not be truncated while the model lives; blocks and weights that
+/// are changed are written to an unlinked file in the folder for temporary files. Memory stays near the size of the
+/// largest tensor. Fails like [`Gguf::read`] and [`checkpoint::build`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     from_bytes(files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?, path, options)
 }
 
-/// Loads a GGUF file from memory like [`load`]; `path` is recorded as the origin of the model.
+/// Loads the content of a GGUF file like [`load`]; `path` is recorded as the origin of the model.
 pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Model> {
     let gguf = Gguf::read(&bytes)?;
     let weights = gguf.weights()?;

@@ -133,7 +133,8 @@ const ARCHITECTURES: &[Architecture] = &[
 ];
 
 impl Architecture {
-    /// Returns the architecture with the name `name`. The error lists the supported ones.
+    /// Returns the architecture with the name `name`. Fails with `Unsupported` for other names; the error lists the
+    /// supported ones.
     pub fn named(name: &str) -> Result<&'static Architecture> {
         match ARCHITECTURES.iter().find(|architecture| architecture.name == name) {
             Some(found) => Ok(found),
@@ -144,8 +145,8 @@ impl Architecture {
         }
     }
 
-    /// Returns the name of a tensor in a checkpoint. Fails if the architecture has no such tensor, because omitting one
-    /// would build a wrong model.
+    /// Returns the name in a checkpoint of a tensor of the file. Fails with `Unsupported` if the architecture has no
+    /// such tensor, because omitting one would build a wrong model.
     pub fn checkpoint_name(&self, name: &str) -> Result<String> {
         let translated = match name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
             Some((number, rest)) => layer_number(number).zip(translate(self.in_layer, rest)).map(|(number, rest)| {
@@ -161,7 +162,8 @@ impl Architecture {
     }
 }
 
-/// Returns the number that a text represents, if it has the canonical decimal form.
+/// Returns the number of a layer that a text represents; `None` if the text is not its canonical decimal form, or if
+/// the number is beyond the limit.
 fn layer_number(text: &str) -> Option<u32> {
     let number: u32 = text.parse().ok()?;
     (i64::from(number) < limits::LAYERS && number.to_string() == text).then_some(number)

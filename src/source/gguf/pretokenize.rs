@@ -82,7 +82,8 @@ const KNOWN: &[(&str, Cutting)] = &[
 ];
 
 impl Cutting {
-    /// Returns the rules with the name `name`. The error lists the supported names.
+    /// Returns the rules with the name `name`. Fails with `Unsupported` for other names; the error lists the supported
+    /// ones.
     pub fn named(name: &str) -> Result<&'static Cutting> {
         match KNOWN.iter().find(|(known, _)| *known == name) {
             Some((_, cutting)) => Ok(cutting),

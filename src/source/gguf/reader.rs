@@ -4,7 +4,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use bytes::Bytes;
 
-/// A position in a file's bytes, of which its results are slices.
+/// A position in the bytes of a file. Results are slices of these bytes.
 pub struct Reader {
     bytes: Bytes,
     position: usize,
@@ -46,13 +46,13 @@ impl Reader {
         Ok(taken)
     }
 
-    /// Returns the next four bytes as an integer.
+    /// Returns the next four bytes as a little-endian integer.
     pub fn u32(&mut self) -> Result<u32> {
         let b = self.take(4)?;
         Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// Returns the next eight bytes as an integer.
+    /// Returns the next eight bytes as a little-endian integer.
     pub fn u64(&mut self) -> Result<u64> {
         let b = self.take(8)?;
         Ok(u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))

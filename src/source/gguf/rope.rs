@@ -1,4 +1,4 @@
-//! Rotary embeddings of a GGUF file in the form of a `config.json`.
+//! Rotary embeddings of a GGUF file with the keys of a `config.json`.
 
 use super::header::Header;
 use super::scope::{Scope, Sizes, extend, vector};
@@ -8,7 +8,8 @@ use crate::source::checkpoint::ROTARY;
 use serde_json::{Map, Value, json};
 use std::f64::consts::PI;
 
-/// The maximum relative difference between the factors of a file and those of a description, which are float32.
+/// The maximum relative difference between the factors of a file, which are float32, and those of a scaling that is
+/// recognized.
 const TOLERANCE: f64 = 1e-4;
 
 /// Adds the base, the scaling and the size of the rotated part to a configuration.
@@ -46,7 +47,7 @@ pub(super) fn add(config: &mut Map<String, Value>, header: &Header, scope: &Scop
     Ok(())
 }
 
-/// Returns the scaling that the file names, in the form of a `config.json`; null for none.
+/// Returns the scaling that the file names, with the keys of a `config.json`; null for none.
 fn by_kind(scope: &Scope<'_>) -> Result<Value> {
     let kind = scope.keys.text(&scope.key("rope.scaling.type"))?.unwrap_or("none");
     let factor = scope.number("rope.scaling.factor")?;
@@ -84,12 +85,13 @@ fn yarn(scope: &Scope<'_>, factor: f64) -> Result<Value> {
     Ok(Value::Object(entries))
 }
 
-/// Returns the scaling of Llama 3.1 that results in these factors, in the form of a `config.json`.
+/// Returns the scaling of Llama 3.1 that results in these factors, with the keys of a `config.json`. Fails with
+/// `Unsupported` if there is none.
 ///
-/// There a frequency `f` is divided by `1 / (k + (1 - k) / factor)` with `k = (t f / 2 pi - 1) / (h - 1)` clamped to
-/// [0, 1]: waves shorter than `t / h` positions are kept, those longer than `t` are slowed down by `factor`. `k` is
-/// linear in `f`, so two frequencies in between determine `t` and `h`. (The published description has a third
-/// parameter, which is redundant.)
+/// In this scaling, a frequency `f` is divided by `1 / (k + (1 - k) / factor)` with `k = (t f / 2 pi - 1) / (h - 1)`
+/// clamped to the range 0 to 1: waves shorter than `t / h` positions are kept, those longer than `t` are slowed down by
+/// `factor`. `k` is linear in `f`, so two frequencies in between determine `t` and `h`. (The published description has
+/// a third parameter, which is redundant.)
 fn llama3(factors: &[f32], theta: f64, positions: i64) -> Result<Value> {
     let factors: Vec<f64> = factors.iter().map(|factor| f64::from(*factor)).collect();
     let count = factors.len() as f64;

@@ -5,7 +5,8 @@ use super::values::Keys;
 use crate::error::{Result, bail, error};
 use serde_json::{Map, Value};
 
-/// The metadata of a file, with access to the keys of one architecture.
+/// The metadata of a file, with access to the keys of one architecture. Methods that return an `Option` return `None`
+/// for a missing key.
 pub(super) struct Scope<'h> {
     pub keys: &'h Keys,
     pub prefix: &'static str,
@@ -17,7 +18,7 @@ impl Scope<'_> {
         format!("{}.{name}", self.prefix)
     }
 
-    /// Returns a required size, which must be from 1 to `most`.
+    /// Returns a required size. Fails with `InvalidModel` if it is missing or not from 1 to `most`.
     pub fn size(&self, name: &str, most: i64) -> Result<i64> {
         let size = self.keys.needed(&self.key(name))?;
         match (1..=most).contains(&size) {
@@ -26,7 +27,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Returns an optional size, which must be from 1 to `most`.
+    /// Returns an optional size; `None` if it is missing. Fails with `InvalidModel` if it is not from 1 to `most`.
     pub fn optional_size(&self, name: &str, most: i64) -> Result<Option<i64>> {
         if !self.keys.has(&self.key(name)) {
             return Ok(None);
@@ -34,7 +35,7 @@ impl Scope<'_> {
         self.size(name, most).map(Some)
     }
 
-    /// Returns an optional number.
+    /// Returns an optional number; `None` if it is missing.
     pub fn number(&self, name: &str) -> Result<Option<f64>> {
         self.keys.number(&self.key(name))
     }

@@ -1,7 +1,7 @@
 //! The tokenizer inside a GGUF file as a Hugging Face `tokenizer.json`.
 //!
-//! There are two kinds: "gpt2", byte pairs over byte-level text with listed merges; "llama", SentencePiece byte pairs
-//! with scores, which become merges in the order of the scores (and a list of equal ones), with byte fallback.
+//! Two kinds are supported: "gpt2", byte pairs over byte-level text with listed merges; and "llama", SentencePiece byte
+//! pairs with scores, which become merges in the order of the scores (and a list of equal ones), with byte fallback.
 
 use super::pretokenize::Cutting;
 use super::values::Keys;
@@ -17,7 +17,7 @@ use std::borrow::Cow;
 /// The character with which SentencePiece replaces a space.
 const SPACE: &str = "\u{2581}";
 
-/// The tokenizer of a file, in the form of a Hugging Face tokenizer.
+/// The tokenizer of a file, as the files of a Hugging Face tokenizer.
 pub struct Described {
     /// Content of `tokenizer.json`.
     pub tokenizer: Bytes,
@@ -29,7 +29,8 @@ pub struct Described {
     pub tokens: usize,
 }
 
-/// Returns the tokenizer of a file; `None` if the file has none.
+/// Returns the tokenizer of a file; `None` if the file has none. Fails with `Unsupported` for another kind of
+/// tokenizer, and `InvalidModel` if the vocabulary is damaged.
 pub fn describe(keys: &Keys) -> Result<Option<Described>> {
     match keys.text("tokenizer.ggml.model")? {
         None | Some("none" | "no_vocab") => Ok(None),
@@ -181,7 +182,7 @@ fn added(vocabulary: &Vocabulary<'_>) -> Vec<Value> {
     vocabulary.tokens.iter().zip(&vocabulary.kinds).enumerate().filter_map(entry).collect()
 }
 
-/// Returns the special tokens that are added around a text.
+/// Returns the step that adds special tokens around a text; null if none are added.
 fn template(vocabulary: &Vocabulary<'_>, bos: Option<u32>, eos: Option<u32>) -> Value {
     if bos.is_none() && eos.is_none() {
         return Value::Null;
@@ -209,7 +210,7 @@ fn template(vocabulary: &Vocabulary<'_>, bos: Option<u32>, eos: Option<u32>) -> 
     })
 }
 
-/// A buffer of bytes up to the limit of a side file.
+/// A buffer of bytes of at most the size of a side file. Writing more fails.
 struct Limited(Vec<u8>);
 
 impl std::io::Write for Limited {

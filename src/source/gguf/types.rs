@@ -13,7 +13,7 @@ pub struct ElementType {
     pub elements: u64,
     /// Size of a block in bytes.
     pub bytes: u64,
-    /// Form of the elements in this library; `None` if it cannot read the type.
+    /// Form of the elements in this library; `None` for a type that it cannot read.
     pub form: Option<Form>,
 }
 
@@ -74,7 +74,7 @@ const TYPES: &[(u32, ElementType)] = &[
 ];
 
 impl ElementType {
-    /// Returns the type with the value `number` in the file. Fails with `Unsupported` for other numbers.
+    /// Returns the type with the value `number` in the file. Fails with `InvalidModel` for other numbers.
     pub fn of(number: u32) -> Result<ElementType> {
         match TYPES.iter().find(|(n, _)| *n == number) {
             Some((_, found)) => Ok(*found),
@@ -88,7 +88,8 @@ impl ElementType {
         names.join(", ")
     }
 
-    /// Returns the size in bytes of a tensor with these dimensions, the length of a row first.
+    /// Returns the size in bytes of a tensor with the dimensions `dims`, the length of a row first. Fails with
+    /// `InvalidModel` if a row does not consist of whole blocks, or on overflow.
     ///
     /// Every product is checked: an overflowing size has been used to cause writes out of bounds (CVE-2025-53630).
     pub fn bytes_of(&self, dims: &[u64]) -> Result<u64> {

@@ -61,7 +61,9 @@ pub struct Value {
 }
 
 impl Value {
-    /// Returns the next value, of the type `kind`. Nothing is copied, and arrays are only skipped over.
+    /// Returns the next value, of the type `kind`. Nothing is copied, and the elements of arrays are only skipped.
+    /// Fails with `InvalidModel` if the value is incomplete or a boolean is neither 0 nor 1, and `LimitExceeded` if
+    /// arrays are nested too deeply.
     pub fn read(reader: &mut Reader, kind: Kind) -> Result<Value> {
         match kind {
             Kind::Text => Ok(Value { kind, elements: None, bytes: reader.text()? }),
@@ -87,7 +89,8 @@ impl Value {
     }
 }
 
-/// Returns the type and the number of the elements of an array.
+/// Returns the type and the number of the elements of an array, which are read from its head. Fails with `InvalidModel`
+/// if the file is too short for them.
 fn array_head(reader: &mut Reader) -> Result<(Kind, usize)> {
     let element = Kind::of(reader.u32()?)?;
     let count = reader.u64()?;
@@ -138,13 +141,14 @@ fn number(kind: Kind, bytes: &[u8]) -> Option<Number> {
     })
 }
 
-/// Returns the float64 with the shortest decimals that convert to this float32: for example, 1e-5 before it became a
-/// float32.
+/// Returns the float64 with the fewest decimal digits that converts to this float32: for example, 1e-5 for the float32
+/// nearest to it.
 fn shortest(value: f32) -> f64 {
     format!("{value}").parse().unwrap_or(f64::from(value))
 }
 
-/// The metadata of a file, as values by key.
+/// The metadata of a file, as values by key. Methods that return an `Option` return `None` for a missing key, and fail
+/// with `InvalidModel` for a value of another type.
 #[derive(Debug, Default)]
 pub struct Keys {
     values: HashMap<String, Value>,
@@ -207,7 +211,7 @@ impl Keys {
         }
     }
 
-    /// Returns the elements of an array of strings, at most `limit`.
+    /// Returns the elements of an array of strings. Fails with `LimitExceeded` if there are more than `limit`.
     pub fn texts(&self, key: &str, limit: usize) -> Result<Option<Vec<&str>>> {
         let Some((bytes, count)) = self.array(key, "an array of strings", &[Kind::Text], limit)? else {
             return Ok(None);
@@ -225,7 +229,7 @@ impl Keys {
         Ok(Some(texts))
     }
 
-    /// Returns the elements of an array of 32-bit integers, at most `limit`.
+    /// Returns the elements of an array of 32-bit integers. Fails with `LimitExceeded` if there are more than `limit`.
     pub fn integers(&self, key: &str, limit: usize) -> Result<Option<Vec<i32>>> {
         let kinds = [Kind::I32, Kind::U32];
         let Some((bytes, _)) = self.array(key, "an array of integers of 32 bits", &kinds, limit)? else {
@@ -234,7 +238,7 @@ impl Keys {
         Ok(Some(bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
     }
 
-    /// Returns the elements of an array of floats, at most `limit`.
+    /// Returns the elements of an array of 32-bit floats. Fails with `LimitExceeded` if there are more than `limit`.
     pub fn floats(&self, key: &str, limit: usize) -> Result<Option<Vec<f32>>> {
         let Some((bytes, _)) = self.array(key, "an array of floats", &[Kind::F32], limit)? else { return Ok(None) };
         Ok(Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
@@ -252,7 +256,8 @@ impl Keys {
         Ok(array)
     }
 
-    /// Returns the value of a key as an integer that may be given per layer. Fails if the layers differ.
+    /// Returns the value of a key as an integer that may be given once or per layer. Fails with `Unsupported` if the
+    /// layers differ.
     pub fn layer_integer(&self, key: &str) -> Result<Option<i64>> {
         if self.values.get(key).is_none_or(|value| value.kind != Kind::Array) {
             return self.integer(key);
@@ -264,7 +269,7 @@ impl Keys {
         }
     }
 
-    /// Returns the value of a key as an integer. Fails with `InvalidModel` if it is missing.
+    /// Returns the value of a key like [`Keys::layer_integer`]. Fails with `InvalidModel` if it is missing.
     pub fn needed(&self, key: &str) -> Result<i64> {
         self.layer_integer(key)?.ok_or_else(|| error!(InvalidModel, "the file has no {key:?}"))
     }
@@ -274,7 +279,8 @@ fn place(key: &str) -> String {
     format!("key {key:?}")
 }
 
-/// Returns the next `count` keys with their values.
+/// Returns the next `count` keys with their values. Fails with `InvalidModel` if one is damaged or occurs twice, and
+/// `LimitExceeded` above [`limits::GGUF_KEYS`].
 pub fn read_keys(reader: &mut Reader, count: u64) -> Result<Keys> {
     if count > limits::GGUF_KEYS {
         bail!(LimitExceeded, "the file declares {count} keys; the limit is {}", limits::GGUF_KEYS);

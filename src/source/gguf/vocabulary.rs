@@ -35,8 +35,9 @@ pub struct Vocabulary<'k> {
 /// The score, the merged token, the left token and the right token of a merge.
 type Merge = (f32, u32, u32, u32);
 
-/// Orders merges of equal score so that programs that take the first listed one also merge further left, as far as an
-/// order can express it: a merge on the left of a token comes before one on its right.
+/// Sorts merges of equal score so that a program that takes the first listed merge also merges the leftmost pair, as
+/// far as an order of merges can express this: a merge in which a token is on the left comes before one in which the
+/// token is on the right.
 fn leftmost_first(group: &mut [Merge]) {
     let mut outgoing: BTreeMap<u32, Vec<Merge>> = BTreeMap::new();
     let mut waiting: HashMap<u32, usize> = HashMap::new();
@@ -67,11 +68,11 @@ pub struct Scored<'v> {
     /// Pairs of tokens to merge, in order of priority.
     pub merges: Vec<(&'v str, &'v str)>,
     /// Index of the first merge and number of the merges, for each run of merges whose scores are equal although they
-    /// form different tokens.
+    /// form different tokens. Merges of one token always have equal scores.
     pub equal: Vec<(usize, usize)>,
 }
 
-/// The ids of special tokens; missing and invalid ones are `None`.
+/// The ids of special tokens; `None` for missing and invalid ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialIds {
     /// Id of the token at the beginning of a text.
@@ -100,7 +101,8 @@ const ENDS: [&str; 9] = [
 ];
 
 impl<'k> Vocabulary<'k> {
-    /// Returns the tokens of a file.
+    /// Returns the tokens of a file. Tokens without text get one, `[EMPTY_n]` for the id `n`. Fails with `InvalidModel`
+    /// if there are none or two have the same text, and `LimitExceeded` for sizes beyond the limits.
     pub fn read(keys: &'k Keys) -> Result<Vocabulary<'k>> {
         const TOKENS: &str = "tokenizer.ggml.tokens";
         let Some(texts) = keys.texts(TOKENS, limits::VOCABULARY)? else {
@@ -130,7 +132,7 @@ impl<'k> Vocabulary<'k> {
         self.ids.get(token).copied()
     }
 
-    /// Returns the text of the token `id`, which must exist.
+    /// Returns the text of the token `id`; empty if there is no such token.
     pub fn text(&self, id: u32) -> &str {
         self.tokens.get(id as usize).map_or("", |text| text)
     }
@@ -154,7 +156,8 @@ impl<'k> Vocabulary<'k> {
         Ok(SpecialIds { bos: id("bos")?, eos, pad: id("padding")?, unknown: id("unknown")?, ends })
     }
 
-    /// Returns the merges that the file lists: pairs of tokens to merge, in order of priority.
+    /// Returns the merges that the file lists: pairs of tokens to merge, in order of priority. Fails with
+    /// `InvalidModel` if there is no list, or if a merge is not a pair of tokens that forms a token.
     pub fn listed_merges(&self, keys: &'k Keys) -> Result<Vec<(&'k str, &'k str)>> {
         const MERGES: &str = "tokenizer.ggml.merges";
         let Some(texts) = keys.texts(MERGES, limits::VOCABULARY)? else {
@@ -177,8 +180,9 @@ impl<'k> Vocabulary<'k> {
         texts.into_iter().enumerate().map(split).collect()
     }
 
-    /// Returns the merges of a SentencePiece vocabulary: of all adjacent pairs that form a token, those with the
-    /// highest score are merged first, and of equal scores the leftmost.
+    /// Returns the merges of a SentencePiece vocabulary in order of priority: of all adjacent pairs that form a token,
+    /// those with the highest score are merged first, and of equal scores the leftmost. Fails with `InvalidModel` if
+    /// there is no score for each token, and `LimitExceeded` for too many merges.
     pub fn scored_merges(&self, keys: &Keys) -> Result<Scored<'_>> {
         const SCORES: &str = "tokenizer.ggml.scores";
         let Some(scores) = keys.floats(SCORES, limits::VOCABULARY)? else {

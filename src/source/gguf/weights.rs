@@ -1,8 +1,8 @@
-//! The tensors of a GGUF file in the form of a Hugging Face checkpoint.
+//! The tensors of a GGUF file under the names and with the content of a Hugging Face checkpoint.
 //!
-//! Plain tensors and blocks stay slices of the mapped file. Only differences between the format and a checkpoint are
-//! changed: the row order of query and key in the Llama family is restored, and 1 is subtracted from norms of the Gemma
-//! family.
+//! Plain tensors and blocks stay slices of the mapped file, except where the format and a checkpoint differ: the row
+//! order of query and key in the Llama family is restored, 1 is subtracted from norms of the Gemma family, and blocks
+//! of tensors that are not matrices become float32.
 
 use super::header::{Header, TensorInfo};
 use super::names::Architecture;
@@ -42,7 +42,8 @@ enum Change {
 impl<'h> GgufWeights<'h> {
     /// Returns the tensors of a file. `heads` is the number of query heads, `key_value_heads` that of key heads.
     ///
-    /// Fails for a tensor that the architecture does not have, and for unreadable types.
+    /// Fails with `Unsupported` for a tensor that the architecture does not have, and for an element type that is not
+    /// supported.
     pub fn new(
         header: &'h Header,
         architecture: &Architecture,
@@ -93,7 +94,8 @@ impl<'h> GgufWeights<'h> {
         }
     }
 
-    /// Returns a weight with rows `2 i` and `2 i + 1` of each head moved to rows `i` of its first and second half.
+    /// Returns the bytes of a weight in which rows `2 i` and `2 i + 1` of each head are moved to rows `i` of its first
+    /// and its second half.
     ///
     /// Rotary embeddings rotate adjacent elements in this format, but elements of the two halves in a checkpoint; so
     /// converters to GGUF interleave the halves.

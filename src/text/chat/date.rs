@@ -20,10 +20,11 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-/// The maximum width of a field.
+/// The maximum width of a field in characters.
 const WIDEST: usize = 1000;
 
-/// Returns a time in a format of `strftime`: the given time in UTC, or the local time now.
+/// Returns a time in a format of `strftime`: `time` in UTC, or the local time now. Fails with `Unsupported` for time
+/// zones, and `LimitExceeded` for a field above [`WIDEST`].
 pub fn show(time: Option<SystemTime>, format: &str) -> Result<String> {
     let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let elapsed = since(time.unwrap_or_else(SystemTime::now));
@@ -67,7 +68,7 @@ impl Moment {
         Ok(())
     }
 
-    /// Writes the directive after a percent sign, and returns its length in bytes.
+    /// Writes the directive at the start of `text`, which is a percent sign, and returns its length in bytes.
     fn directive(&self, text: &str, out: &mut String) -> Result<usize> {
         let mut field = Field { pad: None, upper: false, swap: false, width: None };
         let mut chars = text.char_indices().skip(1).peekable();
@@ -116,7 +117,8 @@ impl Moment {
         Ok(whole.len())
     }
 
-    /// Writes a directive of C. Returns `false` for an unknown letter.
+    /// Writes a directive that is a number. Other letters are passed to [`Moment::named`]. Returns `false` for an
+    /// unknown letter.
     fn known(&self, letter: char, field: Field, out: &mut String) -> bool {
         let LocalTime { year, month, day, hour, minute, second, weekday, day_of_year } = self.local;
         let twelve = (hour + 11) % 12 + 1;

@@ -2,13 +2,14 @@
 
 use serde_json::{Map, Value};
 
-/// The names of special tokens that every tokenizer has.
+/// The names of the special tokens that a tokenizer may have.
 const STANDARD: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// Returns the special tokens (`bos_token`, `eos_token` …) by name: their texts in `tokenizer_config.json`, in the
-/// `special_tokens_map.json` of folders from before `added_tokens_decoder`, or by the tokenizer's class. Without any
-/// of these, they are the tokens whose ids the model's configuration names.
+/// Returns the special tokens (`bos_token`, `eos_token` …) by name. Their texts are those of `tokenizer_config.json`,
+/// overridden by the `special_tokens_map.json` of folders from before `added_tokens_decoder`. A token that these do not
+/// name has the default of the tokenizer's class or, without a known class, the text of `by_id`: the token whose id the
+/// model's configuration names. A null removes a token.
 pub fn named<const N: usize>(
     config: Option<&Map<String, Value>>,
     map: Option<&Map<String, Value>>,
@@ -21,7 +22,7 @@ pub fn named<const N: usize>(
         Some(defaults) => {
             tokens.extend(defaults.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))));
         }
-        // Nothing is known about other classes; without a class, only the model's ids are used.
+        // The defaults of other classes are not known: the ids of the model's configuration are used.
         None => {
             let known = by_id.into_iter().filter_map(|(name, text)| Some((name.to_owned(), Value::from(text?))));
             tokens.extend(known);
@@ -47,14 +48,14 @@ pub fn named<const N: usize>(
 }
 
 /// Returns the keys that name a token, with their values: those that end in `_token`, and all of
-/// `extra_special_tokens`, which had another name before.
+/// `extra_special_tokens`, which was named `model_specific_special_tokens` before.
 fn entries(source: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
     let own = ["extra_special_tokens", "model_specific_special_tokens"];
     let own = own.into_iter().filter_map(|key| source.get(key)?.as_object()).flatten();
     source.iter().filter(|(key, value)| key.ends_with("_token") && !value.is_boolean()).chain(own)
 }
 
-/// Returns the text of a token, which is plain or nested as `content`; `None` if there is none.
+/// Returns the text of a token, which is plain or nested as `content`; `None` if the value has neither.
 fn text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }

@@ -12,10 +12,11 @@ pub struct Given {
 }
 
 impl Given {
-    /// Returns the arguments by the parameters of a function. A parameter whose name begins with `/` is positional
-    /// only.
+    /// Returns the arguments by the parameters of a function; `None` for one that is not given. A parameter whose name
+    /// begins with `/` is positional only.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] for too many arguments and for unknown keywords.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] for too many arguments, unknown keywords and arguments that
+    /// are given twice.
     pub fn bind<const N: usize>(self, function: &str, parameters: [&str; N]) -> Result<[Option<Value>; N]> {
         if self.positional.len() > N {
             bail!(InvalidArgument, "{function} takes at most {N} arguments, not {}", self.positional.len());
@@ -59,7 +60,8 @@ pub fn text_or_none(value: Option<Value>, function: &str) -> Result<Option<Rc<st
     }
 }
 
-/// Returns an integer argument, or the default if it is missing.
+/// Returns an integer argument, or the default if it is missing. Fails with `InvalidArgument` for a value of another
+/// type.
 pub fn int_or(value: Option<Value>, function: &str, default: i128) -> Result<i128> {
     match value {
         None => Ok(default),

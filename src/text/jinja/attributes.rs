@@ -10,7 +10,8 @@ const DICT: [&str; 6] = ["copy", "fromkeys", "get", "items", "keys", "values"];
 /// The methods that would change a value, which the sandbox hides.
 const UNSAFE_DICT: [&str; 5] = ["clear", "pop", "popitem", "setdefault", "update"];
 const UNSAFE_LIST: [&str; 8] = ["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"];
-/// The attributes of numbers and views that Python has and that are not supported.
+/// The attributes of numbers, views and iterators that Python has. Those that [`Engine::own_attribute`] does not return
+/// are not supported.
 const OTHER: [&str; 17] = [
     "as_integer_ratio",
     "bit_count",
@@ -32,7 +33,7 @@ const OTHER: [&str; 17] = [
 ];
 
 impl Engine {
-    /// Returns the attribute `value.name`, otherwise the item with that name.
+    /// Returns the attribute `value.name`, otherwise the item with that name, otherwise an undefined value.
     pub fn attribute(&mut self, value: &Value, name: &str) -> Result<Value> {
         if let Value::Undefined(message) = value {
             bail!(InvalidArgument, "{message}");
@@ -54,7 +55,7 @@ impl Engine {
         }
     }
 
-    /// Returns the item `value[index]`, otherwise the attribute with that name.
+    /// Returns the item `value[index]`, otherwise the attribute with that name, otherwise an undefined value.
     pub fn item(&mut self, value: &Value, index: &Value) -> Result<Value> {
         let found = match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
@@ -83,7 +84,7 @@ impl Engine {
         }
     }
 
-    /// Returns the item at an index, counted from the end if negative.
+    /// Returns the item at an index, counted from the end if negative; `None` if there is none.
     fn nth(&self, value: &Value, index: i128) -> Option<Value> {
         let length = self.length(value)? as i128;
         let index = usize::try_from(if index < 0 { index + length } else { index }).ok()?;
@@ -190,7 +191,7 @@ impl Engine {
         })
     }
 
-    /// Returns the slice `value[start:stop:step]`.
+    /// Returns the slice `value[start:stop:step]`, in which `none` is the default of a bound.
     pub fn slice(&mut self, value: &Value, bounds: [&Value; 3]) -> Result<Value> {
         let Some(length) = self.length(value).filter(|_| !value.is_undefined()) else {
             bail!(InvalidArgument, "a {} cannot be sliced", value.type_name());
@@ -228,7 +229,7 @@ impl Engine {
         }
     }
 
-    /// Returns the values of a view.
+    /// Returns the view `keys`, `values` or `items` of a dict; `None` for other values and names.
     pub fn view(value: &Value, name: &str) -> Option<Value> {
         let Value::Dict(dict) = value else { return None };
         let view = match name {
@@ -241,7 +242,7 @@ impl Engine {
     }
 }
 
-/// Returns the positions at which a slice starts and stops in a sequence of this length.
+/// Returns the positions at which a slice starts and stops in a sequence of length `length`.
 fn bounds_of(length: i128, begin: Option<i128>, end: Option<i128>, step: i128) -> (i128, i128) {
     let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
     let clamp = |bound: i128| (if bound < 0 { bound.saturating_add(length) } else { bound }).clamp(low, high);

@@ -8,7 +8,7 @@ use super::text::is_title;
 use super::value::Value;
 use crate::error::{Result, bail};
 
-/// The names of all tests, as in `value is name`.
+/// The names of the tests, as in `value is name`, except `le`, which [`exists`] adds.
 const NAMES: [&str; 38] = [
     "odd",
     "even",
@@ -68,7 +68,7 @@ fn comparison(name: &str) -> Option<Comparison> {
     })
 }
 
-/// Returns whether `value is name(...)`.
+/// Returns whether `value is name(...)`. Fails with `InvalidArgument` for values and arguments that Python refuses.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<bool> {
     if let Some(comparison) = comparison(name) {
         let [other] = given.bind(name, [if name == "in" { "seq" } else { "/b" }])?;

@@ -1,4 +1,4 @@
-//! Filters that process the items of a list.
+//! Filters that process the items of an iterable value.
 
 use super::arguments::{Given, int_or, required, text_or_none};
 use super::ast::Operator;
@@ -9,7 +9,7 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-/// Returns the names and indices in `a.0.b`, which lead to a nested value.
+/// Returns the names and indices in an attribute such as `a.0.b`, which lead to a nested value; empty for `none`.
 pub fn path(attribute: &Value) -> Result<Vec<Value>> {
     Ok(match attribute {
         Value::None => Vec::new(),
@@ -24,7 +24,7 @@ pub fn path(attribute: &Value) -> Result<Vec<Value>> {
     })
 }
 
-/// Returns the value at a path of attributes or items within `value`.
+/// Returns the value at a path of attributes or items within `value`. `default` replaces undefined values.
 pub fn follow(engine: &mut Engine, value: &Value, path: &[Value], default: Option<&Value>) -> Result<Value> {
     let mut value = value.clone();
     for part in path {
@@ -52,7 +52,7 @@ fn flag(engine: &Engine, value: Option<Value>) -> bool {
     value.is_some_and(|value| engine.truth(&value))
 }
 
-/// Returns the result of a filter that chooses values, `value|name(...)`.
+/// Returns the result of a filter of items, `value|name(...)`.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     match name {
         "map" => map(engine, value, given),
@@ -281,7 +281,7 @@ fn parts(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result
     Ok(engine.iterator(parts))
 }
 
-/// Returns the result of jinja2 for parts of zero or negative length.
+/// Returns the result of jinja2's `batch` or `slice` for a count of 0 or less.
 fn odd_parts(engine: &mut Engine, name: &str, count: i128, values: Vec<Value>) -> Result<Value> {
     let mut parts = Vec::new();
     match (name, count) {

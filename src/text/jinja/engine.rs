@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 /// The number of bytes of text that count as one step, so that a template cannot fill the memory within its steps.
 const BYTES_A_STEP: usize = 64;
-/// The maximum nesting of expressions, blocks and calls.
+/// The maximum nesting of expressions, blocks and calls while a template is rendered.
 const DEPTH: usize = 200;
 
 /// The state of one rendering of a template.
@@ -38,7 +38,7 @@ struct Scope {
     around: Option<usize>,
 }
 
-/// An object with a state.
+/// An object with a state, which values refer to by its index.
 pub enum Object {
     Namespace(Dict),
     Loop(LoopState),
@@ -117,8 +117,8 @@ impl Engine {
         self.spend((bytes / BYTES_A_STEP) as u64)
     }
 
-    /// Appends a text to the output. Captured blocks count too, so that a template cannot double its text without
-    /// limit.
+    /// Appends a text to the output. Text of captured blocks counts too, so that a template cannot double its text
+    /// without limit. Fails with `LimitExceeded` above [`limits::TEXT_BYTES`] in all.
     pub fn write(&mut self, text: &str, out: &mut String) -> Result<()> {
         self.written = self.written.saturating_add(text.len());
         if self.written > limits::TEXT_BYTES {

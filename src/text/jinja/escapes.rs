@@ -3,7 +3,7 @@
 use crate::error::{Result, bail};
 use std::fmt::Write;
 
-/// Returns the text of a string literal.
+/// Returns the text of a string literal, which is given without its quotes.
 ///
 /// Fails with [`crate::error::Kind::InvalidModel`] for incomplete escapes, and with `Unsupported` for names of
 /// characters and for surrogates.

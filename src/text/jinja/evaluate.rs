@@ -121,7 +121,7 @@ impl Engine {
         Ok(Value::Bool(true))
     }
 
-    /// Returns whether a comparison is true.
+    /// Returns whether a comparison is true. Fails with `InvalidArgument` for values that cannot be compared.
     pub fn holds(&mut self, comparison: Comparison, a: &Value, b: &Value) -> Result<bool> {
         Ok(match comparison {
             Comparison::Equal => a.equals(b)?,

@@ -83,7 +83,8 @@ impl Engine {
         Ok(Flow::Done)
     }
 
-    /// Assigns the text of a block to a name.
+    /// Assigns the text of a block, through a filter if there is one, to a name. Returns the way in which the block
+    /// ended; nothing is assigned if the block left a loop.
     fn set_block(&mut self, target: &Target, filter: Option<&Expr>, body: &[Node]) -> Result<Flow> {
         let mut text = String::new();
         let entered = self.enter(self.scope);
@@ -216,7 +217,7 @@ impl Engine {
         Ok(Flow::Done)
     }
 
-    /// Leaves the remaining items of an iterator to others when a loop ends early.
+    /// Returns the remaining items to the iterator `shared`, if there is one, when a loop over it ends early.
     fn give_back(&mut self, shared: Option<usize>, state: usize, rest: &[Value], filtered: bool) -> Result<()> {
         let Some(shared) = shared else { return Ok(()) };
         if filtered && !rest.is_empty() {
@@ -240,7 +241,7 @@ impl Engine {
         self.text(&value)
     }
 
-    /// Returns the text that a macro writes.
+    /// Returns the text that a macro writes. `scope` is the scope of its definition.
     pub fn call_macro(&mut self, definition: &Macro, scope: usize, given: super::arguments::Given) -> Result<Value> {
         let name = definition.name.as_deref().unwrap_or("caller");
         let (count, mut named) = (definition.parameters.len(), given.named);

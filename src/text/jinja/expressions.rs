@@ -186,9 +186,9 @@ impl Parser {
         }
     }
 
-    /// Returns the values separated by commas at the current position, or a single one. Without parentheses, at least
-    /// one value is required, and the list ends before any of the names in `ends`. `choices`: whether a value may be `a
-    /// if b else c`.
+    /// Returns the values separated by commas at the current position as a tuple, or a single one. Without
+    /// `parentheses`, at least one value is required, and the list ends before any of the names in `ends`. `choices`
+    /// says whether a value may be a conditional, `a if b else c`.
     pub fn tuple(&mut self, parentheses: bool, choices: bool, ends: &[&str]) -> Result<Expr> {
         let mut items = Vec::new();
         let mut comma = false;
@@ -329,7 +329,7 @@ impl Parser {
         Ok(arguments)
     }
 
-    /// Returns the filters, tests and calls after a value, applied to it.
+    /// Returns a value with the filters, tests and calls after it.
     fn filtered(&mut self, mut value: Expr) -> Result<Expr> {
         loop {
             self.link()?;

@@ -6,7 +6,7 @@ use super::format::{Layout, ascii, bounded, float_as};
 use super::value::Value;
 use crate::error::{Result, bail};
 
-/// The numbering of the fields of a format.
+/// The numbering of the fields of a format: automatic (`{}`) or manual (`{0}`), which cannot be mixed.
 #[derive(Default)]
 struct Numbers {
     next: usize,
@@ -83,7 +83,7 @@ impl Engine {
         self.with_spec(&value, &spec)
     }
 
-    /// Returns the value of `name.attribute[index]`.
+    /// Returns the value of a field, `name.attribute[index]`.
     fn named_field(&mut self, name: &str, given: &Given, numbers: &mut Numbers) -> Result<Value> {
         let end = name.find(['.', '[']).unwrap_or(name.len());
         let (first, mut rest) = name.split_at(end);

@@ -64,12 +64,13 @@ const NAMES: [&str; 54] = [
     "tojson",
 ];
 
-/// Returns whether a filter with this name exists.
+/// Returns whether jinja2 has a filter with this name. Some filters are not supported: [`apply`] fails for them.
 pub fn exists(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// Returns the result of the filter `name` for a value: `value|name(...)`.
+/// Returns the result of the filter `name` for a value: `value|name(...)`. Fails with `InvalidArgument` for values and
+/// arguments that Python refuses, and `Unsupported` for filters that are not implemented.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     engine.spend(1)?;
     match name {
@@ -109,7 +110,7 @@ pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Re
     }
 }
 
-/// Returns the result of a filter without arguments.
+/// Returns the result of a filter that takes no arguments.
 fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
     match name {
         "abs" => match value {
@@ -165,7 +166,7 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
 /// The width of a line of `pprint` in characters.
 const LINE: usize = 80;
 
-/// Returns a value with sorted dict keys.
+/// Returns a value in which the keys of all dicts are sorted.
 fn sorted(engine: &Engine, value: &Value) -> Result<Value> {
     let each = |values: &[Value]| values.iter().map(|value| sorted(engine, value)).collect::<Result<Vec<_>>>();
     match value {

@@ -7,7 +7,7 @@ use crate::error::{Result, bail};
 use crate::limits;
 use std::fmt::Write;
 
-/// The layout of a conversion.
+/// The flags, the width and the precision of a conversion.
 #[derive(Default, Clone)]
 pub struct Layout {
     pub left: bool,
@@ -35,7 +35,7 @@ impl Values<'_> {
 }
 
 impl Engine {
-    /// Returns `format % values`.
+    /// Returns the result of `format % values` in Python.
     pub fn percent(&self, format: &str, values: &Value) -> Result<Value> {
         let rest = match values {
             Value::Tuple(items) => items.values.clone(),
@@ -177,7 +177,7 @@ impl Engine {
     }
 }
 
-/// Returns the text before the matching parenthesis, and the text after it.
+/// Returns the text before the matching parenthesis, and the text after it; `None` if there is none.
 fn balanced(text: &str) -> Option<(&str, &str)> {
     let mut open = 1;
     for (at, c) in text.char_indices() {
@@ -208,7 +208,7 @@ fn size(rest: &mut &str, values: &mut Values<'_>) -> Result<i128> {
     if digits.is_empty() { Ok(0) } else { Ok(digits.parse().unwrap_or(i128::MAX)) }
 }
 
-/// Returns a width if it is within the limit.
+/// Returns a width or a precision as it is. Fails with `LimitExceeded` if it is too large.
 pub fn bounded(size: u128) -> Result<usize> {
     match usize::try_from(size).ok().filter(|size| *size <= limits::TEXT_BYTES / 4) {
         Some(size) => Ok(size),
@@ -216,7 +216,7 @@ pub fn bounded(size: u128) -> Result<usize> {
     }
 }
 
-/// Returns text padded to its width.
+/// Returns text padded with spaces to its width.
 pub fn padded(text: &str, layout: &Layout) -> String {
     let spaces = " ".repeat(layout.width.saturating_sub(text.chars().count()));
     if layout.left { text.to_owned() + &spaces } else { spaces + text }
@@ -237,7 +237,7 @@ fn signed(negative: bool, prefix: &str, digits: &str, layout: &Layout) -> String
     padded(&format!("{sign}{prefix}{digits}"), layout)
 }
 
-/// Returns the `repr` of a text, with all non-ASCII characters escaped.
+/// Returns a text with all non-ASCII characters escaped: Python's `ascii` of a value, given its `repr`.
 pub fn ascii(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {

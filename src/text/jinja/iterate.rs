@@ -35,7 +35,8 @@ impl Engine {
         Ok(values)
     }
 
-    /// Returns whether [`Engine::iterate`] supports the value.
+    /// Returns whether the value can be iterated over in Python. [`Engine::iterate`] does not support all such values:
+    /// not loops, nor an iterator inside of the loop over it.
     pub fn is_iterable(&self, value: &Value) -> bool {
         match value {
             Value::Object(number) => {
@@ -117,7 +118,8 @@ impl Engine {
         }
     }
 
-    /// Returns the order of two values; `None` if they are unordered numbers (NaN).
+    /// Returns the order of two values; `None` if they are unordered numbers (NaN). Fails with `InvalidArgument` for
+    /// values that cannot be compared.
     pub fn order(&self, a: &Value, b: &Value) -> Result<Option<Ordering>> {
         if let (Some(a), Some(b)) = (a.as_text(), b.as_text()) {
             return Ok(Some(a.cmp(b)));
@@ -141,7 +143,7 @@ impl Engine {
         }
     }
 
-    /// Returns values sorted by their keys; the sort is stable, reversed or not.
+    /// Returns the second values of `pairs` sorted by the first ones; the sort is stable, reversed or not.
     pub fn sort(&self, mut pairs: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
         let mut width = 1;
         while width < pairs.len() {

@@ -26,7 +26,8 @@ const OPERATORS: [&str; 26] = [
     ":", "|", ",", ";",
 ];
 
-/// Returns the tokens of a template with their lines; the last is [`Token::End`].
+/// Returns the tokens of a template with their lines; the last one is [`Token::End`]. Fails with `InvalidModel`, with
+/// the line, for invalid syntax.
 pub fn tokens(source: &str) -> Result<Vec<(usize, Token)>> {
     let mut source = source.replace("\r\n", "\n").replace('\r', "\n");
     if source.ends_with('\n') {
@@ -152,7 +153,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// Adds the text between `raw` and `endraw`.
+    /// Adds the text between the tags `raw` and `endraw`.
     fn raw(&mut self) -> Result<()> {
         let rest = self.rest();
         for (at, _) in rest.match_indices("{%") {
@@ -229,7 +230,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Returns the length of `raw` and the end of its tag; `None` for other tags.
+/// Returns the length of the rest of a `raw` tag, from after its `{%`; `None` for other tags.
 fn raw_tag(rest: &str) -> Option<usize> {
     let inside = rest.strip_prefix(['-', '+']).unwrap_or(rest);
     let after = inside.trim_start_matches(is_space).strip_prefix("raw")?.trim_start_matches(is_space);

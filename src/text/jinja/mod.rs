@@ -2,15 +2,16 @@
 //!
 //! Templates are written for Python's jinja2 as the Hugging Face library configures it: an immutable sandbox, trimmed
 //! blocks, the extensions for `break`, `continue` and `generation`. The result is identical, including Python's
-//! formatting of values, its arithmetic and its string methods; what cannot be rendered exactly is an error that names
-//! it.
+//! formatting of values, its arithmetic and its string methods; what is not known to be rendered identically is an
+//! error that names it.
 //!
-//! Templates are untrusted: steps, nesting and output are limited, and nothing except the given values is accessible.
+//! Templates are untrusted: steps, nesting and output are limited, and nothing except the given values and the time is
+//! accessible.
 //!
 //! `lexer` splits a template into tokens, `parser` with `statements` and `expressions` makes an `ast`, and `engine`
 //! with `execute` and `evaluate` runs it. `value` has the values; `text`, `numbers`, `iterate` and `attributes` are
-//! Python's operations on them; `strings`, `format`, `filters`, `checks` (tests) and `functions` are called by
-//! templates.
+//! Python's operations on them. Templates call `functions`, `checks` (tests), `filters` (with `choose`, `phrases` and
+//! `json`) and methods (`strings`, `format` and `fields`).
 
 mod arguments;
 mod ast;
@@ -57,11 +58,11 @@ impl Template {
         Ok(Template { body: parser::parse(source)? })
     }
 
-    /// Returns the text of the template with these variables; `now` is the time that it shows, in UTC; `None` is the
-    /// local time.
+    /// Returns the text of the template with these variables. `now` is the time that the template shows, in UTC; `None`
+    /// stands for the current local time.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`], with the line, for errors in Python, `Unsupported` for
-    /// features that are not implemented, and `LimitExceeded` for too many steps or too much output.
+    /// Fails with [`crate::error::Kind::InvalidArgument`], with the line, where Python raises an exception,
+    /// `Unsupported` for features that are not implemented, and `LimitExceeded` for too many steps or too much output.
     pub fn render(
         &self,
         variables: &serde_json::Map<String, serde_json::Value>,

@@ -243,7 +243,7 @@ pub fn round(value: &Value, digits: i128) -> Result<Value> {
     }
 }
 
-/// Returns a float with `digits` digits after the point, rounded half to even, like C's `%.*f`.
+/// Returns a float with `digits` digits after the point, rounded half to even, like `%.*f` in C.
 pub fn fixed(value: f64, digits: usize) -> String {
     // Rust's digits are exact, but some versions rounded ties away from zero: they are checked here.
     let text = format!("{value:.digits$}");
@@ -296,7 +296,7 @@ pub fn parse_float(text: &str) -> Result<Option<f64>> {
     Ok(text.replace('_', "").parse().ok())
 }
 
-/// Returns `text`. Fails if it has digits of other scripts, which Python accepts.
+/// Returns a copy of `text`. Fails with `Unsupported` if it has digits of other scripts, which Python accepts.
 fn ascii_digits(text: &str) -> Result<String> {
     match text.chars().find(|c| !c.is_ascii() && c.is_numeric()) {
         Some(c) => bail!(Unsupported, "the digit {c:?} is not supported in chat templates"),

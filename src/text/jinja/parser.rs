@@ -42,7 +42,7 @@ pub struct Parser {
     pub links: usize,
     /// Number of enclosing loops that `break` can leave.
     pub loops: usize,
-    /// Whether an unknown name is an error only when it is executed: directly inside of `if`.
+    /// Whether an unknown filter or test is an error only when it is executed: directly inside of `if`.
     pub soft: bool,
     /// Names of the blocks so far.
     pub blocks: Vec<String>,
@@ -138,7 +138,7 @@ impl Parser {
         }
     }
 
-    /// Reads a nested part one level deeper, and returns it.
+    /// Reads a nested part one level deeper, and returns it. Fails with `LimitExceeded` if that is too deep.
     pub fn deeper<T>(&mut self, read: impl FnOnce(&mut Parser) -> Result<T>) -> Result<T> {
         if self.depth >= limits::TEMPLATE_DEPTH {
             bail!(LimitExceeded, "the template is nested more than {} deep", limits::TEMPLATE_DEPTH);
@@ -158,7 +158,8 @@ impl Parser {
         bail!(InvalidModel, "{} is expected, not {}", self.describe(end), self.describe(&found))
     }
 
-    /// Counts a part that makes an expression deeper without nesting: it is evaluated recursively.
+    /// Counts a part that makes an expression deeper without nesting, because it is evaluated recursively. Fails with
+    /// `LimitExceeded` above [`LINKS`].
     pub fn link(&mut self) -> Result<()> {
         self.links += 1;
         if self.links > LINKS {

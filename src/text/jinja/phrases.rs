@@ -89,7 +89,8 @@ fn title(text: &str) -> String {
     out
 }
 
-/// Returns a text without HTML comments and tags, with single spaces.
+/// Returns a text without HTML comments and tags, with single spaces and characters in place of entities. Fails with
+/// `Unsupported` for entities that are not in [`ENTITIES`].
 fn without_tags(text: &str) -> Result<String> {
     let mut text = text.to_owned();
     for (open, close) in [("<!--", "-->"), ("<", ">")] {
@@ -171,7 +172,7 @@ fn join(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(Value::text(text))
 }
 
-/// The size of an item of a list besides its text, in bytes.
+/// The number of bytes that an item of a list counts besides its text.
 const BYTES: usize = 16;
 
 fn indent(engine: &mut Engine, value: &Value, given: Given) -> Result<Value> {
@@ -289,7 +290,8 @@ fn attributes(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
     Ok(Value::text(out))
 }
 
-/// Returns a text with `%NN` for all characters except letters, digits and a few others.
+/// Returns a text with `%NN` for all characters except letters, digits and a few others; for a list of pairs or a dict,
+/// the result is a query string.
 fn url_encode(engine: &mut Engine, value: &Value) -> Result<Value> {
     let quote = |text: &str, form: bool| {
         let mut out = String::new();

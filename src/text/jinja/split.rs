@@ -2,7 +2,8 @@
 
 use super::text::is_space;
 
-/// Returns the result of `str.split` or `str.rsplit`: the parts at a separator or at whitespace, at most `most` times.
+/// Returns the result of `str.split` or (`right`) `str.rsplit`: the parts at a separator or at whitespace, after at
+/// most `most` splits.
 pub fn split<'a>(text: &'a str, separator: Option<&str>, most: usize, right: bool) -> Vec<&'a str> {
     let Some(separator) = separator else { return words(text, most, right) };
     let most = most.saturating_add(1);

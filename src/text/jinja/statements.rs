@@ -53,7 +53,8 @@ impl Parser {
         Ok(body)
     }
 
-    /// Returns a body in which unknown names are errors at once, outside of all `if`.
+    /// Reads a part in which an unknown filter or test is an error at once, even inside of an enclosing `if`, and
+    /// returns it.
     fn hard<T>(&mut self, read: impl FnOnce(&mut Parser) -> Result<T>) -> Result<T> {
         let soft = std::mem::replace(&mut self.soft, false);
         let read = read(self);
@@ -61,7 +62,7 @@ impl Parser {
         read
     }
 
-    /// Returns the body of a function, which `break` cannot leave.
+    /// Returns the body of a macro or block, whose enclosing loops `break` cannot leave.
     fn function(&mut self, end: &str) -> Result<Vec<Node>> {
         let loops = std::mem::replace(&mut self.loops, 0);
         let body = self.hard(|parser| parser.block(end));
@@ -102,7 +103,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Returns the statement of a block. No template extends this one, so it is written in place.
+    /// Returns the statement of a block. No template extends this one, so that the block is written in place.
     fn block_definition(&mut self) -> Result<Kind> {
         let name = self.name()?;
         if self.current() != &Token::EndBlock {

@@ -60,7 +60,8 @@ pub const METHODS: [&str; 47] = [
     "zfill",
 ];
 
-/// Returns the result of a method of `str`, `text.name(...)`.
+/// Returns the result of a method of `str`, `text.name(...)`. Fails with `InvalidArgument` for arguments that Python
+/// refuses, and `Unsupported` for methods and characters that are not implemented.
 pub fn call(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Result<Value> {
     engine.spend_bytes(text.len())?;
     match name {
@@ -155,7 +156,7 @@ fn joined(engine: &mut Engine, text: &Rc<str>, name: &str, given: Given) -> Resu
     }
 }
 
-/// Returns the result of a method without arguments.
+/// Returns the result of a method that takes no arguments.
 fn plain(text: &str, name: &str) -> Result<Value> {
     let every = |of: &dyn Fn(char) -> Result<bool>| -> Result<Value> {
         for c in text.chars() {
@@ -192,7 +193,7 @@ fn plain(text: &str, name: &str) -> Result<Value> {
     }
 }
 
-/// Returns a required string.
+/// Returns a required string. Fails with `InvalidArgument` if it is missing or of another type.
 fn wanted(value: Option<Value>, function: &str) -> Result<Rc<str>> {
     match text_or_none(value, function)? {
         Some(text) => Ok(text),
@@ -278,8 +279,8 @@ pub fn replace(engine: &Engine, text: &str, old: &str, new: &str, count: i128) -
     Ok(Value::text(text.replacen(old, new, found)))
 }
 
-/// Returns the characters of a text between two indices, clamped like in Python; `None` if the first is beyond the
-/// text.
+/// Returns the index of the first character and the characters of a text between two indices, which are clamped like in
+/// Python; `None` if the first index is after the second.
 fn between(text: &str, start: Option<Value>, stop: Option<Value>, name: &str) -> Result<Option<(usize, String)>> {
     let length = text.chars().count() as i128;
     let number = |value: Option<Value>, default: i128| match value {
@@ -333,7 +334,7 @@ fn search(text: &str, name: &str, given: Given) -> Result<Value> {
     }
 }
 
-/// Returns the result of `str.center` with a width in characters.
+/// Returns the result of `str.center` with a width in characters. An odd number of fills is split as in Python.
 pub fn center(text: &str, width: usize, fill: char) -> String {
     let length = text.chars().count();
     let pad = width.saturating_sub(length);

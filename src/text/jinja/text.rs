@@ -27,7 +27,8 @@ impl Engine {
         }
     }
 
-    /// Returns the result of `repr(value)` in Python.
+    /// Returns the result of `repr(value)` in Python. Fails like [`Engine::text`] with `Unsupported` for values that
+    /// Python writes with a memory address.
     pub fn repr(&self, value: &Value) -> Result<String> {
         let mut out = String::new();
         self.write_repr(value, &mut out)?;
@@ -222,7 +223,8 @@ pub fn is_alnum(c: char) -> bool {
     is_alpha(c) || c.is_numeric()
 }
 
-/// Returns whether a character is a decimal digit, a digit (including superscripts), and a number.
+/// Returns whether a character is a decimal digit, whether it is a digit (including superscripts), and whether it is a
+/// number. Fails with `Unsupported` for characters of which that is not known.
 pub fn numeric(c: char) -> Result<(bool, bool, bool)> {
     match c {
         '0'..='9' | '\u{660}'..='\u{669}' | '\u{6F0}'..='\u{6F9}' | '\u{966}'..='\u{96F}' | '\u{FF10}'..='\u{FF19}' => {

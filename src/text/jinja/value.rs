@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The maximum nesting of lists and dicts.
 const NESTING: usize = 200;
 
-/// A value of a template. Lists and dicts are immutable: chat templates may not change them.
+/// A value of a template. Lists and dicts are immutable: jinja2's sandbox does not let templates change them.
 #[derive(Clone)]
 pub enum Value {
     /// An undefined name, with the text for errors.
@@ -131,8 +131,8 @@ impl Dict {
     }
 }
 
-/// Returns the depth of a container of a value. Fails if it is above the limit, because values are traversed and
-/// dropped recursively.
+/// Returns the depth of a container that holds `value`. Fails with `LimitExceeded` if it is above [`NESTING`], because
+/// values are traversed and dropped recursively.
 fn deeper(value: &Value) -> Result<usize> {
     let depth = 1 + match value {
         Value::List(items) | Value::Tuple(items) => items.depth,
@@ -175,7 +175,8 @@ impl Value {
         Ok(Value::Dict(Rc::new(dict)))
     }
 
-    /// Returns the value that a JSON value represents.
+    /// Returns the value that a JSON value represents. Fails with `LimitExceeded` if it is nested too deeply, and
+    /// `Unsupported` for an integer of more than 64 bits.
     pub fn from_json(json: &serde_json::Value) -> Result<Value> {
         Ok(match json {
             serde_json::Value::Null => Value::None,
@@ -240,7 +241,8 @@ impl Value {
         }
     }
 
-    /// Returns the identity of the value as a key.
+    /// Returns the identity of the value as a key. Fails with `InvalidArgument` for lists and dicts, and `Unsupported`
+    /// for other values that are not keys in practice, such as functions.
     pub fn key(&self) -> Result<Key> {
         Ok(match self {
             Value::Undefined(_) => Key::Undefined,
@@ -258,7 +260,7 @@ impl Value {
         })
     }
 
-    /// Returns whether this is the same value by Python's `==`.
+    /// Returns whether the values are equal by Python's `==`. Fails with `Unsupported` for views and methods.
     pub fn equals(&self, other: &Value) -> Result<bool> {
         let all = |a: &[Value], b: &[Value]| -> Result<bool> {
             if a.len() != b.len() {
@@ -312,8 +314,8 @@ impl Items {
     }
 }
 
-/// Returns a float from JSON, where integers of more than 64 bits are read as floats: a value that may have been one
-/// is rejected.
+/// Returns a float from JSON. The JSON parser reads integers of more than 64 bits as floats: a value that may have been
+/// such an integer is rejected with `Unsupported`.
 fn float_or_integer(value: f64) -> Result<f64> {
     let (least, most) = (1.8e19, 1e40);
     if value.fract() == 0.0 && (least..most).contains(&value.abs()) {

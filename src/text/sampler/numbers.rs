@@ -1,4 +1,4 @@
-//! Operations over a whole vocabulary: maxima, sums of exponentials, the best few. Also random numbers.
+//! Operations over a whole vocabulary (maxima, sums of exponentials, the few highest values), and random numbers.
 
 use crate::error::{Result, bail};
 use std::cmp::Ordering;
@@ -7,7 +7,8 @@ use std::collections::BinaryHeap;
 /// A candidate of the next token: its weight or logit, and its token id.
 pub(super) type Candidate = (f32, u32);
 
-/// Returns the lowest id of the highest logit, and that logit. NaN counts as impossible.
+/// Returns the lowest id of the highest logit, and that logit. NaN is ignored. Fails with `Runtime` if the highest
+/// logit is not finite.
 pub(super) fn highest(logits: &[f32]) -> Result<(u32, f32)> {
     let mut best = (0, f32::NEG_INFINITY);
     for (block, chunk) in logits.chunks(BLOCK).enumerate() {
@@ -34,12 +35,13 @@ fn block_max(logits: &[f32]) -> f32 {
     lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Returns the order of two candidates: by higher value, then by lower id.
+/// Returns the order of two candidates: the one with the higher value comes first, of equal ones the one with the lower
+/// id.
 pub(super) fn order(a: &Candidate, b: &Candidate) -> Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
-/// A candidate in a heap whose top is the worst.
+/// A candidate in a heap whose top is the last one by [`order`].
 #[derive(PartialEq)]
 pub(super) struct Worst(Candidate);
 
@@ -57,8 +59,8 @@ impl Ord for Worst {
     }
 }
 
-/// Replaces the content of `found` by the `count` highest values with their ids, unordered. The time is usually linear
-/// in the size of the vocabulary.
+/// Replaces the content of `found` by the `count` highest values with their ids, unordered; there are fewer if other
+/// values are NaN or negative infinity. The time is usually linear in the size of the vocabulary.
 pub(super) fn highest_few(values: &[f32], count: usize, found: &mut Vec<Candidate>) {
     found.clear();
     if count > 512 {
@@ -86,7 +88,8 @@ pub(super) fn highest_few(values: &[f32], count: usize, found: &mut Vec<Candidat
     found.extend(heap.into_iter().map(|w| w.0));
 }
 
-/// Keeps the fewest candidates of highest weight that together have the weight `mass`.
+/// Keeps the fewest candidates of highest weight that together have at least the weight `mass`, in the order of their
+/// weights; all if they have less.
 pub(super) fn nucleus(found: &mut Vec<Candidate>, mass: f64) {
     let (mut sorted, mut sum) = (0, 0.0);
     let mut step = 64;
@@ -107,8 +110,9 @@ pub(super) fn nucleus(found: &mut Vec<Candidate>, mass: f64) {
     }
 }
 
-/// Returns a token that is sampled from all tokens in proportion to their weights, in the order of ids; `best` is the
-/// token that has `max`.
+/// Returns a token that is sampled from all tokens in proportion to their weights `exp((logit - max) · scale)`: the
+/// one, in the order of ids, at which the sum of weights exceeds the fraction `point` (in [0, 1)) of the total. `best`
+/// is a token with the logit `max`.
 pub(super) fn draw_from_all(logits: &[f32], (best, max): (u32, f32), scale: f32, point: f64) -> u32 {
     let mut left = point * exp_sum(logits, max, scale);
     for (block, chunk) in logits.chunks(BLOCK).enumerate() {
@@ -155,7 +159,7 @@ fn block_sum(logits: &[f32], max: f32, scale: f32) -> f32 {
     lanes.iter().sum()
 }
 
-/// Returns `e^x` for `x <= 0` within 2e-7 of the value; 0 below -87 and for NaN.
+/// Returns `e^x` for `x <= 0` with a relative error of at most 2e-7; 0 below -87 and for NaN.
 ///
 /// A vocabulary has up to 250,000 logits: the compiler vectorizes this function, but not `f32::exp`.
 #[inline]

@@ -121,7 +121,7 @@ impl Family {
     }
 }
 
-/// A function that returns the value of a setting; `None` if it is not set.
+/// A function that returns the value of a setting by its key; `None` if the setting is not set.
 pub type Setting<'a> = dyn Fn(&str) -> Option<&'a Value> + 'a;
 
 fn flag(value: &Setting<'_>, key: &str) -> Option<bool> {
@@ -155,7 +155,7 @@ fn bert(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Adds or removes the space before a text, and returns a note if the setting is not applied.
+/// Adds or removes the space before a text, and returns a note if the setting cannot be applied.
 fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     let changed = match inner.get_pre_tokenizer() {
         Some(PreTokenizerWrapper::ByteLevel(step)) if step.add_prefix_space != wanted => {
@@ -176,7 +176,8 @@ fn prefix_space(inner: &mut Tokenizer, wanted: bool) -> Vec<String> {
     Vec::new()
 }
 
-/// Sets the replacement of spaces, before a text according to `legacy` and `add_prefix_space`, and returns notes.
+/// Sets the replacement of spaces and the space before a text, according to `legacy` and `add_prefix_space`, for a
+/// tokenizer like that of Llama. Returns no notes.
 fn llama(inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
     if !matches!(inner.get_model(), ModelWrapper::BPE(_)) || !marks_spaces(inner) {
         return Ok(Vec::new());

@@ -1,8 +1,8 @@
 //! The files next to a `tokenizer.json`, which are applied like in transformers 5 ([`Settings`]).
 //!
 //! `tokenizer_config.json` (and `added_tokens.json`, `special_tokens_map.json` of older folders) may add tokens that
-//! `tokenizer.json` lacks, make tokens special, and change settings. Tokens come first ([`Settings::apply`]), then the
-//! settings of the tokenizer's class ([`family`]).
+//! `tokenizer.json` lacks, make tokens special, and change settings. [`Settings::apply`] first applies the settings of
+//! the tokenizer's class ([`family`]), and then adds the tokens.
 
 mod family;
 
@@ -16,7 +16,7 @@ use tokenizers::{AddedToken, Tokenizer};
 /// The names of special tokens, in the order in which they are added.
 const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// The content of the files next to a `tokenizer.json`.
+/// The content of the files next to a `tokenizer.json` that change the tokenizer.
 #[derive(Default)]
 pub struct Settings {
     config: Option<Map<String, Value>>,
@@ -29,18 +29,19 @@ pub struct Settings {
 /// The results of applying the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Text of the padding token, if one is named.
+    /// Text of the padding token; `None` if the files name none.
     pub pad_token: Option<String>,
-    /// Whether a text that is too long is truncated at its beginning instead of its end.
+    /// Whether a text that is too long is truncated at its beginning (`truncation_side`) instead of its end.
     pub cut_left: bool,
     /// Notes on settings that could change token ids and were not applied.
     pub notes: Vec<String>,
 }
 
 impl Settings {
-    /// Returns the settings in the files that exist.
+    /// Returns the settings in the files that exist. `file` returns the content of a file by its name.
     ///
-    /// Fails with [`Kind::InvalidModel`] if one is damaged; the message names it.
+    /// Fails with [`Kind::InvalidModel`] if one is damaged, and [`Kind::LimitExceeded`] if it is too large; the message
+    /// names it.
     pub fn read(file: &dyn Fn(&str) -> Result<Option<Bytes>>) -> Result<Settings> {
         let object = |name: &str| -> Result<Option<Map<String, Value>>> {
             let Some(content) = file(name)? else { return Ok(None) };
@@ -91,12 +92,13 @@ impl Settings {
         self.value(key)?.as_str()
     }
 
-    /// Returns the special token with the name `key`; `None` if there is none.
+    /// Returns the special token with the name `key`, such as `pad_token`; `None` if there is none.
     fn named(&self, key: &str) -> Result<Option<AddedToken>> {
         self.value(key).map(|value| token(value, true).at(|| key.to_owned())).transpose()
     }
 
-    /// Returns the tokens to add, in the order of their ids.
+    /// Returns the tokens to add, in the order of their ids. Those that the tokenizer already has are among them if the
+    /// files list them: they may become special.
     fn tokens(&self, inner: &Tokenizer, family: &Family) -> Result<Vec<AddedToken>> {
         let named = self.all_named()?;
         let mut tokens = self.listed(&named)?;
@@ -192,7 +194,7 @@ impl Settings {
     }
 }
 
-/// Returns the token that a description names, which is a text, or an object with further fields.
+/// Returns the token of a description: a text, or an object with the text as `content` and further fields.
 fn token(value: &Value, special: bool) -> Result<AddedToken> {
     let content = value.as_str().or_else(|| value.get("content")?.as_str());
     let Some(content) = content else { bail!(InvalidModel, "{value} is not a token: it has no text") };

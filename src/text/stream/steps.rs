@@ -1,8 +1,7 @@
 //! The decoder of a tokenizer as a chain of steps that text passes through as it arrives.
 //!
 //! The decoders of the `tokenizers` crate receive all tokens at once and may look at any of them. Each step here does
-//! the same as the decoder of its name, but returns the text that no later token can change, and keeps the rest. An
-//! unknown kind holds back everything and leaves it to the crate.
+//! the same as the decoder of its name, but returns the text that no later token can change, and keeps the rest.
 
 use crate::error::Result;
 use crate::text::tokenizer::{Tokenizer, guarded};
@@ -33,7 +32,7 @@ struct Step {
 #[derive(Debug, Clone)]
 pub struct Steps(Vec<Step>);
 
-/// A function that receives parts of tokens, and whether they are the last of their token.
+/// A function that receives a part of a token, and whether it is the last part of this token.
 type Next<'a> = dyn FnMut(&str, bool) -> Result<()> + 'a;
 
 impl Steps {
@@ -47,7 +46,7 @@ impl Steps {
         Steps(kinds.into_iter().map(|kind| Step::new(Some(kind))).collect())
     }
 
-    /// Adds a token, and appends the text that is now complete to `out`.
+    /// Adds a token, and appends the text that no later token can change to `out`.
     pub fn push(&mut self, token: String, out: &mut String) -> Result<()> {
         feed(&mut self.0, &token, true, out)
     }
@@ -90,7 +89,7 @@ impl Step {
         Step { kind, replace, held, bytes, last: None, begun: false, seen: 0 }
     }
 
-    /// Processes a part of a token.
+    /// Processes a part of a token; `ends` says whether it is the last part. Passes text that is complete to `next`.
     fn take(&mut self, text: &str, ends: bool, next: &mut Next<'_>) -> Result<()> {
         match (self.kind.as_deref(), self.replace.clone()) {
             (Some(DecoderWrapper::Fuse(_)), _) => return next(text, false),
@@ -109,7 +108,7 @@ impl Step {
         self.whole(token, next)
     }
 
-    /// Processes a whole token.
+    /// Processes a whole token. Passes text that is complete to `next`.
     fn whole(&mut self, token: String, next: &mut Next<'_>) -> Result<()> {
         let Some(kind) = self.kind.clone() else {
             let begun = std::mem::replace(&mut self.begun, true);
@@ -152,7 +151,7 @@ impl Step {
         Ok(())
     }
 
-    /// Passes the kept text on, because no token follows.
+    /// Passes the text that the step has kept on to `next`, because no token follows.
     fn finish(&mut self, next: &mut Next<'_>) -> Result<()> {
         let Some(kind) = self.kind.clone() else { return Ok(()) };
         match &*kind {
@@ -237,7 +236,7 @@ impl Step {
     }
 }
 
-/// Returns tokens as a decoder of the crate writes them.
+/// Returns tokens as a decoder of the crate converts them.
 fn chain(kind: &DecoderWrapper, tokens: Vec<String>) -> Result<Vec<String>> {
     guarded(|| kind.decode_chain(tokens))
 }
@@ -250,7 +249,7 @@ fn plain_pattern(kind: &DecoderWrapper) -> Option<(String, String)> {
     Some((pattern.to_owned(), replace.content.clone()))
 }
 
-/// Returns the byte of a token `<0xNN>`; `None` for other tokens.
+/// Returns the byte of a token `<0xNN>`, NN being two hexadecimal digits; `None` for other tokens.
 fn byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
     u8::from_str_radix(digits, 16).ok()

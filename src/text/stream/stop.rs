@@ -23,8 +23,8 @@ impl StopFinder {
         self.stops.is_empty()
     }
 
-    /// Adds a piece, and returns the text that is certainly before any stop string, and whether one was found. Text
-    /// after it is dropped.
+    /// Adds a piece. Returns the text that is certainly before any stop string, and whether a stop string was found.
+    /// The text from the stop string on is dropped.
     ///
     /// `hidden` is the text of a special token after the piece that is not shown; `open` is the text that would follow
     /// if this were the last piece: a stop string in it counts as well.
@@ -45,7 +45,8 @@ impl StopFinder {
         (self.release(), false)
     }
 
-    /// Returns the text that was held back. Nothing more follows, so it begins no stop string.
+    /// Returns the text that was held back, without the hidden parts. Nothing more follows, so that it begins no stop
+    /// string.
     pub fn finish(&mut self) -> String {
         let text = self.shown();
         self.held.clear();
@@ -69,7 +70,7 @@ impl StopFinder {
         text + &self.held[from..end]
     }
 
-    /// Returns the text before the first stop string; `None` if there is none.
+    /// Returns the text before the first stop string in the held text and `open`; `None` if there is none.
     fn before_stop(&self, open: &str) -> Option<String> {
         let first = |text: &str| self.stops.iter().filter_map(|stop| text.find(stop.as_str())).min();
         let shown = self.shown() + open;
@@ -111,7 +112,7 @@ impl StopFinder {
         shown[..given].to_owned()
     }
 
-    /// Returns the position at which the first incomplete stop string may begin.
+    /// Returns the position at which the first incomplete stop string may begin; the length of `text` if there is none.
     fn begins(&self, text: &str) -> usize {
         let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
         // Only the last characters can begin a stop string.

@@ -46,7 +46,7 @@ impl Tokenizer {
     }
 }
 
-/// Returns the number of tokens of each text of a pair that remain if they have room for `room` together: tokens of the
+/// Returns the number of tokens of each text of a pair that remain if the pair has at most `room` tokens: tokens of the
 /// longer text are removed first (the strategy `longest_first` of the tokenizers library).
 fn longest_first([first, second]: [usize; 2], room: usize) -> [usize; 2] {
     if first.saturating_add(second) <= room {

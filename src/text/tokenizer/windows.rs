@@ -64,8 +64,8 @@ impl Tokenizer {
         Ok(found)
     }
 
-    /// Returns the tokens of a text with their bytes, before the last step of the tokenizer, which must run once: it
-    /// may move the bytes of tokens.
+    /// Returns the tokens of a text with their bytes in it, without special tokens. The last step of the tokenizer is
+    /// left out because it may move the bytes of tokens, and must run only once.
     fn with_places(&self, text: &str) -> Result<tokenizers::Encoding> {
         if text.len() > limits::TEXT_BYTES {
             bail!(LimitExceeded, "the text has {} bytes; the limit is {}", text.len(), limits::TEXT_BYTES);
@@ -73,8 +73,8 @@ impl Tokenizer {
         guarded(|| self.pieces(text, OffsetType::Byte))
     }
 
-    /// Returns whether each token is a part of the word before it. Models that mark such tokens (`##`) say so; for
-    /// others, a word begins at a space, as in the pipelines of transformers.
+    /// Returns whether each token of `window` is a part of the word of the token before it. Vocabularies with a prefix
+    /// for such tokens (`##`) mark them; with others, a word begins at a space, as in the pipelines of transformers.
     fn words(&self, text: &str, window: &tokenizers::Encoding) -> Vec<bool> {
         let (prefix, unknown) = match self.inner.get_model() {
             ModelWrapper::WordPiece(model) => (Some(model.continuing_subword_prefix.as_str()), &*model.unk_token),
