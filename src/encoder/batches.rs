@@ -84,11 +84,20 @@ impl<'a> Batches<'a> {
         Ok(Batches { model, tokenizer, options, length, order })
     }
 
-    /// Returns these batches as pairs: text `i` is encoded together with `second[i]`. `second` must have one text for
-    /// each text, in the order of the caller's texts.
-    pub fn with_second(mut self, second: Vec<String>) -> Batches<'a> {
+    /// Returns these batches as pairs: text `i` is encoded together with `second[i]`. Fails with `InvalidArgument` if
+    /// `second` does not have one text for each text, in the order of the caller's texts. It must be called before
+    /// [`Batches::by_length`].
+    pub fn with_second(mut self, second: Vec<String>) -> Result<Batches<'a>> {
+        if second.len() != self.order.len() {
+            bail!(
+                InvalidArgument,
+                "{} texts, but {} second texts: pairs have one of each",
+                self.order.len(),
+                second.len()
+            );
+        }
         self.options.second_texts = second;
-        self
+        Ok(self)
     }
 
     /// Returns these batches with the texts sorted by their number of bytes, shortest first, so that little is padded.

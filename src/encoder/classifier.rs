@@ -83,14 +83,10 @@ impl Classifier {
     /// of texts differ; `Unsupported` if the output does not have the shape `[texts, classes]`; `Runtime` if a logit is
     /// NaN; and otherwise like [`Session::run`].
     pub fn classify<T: AsRef<str>>(&self, texts: &[T], second: Option<&[T]>, call: &Call) -> Result<Scores> {
-        let count = second.map_or(texts.len(), <[T]>::len);
-        if count != texts.len() {
-            bail!(InvalidArgument, "{} texts, but {count} second texts: pairs have one of each", texts.len());
-        }
         let owned = |from: &[T]| from.iter().map(|text| text.as_ref().to_owned()).collect::<Vec<String>>();
         let mut batches = Batches::new(&self.model, &self.tokenizer, &owned(texts), &self.options)?;
         if let Some(second) = second {
-            batches = batches.with_second(owned(second));
+            batches = batches.with_second(owned(second))?;
         }
         let mut units = Units::new(call, Stage::CLASSIFY, texts.len());
         let mut found = logits(&batches.by_length(), &self.session, &self.output, &mut units)?;

@@ -44,14 +44,14 @@ impl Feed {
                 Some(role) => feed.inputs.push((info, role)),
                 None => bail!(
                     Unsupported,
-                    "the input {:?} ({}) is not an input of a text model: the model cannot be distilled from a text",
+                    "the input {:?} ({}) is not an input of a text model: texts cannot be its only inputs",
                     info.name,
                     info.describe()
                 ),
             }
         }
         if !feed.inputs.iter().any(|(_, role)| *role == Role::Ids) {
-            bail!(Unsupported, "the model has no input of token ids and cannot be distilled from a text");
+            bail!(Unsupported, "the model has no input of token ids, so its inputs cannot be made from texts");
         }
         feed.caches = cached;
         Ok(feed)

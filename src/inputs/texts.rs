@@ -113,8 +113,8 @@ impl<'a> Text<'a> {
             0 => self.bounded(self.longest, trial),
             length => self.bounded(length, 0),
         };
-        let second: Vec<&str> = self.options.second_texts.iter().map(String::as_str).collect();
-        let second: Vec<&str> = second.into_iter().skip(index * self.batch).take(samples).collect();
+        let second = self.options.second_texts.iter().map(String::as_str);
+        let second: Vec<&str> = second.skip(index * self.batch).take(samples).collect();
         let batch = match second.is_empty() {
             true => self.tokenizer.encode_batch(&rows, true, Some(longest)),
             false => {

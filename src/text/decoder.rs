@@ -6,7 +6,7 @@
 //! library, and models without a cache, which read the whole text again for every token.
 
 use crate::error::{Result, bail};
-use crate::graph::View;
+use crate::graph::{Producer, View};
 use crate::model::{Card, Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::Tensor;
@@ -329,7 +329,7 @@ impl Sizes<'_> {
 }
 
 /// Returns the kind of the cache, and the number of positions in the shortest rotary table of the GroupQueryAttention
-/// nodes: `usize::MAX` if their tables are not constants, `None` without such nodes or without a cache.
+/// nodes: `usize::MAX` if it cannot be derived, `None` without such nodes or without a cache.
 fn kind_of(model: &Model, cache: &[CachePair]) -> (CacheKind, Option<usize>) {
     let fused = |domain: Option<&str>, op: &str| domain == Some("com.microsoft") && op == "GroupQueryAttention";
     let nodes: Vec<_> = model.graph().node.iter().filter(|n| fused(n.domain.as_deref(), n.op())).collect();
@@ -340,9 +340,7 @@ fn kind_of(model: &Model, cache: &[CachePair]) -> (CacheKind, Option<usize>) {
         return (CacheKind::Concatenated, None);
     }
     let view = View::new(model.proto());
-    let table =
-        |name: &str| view.constant_or_default(0, name)?.tensor.dims.first().and_then(|d| usize::try_from(*d).ok());
-    let shortest = nodes.iter().filter_map(|n| table(n.input_at(7)?)).min();
+    let shortest = nodes.iter().filter_map(|n| table_rows(&view, n.input_at(7)?)).min();
     let taken: HashSet<&str> = nodes.iter().flat_map(|n| [n.input_at(3), n.input_at(4)]).flatten().collect();
     let given: HashSet<&str> = nodes.iter().flat_map(|n| n.output.iter().skip(1)).map(String::as_str).collect();
     let in_place = |p: &CachePair| taken.contains(p.past.as_str()) && given.contains(p.present.as_str());
@@ -352,3 +350,23 @@ fn kind_of(model: &Model, cache: &[CachePair]) -> (CacheKind, Option<usize>) {
 
 #[cfg(test)]
 mod tests;
+
+/// Returns the number of rows of a rotary table, which is a constant or is computed from a `Range` of positions, as in
+/// the graphs that this library builds; `None` if it cannot be derived.
+fn table_rows(view: &View<'_>, table: &str) -> Option<usize> {
+    let mut name = table;
+    // From the table back to its positions there are at most five nodes: Mul, Cos or Sin, Mul, Unsqueeze, Range.
+    for _ in 0..5 {
+        if let Some(constant) = view.constant_or_default(0, name) {
+            return usize::try_from(*constant.tensor.dims.first()?).ok();
+        }
+        let (0, Producer::Node(index)) = view.producer(0, name)? else { return None };
+        let node = view.node(0, index);
+        match node.op() {
+            "Range" => return Some(view.constant(0, node.input_at(1)?)?.floats()?.first().copied()? as usize),
+            "Mul" | "Cos" | "Sin" | "Unsqueeze" => name = node.input_at(0)?,
+            _ => return None,
+        }
+    }
+    None
+}

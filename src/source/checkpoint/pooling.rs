@@ -4,6 +4,9 @@ use crate::model::Pooling;
 use crate::onnx::dtype::DataType::{Bool, Float32, Int64};
 use crate::source::builder::{Attribute, Builder};
 
+/// The maximum over no tokens.
+const LEAST: f32 = -1e9;
+
 /// The tokens of a batch of texts, and those of them that are pooled.
 pub(super) struct Tokens<'a> {
     /// Name of the mask, int64 `[batch, sequence]`: 1 for tokens, 0 for padding after them.
@@ -47,7 +50,7 @@ pub(super) fn nodes(b: &mut Builder<'_>, kind: Pooling, hidden: &str, tokens: &T
             let kept = counted(b, tokens);
             let kept = cast(b, &kept, Bool);
             let kept = b.op("Unsqueeze", &[&kept, &last], &[]);
-            let least = b.float(-1e9);
+            let least = b.float(LEAST);
             let masked = b.op("Where", &[&kept, hidden, &least], &[]);
             b.op("ReduceMax", &[&masked, &one], &gone)
         }
@@ -82,7 +85,7 @@ fn places(b: &mut Builder<'_>, mask: &str, first: i64) -> String {
 }
 
 /// Returns one vector from the vectors of a text's tokens, each of `width` elements, without padding. The first
-/// `prompt` tokens are not pooled. If none remain, the elements are 0, or negative infinity for [`Pooling::Max`].
+/// `prompt` tokens are not pooled. If none remain, the elements are 0, or [`LEAST`] for [`Pooling::Max`], as in the graph.
 pub fn by_hand(kind: Pooling, tokens: &[&[f32]], prompt: usize, width: usize) -> Vec<f32> {
     let kept = tokens.get(prompt..).unwrap_or_default();
     let nothing = || vec![0.0; width];
@@ -92,7 +95,7 @@ pub fn by_hand(kind: Pooling, tokens: &[&[f32]], prompt: usize, width: usize) ->
     match kind {
         Pooling::Cls => kept.first().map_or_else(nothing, |token| token.to_vec()),
         Pooling::LastToken => tokens.last().map_or_else(nothing, |token| token.to_vec()),
-        Pooling::Max => columns(&|i| column(i).fold(f64::NEG_INFINITY, f64::max)),
+        Pooling::Max => columns(&|i| column(i).fold(f64::from(LEAST), f64::max)),
         Pooling::Mean => columns(&|i| column(i).sum::<f64>() / count),
         Pooling::MeanSqrtLen => columns(&|i| column(i).sum::<f64>() / count.sqrt()),
         Pooling::WeightedMean => {

@@ -119,7 +119,8 @@ impl Rope {
             "yarn" => rope.scale_yarn(config, &parameters, theta)?,
             _ => bail!(
                 Unsupported,
-                "rotary positions of type {kind:?} are not supported; supported: default, linear, llama3, yarn"
+                "rotary positions of type {kind:?} are not supported; supported: default, dynamic, linear, \
+                 llama3, yarn"
             ),
         }
         Ok(rope)

@@ -127,8 +127,25 @@ fn fused_attention_over_every_cache_value_is_written_in_place() {
     body.output.insert(0, value("logits", F32, &["b", "s", "99"]));
     body.initializer = vec![TensorProto { name: Some("cos".into()), dims: vec![40, 32], ..TensorProto::default() }];
     let config = || card(serde_json::json!({"max_position_embeddings": 100}));
+    let mut computed = body.clone();
     let read = Decoder::of(&with_card(model(body), config())).unwrap();
     assert_eq!((read.kind, read.pads, read.context), (CacheKind::Shared, true, Some(40)));
+    // The number of rows of a table that is computed is that of its positions.
+    let end = TensorProto {
+        name: Some("end".into()),
+        data_type: Some(F32),
+        float_data: vec![30.0],
+        ..TensorProto::default()
+    };
+    computed.initializer = vec![end];
+    computed.node.extend([
+        node("Range", &["start", "end", "step"], "rows"),
+        node("Unsqueeze", &["rows", "axis"], "column"),
+        node("Mul", &["column", "inverse"], "angles"),
+        node("Cos", &["angles"], "cos"),
+    ]);
+    let read = Decoder::of(&with_card(model(computed), config())).unwrap();
+    assert_eq!(read.context, Some(30));
     // With a layer of another kind, caches cannot be updated in place, and padding on the left is not safe.
     let read = decoder(inputs, present, vec![attention(0)], config()).unwrap();
     assert_eq!((read.kind, read.pads, read.context), (CacheKind::Concatenated, false, Some(100)));

@@ -8,8 +8,8 @@ use super::text::is_title;
 use super::value::Value;
 use crate::error::{Result, bail};
 
-/// The names of the tests, as in `value is name`, except `le`, which [`exists`] adds.
-const NAMES: [&str; 38] = [
+/// The names of the tests, as in `value is name`.
+const NAMES: [&str; 39] = [
     "odd",
     "even",
     "divisibleby",
@@ -48,11 +48,12 @@ const NAMES: [&str; 38] = [
     "lt",
     "lessthan",
     "<=",
+    "le",
 ];
 
 /// Returns whether a test with this name exists.
 pub fn exists(name: &str) -> bool {
-    name == "le" || NAMES.contains(&name)
+    NAMES.contains(&name)
 }
 
 fn comparison(name: &str) -> Option<Comparison> {
