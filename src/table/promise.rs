@@ -28,12 +28,12 @@ pub(super) fn verdicts(row: &Row, because: [&str; 3]) -> Vec<Verdict> {
         found.push(with("speed", reached >= *from, text, because[1]));
     }
     if let Some((met, text)) = quality(row, loss) {
-        found.push(with(
-            "quality",
-            met,
-            format!("{text}, {loss} loss promised").replace("better loss", "better"),
-            because[2],
-        ));
+        let promised = match loss.as_str() {
+            "better" => "better promised".to_owned(),
+            "varies" => "no quality promised".to_owned(),
+            loss => format!("{loss} loss promised"),
+        };
+        found.push(with("quality", met, format!("{text}, {promised}"), because[2]));
     }
     found
 }
@@ -46,6 +46,8 @@ fn quality(row: &Row, loss: &str) -> Option<(bool, String)> {
         "minimal" => (1.03, 0.99, 0.97),
         "moderate" => (1.25, 0.95, 0.9),
         "better" => (1.0, f64::INFINITY, f64::INFINITY),
+        // Nothing is promised, and the text says so.
+        "varies" => (f64::NEG_INFINITY, f64::INFINITY, f64::INFINITY),
         _ => return None,
     };
     if let Some(found) = row.figure("perplexity_ratio") {
@@ -102,5 +104,9 @@ mod tests {
         assert_eq!(none[0].text, "60 % smaller, 75 % promised: tables stay");
         assert_eq!(none[1].text, "1.20x at 1x128, 1.5-2x promised: no instructions");
         assert_eq!(none[2].text, "cosine 0.9000, minimal loss promised");
+        let mut varying = row(0.6, 1.2, 0.9);
+        varying.promise.loss = "varies".into();
+        let all = verdicts(&varying, ["", "", "trained briefly"]);
+        assert_eq!(all[2].text, "cosine 0.9000, no quality promised: trained briefly");
     }
 }

@@ -239,7 +239,7 @@ impl Maker<'_> {
             let mut step = self.train(2e-4);
             step["student"] = "layers:every-other".into();
             let promised = promise(0.0, [1.5, 2.0], "varies");
-            let because = ["", "embedding and output layer are not halved", ""];
+            let because = ["", "embedding and output layer are not halved", "the training was limited in time"];
             let plan = self.plan("Distillation, half the layers", vec![step, ship()], promised, because);
             return Plan { lacks: self.lacks_data(), ..plan };
         }
