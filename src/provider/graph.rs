@@ -140,8 +140,8 @@ impl<'g> Graph<'g> {
         Self { nodes, values, nested, source }
     }
 
-    /// Returns the graph of `nodes` alone, in the form in which ONNX Runtime passes it to `Compile`. Indices do not
-    /// change.
+    /// Returns the graph of `nodes` alone, as ONNX Runtime passes it to `Compile`. Indices do not change: the other
+    /// nodes and values are empty.
     pub fn part(&self, nodes: &[NodeId]) -> Self {
         let mut part = vec![Node::default(); self.nodes.len()];
         let mut values = vec![Value::default(); self.values.len()];
@@ -211,12 +211,13 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the producer of `value` if it is the operator `op` of the ONNX standard.
+    /// Returns the producer of `value` if it is the operator `op` of the ONNX standard; otherwise `None`.
     pub fn made_by(&self, value: ValueId, op: &str) -> Option<NodeId> {
         self.value(value).producer.filter(|node| self.is(*node, op))
     }
 
-    /// Returns the only consumer of `value`, if it reads the value once and the value is not an output of the graph.
+    /// Returns the only consumer of `value`, if it reads the value once and the value is not an output of the graph;
+    /// otherwise `None`.
     pub fn only_use(&self, value: ValueId) -> Option<NodeId> {
         match self.value(value).consumers[..] {
             [node] if !self.value(value).is_output => Some(node),
@@ -234,7 +235,7 @@ impl<'g> Graph<'g> {
         if self.value(value).is_constant { self.source.constant(value).ok() } else { None }
     }
 
-    /// Returns the value of a float32 constant with one element.
+    /// Returns the value of a float32 constant with one element; `None` for other values.
     pub fn scalar(&self, value: ValueId) -> Option<f32> {
         let one = self.value(value).shape.as_ref().is_some_and(|shape| shape.iter().all(|size| *size == 1));
         let tensor = if one { self.constant(value)? } else { return None };
@@ -252,7 +253,7 @@ impl<'g> Graph<'g> {
         if value.element == Some(element) { value.shape.as_deref() } else { None }
     }
 
-    /// Returns the integer attribute `name` of `node`, or `default` if there is none.
+    /// Returns the integer attribute `name` of `node`, or `default` if it has no integer attribute of this name.
     pub fn int(&self, node: NodeId, name: &str, default: i64) -> i64 {
         match self.source.attribute(node, name) {
             Some(Attribute::Int(value)) => value,
@@ -260,7 +261,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the float attribute `name` of `node`, or `default` if there is none.
+    /// Returns the float attribute `name` of `node`, or `default` if it has no float attribute of this name.
     pub fn float(&self, node: NodeId, name: &str, default: f32) -> f32 {
         match self.source.attribute(node, name) {
             Some(Attribute::Float(value)) => value,

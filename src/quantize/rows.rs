@@ -25,7 +25,7 @@ impl<'w> Rows<'w> {
         Rows { matrix, transposed, count, columns }
     }
 
-    /// Returns the elements of `count` rows from row `first` on.
+    /// Returns the elements of `count` rows from row `first` on, row by row.
     pub fn read(&self, first: usize, count: usize) -> Vec<f32> {
         let mut values = vec![0f32; count * self.columns];
         if self.transposed {

@@ -1,7 +1,7 @@
-//! Selection of the nodes that compute with bytes, and of the quantized values between them.
+//! Selection of the nodes that compute with bytes (uint8 activations), and of the quantized values between them.
 //!
-//! Nodes with a weight (`Conv`, `MatMul`, `Gemm`) are selected by themselves. Others follow where their inputs are
-//! quantized anyway and their outputs are needed quantized: see [`Selection::settle`].
+//! Nodes with a weight (`Conv`, `MatMul`, `Gemm`) are selected by themselves. Others are selected where their inputs
+//! are quantized anyway and selected nodes read their outputs: see [`Selection::settle`].
 
 use super::operand;
 use super::operators::{self, Rule};
@@ -358,7 +358,8 @@ impl<'a> Selection<'_, 'a> {
         })
     }
 
-    /// Returns whether an output of a selected node is quantized. Products return floats if no reader needs bytes.
+    /// Returns whether an output of a selected node is quantized. `MatMul` and `Gemm` return floats if no reader needs
+    /// bytes.
     pub fn gives_bytes(&self, index: usize, output: &str) -> bool {
         match self.chosen.get(&index) {
             Some(Role::Weighted(_)) => self.view.node(0, index).is("Conv") || self.wanted(output),
