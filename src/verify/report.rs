@@ -99,8 +99,7 @@ pub fn note(report: &mut Report, facts: Facts) {
     }
 }
 
-/// Adds a warning if a quantized result is slower than the original, that is, if the interval of its speed-up is below
-/// 1.
+/// Adds a warning if a quantized result is slower than the original: if the whole interval of its speed-up is below 1.
 pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
     if report.operation == "quantize" && speedup.high < 1.0 {
         report.warnings.push(format!(
