@@ -76,13 +76,13 @@ impl Default for BenchmarkOptions {
 /// loaded and run in turn. On the CPU with one thread, a run is timed in CPU time, otherwise by the wall clock. The
 /// speedup is the median of the ratios of paired runs, with a 95 % bootstrap interval.
 ///
-/// `tokenizer` is the original's; without it, inputs are generated. A result with another tokenizer reads the texts
+/// `tokenizer` is the original's; without it, texts cannot be inputs. A result with another tokenizer reads the texts
 /// with its own, and classes in another order are compared by name. Progress stage: `benchmark`, in rounds and input
 /// sets. Memory: both models loaded.
 ///
 /// Fails with [`Kind::InvalidArgument`] if the inputs of the models differ in name or type, if the result lacks an
-/// output of the original, if the outputs are over different classes or tokens, or if the options do not match the
-/// models. Inputs and outputs of a decoder's cache may differ. Also fails if a model cannot be loaded or run.
+/// output of the original, if the outputs are over different classes or tokens, or if the options are invalid or do not
+/// match the models. Inputs and outputs of a decoder's cache may differ. Also fails if a model cannot be loaded or run.
 pub fn benchmark(
     runtime: &'static Runtime,
     original: &Model,

@@ -44,7 +44,8 @@ struct Tally {
 }
 
 impl Comparison {
-    /// Returns an empty comparison. Outputs whose row length is in `vocabularies` count as logits.
+    /// Returns an empty comparison. Outputs whose row length is in `vocabularies` and at least 1000 count as logits,
+    /// like those whose name contains `logit`.
     pub fn new(vocabularies: Vec<i64>) -> Comparison {
         Comparison { vocabularies, ..Comparison::default() }
     }

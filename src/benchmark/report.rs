@@ -16,7 +16,7 @@ pub struct Both<T> {
 /// Speed, load time, memory and size of two models on the same inputs.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchmarkReport {
-    /// Number of timed rounds; both models ran once in each.
+    /// Number of timed rounds, in each of which one run of each model was timed.
     pub runs: usize,
     /// Number of threads of each session.
     pub threads: usize,

@@ -47,8 +47,7 @@ impl Sums {
         self.non_finite += other.non_finite;
     }
 
-    /// Returns `a·b / (|a| |b|)`: 1 for two zero vectors, 0 for one zero vector or if an element of the result is not
-    /// finite.
+    /// Returns `a·b / (|a| |b|)`: 1 if both vectors are zero, 0 if only one is or if `non_finite` is not 0.
     pub fn cosine(&self) -> f64 {
         if self.non_finite > 0 {
             return 0.0;

@@ -82,7 +82,7 @@ pub enum Side<'s> {
 }
 
 impl Side<'_> {
-    /// Returns the model with its inputs and outputs.
+    /// Returns the model, or for an engine a model that has its inputs and outputs and no nodes.
     pub fn model(&self) -> &Model {
         match self {
             Side::Model(model) => model,

@@ -72,7 +72,8 @@ impl Histogram {
         f64::from(self.range.low) + index as f64 * self.width()
     }
 
-    /// Returns the range that contains `percent` per cent of the values (including zeros), cut equally at both ends.
+    /// Returns the smallest range of whole bins that contains `percent` per cent of the values (including zeros) if
+    /// equal shares are cut off at both ends.
     pub fn percentile(&self, percent: f64) -> Range {
         let total: u64 = self.counts.iter().sum::<u64>() + self.zeros;
         let cut = total as f64 * (100.0 - percent) / 200.0;

@@ -202,7 +202,8 @@ impl<'g> Graph<'g> {
         rest.into_iter().all(|value| self.value(*value).consumers.is_empty() && !self.value(*value).is_output)
     }
 
-    /// Returns the input of `node` other than `value`, if the node has two inputs and `value` is one of them.
+    /// Returns the input of `node` other than `value`, if the node has two inputs and `value` is one of them,
+    /// otherwise `None`.
     pub fn other(&self, node: NodeId, value: ValueId) -> Option<ValueId> {
         match self.node(node).inputs[..] {
             [Some(first), Some(second)] if first == value && second != value => Some(second),
@@ -225,7 +226,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the only consumer of `value` if it is the operator `op` of the ONNX standard.
+    /// Returns the only consumer of `value` if it is the operator `op` of the ONNX standard, otherwise `None`.
     pub fn only_use_by(&self, value: ValueId, op: &str) -> Option<NodeId> {
         self.only_use(value).filter(|node| self.is(*node, op))
     }
@@ -247,7 +248,7 @@ impl<'g> Graph<'g> {
         self.scalar(value).is_some_and(|found| (found - expected).abs() <= expected.abs() * 1e-5)
     }
 
-    /// Returns the shape of `value` if it is a tensor of `element` with a known rank.
+    /// Returns the shape of `value` if it is a tensor of `element` with a known rank, otherwise `None`.
     pub fn shape_of(&self, value: ValueId, element: Element) -> Option<&[i64]> {
         let value = self.value(value);
         if value.element == Some(element) { value.shape.as_deref() } else { None }

@@ -35,7 +35,7 @@ pub struct Options {
     /// Path of the compiled model to write (`ep.context_enable`). If it is empty, the compiled model is written next to
     /// the model; if it is `None`, no compiled model is written.
     pub compile_to: Option<PathBuf>,
-    /// Path of a compiled model that was loaded from memory (`ep.context_file_path`).
+    /// Path of the compiled model to write, or of one that was loaded from memory (`ep.context_file_path`).
     pub context_path: PathBuf,
 }
 

@@ -77,7 +77,7 @@ pub fn units(plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<Unit> {
     units
 }
 
-/// Returns the candidates of a unit of weights that are not stored ones.
+/// Returns the candidates of a unit of weights in [`Plan::weights`].
 fn candidates(plan: &Plan<'_>, unit: &Unit, options: &QuantizeOptions) -> Vec<Candidate> {
     let first = &plan.weights[unit.weights[0]];
     let elements = first.matrix.elements() as u64;

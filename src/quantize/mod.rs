@@ -57,9 +57,9 @@ use std::time::Instant;
 /// float when a session is created: the report says `stored int8` or `stored int4` for their nodes.
 ///
 /// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized (the message
-/// counts the reasons), and with `InvalidArgument` for options that need [`quantize_with`]: static quantization,
-/// algorithms that need calibration data, `max_quality_loss`, `target_size`, `never_slower` and `smooth_quant`. Memory:
-/// a few megabytes per thread, for any size of model.
+/// counts the reasons), and with `InvalidArgument` for invalid options and those that need [`quantize_with`]: static
+/// quantization, algorithms that need calibration data, `max_quality_loss`, `target_size`, `never_slower` and
+/// `smooth_quant`. Memory: a few megabytes per thread, for any size of model.
 ///
 /// Dynamic quantization computes the codes of weights as `q = round(w / s)` with `s = max|w| / 127` per output channel
 /// (63 instead of 127 with a reduced range), symmetric (zero point 0). Activations are quantized at run time by ONNX
@@ -80,11 +80,12 @@ pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result
 /// otherwise built-in sentences, which need a tokenizer.
 ///
 /// `max_quality_loss` and `target_size` measure the loss of each weight alone (stage `sensitivity`, in weights), on the
-/// calibration data, otherwise on built-in sentences or generated inputs, and then choose the bits of each weight; the
-/// report has the sensitivities that were measured. [`Calibration::Generated`] sets the generated inputs. If weights or
-/// ranges are fitted to the calibration data, the loss is measured on a quarter of its batches that they are not fitted
-/// to (if there are at least two batches). `never_slower` compares the speed of original and result (stage `speed`, in
-/// comparisons).
+/// calibration data, otherwise on built-in sentences or generated inputs, and then choose the bits of each weight (with
+/// static quantization, the nodes that stay float). The report has the sensitivities that were measured.
+/// [`Calibration::Generated`] sets the generated inputs. If weights or ranges are fitted to the calibration data, the
+/// loss is measured on a quarter of its batches that they are not fitted to (if there are at least two batches).
+///
+/// `never_slower` compares the speed of original and result (stage `speed`, in comparisons).
 ///
 /// Fails like [`quantize`], and with `GateNotMet` if no result meets the limits of the options.
 pub fn quantize_with(

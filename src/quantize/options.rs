@@ -35,7 +35,8 @@ choice! {
         Rtn = 1, "rtn";
         /// Half-quadratic quantization.
         ///
-        /// Like [`Algorithm::Rtn`], with zero points that minimize an error with a heavy tail.
+        /// Like [`Algorithm::Rtn`], with zero points that minimize a norm in which a few large errors cost less than in
+        /// the squared error.
         Hqq = 2, "hqq";
         /// Compensation of the error of each weight in the following ones; needs calibration data.
         Gptq = 3, "gptq";
@@ -142,8 +143,8 @@ pub struct QuantizeOptions {
     pub algorithm: Algorithm,
     /// Static: method that determines the ranges of activations. Default: [`CalibrationMethod::MinMax`].
     pub calibration_method: CalibrationMethod,
-    /// Static: percentage of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range, 0 to
-    /// 100. Default: 99.99.
+    /// Static: percentage (0 to 100) of the values of an activation that [`CalibrationMethod::Percentile`] keeps in
+    /// range. Default: 99.99.
     pub percentile: f64,
     /// Static and dynamic: share of the spread of activations that moves into the weights, 0 (none, the default) to 1
     /// (SmoothQuant's alpha; use 0.8 for encoders, 0.5 for decoders). Measured on the calibration data or, for

@@ -17,7 +17,7 @@ pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> Ha
     dead::unread_without(view, &changed, changes.iter().filter(|c| done[c.weight]).map(|c| &c.constant))
 }
 
-/// A writer of the new nodes of one form.
+/// A writer of the new nodes of one type of quantization (dynamic or weight-only).
 pub trait Rewriter {
     /// Adds the nodes that replace `node`.
     fn write(&mut self, emit: &mut NodeBuilder, node: NodeProto, change: &Change<'_>);
@@ -26,7 +26,7 @@ pub trait Rewriter {
     fn forget(&mut self);
 }
 
-/// Switches for trials: for each weight, a node computes its original output, or the quantized one.
+/// Switches for trials: each selects whether the nodes that read some weights run quantized or as in the original.
 pub struct Switches<'s> {
     /// Name of the input with the switches, one bool each.
     pub input: &'s str,

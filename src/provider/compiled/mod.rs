@@ -8,9 +8,10 @@
 //! The layout of the file, with the offset of each item in bytes (numbers are little-endian, with 64 bits):
 //!
 //! ```text
-//!  0       MAGIC, length of the file, checksum of everything after these 64 bytes, number of parts, offset of the
-//! table 4096    packed weights, each at a multiple of 64 ...     the parts: the numbers from which a body is restored,
-//! and the offsets of its weights table   offset and length of each part
+//!  0       MAGIC, length of the file, checksum of everything after these 64 bytes, number of parts, offset of table
+//!  4096    packed weights, each at a multiple of 64
+//!  ...     the parts: the numbers from which a body is restored, and the offsets of its weights
+//!  table   offset and length of each part
 //! ```
 
 mod file;

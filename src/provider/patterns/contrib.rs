@@ -11,7 +11,7 @@ use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 pub struct PackedAttentionPlan {
     /// Input of the attention: batch × tokens × K.
     pub x: ValueId,
-    /// Product that computes queries, keys and values. Its output is the output of the attention.
+    /// Product that computes queries, keys and values. `y` of it is the output of the attention.
     pub product: LinearPart,
     /// Number of heads of the attention.
     pub heads: usize,
@@ -19,8 +19,8 @@ pub struct PackedAttentionPlan {
     pub scores: ScoresPlan,
 }
 
-/// Returns the group of the attention operator `node`, or of the DynamicQuantizeLinear `node` before one; `None` if it
-/// is not supported.
+/// Returns the group of the attention operator `node`, or of the `DynamicQuantizeLinear` `node` before one; `None` if
+/// it is not supported.
 pub fn attention(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
     if graph.is_microsoft(node, "MultiHeadAttention") {
         return multi_head(graph, node);

@@ -24,7 +24,7 @@ pub struct NormPlan {
     pub rms: bool,
     /// Output of the normalization.
     pub y: ValueId,
-    /// Output for the sum before the normalization, if it has other consumers.
+    /// Output for the sum before the normalization, if it has other consumers or is an output of the graph.
     pub sum: Option<ValueId>,
 }
 

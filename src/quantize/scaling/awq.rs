@@ -21,9 +21,10 @@ use crate::runtime::{Stop, Tensor};
 use crate::threads;
 use rayon::prelude::*;
 
-/// The number of exponents to try: tenths up to 1.
+/// The number of exponents to try besides 0: tenths up to 1.
 const STEPS: usize = 10;
-/// The number of outputs of a weight on which the error is measured, evenly spaced: more give the same exponent.
+/// The maximum number of outputs of a weight on which the error is measured. They are evenly spaced; more give the same
+/// exponent.
 const OUTPUTS: usize = 512;
 
 /// Returns the model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and

@@ -8,10 +8,13 @@ use crate::onnx::proto::NodeProto;
 
 /// An `Add` after a product, whose constant has one number per column.
 pub struct Addend<'a> {
-    /// Index of the `Add`, and the index of its constant input.
+    /// Index of the `Add`.
     pub node: usize,
+    /// Index of its constant input.
     pub input: usize,
+    /// The constant.
     pub constant: Constant<'a>,
+    /// The numbers of the constant.
     pub values: Vec<f32>,
 }
 

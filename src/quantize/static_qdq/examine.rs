@@ -11,7 +11,7 @@ use crate::report::NodeReport;
 use crate::verify::{self, Examiner, Facts, Kernel};
 use std::collections::HashMap;
 
-/// The maximum number of results that are verified until one is correct.
+/// The maximum number of results that are verified until one is correct, without those of the search for a faulty node.
 const ATTEMPTS: usize = 24;
 /// The reason of nodes that are float while the faulty node is searched.
 const UNTRIED: &str = "is not tried";
@@ -64,8 +64,8 @@ impl Ready<'_> {
         found
     }
 
-    /// Finds the first node that makes the result faulty, and excludes it. If it is the second faulty node of its kind,
-    /// all nodes of that kind are excluded.
+    /// Finds the first node that makes the result faulty, and excludes it. If it is the second faulty node of its
+    /// kind (see [`kind`]), all nodes of that kind are excluded.
     fn blame(
         &mut self,
         examiner: &Examiner<'_>,

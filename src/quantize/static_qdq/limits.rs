@@ -25,7 +25,7 @@ type Made = (Model, Vec<NodeReport>);
 /// The result of the search for nodes that cost too much.
 #[derive(Default)]
 pub struct Found {
-    /// Reasons of the nodes that stay float.
+    /// Nodes that stay float because of the limits, with the reasons.
     pub stays: Stays,
     /// Loss if only one node is quantized, by node name, if it was measured.
     pub sensitivities: HashMap<String, f64>,

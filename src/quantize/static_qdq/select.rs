@@ -50,7 +50,7 @@ pub struct Weighted<'a> {
     pub axis: i64,
 }
 
-/// A weight to quantize; several nodes may share it.
+/// A weight to quantize; several nodes may share it. Fields without documentation are as in `plan::Weight`.
 pub struct Planned<'a> {
     /// Weight as a matrix: `[outputs, rest]` for `Conv`, otherwise as stored.
     pub matrix: Matrix,
@@ -62,7 +62,7 @@ pub struct Planned<'a> {
     pub dims: Vec<i64>,
 }
 
-/// The nodes of the main graph that will compute with bytes, and the reasons why others will not.
+/// The nodes of the main graph that will compute with bytes (`chosen`, by index), and why others will not.
 pub struct Selection<'v, 'a> {
     pub view: &'v View<'a>,
     pub chosen: BTreeMap<usize, Role<'a>>,
@@ -368,7 +368,7 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// Returns the node that applies the bounds of a `Relu` or `Clip` by producing its output.
+    /// Returns the selected `Relu` or `Clip` that reads `output` and is removed; `None` if there is none.
     pub fn bound_of(&self, output: &str) -> Option<usize> {
         let found = self.readers(output).find(|(i, _)| matches!(self.chosen.get(i), Some(Role::Follower(Rule::Bound))));
         found.map(|(index, _)| index)

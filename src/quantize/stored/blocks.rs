@@ -1,7 +1,7 @@
 //! Weights in blocks of 4 bits, as stored for nodes that compute in float.
 //!
 //! Two codes share a byte: the first half of a block is in the low bits, the second in the high bits. So a few nodes
-//! of any opset convert them to floats, without the 4-bit types of opset 21.
+//! of opset 7 or later convert them to floats, without the 4-bit types of opset 21.
 
 use super::Stored;
 use super::find::MUL_OPSET;
