@@ -53,7 +53,7 @@ pub struct Attention {
     pub scale: f32,
     /// Whether query `i` attends only to keys up to `past + i`.
     pub causal: bool,
-    /// Number of tokens before the first query, in a sequence with a cache.
+    /// With `causal`: number of keys before that of the first query, such as the tokens in a cache.
     pub past: usize,
     /// With `causal`: maximum number of keys that a query attends to, including its own.
     pub window: Option<usize>,

@@ -49,7 +49,7 @@ impl Class {
     }
 
     /// Returns the fastest class that this processor supports, at most the one that the environment variable
-    /// `OPTIMIZE_CPU` names. Both are read once per process; an unknown name is ignored.
+    /// `OPTIMIZE_CPU` names. It is determined once per process; an unknown name is ignored.
     pub fn detect() -> Self {
         static CHOSEN: OnceLock<Class> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -69,8 +69,8 @@ impl Class {
         Self::ALL.into_iter().rev().find(|class| *class <= self && class.supported()).unwrap_or(Self::Scalar)
     }
 
-    /// Returns whether the bfloat16 dot product is faster than conversion to float32 and multiplication: it is on AMD;
-    /// on Intel it takes four times as long as a multiplication.
+    /// Returns whether this class has a bfloat16 dot product that is faster than conversion to float32 and
+    /// multiplication: it is on AMD's processors; on Intel's, it takes four times as long as a multiplication.
     pub(super) fn fast_bf16_dot(self) -> bool {
         static FAST: OnceLock<bool> = OnceLock::new();
         self >= Self::Avx512Bf16 && *FAST.get_or_init(made_by_amd)

@@ -49,7 +49,8 @@ pub struct Epilogue<'a> {
 /// With `Int8` weights, each row of `x` is quantized to int8 with its own scale, which maps the largest magnitude to
 /// 127; products are summed exactly, and scales are applied in float32. With `Blocks`, each block of a row (of at most
 /// 64 values) has its own scale. In both cases, a row with NaN or an infinity gives NaN before the activation. With the
-/// other precisions, rows are not quantized; for `Bfloat16`, some classes round them to bfloat16.
+/// other precisions, rows are not quantized. With `Bfloat16`, they are rounded to bfloat16 if that is faster: for the
+/// class `Amx` if there are at least 5 rows, and on AMD's processors for classes with the bfloat16 dot product.
 pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     linears(x, &[(weights, *epilogue)], &mut [out], parallel);
 }
@@ -220,7 +221,8 @@ impl Work for FinishRows<'_> {
     }
 }
 
-/// Writes activation(x · gate + gate bias) ⊙ (x · up + up bias) to `out`: the first half of a gated MLP.
+/// Writes activation(x · gate + gate bias) ⊙ (x · up + up bias) to `out` (rows × N): the first half of a gated MLP.
+/// Both weights have the same K and N.
 #[allow(clippy::too_many_arguments)] // two linear layers
 pub fn gated(
     x: &Rows<'_>,

@@ -4,7 +4,7 @@
 //! the kernels for one [`Class`] of processors read them. For one class, every function gives the same bits for any
 //! number of threads of [`Parallel`], does not depend on earlier calls, and accepts any number of rows, including zero.
 //! Slices that are too short for the given sizes are an error of the caller: a debug build panics, a release build does
-//! not change the output.
+//! not change the output ([`Cache::copy`] panics in both).
 
 mod activation;
 mod attention;

@@ -170,7 +170,8 @@ impl PackedLinear {
     }
 
     /// Returns the weights with this header and these packed bytes, which are not copied. Fails if this processor does
-    /// not support their class, or if the bytes have the wrong length or are not aligned to 64 bytes.
+    /// not support their class, if the kernels do not support the sizes in the header, or if the bytes have the wrong
+    /// length or are not aligned to 64 bytes. The content of the bytes is not checked.
     pub fn open(header: LinearHeader, storage: Storage) -> Result<Self, PackError> {
         if !header.class.supported() {
             return Err(PackError::Class(header.class));

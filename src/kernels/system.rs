@@ -34,8 +34,8 @@ pub fn permit_tiles() -> bool {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn request(number: usize, first: usize, second: usize, third: usize) -> isize {
     let result: isize;
-    // SAFETY: the request above changes no memory that the compiler knows of; the kernel keeps all registers
-    // but rax, rcx and r11.
+    // SAFETY: the request of `permit_tiles` changes no memory that the compiler knows of; the operating system keeps
+    // all registers but rax, rcx and r11.
     unsafe {
         std::arch::asm!(
             "syscall",

@@ -18,7 +18,7 @@ pub const KEYS: usize = 128;
 /// Maximum number of queries of a block: two vectors.
 const COLUMNS: usize = 32;
 
-/// The inputs and the output of an attention.
+/// The inputs of an attention.
 pub struct Tensors<'a> {
     pub q: &'a [f32],
     pub k: &'a [f32],

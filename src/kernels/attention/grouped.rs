@@ -45,13 +45,14 @@ pub struct GroupedAttention<'a> {
     pub sinks: Option<&'a [f32]>,
     /// Rotary position embedding of the new queries and keys.
     pub rotary: Option<Rotary<'a>>,
-    /// Number of tokens before the new ones, by sequence.
+    /// Number of tokens before the new ones, by sequence. New keys are appended there, so the cache must have room for
+    /// `past` + `tokens`.
     pub past: &'a [usize],
     /// Number of keys, by sequence: at most `past` + `tokens`, fewer if a sequence ends with padding.
     pub lengths: &'a [usize],
 }
 
-/// A cache of keys and values: batch × heads × columns × size of each.
+/// A cache of keys and values: batch × key heads × columns × head size of each.
 #[derive(Debug)]
 pub struct Cache<'a> {
     /// Keys in the cache.
@@ -63,8 +64,10 @@ pub struct Cache<'a> {
 }
 
 impl Cache<'_> {
-    /// Copies the first `lengths[b]` tokens of each sequence `b` from `from`, and fills the rest of the cache with 0.
-    /// `from` are the keys and values of another cache, and the number of tokens that it can hold.
+    /// Copies the first `lengths[b]` tokens of each sequence `b` from `from`, or fewer if one of the caches cannot hold
+    /// that many, and fills the rest of this cache with 0. `from` are the keys and values of another cache, and the
+    /// number of tokens of a sequence that it can hold; `heads` and `size` are the key heads and the head size of both.
+    /// Panics if a slice is too short.
     pub fn copy(
         &mut self,
         from: (&[f32], &[f32], usize),

@@ -30,7 +30,8 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Returns `len` zero bytes for weights, on huge pages if the operating system provides them.
+    /// Returns `len` zero bytes for weights, aligned to [`ALIGNMENT`], on huge pages if the operating system provides
+    /// them. Ends the process if there is not enough memory.
     pub fn resident(len: usize) -> Self {
         Resident::new(len).map_or_else(|| Self::zeroed(len), |resident| Self(Kind::Resident(resident)))
     }
