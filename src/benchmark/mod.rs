@@ -80,9 +80,10 @@ impl Default for BenchmarkOptions {
 /// with its own, and classes in another order are compared by name. Progress stage: `benchmark`, in rounds and input
 /// sets. Memory: both models loaded.
 ///
-/// Fails with [`Kind::InvalidArgument`] if the inputs of the models differ in name or type, if the result lacks an
-/// output of the original, if the outputs are over different classes or tokens, or if the options are invalid or do not
-/// match the models. Inputs and outputs of a decoder's cache may differ. Also fails if a model cannot be loaded or run.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if the inputs of the models differ in name or type, if the result
+/// lacks an output of the original, if the outputs are over different classes or tokens, or if the options are invalid
+/// or do not match the models. Inputs and outputs of a decoder's cache may differ. Also fails if a model cannot be
+/// loaded or run.
 pub fn benchmark(
     runtime: &'static Runtime,
     original: &Model,

@@ -2,7 +2,7 @@
 //!
 //! A graph can be right node by node and still be refused by ONNX Runtime, or be changed by its optimizers.
 //! [`Examiner`] runs the result at the default optimization level and without optimizers (the two *levels*), on inputs
-//! that the original runs on, and compares the outputs with each other and with those of the original. [`kernels`]
+//! that the original runs on, and compares the outputs with each other and with those of the original. [`kernels()`]
 //! returns the kernel of each node.
 
 mod kernels;
