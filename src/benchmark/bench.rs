@@ -1,4 +1,4 @@
-//! A benchmark in progress: each model alone, then both as a pair, on inputs of sizes that the original accepts.
+//! The parts of a benchmark ([`Bench`]): running each model alone, running both in turn, and comparing their outputs.
 
 use super::pairing::{Pairing, same_inputs};
 use super::quality::Comparison;
@@ -17,10 +17,12 @@ pub struct Bench<'a> {
     pub original: Side<'a>,
     pub result: Side<'a>,
     pub options: &'a BenchmarkOptions,
+    /// Source of the inputs of the original, and of the result unless `of_result` is set.
     pub source: Source<'a>,
-    /// Source of the inputs of the result, if it has another tokenizer.
+    /// Source of the inputs of the result, if they are texts and the result has another tokenizer.
     of_result: Option<Source<'a>>,
     pairing: &'a Pairing,
+    /// Time at which the benchmark was created.
     pub start: Instant,
 }
 
@@ -39,8 +41,8 @@ impl Fed {
 }
 
 impl<'a> Bench<'a> {
-    /// Returns a benchmark for which nothing is loaded yet. Fails with `InvalidArgument` if options and models do not
-    /// match.
+    /// Returns a benchmark for which nothing is loaded yet. Fails with `InvalidArgument` if the inputs of the models
+    /// differ, if the options do not match the inputs, or if the outputs are over different vocabularies.
     pub fn new(
         runtime: &'static Runtime,
         [original, result]: [Side<'a>; 2],
@@ -58,28 +60,32 @@ impl<'a> Bench<'a> {
         Ok(Bench { runtime, original, result, options, source, of_result, pairing, start: Instant::now() })
     }
 
+    /// Returns the inputs for timing.
     fn timing(&self) -> Result<Fed> {
         let result = self.of_result.as_ref().map(Source::timing).transpose()?;
         Ok(Fed { original: self.source.timing()?, result })
     }
 
+    /// Returns the input set `index` for comparing outputs.
     fn set(&self, index: usize) -> Result<Fed> {
         let result = self.of_result.as_ref().map(|source| source.set(index)).transpose()?;
         Ok(Fed { original: self.source.set(index)?, result })
     }
 
+    /// Returns the options of the sessions of both models.
     pub fn session(&self) -> SessionOptions {
         let execution = self.options.execution.clone();
         SessionOptions { threads: self.options.threads, execution, ..SessionOptions::default() }
     }
 
+    /// Loads both models and returns them. An error names the model that cannot be loaded.
     pub fn pair(&self, session: &SessionOptions, steps: &Steps) -> Result<Pair> {
         let load = |side: Side<'_>| Subject::of(self.runtime, side, session, &steps.quiet());
         Ok(Pair::new(load(self.original).at(|| "the original")?, load(self.result).at(|| "the result")?))
     }
 
-    /// Returns inputs of sizes that the original accepts, after trying them. The error names the model that accepts
-    /// none.
+    /// Finds inputs of sizes that the original accepts by running it, runs the result on them once, and returns them.
+    /// Fails if a model does not run; the error names the model.
     pub fn settled(&mut self, pair: &mut Pair, steps: &Steps) -> Result<Fed> {
         let quiet = steps.quiet();
         let source = &mut self.source;
@@ -94,8 +100,8 @@ impl<'a> Bench<'a> {
         Ok(inputs)
     }
 
-    /// Runs each model alone, on inputs of sizes that the original accepts, and returns these inputs and the
-    /// measurements.
+    /// Runs each model alone, and returns the inputs and the measurements. If a model refuses the inputs, both are run
+    /// on those that [`Self::settled`] finds.
     pub fn alone(&mut self, session: &SessionOptions, steps: &mut Steps) -> Result<(Fed, Both<Alone>)> {
         let inputs = self.timing()?;
         match self.each_alone(&inputs, session, steps) {
@@ -136,8 +142,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Compares the outputs on the input sets, until all are compared or the time `until` has come. Returns the
-    /// results.
+    /// Compares the outputs on the input sets, until all sets are compared or the time `until` has come; the first set
+    /// is always compared. Returns the results.
     pub fn compare(&self, pair: &mut Pair, until: Option<Instant>, steps: &mut Steps) -> Result<QualityReport> {
         let source = &self.source;
         let mut comparison = Comparison::new(source.vocabularies());
@@ -160,6 +166,7 @@ impl<'a> Bench<'a> {
         Ok(comparison.finish())
     }
 
+    /// Returns the report. `each` holds the measurements of each model alone, `None` in a brief benchmark.
     pub fn report(&self, pair: &Pair, inputs: &Fed, rounds: &Rounds, each: Option<Both<Alone>>) -> BenchmarkReport {
         let session = self.session();
         let bytes = Both { original: self.original.bytes(), result: self.result.bytes() };

@@ -1,8 +1,9 @@
-//! Compares original and result in one process, on the same inputs: speed, memory, size and quality.
+//! Compares an original model and its result in one process, on the same inputs: speed, memory, size and quality.
 //!
 //! [`benchmark`] is the entry point, [`brief`] a short version. [`crate::inputs`] makes the inputs, `pairing` relates
-//! the outputs of the two, `bench` runs the benchmark, `timing` runs the models in turn, `quality` compares outputs
-//! (`rows` has the sums), and [`report`] is the result. `crate::statistics` computes the confidence intervals.
+//! token ids and classes of the two models, `bench` runs the benchmark, `timing` runs the models in turn, `quality`
+//! compares outputs (`rows` has the sums), and [`report`] contains the results. `crate::statistics` computes the
+//! confidence intervals.
 
 mod bench;
 mod pairing;
@@ -36,21 +37,22 @@ use timing::{Clock, Rounds, Side};
 pub(crate) use timing::{Pair, Subject};
 pub use timing::{RunFn, Timed};
 
-/// The measurements of a benchmark, and the inputs for them.
+/// The options of a benchmark.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchmarkOptions {
-    /// Number of timed rounds, in each of which both models run once. Default: 50.
+    /// Number of timed rounds, in each of which one run of each model is timed: 1 to 1,000,000. Default: 50.
     pub runs: usize,
-    /// Number of warm-up rounds. Default: 5.
+    /// Number of warm-up rounds, at most 1,000,000. The warm-up ends early after a fifth of `max_seconds`. Default: 5.
     pub warmup: usize,
-    /// Number of threads of each session; 0 for one per physical core.
+    /// Number of threads of each session; 0 for one per physical core. Default: 0.
     pub threads: usize,
     /// Inputs of the models. The seed is also that of the bootstrap.
     #[serde(flatten)]
     pub inputs: InputOptions,
     /// Execution provider and device of the sessions.
     pub execution: Execution,
-    /// Time limit of the timed rounds in seconds; at least five rounds are run. Default: 30.
+    /// Time limit of the timed rounds in seconds, 0 or more; at least five rounds (or `runs`, if that is less) are run
+    /// even if they take longer. Default: 30.
     pub max_seconds: f64,
 }
 
@@ -71,13 +73,17 @@ impl Default for BenchmarkOptions {
 /// the outputs.
 ///
 /// Each model is first loaded alone (the smaller, then the larger) for load time, first run and memory; then both are
-/// loaded and run in turn. With one thread, a run is timed in CPU time, otherwise by the wall clock. The speedup is
-/// the median of the ratios of paired runs, with a 95 % bootstrap interval.
+/// loaded and run in turn. On the CPU with one thread, a run is timed in CPU time, otherwise by the wall clock. The
+/// speedup is the median of the ratios of paired runs, with a 95 % bootstrap interval.
 ///
-/// Progress stage: `benchmark`, in rounds and input sets. Fails with [`Kind::InvalidArgument`] if the models' inputs
-/// or outputs differ or the options do not match them; the message names the input and the option. `tokenizer` is the
-/// original's: if the result has a different one, it reads the texts with its own, and classes in a different order
-/// are compared by name. Memory: both models loaded.
+/// `tokenizer` is the original's; without it, texts cannot be inputs. A result with another tokenizer reads the texts
+/// with its own, and classes in another order are compared by name. Progress stage: `benchmark`, in rounds and input
+/// sets. Memory: both models loaded.
+///
+/// Fails with [`crate::error::Kind::InvalidArgument`] if the inputs of the models differ in name or type, if the result
+/// lacks an output of the original, if the outputs are over different classes or tokens, or if the options are invalid
+/// or do not match the models. Inputs and outputs of a decoder's cache may differ. Also fails if a model cannot be
+/// loaded or run.
 pub fn benchmark(
     runtime: &'static Runtime,
     original: &Model,
@@ -89,8 +95,8 @@ pub fn benchmark(
     measure(runtime, Side::Model(original), Side::Model(result), tokenizer, options, call)
 }
 
-/// Measures an engine against its original, and returns the same as [`benchmark`]. Both times include copying inputs
-/// and outputs.
+/// Measures an engine against its original, and returns the same as [`benchmark`]. Runs of both are timed by the wall
+/// clock and include copying inputs and outputs.
 pub fn benchmark_engine(
     runtime: &'static Runtime,
     original: &Model,
@@ -102,8 +108,10 @@ pub fn benchmark_engine(
     measure(runtime, Side::Model(original), Side::Engine(engine), tokenizer, options, call)
 }
 
-/// Measures `result` against `original` in a few seconds, and returns the same as [`benchmark`]: only speed and
-/// closeness, with fewer rounds and inputs, and without memory and the time of the first run.
+/// Measures `result` against `original` as [`benchmark`] does, but with less work: the models are not loaded alone, so
+/// memory and the time of the first run are absent from the report. There are at most 15 timed rounds and one warm-up
+/// round. Timing and comparison take about 0.6 seconds each; more for slow models, which run three rounds and one input
+/// set.
 pub fn brief(
     runtime: &'static Runtime,
     original: &Model,
@@ -136,8 +144,8 @@ pub fn brief(
     Ok((bench.report(&pair, &inputs, &rounds, None), quality))
 }
 
-/// Returns how close the outputs of two models are, on the tensors of the options or on the inputs of a benchmark,
-/// without measuring speed.
+/// Returns the closeness of the outputs of two models on the inputs on which [`benchmark`] compares them, without
+/// measuring speed. Fails like [`benchmark`].
 pub fn closeness(
     runtime: &'static Runtime,
     original: &Model,
@@ -182,12 +190,14 @@ fn measure(
     Ok((report, quality))
 }
 
-/// The maximum and minimum number of rounds of a brief benchmark, and the duration in seconds of each of its parts.
+/// The maximum number of rounds of a brief benchmark.
 const BRIEF_ROUNDS: usize = 15;
+/// The minimum number of rounds of a brief benchmark, unless fewer were requested.
 const BRIEF_FEWEST: usize = 3;
+/// The approximate duration in seconds of each of the two parts of a brief benchmark: timing and comparison.
 const BRIEF_SECONDS: f64 = 0.6;
 
-/// Returns a report for a benchmark that was the whole operation.
+/// Returns the report of the operation `benchmark`, which only measures.
 pub fn into_report(options: &BenchmarkOptions, benchmark: &BenchmarkReport, quality: &QualityReport) -> Report {
     let mut report = Report::new("benchmark", serde_json::to_value(options).unwrap_or_default());
     report.seconds = benchmark.seconds;
@@ -216,7 +226,8 @@ fn check(options: &BenchmarkOptions) -> Result<()> {
     Ok(())
 }
 
-/// Fails if the models have different outputs; the comparison would notice too, but only after the timing.
+/// Fails with `InvalidArgument` if the result lacks an output of the original, except those of a decoder's cache
+/// (`present…`). The comparison would notice too, but only after the timing.
 fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     let given = result.outputs();
     let lacks = |name: &str| !name.starts_with("present") && !given.iter().any(|other| other.name == name);
@@ -228,7 +239,8 @@ fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     }
 }
 
-/// Returns inputs for timing a model, of sizes that it accepts.
+/// Returns inputs for timing a model, of sizes that it accepts; it is loaded and run to find them. Fails if it accepts
+/// none.
 pub(crate) fn settled(
     runtime: &'static Runtime,
     model: &Model,
@@ -245,7 +257,7 @@ pub(crate) fn settled(
     })
 }
 
-/// Runs a pair in turn, and returns only the speedup.
+/// Runs both models of a pair in turn on the same inputs, and returns only the speedup.
 pub(crate) fn race(
     pair: &mut Pair,
     inputs: &Batch,

@@ -11,9 +11,10 @@ use crate::text::Tokenizer;
 
 /// The differences of the token ids and classes of a result from those of the original.
 pub struct Pairing {
-    /// Tokenizer of the result if it differs.
+    /// Tokenizer of the result, if it differs from the original's.
     pub reading: Option<Reading>,
-    /// Index of the class of the same name in the result, for each class of the original.
+    /// Index of the class of the same name in the result, for each class of the original; `None` if the order is the
+    /// same or the models do not classify.
     order: Option<Vec<usize>>,
     /// Whether the outputs are distributions over a vocabulary, as in text generation and mask filling.
     writes: bool,
@@ -49,7 +50,8 @@ impl Pairing {
         Ok(Pairing { reading, order, writes, notes })
     }
 
-    /// Fails with `InvalidArgument` for two models whose outputs are over different tokens.
+    /// Fails with `InvalidArgument` if the inputs are texts and the outputs are distributions over different
+    /// vocabularies.
     pub fn check(&self, source: &Source) -> Result<()> {
         match &self.reading {
             Some(Reading { ids: Some(how), .. }) if self.writes && source.name() == "text" => bail!(
@@ -61,7 +63,9 @@ impl Pairing {
         }
     }
 
-    /// Returns the outputs of the result in the order of the original's classes. Fails if they are over other tokens.
+    /// Returns the outputs of the result, with float logits in the order of the original's classes. `masks` are those
+    /// of the inputs of the original and of the result. Fails with `InvalidArgument` if the tokenizers split the texts
+    /// differently and an output has a vector per token.
     pub fn aligned(&self, outputs: Vec<(String, Tensor)>, masks: [Option<&Mask>; 2]) -> Result<Vec<(String, Tensor)>> {
         if let (Some(_), [Some(of_original), Some(of_result)]) = (&self.reading, masks)
             && of_original != of_result
@@ -85,7 +89,8 @@ impl Pairing {
     }
 }
 
-/// Fails with `InvalidArgument` for two models with different inputs.
+/// Fails with `InvalidArgument` if only one model has an input, or if an input has different types. Inputs of a
+/// decoder's cache may be missing from one of the models.
 pub fn same_inputs(original: &[ValueInfo], result: &[ValueInfo]) -> Result<()> {
     let missing = |from: &[ValueInfo], of: &[ValueInfo]| {
         // A model whose layers were dropped lacks their cache inputs.

@@ -17,7 +17,7 @@ pub struct Comparison {
     outputs: Vec<Tally>,
     vocabularies: Vec<i64>,
     samples: usize,
-    /// Reason why an output is not compared.
+    /// Reason why an output is not compared: that of the first such output.
     apart: Option<String>,
 }
 
@@ -44,16 +44,18 @@ struct Tally {
 }
 
 impl Comparison {
-    /// Returns an empty comparison. Outputs whose row length is in `vocabularies` count as logits.
+    /// Returns an empty comparison. Outputs whose row length is in `vocabularies` and at least 1000 count as logits,
+    /// like those whose name contains `logit`.
     pub fn new(vocabularies: Vec<i64>) -> Comparison {
         Comparison { vocabularies, ..Comparison::default() }
     }
 
-    /// Adds the outputs of one run of each model on the same inputs, `samples` texts.
+    /// Adds the outputs of one run of each model on the same inputs, which are `samples` texts or other samples.
     ///
     /// For outputs of at least three dimensions that begin with those of the mask, padding rows according to `mask` are
-    /// omitted. Outputs that differ in type or shape are not compared, and the report says so. Fails if an output is
-    /// missing.
+    /// omitted. Outputs that differ in shape, or of which only one is float, are not compared, and the report says so.
+    /// Fails with `InvalidArgument` if the result lacks an output. Outputs of a decoder's cache (`present…`) may be
+    /// missing or have another shape.
     pub fn add(
         &mut self,
         original: &[(String, Tensor)],
@@ -111,8 +113,9 @@ impl Comparison {
     }
 }
 
-/// Returns the index of the primary output, from names and whether they are float: the first output whose name contains
-/// `logits`, otherwise `sentence_embedding`, otherwise the first float output; `None` if there is none.
+/// Returns the index of the primary output. Each element of `outputs` is the name of an output and whether it is float.
+/// The primary output is the first float output whose name contains `logits`, otherwise the first whose name contains
+/// `sentence_embedding`, otherwise the first; `None` if no output is float.
 pub fn primary_output(outputs: &[(String, bool)]) -> Option<usize> {
     let named = |part: &str| outputs.iter().position(|(name, float)| *float && name.to_lowercase().contains(part));
     named("logits").or_else(|| named("sentence_embedding")).or_else(|| outputs.iter().position(|(_, float)| *float))
@@ -203,7 +206,8 @@ fn is_float(tensor: &Tensor) -> bool {
     matches!(tensor.dtype(), Float32 | Float64 | Float16 | Bfloat16)
 }
 
-/// Returns the number of equal elements and of all elements; types below a byte are counted in bytes.
+/// Returns the number of equal elements and of all elements. Elements of different types are not equal; types smaller
+/// than a byte are counted in bytes.
 fn equal_elements(before: &Tensor, after: &Tensor) -> (u64, u64) {
     if let (Some(a), Some(b)) = (before.strings(), after.strings()) {
         return (a.iter().zip(b).filter(|(a, b)| a == b).count() as u64, a.len() as u64);

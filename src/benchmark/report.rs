@@ -16,11 +16,11 @@ pub struct Both<T> {
 /// Speed, load time, memory and size of two models on the same inputs.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchmarkReport {
-    /// Number of timed rounds; both models ran once in each.
+    /// Number of timed rounds, in each of which one run of each model was timed.
     pub runs: usize,
     /// Number of threads of each session.
     pub threads: usize,
-    /// Name of the clock: `thread_cpu` (one thread: the CPU time of the run) or `wall`.
+    /// Name of the clock: `thread_cpu` (the CPU time of the thread, for one thread on the CPU) or `wall`.
     pub clock: &'static str,
     /// Provider and device on which each model ran.
     pub placement: Both<Placement>,
@@ -33,8 +33,8 @@ pub struct BenchmarkReport {
     pub latency_ms: Both<Latency>,
     /// Speed of the result relative to the original; 2 means twice as fast.
     pub speedup: Speedup,
-    /// Time to create a session in milliseconds (wall clock); the shorter of two, because the first also reads files
-    /// and code.
+    /// Time to create a session in milliseconds (wall clock). It is the shorter of two times, because the first also
+    /// reads files and code; in a brief benchmark, there is only one.
     pub load_ms: Both<f64>,
     /// Time of the first run in milliseconds (wall clock); absent in a brief benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub struct BenchmarkReport {
     pub bytes: Both<u64>,
     /// Size of the original divided by the size of the result.
     pub size_ratio: f64,
-    /// Notes about differences that affect the comparison: another tokenizer, another order of the classes.
+    /// Notes about differences that affect the comparison: another tokenizer or another order of the classes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Wall-clock seconds of the whole benchmark, including the quality part.
@@ -91,12 +91,13 @@ impl Speedup {
     }
 }
 
-/// The closeness of the result's outputs to the original's, over all samples. The first numbers are those of the
-/// primary output; a number that does not apply to an output is absent (`null` in JSON).
+/// The closeness of the result's outputs to the original's, over all samples. `cosine` to `kl` are those of the primary
+/// output; a number that does not apply to an output is `None` (`null` in JSON).
 #[derive(Debug, Clone, Serialize)]
 pub struct QualityReport {
-    /// Name of the primary output: the first whose name contains `logits`; otherwise `sentence_embedding`; otherwise
-    /// the first float output.
+    /// Name of the primary output: the first float output whose name contains `logits`; otherwise the first whose name
+    /// contains `sentence_embedding`; otherwise the first float output; otherwise the first output. Empty if no output
+    /// was compared.
     pub output: String,
     /// Mean cosine; see [`OutputQuality::cosine`].
     pub cosine: Option<f64>,
@@ -108,10 +109,11 @@ pub struct QualityReport {
     pub kl: Option<f64>,
     /// Number of texts, given samples or generated inputs that were compared.
     pub samples: usize,
-    /// The reason why some outputs were not compared: their sizes or types differ in the result.
+    /// The reason why an output was not compared: its shape differs in the result, or only one of the two is float. If
+    /// there are several such outputs, the reason is that of the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_compared: Option<String>,
-    /// Closeness of each output.
+    /// Closeness of each output that was compared.
     pub outputs: Vec<OutputQuality>,
 }
 
@@ -124,18 +126,19 @@ pub struct OutputQuality {
     pub dtype: &'static str,
     /// Number of rows that were compared.
     pub rows: u64,
-    /// Mean of the cosine `a·b / (|a| |b|)` over the rows; 0 for a row in which the result has a value that is not
-    /// finite. Where rows have one element, all of them together form one row.
+    /// Mean of the cosine `a·b / (|a| |b|)` over the rows, where `a` is the original's row and `b` the result's; 0 for
+    /// a row with an element that `non_finite` counts. Where rows have one element, all of them together form one row.
     pub cosine: Option<f64>,
     /// Smallest cosine of a row.
     pub cosine_min: Option<f64>,
-    /// Largest difference `|a - b|` of two elements.
+    /// Largest difference `|a - b|` of two finite elements.
     pub max_abs_error: Option<f64>,
-    /// Relative root mean square `sqrt(Σ(a - b)² / Σa²)` of the difference.
+    /// Relative root mean square `sqrt(Σ(a - b)² / Σa²)` of the difference, over finite elements.
     pub relative_rms: Option<f64>,
-    /// Fraction of rows whose largest element has the same index.
+    /// Fraction of rows whose largest element has the same index; `None` if rows have one element.
     pub top1_agreement: Option<f64>,
-    /// Mean over the rows of the divergence `KL(softmax(a) ‖ softmax(b))` in nats, for outputs that look like logits.
+    /// Mean over the rows of the divergence `KL(softmax(a) ‖ softmax(b))` in nats, for outputs whose name contains
+    /// `logit` or whose rows are as long as the vocabulary (at least 1000); `None` if it is not finite.
     pub kl: Option<f64>,
     /// Fraction of equal elements, for outputs that are not float.
     pub exact_match: Option<f64>,

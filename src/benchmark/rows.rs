@@ -18,7 +18,7 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Returns the sums of a row. Elements that are not finite are omitted.
+    /// Returns the sums of a row. A pair of elements of which one is not finite is omitted from all but `non_finite`.
     pub fn of(a: &[f32], b: &[f32]) -> Sums {
         let mut sums = Sums::default();
         for (a, b) in a.iter().zip(b) {
@@ -47,8 +47,7 @@ impl Sums {
         self.non_finite += other.non_finite;
     }
 
-    /// Returns `a·b / (|a| |b|)`: 1 for two zero vectors, 0 for one zero vector or if an element of the result is not
-    /// finite.
+    /// Returns `a·b / (|a| |b|)`: 1 if both vectors are zero, 0 if only one is or if `non_finite` is not 0.
     pub fn cosine(&self) -> f64 {
         if self.non_finite > 0 {
             return 0.0;
@@ -63,7 +62,7 @@ impl Sums {
         }
     }
 
-    /// Returns `sqrt(Σ(a - b)² / Σa²)`; `None` if that is not a number.
+    /// Returns `sqrt(Σ(a - b)² / Σa²)`; 0 if there is no difference, and `None` if only the divisor is 0.
     pub fn relative_rms(&self) -> Option<f64> {
         match (self.squares, self.aa) {
             (0.0, _) => Some(0.0),

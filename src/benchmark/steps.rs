@@ -4,7 +4,7 @@ use crate::call::{Call, REPORTS_PER_SECOND, Stage};
 use crate::error::Result;
 use std::time::{Duration, Instant};
 
-/// The progress over all parts of a benchmark, reported at most [`REPORTS_PER_SECOND`] times a second.
+/// The progress over all parts of a benchmark, reported at most [`REPORTS_PER_SECOND`] times a second and at the end.
 pub struct Steps<'a> {
     call: &'a Call<'a>,
     done: u64,
@@ -23,7 +23,7 @@ impl<'a> Steps<'a> {
         self.skip(1)
     }
 
-    /// Counts several steps as done or as not needed.
+    /// Counts several steps as done or as not needed. Fails like [`Self::next`].
     pub fn skip(&mut self, steps: usize) -> Result<()> {
         self.done += steps as u64;
         let gap = Duration::from_secs(1) / REPORTS_PER_SECOND;

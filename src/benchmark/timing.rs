@@ -82,7 +82,7 @@ pub enum Side<'s> {
 }
 
 impl Side<'_> {
-    /// Returns the model with its inputs and outputs.
+    /// Returns the model, or for an engine a model that has its inputs and outputs and no nodes.
     pub fn model(&self) -> &Model {
         match self {
             Side::Model(model) => model,
@@ -109,7 +109,8 @@ enum Runs {
 pub struct Subject {
     runs: Runs,
     outputs: Vec<String>,
-    /// Inputs of a decoder's cache with their dimensions: pruned heads and layers have none.
+    /// Inputs of a decoder's cache with the dimensions that the model declares. A pruned model can have fewer or
+    /// smaller ones than the inputs that it is given.
     past: Vec<(String, Vec<Dim>)>,
     /// Time to load the model in milliseconds.
     pub load_ms: f64,
@@ -149,7 +150,8 @@ impl Subject {
         Ok(Subject { runs: Runs::Session(session), outputs, past, load_ms })
     }
 
-    /// Runs the model and returns its outputs.
+    /// Runs the model and returns its outputs. A session is not given cache inputs that the model lacks; those of
+    /// another shape are replaced by zeros of the declared shape.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
         let session = match &mut self.runs {
@@ -176,7 +178,8 @@ impl Subject {
     }
 }
 
-/// Returns the shape of a cache input as the model declares it, if it differs from `shape`.
+/// Returns the shape of a cache input as the model declares it; symbolic dimensions are those of `shape`. `None` if it
+/// equals `shape` or has another number of dimensions.
 fn cut(shape: &[i64], dims: &[Dim]) -> Option<Vec<i64>> {
     let wants = |(size, dim): (&i64, &Dim)| match dim {
         Dim::Fixed(wanted) => *wanted,
@@ -270,8 +273,9 @@ impl Pair {
         Pair { original, result, quick: false }
     }
 
-    /// Warms both models up, then runs them in turn until `options.runs` rounds are done or the time is up; returns the
-    /// times. `inputs` are those of the original and of the result.
+    /// Warms both models up, then runs them in turn until `options.runs` rounds are done or `options.max_seconds` have
+    /// passed, but for at least [`FEWEST_ROUNDS`]; returns the times. `inputs` are those of the original and of the
+    /// result.
     pub fn race(
         &mut self,
         inputs: [&Batch; 2],

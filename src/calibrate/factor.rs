@@ -39,15 +39,15 @@ pub enum ColumnOrder {
 }
 
 impl Factor {
-    /// Returns the factor for `gram`, the row-major sum `Σ x xᵀ` over `rows` samples `x`. If `H` is not positive
-    /// definite with the usual damping, 10 or 100 times the damping is tried.
+    /// Returns the factor for `gram`, the row-major sum `Σ x xᵀ` over `rows` samples `x`. The damping is 1 % of the
+    /// mean of the diagonal; if `H` is not positive definite with it, 10 and 100 times as much is tried.
     ///
     /// Fails with `InvalidModel` if the values are not finite, or if no damping suffices.
     pub fn new(gram: &[f32], size: usize, rows: usize, by: ColumnOrder) -> Result<Factor> {
         Factor::damped(gram, size, rows, by, DAMPING)
     }
 
-    /// Returns the factor like [`Factor::new`], with another share of the mean diagonal added to it.
+    /// Returns the factor like [`Factor::new`], but `damping` is the share of the mean of the diagonal that is added.
     pub fn damped(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
         in_pool(|| Factor::computed(gram, size, rows, by, damping))
     }

@@ -1,21 +1,21 @@
 //! The histogram of an activation, and the choice of its quantization range.
 //!
-//! All three methods use the histogram of the values other than zero; zero has an exact code of its own. `p` are the
-//! counts, `c` the centers of the bins.
+//! All three methods use the histogram of the values other than zero, which has an exact code of its own; only the
+//! percentile counts the zeros, too. `p` are the counts, `c` the centers of the bins, `q(c)` the quantized centers.
 //!
 //! - Percentile: (100 - P) / 2 per cent of the values are cut off at each end.
-//! - MSE: the range with the least `sum p (c - q(c))^2`: `step^2 / 12` for values inside, the squared distance to the
-//!   range for values outside; both ends are searched.
+//! - MSE: the range with the least `sum p (c - q(c))^2`. The square is taken as `step^2 / 12` for values inside (a step
+//!   is a 255th of the range), and as the squared distance to the range for values outside. Both ends are searched.
 //! - Entropy (Migacz, "8-bit Inference with TensorRT", 2017, here also for asymmetric ranges): both ends are clipped to
 //!   the same bound, such that the quantized distribution has the least Kullback-Leibler divergence from the clipped
 //!   one.
 
-/// A range of values that contains zero.
+/// A range of values. Ranges for quantization contain zero; those that the methods of `Histogram` return need not.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
-    /// Lower bound of the range, at most 0.
+    /// Lower bound of the range.
     pub low: f32,
-    /// Upper bound of the range, at least 0.
+    /// Upper bound of the range.
     pub high: f32,
 }
 
@@ -49,7 +49,7 @@ impl Histogram {
         Histogram { range, counts: vec![0; BINS], zeros: 0 }
     }
 
-    /// Counts values, except those that are not finite or out of range.
+    /// Counts values, except those that are not finite or out of range. Zeros are counted separately.
     pub fn add(&mut self, values: &[f32]) {
         let Range { low, high } = self.range;
         let factor = BINS as f32 / (high - low).max(f32::MIN_POSITIVE);
@@ -72,7 +72,8 @@ impl Histogram {
         f64::from(self.range.low) + index as f64 * self.width()
     }
 
-    /// Returns the range that contains `percent` per cent of the values (including zeros), cut equally at both ends.
+    /// Returns the smallest range of whole bins that contains `percent` per cent of the values (including zeros) if
+    /// equal shares are cut off at both ends.
     pub fn percentile(&self, percent: f64) -> Range {
         let total: u64 = self.counts.iter().sum::<u64>() + self.zeros;
         let cut = total as f64 * (100.0 - percent) / 200.0;
@@ -92,19 +93,20 @@ impl Histogram {
         self.between(first, last)
     }
 
-    /// Returns the range of the bins from `first` up to `last`.
+    /// Returns the range of the bins from `first` up to `last`, which is excluded.
     fn between(&self, first: usize, last: usize) -> Range {
         let low = if first == 0 { self.range.low } else { self.edge(first) as f32 };
         let high = if last == BINS { self.range.high } else { self.edge(last) as f32 };
         Range { low, high }
     }
 
+    /// Returns the bin that contains zero; `None` if the range does not contain zero or is a single value.
     fn bin_of_zero(&self) -> Option<usize> {
         let Range { low, high } = self.range;
         (low <= 0.0 && high >= 0.0 && high > low).then(|| ((f64::from(-low) / self.width()) as usize).min(BINS - 1))
     }
 
-    /// Returns the range for which the squared error is smallest.
+    /// Returns the range with the smallest squared error of those that are tried.
     pub fn least_squares(&self) -> Range {
         // Sums of 1, c and c^2 below each edge give the clipping error without reading the bins again.
         let mut sums = vec![[0f64; 3]; BINS + 1];
@@ -135,7 +137,7 @@ impl Histogram {
         best
     }
 
-    /// Returns the range for which the KL divergence is smallest.
+    /// Returns the range with the smallest KL divergence of those that are tried.
     pub fn entropy(&self) -> Range {
         let most = f64::from(self.range.high.max(-self.range.low));
         let (mut best, mut least) = (self.range, f64::INFINITY);
@@ -156,8 +158,8 @@ impl Histogram {
         best
     }
 
-    /// Returns the divergence of the bins from `first` up to `last`, with the outer values added to the outermost,
-    /// from the same bins when [`LEVELS`] levels share them.
+    /// Returns the divergence of the bins from `first` up to `last` (excluded), to whose outermost bins the counts
+    /// beyond them are added, from the same bins quantized to [`LEVELS`] levels. Infinite if the bins are empty.
     fn divergence(&self, first: usize, last: usize) -> f64 {
         let own = &self.counts[first..last];
         let mut clipped: Vec<f64> = own.iter().map(|count| *count as f64).collect();

@@ -16,10 +16,10 @@ pub enum Calibration<'a> {
         text: &'a str,
         /// Tokenizer of the model.
         tokenizer: &'a Tokenizer,
-        /// Number of windows, evenly spaced over the text; 0 selects 16. For models that read lines: number of batches
-        /// of 8 lines.
+        /// Maximum number of windows, evenly spaced over the text; 0 selects 16. For models that read lines: maximum
+        /// number of batches of 8 lines.
         windows: usize,
-        /// Number of tokens per window; 0 selects 512, or the limit of the model.
+        /// Number of tokens per window, or maximum number per line; 0 selects 512, or the model's limit if it is lower.
         length: usize,
     },
     /// Values of the inputs by name; see [`batches`] for how they are divided into batches.
@@ -35,7 +35,8 @@ pub enum Calibration<'a> {
 }
 
 impl Calibration<'_> {
-    /// Records in the recipe of a report that the operation used data of the caller, and how much of a text.
+    /// Records in the recipe of a report that the operation used data of the caller, with the number and length of
+    /// windows unless they are 0. Records nothing for [`Calibration::Generated`].
     pub fn note(&self, report: &mut Report) {
         match self {
             Calibration::Generated { .. } => return,
@@ -55,14 +56,18 @@ impl Calibration<'_> {
 /// A text and the tokenizer that reads it.
 type Text<'a> = (&'a str, &'a Tokenizer);
 
+/// The default number of windows of a text.
 const WINDOWS: usize = 16;
+/// The number of lines of a text, or of given samples, per batch.
 const LINES: usize = 8;
 
-/// Returns batches of inputs for `model`. Fails with `InvalidArgument` if a text is too short for one window.
+/// Returns batches of inputs for `model`. Fails with `InvalidArgument` if a text has no lines or is shorter than one
+/// window, if a window is longer than the model's limit, or if tensors do not match the inputs; with `NotFound` for a
+/// tensor that belongs to no input.
 ///
 /// The first dimension of given tensors counts samples, the same number in each: a batch has as many as the model
-/// requires, otherwise 8. A tensor with one dimension more than its input is split along it, one sample per run.
-/// Tensors of inputs without dimensions are part of every run.
+/// requires, otherwise 8. A tensor with one dimension more than its input is split along its first dimension, one
+/// sample per batch. Tensors of inputs without dimensions are part of every batch.
 pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch>> {
     let (text, tokenizer, windows, length) = match *calibration {
         Calibration::Tensors(tensors) => {

@@ -1,9 +1,10 @@
 //! Calibration: the inputs of a model's layers on real data, layer by layer.
 //!
-//! [`Batch`]es come from a text or from tensors. A [`Walk`] computes requested values step by step, so that a layer
-//! can be changed before those after it run. [`Products`] are matrix products, by ONNX Runtime. A [`Factor`] holds
-//! the correlations of a layer's inputs, for compensating the change of one weight in the others. [`ranges`] finds
-//! the bounds of values. [`Data`] and [`Run`] are the arguments of such work.
+//! [`Batch`]es come from a text or from tensors, or are generated. A [`Walk`] computes requested values step by step,
+//! so that a layer can be changed before those after it run. [`Products`] computes matrix products with ONNX Runtime. A
+//! [`Factor`] holds the correlations of a layer's inputs, for compensating the change of one weight in the others.
+//! [`ranges()`] finds the bounds of values. [`Data`] and [`Run`] are arguments of functions that work on calibration
+//! data.
 
 mod factor;
 mod histogram;

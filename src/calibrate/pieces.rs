@@ -4,9 +4,10 @@
 /// samples of several lengths.
 const LENGTHS: [usize; 6] = [2000, 60, 500, 120, 1000, 250];
 
-/// Returns the text with long lines divided into pieces of various lengths, at word boundaries where possible.
+/// Returns the text with long lines divided into pieces of various lengths, at word boundaries where possible. Empty
+/// lines are omitted, and each piece is a line of the result.
 ///
-/// The tokens of one text are correlated: nineteen long texts are as little representative as nineteen short ones, and
+/// The tokens of one text are correlated: a few long texts represent the data no better than a few short ones, and
 /// values fitted to long texts are worse for short ones.
 pub fn pieces(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 60);
@@ -24,7 +25,8 @@ pub fn pieces(text: &str) -> String {
     out
 }
 
-/// Returns the two parts of a text that is divided after `length` characters, at the end of the word there.
+/// Returns the two parts of a text that is divided after `length` characters, at the end of the word there. A word that
+/// continues for another `length` characters is divided.
 fn cut(text: &str, length: usize) -> (&str, &str) {
     let Some((at, _)) = text.char_indices().nth(length) else { return (text, "") };
     let end = text[at..].char_indices().take(length).find(|(_, c)| c.is_whitespace());

@@ -8,14 +8,14 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, OperatorSetIdProto};
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 
-/// A cache of sessions that each compute one product.
+/// Two sessions of ONNX Runtime, which compute the products `A B` and `Aᵀ B` of float32 matrices.
 pub struct Products {
     plain: Session,
     transposed: Session,
 }
 
 impl Products {
-    /// Returns an empty cache for sessions with this number of threads; 0 for one per physical core.
+    /// Creates the two sessions with this number of threads each (0 for one per physical core), and returns them.
     pub fn new(runtime: &'static Runtime, threads: usize) -> Result<Products> {
         Ok(Products { plain: session(runtime, threads, false)?, transposed: session(runtime, threads, true)? })
     }

@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::runtime::{Session, SessionOptions, Tensor};
 use std::collections::{HashMap, HashSet};
 
-/// The number of values per run, all of which are in memory at once.
+/// The maximum number of values that one run computes, all of which are in memory at once.
 const AT_A_TIME: usize = 32;
 
 /// The method by which ranges are determined; the formulas are in `histogram`.
@@ -25,11 +25,11 @@ pub enum Method {
     LeastSquares,
 }
 
-/// Returns the range of each value of the main graph, by name, over all batches. Values that are not finite are
-/// ignored.
+/// Returns the range of each of `values`, which name values of the main graph, over all batches, by name. Each range
+/// contains zero. Elements that are not finite are ignored.
 ///
-/// Runs the model once per batch and 32 values; twice unless the method is [`Method::MinMax`]. Adds one unit to the
-/// ticket for each run; see [`runs`].
+/// Runs the model once per batch and 32 values; twice unless the method is [`Method::MinMax`]. Inputs of the model need
+/// no run. Adds [`runs`] units to the ticket.
 pub fn ranges(run: &Run<'_>, model: &Model, values: &[String], method: Method) -> Result<HashMap<String, Range>> {
     let mut found = HashMap::new();
     let inputs: HashSet<String> = model.inputs().into_iter().map(|info| info.name).collect();
@@ -60,8 +60,8 @@ pub fn ranges(run: &Run<'_>, model: &Model, values: &[String], method: Method) -
     Ok(found)
 }
 
-/// Calls `take` with each of the values of the main graph, for every batch. Its first argument is the index in
-/// `values`. Runs the model, and counts units, like [`ranges`] with [`Method::MinMax`].
+/// Calls `take` for each of `values`, which name values of the main graph, and every batch, with the index in `values`
+/// and the tensor. Runs the model, and counts units, like [`ranges`] with [`Method::MinMax`].
 pub fn each_value(
     run: &Run<'_>,
     model: &Model,
@@ -78,6 +78,7 @@ pub fn each_value(
     Ok(())
 }
 
+/// Returns the result of `what` for the values of a tensor, which are converted to float32 if necessary.
 fn on_floats<T>(tensor: &Tensor, mut what: impl FnMut(&[f32]) -> T) -> Result<T> {
     match tensor.as_slice::<f32>() {
         Ok(values) => Ok(what(values)),
@@ -99,7 +100,7 @@ fn range_of(values: &[f32]) -> Range {
     finite.fold(Range::ZERO, |range, &v| Range { low: range.low.min(v), high: range.high.max(v) })
 }
 
-/// A part of the values of a model, which one session returns.
+/// Some values of a model, which one session computes or which are inputs.
 struct Values<'v> {
     names: &'v [&'v String],
     /// Session that computes the values; `None` if all values are inputs.

@@ -37,7 +37,8 @@ pub struct Walk<'m> {
 }
 
 impl<'m> Walk<'m> {
-    /// Returns a walk that starts at the inputs of the main graph. `asked` are all values that will be requested.
+    /// Returns a walk that starts at the inputs of the main graph. `asked` names all values that will be requested.
+    /// Fails with `InvalidArgument` if the batches do not have the same inputs.
     pub fn new(run: &Run<'_>, model: &'m Model, asked: &[&str]) -> Result<Walk<'m>> {
         let Run { runtime, batches, threads, .. } = *run;
         let Some(graph) = model.proto().graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
@@ -75,7 +76,9 @@ impl<'m> Walk<'m> {
         self.replaced.insert(tensor.name.clone().unwrap_or_default(), tensor);
     }
 
-    /// Returns the value `name` for every batch; runs the nodes that it depends on.
+    /// Returns the value `name` for every batch; runs the nodes that it depends on and that have not run. Fails with
+    /// `NotFound` if there is no such value, or if it was dropped: a value is kept only while nodes that have not run
+    /// need it.
     pub fn value(&mut self, name: &str, stop: &Stop) -> Result<Vec<Tensor>> {
         if let Some(known) = self.live.get(name) {
             return Ok(known.clone());

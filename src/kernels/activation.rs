@@ -27,8 +27,8 @@ pub enum Activation {
     QuickGelu = 7,
 }
 
-/// Applies `activation` to each value of `x` and writes the results to `out`. If there is a bias, `x` has rows of
-/// `bias.len()` values, to which it is added first.
+/// Applies `activation` to each value of `x` and writes the results to `out`, which has the same length. If there is a
+/// bias, `x` has rows of `bias.len()` values, to which it is added first.
 pub fn activate(
     class: Class,
     x: &[f32],

@@ -53,7 +53,7 @@ pub struct Attention {
     pub scale: f32,
     /// Whether query `i` attends only to keys up to `past + i`.
     pub causal: bool,
-    /// Number of tokens before the first query, in a sequence with a cache.
+    /// With `causal`: number of keys before that of the first query, such as the tokens in a cache.
     pub past: usize,
     /// With `causal`: maximum number of keys that a query attends to, including its own.
     pub window: Option<usize>,
@@ -67,8 +67,8 @@ pub struct Attention {
     pub out: Strides,
 }
 
-/// A mask of the keys. If all keys of a query are masked by the same finite number, all have equal weight; if all are
-/// masked by -inf, the result is NaN, as in ONNX Runtime.
+/// A mask of the keys. If all keys of a query are masked by -inf, the result is NaN, as in ONNX Runtime. If all are
+/// masked by a number so low that scores do not change it (such as the lowest float32), all have equal weight.
 #[derive(Clone, Copy, Debug)]
 pub enum Mask<'a> {
     /// No mask.
@@ -80,7 +80,8 @@ pub enum Mask<'a> {
         /// Strides of batch, head, query and key in elements; 0 broadcasts.
         strides: [usize; 4],
     },
-    /// Sequence `b` has `lengths[b]` keys; later keys are masked. With length 0, all keys have equal weight.
+    /// Sequence `b` has `lengths[b]` keys; later keys are masked. With a length of 0 or less, all keys have equal
+    /// weight.
     KeyLengths(&'a [i32]),
     /// Keys whose byte is 0 are masked. If all keys of a query are masked, they have equal weight.
     Keep {
@@ -91,7 +92,8 @@ pub enum Mask<'a> {
     },
 }
 
-/// Computes softmax(q·kᵀ·scale + mask)·v in float32, and writes it to `out`.
+/// Computes softmax(q·kᵀ·scale + mask)·v in float32, and writes it to `out`. The result is 0 for a query for which
+/// `causal` and `window` leave no key.
 #[allow(clippy::too_many_arguments)] // three inputs and an output
 pub fn attention(
     class: Class,

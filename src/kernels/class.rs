@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-/// A class of processors by their instruction sets, from the slowest to the fastest. Each class has its own packed
-/// format.
+/// A class of processors by their instruction sets. Classes are ordered from the slowest to the fastest. Weights are
+/// packed for one class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Class {
@@ -48,8 +48,8 @@ impl Class {
         Self::ALL.into_iter().find(|class| *class as u32 == number)
     }
 
-    /// Returns the best class of this processor, or the one that the environment variable `OPTIMIZE_CPU` names if that
-    /// is lower. Both are read once per process; an unknown name is ignored.
+    /// Returns the fastest class that this processor supports, at most the one that the environment variable
+    /// `OPTIMIZE_CPU` names. It is determined once per process; an unknown name is ignored.
     pub fn detect() -> Self {
         static CHOSEN: OnceLock<Class> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -69,8 +69,8 @@ impl Class {
         Self::ALL.into_iter().rev().find(|class| *class <= self && class.supported()).unwrap_or(Self::Scalar)
     }
 
-    /// Returns whether the bfloat16 dot product is faster than conversion to float32 and multiplication: it is on AMD;
-    /// on Intel it takes four times as long as a multiplication.
+    /// Returns whether this class has a bfloat16 dot product that is faster than conversion to float32 and
+    /// multiplication: it is on AMD's processors; on Intel's, it takes four times as long as a multiplication.
     pub(super) fn fast_bf16_dot(self) -> bool {
         static FAST: OnceLock<bool> = OnceLock::new();
         self >= Self::Avx512Bf16 && *FAST.get_or_init(made_by_amd)
@@ -88,6 +88,7 @@ fn made_by_amd() -> bool {
     false
 }
 
+/// Returns whether this processor and operating system support a class. [`Class::supported`] calls this once per class.
 #[cfg(target_arch = "x86_64")]
 fn probe(class: Class) -> bool {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");

@@ -46,14 +46,17 @@ pub struct Epilogue<'a> {
 
 /// Writes x · W with its epilogue to `out` (rows × N).
 ///
-/// With int8 weights, each row of `x` is quantized to int8 with its own scale, which maps the largest magnitude to 127;
-/// products are summed exactly, and scales are applied in float32. With `Blocks`, each block of a row has its own
-/// scale; with `ExactBlocks`, rows are not quantized. A row with NaN or an infinity gives NaN.
+/// With `Int8` weights, each row of `x` is quantized to int8 with its own scale, which maps the largest magnitude to
+/// 127; products are summed exactly, and scales are applied in float32. With `Blocks`, each block of a row (of at most
+/// 64 values) has its own scale. In both cases, a row with NaN or an infinity gives NaN before the activation. With the
+/// other precisions, rows are not quantized. With `Bfloat16`, they are rounded to bfloat16 if that is faster: for the
+/// class `Amx` if there are at least 5 rows, and on AMD's processors for classes with the bfloat16 dot product.
 pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     linears(x, &[(weights, *epilogue)], &mut [out], parallel);
 }
 
-/// Computes several linear layers of one input, which is quantized once. There is one output per weight.
+/// Computes several linear layers of one input, like [`linear`]. There is one output per weight. The input is quantized
+/// once for adjacent weights of the same class, precision and block size.
 pub fn linears(
     x: &Rows<'_>,
     weights: &[(&PackedLinear, Epilogue<'_>)],
@@ -149,6 +152,7 @@ macro_rules! by_rows {
 use by_rows;
 
 /// Writes the sums of a block of `R` rows and at most two vectors of columns, with bias, activation and residual.
+/// `place` is the first row and column of the block and N; `count` is the number of its columns.
 ///
 /// # Safety
 /// The block lies within `out` and the residual; `out` points to its first value. Two vectors can be read at `bias`.
@@ -178,7 +182,8 @@ unsafe fn write_sums<V: Simd, const R: usize>(
     }
 }
 
-/// Applies activation and residual to a block of an output.
+/// Applies activation and residual to a block of an output. `place` is the first row and column of the block and N;
+/// `size` is the number of its rows and columns.
 ///
 /// # Safety
 /// The block lies within `out` and `residual`; `out` points to its first value.
@@ -216,7 +221,8 @@ impl Work for FinishRows<'_> {
     }
 }
 
-/// Writes activation(x · gate + gate bias) ⊙ (x · up + up bias) to `out`: the first half of a gated MLP.
+/// Writes activation(x · gate + gate bias) ⊙ (x · up + up bias) to `out` (rows × N): the first half of a gated MLP.
+/// Both weights have the same K and N.
 #[allow(clippy::too_many_arguments)] // two linear layers
 pub fn gated(
     x: &Rows<'_>,

@@ -17,7 +17,8 @@ const WIDEST: usize = 4096;
 pub type Layer<'a> = (&'a PackedLinear, Epilogue<'a>);
 
 /// Computes the first layer of `x` and the second layer of its output, and writes the result to `out`: the same bits as
-/// two calls of [`linear`]. If there are many rows, the values between the layers stay in the cache.
+/// two calls of [`linear`]. Many rows are divided into pieces, so that the values between the layers stay in the cache.
+/// K of the second layer must be N of the first, and neither may have a residual.
 pub fn mlp(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dyn Parallel) {
     let [(first, _), (second, _)] = layers;
     let (inner, width) = (first.n(), second.n());
@@ -55,7 +56,7 @@ fn piece(rows: usize, inner: usize, class: Class, threads: usize) -> usize {
     if inner > WIDEST || class == Class::Scalar {
         return rows;
     }
-    // Every thread gets the same number of pieces.
+    // A multiple of the number of threads, so that all threads get the same number of pieces.
     let pieces = rows.div_ceil(ROWS).next_multiple_of(threads);
     let each = rows.div_ceil(pieces).next_multiple_of(12);
     if each < LEAST_ROWS { rows } else { each }

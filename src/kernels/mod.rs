@@ -1,9 +1,10 @@
-//! CPU kernels: linear layers, attention, normalization, activations. They are independent of graphs.
+//! CPU kernels for linear layers, attention, normalization and activations. They know nothing of graphs.
 //!
-//! Inputs and outputs are slices; weights are packed once ([`PackedLinear`]) for a [`Class`] of processors. For one
-//! class, every function gives the same bits for any number of threads of [`Parallel`], keeps no state between calls,
-//! and accepts any size, including zero rows. Slices that are too short for the given sizes are an error of the caller:
-//! a debug build panics, a release build does not change the output.
+//! Inputs and outputs are slices; weights are packed once ([`PackedLinear`]), that is, arranged in the order in which
+//! the kernels for one [`Class`] of processors read them. For one class, every function gives the same bits for any
+//! number of threads of [`Parallel`], does not depend on earlier calls, and accepts any number of rows, including zero.
+//! Slices that are too short for the given sizes are an error of the caller: a debug build panics, a release build does
+//! not change the output ([`Cache::copy`] panics in both).
 
 mod activation;
 mod attention;

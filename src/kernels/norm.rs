@@ -30,8 +30,9 @@ pub struct Norm<'a> {
     pub epsilon: f32,
 }
 
-/// Normalizes each row of `x` + residual + bias to mean 0 and variance 1, times gamma plus beta, and writes `out`.
-/// Writes the sum before the normalization to `sum`. Mean and variance take two passes over the row.
+/// Normalizes each row of `x` + residual + bias to mean 0 and variance 1, multiplies it by gamma, adds beta, and writes
+/// the result to `out`. Writes the sum before the normalization to `sum`, if it is given. Mean and variance take two
+/// passes over the row.
 pub fn layer_norm(
     class: Class,
     x: &[f32],
@@ -43,8 +44,8 @@ pub fn layer_norm(
     normalize(class, x, norm, true, sum, out, parallel);
 }
 
-/// Divides each row of `x` + residual + bias by the root of its mean square, times gamma plus beta, and writes `out`.
-/// Writes the sum before the normalization to `sum`.
+/// Divides each row of `x` + residual + bias by the root of its mean square, multiplies it by gamma, adds beta, and
+/// writes the result to `out`. Writes the sum before the normalization to `sum`, if it is given.
 pub fn rms_norm(
     class: Class,
     x: &[f32],

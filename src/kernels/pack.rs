@@ -1,4 +1,6 @@
-//! Weights in the order in which the kernels of one class read them.
+//! Packed weights, in the order in which the kernels of one class read them.
+//!
+//! A *panel* consists of 16 or 32 columns (outputs) whose weights are adjacent in the packed bytes.
 
 mod blocks;
 mod dense;
@@ -29,7 +31,7 @@ pub enum Precision {
     Float32 = 0,
     /// bfloat16, with float32 sums.
     Bfloat16 = 1,
-    /// 8 bits, with a scale per column.
+    /// 8 bits, with a scale and a zero point per column, for inputs that are quantized to 8 bits.
     Int8 = 2,
     /// 4 or 8 bits, with a scale per block of a column (`MatMulNBits`), for inputs that are quantized to int8.
     Blocks = 3,
@@ -78,7 +80,7 @@ pub enum PackError {
         /// Required length of this slice.
         expected: usize,
     },
-    /// K, N or the block size is not supported by the kernels.
+    /// K, N, the number of bits or the block size is not supported by the kernels.
     Size(&'static str),
     /// The packed bytes are damaged or were written by another version.
     Header(&'static str),
@@ -110,8 +112,11 @@ pub struct PackedLinear {
 }
 
 impl PackedLinear {
-    /// Packs float32 weights in `precision`. With `Int8`, each column has a scale that maps its largest magnitude to
-    /// 127. Fails for `Blocks` and `ExactBlocks`, which [`Self::from_blocks`] packs.
+    /// Packs float32 weights in `precision`, for `class` or, if this processor does not support it, for the fastest
+    /// lower class. With `Int8`, each column has a scale that maps its largest magnitude to 127.
+    ///
+    /// Fails if the length of `weights` is not K × N, if K is larger than 65536 or N larger than 2²⁴, and for `Blocks`
+    /// and `ExactBlocks`, which [`Self::from_blocks`] packs.
     pub fn from_f32(
         weights: &[f32],
         layout: Layout,
@@ -142,7 +147,8 @@ impl PackedLinear {
         }
     }
 
-    /// Packs int8 or uint8 weights with the scales and zero points of a quantized model.
+    /// Packs int8 or uint8 weights with the scales and zero points of a quantized model, for a class as
+    /// [`Self::from_f32`] does. Fails if K or N is too large or a slice has the wrong length.
     pub fn from_int8(
         weights: &Int8Weights<'_>,
         (k, n): (usize, usize),
@@ -152,7 +158,8 @@ impl PackedLinear {
         int8::pack(weights, (k, n), class.usable(), parallel)
     }
 
-    /// Packs the blocks of a `MatMulNBits` node.
+    /// Packs the blocks of a `MatMulNBits` node, for a class as [`Self::from_f32`] does. Fails if a size is not
+    /// supported or a slice has the wrong length.
     pub fn from_blocks(
         weights: &BlockWeights<'_>,
         (k, n): (usize, usize),
@@ -162,7 +169,9 @@ impl PackedLinear {
         blocks::pack(weights, (k, n), class.usable(), parallel)
     }
 
-    /// Returns the weights with this header and these packed bytes, which are not copied.
+    /// Returns the weights with this header and these packed bytes, which are not copied. Fails if this processor does
+    /// not support their class, if the kernels do not support the sizes in the header, or if the bytes have the wrong
+    /// length or are not aligned to 64 bytes. The content of the bytes is not checked.
     pub fn open(header: LinearHeader, storage: Storage) -> Result<Self, PackError> {
         if !header.class.supported() {
             return Err(PackError::Class(header.class));

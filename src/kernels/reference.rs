@@ -9,7 +9,7 @@ pub fn activation_block(block: usize) -> usize {
     block.min(64)
 }
 
-/// Returns the quantized values of a block, and its scale, which is NaN if a value is not finite.
+/// Returns the values of a row or block quantized to int8, and their scale, which is NaN if a value is not finite.
 pub fn round(values: &[f32]) -> (Vec<i32>, f32) {
     if values.iter().any(|value| !value.is_finite()) {
         return (vec![0; values.len()], f32::NAN);
@@ -19,6 +19,7 @@ pub fn round(values: &[f32]) -> (Vec<i32>, f32) {
     (values.iter().map(|value| (value * inverse).round_ties_even() as i32).collect(), scale)
 }
 
+/// Computes a linear layer with weights that are packed for any class.
 pub fn linear(x: &Rows<'_>, weights: &PackedLinear, epilogue: &Epilogue<'_>, out: &mut [f32]) {
     let (k, n, bytes, header) = (weights.k(), weights.n(), weights.bytes(), weights.header());
     for row in 0..x.rows {
@@ -80,7 +81,7 @@ fn exact_block_row(values: &[f32], weights: &PackedLinear, epilogue: &Epilogue<'
     }
 }
 
-/// Returns the sum of some values, which are added in the order in which vectors of lanes add them.
+/// Returns the sum of some values, which are added in eight lanes and then lane by lane, as the kernels add them.
 #[inline(always)]
 pub fn lane_sum(values: &[f32]) -> f32 {
     let mut lanes = [0f32; 8];
@@ -201,8 +202,8 @@ pub fn norm(x: &[f32], norm: &Norm<'_>, centered: bool, mut sums: Option<&mut [f
     }
 }
 
-/// Returns the factor of weighted values when the score `sink` takes part in the softmax. `total` is the sum of their
-/// exponentials relative to the score `largest`.
+/// Returns the factor that the sum of the weighted values is multiplied by if the score `sink` takes part in the
+/// softmax. `total` is the sum of the exponentials of the other scores minus their maximum `largest`.
 pub fn with_sink(largest: f32, total: f32, sink: f32) -> f32 {
     let shift = largest.max(sink);
     let factor = (largest - shift).exp();
@@ -270,7 +271,7 @@ pub fn attention(spec: &Attention, q: &[f32], k: &[f32], v: &[f32], mask: &Mask<
     }
 }
 
-/// Returns the range of keys that a query attends to if the mask is ignored.
+/// Returns the range of keys that a query attends to if there is no mask.
 pub fn seen(spec: &Attention, query: usize) -> std::ops::Range<usize> {
     if !spec.causal {
         return 0..spec.keys;

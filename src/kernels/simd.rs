@@ -39,7 +39,7 @@ pub fn run_float<W: Work>(class: Class, work: W) {
     let _ = (class, work);
 }
 
-/// Runs `work` as [`run`] does, for kernels that use the bfloat16 dot product, which `Avx512Bf16` and `Amx` have.
+/// Runs `work`, a kernel that uses the bfloat16 dot product. The processor must support `Avx512Bf16`.
 pub fn run_dot_bf16<W: Work>(work: W) {
     #[cfg(target_arch = "x86_64")]
     super::x86::Avx512::<true>::call(work);
@@ -47,20 +47,20 @@ pub fn run_dot_bf16<W: Work>(work: W) {
     let _ = work;
 }
 
-/// Vectors of 32-bit lanes. Values of `F` and `I` exist only on processors that support the class: kernels obtain them
-/// through [`Simd::call`], which is called after that was checked.
+/// The vectors of a class, with lanes of 32 bits. Kernels use them only within [`Simd::call`], which is called after a
+/// check that the processor supports the class. Functions whose name begins with `i` are those for integers.
 pub trait Simd: Copy + 'static {
     /// Number of lanes of a vector.
     const LANES: usize;
     /// Number of rows of a register block that is two vectors wide.
     const ROWS: usize;
-    /// Whether [`Simd::dot_signed`] is faster than [`Simd::dot`].
+    /// Whether [`Simd::dot_signed`] is implemented and faster than [`Simd::dot`].
     const SIGNED: bool;
     /// Whether there is a bfloat16 dot product.
     const DOT_BF16: bool;
     /// Vector of float32 lanes.
     type F: Copy;
-    /// Vector of int32 lanes, or of four times as many bytes.
+    /// Vector of int32 lanes, or of four times as many int8 or uint8 lanes.
     type I: Copy;
 
     /// Calls `work` in a function that is compiled for the class.
@@ -91,6 +91,7 @@ pub trait Simd: Copy + 'static {
     fn if_less(a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
     /// Returns the magnitude of `a` with the sign of `sign`.
     fn copy_sign(a: Self::F, sign: Self::F) -> Self::F;
+    /// Returns the sum of the lanes.
     fn sum(a: Self::F) -> f32;
 
     fn izero() -> Self::I;
@@ -106,19 +107,22 @@ pub trait Simd: Copy + 'static {
     fn shl<const N: u32>(a: Self::I) -> Self::I;
     /// Returns 32-bit lanes shifted to the right, filled with zeros.
     fn shr<const N: u32>(a: Self::I) -> Self::I;
+    /// Returns the sum of the lanes.
     fn isum(a: Self::I) -> i32;
+    /// Returns the largest lane, as a signed integer.
     fn ilargest(a: Self::I) -> i32;
-    /// Returns the same bits as the other type.
+    /// Returns the bits of float32 lanes as integers.
     fn bits(a: Self::F) -> Self::I;
-    /// Returns the same bits as the other type.
+    /// Returns the float32 lanes with these bits.
     fn from_bits(a: Self::I) -> Self::F;
+    /// Returns int32 lanes converted to float32.
     fn to_f32(a: Self::I) -> Self::F;
-    /// Returns the nearest integer, ties to even.
+    /// Returns the nearest int32, ties to even.
     fn to_i32(a: Self::F) -> Self::I;
     /// Adds the four products of uint8 `weights` and int8 `activations` to each lane, exactly.
     fn dot(sum: Self::I, weights: Self::I, activations: Self::I) -> Self::I;
     /// Adds products as [`Simd::dot`] does, for int8 `weights` of the magnitudes `sizes`, and `activations` that are
-    /// not -128.
+    /// not -128. Must be called only if [`Simd::SIGNED`] is true.
     fn dot_signed(sum: Self::I, weights: Self::I, sizes: Self::I, activations: Self::I) -> Self::I;
     /// Returns the magnitudes of int8 values, as uint8.
     fn magnitudes(a: Self::I) -> Self::I;

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 /// Returns the distance in bytes between the packed weights that are read and those that are prefetched at the same
 /// time.
 ///
-/// Measured for a matrix and a vector, with weights that are in memory: on Intel's processors, 1 to 3 KiB are best and 4
-/// to 6 are worse than no prefetch; on AMD's Zen 5, 6 to 12 KiB are best, 1.2 times as fast as 2.
+/// Measured for a matrix and a vector, with weights that are in memory: on Intel's processors, 1 to 3 KiB are best and
+/// 4 to 6 KiB are worse than no prefetch; on AMD's Zen 5, 6 to 12 KiB are best, 1.2 times as fast as 2 KiB.
 pub fn prefetch_distance() -> usize {
     static DISTANCE: LazyLock<usize> = LazyLock::new(|| if amd() { 8192 } else { 2048 });
     *DISTANCE
@@ -34,8 +34,8 @@ pub fn permit_tiles() -> bool {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn request(number: usize, first: usize, second: usize, third: usize) -> isize {
     let result: isize;
-    // SAFETY: the request above changes no memory that the compiler knows of; the kernel keeps all registers
-    // but rax, rcx and r11.
+    // SAFETY: the request of `permit_tiles` changes no memory that the compiler knows of; the operating system keeps
+    // all registers but rax, rcx and r11.
     unsafe {
         std::arch::asm!(
             "syscall",

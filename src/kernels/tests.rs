@@ -1,5 +1,6 @@
-//! Compares every kernel and class with float64 for random shapes and values. `OPTIMIZE_PROPERTY_CASES` is the number
-//! of cases of each, `OPTIMIZE_PROPERTY_SEED` the first seed.
+//! Compares the kernels, in every class that this processor supports, with computations in float64 for random shapes
+//! and values. The environment variable `OPTIMIZE_PROPERTY_CASES` sets the number of cases of each test,
+//! `OPTIMIZE_PROPERTY_SEED` the seed of the first.
 
 mod activation;
 #[cfg(target_arch = "x86_64")]
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Class, Parallel};
 
-/// Calls `case` repeatedly, with other random numbers each time.
+/// Calls `case` with different random numbers each time: `default` times, unless the environment sets another number.
 pub fn property(default: u64, case: impl Fn(&mut Random)) {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let first = number("OPTIMIZE_PROPERTY_SEED").unwrap_or(1);

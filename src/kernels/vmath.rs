@@ -17,8 +17,9 @@ fn polynomial<V: Simd, const N: usize>(x: V::F, coefficients: [f32; N]) -> V::F 
     sum
 }
 
-/// Bounds of exponents whose exponentials are normal numbers, with a margin: denormals are a hundred times slower.
+/// Lower bound of exponents whose exponentials are normal numbers, with a margin: denormals are a hundred times slower.
 const LOWEST: f32 = -87.0;
+/// Upper bound of exponents whose exponentials are finite, with a margin.
 const HIGHEST: f32 = 87.0;
 
 /// Returns eˣ for x limited to `LOWEST` … `HIGHEST`.

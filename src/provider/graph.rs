@@ -140,8 +140,8 @@ impl<'g> Graph<'g> {
         Self { nodes, values, nested, source }
     }
 
-    /// Returns the graph of `nodes` alone, in the form in which ONNX Runtime passes it to `Compile`. Indices do not
-    /// change.
+    /// Returns the graph of `nodes` alone, as ONNX Runtime passes it to `Compile`. Indices do not change: the other
+    /// nodes and values are empty.
     pub fn part(&self, nodes: &[NodeId]) -> Self {
         let mut part = vec![Node::default(); self.nodes.len()];
         let mut values = vec![Value::default(); self.values.len()];
@@ -202,7 +202,8 @@ impl<'g> Graph<'g> {
         rest.into_iter().all(|value| self.value(*value).consumers.is_empty() && !self.value(*value).is_output)
     }
 
-    /// Returns the input of `node` other than `value`, if the node has two inputs and `value` is one of them.
+    /// Returns the input of `node` other than `value`, if the node has two inputs and `value` is one of them,
+    /// otherwise `None`.
     pub fn other(&self, node: NodeId, value: ValueId) -> Option<ValueId> {
         match self.node(node).inputs[..] {
             [Some(first), Some(second)] if first == value && second != value => Some(second),
@@ -211,12 +212,13 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the producer of `value` if it is the operator `op` of the ONNX standard.
+    /// Returns the producer of `value` if it is the operator `op` of the ONNX standard; otherwise `None`.
     pub fn made_by(&self, value: ValueId, op: &str) -> Option<NodeId> {
         self.value(value).producer.filter(|node| self.is(*node, op))
     }
 
-    /// Returns the only consumer of `value`, if it reads the value once and the value is not an output of the graph.
+    /// Returns the only consumer of `value`, if it reads the value once and the value is not an output of the graph;
+    /// otherwise `None`.
     pub fn only_use(&self, value: ValueId) -> Option<NodeId> {
         match self.value(value).consumers[..] {
             [node] if !self.value(value).is_output => Some(node),
@@ -224,7 +226,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the only consumer of `value` if it is the operator `op` of the ONNX standard.
+    /// Returns the only consumer of `value` if it is the operator `op` of the ONNX standard, otherwise `None`.
     pub fn only_use_by(&self, value: ValueId, op: &str) -> Option<NodeId> {
         self.only_use(value).filter(|node| self.is(*node, op))
     }
@@ -234,7 +236,7 @@ impl<'g> Graph<'g> {
         if self.value(value).is_constant { self.source.constant(value).ok() } else { None }
     }
 
-    /// Returns the value of a float32 constant with one element.
+    /// Returns the value of a float32 constant with one element; `None` for other values.
     pub fn scalar(&self, value: ValueId) -> Option<f32> {
         let one = self.value(value).shape.as_ref().is_some_and(|shape| shape.iter().all(|size| *size == 1));
         let tensor = if one { self.constant(value)? } else { return None };
@@ -246,13 +248,13 @@ impl<'g> Graph<'g> {
         self.scalar(value).is_some_and(|found| (found - expected).abs() <= expected.abs() * 1e-5)
     }
 
-    /// Returns the shape of `value` if it is a tensor of `element` with a known rank.
+    /// Returns the shape of `value` if it is a tensor of `element` with a known rank, otherwise `None`.
     pub fn shape_of(&self, value: ValueId, element: Element) -> Option<&[i64]> {
         let value = self.value(value);
         if value.element == Some(element) { value.shape.as_deref() } else { None }
     }
 
-    /// Returns the integer attribute `name` of `node`, or `default` if there is none.
+    /// Returns the integer attribute `name` of `node`, or `default` if it has no integer attribute of this name.
     pub fn int(&self, node: NodeId, name: &str, default: i64) -> i64 {
         match self.source.attribute(node, name) {
             Some(Attribute::Int(value)) => value,
@@ -260,7 +262,7 @@ impl<'g> Graph<'g> {
         }
     }
 
-    /// Returns the float attribute `name` of `node`, or `default` if there is none.
+    /// Returns the float attribute `name` of `node`, or `default` if it has no float attribute of this name.
     pub fn float(&self, node: NodeId, name: &str, default: f32) -> f32 {
         match self.source.attribute(node, name) {
             Some(Attribute::Float(value)) => value,

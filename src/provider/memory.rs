@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Size of packed weights in bytes above which the heap is trimmed.
 const WORTH: usize = 8 << 20;
 
-/// A single call of `malloc_trim` after weights were packed.
+/// A call of `malloc_trim` in the first run after weights were packed.
 ///
 /// ONNX Runtime frees the original weights when it creates the session; if they were part of the model file, glibc
 /// keeps the freed pages. The provider is not notified when the session is ready, so the heap is trimmed in the first
@@ -13,7 +13,7 @@ const WORTH: usize = 8 << 20;
 pub struct Trim(AtomicBool);
 
 impl Trim {
-    /// Returns the trim that is pending after `packed` bytes of weights were packed.
+    /// Returns the trim for `packed` bytes of packed weights. It is pending only if there are at least 8 MiB.
     pub fn new(packed: usize) -> Self {
         Self(AtomicBool::new(packed < WORTH))
     }

@@ -11,9 +11,12 @@
 //!  Compute        ----->  context  -------------->  bodies/    inputs to outputs, on the session's own threads
 //! ```
 //!
-//! A group is claimed only if its body computes the same as its nodes for inputs of any size: ONNX Runtime cannot take
-//! a claimed node back. The model determines the precision; float32 products with weights run on the kernels of ONNX
-//! Runtime unless the option `precision` requests a lower one ([`options`]).
+//! A *group* is a set of nodes that the provider *claims*, that is, runs in place of ONNX Runtime as one fused node;
+//! its *body* is the computation. A group is claimed only if its body supports inputs of any size that the nodes
+//! support, because ONNX Runtime cannot take a claimed node back. The results differ from those of ONNX Runtime by
+//! rounding, and dynamically quantized products have a scale for each row of the input. The model determines the
+//! precision; float32 products with weights run on the kernels of ONNX Runtime unless the option `precision` requests a
+//! lower one ([`options`]).
 
 pub mod abi;
 mod bodies;
@@ -39,15 +42,16 @@ pub fn compiled_for() -> String {
     compiled::information()
 }
 
-/// Returns the class of this processor if sessions run quantized products on these kernels by default: products with
-/// weights in blocks of few bits if `blocks`, otherwise those of int8 weights and activations.
+/// Returns the name of the class of this processor if sessions run quantized products on these kernels by default, and
+/// otherwise `None`. If `blocks` is true, these are products with weights in blocks of few bits, otherwise those of
+/// int8 weights and activations.
 pub fn class_for_quantized(blocks: bool) -> Option<&'static str> {
     let class = Class::detect();
     faster::is_faster(class, if blocks { Kind::Blocks } else { Kind::Quantized }).then(|| class.name())
 }
 
-/// Returns whether this library has kernels for this processor. The portable kernels in Rust are only for tests, which
-/// request them with `OPTIMIZE_CPU=scalar`.
+/// Returns whether this library has kernels for this processor. The portable kernels in Rust count only if the
+/// environment variable `OPTIMIZE_CPU=scalar` requests them, as tests do.
 pub fn serves() -> bool {
     Class::detect() > Class::Scalar || std::env::var("OPTIMIZE_CPU").is_ok_and(|name| name == Class::Scalar.name())
 }

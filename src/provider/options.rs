@@ -23,18 +23,19 @@ pub enum Precision {
 pub struct Options {
     /// Option `precision`: `fp32` (the default), `bf16` or `int8`.
     pub precision: Precision,
-    /// Option `threads`: number of threads of the session; default: one per processor. It determines into how many
-    /// tasks work is divided; the threads are always those of the session.
+    /// Option `threads`: number of threads of the session, 1 to 1024; default: one per processor. It determines into
+    /// how many tasks a run is divided, which the session's own threads process, and how many threads pack weights when
+    /// the session is created.
     pub threads: usize,
-    /// Option `claim`: the kinds of groups that are claimed, such as `attention,norm`; default: those that are faster
-    /// than ONNX Runtime's own on this processor.
+    /// Option `claim`: the kinds of groups that are claimed, such as `attention,norm`; `None` (default) for those that
+    /// are faster than on ONNX Runtime's own kernels on this processor.
     pub claim: Option<Vec<Kind>>,
     /// Whether any option of the provider was given.
     pub given: bool,
     /// Path of the compiled model to write (`ep.context_enable`). If it is empty, the compiled model is written next to
     /// the model; if it is `None`, no compiled model is written.
     pub compile_to: Option<PathBuf>,
-    /// Path of a compiled model that was loaded from memory (`ep.context_file_path`).
+    /// Path of the compiled model to write, or of one that was loaded from memory (`ep.context_file_path`).
     pub context_path: PathBuf,
 }
 
@@ -50,7 +51,8 @@ impl Default for Options {
 const PREFIX: &str = "ep.optimizeexecutionprovider.";
 
 impl Options {
-    /// Returns the options of the provider among the configuration entries of a session. Fails if a value is invalid.
+    /// Returns the options of the provider among the configuration entries of a session. Fails if a value is invalid or
+    /// the provider has no such option.
     pub fn parse(entries: &[(String, String)]) -> Result<Self> {
         let mut options = Self::default();
         for (key, value) in entries {
@@ -71,6 +73,7 @@ impl Options {
         Ok(options)
     }
 
+    /// Sets the option `name`.
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
         let wrong = |allowed: &str| Error(format!("liboptimize: option {name} is {value:?}; it may be {allowed}"));
         match name {

@@ -1,8 +1,9 @@
-//! Allocation of bytes to weights: the form of each weight under a limit of bytes or of loss.
+//! Allocation of bytes to weights: selects the form of each weight (float, or a number of bits and a block size) under
+//! a limit on the total bytes or on the loss.
 //!
 //! The loss of several weights is taken as the sum of the losses that each alone causes. Then the best choices lie on
-//! the lower convex hulls of (bytes, loss), and the steps along all hulls are taken in the order of loss saved per
-//! byte: Shoham, Gersho, "Efficient bit allocation for an arbitrary set of quantizers", 1988.
+//! the lower convex hull of the points (bytes, loss) of each weight, and the steps along all hulls are taken in the
+//! order of loss saved per byte: Shoham, Gersho, "Efficient bit allocation for an arbitrary set of quantizers", 1988.
 
 use super::algorithms::Coding;
 use super::planner::{Plan, Weight};
@@ -16,17 +17,20 @@ use std::collections::HashMap;
 pub enum Choice {
     /// The unchanged float weight.
     Float,
-    /// A weight in blocks, with these bits and this block size.
+    /// A quantized weight, with these bits and this block size. The block size is 0 for int8 weights, whose scales
+    /// belong to channels.
     Coded(u32, usize),
 }
 
 /// A possible form of a unit, with its size and loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
+    /// Form of the weights of the unit.
     pub choice: Choice,
+    /// Size of the unit in bytes.
     pub bytes: u64,
-    /// Squared error of the weights, which only compares the candidates of one unit; [`Unit::measured`] converts it to
-    /// a loss.
+    /// Squared error of the weights or a number in proportion to it, which only compares the candidates of one unit;
+    /// [`Unit::measured`] converts it to a loss.
     pub loss: f64,
 }
 
@@ -73,6 +77,7 @@ pub fn units(plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<Unit> {
     units
 }
 
+/// Returns the candidates of a unit of weights in [`Plan::weights`].
 fn candidates(plan: &Plan<'_>, unit: &Unit, options: &QuantizeOptions) -> Vec<Candidate> {
     let first = &plan.weights[unit.weights[0]];
     let elements = first.matrix.elements() as u64;
@@ -115,7 +120,8 @@ fn stored_candidates(stored: &Stored<'_>) -> Vec<Candidate> {
     }
 }
 
-/// Returns the mean squared error of a coding, on rows that are sampled over the weight.
+/// Returns the mean squared error of a coding, on rows that are sampled over the weight. Rows with a value that the
+/// coding cannot represent are omitted; 0 if no row remains.
 fn error(weight: &Weight<'_>, coding: &Coding) -> f64 {
     const PLACES: usize = 16;
     let rows = Rows::of(weight);

@@ -26,10 +26,11 @@ use bytes::Bytes;
 
 /// The factor by which weights are moved towards compensating the loss of earlier layers.
 const TOWARDS: f32 = 0.5;
-/// The number of values that are coded at a time: 64 MiB.
+/// The maximum number of values that are coded at a time: 64 MiB of float32.
 const TILE: usize = 16 << 20;
 
-/// Returns the coded form of every weight of the plan; `None` for a weight with a value that is not finite.
+/// Returns the coded form of every weight of the plan; `None` for a weight with a value that is not finite or larger
+/// than [`Coding::largest`]. Weights in subgraphs and functions are coded without calibration data.
 pub fn all(
     run: &Run<'_>,
     model: &Model,
@@ -111,6 +112,7 @@ struct Layer {
     towards: Option<Tensor>,
 }
 
+/// The arguments of the coding of weights.
 struct Work<'w> {
     plan: &'w Plan<'w>,
     options: &'w QuantizeOptions,
@@ -120,8 +122,8 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// Returns the matrices that these inputs determine; `None` if they are not rows of floats. `wanted` are the
-    /// original inputs.
+    /// Returns the matrices that these inputs determine; `None` if there are no rows, or the rows have no elements.
+    /// `wanted` are the inputs of the layer in the original model; without them, weights are not moved.
     fn layer(&mut self, inputs: &[Tensor], wanted: Option<&[Tensor]>) -> Result<Option<Layer>> {
         let Some(&size) = inputs.first().and_then(|tensor| tensor.shape().last()) else { return Ok(None) };
         let size = usize::try_from(size).unwrap_or(0);

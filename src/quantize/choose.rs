@@ -15,8 +15,8 @@ use crate::runtime::Runtime;
 
 /// The number of batches of which one is held out to measure the loss of weights that are fitted to the others.
 const HELD_OUT: usize = 4;
-/// The maximum number of results until one meets the limits. The loss of a result is not exactly the sum of the losses,
-/// so the first may miss them.
+/// The maximum number of results that are made until one meets the limits. The loss of a result is not exactly the sum
+/// of the losses of its weights, so the first result may miss the limits.
 const ATTEMPTS: usize = 6;
 const HINT: &str = "the models were measured on generated inputs: set them with the options `shapes` and `values`, \
                     or pass calibration data";
@@ -24,7 +24,7 @@ const SENSITIVE: &str = "loses more than max_quality_loss allows";
 const LARGE: &str = "stays float, as target_size allows";
 
 /// Quantizes a model within the limits of the options, with ONNX Runtime, and returns the result and the report on each
-/// node.
+/// node. `data` is the calibration data, if any. Fails with `GateNotMet` if no result meets the limits.
 pub fn run(
     work: &mut Work<'_>,
     runtime: &'static Runtime,
@@ -91,8 +91,8 @@ fn hinted(e: Error, given: bool) -> Error {
     }
 }
 
-/// Returns the batches to measure on: all of them, or if `fits` is true, some that are removed from the batches that
-/// weights are fitted to.
+/// Returns the batches to measure on. If `fits` is true and there are at least two batches, every fourth is returned
+/// and removed from `batches`, to which weights are fitted; otherwise all are returned and stay in `batches`.
 fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
     if !fits || batches.len() < 2 {
         let copy = |b: &Batch| b.clone();
@@ -106,6 +106,7 @@ fn hold_out(batches: &mut Vec<Batch>, fits: bool) -> Vec<Batch> {
     out
 }
 
+/// The selection of the form of each unit.
 struct Chooser {
     units: Vec<Unit>,
     /// Whether a unit stays float because of speed, for each unit.
@@ -148,7 +149,8 @@ impl Chooser {
         Ok(all)
     }
 
-    /// Quantizes the model until a result meets the limits, and returns the result with its loss.
+    /// Quantizes the model until a result meets the limits, and returns the result with its loss. Fails with
+    /// `GateNotMet` if none does.
     fn settle(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
         let QuantizeOptions { max_quality_loss, target_size, .. } = *work.run.options;
         let weights: u64 = self.units.iter().filter_map(|u| u.candidates.last()).map(|c| c.bytes).sum();
@@ -175,7 +177,8 @@ impl Chooser {
             if target_size > 0 && small {
                 break; // The size of names is known now.
             }
-            room = room.saturating_sub(bytes.saturating_sub(target_size)); // The bytes of names and shapes are known only now.
+            // The bytes of names and shapes are known only now.
+            room = room.saturating_sub(bytes.saturating_sub(target_size));
             let predicted = allocate::total(&self.units, &pick).1;
             // The limit on the predicted loss is reduced by as much as this result exceeds it, and by another 10 %.
             allowed = (predicted * max_quality_loss / loss).min(predicted) * 0.9;
@@ -200,7 +203,8 @@ impl Chooser {
         self.smallest(work, judge)
     }
 
-    /// Returns the result with the smallest forms. Fails if even this result misses the limits.
+    /// Returns the result with the smallest form of each unit that is not slow. Fails with `GateNotMet` if even this
+    /// result misses the limits.
     fn smallest(&self, work: &Work<'_>, judge: &Judge) -> Result<(Model, Vec<NodeReport>, f64)> {
         let QuantizeOptions { max_quality_loss, target_size, bits, .. } = *work.run.options;
         let smallest: Vec<usize> = self

@@ -20,7 +20,8 @@ pub enum Decision {
 }
 
 impl<'a> Plan<'a> {
-    /// Returns the plan with a decision for each weight, and without the optional inputs that another node still reads.
+    /// Returns the plan after a decision on each weight. Weights that are optional inputs and that another node still
+    /// reads as float are removed from it.
     pub fn decide(&self, view: &View<'_>, decisions: &[Decision]) -> Plan<'a> {
         self.clone().take(view, decisions).keep_inputs(view)
     }
@@ -45,6 +46,7 @@ impl<'a> Plan<'a> {
         self.take(view, &decisions)
     }
 
+    /// Returns the plan after a decision on each weight.
     fn take(mut self, view: &View<'_>, decisions: &[Decision]) -> Plan<'a> {
         for change in &self.changes {
             if let Decision::Left(reason) = decisions[change.weight] {

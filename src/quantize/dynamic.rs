@@ -33,7 +33,8 @@ struct Replacement {
     dtype: i32,
 }
 
-/// Returns the rewritten model and the report on each node, in the order of the nodes of the model.
+/// Returns the rewritten model and the report on each node of the plan, in the order of the model. `weights` are the
+/// quantized weights of the plan; nodes whose weight is `None` stay unchanged. For `switches` see [`rewrite::apply`].
 pub fn rewrite(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -173,7 +174,8 @@ fn fits_half(scale: f32) -> bool {
     scale == 0.0 || (f32::from(half::f16::MIN_POSITIVE)..=f32::from(half::f16::MAX)).contains(&scale)
 }
 
-/// Writes the nodes for a table. Its scales are float16, because there are many; those of the gathered rows are cast.
+/// Writes the nodes for a table. Its scales are float16 if that is precise enough, because there are many; those of the
+/// gathered rows are cast to float32.
 fn table(emit: &mut NodeBuilder, node: &NodeProto, weight: &Replacement) {
     let ids = node.input.get(1).map_or("", String::as_str);
     let rows = emit.at(node).op("Gather", &[&weight.values, ids]);

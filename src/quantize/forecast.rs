@@ -15,8 +15,9 @@ use crate::report::{NodeReport, Report, report_of};
 use crate::runtime::{Kernels, auto_means_stock};
 use std::time::Instant;
 
-/// The size of a node in bytes besides its names, and the number of names per node: its own, its inputs, its outputs.
+/// The approximate size of a node in bytes besides its names.
 const NODE_BYTES: u64 = 60;
+/// The approximate number of names per node: its own, and those of its inputs and outputs.
 const NAMED: u64 = 4;
 /// The number of elements that are coded to measure the time.
 const SAMPLE: usize = 1 << 18;
@@ -25,11 +26,13 @@ const BASE_BYTES: u64 = 40 << 20;
 
 /// Returns an estimate of the report of [`super::quantize`]: the nodes, the bytes, and approximately the time and the
 /// memory (resident, without pages of files). `seconds` in the summary is extrapolated from a part of the largest
-/// weight, which is coded. Weights of at most a million elements that would be stored are coded to learn their bits.
-/// `kernels` names the class of this library's kernels on which sessions run the quantized products on this machine, or
-/// is `stock`. Limits of loss, size and speed are ignored, and so is calibration.
+/// weight, which is coded. Weights of at most a million elements that would be stored in few bits for nodes that
+/// compute in float are coded to learn their bits. `kernels` in the summary names the class of this library's kernels
+/// on which sessions run the quantized products on this machine, or is `stock`. Limits of loss, size and speed are
+/// ignored, and so is calibration.
 ///
-/// Fails as [`super::quantize`] does.
+/// Fails with `InvalidArgument` for static quantization, whose selection of nodes depends on data, and otherwise as
+/// [`super::quantize`] does.
 pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let start = Instant::now();
     options.check()?;
@@ -103,6 +106,7 @@ fn node_bytes(view: &View<'_>, change: &Change<'_>) -> u64 {
     nodes * (NODE_BYTES + NAMED * node.label().len() as u64)
 }
 
+/// Returns the expected reports on the nodes of the plan, in the order of the model.
 fn nodes(view: &View<'_>, plan: &Plan<'_>, options: &QuantizeOptions) -> Vec<NodeReport> {
     let changed = plan.changes.iter().map(|change| {
         let weight = &plan.weights[change.weight];

@@ -49,14 +49,14 @@ const DEPTH: usize = 16;
 /// in `log(1 + x)`.
 const OFFSET: f32 = 0.1;
 
-/// Returns whether `node` stays float because its results reach a logarithm. It is quantized if there is a limit on
-/// quality: then the loss is measured instead.
+/// Returns whether `node` stays float because its results reach a logarithm. Returns `false` if the options limit the
+/// loss of quality: then the loss is measured instead.
 pub fn leaves(view: &View<'_>, body: BodyId, node: &NodeProto, options: &QuantizeOptions) -> bool {
     options.max_quality_loss == 0.0 && reach(view, body, node)
 }
 
-/// Returns whether results of `node` reach a logarithm through nodes that carry small values, and at most one product
-/// with a constant (a filter bank over a spectrum).
+/// Returns whether results of `node` reach a logarithm through at most [`DEPTH`] nodes: [`CARRIERS`], and at most one
+/// product with a constant (a filter bank over a spectrum).
 fn reach(view: &View<'_>, body: BodyId, node: &NodeProto) -> bool {
     let mut seen = HashSet::new();
     let mut open: Vec<(BodyId, &str, bool, usize)> =

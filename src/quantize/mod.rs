@@ -1,12 +1,13 @@
 //! Quantization: weights of fewer bits, and integer arithmetic where the processor supports it.
 //!
-//! [`quantize`] is the entry point. `planner` decides for each node whether and how it is quantized. For dynamic int8,
-//! `weights` quantizes the weights and `dynamic` rewrites the graph; for weights in blocks, these are `algorithms` (on
-//! calibration data `calibrated`) and `weight_only`; static quantization is in `static_qdq`. Weights that none of these
-//! forms supports are `stored` in few bits for nodes that compute in float. `prepare` and `scaling` change a model
-//! before quantization to reduce the rounding error. The rewriters share `rewrite`. Under a limit on size, loss or
-//! speed, `choose` selects the form of each weight: `trial` measures the loss of each weight alone, `allocate` computes
-//! the best selection, and `speed` measures the time. Each step records its reasons for the report.
+//! [`quantize`] and [`quantize_with`] are the entry points. `planner` decides for each node whether and how it is
+//! quantized. For dynamic int8, `weights` quantizes the weights and `dynamic` rewrites the graph; for weights in
+//! blocks, these are `algorithms` (on calibration data `calibrated`) and `weight_only`; static quantization is in
+//! `static_qdq`. Weights for which none of these has an operator are stored in few bits (`stored`), for nodes that
+//! compute in float. `prepare` and `scaling` change a model before quantization to reduce the rounding error. The
+//! rewriters share `rewrite`. Under a limit on size, loss or speed, `choose` selects the form of each weight (its bits
+//! and block size, or float): `trial` measures the loss of each weight alone, `allocate` computes the best selection,
+//! and `speed` measures the time. The reasons of these decisions are part of the report.
 
 mod algorithms;
 mod allocate;
@@ -49,38 +50,44 @@ use options::BLOCK_SIZE;
 use planner::Plan;
 use std::time::Instant;
 
-/// Quantizes a model, and returns the result and a report. The original is unchanged; the result is in memory (its
-/// weights in scratch storage).
+/// Quantizes a model without running it, and returns the result and a report. The original is unchanged; the result is
+/// in memory, with its weights in a temporary file.
 ///
-/// Weights without an integer or block form are stored in few bits and computed in float: the report says `stored int8`
-/// or `stored int4`.
+/// Weights for which there is no operator with int8 or block-quantized weights are stored in few bits and converted to
+/// float when a session is created: the report says `stored int8` or `stored int4` for their nodes.
 ///
 /// Reports the stage `quantize` in weight bytes. Fails with `Unsupported` if no node could be quantized (the message
-/// counts the reasons), and with `GateNotMet` if no result meets the limits of the options. Memory: a few megabytes
-/// per thread, for any size of model.
+/// counts the reasons), and with `InvalidArgument` for invalid options and those that need [`quantize_with`]: static
+/// quantization, algorithms that need calibration data, `max_quality_loss`, `target_size`, `never_slower` and
+/// `smooth_quant`. Memory: a few megabytes per thread, for any size of model.
 ///
-/// Weights: `q = round(w / s)`, `s = max|w| / 127` per output channel, symmetric (zero point 0). Activations: ONNX
-/// `DynamicQuantizeLinear` (uint8, asymmetric, per tensor) at run time.
+/// Dynamic quantization computes the codes of weights as `q = round(w / s)` with `s = max|w| / 127` per output channel
+/// (63 instead of 127 with a reduced range), symmetric (zero point 0). Activations are quantized at run time by ONNX
+/// `DynamicQuantizeLinear` (uint8, asymmetric, per tensor).
 pub fn quantize(model: &Model, options: &QuantizeOptions, call: &Call) -> Result<(Model, Report)> {
     run(None, None, model, options, call)
 }
 
 /// Quantizes a model like [`quantize`], also with the methods that run the model.
 ///
-/// With calibration data, weights in blocks are chosen to preserve the outputs of layers on it: by GPTQ, layer by
-/// layer on the outputs of the coded layers before it, or AWQ ([`Algorithm`]); see the source for the formulas. That
-/// takes minutes where [`quantize`] takes seconds, and about twice the memory of the largest layer's activations on
-/// all of the data.
+/// With calibration data, the codes of weights in blocks are chosen to preserve the outputs of layers on it: by GPTQ,
+/// layer by layer on the outputs of the coded layers before it, or by AWQ, as [`Algorithm`] selects; see the source for
+/// the formulas. That takes minutes where [`quantize`] takes seconds, and about twice the memory of the largest layer's
+/// activations on all of the data.
 ///
-/// Static: the scales of activations are found on the data, which is required; the stage `calibrate` comes first, in
-/// runs of the model. Memory: 32 activations of a batch. `smooth_quant` uses the data if there is any, otherwise
-/// built-in sentences.
+/// Static quantization requires calibration data, on which the scales of activations are found; the stage `calibrate`
+/// comes first, in runs of the model. Memory: 32 activations of a batch. `smooth_quant` uses the data if there is any,
+/// otherwise built-in sentences, which need a tokenizer.
 ///
-/// `max_quality_loss` and `target_size` first measure the loss of each weight alone (stage `sensitivity`, in
-/// weights), on the calibration data, otherwise on built-in sentences or generated inputs, and then choose forms; the
-/// report has the sensitivity of each node. [`Calibration::Generated`] sets the generated inputs. With calibration
-/// data the loss of the result is measured on a quarter of it that weights are not fitted to. `never_slower`
-/// compares the speed of original and result (stage `speed`, in runs).
+/// `max_quality_loss` and `target_size` measure the loss of each weight alone (stage `sensitivity`, in weights), on the
+/// calibration data, otherwise on built-in sentences or generated inputs, and then choose the bits of each weight (with
+/// static quantization, the nodes that stay float). The report has the sensitivities that were measured.
+/// [`Calibration::Generated`] sets the generated inputs. If weights or ranges are fitted to the calibration data, the
+/// loss is measured on a quarter of its batches that they are not fitted to (if there are at least two batches).
+///
+/// `never_slower` compares the speed of original and result (stage `speed`, in comparisons).
+///
+/// Fails like [`quantize`], and with `GateNotMet` if no result meets the limits of the options.
 pub fn quantize_with(
     runtime: &'static Runtime,
     model: &Model,

@@ -21,7 +21,7 @@ choice! {
         WeightOnly = 1, "weight-only";
         /// int8 weights, and activations that are quantized with scales from calibration data.
         ///
-        /// Each operator is between `DequantizeLinear` and `QuantizeLinear`.
+        /// Each quantized operator is between `DequantizeLinear` and `QuantizeLinear`.
         Static = 2, "static";
     }
 }
@@ -35,7 +35,8 @@ choice! {
         Rtn = 1, "rtn";
         /// Half-quadratic quantization.
         ///
-        /// Like [`Algorithm::Rtn`], with zero points that minimize an error with a heavy tail.
+        /// Like [`Algorithm::Rtn`], with zero points that minimize a norm in which a few large errors cost less than in
+        /// the squared error.
         Hqq = 2, "hqq";
         /// Compensation of the error of each weight in the following ones; needs calibration data.
         Gptq = 3, "gptq";
@@ -87,7 +88,7 @@ pub struct BitsOverride {
     pub pattern: String,
     /// Number of bits per weight: 2, 4 or 8.
     pub bits: u32,
-    /// Block size, as in [`QuantizeOptions::block_size`].
+    /// Block size, as in [`QuantizeOptions::block_size`]; 0 selects 32.
     #[serde(default)]
     pub block_size: usize,
 }
@@ -118,69 +119,74 @@ impl std::str::FromStr for BitsOverride {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizeOptions {
-    /// Type of quantization.
+    /// Type of quantization. Default: [`QuantizeType::Dynamic`].
     #[serde(rename = "type")]
     pub quantize_type: QuantizeType,
     /// Number of bits per weight: 8, or for [`QuantizeType::WeightOnly`] also 4 or 2. 2 bits apply to products only
     /// (tables get 4), in blocks of 32 or more, and are meant for `target_size`, which mixes them: alone they ruin most
-    /// models.
+    /// models. Default: 8.
     pub bits: u32,
-    /// Weight-only: block size, the number of elements of a row that share a scale: a power of two from 16 to 256,
-    /// smaller where rows do not end with a block. 0 selects 32.
+    /// Weight-only: block size, the number of elements of a row that share a scale: a power of two from 16 to 256. It
+    /// is reduced for a weight whose rows would otherwise end with much padding. 0 (default) selects 32.
     pub block_size: usize,
     /// Weight-only: whether zero is the middle code, instead of a zero point per block. 8-bit codes are always
-    /// symmetric.
+    /// symmetric. Default: `false`.
     pub symmetric: bool,
-    /// Weight-only: bits and block size for matching weights; the first match counts.
+    /// Weight-only: bits and block size for matching weights; the first match counts. Default: none.
     pub overrides: Vec<BitsOverride>,
-    /// Weight-only: type in which scales are stored.
+    /// Weight-only: type in which scales are stored. Default: [`ScaleType::Uint8`].
     pub scale_type: ScaleType,
-    /// Weight-only: `accuracy_level` of `MatMulNBits`. 4 rounds activations to 8 bits per block, which is faster; 1
-    /// keeps them float; 0 leaves it to ONNX Runtime, which currently keeps them float.
+    /// Weight-only: `accuracy_level` of `MatMulNBits`, 0 to 4. 4 rounds activations to 8 bits per block, which is
+    /// faster; 1 keeps them float; 0 leaves it to ONNX Runtime, which currently keeps them float. Default: 4.
     pub accuracy_level: u32,
-    /// Weight-only: algorithm that chooses the codes; see [`Algorithm`].
+    /// Weight-only: algorithm that chooses the codes. Default: [`Algorithm::Auto`].
     pub algorithm: Algorithm,
-    /// Static: method that determines ranges; see [`CalibrationMethod`].
+    /// Static: method that determines the ranges of activations. Default: [`CalibrationMethod::MinMax`].
     pub calibration_method: CalibrationMethod,
-    /// Static: percentage of the values of an activation that [`CalibrationMethod::Percentile`] keeps in range.
+    /// Static: percentage (0 to 100) of the values of an activation that [`CalibrationMethod::Percentile`] keeps in
+    /// range. Default: 99.99.
     pub percentile: f64,
-    /// Static and dynamic: share of the spread of activations that moves into the weights, 0 (none) to 1
+    /// Static and dynamic: share of the spread of activations that moves into the weights, 0 (none, the default) to 1
     /// (SmoothQuant's alpha; use 0.8 for encoders, 0.5 for decoders). Measured on the calibration data or, for
     /// dynamic with a tokenizer, on built-in sentences.
     pub smooth_quant: f64,
     /// Maximum loss on the calibration data, or on generated inputs: the mean KL divergence in nats for models with
-    /// logits, otherwise 1 - the mean cosine. 0 for no limit.
+    /// logits, otherwise 1 - the mean cosine. 0 (default) for no limit.
     pub max_quality_loss: f64,
-    /// Maximum size of the result in bytes; the bits of each weight are chosen for it. 0 for no limit.
+    /// Dynamic and weight-only: maximum size of the result in bytes; the bits of each weight are chosen for it. 0
+    /// (default) for no limit.
     pub target_size: u64,
-    /// Whether nodes stay float if quantizing them does not make them faster, as measured on this machine.
+    /// Whether products or tables of one shape (static: nodes of one operator) stay float if the model runs faster with
+    /// them in float than quantized, as measured on this machine. Default: `false`.
     pub never_slower: bool,
-    /// Whether a weight has one scale per output channel (default) or a single scale.
+    /// Whether an int8 weight has one scale per output channel (default) or a single scale.
     pub per_channel: bool,
-    /// Whether weights use 7 bits; see [`ReduceRange`].
+    /// Whether int8 weights use 7 bits. Default: [`ReduceRange::Auto`].
     pub reduce_range: ReduceRange,
-    /// Whether embedding tables (`Gather` of a matrix) are quantized, with one scale per row.
+    /// Whether embedding tables (`Gather` of a matrix) are quantized, with scales along the rows. Default: `true`.
     pub embeddings: bool,
-    /// Globs over node and weight names to quantize; empty for all. `*` also matches `/` and `.`.
+    /// Globs over node and weight names to quantize; empty (default) for all. `*` also matches `/` and `.`.
     pub include: Vec<String>,
-    /// Globs over node and weight names to leave unchanged, which have priority over `include`.
+    /// Globs over node and weight names to leave unchanged, which have priority over `include`. Default: none.
     pub exclude: Vec<String>,
-    /// Minimum number of elements of a weight: quantizing smaller weights costs more than it gains.
+    /// Minimum number of elements of a weight: quantizing smaller weights costs more than it gains. Static quantization
+    /// ignores it for `Conv`. Default: 1024.
     pub min_elements: u64,
     /// Static: whether to time the result briefly against the original and warn if it is slower. Callers that
-    /// benchmark the result themselves disable it.
+    /// benchmark the result themselves disable it. Default: `true`.
     #[serde(skip)]
     pub race: bool,
-    /// Number of worker threads; 0 for all processors.
+    /// Number of worker threads; 0 (default) for all processors.
     #[serde(skip)]
     pub threads: usize,
-    /// Folder of the temporary file with the quantized weights until they are saved (an unlinked file); default: the
-    /// system's temporary folder.
+    /// Folder of the temporary file with the quantized weights until they are saved (an unlinked file); `None`
+    /// (default) for the system's temporary folder.
     #[serde(skip)]
     pub scratch_folder: Option<PathBuf>,
 }
 
 impl QuantizeOptions {
+    /// Fails with `InvalidArgument` or `Unsupported` if an option has a value out of its range.
     pub(super) fn check(&self) -> Result<()> {
         let (weight_only, bits) = (self.quantize_type == QuantizeType::WeightOnly, self.bits);
         if !(bits == 8 || weight_only && matches!(bits, 2 | 4)) {

@@ -42,7 +42,8 @@ pub fn smaller_than_gguf(model: &Model, after: u64, options: &QuantizeOptions) -
     bail!(Unsupported, "the result would have {after} bytes, but the GGUF file has {before}{hint}")
 }
 
-/// Returns the reasons why nodes stay unchanged, with their counts, most frequent first.
+/// Returns the reasons why nodes stay unchanged, with their counts, most frequent first. If there are no such nodes,
+/// the text says that no operator has a large enough constant weight.
 pub fn reasons(nodes: &[NodeReport]) -> String {
     match count_reasons(nodes.iter().filter(|node| node.action == LEFT)) {
         none if none.is_empty() => "no operator has a constant weight of enough elements".to_owned(),
@@ -50,8 +51,8 @@ pub fn reasons(nodes: &[NodeReport]) -> String {
     }
 }
 
-/// Returns the end of the message if nothing was quantized, which suggests what to try. It is empty if the options
-/// excluded the nodes, or they are already quantized.
+/// Returns the end of the message if nothing was quantized, which suggests what to try. It is empty if a node was
+/// excluded by the options, is already quantized, or stays float because of a limit.
 fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     let settled = ["already quantized", "excluded", "not included"];
     if nodes.iter().any(|n| settled.iter().chain(&LIMITS).any(|reason| n.reason.contains(reason))) {

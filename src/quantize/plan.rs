@@ -20,7 +20,9 @@ pub enum Channel {
 /// A weight to quantize; several nodes may share it.
 #[derive(Clone)]
 pub struct Weight<'a> {
+    /// Elements of the weight, as a matrix in the stored order.
     pub matrix: Matrix,
+    /// Elements that share a scale in int8; in blocks, the direction of the blocks (`Row` or `Column`).
     pub channel: Channel,
     /// Whether the quantized matrix is the transpose of the stored one.
     pub transpose: bool,
@@ -32,7 +34,7 @@ pub struct Weight<'a> {
     pub bits: (u32, usize),
 }
 
-/// The form of a node after quantization.
+/// The operators that replace a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// `MatMulInteger` on an activation that is quantized once for all its readers.
@@ -52,10 +54,12 @@ pub enum Form {
 }
 
 impl Form {
+    /// Returns whether the weight is in blocks.
     pub fn is_blocks(self) -> bool {
         matches!(self, Form::BlockMatMul | Form::BlockGemm | Form::BlockTable)
     }
 
+    /// Returns whether the node is a `Gather` of rows of the weight.
     pub fn is_table(self) -> bool {
         matches!(self, Form::Table | Form::BlockTable)
     }
@@ -64,26 +68,33 @@ impl Form {
 /// A node that will be rewritten.
 #[derive(Clone)]
 pub struct Change<'a> {
+    /// Graph or function that contains the node.
     pub body: BodyId,
+    /// Index of the node in that graph or function.
     pub node: usize,
+    /// Operators that replace the node.
     pub form: Form,
     /// Index of the weight in [`Plan::weights`].
     pub weight: usize,
     /// Index of the weight among the node's inputs.
     pub input: usize,
+    /// Constant that is the weight, with the nodes between its definition and the node.
     pub constant: Constant<'a>,
 }
 
 /// A plan of the changes to a model. It is immutable: decisions result in a new plan, see [`Plan::decide`].
 #[derive(Clone)]
 pub struct Plan<'a> {
+    /// Weights to quantize.
     pub weights: Vec<Weight<'a>>,
+    /// Nodes that will be rewritten, each of which reads one of the weights.
     pub changes: Vec<Change<'a>>,
     /// Weights that are stored in few bits, for nodes that compute in float.
     pub stored: Vec<Stored<'a>>,
-    /// Nodes that stay unchanged, in the order of the model, with the reason.
+    /// Report entries of nodes that are not rewritten, in the order of the model: nodes that stay unchanged, with the
+    /// reason, and nodes that read stored weights.
     pub left: Vec<(BodyId, usize, NodeReport)>,
-    /// Maximum magnitude of a code: 127, or 63 with a reduced range.
+    /// Maximum magnitude of an int8 code: 127, or 63 with a reduced range.
     pub limit: f32,
 }
 
@@ -95,7 +106,7 @@ impl Plan<'_> {
     }
 }
 
-/// Returns whether a `Gather` reads a weight.
+/// Returns whether a `Gather` reads a weight as a table in blocks.
 pub fn is_table(plan: &Plan<'_>, index: usize) -> bool {
     plan.changes.iter().any(|c| c.weight == index && c.form == Form::BlockTable)
 }

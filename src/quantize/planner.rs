@@ -35,7 +35,8 @@ pub(super) const WEIGHTED: [&str; 7] = ["Conv", "ConvTranspose", "LSTM", "GRU", 
 /// The opset from which on `Mul` broadcasts by NumPy's rules.
 const BROADCAST_OPSET: i64 = 7;
 
-/// Returns the plan for all nodes of a model.
+/// Returns the plan for all nodes of a model. Fails with `InvalidArgument` if the globs of `include` match no node, or
+/// if an override matches no node that is quantized.
 pub fn plan<'a>(view: &View<'a>, model: &Model, options: &QuantizeOptions) -> Result<Plan<'a>> {
     let mut planner = Planner {
         view,
@@ -87,6 +88,7 @@ struct Planner<'p, 'a> {
     options: &'p QuantizeOptions,
     include: Selector,
     exclude: Selector,
+    /// Number of nodes that `include` matches.
     included: usize,
     /// Bits and block size for each glob, and whether the glob matched a name.
     overrides: Vec<(Pattern, (u32, usize))>,
@@ -287,7 +289,8 @@ impl<'a> Planner<'_, 'a> {
         stored::record(&mut self.plan, self.view, found);
     }
 
-    /// Adds tables to the plan. A table gains only in size, so it is quantized only if no other node needs it as float.
+    /// Adds tables to the plan. Quantizing a table makes it only smaller, not faster, so a table is quantized only if
+    /// no other node needs it as float.
     fn tables(&mut self, tables: Vec<(BodyId, usize, Form, usize, Constant<'a>)>) {
         let asked: Vec<(BodyId, usize)> = tables.iter().map(|t| (t.0, t.1)).collect();
         for (body, node, form, input, constant) in tables {
@@ -353,11 +356,13 @@ fn gemm_form(node: &NodeProto, opset: i64) -> Judged<Form> {
     Ok(Form::Gemm)
 }
 
+/// Returns whether a tensor is float32, float16 or bfloat16.
 pub(super) fn is_float(tensor: &TensorProto) -> bool {
     let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
     matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
 }
 
+/// Returns the opset version of the model, followed by those of its functions (0 if a function imports none).
 pub(super) fn opsets(model: &Model) -> Vec<i64> {
     let default = |imports: &[crate::onnx::proto::OperatorSetIdProto]| {
         let found = imports.iter().find(|i| matches!(i.domain.as_deref(), None | Some("" | "ai.onnx")));
@@ -366,6 +371,7 @@ pub(super) fn opsets(model: &Model) -> Vec<i64> {
     std::iter::once(model.opset()).chain(model.proto().functions.iter().map(|f| default(&f.opset_import))).collect()
 }
 
+/// Returns the maximum magnitude of an int8 code: 127, or 63 with a reduced range.
 pub(super) fn limit(options: &QuantizeOptions) -> f32 {
     let reduce = match options.reduce_range {
         ReduceRange::On => true,

@@ -11,13 +11,14 @@ use crate::model::Model;
 use crate::runtime::Runtime;
 use crate::text::Tokenizer;
 
-/// Returns whether weights are quantized layer by layer on calibration data, by GPTQ.
+/// Returns whether the options select GPTQ, layer by layer, if there is calibration data.
 pub fn is_sequential(options: &QuantizeOptions) -> bool {
     options.quantize_type == QuantizeType::WeightOnly && matches!(options.algorithm, Algorithm::Auto | Algorithm::Gptq)
 }
 
-/// Returns the prepared model for dynamic or weight-only quantization, if it differs from the given one. Static
-/// quantization prepares its own. Fails if the options need data that is missing.
+/// Returns the model prepared by AWQ or SmoothQuant for weight-only or dynamic quantization; `None` if the options
+/// request neither. Static quantization prepares its model itself. Fails with `InvalidArgument` if SmoothQuant has
+/// neither data nor a tokenizer.
 pub fn prepare(
     model: &Model,
     options: &QuantizeOptions,

@@ -9,15 +9,15 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::report::{NodeReport, report_of};
 use std::collections::{HashMap, HashSet};
 
-/// Returns the values that are unused after the changes: the float weights, and the values that they were computed
-/// from.
+/// Returns the values that are unused after the changes whose weights are `done`: the float weights, and the values
+/// that they were computed from.
 pub fn dead_values(view: &View<'_>, changes: &[Change<'_>], done: &[bool]) -> HashMap<BodyId, HashSet<String>> {
     let changed: HashSet<(BodyId, usize, usize)> =
         changes.iter().filter(|c| done[c.weight]).map(|c| (c.body, c.node, c.input)).collect();
     dead::unread_without(view, &changed, changes.iter().filter(|c| done[c.weight]).map(|c| &c.constant))
 }
 
-/// A writer of the new nodes of one form.
+/// A writer of the new nodes of one type of quantization (dynamic or weight-only).
 pub trait Rewriter {
     /// Adds the nodes that replace `node`.
     fn write(&mut self, emit: &mut NodeBuilder, node: NodeProto, change: &Change<'_>);
@@ -26,7 +26,7 @@ pub trait Rewriter {
     fn forget(&mut self);
 }
 
-/// Switches for trials: for each weight, a node computes its original output, or the quantized one.
+/// Switches for trials: each selects whether the nodes that read some weights run quantized or as in the original.
 pub struct Switches<'s> {
     /// Name of the input with the switches, one bool each.
     pub input: &'s str,
@@ -36,10 +36,11 @@ pub struct Switches<'s> {
     pub count: usize,
 }
 
-/// Returns the model with the changes whose weights are `done`.
+/// Returns the model with the changes of the plan whose weights are `done`, that is, were quantized. `constants` are
+/// the new constants of each graph or function.
 ///
-/// With `switches` both forms are kept, in the branches of an `If`, for nodes of the main graph; other nodes stay
-/// unchanged.
+/// With `switches`, the original and the new nodes are kept in the branches of an `If`, for nodes of the main graph;
+/// other nodes stay unchanged.
 pub fn apply(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -90,7 +91,8 @@ pub fn apply(
     model
 }
 
-/// Returns the report on every node, in the order of the model. `reason` describes the new form of a changed node.
+/// Returns the report on every node of the plan, in the order of the model. `reason` describes the operators that
+/// replace a changed node.
 pub fn reports(
     view: &View<'_>,
     plan: &Plan<'_>,

@@ -1,10 +1,11 @@
-//! The rows of a weight along its blocks.
+//! The rows of a weight in the direction of its blocks.
 
 use super::plan::Channel;
 use super::plan::Weight;
 use crate::graph::constants::Matrix;
 
-/// The rows of a weight along its blocks: one for each output of a product, or for each row of a table.
+/// The rows of a weight in the direction of its blocks, each of which is part of one row. There is a row for each
+/// output of a product, or for each row of a table.
 #[derive(Clone, Copy)]
 pub struct Rows<'w> {
     matrix: &'w Matrix,
@@ -25,7 +26,7 @@ impl<'w> Rows<'w> {
         Rows { matrix, transposed, count, columns }
     }
 
-    /// Returns the elements of `count` rows from row `first` on.
+    /// Returns the elements of `count` rows from row `first` on, row by row.
     pub fn read(&self, first: usize, count: usize) -> Vec<f32> {
         let mut values = vec![0f32; count * self.columns];
         if self.transposed {

@@ -13,11 +13,12 @@ use crate::model::{Model, Task};
 use crate::runtime::{Runtime, SessionOptions};
 use std::collections::BTreeMap;
 
-/// The number of kinds of products that are tried one by one, those with most weights first; the other kinds are tried
-/// together.
+/// The maximum number of trials. A kind is the products of one shape, or the tables of one shape. All kinds but the
+/// last are tried one by one, those with most elements first; the last trial is for all remaining kinds together.
 const KINDS: usize = 8;
-/// The maximum duration of one timed comparison in seconds, and its maximum number of rounds.
+/// The maximum duration of one timed comparison in seconds.
 const SECONDS: f64 = 1.5;
+/// The maximum number of rounds of one timed comparison.
 const ROUNDS: usize = 41;
 /// The reason why a node stays float.
 pub const SLOWER: &str = "is not faster when quantized here";
@@ -31,10 +32,11 @@ pub struct Found {
 }
 
 /// Returns the units that stay float because that is faster. The quantized model is timed against itself with the
-/// products of one kind in float, kind by kind, and finally against the original.
+/// weights of one kind (see [`KINDS`]) in float, kind by kind, and finally against the original.
 ///
-/// A kind stays quantized unless the model is faster without it. If the rest is slower than the original, everything
-/// stays float. Both are decided by the 95 % interval of the median over paired runs. Decoders are timed on one token.
+/// A kind stays quantized unless the model is faster without it. If the result is then still slower than the original,
+/// all units stay float, except weights that are stored in few bits. Both are decided by the 95 % interval of the
+/// median over paired runs. Decoders are timed on one token.
 pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sample: Option<&Batch>) -> Result<Found> {
     let kinds = kinds(&work.plan, units);
     let mut races = Races::new(runtime, work.run, sample)?;
@@ -76,7 +78,7 @@ fn made(work: &Work<'_>, units: &[Unit], slow: &[bool]) -> Result<Model> {
     Ok(work.make_plainly(&work.plan.decide(work.view, &decisions))?.0)
 }
 
-/// Returns the units of one form and shape, those with most weights first.
+/// Returns the units of each kind (see [`KINDS`]), the kinds with most elements first. Stored weights are omitted.
 fn kinds(plan: &Plan<'_>, units: &[Unit]) -> Vec<Vec<usize>> {
     let mut kinds: BTreeMap<(bool, usize, usize), (usize, Vec<usize>)> = BTreeMap::new();
     // Weights stored in few bits are as fast as floats.
@@ -136,7 +138,7 @@ impl<'r> Races<'r> {
         Subject::new(self.runtime, model, &self.session, self.run.call)
     }
 
-    /// Returns the speed-up of `result` over `original`.
+    /// Returns the speed-up of `result` over `original`, and both models.
     pub fn race(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
         let mut pair = Pair::new(original, result);
         let speedup = race(&mut pair, &self.inputs, &self.options, &self.session, self.run.call)?;

@@ -1,7 +1,8 @@
 //! Measurement of the loss of a result, and of each weight alone.
 //!
-//! [`Judge`] holds inputs and the outputs of the original. [`Trial`] is a model in which every quantizable node has
-//! both forms and a switch, so that any combination runs in one session.
+//! [`Judge`] holds inputs and the outputs of the original. [`Trial`] is a model in which a switch selects for each unit
+//! of weights whether the nodes of the main graph that read them run quantized or as in the original, so that any
+//! combination runs in one session.
 
 use super::rewrite::Switches;
 use super::{Run, WeightForm, Work, dynamic, stored, weight_only, weights};
@@ -16,7 +17,7 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{Runtime, Session, SessionOptions, Stop, Tensor};
 use rayon::prelude::*;
 
-/// The maximum size of the original's outputs in bytes; further batches are ignored.
+/// The maximum size of the original's outputs in bytes. Further batches are ignored; the first is always used.
 const REFERENCE_BYTES: usize = 512 << 20;
 
 /// The inputs for measuring the loss of a result, and the outputs of the original.
@@ -38,7 +39,8 @@ struct Case {
 }
 
 impl Judge {
-    /// Runs the original on the batches, and returns its outputs with the inputs.
+    /// Runs the original on the batches, and returns its outputs with the inputs. Fails with `Unsupported` if the model
+    /// has no float output, and with `InvalidArgument` if there are no batches.
     pub fn new(runtime: &'static Runtime, run: &Run<'_>, batches: Vec<Batch>) -> Result<Judge> {
         let floats = |info: &crate::model::ValueInfo| {
             matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
@@ -77,7 +79,7 @@ impl Judge {
         if self.logits { "kl" } else { "cosine" }
     }
 
-    /// Returns the number of batches.
+    /// Returns the number of batches on which the loss is measured.
     pub fn batches(&self) -> usize {
         self.cases.len()
     }
@@ -151,7 +153,8 @@ fn is_kept(mask: Option<&Mask>, tensor: &Tensor, row: usize) -> bool {
     mask.keep.get(row / rows_each).copied().unwrap_or(true)
 }
 
-/// The number of elements of an input, over all batches, on which sensitivities are measured: enough to rank weights.
+/// The number of elements of the first input, over all batches, after which sensitivities are measured on no further
+/// batches: enough to rank weights.
 const TRIAL_ELEMENTS: usize = 512;
 const SWITCHES: &str = "optimize_switches";
 
@@ -210,7 +213,8 @@ impl<'j> Trial<'j> {
         Ok(Trial { judge, session, cases: cases.count(), input, stop: Stop::new()? })
     }
 
-    /// Returns the loss if the switches for which `on` is true are on.
+    /// Returns the loss if the units whose element of `on` is true are quantized, and the others are as in the
+    /// original.
     pub fn loss(&mut self, on: &[bool]) -> Result<f64> {
         let switches = Tensor::from_bools(&[on.len() as i64], on)?;
         self.judge.mean(&self.session, Some((&self.input, &switches)), self.cases, &self.stop)

@@ -1,4 +1,5 @@
-//! Block-quantized weights of 2, 4 or 8 bits; activations stay float.
+//! Block-quantized weights of 2, 4 or 8 bits. Activations are float in the graph; kernels may round them to 8 bits if
+//! `accuracy_level` is 4.
 //!
 //! ```text
 //! y = MatMul(x, W)   ->  y = com.microsoft MatMulNBits(x, codes, scales, zero points)
@@ -51,7 +52,9 @@ pub struct BlockMatrix {
     zeros: Bytes,
 }
 
-/// Returns the coding of a weight: the requested one, with blocks that divide its rows.
+/// Returns the coding of a weight: the requested one, with at least 4 bits for a table. The blocks are smaller than
+/// requested if they would not divide the rows of a table, or if half of the last block of a product or more would be
+/// padding.
 pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), options: &QuantizeOptions) -> Coding {
     let table = is_table(plan, index);
     let columns = Rows::of(&plan.weights[index]).columns;
@@ -122,7 +125,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Returns storage for `rows` rows.
+    /// Returns storage for `rows` rows of `columns` elements.
     pub fn new(coding: Coding, rows: usize, columns: usize, scratch: &Scratch) -> Result<Slots> {
         let blocks = coding.blocks(columns);
         let factors = if coding.scale == ScaleType::Uint8 { rows * 4 } else { 0 };
@@ -204,7 +207,8 @@ struct Constants {
     zeros: Option<String>,
 }
 
-/// Returns the rewritten model and the report on each node, in the order of the model.
+/// Returns the rewritten model and the report on each node of the plan, in the order of the model. `weights` are the
+/// coded weights of the plan; nodes whose weight is `None` stay unchanged. For `switches` see [`rewrite::apply`].
 pub fn rewrite(
     original: &ModelProto,
     plan: &Plan<'_>,
@@ -278,7 +282,7 @@ fn constants_of(name: &str, matrix: &BlockMatrix, flat: bool, names: &mut Names)
 /// A writer of the nodes of one graph or function.
 struct Write<'a> {
     weights: &'a [Option<(Constants, &'a BlockMatrix)>],
-    /// Names of the float form of stored scales, by name and element type.
+    /// Names of the scales converted to an element type, by the name of the stored scales and that type.
     floats: HashMap<(String, i32), String>,
     /// Names of stored codes in the shape that products read.
     shaped: HashMap<String, String>,

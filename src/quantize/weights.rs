@@ -19,7 +19,7 @@ pub struct Int8Matrix {
     pub scales: Vec<f32>,
 }
 
-/// The number of elements between two checks for a cancel, and the size of a worker's buffers.
+/// The maximum number of elements that a worker processes between two checks for a cancel, and that its buffers hold.
 pub const PIECE: usize = 1 << 18;
 
 /// Quantizes every weight of the plan, and returns the matrices; `None` where a weight has a value that is not finite.
@@ -29,6 +29,7 @@ pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Resul
     plan.weights.par_iter().map(|weight| int8(weight, plan.limit, &scratch, ticket)).collect()
 }
 
+/// Returns a quantized weight, whose codes have at most the magnitude `limit`; `None` if a value is not finite.
 fn int8(weight: &Weight<'_>, limit: f32, scratch: &Scratch, ticket: &Ticket) -> Result<Option<Int8Matrix>> {
     let matrix = &weight.matrix;
     let Some(mut scales) = scales(matrix, weight.channel, limit, ticket)? else { return Ok(None) };
@@ -67,6 +68,7 @@ fn pieces(rows: usize, columns: usize) -> Vec<(Range<usize>, Range<usize>)> {
     cut(rows, PIECE / columns.max(1)).map(|r| (r, 0..columns)).collect()
 }
 
+/// Writes a piece of the matrix to `out`.
 fn plain_piece(
     matrix: &Matrix,
     channel: Channel,
@@ -189,8 +191,8 @@ fn magnitudes(matrix: &Matrix, line: Channel, ticket: &Ticket) -> Result<Vec<f64
     )
 }
 
-/// Returns the scale `max|w| / limit` of each channel. A channel of zeros gets the smallest scale of the others.
-/// Returns `None` if a weight is infinite or NaN.
+/// Returns the scale `max|w| / limit` of each channel. A channel of zeros gets the smallest scale of the others, or 1
+/// if all are zero. Returns `None` if a weight is infinite or NaN.
 fn scales(matrix: &Matrix, channel: Channel, limit: f32, ticket: &Ticket) -> Result<Option<Vec<f32>>> {
     let count = match channel {
         Channel::Row => matrix.rows,

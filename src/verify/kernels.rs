@@ -13,7 +13,8 @@ use std::path::Path;
 pub struct Kernel {
     /// Operator in the optimized graph.
     pub op: String,
-    /// Whether the input of the kernel is converted from bytes to floats just before.
+    /// Whether the first input of the kernel is the output of a `DequantizeLinear`, so that the kernel computes in
+    /// float.
     pub dequantized: bool,
 }
 
@@ -28,9 +29,9 @@ impl Kernel {
 }
 
 /// Returns the kernels of the nodes of the main graph, by node name; nodes without a name, and those that ONNX
-/// Runtime removes, are absent. Of nodes with one name the least quantized counts.
+/// Runtime removes, are absent. If several kernels have the name of one node, the least quantized is returned.
 ///
-/// Creates one session; the optimized graph is written to `folder` and removed.
+/// Creates one session; the optimized graph is written to a file in `folder`, which is removed again.
 pub fn kernels(
     runtime: &'static Runtime,
     model: &Model,

@@ -1,8 +1,9 @@
-//! The verification of results: what a technique wrote is opened, run and compared before it is returned.
+//! The verification of results: the model that a technique made is opened, run and compared before it is returned.
 //!
 //! A graph can be right node by node and still be refused by ONNX Runtime, or be changed by its optimizers.
-//! [`Examiner`] runs the result at the default optimization level and without optimizers, on inputs that the original
-//! runs on, and compares the two with each other and with the original. [`kernels`] returns the kernel of each node.
+//! [`Examiner`] runs the result at the default optimization level and without optimizers (the two *levels*), on inputs
+//! that the original runs on, and compares the outputs with each other and with those of the original. [`kernels()`]
+//! returns the kernel of each node.
 
 mod kernels;
 mod report;
@@ -32,13 +33,15 @@ const PERTURBATION: f32 = 1e-6;
 /// values are rounded, and so the error, but not its magnitude.
 const CONDITIONED: f64 = 4.0;
 
-/// The facts about a result that opens, runs and computes the same at both levels.
+/// The facts about a valid result: one that ONNX Runtime opens and runs at both levels, and whose outputs differ
+/// between the levels by no more than rounding explains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Facts {
     /// Relative difference between the outputs at the default level and without optimizers (root mean squares). `None`
     /// if there were no outputs to compare.
     pub levels_differ: Option<f64>,
-    /// Relative difference from the outputs of the original. `None` if there were no outputs to compare.
+    /// Relative difference between the outputs at the default level and those of the original (root mean squares).
+    /// `None` if there were no outputs to compare.
     pub original_differs: Option<f64>,
 }
 
@@ -47,7 +50,8 @@ pub struct Facts {
 pub struct Fault {
     /// Description of the fault.
     pub text: String,
-    /// Difference between the outputs at the default level and those of the original, if only the levels differ.
+    /// Relative difference between the output at the default level and that of the original, if the fault is a
+    /// difference between the levels.
     pub usual_differs: Option<f64>,
 }
 
@@ -111,8 +115,8 @@ impl<'e> Examiner<'e> {
         self.took
     }
 
-    /// Opens a result at both levels, runs it and compares the outputs. Returns the facts or the fault; fails only if
-    /// the caller ended the work.
+    /// Opens a result at both levels, runs it and compares the outputs. Returns the facts or the fault. Fails if the
+    /// caller ended the work; a result that does not run is a fault, not an error.
     pub fn examine(&self, result: &Model, call: &Call) -> Result<Finding> {
         let plainly = match self.ran(self.run(result, OptimizationLevel::Disabled, call), "without optimizers")? {
             Ok(values) => values,
@@ -218,7 +222,8 @@ fn first_line(text: &str) -> &str {
     line.char_indices().nth(300).map_or(line, |(end, _)| &line[..end])
 }
 
-/// Returns the inputs with every float32 value moved by [`PERTURBATION`] up or down in turn; `None` if there is none.
+/// Returns the inputs with every float32 value multiplied by 1 + [`PERTURBATION`] (every third value) or
+/// 1 - [`PERTURBATION`] (the others); `None` if no input is float32.
 fn perturbed(inputs: &[(String, Tensor)]) -> Result<Option<Vec<(String, Tensor)>>> {
     if !inputs.iter().any(|(_, tensor)| tensor.dtype() == DataType::Float32) {
         return Ok(None);
@@ -237,8 +242,9 @@ fn perturbed(inputs: &[(String, Tensor)]) -> Result<Option<Vec<(String, Tensor)>
     moved.collect::<Result<Vec<_>>>().map(Some)
 }
 
-/// Returns the root mean square of the difference over that of `a`; infinite if only `b` is not finite. Returns `None`
-/// if they are not floats of one shape.
+/// Returns the root mean square of the difference divided by that of `a`; infinite if `b` has a value that is not
+/// finite where `a` does not have the same. If `a` is zero, returns 0 or 1: whether `b` differs. Returns `None` if they
+/// are not floats of one shape.
 fn difference(a: &Tensor, b: &Tensor) -> Option<f64> {
     let float = |tensor: &Tensor| {
         matches!(tensor.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)

@@ -12,23 +12,25 @@ use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
 use crate::text::Tokenizer;
 use serde_json::json;
 
-/// The share of the original's size above which a result is not smaller.
+/// The share of the original's size above which a result counts as not smaller.
 const AS_LARGE: f64 = 0.95;
-/// The relative difference up to which outputs count as those of the original.
+/// The relative difference up to which outputs count as near those of the original.
 const NEAR: f64 = 0.2;
-/// The size in bytes below which a model is not reported on.
+/// The size in bytes up to which the size of an original leads to no warning.
 const SMALL: u64 = 64 << 10;
-/// The relative difference above which the outputs are those of an entirely different function.
+/// The relative difference from the original's outputs above which a warning is added.
 const FAR: f64 = 0.5;
 
 /// Checks the result of a technique and records the findings in its report: the result is opened and run on an input
 /// that is generated for the original (see [`Examiner::examine`]). If one of the models is larger than
 /// [`limits::EXAMINED_BYTES`], nothing is checked; if the original does not run on that input, the result is only
-/// opened. The report gives the reason.
+/// opened. In both cases, the report gives the reason.
 ///
-/// Fails with [`Kind::Unsupported`] if the result cannot be opened or run, or if its outputs with and without ONNX
-/// Runtime's optimizers differ by more than rounding explains. If, in the latter case, the outputs at the default level
-/// are near those of the original, the report gets a warning instead.
+/// Fails with [`Kind::Unsupported`] if the result cannot be opened or run although the original can, if an output has
+/// values that are not finite where the original's are, or if the outputs with and without ONNX Runtime's optimizers
+/// differ by more than rounding explains. If, in the last case, the output at the default level is near that of the
+/// original (a relative difference of at most 0.2), the report gets a warning instead. Also fails if the caller ended
+/// the call.
 pub fn examine(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),
@@ -87,7 +89,8 @@ fn generated(model: &Model) -> Result<Batch> {
     Source::new(model, tokenizer.as_ref(), &InputOptions::default())?.timing()
 }
 
-/// Records facts in a report, and warns of unexpected ones.
+/// Records facts in a report, and adds a warning if the outputs of a quantized model differ from the original's by more
+/// than 50 %.
 pub fn note(report: &mut Report, facts: Facts) {
     report.summary.insert("verified".into(), json!(facts));
     if let Some(differs) = facts.original_differs.filter(|differs| *differs > FAR && report.operation == "quantize") {
@@ -96,7 +99,7 @@ pub fn note(report: &mut Report, facts: Facts) {
     }
 }
 
-/// Adds a warning if a quantized result is slower than the original.
+/// Adds a warning if a quantized result is slower than the original: if the whole interval of its speed-up is below 1.
 pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
     if report.operation == "quantize" && speedup.high < 1.0 {
         report.warnings.push(format!(
@@ -106,7 +109,8 @@ pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
     }
 }
 
-/// Adds a warning if a result is about as large as the original.
+/// Adds a warning if a quantized result has more than 95 % of the size of the original, unless the original has at most
+/// 64 KiB.
 pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
     if report.operation == "quantize" && before > SMALL && after as f64 > AS_LARGE * before as f64 {
         let percent = 100.0 * after as f64 / before.max(1) as f64;
@@ -128,7 +132,8 @@ fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
     format!("; left are {}{more}", count_reasons(left()))
 }
 
-/// Returns the speed-up of the result over the original, measured for half a second.
+/// Returns the speed-up of the result over the original on `batch`: up to 15 rounds in half a second, but at least
+/// five.
 pub fn race(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),

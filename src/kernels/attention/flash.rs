@@ -18,7 +18,7 @@ pub const KEYS: usize = 128;
 /// Maximum number of queries of a block: two vectors.
 const COLUMNS: usize = 32;
 
-/// The inputs and the output of an attention.
+/// The inputs of an attention.
 pub struct Tensors<'a> {
     pub q: &'a [f32],
     pub k: &'a [f32],
@@ -41,6 +41,7 @@ pub struct Decoding<'a> {
     pub sinks: Option<&'a [f32]>,
 }
 
+/// Computes the attention, and writes it to `out`. The caller has checked that the slices fit the sizes.
 pub fn attention(class: Class, spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32], parallel: &dyn Parallel) {
     let lanes = if class >= Class::Avx512Vnni { 16 } else { 8 };
     let columns = spec.heads / spec.kv_heads * spec.queries;
@@ -86,8 +87,11 @@ struct Job<'a> {
     class: Class,
     spec: &'a Attention,
     tensors: &'a Tensors<'a>,
+    /// Maximum number of columns of a block.
     width: usize,
+    /// Number of columns of a key head: its query heads times the queries of each.
     columns: usize,
+    /// Number of blocks of queries of a key head.
     blocks: usize,
     out: Shared<f32>,
 }
@@ -325,7 +329,7 @@ impl Block<'_> {
         }
     }
 
-    /// Computes the partial result of `count` keys, beginning with the key `start`.
+    /// Computes the partial result of `count` keys, beginning with the key `start`, and writes it to `to`.
     #[inline(always)]
     unsafe fn part<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
         // SAFETY: guaranteed by the caller.

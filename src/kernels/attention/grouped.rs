@@ -45,26 +45,29 @@ pub struct GroupedAttention<'a> {
     pub sinks: Option<&'a [f32]>,
     /// Rotary position embedding of the new queries and keys.
     pub rotary: Option<Rotary<'a>>,
-    /// Number of tokens before the new ones, by sequence.
+    /// Number of tokens before the new ones, by sequence. New keys are appended there, so the cache must have room for
+    /// `past` + `tokens`.
     pub past: &'a [usize],
     /// Number of keys, by sequence: at most `past` + `tokens`, fewer if a sequence ends with padding.
     pub lengths: &'a [usize],
 }
 
-/// A cache of keys and values: batch × heads × columns × size of each.
+/// A cache of keys and values: batch × key heads × columns × head size of each.
 #[derive(Debug)]
 pub struct Cache<'a> {
     /// Keys in the cache.
     pub keys: &'a mut [f32],
     /// Values in the cache.
     pub values: &'a mut [f32],
-    /// Number of tokens that there is room for.
+    /// Number of tokens of each sequence that the cache can hold.
     pub columns: usize,
 }
 
 impl Cache<'_> {
-    /// Copies `lengths[b]` tokens of each sequence from `from`, which has room for `columns` tokens, and fills the rest
-    /// of the cache with 0.
+    /// Copies the first `lengths[b]` tokens of each sequence `b` from `from`, or fewer if one of the caches cannot hold
+    /// that many, and fills the rest of this cache with 0. `from` are the keys and values of another cache, and the
+    /// number of tokens of a sequence that it can hold; `heads` and `size` are the key heads and the head size of both.
+    /// Panics if a slice is too short.
     pub fn copy(
         &mut self,
         from: (&[f32], &[f32], usize),
@@ -85,7 +88,8 @@ impl Cache<'_> {
 }
 
 /// Appends the new keys and values to the cache, and writes the attention of the queries to `out` (batch × tokens ×
-/// heads × size). `q`, `k` and `v` have a row for each new token; without `k` and `v`, the cache contains them.
+/// heads × size). `q`, and the keys and values in `kv`, have a row for each new token; without `kv`, the cache already
+/// contains the new tokens.
 #[allow(clippy::too_many_arguments)] // three inputs, a cache and an output
 pub fn grouped_attention(
     class: Class,
@@ -132,6 +136,7 @@ pub fn grouped_attention(
     attend(class, spec, queries, cache, out, parallel);
 }
 
+/// Writes the attention of the rotated queries `q` to the cache to `out`.
 fn attend(
     class: Class,
     spec: &GroupedAttention<'_>,
@@ -214,8 +219,8 @@ struct Append<'a> {
 }
 
 impl Append<'_> {
-    /// Calls `rotate` for the query heads and for the key heads of each row. Its arguments are the row, the first of the
-    /// heads and their number, the destination, and the distance between two heads there.
+    /// Calls `rotate` for the query heads and for the key heads of each row. Its arguments are the row, the first of
+    /// the heads and their number, the destination, and the distance between two heads there.
     #[inline(always)]
     fn each(&self, rotate: impl Fn(usize, (*const f32, usize), *mut f32, usize)) {
         let (spec, size) = (self.spec, self.spec.head_size);
@@ -301,7 +306,8 @@ fn rotate(from: &[f32], angles: Option<(&[f32], &[f32])>, (half, interleaved): (
 
 /// Rotates the pairs of a vector as [`rotate`] does, for pairs whose elements are `half` elements apart.
 ///
-/// # Safety `size` values can be read at `from` and written at `to`.
+/// # Safety
+/// `size` values can be read at `from` and written at `to`.
 #[inline(always)]
 unsafe fn rotate_halves<V: Simd>(from: *const f32, (cos, sin): (&[f32], &[f32]), size: usize, to: *mut f32) {
     let half = cos.len();

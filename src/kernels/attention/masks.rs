@@ -9,7 +9,8 @@ use crate::kernels::simd::Simd;
 const TILE: usize = 16;
 
 impl Block<'_> {
-    /// Adds the mask to the scores of `count` keys, beginning with the key `start`.
+    /// Applies the mask to the scores of `count` keys, beginning with the key `start`, and hides the keys that `causal`
+    /// and `window` exclude.
     #[inline(always)]
     pub unsafe fn mask<V: Simd, const N: usize>(&self, start: usize, count: usize) {
         let (spec, mask) = (&self.head.spec, self.head.tensors.mask);

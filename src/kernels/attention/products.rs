@@ -81,8 +81,8 @@ impl Block<'_> {
         }
     }
 
-    /// Computes the scores of a vector of keys and the first `C` columns, with keys as lanes: the lanes of columns would
-    /// be mostly unused. Products are added in the same order as in [`Self::some_scores`].
+    /// Computes the scores of a vector of keys and the first `C` columns, with keys as lanes: the lanes of columns
+    /// would be mostly unused. Products are added in the same order as in [`Self::some_scores`].
     #[inline(always)]
     unsafe fn few_scores<V: Simd, const N: usize, const C: usize>(&self, keys: *const f32, key: usize) {
         let (spec, width) = (&self.head.spec, N * V::LANES);
@@ -119,7 +119,8 @@ impl Block<'_> {
         }
     }
 
-    /// Replaces the scores of `count` keys by the exponentials of their differences from their maximum.
+    /// Replaces the scores of `count` keys by the exponentials of their differences from their maximum, and writes the
+    /// maximum and the sum of the exponentials of each column to `to`.
     #[inline(always)]
     pub unsafe fn softmax<V: Simd, const N: usize>(&self, count: usize, to: Partial) {
         let width = N * V::LANES;
@@ -301,7 +302,8 @@ impl Block<'_> {
         }
     }
 
-    /// Writes the output of the block: the weighted values, divided by the sum of the exponentials.
+    /// Writes the output of the block: the weighted values, divided by the sum of the exponentials (including those of
+    /// attention sinks); 0 for a query that attends to no key.
     #[inline(always)]
     pub unsafe fn write<V: Simd>(&self) {
         let (spec, sum) = (&self.head.spec, self.memory.sum);

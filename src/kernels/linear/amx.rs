@@ -12,6 +12,7 @@ use crate::kernels::{Class, Epilogue, PackedLinear, Precision, Rows};
 
 /// Number of rows and of columns of a block.
 const SIDE: usize = 32;
+/// Size of a tile in bytes.
 const TILE: usize = 1024;
 
 /// Minimum number of rows for which tiles are used: fewer are faster without them.

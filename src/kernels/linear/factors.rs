@@ -34,7 +34,8 @@ impl<S: Scale, Z: ZeroPoint> Factors for Packed<S, Z> {
 pub trait ZeroPoint: Copy {
     /// Returns a vector of zero points, beginning with the zero point `place`.
     ///
-    /// # Safety The panel has `place + V::LANES` zero points.
+    /// # Safety
+    /// The panel has `place + V::LANES` zero points.
     unsafe fn load<V: Simd>(&self, place: usize) -> V::F;
 }
 
@@ -67,7 +68,8 @@ impl ZeroPoint for &[f32] {
 pub trait Scale: Copy {
     /// Returns a vector of scales, beginning with the scale `place`: those of vector `vector` (0 or 1) of the columns.
     ///
-    /// # Safety The panel has `place + V::LANES` scales.
+    /// # Safety
+    /// The panel has `place + V::LANES` scales.
     unsafe fn load<V: Simd>(&self, place: usize, vector: usize) -> V::F;
 }
 

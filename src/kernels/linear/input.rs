@@ -1,5 +1,5 @@
-//! Inputs in the order in which register blocks read them: in blocks of at most `ROWS` rows, in which the elements of
-//! all rows for one group of K are adjacent.
+//! Inputs in the order in which register blocks read them: in blocks of at most [`most_rows`] rows, in which the
+//! elements of all rows for one group of K are adjacent.
 
 use std::ops::Range;
 
@@ -11,11 +11,14 @@ use crate::kernels::{Class, Rows, StaticInput, StaticValues, pack};
 /// The division of rows into blocks of nearly equal size.
 #[derive(Clone, Copy, Debug)]
 pub struct Blocking {
+    /// Number of rows.
     pub rows: usize,
+    /// Number of blocks.
     pub blocks: usize,
 }
 
 impl Blocking {
+    /// Returns the division of `rows` rows into blocks of at most `most` rows.
     pub fn new(rows: usize, most: usize) -> Self {
         Self { rows, blocks: rows.div_ceil(most) }
     }
@@ -43,9 +46,9 @@ pub struct Rounded {
     pub blocking: Blocking,
     /// Number of groups of four values in a row.
     pub groups: usize,
-    /// Zero point of a statically quantized input.
+    /// Zero point of a statically quantized input as int8: that of uint8 values minus 128. 0 for other inputs.
     pub shift: i32,
-    /// Whether no quantized value is -128.
+    /// Whether it is known that no quantized value is -128.
     pub symmetric: bool,
     codes: *mut u8,
     scales: *mut f32,
@@ -87,12 +90,12 @@ impl Rounded {
         unsafe { *self.sums.add(row) }
     }
 
-    /// Quantizes each row with its own scale.
+    /// Returns the rows of `x`, each quantized with its own scale.
     pub fn dynamic(x: &Rows<'_>, k: usize, groups: usize, class: Class, parallel: &dyn Parallel) -> Self {
         Self::new(x.rows, groups, class).fill(&Source::Dynamic(x), k, class, parallel)
     }
 
-    /// Copies or computes the quantized values of a statically quantized input.
+    /// Returns the rows of a statically quantized input, whose quantized values are copied or computed.
     pub fn fixed(x: &StaticInput<'_>, k: usize, groups: usize, class: Class, parallel: &dyn Parallel) -> Self {
         let mut rounded = Self::new(x.rows, groups, class);
         rounded.symmetric = false;

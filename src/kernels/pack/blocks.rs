@@ -1,9 +1,10 @@
 //! 4- and 8-bit weights in blocks of a column, as `MatMulNBits` has them.
 //!
 //! The packed bytes contain the scales, then the zero points, then the codes, each ordered by panel of columns, block
-//! of K and column. Scales have the smallest format that is exact for all of them; uint8 scales follow the factors of
-//! the columns. Zero points are not stored if all of them are 2^(bits - 1). Of 8-bit codes, four values of a
-//! column are adjacent. Of 4-bit codes, four bytes hold the values 0…3 in their low and 4…7 in their high halves.
+//! of K and column. Scales have the first of the formats float16, uint8 and float32 that is exact for all of them;
+//! uint8 scales follow the factors of the columns. Zero points are not stored if all of them are 2^(bits - 1). Of 8-bit
+//! codes, four values of a column are adjacent. Of 4-bit codes, four bytes hold the values 0…3 in their low and 4…7 in
+//! their high halves.
 
 use super::header::ZeroPointFormat;
 use super::scales::{ScaleFormat, Scales, ZeroPoints, byte, choose};
@@ -22,9 +23,9 @@ pub struct BlockWeights<'a> {
     pub codes: &'a [u8],
     /// Scales of the blocks: N × blocks numbers of any sign.
     pub scales: &'a [f32],
-    /// Zero points of the blocks: N × ⌈blocks · bits / 8⌉ bytes. Without them, each zero point is 2^(bits - 1).
+    /// Zero points of the blocks: N × ⌈blocks · bits / 8⌉ bytes; `None` if each is 2^(bits - 1).
     pub zero_points: Option<&'a [u8]>,
-    /// Offsets of the blocks: blocks × N numbers that are added to the products of scale and code; only with 4 bits.
+    /// Offsets of the blocks: blocks × N numbers that are added to the dequantized weights; only with 4 bits.
     pub offsets: Option<&'a [f32]>,
     /// Number of bits of a code: 4 or 8.
     pub bits: usize,
@@ -160,6 +161,7 @@ fn mask(bits: usize) -> u8 {
     if bits == 4 { 15 } else { 255 }
 }
 
+/// Fails unless the kernels support codes of `bits` bits in blocks of `block` values.
 pub fn check(bits: usize, block: usize) -> Result<(), PackError> {
     if bits != 4 && bits != 8 {
         return Err(PackError::Size("bits"));
@@ -266,6 +268,7 @@ fn check_lengths(weights: &BlockWeights<'_>, (k, n): (usize, usize)) -> Result<(
     Ok(())
 }
 
+/// Packs weights in blocks, for `class`.
 pub fn pack(
     weights: &BlockWeights<'_>,
     (k, n): (usize, usize),

@@ -88,6 +88,7 @@ impl Int8 {
     }
 }
 
+/// Packs quantized weights, for `class`.
 pub fn pack(
     weights: &Int8Weights<'_>,
     (k, n): (usize, usize),
@@ -113,6 +114,7 @@ pub fn pack(
     }))
 }
 
+/// Quantizes float32 weights to int8, with a scale per column and without zero points, and packs them for `class`.
 pub fn pack_f32(
     weights: &[f32],
     layout: Layout,

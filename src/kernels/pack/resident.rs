@@ -1,8 +1,9 @@
 //! Memory on huge pages for packed weights.
 //!
 //! Packed weights are read sequentially, once per run: with pages of 4 KiB, a quarter of that time is spent on address
-//! translation. A page of 2 MiB is larger than most weights. Therefore the weights of all models are cut from chunks of
-//! memory, for which huge pages are requested before anything is written to them.
+//! translation. A page of 2 MiB is larger than most weights. Therefore the weights of all models share chunks of
+//! memory, for which huge pages are requested (on Linux) before anything is written to them; only weights of more than
+//! 8 MiB have a chunk of their own.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,13 +12,16 @@ use memmap2::{MmapMut, MmapOptions};
 
 use super::ALIGNMENT;
 
+/// Size of a huge page in bytes.
 const HUGE_PAGE: usize = 2 << 20;
+/// Size in bytes of a chunk that several weights share.
 const CHUNK: usize = 32 << 20;
 
 /// Chunk that the next weights are cut from, and the number of its bytes in use.
 static CURRENT: Mutex<(Weak<Chunk>, usize)> = Mutex::new((Weak::new(), 0));
 
-/// A part of a chunk. When it is dropped, its pages are returned to the operating system.
+/// A part of a chunk. On Linux, the pages that contain only this part are returned to the operating system when it is
+/// dropped. A chunk is freed with the last of its parts.
 pub struct Resident {
     chunk: Arc<Chunk>,
     start: *mut u8,
@@ -42,7 +46,8 @@ unsafe impl Send for Chunk {}
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
-    /// Returns a chunk of `len` bytes on huge pages, which occupy no memory until they are written.
+    /// Returns a chunk of `len` bytes, which occupy no memory until they are written; `None` if they cannot be
+    /// allocated.
     fn new(len: usize) -> Option<Self> {
         let mut memory = MmapOptions::new().len(len.checked_add(HUGE_PAGE)?).map_anon().ok()?;
         let skipped = memory.as_ptr().align_offset(HUGE_PAGE);
@@ -54,7 +59,7 @@ impl Chunk {
 }
 
 impl Resident {
-    /// Returns `len` zero bytes, or `None` if there is no memory.
+    /// Returns `len` zero bytes, or `None` if they cannot be allocated.
     pub fn new(len: usize) -> Option<Self> {
         let size = len.checked_next_multiple_of(ALIGNMENT)?;
         if size > CHUNK / 4 {

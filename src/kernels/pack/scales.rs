@@ -1,4 +1,5 @@
-//! The scales of weights in blocks, in the smallest format that is exact for all of them.
+//! The scales of weights in blocks, in the first of the formats float16, uint8 and float32 that is exact for all of
+//! them.
 
 use half::f16;
 
@@ -45,8 +46,8 @@ pub enum ZeroPoints<'a> {
     Float32(&'a [f32]),
 }
 
-/// Returns the smallest format that is exact for these scales, `blocks` per column, with the factors of the columns,
-/// which only uint8 needs.
+/// Returns the format for these scales, `blocks` per column: float16 if that is exact for all of them, otherwise uint8
+/// if that is, otherwise float32. For uint8, also returns the factors of the columns.
 pub fn choose(scales: &[f32], blocks: usize) -> (ScaleFormat, Vec<f32>) {
     if scales.iter().all(|scale| f16::from_f32(*scale).to_f32().to_bits() == scale.to_bits()) {
         return (ScaleFormat::Float16, Vec::new());
@@ -55,7 +56,8 @@ pub fn choose(scales: &[f32], blocks: usize) -> (ScaleFormat, Vec<f32>) {
     factors.map_or((ScaleFormat::Float32, Vec::new()), |factors| (ScaleFormat::Uint8, factors))
 }
 
-/// Returns the factor of a column of which all scales are products of an integer from 1 to 255 and the factor.
+/// Returns the factor of a column of which all scales are products of an integer from 1 to 255 and the factor; `None`
+/// if no such factor is found.
 ///
 /// Quantizers that store scales as bytes, such as this library's, give the largest scale the byte 255. The quotient of
 /// scale and byte may differ from the factor by some units in the last place, because the product was rounded.

@@ -20,6 +20,7 @@ macro_rules! methods {
     )*};
 }
 
+/// Returns a mask of the first `count` lanes.
 #[inline(always)]
 fn first(count: usize) -> u16 {
     (u32::MAX >> (32 - count.clamp(1, 16)) & if count == 0 { 0 } else { 0xffff }) as u16
@@ -121,7 +122,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
 
     #[inline(always)]
     unsafe fn load_half(from: *const u16) -> __m512 {
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
 

@@ -36,7 +36,7 @@ impl<'a> Context<'a> {
         &self.pool
     }
 
-    /// Returns the input `index` of the fused node.
+    /// Returns the input `index` of the fused node. Fails if it is missing or its element type is not supported.
     pub fn input(&self, index: usize) -> Result<Tensor<'a>> {
         let Pool { api, raw, .. } = self.pool;
         // SAFETY: `raw` lives (see `new`), and inputs are not written to during a run.
@@ -49,8 +49,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns the elements of the output `output`, and the input `input` unless it is the same memory: a program may
-    /// bind a cache to both, which is then extended in place.
+    /// Returns the input `input`, and the writable elements of the output `output`. The input is `None` if it is not
+    /// given or is the same memory as the output: a program may bind a cache to both, which is then extended in place.
+    /// Fails if they share only a part of their memory.
     pub fn extended(
         &self,
         input: Option<usize>,
@@ -79,7 +80,8 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns the writable elements of the output `index`, a float32 tensor of the shape `shape`.
+    /// Returns the writable elements of the output `index`, a float32 tensor of the shape `shape`. Fails if the output
+    /// was already returned in this run.
     pub fn output(&self, index: usize, shape: &[i64]) -> Result<&'a mut [f32]> {
         let bit = 1u64.checked_shl(index as u32).ok_or_else(|| Error::new("the node has too many outputs"))?;
         if self.taken.replace(self.taken.get() | bit) & bit != 0 {
@@ -112,7 +114,7 @@ pub struct Pool<'a> {
 unsafe impl Sync for Pool<'_> {}
 
 impl Pool<'_> {
-    /// Returns an error if a task has panicked since the run began.
+    /// Returns an error if a task has panicked, or ONNX Runtime has not run the tasks, since the run began.
     pub fn finish(&self) -> Result<()> {
         self.failure.check()
     }

@@ -35,8 +35,11 @@ struct NodeObject {
     table: NodeComputeInfo,
     api: Api,
     body: Box<dyn Body>,
+    /// Number of threads of the session.
     threads: usize,
+    /// Trim of the heap in the first run of any node of the session.
     trim: Arc<Trim>,
+    /// Charge for the packed weights, which ends with the node.
     _charge: Charge,
 }
 
@@ -112,8 +115,8 @@ unsafe extern "system" fn capability(
     }
 }
 
-/// Creates a body for each claimed group. After an error, `infos` contains no node. Returns the status for ONNX
-/// Runtime.
+/// Creates a body for each claimed group, and writes the compiled model if the session requests it. After an error,
+/// `infos` contains no node. Returns the status for ONNX Runtime.
 unsafe extern "system" fn compile(
     ep: *mut Ep,
     graphs: *const *const OrtGraph,

@@ -22,7 +22,7 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// Returns a view of the tensor `value`.
+    /// Returns a view of the tensor `value`. Fails if its element type is not supported or its size overflows.
     ///
     /// # Safety
     /// `value` is a tensor of ONNX Runtime in CPU memory that lives and is not written to during `'a`.
@@ -50,7 +50,7 @@ impl<'a> Tensor<'a> {
         self.shape.iter().map(|size| *size as usize).product()
     }
 
-    /// Returns the size of the dimension `axis`.
+    /// Returns the size of the dimension `axis`, which must exist.
     pub fn size(&self, axis: usize) -> usize {
         self.shape[axis] as usize
     }
@@ -61,12 +61,12 @@ impl<'a> Tensor<'a> {
         self.plain::<f32>(Element::Float32)
     }
 
-    /// Returns the elements of an int32 tensor. Fails for other element types.
+    /// Returns the elements of an int32 tensor, like [`Self::floats`]. Fails for other element types.
     pub fn integers(&self) -> Result<Cow<'a, [i32]>> {
         self.plain::<i32>(Element::Int32)
     }
 
-    /// Returns the elements of an int64 tensor. Fails for other element types.
+    /// Returns the elements of an int64 tensor, like [`Self::floats`]. Fails for other element types.
     pub fn longs(&self) -> Result<Cow<'a, [i64]>> {
         self.plain::<i64>(Element::Int64)
     }

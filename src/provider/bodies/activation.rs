@@ -1,4 +1,4 @@
-//! The body of an activation function that does not follow a product.
+//! The body of an activation function that is not computed together with a product.
 
 use super::{Body, Ports};
 use crate::kernels::{Activation, Class, activate};

@@ -22,9 +22,13 @@ pub struct AttentionBody {
 
 /// The computation of the scores of attention.
 pub struct Scores {
+    /// Factor by which the scores are multiplied; `None` is 1/√(size of a head).
     scale: Option<f32>,
+    /// Indices of the inputs with masks, and the effect of each mask.
     masks: Vec<(usize, Fill)>,
+    /// Whether a query attends only to keys up to its own position.
     causal: bool,
+    /// Whether the result of a query whose keys are all masked by -inf is 0 instead of NaN.
     zero_if_hidden: bool,
     class: Class,
 }
@@ -78,7 +82,7 @@ impl AttentionBody {
         Ok(Self { q, k, v, y, bias: reader.floats()?, scores: Scores::open(reader)? })
     }
 
-    /// Adds the bias to queries, keys and values.
+    /// Adds the bias, if there is one, to queries, keys and values. Fails if it is too short.
     fn add_bias(&self, views: [&mut View<'_>; 3]) -> Result<()> {
         let mut bias = self.bias.as_deref().unwrap_or_default();
         for view in views.into_iter().filter(|_| self.bias.is_some()) {
@@ -122,7 +126,8 @@ impl Scores {
         Ok(Self { scale, masks: masks.collect::<Result<_>>()?, causal, zero_if_hidden, class })
     }
 
-    /// Returns the sizes of the output of attention. Fails if the operands do not fit each other.
+    /// Returns the sizes of the output of attention. Operands with a batch or a number of heads of 1 are broadcast;
+    /// fails if the sizes of the operands differ otherwise.
     pub fn sizes(q: &View<'_>, k: &View<'_>, v: &View<'_>) -> Result<Sizes> {
         let together = |of: fn(&Sizes) -> usize, what: &str| {
             let sizes = [of(&q.sizes), of(&k.sizes), of(&v.sizes)];
@@ -182,7 +187,7 @@ impl Scores {
         Ok(())
     }
 
-    /// Returns the sum of the masks in a run.
+    /// Returns the sum of the masks in a run; `None` if there are none. `scores` is the shape of the scores.
     fn mask<'a>(&self, context: &Context<'a>, scores: [i64; 4]) -> Result<Option<Additive<'a>>> {
         let mut sum: Option<Additive<'a>> = None;
         for (index, fill) in &self.masks {
@@ -252,7 +257,7 @@ fn clear_hidden(spec: &Attention, out: &mut [f32]) {
 }
 
 impl Port {
-    /// Returns a view of `tensor`. Transposed keys are transposed back.
+    /// Returns a view of `tensor`. Transposed keys are transposed back. Fails if the shape is not as expected.
     fn read<'a>(&self, tensor: &Tensor<'a>) -> Result<View<'a>> {
         let values = tensor.floats()?;
         let size = |axis: usize| tensor.shape[axis] as usize;

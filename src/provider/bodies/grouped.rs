@@ -11,6 +11,7 @@ use crate::provider::patterns::{GroupedForm, GroupedPlan};
 
 /// The attention of new tokens to those in a cache, to which they are appended.
 pub struct GroupedBody {
+    // Indices of the inputs and outputs of the fused node; see `GroupedPlan`.
     q: usize,
     kv: Option<[usize; 2]>,
     past: Option<[usize; 2]>,
@@ -21,14 +22,18 @@ pub struct GroupedBody {
     sinks: Option<usize>,
     y: usize,
     present: [usize; 2],
+    /// Attributes of the node.
     form: GroupedForm,
     class: Class,
 }
 
 /// The sizes of the tensors in a run.
 struct Sizes {
+    /// Number of sequences.
     batch: usize,
+    /// Number of new tokens per sequence.
     tokens: usize,
+    /// Number of elements per head.
     size: usize,
     /// Number of tokens for which the cache has memory.
     columns: usize,
@@ -92,7 +97,7 @@ impl GroupedBody {
         Ok(Self { q, kv, past, lengths, total, angles, positions, sinks, y, present, form, class })
     }
 
-    /// Returns the sizes of a run with the queries `q`.
+    /// Returns the sizes of a run with the queries `q`. Fails if the shapes and lengths of the inputs do not fit.
     fn sizes(&self, context: &Context<'_>, q: &Tensor<'_>) -> Result<Sizes> {
         let GroupedForm { heads, kv_heads, .. } = self.form;
         let &[batch, tokens, width] = q.shape else {
@@ -140,7 +145,7 @@ impl GroupedBody {
         Ok(sizes)
     }
 
-    /// Returns the positions of the new tokens, each below `rows`.
+    /// Returns the positions of the new tokens. Fails if one is not below `rows`.
     fn positions(&self, context: &Context<'_>, sizes: &Sizes, rows: usize) -> Result<Vec<usize>> {
         let tokens = sizes.tokens;
         let positions: Vec<usize> = match self.positions {

@@ -1,4 +1,4 @@
-//! The body of products with packed weights.
+//! The body of matrix products with packed weights.
 
 use std::borrow::Cow;
 
@@ -58,6 +58,7 @@ impl LinearBody {
         Ok(Self { x, form, products })
     }
 
+    /// Writes the products of `x` with all weights to `outs`, with their epilogues but without the steps after them.
     fn multiply(&self, x: &Tensor<'_>, outs: &mut [&mut [f32]], context: &Context<'_>) -> Result<()> {
         let (k, pool) = (self.products[0].k(), context.pool());
         let rows = x.element_count() / k;
@@ -156,7 +157,7 @@ impl Product {
         self.weights.bytes().len()
     }
 
-    /// Returns the packed weights and the epilogue of the product.
+    /// Returns the packed weights and the epilogue of the product: its bias and its activation.
     pub fn with_epilogue(&self) -> (&PackedLinear, Epilogue<'_>) {
         (&self.weights, Epilogue { bias: self.bias.as_deref(), activation: self.activation, residual: None })
     }

@@ -1,4 +1,4 @@
-//! Masks of attention, converted to the forms that the kernel supports.
+//! Masks of attention, converted to the float32 mask that the kernel adds to the scores.
 
 use std::borrow::Cow;
 
@@ -15,6 +15,7 @@ pub struct Additive<'a> {
 
 impl<'a> Additive<'a> {
     /// Returns the tensor `tensor` as a mask with the effect `fill`, in a run whose scores have the shape `scores`.
+    /// Fails if its element type is not that of the effect, or if it cannot be broadcast to the scores.
     pub fn read(tensor: &Tensor<'a>, fill: Fill, scores: [i64; 4]) -> Result<Self> {
         let (values, shape) = match fill {
             Fill::Add => (tensor.floats()?, tensor.shape.to_vec()),
@@ -39,7 +40,7 @@ impl<'a> Additive<'a> {
         Ok(mask)
     }
 
-    /// Returns the sum of this mask and another.
+    /// Returns the sum of this mask and another, broadcast to each other.
     pub fn plus(self, other: &Self) -> Result<Additive<'static>> {
         let shape = broadcast(&self.shape, &other.shape)?;
         let strides = [&self, other].map(|mask| broadcast_strides(&mask.shape, shape.len()));
@@ -64,7 +65,8 @@ impl<'a> Additive<'a> {
     }
 }
 
-/// Returns the shape in which a mask of batch × keys broadcasts to batch × heads × queries × keys.
+/// Returns the shape in which a mask of batch × keys or batch × queries × keys broadcasts to batch × heads × queries ×
+/// keys. Fails for masks of other ranks.
 fn pad_shape(shape: &[i64]) -> Result<Vec<i64>> {
     match shape[..] {
         [batch, keys] => Ok(vec![batch, 1, 1, keys]),

@@ -1,4 +1,4 @@
-//! The computation of a group of nodes. A body is created once, and concurrent runs share it.
+//! Bodies: the computations of groups of nodes. A body is created once, and concurrent runs share it.
 
 mod activation;
 mod attention;
@@ -29,7 +29,7 @@ pub trait Body: Send + Sync {
     /// Computes the outputs of one run of the fused node from its inputs.
     fn run(&self, context: &Context<'_>) -> Result<()>;
 
-    /// Returns the size of the packed weights of the body in bytes.
+    /// Returns the size of the packed weights of the body in bytes; 0 if it has none.
     fn packed_bytes(&self) -> usize {
         0
     }
@@ -51,7 +51,7 @@ impl<'g> Ports<'g> {
     }
 
     /// Returns the index of an input of the fused node. It is found by name, because constants are omitted and ONNX
-    /// Runtime chooses the order.
+    /// Runtime chooses the order. Fails if the value is not an input.
     pub fn input(&self, value: ValueId) -> Result<usize> {
         self.find(value, &self.fused.inputs)
     }

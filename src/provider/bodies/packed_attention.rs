@@ -1,4 +1,4 @@
-//! The body of attention whose queries, keys and values are parts of one product.
+//! The body of attention whose queries, keys and values are computed by one matrix product.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -18,7 +18,7 @@ thread_local! {
     static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// The product, and the attention of its three parts.
+/// The product that computes queries, keys and values, and their attention.
 pub struct PackedAttentionBody {
     x: usize,
     product: Product,
@@ -37,7 +37,7 @@ impl PackedAttentionBody {
         })
     }
 
-    /// Returns the body of such attention from a part that [`Body::write`] wrote.
+    /// Returns the body of attention with packed weights from a part that [`Body::write`] wrote.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (x, heads) = (reader.input()?, reader.size()?);
         let product = Product::open(reader)?;

@@ -31,7 +31,8 @@ impl Packed {
         Ok(Self { file: Arc::new(file), parts })
     }
 
-    /// Returns the reader of the part `index`, for a node with these indices of inputs and outputs.
+    /// Returns the reader of the part `index`; `ports` are the current indices of the inputs and outputs of its node.
+    /// Fails if there is no such part.
     pub fn part<'a>(&'a self, index: usize, ports: &'a [Vec<usize>; 2]) -> Result<Reader<'a>> {
         let (start, length) = self.parts.get(index).ok_or_else(|| Error::new("the file has no such part"))?;
         Ok(Reader::new(&(*self.file).as_ref()[*start..start + length], &self.file, ports))

@@ -2,11 +2,13 @@
 //! packed again.
 //!
 //! ONNX Runtime writes the model (`ep.context_enable`, `ModelCompiler`), in which an `EPContext` node represents each
-//! group. The provider writes the file next to it, `NAME.packed`. Such a pair is for one version of this library and
-//! one class of processors; it is a cache of the standard model, which must be kept.
+//! group. The provider writes the file next to it, `NAME.packed`. Both files are for one version of this library and
+//! one class of processors; they are a cache of the standard model, which must be kept.
+//!
+//! The layout of the file, with the offset of each item in bytes (numbers are little-endian, with 64 bits):
 //!
 //! ```text
-//!  0       MAGIC, length of the file, checksum of everything after these 64 bytes, number of parts, offset of the table
+//!  0       MAGIC, length of the file, checksum of everything after these 64 bytes, number of parts, offset of table
 //!  4096    packed weights, each at a multiple of 64
 //!  ...     the parts: the numbers from which a body is restored, and the offsets of its weights
 //!  table   offset and length of each part
@@ -27,7 +29,8 @@ use crate::kernels::Class;
 use file::Packed;
 pub use part::{Part, Reader};
 
-/// Returns the description of the library version and the class of processors of a compiled model.
+/// Returns the description of compiled models that this library writes on this processor: its version and the class of
+/// the processor.
 pub fn information() -> String {
     format!("liboptimize {} {}", env!("CARGO_PKG_VERSION"), Class::detect().name())
 }
@@ -43,7 +46,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Returns the writer of the compiled model `target`; if that is empty, it is written next to `model`.
+    /// Returns the writer for the compiled model at `target`; if that is empty, the compiled model is `NAME_ctx.onnx`
+    /// next to `model`.
     pub fn new(target: &Path, model: &Path) -> Self {
         let beside = || {
             let name = model.file_stem().unwrap_or(std::ffi::OsStr::new("model"));
@@ -84,8 +88,9 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// Returns the body that `node` represents, from the file in `folder` that it names. `ports` are the indices of its
-    /// inputs and outputs in the node that runs.
+    /// Returns the body that the `EPContext` `node` represents, from the file in `folder` that it names. `ports` are
+    /// the indices of its inputs and outputs in the fused node that runs. Fails if the model was compiled for another
+    /// version or class of processors, or if the file cannot be read or is damaged.
     pub fn open(&mut self, graph: &Graph<'_>, node: NodeId, ports: &Ports<'_>, folder: &Path) -> Result<Box<dyn Body>> {
         let made_for = graph.text(node, "ep_sdk_version").unwrap_or_default();
         if !is_ours(&made_for) {

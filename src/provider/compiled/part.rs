@@ -18,7 +18,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Writes the kind of the body, which must be written first.
+    /// Writes the kind of the body. This must be the first call.
     pub fn kind(&mut self, kind: &str) {
         let number = KINDS.iter().position(|known| *known == kind).unwrap_or(KINDS.len());
         self.size(number);
@@ -56,7 +56,7 @@ impl Part {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
     }
 
-    /// Writes the header of packed weights; their bytes follow later.
+    /// Writes the header of packed weights; their bytes are written to another place of the file.
     pub fn weights(&mut self, weights: &PackedLinear) {
         self.bytes.extend(weights.header().to_bytes());
         self.weights.push((self.bytes.len(), weights.bytes().to_vec()));
@@ -64,7 +64,7 @@ impl Part {
     }
 }
 
-/// A reader of a part.
+/// A reader of a part. Its functions must be called in the order of those that wrote the part, and fail if it ends.
 pub struct Reader<'a> {
     bytes: &'a [u8],
     file: &'a Arc<Mapping>,
@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
         Ok(Some(floats.collect()))
     }
 
-    /// Reads packed weights, and returns them. They stay in the mapped file.
+    /// Reads packed weights, and returns them. They stay in the mapped file. Fails if they are not for this processor.
     pub fn weights(&mut self) -> Result<PackedLinear> {
         let mut header = [0; LinearHeader::LEN];
         header.copy_from_slice(self.take(LinearHeader::LEN)?);

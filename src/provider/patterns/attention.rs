@@ -5,8 +5,9 @@
 //!  k [b,t,h,d] -> Transpose ----> MatMul -> · scale -> + mask -> Softmax -\
 //!  v [b,t,h,d] -> Transpose ----------------------------------------> MatMul -> Transpose -> [b,s,h,d]
 //! ```
-//! A Reshape node before or after it is part of the group if its shape is constant and only splits or merges the heads;
-//! any other stays outside, which costs nothing because a Reshape copies nothing.
+//! A `Reshape` before the first or after the last `Transpose` is part of the group if its shape is constant and only
+//! splits or merges the heads. Any other stays outside the group, which costs nothing because a `Reshape` copies
+//! nothing.
 
 use super::{Group, Plan};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
@@ -53,7 +54,7 @@ pub struct Operand {
 /// The order of the dimensions of queries, keys, values or the output.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Heads {
-    /// batch × tokens × (heads · size), with this number of heads.
+    /// batch × tokens × (heads · size), with this number of heads; 0 in an output, whose heads are those of the inputs.
     Joined(usize),
     /// batch × tokens × heads × size.
     TokensFirst,
@@ -160,7 +161,7 @@ fn guard(graph: &Graph<'_>, probabilities: ValueId, nodes: &mut Vec<NodeId>) -> 
     }
 }
 
-/// Returns the scores before their masks, and the masks.
+/// Returns the scores before their masks, and the masks, at most four.
 fn masks(graph: &Graph<'_>, mut scores: ValueId, nodes: &mut Vec<NodeId>) -> Option<(ValueId, Vec<MaskTerm>)> {
     let mut masks = Vec::new();
     while masks.len() < 4 {
@@ -172,7 +173,8 @@ fn masks(graph: &Graph<'_>, mut scores: ValueId, nodes: &mut Vec<NodeId>) -> Opt
     Some((scores, masks))
 }
 
-/// Returns the node that applies a mask and has the output `scores`, the scores before the mask, and the mask.
+/// Returns the node that applies a mask and has the output `scores`, the scores before the mask, and the mask; `None`
+/// if there is no such node.
 fn mask(graph: &Graph<'_>, scores: ValueId) -> Option<(NodeId, ValueId, MaskTerm)> {
     let node = graph.value(scores).producer?;
     graph.only_use(scores)?;

@@ -7,7 +7,8 @@ use super::{Kind, Rules};
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 use crate::provider::options::Precision;
 
-/// Returns the product of a `MatMulNBits` node.
+/// Returns the product of a `MatMulNBits` node, with the nodes after it that add offsets, if there are any; `None` if
+/// it cannot be claimed.
 ///
 /// With `accuracy_level` 4, or if the session requests int8, its input is quantized to int8; otherwise the model
 /// requires float32.

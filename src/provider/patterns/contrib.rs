@@ -11,7 +11,7 @@ use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 pub struct PackedAttentionPlan {
     /// Input of the attention: batch × tokens × K.
     pub x: ValueId,
-    /// Product that computes queries, keys and values. Its output is the output of the attention.
+    /// Product that computes queries, keys and values. `y` of it is the output of the attention.
     pub product: LinearPart,
     /// Number of heads of the attention.
     pub heads: usize,
@@ -19,8 +19,8 @@ pub struct PackedAttentionPlan {
     pub scores: ScoresPlan,
 }
 
-/// Returns the group of the attention operator `node`, or of the DynamicQuantizeLinear `node` before one; `None` if it
-/// is not supported.
+/// Returns the group of the attention operator `node`, or of the `DynamicQuantizeLinear` `node` before one; `None` if
+/// it is not supported.
 pub fn attention(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<Group> {
     if graph.is_microsoft(node, "MultiHeadAttention") {
         return multi_head(graph, node);
@@ -32,7 +32,8 @@ pub fn attention(graph: &Graph<'_>, rules: &Rules<'_>, node: NodeId) -> Option<G
     if wanted { packed_int8(graph, node) } else { None }
 }
 
-/// Returns the padding mask `value` as a term; `None` if its form is unknown or ambiguous.
+/// Returns the padding mask `value` of `node`; `None` if its type or rank is not supported. `lengths` is whether a
+/// vector contains the lengths of the sequences.
 fn padding(graph: &Graph<'_>, node: NodeId, value: ValueId, lengths: bool) -> Option<MaskTerm> {
     let with = graph.float(node, "mask_filter_value", -10_000.0);
     let rank = graph.shape_of(value, Element::Int32).filter(|_| !graph.value(value).is_constant)?.len();
@@ -101,13 +102,14 @@ fn multi_head(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     Some(Group { nodes: vec![node], plan: Plan::Attention(AttentionPlan { q, k, v, bias, scores, y }) })
 }
 
+/// Returns the content of a constant float32 vector; `None` for other values.
 fn vector(graph: &Graph<'_>, value: ValueId) -> Option<Vec<f32>> {
     let tensor = graph.constant(value).filter(|tensor| tensor.shape.len() == 1)?;
     Some(tensor.floats().ok()?.into_owned())
 }
 
 /// Returns the group of an attention `node` with packed weights of queries, keys and values; the group consists of
-/// `nodes`.
+/// `nodes`. Returns `None` if an attribute or a shape is not supported.
 fn group(
     graph: &Graph<'_>,
     node: NodeId,

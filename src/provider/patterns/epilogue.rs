@@ -1,4 +1,4 @@
-//! The epilogue of a product: a bias and an activation.
+//! The epilogue of a product (a bias and an activation), and activations that do not follow a product.
 
 use super::{Group, Plan};
 use crate::kernels::Activation;
@@ -209,8 +209,8 @@ fn silu(graph: &Graph<'_>, x: ValueId) -> Option<(Vec<NodeId>, Activation, Value
     if fits { Some((vec![sigmoid, mul], Activation::Silu, graph.output(mul)?)) } else { None }
 }
 
-/// Returns the group of an activation that does not follow a product; `node` is the bias before it or its first node.
-/// Only GELUs are claimed: in ONNX Runtime they are several nodes or slow.
+/// Returns the group of an activation that does not follow a product; `node` is the bias before it or one of its nodes.
+/// Only GELUs are claimed, because in ONNX Runtime they are several nodes or slow; returns `None` for other nodes.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let is_gelu = |activation: Activation| matches!(activation, Activation::Gelu | Activation::GeluTanh);
     if graph.is(node, "Add") {

@@ -1,4 +1,5 @@
-//! Products with constant weights: `MatMul`, `Gemm`, `FusedMatMul`, `MatMulNBits`, each with its bias and activation.
+//! Products with constant weights: `MatMul`, `Gemm`, `FusedMatMul`, `MatMulNBits`, each with the bias and the
+//! activation that follow it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,7 +87,7 @@ pub enum Weight {
         codes: ValueId,
         /// Layout of the constant.
         layout: Layout,
-        /// Zero points of the weights: none, one, or N.
+        /// Bytes of the zero points of the weights, which have the type of the weights: none, one, or N.
         zero_points: Vec<u8>,
         /// Scales of the weights: one, or N.
         scales: Vec<f32>,
@@ -120,7 +121,8 @@ pub struct Product {
     pub part: LinearPart,
     /// Values that only nodes of the group may read.
     pub inside: Vec<ValueId>,
-    /// Variant of the product without the nodes that compute the values in `inside`.
+    /// Variant of the product without the nodes that compute the values in `inside`; `None` if there are no such
+    /// values.
     pub without: Option<Box<Product>>,
 }
 
@@ -173,6 +175,7 @@ fn pieces(mut products: Vec<Product>) -> Vec<Vec<Product>> {
     pieces
 }
 
+/// Returns the group of products with the same input.
 fn group(products: Vec<Product>) -> Group {
     let x = products[0].x;
     let nodes: BTreeSet<_> = products.iter().flat_map(|product| product.nodes.clone()).collect();
@@ -211,7 +214,7 @@ pub fn whole(node: NodeId, x: ValueId, weight: Weight, (k, n): (usize, usize), f
     Product { x, nodes, part, inside: Vec::new(), without: None }
 }
 
-/// Returns whether `x` is a float32 value that is not constant, and the kernels support the sizes K and N.
+/// Returns whether `x` is a float32 value that is not constant, and K and N are from 1 to [`MOST`].
 pub fn fits(graph: &Graph<'_>, x: ValueId, k: i64, n: i64) -> bool {
     let float = graph.value(x).element == Some(Element::Float32) && !graph.value(x).is_constant;
     float && (1..=MOST).contains(&k) && (1..=MOST).contains(&n)

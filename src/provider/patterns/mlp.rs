@@ -45,6 +45,7 @@ fn single(group: &Group) -> Option<(ValueId, ValueId)> {
     part.steps.is_empty().then_some((*x, part.y))
 }
 
+/// Returns the group of two products from two groups of one product.
 fn of_two(first: Group, second: Group) -> Option<Group> {
     let (Plan::Linear(head), Plan::Linear(tail)) = (first.plan, second.plan) else { return None };
     let nodes = first.nodes.into_iter().chain(second.nodes).collect();

@@ -1,4 +1,4 @@
-//! The search for groups of nodes in a graph, and the computation of each group.
+//! The search for groups of nodes in a graph, and the description of the computation of each group ([`Plan`]).
 //!
 //! The same search runs twice: on the whole graph, to claim groups, and on each group alone, to compile it. So a
 //! pattern depends only on the nodes that it claims, and on the values that are inputs or outputs of the group.
@@ -28,7 +28,7 @@ pub use mlp::MlpPlan;
 pub use norm::NormPlan;
 pub use static_quantized::Grid;
 
-/// The computation of a group.
+/// The description of the computation of a group, from which its body is created.
 #[derive(Debug)]
 pub enum Plan {
     /// Products of one input with several weights, each with a bias and an activation.
@@ -41,7 +41,7 @@ pub enum Plan {
     PackedAttention(PackedAttentionPlan),
     /// Attention of a decoder with its cache.
     Grouped(GroupedPlan),
-    /// LayerNorm or RMSNorm, usually of a sum.
+    /// LayerNorm or RMSNorm of a sum.
     Norm(NormPlan),
     /// An activation function with the bias before it.
     Activation(ActivationPlan),
@@ -106,7 +106,7 @@ impl Kind {
 pub struct Rules<'r> {
     /// Precision in which products with float32 weights are computed.
     pub precision: Precision,
-    /// Kinds of groups that may be claimed, or `None` for those that are faster than ONNX Runtime's own.
+    /// Kinds of groups that may be claimed, or `None` for those that are faster than on ONNX Runtime's own kernels.
     pub claim: Option<&'r [Kind]>,
     /// Class of the processor's extensions.
     pub class: Class,

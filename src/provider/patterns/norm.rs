@@ -1,4 +1,5 @@
-//! Normalizations: LayerNormalization, RMSNormalization, ONNX Runtime's fused forms, and the sums before them.
+//! Normalizations: `LayerNormalization`, `RMSNormalization` and `SimplifiedLayerNormalization` with the sums before
+//! them, and ONNX Runtime's `SkipLayerNormalization` and `SkipSimplifiedLayerNormalization`.
 
 use super::epilogue::row;
 use super::{Group, Plan};
@@ -17,18 +18,18 @@ pub struct NormPlan {
     pub gamma: Vec<f32>,
     /// Bias that is added after the scale.
     pub beta: Option<Vec<f32>>,
-    /// Epsilon, which is added to the variance.
+    /// Epsilon, which is added to the variance, or to the mean square.
     pub epsilon: f32,
     /// Whether the normalization is RMSNorm, which does not subtract the mean.
     pub rms: bool,
     /// Output of the normalization.
     pub y: ValueId,
-    /// Output for the sum before the normalization, if it has other consumers.
+    /// Output for the sum before the normalization, if it has other consumers or is an output of the graph.
     pub sum: Option<ValueId>,
 }
 
-/// Returns the group of the normalization `node`. A sum before it is part of the group if `is_free` is true for its
-/// node.
+/// Returns the group of the normalization `node`, with the sum before it; `None` if `node` is another operator, or if
+/// it has no sum before it that `is_free` allows and does not itself add a residual.
 pub fn find(graph: &Graph<'_>, node: NodeId, is_free: &dyn Fn(NodeId) -> bool) -> Option<Group> {
     if let Some(plan) = skip(graph, node) {
         return Some(Group { nodes: vec![node], plan: Plan::Norm(plan) });

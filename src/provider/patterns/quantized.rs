@@ -7,9 +7,11 @@ use super::{Group, Plan};
 use crate::kernels::Layout;
 use crate::provider::graph::{Element, Graph, NodeId, ValueId};
 
-/// Returns the group of the products of a `DynamicQuantizeLinear` `node`, or of a fused `node`.
+/// Returns the group of the products of a `DynamicQuantizeLinear` `node`, or of a `DynamicQuantizeMatMul` `node`;
+/// `None` for other nodes, or if one of the products cannot be claimed.
 ///
-/// The kernels quantize each row with its own scale, which is at least as accurate as one scale per tensor.
+/// The kernels quantize each row with its own symmetric scale. That is more accurate than one scale per tensor, except
+/// for few rows whose values all have one sign.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     if graph.is_microsoft(node, "DynamicQuantizeMatMul") {
         return fused(graph, node);
@@ -106,7 +108,7 @@ fn finish(
 }
 
 /// Returns K, N and the weights of a constant K × N matrix of quantized values, with one or N constant scales and zero
-/// points.
+/// points; `None` if they are of another kind.
 pub fn int8(
     graph: &Graph<'_>,
     codes: ValueId,

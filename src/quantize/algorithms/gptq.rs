@@ -16,7 +16,8 @@ const ROWS: usize = 32;
 /// The number of columns after which the error is propagated to all remaining ones.
 const STEP: usize = 32;
 
-/// Returns the codes of consecutive rows of `size` columns. Their values are overwritten.
+/// Returns the codes of consecutive rows, each of as many columns as the factor has. The values in `rows` are
+/// overwritten.
 pub fn code_rows(coding: &Coding, rows: &mut [f32], factor: &Factor) -> Vec<CodedRow> {
     rows.par_chunks_mut(ROWS * factor.size).flat_map_iter(|rows| code_tile(coding, rows, factor)).collect()
 }

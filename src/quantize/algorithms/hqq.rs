@@ -18,15 +18,16 @@
 use super::range::{self, round};
 use super::{CodedRow, Coding};
 
-/// The initial `β` and its growth factor, as in the paper's code.
+/// The initial `β`, as in the paper's code.
 const BETA: f32 = 10.0;
+/// The factor by which `β` grows in each iteration, as in the paper's code.
 const GROWTH: f32 = 1.01;
 /// The maximum number of iterations; most blocks converge in three.
 const TURNS: usize = 10;
 /// The ranges to try, relative to that of the block.
 const PARTS: [f32; 4] = [1.0, 0.93, 0.86, 0.8];
 
-/// Returns the codes of a row. Symmetric codings have no zero point to search for.
+/// Returns the codes of a row. The coding must not be symmetric: symmetric ones have no zero point to search for.
 pub fn code_row(coding: &Coding, row: &[f32]) -> CodedRow {
     let mut coded = CodedRow::new(coding, row.len());
     for (block, values) in row.chunks(coding.block).enumerate() {
@@ -37,6 +38,7 @@ pub fn code_row(coding: &Coding, row: &[f32]) -> CodedRow {
     coded
 }
 
+/// Returns the best scale and zero point of a block.
 fn best(coding: &Coding, values: &[f32]) -> (f32, u8) {
     let highest = coding.highest();
     let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
@@ -66,7 +68,8 @@ fn code(unit: f32, zero: f32, highest: f32) -> f32 {
     round((unit + zero).max(0.0).min(highest))
 }
 
-/// Returns the zero point at which the iteration converges.
+/// Returns the zero point with the smallest error of the iteration, which ends when the error no longer decreases.
+/// `units` are the weights divided by the scale.
 fn settle(units: &[f32], start: f32, highest: f32) -> f32 {
     let (mut zero, mut beta, mut best, mut least) = (start, BETA, start, f32::INFINITY);
     for _ in 0..TURNS {

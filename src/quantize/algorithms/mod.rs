@@ -18,8 +18,8 @@ const OF_NOTHING: f32 = 7.888_609e-31; // 2^-100
 choice! {
     /// The type in which the scales of blocks are stored.
     ///
-    /// Sessions always use float32: a few nodes over constants, which ONNX Runtime evaluates once when it creates the
-    /// session.
+    /// The operators read scales in the type of the activations. Scales of another type are converted by a few nodes
+    /// over constants, which ONNX Runtime evaluates once when it creates the session.
     pub enum ScaleType: optimize_scale_type_t = Uint8 {
         /// One byte, which is multiplied by a float32 factor per row.
         Uint8 = 0, "uint8";
@@ -117,7 +117,7 @@ pub struct CodedRow {
 }
 
 impl CodedRow {
-    /// Returns a row of zeros.
+    /// Returns a row of zeros, whose scales are 0 until they are chosen.
     pub fn new(coding: &Coding, columns: usize) -> CodedRow {
         let blocks = coding.blocks(columns);
         CodedRow {
@@ -160,7 +160,7 @@ impl CodedRow {
         };
     }
 
-    /// Returns the code nearest to `value` in the block `block`.
+    /// Returns the code in the block `block` that represents the value nearest to `value`.
     pub fn nearest(&self, coding: &Coding, block: usize, value: f32) -> u8 {
         let zero = f32::from(self.zeros[block]);
         (range::round((value / self.scales[block]).max(-zero).min(coding.highest() - zero)) + zero) as u8

@@ -23,7 +23,7 @@ pub fn code_row(coding: &Coding, row: &[f32], importance: Option<&[f32]>) -> Cod
     coded
 }
 
-/// Returns the best scale and zero point of a block; the scale is 0 if the block is all zeros.
+/// Returns the best scale and zero point of a block; the scale is 0 if all values are zero or too small for a scale.
 pub fn best(coding: &Coding, values: &[f32], importance: Option<&[f32]>) -> (f32, u8) {
     let (low, high) = values.iter().fold((0f32, 0f32), |(low, high), v| (low.min(*v), high.max(*v)));
     let (highest, middle) = (coding.highest(), f32::from(coding.middle()));
@@ -67,13 +67,16 @@ pub fn fit(values: &[f32], scale: f32, zero: f32, highest: f32) -> Option<(f32, 
     (square > 0.0).then(|| (both / square, both.abs() / square.sqrt()))
 }
 
+/// The best scale and zero point found so far.
 struct Best {
+    /// Square root of the second term of the remaining error; see the module.
     gain: f32,
     scale: f32,
     zero: u8,
 }
 
 impl Best {
+    /// Fits a scale to the codes that `scale` and `zero` give, and keeps it if it is better than the best so far.
     fn offer(&mut self, values: &[f32], importance: Option<&[f32]>, scale: f32, zero: f32, highest: f32) {
         let (both, square) = sums(values, importance, 1.0 / scale, -zero, highest - zero);
         if square <= 0.0 {

@@ -3,8 +3,8 @@
 //!
 //! `s_j = mean|x_j|^a`, normalized so that the largest and the smallest are equally far from 1. Of the exponents `a` =
 //! 0, 0.1 ... 1, the one with the smallest output error is used: with the original inputs `X` and `D = Q(s W)/s - W`
-//! (one row per output), the error is the sum of the diagonal of `D (XᵀX) Dᵀ`. `a = 0` is plain rounding, so no layer
-//! gets worse on the data.
+//! (one row per output), the error is the sum of the diagonal of `D (XᵀX) Dᵀ`, over at most 512 outputs of a weight.
+//! `a = 0` is plain rounding, so the error that is measured never increases.
 
 use super::{Group, apply, groups};
 use crate::calibrate::{self, Data, Products};
@@ -21,9 +21,10 @@ use crate::runtime::{Stop, Tensor};
 use crate::threads;
 use rayon::prelude::*;
 
-/// The number of exponents to try: tenths up to 1.
+/// The number of exponents to try besides 0: tenths up to 1.
 const STEPS: usize = 10;
-/// The number of outputs of a weight on which the error is measured, evenly spaced: more give the same exponent.
+/// The maximum number of outputs of a weight on which the error is measured. They are evenly spaced; more give the same
+/// exponent.
 const OUTPUTS: usize = 512;
 
 /// Returns the model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and
@@ -94,7 +95,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// Returns the factors for an exponent; `None` if the group has no inputs.
+    /// Returns the factors for an exponent; `None` if no channel has a magnitude that is finite and above 0.
     fn factors(&self, exponent: f64) -> Option<Vec<f32>> {
         let powers: Vec<f64> = self.magnitudes.iter().map(|m| m.powf(exponent)).collect();
         let above = powers.iter().copied().filter(|p| *p > 0.0 && p.is_finite());
@@ -105,6 +106,7 @@ impl Inputs {
     }
 }
 
+/// The arguments of the search for factors.
 struct Search<'s> {
     plan: &'s Plan<'s>,
     options: &'s QuantizeOptions,
@@ -114,7 +116,8 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    /// Returns the factors with the smallest error; `None` if the error is smallest without scaling.
+    /// Returns the factors of a group with the smallest error of its `weights` (indices in the plan); `None` if the
+    /// error is smallest without scaling.
     fn best(
         &mut self,
         group: &Group<'_>,
@@ -139,6 +142,7 @@ impl Search<'_> {
         Ok(found)
     }
 
+    /// Returns the squared error of the outputs of a weight, on at most [`OUTPUTS`] of them.
     fn error(&mut self, weight: usize, factors: &[f32], gram: &Tensor) -> Result<f64> {
         let rows = Rows::of(&self.plan.weights[weight]);
         let coding: Coding = weight_only::coding(self.plan, weight, self.plan.weights[weight].bits, self.options);

@@ -1,12 +1,13 @@
-//! Scaling of channels: the inputs of products are divided by a factor per channel, and the weights behind them
-//! multiplied with it.
+//! Scaling of channels: the inputs of matrix products are divided by a factor per channel, and their weights are
+//! multiplied by it.
 //!
 //! `x W = (x / s) (s W)`, with `s` along the inputs of `W`. In exact arithmetic nothing changes; the rounding error
 //! of either side does. `smooth` chooses `s` for 8-bit activations (SmoothQuant), `awq` for weights of few bits.
 //!
-//! All products that read one value share its factors. The division is folded into the producer of the value if that
-//! is a normalization (its scale and offset) or a product with an operand that comes directly from another weight
-//! (its columns), and no other node reads the value; otherwise a `Mul` is inserted.
+//! All products that read one value share its factors. The division is folded into the producer of the value if no
+//! other node reads the value and the producer is a normalization (then its scale and offset are divided), a `Mul` by a
+//! constant vector (the vector), or a `Mul` with an operand that another of the products computes (the columns of its
+//! weight). Otherwise a `Mul` is inserted.
 
 mod apply;
 pub mod awq;
@@ -62,8 +63,10 @@ const NORMS: [(&str, &[usize]); 5] = [
     ("SkipSimplifiedLayerNormalization", &[2]),
 ];
 
-/// Returns the products among `nodes` of the main graph, grouped by the value that they read, in the order of the
-/// graph. Products whose weight has other readers, or that do not compute in float32, are omitted.
+/// Returns the products among `nodes` of the main graph, grouped by the value that they read, in the order of `nodes`.
+/// Omitted are nodes other than `MatMul` and `Gemm`, products whose left operand is transposed, whose weight has other
+/// readers, or that do not compute in float32, and products with another number of inputs than the first of their
+/// group.
 pub fn groups<'a>(view: &View<'a>, nodes: &[usize]) -> Vec<Group<'a>> {
     let mut found: Vec<Group<'a>> = Vec::new();
     for &index in nodes {
@@ -85,6 +88,7 @@ pub fn groups<'a>(view: &View<'a>, nodes: &[usize]) -> Vec<Group<'a>> {
     found
 }
 
+/// Returns a node as a product; `None` if its inputs cannot be scaled.
 fn product<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<Product<'a>> {
     if !(node.is("MatMul") || node.is("Gemm") && node.int("transA", 0) == 0) {
         return None;
@@ -112,6 +116,7 @@ fn only_read_by(view: &View<'_>, name: &str, constant: &Constant<'_>, reader: us
     })
 }
 
+/// Returns the place where the value of a group is divided. `products` are the nodes of all groups.
 fn place(view: &View<'_>, group: &Group<'_>, products: &[usize]) -> Place {
     let own = |node: usize| group.products.iter().any(|product| product.node == node);
     let only_ours = view.uses(0, &group.value).iter().all(|place| match *place {

@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::quantize::QuantizeOptions;
 use crate::runtime::{Stop, Tensor};
 
-/// Returns the model in which the inputs of the products among `nodes` have a smaller spread. Reports the stage
+/// Returns the model in which the inputs of the products among `nodes` of the main graph are scaled. Reports the stage
 /// `calibrate` in runs.
 pub fn smooth(model: &Model, nodes: &[usize], options: &QuantizeOptions, data: Data<'_>, call: &Call) -> Result<Model> {
     let view = View::new(model.proto());
@@ -52,7 +52,7 @@ fn add(largest: &mut [f32], tensor: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Returns the largest magnitude of the weights of each input.
+/// Returns the largest magnitude of the weights of each input channel, over all products of a group.
 fn of_weights(group: &Group<'_>) -> Vec<f32> {
     let mut largest = vec![0f32; group.size];
     for Product { matrix, inputs_are_rows, .. } in &group.products {

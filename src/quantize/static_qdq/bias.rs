@@ -8,15 +8,18 @@ use crate::onnx::proto::NodeProto;
 
 /// An `Add` after a product, whose constant has one number per column.
 pub struct Addend<'a> {
-    /// Index of the `Add`, and the index of its constant input.
+    /// Index of the `Add`.
     pub node: usize,
+    /// Index of its constant input.
     pub input: usize,
+    /// The constant.
     pub constant: Constant<'a>,
+    /// The numbers of the constant.
     pub values: Vec<f32>,
 }
 
-/// Returns the `Add` that adds a constant row to the output of the `MatMul` at `index`, if no other node reads that
-/// output.
+/// Returns the `Add` that adds a constant row of finite values to the output of the `MatMul` at `index`; `None` if
+/// there is none, or if another node reads that output.
 pub fn addend<'a>(view: &View<'a>, index: usize) -> Option<Addend<'a>> {
     let product = view.node(0, index);
     let &[Use::Node { body: 0, node, input }] = view.uses(0, product.output.first()?) else { return None };
@@ -42,8 +45,8 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// Returns the bias that is an input of a node, as a constant and its values. The error is the reason why it cannot
-    /// be quantized.
+    /// Returns the bias that is an input of a node, as a constant and its values (times `beta` for a `Gemm`); `None` if
+    /// there is none. The error is the reason why the node or its bias cannot be quantized.
     pub fn bias(&self, body: usize, node: &'a NodeProto) -> Result<Option<(Constant<'a>, Vec<f32>)>, String> {
         if node.is("Gemm") && node.int("transA", 0) != 0 {
             return Err("the left operand is transposed".to_owned());
@@ -65,7 +68,8 @@ impl<'a> Selection<'_, 'a> {
         Ok(Some((constant, values.into_iter().map(|value| value * beta).collect())))
     }
 
-    /// Returns the `Add` whose constant is used as the bias of the product with the index `index`.
+    /// Returns the `Add` whose constant is used as the bias of the product with the index `index`; `None` if there is
+    /// none.
     pub fn addend(&self, index: usize) -> Option<Addend<'a>> {
         let node = self.view.node(0, index);
         if !node.is("MatMul") || !self.biased.contains(node.label()) || self.wanted(&node.output[0]) {
@@ -81,7 +85,7 @@ impl<'a> Selection<'_, 'a> {
         own.or_else(|| self.addend(index).map(|addend| addend.values))
     }
 
-    /// Returns the channel of each element of a weight, and the number of channels.
+    /// Returns the number of channels of a weight, and a function that returns the channel of an element by its index.
     pub fn channels(&self, weighted: &Weighted<'a>) -> (usize, impl Fn(usize) -> usize + use<>) {
         let (dims, axis) = (&self.weights[weighted.weight].dims, weighted.axis as usize);
         let inner = dims.iter().skip(axis + 1).product::<i64>().max(1) as usize;

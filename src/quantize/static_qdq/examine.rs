@@ -11,14 +11,17 @@ use crate::report::NodeReport;
 use crate::verify::{self, Examiner, Facts, Kernel};
 use std::collections::HashMap;
 
-/// The maximum number of faulty nodes that are found one by one, and of inspections of kernels.
+/// The maximum number of results that are verified until one is correct, without those of the search for a faulty node.
 const ATTEMPTS: usize = 24;
 /// The reason of nodes that are float while the faulty node is searched.
 const UNTRIED: &str = "is not tried";
 
 impl Ready<'_> {
-    /// Returns a result that ONNX Runtime opens, for which its default optimization level gives the same outputs as no
-    /// optimization, and which runs on the kernels that its report names. Nodes that prevent this stay float.
+    /// Returns a result that ONNX Runtime opens, whose outputs at the default optimization level and without
+    /// optimization differ by no more than rounding explains, and which runs on the kernels that its report names.
+    /// Nodes that prevent this stay float. Without an examiner, the result is not verified.
+    ///
+    /// Fails with `Unsupported` if [`ATTEMPTS`] results are faulty.
     pub fn examined(&mut self, examiner: Option<&Examiner<'_>>, stays: &Stays) -> Result<(Made, Facts)> {
         let mut strikes: HashMap<(String, String), usize> = HashMap::new();
         for _ in 0..ATTEMPTS {
@@ -43,7 +46,8 @@ impl Ready<'_> {
         )
     }
 
-    /// Excludes the products that ONNX Runtime would run in float, and returns whether there are any.
+    /// Excludes the products that ONNX Runtime would run in float, or gives them a bias with which it runs them in
+    /// integers, and returns whether there are any such products.
     fn take_back(&mut self, nodes: &[NodeReport], kernels: &HashMap<String, Kernel>) -> bool {
         let mut found = false;
         for node in nodes.iter().filter(|node| is_product(node)) {
@@ -60,8 +64,8 @@ impl Ready<'_> {
         found
     }
 
-    /// Finds the first node that makes the result faulty, and excludes it. If it is the second faulty node of its kind,
-    /// all nodes of that kind are excluded.
+    /// Finds the first node that makes the result faulty, and excludes it. If it is the second faulty node of its
+    /// kind (see [`kind`]), all nodes of that kind are excluded.
     fn blame(
         &mut self,
         examiner: &Examiner<'_>,
@@ -123,13 +127,15 @@ fn kind(view: &View<'_>, index: usize) -> (String, String) {
     (node.op().to_owned(), before.to_owned())
 }
 
+/// Returns whether a node is a quantized `Conv`, `MatMul` or `Gemm`.
 fn is_product(node: &NodeReport) -> bool {
     node.action == QUANTIZED
         && matches!(node.op.as_str(), "Conv" | "MatMul" | "Gemm")
         && node.reason.contains("uint8 in")
 }
 
-/// Replaces the expected kernel by the one that was found.
+/// Replaces the expected kernel in the report of a product by the one that was found. Other quantized nodes that ONNX
+/// Runtime computes in float are reported as left.
 fn name_kernel(node: &mut NodeReport, kernels: &HashMap<String, Kernel>) {
     if node.action != QUANTIZED {
         return;

@@ -25,8 +25,11 @@ struct Line {
 /// A convolution, and the nodes after it that are folded.
 struct Fold<'a> {
     weight: Constant<'a>,
+    /// Elements of the folded weight.
     values: Vec<f32>,
+    /// Factors and addends of all folded nodes; the addends are the new bias.
     line: Line,
+    /// Index of the last folded node.
     last: usize,
 }
 
@@ -102,6 +105,8 @@ fn chain<'a>(view: &View<'a>, index: usize, node: &'a NodeProto) -> Option<(Fold
     (!gone.is_empty() && finite).then_some((Fold { weight, values, line, last }, gone))
 }
 
+/// Returns the factors and addends of a node that reads the output of a convolution at `input`; `None` if it cannot be
+/// folded. `outputs` is the number of output channels, `rank` the rank of the weight.
 fn step(view: &View<'_>, node: &NodeProto, input: usize, outputs: usize, rank: usize) -> Option<Line> {
     let constant = |input: usize| view.constant(0, node.input_at(input)?).filter(|c| !c.transposed);
     if node.is("BatchNormalization") {

@@ -25,13 +25,13 @@ type Made = (Model, Vec<NodeReport>);
 /// The result of the search for nodes that cost too much.
 #[derive(Default)]
 pub struct Found {
-    /// Reasons of the nodes that stay float.
+    /// Nodes that stay float because of the limits, with the reasons.
     pub stays: Stays,
     /// Loss if only one node is quantized, by node name, if it was measured.
     pub sensitivities: HashMap<String, f64>,
 }
 
-/// Returns the nodes that must stay float to meet the limits.
+/// Returns the nodes that must stay float to meet the limits. Fails with `GateNotMet` if the limits cannot be met.
 pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
     let (options, limit) = (ready.run.options, ready.run.options.max_quality_loss);
     let mut held_out = Vec::new();
@@ -63,6 +63,7 @@ pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
     keep(ready, &judge, stays, made, report)
 }
 
+/// Returns the result in which the nodes of `stays` are float.
 fn make(ready: &mut Ready<'_>, stays: &Stays) -> Result<Made> {
     let made = ready.make(&|node: &NodeProto| stays.get(node.label()).map(|reason| (*reason).to_owned()))?;
     Ok((ready.run.model.derive(made.proto), made.nodes))
@@ -114,7 +115,8 @@ fn race(ready: &mut Ready<'_>, stays: &mut Stays, report: &mut Report) -> Result
     Ok(())
 }
 
-/// Leaves the most sensitive nodes float until the loss is within the limit, and returns them.
+/// Leaves the most sensitive nodes float until the loss is within the limit, and returns all nodes that stay float.
+/// Fails with `GateNotMet` if no result is within the limit.
 fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, report: &mut Report) -> Result<Found> {
     let limit = ready.run.options.max_quality_loss;
     let mut loss = judge.loss(&made.0, &ready.run)?;
@@ -148,7 +150,7 @@ fn keep(ready: &mut Ready<'_>, judge: &Judge, mut stays: Stays, made: Made, repo
     bail!(GateNotMet, "max_quality_loss is {limit}, but every result that was tried loses {loss:.3e} or more")
 }
 
-/// Returns the loss of the model if only one node is quantized, for each node, by name.
+/// Returns the loss of the model if only one node with a weight is quantized, for each such node, by name.
 fn alone(
     ready: &mut Ready<'_>,
     judge: &Judge,

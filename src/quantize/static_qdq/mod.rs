@@ -35,7 +35,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use weights::Int8Matrix;
 
-/// The magnitude beyond which an activation contains values without meaning, such as those of a mask.
+/// The width of a range beyond which an activation contains values without meaning, such as those of a mask.
 const WIDEST: f32 = 1e6;
 /// The duration of a run above which models are not timed.
 const SHORT: Duration = Duration::from_millis(250);
@@ -65,7 +65,8 @@ pub struct Ready<'w> {
 }
 
 /// Quantizes the model within the requested limits, and returns the result and the reports on its nodes. Reports the
-/// stages `calibrate` in runs and `quantize` in weight bytes.
+/// stages `calibrate` in runs and `quantize` in weight bytes, and with limits `speed` and `sensitivity`. Fails with
+/// `Unsupported` or `GateNotMet` if no node can be quantized, and with `GateNotMet` if no result meets the limits.
 pub fn run(
     run: Run<'_>,
     runtime: &'static Runtime,
@@ -126,7 +127,8 @@ impl<'w> Ready<'w> {
         Ok(Ready { run, runtime, model, gone, batches, ranges, biased: normal.fixed, faulty })
     }
 
-    /// Returns the model with all nodes quantized, except those that `stays` or an earlier verification excludes.
+    /// Returns the model with all nodes quantized that can be, except those that `stays` or an earlier verification
+    /// excludes. `stays` returns the reason why a node stays float. Fails if no node is quantized.
     fn make(&mut self, stays: &dyn Fn(&NodeProto) -> Option<String>) -> Result<Made> {
         let model = self.model.clone();
         let (options, call) = (self.run.options, self.run.call);
@@ -230,6 +232,7 @@ fn smoothed(model: &Model, options: &QuantizeOptions, data: Data<'_>, call: &Cal
     smooth::smooth(model, &nodes, options, data, call).map(Some)
 }
 
+/// Returns the error if no node was quantized.
 fn nothing(selection: &Selection<'_, '_>) -> Error {
     let nodes: Vec<NodeReport> = selection.left.iter().map(|(_, _, node)| node.clone()).collect();
     let why = match nodes.is_empty() {
@@ -239,7 +242,7 @@ fn nothing(selection: &Selection<'_, '_>) -> Error {
     outcome::nothing(&nodes, why)
 }
 
-/// Excludes the nodes with a weight that read or produce values for which `bad` is true.
+/// Excludes the selected nodes that read or produce quantized values for which `bad` is true.
 fn ban(
     selection: &Selection<'_, '_>,
     banned: &mut HashMap<usize, String>,
@@ -274,6 +277,7 @@ fn ban_weights(selection: &Selection<'_, '_>, weights: &[Option<Int8Matrix>], ba
     }
 }
 
+/// Returns the quantized weights of a selection; `None` for a weight with a value that is not finite.
 fn code(selection: &Selection<'_, '_>, options: &QuantizeOptions, call: &Call) -> Result<Vec<Option<Int8Matrix>>> {
     let weights = selection.weights.iter().map(weight_of).collect();
     let (changes, stored, left) = (Vec::new(), Vec::new(), Vec::new());

@@ -26,17 +26,20 @@ const LIFTED: i64 = 7;
 /// The maximum difference of a converted model from the original (relative root mean square).
 const SAME: f64 = 1e-4;
 
-/// A model in the normalized form.
+/// The result of [`normal`].
 pub struct Normal {
+    /// Rewritten model.
     pub model: Model,
     /// Report entries of removed nodes.
     pub gone: Vec<NodeReport>,
-    /// Names of products with inputs of fixed shape: ONNX Runtime fuses them with the following `Add` of a constant.
+    /// Names of `MatMul` nodes whose input has a fixed shape: ONNX Runtime fuses them with a following `Add` of a
+    /// constant.
     pub fixed: HashSet<String>,
 }
 
 /// Returns the model converted to an opset that static quantization supports, if its opset is older and the converted
-/// model gives the same outputs on `sample`; otherwise `None`.
+/// model gives nearly the same outputs on `sample`; otherwise `None`. Fails if the model is old enough but does not run
+/// on `sample`.
 pub fn lifted(model: &Model, sample: &Batch, runtime: &'static Runtime, call: &Call) -> Result<Option<Model>> {
     if !(LIFTED..select::OPSET).contains(&model.opset()) || !model.proto().functions.is_empty() {
         return Ok(None);
@@ -55,12 +58,14 @@ pub fn lifted(model: &Model, sample: &Batch, runtime: &'static Runtime, call: &C
     Ok(examiner.examine(&lifted, call)?.is_ok_and(same).then_some(lifted))
 }
 
-/// Returns an equivalent model:
+/// Returns an equivalent model in which:
 ///
-/// - `AveragePool` and `MaxPool` without `dilations` of 1;
-/// - `Pad` and `Resize` with `axes` for all dimensions, because ONNX Runtime does not move layouts through others;
-/// - `HardSwish` as a product;
-/// - `MatMul` and `Add` of a matrix as `Gemm`, because ONNX Runtime fuses them before it looks for integer kernels.
+/// - `AveragePool` and `MaxPool` have no `dilations` if these are 1;
+/// - `Pad` and `Resize` with constant `axes` apply to all dimensions, because ONNX Runtime does not move layouts
+///   through others;
+/// - `HardSwish` is the product of its input and a `HardSigmoid`;
+/// - a `MatMul` of a 2-dimensional value and the `Add` of a constant row after it are one `Gemm`, because ONNX Runtime
+///   fuses them before it looks for integer kernels.
 pub fn normal(model: &Model, options: &QuantizeOptions, runtime: &'static Runtime, call: &Call) -> Result<Normal> {
     let mut proto = model.proto().clone();
     let mut names = Names::of(&proto);
@@ -185,7 +190,8 @@ fn join(graph: &mut GraphProto, joined: &[(usize, Addend<'_>)]) -> Vec<NodeRepor
     gone
 }
 
-/// Returns the shapes that ONNX Runtime infers for the inputs of `MatMul`, `Pad` and `Resize`.
+/// Returns the shapes of the inputs of the model, and those that ONNX Runtime infers for the first inputs of `MatMul`,
+/// and of `Pad` and `Resize` with axes. If ONNX Runtime cannot open the model, only the former are returned.
 fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashMap<String, Vec<Dim>>> {
     let asks = |node: &&NodeProto| {
         node.is("MatMul")

@@ -1,8 +1,8 @@
 //! The operators for which ONNX Runtime has CPU kernels with 8-bit activations.
 //!
-//! The list is that of ONNX Runtime's QDQ transformer: an operator between `DequantizeLinear` and `QuantizeLinear`
-//! becomes one integer kernel, or for [`Rule::Same`] moves bytes. For any other operator the conversions would be
-//! wasted.
+//! The operators are among those of ONNX Runtime's QDQ transformer: an operator between `DequantizeLinear` and
+//! `QuantizeLinear` becomes one integer kernel, or for [`Rule::Same`] moves bytes. For operators that the transformer
+//! does not know, the conversions would be wasted.
 
 use crate::graph::View;
 use crate::graph::constants::Constant;
@@ -16,7 +16,7 @@ pub enum Rule {
     Binary,
     /// `QLinearConcat`, in which each input has its own scale.
     Concat,
-    /// `QLinearAveragePool`, `QLinearSigmoid` and others with one input and one output.
+    /// `QLinearAveragePool`, `QLinearGlobalAveragePool`, `QLinearSigmoid` or `QLinearLeakyRelu`.
     Unary,
     /// An operator whose output contains elements of the input: both have one scale, and nothing is computed.
     Same,
@@ -88,7 +88,7 @@ pub fn data_inputs(node: &NodeProto, rule: Rule) -> std::ops::Range<usize> {
     }
 }
 
-/// Returns the bounds of a `Relu` or `Clip`, if they are constants.
+/// Returns the bounds of a `Relu` or `Clip`, infinite where there is none; `None` if a bound is not a constant.
 pub fn bounds(view: &View<'_>, node: &NodeProto) -> Option<(f32, f32)> {
     if node.is("Relu") {
         return Some((0.0, f32::INFINITY));

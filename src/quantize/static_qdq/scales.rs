@@ -8,7 +8,9 @@ use bytes::Bytes;
 /// The scale and zero point of an activation: `q = clamp(round(x / scale) + zero, 0, 255)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
+    /// Difference between the values of two adjacent codes.
     pub scale: f32,
+    /// Zero point, the code of zero.
     pub zero: u8,
 }
 
@@ -43,8 +45,8 @@ impl Scale {
 /// The maximum code of a bias, which leaves room in 32 bits for the sums that it is added to.
 const BIAS: f64 = (1i64 << 30) as f64;
 
-/// Returns the int32 codes of a bias, and their scales `input * weight`, which are those of the sums that it is added
-/// to.
+/// Returns the int32 codes of a bias (little-endian), and their scales `input * weight`, which are those of the sums
+/// that the bias is added to. `input` is the scale of the input, `weight` are the scales of the weight.
 pub fn bias(values: &[f32], input: f32, weight: &[f32]) -> (Bytes, Vec<f32>) {
     let scales: Vec<f32> = weight.iter().map(|w| input * w).collect();
     let code = |(index, value): (usize, &f32)| {
@@ -54,9 +56,10 @@ pub fn bias(values: &[f32], input: f32, weight: &[f32]) -> (Bytes, Vec<f32>) {
     (values.iter().enumerate().flat_map(|v| code(v).to_le_bytes()).collect(), scales)
 }
 
-/// Increases the scales of channels whose bias would not fit 32 bits, because their weights are nearly zero.
+/// Increases the scales of channels whose bias would not fit 32 bits, because their weights are nearly zero, and
+/// changes the codes accordingly.
 ///
-/// `channel` returns the channel of an element of the matrix.
+/// `values` is the bias, `input` the scale of the input; `channel` returns the channel of an element of the matrix.
 pub fn make_room(matrix: &mut Int8Matrix, values: &[f32], input: f32, channel: impl Fn(usize) -> usize) {
     let single = matrix.scales.len() == 1;
     let mut factors = vec![1f32; matrix.scales.len()];
@@ -79,7 +82,8 @@ pub fn make_room(matrix: &mut Int8Matrix, values: &[f32], input: f32, channel: i
     matrix.data = matrix.data.iter().enumerate().map(code).collect();
 }
 
-/// Returns whether the sums of all channels fit 32 bits together with a bias, for any input.
+/// Returns whether the sums of all channels fit 32 bits together with a bias, for any input. `channel` returns the
+/// channel of an element of the matrix, below `channels`.
 pub fn sums_fit(matrix: &Int8Matrix, channels: usize, channel: impl Fn(usize) -> usize) -> bool {
     const MOST: u64 = (BIAS as u64) / 255;
     if matrix.data.len() as u64 / channels.max(1) as u64 * 127 < MOST {

@@ -1,7 +1,7 @@
-//! Selection of the nodes that compute with bytes, and of the quantized values between them.
+//! Selection of the nodes that compute with bytes (uint8 activations), and of the quantized values between them.
 //!
-//! Nodes with a weight (`Conv`, `MatMul`, `Gemm`) are selected by themselves. Others follow where their inputs are
-//! quantized anyway and their outputs are needed quantized: see [`Selection::settle`].
+//! Nodes with a weight (`Conv`, `MatMul`, `Gemm`) are selected by themselves. Others are selected where their inputs
+//! are quantized anyway and selected nodes read their outputs: see [`Selection::settle`].
 
 use super::operand;
 use super::operators::{self, Rule};
@@ -50,7 +50,7 @@ pub struct Weighted<'a> {
     pub axis: i64,
 }
 
-/// A weight to quantize; several nodes may share it.
+/// A weight to quantize; several nodes may share it. Fields without documentation are as in `plan::Weight`.
 pub struct Planned<'a> {
     /// Weight as a matrix: `[outputs, rest]` for `Conv`, otherwise as stored.
     pub matrix: Matrix,
@@ -62,7 +62,7 @@ pub struct Planned<'a> {
     pub dims: Vec<i64>,
 }
 
-/// The nodes of the main graph that will compute with bytes, and the reasons why others will not.
+/// The nodes of the main graph that will compute with bytes (`chosen`, by index), and why others will not.
 pub struct Selection<'v, 'a> {
     pub view: &'v View<'a>,
     pub chosen: BTreeMap<usize, Role<'a>>,
@@ -358,7 +358,8 @@ impl<'a> Selection<'_, 'a> {
         })
     }
 
-    /// Returns whether an output of a selected node is quantized. Products return floats if no reader needs bytes.
+    /// Returns whether an output of a selected node is quantized. `MatMul` and `Gemm` return floats if no reader needs
+    /// bytes.
     pub fn gives_bytes(&self, index: usize, output: &str) -> bool {
         match self.chosen.get(&index) {
             Some(Role::Weighted(_)) => self.view.node(0, index).is("Conv") || self.wanted(output),
@@ -367,7 +368,7 @@ impl<'a> Selection<'_, 'a> {
         }
     }
 
-    /// Returns the node that applies the bounds of a `Relu` or `Clip` by producing its output.
+    /// Returns the selected `Relu` or `Clip` that reads `output` and is removed; `None` if there is none.
     pub fn bound_of(&self, output: &str) -> Option<usize> {
         let found = self.readers(output).find(|(i, _)| matches!(self.chosen.get(i), Some(Role::Follower(Rule::Bound))));
         found.map(|(index, _)| index)

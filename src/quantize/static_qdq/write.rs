@@ -1,4 +1,5 @@
-//! Rewrites the graph: one `QuantizeLinear` after each quantized value, one `DequantizeLinear` before each reader.
+//! Rewrites the graph: one `QuantizeLinear` after each quantized value, one `DequantizeLinear` before each node that
+//! reads it.
 //!
 //! ```text
 //! y = Relu(Conv(x, W, b))  ->  xq = Quantize(x)                       once for all readers
@@ -41,7 +42,8 @@ struct Constants {
     zeros: String,
 }
 
-/// Returns the rewritten model and the report on each node.
+/// Returns the rewritten model and the report on each node that is quantized or stays float for a reason. `groups` are
+/// the quantized values with their ranges; the values of a group share a scale. `weights` are those of the selection.
 pub fn write(
     original: &ModelProto,
     selection: &Selection<'_, '_>,

@@ -1,7 +1,7 @@
 //! Weights in blocks of 4 bits, as stored for nodes that compute in float.
 //!
 //! Two codes share a byte: the first half of a block is in the low bits, the second in the high bits. So a few nodes
-//! of any opset convert them to floats, without the 4-bit types of opset 21.
+//! of opset 7 or later convert them to floats, without the 4-bit types of opset 21.
 
 use super::Stored;
 use super::find::MUL_OPSET;
@@ -63,8 +63,9 @@ struct Layout {
     transposed: bool,
 }
 
-/// Returns the arrangement of the rows in a weight. Rows are along the kept axes: leading ones, or all except the
-/// second to last. Returns `None` if other axes are kept.
+/// Returns the arrangement of the rows in a weight. There is one row per position along the axes that `keep` marks
+/// (by default all but the last), which must be leading ones, or all except the second to last; otherwise returns
+/// `None`.
 fn layout(dims: &[i64], keep: Option<&[bool]>) -> Option<Layout> {
     let rank = dims.len();
     let leading = (0..rank).map(|a| a + 1 < rank).collect::<Vec<bool>>();
@@ -191,7 +192,8 @@ struct Slots {
 }
 
 impl Slots {
-    /// Quantizes rows and writes them. The inner error is the relative error of a row, if it is larger than `most`.
+    /// Quantizes rows and writes them from row `first` on. The inner error is the relative error of a row, if it is
+    /// larger than `most`, or 1 if a value is not finite or too large.
     fn write(
         &self,
         coding: &Coding,
@@ -225,7 +227,7 @@ impl Slots {
     }
 }
 
-/// Changes the rounding of some codes, those with the least cost, until the errors of each block sum to zero.
+/// Changes the rounding of some codes, those with the least cost, so that the errors of each block sum to about zero.
 ///
 /// The inputs of a weight usually have a mean other than zero, since they are outputs of an activation: errors that add
 /// up would shift all outputs of a channel.

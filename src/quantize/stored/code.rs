@@ -1,5 +1,8 @@
-//! Coding of weights as int8 with scales along some axes, and the choice of axes where the operator does not
+//! Coding of weights as int8 with scales along some axes, and the choice of these axes where the operator does not
 //! determine them.
+//!
+//! The axes are given by a mask, `keep`: each position along the marked ("kept") axes has its own scale, which the
+//! elements along the other axes share.
 
 use super::blocks::{self, Blocks};
 use super::find::MUL_OPSET;
@@ -73,7 +76,8 @@ pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Resul
         .collect()
 }
 
-/// Returns the codes of one weight. The inner error is the reason why there are none.
+/// Returns one weight in the requested bits, or in 8 bits if 4 do not suffice. The inner error is the reason why it
+/// cannot be stored in 8 bits either.
 pub fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     if stored.bits.0 >= 8 {
         return int8(stored, scratch, ticket);
@@ -89,11 +93,12 @@ pub fn one(stored: &Stored<'_>, options: &QuantizeOptions, scratch: &Scratch, ti
     Ok(outcome)
 }
 
-/// Returns the number of scales if some axes are kept.
+/// Returns the number of scales for the axes that `keep` marks.
 pub fn scale_count(dims: &[i64], keep: &[bool]) -> u64 {
     dims.iter().zip(keep).filter(|(_, keep)| **keep).map(|(size, _)| u64::try_from(*size).unwrap_or(0)).product()
 }
 
+/// Returns one weight in int8, with the axes of the smallest squared error of those that are precise enough.
 fn int8(stored: &Stored<'_>, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     let matrix = Matrix::flat(stored.tensor)?;
     let dims = &stored.tensor.dims;
@@ -212,7 +217,7 @@ fn pieces(matrix: &Matrix, places: &Places, ticket: &Ticket, visit: &mut Visit<'
     Ok(())
 }
 
-/// Returns `max|w| / 127` for each scale; `None` if a value is not finite.
+/// Returns the scales `max|w| / 127`, or 1 where all values are nearly zero; `None` if a value is not finite.
 fn scales(matrix: &Matrix, places: &Places, ticket: &Ticket) -> Result<Option<Vec<f32>>> {
     let (mut highest, mut finite) = (vec![0f32; places.count], true);
     pieces(matrix, places, ticket, &mut |_, values, at| {

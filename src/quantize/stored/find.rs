@@ -39,7 +39,8 @@ pub struct Found<'a> {
     pub left: Vec<(BodyId, usize, String)>,
 }
 
-/// The opset before which `Mul` has no kernel; a `Conv` with one input channel per group multiplies instead.
+/// The opset from which on `Mul` broadcasts and ONNX Runtime has a kernel for it. Before, a `Conv` with one input
+/// channel per group multiplies instead.
 pub const MUL_OPSET: i64 = 7;
 
 /// The maximum depth to which weights are followed through nodes and calls.
@@ -98,7 +99,8 @@ fn functions<'p>(model: &'p ModelProto, view: &View<'_>) -> Functions<'p> {
     bodies.filter_map(of).collect()
 }
 
-/// Adds one constant to the result of the search, when all its readers are known.
+/// Adds one constant to the result of the search, when all its readers are known: to the weights to store, or its
+/// readers to the nodes that stay unchanged. A constant without readers is ignored.
 fn weigh<'a>(
     asked: &mut Asked<'_, 'a>,
     found: &mut Found<'a>,
@@ -178,6 +180,7 @@ struct Walk<'p, 'a> {
     readers: Vec<(BodyId, usize)>,
     /// Axes of the constant with their own scales, as required by the readers so far.
     keep: Option<Vec<bool>>,
+    /// Whether all readers so far require the same axes.
     agreed: bool,
     /// Whether a `Gather` reads rows of the constant.
     table: bool,
@@ -203,6 +206,7 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// Records a node that reads the value as its input `input`, or follows the value through it.
     fn step(&mut self, (body, index, input): (BodyId, usize, usize), axes: Option<&[usize]>, depth: usize) {
         let node = self.view.node(body, index);
         let part = |text: &Option<String>| text.clone().unwrap_or_default();

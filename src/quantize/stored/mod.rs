@@ -8,8 +8,8 @@
 //!
 //! The value keeps its name, so its readers do not change: several nodes, subgraphs, functions. ONNX Runtime computes
 //! nodes over constants once, when it creates a session, and then uses the kernels of the float model. It does not do
-//! so for `DequantizeLinear`, which it keeps for integer kernels and runs each time; hence `Cast` and `Mul`, which are
-//! also in every opset and support scales along several axes at once.
+//! so for `DequantizeLinear`, which it keeps for integer kernels and runs each time; hence `Cast` and `Mul` (before
+//! opset 7 `Conv`), which also support scales along several axes at once.
 //!
 //! `find` finds the constants that are weights, and their axes; `code` is the arithmetic; `write` changes the graph.
 
@@ -53,11 +53,11 @@ pub struct Stored<'a> {
     pub name: &'a str,
     /// Float tensor of the weight.
     pub tensor: &'a TensorProto,
-    /// Axes with their own scales; `None` if they are to be found by trial.
+    /// Mask of the axes with their own scales; `None` if they are to be found by trial.
     pub keep: Option<Vec<bool>>,
     /// Nodes that use the value as a weight.
     pub readers: Vec<(BodyId, usize)>,
-    /// Number of bits, and block size for fewer than 8 bits.
+    /// Requested number of bits, and block size for fewer than 8 bits; 0 selects 32.
     pub bits: (u32, usize),
     /// Whether 4 bits require channels with many inputs, over which errors average out.
     pub cautious: bool,
@@ -82,7 +82,7 @@ impl Stored<'_> {
         self.elements() * u64::from(dtype.map_or(4, |d| d.bits() / 8))
     }
 
-    /// Returns the approximate size of the stored form in bytes.
+    /// Returns the approximate size in bytes of the weight stored in `bits` bits, with the nodes that convert it.
     pub fn stored_bytes(&self, bits: u32) -> u64 {
         let scales = match (bits, &self.keep) {
             (4, _) => self.elements() / self.bits.1.max(16) as u64 * 3,
@@ -120,7 +120,8 @@ pub fn record<'a>(plan: &mut Plan<'a>, view: &View<'a>, found: Found<'a>) {
 /// The outcome for a weight: the coded weight, or the reason why it stays unchanged.
 pub type Outcome = std::result::Result<Coded, String>;
 
-/// Returns the plan with a decision for each weight: bits, or the reason why it stays unchanged.
+/// Returns the plan after a decision on each stored weight: the bits and the block size, or float. `reason` is the
+/// reason why weights stay float.
 pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reason: &str) -> Plan<'a> {
     let mut at = 0;
     let mut floats: Vec<(BodyId, usize)> = Vec::new();
@@ -142,6 +143,7 @@ pub fn decide<'a>(mut plan: Plan<'a>, view: &View<'_>, choices: &[Choice], reaso
 /// The form of a weight in the report: its bits and description, or the reason why it stays unchanged.
 type Form = std::result::Result<(u32, String), String>;
 
+/// Returns the form of a weight in the report from its outcome.
 fn form(outcome: &Outcome) -> Form {
     match outcome {
         Ok(coded) => Ok((coded.bits(), coded.describe())),

@@ -7,9 +7,9 @@ use crate::onnx::proto::NodeProto;
 
 /// The use of an input by a node.
 pub enum Role {
-    /// A weight, with the axes that have their own scales, if known.
+    /// A weight, with a mask of the axes that have their own scales, if known.
     Weight(Option<Vec<bool>>),
-    /// A table of which a `Gather` reads rows, with the same axes.
+    /// A table of which a `Gather` or `EmbedLayerNormalization` reads rows, with such a mask.
     Table(Option<Vec<bool>>),
     /// A value that the node returns in another shape, order or type, with the axis of the input for each axis of the
     /// output, if known.
@@ -38,7 +38,7 @@ fn int(node: &NodeProto, name: &str, default: i64) -> Option<i64> {
     }
 }
 
-/// Returns the role of the input `input`; `rank` is the rank of its value, if known.
+/// Returns the role of the input `input` of a node; `rank` is the rank of its value, if known.
 pub fn role(view: &View<'_>, body: usize, node: &NodeProto, input: usize, rank: Option<usize>) -> Role {
     match node.domain.as_deref() {
         None | Some("" | "ai.onnx") => standard(view, body, node, input, rank),
@@ -157,7 +157,7 @@ pub fn already(view: &View<'_>, body: usize, name: &str) -> bool {
     false
 }
 
-/// Returns whether a constant has 8-bit elements; `None` if the value is not a constant.
+/// Returns whether a constant has 8-bit elements and at least two dimensions; `None` if the value is not a constant.
 fn stored_constant(view: &View<'_>, body: usize, name: &str) -> Option<bool> {
     let constant = view.constant(body, name)?;
     let dtype = DataType::from_onnx(constant.tensor.data_type.unwrap_or(0));

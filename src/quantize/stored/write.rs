@@ -61,6 +61,8 @@ struct Make {
 }
 
 impl Make {
+    /// Replaces one weight in a graph or function. `switch` is the input with the switches, and the index of the
+    /// weight's switch.
     fn replace(
         &mut self,
         content: &mut BodyMut<'_>,
