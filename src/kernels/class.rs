@@ -1,5 +1,6 @@
 //! Classes of processors by their instruction sets.
 
+use super::system;
 use std::sync::OnceLock;
 
 /// A class of processors by their instruction sets. Classes are ordered from the slowest to the fastest. Weights are
@@ -73,19 +74,8 @@ impl Class {
     /// multiplication: it is on AMD's processors; on Intel's, it takes four times as long as a multiplication.
     pub(super) fn fast_bf16_dot(self) -> bool {
         static FAST: OnceLock<bool> = OnceLock::new();
-        self >= Self::Avx512Bf16 && *FAST.get_or_init(made_by_amd)
+        self >= Self::Avx512Bf16 && *FAST.get_or_init(system::is_amd)
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn made_by_amd() -> bool {
-    let leaf = std::arch::x86_64::__cpuid(0);
-    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn made_by_amd() -> bool {
-    false
 }
 
 /// Returns whether this processor and operating system support a class. [`Class::supported`] calls this once per class.
@@ -106,9 +96,7 @@ fn probe(class: Class) -> bool {
         Class::Avx512Bf16 => avx512 && is_x86_feature_detected!("avx512bf16"),
         // The results of the tiles are checked as well: an emulated processor, or an operating system that does not
         // save the tiles, may give wrong ones.
-        Class::Amx => {
-            probe(Class::Avx512Bf16) && has_tiles() && super::system::permit_tiles() && super::linear::tiles_agree()
-        }
+        Class::Amx => probe(Class::Avx512Bf16) && has_tiles() && system::permit_tiles() && super::linear::tiles_agree(),
     }
 }
 

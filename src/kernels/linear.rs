@@ -15,6 +15,9 @@ use super::simd::{Simd, Work};
 use super::{Activation, Class, PackedLinear, Parallel, Precision, reference, vmath};
 use input::Rounded;
 
+/// Minimum number of rows for which tiles are used: fewer are faster without them.
+pub(super) const LEAST_TILE_ROWS: usize = 5;
+
 /// A matrix of float32 values, whose rows are equally spaced in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
@@ -92,7 +95,7 @@ fn group(x: &Rows<'_>, weights: &[(&PackedLinear, Epilogue<'_>)], outs: &mut [&m
     #[cfg(target_arch = "x86_64")]
     {
         let tiles = matches!(first.precision(), Precision::Int8 | Precision::Bfloat16);
-        if first.class() == Class::Amx && tiles && x.rows >= amx::LEAST_ROWS {
+        if first.class() == Class::Amx && tiles && x.rows >= LEAST_TILE_ROWS {
             return amx::multiply::<super::x86::Hardware>(Class::Amx, x, weights, outs, parallel);
         }
     }
@@ -219,29 +222,6 @@ impl Work for FinishRows<'_> {
             unsafe { vmath::finish::<V>(self.activation, self.out.add(index * n), added, self.size.1) };
         }
     }
-}
-
-/// Writes activation(x · gate + gate bias) ⊙ (x · up + up bias) to `out` (rows × N): the first half of a gated MLP.
-/// Both weights have the same K and N.
-#[allow(clippy::too_many_arguments)] // two linear layers
-pub fn gated(
-    x: &Rows<'_>,
-    gate: &PackedLinear,
-    gate_bias: Option<&[f32]>,
-    up: &PackedLinear,
-    up_bias: Option<&[f32]>,
-    activation: Activation,
-    out: &mut [f32],
-    parallel: &dyn Parallel,
-) {
-    debug_assert_eq!(gate.n(), up.n());
-    let mut factor = vec![0.0; out.len()];
-    let gate_epilogue = Epilogue { bias: gate_bias, activation, residual: None };
-    let up_epilogue = Epilogue { bias: up_bias, ..Default::default() };
-    linears(x, &[(gate, gate_epilogue), (up, up_epilogue)], &mut [out, &mut factor], parallel);
-    split(parallel, out, 4096, |piece, out| {
-        out.iter_mut().zip(&factor[piece * 4096..]).for_each(|(value, factor)| *value *= factor);
-    });
 }
 
 /// The elements of an input that is quantized with a constant scale and zero point.

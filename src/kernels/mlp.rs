@@ -1,6 +1,6 @@
 //! Two linear layers, the second on the output of the first.
 
-use super::linear::{Epilogue, Rows, linear};
+use super::linear::{Epilogue, LEAST_TILE_ROWS, Rows, linear};
 use super::parallel::{Parallel, Serial, Shared};
 use super::scratch::Scratch;
 use super::{Class, PackedLinear};
@@ -58,7 +58,11 @@ fn piece(rows: usize, inner: usize, class: Class, threads: usize) -> usize {
     }
     // A multiple of the number of threads, so that all threads get the same number of pieces.
     let pieces = rows.div_ceil(ROWS).next_multiple_of(threads);
-    let each = rows.div_ceil(pieces).next_multiple_of(12);
+    let mut each = rows.div_ceil(pieces).next_multiple_of(12);
+    // With fewer rows, the class `Amx` uses a kernel that rounds differently.
+    while each < rows && (1..LEAST_TILE_ROWS).contains(&(rows % each)) {
+        each += 12;
+    }
     if each < LEAST_ROWS { rows } else { each }
 }
 
@@ -71,4 +75,20 @@ fn both(x: &Rows<'_>, layers: &[Layer<'_>; 2], out: &mut [f32], parallel: &dyn P
     let between = unsafe { std::slice::from_raw_parts_mut(memory.start().cast::<f32>(), x.rows * inner) };
     linear(x, first, first_epilogue, between, parallel);
     linear(&Rows::dense(between, x.rows, inner), second, second_epilogue, out, parallel);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_piece_is_so_small_that_another_kernel_computes_it() {
+        for threads in 1..9 {
+            for rows in 1..3000 {
+                let each = piece(rows, 512, Class::Amx, threads);
+                let last = rows % each;
+                assert!(last == 0 || last >= LEAST_TILE_ROWS.min(rows), "{rows} rows on {threads} threads: {each}");
+            }
+        }
+    }
 }

@@ -25,7 +25,7 @@ mod x86;
 pub use activation::{Activation, activate};
 pub use attention::{Attention, Cache, GroupedAttention, Mask, Rotary, Strides, attention, grouped_attention};
 pub use class::Class;
-pub use linear::{Epilogue, Rows, StaticInput, StaticValues, gated, linear, linear_static, linears};
+pub use linear::{Epilogue, Rows, StaticInput, StaticValues, linear, linear_static, linears};
 pub use mlp::{Layer, mlp};
 pub use norm::{Norm, Residual, layer_norm, rms_norm};
 pub use pack::{BlockWeights, Int8Weights, Layout, LinearHeader, PackError, PackedLinear, Precision, Storage};

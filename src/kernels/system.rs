@@ -8,18 +8,20 @@ use std::sync::LazyLock;
 /// Measured for a matrix and a vector, with weights that are in memory: on Intel's processors, 1 to 3 KiB are best and
 /// 4 to 6 KiB are worse than no prefetch; on AMD's Zen 5, 6 to 12 KiB are best, 1.2 times as fast as 2 KiB.
 pub fn prefetch_distance() -> usize {
-    static DISTANCE: LazyLock<usize> = LazyLock::new(|| if amd() { 8192 } else { 2048 });
+    static DISTANCE: LazyLock<usize> = LazyLock::new(|| if is_amd() { 8192 } else { 2048 });
     *DISTANCE
 }
 
+/// Returns whether the processor is one of AMD's.
 #[cfg(target_arch = "x86_64")]
-fn amd() -> bool {
+pub fn is_amd() -> bool {
     let vendor = std::arch::x86_64::__cpuid(0);
     [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
 }
 
+/// Returns whether the processor is one of AMD's.
 #[cfg(not(target_arch = "x86_64"))]
-fn amd() -> bool {
+pub fn is_amd() -> bool {
     false
 }
 

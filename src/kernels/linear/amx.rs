@@ -15,9 +15,6 @@ const SIDE: usize = 32;
 /// Size of a tile in bytes.
 const TILE: usize = 1024;
 
-/// Minimum number of rows for which tiles are used: fewer are faster without them.
-pub const LEAST_ROWS: usize = 5;
-
 /// Multiplies `x` by each of the weights, which have the same K and are all int8 or all bfloat16, packed for AMX.
 /// `class` determines the vectors for all work outside of tiles.
 pub fn multiply<T: Tiles>(

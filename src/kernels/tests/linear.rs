@@ -63,24 +63,6 @@ fn an_mlp_is_one_linear_after_another() {
 }
 
 #[test]
-fn a_gated_linear_is_the_product_of_two() {
-    property(20, |random| {
-        let (m, k, n) = (random.size(20), random.size(100), random.size(70));
-        let (x, class) = (random.values(m * k), random.pick(&classes()));
-        let rows = Rows::dense(&x, m, k);
-        let (gate, up, bias) = (packed(random, (k, n), class), packed(random, (k, n), class), random.values(n));
-        let mut out = vec![7.0; m * n];
-        gated(&rows, &gate, Some(&bias), &up, None, Activation::Silu, &mut out, &Threads(2));
-        let (mut first, mut second) = (vec![7.0; m * n], vec![7.0; m * n]);
-        let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Silu, residual: None };
-        linear(&rows, &gate, &epilogue, &mut first, &Serial);
-        linear(&rows, &up, &Epilogue::default(), &mut second, &Serial);
-        let product: Vec<f32> = first.iter().zip(&second).map(|(a, b)| a * b).collect();
-        assert_eq!(bits(&out), bits(&product));
-    });
-}
-
-#[test]
 fn static_int8_is_the_same_in_every_class_and_near_float64() {
     property(60, |random| {
         let (m, k, n) = (random.size(20), random.size(200), random.size(80));
