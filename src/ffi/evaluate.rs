@@ -19,7 +19,8 @@ use std::ffi::c_char;
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_evaluate_task_t {
-    /// The task that fits the model: perplexity for text generation, otherwise embedding or classification.
+    /// The task that fits the model: perplexity for text generation, embedding for embedding models, classification for
+    /// classifiers.
     OPTIMIZE_EVALUATE_DEFAULT = 0,
     /// Perplexity of a language model on plain text.
     OPTIMIZE_EVALUATE_PERPLEXITY = 1,
@@ -32,8 +33,8 @@ pub enum optimize_evaluate_task_t {
     OPTIMIZE_EVALUATE_PROBE = 4,
 }
 
-/// Position of the beginning-of-sequence token (`<s>`), for models whose tokenizer has one. The token itself is never
-/// scored.
+/// Position of the beginning-of-sequence token (such as `<s>`), for models whose tokenizer has one. The token itself is
+/// not scored.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_bos_t {
@@ -100,9 +101,9 @@ unsafe impl Options for optimize_evaluate_options_t {}
 /// Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t).
 /// If `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
 /// original, `against` the changed model. The task embedding requires `against`. If `tokenizer` is NULL, that of
-/// `model` is used. `against` uses its own tokenizer if it differs; classes are matched by name. `report` receives
-/// the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes. Any thread may
-/// call it.
+/// `model` is used. `against` uses its own tokenizer if that differs; classes of the two models are matched by name.
+/// `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in
+/// bytes. Any thread may call this function.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format
 /// of the task (the message names the line), if options do not fit the model, if token ids or classes of the two

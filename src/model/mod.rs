@@ -71,7 +71,8 @@ impl Model {
     }
 
     /// Loads a model from the bytes of an `.onnx` or packed file and returns it. Fails with `InvalidModel` if the bytes
-    /// are damaged or refer to external data, because there is no folder for them.
+    /// are damaged, and with `InvalidArgument` if the model has external data, because there is no folder to read it
+    /// from.
     pub fn from_bytes(bytes: Bytes) -> Result<Model> {
         let loaded = load::from_bytes(bytes.clone(), None)?;
         Ok(Model::from_memory(loaded.proto, Card::default(), vec![(PathBuf::new(), bytes)]))
