@@ -42,11 +42,12 @@ pub enum Kind {
     GateNotMet = 13,
     /// A defect of this library (a caught panic). The process is intact; the operation failed.
     Internal = 14,
-    /// TensorRT was not found, is too old, or this library was built without its headers.
+    /// TensorRT, an execution provider or this library's kernels were not found, are too old or cannot be used, or this
+    /// library was built without TensorRT's headers.
     BackendMissing = 15,
-    /// No NVIDIA driver was found, or it reports no device.
+    /// No NVIDIA driver was found, or it does not report the requested device.
     DeviceMissing = 16,
-    /// TensorRT refused the model or failed to build.
+    /// TensorRT refused the model, or failed to build or run an engine.
     Backend = 17,
     /// A file belongs to another model, library or device.
     Mismatch = 18,

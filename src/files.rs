@@ -112,8 +112,8 @@ pub fn always_empty() -> (&'static str, &'static str) {
 /// The number of bytes that are released at a time while streaming.
 const STREAM_BYTES: usize = 1 << 20;
 
-/// Writes bytes to `out` in chunks of 1 MiB, and releases their mapped pages. `step` is called with each
-/// chunk after it has been written, and ends the function if it fails.
+/// Writes bytes to `out` in chunks of 1 MiB, and releases their mapped pages. `step` is called with each chunk after it
+/// has been written, and ends the function if it fails.
 pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut done = 0usize;
     for piece in bytes.chunks(STREAM_BYTES) {

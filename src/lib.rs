@@ -12,9 +12,9 @@
 //!                                                                       evaluate/   (quality on data)
 //! ```
 //!
-//! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files or of memory. A technique takes
-//! a model and returns a new one with a [`report::Report`]; techniques can be chained. A technique does not save its
-//! result, prints nothing, and does not know about C. It may use temporary files.
+//! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files or of memory. Most techniques
+//! take one or several models and return a new one with a [`report::Report`], so that they can be chained; [`package`]
+//! and [`tensorrt`] write files instead. Techniques print nothing, and do not know about C.
 //!
 //! ## Layers
 //!

@@ -28,7 +28,7 @@ pub const SUBGRAPH_DEPTH: usize = 16;
 pub const NODES: usize = 4_000_000;
 /// Maximum rank of a tensor. The ranks in real models are far lower.
 pub const TENSOR_RANK: usize = 64;
-/// Maximum length of one name (node, value, file).
+/// Maximum length of one name (node, value, file) in bytes.
 pub const NAME_BYTES: usize = 64 * 1024;
 /// Maximum number of distinct external-data files of one model.
 pub const EXTERNAL_FILES: usize = 4096;

@@ -1,4 +1,5 @@
-//! The report that every technique returns, with one JSON schema, which `docs/report.md` describes.
+//! The report that techniques, benchmarks and evaluations return, with one JSON schema, which `docs/report.md`
+//! describes.
 
 use crate::files::digest::FileIdentity;
 use crate::onnx::proto::NodeProto;

@@ -311,7 +311,7 @@ pub unsafe extern "C" fn optimize_classifier_free(classifier: *mut optimize_clas
 /// order; 0 selects their defaults.
 ///
 /// # Safety
-/// As [`Where::execution`].
+/// The contract is that of [`Where::execution`].
 pub(super) unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Where) -> Result<TextOptions> {
     let [threads, batch_size, max_length] = sizes;
     Ok(TextOptions {
@@ -326,7 +326,7 @@ pub(super) unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Whe
 /// Returns a copy of a tokenizer, or `None` for NULL.
 ///
 /// # Safety
-/// As [`handle::optional`].
+/// The contract is that of [`handle::optional`].
 pub(super) unsafe fn shared(tokenizer: *const optimize_tokenizer_t) -> Result<Option<Arc<Tokenizer>>> {
     // SAFETY: the contract of this function.
     Ok(unsafe { handle::optional(tokenizer) }?.map(|tokenizer| Arc::new(tokenizer.clone())))

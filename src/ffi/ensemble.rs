@@ -84,8 +84,7 @@ pub struct optimize_ensemble_options_t {
     pub allow_different_vocabularies: u32,
     /// Rerank: number of texts that each member generates; 0 selects 1.
     pub candidates: u32,
-    /// Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1, a
-    /// negative value disables the division.
+    /// Rerank: power of the length by which the log-probability of a text is divided; 0 selects 1, below 0 disables it.
     pub length_penalty: f64,
     /// Array of `weight_count` non-negative weights, one per member; their sum is normalized to 1. NULL selects equal
     /// weights.
@@ -250,8 +249,9 @@ pub unsafe extern "C" fn optimize_ensemble_inspect(
 
 /// Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these
 /// weights to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
-/// "equal_nll", "fitted_nll", "gap", "tokens"}; "nll" and "gap" (the distance to the optimum, at most) are in nats per
-/// token. Progress stage: "fit". Returns OPTIMIZE_UNSUPPORTED for methods without weights.
+/// "equal_nll", "fitted_nll", "gap", "tokens"}. "nll" are negative log-likelihoods, and "gap" is an upper bound of the
+/// difference of "fitted_nll" from its minimum, in nats per token. Progress stage: "fit". Returns OPTIMIZE_UNSUPPORTED
+/// for methods without weights.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_fit(
     context: *const optimize_context_t,

@@ -61,7 +61,7 @@ pub struct optimize_evaluate_options_t {
     /// Perplexity: number of tokens per window; 0 selects the limit of the model, up to 512.
     pub context_length: u32,
     /// Perplexity: number of tokens between the starts of two windows; 0 selects half of the context length. A
-    /// smaller stride takes longer and gives a lower, more accurate perplexity.
+    /// smaller stride takes longer and usually gives a lower, more accurate perplexity.
     pub stride: u32,
     /// Perplexity: position of the beginning-of-sequence token, an optimize_bos_t.
     pub bos: i32,
@@ -78,8 +78,7 @@ pub struct optimize_evaluate_options_t {
     pub seed: u64,
     /// Probe: share of the texts of each class in the test set, below 1; 0 selects 0.2.
     pub test_share: f64,
-    /// Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5, a negative
-    /// value disables it.
+    /// Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5, a negative value disables the penalty.
     pub penalty: f64,
     /// Execution provider of the sessions, an optimize_provider_t.
     pub provider: i32,

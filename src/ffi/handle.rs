@@ -48,7 +48,7 @@ pub unsafe fn get<'a, H: Handle>(handle: *const H) -> Result<&'a H::Value> {
 /// Returns the value behind a handle, or `None` for NULL. Fails with `InvalidHandle` like [`get`].
 ///
 /// # Safety
-/// As [`get`].
+/// The contract is that of [`get`].
 pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::Value>> {
     if handle.is_null() {
         return Ok(None);
@@ -69,7 +69,7 @@ pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::
 /// Frees a handle. NULL and handles of another type are ignored.
 ///
 /// # Safety
-/// As [`get`]. The handle must not be in use, and must not be used afterwards.
+/// The contract is that of [`get`]. The handle must not be in use, and must not be used afterwards.
 pub unsafe fn free<H: Handle>(handle: *mut H) {
     // SAFETY: the contract of this function.
     if !handle.is_null() && unsafe { get(handle.cast_const()) }.is_ok() {

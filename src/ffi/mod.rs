@@ -111,7 +111,7 @@ impl<T> Out<T> {
     /// Sets the pointer at `place` to NULL, and returns the output; `None` if `place` is NULL.
     ///
     /// # Safety
-    /// As [`Out::new`].
+    /// The contract is that of [`Out::new`].
     unsafe fn optional(place: *mut *mut T) -> Option<Self> {
         if place.is_null() {
             return None;
@@ -146,7 +146,7 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
 /// Returns a path, or `None` for NULL. Fails with `InvalidArgument` if it is not UTF-8.
 ///
 /// # Safety
-/// As [`text`].
+/// The contract is that of [`text`].
 unsafe fn optional_path(path: *const c_char, name: &str) -> Result<Option<PathBuf>> {
     // SAFETY: the contract of this function.
     if path.is_null() { Ok(None) } else { Ok(Some(PathBuf::from(unsafe { text(path, name) }?))) }
@@ -202,7 +202,7 @@ fn copied(bytes: &[u8]) -> Result<Bytes> {
 /// Returns `count` NUL-terminated UTF-8 strings. Fails like [`slice`] and [`text`].
 ///
 /// # Safety
-/// As [`slice`] and [`text`], for every element.
+/// The contract is that of [`slice`] and [`text`], for every element.
 unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Result<Vec<&'a str>> {
     // SAFETY: the contract of this function.
     let pointers = unsafe { slice(list, count, name) }?;
@@ -217,7 +217,7 @@ unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Res
 /// `InvalidArgument` if it is NULL but not empty, or not UTF-8.
 ///
 /// # Safety
-/// As [`slice`].
+/// The contract is that of [`slice`].
 unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'a str> {
     if size > limits::TEXT_BYTES {
         bail!(LimitExceeded, "{name} has {size} bytes; the limit is {}", limits::TEXT_BYTES);
@@ -234,7 +234,7 @@ unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'
 /// Fails like [`text_of`] or [`text`].
 ///
 /// # Safety
-/// As [`slice`] and [`text`], for every element.
+/// The contract is that of [`slice`] and [`text`], for every element.
 unsafe fn texts_of<'a>(
     list: *const *const c_char,
     sizes: *const usize,

@@ -159,7 +159,7 @@ pub unsafe extern "C" fn optimize_model_save(
 /// options contradict each other.
 ///
 /// # Safety
-/// As [`options::read`].
+/// The contract is that of [`options::read`].
 pub(super) unsafe fn save_options(options: *const optimize_save_options_t) -> Result<(ExternalData, bool)> {
     // SAFETY: same contract.
     let options = unsafe { options::read(options) }?;

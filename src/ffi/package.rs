@@ -122,7 +122,7 @@ unsafe impl Options for optimize_package_open_options_t {}
 /// Returns a string, or `None` for NULL.
 ///
 /// # Safety
-/// As [`text`].
+/// The contract is that of [`text`].
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
     // SAFETY: the contract of this function.
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
@@ -269,7 +269,7 @@ pub unsafe extern "C" fn optimize_package_open(
 /// Returns the options that a C struct describes.
 ///
 /// # Safety
-/// As [`options::read`]; the texts are NULL or NUL-terminated.
+/// The contract is that of [`options::read`]; the texts are NULL or NUL-terminated.
 pub(super) unsafe fn open_options(options: *const optimize_package_open_options_t) -> Result<OpenOptions> {
     // SAFETY: same contract.
     let given = unsafe { options::read(options) }?;

@@ -148,9 +148,9 @@ unsafe impl Options for optimize_prune_options_t {}
 /// of docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left
 /// unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
 /// Progress stages: "prune", in bytes; depending on the options also "calibrate", "influence" and "reconstruct"; with
-/// a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target
-/// matches nothing (the message lists the modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message
-/// counts the reasons); OPTIMIZE_GATE_NOT_MET if no sparsity meets `target_size` or `target_speedup`.
+/// a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules);
+/// OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
+/// sparsity meets `target_size` or `target_speedup`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_prune(
     context: *const optimize_context_t,

@@ -120,7 +120,7 @@ pub unsafe extern "C" fn optimize_session_run_into(
 /// Returns the inputs of a run, as pairs of name and tensor.
 ///
 /// # Safety
-/// As [`slice`] and [`texts`], and each tensor is NULL or a handle.
+/// The contract is that of [`slice`] and [`texts`], and each tensor is NULL or a handle.
 unsafe fn named<'a>(
     names: *const *const c_char,
     tensors: *const *const optimize_tensor_t,

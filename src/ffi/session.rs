@@ -250,7 +250,7 @@ pub unsafe extern "C" fn optimize_session_new(
 /// Returns the options that a C struct describes.
 ///
 /// # Safety
-/// As [`options::read`].
+/// The contract is that of [`options::read`].
 pub(super) unsafe fn convert(
     context: &context::Context,
     options: *const optimize_session_options_t,

@@ -51,7 +51,8 @@ impl Callback {
     /// Returns the callback of a sink. Fails with `InvalidArgument` if the sink or its callback is NULL.
     ///
     /// # Safety
-    /// As [`options::read`]; the callback does what its type requires for as long as the result is used.
+    /// The contract is that of [`options::read`]; the callback does what its type requires for as long as the result is
+    /// used.
     unsafe fn new(sink: *const optimize_sink_t) -> Result<Callback> {
         if sink.is_null() {
             bail!(InvalidArgument, "sink is NULL");

@@ -74,7 +74,8 @@ impl Callbacks {
     /// Returns the callbacks of a source. Fails with `InvalidArgument` if the source or a callback is NULL.
     ///
     /// # Safety
-    /// As [`options::read`]; the callbacks do what their types require for as long as the result is used.
+    /// The contract is that of [`options::read`]; the callbacks do what their types require for as long as the result
+    /// is used.
     unsafe fn new(source: *const optimize_source_t) -> Result<Callbacks> {
         if source.is_null() {
             bail!(InvalidArgument, "source is NULL");

@@ -39,9 +39,10 @@ pub enum optimize_status_t {
     OPTIMIZE_GATE_NOT_MET = 13,
     /// A defect of this library caused the failure. The process can continue.
     OPTIMIZE_INTERNAL = 14,
-    /// TensorRT or an execution provider was not found, is too old, or is not supported by this build of the library.
+    /// TensorRT, an execution provider or this library's kernels were not found, are too old, or are not supported by
+    /// this build of the library.
     OPTIMIZE_BACKEND_MISSING = 15,
-    /// No NVIDIA driver or no device was found.
+    /// No NVIDIA driver was found, or not the requested device.
     OPTIMIZE_DEVICE_MISSING = 16,
     /// TensorRT refused the model, or a build or run failed.
     OPTIMIZE_BACKEND = 17,

@@ -50,10 +50,10 @@ unsafe impl Options for optimize_table_options_t {}
 
 /// Applies the techniques of the rows to models, compiles the results to packages, and compares them with the
 /// originals, which run in ONNX Runtime with its own kernels. Writes the packages to `folder`, and after every row
-/// table.json and table.md. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not
-/// measured again for the same model, recipe, options, machine and versions: a call that was cancelled, timed out or
-/// killed continues where it stopped. A row that needs a GPU or data that is not available is skipped, with the reason
-/// in the table. The call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
+/// table.json and table.md. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not measured
+/// again for the same model, recipe, options, machine and versions: a call that was cancelled, timed out or killed
+/// continues where it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the
+/// table. The call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT for an unknown row (the message has the names) or without a model.
 #[unsafe(no_mangle)]

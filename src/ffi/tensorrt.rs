@@ -282,7 +282,7 @@ pub unsafe extern "C" fn optimize_tensorrt_open(
 /// Returns the options of an engine and the index of its device.
 ///
 /// # Safety
-/// As [`options::read`]; the texts are NULL or NUL-terminated.
+/// The contract is that of [`options::read`]; the texts are NULL or NUL-terminated.
 pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options_t) -> Result<(OpenOptions, u32)> {
     // SAFETY: the contract of this function.
     let given = unsafe { options::read(options) }?;
@@ -303,7 +303,7 @@ pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options
 /// Returns a string, or `None` for NULL.
 ///
 /// # Safety
-/// As [`text`].
+/// The contract is that of [`text`].
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
     // SAFETY: the contract of this function.
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }

@@ -1,4 +1,4 @@
-//! The opening of files that a model names, which never leads to a file outside the model's folder or its repository.
+//! The opening of files that a model names, which is restricted to the model's folder and its repository.
 //!
 //! A name comes from an untrusted file, and the folder of the model may be untrusted as well. Links are followed by
 //! ONNX Runtime's own rule: the target of a symbolic link must be in the folder of the model or, if the model file is

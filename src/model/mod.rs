@@ -1,4 +1,4 @@
-//! The immutable model that every technique takes and returns ([`Model`]).
+//! The immutable model that techniques take and return ([`Model`]).
 
 pub mod card;
 pub mod contract;

@@ -183,7 +183,7 @@ pub struct Room {
 
 // SAFETY: plain memory that nothing else owns; `bytes_mut` and runs (which take `&mut InPlace`) are exclusive.
 unsafe impl Send for Room {}
-// SAFETY: as above; shared access only reads.
+// SAFETY: as for `Send`; shared access only reads.
 unsafe impl Sync for Room {}
 
 impl Room {

@@ -1,4 +1,4 @@
-//! Runs models on ONNX Runtime, which is found and opened at run time and never linked.
+//! The running of models on ONNX Runtime, which is not linked, but found and opened at run time.
 //!
 //! - [`library`]: finds the shared library and opens it once per process ([`Runtime`]).
 //! - [`tensor`]: [`Tensor`], the immutable value that is the input and output of a run.
