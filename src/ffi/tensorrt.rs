@@ -30,9 +30,10 @@ pub enum optimize_precision_t {
     OPTIMIZE_PRECISION_FP16 = 1,
     /// bfloat16 for the same nodes as OPTIMIZE_PRECISION_FP16. Needs ONNX Runtime, which measures the error.
     OPTIMIZE_PRECISION_BF16 = 2,
-    /// 8-bit integers for matrix products and convolutions with a weight.
+    /// 8-bit integers for matrix products and convolutions with a weight. Needs ONNX Runtime, which measures ranges of
+    /// activations and the error.
     OPTIMIZE_PRECISION_INT8 = 3,
-    /// float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8.
+    /// float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8. Needs ONNX Runtime like it.
     OPTIMIZE_PRECISION_FP8 = 4,
 }
 
