@@ -30,19 +30,22 @@
 // Rules for all classes and functions
 //
 //   Header     This file and the folder next to it are header-only: they call the C interface of optimize.h and
-//              link with -loptimize. optimize.h documents these functions: a method of the class for
-//              optimize_<noun>_t calls the function optimize_<noun>_<method>, and options have the same names.
-//   Ownership  Objects are move-only and free what they own. They keep alive what they need: a session can be
-//              used after its model was destroyed. A moved-from object is empty; using it throws invalid_argument.
-//   Errors     A failure throws optimize::Error. what() is the place and the message; status(), message() and
-//              place() return them one by one.
+//              link with -loptimize. optimize.h documents the functions in detail: a method of the class for
+//              optimize_<noun>_t usually calls the function optimize_<noun>_<method>, and options have the same
+//              names.
+//   Ownership  Objects free the memory that they own, and are move-only, except Report, whose copies share the
+//              content. They keep alive what they need: a session can be used after its model was destroyed. A
+//              moved-from object is empty: functions that can fail throw invalid_argument, others return 0 or an
+//              empty value.
+//   Errors     A failure of the library throws optimize::Error. what() is the place and the message; status(),
+//              message() and place() return them one by one.
 //   Options    Options are plain structs; a default-constructed one has the defaults. The library receives the
 //              size of the struct with which the program was compiled, so it also works with older programs.
 //   Calls      A function that can run long takes a Call: progress callback, timeout and cancel token. If a
 //              callback throws an exception, the function ends and throws this exception.
 //   Text       Text is std::string in UTF-8. A path or name that contains a NUL throws invalid_argument.
 //   Threads    Any number of threads may concurrently call const methods of an object, and only one thread at a
-//              time its other methods (those of Generator).
+//              time its other methods (those of Generator, and moves of all objects).
 
 #ifndef OPTIMIZE_HPP
 #define OPTIMIZE_HPP

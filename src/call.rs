@@ -1,8 +1,9 @@
 //! Progress, deadline and cancellation of a long operation.
 //!
-//! The work itself runs on worker threads and calls [`Ticket::check`] often (every few milliseconds of work). The
-//! thread that called the library only waits, reports progress at most [`REPORTS_PER_SECOND`] times per second, and
-//! passes a cancel on. So the callback always runs on the caller's own thread.
+//! Most work runs on worker threads ([`Call::drive`]) and calls [`Ticket::check`] often (every few milliseconds of
+//! work), while the thread that called the library waits, reports progress, and passes a cancel on. Other work runs on
+//! the thread of the caller, and reports from there ([`Call::report`], [`Units`]). So the progress callback always runs
+//! on the thread that called the library.
 
 mod seldom;
 mod stage;
@@ -18,30 +19,31 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// The maximum number of progress reports per second.
+/// The maximum number of progress reports per second in one stage; the last report of a stage may come sooner.
 pub const REPORTS_PER_SECOND: u32 = 20;
 
 /// The progress of an operation.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
-    /// Name of the current stage: `load`, `quantize`, `save`, `benchmark` …
+    /// Name of the current stage: one of [`Stage::ALL`], or for a table of techniques `table: ROW of MODEL`.
     pub stage: &'a str,
     /// Number of units done in this stage.
     pub done: u64,
     /// Total number of units; 0 if unknown.
     pub total: u64,
-    /// The unit: `bytes`, `tokens` …
+    /// Unit of `done` and `total`, such as `bytes` or `tokens`.
     pub unit: &'static str,
 }
 
-/// A cancel token, which any thread may fire to stop an operation. Clones share the flag, which cannot be reset.
+/// A cancel token, which any thread may fire to stop operations. A fired token stays fired. All clones of a token are
+/// the same token.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<CancelState>);
 
 #[derive(Debug, Default)]
 struct CancelState {
     fired: AtomicBool,
-    /// Lock of the condition variable of threads that wait for the flag.
+    /// Lock of `wake`, the condition variable of the threads that wait for `fired`.
     lock: Mutex<()>,
     wake: Condvar,
 }
@@ -52,7 +54,8 @@ impl Cancel {
         Self::default()
     }
 
-    /// Cancels every operation that the token was passed to. Any thread may call it, any number of times.
+    /// Cancels all operations that the token was or will be passed to. Any thread may call this function, any number of
+    /// times.
     pub fn fire(&self) {
         self.0.fired.store(true, Ordering::Release);
         let _guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
@@ -64,7 +67,8 @@ impl Cancel {
         self.0.fired.load(Ordering::Acquire)
     }
 
-    /// Waits until the token is fired or `limit` has passed, and returns whether it is fired.
+    /// Waits until the token is fired or `limit` has passed, and returns whether it is fired. The wait may end earlier,
+    /// as every wait for a condition variable.
     pub fn wait(&self, limit: Duration) -> bool {
         let guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
         if !self.is_fired() {
@@ -83,14 +87,14 @@ pub type ProgressFn<'a> = dyn Fn(Progress<'_>) -> ControlFlow<()> + 'a;
 pub struct Call<'a> {
     /// Progress callback, called on the thread that called the library.
     pub progress: Option<&'a ProgressFn<'a>>,
-    /// Deadline, after which the operation fails with [`Kind::Timeout`].
+    /// Deadline: the first check after it ends the operation with [`Kind::Timeout`].
     pub deadline: Option<Instant>,
-    /// Cancel token, which ends the operation with [`Kind::Cancelled`].
+    /// Cancel token: the first check after it is fired ends the operation with [`Kind::Cancelled`].
     pub cancel: Option<&'a Cancel>,
 }
 
 impl Call<'_> {
-    /// Fails with `Cancelled` or `Timeout` if the caller cancelled or the deadline passed.
+    /// Fails with [`Kind::Cancelled`] if the token is fired, or with [`Kind::Timeout`] if the deadline has passed.
     pub fn check(&self) -> Result<()> {
         if self.cancel.is_some_and(Cancel::is_fired) {
             return Err(cancelled());
@@ -106,8 +110,8 @@ impl Call<'_> {
         self.progress.is_none() && self.deadline.is_none() && self.cancel.is_none()
     }
 
-    /// Reports progress now. Fails if the callback or the token cancels, or the deadline passed. It is meant for slow
-    /// loops that run on the caller's thread.
+    /// Calls the progress callback on this thread, at once. Fails with [`Kind::Cancelled`] if the callback returns
+    /// `Break`, and otherwise like [`Call::check`]. It is meant for slow loops that run on the caller's thread.
     pub fn report(&self, stage: Stage, done: u64, total: u64) -> Result<()> {
         if let Some(progress) = self.progress
             && progress(Progress { stage: stage.name, done, total, unit: stage.unit }).is_break()
@@ -117,11 +121,12 @@ impl Call<'_> {
         self.check()
     }
 
-    /// Runs `work` on another thread and returns its result; meanwhile this thread reports progress and watches for a
-    /// cancel. (If there is nothing to report or watch, `work` runs on this thread.)
+    /// Runs `work` on another thread and returns its result. Meanwhile this thread reports progress, and watches the
+    /// token and the deadline. If the call is passive ([`Call::is_passive`]), `work` runs on this thread.
     ///
-    /// `work` calls [`Ticket::check`] and [`Ticket::add`]. When the caller cancels, the next `check` fails, and `work`
-    /// should return that error.
+    /// `work` calls [`Ticket::check`] and [`Ticket::add`]. After a cancel or the deadline, the next `check` fails, and
+    /// `work` should return that error. If the token is fired or the deadline has passed already, `work` is not run. A
+    /// panic of `work` continues on this thread.
     pub fn drive<T: Send>(
         &self,
         stage: Stage,
@@ -180,8 +185,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Fails when the caller has cancelled or the deadline has passed. It is one atomic load, which should be called
-    /// often.
+    /// Fails with [`Kind::Cancelled`] or [`Kind::Timeout`] if the caller has cancelled or the deadline has passed. The
+    /// check is one atomic load, so it can be called often.
     pub fn check(&self) -> Result<()> {
         match self.stopped.load(Ordering::Relaxed) {
             0 => Ok(()),

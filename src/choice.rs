@@ -1,16 +1,17 @@
 //! The macro `choice!`, which defines an option with a fixed list of values, each written once: its name, its number in
 //! C and its documentation.
 //!
-//! From that list follow `Serialize`, `Deserialize`, `FromStr` and the name in reports, the conversion of the number
-//! that C programs pass, the values of a flag of the command with their help, and the messages about unknown values.
-//! The C enum itself is in `src/ffi`, from which the header is made; a test there compares the two.
+//! From this list, the macro makes `Serialize`, `Deserialize`, `FromStr` and the name in reports, the conversion of the
+//! number that C programs pass, the values of a flag of the command with their help, the JSON schema, and the messages
+//! about unknown values. The C enum is in `src/ffi`, from which the header is generated; a test there compares the C
+//! enums with the enums of this macro.
 
 use crate::error::{Error, error};
 
 /// A macro that declares an enum of the values of one option.
 ///
-/// `pub enum Name: c_enum_t = First { .. }`: the name of the C enum and the default value are optional. The first
-/// paragraph of a value's documentation is also its help text.
+/// In `pub enum Name: c_enum_t = First { .. }`, `c_enum_t` is the name of the C enum and `First` the default value;
+/// both are optional. The first paragraph of a value's documentation is also its help text.
 macro_rules! choice {
     (
         $(#[$attribute:meta])*
@@ -116,17 +117,18 @@ macro_rules! choice {
 }
 pub(crate) use choice;
 
-/// Returns the error for a number that is not a value of the enum.
+/// Returns the error for a number of the option `option` that is not a value of the C enum `c_name`.
 pub(crate) fn unknown_code(code: i32, option: &str, c_name: &str) -> Error {
     error!(InvalidArgument, "{option} is {code}, which is not a value of {c_name}")
 }
 
-/// Returns the error for a name that is not a value of the enum.
+/// Returns the error for a text that is not one of `names`, the names of the values of an option.
 pub(crate) fn unknown_name(text: &str, names: &[&str]) -> Error {
     error!(InvalidArgument, "{text:?} is not one of {}", names.join(", "))
 }
 
-/// Returns the first paragraph of a documentation comment on one line, without its full stop: help texts have none.
+/// Returns the first paragraph of a documentation comment on one line, without backticks and without its full stop, for
+/// the help of the command.
 #[cfg(feature = "cli")]
 pub(crate) fn help(lines: &[&str]) -> String {
     let paragraph: Vec<&str> = lines.iter().map(|line| line.trim()).take_while(|line| !line.is_empty()).collect();

@@ -18,7 +18,7 @@ choice! {
 /// A counter of events, or of operations in progress.
 pub struct Counter(AtomicU64);
 
-/// A sum of seconds.
+/// A sum of durations, kept in nanoseconds and shown in seconds.
 pub struct Seconds(AtomicU64);
 
 impl Counter {
@@ -103,7 +103,7 @@ macro_rules! counters {
 counters! {
     /// Models that were loaded from files or memory.
     models_loaded: Counter as u64, "models_loaded_total" "counter" "Models loaded.";
-    /// Size of these models in bytes; mapped, not necessarily read.
+    /// Sum of the sizes of all loaded models in bytes. Mapped weights count, even if they were never read.
     bytes_loaded: Counter as u64, "loaded_bytes_total" "counter" "Size of the loaded models.";
     /// Seconds that loading took.
     load_seconds: Seconds as f64, "load_seconds_total" "counter" "Time to load models.";
@@ -119,7 +119,7 @@ counters! {
     run_seconds: Seconds as f64, "run_seconds_total" "counter" "Time of runs, summed over threads.";
     /// Runs that are in progress now.
     active_runs: Counter as u64, "active_runs" "gauge" "Runs in progress.";
-    /// Calls that wait for another call of the same engine now.
+    /// Calls that wait now for another call of the same TensorRT engine to end.
     waiting_calls: Counter as u64, "waiting_calls" "gauge" "Calls that wait for an engine.";
     /// Tokens that the models of generators have read: those of prompts, and generated ones.
     read_tokens: Counter as u64, "read_tokens_total" "counter" "Tokens that models of generators have read.";

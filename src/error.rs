@@ -26,7 +26,7 @@ pub enum Kind {
     InvalidModel = 5,
     /// The model is valid but uses a feature that this version does not support.
     Unsupported = 6,
-    /// A limit of `limits.rs` is exceeded.
+    /// A limit is exceeded: one of `limits.rs`, the memory limit of a context, or the memory that the system provides.
     LimitExceeded = 7,
     /// ONNX Runtime was not found, or is too old.
     RuntimeMissing = 8,
@@ -36,17 +36,18 @@ pub enum Kind {
     Cancelled = 10,
     /// The deadline of the call passed.
     Timeout = 11,
-    /// The handle is in use by another thread and accepts one call at a time.
+    /// The handle accepts one call at a time and is in use by another one.
     Busy = 12,
     /// A requested quality or speed limit was not met.
     GateNotMet = 13,
     /// A defect of this library (a caught panic). The process is intact; the operation failed.
     Internal = 14,
-    /// TensorRT was not found, is too old, or this library was built without its headers.
+    /// TensorRT, an execution provider or this library's kernels were not found, are too old or cannot be used, or this
+    /// library was built without TensorRT's headers.
     BackendMissing = 15,
-    /// No NVIDIA driver was found, or it reports no device.
+    /// No NVIDIA driver was found, or it does not report the requested device.
     DeviceMissing = 16,
-    /// TensorRT refused the model or failed to build.
+    /// TensorRT refused the model, or failed to build or run an engine.
     Backend = 17,
     /// A file belongs to another model, library or device.
     Mismatch = 18,
@@ -55,13 +56,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns whether the caller ended the operation, by a cancel or a deadline. Then no alternative is tried.
+    /// Returns whether the caller ended the operation, by a cancel or a deadline. After such an error, the library
+    /// tries no alternative, such as another execution provider.
     pub(crate) fn ends_a_call(self) -> bool {
         matches!(self, Kind::Cancelled | Kind::Timeout)
     }
 
-    /// Returns the name of the kind in lower case, which never changes, as in `optimize_status_name` and the JSON
-    /// reports.
+    /// Returns the name of the kind in lower case, which `optimize_status_name` and the JSON reports also use. Names do
+    /// not change between versions.
     pub fn name(self) -> &'static str {
         match self {
             Kind::InvalidArgument => "invalid_argument",
@@ -87,7 +89,8 @@ impl Kind {
     }
 }
 
-/// An error with its kind, message and place. `Display` prints `place: message`.
+/// An error with its kind, message and place. `Display` prints `place: message`, or the message alone if the place is
+/// empty.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{place}{}{message}", if place.is_empty() { "" } else { ": " })]
 pub struct Error {
@@ -102,7 +105,8 @@ impl Error {
         Error { kind, message: message.into(), place: String::new() }
     }
 
-    /// Returns the error with `place` in front of its place, so that the innermost call names the innermost place.
+    /// Returns the error with `place` in front of its present place: a function adds the part of the place that it
+    /// knows, for example the file, to the part that the function it called has added, for example the node.
     pub fn at(mut self, place: impl fmt::Display) -> Self {
         self.place = if self.place.is_empty() { place.to_string() } else { format!("{place}: {}", self.place) };
         self
@@ -118,8 +122,8 @@ impl Error {
         &self.message
     }
 
-    /// Returns the place of the failure, outermost first (`model.onnx: graph.node[3]`); empty if the message contains
-    /// it.
+    /// Returns the place of the failure, outermost part first (`model.onnx: graph.node[3]`); empty if no place was
+    /// added.
     pub fn place(&self) -> &str {
         &self.place
     }
@@ -138,9 +142,10 @@ impl From<rustix::io::Errno> for Error {
     }
 }
 
-/// The addition of a place to the error of a result.
+/// A trait that adds a place to the error of a result.
 pub trait Context<T> {
-    /// Adds a place like [`Error::at`]; `place` is only called if there is an error.
+    /// Returns the result; an error is converted to [`Error`] and gets a place as with [`Error::at`]. `place` is only
+    /// called if there is an error.
     fn at<P: fmt::Display>(self, place: impl FnOnce() -> P) -> Result<T>;
 }
 

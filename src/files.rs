@@ -1,8 +1,8 @@
 //! The access to the file system: opening beneath a folder, mapping, atomic replacement.
 //!
-//! The rules for untrusted files are in this module only: no links and no `..` out of the model's folder (`beneath` has
-//! the exceptions); sizes are checked against `limits.rs` before mapping; a file is either completely replaced or
-//! untouched.
+//! The rules for untrusted files are in this module only. No link and no `..` leads out of the model's folder (the
+//! module `beneath` has the exceptions), and the size of a file is checked against the caller's limit before the file
+//! is mapped or read. A file that is written with [`AtomicFile`] is either completely replaced or untouched.
 
 mod beneath;
 mod clock;
@@ -46,6 +46,7 @@ impl Drop for Mapping {
 }
 
 /// Opens a regular file for reading and returns it. Symbolic links are followed, because the path is the caller's own.
+/// Fails with `NotFound` or `Io` if the file cannot be opened, with `InvalidArgument` if it is not a regular file.
 pub fn open(path: &Path) -> Result<File> {
     // NONBLOCK so that a fifo or device named as a model cannot hang the caller; regular files ignore it.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -56,10 +57,11 @@ pub fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Maps a whole file read-only and returns its bytes. Slices of them keep the mapping alive; nothing is read yet.
+/// Maps a whole file read-only and returns its bytes. Slices of them keep the mapping alive; nothing is read yet. Fails
+/// with `LimitExceeded` if the file has more than `limit` bytes.
 ///
-/// The file must not be truncated by another program while mapped (the kernel would kill the process on access):
-/// replace files by renaming, as [`AtomicFile`] does.
+/// The file must not be truncated or rewritten in place while it is mapped (after truncation, the kernel would kill the
+/// process on access). A program that replaces the file should do so by renaming, as [`AtomicFile`] does.
 pub fn map(file: &File, limit: u64) -> Result<Bytes> {
     let length = file.metadata()?.len();
     if length > limit {
@@ -76,10 +78,10 @@ pub fn map(file: &File, limit: u64) -> Result<Bytes> {
     Ok(Bytes::from_owner(Mapping(mapping)))
 }
 
-/// Tells the kernel that these bytes will not be needed soon, if they belong to a mapped file.
+/// Tells the kernel that these bytes will not be needed soon, if they belong to a file that this module has mapped.
 ///
 /// This keeps the resident memory of a pass over a large model small. The bytes stay valid: a later access reads them
-/// from the file again. For bytes on the heap, nothing happens.
+/// from the file again. Pages that are only partly in `bytes` are kept. For other bytes, nothing happens.
 pub fn release(bytes: &[u8]) {
     let page = page_size();
     let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
@@ -110,13 +112,14 @@ pub fn always_empty() -> (&'static str, &'static str) {
 /// The number of bytes that are released at a time while streaming.
 const STREAM_BYTES: usize = 1 << 20;
 
-/// Writes bytes to `out` in chunks, and releases their mapped pages; `step` is called for every chunk.
+/// Writes bytes to `out` in chunks of 1 MiB, and releases their mapped pages. `step` is called with each chunk after it
+/// has been written, and ends the function if it fails.
 pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut done = 0usize;
     for piece in bytes.chunks(STREAM_BYTES) {
         out.write_all(piece)?;
         step(piece)?;
-        // Starts one page earlier: the page that two pieces share belongs to the second.
+        // Starts one page earlier, because a page that two pieces share can be released only after the second one.
         let start = done.saturating_sub(page_size());
         done += piece.len();
         release(&bytes[start..done]);
@@ -124,19 +127,20 @@ pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) ->
     Ok(())
 }
 
-/// A file that appears under its name only when it is complete. Until [`AtomicFile::commit`] it has no name (or a
-/// hidden one, if the file system has no unnamed files), and dropping it removes it. If the target is a symbolic link,
-/// the link is replaced and its target is unchanged.
+/// A file that appears under its name only when it is complete. Until [`AtomicFile::commit`] it has no name, and
+/// dropping it removes it. It has a hidden name if the file system has no unnamed files, or if `/proc` is missing. If
+/// the target path is a symbolic link, the link is replaced, and the file that it leads to is unchanged.
 pub struct AtomicFile {
-    /// File that is written; `None` only while it is dropped.
+    /// File that is written; `None` after the commit.
     file: Option<File>,
     target: PathBuf,
     /// Temporary name of the file, if it has one.
     named: Option<PathBuf>,
-    /// Number of bytes that were written; `started` bytes the kernel was asked to flush, and `waited` bytes are
-    /// certainly on disk.
+    /// Number of bytes that were written.
     written: u64,
+    /// Number of bytes that the kernel was asked to flush.
     started: u64,
+    /// Number of bytes whose flush was waited for.
     waited: u64,
 }
 
@@ -144,7 +148,8 @@ pub struct AtomicFile {
 const WRITE_BACK: u64 = 4 << 20;
 
 impl AtomicFile {
-    /// Returns a new file that will replace `target`. The folder must exist.
+    /// Returns a new file that will replace `target` or appear there. The folder of `target` must exist. Fails with
+    /// `InvalidArgument` if `target` has no file name, or exists and is not a regular file.
     pub fn create(target: &Path) -> Result<AtomicFile> {
         if target.file_name().is_none() {
             bail!(InvalidArgument, "{:?} does not name a file", target);
@@ -174,13 +179,14 @@ impl AtomicFile {
         Ok((fd.into(), Some(name)))
     }
 
-    /// Flushes the content to disk and renames the file to its name, which atomically replaces an existing one.
+    /// Flushes the content to disk and renames the file to its target, which atomically replaces an existing file.
+    /// After a failure before the rename, the target is unchanged.
     pub fn commit(mut self) -> Result<()> {
         let place = self.target.clone();
         self.finish().at(|| place.display())
     }
 
-    /// Flushes the content to disk like [`AtomicFile::commit`], and renames the file to `name` in the same folder, for
+    /// Commits the file like [`AtomicFile::commit`], but under `name` in the folder of the target. It is meant for
     /// names that are derived from the content.
     pub fn commit_as(mut self, name: &str) -> Result<()> {
         self.target.set_file_name(name);
@@ -191,8 +197,8 @@ impl AtomicFile {
         self.file.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// Tells the kernel to flush what was written, and waits for the previous flush: the final sync, which no cancel
-    /// can interrupt, then has only the last few megabytes to wait for.
+    /// Tells the kernel to flush the bytes written since the last call, and waits for the flush that the last call
+    /// began. The final sync, which no cancel can interrupt, then has only the last few megabytes to wait for.
     fn write_back(&mut self) {
         #[cfg(target_os = "linux")]
         if let Some(file) = &self.file {
@@ -252,14 +258,15 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Writes a small file, which atomically replaces an existing one.
+/// Writes a small file with this content, which atomically replaces an existing one.
 pub fn replace(target: &Path, content: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(target)?;
     file.write_all(content).at(|| target.display())?;
     file.commit()
 }
 
-/// Replaces a folder atomically by a finished one, and removes the old one. The target need not exist.
+/// Renames the folder `finished` to `target`, and removes the folder that was there, if there was one. Both must be in
+/// one file system. The exchange is atomic, except on file systems that cannot exchange two folders.
 pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, finished, CWD, target, RenameFlags::EXCHANGE) {
@@ -272,9 +279,9 @@ pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     sync_folder(parent_of(target))
 }
 
-/// Replaces a folder on file systems that cannot exchange two folders: for a moment neither exists. The old one
-/// is restored if the new one cannot take its place; if the process ends just then, it is next to it as
-/// `.NAME.NUMBER.old`.
+/// Replaces a folder on file systems that cannot exchange two folders. The old folder is first renamed to
+/// `.NAME.PROCESS.old` next to `target`, so for a moment `target` does not exist. If `finished` cannot be renamed, the
+/// old folder is renamed back. If the process ends between the two steps, the old folder keeps the hidden name.
 fn replace_in_two_steps(finished: &Path, target: &Path) -> Result<()> {
     if !target.exists() {
         return std::fs::rename(finished, target).at(|| target.display());
@@ -289,7 +296,7 @@ fn replace_in_two_steps(finished: &Path, target: &Path) -> Result<()> {
     std::fs::remove_dir_all(&aside).at(|| aside.display())
 }
 
-/// Returns the content of a small file. Fails with `LimitExceeded` above `limit` bytes.
+/// Returns the content of a small file. Fails with `LimitExceeded` above `limit` bytes, and like [`open`].
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let length = file.metadata().at(|| path.display())?.len();
@@ -302,13 +309,14 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Returns the content of a small file of UTF-8 text.
+/// Returns the content of a small file of UTF-8 text. Fails with `LimitExceeded` above
+/// [`TEXT_BYTES`](crate::limits::TEXT_BYTES), with `Io` if the content is not UTF-8, and like [`open`].
 pub fn read_text(path: &Path) -> Result<String> {
     let text = String::from_utf8(read(path, crate::limits::TEXT_BYTES as u64)?);
     text.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)).at(|| path.display())
 }
 
-/// Returns the folder of a path; `.` for a path that is only a name.
+/// Returns the folder of a path; `.` for a path that is only a name, or that has no parent.
 pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
@@ -316,8 +324,9 @@ pub fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// Flushes the rename of a file to disk. For folders that may be written but not read, and file systems that do not
-/// sync folders, this is left to the kernel: the file itself is in place.
+/// Flushes the rename of a file in `folder` to disk. If the folder may not be read, or its file system does not sync
+/// folders, the function succeeds without a flush: the file has its name already, and the kernel flushes the folder
+/// later.
 fn sync_folder(folder: &Path) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(folder, flags, Mode::empty()).and_then(rustix::fs::fsync) {
@@ -331,7 +340,8 @@ fn in_proc(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file)))
 }
 
-/// Calls `make` with hidden names next to `target` until one is free, and returns its result and the name.
+/// Calls `make` with hidden names next to `target` until one is free, and returns the result and the name. Fails with
+/// the error of `make`; after 10,000 names that are not free, with `EXIST`.
 fn with_temporary_name<T>(
     target: &Path,
     make: impl Fn(&Path) -> rustix::io::Result<T>,
@@ -340,7 +350,7 @@ fn with_temporary_name<T>(
     // The name helps people who find the file; file systems limit names to 255 bytes.
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name.chars().take(48).collect();
-    // An existing one is left over from a killed process with the same process id, which is common in containers.
+    // An existing file is left over from a killed process with the same process id, which is common in containers.
     for _ in 0..10_000 {
         let unique = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = target.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()));

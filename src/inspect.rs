@@ -35,11 +35,11 @@ pub struct Inspection {
     pub chat_template: bool,
     /// Size of all files of the model in bytes.
     pub bytes: u64,
-    /// Version of the ONNX file format.
+    /// Version of the ONNX file format; 0 if the model does not say.
     pub ir_version: i64,
-    /// Version of each operator set, by domain.
+    /// Version of each operator set, by domain; the default domain is `ai.onnx`.
     pub opsets: BTreeMap<String, i64>,
-    /// Program that wrote the model, with its version.
+    /// Program that wrote the model, with its version; empty if the model does not say.
     pub producer: String,
     /// Inputs that a run requires.
     pub inputs: Vec<Value>,
@@ -53,9 +53,9 @@ pub struct Inspection {
     pub functions: usize,
     /// Number of nodes by operator; operators outside the default domain as `domain.Op`.
     pub operators: BTreeMap<String, usize>,
-    /// Number of nodes of each module with weights, by short name.
+    /// Number of nodes with weights in each module, by the last word of the module's name, for example `query`.
     pub modules: BTreeMap<String, usize>,
-    /// Numbers and sizes of constant tensors, by element type.
+    /// Numbers and sizes of constant tensors, by element type (`unknown` for types that ONNX does not define).
     pub weights: BTreeMap<&'static str, Weights>,
     /// Number of elements of all constant tensors except scales and zero points; weights that share a byte are
     /// counted one by one.
@@ -63,7 +63,7 @@ pub struct Inspection {
     /// Unexpected properties of the model, such as content of its files that is not used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Keys of the model's metadata, with the start of the values.
+    /// Entries of the model's metadata, with the first 200 characters of each value.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -72,9 +72,10 @@ pub struct Inspection {
 pub struct Value {
     /// Name of the input or output in a run.
     pub name: String,
-    /// Element type; `null` if it is not a tensor.
+    /// Element type; `null` if the value is not a tensor or its type is not declared.
     pub dtype: Option<&'static str>,
-    /// Sizes of the dimensions, or names of open dimensions; `null` if the rank is not declared.
+    /// Sizes of the dimensions; dimensions without a fixed size have their name, or an empty text. `null` if the rank
+    /// is not declared.
     pub shape: Option<Vec<serde_json::Value>>,
 }
 

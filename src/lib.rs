@@ -12,8 +12,9 @@
 //!                                                                       evaluate/   (quality on data)
 //! ```
 //!
-//! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files. A technique takes a model and
-//! returns a new one with a [`report::Report`]; techniques can be chained. None writes files, prints, or knows about C.
+//! A [`model::Model`] is an immutable snapshot whose weights are slices of mapped files or of memory. Most techniques
+//! take one or several models and return a new one with a [`report::Report`], so that they can be chained; [`package`]
+//! and [`tensorrt`] write files instead. Techniques print nothing, and do not know about C.
 //!
 //! ## Layers
 //!
@@ -37,8 +38,8 @@
 //! Where to start reading: [`quantize`] for a technique, [`graph`] for the analysis and editing of a model, [`open`],
 //! [`source`] and [`onnx`] for loading and saving, [`inputs`] for the inputs of runs, [`text`] for generation,
 //! [`ensemble`] for combining models, [`ffi`] for the C interface (`include/optimize.h` is generated from it),
-//! `src/bin/optimize` for the command. Limits on untrusted files are in [`limits`]; all access to the file system is in
-//! [`files`].
+//! `src/bin/optimize` for the command. Limits on untrusted files are in [`limits`]; the opening of files that a model
+//! names, the mapping of files and their atomic replacement are in [`files`].
 //!
 //! ```no_run
 //! use optimize::{call::Call, model::Model, onnx::save::ExternalData, quantize};

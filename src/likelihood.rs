@@ -1,18 +1,19 @@
 //! Log-likelihoods of tokens or classes from logits: natural logarithms, in float64.
 
-/// Returns `ln Σ exp(x)`, computed relative to the largest element so that nothing overflows.
+/// Returns `ln Σ exp(x)`, computed relative to the largest element so that `exp` does not overflow. Returns -infinity
+/// for an empty row; NaN if the row contains NaN or +infinity, or if all elements are -infinity.
 pub fn log_sum_exp<T: Copy + Into<f64>>(row: &[T]) -> f64 {
     let numbers = || row.iter().map(|x| -> f64 { (*x).into() });
     let largest = numbers().fold(f64::NEG_INFINITY, f64::max);
     largest + numbers().map(|x| (x - largest).exp()).sum::<f64>().ln()
 }
 
-/// Returns `-ln softmax(row)[token]` in nats; NaN if the row contains NaN.
+/// Returns `-ln softmax(row)[token]` in nats; NaN if [`log_sum_exp`] of the row is. `token` must be an index of `row`.
 pub fn surprise(row: &[f32], token: usize) -> f64 {
     log_sum_exp(row) - f64::from(row[token])
 }
 
-/// Returns the index of the largest element, the first of equal ones; `None` if all are NaN.
+/// Returns the index of the largest element that is not NaN, the first of equal ones; `None` if there is none.
 pub fn argmax(row: &[f32]) -> Option<usize> {
     let numbers = row.iter().enumerate().filter(|(_, x)| !x.is_nan());
     numbers
@@ -23,8 +24,9 @@ pub fn argmax(row: &[f32]) -> Option<usize> {
         .map(|best| best.0)
 }
 
-/// Returns `KL(p ‖ q) = Σ p ln(p / q)` in nats for `p = softmax(a)`, `q = softmax(b)`; infinite or NaN if the
-/// distributions are. Source: Kullback, Leibler, "On information and sufficiency", 1951.
+/// Returns `KL(p ‖ q) = Σ p ln(p / q)` in nats for `p = softmax(a)`, `q = softmax(b)`, which must have one length.
+/// Returns infinity if `q` is 0 where `p` is not, and NaN if [`log_sum_exp`] of a row is NaN. Source: Kullback,
+/// Leibler, "On information and sufficiency", 1951.
 pub fn kl_divergence(a: &[f32], b: &[f32]) -> f64 {
     divergence((a, log_sum_exp(a)), (b, log_sum_exp(b)))
 }
@@ -48,9 +50,9 @@ pub struct Judgement {
     pub original: f64,
     /// Negative log-likelihood ([`surprise`]) of the token in the second model.
     pub result: f64,
-    /// Divergence ([`kl_divergence`]) of the two distributions.
+    /// Divergence ([`kl_divergence`]) of the second model's distribution from that of the first, in nats.
     pub kl: f64,
-    /// Whether both models rank the same token first.
+    /// Whether both models give the same token the highest logit.
     pub same_top: bool,
 }
 

@@ -1,20 +1,22 @@
-//! Limits on what an untrusted file or a caller may request, in one table.
+//! Limits on what an untrusted file or a caller may request, and a few sizes that change the behaviour.
 //!
-//! Each read is checked against these *before* memory is allocated. They are far above any real model and far below
-//! what would harm the process.
+//! Sizes in files are checked against these limits *before* memory is allocated. The limits are meant to be far above
+//! the needs of real models. Exceeding one is an error of the kind `LimitExceeded` or `InvalidArgument`.
 
 /// Maximum size of an `.onnx` file without its external data. Protobuf itself ends at 2 GiB.
 pub const MODEL_PROTO_BYTES: u64 = 2 * 1024 * 1024 * 1024 - 1;
 /// Maximum size of an external-data or weight file that is mapped.
 pub const DATA_FILE_BYTES: u64 = 1 << 42;
-/// Maximum heap of decoding a model, in addition to [`DECODED_PER_BYTE`]. An empty message has two bytes in a file and
-/// some hundreds in memory: without this limit, a file of 2 GiB could request 300 GiB.
+/// Maximum number of bytes on the heap for the decoding of a model, in addition to [`DECODED_PER_BYTE`]. An empty
+/// message has two bytes in a file and some hundreds in memory: without this limit, a file of 2 GiB could request
+/// 300 GiB.
 pub const DECODED_BYTES: u64 = 2 << 30;
-/// Maximum heap of decoding a model per byte of its file; see [`DECODED_BYTES`].
+/// Maximum number of bytes on the heap for the decoding of a model, per byte of its file, in addition to
+/// [`DECODED_BYTES`].
 pub const DECODED_PER_BYTE: u64 = 4;
-/// Maximum unpacked size of a packed model, in addition to [`PACKED_PER_BYTE`].
+/// Maximum unpacked size of a packed model in bytes, in addition to [`PACKED_PER_BYTE`].
 pub const PACKED_BYTES: u64 = 1 << 20;
-/// Maximum unpacked size of a packed model per byte of its file; see [`PACKED_BYTES`].
+/// Maximum unpacked size of a packed model in bytes, per byte of its file, in addition to [`PACKED_BYTES`].
 pub const PACKED_PER_BYTE: u64 = 64;
 /// Maximum number of dimension ranges of a package.
 pub const PACKAGE_RANGES: u64 = 65_536;
@@ -24,15 +26,15 @@ pub const PROTO_DEPTH: usize = 100;
 pub const SUBGRAPH_DEPTH: usize = 16;
 /// Maximum number of nodes in a model, including subgraphs and functions.
 pub const NODES: usize = 4_000_000;
-/// Maximum rank of a tensor. ONNX Runtime itself has no kernels above 8.
+/// Maximum rank of a tensor. The ranks in real models are far lower.
 pub const TENSOR_RANK: usize = 64;
-/// Maximum length of one name (node, value, file).
+/// Maximum length of one name (node, value, file) in bytes.
 pub const NAME_BYTES: usize = 64 * 1024;
 /// Maximum number of distinct external-data files of one model.
 pub const EXTERNAL_FILES: usize = 4096;
 /// Maximum number of directory entries that are searched for the other names of a file with hard links.
 pub const LINKS_LOOKED_FOR: usize = 10_000;
-/// Maximum depth of that search ([`LINKS_LOOKED_FOR`]) below the model's folder or repository.
+/// Maximum depth of the search of [`LINKS_LOOKED_FOR`] below the model's folder or repository.
 pub const LINKS_DEPTH: usize = 4;
 /// Size of weights above which a saved model stores them in a file next to the `.onnx`.
 pub const INLINE_WEIGHT_BYTES: u64 = 1 << 30;
@@ -42,25 +44,27 @@ pub const SIDE_FILE_BYTES: u64 = 256 << 20;
 pub const TENSOR_ELEMENTS: u64 = 1 << 40;
 /// Maximum number of inputs or outputs in one run of a session.
 pub const RUN_VALUES: usize = 65_536;
-/// Maximum size of one prompt in bytes.
+/// Maximum size of one prompt, and of a text that a chat template produces, in bytes.
 pub const TEXT_BYTES: usize = 64 << 20;
 /// Maximum size of a chat template in bytes.
 pub const TEMPLATE_BYTES: usize = 1 << 20;
-/// Maximum number of steps of a chat template: a thousand messages need about 100,000.
+/// Maximum number of steps that the engine of chat templates takes to render one: a thousand messages need about
+/// 100,000.
 pub const TEMPLATE_STEPS: u64 = 5_000_000;
 /// Maximum nesting of macros and includes while a chat template is rendered.
 pub const TEMPLATE_DEPTH: usize = 100;
-/// Maximum number of texts that one generator generates at once.
+/// Maximum number of texts that one generator generates at once, and of candidates of an ensemble.
 pub const GENERATED_ROWS: usize = 4096;
 /// Maximum number of steps of a recipe.
 pub const RECIPE_STEPS: usize = 64;
 /// Maximum number of members of an ensemble.
 pub const ENSEMBLE_MEMBERS: usize = 64;
-/// Maximum number of worker threads.
+/// Maximum number of worker threads that an option may request.
 pub const THREADS: usize = 1024;
 /// Maximum number of elements of one generated benchmark input.
 pub const GENERATED_ELEMENTS: u64 = 1 << 28;
-/// Number of tokens after which a text is truncated if the caller sets no length: most encoders have 512 positions.
+/// Number of tokens after which an encoder or a calibration truncates a text if the caller sets no length: most
+/// encoders have 512 positions.
 pub const DEFAULT_TEXT_TOKENS: usize = 512;
 /// Maximum number of timed rounds of one benchmark.
 pub const BENCHMARK_RUNS: usize = 1_000_000;
@@ -84,7 +88,8 @@ pub const GGUF_TEXT_BYTES: usize = 16 << 20;
 pub const VOCABULARY: usize = 1 << 22;
 /// Maximum number of characters of a token that SentencePiece merges produce; those of real vocabularies end at 32.
 pub const MERGED_CHARACTERS: usize = 64;
-/// Maximum size of `config.json` and similar files, whose parsed trees take many times their size.
+/// Maximum size of JSON files that are parsed as a whole, such as `config.json`, manifests and recipes: the parsed tree
+/// takes many times the size of the file.
 pub const CONFIG_BYTES: u64 = 16 << 20;
 /// Maximum number of elements of an attention head of a model built from a checkpoint.
 pub const HEAD_SIZE: i64 = 1 << 16;

@@ -26,7 +26,7 @@ choice! {
 /// A function that receives the level, the target and the text of a message. The target is `optimize` or `onnxruntime`.
 pub type LogFn = dyn Fn(LogLevel, &str, &str) + Send + Sync;
 
-/// A receiver of messages up to a level, until [`Sink::close`].
+/// A receiver of the messages of a level and of the more important levels, until [`Sink::close`].
 pub struct Sink {
     level: LogLevel,
     function: Box<LogFn>,
@@ -37,13 +37,13 @@ pub struct Sink {
 #[derive(Default)]
 struct State {
     closed: bool,
-    /// Number of messages that are being received.
+    /// Number of calls of the sink's function that are in progress.
     active: usize,
 }
 
 /// The sinks that are open.
 static SINKS: RwLock<Vec<Arc<Sink>>> = RwLock::new(Vec::new());
-/// The highest level that a sink receives; 0 without sinks.
+/// The code of the most detailed level that a sink receives; 0 without sinks.
 static LEVEL: AtomicI32 = AtomicI32::new(0);
 
 thread_local! {
@@ -52,15 +52,15 @@ thread_local! {
 }
 
 impl Sink {
-    /// Opens a sink and returns it. From now on, any thread may call its function.
+    /// Opens a sink and returns it. From now on, any thread may call `function`, also several at once.
     pub fn open(level: LogLevel, function: Box<LogFn>) -> Arc<Sink> {
         let sink = Arc::new(Sink { level, function, state: Mutex::default(), idle: Condvar::new() });
         update(|sinks| sinks.push(sink.clone()));
         sink
     }
 
-    /// Closes the sink, which then receives no messages. When this returns, no thread is in its function, other than
-    /// possibly this one, and none will call it again.
+    /// Closes the sink, which then receives no messages. It waits for calls of the sink's function on other threads, so
+    /// that afterwards no other thread is in the function. A sink may be closed from its own function.
     pub fn close(self: &Arc<Sink>) {
         update(|sinks| sinks.retain(|sink| !Arc::ptr_eq(sink, self)));
         let this: *const Sink = Arc::as_ptr(self);
@@ -108,17 +108,17 @@ impl Drop for Receiving<'_> {
     }
 }
 
-/// Returns the highest level that a sink receives; `None` if there are no sinks.
+/// Returns the most detailed level that a sink receives; `None` if there are no sinks.
 pub fn level() -> Option<LogLevel> {
     LogLevel::from_code(LEVEL.load(Ordering::Relaxed), "level").ok()
 }
 
-/// Passes a message to the sinks. `text` is only called if one of them receives that level.
+/// Passes a message to all sinks that receive its level, on this thread. `text` is only called if there is such a sink.
 pub fn log(level: LogLevel, target: &str, text: impl FnOnce() -> String) {
     if level.code() > LEVEL.load(Ordering::Relaxed) {
         return;
     }
-    // The lock is not held while they are called, because a function may open or close a sink.
+    // The lock is not held while the functions of the sinks are called, because they may open or close a sink.
     let sinks: Vec<Arc<Sink>> = {
         let all = SINKS.read().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter(|sink| sink.level.code() >= level.code()).cloned().collect()

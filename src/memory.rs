@@ -1,11 +1,12 @@
 //! Limits on memory: what a context may hold for its models and sessions.
 //!
-//! Memory is charged where its size is known and before it is allocated: contents of files that a program provides,
-//! what ONNX Runtime allocates for sessions, weights that this library's kernels pack, caches of generators. Mapped
-//! files are not charged, because the system can take their pages back at any time.
+//! Memory is charged to a [`Budget`], a limit with the number of bytes in use. These allocations are charged, mostly
+//! before they are made: contents of files that a program provides, what ONNX Runtime allocates for sessions, weights
+//! that this library's kernels pack, and caches of generators. Mapped files are not charged, because the system can
+//! take their pages back at any time. Other allocations are not charged.
 //!
-//! A thread works within one [`Budget`] at a time ([`within`]). Work that a thread passes on to others is not charged
-//! there, so that only a few small allocations are missed.
+//! A thread works within one budget at a time ([`within`]). Allocations by the threads to which it passes parts of its
+//! work are not charged.
 
 use crate::error::{Result, error};
 use std::cell::{Cell, RefCell};
@@ -14,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 thread_local! {
     static CURRENT: RefCell<Option<Arc<Budget>>> = const { RefCell::new(None) };
-    /// The size of the last allocation that the current budget refused on this thread, and what was in use; 0 for none.
+    /// The size of the last allocation that the current budget refused on this thread, and the number of bytes that
+    /// were in use; 0 for none.
     static REFUSED: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
     /// What [`reserved`] has charged on this thread.
     static RESERVED: Cell<Reserved> = const { Cell::new(Reserved { budget: std::ptr::null(), total: 0, taken: 0 }) };
@@ -25,19 +27,20 @@ thread_local! {
 struct Reserved {
     /// Address of the budget that they are charged to.
     budget: *const Budget,
+    /// Number of bytes that were charged before.
     total: u64,
-    /// What allocations of this thread have taken, which may be more.
+    /// Number of bytes that allocations of this thread have taken, which may be more than `total`.
     taken: u64,
 }
 
 impl Reserved {
-    /// Returns what is charged in addition to what was reserved, if `taken` bytes are allocated.
+    /// Returns the number of bytes that are charged in addition to the reserved ones if `taken` bytes are allocated.
     fn beyond(&self, taken: u64) -> u64 {
         taken.saturating_sub(self.total)
     }
 }
 
-/// A limit, and the number of bytes that are charged to it.
+/// A memory limit, and the number of bytes that are charged to it. Threads may share it.
 #[derive(Debug)]
 pub struct Budget {
     limit: u64,
@@ -45,7 +48,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Returns a limit of `limit` bytes.
+    /// Returns a budget of `limit` bytes, to which nothing is charged.
     pub fn new(limit: u64) -> Arc<Budget> {
         Arc::new(Budget { limit, used: AtomicU64::new(0) })
     }
@@ -55,7 +58,8 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Charges bytes, first to what is reserved; returns whether the limit allows them.
+    /// Charges bytes, and returns whether the limit allows them; if not, nothing is charged. Bytes that this thread has
+    /// reserved ([`reserved`]) are charged already and used first.
     pub(crate) fn add(&self, bytes: u64) -> bool {
         self.take(bytes, self.limit)
     }
@@ -77,7 +81,7 @@ impl Budget {
         }
     }
 
-    /// Gives bytes back that were charged, first those beyond what is reserved.
+    /// Gives charged bytes back, first those beyond the bytes that this thread has reserved.
     pub(crate) fn subtract(&self, bytes: u64) {
         let reserved = self.reserved();
         let taken = reserved.taken.saturating_sub(bytes);
@@ -92,7 +96,7 @@ impl Budget {
         }
     }
 
-    /// Returns what this thread has reserved of this budget.
+    /// Returns the reservation of this thread from this budget; an empty one if there is none.
     fn reserved(&self) -> Reserved {
         match RESERVED.get() {
             reserved if std::ptr::eq(reserved.budget, self) => reserved,
@@ -125,8 +129,8 @@ pub(crate) fn current() -> Option<Arc<Budget>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// Charges bytes to the budget of this thread. Fails with [`crate::error::Kind::LimitExceeded`] if it does not allow
-/// them.
+/// Charges bytes to the budget of this thread until the returned value is dropped; without a budget, nothing is
+/// charged. Fails with [`crate::error::Kind::LimitExceeded`] if the budget does not allow them.
 pub fn charge(bytes: u64) -> Result<Charge> {
     let Some(budget) = current() else { return Ok(Charge::default()) };
     match budget.add(bytes) {
@@ -135,7 +139,8 @@ pub fn charge(bytes: u64) -> Result<Charge> {
     }
 }
 
-/// Charges bytes to the budget of this thread, even beyond its limit: [`check`] fails afterwards.
+/// Charges bytes to the budget of this thread until the returned value is dropped, even beyond the limit. If they
+/// exceed it, [`check`] fails afterwards.
 pub(crate) fn charge_anyway(bytes: u64) -> Charge {
     let Some(budget) = current() else { return Charge::default() };
     if !budget.add(bytes) {
@@ -144,10 +149,13 @@ pub(crate) fn charge_anyway(bytes: u64) -> Charge {
     Charge(Some((budget, bytes)))
 }
 
-/// Charges bytes for `work`, and returns its result and the charge for the part of them that its allocations have not
-/// taken: ONNX Runtime copies the weights of a session with an allocator of its own, and frees a copy when another one,
-/// which is charged, takes its place. Fails with [`crate::error::Kind::LimitExceeded`] before `work` if the budget of this
-/// thread does not allow the bytes.
+/// Reserves `bytes` of the budget of this thread during `work`: they are charged before it, and the charged allocations
+/// of `work` use them up before they charge more. Returns the result of `work`, and the charge for the bytes that no
+/// such allocation has used. Fails before `work` with [`crate::error::Kind::LimitExceeded`] if the budget does not
+/// allow the bytes.
+///
+/// It is meant for the weights of sessions: ONNX Runtime copies them with its own allocator, which is not charged, and
+/// may later replace a copy by one in memory that is charged.
 pub(crate) fn reserved<T>(bytes: u64, work: impl FnOnce() -> Result<T>) -> Result<(T, Charge)> {
     let charge = charge(bytes)?;
     let budget = charge.0.as_ref().map_or(std::ptr::null(), |(budget, _)| Arc::as_ptr(budget));
@@ -158,15 +166,15 @@ pub(crate) fn reserved<T>(bytes: u64, work: impl FnOnce() -> Result<T>) -> Resul
     Ok((result?, charge))
 }
 
-/// A reservation of this thread, which ends also after a panic.
+/// A guard that ends a reservation of this thread, also after a panic.
 struct Reservation {
-    /// What was reserved before it; `None` after its end.
+    /// Reservation of the thread before this one; `None` after the end of this one.
     before: Option<Reserved>,
     charge: Charge,
 }
 
 impl Reservation {
-    /// Ends the reservation, and returns the charge for what no allocation has taken.
+    /// Ends the reservation, and returns the charge for the bytes that no allocation has taken.
     fn end(&mut self) -> Charge {
         let mut charge = std::mem::take(&mut self.charge);
         if let Some(before) = self.before.take() {
@@ -185,7 +193,8 @@ impl Drop for Reservation {
     }
 }
 
-/// Fails if the budget of this thread has refused an allocation since [`within`].
+/// Fails with [`crate::error::Kind::LimitExceeded`] if the budget of this thread has refused an allocation since the
+/// thread entered it ([`within`]).
 pub(crate) fn check() -> Result<()> {
     match (current(), REFUSED.get()) {
         (Some(budget), refused) if refused.0 > 0 => Err(budget.refusal(refused)),
@@ -193,15 +202,16 @@ pub(crate) fn check() -> Result<()> {
     }
 }
 
-/// Runs `work` on this thread within a budget; `None` is the budget that it has now. If `work` fails after the budget
-/// has refused an allocation, the error says so.
+/// Runs `work` on this thread within a budget, and returns the result; with `None`, the thread keeps the budget that it
+/// has. If `work` fails after the budget has refused an allocation, the error is `LimitExceeded` with the sizes of
+/// that allocation, unless the caller ended the operation (`Cancelled`, `Timeout`).
 pub fn within<T>(budget: Option<&Arc<Budget>>, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some(budget) = budget else { return work() };
     let _before = Before(CURRENT.replace(Some(budget.clone())), REFUSED.replace((0, 0)));
     work().map_err(|e| if e.kind().ends_a_call() { e } else { check().err().unwrap_or(e) })
 }
 
-/// The budget to return to, also after a panic.
+/// A guard that restores the previous budget and refusal of this thread, also after a panic.
 struct Before(Option<Arc<Budget>>, (u64, u64));
 
 impl Drop for Before {

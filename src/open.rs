@@ -1,8 +1,8 @@
 //! The loading of any model from a path.
 //!
 //! [`load`] detects the kind of model (by content, not only by name) and calls the reader of that kind in
-//! [`crate::source`], [`crate::package`] or [`crate::ensemble`]. Lower modules never call this one: a function there
-//! that needs a model takes one, or a function that loads it.
+//! [`crate::source`], [`crate::package`] or [`crate::ensemble`]. The modules below this one in the picture of the crate
+//! cannot call it: a function there that needs a model takes the model, or a function that loads it, as an argument.
 
 use crate::counters::PROCESS;
 use crate::ensemble::{Ensemble, manifest};
@@ -19,11 +19,15 @@ use std::path::Path;
 use std::time::Instant;
 
 impl Model {
-    /// Loads a model of any supported kind: an `.onnx` file, an exported folder, a Hugging Face checkpoint, a GGUF
-    /// file, a package, or the manifest of an ensemble, which is loaded as one fused graph. See [`crate::open`].
+    /// Loads a model of any supported kind and returns it: an `.onnx` file, a packed file, an exported folder, a
+    /// Hugging Face checkpoint, a GGUF file, a package, or the manifest of an ensemble, which is loaded as one fused
+    /// graph.
     ///
     /// Weights that the graph uses as they are stored stay in the mapped files, which must not be truncated while the
-    /// model exists; other weights are converted to a temporary file.
+    /// model exists. Other weights are converted to memory (small ones) or to a temporary file.
+    ///
+    /// Fails, among others, with [`crate::error::Kind::NotFound`] if nothing is at `path` or no model is in the folder,
+    /// with `InvalidModel` if a file is damaged, and with `Unsupported` or `LimitExceeded`.
     pub fn load(path: &Path) -> Result<Model> {
         load(path, &LoadOptions::default())
     }
@@ -33,14 +37,14 @@ impl Ensemble {
     /// Loads an ensemble and its members from a manifest, or from a folder that contains one, and returns it.
     ///
     /// Fails with [`crate::error::Kind::NotFound`] if there is no manifest, with `InvalidModel` if it is damaged or of
-    /// a newer version, or if the files of a member have changed; otherwise like the loading of the members and
-    /// [`Ensemble::new`].
+    /// a newer version, or if the size of a member differs from the one in the manifest, with `Unsupported` if a member
+    /// is itself an ensemble, and with the errors of [`Model::load`] for the members and of [`Ensemble::new`].
     pub fn load(path: &Path) -> Result<Ensemble> {
         manifest::load(path, &Model::load)
     }
 }
 
-/// Loads a model of any supported kind, and returns it. See [`Model::load`].
+/// Loads a model of any supported kind with the given options, and returns it. See [`Model::load`].
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let start = Instant::now();
     let model = find(path, options)?;
@@ -48,9 +52,9 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     Ok(model)
 }
 
-/// Loads the file `name` of a source: an `.onnx` file with its external data and the files next to it, a packed file, a
-/// GGUF file, or a package in one file. Everything is read into memory during this call, on the caller's thread. `call`
-/// receives the stage `load`, in bytes of one file, and can cancel.
+/// Loads the model in the file `name` of a source, and returns it: an `.onnx` file with its external data and the files
+/// next to it, a packed file, a GGUF file, or a package in one file. The files are read into memory during this call,
+/// on the caller's thread. `call` receives the stage `load` for each file, in bytes, and can cancel.
 pub fn load_provided(source: &dyn FileSource, name: &str, options: &LoadOptions, call: &Call) -> Result<Model> {
     let start = Instant::now();
     let file = Provided::new(source, name, call)?;
@@ -61,7 +65,7 @@ pub fn load_provided(source: &dyn FileSource, name: &str, options: &LoadOptions,
 }
 
 /// Loads a model from the bytes of an `.onnx` file without external data, a packed file, a GGUF file, or a package in
-/// one file.
+/// one file, and returns it.
 pub fn load_bytes(bytes: Bytes, options: &LoadOptions) -> Result<Model> {
     let start = Instant::now();
     let model = of_content(bytes, "memory", options, &Model::from_bytes)?;
@@ -69,7 +73,8 @@ pub fn load_bytes(bytes: Bytes, options: &LoadOptions) -> Result<Model> {
     Ok(model)
 }
 
-/// Loads a model from the content of a file; `onnx` loads that of an `.onnx` file.
+/// Loads a model from the content of a file and returns it; `onnx` loads the content of an `.onnx` file or of a packed
+/// file. `name` is the name of the file in messages.
 fn of_content(bytes: Bytes, name: &str, options: &LoadOptions, onnx: &dyn Fn(Bytes) -> Result<Model>) -> Result<Model> {
     if bytes.starts_with(b"GGUF") {
         return gguf::from_bytes(bytes, Path::new(name), options).at(|| name);
@@ -80,7 +85,8 @@ fn of_content(bytes: Bytes, name: &str, options: &LoadOptions, onnx: &dyn Fn(Byt
     onnx(bytes)
 }
 
-/// Counts a loaded model, and logs the warnings about it.
+/// Counts a model whose loading began at `start` in [`PROCESS`], and logs its warnings and the duration. `place` is the
+/// name of the model in the messages.
 pub(crate) fn count(model: &Model, place: &str, start: Instant) {
     PROCESS.models_loaded.add(1);
     PROCESS.bytes_loaded.add(model.bytes());

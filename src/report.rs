@@ -1,4 +1,5 @@
-//! The report that every technique returns, with one JSON schema, which `docs/report.md` describes.
+//! The report that techniques, benchmarks and evaluations return, with one JSON schema, which `docs/report.md`
+//! describes.
 
 use crate::files::digest::FileIdentity;
 use crate::onnx::proto::NodeProto;
@@ -23,23 +24,23 @@ pub struct Report {
     pub library_version: &'static str,
     /// Options that were used, with defaults for missing ones.
     pub options: Value,
-    /// Steps that repeat the operation, as `optimize apply` reads them (`docs/recipes.md`); empty if it changes no
-    /// model, or if one of its models has no path.
+    /// Steps that repeat the operation, as `optimize apply` reads them (`docs/recipes.md`); empty if the operation
+    /// changes no model, or if one of its models has no path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recipe: Vec<Value>,
     /// Identity of the original model; absent until its files have been hashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<FileIdentity>,
-    /// Identity of the result, when it has been saved.
+    /// Identity of the result, or of the second model of a comparison; absent until its files have been hashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<FileIdentity>,
     /// Duration of the operation itself in seconds of wall-clock time.
     pub seconds: f64,
-    /// Peak resident memory of the process so far, in bytes.
+    /// Peak resident memory of the process until now, in bytes; 0 if the operating system does not provide it.
     pub peak_rss_bytes: u64,
     /// Properties of the machine on which results depend.
     pub machine: Machine,
-    /// Counts and sums over `nodes`; the keys depend on the technique.
+    /// Counts, sums and other figures; the keys depend on the operation (`docs/report.md`).
     pub summary: Map<String, Value>,
     /// Unexpected properties of the result, in sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -62,21 +63,21 @@ pub struct NodeReport {
     pub name: String,
     /// Operator type of the node.
     pub op: String,
-    /// Action on the node: `quantized`, `stored int8`, `stored int4` or `left`; other techniques have their own.
+    /// Action on the node, for example `quantized`, `stored int8`, `pruned` or `left`; `docs/report.md` lists them.
     pub action: &'static str,
-    /// Reason for the action; for a changed node, a description of its new form.
+    /// Reason for the action; for a changed node, a description of what it is now.
     pub reason: String,
-    /// Loss if this node alone is quantized, in the form first planned for it (the metric is `quality_metric` in the
-    /// summary). It is measured if a limit on loss or size was given.
+    /// Loss of the model if this node alone is quantized as first planned. The metric is `quality_metric` in the
+    /// summary. It is measured only if a limit on loss or size was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<f64>,
 }
 
-/// The action of a node that was not changed.
+/// The value of [`NodeReport::action`] for a node that was not changed.
 pub const LEFT: &str = "left";
 
-/// Returns the five most frequent pairs of operator and reason among nodes as text, with their counts, in descending
-/// order.
+/// Returns the five most frequent pairs of operator and reason among nodes as text, with their counts, the most
+/// frequent first; an empty text if there are no nodes.
 pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for node in nodes {
@@ -87,7 +88,7 @@ pub fn count_reasons<'n>(nodes: impl Iterator<Item = &'n NodeReport>) -> String 
     counts.iter().take(5).map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the report on a node.
+/// Returns a report on a node with this action and reason, without a sensitivity.
 pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> NodeReport {
     NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
@@ -97,7 +98,7 @@ pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> Node
 pub struct Machine {
     /// Target architecture, for example `x86_64`.
     pub architecture: &'static str,
-    /// Name of the processor, if the operating system provides it.
+    /// Name of the processor; empty if the operating system does not provide it.
     pub processor: String,
     /// Instruction-set extensions of the processor that affect the speed of models.
     pub features: Vec<&'static str>,
@@ -127,8 +128,8 @@ impl Report {
         }
     }
 
-    /// Returns a report of a technique without results, with its options and with the recipe that repeats it: the
-    /// options that differ from the defaults, and those named in `always`.
+    /// Returns a report of a technique without results. It has the options and a recipe of one step that repeats the
+    /// technique: the options that differ from the defaults, and those named in `always`.
     pub fn of_technique<O: Serialize + Default>(operation: &'static str, options: &O, always: &[&str]) -> Report {
         let fields = |options: &O| match serde_json::to_value(options) {
             Ok(Value::Object(fields)) => fields,
@@ -141,7 +142,7 @@ impl Report {
         Report { recipe: vec![Value::Object(step)], ..Report::new(operation, Value::Object(given)) }
     }
 
-    /// Adds a field to the only step of the recipe, if there is one.
+    /// Sets a field of the step of the recipe. It does nothing if the recipe does not have exactly one step.
     pub fn note_in_recipe(&mut self, name: &str, value: impl Into<Value>) {
         if let [Value::Object(step)] = self.recipe.as_mut_slice() {
             step.insert(name.to_owned(), value.into());

@@ -3,8 +3,9 @@
 use crate::error::{Result, bail};
 use crate::limits;
 
-/// Returns the name and the shape of an input in a text of the form `name:2x3x4`. The name may contain colons; the last
-/// one counts. A scalar has nothing after the colon. Fails with `InvalidArgument` for other forms.
+/// Returns the name and the shape of an input in a text of the form `name:2x3x4`. The name ends at the last colon, and
+/// may contain others. A scalar has nothing after the colon. Fails with `InvalidArgument` for other forms, for negative
+/// sizes, and above [`limits::TENSOR_RANK`] dimensions.
 pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
     let Some((name, dims)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
         bail!(InvalidArgument, "{text:?} is not a shape like NAME:2x3x4");
@@ -23,8 +24,9 @@ pub fn parse_shape(text: &str) -> Result<(String, Vec<i64>)> {
     Ok((name.to_owned(), dims.iter().map(dim).collect::<Result<_>>()?))
 }
 
-/// Returns the name and the values of an input in a text of the form `name:1,2.5`: one value for each element, or a
-/// single value for all. Fails with `InvalidArgument` for other forms.
+/// Returns the name and the values of an input in a text of the form `name:1,2.5`. The values are meant as one for each
+/// element, or a single one for all elements; their number is not checked here. Fails with `InvalidArgument` for other
+/// forms.
 pub fn parse_values(text: &str) -> Result<(String, Vec<f64>)> {
     let Some((name, values)) = text.rsplit_once(':').filter(|(name, _)| !name.is_empty()) else {
         bail!(InvalidArgument, "{text:?} is not a list of values like NAME:1,2,3");

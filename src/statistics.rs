@@ -1,9 +1,9 @@
 //! Random numbers, percentiles, and the confidence intervals of medians and means.
 
-/// The number of resamples of the bootstrap. It is lower for very many values, to limit the time.
+/// The maximum number of resamples of the bootstrap. Above 10,000 values it is lower, at least 200, to limit the time.
 const RESAMPLES: usize = 2000;
 
-/// Returns the dot product of two vectors.
+/// Returns the dot product of two vectors of equal length, computed in float64.
 pub fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
     let product = |(a, b): (&T, &T)| {
         let (a, b): (f64, f64) = ((*a).into(), (*b).into());
@@ -17,8 +17,7 @@ pub fn dot<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
-/// Returns 64 bits that depend on every bit of `number`: the first number that [`Random::new`] with this seed
-/// generates.
+/// Returns 64 bits that depend on every bit of `number`: the first number of the generator with the seed `number`.
 pub fn mixed(number: u64) -> u64 {
     Random(number).next()
 }
@@ -29,7 +28,8 @@ impl Random {
         Random(seed)
     }
 
-    /// Returns a generator for part `index` of `seed`; the sequences of different parts do not repeat each other.
+    /// Returns a generator for part `index` of the work with this seed. The sequences of two parts are so far apart
+    /// that an overlap is very unlikely.
     pub fn part(seed: u64, index: u64) -> Random {
         Random(Random(seed ^ Random(index).next()).next())
     }
@@ -72,8 +72,8 @@ impl Random {
     }
 }
 
-/// Returns the quantile `p` of sorted values, interpolated linearly between neighbours (type 7 of Hyndman and Fan,
-/// NumPy's default); NaN if there are none.
+/// Returns the quantile `p` (0 to 1) of values in ascending order, interpolated linearly between neighbours (type 7 of
+/// Hyndman and Fan, NumPy's default); NaN if there are no values.
 pub fn percentile(sorted: &[f64], p: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let position = p.clamp(0.0, 1.0) * last as f64;
@@ -90,9 +90,10 @@ pub fn sorted(values: &[f64]) -> Vec<f64> {
     sorted
 }
 
-/// Returns the 95 % percentile-bootstrap interval of the median: values are drawn with replacement, as many as there
-/// are, 2,000 times over; 2.5 % of the medians lie below the interval and 2.5 % above. Source: Efron, Tibshirani, "An
-/// Introduction to the Bootstrap", 1993, chapter 13.
+/// Returns the ends of the 95 % percentile-bootstrap interval of the median of values in ascending order; NaN if there
+/// are no values. Samples of the size of the data are drawn with replacement, 2,000 times ([`RESAMPLES`]); 2.5 % of
+/// their medians lie below the interval and 2.5 % above. Source: Efron, Tibshirani, "An Introduction to the Bootstrap",
+/// 1993, chapter 13.
 pub fn median_interval(sorted: &[f64], seed: u64) -> (f64, f64) {
     let n = sorted.len();
     if n == 0 {
@@ -118,10 +119,11 @@ pub fn median(values: &[f64]) -> f64 {
     percentile(&sorted(values), 0.5)
 }
 
-/// Returns the 95 % percentile-bootstrap interval of the median of values in groups: groups are drawn with replacement,
-/// then values of each drawn group. Values of one group have something in common (the session in which they were
-/// measured), and drawing single values would make the interval too narrow. Source: Davison, Hinkley, "Bootstrap Methods
-/// and their Application", 1997, section 3.8.
+/// Returns the ends of the 95 % percentile-bootstrap interval of the median of values in groups: groups are drawn with
+/// replacement, then values of each drawn group. Values of one group have something in common (the session in which
+/// they were measured), and drawing single values would make the interval too narrow. Returns NaN if there are fewer
+/// than two groups, or if one is empty. Source: Davison, Hinkley, "Bootstrap Methods and their Application", 1997,
+/// section 3.8.
 pub fn grouped_interval(groups: &[Vec<f64>], seed: u64) -> (f64, f64) {
     let count: usize = groups.iter().map(Vec::len).sum();
     if groups.iter().any(Vec::is_empty) || groups.len() < 2 {
@@ -148,8 +150,8 @@ pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Returns the 95 % percentile-bootstrap interval of the mean of consecutive values, resampled in blocks of `block`
-/// neighbours: neighbours in a text are correlated, and single draws would make the interval too narrow.
+/// Returns the ends of the 95 % percentile-bootstrap interval of the mean of consecutive values, resampled in blocks of
+/// `block` neighbours: neighbours in a text are correlated, and single draws would make the interval too narrow.
 ///
 /// Returns NaN if there are fewer than two blocks. Source: Künsch, "The jackknife and the bootstrap for general
 /// stationary observations", 1989 (here with blocks that do not overlap, Carlstein 1986).

@@ -18,6 +18,7 @@ namespace optimize {
 /// A cancel token. Any thread can fire it to stop all calls to which it was passed.
 class Cancel : public detail::Handle<optimize_cancel_t, optimize_cancel_free> {
 public:
+    /// Creates a token that has not been fired.
     Cancel() {
         detail::attempt([&](auto **error) { return optimize_cancel_new(place(), error); });
     }
@@ -30,20 +31,21 @@ public:
 
 /// Progress, timeout and cancellation of a call.
 struct Call {
-    /// Progress callback. It is called on the thread that made the call, at most 20 times per second; `total` is 0 if
-    /// it is unknown. A return value of false cancels the call. An exception also cancels it, and the call throws this
-    /// exception.
+    /// Progress callback; see optimize_progress_fn. It is called on the thread that made the call, at most 20 times per
+    /// second, and in addition at the beginning and the end of a stage. `total` is 0 if it is unknown. A return value
+    /// of false cancels the call. An exception also cancels the call, which then throws this exception.
     std::function<bool(std::string_view stage, std::uint64_t done, std::uint64_t total)> progress;
-    /// Timeout, after which the call throws Status::timeout. A value below one millisecond is treated as one
-    /// millisecond.
+    /// Timeout, after which the call throws an Error with Status::timeout. A value below one millisecond is treated as
+    /// one millisecond.
     std::optional<std::chrono::milliseconds> timeout;
-    /// Cancel token that ends the call with Status::cancelled; may be null.
+    /// Cancel token, which makes the call throw an Error with Status::cancelled when it is fired; may be null. It must
+    /// live until the call ends.
     const Cancel *cancel = nullptr;
 };
 
 namespace detail {
 
-/// Holds exceptions of callbacks, which must not pass through C, until the call ends.
+/// A holder of the exception of a callback, which must not pass through C, until the call ends.
 class Thrown {
 public:
     /// Returns the result of a C callback that calls `function`; `function` returns whether to continue.
@@ -93,8 +95,8 @@ private:
     optimize_call_t raw_;
 };
 
-/// Calls `function(call, error)` and throws if it fails: with the exception of a callback, otherwise with the error of
-/// the status.
+/// Calls `function(call, error)`. If a callback has thrown an exception, throws it; otherwise, if the function fails,
+/// throws the error of its status.
 template <class F> void attempt(const Call &call, Thrown &thrown, F &&function) {
     const Watch watch(call, thrown);
     optimize_error_t *raw = nullptr;

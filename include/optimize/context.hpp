@@ -1,4 +1,4 @@
-// Part of optimize.hpp: the version of the library, and the ONNX Runtime library.
+// Part of optimize.hpp: the version of the library, the context, and options for the execution of models.
 #ifndef OPTIMIZE_CONTEXT_HPP
 #define OPTIMIZE_CONTEXT_HPP
 
@@ -17,9 +17,10 @@ struct ContextOptions {
     std::string runtime_library;
     /// Log callback; an empty function receives no messages. It is called until the context is destroyed.
     LogFunction log;
-    /// Highest level of the messages that the log callback receives.
+    /// Most detailed level of the messages that the log callback receives.
     LogLevel log_level = LogLevel::warning;
-    /// Maximum memory in bytes of models and sessions, beyond which calls throw Status::limit_exceeded; 0 for no limit.
+    /// Maximum memory in bytes of models and sessions, beyond which calls throw an Error with Status::limit_exceeded; 0
+    /// for no limit.
     std::uint64_t memory_limit = 0;
 };
 
@@ -28,7 +29,8 @@ enum class Provider : std::int32_t {
     cpu = OPTIMIZE_PROVIDER_CPU,
     cuda = OPTIMIZE_PROVIDER_CUDA,
     tensorrt = OPTIMIZE_PROVIDER_TENSORRT,
-    /// The first available of TensorRT, CUDA and CPU. This value occurs only in options.
+    /// The first of TensorRT, CUDA and the CPU with which the session can be created. This value occurs only in
+    /// options.
     automatic = OPTIMIZE_PROVIDER_AUTO,
 };
 
@@ -45,7 +47,7 @@ enum class SessionPrecision : std::int32_t {
     int8 = OPTIMIZE_SESSION_PRECISION_INT8,
 };
 
-/// Execution provider, device and kernels of sessions. Several option structs contain it; see
+/// Execution provider, kernels, precision and device of sessions. Several option structs contain this struct; see
 /// optimize_session_options_t.
 struct Execution {
     Provider provider = Provider::cpu;
@@ -91,9 +93,11 @@ inline std::string version() { return optimize_version(); }
 /// Returns the version of the library as a number that can be compared with OPTIMIZE_VERSION of the header.
 inline std::uint32_t version_number() noexcept { return optimize_version_number(); }
 
-/// A context: the ONNX Runtime library and the default number of threads. A program usually has one context.
+/// A context: the ONNX Runtime library, the default number of threads, the log callback and the memory limit. A program
+/// usually has one context.
 class Context : private detail::Logger, public detail::Handle<optimize_context_t, optimize_context_free> {
 public:
+    /// Creates a context. ONNX Runtime is opened when it is first needed.
     explicit Context(const ContextOptions &options = {}) : Logger(options.log) {
         auto raw = detail::sized<optimize_context_options_t>();
         raw.threads = options.threads;
@@ -116,7 +120,7 @@ public:
         return version;
     }
     /// Returns the execution providers, best first, as JSON: a list of objects with "provider", "device_id",
-    /// "available" and, if the provider is not available, "status" and "reason".
+    /// "available" and, if the provider is not available, "status" and "reason". See optimize_context_providers.
     Report providers(std::uint32_t device_id = 0) const {
         detail::Buffer json;
         detail::attempt(

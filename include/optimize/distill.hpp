@@ -71,12 +71,14 @@ struct DistillOptions {
     /// Execution provider of teacher and student: cpu, cuda or automatic.
     Provider provider = Provider::cpu;
     std::uint32_t device_id = 0;
-    /// Training callback, called after each step and each validation. An exception cancels the call, which throws it.
+    /// Training callback, called after each step and each validation on the thread that made the call. An exception
+    /// cancels the call, which then throws this exception.
     std::function<void(const TrainingStep &)> training;
 };
 
 /// Result of distill.
 struct Distilled {
+    /// Trained student.
     Model model;
     /// Report in the JSON of docs/report.md: losses over time, and a comparison of the student with the teacher.
     Report report;
@@ -144,13 +146,14 @@ inline Distilled distill(const Context &context, const Model &teacher, const Mod
 
 } // namespace detail
 
-/// Returns a copy of `student` that was trained to reproduce the outputs of `teacher`.
+/// Returns a copy of `student` that was trained to reproduce the outputs of `teacher`, and a report. See
+/// optimize_model_distill.
 inline Distilled distill(const Context &context, const Model &teacher, const Model &student,
                          const DistillOptions &options, const Call &call = {}) {
     return detail::distill(context, teacher, &student, options, call);
 }
 
-/// Returns a student that consists of the layers `options.student_layers` of the teacher, after training.
+/// Returns a trained student that consists of the layers `options.student_layers` of the teacher, and a report.
 inline Distilled distill(const Context &context, const Model &teacher, const DistillOptions &options,
                          const Call &call = {}) {
     return detail::distill(context, teacher, nullptr, options, call);

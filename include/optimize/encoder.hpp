@@ -1,4 +1,4 @@
-// Part of optimize.hpp: vectors of texts, and scores of their classes.
+// Part of optimize.hpp: embedders, which compute vectors of texts, and classifiers, which compute scores of classes.
 #ifndef OPTIMIZE_ENCODER_HPP
 #define OPTIMIZE_ENCODER_HPP
 
@@ -19,9 +19,9 @@ struct EmbedderOptions {
     std::uint32_t max_length = 0;
     std::uint32_t dimensions = 0;
     bool normalize = false;
-    /// Text that precedes every text; empty selects the default prompt of the model.
+    /// Text that is put before every text; empty selects the default prompt of the model, if it has one.
     std::string prompt;
-    /// Name of one of the model's prompts.
+    /// Name of one of the model's prompts, instead of `prompt`; empty for none.
     std::string prompt_name;
     Execution execution;
 };
@@ -29,13 +29,14 @@ struct EmbedderOptions {
 /// An embedder, which computes vectors of texts. Any number of threads may use it at the same time.
 class Embedder : public detail::Handle<optimize_embedder_t, optimize_embedder_free> {
 public:
+    /// Creates an embedder that uses the model's own tokenizer.
     Embedder(const Context &context, const Model &model, const EmbedderOptions &options = {}, const Call &call = {})
         : Embedder(context, model, nullptr, options, call) {}
     /// Creates an embedder that uses `tokenizer` instead of the model's own.
     Embedder(const Context &context, const Model &model, const Tokenizer &tokenizer,
              const EmbedderOptions &options = {}, const Call &call = {})
         : Embedder(context, model, tokenizer.get(), options, call) {}
-    /// Returns the vectors of texts, a float32 tensor of shape [texts.size(), width].
+    /// Returns the vectors of texts: a float32 tensor of shape [texts.size(), width], with a row for each text.
     Tensor embed(const std::vector<std::string> &texts, const Call &call = {}) const {
         const auto c_texts = detail::c_texts(texts, "texts");
         Tensor vectors;
@@ -84,6 +85,7 @@ struct ClassifierOptions {
 /// same time.
 class Classifier : public detail::Handle<optimize_classifier_t, optimize_classifier_free> {
 public:
+    /// Creates a classifier that uses the model's own tokenizer.
     Classifier(const Context &context, const Model &model, const ClassifierOptions &options = {},
                const Call &call = {})
         : Classifier(context, model, nullptr, options, call) {}
@@ -91,17 +93,18 @@ public:
     Classifier(const Context &context, const Model &model, const Tokenizer &tokenizer,
                const ClassifierOptions &options = {}, const Call &call = {})
         : Classifier(context, model, tokenizer.get(), options, call) {}
-    /// Returns the labels of the classes, or an empty list if the model does not give the number of its classes.
+    /// Returns the labels of the classes in the order of the scores, or an empty list if the model does not give the
+    /// number of its classes.
     std::vector<std::string> labels() const {
         std::vector<std::string> all(optimize_classifier_label_count(get()));
         for (std::size_t i = 0; i < all.size(); i++) all[i] = optimize_classifier_label(get(), i);
         return all;
     }
-    /// Returns the scores of texts, a float32 tensor of shape [texts.size(), classes].
+    /// Returns the scores of texts: a float32 tensor of shape [texts.size(), classes], with a row for each text.
     Tensor classify(const std::vector<std::string> &texts, const Call &call = {}) const {
         return classified(texts, nullptr, call);
     }
-    /// Returns the scores of pairs of texts; `second` has one text for each of `texts`.
+    /// Returns the scores of pairs of texts, as classify does for texts; `second` has one text for each of `texts`.
     Tensor classify_pairs(const std::vector<std::string> &texts, const std::vector<std::string> &second,
                           const Call &call = {}) const {
         if (second.size() != texts.size())

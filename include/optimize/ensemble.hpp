@@ -44,7 +44,7 @@ struct EnsembleOptions {
     bool gate = false;
     bool allow_different_vocabularies = false;
     std::uint32_t candidates = 0;
-    double length_penalty = 0; ///< 0 selects 1; a negative value disables it.
+    double length_penalty = 0; ///< 0 selects 1; a negative value disables the penalty.
     /// Weights of the members; empty selects equal weights.
     std::vector<double> weights;
     /// Temperatures of the members; empty selects 1 for each.
@@ -81,6 +81,7 @@ Combined merge(const std::vector<const Model *> &models, const MergeOptions &opt
 
 /// Result of Ensemble::fuse and merge.
 struct Combined {
+    /// Fused or merged model.
     Model model;
     /// Report in the JSON of docs/report.md: members or models, and notes.
     Report report;
@@ -99,7 +100,7 @@ inline std::vector<const optimize_model_t *> c_models(const std::vector<const Mo
 /// An ensemble: several models and the method that combines their outputs. It is immutable.
 class Ensemble : public detail::Handle<optimize_ensemble_t, optimize_ensemble_free> {
 public:
-    /// Creates an ensemble. The models may be destroyed before the ensemble.
+    /// Creates an ensemble of models, which may be destroyed before the ensemble.
     explicit Ensemble(const std::vector<const Model *> &models, const EnsembleOptions &options = {}) {
         const auto members = detail::c_models(models);
         auto raw = detail::sized<optimize_ensemble_options_t>();
@@ -136,7 +137,7 @@ public:
         detail::attempt([&](auto **error) { return optimize_ensemble_inspect(get(), report.place(), error); });
         return Report(std::move(report));
     }
-    /// Returns an ensemble with weights that are fitted to a text, and a report as JSON.
+    /// Returns an ensemble with weights that are fitted to a text, and a report as JSON; see optimize_ensemble_fit.
     std::pair<Ensemble, std::string> fit(const Context &context, std::string_view text, const FitOptions &options = {},
                                          const Call &call = {}) const {
         auto raw = detail::sized<optimize_fit_options_t>();
@@ -178,7 +179,8 @@ inline Generator::Generator(const Context &context, const Ensemble &ensemble, co
     });
 }
 
-/// Returns a model of the same size with the merged weights of models of one architecture.
+/// Returns a model of the same size with the merged weights of models of one architecture, and a report. See
+/// optimize_model_merge.
 inline Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call) {
     const auto members = detail::c_models(models);
     auto raw = detail::sized<optimize_merge_options_t>();

@@ -35,19 +35,20 @@ enum class Status : std::int32_t {
     untrusted = OPTIMIZE_UNTRUSTED,
 };
 
-/// The exception that every failure throws. what() is "place: message".
+/// The exception for failures of the library. what() is "place: message", or the message if there is no place.
 class Error : public std::runtime_error {
 public:
+    /// Creates an error with this status, message and place.
     Error(Status status, const std::string &message, const std::string &place = {})
         : std::runtime_error(place.empty() ? message : place + ": " + message), status_(status),
           text_(std::make_shared<const Text>(Text{message, place})) {}
 
     /// Returns the status of the failure.
     Status status() const noexcept { return status_; }
-    /// Returns the message of the failure, a sentence.
+    /// Returns the message of the failure, usually one sentence.
     const std::string &message() const noexcept { return text_->message; }
-    /// Returns the place where the error occurred: file, node, tensor or argument, outermost first. It is empty if the
-    /// message already contains it.
+    /// Returns the place where the error occurred: for example file, node, tensor or argument, outermost first. It is
+    /// empty if there is none, or if the message contains it.
     const std::string &place() const noexcept { return text_->place; }
 
 private:

@@ -26,9 +26,9 @@ struct Written {
     float logprob;
     /// Finish reason of the row; none before its last token.
     FinishReason finish_reason;
-    /// Ensembles: entropy of the combined distribution, and the part of it that comes from disagreement between the
-    /// members, in nats; otherwise 0.
+    /// Ensembles: entropy of the combined distribution, in nats; otherwise 0.
     double entropy;
+    /// Ensembles: part of the entropy that comes from disagreement between the members, in nats; otherwise 0.
     double mutual_information;
     /// Ensembles: sum of the weights of the members that rank this token first; otherwise 0.
     double agreement;
@@ -58,13 +58,13 @@ struct GenerateOptions {
     std::uint64_t seed = 0;
     std::vector<std::string> stop;
     /// Token callback, called for every generated token on the thread that made the call. The return value false ends
-    /// all rows. An exception also ends them, and the call throws it; run() can then continue the texts.
+    /// all rows. An exception also ends them, and the call throws this exception; run() can then continue the texts.
     std::function<bool(const Written &written)> on_token;
     bool rendered = false;
     bool ignore_eos = false;
     /// Ids of tokens that end the text of a row and are not part of it.
     std::vector<std::int64_t> stop_tokens;
-    /// Whether settings that are 0 have the values that the model recommends.
+    /// Whether sampling settings that are 0 have the values that the model recommends.
     bool model_sampling = false;
 };
 
@@ -126,9 +126,10 @@ class Package;
 class Ensemble;
 
 /// A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far.
-/// It accepts one call at a time.
+/// It accepts one call at a time; a concurrent call other than placement() throws an Error with Status::busy.
 class Generator : public detail::Handle<optimize_generator_t, optimize_generator_free> {
 public:
+    /// Creates a generator of a decoder.
     Generator(const Context &context, const Model &model, const GeneratorOptions &options = {}, const Call &call = {}) {
         const auto raw = c_options(options);
         detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -158,7 +159,7 @@ public:
         return Report(std::move(json));
     }
     /// Appends text to a row, for example a message of a conversation to row 0, which is created if there are no
-    /// rows. The next run reads it. Only `rendered` of the options is used.
+    /// rows. The next run processes the appended text. Of the options, only `rendered` has an effect.
     void append(std::size_t row, const std::string &text, const GenerateOptions &options = {}) {
         detail::Thrown thrown;
         const detail::Generating generating(options, thrown);

@@ -19,8 +19,8 @@ enum class LogLevel : std::int32_t {
     debug = OPTIMIZE_LOG_LEVEL_DEBUG,
 };
 
-/// Log callback: `target` is "optimize" or "onnxruntime". Any thread may call it, also several at once. Exceptions that
-/// it throws are ignored.
+/// Log callback: `target` is "optimize" or "onnxruntime". The callback can be called on any thread, also on several at
+/// once, and receives the messages of the whole process. Exceptions that it throws are ignored.
 using LogFunction = std::function<void(LogLevel level, std::string_view target, std::string_view message)>;
 
 /// Counters of all models, sessions and threads of the process since its start; see optimize_counters_t.

@@ -25,6 +25,7 @@ struct BenchmarkOptions {
     std::vector<std::string> shapes;
     std::vector<std::string> values;
     /// Tensors for the inputs, by name, instead of texts and generated inputs. Their first dimension counts samples.
+    /// They must live until the call ends.
     std::vector<std::pair<std::string, const Tensor *>> inputs;
     /// Whether you trust the source of the models. Engines inside a model contain executable code.
     bool trust_engines = false;
@@ -60,7 +61,7 @@ struct EvaluateOptions {
     std::uint64_t max_texts = 0;
     std::uint64_t seed = 0;
     double test_share = 0;
-    double penalty = 0; ///< 0 selects 0.5; a negative value disables it.
+    double penalty = 0; ///< 0 selects 0.5; a negative value disables the penalty.
     Execution execution;
 };
 

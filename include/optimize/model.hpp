@@ -19,7 +19,7 @@
 
 namespace optimize {
 
-/// Storage of the weights by Model::save; see optimize_external_data_t.
+/// Place where Model::save stores the weights; see optimize_external_data_t.
 enum class ExternalData : std::int32_t {
     automatic = OPTIMIZE_EXTERNAL_DATA_AUTO,
     never = OPTIMIZE_EXTERNAL_DATA_NEVER,
@@ -85,7 +85,8 @@ struct QuantizeOptions {
     std::uint64_t min_elements = 0;
     std::vector<std::string> include;
     std::vector<std::string> exclude;
-    /// Overrides, texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, which set other bits for matching nodes and weights.
+    /// Overrides: texts `GLOB=BITS` or `GLOB=BITS/BLOCK`, which set other bits and another block size for matching
+    /// nodes and weights.
     std::vector<std::string> overrides;
     /// Calibration text; empty for none.
     std::string calibration;
@@ -140,16 +141,16 @@ struct PruneOptions {
     std::uint64_t min_elements = 0;
     std::vector<std::string> target_modules;
     std::vector<std::string> exclude;
-    /// Overrides, texts `GLOB=SPARSITY`, which set another sparsity for matching modules, weights and nodes.
+    /// Overrides: texts `GLOB=SPARSITY`, which set another sparsity for matching modules, weights and nodes.
     std::vector<std::string> overrides;
     /// Calibration text; empty for none.
     std::string calibration;
     std::string scratch_folder;
-    /// Indices of the layers to remove.
+    /// Indices of the layers to remove, instead of `drop_layers`; empty for none.
     std::vector<std::uint32_t> layers;
     std::uint64_t target_size = 0;
     double target_speedup = 0;
-    /// Calibration tensors for the inputs, by name, instead of a text.
+    /// Calibration tensors for the inputs, by name, instead of a text. They must live until the call ends.
     std::vector<std::pair<std::string, const Tensor *>> calibration_tensors;
 };
 
@@ -175,6 +176,7 @@ struct ChatOptions {
 struct Message {
     /// Role: "system", "user", "assistant", or another role that the chat template supports.
     std::string role;
+    /// Text of the message.
     std::string content;
 };
 
@@ -231,7 +233,8 @@ struct NamedTensors {
 
 class Package;
 
-/// A loaded or created model. It is immutable.
+/// A loaded or created model. It is immutable. Files from which it was loaded must not be truncated or overwritten
+/// while it, or an object created from it, exists.
 class Model : public detail::Handle<optimize_model_t, optimize_model_free> {
 public:
     /// Loads an .onnx or .gguf file, a checkpoint, an exported folder, a package, or the manifest of an ensemble.
@@ -242,7 +245,7 @@ public:
         });
     }
     /// Loads a model from the file `name` of a source: an .onnx file with its external data and the files next to it, a
-    /// packed file, a .gguf file, or a package in one file. Everything is read during the call.
+    /// packed file, a .gguf file, or a package in one file. The files are read during the call.
     Model(const Context &context, const Source &source, const std::string &name, const Call &call = {}) {
         const char *c_name = detail::c_text(name, "name");
         detail::attempt(call, source, [&](auto *c_source, auto *c_call, auto **error) {
@@ -258,7 +261,7 @@ public:
         });
         return made;
     }
-    /// Saves the model atomically; returns {"files": [{"path", "bytes", "sha256"}]} as JSON.
+    /// Saves the model atomically, and returns {"files": [{"path", "bytes", "sha256"}]} as JSON.
     Report save(const std::string &path, const SaveOptions &options = {}, const Call &call = {}) const {
         auto raw = detail::sized<optimize_save_options_t>();
         raw.external_data = static_cast<std::int32_t>(options.external_data);
@@ -270,7 +273,8 @@ public:
         });
         return Report(std::move(report));
     }
-    /// Passes the model to a sink as the file `name`, after the file with its external data, if the options ask for it.
+    /// Passes the model to a sink as the file `name`, after the file with its external data, if the options ask for
+    /// external data. Returns the same JSON as the other save.
     Report save(const Sink &sink, const std::string &name, const SaveOptions &options = {},
                 const Call &call = {}) const {
         auto raw = detail::sized<optimize_save_options_t>();
@@ -283,34 +287,36 @@ public:
         });
         return Report(std::move(report));
     }
-    /// Returns a description of the model as JSON.
+    /// Returns a description of the model as JSON; see optimize_model_inspect.
     Report inspect() const {
         detail::Buffer report;
         detail::attempt([&](auto **error) { return optimize_model_inspect(get(), report.place(), error); });
         return Report(std::move(report));
     }
+    /// Returns name, type and shape of the inputs that a run requires.
     std::vector<ValueInfo> inputs() const {
         return detail::value_infos(optimize_model_input_count(get()), [&](auto index, auto *info, auto **error) {
             return optimize_model_input(get(), index, info, error);
         });
     }
+    /// Returns name, type and shape of the outputs.
     std::vector<ValueInfo> outputs() const {
         return detail::value_infos(optimize_model_output_count(get()), [&](auto index, auto *info, auto **error) {
             return optimize_model_output(get(), index, info, error);
         });
     }
-    /// Returns the tokenizer of the model; throws not_found if it has none.
+    /// Returns the tokenizer of the model; throws an Error with Status::not_found if it has none.
     Tokenizer tokenizer() const {
         optimize_tokenizer_t *made = nullptr;
         detail::attempt([&](auto **error) { return optimize_model_tokenizer(get(), &made, error); });
         return Tokenizer(made);
     }
-    /// Returns a conversation rendered with the chat template of the model. Set `rendered` when it is used as a
-    /// prompt.
+    /// Returns a conversation rendered with the chat template of the model. Set `rendered` of GenerateOptions when the
+    /// result is used as a prompt.
     std::string render_chat(const std::vector<Message> &messages) const {
         return render_chat(detail::json_messages(messages));
     }
-    /// Returns a rendered conversation. The messages are JSON, and may have more keys: [{"role": "user", "content":
+    /// Returns a rendered conversation, whose messages are JSON and may have further keys: [{"role": "user", "content":
     /// "..."}, ...].
     std::string render_chat(const std::string &messages) const {
         const char *c_messages = detail::c_text(messages, "messages");
@@ -321,11 +327,11 @@ public:
         return rendered.text();
     }
     /// Returns a conversation rendered with the chat template of the model, with tools and other options. Set
-    /// `rendered` when it is used as a prompt.
+    /// `rendered` of GenerateOptions when the result is used as a prompt.
     std::string apply_chat_template(const std::vector<Message> &messages, const ChatOptions &options = {}) const {
         return apply_chat_template(detail::json_messages(messages), options);
     }
-    /// Returns a rendered conversation. The messages are JSON, and may have more keys, such as "tool_calls".
+    /// Returns a rendered conversation, whose messages are JSON and may have further keys, such as "tool_calls".
     std::string apply_chat_template(const std::string &messages, const ChatOptions &options = {}) const {
         auto raw = detail::sized<optimize_chat_options_t>();
         raw.no_generation_prompt = options.no_generation_prompt;
@@ -339,11 +345,11 @@ public:
         });
         return prompt.text();
     }
-    /// Returns a quantized copy of the model, and a report.
+    /// Returns a quantized copy of the model, and a report; see optimize_model_quantize.
     Quantized quantize(const Context &context, const QuantizeOptions &options = {}, const Call &call = {}) const;
     /// Returns an estimate of the result of quantize with the same options: bytes, seconds, memory and kernels.
     Report plan(const Context &context, const QuantizeOptions &options = {}) const;
-    /// Returns a pruned copy of the model, and a report.
+    /// Returns a pruned copy of the model, and a report; see optimize_model_prune.
     Pruned prune(const Context &context, const PruneOptions &options = {}, const Call &call = {}) const;
     /// Compares `result` with this model, and returns the report. Without a tokenizer, inputs are generated.
     Report benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
@@ -403,7 +409,7 @@ private:
                                      const DistillOptions &options, const Call &call);
     friend Combined merge(const std::vector<const Model *> &models, const MergeOptions &options, const Call &call);
     Model() = default;
-    /// Calls `function` with the options as a C struct.
+    /// Calls `function` with the quantization options as a C struct.
     template <class F> static void quantizing(const QuantizeOptions &options, F &&function);
     /// Returns the report that `function(options, call, report, error)` writes.
     template <class F> static Report benchmark(const BenchmarkOptions &options, const Call &call, F &&function) {
@@ -452,6 +458,7 @@ private:
 
 /// Result of Model::quantize.
 struct Quantized {
+    /// Quantized model.
     Model model;
     /// Report in the JSON of docs/report.md: the action on each node, and its reason.
     Report report;
@@ -521,6 +528,7 @@ inline Report Model::plan(const Context &context, const QuantizeOptions &options
 
 /// Result of Model::prune.
 struct Pruned {
+    /// Pruned model.
     Model model;
     /// Report in the JSON of docs/report.md: the number of zeros of each node, and the reasons why other nodes were
     /// left unchanged.

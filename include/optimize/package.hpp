@@ -45,8 +45,9 @@ struct PackageOptions {
 /// An open package. It is immutable.
 class Package : public detail::Handle<optimize_package_t, optimize_package_free> {
 public:
-    /// Opens a package. An empty `variant` selects a variant by the processor; an empty `public_key` requires no
-    /// signature.
+    /// Opens a package, which is a folder or a file. `variant` is the name or precision of the variant to use; an empty
+    /// text selects a variant by processor and execution provider. `public_key` is the key that must have signed the
+    /// package, as 64 hexadecimal digits; with an empty text, no signature is required.
     explicit Package(const std::string &path, const std::string &variant = {}, const std::string &public_key = {}) {
         auto raw = detail::sized<optimize_package_open_options_t>();
         raw.variant = detail::c_text_or_null(variant, "variant");
@@ -54,7 +55,8 @@ public:
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_package_open(c_path, &raw, place(), error); });
     }
-    /// Opens the package in the file `name` of a source, a package in one file, which is read during the call.
+    /// Opens the package in the file `name` of a source, which must be a package in one file and is read during the
+    /// call. `variant` and `public_key` are as in the other constructor.
     Package(const Context &context, const Source &source, const std::string &name, const std::string &variant = {},
             const std::string &public_key = {}, const Call &call = {}) {
         auto raw = detail::sized<optimize_package_open_options_t>();
@@ -65,7 +67,7 @@ public:
             return optimize_package_open_source(context.get(), c_source, c_name, &raw, c_call, place(), error);
         });
     }
-    /// Writes a package of a model, and returns the report.
+    /// Writes a package of a model at `path`, and returns the report; see optimize_package_compile.
     static Report compile(const Context &context, const Model &model, const std::string &path,
                                const PackageOptions &options = {}, const Call &call = {}) {
         const char *c_path = detail::c_text(path, "path");
@@ -90,16 +92,19 @@ public:
         });
         return Report(std::move(report));
     }
+    /// Returns the model of the package, for techniques, benchmarks and inspection. Its sessions enforce the shape
+    /// contract.
     Model model() const {
         optimize_model_t *raw = nullptr;
         detail::attempt([&](auto **error) { return optimize_package_model(get(), &raw, error); });
         return Model(raw);
     }
+    /// Returns a session of the package. Each run checks the shape contract first; see optimize_package_session.
     Session session(const Context &context, const SessionOptions &options = {}, const Call &call = {}) const {
         return Session(context, *this, options, call);
     }
-    /// Returns a session of the package's TensorRT engine. Without `trust`, the engine is refused, because it
-    /// contains executable code.
+    /// Returns a session of the package's TensorRT engine. Without `trust` in the options, the engine is refused,
+    /// because it contains executable code.
     Session engine(const Context &context, const TensorRtOpenOptions &options = {}, const Call &call = {}) const {
         const auto raw = options.native();
         optimize_session_t *session = nullptr;
@@ -108,11 +113,13 @@ public:
         });
         return Session(session);
     }
+    /// Returns the tokenizer of the package; throws an Error with Status::not_found if it has none.
     Tokenizer tokenizer() const {
         optimize_tokenizer_t *raw = nullptr;
         detail::attempt([&](auto **error) { return optimize_package_tokenizer(get(), &raw, error); });
         return Tokenizer(raw);
     }
+    /// Returns a generator of the model of the package.
     Generator generator(const Context &context, const GeneratorOptions &options = {}, const Call &call = {}) const {
         return Generator(context, *this, options, call);
     }
@@ -123,8 +130,9 @@ public:
             [&](auto **error) { return optimize_package_inspect(context.get(), get(), json.place(), error); });
         return Report(std::move(json));
     }
-    /// Verifies every byte of the package, and the signature if `public_key` is not empty. Throws if a hash or the
-    /// signature is wrong.
+    /// Verifies every byte of the package, and the signature if there is one. If `public_key` is not empty, the package
+    /// must have a signature of this key. Throws an Error with Status::invalid_model if a hash or the signature is
+    /// wrong.
     void verify(const std::string &public_key = {}, const Call &call = {}) const {
         const char *key = detail::c_text_or_null(public_key, "public_key");
         detail::attempt(call,

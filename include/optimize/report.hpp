@@ -30,11 +30,11 @@ struct NodeReport {
     std::string action;
     std::string reason;
     bool changed = false;
-    /// Loss that changing this node alone causes; NaN if it was not measured.
+    /// Loss of the model if this node alone is quantized; NaN if it was not measured.
     double sensitivity = 0;
 };
 
-/// A token that the model could have generated.
+/// A token that the model could have generated at a position, with its log-probability.
 struct Candidate {
     std::int64_t token = 0;
     float logprob = 0;
@@ -44,15 +44,17 @@ struct Candidate {
 struct Generation {
     std::string text;
     std::vector<std::int64_t> tokens;
-    /// Log-probability of each token; empty if they were not requested.
+    /// Log-probability of each token; empty if log-probabilities were not requested.
     std::vector<float> logprobs;
-    /// The most probable tokens at each position, as many as were requested.
+    /// The most probable tokens at each position, the most probable first: as many as the option `logprobs`, less one.
     std::vector<std::vector<Candidate>> candidates;
     FinishReason finish_reason = FinishReason::none;
     std::size_t prompt_tokens = 0;
-    /// Ensembles: mean entropy, mutual information and agreement over the tokens; otherwise NaN.
+    /// Ensembles: mean over the tokens of the entropy of the combined distribution, in nats; otherwise NaN.
     double entropy = 0;
+    /// Ensembles: mean part of the entropy that is disagreement between the members, in nats; otherwise NaN.
     double mutual_information = 0;
+    /// Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
     double agreement = 0;
 };
 
@@ -80,16 +82,19 @@ struct Benchmark {
     double kl = 0;
 };
 
-/// A report of the library: JSON, and functions that read values of it. It is immutable, and copies share it.
+/// A report of the library: JSON, and functions that read values of it. It is immutable, and copies share the content.
 class Report {
 public:
+    /// Creates a report without content: json() is empty, and functions that read values throw.
     Report() = default;
     explicit Report(detail::Buffer buffer) : buffer_(std::make_shared<const detail::Buffer>(std::move(buffer))) {}
 
-    /// Returns the report as JSON: see docs/report.md.
+    /// Returns the report as JSON; docs/report.md describes the fields.
     std::string json() const { return buffer_ ? buffer_->text() : std::string(); }
+    /// Converts the report to its JSON.
     operator std::string() const { return json(); }
-    /// Returns a number of the report, for example number("/quality/perplexity"): see optimize_report_number.
+    /// Returns a number of the report, for example number("/quality/perplexity"); see optimize_report_number. Throws an
+    /// Error with Status::not_found if there is no such value, as text() and count() do.
     double number(const std::string &pointer) const {
         const char *c_pointer = detail::c_text(pointer, "pointer");
         double value = 0;
@@ -110,7 +115,7 @@ public:
         detail::attempt([&](auto **error) { return optimize_report_count(get(), c_pointer, &value, error); });
         return value;
     }
-    /// Returns the action of a technique on each node.
+    /// Returns the action of a technique on each node; an empty list if the report has no nodes.
     std::vector<NodeReport> nodes() const {
         std::vector<NodeReport> all;
         for (std::size_t i = 0; i < optimize_report_node_count(get()); i++) {
@@ -120,7 +125,7 @@ public:
         }
         return all;
     }
-    /// Returns the results of a benchmark.
+    /// Returns the results of a benchmark; throws an Error with Status::not_found if the report has none.
     Benchmark benchmark() const {
         auto raw = detail::sized<optimize_benchmark_t>();
         detail::attempt([&](auto **error) { return optimize_report_benchmark(get(), &raw, error); });
@@ -129,7 +134,8 @@ public:
                 raw.original_resident_bytes, raw.result_resident_bytes, raw.original_bytes, raw.result_bytes,
                 raw.cosine, raw.max_abs_error, raw.top1_agreement, raw.kl};
     }
-    /// Returns the generated texts of Generator::generate or Generator::run.
+    /// Returns the generated texts in a report of Generator::generate or Generator::run; an empty list for other
+    /// reports.
     std::vector<Generation> generations() const {
         std::vector<Generation> all(optimize_generation_count(get()));
         for (std::size_t row = 0; row < all.size(); row++) all[row] = generation(row);

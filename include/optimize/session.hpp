@@ -34,7 +34,7 @@ struct SessionOptions {
     Execution execution;
 };
 
-/// An input of a run. The tensor must live until the run ends.
+/// An input of a run: its name, and a tensor that must live until the run ends.
 struct Input {
     std::string name;
     std::reference_wrapper<const Tensor> tensor;
@@ -42,14 +42,14 @@ struct Input {
 
 class Package;
 
-/// Memory of the program that Session::run_into writes an output to.
+/// Memory of the program to which Session::run_into writes an output. It must live until the run ends.
 struct Output {
-    /// Memory for `count` elements.
+    /// Describes memory at `elements` for `count` elements of the output with the name `output`.
     template <class T>
     Output(std::string output, std::vector<std::int64_t> sizes, T *elements, std::size_t count)
         : name(std::move(output)), dtype(detail::dtype_of<T>()), dims(std::move(sizes)), data(elements),
           size(count * sizeof(T)) {}
-    /// Memory of `bytes` bytes for elements of a type that C++ does not have (float16, int4 ...).
+    /// Describes memory of `bytes` bytes for elements of a type that C++ does not have (float16, int4 ...).
     Output(std::string output, DType type, std::vector<std::int64_t> sizes, void *memory, std::size_t bytes)
         : name(std::move(output)), dtype(type), dims(std::move(sizes)), data(memory), size(bytes) {}
 
@@ -58,13 +58,14 @@ struct Output {
     /// Sizes of the dimensions in this run.
     std::vector<std::int64_t> dims;
     void *data;
-    /// Size in bytes.
+    /// Size of the memory in bytes, which must be that of all elements.
     std::size_t size;
 };
 
 /// A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time.
 class Session : public detail::Handle<optimize_session_t, optimize_session_free> {
 public:
+    /// Creates a session of a model on ONNX Runtime.
     Session(const Context &context, const Model &model, const SessionOptions &options = {}, const Call &call = {}) {
         const auto raw = native(options);
         detail::attempt(call, [&](auto *c_call, auto **error) {
@@ -73,8 +74,8 @@ public:
     }
     /// Creates a session of a package; see Package::session.
     Session(const Context &context, const Package &package, const SessionOptions &options = {}, const Call &call = {});
-    /// Runs the session and returns the outputs with the given names, in this order, or all outputs if no name is
-    /// given.
+    /// Runs the session and returns the outputs with the given names, in this order, or all outputs in the order of the
+    /// model if no name is given; see optimize_session_run.
     std::vector<Tensor> run(const std::vector<Input> &inputs, const std::vector<std::string> &output_names = {},
                             const Call &call = {}) const {
         std::vector<const char *> names;
@@ -99,7 +100,8 @@ public:
         return outputs;
     }
     /// Runs the session like run, and writes outputs to memory of the program instead of new tensors. The shape of each
-    /// output must be known. The memory must not overlap that of an input or of another output.
+    /// output must be known. The memory must not overlap that of an input or of another output; after an exception, its
+    /// content is undefined.
     void run_into(const std::vector<Input> &inputs, const std::vector<Output> &outputs, const Call &call = {}) const {
         std::vector<const char *> names;
         std::vector<const optimize_tensor_t *> tensors;
@@ -131,11 +133,13 @@ public:
         detail::attempt([&](auto **error) { return optimize_session_placement(get(), json.place(), error); });
         return Report(std::move(json));
     }
+    /// Returns name, type and shape of the inputs that a run requires.
     std::vector<ValueInfo> inputs() const {
         return detail::value_infos(optimize_session_input_count(get()), [&](auto index, auto *info, auto **error) {
             return optimize_session_input(get(), index, info, error);
         });
     }
+    /// Returns name, type and shape of the outputs.
     std::vector<ValueInfo> outputs() const {
         return detail::value_infos(optimize_session_output_count(get()), [&](auto index, auto *info, auto **error) {
             return optimize_session_output(get(), index, info, error);

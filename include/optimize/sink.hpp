@@ -13,10 +13,12 @@
 
 namespace optimize {
 
-/// A sink, which receives the files of a model, for example to encrypt or upload them. The function is called on the
-/// thread that made the call, and only during it. If it throws, the call throws this exception.
+/// A sink, which receives the files of a model, for example to encrypt or upload them. Its function is called only
+/// during the call to which the sink is passed, on the thread that made this call. If the function throws, the call
+/// ends and throws this exception.
 struct Sink {
-    /// Takes the next bytes of the file `name`. Files come one after another; each ends with a call without bytes.
+    /// Takes the next `size` bytes of the file `name`. Files come one after another. After the last bytes of a file,
+    /// the function is called once with a null `data` and a `size` of 0.
     std::function<void(const std::string &name, const void *data, std::size_t size)> write;
 
     /// Returns a sink that stores contents by file name in `files`, which must live until the call that uses it ends.
@@ -58,8 +60,8 @@ private:
     optimize_sink_t raw_;
 };
 
-/// Calls `function(sink, call, error)` and throws if it fails: the exception of a callback, or else the error of the
-/// status.
+/// Calls `function(sink, call, error)`. If a callback has thrown an exception, throws it; otherwise, if the function
+/// fails, throws the error of its status.
 template <class F> void attempt(const Call &call, const Sink &sink, F &&function) {
     Thrown thrown;
     const Writer writer(sink, thrown);

@@ -1,4 +1,4 @@
-// Part of optimize.hpp: files that the program provides itself.
+// Part of optimize.hpp: files that the program provides by functions.
 #ifndef OPTIMIZE_SOURCE_HPP
 #define OPTIMIZE_SOURCE_HPP
 
@@ -16,16 +16,17 @@
 
 namespace optimize {
 
-/// A source: the files of a model, which the program provides itself, for example decrypted, or from an archive of its
-/// own. Both functions are called on the thread that made the call, and only during it. If one throws, the call throws
-/// this exception.
+/// A source: the files of a model, which the program provides by two functions, for example decrypted or from an
+/// archive. The functions are called only during the call to which the source is passed, on the thread that made this
+/// call. If one throws, the call ends and throws this exception.
 struct Source {
     /// Returns the size of the file `name` in bytes; an empty optional if there is no such file.
     std::function<std::optional<std::uint64_t>(const std::string &name)> size;
     /// Copies the `size` bytes of the file `name` that begin at `offset` to `buffer`.
     std::function<void(const std::string &name, std::uint64_t offset, void *buffer, std::size_t size)> read;
 
-    /// Returns a source of contents in memory, by file name. They must live until the call that uses it ends.
+    /// Returns a source of contents in memory, by file name. The contents must live until the call that uses the source
+    /// ends.
     static Source memory(std::map<std::string, std::string_view> files) {
         Source source;
         source.size = [files](const std::string &name) -> std::optional<std::uint64_t> {
@@ -82,8 +83,8 @@ private:
     optimize_source_t raw_;
 };
 
-/// Calls `function(source, call, error)` and throws if it fails: the exception of a callback, or else the error of the
-/// status.
+/// Calls `function(source, call, error)`. If a callback has thrown an exception, throws it; otherwise, if the function
+/// fails, throws the error of its status.
 template <class F> void attempt(const Call &call, const Source &source, F &&function) {
     Thrown thrown;
     const Reader reader(source, thrown);

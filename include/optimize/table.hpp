@@ -25,8 +25,8 @@ struct TableOptions {
     std::string with;
 };
 
-/// Applies and measures every technique on models, writes the table and the packages to `folder`, and returns the
-/// table as JSON. See optimize_models_table.
+/// Applies the techniques of the rows to models and measures the results, writes the table and the packages to
+/// `folder`, and returns the table as JSON. See optimize_models_table.
 inline std::string table(const Context &context, const std::vector<const Model *> &models, const std::string &folder,
                          const TableOptions &options = {}, const Call &call = {}) {
     auto raw = detail::sized<optimize_table_options_t>();

@@ -12,7 +12,7 @@
 
 namespace optimize {
 
-/// Rule by which the tokens of an entity become one span; see optimize_aggregation_t.
+/// Rule by which the tokens of a text become spans; see optimize_aggregation_t.
 enum class Aggregation : std::int32_t {
     simple = OPTIMIZE_AGGREGATION_SIMPLE,
     none = OPTIMIZE_AGGREGATION_NONE,
@@ -35,7 +35,9 @@ struct TaggerOptions {
 
 /// A labelled part of a text.
 struct Span {
+    /// Class of the entity, for example "PER", or with Aggregation::none the label of the token, for example "B-PER".
     std::string label;
+    /// Probability of the label: the mean over the tokens or words of the span.
     float score = 0;
     /// Offset of the first byte of the span in the text.
     std::size_t start = 0;
@@ -47,13 +49,14 @@ struct Span {
 /// time.
 class Tagger : public detail::Handle<optimize_tagger_t, optimize_tagger_free> {
 public:
+    /// Creates a tagger that uses the model's own tokenizer.
     Tagger(const Context &context, const Model &model, const TaggerOptions &options = {}, const Call &call = {})
         : Tagger(context, model, nullptr, options, call) {}
     /// Creates a tagger that uses `tokenizer` instead of the model's own.
     Tagger(const Context &context, const Model &model, const Tokenizer &tokenizer, const TaggerOptions &options = {},
            const Call &call = {})
         : Tagger(context, model, tokenizer.get(), options, call) {}
-    /// Returns the spans of each text, in the order of the text.
+    /// Returns a list of spans for each of `texts`, in the order of the text; empty for a text without tokens.
     std::vector<std::vector<Span>> tag(const std::vector<std::string> &texts, const Call &call = {}) const {
         const auto c_texts = detail::c_texts(texts, "texts");
         Spans spans;

@@ -52,14 +52,15 @@ enum class DType : std::int32_t {
 struct Dimension {
     /// Size of the dimension, or -1 if it is dynamic.
     std::int64_t size = -1;
-    /// Name of the dimension, which may be empty. Dimensions with the same name must have the same size.
+    /// Name of the dimension, which may be empty. Dimensions with the same name must have the same size in a run,
+    /// except for names without meaning; see optimize_value_info_t.
     std::string name;
 };
 
 /// An input or output of a model.
 struct ValueInfo {
     std::string name;
-    /// Element type of the value; DType::unknown for a sequence or map.
+    /// Element type of the value; DType::unknown for a sequence or map, or if the model does not declare the type.
     DType dtype = DType::unknown;
     /// Shape of the value; empty if the model does not declare the number of dimensions.
     std::optional<std::vector<Dimension>> shape;
@@ -108,7 +109,7 @@ template <class F> std::vector<ValueInfo> value_infos(std::size_t count, F &&fun
 
 } // namespace detail
 
-/// A tensor: elements with a type and a shape. It is immutable.
+/// A tensor: elements with a type and a shape, in row-major order. It is immutable.
 class Tensor : public detail::Handle<optimize_tensor_t, optimize_tensor_free> {
 public:
     /// Creates a tensor that owns the elements, in row-major order. A vector that is moved in is not copied.
@@ -161,13 +162,16 @@ public:
         return made;
     }
 
+    /// Returns the type of the elements.
     DType dtype() const noexcept { return static_cast<DType>(optimize_tensor_dtype(get())); }
+    /// Returns the number of dimensions; 0 for a scalar.
     std::size_t rank() const noexcept { return optimize_tensor_rank(get()); }
+    /// Returns the sizes of the dimensions; an empty list for a scalar.
     std::vector<std::int64_t> dims() const {
         const std::int64_t *first = optimize_tensor_dims(get());
         return {first, first + rank()};
     }
-    /// Returns the number of elements: the product of the dimensions.
+    /// Returns the number of elements: the product of the sizes of the dimensions; 1 for a scalar.
     std::size_t elements() const noexcept {
         std::size_t count = 1;
         for (std::size_t i = 0; i < rank(); ++i) count *= static_cast<std::size_t>(optimize_tensor_dims(get())[i]);
@@ -177,20 +181,21 @@ public:
     std::size_t size_bytes() const noexcept { return optimize_tensor_size(get()); }
     /// Returns the elements as bytes, or NULL for strings. The pointer is valid as long as the tensor.
     const void *data() const noexcept { return optimize_tensor_data(get()); }
-    /// Returns the elements in row-major order; throws if they have another type. The pointer is valid as long as the
-    /// tensor.
+    /// Returns the elements in row-major order; throws an Error with Status::invalid_argument if they have another
+    /// type. The pointer is valid as long as the tensor.
     template <class T> const T *data() const {
         if (dtype() != dtype_of<T>())
             throw Error(Status::invalid_argument, "the tensor holds elements of type " + number(dtype()) + ", not " +
                                                       number(dtype_of<T>()) + " (numbers of optimize_dtype_t)");
         return static_cast<const T *>(data());
     }
-    /// Returns a copy of the elements; throws if they have another type.
+    /// Returns a copy of the elements in row-major order; throws like data() if they have another type.
     template <class T> std::vector<T> to_vector() const {
         const T *first = data<T>();
         return first ? std::vector<T>(first, first + elements()) : std::vector<T>();
     }
-    /// Returns the string at row-major position `index`, which is valid as long as the tensor.
+    /// Returns the string at row-major position `index`, which is valid as long as the tensor; throws an Error if there
+    /// is none.
     std::string_view string(std::size_t index) const {
         const char *text = nullptr;
         std::size_t size = 0;

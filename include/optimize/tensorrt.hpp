@@ -39,7 +39,7 @@ struct TensorRtOptions {
     bool refuse_mismatch = false;
     std::uint32_t threads = 0;
     /// int8 and fp8: path of the calibration data, a text or tensors (X.safetensors); empty selects built-in
-    /// sentences.
+    /// sentences or generated numbers.
     std::string calibration;
     /// Names of nodes, or of operators, that stay fp32.
     std::vector<std::string> keep_fp32;
@@ -47,7 +47,8 @@ struct TensorRtOptions {
     bool graph_only = false;
 };
 
-/// Builds a TensorRT engine, writes it to `path` with a manifest next to it, and returns the report.
+/// Builds a TensorRT engine of a model, writes it to `path` with a manifest next to it, and returns the report; with
+/// `graph_only`, only writes the graph for the engine. See optimize_model_build_tensorrt.
 inline Report build_tensorrt(const Context &context, const Model &model, const std::string &path,
                                   const TensorRtOptions &options = {}, const Call &call = {}) {
     auto raw = detail::sized<optimize_tensorrt_options_t>();
@@ -90,9 +91,9 @@ inline Report build_tensorrt(const Context &context, const Model &model, const s
     return Report(std::move(report));
 }
 
-/// Checks whether an engine file can be used on this machine and, if `model` is not null, whether it was built from
-/// `model`; returns its manifest as JSON. `trust` states that you trust the source of the engine, which contains
-/// executable code.
+/// Checks whether an engine file can be used on this machine and, if `model` is not null, whether the engine was built
+/// from `model`. Returns the manifest of the engine as JSON, and throws an Error if the check fails. `trust` states
+/// that you trust the source of the engine, which contains executable code; see optimize_tensorrt_check.
 inline Report check_tensorrt(const Context &context, const std::string &path, const Model *model = nullptr,
                                   bool trust = false, const Call &call = {}) {
     const char *c_path = detail::c_text(path, "path");
@@ -104,8 +105,8 @@ inline Report check_tensorrt(const Context &context, const std::string &path, co
     return Report(std::move(manifest));
 }
 
-/// Creates a session of an engine file on a device. Without `trust`, every engine is refused, because it contains
-/// executable code.
+/// Returns a session of an engine file on a device. Without `trust` in the options, every engine is refused, because an
+/// engine contains executable code. See optimize_tensorrt_open.
 inline Session open_tensorrt(const Context &context, const std::string &path, const TensorRtOpenOptions &options = {},
                              const Call &call = {}) {
     const auto raw = options.native();

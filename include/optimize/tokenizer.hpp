@@ -25,6 +25,7 @@ struct DecodeOptions {
 
 /// Encoded texts: int64 tensors of shape [number of texts, length of the longest row].
 struct Encoded {
+    /// Token ids; shorter rows are padded on the right.
     Tensor ids;
     /// Attention mask: 1 for tokens, 0 for padding.
     Tensor attention_mask;
@@ -38,18 +39,21 @@ class Package;
 /// A tokenizer, which encodes text to token ids and decodes token ids to text. It is immutable.
 class Tokenizer : public detail::Handle<optimize_tokenizer_t, optimize_tokenizer_free> {
 public:
-    /// Loads a tokenizer from tokenizer.json or from the folder that contains it.
+    /// Loads a tokenizer from tokenizer.json or from the folder that contains it, with the settings of the files next
+    /// to it.
     explicit Tokenizer(const std::string &path) {
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_tokenizer_load(c_path, place(), error); });
     }
-    /// Loads a tokenizer from the file `name` of a source, a tokenizer.json, with the files next to it.
+    /// Loads a tokenizer from the file `name` of a source, a tokenizer.json. If the file has this name, the settings of
+    /// the files next to it are applied.
     Tokenizer(const Source &source, const std::string &name) {
         const char *c_name = detail::c_text(name, "name");
         detail::attempt(Call{}, source, [&](auto *c_source, auto *, auto **error) {
             return optimize_tokenizer_load_source(c_source, c_name, place(), error);
         });
     }
+    /// Returns the token ids of texts, with attention mask and segment ids; throws an Error if `texts` is empty.
     Encoded encode(const std::vector<std::string> &texts, const EncodeOptions &options = {}) const {
         auto raw = detail::sized<optimize_encode_options_t>();
         raw.no_special_tokens = options.no_special_tokens;
@@ -63,6 +67,7 @@ public:
         });
         return made;
     }
+    /// Returns the text of token ids. Special tokens are left out unless the options keep them.
     std::string decode(const std::vector<std::int64_t> &ids, const DecodeOptions &options = {}) const {
         auto raw = detail::sized<optimize_decode_options_t>();
         raw.keep_special_tokens = options.keep_special_tokens;

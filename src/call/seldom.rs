@@ -1,11 +1,11 @@
-//! [`Seldom`]: limits how often progress is passed on.
+//! A filter that limits how often progress reports are passed on to the caller ([`Seldom`]).
 
 use super::{Progress, REPORTS_PER_SECOND};
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-/// A filter that passes at most [`REPORTS_PER_SECOND`] reports of a stage per second, and always the first and the last
-/// report of a stage.
+/// A filter that passes at most [`REPORTS_PER_SECOND`] reports of a stage per second, and in addition the first report
+/// of a stage and the one in which all units are done. A report with the same numbers as the last one is not passed.
 #[derive(Debug, Default)]
 pub struct Seldom(RefCell<Option<Passed>>);
 
@@ -19,7 +19,7 @@ struct Passed {
 }
 
 impl Seldom {
-    /// Returns whether a report is passed on.
+    /// Returns whether a report is passed on, and remembers it if so.
     pub fn passes(&self, progress: &Progress<'_>) -> bool {
         let mut last = self.0.borrow_mut();
         let passes = match &*last {

@@ -9,7 +9,7 @@ pub struct Stage {
     pub unit: &'static str,
 }
 
-/// Defines the stages, and the list of all of them.
+/// Defines a constant of [`Stage`] for each stage, with its name and unit, and the list of all stages.
 macro_rules! stages {
     ($($constant:ident: $name:literal, $unit:literal;)*) => {
         impl Stage {

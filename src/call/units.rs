@@ -4,8 +4,8 @@ use super::{Call, REPORTS_PER_SECOND, Stage};
 use crate::error::Result;
 use std::time::{Duration, Instant};
 
-/// A counter of the units (tokens, texts) that are done in a stage. It reports at most [`REPORTS_PER_SECOND`] times a
-/// second.
+/// A counter of the units (such as tokens or texts) that are done in a stage. It reports progress at most
+/// [`REPORTS_PER_SECOND`] times a second until all units are done.
 pub struct Units<'a> {
     call: &'a Call<'a>,
     stage: Stage,
@@ -20,7 +20,8 @@ impl<'a> Units<'a> {
         Units { call, stage, done: 0, total: total as u64, reported: None }
     }
 
-    /// Counts more units as done. Fails if the call was cancelled or its deadline passed.
+    /// Counts `units` more units as done, and reports them if a report is due. Fails like [`Call::report`] if the call
+    /// is cancelled or its deadline has passed.
     pub fn add(&mut self, units: usize) -> Result<()> {
         self.done += units as u64;
         let gap = Duration::from_secs(1) / REPORTS_PER_SECOND;

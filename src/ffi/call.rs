@@ -18,10 +18,10 @@ pub struct optimize_cancel_t(());
 
 handle!(optimize_cancel_t(Cancel), b"opt-canc", "cancel token");
 
-/// Progress callback. It is called on the thread that made the call, at most 20 times per second, and at
-/// the beginning and end of each stage. `stage` names the stage and is valid during the callback. `done` and `total`
-/// count the work of the stage in its unit; `total` is 0 if it is unknown. A return value other than 0 cancels the
-/// call. The callback must not throw or use longjmp.
+/// Progress callback. It is called on the thread that made the call, at most 20 times per second, and in addition at
+/// the beginning of each stage and when all work of a stage is done. `stage` names the stage and is valid during the
+/// callback. `done` and `total` count the work of the stage in its unit; `total` is 0 if it is unknown. A return value
+/// other than 0 cancels the call. The callback must not throw or use longjmp.
 ///
 /// Stages (units): "benchmark" (steps), "build" (steps), "calibrate" (runs), "classify" (texts), "distill" (steps),
 /// "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash"
@@ -33,14 +33,16 @@ handle!(optimize_cancel_t(Cancel), b"opt-canc", "cancel token");
 pub type optimize_progress_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, stage: *const c_char, done: u64, total: u64) -> i32>;
 
-/// Progress, timeout and cancellation of a call. A NULL pointer, and fields that are 0 or NULL, disable them.
+/// Progress, timeout and cancellation of a call. A field that is 0 or NULL disables its part; NULL in place of the
+/// struct disables all of them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct optimize_call_t {
     /// sizeof(optimize_call_t).
     pub struct_size: u32,
-    /// Timeout in milliseconds, after which the call returns OPTIMIZE_TIMEOUT; 0 means no timeout.
+    /// Timeout in milliseconds from the beginning of the call, after which it returns OPTIMIZE_TIMEOUT as soon as
+    /// possible; 0 means no timeout.
     pub timeout_ms: u32,
     /// Progress callback, or NULL.
     pub progress: optimize_progress_fn,
@@ -52,7 +54,8 @@ pub struct optimize_call_t {
 // SAFETY: repr(C), two u32 and three pointers: no padding, and NULL is valid in all three.
 unsafe impl Options for optimize_call_t {}
 
-/// Runs `body` with the caller's progress, timeout and cancel token.
+/// Runs `body` with the caller's progress, timeout and cancel token, and returns its result. Fails with `Cancelled`
+/// without running it if the token has been fired already.
 ///
 /// # Safety
 /// `call` is NULL or points to a valid `optimize_call_t` during the call.

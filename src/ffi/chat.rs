@@ -1,4 +1,4 @@
-//! Conversations as prompts.
+//! The rendering of conversations as prompts, by the chat template of a model.
 
 use super::error::optimize_error_t;
 use super::handle;
@@ -47,9 +47,10 @@ pub struct optimize_chat_options_t {
     pub no_generation_prompt: u32,
     /// Tools that the model may call, a JSON list of their schemas ({"type": "function", "function": {...}}); or NULL.
     pub tools: *const c_char,
-    /// Further variables of the template, a JSON object; or NULL. They override all others.
+    /// Further variables of the template, a JSON object; or NULL. They override variables of the same name that the
+    /// library sets, except `enable_thinking` if `thinking` is not 0.
     pub variables: *const c_char,
-    /// Use of the reasoning of the model, an optimize_thinking_t.
+    /// Use of the reasoning of the model, an optimize_thinking_t. It sets the variable `enable_thinking`.
     pub thinking: i32,
     /// Must be 0.
     pub reserved: u32,
@@ -58,7 +59,7 @@ pub struct optimize_chat_options_t {
 unsafe impl Options for optimize_chat_options_t {}
 
 /// Renders a conversation with the chat template of a model, and writes the text to `prompt`. The caller frees it.
-/// `messages` is JSON: [{"role": "user", "content": "..."}, ...]; messages may have further keys, such as `tool_calls`.
+/// `messages` is JSON: [{"role": "user", "content": "..."}, ...]. Messages may have further keys, such as `tool_calls`.
 /// The text contains special tokens: set `rendered` of optimize_generate_options_t when you pass it to a generator.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if the model has no chat template; OPTIMIZE_INVALID_ARGUMENT if messages, tools or

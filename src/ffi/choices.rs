@@ -1,15 +1,15 @@
-//! Compares the enums of the header with those of the library: the same values with the same numbers.
+//! A test that the enums of the header have the same values with the same numbers as the enums of the library.
 
 use std::collections::BTreeMap;
 
-/// Constants whose names differ from those of the library's values, with the latter.
+/// Constants of the header whose names do not end with the name of the library's value, each with that name.
 const OTHER_NAMES: [(&str, &str); 3] = [
     ("OPTIMIZE_OPTIMIZATION_DEFAULT", "all"),
     ("OPTIMIZE_TENSORRT_NVINFER", "tensorrt"),
     ("OPTIMIZE_TENSORRT_RTX", "tensorrt-rtx"),
 ];
 
-/// Returns the constants of an enum of the header by their numbers.
+/// Returns the constants of an enum of the header by their numbers. Panics if the header has no such enum.
 fn constants(c_name: &str) -> BTreeMap<i32, &'static str> {
     let header = include_str!("../../include/optimize.h");
     let (before, _) = header.split_once(&format!("}} {c_name};")).unwrap_or_else(|| panic!("there is no {c_name}"));
@@ -21,7 +21,7 @@ fn constants(c_name: &str) -> BTreeMap<i32, &'static str> {
     body.lines().filter_map(constant).collect()
 }
 
-/// Compares values, as number and name, with an enum of the header.
+/// Compares values of the library, as number and name, with an enum of the header. Panics if they differ.
 fn compare(c_name: &str, values: &[(i32, &str)]) {
     let constants = constants(c_name);
     for (number, name) in values {

@@ -1,4 +1,4 @@
-//! The context: the ONNX Runtime library and the default number of threads.
+//! The context: the ONNX Runtime library, the default number of threads, the log callback and the memory limit.
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
@@ -15,8 +15,8 @@ use std::ffi::{CString, c_char, c_void};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-/// A context: the ONNX Runtime library and the default number of threads. A program usually has one context. Any
-/// number of threads may use it concurrently.
+/// A context: the ONNX Runtime library, the default number of threads, the log callback and the memory limit. A program
+/// usually has one context. Any number of threads may use it concurrently.
 #[allow(non_camel_case_types)]
 pub struct optimize_context_t(());
 
@@ -25,11 +25,11 @@ handle!(optimize_context_t(Arc<Context>), b"opt-cont", "context");
 /// The value behind a context handle. ONNX Runtime is opened when it is first needed.
 pub struct Context {
     library: Option<PathBuf>,
-    /// Default number of threads; 0 selects all processors.
+    /// Default number of threads; 0 as in [`optimize_context_options_t`].
     pub(super) threads: usize,
     version: OnceLock<CString>,
     log: Option<Arc<Sink>>,
-    /// The limit on the memory of its models and sessions.
+    /// Limit on the memory of models and sessions that are created with the context; `None` for no limit.
     memory: Option<Arc<Budget>>,
 }
 
@@ -38,12 +38,13 @@ impl Context {
         Runtime::open(self.library.as_deref())
     }
 
-    /// Runs `work`, whose models and sessions are charged to the memory limit of the context.
+    /// Runs `work`, whose models and sessions are charged to the memory limit of the context, and returns its result.
     pub(super) fn limited<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         memory::within(self.memory.as_ref(), work)
     }
 
-    /// Returns the number of threads in an options struct, or that of the context if it is 0. Fails if it is too large.
+    /// Returns the number of threads in an options struct, or that of the context if it is 0. Fails with
+    /// `InvalidArgument` above [`limits::THREADS`].
     pub(super) fn threads(&self, asked: u32) -> Result<usize> {
         let threads = if asked == 0 { self.threads } else { asked as usize };
         if threads > limits::THREADS {
@@ -61,17 +62,19 @@ pub enum optimize_log_level_t {
     OPTIMIZE_LOG_LEVEL_DEFAULT = 0,
     /// Errors, after which something has failed.
     OPTIMIZE_LOG_LEVEL_ERROR = 1,
-    /// Warnings: something works, but not as well as possible, because a slower kernel is used or a file is ignored.
+    /// Warnings: something works, but not as well as possible, for example because a slower kernel is used or a file is
+    /// ignored.
     OPTIMIZE_LOG_LEVEL_WARNING = 2,
-    /// Events: a model was loaded, a session was created.
+    /// Events, for example: a model was loaded, a session was created.
     OPTIMIZE_LOG_LEVEL_INFO = 3,
     /// Details for developers, including those of ONNX Runtime.
     OPTIMIZE_LOG_LEVEL_DEBUG = 4,
 }
 
-/// Log callback. `level` is an optimize_log_level_t, `target` "optimize" or "onnxruntime", and `message` one UTF-8
-/// line; both texts are valid during the callback. It receives the messages of the whole process, on any thread, also
-/// on several at once. It must not throw or use longjmp. It may call the library, also to free its own context.
+/// Log callback. `level` is an optimize_log_level_t, `target` is "optimize" or "onnxruntime", and `message` is UTF-8
+/// text, usually one line. Both texts are valid during the callback. The callback receives the messages of the whole
+/// process, on any thread, also on several threads at once. It must not throw or use longjmp. It may call the library,
+/// also to free its own context.
 #[allow(non_camel_case_types)]
 pub type optimize_log_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, target: *const c_char, message: *const c_char)>;
@@ -83,34 +86,37 @@ pub type optimize_log_fn =
 pub struct optimize_context_options_t {
     /// sizeof(optimize_context_options_t).
     pub struct_size: u32,
-    /// Default number of threads; 0 selects all processors.
+    /// Default number of threads. 0 selects one thread per physical core for sessions, and one per logical processor
+    /// for work outside of ONNX Runtime, such as quantizing.
     pub threads: u32,
-    /// Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH, or if it is
-    /// not set, searches the folders near this library and the program, and the system's library path. A process can
-    /// open only one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
+    /// Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH. If that is
+    /// not set, the library is searched for in the folder of this library and of the program, in ../lib and
+    /// ../lib/liboptimize next to these folders, and in the system's library path. A process can open only one ONNX
+    /// Runtime: with another path, functions that need ONNX Runtime return OPTIMIZE_INVALID_ARGUMENT.
     pub runtime_library: *const c_char,
     /// Log callback, or NULL for no messages. It receives messages until the context is freed.
     pub log: optimize_log_fn,
     /// User data passed to the log callback.
     pub log_user_data: *mut c_void,
-    /// Highest level of the messages that the log callback receives, an optimize_log_level_t.
+    /// Most detailed level of the messages that the log callback receives, an optimize_log_level_t.
     pub log_level: i32,
     /// Must be 0.
     pub reserved: u32,
-    /// Maximum memory in bytes of what is created with the context; 0 means no limit. Beyond it, functions return
-    /// OPTIMIZE_LIMIT_EXCEEDED, and everything stays usable. It counts the contents of models that are loaded from
-    /// memory or from a source; of sessions, generators, embedders, classifiers and taggers, what ONNX Runtime allocates
-    /// for weights, activations and outputs (also of runs, until the tensors are freed), the packed weights of this
-    /// library's kernels, and caches. It does not count mapped files, whose pages the system takes back at any time;
-    /// graphs without their weights; small buffers of kernels and threads; memory of devices; tensors of the program;
-    /// and what techniques need while they run.
+    /// Maximum memory in bytes of the objects that are created with the context; 0 means no limit. A function that
+    /// would exceed it returns OPTIMIZE_LIMIT_EXCEEDED, and existing objects stay usable. The limit counts the contents
+    /// of models that are loaded from memory or from a source. For sessions, generators, embedders, classifiers and
+    /// taggers, it counts the weights, activations and outputs that ONNX Runtime allocates (also in runs, until the
+    /// tensors are freed), the packed weights of this library's kernels, and caches. It does not count mapped files,
+    /// whose pages the system can take back at any time; graphs without their weights; small buffers of kernels and
+    /// threads; memory of devices; tensors of the program; and the memory that techniques need while they run.
     pub memory_limit: u64,
 }
 // SAFETY: repr(C), two u32, three pointers that may be NULL, two 32-bit integers and a u64.
 unsafe impl Options for optimize_context_options_t {}
 
-/// Creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without calibration, and
-/// saving do not need it. Returns only statuses that every function can return.
+/// Creates a context. ONNX Runtime is opened when it is first needed: loading and saving, for example, do not need it,
+/// and neither does quantizing without calibration data, limits or measurements of speed. Returns only statuses that
+/// every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_new(
     options: *const optimize_context_options_t,
@@ -167,8 +173,10 @@ pub unsafe extern "C" fn optimize_context_runtime_version(
 }
 
 /// Writes the execution providers, best first, as JSON: a list of objects with `provider`, `device_id`, `available`
-/// and, if the provider is not available, `status` and `reason`. A provider is available if ONNX Runtime contains it
-/// *and* it could be started on the given device. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
+/// and, if the provider is not available, `status` and `reason`. The object of the CPU also has `kernels`, which is
+/// whether this library's kernels can be used, and otherwise the reason as `kernels_unused`. A provider is available if
+/// ONNX Runtime contains it *and* it could be started on the device with the index `device_id`. Returns
+/// OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_providers(
     context: *const optimize_context_t,
@@ -198,7 +206,7 @@ pub struct optimize_counters_t {
     pub reserved: u32,
     /// Number of models that were loaded from files or memory.
     pub models_loaded: u64,
-    /// Size of these models in bytes. Their files are mapped, and not necessarily read.
+    /// Sum of the sizes of all loaded models in bytes. Mapped weights count, even if they were never read.
     pub bytes_loaded: u64,
     /// Time that the loading of models took, in seconds.
     pub load_seconds: f64,
@@ -206,7 +214,8 @@ pub struct optimize_counters_t {
     pub sessions_created: u64,
     /// Time that the creation of sessions took, in seconds.
     pub session_seconds: f64,
-    /// Number of runs of sessions that ended, including failed ones. A generator runs once for each token.
+    /// Number of runs of sessions that ended, including failed ones. A generator usually needs one run for each
+    /// generated token, and at least one for the prompts.
     pub runs: u64,
     /// Number of runs that failed, including cancelled ones.
     pub failed_runs: u64,
@@ -214,7 +223,7 @@ pub struct optimize_counters_t {
     pub run_seconds: f64,
     /// Number of runs that are now in progress.
     pub active_runs: u64,
-    /// Number of calls that now wait for another call of the same engine.
+    /// Number of calls that now wait for another call of the same TensorRT engine to end.
     pub waiting_calls: u64,
     /// Number of tokens that the models of generators have read: those of prompts, and generated ones.
     pub read_tokens: u64,
@@ -234,7 +243,8 @@ pub enum optimize_counters_format_t {
     OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS = 1,
 }
 
-/// Writes the counters of the process. They are the same for all contexts, and never reset. Any thread may call it.
+/// Writes the counters of the process. They are the same for all contexts, and are not reset. Any thread may call this
+/// function.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT if `counters` is NULL or its struct_size is not set.
 #[unsafe(no_mangle)]
@@ -269,7 +279,8 @@ pub unsafe extern "C" fn optimize_context_counters(
     }
 }
 
-/// Writes the counters of the process as a text; `format` is an optimize_counters_format_t. Any thread may call it.
+/// Writes the counters of the process as a text; `format` is an optimize_counters_format_t. Any thread may call this
+/// function.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT for an unknown format.
 #[unsafe(no_mangle)]
@@ -294,8 +305,8 @@ pub unsafe extern "C" fn optimize_context_counters_text(
     }
 }
 
-/// Frees a context. NULL is allowed. Objects created with it remain usable. When it returns, no thread is in its log
-/// callback (other than the calling one), and none will call it again.
+/// Frees a context. NULL is allowed. Objects created with the context remain usable. When this function returns, no
+/// thread other than possibly the calling one is in the log callback of the context, and none will call it again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_free(context: *mut optimize_context_t) {
     // SAFETY: the contract of `ffi`.
@@ -316,7 +327,7 @@ fn receiver(
     struct Data(*mut c_void);
     // SAFETY: the program passes data that its function may use on any thread, which the header requires.
     unsafe impl Send for Data {}
-    // SAFETY: as above.
+    // SAFETY: as for `Send`.
     unsafe impl Sync for Data {}
     impl Data {
         fn get(&self) -> *mut c_void {

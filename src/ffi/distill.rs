@@ -1,4 +1,4 @@
-//! Distillation.
+//! Distillation: the training of a student model on the outputs of a teacher.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -57,15 +57,15 @@ pub struct optimize_training_step_t {
     pub total_steps: u64,
     /// Training loss of this step, or loss of this validation.
     pub loss: f64,
-    /// Norm of the gradients before clipping.
+    /// Norm of the gradients before clipping; 0 for a validation.
     pub gradient_norm: f64,
-    /// Learning rate of this step.
+    /// Learning rate of this step; 0 for a validation.
     pub learning_rate: f64,
-    /// Number of tokens per second in this step.
+    /// Number of tokens per second in this step; 0 for a validation.
     pub tokens_per_second: f64,
     /// Seconds of training, including the time before a resume.
     pub seconds: f64,
-    /// Estimated number of remaining seconds.
+    /// Estimated number of remaining seconds; 0 for a validation.
     pub seconds_left: f64,
 }
 
@@ -119,7 +119,7 @@ pub struct optimize_distill_options_t {
     pub weight_decay: f64,
     /// Maximum norm of the gradients; 0 selects 1, a negative value disables clipping.
     pub max_grad_norm: f64,
-    /// Share of the text that is held out for validation; 0 selects 0.05.
+    /// Share of the text that is held out for validation, above 0 and at most 0.5; 0 selects 0.05.
     pub validation_ratio: f64,
     /// Maximum training time in seconds; 0 means no limit.
     pub time_limit: f64,
@@ -135,13 +135,14 @@ pub struct optimize_distill_options_t {
     pub freeze: *const *const c_char,
     /// Number of names in `freeze`.
     pub freeze_count: u64,
-    /// Layers of the teacher that form the student, if `student` is NULL: "layers:every-other" or a number,
-    /// "layers:6".
+    /// Layers of the teacher that form the student, if `student` is NULL: "layers:every-other", or a number of layers
+    /// such as "layers:6". NULL if there is a `student`.
     pub student_layers: *const c_char,
     /// Path of the checkpoint file, from which stopped training can continue; NULL disables checkpoints. The file is
     /// removed when the training is complete.
     pub checkpoint: *const c_char,
-    /// A value other than 0 continues from the checkpoint, if it exists. With 0, an existing checkpoint is an error.
+    /// A value other than 0 continues from the checkpoint, if it exists; this requires `checkpoint`. With 0, an
+    /// existing checkpoint is an error.
     pub resume: u32,
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
@@ -168,8 +169,8 @@ unsafe impl Options for optimize_distill_options_t {}
 /// model to `result`; teacher and student are unchanged. `student` may be NULL if `student_layers` selects layers of
 /// the teacher. Both models must have the same vocabulary, and at least one of them a tokenizer. `report` (may be
 /// NULL) receives the JSON of docs/report.md: losses over time, and a comparison with the teacher on held-out text
-/// before and after the training. Progress stage: "distill", in steps. With a checkpoint, a call that was cancelled
-/// or timed out can be continued with `resume`.
+/// before and after the training. Progress stages: "distill", in steps; with a report also "hash". With a checkpoint,
+/// a call that was cancelled or timed out can be continued with `resume`.
 ///
 /// Returns OPTIMIZE_UNSUPPORTED if a node of the student has no gradient (the message names it) or the models have no
 /// outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
@@ -248,7 +249,7 @@ fn tell(given: &optimize_distill_options_t, moment: &Moment) -> ControlFlow<()> 
     }
 }
 
-/// Returns the number that an option selects: the default for 0, and 0 for a negative value.
+/// Returns the number that an option selects: the default `usual` for 0, and 0 for a negative value.
 fn or(given: f64, usual: f32) -> f32 {
     match given {
         0.0 => usual,

@@ -1,4 +1,4 @@
-//! Encoders: vectors of texts, and scores of their classes.
+//! Encoders: embedders, which compute vectors of texts, and classifiers, which compute scores of classes.
 
 use super::call::{self, optimize_call_t};
 use super::context::{Context, optimize_context_t};
@@ -48,7 +48,7 @@ pub struct optimize_embedder_options_t {
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
     /// Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
-    /// the vector of a text never depends on other texts; in dynamically quantized models it otherwise can.
+    /// the vector of a text does not depend on other texts; with more, it can in dynamically quantized models.
     pub batch_size: u32,
     /// Number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
     pub max_length: u32,
@@ -57,10 +57,10 @@ pub struct optimize_embedder_options_t {
     pub dimensions: u32,
     /// A value other than 0 normalizes each vector to length 1, even if the model does not ask for it.
     pub normalize: u32,
-    /// Text that precedes every text; NULL selects the default prompt of the model, if it has one.
+    /// Text that is put before every text; NULL selects the default prompt of the model, if it has one.
     pub prompt: *const c_char,
     /// Name of a prompt in the model's config_sentence_transformers.json, such as "query", instead of `prompt`; or
-    /// NULL.
+    /// NULL. Only one of `prompt` and `prompt_name` may be given.
     pub prompt_name: *const c_char,
     /// Execution provider of the session, an optimize_provider_t.
     pub provider: i32,
@@ -104,7 +104,7 @@ pub struct optimize_classifier_options_t {
     /// Number of threads; 0 uses that of the context.
     pub threads: u32,
     /// Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
-    /// the scores of a text never depend on other texts; in dynamically quantized models they otherwise can.
+    /// the scores of a text do not depend on other texts; with more, they can in dynamically quantized models.
     pub batch_size: u32,
     /// Number of tokens after which a text or pair is truncated; 0 selects the limit of the model, up to 512.
     pub max_length: u32,
@@ -307,10 +307,11 @@ pub unsafe extern "C" fn optimize_classifier_free(classifier: *mut optimize_clas
     super::guard_value((), || unsafe { handle::free(classifier) });
 }
 
-/// Returns the options for texts. `sizes` are the number of threads, the batch size and the maximum length.
+/// Returns the options for texts. `sizes` are the number of threads, the batch size and the maximum length, in this
+/// order; 0 selects their defaults.
 ///
 /// # Safety
-/// As [`Where::execution`].
+/// The contract is that of [`Where::execution`].
 pub(super) unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Where) -> Result<TextOptions> {
     let [threads, batch_size, max_length] = sizes;
     Ok(TextOptions {
@@ -325,7 +326,7 @@ pub(super) unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Whe
 /// Returns a copy of a tokenizer, or `None` for NULL.
 ///
 /// # Safety
-/// As [`handle::optional`].
+/// The contract is that of [`handle::optional`].
 pub(super) unsafe fn shared(tokenizer: *const optimize_tokenizer_t) -> Result<Option<Arc<Tokenizer>>> {
     // SAFETY: the contract of this function.
     Ok(unsafe { handle::optional(tokenizer) }?.map(|tokenizer| Arc::new(tokenizer.clone())))

@@ -30,7 +30,7 @@ handle!(optimize_ensemble_t(Ensemble), b"opt-ense", "ensemble");
 pub enum optimize_ensemble_method_t {
     /// Mean of the probabilities, of the normalized embeddings, or of the numeric outputs.
     OPTIMIZE_ENSEMBLE_MEAN = 0,
-    /// Weighted mean of what OPTIMIZE_ENSEMBLE_MEAN averages; requires `weights`.
+    /// Mean like OPTIMIZE_ENSEMBLE_MEAN, weighted by `weights`, which are required.
     OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
     /// Softmax of the mean of the logits.
     OPTIMIZE_ENSEMBLE_LOGITS = 2,
@@ -42,10 +42,10 @@ pub enum optimize_ensemble_method_t {
     OPTIMIZE_ENSEMBLE_MEDIAN = 5,
     /// Sum of the weights of the members that rank the token or class first.
     OPTIMIZE_ENSEMBLE_VOTE = 6,
-    /// Probabilities of the first member divided by those of the second, where the former are at least a tenth of their
-    /// maximum.
+    /// Probabilities of the first member divided by those of the second, for tokens whose probability in the first
+    /// member is at least a tenth of the maximum.
     OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
-    /// Best of the texts that the members generate, by the scores of all members.
+    /// The text, of those that the members generate, with the best score from all members.
     OPTIMIZE_ENSEMBLE_RERANK = 8,
     /// Concatenated embeddings, each normalized and multiplied by the square root of its weight.
     OPTIMIZE_ENSEMBLE_CONCAT = 9,
@@ -84,8 +84,7 @@ pub struct optimize_ensemble_options_t {
     pub allow_different_vocabularies: u32,
     /// Rerank: number of texts that each member generates; 0 selects 1.
     pub candidates: u32,
-    /// Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1, a
-    /// negative value disables the division.
+    /// Rerank: power of the length by which the log-probability of a text is divided; 0 selects 1, below 0 disables it.
     pub length_penalty: f64,
     /// Array of `weight_count` non-negative weights, one per member; their sum is normalized to 1. NULL selects equal
     /// weights.
@@ -183,8 +182,8 @@ pub unsafe extern "C" fn optimize_ensemble_new(
 
 /// Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
 /// `optimize_model_load` accepts a manifest, too, and returns the model that `optimize_ensemble_fuse` would create.
-///
-/// Returns OPTIMIZE_NOT_FOUND without a manifest; OPTIMIZE_INVALID_MODEL if it is damaged, newer, or a member changed.
+/// Returns OPTIMIZE_NOT_FOUND without a manifest; OPTIMIZE_INVALID_MODEL if the manifest is damaged or has a newer
+/// version, or if the size of a member differs from the one in the manifest.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_load(
     path: *const c_char,
@@ -250,8 +249,9 @@ pub unsafe extern "C" fn optimize_ensemble_inspect(
 
 /// Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these
 /// weights to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
-/// "equal_nll", "fitted_nll", "gap", "tokens"}; negative log-likelihoods ("nll") are in nats per token. Progress
-/// stage: "fit". Returns OPTIMIZE_UNSUPPORTED for methods without weights.
+/// "equal_nll", "fitted_nll", "gap", "tokens"}. "nll" are negative log-likelihoods, and "gap" is an upper bound of the
+/// difference of "fitted_nll" from its minimum, in nats per token. Progress stage: "fit". Returns OPTIMIZE_UNSUPPORTED
+/// for methods without weights.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_fit(
     context: *const optimize_context_t,

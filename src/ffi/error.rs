@@ -1,4 +1,4 @@
-//! Error objects.
+//! Error objects, with which functions of the C interface describe failures.
 
 use super::c_string;
 use super::handle::{self, handle};
@@ -33,16 +33,18 @@ pub unsafe extern "C" fn optimize_error_status(error: *const optimize_error_t) -
     found.map_or(optimize_status_t::OPTIMIZE_INVALID_HANDLE, |e| e.error.kind().into())
 }
 
-/// Returns the message of an error in UTF-8, or "" if `error` is NULL. It is a sentence; if it lists the places where
-/// a library was searched, it has several lines. The string is valid until the error is freed.
+/// Returns the message of an error in UTF-8, or "" if `error` is NULL. The message says what is wrong, usually in one
+/// sentence; if it lists the places where a library was searched for, it has several lines. The string is valid until
+/// the error is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_message(error: *const optimize_error_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.
     unsafe { handle::get(error) }.map_or(c"".as_ptr(), |e| e.message.as_ptr())
 }
 
-/// Returns the place where the error occurred: file, node, tensor or argument, outermost first. Returns "" if the
-/// message already contains it. The string is valid until the error is freed.
+/// Returns the place where the error occurred: for example file, node, tensor or argument, outermost first. Returns ""
+/// if `error` is NULL, or if there is no place or the message contains it. The string is valid until the error is
+/// freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_error_place(error: *const optimize_error_t) -> *const c_char {
     // SAFETY: the contract of `ffi`.

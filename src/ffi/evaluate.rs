@@ -19,7 +19,8 @@ use std::ffi::c_char;
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_evaluate_task_t {
-    /// The task that fits the model: perplexity for text generation, otherwise embedding or classification.
+    /// The task that fits the model: perplexity for text generation, embedding for embedding models, classification for
+    /// classifiers.
     OPTIMIZE_EVALUATE_DEFAULT = 0,
     /// Perplexity of a language model on plain text.
     OPTIMIZE_EVALUATE_PERPLEXITY = 1,
@@ -32,8 +33,8 @@ pub enum optimize_evaluate_task_t {
     OPTIMIZE_EVALUATE_PROBE = 4,
 }
 
-/// Position of the beginning-of-sequence token (`<s>`), for models whose tokenizer has one. The token itself is never
-/// scored.
+/// Position of the beginning-of-sequence token (such as `<s>`), for models whose tokenizer has one. The token itself is
+/// not scored.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_bos_t {
@@ -60,7 +61,7 @@ pub struct optimize_evaluate_options_t {
     /// Perplexity: number of tokens per window; 0 selects the limit of the model, up to 512.
     pub context_length: u32,
     /// Perplexity: number of tokens between the starts of two windows; 0 selects half of the context length. A
-    /// smaller stride takes longer and gives a lower, more accurate perplexity.
+    /// smaller stride takes longer and usually gives a lower, more accurate perplexity.
     pub stride: u32,
     /// Perplexity: position of the beginning-of-sequence token, an optimize_bos_t.
     pub bos: i32,
@@ -77,8 +78,7 @@ pub struct optimize_evaluate_options_t {
     pub seed: u64,
     /// Probe: share of the texts of each class in the test set, below 1; 0 selects 0.2.
     pub test_share: f64,
-    /// Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5, a negative
-    /// value disables it.
+    /// Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5, a negative value disables the penalty.
     pub penalty: f64,
     /// Execution provider of the sessions, an optimize_provider_t.
     pub provider: i32,
@@ -100,9 +100,9 @@ unsafe impl Options for optimize_evaluate_options_t {}
 /// Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t).
 /// If `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
 /// original, `against` the changed model. The task embedding requires `against`. If `tokenizer` is NULL, that of
-/// `model` is used. `against` uses its own tokenizer if it differs; classes are matched by name. `report` receives
-/// the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes. Any thread may
-/// call it.
+/// `model` is used. `against` uses its own tokenizer if that differs; classes of the two models are matched by name.
+/// `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in
+/// bytes. Any thread may call this function.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format
 /// of the task (the message names the line), if options do not fit the model, if token ids or classes of the two

@@ -1,4 +1,4 @@
-//! Reads the generated texts of reports, so that programs need no JSON parser.
+//! Functions that read the generated texts of reports, so that programs need no JSON parser.
 
 use super::buffer::{Buffer, optimize_buffer_t};
 use super::error::optimize_error_t;
@@ -13,7 +13,8 @@ use crate::text::FinishReason;
 use serde_json::Value;
 use std::ffi::c_char;
 
-/// The generated text of a row. Set `struct_size` before the call; the pointers are owned by the report.
+/// The generated text of a row: of a prompt, or of a row of the generator. Set `struct_size` before the call. The
+/// memory of the pointers belongs to the report.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -26,13 +27,14 @@ pub struct optimize_generation_t {
     pub text: *const c_char,
     /// Number of bytes in `text`.
     pub text_size: u64,
-    /// Array of `token_count` ids of the generated tokens.
+    /// Array of `token_count` ids of the generated tokens; NULL if there are none.
     pub tokens: *const i64,
-    /// Array of `token_count` log-probabilities of these tokens; NULL if they were not requested.
+    /// Array of `token_count` log-probabilities of the generated tokens; NULL if they were not requested or there are
+    /// no tokens.
     pub logprobs: *const f32,
     /// Number of generated tokens.
     pub token_count: u64,
-    /// Number of tokens in the row before the generated ones.
+    /// Number of tokens in the row before the generated ones: those of the prompt and of earlier runs.
     pub prompt_tokens: u64,
     /// Ensembles: mean entropy of the combined distribution, in nats; otherwise NaN.
     pub entropy: f64,
@@ -44,7 +46,7 @@ pub struct optimize_generation_t {
 // SAFETY: repr(C), two 32-bit and nine 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_generation_t {}
 
-/// A token that the model could have generated.
+/// A token that the model could have generated at a position, with its log-probability.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -59,7 +61,7 @@ pub struct optimize_candidate_t {
 // SAFETY: repr(C), two 32-bit fields and a 64-bit one: no padding, all zero is valid.
 unsafe impl Options for optimize_candidate_t {}
 
-/// Tokens and log-probabilities of the rows of a report, in the form that C reads.
+/// Tokens and log-probabilities of the rows of a report, as arrays to which C programs get pointers.
 #[derive(Default)]
 pub struct Rows(Vec<Row>);
 
@@ -131,8 +133,8 @@ pub unsafe extern "C" fn optimize_generation_get(
     }
 }
 
-/// Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. There
-/// are as many as the option `logprobs` requested, less one.
+/// Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. The
+/// number of candidates is the option `logprobs`, less one. Set `struct_size` of `candidate` before the call.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer
 /// holds no JSON.

@@ -1,4 +1,4 @@
-//! Text generation.
+//! Text generation with decoders and ensembles of them.
 
 use super::call::{self, optimize_call_t};
 use super::context::{Context, optimize_context_t};
@@ -20,14 +20,15 @@ use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 
 /// A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far.
-/// Any thread may use it, but only one at a time: a concurrent call returns OPTIMIZE_BUSY.
+/// Any thread may use it, but only one at a time: a concurrent call, other than `optimize_generator_placement`, returns
+/// OPTIMIZE_BUSY.
 #[allow(non_camel_case_types)]
 pub struct optimize_generator_t(());
 
-/// What is behind a handle.
+/// The value behind a generator handle.
 pub struct GeneratorHandle {
     rows: Mutex<Box<dyn Rows>>,
-    /// Where the models run, as JSON. It does not change, so that other threads can read it during a call.
+    /// Placement of the models as JSON. It does not change, so that other threads can read it during a call.
     placement: String,
 }
 
@@ -148,7 +149,7 @@ pub struct optimize_generate_options_t {
     /// Log-probabilities to return: 0 returns none; n returns those of each generated token and of the n - 1 most
     /// probable tokens.
     pub logprobs: u32,
-    /// Seed of sampling; the same seed gives the same text.
+    /// Seed of sampling. The same seed gives the same text for the same prompts, options, model and machine.
     pub seed: u64,
     /// Array of `stop_count` strings that end the text of a row and are not part of it. A string that is the text of
     /// a special token ends the text when the model generates that token.
@@ -159,7 +160,7 @@ pub struct optimize_generate_options_t {
     pub on_token: optimize_token_fn,
     /// User data passed to `on_token`.
     pub user_data: *mut c_void,
-    /// If not 0, prompts already contain their special tokens, like the result of `optimize_model_render_chat`.
+    /// If not 0, prompts already contain their special tokens, like the result of `optimize_model_apply_chat_template`.
     pub rendered: u32,
     /// A value other than 0 continues after end-of-text tokens.
     pub ignore_eos: u32,
@@ -232,9 +233,10 @@ pub unsafe extern "C" fn optimize_generator_generate(
     }
 }
 
-/// Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, it
-/// creates row 0. The next `optimize_generator_run` processes only the appended text. Only `rendered` of the options is
-/// used. Returns OPTIMIZE_NOT_FOUND if the row does not exist; OPTIMIZE_BUSY while another thread uses the generator.
+/// Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, row 0
+/// is created. The next `optimize_generator_run` processes only the appended text. Of the options, only `rendered` has
+/// an effect. Returns OPTIMIZE_NOT_FOUND if the row does not exist; OPTIMIZE_BUSY while another thread uses the
+/// generator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_append(
     generator: *mut optimize_generator_t,
@@ -301,7 +303,7 @@ pub unsafe extern "C" fn optimize_generator_free(generator: *mut optimize_genera
     super::guard_value((), || unsafe { handle::free(generator) });
 }
 
-/// Generates text: after prompts if they are given, otherwise in the existing rows.
+/// Generates text, after prompts if they are given, otherwise in the existing rows, and writes the report.
 ///
 /// # Safety
 /// The contract of `ffi`.
@@ -330,10 +332,10 @@ unsafe fn write<'a>(
     }
 }
 
-/// Returns the session options that the C options of a generator select. Fails with `InvalidArgument` if a field is out
-/// of range.
+/// Returns the session options that the C options of a generator select, or `InvalidArgument` for an invalid field.
 ///
-/// # Safety The contract of `ffi`.
+/// # Safety
+/// The contract of `ffi`.
 pub(super) unsafe fn session_options(
     context: &Context,
     options: *const optimize_generator_options_t,

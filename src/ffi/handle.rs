@@ -1,5 +1,5 @@
-//! Opaque handles. A handle points to a type tag and a value, so that a handle of a wrong type is an error and not a
-//! crash.
+//! The opaque handles of the C interface. A handle points to a type tag and a value, so that a handle of a wrong type
+//! is an error and not a crash.
 
 use crate::call::Call;
 use crate::counters::PROCESS;
@@ -24,7 +24,7 @@ struct Tagged<T> {
     value: T,
 }
 
-/// Tag of a freed handle. With it, most double frees and uses after free are detected.
+/// Tag of a freed handle. It makes double frees and uses after free errors as long as the memory is not used again.
 const FREED: u64 = u64::from_le_bytes(*b"opt-free");
 
 /// Returns a new handle that owns `value`.
@@ -32,7 +32,8 @@ pub fn new<H: Handle>(value: H::Value) -> *mut H {
     Box::into_raw(Box::new(Tagged { kind: H::KIND, value })).cast()
 }
 
-/// Returns the value behind a handle.
+/// Returns the value behind a handle. Fails with `InvalidArgument` if the handle is NULL, and with `InvalidHandle` if
+/// it has another type or was freed.
 ///
 /// # Safety
 /// `handle` is NULL or a handle of any type from this library that is not freed during `'a`.
@@ -44,10 +45,10 @@ pub unsafe fn get<'a, H: Handle>(handle: *const H) -> Result<&'a H::Value> {
     }
 }
 
-/// Returns the value behind a handle that may be NULL.
+/// Returns the value behind a handle, or `None` for NULL. Fails with `InvalidHandle` like [`get`].
 ///
 /// # Safety
-/// As [`get`].
+/// The contract is that of [`get`].
 pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::Value>> {
     if handle.is_null() {
         return Ok(None);
@@ -68,7 +69,7 @@ pub unsafe fn optional<'a, H: Handle>(handle: *const H) -> Result<Option<&'a H::
 /// Frees a handle. NULL and handles of another type are ignored.
 ///
 /// # Safety
-/// As [`get`]; the handle is not used afterwards.
+/// The contract is that of [`get`]. The handle must not be in use, and must not be used afterwards.
 pub unsafe fn free<H: Handle>(handle: *mut H) {
     // SAFETY: the contract of this function.
     if !handle.is_null() && unsafe { get(handle.cast_const()) }.is_ok() {
@@ -82,7 +83,7 @@ pub unsafe fn free<H: Handle>(handle: *mut H) {
 }
 
 /// Locks the value of a handle that accepts one call at a time, and returns the guard. Fails with `Busy` if another
-/// thread holds the lock; `doing` describes what that thread does, for the message.
+/// call holds the lock; `doing` describes that call in the message.
 pub fn lock<'h, T>(value: &'h Mutex<T>, doing: &str) -> Result<MutexGuard<'h, T>> {
     match value.try_lock() {
         Ok(guard) => Ok(guard),
@@ -94,8 +95,8 @@ pub fn lock<'h, T>(value: &'h Mutex<T>, doing: &str) -> Result<MutexGuard<'h, T>
 /// Interval between two attempts to lock a value while a call can be cancelled.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// Returns a value that accepts one call at a time, as soon as no other thread uses it. Fails if `call` is cancelled or
-/// its deadline passes meanwhile.
+/// Waits until no other thread uses a value that accepts one call at a time, locks it, and returns the guard. Fails
+/// with `Cancelled` or `Timeout` if `call` is cancelled or its deadline passes meanwhile.
 pub fn wait<'h, T>(value: &'h Mutex<T>, call: &Call) -> Result<MutexGuard<'h, T>> {
     let _waiting = PROCESS.waiting_calls.hold();
     loop {
@@ -111,7 +112,7 @@ pub fn wait<'h, T>(value: &'h Mutex<T>, call: &Call) -> Result<MutexGuard<'h, T>
     }
 }
 
-/// Declares an opaque C type.
+/// A macro that makes the opaque C type `$name` a [`Handle`] of `$value`, with its tag and its name in messages.
 macro_rules! handle {
     ($(#[$doc:meta])* $name:ident($value:ty), $tag:literal, $word:literal) => {
         impl $crate::ffi::handle::Handle for $name {

@@ -1,12 +1,13 @@
-//! The C interface, with one file per noun. This file contains what all of them share.
+//! The C interface, with one file per noun. This file contains the helpers that all of them share.
 //!
 //! Callers must obey this contract, which the header also states: each pointer is NULL or valid for the use that the
-//! function documents, and each handle comes from this library and is freed once. All other violations are detected
-//! and return a status: NULL where a value is required, handles of another type, unknown enum values, text that is
-//! not UTF-8, and option structs of other sizes. A panic also returns a status.
+//! function documents, each handle comes from this library and is freed once, and the rules for threads are kept. Other
+//! mistakes are detected and return a status, for example NULL where a value is required, handles of another type,
+//! unknown enum values, text that is not UTF-8, and option structs with fields that this version does not have. A panic
+//! also returns a status.
 //!
-//! The body of every function is one [`guard`] around safe code. Only the unsafe helpers below access raw memory, so
-//! that each rule is in one place.
+//! The body of a function that returns a status is one [`guard`]. Most access to the caller's memory is in the unsafe
+//! helpers below and in `handle`, `options` and `tensor`, so that each rule is in one place.
 
 // The comments of the functions become those of the header, whose introduction states the safety contract for all.
 #![allow(clippy::missing_safety_doc)]
@@ -53,7 +54,8 @@ use std::ffi::{CStr, CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-/// Runs the body of a C function: errors and panics become a status and an error object.
+/// Runs the body of a C function and returns its status. An error or a panic also becomes an error object, which is
+/// written to `error` if that is not NULL.
 ///
 /// # Safety
 /// `error` is NULL or points to a pointer that may be written.
@@ -66,19 +68,19 @@ unsafe fn guard(error: *mut *mut optimize_error_t, body: impl FnOnce() -> Result
     let Err(failure) = outcome else { return optimize_status_t::OPTIMIZE_OK };
     let status = optimize_status_t::from(failure.kind());
     if !error.is_null() {
-        // SAFETY: as above.
+        // SAFETY: not NULL, and writable by the contract above.
         unsafe { error.write(error::new(failure)) };
     }
     status
 }
 
-/// Runs the body of a C function that returns no status: a panic returns `default`.
+/// Runs the body of a C function that returns no status, and returns its value, or `default` after a panic.
 fn guard_value<T>(default: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(default)
 }
 
-/// Returns the text as a C string. Its NULs, which names from files may contain and where C would stop reading, become
-/// U+FFFD.
+/// Returns the text as a C string. Each NUL in it becomes U+FFFD: names from files may contain NUL, where C would stop
+/// reading.
 fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }
@@ -93,7 +95,8 @@ fn from_panic(panic: &(dyn std::any::Any + Send)) -> Error {
 struct Out<T>(*mut *mut T);
 
 impl<T> Out<T> {
-    /// Returns the output pointer `name`.
+    /// Sets the pointer at `place` to NULL, and returns the output. Fails with `InvalidArgument` if `place` is NULL;
+    /// `name` is its name in the message.
     ///
     /// # Safety
     /// `place` is NULL or points to a pointer that may be written.
@@ -105,10 +108,10 @@ impl<T> Out<T> {
         }
     }
 
-    /// Returns an output pointer that may be NULL.
+    /// Sets the pointer at `place` to NULL, unless `place` is NULL, and returns the output.
     ///
     /// # Safety
-    /// As [`Out::new`].
+    /// The contract is that of [`Out::new`].
     unsafe fn optional(place: *mut *mut T) -> OptionalOut<T> {
         if place.is_null() {
             return OptionalOut(None);
@@ -124,7 +127,7 @@ impl<T> Out<T> {
     }
 }
 
-/// An output pointer that may be NULL, for which nothing is computed.
+/// An output pointer that may be NULL.
 struct OptionalOut<T>(Option<Out<T>>);
 
 impl<T> OptionalOut<T> {
@@ -132,6 +135,7 @@ impl<T> OptionalOut<T> {
         self.0.is_some()
     }
 
+    /// Writes what `value` returns, which is not called if the pointer is NULL.
     fn set_with(self, value: impl FnOnce() -> *mut T) {
         if let Some(out) = self.0 {
             out.set(value());
@@ -139,7 +143,8 @@ impl<T> OptionalOut<T> {
     }
 }
 
-/// Returns a NUL-terminated UTF-8 string.
+/// Returns a NUL-terminated UTF-8 string. Fails with `InvalidArgument` if it is NULL or not UTF-8; `name` is its name
+/// in the message.
 ///
 /// # Safety
 /// `text` is NULL or points to a NUL-terminated string that lives for `'a`.
@@ -154,16 +159,17 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
     }
 }
 
-/// Returns a path, or `None` for NULL.
+/// Returns a path, or `None` for NULL. Fails with `InvalidArgument` if it is not UTF-8.
 ///
 /// # Safety
-/// As [`text`].
+/// The contract is that of [`text`].
 unsafe fn optional_path(path: *const c_char, name: &str) -> Result<Option<PathBuf>> {
     // SAFETY: the contract of this function.
     if path.is_null() { Ok(None) } else { Ok(Some(PathBuf::from(unsafe { text(path, name) }?))) }
 }
 
-/// Returns `count` elements; `data` may be NULL if there are none.
+/// Returns `count` elements; `data` may be NULL if there are none. Fails with `InvalidArgument` if it is NULL
+/// otherwise, not aligned, or if the elements would not fit into memory.
 ///
 /// # Safety
 /// `data` is NULL or points to `count` elements that live for `'a`.
@@ -184,7 +190,7 @@ unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [
     Ok(unsafe { std::slice::from_raw_parts(data, count) })
 }
 
-/// Returns `count` writable elements; `data` may be NULL if there are none.
+/// Returns `count` writable elements; `data` may be NULL if there are none. Fails like [`slice`].
 ///
 /// # Safety
 /// `data` is NULL or points to `count` elements that live for `'a` and that nothing else uses.
@@ -198,7 +204,8 @@ unsafe fn slice_mut<'a, T>(data: *mut T, count: usize, name: &str) -> Result<&'a
     Ok(unsafe { std::slice::from_raw_parts_mut(data, count) })
 }
 
-/// Returns a copy of the bytes. A failed allocation is an error and does not abort the process.
+/// Returns a copy of the bytes. A failed allocation is an error of the kind `LimitExceeded` and does not abort the
+/// process.
 fn copied(bytes: &[u8]) -> Result<Bytes> {
     let mut copy = Vec::new();
     if copy.try_reserve_exact(bytes.len()).is_err() {
@@ -208,10 +215,10 @@ fn copied(bytes: &[u8]) -> Result<Bytes> {
     Ok(Bytes::from(copy))
 }
 
-/// Returns `count` NUL-terminated strings.
+/// Returns `count` NUL-terminated UTF-8 strings. Fails like [`slice`] and [`text`].
 ///
 /// # Safety
-/// As [`slice`] and [`text`], for every element.
+/// The contract is that of [`slice`] and [`text`], for every element.
 unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Result<Vec<&'a str>> {
     // SAFETY: the contract of this function.
     let pointers = unsafe { slice(list, count, name) }?;
@@ -222,10 +229,11 @@ unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Res
     pointers.iter().enumerate().map(one).collect()
 }
 
-/// Returns a UTF-8 text of `size` bytes.
+/// Returns a UTF-8 text of `size` bytes. Fails with `LimitExceeded` above [`limits::TEXT_BYTES`], and with
+/// `InvalidArgument` if it is NULL but not empty, or not UTF-8.
 ///
 /// # Safety
-/// As [`slice`].
+/// The contract is that of [`slice`].
 unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'a str> {
     if size > limits::TEXT_BYTES {
         bail!(LimitExceeded, "{name} has {size} bytes; the limit is {}", limits::TEXT_BYTES);
@@ -238,10 +246,11 @@ unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'
     }
 }
 
-/// Returns `count` UTF-8 texts, whose lengths in bytes are `sizes`. If `sizes` is NULL, they are NUL-terminated.
+/// Returns `count` UTF-8 texts, whose lengths in bytes are `sizes`. If `sizes` is NULL, the texts are NUL-terminated.
+/// Fails like [`text_of`] or [`text`].
 ///
 /// # Safety
-/// As [`slice`] and [`text`], for every element.
+/// The contract is that of [`slice`] and [`text`], for every element.
 unsafe fn texts_of<'a>(
     list: *const *const c_char,
     sizes: *const usize,

@@ -20,9 +20,9 @@ use serde_json::Value;
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 
-/// A loaded or created model. It is immutable, and any number of threads may use it concurrently. Weights stay in
-/// memory-mapped files, which must not be truncated or overwritten while the model exists; they may be replaced by
-/// renaming.
+/// A loaded or created model. It is immutable, and any number of threads may use it concurrently. The weights of a
+/// model that was loaded from files stay in these files, which are memory-mapped and must not be truncated or
+/// overwritten while the model, or an object created from it, exists. The files may be replaced by renaming.
 #[allow(non_camel_case_types)]
 pub struct optimize_model_t(());
 
@@ -40,7 +40,7 @@ pub(super) fn new(model: Model) -> *mut optimize_model_t {
     handle::new(ModelHandle { model, inputs, outputs })
 }
 
-/// Storage of the weights by `optimize_model_save`.
+/// Place where `optimize_model_save` stores the weights.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_external_data_t {
@@ -69,13 +69,13 @@ pub struct optimize_save_options_t {
 // SAFETY: repr(C), three 32-bit integers.
 unsafe impl Options for optimize_save_options_t {}
 
-/// Loads a model from an .onnx file, a folder that contains one (model.onnx, onnx/model.onnx), a Hugging Face
-/// checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not read, which
-/// takes milliseconds for any size. Weights that must be converted, such as those of packed files and block-quantized
-/// ones of GGUF files, are written to an unlinked file in the system's temporary folder. `optimize_model_inspect` lists
-/// unused content of the model's files as `warnings`. Returns OPTIMIZE_INVALID_MODEL for a damaged file (the error says
-/// where); OPTIMIZE_NOT_FOUND if there is no such file; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of
-/// weights that is not supported.
+/// Loads a model from an .onnx file, a folder that contains one (for example as model.onnx or onnx/model.onnx), a
+/// Hugging Face checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not
+/// read, so that loading usually takes milliseconds for any size. Weights that must be converted, such as those of
+/// packed files and block-quantized ones of GGUF files, are an exception: they are written to an unlinked file in the
+/// system's temporary folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
+/// OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is no such file;
+/// OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load(
     context: *const optimize_context_t,
@@ -96,11 +96,11 @@ pub unsafe extern "C" fn optimize_model_load(
     }
 }
 
-/// Loads a model from a copy of the `size` bytes of an .onnx file, a packed file, a .gguf file or a package in one file
-/// at `data`. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or its files to
-/// `optimize_model_load_source`. Returns OPTIMIZE_INVALID_MODEL for a damaged model; OPTIMIZE_INVALID_ARGUMENT for one
-/// with external data; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB; OPTIMIZE_UNSUPPORTED for a format, an
-/// architecture or a type of weights that is not supported.
+/// Loads a model from a copy of the `size` bytes at `data`: the content of an .onnx file, a packed file, a .gguf file
+/// or a package in one file. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or
+/// its files to `optimize_model_load_source`. Returns OPTIMIZE_INVALID_MODEL for a damaged model;
+/// OPTIMIZE_INVALID_ARGUMENT for one with external data; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB;
+/// OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load_memory(
     context: *const optimize_context_t,
@@ -153,10 +153,11 @@ pub unsafe extern "C" fn optimize_model_save(
     }
 }
 
-/// Returns where weights are stored, and whether the model is packed.
+/// Returns the place where weights are stored, and whether the model is packed. Fails with `InvalidArgument` if the
+/// options contradict each other.
 ///
 /// # Safety
-/// As [`options::read`].
+/// The contract is that of [`options::read`].
 pub(super) unsafe fn save_options(options: *const optimize_save_options_t) -> Result<(ExternalData, bool)> {
     // SAFETY: same contract.
     let options = unsafe { options::read(options) }?;
@@ -167,8 +168,8 @@ pub(super) unsafe fn save_options(options: *const optimize_save_options_t) -> Re
     Ok((external, options.packed != 0))
 }
 
-/// Writes a description of a model as JSON: format, inputs, outputs, operators, weights by type, and warnings (see
-/// docs/report.md). This takes milliseconds for any size. Returns only statuses that every function can return.
+/// Writes a description of a model as JSON: among others format, inputs, outputs, operators, weights by type, and
+/// warnings (see docs/report.md). The weights are not read. Returns only statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_inspect(
     model: *const optimize_model_t,
@@ -225,7 +226,7 @@ pub unsafe extern "C" fn optimize_model_output(
     unsafe { guard(error, || handle::get(model)?.outputs.write(index, info)) }
 }
 
-/// Frees a model. NULL is allowed. Sessions created from it remain usable.
+/// Frees a model. NULL is allowed. Objects created from it, such as sessions, remain usable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_free(model: *mut optimize_model_t) {
     // SAFETY: the contract of `ffi`.
@@ -235,7 +236,7 @@ pub unsafe extern "C" fn optimize_model_free(model: *mut optimize_model_t) {
 /// Renders a conversation with the chat template of a model, and writes the text to `rendered`. The caller frees it.
 /// `messages` is JSON: [{"role": "user", "content": "..."}, ...]. The text contains special tokens: set `rendered` of
 /// optimize_generate_options_t when you pass it to a generator. Returns OPTIMIZE_NOT_FOUND if the model has no chat
-/// template. It is `optimize_model_apply_chat_template` without options.
+/// template. `optimize_model_apply_chat_template` does the same with options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_render_chat(
     model: *const optimize_model_t,

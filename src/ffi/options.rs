@@ -1,18 +1,20 @@
-//! Option structs that can grow: `struct_size` first, and all zero selects the defaults.
+//! The reading and writing of C structs that can grow: they begin with `struct_size`, and all zero selects the
+//! defaults.
 
 use crate::error::{Result, bail};
 
-/// An append-only struct that C passes in.
+/// An append-only struct that C programs pass, or that they let the library fill.
 ///
 /// # Safety
 /// The type is `#[repr(C)]`, begins with `struct_size: u32`, has no padding, and is valid if all its bytes are zero.
 pub unsafe trait Options: Copy {}
 
-/// Upper limit for the size of option structs of all versions.
+/// Maximum size in bytes of such a struct in all versions.
 pub const LARGEST: usize = 4096;
 
 /// Returns the options as this version knows them: NULL is a struct of zeros, a shorter (older) struct is extended
-/// with zeros, and a longer (newer) one is accepted if its unknown part is zero.
+/// with zeros, and a longer (newer) one is accepted if its unknown part is zero. Fails with `InvalidArgument`
+/// otherwise, and if the struct is not aligned or its size is below 4 or above [`LARGEST`].
 ///
 /// # Safety
 /// `options` is NULL or points to a struct of the size it announces.
@@ -46,7 +48,9 @@ pub unsafe fn read<T: Options>(options: *const T) -> Result<T> {
     Ok(known)
 }
 
-/// Writes a struct to that of the caller, who has set `struct_size`: an older, shorter one gets the fields that fit.
+/// Writes a struct to that of the caller, who has set `struct_size`: a shorter (older) one gets the fields that fit,
+/// and the additional fields of a longer (newer) one are unchanged. Fails with `InvalidArgument` like [`read`], and for
+/// NULL; `name` is the name of the struct in the message.
 ///
 /// # Safety
 /// `place` is NULL or points to a struct of the size it announces.

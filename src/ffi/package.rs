@@ -58,7 +58,7 @@ pub struct optimize_package_compile_options_t {
     /// sizeof(optimize_package_compile_options_t).
     pub struct_size: u32,
     /// A value other than 0 gives a range to every dynamic dimension of the model; the first dimension of an input is
-    /// the batch. For decoders, this is always so.
+    /// the batch. The dynamic dimensions of decoders have ranges in any case.
     pub dynamic: u32,
     /// Minimum batch size; 0 selects 1.
     pub batch_min: u64,
@@ -79,8 +79,9 @@ pub struct optimize_package_compile_options_t {
     pub single_file: u32,
     /// A value other than 0 leaves out graphs that are optimized for this processor.
     pub portable_only: u32,
-    /// A value other than 0 stores the weights packed, with one bit per zero. Each variant then has its own weights,
-    /// no graph is optimized for this processor, and opening the package unpacks the weights into an unlinked file.
+    /// A value other than 0 stores the weights packed, so that a zero takes one bit. Each variant then has its own
+    /// weights, no graph is optimized for this processor, and opening the package unpacks the weights into an unlinked
+    /// file.
     pub packed: u32,
     /// Must be 0.
     pub reserved: u32,
@@ -121,16 +122,17 @@ unsafe impl Options for optimize_package_open_options_t {}
 /// Returns a string, or `None` for NULL.
 ///
 /// # Safety
-/// As [`text`].
+/// The contract is that of [`text`].
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
     // SAFETY: the contract of this function.
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
 }
 
-/// Writes a package of a model at `path`, atomically. It replaces an existing package. `report` (may be NULL)
-/// receives JSON with the sizes and hashes of the files. Progress stages: those of quantizing, then "package", in
-/// bytes. Returns OPTIMIZE_INVALID_ARGUMENT if something other than a package exists at `path`, or if ranges
-/// contradict the model or each other (the message names input and dimension).
+/// Writes a package of a model at `path`, and replaces an existing package there, atomically where the file system
+/// supports it. `report` (may be NULL) receives JSON with the sizes and hashes of the files. Progress stages: those of
+/// quantizing, if a variant is quantized, then "package", in bytes. Returns OPTIMIZE_INVALID_ARGUMENT if something
+/// other than a package exists at `path`, or if ranges contradict the model or each other (the message names input and
+/// dimension).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_compile(
     context: *const optimize_context_t,
@@ -240,7 +242,7 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
     Ok(())
 }
 
-/// Opens a package, which is a folder or a file. This reads and checks the manifest. All other files are
+/// Opens a package, which is a folder or a file. This reads and checks the manifest. The other files are
 /// memory-mapped, and checked only as far as they are used; `optimize_package_verify` checks every byte. Returns
 /// OPTIMIZE_UNSUPPORTED if the package has a newer format or no variant for this machine; OPTIMIZE_INVALID_MODEL if
 /// it is damaged, or not signed by `public_key`.
@@ -265,7 +267,7 @@ pub unsafe extern "C" fn optimize_package_open(
 /// Returns the options that a C struct describes.
 ///
 /// # Safety
-/// As [`options::read`]; the texts are NULL or NUL-terminated.
+/// The contract is that of [`options::read`]; the texts are NULL or NUL-terminated.
 pub(super) unsafe fn open_options(options: *const optimize_package_open_options_t) -> Result<OpenOptions> {
     // SAFETY: same contract.
     let given = unsafe { options::read(options) }?;
@@ -296,9 +298,10 @@ pub unsafe extern "C" fn optimize_package_model(
     }
 }
 
-/// Creates a session of a package, with the first variant that fits this machine. Each run checks the shape contract
-/// first, and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size and
-/// range. The package may be freed before the session. Returns the statuses of `optimize_session_new`.
+/// Creates a session of a package, with the variant that `optimize_package_open` was asked for, or else the first one
+/// that fits this machine. Each run first checks the shape contract (types and sizes of inputs), and returns
+/// OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size and range. The package
+/// may be freed before the session. Returns the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_session(
     context: *const optimize_context_t,

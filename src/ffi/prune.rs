@@ -1,4 +1,4 @@
-//! Pruning.
+//! Pruning: weights are set to zero, or units and layers are removed.
 
 use super::call::{self, optimize_call_t};
 use super::context::{Context, optimize_context_t};
@@ -23,17 +23,17 @@ use std::ffi::c_char;
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_prune_method_t {
-    /// Sets the weights with the smallest magnitude to zero.
+    /// Magnitude: sets the weights with the smallest magnitude to zero.
     OPTIMIZE_PRUNE_MAGNITUDE = 0,
-    /// Sets random weights to zero, selected with the seed.
+    /// Random: sets random weights to zero, selected with the seed.
     OPTIMIZE_PRUNE_RANDOM = 1,
-    /// Sets to zero, for each output, the weights with the smallest magnitude times norm of their input. Needs
-    /// calibration data.
+    /// Wanda: sets to zero, for each output, the weights with the smallest product of their magnitude and the norm of
+    /// their input. Needs calibration data.
     OPTIMIZE_PRUNE_WANDA = 2,
-    /// Sets to zero the weights whose error the other weights of the row can compensate best, and updates these.
-    /// Needs calibration data.
+    /// SparseGPT: sets to zero the weights whose error the other weights of the row can compensate best, and updates
+    /// these other weights. Needs calibration data.
     OPTIMIZE_PRUNE_SPARSEGPT = 3,
-    /// Removes neurons, channels and attention heads, so that tensors become smaller.
+    /// Structured: removes neurons, channels and attention heads, so that tensors become smaller.
     OPTIMIZE_PRUNE_STRUCTURED = 4,
 }
 
@@ -45,7 +45,7 @@ pub enum optimize_importance_t {
     OPTIMIZE_IMPORTANCE_L1 = 0,
     /// Square root of the sum of the squares of the weights of a unit.
     OPTIMIZE_IMPORTANCE_L2 = 1,
-    /// Weights of a unit, and its activations on the calibration text.
+    /// Weights of a unit, and its activations on the calibration data, which it needs.
     OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
     /// Random order, which depends on the seed.
     OPTIMIZE_IMPORTANCE_RANDOM = 3,
@@ -61,7 +61,7 @@ pub struct optimize_prune_options_t {
     /// Pruning method, an optimize_prune_method_t.
     pub method: i32,
     /// Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and
-    /// below 1. 0 selects 0.5, or the share of the pattern.
+    /// below 1. 0 selects 0.5, or the share of the pattern, or nothing if `drop_layers` or `layers` are given.
     pub sparsity: f64,
     /// Maximum number of nonzero weights in each `pattern_of` consecutive weights along the inputs of a matrix
     /// product: 2 and 4 for the pattern 2:4. If both fields are 0, there is no pattern.
@@ -81,10 +81,10 @@ pub struct optimize_prune_options_t {
     /// there are at least 64, and otherwise 1.
     pub round_to: u32,
     /// Structured: a value other than 0 fits the weights that read the remaining units, to reproduce their original
-    /// outputs on the calibration text.
+    /// outputs on the calibration data.
     pub reconstruct: u32,
-    /// Structured: number of layers to remove. These are the least influential layers on the calibration text, or
-    /// without a text some layers of the later half. If `sparsity` is 0, nothing else is pruned then.
+    /// Structured: number of layers to remove: the least influential layers on the calibration data, or without data
+    /// some layers of the later half. If `sparsity` is 0, nothing else is pruned.
     pub drop_layers: u32,
     /// Number of windows of the calibration text; 0 selects 16, or 64 with `reconstruct`.
     pub calibration_windows: u32,
@@ -108,8 +108,8 @@ pub struct optimize_prune_options_t {
     pub exclude: *const *const c_char,
     /// Number of names in `exclude`.
     pub exclude_count: u64,
-    /// Array of `override_count` texts `GLOB=SPARSITY`, which set another sparsity, from 0, for matching modules; the
-    /// first match counts.
+    /// Array of `override_count` texts `GLOB=SPARSITY`, which set another sparsity (0 leaves them unchanged) for
+    /// matching modules; the first match counts.
     pub overrides: *const *const c_char,
     /// Number of texts in `overrides`.
     pub override_count: u64,
@@ -147,9 +147,10 @@ unsafe impl Options for optimize_prune_options_t {}
 /// Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
 /// of docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left
 /// unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
-/// Progress stages: "prune", in bytes; with a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target
-/// matches nothing (the message lists the modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message
-/// counts the reasons); OPTIMIZE_GATE_NOT_MET if no sparsity meets `target_size` or `target_speedup`.
+/// Progress stages: "prune", in bytes; depending on the options also "calibrate", "influence" and "reconstruct"; with
+/// a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules);
+/// OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
+/// sparsity meets `target_size` or `target_speedup`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_prune(
     context: *const optimize_context_t,
@@ -229,7 +230,7 @@ fn calibrated(
     prune_calibrated(context.runtime()?, model, options, &calibration, call)
 }
 
-/// Returns the indices of the layers to remove.
+/// Returns the indices of the layers to remove; empty if the options give none.
 fn numbers(given: &optimize_prune_options_t) -> Result<Vec<usize>> {
     let count = given.layer_count.min(1 << 32) as usize;
     if count as i64 > limits::LAYERS {

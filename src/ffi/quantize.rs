@@ -1,4 +1,4 @@
-//! Quantization.
+//! Quantization, and the estimate of its result.
 
 use super::call::{self, optimize_call_t};
 use super::context::{Context, optimize_context_t};
@@ -79,13 +79,13 @@ pub enum optimize_scale_type_t {
     OPTIMIZE_SCALE_FLOAT32 = 2,
 }
 
-/// Whether 8-bit weights use only 7 bits, as x86 processors without VNNI require.
+/// Use of only 7 of 8 bits for weights, because sums of 8-bit products can saturate on x86 processors without VNNI.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_reduce_range_t {
     /// 7 bits if the processor of this machine requires it.
     OPTIMIZE_REDUCE_RANGE_AUTO = 0,
-    /// 7 bits: for models that will run on processors without VNNI.
+    /// 7 bits, for models that will run on x86 processors without VNNI.
     OPTIMIZE_REDUCE_RANGE_ON = 1,
     /// 8 bits.
     OPTIMIZE_REDUCE_RANGE_OFF = 2,
@@ -161,12 +161,13 @@ pub struct optimize_quantize_options_t {
     /// Static: percentage of the values of an activation that OPTIMIZE_CALIBRATION_PERCENTILE keeps; 0 selects 99.99.
     pub percentile: f64,
     /// Static and dynamic: alpha of SmoothQuant, from 0 to 1, which moves outliers of activations into the weights; 0
-    /// disables it. Use 0.8 for encoders and 0.5 for decoders. Activations are measured on the calibration data;
-    /// dynamic quantization without data uses built-in sentences, and then the model must have a tokenizer.
+    /// disables SmoothQuant. Good values are 0.8 for encoders and 0.5 for decoders. Activations are measured on the
+    /// calibration data; dynamic quantization without data uses built-in sentences, and then the model must have a
+    /// tokenizer.
     pub smooth_quant: f64,
     /// Maximum loss, measured on the calibration data or on generated inputs: mean KL divergence in nats for models
-    /// with logits, otherwise 1 - mean cosine. The most sensitive nodes stay float until it is met. 0 means no limit.
-    /// Needs ONNX Runtime.
+    /// with logits, otherwise 1 - mean cosine. So many of the most sensitive nodes stay float that the limit is met. 0
+    /// means no limit. Needs ONNX Runtime.
     pub max_quality_loss: f64,
     /// Maximum size of the result in bytes. The number of bits of each weight is chosen, from `bits` up, so that the
     /// size is met. 0 means no limit. Needs ONNX Runtime.
@@ -185,10 +186,10 @@ pub struct optimize_quantize_options_t {
 unsafe impl Options for optimize_quantize_options_t {}
 
 /// Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
-/// JSON of docs/report.md: what was done to each node, and the reasons why nodes were left unchanged. Progress
-/// stages: with calibration data "calibrate", in runs; "quantize", in bytes; with a report also "hash". Returns
-/// OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
-/// result meets `max_quality_loss`, `target_size` or `never_slower`.
+/// JSON of docs/report.md: the action on each node, and the reasons why nodes were left unchanged. Progress stages:
+/// with calibration data "calibrate", in runs; "quantize", in bytes; depending on the options "scale", "sensitivity"
+/// and "speed"; with a report also "hash". Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message
+/// counts the reasons); OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`, `target_size` or `never_slower`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_quantize(
     context: *const optimize_context_t,
@@ -236,8 +237,9 @@ pub unsafe extern "C" fn optimize_model_quantize(
 
 /// Estimates the result of `optimize_model_quantize` with the same options. `report` receives the JSON of
 /// docs/report.md: nodes, bytes, approximate seconds and memory of quantizing, and the kernels that will run the
-/// quantized matrix products. This quantizes nothing and takes milliseconds; `max_quality_loss`, `target_size`,
-/// `never_slower` and calibration data are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize.
+/// quantized matrix products. Nothing is quantized, so this takes milliseconds in general; `max_quality_loss`,
+/// `target_size`, `never_slower` and calibration data are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
+/// quantize.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_plan(
     context: *const optimize_context_t,
@@ -299,7 +301,7 @@ pub(super) unsafe fn named(
         (names, slice(tensors, count, &format!("{group}_tensors"))?)
     };
     let one = |(name, tensor): (&str, &*const optimize_tensor_t)| {
-        // SAFETY: as above.
+        // SAFETY: the contract of `ffi`.
         let tensor = unsafe { handle::get(*tensor) }.at(|| format!("{group} tensor {name:?}"))?;
         Ok((name.to_owned(), tensor.clone()))
     };

@@ -30,7 +30,8 @@ pub struct optimize_apply_options_t {
 // SAFETY: repr(C), two u32, a pointer that may be NULL and a u64: no padding.
 unsafe impl Options for optimize_apply_options_t {}
 
-/// Returns the data of the caller, or `None` for NULL.
+/// Returns the data of the caller, or `None` for NULL. Fails with `InvalidArgument` if pointer and size contradict each
+/// other or the data are not UTF-8.
 ///
 /// # Safety
 /// The contract of `ffi`.
@@ -46,9 +47,9 @@ pub(super) unsafe fn data_of<'a>(data: *const c_char, size: u64) -> Result<Optio
 
 /// Runs the steps of a recipe on a model, and writes the result to `path`: a package if the last step is `compile`, a
 /// TensorRT engine if it is `tensorrt`, otherwise a model, as X.onnx or a folder. The original is unchanged, and
-/// nothing is written before the last step. `recipe` is JSON (docs/recipes.md): a list of steps with the name of an
-/// `operation` and its options, such as [{"operation": "quantize", "type": "dynamic"}, {"operation": "compile"}], or
-/// the report of a technique, which contains a recipe. `report` (may be NULL) receives the JSON of docs/report.md;
+/// nothing is written to `path` before the last step. `recipe` is JSON (docs/recipes.md): a list of steps with the name
+/// of an `operation` and its options, such as [{"operation": "quantize", "type": "dynamic"}, {"operation": "compile"}],
+/// or the report of a technique, which contains a recipe. `report` (may be NULL) receives the JSON of docs/report.md;
 /// its `summary.steps` contains the reports of the steps, which a package contains as its lineage. Progress stages:
 /// those of the steps.
 ///

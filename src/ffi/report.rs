@@ -1,4 +1,4 @@
-//! Reads values of reports, so that programs need no JSON parser.
+//! Functions that read values of reports, so that programs need no JSON parser.
 
 use super::buffer::{Buffer, optimize_buffer_t};
 use super::error::optimize_error_t;
@@ -11,7 +11,7 @@ use crate::report::LEFT;
 use serde_json::Value;
 use std::ffi::c_char;
 
-/// Action of a technique on a node. Set `struct_size` before the call; the texts are owned by the report.
+/// Action of a technique on a node. Set `struct_size` before the call. The memory of the texts belongs to the report.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -26,16 +26,16 @@ pub struct optimize_node_report_t {
     pub op: *const c_char,
     /// Action: "quantized", "left" ... (docs/report.md).
     pub action: *const c_char,
-    /// Reason for the action, or the form of a changed node.
+    /// Reason for the action; for a changed node, a description of what it is now.
     pub reason: *const c_char,
-    /// Loss that changing this node alone causes; NaN if it was not measured.
+    /// Loss of the model if this node alone is quantized; NaN if it was not measured.
     pub sensitivity: f64,
 }
 // SAFETY: repr(C), two 32-bit integers, four pointers and a 64-bit number: no padding, all zero is valid.
 unsafe impl Options for optimize_node_report_t {}
 
-/// Results of a benchmark. Set `struct_size` before the call; `verdict` is owned by the report. A number that was not
-/// measured, or does not apply to the models, is NaN, or 0 for bytes.
+/// Results of a benchmark. Set `struct_size` before the call. The memory of `verdict` belongs to the report. A number
+/// that was not measured, or does not apply to the models, is NaN, or 0 for bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -44,7 +44,8 @@ pub struct optimize_benchmark_t {
     pub struct_size: u32,
     /// Number of timed rounds; both models ran once in each.
     pub runs: u32,
-    /// Verdict, "faster", "slower" or "no difference": whether the interval of the speedup contains 1.
+    /// Verdict on the speed of the result: "no difference" if the 95 % interval of the speedup contains 1, otherwise
+    /// "faster" or "slower".
     pub verdict: *const c_char,
     /// Median over the rounds of the time of the original divided by that of the result.
     pub speedup: f64,
@@ -86,7 +87,7 @@ unsafe impl Options for optimize_benchmark_t {}
 
 /// Writes a number of a report, for example "/quality/perplexity" or "/summary/nodes_quantized". `pointer` is a JSON
 /// Pointer (RFC 6901): the keys and indices on the way to the value, each after a "/". Booleans are 1 and 0. The fields
-/// are those of docs/report.md. Works for every buffer with JSON of this library.
+/// are those of docs/report.md. The function works for every buffer of this library that contains JSON.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is not a
 /// number, or if the buffer holds no JSON.
@@ -148,8 +149,8 @@ pub unsafe extern "C" fn optimize_report_text(
 /// Writes the number of entries of a list or an object of a report, for example "/nodes" or "/warnings"; see
 /// `optimize_report_number` for `pointer`.
 ///
-/// Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it has no
-/// entries by its type, or if the buffer holds no JSON.
+/// Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is neither
+/// a list nor an object, or if the buffer holds no JSON.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_report_count(
     report: *const optimize_buffer_t,

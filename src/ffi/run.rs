@@ -14,7 +14,7 @@ use crate::onnx::dtype::DataType;
 use crate::runtime::{Destination, Tensor};
 use std::ffi::{c_char, c_void};
 
-/// Runs a session. `input_names` and `inputs` have `input_count` elements; every input without a default value is
+/// Runs a session. `input_names` and `inputs` have `input_count` elements; all inputs of `optimize_session_input` are
 /// required. `output_names` and `outputs` have `output_count` elements; if `output_names` is NULL, all outputs of the
 /// model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
 /// be interrupted: a cancellation takes effect after the run.
@@ -75,13 +75,13 @@ pub struct optimize_output_t {
     pub dtype: i32,
     /// Name of the output.
     pub name: *const c_char,
-    /// Sizes of its dimensions in this run.
+    /// Array of `rank` sizes of the dimensions of the output in this run.
     pub dims: *const i64,
-    /// Number of dimensions.
+    /// Number of dimensions of the output.
     pub rank: u64,
-    /// Memory that the elements are written to, in row-major order. It must be aligned for the type.
+    /// Memory to which the elements are written, in row-major order. It must be aligned for the type.
     pub data: *mut c_void,
-    /// Size of all elements in bytes.
+    /// Size of the memory in bytes, which must be that of all elements.
     pub size: u64,
 }
 // SAFETY: repr(C), two 32-bit integers, two pointers that may be NULL, a u64, a pointer and a u64: no padding.
@@ -92,9 +92,9 @@ unsafe impl Options for optimize_output_t {}
 /// must be known: `dims` are its exact sizes in this run. The memory of an output must not be used otherwise during the
 /// run, and must not overlap that of an input or of another output; after an error, its content is undefined.
 ///
-/// Returns OPTIMIZE_NOT_FOUND for an input or output that the model does not have; OPTIMIZE_INVALID_ARGUMENT if an input
-/// or output does not fit the model, or if an output gets another shape; OPTIMIZE_UNSUPPORTED for an output of strings,
-/// or one that is not a tensor; otherwise the statuses of `optimize_session_run`.
+/// Returns OPTIMIZE_NOT_FOUND for an input or output that the model does not have; OPTIMIZE_INVALID_ARGUMENT if an
+/// input or output does not fit the model, or if an output gets another shape; OPTIMIZE_UNSUPPORTED for an output of
+/// strings, or one that is not a tensor; otherwise the statuses of `optimize_session_run`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_run_into(
     session: *const optimize_session_t,
@@ -117,10 +117,10 @@ pub unsafe extern "C" fn optimize_session_run_into(
     }
 }
 
-/// Returns the inputs of a run.
+/// Returns the inputs of a run, as pairs of name and tensor.
 ///
 /// # Safety
-/// As [`slice`] and [`texts`], and each tensor is NULL or a handle.
+/// The contract is that of [`slice`] and [`texts`], and each tensor is NULL or a handle.
 unsafe fn named<'a>(
     names: *const *const c_char,
     tensors: *const *const optimize_tensor_t,
@@ -138,7 +138,7 @@ unsafe fn named<'a>(
     names.into_iter().zip(tensors).map(one).collect()
 }
 
-/// Returns the places of the outputs of a run.
+/// Returns the memory of the caller for the outputs of a run.
 ///
 /// # Safety
 /// `first` is NULL or points to `count` structs of the size that the first announces, each with valid pointers.

@@ -20,7 +20,7 @@ use std::ffi::c_char;
 use std::sync::Mutex;
 
 /// A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time; they share
-/// the weights and the threads of the session. The runs of an engine follow one another.
+/// the weights and the threads of the session. The runs of an engine wait for one another.
 #[allow(non_camel_case_types)]
 pub struct optimize_session_t(());
 
@@ -77,12 +77,12 @@ const _: () = {
     shared::<SessionHandle>();
 };
 
-/// Level of the optimizations that ONNX Runtime applies to the graph when it creates a session. They do not change the
-/// meaning of the model.
+/// Level of the optimizations that ONNX Runtime applies to the graph when it creates a session. They change results
+/// only by rounding.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_optimization_level_t {
-    /// All optimizations.
+    /// All optimizations, including changes of tensor layout for this processor.
     OPTIMIZE_OPTIMIZATION_DEFAULT = 0,
     /// No optimization.
     OPTIMIZE_OPTIMIZATION_DISABLED = 1,
@@ -99,12 +99,13 @@ pub enum optimize_optimization_level_t {
 pub enum optimize_provider_t {
     /// The CPU.
     OPTIMIZE_PROVIDER_CPU = 0,
-    /// An NVIDIA GPU, with the kernels of ONNX Runtime.
+    /// An NVIDIA GPU, with the CUDA kernels of ONNX Runtime; nodes without such a kernel run on the CPU.
     OPTIMIZE_PROVIDER_CUDA = 1,
-    /// An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run on CUDA.
+    /// An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run as with
+    /// OPTIMIZE_PROVIDER_CUDA.
     OPTIMIZE_PROVIDER_TENSORRT = 2,
-    /// The first available of TensorRT, CUDA and CPU. This value occurs only in options: a session reports the
-    /// provider that it uses.
+    /// The first of TensorRT, CUDA and the CPU with which the session can be created. This value occurs only in
+    /// options: a session reports the provider that it uses.
     OPTIMIZE_PROVIDER_AUTO = 3,
 }
 
@@ -134,7 +135,7 @@ pub enum optimize_session_precision_t {
     OPTIMIZE_SESSION_PRECISION_INT8 = 2,
 }
 
-/// Fields of an options struct that say where a session runs.
+/// The fields of an options struct that select execution provider, device, kernels and precision of a session.
 pub(super) struct Where {
     pub provider: i32,
     pub device_id: u32,
@@ -144,12 +145,12 @@ pub(super) struct Where {
 }
 
 impl Where {
-    /// Returns the execution fields of sessions that train, which use ONNX Runtime's kernels.
+    /// Returns the fields for sessions that train, which use ONNX Runtime's kernels in fp32.
     pub fn of_training(provider: i32, device_id: u32) -> Where {
         Where { provider, device_id, engine_cache: std::ptr::null(), kernels: Kernels::Stock.code(), precision: 0 }
     }
 
-    /// Returns the execution options.
+    /// Returns the execution options that the fields select. Fails with `InvalidArgument` for unknown values.
     ///
     /// # Safety
     /// `engine_cache` is NULL or a C string.
@@ -166,7 +167,7 @@ impl Where {
     }
 }
 
-/// Returns the fields of an options struct that say where a session runs.
+/// A macro that returns the [`Where`] of an options struct.
 macro_rules! where_of {
     ($given:expr) => {
         $crate::ffi::session::Where {
@@ -192,18 +193,18 @@ pub struct optimize_session_options_t {
     /// Graph optimization, an optimize_optimization_level_t.
     pub optimization_level: i32,
     /// A value other than 0 disables the reordering of weights for this processor: the session takes less memory and
-    /// is created faster, but runs are slower. It is ignored for models with block-quantized weights (MatMulNBits;
-    /// most GGUF files), which would take 35 times as long.
+    /// is created faster, but runs are slower. The field is ignored for models with block-quantized weights
+    /// (MatMulNBits, as in most GGUF files), whose runs would take 35 times as long.
     pub disable_prepacking: u32,
-    /// A value other than 0 rounds the activations of block-quantized matrix products (MatMulNBits: GGUF files,
+    /// A value other than 0 rounds the activations of block-quantized matrix products (MatMulNBits, from GGUF files and
     /// weight-only quantization) to 8 bits, as other engines do by default. This is faster and less exact.
     pub round_activations: u32,
     /// A value other than 0 states that you trust the source of the model. Engines inside a model (EPContext) contain
     /// code that a device runs; with 0, such a model returns OPTIMIZE_UNTRUSTED.
     pub trust_engines: u32,
     /// Execution provider, an optimize_provider_t. If the requested provider is not available, the call returns
-    /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with ONNX Runtime's reason; it never uses another provider
-    /// instead.
+    /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with the reason; only OPTIMIZE_PROVIDER_AUTO selects another
+    /// provider then.
     pub provider: i32,
     /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
@@ -220,7 +221,7 @@ pub struct optimize_session_options_t {
 unsafe impl Options for optimize_session_options_t {}
 
 /// Creates a session of a model on ONNX Runtime. The model may be freed before the session. Returns
-/// OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_RUNTIME if it refuses the model;
+/// OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_RUNTIME if ONNX Runtime refuses the model;
 /// OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING if the provider or the device of the options cannot be used.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_new(
@@ -249,7 +250,7 @@ pub unsafe extern "C" fn optimize_session_new(
 /// Returns the options that a C struct describes.
 ///
 /// # Safety
-/// As [`options::read`].
+/// The contract is that of [`options::read`].
 pub(super) unsafe fn convert(
     context: &context::Context,
     options: *const optimize_session_options_t,
@@ -297,10 +298,11 @@ pub unsafe extern "C" fn optimize_session_provider(session: *const optimize_sess
 /// Writes the placement of a session as a JSON object. `provider` and `device_id` are always present. Unless ONNX
 /// Runtime's CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider
 /// (`optimize` stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups` is
-/// the number of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels run
-/// no nodes. `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried before, or
-/// the compiled variant of a package that could not be opened. `weights_copied` is the reason if the weights of a
-/// package are copied instead of being read from the mapped file. Returns only statuses that every function can return.
+/// the number of groups of nodes that this library's kernels run. If these kernels were requested but run no nodes,
+/// `kernels_unused` is the reason. `passed_over` lists, with reasons, the unavailable providers that
+/// OPTIMIZE_PROVIDER_AUTO tried before, or the compiled variant of a package that could not be opened. `weights_copied`
+/// is the reason if the weights of a package are copied instead of being read from the mapped file. Returns only
+/// statuses that every function can return.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_placement(
     session: *const optimize_session_t,

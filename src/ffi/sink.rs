@@ -15,16 +15,16 @@ use crate::onnx::sink::FileSink;
 use crate::package::compile_to;
 use std::ffi::{c_char, c_void};
 
-/// Write callback of a sink. It takes the next `size` bytes of the file `name`, at most 4 MiB, and returns OPTIMIZE_OK;
-/// they are valid during the callback. Files come one after another; after its last bytes, each has a call with a NULL
-/// `data` and a `size` of 0. OPTIMIZE_CANCELLED ends the call with this status, any other value with OPTIMIZE_IO: then
-/// the files are not complete.
+/// Write callback of a sink. It takes the next `size` bytes of the file `name`, at most 4 MiB, and returns OPTIMIZE_OK.
+/// The bytes at `data` are valid during the callback. Files come one after another. After the last bytes of a file, the
+/// callback is called once with NULL as `data` and 0 as `size`. If it returns OPTIMIZE_CANCELLED, the call of the
+/// library ends with this status, for any other value with OPTIMIZE_IO; the files are then not complete.
 #[allow(non_camel_case_types)]
 pub type optimize_write_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, name: *const c_char, data: *const c_void, size: usize) -> i32>;
 
 /// A sink, which receives the files of a model, for example to encrypt or upload them. The callback is required. It is
-/// called on the thread that made the call, and only during it.
+/// called only during the call of the library to which the sink is passed, on the thread that made this call.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -48,10 +48,11 @@ struct Callback {
 }
 
 impl Callback {
-    /// Returns the callback of a sink.
+    /// Returns the callback of a sink. Fails with `InvalidArgument` if the sink or its callback is NULL.
     ///
     /// # Safety
-    /// As [`options::read`]; the callback does what its type requires for as long as the result is used.
+    /// The contract is that of [`options::read`]; the callback does what its type requires for as long as the result is
+    /// used.
     unsafe fn new(sink: *const optimize_sink_t) -> Result<Callback> {
         if sink.is_null() {
             bail!(InvalidArgument, "sink is NULL");
@@ -80,8 +81,8 @@ impl FileSink for Callback {
     }
 }
 
-/// Passes a model to a sink as the file `name`. External data, if the options ask for it, comes before it as a file of
-/// its own, next to it. Names and bytes are those that `optimize_model_save` would write. `report` (may be NULL)
+/// Passes a model to a sink as the file `name`. If the options ask for external data, that file comes first, with a
+/// name in the same folder. Names and bytes are those that `optimize_model_save` would write. `report` (may be NULL)
 /// receives JSON: {"files": [{"path", "bytes", "sha256"}]}. Progress stages: "hash", for external data, then "save", in
 /// bytes of one file. Returns OPTIMIZE_IO if the callback fails; OPTIMIZE_LIMIT_EXCEEDED if the model without external
 /// data has more than 2 GiB; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
@@ -111,9 +112,9 @@ pub unsafe extern "C" fn optimize_model_save_sink(
     }
 }
 
-/// Passes a package of a model in one file to a sink as the file `name`, whatever `single_file` of the options says. The
-/// bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and hash.
-/// Progress stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are
+/// Passes a package of a model in one file to a sink as the file `name`, whatever `single_file` of the options says.
+/// The bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and
+/// hash. Progress stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are
 /// written. Returns OPTIMIZE_IO if the callback fails, and the statuses of `optimize_package_compile`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_compile_sink(

@@ -21,15 +21,15 @@ use crate::text::Tokenizer;
 use std::ffi::{CString, c_char, c_void};
 
 /// Size callback of a source. It writes the size of the file `name` in bytes to `size` and returns OPTIMIZE_OK, or
-/// returns OPTIMIZE_NOT_FOUND if there is no such file. OPTIMIZE_CANCELLED ends the call with this status, any other
-/// value with OPTIMIZE_IO.
+/// returns OPTIMIZE_NOT_FOUND if there is no such file. If it returns OPTIMIZE_CANCELLED, the call of the library ends
+/// with this status, for any other value with OPTIMIZE_IO.
 #[allow(non_camel_case_types)]
 pub type optimize_size_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, name: *const c_char, size: *mut u64) -> i32>;
 
 /// Read callback of a source. It copies the `size` bytes of the file `name` that begin at `offset` to `buffer`, and
-/// returns OPTIMIZE_OK. OPTIMIZE_CANCELLED ends the call with this status, any other value with OPTIMIZE_IO. The bytes
-/// lie inside the size that the size callback returned; `size` is at most 4 MiB.
+/// returns OPTIMIZE_OK. If it returns OPTIMIZE_CANCELLED, the call of the library ends with this status, for any other
+/// value with OPTIMIZE_IO. The bytes lie inside the size that the size callback returned; `size` is at most 4 MiB.
 #[allow(non_camel_case_types)]
 pub type optimize_read_fn = Option<
     unsafe extern "C" fn(
@@ -41,10 +41,10 @@ pub type optimize_read_fn = Option<
     ) -> i32,
 >;
 
-/// A source: the files of a model, which the program provides itself, for example decrypted, or from an archive of its
-/// own. Both callbacks are required. They are called on the thread that made the call, and only during it, so that the
-/// source may be gone afterwards. A name is a relative path with '/' below the folder of the program's choice; names
-/// from model files that are absolute or contain ".." are refused before a callback is called.
+/// A source: the files of a model, which the program provides by callbacks, for example decrypted or from an archive.
+/// Both callbacks are required. They are called only during the call of the library to which the source is passed, on
+/// the thread that made this call. A name is a relative path with '/'; the program chooses to which folder it is
+/// relative. Names from model files that are absolute or contain ".." are refused before a callback is called.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -71,10 +71,11 @@ struct Callbacks {
 }
 
 impl Callbacks {
-    /// Returns the callbacks of a source.
+    /// Returns the callbacks of a source. Fails with `InvalidArgument` if the source or a callback is NULL.
     ///
     /// # Safety
-    /// As [`options::read`]; the callbacks do what their types require for as long as the result is used.
+    /// The contract is that of [`options::read`]; the callbacks do what their types require for as long as the result
+    /// is used.
     unsafe fn new(source: *const optimize_source_t) -> Result<Callbacks> {
         if source.is_null() {
             bail!(InvalidArgument, "source is NULL");
@@ -113,12 +114,13 @@ impl FileSource for Callbacks {
     }
 }
 
-/// Returns a file name as a C string.
+/// Returns a file name as a C string. Fails with `InvalidModel` if it contains NUL.
 pub(super) fn c_name(name: &str) -> Result<CString> {
     CString::new(name).map_err(|_| error!(InvalidModel, "the file name {name:?} contains NUL"))
 }
 
-/// Returns the error of a callback that returned `code`.
+/// Returns the error for a callback (`size`, `read` or `write`) that returned `code`: `Cancelled` if the code says so,
+/// otherwise `Io`.
 pub(super) fn failure(callback: &str, code: i32) -> crate::error::Error {
     match code {
         code if code == Kind::Cancelled as i32 => cancelled(),
@@ -128,7 +130,7 @@ pub(super) fn failure(callback: &str, code: i32) -> crate::error::Error {
 
 /// Loads a model from the file `name` of a source: an .onnx file, a packed file, a .gguf file, or a package in one
 /// file. External data of an .onnx file, and the files next to it (tokenizer.json, config.json ...), are read from the
-/// source, by names in the folder of `name`. Everything is read during this call, into memory that the model and its
+/// source, by names in the folder of `name`. The files are read during this call, into memory that the model and its
 /// sessions keep. Progress stage: "load", in bytes of one file. Returns OPTIMIZE_NOT_FOUND if there is no file `name`
 /// or no file with its external data; OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL for a damaged file;
 /// OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
@@ -154,9 +156,9 @@ pub unsafe extern "C" fn optimize_model_load_source(
     }
 }
 
-/// Opens the package in the file `name` of a source, a package in one file. It is read during this call, into memory
-/// that the package and what is created from it keep. Otherwise like `optimize_package_open`. Progress stage: "load",
-/// in bytes. Returns OPTIMIZE_IO if a callback fails, and the statuses of `optimize_package_open`.
+/// Opens the package in the file `name` of a source, which must be a package in one file, like `optimize_package_open`.
+/// The file is read during this call, into memory that the package and the objects created from it keep. Progress
+/// stage: "load", in bytes. Returns OPTIMIZE_IO if a callback fails, and the statuses of `optimize_package_open`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_open_source(
     context: *const optimize_context_t,

@@ -1,9 +1,10 @@
-//! Status codes.
+//! The status codes of the C interface, and the version of the library.
 
 use crate::error::Kind;
 use std::ffi::c_char;
 
-/// The status of a call. OPTIMIZE_OK (0) is success. The values never change; new ones are added at the end.
+/// The status of a call. OPTIMIZE_OK (0) is success. Later versions do not change these values; they add new ones at
+/// the end.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types, missing_docs)]
@@ -16,13 +17,13 @@ pub enum optimize_status_t {
     OPTIMIZE_INVALID_HANDLE = 2,
     /// A file, tensor, input or name does not exist.
     OPTIMIZE_NOT_FOUND = 3,
-    /// Reading or writing a file failed.
+    /// Reading or writing a file failed, or a callback that reads or writes one.
     OPTIMIZE_IO = 4,
     /// The file is damaged, or is not a valid model.
     OPTIMIZE_INVALID_MODEL = 5,
     /// The request is valid, but this version does not support it.
     OPTIMIZE_UNSUPPORTED = 6,
-    /// A limit of this library is exceeded.
+    /// A limit of this library or the memory limit of the context is exceeded, or there is too little memory.
     OPTIMIZE_LIMIT_EXCEEDED = 7,
     /// ONNX Runtime was not found or is too old.
     OPTIMIZE_RUNTIME_MISSING = 8,
@@ -38,9 +39,10 @@ pub enum optimize_status_t {
     OPTIMIZE_GATE_NOT_MET = 13,
     /// A defect of this library caused the failure. The process can continue.
     OPTIMIZE_INTERNAL = 14,
-    /// TensorRT or an execution provider was not found, is too old, or is not supported by this build of the library.
+    /// TensorRT, an execution provider or this library's kernels were not found, are too old, or are not supported by
+    /// this build of the library.
     OPTIMIZE_BACKEND_MISSING = 15,
-    /// No NVIDIA driver or no device was found.
+    /// No NVIDIA driver was found, or not the requested device.
     OPTIMIZE_DEVICE_MISSING = 16,
     /// TensorRT refused the model, or a build or run failed.
     OPTIMIZE_BACKEND = 17,

@@ -1,4 +1,4 @@
-//! The table of techniques.
+//! The table that compares all techniques on models.
 
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
@@ -24,9 +24,9 @@ pub struct optimize_table_options_t {
     pub struct_size: u32,
     /// Number of threads of sessions; 0 uses that of the context.
     pub threads: u32,
-    /// Number of timed rounds in each of three visits; 0 selects 15.
+    /// Number of timed rounds in each of the three repetitions of a measurement, which use new sessions; 0 selects 15.
     pub runs: u32,
-    /// Time limit in milliseconds for the rounds of a visit with one size of the input; 0 selects 4000.
+    /// Time limit in milliseconds for the rounds of a repetition with one size of the input; 0 selects 4000.
     pub max_milliseconds: u32,
     /// Time limit of each training in milliseconds; 0 selects 120000.
     pub training_milliseconds: u32,
@@ -38,7 +38,7 @@ pub struct optimize_table_options_t {
     pub data: *const c_char,
     /// Number of bytes of `data`.
     pub data_size: u64,
-    /// Array of `row_count` names of rows to measure, such as "int8"; NULL selects all.
+    /// Array of `row_count` names of rows to measure, such as "int8"; docs/table.md lists them. NULL selects all.
     pub rows: *const *const c_char,
     /// Number of names in `rows`.
     pub row_count: u64,
@@ -48,12 +48,12 @@ pub struct optimize_table_options_t {
 // SAFETY: repr(C), six u32, a pointer, a u64, a pointer, a u64, a pointer: no padding, all zero is valid.
 unsafe impl Options for optimize_table_options_t {}
 
-/// Applies every technique to models, compiles the results to packages, and compares them with the originals in ONNX
-/// Runtime with ONNX Runtime's own kernels. Writes the packages to `folder`, and after every row table.json and
-/// table.md. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not measured again for the
-/// same model, recipe, options, machine and versions: a call that was cancelled, timed out or killed continues where
-/// it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the table. The
-/// call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
+/// Applies the techniques of the rows to models, compiles the results to packages, and compares them with the
+/// originals, which run in ONNX Runtime with its own kernels. Writes the packages to `folder`, and after every row
+/// table.json and table.md. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not measured
+/// again for the same model, recipe, options, machine and versions: a call that was cancelled, timed out or killed
+/// continues where it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the
+/// table. The call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT for an unknown row (the message has the names) or without a model.
 #[unsafe(no_mangle)]

@@ -24,7 +24,7 @@ pub struct optimize_tagger_t(());
 
 handle!(optimize_tagger_t(Tagger), b"opt-tagg", "tagger");
 
-/// The labelled spans of some texts. They are immutable, and any thread may read them.
+/// The labelled spans of the texts of one `optimize_tagger_tag`. They are immutable, and any thread may read them.
 #[allow(non_camel_case_types)]
 pub struct optimize_spans_t(());
 
@@ -33,7 +33,7 @@ handle!(optimize_spans_t(Spans), b"opt-span", "spans");
 /// The spans of texts, with their labels as C strings.
 pub struct Spans(Vec<Vec<(Span, Arc<CString>)>>);
 
-/// Rule by which the tokens of an entity become one span.
+/// Rule by which the tokens of a text become spans.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_aggregation_t {
@@ -43,9 +43,9 @@ pub enum optimize_aggregation_t {
     OPTIMIZE_AGGREGATION_NONE = 1,
     /// A word has the class of its first token; adjacent words of one class become a span.
     OPTIMIZE_AGGREGATION_FIRST = 2,
-    /// A word has the class with the highest mean score over its tokens.
+    /// A word has the class with the highest mean score over its tokens; adjacent words of one class become a span.
     OPTIMIZE_AGGREGATION_AVERAGE = 3,
-    /// A word has the class of its token with the highest score.
+    /// A word has the class of its token with the highest score; adjacent words of one class become a span.
     OPTIMIZE_AGGREGATION_MAX = 4,
 }
 
@@ -88,7 +88,8 @@ pub struct optimize_tagger_options_t {
 // SAFETY: repr(C), ten 32-bit integers, a pointer, two 32-bit integers: no padding, all zero is valid.
 unsafe impl Options for optimize_tagger_options_t {}
 
-/// A labelled part of a text. Set `struct_size` before the call; the label is owned by the spans.
+/// A labelled part of a text. Set `struct_size` before the call. The memory of the label belongs to the
+/// optimize_spans_t.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -108,9 +109,9 @@ pub struct optimize_span_t {
 // SAFETY: repr(C), two 32-bit fields, a pointer and two 64-bit integers: no padding, all zero is valid.
 unsafe impl Options for optimize_span_t {}
 
-/// Creates a tagger of a model, from its output with logits of shape [texts, tokens, labels]. The labels are `id2label`
-/// of its configuration. If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the
-/// tagger.
+/// Creates a tagger of a model, which must have an output with logits of shape [texts, tokens, labels]. The labels are
+/// those of `id2label` in the model's configuration. If `tokenizer` is NULL, the model's own is used. Model and
+/// tokenizer may be freed before the tagger.
 ///
 /// Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if
 /// there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of

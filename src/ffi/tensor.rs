@@ -19,12 +19,12 @@ pub struct optimize_tensor_t(());
 
 handle!(optimize_tensor_t(Tensor), b"opt-tens", "tensor");
 
-/// Element types, with the values of ONNX's TensorProto.DataType. Elements of less than a byte are packed, low bits
-/// first.
+/// Element types, with the values of ONNX's TensorProto.DataType. In memory, elements of less than a byte are packed,
+/// low bits first.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_dtype_t {
-    /// No tensor, or a type that the model does not declare.
+    /// The value is no tensor, or the model does not declare its type.
     OPTIMIZE_DTYPE_UNKNOWN = 0,
     OPTIMIZE_DTYPE_FLOAT32 = 1,
     OPTIMIZE_DTYPE_UINT8 = 2,
@@ -54,12 +54,13 @@ pub enum optimize_dtype_t {
     OPTIMIZE_DTYPE_INT2 = 26,
 }
 
-/// Release callback for borrowed memory. It is called once, on any thread, when nothing uses the memory any more.
+/// Release callback of `optimize_tensor_borrow`. It is called once, on any thread, when nothing uses the borrowed
+/// memory any more. It must not throw or use longjmp.
 #[allow(non_camel_case_types)]
 pub type optimize_release_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Name, type and shape of an input or output. Set `struct_size` before the call. The model or session owns the
-/// memory of the pointers.
+/// Name, type and shape of an input or output. Set `struct_size` before the call. The memory of the pointers belongs to
+/// the model or session.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -72,10 +73,11 @@ pub struct optimize_value_info_t {
     pub name: *const c_char,
     /// Number of dimensions, or -1 if the model does not declare it.
     pub rank: i64,
-    /// Array of `rank` sizes. -1 is a dynamic dimension.
+    /// Array of `rank` sizes, where -1 is a dynamic dimension; NULL if there are none.
     pub dims: *const i64,
-    /// Array of `rank` names of dimensions. Dimensions with the same name must have the same size; dimensions with
-    /// the name "" may have any size.
+    /// Array of `rank` names of dimensions, where "" is no name; NULL if there are none. Dimensions with the same name
+    /// must have the same size in a run, except for names without meaning that exporters write, such as "?" or
+    /// "unk__12".
     pub dim_names: *const *const c_char,
 }
 // SAFETY: repr(C), two 32-bit integers, a pointer, a 64-bit integer and two pointers: no padding, all zero is valid.
@@ -96,7 +98,7 @@ struct Entry {
 
 // SAFETY: the pointers point into `_owned`, which moves with them and never changes.
 unsafe impl Send for Entry {}
-// SAFETY: as above; nothing is written after construction.
+// SAFETY: as for `Send`; nothing is written after construction.
 unsafe impl Sync for Entry {}
 
 impl Signature {
@@ -156,8 +158,8 @@ fn dtype_of(number: i32) -> Result<DataType> {
     }
 }
 
-/// Returns the element type and the shape that C passes. Fails if the shape is invalid or does not need `bytes`
-/// bytes.
+/// Returns the element type and the shape that C passes. Fails with `InvalidArgument` if the type is unknown or string,
+/// or if the shape is invalid or does not need exactly `bytes` bytes.
 pub(super) unsafe fn shape_of<'a>(
     dtype: i32,
     dims: *const i64,
@@ -186,9 +188,10 @@ pub(super) unsafe fn shape_of<'a>(
     Ok((dtype, dims))
 }
 
-/// Creates a tensor from a copy of the `size` bytes at `data`: row-major elements of `dtype`, an optimize_dtype_t.
-/// Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` does not match the shape and the
-/// type, or if the type is string (use optimize_tensor_new_strings for strings).
+/// Creates a tensor from a copy of the `size` bytes at `data`: row-major elements of `dtype`, an optimize_dtype_t, in
+/// native byte order. `dims` are the `rank` sizes of the dimensions; a scalar has `rank` 0. Returns
+/// OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` does not match the shape and the type, if a
+/// boolean is neither 0 nor 1, or if the type is string (use optimize_tensor_new_strings for strings).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new(
     dtype: i32,
@@ -221,7 +224,7 @@ struct Borrowed {
 
 // SAFETY: the header requires memory that any thread may read and a release function that any thread may call.
 unsafe impl Send for Borrowed {}
-// SAFETY: as above; the memory is only read.
+// SAFETY: as for `Send`; the memory is only read.
 unsafe impl Sync for Borrowed {}
 
 impl AsRef<[u8]> for Borrowed {
@@ -274,7 +277,8 @@ pub unsafe extern "C" fn optimize_tensor_borrow(
     }
 }
 
-/// Checks what `Tensor::new` would refuse, before the ownership of the memory is transferred.
+/// Fails with `LimitExceeded` above [`limits::TENSOR_ELEMENTS`], like `Tensor::new`, but before the ownership of the
+/// memory is transferred.
 fn element_limit(dims: &[i64]) -> Result<()> {
     match element_count(dims)? > limits::TENSOR_ELEMENTS {
         true => bail!(LimitExceeded, "the tensor has more than {} elements", limits::TENSOR_ELEMENTS),
@@ -332,8 +336,8 @@ pub unsafe extern "C" fn optimize_tensor_dims(tensor: *const optimize_tensor_t) 
     unsafe { handle::get(tensor) }.map_or(std::ptr::null(), |t| first(t.shape()))
 }
 
-/// Returns the elements in row-major order, or NULL for a tensor of strings or if `tensor` is NULL. The pointer is
-/// valid until the tensor is freed.
+/// Returns the address of the elements in row-major order, or NULL for a tensor of strings or if `tensor` is NULL. The
+/// pointer is valid until the tensor is freed; for a tensor without elements, it must not be read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_data(tensor: *const optimize_tensor_t) -> *const c_void {
     // SAFETY: the contract of `ffi`.

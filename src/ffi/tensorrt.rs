@@ -28,11 +28,12 @@ pub enum optimize_precision_t {
     /// float16 for matrix products, convolutions and the nodes around them. Needs ONNX Runtime, which measures the
     /// error.
     OPTIMIZE_PRECISION_FP16 = 1,
-    /// bfloat16 for the same nodes as OPTIMIZE_PRECISION_FP16.
+    /// bfloat16 for the same nodes as OPTIMIZE_PRECISION_FP16. Needs ONNX Runtime, which measures the error.
     OPTIMIZE_PRECISION_BF16 = 2,
-    /// 8-bit integers for matrix products and convolutions with a weight.
+    /// 8-bit integers for matrix products and convolutions with a weight. Needs ONNX Runtime, which measures ranges of
+    /// activations and the error.
     OPTIMIZE_PRECISION_INT8 = 3,
-    /// float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8.
+    /// float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8. Needs ONNX Runtime like it.
     OPTIMIZE_PRECISION_FP8 = 4,
 }
 
@@ -86,8 +87,8 @@ pub struct optimize_tensorrt_options_t {
     pub timing_cache: *const c_char,
     /// Maximum device memory for TensorRT's workspace in bytes; 0 means no limit.
     pub workspace: u64,
-    /// Maximum error of an output relative to fp32, measured on a sample. Nodes stay fp32 until it is met. 0 selects
-    /// 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
+    /// Maximum error of an output relative to fp32, measured on a sample. So many nodes stay fp32 that it is met. 0
+    /// selects 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
     pub max_error: f64,
     /// TensorRT-RTX: array of `compute_capability_count` compute capabilities for which to build, such as 89 for 8.9;
     /// NULL selects all.
@@ -131,12 +132,13 @@ pub struct optimize_tensorrt_options_t {
 // two u32: no padding.
 unsafe impl Options for optimize_tensorrt_options_t {}
 
-/// Builds a TensorRT engine of a model (or with `graph_only` its graph) and writes it to `path` (FILE.engine, or a
-/// folder for model.engine), with a manifest next to it (FILE.engine.json). An existing engine that matches model,
-/// library and options is kept, and the report contains "reused". `report` (may be NULL) receives JSON: backend,
-/// profiles, error relative to fp32, and the nodes that stay fp32, with reasons. Progress stages: "hash", "precision",
-/// "build" (in steps; the total grows). A cancellation takes effect within 200 ms; TensorRT may then continue on a
-/// thread in the background.
+/// Builds a TensorRT engine of a model and writes it to `path` (FILE.engine, or a folder for model.engine), with a
+/// manifest next to it (FILE.engine.json); with `graph_only`, writes the graph for the engine. An existing engine that
+/// matches model, library and options is kept, and the report contains "reused". `report` (may be NULL) receives the
+/// JSON of docs/report.md: among others backend, profiles, error relative to fp32, and the nodes that stay fp32, with
+/// reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows), for int8 and fp8 also
+/// "calibrate". A cancellation of "build" takes effect within about 200 ms; TensorRT may then continue on a thread in
+/// the background.
 ///
 /// Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device
 /// and there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT
@@ -183,9 +185,9 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
     }
 }
 
-/// Checks whether an engine file can be used on this machine and, if `model` is not NULL, whether it was built from
-/// `model`. `manifest` (may be NULL) receives the manifest of the engine as JSON. A value of `trust` other than 0
-/// states that you trust the source of the engine, which contains executable code.
+/// Checks whether an engine file can be used on this machine and, if `model` is not NULL, whether the engine was built
+/// from `model`; if so, it returns OPTIMIZE_OK. `manifest` (may be NULL) receives the manifest of the engine as JSON. A
+/// value of `trust` other than 0 states that you trust the source of the engine, which contains executable code.
 ///
 /// Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
 /// its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
@@ -242,8 +244,7 @@ pub struct optimize_tensorrt_open_options_t {
 unsafe impl Options for optimize_tensorrt_open_options_t {}
 
 /// Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. The
-/// session is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. It does not need ONNX
-/// Runtime.
+/// session is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
 ///
 /// Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
 /// its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
@@ -278,7 +279,7 @@ pub unsafe extern "C" fn optimize_tensorrt_open(
 /// Returns the options of an engine and the index of its device.
 ///
 /// # Safety
-/// As [`options::read`]; the texts are NULL or NUL-terminated.
+/// The contract is that of [`options::read`]; the texts are NULL or NUL-terminated.
 pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options_t) -> Result<(OpenOptions, u32)> {
     // SAFETY: the contract of this function.
     let given = unsafe { options::read(options) }?;
@@ -299,7 +300,7 @@ pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options
 /// Returns a string, or `None` for NULL.
 ///
 /// # Safety
-/// As [`text`].
+/// The contract is that of [`text`].
 unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'a str>> {
     // SAFETY: the contract of this function.
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }

@@ -1,4 +1,4 @@
-//! Tokenizers: encoding text to ids and decoding ids.
+//! Tokenizers, which encode text to token ids and decode token ids to text.
 
 use super::error::optimize_error_t;
 use super::handle::{self, handle};
@@ -27,7 +27,7 @@ handle!(optimize_tokenizer_t(Tokenizer), b"opt-toke", "tokenizer");
 pub struct optimize_encode_options_t {
     /// sizeof(optimize_encode_options_t).
     pub struct_size: u32,
-    /// A value other than 0 adds no special tokens ([CLS], <s> …).
+    /// A value other than 0 adds no special tokens, such as `[CLS]` or `<s>`.
     pub no_special_tokens: u32,
     /// Maximum number of tokens of a row, including special tokens; longer rows are truncated at the end. 0 means no
     /// limit.

@@ -1,11 +1,12 @@
-//! The opening of files that a model names, beneath its folder wherever links point.
+//! The opening of files that a model names, which is restricted to the model's folder and its repository.
 //!
-//! A name comes from an untrusted file, and so may the folder around it. Links are followed by ONNX Runtime's own rule:
-//! the target of a symbolic link must be in the folder of the model, or in that of the file that the model itself links
-//! to. In the cache of the Hugging Face hub, model and data are links from `snapshots/REVISION/` into the `blobs/` of
-//! the same repository, so they are followed; a link to anywhere else is not. Hard links cannot be distinguished from
-//! the original file: one is accepted if all names of the file are in the model's folder or its repository.
-//! (CVE-2022-25882, CVE-2024-27318, CVE-2026-27489, CVE-2026-34446 and -34447.)
+//! A name comes from an untrusted file, and the folder of the model may be untrusted as well. Links are followed by
+//! ONNX Runtime's own rule: the target of a symbolic link must be in the folder of the model or, if the model file is
+//! itself a link, in the folder of its target. In the cache of the Hugging Face hub, model and data are links from
+//! `snapshots/REVISION/` into the `blobs/` of the same repository, so they are followed; links to other folders are
+//! refused. Hard links cannot be distinguished from the original file: a file with several names is accepted if all of
+//! them are in the model's folder or, in the cache of the hub, in the repository. (CVE-2022-25882, CVE-2024-27318,
+//! CVE-2026-27489, CVE-2026-34446 and -34447.)
 
 use super::parent_of;
 use crate::error::{Context, Result, bail};
@@ -19,22 +20,24 @@ use std::path::{Component, Path, PathBuf};
 
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Opens `name` (a path from an untrusted file) inside `folder`, never outside it, and returns the file.
+/// Opens `name` (a path from an untrusted file) inside `folder`, and returns the file.
 ///
-/// Fails for absolute paths, `..`, symbolic links anywhere below `folder`, hard links to files elsewhere, and anything
-/// that is not a regular file.
+/// Fails with [`crate::error::Kind::InvalidModel`] for absolute paths, `..`, a symbolic link, hard links to files
+/// elsewhere (see the module), and anything that is not a regular file; with `NotFound` or `Io` if the file cannot be
+/// opened, also because a folder in `name` is a symbolic link.
 pub fn open_beneath(folder: &Path, name: &str) -> Result<File> {
     opened(folder, name, None)
 }
 
-/// Opens the data file `name` of the model file `model`, in its folder. A symbolic link is followed if it
-/// leads to that folder, or to the one that `model` itself leads to.
+/// Opens the data file `name` of the model file `model` and returns it. `name` is relative to the folder of `model`. A
+/// symbolic link is followed if its target is in that folder, or in the folder of the file that `model` links to.
+/// Otherwise this fails like [`open_beneath`].
 pub fn open_beside(model: &Path, name: &str) -> Result<File> {
     opened(parent_of(model), name, Some(model))
 }
 
-/// Fails for a name from an untrusted file that is not a relative path inside its folder: an absolute path, or one with
-/// `..`.
+/// Fails with [`crate::error::Kind::InvalidModel`] for a name from an untrusted file that is not a relative path inside
+/// its folder: an empty one, an absolute path, or a path with `..`, a backslash or a NUL character.
 pub fn check_inside(name: &str) -> Result<()> {
     let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if name.is_empty() || !plain || name.contains('\\') || name.contains('\0') {
@@ -65,7 +68,7 @@ fn opened(folder: &Path, name: &str, model: Option<&Path>) -> Result<File> {
     Ok(file)
 }
 
-/// Opens the file to which symbolic links lead, if its location is allowed, and returns it.
+/// Opens the file to which the symbolic links in `path` lead, if the rule of this module allows it, and returns it.
 ///
 /// The resolved path is opened from its folder without following links: a change since the check is refused, not
 /// followed.
@@ -123,8 +126,9 @@ fn open_walking(directory: &impl AsFd, path: &Path, flags: OFlags) -> rustix::io
     rustix::fs::openat(&at, last.as_os_str(), flags, Mode::empty()).map(File::from)
 }
 
-/// Returns whether all names of a file are in the model's folder, or in the repository of the Hugging Face hub's
-/// cache around it.
+/// Returns whether all names of a file are in the model's folder, or in the repository of the Hugging Face hub's cache
+/// around it. Returns `false` if the search would exceed [`limits::LINKS_LOOKED_FOR`] entries or
+/// [`limits::LINKS_DEPTH`] levels.
 fn all_names_inside(folder: &Path, file: &Metadata) -> bool {
     let Ok(folder) = std::fs::canonicalize(folder) else { return false };
     let home = repository_of(&folder).unwrap_or(folder);
@@ -147,7 +151,7 @@ fn all_names_inside(folder: &Path, file: &Metadata) -> bool {
     found >= file.nlink()
 }
 
-/// Returns the folder that contains `snapshots` and `blobs`, if `folder` is in its `snapshots`.
+/// Returns the folder that contains `snapshots` and `blobs`, if `folder` is in its `snapshots`; `None` otherwise.
 fn repository_of(folder: &Path) -> Option<PathBuf> {
     let snapshots = folder.ancestors().find(|above| above.file_name().is_some_and(|name| name == "snapshots"))?;
     let repository = snapshots.parent()?;

@@ -21,8 +21,8 @@ pub struct LocalTime {
     pub day_of_year: i64,
 }
 
-/// Returns the local time `seconds` after 1970, by the system's own rules (`TZ`, `/etc/localtime`); `None` if the
-/// system has none.
+/// Returns the local time `seconds` after 1970-01-01 00:00 UTC, by the system's own rules (`TZ`, `/etc/localtime`);
+/// `None` if the system cannot represent it.
 pub fn local_time(seconds: i64) -> Option<LocalTime> {
     let mut time = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are to live values; all zero is a valid `tm`.

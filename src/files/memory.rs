@@ -1,13 +1,13 @@
-//! Memory for the content of files that a program provides itself.
+//! Memory for the content of files that the program provides in place of paths ([`Memory`]).
 
 use crate::error::{Result, bail};
 use crate::memory::{self, Charge};
 use bytes::Bytes;
 use memmap2::MmapMut;
 
-/// Writable memory that becomes shared bytes: pages of its own, so that weights in it are aligned and it is returned to
-/// the system when the last slice of it is dropped. It is charged to the memory limit. A failed allocation is an error
-/// and does not abort the process.
+/// Writable memory that becomes shared bytes. Above 64 KiB it has its own pages, so that weights in it are aligned and
+/// the system gets it back when the last slice of it is dropped. It is charged to the memory limit of the thread
+/// ([`crate::memory`]), if there is one. A failed allocation is an error and does not abort the process.
 pub struct Memory(Content, Charge);
 
 enum Content {
@@ -16,7 +16,7 @@ enum Content {
 }
 
 impl Memory {
-    /// Maximum size of memory on the heap, in bytes.
+    /// Maximum size of memory on the heap, in bytes; larger memory has its own pages.
     const SMALL: usize = 64 << 10;
 
     /// Returns `size` zeroed bytes. Fails with [`crate::error::Kind::LimitExceeded`] if the memory limit does not allow
@@ -53,7 +53,7 @@ impl Memory {
         }
     }
 
-    /// Returns the bytes, which no longer change.
+    /// Returns the bytes, which can no longer be changed. Fails with `Io` if their pages cannot be made read-only.
     pub fn finish(self) -> Result<Bytes> {
         Ok(match self.0 {
             Content::Heap(heap) => Bytes::from_owner(Charged(heap, self.1)),

@@ -8,9 +8,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// The storage for the weights that a technique produces: an unlinked file, so that they use disk instead of memory.
+/// The storage for the weights that a technique produces: a file without a name, so that the weights use disk instead
+/// of memory. The file is freed when the storage and the last slice of its weights are dropped.
 ///
-/// Tensors below [`Scratch::SMALL`] stay on the heap. Several threads may use it.
+/// Tensors of at most [`Scratch::SMALL`] bytes stay on the heap. Several threads may use the storage at once.
 pub struct Scratch {
     folder: PathBuf,
     file: Mutex<Option<(std::sync::Arc<File>, u64)>>,
@@ -20,12 +21,13 @@ impl Scratch {
     /// The maximum size of a tensor that is kept on the heap, in bytes.
     pub const SMALL: usize = 1 << 20;
 
-    /// Returns scratch storage in `folder`; nothing is created until it is needed.
+    /// Returns scratch storage in the existing folder `folder`. Its file is created when a tensor first needs it.
     pub fn new(folder: &Path) -> Scratch {
         Scratch { folder: folder.to_owned(), file: Mutex::new(None) }
     }
 
-    /// Reserves `length` bytes and returns a writer for them.
+    /// Reserves `length` bytes, which are zero until they are written, and returns a writer for them. Fails with
+    /// `NotFound` or `Io` if the file cannot be created or enlarged.
     pub fn reserve(&self, length: usize) -> Result<ScratchSlot> {
         if length <= Self::SMALL {
             return Ok(ScratchSlot { length, heap: Mutex::new(vec![0; length]), file: None });
@@ -55,7 +57,8 @@ impl Scratch {
     }
 }
 
-/// A private folder in the system's temporary folder, for files that ONNX Runtime writes; it is removed on drop.
+/// A private folder in the system's temporary folder, for files that ONNX Runtime writes. It is removed with its
+/// content when it is dropped.
 pub struct ScratchFolder(PathBuf);
 
 impl ScratchFolder {
@@ -79,7 +82,7 @@ impl Drop for ScratchFolder {
     }
 }
 
-/// The reserved bytes of a [`Scratch`], which are written in pieces and then become shared bytes.
+/// The reserved bytes of a tensor in a [`Scratch`], which are written in pieces and then become shared bytes.
 pub struct ScratchSlot {
     length: usize,
     heap: Mutex<Vec<u8>>,
@@ -87,7 +90,8 @@ pub struct ScratchSlot {
 }
 
 impl ScratchSlot {
-    /// Writes `bytes` at `offset` within the slot. Several threads may write at once.
+    /// Writes `bytes` at `offset` within the slot. Several threads may write at once. Fails with `Io` if the disk is
+    /// full, and with `Internal` beyond the end of the slot.
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         if offset.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
             bail!(Internal, "a scratch write of {} bytes at {offset} exceeds its slot of {}", bytes.len(), self.length);
@@ -102,7 +106,7 @@ impl ScratchSlot {
         }
     }
 
-    /// Returns the written bytes, mapped if they are in the file.
+    /// Returns the bytes of the slot. Those in the file are mapped, not read.
     pub fn finish(self) -> Result<Bytes> {
         let Some((file, start)) = self.file else {
             return Ok(Bytes::from(self.heap.into_inner().unwrap_or_else(|e| e.into_inner())));

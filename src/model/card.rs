@@ -45,7 +45,7 @@ pub enum Task {
     Classify,
     /// The prediction of masked tokens.
     FillMask,
-    /// A task that is unknown.
+    /// Another task, or one that could not be determined.
     #[default]
     Unknown,
 }
@@ -69,15 +69,15 @@ pub enum Pooling {
     WeightedMean,
 }
 
-/// The token ids and defaults for text generation (`generation_config.json`, otherwise `config.json`, otherwise GGUF
-/// keys).
+/// The token ids and defaults for text generation, from `generation_config.json`, otherwise from `config.json`,
+/// otherwise from the keys of a GGUF file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GenerationDefaults {
     /// Ids of the tokens that end a text.
     pub eos_token_ids: Vec<i64>,
-    /// Id of the token that begins a text, for models that use one.
+    /// Id of the token that begins a text; `None` if the model uses none.
     pub bos_token_id: Option<i64>,
-    /// Id of the token that pads rows.
+    /// Id of the token that pads the shorter rows of a batch; `None` if it is not given.
     pub pad_token_id: Option<i64>,
     /// Recommended sampling parameters, by the names of `generation_config.json` (`temperature` …).
     pub sampling: Map<String, Value>,
@@ -119,12 +119,12 @@ pub struct Card {
     pub generation: GenerationDefaults,
     /// Chat template (Jinja), if the model has one.
     pub chat_template: Option<String>,
-    /// Pooling of token vectors, for embedding models.
+    /// Pooling of token vectors, for embedding models; `None` if no file says it.
     pub pooling: Option<Pooling>,
     /// Files that are copied with the model: tokenizer, configuration …
     #[serde(skip)]
     pub side_files: Vec<SideFile>,
-    /// Shape contract of a package, which sessions enforce.
+    /// Shape contract of a package, which sessions enforce; `None` for other models.
     #[serde(skip)]
     pub contract: Option<Arc<Contract>>,
     /// Unexpected properties of the model: unused content of its files, inconsistencies.
@@ -141,21 +141,22 @@ impl Card {
         self.side_files.iter().find(|f| f.name == name).map(|f| &f.content)
     }
 
-    /// Returns the class names by index (`id2label`).
+    /// Returns the pairs of class index and name in `id2label` of the configuration, in its order; empty if it has
+    /// none.
     pub fn class_names(&self) -> Vec<(usize, String)> {
         let map = self.config.get("id2label").and_then(Value::as_object);
         let entry = |(index, name): (&String, &Value)| Some((index.parse().ok()?, name.as_str()?.to_owned()));
         map.into_iter().flatten().filter_map(entry).collect()
     }
 
-    /// Returns an integer of the configuration; `None` if there is none.
+    /// Returns the value of a key of the configuration; `None` if the key is missing or its value is not an integer.
     pub fn integer(&self, key: &str) -> Option<i64> {
         self.config.get(key).and_then(Value::as_i64)
     }
 }
 
 impl SideFile {
-    /// Returns where the file is, for messages: its path, or its name.
+    /// Returns the path of the file, or its name if it is in memory, for messages.
     pub fn place(&self) -> String {
         match &self.content {
             SideContent::Path(path) => path.display().to_string(),
@@ -165,13 +166,13 @@ impl SideFile {
 }
 
 impl SideContent {
-    /// Returns the content, which is read if it is in a file.
+    /// Returns the content, which is read if it is in a file. Fails with [`crate::error::Kind::LimitExceeded`] above
+    /// [`limits::SIDE_FILE_BYTES`], and with `NotFound` or `Io` if the file cannot be read.
     pub fn read(&self) -> Result<Bytes> {
         self.read_within(limits::SIDE_FILE_BYTES)
     }
 
-    /// Returns the content, which is read if it is in a file. Fails with [`crate::error::Kind::LimitExceeded`] above
-    /// `limit` bytes.
+    /// Returns the content like [`SideContent::read`], with `limit` as the maximum number of bytes.
     pub fn read_within(&self, limit: u64) -> Result<Bytes> {
         match self {
             SideContent::Bytes(bytes) if bytes.len() as u64 > limit => {

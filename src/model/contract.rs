@@ -1,4 +1,5 @@
-//! The shape contract of a model: the allowed sizes of its inputs. A package has one, and every run enforces it.
+//! The shape contract of a package: the element types and the allowed sizes of its inputs. Sessions of a package check
+//! it before every run.
 
 use crate::error::{Error, Result, bail, error};
 use crate::onnx::dtype::DataType;
@@ -8,7 +9,7 @@ use std::collections::HashMap;
 /// The inputs that a package allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contract {
-    /// Inputs of the model, in its order.
+    /// Inputs of the model, in the order of the model.
     pub inputs: Vec<InputShape>,
 }
 
@@ -38,9 +39,9 @@ pub enum Size {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Range {
-    /// Name of the range. Dimensions of one name have one size in each run.
+    /// Name of the range. Dimensions of one name must have one size in each run, also in different inputs.
     pub name: String,
-    /// Minimum size.
+    /// Minimum size; 0 by default.
     #[serde(default)]
     pub min: i64,
     /// Maximum size; `None` for no limit.
@@ -49,8 +50,9 @@ pub struct Range {
 }
 
 impl Contract {
-    /// Fails if a type or a shape of the inputs of a run is not allowed: the error names input, dimension, value and
-    /// range. Missing inputs are not checked.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if the type or the shape of an input of a run (name, type,
+    /// shape) is not allowed: the error names input, dimension, value and range. Fails with `NotFound` for an input
+    /// that the contract does not have. Inputs that are not in `given` are not checked.
     pub fn check(&self, given: &[(&str, DataType, &[i64])]) -> Result<()> {
         let mut sizes: HashMap<&str, (i64, &str, usize)> = HashMap::new();
         for (name, dtype, shape) in given {
@@ -96,7 +98,7 @@ impl Contract {
     }
 }
 
-/// Returns the text for a range: `1 to 64`.
+/// Returns the text for a range: `1 to 64`, or `1 or more` without a maximum.
 pub fn span(range: &Range) -> String {
     match range.max {
         Some(max) => format!("{} to {max}", range.min),

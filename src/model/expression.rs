@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The maximum length of an expression.
+/// The maximum length of an expression in bytes.
 const LENGTH: usize = 256;
 /// The maximum nesting of parentheses.
 const DEPTH: usize = 16;
@@ -19,7 +19,7 @@ pub enum Expression {
     Of(Operator, Vec<Expression>),
 }
 
-/// An operator or function on sizes.
+/// An operator or function on sizes. The names of functions are read in upper or lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// The sum `a + b`.
@@ -28,15 +28,15 @@ pub enum Operator {
     Subtract,
     /// The product `a * b`.
     Multiply,
-    /// The quotient `a / b`.
+    /// The quotient `a / b`, not rounded.
     Divide,
     /// The quotient `a // b`, rounded down.
     DivideDown,
-    /// The remainder `a % b` or `Mod(a, b)`.
+    /// The remainder `a % b` or `Mod(a, b)`, with the sign of `b`.
     Remainder,
     /// The integer `floor(a)`.
     Floor,
-    /// The integer `ceiling(a)`.
+    /// The integer `ceil(a)` or `ceiling(a)`.
     Ceiling,
     /// The maximum `Max(a, b ...)`.
     Largest,
@@ -45,7 +45,8 @@ pub enum Operator {
 }
 
 impl Expression {
-    /// Returns the name of a dimension as an expression; `None` if it is a plain name.
+    /// Returns the name of a dimension as an expression; `None` if it is a plain name or a number, contains no name,
+    /// has more than 256 bytes, or cannot be parsed.
     pub fn parse(text: &str) -> Option<Expression> {
         if text.len() > LENGTH {
             return None;
@@ -73,8 +74,8 @@ impl Expression {
         }
     }
 
-    /// Returns the value of the expression, rounded down; `None` if a name has no value, or the result is below 0. `of`
-    /// returns the value of a name.
+    /// Returns the value of the expression, rounded down; `None` if a name has no value, or if the result is negative,
+    /// above 9e15 or not a number. `of` returns the value of a name.
     pub fn size(&self, of: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         let value = self.value(of)?.floor();
         (0.0..=9e15).contains(&value).then_some(value as i64)
@@ -103,8 +104,9 @@ impl Expression {
         value.is_finite().then_some(value)
     }
 
-    /// Returns the size of `name` for which the expression equals `size`; `None` if there is none. `of` returns the
-    /// values of all other names.
+    /// Returns a size of `name` for which the expression, rounded down, equals `size`. Returns `None` if none is found:
+    /// only expressions that are linear in `name`, up to rounding, are solved. `of` returns the values of the other
+    /// names.
     pub fn solve(&self, size: i64, name: &str, of: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         let with = |value: i64| self.value(&|other| if other == name { Some(value) } else { of(other) });
         // Only linear functions are solved. The slope is taken between large values, because the rounding of quotients
@@ -119,7 +121,8 @@ impl Expression {
         [0, 1, -1, 2, -2].into_iter().map(|step| near.saturating_add(step)).find(fits)
     }
 
-    /// Returns whether no other size of `name` than `found` gives `size`: with rounding, several may.
+    /// Returns whether the sizes of `name` next to `found`, which gives `size`, do not give `size` as well: with
+    /// rounding, several sizes may. `of` returns the values of the other names.
     pub fn is_only(&self, size: i64, name: &str, found: i64, of: &dyn Fn(&str) -> Option<i64>) -> bool {
         let with = |value: i64| self.size(&|other| if other == name { Some(value) } else { of(other) });
         with(found + 1) != Some(size) && (found == 0 || with(found - 1) != Some(size))
@@ -213,7 +216,8 @@ impl Parser<'_> {
         Some(Expression::Of(operator, self.inside()?))
     }
 
-    /// Returns the arguments in parentheses, which are separated by commas; `None` if they are malformed.
+    /// Returns the arguments in parentheses, which are separated by commas; `None` if they are malformed or nested too
+    /// deeply.
     fn inside(&mut self) -> Option<Vec<Expression>> {
         self.rest.next();
         self.depth += 1;

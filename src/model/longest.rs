@@ -5,11 +5,11 @@ use crate::error::{Context, Result, error};
 use crate::limits;
 use serde_json::{Map, Value};
 
-/// The architectures whose positions start after the padding id, so that some of them are never used.
+/// The architectures (`model_type`) whose positions start after the padding id, so that the first ones are never used.
 const SHIFTED: [&str; 5] = ["roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"];
-/// The keys of a `config.json` with the number of positions.
+/// The keys of a `config.json` with the number of positions, in the order in which they are looked up.
 const POSITIONS: [&str; 5] = ["max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"];
-/// The value from which on a tokenizer's length limit means that there is none.
+/// The smallest value of a tokenizer's length limit that means "no limit".
 const NO_LIMIT: f64 = 1e12;
 
 impl Card {
@@ -18,8 +18,9 @@ impl Card {
         context(&self.config)
     }
 
-    /// Returns the maximum number of tokens of a text, according to the configuration of model and tokenizer; `None`
-    /// if neither has it.
+    /// Returns the maximum number of tokens of a text: the smallest of the limits in the model's configuration, in
+    /// `tokenizer_config.json` and in `sentence_bert_config.json`; `None` if there is none. Fails with
+    /// [`crate::error::Kind::InvalidModel`] if one of these files is not a JSON object.
     pub fn longest_text(&self) -> Result<Option<usize>> {
         let limit = |file: &str, key: &str| -> Result<Option<usize>> {
             let number = self.object(file)?.get(key).and_then(Value::as_f64);
@@ -34,7 +35,7 @@ impl Card {
         Ok(limits.into_iter().flatten().min())
     }
 
-    /// Returns the object in a JSON file next to the model; empty if the file does not exist.
+    /// Returns the object in a JSON file that belongs to the model; empty if there is no file of that name.
     fn object(&self, name: &str) -> Result<Map<String, Value>> {
         let Some(content) = self.side_file(name) else { return Ok(Map::new()) };
         let parsed =
@@ -43,13 +44,14 @@ impl Card {
     }
 }
 
-/// Returns `max_position_embeddings`, or the length to which the scaling of rotary positions extends the training
-/// length, if that is larger: some configurations leave the former at the training length. `None` if there is no such
-/// key.
+/// Returns the maximum number of tokens in a model's context; `None` if `max_position_embeddings` is missing.
 ///
-/// Three kinds of scaling are not taken into account. Dynamic scaling has other angles for every length beyond the
-/// training length. The factor of Llama 3 would give more than `max_position_embeddings` (Llama 3.2: 32 x 8,192 instead
-/// of 131,072). The scaling of Gemma 3 applies to some layers only.
+/// It is the larger of two numbers: `max_position_embeddings`, and the length to which the scaling of rotary positions
+/// extends the training length. Some configurations leave `max_position_embeddings` at the training length.
+///
+/// Only `linear` and `yarn` scaling are taken into account. Dynamic scaling has other angles for every length beyond
+/// the training length. The factor of Llama 3 would give more than `max_position_embeddings` (Llama 3.2: 32 x 8,192
+/// instead of 131,072). The scaling of Gemma 3 is ignored, because it applies to some layers only.
 pub fn context(config: &Map<String, Value>) -> Option<usize> {
     let size = |from: &Map<String, Value>, key: &str| from.get(key).and_then(Value::as_u64).filter(|size| *size > 0);
     let all = size(config, "max_position_embeddings")?;
@@ -68,7 +70,8 @@ pub fn context(config: &Map<String, Value>) -> Option<usize> {
     usize::try_from(all.max(most)).ok()
 }
 
-/// Returns the maximum number of tokens with positions in a configuration; `None` if it is not given.
+/// Returns the maximum number of tokens of a text that have positions, by a configuration: that of [`context`], or the
+/// first key of [`POSITIONS`], without the positions that are never used; `None` if the configuration has neither.
 fn positions(config: &Map<String, Value>) -> Option<usize> {
     let size = |name: &str| config.get(name).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
     let all = context(config).or_else(|| POSITIONS.iter().find_map(|name| size(name)))?;

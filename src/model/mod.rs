@@ -1,4 +1,4 @@
-//! The immutable model that every technique takes and returns ([`Model`]).
+//! The immutable model that techniques take and return ([`Model`]).
 
 pub mod card;
 pub mod contract;
@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A loaded model, which is immutable, cheap to clone, and can be shared between threads.
+/// A model that was loaded or made by a technique. It is immutable and cheap to clone, and threads can share it.
 #[derive(Clone)]
 pub struct Model {
     proto: Arc<ModelProto>,
@@ -33,21 +33,23 @@ pub struct Model {
     ready: Option<Arc<Ready>>,
 }
 
-/// A form of a model that sessions are created from in place of the model itself.
+/// A variant of a model that sessions are created from in place of the model itself, for example a graph in a package
+/// that was optimized or compiled for this processor.
 pub struct Prepared {
-    /// Name of the form in messages.
+    /// Name of the variant in messages.
     pub name: String,
-    /// Graph and weights of the form.
+    /// Graph and weights of the variant.
     pub model: Model,
     /// Whether the graph has already been optimized for this processor.
     pub ahead: bool,
-    /// Path of the file with the graph, next to that of its packed weights, if it is compiled for this library's
-    /// kernels.
+    /// Path of the compiled graph, if the variant is compiled for this library's kernels; the file of its packed
+    /// weights is in the same folder.
     pub compiled: Option<PathBuf>,
 }
 
-/// A function that returns the form to create sessions from; `None` if there is no better form than the model. Its
-/// arguments are the version of ONNX Runtime, and whether this library's kernels can be used, or the reason why not.
+/// A function that returns the variant to create sessions from; `None` if they are created from the model itself. Its
+/// arguments are the version of ONNX Runtime, and `Ok` if this library's kernels can be used, or else the reason why
+/// not.
 pub type Ready = dyn Fn(&str, &std::result::Result<(), String>) -> Result<Option<Prepared>> + Send + Sync;
 
 /// The files that a model came from.
@@ -55,7 +57,8 @@ pub type Ready = dyn Fn(&str, &std::result::Result<(), String>) -> Result<Option
 struct Origin {
     /// Path of the file or folder that the user named.
     path: Option<PathBuf>,
-    /// Paths of all files of the model with their content, the `.onnx` first.
+    /// Paths (names, for files that came from memory) of all files of the model with their content, the `.onnx` file
+    /// first; empty for the result of a technique.
     files: Vec<(PathBuf, Bytes)>,
 }
 
@@ -67,8 +70,9 @@ impl Model {
         Ok(Model::assemble(loaded.proto, Card::default(), path, loaded.files))
     }
 
-    /// Loads a model from the bytes of an `.onnx` file and returns it. External data is refused, because there is no
-    /// folder.
+    /// Loads a model from the bytes of an `.onnx` or packed file and returns it. Fails with `InvalidModel` if the bytes
+    /// are damaged, and with `InvalidArgument` if the model has external data, because there is no folder to read it
+    /// from.
     pub fn from_bytes(bytes: Bytes) -> Result<Model> {
         let loaded = load::from_bytes(bytes.clone(), None)?;
         Ok(Model::from_memory(loaded.proto, Card::default(), vec![(PathBuf::new(), bytes)]))
@@ -87,7 +91,8 @@ impl Model {
         Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
     }
 
-    /// Returns a model like [`Model::assemble`] whose files, by name, came from the program's memory.
+    /// Returns a model like [`Model::assemble`] without a path. `files` are the names and contents of its files, which
+    /// the program provided in memory.
     pub fn from_memory(proto: ModelProto, card: Card, files: Vec<(PathBuf, Bytes)>) -> Model {
         let origin = Origin { path: None, files };
         Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
@@ -98,18 +103,20 @@ impl Model {
         Model { card: Arc::new(card), ..self }
     }
 
-    /// Returns a result of a technique: a model with another graph and the same card.
+    /// Returns a model with the graph of `proto` and the card of this one, for the result of a technique. It has no
+    /// path and no files.
     pub fn derive(&self, proto: ModelProto) -> Model {
         Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone(), ready: None }
     }
 
-    /// Returns the same model with a better form for sessions. Results of techniques do not inherit it.
+    /// Returns the same model with a function that chooses the variant for its sessions. Results of techniques
+    /// ([`Model::derive`]) do not inherit the function.
     pub fn with_ready(self, ready: Arc<Ready>) -> Model {
         Model { ready: Some(ready), ..self }
     }
 
-    /// Returns the model from which sessions are created instead of this one, such as the compiled variant of a package;
-    /// `None` if there is none. [`Ready`] describes the arguments.
+    /// Returns the variant from which sessions are created instead of this model, such as the compiled variant of a
+    /// package; `None` if they are created from this model. [`Ready`] describes the arguments.
     pub fn ready(&self, runtime_version: &str, kernels: &std::result::Result<(), String>) -> Result<Option<Prepared>> {
         self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version, kernels))
     }
@@ -124,18 +131,18 @@ impl Model {
         &self.proto
     }
 
-    /// Returns the main graph.
+    /// Returns the main graph; an empty one if the message has none.
     pub fn graph(&self) -> &GraphProto {
         static EMPTY: std::sync::LazyLock<GraphProto> = std::sync::LazyLock::new(GraphProto::default);
         self.proto.graph.as_deref().unwrap_or(&EMPTY)
     }
 
-    /// Returns the path that the user named; `None` for a model in memory.
+    /// Returns the path that the user named; `None` for a model from memory and for the result of a technique.
     pub fn path(&self) -> Option<&Path> {
         self.origin.path.as_deref()
     }
 
-    /// Returns the content of the file from which the model was loaded, if it is a single file.
+    /// Returns the content of the file from which the model was loaded; `None` if it has several files, or none.
     pub(crate) fn file(&self) -> Option<&Bytes> {
         match self.origin.files.as_slice() {
             [(_, bytes)] => Some(bytes),
@@ -143,7 +150,8 @@ impl Model {
         }
     }
 
-    /// Returns the inputs that a run requires: the graph's inputs without those with a default (an initializer).
+    /// Returns the inputs that a run requires, in the order of the graph: the graph's inputs without those that have a
+    /// default value (an initializer).
     pub fn inputs(&self) -> Vec<ValueInfo> {
         let graph = self.graph();
         let constants: std::collections::HashSet<&str> = graph
@@ -156,7 +164,7 @@ impl Model {
         graph.input.iter().filter(fed).map(ValueInfo::from).collect()
     }
 
-    /// Returns the outputs of the graph.
+    /// Returns the outputs of the graph, in its order.
     pub fn outputs(&self) -> Vec<ValueInfo> {
         self.graph().output.iter().map(ValueInfo::from).collect()
     }
@@ -168,8 +176,8 @@ impl Model {
         import.and_then(|o| o.version).unwrap_or(0)
     }
 
-    /// Returns the size of the model on disk in bytes, including external data; for a model in memory, the size that it
-    /// would have.
+    /// Returns the size of the model's files in bytes, including external data; for a model without files, the size
+    /// that it would have as an ONNX file.
     pub fn bytes(&self) -> u64 {
         if self.origin.files.is_empty() {
             return self.onnx_bytes();
@@ -182,7 +190,8 @@ impl Model {
         save::encode(&self.proto).iter().map(|s| s.len() as u64).sum()
     }
 
-    /// Returns whether two models are the same: in memory, or by the content of their files.
+    /// Returns whether two models are the same: if they share their message in memory, or if the contents of their
+    /// files and their configurations are equal. Models without files are equal only in the first case.
     pub fn same_as(&self, other: &Model) -> bool {
         if Arc::ptr_eq(&self.proto, &other.proto) {
             return true;
@@ -201,8 +210,8 @@ impl Model {
         self.origin.files.first().is_some_and(|(_, bytes)| packed::is_packed(bytes))
     }
 
-    /// Returns the size and the SHA-256 of the model's files, all of which are read. `call` receives the stage `hash`
-    /// and can cancel.
+    /// Returns the path, the size and the SHA-256 of the model's files, all of which are read. `call` receives the
+    /// stage `hash` and can cancel.
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());
         let bytes = self.bytes();
@@ -236,17 +245,19 @@ impl Model {
         save::to_file(&self.proto, path, external, call)
     }
 
-    /// Saves the model packed, with one bit per zero, and returns the files that were written; see [`packed`].
+    /// Saves the model as a packed file, in which weights that are zero take one bit each, and returns the files that
+    /// were written; see [`packed`].
     pub fn save_packed(&self, path: &Path, call: &Call) -> Result<Saved> {
         packed::to_file(&self.proto, path, call)
     }
 
-    /// Passes the model to a sink as the file `name`; see [`save::to_sink`].
+    /// Passes the model to a sink as the file `name`, and returns the files that were passed; see [`save::to_sink`].
     pub fn save_to(&self, sink: &dyn FileSink, name: &str, external: ExternalData, call: &Call) -> Result<Saved> {
         save::to_sink(&self.proto, sink, name, external, call)
     }
 
-    /// Passes the model, packed, to a sink as the file `name`; see [`packed::to_sink`].
+    /// Passes the model to a sink as the packed file `name`, and returns the files that were passed; see
+    /// [`packed::to_sink`].
     pub fn save_packed_to(&self, sink: &dyn FileSink, name: &str, call: &Call) -> Result<Saved> {
         packed::to_sink(&self.proto, sink, name, call)
     }

@@ -24,8 +24,8 @@ pub fn says_nothing(name: &str) -> bool {
     words.is_empty() || (open && words.iter().all(|word| is(&OPEN, word) || is(&BESIDE, word)))
 }
 
-/// Returns the signature with every name without meaning removed: those of [`says_nothing`], and those that one input
-/// has in three dimensions or more.
+/// Returns the inputs or outputs with an empty name for every dimension whose name has no meaning: the names of
+/// [`says_nothing`], and those that one input has in three dimensions or more.
 pub fn meaningful(infos: &[ValueInfo]) -> Vec<ValueInfo> {
     let mut infos = infos.to_vec();
     let nothing: Vec<String> = infos.iter().flat_map(names_without_meaning).map(Cow::into_owned).collect();
@@ -39,7 +39,8 @@ pub fn meaningful(infos: &[ValueInfo]) -> Vec<ValueInfo> {
     infos
 }
 
-/// Removes names without meaning from a model's graph, for readers that treat equal names as equal sizes.
+/// Removes the dimension names without meaning (see [`meaningful`]) from the inputs, outputs and intermediate values of
+/// a model's main graph, for readers that treat equal names as equal sizes.
 pub fn clear(model: &mut ModelProto) {
     let Some(graph) = model.graph.as_deref_mut() else { return };
     let infos: Vec<ValueInfo> = graph.input.iter().map(ValueInfo::from).collect();

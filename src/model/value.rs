@@ -8,8 +8,8 @@ use crate::onnx::proto::{DimensionProto, ValueInfoProto};
 pub enum Dim {
     /// A fixed size.
     Fixed(i64),
-    /// Any size; equal names are equal sizes, if they have a meaning ([`super::names`]). The name is empty if there
-    /// is none.
+    /// A size that is not fixed. Dimensions with equal names have equal sizes, if the name has a meaning
+    /// ([`super::names`]). The name is empty if the model declares none.
     Symbolic(String),
 }
 

@@ -1,8 +1,8 @@
 //! The memory that this process uses.
 
-/// Returns the resident memory in bytes, without that of programs and shared libraries: otherwise the pages of a
-/// kernel's code would count for the first model that uses it. If the operating system does not distinguish them,
-/// returns all resident memory.
+/// Returns the resident memory of this process in bytes, without the pages of shared libraries: otherwise the code of a
+/// kernel would count for the first model that uses it. If the operating system does not report the memory by mapping,
+/// returns all resident memory; 0 if it does not report that either.
 pub fn resident_data_bytes() -> u64 {
     match std::fs::read_to_string("/proc/self/smaps") {
         Ok(maps) => data_kib(&maps) * 1024,
@@ -10,8 +10,8 @@ pub fn resident_data_bytes() -> u64 {
     }
 }
 
-/// Returns the sum of the `Rss` lines in the text of `/proc/PID/smaps` for mappings that belong to no library or
-/// program.
+/// Returns the sum in KiB of the `Rss` lines in the text of `/proc/PID/smaps` for mappings that belong to no shared
+/// library.
 fn data_kib(maps: &str) -> u64 {
     let (mut sum, mut counts) = (0, true);
     for line in maps.lines() {
@@ -26,7 +26,7 @@ fn data_kib(maps: &str) -> u64 {
     sum
 }
 
-/// Returns whether a mapping is of a file named `x.so` or `x.so.1.2`.
+/// Returns whether a line of `smaps` shows the mapping of a shared library: a file named like `x.so` or `x.so.1.2`.
 fn is_code(mapping: &str) -> bool {
     let file = mapping.rsplit_once('/').map_or("", |(_, file)| file.trim_end_matches(" (deleted)"));
     let version = file.rsplit_once(".so").map(|(_, version)| version);
@@ -49,7 +49,8 @@ fn status_kib(field: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Returns the result of `work`, and the growth of resident memory, without that of libraries, while the result exists.
+/// Runs `work`, and returns its result and the growth of [`resident_data_bytes`] from before it to after it; 0 if the
+/// memory did not grow. Memory that other threads allocate meanwhile counts, too.
 pub fn growth<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(T, u64), E> {
     trim_heap();
     let before = resident_data_bytes();

@@ -1,4 +1,4 @@
-//! The processor, with its capabilities.
+//! The name, the extensions and the cores of the processor, and functions compiled for its vector widths.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,8 @@ pub fn name() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Returns the names of the instruction-set extensions of the processor that affect the speed of models.
+/// Returns the names of the instruction-set extensions of the processor that affect the speed of models, as
+/// `is_x86_feature_detected` spells them.
 #[cfg(target_arch = "x86_64")]
 pub fn features() -> Vec<&'static str> {
     let mut features = Vec::new();
@@ -31,7 +32,8 @@ pub fn features() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// Returns whether int8 products can saturate on this processor: x86 without either form of VNNI.
+/// Returns whether sums of int8 products can saturate on this processor: an x86-64 processor that has neither AVX-512
+/// VNNI nor AVX-VNNI adds pairs of products in 16 bits.
 pub fn int8_saturates() -> bool {
     #[cfg(target_arch = "x86_64")]
     return !(std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni"));
@@ -39,7 +41,8 @@ pub fn int8_saturates() -> bool {
     false
 }
 
-/// Returns the number of threads that use the CPU fully: one per physical core that this process may run on.
+/// Returns the number of threads that use the CPU fully: one per physical core that this process may run on, but no
+/// more than [`std::thread::available_parallelism`], which also observes limits of a container.
 ///
 /// A second thread on a core shares its arithmetic units and slows down matrix products.
 pub fn cpu_threads() -> usize {
@@ -63,8 +66,9 @@ fn physical_cores() -> Option<usize> {
     cores.map(|cores| cores.len())
 }
 
-/// A macro that defines a function that calls `$body`, which must be `#[inline(always)]`, compiled for the widest
-/// vectors of the processor. The result has the same bits for every width, if `$body` adds in separate lanes.
+/// A macro that defines a function that calls `$body`, which must be `#[inline(always)]`. The call is compiled for
+/// AVX-512, for AVX2 and for the baseline, and the widest version that the processor supports is used. The result has
+/// the same bits for every width if the order of additions in `$body` does not depend on the width.
 macro_rules! for_widest_vectors {
     ($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $returns:ty = $body:ident) => {
         $(#[$doc])*
@@ -84,7 +88,7 @@ macro_rules! for_widest_vectors {
                     return unsafe { avx512($($argument),*) };
                 }
                 if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: as above.
+                    // SAFETY: the processor has the extensions that the function is compiled for.
                     return unsafe { avx2($($argument),*) };
                 }
             }

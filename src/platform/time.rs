@@ -3,12 +3,12 @@
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// Returns the CPU time that this thread has used.
+/// Returns the CPU time that the calling thread has used.
 pub fn of_this_thread() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
-/// Returns the time of a monotonic clock.
+/// Returns the time of the monotonic clock, which counts from an unspecified point: only differences have a meaning.
 pub fn monotonic() -> Duration {
     read(ClockId::Monotonic)
 }

@@ -1,9 +1,9 @@
-//! An allocator for sessions whose memory is limited: charges what ONNX Runtime allocates to the [`Budget`] of the
-//! thread.
+//! An allocator for sessions whose memory is limited: it charges the blocks that ONNX Runtime allocates to the
+//! [`Budget`] of the thread that allocates.
 //!
-//! ONNX Runtime does not expect NULL from an allocator: its own throw a C++ exception, which becomes the status of the
-//! call. So does this one, through the function of the C++ library that ONNX Runtime uses. Frames of Rust may be unwound
-//! by a foreign exception if their functions are `C-unwind`.
+//! ONNX Runtime does not expect NULL from an allocator: its own allocators throw a C++ exception, which becomes the
+//! status of the call. This allocator does the same, through the function of the C++ library that ONNX Runtime uses. A
+//! foreign exception may unwind frames of Rust if their functions are `C-unwind`.
 
 use super::Runtime;
 use crate::error::{Result, bail, error};
@@ -28,7 +28,7 @@ type Throw = unsafe extern "C-unwind" fn() -> !;
 /// The allocator that is registered with ONNX Runtime, once per process, and never freed.
 #[repr(C)]
 struct Limited {
-    /// First, because ONNX Runtime passes its address.
+    /// Functions of the allocator. The field is the first one, because ONNX Runtime passes its address.
     vtable: OrtAllocator,
     info: MemoryInfo<'static>,
     throw: Throw,
@@ -36,17 +36,17 @@ struct Limited {
 
 // SAFETY: nothing in it changes after it was made.
 unsafe impl Send for Limited {}
-// SAFETY: as above.
+// SAFETY: as for `Send`.
 unsafe impl Sync for Limited {}
 
-/// The header of a block.
+/// The header of a block, in front of the address that ONNX Runtime gets.
 struct Header {
     size: usize,
     budget: Option<Arc<Budget>>,
 }
 
-/// Makes the session of a builder allocate from its thread's budget. Fails with `Unsupported` if this is impossible
-/// with the opened ONNX Runtime.
+/// Makes the session of a builder use this allocator, and returns the builder. Fails with `Unsupported` if this is
+/// impossible with the opened ONNX Runtime.
 pub(super) fn limit(builder: SessionBuilder, runtime: &Runtime) -> Result<SessionBuilder> {
     static REGISTERED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     let registered = REGISTERED.get_or_init(|| register(runtime).map_err(|e| e.message().to_owned()));
@@ -89,7 +89,7 @@ fn register(runtime: &Runtime) -> Result<()> {
     }
 }
 
-/// Allocates `size` bytes, or throws `std::bad_alloc`.
+/// Allocates `size` bytes and returns their address, or throws `std::bad_alloc`; returns NULL for a size of 0.
 unsafe extern "C-unwind" fn allocate(this: *mut OrtAllocator, size: usize) -> *mut c_void {
     if size == 0 {
         return std::ptr::null_mut();

@@ -15,7 +15,7 @@ const FILE: &str = "libcuda.so.1";
 #[derive(Debug)]
 pub(crate) struct Library(ManuallyDrop<unix::Library>);
 
-/// Opens a shared library permanently. The error is the message of the dynamic linker.
+/// Opens a shared library permanently and returns it. The error is the message of the dynamic linker.
 pub(crate) fn open(path: &Path) -> std::result::Result<Library, String> {
     if path.is_absolute() && !path.is_file() {
         return Err("no such file".to_owned());
@@ -31,10 +31,11 @@ fn reason(e: &libloading::Error) -> String {
     e.source().map_or_else(|| e.to_string(), ToString::to_string)
 }
 
-/// Returns a function of a library opened with [`open`].
+/// Returns the address of a function or variable of a library opened with [`open`]. Fails with `Unsupported` if the
+/// library has no symbol of this name; `path` is the library's name in the message.
 ///
 /// # Safety
-/// `T` is the type of a pointer, and that of the function if it is the type of a function.
+/// `T` must be a pointer type. For a function, it must be the pointer type with the signature of that function.
 pub(crate) unsafe fn function<T: Copy>(library: &Library, name: &CStr, path: &Path) -> Result<T> {
     // SAFETY: the contract of this function; the library is never closed.
     let found = unsafe { library.0.get::<T>(name) };
@@ -52,14 +53,16 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Returns the driver, which is opened and queried only once. Fails with [`crate::error::Kind::DeviceMissing`],
-    /// whose message names what is missing.
+    /// Returns the driver. It is opened and queried by the first call, whose result, also a failure, is kept for the
+    /// process. Fails with [`crate::error::Kind::DeviceMissing`] if there is no driver or no device, and with
+    /// `Unsupported` if the driver lacks a function.
     pub fn get() -> Result<&'static Driver> {
         static FOUND: OnceLock<Result<Driver>> = OnceLock::new();
         FOUND.get_or_init(probe).as_ref().map_err(Clone::clone)
     }
 
-    /// Returns the compute capability of a device. Fails with `DeviceMissing` if it does not exist.
+    /// Returns the compute capability of a device, for example 89 for 8.9. Fails with `DeviceMissing` if the device
+    /// does not exist.
     pub fn capability(&self, device_id: u32) -> Result<i32> {
         match self.capabilities.get(device_id as usize) {
             Some(capability) => Ok(*capability),
@@ -71,7 +74,7 @@ impl Driver {
         }
     }
 
-    /// Returns a function of the driver.
+    /// Returns the address of a function of the driver. Fails with `Unsupported` if the driver has no such function.
     ///
     /// # Safety
     /// The contract is that of [`function`].

@@ -28,37 +28,41 @@ impl Stop {
     }
 
     /// Runs `work` on this thread and returns its result. If `call` is cancelled or its deadline passes, runs with this
-    /// stop end at their next node, and the error is that of `call`. A triggered stop stays triggered.
+    /// stop end at their next node, and if `work` then fails, the error is `Cancelled` or `Timeout`. A triggered stop
+    /// stays triggered.
     pub fn during<T>(&self, call: &Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
         watched(call, || drop(self.options.terminate()), work)
     }
 }
 
-/// Memory that a model reads as an input, writes as an output, or both: its names, element type and shape.
+/// The description of memory that a model reads as an input, writes as an output, or both.
 #[derive(Debug, Clone)]
 pub struct Place {
     /// Name of the input; `None` if the memory is only written.
     pub input: Option<String>,
     /// Name of the output; `None` if the memory is only read.
     pub output: Option<String>,
-    /// Element type of the value, of fixed size.
+    /// Element type of the value; strings are not possible.
     pub dtype: DataType,
     /// Shape of the value.
     pub shape: Vec<i64>,
 }
 
-/// Memory that a session reads as inputs and writes as outputs, bound once: the cache of a decoder, to which each run
-/// appends a token without a copy; or weights that change between runs, and their gradients.
+/// Memory that a session reads as inputs and writes as outputs, and that is bound once for many runs. Examples are the
+/// cache of a decoder, to which each run appends a token without a copy, and weights that change between runs, with
+/// their gradients. It consists of one block of memory for each [`Place`]; the functions below take the index of a
+/// place and panic if it does not exist.
 ///
-/// Memory may be input and output at the same time only for models whose kernels support it (GroupQueryAttention):
-/// the kernels of other models would overwrite values that they still read.
+/// Memory may be input and output at the same time only for models whose kernels support it, such as
+/// GroupQueryAttention: other kernels would overwrite values that they still read.
 pub struct InPlace {
     // Dropped before the memory that it refers to: fields are dropped in this order.
     binding: IoBinding,
     /// Inputs of the latest run, to which the binding still refers.
     inputs: Vec<(String, Lent)>,
     rooms: Vec<Room>,
-    /// Inputs and outputs of each of `rooms`. On a device, the memory is copied, so that they are needed for every run.
+    /// Description of each of `rooms`. A session on a GPU works on a copy of the memory, which is bound again with
+    /// these names before every run.
     places: Vec<Place>,
     outputs: Vec<String>,
     session: usize,
@@ -70,17 +74,17 @@ impl InPlace {
         self.rooms[index].bytes()
     }
 
-    /// Returns the memory of the place `index` as elements.
+    /// Returns the memory of the place `index` as elements of type `T`, which should be the type of the place.
     pub fn elements<T: Element>(&self, index: usize) -> &[T] {
         self.rooms[index].elements()
     }
 
-    /// Returns the memory of the place `index` as mutable elements.
+    /// Returns the memory of the place `index` as mutable elements of type `T`, which should be the type of the place.
     pub fn elements_mut<T: Element>(&mut self, index: usize) -> &mut [T] {
         self.rooms[index].elements_mut()
     }
 
-    /// Returns the memory of each place as mutable elements, in the order of the places.
+    /// Returns the memory of each place as mutable elements of type `T`, in the order of the places.
     pub fn all_mut<T: Element>(&mut self) -> Vec<&mut [T]> {
         self.rooms.iter_mut().map(Room::elements_mut).collect()
     }
@@ -90,7 +94,7 @@ impl InPlace {
         self.rooms[index].bytes_mut()
     }
 
-    /// Returns an output as a tensor that owns its memory.
+    /// Returns an output as a tensor that does not share memory with the places.
     fn give(&self, value: DynValue) -> Result<Tensor> {
         let tensor = take(value, self.inputs.iter().map(|(_, lent)| lent))?;
         // An output that passes one of the places through would change with the next run.
@@ -101,7 +105,7 @@ impl InPlace {
         Ok(tensor)
     }
 
-    /// Passes the current content of the memory to a session on a device, which copied it when it was bound.
+    /// Binds the inputs again for a session on a GPU, which copies the content of the memory when it is bound.
     fn bind_rooms(&mut self) -> Result<()> {
         for (place, room) in self.places.iter().zip(&mut self.rooms) {
             if let Some(input) = &place.input {
@@ -123,9 +127,11 @@ impl InPlace {
 }
 
 impl Session {
-    /// Allocates zeroed memory for `places`, and binds it as inputs and outputs. Runs also return `outputs`.
+    /// Allocates zeroed memory for `places`, binds it as inputs and outputs of this session, and returns it. `outputs`
+    /// are the names of outputs that runs return in addition.
     ///
-    /// Fails with [`crate::error::Kind::LimitExceeded`] if the memory is not available.
+    /// Fails with [`crate::error::Kind::LimitExceeded`] if the memory is not available, and with `Runtime` if ONNX
+    /// Runtime rejects a name, a type or a shape.
     pub fn in_place(&self, places: &[Place], outputs: &[&str]) -> Result<InPlace> {
         let make = || {
             let mut binding = self.inner.create_binding()?;
@@ -151,9 +157,11 @@ impl Session {
     }
 
     /// Runs the model on memory from [`Session::in_place`] of the same session. `inputs` are the inputs that are not
-    /// bound to the memory; returns the outputs that are not bound to it. Only ONNX Runtime checks the sizes of inputs.
+    /// bound to the memory. Returns the outputs that [`Session::in_place`] named in addition to the places.
     ///
-    /// After an error, the memory may be partly written.
+    /// The inputs are checked against the shape contract of a package, otherwise only by ONNX Runtime. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] for memory of another session. After an error, the memory may be partly
+    /// written.
     pub fn run_in_place(
         &mut self,
         memory: &mut InPlace,
@@ -175,7 +183,7 @@ impl Session {
             if elsewhere {
                 memory.binding.synchronize_inputs()?;
             }
-            // Repeated for every run; otherwise it would overwrite the outputs of the last one.
+            // Bound again for every run; otherwise the run would overwrite the outputs of the last one.
             let host = MemoryInfo::default();
             for name in &memory.outputs {
                 memory.binding.bind_output_to_device(name.as_str(), &host)?;

@@ -10,16 +10,16 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, GraphProto, ModelProto, TensorProto, ValueInfoProto};
 use std::collections::HashSet;
 
-/// Number of elements above which the content of a weight is omitted, because no shapes are read from it.
+/// Number of elements above which a floating-point weight becomes an input: no shapes are computed from such weights.
 const WEIGHT: i64 = 64;
 
 /// Session option that limits the size of folded constants: a mask of all pairs of positions of a long input would take
 /// too much memory.
 const FOLDED: (&str, &str) = ("optimization.constant_folding_max_output_size_in_bytes", "1048576");
 
-/// Returns the graph after ONNX Runtime's inference, with the values `names` as outputs: their shapes are inferred, and
-/// folded values are initializers under their own names. The weights of the graph become inputs; the model cannot be
-/// run.
+/// Returns a model with the graph after ONNX Runtime's inference and constant folding, whose outputs are the values
+/// `names`. The shapes of these values are inferred, and values that were folded are initializers under their own
+/// names. Floating-point weights of more than [`WEIGHT`] elements become inputs, so the model is not meant to be run.
 pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[String]) -> Result<Model> {
     let mut own = Names::of(&proto);
     let (constant, folded) = (own.fresh("constant"), own.fresh("folded"));
@@ -46,7 +46,7 @@ pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[Strin
     Model::from_file(&file)
 }
 
-/// Sets the shape of a declared value to fixed sizes.
+/// Sets the dimensions of a declared value to fixed sizes. Dimensions beyond the declared rank are ignored.
 pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     let tensor = info.value_type.as_deref_mut().and_then(|t| t.tensor_type.as_deref_mut());
     if let Some(shape) = tensor.and_then(|t| t.shape.as_deref_mut()) {
@@ -56,7 +56,8 @@ pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
     }
 }
 
-/// Makes the floating-point weights of a graph inputs: nothing is folded with them, and the written graph is small.
+/// Makes the large floating-point weights of a graph inputs: nothing is folded with them, and the written graph is
+/// small.
 fn without_weights(graph: &mut GraphProto) {
     let weight = |tensor: &mut TensorProto| {
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));

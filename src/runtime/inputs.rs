@@ -1,7 +1,8 @@
 //! Checks of the inputs of a run before it starts.
 //!
-//! ONNX Runtime checks type, rank and fixed dimensions itself, but its messages lack details, and it accepts two inputs
-//! that differ where the model uses one symbolic size for both: results are then silently broadcast.
+//! ONNX Runtime checks type, rank and fixed dimensions itself, but its messages lack details. It also accepts inputs
+//! with different sizes where the model declares one symbolic size: their values may then be broadcast without an
+//! error.
 
 use super::Tensor;
 use crate::error::{Error, Result, bail, error};
@@ -25,7 +26,8 @@ pub fn check(expected: &[ValueInfo], given: &[(&str, &Tensor)]) -> Result<()> {
             bail!(InvalidArgument, "input {name:?} is given twice");
         }
     }
-    // Merged decoders were made of two graphs and use one name for the lengths of text and mask.
+    // Merged decoders were made of two graphs and use one name for the lengths of text and mask, so that equal names
+    // have a meaning only within one input.
     let merged = expected.iter().any(|info| info.name == "use_cache_branch");
     let mut sizes = HashMap::new();
     for info in expected {

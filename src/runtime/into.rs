@@ -1,4 +1,4 @@
-//! Runs that write outputs to memory of the caller.
+//! Runs of a session that write the outputs to memory of the caller.
 
 use super::library::guarded;
 use super::mapped;
@@ -15,11 +15,11 @@ use crate::onnx::dtype::{DataType, element_count};
 /// Parts of ONNX Runtime's messages for an output that gets another shape than its memory has.
 const OTHER_SHAPE: [&str; 2] = ["The output OrtValue provided", "shape verification failed"];
 
-/// The memory of an output.
+/// Memory of the caller for one output of a run.
 pub struct Destination<'a> {
     /// Name of the output.
     pub name: &'a str,
-    /// Element type, of fixed size.
+    /// Element type; strings are not possible.
     pub dtype: DataType,
     /// Shape of the output in this run.
     pub shape: &'a [i64],
@@ -28,7 +28,8 @@ pub struct Destination<'a> {
 }
 
 impl Destination<'_> {
-    /// Copies a tensor into the memory. Fails with [`Kind::InvalidArgument`] if it has another type or shape.
+    /// Copies the elements of a tensor into the memory. Fails with [`Kind::InvalidArgument`] if the tensor has another
+    /// type or shape.
     pub fn fill(&mut self, tensor: &Tensor) -> Result<()> {
         if (tensor.dtype(), tensor.shape()) != (self.dtype, self.shape) {
             let (made, wanted) = ((tensor.dtype().name(), tensor.shape()), (self.dtype.name(), self.shape));
@@ -61,8 +62,12 @@ impl Destination<'_> {
 }
 
 impl Session {
-    /// Runs the model like [`Session::run`], and writes the outputs to `outputs`. Fails with [`Kind::InvalidArgument`]
-    /// if an output has another type or shape; the content of the memory is then undefined.
+    /// Runs the model like [`Session::run`], and writes the outputs to `outputs`. They are written without a copy,
+    /// except on a GPU, if one is empty, or if one is also an input.
+    ///
+    /// Fails with the errors of [`Session::run`], with [`Kind::Unsupported`] for strings, and with
+    /// [`Kind::InvalidArgument`] if an output has another type or shape than its memory. After an error in the run, the
+    /// content of the memory is undefined.
     pub fn run_into(&self, inputs: &[(&str, &Tensor)], outputs: &mut [Destination<'_>], call: &Call) -> Result<()> {
         let names: Vec<&str> = outputs.iter().map(|output| output.name).collect();
         self.wanted(&names)?;
@@ -103,7 +108,7 @@ impl Session {
         self.keep(inputs)
     }
 
-    /// Fails if an output of the model has another type, or other fixed sizes.
+    /// Fails if the output of the model has another type, rank or fixed size than its memory.
     fn fits(&self, output: &Destination<'_>) -> Result<()> {
         let Some(info) = self.outputs().iter().find(|info| info.name == output.name) else { return Ok(()) };
         if let Some(dtype) = info.dtype.filter(|dtype| *dtype != output.dtype) {
@@ -117,7 +122,7 @@ impl Session {
         Ok(())
     }
 
-    /// Returns whether an output is also an input: ONNX Runtime would then write nothing.
+    /// Returns whether an output has the name of an input: ONNX Runtime would then not write it.
     fn passes_through(&self, outputs: &[Destination<'_>]) -> bool {
         outputs.iter().any(|output| self.inputs().iter().any(|input| input.name == output.name))
     }

@@ -1,5 +1,5 @@
-//! This library's CPU kernels in its own sessions: the module finds `liboptimize.so` and registers it with ONNX
-//! Runtime, once per process, as the execution provider that `docs/provider.md` describes.
+//! The use of this library's CPU kernels in its own sessions. The module finds `liboptimize.so` and registers it with
+//! ONNX Runtime, once per process, as the execution provider that `docs/provider.md` describes.
 
 use super::library::{self, Runtime};
 use super::options::OptimizationLevel;
@@ -17,8 +17,8 @@ use std::sync::OnceLock;
 choice! {
     /// The kernels that run the nodes of a model on the CPU.
     pub enum Kernels: optimize_kernels_t = Auto {
-        /// This library's kernels for groups of nodes that are faster with them, ONNX Runtime's for the other nodes. With
-        /// the environment variable `OPTIMIZE_KERNELS=stock`, sessions of precision fp32 use ONNX Runtime's only.
+        /// This library's kernels for groups of nodes that are faster with them, ONNX Runtime's for the other nodes.
+        /// With the environment variable `OPTIMIZE_KERNELS=stock`, sessions of precision fp32 use ONNX Runtime's only.
         Auto = 0, "auto";
         /// Only ONNX Runtime's kernels, as in a program without this library.
         Stock = 1, "stock";
@@ -50,7 +50,7 @@ pub(super) const NAME: &str = "OptimizeExecutionProvider";
 /// The name under which the library is registered. By this name, the provider recognizes the sessions of this library:
 /// it is not selected for sessions of other parts of the program.
 pub(crate) const REGISTRATION: &str = "liboptimize for its own sessions";
-/// The name of the execution provider in placements.
+/// The name of the execution provider in [`Placement::nodes`](super::Placement::nodes).
 pub(super) const SHORT_NAME: &str = "optimize";
 /// The file names of the shared library, in the order in which they are searched for.
 const FILES: [&str; 2] = [env!("OPTIMIZE_SONAME"), "liboptimize.so"];
@@ -61,8 +61,8 @@ const VARIABLE: &str = "OPTIMIZE_KERNELS";
 /// Returns whether a session with these options uses this library's kernels.
 ///
 /// Options that request another optimization level, or a file of the optimized graph, are meant for ONNX Runtime's own
-/// kernels. A graph that is optimized `ahead` of time also runs on those: its weights are read where they are mapped,
-/// which execution providers cannot do.
+/// kernels. A graph that is optimized `ahead` of time uses ONNX Runtime's kernels, too, unless another precision than
+/// fp32 is requested: its weights are read where they are mapped, which execution providers cannot do.
 pub(super) fn wanted(options: &SessionOptions, provider: Provider, ahead: bool) -> bool {
     let form = match ahead {
         true => !options.execution.precision.is_fp32(),
@@ -87,7 +87,7 @@ pub(super) fn context_path(path: &Path) -> Result<(String, String)> {
     Ok(("ep.context_file_path".to_owned(), text.to_owned()))
 }
 
-/// Returns the reason why sessions with these options cannot use this library's kernels as an error, if there is one.
+/// Returns `Ok` if sessions with these options can use this library's kernels; otherwise the reason why they cannot.
 pub(crate) fn usable(runtime: &'static Runtime, options: &SessionOptions) -> std::result::Result<(), String> {
     if !allowed(options) {
         return Err("sessions use ONNX Runtime's kernels only".to_owned());
@@ -95,8 +95,8 @@ pub(crate) fn usable(runtime: &'static Runtime, options: &SessionOptions) -> std
     registered(runtime)
 }
 
-/// Adds the execution provider to a session builder and returns it. Fails with `BackendMissing` if the provider cannot
-/// be used.
+/// Adds the execution provider of this library to a session builder, and returns the builder. Fails with
+/// `BackendMissing` if the provider cannot be used.
 pub(super) fn add(
     builder: SessionBuilder,
     runtime: &'static Runtime,
@@ -114,8 +114,8 @@ pub(super) fn add(
     builder.with_devices(devices, Some(&entries)).map_err(told)
 }
 
-/// Adds only ONNX Runtime's CPU provider to a session builder and returns it: otherwise, ONNX Runtime selects any
-/// registered one.
+/// Restricts a session builder to ONNX Runtime's CPU provider, and returns the builder. Without this, ONNX Runtime
+/// could select any execution provider that the program has registered.
 pub(super) fn leave_out(builder: SessionBuilder, runtime: &'static Runtime) -> Result<SessionBuilder> {
     const BUILT_IN: [&str; 2] = ["CPUExecutionProvider", "AzureExecutionProvider"];
     if devices(runtime, |name| !BUILT_IN.contains(name)).next().is_none() {
@@ -129,7 +129,8 @@ fn devices(runtime: &Runtime, wanted: fn(&&str) -> bool) -> impl Iterator<Item =
     runtime.environment().devices().filter(move |device| device.ep().is_ok_and(|name| wanted(&name)))
 }
 
-/// Registers the execution provider like [`add`], without a session. The error is the reason why it cannot be used.
+/// Registers the execution provider of this library with ONNX Runtime. This happens once per process; later calls
+/// return the same result. The error is the reason why the provider cannot be used.
 pub(crate) fn registered(runtime: &'static Runtime) -> std::result::Result<(), String> {
     static REGISTERED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     REGISTERED.get_or_init(|| register(runtime)).clone()
@@ -152,7 +153,8 @@ fn register(runtime: &Runtime) -> std::result::Result<(), String> {
     }
 }
 
-/// Returns the version of the registered execution provider; `None` if there is none for this processor.
+/// Returns the version of the registered execution provider, empty if it does not say; `None` if none is registered or
+/// it has no kernels for this processor.
 fn offered(runtime: &Runtime) -> Option<String> {
     let device = devices(runtime, |name| *name == NAME).next()?;
     let api = ort::api();
@@ -166,8 +168,9 @@ fn offered(runtime: &Runtime) -> Option<String> {
     Some(version)
 }
 
-/// Returns the path of the shared library: the file of this code, or for a program that contains the code, the library
-/// installed with it. ONNX Runtime resolves relative paths against its own folder.
+/// Returns the absolute path of the shared library: the file that contains this code or, if that is the program itself,
+/// a library next to it ([`library::folders`]). ONNX Runtime would resolve a relative path against its own folder. The
+/// error says where the library was searched for.
 fn library_path() -> std::result::Result<PathBuf, String> {
     let program = std::env::current_exe().and_then(std::fs::canonicalize).ok();
     let ours = library::file_of(library_path as *const std::ffi::c_void).and_then(|file| file.canonicalize().ok());

@@ -1,11 +1,11 @@
 //! The search for ONNX Runtime, which is opened once per process.
 //!
-//! The library is searched for in this order: the path given by the caller; `ORT_DYLIB_PATH`; next to liboptimize and
-//! next to the program; the names known to the dynamic linker. If a file is named, only that file is opened, or the
-//! call fails.
+//! If the caller gives a path, or else if the environment variable `ORT_DYLIB_PATH` does, only that file is opened.
+//! Otherwise the library is searched for next to liboptimize, then next to the program (in the folder of the file, in
+//! `../lib` and in `../lib/liboptimize`), and last by its names with the dynamic linker.
 //!
-//! ONNX Runtime allows only one environment per process, ever, so the first success is permanent; a failure has no
-//! effect and can be retried.
+//! ONNX Runtime allows only one environment per process, so the first success is permanent. After a failure, opening
+//! can be tried again.
 
 use crate::error::{Error, Kind, Result, bail, error};
 use crate::log;
@@ -39,10 +39,10 @@ impl Runtime {
     /// Opens ONNX Runtime, or returns the one that is already open.
     ///
     /// If `explicit` is given, only that file is opened; the error is [`Kind::InvalidArgument`] if another one is open.
-    /// Otherwise the places that the module describes are searched. Fails with [`Kind::RuntimeMissing`] if none can be
-    /// opened; the message lists each with its reason. Any thread may call it. While it runs, it sets
-    /// `ORT_DISABLE_TELEMETRY` in the process's environment and restores it afterwards, so no other thread should
-    /// change the environment at the same time.
+    /// Otherwise the places that the module describes are searched. Fails with [`Kind::RuntimeMissing`] if no file can
+    /// be opened; the message lists each file with the reason. Any thread may call this function. While it opens a
+    /// file, it sets `ORT_DISABLE_TELEMETRY` in the process's environment, and restores the variable afterwards, so no
+    /// other thread should read or change the environment at the same time.
     pub fn open(explicit: Option<&Path>) -> Result<&'static Runtime> {
         static OPENING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = OPENING.lock().unwrap_or_else(|e| e.into_inner());
@@ -104,7 +104,8 @@ pub(crate) fn follow_log_level() {
     }
 }
 
-/// Returns the lowest severity of ONNX Runtime's messages. Its level `info` has the details that are `debug` here.
+/// Returns the lowest severity of the messages that ONNX Runtime passes on. Messages of its level `info` have the level
+/// `debug` in this library.
 pub(super) fn severity() -> LogLevel {
     match log::level() {
         None => LogLevel::Fatal,
@@ -134,13 +135,14 @@ impl<R> From<ort::Error<R>> for Error {
     }
 }
 
-/// Runs `work`, which calls code of `ort`, and returns its result. A panic, as on unknown values (a type of a later
-/// version, for example), becomes an error.
+/// Runs `work`, which calls code of `ort`, and returns its result. A panic becomes an error of the kind `Internal`; for
+/// example, `ort` panics on an element type of a later version of ONNX Runtime. `doing` describes the work in the
+/// message.
 pub(super) fn guarded<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(error!(Internal, "{doing}: {}", text_of(&*panic))))
 }
 
-/// Returns the message with which a thread panicked.
+/// Returns the message of a panic, or `panicked` if it has no text.
 fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked")
@@ -165,8 +167,9 @@ fn candidates(explicit: Option<&Path>) -> Vec<PathBuf> {
     all
 }
 
-/// Returns the folders next to this library and the program in which libraries are searched for. The last one of each
-/// is that of packages, whose ONNX Runtime must not be the operating system's.
+/// Returns the folders in which libraries are searched for: for the file of this library and for that of the program,
+/// its folder, `../lib` and `../lib/liboptimize`. In the last one, packages of this library install their own ONNX
+/// Runtime, separate from the operating system's.
 pub(crate) fn folders() -> Vec<PathBuf> {
     let ours = file_of(folders as *const c_void);
     let program = std::env::current_exe().ok();
@@ -179,7 +182,8 @@ pub(crate) fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// Opens ONNX Runtime from one candidate. The error is only the reason why it cannot be opened.
+/// Opens ONNX Runtime from one candidate and returns it. The error is the reason why it cannot be opened, without the
+/// name of the candidate.
 fn open_one(candidate: &Path) -> std::result::Result<Runtime, String> {
     // The loader's message for a missing file is long and adds nothing to this.
     if candidate.is_absolute() && !candidate.is_file() {
@@ -228,7 +232,7 @@ fn identity(candidate: &Path) -> std::result::Result<(String, PathBuf), String> 
     Ok((version, resolved(&file_of(at).unwrap_or_else(|| candidate.to_owned()))))
 }
 
-/// Returns the path of the program or library that contains the address `at`.
+/// Returns the path of the program or library that contains the address `at`; `None` if no file does.
 pub(super) fn file_of(at: *const c_void) -> Option<PathBuf> {
     // SAFETY: dladdr accepts any address and fills the structure if it knows it; the returned name belongs to the
     // loader and lives as long as the library, which is longer than the copy made here.

@@ -1,6 +1,6 @@
 //! Memory that this library and ONNX Runtime share without a copy.
 //!
-//! All `unsafe` code for running models is here, each part behind a safe function.
+//! The `unsafe` code that passes memory to and from runs of a model is here, each part behind a safe function.
 
 use crate::error::{Result, bail};
 use crate::memory::{self, Charge};
@@ -37,7 +37,7 @@ pub fn bytes_from_vec<T: Plain>(elements: Vec<T>) -> Bytes {
     Bytes::from_owner(Owned(elements))
 }
 
-/// Returns bytes as elements; `None` if they are not aligned or not a whole number of elements.
+/// Returns bytes as elements of type `T`; `None` if they are not aligned for it or not a whole number of elements.
 pub fn slice_of<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
     if bytes.is_empty() {
         return Some(&[]);
@@ -52,12 +52,14 @@ pub fn slice_of<T: Plain>(bytes: &[u8]) -> Option<&[T]> {
 /// ONNX Runtime does not know that the bytes are shared: the code that passes `value` on must keep this struct (or a
 /// clone of the bytes) for as long as ONNX Runtime may read it.
 pub struct Lent {
-    // Before the bytes: fields are dropped in this order.
+    /// Value that refers to `bytes`. It comes before them, because fields are dropped in this order.
     pub value: DynValue,
+    /// Elements of the value; empty for strings, which the value owns.
     pub bytes: Bytes,
 }
 
-/// Returns a value of ONNX Runtime that reads `bytes` in place. Fails if their number does not match type and shape.
+/// Returns a value of ONNX Runtime that reads `bytes` in place. Fails if there are fewer bytes than type and shape
+/// need, or if this version of ONNX Runtime does not know the type.
 pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
     // ONNX Runtime keeps the address of the bytes and never writes to the memory of an input or an initializer;
     // `Lent` keeps them alive together with the value.
@@ -65,7 +67,8 @@ pub fn lend(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Lent> {
     Ok(Lent { value, bytes })
 }
 
-/// Returns a value of ONNX Runtime over memory that the caller keeps for as long as the value is used.
+/// Returns a value of ONNX Runtime over `size` bytes from `start` on, which the caller must keep for as long as the
+/// value is used. Fails like [`lend`].
 fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Result<DynValue> {
     let element: TensorElementType = element_type(dtype);
     let memory = ort::memory::MemoryInfo::default();
@@ -90,8 +93,8 @@ fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Re
 
 /// Runs a session and returns the outputs with the names `outputs`, in that order, in host memory.
 ///
-/// Any number of threads may run one session at the same time, which ONNX Runtime documents. (The functions of `ort`
-/// require `&mut`, also for providers that do not support it; none of those is used here.)
+/// Any number of threads may run one session at the same time, as ONNX Runtime documents. The functions of `ort`
+/// require `&mut`, because a few execution providers do not support this; this library uses none of them.
 pub fn run(
     session: &Session,
     inputs: &[(&str, &DynValue)],
@@ -127,7 +130,7 @@ pub fn run(
     }
 }
 
-/// Runs a session, which writes the named outputs to `values`: those of [`value_over`] for memory of the caller.
+/// Runs a session, which writes the outputs to the values in `outputs`, by name. The values come from [`value_into`].
 pub fn run_into(
     session: &Session,
     inputs: &[(&str, &DynValue)],
@@ -156,8 +159,8 @@ pub fn run_into(
     }
 }
 
-/// Returns a value over memory of the caller, for [`run_into`]. The memory must not be used otherwise as long as the
-/// value exists.
+/// Returns a value over memory of the caller, for [`run_into`]. The memory must live as long as the value, and must not
+/// be used otherwise until then. Fails like [`lend`].
 pub fn value_into(dtype: DataType, shape: &[i64], memory: &mut [u8]) -> Result<DynValue> {
     value_over(dtype, shape, memory.as_mut_ptr(), memory.len())
 }
@@ -170,7 +173,7 @@ fn c_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<CString>> {
     names.map(name).collect()
 }
 
-/// Memory that ONNX Runtime writes while a model runs.
+/// A block of memory that ONNX Runtime reads or writes while a model runs.
 pub struct Room {
     start: NonNull<u8>,
     layout: Layout,
@@ -180,12 +183,12 @@ pub struct Room {
 
 // SAFETY: plain memory that nothing else owns; `bytes_mut` and runs (which take `&mut InPlace`) are exclusive.
 unsafe impl Send for Room {}
-// SAFETY: as above; shared access only reads.
+// SAFETY: as for `Send`; shared access only reads.
 unsafe impl Sync for Room {}
 
 impl Room {
-    /// Returns zeroed memory, aligned to a cache line, that is charged to the memory limit. Pages that are never touched
-    /// take no physical memory.
+    /// Returns zeroed memory, aligned to 64 bytes, that is charged to the memory limit of the thread. Pages of large
+    /// blocks take no physical memory until they are used. Fails with `LimitExceeded` if the memory is not available.
     pub fn zeroed(size: usize) -> Result<Room> {
         let Ok(layout) = Layout::from_size_align(size.max(1), 64) else {
             bail!(LimitExceeded, "{size} bytes exceed the address space");
@@ -215,15 +218,15 @@ impl Room {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.size) }
     }
 
-    /// Returns the memory as elements, without an incomplete one at the end.
+    /// Returns the memory as elements of type `T`, without an incomplete one at the end.
     pub fn elements<T: Plain>(&self) -> &[T] {
         // SAFETY: any bit pattern is a value of `T` (`Plain`); the memory begins at a cache line.
         unsafe { self.bytes().align_to::<T>().1 }
     }
 
-    /// Returns the memory as mutable elements, without an incomplete one at the end.
+    /// Returns the memory as mutable elements of type `T`, without an incomplete one at the end.
     pub fn elements_mut<T: Plain>(&mut self) -> &mut [T] {
-        // SAFETY: as above.
+        // SAFETY: as in `elements`.
         unsafe { self.bytes_mut().align_to_mut::<T>().1 }
     }
 }
@@ -246,7 +249,8 @@ impl AsRef<[u8]> for Output {
     }
 }
 
-/// Returns the memory of a dense tensor that a run has created as bytes, which may outlive the session.
+/// Returns the memory of a dense tensor that a run has created as bytes, which may outlive the session. Fails with
+/// `Unsupported` for other values.
 pub fn output_bytes(value: DynValue) -> Result<Bytes> {
     // A sparse tensor has the type of a tensor but is not one.
     if !value.is_tensor() {
@@ -300,7 +304,7 @@ fn element_type(dtype: DataType) -> TensorElementType {
     TYPES[dtype as usize - 1].1
 }
 
-/// Returns the type of the elements of a value of ONNX Runtime; `None` for types of later versions.
+/// Returns the element type for one of ONNX Runtime; `None` for types that this library does not know.
 pub fn data_type(element: TensorElementType) -> Option<DataType> {
     TYPES.iter().find(|row| row.1 == element).map(|row| row.0)
 }

@@ -1,15 +1,18 @@
-//! Runs models on ONNX Runtime, which is found and opened at run time and never linked.
+//! The running of models on ONNX Runtime, which is not linked, but found and opened at run time.
 //!
 //! - [`library`]: finds the shared library and opens it once per process ([`Runtime`]).
 //! - [`tensor`]: [`Tensor`], the immutable value that is the input and output of a run.
 //! - [`session`]: [`Session`], a model loaded for running; `options` configures it, `weights` passes the model on
-//!   without files to open, `inputs` rejects wrong inputs before a run, `watch` ends a run early.
-//! - `in_place`: memory that is input and output of the same run ([`InPlace`]); `resident`: memory that stays on the
-//!   device of a session ([`Resident`]).
+//!   without files to open, `prepared` opens optimized and compiled graphs, `inputs` rejects wrong inputs before a run,
+//!   `watch` ends a run early.
+//! - `into`: runs that write outputs to memory of the caller ([`Destination`]); `in_place`: memory that is input and
+//!   output of the same run ([`InPlace`]); `resident`: memory that stays on the device of a session ([`Resident`]).
 //! - [`providers`]: execution providers (CPU, CUDA, TensorRT); `register` adds one to a session, `driver` finds NVIDIA
-//!   GPUs; `kernels` adds this library's CPU kernels.
-//! - `inferred`: shapes of values as ONNX Runtime infers them.
-//! - `mapped`: memory shared by this library and ONNX Runtime without a copy.
+//!   GPUs, `kernels` adds this library's CPU kernels, `placement` tells on which of them a session runs.
+//! - `inferred`, `types`: shapes and types of values as ONNX Runtime infers them.
+//! - `mapped`: memory shared by this library and ONNX Runtime without a copy; `allocator`: the memory limit of
+//!   sessions.
+//! - `rounding`: quantization of activations in products with block-quantized weights.
 //!
 //! ```no_run
 //! # use optimize::{call::Call, error::Result, model::Model, runtime::*};

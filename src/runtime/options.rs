@@ -1,4 +1,4 @@
-//! Options for running a model.
+//! Options of the sessions that run models.
 
 use super::kernels::Kernels;
 use super::providers::{Execution, Provider, ProviderChoice};
@@ -28,7 +28,7 @@ choice! {
     }
 }
 
-/// Options of a session. The defaults are the fastest on the CPU.
+/// Options of a session. The defaults are meant for the fastest runs on the CPU without a lower precision.
 #[derive(Debug, Clone, Default)]
 pub struct SessionOptions {
     /// Number of threads that share the work of one node; 0 for one per physical core.
@@ -38,14 +38,15 @@ pub struct SessionOptions {
     /// Whether to use only kernels whose results do not differ between runs.
     pub deterministic: bool,
     /// Whether to keep weights in their original layout instead of rearranging them for this processor: loading is
-    /// several times as fast, but matrix products with few rows take up to twice as long. Block-quantized weights are
-    /// rearranged in any case: they would take 35 times as long.
+    /// several times as fast, but matrix products with few rows take up to twice as long. The option has no effect for
+    /// a model with block-quantized weights, whose products would take 35 times as long.
     pub disable_prepacking: bool,
-    /// Whether products with block-quantized weights (`MatMulNBits`: GGUF files, weight-only quantization) quantize
-    /// their activations to 8 bits, block by block, as other engines do by default: generation is 1.2 to 1.5 times as
-    /// fast, and about one in 14 most likely tokens differs.
+    /// Whether products with block-quantized weights (`MatMulNBits`, from GGUF files and weight-only quantization)
+    /// quantize their activations to 8 bits, block by block, as other engines do by default. In measurements,
+    /// generation was 1.2 to 1.5 times as fast, and about one in 14 most likely tokens differed.
     pub round_activations: bool,
-    /// Whether input sizes change with every run (a growing text): memory is not planned for each of them.
+    /// Whether input sizes change with every run, as for a growing text. ONNX Runtime then does not plan memory for
+    /// each combination of sizes.
     pub varying_sizes: bool,
     /// Path of the file to which the optimized graph for this processor is written; `None` writes no file.
     pub optimized_model: Option<PathBuf>,
@@ -53,24 +54,24 @@ pub struct SessionOptions {
     pub execution: Execution,
 }
 
-/// Names of the graph optimizations that are slower on the CPU. The fused SkipLayerNormalization takes several times as
-/// long as the Add and the LayerNormalization that it replaces; MiniLM as a whole takes 8-11 % longer with it (ONNX
-/// Runtime 1.32, one thread, CPU time).
+/// The name of a graph optimization that is disabled on the CPU, because its result is slower. The fused
+/// SkipLayerNormalization takes several times as long as the Add and the LayerNormalization that it replaces; MiniLM as
+/// a whole takes 8-11 % longer with it (ONNX Runtime 1.32, one thread, CPU time).
 const SLOW_ON_CPU: &str = "SkipLayerNormFusion";
 
 /// Session option with the time in microseconds for which a thread spins for more work of a run before it sleeps.
 ///
-/// The default, milliseconds, takes the CPU from other programs: on a busy machine two threads are then slower than
-/// one. Sleeping at once costs a wake-up per node. Measured with two threads on MiniLM, relative to sleeping at once:
-/// the default takes 0.75-0.86 of the time on an idle machine but 1.2-1.3 on a busy one, this value 0.69-0.94 on a busy
-/// one.
+/// ONNX Runtime's default, some milliseconds, takes the CPU from other programs: on a busy machine two threads are then
+/// slower than one. Sleeping at once costs a wake-up per node. Measured with two threads on MiniLM, relative to
+/// sleeping at once: the default takes 0.75-0.86 of the time on an idle machine but 1.2-1.3 on a busy one, this value
+/// 0.69-0.94 on a busy one.
 const SPIN: (&str, &str) = ("session.intra_op.spin_duration_us", "20");
-/// The first minor version of ONNX Runtime that supports [`SPIN`]; older ones spin for their default time.
+/// The first minor version of ONNX Runtime that supports [`SPIN`]. With older versions, threads do not spin.
 const SPIN_SINCE: u32 = 28;
 
 impl SessionOptions {
-    /// Returns options for ONNX Runtime's own kernels, which other programs use: for sessions whose results serve for
-    /// calibration, training or verification.
+    /// Returns the default options with ONNX Runtime's own kernels, which other programs use. They are for sessions
+    /// whose results serve for calibration, training or verification.
     pub fn stock() -> SessionOptions {
         let execution = Execution { kernels: Kernels::Stock, ..Execution::default() };
         SessionOptions { execution, ..SessionOptions::default() }
@@ -81,14 +82,15 @@ impl SessionOptions {
         if self.threads == 0 { processor::cpu_threads() } else { self.threads }
     }
 
-    /// Returns these options, adjusted to a model: weights in blocks are rearranged even if `disable_prepacking` is
-    /// set.
+    /// Returns these options, adjusted to a model: `disable_prepacking` is reset if the model has block-quantized
+    /// weights.
     pub(super) fn for_model(&self, model: &Model) -> SessionOptions {
         let disable_prepacking = self.disable_prepacking && !has_blocks(model);
         SessionOptions { disable_prepacking, ..self.clone() }
     }
 
-    /// Returns a session builder with these options set.
+    /// Returns a session builder with these options set, without an execution provider. Fails with `InvalidArgument`
+    /// above [`limits::THREADS`] threads, and with `Runtime` if ONNX Runtime rejects an option.
     pub(super) fn builder(&self, runtime: &Runtime, provider: Provider) -> Result<SessionBuilder> {
         if self.threads > limits::THREADS {
             bail!(InvalidArgument, "{} threads were requested; the limit is {}", self.threads, limits::THREADS);

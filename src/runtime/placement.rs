@@ -16,9 +16,9 @@ pub struct Placement {
     pub provider: Provider,
     /// Index of the GPU; 0 for the CPU.
     pub device_id: u32,
-    /// Number of nodes of the optimized graph on each provider, by provider name: `optimize` for this library's
-    /// kernels. A part compiled into a TensorRT engine counts as its nodes. Empty if ONNX Runtime's CPU kernels run
-    /// all of them.
+    /// Number of nodes of the optimized graph on each provider, by provider name; `optimize` stands for this library's
+    /// kernels. Nodes that a TensorRT engine replaces are counted one by one. Empty for a session that uses only ONNX
+    /// Runtime's CPU kernels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, usize>,
     /// Number of groups of nodes that run on this library's kernels.
@@ -27,24 +27,25 @@ pub struct Placement {
     /// Reason why this library's kernels, which were requested, run no nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels_unused: Option<String>,
-    /// For `auto`: the providers before `provider`, with the reasons why they were not selected.
+    /// Providers, and compiled variants of a package, that were tried before and not used, each with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
-    /// For a graph optimized ahead of time: the reason why the session has its own copy of the weights (the message of
-    /// ONNX Runtime on reading them where they are mapped); `None` if it has no copy.
+    /// For a graph optimized ahead of time: the message with which ONNX Runtime refused to read the weights where they
+    /// are mapped, so that the session has its own copy of them; `None` if it has none, and for other graphs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_copied: Option<String>,
 }
 
 impl Placement {
-    /// Returns the placement of a session for which ONNX Runtime recorded no nodes.
+    /// Returns a placement without numbers of nodes, for a session for which ONNX Runtime records none.
     pub(crate) fn on(provider: Provider, device_id: u32) -> Placement {
         let nodes = BTreeMap::new();
         let (passed_over, kernels_unused, weights_copied) = (Vec::new(), None, None);
         Placement { provider, device_id, nodes, groups: 0, kernels_unused, passed_over, weights_copied }
     }
 
-    /// Returns the placement of a session. Fails with `Unsupported` if the requested provider runs none of its nodes.
+    /// Returns the placement of a session on `provider`. Fails with `Unsupported` if that is a provider on the GPU that
+    /// runs none of the session's nodes.
     pub(super) fn of(
         session: &ort::session::Session,
         provider: Provider,
@@ -71,7 +72,8 @@ impl Placement {
         Ok(Placement { nodes, groups, kernels_unused, ..Placement::on(provider, device_id) })
     }
 
-    /// Logs where a session runs, and with which reasons other providers or kernels were not used.
+    /// Logs on which provider a session runs, why other providers or kernels were not used, and the time since `start`.
+    /// `place` is the name of the model in the messages.
     pub(super) fn log(&self, place: &str, start: Instant) {
         let (passed_over, copied) = (self.passed_over.iter(), self.weights_copied.iter());
         for reason in passed_over.chain(copied) {

@@ -10,13 +10,14 @@ use crate::error::{Context, Result, bail};
 use crate::model::{Model, Prepared};
 use std::path::Path;
 
-/// A function that returns the form to create a session from, given whether this library's kernels can be used, or why
-/// not.
+/// A function that returns the variant of a model to create a session from; `None` if there is none. Its argument is
+/// `Ok` if this library's kernels can be used, or else the reason why not.
 pub type Choose<'c> = dyn Fn(&std::result::Result<(), String>) -> Result<Option<Prepared>> + 'c;
 
 impl Session {
-    /// Returns a session on the CPU of a prepared graph, which is not optimized again. Its weights are read from the
-    /// mapped file, which all processes that open it share. Fails like [`Session::new`].
+    /// Returns a session on the CPU of a prepared graph. A graph that was optimized ahead of time or compiled is not
+    /// optimized again, and its weights are read where they are mapped, in memory that processes share, if ONNX Runtime
+    /// accepts that. Fails like [`Session::new`].
     pub(crate) fn open_prepared(
         runtime: &'static Runtime,
         prepared: &Prepared,
@@ -26,8 +27,9 @@ impl Session {
         guarded("making a session", || open(runtime, prepared, options, call)).at(|| &prepared.name)
     }
 
-    /// Returns a session on the CPU of the prepared graph that `choose` returns. If a compiled graph cannot be opened,
-    /// `choose` is called again without kernels, and the placement contains the reason.
+    /// Returns a session on the CPU of the prepared graph that `choose` returns. If it cannot be opened although this
+    /// library's kernels can be used, `choose` is called again with the reason in place of `Ok`, and the placement of
+    /// the session contains the reason.
     pub(crate) fn of_prepared(
         runtime: &'static Runtime,
         choose: &Choose<'_>,
@@ -63,7 +65,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Returns a session of a compiled model whose graph has the path `path`.
+    /// Returns a session of a compiled model. `path` is the file of the compiled graph.
     fn make_compiled(
         runtime: &'static Runtime,
         model: &Model,

@@ -1,4 +1,4 @@
-//! Execution providers: those that exist, and those that a caller requests.
+//! The execution providers that this library supports, the choice of one by the caller, and their availability.
 
 use super::kernels::{Kernels, SessionPrecision};
 use super::placement::Placement;
@@ -16,9 +16,9 @@ use std::path::PathBuf;
 pub enum Provider {
     /// The CPU, which is always available.
     Cpu,
-    /// An NVIDIA GPU with ONNX Runtime's CUDA kernels.
+    /// An NVIDIA GPU with ONNX Runtime's CUDA kernels; nodes without a CUDA kernel run on the CPU.
     Cuda,
-    /// An NVIDIA GPU with TensorRT engines for parts of the graph; the rest runs on CUDA.
+    /// An NVIDIA GPU with TensorRT engines for parts of the graph; the other nodes run as with [`Provider::Cuda`].
     TensorRt,
 }
 
@@ -57,7 +57,8 @@ pub struct Execution {
     /// rejected if this is `false`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub trust_engines: bool,
-    /// Additional options of ONNX Runtime's provider, with the provider's names for them.
+    /// Additional options of TensorRT's provider or of this library's kernels, with their names for them. The CUDA
+    /// provider gets none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provider_options: Vec<(String, String)>,
     /// Additional entries of ONNX Runtime's session configuration.
@@ -114,7 +115,10 @@ impl ProviderChoice {
 }
 
 impl Execution {
-    /// Returns the selected provider with its placement: for `auto`, the first one that can be started on this machine.
+    /// Returns this execution with a fixed provider, and a placement on it without numbers of nodes. For `auto`, the
+    /// provider is the first one that can be started on this machine; the placement lists the others that were tried.
+    /// Options that the provider does not use are dropped. Fails with `InvalidArgument` if options contradict each
+    /// other.
     pub fn settle(&self, runtime: &Runtime) -> Result<(Execution, Placement)> {
         self.check()?;
         let mut passed_over = Vec::new();
@@ -140,7 +144,7 @@ impl Execution {
         bail!(Internal, "there is no provider to try")
     }
 
-    /// Fails with `InvalidArgument` if options contradict each other.
+    /// Fails with `InvalidArgument` if options contradict each other, or if the engine cache is not an absolute path.
     pub(super) fn check(&self) -> Result<()> {
         if self.provider == ProviderChoice::Cpu && (self.device_id != 0 || self.engine_cache.is_some()) {
             let given = if self.device_id != 0 { "a device" } else { "an engine cache" };
@@ -168,7 +172,7 @@ impl Execution {
     }
 }
 
-/// A provider, and the reason why sessions cannot run on it on this machine.
+/// A provider, and whether sessions can run on it on this machine.
 #[derive(Debug, Clone)]
 pub struct Availability {
     /// Provider that was tried.
@@ -201,9 +205,10 @@ impl Serialize for Availability {
     }
 }
 
-/// Returns all providers on the GPU with this index, best first. A provider is available if the open library contains
-/// it *and* it can be started now. Reasons are `BackendMissing` for a provider that this ONNX Runtime does not contain
-/// or cannot load, with its own message, and `DeviceMissing` without a driver or GPU.
+/// Returns the availability of every provider in the order of [`Provider::ALL`], for the GPU with the index
+/// `device_id`. A provider is available if the open ONNX Runtime contains it *and* it can be started now. Reasons are,
+/// among others, `BackendMissing` for a provider that this ONNX Runtime does not contain or cannot load, with its own
+/// message, and `DeviceMissing` if there is no driver or no such GPU.
 pub fn available(runtime: &'static Runtime, device_id: u32) -> Vec<Availability> {
     let one = |provider| {
         let cpu = provider == Provider::Cpu;

@@ -24,17 +24,19 @@ pub(super) const RECORD: (&str, &str) = ("session.record_ep_graph_assignment_inf
 /// The properties of a model that TensorRT options depend on.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// Whether the model computes with float16, bfloat16 or quantized integers: TensorRT 10 uses them only if this is
-    /// set.
+    /// Whether the model computes with float16. TensorRT 10 uses float16, bfloat16 and int8 only if an option says so.
     float16: bool,
+    /// Whether the model computes with bfloat16.
     bfloat16: bool,
+    /// Whether the model has quantized activations (`QuantizeLinear`).
     int8: bool,
     /// Folder with the cached engines of only this model.
     engines: Option<PathBuf>,
 }
 
 impl Facts {
-    /// Returns the properties of a model that ONNX Runtime receives as `stub` and `weights`.
+    /// Returns the properties of a model that ONNX Runtime receives as `stub` and `weights`. Fails with `DeviceMissing`
+    /// if engines are to be cached and there is no GPU with the given index.
     pub fn new<'w>(
         runtime: &Runtime,
         model: &Model,
@@ -72,8 +74,9 @@ impl Facts {
     }
 }
 
-/// Returns the folder for the engines of one model. An engine is valid for one model, one ONNX Runtime and one type of
-/// GPU, but ONNX Runtime identifies it only by names in the graph, and users have received another model's results.
+/// Returns the folder for the cached engines of one model. An engine is valid for one model, one version of ONNX
+/// Runtime and one type of GPU. ONNX Runtime identifies an engine only by names in the graph: in a common folder, a
+/// session can get the engine of another model, and with it wrong results.
 fn engines<'w>(
     folder: &Path,
     version: &str,
@@ -88,7 +91,9 @@ fn engines<'w>(
     folder.join(format!("{name}-onnxruntime-{version}-sm{capability}"))
 }
 
-/// Adds the provider to `builder` and returns it. Fails with the reason why the provider cannot be used.
+/// Adds the provider to `builder`, and returns the builder. Fails with `BackendMissing` or `DeviceMissing` and the
+/// reason if the provider cannot be used, and with `InvalidArgument` if its options contain NUL or a path that is not
+/// UTF-8.
 pub(super) fn register(
     builder: SessionBuilder,
     runtime: &Runtime,
@@ -109,7 +114,7 @@ pub(super) fn register(
         device.clone()?;
     }
     let builder = builder.with_execution_providers(list).map_err(|e| {
-        // The part before it is the location in TensorRT's own source.
+        // The part before ` : FAIL : ` is a location in the source of ONNX Runtime or TensorRT.
         let reason = e.message().rsplit(" : FAIL : ").next().unwrap_or_default().trim_end().to_owned();
         let mut text = format!("{}: {reason}", cannot(runtime, provider));
         if let Err(none) = &device {
@@ -155,7 +160,7 @@ fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDis
     Ok(provider.build().error_on_failure())
 }
 
-/// Fails if a model contains engines and its author is not trusted: a GPU would execute their code.
+/// Fails with `Untrusted` if a model contains engines and its author is not trusted: a GPU would execute their code.
 pub(super) fn refuse_engines(model: &Model, execution: &Execution) -> Result<()> {
     fn has_engine(graph: &GraphProto) -> bool {
         let engine = |node: &NodeProto| node.op_type.as_deref() == Some("EPContext") || subgraphs(node).any(has_engine);
@@ -190,7 +195,7 @@ fn compiled_in(runtime: &Runtime, provider: Provider) -> Result<()> {
     )
 }
 
-/// Starts a session with a provider, and fails with the reason if that is not possible.
+/// Starts a provider by adding it to a session builder. Fails like [`register`] if that is not possible.
 pub(super) fn probe(runtime: &Runtime, provider: Provider, device_id: u32) -> Result<()> {
     let execution = Execution { device_id, ..Execution::default() };
     super::library::guarded("looking for providers", || {
@@ -204,12 +209,12 @@ pub(super) fn probe(runtime: &Runtime, provider: Provider, device_id: u32) -> Re
 pub(super) struct Placed {
     /// Number of nodes of the optimized graph that the provider runs.
     pub nodes: usize,
-    /// Number of groups of these nodes that run as one.
+    /// Number of groups of these nodes that run as one; a node that runs alone is a group.
     pub groups: usize,
 }
 
-/// Returns the number of nodes that each provider runs, by provider name, from ONNX Runtime's own record, which exists
-/// if [`RECORD`] was set. Folded constants are no longer nodes.
+/// Returns the numbers of nodes and groups that each provider runs, by provider name. They come from ONNX Runtime's own
+/// record of the optimized graph, without folded constants; this fails with `Runtime` if [`RECORD`] was not set.
 pub(super) fn placement(session: &ort::session::Session) -> Result<BTreeMap<String, Placed>> {
     let api = ort::api();
     let ok = |status: ort::sys::OrtStatusPtr| -> Result<()> {

@@ -1,5 +1,5 @@
-//! Memory on the device of a session that is kept across runs and sessions ([`Resident`]). Memory on a GPU is copied to
-//! the CPU only on request.
+//! Memory on the device of a session (the GPU, or the CPU) that is kept across runs and sessions ([`Resident`]). Memory
+//! on a GPU is copied to the CPU only on request.
 
 use super::library::guarded;
 use super::mapped::Lent;
@@ -13,7 +13,8 @@ use ort::value::Tensor as Value;
 
 /// Float32 values that stay on the device of a session.
 ///
-/// Sessions that share the values run on the same device. They must be dropped before the session that created them.
+/// All sessions that the values are bound to must run on the same device. The values must be dropped before the session
+/// that created them.
 pub struct Resident {
     values: Vec<Value<f32>>,
     shapes: Vec<Vec<i64>>,
@@ -30,7 +31,8 @@ pub struct Bound {
 }
 
 impl Resident {
-    /// Writes the elements of the value `index`.
+    /// Writes the elements of the value `index`, a position in the shapes of [`Session::resident`]. Fails if their
+    /// number is not that of the shape.
     pub fn put(&mut self, index: usize, elements: &[f32]) -> Result<()> {
         let shape = self.shapes[index].clone();
         guarded("copying to a device", || {
@@ -39,7 +41,7 @@ impl Resident {
         })
     }
 
-    /// Returns the elements of the value `index`.
+    /// Returns a copy of the elements of the value `index`.
     pub fn get(&self, index: usize) -> Result<Vec<f32>> {
         guarded("copying from a device", || {
             let mut host = Value::<f32>::new(&Allocator::default(), self.shapes[index].clone())?;
@@ -50,7 +52,7 @@ impl Resident {
 }
 
 impl Session {
-    /// Returns zeroed memory for values of these shapes, on the device of this session.
+    /// Returns zeroed memory for float32 values of these shapes, on the device of this session.
     pub fn resident(&self, shapes: &[Vec<i64>]) -> Result<Resident> {
         let make = || {
             let allocator = match self.device_memory()? {
@@ -70,8 +72,10 @@ impl Session {
         Ok(made)
     }
 
-    /// Binds resident memory to inputs and outputs by name. A value may be both: each node that writes it must run
-    /// after all nodes that read it, or read it element by element itself. Runs also return the outputs `given`.
+    /// Binds resident memory to inputs and outputs of this session, and returns the binding. `inputs` and `outputs` are
+    /// names with the index of a value. A value may be both input and output if each node that writes it runs after all
+    /// nodes that read it, or reads it element by element itself. `given` are the names of outputs that runs return in
+    /// addition.
     pub fn bind(
         &self,
         memory: &mut Resident,
@@ -92,10 +96,11 @@ impl Session {
         })
     }
 
-    /// Runs the model on its bound memory. `inputs` are the inputs that are not bound; returns the outputs that
-    /// [`Session::bind`] named.
+    /// Runs the model on its bound memory. `inputs` are the inputs that are not bound. Returns the outputs `given` of
+    /// [`Session::bind`]. `stop` can end the run.
     ///
-    /// After an error, the memory may be partly written.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] for a binding of another session. After an error, the memory
+    /// may be partly written.
     pub fn run_bound(&mut self, bound: &mut Bound, inputs: &[(&str, &Tensor)], stop: &Stop) -> Result<Vec<Tensor>> {
         if bound.session != self.id() {
             bail!(InvalidArgument, "the memory was bound to another session");
@@ -109,7 +114,7 @@ impl Session {
                 bound.inputs.push(((*name).to_owned(), lent));
             }
             bound.binding.synchronize_inputs()?;
-            // Repeated for every run; otherwise it would overwrite the outputs of the last one.
+            // Bound again for every run; otherwise the run would overwrite the outputs of the last one.
             let host = MemoryInfo::default();
             for name in &bound.given {
                 bound.binding.bind_output_to_device(name.as_str(), &host)?;

@@ -24,7 +24,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// A model loaded for running. Any number of threads may run it at the same time; they share its threads and weights.
+/// A model loaded for running. Any number of threads may call [`Session::run`] at the same time; their runs share the
+/// session's threads and weights.
 pub struct Session {
     // Before the weights, which it reads until it is dropped: fields are dropped in this order.
     pub(super) inner: ort::session::Session,
@@ -32,12 +33,12 @@ pub struct Session {
     _weights: (Vec<Bytes>, Charge),
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
-    /// Inputs of the model, with the symbolic dimensions that matter: those with equal names have equal sizes.
+    /// Inputs of the model with only those names of dimensions that have a meaning: equal names are equal sizes.
     signature: Vec<ValueInfo>,
-    /// Shapes that the model's package accepts.
+    /// Types and shapes of inputs that the model's package accepts; `None` for other models.
     contract: Option<Arc<Contract>>,
     placement: Placement,
-    /// What its runs allocate is charged to it.
+    /// Budget to which the allocations of runs are charged; `None` if there is no limit.
     pub(super) memory: Option<Arc<Budget>>,
     id: usize,
 }
@@ -46,13 +47,19 @@ pub struct Session {
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Session {
-    /// Loads `model` for running.
+    /// Loads `model` for running and returns the session.
     ///
-    /// The session has its own copy of the weights; those of matrix products are rearranged for the processor. During
-    /// loading, the model's pages are in memory as well and then released. The model's files stay mapped while the
-    /// session lives. What it allocates, now and in its runs, is charged to the memory limit of this thread. `call` can cancel and limit the time: ONNX Runtime then ends at its next stage, for models of
-    /// gigabytes one or two seconds later. Fails with [`crate::error::Kind::InvalidModel`] or `Unsupported` if it
-    /// rejects the model or has no kernel for a node, and with `Runtime` if it fails otherwise.
+    /// The session has its own copy of the weights, in which those of matrix products are rearranged for the processor.
+    /// A graph of a package that was optimized ahead of time or compiled is an exception: its weights are read where
+    /// they are mapped, if ONNX Runtime accepts that. During loading, the model's pages are in memory as well, and are
+    /// then released. The model's files stay mapped while the session lives. The memory that the session allocates, now
+    /// and in its runs, is charged to the memory limit of this thread.
+    ///
+    /// `call` can cancel and limit the time: ONNX Runtime then ends at its next stage, for models of gigabytes one or
+    /// two seconds later. Fails with [`crate::error::Kind::InvalidModel`] or `Unsupported` if ONNX Runtime rejects the
+    /// model or has no kernel for a node, with `InvalidArgument` for invalid options, with `BackendMissing` or
+    /// `DeviceMissing` if a requested provider is not available, with `LimitExceeded` beyond the memory limit, and with
+    /// `Runtime` if ONNX Runtime fails otherwise.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
         let start = Instant::now();
@@ -63,7 +70,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Returns a session on the first requested provider that is available.
+    /// Returns a session on the first candidate of the requested provider with which one can be created.
     pub(super) fn make(
         runtime: &'static Runtime,
         model: &Model,
@@ -92,8 +99,8 @@ impl Session {
         provider: Provider,
         call: &Call,
     ) -> Result<Session> {
-        // Options that request the unoptimized graph, or another form of it, refer to the original graph; and a graph
-        // optimized ahead of time is for the CPU only.
+        // Options that request another optimization level, or the file of the optimized graph, refer to the original
+        // graph; and a graph optimized ahead of time is for the CPU only.
         let plain = options.optimization_level != OptimizationLevel::All
             || options.optimized_model.is_some()
             || provider != Provider::Cpu;
@@ -133,7 +140,8 @@ impl Session {
         }
     }
 
-    /// Returns a session of a graph whose weights are read in place if it was optimized ahead of time.
+    /// Returns a session of a graph. If the graph was optimized `ahead` of time, its weights are read in place; if ONNX
+    /// Runtime refuses that, they are copied.
     pub(super) fn make_shared(
         runtime: &'static Runtime,
         model: &Model,
@@ -217,17 +225,17 @@ impl Session {
         self.placement.provider
     }
 
-    /// Returns the placement of the session: the provider of its nodes, and why earlier providers were not selected.
+    /// Returns the placement of the session: the provider of its nodes, and the reasons why others were not selected.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
 
-    /// Adds the reason why a form of the model could not be used to the placement.
+    /// Adds the reason why a variant of the model could not be used to the placement.
     pub(crate) fn pass_over(&mut self, reason: Option<String>) {
         self.placement.passed_over.extend(reason);
     }
 
-    /// Returns the memory allocator of the session's device; `None` for the CPU.
+    /// Returns the description of the memory of the session's GPU, for allocations; `None` for the CPU.
     pub(super) fn device_memory(&self) -> Result<Option<MemoryInfo<'static>>> {
         let device_id = i32::try_from(self.placement.device_id).unwrap_or(i32::MAX);
         match self.placement.provider {
@@ -254,17 +262,21 @@ impl Session {
     /// Runs the model and returns the outputs with the names `outputs` in this order, or all outputs if `outputs` is
     /// empty.
     ///
-    /// Inputs are read in place, and outputs are returned without a copy. Fails with [`crate::error::Kind::NotFound`]
-    /// for an input or output name that the model does not have; `InvalidArgument` if an input is missing or does not
-    /// match the model: type, rank, fixed dimensions, and symbolic dimensions of one name must have one size;
-    /// `Unsupported` for an output that is not a tensor. `call` can cancel and limit the time: the run then ends at the
-    /// next node, and the session stays usable.
+    /// On the CPU, inputs are read in place and outputs are returned without a copy, except strings. `call` can cancel
+    /// and limit the time: the run then ends at the next node, and the session stays usable.
+    ///
+    /// Fails with [`crate::error::Kind::NotFound`] for an input or output name that the model does not have. Fails with
+    /// `InvalidArgument` if an output is requested twice, or if an input is missing, is given twice or does not match
+    /// the model or the contract of its package: type, rank and fixed dimensions must be equal, and symbolic dimensions
+    /// of one name must have one size. Fails with `Unsupported` for an input or output that is not a tensor, with
+    /// `LimitExceeded` beyond the memory limit, with `Cancelled` or `Timeout`, and with `Runtime` otherwise.
     pub fn run(&self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let stop = Stop::new()?;
         stop.during(call, || self.run_until(inputs, outputs, &stop))
     }
 
-    /// Runs the model like [`Session::run`]; `stop` ends the run, so that many runs can have one deadline.
+    /// Runs the model and returns outputs like [`Session::run`]. `stop` ends the run, so that many runs can have one
+    /// deadline.
     pub fn run_until(
         &self,
         inputs: &[(&str, &Tensor)],
@@ -285,17 +297,17 @@ impl Session {
         wanted.into_iter().zip(values).map(take).collect()
     }
 
-    /// Returns the inputs with the symbolic dimensions that matter.
+    /// Returns the inputs with only those names of dimensions that have a meaning.
     pub(super) fn signature(&self) -> &[ValueInfo] {
         &self.signature
     }
 
-    /// Fails if the model's package does not allow the sizes of the inputs.
+    /// Fails if the contract of the model's package does not allow the types or sizes of the inputs.
     pub(super) fn keep(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
     }
 
-    /// Runs `work`, whose allocations are charged to the memory limit of the session.
+    /// Runs `work`, whose allocations are charged to the memory limit of the session, and returns its result.
     pub(super) fn limited<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         memory::within(self.memory.as_ref(), work)
     }
@@ -333,7 +345,7 @@ pub(super) fn place_of(input: &str) -> String {
     format!("input {input:?}")
 }
 
-/// Returns name, type and shape of an input or output of the session.
+/// Returns the name, type and shape of an input or output of a session.
 fn info(outlet: &Outlet) -> ValueInfo {
     let name = outlet.name().to_owned();
     let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
@@ -357,7 +369,8 @@ pub(super) fn lend(tensor: &Tensor) -> Result<Lent> {
     }
 }
 
-/// Returns an output as a tensor of this library. `inputs` are those of the run that created it.
+/// Returns an output as a tensor of this library. `inputs` are the inputs of the run that created the output. Fails
+/// with `Unsupported` if the value is not a dense tensor or its type is unknown.
 pub(super) fn take<'a>(value: DynValue, mut inputs: impl Iterator<Item = &'a Lent>) -> Result<Tensor> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype().clone() else {
         bail!(Unsupported, "the value is not a tensor but a sequence, map or optional value");

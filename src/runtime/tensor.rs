@@ -36,8 +36,8 @@ pub(crate) fn check_contract(contract: &Contract, inputs: &[(&str, &Tensor)]) ->
     contract.check(&given)
 }
 
-/// A Rust type of which tensors can be made and as which they can be read. The trait is sealed: any bit pattern must be
-/// a valid value.
+/// A Rust type of which tensors can be made and as which they can be read: floats of 16, 32 and 64 bits, bfloat16, and
+/// integers of 8 to 64 bits. The trait is sealed, because any bit pattern must be a valid value.
 pub trait Element: mapped::Plain {
     /// Element type of tensors of this Rust type.
     const DTYPE: DataType;
@@ -63,7 +63,8 @@ impl Tensor {
     ///
     /// The bytes are shared, not copied, unless they are not aligned for the type. Fails with
     /// [`Kind::InvalidArgument`] if the number of bytes does not match type and shape, a dimension is negative, the
-    /// type is string, or a boolean is neither 0 nor 1; [`Kind::LimitExceeded`] above [`limits::TENSOR_ELEMENTS`].
+    /// type is string, or a boolean is neither 0 nor 1; [`Kind::LimitExceeded`] above [`limits::TENSOR_ELEMENTS`] or
+    /// [`limits::TENSOR_RANK`].
     pub fn new(dtype: DataType, shape: &[i64], bytes: Bytes) -> Result<Tensor> {
         let count = checked_count(shape)?;
         if dtype == DataType::String {
@@ -96,13 +97,13 @@ impl Tensor {
         Tensor::from_vec(shape, elements)
     }
 
-    /// Returns a bool tensor. See [`Tensor::from_vec`].
+    /// Returns a bool tensor with a copy of the elements, row-major. Fails like [`Tensor::new`].
     pub fn from_bools(shape: &[i64], elements: &[bool]) -> Result<Tensor> {
         let bytes: Vec<u8> = elements.iter().map(|b| u8::from(*b)).collect();
         Tensor::new(DataType::Bool, shape, Bytes::from(bytes))
     }
 
-    /// Returns a string tensor, row-major. Fails like [`Tensor::new`].
+    /// Returns a string tensor, row-major. Fails like [`Tensor::new`] if the number of strings or the shape is wrong.
     pub fn from_strings(shape: &[i64], elements: Vec<String>) -> Result<Tensor> {
         let needed = checked_count(shape)?;
         if needed != elements.len() as u64 {
@@ -121,12 +122,12 @@ impl Tensor {
         &self.shape
     }
 
-    /// Returns the number of elements of the tensor.
+    /// Returns the number of elements of the tensor; 1 for a scalar.
     pub fn elements(&self) -> usize {
         self.shape.iter().map(|d| *d as usize).product()
     }
 
-    /// Returns the elements as bytes in memory order; empty for strings.
+    /// Returns the elements as bytes, row-major, in native byte order; empty for strings.
     pub fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::Fixed(bytes) => bytes,
@@ -156,8 +157,8 @@ impl Tensor {
     /// Returns the elements as an array of `ndarray` with the shape of the tensor. Fails with [`Kind::InvalidArgument`]
     /// if they are not of type `T`.
     ///
-    /// Nothing is copied: arrays of other ranks and slices of them (`into_dimensionality`, `outer_iter`, `slice`) are
-    /// views too.
+    /// The array is a view: nothing is copied, and what `ndarray` makes of it with `into_dimensionality`, `outer_iter`
+    /// or `slice` are views as well.
     pub fn view<T: Element>(&self) -> Result<ArrayViewD<'_, T>> {
         let shape: Vec<usize> = self.shape.iter().map(|size| *size as usize).collect();
         ArrayViewD::from_shape(shape, self.as_slice()?).map_err(|e| error!(Internal, "{}: {e}", self.describe()))
@@ -220,7 +221,7 @@ fn checked_count(shape: &[i64]) -> Result<u64> {
     Ok(count)
 }
 
-/// Returns whether the bytes are aligned for elements of the type.
+/// Returns whether the bytes are aligned for elements of the type: by its size, at most 8 bytes.
 pub(super) fn is_aligned(bytes: &[u8], dtype: DataType) -> bool {
     let alignment = (dtype.bits() as usize / 8).clamp(1, 8);
     (bytes.as_ptr() as usize).is_multiple_of(alignment)

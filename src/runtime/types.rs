@@ -10,8 +10,9 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::ModelProto;
 use std::collections::HashSet;
 
-/// Returns the type of each value of the main graph. For this, each value is made an output, whose type a session
-/// reports.
+/// Returns the type of each initializer, input and result of a node of the main graph, by name. For this, it creates a
+/// session of a copy of the model in which each result is an output, because a session reports the types of its
+/// outputs. Fails like [`Session::new`].
 pub fn infer_types(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -> Result<Types> {
     let mut probe = proto.clone();
     let Some(graph) = probe.graph.as_deref_mut() else { bail!(InvalidModel, "the model has no graph") };

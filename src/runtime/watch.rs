@@ -1,4 +1,4 @@
-//! The end of work inside ONNX Runtime when the caller cancels or the deadline passes.
+//! A thread that ends work inside ONNX Runtime when the caller cancels or the deadline passes ([`watched`]).
 
 use crate::call::{Call, Cancel};
 use crate::error::{Context, Error, Result};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 /// The interval between checks of a cancel token.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Runs `work` on this thread and returns its result; another thread calls `stop` once if `call` is cancelled or its
-/// deadline passes.
+/// Runs `work` on this thread and returns its result. Meanwhile another thread waits, and calls `stop` once if `call`
+/// is cancelled or its deadline passes.
 ///
-/// The work should end soon afterwards, and the error is then that of `call`. Without token and deadline there is no
-/// second thread. `call.progress` is not used: the thread it belongs to is busy.
+/// `stop` should make the work end soon. If the work then fails, the error is `Cancelled` or `Timeout`. Without token
+/// and deadline there is no second thread. `call.progress` is not used: the thread that may call it is busy.
 pub fn watched<T>(call: &Call, stop: impl FnOnce() + Send, work: impl FnOnce() -> Result<T>) -> Result<T> {
     call.check()?;
     let Call { deadline, cancel, .. } = *call;

@@ -1,8 +1,8 @@
-//! The form of a model in which ONNX Runtime receives it, without files to open.
+//! The passing of a model to ONNX Runtime from memory, without files that it would have to open.
 //!
-//! ONNX Runtime receives a small model in which each large weight is an external reference, and for each of them a
-//! value that reads the bytes in place, usually in the mapped file. So it never opens a file that an untrusted model
-//! names, and models above protobuf's 2 GiB need no other path.
+//! ONNX Runtime receives an encoded model in which large weights (see [`parts`]) are external references, and for each
+//! of them a value that reads the bytes in place, usually in the mapped file. So it never opens a file that an
+//! untrusted model names, and models above protobuf's limit of 2 GiB are passed in the same way.
 //!
 //! ONNX Runtime copies the weights while it creates the session (1.32 does; constant folding and fusions see the
 //! weights as if they were in the model), so the pages of the file are released afterwards. The other call for sharing
@@ -22,12 +22,12 @@ use bytes::Bytes;
 use ort::session::builder::SessionBuilder;
 use std::collections::HashSet;
 
-/// The size in bytes below which weights stay in the model: ONNX Runtime reads shapes and axes from them.
+/// The size in bytes below which weights stay in the encoded model: ONNX Runtime reads shapes and axes from them.
 const LENT_FROM: usize = 4096;
 /// The file name in external references. No file with this name is ever opened.
 const NOWHERE: &str = "weights-are-in-memory";
 
-/// A model in the form in which ONNX Runtime receives it.
+/// The two parts in which ONNX Runtime receives a model.
 pub struct Parts {
     /// Encoded model without its large weights.
     pub stub: Vec<u8>,
@@ -35,8 +35,11 @@ pub struct Parts {
     pub lent: Vec<(String, Lent)>,
 }
 
-/// Splits a model into the encoded graph and its large weights, and returns both. Fails with
-/// [`crate::error::Kind::LimitExceeded`] if the encoded graph is above protobuf's limit.
+/// Splits a model into the encoded graph and its large weights, and returns both. Large weights are initializers of the
+/// main graph of at least [`LENT_FROM`] bytes that are aligned, used, and of a type of which ONNX Runtime accepts
+/// values. `round_activations` and `in_place` have the meanings of [`super::SessionOptions`] and of [`give`].
+///
+/// Fails with [`crate::error::Kind::LimitExceeded`] if the encoded graph is above protobuf's limit.
 pub fn parts(model: &Model, round_activations: bool, in_place: bool) -> Result<Parts> {
     let mut stub: ModelProto = model.proto().clone();
     if round_activations {
@@ -79,12 +82,12 @@ fn names_used<'a>(graph: &'a GraphProto, used: &mut HashSet<&'a str>) {
     }
 }
 
-/// Returns the type and the bytes of a weight that ONNX Runtime can read through a value; `None` for one that must stay
-/// in the model.
+/// Returns the type and the bytes of a weight that ONNX Runtime can read through a value; `None` for a weight that must
+/// stay in the encoded model.
 ///
-/// Kernels require aligned elements. Weights inside an `.onnx` file may be unaligned: they stay in the model, and ONNX
-/// Runtime copies them while it loads it. If these copies, whose bytes `misaligned` counts, would become too large,
-/// aligned ones are returned.
+/// Kernels require aligned elements. Weights inside an `.onnx` file may be unaligned: they stay in the encoded model,
+/// and ONNX Runtime copies them while it loads the model. `misaligned` counts their bytes. Above
+/// [`limits::INLINE_WEIGHT_BYTES`], where the encoded model would become too large, aligned copies are returned.
 fn lendable(tensor: &TensorProto, misaligned: &mut u64) -> Option<(DataType, Bytes)> {
     let dtype = DataType::from_onnx(tensor.data_type?).filter(|dtype| *dtype != DataType::String)?;
     let bytes = tensor.raw_data.as_ref().filter(|raw| raw.len() >= LENT_FROM)?;
@@ -105,10 +108,10 @@ fn refer_to(tensor: &mut TensorProto, name: &'static str) {
     }];
 }
 
-/// Passes the weights to a session builder, which is returned. The returned bytes must outlive the session: ONNX
-/// Runtime copies the weights in practice, but does not guarantee it.
+/// Passes the weights to a session builder, and returns the builder and the bytes of the weights. The bytes must
+/// outlive the session: ONNX Runtime copies the weights in practice, but does not guarantee it.
 ///
-/// `in_place` is for graphs that no optimizer will change: their weights are not copied.
+/// With `in_place`, the weights are not copied; this is for graphs that no optimizer will change.
 pub fn give(
     mut builder: SessionBuilder,
     lent: Vec<(String, Lent)>,
@@ -130,7 +133,7 @@ pub fn give(
     Ok((builder, kept))
 }
 
-/// Releases the pages of the model's files that were read when it was loaded.
+/// Releases the pages of the mapped weights that were read while a session was created; see [`files::release`].
 pub fn release(model: &Model) {
     let weights = model.graph().initializer.iter().filter_map(|tensor| tensor.raw_data.as_ref());
     weights.filter(|raw| raw.len() >= LENT_FROM).for_each(|raw| files::release(raw));
