@@ -88,7 +88,7 @@ pub fn lock<'h, T>(value: &'h Mutex<T>, doing: &str) -> Result<MutexGuard<'h, T>
     match value.try_lock() {
         Ok(guard) => Ok(guard),
         Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => bail!(Busy, "another thread is {doing}"),
+        Err(TryLockError::WouldBlock) => bail!(Busy, "another call, or the call of this callback, is {doing}"),
     }
 }
 

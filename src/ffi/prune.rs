@@ -8,7 +8,7 @@ use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
 use super::status::optimize_status_t;
 use super::tensor::optimize_tensor_t;
-use super::{Out, buffer, guard, optional_path, quantize, text_of, texts};
+use super::{Out, buffer, guard, optional_path, quantize, slice, text_of, texts};
 use crate::calibrate::Calibration;
 use crate::call::Call;
 use crate::error::{Result, bail};
@@ -231,19 +231,16 @@ fn calibrated(
 }
 
 /// Returns the indices of the layers to remove; empty if the options give none.
-fn numbers(given: &optimize_prune_options_t) -> Result<Vec<usize>> {
+///
+/// # Safety
+/// `layers` is NULL or points to `layer_count` numbers.
+unsafe fn numbers(given: &optimize_prune_options_t) -> Result<Vec<usize>> {
     let count = given.layer_count.min(1 << 32) as usize;
     if count as i64 > limits::LAYERS {
         bail!(InvalidArgument, "layer_count is {}; the limit is {}", given.layer_count, limits::LAYERS);
     }
-    match (given.layers.is_null(), count) {
-        (_, 0) => Ok(Vec::new()),
-        (true, _) => bail!(InvalidArgument, "layers is NULL, but layer_count is {count}"),
-        // SAFETY: the contract of `ffi`: that many numbers exist.
-        (false, _) => {
-            Ok(unsafe { std::slice::from_raw_parts(given.layers, count) }.iter().map(|n| *n as usize).collect())
-        }
-    }
+    // SAFETY: the contract of this function.
+    Ok(unsafe { slice(given.layers, count, "layers") }?.iter().map(|n| *n as usize).collect())
 }
 
 unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
@@ -281,7 +278,8 @@ unsafe fn convert(given: &optimize_prune_options_t) -> Result<PruneOptions> {
         round_to: given.round_to as usize,
         reconstruct: given.reconstruct != 0,
         drop_layers: given.drop_layers as usize,
-        layers: numbers(given)?,
+        // SAFETY: the contract of `ffi`.
+        layers: unsafe { numbers(given) }?,
         target_size: given.target_size,
         target_speedup: given.target_speedup,
         threads: 0,

@@ -336,13 +336,13 @@ pub unsafe extern "C" fn optimize_tensor_dims(tensor: *const optimize_tensor_t) 
     unsafe { handle::get(tensor) }.map_or(std::ptr::null(), |t| first(t.shape()))
 }
 
-/// Returns the address of the elements in row-major order, or NULL for a tensor of strings or if `tensor` is NULL. The
-/// pointer is valid until the tensor is freed; for a tensor without elements, it must not be read.
+/// Returns the address of the elements in row-major order, or NULL for a tensor of strings, a tensor without elements,
+/// or if `tensor` is NULL. The pointer is valid until the tensor is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_data(tensor: *const optimize_tensor_t) -> *const c_void {
     // SAFETY: the contract of `ffi`.
     let tensor = unsafe { handle::get(tensor) };
-    tensor.ok().filter(|t| t.strings().is_none()).map_or(std::ptr::null(), |t| t.bytes().as_ptr().cast())
+    tensor.ok().filter(|t| t.strings().is_none()).map_or(std::ptr::null(), |t| first(t.bytes()).cast())
 }
 
 /// Returns the size of all elements in bytes, or 0 for a tensor of strings or if `tensor` is NULL.

@@ -57,8 +57,7 @@ pub struct Execution {
     /// rejected if this is `false`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub trust_engines: bool,
-    /// Additional options of TensorRT's provider or of this library's kernels, with their names for them. The CUDA
-    /// provider gets none.
+    /// Additional options of the provider or of this library's kernels, with the names that these have for them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub provider_options: Vec<(String, String)>,
     /// Additional entries of ONNX Runtime's session configuration.
@@ -128,9 +127,16 @@ impl Execution {
             match found {
                 Err(e) if index + 1 < candidates.len() => passed_over.push(format!("{}: {e}", provider.name())),
                 _ if provider == Provider::Cpu => {
-                    let Execution { kernels, precision, .. } = *self;
-                    let placement = Placement { passed_over, ..Placement::on(provider, 0) };
-                    return Ok((Execution { kernels, precision, ..Execution::default() }, placement));
+                    // The provider's options of `auto` are those of a device that cannot be used.
+                    let options = if candidates.len() == 1 { self.provider_options.clone() } else { Vec::new() };
+                    let settled = Execution {
+                        kernels: self.kernels,
+                        precision: self.precision,
+                        provider_options: options,
+                        session_config: self.session_config.clone(),
+                        ..Execution::default()
+                    };
+                    return Ok((settled, Placement { passed_over, ..Placement::on(provider, 0) }));
                 }
                 _ => {
                     let choice = ProviderChoice::of(provider);

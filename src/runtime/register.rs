@@ -102,12 +102,17 @@ pub(super) fn register(
     facts: &Facts,
 ) -> Result<SessionBuilder> {
     let device_id = execution.device_id;
-    let device = Driver::get().and_then(|driver| driver.capability(device_id));
     let list = match provider {
+        // No driver is opened, and none is started, for sessions on the CPU.
         Provider::Cpu => return Ok(builder),
-        Provider::Cuda => vec![cuda(device_id)],
-        Provider::TensorRt => vec![tensorrt(execution, facts)?, cuda(device_id)],
+        Provider::Cuda => {
+            let options = provider_options(execution)?;
+            let provider = options.fold(cuda(device_id), |cuda, (name, value)| cuda.with_arbitrary_config(name, value));
+            vec![provider.build().error_on_failure()]
+        }
+        Provider::TensorRt => vec![tensorrt(execution, facts)?, cuda(device_id).build().error_on_failure()],
     };
+    let device = Driver::get().and_then(|driver| driver.capability(device_id));
     compiled_in(runtime, provider)?;
     if provider == Provider::TensorRt {
         // Without a driver, TensorRT has ended processes: it is not called unless one exists.
@@ -130,8 +135,17 @@ fn cannot(runtime: &Runtime, provider: Provider) -> String {
     format!("ONNX Runtime {} cannot start its provider {}", runtime.version(), provider.name())
 }
 
-fn cuda(device_id: u32) -> ExecutionProviderDispatch {
-    CUDA::default().with_device_id(device_id as i32).build().error_on_failure()
+fn cuda(device_id: u32) -> CUDA {
+    CUDA::default().with_device_id(device_id as i32)
+}
+
+/// Returns the names and values of the options of the provider. Fails with `InvalidArgument` if one contains NUL.
+fn provider_options(execution: &Execution) -> Result<impl Iterator<Item = (&str, &str)>> {
+    let options = execution.provider_options.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    if options.clone().any(|(name, value)| name.contains('\0') || value.contains('\0')) {
+        bail!(InvalidArgument, "an option of the provider contains a NUL byte");
+    }
+    Ok(options)
 }
 
 fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDispatch> {
@@ -151,10 +165,7 @@ fn tensorrt(execution: &Execution, facts: &Facts) -> Result<ExecutionProviderDis
             .with_timing_cache(true)
             .with_timing_cache_path(folder);
     }
-    for (name, value) in &execution.provider_options {
-        if name.contains('\0') || value.contains('\0') {
-            bail!(InvalidArgument, "an option of the provider contains a NUL byte");
-        }
+    for (name, value) in provider_options(execution)? {
         provider = provider.with_arbitrary_config(name, value);
     }
     Ok(provider.build().error_on_failure())
