@@ -67,13 +67,10 @@ impl Cancel {
         self.0.fired.load(Ordering::Acquire)
     }
 
-    /// Waits until the token is fired or `limit` has passed, and returns whether it is fired. The wait may end earlier,
-    /// as every wait for a condition variable.
+    /// Waits until the token is fired or `limit` has passed, and returns whether it is fired.
     pub fn wait(&self, limit: Duration) -> bool {
         let guard = self.0.lock.lock().unwrap_or_else(|e| e.into_inner());
-        if !self.is_fired() {
-            drop(self.0.wake.wait_timeout(guard, limit));
-        }
+        drop(self.0.wake.wait_timeout_while(guard, limit, |_| !self.is_fired()));
         self.is_fired()
     }
 }
