@@ -1,5 +1,5 @@
-//! The number of weights of a model, however they are stored: scales, zero points and offsets are not counted, and a
-//! byte may hold several weights.
+//! The number of weights of a model. Scales, zero points and offsets of quantization are not counted, and a byte may
+//! hold several weights.
 
 use crate::graph::{BodyId, Producer, View};
 use crate::onnx::dtype::element_count;
@@ -60,7 +60,7 @@ pub fn count(view: &View<'_>) -> u64 {
     total
 }
 
-/// Returns the indices of the inputs of a node that are scales and zero points.
+/// Returns the indices of the inputs of a node that are scales, zero points and group indices of a quantization.
 fn marks(node: &NodeProto) -> &'static [usize] {
     match node.op() {
         "DequantizeLinear" | "QuantizeLinear" => &[1, 2],
@@ -74,7 +74,7 @@ fn marks(node: &NodeProto) -> &'static [usize] {
     }
 }
 
-/// Marks a scale or zero point as no weight, and so the constants that it is computed from.
+/// Marks a scale or zero point, and the constants from which simple operators compute it, as not being weights.
 fn mark<'m>(view: &View<'m>, (body, name): (BodyId, &'m str), depth: usize, found: &mut Found<'m>) {
     match view.producer(body, name) {
         Some((owner, Producer::Initializer(_))) => {
@@ -101,7 +101,7 @@ fn packed<'m>(view: &View<'m>, body: BodyId, node: &'m NodeProto, found: &mut Fo
         return;
     }
     let (mut at, mut name) = (body, node.input_at(at));
-    // A table that is also a matrix of a product is stored once and reshaped for one of the two.
+    // An embedding table that is also the matrix of the output layer is stored once, and reshaped for one of the two.
     let (owner, index) = loop {
         match name.and_then(|name| view.producer(at, name)) {
             Some((owner, Producer::Initializer(index))) => break (owner, index),

@@ -11,7 +11,7 @@ pub struct Point {
     pub size: f64,
     /// Quality, or loss of quality.
     pub quality: f64,
-    /// Speed-up, which the colour shows; `None` is drawn in grey.
+    /// Speed-up, which the colour shows; `None` is drawn in the same grey as a speed-up of about 1.
     pub speedup: Option<f64>,
 }
 
@@ -23,8 +23,7 @@ const HEIGHT: f64 = 400.0;
 /// The ratio of the largest and the smallest quality above which the vertical axis is logarithmic.
 const STEEP: f64 = 5.0;
 
-/// The steps of the scale of speed with their colours, which can be told apart in both themes and without colour
-/// vision.
+/// The steps of the scale of speed: the largest speed-up, the colour and the label of each.
 const SCALE: [(f64, &str, &str); 5] = [
     (0.95, "#c0392b", "slower"),
     (1.05, "#8a8f98", "equal"),
@@ -72,7 +71,7 @@ pub fn scatter(points: &[Point], axis: &str) -> String {
     draw(points, axis).finish()
 }
 
-/// Returns the picture as a separate SVG file, which follows the reader's choice of light or dark.
+/// Returns the picture as the content of a separate SVG file, which follows the reader's choice of light or dark.
 pub fn standalone(points: &[Point], axis: &str) -> String {
     draw(points, axis).into_file(STYLE)
 }
@@ -144,8 +143,9 @@ fn step(ticks: &[f64]) -> f64 {
     ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0])
 }
 
-/// Returns the position of a label that overlaps none of `taken`, its anchor, and whether it needs a line to its dot.
-/// Returns `None` if there is no such position; the label is also the title of the dot.
+/// Returns a position of a label within `frame` that overlaps none of `taken`, its anchor, and whether it is so far
+/// from its dot that it needs a line to it. Returns `None` if no such position is found. The title of the dot, which
+/// browsers show, contains the label in any case.
 fn place_for(
     label: &str,
     (x, y): (f64, f64),

@@ -103,7 +103,7 @@ pub struct AfterTechnique {
 
 /// The total size of both models above which a brief benchmark is skipped.
 const BRIEF_BYTES: u64 = 3 << 30;
-/// The number of texts of the calibration data on which the models are compared.
+/// The maximum number of texts of the calibration data on which the models are compared.
 const TEXTS: usize = 32;
 
 impl AfterTechnique {
@@ -156,7 +156,7 @@ impl AfterTechnique {
     }
 }
 
-/// Returns at most `TEXTS` lines, evenly spaced over all.
+/// Returns at most [`TEXTS`] lines, evenly spaced over all lines.
 fn some(all: Vec<String>) -> Vec<String> {
     let step = all.len().div_ceil(TEXTS).max(1);
     all.into_iter().step_by(step).collect()

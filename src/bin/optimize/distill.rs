@@ -173,7 +173,7 @@ fn recipe(arguments: &Arguments, options: &DistillOptions) -> Vec<Value> {
     report.recipe
 }
 
-/// Returns the text about the progress of training.
+/// Returns the text about the progress of training that is shown next to the bar.
 fn line(moment: &Moment) -> String {
     match moment.validation {
         Some(loss) => format!("validation loss {loss:.4} after {} steps", moment.step),
@@ -186,7 +186,7 @@ fn line(moment: &Moment) -> String {
     }
 }
 
-/// Returns the same as JSON.
+/// Returns the fields about the progress of training that are added to lines of JSON.
 fn fields(moment: &Moment) -> Value {
     match moment.validation {
         Some(loss) => json!({ "validation_loss": loss }),

@@ -172,7 +172,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate::progress::Bar) -> Result<()> {
     let (model, mut report) = bar.call(|call| ensemble.fuse(call))?;
-    // No member has the inputs and outputs of the fused graph.
+    // No member has the inputs and outputs of the fused graph, so the graph is compared with itself.
     common::examine(&arguments.machine, (&model, &model), Kept::Exactly, &mut report, bar)?;
     save(arguments, &model, output, &mut report, bar)
 }

@@ -52,7 +52,8 @@ impl Texts {
         Ok(common::tokenizer(self.tokenizer.as_deref(), model)?.map(Arc::new))
     }
 
-    /// Returns the texts that the flags name.
+    /// Returns the texts that the flags name. Fails if there is neither `--text` nor `--data`, or if a line of JSON has
+    /// no `text`.
     pub fn read(&self) -> Result<Given> {
         match &self.data {
             None if self.text.is_empty() => bail!(InvalidArgument, "there is no text: pass --text or --data"),
