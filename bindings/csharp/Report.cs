@@ -68,8 +68,8 @@ namespace Optimize
         /// <summary>Log-probability of each token; empty if they were not requested.</summary>
         public float[] Logprobs { get; internal set; }
 
-        /// <summary>The most probable tokens at each position, as many as were requested; empty if log-probabilities
-        /// were not requested.</summary>
+        /// <summary>The most probable tokens at each position, one fewer than GenerateOptions.Logprobs; empty if
+        /// log-probabilities were not requested.</summary>
         public IList<IList<Candidate>> Candidates { get; internal set; }
 
         /// <summary>Finish reason of the text.</summary>
@@ -183,8 +183,8 @@ namespace Optimize
         /// <summary>Returns the JSON of a report.</summary>
         public static implicit operator string([AllowNull] Report report) { return report == null ? null : report.Json; }
 
-        /// <summary>Returns the number at a JSON Pointer, for example Number("/quality/perplexity"). Throws an
-        /// OptimizeException if there is none.</summary>
+        /// <summary>Returns the number at a JSON Pointer, for example Number("/quality/perplexity"). Throws
+        /// Status.NotFound if there is no value or null, and Status.InvalidArgument if it is not a number.</summary>
         public double Number(string pointer)
         {
             double value;
@@ -194,8 +194,8 @@ namespace Optimize
             return value;
         }
 
-        /// <summary>Returns the text at a JSON Pointer, for example Text("/operation"). Throws an OptimizeException if
-        /// there is none.</summary>
+        /// <summary>Returns the text at a JSON Pointer, for example Text("/operation"). Throws Status.NotFound if there
+        /// is no value or null, and Status.InvalidArgument if it is not a text.</summary>
         public string Text(string pointer)
         {
             IntPtr value;
@@ -209,7 +209,8 @@ namespace Optimize
         }
 
         /// <summary>Returns the number of entries of the list or object at a JSON Pointer, for example
-        /// Count("/warnings"). Throws an OptimizeException if there is none.</summary>
+        /// Count("/warnings"). Throws Status.NotFound if there is no value or null, and Status.InvalidArgument if it
+        /// has no entries.</summary>
         public long Count(string pointer)
         {
             UIntPtr value;
@@ -236,7 +237,7 @@ namespace Optimize
             return nodes;
         }
 
-        /// <summary>Returns the results of the benchmark in the report. Throws an OptimizeException if there is
+        /// <summary>Returns the results of the benchmark in the report. Throws Status.NotFound if there is
         /// none.</summary>
         public Benchmark Benchmark()
         {

@@ -1,4 +1,4 @@
-// Tokens as sequences, while they are generated.
+// Sequences of tokens, which are generated while the sequence is read.
 
 using System;
 using System.Collections.Generic;

@@ -218,7 +218,8 @@ namespace Optimize
             }
         }
 
-        // The library calls it when the last user is gone, on any thread; a static field is never collected.
+        // The library calls this function on any thread, when nothing uses the memory any more. A static field is never
+        // collected.
         private static readonly Native.ReleaseFn Unpin = pin => GCHandle.FromIntPtr(pin).Free();
 
         /// <summary>Returns a tensor of strings in row-major order, which must not contain NUL.</summary>

@@ -81,8 +81,8 @@ type Evaluation struct {
 	CosineMin   *float64 `json:"cosine_min"`
 	NearestKept *float64 `json:"nearest_kept"`
 
-	// Fields of two classifiers: the share of texts with the same class, and the change of the accuracy, whose 1 is 100
-	// percentage points. Probes have only the change.
+	// Fields of two classifiers: the share of texts with the same class, and the accuracy of the result minus that of
+	// the original, from -1 to 1. Probes have only the latter.
 	Agreement      *float64  `json:"agreement"`
 	AccuracyChange *Interval `json:"accuracy_change"`
 }

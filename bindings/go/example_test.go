@@ -73,7 +73,7 @@ func Example() {
 	// 3.9 times smaller
 }
 
-// A plan says what quantizing would do, in milliseconds.
+// A plan estimates the result of quantizing, without quantizing.
 func ExampleContext_Plan() {
 	library, err := optimize.NewContext(nil)
 	if err != nil {
@@ -97,7 +97,7 @@ func ExampleContext_Plan() {
 	// 4 bits: 10 MB
 }
 
-// Texts become vectors, which are read where they are.
+// Vectors of texts are computed, and read without a copy.
 func ExampleView() {
 	ctx := context.Background()
 	library, err := optimize.NewContext(nil)

@@ -17,7 +17,7 @@ static optimize_context_t *context;
 static char *lines[MOST_LINES + 1]; /* the question comes first */
 static size_t count;
 
-/* Ends the program if a call failed, with its error. That is read through a pointer, because the call writes it first. */
+/* Ends the program if a call failed, with its error, which is read here, after the call has written it. */
 static void check(optimize_status_t status, optimize_error_t *const *error) {
     if (status == OPTIMIZE_OK) return;
     const char *place = optimize_error_place(*error); /* "" if there is none */

@@ -31,7 +31,7 @@ static char *read_file(const char *path, size_t *size) {
     return text;
 }
 
-/* The library calls this after each step, on this thread. A value other than 0 would end the training. */
+/* The library calls this after each step, on the thread of the call. A value other than 0 would end the training. */
 static int32_t show(void *user_data, const optimize_training_step_t *step) {
     (void)user_data;
     printf("%s %d of %d: loss %.4f\n", step->is_validation ? "validation after step" : "step", (int)step->step,

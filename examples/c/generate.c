@@ -16,7 +16,7 @@
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* The library calls this for each token, on this thread. A value other than 0 would end the text. */
+/* The library calls this for each token, on the thread of the call. A value other than 0 would end the text. */
 static int32_t show(void *user_data, const optimize_written_t *written) {
     (void)user_data;
     fwrite(written->text, 1, (size_t)written->text_size, stdout);

@@ -20,7 +20,7 @@
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* The library calls this on this thread, at most 20 times a second. A value other than 0 would cancel. */
+/* The library calls this on the thread of the call, at most 20 times a second. A value other than 0 would cancel. */
 static int32_t show_progress(void *user_data, const char *stage, uint64_t done, uint64_t total) {
     (void)user_data;
     fprintf(stderr, "\r%s %3d %%%s", stage, total ? (int)(100 * done / total) : 0, done == total ? "\n" : "");

@@ -39,7 +39,8 @@ pub fn count(view: &View<'_>) -> u64 {
                 graph.initializer.iter().any(|t| t.name.as_deref() == Some(&format!("{whole}.zero_points")))
             });
             has(".zero_points", (0, 1));
-            // Two nibbles per byte; with more than four bits, the high and the low nibble of each weight.
+            // A byte has two nibbles. A weight of more than four bits, which has zero points, takes two of them: one for
+            // its high and one for its low bits.
             has(".blocks", if planes { (1, 1) } else { (2, 1) });
         }
     }
@@ -112,7 +113,7 @@ fn packed<'m>(view: &View<'m>, body: BodyId, node: &'m NodeProto, found: &mut Fo
         }
     };
     let Some(tensor) = view.initializer(owner, index) else { return };
-    // Wider types define the bits of an element themselves.
+    // An element of another type, such as int4, is one weight.
     let bytes = tensor.data_type == Some(crate::onnx::dtype::DataType::Uint8.to_onnx());
     if let (Some(name), true) = (tensor.name.as_deref(), bytes) {
         found.insert((owner, name), (8 / bits.unsigned_abs(), 1));

@@ -116,7 +116,7 @@ impl Step {
                 reads.calibration = taken(&mut fields)?;
                 let open = !fields.contains_key("bits");
                 let mut options: QuantizeOptions = options(fields)?;
-                // The same default as in the command and in C.
+                // The command and the C interface have this default, too.
                 if open && options.quantize_type == QuantizeType::WeightOnly {
                     options.bits = 4;
                 }
@@ -126,8 +126,8 @@ impl Step {
                 reads.calibration = taken(&mut fields)?;
                 let open = !fields.contains_key("sparsity");
                 let mut options: PruneOptions = options(fields)?;
-                // The same defaults as in the command: a pattern implies a sparsity, and it may be that only layers are
-                // removed.
+                // The command has these defaults, too: a pattern determines the sparsity, and if layers are removed,
+                // nothing else is pruned.
                 match options.pattern {
                     Some(pattern) if open => options.sparsity = pattern.sparsity(),
                     None if open && (options.drop_layers > 0 || !options.layers.is_empty()) => options.sparsity = 0.0,

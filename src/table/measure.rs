@@ -72,7 +72,7 @@ impl Load {
                 let batch = source.timing()?;
                 subject.run(&batch.feed(), call).map(|_| batch)
             });
-            // A model with fixed sizes rejects some of them, or accepts the same one each time.
+            // A model with fixed sizes rejects some of the sizes, or gets inputs of the same size each time.
             let Ok(batch) = batch else { continue };
             if batches.iter().all(|(_, other)| other.shapes() != batch.shapes()) {
                 batches.push((format!("{batch_size}x{sequence_length}"), batch));

@@ -346,7 +346,7 @@ impl<'a> One<'a> {
 
     /// Measures an engine with one size of the input, with inputs and outputs in host memory.
     fn engine(&self, path: &Path, row: &mut Row, call: &Call) -> Result<()> {
-        // The engine is trusted, because it was built just before on this machine.
+        // The engine is trusted, because this run or an earlier one built it in this folder.
         let engine = EngineFile::new(path, &OpenOptions { trust: true, ..OpenOptions::default() }, 0)?;
         let mut options = BenchmarkOptions { threads: self.options.threads, ..BenchmarkOptions::default() };
         options.inputs.sequence_length = 128;

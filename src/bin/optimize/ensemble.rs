@@ -226,7 +226,7 @@ fn save(
 
 fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
     if arguments.report.json {
-        // The command prints one JSON object, which is another one if the ensemble is also fused or generates text.
+        // The command prints one JSON object. If the ensemble is also fused or generates text, it is about that.
         if !arguments.prompts.asked() && !arguments.fuse {
             let text = serde_json::to_string(found).unwrap_or_default();
             common::print(&format!("{text}\n"))?;
