@@ -392,7 +392,8 @@ namespace Optimize
 
         /// <summary>Estimates the result of Quantize with the same options, without quantizing. Returns the JSON of
         /// docs/report.md: nodes, bytes, seconds and memory. MaxQualityLoss, TargetSize, NeverSlower and calibration
-        /// data are ignored. Throws Status.Unsupported if there is nothing to quantize.</summary>
+        /// data are ignored. Throws Status.Unsupported if there is nothing to quantize, and Status.InvalidArgument for
+        /// static quantization, whose result depends on calibration data.</summary>
         public Report Plan(Model model, [AllowNull] QuantizeOptions options = null)
         {
             using (var scratch = new Scratch())

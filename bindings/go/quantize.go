@@ -122,7 +122,8 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 
 // Plan estimates the result of Quantize with the same options, without quantizing. The summary of the report has, among
 // others, bytes_after, seconds and memory_bytes. MaxQualityLoss, TargetSize, NeverSlower and calibration data are
-// ignored. It fails with ErrUnsupported if there is nothing to quantize.
+// ignored. It fails with ErrUnsupported if there is nothing to quantize, and with ErrInvalidArgument for
+// QuantizeStatic, whose result depends on calibration data.
 func (c *Context) Plan(model *Model, o *QuantizeOptions) (*Report, error) {
 	context, err := c.acquire()
 	if err != nil {

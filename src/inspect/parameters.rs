@@ -39,8 +39,8 @@ pub fn count(view: &View<'_>) -> u64 {
                 graph.initializer.iter().any(|t| t.name.as_deref() == Some(&format!("{whole}.zero_points")))
             });
             has(".zero_points", (0, 1));
-            // A byte has two nibbles. A weight of more than four bits, which has zero points, takes two of them: one for
-            // its high and one for its low bits.
+            // A byte has two nibbles. A weight of more than four bits, which has zero points, takes two of them: one
+            // for its high and one for its low bits.
             has(".blocks", if planes { (1, 1) } else { (2, 1) });
         }
     }
