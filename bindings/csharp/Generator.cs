@@ -171,7 +171,8 @@ namespace Optimize
     }
 
     /// <summary>Options of Generator.Generate, Run and Append. By default, generation selects the most probable token
-    /// each time, and ends after at most 256 new tokens.</summary>
+    /// each time, and ends after at most 256 new tokens. TopK above 1, TopP and MinP need a Temperature above 0 or
+    /// ModelSampling; without, the call throws Status.InvalidArgument.</summary>
     public sealed class GenerateOptions
     {
         /// <summary>Maximum number of new tokens per row; 0 means no limit, or 256 if MaxLength is 0, too.</summary>

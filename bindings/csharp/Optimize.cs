@@ -373,8 +373,9 @@ namespace Optimize
         }
 
         /// <summary>Returns a quantized copy of a model; the original is unchanged. The report is in Model.Report.
-        /// Throws Status.Unsupported if there is nothing to quantize, and Status.GateNotMet if no result meets
-        /// MaxQualityLoss, TargetSize or NeverSlower.</summary>
+        /// Throws Status.Unsupported if there is nothing to quantize, Status.GateNotMet if no result meets
+        /// MaxQualityLoss, TargetSize or NeverSlower, and Status.InvalidArgument for options that do not fit the
+        /// Type.</summary>
         public Model Quantize(Model model, [AllowNull] QuantizeOptions options = null, [AllowNull] Call call = null)
         {
             options = options ?? new QuantizeOptions();

@@ -117,7 +117,8 @@ type Uncertainty struct {
 }
 
 // GenerateOptions are the options of Generator.Generate, Run and Append. The zero value selects the most probable token
-// each time, and ends after at most 256 new tokens.
+// each time, and ends after at most 256 new tokens. TopK above 1, TopP and MinP need a Temperature above 0 or
+// ModelSampling; without, the call fails with ErrInvalidArgument.
 type GenerateOptions struct {
 	MaxNewTokens      uint32   // maximum number of new tokens per row; 0 for no limit, or 256 if MaxLength is 0, too
 	MaxLength         uint32   // maximum number of tokens per row, including the prompt; 0 for no limit

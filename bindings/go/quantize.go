@@ -94,7 +94,8 @@ type QuantizeOptions struct {
 }
 
 // Quantize returns a quantized copy of a model; the original is unchanged. It fails with ErrUnsupported if there is
-// nothing to quantize, and with ErrGateNotMet if no result meets MaxQualityLoss, TargetSize or NeverSlower.
+// nothing to quantize, with ErrGateNotMet if no result meets MaxQualityLoss, TargetSize or NeverSlower, and with
+// ErrInvalidArgument for options that do not fit the Type.
 func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -226,7 +226,8 @@ fn save(
 
 fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
     if arguments.report.json {
-        // The command prints one JSON object. If the ensemble is also fused or generates text, it is about that.
+        // The command prints one JSON object: about the fused model or the generated text if there is one, otherwise
+        // about the fit.
         if !arguments.prompts.asked() && !arguments.fuse {
             let text = serde_json::to_string(found).unwrap_or_default();
             common::print(&format!("{text}\n"))?;
