@@ -69,7 +69,7 @@ pub struct OfCalibration {
     pub calibration: Option<Data>,
     /// Number of windows of the calibration text; 0 for the default of the technique.
     pub calibration_windows: usize,
-    /// Number of tokens per window; 0 for 512, or the limit of the model.
+    /// Number of tokens per window; 0 for 512, or the limit of the model if it is less.
     pub calibration_length: usize,
 }
 

@@ -92,10 +92,10 @@ pub struct Arguments {
     /// Seed of the order in which the text is read
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Maximum number of steps
+    /// Maximum number of steps [default: no limit]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_steps: u64,
-    /// Maximum training time in seconds
+    /// Maximum training time in seconds [default: no limit]
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0, hide_default_value = true)]
     time_limit: f64,
     /// Number of steps between validations [default: ten validations during the training]
