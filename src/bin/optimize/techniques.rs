@@ -32,10 +32,10 @@ pub struct Arguments {
     /// A second model for the row ensemble [default: the result of the row distill]
     #[arg(long, value_name = "MODEL")]
     with: Option<PathBuf>,
-    /// Maximum number of timed rounds for each size of the input, each of the three times that the models are loaded
+    /// Maximum number of timed rounds, for each size of the input and each of three sessions of a model
     #[arg(long, value_name = "N", default_value_t = 15)]
     runs: usize,
-    /// Time limit in seconds for these rounds
+    /// Time limit in seconds for the rounds of one session with one size of the input
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0)]
     max_seconds: f64,
     /// Time limit in seconds of each training
