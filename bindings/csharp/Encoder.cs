@@ -31,7 +31,7 @@ namespace Optimize
         /// <summary>Text that precedes every text; null for the default prompt of the model.</summary>
         [AllowNull, MaybeNull] public string Prompt { get; set; }
 
-        /// <summary>Name of one of the prompts of the model; null for none.</summary>
+        /// <summary>Name of a prompt of the model, such as "query", instead of Prompt; null for none.</summary>
         [AllowNull, MaybeNull] public string PromptName { get; set; }
 
         /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>

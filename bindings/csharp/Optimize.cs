@@ -9,8 +9,9 @@
 //
 // Rules for all classes:
 //
-//   Errors   OptimizeException has the description (Status, Message) and the place (Place). A call stopped by its
-//            CancellationToken throws OperationCanceledException, so a task around it counts as cancelled.
+//   Errors   A call that fails throws an OptimizeException, with Status, Message and Place. "Throws Status.NotFound"
+//            in a comment stands for an OptimizeException with this Status. A call stopped by its CancellationToken
+//            throws OperationCanceledException, so that a task around it counts as cancelled.
 //   Calls    Long functions take a Call: a CancellationToken, a timeout, an IProgress. A CancellationToken
 //            converts to a Call. Functions whose name ends with Async return a task, which runs on a separate
 //            thread.
@@ -94,7 +95,8 @@ namespace Optimize
         Untrusted = 19,
     }
 
-    /// <summary>An exception of a call that failed.</summary>
+    /// <summary>An exception of a call that failed. "Throws Status.NotFound" in the documentation of a member stands for
+    /// an OptimizeException with this Status.</summary>
     public sealed class OptimizeException : Exception
     {
         internal OptimizeException(Status status, string message, string place)

@@ -22,7 +22,7 @@ type EmbedderOptions struct {
 	Dimensions uint32     // number of elements to keep of each vector, its first ones; 0 for all
 	Normalize  bool       // whether vectors are normalized to length 1, even if the model does not ask for it
 	Prompt     string     // text that precedes every text; "" for the default prompt of the model
-	PromptName string     // name of one of the prompts of the model; "" for none
+	PromptName string     // name of a prompt of the model, such as "query", instead of Prompt; "" for none
 	Execution  Execution
 }
 
