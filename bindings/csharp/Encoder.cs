@@ -65,7 +65,8 @@ namespace Optimize
     {
         internal Embedder() { }
 
-        /// <summary>Returns the vectors of texts, a float32 tensor of shape [texts, width].</summary>
+        /// <summary>Returns the vectors of texts, a float32 tensor of shape [texts, width]. Throws
+        /// Status.InvalidArgument if there are no texts.</summary>
         public Tensor Embed(IList<string> texts, [AllowNull] Call call = null)
         {
             Tensor vectors = null;

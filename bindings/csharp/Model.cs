@@ -26,8 +26,9 @@ namespace Optimize
         /// an integer kernel (Conv, LSTM ...) are stored in 8 bits, and used in float.</summary>
         Dynamic = 0,
 
-        /// <summary>Weights of 2, 4 or 8 bits in blocks with one scale each; activations stay float. Weights that no
-        /// block operator supports are stored in 4 or 8 bits, and used in float.</summary>
+        /// <summary>Weights of 2, 4 or 8 bits in blocks with one scale each; activations are float, and matrix products
+        /// round them to 8 bits unless AccuracyLevel is 1. Weights that no block operator supports are stored in 4 or 8
+        /// bits, and used in float.</summary>
         WeightOnly = 1,
 
         /// <summary>int8 weights; activations are quantized with scales from calibration data.</summary>

@@ -95,8 +95,8 @@ namespace Optimize
         Untrusted = 19,
     }
 
-    /// <summary>An exception of a call that failed. "Throws Status.NotFound" in the documentation of a member stands for
-    /// an OptimizeException with this Status.</summary>
+    /// <summary>An exception of a call that failed. "Throws Status.NotFound" in the documentation of a member stands
+    /// for an OptimizeException with this Status.</summary>
     public sealed class OptimizeException : Exception
     {
         internal OptimizeException(Status status, string message, string place)
