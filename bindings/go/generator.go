@@ -182,9 +182,9 @@ func (g *Generator) Generate(ctx context.Context, prompts []string, o *GenerateO
 	})
 }
 
-// Append appends text to a row, for example a message of a conversation to row 0. If there are no rows, it creates row
-// 0. The next Run reads the text. Of the options, only Rendered is used. It fails with ErrNotFound if the row does not
-// exist.
+// Append appends text to a row, for example a message of a conversation to row 0, which is created if there are no
+// rows. The next Run reads the text. Of the options, only Rendered is used. It fails with ErrNotFound if there is no
+// such row.
 func (g *Generator) Append(row int, text string, o *GenerateOptions) error {
 	c, err := g.acquire()
 	if err != nil {
