@@ -2,7 +2,7 @@
  * tensorrt MODEL OUTPUT.engine
  *
  * Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT or
-@ GPU, it prints the reason.
+ * a GPU, it prints the reason.
  *
  *     cc -std=c11 tensorrt.c -o tensorrt $(pkg-config --cflags --libs optimize)
  */

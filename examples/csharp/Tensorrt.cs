@@ -1,5 +1,5 @@
 // Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT or
-@ GPU, it prints the reason.
+// a GPU, it prints the reason.
 //
 //     Tensorrt.exe MODEL OUTPUT.engine
 
