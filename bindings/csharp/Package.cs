@@ -123,7 +123,7 @@ namespace Optimize
         }
 
         /// <summary>Returns the model of the package, for techniques, benchmarks and inspection. Sessions of this model
-        /// check the shape contract.</summary>
+        /// check the sizes of inputs, like those of Context.CreateSession for a package.</summary>
         public Model Model()
         {
             Model model;

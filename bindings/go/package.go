@@ -204,7 +204,7 @@ func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTO
 }
 
 // Model returns the model of a package, for techniques, benchmarks and inspection. Sessions of this model check the
-// shape contract.
+// shape contract, as those of NewPackageSession.
 func (p *Package) Model() (*Model, error) {
 	raw, err := p.acquire()
 	if err != nil {
