@@ -17,17 +17,17 @@ pub struct Inspection {
     pub schema_version: u32,
     /// Operation, always `inspect`.
     pub operation: &'static str,
-    /// Path of the model, if it came from a file.
+    /// Path of the model; `None` for a model in memory.
     pub path: Option<String>,
     /// Kind of file or folder that the model came from.
     pub format: Format,
-    /// Whether the weights are stored packed.
+    /// Whether the model was read from a packed file (`.onnx.packed`).
     pub packed: bool,
     /// Task of the model, as far as its signature and configuration determine it.
     pub task: Task,
-    /// Architecture of the model, if its configuration has it.
+    /// Architecture of the model, if its configuration names one.
     pub architecture: Option<String>,
-    /// Maximum number of tokens of a text, if the configuration has it.
+    /// Maximum number of tokens of a text, if the configuration gives it.
     pub context_length: Option<i64>,
     /// Whether the model has a tokenizer.
     pub tokenizer: bool,
@@ -35,11 +35,11 @@ pub struct Inspection {
     pub chat_template: bool,
     /// Size of all files of the model in bytes.
     pub bytes: u64,
-    /// Version of the ONNX file format; 0 if the model does not say.
+    /// Version of the ONNX file format; 0 if the model has none.
     pub ir_version: i64,
     /// Version of each operator set, by domain; the default domain is `ai.onnx`.
     pub opsets: BTreeMap<String, i64>,
-    /// Program that wrote the model, with its version; empty if the model does not say.
+    /// Program that wrote the model, with its version; empty if the model does not name it.
     pub producer: String,
     /// Inputs that a run requires.
     pub inputs: Vec<Value>,
@@ -53,17 +53,18 @@ pub struct Inspection {
     pub functions: usize,
     /// Number of nodes by operator; operators outside the default domain as `domain.Op`.
     pub operators: BTreeMap<String, usize>,
-    /// Number of nodes with weights in each module, by the last word of the module's name, for example `query`.
+    /// Number of nodes with a weight matrix, by the short name of their module, such as `query`.
     pub modules: BTreeMap<String, usize>,
-    /// Numbers and sizes of constant tensors, by element type (`unknown` for types that ONNX does not define).
+    /// Numbers and sizes of constant tensors (initializers and tensor attributes), by element type; `unknown` stands
+    /// for types that this library does not know.
     pub weights: BTreeMap<&'static str, Weights>,
-    /// Number of elements of all constant tensors except scales and zero points; weights that share a byte are
-    /// counted one by one.
+    /// Number of weights: the elements of all constant tensors except the scales and zero points of quantization.
+    /// Weights that share a byte are counted one by one.
     pub parameters: u64,
     /// Unexpected properties of the model, such as content of its files that is not used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Entries of the model's metadata, with the first 200 characters of each value.
+    /// Keys of the model's metadata, with the first 200 characters of the values.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -86,11 +87,11 @@ pub struct Weights {
     pub tensors: usize,
     /// Number of elements of the tensors.
     pub elements: u64,
-    /// Size of the elements in bytes.
+    /// Size of the elements in bytes; 0 for an unknown type.
     pub bytes: u64,
 }
 
-/// Returns the content of a model. The time is linear in the number of nodes; weights are not read.
+/// Returns the content of a model, without reading its weights.
 pub fn inspect(model: &Model) -> Inspection {
     let proto = model.proto();
     let view = View::new(proto);

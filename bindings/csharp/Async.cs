@@ -1,5 +1,5 @@
-// The long functions as tasks. Each runs on a thread of its own, because it computes for seconds to hours. A
-// CancellationToken converts to a Call, and cancels the task.
+// Long functions as tasks. Each task runs on a separate thread and not in the thread pool, because it can compute for
+// seconds to hours. A CancellationToken converts to a Call, and cancels the task.
 
 using System;
 using System.Collections.Generic;
@@ -101,7 +101,7 @@ namespace Optimize
 
     public sealed partial class Session
     {
-        /// <summary>Runs the session or generator like Run, as a task.</summary>
+        /// <summary>Runs the session like Run, as a task.</summary>
         public Task<IDictionary<string, Tensor>> RunAsync(IDictionary<string, Tensor> inputs,
             [AllowNull] IList<string> outputs = null, [AllowNull] Call call = null)
         {
@@ -146,7 +146,7 @@ namespace Optimize
             return Call.Start(call, () => Generate(prompts, options, call));
         }
 
-        /// <summary>Runs the session or generator like Run, as a task.</summary>
+        /// <summary>Generates text in all rows like Run, as a task.</summary>
         public Task<Report> RunAsync([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             return Call.Start(call, () => Run(options, call));

@@ -21,7 +21,7 @@ namespace Optimize
         JensenShannon = 2,
     }
 
-    /// <summary>Learning rate schedule.</summary>
+    /// <summary>Decay of the learning rate after the warm-up.</summary>
     public enum Schedule
     {
         /// <summary>Linear decay to 0.</summary>
@@ -34,7 +34,7 @@ namespace Optimize
         Constant = 2,
     }
 
-    /// <summary>A training step or a validation; see optimize_training_step_t.</summary>
+    /// <summary>A training step or a validation, as DistillOptions.Training receives it.</summary>
     public sealed class TrainingStep
     {
         internal TrainingStep(IntPtr step)
@@ -76,7 +76,7 @@ namespace Optimize
         /// <summary>Learning rate of this step.</summary>
         public double LearningRate { get; private set; }
 
-        /// <summary>Tokens per second of this step.</summary>
+        /// <summary>Number of tokens per second in this step.</summary>
         public double TokensPerSecond { get; private set; }
 
         /// <summary>Time of the training, including the time before a resume.</summary>
@@ -86,8 +86,7 @@ namespace Optimize
         public TimeSpan Left { get; private set; }
     }
 
-    /// <summary>Options of Context.Distill. 0 selects the default of each; for weights, warm-up, decay and norm, a
-    /// negative number disables it. See optimize_distill_options_t.</summary>
+    /// <summary>Options of Context.Distill. A field that is 0 or null has its default.</summary>
     public sealed class DistillOptions
     {
         /// <summary>Training text, which is required.</summary>
@@ -100,11 +99,12 @@ namespace Optimize
         /// text.</summary>
         public bool JsonLines { get; set; }
 
-        /// <summary>Blocks of text (lines, for models that read lines) per run; 0 is 4.</summary>
+        /// <summary>Number of rows per run: blocks of tokens for models that generate text, lines for others; 0 is
+        /// 4.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Tokens per block; longer lines are truncated. 0 is 128, or the limit of the models if that is
-        /// less.</summary>
+        /// <summary>Number of tokens per block; lines are truncated to this length. 0 is 128, or the limit of the
+        /// models if it is less.</summary>
         public uint SequenceLength { get; set; }
 
         /// <summary>Number of runs whose gradients are accumulated into one step; 0 is 1.</summary>
@@ -126,17 +126,19 @@ namespace Optimize
         /// the next four weights, a negative value disables the part of the loss.</summary>
         public double LogitsWeight { get; set; }
 
-        /// <summary>Weight of the cross-entropy with the text itself; 0 disables it.</summary>
+        /// <summary>Weight of the cross-entropy with the tokens of the text, or with its classes; 0 disables
+        /// it.</summary>
         public double LabelsWeight { get; set; }
 
-        /// <summary>Weight of the mean squared difference of hidden states; 0 is 1 if there are no logits.</summary>
+        /// <summary>Weight of the mean squared difference of hidden states; 0 is 1 if a model has no
+        /// logits.</summary>
         public double HiddenWeight { get; set; }
 
-        /// <summary>Weight of 1 - cosine of hidden states; 0 is 1 if there are no logits.</summary>
+        /// <summary>Weight of 1 - cosine of hidden states; 0 is 1 if a model has no logits.</summary>
         public double CosineWeight { get; set; }
 
-        /// <summary>Weight of the relations between queries, keys and values of the last attention; 0 disables
-        /// it.</summary>
+        /// <summary>Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0
+        /// disables it.</summary>
         public double RelationsWeight { get; set; }
 
         /// <summary>Share of the steps in which the learning rate warms up; 0 is 0.05, a negative value disables the
@@ -165,17 +167,18 @@ namespace Optimize
         /// <summary>Number of steps between checkpoints; 0 is an interval of ten minutes.</summary>
         public ulong CheckpointEvery { get; set; }
 
-        /// <summary>Seed of the order of the text.</summary>
+        /// <summary>Seed of the order in which the text is read.</summary>
         public ulong Seed { get; set; }
 
-        /// <summary>Names or globs of modules or weights that are not trained.</summary>
+        /// <summary>Names or globs of modules or weights that are not trained; null for none.</summary>
         [AllowNull, MaybeNull] public IList<string> Freeze { get; set; }
 
-        /// <summary>Layers of the teacher that form the student, if there is no student: <c>layers:every-other</c> or
-        /// <c>layers:6</c>.</summary>
+        /// <summary>Layers of the teacher that form the student, if the argument student is null:
+        /// <c>layers:every-other</c>, or a number such as <c>layers:6</c>.</summary>
         [AllowNull, MaybeNull] public string StudentLayers { get; set; }
 
-        /// <summary>Path of the checkpoint file; null for none.</summary>
+        /// <summary>Path of the checkpoint file, from which stopped training can continue, and which is removed when
+        /// the training is complete; null for none.</summary>
         [AllowNull, MaybeNull] public string Checkpoint { get; set; }
 
         /// <summary>Whether training continues from the checkpoint, if there is one. If false, an existing checkpoint
@@ -188,7 +191,7 @@ namespace Optimize
         /// <summary>Path of the file that caches the teacher's outputs; null for none.</summary>
         [AllowNull, MaybeNull] public string TeacherCache { get; set; }
 
-        /// <summary>Number of tokens or classes of each distribution in the cache.</summary>
+        /// <summary>Number of most probable tokens or classes of each distribution in the cache; 0 is 64.</summary>
         public ulong TeacherTopK { get; set; }
 
         /// <summary>Execution provider of teacher and student: Cpu, Cuda or Auto.</summary>
@@ -197,8 +200,9 @@ namespace Optimize
         /// <summary>Index of the device, from 0.</summary>
         public uint DeviceId { get; set; }
 
-        /// <summary>Training callback, called after each step and each validation on the thread that makes the call.
-        /// An exception ends the training, with a checkpoint if one is enabled, and the call throws it.</summary>
+        /// <summary>Training callback, called after each step and each validation on the thread that makes the call;
+        /// null for none. An exception ends the training, with a checkpoint if one is enabled, and the call throws
+        /// it.</summary>
         [AllowNull, MaybeNull] public Action<TrainingStep> Training { get; set; }
 
         internal Native.DistillOptions ToNative(Scratch scratch)
@@ -245,8 +249,9 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Trains a student to reproduce the outputs of the teacher, and returns the trained model; both
-        /// models are unchanged. The student may be null with StudentLayers. The report is in Model.Report.</summary>
+        /// <summary>Trains a student to reproduce the outputs of the teacher on a text, and returns the trained model;
+        /// both models are unchanged. The student may be null with StudentLayers. The report is in Model.Report. Throws
+        /// Status.Unsupported if a node of the student has no gradient.</summary>
         public Model Distill(Model teacher, Model student, DistillOptions options, [AllowNull] Call call = null)
         {
             var text = Encoding.UTF8.GetBytes(options.Text ?? "");

@@ -1,4 +1,4 @@
-// Encoders: texts to vectors and to the scores of classes.
+// Encoders, which compute the vectors of texts, or the scores of their classes.
 
 using System;
 using System.Collections.Generic;
@@ -31,10 +31,10 @@ namespace Optimize
         /// <summary>Text that precedes every text; null for the default prompt of the model.</summary>
         [AllowNull, MaybeNull] public string Prompt { get; set; }
 
-        /// <summary>Name of one of the prompts of the model; null for none.</summary>
+        /// <summary>Name of a prompt of the model, such as "query", instead of Prompt; null for none.</summary>
         [AllowNull, MaybeNull] public string PromptName { get; set; }
 
-        /// <summary>Provider and device; null for the CPU.</summary>
+        /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.EmbedderOptions ToNative(Scratch scratch)
@@ -65,7 +65,8 @@ namespace Optimize
     {
         internal Embedder() { }
 
-        /// <summary>Returns the vectors of texts, a float32 tensor of shape [texts, width].</summary>
+        /// <summary>Returns the vectors of texts, a float32 tensor of shape [texts, width]. Throws
+        /// Status.InvalidArgument if there are no texts.</summary>
         public Tensor Embed(IList<string> texts, [AllowNull] Call call = null)
         {
             Tensor vectors = null;
@@ -117,7 +118,7 @@ namespace Optimize
         /// <summary>Function that turns logits into scores.</summary>
         public ScoreFunction ScoreFunction { get; set; }
 
-        /// <summary>Provider and device; null for the CPU.</summary>
+        /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.ClassifierOptions ToNative(Scratch scratch)
@@ -145,8 +146,8 @@ namespace Optimize
     {
         internal Classifier() { }
 
-        /// <summary>Returns the labels of the classes; empty if the model does not give the number of its
-        /// classes.</summary>
+        /// <summary>Returns the labels of the classes, by index; a class without a name has its index as label. Empty
+        /// if the model does not give the number of its classes.</summary>
         public IList<string> Labels()
         {
             var labels = new List<string>();
@@ -156,8 +157,9 @@ namespace Optimize
             return labels;
         }
 
-        /// <summary>Returns the scores of texts, a float32 tensor of shape [texts, classes]. With `second`, which has
-        /// one text for each of the texts, it returns the scores of pairs.</summary>
+        /// <summary>Returns the scores of texts, a float32 tensor of shape [texts, classes]. With
+        /// <paramref name="second"/>, which must have one text for each of the texts, it returns the scores of
+        /// pairs.</summary>
         public Tensor Classify(IList<string> texts, [AllowNull] IList<string> second = null,
             [AllowNull] Call call = null)
         {
@@ -179,7 +181,8 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Creates an embedder of a model.</summary>
+        /// <summary>Creates an embedder of a model. Throws Status.Unsupported if the model has no output for vectors,
+        /// and Status.NotFound without a tokenizer or a prompt of that name.</summary>
         public Embedder CreateEmbedder(Model model, [AllowNull] EmbedderOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -195,7 +198,8 @@ namespace Optimize
             return embedder;
         }
 
-        /// <summary>Creates a classifier of a model.</summary>
+        /// <summary>Creates a classifier of a model. Throws Status.Unsupported if the model is not a classifier of
+        /// texts, and Status.NotFound without a tokenizer.</summary>
         public Classifier CreateClassifier(Model model, [AllowNull] ClassifierOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -1,4 +1,4 @@
-// Ensembles: several models whose outputs are combined, or that become one model.
+// Ensembles of models whose outputs are combined, and models that are merged into one.
 
 using System;
 using System.Collections.Generic;
@@ -84,7 +84,7 @@ namespace Optimize
         /// negative for 0.</summary>
         public double LengthPenalty { get; set; }
 
-        /// <summary>Weights of the members, one per member; null for equal weights.</summary>
+        /// <summary>Weights of the members, at least 0, one per member; null for equal weights.</summary>
         [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
         /// <summary>Temperatures above 0, one per member, which divide its logits; null for 1.</summary>
@@ -149,7 +149,7 @@ namespace Optimize
         /// <summary>Weights of the models, one per model; null for equal weights.</summary>
         [AllowNull, MaybeNull] public IList<double> Weights { get; set; }
 
-        /// <summary>Ties: the base model, from which the models were trained.</summary>
+        /// <summary>Ties: the base model, from which the models were trained; required for this method.</summary>
         [AllowNull, MaybeNull] public Model Base { get; set; }
 
         /// <summary>Ties: share of each model's changes to keep; 0 for 0.2.</summary>
@@ -168,10 +168,12 @@ namespace Optimize
     {
         internal Ensemble() { }
 
-        /// <summary>Report of Context.Fit as JSON, if it created this ensemble; otherwise null.</summary>
+        /// <summary>Report of Context.Fit as JSON, if Context.Fit created this ensemble; otherwise null.</summary>
         public Report Report { get; internal set; }
 
-        /// <summary>Creates an ensemble of models, which may be disposed of before the ensemble.</summary>
+        /// <summary>Creates an ensemble of models, which may be disposed of before the ensemble. Throws
+        /// Status.InvalidArgument if there is only one model, if tasks or vocabularies differ, or if the options do not
+        /// fit the models.</summary>
         public static Ensemble Create(IList<Model> models, [AllowNull] EnsembleOptions options = null)
         {
             using (var scratch = new Scratch())
@@ -196,7 +198,8 @@ namespace Optimize
             return ensemble;
         }
 
-        /// <summary>Saves a manifest with the paths of the members in a folder. The members are not copied.</summary>
+        /// <summary>Saves a manifest with the paths of the members in a folder, which is created if necessary. The
+        /// members are not copied. Throws Status.InvalidArgument if a member exists only in memory.</summary>
         public void Save(string folder)
         {
             ErrorHandle error;
@@ -214,7 +217,7 @@ namespace Optimize
         }
 
         /// <summary>Returns a model that contains all members as branches and combines their outputs. The report is
-        /// in Model.Report.</summary>
+        /// in Model.Report. Throws Status.Unsupported if the members cannot be fused.</summary>
         public Model Fuse([AllowNull] Call call = null)
         {
             Model result = null;
@@ -225,8 +228,8 @@ namespace Optimize
             return result;
         }
 
-        /// <summary>Returns a model of the same size with the merged weights of models of one architecture. The
-        /// report is in Model.Report.</summary>
+        /// <summary>Returns a model with the merged weights of models of one architecture, which has the size of one of
+        /// them. The report is in Model.Report. Throws Status.InvalidArgument if graphs or shapes differ.</summary>
         public static Model Merge(IList<Model> models, [AllowNull] MergeOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -8,7 +8,8 @@ namespace Optimize
     /// <summary>Evaluation task of Context.Evaluate. It determines the format of the data.</summary>
     public enum EvaluateTask
     {
-        /// <summary>The task that fits the model.</summary>
+        /// <summary>The task that fits the model: perplexity for text generation, otherwise embedding or
+        /// classification.</summary>
         Default = 0,
 
         /// <summary>Perplexity of a language model on plain text.</summary>
@@ -86,7 +87,7 @@ namespace Optimize
         /// </summary>
         public double Penalty { get; set; }
 
-        /// <summary>Provider and device; null for the CPU.</summary>
+        /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.EvaluateOptions ToNative(Scratch scratch)
@@ -117,8 +118,8 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Evaluates a model on data (the content of a file), or compares another model with it. Returns the
-        /// JSON of docs/report.md.</summary>
+        /// <summary>Evaluates a model on data, which is the content of a file in the format of the task, or with
+        /// Against compares two models on the data. Returns the JSON of docs/report.md.</summary>
         public Report Evaluate(Model model, string data, [AllowNull] EvaluateOptions options = null,
             [AllowNull] Call call = null)
         {

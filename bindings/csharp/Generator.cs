@@ -7,7 +7,8 @@ using System.Text;
 
 namespace Optimize
 {
-    /// <summary>Use of the reasoning of a model before its answer.</summary>
+    /// <summary>Use of the reasoning of a model before its answer, for chat templates with the variable
+    /// enable_thinking.</summary>
     public enum Thinking
     {
         /// <summary>The default of the template is used.</summary>
@@ -146,11 +147,11 @@ namespace Optimize
         /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Whether the activations of block-quantized matrix products are rounded, which is faster and less
-        /// exact.</summary>
+        /// <summary>Whether the activations of block-quantized matrix products are rounded to 8 bits, which is faster
+        /// and less exact.</summary>
         public bool RoundActivations { get; set; }
 
-        /// <summary>Provider and device; null for the CPU.</summary>
+        /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.GeneratorOptions ToNative(Scratch scratch)
@@ -170,11 +171,11 @@ namespace Optimize
     }
 
     /// <summary>Options of Generator.Generate, Run and Append. By default, generation selects the most probable token
-    /// each time, and ends after at most 256 new tokens.</summary>
+    /// each time, and ends after at most 256 new tokens. TopK above 1, TopP and MinP need a Temperature above 0 or
+    /// ModelSampling; without, the call throws Status.InvalidArgument.</summary>
     public sealed class GenerateOptions
     {
-        /// <summary>Maximum number of new tokens per row; 0 for no limit, or for 256 if MaxLength is 0,
-        /// too.</summary>
+        /// <summary>Maximum number of new tokens per row; 0 means no limit, or 256 if MaxLength is 0, too.</summary>
         public uint MaxNewTokens { get; set; }
 
         /// <summary>Maximum number of tokens per row, including the prompt; 0 for no limit.</summary>
@@ -215,15 +216,15 @@ namespace Optimize
         /// most probable tokens.</summary>
         public uint Logprobs { get; set; }
 
-        /// <summary>Seed of sampling; the same seed gives the same text.</summary>
+        /// <summary>Seed of sampling; on one machine, the same seed gives the same text.</summary>
         public ulong Seed { get; set; }
 
         /// <summary>Strings that end the text of a row and are not part of it.</summary>
         [AllowNull, MaybeNull] public IList<string> Stop { get; set; }
 
-        /// <summary>Token callback, called for every generated token on the thread that makes the call. A return
-        /// value of false ends all rows. An exception also ends them, and the call throws it; Run can then continue
-        /// the texts.</summary>
+        /// <summary>Token callback, called for every generated token on the thread that makes the call; null for none.
+        /// A return value of false ends all rows. An exception also ends them, and the call throws it; Run can then
+        /// continue the texts.</summary>
         [AllowNull, MaybeNull] public Func<Written, bool> OnToken { get; set; }
 
         /// <summary>Whether prompts already contain their special tokens, like those of Model.RenderChat.</summary>
@@ -237,7 +238,8 @@ namespace Optimize
 
         internal GenerateOptions Copy() { return (GenerateOptions)MemberwiseClone(); }
 
-        /// <summary>Whether settings that are 0 have the values that the model recommends.</summary>
+        /// <summary>Whether to sample, where fields that are 0 have the values that the model recommends
+        /// (generation_config.json).</summary>
         public bool ModelSampling { get; set; }
 
         internal Native.GenerateOptions ToNative(Scratch scratch)
@@ -275,7 +277,9 @@ namespace Optimize
         internal Generator() { }
 
         /// <summary>Generates text after each prompt; previous rows are discarded. Returns JSON: {"generations":
-        /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}.</summary>
+        /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}; Report.Generations reads it. Throws
+        /// Status.InvalidArgument if there are no prompts, if a prompt is empty or longer than the limit of the model,
+        /// or if the model has no tokenizer.</summary>
         public Report Generate(IList<string> prompts, [AllowNull] GenerateOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -290,8 +294,9 @@ namespace Optimize
             }
         }
 
-        /// <summary>Appends text to a row, for example a message of a conversation to row 0, which is created if
-        /// there are no rows. The next Run reads it. Only Rendered of the options is used.</summary>
+        /// <summary>Appends text to a row, for example a message of a conversation to row 0. If there are no rows, it
+        /// creates row 0. The next Run reads the text. Of the options, only Rendered is used. Throws Status.NotFound if
+        /// the row does not exist.</summary>
         public void Append(uint row, string text, [AllowNull] GenerateOptions options = null)
         {
             using (var scratch = new Scratch())
@@ -305,8 +310,9 @@ namespace Optimize
             }
         }
 
-        /// <summary>Generates text in all rows, without processing earlier tokens again. Returns JSON as from
-        /// Generate, for the new tokens.</summary>
+        /// <summary>Generates text in all rows, without processing earlier tokens again. Returns JSON as from Generate,
+        /// for the new tokens. Throws Status.InvalidArgument if a row is empty or has reached the limit of the
+        /// model.</summary>
         public Report Run([AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())

@@ -11,12 +11,12 @@ namespace Optimize
 {
     internal static partial class Native
     {
-        // liboptimize.so: the runtime searches next to the program, in the native folder of the package, and where the
-        // system's loader searches (LD_LIBRARY_PATH, ld.so.conf).
+        // The name of liboptimize.so. The runtime searches for it next to the program, in the native folder of the
+        // package, and where the system's loader searches (LD_LIBRARY_PATH, ld.so.conf).
         private const string Library = "optimize";
 
-        // The name that the package for programs installs, without that for developers. Mono reads
-        // Optimize.dll.config for the same.
+        // The name of the library that is installed without the development package, which has the link
+        // liboptimize.so. For Mono, Optimize.dll.config maps the name in the same way.
         internal const string Soname = "liboptimize.so.0.1";
 
 #if NET8_0_OR_GREATER

@@ -1,4 +1,4 @@
-// Messages and counters of the library.
+// Log messages and counters of the library.
 
 using System;
 using System.Runtime.InteropServices;
@@ -21,11 +21,11 @@ namespace Optimize
         Debug = 4,
     }
 
-    /// <summary>Log callback, which receives the messages of the whole process, on any thread, also on several at
-    /// once. The target is "optimize" or "onnxruntime". Exceptions that it throws are ignored.</summary>
+    /// <summary>Log callback, which receives the log messages of the whole process, on any thread, also on several at
+    /// once. The target is "optimize" or "onnxruntime". Exceptions that the callback throws are ignored.</summary>
     public delegate void LogFunction(LogLevel level, string target, string message);
 
-    /// <summary>Format of Context.CountersText.</summary>
+    /// <summary>Format of the text that Context.CountersText returns.</summary>
     public enum CountersFormat
     {
         /// <summary>A JSON object with the values of Counters.</summary>
@@ -42,16 +42,17 @@ namespace Optimize
 
         internal Counters(Native.Counters raw) { this.raw = raw; }
 
-        /// <summary>Number of models that were loaded.</summary>
+        /// <summary>Number of models that were loaded from files or memory.</summary>
         public ulong ModelsLoaded { get { return raw.ModelsLoaded; } }
 
-        /// <summary>Size of these models in bytes.</summary>
+        /// <summary>Size of the models in ModelsLoaded, in bytes.</summary>
         public ulong BytesLoaded { get { return raw.BytesLoaded; } }
 
         /// <summary>Time that the loading of models took, in seconds.</summary>
         public double LoadSeconds { get { return raw.LoadSeconds; } }
 
-        /// <summary>Number of sessions that were created.</summary>
+        /// <summary>Number of sessions that were created, including those of generators, embedders and
+        /// techniques.</summary>
         public ulong SessionsCreated { get { return raw.SessionsCreated; } }
 
         /// <summary>Time that the creation of sessions took, in seconds.</summary>
@@ -72,7 +73,8 @@ namespace Optimize
         /// <summary>Number of calls that now wait for another call of the same engine.</summary>
         public ulong WaitingCalls { get { return raw.WaitingCalls; } }
 
-        /// <summary>Number of tokens that the models of generators have read.</summary>
+        /// <summary>Number of tokens that the models of generators have read: those of prompts, and generated
+        /// ones.</summary>
         public ulong ReadTokens { get { return raw.ReadTokens; } }
 
         /// <summary>Number of tokens that generators have generated.</summary>
@@ -81,10 +83,11 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Delegate that the library calls, which lives as long as this object.</summary>
+        /// <summary>Delegate that the library calls with log messages, kept here so that it is not collected; null
+        /// without a log callback.</summary>
         private Native.LogFn log;
 
-        /// <summary>Returns the counters of the process.</summary>
+        /// <summary>Returns the counters of the process, which are the same for all contexts.</summary>
         public Counters Counters()
         {
             var raw = new Native.Counters { StructSize = SizeOf<Native.Counters>() };

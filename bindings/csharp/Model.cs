@@ -26,8 +26,9 @@ namespace Optimize
         /// an integer kernel (Conv, LSTM ...) are stored in 8 bits, and used in float.</summary>
         Dynamic = 0,
 
-        /// <summary>Weights of 2, 4 or 8 bits in blocks with one scale each; activations stay float. Weights that no
-        /// block operator supports are stored in 4 or 8 bits, and used in float.</summary>
+        /// <summary>Weights of 2, 4 or 8 bits in blocks with one scale each; activations are float, and matrix products
+        /// round them to 8 bits unless AccuracyLevel is 1. Weights that no block operator supports are stored in 4 or 8
+        /// bits, and used in float.</summary>
         WeightOnly = 1,
 
         /// <summary>int8 weights; activations are quantized with scales from calibration data.</summary>
@@ -167,7 +168,8 @@ namespace Optimize
         /// <summary>Maximum size of the result in bytes; 0 for no limit.</summary>
         public ulong TargetSize { get; set; }
 
-        /// <summary>Whether speed is measured, and nodes that are not faster when quantized stay float.</summary>
+        /// <summary>Whether speed is measured, and nodes that are not faster when quantized stay float. Needs ONNX
+        /// Runtime.</summary>
         public bool NeverSlower { get; set; }
 
         /// <summary>Calibration tensors for the inputs, by name, instead of a text. Their first dimension counts
@@ -218,8 +220,7 @@ namespace Optimize
     /// <summary>Options of Context.Benchmark.</summary>
     public sealed class BenchmarkOptions
     {
-        /// <summary>Tokenizer of the texts; null generates inputs by the names and types of the model's
-        /// inputs.</summary>
+        /// <summary>Tokenizer of the texts; null generates random inputs instead of texts.</summary>
         [AllowNull, MaybeNull] public Tokenizer Tokenizer { get; set; }
 
         /// <summary>Number of timed rounds; 0 for 50.</summary>
@@ -235,8 +236,8 @@ namespace Optimize
         /// <summary>Batch size of the timed input; 0 for 1.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Number of tokens of each row of the timed input; 0 for the length of the texts, or 128 without
-        /// texts.</summary>
+        /// <summary>Number of tokens of each row of the timed input; 0 for the length of Texts, up to 512, or 128 for
+        /// built-in texts and generated inputs.</summary>
         public uint SequenceLength { get; set; }
 
         /// <summary>Time limit of the timed rounds in milliseconds, at least 5 of which run; 0 for 30000.</summary>
@@ -264,7 +265,7 @@ namespace Optimize
         /// code.</summary>
         public bool TrustEngines { get; set; }
 
-        /// <summary>Provider and device; null for the CPU.</summary>
+        /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.BenchmarkOptions ToNative(Scratch scratch)
@@ -304,7 +305,7 @@ namespace Optimize
         /// <summary>In the .onnx file up to 1 GiB, above that in a file next to it.</summary>
         Auto = 0,
 
-        /// <summary>In the .onnx file; LIMIT_EXCEEDED above 2 GiB.</summary>
+        /// <summary>In the .onnx file; saving throws Status.LimitExceeded above 2 GiB.</summary>
         Never = 1,
 
         /// <summary>In a file next to the .onnx file.</summary>
@@ -328,12 +329,13 @@ namespace Optimize
             return tokenizer;
         }
 
-        /// <summary>Returns a conversation rendered with the chat template of the model: a prompt for which Rendered
-        /// is set. Throws Status.NotFound if the model has no template.</summary>
+        /// <summary>Returns a conversation rendered with the chat template of the model. The text contains special
+        /// tokens: set GenerateOptions.Rendered when you pass it to a generator. Throws Status.NotFound if the model
+        /// has no template.</summary>
         public string RenderChat(params Message[] messages) { return RenderChat(Message.ToJson(messages)); }
 
-        /// <summary>Returns a rendered conversation. The messages are JSON, and may have more keys: [{"role": "user",
-        /// "content": "..."}, ...].</summary>
+        /// <summary>Returns a conversation rendered with the chat template of the model. The messages are JSON, and may
+        /// have more keys: [{"role": "user", "content": "..."}, ...].</summary>
         public string RenderChat(string messages)
         {
             BufferHandle rendered;
@@ -400,8 +402,9 @@ namespace Optimize
         }
 
         /// <summary>Saves the model atomically: an existing file is replaced only when the new one is complete and on
-        /// disk. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}. A packed file stores a zero in one bit, and
-        /// only this library reads it.</summary>
+        /// disk. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}. With <paramref name="packed"/>, the file
+        /// stores a zero in one bit, and only this library reads it. Throws Status.NotFound if the folder does not
+        /// exist.</summary>
         public Report Save(
             string path, ExternalData externalData = ExternalData.Auto, [AllowNull] Call call = null,
                 bool packed = false)

@@ -1,4 +1,4 @@
-// The C interface for P/Invoke. Used by this folder only.
+// The declarations of the C interface for P/Invoke, which the other files of this folder use.
 
 using System;
 using System.Collections.Generic;
@@ -481,13 +481,13 @@ namespace Optimize
         [DllImport(Library)] internal static extern void optimize_tokenizer_free(IntPtr tokenizer);
     }
 
-    /// <summary>An error object, until it becomes an exception.</summary>
+    /// <summary>An error object of the library, which becomes an exception.</summary>
     internal sealed class ErrorHandle : Handle
     {
         protected override void Free(IntPtr error) { Native.optimize_error_free(error); }
     }
 
-    /// <summary>A buffer, until it becomes a string.</summary>
+    /// <summary>A buffer of the library, whose content becomes a string.</summary>
     internal sealed class BufferHandle : Handle
     {
         protected override void Free(IntPtr buffer) { Native.optimize_buffer_free(buffer); }
@@ -504,7 +504,7 @@ namespace Optimize
         }
     }
 
-    /// <summary>A token that stops the calls that use it.</summary>
+    /// <summary>A cancel token of the library, which cancels the calls to which it is passed.</summary>
     internal sealed class CancelHandle : Handle
     {
         protected override void Free(IntPtr cancel) { Native.optimize_cancel_free(cancel); }

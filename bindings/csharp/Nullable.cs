@@ -1,5 +1,6 @@
-// Attributes that say where null is accepted or returned. A compiler of C# 8 or later reads them; those of C# 7, with
-// which this folder also compiles, have no other notation. .NET has the attributes, .NET Standard 2.0 has not.
+// Attributes that say where null is accepted or returned. Compilers of C# 8 or later read them. Compilers of C# 7, with
+// which this folder also compiles, do not support the notation with `?`. .NET has these attributes; .NET Standard 2.0
+// does not, so that they are defined here.
 
 #if NET8_0_OR_GREATER
 global using System.Diagnostics.CodeAnalysis;

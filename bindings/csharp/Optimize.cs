@@ -1,4 +1,4 @@
-// liboptimize for .NET: make trained models smaller and faster, and run them.
+// The library liboptimize for .NET, which makes trained models smaller and faster, and runs them.
 //
 //     using (var context = Context.Create())
 //     using (var model = context.Load("model.onnx"))
@@ -9,13 +9,16 @@
 //
 // Rules for all classes:
 //
-//   Errors   OptimizeException has the description (Status, Message) and the place (Place). A call stopped by its
-//            CancellationToken throws OperationCanceledException, so a task around it counts as cancelled.
+//   Errors   A call that fails throws an OptimizeException, with Status, Message and Place. "Throws Status.NotFound"
+//            in a comment stands for an OptimizeException with this Status. A call stopped by its CancellationToken
+//            throws OperationCanceledException, so that a task around it counts as cancelled.
 //   Calls    Long functions take a Call: a CancellationToken, a timeout, an IProgress. A CancellationToken
-//            converts to a Call. Functions whose name ends with Async run on a thread of their own.
-//   null     is accepted where [AllowNull] says so, and by options that have it: it selects the default.
-//   Dispose  frees memory at once that the finalizer would free later. Objects may be disposed of in any order.
-//            An object that another thread disposes of during a call is freed when the call ends.
+//            converts to a Call. Functions whose name ends with Async return a task, which runs on a separate
+//            thread.
+//   null     Null is accepted where [AllowNull] or the documentation says so, and selects the default. Fields of
+//            options that are 0 have their defaults.
+//   Dispose  Dispose frees memory at once that the finalizer would free later. Objects may be disposed of in any
+//            order. An object that another thread disposes of during a call is freed when the call ends.
 //   Threads  Any number of threads may use an object at once, with one exception: a Generator runs one call at a
 //            time.
 
@@ -59,7 +62,8 @@ namespace Optimize
         /// <summary>ONNX Runtime refused the model, or a run failed.</summary>
         Runtime = 9,
 
-        /// <summary>The call was stopped by the cancel token or the progress callback.</summary>
+        /// <summary>The call was stopped by a callback. A CancellationToken leads to OperationCanceledException
+        /// instead.</summary>
         Cancelled = 10,
 
         /// <summary>The timeout of the call expired.</summary>
@@ -91,7 +95,8 @@ namespace Optimize
         Untrusted = 19,
     }
 
-    /// <summary>An exception of a call that failed.</summary>
+    /// <summary>An exception of a call that failed. "Throws Status.NotFound" in the documentation of a member stands
+    /// for an OptimizeException with this Status.</summary>
     public sealed class OptimizeException : Exception
     {
         internal OptimizeException(Status status, string message, string place)
@@ -104,8 +109,8 @@ namespace Optimize
         /// <summary>Status of the failure.</summary>
         public Status Status { get; private set; }
 
-        /// <summary>Place where the error occurred: file, node, tensor or argument, outermost first; "" if the
-        /// message contains it.</summary>
+        /// <summary>Place where the error occurred, such as a file, node or argument, outermost first; "" if there is
+        /// none. Message begins with it.</summary>
         public string Place { get; private set; }
 
         internal static void Check(int status, ErrorHandle error)
@@ -119,8 +124,8 @@ namespace Optimize
         }
     }
 
-    /// <summary>An object of the library. P/Invoke counts the calls that use it: it is freed after the last
-    /// one.</summary>
+    /// <summary>An object of the library. P/Invoke counts the calls that use the object, so that Dispose frees it after
+    /// the last of them.</summary>
     public abstract class Handle : SafeHandle
     {
         internal Handle() : base(IntPtr.Zero, true) { }
@@ -154,10 +159,11 @@ namespace Optimize
         /// <summary>Name of the stage, for example "quantize".</summary>
         public string Stage { get; private set; }
 
-        /// <summary>Number of completed steps.</summary>
+        /// <summary>Work of the stage that is done, in the unit of the stage: optimize_progress_fn in optimize.h lists
+        /// the units.</summary>
         public ulong Done { get; private set; }
 
-        /// <summary>Total number of steps; 0 if it is unknown.</summary>
+        /// <summary>Total work of the stage in its unit; 0 if it is unknown.</summary>
         public ulong Total { get; private set; }
     }
 
@@ -196,8 +202,8 @@ namespace Optimize
         /// <summary>Timeout, after which the call throws Status.Timeout; zero for no timeout.</summary>
         public TimeSpan Timeout { get; set; }
 
-        /// <summary>Progress callback, called at most 20 times per second on the thread that makes the
-        /// call.</summary>
+        /// <summary>Progress callback, called at most 20 times per second, and at the beginning and end of each stage,
+        /// on the thread that makes the call; null for none. An exception ends the call, which throws it.</summary>
         [AllowNull, MaybeNull] public IProgress<Progress> Progress { get; set; }
 
         /// <summary>Returns the settings of a call that the token ends.</summary>
@@ -279,23 +285,26 @@ namespace Optimize
         /// <summary>Default number of threads of all calls; 0 for all processors.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Path of the ONNX Runtime library; null searches the default places.</summary>
+        /// <summary>Path of the ONNX Runtime library; null for that in ORT_DYLIB_PATH, or else a search of the default
+        /// places.</summary>
         [AllowNull, MaybeNull] public string RuntimeLibrary { get; set; }
 
         /// <summary>Log callback, which receives messages until the context is disposed of; null for no
         /// messages.</summary>
         [AllowNull, MaybeNull] public LogFunction Log { get; set; }
 
-        /// <summary>Highest level of the messages that Log receives.</summary>
+        /// <summary>Highest level of the messages that Log receives. The default is Warning.</summary>
         public LogLevel LogLevel { get; set; } = LogLevel.Warning;
 
-        /// <summary>Maximum memory in bytes of models and sessions, beyond which calls throw Status.LimitExceeded; 0 for
-        /// no limit.</summary>
+        /// <summary>Maximum memory in bytes of models that are loaded from memory and of sessions, beyond which calls
+        /// throw Status.LimitExceeded; 0 for no limit. optimize_context_options_t in optimize.h says what is
+        /// counted.</summary>
         public ulong MemoryLimit { get; set; }
     }
 
-    /// <summary>A context: the ONNX Runtime library and the default number of threads. A program usually has one
-    /// context.</summary>
+    /// <summary>A context, which holds the ONNX Runtime library, the default number of threads, the log callback and
+    /// the memory limit. A program usually has one context. Objects that were created with a context remain usable
+    /// after it is disposed of.</summary>
     public sealed partial class Context : Handle
     {
         internal Context() { }
@@ -330,7 +339,8 @@ namespace Optimize
         /// <summary>Version of the library, for example "0.1.0".</summary>
         public static string LibraryVersion { get { return Utf8.Read(Native.optimize_version()); } }
 
-        /// <summary>Opens ONNX Runtime, if it is not open yet, and returns its version.</summary>
+        /// <summary>Opens ONNX Runtime, if it is not open yet, and returns its version, for example "1.32.0". Throws
+        /// Status.RuntimeMissing if ONNX Runtime is not found.</summary>
         public string RuntimeVersion()
         {
             IntPtr version;
@@ -341,9 +351,10 @@ namespace Optimize
             return text;
         }
 
-        /// <summary>Loads an .onnx or .gguf file, a checkpoint, an exported folder, a package, or the manifest of an
-        /// ensemble. Weights that are used as they are stored are mapped and not read; others are
-        /// converted.</summary>
+        /// <summary>Loads an .onnx or .gguf file, a packed file, a checkpoint, an exported folder, a package, or the
+        /// manifest of an ensemble. Weights that are used as they are stored are mapped and not read; others are
+        /// converted. Throws Status.NotFound if there is no such file, Status.InvalidModel for a damaged one, and
+        /// Status.Unsupported for a format, an architecture or a type of weights that is not supported.</summary>
         public Model Load(string path, [AllowNull] Call call = null)
         {
             var bytes = Utf8.Bytes(path);
@@ -363,8 +374,10 @@ namespace Optimize
             return model;
         }
 
-        /// <summary>Returns a quantized copy of a model; the original is unchanged. The report is in
-        /// Model.Report.</summary>
+        /// <summary>Returns a quantized copy of a model; the original is unchanged. The report is in Model.Report.
+        /// Throws Status.Unsupported if there is nothing to quantize, Status.GateNotMet if no result meets
+        /// MaxQualityLoss, TargetSize or NeverSlower, and Status.InvalidArgument for options that do not fit the
+        /// Type.</summary>
         public Model Quantize(Model model, [AllowNull] QuantizeOptions options = null, [AllowNull] Call call = null)
         {
             options = options ?? new QuantizeOptions();
@@ -380,9 +393,10 @@ namespace Optimize
             }
         }
 
-        /// <summary>Estimates the result of Quantize with the same options in milliseconds, without quantizing. Returns
-        /// the JSON of docs/report.md: nodes, bytes, seconds and memory. MaxQualityLoss, TargetSize, NeverSlower and
-        /// calibration data are ignored.</summary>
+        /// <summary>Estimates the result of Quantize with the same options, without quantizing. Returns the JSON of
+        /// docs/report.md: nodes, bytes, seconds and memory. MaxQualityLoss, TargetSize, NeverSlower and calibration
+        /// data are ignored. Throws Status.Unsupported if there is nothing to quantize, and Status.InvalidArgument for
+        /// static quantization, whose result depends on calibration data.</summary>
         public Report Plan(Model model, [AllowNull] QuantizeOptions options = null)
         {
             using (var scratch = new Scratch())
@@ -396,8 +410,9 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns a pruned copy of a model; the original is unchanged. The report is in
-        /// Model.Report.</summary>
+        /// <summary>Returns a pruned copy of a model; the original is unchanged. The report is in Model.Report. Throws
+        /// Status.InvalidArgument if a target matches nothing, Status.Unsupported if no weight could be pruned, and
+        /// Status.GateNotMet if no sparsity meets TargetSize or TargetSpeedup.</summary>
         public Model Prune(Model model, [AllowNull] PruneOptions options = null, [AllowNull] Call call = null)
         {
             options = options ?? new PruneOptions();
@@ -430,7 +445,9 @@ namespace Optimize
             }
         }
 
-        /// <summary>Creates a session of a model.</summary>
+        /// <summary>Creates a session of a model, which may be disposed of before the session. Throws
+        /// Status.RuntimeMissing if ONNX Runtime is not found, Status.Runtime if it refuses the model, and
+        /// Status.BackendMissing or Status.DeviceMissing if the provider or the device cannot be used.</summary>
         public Session CreateSession(Model model, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -474,8 +491,9 @@ namespace Optimize
             return generator;
         }
 
-        /// <summary>Fits the weights of the members to a text, and returns the ensemble with these weights. The
-        /// report is in Ensemble.Report.</summary>
+        /// <summary>Fits the weights of the members of an ensemble of decoders to a text, and returns an ensemble with
+        /// these weights. The report is in Ensemble.Report. Throws Status.Unsupported for methods without
+        /// weights.</summary>
         public Ensemble Fit(Ensemble ensemble, string text, [AllowNull] FitOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -6,7 +6,7 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>An array that Session.RunInto writes an output to.</summary>
+    /// <summary>An array of the program, to which Session.RunInto writes an output.</summary>
     public sealed class Output
     {
         internal DType Type;
@@ -16,8 +16,8 @@ namespace Optimize
 
         private Output() { }
 
-        /// <summary>Makes an output that is written to an array of numbers, in row-major order, with these sizes of its
-        /// dimensions. Not for bool.</summary>
+        /// <summary>Makes an output that is written to an array of numbers, in row-major order. <paramref name="dims"/>
+        /// are the sizes of its dimensions in this run. For bool, use an array of bytes and DType.Bool.</summary>
         public static Output To<T>(T[] elements, params long[] dims) where T : struct
         {
             if (typeof(T) == typeof(bool)) throw new ArgumentException("use byte[] and DType.Bool");
@@ -25,7 +25,8 @@ namespace Optimize
             return new Output { Type = Tensor.TypeOf<T>(), Elements = elements, Dims = dims, Size = size };
         }
 
-        /// <summary>Makes an output of any type except String that is written to the bytes of its elements.</summary>
+        /// <summary>Makes an output of any type except String that is written to an array of the bytes of its
+        /// elements.</summary>
         public static Output To(DType type, byte[] data, params long[] dims)
         {
             return new Output { Type = type, Elements = data, Dims = dims, Size = data.LongLength };
@@ -34,8 +35,9 @@ namespace Optimize
 
     public sealed partial class Session
     {
-        /// <summary>Runs the model like Run, and writes outputs to arrays of the program instead of new tensors. The
-        /// shape of each output must be known.</summary>
+        /// <summary>Runs the model like Run, and writes the outputs with these names to arrays of the program instead
+        /// of new tensors. The shape of each output must be known, and the arrays must be different ones; after an
+        /// exception, their content is undefined.</summary>
         public void RunInto(
             IDictionary<string, Tensor> inputs, IDictionary<string, Output> outputs, [AllowNull] Call call = null)
         {

@@ -1,4 +1,4 @@
-// Packages: models prepared ahead of time.
+// Packages, which contain models that were prepared ahead of time.
 
 using System;
 using System.Collections.Generic;
@@ -28,8 +28,8 @@ namespace Optimize
     /// <summary>Options of Context.Compile.</summary>
     public sealed class PackageOptions
     {
-        /// <summary>Whether every dynamic dimension of the model has a range; the first dimension of an input is the
-        /// batch.</summary>
+        /// <summary>Whether every dynamic dimension of the model gets a range; the first dimension of an input is the
+        /// batch. For decoders, this is always so.</summary>
         public bool Dynamic { get; set; }
 
         /// <summary>Minimum batch size; 0 for 1.</summary>
@@ -63,10 +63,11 @@ namespace Optimize
         /// <summary>Path of a TensorRT engine of the model, with its manifest next to it; null for none.</summary>
         [AllowNull, MaybeNull] public string Engine { get; set; }
 
-        /// <summary>Reports in JSON of the steps that led to the model, oldest first.</summary>
+        /// <summary>Reports in JSON of the steps that led to the model, oldest first; null for none.</summary>
         [AllowNull, MaybeNull] public IList<string> Lineage { get; set; }
 
-        /// <summary>Ranges of dimensions, like DynamicShapes.</summary>
+        /// <summary>Ranges of dimensions; null for none. A dimension must not have ranges both here and in
+        /// DynamicShapes.</summary>
         [AllowNull, MaybeNull] public IList<Dimension> Dimensions { get; set; }
 
         internal Native.PackageCompileOptions ToNative(Scratch scratch)
@@ -98,8 +99,11 @@ namespace Optimize
     {
         internal Package() { }
 
-        /// <summary>Opens a package, which is a folder or a file. Without a variant, one is selected by the
-        /// processor.</summary>
+        /// <summary>Opens a package, which is a folder or a file. <paramref name="variant"/> is the name or the
+        /// precision of a variant; null selects one by processor and execution provider. <paramref name="publicKey"/>
+        /// is the ed25519 key that must have signed the package, as 64 hexadecimal digits; null for none. Throws
+        /// Status.Unsupported if the package has a newer format or no variant for this machine, and Status.InvalidModel
+        /// if it is damaged or not signed by the key.</summary>
         public static Package Open(string path, [AllowNull] string variant = null, [AllowNull] string publicKey = null)
         {
             using (var scratch = new Scratch())
@@ -118,7 +122,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns the model of the package.</summary>
+        /// <summary>Returns the model of the package, for techniques, benchmarks and inspection. Sessions of this model
+        /// check the sizes of inputs, like those of Context.CreateSession for a package.</summary>
         public Model Model()
         {
             Model model;
@@ -146,8 +151,10 @@ namespace Optimize
             return new Report(json);
         }
 
-        /// <summary>Verifies every byte of the package, and the signature if a key is given (64 hexadecimal digits).
-        /// Throws if a hash or the signature is wrong.</summary>
+        /// <summary>Verifies every byte of the package: the hash of each file, and the signature if there is one.
+        /// <paramref name="publicKey"/> is the ed25519 key that must have signed the package, as 64 hexadecimal digits;
+        /// null for none. Throws Status.InvalidModel if a hash or the signature is wrong, or if there is a key but no
+        /// signature.</summary>
         public void Verify([AllowNull] string publicKey = null, [AllowNull] Call call = null)
         {
             using (var scratch = new Scratch())
@@ -164,7 +171,9 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Writes a package of a model. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        /// <summary>Writes a package of a model, atomically, and replaces an existing package. Returns JSON: {"files":
+        /// [{"path", "bytes", "sha256"}]}. Throws Status.InvalidArgument if something other than a package exists at
+        /// the path, or if ranges contradict the model or each other.</summary>
         public Report Compile(Model model, string path, [AllowNull] PackageOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -179,8 +188,9 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Creates a session of the first variant that fits this machine. Runs check the shape
-        /// contract.</summary>
+        /// <summary>Creates a session of the first variant that fits this machine. Each run checks the sizes of its
+        /// inputs against the ranges in the manifest (the shape contract), and throws Status.InvalidArgument for
+        /// others.</summary>
         public Session CreateSession(Package package, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -194,7 +204,8 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Creates a generator of the model of a package.</summary>
+        /// <summary>Creates a generator of the model of a package. Throws Status.Unsupported if the model does not
+        /// generate text.</summary>
         public Generator CreateGenerator(Package package, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -13,7 +13,7 @@ namespace Optimize
         /// <summary>An NVIDIA GPU, with the kernels of ONNX Runtime.</summary>
         Cuda = 1,
 
-        /// <summary>An NVIDIA GPU, with engines that TensorRT builds of parts of the graph; other nodes run on
+        /// <summary>An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run on
         /// CUDA.</summary>
         TensorRt = 2,
 
@@ -48,8 +48,9 @@ namespace Optimize
         Int8 = 2,
     }
 
-    /// <summary>Execution provider, device and kernels of sessions. An unavailable provider throws
-    /// Status.BackendMissing or Status.DeviceMissing; another provider never replaces it.</summary>
+    /// <summary>Execution provider, device and kernels of sessions. Calls with a provider that is not available throw
+    /// Status.BackendMissing or Status.DeviceMissing; another provider never replaces one that is requested by
+    /// name.</summary>
     public class Execution
     {
         /// <summary>Execution provider of the sessions.</summary>
@@ -72,7 +73,8 @@ namespace Optimize
     public sealed partial class Context
     {
         /// <summary>Returns the execution providers, best first, as JSON: a list of objects with provider, device_id,
-        /// available and, if the provider is not available, status and reason.</summary>
+        /// available and, if the provider is not available on this device, status and reason. Throws
+        /// Status.RuntimeMissing if ONNX Runtime is not found.</summary>
         public Report Providers(uint deviceId = 0)
         {
             BufferHandle json;
@@ -84,7 +86,7 @@ namespace Optimize
 
     public sealed partial class Session
     {
-        /// <summary>Execution provider of the session.</summary>
+        /// <summary>Execution provider of the session, which is never Auto.</summary>
         public Provider Provider { get { return (Provider)Native.optimize_session_provider(this); } }
 
         /// <summary>Returns the placement of the session as JSON: provider, device_id, nodes, groups, kernels_unused,

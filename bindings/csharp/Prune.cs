@@ -1,4 +1,4 @@
-// Pruning options.
+// The options of pruning.
 
 using System.Collections.Generic;
 using System.Text;
@@ -35,7 +35,7 @@ namespace Optimize
         /// <summary>Square root of the sum of the squares of the weights of a unit.</summary>
         L2 = 1,
 
-        /// <summary>Weights of a unit, and its activations on the calibration text.</summary>
+        /// <summary>Weights of a unit, and its activations on the calibration data, which are required.</summary>
         Activation = 2,
 
         /// <summary>Random order, which depends on the seed.</summary>
@@ -75,10 +75,11 @@ namespace Optimize
         public uint RoundTo { get; set; }
 
         /// <summary>Structured: whether the weights that read the remaining units are fitted on the calibration
-        /// text.</summary>
+        /// data.</summary>
         public bool Reconstruct { get; set; }
 
-        /// <summary>Structured: number of layers to remove.</summary>
+        /// <summary>Structured: number of layers to remove: the least influential ones on the calibration data, or
+        /// without data some of the later half.</summary>
         public uint DropLayers { get; set; }
 
         /// <summary>Seed of random choices.</summary>

@@ -21,20 +21,21 @@ namespace Optimize
     /// <summary>Options of Context.Table.</summary>
     public sealed class TableOptions
     {
-        /// <summary>Number of threads of sessions; 0 for that of the context.</summary>
+        /// <summary>Number of threads; 0 for that of the context.</summary>
         public uint Threads { get; set; }
 
-        /// <summary>Number of timed rounds in each of three visits; 0 for 15.</summary>
+        /// <summary>Number of timed rounds each time that the models are loaded, which is three times; 0 for
+        /// 15.</summary>
         public uint Runs { get; set; }
 
-        /// <summary>Time limit in milliseconds for the rounds of a visit with one size of the input; 0 for
-        /// 4000.</summary>
+        /// <summary>Time limit in milliseconds of these rounds for one size of the input; 0 for 4000.</summary>
         public uint MaxMilliseconds { get; set; }
 
         /// <summary>Time limit of each training in milliseconds; 0 for 120000.</summary>
         public uint TrainingMilliseconds { get; set; }
 
-        /// <summary>Text for calibration, training and quality; null for built-in sentences.</summary>
+        /// <summary>Text for calibration, training and quality; null measures quality on built-in sentences, and skips
+        /// rows that need a text.</summary>
         [AllowNull, MaybeNull] public string Data { get; set; }
 
         /// <summary>Names of the rows to measure; null for all.</summary>
@@ -47,7 +48,8 @@ namespace Optimize
     public sealed partial class Context
     {
         /// <summary>Runs the steps of a recipe (JSON) on a model and writes the result to a path: a package if the last
-        /// step is compile, an engine if it is tensorrt, otherwise a model. Returns the JSON of docs/report.md.</summary>
+        /// step is compile, an engine if it is tensorrt, otherwise a model as X.onnx or a folder. The original is
+        /// unchanged. Returns the JSON of docs/report.md.</summary>
         public Report Apply(Model model, string recipe, string path, [AllowNull] ApplyOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -70,7 +72,8 @@ namespace Optimize
         }
 
         /// <summary>Measures every technique on models, and writes the table and the packages to a folder. Returns the
-        /// JSON of docs/table.md. Finished rows are not measured again.</summary>
+        /// JSON of docs/table.md. Rows that an earlier call with the same models and options measured in this folder
+        /// are not measured again.</summary>
         public Report Table(IList<Model> models, string folder, [AllowNull] TableOptions options = null,
             [AllowNull] Call call = null)
         {

@@ -28,7 +28,7 @@ namespace Optimize
         /// <summary>Action: "quantized", "left" and others (docs/report.md).</summary>
         public string Action { get; private set; }
 
-        /// <summary>Reason for the action, or the form of a changed node.</summary>
+        /// <summary>Reason for the action, or for a changed node how it was changed.</summary>
         public string Reason { get; private set; }
 
         /// <summary>Whether the node was changed.</summary>
@@ -68,7 +68,8 @@ namespace Optimize
         /// <summary>Log-probability of each token; empty if they were not requested.</summary>
         public float[] Logprobs { get; internal set; }
 
-        /// <summary>The most probable tokens at each position, as many as were requested.</summary>
+        /// <summary>The most probable tokens at each position, one fewer than GenerateOptions.Logprobs; empty if
+        /// log-probabilities were not requested.</summary>
         public IList<IList<Candidate>> Candidates { get; internal set; }
 
         /// <summary>Finish reason of the text.</summary>
@@ -89,7 +90,8 @@ namespace Optimize
         public double Agreement { get; internal set; }
     }
 
-    /// <summary>Results of a benchmark. A number that was not measured is NaN, or 0 for bytes.</summary>
+    /// <summary>Results of a benchmark. A number that was not measured, or does not apply to the models, is NaN, or 0
+    /// for bytes.</summary>
     public sealed class Benchmark
     {
         internal Benchmark(Native.Benchmark raw)
@@ -103,7 +105,8 @@ namespace Optimize
         /// <summary>Number of timed rounds.</summary>
         public uint Runs { get { return Raw.Runs; } }
 
-        /// <summary>Verdict: "faster", "slower" or "no difference".</summary>
+        /// <summary>Verdict: "faster", "slower", or "no difference" if the interval of the speedup contains
+        /// 1.</summary>
         public string Verdict { get; private set; }
 
         /// <summary>Median over the rounds of the time of the original divided by that of the result.</summary>
@@ -180,7 +183,8 @@ namespace Optimize
         /// <summary>Returns the JSON of a report.</summary>
         public static implicit operator string([AllowNull] Report report) { return report == null ? null : report.Json; }
 
-        /// <summary>Returns the number at a JSON Pointer, for example Number("/quality/perplexity").</summary>
+        /// <summary>Returns the number at a JSON Pointer, for example Number("/quality/perplexity"). Throws
+        /// Status.NotFound if there is no value or null, and Status.InvalidArgument if it is not a number.</summary>
         public double Number(string pointer)
         {
             double value;
@@ -190,7 +194,8 @@ namespace Optimize
             return value;
         }
 
-        /// <summary>Returns the text at a JSON Pointer, for example Text("/operation").</summary>
+        /// <summary>Returns the text at a JSON Pointer, for example Text("/operation"). Throws Status.NotFound if there
+        /// is no value or null, and Status.InvalidArgument if it is not a text.</summary>
         public string Text(string pointer)
         {
             IntPtr value;
@@ -204,7 +209,8 @@ namespace Optimize
         }
 
         /// <summary>Returns the number of entries of the list or object at a JSON Pointer, for example
-        /// Count("/warnings").</summary>
+        /// Count("/warnings"). Throws Status.NotFound if there is no value or null, and Status.InvalidArgument if it
+        /// has no entries.</summary>
         public long Count(string pointer)
         {
             UIntPtr value;
@@ -214,7 +220,7 @@ namespace Optimize
             return (long)value;
         }
 
-        /// <summary>Returns the action of a technique on each node.</summary>
+        /// <summary>Returns the action of a technique on each node; empty for a report without nodes.</summary>
         public IList<NodeReport> Nodes()
         {
             var nodes = new List<NodeReport>();
@@ -231,7 +237,8 @@ namespace Optimize
             return nodes;
         }
 
-        /// <summary>Returns the results of a benchmark.</summary>
+        /// <summary>Returns the results of the benchmark in the report. Throws Status.NotFound if there is
+        /// none.</summary>
         public Benchmark Benchmark()
         {
             var raw = new Native.Benchmark { StructSize = Handle.SizeOf<Native.Benchmark>() };

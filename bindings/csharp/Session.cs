@@ -1,4 +1,4 @@
-// Sessions: models loaded for running.
+// Sessions, which run models.
 
 using System;
 using System.Collections.Generic;
@@ -34,15 +34,15 @@ namespace Optimize
         /// block-quantized weights.</summary>
         public bool DisablePrepacking { get; set; }
 
-        /// <summary>Whether the activations of block-quantized matrix products are rounded, which is faster and less
-        /// exact.</summary>
+        /// <summary>Whether the activations of block-quantized matrix products are rounded to 8 bits, which is faster
+        /// and less exact.</summary>
         public bool RoundActivations { get; set; }
 
         /// <summary>Whether you trust the source of the model. Engines inside a model contain executable
         /// code.</summary>
         public bool TrustEngines { get; set; }
 
-        /// <summary>Provider and device; null for the CPU.</summary>
+        /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.SessionOptions ToNative(Scratch scratch)
@@ -86,7 +86,9 @@ namespace Optimize
                     Native.optimize_session_output(this, index, ref info, out error));
         }
 
-        /// <summary>Runs the model and returns the named outputs, or all of them.</summary>
+        /// <summary>Runs the model, and returns the outputs with the names <paramref name="outputs"/>, or all outputs
+        /// if it is null. Throws Status.NotFound for an input or output that the model does not have, and
+        /// Status.InvalidArgument if an input is missing or its type or shape does not fit.</summary>
         public IDictionary<string, Tensor> Run(
             IDictionary<string, Tensor> inputs, [AllowNull] IList<string> outputs = null, [AllowNull] Call call = null)
         {

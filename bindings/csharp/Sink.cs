@@ -52,8 +52,8 @@ namespace Optimize
     public sealed partial class Model
     {
         /// <summary>Saves a model to the stream that a function returns for a file name, for example to encrypt or
-        /// upload it. External data, if it is asked for, comes before it as a file of its own. Streams are disposed of
-        /// when they are complete. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        /// upload it. If external data is requested, the function is called for that file first. Streams are disposed
+        /// of when they are complete. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
         public Report Save(
             Func<string, Stream> create, string name, ExternalData externalData = ExternalData.Auto,
             [AllowNull] Call call = null, bool packed = false)
@@ -75,8 +75,8 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Makes a package of a model in one file, the stream that a function returns for its name. Returns
-        /// JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
+        /// <summary>Writes a package of a model in one file to the stream that a function returns for its name. The
+        /// stream is disposed of when it is complete. Returns JSON: {"files": [{"path", "bytes", "sha256"}]}.</summary>
         public Report Compile(Model model, Func<string, Stream> create, string name,
             [AllowNull] PackageOptions options = null, [AllowNull] Call call = null)
         {

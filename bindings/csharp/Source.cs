@@ -8,17 +8,19 @@ using System.Runtime.InteropServices;
 namespace Optimize
 {
     /// <summary>The files of a model, which the program provides itself, for example decrypted, or from an archive.
-    /// They are read on the thread that makes the call, and only during it. The call throws what they throw.</summary>
+    /// The methods are called on the thread that makes the call of the library, and only during it. The call throws
+    /// what they throw.</summary>
     public interface IFileSource
     {
         /// <summary>Returns the size of a file in bytes, or null if there is no such file.</summary>
         long? Size(string name);
 
-        /// <summary>Fills the buffer with the bytes of a file that begin at an offset.</summary>
+        /// <summary>Fills the buffer with the bytes of a file that begin at an offset. All of these bytes lie inside
+        /// the size that Size returned.</summary>
         void Read(string name, long offset, byte[] buffer);
     }
 
-    /// <summary>Files with their contents in memory.</summary>
+    /// <summary>A source of files whose contents are in memory.</summary>
     public sealed class MemorySource : IFileSource
     {
         private readonly IDictionary<string, byte[]> files;
@@ -98,8 +100,8 @@ namespace Optimize
 
     public sealed partial class Package
     {
-        /// <summary>Opens the package in a file of a source, a package in one file, which is read during the
-        /// call.</summary>
+        /// <summary>Opens a package in one file, the file <paramref name="name"/> of a source, which is read during the
+        /// call. The other arguments are those of Open for a path.</summary>
         public static Package Open(Context context, IFileSource source, string name,
             [AllowNull] string variant = null, [AllowNull] string publicKey = null, [AllowNull] Call call = null)
         {
@@ -123,7 +125,8 @@ namespace Optimize
 
     public sealed partial class Tokenizer
     {
-        /// <summary>Loads a tokenizer from a file of a source, a tokenizer.json, with the files next to it.</summary>
+        /// <summary>Loads a tokenizer from a file of a source, a tokenizer.json, with the settings of the files next to
+        /// it.</summary>
         public static Tokenizer Load(IFileSource source, string name)
         {
             var bytes = Utf8.Bytes(name);

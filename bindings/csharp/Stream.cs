@@ -1,4 +1,4 @@
-// Tokens as sequences, while they are generated.
+// Sequences of tokens, which are generated while the sequence is read.
 
 using System;
 using System.Collections.Generic;
@@ -10,7 +10,7 @@ using System.Runtime.CompilerServices;
 
 namespace Optimize
 {
-    /// <summary>A call that generates tokens on a thread of its own. After each token it waits until the token has
+    /// <summary>A call that generates tokens on a separate thread. After each token, the call waits until the token has
     /// been processed.</summary>
     internal sealed class TokenStream
     {
@@ -88,9 +88,9 @@ namespace Optimize
 
     public sealed partial class Generator
     {
-        /// <summary>Generates text after each prompt, and returns the tokens of all rows as they are generated. Each
-        /// step waits for a token; leaving the loop ends the generation. OnToken of the options is not
-        /// called.</summary>
+        /// <summary>Generates text after each prompt, and returns the tokens of all rows as they are generated. The
+        /// generation runs during the loop, and each step of the loop waits for a token. Leaving the loop ends the
+        /// generation. OnToken of the options is not called.</summary>
         public IEnumerable<Written> Stream(
             IList<string> prompts, [AllowNull] GenerateOptions options = null, [AllowNull] Call call = null)
         {
@@ -121,8 +121,8 @@ namespace Optimize
         }
 
 #if NET8_0_OR_GREATER
-        /// <summary>Generates a text after each prompt, and returns the tokens of all rows as they are generated. Leaving
-        /// the loop ends the generation. OnToken of the options is not called.</summary>
+        /// <summary>Generates a text after each prompt, and returns the tokens of all rows as they are generated.
+        /// Leaving the loop ends the generation. OnToken of the options is not called.</summary>
         public IAsyncEnumerable<Written> StreamAsync(IList<string> prompts, [AllowNull] GenerateOptions options = null,
             CancellationToken cancellationToken = default)
         {
@@ -137,7 +137,7 @@ namespace Optimize
             return TokensAsync(token => new TokenStream(options, given => Run(given, token)), cancellationToken);
         }
 
-        // The token is the argument's, that of WithCancellation, or both.
+        // cancellationToken is the argument of StreamAsync, that of WithCancellation, or a combination of both.
         private static async IAsyncEnumerable<Written> TokensAsync(Func<CancellationToken, TokenStream> start,
             [EnumeratorCancellation] CancellationToken cancellationToken)
         {

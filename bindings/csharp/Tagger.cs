@@ -1,4 +1,4 @@
-// Token classification: texts to labelled spans.
+// Taggers, which find labelled spans in texts (token classification).
 
 using System;
 using System.Collections.Generic;
@@ -9,7 +9,8 @@ namespace Optimize
     /// <summary>Rule by which the tokens of an entity become one span.</summary>
     public enum Aggregation
     {
-        /// <summary>Adjacent tokens of one class become a span.</summary>
+        /// <summary>Adjacent tokens of one class become a span, whose score is the mean of the scores of the
+        /// tokens.</summary>
         Simple = 0,
 
         /// <summary>Each token is a span, with its label as it is.</summary>
@@ -51,7 +52,7 @@ namespace Optimize
         /// <summary>Whether spans with the label "O", which belong to no entity, are returned as well.</summary>
         public bool KeepOutside { get; set; }
 
-        /// <summary>Provider and device; null for the CPU.</summary>
+        /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
         internal Native.TaggerOptions ToNative(Scratch scratch)
@@ -86,7 +87,8 @@ namespace Optimize
             End = end;
         }
 
-        /// <summary>Class of the entity, or with Aggregation.None the label of the token.</summary>
+        /// <summary>Class of the entity, for example "PER": the label without the prefix "B-" or "I-". With
+        /// Aggregation.None it is the label of the token, for example "B-PER".</summary>
         public string Label { get; private set; }
 
         /// <summary>Probability of the label: the mean over the tokens or words of the span.</summary>
@@ -105,7 +107,8 @@ namespace Optimize
     {
         internal Tagger() { }
 
-        /// <summary>Returns the spans of each text, in the order of the text.</summary>
+        /// <summary>Returns the spans of each text, in the order of the text; empty for a text without
+        /// spans.</summary>
         public IList<IList<Span>> Tag(IList<string> texts, [AllowNull] Call call = null)
         {
             SpansHandle found = null;
@@ -150,7 +153,8 @@ namespace Optimize
 
     public sealed partial class Context
     {
-        /// <summary>Creates a tagger of a model for token classification.</summary>
+        /// <summary>Creates a tagger of a model for token classification. Throws Status.Unsupported if the model has no
+        /// logits for tokens or does not name its labels, and Status.NotFound without a tokenizer.</summary>
         public Tagger CreateTagger(
             Model model, [AllowNull] TaggerOptions options = null, [AllowNull] Call call = null)
         {

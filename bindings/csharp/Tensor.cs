@@ -6,7 +6,8 @@ using System.Runtime.InteropServices;
 
 namespace Optimize
 {
-    /// <summary>Element types, with their values in ONNX. Types below a byte are packed, low bits first.</summary>
+    /// <summary>Element types, with the values of ONNX's TensorProto.DataType. Elements of less than a byte are packed,
+    /// low bits first.</summary>
     public enum DType
     {
         /// <summary>Type of what is not a tensor, or that the model does not declare.</summary>
@@ -167,7 +168,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns a tensor of any type except String with a copy of the bytes of its elements.</summary>
+        /// <summary>Returns a tensor of any type except String with a copy of the bytes of its elements, in row-major
+        /// order. Throws Status.InvalidArgument if their number does not match the type and the shape.</summary>
         public static Tensor FromBytes(DType type, byte[] data, params long[] dims)
         {
             var pin = GCHandle.Alloc(data, GCHandleType.Pinned);
@@ -181,7 +183,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns a tensor of any type except String with a copy of memory.</summary>
+        /// <summary>Returns a tensor of any type except String with a copy of <paramref name="size"/> bytes of memory,
+        /// which are its elements in row-major order.</summary>
         public static Tensor FromPointer(DType type, IntPtr data, long size, params long[] dims)
         {
             if (size < 0) throw new ArgumentOutOfRangeException("size");
@@ -192,8 +195,9 @@ namespace Optimize
             return tensor;
         }
 
-        /// <summary>Returns a tensor that uses an array without copying it. The array is pinned until nothing uses
-        /// the tensor, and must not be changed until then. bool is not supported.</summary>
+        /// <summary>Returns a tensor that uses an array without copying it. The array is pinned, and must not be
+        /// changed, until the tensor is disposed of and all runs that use it have ended. bool is not
+        /// supported.</summary>
         public static Tensor Borrow<T>(T[] elements, params long[] dims) where T : struct
         {
             var type = TypeOf<T>();
@@ -214,10 +218,11 @@ namespace Optimize
             }
         }
 
-        // The library calls it when the last user is gone, on any thread; a static field is never collected.
+        // The library calls this function on any thread, when nothing uses the memory any more. A static field is never
+        // collected.
         private static readonly Native.ReleaseFn Unpin = pin => GCHandle.FromIntPtr(pin).Free();
 
-        /// <summary>Returns a tensor of strings, which must not contain NUL.</summary>
+        /// <summary>Returns a tensor of strings in row-major order, which must not contain NUL.</summary>
         public static Tensor FromStrings(IList<string> strings, params long[] dims)
         {
             using (var scratch = new Scratch())
@@ -245,7 +250,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Returns a copy of the elements; T must match DType.</summary>
+        /// <summary>Returns a copy of the elements. Throws InvalidOperationException if T does not match
+        /// DType.</summary>
         public T[] Elements<T>() where T : struct
         {
             var type = TypeOf<T>();
@@ -265,7 +271,8 @@ namespace Optimize
             return bytes;
         }
 
-        /// <summary>Returns a copy of the elements of a tensor of strings.</summary>
+        /// <summary>Returns a copy of the elements of a tensor of strings. Throws Status.InvalidArgument for other
+        /// types.</summary>
         public string[] Strings()
         {
             long count = 1;

@@ -55,10 +55,10 @@ namespace Optimize
         /// default.</summary>
         public uint OptimizationLevel { get; set; }
 
-        /// <summary>Batch size, if it is dynamic in the model.</summary>
+        /// <summary>Batch size, if it is dynamic in the model; 0 leaves it to the profiles.</summary>
         public ulong BatchSize { get; set; }
 
-        /// <summary>Sequence length, if it is dynamic in the model.</summary>
+        /// <summary>Sequence length, if it is dynamic in the model; 0 leaves it to the profiles.</summary>
         public ulong SequenceLength { get; set; }
 
         /// <summary>Minimum, optimal and maximum sizes of dimensions, such as "batch=1:8:32,sequence=128"; or
@@ -184,8 +184,9 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Creates a session of the TensorRT engine of a package on a device; throws Status.NotFound if the
-        /// package has none. Runs check the shape contract.</summary>
+        /// <summary>Creates a session of the TensorRT engine of a package on a device. Throws Status.NotFound if the
+        /// package has no engine, Status.Unsupported if it is a single file, and otherwise like OpenTensorRt. Runs
+        /// check the shape contract.</summary>
         public Session CreateEngine(Package package, [AllowNull] TensorRtOpenOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -199,8 +200,9 @@ namespace Optimize
             return session;
         }
 
-        /// <summary>Compares a TensorRT engine file with the model from which it was built; returns the report as
-        /// JSON.</summary>
+        /// <summary>Compares a TensorRT engine file with the model from which it was built, and returns the report as
+        /// JSON. <paramref name="engine"/> must state that you trust the source of the engine; otherwise the call
+        /// throws Status.Untrusted.</summary>
         public Report BenchmarkEngine(
             Model original, string path, TensorRtOpenOptions engine, [AllowNull] BenchmarkOptions options = null,
                 [AllowNull] Call call = null)
@@ -220,8 +222,8 @@ namespace Optimize
             return new Report(report);
         }
 
-        /// <summary>Builds a TensorRT engine of a model and writes it to a path, with a manifest next to it; returns
-        /// the report as JSON.</summary>
+        /// <summary>Builds a TensorRT engine of a model and writes it to a path, with a manifest next to it. An
+        /// existing engine that matches the model and the options is reused. Returns the report as JSON.</summary>
         public Report BuildTensorRt(Model model, string path, [AllowNull] TensorRtOptions options = null,
             [AllowNull] Call call = null)
         {
@@ -251,8 +253,9 @@ namespace Optimize
         }
 
         /// <summary>Checks whether an engine can be used on this machine and, if a model is given, whether it was
-        /// built from that model; returns the manifest of the engine as JSON. Trust states that you trust the source
-        /// of the engine, which contains executable code.</summary>
+        /// built from that model; the model may be null. Returns the manifest of the engine as JSON.
+        /// <paramref name="trust"/> states that you trust the source of the engine, which contains executable code;
+        /// without it, the call throws Status.Untrusted.</summary>
         public Report CheckTensorRt(string path, Model model, bool trust, [AllowNull] Call call = null)
         {
             BufferHandle manifest = null;

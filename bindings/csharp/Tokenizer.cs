@@ -1,11 +1,11 @@
-// Tokenizers: convert text to token ids and back.
+// Tokenizers, which convert text to token ids and back.
 
 using System;
 using System.Collections.Generic;
 
 namespace Optimize
 {
-    /// <summary>Texts as int64 tensors of shape [texts, longest], padded on the right.</summary>
+    /// <summary>Encoded texts: int64 tensors of shape [texts, longest row], padded on the right.</summary>
     public sealed class Tokens : IDisposable
     {
         internal Tokens(Tensor ids, Tensor attentionMask, Tensor typeIds)
@@ -24,8 +24,8 @@ namespace Optimize
         /// <summary>Segment ids of BERT (token_type_ids).</summary>
         public Tensor TypeIds { get; private set; }
 
-        /// <summary>Returns the tensors by the usual names of inputs, only those with the wanted names: those of
-        /// Session.Inputs.</summary>
+        /// <summary>Returns the tensors for the inputs of a session by name: input_ids, attention_mask and
+        /// token_type_ids, as far as <paramref name="wanted"/>, the result of Session.Inputs, contains them.</summary>
         public IDictionary<string, Tensor> Inputs(IEnumerable<ValueInfo> wanted)
         {
             var inputs = new Dictionary<string, Tensor>();
@@ -52,7 +52,9 @@ namespace Optimize
     {
         internal Tokenizer() { }
 
-        /// <summary>Loads a tokenizer from tokenizer.json, or from the folder that contains it.</summary>
+        /// <summary>Loads a tokenizer from tokenizer.json, or from the folder that contains it, with the settings of
+        /// the files next to it, such as tokenizer_config.json. Throws Status.NotFound if there is no such
+        /// file.</summary>
         public static Tokenizer Load(string path)
         {
             Tokenizer tokenizer;
@@ -64,7 +66,9 @@ namespace Optimize
         /// <summary>Number of tokens in the vocabulary, including added ones.</summary>
         public int VocabularySize { get { return (int)Native.optimize_tokenizer_vocabulary_size(this); } }
 
-        /// <summary>Encodes texts; rows longer than maxLength tokens are truncated, 0 for no limit.</summary>
+        /// <summary>Encodes texts to token ids, one row per text. Rows of more than <paramref name="maxLength"/> tokens
+        /// are truncated; 0 means no limit. <paramref name="specialTokens"/> states whether special tokens are
+        /// added.</summary>
         public Tokens Encode(IList<string> texts, bool specialTokens = true, uint maxLength = 0)
         {
             using (var scratch = new Scratch())
@@ -85,7 +89,8 @@ namespace Optimize
             }
         }
 
-        /// <summary>Decodes token ids, and returns the text.</summary>
+        /// <summary>Decodes token ids, and returns the text. <paramref name="specialTokens"/> states whether the text
+        /// of special tokens is included.</summary>
         public string Decode(long[] ids, bool specialTokens = false)
         {
             var options = new Native.DecodeOptions

@@ -1,4 +1,4 @@
-// Tensors where they are, without a copy.
+// Access to the elements of tensors without a copy.
 
 using System;
 using System.Runtime.InteropServices;
@@ -20,7 +20,7 @@ namespace Optimize
             Size = checked((long)Native.optimize_tensor_size(tensor));
         }
 
-        /// <summary>Frees the tensor, if it has been disposed of.</summary>
+        /// <summary>Ends the use of the tensor by this view, as Dispose does.</summary>
         ~TensorView() { Release(); }
 
         /// <summary>Address of the first element; zero for strings and after Dispose.</summary>
@@ -29,7 +29,8 @@ namespace Optimize
         /// <summary>Size of all elements in bytes; 0 for strings and after Dispose.</summary>
         public long Size { get; private set; }
 
-        /// <summary>Returns the element at a position in row-major order. T must match the tensor's type.</summary>
+        /// <summary>Returns the element at a position in row-major order. Throws InvalidOperationException if T does
+        /// not match the type of the tensor, and ArgumentOutOfRangeException for another position.</summary>
         public T At<T>(long index) where T : struct
         {
             if (tensor == null) throw new ObjectDisposedException("TensorView");
@@ -41,7 +42,7 @@ namespace Optimize
             return Marshal.PtrToStructure<T>(address);
         }
 
-        /// <summary>Ends the view.</summary>
+        /// <summary>Ends the view, whose memory must not be used afterwards.</summary>
         public void Dispose()
         {
             Release();

@@ -10,12 +10,12 @@ import (
 
 // BenchmarkOptions are the options of Context.Benchmark.
 type BenchmarkOptions struct {
-	Tokenizer       *Tokenizer // tokenizer of the texts; nil generates inputs by the types of the model's inputs
+	Tokenizer       *Tokenizer // tokenizer of the texts; nil generates random inputs instead of texts
 	Runs            uint32     // number of timed rounds; 0 for 50
 	Warmup          uint32     // number of warm-up rounds; 0 for 5
-	Threads         uint32     // number of threads; 0 for that of the context; with 1, processor time is measured
+	Threads         uint32     // number of threads; 0 for that of the context; 1 on the CPU measures processor time
 	BatchSize       uint32     // batch size of the timed input; 0 for 1
-	SequenceLength  uint32     // number of tokens of each timed row; 0 for the length of the texts, or 128
+	SequenceLength  uint32     // number of tokens of each timed row; 0 for the length of Texts, up to 512, or else 128
 	MaxMilliseconds uint32     // time limit of the timed rounds, at least 5 of which run; 0 for 30000
 	Seed            uint32     // seed of generated inputs and of the bootstrap
 	Texts           []string   // texts on which the models are compared; none for built-in sentences
@@ -24,11 +24,12 @@ type BenchmarkOptions struct {
 	// Inputs are tensors for the inputs, by name, instead of texts and generated inputs. Their first dimension counts
 	// samples.
 	Inputs       map[string]*Tensor
-	Execution    Execution // provider and device of both models
+	Execution    Execution // provider, device and kernels of the models
 	TrustEngines bool      // whether you trust the source of the models: engines in a model contain code
 }
 
-// Benchmark compares two models: speed, load time, memory, size, and outputs.
+// Benchmark compares two models: speed, load time, memory, size, and outputs. The results are in the fields Benchmark
+// and Quality of the report.
 func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *BenchmarkOptions) (*Report, error) {
 	after, err := result.acquire()
 	if err != nil {
@@ -40,8 +41,9 @@ func (c *Context) Benchmark(ctx context.Context, original, result *Model, o *Ben
 	})
 }
 
-// BenchmarkEngine compares a TensorRT engine file with the model from which it was built. The argument engine selects
-// the device, and states that you trust the source of the engine.
+// BenchmarkEngine compares the TensorRT engine file at path with the model from which it was built. The argument engine
+// selects the device, and must state that you trust the source of the engine; otherwise the call fails with
+// ErrUntrusted.
 func (c *Context) BenchmarkEngine(
 	ctx context.Context, original *Model, path string, engine *TensorRTOpenOptions, o *BenchmarkOptions,
 ) (*Report, error) {
@@ -55,7 +57,7 @@ func (c *Context) BenchmarkEngine(
 	})
 }
 
-// measured has the arguments of the C functions that measure.
+// measured has the arguments of optimize_model_benchmark and optimize_model_benchmark_engine.
 type measured struct {
 	context   *C.optimize_context_t
 	original  *C.optimize_model_t

@@ -14,19 +14,21 @@ import (
 	"unsafe"
 )
 
-// ProgressFunc receives the progress of a call, at most 20 times per second, on the goroutine that made the call.
-// total is 0 if it is unknown.
+// ProgressFunc receives the progress of a call, at most 20 times per second and at the beginning and end of each stage,
+// on the goroutine that made the call. stage is the name of the stage, such as "quantize"; optimize_progress_fn in
+// optimize.h lists the stages with their units, in which done and total count. total is 0 if it is unknown.
 type ProgressFunc func(stage string, done, total uint64)
 
 type progressKey struct{}
 
 // WithProgress returns a context under which calls report their progress to f. To stop a call from within f, cancel
-// the context.
+// the context. A panic of f ends the call, and continues on the goroutine of the caller when the call has ended.
 func WithProgress(ctx context.Context, f ProgressFunc) context.Context {
 	return context.WithValue(ctx, progressKey{}, f)
 }
 
-// tryUnder calls try for a call that ends with ctx and reports progress to its function.
+// tryUnder makes a C call like try. The call ends when ctx is done, and reports its progress to the function of
+// WithProgress, if ctx has one.
 func tryUnder(ctx context.Context, call func(*C.optimize_call_t, errorOut) status) error {
 	if err := ctx.Err(); err != nil {
 		return contextError(err)
@@ -63,7 +65,7 @@ func contextError(err error) error {
 	return &Error{Status: status, Message: err.Error()}
 }
 
-// cancel is a token that cancels the calls to which it is passed.
+// cancel is a C token that cancels the calls to which it is passed.
 type cancel struct{ c *C.optimize_cancel_t }
 
 func newCancel() (token cancel, err error) {
@@ -141,13 +143,14 @@ func valueOf(userData unsafe.Pointer) any { return (*(*cgo.Handle)(userData)).Va
 // caught keeps the panic of a callback, which must not unwind through the library, until the call has ended.
 type caught struct{ panicked any }
 
-// catch is deferred in a callback, and goOn is called around the call.
+// catch is deferred in a callback: it keeps a panic, and makes the callback return 1 in this case.
 func (c *caught) catch(stop *C.int32_t) {
 	if panicked := recover(); panicked != nil {
 		c.panicked, *stop = panicked, 1
 	}
 }
 
+// goOn continues the panic of a callback, if there was one. It is called when the C call has ended.
 func (c *caught) goOn() {
 	if c.panicked != nil {
 		panic(c.panicked)

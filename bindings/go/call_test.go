@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// long is a call that would take minutes.
+// long makes a call that would take minutes if nothing ended it.
 func long(ctx context.Context, library *Context, model *Model) error {
 	_, err := library.Benchmark(ctx, model, model, &BenchmarkOptions{Runs: 1e6, MaxMilliseconds: 1e6})
 	return err
@@ -136,7 +136,7 @@ func TestErrorContent(t *testing.T) {
 		"wrong enum":   {second(model.Save(ctx, broken, &SaveOptions{ExternalData: 99})), ErrInvalidArgument, "99"},
 		"no inputs":    {run(nil), ErrInvalidArgument, "input"},
 		"wrong type":   {run(map[string]*Tensor{"input_ids": ids, "attention_mask": ids}), ErrInvalidArgument, "input_ids"},
-		// The session has opened ONNX Runtime, and a process has one.
+		// A session has opened ONNX Runtime, and a process can open only one ONNX Runtime.
 		"other runtime": {second(other.RuntimeVersion()), ErrInvalidArgument, "/nowhere"},
 	} {
 		t.Run(name, func(t *testing.T) {

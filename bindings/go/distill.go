@@ -31,64 +31,64 @@ const (
 	ScheduleConstant Schedule = C.OPTIMIZE_SCHEDULE_CONSTANT
 )
 
-// DistillOptions are the options of Context.Distill. Zero selects the default of each field; for weights, warm-up,
-// decay and norm, a negative number disables it. See optimize_distill_options_t.
+// DistillOptions are the options of Context.Distill. For the five weights of the loss, WarmupRatio, WeightDecay and
+// MaxGradNorm, a negative number disables what the field controls.
 type DistillOptions struct {
-	Text                      string // training text, which is required
-	Epochs                    uint32
-	JSONLines                 bool
-	BatchSize                 uint32
-	SequenceLength            uint32
-	GradientAccumulationSteps uint32
-	LearningRate              float64
-	Temperature               float64
+	Text                      string  // training text, which is required
+	Epochs                    uint32  // number of passes over the text; 0 for 3
+	JSONLines                 bool    // whether each line of the text is a JSON object {"text": "..."}
+	BatchSize                 uint32  // number of rows per run; 0 for 4
+	SequenceLength            uint32  // number of tokens per row; 0 for 128, or the limit of the models if it is less
+	GradientAccumulationSteps uint32  // number of runs whose gradients are accumulated into one step; 0 for 1
+	LearningRate              float64 // learning rate after the warm-up; 0 for 5e-5
+	Temperature               float64 // temperature of both distributions; 0 for 2
 	Divergence                Divergence
 	Schedule                  Schedule
-	LogitsWeight              float64
-	LabelsWeight              float64
-	HiddenWeight              float64
-	CosineWeight              float64
-	RelationsWeight           float64
-	WarmupRatio               float64
-	WeightDecay               float64
-	MaxGradNorm               float64
-	ValidationRatio           float64
-	TimeLimit                 float64
-	MaxSteps                  uint64
-	EvaluateEvery             uint64
-	CheckpointEvery           uint64
-	Seed                      uint64
+	LogitsWeight              float64  // weight of the divergence of logits; 0 for 1 if both models have logits
+	LabelsWeight              float64  // weight of the cross-entropy with the tokens or classes of the text; 0 disables it
+	HiddenWeight              float64  // weight of the squared error of hidden states; 0 for 1 if a model has no logits
+	CosineWeight              float64  // weight of 1 - cosine of hidden states; 0 for 1 if a model has no logits
+	RelationsWeight           float64  // weight of the divergence of self-attention relations; 0 disables it
+	WarmupRatio               float64  // share of the steps in which the learning rate warms up; 0 for 0.05
+	WeightDecay               float64  // weight decay of weights with more than one dimension; 0 for 0.01
+	MaxGradNorm               float64  // maximum norm of the gradients; 0 for 1
+	ValidationRatio           float64  // share of the text that is held out for validation; 0 for 0.05
+	TimeLimit                 float64  // maximum training time in seconds; 0 for no limit
+	MaxSteps                  uint64   // maximum number of steps; 0 for no limit
+	EvaluateEvery             uint64   // number of steps between validations; 0 for ten validations during the training
+	CheckpointEvery           uint64   // number of steps between checkpoints; 0 for one every ten minutes
+	Seed                      uint64   // seed of the order in which the text is read
 	Freeze                    []string // names or globs of modules or weights to keep unchanged
 	StudentLayers             string   // layers of the teacher that form the student: layers:every-other or layers:6
-	Checkpoint                string   // path of the checkpoint file; "" for none
-	Resume                    bool
-	Threads                   uint32
+	Checkpoint                string   // path of the checkpoint file, which is removed after the training; "" for none
+	Resume                    bool     // whether to continue from the checkpoint; if false, an existing one is an error
+	Threads                   uint32   // number of threads; 0 for that of the context
 	TeacherCache              string   // path of the file that caches the teacher's outputs; "" for none
-	TeacherTopK               uint64   // number of tokens or classes per distribution in the cache
+	TeacherTopK               uint64   // number of tokens or classes per distribution in the cache; 0 for 64
 	Provider                  Provider // execution provider of teacher and student: CPU, CUDA, or auto
-	DeviceID                  uint32
+	DeviceID                  uint32   // index of the device, from 0; ignored for the CPU
 
-	// Training is called after each step and each validation, on the calling goroutine. An error ends the training, with a
-	// checkpoint if one is enabled, and Distill returns that error.
+	// Training is called after each step and each validation, on the calling goroutine; nil for no calls. An error ends
+	// the training, with a checkpoint if one is enabled, and Distill returns that error.
 	Training func(TrainingStep) error
 }
 
-// TrainingStep is a training step or a validation; see optimize_training_step_t.
+// TrainingStep is a training step or a validation, as DistillOptions.Training receives it.
 type TrainingStep struct {
-	Step, TotalSteps   uint64
-	Epoch, TotalEpochs uint32 // index of the epoch, from 0, and number of planned epochs
-	IsValidation       bool   // whether this is a validation on held-out text
-	Loss               float64
-	GradientNorm       float64
-	LearningRate       float64
-	TokensPerSecond    float64
-	Elapsed            time.Duration
+	Step, TotalSteps   uint64        // number of completed steps, and of planned steps
+	Epoch, TotalEpochs uint32        // index of the epoch, from 0, and number of planned epochs
+	IsValidation       bool          // whether this is a validation on held-out text
+	Loss               float64       // training loss of this step, or loss of this validation
+	GradientNorm       float64       // norm of the gradients before clipping
+	LearningRate       float64       // learning rate of this step
+	TokensPerSecond    float64       // number of tokens per second in this step
+	Elapsed            time.Duration // time of training, including the time before a resume
 	Left               time.Duration // estimated remaining time
 }
 
 // Distill trains student to reproduce the outputs of teacher on a text, and returns the trained model; both models are
 // unchanged. student may be nil with StudentLayers. It fails with ErrUnsupported if a node of the student has no
-// gradient.
+// gradient or the models have no outputs in common, and with ErrInvalidArgument if the text is too short.
 func (c *Context) Distill(ctx context.Context, teacher, student *Model, o *DistillOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -22,11 +22,12 @@ type EmbedderOptions struct {
 	Dimensions uint32     // number of elements to keep of each vector, its first ones; 0 for all
 	Normalize  bool       // whether vectors are normalized to length 1, even if the model does not ask for it
 	Prompt     string     // text that precedes every text; "" for the default prompt of the model
-	PromptName string     // name of one of the prompts of the model; "" for none
+	PromptName string     // name of a prompt of the model, such as "query", instead of Prompt; "" for none
 	Execution  Execution
 }
 
-// NewEmbedder creates an embedder of a model.
+// NewEmbedder creates an embedder of a model. It fails with ErrUnsupported if the model has no output for vectors, and
+// with ErrNotFound if there is no tokenizer or no prompt PromptName.
 func (c *Context) NewEmbedder(ctx context.Context, model *Model, o *EmbedderOptions) (*Embedder, error) {
 	if o == nil {
 		o = &EmbedderOptions{}
@@ -63,7 +64,8 @@ func (c *Context) NewEmbedder(ctx context.Context, model *Model, o *EmbedderOpti
 	return &Embedder{own(embedder, func(e *C.optimize_embedder_t) { C.optimize_embedder_free(e) })}, nil
 }
 
-// Embed returns the vectors of texts, a float32 tensor of shape [texts, width].
+// Embed returns the vectors of texts, a float32 tensor of shape [texts, width]. It fails with ErrInvalidArgument if
+// there are no texts.
 func (e *Embedder) Embed(ctx context.Context, texts []string) (*Tensor, error) {
 	embedder, err := e.acquire()
 	if err != nil {
@@ -109,7 +111,8 @@ type ClassifierOptions struct {
 	Execution     Execution
 }
 
-// NewClassifier creates a classifier of a model.
+// NewClassifier creates a classifier of a model. It fails with ErrUnsupported if the model is not a classifier of
+// texts, and with ErrNotFound if there is no tokenizer.
 func (c *Context) NewClassifier(ctx context.Context, model *Model, o *ClassifierOptions) (*Classifier, error) {
 	if o == nil {
 		o = &ClassifierOptions{}
@@ -143,7 +146,8 @@ func (c *Context) NewClassifier(ctx context.Context, model *Model, o *Classifier
 	return &Classifier{own(classifier, func(c *C.optimize_classifier_t) { C.optimize_classifier_free(c) })}, nil
 }
 
-// Labels returns the labels of the classes; none if the model does not give the number of its classes.
+// Labels returns the labels of the classes, by index. A class without a name in the model's configuration has its index
+// as label. There are no labels if the model does not give the number of its classes.
 func (c *Classifier) Labels() ([]string, error) {
 	classifier, err := c.acquire()
 	if err != nil {
@@ -157,12 +161,14 @@ func (c *Classifier) Labels() ([]string, error) {
 	return labels, nil
 }
 
-// Classify returns the scores of texts, a float32 tensor of shape [texts, classes].
+// Classify returns the scores of texts, a float32 tensor of shape [texts, classes]. It fails with ErrInvalidArgument if
+// there are no texts.
 func (c *Classifier) Classify(ctx context.Context, texts []string) (*Tensor, error) {
 	return c.classify(ctx, texts, nil)
 }
 
-// ClassifyPairs returns the scores of pairs of texts; second has one text for each of texts.
+// ClassifyPairs returns the scores of pairs of texts, a float32 tensor of shape [texts, classes]. second must have one
+// text for each of texts.
 func (c *Classifier) ClassifyPairs(ctx context.Context, texts, second []string) (*Tensor, error) {
 	if len(texts) != len(second) {
 		return nil, fmt.Errorf("optimize: %d texts, but %d second texts: %w", len(texts), len(second), ErrInvalidArgument)

@@ -15,15 +15,15 @@ type EnsembleMethod int32
 
 // The methods of combination.
 const (
-	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // mean of the probabilities or numbers
-	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // weighted mean of the same; requires Weights
+	EnsembleMean        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEAN        // mean of probabilities, vectors or numbers
+	EnsembleWeighted    EnsembleMethod = C.OPTIMIZE_ENSEMBLE_WEIGHTED    // weighted EnsembleMean; requires Weights
 	EnsembleLogits      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_LOGITS      // softmax of the mean of the logits
 	EnsembleProduct     EnsembleMethod = C.OPTIMIZE_ENSEMBLE_PRODUCT     // normalized product of the probabilities
 	EnsembleMax         EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MAX         // maximum probability of each token, normalized
 	EnsembleMedian      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_MEDIAN      // median probability of each token, normalized
-	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // sum of the weights of the votes for the token
-	EnsembleContrastive EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONTRASTIVE // probabilities of the first over the second
-	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // best of all texts, by the scores of all members
+	EnsembleVote        EnsembleMethod = C.OPTIMIZE_ENSEMBLE_VOTE        // votes for each token, weighted
+	EnsembleContrastive EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONTRASTIVE // the first member's probabilities over the second's
+	EnsembleRerank      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_RERANK      // best of all texts, by the members' scores
 	EnsembleConcat      EnsembleMethod = C.OPTIMIZE_ENSEMBLE_CONCAT      // concatenated embeddings
 )
 
@@ -43,10 +43,10 @@ const (
 type EnsembleOptions struct {
 	Method                     EnsembleMethod
 	Task                       EnsembleTask
-	Gate                       bool      // whether only positions are combined where the most probable tokens differ
-	AllowDifferentVocabularies bool      // whether members are combined by the text of their tokens
+	Gate                       bool      // whether the first member decides alone where all rank one token first
+	AllowDifferentVocabularies bool      // whether vocabularies may differ; tokens are then combined by their text
 	Candidates                 uint32    // rerank: number of texts that each member generates; 0 for 1
-	LengthPenalty              float64   // rerank: power of the length that divides log-probabilities; 0 for 1, negative for 0
+	LengthPenalty              float64   // rerank: power of the length that divides scores; 0 for 1, negative for 0
 	Weights                    []float64 // weights of the members, one each; none for equal weights
 	Temperatures               []float64 // temperatures above 0, one per member; none for 1
 }
@@ -60,7 +60,8 @@ func newEnsemble(e *C.optimize_ensemble_t) *Ensemble {
 	return &Ensemble{own(e, func(e *C.optimize_ensemble_t) { C.optimize_ensemble_free(e) })}
 }
 
-// NewEnsemble creates an ensemble of models, which may be closed before the ensemble.
+// NewEnsemble creates an ensemble of models, which may be closed before the ensemble. It fails with ErrInvalidArgument
+// if there is only one model, if tasks or vocabularies differ, or if the options do not fit the models.
 func NewEnsemble(models []*Model, o *EnsembleOptions) (*Ensemble, error) {
 	if o == nil {
 		o = &EnsembleOptions{}
@@ -95,7 +96,8 @@ func NewEnsemble(models []*Model, o *EnsembleOptions) (*Ensemble, error) {
 	return newEnsemble(ensemble), nil
 }
 
-// LoadEnsemble loads an ensemble and its members from a manifest: ensemble.json, or a folder that contains it.
+// LoadEnsemble loads an ensemble and its members from a manifest: ensemble.json, or a folder that contains it. It fails
+// with ErrNotFound without a manifest, and with ErrInvalidModel if the manifest is damaged or a member changed.
 func LoadEnsemble(path string) (*Ensemble, error) {
 	var m memory
 	defer m.free()
@@ -107,7 +109,8 @@ func LoadEnsemble(path string) (*Ensemble, error) {
 	return newEnsemble(ensemble), nil
 }
 
-// Save saves a manifest with the paths of the members in a folder. The members are not copied.
+// Save saves a manifest with the paths of the members in a folder, which is created if necessary. The members are not
+// copied. It fails with ErrInvalidArgument if a member exists only in memory.
 func (n *Ensemble) Save(folder string) error {
 	c, err := n.acquire()
 	if err != nil {
@@ -159,11 +162,12 @@ type Fit struct {
 	MemberNLL []float64 `json:"member_nll"` // loss of each member alone
 	EqualNLL  float64   `json:"equal_nll"`  // loss of the ensemble with equal weights
 	FittedNLL float64   `json:"fitted_nll"` // loss of the ensemble with the fitted weights
-	Gap       float64   `json:"gap"`        // upper bound of a possible improvement
+	Gap       float64   `json:"gap"`        // maximum by which other weights could lower FittedNLL
 	Tokens    int       `json:"tokens"`
 }
 
-// Fit fits the weights of the members to a text, and returns the ensemble with these weights.
+// Fit fits the weights of the members of an ensemble of decoders to a text, and returns an ensemble with these weights.
+// It fails with ErrUnsupported for methods without weights.
 func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *FitOptions) (*Ensemble, *Fit, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -199,7 +203,8 @@ func (c *Context) Fit(ctx context.Context, ensemble *Ensemble, text string, o *F
 	return newEnsemble(fitted), fit, json.Unmarshal(take(buffer), fit)
 }
 
-// Fuse returns a model that contains all members as branches and combines their outputs.
+// Fuse returns a model that contains all members as branches and combines their outputs. It fails with ErrUnsupported
+// if the members cannot be fused.
 func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
 	c, err := n.acquire()
 	if err != nil {
@@ -213,7 +218,8 @@ func (n *Ensemble) Fuse(ctx context.Context) (*Model, *Report, error) {
 	})
 }
 
-// NewEnsembleGenerator creates a generator that combines the distributions of the members for every token.
+// NewEnsembleGenerator creates a generator that combines the distributions of the members for every token. It fails
+// with ErrUnsupported if the members do not generate text.
 func (c *Context) NewEnsembleGenerator(
 	ctx context.Context, ensemble *Ensemble, o *GeneratorOptions,
 ) (*Generator, error) {
@@ -254,13 +260,15 @@ const (
 type MergeOptions struct {
 	Method        MergeMethod
 	Weights       []float64 // weights of the models, one each; none for equal weights
-	Base          *Model    // ties: base model, from which the models were trained
+	Base          *Model    // ties: base model, from which the models were trained; required for this method
 	Density       float64   // ties: share of each model's changes to keep; 0 for 0.2
 	Scale         float64   // ties: scale of the mean change; 0 for 1
 	ScratchFolder string    // folder of the temporary file with the new weights; "" for the system's temporary folder
 }
 
-// Merge returns a model of the same size with the merged weights of models of one architecture.
+// Merge returns a model with the merged weights of models of one architecture, which has the size of one of them. It
+// fails with ErrInvalidArgument if the graphs or shapes of the models differ, and with ErrUnsupported if a weight that
+// differs is quantized.
 func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Report, error) {
 	if o == nil {
 		o = &MergeOptions{}
@@ -296,7 +304,7 @@ func Merge(ctx context.Context, models []*Model, o *MergeOptions) (*Model, *Repo
 	})
 }
 
-// made returns the model and the report that a C function writes.
+// made calls a C function that makes a model, and returns the model and the report that it writes.
 func made(ctx context.Context, make func(
 	*C.optimize_call_t, **C.optimize_model_t, **C.optimize_buffer_t, errorOut,
 ) status) (*Model, *Report, error) {
@@ -310,7 +318,8 @@ func made(ctx context.Context, make func(
 	return newModel(result), report, json.Unmarshal(report.JSON, report)
 }
 
-// models returns a list of handles in C memory, and a function that releases them.
+// models returns a list of the handles of models in C memory, and a function that ends the use of the models. It fails
+// with ErrClosed if a model is nil or closed.
 func (m *memory) models(models []*Model) (list **C.optimize_model_t, release func(), err error) {
 	var held []*Model
 	release = func() {

@@ -44,7 +44,7 @@ func (s Status) Error() string {
 	return "optimize: " + C.GoString(C.optimize_status_name(C.int32_t(s)))
 }
 
-// Is compares with the equivalent errors of the standard library.
+// Is returns whether target is the error of the standard library that is equivalent to the status.
 func (s Status) Is(target error) bool {
 	switch s {
 	case ErrCancelled:
@@ -61,10 +61,10 @@ func (s Status) Is(target error) bool {
 type Error struct {
 	Status  Status // status of the failure
 	Message string // message, a sentence
-	Place   string // file, node, tensor or argument, outermost first; "" if the message contains it
+	Place   string // place such as a file, node or argument, outermost first; "" if there is none
 }
 
-// Error returns the place and the message.
+// Error returns the place, if there is one, and the message.
 func (e *Error) Error() string {
 	if e.Place == "" {
 		return "optimize: " + e.Message
@@ -80,7 +80,7 @@ type (
 	errorOut = **C.optimize_error_t // pointer to which a C function writes its error object
 )
 
-// try returns a Go error for the status and the error object of a C call.
+// try makes a C call, and returns a Go error for its status and its error object; nil if the call succeeded.
 func try(call func(errorOut) status) error {
 	var e *C.optimize_error_t
 	answer := call(&e)

@@ -41,7 +41,7 @@ type EvaluateOptions struct {
 	Bos           Bos        // perplexity: position of the beginning-of-sequence token
 	MaxTokens     uint64     // perplexity: maximum number of tokens of the text to use; 0 for all
 	MaxTexts      uint64     // other tasks: maximum number of lines or rows to use; 0 for all
-	MaxLength     uint32     // other tasks: number of tokens after which a text is truncated; 0 for up to 512
+	MaxLength     uint32     // other tasks: maximum tokens of a text; 0 for the limit of the model, up to 512
 	BatchSize     uint32     // other tasks: number of texts per run; 0 for 1
 	Seed          uint64     // probe: seed of the split into training set and test set
 	TestShare     float64    // probe: share of the texts of each class in the test set; 0 for 0.2
@@ -59,31 +59,36 @@ type EvaluateReport struct {
 	JSON json.RawMessage `json:"-"`
 }
 
-// Evaluation has the results of a task. Fields of other tasks are nil.
+// Evaluation has the results of a task. Fields that do not apply to the task, or to the number of models, are nil; a
+// Verdict is "" then.
 type Evaluation struct {
 	Task     string   `json:"task"` // "perplexity", "embedding", "classification" or "probe"
 	Figures           // results of a single model
 	Original *Figures `json:"original"` // results of each of two models
 	Result   *Figures `json:"result"`
 
-	// Fields of the perplexities of two models: that of the result divided by that of the original, and their divergence.
+	// Fields of the perplexities of two models: the perplexity of the result divided by that of the original, the
+	// divergence of their distributions in nats, and the share of positions with the same most probable token.
 	Ratio         *Interval `json:"ratio"`
 	Verdict       string    `json:"verdict"` // "worse", "better", "no difference" or "too little text"
 	KL            *Interval `json:"kl"`
 	Top1Agreement *float64  `json:"top1_agreement"`
 
-	// Fields of the embeddings of two models.
+	// Fields of the embeddings of two models: mean, 1st percentile and minimum of the cosines of the vectors of each text,
+	// and the share of texts whose nearest other text is the same in both models.
 	Cosine      *float64 `json:"cosine"`
 	CosineP1    *float64 `json:"cosine_p1"`
 	CosineMin   *float64 `json:"cosine_min"`
 	NearestKept *float64 `json:"nearest_kept"`
 
-	// Fields of two classifiers: their agreement, and the change of the accuracy; for probes, only the change.
+	// Fields of two classifiers: the share of texts with the same class, and the accuracy of the result minus that of
+	// the original, from -1 to 1. Probes have only the latter.
 	Agreement      *float64  `json:"agreement"`
 	AccuracyChange *Interval `json:"accuracy_change"`
 }
 
-// Figures are the results of one model. Fields of other tasks are nil.
+// Figures are the results of one model: those of perplexity, then those of classification and probe. Fields of other
+// tasks are nil.
 type Figures struct {
 	Perplexity  *float64 `json:"perplexity"`
 	NLL         *float64 `json:"nll"` // nats per token
@@ -104,7 +109,8 @@ type Interval struct {
 	High  *float64 `json:"high"`
 }
 
-// Evaluate evaluates a model on data (the content of a file), or compares another model with it.
+// Evaluate evaluates a model on data, which is the content of a file in the format of the task. With Against, it
+// compares two models on the data, which the task EvaluateEmbedding requires.
 func (c *Context) Evaluate(ctx context.Context, model *Model, data string, o *EvaluateOptions) (*EvaluateReport, error) {
 	context, err := c.acquire()
 	if err != nil {

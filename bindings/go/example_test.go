@@ -30,7 +30,7 @@ func models() (encoder, decoder string) {
 	return encoder, decoder
 }
 
-// An example cannot skip itself.
+// TestMain skips the examples if there are no models, because an example cannot skip itself.
 func TestMain(m *testing.M) {
 	if _, err := os.Stat(filepath.Join(encoder, "model.onnx")); err != nil || decoder == "" {
 		fmt.Println("skipped: the examples (no models, run make deps)")
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A model is loaded, quantized to int8 and saved.
+// This example loads a model, quantizes it to int8 and saves the result.
 func Example() {
 	ctx := context.Background()
 	library, err := optimize.NewContext(nil)
@@ -73,7 +73,7 @@ func Example() {
 	// 3.9 times smaller
 }
 
-// A plan says what quantizing would do, in milliseconds.
+// This example estimates the result of quantizing with a plan, without quantizing.
 func ExampleContext_Plan() {
 	library, err := optimize.NewContext(nil)
 	if err != nil {
@@ -97,7 +97,7 @@ func ExampleContext_Plan() {
 	// 4 bits: 10 MB
 }
 
-// Texts become vectors, which are read where they are.
+// This example computes vectors of texts, and reads them without a copy.
 func ExampleView() {
 	ctx := context.Background()
 	library, err := optimize.NewContext(nil)
@@ -135,7 +135,7 @@ func ExampleView() {
 	// Output: true true
 }
 
-// The tokens of an answer arrive as they are generated.
+// This example prints the tokens of an answer as they are generated.
 func ExampleGenerator_GenerateSeq() {
 	ctx := context.Background()
 	library, err := optimize.NewContext(nil)
@@ -167,7 +167,7 @@ func ExampleGenerator_GenerateSeq() {
 	// Output: The capital of France is Paris.
 }
 
-// The error of a training callback ends the training.
+// This example ends a training with an error of the training callback.
 func ExampleContext_Distill() {
 	ctx := context.Background()
 	library, err := optimize.NewContext(nil)
@@ -196,7 +196,7 @@ func ExampleContext_Distill() {
 	// Output: three steps are enough
 }
 
-// The deadline of a context ends a call.
+// This example ends a call with the deadline of a context.
 func ExampleStatus() {
 	library, err := optimize.NewContext(nil)
 	if err != nil {

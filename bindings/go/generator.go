@@ -21,7 +21,7 @@ type Generator struct {
 // GeneratorOptions are the options of Context.NewGenerator.
 type GeneratorOptions struct {
 	Threads          uint32 // number of threads; 0 for that of the context
-	RoundActivations bool   // whether activations of block-quantized products are rounded: faster, less exact
+	RoundActivations bool   // whether activations of block-quantized products have 8 bits: faster, less exact
 	Execution        Execution
 }
 
@@ -55,7 +55,7 @@ func newGenerator(generator *C.optimize_generator_t) *Generator {
 	return &Generator{own(generator, func(g *C.optimize_generator_t) { C.optimize_generator_free(g) })}
 }
 
-// c returns the options in their C form.
+// c returns the options as a C struct.
 func (o *GeneratorOptions) c(m *memory) C.optimize_generator_options_t {
 	if o == nil {
 		o = &GeneratorOptions{}
@@ -117,9 +117,10 @@ type Uncertainty struct {
 }
 
 // GenerateOptions are the options of Generator.Generate, Run and Append. The zero value selects the most probable token
-// each time, and ends after at most 256 new tokens.
+// each time, and ends after at most 256 new tokens. TopK above 1, TopP and MinP need a Temperature above 0 or
+// ModelSampling; without, the call fails with ErrInvalidArgument.
 type GenerateOptions struct {
-	MaxNewTokens      uint32   // maximum number of new tokens per row; 0 with MaxLength 0 for 256
+	MaxNewTokens      uint32   // maximum number of new tokens per row; 0 for no limit, or 256 if MaxLength is 0, too
 	MaxLength         uint32   // maximum number of tokens per row, including the prompt; 0 for no limit
 	TopK              uint32   // sampling: number of most probable tokens to sample from; 0 for all
 	Temperature       float32  // sampling temperature, by which logits are divided; 0 selects the most probable token
@@ -130,15 +131,15 @@ type GenerateOptions struct {
 	FrequencyPenalty  float32  // number subtracted for each occurrence of a token in the generated text; 0 disables it
 	NoRepeatNgramSize uint32   // length of token sequences that must not occur twice; 0 allows repetitions
 	Logprobs          uint32   // log-probabilities to return: 0 for none, n for each token and the n - 1 most probable
-	Seed              uint64   // seed of sampling; the same seed gives the same text
+	Seed              uint64   // seed of sampling; on one machine, the same seed gives the same text
 	Stop              []string // strings that end the text of a row and are not part of it
 	Rendered          bool     // whether prompts already contain their special tokens, like those of Model.RenderChat
 	IgnoreEOS         bool     // whether generation continues after end-of-text tokens
 	StopTokens        []int64  // ids of tokens that end the text of a row and are not part of it
-	ModelSampling     bool     // whether settings that are 0 have the values that the model recommends
+	ModelSampling     bool     // whether to sample, with the settings that the model recommends for fields that are 0
 
-	// OnToken is called for every generated token, on the goroutine that made the call. A return value of false ends all
-	// rows. A panic also ends them, and continues when the call has ended.
+	// OnToken is called for every generated token, on the goroutine that made the call; nil for no calls. A return value
+	// of false ends all rows. A panic also ends them, and continues when the call has ended.
 	OnToken func(Written) bool
 }
 
@@ -166,7 +167,9 @@ type Logprobs struct {
 	Top    []Logprob `json:"top"`    // most probable tokens, best first
 }
 
-// Generate generates text after each prompt. Previous rows are discarded.
+// Generate generates text after each prompt, and returns one Generation per prompt, in their order. Previous rows are
+// discarded. It fails with ErrInvalidArgument if there are no prompts, if a prompt is empty or longer than the limit of
+// the model, or if the model has no tokenizer.
 func (g *Generator) Generate(ctx context.Context, prompts []string, o *GenerateOptions) ([]Generation, error) {
 	var m memory
 	defer m.free()
@@ -180,7 +183,8 @@ func (g *Generator) Generate(ctx context.Context, prompts []string, o *GenerateO
 }
 
 // Append appends text to a row, for example a message of a conversation to row 0, which is created if there are no
-// rows. The next Run reads it. Only Rendered of the options is used.
+// rows. The next Run reads the text. Of the options, only Rendered is used. It fails with ErrNotFound if there is no
+// such row.
 func (g *Generator) Append(row int, text string, o *GenerateOptions) error {
 	c, err := g.acquire()
 	if err != nil {
@@ -197,7 +201,9 @@ func (g *Generator) Append(row int, text string, o *GenerateOptions) error {
 	})
 }
 
-// Run generates text in all rows, without processing earlier tokens again. It returns the text of this call.
+// Run generates text in all rows, without processing earlier tokens again. It returns the text that this call
+// generates, one Generation per row. It fails with ErrInvalidArgument if a row is empty or has reached the limit of the
+// model.
 func (g *Generator) Run(ctx context.Context, o *GenerateOptions) ([]Generation, error) {
 	return g.write(ctx, o, func(
 		c *C.optimize_generator_t, options *C.optimize_generate_options_t, call *C.optimize_call_t,
@@ -250,7 +256,7 @@ func (g *Generator) write(ctx context.Context, o *GenerateOptions, write writeFu
 	return report.Generations, err
 }
 
-// c returns the options in their C form, except for OnToken.
+// c returns the options as a C struct, without OnToken.
 func (o *GenerateOptions) c(m *memory) C.optimize_generate_options_t {
 	if o == nil {
 		o = &GenerateOptions{}

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-const count = "One, two, three, four," // it goes on: five, six, seven, eight, and nine, ...
+const count = "One, two, three, four," // the model continues: five, six, seven, eight, and nine, ...
 
-// loaded is what the tests of this file share, because it takes a moment to make. The process's end frees it.
+// loaded has objects that the tests of this file share, because creating them takes time. They are never closed.
 var loaded struct {
 	once      sync.Once
 	library   *Context
@@ -23,7 +23,8 @@ var loaded struct {
 	generator *Generator
 }
 
-// smollm2 gives a decoder and a generator of it; a test begins with the rows it needs.
+// smollm2 returns a decoder and a generator of it, which all tests share. A test discards the rows of the test before,
+// with Generate or Reset.
 func smollm2(t *testing.T) (*Model, *Generator) {
 	models := filepath.Dir(minilm(t))
 	files := must(filepath.Glob(filepath.Join(models, "smollm2", "*.gguf")))
@@ -38,7 +39,7 @@ func smollm2(t *testing.T) (*Model, *Generator) {
 	return loaded.model, loaded.generator
 }
 
-// write gives what is written after a prompt.
+// write returns the text that g generates after a prompt.
 func write(g *Generator, prompt string, o *GenerateOptions) Generation {
 	return must(g.Generate(ctx, []string{prompt}, o))[0]
 }

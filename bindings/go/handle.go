@@ -12,11 +12,11 @@ import (
 	"unsafe"
 )
 
-// ErrClosed is the error of a method that is called after Close.
+// ErrClosed is the error of a call with an object that is closed.
 var ErrClosed = errors.New("optimize: used after Close")
 
-// handle owns a C handle: P is a pointer to its type. It counts the calls that use it, so that neither Close nor the
-// garbage collector frees it during one of them.
+// handle owns a C handle of the pointer type P. It counts the calls that use the C handle, so that neither Close nor
+// the garbage collector frees it during a call.
 type handle[P any] struct {
 	mu   sync.Mutex
 	c    P
@@ -56,7 +56,7 @@ func (h *handle[P]) release() {
 	}
 }
 
-// Close frees the memory of the library, at once or when the calls that use it have ended. It returns nil.
+// Close frees the object, at once or when the calls that use it have ended. It always returns nil.
 func (h *handle[P]) Close() error {
 	if h == nil {
 		return nil
@@ -81,8 +81,8 @@ func (m *memory) free() {
 	}
 }
 
-// text returns a copy of a string in C memory. C would end it at its first NUL: replacing each NUL by an invalid byte
-// makes the library reject such a string instead of opening another file.
+// text returns a copy of a string in C memory. C would end the string at its first NUL. Each NUL is therefore replaced
+// by a byte that is not UTF-8, so that the library refuses the string instead of opening another file.
 func (m *memory) text(s string) *C.char {
 	return m.keep(C.CString(strings.ReplaceAll(s, "\x00", "\xff")))
 }
@@ -170,7 +170,7 @@ func (m *memory) keep(c *C.char) *C.char {
 	return c
 }
 
-// bytesOf returns the memory of a slice of numbers.
+// bytesOf returns the memory of the elements of a slice; nil if it is empty.
 func bytesOf[T any](s []T) []byte {
 	if len(s) == 0 {
 		return nil
@@ -178,7 +178,8 @@ func bytesOf[T any](s []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
 }
 
-// addressable returns a slice with a first element whose address can be taken; C ignores it if the slice is empty.
+// addressable returns s, or a slice of one element if s is empty, so that the address of the first element can be
+// taken. C functions that receive the length 0 do not read that element.
 func addressable[T any](s []T) []T {
 	if len(s) == 0 {
 		return make([]T, 1)
@@ -194,7 +195,7 @@ func flag(yes bool) C.uint32_t {
 	return 0
 }
 
-// take returns a copy of a buffer, and frees it.
+// take returns a copy of the content of a buffer, and frees the buffer.
 func take(buffer *C.optimize_buffer_t) []byte {
 	defer C.optimize_buffer_free(buffer)
 	data := (*byte)(unsafe.Pointer(C.optimize_buffer_data(buffer)))

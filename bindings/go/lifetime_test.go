@@ -114,7 +114,7 @@ func TestGoroutinesShareASession(t *testing.T) {
 	session.Close()
 }
 
-// rss is the resident memory of this process in bytes.
+// rss returns the resident memory of this process in bytes.
 func rss(t *testing.T) int {
 	var size, resident int
 	if _, err := fmt.Fscan(bytes.NewReader(must(os.ReadFile("/proc/self/statm"))), &size, &resident); err != nil {
@@ -123,7 +123,7 @@ func rss(t *testing.T) int {
 	return resident * os.Getpagesize()
 }
 
-// settle lets finalizers run.
+// settle runs the garbage collector, and gives finalizers time to run.
 func settle() {
 	for i := 0; i < 3; i++ {
 		runtime.GC()
@@ -154,7 +154,8 @@ func TestGarbageIsCollected(t *testing.T) {
 	}
 }
 
-// The collector runs all the time while handles are made, used and dropped: none may be freed under a call.
+// The garbage collector runs all the time while handles are made, used and dropped. It must not free a handle that a
+// call uses.
 func TestCollectorDuringCalls(t *testing.T) {
 	library, model, tokenizer := load(t)
 	stop := make(chan struct{})

@@ -21,27 +21,27 @@ const (
 	LogLevelDebug   LogLevel = C.OPTIMIZE_LOG_LEVEL_DEBUG   // details for developers, including those of ONNX Runtime
 )
 
-// LogFunc receives the messages of the whole process, on any goroutine, also on several at once. The target is
-// "optimize" or "onnxruntime". Its panics are ignored.
+// LogFunc receives the log messages of the whole process, on any thread, also on several at once. The target is
+// "optimize" or "onnxruntime". Panics of the function are ignored.
 type LogFunc func(level LogLevel, target, message string)
 
-// Counters are counters of all models, sessions and threads of the process since its start.
+// Counters are counters of all models, sessions and threads of the process since its start. They are never reset.
 type Counters struct {
-	ModelsLoaded    uint64
-	BytesLoaded     uint64
-	LoadSeconds     float64
-	SessionsCreated uint64
-	SessionSeconds  float64
-	Runs            uint64
-	FailedRuns      uint64
+	ModelsLoaded    uint64  // number of models that were loaded from files or memory
+	BytesLoaded     uint64  // size of these models in bytes
+	LoadSeconds     float64 // time that the loading of models took
+	SessionsCreated uint64  // number of sessions, including those of generators, embedders and techniques
+	SessionSeconds  float64 // time that the creation of sessions took
+	Runs            uint64  // number of runs of sessions that ended, including failed ones
+	FailedRuns      uint64  // number of runs that failed, including cancelled ones
 	RunSeconds      float64 // time that runs took, summed over threads
 	ActiveRuns      uint64  // number of runs that are now in progress
-	WaitingCalls    uint64  // number of calls that now wait for the same engine
-	ReadTokens      uint64  // number of tokens read: those of prompts, and generated ones
-	GeneratedTokens uint64
+	WaitingCalls    uint64  // number of calls that now wait for another call of the same engine
+	ReadTokens      uint64  // number of tokens that generators have read: those of prompts, and generated ones
+	GeneratedTokens uint64  // number of tokens that generators have generated
 }
 
-// CountersFormat is the format of Context.CountersText.
+// CountersFormat is the format of the text that Context.CountersText returns.
 type CountersFormat int32
 
 // The formats of counters.
@@ -50,7 +50,7 @@ const (
 	CountersPrometheus CountersFormat = C.OPTIMIZE_COUNTERS_FORMAT_PROMETHEUS
 )
 
-// Counters returns the counters of the process.
+// Counters returns the counters of the process, which are the same for all contexts.
 func (c *Context) Counters() (Counters, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -92,7 +92,7 @@ func (c *Context) CountersText(format CountersFormat) (string, error) {
 	return string(take(text)), nil
 }
 
-// setLog makes options pass messages to function, until forget is called.
+// setLog makes options pass log messages to function, until forget is called. It does nothing if function is nil.
 func setLog(options *C.optimize_context_options_t, function LogFunc, level LogLevel) (forget func()) {
 	if function == nil {
 		return func() {}

@@ -12,12 +12,13 @@ var ctx = context.Background()
 
 func must[T any](value T, err error) T {
 	if err != nil {
-		panic(err) // testing prints it, with the line that called
+		panic(err) // the package testing prints the error, with the line of the caller
 	}
 	return value
 }
 
-// minilm is the folder of the model the tests use; `make deps` fetches it.
+// minilm returns the folder of the encoder that the tests use, which `make deps` fetches. It skips the test if there is
+// no such folder.
 func minilm(t *testing.T) string {
 	deps := os.Getenv("OPTIMIZE_TEST_DEPS")
 	if deps == "" {
@@ -30,7 +31,7 @@ func minilm(t *testing.T) string {
 	return folder
 }
 
-// load gives a context with one thread, the model and its tokenizer.
+// load returns a context with one thread, the model of minilm and its tokenizer, which are closed when the test ends.
 func load(t *testing.T) (*Context, *Model, *Tokenizer) {
 	folder := minilm(t)
 	library := must(NewContext(&ContextOptions{Threads: 1}))
@@ -42,7 +43,7 @@ func load(t *testing.T) (*Context, *Model, *Tokenizer) {
 	return library, model, tokenizer
 }
 
-// tempDir is a folder where the tests may write.
+// tempDir returns an empty folder, which is removed when the test ends.
 func tempDir(t *testing.T) string {
 	base := os.Getenv("OPTIMIZE_TEST_TMP")
 	if base == "" {
@@ -53,7 +54,7 @@ func tempDir(t *testing.T) string {
 	return folder
 }
 
-// embed runs a session on a text and gives the sentence embedding: the output of two dimensions and type float.
+// embed runs a session on a text, and returns the sentence embedding: the float32 output with two dimensions.
 func embed(ctx context.Context, session *Session, tokenizer *Tokenizer, text string) ([]float32, error) {
 	encoding, err := tokenizer.Encode([]string{text}, nil)
 	if err != nil {

@@ -18,8 +18,10 @@ func newModel(model *C.optimize_model_t) *Model {
 	return &Model{own(model, func(m *C.optimize_model_t) { C.optimize_model_free(m) })}
 }
 
-// Load loads an .onnx or .gguf file, a checkpoint, an exported folder, a package, or the manifest of an ensemble.
-// Weights that are used as they are stored are mapped and not read; others are converted.
+// Load loads an .onnx or .gguf file, a packed file, a checkpoint, an exported folder, a package, or the manifest of an
+// ensemble. Weights that are used as they are stored are mapped and not read; others are converted. It fails with
+// ErrNotFound if there is no such file, with ErrInvalidModel for a damaged one, and with ErrUnsupported for a format,
+// an architecture or a type of weights that is not supported.
 func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -39,7 +41,7 @@ func (c *Context) Load(ctx context.Context, path string) (*Model, error) {
 }
 
 // LoadMemory loads a model from a copy of the bytes of an .onnx file without external data, a packed file, a .gguf file
-// or a package in one file.
+// or a package in one file. It fails with ErrInvalidArgument for a model with external data.
 func (c *Context) LoadMemory(ctx context.Context, file []byte) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -62,7 +64,7 @@ type ExternalData int32
 
 // The kinds of storage of weights.
 const (
-	ExternalDataAuto   ExternalData = C.OPTIMIZE_EXTERNAL_DATA_AUTO   // in the .onnx file up to 1 GiB
+	ExternalDataAuto   ExternalData = C.OPTIMIZE_EXTERNAL_DATA_AUTO   // in the .onnx file up to 1 GiB, else next to it
 	ExternalDataNever  ExternalData = C.OPTIMIZE_EXTERNAL_DATA_NEVER  // in the .onnx file, which holds up to 2 GiB
 	ExternalDataAlways ExternalData = C.OPTIMIZE_EXTERNAL_DATA_ALWAYS // in a file next to the .onnx file
 )
@@ -85,7 +87,9 @@ func (o *SaveOptions) raw() C.optimize_save_options_t {
 	}
 }
 
-// Save saves a model atomically: an existing file at path is replaced only when the new one is complete and on disk.
+// Save saves a model at path, and returns the list of the files that it wrote. Saving is atomic: an existing file at
+// path is replaced only when the new one is complete and on disk. It fails with ErrNotFound if the folder does not
+// exist.
 func (m *Model) Save(ctx context.Context, path string, o *SaveOptions) (*SaveReport, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -143,7 +147,7 @@ type Message struct {
 	Content string `json:"content"`
 }
 
-// Thinking is the use of the reasoning of a model before its answer.
+// Thinking states whether a model reasons before its answer, for chat templates with the variable enable_thinking.
 type Thinking int32
 
 // The values of Thinking.
@@ -162,7 +166,8 @@ type ChatOptions struct {
 }
 
 // ApplyChatTemplate returns a conversation rendered like RenderChat does, with tools and other options. Messages may
-// have more keys, such as tool_calls.
+// have more keys, such as tool_calls. It fails with ErrNotFound if the model has no template, and with
+// ErrInvalidArgument if the template refuses the messages.
 func (m *Model) ApplyChatTemplate(messages any, o *ChatOptions) (string, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -205,9 +210,9 @@ func (m *memory) json(value any) (*C.char, error) {
 	return m.text(string(encoded)), err
 }
 
-// RenderChat returns a conversation rendered with the chat template of the model: a prompt for which Rendered is set.
-// messages is a []Message, or another list whose JSON has role and content. It fails with ErrNotFound if the model has
-// no template.
+// RenderChat returns a conversation rendered with the chat template of the model. The text contains special tokens: set
+// GenerateOptions.Rendered when you pass it to a Generator. messages is a []Message, or another list whose JSON has
+// role and content. It fails with ErrNotFound if the model has no template.
 func (m *Model) RenderChat(messages any) (string, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -257,7 +262,7 @@ func (m *Model) Outputs() ([]ValueInfo, error) {
 // ValueInfo is the name, type and shape of an input or output.
 type ValueInfo struct {
 	Name     string
-	DType    DType    // element type; Unknown for a sequence or map
+	DType    DType    // element type; Unknown for a sequence, a map or an undeclared type
 	Dims     []int64  // sizes, -1 for dynamic ones; nil if the model does not declare the rank
 	DimNames []string // names of the dimensions; equal names mean equal sizes, except for ""
 }

@@ -14,12 +14,16 @@
 //
 // Rules for the whole package:
 //
-//   - A context.Context stops a call: cancelling it ends the call within milliseconds, and its deadline becomes
-//     the call's timeout. Progress is reported to the function of [WithProgress].
-//   - Errors of the library are [*Error]; errors.Is compares them with ErrNotFound, ErrBusy and so on.
-//   - Options may be nil; the zero value of every field selects its default.
-//   - Close frees memory at once that the garbage collector would free later. Objects closed during a call are freed
-//     when the call ends. Handles may be closed in any order, and more than once.
+//   - A context.Context stops a call: cancelling it ends the call, usually within milliseconds, and its deadline is
+//     the timeout of the call. A run of a TensorRT engine is not interrupted. Progress is reported to the function of
+//     [WithProgress].
+//   - Errors of the library are [*Error]; errors.Is compares them with ErrNotFound, ErrBusy and so on. Calls with an
+//     object that is closed fail with [ErrClosed].
+//   - Options may be nil; the zero value of a field selects its default. Few fields are required: DistillOptions.Text,
+//     and TensorRTOpenOptions.Trust.
+//   - Objects such as models and sessions have a method Close, which frees memory at once that the garbage collector
+//     would free later. Objects closed during a call are freed when the call ends. Objects may be closed in any order,
+//     and more than once.
 //   - Any number of goroutines may use an object at once, with one exception: a [Generator] runs one call at a time.
 package optimize
 
@@ -33,7 +37,8 @@ func Version() string { return C.GoString(C.optimize_version()) }
 // VersionNumber returns the version of the library as one number that can be compared: major*10000 + minor*100 + patch.
 func VersionNumber() uint32 { return uint32(C.optimize_version_number()) }
 
-// Context is the ONNX Runtime library and the default number of threads. A program usually has one context.
+// Context holds the ONNX Runtime library, the default number of threads, the log callback and the memory limit. A
+// program usually has one context. Objects that were created with a context remain usable when it is closed.
 type Context struct {
 	*handle[*C.optimize_context_t]
 }
@@ -41,14 +46,14 @@ type Context struct {
 // ContextOptions are the options of [NewContext].
 type ContextOptions struct {
 	Threads        uint32   // default number of threads of all calls; 0 for all processors
-	RuntimeLibrary string   // path of the ONNX Runtime library; "" searches the default places
+	RuntimeLibrary string   // path of the ONNX Runtime library; "" for ORT_DYLIB_PATH, or else the default places
 	Log            LogFunc  // log callback, called until the context is closed; nil for no messages
 	LogLevel       LogLevel // highest level of the messages that Log receives; 0 for LogLevelWarning
-	MemoryLimit    uint64   // maximum memory in bytes of models and sessions; 0 for no limit
+	MemoryLimit    uint64   // maximum memory in bytes of models in memory and of sessions; 0 for no limit
 }
 
-// NewContext creates a context. ONNX Runtime is opened when it is first needed: loading, quantizing and saving do not
-// need it.
+// NewContext creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without
+// calibration, and saving do not need it.
 func NewContext(o *ContextOptions) (*Context, error) {
 	if o == nil {
 		o = &ContextOptions{}
@@ -76,7 +81,8 @@ func NewContext(o *ContextOptions) (*Context, error) {
 	})}, nil
 }
 
-// RuntimeVersion opens ONNX Runtime, if it is not open yet, and returns its version, e.g. "1.32.0".
+// RuntimeVersion opens ONNX Runtime, if it is not open yet, and returns its version, e.g. "1.32.0". It fails with
+// ErrRuntimeMissing if ONNX Runtime is not found.
 func (c *Context) RuntimeVersion() (string, error) {
 	context, err := c.acquire()
 	if err != nil {

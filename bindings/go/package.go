@@ -17,30 +17,32 @@ type Package struct {
 // Dimension is the range of a dimension of an input.
 type Dimension struct {
 	Input     string // name of the input, or its position, such as "0"
-	Dimension uint32
+	Dimension uint32 // index of the dimension, from 0
 	Name      string // name; dimensions with the same name have the same range and size
-	Min       uint64
+	Min       uint64 // minimum size
 	Max       uint64 // maximum size; 0 for no limit
 }
 
 // PackageOptions are the options of Context.Compile.
 type PackageOptions struct {
-	Dynamic       bool   // whether every dynamic dimension has a range; the first one is the batch
-	BatchMin      uint64 // minimum batch size; 0 for 1
-	BatchMax      uint64 // maximum batch size; 0 for 64
-	DynamicShapes string // ranges as JSON: {input: {dimension: {"name", "min", "max"}}}
-	Variants      string // precisions in order of preference, such as "fp32,int8"; "" for "fp32"
-	Licence       string
-	SignKey       string // secret ed25519 key that signs the package, 64 hexadecimal digits
-	SingleFile    bool
-	PortableOnly  bool
+	Dynamic       bool        // whether dynamic dimensions get ranges, the first one as batch; always for decoders
+	BatchMin      uint64      // minimum batch size; 0 for 1
+	BatchMax      uint64      // maximum batch size; 0 for 64
+	DynamicShapes string      // ranges as JSON: {input: {dimension: {"name", "min", "max"}}}
+	Variants      string      // precisions in order of preference, such as "fp32,int8"; "" for "fp32"
+	Licence       string      // licence of the model, which the manifest records; "" for none
+	SignKey       string      // secret ed25519 key that signs the package, 64 hexadecimal digits; "" for none
+	SingleFile    bool        // whether one file is written instead of a folder
+	PortableOnly  bool        // whether graphs that are optimized for this processor are left out
 	Packed        bool        // whether weights are stored packed, with one bit per zero
 	Engine        string      // path of a TensorRT engine of the model, with its manifest next to it; "" for none
 	Dimensions    []Dimension // ranges of dimensions, like DynamicShapes
 	Lineage       []string    // reports in JSON of the steps that led to the model, oldest first
 }
 
-// Compile writes a package of a model at path. It returns a report as JSON.
+// Compile writes a package of a model at path, atomically, and replaces an existing package. It returns a report as
+// JSON, with the sizes and hashes of the files. It fails with ErrInvalidArgument if something other than a package
+// exists at path, or if ranges contradict the model or each other.
 func (c *Context) Compile(ctx context.Context, model *Model, path string, o *PackageOptions) ([]byte, error) {
 	return c.compile(model, o, func(p *compilation) error {
 		return tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
@@ -125,11 +127,13 @@ func (o *PackageOptions) raw(texts *memory) C.optimize_package_compile_options_t
 
 // OpenOptions are the options of OpenPackage.
 type OpenOptions struct {
-	Variant   string // name or precision of the variant; "" selects one by the processor
-	PublicKey string // public ed25519 key that must have signed it, 64 hexadecimal digits
+	Variant   string // name or precision of the variant; "" selects one by processor and execution provider
+	PublicKey string // public ed25519 key that must have signed it, 64 hexadecimal digits; "" for none
 }
 
-// OpenPackage opens a package, which is a folder or a file.
+// OpenPackage opens a package, which is a folder or a file. It checks the manifest, and other files only as far as they
+// are used; Verify checks all bytes. It fails with ErrUnsupported if the package has a newer format or no variant for
+// this machine, and with ErrInvalidModel if it is damaged or not signed by PublicKey.
 func OpenPackage(path string, o *OpenOptions) (*Package, error) {
 	var m memory
 	defer m.free()
@@ -157,7 +161,8 @@ func (o *OpenOptions) raw(m *memory) C.optimize_package_open_options_t {
 	}
 }
 
-// NewPackageSession creates a session of the first variant that fits this machine. Runs check the shape contract.
+// NewPackageSession creates a session of the first variant that fits this machine. Each run checks the sizes of its
+// inputs against the ranges in the manifest (the shape contract), and fails with ErrInvalidArgument for others.
 func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -186,7 +191,8 @@ func (c *Context) NewPackageSession(ctx context.Context, p *Package, o *SessionO
 }
 
 // NewPackageEngine creates a session of the TensorRT engine of a package on a device. It fails with ErrNotFound if the
-// package has none, otherwise like OpenTensorRT. Runs check the shape contract.
+// package has no engine, with ErrUnsupported if it is a single file, and otherwise like OpenTensorRT. Runs check the
+// shape contract, as those of NewPackageSession.
 func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTOpenOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -211,7 +217,8 @@ func (c *Context) NewPackageEngine(ctx context.Context, p *Package, o *TensorRTO
 	return newSession(session), nil
 }
 
-// Model returns the model of a package.
+// Model returns the model of a package, for techniques, benchmarks and inspection. Sessions of this model check the
+// shape contract, as those of NewPackageSession.
 func (p *Package) Model() (*Model, error) {
 	raw, err := p.acquire()
 	if err != nil {
@@ -239,7 +246,8 @@ func (p *Package) Tokenizer() (*Tokenizer, error) {
 	return newTokenizer(tokenizer), nil
 }
 
-// Generator creates a generator of the model of a package.
+// Generator creates a generator of the model of a package. It fails with ErrUnsupported if the model does not generate
+// text.
 func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions) (*Generator, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -283,8 +291,9 @@ func (p *Package) Inspect(c *Context) ([]byte, error) {
 	return take(report), nil
 }
 
-// Verify verifies every byte of a package, and the signature if publicKey (64 hexadecimal digits) is not empty. It
-// fails if a hash or the signature is wrong.
+// Verify verifies every byte of a package: the hash of each file, and the signature if there is one. publicKey is the
+// public ed25519 key that must have signed the package, as 64 hexadecimal digits, or "". It fails with ErrInvalidModel
+// if a hash or the signature is wrong, or if there is a publicKey but no signature.
 func (p *Package) Verify(ctx context.Context, publicKey string) error {
 	raw, err := p.acquire()
 	if err != nil {

@@ -38,8 +38,8 @@ const (
 	SessionINT8 SessionPrecision = C.OPTIMIZE_SESSION_PRECISION_INT8
 )
 
-// Execution is the execution provider, device and kernels of sessions. An unavailable provider fails with
-// ErrBackendMissing or ErrDeviceMissing; another provider never replaces it.
+// Execution is the execution provider, device and kernels of sessions. Calls with a provider that is not available fail
+// with ErrBackendMissing or ErrDeviceMissing; another provider never replaces one that is requested by name.
 type Execution struct {
 	Provider    Provider
 	Kernels     Kernels
@@ -54,10 +54,11 @@ type Placement struct {
 	DeviceID   uint32         `json:"device_id"`
 	Nodes      map[string]int `json:"nodes"`       // nodes by provider; nil if ONNX Runtime's CPU kernels run all
 	Groups     int            `json:"groups"`      // number of groups of nodes that this library's kernels run
-	PassedOver []string       `json:"passed_over"` // unavailable providers that ProviderAuto tried before
-	// KernelsUnused is the reason why this library's kernels run no nodes.
+	PassedOver []string       `json:"passed_over"` // what was tried before, such as unavailable providers, with reasons
+	// KernelsUnused is the reason why this library's kernels run no nodes; "" if they do.
 	KernelsUnused string `json:"kernels_unused"`
-	// WeightsCopied is the reason why the weights of a package are copied instead of being read from the mapped file.
+	// WeightsCopied is the reason why the weights of a package are copied instead of being read from the mapped file; ""
+	// if they are not copied.
 	WeightsCopied string `json:"weights_copied"`
 }
 
@@ -70,7 +71,8 @@ type Availability struct {
 	Reason    string `json:"reason"`
 }
 
-// Providers returns the execution providers, best first.
+// Providers returns the execution providers, best first, and whether they are available on the device with the index
+// deviceID. It fails with ErrRuntimeMissing if ONNX Runtime is not found.
 func (c *Context) Providers(deviceID uint32) ([]Availability, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -117,7 +119,7 @@ func (s *Session) Placement() (*Placement, error) {
 	return placement, json.Unmarshal(take(buffer), placement)
 }
 
-// Placement returns the placement of each model of the generator.
+// Placement returns the placement of each model of the generator: one, or those of the members of an ensemble.
 func (g *Generator) Placement() ([]Placement, error) {
 	generator, err := g.acquire()
 	if err != nil {

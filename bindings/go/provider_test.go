@@ -41,7 +41,7 @@ func TestSessionsRunOnWhatIsAskedForAndSayWhat(t *testing.T) {
 	}
 }
 
-// y = EPContext(x): an engine that somebody else made.
+// modelWithEngine is an ONNX model with the single node y = EPContext(x), which stands for an engine of another source.
 const modelWithEngine = "\010\010:G\012\040\012\001x\022\001y\042\011EPContext:\015com.microsoft\022\001gZ\017\012" +
 	"\001x\022\012\012\010\010\001\022\004\012\002\010\001b\017\012\001y\022\012\012\010\010" +
 	"\001\022\004\012\002\010\001B\002\020\021B\021\012\015com.microsoft\020\001"
@@ -54,7 +54,7 @@ func TestEnginesInModelsOfStrangersAreRefused(t *testing.T) {
 	if _, err := library.NewSession(ctx, strange, options); !errors.Is(err, ErrUntrusted) {
 		t.Fatalf("not trusted: %v", err)
 	}
-	options.TrustEngines = true // no engine is in it, but that is for the provider to say
+	options.TrustEngines = true // the model contains no engine, so the provider refuses it for another reason
 	if _, err := library.NewSession(ctx, strange, options); err == nil || errors.Is(err, ErrUntrusted) {
 		t.Fatalf("trusted: %v", err)
 	}

@@ -10,7 +10,7 @@ import (
 // PruneMethod is the pruning method, which selects the weights or units to prune.
 type PruneMethod int32
 
-// The pruning methods. Wanda and SparseGPT need a calibration text.
+// The pruning methods. Wanda and SparseGPT need calibration data: a text or tensors.
 const (
 	PruneMagnitude  PruneMethod = C.OPTIMIZE_PRUNE_MAGNITUDE  // sets the weights with the smallest magnitude to zero
 	PruneRandom     PruneMethod = C.OPTIMIZE_PRUNE_RANDOM     // sets random weights to zero, selected with the seed
@@ -26,22 +26,22 @@ type Importance int32
 const (
 	ImportanceL1         Importance = C.OPTIMIZE_IMPORTANCE_L1
 	ImportanceL2         Importance = C.OPTIMIZE_IMPORTANCE_L2
-	ImportanceActivation Importance = C.OPTIMIZE_IMPORTANCE_ACTIVATION // needs a calibration text
+	ImportanceActivation Importance = C.OPTIMIZE_IMPORTANCE_ACTIVATION // needs calibration data
 	ImportanceRandom     Importance = C.OPTIMIZE_IMPORTANCE_RANDOM
 )
 
 // PruneOptions are the options of Context.Prune.
 type PruneOptions struct {
 	Method        PruneMethod
-	Sparsity      float64 // share of zeros in each weight; 0 for 0.5, or that of the pattern
+	Sparsity      float64 // share of zeros in each weight, or of units to remove; 0 for 0.5, or that of the pattern
 	PatternKeep   uint32  // maximum number of nonzeros in PatternOf weights: 2 and 4 for the pattern 2:4
-	PatternOf     uint32
-	Global        bool   // magnitude and random: whether all weights have one threshold
-	Embeddings    bool   // whether embedding tables are pruned as well
-	Threads       uint32 // number of threads; 0 for that of the context
+	PatternOf     uint32  // length of the pattern; 0 for no pattern
+	Global        bool    // magnitude and random: whether all weights have one threshold
+	Embeddings    bool    // whether embedding tables are pruned as well
+	Threads       uint32  // number of threads; 0 for that of the context
 	Importance    Importance
-	RoundTo       uint32   // structured: number of which the remaining sizes are multiples
-	Reconstruct   bool     // structured: whether the remaining weights are fitted on the calibration text
+	RoundTo       uint32   // structured: number of which the remaining sizes are multiples; 0 for one by their size
+	Reconstruct   bool     // structured: whether the remaining weights are fitted on the calibration data
 	DropLayers    uint32   // structured: number of layers to remove
 	Seed          uint64   // seed of random choices
 	MinElements   uint64   // minimum number of elements of a weight; 0 for 1024
@@ -56,11 +56,12 @@ type PruneOptions struct {
 	TargetSize    uint64   // structured: maximum size of the result in bytes, instead of Sparsity
 	TargetSpeedup float64  // structured: minimum measured speed-up, instead of Sparsity
 
-	CalibrationTensors map[string]*Tensor // calibration tensors by input, instead of a text
+	CalibrationTensors map[string]*Tensor // calibration tensors by input, instead of a text; none for no tensors
 }
 
 // Prune returns a pruned copy of a model; the original is unchanged. It fails with ErrInvalidArgument if a target
-// matches nothing, and with ErrUnsupported if no weight could be pruned.
+// matches nothing, with ErrUnsupported if no weight could be pruned, and with ErrGateNotMet if no sparsity meets
+// TargetSize or TargetSpeedup.
 func (c *Context) Prune(ctx context.Context, model *Model, o *PruneOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {

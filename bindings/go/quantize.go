@@ -51,7 +51,7 @@ const (
 	ScaleFloat32 ScaleType = C.OPTIMIZE_SCALE_FLOAT32 // float32
 )
 
-// ReduceRange is the use of 7 instead of 8 bits for weights, which x86 processors without VNNI require.
+// ReduceRange states whether 8-bit weights use only 7 bits, as x86 processors without VNNI require.
 type ReduceRange int32
 
 // The values of ReduceRange.
@@ -94,7 +94,8 @@ type QuantizeOptions struct {
 }
 
 // Quantize returns a quantized copy of a model; the original is unchanged. It fails with ErrUnsupported if there is
-// nothing to quantize.
+// nothing to quantize, with ErrGateNotMet if no result meets MaxQualityLoss, TargetSize or NeverSlower, and with
+// ErrInvalidArgument for options that do not fit the Type.
 func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions) (*Model, *Report, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -120,9 +121,10 @@ func (c *Context) Quantize(ctx context.Context, model *Model, o *QuantizeOptions
 	})
 }
 
-// Plan estimates the result of Quantize with the same options in milliseconds, without quantizing. The summary of the
-// report has bytes_after, seconds and memory_bytes; MaxQualityLoss, TargetSize, NeverSlower and calibration data are
-// ignored.
+// Plan estimates the result of Quantize with the same options, without quantizing. The summary of the report has, among
+// others, bytes_after, seconds and memory_bytes. MaxQualityLoss, TargetSize, NeverSlower and calibration data are
+// ignored. It fails with ErrUnsupported if there is nothing to quantize, and with ErrInvalidArgument for
+// QuantizeStatic, whose result depends on calibration data.
 func (c *Context) Plan(model *Model, o *QuantizeOptions) (*Report, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -150,7 +152,7 @@ func (c *Context) Plan(model *Model, o *QuantizeOptions) (*Report, error) {
 	return report, json.Unmarshal(report.JSON, report)
 }
 
-// c returns the options in their C form, and a function that releases the tensors in them.
+// c returns the options as a C struct, and a function that ends the use of the tensors in them.
 func (o *QuantizeOptions) c(m *memory) (options C.optimize_quantize_options_t, release func(), err error) {
 	if o == nil {
 		o = &QuantizeOptions{}
@@ -197,7 +199,7 @@ func (o *QuantizeOptions) c(m *memory) (options C.optimize_quantize_options_t, r
 	return options, release, nil
 }
 
-// held acquires the tensors of a map, until the returned function is called.
+// held returns the names and C handles of the tensors of a map, which stay valid until the returned function is called.
 func held(tensors map[string]*Tensor) (names []string, data []*C.optimize_tensor_t, release func(), err error) {
 	var open []*Tensor
 	release = func() {

@@ -15,7 +15,7 @@ type ApplyOptions struct {
 }
 
 // Apply runs the steps of a recipe (JSON) on a model and writes the result to path: a package if the last step is
-// "compile", an engine if it is "tensorrt", otherwise a model.
+// "compile", an engine if it is "tensorrt", otherwise a model as X.onnx or a folder. The model is unchanged.
 func (c *Context) Apply(ctx context.Context, model *Model, recipe, path string, o *ApplyOptions) (*Report, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -35,7 +35,7 @@ func (c *Context) Apply(ctx context.Context, model *Model, recipe, path string, 
 	options := C.optimize_apply_options_t{
 		struct_size: C.sizeof_optimize_apply_options_t,
 		threads:     C.uint32_t(o.Threads),
-		data:        m.textOrNil(o.Data),
+		data:        m.dataOrNil(o.Data),
 		data_size:   C.uint64_t(len(o.Data)),
 	}
 	steps, file := m.text(recipe), m.text(path)
@@ -52,17 +52,18 @@ func (c *Context) Apply(ctx context.Context, model *Model, recipe, path string, 
 
 // TableOptions are the options of Context.Table.
 type TableOptions struct {
-	Threads              uint32   // number of threads of sessions; 0 for that of the context
-	Runs                 uint32   // number of timed rounds in each of three visits; 0 for 15
-	MaxMilliseconds      uint32   // time limit of the rounds of a visit with one size of the input; 0 for 4000
+	Threads              uint32   // number of threads; 0 for that of the context
+	Runs                 uint32   // number of timed rounds each time that the models are loaded (three times); 0 for 15
+	MaxMilliseconds      uint32   // time limit of these rounds for one size of the input; 0 for 4000
 	TrainingMilliseconds uint32   // time limit of each training; 0 for 120000
-	Data                 string   // text for calibration, training and quality; "" for built-in sentences
+	Data                 string   // text for calibration, training and quality; "" skips rows that need a text
 	Rows                 []string // names of the rows to measure; none for all
 	With                 string   // path of a second model for the row "ensemble"; "" for the result of "distill"
 }
 
 // Table measures every technique on models, and writes the table and the packages to folder. It returns the JSON of
-// docs/table.md. Finished rows are not measured again.
+// docs/table.md. Rows that an earlier call with the same models and options measured in this folder are not measured
+// again.
 func (c *Context) Table(ctx context.Context, models []*Model, folder string, o *TableOptions) (json.RawMessage, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -85,7 +86,7 @@ func (c *Context) Table(ctx context.Context, models []*Model, folder string, o *
 		runs:                  C.uint32_t(o.Runs),
 		max_milliseconds:      C.uint32_t(o.MaxMilliseconds),
 		training_milliseconds: C.uint32_t(o.TrainingMilliseconds),
-		data:                  m.textOrNil(o.Data),
+		data:                  m.dataOrNil(o.Data),
 		data_size:             C.uint64_t(len(o.Data)),
 		rows:                  m.texts(o.Rows),
 		row_count:             C.uint64_t(len(o.Rows)),

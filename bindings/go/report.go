@@ -29,11 +29,11 @@ type File struct {
 type Node struct {
 	Name   string `json:"name"`
 	Op     string `json:"op"`
-	Action string `json:"action"` // "quantized", "stored int8", "stored int4", "pruned" or "left"
+	Action string `json:"action"` // for example "quantized", "pruned" or "left"; docs/report.md lists all
 	Reason string `json:"reason"`
 }
 
-// Measurements compare the original and the result.
+// Measurements compare the original and the result. Numbers that were not measured are 0.
 type Measurements struct {
 	Runs      int                      `json:"runs"`
 	LatencyMS Both[map[string]float64] `json:"latency_ms"` // "median", "min", "p90"
@@ -55,8 +55,9 @@ type Both[T any] struct {
 	Result   T `json:"result"`
 }
 
-// Quality compares the outputs of the result with those of the original. Fields that do not apply to the model's
-// primary output are nil.
+// Quality compares the outputs of the result with those of the original. Numbers that do not apply to the model's
+// primary output are nil. Top1Agreement is the share of rows whose largest element has the same index, and KL the mean
+// divergence in nats, for logits.
 type Quality struct {
 	Output        string   `json:"output"` // the primary output
 	Samples       int      `json:"samples"`

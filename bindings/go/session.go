@@ -30,7 +30,7 @@ type SessionOptions struct {
 	Threads           uint32 // number of threads for the work of one node; 0 for that of the context
 	OptimizationLevel OptimizationLevel
 	DisablePrepacking bool // whether weights are not reordered for this processor; ignored for MatMulNBits
-	RoundActivations  bool // whether activations of block-quantized products are rounded: faster, less exact
+	RoundActivations  bool // whether activations of block-quantized products have 8 bits: faster, less exact
 	TrustEngines      bool // whether you trust the source of the model: engines in a model contain code
 	Execution         Execution
 }
@@ -51,7 +51,9 @@ func (o *SessionOptions) c(m *memory) C.optimize_session_options_t {
 	}
 }
 
-// NewSession creates a session of a model.
+// NewSession creates a session of a model, which may be closed before the session. It fails with ErrRuntimeMissing if
+// ONNX Runtime is not found, with ErrRuntime if it refuses the model, and with ErrBackendMissing or ErrDeviceMissing if
+// the provider or the device of the options cannot be used.
 func (c *Context) NewSession(ctx context.Context, model *Model, o *SessionOptions) (*Session, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -83,7 +85,9 @@ func newSession(raw *C.optimize_session_t) *Session {
 	return &Session{own(raw, func(s *C.optimize_session_t) { C.optimize_session_free(s) })}
 }
 
-// Run runs the model and returns the named outputs, or all of them.
+// Run runs the model, and returns the outputs with the names outputs, or all outputs if there are no names. It fails
+// with ErrNotFound for an input or output that the model does not have, and with ErrInvalidArgument if an input is
+// missing or its type or shape does not fit.
 func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ...string) (map[string]*Tensor, error) {
 	session, err := s.acquire()
 	if err != nil {
@@ -121,7 +125,7 @@ func (s *Session) Run(ctx context.Context, inputs map[string]*Tensor, outputs ..
 	return results, nil
 }
 
-// Output is memory of the program that RunInto writes an output to; see [OutputTo].
+// Output is the memory of the program to which RunInto writes an output; see [OutputTo].
 type Output struct {
 	DType DType
 	Dims  []int64 // sizes of the dimensions in this run
@@ -133,8 +137,9 @@ func OutputTo[T Element](elements []T, dims ...int64) Output {
 	return Output{DType: dtypeOf[T](), Dims: dims, Data: bytesOf(elements)}
 }
 
-// RunInto runs the model like Run, and writes outputs to memory of the program instead of new tensors. The shape of
-// each output must be known. The memory must not overlap that of an input or of another output.
+// RunInto runs the model like Run, and writes the outputs in the map, by name, to memory of the program instead of new
+// tensors. Dims must be the sizes of each output in this run. The memory must not overlap that of an input or of
+// another output; after an error, its content is undefined.
 func (s *Session) RunInto(ctx context.Context, inputs map[string]*Tensor, outputs map[string]Output) error {
 	session, err := s.acquire()
 	if err != nil {

@@ -16,12 +16,12 @@ import (
 	"unsafe"
 )
 
-// CreateFunc creates the file name, which the library then writes and closes.
+// CreateFunc creates the file with the name name, which the library then writes and closes.
 type CreateFunc func(name string) (io.WriteCloser, error)
 
-// SaveTo saves a model to the file name that create returns, for example to encrypt or upload it. External data, if the
-// options ask for it, comes before it as a file of its own. The bytes are those that Save writes. Errors of the files
-// are returned as they are.
+// SaveTo saves a model to the file that create returns for name, for example to encrypt or upload it. If the options
+// ask for external data, create is called for that file first. The bytes are those that Save writes. Errors of create
+// and of the files are returned as they are; after an error, the files are not complete.
 func (m *Model) SaveTo(ctx context.Context, create CreateFunc, name string, o *SaveOptions) (*SaveReport, error) {
 	model, err := m.acquire()
 	if err != nil {
@@ -44,8 +44,8 @@ func (m *Model) SaveTo(ctx context.Context, create CreateFunc, name string, o *S
 	return saved, json.Unmarshal(take(report), saved)
 }
 
-// CompileTo makes a package of a model in one file, the file name that create returns, and returns a report as JSON.
-// Errors of the file are returned as they are.
+// CompileTo writes a package of a model in one file to the file that create returns for name, and returns a report as
+// JSON. Errors of create and of the file are returned as they are; after an error, the file is not complete.
 func (c *Context) CompileTo(
 	ctx context.Context, model *Model, create CreateFunc, name string, o *PackageOptions,
 ) ([]byte, error) {
@@ -58,7 +58,7 @@ func (c *Context) CompileTo(
 	})
 }
 
-// writing makes a call with a sink that writes to the files of create.
+// writing makes a call with a sink that writes to the files that create returns, and closes them.
 func writing(create CreateFunc, call func(*C.optimize_sink_t) error) error {
 	w := &writer{create: create}
 	data, forget := userData(w)

@@ -19,7 +19,8 @@ import (
 
 // LoadFS loads a model from the file name of a file system: an .onnx file with its external data and the files next to
 // it, a packed file, a .gguf file, or a package in one file. Everything is read during the call, so that files can be
-// decrypted or come from an archive. Errors of fsys are returned as they are.
+// decrypted or come from an archive. Errors of fsys are returned as they are, except that a missing file gives
+// ErrNotFound.
 func (c *Context) LoadFS(ctx context.Context, fsys fs.FS, name string) (*Model, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -40,8 +41,8 @@ func (c *Context) LoadFS(ctx context.Context, fsys fs.FS, name string) (*Model, 
 	return newModel(model), nil
 }
 
-// OpenPackageFS opens the package in the file name of a file system, a package in one file, which is read during the
-// call. Errors of fsys are returned as they are.
+// OpenPackageFS opens a package in one file, the file name of a file system, which is read during the call. Errors of
+// fsys are returned as they are, except that a missing file gives ErrNotFound.
 func (c *Context) OpenPackageFS(ctx context.Context, fsys fs.FS, name string, o *OpenOptions) (*Package, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -63,8 +64,8 @@ func (c *Context) OpenPackageFS(ctx context.Context, fsys fs.FS, name string, o 
 	return newPackage(p), nil
 }
 
-// LoadTokenizerFS loads a tokenizer from the file name of a file system, a tokenizer.json, with the files next to it.
-// Errors of fsys are returned as they are.
+// LoadTokenizerFS loads a tokenizer from the file name of a file system, a tokenizer.json, with the settings of the
+// files next to it. Errors of fsys are returned as they are, except that a missing file gives ErrNotFound.
 func LoadTokenizerFS(fsys fs.FS, name string) (*Tokenizer, error) {
 	var m memory
 	defer m.free()
@@ -100,7 +101,8 @@ func reading(fsys fs.FS, call func(*C.optimize_source_t) error) error {
 	return err
 }
 
-// reader is the user data of the callbacks of a source. One file is open at a time: most are read from begin to end.
+// reader is the user data of the callbacks of a source. It keeps the last file open, because most files are read from
+// beginning to end.
 type reader struct {
 	caught
 	fsys   fs.FS

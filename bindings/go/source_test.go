@@ -11,7 +11,7 @@ import (
 	"testing/fstest"
 )
 
-// files are the files that a model was saved to, in memory.
+// files has the content of files in memory, by name, to which a model was saved.
 type files map[string]*bytes.Buffer
 
 type closer struct{ *bytes.Buffer }
@@ -72,7 +72,7 @@ func TestPackagesComeFromAndGoToMemory(t *testing.T) {
 	must(library.NewPackageSession(ctx, p, nil)).Close()
 }
 
-// failing is a file system, and a file, that fails or panics.
+// failing is a file system and a file whose methods fail with err; without err, Open panics.
 type failing struct{ err error }
 
 func (f failing) Open(string) (fs.File, error) {

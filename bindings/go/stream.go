@@ -5,8 +5,9 @@ import (
 	"iter"
 )
 
-// GenerateSeq generates text like Generate, and returns the tokens of all rows as they are generated. Leaving the
-// loop ends the generation. An error is the last element, with an empty token. OnToken of the options is not called.
+// GenerateSeq returns a sequence of the tokens of all rows, as [Generator.Generate] generates them. The generation runs
+// during the loop, and leaving the loop ends it. An error is the last element, with a Written that is zero. OnToken of
+// the options is not called, and progress is reported on another goroutine.
 //
 //	for token, err := range generator.GenerateSeq(ctx, []string{prompt}, nil) {
 //		if err != nil {
@@ -21,7 +22,7 @@ func (g *Generator) GenerateSeq(ctx context.Context, prompts []string, o *Genera
 	})
 }
 
-// RunSeq generates text like Run, and returns the tokens as they are generated: see [Generator.GenerateSeq].
+// RunSeq returns a sequence of the tokens of all rows, as [Generator.Run] generates them: see [Generator.GenerateSeq].
 func (g *Generator) RunSeq(ctx context.Context, o *GenerateOptions) iter.Seq2[Written, error] {
 	return stream(o, func(o *GenerateOptions) error {
 		_, err := g.Run(ctx, o)
@@ -29,9 +30,9 @@ func (g *Generator) RunSeq(ctx context.Context, o *GenerateOptions) iter.Seq2[Wr
 	})
 }
 
-// stream makes a sequence of a call that gives tokens to OnToken. The call has a goroutine of its own: if the loop ran
-// inside the callback from C, iter.Pull could not be used with the sequence. The call goes on only after the loop has
-// processed a token.
+// stream makes a sequence of a call that gives tokens to OnToken. The call runs on a separate goroutine: if the loop
+// ran inside the callback from C, iter.Pull could not be used with the sequence. After each token, the call waits until
+// the loop has processed it.
 func stream(o *GenerateOptions, generate func(*GenerateOptions) error) iter.Seq2[Written, error] {
 	return func(yield func(Written, error) bool) {
 		var options GenerateOptions

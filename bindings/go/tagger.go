@@ -28,14 +28,16 @@ type TaggerOptions struct {
 	Tokenizer   *Tokenizer // tokenizer of the texts; nil for that of the model
 	Threads     uint32     // number of threads; 0 for that of the context
 	BatchSize   uint32     // number of texts per run; 0 for 8
-	MaxLength   uint32     // number of tokens of a window; 0 for up to 512; longer texts are divided into windows
+	MaxLength   uint32     // number of tokens of a window of a text; 0 for the limit of the model, up to 512
 	Stride      uint32     // number of tokens by which windows overlap; 0 for a quarter of a window
 	Aggregation Aggregation
 	KeepOutside bool // whether spans with the label "O" are returned as well
 	Execution   Execution
 }
 
-// Span is a labelled part of a text: text[Start:End].
+// Span is a labelled part of a text: text[Start:End]. Label is the class of the entity, without the prefix "B-" or
+// "I-"; with AggregationNone it is the label of the token, for example "B-PER". Score is the probability of the label:
+// the mean over the tokens or words of the span.
 type Span struct {
 	Label string
 	Score float32
@@ -43,7 +45,8 @@ type Span struct {
 	End   int
 }
 
-// NewTagger creates a tagger of a model for token classification.
+// NewTagger creates a tagger of a model for token classification. It fails with ErrUnsupported if the model has no
+// logits for tokens or does not name its labels, and with ErrNotFound if there is no tokenizer.
 func (c *Context) NewTagger(ctx context.Context, model *Model, o *TaggerOptions) (*Tagger, error) {
 	if o == nil {
 		o = &TaggerOptions{}
@@ -79,7 +82,8 @@ func (c *Context) NewTagger(ctx context.Context, model *Model, o *TaggerOptions)
 	return &Tagger{own(tagger, func(t *C.optimize_tagger_t) { C.optimize_tagger_free(t) })}, nil
 }
 
-// Tag returns the spans of each text, in the order of the text.
+// Tag returns the spans of each text, in the order of the text; nil for a text without spans. It fails with
+// ErrInvalidArgument if there are no texts.
 func (t *Tagger) Tag(ctx context.Context, texts []string) ([][]Span, error) {
 	tagger, err := t.acquire()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"unsafe"
 )
 
-// DType is an element type, with its value in ONNX.
+// DType is an element type. Its values are those of ONNX's TensorProto.DataType.
 type DType int32
 
 // The element types.
@@ -76,8 +76,9 @@ func NewTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 	return NewRawTensor(dtypeOf[T](), bytesOf(elements), dims...)
 }
 
-// NewRawTensor returns a tensor of any type except String with a copy of the bytes of its elements. Types below a byte
-// are packed, low bits first.
+// NewRawTensor returns a tensor of any type except String with a copy of the bytes of its row-major elements. Elements
+// of less than a byte are packed, low bits first. It fails with ErrInvalidArgument if the number of bytes does not
+// match the type and dims.
 func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	bytes, sizes := addressable(data), addressable(dims)
 	var tensor *C.optimize_tensor_t
@@ -91,8 +92,8 @@ func NewRawTensor(dtype DType, data []byte, dims ...int64) (*Tensor, error) {
 	return newTensor(tensor), nil
 }
 
-// BorrowTensor returns a tensor that uses row-major elements without copying them. They must not change until the
-// tensor is closed (or collected) and each run that uses it has ended. Without dims it is a scalar.
+// BorrowTensor returns a tensor that uses row-major elements without copying them. The elements must not change until
+// the tensor is closed (or collected) and each run that uses it has ended. Without dims it is a scalar.
 func BorrowTensor[T Element](elements []T, dims ...int64) (*Tensor, error) {
 	lent := &loan{}
 	outstanding.Add(1)
@@ -131,7 +132,8 @@ func (l *loan) end() {
 //export optimize_go_release
 func optimize_go_release(userData unsafe.Pointer) { valueOf(userData).(*loan).end() }
 
-// NewStringTensor returns a tensor of strings, which must not contain NUL.
+// NewStringTensor returns a tensor with copies of row-major strings, which must be UTF-8 without NUL. Without dims it
+// is a scalar.
 func NewStringTensor(strings []string, dims ...int64) (*Tensor, error) {
 	var m memory
 	defer m.free()
@@ -171,7 +173,8 @@ func (t *Tensor) Dims() []int64 {
 	return dims
 }
 
-// Elements returns a copy of the elements of a tensor; T must be the Go type of its element type.
+// Elements returns a copy of the elements of a tensor. It fails with ErrInvalidArgument if T is not the Go type of the
+// element type.
 func Elements[T Element](t *Tensor) ([]T, error) {
 	view, err := View[T](t)
 	elements := append([]T(nil), view...)
@@ -179,10 +182,11 @@ func Elements[T Element](t *Tensor) ([]T, error) {
 	return elements, err
 }
 
-// View returns the elements of a tensor where they are, without a copy; T must be the Go type of its element type.
+// View returns the elements of a tensor without a copy. It fails with ErrInvalidArgument if T is not the Go type of the
+// element type.
 //
 // The slice is memory of the library. It must not be written, and it is valid only until the tensor is closed or
-// collected. A deferred Close after the last use ensures both:
+// collected. A deferred Close keeps it valid until the function returns:
 //
 //	defer tensor.Close()
 //	elements, err := optimize.View[float32](tensor)
@@ -199,7 +203,7 @@ func View[T Element](t *Tensor) ([]T, error) {
 	return unsafe.Slice((*T)(unsafe.Pointer(&data[0])), len(data)/int(unsafe.Sizeof(zero))), nil
 }
 
-// Bytes returns a copy of the bytes of the elements; none for strings.
+// Bytes returns a copy of the bytes of the elements; nil for a tensor of strings.
 func (t *Tensor) Bytes() ([]byte, error) {
 	view, err := t.ViewBytes()
 	data := append([]byte(nil), view...)
@@ -207,8 +211,8 @@ func (t *Tensor) Bytes() ([]byte, error) {
 	return data, err
 }
 
-// ViewBytes returns the bytes of the elements without a copy, and none for strings. The slice is valid as long as that
-// of [View].
+// ViewBytes returns the bytes of the elements without a copy; nil for a tensor of strings. The slice is memory of the
+// library, with the rules of [View].
 func (t *Tensor) ViewBytes() ([]byte, error) {
 	tensor, err := t.acquire()
 	if err != nil {
@@ -222,7 +226,7 @@ func (t *Tensor) ViewBytes() ([]byte, error) {
 	return unsafe.Slice((*byte)(C.optimize_tensor_data(tensor)), int(size)), nil
 }
 
-// Strings returns a copy of the elements of a tensor of strings.
+// Strings returns a copy of the elements of a tensor of strings. It fails with ErrInvalidArgument for other types.
 func (t *Tensor) Strings() ([]string, error) {
 	tensor, err := t.acquire()
 	if err != nil {

@@ -59,7 +59,7 @@ func TestTensorScalarAndEmpty(t *testing.T) {
 }
 
 func TestTensorCopiesItsInput(t *testing.T) {
-	// An array inside a struct with pointers: cgo must not see the pointers.
+	// The elements are in a struct that also has pointers, which cgo does not allow in memory that is passed to C.
 	holder := &struct {
 		name     *string
 		elements [4]int32
@@ -114,7 +114,7 @@ func TestBorrowTensor(t *testing.T) {
 	}
 }
 
-// Memory of a borrowed tensor stays pinned as long as a tensor refers to it, also one that only the collector reaches.
+// The memory of a borrowed tensor stays pinned until the tensor is closed, or collected because nobody closes it.
 func TestBorrowedMemoryIsReturned(t *testing.T) {
 	before := outstanding.Load()
 	for i := 0; i < 200; i++ {

@@ -36,36 +36,36 @@ const (
 type TensorRTOptions struct {
 	Precision           Precision
 	Backend             TensorRTBackend
-	OptimizationLevel   uint32 // 1 to 6 for TensorRT's levels 0 to 5; 0 for TensorRT's default
-	BatchSize           uint64 // batch size, if it is dynamic in the model
-	SequenceLength      uint64 // sequence length, if it is dynamic in the model
-	Dimensions          string // sizes of dimensions, such as "batch=1:8:32,sequence=128"
-	MinShapes           string // minimum shapes of inputs, such as "ids:1x16,mask:1x16"
-	OptShapes           string
-	MaxShapes           string
-	Profiles            string // several profiles as JSON, instead of single shapes
-	Library             string // folder of TensorRT's libraries; "" searches for them
-	TimingCache         string
-	Workspace           uint64  // maximum memory of the workspace in bytes; 0 for no limit
-	MaxError            float64 // maximum error relative to fp32; 0 for 0.01 (FP16), 0.08 (BF16), 0.15 (INT8 and FP8)
-	ComputeCapabilities []int32 // TensorRT-RTX: compute capabilities, such as 89 for 8.9; none for all
-	VersionCompatible   bool
-	HardwareCompatible  bool
-	Strip               bool
-	Refit               bool
-	Sparsity            bool
-	Detailed            bool
-	NoTF32              bool
-	Force               bool
-	RefuseMismatch      bool
-	Threads             uint32
+	OptimizationLevel   uint32   // 1 to 6 for TensorRT's levels 0 to 5; 0 for TensorRT's default
+	BatchSize           uint64   // batch size, if it is dynamic in the model
+	SequenceLength      uint64   // sequence length, if it is dynamic in the model
+	Dimensions          string   // sizes of dimensions, such as "batch=1:8:32,sequence=128"
+	MinShapes           string   // minimum shapes of inputs, such as "ids:1x16,mask:1x16"
+	OptShapes           string   // optimal shapes of inputs, for which TensorRT tunes the engine
+	MaxShapes           string   // maximum shapes of inputs
+	Profiles            string   // several profiles as JSON, instead of single shapes
+	Library             string   // folder of TensorRT's libraries; "" searches for them
+	TimingCache         string   // path of TensorRT's timing cache; "" for none
+	Workspace           uint64   // maximum memory of the workspace in bytes; 0 for no limit
+	MaxError            float64  // maximum error relative to fp32; 0 for 0.01 (FP16), 0.08 (BF16), 0.15 (INT8 and FP8)
+	ComputeCapabilities []int32  // TensorRT-RTX: compute capabilities, such as 89 for 8.9; none for all
+	VersionCompatible   bool     // whether the engine also runs with later versions of TensorRT
+	HardwareCompatible  bool     // whether the engine runs on all devices from Ampere on
+	Strip               bool     // whether the weights are stripped from the engine
+	Refit               bool     // whether the weights can be replaced later
+	Sparsity            bool     // whether weights with a 2:4 pattern are used as sparse weights
+	Detailed            bool     // whether detailed information on layers is kept, for profilers
+	NoTF32              bool     // whether TensorFloat-32 is disabled
+	Force               bool     // whether the engine is built even if the existing one matches the options
+	RefuseMismatch      bool     // whether an existing engine that does not match is an error, ErrMismatch
+	Threads             uint32   // number of threads of the measurements; 0 for that of the context
 	Calibration         string   // INT8 and FP8: path of a text or of tensors (X.safetensors); "" for built-in sentences
 	KeepFP32            []string // names of nodes, or of operators, that stay fp32
 	GraphOnly           bool     // whether only the graph for the engine is written, as an .onnx file
 }
 
-// BuildTensorRT builds a TensorRT engine of a model and writes it to path, with a manifest next to it. It returns a
-// report as JSON.
+// BuildTensorRT builds a TensorRT engine of a model and writes it to path, with a manifest next to it. An existing
+// engine that matches the model and the options is reused. It returns a report as JSON.
 func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, o *TensorRTOptions) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {
@@ -131,7 +131,7 @@ func (c *Context) BuildTensorRT(ctx context.Context, model *Model, path string, 
 
 // CheckTensorRT checks whether an engine can be used on this machine and, if model is not nil, whether it was built
 // from model. It returns the manifest of the engine as JSON. trust states that you trust the source of the engine,
-// which contains executable code.
+// which contains executable code; without it, the call fails with ErrUntrusted.
 func (c *Context) CheckTensorRT(ctx context.Context, path string, model *Model, trust bool) ([]byte, error) {
 	context, err := c.acquire()
 	if err != nil {

@@ -8,7 +8,8 @@ type Tokenizer struct {
 	*handle[*C.optimize_tokenizer_t]
 }
 
-// LoadTokenizer loads a tokenizer from tokenizer.json, or from the folder that contains it.
+// LoadTokenizer loads a tokenizer from tokenizer.json, or from the folder that contains it, with the settings of the
+// files next to it, such as tokenizer_config.json. It fails with ErrNotFound if there is no such file.
 func LoadTokenizer(path string) (*Tokenizer, error) {
 	var m memory
 	defer m.free()
@@ -34,12 +35,13 @@ type EncodeOptions struct {
 
 // Encoding is a set of encoded texts: int64 tensors of shape [texts, longest row], padded on the right.
 type Encoding struct {
-	IDs           *Tensor
+	IDs           *Tensor // token ids
 	AttentionMask *Tensor // attention mask: 1 for tokens, 0 for padding
 	TypeIDs       *Tensor // segment ids of BERT (token_type_ids)
 }
 
-// Inputs returns the tensors by the usual names of inputs, only those with the wanted names: those of Session.Inputs.
+// Inputs returns the tensors for the inputs of a session by name: input_ids, attention_mask and token_type_ids, as far
+// as wanted, the result of Session.Inputs, contains them.
 func (e *Encoding) Inputs(wanted []ValueInfo) map[string]*Tensor {
 	all := map[string]*Tensor{"input_ids": e.IDs, "attention_mask": e.AttentionMask, "token_type_ids": e.TypeIDs}
 	inputs := map[string]*Tensor{}
@@ -59,7 +61,7 @@ func (e *Encoding) Close() error {
 	return nil
 }
 
-// Encode encodes texts to token ids.
+// Encode encodes texts to token ids, one row per text. It fails with ErrInvalidArgument if there are no texts.
 func (t *Tokenizer) Encode(texts []string, o *EncodeOptions) (*Encoding, error) {
 	tokenizer, err := t.acquire()
 	if err != nil {
@@ -90,10 +92,10 @@ func (t *Tokenizer) Encode(texts []string, o *EncodeOptions) (*Encoding, error) 
 
 // DecodeOptions are the options of Tokenizer.Decode.
 type DecodeOptions struct {
-	KeepSpecialTokens bool
+	KeepSpecialTokens bool // whether the text of special tokens is included
 }
 
-// Decode decodes token ids to text.
+// Decode decodes token ids to text. It fails with ErrInvalidArgument for a negative id or one of more than 32 bits.
 func (t *Tokenizer) Decode(ids []int64, o *DecodeOptions) (string, error) {
 	tokenizer, err := t.acquire()
 	if err != nil {

@@ -1,9 +1,9 @@
 /*
  * Answers a question from lines of text: assistant EMBEDDER RERANKER TAGGER DECODER QUESTION [LINE ...]
  *
- * The three lines nearest to the question are found by their vectors, and the reranker chooses one ("-": the nearest).
- * Its entities are printed, and the decoder answers with it. Without lines, they are read from the standard input. No
- * file is written, and no JSON is parsed.
+ * The three lines nearest to the question are found by their vectors, and the reranker chooses one of them; "-" instead
+ * of a reranker chooses the nearest. The entities of the line are printed, and the decoder answers the question with
+ * the line. Without LINE, lines are read from standard input. No file is written, and no JSON is parsed.
  */
 #include <optimize.h>
 
@@ -17,10 +17,10 @@ static optimize_context_t *context;
 static char *lines[MOST_LINES + 1]; /* the question comes first */
 static size_t count;
 
-/* The error is read after the call. */
+/* Ends the program if a call failed, with its error, which is read here, after the call has written it. */
 static void check(optimize_status_t status, optimize_error_t *const *error) {
     if (status == OPTIMIZE_OK) return;
-    const char *place = optimize_error_place(*error); /* "" if the message is sufficient */
+    const char *place = optimize_error_place(*error); /* "" if there is none */
     fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(*error));
     exit(1);
 }

@@ -38,7 +38,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+        const char *place = optimize_error_place(error); /* "" if there is none */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

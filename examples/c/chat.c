@@ -1,8 +1,8 @@
 /*
  * A conversation with a model: chat MODEL [QUESTION ...]
  *
- * MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions, they are read from the
- * terminal, one per line. The model keeps its cache: each turn computes only its own tokens.
+ * MODEL is a .gguf file, a checkpoint folder or an exported folder. Without QUESTION, questions are read from the
+ * terminal, one per line. The generator keeps its KV cache, so that each turn computes only its own tokens.
  */
 #include <optimize.h>
 
@@ -11,7 +11,7 @@
 #include <string.h>
 
 static void fail(optimize_error_t *error) {
-    const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+    const char *place = optimize_error_place(error); /* "" if there is none */
     fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     exit(1);
 }

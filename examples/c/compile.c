@@ -1,8 +1,8 @@
 /*
  * compile MODEL PACKAGE
  *
- * Writes a package of a model, for batches of 1 to 8 rows, then opens it, as a program does that runs
- * the model.
+ * Writes a package of a model for batches of 1 to 8 rows, and then opens it, as a program that runs the
+ * model would.
  *
  *     cc -std=c11 compile.c -o compile $(pkg-config --cflags --libs optimize)
  */
@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+        const char *place = optimize_error_place(error); /* "" if there is none */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

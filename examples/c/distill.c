@@ -1,8 +1,8 @@
 /*
  * distill TEACHER TEXT OUTPUT
  *
- * Trains a student to reproduce the outputs of TEACHER on the file TEXT, and saves it. The student begins as every
- * other layer of the teacher.
+ * Trains a student to reproduce the outputs of TEACHER on the file TEXT, and saves it. The student is made of
+ * every other layer of the teacher.
  *
  *     cc -std=c11 distill.c -o distill $(pkg-config --cflags --libs optimize)
  */
@@ -31,7 +31,7 @@ static char *read_file(const char *path, size_t *size) {
     return text;
 }
 
-/* The library calls this after each step, on our own thread. Any value other than 0 would end the training. */
+/* The library calls this after each step, on the thread of the call. A value other than 0 would end the training. */
 static int32_t show(void *user_data, const optimize_training_step_t *step) {
     (void)user_data;
     printf("%s %d of %d: loss %.4f\n", step->is_validation ? "validation after step" : "step", (int)step->step,
@@ -64,7 +64,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+        const char *place = optimize_error_place(error); /* "" if there is none */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

@@ -17,7 +17,7 @@
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* The library calls this for each token, on our own thread. Any value other than 0 would end the text. */
+/* The library calls this for each token, on the thread of the call. A value other than 0 would end the text. */
 static int32_t show(void *user_data, const optimize_written_t *written) {
     (void)user_data;
     fwrite(written->text, 1, (size_t)written->text_size, stdout);
@@ -53,7 +53,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+        const char *place = optimize_error_place(error); /* "" if there is none */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

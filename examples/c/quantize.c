@@ -20,7 +20,7 @@
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* The library calls this on our own thread, at most 20 times a second. Any value other than 0 would cancel. */
+/* The library calls this on the thread of the call, at most 20 times a second. A value other than 0 would cancel. */
 static int32_t show_progress(void *user_data, const char *stage, uint64_t done, uint64_t total) {
     (void)user_data;
     fprintf(stderr, "\r%s %3d %%%s", stage, total ? (int)(100 * done / total) : 0, done == total ? "\n" : "");
@@ -127,7 +127,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+        const char *place = optimize_error_place(error); /* "" if there is none */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     optimize_error_free(error);

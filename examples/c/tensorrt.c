@@ -1,8 +1,8 @@
 /*
  * tensorrt MODEL OUTPUT.engine
  *
- * Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT, it says
- * so.
+ * Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT or
+ * a GPU, it prints the reason.
  *
  *     cc -std=c11 tensorrt.c -o tensorrt $(pkg-config --cflags --libs optimize)
  */
@@ -16,7 +16,7 @@
         if ((call) != OPTIMIZE_OK) goto end; \
     } while (0)
 
-/* Whether an error only says that there is no TensorRT or no GPU here. */
+/* Returns 1 if the only cause of an error is that there is no TensorRT or no GPU here, otherwise 0. */
 static int missing(const optimize_error_t *error) {
     switch (optimize_error_status(error)) {
     case OPTIMIZE_BACKEND_MISSING:
@@ -47,7 +47,7 @@ int main(int argc, char **argv) {
     failed = 0;
 end:
     if (failed) {
-        const char *place = optimize_error_place(error); /* "" if the message is sufficient */
+        const char *place = optimize_error_place(error); /* "" if there is none */
         fprintf(stderr, "%s%s%s\n", place, *place ? ": " : "", optimize_error_message(error));
     }
     if (failed && missing(error)) failed = 0;

@@ -1,7 +1,8 @@
 // chat MODEL [QUESTION ...]
 //
-// A conversation with a model: a .gguf file, a checkpoint folder or an exported folder. Without questions, they are
-// read from the terminal, one per line. The model keeps its cache: each turn computes only its own tokens.
+// A conversation with a model: a .gguf file, a checkpoint folder or an exported folder. Without QUESTION, questions
+// are read from the terminal, one per line. The generator keeps its KV cache, so that each turn computes only its own
+// tokens.
 //
 //     c++ -std=c++17 chat.cpp -o chat $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>

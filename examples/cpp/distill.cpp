@@ -1,7 +1,7 @@
 // distill TEACHER TEXT OUTPUT
 //
-// Trains a student to reproduce the outputs of TEACHER on the file TEXT, and saves it. The student begins as every
-// other layer of the teacher.
+// Trains a student to reproduce the outputs of TEACHER on the file TEXT, and saves it. The student is made of
+// every other layer of the teacher.
 //
 //     c++ -std=c++17 distill.cpp -o distill $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>

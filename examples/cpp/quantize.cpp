@@ -14,7 +14,7 @@
 
 namespace {
 
-// Called on our own thread, at most 20 times a second. Returning false would cancel.
+// Called on the thread that made the call, at most 20 times a second. Returning false would cancel.
 bool show_progress(std::string_view stage, std::uint64_t done, std::uint64_t total) {
     std::cerr << '\r' << stage << ' ' << (total ? 100 * done / total : 0) << " %" << (done == total ? "\n" : "");
     return true;

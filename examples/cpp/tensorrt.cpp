@@ -1,7 +1,7 @@
 // tensorrt MODEL OUTPUT.engine
 //
-// Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT, it says
-// so.
+// Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT or
+// a GPU, it prints the reason.
 //
 //     c++ -std=c++17 tensorrt.cpp -o tensorrt $(pkg-config --cflags --libs optimize)
 #include <optimize.hpp>

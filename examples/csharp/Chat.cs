@@ -2,8 +2,8 @@
 //
 //     Chat.exe MODEL [QUESTION ...]
 //
-// MODEL is a .gguf file, a checkpoint folder or an exported folder. Without questions, they are read from the
-// terminal, one per line. The model keeps its cache: each turn computes only its own tokens.
+// MODEL is a .gguf file, a checkpoint folder or an exported folder. Without QUESTION, questions are read from the
+// terminal, one per line. The generator keeps its KV cache, so that each turn computes only its own tokens.
 
 using System;
 using System.Collections.Generic;

@@ -1,5 +1,5 @@
-// Writes a package of a model, for batches of 1 to 8 rows, then opens it, as a program does that runs
-// the model.
+// Writes a package of a model for batches of 1 to 8 rows, and then opens it, as a program that runs the
+// model would.
 //
 //     Compile.exe MODEL PACKAGE
 

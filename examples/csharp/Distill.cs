@@ -1,5 +1,5 @@
-// Trains a student to reproduce the outputs of TEACHER on the file TEXT, and saves it. The student begins as every
-// other layer of the teacher.
+// Trains a student to reproduce the outputs of TEACHER on the file TEXT, and saves it. The student is made of
+// every other layer of the teacher.
 //
 //     Distill.exe TEACHER TEXT OUTPUT
 

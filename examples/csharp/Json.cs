@@ -1,5 +1,5 @@
-// A JSON reader for the programs of this folder, because Mono has none without a package. With System.Text.Json, use
-// that: JsonDocument.Parse(report).
+// A JSON reader for the programs of this folder, because Mono has none without a package. Programs for .NET use
+// System.Text.Json instead: JsonDocument.Parse(report).
 
 using System;
 using System.Collections.Generic;

@@ -1,5 +1,5 @@
-// Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT, it says
-// so.
+// Builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT or
+// a GPU, it prints the reason.
 //
 //     Tensorrt.exe MODEL OUTPUT.engine
 
@@ -35,7 +35,7 @@ internal static class TensorrtProgram
             Console.WriteLine(context.BuildTensorRt(model, path, options));
     }
 
-    /// <summary>Whether there is only no TensorRT or no GPU here.</summary>
+    /// <summary>Returns whether the only cause of an error is that there is no TensorRT or no GPU here.</summary>
     private static bool Missing(Status status)
     {
         return status == Status.BackendMissing || status == Status.DeviceMissing || status == Status.Unsupported;

@@ -30,8 +30,9 @@ pub enum optimize_quantize_type_t {
     /// int8 weights; activations are quantized in each run. Needs no data. Weights of operators without an integer
     /// kernel (Conv, LSTM ...) are stored in 8 bits, and used in float.
     OPTIMIZE_QUANTIZE_DYNAMIC = 0,
-    /// Weights of 2, 4 or 8 bits in blocks with one scale each; activations stay float. Weights that no block
-    /// operator supports are stored in 4 or 8 bits, and used in float.
+    /// Weights of 2, 4 or 8 bits in blocks with one scale each. Activations are float; with the accuracy level 4, the
+    /// default, kernels round them to 8 bits in blocks. Weights that no block operator supports are stored in 4 or 8
+    /// bits, and used in float.
     OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
     /// int8 weights; activations are quantized with scales from calibration data.
     OPTIMIZE_QUANTIZE_STATIC = 2,

@@ -1,10 +1,10 @@
-//! The number of weights of a model, however they are stored: scales, zero points and offsets are not counted, and a
-//! byte may hold several weights.
+//! The number of weights of a model. Scales, zero points and offsets of quantization are not counted, and a byte may
+//! hold several weights.
 
 use crate::graph::{BodyId, Producer, View};
 use crate::onnx::dtype::element_count;
 use crate::onnx::proto::{NodeProto, TensorProto, attribute_kind};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The number of weights per element of a constant, as a ratio (numerator, denominator).
 type Worth = (u64, u64);
@@ -27,19 +27,17 @@ pub fn count(view: &View<'_>) -> u64 {
         // A weight that was converted from a GGUF file consists of several constants, whose names begin with the
         // weight's name.
         let named = content.graph.iter().flat_map(|graph| &graph.initializer).filter_map(|t| t.name.as_deref());
-        for whole in named.filter_map(|name| name.strip_suffix(".blocks")) {
+        let names: HashSet<&str> = named.collect();
+        for whole in names.iter().filter_map(|name| name.strip_suffix(".blocks")) {
             let mut has = |part: &str, worth: Worth| {
-                let tensor =
-                    content.graph?.initializer.iter().find(|t| t.name.as_deref() == Some(&format!("{whole}{part}")))?;
-                found.insert((body, tensor.name.as_deref()?), worth)
+                let name = names.get(format!("{whole}{part}").as_str());
+                name.map(|name| found.insert((body, *name), worth)).is_some()
             };
             has(".scales", (0, 1));
             has(".offsets", (0, 1));
-            let planes = content.graph.is_some_and(|graph| {
-                graph.initializer.iter().any(|t| t.name.as_deref() == Some(&format!("{whole}.zero_points")))
-            });
-            has(".zero_points", (0, 1));
-            // Two nibbles per byte; with more than four bits, the high and the low nibble of each weight.
+            let planes = has(".zero_points", (0, 1));
+            // A byte has two nibbles. A weight of more than four bits, which has zero points, takes two of them: one
+            // for its high and one for its low bits.
             has(".blocks", if planes { (1, 1) } else { (2, 1) });
         }
     }
@@ -60,7 +58,7 @@ pub fn count(view: &View<'_>) -> u64 {
     total
 }
 
-/// Returns the indices of the inputs of a node that are scales and zero points.
+/// Returns the indices of the inputs of a node that are scales, zero points and group indices of a quantization.
 fn marks(node: &NodeProto) -> &'static [usize] {
     match node.op() {
         "DequantizeLinear" | "QuantizeLinear" => &[1, 2],
@@ -74,7 +72,7 @@ fn marks(node: &NodeProto) -> &'static [usize] {
     }
 }
 
-/// Marks a scale or zero point as no weight, and so the constants that it is computed from.
+/// Marks a scale or zero point, and the constants from which simple operators compute it, as not being weights.
 fn mark<'m>(view: &View<'m>, (body, name): (BodyId, &'m str), depth: usize, found: &mut Found<'m>) {
     match view.producer(body, name) {
         Some((owner, Producer::Initializer(_))) => {
@@ -101,7 +99,7 @@ fn packed<'m>(view: &View<'m>, body: BodyId, node: &'m NodeProto, found: &mut Fo
         return;
     }
     let (mut at, mut name) = (body, node.input_at(at));
-    // A table that is also a matrix of a product is stored once and reshaped for one of the two.
+    // An embedding table that is also the matrix of the output layer is stored once, and reshaped for one of the two.
     let (owner, index) = loop {
         match name.and_then(|name| view.producer(at, name)) {
             Some((owner, Producer::Initializer(index))) => break (owner, index),
@@ -112,7 +110,7 @@ fn packed<'m>(view: &View<'m>, body: BodyId, node: &'m NodeProto, found: &mut Fo
         }
     };
     let Some(tensor) = view.initializer(owner, index) else { return };
-    // Wider types define the bits of an element themselves.
+    // An element of another type, such as int4, is one weight.
     let bytes = tensor.data_type == Some(crate::onnx::dtype::DataType::Uint8.to_onnx());
     if let (Some(name), true) = (tensor.name.as_deref(), bytes) {
         found.insert((owner, name), (8 / bits.unsigned_abs(), 1));

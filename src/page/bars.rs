@@ -6,13 +6,13 @@ use super::svg::{Svg, WIDTH, number, shortened, ticks};
 pub struct Bar {
     /// Label of the bar.
     pub label: String,
-    /// Value that the length of the bar represents.
+    /// Value that the length of the bar represents; a negative value is drawn as 0.
     pub value: f64,
-    /// Ends of the interval of the value.
+    /// Ends of the interval of the value; `None` draws none.
     pub interval: Option<(f64, f64)>,
     /// Text at the end of the bar.
     pub text: String,
-    /// Class of the bar's colour.
+    /// CSS class of the bar in `page.html`, which sets its colour.
     pub class: &'static str,
 }
 
@@ -21,7 +21,8 @@ const LEFT: f64 = 230.0;
 const RIGHT: f64 = 150.0;
 const TOP: f64 = 8.0;
 
-/// Returns the chart as SVG. With `from`, a line is drawn at that value, for example at a speed-up of 1.
+/// Returns the chart as SVG. `axis` names the axis of the values. With `from`, a line is drawn at that value, for
+/// example at a speed-up of 1.
 pub fn bars(bars: &[Bar], axis: &str, from: Option<f64>) -> String {
     let height = TOP + ROW * bars.len() as f64 + 44.0;
     let mut svg = Svg::new(height, axis);

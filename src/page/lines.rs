@@ -8,7 +8,8 @@ const TOP: f64 = 24.0;
 const HEIGHT: f64 = 260.0;
 const BOTTOM: f64 = 46.0;
 
-/// Returns the curve through the points, which are in order, as SVG; `across` and `up` name the axes.
+/// Returns the curve through the points, in their order, as SVG. `across` and `up` name the horizontal and the vertical
+/// axis.
 pub fn lines(points: &[(f64, f64)], across: &str, up: &str) -> String {
     let mut svg = Svg::new(HEIGHT, up);
     let range = |values: &mut dyn Iterator<Item = f64>| {

@@ -1,9 +1,9 @@
-//! The pages of reports and tables: one HTML file that contains its pictures, and needs neither scripts nor the
-//! network.
+//! The pages of reports and tables. A page is one HTML file that contains its pictures, and needs neither scripts nor
+//! the network.
 //!
-//! [`of_report`] and [`of_table`] take the JSON that the library writes, so a page can be made later, too. `view` turns
-//! it into text and pictures, and `page.html` is the template. Pictures are SVG with the colours of the page, which
-//! follow the reader's choice of light or dark: `scatter`, `bars` and `lines` draw them, on `svg`.
+//! [`of_report`] and [`of_table`] take the JSON of a report or a table, so a page can be made from a saved file, too.
+//! `view` turns the JSON into text and pictures, and `page.html` is the template. The pictures are SVG, whose colours
+//! follow the reader's choice of light or dark. `scatter`, `bars` and `lines` draw them from the elements in `svg`.
 
 mod bars;
 mod lines;
@@ -17,7 +17,8 @@ use crate::error::{Result, error};
 use minijinja::Environment;
 use serde_json::Value;
 
-/// Returns the page of a report of a technique, of `benchmark`, `evaluate` or `apply`, as HTML.
+/// Returns the page of a report of a technique, of `benchmark`, `evaluate` or `apply`, as HTML. Fields that the report
+/// lacks are omitted.
 pub fn of_report(report: &Value) -> Result<String> {
     render(&view::report(report))
 }
@@ -27,8 +28,8 @@ pub fn of_table(table: &Value) -> Result<String> {
     render(&view::table(table))
 }
 
-/// Returns the names and contents of the files of a table besides its JSON: `table.html`, and for each model the
-/// picture of size against quality.
+/// Returns the names and contents of the files that show a table: `table.html`, and for each model whose quality was
+/// measured a picture of size against quality, `MODEL.svg`.
 pub fn files_of_table(table: &Value) -> Result<Vec<(String, String)>> {
     let models = table["models"].as_array().into_iter().flatten();
     let pictures = models.filter_map(|model| Some((format!("{}.svg", model["name"].as_str()?), picture(model)?)));
@@ -36,7 +37,8 @@ pub fn files_of_table(table: &Value) -> Result<Vec<(String, String)>> {
     Ok(std::iter::once(page).chain(pictures).collect())
 }
 
-/// Returns the picture of size against quality of one model of a table, as an SVG file; `None` if nothing was measured.
+/// Returns the picture of size against quality of one model of a table, as an SVG file; `None` if no quality was
+/// measured.
 fn picture(model: &Value) -> Option<String> {
     let (points, axis) = view::points(model)?;
     Some(scatter::standalone(&points, &axis, &[]))

@@ -18,9 +18,9 @@ pub struct Point {
 /// What the colour of a point shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Colour {
-    /// The speed-up; `None` is drawn in grey.
+    /// The speed-up; `None` is drawn in the same grey as a speed-up of about 1.
     Speedup(Option<f64>),
-    /// The index of a group. The colours of groups repeat after [`GROUPS`].
+    /// The index of a group. After the third group, the colours repeat.
     Group(usize),
 }
 
@@ -32,8 +32,7 @@ const HEIGHT: f64 = 400.0;
 /// The ratio of the largest and the smallest quality above which the vertical axis is logarithmic.
 const STEEP: f64 = 5.0;
 
-/// The steps of the scale of speed with their colours, which can be told apart in both themes and without colour
-/// vision.
+/// The steps of the scale of speed: the largest speed-up, the colour and the label of each.
 const SCALE: [(f64, &str, &str); 5] = [
     (0.95, "#c0392b", "slower"),
     (1.05, "#8a8f98", "equal"),
@@ -115,11 +114,11 @@ fn draw(points: &[Point], axis: &str, groups: &[&str]) -> Svg {
     if steep {
         ys = (quality(f64::min).ln() - 0.1, quality(f64::max).ln() + 0.1);
     }
-    let xs = (xs.0.max(0.0).min(xs.0), xs.1);
+    let xs = (xs.0.max(0.0), xs.1);
     let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
     let x = |v: f64| LEFT + (v - xs.0) / (xs.1 - xs.0) * (right - LEFT);
     let y = |v: f64| bottom - (if steep { v.ln() } else { v } - ys.0) / (ys.1 - ys.0) * (bottom - TOP);
-    let across = ticks(xs.0.max(0.0), xs.1, 7);
+    let across = ticks(xs.0, xs.1, 7);
     let up = if steep { powers(ys.0.exp(), ys.1.exp()) } else { ticks(ys.0, ys.1, 6) };
     for at in &across {
         svg.line("grid", (x(*at), TOP), (x(*at), bottom));
@@ -166,8 +165,9 @@ fn step(ticks: &[f64]) -> f64 {
     ticks.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0])
 }
 
-/// Returns the position of a label that overlaps none of `taken`, its anchor, and whether it needs a line to its dot.
-/// Returns `None` if there is no such position; the label is also the title of the dot.
+/// Returns a position of a label within `frame` that overlaps none of `taken`, its anchor, and whether it is so far
+/// from its dot that it needs a line to it. Returns `None` if no such position is found. The title of the dot, which
+/// browsers show, contains the label in any case.
 fn place_for(
     label: &str,
     (x, y): (f64, f64),

@@ -20,12 +20,12 @@ impl Svg {
         Svg { body: String::new(), height, label: escaped(label) }
     }
 
-    /// Draws a line; `class` names its style.
+    /// Draws a line; `class` is its CSS class, as in the other functions.
     pub fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
         let _ = write!(self.body, r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#);
     }
 
-    /// Draws a rectangle.
+    /// Draws a rectangle, whose width and height are at least 0.5.
     pub fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64)) {
         let (width, height) = (width.max(0.5), height.max(0.5));
         let _ = write!(
@@ -61,7 +61,7 @@ impl Svg {
         self.element("", "")
     }
 
-    /// Returns the picture as a file with the style `style`.
+    /// Returns the picture as the content of an SVG file with the CSS rules `style`.
     pub fn into_file(self, style: &str) -> String {
         self.element(r#" xmlns="http://www.w3.org/2000/svg""#, &format!("<style>{style}</style>"))
     }
@@ -79,12 +79,12 @@ pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Returns an upper limit of the width of a label.
+/// Returns an estimate of the width of a label.
 pub fn width_of(text: &str) -> f64 {
     0.58 * FONT * text.chars().count() as f64
 }
 
-/// Returns a text, shortened to at most `most` characters.
+/// Returns a text of at most `most` characters: `text`, or an ellipsis and the end of `text` if it is longer.
 pub fn shortened(text: &str, most: usize) -> String {
     let count = text.chars().count();
     if count <= most {
@@ -105,7 +105,7 @@ pub fn ticks(low: f64, high: f64, count: usize) -> Vec<f64> {
     (first..).map(|n| n as f64 * step).take_while(|x| *x <= high + 1e-9 * span).collect()
 }
 
-/// Returns the text for a number, with as many digits as a step of `step` needs.
+/// Returns the text for a number, with as many decimals as are needed to tell numbers apart that differ by `step`.
 pub fn number(value: f64, step: f64) -> String {
     let digits = if step >= 1.0 { 0 } else { (-step.log10().floor()) as usize };
     format!("{value:.digits$}")

@@ -1,12 +1,14 @@
-//! The content of a page: the texts, tables and pictures that the JSON of a report or a table becomes.
+//! The content of a page: the texts, tables and pictures that are made from the JSON of a report or a table, as a JSON
+//! value for the template `page.html`.
 
 use super::bars::{Bar, bars};
 use super::lines::lines;
 use super::scatter::{Colour, Point, scatter};
 use serde_json::{Value, json};
 
-/// The maximum number of nodes whose sensitivity is drawn, and of nodes that are listed.
+/// The maximum number of nodes whose sensitivity is drawn.
 const DRAWN: usize = 20;
+/// The maximum number of nodes that are listed.
 const LISTED: usize = 400;
 
 /// Returns the content of the page of a report.
@@ -57,7 +59,7 @@ fn bytes(count: f64) -> String {
     }
 }
 
-/// Returns a text about the files before and after.
+/// Returns the paths and sizes of the input and output file, joined by an arrow; empty if the report has none.
 fn files(report: &Value) -> String {
     let one = |side: &str| {
         let identity = report.get(side)?;
@@ -129,7 +131,7 @@ fn latency(benchmark: &Value) -> Option<Value> {
     Some(json!({ "title": "Latency", "svg": svg }))
 }
 
-/// Returns the curve of the loss of a training; `None` if there was none.
+/// Returns the curve of the validation loss of a training; `None` if the report has fewer than two points of it.
 fn training(report: &Value) -> Option<Value> {
     let history = list(&report["summary"]["history"]);
     let points: Vec<(f64, f64)> =
@@ -141,7 +143,8 @@ fn training(report: &Value) -> Option<Value> {
     Some(json!({ "title": "Training", "pictures": [picture] }))
 }
 
-/// Returns the action on each node, and the loss that it causes alone, if that was measured.
+/// Returns the action on each node, and the loss that the node causes if it alone is changed, if that was measured;
+/// `None` if the report has no nodes.
 fn nodes(report: &Value) -> Option<Value> {
     // The report of a recipe has the nodes in the reports of its steps.
     let steps = list(&report["summary"]["steps"]).iter().flat_map(|step| list(&step["nodes"]));
@@ -185,7 +188,7 @@ fn actions(counts: &[(String, u64)]) -> String {
     bars(&counts.iter().map(bar).collect::<Vec<_>>(), "nodes", None)
 }
 
-/// Returns the loss that each node causes alone, largest first; `None` if it was not measured.
+/// Returns the loss that each node causes if it alone is changed, largest first; `None` for fewer than two nodes.
 fn sensitivity(nodes: &[Value]) -> Option<Value> {
     let mut found: Vec<(&str, f64)> =
         nodes.iter().filter_map(|node| Some((text(&node["name"]), node["sensitivity"].as_f64()?))).collect();
@@ -205,7 +208,7 @@ fn sensitivity(nodes: &[Value]) -> Option<Value> {
     Some(json!({ "title": title, "svg": bars(&drawn, "loss of the model with this node alone changed", None) }))
 }
 
-/// Returns the results of an evaluation; `None` if there was none.
+/// Returns the results of an evaluation; `None` if the report has none.
 fn evaluation(report: &Value) -> Option<Value> {
     if report["operation"] != "evaluate" && report["operation"] != "distill" {
         return None;
@@ -358,7 +361,7 @@ fn pictures(model: &Value, measured: &[&Value]) -> Vec<Value> {
     pictures
 }
 
-/// Returns the speed by which a row is judged.
+/// Returns the speed of a row that is compared with its promise; `None` if there is none.
 fn headline(row: &Value) -> Option<&Value> {
     let speeds = list(&row["speed"]);
     let named = |name: &str| speeds.iter().find(|speed| speed["size"] == name);

@@ -25,19 +25,22 @@ use std::time::Instant;
 /// The options of [`apply`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ApplyOptions<'a> {
-    /// Content of the text for steps that take their data from the caller: calibration data, or the text to train on.
+    /// Content of the text for steps that take their data from the caller (see [`Recipe::needs_data`]): calibration
+    /// data, or the text to train on. At most [`crate::limits::TEXT_BYTES`] bytes.
     pub data: Option<&'a str>,
-    /// Number of threads; 0 for all processors.
+    /// Number of threads of each step; 0 for the default of its technique. It replaces the option `threads` of the
+    /// techniques.
     pub threads: usize,
 }
 
 /// Runs the steps of a recipe on `model` one after another, and writes the result to `output`: a package if the last
 /// step is `compile`, an engine if it is `tensorrt`, otherwise a model, as `X.onnx` or a folder. The original is
-/// unchanged, and nothing is written before the last step.
+/// unchanged. `output` is not written before the last step; until then, only temporary files are written.
 ///
-/// Each result is opened and compared with its original before the next step, as the command does after a technique.
-/// Returns a report, with the reports of the steps in `summary.steps`; they are also the lineage of the result in the
-/// package. Fails like the techniques; the place of the error begins with the number and the name of the step.
+/// Before the next step, the model that a step returns is opened and run on generated inputs, except after `distill`,
+/// and if it or the model before it is larger than [`crate::limits::EXAMINED_BYTES`]. Returns a report, with the
+/// reports of the steps in `summary.steps`. A package also contains them as its lineage, without times and lists of
+/// nodes. Fails like the techniques; the place of the error begins with the number and the name of the step.
 pub fn apply(
     runtime: &'static Runtime,
     model: &Model,
@@ -78,8 +81,8 @@ pub fn apply(
     Ok(report)
 }
 
-/// Returns the result with the lineage of its original, to which `report` is added: without times, because packages are
-/// reproducible, and without the list of nodes, which is long.
+/// Returns the result with the lineage of its original, to which `report` is added. The report is added without times
+/// and memory, because packages are reproducible, and without the list of nodes, which is long.
 fn with_lineage(result: Model, original: &Model, report: &Report) -> Model {
     let (nodes, input, seconds, peak_rss_bytes) = (Vec::new(), None, 0.0, 0);
     let kept = Report { nodes, input, seconds, peak_rss_bytes, ..report.clone() };
@@ -91,7 +94,7 @@ fn with_lineage(result: Model, original: &Model, report: &Report) -> Model {
     result.with_card(card)
 }
 
-/// Removes the times of a training from a summary.
+/// Removes the times of a training from a summary: the fields that end in `seconds` or `per_second`.
 fn without_times(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -103,7 +106,7 @@ fn without_times(value: &mut Value) {
     }
 }
 
-/// The arguments of a step other than its model.
+/// The arguments of a step except its model.
 struct On<'a> {
     runtime: &'static Runtime,
     /// Model that the recipe began with.
@@ -148,7 +151,7 @@ impl On<'_> {
             Work::Compile(_) | Work::TensorRt(_) => bail!(Internal, "{} returns no model", step.name()),
         };
         if let Some(kept) = kept {
-            // No member has the inputs and outputs of a fused graph.
+            // No member has the inputs and outputs of a fused graph, so the graph is run and compared with itself.
             let original = if matches!(step.work, Work::Ensemble(_)) { &result } else { model };
             verify::examine(self.runtime, (original, &result), self.options.threads, kept, &mut report, self.call)?;
         }

@@ -10,8 +10,9 @@ use crate::model::Model;
 use crate::text::Tokenizer;
 use std::path::Path;
 
-/// Returns the result of `technique` on the calibration data of a file: a text, or tensors (`X.safetensors`). `windows`
-/// and `length` are those of [`Calibration::Text`].
+/// Calls `technique` with the calibration data of a file, a text or tensors (`X.safetensors`), and returns its result.
+/// `windows` and `length` are those of [`Calibration::Text`]; tensors do not use them. Fails if the file cannot be read
+/// or does not fit the model, and for a text with `NotFound` if the model has no tokenizer.
 pub fn calibrated<T>(
     file: &Path,
     (windows, length): (usize, usize),
@@ -29,7 +30,8 @@ pub fn calibrated<T>(
     calibrated_on(&text, (windows, length), model, technique)
 }
 
-/// Returns the result of `technique` on a calibration text, in `windows` windows of `length` tokens.
+/// Calls `technique` with a calibration text, and returns its result. `windows` and `length` are those of
+/// [`Calibration::Text`]. Fails with `NotFound` if the model has no tokenizer.
 pub fn calibrated_on<T>(
     text: &str,
     (windows, length): (usize, usize),
@@ -43,7 +45,8 @@ pub fn calibrated_on<T>(
     technique(&Calibration::Text { text, tokenizer: &tokenizer, windows, length })
 }
 
-/// Returns the result of `technique` on the calibration data of a step, or on `None` if it has none.
+/// Calls `technique` with the calibration data of a step, or with `None` if the step has none, and returns its result.
+/// `given` is the text that the caller of [`super::apply`] passes.
 pub(super) fn of_step<T>(
     reads: &OfCalibration,
     given: Option<&str>,
@@ -58,7 +61,8 @@ pub(super) fn of_step<T>(
     }
 }
 
-/// Returns the text on which a step trains.
+/// Returns the text on which a step trains: that of a file (`X.jsonl` as JSON lines), or `given`, the text that the
+/// caller of [`super::apply`] passes.
 pub(super) fn corpus(data: Option<&Data>, given: Option<&str>) -> Result<Corpus> {
     match data {
         Some(Data::File(file)) => {

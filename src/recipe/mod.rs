@@ -9,10 +9,10 @@
 //! ]
 //! ```
 //!
-//! A step has the name of the operation, as in reports, and those options that differ from their defaults, with the
-//! names of the option structs of the techniques (`step` has the list). [`Recipe::parse`] reads a recipe, [`apply`]
-//! runs it on a model and writes the result. Each step's report is in the lineage of the model that comes out, and so
-//! in its package.
+//! A step has the name of its operation, as in reports, and those options that differ from their defaults. The options
+//! have the names of the fields of the techniques' option structs; `step` has the operations, and the fields that name
+//! data and other models. [`Recipe::parse`] reads a recipe, [`apply`] runs it on a model and writes the result. The
+//! reports of the steps become the lineage of the resulting model, which its package contains.
 //! [`Report::recipe`](crate::report::Report::recipe) has the recipe that repeats an operation.
 
 mod apply;
@@ -42,12 +42,13 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Returns the recipe in a text: the list of steps, a report with the field `recipe`, or the manifest of a package
-    /// with the lineage of its model.
+    /// Returns the recipe that a JSON text contains. The text is a list of steps, a report with the field `recipe`, or
+    /// the manifest of a package with the lineage of its model.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] for text that is not a list of steps, for an unknown
-    /// operation or option (the message names the step), without a step, and if a step that writes files (`compile`,
-    /// `tensorrt`) is not the last.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] for any other text, for an unknown operation or option (the
+    /// message names the step), for no steps or more than [`limits::RECIPE_STEPS`], and if a step that writes files
+    /// (`compile`, `tensorrt`) is not the last one; with [`crate::error::Kind::LimitExceeded`] for a text of more than
+    /// [`limits::CONFIG_BYTES`] bytes.
     pub fn parse(json: &str) -> Result<Recipe> {
         if json.len() as u64 > limits::CONFIG_BYTES {
             bail!(LimitExceeded, "the recipe has {} bytes; the limit is {}", json.len(), limits::CONFIG_BYTES);
@@ -96,12 +97,14 @@ impl Recipe {
         &self.json
     }
 
-    /// Returns whether a step needs data of the caller: whether it has `true` in place of a file.
+    /// Returns whether a step needs [`ApplyOptions::data`]: it has `true` in place of a file, or is a `distill` step
+    /// without the field `data`.
     pub fn needs_data(&self) -> bool {
         self.steps.iter().any(Step::needs_data)
     }
 
-    /// Returns the operators that the graph of a built model must use for this recipe.
+    /// Returns the dialect with which a checkpoint or GGUF file must be loaded for this recipe: that of TensorRT,
+    /// [`Dialect::Portable`], if the last step is `tensorrt`, otherwise the default.
     pub fn dialect(&self) -> Dialect {
         match self.steps.last().map(|step| &step.work) {
             Some(Work::TensorRt(_)) => Dialect::Portable,

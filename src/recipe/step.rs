@@ -1,4 +1,4 @@
-//! The steps of recipes: one technique with its options, its data and other models.
+//! The steps of recipes, each of which is one technique with its options, its data and other models.
 
 use crate::distill::DistillOptions;
 use crate::ensemble::{EnsembleOptions, MergeOptions};
@@ -34,7 +34,7 @@ pub enum Work {
     TensorRt(TensorRtOptions),
 }
 
-/// The operations, by their names in recipes and reports.
+/// The names of the operations in recipes and reports.
 pub(super) const OPERATIONS: [&str; 7] = ["quantize", "prune", "distill", "ensemble", "merge", "compile", "tensorrt"];
 
 /// The origin of the data of a step.
@@ -42,9 +42,10 @@ pub(super) const OPERATIONS: [&str; 7] = ["quantize", "prune", "distill", "ensem
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Data {
-    /// A file, which is a text, or for calibration also tensors (`X.safetensors`).
+    /// Path of a file: a text, for calibration also tensors (`X.safetensors`), for training also JSON lines
+    /// (`X.jsonl`).
     File(PathBuf),
-    /// The data that the caller of [`super::apply`] passes, if this is `true`.
+    /// `true` for the data that the caller of [`super::apply`] passes; `false` is not valid.
     Given(bool),
 }
 
@@ -68,7 +69,7 @@ pub struct OfCalibration {
     pub calibration: Option<Data>,
     /// Number of windows of the calibration text; 0 for the default of the technique.
     pub calibration_windows: usize,
-    /// Number of tokens per window; 0 for 512, or the limit of the model.
+    /// Number of tokens per window; 0 for 512, or the limit of the model if it is less.
     pub calibration_length: usize,
 }
 
@@ -79,10 +80,11 @@ pub struct OfCalibration {
 pub struct OfDistill {
     /// Text to train on: a file, or `true` for the data of the call.
     pub data: Option<Data>,
-    /// Student, whose teacher is then the model of the step: `layers:every-other` or `layers:N` for one that is cut
-    /// from the model, or a path. Without it, the model of the step is the student.
+    /// Student that the model of the step teaches: `layers:every-other` or `layers:N` for one with some of the layers
+    /// of this model, or the path of a model. Without it, the model of the step is the student.
     pub student: Option<String>,
-    /// Path of the teacher of a step without `student`; `null` for the model that the recipe began with.
+    /// Path of the teacher of a step without `student`; `null` for the model that the recipe began with. A step has at
+    /// most one of `student` and `teacher`.
     pub teacher: Option<PathBuf>,
 }
 
@@ -93,7 +95,7 @@ pub struct OfDistill {
 pub struct OfModels {
     /// Paths of the other members; the model of the step is the first.
     pub models: Vec<PathBuf>,
-    /// For `merge` with the method `ties`: path of the model that the members were trained from.
+    /// For `merge` with the method `ties`, which requires it: path of the model that the members were trained from.
     pub base: Option<PathBuf>,
 }
 
@@ -114,7 +116,7 @@ impl Step {
                 reads.calibration = taken(&mut fields)?;
                 let open = !fields.contains_key("bits");
                 let mut options: QuantizeOptions = options(fields)?;
-                // The same default as in the command and in C.
+                // The command and the C interface have this default, too.
                 if open && options.quantize_type == QuantizeType::WeightOnly {
                     options.bits = 4;
                 }
@@ -124,8 +126,8 @@ impl Step {
                 reads.calibration = taken(&mut fields)?;
                 let open = !fields.contains_key("sparsity");
                 let mut options: PruneOptions = options(fields)?;
-                // The same defaults as in the command: a pattern implies a sparsity, and it may be that only layers are
-                // removed.
+                // The command has these defaults, too: a pattern determines the sparsity, and if layers are removed,
+                // nothing else is pruned.
                 match options.pattern {
                     Some(pattern) if open => options.sparsity = pattern.sparsity(),
                     None if open && (options.drop_layers > 0 || !options.layers.is_empty()) => options.sparsity = 0.0,
@@ -174,14 +176,15 @@ impl Step {
         matches!(self.work, Work::Compile(_) | Work::TensorRt(_))
     }
 
-    /// Returns whether the step needs data of the caller of [`super::apply`].
+    /// Returns whether the step needs data of the caller of [`super::apply`]: it has `true` in place of a file, or is a
+    /// `distill` step without the field `data`.
     pub fn needs_data(&self) -> bool {
         let distill = matches!(self.work, Work::Distill(_)) && self.reads.distill.data.is_none();
         distill || [&self.reads.calibration.calibration, &self.reads.distill.data].contains(&&Some(Data::Given(true)))
     }
 }
 
-/// Removes the fields that a step has next to the options from `fields`, and returns them.
+/// Removes the fields of the struct `T` from `fields`, and returns them as a `T`.
 fn taken<T: Default + Serialize + DeserializeOwned>(fields: &mut Map<String, Value>) -> Result<T> {
     let mut own = Map::new();
     if let Ok(Value::Object(names)) = serde_json::to_value(T::default()) {

@@ -1,4 +1,4 @@
-//! The place where the result of a technique is written.
+//! The place where the result of a technique is written, which follows from an output path.
 
 use crate::error::{Context, Result, bail};
 use crate::files;
@@ -14,12 +14,15 @@ pub struct Target {
 }
 
 impl Target {
-    /// Returns the place that an output path names, and creates the folder if necessary.
+    /// Returns the place that an output path names: the file itself if the path ends in `.onnx`, otherwise `model.onnx`
+    /// in this folder, which is created if necessary. Fails with `InvalidArgument` for an empty path, and for an
+    /// existing file whose name does not end in `.onnx`.
     pub fn prepare(output: &Path) -> Result<Target> {
         Target::prepare_as(output, false)
     }
 
-    /// Returns the place like [`Target::prepare`]; a packed file is named `X.onnx.packed`, also if `X.onnx` is given.
+    /// Returns the place like [`Target::prepare`]. With `packed`, the file is named `X.onnx.packed`, also if `X.onnx`
+    /// is given, and `model.onnx.packed` in a folder.
     pub fn prepare_as(output: &Path, packed: bool) -> Result<Target> {
         if output.as_os_str().is_empty() {
             bail!(InvalidArgument, "--output is empty");
@@ -41,12 +44,13 @@ impl Target {
         Ok(Target { file: output.join(name), folder: Some(output.to_owned()) })
     }
 
-    /// Returns the folder for temporary files, which is the folder of the result, so that no other is written to.
+    /// Returns the folder for temporary files: the folder of the result, so that no other folder is written to.
     pub fn scratch(&self) -> PathBuf {
         files::parent_of(&self.file).to_owned()
     }
 
-    /// Copies tokenizer and configuration files into the folder of the result, if it is a folder.
+    /// Copies the files next to `model` that belong to it, such as its tokenizer and configuration, into the folder of
+    /// the result. Does nothing if the output is a file.
     pub fn carry_along(&self, model: &Model) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         for file in &model.card().side_files {

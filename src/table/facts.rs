@@ -1,4 +1,4 @@
-//! The facts about data, models and reports of which rows consist.
+//! Functions that split the data of a table and compute names, sizes and counts for its rows.
 
 use super::report::ModelTable;
 use crate::model::Model;
@@ -6,7 +6,9 @@ use crate::report::Report;
 use serde_json::Value;
 use std::path::Path;
 
-/// Returns the part of the data to which results are fitted, and the part on which quality is measured.
+/// Returns the part of the data to which results are fitted, and the part on which quality is measured: the last
+/// quarter of the lines, or every fourth line if they are labelled. Blank lines are omitted. Data of fewer than four
+/// lines are not split: both parts are the whole data.
 pub fn split(data: &str) -> (String, String) {
     let lines: Vec<&str> = data.lines().filter(|line| !line.trim().is_empty()).collect();
     // Labelled lines are often sorted by label.
@@ -22,7 +24,8 @@ pub fn split(data: &str) -> (String, String) {
     }
 }
 
-/// Returns the number of nodes for each action on them, over all steps.
+/// Returns the number of nodes for each action of a technique on them (such as `quantized`), over all steps of the
+/// report of a recipe.
 pub fn actions(report: &Report) -> Vec<(String, u64)> {
     let steps = report.summary.get("steps").and_then(Value::as_array);
     let nodes = steps.into_iter().flatten().filter_map(|step| step["nodes"].as_array()).flatten();
@@ -36,7 +39,8 @@ pub fn actions(report: &Report) -> Vec<(String, u64)> {
     counts
 }
 
-/// Returns the size of a file, or of all files in a folder, in bytes.
+/// Returns the size of a file, or of all files in a folder and its subfolders, in bytes. Files that cannot be read
+/// count as 0.
 pub fn size_of(path: &Path) -> u64 {
     match std::fs::read_dir(path) {
         Ok(entries) => entries.flatten().map(|entry| size_of(&entry.path())).sum(),
@@ -44,7 +48,8 @@ pub fn size_of(path: &Path) -> u64 {
     }
 }
 
-/// Returns a name for a model that no other model of the table has: the name of its folder, or of its file.
+/// Returns a name for a model that no other model of the table has: the name of its folder, or of its file without the
+/// extension, in ASCII letters, digits, `-`, `_` and `.`, with a number such as `-2` if the name is taken.
 pub fn name_of(model: &Model, others: &[ModelTable]) -> String {
     let path = model.path().unwrap_or(Path::new("model"));
     let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

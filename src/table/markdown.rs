@@ -14,7 +14,7 @@ pub(super) fn of(table: &Table) -> String {
     text
 }
 
-/// Returns the rows of a model.
+/// Returns the rows of a model as a Markdown table.
 fn rows(model: &ModelTable) -> String {
     let sizes: Vec<&str> = match model.rows.iter().find(|row| !row.speed.is_empty()) {
         Some(row) => row.speed.iter().map(|speed| speed.size.as_str()).collect(),
@@ -87,7 +87,7 @@ pub(super) fn times(interval: &Interval) -> String {
     }
 }
 
-/// Returns the text for a measure of quality with its name and interval.
+/// Returns the text for the measure of quality `name` with its label and interval.
 fn named(name: &str, interval: &Interval) -> String {
     let (label, digits, factor) = match name {
         "perplexity_ratio" => ("perplexity x", 3, 1.0),

@@ -1,8 +1,10 @@
-//! The speed, load time and memory of a result, compared with its original, which runs on ONNX Runtime's own kernels.
+//! The speed, load time and memory of a result, compared with those of its original, which runs on ONNX Runtime's own
+//! kernels.
 //!
-//! Both are loaded and timed in turn several times (in *visits*): a session may be fast or slow as a whole (where its
-//! memory is, what the machine does meanwhile), and an interval over the runs of one session would be too narrow.
-//! Intervals are bootstrapped over visits first and then over the rounds of each visit.
+//! A *visit* loads both models and times them in rounds, each of which runs both models once. There are several visits,
+//! because a session may be fast or slow as a whole (depending on where its memory is and on what else the machine
+//! does), and an interval over the rounds of a single visit would be too narrow. Intervals are bootstrapped over visits
+//! first and then over the rounds of each visit.
 
 use super::report::{Interval, Pair, Speed};
 use crate::benchmark::Subject;
@@ -22,9 +24,9 @@ const PROMPT: usize = 128;
 const TOKENS: usize = 16;
 /// The batch sizes and lengths at which encoders are timed.
 const SIZES: [(usize, usize); 3] = [(1, 16), (1, 128), (8, 128)];
-/// The number of times that each model is loaded and timed.
+/// The number of visits.
 const VISITS: usize = 3;
-/// The minimum number of rounds of a visit, however long they take.
+/// The minimum number of rounds of a visit, however long they take; [`How::runs`] may be smaller.
 const FEWEST: usize = 3;
 
 /// The result of a measurement.
@@ -38,22 +40,23 @@ pub(super) struct Measurement {
 pub(super) struct How {
     pub runtime: &'static Runtime,
     pub threads: usize,
-    /// Number of rounds of each visit.
+    /// Maximum number of rounds of each visit, for each size.
     pub runs: usize,
-    /// Time in seconds after which a visit ends, for each size.
+    /// Time in seconds after which a visit begins no further round, for each size.
     pub max_seconds: f64,
 }
 
 /// The inputs on which models are timed.
 pub(super) enum Load {
-    /// Inputs of one run each, by size.
+    /// Inputs of one run each, with the names of their sizes.
     Batches(Vec<(String, Batch)>),
-    /// A prompt, after which tokens are generated.
+    /// Tokens of a prompt, after which [`TOKENS`] tokens are generated.
     Prompt(Vec<i64>),
 }
 
 impl Load {
-    /// Returns the inputs for a model, of sizes that it accepts.
+    /// Returns the inputs for a model: a prompt for a decoder with a tokenizer; for other models those of [`SIZES`]
+    /// that the model accepts, or generated inputs of the default size if it accepts none of them.
     pub fn new(how: &How, model: &Model, tokenizer: Option<&Tokenizer>, call: &Call) -> Result<Load> {
         if let (Task::Generate, Some(tokenizer)) = (model.card().task, tokenizer) {
             let text = InputOptions::default().texts().join(" ");
@@ -69,7 +72,7 @@ impl Load {
                 let batch = source.timing()?;
                 subject.run(&batch.feed(), call).map(|_| batch)
             });
-            // A model with fixed sizes rejects some of them, or accepts the same one each time.
+            // A model with fixed sizes rejects some of the sizes, or gets inputs of the same size each time.
             let Ok(batch) = batch else { continue };
             if batches.iter().all(|(_, other)| other.shapes() != batch.shapes()) {
                 batches.push((format!("{batch_size}x{sequence_length}"), batch));
@@ -132,7 +135,8 @@ impl How {
 }
 
 impl Loaded {
-    /// Runs the inputs of the size `size`, and returns the times in milliseconds; for a decoder those of both sizes.
+    /// Runs the inputs with the index `size`, and returns the time in milliseconds. For a decoder, `size` is ignored,
+    /// and the times are those of the prompt and of each generated token.
     fn run(&mut self, load: &Load, size: usize, call: &Call) -> Result<Vec<f64>> {
         match (self, load) {
             (Loaded::Session(subject), Load::Batches(batches)) => {
@@ -161,14 +165,15 @@ impl Loaded {
     }
 }
 
-/// The times of original and result, by visit.
+/// The times of original and result in milliseconds, one list per visit.
 #[derive(Default)]
 struct Times {
     original: Vec<Vec<f64>>,
     result: Vec<Vec<f64>>,
 }
 
-/// Returns the measurements of `result` against `original`. `step` is called with the fraction that is done.
+/// Returns the measurements of `result` against `original`. `step` is called with the fraction that is done, up to 1;
+/// an error that it returns ends the measurement.
 pub(super) fn measure(
     how: &How,
     original: &Model,
@@ -202,7 +207,8 @@ pub(super) fn measure(
     Ok(Measurement { load_ms: pair(&loads), resident_bytes, speed })
 }
 
-/// Runs both in turn at one size, after a warm-up, and returns the times of each; for a decoder for both sizes.
+/// Runs both models in turn at one size, after a warm-up, and returns their times in milliseconds, by size: one pair of
+/// lists, or for a decoder two.
 fn visit_once(
     how: &How,
     (first, second): (&mut Loaded, &mut Loaded),
@@ -248,7 +254,7 @@ fn interval(groups: &[Vec<f64>]) -> Interval {
     Interval::new(median(&groups.concat()), grouped_interval(groups, 0))
 }
 
-/// Returns the growth of resident memory over load and first run.
+/// Returns the growth of resident memory over load and first run, in bytes.
 fn resident(how: &How, model: &Model, stock: bool, load: &Load, call: &Call) -> Result<u64> {
     let (_, bytes) = memory::growth(|| {
         let (mut loaded, _) = how.load(model, stock, load, call)?;

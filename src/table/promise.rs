@@ -2,12 +2,12 @@
 
 use super::report::{Promise, Row, Verdict};
 
-/// The difference in size that is ignored: promises are rounded, and a package also contains a tokenizer and a
-/// manifest.
+/// The share of the original's size by which a result may miss the promised size: promises are rounded, and a package
+/// also contains a tokenizer and a manifest.
 const ROUNDED: f64 = 0.02;
 
-/// Returns the verdicts of a measured row; `because` has the reasons for promises that are not met, by size, speed and
-/// quality.
+/// Returns the verdicts of a measured row, one for each promise that was measured. `because` has the reasons for
+/// promises that are not met, by size, speed and quality; an empty text stands for no reason.
 pub(super) fn verdicts(row: &Row, because: [&str; 3]) -> Vec<Verdict> {
     let Promise { smaller, speedup, loss } = &row.promise;
     let with = |of: &str, met: bool, mut text: String, why: &str| {
@@ -38,8 +38,8 @@ pub(super) fn verdicts(row: &Row, because: [&str; 3]) -> Vec<Verdict> {
     found
 }
 
-/// Returns whether the loss is as promised, and a text with the measured value; `None` if nothing is promised or
-/// measured.
+/// Returns whether the quality is as promised, and a text with the measured value; `None` if nothing is promised or
+/// nothing was measured.
 fn quality(row: &Row, loss: &str) -> Option<(bool, String)> {
     let (ratio, cosine, agreement) = match loss {
         "none" => (1.002, 0.9995, 0.998),

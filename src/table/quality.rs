@@ -15,9 +15,9 @@ use crate::text::Tokenizer;
 
 /// The maximum number of texts that are embedded.
 const TEXTS: usize = 256;
-/// The number of tokens of a text that decoders read.
+/// The maximum number of tokens of the text on which perplexity is measured.
 const TOKENS: usize = 2048;
-/// The number of tokens of a window of that text.
+/// The maximum number of tokens of a window of that text.
 const WINDOW: usize = 512;
 
 /// The data on which quality is measured.
@@ -122,7 +122,7 @@ impl Data<'_> {
         rows.map(|rows| rows.into_iter().take(8 * TEXTS).collect())
     }
 
-    /// Returns texts, evenly spaced over the data.
+    /// Returns at most [`TEXTS`] texts, evenly spaced over the data.
     fn texts(&self) -> Vec<String> {
         let lines: Vec<String> = match (self.rows(), self.text) {
             (Some(rows), _) => rows.into_iter().map(|row| row.text).collect(),

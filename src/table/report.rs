@@ -1,4 +1,4 @@
-//! The result of [`super::table`], as `table.json` has it.
+//! The result of [`super::table`], which is also the content of `table.json`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,10 +19,11 @@ pub struct Table {
     pub runtime_version: String,
     /// Properties of the machine, as in [`crate::report::Report`].
     pub machine: Value,
-    /// Class of this library's kernels on which results run, or the reason why they run on those of ONNX Runtime.
+    /// Class of this library's kernels on which results run, or `stock: ` with the reason why they run on those of ONNX
+    /// Runtime.
     #[serde(default)]
     pub kernels: String,
-    /// Options of the table, with defaults for missing ones.
+    /// All fields of [`super::TableOptions`] except `more`; of `data`, the size in bytes and a SHA-256, or `null`.
     pub options: Value,
     /// Rows of each model.
     pub models: Vec<ModelTable>,
@@ -31,15 +32,15 @@ pub struct Table {
 /// The rows of one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelTable {
-    /// Name of the model, which is that of its folder or file.
+    /// Name of the model, made from the name of its folder or file; no other model of the table has it.
     pub name: String,
-    /// Path of the model, as given.
+    /// Path of the model; empty for a model in memory.
     pub path: String,
     /// SHA-256 of the model, as in [`crate::report::Report`].
     pub sha256: String,
     /// Size in bytes of the model with its tokenizer and configuration.
     pub bytes: u64,
-    /// Task of the model: `embed`, `classify`, `generate` or `unknown`.
+    /// Task of the model: `embed`, `classify`, `generate`, `fill-mask` or `unknown`.
     pub task: String,
     /// Descriptions of the timed inputs.
     pub inputs: Vec<String>,
@@ -62,7 +63,8 @@ pub enum State {
     Failed,
 }
 
-/// The results of one technique on one model.
+/// The results of one technique on one model. Unless `state` is [`State::Measured`], only `name`, `title`, `state`,
+/// `reason`, `recipe` and `promise` have a meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Name of the row, as in the option `--rows`.
@@ -71,33 +73,34 @@ pub struct Row {
     pub title: String,
     /// State of the row.
     pub state: State,
-    /// Reason why the row was not measured.
+    /// Reason why the row was not measured; `None` if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Recipe of the package.
+    /// Recipe that makes the package (or the TensorRT engine) from the model.
     pub recipe: Vec<Value>,
     /// Common promise of the technique.
     pub promise: Promise,
-    /// Path of the package, relative to the output folder.
+    /// Name of the package or engine in the folder `packages` of the output folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
-    /// Size of the package in bytes.
+    /// Size of the package or engine in bytes.
     pub bytes: u64,
     /// Share by which the package is smaller than the original; negative if it is larger.
     pub smaller: f64,
     /// Time in seconds that the recipe took.
     pub made_seconds: f64,
-    /// Time to create a session in milliseconds, of original and result.
+    /// Time to create a session or generator in milliseconds, of original and result.
     pub load_ms: Option<Pair>,
-    /// Growth of resident memory over load and first run, in bytes, of original and result.
+    /// Growth of resident memory over load and first run, in bytes, of original and result; `None` if it was not
+    /// measured.
     pub resident_bytes: Option<[u64; 2]>,
-    /// Latency for each size of the input.
+    /// Latency for each timed size of the input.
     pub speed: Vec<Speed>,
     /// Measures of quality, the most important first.
     pub quality: Vec<Figure>,
     /// Comparisons of the promises with what was measured.
     pub verdicts: Vec<Verdict>,
-    /// Number of nodes for each action on them, over all steps.
+    /// Number of nodes for each action of a technique on them (such as `quantized`), over all steps of the recipe.
     #[serde(default)]
     pub actions: Vec<(String, u64)>,
     /// Warnings of the techniques.
@@ -105,7 +108,7 @@ pub struct Row {
     pub notes: Vec<String>,
 }
 
-/// The same measurement of original and result.
+/// A measurement of the original and of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     /// Value for the original model, on ONNX Runtime's own kernels.
@@ -114,7 +117,7 @@ pub struct Pair {
     pub result: Interval,
 }
 
-/// A number with its 95 % bootstrap interval.
+/// A number with its 95 % bootstrap interval, if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     /// Number that was measured.
@@ -132,27 +135,28 @@ pub struct Speed {
     pub size: String,
     /// Latency in milliseconds per run, or per token for `decode`.
     pub latency_ms: Pair,
-    /// Time of the original divided by time of the result, paired round by round.
+    /// Time of the original divided by time of the result in the same round: the median over the rounds.
     pub speedup: Interval,
 }
 
 /// A measure of quality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// Name of the measure: `cosine`, `kl`, `perplexity_ratio`, `top1_agreement` or `accuracy_change`.
+    /// Name of the measure: `cosine`, `nearest_kept`, `accuracy_change`, `perplexity_ratio`, `kl`, `top1_agreement` or
+    /// `perplexity`.
     pub name: String,
     /// Value of the measure.
     pub value: Interval,
 }
 
-/// The common promise of a technique.
+/// The common promise of a technique: what publications and tools usually say of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Promise {
-    /// Share by which the model becomes smaller; `null` for none.
+    /// Share by which the model becomes smaller; `null` if nothing is promised.
     pub smaller: Option<f64>,
-    /// Minimum and maximum speed-up; `null` for none.
+    /// Minimum and maximum speed-up; `null` if nothing is promised.
     pub speedup: Option<[f64; 2]>,
-    /// Loss of quality: `none`, `minimal`, `moderate`, `varies` or `better`.
+    /// Loss of quality: `none`, `minimal`, `moderate`, `varies` (nothing is promised), or `better` for a gain.
     pub loss: String,
 }
 
@@ -163,7 +167,8 @@ pub struct Verdict {
     pub of: String,
     /// Whether the promise is met.
     pub met: bool,
-    /// Text on what was promised and what was measured, and if the promise is not met, the reason.
+    /// Text on what was promised and what was measured, and if the promise is not met, the usual reason if there is
+    /// one.
     pub text: String,
 }
 
@@ -179,7 +184,7 @@ impl Interval {
         Interval { value, low: end(low), high: end(high) }
     }
 
-    /// Returns whether two intervals have a number in common; numbers without an interval are points.
+    /// Returns whether two intervals have a number in common. A number without an interval counts as a point.
     pub fn overlaps(&self, other: &Interval) -> bool {
         let ends = |i: &Interval| (i.low.unwrap_or(i.value), i.high.unwrap_or(i.value));
         let ((a, b), (c, d)) = (ends(self), ends(other));
@@ -188,7 +193,8 @@ impl Interval {
 }
 
 impl Row {
-    /// Returns the speed by which the row is judged: a text of 128 tokens, or the generation of a token.
+    /// Returns the speed that is compared with the promise: that of the size `decode`, otherwise of `1x128`, otherwise
+    /// of the first size; `None` if no speed was measured.
     pub fn headline(&self) -> Option<&Speed> {
         let named = |name: &str| self.speed.iter().find(|speed| speed.size == name);
         named("decode").or_else(|| named("1x128")).or(self.speed.first())

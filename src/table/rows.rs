@@ -42,7 +42,7 @@ pub fn names() -> Vec<&'static str> {
     Name::ALL.iter().map(|name| name.name()).collect()
 }
 
-/// The properties of model and options that recipes depend on.
+/// The properties of the model and of the options that recipes depend on.
 pub(super) struct Given<'a> {
     /// Task of the model.
     pub task: Task,
@@ -62,7 +62,7 @@ pub(super) struct Plan {
     pub promise: Promise,
     /// Description of what is missing, if the row cannot be measured.
     pub lacks: Option<&'static str>,
-    /// Reasons why a promise may not be met, by `size`, `speed` and `quality`.
+    /// Reasons why a promise may not be met, by size, speed and quality; empty if no reason is known.
     pub because: [&'static str; 3],
 }
 
@@ -94,7 +94,7 @@ fn ship() -> Value {
     json!({ "operation": "compile", "dynamic": true, "portable_only": true })
 }
 
-/// Returns the promise of a row, in which a number of 0 stands for none.
+/// Returns the promise of a row. For `smaller` and for the speed-up, 0 stands for no promise.
 fn promise(smaller: f64, [from, to]: [f64; 2], loss: &str) -> Promise {
     Promise {
         smaller: (smaller != 0.0).then_some(smaller),

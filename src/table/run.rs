@@ -29,27 +29,32 @@ const MEASURE: Stage = Stage { name: "measure", unit: Stage::TABLE.unit };
 /// The options of [`table`].
 #[derive(Debug, Clone)]
 pub struct TableOptions {
-    /// Content of a text for calibration, training and quality, of which the last quarter of the lines (of labelled
-    /// lines every fourth) is held out for quality; `None` measures quality on built-in sentences, and skips rows that
-    /// need a text. Lines of a label, a tab and a text also give the accuracy.
+    /// Content of a text for calibration, training and quality, of at most [`limits::TEXT_BYTES`] bytes. The last
+    /// quarter of its lines (of labelled lines, every fourth line) is held out for quality, unless it has fewer than
+    /// four lines. `None` measures quality on built-in sentences, and skips rows that need a text. If each line is a
+    /// label, a tab and a text, the accuracy of classifiers and embedding models is measured, too.
     pub data: Option<String>,
     /// Names of the rows to measure ([`super::names`]); empty for all.
     pub rows: Vec<String>,
-    /// Path of a second model, for the ensemble; `None` uses the result of the row `distill`.
+    /// Path of a second model, for the row `ensemble`; `None` uses the result of the row `distill`.
     pub with: Option<PathBuf>,
-    /// Number of threads of sessions; 0 for one per physical core.
+    /// Number of threads of sessions and techniques; 0 for one per physical core in sessions, and for one per logical
+    /// processor in techniques. Default: 0.
     pub threads: usize,
-    /// Number of timed rounds in each of three visits. Default: 15.
+    /// Maximum number of timed rounds per visit and size of the input, 1 to [`limits::BENCHMARK_RUNS`]. Three visits
+    /// load both models anew, and time them in alternating runs. Default: 15.
     pub runs: usize,
-    /// Time in seconds after which the rounds of a visit end, for each size of the input. Default: 4.
+    /// Time in seconds, above 0, after which a visit begins no further round, for each size of the input. At least
+    /// three rounds are run, unless `runs` is less. Default: 4.
     pub max_seconds: f64,
-    /// Maximum time in seconds of each training. Default: 120.
+    /// Maximum time in seconds of each training, above 0. Default: 120.
     pub training_seconds: f64,
-    /// Function that returns more files of the table, such as its page; `None` writes no more.
+    /// Function that returns more files to write, such as the table as an HTML page; `None` writes no more.
     pub more: Option<More>,
 }
 
-/// A function that returns the names and contents of files for the JSON of a table.
+/// A function that takes the JSON of a table, and returns the names and contents of files, which are written to the
+/// output folder.
 pub type More = fn(&Value) -> Result<Vec<(String, String)>>;
 
 impl Default for TableOptions {
@@ -96,14 +101,18 @@ impl TableOptions {
     }
 }
 
-/// Measures the table of `models` and writes it to the folder `output`: `table.json` and `table.md`, which are written
-/// again after every row, and the packages that were measured. Returns the table.
+/// Measures the table of `models` and writes it to the folder `output`: `table.json`, `table.md` and the files of
+/// [`TableOptions::more`], which are written again after every row, the packages that were measured (`packages/`), and
+/// the measured rows (`rows/`). Returns the table.
 ///
-/// A row that is finished for the same model, recipe, options, machine and versions is read and not measured again, so
-/// a run that was cancelled or killed continues where it was. A row that needs something that is missing on the machine
-/// (a GPU, data), or whose technique fails on the model, stays in the table with the reason. Progress stage: `table:
-/// ROW of MODEL`, in thousandths of a row. Fails with [`Kind::InvalidArgument`] for an unknown row or a value out of
-/// range.
+/// A row that was measured before with the same model, recipe, options, machine and versions is read from `rows/` and
+/// not measured again, so a run that was cancelled or killed continues where it stopped. A row that needs something
+/// that is missing (such as a GPU or data), or whose technique fails on the model, stays in the table with the reason.
+/// Progress stage: `table: ROW of MODEL`, in thousandths of a row.
+///
+/// Fails with [`Kind::InvalidArgument`] for no models, an unknown row or a value out of range, and with
+/// [`Kind::LimitExceeded`] for data that are too long. Errors of the kinds `Cancelled`, `Timeout`, `Io` and `Internal`
+/// end the table.
 pub fn table(
     runtime: &'static Runtime,
     models: &[Model],
@@ -235,7 +244,8 @@ impl<'a> One<'a> {
         Ok(bytes)
     }
 
-    /// Returns a row: a finished one from the store, or a new one.
+    /// Returns a row: a measured one from the store, or a new one. `before` has the finished rows of the model; `done`
+    /// of `total` rows are finished.
     fn row(&self, name: Name, before: &[Row], (done, total): (u64, u64), call: &Call) -> Result<Row> {
         let stage = format!("table: {} of {}", name.name(), self.name);
         let progress = |p: Progress<'_>| match call.progress {
@@ -336,7 +346,7 @@ impl<'a> One<'a> {
 
     /// Measures an engine with one size of the input, with inputs and outputs in host memory.
     fn engine(&self, path: &Path, row: &mut Row, call: &Call) -> Result<()> {
-        // The engine is trusted, because it was built just before on this machine.
+        // The engine is trusted, because this run or an earlier one built it in this folder.
         let engine = EngineFile::new(path, &OpenOptions { trust: true, ..OpenOptions::default() }, 0)?;
         let mut options = BenchmarkOptions { threads: self.options.threads, ..BenchmarkOptions::default() };
         options.inputs.sequence_length = 128;

@@ -1,4 +1,4 @@
-//! The finished rows on disk, each in a file under the hash of everything that it depends on.
+//! The measured rows on disk, each in a file whose name is the hash of everything that the row depends on.
 
 use super::report::Row;
 use crate::error::{Context, Result};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The output folder, in which `rows/` has the finished rows, and `packages/` the packages that they measured.
+/// The output folder, in which `rows/` has the measured rows, and `packages/` the packages that were measured.
 pub(super) struct Store(PathBuf);
 
 /// The facts about a package that was written.
@@ -41,12 +41,12 @@ impl Store {
         Ok(Store(folder.to_owned()))
     }
 
-    /// Returns the finished row with this key; `None` if there is none. A damaged file counts as none.
+    /// Returns the measured row with the key `key`; `None` if there is none, or if its file is damaged.
     pub fn row(&self, key: &str) -> Option<Row> {
         read(&self.row_path(key))
     }
 
-    /// Saves a finished row under its key.
+    /// Saves a measured row under the key `key`.
     pub fn keep(&self, key: &str, row: &Row) -> Result<()> {
         write(&self.row_path(key), row)
     }
@@ -60,13 +60,13 @@ impl Store {
         self.0.join("packages").join(name)
     }
 
-    /// Returns the facts about a package that was written with this key; `None` if it no longer exists.
+    /// Returns the facts about the package `name`; `None` if it does not exist, or was written with another key.
     pub fn made(&self, name: &str, key: &str) -> Option<Made> {
         let made: Made = read(&self.made_path(name))?;
         (made.key == key && self.package(name).exists()).then_some(made)
     }
 
-    /// Saves the facts about a package.
+    /// Saves the facts about the package `name`.
     pub fn keep_made(&self, name: &str, made: &Made) -> Result<()> {
         write(&self.made_path(name), made)
     }
@@ -75,7 +75,7 @@ impl Store {
         self.0.join("packages").join(format!("{name}.made.json"))
     }
 
-    /// Writes a file of the table.
+    /// Writes the file `name` of the output folder, and replaces an existing one.
     pub fn write(&self, name: &str, content: &str) -> Result<()> {
         files::replace(&self.0.join(name), content.as_bytes())
     }

@@ -2,9 +2,9 @@
 //
 //	assistant EMBEDDER RERANKER TAGGER DECODER QUESTION [LINE ...]
 //
-// The three lines nearest to the question are found by their vectors, and the reranker chooses one ("-": the nearest).
-// Its entities are printed, and the decoder answers with it. Without lines, they are read from the standard input. No
-// file is written, and no JSON is parsed.
+// The three lines nearest to the question are found by their vectors, and the reranker chooses one of them; "-" instead
+// of a reranker chooses the nearest. The entities of the line are printed, and the decoder answers the question with
+// the line. Without LINE, lines are read from standard input. No file is written, and no JSON is parsed.
 package main
 
 import (

@@ -1,5 +1,5 @@
 // Distill trains a student to reproduce the outputs of TEACHER on the file TEXT, and saves it. The student
-// begins as every other layer of the teacher.
+// is made of every other layer of the teacher.
 //
 //	distill TEACHER TEXT OUTPUT
 package main

@@ -1,5 +1,5 @@
-// Tensorrt builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT,
-// it says so.
+// Tensorrt builds a TensorRT engine of a model in fp16, for batches of one row of 128 tokens. Without TensorRT or
+// a GPU, it prints the reason.
 //
 //	tensorrt MODEL OUTPUT.engine
 package main

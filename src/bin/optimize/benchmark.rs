@@ -35,7 +35,7 @@ pub struct Arguments {
     /// A file with one text per line to compare the models on; - reads standard input
     #[arg(long, value_name = "FILE")]
     text_file: Option<PathBuf>,
-    /// Number of timed rounds
+    /// Maximum number of timed rounds [default: 50]
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
     /// Fail (exit code 3) if the cosine of the outputs is below this value
@@ -93,17 +93,17 @@ pub struct AfterTechnique {
     /// Do not measure the result
     #[arg(long, conflicts_with_all = ["benchmark", "benchmark_text", "benchmark_runs"])]
     pub no_benchmark: bool,
-    /// A text to compare the models on; repeat for several [default: built-in sentences]
+    /// A text to compare the models on, in a full benchmark; repeat for several [default: built-in sentences]
     #[arg(long, value_name = "TEXT")]
     pub benchmark_text: Vec<String>,
-    /// Number of timed rounds
+    /// Maximum number of timed rounds, in a full benchmark [default: 50]
     #[arg(long, value_name = "N")]
     pub benchmark_runs: Option<usize>,
 }
 
 /// The total size of both models above which a brief benchmark is skipped.
 const BRIEF_BYTES: u64 = 3 << 30;
-/// The number of texts of the calibration data on which the models are compared.
+/// The maximum number of texts of the calibration data on which the models are compared.
 const TEXTS: usize = 32;
 
 impl AfterTechnique {
@@ -156,7 +156,7 @@ impl AfterTechnique {
     }
 }
 
-/// Returns at most `TEXTS` lines, evenly spaced over all.
+/// Returns at most [`TEXTS`] lines, evenly spaced over all lines.
 fn some(all: Vec<String>) -> Vec<String> {
     let step = all.len().div_ceil(TEXTS).max(1);
     all.into_iter().step_by(step).collect()

@@ -129,7 +129,8 @@ impl Engines {
     }
 }
 
-/// Prints on stderr on which device and kernels a model runs; if the CPU was requested, only with `--verbose`.
+/// Prints on stderr on which device and kernels a model runs. Prints nothing with `--quiet`, and for the provider `cpu`
+/// only with `--verbose`.
 pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
     if output.quiet || (execution.provider == ProviderChoice::Cpu && !output.verbose) {
         return;
@@ -147,12 +148,12 @@ pub fn tell(output: &Output, execution: &Execution, placement: &Placement) {
 }
 
 impl Output {
-    /// Returns the progress that the flags select.
+    /// Returns the progress that the flags `--progress` and `--quiet` select.
     pub fn bar(&self) -> Bar {
         Bar::new(self.progress, self.quiet)
     }
 
-    /// Prints the warnings of a report on stderr.
+    /// Prints the warnings of a report on stderr, unless `--quiet` is given.
     pub fn warn_of(&self, report: &Report) {
         report.warnings.iter().for_each(|text| self.warn(text));
     }
@@ -196,8 +197,8 @@ pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer
     }
 }
 
-/// Opens and runs the result of a technique before it is written, if ONNX Runtime is found, and records the findings in
-/// its report.
+/// Opens and runs the result of a technique before it is written, and records the findings in its report. `models` are
+/// the original and the result. If ONNX Runtime is not found, the report gets the reason in `not_verified` instead.
 pub fn examine(machine: &Machine, models: (&Model, &Model), kept: Kept, report: &mut Report, bar: &Bar) -> Result<()> {
     match machine.runtime() {
         Ok(runtime) => bar.call(|call| verify::examine(runtime, models, machine.threads, kept, report, call)),

@@ -110,7 +110,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     common::print(&format!("{}  {} in {} files{times}\n", arguments.output.display(), bytes(total), saved.files.len()))
 }
 
-/// The size of a package relative to the model above which it is printed.
+/// The size of a package relative to the model above which this ratio is printed.
 const MUCH: f64 = 1.2;
 /// The size of a package in bytes below which its manifest dominates.
 const SMALL: u64 = 256 << 10;

@@ -92,10 +92,10 @@ pub struct Arguments {
     /// Seed of the order in which the text is read
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Maximum number of steps
+    /// Maximum number of steps [default: no limit]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_steps: u64,
-    /// Maximum training time in seconds
+    /// Maximum training time in seconds [default: no limit]
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0, hide_default_value = true)]
     time_limit: f64,
     /// Number of steps between validations [default: ten validations during the training]
@@ -173,7 +173,7 @@ fn recipe(arguments: &Arguments, options: &DistillOptions) -> Vec<Value> {
     report.recipe
 }
 
-/// Returns the text about the progress of training.
+/// Returns the text about the progress of training that is shown next to the bar.
 fn line(moment: &Moment) -> String {
     match moment.validation {
         Some(loss) => format!("validation loss {loss:.4} after {} steps", moment.step),
@@ -186,7 +186,7 @@ fn line(moment: &Moment) -> String {
     }
 }
 
-/// Returns the same as JSON.
+/// Returns the fields about the progress of training that are added to lines of JSON.
 fn fields(moment: &Moment) -> Value {
     match moment.validation {
         Some(loss) => json!({ "validation_loss": loss }),

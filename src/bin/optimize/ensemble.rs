@@ -172,7 +172,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate::progress::Bar) -> Result<()> {
     let (model, mut report) = bar.call(|call| ensemble.fuse(call))?;
-    // No member has the inputs and outputs of the fused graph.
+    // No member has the inputs and outputs of the fused graph, so the graph is compared with itself.
     common::examine(&arguments.machine, (&model, &model), Kept::Exactly, &mut report, bar)?;
     save(arguments, &model, output, &mut report, bar)
 }
@@ -226,7 +226,8 @@ fn save(
 
 fn show_fit(arguments: &Arguments, found: &FitReport) -> Result<()> {
     if arguments.report.json {
-        // The command prints one JSON object, which is another one if the ensemble is also fused or generates text.
+        // The command prints one JSON object: about the fused model or the generated text if there is one, otherwise
+        // about the fit.
         if !arguments.prompts.asked() && !arguments.fuse {
             let text = serde_json::to_string(found).unwrap_or_default();
             common::print(&format!("{text}\n"))?;

@@ -201,7 +201,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     write(&arguments.prompts, &arguments.writing, &arguments.output, &model, &mut generator)
 }
 
-/// Generates texts from the prompts and prints them. `model` has the chat template.
+/// Generates texts from the prompts and prints them; a single text is printed while it is generated, unless `--json` is
+/// given. `model` is the one whose chat template is used.
 pub fn write(
     asked: &Prompts,
     writing: &Writing,

@@ -1,4 +1,5 @@
-//! The texts below the options in the help of the command, and of its subcommands: examples. The tests parse each.
+//! The texts below the options in the help of the command and of its subcommands, which contain examples. A test parses
+//! each example.
 
 /// The text below the list of subcommands.
 pub const COMMAND: &str = "\

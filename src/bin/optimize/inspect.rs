@@ -123,7 +123,7 @@ fn with_verified(json: String, verified: Option<&str>) -> String {
     }
 }
 
-/// Returns the requirements of a variant, and how much it differs from the model.
+/// Returns the processor features that a variant needs, and how much its outputs differ from those of the model.
 fn describe_variant(variant: &Variant) -> String {
     let compiled = variant.compiled.as_ref().map(|compiled| compiled.made_for.clone());
     let mut text = match (variant.ahead, variant.is_packed()) {

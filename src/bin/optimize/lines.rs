@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::time::Instant;
 
-/// The lines that an operation writes.
+/// The writer of the lines of JSON about one operation.
 #[derive(Default)]
 pub struct Lines {
     seldom: Seldom,
@@ -15,15 +15,15 @@ pub struct Lines {
     began: RefCell<Option<(String, u64, Instant)>>,
     /// The last number of units done.
     done: RefCell<u64>,
-    /// A stage, and more fields of its lines.
+    /// The name of a stage, and additional fields of its lines.
     fields: RefCell<(String, Map<String, Value>)>,
 }
 
-/// A line.
+/// A line of JSON, with the fields that `docs/command.md` describes.
 #[derive(Serialize)]
 struct Line<'l> {
     stage: &'l str,
-    /// The row of a table.
+    /// The part of the stage's name after `: `, which is the row that `optimize table` measures.
     #[serde(skip_serializing_if = "Option::is_none")]
     row: Option<&'l str>,
     done: u64,
@@ -37,7 +37,7 @@ struct Line<'l> {
 }
 
 impl Lines {
-    /// Writes a line, unless the previous one is recent. Without a reader, lines are lost.
+    /// Writes a line, unless the previous one is recent. Errors of writing are ignored.
     pub fn write(&self, progress: &Progress<'_>) {
         let seconds_left = self.seconds_left(progress);
         if !self.seldom.passes(progress) {
@@ -58,7 +58,7 @@ impl Lines {
         drop(std::io::stderr().lock().write_all(text.as_bytes()));
     }
 
-    /// Adds fields to the following lines of a stage.
+    /// Adds fields to the following lines of a stage, instead of those that were added before.
     pub fn say(&self, stage: Stage, fields: Value) {
         if let Value::Object(fields) = fields {
             *self.fields.borrow_mut() = (stage.name.to_owned(), fields);

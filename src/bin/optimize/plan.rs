@@ -11,7 +11,7 @@ use optimize::model::Model;
 use optimize::quantize::{QuantizeOptions, QuantizeType, forecast, quantize};
 use optimize::report::Report;
 
-/// The data on which the results are measured; `None` if they are only estimated.
+/// The flags for measuring the results; `None` if the results are only estimated.
 type Measuring<'m> = Option<(&'m Inputs, &'m Machine)>;
 
 /// The flags of a type of quantization, and its report or the reason why it is not possible.
@@ -45,8 +45,8 @@ fn forms() -> [(&'static str, QuantizeOptions); 4] {
     ]
 }
 
-/// Returns the estimate for a type of quantization. If requested, it has the results of a brief benchmark, or the
-/// reason why there are none.
+/// Returns the estimate for a type of quantization. If measuring is requested, the estimate also has the results of a
+/// brief benchmark, or the reason why there are none in `not_measured`.
 fn planned(model: &Model, options: &QuantizeOptions, measuring: Measuring<'_>, bar: &Bar) -> Result<Report> {
     let mut report = forecast(model, options)?;
     let Some((inputs, machine)) = measuring else { return Ok(report) };

@@ -24,9 +24,9 @@ pub enum Form {
 
 /// The progress of an operation, shown on stderr.
 pub struct Bar {
-    /// The bar, hidden if there is none.
+    /// The bar; hidden if no bar is shown.
     bar: ProgressBar,
-    /// The lines of JSON, if there are any.
+    /// The writer of lines of JSON; `None` without `--progress json`.
     lines: Option<Lines>,
     stage: RefCell<String>,
     /// Warnings that were already printed; `None` if no warnings are printed.
@@ -49,7 +49,8 @@ impl Bar {
         }
     }
 
-    /// Calls `body` with a [`Call`] that reports to this bar, and returns its result.
+    /// Calls `body` with a [`Call`] that reports to this bar and is cancelled by SIGINT or SIGTERM, and returns the
+    /// result of `body`.
     pub fn call<T>(&self, body: impl FnOnce(&Call<'_>) -> T) -> T {
         let progress = |p: Progress<'_>| {
             self.show(&p);
@@ -87,7 +88,7 @@ impl Bar {
         self.bar.set_position(progress.done);
     }
 
-    /// Prints a warning above the bar, unless it was printed before.
+    /// Prints a warning above the bar, unless it was printed before or `--quiet` is given.
     pub fn warn(&self, text: &str) {
         if self.said.borrow_mut().as_mut().is_some_and(|said| said.insert(text.to_owned())) {
             self.bar.suspend(|| eprintln!("optimize: warning: {text}"));

@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Whether standard input was read.
 static STDIN_READ: AtomicBool = AtomicBool::new(false);
 
-/// Returns whether the content at `file` can be read only once: `-`, or a pipe such as `/dev/stdin`.
+/// Returns whether `file` is a stream, whose content can be read only once: `-`, or a pipe such as `/dev/stdin`.
 pub fn is_stream(file: &Path) -> bool {
     file == Path::new("-") || std::fs::metadata(file).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
 
-/// Returns the text at `file`. Standard input can be read by one option only.
+/// Returns the text at `file`, which may be `-` for standard input. Fails if the text is longer than
+/// [`limits::TEXT_BYTES`], is not UTF-8, or if two options are `-`.
 pub fn text(file: &Path) -> Result<String> {
     if !is_stream(file) {
         return files::read_text(file);
@@ -33,7 +34,7 @@ pub fn text(file: &Path) -> Result<String> {
     whole(std::io::stdin().lock()).at(|| "standard input")
 }
 
-/// Reads a stream to its end.
+/// Returns the text of a stream, which is read to its end.
 fn whole(stream: impl Read) -> Result<String> {
     let most = limits::TEXT_BYTES as u64;
     let mut content = Vec::new();
@@ -44,14 +45,15 @@ fn whole(stream: impl Read) -> Result<String> {
     Ok(String::from_utf8(content).map_err(|e| Error::new(ErrorKind::InvalidData, e))?)
 }
 
-/// Returns whether each line of a text is a JSON object: the file is named X.jsonl, or it has no name of its own and
-/// the text begins with an object.
+/// Returns whether a text is to be read as JSON lines, with an object per line: the file is named X.jsonl, or it is a
+/// stream and the text begins with `{`.
 pub fn is_json_lines(file: &Path, text: &str) -> bool {
     let named = file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
     named || (is_stream(file) && text.trim_start().starts_with('{'))
 }
 
-/// Returns the value of a recipe's option for data at `file`: its path, or `true` for data that only this call had.
+/// Returns the value of the option in a recipe that stands for the data at `file`: the path, or `true` for a stream,
+/// which a later call cannot read again.
 pub fn noted(file: &Path) -> Value {
     if is_stream(file) { true.into() } else { file.display().to_string().into() }
 }
@@ -61,7 +63,7 @@ pub fn is_tensors(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "safetensors")
 }
 
-/// Returns the lines of a text that are not blank.
+/// Returns the lines of the text at `file` that are not blank. Fails with `InvalidArgument` if there are none.
 pub fn lines(file: &Path) -> Result<Vec<String>> {
     filled(&text(file)?).at(|| file.display())
 }
@@ -76,7 +78,7 @@ fn filled(text: &str) -> Result<Vec<String>> {
 
 /// Calibration data that an option names.
 pub struct CalibrationData {
-    /// The option.
+    /// The value of the option: the path of a file, or `-`.
     pub file: PathBuf,
     /// The text; `None` if the file has tensors.
     text: Option<String>,
@@ -89,8 +91,8 @@ impl CalibrationData {
         Ok(CalibrationData { file: file.to_owned(), text })
     }
 
-    /// Returns the result of `technique` on the data: `windows` windows of `length` tokens of a text, 0 for the
-    /// defaults of the technique.
+    /// Calls `technique` with the data, and returns its result. A text is read in `windows` windows of `length` tokens,
+    /// where 0 stands for the default.
     pub fn with<T>(
         &self,
         (windows, length): (usize, usize),
@@ -103,7 +105,7 @@ impl CalibrationData {
         }
     }
 
-    /// Returns the lines of the text; `None` if the file has tensors.
+    /// Returns the lines of the text that are not blank; `None` if the file has tensors.
     pub fn lines(&self) -> Result<Option<Vec<String>>> {
         self.text.as_deref().map(filled).transpose().at(|| self.file.display())
     }

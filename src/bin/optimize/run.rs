@@ -100,7 +100,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Fills a requested batch size by repeating the texts, if there are fewer.
+/// Repeats the texts until there are as many as the requested batch size.
 fn fill(options: &mut InputOptions) {
     let texts = options.texts();
     if texts.len() < options.batch_size {
@@ -128,8 +128,8 @@ fn warnings(arguments: &Arguments, feed: &Batch) -> Vec<String> {
     left_out.into_iter().chain(cut).collect()
 }
 
-/// Returns the names of the outputs to compute: the requested ones, otherwise all tensors, with a warning about the
-/// others.
+/// Returns the names of the outputs to compute, and a warning about the outputs that are left out. The names are those
+/// that were requested, otherwise those of all tensors; an empty list stands for all outputs.
 fn wanted(arguments: &Arguments, model: &Model) -> Result<(Vec<String>, Option<String>)> {
     if !arguments.output_names.is_empty() {
         return Ok((arguments.output_names.clone(), None));
@@ -169,7 +169,8 @@ fn as_json(tensor: &Tensor) -> Result<Value> {
     Ok(json!({ "dtype": tensor.dtype().name(), "shape": tensor.shape(), "values": values }))
 }
 
-/// The elements of a tensor in their exact type.
+/// The elements of a tensor: integers and booleans as integers, float64 as f64, other floating-point types as f32.
+/// Strings are not included.
 enum Numbers {
     Integers(Vec<Number>),
     Doubles(Vec<f64>),

@@ -8,10 +8,11 @@ use std::io::{IsTerminal, PipeReader, Read};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
+/// The cancel token of all calls of the process.
 static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
 /// The signal that arrived first; 0 if none has arrived.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// The number of running calls that the token can cancel.
+/// The number of running calls that [`CANCEL`] can cancel.
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 
 /// Installs the signal handlers. If that fails, signals end the process, as without this function.
@@ -27,7 +28,8 @@ pub fn install() {
     }
 }
 
-/// Waits for the bytes that the handler writes, one for each signal.
+/// Waits for the bytes that the handler of `signal` writes, one for each signal, and acts on each: the first signal of
+/// the process cancels the running calls, or ends the process if there are none; a later one has its default effect.
 fn wait(signal: i32, mut reader: PipeReader) {
     while reader.read_exact(&mut [0]).is_ok() {
         let is_first = SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();

@@ -129,7 +129,7 @@ fn kernels(benchmark: &Value) -> String {
 /// The maximum number of inputs whose shapes are shown.
 const SHOWN: usize = 6;
 
-/// Returns notes on disadvantages of the result.
+/// Returns notes on disadvantages of the result, such as a lower speed; empty if there are none.
 fn remarks(report: &Report, before: u64, after: u64) -> String {
     let verdict = report.benchmark.as_ref().and_then(|b| b.pointer("/speedup/verdict")?.as_str());
     let cosine = report.quality.as_ref().and_then(|quality| number(quality, "/cosine"));
@@ -144,8 +144,9 @@ fn remarks(report: &Report, before: u64, after: u64) -> String {
     text
 }
 
-/// The cosine above which outputs count as equal, and the relative size above which a result is not smaller.
+/// The cosine from which outputs count as equal.
 const LITTLE_LOST: f64 = 0.9995;
+/// The size relative to the original above which a result counts as hardly smaller.
 const HARDLY_SMALLER: f64 = 0.95;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The subcommand `optimize tag`, which computes labelled spans of texts.
+//! The subcommand `optimize tag`, which finds entities in texts, or labels their words.
 
 use crate::common::{self, Machine, On, Output};
 use crate::texts::Texts;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Arguments of `tag`.
 #[derive(Args)]
 pub struct Arguments {
-    /// The model: a package, an .onnx file, or a folder that contains one
+    /// The model: an .onnx or .gguf file, a checkpoint or exported folder, a package, or the manifest of an ensemble
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Rule by which the tokens of an entity become one span

@@ -10,7 +10,7 @@ use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
 use optimize::verify::Kept;
 
-/// The form in which a result is stored.
+/// The file format in which a result is stored.
 pub enum Storage {
     /// ONNX, with the weights in the same file or next to it.
     Onnx(ExternalData),
@@ -26,9 +26,9 @@ pub struct Made<'a> {
     pub result: &'a Model,
     /// Place where the result is written.
     pub target: &'a Target,
-    /// Form in which the result is written.
+    /// File format in which the result is written.
     pub storage: Storage,
-    /// The calibration data that was used for the result.
+    /// Calibration data that was used for the result; `None` if there was none.
     pub calibration: Option<&'a CalibrationData>,
     /// Flags for the measurements.
     pub after: &'a AfterTechnique,
@@ -41,7 +41,8 @@ pub struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// Checks the result (unless `kept` is `None`), writes it, and benchmarks it against its original.
+    /// Checks the result (unless `kept` is `None`), writes it, and benchmarks it against its original as far as the
+    /// flags request it. Records the files and the findings in `report`.
     pub fn finish(&self, kept: Option<Kept>, report: &mut Report, bar: &Bar) -> Result<()> {
         if let Some(kept) = kept {
             common::examine(self.machine, (self.original, self.result), kept, report, bar)?;

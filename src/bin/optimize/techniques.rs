@@ -18,9 +18,9 @@ pub struct Arguments {
     /// The folder for table.md, table.json, table.html, and the measured packages
     #[arg(short, long, value_name = "FOLDER", required_unless_present = "list_rows")]
     output: Option<PathBuf>,
-    /// A text for calibration, training and quality; if its lines have a label, a tab and a text, the accuracy is
-    /// measured, too; - reads standard input [default: built-in sentences for quality; rows that need a text are
-    /// skipped]
+    /// A text for calibration, training and quality; if its lines have a label, a tab and a text, the accuracy of
+    /// classifiers and embedding models is measured, too; - reads standard input [default: built-in sentences for
+    /// quality; rows that need a text are skipped]
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Names of the rows to measure [default: all]
@@ -32,10 +32,10 @@ pub struct Arguments {
     /// A second model for the row ensemble [default: the result of the row distill]
     #[arg(long, value_name = "MODEL")]
     with: Option<PathBuf>,
-    /// Number of timed rounds in each of three visits
+    /// Maximum number of timed rounds, for each size of the input and each of three sessions of a model
     #[arg(long, value_name = "N", default_value_t = 15)]
     runs: usize,
-    /// Time limit in seconds for the rounds of a visit with one size of the input
+    /// Time limit in seconds for the rounds of one session with one size of the input
     #[arg(long, value_name = "SECONDS", default_value_t = 4.0)]
     max_seconds: f64,
     /// Time limit in seconds of each training

@@ -56,10 +56,10 @@ pub struct Arguments {
     /// Folder of TensorRT's libraries, if they are not found automatically [env: OPTIMIZE_TENSORRT_PATH]
     #[arg(long, value_name = "FOLDER")]
     tensorrt_library: Option<PathBuf>,
-    /// Maximum device memory for TensorRT's workspace, in MiB
+    /// Maximum device memory for TensorRT's workspace, in MiB [default: no limit]
     #[arg(long, visible_alias = "workspace", value_name = "MIB", default_value_t = 0, hide_default_value = true)]
     workspace_size: u64,
-    /// Builder optimization level: 0 to 5
+    /// Builder optimization level: 0 to 5 [default: that of TensorRT]
     #[arg(long, visible_alias = "builder-optimization-level", value_name = "LEVEL")]
     optimization_level: Option<i32>,
     /// Path of TensorRT's timing cache (TensorRT)

@@ -24,7 +24,8 @@ pub struct Texts {
     /// A tokenizer.json, or a folder that contains one [default: that of the model]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Number of tokens after which a text is truncated [default: the limit of the model, up to 512]
+    /// Number of tokens after which a text is truncated, or for `tag` divided into windows [default: the limit of the
+    /// model, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub max_length: usize,
     /// Number of texts per run; texts of similar length are run together
@@ -52,7 +53,8 @@ impl Texts {
         Ok(common::tokenizer(self.tokenizer.as_deref(), model)?.map(Arc::new))
     }
 
-    /// Returns the texts that the flags name.
+    /// Returns the texts that the flags name. Fails if there is neither `--text` nor `--data`, or if a line of JSON has
+    /// no `text`.
     pub fn read(&self) -> Result<Given> {
         match &self.data {
             None if self.text.is_empty() => bail!(InvalidArgument, "there is no text: pass --text or --data"),
