@@ -258,7 +258,14 @@ namespace Optimize
             if (type != DType) throw new InvalidOperationException("the tensor holds " + DType + ", not " + type);
             var bytes = Bytes();
             var elements = new T[bytes.Length / SizeOfElement<T>()];
-            Buffer.BlockCopy(bytes, 0, elements, 0, bytes.Length);
+            if (typeof(T).IsPrimitive)
+            {
+                Buffer.BlockCopy(bytes, 0, elements, 0, bytes.Length);
+                return elements;
+            }
+            var pin = GCHandle.Alloc(elements, GCHandleType.Pinned); // Half, which BlockCopy does not accept
+            Marshal.Copy(bytes, 0, pin.AddrOfPinnedObject(), bytes.Length);
+            pin.Free();
             return elements;
         }
 
