@@ -35,7 +35,7 @@ def write_texts():
 
 
 def windows(count, length, stride):
-    """Returns the strided sliding windows of the transformers documentation: (begin, end, number of scored tokens)."""
+    """Yields the strided sliding windows of the transformers documentation: (begin, end, number of scored tokens)."""
     done = 0
     for begin in range(0, count, stride):
         end = min(begin + length, count)
@@ -46,7 +46,7 @@ def windows(count, length, stride):
 
 
 def reference(model, tokenizer, text, arguments):
-    """Returns the mean nats per token, the number of scored tokens, and the seconds."""
+    """Returns the mean negative log-likelihood per token in nats, the number of scored tokens, and the seconds."""
     ids = tokenizer(text, return_tensors="pt").input_ids[:, :arguments.max_tokens]
     total, count, start = 0.0, 0, time.time()
     for begin, end, scored in windows(ids.shape[1], arguments.context_length, arguments.stride):

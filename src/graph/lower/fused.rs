@@ -6,7 +6,7 @@ use crate::graph::edit::{self, int_attribute};
 use crate::onnx::proto::NodeProto;
 
 impl Lowering {
-    /// Lowers `x + skip + bias` with its normalization.
+    /// Lowers `SkipLayerNormalization` and `SkipSimplifiedLayerNormalization`: the normalization of `x + skip + bias`.
     pub(super) fn skip(&mut self, node: &NodeProto) -> Result<()> {
         let simple = node.op() == "SkipSimplifiedLayerNormalization";
         let (Some(x), Some(skip), Some(scale)) = (node.input_at(0), node.input_at(1), node.input_at(2)) else {
