@@ -80,8 +80,7 @@ class Optimize:
         return info.name
 
     def repeat(self, feed, output):
-        """Returns a function that runs the session with `feed`, and one that returns the latest values of `output`. The
-        first consists of the calls that a C program would repeat for each run."""
+        """Returns a function that makes the calls that a C program repeats, and one that returns `output`."""
         count, types = len(self.names), {np.dtype(np.int64): 7, np.dtype(np.float32): 1}
         inputs = (ctypes.c_void_p * count)()
         for index, name in enumerate(self.names):
@@ -422,8 +421,7 @@ def inductor_file(source, name):
 
 
 def optimized(source, path):
-    """Writes the model `source`, optimized by ONNX Runtime, to `path`, in the format of its suffix: `.ort` or `.onnx`.
-    """
+    """Writes `source`, optimized by ONNX Runtime, to `path`, in the format of its suffix: `.ort` or `.onnx`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -32,7 +32,7 @@ choice! {
     pub enum Importance: optimize_importance_t = L1 {
         /// Sum of the magnitudes of the weights.
         L1 = 0, "l1";
-        /// Root of the sum of squares of the weights.
+        /// Sum of the squares of the weights.
         L2 = 1, "l2";
         /// Energy that a unit contributes, by weights and by activations on calibration data.
         Activation = 2, "activation";
@@ -41,8 +41,8 @@ choice! {
     }
 }
 
-/// A pattern `keep:of`, as `2:4`: among each `of` consecutive weights, along the inputs of a product, at most `keep`
-/// are not zero.
+/// A pattern `keep:of`, such as `2:4`: among each `of` consecutive weights along the inputs of a product, at most
+/// `keep` are not zero. `keep` is at least 1 and less than `of`, which is at most 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
     /// Number of weights that may be kept.
@@ -55,7 +55,7 @@ pub struct Pattern {
 const LARGEST_PATTERN: usize = 64;
 
 impl Pattern {
-    /// Returns the share of zeros of the pattern.
+    /// Returns the share of zeros that the pattern requires, for example 0.5 for `2:4`.
     pub fn sparsity(self) -> f64 {
         1.0 - self.keep as f64 / self.of.max(1) as f64
     }
@@ -144,7 +144,8 @@ impl FromStr for SparsityOverride {
 pub struct PruneOptions {
     /// Method that selects the weights or units to remove.
     pub method: PruneMethod,
-    /// Share of each weight to set to zero, above 0 and below 1; with a pattern, the share that the pattern requires.
+    /// Share of each weight to set to zero, or of each group of units to remove, above 0 and below 1; 0 is valid if
+    /// only layers are removed. With a pattern, it is the default or the share that the pattern requires.
     pub sparsity: f64,
     /// Pattern of zeros, such as `2:4`, for hardware that supports it.
     pub pattern: Option<Pattern>,
@@ -176,13 +177,14 @@ pub struct PruneOptions {
     /// output.
     pub reconstruct: bool,
     /// Structured: number of layers to remove: the least influential on the calibration data; without data, evenly
-    /// spaced in the later half. A sparsity of 0 removes nothing else.
+    /// spaced ones, in the second half if that has enough. With a sparsity of 0, nothing else is removed.
     pub drop_layers: usize,
     /// Structured: indices of the layers to remove, as in names, instead of `drop_layers`.
     pub layers: Vec<usize>,
     /// Structured: size in bytes to reach, with as little pruning as needed, instead of a sparsity; 0 for none.
     pub target_size: u64,
-    /// Structured: measured speed-up to reach, with as little pruning as needed, instead of a sparsity; 0 for none.
+    /// Structured: measured speed-up to reach, at least 1, with as little pruning as needed, instead of a sparsity; 0
+    /// for none.
     /// Needs ONNX Runtime.
     pub target_speedup: f64,
     /// Number of worker threads; 0 means all processors.
@@ -226,7 +228,7 @@ impl PruneOptions {
         PruneOptions { method: PruneMethod::Structured, sparsity: 0.3, ..PruneOptions::default() }
     }
 
-    /// Returns whether options remove whole layers.
+    /// Returns whether the options remove whole layers.
     pub(super) fn drops_layers(&self) -> bool {
         self.drop_layers > 0 || !self.layers.is_empty()
     }

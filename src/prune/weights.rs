@@ -64,7 +64,7 @@ impl<'t> Writer<'t> {
     }
 }
 
-/// Returns all elements of a weight in the layout `[outputs, inputs]`.
+/// Returns all elements of a weight as rows `[outputs, inputs]`.
 pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     let Layout { inputs, inner, .. } = target.layout;
     let mut values = vec![0f32; target.elements()];

@@ -71,8 +71,8 @@ impl Lowering {
     }
 }
 
-/// Adds the sum of the powers of each window of an `LpPool`. Returns the names of the sum and of the exponent `1 / p` by
-/// which the output follows from it.
+/// Adds the sum of the powers of each window of an `LpPool`. Returns the names of the sum and of the exponent `1 / p`,
+/// to whose power the sum is the output.
 fn power_pool(w: &mut NodeBuilder, node: &NodeProto, x: &str) -> (String, String) {
     let power = node.int("p", 2) as f32;
     let size = w.op("Abs", &[x]);

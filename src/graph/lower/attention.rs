@@ -132,8 +132,8 @@ impl Lowering {
         Ok(Heads { q, k, v, counts, scale, cap: 0.0, causal: false, before: None, masks: Vec::new() })
     }
 
-    /// Adds the keys and values of the past, if the node has any, in front of the new ones, and names the outputs of the
-    /// cache. `past` has the indices of the inputs.
+    /// Adds the keys and values of the past, if the node has any, in front of the new ones, and names the outputs of
+    /// the cache. `past` has the indices of the inputs.
     fn with_past(&mut self, node: &NodeProto, heads: &mut Heads, past: [usize; 2]) -> Result<()> {
         if let (Some(keys), Some(values)) = (node.input_at(past[0]), node.input_at(past[1])) {
             let shape = self.w.op("Shape", &[keys]);

@@ -83,8 +83,8 @@ impl Form {
     }
 }
 
-/// Returns the name of the past's token dimension, and the size of a head. Fails with `Unsupported` if the past is not a
-/// float32 input of the model (without a past: not an input), or does not declare the size.
+/// Returns the name of the past's token dimension, and the size of a head. Fails with `Unsupported` if the past is not
+/// a float32 input of the model (of any type for [`Past::Nothing`]), or does not declare the size.
 fn of_past(graph: &GraphProto, node: &NodeProto, past: Past) -> Result<(Option<String>, i64)> {
     let name = node.input_at(3).filter(|_| past == Past::Nothing || node.input_at(4).is_some());
     let info = graph.input.iter().find(|i| name.is_some() && i.name.as_deref() == name).map(ValueInfo::from);

@@ -5,8 +5,8 @@
 //! sequence, 0)` tokens from the first column on, and the new tokens follow directly; the updated cache has `max(past,
 //! total_sequence_length)` columns. As in that kernel, the content after the tokens of a row is undefined.
 //!
-//! Without a past ([`Past::Nothing`]), for training, tokens have the positions 0, 1, 2 ... Padding follows the tokens of
-//! a row, so that the causal mask hides it from them.
+//! Without a past ([`Past::Nothing`]), for training, tokens have the positions 0, 1, 2 and so on. Padding follows the
+//! tokens of a row, so that the causal mask hides it from them.
 
 use super::form::Form;
 use crate::error::{Kind, Result};
@@ -59,8 +59,8 @@ pub fn lower_grouped(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<S
 struct Rows {
     /// Positions of the new tokens, `[batch, sequence]`; `None` without a past.
     own: Option<String>,
-    /// Indices of the columns of the updated cache in the concatenated past and new tokens, `[batch, heads, columns, 1]`
-    /// with the key and value heads; `None` without a past.
+    /// Indices of the columns of the updated cache in the concatenated past and new tokens, as `[batch, key and value
+    /// heads, columns, 1]`; `None` without a past.
     picks: Option<String>,
     /// Attention mask, `[batch, 1, sequence, columns]`, without a past `[sequence, sequence]`: 0, or the lowest float
     /// for masked positions.

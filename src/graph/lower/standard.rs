@@ -76,8 +76,8 @@ impl NodeBuilder {
         }
     }
 
-    /// Adds `alpha A B`, where either operand may be transposed in its last two dimensions; then it uses `Einsum`, which
-    /// needs no rank. Returns `None` for attributes that it does not support.
+    /// Adds `alpha A B`, where either operand may be transposed in its last two dimensions; a transposed product is an
+    /// `Einsum`, which needs no rank. Returns `None` for attributes that are not supported.
     fn fused_product(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if original.int("transBatchA", 0) != 0 || original.int("transBatchB", 0) != 0 {
             return None;

@@ -102,7 +102,8 @@ fn short(path: &str) -> &str {
     path.split('.').rfind(word).unwrap_or(path)
 }
 
-/// Returns the units to remove: the least important of each selected group.
+/// Returns the units to remove: the least important of each selected group. Fails with `Unsupported` if a sparsity is
+/// requested, but the selected groups have fewer than two units.
 pub fn choose(
     analysis: &Analysis<'_>,
     groups: &Groups,
