@@ -52,7 +52,7 @@ pub struct LossWeights {
     /// Weight of 1 - cosine of hidden states.
     pub cosine: Option<f32>,
     /// Weight of the divergence of the relations between queries, keys and values of the last attention (Wang et al.
-    /// 2020, arXiv 2012.15828). Works for students of any width.
+    /// 2020, arXiv 2012.15828). The student may have another width than the teacher.
     pub relations: Option<f32>,
 }
 
@@ -94,7 +94,7 @@ pub struct DistillOptions {
     pub sequence_length: usize,
     /// Learning rate after the warm-up.
     pub learning_rate: f32,
-    /// Temperature of both distributions.
+    /// Temperature by which the logits of teacher and student are divided, above 0.
     pub temperature: f32,
     /// Divergence between the distributions of teacher and student.
     pub divergence: Divergence,
@@ -132,7 +132,8 @@ pub struct DistillOptions {
     /// cache. Of logits the [`DistillOptions::teacher_top_k`] most probable are kept.
     #[serde(skip)]
     pub teacher_cache: Option<PathBuf>,
-    /// Number of tokens or classes of each distribution in the cache; the others are treated as equally probable.
+    /// Number of the most probable tokens or classes of each distribution in the cache; the others are treated as
+    /// equally probable.
     pub teacher_top_k: usize,
     /// Path of the checkpoint, from which a stopped run can continue; `None` disables it.
     #[serde(skip)]
@@ -188,7 +189,8 @@ impl Default for DistillOptions {
 }
 
 impl DistillOptions {
-    /// Fails with [`crate::error::Kind::InvalidArgument`] and the name of an option if it is invalid.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] and the name of an option if it is invalid, and with
+    /// [`crate::error::Kind::Unsupported`] for the provider TensorRT.
     pub fn check(&self) -> Result<()> {
         if self.execution.provider == ProviderChoice::TensorRt {
             bail!(Unsupported, "provider is tensorrt, which cannot train; use cpu, cuda or auto");

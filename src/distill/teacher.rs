@@ -71,7 +71,8 @@ impl Teacher {
         Ok((Teacher { session, feed, outputs, answers: None }, known))
     }
 
-    /// Opens the teacher cache, if the options name one. Fails with `Unsupported` if the outputs cannot be cached.
+    /// Opens the teacher cache, if the options name one. Fails with `Unsupported` if the outputs cannot be cached, and
+    /// with `InvalidArgument` if the file belongs to another run.
     pub fn remember(
         &mut self,
         model: &Model,

@@ -6,8 +6,9 @@
 //! | [`MergeMethod::Slerp`] | `(sin((1−t)φ) a + sin(tφ) b) / sin φ`, `t` the second's weight | Shoemake 1985 |
 //! | [`MergeMethod::Ties`] | `base + λ mean` of the changes that agree in sign | Yadav et al. 2023 |
 //!
-//! Ties leaves out each member's smallest changes, and takes the sign with the larger sum. All computations are in
-//! float32, tensor by tensor; the result has the type of the first member's tensor.
+//! Ties leaves out each member's smallest changes, and takes the sign with the larger sum. Tensors are processed one by
+//! one: elements are read as float32, sums are computed in float64, and the result has the type of the first member's
+//! tensor.
 
 use super::{alike, place};
 use crate::call::{Call, Stage};
@@ -75,8 +76,8 @@ impl Default for MergeOptions {
 /// Weights that are equal in all models are unchanged. Constants that are not weights (rotary angles, scales,
 /// epsilons), tokens, classes and pooling must be equal in all of them. Reports the stage `merge` in tensors. Memory:
 /// one tensor of each model at a time. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model,
-/// if graphs or shapes differ, or options are out of range; with `Unsupported` if weights that differ are not
-/// floating-point (quantized): the message names model and tensor.
+/// if graphs or shapes differ, or options are out of range; with `LimitExceeded` for too many models; with
+/// `Unsupported` if weights that differ are not float32, float16 or bfloat16: the message names the tensor.
 pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
     let weights = check(models, base, options)?;

@@ -1,7 +1,8 @@
 //! Evaluation of models on data: perplexity, similarity of embeddings, accuracy of classifiers, linear probes.
 //!
-//! [`evaluate()`] is the entry point for a task by its name. Each task also has two functions of its own: one for a
-//! single model, and one that compares two models on the same data, so that difficult data affect both alike.
+//! [`evaluate()`] is the entry point for a task by its name. Each task also has its own functions: for a single model
+//! (for embeddings, [`embed`] only returns the vectors), and for the comparison of two models on the same data, so that
+//! difficult data affect both alike.
 //!
 //! - `perplexity`: one language model on a text; `paired`: two of them. `windows` splits the text, `text_plan` decides
 //!   what the model reads, `reader` reads it.

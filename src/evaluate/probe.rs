@@ -34,7 +34,8 @@ pub struct ProbeOptions {
     pub test_share: f64,
     /// Seed of the split into training and test.
     pub seed: u64,
-    /// Weight of the penalty `penalty / 2 · |W|²` relative to the mean cross-entropy.
+    /// Factor, 0 or more, of the penalty `penalty / 2 · |W|²` on the weights `W`, which is added to the mean
+    /// cross-entropy.
     pub penalty: f64,
 }
 
@@ -77,8 +78,8 @@ pub struct PairedProbe {
 ///
 /// Vectors ([`super::embed`]) are normalized to length 1, then each element to mean 0 and variance 1 over the training
 /// texts. The split is stratified by class; the same seed and rows give the same split. The training is deterministic.
-/// Progress stage: `evaluate`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one class
-/// or one of them has only one text.
+/// Reports the stage `evaluate`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if an option is out of
+/// range, there is only one class, or one of them has only one text; otherwise like [`super::embed`].
 pub fn probe_accuracy(
     runtime: &'static Runtime,
     model: &Model,

@@ -26,7 +26,8 @@ pub struct Logits {
 }
 
 impl Reader {
-    /// Loads a model and returns a reader. Fails with [`crate::error::Kind::Unsupported`] if it does not generate text.
+    /// Loads a model and returns a reader. Fails with [`crate::error::Kind::Unsupported`] if the model does not
+    /// generate text.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &PerplexityOptions, call: &Call) -> Result<Reader> {
         let task = model.card().task;
         if !matches!(task, Task::Generate | Task::Unknown) {
