@@ -32,8 +32,8 @@ pub struct CompileOptions {
     /// Sizes of the example input. Missing sizes are selected by name and position as for a benchmark, one size for
     /// equal names; see [`crate::inputs::Sizes`].
     pub example: HashMap<String, Vec<i64>>,
-    /// Precisions, best first: `fp32` (the original model), `bf16` (the original model, compiled to compute its products
-    /// in bfloat16 with this library's kernels), `int8`, `int4`. Default: `fp32`.
+    /// Precisions, best first: `fp32` (the original model), `bf16` (the original model, compiled to compute its
+    /// products in bfloat16 with this library's kernels), `int8`, `int4`. Default: `fp32`.
     pub variants: Vec<String>,
     /// Whether to omit graphs prepared for this processor. Default: false.
     pub portable_only: bool,
