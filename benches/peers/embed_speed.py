@@ -2,11 +2,12 @@
 sentence-transformers, on the same folder.
 
 Each engine runs in its own process and takes its turn, round after round, while the others sleep. The model is loaded
-and warm; tokenization, sorting by length, padding and pooling are part of the time. The texts are `sentences` of 5 to 60
-words, or `passages` of 1 to 12 such sentences, of which those above 256 tokens are truncated. With one thread, times are
-processor times of the process, with more threads those of the wall clock. Batches have the size that each library has by
-default (8 for liboptimize, 32 for sentence-transformers), or the one after `/` in the engine's name. `difference` is
-the largest difference of an element from the vectors of sentence-transformers on PyTorch, which are normalized.
+and warm; tokenization, sorting by length, padding and pooling are part of the time. The texts are `sentences` of 5 to
+60 words, or `passages` of 1 to 12 such sentences, of which those above 256 tokens are truncated. With one thread, times
+are processor times of the process, with more threads those of the wall clock. Batches have the size that each library
+has by default (8 for liboptimize, 32 for sentence-transformers), or the one after `/` in the engine's name.
+`difference` is the largest difference of an element from the vectors of sentence-transformers on PyTorch, which are
+normalized.
 
 Usage: embed_speed.py [--engines optimize,optimize stock/32,torch,...] [--texts sentences,passages] [--threads 1,2]
        [--rounds 7]

@@ -1,11 +1,12 @@
-"""Draws size against perplexity of SmolLM2-135M: every form of `optimize quantize`, llama.cpp and ONNX Runtime.
+"""Draws size against perplexity of SmolLM2-135M: results of `optimize quantize`, of llama.cpp and of ONNX Runtime.
 
-The model is a copy whose weights are not on the 4-bit grid of the packaged file: on that grid, 4 bits lose nothing.
-The figures of the peers are those of an earlier run with the same machine, texts and windows (PEERS below); those of
-`optimize quantize` are measured here. Calibration and evaluation use different texts of the Brown corpus. Forms that
-are already in target/peers/size_curve.json are not measured again.
+The model is a copy in float32 whose weights are not on the 4-bit grid of the GGUF file: on that grid, 4 bits lose
+nothing. No script here makes the default, target/peers/smollm2-off; perplexity.py writes the default texts. The figures
+of the peers are those of an earlier run with the same machine, texts and windows (PEERS below); those of `optimize
+quantize` with the options in FORMS are measured here. Calibration and evaluation should use different texts. Results
+that are already in target/peers/size_curve.json are not measured again.
 
-Usage: size_curve.py --model DIR --calibration FILE --texts FILE FILE
+Usage: size_curve.py --calibration FILE [--model DIR] [--texts FILE FILE]
        size_curve.py --draw-only
 Writes docs/size-and-quality.svg; --draw-only draws the table of docs/size-and-quality.md and measures nothing.
 """
@@ -40,7 +41,7 @@ FORMS = {
     "target 22 %": [*WEIGHT_ONLY, "--target-size", "22%", *DATA],
 }
 CALIBRATED = [name for name in FORMS if "GPTQ" in name or "target" in name]
-# Size in megabytes, and the change of the perplexity on each of the two texts in per cent.
+# The size in megabytes, and the change of the perplexity on each of the two texts in per cent.
 PEERS = {
     "llama.cpp Q4_K_M": (105.5, 6.8, 7.7),
     "llama.cpp Q4_0": (91.7, 22.9, 25.0),
@@ -93,7 +94,7 @@ SERIES = {
     "calibrated": ("#117733", "optimize, GPTQ on a text"),
     "peers": ("#cc6677", "others"),
 }
-# Size of a letter of a label, and distance of a label from its point.
+# The width of a letter and the height of a line of a label, and the distance of a label from its point, in pixels.
 LETTER, LINE, GAP = 5.9, 12, 6
 
 
@@ -104,7 +105,7 @@ def place(size, loss):
 
 
 def from_page():
-    """Returns the points of the table of the page."""
+    """Returns the points in the table of docs/size-and-quality.md."""
     points = []
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
