@@ -195,7 +195,7 @@ fn check(content: &[u8]) -> Vec<u8> {
     Sha256::digest(content)[..CHECK].to_vec()
 }
 
-/// Appends one distribution or vector in the form of the file: for a distribution the log-probability of all entries
+/// Appends one distribution or vector in the format of the file: for a distribution the log-probability of all entries
 /// that are not kept, then the log-probability of each kept entry, in descending order, with its index.
 fn pack(kept: Kept, values: &[f32], into: &mut Vec<u8>) {
     let (size, likeliest) = match kept {

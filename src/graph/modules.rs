@@ -101,7 +101,7 @@ fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
     vector(at, next.input_at(1 - input.min(1))?)
 }
 
-/// Returns the last part of a path that is not a number.
+/// Returns the last part of a dotted path that is not a number; `None` if there is none.
 fn last_word(path: &str) -> Option<String> {
     let mut words = path.split('.').filter(|part| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit()));
     words.next_back().map(str::to_owned)

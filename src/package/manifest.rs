@@ -40,7 +40,7 @@ pub struct Manifest {
     pub runtime_minimum: String,
     /// Inputs as readable text, for example `input_ids: int64[batch, sequence]`.
     pub inputs: Vec<String>,
-    /// Outputs as readable text, in the same format.
+    /// Outputs as readable text, in the format of `inputs`.
     pub outputs: Vec<String>,
     /// Shapes of inputs that runs accept.
     pub shapes: Contract,

@@ -9,7 +9,7 @@ use crate::graph::floats::to_bytes;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The number of elements of a piece.
+/// The number of elements that one thread processes at a time.
 pub const PIECE: usize = 1 << 18;
 /// The number of outputs that are transposed at a time.
 const TILE: usize = 64;

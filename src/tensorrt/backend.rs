@@ -97,7 +97,7 @@ pub struct Library {
 }
 // SAFETY: the pointers are functions of a library that is never closed; they may be called from any thread.
 unsafe impl Send for Library {}
-// SAFETY: as above.
+// SAFETY: the functions may be called from several threads at the same time.
 unsafe impl Sync for Library {}
 
 impl Library {

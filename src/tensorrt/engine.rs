@@ -324,7 +324,7 @@ impl Engine {
                 unsafe { self.device.copy_in(&slot.room, bytes)? };
                 slot.room.address()
             };
-            // SAFETY: all are alive.
+            // SAFETY: the runner, the name, the shape and the memory are valid during the call.
             let status =
                 unsafe { (calls.place)(raw, slot.name, shape.as_ptr(), shape.len() as i32, address, &mut *result) };
             answer(status, &result).at(|| format!("input {:?}", slot.info.name))?;
@@ -332,7 +332,7 @@ impl Engine {
         let mut made = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.is_input) {
             let (mut dims, mut rank) = ([0i64; 8], 0i32);
-            // SAFETY: as above.
+            // SAFETY: the runner and the name are valid; the shim writes at most eight dimensions.
             let status = unsafe { (calls.shape)(raw, slot.name, dims.as_mut_ptr(), &mut rank) };
             let shape = dims[..rank as usize].to_vec();
             if status != 0 || slot.on_host || shape.iter().any(|size| *size < 0) {
@@ -341,7 +341,7 @@ impl Engine {
             let size = usize::try_from(slot.dtype.bytes_of(element_count(&shape)?)?);
             let size = size.map_err(|_| error!(LimitExceeded, "output {:?} is too large", slot.info.name))?;
             self.device.room(&mut slot.room, size)?;
-            // SAFETY: as above.
+            // SAFETY: the runner, the name and the memory are valid during the call.
             let status =
                 unsafe { (calls.place)(raw, slot.name, std::ptr::null(), 0, slot.room.address(), &mut *result) };
             answer(status, &result).at(|| format!("output {:?}", slot.info.name))?;

@@ -102,9 +102,10 @@ pub struct TensorRtOptions {
     pub version_compatible: bool,
     /// Whether the engine runs on all GPUs since Ampere instead of this one only (TensorRT).
     pub hardware_compatible: bool,
-    /// Whether the engine omits its weights, which are added when it is loaded.
+    /// Whether the engine omits its weights. A program must add them with TensorRT's refitter before it runs the
+    /// engine, which this library does not do.
     pub strip: bool,
-    /// Whether weights may be replaced later.
+    /// Whether programs may replace weights with TensorRT's refitter after loading. Excludes `strip`.
     pub refit: bool,
     /// Whether the builder may use 2:4 structured sparsity of weights.
     pub sparsity: bool,

@@ -278,7 +278,7 @@ impl Join {
         self.inputs.iter().any(|input| input.name == name).then_some(name)
     }
 
-    /// Returns the name and the element type of the attention mask input.
+    /// Returns the name and the element type of the attention mask input; `None` if there is no such input.
     pub fn mask(&self) -> Option<(String, Option<DataType>)> {
         let mask = self.inputs.iter().find(|input| Role::of(input) == Some(Role::Mask))?;
         Some((mask.name.clone(), mask.dtype))
