@@ -49,13 +49,14 @@ choice! {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct MergeOptions {
-    /// Method of merging.
+    /// Method of merging. Default: [`MergeMethod::Linear`].
     pub method: MergeMethod,
     /// Weights of the models, 0 or more, which are normalized to the sum 1. Empty: equal weights.
     pub weights: Vec<f64>,
-    /// Ties: share of each model's changes to keep, those with the largest magnitude, in (0, 1].
+    /// Ties: share of each model's changes to keep, those with the largest magnitude; above 0 and at most 1. Default:
+    /// 0.2.
     pub density: f64,
-    /// Ties: factor by which the mean change is multiplied.
+    /// Ties: factor by which the mean change is multiplied, any finite number. Default: 1.
     pub scale: f64,
     /// Folder of the temporary file with the new weights until they are saved (an unlinked file); `None` selects the
     /// system's temporary folder.

@@ -30,12 +30,12 @@ pub struct ProbeOptions {
     /// Options for passing texts to the model.
     #[serde(flatten)]
     pub text: TextOptions,
-    /// Fraction of each class's texts held out for the test, above 0 and below 1.
+    /// Fraction of each class's texts held out for the test, above 0 and below 1. Default: 0.2.
     pub test_share: f64,
-    /// Seed of the split into training and test.
+    /// Seed of the split into training and test. Default: 0.
     pub seed: u64,
     /// Factor, 0 or more, of the penalty `penalty / 2 · |W|²` on the weights `W`, which is added to the mean
-    /// cross-entropy.
+    /// cross-entropy. Default: 0.5.
     pub penalty: f64,
 }
 

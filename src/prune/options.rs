@@ -142,52 +142,54 @@ impl FromStr for SparsityOverride {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PruneOptions {
-    /// Method that selects the weights or units to remove.
+    /// Method that selects the weights or units to remove. Default: [`PruneMethod::Magnitude`].
     pub method: PruneMethod,
     /// Share of each weight to set to zero, or of each group of units to remove, above 0 and below 1; 0 is valid if
-    /// only layers are removed. With a pattern, it is the default or the share that the pattern requires.
+    /// only layers are removed. Default: 0.5. With a pattern, it must be the default or the share that the pattern
+    /// requires.
     pub sparsity: f64,
-    /// Pattern of zeros, such as `2:4`, for hardware that supports it.
+    /// Pattern of zeros, such as `2:4`, for hardware that supports it. Default: none.
     pub pattern: Option<Pattern>,
     /// Magnitude and random: whether one threshold applies to all weights, instead of one per weight. Weights with an
-    /// override keep their own.
+    /// override keep their own. Default: false.
     pub global: bool,
-    /// Sparsities for the weights that match a pattern of names; the first match counts.
+    /// Sparsities for the weights that match a pattern of names; the first match counts. Default: none.
     pub overrides: Vec<SparsityOverride>,
-    /// Seed of random choices.
+    /// Seed of random choices. Default: 0.
     pub seed: u64,
     /// Names or globs of modules, weights or nodes: `query`, `mlp.fc1`, `layer.*.mlp.*`; each may match a part of a
     /// longer name, from dot to dot. Empty means all weights of `MatMul`, `Gemm` and `Conv`; those of `LSTM` and
     /// `GRU` must be named.
     pub target_modules: Vec<String>,
-    /// Names or globs of weights to leave unchanged, like `target_modules`, over which they have priority.
+    /// Names or globs of weights to leave unchanged, like `target_modules`, over which they have priority. Default:
+    /// none.
     pub exclude: Vec<String>,
-    /// Whether embedding tables (`Gather` of a matrix), and output layers that share one, are pruned.
+    /// Whether embedding tables (`Gather` of a matrix), and output layers that share one, are pruned. Default: false.
     pub embeddings: bool,
-    /// Minimum number of elements of a weight that is pruned.
+    /// Minimum number of elements of a weight that is pruned. Default: 1024.
     pub min_elements: u64,
-    /// Structured: score by which the units are ranked.
+    /// Structured: score by which the units are ranked. Default: [`Importance::L1`].
     pub importance: Importance,
-    /// Structured: number of which the number of remaining units is a multiple, if possible. 0 selects it: for the
-    /// channels of 2-D convolutions 16 for groups of 32 or more and 8 for groups of 16 or more, because ONNX Runtime's
-    /// fastest layout needs multiples of 16 channels with AVX-512 and of 8 without (the choice is the same on every
-    /// machine); for all other units 16 for groups of 256 or more, 8 from 64 on; otherwise 1.
+    /// Structured: number of which the number of remaining units is a multiple, if possible. 0 (default) selects it:
+    /// for the channels of 2-D convolutions 16 for groups of 32 or more and 8 for groups of 16 or more, because ONNX
+    /// Runtime's fastest layout needs multiples of 16 channels with AVX-512 and of 8 without (the choice is the same on
+    /// every machine); for all other units 16 for groups of 256 or more, 8 from 64 on; otherwise 1.
     pub round_to: usize,
     /// Structured, with calibration: whether the weight that reads the kept units is fitted to reproduce its original
-    /// output.
+    /// output. Default: false.
     pub reconstruct: bool,
     /// Structured: number of layers to remove: the least influential on the calibration data; without data, evenly
-    /// spaced ones, in the second half if that has enough. With a sparsity of 0, nothing else is removed.
+    /// spaced ones, in the second half if that has enough. With a sparsity of 0, nothing else is removed. Default: 0.
     pub drop_layers: usize,
-    /// Structured: indices of the layers to remove, as in names, instead of `drop_layers`.
+    /// Structured: indices of the layers to remove, as in names, instead of `drop_layers`. Default: none.
     pub layers: Vec<usize>,
-    /// Structured: size in bytes to reach, with as little pruning as needed, instead of a sparsity; 0 for none.
+    /// Structured: size in bytes to reach, with as little pruning as needed, instead of a sparsity; 0 (default) for
+    /// none.
     pub target_size: u64,
     /// Structured: measured speed-up to reach, at least 1, with as little pruning as needed, instead of a sparsity; 0
-    /// for none.
-    /// Needs ONNX Runtime.
+    /// (default) for none. Needs ONNX Runtime, and excludes `target_size`.
     pub target_speedup: f64,
-    /// Number of worker threads; 0 means all processors.
+    /// Number of worker threads; 0 (default) means all processors.
     #[serde(skip)]
     pub threads: usize,
     /// Folder of the temporary file with the pruned weights until they are saved (an unlinked file); default: the
