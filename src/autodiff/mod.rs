@@ -71,7 +71,7 @@ impl Step {
 
 /// Lowers the operators of the main graph for which a lowering is known, most of which have no rule, and returns the
 /// tables of rotary embeddings and the nodes that could not be lowered. Values keep their names. If a lowering needs
-/// shapes, they are inferred with ONNX Runtime.
+/// shapes, they are inferred with ONNX Runtime; fails if it does not accept the model.
 pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
     let by_shape = model.graph.iter().flat_map(|graph| &graph.node).any(lower::by_shape);
     let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };

@@ -119,7 +119,8 @@ pub fn load(path: &Path, load: Loader<'_>) -> Result<Ensemble> {
     read(&file, load).at(|| file.display())
 }
 
-/// Loads the ensemble of a manifest, and returns it as one fused model; `load_member` loads its members.
+/// Loads the ensemble of a manifest, and returns it as one fused model; `load_member` loads its members. Fails like
+/// [`load`] and [`Ensemble::fuse`].
 pub fn load_fused(path: &Path, load_member: Loader<'_>) -> Result<Model> {
     let (model, _) = load(path, load_member)?.fuse(&Call::default()).at(|| path.display())?;
     let (proto, card) = (model.proto().clone(), model.card().clone());

@@ -93,7 +93,9 @@ pub fn compare_classification(
     })
 }
 
-/// Returns the fraction of texts to which both classifiers assign the same class. See [`classify`].
+/// Returns the fraction of texts to which both classifiers assign the same class; 0 without texts. One is loaded after
+/// the other, and each reads the texts with its own tokenizer: `tokenizer` is the original's. Fails like [`classify`],
+/// but there are no labels.
 pub fn class_agreement(
     runtime: &'static Runtime,
     original: &Model,

@@ -94,7 +94,7 @@ pub fn probe_accuracy(
     Ok(probe(&vectors, &split, options, call)?.0)
 }
 
-/// Returns the probes of two models on the same split. One is loaded after the other. See [`probe_accuracy`].
+/// Returns the probes of two models on the same split. One is loaded after the other. Fails like [`probe_accuracy`].
 ///
 /// Each reads the texts with its own tokenizer: `tokenizer` is the original's.
 pub fn compare_probes(

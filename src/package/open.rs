@@ -186,7 +186,7 @@ impl Package {
 
     /// Returns the model of the package: the portable graph in the precision of the selected variant, for techniques
     /// and for inspection. Its sessions check the contract; on the CPU they run the variant that is chosen for the
-    /// processor.
+    /// processor. Fails with [`crate::error::Kind::InvalidModel`] if the graph is damaged.
     pub fn model(&self) -> Result<Model> {
         let chosen = self.choose(None)?.index;
         let variants = &self.0.manifest.variants;
@@ -293,7 +293,8 @@ impl Package {
     }
 
     /// Returns a session of the selected variant, which is the only graph that is read; on providers other than the
-    /// CPU, a session of the portable graph. Runs check the contract.
+    /// CPU, a session of the portable graph. Runs check the contract. Fails like [`Package::choose`] and
+    /// [`Session::new`].
     pub fn session(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Session> {
         if options.execution.provider != ProviderChoice::Cpu {
             // The prepared variants are optimized for a CPU; other devices run the portable graph.

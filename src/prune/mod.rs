@@ -102,7 +102,8 @@ pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Mode
 /// Wanda and SparseGPT prune weights in the order in which they run, each on the outputs of the pruned weights before
 /// it; so does the reconstruction of structured pruning. The call needs ONNX Runtime, and reports further stages for
 /// calibration. Memory: the activations of a few layers on the calibration data, a weight, and for SparseGPT about 30
-/// bytes for each pair of inputs of a weight.
+/// bytes for each pair of inputs of a weight. Fails like [`prune`], with `InvalidArgument` also for the methods
+/// magnitude and random and for data that do not fit the model.
 pub fn prune_calibrated(
     runtime: &'static Runtime,
     model: &Model,

@@ -23,6 +23,7 @@ pub struct Writer<'t> {
 }
 
 impl<'t> Writer<'t> {
+    /// Reserves scratch storage for the new elements of a weight. Fails if there is no space.
     pub fn new(target: &'t Target<'t>, scratch: &Scratch) -> Result<Writer<'t>> {
         let slot = scratch.reserve(target.elements() * target.matrix.width())?;
         Ok(Writer { target, slot, before: AtomicU64::new(0), after: AtomicU64::new(0) })
@@ -58,6 +59,7 @@ impl<'t> Writer<'t> {
         self.slot.write_at(first * matrix.width(), &to_bytes(values, matrix.dtype()))
     }
 
+    /// Returns the pruned weight after all its elements have been written; `how` describes the selection.
     pub fn finish(self, how: String) -> Result<Pruned> {
         let (zeros_before, zeros_after) = (self.before.into_inner(), self.after.into_inner());
         Ok(Pruned { raw: self.slot.finish()?, zeros_before, zeros_after, how })

@@ -421,7 +421,8 @@ fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(Stri
     Ok((why, None))
 }
 
-/// Saves the result of [`graph`] at `path`, and returns the identity of the file.
+/// Saves the result of [`graph`] at `path`, with the weights in a separate file if they are too large for one, and
+/// returns the identity of the file. Fails with [`Kind::Io`] if the files cannot be written.
 pub fn save_graph(model: &Model, path: &Path, call: &Call) -> Result<FileIdentity> {
     Ok(model.save(path, ExternalData::Auto, call)?.identity())
 }

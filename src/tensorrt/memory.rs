@@ -93,7 +93,8 @@ impl Device {
         self.stream
     }
 
-    /// Waits until all work that was enqueued on the stream is done.
+    /// Waits until all work that was enqueued on the stream is done. Fails with [`crate::error::Kind::Backend`] if the
+    /// work failed.
     pub fn wait(&self) -> Result<()> {
         // SAFETY: the stream is of this device.
         done(unsafe { (self.calls.synchronize)(self.stream) }, "cuStreamSynchronize")

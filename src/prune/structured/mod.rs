@@ -185,8 +185,8 @@ impl Plan {
         Kept::new(&mut analysis.axes, |class| self.gone.binary_search(&class).is_ok())
     }
 
-    /// Returns the whole model with zeros where weights sum over removed units: it computes what the cut model
-    /// computes, except for the order of sums.
+    /// Returns the whole model with zeros where weights sum over removed units. Its outputs are those of the cut model,
+    /// except for differences by the order of sums.
     pub fn masked(&self) -> Result<Model> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);
@@ -200,7 +200,8 @@ impl Plan {
         cut::cut(self, &analysis, &kept, call)
     }
 
-    /// Changes the weights that read the kept units so that they compensate the removed ones on calibration data.
+    /// Changes the weights that read the kept units so that they compensate the removed ones on calibration data. Fails
+    /// if the model does not run on the data.
     pub fn reconstruct(&mut self, data: Data<'_>, call: &Call) -> Result<()> {
         let done = {
             let mut analysis = Analysis::new(&self.model, &self.known)?;
