@@ -8,18 +8,18 @@ LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR     ?= $(PREFIX)/bin
 DATADIR    ?= $(PREFIX)/share
-# Not empty: the installed folder may be moved, because pkg-config takes paths from where the file lies.
+# If this is not empty, the installed folder may be moved: optimize.pc refers to its own folder.
 RELOCATABLE ?=
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 MAJOR   := $(firstword $(subst ., ,$(VERSION)))
-# Until 1.0 a minor version may break programs: the loader must tell them apart.
+# Before 1.0, a minor version may break programs, so the soname contains it.
 ABI     := $(if $(filter 0,$(MAJOR)),$(basename $(VERSION)),$(MAJOR))
 
 INSTALL = install
 CMAKEDIR = $(LIBDIR)/cmake/optimize
 relative = $$(realpath -m --relative-to='$(1)' '$(2)')
-# With RELOCATABLE, paths in optimize.pc start at its own folder.
+# With RELOCATABLE, paths in optimize.pc are relative to its own folder.
 PC_PREFIX     = $(if $(RELOCATABLE),\$${pcfiledir}/$(call relative,$(LIBDIR)/pkgconfig,$(PREFIX)),$(PREFIX))
 PC_LIBDIR     = $(if $(RELOCATABLE),\$${prefix}/$(call relative,$(PREFIX),$(LIBDIR)),$(LIBDIR))
 PC_INCLUDEDIR = $(if $(RELOCATABLE),\$${prefix}/$(call relative,$(PREFIX),$(INCLUDEDIR)),$(INCLUDEDIR))
@@ -35,7 +35,7 @@ FILL = sed -e "s|@PC_PREFIX@|$(PC_PREFIX)|g" -e "s|@PC_LIBDIR@|$(PC_LIBDIR)|g" -
 export CARGO_TARGET_DIR := $(CURDIR)/target
 
 LIBRARY = target/release/liboptimize.so
-# The static library, which only `make dist` builds.
+# The path of the static library, which is installed if this is not empty. Only `make dist` builds it.
 STATIC  =
 COMMAND = target/release/optimize
 MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
@@ -46,7 +46,7 @@ MODEL  ?= target/deps/models/paraphrase-MiniLM-L3-v2/model.onnx
 all: ## build the library and the command
 	cargo build --release
 
-deps: ## fetch ONNX Runtime, and the models and data of the tests
+deps: ## fetch ONNX Runtime, and the models, data and tools of the tests
 	tools/deps.sh test
 
 demo: ## quantize a real model to int8 and compare it with the original (MODEL=file.onnx for your own)
@@ -92,7 +92,7 @@ nupkg: ## make the NuGet package of target/release, with Mono's compiler: see bi
 	tools/deps.sh runtime
 	tools/nupkg.sh target/release target/dist
 
-# Does not depend on `all`: users who may write to PREFIX often have no cargo.
+# This target does not depend on `all`, because users who may write to PREFIX often have no cargo.
 install: ## install under PREFIX (/usr/local), staged in DESTDIR
 	@test -f $(LIBRARY) && test -f $(COMMAND) || { echo 'Nothing is built yet: run make first.' >&2; exit 1; }
 	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(CMAKEDIR)' '$(DESTDIR)$(INCLUDEDIR)/optimize' '$(DESTDIR)$(BINDIR)'

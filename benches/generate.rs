@@ -1,7 +1,8 @@
-//! Tokens per second of generation: `cargo bench --bench generate [-- [--threads N] MODEL...]`.
+//! Measures the tokens per second of generation: `cargo bench --bench generate [-- [--threads N] MODEL...]`.
 //!
-//! Each model (by default a GGUF file of SmolLM2) runs with the kernels of ONNX Runtime and with those of this library,
-//! in turns, in one process. Results are medians: by processor time with one thread, by wall-clock time otherwise.
+//! Each model (by default a GGUF file of SmolLM2) runs with ONNX Runtime's own kernels (`Stock`) and with the default
+//! (`Auto`), which also uses the kernels of this library. All of them take turns in one process. Results are medians
+//! over the rounds: of processor time with one thread (the default), of wall-clock time otherwise.
 
 use optimize::call::Call;
 use optimize::error::Result;
@@ -14,10 +15,12 @@ use std::time::Duration;
 
 const MODEL: &str = "target/deps/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
 const RUNTIME: &str = "target/deps/onnxruntime/libonnxruntime.so.1";
+/// Length in tokens of the prompt whose processing is timed.
 const PROMPT: usize = 512;
+/// Number of tokens whose generation is timed.
 const TOKENS: usize = 32;
 const ROUNDS: usize = 7;
-/// Lengths in tokens of the text before the generated tokens.
+/// Numbers of prompt tokens after which generation is timed; two untimed tokens are generated first.
 const LENGTHS: [usize; 2] = [8, PROMPT];
 
 /// Returns the processor time of this process if `processor` is set, otherwise the wall-clock time.
@@ -27,17 +30,20 @@ fn now(processor: bool) -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// Returns the time in seconds that `work` takes, by the clock that [`now`] reads.
 fn seconds(processor: bool, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = now(processor);
     work()?;
     Ok((now(processor) - start).as_secs_f64())
 }
 
+/// Returns options that generate `tokens` tokens and do not stop at an end-of-sequence token.
 fn exactly(tokens: usize) -> GenerateOptions {
     GenerateOptions { max_new_tokens: Some(tokens), eos_token_ids: Some(vec![]), ..GenerateOptions::default() }
 }
 
-/// Returns the times in seconds of one round: to read a prompt, and to generate tokens after each length.
+/// Returns the times in seconds of one round: to process a prompt of [`PROMPT`] tokens, and to generate [`TOKENS`]
+/// tokens after each of [`LENGTHS`].
 fn round(generator: &mut Generator, processor: bool) -> Result<Vec<f64>> {
     let call = Call::default();
     let prompt: Vec<i64> = (0..PROMPT as i64).map(|i| 1000 + i * 37 % 20_000).collect();

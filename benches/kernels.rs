@@ -1,7 +1,11 @@
-//! Speed of the CPU kernels, compared with the peak of the processor: `cargo bench --bench kernels [NAME...]`.
+//! Measures the speed of the CPU kernels, and compares it with the peak rate of the processor:
+//! `cargo bench --bench kernels [-- NAME...]`.
 //!
-//! Results are the minimum CPU time of many calls on one thread. Peaks are measured in the same run, by a loop of the
-//! multiplications of the class on registers. `OPTIMIZE_CPU` selects a lower class.
+//! `NAME` is `int8`, `bf16`, `f32`, `blocks4`, `blocks8` (matrix products), `attention`, or `others` (normalization and
+//! activation functions); by default, all of them run. A result is the minimum CPU time of 5 to 1,000 calls on one
+//! thread. The peak rates are measured in the same run, by loops of the multiply instructions of the instruction-set
+//! class ([`Class`]) on registers; products in bf16 and attention are compared with the float32 peak. The environment
+//! variable `OPTIMIZE_CPU` selects a lower class.
 
 use optimize::kernels::{
     Activation, Attention, BlockWeights, Class, Epilogue, Layout, Mask, Norm, PackedLinear, Precision, Rows, Serial,
@@ -118,7 +122,7 @@ fn values(count: usize) -> Vec<f32> {
     (0..count).map(|index| (index.wrapping_mul(2654435761) >> 8 & 0xffff) as f32 / 32768.0 - 1.0).collect()
 }
 
-/// Returns the minimum process CPU time of a call.
+/// Returns the minimum process CPU time of a call in seconds, after one untimed call.
 fn best(mut call: impl FnMut()) -> f64 {
     call();
     let (begin, mut least, mut calls) = (seconds(), f64::MAX, 0);
@@ -131,24 +135,27 @@ fn best(mut call: impl FnMut()) -> f64 {
     least
 }
 
-/// Returns the CPU time of this process.
+/// Returns the CPU time of this process in seconds.
 fn seconds() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a valid clock and a valid place.
+    // SAFETY: the clock exists on Linux, and `time` may be written.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// The peak rate of the multiplications of a class, on registers.
+/// Peak rates of the multiply instructions of a class on one core, with operands in registers; NaN for the class
+/// without vector instructions.
 struct Peaks {
+    /// In GFLOP/s, for float32.
     float: f64,
+    /// In GOP/s, for int8.
     int8: f64,
 }
 
 impl Peaks {
     fn measure(class: Class) -> Self {
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `class` is what `Class::detect` found.
+        // SAFETY: `Class::detect` returned `class`, so the processor has its instructions.
         unsafe {
             match class {
                 Class::Scalar => Self { float: f64::NAN, int8: f64::NAN },
@@ -163,7 +170,7 @@ impl Peaks {
 }
 
 /// Defines a function that returns the rate of one instruction on `$count` registers, in billions of operations per
-/// second.
+/// second. One instruction performs `$operations` operations.
 #[cfg(target_arch = "x86_64")]
 macro_rules! peak {
     ($name:ident, $features:literal, $count:literal, $operations:literal, $zero:expr, $step:expr) => {

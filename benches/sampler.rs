@@ -1,4 +1,7 @@
-//! Time of choosing a token from a large vocabulary: `cargo bench --bench sampler`.
+//! Measures the time to choose one token from a large vocabulary: `cargo bench --bench sampler`.
+//!
+//! It prints the mean wall-clock time in microseconds per token for several sampling options, and the time to compute
+//! log-probabilities.
 
 use optimize::text::SamplingOptions;
 use optimize::text::sampler::{Context, Sampler, logprobs};
@@ -6,6 +9,7 @@ use std::time::Instant;
 
 /// Size of the vocabulary of Qwen 2.5.
 const VOCABULARY: usize = 151_936;
+/// Number of calls over which a time is averaged.
 const CHOICES: u32 = 200;
 
 /// Returns pseudorandom logits, approximately in (-8, 8).

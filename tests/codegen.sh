@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compiles and runs the programs that `optimize compile --codegen` writes in four languages for a package of a real
-# model, and compares their output with that of `optimize run` for the same inputs. Called by tests/run.sh, which sets
-# $tmp and the loader's path.
+# Compiles and runs the programs that `optimize compile --codegen` writes in C, C++, Go and C# for a package of a real
+# model, and compares their output with that of `optimize run` for the same inputs. tests/run.sh calls it, and sets
+# $OPTIMIZE_TEST_TMP and the path of the dynamic loader.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -35,7 +35,7 @@ same c "$folder/c/main"
 c++ -std=c++17 -Wall -Wextra -Werror "-I$root/include" "$folder/cpp/main.cpp" -o "$folder/cpp/main" "-L$lib" -loptimize
 same cpp "$folder/cpp/main"
 
-# The module comes from a proxy in a folder, which has what the public one has after a release.
+# Go gets the module from a folder with the files that the public module proxy has after a release.
 module=github.com/liboptimize/liboptimize/bindings/go
 version=v$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
 proxy=$folder/proxy/$module/@v

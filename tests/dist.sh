@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Packs a build, tests/dist.sh [FOLDER] (target/release), and uses the packages like a user who has nothing else:
-# unpacks the tarball, and builds and runs its examples in C, C++ and Go while this checkout is hidden; unpacks the
+# Packs a build, tests/dist.sh [FOLDER] (default: target/release), and uses the packages without this checkout. It
+# unpacks the tarball, and builds and runs its examples in C, C++ and Go while this checkout is hidden. It unpacks the
 # Debian packages into a root that otherwise has only the C and C++ libraries, and runs the command and a program there.
 set -euo pipefail
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests that need an NVIDIA device: building, loading and running engines, compared with fp32 on the CPU; sessions on
-# CUDA and TensorRT; speed compared with other programs. Run it with `make test-gpu`; docs/tensorrt.md lists the
+# Runs the tests that need an NVIDIA GPU: building, loading and running engines, compared with fp32 on the CPU; sessions
+# on CUDA and TensorRT; speed compared with other programs. `make test-gpu` runs it; docs/tensorrt.md lists the
 # requirements. A part whose requirements are missing is skipped with a message and counted; with
 # LIBOPTIMIZE_REQUIRE_ALL=1 it fails.
 set -euo pipefail
@@ -22,8 +22,8 @@ skip() {
   [[ ${LIBOPTIMIZE_REQUIRE_ALL:-} != 1 ]]
 }
 
-# Minimum cosine similarity between the outputs of an engine and fp32 on the CPU, from the error that each build
-# reports.
+# The minimum cosine similarity between the outputs of an engine and fp32 on the CPU, chosen from the errors that builds
+# report.
 declare -A least=([fp32]=0.99999 [fp16]=0.9999 [bf16]=0.995 [int8]=0.99 [fp8]=0.99)
 for model in paraphrase-MiniLM-L3-v2 all-MiniLM-L6-v2; do
   for precision in fp32 fp16 bf16 int8 fp8; do
@@ -43,7 +43,7 @@ for model in paraphrase-MiniLM-L3-v2 all-MiniLM-L6-v2; do
   done
 done
 
-# The same through C: an engine as a session, from a package, and compared with its original.
+# The tests through the C interface: an engine as a session, from a package, and compared with its original.
 mkdir -p "$scratch/lib" "$scratch/tmp"
 ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/liboptimize.so"
 ln -s "$PWD/target/release/liboptimize.so" "$scratch/lib/$(readelf -d target/release/liboptimize.so | sed -n 's/.*soname: \[\(.*\)\]/\1/p')"

@@ -21,7 +21,7 @@ make -s -C "$root" install PREFIX="$prefix"
 "$prefix/bin/optimize" --version
 grep -q "^\.TH optimize-quantize" "$prefix/share/man/man1/optimize-quantize.1"
 bash -n "$prefix/share/bash-completion/completions/optimize"
-# The installed command finds the installed library, which has the kernels.
+# The installed command finds the installed library, in which ONNX Runtime finds the execution provider.
 ORT_DYLIB_PATH=$root/target/deps/onnxruntime/libonnxruntime.so.1 "$prefix/bin/optimize" providers >"$work/providers"
 if grep '^kernels .* was not found' "$work/providers"; then exit 1; fi
 grep -q '^kernels ' "$work/providers"
@@ -38,7 +38,7 @@ int main(void) {
 }
 C
 
-# Runs the program, which must find the library by its soname and print its version.
+# Runs a program, which must find the library by its soname and print the version of the library.
 says_version() {
   local got
   got=$(LD_LIBRARY_PATH=$prefix/lib "$1")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the NuGet package of the everyday build, checks its content, and compiles and runs a program with nothing but
-# that content. Called by tests/run.sh, which sets $OPTIMIZE_TEST_TMP.
+# Makes the NuGet package of target/release, checks its content, and compiles and runs a program with only that content.
+# tests/run.sh calls it, and sets $OPTIMIZE_TEST_TMP.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

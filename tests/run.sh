@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs every test of the project, or the parts named: tests/run.sh [lint rust header reference symbols c valgrind
-# cpp go csharp codegen strace install dist]. Needs what `make` built and what `make deps` fetched.
+# Runs all tests of the project that need no GPU, or the parts named: tests/run.sh [lint rust header reference symbols c
+# valgrind cpp go csharp codegen strace install dist]. It needs what `make` built and what `make deps` fetched.
 #
-# A test program prints one line per test, `ok - name` or `not ok - name`, and exits non-zero if one failed. It finds
-# fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under valgrind,
-# $OPTIMIZE_TEST_VALGRIND is 1, and tests that would take minutes are skipped.
+# A test program in another language than Rust prints one line per test, `ok - name` or `not ok - name`, and exits
+# non-zero if one failed. It finds fetched files under $OPTIMIZE_TEST_DEPS and may write under $OPTIMIZE_TEST_TMP. Under
+# valgrind, $OPTIMIZE_TEST_VALGRIND is 1, and tests that would take minutes are skipped.
 #
 # A part whose tool is missing is skipped; with CI=true or LIBOPTIMIZE_REQUIRE_ALL=1, it fails.
 set -euo pipefail
@@ -51,8 +51,8 @@ in_test() {
   OPTIMIZE_TEST_TMP=$tmp LD_LIBRARY_PATH=$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} timeout 1200 "$@"
 }
 
-# Runs a program and counts its lines. An example that succeeds counts as one test; only the output of the assistant is
-# read.
+# Runs a program and counts the tests that it prints. An example that succeeds counts as one test; of examples, only the
+# output of the assistant is checked.
 run() { # LANGUAGE NAME COMMAND…
   local language=$1 name=$2 status=0 good bad line
   shift 2
@@ -68,7 +68,8 @@ run() { # LANGUAGE NAME COMMAND…
   if ((${#bad[@]} == 0 && status == 0 && good == 0)); then fail "$name: ran no test"; fi
 }
 
-# Sums the final counts of cargo test or nextest over all test programs.
+# Prints the sum of the final counts of cargo test or nextest over all test programs, for the tests that are WORD, for
+# example `passed`.
 count_cargo() { # WORD
   { grep -E '^ *Summary \[|^test result:' "$scratch/log" || true; } |
     { grep -oE "[0-9]+ $1" || true; } | awk '{ sum += $1 } END { print sum + 0 }'
@@ -164,7 +165,8 @@ arguments() { # SOURCE: what the program is given
     *) arguments=() ;;
   esac
 }
-# What examples read besides models of `make deps`: a few lines of text, and a quantized model.
+# These functions make files that examples read besides those of `make deps`, and print their paths; `lines` prints
+# text.
 text() {
   local number
   for number in {1..24}; do printf 'Sentence number %d says that small models answer sooner.\n' "$number"; done >"$scratch/text"
@@ -185,7 +187,7 @@ lines() { # 1,000 lines, the last of which answers a question
   seq -f 'Sentence number %g says that small models answer sooner.' 998
   printf '%s\n' 'Tom likes apples.' 'Maria Silva lives in Springfield.'
 }
-# The assistant finds the answer, and prints the same in every language that is tested.
+# Checks that the assistant finds the answer, and that it prints the same in every language that is tested.
 check_assistant() { # NAME
   [[ -e $scratch/assistant ]] || cp "$scratch/log" "$scratch/assistant"
   grep -q '  CITY: Springfield' "$scratch/log" || fail "$1 does not find the line"
@@ -222,7 +224,7 @@ valgrind_c() {
     [[ -e $source ]] || continue
     program=$scratch/${source//\//_}
     [[ -x $program ]] || build C "$source" "$program" || continue
-    # On the processor that valgrind emulates, this library's kernels would take minutes: only one program uses them.
+    # On the processor that valgrind emulates, this library's kernels would take minutes, so only one program uses them.
     kernels=stock
     [[ $source != */test_provider.c ]] || kernels=auto
     OPTIMIZE_TEST_VALGRIND=1 OPTIMIZE_KERNELS=$kernels check "valgrind $source" in_test valgrind "${options[@]}" "$program"
@@ -267,7 +269,8 @@ go_programs() {
   done
 }
 
-# A C# file with a Main is a program; the other files beside it are compiled into each program.
+# Tests the bindings for C#. A C# file with a Main is a program; the other files beside it are compiled into each
+# program.
 csharp() {
   local folder source programs parts program
   heading 'C#'
@@ -324,7 +327,7 @@ strace_command() {
     strace -f -y -qq -o "$trace" -e "trace=$calls" -e signal=none \
     sh -c 'target/release/optimize quantize --model "$1" --output "$2" --benchmark --benchmark-runs 2 -q &&
       target/release/optimize run --model "$2" --text "How are you?" >/dev/null' sh "$model" "$tmp/int8"
-  # Without calls that fail with ENOTSOCK: signal handlers first try the pipe that wakes their thread as a socket.
+  # Calls that fail with ENOTSOCK are removed: signal handlers first try the pipe that wakes their thread as a socket.
   grep -v 'ENOTSOCK' "$trace" >"$trace.calls" || true
   check 'no socket' nothing -E '(socket|connect|bind|sendto)\(' "$trace.calls"
   grep -E 'O_WRONLY|O_RDWR|O_CREAT|(creat|mkdir|mkdirat|link|linkat|symlink|symlinkat)\(' "$trace" |
@@ -333,12 +336,13 @@ strace_command() {
 }
 nothing() { ! grep "$@"; }
 
-# Prints the soname. Until 1.0, a minor version may break programs, so the soname contains it.
+# Prints the soname of a version. Before 1.0, a minor version may break programs, so the soname contains it.
 soname_of() { # VERSION
   if [[ $1 == 0.* ]]; then printf 'liboptimize.so.%s\n' "${1%.*}"; else printf 'liboptimize.so.%s\n' "${1%%.*}"; fi
 }
 
-# Copies the library to a folder of its own, under its soname: it searches for ONNX Runtime next to its real path.
+# Copies the library to $lib, under its soname. It is not linked, because it searches for ONNX Runtime next to its real
+# path.
 prepare() {
   [[ -e $library ]] || {
     printf 'target/release/liboptimize.so is not there: run make first.\n' >&2
@@ -350,7 +354,7 @@ prepare() {
   install -m 755 "$library" "$lib/liboptimize.so.$version"
   ln -sfn "liboptimize.so.$version" "$lib/$soname"
   ln -sfn "$soname" "$lib/liboptimize.so"
-  # The file that `make install` writes, for programs that are linked with the copy.
+  # optimize.pc, as `make install` writes it, for programs that are linked with the copy.
   mkdir -p "$lib/pkgconfig"
   sed -e "s|@PC_PREFIX@|$root|; s|@PC_LIBDIR@|$lib|; s|@PC_INCLUDEDIR@|$root/include|; s|@VERSION@|$version|" \
     tools/install/optimize.pc.in >"$lib/pkgconfig/optimize.pc"

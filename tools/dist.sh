@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Makes a release.
 #
-#   tools/dist.sh build            builds target/dist/{liboptimize.so,liboptimize.a,optimize}, for glibc 2.28
-#   tools/dist.sh link FOLDER      its last step: links them from FOLDER/{liboptimize.a,optimize}
-#   tools/dist.sh check            checks them: versions of symbols, soname, size
-#   tools/dist.sh pack FOLDER [OUT]   packs library and command of FOLDER, with ONNX Runtime, into OUT (target/dist): a
-#                                  tarball, Debian packages, the bill of materials, and SHA256SUMS
+#   tools/dist.sh build               builds target/dist/{liboptimize.so,liboptimize.a,optimize}, for glibc 2.28
+#   tools/dist.sh link FOLDER         is the last step of `build`: links them from FOLDER/{liboptimize.a,optimize}
+#   tools/dist.sh check               checks the files in target/dist: versions of symbols, soname, size
+#   tools/dist.sh pack FOLDER [OUT]   packs library and command of FOLDER, with ONNX Runtime, into OUT (target/dist):
+#                                     a tarball, the bill of materials, SHA256SUMS, and Debian packages if there is
+#                                     dpkg-deb
 #
 # `build` needs cargo-zigbuild and zig (`pip install cargo-zigbuild ziglang`): zig links for an older glibc than that of
-# the machine. `pack` takes any build, such as target/release. OPTIMIZE_PACK_LEVEL is the level of compression (9).
+# the machine. FOLDER of `pack` may be target/dist or the output of another build, such as target/release.
+# OPTIMIZE_PACK_LEVEL is the level of compression (default: 9).
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -17,13 +19,13 @@ cd "$root"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
 glibc=2.28 triple=x86_64-unknown-linux-gnu most_megabytes=17
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# Until 1.0, a minor version may break programs.
+# Before 1.0, a minor version may break programs, so the soname contains it.
 if [[ $version == 0.* ]]; then abi=${version%.*}; else abi=${version%%.*}; fi
 soname=liboptimize.so.$abi
 dist=$root/target/dist
 level=${OPTIMIZE_PACK_LEVEL:-9}
 about='makes trained models smaller and faster'
-# Equal sources give equal packages.
+# Times in the packages are that of the last commit, so that equal sources give equal packages.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 315532800)}
 export SOURCE_DATE_EPOCH
 
@@ -39,7 +41,7 @@ functions() { # those of the header, and what ONNX Runtime looks up in an execut
   printf '%s\n' CreateEpFactories ReleaseEpFactory
 }
 
-# Splits the debug information off: it is only needed with a debugger.
+# Copies a file without symbols and debug information, which go into TO.debug, for debuggers.
 strip_to() { # FROM TO
   objcopy --only-keep-debug "$1" "$2.debug"
   objcopy --strip-all --add-gnu-debuglink="$2.debug" "$1" "$2"
@@ -49,7 +51,7 @@ build() {
   need cargo-zigbuild
   OPTIMIZE_COMMIT=${OPTIMIZE_COMMIT:-$(git rev-parse --short=12 HEAD 2>/dev/null || true)}
   if [[ -n $OPTIMIZE_COMMIT ]]; then export OPTIMIZE_COMMIT; else unset OPTIMIZE_COMMIT; fi
-  # A release has TensorRT, for all versions whose headers tools/deps.sh fetches.
+  # A release supports TensorRT in all versions whose headers tools/deps.sh fetches.
   export OPTIMIZE_REQUIRE_TENSORRT=1
   cargo-zigbuild rustc --locked --lib --crate-type staticlib --profile dist --target "$triple.$glibc"
   cargo-zigbuild zigbuild --locked --bin optimize --profile dist --target "$triple.$glibc"
@@ -60,7 +62,7 @@ link() { # FOLDER of liboptimize.a and the command
   local from=$1 names flags=() name
   need cargo-zigbuild objcopy cc
   mkdir -p "$dist"
-  # Linked here and not by rustc, whose list of exported symbols cannot be combined with versions of symbols.
+  # The library is linked here and not by rustc, whose list of exported symbols cannot be combined with symbol versions.
   names=$(functions)
   printf 'LIBOPTIMIZE_%s {\n  global:\n%s\n  local: *;\n};\n' "$abi" "$(sed 's/.*/    &;/' <<<"$names")" \
     >"$dist/exports.map"
@@ -98,7 +100,8 @@ check() {
   [[ -z $others ]] || die "needs more than glibc: $others"
 }
 
-# The licences of crates, of ONNX Runtime, and of what the compilers add.
+# Writes the documents of a release: the licences of this library, of crates, of ONNX Runtime and of what the compilers
+# add, the bill of materials, README and changelog, bindings and examples.
 documents() { # FOLDER RUNTIME
   local folder=$1 runtime=$2 metadata inventory=$CARGO_TARGET_DIR/inventory
   mkdir -p "$folder"
@@ -119,7 +122,7 @@ TEXT
   runtime="pkg:pypi/onnxruntime@$runtime_version=$(sha256sum <"$runtime" | cut -d ' ' -f 1)"
   "$inventory/debug/inventory" sbom Cargo.lock "ONNX Runtime=$runtime_version=MIT=$runtime" <<<"$metadata" \
     >"$folder/sbom.cdx.json"
-  # Only tracked files: examples may have been built in place.
+  # Only tracked files are copied, because examples may have been built in their folders.
   if ! git ls-files --error-unmatch examples/c/quantize.c >/dev/null 2>&1; then
     cp -r bindings examples "$folder/"
   else

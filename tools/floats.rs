@@ -1,6 +1,8 @@
-//! Writes a GGUF model as float32 ONNX, with weights that are no longer those of its blocks: `cargo bench --bench floats --
-//! IN.gguf OUT`. `tools/table.sh` needs a float32 decoder, and quantizing weights that were quantized before would be
-//! lossless: each is multiplied by 1 plus 2 % of a standard normal number.
+//! Writes a GGUF model as float32 ONNX with slightly changed weights: `cargo bench --bench floats -- IN.gguf OUT`.
+//!
+//! `tools/table.sh` measures quantization of a float32 decoder. The weights of the GGUF file were quantized before, and
+//! quantizing them again in the same blocks would lose nothing. Each weight is therefore multiplied by 1 plus 2 % of a
+//! random number from a standard normal distribution.
 
 use optimize::call::Call;
 use optimize::error::Result;

@@ -7,15 +7,16 @@
 # instrumentation of comparisons, for more executions. Assertions and overflow checks are always enabled.
 #
 # Inputs that reach new code are saved in target/fuzz/corpus/TARGET, those that crash in target/fuzz/crashes/TARGET.
-# fuzz/corpus/TARGET is the small committed corpus, made with -merge=1. Prints a table at the end; the exit code is 1 if
-# anything crashed.
+# fuzz/corpus/TARGET is the small committed corpus, made with libFuzzer's option -merge=1. The script needs what `make`
+# built and what `make deps` fetched. It prints a table at the end; the exit code is 1 if a target crashed, exceeded the
+# time limit of an input (60 s) or the memory limit (4 GiB), or did not run.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 host=$(rustc -vV | sed -n 's/^host: //p')
 sanitizer=${OPTIMIZE_FUZZ_SANITIZER:-address} compares=${OPTIMIZE_FUZZ_COMPARES:-1}
 runs=${OPTIMIZE_FUZZ_RUNS:-10000000} seconds=${OPTIMIZE_FUZZ_SECONDS:-0}
-# Maximum length of an input per target: short inputs allow more executions.
+# The maximum length of an input in bytes per target: short inputs allow more executions.
 declare -A longest=([onnx]=2048 [packed]=4096 [gguf]=12288 [safetensors]=2048 [checkpoint]=12000 [tokenizer]=2048
   [template]=1024 [package]=20480 [manifest]=4096 [contract]=512 [calls]=64)
 all=(onnx packed gguf safetensors checkpoint tokenizer template package manifest contract calls)
@@ -56,7 +57,7 @@ if [[ ! -e $OPTIMIZE_FUZZ_PACKAGE ]]; then
   cp "$OPTIMIZE_FUZZ_PACKAGE/optimize.json" "$work/seeds/manifest/"
 fi
 
-# Scratch files are kept in memory.
+# Temporary files are kept in memory.
 [[ -d /dev/shm ]] && export TMPDIR=${TMPDIR:-/dev/shm}
 status=0 table=()
 for target in "${targets[@]}"; do

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the NuGet package, without a .NET SDK: tools/nupkg.sh FOLDER [OUT]. FOLDER has liboptimize.so (target/release),
-# OUT is target/dist. `mcs` compiles bindings/csharp; the package has that assembly, and library and ONNX Runtime for
-# Linux x86-64.
+# Makes the NuGet package, without a .NET SDK: tools/nupkg.sh [FOLDER [OUT]]. FOLDER contains liboptimize.so (default:
+# target/release), and OUT receives the package (default: target/dist). Mono's compiler `mcs` compiles bindings/csharp.
+# The package contains this assembly, and liboptimize and ONNX Runtime for Linux x86-64.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,7 +9,7 @@ cd "$root"
 from=${1:-target/release} out=${2:-target/dist}
 runtime=target/deps/onnxruntime/libonnxruntime.so.1
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# Equal sources give equal packages.
+# Times in the package are that of the last commit, so that equal sources give equal packages.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 315532800)}
 export SOURCE_DATE_EPOCH
 

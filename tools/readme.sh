@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Quantizes the model of the demo, and writes the command with its output into README.md between its markers, and the
-# machine below it. `make readme` runs it; tests/docs.rs fails if the sizes in README.md are those of another version.
+# Quantizes the model of the demo, and writes the command with its output, and a description of the machine, into
+# README.md between the markers `demo`. `make readme` runs it; tests/docs.rs fails if the sizes in README.md are not
+# those of the current version.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -15,7 +16,7 @@ command='optimize quantize --model minilm.onnx --output small.onnx --benchmark'
 processor=$("$root/target/release/optimize" --version --verbose | sed -n 's/^processor *//p')
 (cd "$work" && "$root/target/release/"$command) >"$work/table"
 
-# The last paragraph says what was measured.
+# The block ends with a paragraph that describes the measurement, in place of the line `Timed on ...` of the output.
 {
   printf '\n```console\n$ %s\n' "$command"
   sed -e '/^Timed on /d' "$work/table" | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}'

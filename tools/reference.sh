@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Writes the HTML reference of the C interface with doxygen: tools/reference.sh [FOLDER] (default: target/reference).
-# Fails if doxygen warns of anything, for example of a parameter that does not exist, or if a function is missing.
+# Fails if doxygen warns of anything, for example of a parameter that does not exist, or if a function of the header is
+# not in the reference.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-target/reference}
@@ -8,7 +9,8 @@ header=include/optimize.h
 mkdir -p "$folder"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-# A group for each noun, the second word of the names of functions and types. Other declarations are in `types`.
+# Prints the functions of the header. The reference has a group for each noun, which is the second word of the names of
+# functions and types, for example `model` in optimize_model_load; other declarations are in the group `types`.
 declared() { cc -E -P -Iinclude -x c "$header" | grep -oE '\boptimize_[a-z0-9_]+ *\(' | tr -d ' (' | sort -u; }
 
 mapfile -t nouns < <(declared | cut -d_ -f2 | sort -u)

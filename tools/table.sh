@@ -2,8 +2,9 @@
 # Measures every technique on two models (`optimize table`), and writes the result into README.md between its markers:
 # tools/table.sh [OPTIONS OF OPTIMIZE TABLE...]. `make table` runs it. Finished rows are kept in target/table.
 #
-# TABLE_OUTPUT is the folder of the result; with TABLE_README= (empty), README.md is not changed. TABLE_THREADS is the
-# number of threads of a session. With one (the default), times are CPU time, which other programs disturb less.
+# TABLE_OUTPUT is the folder of the result (default: target/table); with TABLE_README= (empty), README.md and docs are
+# not changed. TABLE_THREADS is the number of threads of a session. With one (the default), times are CPU time, which
+# other programs disturb less.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deps=target/deps
@@ -12,7 +13,7 @@ readme=${TABLE_README-README.md}
 mkdir -p "$output"
 output=$(realpath "$output")
 
-# A text of several kinds, from the Brown corpus without its tags, one sentence a line.
+# Prints files of the Brown corpus without their tags, one sentence on each line. The files below are of many genres.
 brown() {
   local file
   for file; do
@@ -23,7 +24,7 @@ brown() {
 brown ca01 ca02 cb01 cc01 cd01 ce01 cf01 cg01 ch01 cj01 ck01 cl01 cn01 cp01 cr01 >"$output/text.txt"
 
 export ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-$PWD/$deps/onnxruntime/libonnxruntime.so.1}
-# The decoder as float32, which is what promises are about.
+# The decoder in float32: the table compares each technique with the float32 model, and the downloaded file has 4 bits.
 decoder=$output/SmolLM2-135M
 if [[ ! -f $decoder/model.onnx ]]; then
   cargo bench --quiet --bench floats -- "$PWD"/$deps/models/smollm2/*.gguf "$decoder"
@@ -34,7 +35,7 @@ target/release/optimize table --models $deps/models/all-MiniLM-L6-v2 "$decoder" 
 [[ -n $readme ]] || exit 0
 cp "$output/all-MiniLM-L6-v2.svg" docs/table-encoder.svg
 cp "$output/SmolLM2-135M.svg" docs/table-decoder.svg
-# The table without its longest column, which docs/table.md explains, and without the folders of the models.
+# The table in README.md lacks the last and longest column, which docs/table.md explains, and the folders of the models.
 awk '/^## / { print "**" substr($0, 4) "**"; next } /^\|/ { sub(/\|[^|]*\|$/, "|") } { print }' "$output/table.md" |
   sed -E -e '/^- /d' -e 's|^Original: .*/([^/]+ \()|Original: \1|' | cat -s |
   while IFS= read -r line; do

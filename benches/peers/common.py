@@ -1,4 +1,5 @@
-"""Shared by the scripts of this folder: paths, texts, engines in processes of their own, interleaved timing, tables."""
+"""Code that the scripts of this folder share: paths, texts, the C interface of liboptimize, engines in separate
+processes, interleaved timing, tables and result files."""
 
 import ctypes
 import json
@@ -27,14 +28,14 @@ NO_SPACE_BEFORE = {".", ",", ";", ":", "?", "!", ")", "'"}
 
 
 def brown_sentences(count, seed=1):
-    """Returns `count` sentences of 5 to 60 words from the whole corpus; equal seeds give equal sentences."""
+    """Returns `count` random sentences of 5 to 60 words from the Brown corpus; equal arguments give equal sentences."""
     files = sorted(p for p in (DEPS / "corpus/brown").iterdir() if len(p.name) == 4 and p.name[0] == "c")
     sentences = [s for path in files for s in brown_file(path) if 5 <= len(s.split()) <= 60]
     return random.Random(seed).sample(sentences, count)
 
 
 def brown_file(path):
-    """Returns the sentences of one file as plain text, without tags."""
+    """Yields the sentences of one file of the Brown corpus as plain text, without tags."""
     for line in path.read_text(encoding="utf-8").splitlines():
         words = [token.rsplit("/", 1)[0] for token in line.split()]
         if words:
@@ -51,7 +52,7 @@ def joined(words):
 # -------------------------------------------------------------------------------------------------- engines
 
 class Library:
-    """The C interface of liboptimize."""
+    """The C interface of liboptimize, with a context for `threads` threads."""
 
     class Context(ctypes.Structure):
         _fields_ = [("struct_size", ctypes.c_uint32), ("threads", ctypes.c_uint32), ("library", ctypes.c_char_p)]
@@ -68,14 +69,17 @@ class Library:
             raise SystemExit(f"optimize_{name}: {self.library.optimize_error_message(error).decode()}")
 
     def made(self, name, *arguments):
-        """Returns the object that a function writes to its last argument before the error."""
+        """Returns the handle that a C function writes to the argument before its last one, the error."""
         out = ctypes.c_void_p()
         self.call(name, *arguments, ctypes.byref(out))
         return out
 
 
 class Worker:
-    """A process that reads a line of JSON for each request, and writes one for each answer, "ready" first."""
+    """A process that reads one line of JSON per request and writes one line of JSON per answer, after a line "ready".
+
+    `errors` is the file that receives its standard error; `environment` is added to the variables of this process.
+    """
 
     def __init__(self, label, command, errors, **environment):
         self.label, self.errors = label, errors
@@ -106,7 +110,7 @@ class Worker:
 
 
 def started(workers):
-    """Returns the workers that are ready; says which ones are left out, and why."""
+    """Returns the workers that are ready; prints the label and the last message of each of the others."""
     for worker in workers:
         if not worker.ready:
             last = (worker.errors.read_text().strip().splitlines() or ["it said nothing"])[-1]
@@ -117,10 +121,11 @@ def started(workers):
 # --------------------------------------------------------------------------------------------------- timing
 
 def interleaved(runs, seconds, clock, fewest=7, most=400):
-    """Returns the times of each of `runs` ({name: function}) in milliseconds, round by round.
+    """Returns the times in milliseconds of the functions `runs` ({name: function}) as {name: one time per round}.
 
-    All of them run in each round, in a rotating order, and each runs once untimed before its timed run. So neither the
-    content of the caches nor a machine that becomes slower favours one. Rounds are repeated for `seconds`.
+    All functions run in each round, in a rotating order, and each runs once untimed before its timed run. So neither
+    the content of the caches nor a machine that becomes slower favours one of them. After two untimed rounds, rounds
+    are repeated for `seconds`, but at least `fewest` and at most `most` times.
     """
     times = {name: [] for name in runs}
     names = list(runs)
@@ -139,12 +144,13 @@ def interleaved(runs, seconds, clock, fewest=7, most=400):
 
 
 def clock_for(threads):
-    """Returns the clock: processor time for one thread (other programs hardly affect it), else the wall clock."""
+    """Returns the clock and its name: process CPU time for one thread (other programs hardly affect it), else the wall
+    clock."""
     return (time.process_time, "cpu") if threads == 1 else (time.perf_counter, "wall")
 
 
 def ratio(slow, quick, seed=0, resamples=2000):
-    """Returns the median of the paired ratios slow/quick with its 95 % bootstrap interval."""
+    """Returns the median of the paired ratios slow/quick, and the ends of its 95 % bootstrap interval."""
     ratios = [a / b for a, b in zip(slow, quick)]
     draw = random.Random(seed)
     medians = sorted(statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(resamples))
@@ -191,7 +197,7 @@ def machine():
 
 
 def save(name, result):
-    """Writes the figures to target/peers/NAME.json."""
+    """Writes the figures `result` and a description of the machine to target/peers/NAME.json."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
     path = SCRATCH / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")

@@ -4,8 +4,9 @@ onnxruntime-genai, OpenVINO and plain ONNX Runtime, on the same weights.
 Each engine runs in its own process, in which nothing else is loaded. The engines take turns, round after round, and
 sleep while another one runs. They read a prompt of 512 (or 8) tokens and then generate greedily. Prefill is the number
 of prompt tokens divided by the time to the first new token; decode is the rate of the tokens after it. With one thread,
-times are processor times of the process, with more threads those of the wall clock. An engine that is not installed is
-skipped with a message.
+times are processor times of the process, with more threads those of the wall clock. The table has the medians over the
+rounds, the peak memory of each process, and the share of generated tokens that are those of the first engine. An engine
+that is not installed is skipped with a message.
 
 Usage: decode_speed.py [--engines optimize,llama.cpp,...] [--threads 1,2] [--rounds 7] [--new-tokens 32]
        [--model MODEL]    the model of liboptimize [default: the GGUF file]; NAME=MODEL,NAME=MODEL for several;
@@ -41,7 +42,7 @@ class Text:
         self.ids = self.tokenizer(words, add_special_tokens=False).input_ids
 
     def prompt(self, count):
-        # A text that is cut between two tokens may be tokenized differently: a cut is searched for which it is not.
+        # A text that is cut out between two tokens may be tokenized differently: search for one that is not.
         for begin in range(200):
             ids = self.ids[begin:begin + count]
             text = self.tokenizer.decode(ids)
@@ -51,8 +52,8 @@ class Text:
 
 
 # -------------------------------------------------------------------------------------------------- engines
-# An engine is created with a number of threads. `write(prompt, count, tick)` generates greedily, and calls tick() after
-# each token.
+# An engine is created with a number of threads. `write(prompt, count, tick)` generates `count` tokens greedily, calls
+# tick() after each of them, and returns their ids.
 
 class Optimize(Library):
     """liboptimize, through its C interface."""
@@ -162,7 +163,8 @@ class GenaiFloat(Genai):
 
 
 class Plain:
-    """A loop over a plain ONNX file, whose cache outputs become the next inputs. Subclasses define how it is run."""
+    """A loop over a plain ONNX file, whose cache outputs become the next inputs. Subclasses define `caches`, the names
+    and shapes of the empty caches, and `step`, which returns the logits and the new caches for one set of inputs."""
 
     def write(self, prompt, count, tick):
         ids, position, tokens = prompt["ids"], 0, []
@@ -200,7 +202,7 @@ class OnnxRuntime(Plain):
 
 
 class OnnxRuntimeInt8(OnnxRuntime):
-    """ONNX Runtime on the result of its `quantize_dynamic` for that file."""
+    """ONNX Runtime on the plain file after ONNX Runtime's `quantize_dynamic`."""
 
     @classmethod
     def file(cls):
@@ -253,7 +255,8 @@ DEFAULT = ["optimize", "llama.cpp", "genai int4", "openvino", "openvino f32", "o
 # -------------------------------------------------------------------------------------------------- workers
 
 def work(name, threads, model):
-    """Runs in the process of an engine: reads one prompt per line, and writes the times."""
+    """Runs in the process of an engine: reads one request per line (a prompt and a number of tokens), and writes the
+    seconds to the first token and per later token, and the tokens."""
     engine = ENGINES[name](threads, model) if model else ENGINES[name](threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     print(json.dumps("ready"), flush=True)

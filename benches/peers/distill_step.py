@@ -3,10 +3,11 @@
     python benches/peers/distill_step.py [--rounds 3] [--only GPT-2] [--optimize target/release/optimize]
 
 A step consists of a run of the teacher, the forward and backward pass of the student, gradient clipping, and AdamW.
-The time of `optimize distill` is the difference between runs of MANY and of FEW steps, divided by the difference of
-their numbers, so that loading and the measurements before and after cancel out. The time of PyTorch (with fused AdamW)
-is the same difference inside one process, in float32 and separately with bfloat16 autocast. Peak memory is that of the
-whole process. Needs torch and transformers.
+The time of `optimize distill` is the difference between runs of MANY (15) and of FEW (3) steps, divided by 12, so that
+loading and the measurements before and after cancel out. The time of PyTorch (with fused AdamW) is the mean of 12 steps
+after 3 untimed ones, in float32 and separately with bfloat16 autocast. All figures are medians over the rounds; ratios
+are `optimize distill` divided by PyTorch. Peak memory is that of the whole process, for PyTorch that in float32. The
+script only prints a table; it needs torch and transformers.
 """
 
 import argparse
@@ -30,7 +31,8 @@ CASES = {
 
 
 def models(kind, folder):
-    """Returns teacher and student as checkpoints: the student has every other layer."""
+    """Returns the folders of teacher and student checkpoints, which are made if they do not exist. The teacher has 6
+    layers and the student 3; GPT-2 has random weights."""
     import torch
     import transformers as tf
     teacher, student = folder / f"{kind}-teacher", folder / f"{kind}-student"
@@ -54,7 +56,7 @@ def models(kind, folder):
 
 
 def usage(command):
-    """Returns the processor seconds, the peak memory and the output of a process."""
+    """Runs a command, and returns its processor seconds, its peak memory in bytes and its output."""
     environment = dict(os.environ, OMP_NUM_THREADS="1")
     with tempfile.TemporaryFile("w+") as out:
         child = subprocess.Popen(command, stdout=out, env=environment)
@@ -124,7 +126,7 @@ def torch_step(case, teacher, student, half):
 
 
 def corpus(folder):
-    """Returns a text whose lines are longer than any block."""
+    """Returns a text file with lines of 150 words, which are longer than the sequences of all CASES."""
     words = []
     for file in sorted((ROOT / "target/deps/corpus/brown").glob("ca*")):
         words += [pair.rsplit("/", 1)[0] for pair in file.read_text(errors="replace").split()]

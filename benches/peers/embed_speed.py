@@ -2,16 +2,18 @@
 sentence-transformers, on the same folder.
 
 Each engine runs in its own process and takes its turn, round after round, while the others sleep. The model is loaded
-and warm; tokenization, sorting by length, padding and pooling are part of the time. The texts are `sentences` of 5 to 60
-words, or `passages` of 1 to 12 such sentences, of which those above 256 tokens are truncated. With one thread, times are
-processor times of the process, with more threads those of the wall clock. Batches have the size that each library has by
-default (8 and 32), or the one after `/` of the name. The difference is the largest of any element from the vectors of
-sentence-transformers on PyTorch, which are normalized.
+and warm; tokenization, sorting by length, padding and pooling are part of the time. The texts are `sentences` of 5 to
+60 words, or `passages` of 1 to 12 such sentences, of which those above 256 tokens are truncated. With one thread, times
+are processor times of the process, with more threads those of the wall clock. Batches have the size that each library
+has by default (8 for liboptimize, 32 for sentence-transformers), or the one after `/` in the engine's name.
+`difference` is the largest difference of an element from the vectors of sentence-transformers on PyTorch, which are
+normalized.
 
 Usage: embed_speed.py [--engines optimize,optimize stock/32,torch,...] [--texts sentences,passages] [--threads 1,2]
        [--rounds 7]
 
-`onnx` is the ONNX backend of sentence-transformers. It needs the package optimum-onnx.
+`onnx` is the ONNX backend of sentence-transformers. It needs the package optimum-onnx. An engine that cannot be started
+is skipped with a message.
 """
 
 import argparse
@@ -143,7 +145,8 @@ DEFAULT = ["optimize", "optimize stock", "optimize stock/32", "optimize int8", "
 # -------------------------------------------------------------------------------------------------- measuring
 
 def work(label, threads):
-    """Runs in the process of an engine: embeds the texts of a name per line, and writes the time."""
+    """Runs in the process of an engine: reads one request per line (the name of a set of texts, and a file for the
+    vectors or null), embeds the texts, and writes the seconds."""
     name, _, batch = label.partition("/")
     engine = ENGINES[name](threads, int(batch or 0))
     clock = time.process_time if threads == 1 else time.perf_counter
@@ -164,8 +167,8 @@ def file_of(label):
 
 
 def measure(labels, threads, name, rounds):
-    """Returns the times and the vectors of each engine."""
-    # The tokenizers of Python have a pool of threads of their own.
+    """Returns the times and the vectors of each engine that could be started, each as {label: value}."""
+    # The Python package tokenizers has its own thread pool.
     workers = started([Worker(label, [sys.executable, __file__, "--work", label, "--threads", str(threads)],
                               file_of(label).with_suffix(".log"), RAYON_NUM_THREADS=str(threads)) for label in labels])
     times = {one.label: [] for one in workers}

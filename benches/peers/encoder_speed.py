@@ -1,8 +1,9 @@
 """Measures the speed of MiniLM-L3 and -L6 with ONNX Runtime and OpenVINO, float32 and int8, in one process and in turn.
 
-Both run the same files: the float models, and their int8 forms by ONNX Runtime's tool and by `optimize quantize`.
-OpenVINO computes in bf16 by default if the processor supports it; `openvino f32` computes in float32. The cosine is
-that between a result and ONNX Runtime's float32 result, on 100 sentences.
+ONNX Runtime runs the float32 model and two int8 models, one quantized by ONNX Runtime's own tool and one by `optimize
+quantize`. OpenVINO runs the float32 model and the second int8 model; it computes in bf16 by default if the processor
+supports it, `openvino f32` computes in float32. The cosine is the mean over 100 sentences between a vector and that of
+ONNX Runtime with the float32 model.
 
 Usage: encoder_speed.py [--models L3,L6] [--seconds 20] [--threads 1,2]
 """

@@ -1,8 +1,8 @@
-"""The engines that packages are compared with, and the files that they open, which are made once and kept in
-target/peers/packages.
+"""The engines that packages are compared with, and the files that they open. The files are kept in
+target/peers/packages; packages are made again in each run, the others are made once.
 
-`Engine(path)` creates an engine and loads its libraries, `open` opens its file, and `run(feed)` returns the output that
-is compared. All engines use one thread.
+`CLASS(path)` creates an engine and loads its libraries, `open()` opens its file, and `run(feed, output)` returns the
+values of the output that is compared. All engines use one thread.
 """
 
 import ctypes
@@ -18,8 +18,8 @@ from common import COMMAND, LIBRARY, MODELS, RUNTIME, SCRATCH
 FOLDER = SCRATCH / "packages"
 L3, L6 = MODELS / "paraphrase-MiniLM-L3-v2/model.onnx", SCRATCH / "minilm-l6/model.onnx"
 DECODER = SCRATCH / "smollm2-off"
-# The output with the hidden states of the last layer, which every engine returns.
 PROMPT = "The capital of France is the city in which most of the people"
+# Names of the output with the hidden states of the last layer, which the engines for encoders return.
 HIDDEN = {"L3": "onnx::Shape_422", "L6": "last_hidden_state"}
 
 
@@ -80,7 +80,7 @@ class Optimize:
         return info.name
 
     def repeat(self, feed, output):
-        """Returns a function that runs (only what a C program would repeat), and one that returns the output."""
+        """Returns a function that makes the calls that a C program repeats, and one that returns `output`."""
         count, types = len(self.names), {np.dtype(np.int64): 7, np.dtype(np.float32): 1}
         inputs = (ctypes.c_void_p * count)()
         for index, name in enumerate(self.names):
@@ -130,7 +130,7 @@ class OptimizeBf16(Optimize):
 
 
 class OptimizeText(Optimize):
-    """A package that generates text: from the text of a prompt to the text of the first token."""
+    """A package that generates text: from the text of a prompt to the first token. `run` returns the token's id."""
 
     def open(self):
         class Options(ctypes.Structure):
@@ -172,10 +172,10 @@ class OnnxRuntime:
 
 
 class OnnxRuntimeC:
-    """Stock ONNX Runtime with its defaults, through its C interface: the same library that a package runs on. The
+    """Stock ONNX Runtime with its defaults, through its C interface, from the same library that packages use. The
     Python module contains another build, and a call takes a tenth of a millisecond longer."""
 
-    # Indices in `OrtApi`, whose functions keep their places.
+    # Indices of functions in the struct `OrtApi`, which only grows at its end.
     PLACES = dict(GetErrorMessage=2, CreateEnv=3, CreateSession=7, Run=9, CreateSessionOptions=10, SetIntraOpNumThreads=24,
                   CreateTensorWithDataAsOrtValue=49, GetTensorMutableData=51, CreateCpuMemoryInfo=69, ReleaseValue=96)
 
@@ -319,7 +319,7 @@ class Eager:
 
 
 class Inductor:
-    """The same model compiled by torch.export and AOTInductor: code and weights in one .pt2 file."""
+    """The model of transformers compiled by torch.export and AOTInductor: code and weights in one .pt2 file."""
 
     def __init__(self, path):
         import torch
@@ -345,7 +345,8 @@ ENGINES = {c.__name__: c for c in
 # --------------------------------------------------------------------------------------------- torch models
 
 def bert(path):
-    """Returns transformers' BERT with the weights of an ONNX file, which are identified by the biases after them."""
+    """Returns transformers' BERT with the weights of an ONNX file. A weight of a MatMul without a name of its own gets
+    that of the bias that is added after it."""
     import onnx
     import torch
     from onnx import numpy_helper
@@ -370,7 +371,8 @@ def bert(path):
 
 
 def inductor(source, target):
-    """Runs in a separate process: torch.export with a dynamic batch, then AOTInductor for one thread."""
+    """Writes the AOTInductor package of a model to `target`, with a dynamic batch size and for one thread. It runs in a
+    separate process."""
     import torch
 
     torch.set_num_threads(1)
@@ -394,14 +396,15 @@ def inductor(source, target):
 # --------------------------------------------------------------------------------------------------- files
 
 def package(source, name, *more):
-    """Makes the package on every call, because it is what is measured."""
+    """Returns the path of the package of a model. It is made in each call, because it is what is measured. `more` are
+    options of `optimize compile`."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     subprocess.run([COMMAND, "compile", "--model", source, "--output", FOLDER / name, "--dynamic", "-q", *more], check=True)
     return str(FOLDER / name)
 
 
 def kept(name, make):
-    """Returns a file, which is made if it does not exist."""
+    """Returns the path of the file `name` in FOLDER, which `make(path)` writes if it does not exist."""
     path = FOLDER / name
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -418,7 +421,7 @@ def inductor_file(source, name):
 
 
 def optimized(source, path):
-    """Returns a model that ONNX Runtime optimized offline: `.ahead.onnx`, or `.ort`."""
+    """Writes `source`, optimized by ONNX Runtime, to `path`, in the format of its suffix: `.ort` or `.onnx`."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -429,7 +432,7 @@ def optimized(source, path):
 
 
 def exported(path):
-    """Returns the decoder as an ONNX file: the portable graph, which `--triton` writes."""
+    """Writes the decoder to `path` as an ONNX file: the portable graph of `optimize compile --triton`."""
     made = FOLDER / "exported"
     subprocess.run([COMMAND, "compile", "--model", DECODER, "--output", FOLDER / "decoder.package", "-q", "--triton", made],
                    check=True)

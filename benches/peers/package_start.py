@@ -1,7 +1,7 @@
 """Measures the time from a file to the first result in a new process: packages of liboptimize against the original
 .onnx in ONNX Runtime, its offline-optimized form, its .ort form, OpenVINO (with and without its model cache, and its
 own IR) and AOTInductor. The models are MiniLM-L3 with one text of 128 tokens, and SmolLM2-135M from the text of a
-prompt to the text of the first token; all with one thread. `--what compiled` measures MiniLM-L6 with a text of 16
+prompt to the first token; all with one thread. `--what compiled` measures MiniLM-L6 with a text of 16
 tokens and one of 128, with the variants of a package that are compiled for this library's kernels.
 
 Each measurement is a new process with a warm page cache; the forms take turns, round after round. `libraries` is the
@@ -11,7 +11,9 @@ time after that, by the wall clock and of the processor (`CPU ms`). The table al
 process (`RssAnon`) after the first result, the pages that were written since the libraries were loaded (`private`), and
 the proportional set size, including libraries, of each of two processes that have the same form open.
 
-Usage: package_start.py [--rounds 15] [--what encoder,decoder,compiled]
+The decoder is read from target/peers/smollm2-off, a checkpoint folder that no script makes.
+
+Usage: package_start.py [--rounds 15] [--what encoder,decoder]
 """
 
 import argparse
@@ -33,7 +35,8 @@ def memory(key, file="status"):
 
 
 def private():
-    """Returns the size of the pages that this process has written. Mapped pages that are only read can be shared."""
+    """Returns the megabytes of private pages that this process has written. Mapped pages that are only read are not
+    included."""
     return memory("Private_Dirty:", "smaps_rollup")
 
 
@@ -63,7 +66,7 @@ def start(engine, path, length, hidden, wait=False):
 
 
 def shared(*way):
-    """Returns the proportional set size of each of two processes that have the form open."""
+    """Returns the mean proportional set size, in megabytes, of two processes that have the same file open."""
     processes = [start(*way, wait=True) for _ in range(2)]
     for process in processes:
         process.stdout.readline()
@@ -118,7 +121,8 @@ def compiled():
     }
 
 
-# The forms, the name of the model in the table, the lengths of the text, and the output.
+# For each kind: the function that returns the forms, the title of the table, the lengths of the text in tokens, and the
+# name of the output.
 KINDS = {"encoder": (encoder, "MiniLM-L3, {} tokens, first result", [128], HIDDEN["L3"]),
          "decoder": (decoder, "SmolLM2-135M, first token", [128], HIDDEN["L3"]),
          "compiled": (compiled, "MiniLM-L6, {} tokens, first result", [16, 128], HIDDEN["L6"])}

@@ -1,4 +1,4 @@
-"""Shared by the scripts about the execution provider: arguments, sessions, inputs, interleaved timing."""
+"""Code that the scripts about the execution provider share: arguments, sessions, inputs, interleaved timing."""
 
 import argparse
 import os
@@ -26,7 +26,8 @@ def arguments(doc, rounds, models):
 
 
 def session(model, threads, devices=None, **settings):
-    """Returns a session on `devices` with the provider's `settings`, or a session of stock ONNX Runtime."""
+    """Returns a session on `devices` with the provider's `settings`; without devices, a session of stock ONNX
+    Runtime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -40,6 +41,7 @@ def session(model, threads, devices=None, **settings):
 
 
 def groups(opened):
+    """Returns the number of nodes of a session that the execution provider runs, each fused from a group of nodes."""
     return sum(1 for part in opened.get_provider_graph_assignment_info() if part.ep_name == EP)
 
 
@@ -49,7 +51,8 @@ def cell_sizes(given):
 
 
 def feed(inputs, batch, length, rng):
-    """Returns random tokens for `inputs` with names of tokens (the second sequence is partly masked), else images."""
+    """Returns values for `inputs`: random token ids for a name with "ids", masks (the last quarter of the second
+    sequence is 0) and token types for names with "mask" and "type", and random images for all others."""
     made = {}
     for value in inputs:
         name = value.name.lower()
@@ -67,14 +70,14 @@ def feed(inputs, batch, length, rng):
 
 
 def cosine(a, b):
-    """Returns the mean cosine of the rows along the last dimension."""
+    """Returns the mean cosine similarity of the rows (along the last dimension) of two arrays."""
     a, b = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (a, b))
     return float(np.mean((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1) + 1e-30)))
 
 
 def measure(runs, inputs, given):
-    """Runs `runs` in turn; returns for each the minimum milliseconds, the median ratio to the first, and the cosine
-    between its output and that of the first.
+    """Runs `runs` in turn, and yields for each the minimum milliseconds, the median over the rounds of the first run's
+    time divided by its time, and the cosine between its output and that of the first.
 
     One thread is timed by process CPU time, more by wall time. Before each timed run, there is an untimed one.
     """

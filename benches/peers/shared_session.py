@@ -1,11 +1,12 @@
 """Measures one session of all-MiniLM-L6-v2 that many threads use at the same time, through the C interface.
 
-16 threads run it 1,000 times each, on inputs of 5 to 60 tokens, and each result is compared, bit for bit, with that of a
-thread that runs alone. Then 1 and 2 threads take turns, round after round, with 96 runs in all; the ratio of their rates
-is a median with a 95 % bootstrap interval. The same is measured for a session of ONNX Runtime. Both sessions have one
-thread: each calling thread computes its runs by itself. Rates are those of the wall clock: run it on an idle machine. On
-a busy one, the ratio of the fastest rounds comes closest; the processor time of 2 threads, divided by that of 1 thread
-for the same runs, shows what they cost each other.
+16 threads run it 1,000 times each, on inputs of 5 to 60 tokens, and each result is compared, bit for bit, with that of
+a thread that runs alone. Then 1 and 2 threads take turns, with 96 runs in each turn; the ratio of their rates is a
+median with a 95 % bootstrap interval. The same is measured for a session of liboptimize with ONNX Runtime's own kernels
+and for one of ONNX Runtime. All sessions have one thread: each calling thread computes its runs by itself. Rates are
+those of the wall clock, so the script should run on an idle machine. On a busy one, the ratio of the fastest rounds is
+the best estimate; the processor time of 2 threads, divided by that of 1 thread for the same runs, shows how much they
+slow each other.
 
 Usage: shared_session.py [--engines optimize,optimize stock,ort] [--threads 16] [--runs 1000] [--rounds 40]
 """
@@ -26,14 +27,14 @@ NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 
 
 def feeds():
-    """Returns inputs of different lengths: ids that come from no text."""
+    """Returns one input of each length, with random token ids."""
     draw = np.random.default_rng(1)
     every = [draw.integers(1000, 30000, (1, length)) for length in LENGTHS]
     return [dict(zip(NAMES, [ids, np.ones_like(ids), np.zeros_like(ids)])) for ids in every]
 
 
 class Optimize(Library):
-    """A session of liboptimize. ctypes lets other threads of Python run during a call."""
+    """A session of liboptimize with its own kernels. ctypes lets other threads of Python run during a call."""
 
     kernels = 0  # OPTIMIZE_KERNELS_AUTO
 
@@ -126,7 +127,8 @@ def together(engine, inputs, alone, threads, runs):
 
 
 def checked(name, arguments):
-    """Returns an engine with its inputs and their results, and what was seen when many threads ran it."""
+    """Returns an engine with its inputs and their results on one thread, and measurements while many threads ran it:
+    the number of runs and of different results, and the memory that was added by one thread and by all in megabytes."""
     before = memory()
     engine = ENGINES[name]()
     inputs = [engine.prepared(feed) for feed in feeds()]

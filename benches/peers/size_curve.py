@@ -1,11 +1,12 @@
-"""Prints size and perplexity of SmolLM2-135M: every form of `optimize quantize`, llama.cpp and ONNX Runtime.
+"""Prints size and perplexity of SmolLM2-135M: results of `optimize quantize`, of llama.cpp and of ONNX Runtime.
 
-The model is a copy whose weights are not on the 4-bit grid of the packaged file: on that grid, 4 bits lose nothing.
-The figures of the peers are those of an earlier run with the same machine, texts and windows (PEERS below); those of
-`optimize quantize` are measured here. Calibration and evaluation use different texts of the Brown corpus. Forms that
-are already in target/peers/size_curve.json are not measured again.
+The model is a copy in float32 whose weights are not on the 4-bit grid of the GGUF file: on that grid, 4 bits lose
+nothing. No script here makes the default, target/peers/smollm2-off; perplexity.py writes the default texts. The figures
+of the peers are those of an earlier run with the same machine, texts and windows (PEERS below); those of `optimize
+quantize` with the options in FORMS are measured here. Calibration and evaluation should use different texts. Results
+that are already in target/peers/size_curve.json are not measured again.
 
-Usage: size_curve.py --model DIR --calibration FILE --texts FILE FILE
+Usage: size_curve.py --calibration FILE [--model DIR] [--texts FILE FILE]
 The rows belong into the table of docs/size-and-quality.md, from which a test draws the picture beside it
 (OPTIMIZE_PICTURES=write cargo nextest run --release --test docs).
 """
@@ -37,7 +38,7 @@ FORMS = {
     "target 19.5 %": [*WEIGHT_ONLY, "--target-size", "19.5%", *DATA],
     "target 22 %": [*WEIGHT_ONLY, "--target-size", "22%", *DATA],
 }
-# Size in megabytes, and the change of the perplexity on each of the two texts in per cent.
+# The size in megabytes, and the change of the perplexity on each of the two texts in per cent.
 PEERS = {
     "llama.cpp Q4_K_M": (105.5, 6.8, 7.7),
     "llama.cpp Q4_0": (91.7, 22.9, 25.0),

@@ -1,6 +1,6 @@
-"""Trains a small GPT-2 with its own byte-level BPE on the Brown corpus, in minutes on a CPU: a second decoder with
-another vocabulary than SmolLM2, for ensembles (`--allow-different-vocabularies`). The genres news and romance are not
-used.
+"""Trains a small GPT-2 with its own byte-level BPE on the Brown corpus, in minutes on a CPU. It is a second decoder
+with another vocabulary than SmolLM2, for ensembles (`--allow-different-vocabularies`). The genres news and romance are
+left for evaluation.
 
 Usage: small_gpt2.py [--minutes 8] [--threads 1] [--output target/peers/small-gpt2]
 """

@@ -1,5 +1,5 @@
 """Converts SmolLM2-135M from its GGUF file to a float32 Hugging Face checkpoint with only the gguf package and
-transformers. The checkpoint is the reference of the other scripts, and the input of the peers' own converters.
+transformers. Other scripts use the checkpoint as reference, and as input of the converters of other tools.
 
 Usage: smollm2.py [FOLDER]      default target/peers/smollm2
 """
@@ -32,7 +32,8 @@ def name_of(name):
 
 
 def rotated_back(weight, heads):
-    """Returns rows in the order of transformers: GGUF interleaves the two halves that are rotated together."""
+    """Returns a weight with its rows in the order of transformers: GGUF interleaves the two halves of each head that
+    are rotated together."""
     return weight.reshape(heads, weight.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 

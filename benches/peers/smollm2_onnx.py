@@ -1,5 +1,5 @@
-"""Writes SmolLM2-135M as a plain float32 ONNX file with a concatenated cache, in standard operators of opset 17, like
-an exporter. It is for runtimes that read ONNX.
+"""Writes SmolLM2-135M as a plain float32 ONNX file with a concatenated KV cache, in standard operators of opset 17, as
+exporters do. Other scripts run the file in runtimes that read ONNX.
 
 Usage: smollm2_onnx.py [FILE]      default target/peers/smollm2-onnx/model.onnx
 """

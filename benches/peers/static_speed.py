@@ -3,7 +3,7 @@
 The models are MiniLM-L6 (calibrated on 128 sentences, tested on 300 others) and a ResNet-18 with random weights (made
 here with torch, calibrated on 16 inputs, tested on 32 others). The tool is used with its preprocessing and signed
 weights with one scale per channel, with all operators and with only those that have weights. Closeness is the cosine of
-outputs; latency is measured with all models in one process, in turn.
+the outputs with those of float32; latency is measured with all models in one process, in turn.
 
 Usage: static_speed.py [--models L6,ResNet18] [--threads 1,2] [--seconds 20] [--ours "--smooth-quant 0.5" ...]
 """

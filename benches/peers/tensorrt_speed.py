@@ -26,7 +26,8 @@ PRECISIONS = ["fp32", "fp16", "bf16", "int8"]
 
 
 def engines(model, batch, length):
-    """Returns the engines of liboptimize for one shape; those that cannot be built are skipped with a message."""
+    """Returns the paths of the engines of liboptimize for one shape by precision; those that cannot be built are
+    skipped with a message."""
     made = {}
     for precision in PRECISIONS:
         path = SCRATCH / f"L6-{precision}-{batch}x{length}.engine"

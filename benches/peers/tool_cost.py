@@ -4,7 +4,7 @@ The graphs have random weights in the shapes of a BERT-base (434 MB) and of a Ll
 external data). Each tool runs in its own process, in turn. Memory is the peak resident size (`VmHWM`, polled), and the
 peak without the pages of mapped files, which the kernel can drop (`RssAnon`).
 
-Usage: tool_cost.py [--models bert,llama] [--rounds 3] [--clean]
+Usage: tool_cost.py [--models bert,llama] [--rounds 3] [--clean]      --clean removes the graphs at the end
 """
 
 import argparse
@@ -68,7 +68,8 @@ class Builder:
 
 
 def built(name, inline, vocabulary, width, layers, narrow, inner, gated):
-    """Returns the file of a graph whose weights have the shapes of a transformer's; the other nodes are simplified."""
+    """Returns the path of a graph whose weights have the shapes of those of a transformer, and whose other nodes are
+    simplified. It is made if it does not exist."""
     path = FOLDER / name / "model.onnx"
     if path.exists():
         return path

@@ -1,8 +1,9 @@
-"""Converts the models that the `onnx` wheel contains for tests to opset 17, and quantizes them in every form.
+"""Converts the models that the `onnx` wheel contains for tests to opset 17, and quantizes them in four ways (FORMS).
 
-Their own opsets have no integer operators, so nothing in them could be quantized. The converter is that of the onnx
-package. Each result (with weights of any size quantized) must pass onnx's checker, load in stock ONNX Runtime, and
-return outputs of the same types and shapes as the original. Static quantization is calibrated on the test's inputs.
+The opsets of the originals have no integer operators, so nothing in them could be quantized. The converter is that of
+the onnx package; models on which it or ONNX Runtime fails are skipped. Each result (with weights of any size quantized)
+must pass onnx's checker, load in stock ONNX Runtime, and return outputs of the same types and shapes as the original.
+Static quantization is calibrated on the test's inputs.
 
 Usage: wheel_forms.py
 """
@@ -33,7 +34,8 @@ def tests():
 
 
 def lifted(folder):
-    """Returns the model at opset 17 and the inputs of its test; `None` if the converter or ONNX Runtime fails."""
+    """Returns the path of the model at opset 17, the inputs of its test, and the outputs for them; `None` if the
+    converter or ONNX Runtime fails."""
     try:
         model = version_converter.convert_version(onnx.load(folder / "model.onnx"), 17)
         model.ir_version = 8

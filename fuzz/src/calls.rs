@@ -1,6 +1,6 @@
-//! Sequences of C calls: any order, any handle that is not freed (of the wrong kind and NULL, too), options of any
-//! value, cancelled from another thread. Every status must be one of the header's, every error freed, every handle
-//! usable.
+//! Sequences of calls of the C interface in any order, with any handle that is not freed (also NULL and handles of the
+//! wrong kind), some cancelled from another thread. A failed call must return an error object of the same status and no
+//! handle, and a successful call no error; no error may be internal. Sanitizers find memory errors.
 
 use crate::targets;
 use optimize::ffi::{buffer::*, call::*, context::*, ensemble::*, error::*, generator::*, model::*, package::*};
@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::LazyLock;
 
-/// Kinds of handles, in the order of `Machine::live`.
+/// The kinds of handles.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Context,
@@ -43,7 +43,7 @@ struct Machine<'d> {
     input: &'d [u8],
     live: Vec<(Kind, *mut c_void)>,
     error: *mut optimize_error_t,
-    /// Number of expensive calls that the input may still make.
+    /// One more than the number of expensive calls that the input may still make.
     fuel: u32,
 }
 
@@ -58,7 +58,7 @@ impl Machine<'_> {
         u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
     }
 
-    /// Returns a number: mostly a small one, sometimes any.
+    /// Returns a number: mostly one below 255, sometimes any.
     fn number(&mut self) -> u32 {
         match self.byte() {
             255 => self.word(),
@@ -131,7 +131,7 @@ impl Machine<'_> {
         release(kind, handle);
     }
 
-    /// Returns the options of a call: none, a timeout, or a cancel token that another thread fires during the call.
+    /// Returns the options of a call, in some cases with a timeout of 1 ms or a cancel token (fired or not).
     fn call(&mut self) -> optimize_call_t {
         let cancel: *mut optimize_cancel_t = match self.byte() {
             0..200 => null_mut(),
@@ -457,7 +457,7 @@ fn generate(m: &mut Machine) {
     make!(m, Buffer, optimize_generator_generate(generator, pointers.as_ptr(), sizes.as_ptr(), count, &options, &call));
 }
 
-/// A cancel token that another thread fires during calls.
+/// Makes a cancel token, and one more call while another thread fires the token.
 fn cancel(m: &mut Machine) {
     let mut made = null_mut();
     // SAFETY: as in `make`; the thread ends before the token is freed.
@@ -492,7 +492,7 @@ pub fn calls(data: &[u8]) {
     while !m.input.is_empty() && m.live.len() < 64 {
         step(&mut m);
     }
-    // In the order of creation, so that children outlive their parents.
+    // Handles that others refer to are freed before these, which must be allowed.
     for (kind, handle) in m.live {
         release(kind, handle);
     }

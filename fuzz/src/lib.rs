@@ -1,15 +1,15 @@
-//! Shared by the fuzz targets (`targets/*.rs`, one program each). A program contains only the code that its target
-//! can reach, so libFuzzer checks few counters after each execution.
+//! The code that the fuzz targets (`targets/*.rs`, one program each) share. Each program contains only the code that
+//! its target can reach, so that libFuzzer checks few counters after each execution.
 
 pub mod calls;
 pub mod targets;
 
 pub use libfuzzer_sys;
 
-/// Makes every panic end the process, as a crash that libFuzzer keeps, except panics inside `tokenizers`.
+/// Makes every panic end the process, as a crash that libFuzzer records, except panics inside the crate `tokenizers`,
+/// which the library turns into errors. Also limits `rayon` to the calling thread.
 ///
-/// The library turns panics of `tokenizers` into errors; for those the hook stays silent. Call it in `init:` of
-/// `fuzz_target!`, which runs after libFuzzer sets its own hook.
+/// Call it in `init:` of `fuzz_target!`, which runs after libFuzzer sets its own panic hook.
 pub fn prepare() {
     std::panic::set_hook(Box::new(|panic| {
         let file = panic.location().map_or("", |place| place.file());
@@ -24,7 +24,7 @@ pub fn prepare() {
     pool.build_global().expect("the first pool of the process");
 }
 
-/// Defines the program of a target.
+/// Defines the program of a target, a function of the input's bytes.
 #[macro_export]
 macro_rules! fuzz {
     ($target:path) => {

@@ -1,5 +1,5 @@
-//! Writes the initial inputs of fuzzing: `seeds FOLDER` creates `FOLDER/TARGET/*` from the fixtures of the tests, and
-//! `FOLDER/files`, which the target `calls` opens.
+//! Writes the initial inputs of fuzzing: `seeds FOLDER` creates `FOLDER/TARGET/*` from the fixtures of the tests and
+//! from texts in this file, and `FOLDER/files`, whose files the target `calls` opens. `tools/fuzz.sh` adds packages.
 
 use liboptimize_fuzz::targets::SEPARATOR;
 use serde_json::{Map, Value, json};
@@ -35,13 +35,13 @@ fn main() {
     checkpoints(&out, &root);
     packed(&out, &files.join("model.onnx"));
     for number in 0..32u32 {
-        // Any bytes are a sequence of calls.
+        // The target `calls` reads any bytes as a sequence of calls.
         let bytes: Vec<u8> = (0..200u32).map(|i| (i * 37 + number * 101).wrapping_mul(2_654_435_761) as u8).collect();
         write(&out, "calls", Path::new(&format!("given{number}")), &root, &bytes);
     }
 }
 
-/// Returns the targets that read files with this name.
+/// Returns the targets that read files with this name and content.
 fn targets(path: &Path, content: &[u8]) -> Vec<&'static str> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     match path.extension().and_then(|e| e.to_str()).unwrap_or_default() {

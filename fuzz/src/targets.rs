@@ -1,5 +1,5 @@
-//! The fuzz targets, one function each: it must return for any bytes. `tests/fuzz.rs` also runs them on the committed
-//! corpus.
+//! The fuzz targets for readers of files, each of which is a function that must return for any bytes. `tests/fuzz.rs`
+//! also runs them on the committed corpus.
 
 use bytes::Bytes;
 use optimize::call::Call;
@@ -20,10 +20,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, OnceLock};
 
-/// A function that processes one input.
+/// A function that processes one input. It panics if the library behaves wrongly.
 pub type Target = fn(&[u8]);
 
-/// The fuzz targets by name.
+/// The fuzz targets of this module by name. The target `calls` is in [`crate::calls`].
 pub const TARGETS: [(&str, Target); 10] = [
     ("onnx", onnx),
     ("packed", packed),
@@ -37,7 +37,8 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("contract", contract),
 ];
 
-/// Folder of this process in memory (`/dev/shm`), for readers that need a path.
+/// Folder of this process for readers that need a path. It is in memory (`/dev/shm`) where there is that folder, and
+/// otherwise in the folder for temporary files.
 pub static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     let base = Path::new("/dev/shm");
     let base = if base.is_dir() { base.to_path_buf() } else { std::env::temp_dir() };
@@ -46,7 +47,8 @@ pub static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// Contents of the files of [`FOLDER`]. Most mutations change one file of several, and writing is slower than reading.
+/// Contents of the files of [`FOLDER`], so that unchanged files are not written again. Most mutations change one file
+/// of several.
 static WRITTEN: Mutex<BTreeMap<PathBuf, Vec<u8>>> = Mutex::new(BTreeMap::new());
 
 /// Writes `content` to the file `name` of [`FOLDER`], and returns its path.
@@ -94,7 +96,8 @@ pub fn parts(data: &[u8]) -> Vec<&[u8]> {
     parts
 }
 
-/// Writes the parts of an input as the files `names` of a folder; there are no files for missing parts.
+/// Writes the parts of an input as the files `names` of a folder in [`FOLDER`], and returns its path. There are no
+/// files for missing and empty parts.
 pub fn write_parts(folder: &str, names: &[&str], data: &[u8]) -> PathBuf {
     let parts = parts(data);
     for (index, name) in names.iter().enumerate() {
@@ -107,7 +110,7 @@ pub fn write_parts(folder: &str, names: &[&str], data: &[u8]) -> PathBuf {
     FOLDER.join(folder)
 }
 
-/// Inspects a model and reads the files next to its weights, like a program would.
+/// Inspects a model, and uses its tokenizer and chat template if it has them.
 fn look(model: &Model) {
     optimize::inspect::inspect(model);
     let tokenizer = Tokenizer::of(model).ok().flatten();
@@ -120,7 +123,8 @@ fn look(model: &Model) {
     }
 }
 
-/// Encodes and decodes a text with all kinds of characters that tokenizers treat specially.
+/// Encodes and decodes a text with several kinds of characters that tokenizers treat specially, and decodes unknown
+/// ids.
 pub fn use_tokenizer(tokenizer: &Tokenizer) {
     if let Ok(encoding) = tokenizer.encode("a b\u{e9} <end> 12\n\u{1f600}", true) {
         let _ = tokenizer.decode(&encoding.ids, false);
@@ -129,7 +133,7 @@ pub fn use_tokenizer(tokenizer: &Tokenizer) {
     let _ = tokenizer.decode(&[0, 1, 2, 300, i64::MAX, -1], false);
 }
 
-/// Reads an ONNX file from memory; an accepted model is written and read again, and must be equal.
+/// Reads an ONNX file from memory. An accepted model is written, read and written again, and both files must be equal.
 pub fn onnx(data: &[u8]) {
     let Ok(model) = Model::from_bytes(Bytes::copy_from_slice(data)) else { return };
     optimize::inspect::inspect(&model);
@@ -224,14 +228,15 @@ fn length_of(header: &[u8]) -> u64 {
     tensors.values().filter_map(end).max().unwrap_or(0).min(MADE_UP)
 }
 
-/// Loads a `tokenizer.json`; an accepted tokenizer encodes and decodes texts.
+/// Loads a `tokenizer.json`. An accepted tokenizer encodes and decodes a text.
 pub fn tokenizer(data: &[u8]) {
     if let Ok(tokenizer) = Tokenizer::from_bytes(data) {
         use_tokenizer(&tokenizer);
     }
 }
 
-/// Renders a chat template with messages from the JSON of the input.
+/// Renders the chat template in the first part of the input, with messages from the JSON of the second part, or with a
+/// fixed message if there is none.
 pub fn template(data: &[u8]) {
     let parts = parts(data);
     let Ok(source) = std::str::from_utf8(parts[0]) else { return };
@@ -241,8 +246,8 @@ pub fn template(data: &[u8]) {
     let _ = template.render(&messages, &Default::default());
 }
 
-/// Opens, reads and verifies a single-file package. An input that begins like such a file is used unchanged; any other
-/// consists of the files of a package, which get valid checksums.
+/// Opens, reads and verifies a package in one file. An input that begins like such a file is used with only the
+/// checksum of its manifest corrected. Other inputs consist of the files of a package, which get valid checksums.
 pub fn package(data: &[u8]) {
     let path = if archive::is_archive(data) {
         write("model.package", &mended(data))
@@ -313,7 +318,8 @@ fn packaged(parts: &[&[u8]]) -> Vec<u8> {
     whole
 }
 
-/// Copies the files of the package that OPTIMIZE_FUZZ_PACKAGE names, once; returns whether the variable names one.
+/// Copies the package that the environment variable OPTIMIZE_FUZZ_PACKAGE names into [`FOLDER`] on the first call.
+/// Returns whether there is a copy.
 fn others() -> bool {
     static ONCE: OnceLock<bool> = OnceLock::new();
     *ONCE.get_or_init(|| {
@@ -323,7 +329,8 @@ fn others() -> bool {
     })
 }
 
-/// Opens a package whose manifest, `optimize.json`, is the input; its other files are valid.
+/// Reads the manifest of a package; an accepted manifest is written and read again, and must be equal. If
+/// OPTIMIZE_FUZZ_PACKAGE names a package, also opens this package with the input as its `optimize.json`.
 pub fn manifest(data: &[u8]) {
     if let Ok(manifest) = Manifest::read(data) {
         let again = Manifest::read(manifest.to_json().as_bytes()).expect("what was written is read");
@@ -354,7 +361,8 @@ fn infos() -> Vec<ValueInfo> {
     ]
 }
 
-/// Parses a shape contract in JSON for a model with dynamic dimensions, and checks shapes against it.
+/// Parses dynamic shapes in the JSON of the first part for a model with dynamic dimensions, makes a contract of them,
+/// and checks sizes against it, which are the bytes of the second part minus 8.
 pub fn contract(data: &[u8]) {
     let parts = parts(data);
     let Ok(json) = std::str::from_utf8(parts[0]) else { return };

@@ -1,15 +1,18 @@
-//! The sum of a gradient to the shape of a broadcast value.
+//! Summation of a gradient to the shape of the value that was broadcast.
 
 use super::Tape;
 use crate::graph::edit;
 use crate::model::Dim;
 use crate::onnx::dtype::DataType;
 
-/// The relation of two dimensions at the same position, of a value and of the result that it is broadcast to.
+/// The relation of a dimension of a value to the dimension of the result to which it is broadcast.
 #[derive(PartialEq)]
 enum Pair {
+    /// Both have the same size.
     Same,
+    /// The dimension has size 1, so the gradient is summed over it.
     Summed,
+    /// The relation is known only at run time.
     Unknown,
 }
 
@@ -50,8 +53,8 @@ impl Tape {
         }
     }
 
-    /// Adds the sum of `gradient` to the shape of `target`, for sizes that are known only at run time, and returns its
-    /// name: the graph compares the shapes to find the axes.
+    /// Adds the sum of `gradient`, whose shape is the value `out_shape`, to the shape of the model's value `target`,
+    /// and returns its name. The sizes may be known only at run time: the graph compares the shapes to find the axes.
     pub(super) fn unbroadcast_to(&mut self, gradient: &str, target: &str, out_shape: &str) -> String {
         let shape = self.shape(target);
         let (many, few) = (self.op("Shape", &[out_shape]), self.op("Shape", &[&shape]));

@@ -1,10 +1,11 @@
 //! Reverse-mode differentiation of an ONNX graph: the gradients are ordinary nodes of an ordinary graph.
 //!
-//! [`differentiate`] walks backwards over the nodes that lead to a loss and calls the rule of each operator for the
-//! gradients of its inputs. `tape` is the writer for rules, `registry` maps operators to rules, and `rules` has the
-//! rules, one file per family; `broadcast` sums a gradient to the shape of its value; `coverage` names each node
-//! without a rule before anything runs; `types` infers type and shape of each value with ONNX Runtime; `upgrade`
-//! converts graphs of old opsets to one that has the operators for gradients; `lower` splits fused operators.
+//! [`differentiate`] goes backwards over the nodes that lead to a loss and calls the rule of each operator for the
+//! gradients of its inputs. `tape` has the state of a differentiation, `registry` maps operators to rules, and `rules`
+//! has the rules, one file per family; `broadcast` sums a gradient to the shape of its value. [`uncovered`] finds the
+//! nodes without a rule before anything runs. [`infer`] infers the type and shape of each value with ONNX Runtime,
+//! [`upgrade`] converts graphs of old opsets to one that has the operators for gradients, and [`lower`] splits fused
+//! operators into ones with rules.
 //!
 //! Source of the method: Griewank, Walther, "Evaluating Derivatives", 2nd ed., 2008, chapter 3 (reverse
 //! accumulation).
@@ -68,7 +69,9 @@ impl Step {
     }
 }
 
-/// Lowers the operators without a rule, and returns what was lowered. Values of the main graph keep their names.
+/// Lowers the operators of the main graph for which a lowering is known, most of which have no rule, and returns the
+/// tables of rotary embeddings and the nodes that could not be lowered. Values keep their names. If a lowering needs
+/// shapes, they are inferred with ONNX Runtime; fails if it does not accept the model.
 pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> Result<Lowered> {
     let by_shape = model.graph.iter().flat_map(|graph| &graph.node).any(lower::by_shape);
     let types = if by_shape { infer(runtime, model, call)? } else { HashMap::new() };
@@ -78,11 +81,12 @@ pub fn lower(runtime: &'static Runtime, model: &mut ModelProto, call: &Call) -> 
 /// The indices of a node's inputs, each with the name of its gradient.
 pub(crate) type Parts = Vec<(usize, String)>;
 
-/// Adds to `tape` the gradient of each of `parameters`, from `seeds`: values with the gradients of the loss with
-/// respect to them. Returns the names of the gradients by parameter, without those of parameters that the loss does not
-/// depend on.
+/// Adds nodes that compute the gradient of each of `parameters` to `tape`. `seeds` are pairs of names: a value of the
+/// model, and the gradient of the loss with respect to it. Returns the names of the gradients by parameter; parameters
+/// that the loss does not depend on are missing.
 ///
-/// Fails with [`crate::error::Kind::Unsupported`] for a node without a rule, naming it.
+/// Fails with [`crate::error::Kind::Unsupported`] for a node without a rule, or with attributes that its rule does not
+/// support; the message names the node.
 pub fn differentiate(
     tape: &mut Tape,
     seeds: &[(String, String)],
@@ -115,7 +119,7 @@ pub fn differentiate(
     Ok(found.collect())
 }
 
-/// Returns the names of the values that depend on a parameter through floating-point values.
+/// Returns the names of the parameters and of the values that depend on them through floating-point values.
 fn needed(tape: &Tape, parameters: &[String]) -> HashSet<String> {
     let mut need: HashSet<String> = parameters.iter().cloned().collect();
     for node in &tape.forward {

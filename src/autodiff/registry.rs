@@ -11,7 +11,8 @@ use crate::onnx::proto::NodeProto;
 /// outputs.
 pub(super) type Rule = fn(&mut Tape, &Step) -> Result<Parts>;
 
-/// The operators through which no gradient flows: their outputs are integers, booleans, or constant almost everywhere.
+/// The operators through which no gradient flows: their outputs are integers, booleans, random, or constant almost
+/// everywhere.
 const STOPS: [&str; 31] = [
     "Shape",
     "Size",
@@ -51,7 +52,7 @@ pub(super) fn stops(node: &NodeProto) -> bool {
     STOPS.iter().any(|op| node.is(op))
 }
 
-/// Returns the rule of a node; `None` if there is none.
+/// Returns the rule of a node of the standard or ONNX Runtime's domain; `None` if there is none.
 pub(super) fn rule(node: &NodeProto) -> Option<Rule> {
     let contrib = node.domain.as_deref() == Some("com.microsoft");
     let standard = matches!(node.domain.as_deref(), None | Some("" | "ai.onnx"));

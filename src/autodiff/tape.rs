@@ -12,15 +12,18 @@ use crate::onnx::proto::{ModelProto, NodeProto, TensorProto};
 use std::collections::{HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 
-/// A graph that is being differentiated: its nodes, and the gradient nodes so far.
+/// A graph that is being differentiated: the nodes of its main graph, and the gradient nodes so far, which the caller
+/// takes from the [`NodeBuilder`] that a tape dereferences to.
 pub struct Tape {
     /// Nodes of the model in topological order. Rules may request additional outputs from them.
     pub forward: Vec<NodeProto>,
     writer: NodeBuilder,
+    /// Names of the values whose gradient is needed.
     pub(super) need: HashSet<String>,
     types: HashMap<String, Type>,
     /// Small constants of the model, whose elements may be read.
     small: HashMap<String, TensorProto>,
+    /// Names of the added shapes, by the name of the value.
     shapes: HashMap<String, String>,
 }
 
@@ -39,11 +42,12 @@ impl DerefMut for Tape {
     }
 }
 
-/// The number of elements above which constants are weights, whose elements are not read.
+/// The maximum number of elements of a constant whose elements are read; larger ones are mostly weights.
 const SMALL: usize = 4096;
 
 impl Tape {
-    /// Returns a tape over the main graph of `model`, whose values have the given types.
+    /// Returns a tape over the main graph of `model`. `types` are the types of its values; those that are missing count
+    /// as unknown. Fails with `InvalidModel` if the model has no graph or its nodes form a cycle.
     pub fn new(model: &ModelProto, types: HashMap<String, Type>) -> Result<Tape> {
         let Some(graph) = model.graph.as_deref() else { bail!(InvalidModel, "the model has no graph") };
         let small = |(_, t): &(&str, &TensorProto)| t.dims.iter().product::<i64>() as usize <= SMALL;
@@ -63,7 +67,7 @@ impl Tape {
         self.types.get(value)?.dims.as_deref()
     }
 
-    /// Returns the rank of a value. Fails if it is unknown.
+    /// Returns the rank of a value of the model. Fails with `Unsupported` if it is unknown.
     pub fn rank(&self, value: &str) -> Result<usize> {
         match self.dims(value) {
             Some(dims) => Ok(dims.len()),
@@ -82,7 +86,7 @@ impl Tape {
         self.types.get(value)?.dtype
     }
 
-    /// Returns whether gradients can flow through a value.
+    /// Returns whether gradients can flow through a value: it is float32, float64 or of unknown type.
     pub fn is_float(&self, value: &str) -> bool {
         self.dtype(value).is_none_or(|d| matches!(d, DataType::Float32 | DataType::Float64))
     }
@@ -92,7 +96,8 @@ impl Tape {
         node.input_at(input).is_some_and(|name| self.need.contains(name))
     }
 
-    /// Returns the name of the shape of a value of the model as a list, which is a constant if it is fixed.
+    /// Returns the name of the shape of a value of the model, a one-dimensional int64 tensor: a constant if all sizes
+    /// are fixed, otherwise the output of a `Shape` node, which is added once.
     pub fn shape(&mut self, value: &str) -> String {
         if let Some(sizes) = self.fixed(value) {
             return self.ints(&sizes);
@@ -105,7 +110,7 @@ impl Tape {
         shape
     }
 
-    /// Returns the name of the size of one dimension as a list with one element.
+    /// Returns the name of the size of the dimension `axis` of a value of the model, an int64 tensor with one element.
     pub fn size(&mut self, value: &str, axis: usize) -> String {
         if let Some(Dim::Fixed(size)) = self.dims(value).and_then(|dims| dims.get(axis)) {
             let size = *size;
@@ -116,24 +121,24 @@ impl Tape {
         self.op("Gather", &[&shape, &axis])
     }
 
-    /// Returns the elements of an integer constant of the model; `None` for other values.
+    /// Returns the elements of an integer constant of the model with at most 4096 elements; `None` for other values.
     pub fn integers(&self, value: &str) -> Option<Vec<i64>> {
         crate::graph::constants::whole_numbers(self.small.get(value)?)
     }
 
-    /// Returns the elements of a float constant of the model; `None` for other values.
+    /// Returns the elements of a float32 constant of the model with at most 4096 elements; `None` for other values.
     pub fn numbers(&self, value: &str) -> Option<Vec<f32>> {
         let float = |t: &&TensorProto| t.data_type == Some(DataType::Float32.to_onnx());
         floats(self.small.get(value).filter(float)?).ok()
     }
 
-    /// Returns the element of a float constant of the model with one element; `None` for other values.
+    /// Returns the element of a float32 constant of the model with one element; `None` for other values.
     pub fn number(&self, value: &str) -> Option<f32> {
         self.numbers(value).filter(|all| all.len() == 1).map(|all| all[0])
     }
 
-    /// Returns the axes of a node, which are an input since some opset, and an attribute before; `None` if there are
-    /// none.
+    /// Returns the axes of a node, which are the input `input` in newer opsets, and the attribute `axes` in older ones;
+    /// `None` if there are none. Fails with `Unsupported` if they are not constant.
     pub fn axes(&self, node: &NodeProto, input: usize) -> Result<Option<Vec<i64>>> {
         match (node.input_at(input), node.attribute("axes")) {
             (Some(name), _) => match self.integers(name) {
@@ -145,7 +150,8 @@ impl Tape {
         }
     }
 
-    /// Returns the index of an axis; a negative one counts from the end.
+    /// Returns the index of an axis of a value of `rank` dimensions; a negative axis counts from the end. Fails with
+    /// `InvalidModel` if it does not exist.
     pub fn axis(&self, axis: i64, rank: usize) -> Result<usize> {
         let at = if axis < 0 { axis + rank as i64 } else { axis };
         match usize::try_from(at) {
@@ -154,7 +160,8 @@ impl Tape {
         }
     }
 
-    /// Adds the output `index` to the forward node `node`, if the node has none there, and returns its name.
+    /// Adds the output `index` to the forward node with the index `node`, if it does not have that output, and returns
+    /// its name.
     pub fn extra_output(&mut self, node: usize, index: usize) -> String {
         while self.forward[node].output.len() <= index {
             self.forward[node].output.push(String::new());
@@ -166,20 +173,20 @@ impl Tape {
         self.forward[node].output[index].clone()
     }
 
-    /// Adds a value of `rank` with its last two dimensions transposed, and returns its name.
+    /// Adds a value of `rank` dimensions, at least two, with the last two transposed, and returns its name.
     pub fn transposed(&mut self, value: &str, rank: usize) -> String {
         let mut order: Vec<i64> = (0..rank as i64).collect();
         order.swap(rank - 1, rank - 2);
         self.op_with("Transpose", &[value], vec![edit::ints_attribute("perm", &order)])
     }
 
-    /// Adds the sum over `axes`, and returns its name.
+    /// Adds the sum over `axes`, which keep size 1 if `keep` is set and are removed otherwise, and returns its name.
     pub fn sum(&mut self, value: &str, axes: &[i64], keep: bool) -> String {
         let axes = self.ints(axes);
         self.op_with("ReduceSum", &[value, &axes], vec![edit::int_attribute("keepdims", keep.into())])
     }
 
-    /// Adds zeros in the shape that `shape` contains, and returns their name.
+    /// Adds float32 zeros in the shape that the value `shape` contains, and returns their name.
     pub fn zeros(&mut self, shape: &str) -> String {
         let zero = edit::float_tensor("", &[1], &[0.0]);
         self.op_with("ConstantOfShape", &[shape], vec![edit::tensor_attribute("value", zero)])

@@ -11,7 +11,9 @@ const WANTED: i64 = 17;
 /// The oldest opset that is supported: since then, operators are equivalent except for the changes made here.
 const OLDEST: i64 = 6;
 
-/// Converts a model of opset 6 to 16 to opset 17. Newer models stay unchanged.
+/// Converts a model of opset 6 to 16 to opset 17, and one of an IR version below 4 to IR version 4 or later. The opset
+/// of newer models, and of models that import none, stays unchanged. Fails with [`crate::error::Kind::Unsupported`] for
+/// opsets below 6, and like [`opset::raise`].
 ///
 /// From opset 13 on, [`opset::raise`] does this. Older models differ more, and are changed here: some attributes became
 /// inputs; `Softmax` no longer flattens (since 13); `Upsample` became `Resize` (10); broadcasting had an axis (until
@@ -100,7 +102,8 @@ fn constant(w: &mut NodeBuilder, attribute: &AttributeProto) -> String {
     }
 }
 
-/// Appends dimensions of 1 to the second input, so that it is aligned with the axis that the node names.
+/// Appends dimensions of 1 to the second input of a node before opset 7, so that it is aligned with the axis that the
+/// node names, and removes attributes that only those opsets have.
 fn align(w: &mut NodeBuilder, node: &mut NodeProto) {
     let axis = match node.op() {
         "PRelu" => Some(1),

@@ -5,7 +5,7 @@
 //! row at an offset that follows from the lengths of the rows: 8 bytes of the SHA-256 of its content, and the
 //! content. A missing or incomplete record does not match its hash and is computed again; so a run may be killed at
 //! any moment. Of logits the most probable are kept, as log-probabilities, with the total probability of the others,
-//! which are restored as equally probable; all other values are kept completely.
+//! which are restored as equally probable. Vectors, and logits of which all are kept, are stored unchanged.
 
 use super::data::Dataset;
 use crate::error::{Context, Result, bail};
@@ -23,7 +23,7 @@ const MAGIC: &[u8; 16] = b"liboptimize-td1\n";
 /// The size of the hash of a record in bytes.
 const CHECK: usize = 8;
 
-/// The form in which an output of the teacher is cached.
+/// The parts of an output of the teacher that are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
     /// Distributions `[batch, token, size]` or `[batch, size]`, of which the most probable entries are kept.
@@ -80,8 +80,9 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Opens the file at `path`, or creates it, and returns the cache. `teacher` identifies the model, `kept` the kept
-    /// values. Fails with `InvalidArgument` if the file belongs to another teacher, text or selection.
+    /// Opens the file at `path`, or creates it, and returns the cache. `teacher` identifies the model, and `kept` has
+    /// an entry for each cached output. Fails with `InvalidArgument` if the file is no teacher cache, or belongs to
+    /// another teacher, text or selection of values.
     pub fn open(path: &Path, teacher: &str, data: &Dataset, kept: Vec<Kept>) -> Result<Answers> {
         let mut hash = Sha256::new();
         hash.update(teacher);
@@ -117,8 +118,8 @@ impl Answers {
         Ok(Answers { file, path: path.to_owned(), kept, lengths, places })
     }
 
-    /// Returns the cached values of a batch of rows, padded to `columns`: a tensor for each value; `None` if one is
-    /// missing.
+    /// Returns the cached values of a batch of rows, padded to `columns` tokens: a tensor for each cached output;
+    /// `None` if the record of a row is missing.
     pub fn get(&mut self, rows: &[usize], columns: usize) -> Result<Option<Vec<Tensor>>> {
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
@@ -194,7 +195,7 @@ fn check(content: &[u8]) -> Vec<u8> {
     Sha256::digest(content)[..CHECK].to_vec()
 }
 
-/// Appends one distribution or vector in the form of the file: for a distribution the log-probability of all entries
+/// Appends one distribution or vector in the format of the file: for a distribution the log-probability of all entries
 /// that are not kept, then the log-probability of each kept entry, in descending order, with its index.
 fn pack(kept: Kept, values: &[f32], into: &mut Vec<u8>) {
     let (size, likeliest) = match kept {

@@ -1,7 +1,7 @@
 //! The state of a run in one safetensors file, from which it continues as if it had not been stopped.
 //!
 //! `weight.N`, `first.N` and `second.N` are parameter N and its moments, `best.N` its value when the student was best
-//! on the validation text. The rest is JSON in the file's metadata, under `state`.
+//! on the validation text (absent before the first validation). The rest is JSON in the file's metadata, under `state`.
 
 use super::graph::Graphs;
 use super::optimizer::Moments;
@@ -50,7 +50,7 @@ pub struct Weights {
     pub weights: Vec<Vec<f32>>,
     /// Moments of each parameter.
     pub moments: Vec<Moments>,
-    /// Values of each parameter at the smallest validation loss; `None` before the first validation.
+    /// Values of each parameter at the smallest validation loss; `None` if there was no validation with a finite loss.
     pub best: Option<Vec<Vec<f32>>>,
 }
 
@@ -97,7 +97,7 @@ pub fn write(
 }
 
 /// Returns the state and the weights in a checkpoint for these graphs. Fails with `InvalidArgument` if it belongs to
-/// another run, with `InvalidModel` if it is damaged.
+/// another run, with `Unsupported` if it has another version, and with `InvalidModel` if it is damaged.
 pub fn read(path: &Path, graphs: &Graphs, fingerprint: &str) -> Result<(State, Weights)> {
     let place = || format!("checkpoint {}", path.display());
     let inner = || {

@@ -38,7 +38,8 @@ impl FromStr for StudentLayers {
 }
 
 /// Returns the teacher with only the selected layers, with unchanged weights. Fails with `Unsupported` if the layers
-/// of the teacher cannot be distinguished, with `InvalidArgument` if it has fewer.
+/// of the teacher cannot be distinguished or removed, and with `InvalidArgument` if 0 or more layers are selected than
+/// it has.
 pub fn student_of(teacher: &Model, layers: StudentLayers, call: &Call) -> Result<Model> {
     let numbers = layer_numbers(teacher)?;
     let count = match layers {

@@ -29,7 +29,7 @@ pub struct Document {
 const PIECE: usize = 1 << 16;
 
 impl Corpus {
-    /// Returns a corpus of one plain text. Fails with `InvalidArgument` if the text is empty.
+    /// Returns a corpus of one plain text. Fails with `InvalidArgument` if the text is empty or contains a NUL byte.
     pub fn from_text(text: &str) -> Result<Corpus> {
         if text.contains('\0') {
             bail!(InvalidArgument, "the file is not text: it contains NUL bytes");
@@ -38,7 +38,8 @@ impl Corpus {
     }
 
     /// Returns a corpus of one text per line, as `{"text": "..."}`; for classifiers with the class as `"label"` (a name
-    /// or an index). Fails with `InvalidArgument` and the line of an error.
+    /// or an index). Empty lines and texts are skipped. Fails with `InvalidArgument`, with the line if one is not
+    /// valid, or if there is no text.
     pub fn from_json_lines(content: &str) -> Result<Corpus> {
         let mut documents = Vec::new();
         for (index, line) in content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -72,15 +73,15 @@ impl Corpus {
         Ok(Corpus { documents })
     }
 
-    /// Returns whether the classes of the texts are known.
+    /// Returns whether the class of at least one text is known.
     pub fn is_labelled(&self) -> bool {
         self.documents.iter().any(|document| document.label.is_some())
     }
 
-    /// Returns the training texts and the validation texts of the corpus.
+    /// Returns the training texts and the validation texts of the corpus. `ratio` is the share of the validation texts.
     ///
     /// For decoders the end of the text (or the last texts) is held out, for other models every n-th line; a text with
-    /// a class counts as one line.
+    /// a class counts as one line. Fails with `InvalidArgument` if one of the parts would be empty.
     fn split(&self, task: Task, ratio: f32) -> Result<(Vec<Document>, Vec<Document>)> {
         let part = |text: &str, label: &Option<String>| Document { text: text.to_owned(), label: label.clone() };
         let (train, held): (Vec<Document>, Vec<Document>) = match (task, self.documents.as_slice()) {
@@ -126,7 +127,7 @@ impl Corpus {
     }
 }
 
-/// The input of one run: rows of tokens, padded on the right.
+/// The input of one run: rows of tokens, padded on the right to the length of the longest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Number of rows of the batch.
@@ -178,11 +179,12 @@ struct Row {
 }
 
 impl Dataset {
-    /// Tokenizes `corpus` for `model` into blocks of `length` tokens for decoders, or lines for other models, and
-    /// returns them.
+    /// Tokenizes `corpus` for `model` into blocks of `length` tokens for decoders, or lines of at most `length` tokens
+    /// for other models, and returns them. `ratio` is the share of the text that is held out for validation. If there
+    /// are several texts, the end-of-text token follows each of them in the blocks.
     ///
     /// Fails with `InvalidArgument` if there is less than one block, if there are too few lines to split, or for a
-    /// class that the model does not have. Texts of several documents are separated by the end-of-text token.
+    /// label that is neither a name of a class nor an index. Whether an index is valid is not checked here.
     pub fn new(corpus: &Corpus, tokenizer: &Tokenizer, model: &Card, length: usize, ratio: f32) -> Result<Dataset> {
         let (train, held_text) = corpus.split(model.task, ratio)?;
         let pad = tokenizer.pad_id();
@@ -294,7 +296,7 @@ impl Dataset {
         Batch { rows: count, columns, ids, keep, numbers: numbers.to_vec(), classes }
     }
 
-    /// Adds texts, tokenization and lengths to a hash.
+    /// Adds the tokens, lengths and classes of all rows to a hash.
     pub fn hash(&self, into: &mut Sha256) {
         for row in self.rows.iter().chain(&self.held) {
             into.update((row.tokens.len() as u64).to_le_bytes());
@@ -304,7 +306,7 @@ impl Dataset {
     }
 }
 
-/// Returns the tokens of a long text, which is tokenized in pieces that end at line ends.
+/// Returns the tokens of a long text, which is tokenized in pieces that end before a space or a line end.
 fn tokens(text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let mut pieces = Vec::new();
     let mut rest = text;

@@ -72,7 +72,8 @@ impl Layout {
 }
 
 impl Device {
-    /// Returns the state with the weights of the student. `session` creates more sessions on the device of `train`.
+    /// Returns the state with the initial weights of the student. `session` has the options with which further sessions
+    /// are created on the device of `train`.
     pub fn new(
         runtime: &'static Runtime,
         train: Session,
@@ -247,8 +248,8 @@ fn sum_graph(graphs: &Graphs) -> ModelProto {
     graph_of(graphs, w, &["gradient", "sum"], &[("is_first", DataType::Bool)], outputs)
 }
 
-/// Returns the graph of one step of AdamW, with the formulas of [`super::optimizer`], for all parameters. Non-finite
-/// gradients change nothing.
+/// Returns the graph of one step of AdamW, with the formulas of [`super::optimizer`], for all parameters. A non-finite
+/// gradient or loss changes nothing.
 fn update_graph(graphs: &Graphs, options: &DistillOptions) -> ModelProto {
     let mut w = NodeBuilder::new(&ModelProto::default(), "optimizer");
     let count = graphs.parameters.len();

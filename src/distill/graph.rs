@@ -30,7 +30,7 @@ pub struct Part {
     pub weight: f32,
 }
 
-/// The graphs for training, which have the weights as inputs.
+/// The graphs for training, which have the trained weights as inputs.
 pub struct Graphs {
     /// Graph with losses and gradients.
     pub train: ModelProto,
@@ -46,7 +46,8 @@ pub struct Graphs {
     pub initial: Vec<Vec<f32>>,
     /// Name of the output with the gradient of each parameter.
     pub gradients: Vec<String>,
-    /// Input of the `Gather` for each parameter, if only rows of the parameter are read.
+    /// Input with the row ids and output with the gradients of these rows, for each parameter of which only rows are
+    /// read; otherwise `None`.
     pub lookups: Vec<Option<Lookup>>,
     /// Parts of the loss.
     pub parts: Vec<Part>,
@@ -54,7 +55,8 @@ pub struct Graphs {
     pub student: Model,
     /// Number of nodes of the student whose weights were block-quantized.
     pub in_blocks: usize,
-    /// Numbers of tokens or classes of teacher and student; `None` if they are equal.
+    /// Numbers of tokens or classes of teacher and student; `None` if they are equal, unknown, or no logits are
+    /// compared.
     pub sizes: Option<(i64, i64)>,
 }
 
@@ -63,7 +65,9 @@ pub type Known = HashMap<String, Type>;
 
 /// Returns the graphs for training `model`. `teacher` has the types of the teacher's values that `signals` name.
 ///
-/// Fails with `Unsupported` if a node between a weight and the loss has no gradient; the message names all of them.
+/// Fails with `Unsupported` if nodes between a weight and the loss have no gradient (the message names up to eight of
+/// them), if the student has no float32 weights on which the loss depends, or if hidden states have other ranks or
+/// unknown widths.
 pub fn build(
     runtime: &'static Runtime,
     model: &Model,

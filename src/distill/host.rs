@@ -34,7 +34,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Returns the state with the weights of the student.
+    /// Returns the state with the initial weights of the student. `threads` is the number of threads of the optimizer.
     pub fn new(train: Session, measure: Session, graphs: &Graphs, threads: usize) -> Result<Host> {
         let place = |input: Option<&String>, output: Option<&String>, shape: &[i64]| Place {
             input: input.cloned(),
@@ -92,7 +92,8 @@ impl Host {
         }
     }
 
-    /// Updates the rows that a run will read, and returns them for each table.
+    /// Applies postponed updates to the rows of tables that a run will read, and returns the indices of these rows for
+    /// each table.
     fn prepare(&mut self, feed: &[(&str, &Tensor)], first: bool) -> Result<Vec<Vec<usize>>> {
         let Host { memory, moments, tables, taken, pool, .. } = self;
         let mut weights = memory.all_mut::<f32>();

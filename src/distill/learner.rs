@@ -17,8 +17,8 @@ pub trait Learner {
     /// unless the run is the `first` of a step.
     fn gradients(&mut self, feed: &[(&str, &Tensor)], first: bool, stop: &Stop) -> Result<Vec<Tensor>>;
 
-    /// Updates the weights by the gradients, if these and the loss are finite. Returns the norm of the gradients, and
-    /// whether the weights were left unchanged.
+    /// Updates the weights by the gradients, if these and the loss are finite. Returns the norm of the gradients before
+    /// clipping, and whether the weights were left unchanged.
     fn update(&mut self, update: &Update<'_>, stop: &Stop) -> Result<Updated>;
 
     /// Returns the losses of each feed with the present weights.

@@ -2,7 +2,7 @@
 //!
 //! [`distill`] is the entry point.
 //!
-//! - `data` tokenizes a [`Corpus`] into batches, and `feed` makes inputs of them.
+//! - `data` tokenizes a [`Corpus`] into batches, and [`crate::inputs::feed`] makes inputs of them.
 //! - `student` prepares a graph for training, `parameters` selects its weights, `cut` cuts a student from its teacher.
 //! - `signals` pairs values of both models, and `relations` finds attention.
 //! - `objective` adds the parts of the loss, and `graph` the gradients, with the rules of [`crate::autodiff`].
@@ -81,15 +81,15 @@ pub struct Moment {
     pub loss: f64,
     /// Validation loss, if a validation has ended; `None` after a step.
     pub validation: Option<f64>,
-    /// Norm of the gradients before clipping.
+    /// Norm of the gradients before clipping; 0 after a validation.
     pub gradient_norm: f64,
-    /// Learning rate of this step.
+    /// Learning rate of this step; 0 after a validation.
     pub learning_rate: f32,
-    /// Tokens per second of this step.
+    /// Tokens per second of this step; 0 after a validation.
     pub tokens_per_second: f64,
     /// Seconds since the run began, including time before a resume.
     pub seconds: f64,
-    /// Estimated number of seconds remaining.
+    /// Estimated number of seconds remaining; 0 after a validation.
     pub seconds_left: f64,
 }
 
@@ -107,9 +107,11 @@ const LENGTH: usize = 128;
 /// run that was cancelled, timed out or killed can be continued; on one thread the result is, bit for bit, that of an
 /// uninterrupted run.
 ///
-/// Fails with `Unsupported` if a node of the student has no gradient (named before training), or the models have no
-/// outputs in common; with `InvalidArgument` if the text is too short or an option is invalid; with `Runtime` if the
-/// loss stays non-finite. Memory: both models, 16 bytes per weight of the student, and the activations of the student.
+/// Fails with `Unsupported` if a node of the student has no gradient (the message names it, before training), or the
+/// models have no outputs in common; with `InvalidArgument` if the vocabularies or classes differ, the text is too
+/// short, an option is invalid, or there is a checkpoint that cannot be continued; with `NotFound` if there is no
+/// tokenizer; with `Runtime` if the gradients of many steps in a row are not finite; with `Cancelled` if `watch`
+/// returns `Break`. Memory: both models, 16 bytes per weight of the student, and the activations of the student.
 pub fn distill(
     runtime: &'static Runtime,
     teacher: &Model,

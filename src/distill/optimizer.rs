@@ -9,8 +9,9 @@ use rayon::prelude::*;
 /// The number of elements that one thread processes at a time.
 const PIECE: usize = 1 << 15;
 
-/// The magnitude below which a first moment is set to 0: it has no effect on weights, and before it reached 0 it would
-/// become subnormal, which is a hundred times as slow to compute. Moments of rarely read rows become so small.
+/// The magnitude below which a first moment is set to 0. Such a moment has no effect on weights, but it would become
+/// subnormal before it reached 0, which is a hundred times as slow to compute. Moments of rarely read rows become so
+/// small.
 const TINY: f32 = 1e-30;
 
 /// The moments of the gradients of one parameter.
@@ -77,7 +78,8 @@ impl Step {
         });
     }
 
-    /// Updates a part of the weights and moments of a parameter.
+    /// Updates a part of the weights and moments of a parameter by a part of its gradient. `keep` is the decay factor
+    /// of the parameter ([`Step::keep`]).
     pub fn change(&self, keep: f32, weights: &mut [f32], gradients: &[f32], first: &mut [f32], second: &mut [f32]) {
         for (((w, g), m), v) in weights.iter_mut().zip(gradients).zip(first).zip(second) {
             let g = g * self.scale;

@@ -37,7 +37,8 @@ choice! {
     }
 }
 
-/// Weights of the parts of the loss. `None` selects the default for the models: see [`Weights::or`].
+/// Weights of the parts of the loss, each 0 or more. `None` selects the default for the models: if both have logits, 1
+/// for `logits` and 0 for the others; otherwise 1 for `hidden` and `cosine` and 0 for the others.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
@@ -52,7 +53,7 @@ pub struct LossWeights {
     /// Weight of 1 - cosine of hidden states.
     pub cosine: Option<f32>,
     /// Weight of the divergence of the relations between queries, keys and values of the last attention (Wang et al.
-    /// 2020, arXiv 2012.15828). Works for students of any width.
+    /// 2020, arXiv 2012.15828). The student may have another width than the teacher.
     pub relations: Option<f32>,
 }
 
@@ -85,65 +86,67 @@ impl LossWeights {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DistillOptions {
-    /// Number of passes over the text.
+    /// Number of passes over the text, at least 1. Default: 3.
     pub epochs: u32,
-    /// Number of blocks or lines per run.
+    /// Number of blocks or lines per run, at least 1. Default: 4.
     pub batch_size: usize,
     /// Number of tokens per block; longer lines are truncated. 0 selects 128, or the limit of the models if that is
     /// less.
     pub sequence_length: usize,
-    /// Learning rate after the warm-up.
+    /// Learning rate after the warm-up, above 0. Default: 5e-5.
     pub learning_rate: f32,
-    /// Temperature of both distributions.
+    /// Temperature by which the logits of teacher and student are divided, above 0. Default: 2.
     pub temperature: f32,
-    /// Divergence between the distributions of teacher and student.
+    /// Divergence between the distributions of teacher and student. Default: [`Divergence::Forward`].
     pub divergence: Divergence,
     /// Weights of the parts of the loss.
     pub weights: LossWeights,
-    /// Share of all steps in which the learning rate warms up linearly.
+    /// Share of all steps, from 0 to 1, in which the learning rate warms up linearly. Default: 0.05.
     pub warmup_ratio: f32,
-    /// Decay of the learning rate.
+    /// Decay of the learning rate. Default: [`Schedule::Linear`].
     pub schedule: Schedule,
-    /// Weight decay of AdamW, which applies to weights with more than one dimension, not to biases and norms.
+    /// Weight decay of AdamW, 0 or more, which applies to weights with more than one dimension, not to biases and
+    /// norms. Default: 0.01.
     pub weight_decay: f32,
-    /// Beta 1 of AdamW, for the mean of gradients.
+    /// Beta 1 of AdamW, for the mean of gradients, from 0 to 0.999999. Default: 0.9.
     pub beta1: f32,
-    /// Beta 2 of AdamW, for the mean of squared gradients.
+    /// Beta 2 of AdamW, for the mean of squared gradients, from 0 to 0.9999999. Default: 0.999.
     pub beta2: f32,
-    /// Epsilon of AdamW.
+    /// Epsilon of AdamW, above 0. Default: 1e-8.
     pub epsilon: f32,
-    /// Maximum norm of all gradients together; 0 disables clipping.
+    /// Maximum norm of all gradients together; 0 disables clipping. Default: 1.
     pub max_grad_norm: f32,
-    /// Number of runs whose gradients are accumulated into one step.
+    /// Number of runs whose gradients are accumulated into one step, at least 1. Default: 1.
     pub gradient_accumulation_steps: usize,
-    /// Names or globs of modules or weights that stay unchanged.
+    /// Names or globs of modules or weights that stay unchanged. Default: none.
     pub freeze: Vec<String>,
-    /// Share of the text that is held out for validation, above 0 and at most a half.
+    /// Share of the text that is held out for validation, above 0 and at most a half. Default: 0.05.
     pub validation_ratio: f32,
-    /// Seed of the order of the text, and of random initial values.
+    /// Seed of the order of the text, and of random initial values. Default: 0.
     pub seed: u64,
-    /// Maximum number of steps, independent of the number of epochs; 0 for no limit.
+    /// Maximum number of steps, independent of the number of epochs; 0 (default) for no limit.
     pub max_steps: u64,
-    /// Maximum training time in seconds, over which the learning rate then decays; 0 for no limit.
+    /// Maximum training time in seconds, over which the learning rate then decays; 0 (default) for no limit.
     pub time_limit: f64,
-    /// Number of steps between validations; 0 for ten validations in the run.
+    /// Number of steps between validations; 0 (default) for ten validations in the run.
     pub evaluate_every: u64,
     /// Path of a file that caches the teacher's outputs for each row, so that it runs once; `None` disables the
     /// cache. Of logits the [`DistillOptions::teacher_top_k`] most probable are kept.
     #[serde(skip)]
     pub teacher_cache: Option<PathBuf>,
-    /// Number of tokens or classes of each distribution in the cache; the others are treated as equally probable.
+    /// Number of the most probable tokens or classes of each distribution in the cache, at least 1; the others are
+    /// treated as equally probable. Default: 64.
     pub teacher_top_k: usize,
     /// Path of the checkpoint, from which a stopped run can continue; `None` disables it.
     #[serde(skip)]
     pub checkpoint: Option<PathBuf>,
-    /// Number of steps between checkpoints; 0 for a checkpoint every ten minutes.
+    /// Number of steps between checkpoints; 0 (default) for a checkpoint every ten minutes.
     #[serde(skip)]
     pub checkpoint_every: u64,
-    /// Whether to continue from the checkpoint, if there is one.
+    /// Whether to continue from the checkpoint, if there is one. Requires `checkpoint`. Default: false.
     #[serde(skip)]
     pub resume: bool,
-    /// Number of threads; 0 for one per physical core.
+    /// Number of threads; 0 (default) for one per physical core.
     #[serde(skip)]
     pub threads: usize,
     /// Execution provider of teacher and student: CPU or CUDA. On a device, weights, gradients and moments stay
@@ -188,7 +191,8 @@ impl Default for DistillOptions {
 }
 
 impl DistillOptions {
-    /// Fails with [`crate::error::Kind::InvalidArgument`] and the name of an option if it is invalid.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] and the name of an option if it is invalid, and with
+    /// [`crate::error::Kind::Unsupported`] for the provider TensorRT.
     pub fn check(&self) -> Result<()> {
         if self.execution.provider == ProviderChoice::TensorRt {
             bail!(Unsupported, "provider is tensorrt, which cannot train; use cpu, cuda or auto");

@@ -25,13 +25,13 @@ impl Parameter {
     }
 }
 
-/// The maximum number of elements of float constants that belong to the architecture and are not weights.
+/// The number of elements up to which a float constant is not trained, because it may belong to the architecture.
 const FEW: i64 = 2;
 
-/// Returns the weights of the main graph, in the order of the file. `tables` are not weights; those that match
-/// `freeze` stay unchanged.
+/// Returns the float32 weights of the main graph that are trained, in the order of the file. Those that match a pattern
+/// of `freeze` are not trained. `tables` has the names of tables of rotary embeddings, which are no weights.
 ///
-/// Fails with `InvalidArgument` if a pattern of `freeze` matches nothing.
+/// Fails with `InvalidArgument` if a pattern of `freeze` is invalid or matches nothing.
 pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Result<Vec<Parameter>> {
     let graph = model.graph();
     let frozen = frozen(model, freeze)?;

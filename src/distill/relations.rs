@@ -46,8 +46,8 @@ pub fn last(model: &Model) -> Option<Attention> {
     })
 }
 
-/// Returns the node for which `found` is true when the first inputs are followed back from a value through the
-/// operators `through`.
+/// Returns the nearest node for which `found` is true on the way back from a value, over the first inputs of the
+/// operators `through`; `None` if there is none.
 fn back<'g>(
     makers: &HashMap<&'g str, &'g NodeProto>,
     from: &'g str,
@@ -71,8 +71,8 @@ fn back<'g>(
     None
 }
 
-/// Returns the name of the value before scaling and, for keys, before their transposition; and whether it still has to
-/// be transposed.
+/// Returns the name of the value before scaling and, if `keys` is set, before the transposition of its last two
+/// dimensions; and whether these are still transposed in the value.
 fn before_transpose(makers: &HashMap<&str, &NodeProto>, from: &str, keys: bool) -> (String, bool) {
     let mut name = from;
     for _ in 0..8 {

@@ -81,7 +81,7 @@ pub fn summarize(
 }
 
 /// Compares the student before and after training with the teacher on held-out text. Returns the results as JSON:
-/// `before` and `after`.
+/// `before` and `after`, each null if the models cannot be compared.
 pub fn quality(
     runtime: &'static Runtime,
     models: &Models<'_>,

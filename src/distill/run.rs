@@ -22,7 +22,7 @@ const HOPELESS: u64 = 20;
 
 /// The result of a run.
 pub struct Outcome {
-    /// Best weights of each parameter.
+    /// Weights of each parameter at the smallest validation loss; the last ones if no validation loss was finite.
     pub weights: Vec<Vec<f32>>,
     /// State at the end of the run.
     pub state: State,
@@ -60,8 +60,8 @@ impl Progress {
 }
 
 impl Run<'_> {
-    /// Trains on the text and returns the best weights. If the run is stopped and the options name a checkpoint, it is
-    /// written.
+    /// Trains on the text and returns the best weights. If the run fails or is stopped, and the options name a
+    /// checkpoint, it is written before the error is returned.
     pub fn go(mut self, call: &Call) -> Result<Outcome> {
         let mut progress = self.begin()?;
         let stop = Stop::new()?;

@@ -2,7 +2,8 @@
 
 use super::Schedule;
 
-/// Returns the learning rate at `progress`, a fraction of the whole run, as a fraction of the highest learning rate.
+/// Returns the learning rate at `progress`, a fraction of the whole run, as a fraction of the highest learning rate:
+/// from 0 to 1. `warmup` is the fraction of the run in which the learning rate rises.
 pub fn factor(schedule: Schedule, warmup: f64, progress: f64) -> f64 {
     let progress = progress.clamp(0.0, 1.0);
     if progress < warmup {

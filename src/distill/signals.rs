@@ -36,10 +36,9 @@ pub struct Signals {
 const TOKENS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
 
 impl Signals {
-    /// Returns the outputs that the two models have in common, as far as the weights need them. Fails with
-    /// `Unsupported` or `InvalidArgument` if there are none, or not the requested ones.
-    ///
-    /// `labelled`: the text has classes.
+    /// Returns the values that are compared, as far as the weights of the loss need them. `labelled` tells whether the
+    /// text has classes. Fails with `Unsupported` or `InvalidArgument` if the models do not have the values that a
+    /// requested part of the loss compares, or if all weights are 0.
     pub fn find(teacher: &Model, student: &Model, asked: LossWeights, labelled: bool) -> Result<Signals> {
         let logits = match (logits_of(teacher), logits_of(student)) {
             (Some(teacher), Some(student)) => Some(Pair { teacher, student }),
@@ -97,7 +96,8 @@ impl Signals {
     }
 }
 
-/// Returns the name of the output with a number for each token or class.
+/// Returns the name of the output with the logits of tokens or classes, `logits`; `None` if there is none in float32 or
+/// float16.
 pub fn logits_of(model: &Model) -> Option<String> {
     let float = |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16));
     model.outputs().iter().filter(float).find(|info| info.name == "logits").map(|info| info.name.clone())

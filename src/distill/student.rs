@@ -1,9 +1,9 @@
-//! Preparation of the student's graph for training: its weights become float32 (also block-quantized ones), and are
-//! shared where intended.
+//! Preparation of the student's graph for training: its weights become float32 (also block-quantized ones), and each
+//! weight is stored once for the nodes that should share it.
 //!
-//! Exporters merge constants of equal value, so that biases and norms of different layers of an untrained model are
-//! one: each reader gets its own copy. Some exporters store a table that is also the output layer twice, once
-//! transposed: those are merged again.
+//! Exporters merge constants of equal value, so that in an untrained model biases and norms of different layers are one
+//! constant. Here each node that reads such a constant gets its own copy. Some exporters store a table that is also the
+//! output layer twice, once transposed. These two are merged.
 
 use crate::error::{Result, bail};
 use crate::graph::blocks::dequantize;
@@ -15,8 +15,9 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Returns the model with the main graph prepared, and the number of nodes with block-quantized weights. Its outputs
-/// are unchanged, except for rounding where weights were stored in half precision, or where activations were quantized.
+/// Returns the model with the main graph prepared, and the number of nodes whose block-quantized weights were
+/// converted. The outputs of the model are unchanged, except for rounding where weights were stored in half precision,
+/// or where activations were quantized.
 pub fn ready(model: &Model) -> Result<(Model, usize)> {
     let mut proto = model.proto().clone();
     let in_blocks = dequantize(&mut proto)?;
@@ -45,7 +46,7 @@ fn is_float(dtype: DataType) -> bool {
     matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16)
 }
 
-/// Converts half-precision weights that the graph casts to float32, and removes the casts.
+/// Converts half-precision weights that the graph only reads through casts to float32, and removes the casts.
 fn widen(graph: &mut GraphProto) -> Result<()> {
     let read = consumers(&graph.node);
     let widens = |node: &NodeProto| node.is("Cast") && node.int("to", 0) == i64::from(DataType::Float32.to_onnx());

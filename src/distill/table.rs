@@ -3,7 +3,8 @@
 //! Only the rows that were read get gradients. A gradient for all rows would be zero almost everywhere; computing it
 //! and running the optimizer over the whole table would cost more than the layers of some students. Rows that were not
 //! read change nevertheless (their moments fade, weights decay): they are updated before they are read next, by the
-//! same numbers in the same order, so that the result equals that of a whole gradient.
+//! same numbers in the same order. So the result equals that of a whole gradient, except for the order of sums if a
+//! step consists of several runs.
 
 use super::optimizer::{self, Moments, Step};
 use crate::autodiff::Tape;
@@ -13,7 +14,7 @@ use crate::onnx::proto::{NodeProto, ValueInfoProto};
 use crate::runtime::Tensor;
 use rayon::prelude::*;
 
-/// The form in which a training graph computes the gradient of a table.
+/// The names of the values from which the gradient of a table follows in a training graph.
 #[derive(Debug, Clone)]
 pub struct Lookup {
     /// Name of the input with the row ids.
@@ -22,7 +23,7 @@ pub struct Lookup {
     pub rows: String,
 }
 
-/// Returns the form of the gradient `gradient`, if it is only a sum of rows at the ids of an input; otherwise `None`.
+/// Returns the parts of the value `gradient`, if it is a sum of rows at the ids of one of `inputs`; otherwise `None`.
 pub fn lookup(tape: &Tape, inputs: &[ValueInfoProto], gradient: &str) -> Option<Lookup> {
     let maker = |name: &str, op: &str| tape.nodes.iter().find(|n| n.is(op) && n.output.iter().any(|o| o == name));
     let sum = maker(gradient, "ScatterND").filter(|node| adds(node))?;

@@ -71,7 +71,8 @@ impl Teacher {
         Ok((Teacher { session, feed, outputs, answers: None }, known))
     }
 
-    /// Opens the teacher cache, if the options name one. Fails with `Unsupported` if the outputs cannot be cached.
+    /// Opens the teacher cache, if the options name one. Fails with `Unsupported` if the outputs cannot be cached, and
+    /// with `InvalidArgument` if the file belongs to another run.
     pub fn remember(
         &mut self,
         model: &Model,
@@ -103,7 +104,7 @@ impl Teacher {
     }
 
     /// Returns the teacher's outputs for a batch, as inputs of the training graph. The teacher is not run if no output
-    /// is needed, or if they are cached.
+    /// is needed, or if they are cached. Fails if the run fails or the cache cannot be read or written.
     pub fn say(&mut self, batch: &Batch, stop: &Stop) -> Result<Vec<(String, Tensor)>> {
         if self.outputs.is_empty() {
             return Ok(Vec::new());

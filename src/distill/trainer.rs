@@ -42,7 +42,7 @@ pub struct Done {
     pub loss: f64,
     /// Norm of the gradients before clipping.
     pub norm: f64,
-    /// Whether the weights were left unchanged, because a gradient was not finite.
+    /// Whether the weights were left unchanged, because the loss or a gradient was not finite.
     pub skipped: bool,
     /// Number of trained tokens.
     pub tokens: u64,
@@ -98,7 +98,8 @@ impl Trainer {
         Ok(Trainer { learner, teacher, inputs, parts: graphs.parts.iter().map(|part| part.weight).collect() })
     }
 
-    /// Performs one step with the gradients of `batches`, and returns its result.
+    /// Performs one step with the gradients of all `batches`, and returns its result. `count` is the number of the
+    /// step, from 1, without skipped steps.
     pub fn step(
         &mut self,
         batches: &[Batch],
@@ -121,7 +122,7 @@ impl Trainer {
         Ok(done)
     }
 
-    /// Returns the validation loss, and each part of the loss.
+    /// Returns the loss of `batches` with the present weights, and each of its parts without its weight.
     pub fn measure(&mut self, batches: &[Batch], stop: &Stop) -> Result<(f64, Vec<f64>)> {
         let totals = Totals::of(batches, self.inputs.classifies);
         let Trainer { learner, teacher, inputs, parts } = self;
@@ -181,7 +182,7 @@ impl Inputs {
     }
 }
 
-/// Returns the weighted sum of the parts of the loss, and each part.
+/// Returns the weighted sum of the parts of the loss, and each part without its weight.
 fn weighted(losses: &[Tensor], parts: &[f32]) -> Result<(f64, Vec<f64>)> {
     let mut each = Vec::with_capacity(parts.len());
     for loss in losses {

@@ -28,7 +28,9 @@ const NUMBERS: [&str; 16] = [
     "logits_scaling",
 ];
 
-/// Returns a note for the caller, if there is something unexpected. Fails if a model cannot be merged with the first.
+/// Checks that `other`, which messages call `name`, can be merged with the first model: the graphs, constants that are
+/// not weights, pooling, classes and vocabularies must be equal. Returns a note for the caller if the tokenizers split
+/// texts differently. Fails with `InvalidArgument` if the models cannot be merged.
 pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>> {
     same_graph(first, other).at(|| name)?;
     same_constants(first, other).at(|| name)?;
@@ -58,7 +60,8 @@ pub fn check(first: &Model, other: &Model, name: &str) -> Result<Option<String>>
     Ok(Some(format!("{name} splits texts differently from {}, whose tokenizer is kept; for example {text}", place(0))))
 }
 
-/// Fails if two models differ in anything but constants.
+/// Fails with `InvalidArgument` if two models differ in their nodes (operators, inputs, outputs, attributes), functions
+/// or sparse tensors, or in the names or shapes of their initializers.
 fn same_graph(first: &Model, other: &Model) -> Result<()> {
     let (a, b) = (first.graph(), other.graph());
     if a.node.len() != b.node.len() {
@@ -88,7 +91,8 @@ fn same_graph(first: &Model, other: &Model) -> Result<()> {
     Ok(())
 }
 
-/// Fails if constants of the architecture differ, because their mean would be meaningless.
+/// Fails with `InvalidArgument` if constants of the architecture ([`formula`]) differ, because their mean would be
+/// meaningless.
 fn same_constants(first: &Model, other: &Model) -> Result<()> {
     let theirs = initializers(other);
     let formula = formula(first.graph());

@@ -70,12 +70,12 @@ impl Voices {
         Ok(Voices { generators, of_member, plan, tokenizer })
     }
 
-    /// Returns the provider and the device on which each of the members runs.
+    /// Returns the provider and the device on which each of the loaded models runs.
     pub fn placements(&self) -> Vec<&Placement> {
         self.generators.iter().flat_map(|generator| generator.placements()).collect()
     }
 
-    /// Returns the smallest context of the members; `None` if none has one.
+    /// Returns the smallest context length of the members in tokens; `None` if none has a limit.
     pub fn context(&self) -> Option<usize> {
         self.generators.iter().filter_map(|generator| generator.decoder().context).min()
     }

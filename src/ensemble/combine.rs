@@ -32,7 +32,7 @@ pub struct Combined {
     pub log_probabilities: Vec<f32>,
     /// Entropy of the distribution in nats.
     pub entropy: f64,
-    /// Mutual information in nats: the entropy of `Σ w p_m` minus the sum `Σ w` of the entropies of the members.
+    /// Mutual information in nats: the entropy of `Σ w p_m` minus the weighted sum of the entropies of the members.
     pub mutual_information: f64,
     /// Most probable token of each member; the lowest id among equals.
     pub tops: Vec<usize>,
@@ -69,7 +69,8 @@ impl Combiner {
     }
 
     /// Returns the combination of one row of logits of each member. Longer rows are truncated to the shortest, because
-    /// the rest is padding of a vocabulary. Fails with [`crate::error::Kind::Runtime`] if a member's logits are NaN.
+    /// the rest is padding of a vocabulary. Fails with [`crate::error::Kind::Runtime`] if a member's logits are not a
+    /// distribution: one is NaN or infinite, or all are negative infinity.
     pub fn combine(&mut self, logits: &[&[f32]]) -> Result<Combined> {
         let size = logits.iter().map(|row| row.len()).min().unwrap_or(0);
         let rows: Vec<&[f32]> = logits.iter().map(|row| &row[..size]).collect();

@@ -31,7 +31,7 @@ const ROUNDS: usize = 10_000;
 /// The maximum number of iterations of a search in which each is a pass over all logits.
 const SLOW_ROUNDS: usize = 60;
 
-/// Options for reading the text; see [`PerplexityOptions`].
+/// Options for reading the text; see [`PerplexityOptions`]. A `max_tokens` of 0 selects 8,192.
 pub type FitOptions = PerplexityOptions;
 
 /// The fitted weights, with the losses of members and ensemble.
@@ -45,7 +45,7 @@ pub struct FitReport {
     pub equal_nll: f64,
     /// Mean `-ln p` per token of the ensemble with the fitted weights, in nats.
     pub fitted_nll: f64,
-    /// Upper bound of a possible improvement, in nats per token.
+    /// Upper bound of the improvement that other weights could achieve, in nats per token.
     pub gap: f64,
     /// Number of tokens that the weights were fitted on.
     pub tokens: usize,
@@ -54,9 +54,11 @@ pub struct FitReport {
 impl Ensemble {
     /// Fits the weights to `text`; the temperatures are unchanged. Returns the ensemble with these weights.
     ///
-    /// Members are loaded one after another. Reports the stage `fit` in members' tokens. Fails with
+    /// Members are loaded one after another. Reports the stage `fit` in members' tokens. For the methods `logits` and
+    /// `product`, fewer tokens are used if the logits would take more than 256 MiB. Fails with
     /// [`crate::error::Kind::Unsupported`] for members that do not generate text or have different vocabularies, and
-    /// for methods without weights; with `InvalidArgument` if the text is too short.
+    /// for methods other than `mean`, `weighted`, `logits` and `product`; with `NotFound` if no member has a tokenizer;
+    /// with `InvalidArgument` if the text is too short.
     pub fn fit(
         &self,
         runtime: &'static Runtime,

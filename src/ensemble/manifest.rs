@@ -54,8 +54,8 @@ struct Entry {
     temperature: Option<f64>,
 }
 
-/// Returns the path of the manifest that a path names: the file itself, or the one in a folder; `None` if there is
-/// none.
+/// Returns the path of the manifest that a path names: the file itself, or the one in a folder; `None` if it does not
+/// exist or has another name than [`FILE`].
 pub fn find(path: &Path) -> Option<PathBuf> {
     let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
     (file.file_name().is_some_and(|name| name == FILE) && file.is_file()).then_some(file)
@@ -65,7 +65,8 @@ impl Ensemble {
     /// Saves a manifest into a folder, which is created if necessary, and returns the path of the manifest. The members
     /// are not copied.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] if a member exists only in memory: save it first.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if a member exists only in memory: save it first. Fails with
+    /// [`crate::error::Kind::Io`] or another error of the file system if a file cannot be found or written.
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
         std::fs::create_dir_all(folder).at(|| folder.display())?;
         let home = folder.canonicalize().at(|| folder.display())?;
@@ -110,13 +111,16 @@ impl Ensemble {
     }
 }
 
-/// Loads an ensemble from a manifest, or from a folder with one, and returns it; `load` loads its members.
+/// Loads an ensemble from a manifest, or from a folder with one, and returns it; `load` loads its members. Fails with
+/// [`crate::error::Kind::NotFound`] if there is no manifest, with `InvalidModel` if it is not valid or a member has
+/// another size than it says, with `Unsupported` if a member is itself an ensemble, and like [`Ensemble::new`].
 pub fn load(path: &Path, load: Loader<'_>) -> Result<Ensemble> {
     let Some(file) = find(path) else { bail!(NotFound, "{}: the folder contains no {FILE}", path.display()) };
     read(&file, load).at(|| file.display())
 }
 
-/// Loads the ensemble of a manifest, and returns it as one fused model; `load_member` loads its members.
+/// Loads the ensemble of a manifest, and returns it as one fused model; `load_member` loads its members. Fails like
+/// [`load`] and [`Ensemble::fuse`].
 pub fn load_fused(path: &Path, load_member: Loader<'_>) -> Result<Model> {
     let (model, _) = load(path, load_member)?.fuse(&Call::default()).at(|| path.display())?;
     let (proto, card) = (model.proto().clone(), model.card().clone());

@@ -6,8 +6,9 @@
 //! | [`MergeMethod::Slerp`] | `(sin((1−t)φ) a + sin(tφ) b) / sin φ`, `t` the second's weight | Shoemake 1985 |
 //! | [`MergeMethod::Ties`] | `base + λ mean` of the changes that agree in sign | Yadav et al. 2023 |
 //!
-//! Ties leaves out each member's smallest changes, and takes the sign with the larger sum. All computations are in
-//! float32, tensor by tensor; the result has the type of the first member's tensor.
+//! Ties leaves out each member's smallest changes, and takes the sign with the larger sum. Tensors are processed one by
+//! one: elements are read as float32, sums are computed in float64, and the result has the type of the first member's
+//! tensor.
 
 use super::{alike, place};
 use crate::call::{Call, Stage};
@@ -48,13 +49,14 @@ choice! {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct MergeOptions {
-    /// Method of merging.
+    /// Method of merging. Default: [`MergeMethod::Linear`].
     pub method: MergeMethod,
     /// Weights of the models, 0 or more, which are normalized to the sum 1. Empty: equal weights.
     pub weights: Vec<f64>,
-    /// Ties: share of each model's changes to keep, those with the largest magnitude, in (0, 1].
+    /// Ties: share of each model's changes to keep, those with the largest magnitude; above 0 and at most 1. Default:
+    /// 0.2.
     pub density: f64,
-    /// Ties: factor by which the mean change is multiplied.
+    /// Ties: factor by which the mean change is multiplied, any finite number. Default: 1.
     pub scale: f64,
     /// Folder of the temporary file with the new weights until they are saved (an unlinked file); `None` selects the
     /// system's temporary folder.
@@ -75,8 +77,8 @@ impl Default for MergeOptions {
 /// Weights that are equal in all models are unchanged. Constants that are not weights (rotary angles, scales,
 /// epsilons), tokens, classes and pooling must be equal in all of them. Reports the stage `merge` in tensors. Memory:
 /// one tensor of each model at a time. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model,
-/// if graphs or shapes differ, or options are out of range; with `Unsupported` if weights that differ are not
-/// floating-point (quantized): the message names model and tensor.
+/// if graphs or shapes differ, or options are out of range; with `LimitExceeded` for too many models; with
+/// `Unsupported` if weights that differ are not float32, float16 or bfloat16: the message names the tensor.
 pub fn merge(models: &[Model], base: Option<&Model>, options: &MergeOptions, call: &Call) -> Result<(Model, Report)> {
     let start = Instant::now();
     let weights = check(models, base, options)?;

@@ -89,7 +89,7 @@ choice! {
 }
 
 choice! {
-    /// The task of the members of an ensemble, if their models do not name one.
+    /// The task of the members of an ensemble, which replaces the one that is detected from the models.
     pub enum EnsembleTask: optimize_ensemble_task_t {
         /// Text generation.
         Generate = 1, "generate";
@@ -178,9 +178,9 @@ impl Ensemble {
     ///
     /// A member of weight 0 is omitted. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one model,
     /// if the number of weights or temperatures differs from that of models or one is out of range, if the method does
-    /// not support the members' task or number, if vocabularies differ and the options do not allow it, or if
-    /// classifiers have different classes (those in another order are reordered to match the first): the message names
-    /// the member.
+    /// not support the members' task or number, if the members' tasks differ, if vocabularies differ and the options do
+    /// not allow it, or if classifiers have different classes (those in another order are reordered to match the
+    /// first); with `LimitExceeded` for too many members. If one member is the cause, the message names it.
     pub fn new(models: Vec<Model>, options: EnsembleOptions) -> Result<Ensemble> {
         let count = models.len();
         if count < 2 {
@@ -226,12 +226,13 @@ impl Ensemble {
         self.task
     }
 
-    /// Returns notes on unexpected properties: a vocabulary that was truncated, a member that was omitted.
+    /// Returns notes on unexpected properties, such as a vocabulary that was truncated or a member that was omitted.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Returns an ensemble of the same members with other weights, which are normalized.
+    /// Returns an ensemble of the same members with other weights, one for each of [`Ensemble::members`], which are
+    /// normalized. Fails with [`crate::error::Kind::InvalidArgument`] for another number of weights or invalid ones.
     pub fn with_weights(&self, weights: &[f64]) -> Result<Ensemble> {
         let mut options = EnsembleOptions { weights: weights.to_vec(), ..self.options.clone() };
         options.temperatures = self.members.iter().map(|member| member.temperature).collect();

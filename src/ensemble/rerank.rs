@@ -1,7 +1,7 @@
 //! The generation of texts by each member, of which the one with the best score is the result ([`Rerank`]).
 //!
-//! The score of a text `y` is `Σ w_m ln p_m(y) / |y|^λ`, with `|y|` its number of tokens (Wu et al. 2016 use the same
-//! quotient).
+//! The score of a text `y` is `Σ w_m ln p_m(y) / |y|^λ`, with the weights `w_m` and distributions `p_m` of the members,
+//! the number `|y|` of tokens of the text, and the length penalty `λ` (Wu et al. 2016 use the same quotient).
 
 use super::Ensemble;
 use super::chorus::Voices;

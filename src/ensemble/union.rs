@@ -76,6 +76,7 @@ struct Next {
 }
 
 impl Union {
+    /// Loads the members with their tokenizers, and returns them. Fails if a member has no tokenizer.
     pub fn new(ensemble: &Ensemble, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Union> {
         let members = ensemble.members();
         let mut speakers = Vec::new();

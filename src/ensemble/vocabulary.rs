@@ -15,8 +15,9 @@ const PADDED: f64 = 0.95;
 /// The relation of the members' vocabularies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Vocabularies {
-    /// The members have the same tokens with the same ids. `Some`: one vocabulary or row of logits is longer than the
-    /// shortest; the rest is padding or tokens that the others lack, and is ignored. The text explains it.
+    /// The members have the same tokens with the same ids, as far as all of them have these ids. The text, if there is
+    /// one, explains differences that are ignored: a vocabulary or row of logits that is longer than the shortest,
+    /// texts that are split differently, or a member without a tokenizer.
     Same(Option<String>),
     /// The members have different tokens; the text names the first.
     Different(String),
@@ -36,8 +37,9 @@ impl Vocabularies {
 
 /// Returns the relation of the members' tokenizers and of their numbers of logits.
 ///
-/// Fails with [`crate::error::Kind::InvalidArgument`] if they differ in the ids that all of them have and that is not
-/// `allowed`: only members that generate text can be combined then.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if the tokens of ids that all members have differ, unless the
+/// members generate text and different vocabularies are `allowed`. Fails also if the numbers of logits differ by more
+/// than padding, and a member has no tokenizer.
 pub fn compare(members: &[Member], task: Task, allowed: bool) -> Result<Vocabularies> {
     let writes = task == Task::Generate;
     if !writes && !members.iter().any(|member| Role::ids(&member.model.inputs()).is_some()) {

@@ -36,12 +36,13 @@ struct Predictions {
     count: usize,
 }
 
-/// Returns how often `model` assigns labelled texts their class (the one with the largest of its `logits`).
+/// Returns the accuracy and other scores of `model` on labelled texts. The predicted class is the one with the largest
+/// of the model's `logits`.
 ///
-/// Labels are names of classes (`id2label` of the model's configuration, otherwise their indices from 0). Texts are
-/// truncated to the positions of the model. Progress stage: `evaluate`, in texts. Fails with
-/// [`crate::error::Kind::Unsupported`] if the model is not a classifier; `InvalidArgument`, with the line, for an
-/// unknown label; `Runtime` if its logits for a text are NaN.
+/// Labels are names of classes (`id2label` of the model's configuration) or their indices from 0. Texts are truncated
+/// to the positions of the model. Reports the stage `evaluate`, in texts. Fails with
+/// [`crate::error::Kind::Unsupported`] if the model is not a classifier; with `InvalidArgument`, with the line, for an
+/// unknown label; with `Runtime` if all logits of a text are NaN.
 pub fn classify(
     runtime: &'static Runtime,
     model: &Model,
@@ -60,7 +61,8 @@ pub fn classify(
 /// Returns the scores of two classifiers on the same texts. One is loaded after the other. See [`classify`].
 ///
 /// Their classes are compared by name, and each reads the texts with its own tokenizer: `tokenizer` is the original's.
-/// Fails with [`crate::error::Kind::InvalidArgument`] if their classes differ.
+/// Labels are classes of the original. Fails with [`crate::error::Kind::InvalidArgument`] if the classes of the two
+/// differ.
 pub fn compare_classification(
     runtime: &'static Runtime,
     original: &Model,
@@ -91,7 +93,9 @@ pub fn compare_classification(
     })
 }
 
-/// Returns the fraction of texts to which both classifiers assign the same class. See [`classify`].
+/// Returns the fraction of texts to which both classifiers assign the same class; 0 without texts. One is loaded after
+/// the other, and each reads the texts with its own tokenizer: `tokenizer` is the original's. Fails like [`classify`],
+/// but there are no labels.
 pub fn class_agreement(
     runtime: &'static Runtime,
     original: &Model,

@@ -22,11 +22,11 @@ pub struct Minimum {
     pub converged: bool,
 }
 
-/// Minimizes `function` from `x` until no element of the gradient is larger than `tolerance`, for at most `most` steps,
-/// and returns the result.
+/// Minimizes `function` from the point `x`, and returns the result. The search ends when no element of the gradient is
+/// larger in magnitude than `tolerance`, after `most` steps, or when no smaller value is found.
 ///
-/// `function` returns the value at a point and writes the gradient. Source: Nocedal, Wright, "Numerical Optimization",
-/// 2006, algorithm 7.4 (the direction) and 3.1 (the step length, by halving).
+/// `function` returns the value at a point and writes the gradient; an error of it ends the search. Source: Nocedal,
+/// Wright, "Numerical Optimization", 2006, algorithm 7.4 (the direction) and 3.1 (the step length, by halving).
 pub fn minimize(
     mut x: Vec<f64>,
     most: usize,

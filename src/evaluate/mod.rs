@@ -1,10 +1,11 @@
 //! Evaluation of models on data: perplexity, similarity of embeddings, accuracy of classifiers, linear probes.
 //!
-//! [`evaluate()`] is the entry point for a task by its name. Each task also has two functions of its own: one for a
-//! single model, and one that compares two models on the same data, so that difficult data affect both alike.
+//! [`evaluate()`] is the entry point for a task by its name. Each task also has its own functions: for a single model
+//! (for embeddings, [`embed`] only returns the vectors), and for the comparison of two models on the same data, so that
+//! difficult data affect both alike.
 //!
-//! - `perplexity`: one language model on a text; `paired`: two of them. `windows` splits the text, `text_plan` decides
-//!   what the model reads, `reader` reads it.
+//! - `perplexity`: one language model on a text; `paired`: two of them. `text_plan` divides the tokens of the text into
+//!   the windows of `windows`, and `reader` runs the model on a window.
 //! - `embedding`: the similarity of the vectors of two models.
 //! - `classification`: classifiers on labelled texts (`labelled` reads them, `scores` counts).
 //! - `probe`: a linear classifier on embeddings (`minimize` trains it).

@@ -24,9 +24,10 @@ choice! {
 pub struct PerplexityOptions {
     /// Length of a window in tokens; 0 selects the number of positions of the model, up to 512.
     pub context_length: usize,
-    /// Distance between the beginnings of two windows in tokens; 0 selects half of the context length. Each token is
-    /// scored once, and from the second window on has at least `context_length - stride` tokens before it: a small
-    /// stride takes longer and gives a lower (more accurate) perplexity.
+    /// Distance between the beginnings of two windows in tokens; 0 selects half of the context length. Each token that
+    /// can be predicted is scored once ([`super::windows`]), and from the second window on has at least
+    /// `context_length - stride` tokens before it: a small stride takes longer and gives a lower (more accurate)
+    /// perplexity.
     pub stride: usize,
     /// Number of tokens of the text to read; 0 for all.
     pub max_tokens: usize,

@@ -58,7 +58,7 @@ pub struct PairedPerplexity {
 /// Both read the tokens of `tokenizer`, the original's. Only four numbers per token are kept. Memory: both models and
 /// the logits of one window of each. Progress and errors are those of [`super::perplexity`]; also fails with
 /// `InvalidArgument` if the vocabulary sizes differ, or if the result's own tokenizer gives its token ids another
-/// meaning. An error names its model.
+/// meaning. An error of one model says which one it is.
 pub fn compare_perplexity(
     runtime: &'static Runtime,
     original: &Model,

@@ -45,12 +45,12 @@ pub struct PerplexityReport {
 
 /// Returns the perplexity of `model` on `text`, which is read with the sliding window of [`super::windows`].
 ///
-/// Probabilities are computed in float64. Progress stage: `evaluate`, in tokens. Memory: the model and the logits of
-/// one window (only of its scored half if the model has an input `num_logits_to_keep`). The same text and options give
-/// the same result for any number of threads, if ONNX Runtime's kernels do.
+/// Probabilities are computed in float64. Reports the stage `evaluate`, in tokens. Memory: the model and the logits of
+/// one window (only of its scored part if the model has an input `num_logits_to_keep`). The same text and options give
+/// the same result for any number of threads, if the kernels of the session do.
 ///
-/// Fails with [`crate::error::Kind::Unsupported`] if the model does not generate text; `InvalidArgument` if the options
-/// do not match it or the text is too short; `Runtime` if a logit is NaN.
+/// Fails with [`crate::error::Kind::Unsupported`] if the model does not generate text; with `InvalidArgument` if the
+/// options do not match it or the text is too short; with `Runtime` if a logit is NaN.
 pub fn perplexity(
     runtime: &'static Runtime,
     model: &Model,
@@ -128,7 +128,7 @@ pub fn finite(surprises: &[f64]) -> Result<()> {
     }
 }
 
-/// Returns the threads that compute on logits.
+/// Returns a pool of threads that compute on logits; 0 selects one thread per physical core.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     let threads = SessionOptions { threads, ..SessionOptions::default() }.thread_count();
     crate::threads::pool(threads)

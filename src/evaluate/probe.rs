@@ -30,11 +30,12 @@ pub struct ProbeOptions {
     /// Options for passing texts to the model.
     #[serde(flatten)]
     pub text: TextOptions,
-    /// Fraction of each class's texts held out for the test, above 0 and below 1.
+    /// Fraction of each class's texts held out for the test, above 0 and below 1. Default: 0.2.
     pub test_share: f64,
-    /// Seed of the split into training and test.
+    /// Seed of the split into training and test. Default: 0.
     pub seed: u64,
-    /// Weight of the penalty `penalty / 2 · |W|²` relative to the mean cross-entropy.
+    /// Factor, 0 or more, of the penalty `penalty / 2 · |W|²` on the weights `W`, which is added to the mean
+    /// cross-entropy. Default: 0.5.
     pub penalty: f64,
 }
 
@@ -77,8 +78,8 @@ pub struct PairedProbe {
 ///
 /// Vectors ([`super::embed`]) are normalized to length 1, then each element to mean 0 and variance 1 over the training
 /// texts. The split is stratified by class; the same seed and rows give the same split. The training is deterministic.
-/// Progress stage: `evaluate`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if there is only one class
-/// or one of them has only one text.
+/// Reports the stage `evaluate`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if an option is out of
+/// range, there is only one class, or one of them has only one text; otherwise like [`super::embed`].
 pub fn probe_accuracy(
     runtime: &'static Runtime,
     model: &Model,
@@ -93,7 +94,7 @@ pub fn probe_accuracy(
     Ok(probe(&vectors, &split, options, call)?.0)
 }
 
-/// Returns the probes of two models on the same split. One is loaded after the other. See [`probe_accuracy`].
+/// Returns the probes of two models on the same split. One is loaded after the other. Fails like [`probe_accuracy`].
 ///
 /// Each reads the texts with its own tokenizer: `tokenizer` is the original's.
 pub fn compare_probes(

@@ -26,7 +26,8 @@ pub struct Logits {
 }
 
 impl Reader {
-    /// Loads a model and returns a reader. Fails with [`crate::error::Kind::Unsupported`] if it does not generate text.
+    /// Loads a model and returns a reader. Fails with [`crate::error::Kind::Unsupported`] if the model does not
+    /// generate text.
     pub fn new(runtime: &'static Runtime, model: &Model, options: &PerplexityOptions, call: &Call) -> Result<Reader> {
         let task = model.card().task;
         if !matches!(task, Task::Generate | Task::Unknown) {
@@ -40,7 +41,8 @@ impl Reader {
         Ok(Reader { session, decoder, empty })
     }
 
-    /// Reads `tokens` and returns the logits of at least the last `keep` positions.
+    /// Reads `tokens` and returns the logits of at least the last `keep` positions. Fails with
+    /// [`crate::error::Kind::Unsupported`] if the shape or type of the output is not that of logits.
     pub fn read(&mut self, tokens: &[i64], keep: usize, stop: &Stop) -> Result<Logits> {
         let decoder = &self.decoder;
         let inputs = without_caches(decoder, tokens, keep)?;
@@ -71,7 +73,8 @@ impl Logits {
         self.vocabulary
     }
 
-    /// Returns the logits at a position of the window, which predict the next token.
+    /// Returns the logits at a position of the window, which predict the next token. Panics for a position that was not
+    /// kept.
     pub fn at(&self, position: usize) -> Result<&[f32]> {
         let begin = (position - self.first) * self.vocabulary;
         Ok(&self.tensor.as_slice::<f32>()?[begin..begin + self.vocabulary])

@@ -104,7 +104,7 @@ impl Counts {
     }
 }
 
-/// Returns the 95 % interval of a fraction.
+/// Returns the 95 % Wilson interval of the fraction `right / total`; 0 and 1 if `total` is 0.
 fn wilson(right: u64, total: u64) -> (f64, f64) {
     if total == 0 {
         return (0.0, 1.0);

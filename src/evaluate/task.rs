@@ -43,19 +43,20 @@ choice! {
 /// The options of an evaluation. Options that a task does not use are ignored.
 #[derive(Debug, Clone)]
 pub struct EvaluateOptions {
-    /// Task of the evaluation; `None` selects it by the model.
+    /// Task of the evaluation; `None` selects perplexity for decoders, and otherwise the task of the model: embedding
+    /// or classification.
     pub task: Option<EvaluateTask>,
-    /// Length of a window; see [`PerplexityOptions::context_length`].
+    /// Length of a window in tokens; see [`PerplexityOptions::context_length`].
     pub context_length: usize,
-    /// Distance of windows; see [`PerplexityOptions::stride`].
+    /// Distance between the beginnings of windows in tokens; see [`PerplexityOptions::stride`].
     pub stride: usize,
-    /// Maximum number of tokens; see [`PerplexityOptions::max_tokens`].
+    /// Maximum number of tokens of the text; see [`PerplexityOptions::max_tokens`].
     pub max_tokens: usize,
     /// Position of the beginning-of-sequence token; see [`PerplexityOptions::bos`].
     pub bos: Bos,
     /// Maximum number of texts (lines, rows); 0 for all.
     pub max_texts: usize,
-    /// Maximum length of a text; see [`TextOptions::max_length`].
+    /// Maximum length of a text in tokens; see [`TextOptions::max_length`].
     pub max_length: usize,
     /// Number of texts in a run; see [`TextOptions::batch_size`].
     pub batch_size: usize,
@@ -104,8 +105,8 @@ impl Default for EvaluateOptions {
 /// `against` reads with its own if that differs, and the summary's `notes` say so.
 ///
 /// Fails with [`crate::error::Kind::InvalidArgument`] if no task is given and none follows from the model, if the data
-/// do not match the task, or if embeddings have no second model to compare with. Other errors are those of the task's
-/// own function.
+/// do not match the task, or if embeddings have no second model to compare with; with `LimitExceeded` if the data are
+/// too large; and otherwise like the task's own function.
 pub fn evaluate(
     runtime: &'static Runtime,
     model: &Model,

@@ -31,7 +31,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Returns the plan by which all `models` read a text.
+    /// Returns the plan by which all `models` read a text. Fails with `InvalidArgument` if the context length or the
+    /// stride does not fit, or the text has too few tokens.
     pub fn new(models: &[&Model], tokenizer: &Tokenizer, text: &str, options: &PerplexityOptions) -> Result<Plan> {
         let context_length = context_length(models, options.context_length)?;
         let (prefix, tokens) = tokenize(tokenizer, text, options)?;

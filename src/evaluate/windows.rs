@@ -1,4 +1,5 @@
-//! The division of a long text into windows that a model can read, such that each token is scored once.
+//! The division of a long text into windows that a model can read, such that each token that can be predicted is scored
+//! once.
 
 use std::ops::Range;
 

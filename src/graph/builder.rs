@@ -6,20 +6,20 @@ use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, StringStringEntr
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// The rule by which a [`NodeBuilder`] names nodes and values. The names are part of a written model, so each technique
-/// keeps its rule.
+/// The rule by which a [`NodeBuilder`] names nodes and values. A name that is used already gets a number
+/// ([`Names::fresh`]). The names are part of written models, so the rule of a technique does not change.
 #[derive(Debug, Clone)]
 pub enum Naming {
     /// Values are named `prefix/Op`, their nodes `prefix/Op/Op`; equal constants are added once.
     Prefix(&'static str),
-    /// For nodes that replace another: values are named `label_Op_output`, nodes `label_Op` with the metadata of that
-    /// node; constants are `Constant` nodes.
+    /// The rule for nodes that replace the node with this label: values are named `label_Op_output`, nodes `label_Op`.
+    /// The nodes get this metadata, which is that of the replaced node; constants are `Constant` nodes.
     #[allow(missing_docs)] // the lines above document it
     Replaced { label: String, metadata: Vec<StringStringEntryProto> },
-    /// For nodes that a node with this label is lowered to: values are named `label/Op_out`, nodes `label/Op`.
+    /// The rule for nodes that a node with this label is lowered to: values are named `label/Op_out`, nodes `label/Op`.
     Parts(String),
-    /// Values are named `prefix/Op_n`, where `n` counts nodes and constants; nothing else in the graph begins with
-    /// `prefix/`.
+    /// Values are named `prefix/Op_n`, where `n` counts nodes and constants. The caller ensures that no other name in
+    /// the graph begins with `prefix/`.
     Numbered(&'static str),
     /// Values are named `prefix_n`, where `n` counts from the given number plus 1; nodes have no names.
     Short(&'static str, usize),
@@ -32,9 +32,9 @@ pub struct NodeBuilder {
     pub names: Names,
     /// Rule by which new values and nodes are named.
     pub naming: Naming,
-    /// New nodes, in topological order.
+    /// New nodes in the order in which they were added. The caller moves them to the graph.
     pub nodes: Vec<NodeProto>,
-    /// Initializers that were added to the graph.
+    /// New initializers, which the caller moves to the graph.
     pub constants: Vec<TensorProto>,
     /// Opset version of the default domain.
     pub opset: i64,
@@ -42,22 +42,24 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// Returns an empty builder for `model`, whose names begin with `prefix`.
+    /// Returns an empty builder for the opset of `model`, whose new names begin with `prefix` ([`Naming::Prefix`]).
     pub fn new(model: &ModelProto, prefix: &'static str) -> NodeBuilder {
         NodeBuilder::with(Names::of(model), Naming::Prefix(prefix), super::opset::version(model))
     }
 
-    /// Returns an empty builder that takes new names from `names`.
+    /// Returns an empty builder whose new names differ from those in `names`. `opset` is the version of the default
+    /// domain.
     pub fn with(names: Names, naming: Naming, opset: i64) -> NodeBuilder {
         NodeBuilder { names, naming, nodes: Vec::new(), constants: Vec::new(), opset, known: HashMap::new() }
     }
 
-    /// Returns an empty builder for nodes that replace others; [`NodeBuilder::at`] sets the replaced node.
+    /// Returns an empty builder for nodes that replace others; [`NodeBuilder::at`] sets the replaced node. Its opset is
+    /// 0, so it cannot add reductions.
     pub fn replacing(names: Names) -> NodeBuilder {
         NodeBuilder::with(names, Naming::Replaced { label: String::new(), metadata: Vec::new() }, 0)
     }
 
-    /// Names the next nodes after `node`, which they replace ([`Naming::Replaced`]).
+    /// Names the next nodes after `node`, which they replace ([`Naming::Replaced`]), and returns the builder.
     pub fn at(&mut self, node: &NodeProto) -> &mut NodeBuilder {
         self.naming = Naming::Replaced { label: node.label().to_owned(), metadata: node.metadata_props.clone() };
         self
@@ -89,7 +91,7 @@ impl NodeBuilder {
         Some(self.names.fresh(&wanted))
     }
 
-    /// Adds a node with the given output names, and returns it.
+    /// Adds a node of the default domain without attributes, with the given output names, and returns it.
     pub fn push(&mut self, op: &str, inputs: &[&str], outputs: &[&str]) -> &mut NodeProto {
         let mut node = edit::node(op, inputs, outputs);
         node.name = outputs.first().and_then(|output| self.node_name(op, output));
@@ -118,7 +120,7 @@ impl NodeBuilder {
         self.push(op, inputs, &[output]).attribute = attributes;
     }
 
-    /// Adds a node with several outputs and returns their names.
+    /// Adds a node with `outputs` outputs, which get new names, and returns these names.
     pub fn ops(&mut self, op: &str, inputs: &[&str], outputs: usize, attributes: Vec<AttributeProto>) -> Vec<String> {
         let made: Vec<String> = (0..outputs).map(|_| self.fresh(op)).collect();
         let names: Vec<&str> = made.iter().map(String::as_str).collect();
@@ -126,7 +128,7 @@ impl NodeBuilder {
         made
     }
 
-    /// Adds a constant and returns its name.
+    /// Adds a constant with the little-endian elements `raw` and returns its name.
     pub fn constant(&mut self, dtype: DataType, dims: &[i64], raw: Vec<u8>) -> String {
         self.constant_named("constant", dtype, dims, raw)
     }
@@ -165,18 +167,18 @@ impl NodeBuilder {
         self.constant_named(word, DataType::Int64, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
     }
 
-    /// Adds a list of integers and returns its name.
+    /// Adds a one-dimensional constant of int64 values and returns its name.
     pub fn ints(&mut self, values: &[i64]) -> String {
         let word = if matches!(self.naming, Naming::Replaced { .. }) { "shape" } else { "ints" };
         self.integers(word, &[values.len() as i64], values)
     }
 
-    /// Adds an integer and returns its name.
+    /// Adds an int64 scalar and returns its name.
     pub fn int(&mut self, value: i64) -> String {
         self.integers("index", &[], &[value])
     }
 
-    /// Adds a float32 and returns its name.
+    /// Adds a float32 scalar and returns its name.
     pub fn scalar(&mut self, value: f32) -> String {
         let word = if matches!(self.naming, Naming::Replaced { .. }) { "factor" } else { "number" };
         self.constant_named(word, DataType::Float32, &[], value.to_le_bytes().to_vec())
@@ -208,13 +210,14 @@ impl NodeBuilder {
         self.op_with("Transpose", &[x], vec![edit::ints_attribute("perm", order)])
     }
 
-    /// Adds a reduction over `axes`, which are kept as 1, and returns the name of its output.
+    /// Adds the reduction `op` over `axes`, which keep size 1, and returns the name of its output.
     pub fn reduced(&mut self, op: &str, x: &str, axes: &[i64]) -> String {
         self.reduce(op, x, axes, true)
     }
 
-    /// Adds a reduction over `axes`, which are kept as 1 or removed, and returns the name of its output. The axes
-    /// became an input with opset 18, for `ReduceSum` with 13.
+    /// Adds the reduction `op` over `axes`, which keep size 1 if `keep` is set and are removed otherwise, and returns
+    /// the name of its output. The axes became an input with opset 18, for `ReduceSum` with 13; older opsets than 13
+    /// are not supported for `ReduceSum`.
     pub fn reduce(&mut self, op: &str, x: &str, axes: &[i64], keep: bool) -> String {
         let keep = int_attribute("keepdims", keep.into());
         if self.opset >= 18 || op == "ReduceSum" {
@@ -232,7 +235,7 @@ impl NodeBuilder {
         self.op("Mul", &[&bent, &cap])
     }
 
-    /// Adds the integers `0, 1, 2 ...`, as many as `size`, a list with one element, and returns their name.
+    /// Adds the integers from 0 to below the value of `size`, an int64 tensor with one element, and returns their name.
     pub fn count_to(&mut self, size: &str) -> String {
         let (zero, one, scalar) = (self.int(0), self.int(1), self.constant(DataType::Int64, &[0], Vec::new()));
         let size = self.op("Reshape", &[size, &scalar]);

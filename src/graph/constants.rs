@@ -1,4 +1,4 @@
-//! The constant behind a value, and its elements as numbers.
+//! Constants: the constant tensor from which a value follows ([`Constant`]), and its elements as numbers ([`Matrix`]).
 
 use super::{BodyId, Producer, View, floats};
 use crate::error::{Result, bail};
@@ -9,7 +9,7 @@ use bytes::Bytes;
 /// A constant tensor and the path to it from a value.
 #[derive(Clone)]
 pub struct Constant<'a> {
-    /// Tensor of the constant, as it is stored.
+    /// Stored tensor: an initializer or the attribute of a `Constant` node.
     pub tensor: &'a TensorProto,
     /// Graph or function that defines the constant.
     pub owner: BodyId,
@@ -17,28 +17,30 @@ pub struct Constant<'a> {
     pub name: &'a str,
     /// Whether there is an odd number of two-dimensional transposes between the tensor and the value.
     pub transposed: bool,
-    /// Nodes between the tensor and the value (and the `Constant` node itself), which are unused when the value is.
+    /// Nodes between the value and the tensor, with the `Constant` node if there is one, as graph or function and node
+    /// index. The node next to the value is first.
     pub chain: Vec<(BodyId, usize)>,
-    /// Whether a caller may override the constant: an initializer that is also an input, from IR version 4 on. Only
-    /// [`View::constant_or_default`] returns such constants.
+    /// Whether a caller may override the constant: it is an initializer that is also an input
+    /// ([`View::is_optional_input`]). Only [`View::constant_or_default`] returns such constants.
     pub overridable: bool,
-    /// Element type of the value, which is that of the tensor or of a `Cast`.
+    /// Element type of the value as an ONNX number: that of the tensor, or of the last `Cast`.
     pub dtype: i32,
 }
 
 impl<'a> View<'a> {
-    /// Returns the constant that `name` is in `body`: an initializer or `Constant` node, also of an enclosing graph,
-    /// through `Identity`, two-dimensional `Transpose` and `Cast` between float types. `None` if a caller may
-    /// override it: an initializer that is also an input.
+    /// Returns the constant from which the value `name` of `body` follows: an initializer or the tensor of a `Constant`
+    /// node, also of an enclosing graph, through at most 31 nodes `Identity`, two-dimensional `Transpose` and `Cast`
+    /// between float types. Returns `None` if there is no such constant, or if a caller may override it
+    /// ([`Constant::overridable`]).
     pub fn constant(&self, body: BodyId, name: &str) -> Option<Constant<'a>> {
         self.constant_or_default(body, name).filter(|constant| !constant.overridable)
     }
 
-    /// Returns the constant that `name` is in `body` like [`View::constant`], or the default value of an optional
+    /// Returns the constant of the value `name` of `body` like [`View::constant`], or the default value of an optional
     /// input; [`Constant::overridable`] distinguishes the two.
     ///
-    /// Meant for callers that need only a name or a shape, or that make sure that an overriding value is either used
-    /// or refused: a result that uses the default while the input still exists is wrong.
+    /// This is meant for callers that need only a name or a shape, or that make sure that an overriding value is either
+    /// used or refused: a result that uses the default while the input still exists is wrong.
     pub fn constant_or_default(&self, body: BodyId, name: &str) -> Option<Constant<'a>> {
         let mut chain = Vec::new();
         let mut transposed = false;
@@ -91,7 +93,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// Returns the element type of a constant after a `Cast`; `None` if the cast converts types other than floats.
+/// Returns the element type of a constant after a `Cast` to `cast`; `None` if the cast changes the type, and one of the
+/// types is not float32, float16 or bfloat16.
 fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
     let float = |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16);
     let own = tensor.data_type.unwrap_or(0);
@@ -105,7 +108,8 @@ fn seen_as(tensor: &TensorProto, cast: Option<i32>) -> Option<i32> {
 }
 
 impl Constant<'_> {
-    /// Returns the elements as float32, in storage order (not transposed); `None` if they are not floats.
+    /// Returns the elements as float32 in storage order (not transposed), rounded to the type of the value; `None` if
+    /// they are not float32, float16 or bfloat16.
     pub fn floats(&self) -> Option<Vec<f32>> {
         let mut values = Matrix::flat(self.tensor).ok()?.values();
         // The reader sees the values after a Cast to a narrower type.
@@ -113,7 +117,7 @@ impl Constant<'_> {
         Some(values)
     }
 
-    /// Returns whether all elements are finite floats, as the reader sees them.
+    /// Returns whether all elements are finite floats after rounding to the type of the value.
     pub fn is_finite(&self) -> bool {
         self.floats().is_some_and(|values| values.iter().all(|v| v.is_finite()))
     }
@@ -133,7 +137,7 @@ pub fn whole_numbers(tensor: &TensorProto) -> Option<Vec<i64>> {
     })
 }
 
-/// A two-dimensional float tensor, read row by row as `f32` however it is stored.
+/// A two-dimensional float32, float16 or bfloat16 tensor, whose elements are read as `f32`.
 #[derive(Clone)]
 pub struct Matrix {
     /// Number of stored rows.
@@ -145,7 +149,9 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Returns a matrix over the elements of `tensor`. The error is the reason why it is not a matrix.
+    /// Returns a matrix over the elements of `tensor`. Fails with [`crate::error::Kind::Unsupported`] if the tensor
+    /// does not have two dimensions or is not float32, float16 or bfloat16, and with
+    /// [`crate::error::Kind::InvalidModel`] if its size does not match its shape.
     pub fn new(tensor: &TensorProto) -> Result<Matrix> {
         let &[rows, columns] = tensor.dims.as_slice() else {
             bail!(Unsupported, "the weight has {} dimensions, not 2", tensor.dims.len());
@@ -153,12 +159,14 @@ impl Matrix {
         Matrix::shaped(tensor, rows, columns)
     }
 
-    /// Returns the elements of a tensor of any shape as one row.
+    /// Returns the elements of a tensor of any shape as one row. Fails like [`Matrix::new`], for any number of
+    /// dimensions.
     pub fn flat(tensor: &TensorProto) -> Result<Matrix> {
         Matrix::shaped(tensor, 1, tensor.dims.iter().product())
     }
 
-    /// Returns the elements of a tensor of any shape as `rows` × `columns`; the number of elements must match.
+    /// Returns the elements of a tensor of any shape as `rows` × `columns`. Fails like [`Matrix::flat`], also if the
+    /// number of elements differs.
     pub fn shaped(tensor: &TensorProto, rows: i64, columns: i64) -> Result<Matrix> {
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
         let dtype = match dtype {
@@ -205,7 +213,8 @@ impl Matrix {
         self.dtype.bits() as usize / 8
     }
 
-    /// Reads `out.len()` elements of the row `row`, from the column `from` on, into `out`.
+    /// Reads `out.len()` elements of the row `row`, from the column `from` on, into `out`. Panics if the matrix has
+    /// fewer.
     pub fn read(&self, row: usize, from: usize, out: &mut [f32]) {
         let width = self.width();
         let start = (row * self.columns + from) * width;
@@ -227,7 +236,7 @@ impl Matrix {
         }
     }
 
-    /// Releases the pages of some rows; see [`crate::files::release`].
+    /// Releases the memory pages of the rows in a range; see [`crate::files::release`].
     pub fn release(&self, rows: std::ops::Range<usize>) {
         let width = self.width() * self.columns;
         crate::files::release(&self.raw[rows.start * width..rows.end * width]);

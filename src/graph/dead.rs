@@ -1,4 +1,4 @@
-//! Elimination of unused nodes and initializers, whose values nothing reads.
+//! Elimination of unused nodes and initializers: no node reads their values, and they are no outputs.
 
 use super::constants::Constant;
 use super::order::{producers, reads};
@@ -6,12 +6,12 @@ use super::{BodyId, Use, View};
 use crate::onnx::proto::{GraphProto, NodeProto};
 use std::collections::{HashMap, HashSet};
 
-/// The nodes and initializers that [`eliminate`] may remove when nothing reads their values.
+/// The nodes and initializers that [`eliminate`] may remove if they are unused.
 #[derive(Clone, Copy)]
 pub enum Policy<'a> {
     /// All nodes and all initializers.
     All,
-    /// Nodes and initializers whose values have these names, and no others.
+    /// Initializers with these names, and nodes of which all outputs have these names.
     Named(&'a HashSet<String>),
     /// All nodes, and the initializers with these names.
     NodesAnd(&'a HashSet<String>),
@@ -40,7 +40,7 @@ fn named_outputs(node: &NodeProto) -> impl Iterator<Item = &String> {
     node.output.iter().filter(|name| !name.is_empty())
 }
 
-/// Returns the names of the values that nodes of a graph read, or that are its outputs.
+/// Returns the names of the values that nodes of a graph or of its subgraphs read, or that are outputs of the graph.
 pub fn read_values(graph: &GraphProto) -> HashSet<String> {
     let outputs = graph.output.iter().filter_map(|o| o.name.clone());
     graph.node.iter().flat_map(reads).map(str::to_owned).chain(outputs).collect()
@@ -83,8 +83,9 @@ fn dead_nodes(graph: &GraphProto, policy: Policy<'_>) -> Vec<bool> {
     dead
 }
 
-/// Returns the values that would be unused if the inputs `gone` (graph or function, node, index of the input) were
-/// removed. Only `constants` are considered: their tensors, and the nodes between these and the reader.
+/// Returns the names of the values that would be unused if the node inputs `gone` (graph or function, node, index of
+/// the input) were removed, by graph or function. Only `constants` are considered: their tensors, and the outputs of
+/// the nodes between a tensor and its reader ([`Constant::chain`]).
 pub fn unread_without<'c, 'm: 'c>(
     view: &View<'_>,
     gone: &HashSet<(BodyId, usize, usize)>,
@@ -92,8 +93,8 @@ pub fn unread_without<'c, 'm: 'c>(
 ) -> HashMap<BodyId, HashSet<String>> {
     let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();
     let mut dead_nodes: HashSet<(BodyId, usize)> = HashSet::new();
-    // The nodes of a chain become unused from the reader's end; where chains meet, an unused node may free one of
-    // another constant, in the next round.
+    // The nodes of a chain become unused beginning at the reader. If chains share nodes, an unused node may make one of
+    // another chain unused, which the next iteration detects.
     loop {
         let before = dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>();
         let unread = |dead_nodes: &HashSet<(BodyId, usize)>, owner: BodyId, name: &str| {

@@ -1,4 +1,5 @@
-//! Editing of a model: graphs and functions in the order of a [`View`](super::View), new names, and small builders.
+//! Editing of a model: iteration over its graphs and functions with the ids of a [`View`](super::View), new names, and
+//! functions that build nodes, attributes, tensors and declarations.
 
 use super::BodyId;
 use crate::onnx::dtype::DataType;
@@ -62,8 +63,7 @@ impl BodyMut<'_> {
         }
     }
 
-    /// Removes the initializers with these names, the inputs they are defaults of, and nodes that produce only these
-    /// values.
+    /// Removes the initializers and the inputs with these names, and the nodes whose outputs all have these names.
     pub fn remove_values(&mut self, names: &HashSet<String>) {
         if let Some(list) = &mut self.initializers {
             list.retain(|t| !t.name.as_ref().is_some_and(|n| names.contains(n)));
@@ -96,7 +96,7 @@ impl Names {
         Names { taken: HashSet::new(), first }
     }
 
-    /// Returns the names in `model`, including those in subgraphs and functions.
+    /// Returns the names of the nodes and values of `model`, including those in subgraphs and functions.
     pub fn of(model: &ModelProto) -> Names {
         let mut names = Names::default();
         for body in super::View::new(model).bodies {
@@ -112,7 +112,8 @@ impl Names {
         names
     }
 
-    /// Returns `wanted`, or `wanted_2`, `wanted_3` and so on if it is used, and marks it as used.
+    /// Returns `wanted`, or if it is used the first unused of `wanted_2`, `wanted_3` and so on, and marks the result as
+    /// used. [`Names::counting_from`] sets another first number than 2.
     pub fn fresh(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
         let mut count = self.first;
@@ -176,7 +177,7 @@ pub fn graph_attribute(name: &str, value: GraphProto) -> AttributeProto {
     AttributeProto { name: Some(name.to_owned()), kind, g, ..Default::default() }
 }
 
-/// Returns the declaration of an input or output with `rank` dimensions, all of which are open.
+/// Returns the declaration of an input or output with `rank` dynamic dimensions without names.
 pub fn value(name: &str, dtype: DataType, rank: usize) -> ValueInfoProto {
     let shape = TensorShapeProto { dim: vec![DimensionProto::default(); rank], ..Default::default() };
     let tensor =
@@ -185,7 +186,7 @@ pub fn value(name: &str, dtype: DataType, rank: usize) -> ValueInfoProto {
     ValueInfoProto { value_type: Some(Box::new(value_type)), ..untyped(name) }
 }
 
-/// Returns the declaration of an output whose type follows from the graph.
+/// Returns the declaration of an input or output without a type.
 pub fn untyped(name: &str) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.to_owned()), ..Default::default() }
 }
@@ -206,7 +207,7 @@ pub fn float_tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     tensor(name, DataType::Float32, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
 }
 
-/// Adds the import of `domain` with `version`, if it is missing.
+/// Adds the import of `domain` with `version`, unless the domain is already imported, in any version.
 pub fn import_domain(imports: &mut Vec<OperatorSetIdProto>, domain: &str, version: i64) {
     if !imports.iter().any(|i| i.domain.as_deref().unwrap_or("") == domain) {
         let (domain, version) = (Some(domain.to_owned()), Some(version));
@@ -231,10 +232,11 @@ pub fn import_where_used(model: &mut ModelProto, domain: &str, version: i64) {
     }
 }
 
-/// Converts a model to IR version 4, from which on constants need not be inputs.
+/// Converts a model of an IR version below 4 to version 4, in which initializers need not be inputs; newer models stay
+/// unchanged.
 ///
-/// Before, every initializer had to be listed as an input and still was constant; afterwards such an entry would make
-/// the constant overridable, so the entries are removed.
+/// Before version 4, every initializer had to be listed as an input and still was constant. From version 4 on, such an
+/// entry would make the constant overridable, so the entries are removed.
 pub fn modernize_ir(model: &mut ModelProto) {
     if model.ir_version.unwrap_or(0) >= 4 {
         return;

@@ -1,4 +1,5 @@
-//! The elements of float tensors, read as `f32` from any storage and written in any float type.
+//! Conversion of the elements of float tensors: to `f32` from raw data and typed fields, and to float32, float16 and
+//! bfloat16.
 
 use super::constants::Matrix;
 use crate::error::{Result, bail};
@@ -9,12 +10,14 @@ use bytes::Bytes;
 use half::{bf16, f16};
 
 /// Returns the elements of a float32, float16 or bfloat16 tensor, in the order in which they are stored. Fails with
-/// [`crate::error::Kind::Unsupported`] for other types.
+/// [`crate::error::Kind::Unsupported`] for other types, and with [`crate::error::Kind::InvalidModel`] if the number of
+/// elements does not match the shape.
 pub fn floats(tensor: &TensorProto) -> Result<Vec<f32>> {
     Ok(Matrix::flat(tensor)?.values())
 }
 
-/// Returns the elements of a float tensor (including float64) as little-endian bytes, from any storage.
+/// Returns the elements of a tensor as little-endian bytes: its raw data, or the converted typed field of a float32,
+/// float64, float16 or bfloat16 tensor. Fails with [`crate::error::Kind::Unsupported`] for typed fields of other types.
 pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
     if let Some(raw) = &tensor.raw_data {
         return Ok(raw.clone());
@@ -39,7 +42,7 @@ pub fn to_bytes(values: &[f32], dtype: DataType) -> Vec<u8> {
     }
 }
 
-/// Returns `values` like [`to_bytes`], in scratch storage.
+/// Returns the bytes of [`to_bytes`] in scratch storage. Fails if it cannot be written.
 pub fn store(values: &[f32], dtype: DataType, scratch: &Scratch) -> Result<Bytes> {
     let bytes = to_bytes(values, dtype);
     let slot = scratch.reserve(bytes.len())?;

@@ -1,7 +1,9 @@
-//! Float constants that belong to the architecture and are not weights: rotary angles, scales, epsilons.
+//! Detection of float constants that belong to the architecture and are not weights, such as rotary angles, scales and
+//! epsilons.
 //!
-//! ONNX does not distinguish the two, so this is inferred from the use of a constant, and for single numbers from its
-//! name, which exporters keep for trained parameters.
+//! ONNX does not mark weights. So the role of a constant is inferred from the nodes that read it, for rotary tables
+//! also from its name. A constant whose name ends like that of a trained parameter is not taken for a factor or a
+//! bound.
 
 use super::constants::Matrix;
 use super::order::producer_nodes;
@@ -9,13 +11,14 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// The maximum number of nodes between a table of angles and its sine.
+/// The maximum number of nodes that are followed: from a sine or cosine back to its angles, and from a constant to the
+/// nodes that use it.
 const NEAR: usize = 6;
 /// The description of rotary tables.
 const ANGLES: &str = "rotary angles";
-/// Parts of the names of rotary tables that already contain sines.
+/// Parts of the names of constants for rotary position embeddings, such as tables of sines.
 const TABLES: [&str; 5] = ["cos_cache", "sin_cache", "inv_freq", "rotary", "rope"];
-/// The operators that move numbers without changing them (a cast rounds them).
+/// The operators that move numbers without changing them, apart from the rounding of a `Cast`.
 const MOVES: [&str; 10] =
     ["Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Transpose", "Slice", "Concat", "Flatten"];
 /// The operators that compute angles from positions.
@@ -37,7 +40,8 @@ const WEIGHTS: [&str; 13] = [
     "alpha",
 ];
 
-/// Returns the names of the float initializers that are not weights, each with a description.
+/// Returns the names of the float32, float16 and bfloat16 initializers of a graph that are not weights, each with a
+/// description: "rotary angles", "a quantization scale" or "a constant of the architecture".
 pub fn formula(graph: &GraphProto) -> BTreeMap<String, &'static str> {
     let floats: HashMap<&str, &TensorProto> = graph
         .initializer
@@ -67,8 +71,7 @@ pub fn tables(graph: &GraphProto) -> BTreeSet<String> {
     formula(graph).into_iter().filter(|(_, what)| *what == ANGLES).map(|(name, _)| name).collect()
 }
 
-/// Returns the names of the constants from which angles of positions are computed: within a few nodes, a sine or cosine
-/// follows.
+/// Returns the names of the values from which the arguments of sines and cosines are computed within [`NEAR`] nodes.
 fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> HashSet<&'g str> {
     let makers = producer_nodes(&graph.node);
     let waves = graph.node.iter().filter(|node| node.is("Sin") || node.is("Cos"));
@@ -82,8 +85,8 @@ fn angles<'g>(graph: &'g GraphProto, floats: &HashMap<&str, &TensorProto>) -> Ha
     found
 }
 
-/// Returns whether angles are followed through a node: where numbers are moved or multiplied, but not where a layer
-/// with a bias computes the argument of the sine, and not into inputs that only count positions.
+/// Returns whether a node that contributes to the argument of a sine is followed to its inputs: it moves or multiplies
+/// numbers, or adds no constant with more than one element, which would be the bias of a layer.
 fn passes(node: &NodeProto, floats: &HashMap<&str, &TensorProto>) -> bool {
     let wide = |name: &String| floats.get(name.as_str()).is_some_and(|tensor| elements(tensor) > 1);
     match node.op() {
@@ -105,7 +108,7 @@ fn readers(graph: &GraphProto) -> Readers<'_> {
     found
 }
 
-/// Returns the role of a constant, such as a shape or an axis, from the nodes that read it; `None` if it may be a
+/// Returns the description of a constant that the nodes that read it do not use as a weight; `None` if it may be a
 /// weight.
 fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'static str> {
     let single = elements(tensor) == 1;
@@ -141,8 +144,8 @@ fn used_as(name: &str, tensor: &TensorProto, readers: &Readers<'_>) -> Option<&'
     None
 }
 
-/// Returns whether a table contains sines or cosines of positions: a `Gather` reads its rows, the result is multiplied
-/// with other values, and the first row, of position 0, is uniform.
+/// Returns whether a table contains sines or cosines of positions: the rows that `node` (a `Gather` or `Slice`) reads
+/// are only moved and multiplied with other values, and all elements of the first row, that of position 0, are equal.
 fn is_table_of_waves(node: &NodeProto, tensor: &TensorProto, readers: &Readers<'_>) -> bool {
     if tensor.dims.len() < 2 {
         return false;

@@ -1,9 +1,9 @@
 //! Analysis of the graph of a model: the node that produces a value and the nodes that read it, across subgraphs and
 //! functions.
 //!
-//! The messages of `onnx::proto` *are* the representation; a [`View`] adds indices. Analysis works on the view of an
-//! immutable model and records changes by [`BodyId`] and node index; then `edit` visits the bodies of a copy in the
-//! same order and applies them.
+//! A graph is represented by the protobuf messages of `onnx::proto`; a [`View`] adds indices. Analysis works on the
+//! view of an immutable model and records changes by [`BodyId`] and node index. Then `edit` iterates over the bodies
+//! (graphs and functions) of a copy with the same ids and applies the changes.
 
 pub mod blocks;
 pub mod builder;
@@ -27,7 +27,7 @@ pub use view::{Body, BodyId, Producer, Use, View};
 use crate::onnx::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 impl GraphProto {
-    /// Returns the initializers with their names.
+    /// Returns the initializers that have a name, with their names.
     pub fn initializers(&self) -> impl Iterator<Item = (&str, &TensorProto)> {
         self.initializer.iter().filter_map(|tensor| Some((tensor.name.as_deref()?, tensor)))
     }
@@ -39,7 +39,7 @@ impl NodeProto {
         self.op_type.as_deref().unwrap_or("")
     }
 
-    /// Returns the operator for messages: with its domain unless that is the default one.
+    /// Returns the operator as messages show it: with its domain, unless that is the default one.
     pub fn operator(&self) -> String {
         match self.domain.as_deref() {
             None | Some("" | "ai.onnx") => self.op().to_owned(),
@@ -72,13 +72,14 @@ impl NodeProto {
         self.attribute.iter().find(|a| a.name.as_deref() == Some(name))
     }
 
-    /// Returns an integer attribute, or the default of the operator. The result is meaningful if [`NodeProto::is`] is
-    /// true for an operator, or [`NodeProto::refers`] is false.
+    /// Returns the integer attribute `name`, or `default` if the node does not have it. The result is meaningful only
+    /// if [`NodeProto::refers`] is false.
     pub fn int(&self, name: &str, default: i64) -> i64 {
         self.attribute(name).and_then(|a| a.i).unwrap_or(default)
     }
 
-    /// Returns a float attribute, or the default of the operator. See [`NodeProto::int`] on attributes of calls.
+    /// Returns the float attribute `name`, or `default` if the node does not have it. The result is meaningful only if
+    /// [`NodeProto::refers`] is false.
     pub fn float(&self, name: &str, default: f32) -> f32 {
         self.attribute(name).and_then(|a| a.f).unwrap_or(default)
     }
@@ -88,7 +89,8 @@ impl NodeProto {
         self.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
     }
 
-    /// Returns the name of the node, or of its first output, which is unique.
+    /// Returns the name of the node; if it has none, the name of its first output, which is unique in its graph; an
+    /// empty text if it has neither.
     pub fn label(&self) -> &str {
         let output = || self.output.iter().map(String::as_str).find(|o| !o.is_empty());
         self.name.as_deref().filter(|n| !n.is_empty()).or_else(output).unwrap_or("")

@@ -4,7 +4,7 @@ use super::constants::Constant;
 use super::{BodyId, Producer, Use, View};
 use std::collections::BTreeMap;
 
-/// The operators that apply a weight.
+/// The operators whose weights [`modules`] considers.
 const WEIGHTED: [&str; 10] = [
     "MatMul",
     "Gemm",
@@ -18,7 +18,8 @@ const WEIGHTED: [&str; 10] = [
     "GRU",
 ];
 
-/// Returns the modules of a model by their short name, with the number of nodes of each.
+/// Returns the short names of the modules of a model, each with the number of nodes that apply a weight of it: nodes of
+/// operators such as `MatMul`, `Gemm`, `Conv` and `Gather` with a constant of at least two dimensions.
 pub fn modules(view: &View<'_>) -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for (body, content) in view.bodies.iter().enumerate() {
@@ -44,15 +45,16 @@ pub fn weight<'a>(view: &View<'a>, body: BodyId, name: &str) -> Option<Constant<
     view.constant_or_default(body, name)
 }
 
-/// Returns the module of a node: the last word of its scope, otherwise of its weight's name, otherwise of its bias's
-/// name.
+/// Returns the short module name of a node: the last part that is not a number of the first of its [`paths`]; `None` if
+/// it has none. `weight` is the name of its weight.
 pub fn module(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Option<String> {
     paths(view, body, node, weight).into_iter().find_map(|path| last_word(&path))
 }
 
-/// Returns the dotted module names of a node (`encoder.layer.0.attention.self.query`), best first: from its scope, from
-/// the name of the weight, from the name of the bias. Some exporters drop the names of scopes and weights
-/// (`onnx::MatMul_123`), but keep those of biases.
+/// Returns the dotted module names of a node (`encoder.layer.0.attention.self.query`), most reliable first: from its
+/// scope (the part of its name before the last slash), from the name `weight` of its weight, from the name of its bias.
+/// Some exporters drop the names of scopes and weights (`onnx::MatMul_123`), but keep those of biases. The list is
+/// empty if all three are missing.
 pub fn paths(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
     let proto = view.node(body, node);
     let scope = proto.name.as_deref().and_then(|name| name.rsplit_once('/')).map(|(parents, _)| dotted(parents));
@@ -78,7 +80,8 @@ fn dotted(path: &str) -> String {
     path.trim_matches('/').replace('/', ".")
 }
 
-/// Returns the name of the bias of a node: an input of its own, or the operand of an `Add` right after it.
+/// Returns the name of the bias of a node: the third input of a `Gemm`, `Conv` or `ConvTranspose`, or the other operand
+/// of the `Add` that alone reads the output of a `MatMul`. Returns `None` for other nodes, or if it is not a vector.
 fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
     let proto = view.node(body, node);
     let vector = |at: BodyId, name: &'a str| {
@@ -98,7 +101,7 @@ fn bias_of<'a>(view: &View<'a>, body: BodyId, node: usize) -> Option<&'a str> {
     vector(at, next.input_at(1 - input.min(1))?)
 }
 
-/// Returns the last part of a path that is not a number.
+/// Returns the last part of a dotted path that is not a number; `None` if there is none.
 fn last_word(path: &str) -> Option<String> {
     let mut words = path.split('.').filter(|part| !part.is_empty() && !part.bytes().all(|b| b.is_ascii_digit()));
     words.next_back().map(str::to_owned)

@@ -21,7 +21,7 @@ const REDUCTIONS: [&str; 9] = [
     "ReduceSumSquare",
 ];
 
-/// The operators whose meaning changes, each with the opset from which on it has the new meaning.
+/// The operators whose meaning changes after [`OLDEST`], each with the opset from which on it has the new meaning.
 const CHANGED: [(&str, i64); 5] =
     [("BatchNormalization", 14), ("RoiAlign", 16), ("GridSample", 20), ("DFT", 20), ("GroupNormalization", 21)];
 
@@ -32,10 +32,11 @@ pub fn version(model: &ModelProto) -> i64 {
     import.and_then(|import| import.version).unwrap_or(0)
 }
 
-/// Converts a model to the opset `to`. Models with that opset or a newer one are unchanged.
+/// Converts a model to the opset `to` of the default domain. Models with that opset or a newer one are unchanged.
 ///
-/// Fails with [`crate::error::Kind::Unsupported`] below [`OLDEST`], for functions, and for operators whose meaning
-/// changed; the message names the node. Source: the changelog of the ONNX operators.
+/// Fails with [`crate::error::Kind::Unsupported`] for a model of an opset below [`OLDEST`] or with functions, and for a
+/// node whose operator has another meaning in the opset `to`, which the message names; then the model may be converted
+/// in part. Source: the changelog of the ONNX operators.
 pub fn raise(model: &mut ModelProto, to: i64) -> Result<()> {
     let from = version(model);
     if from >= to {

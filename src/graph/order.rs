@@ -27,7 +27,7 @@ pub(crate) fn sorted(nodes: &[NodeProto]) -> Result<Vec<NodeProto>> {
     Ok(topological(nodes)?.into_iter().map(|index| nodes[index].clone()).collect())
 }
 
-/// Returns the number of nodes on the longest path to each node. Fails like [`topological`].
+/// Returns for each node the number of nodes before it on the longest path to it. Fails like [`topological`].
 pub(crate) fn depths(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     let producer = producers(nodes);
     let mut depth = vec![0; nodes.len()];
@@ -38,7 +38,7 @@ pub(crate) fn depths(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     Ok(depth)
 }
 
-/// Returns for each of `nodes` whether it contributes to one of the values `ends`.
+/// Returns for each of `nodes` whether it computes one of the values `ends`, or contributes to one of them.
 pub(crate) fn leading_to<'n>(nodes: &'n [NodeProto], ends: impl IntoIterator<Item = &'n str>) -> Vec<bool> {
     let producer = producers(nodes);
     let mut found = vec![false; nodes.len()];

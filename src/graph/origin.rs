@@ -1,24 +1,24 @@
-//! The origin of a value that is not a constant, for messages about missing weights.
+//! The origin of a value that is not a constant, for messages about weights that cannot be changed ([`Origin`]).
 
 use super::{BodyId, Producer, View};
 
 /// The maximum number of nodes that are followed before a value counts as computed.
 const LOOKS: usize = 64;
-/// The operators that return their first input in another shape or type.
+/// The operators that return the elements of their first input, in another shape, order or type.
 const PASSING: [&str; 7] = ["Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
 
 /// The origin of a value that is not a constant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin<'a> {
-    /// A constant, through a `DequantizeLinear` node.
+    /// A `DequantizeLinear` node whose first input follows from constants.
     Dequantized,
-    /// Constants only, through other nodes, of which the operator of the last one is given.
+    /// Other nodes whose inputs follow from constants. The text is the operator of the node that produces the value.
     Constants(&'a str),
     /// A parameter of the enclosing function.
     Parameter,
     /// A sparse initializer, of which only the elements that are not zero are stored.
     Sparse,
-    /// An input of the model, at least in part; or too many nodes to follow.
+    /// An input of the model, a random number or a node with subgraphs, at least in part; or too many nodes to follow.
     Computed,
 }
 
@@ -36,8 +36,8 @@ impl Origin<'_> {
 }
 
 impl<'a> View<'a> {
-    /// Returns the origin of the value `name` of a graph or function, if [`View::constant_or_default`] does not find a
-    /// constant.
+    /// Returns the origin of the value `name` of the graph or function `body`. It is meant for values for which
+    /// [`View::constant_or_default`] finds no constant; for an initializer, it returns [`Origin::Computed`].
     pub fn origin(&self, body: BodyId, name: &str) -> Origin<'a> {
         let (mut at, mut value, mut last) = (body, name, None);
         for _ in 0..LOOKS {
@@ -70,7 +70,8 @@ impl<'a> View<'a> {
         Origin::Computed
     }
 
-    /// Returns whether a value is the same in every run, within a limit of nodes.
+    /// Returns whether a value follows from constants alone. `looks` is the number of nodes that may still be followed;
+    /// if they do not suffice, the answer is false.
     fn is_of_constants(&self, body: BodyId, name: Option<&str>, looks: &mut usize) -> bool {
         let Some(name) = name else { return true };
         match self.producer(body, name) {

@@ -6,6 +6,10 @@ use super::edit::int_attribute;
 impl NodeBuilder {
     /// Adds the rotation of pairs of elements by the angle of their position (Su et al. 2021, arXiv 2104.09864) and
     /// returns the name of its output.
+    ///
+    /// `x` is `[batch, heads, tokens, size]`; its first `width` elements are rotated and the others kept. `[cos, sin]`
+    /// have the last dimension `width / 2` and are broadcast. A pair is two neighbouring elements if `interleaved` is
+    /// set, otherwise an element and the one `width / 2` after it.
     pub fn rotate(
         &mut self,
         x: &str,

@@ -1,5 +1,5 @@
-//! Patterns for the names of weights, nodes and modules: those that quantization includes, pruning targets,
-//! distillation freezes, and an engine keeps in float32.
+//! Patterns that select weights, nodes and modules by name: for example those that quantization includes, that pruning
+//! removes, that distillation does not train, or that a TensorRT engine keeps in float32.
 
 use super::{BodyId, View, modules};
 use crate::error::{Result, error};
@@ -8,13 +8,14 @@ use globset::{GlobBuilder, GlobMatcher};
 /// The part of a name that a pattern must match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
-    /// The pattern must match the whole name; `*` also matches dots and slashes.
+    /// The glob must match the whole name; `*` also matches dots and slashes.
     Name,
-    /// The pattern must match one or several consecutive parts, separated by dots or slashes.
+    /// The glob must match one or several consecutive parts of the name, which dots and slashes separate. An empty
+    /// pattern matches nothing.
     Parts,
-    /// The pattern must match the whole name, or be equal to one of its parts.
+    /// The glob must match the whole name, or its text must be equal to one of the parts of the name.
     NameOrPart,
-    /// The pattern must be equal to the whole name, without wildcards.
+    /// The text of the pattern must be equal to the whole name; `*`, `?`, `[` and `{` stand for themselves.
     Literal,
 }
 
@@ -30,7 +31,8 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Returns a pattern for names. Fails with [`crate::error::Kind::InvalidArgument`] if the text is not a glob.
+    /// Returns a pattern for names. Fails with [`crate::error::Kind::InvalidArgument`] if the text is not a valid glob;
+    /// a [`Fit::Literal`] pattern may be any text.
     pub fn new(text: &str, fit: Fit) -> Result<Pattern> {
         let glob = (fit != Fit::Literal).then(|| GlobBuilder::new(text).build()).transpose();
         let glob = glob.map_err(|e| error!(InvalidArgument, "the pattern {text:?} is not valid: {}", e.kind()))?;
@@ -38,7 +40,7 @@ impl Pattern {
         Ok(Pattern { text: text.to_owned(), fit, matcher, used: false })
     }
 
-    /// Returns whether the pattern has no wildcards.
+    /// Returns whether the text of the pattern has none of the characters `*`, `?`, `[` and `{`.
     pub fn is_plain(&self) -> bool {
         !self.text.contains(['*', '?', '[', '{'])
     }
@@ -69,7 +71,7 @@ impl Pattern {
     }
 }
 
-/// A list of patterns, of which at least one must match.
+/// A list of patterns, which selects a name if at least one of them matches.
 #[derive(Debug)]
 pub struct Selector(pub Vec<Pattern>);
 
@@ -90,8 +92,8 @@ impl Selector {
     }
 }
 
-/// Returns the names by which patterns can select a weight that a node reads: the paths of its module, best first, the
-/// name of the weight, and that of the node.
+/// Returns the names by which patterns can select a weight that a node reads: the module names ([`modules::paths`]),
+/// the name of the weight, and that of the node.
 pub fn names_of(view: &View<'_>, body: BodyId, node: usize, weight: &str) -> Vec<String> {
     let mut names = modules::paths(view, body, node, weight);
     names.extend([weight, view.node(body, node).label()].into_iter().filter(|n| !n.is_empty()).map(str::to_owned));

@@ -4,8 +4,8 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::validate::subgraphs;
 use std::collections::HashMap;
 
-/// The id of a graph or function, in depth-first order: the main graph is 0, then, node by node, its subgraphs, then
-/// the functions with their subgraphs.
+/// The id of a graph or function. Ids count in depth-first order: the main graph is 0; its subgraphs follow, node by
+/// node, each with its own subgraphs after it; then the functions, each with its subgraphs after it.
 pub type BodyId = usize;
 
 /// The IR version from which on an initializer that is also an input is only its default value.
@@ -14,7 +14,7 @@ const DEFAULTS_IR: i64 = 4;
 /// The producer of a value inside a graph or function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Producer {
-    /// An input of the graph or function, or a value captured by a subgraph.
+    /// An input of the graph, for example of a loop body, or of the function.
     Input,
     /// The initializer with this index, which may also be an input that has it as its default.
     Initializer(usize),
@@ -27,7 +27,7 @@ pub enum Producer {
 /// A place where a value is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// Input `input` of node `node` in `body`.
+    /// The input with index `input` of the node with index `node` in `body`.
     #[allow(missing_docs)] // the line above documents it
     Node { body: BodyId, node: usize, input: usize },
     /// An output of `body`.
@@ -37,13 +37,13 @@ pub enum Use {
 
 /// A graph or function, with its place in the model.
 pub struct Body<'a> {
-    /// Id of the enclosing graph, whose values it can read; `None` for the main graph and functions.
+    /// Id of the enclosing graph or function, whose values it can read; `None` for the main graph and functions.
     pub parent: Option<BodyId>,
     /// Nodes in the order of the file.
     pub nodes: &'a [NodeProto],
     /// Message of the graph; `None` for a function, which has no initializers.
     pub graph: Option<&'a GraphProto>,
-    /// Index of the function that contains the graph.
+    /// Index of the function in [`ModelProto::functions`], also for the subgraphs in it; `None` outside of functions.
     pub function: Option<usize>,
     producers: HashMap<&'a str, Producer>,
 }
@@ -126,7 +126,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Returns the producer of `name` as seen from `body`, in that graph or an enclosing one; `None` for an empty name.
+    /// Returns the producer of the value that `name` refers to in `body`, and the graph or function that contains the
+    /// producer: `body` or an enclosing one. Returns `None` for an empty or unknown name.
     pub fn producer(&self, body: BodyId, name: &str) -> Option<(BodyId, Producer)> {
         let mut at = Some(body);
         while let Some(id) = at.filter(|_| !name.is_empty()) {
@@ -138,12 +139,13 @@ impl<'a> View<'a> {
         None
     }
 
-    /// Returns every use of the value `name` of the graph or function `owner`.
+    /// Returns every use of the value `name` that the graph or function `owner` defines, also those in subgraphs.
     pub fn uses(&self, owner: BodyId, name: &str) -> &[Use] {
         self.uses[owner].get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns the node of a [`Producer::Node`] or [`Use::Node`].
+    /// Returns the node with an index in `body`, as [`Producer::Node`] and [`Use::Node`] give it. Panics for other ids
+    /// or indices.
     pub fn node(&self, body: BodyId, index: usize) -> &'a NodeProto {
         &self.bodies[body].nodes[index]
     }
@@ -156,7 +158,7 @@ impl<'a> View<'a> {
         (self.defaults || content.parent.is_some()) && inputs.iter().any(|i| i.name.as_deref() == Some(name))
     }
 
-    /// Returns the initializer of a [`Producer::Initializer`].
+    /// Returns the initializer with an index in `body`, as [`Producer::Initializer`] gives it; `None` if there is none.
     pub fn initializer(&self, body: BodyId, index: usize) -> Option<&'a TensorProto> {
         self.bodies[body].graph.and_then(|g| g.initializer.get(index))
     }

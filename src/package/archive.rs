@@ -1,6 +1,6 @@
 //! A package as one file: a zip file whose entries are stored uncompressed and aligned, so that they can be
-//! memory-mapped. Any zip tool can list and unpack it. All bytes outside the entries follow from the names, sizes and
-//! checksums of the entries; verification computes them again and compares.
+//! memory-mapped. Zip tools that support zip64 can list and unpack it. All bytes outside the content of the entries
+//! follow from the names, sizes and checksums of the entries; verification computes them again and compares.
 //!
 //! Format: PKWARE APPNOTE 6.3.9, sections 4.3 to 4.5; the zip64 fields are always present.
 
@@ -9,7 +9,7 @@ use crate::limits;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
-/// The alignment of entries in bytes; weights are aligned to [`PAGE`].
+/// The alignment of the content of entries in bytes; safetensors files are aligned to [`PAGE`] bytes.
 const ALIGNMENT: u64 = 64;
 const PAGE: u64 = 4096;
 /// The ID of the extra field that pads an entry.
@@ -78,7 +78,7 @@ pub fn skeleton(entries: &[Entry]) -> Skeleton {
     Skeleton { headers, tail: tail(central, entries.len() as u64, at), end: at }
 }
 
-/// Writes the fields that both headers of an entry have to `out`.
+/// Appends the fields that the local and the central header of an entry share to `out`.
 fn common(out: &mut Vec<u8>, entry: &Entry) {
     put16(out, 45);
     // Names are UTF-8, entries are uncompressed, and all have the date 1 January 1980.
@@ -134,13 +134,15 @@ fn put64(out: &mut Vec<u8>, value: u64) {
     out.extend(value.to_le_bytes());
 }
 
-/// Returns whether a file begins like a zip file.
+/// Returns whether `start`, the beginning of a file, is that of a zip file with entries.
 pub fn is_archive(start: &[u8]) -> bool {
     start.starts_with(&LOCAL.to_le_bytes())
 }
 
-/// Returns the names and contents of the entries of an archive in order, as slices of it. Nothing is unpacked and no
-/// content is read.
+/// Returns the names and contents of the entries of an archive in order, as slices of it. No content is read.
+///
+/// Fails with [`crate::error::Kind::InvalidModel`] for a file that this library did not write or that is damaged, and
+/// with `LimitExceeded` for more than 4096 entries.
 pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
     let Some(end) = archive.len().checked_sub(TAIL) else { bail!(InvalidModel, "the file is truncated") };
     let tail = Reader(&archive[end..]);
@@ -190,7 +192,8 @@ fn content(archive: &Bytes, header: u64, length: u64, end: u64) -> Result<Bytes>
     }
 }
 
-/// Fails for the name of an entry that leads out of a folder.
+/// Fails with [`crate::error::Kind::InvalidModel`] unless the name of an entry is a relative path with `/` that stays
+/// in its folder: for one that is too long, that contains `\` or NUL, or that has an empty part, `.` or `..`.
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     if name.len() > limits::NAME_BYTES || name.contains(['\\', '\0']) || !name.split('/').all(plain) {

@@ -1,5 +1,5 @@
-//! The check that a graph that was optimized ahead of time gives the same results as the model, and whether its weights
-//! can be read in place.
+//! The check that a graph that was optimized or compiled ahead of time gives the results of the model within a
+//! tolerance, and whether sessions can use its weights where they are mapped.
 
 use super::promise::Shapes;
 use crate::call::Call;
@@ -11,28 +11,30 @@ use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor
 use serde::{Deserialize, Serialize};
 
 /// The maximum difference, relative to the largest value, at which two float32 graphs count as equal; a different order
-/// of additions gives 1e-6.
+/// of additions usually gives about 1e-6.
 const TOLERANCE: f64 = 1e-3;
 /// The maximum relative difference for products that quantize their inputs: a difference in the last bit may round
 /// differently.
 const ROUNDED: f64 = 2e-2;
 
-/// The result of checking a graph that was optimized ahead of time.
+/// The result of checking a graph that was optimized or compiled ahead of time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
-    /// Largest difference of an output from that of the model run without optimizers, relative to its largest value.
-    /// `None` if the graphs were not compared.
+    /// Largest difference of an output from that of the model run without optimizers, relative to the largest absolute
+    /// value of the latter. `None` if the graphs were not compared.
     pub largest_difference: Option<f64>,
-    /// Maximum difference that passes the check.
+    /// Maximum difference that passes the check; for a compiled graph, the largest of the tolerances of its outputs.
     pub tolerance: f64,
-    /// Reason why the graphs were not compared.
+    /// Reason why the graphs were not compared; `None` if they were.
     pub not_compared: Option<String>,
-    /// Reason why ONNX Runtime cannot use the weights where they are mapped; each session then has its own copy.
+    /// Reason why ONNX Runtime cannot use the weights where they are mapped, so that each session has its own copy;
+    /// `None` if it can.
     pub weights_copied: Option<String>,
 }
 
-/// Runs `ahead` and the model it was made from on one example, and returns the check. The outer error is only of kind
-/// `Cancelled` or `Timeout`; the inner error says that the graph gives different results.
+/// Runs `ahead` and the model it was made from on one example, and returns the check. `rounds` says that products
+/// quantize their inputs, so that the tolerance is larger. The outer error is that of an ended call (`Cancelled` or
+/// `Timeout`); the inner error says that the graph does not run or gives different results.
 pub fn compare(
     runtime: &'static Runtime,
     model: &Model,
@@ -52,13 +54,13 @@ pub fn compare(
     })
 }
 
-/// The maximum difference of a compiled graph from the original model, relative to that of the graph it was made from:
-/// both quantize, but not the same numbers.
+/// The maximum difference of a compiled graph from the original model, relative to the difference of the graph it was
+/// made from. Both graphs compute with lower precision, but they round different numbers.
 const NO_WORSE: f64 = 1.25;
 
-/// Runs `compiled`, a session of the compiled form of `made`, on one example, and compares its outputs with those of
-/// the original `model`. Returns the check like [`compare`]. The tolerance of an output is `ROUNDED`, or `NO_WORSE`
-/// times the difference between the outputs of `made` and of `model`, whichever is larger.
+/// Runs `compiled`, a session of the graph that was compiled from `made`, on one example, and compares its outputs with
+/// those of the original `model`. Returns the check like [`compare`]. The tolerance of an output is `ROUNDED`, or
+/// `NO_WORSE` times the difference between the outputs of `made` and of `model`, whichever is larger.
 pub fn compare_compiled(
     runtime: &'static Runtime,
     (model, made): (&Model, &Model),
@@ -77,15 +79,15 @@ pub fn compare_compiled(
     })
 }
 
-/// The outputs that a graph is compared with: the inputs of a run, its outputs, and the tolerance of each.
+/// The values that a graph is compared with: the inputs of a run, its outputs, and the tolerance of each output.
 struct Reference {
     inputs: Values,
     expected: Values,
     tolerances: Vec<f64>,
 }
 
-/// Runs `session` on the inputs of `reference` and compares the outputs: returns the check, or the reason if the
-/// session fails or the outputs differ too much. `tolerance` is that of the check if they cannot be compared.
+/// Runs `session` on the inputs of `reference` and compares the outputs. Returns the check, or as the inner error the
+/// reason why the session fails or the outputs differ too much. `tolerance` is the least tolerance of the check.
 fn judge(
     session: Result<Session>,
     tolerance: f64,
@@ -135,8 +137,8 @@ fn within(given: &Values, expected: &Values, tolerances: &[f64]) -> Result<std::
 
 type Values = Vec<(String, Tensor)>;
 
-/// Returns inputs, and the model's outputs for them with all optimizers off; for block-quantized weights, constants are
-/// folded.
+/// Returns inputs of the shapes of `example`, and the model's outputs for them with all optimizers off. For a model
+/// with block-quantized weights, the basic optimizers are on, because they fold constants.
 fn reference(
     runtime: &'static Runtime,
     model: &Model,
@@ -155,8 +157,8 @@ fn reference(
     Ok((inputs, outputs))
 }
 
-/// Returns the largest difference relative to the largest value of `b`; infinite if the shapes differ, or if values
-/// other than floats differ at all.
+/// Returns the largest difference relative to the largest absolute value of `b`; infinite if the types or shapes
+/// differ, if values other than floats differ at all, or if infinities or NaNs are not in the same places.
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return Ok(f64::INFINITY);

@@ -1,4 +1,5 @@
-//! The variants compiled for this library's kernels: groups of nodes with packed weights in a file that is mapped.
+//! The variants compiled for this library's kernels. Groups of nodes that these kernels compute become single
+//! `EPContext` nodes, whose packed weights are in a file that sessions map.
 
 use super::check::{self, Check};
 use super::manifest::{CompiledGraph, PACKED, Variant};
@@ -21,7 +22,8 @@ use std::path::Path;
 pub const PROVIDER: &str = "optimize";
 
 /// Returns `made`, the variant `name` of `model`, compiled for this processor, with the content of the file of packed
-/// weights. The inner error is the reason why there is none.
+/// weights. The inner error is the reason why there is none: for example, the model is too large, no node of it is
+/// faster with the kernels, or the results differ.
 pub fn compile(
     runtime: &'static Runtime,
     (model, made): (&Model, &Model),
@@ -52,7 +54,7 @@ pub fn compile(
         Ok(None) => return Ok(Err("no node of the model is faster with this library's kernels".to_owned())),
         Ok(Some(both)) => both,
     };
-    // The compiled graph is run as sessions will run it: with its packed weights mapped from the file.
+    // The compiled graph is run as sessions of the package run it, with its packed weights mapped from the file.
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
     let prepared = Prepared { name: "session".to_owned(), model: graph.clone(), ahead: true, compiled: Some(path) };
     let session = Session::open_prepared(runtime, &prepared, &options, call);
@@ -64,9 +66,9 @@ pub fn compile(
     Ok(Ok((Made { variant, model: graph, report: None }, weights)))
 }
 
-/// Returns `made` with the sizes that `contract` fixes, from which ONNX Runtime computes all shapes that depend on them
-/// once instead of in each run: a graph of fewer nodes opens faster. Returns `None` if no open dimension has a fixed
-/// size, and for a model with a cache, whose sizes grow.
+/// Returns `made` with the input sizes that `contract` fixes. ONNX Runtime then folds the shapes that depend on them
+/// into constants, and the graph has fewer nodes. Returns `None` if the contract fixes no dimension that the model
+/// leaves open, and for a model with a KV cache, whose sizes grow.
 fn sized(made: &Model, contract: &Contract) -> Option<Model> {
     let mut proto = made.proto().clone();
     let graph = proto.graph.as_deref_mut()?;
@@ -97,13 +99,15 @@ fn variant(runtime: &Runtime, name: &str, check: Check) -> Variant {
     let name = format!("{name}-compiled");
     let file = format!("model/{name}/model.onnx");
     let compiled = CompiledGraph { weights: format!("{file}{PACKED}"), made_for: provider::compiled_for() };
-    // `made_for` names the class of processors. Requiring all extensions of this processor as well would be too strict.
+    // `made_for` names the class of processors. Requiring all extensions of this processor would exclude others of the
+    // class.
     let features = Vec::new();
     let (provider, compiled, check) = (PROVIDER.to_owned(), Some(compiled), Some(check));
     Variant { name, file, provider, features, compiled, check, ..ahead }
 }
 
-/// Writes the compiled model to `path`, and returns its graph and its packed weights; `None` if it has no group.
+/// Writes the compiled model to `path`, and returns its graph and its packed weights; `None` if the kernels take no
+/// group of nodes.
 fn written(
     runtime: &'static Runtime,
     made: &Model,
@@ -122,7 +126,8 @@ fn written(
     Ok(Some((graph.derive(proto), weights)))
 }
 
-/// Renames the groups, because ONNX Runtime's names differ in each run: they contain a hash of memory.
+/// Renames the nodes of the groups to `group_0`, `group_1` and so on, because ONNX Runtime's names contain a hash that
+/// differs between runs.
 fn rename(proto: &mut ModelProto) {
     let is_group = |node: &&mut NodeProto| node.op_type.as_deref() == Some("EPContext");
     let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
@@ -134,8 +139,8 @@ fn rename(proto: &mut ModelProto) {
     }
 }
 
-/// Returns the reason why a session cannot use a compiled variant on this machine; `None` if it can. `kernels` is
-/// whether the kernels can be used.
+/// Returns the reason why a session cannot use a compiled variant on this machine; `None` if it can. `kernels` is `Ok`
+/// if this library's kernels can be used, and otherwise the reason why not.
 pub fn obstacle(compiled: &CompiledGraph, kernels: &std::result::Result<(), String>) -> Option<String> {
     if let Err(reason) = kernels {
         return Some(reason.clone());

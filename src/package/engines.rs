@@ -1,4 +1,4 @@
-//! TensorRT engines in packages: variants for machines with the device, next to graphs for all others.
+//! TensorRT engines in packages: variants for machines with an NVIDIA GPU, next to graphs for other machines.
 
 use super::manifest::Variant;
 use crate::call::Call;
@@ -16,9 +16,10 @@ pub const PROVIDER: &str = "tensorrt";
 /// The path and the content of a file of the package.
 type File = (String, Bytes);
 
-/// Returns the variant of an engine file of `model`, with the files to add to the package. Fails with
-/// `InvalidArgument` if the engine has no manifest, `InvalidModel` if the manifest describes a different file, and
-/// `Mismatch` if the engine was built from another model.
+/// Returns the variant of the engine file `path` of `model`, with the files to add to the package: the engine and its
+/// manifest. Fails with [`crate::error::Kind::InvalidArgument`] if the engine has no manifest next to it, with
+/// `InvalidModel` if the manifest describes a different file, and with `Mismatch` if the engine was built from another
+/// model.
 pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 2])> {
     let Some(made) = Manifest::read(path)? else {
         bail!(InvalidArgument, "{}: the engine has no manifest next to it", path.display());
@@ -53,7 +54,7 @@ pub fn take(model: &Model, path: &Path, call: &Call) -> Result<(Variant, [File; 
     Ok((variant, [(file, bytes), beside]))
 }
 
-/// Returns the reason why a session does not use a variant with that provider on this machine.
+/// Returns the reason why a session does not use a variant with the execution provider `provider` on this machine.
 pub fn obstacle(provider: &str) -> String {
     match device() {
         _ if provider != PROVIDER => format!("it needs the provider {provider:?}, which is not available"),

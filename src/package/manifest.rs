@@ -1,4 +1,4 @@
-//! The manifests of a package: `optimize.json` and, next to it, ONNX Runtime's `manifest.json`.
+//! The manifests of a package: `optimize.json` and, next to it, `manifest.json` in ONNX Runtime's package layout.
 
 use super::check::Check;
 use crate::error::{Result, bail, error};
@@ -17,13 +17,14 @@ pub const OURS: &str = "optimize.json";
 pub const SEAL: &str = "optimize.json.sha256";
 /// The name of the file with the signature of the manifest.
 pub const SIGNATURE: &str = "optimize.json.sig";
-/// The name of the file with the manifest of ONNX Runtime's layout.
+/// The name of the file with the manifest in ONNX Runtime's package layout.
 pub const THEIRS: &str = "manifest.json";
-/// The path of the weights of all variants.
+/// The path in the package of the weights of its graphs; compiled and packed variants and engines have weights of
+/// their own.
 pub const WEIGHTS: &str = "shared/weights.safetensors";
 /// The name that graphs use for the weights file.
 pub const LOCATION: &str = "weights.safetensors";
-/// The name of the folder with the model's other files.
+/// The name of the folder with the model's other files, such as its tokenizer.
 pub const ASSETS: &str = "assets";
 
 /// The content of `optimize.json`.
@@ -39,13 +40,14 @@ pub struct Manifest {
     pub runtime_minimum: String,
     /// Inputs as readable text, for example `input_ids: int64[batch, sequence]`.
     pub inputs: Vec<String>,
-    /// Outputs as readable text, in the same form.
+    /// Outputs as readable text, in the format of `inputs`.
     pub outputs: Vec<String>,
     /// Shapes of inputs that runs accept.
     pub shapes: Contract,
     /// Other known facts about the model.
     pub card: Card,
-    /// Scheme by which a decoder keeps its KV cache; `None` for other models.
+    /// Way in which a decoder with a KV cache extends it: `in-place` (`GroupQueryAttention`) or `concatenated`; `None`
+    /// for other models.
     pub kv_scheme: Option<String>,
     /// Graphs of the package, best first.
     pub variants: Vec<Variant>,
@@ -66,25 +68,29 @@ pub struct Manifest {
 pub struct Variant {
     /// Name of the variant and of its folder, for example `fp32`, `fp32-ahead` or `int8-compiled`.
     pub name: String,
-    /// Precision of the graph: `fp32` (the original model), `bf16`, `int8` or `int4`.
+    /// Precision of the graph: `fp32` (the original model), `bf16`, `int8` or `int4`; for an engine, the precision that
+    /// it was built with, for example `fp16`.
     pub precision: String,
-    /// Whether the graph was optimized for one processor; other graphs run anywhere.
+    /// Whether the graph was prepared for one kind of processor or device, as are optimized and compiled graphs and
+    /// engines. Other graphs are portable.
     pub ahead: bool,
-    /// Path of the graph in the package.
+    /// Path of the graph or engine in the package.
     pub file: String,
-    /// Execution provider that runs the graph.
+    /// Execution provider that runs the graph: `cpu`, `optimize` (this library's kernels) or `tensorrt`.
     pub provider: String,
-    /// Architecture of the processor that the graph requires; `None` for any.
+    /// Architecture of the processor that the graph requires, for example `x86_64`; `None` for any.
     pub architecture: Option<String>,
-    /// Processor extensions that the graph requires.
+    /// Processor extensions that the graph requires, for example `avx2`.
     pub features: Vec<String>,
-    /// Version of ONNX Runtime that the graph requires, `major.minor`; `None` for any.
+    /// Version of ONNX Runtime that the graph requires, `major.minor`; `None` for any from
+    /// [`Manifest::runtime_minimum`].
     pub runtime: Option<String>,
     /// For a graph compiled for this library's kernels (`provider` is `optimize`): its packed weights and what they
     /// require.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled: Option<CompiledGraph>,
-    /// Result of the check of a graph that was optimized ahead of time; `None` for other graphs.
+    /// Result of the check of a graph that was optimized or compiled ahead of time; `None` for other graphs and for
+    /// engines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
 }
@@ -92,20 +98,21 @@ pub struct Variant {
 /// The packed weights of a graph compiled for this library's kernels, and what they require.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CompiledGraph {
-    /// Path of the file with the packed weights.
+    /// Path in the package of the file with the packed weights.
     pub weights: String,
     /// Version of this library and class of processors that the packed weights require.
     pub made_for: String,
 }
 
 impl Variant {
-    /// Returns whether the weights of the variant are packed next to its graph, in a form that only this library reads.
+    /// Returns whether the graph and the weights of the variant are one packed file, which only this library reads. See
+    /// [`crate::onnx::packed`].
     pub fn is_packed(&self) -> bool {
         self.file.ends_with(PACKED)
     }
 }
 
-/// The suffix of the names of files with packed weights.
+/// The suffix of the names of packed models, and of files with the packed weights of compiled graphs.
 pub const PACKED: &str = ".packed";
 
 /// The size and the hash of a file.
@@ -119,7 +126,8 @@ pub struct FileOf {
 
 impl Manifest {
     /// Returns the manifest in the content of `optimize.json`. Fails with [`crate::error::Kind::Unsupported`] for a
-    /// newer format version, with `InvalidModel` for other content.
+    /// format version newer than [`FORMAT`], and with `InvalidModel` for content that is not a manifest or lists no
+    /// variant.
     pub fn read(content: &[u8]) -> Result<Manifest> {
         let value: Value =
             serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "the file is damaged: {e}"))?;
@@ -147,7 +155,8 @@ impl Manifest {
         text
     }
 
-    /// Returns the manifest as the text of `manifest.json`, in ONNX Runtime's package layout.
+    /// Returns the manifest as the text of `manifest.json`, in ONNX Runtime's package layout. It lists only the
+    /// variants of ONNX Runtime's CPU provider that are not packed. `weights` describes the file [`WEIGHTS`].
     pub fn to_theirs(&self, weights: &FileOf) -> String {
         let variant = |v: &Variant| {
             let level = if v.ahead { "ORT_DISABLE_ALL" } else { "ORT_ENABLE_ALL" };
@@ -187,7 +196,7 @@ impl Manifest {
     }
 }
 
-/// Returns the readable texts for values, for example `input_ids: int64[batch, sequence]`.
+/// Returns a readable text for each value, for example `input_ids: int64[batch, sequence]`.
 pub fn describe(values: &[ValueInfo]) -> Vec<String> {
     values.iter().map(|value| format!("{}: {}", value.name, value.describe())).collect()
 }

@@ -4,16 +4,18 @@
 //! optimize.json               description: signature, shapes, variants, lineage, hash of every file
 //! optimize.json.sha256        its SHA-256
 //! optimize.json.sig           its signature, if a key was given
-//! manifest.json               the same content in ONNX Runtime's package layout
-//! model/VARIANT/model.onnx    graphs: portable ones, and ones optimized for a processor
-//! shared/weights.safetensors  the weights of all variants, each stored once, aligned
-//! assets/                     tokenizer, configuration
+//! manifest.json               the variants of ONNX Runtime's CPU provider, in ONNX Runtime's package layout
+//! model/VARIANT/model.onnx    graphs: portable ones, and ones optimized for a processor; next to the graph of a
+//!                             compiled variant its packed weights, and in place of a graph a packed model or an engine
+//! shared/weights.safetensors  the weights of the graphs, each stored once, aligned
+//! assets/                     the model's other files, such as its tokenizer and configuration
 //! ```
 //!
 //! A package in one file is a zip file with uncompressed entries ([`archive`]).
 //!
-//! [`compile`] makes a package and [`Package::open`] opens it. [`shapes`] is the contract that every run checks;
-//! `promise` tests it beforehand. [`verify`] checks every byte. `codegen` and `triton` write what other programs need.
+//! [`compile`] makes a package and [`Package::open`] opens it. [`shapes`] makes the contract, which is the input sizes
+//! that runs accept, and `promise` tests it before it is written. [`Package::verify`] checks every byte of a package.
+//! [`codegen`] writes a program that runs a package, and [`triton`] a model repository.
 
 pub mod archive;
 mod check;

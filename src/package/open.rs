@@ -30,7 +30,7 @@ pub struct OpenOptions {
     pub key: Option<[u8; 32]>,
 }
 
-/// The selected variant, and the reason for it.
+/// The selected variant of a package, and the reason for the selection.
 #[derive(Debug, Clone)]
 pub struct Choice {
     /// Index of the variant in the manifest.
@@ -39,7 +39,7 @@ pub struct Choice {
     pub reason: String,
 }
 
-/// An open package, which is immutable, cheap to clone, and can be shared between threads.
+/// An open package. It is immutable, cheap to clone, and can be shared between threads.
 #[derive(Clone)]
 pub struct Package(Arc<Inner>);
 
@@ -78,7 +78,8 @@ impl Entries {
     }
 }
 
-/// Returns whether the file or folder at `path` is a package.
+/// Returns whether the file or folder at `path` looks like a package: a folder with `optimize.json` and its hash, or a
+/// file for which [`is_package_file`] holds.
 pub fn is_package(path: &Path) -> bool {
     if path.is_dir() {
         return path.join(OURS).is_file() && path.join(SEAL).is_file();
@@ -87,21 +88,24 @@ pub fn is_package(path: &Path) -> bool {
     mapped.is_ok_and(|bytes| is_package_file(&bytes))
 }
 
-/// Returns whether the content of a file is a package.
+/// Returns whether the content of a file looks like a package: a zip file with the name `optimize.json` in its last
+/// 64 KiB.
 pub fn is_package_file(bytes: &[u8]) -> bool {
-    // The directory of an archive is at its end; a damaged archive must be rejected as a package.
+    // The central directory of an archive is at its end. A damaged archive counts as a package, so that opening it
+    // reports the damage.
     let tail = &bytes[bytes.len().saturating_sub(1 << 16)..];
     archive::is_archive(bytes) && tail.windows(OURS.len()).any(|name| name == OURS.as_bytes())
 }
 
 impl Package {
     /// Opens a package and returns it, after checking the SHA-256 of the manifest and, with a key, its signature. All
-    /// other files are memory-mapped. When they are used, their size is checked, and the hash of graphs and tokenizer;
-    /// [`Package::verify`] checks the hashes of all files.
+    /// other files are memory-mapped when they are used. Then their size is checked, and the hash of graphs, engines
+    /// and the tokenizer; [`Package::verify`] checks the hashes of all files.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] for a package of a newer format version or without a variant for
-    /// this machine, with `NotFound` if it lacks the requested variant, and with `InvalidModel` if it is damaged or not
-    /// signed with the key.
+    /// this machine, with `NotFound` if there is no such path or the package lacks the requested variant, with
+    /// `LimitExceeded` if the manifest is too large, and with `InvalidModel` if the package is damaged or not signed
+    /// with the key.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Package> {
         let opened = || match std::fs::metadata(path)?.is_dir() {
             true => Package::of_entries(path, Entries::Folder(path.to_owned()), options),
@@ -150,13 +154,13 @@ impl Package {
         &self.0.manifest
     }
 
-    /// Returns the path of the package.
+    /// Returns the path or name with which the package was opened.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Returns the variant for this processor and this version of ONNX Runtime; if `runtime` is `None`, for this
-    /// processor only.
+    /// Returns the variant that sessions on the CPU use with this version of ONNX Runtime. If `runtime` is `None`,
+    /// returns a portable variant. Fails with [`crate::error::Kind::Unsupported`] if no variant can run.
     pub fn choose(&self, runtime: Option<&'static Runtime>) -> Result<Choice> {
         let kernels = match runtime {
             Some(runtime) => self.compiled_usable(&kernels_usable(runtime, &SessionOptions::default())),
@@ -171,8 +175,8 @@ impl Package {
         Ok(Choice { index, reason })
     }
 
-    /// Returns the reason why sessions cannot use compiled variants as an error, if there is one; `kernels` is whether
-    /// this library's kernels can be used, in the same form.
+    /// Returns `Ok` if sessions can use compiled variants, and otherwise the reason why not. `kernels` says likewise
+    /// whether this library's kernels can be used.
     fn compiled_usable(&self, kernels: &std::result::Result<(), String>) -> std::result::Result<(), String> {
         match self.0.entries {
             Entries::File(..) => Err("its weights cannot be mapped from a package in one file".to_owned()),
@@ -180,8 +184,9 @@ impl Package {
         }
     }
 
-    /// Returns the model of the package: a portable graph, for techniques and for inspection. Its sessions use the
-    /// variant chosen for the processor and check the contract.
+    /// Returns the model of the package: the portable graph in the precision of the selected variant, for techniques
+    /// and for inspection. Its sessions check the contract; on the CPU they run the variant that is chosen for the
+    /// processor. Fails with [`crate::error::Kind::InvalidModel`] if the graph is damaged.
     pub fn model(&self) -> Result<Model> {
         let chosen = self.choose(None)?.index;
         let variants = &self.0.manifest.variants;
@@ -194,8 +199,8 @@ impl Package {
         Ok(self.load(portable)?.with_ready(Arc::new(ready)))
     }
 
-    /// Returns the variant to create sessions from on the CPU; `None` if it is `loaded`. `kernels` is whether this
-    /// library's kernels can be used.
+    /// Returns the variant to create sessions from on the CPU; `None` if it is the variant `loaded`. `kernels` is `Ok`
+    /// if this library's kernels can be used, and otherwise the reason why not.
     fn prepared(
         &self,
         runtime: &str,
@@ -217,16 +222,18 @@ impl Package {
         Ok(Some(Prepared { name: variant.name.clone(), model, ahead: variant.ahead, compiled }))
     }
 
-    /// Returns the path of a compiled graph whose packed weights, the file `weights`, are complete.
+    /// Returns the path of a compiled graph, after checking that the file `weights` with its packed weights has the
+    /// size in the manifest.
     fn compiled_path(&self, folder: &Path, variant: &Variant, weights: &str) -> Result<PathBuf> {
-        // ONNX Runtime's provider opens the file by its path, and checks its content by its own checksum.
+        // This library's execution provider opens the file by its path, and checks its content by its own checksum.
         archive::check_name(weights)?;
         files::open_beneath(folder, weights).at(|| weights)?;
         self.sized(weights)?;
         Ok(std::path::absolute(folder.join(&variant.file))?)
     }
 
-    /// Returns the variant `index` as a model.
+    /// Returns the graph of the variant with this index in the manifest as a model. Fails with
+    /// [`crate::error::Kind::NotFound`] if there is no such variant.
     pub fn load(&self, index: usize) -> Result<Model> {
         self.load_inner(index).at(|| self.0.path.display())
     }
@@ -255,8 +262,8 @@ impl Package {
         Ok(content)
     }
 
-    /// Returns the content of a file, after checking its size against the manifest. It is used for files that are too
-    /// large to read on opening.
+    /// Returns the content of a file, after checking its size against the manifest but not its hash: for weights, which
+    /// are too large to read on opening.
     fn sized(&self, name: &str) -> Result<Bytes> {
         let Some(file) = self.0.manifest.files.get(name) else {
             bail!(InvalidModel, "{OURS} has no entry for {name:?}")
@@ -285,20 +292,21 @@ impl Package {
         })
     }
 
-    /// Returns a session of the selected variant. This is the fastest way from a package to a result: no other graph is
-    /// read.
+    /// Returns a session of the selected variant, which is the only graph that is read; on providers other than the
+    /// CPU, a session of the portable graph. Runs check the contract. Fails like [`Package::choose`] and
+    /// [`Session::new`].
     pub fn session(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Session> {
         if options.execution.provider != ProviderChoice::Cpu {
-            // Variants are optimized for a CPU; on other devices, the portable graph is used.
+            // The prepared variants are optimized for a CPU; other devices run the portable graph.
             return Session::new(runtime, &self.model()?, options, call);
         }
         let choose = |kernels: &_| self.prepared(runtime.version(), kernels, None);
         Session::of_prepared(runtime, &choose, options, call).at(|| self.0.path.display())
     }
 
-    /// Opens the engine of the package on the device with the index `device_id`, and returns it; runs check the
-    /// contract. Fails with `NotFound` if the package has no engine, `Unsupported` for a package in one file, and
-    /// otherwise like [`Engine::open`].
+    /// Opens the TensorRT engine of the package on the NVIDIA GPU with the index `device_id`, and returns it. Runs
+    /// check the contract. Fails with [`crate::error::Kind::NotFound`] if the package has no engine, with `Unsupported`
+    /// for a package in one file, with `InvalidModel` if the engine is damaged, and otherwise like [`Engine::open`].
     pub fn engine(&self, options: &tensorrt::OpenOptions, device_id: u32) -> Result<Engine> {
         let Some(variant) = self.0.manifest.variants.iter().find(|variant| variant.provider == engines::PROVIDER)
         else {
@@ -333,12 +341,13 @@ impl Package {
         Tokenizer::for_task(self.0.manifest.card.task, &self.checked(&name)?, &beside).at(|| name)
     }
 
-    /// Returns a text generator for the selected variant.
+    /// Returns a text generator on the package's model. Fails like [`Generator::new`].
     pub fn generator(&self, runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<Generator> {
         Generator::new(runtime, &self.model()?, options, call)
     }
 
-    /// Returns the manifest, the selected variant and the reason for it as JSON.
+    /// Returns the manifest as JSON, with `chosen` (the selected variant and the reason, see [`Package::choose`]) and
+    /// `signed` (whether the package has a signature, which is not checked).
     pub fn inspect(&self, runtime: Option<&'static Runtime>) -> Result<String> {
         let choice = self.choose(runtime)?;
         let mut value = serde_json::to_value(&self.0.manifest).unwrap_or_default();

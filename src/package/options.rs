@@ -17,40 +17,42 @@ pub const BF16: &str = "bf16";
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CompileOptions {
-    /// Whether input sizes may vary: `batch` from [`CompileOptions::batch_min`] to [`CompileOptions::batch_max`],
-    /// other open dimensions freely. Otherwise a dimension without its own range has its size in the example.
-    /// Decoders are always dynamic because their texts grow. Default: false.
+    /// Whether input sizes may vary: the batch from [`CompileOptions::batch_min`] to [`CompileOptions::batch_max`],
+    /// other open dimensions from 1, and up to the maximum text length of the model for token inputs. Otherwise a
+    /// dimension without its own range has its size in the example. Models that generate text are always dynamic.
+    /// Default: false.
     pub dynamic: bool,
-    /// Minimum batch size; see [`CompileOptions::dynamic`].
+    /// Minimum batch size, at least 0, of a dynamic package. Default: 1.
     pub batch_min: i64,
-    /// Maximum batch size; see [`CompileOptions::dynamic`].
+    /// Maximum batch size, at least the minimum, of a dynamic package. Default: 64.
     pub batch_max: i64,
-    /// Ranges of dimensions by input (see [`super::shapes::parse`]).
+    /// Ranges of dimensions by input (see [`super::shapes::parse`]). Default: none.
     #[serde(rename = "dynamic_shapes")]
     pub shapes: Asked,
     /// Sizes of the example input. Missing sizes are selected by name and position as for a benchmark, one size for
     /// equal names; see [`crate::inputs::Sizes`].
     pub example: HashMap<String, Vec<i64>>,
-    /// Precisions, best first: `fp32` (the original model), `bf16` (the original model, compiled to compute its products
-    /// in bfloat16 with this library's kernels), `int8`, `int4`.
+    /// Precisions, best first: `fp32` (the original model), `bf16` (the original model, compiled to compute its
+    /// products in bfloat16 with this library's kernels), `int8`, `int4`. Default: `fp32`.
     pub variants: Vec<String>,
-    /// Whether to omit graphs optimized for this processor.
+    /// Whether to omit graphs prepared for this processor. Default: false.
     pub portable_only: bool,
-    /// Whether to pack the weights so that zeros take almost no space; then every variant has its own weights, and
-    /// none is optimized for this processor. See [`crate::onnx::packed`].
+    /// Whether to pack the weights so that zeros take one bit each; then every variant has its own weights, and none is
+    /// prepared for this processor. See [`crate::onnx::packed`]. Default: false.
     pub packed: bool,
-    /// Whether to write one file instead of a folder.
+    /// Whether to write one file instead of a folder. Graphs compiled for this library's kernels are then omitted.
+    /// Default: false.
     pub single_file: bool,
-    /// Secret key with which the package is signed, 32 bytes; `None` does not sign.
+    /// Secret ed25519 key with which the package is signed, 32 bytes; `None` does not sign.
     #[serde(skip)]
     pub key: Option<[u8; 32]>,
-    /// Licence of the model.
+    /// Licence of the model as text that is copied into the manifest; `None` records no licence.
     pub licence: Option<String>,
     /// Reports of the steps that led to this model, oldest first.
     #[serde(skip)]
     pub lineage: Vec<Value>,
     /// Path of a TensorRT engine of the model, with its manifest next to it, which becomes a variant for machines with
-    /// the device.
+    /// an NVIDIA GPU; `None` for no engine.
     pub engine: Option<PathBuf>,
 }
 

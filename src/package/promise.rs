@@ -1,7 +1,8 @@
-//! The sizes of inputs that a package accepts, tested before they are written down.
+//! The sizes of inputs that a package accepts, tested before they are written into the manifest.
 //!
-//! A model without a KV cache is run on the example and on both ends of every range, as far as memory and time allow. A
-//! requested size that does not run is an error; a default range is narrowed until it runs, with a warning.
+//! A model without a KV cache is run on the example and on both ends of every range. Runs on more than 2^24 input
+//! elements, and runs after the first 60 seconds, are omitted. A requested size that does not run is an error; a
+//! default range is narrowed until it runs, with a warning.
 
 use super::options::CompileOptions;
 use super::shapes::{self, Asked};
@@ -23,9 +24,10 @@ pub type Shapes = Vec<(String, Vec<i64>)>;
 pub struct Promise {
     /// Sizes that the package accepts.
     pub contract: Contract,
-    /// Shapes within the contract on which the model was run.
+    /// Shapes of an example within the contract. The model was run on it, unless it has a KV cache or a warning says
+    /// that it was not.
     pub example: Shapes,
-    /// Warnings about ranges that are narrower than requested or were not tested.
+    /// Warnings about ranges that were narrowed, and about an example that was not tested.
     pub warnings: Vec<String>,
 }
 
@@ -33,16 +35,19 @@ pub struct Promise {
 const LENGTH: i64 = 16;
 /// The length of the example in tokens if it is fixed.
 const FIXED_LENGTH: i64 = 128;
-/// The number of elements above which inputs are not tested: such a run could use up the memory.
+/// The number of elements of all inputs above which a run is omitted, because it could use up the memory.
 const ELEMENTS: u64 = 1 << 24;
-/// The time limit of one run; a wrong size fails sooner.
+/// The time limit of one run. A run that reaches it counts as successful, because a wrong size fails sooner.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The time limit of all runs.
+/// The time after which no further run begins.
 const ALL: Duration = Duration::from_secs(60);
 
 impl Promise {
-    /// Returns the sizes that follow from the options, after testing them. Fails with `InvalidArgument` if the model
-    /// does not run on them.
+    /// Returns the sizes that follow from the options, after testing them. A model with a KV cache is not tested, nor
+    /// is one that ONNX Runtime cannot open if only portable graphs are requested.
+    ///
+    /// Fails with [`Kind::InvalidArgument`] if the model does not run on the example or on a requested size, or if the
+    /// batch range is empty; with [`Kind::NotFound`] for an example of an unknown input; and like [`shapes::contract`].
     pub fn new(runtime: &'static Runtime, model: &Model, options: &CompileOptions, call: &Call) -> Result<Promise> {
         let (min, max) = (options.batch_min, options.batch_max);
         if min < 0 || max < min {
@@ -65,7 +70,7 @@ impl Promise {
         let (contract, example) = maker.contract(0)?;
         let mut promise = Promise { contract, example, warnings: Vec::new() };
         if cached {
-            // A decoder is run here as its generator runs it, on a growing text.
+            // A decoder runs on a text that grows with each step, which these single runs would not test.
             return Ok(promise);
         }
         let mut trial = match Trial::new(runtime, model, call) {
@@ -96,7 +101,7 @@ impl Promise {
     }
 }
 
-/// The sizes that a test run starts from: a guess, and the ranges that are set explicitly.
+/// The sizes that a test run starts from: the index `at` of a guess, and sizes `set` for ranges by name.
 struct Base {
     at: usize,
     set: Vec<(String, i64)>,
@@ -148,7 +153,8 @@ impl Maker<'_> {
         Ok((shapes::contract(&self.infos, &self.asked, &example)?, shapes))
     }
 
-    /// Searches for an example that runs. Returns the index of its guess; `None` if nothing could be tested.
+    /// Searches for an example that runs, and stores it and its contract in `promise`. Returns the index of its guess;
+    /// `None`, with a warning in most cases, if no example could be tested or the input values may be the cause.
     fn example(&self, trial: &mut Trial<'_>, promise: &mut Promise) -> Result<Option<usize>> {
         let mut refused = None;
         for at in 0..TRIALS {
@@ -191,7 +197,7 @@ impl Maker<'_> {
         ))
     }
 
-    /// Returns the ranges of a contract, and whether each was requested.
+    /// Returns the ranges of a contract, each with whether it was requested. Defaults were not requested.
     fn ranges(&self, contract: &Contract) -> Vec<(Range, bool)> {
         let defaults = CompileOptions::default();
         let usual = (self.options.batch_min, self.options.batch_max) == (defaults.batch_min, defaults.batch_max);
@@ -209,7 +215,8 @@ impl Maker<'_> {
         ranges.into_values().collect()
     }
 
-    /// Runs the model at both ends of a range; all other ranges keep the sizes of `others`.
+    /// Runs the model at both ends of a range, while all other ranges keep the sizes of `others`. If it refuses one,
+    /// fails with `InvalidArgument` if the range was `given`, and otherwise narrows it in the contract of `promise`.
     fn ends(
         &self,
         trial: &mut Trial<'_>,
@@ -302,8 +309,8 @@ impl<'a> Trial<'a> {
         self.start.elapsed() > ALL
     }
 
-    /// Runs the model on these shapes. Fails only if the caller ends the work. A run that reaches the time limit
-    /// counts as successful.
+    /// Runs the model on these shapes and returns what happened. A run that reaches the time limit [`PATIENCE`] counts
+    /// as successful. Fails if the caller ends the work, and with errors other than the refusals of [`is_refusal`].
     fn run(&mut self, shapes: &Shapes) -> Result<Tried> {
         self.call.check()?;
         let elements = |(_, shape): &(String, Vec<i64>)| element_count(shape).unwrap_or(u64::MAX);

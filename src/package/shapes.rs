@@ -1,5 +1,6 @@
-//! The size ranges requested for a package, and the [`Contract`] that a model makes of them. The format is that of
-//! `torch.export`: `{input: {dimension: {name, min, max}}}`; equal names mean equal sizes. Both bounds are inclusive.
+//! The size ranges requested for a package, and the [`Contract`] that is made of them for a model. The format follows
+//! the dynamic shapes of `torch.export`: `{input: {dimension: {name, min, max}}}`. Dimensions with equal names have
+//! equal sizes. Both bounds are inclusive.
 
 use crate::error::{Context, Result, bail, error};
 use crate::inputs::{is_named_as_tokens, is_past};
@@ -10,11 +11,11 @@ use crate::model::{Dim, ValueInfo};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 
-/// The requested ranges by input (name or index) and dimension.
+/// The requested ranges by input (name, or index as a text) and index of the dimension.
 pub type Asked = BTreeMap<String, BTreeMap<usize, Range>>;
 
 /// Returns the ranges in a text like `{"x": {"0": {"name": "batch", "min": 1, "max": 8}}}`. Fails with
-/// `InvalidArgument` for other forms.
+/// [`crate::error::Kind::InvalidArgument`] for other texts. Names and bounds are checked by [`contract`].
 pub fn parse(json: &str) -> Result<Asked> {
     let damaged = |what: String| error!(InvalidArgument, "dynamic shapes: {what}");
     let value: Value = serde_json::from_str(json).map_err(|e| damaged(format!("not JSON: {e}")))?;
@@ -52,11 +53,13 @@ fn check_range(range: &Range) -> Result<()> {
     Ok(())
 }
 
-/// Returns a contract of the requested ranges. Dimensions without a request keep their size in `example`.
+/// Returns a contract of the requested ranges for the model inputs `infos`. Dimensions without a request have the size
+/// that the model fixes or, if it fixes none, their size in `example`, which holds shapes by input.
 ///
 /// Fails with [`crate::error::Kind::NotFound`] for an input that the model does not have, and with `InvalidArgument`
-/// for a dimension beyond its rank, a range over a size that the model fixes, two ranges of one name, sizes that the
-/// model requires to be equal under two names, and an example outside its range.
+/// for other requests that do not fit, such as a dimension beyond the rank of the input, a range for a size that the
+/// model fixes, two ranges of one name, different ranges for sizes that the model requires to be equal, and an example
+/// outside its range.
 pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Vec<i64>>) -> Result<Contract> {
     let asked = by_name(infos, asked)?;
     let mut ranges: HashMap<&str, &Range> = HashMap::new();
@@ -86,7 +89,8 @@ pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Ve
     Ok(contract)
 }
 
-/// Fails if sizes with one name in the model are not one size in the contract.
+/// Fails with `InvalidArgument` if dimensions with one name in the model differ in the contract. Models with the input
+/// `use_cache_branch` are not checked.
 fn agrees(contract: &Contract, infos: &[ValueInfo]) -> Result<()> {
     if infos.iter().any(|info| info.name == "use_cache_branch") {
         return Ok(());
@@ -180,9 +184,11 @@ fn input_shape(
     Ok(InputShape { name: info.name.clone(), dtype, dims: Some(dims) })
 }
 
-/// Returns the ranges for `--dynamic`: the first dimension of each input, if the model leaves it open, becomes `batch`,
-/// from `batch.0` to `batch.1`; other open dimensions accept any size up to `longest`, the limit for text lengths.
-/// Ranges in `given` have priority.
+/// Returns the ranges for `--dynamic`. A dimension that the model leaves open becomes `batch`, from `batch.0` to
+/// `batch.1`, if it has the name of the first open first dimension of an input, or is an unnamed first dimension. Other
+/// open dimensions accept sizes from 1, or 0 in a KV cache; in token inputs and KV caches their maximum is `longest`,
+/// the maximum length of a text (`None` for no limit), and in other inputs they have no maximum. An input with ranges
+/// in `given` keeps only these.
 pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, given: &Asked) -> Asked {
     let infos = &meaningful(infos)[..];
     let first = |info: &ValueInfo| match info.shape.as_ref().and_then(|s| s.first()) {
@@ -214,8 +220,8 @@ pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, gi
     asked
 }
 
-/// Gives all dimensions with one name the widest of their ranges. A length, for example, may belong to texts and to
-/// caches, with different limits.
+/// Gives all dimensions with one name, except `batch`, the widest of their ranges. A length, for example, may belong to
+/// texts and to caches, with different limits.
 fn level(infos: &[ValueInfo], asked: &mut Asked) {
     let mut widest: HashMap<String, Range> = HashMap::new();
     for range in asked.values().flat_map(BTreeMap::values) {
@@ -233,7 +239,8 @@ fn level(infos: &[ValueInfo], asked: &mut Asked) {
     }
 }
 
-/// Returns a symbol of the model as a valid name in a contract: `past_length + 1` becomes `past_length___1`.
+/// Returns a symbol of the model as a valid name in a contract: `past_length + 1` becomes `past_length___1`. An empty
+/// symbol is named after the position of the input and the index of the dimension, and `batch` becomes `batch_`.
 fn identifier(symbol: &str, position: usize, index: usize) -> String {
     let clean: String = symbol.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     match clean.chars().next() {

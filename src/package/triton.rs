@@ -1,4 +1,5 @@
-//! A model repository for Triton Inference Server, with the portable graph, and with the contract as `config.pbtxt`.
+//! A model repository for Triton Inference Server with the portable graph of a package. Its `config.pbtxt` describes
+//! the inputs and outputs; it fixes the sizes that the contract fixes, but has no bounds for other sizes.
 
 use super::open::Package;
 use crate::call::Call;
@@ -11,7 +12,10 @@ use crate::onnx::save::ExternalData;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Writes `FOLDER/NAME/config.pbtxt` and `FOLDER/NAME/1/model.onnx`, which replace an existing version.
+/// Writes `FOLDER/NAME/config.pbtxt` and `FOLDER/NAME/1/model.onnx`, and replaces existing files.
+///
+/// Fails with [`crate::error::Kind::InvalidArgument`] if `name` is not made of ASCII letters, digits, `-`, `_` and `.`
+/// or begins with `.`, and with `Unsupported` for an input or output without a rank or of a type that Triton lacks.
 pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Result<()> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.')
     {
@@ -26,8 +30,9 @@ pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Resu
     files::replace(&home.join("config.pbtxt"), text.as_bytes())
 }
 
-/// Returns the text of `config.pbtxt`. If the first dimension of all inputs has one name and its minimum is at most
-/// 1, it becomes the server's batch, with dynamic batching.
+/// Returns the text of `config.pbtxt`. The first dimensions become the server's batch, with dynamic batching, if those
+/// of all inputs have the same range in the contract, with a minimum of at most 1 and a maximum, and those of all
+/// outputs have names in the model.
 fn config(package: &Package, name: &str, inputs: &[ValueInfo], outputs: &[ValueInfo]) -> Result<String> {
     let contract = &package.manifest().shapes;
     let first = |input: &crate::model::contract::InputShape| match input.dims.as_ref().and_then(|d| d.first()) {

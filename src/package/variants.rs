@@ -1,5 +1,5 @@
-//! The graphs of a package: each requested precision as a portable graph and as one optimized for this processor; and
-//! the selection of one of them when the package is opened.
+//! The graphs of a package: each requested precision as a portable graph and, where possible, as one prepared for this
+//! processor; and the selection of one of them when the package is opened.
 
 use super::manifest::{Manifest, Variant};
 use super::options::{BF16, ORIGINAL};
@@ -19,13 +19,14 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::path::Path;
 
-/// The processor extensions with which int8 is faster than float.
+/// The x86-64 processor extensions (VNNI) of which int8 needs one to be faster than float32.
 const INT8_NEEDS: [&str; 2] = ["avx512vnni", "avxvnni"];
 
-/// The maximum size of the weights of a graph optimized ahead of time, relative to the portable one. Reordered weights
-/// keep their size; graphs with larger ones, which were expanded or converted to wider types, are omitted.
+/// The maximum size of the weights of a graph optimized ahead of time, relative to those of the portable graph.
+/// Reordered weights keep their size; graphs whose weights were expanded or converted to wider types are omitted.
 const MOST: f64 = 1.5;
-/// The size in bytes below which weights are ignored.
+/// The size in bytes up to which the weights of a graph optimized ahead of time may have any ratio to the portable
+/// ones.
 const LARGE: u64 = 64 << 10;
 
 /// A variant with its graph.
@@ -34,7 +35,7 @@ pub struct Made {
     pub variant: Variant,
     /// Graph of the variant.
     pub model: Model,
-    /// Report of the technique that produced the graph.
+    /// Report of the quantization that produced the graph; `None` for other graphs.
     pub report: Option<Value>,
 }
 
@@ -55,13 +56,17 @@ pub struct Wanted<'a> {
     pub example: &'a Shapes,
     /// Sizes that runs may have.
     pub contract: &'a Contract,
-    /// Whether compiled graphs can be produced. They need a file for their packed weights.
+    /// Whether compiled graphs may be produced: a session maps their packed weights from a file of a package folder.
     pub compiled: bool,
 }
 
-/// Returns graphs in the requested precisions; with `wanted`, also a graph of each that is prepared for this processor
-/// and compared with its source: a quantized one is compiled for this library's kernels, if these can be used; others
-/// are optimized by ONNX Runtime. Graphs with different results are left out with a warning.
+/// Returns portable graphs of the precisions `names`. With `wanted`, also returns a graph of each that is prepared for
+/// this processor and compared with the model: precisions other than `fp32` are compiled for this library's kernels if
+/// these can be used, and the others, except `bf16`, are optimized by ONNX Runtime. Prepared graphs with different
+/// results are left out with a warning. `scratch` is a folder for temporary files.
+///
+/// Fails with [`crate::error::Kind::InvalidArgument`] for an unknown name and one that is repeated, and with
+/// `Unsupported` for `tensorrt`.
 pub fn make(
     runtime: &'static Runtime,
     model: &Model,
@@ -89,7 +94,8 @@ pub fn make(
     Ok(all)
 }
 
-/// Adds a graph compiled for this library's kernels. Returns whether there is one.
+/// Adds the graph of `models`, which are the original model and the model in the precision `name`, compiled for this
+/// library's kernels. Returns whether there is one.
 fn add_compiled(
     runtime: &'static Runtime,
     models: (&Model, &Model),
@@ -111,7 +117,7 @@ fn add_compiled(
     Ok(true)
 }
 
-/// Adds a graph that ONNX Runtime optimized for this processor, if it is worth its size.
+/// Adds a graph that ONNX Runtime optimized for this processor, unless its weights are too large or its results differ.
 fn add_ahead(
     runtime: &'static Runtime,
     made: &Model,
@@ -134,7 +140,7 @@ fn add_ahead(
 }
 
 impl All {
-    /// Adds a warning if the check of a variant found something unexpected.
+    /// Adds warnings if a variant was not compared, or if its weights cannot be used where they are mapped.
     fn warn_of(&mut self, variant: &Variant) {
         let Variant { name, check: Some(check), .. } = variant else { return };
         if let Some(why) = &check.not_compared {
@@ -146,8 +152,8 @@ impl All {
     }
 }
 
-/// Returns whether a graph optimized ahead of time is worth its size and gives the results of the model. The inner
-/// error is the reason why not.
+/// Returns the check of `ready`, the graph optimized ahead of time. The inner error is the reason to omit it: its
+/// weights are too large, or its results differ from those of the model.
 fn compared(
     runtime: &'static Runtime,
     made: &Model,
@@ -214,7 +220,8 @@ fn precision(runtime: &'static Runtime, model: &Model, name: &str, call: &Call) 
     Ok((made, serde_json::to_value(report).ok()))
 }
 
-/// Returns the graph that ONNX Runtime optimized for this processor; `None` if it is too large.
+/// Returns the graph that ONNX Runtime optimized for this processor; `None` if the model is too large, or if the
+/// optimized graph has other inputs or outputs.
 fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Call) -> Result<Option<Model>> {
     if weight_bytes(model.proto()) > limits::INLINE_WEIGHT_BYTES {
         return Ok(None);
@@ -225,7 +232,7 @@ fn optimized(runtime: &'static Runtime, model: &Model, scratch: &Path, call: &Ca
     // The mapping remains valid after the file has been removed.
     let _ = std::fs::remove_file(&file);
     let made = made?;
-    // Optimizers that unroll or inline may change the inputs of a run; then only the portable graph is used.
+    // Optimizers may change the inputs of the graph; then only the portable graph is used.
     let names = |m: &Model| m.inputs().into_iter().chain(m.outputs()).map(|v| v.name).collect::<Vec<_>>();
     Ok((names(&made) == names(model)).then_some(made))
 }
@@ -235,10 +242,12 @@ pub fn minor(version: &str) -> String {
     version.split('.').take(2).collect::<Vec<_>>().join(".")
 }
 
-/// Returns the index of the variant to use, and the reason for it. If `runtime` is `None` (not yet known), portable
-/// graphs are selected.
+/// Returns the index of the variant to use, and the reason for it. `wanted` is the name or the precision of a variant;
+/// `None` allows all. `runtime` is the version of ONNX Runtime; if it is `None` (not yet known), a portable graph is
+/// selected. `kernels` is `Ok` if the session can use this library's kernels, and otherwise the reason why not.
 ///
-/// `kernels` is whether the session can use this library's kernels.
+/// Fails with [`crate::error::Kind::NotFound`] if no variant has the name or precision `wanted`, and with `Unsupported`
+/// if none can run on this machine.
 pub fn choose(
     manifest: &Manifest,
     wanted: Option<&str>,
@@ -269,8 +278,8 @@ pub fn choose(
             Some(what) => passed.push(format!("not {}: {what}", variant.name)),
         }
     }
-    // A portable variant is better than none, even if it is fast only on other processors. As long as the runtime is
-    // not known, the portable graph is used in place of a named graph that is prepared for one processor.
+    // A portable variant is better than none, even if it is fast only on other processors. While the runtime is not
+    // known, the portable graph of the same precision replaces a graph requested by name that needs a runtime.
     let meant = manifest.variants.iter().find(|v| runtime.is_none() && wanted == Some(&v.name)).map(|v| &v.precision);
     let portable = |v: &&Variant| !v.ahead && v.provider == "cpu" && (named(v) || meant == Some(&v.precision));
     match manifest.variants.iter().position(|v| portable(&v)) {
@@ -281,7 +290,8 @@ pub fn choose(
     }
 }
 
-/// Returns the reason why a variant cannot be used on this machine; `None` if it can.
+/// Returns the reason why a variant is not used on this machine; `None` if it may be used. Portable variants that would
+/// bring no speed here are refused unless the caller `asked` for them.
 fn obstacle(
     variant: &Variant,
     machine: &Machine,

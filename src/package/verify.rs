@@ -49,8 +49,8 @@ pub fn public_key(secret: &[u8; 32]) -> [u8; 32] {
     SigningKey::from_bytes(secret).verifying_key().to_bytes()
 }
 
-/// Fails with `InvalidModel` if the signature does not match the manifest, or, with a `key`, if it was made by another
-/// key.
+/// Checks that `content`, the signature file, signs the manifest `ours`. Fails with
+/// [`crate::error::Kind::InvalidModel`] if it does not or, with a `key`, if the signature was made by another key.
 pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> Result<()> {
     let signed: Signed =
         serde_json::from_slice(content).map_err(|e| error!(InvalidModel, "{SIGNATURE} is damaged: {e}"))?;
@@ -66,7 +66,8 @@ pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> R
     valid.map_err(|_| error!(InvalidModel, "the signature is not one of this package"))
 }
 
-/// Returns the `N` bytes that a text represents in hexadecimal digits. Fails with `InvalidArgument` for other texts.
+/// Returns the `N` bytes that a text represents in hexadecimal digits of either case, with white space around them
+/// ignored. Fails with [`crate::error::Kind::InvalidArgument`] for other texts.
 pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
     let text = text.trim();
     let mut bytes = [0; N];
@@ -80,7 +81,7 @@ pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Returns the SHA-256 of mapped bytes, in hexadecimal digits.
+/// Returns the SHA-256 of the bytes of a mapped file in lower-case hexadecimal digits, and adds them to the progress.
 pub fn sha256(content: &[u8], ticket: &Ticket) -> Result<String> {
     let mut hash = Sha256::new();
     files::stream(content, &mut std::io::sink(), |part| {
@@ -91,7 +92,8 @@ pub fn sha256(content: &[u8], ticket: &Ticket) -> Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Fails if a byte of the file outside the entries has another value than writing the file would give.
+/// Checks a package in one file. Fails with [`crate::error::Kind::InvalidModel`] if it has an entry that the manifest
+/// lacks, or if bytes outside the content of the entries differ from those that writing the file gives.
 pub fn archive(bytes: &Bytes, manifest: &Manifest, ticket: &Ticket) -> Result<()> {
     let found = archive::entries(bytes)?;
     let mut entries = Vec::new();

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 
-/// The size in bytes below which tensors stay in the graph: shapes, axes, scalars.
+/// The size in bytes below which tensors stay in the graph; most of these are shapes, axes and scalars.
 const SHARED_FROM: usize = 1024;
-/// The value in bytes of which the beginning of the data is a multiple.
+/// The alignment in bytes of the beginning of the data, and of weights of 64 KiB or more.
 const PAGE: u64 = 4096;
 
 /// The weights that have been collected for a package.
@@ -38,8 +38,9 @@ struct Pooled {
 }
 
 impl Pool {
-    /// Moves the large weights out of a graph and records their location. Their `offset` counts from the beginning of
-    /// the data; [`place`] adds what is before the data in the file.
+    /// Moves the large weights of a graph into the pool and records their location in the graph. Their `offset` counts
+    /// from the beginning of the data; [`place`] adds the size of the header. Before IR version 4, weights in
+    /// `Constant` nodes stay in the graph.
     pub fn take(&mut self, proto: &mut ModelProto) {
         // Before IR version 4, an initializer is also an input.
         let apart = proto.ir_version.unwrap_or(0) >= 4;
@@ -76,8 +77,8 @@ impl Pool {
         offset
     }
 
-    /// Returns the size and the pieces of the file: its header, followed by the weights with padding between them. The
-    /// format allows no gaps, so the padding consists of byte tensors.
+    /// Returns the size of the file's header in bytes, and the pieces of the file: the header, followed by the weights
+    /// with padding between them. The format allows no gaps, so the padding consists of byte tensors.
     pub fn pieces(&self) -> Result<(u64, Vec<Bytes>)> {
         let mut tensors = Vec::new();
         let (mut pieces, mut end) = (Vec::new(), 0);
@@ -122,7 +123,8 @@ fn initializers_of_constants(graph: &mut GraphProto) {
     }
 }
 
-/// Changes the offsets that [`Pool::take`] has set to count from the beginning of the file.
+/// Changes the offsets that [`Pool::take`] has set to count from the beginning of the file, whose header has `begin`
+/// bytes.
 pub fn place(proto: &mut ModelProto, begin: u64) {
     let Some(graph) = proto.graph.as_deref_mut() else { return };
     for_each_initializer(graph, &mut |tensor| {

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// The result of [`compile`].
 #[derive(Debug, serde::Serialize)]
 pub struct Compiled {
-    /// Files of the package.
+    /// Files of the package; one if the package is a single file.
     pub files: Vec<SavedFile>,
     /// Warnings about requests that were not fully met.
     pub warnings: Vec<String>,
@@ -45,12 +45,15 @@ impl Compiled {
 type Part = (String, Vec<Bytes>);
 
 /// Writes a package of `model` to `path`, a folder or one file, and returns the files. The package appears there when
-/// it is complete; an existing package is replaced, any other existing file or folder is an error. The same model on
-/// the same machine gives the same bytes.
+/// it is complete; an existing package of the same kind (folder or file) is replaced. The same model and options with
+/// the same versions of this library and of ONNX Runtime on the same machine give the same bytes. Progress stage:
+/// `package`, in bytes that are hashed and written.
 ///
 /// Unless the model has a KV cache, it is run on the example and on both ends of every range, as far as memory and time
-/// allow. Fails with `InvalidArgument` if it does not run on a requested size; a default range is narrowed instead,
-/// with a warning.
+/// allow. Fails with [`crate::error::Kind::InvalidArgument`] if it does not run on a requested size; a default range is
+/// narrowed instead, with a warning. Also fails with `InvalidArgument` if another file or folder is at `path`, and for
+/// no variants; with `NotFound` if the folder of `path` does not exist; and otherwise where an option does not fit the
+/// model.
 pub fn compile(
     runtime: &'static Runtime,
     model: &Model,
@@ -72,9 +75,9 @@ pub fn compile(
     Ok(Compiled { files, warnings })
 }
 
-/// Passes a package of `model` in one file to a sink as the file `name`, whatever the options say. The sink is called on the caller's thread.
-/// `call` receives the stages `package`, in bytes that are hashed, and `save`, in bytes that are written. Otherwise like
-/// [`compile`].
+/// Passes a package of `model` in one file to a sink as the file `name`, even if the options request a folder. The sink
+/// is called on the caller's thread. Progress stages: `package`, in bytes that are hashed, and `save`, in bytes that
+/// are written. Otherwise like [`compile`].
 pub fn compile_to(
     runtime: &'static Runtime,
     model: &Model,
@@ -177,8 +180,8 @@ fn shared_parts(made: &[variants::Made]) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-/// Returns the files of each variant with its packed weights. ONNX Runtime's manifest still names a weights file: an
-/// empty one.
+/// Returns a packed file of each variant, and an empty weights file, because ONNX Runtime's manifest must name one.
+/// Temporary files are written to `folder`.
 fn packed_parts(made: &mut [variants::Made], folder: &Path, call: &Call) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = vec![(WEIGHTS.to_owned(), weights::Pool::default().pieces()?.1)];
     for made in made {
@@ -216,7 +219,8 @@ fn manifest(runtime: &Runtime, model: &Model, options: &CompileOptions, shapes: 
     }
 }
 
-/// Hashes the files, and returns them with those that describe them, and their entries.
+/// Hashes the files of a package, and returns them with the manifests, their hash and their signature, and the archive
+/// entry of each file.
 fn finish(
     mut parts: Vec<Part>,
     mut manifest: Manifest,
@@ -281,7 +285,7 @@ fn write_file(path: &Path, parts: &[Part], entries: &[Entry], ticket: &Ticket) -
     Ok(Saved { files: vec![SavedFile { path: path.to_owned(), bytes: written, sha256: hex(&hash.finalize()) }] })
 }
 
-/// Writes the bytes of a package in one file by calls of `put`, which also receives whether they are of an entry.
+/// Passes the bytes of a package in one file to `put` in order, with whether they are the content of an entry.
 fn write_archive(parts: &[Part], entries: &[Entry], put: &mut dyn FnMut(&[u8], bool) -> Result<()>) -> Result<()> {
     let skeleton = archive::skeleton(entries);
     for ((_, header), (_, pieces)) in skeleton.headers.iter().zip(parts) {

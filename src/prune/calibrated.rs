@@ -1,14 +1,15 @@
 //! Pruning by activations: Wanda and SparseGPT.
 //!
-//! Layers are processed in the order in which they run, each on the outputs of the pruned layers before it.
+//! Weights are pruned in the order in which their products run, each on the outputs of the pruned weights before it.
 //!
 //! Wanda (Sun et al. 2023, arXiv 2306.11695): the score of `w_ok` is `|w_ok| ‖x_k‖₂`, over all rows `x` of the
 //! calibration data, and each output `o` loses the same share of its weights. The inputs of a convolution are its
 //! channels, and each tap (position in the window) of an output channel counts as an output. SparseGPT: see
 //! [`super::sparsegpt`].
 //!
-//! Weights whose input is not in the main graph (in branches and functions, recurrent ones, left operands) are pruned
-//! by magnitude, and the report says so.
+//! Some weights are pruned by magnitude instead, and the report says so: those in branches and functions, of recurrent
+//! layers, of grouped and transposed convolutions, of more than two dimensions outside of convolutions, left operands,
+//! tables, and with SparseGPT those of all convolutions.
 
 use super::options::{Pattern, PruneMethod, PruneOptions};
 use super::targets::{Data, Target};
@@ -74,7 +75,7 @@ struct Stage<'t> {
     targets: Vec<usize>,
 }
 
-/// Returns the stages of `targets` in the order in which they run.
+/// Returns the stages of `targets` in the order in which they run. Targets whose input cannot be used belong to none.
 fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) -> Result<Vec<Stage<'t>>> {
     let depth = depths(&model.graph().node)?;
     let mut stages: Vec<(usize, Stage<'t>)> = Vec::new();
@@ -95,10 +96,11 @@ fn stages<'t>(model: &Model, targets: &'t [Target<'_>], options: &PruneOptions) 
     Ok(stages.into_iter().map(|(_, stage)| stage).collect())
 }
 
-/// The statistics of the inputs of a layer on the calibration data.
+/// The statistics of the inputs of a stage on the calibration data.
 struct Seen {
-    /// Norm of each input over all rows.
+    /// Norm of each input over all rows, for Wanda.
     norms: Vec<f32>,
+    /// Factor of the inverse of the sums of products of the inputs; `None` for Wanda.
     factor: Option<Factor>,
 }
 

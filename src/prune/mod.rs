@@ -4,7 +4,7 @@
 //! at random, in pieces; `calibrated` prunes by activations, with `sparsegpt` for the arithmetic. `weights` reads and
 //! writes weights, `rewrite` puts them into the graph.
 //!
-//! `structured` removes neurons, channels and heads; its own documentation lists its files.
+//! `structured` removes neurons, channels and heads, and `layers` whole layers.
 //!
 //! Zeros alone make a model neither smaller nor faster: a plain `.onnx` stores them like other numbers, and ONNX
 //! Runtime multiplies with them. [`crate::onnx::packed`] is a file format in which a zero takes one bit.
@@ -36,7 +36,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use targets::{Plan, Target};
 
-/// Returns the output of each layer of a model, in order; `None` if layers or their outputs are not found.
+/// Returns the names of the outputs of a model's layers, in the order in which they run; `None` if layers or their
+/// outputs are not found.
 pub(crate) fn layers_of(model: &Model) -> Option<Vec<String>> {
     found(model).ok()?.layers.into_iter().map(|layer| layer.output).collect()
 }
@@ -57,7 +58,7 @@ fn found(model: &Model) -> Result<layers::Layers> {
 /// The value of `NodeReport.action` for a node whose weight was pruned.
 pub const PRUNED: &str = "pruned";
 
-/// The note in every report on pruning to zeros.
+/// The note in every report on pruning that sets weights to zero.
 const DENSE: &str = "the zeros are stored like any other number in a plain .onnx, which is neither smaller nor \
                      faster for \
                      them; saved packed, the file is smaller";
@@ -79,13 +80,14 @@ struct Pruned {
 /// The outcome of a target: the pruned weight, or the reason why it is unchanged.
 type Outcome = std::result::Result<Pruned, String>;
 
-/// Prunes a model by its weights, and returns the result and a report. The original is unchanged; the result is in
-/// memory (its weights in scratch storage).
+/// Prunes a model by its weights, and returns the result and a report. The original is unchanged; the changed weights
+/// of the result are in scratch storage.
 ///
 /// Reports the stage `prune` in weight bytes. Methods that measure activations need [`prune_calibrated`]. Fails with
-/// `InvalidArgument` if a target matches nothing (the message lists the modules), with `Unsupported` if no weight
-/// could be pruned (the message counts the reasons), with `GateNotMet` if no sparsity meets `target_size` or
-/// `target_speedup`. Memory: a few megabytes per thread, for any size of model.
+/// `InvalidArgument` if an option is invalid or a name matches nothing (the message lists the modules), with
+/// `Unsupported` if no weight could be pruned (the message counts the reasons), and with `GateNotMet` if no sparsity
+/// meets `target_size` or `target_speedup`. Memory: a few megabytes per thread for magnitude and random pruning, for
+/// any size of model.
 pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Model, Report)> {
     if let PruneMethod::Wanda | PruneMethod::SparseGpt = options.method {
         options.check()?;
@@ -97,9 +99,11 @@ pub fn prune(model: &Model, options: &PruneOptions, call: &Call) -> Result<(Mode
 /// Prunes a model by activations on calibration data, with [`PruneMethod::Wanda`], [`PruneMethod::SparseGpt`] or
 /// structured pruning by activations, and returns the result and a report, as [`prune`] does.
 ///
-/// Layers are pruned one after another, each on the outputs of the pruned layers before it. This needs ONNX Runtime.
-/// Memory: the activations of a few layers on the calibration text, a weight, and for SparseGPT about 30 bytes for each
-/// pair of its inputs.
+/// Wanda and SparseGPT prune weights in the order in which they run, each on the outputs of the pruned weights before
+/// it; so does the reconstruction of structured pruning. The call needs ONNX Runtime, and reports further stages for
+/// calibration. Memory: the activations of a few layers on the calibration data, a weight, and for SparseGPT about 30
+/// bytes for each pair of inputs of a weight. Fails like [`prune`], with `InvalidArgument` also for the methods
+/// magnitude and random and for data that do not fit the model.
 pub fn prune_calibrated(
     runtime: &'static Runtime,
     model: &Model,

@@ -32,7 +32,7 @@ choice! {
     pub enum Importance: optimize_importance_t = L1 {
         /// Sum of the magnitudes of the weights.
         L1 = 0, "l1";
-        /// Root of the sum of squares of the weights.
+        /// Sum of the squares of the weights.
         L2 = 1, "l2";
         /// Energy that a unit contributes, by weights and by activations on calibration data.
         Activation = 2, "activation";
@@ -41,8 +41,8 @@ choice! {
     }
 }
 
-/// A pattern `keep:of`, as `2:4`: among each `of` consecutive weights, along the inputs of a product, at most `keep`
-/// are not zero.
+/// A pattern `keep:of`, such as `2:4`: among each `of` consecutive weights along the inputs of a product, at most
+/// `keep` are not zero. `keep` is at least 1 and less than `of`, which is at most 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pattern {
     /// Number of weights that may be kept.
@@ -55,7 +55,7 @@ pub struct Pattern {
 const LARGEST_PATTERN: usize = 64;
 
 impl Pattern {
-    /// Returns the share of zeros of the pattern.
+    /// Returns the share of zeros that the pattern requires, for example 0.5 for `2:4`.
     pub fn sparsity(self) -> f64 {
         1.0 - self.keep as f64 / self.of.max(1) as f64
     }
@@ -142,50 +142,54 @@ impl FromStr for SparsityOverride {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PruneOptions {
-    /// Method that selects the weights or units to remove.
+    /// Method that selects the weights or units to remove. Default: [`PruneMethod::Magnitude`].
     pub method: PruneMethod,
-    /// Share of each weight to set to zero, above 0 and below 1; with a pattern, the share that the pattern requires.
+    /// Share of each weight to set to zero, or of each group of units to remove, above 0 and below 1; 0 is valid if
+    /// only layers are removed. Default: 0.5. With a pattern, it must be the default or the share that the pattern
+    /// requires.
     pub sparsity: f64,
-    /// Pattern of zeros, such as `2:4`, for hardware that supports it.
+    /// Pattern of zeros, such as `2:4`, for hardware that supports it. Default: none.
     pub pattern: Option<Pattern>,
     /// Magnitude and random: whether one threshold applies to all weights, instead of one per weight. Weights with an
-    /// override keep their own.
+    /// override keep their own. Default: false.
     pub global: bool,
-    /// Sparsities for the weights that match a pattern of names; the first match counts.
+    /// Sparsities for the weights that match a pattern of names; the first match counts. Default: none.
     pub overrides: Vec<SparsityOverride>,
-    /// Seed of random choices.
+    /// Seed of random choices. Default: 0.
     pub seed: u64,
     /// Names or globs of modules, weights or nodes: `query`, `mlp.fc1`, `layer.*.mlp.*`; each may match a part of a
     /// longer name, from dot to dot. Empty means all weights of `MatMul`, `Gemm` and `Conv`; those of `LSTM` and
     /// `GRU` must be named.
     pub target_modules: Vec<String>,
-    /// Names or globs of weights to leave unchanged, like `target_modules`, over which they have priority.
+    /// Names or globs of weights to leave unchanged, like `target_modules`, over which they have priority. Default:
+    /// none.
     pub exclude: Vec<String>,
-    /// Whether embedding tables (`Gather` of a matrix), and output layers that share one, are pruned.
+    /// Whether embedding tables (`Gather` of a matrix), and output layers that share one, are pruned. Default: false.
     pub embeddings: bool,
-    /// Minimum number of elements of a weight that is pruned.
+    /// Minimum number of elements of a weight that is pruned. Default: 1024.
     pub min_elements: u64,
-    /// Structured: score by which the units are ranked.
+    /// Structured: score by which the units are ranked. Default: [`Importance::L1`].
     pub importance: Importance,
-    /// Structured: number of which the number of remaining units is a multiple, if possible. 0 selects it: for the
-    /// channels of 2-D convolutions 16 for groups of 32 or more and 8 for groups of 16 or more, because ONNX Runtime's
-    /// fastest layout needs multiples of 16 channels with AVX-512 and of 8 without (the choice is the same on every
-    /// machine); for all other units 16 for groups of 256 or more, 8 from 64 on; otherwise 1.
+    /// Structured: number of which the number of remaining units is a multiple, if possible. 0 (default) selects it:
+    /// for the channels of 2-D convolutions 16 for groups of 32 or more and 8 for groups of 16 or more, because ONNX
+    /// Runtime's fastest layout needs multiples of 16 channels with AVX-512 and of 8 without (the choice is the same on
+    /// every machine); for all other units 16 for groups of 256 or more, 8 from 64 on; otherwise 1.
     pub round_to: usize,
     /// Structured, with calibration: whether the weight that reads the kept units is fitted to reproduce its original
-    /// output.
+    /// output. Default: false.
     pub reconstruct: bool,
     /// Structured: number of layers to remove: the least influential on the calibration data; without data, evenly
-    /// spaced in the later half. A sparsity of 0 removes nothing else.
+    /// spaced ones, in the second half if that has enough. With a sparsity of 0, nothing else is removed. Default: 0.
     pub drop_layers: usize,
-    /// Structured: indices of the layers to remove, as in names, instead of `drop_layers`.
+    /// Structured: indices of the layers to remove, as in names, instead of `drop_layers`. Default: none.
     pub layers: Vec<usize>,
-    /// Structured: size in bytes to reach, with as little pruning as needed, instead of a sparsity; 0 for none.
+    /// Structured: size in bytes to reach, with as little pruning as needed, instead of a sparsity; 0 (default) for
+    /// none.
     pub target_size: u64,
-    /// Structured: measured speed-up to reach, with as little pruning as needed, instead of a sparsity; 0 for none.
-    /// Needs ONNX Runtime.
+    /// Structured: measured speed-up to reach, at least 1, with as little pruning as needed, instead of a sparsity; 0
+    /// (default) for none. Needs ONNX Runtime, and excludes `target_size`.
     pub target_speedup: f64,
-    /// Number of worker threads; 0 means all processors.
+    /// Number of worker threads; 0 (default) means all processors.
     #[serde(skip)]
     pub threads: usize,
     /// Folder of the temporary file with the pruned weights until they are saved (an unlinked file); default: the
@@ -226,7 +230,7 @@ impl PruneOptions {
         PruneOptions { method: PruneMethod::Structured, sparsity: 0.3, ..PruneOptions::default() }
     }
 
-    /// Returns whether options remove whole layers.
+    /// Returns whether the options remove whole layers.
     pub(super) fn drops_layers(&self) -> bool {
         self.drop_layers > 0 || !self.layers.is_empty()
     }

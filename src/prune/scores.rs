@@ -1,7 +1,8 @@
 //! Pruning by scores of single weights: those with the smallest scores become zero.
 //!
-//! Their number is exact; among equal scores the first are chosen. A threshold is found by counting scores twice, by
-//! their upper and by their lower 16 bits, so that nothing is sorted and weights are read in pieces.
+//! The number of zeros is the requested one, unless there are already more; among equal scores the first are chosen.
+//! The threshold is found by counting scores twice, by their upper and by their lower 16 bits, so that nothing is
+//! sorted and weights are read in pieces. For a pattern such as `2:4`, the scores of each group are compared.
 
 use super::options::{Pattern, PruneMethod, PruneOptions};
 use super::targets::{Layout, Target};
@@ -152,7 +153,8 @@ fn bin_of(counts: &[u64], rank: u64) -> (usize, u64) {
     (counts.len() - 1, before)
 }
 
-/// Sets the `wanted` weights of all targets with the smallest scores to zero, and returns the outcomes.
+/// Sets the `wanted` weights with the smallest scores among all targets to zero, and returns the outcome of each
+/// target.
 fn apply(
     targets: &[&Target<'_>],
     wanted: usize,

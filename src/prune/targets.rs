@@ -29,8 +29,9 @@ impl Layout {
     }
 }
 
-/// The operand that a weight is multiplied with, if it is in the main graph.
+/// The operand that a weight is multiplied with, in the main graph.
 pub struct Data {
+    /// Name of the value.
     pub value: String,
     /// Whether the inputs of the product are the second dimension (channels) of this operand, not the last.
     pub channels: bool,
@@ -47,11 +48,15 @@ pub struct Target<'a> {
     /// Short name of the module of the weight.
     pub module: String,
     pub layout: Layout,
+    /// Share of the elements to set to zero.
     pub sparsity: f64,
     /// Whether the sparsity comes from an override.
     pub overridden: bool,
+    /// Other operand of the product; `None` if it cannot be used for calibration.
     pub data: Option<Data>,
+    /// Nodes that read the weight, as graph or function and node index.
     pub readers: Vec<(BodyId, usize)>,
+    /// Whether a caller of the model may give the weight another value ([`Constant::overridable`]).
     pub overridable: bool,
 }
 
@@ -60,7 +65,7 @@ impl Target<'_> {
         self.matrix.columns
     }
 
-    /// Returns the number of zeros to create among `of` elements.
+    /// Returns the number of zeros that `of` elements should have.
     pub fn zeros(&self, of: usize) -> usize {
         (self.sparsity * of as f64).round() as usize
     }
@@ -96,7 +101,8 @@ struct Found<'a> {
     module: String,
 }
 
-/// Returns the weights to prune, and the reasons for all other weights of the model.
+/// Returns the weights to prune, and the reasons why all other weights of the model stay unchanged. Fails with
+/// `InvalidArgument` if a target or override matches no weight.
 pub fn plan<'a>(view: &View<'a>, options: &PruneOptions) -> Result<Plan<'a>> {
     let mut globs = Globs {
         targets: Selector::new(&options.target_modules, Fit::Parts)?.0,
@@ -303,7 +309,7 @@ struct Globs {
     overrides: Vec<(Pattern, f64)>,
 }
 
-/// Returns the names of all modules, for the message about a name that matches nothing.
+/// Returns the names of the modules, at most 24, for the message about a name that matches nothing.
 fn list(found: &[Found<'_>]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     found.iter().for_each(|weight| *counts.entry(&weight.module).or_default() += 1);

@@ -9,7 +9,7 @@ use crate::graph::floats::to_bytes;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The number of elements of a piece.
+/// The number of elements that one thread processes at a time.
 pub const PIECE: usize = 1 << 18;
 /// The number of outputs that are transposed at a time.
 const TILE: usize = 64;
@@ -23,6 +23,7 @@ pub struct Writer<'t> {
 }
 
 impl<'t> Writer<'t> {
+    /// Reserves scratch storage for the new elements of a weight. Fails if there is no space.
     pub fn new(target: &'t Target<'t>, scratch: &Scratch) -> Result<Writer<'t>> {
         let slot = scratch.reserve(target.elements() * target.matrix.width())?;
         Ok(Writer { target, slot, before: AtomicU64::new(0), after: AtomicU64::new(0) })
@@ -58,13 +59,14 @@ impl<'t> Writer<'t> {
         self.slot.write_at(first * matrix.width(), &to_bytes(values, matrix.dtype()))
     }
 
+    /// Returns the pruned weight after all its elements have been written; `how` describes the selection.
     pub fn finish(self, how: String) -> Result<Pruned> {
         let (zeros_before, zeros_after) = (self.before.into_inner(), self.after.into_inner());
         Ok(Pruned { raw: self.slot.finish()?, zeros_before, zeros_after, how })
     }
 }
 
-/// Returns all elements of a weight in the layout `[outputs, inputs]`.
+/// Returns all elements of a weight as rows `[outputs, inputs]`.
 pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     let Layout { inputs, inner, .. } = target.layout;
     let mut values = vec![0f32; target.elements()];

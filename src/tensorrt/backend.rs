@@ -1,4 +1,5 @@
-//! The libraries that build engines: the module finds and opens one, and queries its version and device.
+//! The libraries that build engines. The module finds and opens one, and checks its version and, for TensorRT, that
+//! there is a GPU.
 
 use super::shim::{self, Compiled};
 use crate::choice::choice;
@@ -46,7 +47,7 @@ impl From<Backend> for Choice {
     }
 }
 
-/// The environment variable with the folder or file of the libraries, which is used if the options name none.
+/// The name of the environment variable with the folder of the libraries, which is used if the options name none.
 pub const PATH_VARIABLE: &str = "OPTIMIZE_TENSORRT_PATH";
 
 impl Backend {
@@ -96,16 +97,18 @@ pub struct Library {
 }
 // SAFETY: the pointers are functions of a library that is never closed; they may be called from any thread.
 unsafe impl Send for Library {}
-// SAFETY: as above.
+// SAFETY: the functions may be called from several threads at the same time.
 unsafe impl Sync for Library {}
 
 impl Library {
-    /// Opens the library that `choice` requests: only in `folder` if there is one, otherwise in
-    /// `OPTIMIZE_TENSORRT_PATH`, next to this library, and on the search path of the dynamic linker.
+    /// Opens the library that `choice` requests. It is searched for only in `folder` if that is given, otherwise only
+    /// in the folder [`PATH_VARIABLE`] if that is set, otherwise next to this library and on the search path of the
+    /// dynamic linker.
     ///
-    /// Fails with `BackendMissing` if no library is found (the message lists each place) or if this library was built
-    /// without the headers, `Unsupported` if the version differs from that of the headers, and `DeviceMissing` if
-    /// TensorRT is requested without a GPU, which it requires.
+    /// Fails with [`Kind::BackendMissing`] if no library is found (the message lists each place) or if this library was
+    /// built without the headers; with `Unsupported` if the library has another major version than the headers, or an
+    /// older minor version; with `DeviceMissing` if TensorRT is requested without a GPU, which it requires; and with
+    /// `InvalidArgument` for [`Choice::OnnxRuntime`], which is not such a library.
     pub fn open(choice: Choice, folder: Option<&Path>) -> Result<Library> {
         match choice {
             Choice::TensorRt => open(Backend::TensorRt, folder, "it was requested".to_owned()),
@@ -137,7 +140,7 @@ impl Library {
         }
     }
 
-    /// Returns the backend that the library is.
+    /// Returns which backend the library is.
     pub fn backend(&self) -> Backend {
         self.backend
     }
@@ -147,7 +150,7 @@ impl Library {
         &self.version
     }
 
-    /// Returns the path of the open file.
+    /// Returns the path with which the library was opened: its file name only, if the dynamic linker searched for it.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -239,8 +242,8 @@ fn version_of(library: &driver::Library, path: &Path) -> Result<i32> {
     Ok(unsafe { function::<unsafe extern "C" fn() -> i32>(library, c"getInferLibVersion", path)?() })
 }
 
-/// Returns the compute capability of the first NVIDIA GPU, for example 89 for 8.9. Fails with `DeviceMissing`, whose
-/// message names what is missing.
+/// Returns the compute capability of the first NVIDIA GPU, for example 89 for 8.9. Fails with
+/// [`Kind::DeviceMissing`] if there is no driver or no GPU; the message names which is missing.
 pub fn device() -> Result<i32> {
     Driver::get()?.capability(0)
 }

@@ -31,17 +31,20 @@ mod flag {
     pub const STRIP_PLAN: u32 = 1 << 18;
 }
 
-/// Builds an engine of `model` at `output` (a file, or a folder for `model.engine`), with `X.engine.json` next to it,
-/// and returns a report.
+/// Builds an engine of `model`, and returns a report. `output` is a file with the extension of an engine (see
+/// [`EngineFile::is_one`]), or a folder that receives `model.engine`; the manifest has the name of the engine followed
+/// by `.json`. For ONNX Runtime's provider, `output` is a file `X.onnx`, or a folder that receives `model_ctx.onnx`.
 ///
-/// An existing engine of the same model, backend and options is kept, and the report says `reused`. `runtime` is needed
-/// for precisions other than fp32, whose error is measured before the build. Progress stages: `hash`, then `precision`
-/// (in measurements), then `build` (in steps of the library).
+/// An existing engine of the same model, backend and options is kept unless `force` is set, and the report says whether
+/// it was `reused`. `runtime` is needed for ONNX Runtime's provider, for precisions other than fp32, whose error is
+/// measured before the build, and for lowering some operators. Progress stages: `hash`, then `calibrate` for int8 and
+/// fp8 (in runs), `precision` (in measurements) and `build` (in steps of the library).
 ///
-/// Fails with `BackendMissing`, `DeviceMissing` and `Unsupported` like [`Library::open`]; `InvalidArgument` if the size
-/// of an input varies and no option sets it; `Unsupported` for operators that cannot be lowered (the message names
-/// them) or that the library rejects; `GateNotMet` if the error stays above the limit; `Mismatch` if a different engine
-/// exists and must not be replaced; `Io` if the disk is full.
+/// Fails with `BackendMissing`, `DeviceMissing` and `Unsupported` like [`Library::open`]; `InvalidArgument` for options
+/// out of range, and if the size of an input varies and no option sets it; `NotFound` for an input that the model does
+/// not have; `Unsupported` for operators that cannot be lowered (the message names them) or that the library rejects;
+/// `GateNotMet` if the error stays above the limit; `Mismatch` if a different engine exists and must not be replaced;
+/// `Io` if files cannot be written.
 pub fn build(
     runtime: Option<&'static Runtime>,
     model: &Model,
@@ -88,7 +91,8 @@ pub fn build(
 
 /// Returns the graph that the backend would receive, and a report, without building an engine: the graph is lowered to
 /// the operators that the backend's parser supports, in the requested precision. Its inputs and outputs are those of
-/// `model`.
+/// `model`. No backend is needed, and `runtime` only where [`build`] needs it for the graph. Fails like [`build`] for
+/// the options and the graph; sizes that no option sets are no error.
 pub fn graph(
     runtime: Option<&'static Runtime>,
     model: &Model,
@@ -121,7 +125,7 @@ fn lowered(
     call: &Call,
 ) -> Result<ModelProto> {
     let (mut proto, lowered) = portable::lower(runtime, model, call)?;
-    // The parser treats equal symbols as equal sizes, even if they have no meaning.
+    // The parser treats dimensions with equal names as equal sizes, even where an exporter gave the names at random.
     names::clear(&mut proto);
     report.summary.insert("nodes_lowered".into(), lowered.into());
     if options.sparsity {
@@ -225,7 +229,7 @@ fn job(library: Library, parsed: &Parsed, profiles: &Profiles, options: &TensorR
     })
 }
 
-/// A graph in the form that the backend's parser reads: encoded, or, above protobuf's limit of 2 GiB, a file with
+/// A graph as the backend's parser reads it: encoded in memory or, above protobuf's limit of 2 GiB, a file with
 /// external weights in a temporary folder that is removed after the build.
 struct Parsed {
     bytes: Bytes,
@@ -289,7 +293,7 @@ fn flags(options: &TensorRtOptions) -> u32 {
         | set(options.strip, flag::STRIP_PLAN)
 }
 
-/// The library that builds the engine.
+/// The backend that builds the engine.
 enum Builder {
     Library(Library),
     /// ONNX Runtime's provider, and the reason for choosing it.
@@ -390,8 +394,8 @@ fn key(library: &Builder, identity: &FileIdentity, profiles: &Profiles, options:
     })
 }
 
-/// Returns why an engine is built or reused and, if it is reused, the manifest of the existing engine. Fails with
-/// `Mismatch` if an existing engine does not match, `refuse_mismatch` is set and `force` is not.
+/// Returns the reason why an engine is built or reused and, if it is reused, the manifest of the existing engine. Fails
+/// with `Mismatch` if an existing engine does not match, `refuse_mismatch` is set and `force` is not.
 fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(String, Option<Manifest>)> {
     if !engine.exists() {
         return Ok(("there was no engine".to_owned(), None));
@@ -417,7 +421,8 @@ fn reusable(engine: &Path, key: &Key, options: &TensorRtOptions) -> Result<(Stri
     Ok((why, None))
 }
 
-/// Saves the result of [`graph`] at `path`, and returns the identity of the file.
+/// Saves the result of [`graph`] at `path`, with the weights in a separate file if they are too large for one, and
+/// returns the identity of the file. Fails with [`Kind::Io`] if the files cannot be written.
 pub fn save_graph(model: &Model, path: &Path, call: &Call) -> Result<FileIdentity> {
     Ok(model.save(path, ExternalData::Auto, call)?.identity())
 }

@@ -29,8 +29,9 @@ pub(super) struct Rewritten {
     pub short: HashMap<String, String>,
 }
 
-/// Returns `original` with its main graph in lower precision. `floats` are the names of its float32 values, `forms` has
-/// one entry per node.
+/// Returns `original` with its main graph in lower precision. `floats` are the names of its float32 values, and `forms`
+/// has one entry per node. The types of inputs and outputs of the graph do not change. `scratch` receives the converted
+/// weights.
 ///
 /// `emulated` keeps the type float32 and rounds instead, so that a runtime without kernels for the low-precision type
 /// can run the graph.
@@ -67,7 +68,7 @@ pub(super) fn rewrite(
     for name in &short_made {
         writer.name(name);
     }
-    // Constants exist in both forms if both are read, otherwise only in the low-precision form.
+    // A constant is kept in float32 if a node reads it so, and converted if a node reads its low-precision form.
     let defaults: HashSet<String> = graph.input.iter().filter_map(|i| i.name.clone()).collect();
     let mut initializers = Vec::with_capacity(graph.initializer.len());
     for constant in std::mem::take(&mut graph.initializer) {

@@ -1,5 +1,6 @@
-//! ONNX Runtime's TensorRT provider as a builder of engines. It writes a model whose subgraphs are replaced by engines
-//! (`X_ctx.onnx`, operator `EPContext`). It builds only for the GPU of this machine.
+//! ONNX Runtime's TensorRT provider as a builder of engines. It writes a model (by convention `X_ctx.onnx`) in which
+//! `EPContext` nodes with embedded engines replace the subgraphs that TensorRT supports. It builds only for the first
+//! GPU of this machine.
 
 use super::manifest::{self, FORMAT, Key, Manifest};
 use super::options::TensorRtOptions;
@@ -14,7 +15,7 @@ use crate::runtime::driver::Driver;
 use crate::runtime::{Execution, Provider, ProviderChoice, Runtime, Session, SessionOptions, available};
 use std::path::Path;
 
-/// Fails with the message of the provider if the provider does not start.
+/// Checks that the provider is available. Fails with the reason if it is not.
 pub(super) fn starts(runtime: &'static Runtime) -> Result<()> {
     let found = available(runtime, 0).into_iter().find(|found| found.provider == Provider::TensorRt);
     match found.and_then(|found| found.reason) {
@@ -28,8 +29,11 @@ pub(super) fn capability() -> Result<i32> {
     Driver::get()?.capability(0)
 }
 
-/// Builds `output` from a graph, and returns the manifest. The session that builds it is dropped afterwards; others can
-/// then read the file.
+/// Builds `output` from a graph, replacing an existing file, writes the manifest next to it, and returns the manifest.
+/// The session that builds it is dropped before the return, so that others can read the file.
+///
+/// Fails with [`crate::error::Kind::InvalidArgument`] if no input varies in size (there is no profile) or the path is
+/// not UTF-8, and with `Unsupported` for several profiles.
 pub(super) fn make(
     runtime: &'static Runtime,
     graph: ModelProto,

@@ -28,12 +28,13 @@ pub struct Engine {
     profile: Option<i32>,
     /// Shapes that the package of the engine accepts.
     contract: Option<Arc<Contract>>,
-    // This field is the last, and so dropped last: rooms and the runner belong to its context.
+    // This field is dropped after those above it, because the runner and the device memory of the slots belong to its
+    // context.
     device: Device,
     _bytes: bytes::Bytes,
 }
 
-/// The file of an engine that was checked: its path, GPU, inputs and outputs.
+/// The file of an engine that was opened once as a check: its path, GPU, inputs and outputs. The engine is not loaded.
 pub struct EngineFile {
     path: PathBuf,
     options: OpenOptions,
@@ -44,7 +45,7 @@ pub struct EngineFile {
 }
 
 impl EngineFile {
-    /// Opens the engine once as a check, and returns the file. Fails like [`Engine::open`].
+    /// Opens the engine once as a check, closes it, and returns the file. Fails like [`Engine::open`].
     pub fn new(path: &Path, options: &OpenOptions, device_id: u32) -> Result<EngineFile> {
         let engine = Engine::open(path, options, device_id)?;
         let signature = engine.signature();
@@ -52,12 +53,12 @@ impl EngineFile {
         Ok(EngineFile { path: path.to_owned(), options: options.clone(), device_id, signature, bytes, sha256 })
     }
 
-    /// Returns whether a file name is that of an engine.
+    /// Returns whether a path is that of an engine: it ends in `.engine`, `.plan` or `.trt` and is not a folder.
     pub fn is_one(path: &Path) -> bool {
         path.extension().is_some_and(|e| e == "engine" || e == "plan" || e == "trt") && !path.is_dir()
     }
 
-    /// Loads the engine on the GPU and returns it.
+    /// Loads the engine on the GPU and returns it. Fails like [`Engine::open`].
     pub fn open(&self) -> Result<Engine> {
         Engine::open(&self.path, &self.options, self.device_id)
     }
@@ -124,8 +125,8 @@ unsafe impl Send for Slot {}
 
 impl Engine {
     /// Loads the engine at `path` on the GPU with the index `device_id`, and returns it. Fails like [`manifest::open`],
-    /// with [`crate::error::Kind::DeviceMissing`] if there is no GPU, and with `Backend` if TensorRT cannot use the
-    /// engine there.
+    /// with [`crate::error::Kind::DeviceMissing`] if there is no such GPU, with `Backend` if TensorRT cannot use the
+    /// engine there, and with `Unsupported` if an input or output has a type that this library lacks.
     pub fn open(path: &Path, options: &OpenOptions, device_id: u32) -> Result<Engine> {
         let manifest = manifest::open(path, options)?;
         let device = Device::open(device_id).at(|| path.display())?;
@@ -148,7 +149,7 @@ impl Engine {
         Ok(Engine { runner, manifest, slots, profile: None, contract: None, device, _bytes: bytes })
     }
 
-    /// Returns the engine limited to the sizes that its package allows.
+    /// Returns the engine limited to the input sizes of `contract`, which every run then checks.
     pub fn with_contract(self, contract: Arc<Contract>) -> Engine {
         let mut engine = self;
         engine.contract = Some(contract);
@@ -194,9 +195,14 @@ impl Engine {
         })
     }
 
-    /// Runs the engine: copies inputs to the GPU, computes, and returns copies of the outputs. Fails with `NotFound`
-    /// for names that the engine does not have, and `InvalidArgument` for an input that is missing, has another type,
-    /// or has a size outside all profiles. `call` is checked before and after: a run on a GPU is not interrupted.
+    /// Runs the engine: copies inputs to the GPU, computes, and returns copies of the outputs named in `outputs` in
+    /// that order; of all outputs if it is empty. `call` is checked before and after, because a run on a GPU is not
+    /// interrupted.
+    ///
+    /// Fails with [`crate::error::Kind::NotFound`] for names that the engine does not have; with `InvalidArgument` for
+    /// an input that is missing, has another type, or has a size outside all profiles or the contract, and for a name
+    /// that is given twice; with `Unsupported` if the size of an output is known only after the run; with
+    /// `LimitExceeded` if the memory of the GPU is exhausted; and with `Backend` for errors of TensorRT or the driver.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], outputs: &[&str], call: &Call) -> Result<Vec<(String, Tensor)>> {
         call.check()?;
         self.check(inputs, outputs)?;
@@ -259,7 +265,8 @@ impl Engine {
         self.contract.as_ref().map_or(Ok(()), |contract| check_contract(contract, inputs))
     }
 
-    /// Returns the index of the first profile that allows the shapes of these inputs.
+    /// Returns the index of the first profile that allows the shapes of these inputs. Fails with `InvalidArgument` if
+    /// there is none.
     fn profile_for(&self, inputs: &[(&str, &Tensor)]) -> Result<i32> {
         let mut known = String::new();
         for profile in 0.. {
@@ -301,7 +308,8 @@ impl Engine {
     /// Starts the run, and returns index, shape and memory of each output, which the GPU writes until [`Device::wait`]
     /// returns.
     ///
-    /// # Safety `inputs` and the returned memory must live until then.
+    /// # Safety
+    /// `inputs` and the returned memory must live until [`Device::wait`] returns, also after an error.
     unsafe fn start(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Made>> {
         let (calls, raw) = (self.runner.calls, self.runner.raw);
         let mut result = RawResult::empty();
@@ -316,7 +324,7 @@ impl Engine {
                 unsafe { self.device.copy_in(&slot.room, bytes)? };
                 slot.room.address()
             };
-            // SAFETY: all are alive.
+            // SAFETY: the runner, the name, the shape and the memory are valid during the call.
             let status =
                 unsafe { (calls.place)(raw, slot.name, shape.as_ptr(), shape.len() as i32, address, &mut *result) };
             answer(status, &result).at(|| format!("input {:?}", slot.info.name))?;
@@ -324,7 +332,7 @@ impl Engine {
         let mut made = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.is_input) {
             let (mut dims, mut rank) = ([0i64; 8], 0i32);
-            // SAFETY: as above.
+            // SAFETY: the runner and the name are valid; the shim writes at most eight dimensions.
             let status = unsafe { (calls.shape)(raw, slot.name, dims.as_mut_ptr(), &mut rank) };
             let shape = dims[..rank as usize].to_vec();
             if status != 0 || slot.on_host || shape.iter().any(|size| *size < 0) {
@@ -333,7 +341,7 @@ impl Engine {
             let size = usize::try_from(slot.dtype.bytes_of(element_count(&shape)?)?);
             let size = size.map_err(|_| error!(LimitExceeded, "output {:?} is too large", slot.info.name))?;
             self.device.room(&mut slot.room, size)?;
-            // SAFETY: as above.
+            // SAFETY: the runner, the name and the memory are valid during the call.
             let status =
                 unsafe { (calls.place)(raw, slot.name, std::ptr::null(), 0, slot.room.address(), &mut *result) };
             answer(status, &result).at(|| format!("output {:?}", slot.info.name))?;
@@ -351,7 +359,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // The memory belongs to the context of the device, which must be current in the thread that frees it.
+        // The memory belongs to the CUDA context of the device, which must be current on the thread that frees it.
         if self.device.enter().is_ok() {
             self.slots.iter_mut().for_each(|slot| self.device.give_back(&mut slot.room));
         }
@@ -392,7 +400,7 @@ fn slots(runner: &Runner) -> Result<Vec<Slot>> {
     Ok(slots)
 }
 
-/// Returns the element type for a value of TensorRT's `DataType`.
+/// Returns the element type for a value of TensorRT's `DataType`; `None` for types that engines here do not use.
 fn data_type(number: i32) -> Option<DataType> {
     Some(match number {
         0 => DataType::Float32,

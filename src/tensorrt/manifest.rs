@@ -1,4 +1,5 @@
-//! The manifest next to an engine: its model, target, backend and options. It is checked before the engine is used.
+//! The manifest next to an engine, which records its model, target, backend and options, and which is checked before
+//! the engine is used.
 
 use super::backend::{Backend, Choice, Library, device};
 use super::options::Precision;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-/// The format version that this library writes, and the newest that it reads.
+/// The format version of manifests that this library writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
 /// The content of the manifest `X.engine.json` of an engine.
@@ -29,11 +30,11 @@ pub struct Manifest {
     pub engine_sha256: String,
     /// SHA-256 of the ONNX graph that the backend received.
     pub graph_sha256: String,
-    /// Error of the precision against fp32, measured before the build.
+    /// Error of the precision against fp32, measured before the build, as in the report; `None` for fp32.
     pub error: Option<Value>,
 }
 
-/// The source and target of an engine. Engines with equal keys are interchangeable.
+/// The source and target of an engine, and the options of its build. An existing engine with an equal key is reused.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Key {
     /// Version of this library.
@@ -44,21 +45,22 @@ pub struct Key {
     pub backend: Backend,
     /// Version of the backend.
     pub backend_version: String,
-    /// Compute capability of the target: one like `89`, a list, or `none` for an engine built without a GPU for all of
-    /// them.
+    /// Compute capability of the target, for example `89`. For TensorRT-RTX, the list of those requested, for example
+    /// `86,89`, or `none` if all that it supports are meant.
     pub compute_capability: String,
     /// Precision of the engine; see [`Precision`].
     pub precision: Precision,
-    /// Options that change the engine.
+    /// Other options that change the engine, by name.
     pub flags: Map<String, Value>,
     /// Optimization profiles, as `Profiles::to_json` writes them.
     pub profiles: Value,
-    /// Whether a timing cache was used, because of which engines may differ.
+    /// Whether a timing cache was used. Engines built with different caches may differ.
     pub timing_cache: bool,
 }
 
 impl Key {
-    /// Returns descriptions of the fields that differ; empty if the keys are equal.
+    /// Returns a description of each field that differs, with the value of `other` and of `self`; empty if the keys are
+    /// equal.
     pub fn differences(&self, other: &Key) -> Vec<String> {
         let (a, b) = (serde_json::to_value(self), serde_json::to_value(other));
         let (Ok(Value::Object(a)), Ok(Value::Object(b))) = (a, b) else { return vec!["all".to_owned()] };
@@ -70,7 +72,7 @@ impl Key {
     }
 }
 
-/// Returns the path of the manifest of an engine.
+/// Returns the path of the manifest of an engine: the path of the engine followed by `.json`.
 pub fn path_of(engine: &Path) -> PathBuf {
     let mut name = engine.as_os_str().to_owned();
     name.push(".json");
@@ -78,7 +80,8 @@ pub fn path_of(engine: &Path) -> PathBuf {
 }
 
 impl Manifest {
-    /// Returns the manifest of an engine; `None` if there is none. Fails with `InvalidModel` if it is damaged.
+    /// Returns the manifest next to the file `engine`; `None` if there is none. Fails with `InvalidModel` if it is
+    /// damaged, and with `Unsupported` for a format version newer than [`FORMAT`].
     pub fn read(engine: &Path) -> Result<Option<Manifest>> {
         let path = path_of(engine);
         let content = match files::read(&path, limits::CONFIG_BYTES) {
@@ -123,9 +126,10 @@ pub fn sha256(bytes: &[u8]) -> String {
 pub struct OpenOptions {
     /// SHA-256 of the model that the engine must have been built from; `None` accepts any.
     pub model_sha256: Option<String>,
-    /// Whether the caller trusts the author of the engine: an engine contains code.
+    /// Whether the caller trusts the author of the engine, which contains code. Default: false, which refuses every
+    /// engine.
     pub trust: bool,
-    /// Backend that loads the engine; `Auto` selects the one that built it.
+    /// Backend that must have built the engine, and that loads it; `Auto` accepts any.
     pub backend: Choice,
     /// Folder of the backend's library; `None` searches for it.
     pub library: Option<PathBuf>,
@@ -153,11 +157,13 @@ fn check_library(library: &Library, key: &Key) -> Result<()> {
 }
 
 /// Returns the manifest of an engine after checking whether the engine may be used on this machine: that it is trusted
-/// and intact, and that model, backend and device match.
+/// and intact, and that model, backend and device match. The backend's library also reads the engine; TensorRT-RTX
+/// reads only its header on a machine without a GPU. Of an engine that ONNX Runtime's provider built, the device is
+/// checked but not the version.
 ///
 /// Fails with `Untrusted` if it is not trusted or has no manifest, `InvalidModel` if the file differs from its manifest
-/// or is no engine, and `Mismatch` for another model, version or device; the message names the difference. With a GPU,
-/// or with TensorRT-RTX, the library also reads the engine.
+/// or is no engine, and `Mismatch` for another model, backend, version or device; the message names the difference.
+/// Also fails like [`Manifest::read`] and [`Library::open`].
 pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     let place = || engine.display().to_string();
     let file = files::open(engine)?;

@@ -1,4 +1,4 @@
-//! Device memory, and copies to and from it, through the NVIDIA driver.
+//! GPU memory, and copies to and from it, through the NVIDIA driver.
 
 use crate::error::{Result, bail, error};
 use crate::runtime::driver::Driver;
@@ -14,7 +14,7 @@ type Free = unsafe extern "C" fn(Address) -> c_int;
 type ToDevice = unsafe extern "C" fn(Address, *const c_void, usize, *mut c_void) -> c_int;
 type ToHost = unsafe extern "C" fn(*mut c_void, Address, usize, *mut c_void) -> c_int;
 
-/// A device for one user, with its primary context, which NVIDIA's libraries also use, and a stream.
+/// An open GPU for one user, with its primary CUDA context, which NVIDIA's libraries also use, and a stream.
 pub(super) struct Device {
     calls: Calls,
     number: c_int,
@@ -45,7 +45,8 @@ fn done(status: c_int, what: &str) -> Result<()> {
 }
 
 impl Device {
-    /// Opens the device with the index `number`. Fails with [`crate::error::Kind::DeviceMissing`] if it does not exist.
+    /// Opens the GPU with the index `number`, and makes its context current on this thread. Fails with
+    /// [`crate::error::Kind::DeviceMissing`] if it does not exist.
     pub fn open(number: u32) -> Result<Device> {
         let driver = Driver::get()?;
         driver.capability(number)?;
@@ -92,13 +93,15 @@ impl Device {
         self.stream
     }
 
-    /// Waits until all enqueued work is done.
+    /// Waits until all work that was enqueued on the stream is done. Fails with [`crate::error::Kind::Backend`] if the
+    /// work failed.
     pub fn wait(&self) -> Result<()> {
         // SAFETY: the stream is of this device.
         done(unsafe { (self.calls.synchronize)(self.stream) }, "cuStreamSynchronize")
     }
 
-    /// Allocates the memory of `room` again if it has fewer than `size` bytes.
+    /// Makes `room` a buffer of at least `size` bytes: frees a smaller one, without copying its content, and allocates.
+    /// Fails with [`crate::error::Kind::LimitExceeded`] if the device is out of memory.
     pub fn room(&self, room: &mut Room, size: usize) -> Result<()> {
         if room.size >= size.max(1) {
             return Ok(());
@@ -110,6 +113,7 @@ impl Device {
         Ok(())
     }
 
+    /// Frees the memory of `room`, which is empty afterwards.
     pub fn give_back(&self, room: &mut Room) {
         if room.size > 0 {
             // SAFETY: it was allocated here, once. A failure only leaks memory.
@@ -118,10 +122,10 @@ impl Device {
         *room = Room::default();
     }
 
-    /// Enqueues a copy to the device; `from` must live until [`Device::wait`].
+    /// Enqueues a copy to the device. Panics if `room` is smaller than `from`.
     ///
     /// # Safety
-    /// See above.
+    /// `from` must live until [`Device::wait`] returns.
     pub unsafe fn copy_in(&self, room: &Room, from: &[u8]) -> Result<()> {
         assert!(from.len() <= room.size);
         // SAFETY: the sizes fit; the caller keeps `from`.
@@ -131,10 +135,10 @@ impl Device {
         )
     }
 
-    /// Enqueues a copy to the host; `to` must live until [`Device::wait`].
+    /// Enqueues a copy to the host. Panics if `room` is smaller than `to`.
     ///
     /// # Safety
-    /// See above.
+    /// `to` must live until [`Device::wait`] returns.
     pub unsafe fn copy_out(&self, room: &Room, to: &mut [u8]) -> Result<()> {
         assert!(to.len() <= room.size);
         // SAFETY: the sizes fit; the caller keeps `to`.
@@ -157,7 +161,8 @@ impl Drop for Device {
     }
 }
 
-/// Device memory, which [`Device::give_back`] frees.
+/// A buffer of device memory, initially empty. [`Device::room`] allocates it and [`Device::give_back`] frees it;
+/// dropping it does not.
 #[derive(Default)]
 pub(super) struct Room {
     address: Address,

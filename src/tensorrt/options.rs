@@ -36,8 +36,8 @@ choice! {
 }
 
 impl Precision {
-    /// Returns the default limit of the relative error of the worst output. Float16 has 11 significant bits, bfloat16
-    /// 8, int8 7 and float8 4.
+    /// Returns the default limit of the relative error of the worst output. The limits follow the significant bits:
+    /// float16 has 11, bfloat16 8, int8 7 and float8 4.
     fn usual_error(self) -> f64 {
         match self {
             Precision::Fp32 | Precision::Fp16 => 0.01,
@@ -55,16 +55,16 @@ impl Precision {
 /// The shapes of inputs, by name.
 pub type Shapes = Vec<(String, Vec<i64>)>;
 
-/// An optimization profile for all inputs.
+/// An optimization profile. Inputs that it does not list have the sizes of the other options.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct GivenProfile {
-    /// Minimum shapes of the inputs; inputs that are not listed use the optimum shape.
+    /// Minimum shapes of inputs; by default the optimum shapes.
     pub min: Shapes,
-    /// Optimum shapes of the inputs, for which TensorRT tunes the engine.
+    /// Optimum shapes of inputs, for which TensorRT tunes the engine; by default the maximum or else minimum shapes.
     pub opt: Shapes,
-    /// Maximum shapes of the inputs.
+    /// Maximum shapes of inputs; by default the optimum shapes.
     pub max: Shapes,
 }
 
@@ -78,30 +78,34 @@ pub struct TensorRtOptions {
     pub precision: Precision,
     /// Backend that builds the engine. Default: [`Choice::Auto`].
     pub backend: Choice,
-    /// Folder of the backend's library; `None` searches for it.
+    /// Folder of the backend's library; `None` searches for it as [`super::Library::open`] does.
     pub library: Option<PathBuf>,
-    /// Batch size of the engine; 0 leaves it to the profiles.
+    /// Batch size of the engine, at most 2^31; 0 (default) leaves it to `dimensions` and `profiles`.
     pub batch_size: i64,
-    /// Sequence length in tokens; 0 leaves it to the profiles.
+    /// Sequence length in tokens, at most 2^31; 0 (default) leaves it to `dimensions` and `profiles`.
     pub sequence_length: i64,
-    /// Sizes of dimensions by their name in the model, or by `batch`, `sequence` and `past`.
+    /// Sizes of dimensions by their name in the model, or by `batch`, `sequence` and `past` for dimensions whose name
+    /// or position suggests these. The name of an integer input that holds a size sets the range of its value.
     pub dimensions: Vec<(String, Span)>,
-    /// Optimization profiles; the first one is that of `--min-shapes` and its siblings. Without profiles, one is made
-    /// of the sizes above.
+    /// Optimization profiles; the options `--min-shapes`, `--opt-shapes` and `--max-shapes` set the first. Without
+    /// profiles, one profile follows from `batch_size`, `sequence_length` and `dimensions`, and from the contract of a
+    /// package.
     pub profiles: Vec<GivenProfile>,
     /// Device memory that a layer may use as workspace, in bytes; 0 for all of it.
     pub workspace: u64,
     /// TensorRT's builder optimization level, 0 to 5; `None` for its default.
     pub optimization_level: Option<i32>,
-    /// Path of the file with the timing cache (TensorRT).
+    /// Path of the file with the timing cache (TensorRT), which the build reads if it exists, and updates; `None` for
+    /// no cache.
     pub timing_cache: Option<PathBuf>,
     /// Whether the engine also runs with later versions of the backend.
     pub version_compatible: bool,
     /// Whether the engine runs on all GPUs since Ampere instead of this one only (TensorRT).
     pub hardware_compatible: bool,
-    /// Whether the engine omits its weights, which are added when it is loaded.
+    /// Whether the engine omits its weights. A program must add them with TensorRT's refitter before it runs the
+    /// engine, which this library does not do.
     pub strip: bool,
-    /// Whether weights may be replaced later.
+    /// Whether programs may replace weights with TensorRT's refitter after loading. Excludes `strip`.
     pub refit: bool,
     /// Whether the builder may use 2:4 structured sparsity of weights.
     pub sparsity: bool,
@@ -109,11 +113,11 @@ pub struct TensorRtOptions {
     pub detailed: bool,
     /// Whether to disable TensorFloat-32 in layers that stay fp32.
     pub no_tf32: bool,
-    /// Compute capabilities to build for (TensorRT-RTX), for example 89 for 8.9; empty for all that the backend
-    /// supports.
+    /// Compute capabilities to build for (TensorRT-RTX), for example 89 for 8.9; empty (default) for all that the
+    /// backend supports.
     pub compute_capabilities: Vec<i32>,
-    /// Maximum relative error of an output against fp32 on a sample; nodes return to fp32 until it is met. 0 selects
-    /// 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
+    /// Maximum relative error of an output against fp32 on a sample; nodes return to fp32 until it is met. 0 (default)
+    /// selects 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8. It has no effect for fp32.
     pub max_error: f64,
     /// Path of calibration data for int8 and fp8: a text file, or tensors for the inputs (`X.safetensors`); `None` uses
     /// built-in sentences or generated numbers.
@@ -121,13 +125,13 @@ pub struct TensorRtOptions {
     /// The calibration text itself, instead of a file.
     #[serde(skip)]
     pub calibration_text: Option<String>,
-    /// Names or operators of the nodes that stay fp32.
+    /// Names or operators of nodes that stay fp32.
     pub keep_fp32: Vec<String>,
     /// Whether to build even if the existing engine matches.
     pub force: bool,
     /// Whether a different existing engine is an error; otherwise it is replaced.
     pub refuse_mismatch: bool,
-    /// Number of threads of the measurements; 0 for all.
+    /// Number of threads of the measurements on the CPU; 0 (default) for all.
     pub threads: usize,
     /// Whether the backend reads the model from a file with external weights, as it must above 2 GiB.
     #[doc(hidden)]
@@ -163,13 +167,15 @@ impl TensorRtOptions {
     }
 }
 
-/// Returns the shapes in a text like `ids:1x16,mask:1x16`. Fails with `InvalidArgument` for other forms.
+/// Returns the shapes in a text like `ids:1x16,mask:1x16`; an empty text has none. Fails with
+/// [`crate::error::Kind::InvalidArgument`] for other texts.
 pub fn parse_shapes(text: &str) -> Result<Shapes> {
     text.split(',').filter(|part| !part.trim().is_empty()).map(|part| crate::shapes::parse_shape(part.trim())).collect()
 }
 
 /// Returns the minimum, optimum and maximum sizes in a text like `batch=1:8:32,sequence=128`; in `1:32`, the optimum is
-/// the maximum. Fails with `InvalidArgument` for other forms.
+/// the maximum. Fails with [`crate::error::Kind::InvalidArgument`] for other texts, and for sizes that are negative or
+/// descend.
 pub fn parse_dimensions(text: &str) -> Result<Vec<(String, Span)>> {
     let one = |part: &str| {
         let wrong = || error!(InvalidArgument, "{part:?} is not a dimension like NAME=MIN:OPT:MAX");
@@ -193,8 +199,9 @@ pub fn parse_dimensions(text: &str) -> Result<Vec<(String, Span)>> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
 }
 
-/// Returns the profiles in a text of JSON: `[{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}, ...]`. Fails
-/// with `InvalidArgument` for other forms.
+/// Returns the profiles in a text of JSON: `[{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1, 128]}}, ...]`, in
+/// which `min`, `opt` and `max` may be omitted. Fails with [`crate::error::Kind::InvalidArgument`] for other texts, and
+/// for an empty list.
 pub fn parse_profiles(json: &str) -> Result<Vec<GivenProfile>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]

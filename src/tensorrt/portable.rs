@@ -16,10 +16,11 @@ pub const NEWEST: i64 = 20;
 /// The operators introduced after [`NEWEST`] that are not lowered here.
 const LATER: [&str; 5] = ["Attention", "RotaryEmbedding", "TensorScatter", "BitCast", "CumProd"];
 
-/// Returns the model with every operator lowered, and the number of lowered nodes. Fails with `Unsupported`, naming
-/// the operators that cannot be lowered.
+/// Returns the model with the operators lowered that the parser does not support, and the number of lowered nodes.
+/// Functions of the model are kept, and a newer opset is set to [`NEWEST`].
 ///
-/// Without a `runtime`, operators whose lowering depends on shapes remain and are reported.
+/// Fails with [`crate::error::Kind::Unsupported`], naming the operators that cannot be lowered. Without a `runtime`,
+/// these include operators whose lowering depends on shapes.
 pub(super) fn lower(runtime: Option<&'static Runtime>, model: &Model, call: &Call) -> Result<(ModelProto, usize)> {
     let mut proto = model.proto().clone();
     // Before IR version 4, constants were also listed as inputs.
@@ -55,7 +56,7 @@ pub(super) fn lower(runtime: Option<&'static Runtime>, model: &Model, call: &Cal
             import.version = Some(NEWEST);
         }
     }
-    // Unused domains are removed: parsers look for their operators.
+    // Imports of unused domains are removed, because parsers look for their operators.
     if functions.is_empty() {
         proto.opset_import.retain(|import| matches!(import.domain.as_deref(), None | Some("" | "ai.onnx")));
     }

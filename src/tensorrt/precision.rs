@@ -1,11 +1,14 @@
 //! Lower precision in the graph: the nodes that can use it, the error that it causes, and the nodes that return to
 //! fp32.
 //!
-//! Products and the nodes around them use the low-precision type. Operators that square, divide by roots, sum or
-//! exponentiate stay float32, and so do the nodes directly connected to them: a layer norm of values of 1e4 squares
-//! them to 1e8, which float16 cannot represent. Values that are outside float16's range on a sample stay float32 as
-//! well. Then the outputs are compared with those of float32 in ONNX Runtime, and the nodes with the largest error
-//! return to float32 until the limit is met.
+//! In fp16 and bf16, products and the nodes around them use the low-precision type. Operators that square, divide by
+//! roots, sum or exponentiate stay float32, and so do the nodes that read their results, up to the next product: a
+//! layer norm of values of 1e4 squares them to 1e8, which float16 cannot represent. In fp16, nodes with large values on
+//! a sample or with tiny constants stay float32 as well. In int8 and fp8, only products with weights use the
+//! low-precision type.
+//!
+//! Then the outputs are compared with those of float32 in ONNX Runtime, and the nodes that add the largest errors
+//! return to float32 until the limit is met, in at most [`ROUNDS`] rounds.
 
 use super::casts::{self, Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
@@ -34,7 +37,8 @@ pub const BACK: &str = "back to fp32";
 
 /// The operators for which lower precision is worth a cast.
 const HEAVY: [&str; 5] = ["MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum"];
-/// The operators that get the precision of adjacent nodes, because they are cheap or only move values.
+/// The operators that use the lower precision unless they read a float32 result, because they are cheap or only move
+/// values.
 #[rustfmt::skip]
 const LIGHT: [&str; 60] = [
     "Abs", "Add", "AveragePool", "BatchNormalization", "Ceil", "Celu", "Clip", "Concat", "DepthToSpace", "Div", "Elu",
@@ -46,7 +50,7 @@ const LIGHT: [&str; 60] = [
 ];
 /// The operators that read a value of any type and do not output that type.
 const EITHER: [&str; 2] = ["Shape", "Size"];
-/// The operators that lose accuracy with few bits or a small range.
+/// The operators that stay float32 because they lose accuracy with few bits or a small range.
 #[rustfmt::skip]
 const DELICATE: [&str; 34] = [
     "Acos", "Asin", "Atan", "Cos", "CumSum", "Exp", "GRU", "GlobalAveragePool", "GroupNormalization",
@@ -60,7 +64,8 @@ const DELICATE: [&str; 34] = [
 const LARGEST: f32 = 32768.0;
 /// The magnitude below which values become zero in float16.
 const LEAST: f32 = 2.98e-8;
-/// The maximum number of elements of a constant that is a parameter, not a weight.
+/// The maximum number of elements of a constant that counts as a parameter, for example an epsilon, and not as a
+/// weight.
 const NUMBER: usize = 16;
 /// The maximum number of rounds in which nodes return to fp32.
 const ROUNDS: usize = 6;
@@ -68,13 +73,13 @@ const ROUNDS: usize = 6;
 /// A graph in lower precision.
 pub(super) struct Lowered {
     pub proto: ModelProto,
-    /// Reports on all nodes that read or write float32.
+    /// Reports on nodes that read or write float32; for int8 and fp8 only on products.
     pub nodes: Vec<NodeReport>,
     /// Error of the lower precision, as in the report.
     pub error: Value,
 }
 
-/// The form of a node, and the reason for it.
+/// The type in which a node computes, and the reason for it; the reason is empty if the node is not reported.
 type Decision = (Form, String);
 
 struct Work<'w> {
@@ -100,7 +105,11 @@ struct Measured {
     outputs: Map<String, Value>,
 }
 
-/// Lowers the precision of `model`, measures the error, and returns both. Progress stage: `precision`, in measurements.
+/// Lowers the precision of `model`, measures the error on a sample with the input `shapes`, and returns both. Progress
+/// stages: `calibrate` for int8 and fp8, in runs, and `precision`, in measurements.
+///
+/// Fails with [`crate::error::Kind::Unsupported`] if no node can use the lower precision or the model cannot be run on
+/// a sample, and with `GateNotMet` if the error stays above the limit.
 pub(super) fn lower(
     runtime: &'static Runtime,
     model: &Model,
@@ -159,8 +168,8 @@ pub(super) fn lower(
 }
 
 impl Work<'_> {
-    /// Finds the magnitudes with the smallest error when everything is quantized (int8 and fp8). Returns the number of
-    /// batches of calibration data.
+    /// For int8 and fp8, finds the magnitudes with the smallest error when all possible nodes are quantized, and
+    /// returns the number of batches of calibration data. For other precisions, does nothing and returns 0.
     fn find_ranges(&mut self) -> Result<usize> {
         let (mut best, mut count) = (f64::INFINITY, 0);
         let precision = self.options.precision;
@@ -185,7 +194,7 @@ impl Work<'_> {
     }
 
     fn plan(&self, back: &HashMap<usize, String>) -> Vec<Decision> {
-        // Values that must be float32 because the node that produces them computes in float32.
+        // The values that nodes in float32 output: light nodes that read them stay float32 too.
         let mut full: HashSet<&str> = HashSet::new();
         let mut plan = Vec::new();
         for (index, node) in self.model.graph().node.iter().enumerate() {
@@ -290,9 +299,9 @@ impl Work<'_> {
         casts::rewrite(model, &self.floats, forms, precision, emulated, &self.scratch)
     }
 
-    /// Returns a session that rounds like the rewritten graph, value by value, and computes in float32. The graph
-    /// itself would show less: where ONNX Runtime has no low-precision kernel, it computes in float32 and removes the
-    /// casts on both sides.
+    /// Returns a session that rounds each value like the rewritten graph, but computes in float32. The rewritten graph
+    /// itself would show smaller errors: where ONNX Runtime has no low-precision kernel, it computes in float32 and
+    /// removes the casts on both sides. For int8 and fp8, the session runs the rewritten graph itself.
     fn session(&self, forms: &[Form]) -> Result<Session> {
         let make = |proto: ModelProto| {
             let model = Model::from_proto(proto);
@@ -301,7 +310,7 @@ impl Work<'_> {
         make(self.rewrite(forms, true)?.proto).at(|| "the graph in lower precision")
     }
 
-    /// Returns the relative error of each float output, and the largest.
+    /// Returns the relative error of each float32 output on the sample, and the largest.
     fn measure(&self, forms: &[Form]) -> Result<Measured> {
         let session = self.session(forms)?;
         let names: Vec<String> = self.sample.outputs.iter().map(|(name, _)| name.clone()).collect();
@@ -319,8 +328,8 @@ impl Work<'_> {
         Ok(Measured { worst, outputs })
     }
 
-    /// Returns the nodes in lower precision ordered by the error that they add to the error of their inputs, largest
-    /// first.
+    /// Returns the index of each node in lower precision with the error that it adds to the largest error of its
+    /// inputs, largest first.
     fn costs(&self, forms: &[Form]) -> Result<Vec<(usize, f64)>> {
         let nodes = &self.model.graph().node;
         let rewritten = self.rewrite(forms, true)?;
@@ -329,7 +338,7 @@ impl Work<'_> {
         let lowered = nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short);
         let mut names: Vec<String> = lowered.clone().flat_map(|(node, _)| of(node)).collect();
         if self.options.precision.is_quantized() {
-            // The inputs of these nodes are float32 and carry the error of earlier nodes, which is not theirs.
+            // The inputs of these nodes are float32 and contain the errors of earlier nodes, which do not count here.
             let read = lowered.filter_map(|(node, _)| node.input_at(0));
             names.extend(read.filter(|name| self.sample.types.contains_key(*name)).map(str::to_owned));
             names.sort();

@@ -15,17 +15,21 @@ use std::collections::HashMap;
 pub struct Profiles {
     /// Names of the inputs with dynamic sizes, in the model's order, with their ranks.
     pub inputs: Vec<(String, usize)>,
-    /// Minimum, optimum and maximum shape of each of `inputs`, for each profile.
+    /// Minimum, optimum and maximum shape of each of `inputs`, for each profile; no profiles if `inputs` is empty.
     pub shapes: Vec<Vec<[Vec<i64>; 3]>>,
-    /// Names of small integer inputs that the model uses as sizes, with their minimum, optimum and maximum values.
+    /// Names of integer inputs of rank 0, 1 or unknown, which the model may use as sizes, with their minimum, optimum
+    /// and maximum values.
     pub values: Vec<(String, [i64; 3])>,
 }
 
 impl Profiles {
-    /// Returns the profiles for a model that the options describe.
+    /// Returns the profiles for a model that the options describe. A size comes from the shapes of a profile, the sizes
+    /// by name, the batch size and sequence length, or the contract of a package, in this order. A past has length 0 by
+    /// default.
     ///
-    /// Fails with `InvalidArgument`, naming input and dimension, if a size is not set, a shape does not fit the model,
-    /// or minimum, optimum and maximum are not ascending; with `NotFound` for an input that the model does not have.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if a size is not set, a shape does not fit the model, or
+    /// minimum, optimum and maximum do not ascend (the message names the input); with `NotFound` for an input that the
+    /// model does not have; and with `Unsupported` for an input of more than 8 dimensions.
     pub fn new(model: &Model, options: &TensorRtOptions) -> Result<Profiles> {
         let infos = meaningful(&model.inputs());
         let contract = model.card().contract.clone();
@@ -218,7 +222,8 @@ fn size_of(
     )
 }
 
-/// Fails with `InvalidArgument` for shapes that do not fit the model or are not ascending.
+/// Fails with `InvalidArgument` for shapes that do not fit the model or do not ascend, and with `Unsupported` for more
+/// than 8 dimensions.
 fn check(info: &ValueInfo, [min, opt, max]: &[Vec<i64>; 3]) -> Result<()> {
     for shape in [min, opt, max] {
         let Some(dims) = &info.shape else { continue };

@@ -1,6 +1,7 @@
-//! Graphs in int8 and fp8, with `QuantizeLinear` and `DequantizeLinear` around the inputs of products with weights.
-//! Scales are symmetric, as TensorRT requires: one per output channel of a weight, one per tensor of activations, found
-//! on calibration data.
+//! Graphs in int8 and fp8. The activations of products with weights pass through `QuantizeLinear` and
+//! `DequantizeLinear`, and the weights are stored quantized, before a `DequantizeLinear`. Quantization is symmetric, as
+//! TensorRT requires. Each output channel of a weight has a scale (before opset 13, each weight), and each tensor of
+//! activations has one that is found on calibration data.
 
 use super::casts::{Form, Rewritten};
 use super::options::{Precision, TensorRtOptions};
@@ -24,6 +25,7 @@ use std::path::Path;
 
 /// The largest int8 value that scales map to.
 const INT8: f32 = 127.0;
+/// The largest float8 (E4M3) value.
 const E4M3: f32 = 448.0;
 
 /// The weight of a product, with the axis of its output channels.
@@ -32,8 +34,8 @@ pub(super) struct Weighted<'w> {
     pub axis: usize,
 }
 
-/// Returns the weight of a product, or as inner error the reason why it has none; `None` for nodes that are not
-/// products.
+/// Returns the weight of a product (`MatMul`, `Gemm` or `Conv`), or as the inner error the reason why it has none;
+/// `None` for other nodes. `constants` are the float32 initializers by name.
 pub(super) fn weight_of<'w>(
     node: &NodeProto,
     constants: &HashMap<&'w str, &'w TensorProto>,
@@ -54,7 +56,8 @@ pub(super) fn weight_of<'w>(
     Some(Ok(Weighted { weight, axis }))
 }
 
-/// Raises the opset of a graph to one that has the operators of the precision.
+/// Raises the opset of a graph to 19 for fp8. Fails with [`crate::error::Kind::Unsupported`] if the graph cannot be
+/// raised, or for int8 if its opset is below 10.
 pub(super) fn raise(proto: &mut ModelProto, precision: Precision) -> Result<()> {
     match precision {
         Precision::Fp8 => opset::raise(proto, 19).at(|| "fp8 needs opset 19"),
@@ -63,14 +66,15 @@ pub(super) fn raise(proto: &mut ModelProto, precision: Precision) -> Result<()> 
     }
 }
 
-/// Returns the methods for finding scales; the one with the smallest error is used. Float8 can represent outliers; in
-/// int8 they may take the resolution of all other values.
+/// Returns the methods for finding scales, of which the one with the smallest error is used. Float8 can represent
+/// outliers; in int8, a scale for outliers leaves few steps for all other values, so a smaller scale is tried too.
 pub(super) fn methods(precision: Precision) -> &'static [Method] {
     if precision == Precision::Fp8 { &[Method::MinMax] } else { &[Method::MinMax, Method::LeastSquares] }
 }
 
-/// Returns the largest magnitude of the activations of each product with a weight, on the given data, otherwise on
-/// built-in sentences or generated numbers. Progress stage: `calibrate`, in runs.
+/// Returns by name the magnitude that the scale of each activation of a product with a weight is made from, and the
+/// number of batches. The data are those of the options, or built-in sentences or generated numbers. Progress stage:
+/// `calibrate`, in runs. Fails with [`crate::error::Kind::NotFound`] for a text if the model has no tokenizer.
 pub(super) fn ranges(
     runtime: &'static Runtime,
     model: &Model,
@@ -121,8 +125,8 @@ fn of_text(model: &Model, text: &str) -> Result<Vec<Batch>> {
     calibrate::batches(model, &Calibration::Text { text, tokenizer: &tokenizer, windows: 0, length: 0 })
 }
 
-/// Returns a model in which the inputs of the nodes whose form is low precision are quantized. `largest` are the
-/// magnitudes of [`ranges`].
+/// Returns a model in which the inputs of the nodes with [`Form::Short`] are quantized. `largest` are the magnitudes of
+/// [`ranges`].
 pub(super) fn rewrite(
     original: &ModelProto,
     forms: &[Form],
@@ -150,7 +154,7 @@ pub(super) fn rewrite(
     }
     graph.node = writer.builder.nodes;
     graph.initializer.extend(writer.builder.constants);
-    // Weights that are now used only in quantized form are removed.
+    // Float32 weights that no node reads any more are removed.
     eliminate(graph, Policy::Initializers);
     Ok(Rewritten { proto, short })
 }
@@ -159,7 +163,7 @@ struct Quantizer<'s> {
     precision: Precision,
     per_channel: bool,
     builder: NodeBuilder,
-    /// Names of the quantized values, by original name and channel axis.
+    /// Names of the dequantized values, by original name and channel axis (`None` for activations).
     made: HashMap<(String, Option<usize>), String>,
     scratch: &'s Scratch,
 }
@@ -237,8 +241,8 @@ impl Quantizer<'_> {
     }
 }
 
-/// Returns the nearest float8 with 4 exponent and 3 mantissa bits, ties to even; larger values saturate. Source: table
-/// 1 of "FP8 Formats for Deep Learning" (arXiv 2209.05433).
+/// Returns the bits of the nearest float8 with 4 exponent and 3 mantissa bits, ties to even; values beyond ±448
+/// saturate, and NaN stays NaN. Source: table 1 of "FP8 Formats for Deep Learning" (arXiv 2209.05433).
 fn e4m3(value: f32) -> u8 {
     let sign = if value.is_sign_negative() { 0x80 } else { 0 };
     if value.is_nan() {

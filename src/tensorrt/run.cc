@@ -1,5 +1,6 @@
 // Runs an engine. The caller opens the driver, owns the device memory, and copies to and from it; the functions here
-// only call NVIDIA's classes. `src/tensorrt/engine.rs` mirrors the structs.
+// only call NVIDIA's classes. `src/tensorrt/shim.rs` mirrors the structs. Unless stated otherwise, functions return 0,
+// or 1 with the stage and the reason in `result`.
 
 #include <cstdlib>
 #include <new>
@@ -11,12 +12,12 @@ struct shim_tensor {
     const char *name; // valid while the runner lives
     int64_t dims[8];  // -1 for dynamic sizes
     int32_t rank, type, is_input;
-    int32_t on_host; // its values are sizes in the model: they stay in host memory
+    int32_t on_host; // whether its values stay in host memory, because the model uses them as sizes
 };
 }
 
 namespace {
-// In the order of creation: later members are destroyed first.
+// A loaded engine. The members are in the order of creation; later ones are destroyed first.
 class Runner {
 public:
     Runner(void *create, const void *engine, uint64_t size)
@@ -37,7 +38,8 @@ template <typename D> bool dims_of(const D &from, int64_t *dims, int32_t *rank) 
 }
 } // namespace
 
-// Loads an engine; NULL with the reason in `result`. Requires a driver.
+// Loads an engine and returns its handle, which `close` frees; NULL with the reason in `result` if it fails. `create`
+// is createInferRuntime_INTERNAL. `engine` must live as long as the handle. Requires a driver.
 extern "C" void *SHIM_FUNCTION(open)(void *create, const void *engine, uint64_t size, shim_result *result) {
     void *memory = std::malloc(sizeof(Runner));
     if (memory == nullptr) return nullptr;
@@ -52,6 +54,7 @@ extern "C" void *SHIM_FUNCTION(open)(void *create, const void *engine, uint64_t 
     return nullptr;
 }
 
+// Frees an engine.
 extern "C" void SHIM_FUNCTION(close)(void *handle) {
     static_cast<Runner *>(handle)->~Runner();
     std::free(handle);
@@ -76,8 +79,7 @@ extern "C" int32_t SHIM_FUNCTION(range)(void *handle, const char *name, int32_t 
     return dims_of(engine.getProfileShape(name, profile, static_cast<OptProfileSelector>(which)), dims, rank) ? 0 : 1;
 }
 
-// Selects a profile, and sets shape and address of each input: in device memory, or in host memory for inputs on the
-// host.
+// Selects the optimization profile with the index `profile`.
 extern "C" int32_t SHIM_FUNCTION(profile)(void *handle, int32_t profile, void *stream, shim_result *result) {
     Runner &runner = *static_cast<Runner *>(handle);
     runner.log.last[0] = 0;
@@ -85,6 +87,8 @@ extern "C" int32_t SHIM_FUNCTION(profile)(void *handle, int32_t profile, void *s
     return fail(result, PROFILE, "the profile was rejected", runner.log);
 }
 
+// Sets the address of an input or output: in device memory, or in host memory for inputs on the host. If `dims` is not
+// NULL, also sets the shape of the input.
 extern "C" int32_t SHIM_FUNCTION(place)(void *handle, const char *name, const int64_t *dims, int32_t rank, void *address,
                                         shim_result *result) {
     Runner &runner = *static_cast<Runner *>(handle);
@@ -100,11 +104,13 @@ extern "C" int32_t SHIM_FUNCTION(place)(void *handle, const char *name, const in
     return fail(result, RUN, "the memory was rejected", runner.log);
 }
 
-// Writes the shape of an output for the current inputs: -1 for sizes known only after the run.
+// Writes the shape of an output for the current inputs, with -1 for sizes known only after the run; returns 0, or 1 if
+// it is not known.
 extern "C" int32_t SHIM_FUNCTION(shape)(void *handle, const char *name, int64_t *dims, int32_t *rank) {
     return dims_of(static_cast<Runner *>(handle)->context->getTensorShape(name), dims, rank) ? 0 : 1;
 }
 
+// Starts a run on `stream` and does not wait for it.
 extern "C" int32_t SHIM_FUNCTION(enqueue)(void *handle, void *stream, shim_result *result) {
     Runner &runner = *static_cast<Runner *>(handle);
     runner.log.last[0] = 0;

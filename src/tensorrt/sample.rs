@@ -1,4 +1,5 @@
-//! One run of a model on a sample, which yields the types and ranges of all intermediate values, and the outputs.
+//! The run of a model on a sample, which yields the types of its intermediate values, the largest magnitudes of those
+//! in float32, and the outputs.
 
 use crate::call::Call;
 use crate::error::{Error, Result, bail};
@@ -15,7 +16,7 @@ const TOKENS: usize = 32;
 /// The number of values that one run outputs. Each stays in memory until it has been read.
 const AT_ONCE: usize = 48;
 
-/// The inputs of a run, by name.
+/// The names and values of the inputs of a run.
 pub(super) type Inputs = Vec<(String, Tensor)>;
 
 /// The intermediate values of a run.
@@ -23,13 +24,13 @@ pub(super) struct Sample {
     pub inputs: Inputs,
     /// Element type of each value that a node of the main graph outputs.
     pub types: HashMap<String, DataType>,
-    /// Largest finite magnitude of each float32 value.
+    /// Largest finite magnitude of each float32 value that a node outputs, and largest magnitude of each float32 input.
     pub largest: HashMap<String, f32>,
-    /// Outputs of the model, by name.
+    /// Names and values of the outputs of the model.
     pub outputs: Vec<(String, Tensor)>,
 }
 
-/// Returns a session that runs a graph without optimization, with additional outputs.
+/// Returns a session that runs a graph without optimization, with the values `more` as additional outputs.
 pub(super) fn session(
     runtime: &'static Runtime,
     model: &Model,
@@ -51,8 +52,8 @@ pub(super) fn session(
     Session::new(runtime, &Model::from_proto(proto), &options, call)
 }
 
-/// Runs the model and passes the values of `wanted` to `look`, a few at a time. Values that are not tensors are
-/// skipped.
+/// Runs the model on `inputs` and passes the values of the outputs `wanted` to `look`. Each run outputs only a few, so
+/// there may be several runs. Values that are not tensors are skipped.
 pub(super) fn values(
     session: &Session,
     inputs: &Inputs,
@@ -74,7 +75,7 @@ pub(super) fn values(
 
 impl Sample {
     /// Runs `model` on a text, or on numbers that fit it, with the sizes of `shapes` if possible. Returns the values of
-    /// the run.
+    /// the run. Fails with the error of the last attempt if the model runs on none of the inputs.
     pub fn take(
         runtime: &'static Runtime,
         model: &Model,
@@ -132,7 +133,8 @@ impl Sample {
     }
 }
 
-/// Returns inputs to try, the most realistic first: text, then the requested sizes, then sizes that fit.
+/// Returns inputs to try, the most realistic first: a text if the model has a tokenizer, then numbers in the requested
+/// sizes, then numbers in sizes that fit the model.
 fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs>> {
     let tokenizer = Tokenizer::of(model).ok().flatten();
     let plain = InputOptions { sequence_length: TOKENS, ..InputOptions::default() };
@@ -154,8 +156,8 @@ fn candidates(model: &Model, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Inputs
     }
 }
 
-/// Returns the relative distance of `low` from `plain`, `‖low − plain‖ / ‖plain‖` over the values finite in both;
-/// infinite if they differ in the others.
+/// Returns the relative distance of `low` from `plain`, `‖low − plain‖ / ‖plain‖` over the elements that are finite in
+/// both; infinite if the numbers of elements differ, or if an element is finite only in `plain`.
 pub(super) fn distance(plain: &Tensor, low: &Tensor) -> Result<f64> {
     let (a, b) = (plain.to_f32_vec()?, low.to_f32_vec()?);
     if a.len() != b.len() {

@@ -1,6 +1,7 @@
-// The only C++ code of this library: NVIDIA's classes are vtables without a C interface. It is compiled once for each
-// set of headers (see build.rs), with their namespaces renamed so that two versions can be in one library. At link time
-// it needs nothing from NVIDIA and no C++ library: Rust opens the library and looks up the functions.
+// Builds engines and checks them. This file and run.cc are the only C++ code of this library: they wrap NVIDIA's
+// classes, which have no C interface, in C functions. They are compiled once for each set of headers (see build.rs),
+// with the namespaces of the headers renamed so that two versions can be in one library. At link time they need nothing
+// from NVIDIA and no C++ library: Rust opens NVIDIA's libraries and looks up their functions.
 //
 // `src/tensorrt/shim.rs` mirrors the structs; it owns returned memory and frees it with `free`.
 
@@ -87,7 +88,7 @@ bool parse(nvonnxparser::IParser &parser, const shim_request &q, shim_result *re
     return false;
 }
 
-// Inputs that are sizes in the model need minimum and maximum values, not shapes.
+// Sets the ranges of inputs whose values the model uses as sizes: they need minimum and maximum values, not shapes.
 bool set_values(IOptimizationProfile &profile, INetworkDefinition &network, const shim_request &q) {
     for (int32_t i = 0; i < network.getNbInputs(); i++) {
         const ITensor &input = *network.getInput(i);
@@ -137,7 +138,7 @@ bool add_profiles(IBuilder &builder, INetworkDefinition &network, IBuilderConfig
     return true;
 }
 
-// The library logs the reasons for rejected options.
+// Sets the options of a build; returns false if the library rejects one, which logs the reason.
 bool set_options(IBuilderConfig &config, const shim_request &q, Log &log) {
     config.setFlags(static_cast<BuilderFlags>(q.flags));
     if (q.workspace != 0) config.setMemoryPoolLimit(MemoryPoolType::kWORKSPACE, q.workspace);
@@ -198,7 +199,8 @@ extern "C" int32_t SHIM_FUNCTION(build)(const shim_request *request, shim_result
     return 0;
 }
 
-// Reads an engine and releases it again. `create` is createInferRuntime_INTERNAL.
+// Reads an engine and releases it again; returns 0 if the library can read it, or 1 with the reason in `result`.
+// `create` is createInferRuntime_INTERNAL.
 extern "C" int32_t SHIM_FUNCTION(check)(void *create, const void *engine, uint64_t size, shim_result *result) {
     Log log(nullptr, nullptr);
     Owned<IRuntime> runtime(reinterpret_cast<void *(*)(void *, int32_t)>(create)(&log, NV_TENSORRT_VERSION));
@@ -208,8 +210,9 @@ extern "C" int32_t SHIM_FUNCTION(check)(void *create, const void *engine, uint64
     return 0;
 }
 
-// Required by the compiler for classes with virtual functions: `operator delete` with and without a size. Hidden: only
-// this file uses them. Declared by their symbols, because clang does not accept another visibility for the operators.
+// The compiler requires these functions for classes with virtual functions: `operator delete` with and without a size.
+// They are hidden, because only this library uses them, and declared by their symbols, because clang does not accept
+// another visibility for the operators.
 extern "C" {
 __attribute__((weak, visibility("hidden"))) void shim_delete(void *memory) noexcept __asm__("_ZdlPv");
 __attribute__((weak, visibility("hidden"))) void shim_delete_sized(void *memory, std::size_t) noexcept __asm__("_ZdlPvm");

@@ -1,4 +1,4 @@
-// Shared by the two files of the shim: the result, the log, and ownership of the library's objects.
+// Definitions that shim.cc and run.cc share: the result, the log, and ownership of the library's objects.
 #ifndef OPTIMIZE_TENSORRT_SHIM_HPP
 #define OPTIMIZE_TENSORRT_SHIM_HPP
 

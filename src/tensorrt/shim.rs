@@ -7,9 +7,10 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Calls `work` when the process exits, before the handlers that exist already.
+/// Registers `work`, which is then called when the process exits, before the handlers that were registered earlier.
 pub(super) fn at_exit(work: extern "C" fn()) {
-    // SAFETY: a static function; this library is never unloaded. If there is no memory for the handler, it is not called.
+    // SAFETY: `work` is a static function, and this library is never unloaded. If there is no memory to register it, it
+    // is not called.
     unsafe { libc::atexit(work) };
 }
 
@@ -328,8 +329,8 @@ fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
     }
 }
 
-/// Fails if the backend cannot read an engine: with [`Kind::InvalidModel`] if it is no engine, and with `DeviceMissing`
-/// if reading more than the header needs a GPU.
+/// Fails if the backend cannot read an engine: with [`Kind::InvalidModel`] if it is no engine, with `DeviceMissing` if
+/// reading more than the header needs a GPU, and with `Backend` for other reasons.
 pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
     let mut result = RawResult::empty();
     // SAFETY: the bytes live until the call returns; the function is the library's own.
@@ -351,7 +352,8 @@ pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
 
 /// Returns memory that the shim allocated as bytes, which free it when they are dropped.
 ///
-/// # Safety `data` must be NULL or come from `malloc` with at least `size` bytes, and must not be used elsewhere.
+/// # Safety
+/// `data` must be NULL or come from `malloc` with at least `size` bytes, and must not be used elsewhere.
 unsafe fn take(data: *mut c_void, size: u64) -> Bytes {
     struct Malloced(*mut c_void, usize);
     // SAFETY: memory is not bound to a thread.

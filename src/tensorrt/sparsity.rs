@@ -1,5 +1,5 @@
-//! The number of weights with 2:4 structured sparsity, which have two zeros in every four values along the axis that is
-//! summed over.
+//! The number of weights with 2:4 structured sparsity, which have at least two zeros in every four values along the
+//! axis of the input channels.
 
 use super::quantized::{Weighted, weight_of};
 use crate::graph::floats::floats;
@@ -7,13 +7,15 @@ use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{ModelProto, TensorProto};
 use std::collections::HashMap;
 
-/// The number of weights of products, and the number of those with the pattern.
+/// The number of weights of products, and the number of those with the 2:4 pattern. A weight of several products counts
+/// once for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counted {
     pub weights: usize,
     pub with_pattern: usize,
 }
 
+/// Counts the float32 weights of the products in the main graph of `model` (see [`weight_of`]).
 pub(super) fn count(model: &ModelProto) -> Counted {
     let Some(graph) = model.graph.as_deref() else { return Counted { weights: 0, with_pattern: 0 } };
     let float = |(_, t): &(&str, &TensorProto)| t.data_type == Some(DataType::Float32.to_onnx());
@@ -27,7 +29,8 @@ pub(super) fn count(model: &ModelProto) -> Counted {
     counted
 }
 
-/// Returns whether every group of four values along `axis` has two zeros.
+/// Returns whether every group of four values along `axis` has at least two zeros; false if the length of the axis is
+/// not a multiple of 4.
 fn has_pattern(weight: &TensorProto, axis: usize) -> bool {
     let Some(length) =
         weight.dims.get(axis).map(|d| *d as usize).filter(|length| length.is_multiple_of(4) && *length > 0)

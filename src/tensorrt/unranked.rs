@@ -1,12 +1,13 @@
-//! Values without a known rank, on which TensorRT's parser fails with a message about a later axis.
+//! Values whose rank shape inference does not determine. TensorRT's parser fails on a node that reads one, with a
+//! message that does not name their cause.
 
 use crate::error::{Error, Kind};
 use crate::model::Model;
 use crate::onnx::validate::subgraphs;
 use crate::runtime::{Runtime, inferred};
 
-/// Returns a parser error whose message also names the nodes before it whose outputs have no rank until they run: a
-/// `Loop`, or an `If` whose branches differ.
+/// Returns a parser error of kind `Unsupported` with a message that also names the nodes with subgraphs (`If`, `Loop`)
+/// whose outputs have no rank until they run. Returns other errors unchanged, and all errors without a `runtime`.
 pub(super) fn explained(runtime: Option<&'static Runtime>, model: &Model, error: Error) -> Error {
     let (Kind::Unsupported, Some(runtime)) = (error.kind(), runtime) else { return error };
     let nodes: Vec<_> = model.graph().node.iter().filter(|node| subgraphs(node).next().is_some()).collect();

@@ -1,4 +1,5 @@
-//! A build on its own thread, which reports progress to the caller and returns within [`PATIENCE`] of a cancel.
+//! A build on its own thread, which reports progress to the caller. After a cancel, the caller waits for at most about
+//! [`PATIENCE`].
 
 use super::backend::Library;
 use super::shim::{self, Built, Request, Step};
@@ -14,12 +15,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The time to wait for a cancelled build. The backend checks for cancellation between steps, and a step may take
-/// seconds: after this time, the result is dropped when the build ends.
+/// seconds. A build that takes longer continues on its thread, and its result is dropped.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// The stack size of the thread in bytes. Parsers recurse on deep graphs.
 const STACK: usize = 64 << 20;
 
-/// The data of the thread, all owned, because the caller may return before the thread ends.
+/// The data of the thread, all owned, because the caller may return before the thread ends. See [`Request`].
 pub(super) struct Job {
     pub library: Library,
     pub model: Bytes,
@@ -37,7 +38,8 @@ pub(super) struct Job {
     pub timing: Option<Bytes>,
 }
 
-/// The number of steps that are done, and the number of steps that are known so far.
+/// The progress of a build: the number of steps that are done and of those that are known so far, and whether it shall
+/// stop.
 #[derive(Default)]
 struct Count {
     stop: AtomicBool,
@@ -88,8 +90,8 @@ pub(super) fn run(job: Job, call: &Call) -> Result<(Built, Library)> {
 /// The threads of builds that were cancelled and have not ended.
 static LEFT: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
-/// Lets a thread run to its end, which the exit of the process waits for: TensorRT frees its state there, and a thread
-/// that still used it would crash the process.
+/// Lets a thread run to its end, for which the exit of the process waits. TensorRT frees its state at the exit, and a
+/// thread that still used that state would crash the process.
 fn leave(thread: JoinHandle<()>) {
     static AT_EXIT: Once = Once::new();
     // The library is open already, so this handler runs before its own.

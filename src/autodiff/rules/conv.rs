@@ -62,8 +62,8 @@ pub(super) fn back(t: &mut Tape, g: &str, kernel: &str, x: &str, window: &Window
     Ok(t.op("Slice", &[&filled, &zeros, &sizes, &axes]))
 }
 
-/// Adds the gradient of a kernel, and returns its name: the input correlated with the gradient, with batch and channels
-/// exchanged. `input` has `group` groups of channels.
+/// Adds the gradient of a kernel, and returns its name: the convolution of `input` with `g`, with batch and channels
+/// exchanged. `input` has `window.group` groups of channels.
 fn of_kernel(t: &mut Tape, input: &str, g: &str, kernel: &str, window: &Window) -> Result<String> {
     let spatial = window.strides.len();
     let rank = spatial + 2;
@@ -105,7 +105,7 @@ fn of_bias(t: &mut Tape, g: &str, rank: usize) -> String {
     t.sum(g, &axes, false)
 }
 
-/// Returns the gradients of a convolution with respect to input, kernel and bias.
+/// Returns the gradients of a convolution with respect to input, kernel and bias, as far as they are needed.
 pub fn conv(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, kernel) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;

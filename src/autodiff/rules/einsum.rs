@@ -5,15 +5,15 @@ use crate::error::{Result, bail};
 use crate::graph::edit::text_attribute;
 use crate::onnx::dtype::DataType;
 
-/// A formula with a letter for each dimension; `...` is expanded.
+/// The equation of an `Einsum` with a letter for each dimension; `...` is expanded to unused letters.
 struct Formula {
     inputs: Vec<Vec<char>>,
     output: Vec<char>,
 }
 
 impl Formula {
-    /// Returns the formula that a text describes. Dimensions of `...` get unused letters, counted from the end, as they
-    /// are broadcast.
+    /// Returns the formula that the equation `text` describes for inputs with these ranks. Dimensions of `...` get
+    /// unused letters, aligned at the last dimension, as they are broadcast. Fails if the equation does not fit.
     fn of(text: &str, ranks: &[usize]) -> Result<Formula> {
         let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         let (left, right) = match text.split_once("->") {

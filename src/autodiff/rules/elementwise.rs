@@ -6,7 +6,7 @@ use crate::graph::edit;
 
 const SQRT_2: f32 = std::f32::consts::SQRT_2;
 
-/// Returns the requested gradients of the inputs, each summed to the shape of its input.
+/// Returns the gradients of the inputs that need one: `gradient(tape, input)`, summed to the shape of the input.
 pub(super) fn each(t: &mut Tape, step: &Step, gradient: impl Fn(&mut Tape, usize) -> String) -> Parts {
     let wanted: Vec<usize> = (0..step.node.input.len()).filter(|i| t.wants(&step.node, *i)).collect();
     let one = |t: &mut Tape, input: usize| {
@@ -147,7 +147,7 @@ fn smooth(t: &mut Tape, step: &Step, x: &str, y: &str) -> Result<String> {
 }
 
 /// Adds the gradient of a function with kinks, and returns its name. At a kink, it has the slope closer to zero, like
-/// in PyTorch.
+/// in PyTorch; `Clip` has the slope 1 at its bounds, also like in PyTorch.
 fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<String> {
     let (node, zero) = (&step.node, t.scalar(0.0));
     Ok(match node.op() {
@@ -199,7 +199,7 @@ fn piecewise(t: &mut Tape, step: &Step, g: &str, x: &str, y: &str) -> Result<Str
     })
 }
 
-/// Returns the gradient of `x Φ(x)`, or of its approximation by tanh (Hendrycks, Gimpel, arXiv 1606.08415).
+/// Returns the gradient of GELU, `x Φ(x)`, or of its approximation by tanh (Hendrycks, Gimpel, arXiv 1606.08415).
 pub fn gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let text = step.node.attribute("approximate").and_then(|a| a.s.as_deref());
     if text == Some(b"tanh") {
@@ -249,7 +249,7 @@ pub fn fast_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(each(t, step, |_, _| gradient.clone()))
 }
 
-/// Returns the gradient of `x σ(αx)`.
+/// Returns the gradient of `QuickGelu`, `x σ(αx)`.
 pub fn quick_gelu(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y) = (step.gradient()?, step.input(0)?, step.output());
     let (alpha, one) = (t.scalar(step.node.float("alpha", 1.702)), t.scalar(1.0));

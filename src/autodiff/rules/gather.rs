@@ -1,6 +1,7 @@
 //! Rules for operators that gather elements: gradients are added at the positions that were read.
 //!
-//! They use `ScatterND`, which adds whole rows; `ScatterElements` takes 75 times as long for an embedding table.
+//! Most of them use `ScatterND`, which adds whole rows; `ScatterElements` takes 75 times as long for an embedding
+//! table.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
@@ -12,8 +13,9 @@ pub(crate) fn adding() -> Vec<AttributeProto> {
     vec![edit::text_attribute("reduction", "add")]
 }
 
-/// Adds zeros in the shape of `x`, to which the parts of `gradient` are added at `indices` (of `index_rank` dimensions,
-/// which replace `axis` of `x`), and returns their name.
+/// Adds a value in the shape of `x` (with `rank` dimensions) that is 0, with the parts of `gradient` added at
+/// `indices`, and returns its name. In `gradient`, the `index_rank` dimensions of the indices, at least one, take the
+/// place of `axis` of `x`.
 pub(super) fn scattered(
     t: &mut Tape,
     gradient: &str,
@@ -101,8 +103,8 @@ pub fn gather_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("ScatterElements", &[&zeros, indices, g], attributes))])
 }
 
-/// Returns the gradients of `ScatterND`, which replaces parts of `x`: the gradient of `x` is zero there, and the parts
-/// receive the gradient there.
+/// Returns the gradients of `ScatterND`, which replaces parts of `x` or adds to them. The updates receive `g` at their
+/// positions. The gradient of `x` is `g`, with zeros at the replaced positions.
 pub fn scatter_nd(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, indices, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {

@@ -1,5 +1,7 @@
 //! The rules of operators, one file per family. A rule adds nodes to the tape and returns the gradients of the inputs:
-//! the index of each input and the name of its gradient. In all of them, `g` is the gradient of the output `y`.
+//! the index of each input and the name of its gradient. In the documentation, `x` is the input, `y` the output, and
+//! `g` the gradient of the loss with respect to `y`. Rules fail with `Unsupported` for attributes that they do not
+//! support, or if they need the rank of a value and it is unknown.
 
 pub mod conv;
 pub mod einsum;

@@ -60,7 +60,8 @@ pub fn rms(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Returns the gradients of batch normalization with fixed statistics, which has a scale and a bias per channel.
+/// Returns the gradients of batch normalization in inference mode, which has a scale and a bias per channel. Fails with
+/// `Unsupported` if mean and variance are trained.
 pub fn batch(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, scale) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let (center, variance) = (step.input(3)?, step.input(4)?);

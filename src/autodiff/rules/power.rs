@@ -4,8 +4,8 @@ use super::elementwise::each;
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};
 
-/// Returns the gradients of `x ^ p`: `g p x ^ (p - 1)`, and `g y log x` for a trainable exponent, which is 0 where `x`
-/// is 0, like in PyTorch.
+/// Returns the gradients of `x ^ p`: `g p x ^ (p - 1)` for `x`, and `g y log x` for a trainable exponent, where 0 is
+/// used if `x` is 0, like in PyTorch.
 pub fn pow(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, p, y) = (step.gradient()?, step.input(0)?, step.input(1)?, step.output());
     let known = t.number(p);

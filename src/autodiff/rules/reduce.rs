@@ -11,8 +11,8 @@ struct Reduced {
     gradient: String,
 }
 
-/// Returns the name of the gradient `value` with the reduced dimensions restored, and the axes; `None` if the node
-/// reduces nothing.
+/// Returns the name of the gradient `value` with the reduced dimensions restored as 1, and the axes; `None` if the node
+/// reduces nothing. Fails with `Unsupported` if the axes are not constant.
 fn reduced(t: &mut Tape, step: &Step, value: &str) -> Result<Option<Reduced>> {
     let x = step.input(0)?;
     let rank = t.rank(x)?;

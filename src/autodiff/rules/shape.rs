@@ -1,4 +1,4 @@
-//! Rules for operators that move elements without computing anything.
+//! Rules for operators that reshape, move, repeat, join or pad values without computing with their elements.
 
 use crate::autodiff::{Parts, Step, Tape};
 use crate::error::{Result, bail};

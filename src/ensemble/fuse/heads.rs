@@ -184,8 +184,7 @@ impl Nodes {
     }
 }
 
-/// Adds the combination of logits, whose last dimension is tokens or classes, into log-probabilities: the output
-/// `name`.
+/// Adds the combination of logits, whose last dimension is tokens or classes, as log-probabilities: the output `name`.
 pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let members = ensemble.members();
     let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();
@@ -273,7 +272,8 @@ fn contrast(nodes: &mut Nodes, logs: &[String]) -> String {
     nodes.log_softmax(&kept)
 }
 
-/// Adds the combination of normalized vectors into the output `name`: their weighted mean, or their concatenation.
+/// Adds the combination of normalized vectors as the output `name`: their weighted mean, or if `concat` is set their
+/// concatenation, each multiplied by the root of its weight.
 pub fn vector(nodes: &mut Nodes, concat: bool, weights: &[f64], vectors: &[String], name: &str) {
     let factor = |w: f64| if concat { w.sqrt() } else { w };
     let terms: Vec<String> = vectors.iter().zip(weights).map(|(v, w)| nodes.scaled(v, factor(*w))).collect();
@@ -284,7 +284,7 @@ pub fn vector(nodes: &mut Nodes, concat: bool, weights: &[f64], vectors: &[Strin
     }
 }
 
-/// Adds the combination of numbers into the output `name`.
+/// Adds the combination of numbers as the output `name`: the maximum, the median, or the weighted mean.
 pub fn number(nodes: &mut Nodes, ensemble: &Ensemble, values: &[String], name: &str) {
     let combined = match ensemble.options().method {
         Method::Max => {

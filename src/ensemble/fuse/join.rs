@@ -43,7 +43,8 @@ impl Branch {
         format!("{}{name}", self.prefix)
     }
 
-    /// Returns the name and type of the output with logits. Fails if there is none.
+    /// Returns the name and type of the output with logits, or of the only output. Fails with `Unsupported` if there is
+    /// neither.
     pub fn logits(&self) -> Result<ValueInfo> {
         let named = self.decoder.as_ref().map_or("logits", |decoder| &decoder.logits);
         let found = self.outputs.iter().find(|info| info.name == named);
@@ -277,7 +278,7 @@ impl Join {
         self.inputs.iter().any(|input| input.name == name).then_some(name)
     }
 
-    /// Returns the name and the element type of the attention mask input.
+    /// Returns the name and the element type of the attention mask input; `None` if there is no such input.
     pub fn mask(&self) -> Option<(String, Option<DataType>)> {
         let mask = self.inputs.iter().find(|input| Role::of(input) == Some(Role::Mask))?;
         Some((mask.name.clone(), mask.dtype))
@@ -299,7 +300,7 @@ impl Join {
         self.graph.initializer.extend(constants);
     }
 
-    /// Merges equal weights, and returns the number of bytes saved.
+    /// Merges equal weights of at least 1,024 bytes, and returns the number of bytes saved.
     pub fn share(&mut self) -> u64 {
         let mut kept: HashMap<(i32, Vec<i64>), Vec<usize>> = HashMap::new();
         let mut same: HashMap<String, String> = HashMap::new();
@@ -356,7 +357,8 @@ impl Join {
     }
 }
 
-/// Returns the decoder of each member, which has its inputs and outputs by role; `None` if the task is another.
+/// Returns the decoder of each member, which has its inputs and outputs by role; `None` for members that do not
+/// generate text. Fails with `Unsupported` if the members have different kinds of caches.
 fn decoders(ensemble: &Ensemble) -> Result<Vec<Option<Decoder>>> {
     let members = ensemble.members();
     if ensemble.task() != Task::Generate {

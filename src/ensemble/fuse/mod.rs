@@ -1,4 +1,4 @@
-//! The fusion of an ensemble to one model that has the members as branches ([`Ensemble::fuse`]).
+//! The fusion of an ensemble into one model that has the members as branches ([`Ensemble::fuse`]).
 //!
 //! `join` combines the members' graphs over common inputs, and `heads` their outputs. The result is an ordinary model
 //! of standard operators (and those of the members): it is saved, loaded, run and measured like any other. The `logits`

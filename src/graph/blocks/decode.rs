@@ -1,16 +1,21 @@
-//! Decoding of block-quantized weights: `(q - zero) scale`.
+//! Decoding of block-quantized weights: an element is `(code - zero point) * scale`, with the zero point and the scale
+//! of its block.
 
 use super::values::{Constants, Numbers, Value};
 use super::{Weight, is_table};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// The maximum block size. Larger ones are never written, and sizes cannot overflow.
+/// The maximum block size, with which sizes cannot overflow. This library writes no larger blocks.
 const LARGEST: usize = 1 << 20;
 
-/// Returns the weight of a `MatMulNBits`, `[K, N]`, or of a `GatherBlockQuantized`. Both have rows of blocks, the low
-/// bits of a byte first; for products these are the columns. Source: the documentation of both operators. Returns
-/// `None` if it does not follow from constants, has reordered columns, or other sizes than declared.
+/// Returns the weight of a `MatMulNBits`, as `[K, N]`, or of a two-dimensional `GatherBlockQuantized`. The codes of
+/// both are stored in rows of blocks, with the low bits of a byte first; a row of `MatMulNBits` is a column of its
+/// weight. Source: the documentation of both operators.
+///
+/// Returns `None` if the weight does not follow from constants, has reordered columns, other sizes than declared, or
+/// unsupported attributes, such as 3 bits, a block size that is not a power of two, or scales other than float32 and
+/// float16.
 pub(super) fn weight(constants: &Constants<'_>, node: &NodeProto) -> Option<Weight> {
     let number = |name: &str, usual: i64| usize::try_from(node.int(name, usual)).ok();
     let (size, bits) = (number("block_size", if is_table(node) { 128 } else { 0 })?, number("bits", 4)?);
@@ -65,7 +70,8 @@ fn bits_at(bytes: &[u8], index: usize, bits: usize) -> u8 {
     bytes[index / per_byte] >> (index % per_byte * bits) & mask
 }
 
-/// Returns the zero points, which are numbers, or packed like the weights, where each row starts with a byte.
+/// Returns the zero points, one per block. They are stored as numbers, or packed like the codes, where each row starts
+/// at a byte. Returns `None` if their number does not fit.
 fn zeros(value: Value, rows: usize, blocks: usize, bits: usize) -> Option<Vec<f32>> {
     let Numbers::Bytes(packed) = value.numbers else {
         return value.floats().filter(|zeros| zeros.len() == rows * blocks);
@@ -78,8 +84,8 @@ fn zeros(value: Value, rows: usize, blocks: usize, bits: usize) -> Option<Vec<f3
     Some((0..rows * blocks).map(at).collect())
 }
 
-/// Returns the output of a `DequantizeLinear` with blocks along one axis: its shape, type and elements; `None` if it
-/// cannot be computed.
+/// Returns the output of a `DequantizeLinear` with blocks along one axis: its shape, type and elements. Returns `None`
+/// if its inputs do not follow from constants, their shapes do not match, or its output is not float32 or float16.
 pub(super) fn linear(constants: &Constants<'_>, node: &NodeProto) -> Option<(Vec<i64>, DataType, Vec<f32>)> {
     let codes = constants.value(node.input_at(0)?)?;
     let scales = constants.value(node.input_at(1)?)?;

@@ -1,6 +1,6 @@
-//! Dequantization of block-quantized weights, for consumers without such operators: TensorRT, and distillation, which
-//! trains weights. These are the weights of `MatMulNBits`, `GatherBlockQuantized` and `DequantizeLinear` with a
-//! `block_size`, and those that a few nodes compute from 8-bit codes.
+//! Dequantization of block-quantized weights, for consumers that do not support their operators: TensorRT, and
+//! distillation, which trains weights. These are the weights of `MatMulNBits`, `GatherBlockQuantized` and
+//! `DequantizeLinear` with a `block_size`, and those that a few standard nodes compute from 8-bit codes.
 
 mod decode;
 mod steps;
@@ -24,8 +24,12 @@ struct Weight {
 }
 
 /// Replaces nodes of the main graph with block-quantized weights by `MatMul` and `Gather` with constants, in the type
-/// of the scales, and nodes that compute a weight from codes by the weight. Returns the number of replacements. Nodes
-/// whose blocks or scales do not follow from constants stay unchanged.
+/// of the scales, and nodes that compute a weight from codes by the weight. Returns the number of replacements; if
+/// there are any, unused nodes and initializers are removed. Nodes whose blocks or scales do not follow from constants,
+/// or have an unsupported layout, stay unchanged.
+///
+/// The weights are written to scratch storage in the system's temporary folder; fails if that is not possible, or with
+/// [`crate::error::Kind::InvalidModel`] if such a node lacks an input or an output.
 pub fn dequantize(proto: &mut ModelProto) -> Result<usize> {
     Ok(of_operators(proto)? + steps::expand(proto)?)
 }
@@ -89,7 +93,7 @@ fn is_table(node: &NodeProto) -> bool {
     node.op() == "GatherBlockQuantized"
 }
 
-/// Returns whether a node is the standard operator with block-quantized weights.
+/// Returns whether a node is a `DequantizeLinear` of the standard with a block size.
 fn is_linear(node: &NodeProto) -> bool {
     node.is("DequantizeLinear") && node.int("block_size", 0) > 0
 }

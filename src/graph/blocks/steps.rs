@@ -1,5 +1,5 @@
-//! Weights that a few nodes compute from 8-bit codes, as quantization stores weights without a block operator, and
-//! their conversion to floats.
+//! Conversion of weights that a few standard nodes compute from 8-bit codes to floats. Quantization stores weights in
+//! this way if no operator with block-quantized weights can be used.
 
 use crate::error::Result;
 use crate::files::Scratch;
@@ -22,8 +22,8 @@ struct Array {
     values: Vec<f32>,
 }
 
-/// Replaces nodes of the main graph that compute a weight from constant codes by the weight, and returns the number
-/// of weights.
+/// Replaces nodes of the main graph that compute a float32 or float16 weight from constant codes by the weight, and
+/// returns the number of weights. If it is not 0, unused nodes and initializers are removed.
 pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
     let Some(graph) = proto.graph.as_deref() else { return Ok(0) };
     let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
@@ -109,7 +109,7 @@ fn value(
     }
 }
 
-/// Returns an array converted to another float type.
+/// Returns an array rounded to the float type `to`; `None` for types other than float32, float16 and bfloat16.
 fn rounded(mut array: Array, to: DataType) -> Option<Array> {
     if !matches!(to, DataType::Float32 | DataType::Float16 | DataType::Bfloat16) {
         return None;
@@ -129,8 +129,8 @@ fn of_tensor(tensor: &TensorProto) -> Option<Array> {
     (values.len() == count).then_some(Array { dims, values })
 }
 
-/// Returns the combination of two arrays, element by element. Along each axis the second has the size of the first, or
-/// 1.
+/// Returns the combination of two arrays, element by element, in the shape of the first. Along each axis the second has
+/// the size of the first, or 1; otherwise returns `None`.
 fn together(mut a: Array, b: &Array, of: impl Fn(f32, f32) -> f32) -> Option<Array> {
     let (rank, other) = (a.dims.len(), b.dims.len());
     if other > rank {
@@ -157,7 +157,7 @@ fn together(mut a: Array, b: &Array, of: impl Fn(f32, f32) -> f32) -> Option<Arr
     Some(a)
 }
 
-/// Returns the concatenation of two arrays along the last axis.
+/// Returns the concatenation of two arrays of the same shape along the last axis; `None` for any other `Concat`.
 fn beside(a: &Array, b: &Array, node: &NodeProto) -> Option<Array> {
     let width = *a.dims.last().filter(|width| **width > 0)?;
     if node.input.len() != 2 || a.dims != b.dims || node.int("axis", 0) + 1 != a.dims.len() as i64 {
@@ -169,7 +169,7 @@ fn beside(a: &Array, b: &Array, node: &NodeProto) -> Option<Array> {
     Some(Array { dims, values: rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect() })
 }
 
-/// Returns an array with its last two axes transposed.
+/// Returns an array with its last two axes exchanged; `None` if `order` is another permutation.
 fn transposed(a: &Array, order: &[i64]) -> Option<Array> {
     let rank = a.dims.len();
     let mut wanted: Vec<i64> = (0..rank as i64).collect();
@@ -188,7 +188,8 @@ fn transposed(a: &Array, order: &[i64]) -> Option<Array> {
     Some(Array { dims, values: values.collect() })
 }
 
-/// Returns the result of a convolution whose kernel has one element per channel: the product with `scales`.
+/// Returns the result of a convolution whose kernel has one element per channel: the product with `scales`; `None` for
+/// any other `Conv`.
 fn scaled(mut a: Array, scales: &Array, node: &NodeProto) -> Option<Array> {
     let (&[1, channels, 1, width], &[count, 1, 1, 1]) = (a.dims.as_slice(), scales.dims.as_slice()) else {
         return None;

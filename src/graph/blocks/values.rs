@@ -1,5 +1,5 @@
-//! Evaluation of values that follow from constants alone, with the operators used for scales and blocks: casts,
-//! products and changes of shape.
+//! Evaluation of values that follow from constants alone, through the operators that occur between the constants and a
+//! node with block-quantized weights: `Constant`, `Identity`, `Cast`, `Mul` and `Reshape`.
 
 use crate::graph::constants::whole_numbers;
 use crate::graph::floats::{self, floats};
@@ -14,7 +14,7 @@ const DEEP: usize = 16;
 
 /// The elements of a value.
 pub(super) enum Numbers {
-    /// The elements are uint8, which may be packed.
+    /// The elements are uint8. An element may contain several codes of fewer bits.
     Bytes(Bytes),
     Floats(Vec<f32>),
     Whole(Vec<i64>),
@@ -47,7 +47,7 @@ impl Value {
     }
 }
 
-/// The constants of a graph.
+/// The constants of a graph, and the nodes that produce its values.
 pub(super) struct Constants<'g> {
     makers: HashMap<&'g str, &'g NodeProto>,
     tensors: HashMap<&'g str, &'g TensorProto>,
@@ -64,7 +64,8 @@ impl<'g> Constants<'g> {
         }
     }
 
-    /// Returns the value with the name `name`; `None` if it depends on an input, or on an unsupported operator.
+    /// Returns the value with the name `name`; `None` if it depends on an input, on an unsupported operator or element
+    /// type, or on more than [`DEEP`] nodes in a row.
     pub fn value(&self, name: &str) -> Option<Value> {
         self.at(name, DEEP)
     }
@@ -123,7 +124,8 @@ fn cast(value: Value, to: DataType) -> Option<Value> {
     Some(Value { dims, dtype: to, numbers: Numbers::Floats(values) })
 }
 
-/// Returns the product of two values, element by element, where one operand has the shape of the product.
+/// Returns the product of two float values of the same type, element by element; `None` unless one operand can be
+/// broadcast to the shape of the other.
 fn product(a: Value, b: Value) -> Option<Value> {
     if a.dtype != b.dtype || !matches!(a.dtype, DataType::Float32 | DataType::Float16) {
         return None;

@@ -1,4 +1,4 @@
-//! Lowering of activations to simpler operators.
+//! Lowering of activations, of `Mean` and of `LpPool` to simpler operators.
 
 use super::{Lowering, input};
 use crate::error::Result;
@@ -7,7 +7,8 @@ use crate::graph::edit::{float_attribute, int_attribute};
 use crate::onnx::proto::{AttributeProto, NodeProto};
 
 impl Lowering {
-    /// Lowers a node if it is an activation, and returns whether it is. Source of the formulas: the operators of ONNX.
+    /// Lowers a node if it is one of the activations below, a `Mean` or an `LpPool`, and returns whether it is. Source
+    /// of the formulas: the documentation of the ONNX operators.
     pub(super) fn activation(&mut self, node: &NodeProto) -> Result<bool> {
         let x = input(node, 0).unwrap_or("");
         let w = &mut self.w;
@@ -70,8 +71,8 @@ impl Lowering {
     }
 }
 
-/// Adds the sum of the powers of each window of an `LpPool`. Returns the names of the sum and of the exponent of the
-/// root to take of it.
+/// Adds the sum of the powers of each window of an `LpPool`. Returns the names of the sum and of the exponent `1 / p`,
+/// to whose power the sum is the output.
 fn power_pool(w: &mut NodeBuilder, node: &NodeProto, x: &str) -> (String, String) {
     let power = node.int("p", 2) as f32;
     let size = w.op("Abs", &[x]);

@@ -15,9 +15,10 @@ struct Heads {
     counts: (i64, i64),
     /// Factor of the scores; 0 for `1 / √size`.
     scale: f32,
+    /// Limit of the magnitude of the scores (`softcap`); 0 for none.
     cap: f32,
     causal: bool,
-    /// Name of the number of tokens before the first query, a list with one element.
+    /// Name of the number of tokens before the first query, a tensor with one element; `None` if there is no past.
     before: Option<String>,
     /// Names of values that are added to the scores.
     masks: Vec<String>,
@@ -131,7 +132,8 @@ impl Lowering {
         Ok(Heads { q, k, v, counts, scale, cap: 0.0, causal: false, before: None, masks: Vec::new() })
     }
 
-    /// Adds the keys and values of the past in front of the new ones, and names the outputs of the cache.
+    /// Adds the keys and values of the past, if the node has any, in front of the new ones, and names the outputs of
+    /// the cache. `past` has the indices of the inputs.
     fn with_past(&mut self, node: &NodeProto, heads: &mut Heads, past: [usize; 2]) -> Result<()> {
         if let (Some(keys), Some(values)) = (node.input_at(past[0]), node.input_at(past[1])) {
             let shape = self.w.op("Shape", &[keys]);
@@ -147,7 +149,8 @@ impl Lowering {
         Ok(())
     }
 
-    /// Adds the mask of ONNX Runtime's operators, which is 1 for each visible key.
+    /// Adds the key mask of an ONNX Runtime operator to the masks of the scores. The input `index` is `[batch, keys]`,
+    /// and 1 for each visible key.
     fn masked(&mut self, node: &NodeProto, heads: &mut Heads, index: usize) -> Result<()> {
         let Some(mask) = node.input_at(index) else { return Ok(()) };
         if self.rank(mask)? != 2 {
@@ -166,7 +169,8 @@ impl Lowering {
         self.w.op("Where", &[open, &zero, &low])
     }
 
-    /// Adds the products and the softmax of the attention, with the result `output`.
+    /// Adds the products and the softmax of the attention. The value `output` is the result, `[batch, sequence, width]`
+    /// if `flat` is set, otherwise `[batch, heads, sequence, size]`.
     fn attend(&mut self, heads: &Heads, output: &str, flat: bool) -> Result<()> {
         let (many, few) = heads.counts;
         let (mut q, mut k, mut v) = (heads.q.clone(), heads.k.clone(), heads.v.clone());

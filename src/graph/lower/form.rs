@@ -1,4 +1,4 @@
-//! The attributes of a `GroupQueryAttention` node, and whether it can be lowered.
+//! The attributes and sizes of a `GroupQueryAttention` node ([`Form`]), and the check whether it can be lowered.
 
 use super::grouped::Past;
 use crate::error::{Result, bail};
@@ -6,7 +6,7 @@ use crate::model::{Dim, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, NodeProto};
 
-/// The oldest opset that has the standard operators in the form used here.
+/// The oldest opset that has the standard operators as they are used here, with `axes` as an input, for example.
 pub const OLDEST: i64 = 13;
 /// The reason why a node is not lowered before [`OLDEST`].
 pub const TOO_OLD: &str = "it is lowered from opset 13 on";
@@ -24,15 +24,19 @@ pub(super) struct Form {
     pub size: i64,
     /// Number of elements of a head that are rotated; 0 for none.
     pub width: i64,
+    /// Number of tokens that a token attends to, with itself (`local_window_size`); 0 or less for no limit.
     pub window: i64,
+    /// Factor of the scores.
     pub scale: f32,
+    /// Limit of the magnitude of the scores (`softcap`); 0 for none.
     pub cap: f32,
-    /// Name of the past's token dimension, if it has one: layers with the same name have the same length.
+    /// Name of the past's token dimension, if it has one. The pasts of layers with the same name have the same length.
     pub tokens: Option<String>,
 }
 
 impl Form {
-    /// Returns the attributes of a node. Fails with [`crate::error::Kind::Unsupported`] if the node cannot be lowered.
+    /// Returns the attributes of a node. Fails with [`crate::error::Kind::Unsupported`] if the node cannot be lowered,
+    /// and with [`crate::error::Kind::InvalidModel`] if it lacks inputs or its numbers of heads do not match.
     pub fn of(graph: &GraphProto, node: &NodeProto, opset: i64, past: Past) -> Result<Form> {
         if opset < OLDEST {
             bail!(Unsupported, "{TOO_OLD}");
@@ -79,7 +83,8 @@ impl Form {
     }
 }
 
-/// Returns the name of the past's token dimension, and the size of a head.
+/// Returns the name of the past's token dimension, and the size of a head. Fails with `Unsupported` if the past is not
+/// a float32 input of the model (of any type for [`Past::Nothing`]), or does not declare the size.
 fn of_past(graph: &GraphProto, node: &NodeProto, past: Past) -> Result<(Option<String>, i64)> {
     let name = node.input_at(3).filter(|_| past == Past::Nothing || node.input_at(4).is_some());
     let info = graph.input.iter().find(|i| name.is_some() && i.name.as_deref() == name).map(ValueInfo::from);

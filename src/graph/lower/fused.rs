@@ -6,7 +6,7 @@ use crate::graph::edit::{self, int_attribute};
 use crate::onnx::proto::NodeProto;
 
 impl Lowering {
-    /// Lowers `x + skip + bias` with its normalization.
+    /// Lowers `SkipLayerNormalization` and `SkipSimplifiedLayerNormalization`: the normalization of `x + skip + bias`.
     pub(super) fn skip(&mut self, node: &NodeProto) -> Result<()> {
         let simple = node.op() == "SkipSimplifiedLayerNormalization";
         let (Some(x), Some(skip), Some(scale)) = (node.input_at(0), node.input_at(1), node.input_at(2)) else {
@@ -37,6 +37,7 @@ impl Lowering {
         Ok(())
     }
 
+    /// Lowers `BiasGelu` to a sum and ONNX Runtime's `Gelu`.
     pub(super) fn bias_gelu(&mut self, node: &NodeProto) {
         let (x, bias) = (node.input_at(0).unwrap_or(""), node.input_at(1).unwrap_or(""));
         let sum = self.w.op("Add", &[x, bias]);
@@ -46,6 +47,7 @@ impl Lowering {
         self.w.nodes.push(gelu);
     }
 
+    /// Lowers `FusedMatMul`: `alpha A B`, where either operand may be transposed in its last two dimensions.
     pub(super) fn fused_product(&mut self, node: &NodeProto) -> Result<()> {
         if ["transBatchA", "transBatchB"].iter().any(|name| node.int(name, 0) != 0) {
             bail!(Unsupported, "a FusedMatMul that transposes the batch is not supported");

@@ -1,12 +1,12 @@
 //! Lowering of ONNX Runtime's `GroupQueryAttention` to standard operators.
 //!
-//! With a past, for rows of any lengths, it follows the CPU kernel (`group_query_attention_helper.h`,
-//! `gqa_attention_base.h`): in row `b` the cache holds `max(seqlens_k[b] + 1 - sequence, 0)` tokens from the first
-//! column on, and the new tokens follow directly; the updated cache has `max(past, total_sequence_length)` columns. As
-//! in that kernel, the content after the tokens of a row is undefined.
+//! With a past ([`Past::Cache`]), rows may have different lengths, as in ONNX Runtime's CPU kernel
+//! (`group_query_attention_helper.h`, `gqa_attention_base.h`): in row `b` the cache holds `max(seqlens_k[b] + 1 -
+//! sequence, 0)` tokens from the first column on, and the new tokens follow directly; the updated cache has `max(past,
+//! total_sequence_length)` columns. As in that kernel, the content after the tokens of a row is undefined.
 //!
-//! Without a past, for training, tokens are at 0, 1, 2 ..., and padding follows the tokens of a row, which under a
-//! causal mask do not attend to it.
+//! Without a past ([`Past::Nothing`]), for training, tokens have the positions 0, 1, 2 and so on. Padding follows the
+//! tokens of a row, so that the causal mask hides it from them.
 
 use super::form::Form;
 use crate::error::{Kind, Result};
@@ -25,8 +25,9 @@ pub enum Past {
     Cache,
 }
 
-/// Lowers the `GroupQueryAttention` nodes of the main graph with their cache, and returns their number. `reasons`
-/// receives the reasons why others stay unchanged, by node name.
+/// Lowers the `GroupQueryAttention` nodes of the main graph with their cache, and returns the number of lowered nodes.
+/// `opset` is the version of the default domain. `reasons` receives the reasons why other such nodes stay unchanged, by
+/// node name ([`NodeProto::label`]). Fails with [`crate::error::Kind::InvalidModel`] if such a node is invalid.
 pub fn lower_grouped(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<String, String>) -> Result<usize> {
     let (mut w, mut grouped) = (NodeBuilder::new(proto, "attention"), Grouped::new(Past::Cache));
     let Some(graph) = proto.graph.as_deref_mut() else { return Ok(0) };
@@ -58,12 +59,13 @@ pub fn lower_grouped(proto: &mut ModelProto, opset: i64, reasons: &mut HashMap<S
 struct Rows {
     /// Positions of the new tokens, `[batch, sequence]`; `None` without a past.
     own: Option<String>,
-    /// Indices of the columns of the updated cache in the concatenated past and new tokens, `[batch, few, columns, 1]`.
+    /// Indices of the columns of the updated cache in the concatenated past and new tokens, as `[batch, key and value
+    /// heads, columns, 1]`; `None` without a past.
     picks: Option<String>,
-    /// Attention mask, `[batch, 1, sequence, columns]` or of two dimensions: 0, or the lowest float for masked
-    /// positions.
+    /// Attention mask, `[batch, 1, sequence, columns]`, without a past `[sequence, sequence]`: 0, or the lowest float
+    /// for masked positions.
     mask: String,
-    /// Number of new tokens, a list with one element.
+    /// Number of new tokens, a tensor with one element.
     new: String,
 }
 
@@ -71,7 +73,8 @@ struct Rows {
 pub(super) struct Grouped {
     past: Past,
     rows: HashMap<String, Rows>,
-    /// Cosines or sines of positions, `[batch, 1, sequence, width / 2]`, or of two dimensions, by table and positions.
+    /// Cosines or sines of the new tokens, by table and positions: `[batch, 1, sequence, width / 2]`, without a past
+    /// `[sequence, width / 2]`.
     tables: HashMap<(String, Option<String>), String>,
 }
 

@@ -1,7 +1,8 @@
 //! Lowering of fused operators to simpler ones, one file per family.
 //!
-//! [`lower`] produces operators that have gradients; it needs shapes. [`lower_grouped`] and [`lower_each`] produce
-//! standard operators, for parsers that support no others. Both share the lowering of attention.
+//! [`lower`] produces operators that have gradients, and needs the types of the values for some of them ([`by_shape`]).
+//! [`lower_grouped`] and [`lower_each`] produce standard operators, for parsers that support no others. The lowering of
+//! `GroupQueryAttention` is shared.
 
 mod activation;
 mod attention;
@@ -40,9 +41,10 @@ pub type Types = HashMap<String, Type>;
 
 /// The result of [`lower`] in addition to the graph.
 pub struct Lowered {
-    /// Names of the tables from which attention gathers positions. They are not weights, even if they are constants.
+    /// Names of the tables with the cosines and sines of rotary embeddings. They are not weights, even if they are
+    /// constants.
     pub tables: BTreeSet<String>,
-    /// Nodes whose form cannot be lowered and that remain.
+    /// Nodes that stay unchanged although their operator can be lowered, because of their attributes, inputs or shapes.
     pub left: Vec<Left>,
 }
 
@@ -67,8 +69,11 @@ pub fn by_shape(node: &NodeProto) -> bool {
     }
 }
 
-/// Lowers the nodes of the main graph for which `wanted` is true, and returns the nodes that remain. Values keep their
-/// names.
+/// Lowers the nodes of the main graph for which `wanted` is true and whose operator can be lowered. Values keep their
+/// names. `types` are the types of the values of the main graph; they may be empty if no node is one of [`by_shape`].
+///
+/// Nodes that cannot be lowered stay unchanged and are listed in [`Lowered::left`]. Fails with
+/// [`crate::error::Kind::InvalidModel`] if a node lacks an input or its sizes contradict each other.
 pub fn lower(model: &mut ModelProto, types: Types, wanted: &dyn Fn(&NodeProto) -> bool) -> Result<Lowered> {
     let mut lowered = Lowered { tables: BTreeSet::new(), left: Vec::new() };
     let mut lowering = Lowering { w: NodeBuilder::new(model, "lowered"), grouped: Grouped::new(Past::Nothing), types };
@@ -98,7 +103,7 @@ pub fn lower(model: &mut ModelProto, types: Types, wanted: &dyn Fn(&NodeProto) -
     Ok(lowered)
 }
 
-/// Returns the indices of the inputs of a node that are tables of angles.
+/// Returns the indices of the inputs of a node that are tables of cosines and sines.
 fn tables(node: &NodeProto) -> &'static [usize] {
     match (node.op(), node.domain.as_deref()) {
         ("GroupQueryAttention", _) => &[7, 8],
@@ -112,12 +117,13 @@ fn tables(node: &NodeProto) -> &'static [usize] {
 struct Lowering {
     w: NodeBuilder,
     grouped: Grouped,
-    /// Types of the model's values, if any node needs them.
+    /// Types of the model's values; empty if no node needs them.
     types: Types,
 }
 
 impl Lowering {
-    /// Lowers a node, and returns whether it was lowered.
+    /// Lowers a node, and returns whether its operator can be lowered. Fails with `Unsupported` if it can, but not with
+    /// the attributes, inputs or shapes of this node.
     fn apart(&mut self, graph: &GraphProto, node: &NodeProto) -> Result<bool> {
         let op = node.op();
         match (node.domain.as_deref().unwrap_or(""), op) {
@@ -141,7 +147,7 @@ impl Lowering {
         Ok(true)
     }
 
-    /// Returns the rank of a value of the model.
+    /// Returns the rank of a value of the model. Fails with `Unsupported` if it is unknown.
     fn rank(&self, value: &str) -> Result<usize> {
         match self.types.get(value).and_then(|t| t.dims.as_ref()) {
             Some(dims) => Ok(dims.len()),
@@ -149,7 +155,8 @@ impl Lowering {
         }
     }
 
-    /// Returns the size of a fixed dimension of a value of the model.
+    /// Returns the size of a dimension of a value of the model; a negative `axis` counts from the end. Fails with
+    /// `Unsupported` if it is not fixed.
     fn size(&self, value: &str, axis: i64) -> Result<i64> {
         let rank = self.rank(value)? as i64;
         let at = usize::try_from(if axis < 0 { axis + rank } else { axis }).unwrap_or(usize::MAX);
@@ -160,7 +167,7 @@ impl Lowering {
     }
 }
 
-/// Returns the input `index` of a node. Fails if it is omitted.
+/// Returns the name of the input `index` of a node. Fails with `InvalidModel` if it is omitted.
 fn input(node: &NodeProto, index: usize) -> Result<&str> {
     match node.input_at(index) {
         Some(name) => Ok(name),

@@ -1,11 +1,12 @@
-//! Lowering of normalizations over channels, over groups of channels, and by norms.
+//! Lowering of normalizations: `InstanceNormalization`, `GroupNormalization`, `RMSNormalization`, `LpNormalization` and
+//! `MeanVarianceNormalization`.
 
 use super::{Lowering, input};
 use crate::error::Result;
 use crate::onnx::proto::NodeProto;
 
 impl Lowering {
-    /// Lowers a node if it is a normalization, and returns whether it is.
+    /// Lowers a node if it is one of the normalizations of this file, and returns whether it is.
     pub(super) fn normalization(&mut self, node: &NodeProto) -> Result<bool> {
         match node.op() {
             "InstanceNormalization" => self.groups(node, None)?,

@@ -5,8 +5,8 @@ use crate::error::{Result, bail};
 use crate::onnx::proto::NodeProto;
 
 impl Lowering {
-    /// Lowers `RotaryEmbedding` of either domain. `at` has the indices of the inputs with values, cosines, sines and
-    /// positions.
+    /// Lowers `RotaryEmbedding` of the standard or of ONNX Runtime. `at` has the indices of the inputs with values,
+    /// cosines, sines and positions.
     pub(super) fn rotary(&mut self, node: &NodeProto, at: [usize; 4]) -> Result<()> {
         let [x, cos, sin] = [input(node, at[0])?, input(node, at[1])?, input(node, at[2])?];
         if node.int("is_packed_batching", 0) != 0 || node.float("scale", 1.0) != 1.0 {

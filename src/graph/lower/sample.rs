@@ -14,7 +14,8 @@ struct Reading {
 }
 
 impl Lowering {
-    /// Lowers `GridSample` of 2-D images: each point is the sum of the neighbouring elements, weighted by distance.
+    /// Lowers `GridSample` of 2-D images: each point is the nearest element, or the sum of the four neighbouring
+    /// elements, weighted by distance.
     pub(super) fn sample(&mut self, node: &NodeProto) -> Result<()> {
         let (x, grid) = (input(node, 0)?, input(node, 1)?);
         let text = |name: &str| node.attribute(name).and_then(|a| a.s.as_deref());
@@ -146,8 +147,10 @@ impl Lowering {
 
 /// The image that is sampled.
 struct Image {
+    /// Name of the elements, `[batch, height * width, channels]`.
     rows: String,
-    /// Names of width and height, as lists with one element.
+    /// Names of width and height, as tensors with one integer.
     sizes: [String; 2],
+    /// Names of width and height, as tensors with one float.
     floats: [String; 2],
 }

@@ -5,7 +5,9 @@ use crate::graph::builder::{Naming, NodeBuilder};
 use crate::graph::edit::{Names, float_attribute, int_attribute, ints_attribute, text_attribute};
 use crate::onnx::proto::{ModelProto, NodeProto};
 
-/// Lowers the operators of ONNX Runtime and of later opsets whose lowering needs no shapes, and returns their number.
+/// Lowers the nodes of the main graph whose operator belongs to ONNX Runtime or a newer opset and whose lowering needs
+/// no shapes, such as `Gelu`, `FusedMatMul` and `SkipLayerNormalization`, and returns their number. `opset` is the
+/// version of the default domain.
 pub fn lower_each(proto: &mut ModelProto, opset: i64) -> usize {
     let mut parts = NodeBuilder::with(Names::of(proto), Naming::Parts(String::new()), opset);
     let mut lowered = 0;
@@ -26,8 +28,7 @@ pub fn lower_each(proto: &mut ModelProto, opset: i64) -> usize {
     lowered
 }
 
-/// Adds nodes equivalent to one that the parser does not support; returns `None` if it supports the node or no
-/// lowering is known.
+/// Adds nodes that are equivalent to `original`; returns `None` if the node is not lowered here.
 fn apart(b: &mut NodeBuilder, original: &NodeProto) -> Option<()> {
     let contrib = matches!(original.domain.as_deref(), Some("com.microsoft"));
     let default = matches!(original.domain.as_deref(), None | Some("" | "ai.onnx"));
@@ -75,8 +76,8 @@ impl NodeBuilder {
         }
     }
 
-    /// Adds `alpha AᵗB`, where either input may be transposed in its last two dimensions, with `Einsum`, which needs no
-    /// rank.
+    /// Adds `alpha A B`, where either operand may be transposed in its last two dimensions; a transposed product is an
+    /// `Einsum`, which needs no rank. Returns `None` for attributes that are not supported.
     fn fused_product(&mut self, original: &NodeProto, x: &str, y: &str) -> Option<()> {
         if original.int("transBatchA", 0) != 0 || original.int("transBatchB", 0) != 0 {
             return None;
@@ -132,7 +133,7 @@ impl NodeBuilder {
         Some(())
     }
 
-    /// Adds `scale x / √(mean(x²) + epsilon)` over the last dimension.
+    /// Adds `scale x / √(mean(x²) + epsilon)` over the last dimension; returns `None` for any other `axis`.
     fn rms_norm(&mut self, x: &str, scale: &str, epsilon: f32, axis: i64, y: &str) -> Option<()> {
         if axis != -1 {
             return None;

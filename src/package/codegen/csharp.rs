@@ -1,4 +1,4 @@
-//! The program in C#, with a project that references the NuGet package, and a Makefile for Mono.
+//! The program in C#, with a project file that references the NuGet package `LibOptimize`, and a Makefile for Mono.
 
 use super::{Input, list, quoted};
 use crate::onnx::dtype::DataType;

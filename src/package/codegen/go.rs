@@ -1,4 +1,4 @@
-//! The program in Go, with a module that requires that of `bindings/go`.
+//! The program in Go, with a `go.mod` that requires the module in `bindings/go`.
 
 use super::{Input, list, quoted};
 use crate::onnx::dtype::DataType;

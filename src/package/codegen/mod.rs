@@ -1,5 +1,5 @@
-//! The option `--codegen`, which writes a small program and its build file. The program opens a package and runs it
-//! once on inputs of zeros and ones.
+//! The option `--codegen`, which writes a small program and its build files. The program opens a package and runs it
+//! once on inputs of ones.
 
 mod c;
 mod cpp;
@@ -23,7 +23,7 @@ choice! {
         Cpp = 1, "cpp";
         /// Go, with the package of `bindings/go`.
         Go = 2, "go";
-        /// C#, with the files of `bindings/csharp`.
+        /// C#, with the NuGet package `LibOptimize` or, for Mono, the library of `bindings/csharp`.
         Csharp = 3, "csharp";
     }
 }
@@ -37,10 +37,13 @@ struct Input {
     elements: i64,
 }
 
-/// Writes a program for `package` into `folder`: a source file and a build file. The program prints the name, the
-/// shape and the first values of each output. Every element of every input is 1.
+/// Writes a program for `package` into `folder`, which is created if necessary: a source file, and one or two build
+/// files. Existing files are replaced. The program prints the name, the shape and the first values of each output. Its
+/// inputs have the minimum sizes of the contract, but at least 1 where the contract allows it, and all their elements
+/// are 1 (true). An input without a known rank is a scalar.
 ///
-/// Fails with [`crate::error::Kind::Unsupported`] for inputs of types other than float32, int64, int32 and bool.
+/// Fails with [`crate::error::Kind::Unsupported`] for inputs of types other than float32, int64, int32 and bool, and if
+/// the path of the package is not UTF-8.
 pub fn write(package: &Package, language: Language, folder: &Path) -> Result<()> {
     let inputs = inputs(package)?;
     let outputs = package.manifest().outputs.len();
@@ -82,7 +85,7 @@ fn inputs(package: &Package) -> Result<Vec<Input>> {
     infos.iter().map(one).collect()
 }
 
-/// Returns a text in double quotes, as C, Go and C# read it.
+/// Returns a text as a string literal of C, C++, Go and C#, with the double quotes.
 fn quoted(text: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\\' => format!("\\{c}"),

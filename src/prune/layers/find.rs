@@ -29,13 +29,15 @@ pub struct Layer {
 pub struct Layers {
     /// The layers in the order in which they run.
     pub layers: Vec<Layer>,
-    /// Index of the layer whose weight a node reads, for each node of the main graph.
+    /// Index in `layers` of the layer whose weight a node reads, for each node of the main graph; `None` if it reads
+    /// none.
     pub own: Vec<Option<usize>>,
-    /// Index of the last layer that the inputs of a node depend on, for each node.
+    /// Index in `layers` of the last layer whose weight a node reads or that its inputs depend on, for each node.
     pub last: Vec<Option<usize>>,
 }
 
-/// Returns the layers of a model. Fails with `Unsupported` and the reason if they cannot be distinguished.
+/// Returns the layers of a model. `cache` has the names of the inputs and outputs of a decoder's cache. Fails with
+/// `Unsupported` and the reason if the layers cannot be distinguished.
 pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     let graph = model.graph();
     let (numbers, own) = named(model);
@@ -74,7 +76,8 @@ pub fn find(model: &Model, cache: &HashSet<&str>) -> Result<Layers> {
     Ok(Layers { layers: layers.collect(), last: last(graph, &order, &own), own })
 }
 
-/// Returns the layer indices in order, and for each node of the main graph the index of the layer in them.
+/// Returns the numbers of the layers in ascending order, and for each node of the main graph that reads the weight of a
+/// layer the position of that layer's number among them.
 fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     let view = View::new(model.proto());
     let nodes = &model.graph().node;
@@ -98,7 +101,7 @@ fn named(model: &Model) -> (Vec<usize>, Vec<Option<usize>>) {
     (numbers, own)
 }
 
-/// Returns the numbers in a path, each with the text before it.
+/// Returns the numbers in a path, each with the text before it: those of whole parts, and those after one of [`WORDS`].
 fn numbered(path: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     let mut before = String::new();
@@ -174,7 +177,8 @@ fn joints<'g>(
     made.into_iter().filter(|(at, _)| counts[*at] == 1).collect()
 }
 
-/// Returns the float inputs of a graph that are not a cache.
+/// Returns the names of the float inputs of a graph with at least three dimensions (or of unknown rank) that do not
+/// belong to the cache.
 fn sources<'g>(graph: &'g GraphProto, cache: &HashSet<&str>) -> HashSet<&'g str> {
     let floats = [DataType::Float32, DataType::Float16, DataType::Bfloat16].map(|dtype| Some(dtype.to_onnx()));
     let of = |info: &'g crate::onnx::proto::ValueInfoProto| {

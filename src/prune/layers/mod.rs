@@ -1,8 +1,9 @@
 //! Removal of whole layers: the input of a removed layer becomes the input of the next.
 //!
 //! The caller names the layers, or the least influential ones are removed. Influence is `1 - cosine` between input and
-//! output of a layer on calibration data ("block influence", Men et al. 2024, arXiv 2403.03853). Without data, layers
-//! in the second half are removed, evenly spread, because the paper finds the least influential ones there.
+//! output of a layer on calibration data ("block influence", Men et al. 2024, arXiv 2403.03853). Without data, evenly
+//! spread layers are removed, in the second half if that has enough of them, because the paper finds the least
+//! influential ones there.
 
 mod find;
 mod remove;
@@ -55,7 +56,8 @@ impl Dropped {
 }
 
 /// Removes the layers `options.layers`, or as many as `options.drop_layers`, and returns the new model and the removed
-/// layers. The original is unchanged.
+/// layers. The original is unchanged. Fails with `InvalidArgument` if a layer does not exist or all would be removed,
+/// and with `Unsupported` if the layers cannot be distinguished or removed.
 pub fn drop(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call: &Call) -> Result<(Model, Dropped)> {
     let decoder = Decoder::of(model).ok();
     let pairs = decoder.iter().flat_map(|decoder| &decoder.cache);
@@ -103,15 +105,16 @@ fn range(found: &Layers) -> String {
     format!("{} to {}", numbers().min().unwrap_or(0), numbers().max().unwrap_or(0))
 }
 
-/// Returns `wanted` of `count` indices, evenly spread over the second half, or over all if there are too few in it.
+/// Returns `wanted` of `count` indices, evenly spread over the first of these ranges that is long enough: the second
+/// half, the last three quarters, all but the first, all. The last index is excepted unless all are wanted.
 fn spread(count: usize, wanted: usize) -> Vec<usize> {
     let from = [count / 2, count / 4, 1, 0].into_iter().find(|from| count.saturating_sub(from + 1) >= wanted);
     let (from, to) = (from.unwrap_or(0), if wanted < count { count - 1 } else { count });
     (0..wanted).map(|nth| from + (2 * nth + 1) * (to - from) / (2 * wanted)).collect()
 }
 
-/// Returns `1 - cosine` between input and output of each layer, as mean over all tokens. A layer with unknown output
-/// counts as 1.
+/// Returns `1 - cosine` between input and output of each layer, as mean over all tokens; infinity for a layer with an
+/// unknown output, so that it is the last to be removed.
 fn influence(run: &Run<'_>, model: &Model, found: &Layers) -> Result<Vec<f64>> {
     let ends = found.layers.iter().filter_map(|layer| layer.output.as_deref());
     let asked: Vec<&str> = found.layers.iter().map(|layer| layer.input.as_str()).chain(ends).collect();

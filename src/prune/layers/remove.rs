@@ -11,8 +11,9 @@ use crate::prune::structured::sizes_of;
 use crate::text::Decoder;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Returns the model without the layers `gone`, which are sorted indices. The caches of the other layers are
-/// renumbered.
+/// Returns the model without the layers `gone`, which are sorted indices in [`Layers::layers`]. The caches of the other
+/// layers are renumbered. Fails with `Unsupported` if a layer cannot be removed, for example because later nodes use
+/// one of its values.
 pub fn remove(model: &Model, found: &Layers, gone: &[usize], decoder: Option<&Decoder>) -> Result<Model> {
     let mut proto = model.proto().clone();
     edit::modernize_ir(&mut proto);
@@ -101,7 +102,7 @@ fn same_sizes(
     }
 }
 
-/// Keeps the names of model outputs that were the output of a removed layer.
+/// Keeps the names of model outputs that were the output of a removed layer: an `Identity` of its input produces them.
 fn outputs(graph: &mut GraphProto, instead: &HashMap<String, String>, names: &mut Names) {
     let given: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
     for name in given {
@@ -151,7 +152,7 @@ fn caches(graph: &mut GraphProto, found: &Layers, gone: &[usize], decoder: &Deco
     caches
 }
 
-/// Returns the position of the first number in a name.
+/// Returns the range of the digits of the first number in a name; `None` if it has none.
 fn digits(name: &str) -> Option<std::ops::Range<usize>> {
     let start = name.find(|c: char| c.is_ascii_digit())?;
     let end = name[start..].find(|c: char| !c.is_ascii_digit()).map_or(name.len(), |length| start + length);

@@ -1,6 +1,6 @@
 //! The dependencies between axes in a model's main graph ([`Analysis`]).
 //!
-//! Every value has dimensions and axes. There is a rule for each kind of node: it joins the elements of axes that can
+//! Every value has dimensions and axes ([`super::axes`]). A rule for a kind of node joins the elements of axes that can
 //! only be removed together, and blocks the axes that it does not support. A node without a rule blocks all of its
 //! axes.
 
@@ -124,7 +124,8 @@ impl<'m> Analysis<'m> {
     }
 
     /// Returns the dependencies of the main graph, with additional knowledge in `known`. The time is linear in the
-    /// sizes of the axes; weights are not read.
+    /// sizes of the axes; weights are not read. Fails with `Unsupported` for opsets before 7, and if the nodes form a
+    /// cycle.
     pub fn new(model: &'m Model, known: &'m Known) -> Result<Analysis<'m>> {
         let graph = model.graph();
         let opset = model.opset();
@@ -190,7 +191,8 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Adds a constant with its name. Every axis of a float constant can be cut.
+    /// Adds a constant with its name. Every axis of a float constant can be cut, unless the constant is `overridable`:
+    /// a caller may give it another value.
     pub fn constant(&mut self, name: &'m str, tensor: &'m TensorProto, overridable: bool) {
         let dims: Vec<Dim> = tensor.dims.iter().map(|size| [*size; 2]).collect();
         let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
@@ -347,7 +349,8 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Returns the integers that are an attribute (before some opset) or an input of a node.
+    /// Returns the integers that are the attribute `name` of a node in older opsets, and its input `index` in newer
+    /// ones; `None` if it has neither. Fails if they could not be followed.
     pub fn list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<Int>>> {
         if let Some(attribute) = node.attribute(name) {
             return Ok(Some(attribute.ints.iter().map(|v| Int::constant([*v; 2])).collect()));
@@ -358,7 +361,7 @@ impl<'m> Analysis<'m> {
         }
     }
 
-    /// Returns the integers that are an attribute or an input of a node. Fails if they depend on the inputs of a run.
+    /// Returns the integers of [`Analysis::list`]. Fails if they depend on the inputs of a run.
     pub fn fixed_list(&self, node: &'m NodeProto, name: &str, index: usize) -> Judged<Option<Vec<i64>>> {
         let Some(list) = self.list(node, name, index)? else { return Ok(None) };
         let one = |int: &Int| {

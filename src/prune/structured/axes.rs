@@ -1,9 +1,9 @@
 //! Axes and their elements, and the sets of elements that can only be removed together.
 //!
-//! A *dimension* is computed for two different assignments of sizes to the model's open dimensions: if both give the
-//! same size, it is fixed in the graph. An *axis* of fixed size has elements. Elements that can only be removed
-//! together are in one class (disjoint sets). A class with an element that must be kept is blocked, with the reason
-//! why.
+//! An *open* size is dynamic: it depends on the inputs of a run. A *dimension* is computed for two different
+//! assignments of sizes to the model's open dimensions: if both give the same size, it is fixed in the graph. An *axis*
+//! of fixed size has elements. Elements that can only be removed together are in one class (disjoint sets). To *cut* an
+//! axis is to remove elements of it. A class with an element that must be kept is blocked, with the reason why.
 
 use crate::limits;
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ pub fn is_fixed(dim: Dim) -> bool {
     dim[0] == dim[1]
 }
 
-/// The reason why an axis cannot be cut.
+/// The reason why an axis or some of its elements cannot be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason {
     /// Index of the node that is the reason; `None` for the model's own inputs and outputs.
@@ -99,7 +99,7 @@ impl Axes {
         self.spans[axis as usize].1 as usize
     }
 
-    /// Returns the class of an element.
+    /// Returns the class of an element, which the index of its first element identifies.
     pub fn class(&mut self, axis: AxisId, index: usize) -> u32 {
         let mut at = self.spans[axis as usize].0 + index as u32;
         while self.parent[at as usize] != at {
@@ -148,8 +148,8 @@ impl Axes {
         self.reasons.get(self.blocked[class as usize] as usize).copied()
     }
 
-    /// Links two axes of one size, so that they are removed together, element by element. Returns the axis that stands
-    /// for both.
+    /// Links two axes, so that their elements are removed together, one by one, and returns the axis that represents
+    /// both. If one is fixed, the other is blocked; axes of different sizes are both blocked for `reason`.
     pub fn link(&mut self, a: Axis, b: Axis, reason: Reason) -> Axis {
         match (a, b) {
             (Axis::Units(x), Axis::Units(y)) if x == y => a,
@@ -285,7 +285,7 @@ impl Int {
         !matches!(self.from, From::Constant)
     }
 
-    /// Returns the value of the integer after the cut, under both assignments.
+    /// Returns the value of the integer after the cut that `kept` describes, under both assignments.
     pub fn after(&self, kept: &Kept) -> Dim {
         self.with(&|axis| kept.size(axis))
     }

@@ -1,4 +1,4 @@
-//! Cutting of a model, and masking as its equivalent.
+//! Cutting of a model, and masking: zeros in the place of the removed units, with the same results.
 
 use super::Plan;
 use super::analysis::Analysis;
@@ -44,7 +44,7 @@ pub fn masked(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept) -> Result<Model
     Ok(plan.model.derive(proto))
 }
 
-/// Returns the weights with a cut dimension that they sum over, and what is kept of it.
+/// Returns the names of the weights that sum over an axis that is cut, each with the dimension and its kept elements.
 pub fn consumed<'k, 'm>(analysis: &Analysis<'m>, kept: &'k Kept) -> Vec<(&'m str, usize, &'k [u32])> {
     let mut found: Vec<(&str, usize, &[u32])> = Vec::new();
     for consumer in &analysis.consumers {

@@ -18,7 +18,8 @@ const ROUNDS: usize = 15;
 /// The duration of one benchmark in seconds.
 const SECONDS: f64 = 6.0;
 
-/// Returns the plan with the fewest removed units for `bytes`. Fails with `GateNotMet` if no sparsity is enough.
+/// Returns the plan with the smallest sparsity, found by bisection to a thousandth, whose model has at most `bytes`
+/// bytes. Fails with `GateNotMet` if a sparsity of [`MOST`] is not enough.
 pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
     let enough = |plan: &Plan| Ok(plan.bytes()? <= bytes);
     match search(plan, STEPS, enough)? {
@@ -30,8 +31,8 @@ pub fn size(plan: &Plan, bytes: u64) -> Result<Plan> {
     }
 }
 
-/// Returns the plan with the fewest removed units for a speed-up of `speedup`. Fails with `GateNotMet` if no
-/// sparsity is enough.
+/// Returns the plan with the smallest sparsity among those measured in a bisection of [`RACES`] steps whose model has a
+/// speed-up of at least `speedup`. Fails with `GateNotMet` if a sparsity of [`MOST`] is not enough.
 pub fn speed(plan: &Plan, speedup: f64, runtime: Option<&'static Runtime>, call: &Call) -> Result<Plan> {
     let runtime = runtime.map_or_else(|| Runtime::open(None), Ok)?;
     let races = Races::new(runtime, plan, call)?;

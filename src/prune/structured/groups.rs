@@ -1,4 +1,4 @@
-//! Units, which can only be removed whole, and groups of similar units.
+//! Units (sets of elements that can only be removed together), and groups of units with elements in the same axes.
 
 use super::analysis::Analysis;
 use super::axes::{AxisId, Reason};
@@ -12,8 +12,8 @@ pub struct Unit {
     pub elements: Vec<(AxisId, u32)>,
 }
 
-/// The units with elements in the same axes: the neurons of a layer, the heads of an attention, the channels of a
-/// stage.
+/// The units with the same numbers of elements in the same axes, for example the neurons of a layer, the heads of an
+/// attention or the channels of a stage.
 pub struct Group {
     /// Units of the group, in the order of their elements.
     pub units: Vec<Unit>,
@@ -25,7 +25,7 @@ pub struct Group {
     pub consumers: Vec<usize>,
 }
 
-/// The units that can be cut, and for each producer the reason why its other outputs cannot.
+/// The units that can be removed, and for each producer the reason why its other outputs cannot.
 pub struct Groups {
     pub groups: Vec<Group>,
     /// First reason and number of the blocked elements, for each producer.

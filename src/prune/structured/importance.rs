@@ -31,7 +31,7 @@ pub fn inputs(analysis: &Analysis<'_>, groups: &Groups) -> Vec<(String, usize)> 
     list
 }
 
-/// Returns the mean squares of the inputs of consumers on calibration data.
+/// Returns the mean squares of the values and dimensions `stages` ([`inputs`]) on calibration data.
 pub fn mean_squares(run: &Run<'_>, model: &Model, stages: &[(String, usize)]) -> Result<Statistics> {
     let asked: Vec<&str> = stages.iter().map(|(name, _)| name.as_str()).collect();
     let Run { batches, ticket, stop, .. } = *run;

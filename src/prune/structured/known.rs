@@ -64,8 +64,8 @@ impl Known {
     }
 }
 
-/// Returns the names of the values of unknown shape. If there are any, the names of the values of unknown integers are
-/// also returned.
+/// Returns the names of the values of unknown shape, and of the first outputs of nodes whose integer parameters are
+/// unknown.
 fn missing(analysis: &Analysis<'_>) -> Vec<String> {
     let made = |name: &str| analysis.producers_of.contains_key(name);
     let mut names: Vec<String> =

@@ -57,9 +57,10 @@ fn check(options: &PruneOptions, calibrated: bool) -> Result<()> {
 
 /// Removes units from a model, and returns the new model and a report. The original is unchanged.
 ///
-/// Ignores [`PruneOptions::method`] and options of other methods. Fails with `Unsupported` if no unit can be removed or
-/// the model is quantized, and with `InvalidArgument` for invalid options or options that match no module (the message
-/// lists the existing ones). Sparsity 0 returns the model unchanged.
+/// Ignores [`PruneOptions::method`] and options of other methods. With a sparsity of 0, and neither overrides nor
+/// targets, no unit is removed. Fails with `Unsupported` if no unit can be removed or the model is quantized, with
+/// `InvalidArgument` for invalid options or names that match no module (the message lists the existing ones), and with
+/// `GateNotMet` if no sparsity meets `target_size` or `target_speedup`.
 pub fn structured(
     model: &Model,
     options: &PruneOptions,
@@ -116,7 +117,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Returns a plan with the units to remove from `model`.
+    /// Returns a plan with the units to remove from `model`. Fails as [`structured`] does, except with `GateNotMet`.
     pub fn new(model: &Model, options: &PruneOptions, data: Option<Data<'_>>, call: &Call) -> Result<Plan> {
         check(options, data.is_some())?;
         let mut proto = model.proto().clone();
@@ -171,7 +172,7 @@ impl Plan {
         Ok(Plan::of(self.model.clone(), options, chosen, (self.known.clone(), self.scores.clone())))
     }
 
-    /// Returns the size of the resulting model on disk in bytes.
+    /// Returns the size in bytes that the resulting model will have on disk, without the small changes of its graph.
     fn bytes(&self) -> Result<u64> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);
@@ -184,8 +185,8 @@ impl Plan {
         Kept::new(&mut analysis.axes, |class| self.gone.binary_search(&class).is_ok())
     }
 
-    /// Returns the whole model with zeros where weights sum over removed units: it computes what the cut model
-    /// computes.
+    /// Returns the whole model with zeros where weights sum over removed units. Its outputs are those of the cut model,
+    /// except for differences by the order of sums.
     pub fn masked(&self) -> Result<Model> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);
@@ -199,7 +200,8 @@ impl Plan {
         cut::cut(self, &analysis, &kept, call)
     }
 
-    /// Changes the weights that read the kept units so that they compensate the removed ones on calibration data.
+    /// Changes the weights that read the kept units so that they compensate the removed ones on calibration data. Fails
+    /// if the model does not run on the data.
     pub fn reconstruct(&mut self, data: Data<'_>, call: &Call) -> Result<()> {
         let done = {
             let mut analysis = Analysis::new(&self.model, &self.known)?;

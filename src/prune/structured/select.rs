@@ -102,7 +102,8 @@ fn short(path: &str) -> &str {
     path.split('.').rfind(word).unwrap_or(path)
 }
 
-/// Returns the units to remove: the least important of each selected group.
+/// Returns the units to remove: the least important of each selected group. Fails with `Unsupported` if a sparsity is
+/// requested, but the selected groups have fewer than two units.
 pub fn choose(
     analysis: &Analysis<'_>,
     groups: &Groups,
@@ -204,8 +205,7 @@ fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> Str
             *counts.entry(explain(analysis, *reason)).or_default() += 1;
         }
     }
-    // Nodes that could not be analysed produce nothing that could be cut, but users know their weights and expect a
-    // reason.
+    // Nodes with weights that could not be analysed have no units that could be cut, but the report gives the reason.
     for (node, reason) in &analysis.verdicts {
         if weighs(analysis, *node) {
             *counts.entry(explain(analysis, *reason)).or_default() += 1;

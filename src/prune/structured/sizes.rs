@@ -1,4 +1,4 @@
-//! Two assignments of sizes to the open dimensions of a model.
+//! Two assignments of sizes to the open (dynamic) dimensions of a model.
 
 use super::axes::{Dim, Int};
 use crate::graph::constants;
@@ -98,7 +98,7 @@ impl<'m> Sizes<'m> {
         self.cache.get(name).copied()
     }
 
-    /// Returns the sizes of a value as declared; `None` if it is not.
+    /// Returns the sizes of an intermediate value or output as the model declares them; `None` if it does not.
     pub fn declared(&mut self, name: &str) -> Option<Vec<Dim>> {
         let info = *self.declared.get(name)?;
         self.of(info)

@@ -20,7 +20,7 @@ pub fn sizes(tensor: &TensorProto) -> Vec<usize> {
     tensor.dims.iter().map(|d| usize::try_from(*d).unwrap_or(0)).collect()
 }
 
-/// Returns a tensor of the same name and type with other elements.
+/// Returns a tensor of the same name and type with other dimensions and elements.
 pub fn with(tensor: &TensorProto, dims: Vec<i64>, raw: Bytes) -> TensorProto {
     TensorProto {
         name: tensor.name.clone(),

@@ -33,7 +33,7 @@ impl Job {
         Matrix::shaped(&self.tensor, rows, self.tensor.dims.iter().skip(1).product())
     }
 
-    /// Returns the number of elements that are summed over.
+    /// Returns the number of inputs that each output of the weight sums over.
     pub fn size(&self) -> usize {
         let size = match self.at {
             0 => self.tensor.dims.first().copied().unwrap_or(0),

@@ -33,7 +33,8 @@ pub struct Done {
     pub notes: Vec<String>,
 }
 
-/// Changes every weight that reads removed units, where possible, and returns the changed weights.
+/// Changes every weight that reads removed units, where possible, and returns the changed weights and the reasons why
+/// others stay unchanged.
 pub fn all(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, data: Data<'_>, call: &Call) -> Result<Done> {
     let mut done = Done::default();
     let jobs = jobs(analysis, kept, &mut done.notes);

@@ -31,7 +31,7 @@ fn together(cx: &mut Analysis<'_>, axes: &[Axis], steps: i64) -> Judged<()> {
     Ok(())
 }
 
-/// Blocks the inputs of a node from `first` on: tables, lengths and masks.
+/// Blocks the axes of the inputs of a node from `first` on, such as tables, lengths and masks.
 fn block_from<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto, first: usize) {
     for name in node.input.iter().skip(first) {
         let axes = cx.values.get(name.as_str()).map(|value| value.axes.clone()).unwrap_or_default();

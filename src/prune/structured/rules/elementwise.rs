@@ -5,7 +5,7 @@ use super::super::axes::{Axis, Dim, Int, is_fixed};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::NodeProto;
 
-/// The functions of the first input, element by element, whose other inputs and attributes are scalars.
+/// The functions of the first input, element by element. Further inputs are scalars.
 pub const UNARY: [&str; 46] = [
     "Abs",
     "Acos",

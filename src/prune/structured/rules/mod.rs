@@ -1,8 +1,8 @@
 //! Rules for the effect of each kind of node on axes, one file per family.
 //!
-//! A rule defines every output. For every axis of every input it says whether the axis is also one of an output, is
-//! linked with another axis (both are cut alike), or is blocked (it cannot be cut), with the reason. If a rule returns
-//! an error, no axis can be cut through the node.
+//! A rule sets the dimensions and axes of the outputs. For every axis of every input it determines whether the axis is
+//! also one of an output, is linked with another axis (elements at the same position are removed together), or is
+//! blocked (it cannot be cut), with the reason. If a rule returns an error, all axes of the node are blocked.
 
 mod attention;
 mod conv;

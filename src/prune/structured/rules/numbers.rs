@@ -15,7 +15,8 @@ pub fn count(dims: &[Dim]) -> Option<usize> {
     Some(count)
 }
 
-/// Returns the concatenation of the lists of `parts` along dimension `at`.
+/// Returns the concatenation of the lists of `parts` along dimension `at`; `None` if one is unknown, or the result is
+/// not small.
 pub fn joined(parts: &[Value<'_>], at: usize) -> Option<Vec<Int>> {
     let lists: Vec<&Vec<Int>> = parts.iter().map(|part| part.ints.as_ref()).collect::<Option<_>>()?;
     let inner: Vec<usize> = parts.iter().map(|part| count(&part.dims[at..])).collect::<Option<_>>()?;
@@ -28,7 +29,7 @@ pub fn joined(parts: &[Value<'_>], at: usize) -> Option<Vec<Int>> {
     (all.len() <= INTS).then_some(all)
 }
 
-/// Returns every `step`-th element from `start` to `end` along dimension `at`.
+/// Returns every `step`-th element from `start` to before `end` along dimension `at`; `None` if a size is not fixed.
 pub fn sliced(dims: &[Dim], at: usize, list: &[Int], (start, end): (i64, i64), step: i64) -> Option<Vec<Int>> {
     let (size, inner) = (count(&dims[at..=at])?, count(&dims[at + 1..])?);
     let mut picked = Vec::new();

@@ -1,4 +1,5 @@
-//! Rules for operators that block all axes, but whose outputs have known shapes, so that axes after them can be cut.
+//! Rules for operators that block all axes of their inputs, but whose outputs have known shapes, so that axes of later
+//! nodes can be cut.
 
 use super::super::analysis::{Analysis, Judged, axis_at};
 use super::super::axes::{Axis, Dim, UNKNOWN, is_fixed};

@@ -152,7 +152,8 @@ pub fn resize<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judged<()> {
     Ok(())
 }
 
-/// Sets the output of a node: axes of unchanged size are those of the input, all others are blocked.
+/// Sets the output of a node: axes of unchanged size are those of the input; the others are fixed, and blocked in the
+/// input.
 fn through_where_same<'m>(
     cx: &mut Analysis<'m>,
     node: &'m NodeProto,
