@@ -32,7 +32,7 @@ namespace Optimize
         /// <summary>Sum of the magnitudes of the weights of a unit.</summary>
         L1 = 0,
 
-        /// <summary>Square root of the sum of the squares of the weights of a unit.</summary>
+        /// <summary>Sum of the squares of the weights of a unit.</summary>
         L2 = 1,
 
         /// <summary>Weights of a unit, and its activations on the calibration data, which are required.</summary>

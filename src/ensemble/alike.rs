@@ -6,6 +6,7 @@ use crate::error::{Context, Result, bail};
 use crate::graph::formula::formula;
 use crate::meaning::{Order, reading};
 use crate::model::Model;
+use crate::onnx::proto::NodeProto;
 use serde_json::Value;
 
 /// The keys of a configuration that explain differences in the constants of graphs.
@@ -68,7 +69,7 @@ fn same_graph(first: &Model, other: &Model) -> Result<()> {
         bail!(InvalidArgument, "the model has {} nodes, but member 1 has {}", b.node.len(), a.node.len());
     }
     for (left, right) in a.node.iter().zip(&b.node) {
-        let same = left.op_type == right.op_type && left.input == right.input && left.output == right.output;
+        let same = operator(left) == operator(right) && left.input == right.input && left.output == right.output;
         // Constants inside nodes may be weights: they are compared, not merged.
         if !same || left.attribute != right.attribute {
             bail!(InvalidArgument, "node {:?} differs from the node of member 1{}", right.label(), why(first, other));
@@ -88,7 +89,18 @@ fn same_graph(first: &Model, other: &Model) -> Result<()> {
             Some(_) => {}
         }
     }
+    let own = initializers(first);
+    let mut asked = a.input.iter().filter_map(|input| input.name.as_deref()).filter(|name| !own.contains_key(name));
+    if let Some(name) = asked.find(|name| theirs.contains_key(name)) {
+        bail!(InvalidArgument, "the model has a tensor {name:?}, which is an input of member 1");
+    }
     Ok(())
+}
+
+/// Returns domain, name and overload of the operator of a node.
+fn operator(node: &NodeProto) -> [&str; 3] {
+    let domain = node.domain.as_deref().filter(|domain| *domain != "ai.onnx").unwrap_or("");
+    [domain, node.op(), node.overload.as_deref().unwrap_or("")]
 }
 
 /// Fails with `InvalidArgument` if constants of the architecture ([`formula`]) differ, because their mean would be

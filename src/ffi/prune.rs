@@ -43,7 +43,7 @@ pub enum optimize_prune_method_t {
 pub enum optimize_importance_t {
     /// Sum of the magnitudes of the weights of a unit.
     OPTIMIZE_IMPORTANCE_L1 = 0,
-    /// Square root of the sum of the squares of the weights of a unit.
+    /// Sum of the squares of the weights of a unit.
     OPTIMIZE_IMPORTANCE_L2 = 1,
     /// Weights of a unit, and its activations on the calibration data, which it needs.
     OPTIMIZE_IMPORTANCE_ACTIVATION = 2,

@@ -57,11 +57,12 @@ pub fn check_signature(content: &[u8], ours: &[u8], key: Option<&[u8; 32]>) -> R
     if signed.algorithm != ALGORITHM || text(&signed).as_bytes() != content {
         bail!(InvalidModel, "{SIGNATURE} does not have the format of liboptimize");
     }
-    let public: [u8; 32] = from_hex(&signed.public_key)?;
+    let damaged = |e: crate::error::Error| error!(InvalidModel, "{SIGNATURE} is damaged: {}", e.message());
+    let public: [u8; 32] = from_hex(&signed.public_key).map_err(damaged)?;
     if key.is_some_and(|key| *key != public) {
         bail!(InvalidModel, "the package is signed by another key, {}", signed.public_key);
     }
-    let signature = Signature::from_bytes(&from_hex(&signed.signature)?);
+    let signature = Signature::from_bytes(&from_hex(&signed.signature).map_err(damaged)?);
     let valid = VerifyingKey::from_bytes(&public).and_then(|public| public.verify_strict(ours, &signature));
     valid.map_err(|_| error!(InvalidModel, "the signature is not one of this package"))
 }

@@ -71,7 +71,7 @@ fn by_shape(
     call: &Call,
 ) -> Result<usize> {
     // A FusedMatMul needs no shapes here.
-    let wanted = |node: &NodeProto| lower::by_shape(node) && node.op() != "FusedMatMul";
+    let wanted = |node: &NodeProto| lower::by_shape(node) && !matches!(node.op(), "FusedMatMul" | "GridSample");
     let named: Vec<String> =
         proto.graph.iter().flat_map(|g| &g.node).filter(|n| wanted(n)).map(|n| n.label().to_owned()).collect();
     if named.is_empty() {

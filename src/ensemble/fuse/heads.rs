@@ -200,14 +200,17 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
             let terms: Vec<String> = logs.iter().zip(&weights).map(|(log, w)| nodes.plus(log, w.ln())).collect();
             nodes.log_sum(&terms)
         }
+        // 0 times negative infinity is NaN: members with weight 0 are left out.
         Method::Logits => {
-            let terms: Vec<String> = scaled.iter().zip(&weights).map(|(row, w)| nodes.scaled(row, *w)).collect();
+            let weighted = scaled.iter().zip(&weights).filter(|(_, w)| **w > 0.0);
+            let terms: Vec<String> = weighted.map(|(row, w)| nodes.scaled(row, *w)).collect();
             let sum = nodes.sum(&terms);
             nodes.log_softmax(&sum)
         }
         Method::Product => {
             let power = weights.len() as f64;
-            let terms: Vec<String> = logs.iter().zip(&weights).map(|(log, w)| nodes.scaled(log, power * w)).collect();
+            let weighted = logs.iter().zip(&weights).filter(|(_, w)| **w > 0.0);
+            let terms: Vec<String> = weighted.map(|(log, w)| nodes.scaled(log, power * w)).collect();
             let sum = nodes.sum(&terms);
             nodes.log_softmax(&sum)
         }

@@ -1,7 +1,7 @@
 //! Lowering of activations, of `Mean` and of `LpPool` to simpler operators.
 
 use super::{Lowering, input};
-use crate::error::Result;
+use crate::error::{Result, bail};
 use crate::graph::builder::NodeBuilder;
 use crate::graph::edit::{float_attribute, int_attribute};
 use crate::onnx::proto::{AttributeProto, NodeProto};
@@ -60,6 +60,9 @@ impl Lowering {
                 ("Div", vec![w.op("Sum", &parts), count])
             }
             "LpPool" => {
+                if node.attribute("dilations").is_some_and(|a| a.ints.iter().any(|step| *step != 1)) {
+                    bail!(Unsupported, "an LpPool with dilations is not supported");
+                }
                 let (sum, root) = power_pool(w, node, x);
                 ("Pow", vec![sum, root])
             }

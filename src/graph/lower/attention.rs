@@ -61,7 +61,10 @@ impl Lowering {
             let ends = [0, widths[0], widths[0] + widths[1], i64::MAX];
             for (at, part) in parts.iter_mut().enumerate() {
                 if self.rank(part)? != 3 {
-                    bail!(Unsupported, "a MultiHeadAttention with an attention bias is not supported");
+                    bail!(
+                        Unsupported,
+                        "a MultiHeadAttention with biases of its inputs is supported only with 3 dimensions"
+                    );
                 }
                 let own = self.w.slice(bias, ends[at], ends[at + 1], 0);
                 let sum = self.w.op("Add", &[part, &own]);

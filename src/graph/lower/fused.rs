@@ -30,7 +30,7 @@ impl Lowering {
         }
         let mut inputs = vec![sum.as_str(), scale];
         inputs.extend(shift);
-        let epsilon = edit::float_attribute("epsilon", node.float("epsilon", 1e-5));
+        let epsilon = edit::float_attribute("epsilon", node.float("epsilon", 1e-12));
         let op = if simple { "SimplifiedLayerNormalization" } else { "LayerNormalization" };
         let Some(output) = node.output.first() else { return Ok(()) };
         self.w.op_to(op, &inputs, output, vec![int_attribute("axis", -1), epsilon]);

@@ -61,7 +61,7 @@ pub struct Left {
 /// Returns whether lowering a node needs the dimensions of its inputs.
 pub fn by_shape(node: &NodeProto) -> bool {
     match node.domain.as_deref() {
-        None | Some("" | "ai.onnx") => matches!(node.op(), "Attention" | "RotaryEmbedding"),
+        None | Some("" | "ai.onnx") => matches!(node.op(), "Attention" | "RotaryEmbedding" | "GridSample"),
         Some("com.microsoft") => {
             matches!(node.op(), "Attention" | "MultiHeadAttention" | "RotaryEmbedding" | "FusedMatMul")
         }

@@ -18,6 +18,13 @@ impl Lowering {
     /// elements, weighted by distance.
     pub(super) fn sample(&mut self, node: &NodeProto) -> Result<()> {
         let (x, grid) = (input(node, 0)?, input(node, 1)?);
+        let rank = self.rank(x)?;
+        if rank != 4 {
+            bail!(
+                Unsupported,
+                "a GridSample of inputs with {rank} dimensions is not supported, only one of images (4)"
+            );
+        }
         let text = |name: &str| node.attribute(name).and_then(|a| a.s.as_deref());
         let near = match text("mode") {
             None | Some(b"bilinear" | b"linear") => false,
