@@ -25,7 +25,8 @@
  *              object, inputs, options, call, results, error. Options, call and error may be NULL.
  *   Results    Result pointers are set to NULL first and written only on success. The caller frees each result
  *              with the ..._free of its type, which accepts NULL. Objects keep alive the objects that they
- *              need, so that you can free them in any order.
+ *              need, so that you can free them in any order. A string or array to which the library returns a
+ *              `const` pointer belongs to an object or is static, as the function says.
  *   Errors     An error is an object with a status, a message and a place; free it with optimize_error_free. Like a
  *              result, `*error` is set to NULL first: free an error before you pass its pointer to another call.
  *   Options    Set struct_size to the sizeof of the struct. Fields that are 0 or NULL have their defaults, and
@@ -36,15 +37,16 @@
  *              only one thread at a time a function that takes it as `T *`. An object must not be freed while
  *              another thread uses it.
  *   Handles    An object is passed as an opaque pointer, its handle. A required handle that is NULL, and a
- *              handle of another type, return a status.
+ *              handle of another type, return a status; a function that returns no status returns the value that
+ *              is documented for NULL.
  *   Statuses   Every function can return OPTIMIZE_INVALID_ARGUMENT (a required pointer is NULL, a size or an option
  *              is out of range, a text is not UTF-8), OPTIMIZE_INVALID_HANDLE, OPTIMIZE_LIMIT_EXCEEDED and
  *              OPTIMIZE_INTERNAL; one with a call also OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; one that reads or
  *              writes files, or mapped weights, also OPTIMIZE_IO; one that runs models also those of
  *              optimize_session_new. Other statuses, and particular reasons, are listed with each function.
  *   Callbacks  A callback runs on the thread that made the call; only a release callback and a log callback can
- *              run on any thread. It may call the library, but an object that accepts one call at a time is in use
- *              until its call returns. A callback must not throw or use longjmp.
+ *              run on any thread. A callback may call the library, but an object that accepts one call at a time is
+ *              in use until its call returns. A callback must not throw or use longjmp.
  *   Signals    No function may be called from a signal handler: let the handler set a flag, and the progress
  *              callback return it. A signal that interrupts a call does not change its result.
  *   fork       A child process has none of its parent's threads. It may use the library if the parent has not
@@ -95,7 +97,8 @@
 
 
 /**
- * The status of a call. OPTIMIZE_OK (0) is success. The values never change; new ones are added at the end.
+ * The status of a call. OPTIMIZE_OK (0) is success. Later versions do not change these values; they add new ones at
+ * the end.
  */
 typedef enum optimize_status_t {
   /**
@@ -115,7 +118,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_NOT_FOUND = 3,
   /**
-   * Reading or writing a file failed.
+   * Reading or writing a file failed, or a callback that reads or writes one.
    */
   OPTIMIZE_IO = 4,
   /**
@@ -127,7 +130,7 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_UNSUPPORTED = 6,
   /**
-   * A limit of this library is exceeded.
+   * A limit of this library or the memory limit of the context is exceeded, or there is too little memory.
    */
   OPTIMIZE_LIMIT_EXCEEDED = 7,
   /**
@@ -159,11 +162,12 @@ typedef enum optimize_status_t {
    */
   OPTIMIZE_INTERNAL = 14,
   /**
-   * TensorRT or an execution provider was not found, is too old, or is not supported by this build of the library.
+   * TensorRT, an execution provider or this library's kernels were not found, are too old, or are not supported by
+   * this build of the library.
    */
   OPTIMIZE_BACKEND_MISSING = 15,
   /**
-   * No NVIDIA driver or no device was found.
+   * No NVIDIA driver was found, or not the requested device.
    */
   OPTIMIZE_DEVICE_MISSING = 16,
   /**
@@ -189,22 +193,23 @@ typedef enum optimize_provider_t {
    */
   OPTIMIZE_PROVIDER_CPU = 0,
   /**
-   * An NVIDIA GPU, with the kernels of ONNX Runtime.
+   * An NVIDIA GPU, with the CUDA kernels of ONNX Runtime; nodes without such a kernel run on the CPU.
    */
   OPTIMIZE_PROVIDER_CUDA = 1,
   /**
-   * An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run on CUDA.
+   * An NVIDIA GPU, with TensorRT engines that are built for parts of the graph; other nodes run as with
+   * OPTIMIZE_PROVIDER_CUDA.
    */
   OPTIMIZE_PROVIDER_TENSORRT = 2,
   /**
-   * The first available of TensorRT, CUDA and CPU. This value occurs only in options: a session reports the
-   * provider that it uses.
+   * The first of TensorRT, CUDA and the CPU with which the session can be created. This value occurs only in
+   * options: a session reports the provider that it uses.
    */
   OPTIMIZE_PROVIDER_AUTO = 3,
 } optimize_provider_t;
 
 /**
- * Rule by which the tokens of an entity become one span.
+ * Rule by which the tokens of a text become spans.
  */
 typedef enum optimize_aggregation_t {
   /**
@@ -220,18 +225,18 @@ typedef enum optimize_aggregation_t {
    */
   OPTIMIZE_AGGREGATION_FIRST = 2,
   /**
-   * A word has the class with the highest mean score over its tokens.
+   * A word has the class with the highest mean score over its tokens; adjacent words of one class become a span.
    */
   OPTIMIZE_AGGREGATION_AVERAGE = 3,
   /**
-   * A word has the class of its token with the highest score.
+   * A word has the class of its token with the highest score; adjacent words of one class become a span.
    */
   OPTIMIZE_AGGREGATION_MAX = 4,
 } optimize_aggregation_t;
 
 /**
- * Position of the beginning-of-sequence token (`<s>`), for models whose tokenizer has one. The token itself is never
- * scored.
+ * Position of the beginning-of-sequence token (such as `<s>`), for models whose tokenizer has one. The token itself is
+ * not scored.
  */
 typedef enum optimize_bos_t {
   /**
@@ -281,12 +286,12 @@ typedef enum optimize_divergence_t {
 } optimize_divergence_t;
 
 /**
- * Element types, with the values of ONNX's TensorProto.DataType. Elements of less than a byte are packed, low bits
- * first.
+ * Element types, with the values of ONNX's TensorProto.DataType. In memory, elements of less than a byte are packed,
+ * low bits first.
  */
 typedef enum optimize_dtype_t {
   /**
-   * No tensor, or a type that the model does not declare.
+   * The value is no tensor, or the model does not declare its type.
    */
   OPTIMIZE_DTYPE_UNKNOWN = 0,
   OPTIMIZE_DTYPE_FLOAT32 = 1,
@@ -326,7 +331,7 @@ typedef enum optimize_ensemble_method_t {
    */
   OPTIMIZE_ENSEMBLE_MEAN = 0,
   /**
-   * Weighted mean of what OPTIMIZE_ENSEMBLE_MEAN averages; requires `weights`.
+   * Mean like OPTIMIZE_ENSEMBLE_MEAN, weighted by `weights`, which are required.
    */
   OPTIMIZE_ENSEMBLE_WEIGHTED = 1,
   /**
@@ -350,12 +355,12 @@ typedef enum optimize_ensemble_method_t {
    */
   OPTIMIZE_ENSEMBLE_VOTE = 6,
   /**
-   * Probabilities of the first member divided by those of the second, where the former are at least a tenth of their
-   * maximum.
+   * Probabilities of the first member divided by those of the second, for tokens whose probability in the first
+   * member is at least a tenth of the maximum.
    */
   OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
   /**
-   * Best of the texts that the members generate, by the scores of all members.
+   * The text, of those that the members generate, with the best score from all members.
    */
   OPTIMIZE_ENSEMBLE_RERANK = 8,
   /**
@@ -395,7 +400,8 @@ typedef enum optimize_ensemble_task_t {
  */
 typedef enum optimize_evaluate_task_t {
   /**
-   * The task that fits the model: perplexity for text generation, otherwise embedding or classification.
+   * The task that fits the model: perplexity for text generation, embedding for embedding models, classification for
+   * classifiers.
    */
   OPTIMIZE_EVALUATE_DEFAULT = 0,
   /**
@@ -418,7 +424,7 @@ typedef enum optimize_evaluate_task_t {
 } optimize_evaluate_task_t;
 
 /**
- * Storage of the weights by `optimize_model_save`.
+ * Place where `optimize_model_save` stores the weights.
  */
 typedef enum optimize_external_data_t {
   /**
@@ -470,11 +476,11 @@ typedef enum optimize_importance_t {
    */
   OPTIMIZE_IMPORTANCE_L1 = 0,
   /**
-   * Square root of the sum of the squares of the weights of a unit.
+   * Sum of the squares of the weights of a unit.
    */
   OPTIMIZE_IMPORTANCE_L2 = 1,
   /**
-   * Weights of a unit, and its activations on the calibration text.
+   * Weights of a unit, and its activations on the calibration data, which it needs.
    */
   OPTIMIZE_IMPORTANCE_ACTIVATION = 2,
   /**
@@ -530,11 +536,12 @@ typedef enum optimize_log_level_t {
    */
   OPTIMIZE_LOG_LEVEL_ERROR = 1,
   /**
-   * Warnings: something works, but not as well as possible, because a slower kernel is used or a file is ignored.
+   * Warnings: something works, but not as well as possible, for example because a slower kernel is used or a file is
+   * ignored.
    */
   OPTIMIZE_LOG_LEVEL_WARNING = 2,
   /**
-   * Events: a model was loaded, a session was created.
+   * Events, for example: a model was loaded, a session was created.
    */
   OPTIMIZE_LOG_LEVEL_INFO = 3,
   /**
@@ -587,12 +594,12 @@ typedef enum optimize_session_precision_t {
 } optimize_session_precision_t;
 
 /**
- * Level of the optimizations that ONNX Runtime applies to the graph when it creates a session. They do not change the
- * meaning of the model.
+ * Level of the optimizations that ONNX Runtime applies to the graph when it creates a session. They change results
+ * only by rounding.
  */
 typedef enum optimize_optimization_level_t {
   /**
-   * All optimizations.
+   * All optimizations, including changes of tensor layout for this processor.
    */
   OPTIMIZE_OPTIMIZATION_DEFAULT = 0,
   /**
@@ -623,15 +630,16 @@ typedef enum optimize_precision_t {
    */
   OPTIMIZE_PRECISION_FP16 = 1,
   /**
-   * bfloat16 for the same nodes as OPTIMIZE_PRECISION_FP16.
+   * bfloat16 for the same nodes as OPTIMIZE_PRECISION_FP16. Needs ONNX Runtime, which measures the error.
    */
   OPTIMIZE_PRECISION_BF16 = 2,
   /**
-   * 8-bit integers for matrix products and convolutions with a weight.
+   * 8-bit integers for matrix products and convolutions with a weight. Needs ONNX Runtime, which measures ranges of
+   * activations and the error.
    */
   OPTIMIZE_PRECISION_INT8 = 3,
   /**
-   * float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8.
+   * float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8. Needs ONNX Runtime like it.
    */
   OPTIMIZE_PRECISION_FP8 = 4,
 } optimize_precision_t;
@@ -641,25 +649,25 @@ typedef enum optimize_precision_t {
  */
 typedef enum optimize_prune_method_t {
   /**
-   * Sets the weights with the smallest magnitude to zero.
+   * Magnitude: sets the weights with the smallest magnitude to zero.
    */
   OPTIMIZE_PRUNE_MAGNITUDE = 0,
   /**
-   * Sets random weights to zero, selected with the seed.
+   * Random: sets random weights to zero, selected with the seed.
    */
   OPTIMIZE_PRUNE_RANDOM = 1,
   /**
-   * Sets to zero, for each output, the weights with the smallest magnitude times norm of their input. Needs
-   * calibration data.
+   * Wanda: sets to zero, for each output, the weights with the smallest product of their magnitude and the norm of
+   * their input. Needs calibration data.
    */
   OPTIMIZE_PRUNE_WANDA = 2,
   /**
-   * Sets to zero the weights whose error the other weights of the row can compensate best, and updates these.
-   * Needs calibration data.
+   * SparseGPT: sets to zero the weights whose error the other weights of the row can compensate best, and updates
+   * these other weights. Needs calibration data.
    */
   OPTIMIZE_PRUNE_SPARSEGPT = 3,
   /**
-   * Removes neurons, channels and attention heads, so that tensors become smaller.
+   * Structured: removes neurons, channels and attention heads, so that tensors become smaller.
    */
   OPTIMIZE_PRUNE_STRUCTURED = 4,
 } optimize_prune_method_t;
@@ -674,8 +682,9 @@ typedef enum optimize_quantize_type_t {
    */
   OPTIMIZE_QUANTIZE_DYNAMIC = 0,
   /**
-   * Weights of 2, 4 or 8 bits in blocks with one scale each; activations stay float. Weights that no block
-   * operator supports are stored in 4 or 8 bits, and used in float.
+   * Weights of 2, 4 or 8 bits in blocks with one scale each. Activations are float; with the accuracy level 4, the
+   * default, kernels round them to 8 bits in blocks. Weights that no block operator supports are stored in 4 or 8
+   * bits, and used in float.
    */
   OPTIMIZE_QUANTIZE_WEIGHT_ONLY = 1,
   /**
@@ -733,7 +742,7 @@ typedef enum optimize_calibration_method_t {
 } optimize_calibration_method_t;
 
 /**
- * Whether 8-bit weights use only 7 bits, as x86 processors without VNNI require.
+ * Use of only 7 of 8 bits for weights, because sums of 8-bit products can saturate on x86 processors without VNNI.
  */
 typedef enum optimize_reduce_range_t {
   /**
@@ -741,7 +750,7 @@ typedef enum optimize_reduce_range_t {
    */
   OPTIMIZE_REDUCE_RANGE_AUTO = 0,
   /**
-   * 7 bits: for models that will run on processors without VNNI.
+   * 7 bits, for models that will run on x86 processors without VNNI.
    */
   OPTIMIZE_REDUCE_RANGE_ON = 1,
   /**
@@ -828,8 +837,8 @@ typedef enum optimize_thinking_t {
 } optimize_thinking_t;
 
 /**
- * Bytes that the library returns, such as a report or a decoded text. A NUL follows them, which is not counted, so
- * that text can be printed directly. A buffer is immutable, and any thread may read it.
+ * A buffer: bytes that the library returns, such as a report or a decoded text. A NUL follows them, which is not
+ * counted in the size, so that text can be printed directly. A buffer is immutable, and any thread may read it.
  */
 typedef struct optimize_buffer_t optimize_buffer_t;
 
@@ -846,8 +855,8 @@ typedef struct optimize_cancel_t optimize_cancel_t;
 typedef struct optimize_classifier_t optimize_classifier_t;
 
 /**
- * A context: the ONNX Runtime library and the default number of threads. A program usually has one context. Any
- * number of threads may use it concurrently.
+ * A context: the ONNX Runtime library, the default number of threads, the log callback and the memory limit. A program
+ * usually has one context. Any number of threads may use it concurrently.
  */
 typedef struct optimize_context_t optimize_context_t;
 
@@ -869,14 +878,15 @@ typedef struct optimize_error_t optimize_error_t;
 
 /**
  * A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far.
- * Any thread may use it, but only one at a time: a concurrent call returns OPTIMIZE_BUSY.
+ * Any thread may use it, but only one at a time: a concurrent call, other than `optimize_generator_placement`, returns
+ * OPTIMIZE_BUSY.
  */
 typedef struct optimize_generator_t optimize_generator_t;
 
 /**
- * A loaded or created model. It is immutable, and any number of threads may use it concurrently. Weights stay in
- * memory-mapped files, which must not be truncated or overwritten while the model exists; they may be replaced by
- * renaming.
+ * A loaded or created model. It is immutable, and any number of threads may use it concurrently. The weights of a
+ * model that was loaded from files stay in these files, which are memory-mapped and must not be truncated or
+ * overwritten while the model, or an object created from it, exists. The files may be replaced by renaming.
  */
 typedef struct optimize_model_t optimize_model_t;
 
@@ -888,12 +898,12 @@ typedef struct optimize_package_t optimize_package_t;
 
 /**
  * A session, which runs a model or a TensorRT engine. Any number of threads may run it at the same time; they share
- * the weights and the threads of the session. The runs of an engine follow one another.
+ * the weights and the threads of the session. The runs of an engine wait for one another.
  */
 typedef struct optimize_session_t optimize_session_t;
 
 /**
- * The labelled spans of some texts. They are immutable, and any thread may read them.
+ * The labelled spans of the texts of one `optimize_tagger_tag`. They are immutable, and any thread may read them.
  */
 typedef struct optimize_spans_t optimize_spans_t;
 
@@ -915,9 +925,10 @@ typedef struct optimize_tensor_t optimize_tensor_t;
 typedef struct optimize_tokenizer_t optimize_tokenizer_t;
 
 /**
- * Log callback. `level` is an optimize_log_level_t, `target` "optimize" or "onnxruntime", and `message` one UTF-8
- * line; both texts are valid during the callback. It receives the messages of the whole process, on any thread, also
- * on several at once. It must not throw or use longjmp. It may call the library, also to free its own context.
+ * Log callback. `level` is an optimize_log_level_t, `target` is "optimize" or "onnxruntime", and `message` is UTF-8
+ * text, usually one line. Both texts are valid during the callback. The callback receives the messages of the whole
+ * process, on any thread, also on several threads at once. It must not throw or use longjmp. It may call the library,
+ * also to free its own context.
  */
 typedef void (*optimize_log_fn)(void *user_data,
                                 int32_t level,
@@ -933,13 +944,15 @@ typedef struct optimize_context_options_t {
    */
   uint32_t struct_size;
   /**
-   * Default number of threads; 0 selects all processors.
+   * Default number of threads. 0 selects one thread per physical core for sessions, and one per logical processor
+   * for work outside of ONNX Runtime, such as quantizing.
    */
   uint32_t threads;
   /**
-   * Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH, or if it is
-   * not set, searches the folders near this library and the program, and the system's library path. A process can
-   * open only one ONNX Runtime: the path of another library returns OPTIMIZE_INVALID_ARGUMENT.
+   * Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH. If that is
+   * not set, the library is searched for in the folder of this library and of the program, in ../lib and
+   * ../lib/liboptimize next to these folders, and in the system's library path. A process can open only one ONNX
+   * Runtime: with another path, functions that need ONNX Runtime return OPTIMIZE_INVALID_ARGUMENT.
    */
   const char *runtime_library;
   /**
@@ -951,7 +964,7 @@ typedef struct optimize_context_options_t {
    */
   void *log_user_data;
   /**
-   * Highest level of the messages that the log callback receives, an optimize_log_level_t.
+   * Most detailed level of the messages that the log callback receives, an optimize_log_level_t.
    */
   int32_t log_level;
   /**
@@ -959,13 +972,13 @@ typedef struct optimize_context_options_t {
    */
   uint32_t reserved;
   /**
-   * Maximum memory in bytes of what is created with the context; 0 means no limit. Beyond it, functions return
-   * OPTIMIZE_LIMIT_EXCEEDED, and everything stays usable. It counts the contents of models that are loaded from
-   * memory or from a source; of sessions, generators, embedders, classifiers and taggers, what ONNX Runtime allocates
-   * for weights, activations and outputs (also of runs, until the tensors are freed), the packed weights of this
-   * library's kernels, and caches. It does not count mapped files, whose pages the system takes back at any time;
-   * graphs without their weights; small buffers of kernels and threads; memory of devices; tensors of the program;
-   * and what techniques need while they run.
+   * Maximum memory in bytes of the objects that are created with the context; 0 means no limit. A function that
+   * would exceed it returns OPTIMIZE_LIMIT_EXCEEDED, and existing objects stay usable. The limit counts the contents
+   * of models that are loaded from memory or from a source. For sessions, generators, embedders, classifiers and
+   * taggers, it counts the weights, activations and outputs that ONNX Runtime allocates (also in runs, until the
+   * tensors are freed), the packed weights of this library's kernels, and caches. It does not count mapped files,
+   * whose pages the system can take back at any time; graphs without their weights; small buffers of kernels and
+   * threads; memory of devices; tensors of the program; and the memory that techniques need while they run.
    */
   uint64_t memory_limit;
 } optimize_context_options_t;
@@ -987,7 +1000,7 @@ typedef struct optimize_counters_t {
    */
   uint64_t models_loaded;
   /**
-   * Size of these models in bytes. Their files are mapped, and not necessarily read.
+   * Sum of the sizes of all loaded models in bytes. Mapped weights count, even if they were never read.
    */
   uint64_t bytes_loaded;
   /**
@@ -1003,7 +1016,8 @@ typedef struct optimize_counters_t {
    */
   double session_seconds;
   /**
-   * Number of runs of sessions that ended, including failed ones. A generator runs once for each token.
+   * Number of runs of sessions that ended, including failed ones. A generator usually needs one run for each
+   * generated token, and at least one for the prompts.
    */
   uint64_t runs;
   /**
@@ -1019,7 +1033,7 @@ typedef struct optimize_counters_t {
    */
   uint64_t active_runs;
   /**
-   * Number of calls that now wait for another call of the same engine.
+   * Number of calls that now wait for another call of the same TensorRT engine to end.
    */
   uint64_t waiting_calls;
   /**
@@ -1033,10 +1047,10 @@ typedef struct optimize_counters_t {
 } optimize_counters_t;
 
 /**
- * Progress callback. It is called on the thread that made the call, at most 20 times per second, and at
- * the beginning and end of each stage. `stage` names the stage and is valid during the callback. `done` and `total`
- * count the work of the stage in its unit; `total` is 0 if it is unknown. A return value other than 0 cancels the
- * call. The callback must not throw or use longjmp.
+ * Progress callback. It is called on the thread that made the call, at most 20 times per second, and in addition at
+ * the beginning of each stage and when all work of a stage is done. `stage` names the stage and is valid during the
+ * callback. `done` and `total` count the work of the stage in its unit; `total` is 0 if it is unknown. A return value
+ * other than 0 cancels the call. The callback must not throw or use longjmp.
  *
  * Stages (units): "benchmark" (steps), "build" (steps), "calibrate" (runs), "classify" (texts), "distill" (steps),
  * "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash"
@@ -1051,7 +1065,8 @@ typedef int32_t (*optimize_progress_fn)(void *user_data,
                                         uint64_t total);
 
 /**
- * Progress, timeout and cancellation of a call. A NULL pointer, and fields that are 0 or NULL, disable them.
+ * Progress, timeout and cancellation of a call. A field that is 0 or NULL disables its part; NULL in place of the
+ * struct disables all of them.
  */
 typedef struct optimize_call_t {
   /**
@@ -1059,7 +1074,8 @@ typedef struct optimize_call_t {
    */
   uint32_t struct_size;
   /**
-   * Timeout in milliseconds, after which the call returns OPTIMIZE_TIMEOUT; 0 means no timeout.
+   * Timeout in milliseconds from the beginning of the call, after which it returns OPTIMIZE_TIMEOUT as soon as
+   * possible; 0 means no timeout.
    */
   uint32_t timeout_ms;
   /**
@@ -1097,8 +1113,8 @@ typedef struct optimize_save_options_t {
 } optimize_save_options_t;
 
 /**
- * Name, type and shape of an input or output. Set `struct_size` before the call. The model or session owns the
- * memory of the pointers.
+ * Name, type and shape of an input or output. Set `struct_size` before the call. The memory of the pointers belongs to
+ * the model or session.
  */
 typedef struct optimize_value_info_t {
   /**
@@ -1118,18 +1134,20 @@ typedef struct optimize_value_info_t {
    */
   int64_t rank;
   /**
-   * Array of `rank` sizes. -1 is a dynamic dimension.
+   * Array of `rank` sizes, where -1 is a dynamic dimension; NULL if there are none.
    */
   const int64_t *dims;
   /**
-   * Array of `rank` names of dimensions. Dimensions with the same name must have the same size; dimensions with
-   * the name "" may have any size.
+   * Array of `rank` names of dimensions, where "" is no name; NULL if there are none. Dimensions with the same name
+   * must have the same size in a run, except for names without meaning that exporters write, such as "?" or
+   * "unk__12".
    */
   const char *const *dim_names;
 } optimize_value_info_t;
 
 /**
- * Release callback for borrowed memory. It is called once, on any thread, when nothing uses the memory any more.
+ * Release callback of `optimize_tensor_borrow`. It is called once, on any thread, when nothing uses the borrowed
+ * memory any more. It must not throw or use longjmp.
  */
 typedef void (*optimize_release_fn)(void *user_data);
 
@@ -1151,12 +1169,12 @@ typedef struct optimize_session_options_t {
   int32_t optimization_level;
   /**
    * A value other than 0 disables the reordering of weights for this processor: the session takes less memory and
-   * is created faster, but runs are slower. It is ignored for models with block-quantized weights (MatMulNBits;
-   * most GGUF files), which would take 35 times as long.
+   * is created faster, but runs are slower. The field is ignored for models with block-quantized weights
+   * (MatMulNBits, as in most GGUF files), whose runs would take 35 times as long.
    */
   uint32_t disable_prepacking;
   /**
-   * A value other than 0 rounds the activations of block-quantized matrix products (MatMulNBits: GGUF files,
+   * A value other than 0 rounds the activations of block-quantized matrix products (MatMulNBits, from GGUF files and
    * weight-only quantization) to 8 bits, as other engines do by default. This is faster and less exact.
    */
   uint32_t round_activations;
@@ -1167,8 +1185,8 @@ typedef struct optimize_session_options_t {
   uint32_t trust_engines;
   /**
    * Execution provider, an optimize_provider_t. If the requested provider is not available, the call returns
-   * OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with ONNX Runtime's reason; it never uses another provider
-   * instead.
+   * OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with the reason; only OPTIMIZE_PROVIDER_AUTO selects another
+   * provider then.
    */
   int32_t provider;
   /**
@@ -1208,19 +1226,19 @@ typedef struct optimize_output_t {
    */
   const char *name;
   /**
-   * Sizes of its dimensions in this run.
+   * Array of `rank` sizes of the dimensions of the output in this run.
    */
   const int64_t *dims;
   /**
-   * Number of dimensions.
+   * Number of dimensions of the output.
    */
   uint64_t rank;
   /**
-   * Memory that the elements are written to, in row-major order. It must be aligned for the type.
+   * Memory to which the elements are written, in row-major order. It must be aligned for the type.
    */
   void *data;
   /**
-   * Size of all elements in bytes.
+   * Size of the memory in bytes, which must be that of all elements.
    */
   uint64_t size;
 } optimize_output_t;
@@ -1234,7 +1252,7 @@ typedef struct optimize_encode_options_t {
    */
   uint32_t struct_size;
   /**
-   * A value other than 0 adds no special tokens ([CLS], <s> …).
+   * A value other than 0 adds no special tokens, such as `[CLS]` or `<s>`.
    */
   uint32_t no_special_tokens;
   /**
@@ -1279,11 +1297,12 @@ typedef struct optimize_chat_options_t {
    */
   const char *tools;
   /**
-   * Further variables of the template, a JSON object; or NULL. They override all others.
+   * Further variables of the template, a JSON object; or NULL. They override variables of the same name that the
+   * library sets, except `enable_thinking` if `thinking` is not 0.
    */
   const char *variables;
   /**
-   * Use of the reasoning of the model, an optimize_thinking_t.
+   * Use of the reasoning of the model, an optimize_thinking_t. It sets the variable `enable_thinking`.
    */
   int32_t thinking;
   /**
@@ -1450,7 +1469,7 @@ typedef struct optimize_generate_options_t {
    */
   uint32_t logprobs;
   /**
-   * Seed of sampling; the same seed gives the same text.
+   * Seed of sampling. The same seed gives the same text for the same prompts, options, model and machine.
    */
   uint64_t seed;
   /**
@@ -1471,7 +1490,7 @@ typedef struct optimize_generate_options_t {
    */
   void *user_data;
   /**
-   * If not 0, prompts already contain their special tokens, like the result of `optimize_model_render_chat`.
+   * If not 0, prompts already contain their special tokens, like the result of `optimize_model_apply_chat_template`.
    */
   uint32_t rendered;
   /**
@@ -1512,7 +1531,7 @@ typedef struct optimize_embedder_options_t {
   uint32_t threads;
   /**
    * Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
-   * the vector of a text never depends on other texts; in dynamically quantized models it otherwise can.
+   * the vector of a text does not depend on other texts; with more, it can in dynamically quantized models.
    */
   uint32_t batch_size;
   /**
@@ -1529,12 +1548,12 @@ typedef struct optimize_embedder_options_t {
    */
   uint32_t normalize;
   /**
-   * Text that precedes every text; NULL selects the default prompt of the model, if it has one.
+   * Text that is put before every text; NULL selects the default prompt of the model, if it has one.
    */
   const char *prompt;
   /**
    * Name of a prompt in the model's config_sentence_transformers.json, such as "query", instead of `prompt`; or
-   * NULL.
+   * NULL. Only one of `prompt` and `prompt_name` may be given.
    */
   const char *prompt_name;
   /**
@@ -1575,7 +1594,7 @@ typedef struct optimize_classifier_options_t {
   uint32_t threads;
   /**
    * Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
-   * the scores of a text never depend on other texts; in dynamically quantized models they otherwise can.
+   * the scores of a text do not depend on other texts; with more, they can in dynamically quantized models.
    */
   uint32_t batch_size;
   /**
@@ -1677,7 +1696,8 @@ typedef struct optimize_tagger_options_t {
 } optimize_tagger_options_t;
 
 /**
- * A labelled part of a text. Set `struct_size` before the call; the label is owned by the spans.
+ * A labelled part of a text. Set `struct_size` before the call. The memory of the label belongs to the
+ * optimize_spans_t.
  */
 typedef struct optimize_span_t {
   /**
@@ -1827,14 +1847,15 @@ typedef struct optimize_quantize_options_t {
   double percentile;
   /**
    * Static and dynamic: alpha of SmoothQuant, from 0 to 1, which moves outliers of activations into the weights; 0
-   * disables it. Use 0.8 for encoders and 0.5 for decoders. Activations are measured on the calibration data;
-   * dynamic quantization without data uses built-in sentences, and then the model must have a tokenizer.
+   * disables SmoothQuant. Good values are 0.8 for encoders and 0.5 for decoders. Activations are measured on the
+   * calibration data; dynamic quantization without data uses built-in sentences, and then the model must have a
+   * tokenizer.
    */
   double smooth_quant;
   /**
    * Maximum loss, measured on the calibration data or on generated inputs: mean KL divergence in nats for models
-   * with logits, otherwise 1 - mean cosine. The most sensitive nodes stay float until it is met. 0 means no limit.
-   * Needs ONNX Runtime.
+   * with logits, otherwise 1 - mean cosine. So many of the most sensitive nodes stay float that the limit is met. 0
+   * means no limit. Needs ONNX Runtime.
    */
   double max_quality_loss;
   /**
@@ -1873,7 +1894,7 @@ typedef struct optimize_prune_options_t {
   int32_t method;
   /**
    * Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and
-   * below 1. 0 selects 0.5, or the share of the pattern.
+   * below 1. 0 selects 0.5, or the share of the pattern, or nothing if `drop_layers` or `layers` are given.
    */
   double sparsity;
   /**
@@ -1909,12 +1930,12 @@ typedef struct optimize_prune_options_t {
   uint32_t round_to;
   /**
    * Structured: a value other than 0 fits the weights that read the remaining units, to reproduce their original
-   * outputs on the calibration text.
+   * outputs on the calibration data.
    */
   uint32_t reconstruct;
   /**
-   * Structured: number of layers to remove. These are the least influential layers on the calibration text, or
-   * without a text some layers of the later half. If `sparsity` is 0, nothing else is pruned then.
+   * Structured: number of layers to remove: the least influential layers on the calibration data, or without data
+   * some layers of the later half. If `sparsity` is 0, nothing else is pruned.
    */
   uint32_t drop_layers;
   /**
@@ -1958,8 +1979,8 @@ typedef struct optimize_prune_options_t {
    */
   uint64_t exclude_count;
   /**
-   * Array of `override_count` texts `GLOB=SPARSITY`, which set another sparsity, from 0, for matching modules; the
-   * first match counts.
+   * Array of `override_count` texts `GLOB=SPARSITY`, which set another sparsity (0 leaves them unchanged) for
+   * matching modules; the first match counts.
    */
   const char *const *overrides;
   /**
@@ -2047,15 +2068,15 @@ typedef struct optimize_training_step_t {
    */
   double loss;
   /**
-   * Norm of the gradients before clipping.
+   * Norm of the gradients before clipping; 0 for a validation.
    */
   double gradient_norm;
   /**
-   * Learning rate of this step.
+   * Learning rate of this step; 0 for a validation.
    */
   double learning_rate;
   /**
-   * Number of tokens per second in this step.
+   * Number of tokens per second in this step; 0 for a validation.
    */
   double tokens_per_second;
   /**
@@ -2063,7 +2084,7 @@ typedef struct optimize_training_step_t {
    */
   double seconds;
   /**
-   * Estimated number of remaining seconds.
+   * Estimated number of remaining seconds; 0 for a validation.
    */
   double seconds_left;
 } optimize_training_step_t;
@@ -2155,7 +2176,7 @@ typedef struct optimize_distill_options_t {
    */
   double max_grad_norm;
   /**
-   * Share of the text that is held out for validation; 0 selects 0.05.
+   * Share of the text that is held out for validation, above 0 and at most 0.5; 0 selects 0.05.
    */
   double validation_ratio;
   /**
@@ -2187,8 +2208,8 @@ typedef struct optimize_distill_options_t {
    */
   uint64_t freeze_count;
   /**
-   * Layers of the teacher that form the student, if `student` is NULL: "layers:every-other" or a number,
-   * "layers:6".
+   * Layers of the teacher that form the student, if `student` is NULL: "layers:every-other", or a number of layers
+   * such as "layers:6". NULL if there is a `student`.
    */
   const char *student_layers;
   /**
@@ -2197,7 +2218,8 @@ typedef struct optimize_distill_options_t {
    */
   const char *checkpoint;
   /**
-   * A value other than 0 continues from the checkpoint, if it exists. With 0, an existing checkpoint is an error.
+   * A value other than 0 continues from the checkpoint, if it exists; this requires `checkpoint`. With 0, an
+   * existing checkpoint is an error.
    */
   uint32_t resume;
   /**
@@ -2262,8 +2284,7 @@ typedef struct optimize_ensemble_options_t {
    */
   uint32_t candidates;
   /**
-   * Rerank: the log-probability of a text is divided by its length to this power; 0 selects 1, a
-   * negative value disables the division.
+   * Rerank: power of the length by which the log-probability of a text is divided; 0 selects 1, below 0 disables it.
    */
   double length_penalty;
   /**
@@ -2391,7 +2412,7 @@ typedef struct optimize_package_compile_options_t {
   uint32_t struct_size;
   /**
    * A value other than 0 gives a range to every dynamic dimension of the model; the first dimension of an input is
-   * the batch. For decoders, this is always so.
+   * the batch. The dynamic dimensions of decoders have ranges in any case.
    */
   uint32_t dynamic;
   /**
@@ -2430,8 +2451,9 @@ typedef struct optimize_package_compile_options_t {
    */
   uint32_t portable_only;
   /**
-   * A value other than 0 stores the weights packed, with one bit per zero. Each variant then has its own weights,
-   * no graph is optimized for this processor, and opening the package unpacks the weights into an unlinked file.
+   * A value other than 0 stores the weights packed, so that a zero takes one bit. Each variant then has its own
+   * weights, no graph is optimized for this processor, and opening the package unpacks the weights into an unlinked
+   * file.
    */
   uint32_t packed;
   /**
@@ -2518,8 +2540,8 @@ typedef struct optimize_tensorrt_open_options_t {
 
 /**
  * Size callback of a source. It writes the size of the file `name` in bytes to `size` and returns OPTIMIZE_OK, or
- * returns OPTIMIZE_NOT_FOUND if there is no such file. OPTIMIZE_CANCELLED ends the call with this status, any other
- * value with OPTIMIZE_IO.
+ * returns OPTIMIZE_NOT_FOUND if there is no such file. If it returns OPTIMIZE_CANCELLED, the call of the library ends
+ * with this status, for any other value with OPTIMIZE_IO.
  */
 typedef int32_t (*optimize_size_fn)(void *user_data,
                                     const char *name,
@@ -2527,8 +2549,8 @@ typedef int32_t (*optimize_size_fn)(void *user_data,
 
 /**
  * Read callback of a source. It copies the `size` bytes of the file `name` that begin at `offset` to `buffer`, and
- * returns OPTIMIZE_OK. OPTIMIZE_CANCELLED ends the call with this status, any other value with OPTIMIZE_IO. The bytes
- * lie inside the size that the size callback returned; `size` is at most 4 MiB.
+ * returns OPTIMIZE_OK. If it returns OPTIMIZE_CANCELLED, the call of the library ends with this status, for any other
+ * value with OPTIMIZE_IO. The bytes lie inside the size that the size callback returned; `size` is at most 4 MiB.
  */
 typedef int32_t (*optimize_read_fn)(void *user_data,
                                     const char *name,
@@ -2537,10 +2559,10 @@ typedef int32_t (*optimize_read_fn)(void *user_data,
                                     size_t size);
 
 /**
- * A source: the files of a model, which the program provides itself, for example decrypted, or from an archive of its
- * own. Both callbacks are required. They are called on the thread that made the call, and only during it, so that the
- * source may be gone afterwards. A name is a relative path with '/' below the folder of the program's choice; names
- * from model files that are absolute or contain ".." are refused before a callback is called.
+ * A source: the files of a model, which the program provides by callbacks, for example decrypted or from an archive.
+ * Both callbacks are required. They are called only during the call of the library to which the source is passed, on
+ * the thread that made this call. A name is a relative path with '/'; the program chooses to which folder it is
+ * relative. Names from model files that are absolute or contain ".." are refused before a callback is called.
  */
 typedef struct optimize_source_t {
   /**
@@ -2566,10 +2588,10 @@ typedef struct optimize_source_t {
 } optimize_source_t;
 
 /**
- * Write callback of a sink. It takes the next `size` bytes of the file `name`, at most 4 MiB, and returns OPTIMIZE_OK;
- * they are valid during the callback. Files come one after another; after its last bytes, each has a call with a NULL
- * `data` and a `size` of 0. OPTIMIZE_CANCELLED ends the call with this status, any other value with OPTIMIZE_IO: then
- * the files are not complete.
+ * Write callback of a sink. It takes the next `size` bytes of the file `name`, at most 4 MiB, and returns OPTIMIZE_OK.
+ * The bytes at `data` are valid during the callback. Files come one after another. After the last bytes of a file, the
+ * callback is called once with NULL as `data` and 0 as `size`. If it returns OPTIMIZE_CANCELLED, the call of the
+ * library ends with this status, for any other value with OPTIMIZE_IO; the files are then not complete.
  */
 typedef int32_t (*optimize_write_fn)(void *user_data,
                                      const char *name,
@@ -2578,7 +2600,7 @@ typedef int32_t (*optimize_write_fn)(void *user_data,
 
 /**
  * A sink, which receives the files of a model, for example to encrypt or upload them. The callback is required. It is
- * called on the thread that made the call, and only during it.
+ * called only during the call of the library to which the sink is passed, on the thread that made this call.
  */
 typedef struct optimize_sink_t {
   /**
@@ -2662,8 +2684,8 @@ typedef struct optimize_tensorrt_options_t {
    */
   uint64_t workspace;
   /**
-   * Maximum error of an output relative to fp32, measured on a sample. Nodes stay fp32 until it is met. 0 selects
-   * 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
+   * Maximum error of an output relative to fp32, measured on a sample. So many nodes stay fp32 that it is met. 0
+   * selects 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
    */
   double max_error;
   /**
@@ -2778,8 +2800,8 @@ typedef struct optimize_benchmark_options_t {
    */
   uint32_t warmup;
   /**
-   * Number of threads; 0 uses that of the context. With 1 thread on the CPU, processor time is measured, otherwise
-   * wall-clock time.
+   * Number of threads; 0 uses that of the context. If the number is 1 and the sessions run on the CPU, processor
+   * time is measured, otherwise wall-clock time.
    */
   uint32_t threads;
   /**
@@ -2796,7 +2818,7 @@ typedef struct optimize_benchmark_options_t {
    */
   uint32_t max_milliseconds;
   /**
-   * Seed of the generated inputs and of the bootstrap.
+   * Seed of the generated inputs and of the bootstrap. The default is 0.
    */
   uint32_t seed;
   /**
@@ -2817,8 +2839,8 @@ typedef struct optimize_benchmark_options_t {
    */
   uint64_t shape_count;
   /**
-   * Array of `value_count` values of generated inputs, each "NAME:1,2,3", for inputs that cannot be random
-   * numbers.
+   * Array of `value_count` values of generated inputs, for inputs that cannot be random numbers. Each is
+   * "NAME:1,2,3", with one number for each element, or "NAME:1", with one number for all elements.
    */
   const char *const *values;
   /**
@@ -2896,7 +2918,7 @@ typedef struct optimize_evaluate_options_t {
   uint32_t context_length;
   /**
    * Perplexity: number of tokens between the starts of two windows; 0 selects half of the context length. A
-   * smaller stride takes longer and gives a lower, more accurate perplexity.
+   * smaller stride takes longer and usually gives a lower, more accurate perplexity.
    */
   uint32_t stride;
   /**
@@ -2929,8 +2951,7 @@ typedef struct optimize_evaluate_options_t {
    */
   double test_share;
   /**
-   * Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5, a negative
-   * value disables it.
+   * Probe: L2 penalty on the weights of the linear classifier; 0 selects 0.5, a negative value disables the penalty.
    */
   double penalty;
   /**
@@ -2970,11 +2991,11 @@ typedef struct optimize_table_options_t {
    */
   uint32_t threads;
   /**
-   * Number of timed rounds in each of three visits; 0 selects 15.
+   * Number of timed rounds in each of the three repetitions of a measurement, which use new sessions; 0 selects 15.
    */
   uint32_t runs;
   /**
-   * Time limit in milliseconds for the rounds of a visit with one size of the input; 0 selects 4000.
+   * Time limit in milliseconds for the rounds of a repetition with one size of the input; 0 selects 4000.
    */
   uint32_t max_milliseconds;
   /**
@@ -2996,7 +3017,7 @@ typedef struct optimize_table_options_t {
    */
   uint64_t data_size;
   /**
-   * Array of `row_count` names of rows to measure, such as "int8"; NULL selects all.
+   * Array of `row_count` names of rows to measure, such as "int8"; docs/table.md lists them. NULL selects all.
    */
   const char *const *rows;
   /**
@@ -3010,7 +3031,7 @@ typedef struct optimize_table_options_t {
 } optimize_table_options_t;
 
 /**
- * Action of a technique on a node. Set `struct_size` before the call; the texts are owned by the report.
+ * Action of a technique on a node. Set `struct_size` before the call. The memory of the texts belongs to the report.
  */
 typedef struct optimize_node_report_t {
   /**
@@ -3034,18 +3055,18 @@ typedef struct optimize_node_report_t {
    */
   const char *action;
   /**
-   * Reason for the action, or the form of a changed node.
+   * Reason for the action; for a changed node, a description of what it is now.
    */
   const char *reason;
   /**
-   * Loss that changing this node alone causes; NaN if it was not measured.
+   * Loss of the model if this node alone is quantized; NaN if it was not measured.
    */
   double sensitivity;
 } optimize_node_report_t;
 
 /**
- * Results of a benchmark. Set `struct_size` before the call; `verdict` is owned by the report. A number that was not
- * measured, or does not apply to the models, is NaN, or 0 for bytes.
+ * Results of a benchmark. Set `struct_size` before the call. The memory of `verdict` belongs to the report. A number
+ * that was not measured, or does not apply to the models, is NaN, or 0 for bytes.
  */
 typedef struct optimize_benchmark_t {
   /**
@@ -3057,7 +3078,8 @@ typedef struct optimize_benchmark_t {
    */
   uint32_t runs;
   /**
-   * Verdict, "faster", "slower" or "no difference": whether the interval of the speedup contains 1.
+   * Verdict on the speed of the result: "no difference" if the 95 % interval of the speedup contains 1, otherwise
+   * "faster" or "slower".
    */
   const char *verdict;
   /**
@@ -3131,7 +3153,8 @@ typedef struct optimize_benchmark_t {
 } optimize_benchmark_t;
 
 /**
- * The generated text of a row. Set `struct_size` before the call; the pointers are owned by the report.
+ * The generated text of a row: of a prompt, or of a row of the generator. Set `struct_size` before the call. The
+ * memory of the pointers belongs to the report.
  */
 typedef struct optimize_generation_t {
   /**
@@ -3151,11 +3174,12 @@ typedef struct optimize_generation_t {
    */
   uint64_t text_size;
   /**
-   * Array of `token_count` ids of the generated tokens.
+   * Array of `token_count` ids of the generated tokens; NULL if there are none.
    */
   const int64_t *tokens;
   /**
-   * Array of `token_count` log-probabilities of these tokens; NULL if they were not requested.
+   * Array of `token_count` log-probabilities of the generated tokens; NULL if they were not requested or there are
+   * no tokens.
    */
   const float *logprobs;
   /**
@@ -3163,7 +3187,7 @@ typedef struct optimize_generation_t {
    */
   uint64_t token_count;
   /**
-   * Number of tokens in the row before the generated ones.
+   * Number of tokens in the row before the generated ones: those of the prompt and of earlier runs.
    */
   uint64_t prompt_tokens;
   /**
@@ -3181,7 +3205,7 @@ typedef struct optimize_generation_t {
 } optimize_generation_t;
 
 /**
- * A token that the model could have generated.
+ * A token that the model could have generated at a position, with its log-probability.
  */
 typedef struct optimize_candidate_t {
   /**
@@ -3229,15 +3253,17 @@ OPTIMIZE_API
 optimize_status_t optimize_error_status(const optimize_error_t *error);
 
 /**
- * Returns the message of an error in UTF-8, or "" if `error` is NULL. It is a sentence; if it lists the places where
- * a library was searched, it has several lines. The string is valid until the error is freed.
+ * Returns the message of an error in UTF-8, or "" if `error` is NULL. The message says what is wrong, usually in one
+ * sentence; if it lists the places where a library was searched for, it has several lines. The string is valid until
+ * the error is freed.
  */
 OPTIMIZE_API
 const char *optimize_error_message(const optimize_error_t *error);
 
 /**
- * Returns the place where the error occurred: file, node, tensor or argument, outermost first. Returns "" if the
- * message already contains it. The string is valid until the error is freed.
+ * Returns the place where the error occurred: for example file, node, tensor or argument, outermost first. Returns ""
+ * if `error` is NULL, or if there is no place or the message contains it. The string is valid until the error is
+ * freed.
  */
 OPTIMIZE_API
 const char *optimize_error_place(const optimize_error_t *error);
@@ -3249,13 +3275,14 @@ OPTIMIZE_API
 void optimize_error_free(optimize_error_t *error);
 
 /**
- * Returns the NUL-terminated bytes, or "" if `buffer` is NULL. The pointer is valid until the buffer is freed.
+ * Returns the bytes of a buffer, followed by a NUL, or "" if `buffer` is NULL. Text in a buffer is UTF-8. The pointer
+ * is valid until the buffer is freed.
  */
 OPTIMIZE_API
 const char *optimize_buffer_data(const optimize_buffer_t *buffer);
 
 /**
- * Returns the number of bytes without the final NUL, or 0 if `buffer` is NULL.
+ * Returns the number of bytes of a buffer without the final NUL, or 0 if `buffer` is NULL.
  */
 OPTIMIZE_API
 size_t optimize_buffer_size(const optimize_buffer_t *buffer);
@@ -3288,8 +3315,9 @@ OPTIMIZE_API
 void optimize_cancel_free(optimize_cancel_t *cancel);
 
 /**
- * Creates a context. ONNX Runtime is opened when it is first needed; loading, quantizing without calibration, and
- * saving do not need it. Returns only statuses that every function can return.
+ * Creates a context. ONNX Runtime is opened when it is first needed: loading and saving, for example, do not need it,
+ * and neither does quantizing without calibration data, limits or measurements of speed. Returns only statuses that
+ * every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_new(const optimize_context_options_t *options,
@@ -3308,8 +3336,10 @@ optimize_status_t optimize_context_runtime_version(const optimize_context_t *con
 
 /**
  * Writes the execution providers, best first, as JSON: a list of objects with `provider`, `device_id`, `available`
- * and, if the provider is not available, `status` and `reason`. A provider is available if ONNX Runtime contains it
- * *and* it could be started on the given device. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
+ * and, if the provider is not available, `status` and `reason`. The object of the CPU also has `kernels`, which is
+ * whether this library's kernels can be used, and otherwise the reason as `kernels_unused`. A provider is available if
+ * ONNX Runtime contains it *and* it could be started on the device with the index `device_id`. Returns
+ * OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
  */
 OPTIMIZE_API
 optimize_status_t optimize_context_providers(const optimize_context_t *context,
@@ -3318,7 +3348,8 @@ optimize_status_t optimize_context_providers(const optimize_context_t *context,
                                              optimize_error_t **error);
 
 /**
- * Writes the counters of the process. They are the same for all contexts, and never reset. Any thread may call it.
+ * Writes the counters of the process. They are the same for all contexts, and are not reset. Any thread may call this
+ * function.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT if `counters` is NULL or its struct_size is not set.
  */
@@ -3328,7 +3359,8 @@ optimize_status_t optimize_context_counters(const optimize_context_t *context,
                                             optimize_error_t **error);
 
 /**
- * Writes the counters of the process as a text; `format` is an optimize_counters_format_t. Any thread may call it.
+ * Writes the counters of the process as a text; `format` is an optimize_counters_format_t. Any thread may call this
+ * function.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT for an unknown format.
  */
@@ -3339,20 +3371,20 @@ optimize_status_t optimize_context_counters_text(const optimize_context_t *conte
                                                  optimize_error_t **error);
 
 /**
- * Frees a context. NULL is allowed. Objects created with it remain usable. When it returns, no thread is in its log
- * callback (other than the calling one), and none will call it again.
+ * Frees a context. NULL is allowed. Objects created with the context remain usable. When this function returns, no
+ * thread other than possibly the calling one is in the log callback of the context, and none will call it again.
  */
 OPTIMIZE_API
 void optimize_context_free(optimize_context_t *context);
 
 /**
- * Loads a model from an .onnx file, a folder that contains one (model.onnx, onnx/model.onnx), a Hugging Face
- * checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not read, which
- * takes milliseconds for any size. Weights that must be converted, such as those of packed files and block-quantized
- * ones of GGUF files, are written to an unlinked file in the system's temporary folder. `optimize_model_inspect` lists
- * unused content of the model's files as `warnings`. Returns OPTIMIZE_INVALID_MODEL for a damaged file (the error says
- * where); OPTIMIZE_NOT_FOUND if there is no such file; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of
- * weights that is not supported.
+ * Loads a model from an .onnx file, a folder that contains one (for example as model.onnx or onnx/model.onnx), a
+ * Hugging Face checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not
+ * read, so that loading usually takes milliseconds for any size. Weights that must be converted, such as those of
+ * packed files and block-quantized ones of GGUF files, are an exception: they are written to an unlinked file in the
+ * system's temporary folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
+ * OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is no such file;
+ * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load(const optimize_context_t *context,
@@ -3362,11 +3394,11 @@ optimize_status_t optimize_model_load(const optimize_context_t *context,
                                       optimize_error_t **error);
 
 /**
- * Loads a model from a copy of the `size` bytes of an .onnx file, a packed file, a .gguf file or a package in one file
- * at `data`. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or its files to
- * `optimize_model_load_source`. Returns OPTIMIZE_INVALID_MODEL for a damaged model; OPTIMIZE_INVALID_ARGUMENT for one
- * with external data; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB; OPTIMIZE_UNSUPPORTED for a format, an
- * architecture or a type of weights that is not supported.
+ * Loads a model from a copy of the `size` bytes at `data`: the content of an .onnx file, a packed file, a .gguf file
+ * or a package in one file. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or
+ * its files to `optimize_model_load_source`. Returns OPTIMIZE_INVALID_MODEL for a damaged model;
+ * OPTIMIZE_INVALID_ARGUMENT for one with external data; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB;
+ * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_load_memory(const optimize_context_t *context,
@@ -3391,8 +3423,8 @@ optimize_status_t optimize_model_save(const optimize_model_t *model,
                                       optimize_error_t **error);
 
 /**
- * Writes a description of a model as JSON: format, inputs, outputs, operators, weights by type, and warnings (see
- * docs/report.md). This takes milliseconds for any size. Returns only statuses that every function can return.
+ * Writes a description of a model as JSON: among others format, inputs, outputs, operators, weights by type, and
+ * warnings (see docs/report.md). The weights are not read. Returns only statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_inspect(const optimize_model_t *model,
@@ -3432,7 +3464,7 @@ optimize_status_t optimize_model_output(const optimize_model_t *model,
                                         optimize_error_t **error);
 
 /**
- * Frees a model. NULL is allowed. Sessions created from it remain usable.
+ * Frees a model. NULL is allowed. Objects created from it, such as sessions, remain usable.
  */
 OPTIMIZE_API
 void optimize_model_free(optimize_model_t *model);
@@ -3441,7 +3473,7 @@ void optimize_model_free(optimize_model_t *model);
  * Renders a conversation with the chat template of a model, and writes the text to `rendered`. The caller frees it.
  * `messages` is JSON: [{"role": "user", "content": "..."}, ...]. The text contains special tokens: set `rendered` of
  * optimize_generate_options_t when you pass it to a generator. Returns OPTIMIZE_NOT_FOUND if the model has no chat
- * template. It is `optimize_model_apply_chat_template` without options.
+ * template. `optimize_model_apply_chat_template` does the same with options.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
@@ -3450,9 +3482,10 @@ optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
                                              optimize_error_t **error);
 
 /**
- * Creates a tensor from a copy of the `size` bytes at `data`: row-major elements of `dtype`, an optimize_dtype_t.
- * Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` does not match the shape and the
- * type, or if the type is string (use optimize_tensor_new_strings for strings).
+ * Creates a tensor from a copy of the `size` bytes at `data`: row-major elements of `dtype`, an optimize_dtype_t, in
+ * native byte order. `dims` are the `rank` sizes of the dimensions; a scalar has `rank` 0. Returns
+ * OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` does not match the shape and the type, if a
+ * boolean is neither 0 nor 1, or if the type is string (use optimize_tensor_new_strings for strings).
  */
 OPTIMIZE_API
 optimize_status_t optimize_tensor_new(int32_t dtype,
@@ -3515,8 +3548,8 @@ OPTIMIZE_API
 const int64_t *optimize_tensor_dims(const optimize_tensor_t *tensor);
 
 /**
- * Returns the elements in row-major order, or NULL for a tensor of strings or if `tensor` is NULL. The pointer is
- * valid until the tensor is freed.
+ * Returns the address of the elements in row-major order, or NULL for a tensor of strings, a tensor without elements,
+ * or if `tensor` is NULL. The pointer is valid until the tensor is freed.
  */
 OPTIMIZE_API
 const void *optimize_tensor_data(const optimize_tensor_t *tensor);
@@ -3547,7 +3580,7 @@ void optimize_tensor_free(optimize_tensor_t *tensor);
 
 /**
  * Creates a session of a model on ONNX Runtime. The model may be freed before the session. Returns
- * OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_RUNTIME if it refuses the model;
+ * OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_RUNTIME if ONNX Runtime refuses the model;
  * OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING if the provider or the device of the options cannot be used.
  */
 OPTIMIZE_API
@@ -3569,10 +3602,11 @@ optimize_provider_t optimize_session_provider(const optimize_session_t *session)
  * Writes the placement of a session as a JSON object. `provider` and `device_id` are always present. Unless ONNX
  * Runtime's CPU kernels run all nodes, `nodes` is the number of nodes of the optimized graph for each provider
  * (`optimize` stands for this library's kernels; nodes that a device does not support run on the CPU), and `groups` is
- * the number of groups of nodes that this library's kernels run. `kernels_unused` is the reason if these kernels run
- * no nodes. `passed_over` lists, with reasons, the unavailable providers that OPTIMIZE_PROVIDER_AUTO tried before, or
- * the compiled variant of a package that could not be opened. `weights_copied` is the reason if the weights of a
- * package are copied instead of being read from the mapped file. Returns only statuses that every function can return.
+ * the number of groups of nodes that this library's kernels run. If these kernels were requested but run no nodes,
+ * `kernels_unused` is the reason. `passed_over` lists, with reasons, the unavailable providers that
+ * OPTIMIZE_PROVIDER_AUTO tried before, or the compiled variant of a package that could not be opened. `weights_copied`
+ * is the reason if the weights of a package are copied instead of being read from the mapped file. Returns only
+ * statuses that every function can return.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_placement(const optimize_session_t *session,
@@ -3618,7 +3652,7 @@ OPTIMIZE_API
 void optimize_session_free(optimize_session_t *session);
 
 /**
- * Runs a session. `input_names` and `inputs` have `input_count` elements; every input without a default value is
+ * Runs a session. `input_names` and `inputs` have `input_count` elements; all inputs of `optimize_session_input` are
  * required. `output_names` and `outputs` have `output_count` elements; if `output_names` is NULL, all outputs of the
  * model are written to `outputs`, in the order of the model. The caller frees each output. A run of an engine cannot
  * be interrupted: a cancellation takes effect after the run.
@@ -3649,9 +3683,9 @@ optimize_status_t optimize_session_run(const optimize_session_t *session,
  * must be known: `dims` are its exact sizes in this run. The memory of an output must not be used otherwise during the
  * run, and must not overlap that of an input or of another output; after an error, its content is undefined.
  *
- * Returns OPTIMIZE_NOT_FOUND for an input or output that the model does not have; OPTIMIZE_INVALID_ARGUMENT if an input
- * or output does not fit the model, or if an output gets another shape; OPTIMIZE_UNSUPPORTED for an output of strings,
- * or one that is not a tensor; otherwise the statuses of `optimize_session_run`.
+ * Returns OPTIMIZE_NOT_FOUND for an input or output that the model does not have; OPTIMIZE_INVALID_ARGUMENT if an
+ * input or output does not fit the model, or if an output gets another shape; OPTIMIZE_UNSUPPORTED for an output of
+ * strings, or one that is not a tensor; otherwise the statuses of `optimize_session_run`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_session_run_into(const optimize_session_t *session,
@@ -3725,7 +3759,7 @@ void optimize_tokenizer_free(optimize_tokenizer_t *tokenizer);
 
 /**
  * Renders a conversation with the chat template of a model, and writes the text to `prompt`. The caller frees it.
- * `messages` is JSON: [{"role": "user", "content": "..."}, ...]; messages may have further keys, such as `tool_calls`.
+ * `messages` is JSON: [{"role": "user", "content": "..."}, ...]. Messages may have further keys, such as `tool_calls`.
  * The text contains special tokens: set `rendered` of optimize_generate_options_t when you pass it to a generator.
  *
  * Returns OPTIMIZE_NOT_FOUND if the model has no chat template; OPTIMIZE_INVALID_ARGUMENT if messages, tools or
@@ -3770,9 +3804,10 @@ optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
                                               optimize_error_t **error);
 
 /**
- * Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, it
- * creates row 0. The next `optimize_generator_run` processes only the appended text. Only `rendered` of the options is
- * used. Returns OPTIMIZE_NOT_FOUND if the row does not exist; OPTIMIZE_BUSY while another thread uses the generator.
+ * Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, row 0
+ * is created. The next `optimize_generator_run` processes only the appended text. Of the options, only `rendered` has
+ * an effect. Returns OPTIMIZE_NOT_FOUND if the row does not exist; OPTIMIZE_BUSY while another thread uses the
+ * generator.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_append(optimize_generator_t *generator,
@@ -3912,9 +3947,9 @@ OPTIMIZE_API
 void optimize_classifier_free(optimize_classifier_t *classifier);
 
 /**
- * Creates a tagger of a model, from its output with logits of shape [texts, tokens, labels]. The labels are `id2label`
- * of its configuration. If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the
- * tagger.
+ * Creates a tagger of a model, which must have an output with logits of shape [texts, tokens, labels]. The labels are
+ * those of `id2label` in the model's configuration. If `tokenizer` is NULL, the model's own is used. Model and
+ * tokenizer may be freed before the tagger.
  *
  * Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if
  * there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
@@ -3979,10 +4014,10 @@ void optimize_spans_free(optimize_spans_t *spans);
 
 /**
  * Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
- * JSON of docs/report.md: what was done to each node, and the reasons why nodes were left unchanged. Progress
- * stages: with calibration data "calibrate", in runs; "quantize", in bytes; with a report also "hash". Returns
- * OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
- * result meets `max_quality_loss`, `target_size` or `never_slower`.
+ * JSON of docs/report.md: the action on each node, and the reasons why nodes were left unchanged. Progress stages:
+ * with calibration data "calibrate", in runs; "quantize", in bytes; depending on the options "scale", "sensitivity"
+ * and "speed"; with a report also "hash". Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message
+ * counts the reasons); OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`, `target_size` or `never_slower`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_quantize(const optimize_context_t *context,
@@ -3996,8 +4031,9 @@ optimize_status_t optimize_model_quantize(const optimize_context_t *context,
 /**
  * Estimates the result of `optimize_model_quantize` with the same options. `report` receives the JSON of
  * docs/report.md: nodes, bytes, approximate seconds and memory of quantizing, and the kernels that will run the
- * quantized matrix products. This quantizes nothing and takes milliseconds; `max_quality_loss`, `target_size`,
- * `never_slower` and calibration data are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize.
+ * quantized matrix products. Nothing is quantized, so this takes milliseconds in general; `max_quality_loss`,
+ * `target_size`, `never_slower` and calibration data are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
+ * quantize.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_plan(const optimize_context_t *context,
@@ -4010,9 +4046,10 @@ optimize_status_t optimize_model_plan(const optimize_context_t *context,
  * Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
  * of docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left
  * unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
- * Progress stages: "prune", in bytes; with a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target
- * matches nothing (the message lists the modules); OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message
- * counts the reasons); OPTIMIZE_GATE_NOT_MET if no sparsity meets `target_size` or `target_speedup`.
+ * Progress stages: "prune", in bytes; depending on the options also "calibrate", "influence" and "reconstruct"; with
+ * a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules);
+ * OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
+ * sparsity meets `target_size` or `target_speedup`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_prune(const optimize_context_t *context,
@@ -4028,8 +4065,8 @@ optimize_status_t optimize_model_prune(const optimize_context_t *context,
  * model to `result`; teacher and student are unchanged. `student` may be NULL if `student_layers` selects layers of
  * the teacher. Both models must have the same vocabulary, and at least one of them a tokenizer. `report` (may be
  * NULL) receives the JSON of docs/report.md: losses over time, and a comparison with the teacher on held-out text
- * before and after the training. Progress stage: "distill", in steps. With a checkpoint, a call that was cancelled
- * or timed out can be continued with `resume`.
+ * before and after the training. Progress stages: "distill", in steps; with a report also "hash". With a checkpoint,
+ * a call that was cancelled or timed out can be continued with `resume`.
  *
  * Returns OPTIMIZE_UNSUPPORTED if a node of the student has no gradient (the message names it) or the models have no
  * outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
@@ -4063,8 +4100,8 @@ optimize_status_t optimize_ensemble_new(const optimize_model_t *const *models,
 /**
  * Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
  * `optimize_model_load` accepts a manifest, too, and returns the model that `optimize_ensemble_fuse` would create.
- *
- * Returns OPTIMIZE_NOT_FOUND without a manifest; OPTIMIZE_INVALID_MODEL if it is damaged, newer, or a member changed.
+ * Returns OPTIMIZE_NOT_FOUND without a manifest; OPTIMIZE_INVALID_MODEL if the manifest is damaged or has a newer
+ * version, or if the size of a member differs from the one in the manifest.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_load(const char *path,
@@ -4093,8 +4130,9 @@ optimize_status_t optimize_ensemble_inspect(const optimize_ensemble_t *ensemble,
 /**
  * Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these
  * weights to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
- * "equal_nll", "fitted_nll", "gap", "tokens"}; negative log-likelihoods ("nll") are in nats per token. Progress
- * stage: "fit". Returns OPTIMIZE_UNSUPPORTED for methods without weights.
+ * "equal_nll", "fitted_nll", "gap", "tokens"}. "nll" are negative log-likelihoods, and "gap" is an upper bound of the
+ * difference of "fitted_nll" from its minimum, in nats per token. Progress stage: "fit". Returns OPTIMIZE_UNSUPPORTED
+ * for methods without weights.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_fit(const optimize_context_t *context,
@@ -4155,10 +4193,11 @@ optimize_status_t optimize_model_merge(const optimize_model_t *const *models,
                                        optimize_error_t **error);
 
 /**
- * Writes a package of a model at `path`, atomically. It replaces an existing package. `report` (may be NULL)
- * receives JSON with the sizes and hashes of the files. Progress stages: those of quantizing, then "package", in
- * bytes. Returns OPTIMIZE_INVALID_ARGUMENT if something other than a package exists at `path`, or if ranges
- * contradict the model or each other (the message names input and dimension).
+ * Writes a package of a model at `path`, and replaces an existing package there, atomically where the file system
+ * supports it. `report` (may be NULL) receives JSON with the sizes and hashes of the files. Progress stages: those of
+ * quantizing, if a variant is quantized, then "package", in bytes. Returns OPTIMIZE_INVALID_ARGUMENT if something
+ * other than a package exists at `path`, or if ranges contradict the model or each other (the message names input and
+ * dimension).
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_compile(const optimize_context_t *context,
@@ -4170,7 +4209,7 @@ optimize_status_t optimize_package_compile(const optimize_context_t *context,
                                            optimize_error_t **error);
 
 /**
- * Opens a package, which is a folder or a file. This reads and checks the manifest. All other files are
+ * Opens a package, which is a folder or a file. This reads and checks the manifest. The other files are
  * memory-mapped, and checked only as far as they are used; `optimize_package_verify` checks every byte. Returns
  * OPTIMIZE_UNSUPPORTED if the package has a newer format or no variant for this machine; OPTIMIZE_INVALID_MODEL if
  * it is damaged, or not signed by `public_key`.
@@ -4191,9 +4230,10 @@ optimize_status_t optimize_package_model(const optimize_package_t *package,
                                          optimize_error_t **error);
 
 /**
- * Creates a session of a package, with the first variant that fits this machine. Each run checks the shape contract
- * first, and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size and
- * range. The package may be freed before the session. Returns the statuses of `optimize_session_new`.
+ * Creates a session of a package, with the variant that `optimize_package_open` was asked for, or else the first one
+ * that fits this machine. Each run first checks the shape contract (types and sizes of inputs), and returns
+ * OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size and range. The package
+ * may be freed before the session. Returns the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_session(const optimize_context_t *context,
@@ -4267,7 +4307,7 @@ void optimize_package_free(optimize_package_t *package);
 /**
  * Loads a model from the file `name` of a source: an .onnx file, a packed file, a .gguf file, or a package in one
  * file. External data of an .onnx file, and the files next to it (tokenizer.json, config.json ...), are read from the
- * source, by names in the folder of `name`. Everything is read during this call, into memory that the model and its
+ * source, by names in the folder of `name`. The files are read during this call, into memory that the model and its
  * sessions keep. Progress stage: "load", in bytes of one file. Returns OPTIMIZE_NOT_FOUND if there is no file `name`
  * or no file with its external data; OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL for a damaged file;
  * OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
@@ -4281,9 +4321,9 @@ optimize_status_t optimize_model_load_source(const optimize_context_t *context,
                                              optimize_error_t **error);
 
 /**
- * Opens the package in the file `name` of a source, a package in one file. It is read during this call, into memory
- * that the package and what is created from it keep. Otherwise like `optimize_package_open`. Progress stage: "load",
- * in bytes. Returns OPTIMIZE_IO if a callback fails, and the statuses of `optimize_package_open`.
+ * Opens the package in the file `name` of a source, which must be a package in one file, like `optimize_package_open`.
+ * The file is read during this call, into memory that the package and the objects created from it keep. Progress
+ * stage: "load", in bytes. Returns OPTIMIZE_IO if a callback fails, and the statuses of `optimize_package_open`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_open_source(const optimize_context_t *context,
@@ -4307,8 +4347,8 @@ optimize_status_t optimize_tokenizer_load_source(const optimize_source_t *source
                                                  optimize_error_t **error);
 
 /**
- * Passes a model to a sink as the file `name`. External data, if the options ask for it, comes before it as a file of
- * its own, next to it. Names and bytes are those that `optimize_model_save` would write. `report` (may be NULL)
+ * Passes a model to a sink as the file `name`. If the options ask for external data, that file comes first, with a
+ * name in the same folder. Names and bytes are those that `optimize_model_save` would write. `report` (may be NULL)
  * receives JSON: {"files": [{"path", "bytes", "sha256"}]}. Progress stages: "hash", for external data, then "save", in
  * bytes of one file. Returns OPTIMIZE_IO if the callback fails; OPTIMIZE_LIMIT_EXCEEDED if the model without external
  * data has more than 2 GiB; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
@@ -4323,9 +4363,9 @@ optimize_status_t optimize_model_save_sink(const optimize_model_t *model,
                                            optimize_error_t **error);
 
 /**
- * Passes a package of a model in one file to a sink as the file `name`, whatever `single_file` of the options says. The
- * bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and hash.
- * Progress stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are
+ * Passes a package of a model in one file to a sink as the file `name`, whatever `single_file` of the options says.
+ * The bytes are those that `optimize_package_compile` would write. `report` (may be NULL) receives JSON with size and
+ * hash. Progress stages: those of quantizing, then "package", in bytes that are hashed, and "save", in bytes that are
  * written. Returns OPTIMIZE_IO if the callback fails, and the statuses of `optimize_package_compile`.
  */
 OPTIMIZE_API
@@ -4339,12 +4379,13 @@ optimize_status_t optimize_package_compile_sink(const optimize_context_t *contex
                                                 optimize_error_t **error);
 
 /**
- * Builds a TensorRT engine of a model (or with `graph_only` its graph) and writes it to `path` (FILE.engine, or a
- * folder for model.engine), with a manifest next to it (FILE.engine.json). An existing engine that matches model,
- * library and options is kept, and the report contains "reused". `report` (may be NULL) receives JSON: backend,
- * profiles, error relative to fp32, and the nodes that stay fp32, with reasons. Progress stages: "hash", "precision",
- * "build" (in steps; the total grows). A cancellation takes effect within 200 ms; TensorRT may then continue on a
- * thread in the background.
+ * Builds a TensorRT engine of a model and writes it to `path` (FILE.engine, or a folder for model.engine), with a
+ * manifest next to it (FILE.engine.json); with `graph_only`, writes the graph for the engine. An existing engine that
+ * matches model, library and options is kept, and the report contains "reused". `report` (may be NULL) receives the
+ * JSON of docs/report.md: among others backend, profiles, error relative to fp32, and the nodes that stay fp32, with
+ * reasons. Progress stages: "hash", "precision", "build" (in steps; the total grows), for int8 and fp8 also
+ * "calibrate". A cancellation of "build" takes effect within about 200 ms; TensorRT may then continue on a thread in
+ * the background.
  *
  * Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device
  * and there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT
@@ -4362,9 +4403,9 @@ optimize_status_t optimize_model_build_tensorrt(const optimize_context_t *contex
                                                 optimize_error_t **error);
 
 /**
- * Checks whether an engine file can be used on this machine and, if `model` is not NULL, whether it was built from
- * `model`. `manifest` (may be NULL) receives the manifest of the engine as JSON. A value of `trust` other than 0
- * states that you trust the source of the engine, which contains executable code.
+ * Checks whether an engine file can be used on this machine and, if `model` is not NULL, whether the engine was built
+ * from `model`; if so, it returns OPTIMIZE_OK. `manifest` (may be NULL) receives the manifest of the engine as JSON. A
+ * value of `trust` other than 0 states that you trust the source of the engine, which contains executable code.
  *
  * Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
  * its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
@@ -4381,8 +4422,7 @@ optimize_status_t optimize_tensorrt_check(const optimize_context_t *context,
 
 /**
  * Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. The
- * session is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. It does not need ONNX
- * Runtime.
+ * session is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
  *
  * Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
  * its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
@@ -4400,9 +4440,9 @@ optimize_status_t optimize_tensorrt_open(const optimize_context_t *context,
 /**
  * Runs the steps of a recipe on a model, and writes the result to `path`: a package if the last step is `compile`, a
  * TensorRT engine if it is `tensorrt`, otherwise a model, as X.onnx or a folder. The original is unchanged, and
- * nothing is written before the last step. `recipe` is JSON (docs/recipes.md): a list of steps with the name of an
- * `operation` and its options, such as [{"operation": "quantize", "type": "dynamic"}, {"operation": "compile"}], or
- * the report of a technique, which contains a recipe. `report` (may be NULL) receives the JSON of docs/report.md;
+ * nothing is written to `path` before the last step. `recipe` is JSON (docs/recipes.md): a list of steps with the name
+ * of an `operation` and its options, such as [{"operation": "quantize", "type": "dynamic"}, {"operation": "compile"}],
+ * or the report of a technique, which contains a recipe. `report` (may be NULL) receives the JSON of docs/report.md;
  * its `summary.steps` contains the reports of the steps, which a package contains as its lineage. Progress stages:
  * those of the steps.
  *
@@ -4423,9 +4463,9 @@ optimize_status_t optimize_model_apply(const optimize_context_t *context,
 /**
  * Compares two models in this process: speed (in alternating runs, with a bootstrap interval), load time, memory,
  * size, and outputs. If `tokenizer` is NULL, inputs are generated by the names and types of the model's inputs.
- * `report` receives the JSON of docs/report.md. Progress stage: "benchmark". Returns OPTIMIZE_INVALID_ARGUMENT if the
- * models have different inputs or outputs; otherwise the statuses of `optimize_session_new` and
- * `optimize_session_run`.
+ * `report` receives the JSON of docs/report.md. Progress stages: "benchmark", then "hash". Returns
+ * OPTIMIZE_INVALID_ARGUMENT if the models have different inputs or outputs; otherwise the statuses of
+ * `optimize_session_new` and `optimize_session_run`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_benchmark(const optimize_context_t *context,
@@ -4461,9 +4501,9 @@ optimize_status_t optimize_model_benchmark_engine(const optimize_context_t *cont
  * Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t).
  * If `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
  * original, `against` the changed model. The task embedding requires `against`. If `tokenizer` is NULL, that of
- * `model` is used. `against` uses its own tokenizer if it differs; classes are matched by name. `report` receives
- * the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes. Any thread may
- * call it.
+ * `model` is used. `against` uses its own tokenizer if that differs; classes of the two models are matched by name.
+ * `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in
+ * bytes. Any thread may call this function.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format
  * of the task (the message names the line), if options do not fit the model, if token ids or classes of the two
@@ -4483,12 +4523,12 @@ optimize_status_t optimize_model_evaluate(const optimize_context_t *context,
                                           optimize_error_t **error);
 
 /**
- * Applies every technique to models, compiles the results to packages, and compares them with the originals in ONNX
- * Runtime with ONNX Runtime's own kernels. Writes the packages to `folder`, and after every row table.json and
- * table.md. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not measured again for the
- * same model, recipe, options, machine and versions: a call that was cancelled, timed out or killed continues where
- * it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the table. The
- * call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
+ * Applies the techniques of the rows to models, compiles the results to packages, and compares them with the
+ * originals, which run in ONNX Runtime with its own kernels. Writes the packages to `folder`, and after every row
+ * table.json and table.md. `report` (may be NULL) receives the JSON of docs/table.md. A finished row is not measured
+ * again for the same model, recipe, options, machine and versions: a call that was cancelled, timed out or killed
+ * continues where it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the
+ * table. The call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
  *
  * Returns OPTIMIZE_INVALID_ARGUMENT for an unknown row (the message has the names) or without a model.
  */
@@ -4505,7 +4545,7 @@ optimize_status_t optimize_models_table(const optimize_context_t *context,
 /**
  * Writes a number of a report, for example "/quality/perplexity" or "/summary/nodes_quantized". `pointer` is a JSON
  * Pointer (RFC 6901): the keys and indices on the way to the value, each after a "/". Booleans are 1 and 0. The fields
- * are those of docs/report.md. Works for every buffer with JSON of this library.
+ * are those of docs/report.md. The function works for every buffer of this library that contains JSON.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is not a
  * number, or if the buffer holds no JSON.
@@ -4534,8 +4574,8 @@ optimize_status_t optimize_report_text(const optimize_buffer_t *report,
  * Writes the number of entries of a list or an object of a report, for example "/nodes" or "/warnings"; see
  * `optimize_report_number` for `pointer`.
  *
- * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it has no
- * entries by its type, or if the buffer holds no JSON.
+ * Returns OPTIMIZE_NOT_FOUND if there is no such value, or if it is `null`; OPTIMIZE_INVALID_ARGUMENT if it is neither
+ * a list nor an object, or if the buffer holds no JSON.
  */
 OPTIMIZE_API
 optimize_status_t optimize_report_count(const optimize_buffer_t *report,
@@ -4590,8 +4630,8 @@ optimize_status_t optimize_generation_get(const optimize_buffer_t *report,
                                           optimize_error_t **error);
 
 /**
- * Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. There
- * are as many as the option `logprobs` requested, less one.
+ * Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. The
+ * number of candidates is the option `logprobs`, less one. Set `struct_size` of `candidate` before the call.
  *
  * Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer
  * holds no JSON.

@@ -119,11 +119,19 @@ pub fn median(values: &[f64]) -> f64 {
     percentile(&sorted(values), 0.5)
 }
 
-/// Returns the ends of the 95 % percentile-bootstrap interval of the median of values in groups: groups are drawn with
+/// Quantiles 0.975 of Student's t distribution for 1 to 9 degrees of freedom.
+const STUDENT: [f64; 9] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262];
+/// Quantile 0.975 of the standard normal distribution.
+const NORMAL: f64 = 1.96;
+
+/// Returns the ends of the 95 % bootstrap interval of the median of positive values in groups: groups are drawn with
 /// replacement, then values of each drawn group. Values of one group have something in common (the session in which
-/// they were measured), and drawing single values would make the interval too narrow. Returns NaN if there are fewer
-/// than two groups, or if one is empty. Source: Davison, Hinkley, "Bootstrap Methods and their Application", 1997,
-/// section 3.8.
+/// they were measured), and drawing single values would make the interval too narrow. Percentiles of few groups are too
+/// narrow, too: the logarithms of both ends are moved away from that of the median by the factor that makes the interval
+/// of a mean of `n` groups exact, `t √(n / (n - 1)) / 1.96` with Student's t for `n - 1` degrees of freedom. Returns NaN
+/// if there are fewer than two groups, or if one is empty. Sources: Davison, Hinkley, "Bootstrap Methods and their
+/// Application", 1997, section 3.8; Hesterberg, "What Teachers Should Know About the Bootstrap", 2015
+/// (expanded percentile intervals).
 pub fn grouped_interval(groups: &[Vec<f64>], seed: u64) -> (f64, f64) {
     let count: usize = groups.iter().map(Vec::len).sum();
     if groups.iter().any(Vec::is_empty) || groups.len() < 2 {
@@ -142,7 +150,12 @@ pub fn grouped_interval(groups: &[Vec<f64>], seed: u64) -> (f64, f64) {
         medians.push(median(&drawn));
     }
     medians.sort_by(f64::total_cmp);
-    (percentile(&medians, 0.025), percentile(&medians, 0.975))
+    let n = groups.len() as f64;
+    let student = STUDENT.get(groups.len() - 2).copied().unwrap_or(NORMAL);
+    let factor = student * (n / (n - 1.0)).sqrt() / NORMAL;
+    let middle = median(&groups.concat());
+    let end = |at: f64| middle * (percentile(&medians, at) / middle).powf(factor);
+    (end(0.025), end(0.975))
 }
 
 /// Returns the mean of the values; NaN if there are none.
@@ -185,12 +198,27 @@ mod tests {
         let alike = [vec![1.0, 1.1, 1.2], vec![1.0, 1.1, 1.2], vec![1.0, 1.1, 1.2]];
         let apart = [vec![1.0, 1.1, 1.2], vec![2.0, 2.1, 2.2], vec![3.0, 3.1, 3.2]];
         let (low, high) = grouped_interval(&alike, 0);
-        assert!((1.0..=1.1).contains(&low) && (1.1..=1.2).contains(&high), "{low} {high}");
+        assert!((0.8..1.1).contains(&low) && (1.1..1.5).contains(&high), "{low} {high}");
         let (low, high) = grouped_interval(&apart, 0);
-        assert!(low < 1.3 && high > 2.9, "{low} {high}");
+        assert!(low < 0.7 && high > 5.0, "{low} {high}");
         assert_eq!(grouped_interval(&apart, 0), (low, high));
         assert!(grouped_interval(&alike[..1], 0).0.is_nan());
         assert_eq!(median(&[3.0, 1.0, 2.0, 9.0]), 2.5);
+    }
+
+    #[test]
+    fn intervals_of_few_groups_contain_the_true_median() {
+        let (mut random, mut hits) = (Random::new(3), 0);
+        for trial in 0..400 {
+            let mut group = || {
+                let own = 0.05 * random.normal();
+                (0..5).map(|_| (own + 0.02 * random.normal()).exp()).collect::<Vec<f64>>()
+            };
+            let (low, high) = grouped_interval(&[group(), group(), group()], trial);
+            hits += u32::from(low <= 1.0 && 1.0 <= high);
+        }
+        // Without the correction it is about 77 %.
+        assert!((368..=396).contains(&hits), "{hits} of 400");
     }
 
     #[test]

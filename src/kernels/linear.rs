@@ -10,7 +10,6 @@ mod input;
 mod int8;
 
 use super::pack::Int8;
-use super::parallel::split;
 use super::simd::{Simd, Work};
 use super::{Activation, Class, PackedLinear, Parallel, Precision, reference, vmath};
 use input::Rounded;

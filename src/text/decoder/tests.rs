@@ -134,7 +134,7 @@ fn fused_attention_over_every_cache_value_is_written_in_place() {
     let end = TensorProto {
         name: Some("end".into()),
         data_type: Some(F32),
-        float_data: vec![30.0],
+        raw_data: Some(30f32.to_le_bytes().to_vec().into()),
         ..TensorProto::default()
     };
     computed.initializer = vec![end];
