@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// Modules of `src/ffi`, in the order in which the header contains them.
-const NOUNS: [&str; 28] = [
+const NOUNS: [&str; 29] = [
     "status",
     "error",
     "buffer",
@@ -16,6 +16,7 @@ const NOUNS: [&str; 28] = [
     "run",
     "tokenizer",
     "chat",
+    "generator_options",
     "generator",
     "encoder",
     "tagger",

@@ -1353,6 +1353,23 @@ typedef struct optimize_generator_options_t {
    * they cannot be used.
    */
   int32_t precision;
+  /**
+   * Draft model for speculative decoding: a smaller decoder, whose vocabulary has every token of the model, or NULL
+   * for none. Tokens that it generates are verified by the model, several in one run. The generated text is the same
+   * with and without a draft, if the kernels give several tokens the logits that each has alone, as those of
+   * this library do in float32. A generator with a draft has a single row.
+   */
+  const optimize_model_t *draft;
+  /**
+   * A value other than 0 drafts by prompt look-up: the drafted tokens are those that followed the longest earlier
+   * occurrence of the last tokens. With a draft model, that one drafts where nothing is found.
+   */
+  uint32_t draft_lookup;
+  /**
+   * Maximum number of drafted tokens per run of the model, at most 64; 0 means 8. Fewer are drafted after a run in
+   * which some were not accepted.
+   */
+  uint32_t draft_max;
 } optimize_generator_options_t;
 
 /**
@@ -3202,6 +3219,22 @@ typedef struct optimize_generation_t {
    * Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
    */
   double agreement;
+  /**
+   * With a draft: number of runs of the model, of which the first one reads the prompt; otherwise 0.
+   */
+  uint64_t steps;
+  /**
+   * Number of drafted tokens that the model verified; 0 without a draft.
+   */
+  uint64_t drafted;
+  /**
+   * Number of drafted tokens that were accepted; 0 without a draft.
+   */
+  uint64_t accepted;
+  /**
+   * Fraction of the drafted tokens that were accepted; NaN if none were drafted.
+   */
+  double acceptance;
 } optimize_generation_t;
 
 /**
@@ -3774,8 +3807,9 @@ optimize_status_t optimize_model_apply_chat_template(const optimize_model_t *mod
                                                      optimize_error_t **error);
 
 /**
- * Creates a generator of a decoder model with a tokenizer. The model may be freed before the generator. Returns
- * OPTIMIZE_UNSUPPORTED if the model is not a decoder; otherwise the statuses of `optimize_session_new`.
+ * Creates a generator of a decoder model with a tokenizer. The model and the draft model may be freed before the
+ * generator. Returns OPTIMIZE_UNSUPPORTED if a model is not a decoder; OPTIMIZE_INVALID_ARGUMENT if the draft model
+ * has another vocabulary; otherwise the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_new(const optimize_context_t *context,
@@ -3789,9 +3823,10 @@ optimize_status_t optimize_generator_new(const optimize_context_t *context,
  * Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that they
  * are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON: {"generations":
  * [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in
- * tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, or
- * if the model has no tokenizer; OPTIMIZE_BUSY while another thread uses the generator; OPTIMIZE_RUNTIME if ONNX
- * Runtime fails.
+ * tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, if
+ * the model has no tokenizer, or if the generator has a draft and `count` is not 1; OPTIMIZE_UNSUPPORTED if it has a
+ * draft and the model outputs the logits of the last token only; OPTIMIZE_BUSY while another thread uses the
+ * generator; OPTIMIZE_RUNTIME if ONNX Runtime fails.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_generate(optimize_generator_t *generator,
@@ -4161,7 +4196,7 @@ optimize_status_t optimize_ensemble_fuse(const optimize_ensemble_t *ensemble,
  * Creates a generator that combines the distributions of the members for every token. Its tokens and reports have
  * measures of uncertainty (see `optimize_written_t`). A model that occurs twice is loaded once; threads are divided
  * among the members. The ensemble may be freed before the generator. Returns OPTIMIZE_UNSUPPORTED if the members do
- * not generate text.
+ * not generate text, OPTIMIZE_INVALID_ARGUMENT if the options have a draft.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_generator(const optimize_context_t *context,
@@ -4265,8 +4300,8 @@ optimize_status_t optimize_package_tokenizer(const optimize_package_t *package,
                                              optimize_error_t **error);
 
 /**
- * Creates a generator of the model of a package. The package may be freed before the generator. Returns
- * OPTIMIZE_UNSUPPORTED if the model does not generate text.
+ * Creates a generator of the model of a package. The package and the draft model may be freed before the generator.
+ * Returns OPTIMIZE_UNSUPPORTED if a model does not generate text; otherwise the statuses of `optimize_generator_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_package_generator(const optimize_context_t *context,

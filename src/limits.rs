@@ -55,6 +55,8 @@ pub const TEMPLATE_STEPS: u64 = 5_000_000;
 pub const TEMPLATE_DEPTH: usize = 100;
 /// Maximum number of texts that one generator generates at once, and of candidates of an ensemble.
 pub const GENERATED_ROWS: usize = 4096;
+/// Maximum number of drafted tokens per run of a model, which computes the logits of all of them.
+pub const DRAFT_TOKENS: usize = 64;
 /// Maximum number of steps of a recipe.
 pub const RECIPE_STEPS: usize = 64;
 /// Maximum number of members of an ensemble.

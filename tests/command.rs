@@ -1,4 +1,4 @@
-//! Tests of the command apart from its techniques: interrupts, version, completions, manual pages.
+//! Tests of the command apart from its techniques: interrupts, drafts, version, completions, manual pages.
 
 mod support;
 
@@ -71,6 +71,34 @@ fn an_interrupted_quantization_leaves_nothing() {
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
         std::fs::remove_dir(&out).unwrap();
+    }
+}
+
+#[test]
+fn a_draft_changes_no_text() {
+    let model = deps("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let model = model.to_str().unwrap();
+    let prompt = "one, two, three, four, five, one, two, three,";
+    let base = ["generate", "-m", model, "--prompt", prompt, "--max-new-tokens", "16", "--threads", "2"];
+    let with = |more: &[&str]| optimize(&[&base[..], more].concat()).output().unwrap();
+    let text = printed(&base);
+    for draft in [&["--draft-lookup"][..], &["--draft", model, "--draft-max", "4"]] {
+        let output = with(&[draft, &["-v"]].concat());
+        assert_eq!(String::from_utf8_lossy(&output.stdout), text);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(" tokens drafted, ") && said.contains(" accepted ("), "{said}");
+    }
+    let report: serde_json::Value = serde_json::from_slice(&with(&["--draft-lookup", "--json"]).stdout).unwrap();
+    let draft = &report["generations"][0]["draft"];
+    assert!(draft["steps"].as_u64() < Some(16) && draft["accepted"].as_u64() > Some(0), "{draft}");
+    for (wrong, code, why) in [
+        (&["--draft-max", "4"][..], 2, "needs a draft model or prompt look-up"),
+        (&["--draft-lookup", "--prompt", "Another"], 2, "2 rows"),
+        (&["--draft", "nothing.gguf"], 1, "--draft: nothing.gguf"),
+    ] {
+        let output = with(wrong);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(code) && said.contains(why), "{said}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! Text generation: with SmolLM2 from its GGUF file, with tiny random checkpoints of many families in both dialects
 //! (a cache in place and one that grows), and with small graphs made for one rule.
 
+#[path = "generate/draft.rs"]
+mod draft;
 #[path = "generate/rows.rs"]
 mod rows;
 #[path = "generate/shapes.rs"]

@@ -154,6 +154,16 @@ namespace Optimize
         /// <summary>Execution provider, device, kernels and precision; null for the defaults of Execution.</summary>
         [AllowNull, MaybeNull] public Execution Execution { get; set; }
 
+        /// <summary>Draft model for speculative decoding, whose vocabulary has every token of the model; null for
+        /// none. It may be disposed when the generator has been created.</summary>
+        [AllowNull, MaybeNull] public Model Draft { get; set; }
+
+        /// <summary>Whether tokens are drafted by prompt look-up.</summary>
+        public bool DraftLookup { get; set; }
+
+        /// <summary>Maximum number of drafted tokens per run of the model; 0 for 8.</summary>
+        public uint DraftMax { get; set; }
+
         internal Native.GeneratorOptions ToNative(Scratch scratch)
         {
             return new Native.GeneratorOptions
@@ -166,6 +176,9 @@ namespace Optimize
                 EngineCache = scratch.Text(Execution == null ? null : Execution.EngineCache),
                 Kernels = Execution == null ? 0 : (int)Execution.Kernels,
                 Precision = Execution == null ? 0 : (int)Execution.Precision,
+                Draft = scratch.Handle(Draft),
+                DraftLookup = DraftLookup ? 1u : 0,
+                DraftMax = DraftMax,
             };
         }
     }

@@ -211,6 +211,8 @@ namespace Optimize
             internal uint DeviceId;
             internal IntPtr EngineCache;
             internal int Kernels, Precision;
+            internal IntPtr Draft;
+            internal uint DraftLookup, DraftMax;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -88,6 +88,19 @@ namespace Optimize
         /// <summary>Ensembles: mean share of the members, by weight, that rank the token first; otherwise
         /// NaN.</summary>
         public double Agreement { get; internal set; }
+
+        /// <summary>With a draft: number of runs of the model, of which the first one reads the prompt; otherwise
+        /// 0.</summary>
+        public long Steps { get; internal set; }
+
+        /// <summary>Number of drafted tokens that the model verified; 0 without a draft.</summary>
+        public long Drafted { get; internal set; }
+
+        /// <summary>Number of drafted tokens that were accepted; 0 without a draft.</summary>
+        public long Accepted { get; internal set; }
+
+        /// <summary>Fraction of the drafted tokens that were accepted; NaN if none were drafted.</summary>
+        public double Acceptance { get; internal set; }
     }
 
     /// <summary>Results of a benchmark. A number that was not measured, or does not apply to the models, is NaN, or 0
@@ -275,6 +288,10 @@ namespace Optimize
                 Entropy = raw.Entropy,
                 MutualInformation = raw.MutualInformation,
                 Agreement = raw.Agreement,
+                Steps = (long)raw.Steps,
+                Drafted = (long)raw.Drafted,
+                Accepted = (long)raw.Accepted,
+                Acceptance = raw.Acceptance,
             };
             if (made.Tokens.Length > 0) Marshal.Copy(raw.Tokens, made.Tokens, 0, made.Tokens.Length);
             if (made.Logprobs.Length > 0) Marshal.Copy(raw.Logprobs, made.Logprobs, 0, made.Logprobs.Length);
@@ -329,6 +346,8 @@ namespace Optimize
             internal IntPtr Tokens, Logprobs;
             internal ulong TokenCount, PromptTokens;
             internal double Entropy, MutualInformation, Agreement;
+            internal ulong Steps, Drafted, Accepted;
+            internal double Acceptance;
         }
 
         [StructLayout(LayoutKind.Sequential)]

@@ -235,7 +235,11 @@ func (c *Context) NewEnsembleGenerator(
 	defer ensemble.release()
 	var m memory
 	defer m.free()
-	options := o.c(&m)
+	options, release, err := o.c(&m)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_ensemble_generator(context, n, &options, call, &generator, e)

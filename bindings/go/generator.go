@@ -23,6 +23,9 @@ type GeneratorOptions struct {
 	Threads          uint32 // number of threads; 0 for that of the context
 	RoundActivations bool   // whether activations of block-quantized products have 8 bits: faster, less exact
 	Execution        Execution
+	Draft            *Model // draft model with every token of the model; nil for none; may be closed afterwards
+	DraftLookup      bool   // whether tokens are drafted by prompt look-up
+	DraftMax         uint32 // maximum number of drafted tokens per run of the model; 0 for 8
 }
 
 // NewGenerator creates a generator of a decoder with its tokenizer. It fails with ErrUnsupported if the model is not a
@@ -40,7 +43,11 @@ func (c *Context) NewGenerator(ctx context.Context, model *Model, o *GeneratorOp
 	defer model.release()
 	var m memory
 	defer m.free()
-	options := o.c(&m)
+	options, release, err := o.c(&m)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_generator_new(context, raw, &options, call, &generator, e)
@@ -55,12 +62,12 @@ func newGenerator(generator *C.optimize_generator_t) *Generator {
 	return &Generator{own(generator, func(g *C.optimize_generator_t) { C.optimize_generator_free(g) })}
 }
 
-// c returns the options as a C struct.
-func (o *GeneratorOptions) c(m *memory) C.optimize_generator_options_t {
+// c returns the options as a C struct, and a function that releases the draft model.
+func (o *GeneratorOptions) c(m *memory) (options C.optimize_generator_options_t, release func(), err error) {
 	if o == nil {
 		o = &GeneratorOptions{}
 	}
-	return C.optimize_generator_options_t{
+	options = C.optimize_generator_options_t{
 		struct_size:       C.sizeof_optimize_generator_options_t,
 		threads:           C.uint32_t(o.Threads),
 		round_activations: flag(o.RoundActivations),
@@ -69,7 +76,14 @@ func (o *GeneratorOptions) c(m *memory) C.optimize_generator_options_t {
 		engine_cache:      m.textOrNil(o.Execution.EngineCache),
 		kernels:           C.int32_t(o.Execution.Kernels),
 		precision:         C.int32_t(o.Execution.Precision),
+		draft_lookup:      flag(o.DraftLookup),
+		draft_max:         C.uint32_t(o.DraftMax),
 	}
+	if o.Draft == nil {
+		return options, func() {}, nil
+	}
+	options.draft, err = o.Draft.acquire()
+	return options, o.Draft.release, err
 }
 
 // FinishReason is the reason why the text of a row ended.
@@ -153,6 +167,16 @@ type Generation struct {
 
 	Uncertainty     []Uncertainty `json:"uncertainty"`      // measures of each token, if an ensemble generated it
 	MeanUncertainty *Uncertainty  `json:"mean_uncertainty"` // means of the measures; nil without an ensemble
+
+	Draft *Drafted `json:"draft"` // numbers of runs and of drafted tokens; nil without a draft
+}
+
+// Drafted are the numbers of runs and of drafted tokens of a generation.
+type Drafted struct {
+	Steps      int     `json:"steps"`      // number of runs of the model, of which the first one reads the prompt
+	Drafted    int     `json:"drafted"`    // number of drafted tokens that were verified
+	Accepted   int     `json:"accepted"`   // number of drafted tokens that were accepted
+	Acceptance float64 `json:"acceptance"` // fraction of the drafted tokens that were accepted; 0 if none were drafted
 }
 
 // Logprob is a token and the natural logarithm of its probability.

@@ -237,6 +237,37 @@ func TestLogprobs(t *testing.T) {
 	}
 }
 
+func TestADraftChangesNoText(t *testing.T) {
+	model, g := smollm2(t)
+	o := &GenerateOptions{MaxNewTokens: 24}
+	plain := write(g, count, o)
+	if plain.Draft != nil {
+		t.Errorf("without a draft: %+v", plain.Draft)
+	}
+	options := &GeneratorOptions{Draft: model, DraftLookup: true, DraftMax: 6}
+	drafting := must(loaded.library.NewGenerator(ctx, model, options))
+	defer drafting.Close()
+	found := write(drafting, count, o)
+	if found.Text != plain.Text || !reflect.DeepEqual(found.Tokens, plain.Tokens) {
+		t.Errorf("%q with a draft, %q without", found.Text, plain.Text)
+	}
+	if d := found.Draft; d == nil || d.Accepted == 0 || d.Steps >= len(found.Tokens) || d.Acceptance == 0 {
+		t.Errorf("the draft: %+v", d)
+	}
+	if _, err := drafting.Generate(ctx, []string{count, count}, o); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("two rows: %v", err)
+	}
+	options.DraftMax = 1000
+	if _, err := loaded.library.NewGenerator(ctx, model, options); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("1000 tokens: %v", err)
+	}
+	options.Draft = must(loaded.library.Load(ctx, minilm(t)))
+	options.Draft.Close()
+	if _, err := loaded.library.NewGenerator(ctx, model, options); err != ErrClosed {
+		t.Errorf("a closed draft model: %v", err)
+	}
+}
+
 func TestCancelGeneration(t *testing.T) {
 	model, g := smollm2(t)
 	inner, cancel := context.WithCancel(ctx)

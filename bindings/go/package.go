@@ -261,7 +261,11 @@ func (p *Package) Generator(ctx context.Context, c *Context, o *GeneratorOptions
 	defer p.release()
 	var m memory
 	defer m.free()
-	options := o.c(&m)
+	options, release, err := o.c(&m)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var generator *C.optimize_generator_t
 	err = tryUnder(ctx, func(call *C.optimize_call_t, e errorOut) status {
 		return C.optimize_package_generator(context, raw, &options, call, &generator, e)

@@ -40,6 +40,12 @@ struct GeneratorOptions {
     /// Whether the activations of block-quantized matrix products are rounded, which is faster and less exact.
     bool round_activations = false;
     Execution execution;
+    /// Draft model for speculative decoding, which has to exist until the generator is created; none if null.
+    const Model *draft = nullptr;
+    /// Whether tokens are drafted by prompt look-up.
+    bool draft_lookup = false;
+    /// Maximum number of drafted tokens per run of the model; 0 for 8.
+    std::uint32_t draft_max = 0;
 };
 
 /// Options of Generator::generate, run and append; see optimize_generate_options_t.
@@ -187,6 +193,9 @@ private:
         raw.threads = options.threads;
         raw.round_activations = options.round_activations;
         options.execution.write(raw);
+        raw.draft = options.draft ? options.draft->get() : nullptr;
+        raw.draft_lookup = options.draft_lookup;
+        raw.draft_max = options.draft_max;
         return raw;
     }
     template <class F> static Report write(const GenerateOptions &options, const Call &call, F &&function) {

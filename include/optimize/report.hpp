@@ -56,6 +56,12 @@ struct Generation {
     double mutual_information = 0;
     /// Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
     double agreement = 0;
+    /// With a draft: number of runs of the model, and of tokens that were drafted and accepted; otherwise 0.
+    std::size_t steps = 0;
+    std::size_t drafted = 0;
+    std::size_t accepted = 0;
+    /// Fraction of the drafted tokens that were accepted; NaN if none were drafted.
+    double acceptance = 0;
 };
 
 /// Results of a benchmark; see optimize_benchmark_t. A number that was not measured is NaN, or 0 for bytes.
@@ -157,6 +163,10 @@ private:
         made.entropy = raw.entropy;
         made.mutual_information = raw.mutual_information;
         made.agreement = raw.agreement;
+        made.steps = static_cast<std::size_t>(raw.steps);
+        made.drafted = static_cast<std::size_t>(raw.drafted);
+        made.accepted = static_cast<std::size_t>(raw.accepted);
+        made.acceptance = raw.acceptance;
         for (std::size_t token = 0; token < made.logprobs.size(); token++) {
             made.candidates.emplace_back();
             for (std::size_t i = 0;; i++) {

@@ -262,6 +262,7 @@ impl Rows for Rerank {
                 mean_uncertainty: None,
                 finish_reason: winner.finish.unwrap_or(FinishReason::Cancelled),
                 prompt_tokens: self.rows[row].len(),
+                draft: None,
             });
         }
         for (row, generation) in self.rows.iter_mut().zip(&generations) {

@@ -5,7 +5,6 @@ use crate::error::{Context, Result, bail};
 use crate::inputs::Role;
 use crate::meaning::tokens;
 use crate::model::Task;
-use crate::model::{Dim, Model};
 use crate::text::{Decoder, Tokenizer};
 use std::sync::Arc;
 
@@ -111,7 +110,8 @@ fn refuse(how: &str, writes: bool) -> Result<()> {
 
 /// Fails if the members have different numbers of logits and that is not padding; adds notes.
 fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Result<()> {
-    let widths: Vec<Option<i64>> = members.iter().map(|member| width(&member.model)).collect();
+    let width = |member: &Member| Decoder::of(&member.model).ok()?.vocabulary;
+    let widths: Vec<Option<usize>> = members.iter().map(width).collect();
     let least = widths.iter().flatten().min();
     if let (Some(least), Some(most)) = (least, widths.iter().flatten().max())
         && !all_known
@@ -131,14 +131,4 @@ fn widths(members: &[Member], all_known: bool, notes: &mut Vec<String>) -> Resul
         }
     }
     Ok(())
-}
-
-/// Returns the number of logits of a model; `None` if its graph does not declare it.
-fn width(model: &Model) -> Option<i64> {
-    let logits = Decoder::of(model).ok()?.logits;
-    let output = model.outputs().into_iter().find(|output| output.name == logits)?;
-    match output.shape?.last()? {
-        Dim::Fixed(width) => Some(*width),
-        Dim::Symbolic(_) => None,
-    }
 }

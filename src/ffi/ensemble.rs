@@ -3,7 +3,8 @@
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
 use super::error::optimize_error_t;
-use super::generator::{self, optimize_generator_options_t, optimize_generator_t};
+use super::generator::{self, optimize_generator_t};
+use super::generator_options::{self, optimize_generator_options_t};
 use super::handle::{self, handle};
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
@@ -318,7 +319,7 @@ pub unsafe extern "C" fn optimize_ensemble_fuse(
 /// Creates a generator that combines the distributions of the members for every token. Its tokens and reports have
 /// measures of uncertainty (see `optimize_written_t`). A model that occurs twice is loaded once; threads are divided
 /// among the members. The ensemble may be freed before the generator. Returns OPTIMIZE_UNSUPPORTED if the members do
-/// not generate text.
+/// not generate text, OPTIMIZE_INVALID_ARGUMENT if the options have a draft.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_generator(
     context: *const optimize_context_t,
@@ -333,8 +334,7 @@ pub unsafe extern "C" fn optimize_ensemble_generator(
         guard(error, || {
             let out = Out::new(generator, "generator")?;
             let (context, ensemble) = (handle::get(context)?, handle::get(ensemble)?);
-            let session = generator::session_options(context, options)?;
-            let runtime = context.runtime()?;
+            let (session, runtime) = (generator_options::without_draft(context, options)?, context.runtime()?);
             let made = call::with(call, |call| context.limited(|| ensemble.generator(runtime, &session, call)))?;
             out.set(generator::new(made));
             Ok(())

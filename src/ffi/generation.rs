@@ -42,8 +42,16 @@ pub struct optimize_generation_t {
     pub mutual_information: f64,
     /// Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
     pub agreement: f64,
+    /// With a draft: number of runs of the model, of which the first one reads the prompt; otherwise 0.
+    pub steps: u64,
+    /// Number of drafted tokens that the model verified; 0 without a draft.
+    pub drafted: u64,
+    /// Number of drafted tokens that were accepted; 0 without a draft.
+    pub accepted: u64,
+    /// Fraction of the drafted tokens that were accepted; NaN if none were drafted.
+    pub acceptance: f64,
 }
-// SAFETY: repr(C), two 32-bit and nine 64-bit fields: no padding, all zero is valid.
+// SAFETY: repr(C), two 32-bit and thirteen 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_generation_t {}
 
 /// A token that the model could have generated at a position, with its log-probability.
@@ -110,6 +118,7 @@ pub unsafe extern "C" fn optimize_generation_get(
             let reason = found.get("finish_reason").and_then(Value::as_str).unwrap_or("");
             let none = optimize_finish_reason_t::OPTIMIZE_FINISH_NONE as i32;
             let Row { tokens, logprobs } = &buffer.rows().0[row];
+            let count = |pointer: &str| found.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
             let mean = |name: &str| number(found, &format!("/mean_uncertainty/{name}"));
             let full = optimize_generation_t {
                 struct_size: 0,
@@ -123,10 +132,14 @@ pub unsafe extern "C" fn optimize_generation_get(
                     std::ptr::null()
                 },
                 token_count: tokens.len() as u64,
-                prompt_tokens: found.get("prompt_tokens").and_then(Value::as_u64).unwrap_or(0),
+                prompt_tokens: count("/prompt_tokens"),
                 entropy: mean("entropy"),
                 mutual_information: mean("mutual_information"),
                 agreement: mean("agreement"),
+                steps: count("/draft/steps"),
+                drafted: count("/draft/drafted"),
+                accepted: count("/draft/accepted"),
+                acceptance: number(found, "/draft/acceptance"),
             };
             options::write(&full, generation, "generation")
         })

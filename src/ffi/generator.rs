@@ -1,18 +1,18 @@
 //! Text generation with decoders and ensembles of them.
 
 use super::call::{self, optimize_call_t};
-use super::context::{Context, optimize_context_t};
+use super::context::optimize_context_t;
 use super::error::optimize_error_t;
+use super::generator_options::{draft_of, optimize_generator_options_t, session_options};
 use super::handle::{self, handle};
 use super::model::optimize_model_t;
 use super::options::{self, Options};
-use super::session::where_of;
 use super::status::optimize_status_t;
 use super::{Out, buffer, guard, slice, text_of, texts, texts_of};
+use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::limits;
 use crate::model::GenerationDefaults;
-use crate::runtime::SessionOptions;
 use crate::text::{FinishReason, GenerateOptions, Generator, Prompt, Rows, SamplingOptions, Written};
 use serde_json::json;
 use std::ffi::{c_char, c_void};
@@ -33,35 +33,6 @@ pub struct GeneratorHandle {
 }
 
 handle!(optimize_generator_t(GeneratorHandle), b"opt-gene", "generator");
-
-/// Options of `optimize_generator_new`. Fields that are 0 or NULL have their defaults.
-#[repr(C)]
-#[derive(Clone, Copy)]
-#[allow(non_camel_case_types)]
-pub struct optimize_generator_options_t {
-    /// sizeof(optimize_generator_options_t).
-    pub struct_size: u32,
-    /// Number of threads; 0 uses that of the context.
-    pub threads: u32,
-    /// A value other than 0 rounds the activations of block-quantized matrix products; see optimize_session_options_t.
-    pub round_activations: u32,
-    /// Must be 0.
-    pub reserved: u32,
-    /// Execution provider of the sessions, an optimize_provider_t.
-    pub provider: i32,
-    /// Index of the device, from 0; 0 for the CPU.
-    pub device_id: u32,
-    /// TensorRT: absolute path of a folder that caches engines; NULL disables the cache.
-    pub engine_cache: *const c_char,
-    /// Kernels that run the nodes of the model on the CPU, an optimize_kernels_t.
-    pub kernels: i32,
-    /// Precision of matrix products with constant float32 weights on the CPU, an optimize_session_precision_t. Any
-    /// value but OPTIMIZE_SESSION_PRECISION_FP32 needs this library's kernels, and returns OPTIMIZE_BACKEND_MISSING if
-    /// they cannot be used.
-    pub precision: i32,
-}
-// SAFETY: repr(C), six 32-bit integers, a pointer that may be NULL and two 32-bit integers.
-unsafe impl Options for optimize_generator_options_t {}
 
 /// The reason why the text of a row ended.
 #[repr(C)]
@@ -179,8 +150,9 @@ pub struct optimize_generate_options_t {
 // valid.
 unsafe impl Options for optimize_generate_options_t {}
 
-/// Creates a generator of a decoder model with a tokenizer. The model may be freed before the generator. Returns
-/// OPTIMIZE_UNSUPPORTED if the model is not a decoder; otherwise the statuses of `optimize_session_new`.
+/// Creates a generator of a decoder model with a tokenizer. The model and the draft model may be freed before the
+/// generator. Returns OPTIMIZE_UNSUPPORTED if a model is not a decoder; OPTIMIZE_INVALID_ARGUMENT if the draft model
+/// has another vocabulary; otherwise the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_new(
     context: *const optimize_context_t,
@@ -195,9 +167,13 @@ pub unsafe extern "C" fn optimize_generator_new(
         guard(error, || {
             let out = Out::new(generator, "generator")?;
             let (context, model) = (handle::get(context)?, &handle::get(model)?.model);
-            let session = session_options(context, options)?;
+            let (session, draft) = (session_options(context, options)?, draft_of(options)?);
             let runtime = context.runtime()?;
-            let made = call::with(call, |call| context.limited(|| Generator::new(runtime, model, &session, call)))?;
+            let make = |call: &Call| {
+                let generator = Generator::new(runtime, model, &session, call)?;
+                draft.add(generator, runtime, &session, call)
+            };
+            let made = call::with(call, |call| context.limited(|| make(call)))?;
             out.set(new(Box::new(made)));
             Ok(())
         })
@@ -207,9 +183,10 @@ pub unsafe extern "C" fn optimize_generator_new(
 /// Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that they
 /// are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON: {"generations":
 /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in
-/// tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, or
-/// if the model has no tokenizer; OPTIMIZE_BUSY while another thread uses the generator; OPTIMIZE_RUNTIME if ONNX
-/// Runtime fails.
+/// tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, if
+/// the model has no tokenizer, or if the generator has a draft and `count` is not 1; OPTIMIZE_UNSUPPORTED if it has a
+/// draft and the model outputs the logits of the last token only; OPTIMIZE_BUSY while another thread uses the
+/// generator; OPTIMIZE_RUNTIME if ONNX Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_generate(
     generator: *mut optimize_generator_t,
@@ -330,25 +307,6 @@ unsafe fn write<'a>(
         out.set(buffer::new(format!("{}\n", json!({ "generations": written }))));
         Ok(())
     }
-}
-
-/// Returns the session options that the C options of a generator select, or `InvalidArgument` for an invalid field.
-///
-/// # Safety
-/// The contract of `ffi`.
-pub(super) unsafe fn session_options(
-    context: &Context,
-    options: *const optimize_generator_options_t,
-) -> Result<SessionOptions> {
-    // SAFETY: the contract of this function.
-    let given = unsafe { options::read(options) }?;
-    if given.reserved != 0 {
-        bail!(InvalidArgument, "reserved is not 0");
-    }
-    let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
-    // SAFETY: the contract of this function.
-    let execution = unsafe { where_of!(given).execution() }?;
-    Ok(SessionOptions { threads, round_activations, execution, ..SessionOptions::default() })
 }
 
 /// Returns a generator handle.

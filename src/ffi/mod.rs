@@ -26,6 +26,7 @@ pub mod error;
 pub mod evaluate;
 pub mod generation;
 pub mod generator;
+pub mod generator_options;
 pub mod handle;
 pub mod model;
 pub mod options;

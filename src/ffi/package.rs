@@ -3,7 +3,8 @@
 use super::call::{self, optimize_call_t};
 use super::context::optimize_context_t;
 use super::error::optimize_error_t;
-use super::generator::{self, optimize_generator_options_t, optimize_generator_t};
+use super::generator::{self, optimize_generator_t};
+use super::generator_options::{draft_of, optimize_generator_options_t, session_options};
 use super::handle::{self, handle};
 use super::model::{self, optimize_model_t};
 use super::options::{self, Options};
@@ -371,8 +372,8 @@ pub unsafe extern "C" fn optimize_package_tokenizer(
     }
 }
 
-/// Creates a generator of the model of a package. The package may be freed before the generator. Returns
-/// OPTIMIZE_UNSUPPORTED if the model does not generate text.
+/// Creates a generator of the model of a package. The package and the draft model may be freed before the generator.
+/// Returns OPTIMIZE_UNSUPPORTED if a model does not generate text; otherwise the statuses of `optimize_generator_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_generator(
     context: *const optimize_context_t,
@@ -387,9 +388,9 @@ pub unsafe extern "C" fn optimize_package_generator(
         guard(error, || {
             let out = Out::new(generator, "generator")?;
             let (context, package) = (handle::get(context)?, handle::get(package)?);
-            let options = generator::session_options(context, options)?;
+            let (session, draft) = (session_options(context, options)?, draft_of(options)?);
             let runtime = context.runtime()?;
-            let make = |call: &Call| package.generator(runtime, &options, call);
+            let make = |call: &Call| draft.add(package.generator(runtime, &session, call)?, runtime, &session, call);
             let made = call::with(call, |call| context.limited(|| make(call)))?;
             out.set(generator::new(Box::new(made)));
             Ok(())

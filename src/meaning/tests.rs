@@ -1,12 +1,13 @@
 //! Tests of random orders of classes and of random vocabularies.
 
 use super::classes::{Order, inverse, permuted, reordered};
-use super::tokens::{Tokens, difference};
+use super::tokens::difference;
 use crate::call::Call;
 use crate::model::{Card, Model};
 use crate::runtime::testing::{graph, model, node, value};
 use crate::runtime::{Session, SessionOptions, Tensor, test_runtime};
 use crate::statistics::Random;
+use crate::text::vocabulary::Tokens;
 use serde_json::{Map, Value};
 
 fn cases() -> usize {

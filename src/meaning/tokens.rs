@@ -4,10 +4,7 @@ use crate::error::{Context, Result};
 use crate::model::Model;
 use crate::model::{Card, SideContent};
 use crate::text::Tokenizer;
-use std::collections::{BTreeMap, HashMap};
-
-/// The tokens of a vocabulary with their ids.
-pub type Tokens = HashMap<String, u32>;
+pub use crate::text::vocabulary::difference;
 
 /// The texts on which tokenizers with equal vocabularies are compared: case, accents, numbers, white space, other
 /// scripts and punctuation.
@@ -62,37 +59,6 @@ pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, O
         }
     }
     Ok(None)
-}
-
-/// Returns a description of the first id that two vocabularies assign to different tokens, or of the first token with
-/// different ids, or that they have no token in common; `None` if there is no such difference.
-///
-/// A token that only one of them has is not a difference: the other never outputs its id, or has no token for it.
-pub fn difference(a: &Tokens, b: &Tokens) -> Option<String> {
-    let (ids, others) = (by_id(a), by_id(b));
-    let quoted = |tokens: &[&str]| tokens.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" or ");
-    let clash = ids.iter().find_map(|(id, tokens)| {
-        let theirs = others.get(id).filter(|theirs| !tokens.iter().any(|token| theirs.contains(token)))?;
-        Some((*id, format!("id {id} is {} in one and {} in the other", quoted(tokens), quoted(theirs))))
-    });
-    let moved = ids.iter().find_map(|(id, tokens)| {
-        let token = tokens.iter().find(|token| b.get(**token).is_some_and(|other| other != id))?;
-        Some((*id, format!("{token:?} is id {id} in one and {} in the other", b[*token])))
-    });
-    let first = match (clash, moved) {
-        (Some(clash), Some(moved)) if moved.0 < clash.0 => Some(moved),
-        (clash, moved) => clash.or(moved),
-    };
-    let apart = || !a.is_empty() && !b.is_empty() && !a.keys().any(|token| b.contains_key(token));
-    first.map(|(_, how)| how).or_else(|| apart().then(|| "the vocabularies have no token in common".to_owned()))
-}
-
-/// Returns the tokens of each id; some tokenizers assign one id to several tokens.
-fn by_id(tokens: &Tokens) -> BTreeMap<u32, Vec<&str>> {
-    let mut found: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
-    tokens.iter().for_each(|(token, id)| found.entry(*id).or_default().push(token));
-    found.values_mut().for_each(|tokens| tokens.sort_unstable());
-    found
 }
 
 /// Returns whether two models have the same tokenizer files; also if neither has any. Fails if a file cannot be read.

@@ -89,6 +89,8 @@ pub struct Decoder {
     pub pads: bool,
     /// Maximum number of tokens in a row; `None` if unknown.
     pub context: Option<usize>,
+    /// Number of logits of a token; `None` if the graph does not declare it.
+    pub vocabulary: Option<usize>,
 }
 
 /// The keys of a configuration that hold the maximum length, in addition to those of [`Card::context`].
@@ -121,7 +123,7 @@ impl Decoder {
         let logits_to_keep = port(&["num_logits_to_keep", "logits_to_keep"], 0..=1)?;
         let branch = left.iter().position(|i| i.name == "use_cache_branch" && i.dtype == Some(DataType::Bool));
         let use_cache_branch = branch.map(|at| left.remove(at).name.clone());
-        let logits = logits_of(&outputs, named("outputs", "logits"))?;
+        let (logits, vocabulary) = logits_of(&outputs, named("outputs", "logits"))?;
         let templates = Templates::new(genai.as_ref());
         let mut cache = Vec::with_capacity(left.len());
         for input in left {
@@ -146,6 +148,7 @@ impl Decoder {
             kind,
             pads,
             context,
+            vocabulary,
         })
     }
 }
@@ -160,9 +163,14 @@ fn integer(info: &ValueInfo, ranks: std::ops::RangeInclusive<usize>) -> Result<P
     }
 }
 
-fn logits_of(outputs: &[ValueInfo], named: Option<&str>) -> Result<String> {
+/// Returns the name of the output with the logits, and the number of logits of a token if the graph declares it.
+fn logits_of(outputs: &[ValueInfo], named: Option<&str>) -> Result<(String, Option<usize>)> {
     if let Some(output) = outputs.iter().find(|o| o.name == named.unwrap_or("logits")) {
-        return Ok(output.name.clone());
+        let size = match output.shape.as_ref().and_then(|shape| shape.last()) {
+            Some(Dim::Fixed(size)) => usize::try_from(*size).ok(),
+            _ => None,
+        };
+        return Ok((output.name.clone(), size));
     }
     let names: Vec<&str> = outputs.iter().map(|o| o.name.as_str()).collect();
     bail!(

@@ -13,6 +13,7 @@
 
 pub use super::generation::{DEFAULT_NEW_TOKENS, FinishReason, GenerateOptions, Generation, OnToken, Written};
 
+use super::draft::DraftRequest;
 use super::generation::Uncertainty;
 use super::rows::{Prompt, Rows};
 use super::sampler::{self, Logprobs, Sampler};
@@ -81,6 +82,9 @@ pub(crate) fn run(
             let active: Vec<usize> = (0..writers.len()).filter(|row| writers[*row].finish.is_none()).collect();
             if active.is_empty() {
                 return Ok(());
+            }
+            for row in &active {
+                writers[*row].draft(rows, &mut sampler, options, &stop)?;
             }
             rows.advance_rows(&active, &stop, &mut |tokens| reports.ran(tokens))?;
             for row in active {
@@ -156,6 +160,20 @@ impl Writer {
             uncertainty: Vec::new(),
             finish: (limit <= prompt).then_some(FinishReason::Length),
         })
+    }
+
+    /// Lets the row draft tokens, which are selected as those of the text are. The first token of a run has no draft.
+    fn draft(&self, rows: &mut dyn Rows, sampler: &mut Sampler, options: &GenerateOptions, stop: &Stop) -> Result<()> {
+        // The run of the last token itself gives one more token.
+        let most = (self.limit - self.prompt - self.tokens.len()).saturating_sub(1);
+        if self.tokens.is_empty() || most == 0 {
+            return Ok(());
+        }
+        let (prompt, row) = (self.prompt, options.first_row + self.row as u64);
+        let mut choose =
+            |logits: &[f32], tokens: &[i64]| sampler.choose(logits, &sampler::Context { tokens, prompt, row }).ok();
+        let ends = |token: i64| self.eos.contains(&token) || options.stop_tokens.contains(&token);
+        rows.draft(self.row, &mut DraftRequest { most, choose: &mut choose, ends: &ends }, stop)
     }
 
     /// Selects the next token of the row, appends it and reports it to `tell`. Returns `Break` if `tell` ends the
@@ -236,6 +254,7 @@ impl Writer {
             uncertainty: self.uncertainty,
             finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
             prompt_tokens: self.prompt,
+            draft: None,
         }
     }
 }

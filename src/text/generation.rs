@@ -1,5 +1,6 @@
 //! The options and the result of a generation ([`GenerateOptions`] and [`Generation`]).
 
+use super::draft::Drafted;
 use super::sampler::{Logprobs, SamplingOptions};
 use crate::choice::choice;
 use std::ops::ControlFlow;
@@ -72,6 +73,9 @@ pub struct Generation {
     pub finish_reason: FinishReason,
     /// Number of tokens that the row had before the generation.
     pub prompt_tokens: usize,
+    /// Number of runs and of drafted tokens, if the generator has a draft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft: Option<Drafted>,
 }
 
 /// A token that has just been generated.

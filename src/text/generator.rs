@@ -2,8 +2,9 @@
 
 use super::Tokenizer;
 use super::decoder::{CacheKind, Decoder};
+use super::draft::{DraftRequest, Drafter};
 use super::generate::{self, GenerateOptions, Generation, OnToken};
-use super::kv_cache::{Cache, RowLogits};
+use super::kv_cache::{Cache, Read, RowLogits};
 use super::rows::{Prompt, RowTexts, Rows};
 use super::stream::RowText;
 use crate::call::Call;
@@ -12,7 +13,10 @@ use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use crate::model::{GenerationDefaults, Model};
 use crate::runtime::{Placement, Runtime, Session, SessionOptions, Stop};
+use speculate::Ahead;
 use std::sync::Arc;
+
+mod speculate;
 
 /// The number of prompt tokens per run. A longer prompt takes several runs: that limits the memory of attention and
 /// logits, and is faster, too (SmolLM2, 2048 tokens, one thread: 4.7 s of CPU time in runs of 256, 5.2 of 512, 6.3 at
@@ -38,6 +42,7 @@ pub struct Generator {
     defaults: GenerationDefaults,
     cache: Cache,
     rows: Vec<Row>,
+    drafter: Option<Drafter>,
 }
 
 /// A row: its tokens and its text.
@@ -48,6 +53,7 @@ struct Row {
     logits: Option<RowLogits>,
     /// Generated text of the row, which continues if a run ended in the middle of a character.
     text: RowText,
+    ahead: Ahead,
 }
 
 impl Generator {
@@ -75,7 +81,7 @@ impl Generator {
         let session = Session::new(runtime, model, &options, call)?;
         let defaults = model.card().generation.clone();
         let cache = Cache::new(ROOM);
-        Ok(Generator { session, decoder, tokenizer, defaults, cache, rows: Vec::new() })
+        Ok(Generator { session, decoder, tokenizer, defaults, cache, rows: Vec::new(), drafter: None })
     }
 
     /// Generates a text after each prompt and returns the generations, one per prompt. Existing rows are dropped first.
@@ -99,14 +105,18 @@ impl Generator {
     /// Progress stages: `prompt` (tokens read) and `generate` (tokens generated). If `call` is cancelled or its
     /// deadline passes, `run` fails; the rows then end with the last generated token and can be continued. Fails with
     /// [`crate::error::Kind::InvalidArgument`] if an option is out of range, a row is empty, a prompt is longer than
-    /// `max_length` or the model's context, or stop strings are given without a tokenizer.
+    /// `max_length` or the model's context, stop strings are given without a tokenizer, or there are several rows and a
+    /// draft ([`Generator::set_draft`]).
     pub fn run(
         &mut self,
         options: &GenerateOptions,
         on_token: Option<&mut OnToken<'_>>,
         call: &Call,
     ) -> Result<Vec<Generation>> {
-        generate::run(self, options, on_token, call)
+        match self.drafter {
+            Some(_) => self.speculate(|generator| generate::run(generator, options, on_token, call)),
+            None => generate::run(self, options, on_token, call),
+        }
     }
 
     /// Returns the tokenizer; `None` if there is none.
@@ -131,7 +141,8 @@ impl Generator {
             bail!(LimitExceeded, "{rows} rows of text are requested; the limit is {}", limits::GENERATED_ROWS);
         }
         self.reset();
-        self.rows.resize_with(rows, || Row { tokens: Vec::new(), logits: None, text: RowText::default() });
+        let row = || Row { tokens: Vec::new(), logits: None, text: RowText::default(), ahead: Ahead::default() };
+        self.rows.resize_with(rows, row);
         Ok(())
     }
 
@@ -139,6 +150,7 @@ impl Generator {
     pub fn reset(&mut self) {
         self.rows.clear();
         self.cache = Cache::new(ROOM);
+        self.drafter.iter_mut().for_each(Drafter::reset);
     }
 
     /// Returns the number of rows.
@@ -194,8 +206,12 @@ impl Generator {
             bail!(InvalidArgument, "{token} is not a token id");
         }
         self.row(row)?;
-        self.rows[row].tokens.push(token);
-        self.rows[row].logits = None;
+        let state = &mut self.rows[row];
+        state.logits = state.ahead.accept(token);
+        if state.logits.is_none() {
+            self.cache.truncate(row, state.tokens.len());
+        }
+        state.tokens.push(token);
         Ok(())
     }
 
@@ -256,7 +272,9 @@ impl Generator {
             }
             // If the last token is not new, it is run again: its logits are needed.
             self.cache.truncate(row, before);
-            if self.decoder.pads && self.cache.length(row) == before && before > 0 {
+            if self.rows[row].ahead.is_drafted() {
+                self.verify(row, stop, ran)?;
+            } else if self.decoder.pads && self.cache.length(row) == before && before > 0 {
                 together.push(row);
             } else {
                 self.run_alone(row, stop, ran)?;
@@ -267,9 +285,10 @@ impl Generator {
         }
         let tokens: Vec<&[i64]> = together.iter().map(|row| last(&self.rows[*row].tokens, 1)).collect();
         let longest = together.iter().map(|row| self.rows[*row].tokens.len()).max().unwrap_or(0);
-        let logits = self.cache.run(&mut self.session, &self.decoder, &together, &tokens, longest, stop)?;
+        let read = Read { rows: &together, tokens: &tokens, keep: 1, expected: longest };
+        let logits = self.cache.run(&mut self.session, &self.decoder, &read, stop)?;
         for (row, logits) in together.iter().zip(logits) {
-            self.rows[*row].logits = Some(logits);
+            self.rows[*row].set_logits(logits);
         }
         PROCESS.read_tokens.add(together.len() as u64);
         ran(together.len())
@@ -282,9 +301,10 @@ impl Generator {
         while done < all {
             let end = (done + chunk).min(all);
             let tokens = [&self.rows[row].tokens[done..end]];
-            let mut logits = self.cache.run(&mut self.session, &self.decoder, &[row], &tokens, all, stop)?;
-            if end == all {
-                self.rows[row].logits = logits.pop();
+            let read = Read { rows: &[row], tokens: &tokens, keep: self.keep(end - done), expected: all };
+            let mut logits = self.cache.run(&mut self.session, &self.decoder, &read, stop)?;
+            if let Some(logits) = logits.pop().filter(|_| end == all) {
+                self.rows[row].set_logits(logits);
             }
             PROCESS.read_tokens.add((end - done) as u64);
             ran(end - done)?;
@@ -297,6 +317,13 @@ impl Generator {
         self.rows
             .get(row)
             .ok_or_else(|| error!(InvalidArgument, "row {row} does not exist; there are {}", self.rows.len()))
+    }
+}
+
+impl Row {
+    fn set_logits(&mut self, logits: RowLogits) {
+        self.logits = Some(logits);
+        self.ahead.counts.steps += 1;
     }
 }
 
@@ -328,7 +355,8 @@ impl Rows for Generator {
     }
 
     fn placements(&self) -> Vec<&Placement> {
-        vec![self.session.placement()]
+        let drafts = self.drafter.iter().flat_map(Drafter::placements);
+        std::iter::once(self.session.placement()).chain(drafts).collect()
     }
 
     fn reset(&mut self) {
@@ -359,8 +387,13 @@ impl Rows for Generator {
         Generator::next_logits(self, row)
     }
 
+    fn draft(&mut self, row: usize, request: &mut DraftRequest<'_>, stop: &Stop) -> Result<()> {
+        self.draft_row(row, request, stop)
+    }
+
     fn reserve(&mut self, tokens: usize) {
         self.cache.room = tokens;
+        self.drafter.iter_mut().for_each(|drafter| drafter.reserve(tokens));
     }
 
     fn context(&self) -> Option<usize> {

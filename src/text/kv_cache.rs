@@ -61,6 +61,18 @@ enum Store {
 /// The location of a row: the index of its group, and its index in the group.
 type At = (usize, usize);
 
+/// The tokens that a run reads, and the logits that it returns.
+pub struct Read<'a> {
+    /// Indices of the rows.
+    pub rows: &'a [usize],
+    /// New tokens of each row, of the same number. More than one is allowed only for a single row.
+    pub tokens: &'a [&'a [i64]],
+    /// Number of last tokens of each row whose logits are returned.
+    pub keep: usize,
+    /// Length of the longest of the rows after all its known tokens have been read: buffers get at least this size.
+    pub expected: usize,
+}
+
 impl Cache {
     /// Returns an empty cache. See [`Cache::room`].
     pub fn new(room: usize) -> Cache {
@@ -80,48 +92,48 @@ impl Cache {
         }
     }
 
-    /// Runs new tokens, the same number for each of `rows`, and returns the logits after the last token of each row, in
-    /// the order of `rows`. `tokens` are the new tokens of each row.
+    /// Runs new tokens, and returns the logits after the last [`Read::keep`] tokens of each row, in the order of the
+    /// rows.
     ///
-    /// More than one token is allowed only for a single row. `expected` is the length of the longest of these rows
-    /// after all its known tokens have been read: buffers get at least this size. After an error of the run, the rows
-    /// have the tokens that they had before.
+    /// After an error of the run, the rows have the tokens that they had before. Fails with
+    /// [`crate::error::Kind::Unsupported`] if the model does not output as many logits.
     pub fn run(
         &mut self,
         session: &mut Session,
         decoder: &Decoder,
-        rows: &[usize],
-        tokens: &[&[i64]],
-        expected: usize,
+        read: &Read<'_>,
         stop: &Stop,
     ) -> Result<Vec<RowLogits>> {
+        let Read { rows, tokens, keep, expected } = *read;
         let count = tokens.first().map_or(0, |t| t.len());
         if decoder.kind == CacheKind::Recompute {
             let feed = Feed { lengths: &[0], columns: 0, count, kind: decoder.kind };
-            let inputs = feed.inputs(decoder, tokens)?;
+            let inputs = feed.inputs(decoder, tokens, keep)?;
             let outputs = session.run_until(&named(&inputs), &[decoder.logits.as_str()], stop)?;
-            return last_logits(&outputs[0].1, rows.len());
+            return last_logits(&outputs[0].1, rows.len(), keep);
         }
         let at = self.arrange(session, decoder, rows, count, expected)?;
         let group = &mut self.groups[at];
         let feed = Feed { lengths: &group.lengths, columns: group.columns, count, kind: decoder.kind };
-        let inputs = feed.inputs(decoder, tokens)?;
+        let inputs = feed.inputs(decoder, tokens, keep)?;
         let logits = match &mut group.store {
-            Store::Shared(memory) => session.run_in_place(memory, &named(&inputs), stop)?.swap_remove(0),
+            Store::Shared(memory) => {
+                let outputs = session.run_in_place(memory, &named(&inputs), stop)?;
+                last_logits(&outputs[0], rows.len(), keep)?
+            }
             Store::Concatenated(past) => {
                 let mut given = named(&inputs);
                 given.extend(decoder.cache.iter().map(|pair| pair.past.as_str()).zip(past.iter()));
                 let mut wanted = vec![decoder.logits.as_str()];
                 wanted.extend(decoder.cache.iter().map(|pair| pair.present.as_str()));
                 let mut outputs = session.run_until(&given, &wanted, stop)?;
-                let logits = outputs.remove(0).1;
+                let logits = last_logits(&outputs.remove(0).1, rows.len(), keep)?;
                 grown(decoder, &outputs, rows.len(), group.columns + count)?;
                 *past = outputs.into_iter().map(|(_, tensor)| tensor).collect();
                 group.columns += count;
                 logits
             }
         };
-        let logits = last_logits(&logits, rows.len())?;
         group.lengths.iter_mut().for_each(|length| *length += count);
         group.stored.clone_from(&group.lengths);
         Ok(logits)
@@ -269,8 +281,8 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
-    /// Returns the inputs of the run other than the cache.
-    fn inputs<'d>(&self, decoder: &'d Decoder, tokens: &[&[i64]]) -> Result<Vec<(&'d str, Tensor)>> {
+    /// Returns the inputs of the run other than the cache, for logits of the last `keep` tokens.
+    fn inputs<'d>(&self, decoder: &'d Decoder, tokens: &[&[i64]], keep: usize) -> Result<Vec<(&'d str, Tensor)>> {
         let (rows, count) = (tokens.len() as i64, self.count as i64);
         let ids = &decoder.input_ids;
         let mut inputs = vec![(ids.name.as_str(), ids.tensor(&[rows, count], tokens.concat())?)];
@@ -283,8 +295,8 @@ impl Feed<'_> {
             inputs
                 .push((&positions.name, positions.tensor(&[rows, count], self.lengths.iter().flat_map(of).collect())?));
         }
-        if let Some(keep) = &decoder.logits_to_keep {
-            inputs.push((&keep.name, keep.tensor(&[1], vec![1])?));
+        if let Some(port) = &decoder.logits_to_keep {
+            inputs.push((&port.name, port.tensor(&[1], vec![keep as i64])?));
         }
         if let Some(branch) = &decoder.use_cache_branch {
             inputs.push((branch, Tensor::from_bools(&[1], &[self.columns > 0])?));
@@ -322,9 +334,9 @@ fn grown(decoder: &Decoder, outputs: &[(String, Tensor)], rows: usize, columns: 
     Ok(())
 }
 
-/// Returns the last column of logits `[rows, columns, vocabulary]`, row by row. Fails with `InvalidModel` for another
-/// shape.
-fn last_logits(logits: &Tensor, rows: usize) -> Result<Vec<RowLogits>> {
+/// Returns the last `keep` columns of logits `[rows, columns, vocabulary]`, row by row. Fails with `InvalidModel` for
+/// another shape, with `Unsupported` if there are fewer columns.
+fn last_logits(logits: &Tensor, rows: usize, keep: usize) -> Result<Vec<RowLogits>> {
     let &[batch, columns, size] = logits.shape() else {
         bail!(InvalidModel, "the logits are {}, not of three dimensions", logits.describe());
     };
@@ -332,17 +344,24 @@ fn last_logits(logits: &Tensor, rows: usize) -> Result<Vec<RowLogits>> {
     if batch != rows || columns == 0 || size == 0 {
         bail!(InvalidModel, "the logits are {}, but {rows} rows were run", logits.describe());
     }
-    let first = |row: usize| (row * columns + columns - 1) * size;
+    if columns < keep {
+        let found = logits.describe();
+        bail!(
+            Unsupported,
+            "the logits are {found}, but a draft needs those of {keep} tokens: the model has to output the logits of \
+             every token"
+        );
+    }
+    let firsts = (0..rows).flat_map(|row| (columns - keep..columns).map(move |column| (row * columns + column) * size));
     if logits.dtype() == DataType::Float32 {
-        let of = |row| RowLogits { tensor: logits.clone(), start: first(row), size };
-        return Ok((0..rows).map(of).collect());
+        return Ok(firsts.map(|start| RowLogits { tensor: logits.clone(), start, size }).collect());
     }
     let width = logits.dtype().bits() as usize / 8;
-    let of = |row: usize| {
-        let bytes = Bytes::copy_from_slice(&logits.bytes()[first(row) * width..][..size * width]);
+    let of = |first: usize| {
+        let bytes = Bytes::copy_from_slice(&logits.bytes()[first * width..][..size * width]);
         let tensor = Tensor::new(logits.dtype(), &[size as i64], bytes)?;
         let tensor = Tensor::from_f32(&[size as i64], tensor.to_f32_vec()?)?;
         Ok(RowLogits { tensor, start: 0, size })
     };
-    (0..rows).map(of).collect()
+    firsts.map(of).collect()
 }

@@ -8,9 +8,12 @@
 //!   tokens, [`stream`] converts them to text as they arrive, [`decoder`] derives the inputs from the graph, and
 //!   `kv_cache` keeps keys and values. [`rows`] has the trait that the generation loop needs: a generator of one model
 //!   implements it, and one of several models ([`crate::ensemble`]).
+//! - [`draft`]: tokens that a generator verifies several at a time, for speculative decoding; `vocabulary` compares the
+//!   tokens of two models.
 
 pub mod chat;
 pub mod decoder;
+pub mod draft;
 pub mod generate;
 mod generation;
 pub mod generator;
@@ -24,9 +27,11 @@ mod sentences;
 mod settings;
 pub mod stream;
 pub mod tokenizer;
+pub(crate) mod vocabulary;
 
 pub use chat::{ChatOptions, ChatTemplate};
 pub use decoder::Decoder;
+pub use draft::{Draft, Drafted};
 pub use generate::{FinishReason, GenerateOptions, Generation, OnToken, Written};
 pub use generation::Uncertainty;
 pub use generator::Generator;

@@ -1,5 +1,6 @@
 //! The interface of the rows of text of one model or several, for the generation loop ([`Rows`]).
 
+use super::draft::DraftRequest;
 use super::generation::{GenerateOptions, Generation, OnToken, Uncertainty};
 use super::tokenizer::Tokenizer;
 use crate::call::Call;
@@ -66,6 +67,12 @@ pub trait Rows: RowTexts + Send {
 
     /// Appends one token to a row.
     fn push(&mut self, row: usize, token: i64) -> Result<()>;
+
+    /// Drafts tokens that may follow a row, which the next [`Rows::advance_rows`] verifies. The provided method drafts
+    /// none.
+    fn draft(&mut self, _row: usize, _request: &mut DraftRequest<'_>, _stop: &Stop) -> Result<()> {
+        Ok(())
+    }
 
     /// Runs the tokens of `rows` that were not run yet. `ran` receives the number of tokens of each run; its error ends
     /// the call.

@@ -147,6 +147,9 @@ TEST(encoders_become_one_graph) {
     optimize_generator_t *generator = NULL;
     CHECK_FAILS(optimize_ensemble_generator(context, ensemble, NULL, NULL, &generator, &error), OPTIMIZE_UNSUPPORTED,
                 "do not generate text");
+    optimize_generator_options_t drafting = {.struct_size = sizeof drafting, .draft_lookup = 1};
+    CHECK_FAILS(optimize_ensemble_generator(context, ensemble, &drafting, NULL, &generator, &error),
+                OPTIMIZE_INVALID_ARGUMENT, "not for an ensemble");
     optimize_buffer_free(report);
     optimize_model_free(fused);
     optimize_ensemble_free(ensemble);

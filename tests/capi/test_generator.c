@@ -177,6 +177,66 @@ TEST(a_generator_is_busy_while_it_writes) {
     optimize_buffer_free(report);
 }
 
+/* Generates with a draft, and checks that the text is that of `expected`. */
+static void check_draft(const optimize_generator_options_t *how, const char *prompt,
+                        const optimize_generation_t *expected, double acceptance) {
+    optimize_generate_options_t options = {.struct_size = sizeof options, .max_new_tokens = 24, .ignore_eos = 1};
+    optimize_generation_t found = {.struct_size = sizeof found};
+    optimize_generator_t *drafting = NULL;
+    optimize_buffer_t *report = NULL;
+    optimize_error_t *error = NULL;
+    const char *prompts[2] = {prompt, prompt};
+    CHECK_OK(optimize_generator_new(context, model, how, NULL, &drafting, &error));
+    CHECK_OK(optimize_generator_generate(drafting, prompts, NULL, 1, &options, NULL, &report, &error));
+    CHECK_OK(optimize_generation_get(report, 0, &found, &error));
+    CHECK_TEXT(found.text, expected->text);
+    CHECK_INT(found.token_count, expected->token_count);
+    CHECK(found.accepted > 0 && found.accepted <= found.drafted);
+    CHECK_INT(found.steps + found.accepted, found.token_count);
+    CHECK(found.acceptance == (double)found.accepted / (double)found.drafted && found.acceptance >= acceptance);
+    optimize_buffer_free(report);
+    CHECK_FAILS(optimize_generator_generate(drafting, prompts, NULL, 2, &options, NULL, &report, &error),
+                OPTIMIZE_INVALID_ARGUMENT, "2 rows");
+    optimize_generator_free(drafting);
+}
+
+TEST(a_draft_changes_no_text) {
+    const char *prompts[1] = {"The quick brown fox jumps over the lazy dog. The quick brown fox jumps over the"};
+    optimize_generate_options_t options = {.struct_size = sizeof options, .max_new_tokens = 24, .ignore_eos = 1};
+    optimize_generation_t expected = {.struct_size = sizeof expected};
+    optimize_generator_options_t how = {.struct_size = sizeof how, .draft_lookup = 1};
+    optimize_generator_t *none = NULL;
+    optimize_buffer_t *report = NULL;
+    optimize_error_t *error = NULL;
+    char path[4096];
+    optimize_model_t *encoder = NULL;
+    CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
+    CHECK_OK(optimize_generation_get(report, 0, &expected, &error));
+    CHECK(expected.steps == 0 && expected.drafted == 0 && expected.acceptance != expected.acceptance);
+    check_draft(&how, prompts[0], &expected, 0);
+    /* A model accepts each token that it drafts itself. */
+    how.draft_lookup = 0;
+    how.draft = model;
+    how.draft_max = 5;
+    check_draft(&how, prompts[0], &expected, 1);
+    optimize_buffer_free(report);
+    how.draft_max = 65;
+    CHECK_FAILS(optimize_generator_new(context, model, &how, NULL, &none, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "draft_max is 65");
+    how.draft = NULL;
+    CHECK_FAILS(optimize_generator_new(context, model, &how, NULL, &none, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "neither draft nor draft_lookup");
+    how.draft = (const optimize_model_t *)context;
+    CHECK_FAILS(optimize_generator_new(context, model, &how, NULL, &none, &error), OPTIMIZE_INVALID_HANDLE, "model");
+    snprintf(path, sizeof path, "%s/models/paraphrase-MiniLM-L3-v2/model.onnx", getenv("OPTIMIZE_TEST_DEPS"));
+    CHECK_OK(optimize_model_load(context, path, NULL, &encoder, &error));
+    how.draft_max = 0;
+    how.draft = encoder;
+    CHECK_FAILS(optimize_generator_new(context, model, &how, NULL, &none, &error), OPTIMIZE_UNSUPPORTED, "");
+    CHECK(none == NULL);
+    optimize_model_free(encoder);
+}
+
 TEST(a_model_that_writes_nothing_is_refused) {
     char path[4096];
     optimize_model_t *encoder = NULL;
@@ -200,6 +260,7 @@ int main(void) {
     RUN_UNLESS_VALGRIND(appending_goes_on_with_what_was_read);
     RUN_UNLESS_VALGRIND(stop_strings_callbacks_and_limits_end_a_text);
     RUN_UNLESS_VALGRIND(a_generator_is_busy_while_it_writes);
+    RUN_UNLESS_VALGRIND(a_draft_changes_no_text);
     RUN(a_model_that_writes_nothing_is_refused);
     return tap_end();
 }

@@ -260,6 +260,23 @@ void generators_outlive_what_they_were_made_from() {
     CHECK(has(make().generate({count}, at_most(4)), "five"));
 }
 
+void a_draft_changes_no_text() {
+    const auto plain = generator().generate({count}, at_most(24)).generations().at(0);
+    CHECK(plain.steps == 0 && plain.drafted == 0 && std::isnan(plain.acceptance));
+    optimize::GeneratorOptions options;
+    options.draft = &model();
+    options.draft_lookup = true;
+    options.draft_max = 6;
+    optimize::Generator drafting(context, model(), options);
+    const auto found = drafting.generate({count}, at_most(24)).generations().at(0);
+    CHECK(found.text == plain.text && found.tokens == plain.tokens);
+    CHECK(found.accepted > 0 && found.accepted <= found.drafted && found.steps < found.tokens.size());
+    CHECK(found.acceptance == static_cast<double>(found.accepted) / static_cast<double>(found.drafted));
+    FAILS(invalid_argument, "2 rows", drafting.generate({count, count}, at_most(2)));
+    options.draft_max = 1000;
+    FAILS(invalid_argument, "draft_max is 1000", optimize::Generator(context, model(), options));
+}
+
 void an_ensemble_writes_one_text() {
     optimize::EnsembleOptions how;
     how.temperatures = {1, 1.5};
@@ -307,6 +324,7 @@ int main() {
     RUN(calls_are_cancelled_and_timed_out);
     RUN(wrong_arguments_are_refused);
     RUN(generators_outlive_what_they_were_made_from);
+    RUN(a_draft_changes_no_text);
     RUN(an_ensemble_writes_one_text);
     return tap::end();
 }

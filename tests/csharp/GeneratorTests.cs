@@ -27,7 +27,7 @@ internal static class GeneratorTests
             AChatNamesParisAndStreams, MessagesAreRenderedWhateverIsInThem, RunsGoOnWhereTheLastOneEnded,
             RowsAreWrittenAsIfAlone, StopStringsAndCallbacksEndAText, ExceptionInOnToken, BusyWhileItWrites,
             SeedsRepeat, LogProbabilities, CancelAndTimeout, WrongArguments, DisposeDuringAGeneration,
-            CollectorDuringCallbacks, AnEnsembleWritesOneText,
+            CollectorDuringCallbacks, ADraftChangesNoText, AnEnsembleWritesOneText,
             APackageKeepsItsShapes, RecipesAreApplied, SessionsSayWhatTheyRunOn);
     }
 
@@ -113,6 +113,23 @@ internal static class GeneratorTests
         Fails(Status.InvalidArgument, "int8",
             () => context.Table(new[] { model }, path, new TableOptions { Rows = new[] { "x" } }));
         Directory.Delete(path, true);
+    }
+
+    private static void ADraftChangesNoText()
+    {
+        var plain = generator.Generate(new[] { Count }, AtMost(24)).Generations().Single();
+        Check(plain.Steps == 0 && plain.Drafted == 0 && double.IsNaN(plain.Acceptance), "without a draft");
+        var options = new GeneratorOptions { Draft = model, DraftLookup = true, DraftMax = 6 };
+        using (var drafting = context.CreateGenerator(model, options))
+        {
+            var found = drafting.Generate(new[] { Count }, AtMost(24)).Generations().Single();
+            Check(found.Text == plain.Text && found.Tokens.SequenceEqual(plain.Tokens), found.Text);
+            Check(found.Accepted > 0 && found.Accepted <= found.Drafted, found.Accepted + " accepted");
+            Check(found.Steps < found.Tokens.Length && found.Acceptance > 0, found.Steps + " steps");
+            Fails(Status.InvalidArgument, "2 rows", () => drafting.Generate(new[] { Count, Count }, AtMost(2)));
+        }
+        options.DraftMax = 1000;
+        Fails(Status.InvalidArgument, "draft_max is 1000", () => context.CreateGenerator(model, options));
     }
 
     private static void AnEnsembleWritesOneText()

@@ -19,7 +19,7 @@ fn open(name: &str, dtype: DataType, dims: &[i64]) -> ValueInfoProto {
 /// Returns a model whose next token is twice the sum of all tokens in a row, modulo 50. Its cache has an older form,
 /// `[2, batch, 1, tokens, 1]`, of type `dtype`. Like merged exports, it has an input that says whether there is a
 /// past.
-fn summing(dtype: DataType) -> Model {
+pub fn summing(dtype: DataType) -> Model {
     let ints = |name: &str, values: &[i64]| {
         let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         edit::tensor(name, DataType::Int64, &[values.len() as i64], raw.into())
@@ -84,17 +84,20 @@ fn a_cache_of_any_shape_and_type_is_kept() {
     }
 }
 
-#[test]
-fn a_model_without_a_cache_reads_everything_again() {
-    // The next token depends only on the last one.
+/// Returns a model without a cache, whose next token depends only on the last one: seven times it and 3, modulo 30.
+pub fn next_by_table() -> Model {
     let table: Vec<f32> = (0..30 * 30).map(|i| if i % 30 == (i / 30 * 7 + 3) % 30 { 1.0 } else { 0.0 }).collect();
-    let model = build::model(
+    build::model(
         17,
         vec![open("input_ids", DataType::Int64, &[-1, -1])],
         vec![open("logits", DataType::Float32, &[-1, -1, 30])],
         vec![edit::float_tensor("table", &[30, 30], &table)],
         vec![build::op("Gather", &["table", "input_ids"], &["logits"], &[])],
-    );
-    let got = tokens(&mut generator(&model, 1), &[&[5], &[1, 2]], &exactly(4));
+    )
+}
+
+#[test]
+fn a_model_without_a_cache_reads_everything_again() {
+    let got = tokens(&mut generator(&next_by_table(), 1), &[&[5], &[1, 2]], &exactly(4));
     assert_eq!(got, [[8, 29, 26, 5], [17, 2, 17, 2]]);
 }

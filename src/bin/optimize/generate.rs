@@ -5,12 +5,12 @@ use crate::progress::{Bar, Form};
 use crate::read;
 use clap::Args;
 use optimize::ensemble::{Ensemble, manifest};
-use optimize::error::{Result, bail};
+use optimize::error::{Context, Result, bail};
 use optimize::model::{GenerationDefaults, Model};
-use optimize::runtime::SessionOptions;
+use optimize::runtime::{Runtime, SessionOptions};
 use optimize::text::{
-    ChatOptions, ChatTemplate, FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows, SamplingOptions,
-    Tokenizer, Uncertainty, Written, chat,
+    ChatOptions, ChatTemplate, Draft, FinishReason, GenerateOptions, Generation, Generator, Prompt, Rows,
+    SamplingOptions, Tokenizer, Uncertainty, Written, chat,
 };
 use serde_json::json;
 use std::io::Write;
@@ -32,12 +32,57 @@ pub struct Arguments {
     prompts: Prompts,
     #[command(flatten, next_help_heading = "Sampling")]
     writing: Writing,
+    #[command(flatten, next_help_heading = "Speculative decoding")]
+    drafting: Drafting,
     #[command(flatten, next_help_heading = "Device")]
     on: On,
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
     output: Output,
+}
+
+/// Arguments for drafted tokens.
+#[derive(Args)]
+struct Drafting {
+    /// A smaller model with the same vocabulary that drafts tokens, which the model verifies several at a time. The
+    /// text stays the same
+    #[arg(long, value_name = "MODEL")]
+    draft: Option<PathBuf>,
+    /// Draft tokens by prompt look-up: those that followed an earlier occurrence of the last tokens. The text stays the
+    /// same
+    #[arg(long)]
+    draft_lookup: bool,
+    /// Maximum number of tokens to draft at a time [default: 8]
+    #[arg(long, value_name = "N")]
+    draft_max: Option<usize>,
+}
+
+impl Drafting {
+    /// Loads the draft model, and adds the draft to the generator.
+    fn add(
+        &self,
+        generator: &mut Generator,
+        runtime: &'static Runtime,
+        session: &SessionOptions,
+        bar: &Bar,
+    ) -> Result<()> {
+        let draft = |path: &PathBuf| {
+            let model = common::load(path, bar)?;
+            bar.call(|call| Generator::new(runtime, &model, session, call)).map(Box::new)
+        };
+        let model = self.draft.as_ref().map(draft).transpose().at(|| "--draft")?;
+        generator.set_draft(Some(Draft { model, lookup: self.draft_lookup, max: self.draft_max }))
+    }
+
+    /// Returns the first of the flags that are given; `None` if there is none.
+    fn given(&self) -> Option<&'static str> {
+        match self {
+            _ if self.draft.is_some() => Some("--draft"),
+            _ if self.draft_lookup => Some("--draft-lookup"),
+            _ => self.draft_max.map(|_| "--draft-max"),
+        }
+    }
 }
 
 /// Arguments for prompts.
@@ -183,6 +228,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         ..SessionOptions::default()
     };
     if let Some(manifest) = manifest::find(&arguments.model) {
+        if let Some(flag) = arguments.drafting.given() {
+            bail!(InvalidArgument, "{flag} is for a single model, and {} is an ensemble", arguments.model.display());
+        }
         let ensemble = Ensemble::load(&manifest)?;
         let runtime = arguments.machine.runtime()?;
         let mut generator = bar.call(|call| ensemble.generator(runtime, &session, call))?;
@@ -196,6 +244,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut generator = bar.call(|call| Generator::new(runtime, &model, &session, call))?;
     let notes = generator.tokenizer().map(|tokenizer| tokenizer.notes().to_vec());
     notes.iter().flatten().for_each(|note| arguments.output.warn(note));
+    if arguments.drafting.given().is_some() {
+        arguments.drafting.add(&mut generator, runtime, &session, &bar)?;
+    }
     bar.finish();
     common::tell(&arguments.output, &session.execution, generator.placements()[0]);
     write(&arguments.prompts, &arguments.writing, &arguments.output, &model, &mut generator)
@@ -277,8 +328,13 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
             100.0 * mean.agreement
         )
     });
+    let drafted = written.iter().find_map(|g| g.draft).map_or(String::new(), |draft| {
+        let acceptance = draft.acceptance.map_or(String::new(), |ratio| format!(" ({:.0} %)", 100.0 * ratio));
+        format!("\n{} tokens drafted, {} accepted{acceptance}, {} runs", draft.drafted, draft.accepted, draft.steps)
+    });
     format!(
-        "{read} prompt tokens at {:.0} tokens/s, {made} generated at {:.1} tokens/s, ended by {reason}{thought}",
+        "{read} prompt tokens at {:.0} tokens/s, {made} generated at {:.1} tokens/s, ended by {reason}{thought}\
+         {drafted}",
         speed(read as f64, first),
         speed(later, all - first)
     )
