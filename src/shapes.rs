@@ -32,6 +32,10 @@ pub fn parse_values(text: &str) -> Result<(String, Vec<f64>)> {
         bail!(InvalidArgument, "{text:?} is not a list of values like NAME:1,2,3");
     };
     let value = |v: &str| match v.trim().parse::<f64>() {
+        // An integer that float64 cannot represent would become another one.
+        Ok(value) if v.trim().parse::<i128>().is_ok_and(|exact| exact != value as i128) => {
+            bail!(InvalidArgument, "{v:?} in {text:?} cannot be represented exactly: give a tensor instead")
+        }
         Ok(value) => Ok(value),
         Err(_) => bail!(InvalidArgument, "{v:?} in {text:?} is not a number"),
     };
@@ -49,6 +53,8 @@ mod tests {
         assert_eq!(parse_shape("scalar:").unwrap(), ("scalar".to_owned(), vec![]));
         assert_eq!(parse_values("sr:16000").unwrap(), ("sr".to_owned(), vec![16000.0]));
         assert_eq!(parse_values("x:1, -2.5").unwrap(), ("x".to_owned(), vec![1.0, -2.5]));
+        assert_eq!(parse_values("x:-9007199254740992").unwrap().1, [-9_007_199_254_740_992.0]);
+        assert!(parse_values("x:9007199254740993").is_err());
         for bad in ["", "ids", ":1x2", "ids:1xx2", "ids:-1", "ids:a"] {
             assert!(parse_shape(bad).is_err(), "{bad}");
         }

@@ -14,6 +14,7 @@ use optimize::files;
 use optimize::inspect::inspect;
 use optimize::model::{Dim, Format, Model, Task};
 use optimize::onnx::save::ExternalData;
+use optimize::prune::{PruneOptions, prune};
 use optimize::quantize::{QuantizeOptions, QuantizeType, forecast, quantize};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use optimize::source::gguf::{Gguf, Header, dequantize};
@@ -290,6 +291,15 @@ fn a_second_quantization_is_said_to_be_one() {
     assert!(refused.contains("its weights already have few bits; type weight-only with bits 4"), "{refused}");
     let forecast = forecast(&model, &options(8)).err().unwrap().to_string();
     assert!(forecast.contains("its weights already have few bits"), "{forecast}");
+}
+
+#[test]
+fn offsets_of_blocks_are_no_weights() {
+    let model = load(&deps(SMOLLM2), Dialect::Runtime);
+    let error = prune(&model, &PruneOptions::default(), &Call::default()).unwrap_err();
+    assert!(error.to_string().contains("is already quantized"), "{error}");
+    let error = forecast(&model, &QuantizeOptions::default()).err().unwrap();
+    assert!(error.to_string().contains("already"), "{error}");
 }
 
 #[test]

@@ -10,8 +10,10 @@ use crate::error::{Context, Result, bail, error};
 use crate::limits;
 use crate::model::Model;
 use crate::model::contract::Contract;
-use crate::onnx::proto::NodeProto;
+use crate::onnx::dtype::{DataType, element_count};
+use crate::onnx::proto::{GraphProto, NodeProto, TensorProto};
 use crate::onnx::save::weight_bytes;
+use crate::onnx::validate::subgraphs;
 use crate::quantize::{self, QuantizeOptions, QuantizeType};
 use crate::report::Machine;
 use crate::runtime::{Runtime, Session, SessionOptions, kernels_usable};
@@ -172,16 +174,27 @@ fn compared(
     check::compare(runtime, made, ready, example, name != ORIGINAL, call)
 }
 
-/// Returns the size of all weights in bytes, in initializers and in `Constant` nodes.
+/// Returns the size of all weights in bytes, in initializers and in `Constant` nodes, also of subgraphs and functions.
 fn weights(model: &Model) -> u64 {
     let proto = model.proto();
-    let graph = proto.graph.iter().flat_map(|graph| &graph.node);
-    constant_bytes(graph.chain(proto.functions.iter().flat_map(|function| &function.node))) + weight_bytes(proto)
+    let functions = proto.functions.iter().map(|function| bytes_of_nodes(&function.node));
+    proto.graph.as_deref().map_or(0, bytes_of_graph) + functions.sum::<u64>()
 }
 
-fn constant_bytes<'a>(nodes: impl Iterator<Item = &'a NodeProto>) -> u64 {
-    let tensors = nodes.flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_deref());
-    tensors.filter_map(|tensor| tensor.raw_data.as_ref()).map(|raw| raw.len() as u64).sum()
+fn bytes_of_graph(graph: &GraphProto) -> u64 {
+    graph.initializer.iter().map(bytes_of_tensor).sum::<u64>() + bytes_of_nodes(&graph.node)
+}
+
+fn bytes_of_nodes(nodes: &[NodeProto]) -> u64 {
+    let tensors = nodes.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.t.as_deref());
+    tensors.map(bytes_of_tensor).sum::<u64>() + nodes.iter().flat_map(subgraphs).map(bytes_of_graph).sum::<u64>()
+}
+
+/// Returns the size of the elements of a tensor in bytes, in whichever field they are; 0 for strings.
+fn bytes_of_tensor(tensor: &TensorProto) -> u64 {
+    let dtype = tensor.data_type.and_then(DataType::from_onnx);
+    let count = element_count(&tensor.dims).unwrap_or(0);
+    dtype.filter(|dtype| *dtype != DataType::String).and_then(|dtype| dtype.bytes_of(count).ok()).unwrap_or(0)
 }
 
 pub fn for_this_machine(runtime: &Runtime, precision: &str) -> Variant {

@@ -3,6 +3,7 @@
 use super::manifest::LOCATION;
 use crate::error::Result;
 use crate::files::digest::hex;
+use crate::graph::floats;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{
     AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
@@ -49,6 +50,7 @@ impl Pool {
             initializers_of_constants(graph);
         }
         for_each_initializer(graph, &mut |tensor| {
+            as_raw(tensor);
             if let Some(bytes) = tensor.raw_data.take_if(|raw| raw.len() >= SHARED_FROM) {
                 let (offset, length) = (self.add(tensor, &bytes), bytes.len());
                 tensor.data_location = Some(EXTERNAL);
@@ -102,14 +104,37 @@ impl Pool {
     }
 }
 
+/// Stores the elements of a large float tensor as raw data, which can be stored externally, if they are in a typed
+/// field, as older converters write them.
+fn as_raw(tensor: &mut TensorProto) {
+    if tensor.raw_data.is_some() || tensor.data_location == Some(EXTERNAL) || !has_large_field(tensor) {
+        return;
+    }
+    if let Ok(bytes) = floats::raw(tensor) {
+        tensor.raw_data = Some(bytes);
+        tensor.float_data.0.clear();
+        tensor.double_data.0.clear();
+        tensor.int32_data.0.clear();
+    }
+}
+
+/// Returns whether a typed field of a tensor has so many elements that the tensor is a weight.
+fn has_large_field(tensor: &TensorProto) -> bool {
+    let typed = [tensor.float_data.0.len(), tensor.double_data.0.len(), tensor.int32_data.0.len()];
+    typed.iter().any(|count| *count >= SHARED_FROM / size_of::<f32>())
+}
+
 /// Converts large tensors in `Constant` nodes to initializers, because only initializers can be stored externally.
 fn initializers_of_constants(graph: &mut GraphProto) {
     let given: HashSet<&str> = graph.output.iter().filter_map(|output| output.name.as_deref()).collect();
     let is_weight = |node: &NodeProto| {
-        let large = |a: &AttributeProto| a.t.as_ref()?.raw_data.as_ref().map(|raw| raw.len() >= SHARED_FROM);
+        let large = |tensor: &TensorProto| match &tensor.raw_data {
+            Some(raw) => raw.len() >= SHARED_FROM,
+            None => has_large_field(tensor),
+        };
         let [value] = &node.attribute[..] else { return false };
         let [output] = &node.output[..] else { return false };
-        node.is("Constant") && !given.contains(output.as_str()) && large(value).unwrap_or(false)
+        node.is("Constant") && !given.contains(output.as_str()) && value.t.as_deref().is_some_and(large)
     };
     let (weights, others): (Vec<NodeProto>, Vec<NodeProto>) =
         std::mem::take(&mut graph.node).into_iter().partition(|node| is_weight(node));
@@ -136,4 +161,50 @@ pub fn place(proto: &mut ModelProto, begin: u64) {
 
 fn entry(key: &str, value: String) -> StringStringEntryProto {
     StringStringEntryProto { key: Some(key.to_owned()), value: Some(value.into()), ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::NodeProto;
+    use crate::runtime::testing::{graph, model, node};
+
+    #[test]
+    fn weights_in_typed_fields_and_in_branches_are_shared_like_raw_ones() {
+        let values: Vec<f32> = (0..300u16).map(f32::from).collect();
+        let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let tensor = |name: &str| TensorProto {
+            name: Some(name.to_owned()),
+            data_type: Some(DataType::Float32.to_onnx()),
+            dims: vec![300],
+            ..TensorProto::default()
+        };
+        let typed = || {
+            let mut typed = tensor("typed");
+            typed.float_data.0.clone_from(&values);
+            typed
+        };
+        let constant = |tensor: TensorProto| NodeProto {
+            attribute: vec![AttributeProto { t: Some(Box::new(tensor)), ..AttributeProto::default() }],
+            ..node("Constant", &[], "constant")
+        };
+        let mut branch = graph(vec![constant(typed())], vec![], vec![]);
+        branch.initializer.push(TensorProto { raw_data: Some(raw.into()), ..tensor("raw") });
+        let outer = NodeProto {
+            attribute: vec![AttributeProto { g: Some(Box::new(branch)), ..AttributeProto::default() }],
+            ..node("If", &["condition"], "y")
+        };
+        let mut body = graph(vec![outer], vec![], vec![]);
+        body.initializer.push(typed());
+        let mut proto = model(body);
+        let mut pool = Pool::default();
+        pool.take(&mut proto);
+        assert_eq!(pool.tensors.len(), 1, "equal weights are stored once");
+        let mut external = 0;
+        for_each_initializer(proto.graph.as_deref_mut().unwrap(), &mut |tensor| {
+            assert!(tensor.raw_data.is_none() && tensor.float_data.0.is_empty());
+            external += usize::from(tensor.data_location == Some(EXTERNAL));
+        });
+        assert_eq!(external, 3);
+    }
 }

@@ -4,7 +4,7 @@ use super::options::PruneOptions;
 use super::{LEFT, PRUNED};
 use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};
-use crate::graph::quantized::has_quantized_weights;
+use crate::graph::quantized::{belongs_to_blocks, has_quantized_weights};
 use crate::graph::select::{Fit, Pattern, Selector, names_of};
 use crate::graph::{BodyId, View, modules};
 use crate::onnx::dtype::DataType;
@@ -161,6 +161,9 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
             }
             for slot in slots {
                 let Some(constant) = constant(slot) else { continue };
+                if belongs_to_blocks(view, constant.owner, constant.name) {
+                    continue; // of a quantized weight, whose product is in the report
+                }
                 let Some((layout, data)) = layout(node, *slot, &constant, body) else { continue };
                 let names = names_of(view, body, index, constant.name);
                 let module = modules::module(view, body, index, constant.name);

@@ -46,7 +46,7 @@ pub fn smaller_than_gguf(model: &Model, after: u64, options: &QuantizeOptions) -
 /// the text says that no operator has a large enough constant weight.
 pub fn reasons(nodes: &[NodeReport]) -> String {
     match count_reasons(nodes.iter().filter(|node| node.action == LEFT)) {
-        none if none.is_empty() => "no operator has a constant weight of enough elements".to_owned(),
+        none if none.is_empty() => "no operator has a large enough constant weight".to_owned(),
         reasons => reasons,
     }
 }
@@ -58,13 +58,17 @@ fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     if nodes.iter().any(|n| settled.iter().chain(&LIMITS).any(|reason| n.reason.contains(reason))) {
         return String::new();
     }
+    let most = options.min_elements;
     let small = nodes.is_empty() || nodes.iter().any(|n| n.reason.contains(" elements"));
-    let smaller = match small {
-        true => format!("a min_elements below {} includes smaller weights; ", options.min_elements),
-        false => String::new(),
-    };
-    format!(
-        ". Alternatives: {smaller}static quantization (--type static --calibration) quantizes activations and \
-         computes in integers, pruning (optimize prune) removes weights"
-    )
+    let mut ways = Vec::new();
+    if small && most > 1 {
+        ways.push(format!("a min_elements below {most} includes smaller weights"));
+    }
+    // Neither reads weights that are no constants, or that are not there.
+    if nodes.iter().any(|node| !node.reason.contains("from constants by")) {
+        let integers =
+            "static quantization (--type static --calibration) quantizes activations and computes in integers";
+        ways.extend([integers.to_owned(), "pruning (optimize prune) removes weights".to_owned()]);
+    }
+    if ways.is_empty() { String::new() } else { format!(". Alternatives: {}", ways.join("; ")) }
 }

@@ -8,7 +8,7 @@ use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};
 use crate::graph::origin::Origin;
-use crate::graph::quantized::has_quantized_weights;
+use crate::graph::quantized::{belongs_to_blocks, has_quantized_weights};
 use crate::graph::select::{Fit, Pattern, Selector};
 use crate::graph::{BodyId, Use, View};
 use crate::model::Model;
@@ -125,6 +125,9 @@ impl<'a> Planner<'_, 'a> {
         let table = node.is("Gather");
         if table && !is_float(constant.tensor) {
             return Ok(None);
+        }
+        if belongs_to_blocks(self.view, constant.owner, constant.name) {
+            return Ok(None); // of a quantized weight, whose product is in the report
         }
         self.selected(node, &constant)?;
         let elements = element_count(&constant.tensor.dims).unwrap_or(0);

@@ -2,6 +2,7 @@
 
 use super::Stored;
 use super::roles::{Role, already, role};
+use crate::graph::quantized::belongs_to_blocks;
 use crate::graph::select::Selector;
 use crate::graph::{BodyId, Use, View};
 use crate::onnx::dtype::element_count;
@@ -68,7 +69,8 @@ pub fn find<'a>(asked: &mut Asked<'_, 'a>) -> Found<'a> {
                 names: Vec::new(),
             };
             let elements = element_count(&tensor.dims).unwrap_or(0);
-            if is_float(tensor) && tensor.dims.len() > 1 && elements >= asked.options.min_elements.max(1) {
+            let large = is_float(tensor) && tensor.dims.len() > 1 && elements >= asked.options.min_elements.max(1);
+            if large && !belongs_to_blocks(view, owner, name) {
                 walk.follow(owner, name, Some((0..tensor.dims.len()).collect()), 0);
                 weigh(asked, &mut found, walk, (owner, name, tensor));
             }
@@ -156,7 +158,8 @@ fn weigh<'a>(
             found.stored.push(stored);
         }
         None => {
-            let reason = format!("the weight has only {} elements", stored.elements());
+            let count = stored.elements();
+            let reason = format!("with its scales, the weight of {count} elements would not become smaller in 8 bits");
             found.left.extend(stored.readers.iter().map(|(body, node)| (*body, *node, reason.clone())));
         }
     }
