@@ -5,9 +5,7 @@ use crate::error::Result;
 use crate::files::digest::hex;
 use crate::graph::floats;
 use crate::onnx::dtype::DataType;
-use crate::onnx::proto::{
-    AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
-};
+use crate::onnx::proto::{EXTERNAL, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
 use crate::onnx::tensors::for_each_initializer;
 use crate::source::checkpoint::safetensors::{self, dtype_of};
 use ::safetensors::Dtype;
@@ -166,7 +164,7 @@ fn entry(key: &str, value: String) -> StringStringEntryProto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::proto::NodeProto;
+    use crate::onnx::proto::AttributeProto;
     use crate::runtime::testing::{graph, model, node};
 
     #[test]
