@@ -1,4 +1,5 @@
-//! Tokens per second with and without drafts: `cargo bench --bench draft [-- [--draft MODEL] [--draft-max N] [MODEL]]`.
+//! Tokens per second with and without drafts:
+//! `cargo bench --bench draft [-- [--draft MODEL] [--draft-max N] [--round-activations] [MODEL]]`.
 //!
 //! The model (by default a GGUF file of SmolLM2) quotes from 20 texts of the Brown corpus, and continues them freely.
 //! Each prompt is generated without a draft, with prompt look-up, and with the draft model if there is one, by one
@@ -72,14 +73,16 @@ struct Arguments {
     model: PathBuf,
     draft: Option<PathBuf>,
     max: Option<usize>,
+    round_activations: bool,
 }
 
 fn arguments(root: &Path) -> Arguments {
-    let mut found = Arguments { model: root.join(MODEL), draft: None, max: None };
+    let mut found = Arguments { model: root.join(MODEL), draft: None, max: None, round_activations: false };
     let mut given = std::env::args().skip(1).filter(|argument| argument != "--bench");
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--draft" => found.draft = given.next().map(PathBuf::from),
+            "--round-activations" => found.round_activations = true,
             "--draft-max" => found.max = given.next().and_then(|number| number.parse().ok()),
             _ => found.model = PathBuf::from(argument),
         }
@@ -117,9 +120,9 @@ fn measure(ways: &mut [(&str, Generator)], model: &Model, texts: &[String], ques
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let Arguments { model, draft, max } = arguments(root);
+    let Arguments { model, draft, max, round_activations } = arguments(root);
     let runtime = Runtime::open(Some(&root.join(RUNTIME)))?;
-    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let options = SessionOptions { threads: 1, round_activations, ..SessionOptions::default() };
     let model = open::load(&model, &LoadOptions::default())?;
     let make = |model: &Model| Generator::new(runtime, model, &options, &Call::default());
     let mut ways = vec![("no draft", make(&model)?), ("look-up", make(&model)?)];
