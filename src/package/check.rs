@@ -3,7 +3,7 @@
 
 use super::promise::Shapes;
 use crate::call::Call;
-use crate::error::Result;
+use crate::error::{Result, bail};
 use crate::inputs::{InputOptions, Source};
 use crate::model::{Model, Prepared};
 use crate::onnx::dtype::DataType;
@@ -74,7 +74,11 @@ pub fn compare_compiled(
         let portable = Session::new(runtime, made, &options, call)?.run(&feed(&inputs), &[], call)?;
         let allowed =
             |((_, a), (_, b)): (&(String, Tensor), &(String, Tensor))| Ok(ROUNDED.max(NO_WORSE * difference(a, b)?));
-        let tolerances = portable.iter().zip(&expected).map(allowed).collect::<Result<_>>()?;
+        let tolerances: Vec<f64> = portable.iter().zip(&expected).map(allowed).collect::<Result<_>>()?;
+        if let Some(index) = tolerances.iter().position(|tolerance| !tolerance.is_finite()) {
+            let name = &expected[index].0;
+            bail!(Unsupported, "the quantized model's output {name:?} is not finite where the original model's is");
+        }
         Ok(Reference { inputs, expected, tolerances })
     })
 }
@@ -127,9 +131,8 @@ fn within(given: &Values, expected: &Values, tolerances: &[f64]) -> Result<std::
         let apart = difference(a, b)?;
         largest = largest.max(apart);
         if apart > *tolerance {
-            return Ok(Err(format!(
-                "output {name:?} differs from that of the model by {apart:.1e} of its largest value"
-            )));
+            let of = if is_float(b) { format!("by {apart:.1e} of its largest value") } else { share(apart) };
+            return Ok(Err(format!("output {name:?} differs from that of the model {of}")));
         }
     }
     Ok(Ok(largest))
@@ -157,15 +160,15 @@ fn reference(
     Ok((inputs, outputs))
 }
 
-/// Returns the largest difference relative to the largest absolute value of `b`; infinite if the types or shapes
-/// differ, if values other than floats differ at all, or if infinities or NaNs are not in the same places.
+/// Returns the largest difference relative to the largest absolute value of `b`; for other types than floats, the share
+/// of elements that differ. Returns infinity if the types or shapes differ, or if infinities or NaNs are not in the same
+/// places.
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return Ok(f64::INFINITY);
     }
-    if !matches!(a.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64) {
-        let same = a.strings() == b.strings() && (a.strings().is_some() || a.bytes() == b.bytes());
-        return Ok(if same { 0.0 } else { f64::INFINITY });
+    if !is_float(a) {
+        return Ok(share_of_others(a, b));
     }
     let (a, b) = (a.to_f32_vec()?, b.to_f32_vec()?);
     let largest = b.iter().filter(|v| v.is_finite()).fold(f32::MIN_POSITIVE, |m, v| m.max(v.abs()));
@@ -175,6 +178,27 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
         false => f64::INFINITY,
     };
     Ok(a.iter().zip(&b).map(apart).fold(0.0, f64::max))
+}
+
+fn is_float(tensor: &Tensor) -> bool {
+    matches!(tensor.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
+}
+
+fn share(of: f64) -> String {
+    format!("in {:.1} % of its elements", 100.0 * of)
+}
+
+/// Returns the share of elements that differ between two tensors of one type and shape.
+fn share_of_others(a: &Tensor, b: &Tensor) -> f64 {
+    let (others, count) = match (a.strings(), b.strings()) {
+        (Some(a), Some(b)) => (a.iter().zip(b).filter(|(a, b)| a != b).count(), a.len()),
+        _ => {
+            let count = a.shape().iter().map(|size| *size as usize).product::<usize>().max(1);
+            let size = (a.bytes().len() / count).max(1);
+            (a.bytes().chunks(size).zip(b.bytes().chunks(size)).filter(|(a, b)| a != b).count(), count)
+        }
+    };
+    others as f64 / count.max(1) as f64
 }
 
 #[cfg(test)]

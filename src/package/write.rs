@@ -6,7 +6,7 @@ use super::options::CompileOptions;
 use super::promise::Promise;
 use super::{engines, variants, verify, weights};
 use crate::call::{Call, Stage, Ticket};
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Result, bail, error};
 use crate::files::digest::hex;
 use crate::files::{self, AtomicFile};
 use crate::inputs::is_past;
@@ -246,6 +246,8 @@ fn finish(
     let theirs = manifest.to_theirs(&manifest.files[WEIGHTS]);
     text(THEIRS, theirs.into_bytes(), Some(&mut manifest))?;
     let ours = manifest.to_json().into_bytes();
+    // A package that cannot be opened must not replace another one.
+    Manifest::read(&ours).map_err(|e| error!(Internal, "the manifest cannot be read back: {e}"))?;
     text(SEAL, verify::seal(&ours).into_bytes(), None)?;
     if let Some(key) = &options.key {
         text(SIGNATURE, verify::sign(key, &ours).into_bytes(), None)?;

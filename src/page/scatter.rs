@@ -180,12 +180,14 @@ fn place_for(
         ((x, y - 11.0), "middle", false),
         ((x, y + 20.0), "middle", false),
     ];
-    for ring in 1..12 {
+    for ring in 1..16 {
         let away = 16.0 * f64::from(ring);
-        for (dx, dy, anchor) in
-            [(14.0, -away, "start"), (14.0, away, "start"), (-14.0, -away, "end"), (-14.0, away, "end")]
-        {
-            tried.push(((x + dx, y + dy + 4.0), anchor, true));
+        for aside in [14.0, 60.0, 110.0] {
+            for (dx, dy, anchor) in
+                [(aside, -away, "start"), (aside, away, "start"), (-aside, -away, "end"), (-aside, away, "end")]
+            {
+                tried.push(((x + dx, y + dy + 4.0), anchor, true));
+            }
         }
     }
     tried.into_iter().find(|(spot, anchor, _)| {

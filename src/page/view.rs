@@ -314,9 +314,8 @@ pub fn points(model: &Value) -> Option<(Vec<Point>, String)> {
     let measured: Vec<&Value> = list(&model["rows"]).iter().filter(|row| row["state"] == "measured").collect();
     let name = text(&measured.iter().find_map(|row| list(&row["quality"]).first())?["name"]);
     let same = if name.ends_with("_ratio") || name == "cosine" { 1.0 } else { 0.0 };
-    let bytes = model["bytes"].as_f64().unwrap_or(0.0);
-    let colour = Colour::Speedup(Some(1.0));
-    let original = Point { label: "original".into(), size: bytes / 1e6, quality: same, colour };
+    let (label, colour) = ("original".to_owned(), Colour::Speedup(Some(1.0)));
+    let original = Point { label, size: model["bytes"].as_f64().unwrap_or(0.0) / 1e6, quality: same, colour };
     let point = |row: &&Value| {
         let figure = list(&row["quality"]).iter().find(|figure| figure["name"] == name)?;
         let speedup = headline(row).and_then(|speed| speed["speedup"]["value"].as_f64());

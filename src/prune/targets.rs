@@ -160,10 +160,9 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                 left.push((body, index, names_of(view, body, index, ""), reason));
             }
             for slot in slots {
-                let Some(constant) = constant(slot) else { continue };
-                if belongs_to_blocks(view, constant.owner, constant.name) {
-                    continue; // of a quantized weight, whose product is in the report
-                }
+                // The parts of a quantized weight are left with its product.
+                let weight = constant(slot).filter(|found| !belongs_to_blocks(view, found.owner, found.name));
+                let Some(constant) = weight else { continue };
                 let Some((layout, data)) = layout(node, *slot, &constant, body) else { continue };
                 let names = names_of(view, body, index, constant.name);
                 let module = modules::module(view, body, index, constant.name);
@@ -171,16 +170,14 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                 let place = *by_place.entry((constant.owner, constant.name)).or_insert_with(|| {
                     let only_if_named = matches!(node.op(), "LSTM" | "GRU" | "RNN");
                     let module = module.unwrap_or_else(|| node.label().to_owned());
-                    let readers = Vec::new();
-                    let refers = false;
                     found.push(Found {
                         constant,
                         layout,
                         data: None,
-                        readers,
+                        readers: Vec::new(),
                         table,
                         only_if_named,
-                        refers,
+                        refers: false,
                         names: vec![],
                         module,
                     });

@@ -65,7 +65,7 @@ fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
         ways.push(format!("a min_elements below {most} includes smaller weights"));
     }
     // Neither reads weights that are no constants, or that are not there.
-    if nodes.iter().any(|node| !node.reason.contains("from constants by")) {
+    if nodes.is_empty() || nodes.iter().any(|node| !node.reason.contains("from constants by")) {
         let integers =
             "static quantization (--type static --calibration) quantizes activations and computes in integers";
         ways.extend([integers.to_owned(), "pruning (optimize prune) removes weights".to_owned()]);

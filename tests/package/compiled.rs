@@ -1,6 +1,7 @@
 //! Tests of variants compiled for this library's kernels: they are made and opened, or passed over with the reason.
 
 use super::*;
+use optimize::onnx::proto::NodeProto;
 
 fn far(a: &Tensor, b: &Tensor) -> f32 {
     let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
@@ -155,4 +156,29 @@ fn what_fixed_sizes_determine_is_computed_once() {
     assert!(open.placement().groups > 0 && fixed.placement().groups > 0);
     let nodes = |session: &Session| session.placement().nodes.values().sum::<usize>();
     assert!(nodes(&fixed) < nodes(&open), "{} and {}", nodes(&fixed), nodes(&open));
+}
+
+#[test]
+fn models_whose_outputs_are_classes_have_quantized_variants_that_open() {
+    let mut proto = small().proto().clone();
+    let graph = proto.graph.as_deref_mut().unwrap();
+    let (y, classes) = (graph.output[0].name.clone().unwrap(), "classes");
+    graph.node.push(NodeProto {
+        op_type: Some("ArgMax".to_owned()),
+        input: vec![y],
+        output: vec![classes.to_owned()],
+        ..NodeProto::default()
+    });
+    graph.output[0].name = Some(classes.to_owned());
+    let tensor = graph.output[0].value_type.as_mut().and_then(|found| found.tensor_type.as_mut()).unwrap();
+    (tensor.elem_type, tensor.shape) = (Some(7), None);
+    let model = Model::from_proto(proto);
+    let folder = Folder::new("package-classes");
+    for variants in [["fp32", "int8"], ["fp32", "int4"]] {
+        let path = folder.join(variants[1]);
+        let options = CompileOptions { variants: variants.map(str::to_owned).to_vec(), ..dynamic() };
+        compile(runtime(), &model, &path, &options, &Call::default()).unwrap();
+        let package = Package::open(&path, &OpenOptions::default()).unwrap();
+        assert!(package.manifest().variants.iter().any(|variant| variant.precision == variants[1]), "{variants:?}");
+    }
 }

@@ -200,17 +200,11 @@ pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], nam
             let terms: Vec<String> = logs.iter().zip(&weights).map(|(log, w)| nodes.plus(log, w.ln())).collect();
             nodes.log_sum(&terms)
         }
-        // 0 times negative infinity is NaN: members with weight 0 are left out.
-        Method::Logits => {
-            let weighted = scaled.iter().zip(&weights).filter(|(_, w)| **w > 0.0);
-            let terms: Vec<String> = weighted.map(|(row, w)| nodes.scaled(row, *w)).collect();
-            let sum = nodes.sum(&terms);
-            nodes.log_softmax(&sum)
-        }
-        Method::Product => {
-            let power = weights.len() as f64;
-            let weighted = logs.iter().zip(&weights).filter(|(_, w)| **w > 0.0);
-            let terms: Vec<String> = weighted.map(|(log, w)| nodes.scaled(log, power * w)).collect();
+        Method::Logits | Method::Product => {
+            let (rows, power) = if method == Method::Logits { (&scaled, 1.0) } else { (&logs, weights.len() as f64) };
+            // 0 times negative infinity is NaN: members with weight 0 are left out.
+            let weighted = rows.iter().zip(&weights).filter(|(_, w)| **w > 0.0);
+            let terms: Vec<String> = weighted.map(|(row, w)| nodes.scaled(row, power * w)).collect();
             let sum = nodes.sum(&terms);
             nodes.log_softmax(&sum)
         }

@@ -60,10 +60,7 @@ impl Lowering {
                 ("Div", vec![w.op("Sum", &parts), count])
             }
             "LpPool" => {
-                if node.attribute("dilations").is_some_and(|a| a.ints.iter().any(|step| *step != 1)) {
-                    bail!(Unsupported, "an LpPool with dilations is not supported");
-                }
-                let (sum, root) = power_pool(w, node, x);
+                let (sum, root) = power_pool(w, node, x)?;
                 ("Pow", vec![sum, root])
             }
             _ => return Ok(false),
@@ -75,8 +72,11 @@ impl Lowering {
 }
 
 /// Adds the sum of the powers of each window of an `LpPool`. Returns the names of the sum and of the exponent `1 / p`,
-/// to whose power the sum is the output.
-fn power_pool(w: &mut NodeBuilder, node: &NodeProto, x: &str) -> (String, String) {
+/// to whose power the sum is the output. Fails with `Unsupported` for dilations.
+fn power_pool(w: &mut NodeBuilder, node: &NodeProto, x: &str) -> Result<(String, String)> {
+    if node.attribute("dilations").is_some_and(|a| a.ints.iter().any(|step| *step != 1)) {
+        bail!(Unsupported, "an LpPool with dilations is not supported");
+    }
     let power = node.int("p", 2) as f32;
     let size = w.op("Abs", &[x]);
     let exponent = w.scalar(power);
@@ -87,5 +87,5 @@ fn power_pool(w: &mut NodeBuilder, node: &NodeProto, x: &str) -> (String, String
     let mean = w.op_with("AveragePool", &[&powers], attributes);
     let kernel = node.attribute("kernel_shape").map(|a| a.ints.clone()).unwrap_or_default();
     let (count, root) = (w.scalar(kernel.iter().product::<i64>() as f32), w.scalar(1.0 / power));
-    (w.op("Mul", &[&mean, &count]), root)
+    Ok((w.op("Mul", &[&mean, &count]), root))
 }

@@ -13,6 +13,27 @@ struct Reading {
     reflect: bool,
 }
 
+impl Reading {
+    fn new(node: &NodeProto) -> Reading {
+        let padding = text(node, "padding_mode").unwrap_or(b"zeros");
+        let align = node.int("align_corners", 0) != 0;
+        Reading { align, border: padding == b"border", reflect: padding == b"reflection" }
+    }
+}
+
+fn text<'a>(node: &'a NodeProto, name: &str) -> Option<&'a [u8]> {
+    node.attribute(name).and_then(|attribute| attribute.s.as_deref())
+}
+
+/// Returns whether each point is the nearest element. Fails with `Unsupported` for cubic interpolation.
+fn is_nearest(node: &NodeProto) -> Result<bool> {
+    match text(node, "mode") {
+        None | Some(b"bilinear" | b"linear") => Ok(false),
+        Some(b"nearest") => Ok(true),
+        Some(_) => bail!(Unsupported, "a cubic GridSample is not supported"),
+    }
+}
+
 impl Lowering {
     /// Lowers `GridSample` of 2-D images: each point is the nearest element, or the sum of the four neighbouring
     /// elements, weighted by distance.
@@ -25,18 +46,7 @@ impl Lowering {
                 "a GridSample of inputs with {rank} dimensions is not supported, only one of images (4)"
             );
         }
-        let text = |name: &str| node.attribute(name).and_then(|a| a.s.as_deref());
-        let near = match text("mode") {
-            None | Some(b"bilinear" | b"linear") => false,
-            Some(b"nearest") => true,
-            Some(_) => bail!(Unsupported, "a cubic GridSample is not supported"),
-        };
-        let padding = text("padding_mode").unwrap_or(b"zeros");
-        let reading = Reading {
-            align: node.int("align_corners", 0) != 0,
-            border: padding == b"border",
-            reflect: padding == b"reflection",
-        };
+        let (near, reading) = (is_nearest(node)?, Reading::new(node));
         let shape = self.w.op("Shape", &[x]);
         let sizes = [self.w.slice(&shape, 3, 4, 0), self.w.slice(&shape, 2, 3, 0)];
         let floats = [self.w.cast(&sizes[0], DataType::Float32), self.w.cast(&sizes[1], DataType::Float32)];

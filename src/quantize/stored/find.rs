@@ -142,9 +142,7 @@ fn weigh<'a>(
         opset: asked.opsets[function.map_or(0, |f| f + 1)],
     };
     match refusal {
-        Some(reason) => {
-            found.left.extend(stored.readers.iter().map(|(body, node)| (*body, *node, reason.clone())));
-        }
+        Some(reason) => found.leave(&stored, &reason),
         None if stored.stored_bytes(8) < stored.bytes() => {
             let (bits, named) = (asked.bits)(walk.names.first().map_or("", String::as_str), name);
             let convolves = |(body, node): &(BodyId, usize)| {
@@ -160,8 +158,15 @@ fn weigh<'a>(
         None => {
             let count = stored.elements();
             let reason = format!("with its scales, the weight of {count} elements would not become smaller in 8 bits");
-            found.left.extend(stored.readers.iter().map(|(body, node)| (*body, *node, reason.clone())));
+            found.leave(&stored, &reason);
         }
+    }
+}
+
+impl Found<'_> {
+    /// Adds the readers of a weight to the nodes that stay unchanged.
+    fn leave(&mut self, weight: &Stored<'_>, reason: &str) {
+        self.left.extend(weight.readers.iter().map(|(body, node)| (*body, *node, reason.to_owned())));
     }
 }
 
