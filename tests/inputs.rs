@@ -16,6 +16,7 @@ use optimize::model::{Dim, Model};
 use optimize::onnx::dtype::DataType;
 use optimize::onnx::proto::*;
 use optimize::package::{CompileOptions, OpenOptions, Package, compile};
+use optimize::quantize::{QuantizeOptions, quantize_with};
 use optimize::runtime::{Session, SessionOptions, Tensor};
 use support::build::{constant, op, weight};
 use support::{runtime, scratch};
@@ -142,6 +143,9 @@ fn sizes_that_a_model_refuses_are_tried_again() {
     let made = model(&[("x", "1 f")], nodes, vec![shape, weight("w", &[8, 2])]);
     let (speed, quality) = benchmark(runtime(), &made, &made, None, &quick(), &Call::default()).unwrap();
     assert_eq!((&speed.input_shapes[0].1[..], quality.samples), (&[1i64, 32][..], 8));
+    let limited = QuantizeOptions { max_quality_loss: 1.0, min_elements: 1, ..Default::default() };
+    let (_, report) = quantize_with(runtime(), &made, &limited, None, &Call::default()).unwrap();
+    assert!(report.summary["quality_batches"].as_u64().unwrap() > 0);
     // Sizes that no options could set are reported for the original, with advice.
     let shapes = vec![("x".to_owned(), vec![1, 5])];
     let e = benchmark(

@@ -29,6 +29,9 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 76.0;
 const HEIGHT: f64 = 400.0;
+/// The height of pictures with more than [`CROWD`] points.
+const TALL: f64 = 560.0;
+const CROWD: usize = 16;
 /// The ratio of the largest and the smallest quality above which the vertical axis is logarithmic.
 const STEEP: f64 = 5.0;
 
@@ -101,7 +104,8 @@ const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#24292f}.muted{fil
                      .grid{stroke:#30363d}.dot{stroke:#0d1117}}";
 
 fn draw(points: &[Point], axis: &str, groups: &[&str]) -> Svg {
-    let mut svg = Svg::new(HEIGHT, &format!("size against {axis}"));
+    let height = if points.len() > CROWD { TALL } else { HEIGHT };
+    let mut svg = Svg::new(height, &format!("size against {axis}"));
     let range = |of: fn(&Point) -> f64| {
         let (low, high) = points.iter().map(of).fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
         let pad = ((high - low) * 0.08).max(high.abs() * 0.002).max(1e-6);
@@ -115,7 +119,7 @@ fn draw(points: &[Point], axis: &str, groups: &[&str]) -> Svg {
         ys = (quality(f64::min).ln() - 0.1, quality(f64::max).ln() + 0.1);
     }
     let xs = (xs.0.max(0.0), xs.1);
-    let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
+    let (right, bottom) = (WIDTH - RIGHT, height - BOTTOM);
     let x = |v: f64| LEFT + (v - xs.0) / (xs.1 - xs.0) * (right - LEFT);
     let y = |v: f64| bottom - (if steep { v.ln() } else { v } - ys.0) / (ys.1 - ys.0) * (bottom - TOP);
     let across = ticks(xs.0, xs.1, 7);
@@ -180,16 +184,14 @@ fn place_for(
         ((x, y - 11.0), "middle", false),
         ((x, y + 20.0), "middle", false),
     ];
-    for ring in 1..16 {
-        let away = 16.0 * f64::from(ring);
-        for aside in [14.0, 60.0, 110.0] {
-            for (dx, dy, anchor) in
-                [(aside, -away, "start"), (aside, away, "start"), (-aside, -away, "end"), (-aside, away, "end")]
-            {
-                tried.push(((x + dx, y + dy + 4.0), anchor, true));
-            }
-        }
+    let mut farther = Vec::new();
+    for step in -20..=20 {
+        let (dy, aside): (f64, [f64; 5]) = (12.0 * f64::from(step), [12.0, 30.0, 60.0, 100.0, 150.0]);
+        farther.extend(aside.iter().flat_map(|dx| [(*dx, dy, "start"), (-dx, dy, "end")]));
     }
+    // The nearest place wins, so that lines from dots to labels are short.
+    farther.sort_by(|(a, b, _), (c, d, _)| f64::hypot(*a, *b).total_cmp(&f64::hypot(*c, *d)));
+    tried.extend(farther.into_iter().map(|(dx, dy, anchor)| ((x + dx, y + dy + 4.0), anchor, true)));
     tried.into_iter().find(|(spot, anchor, _)| {
         let area = Area::of_label(label, *spot, anchor);
         let inside = area.left >= frame.left

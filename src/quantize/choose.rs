@@ -5,13 +5,15 @@ use super::decide::Decision;
 use super::prepare::is_sequential;
 use super::speed::{self, SLOWER};
 use super::trial::{Judge, SwitchOf, Trial};
-use super::{Fit, Generated, QuantizeOptions, Work};
+use super::{Fit, Generated, QuantizeOptions, Run, Work};
+use crate::benchmark::{BenchmarkOptions, settled};
 use crate::calibrate::{self, Batch, Calibration};
 use crate::call::Stage;
 use crate::error::{Error, Kind, Result, bail};
+use crate::inputs::{InputOptions, is_refusal};
 use crate::model::Model;
 use crate::report::{NodeReport, Report};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, SessionOptions};
 
 /// The number of batches of which one is held out to measure the loss of weights that are fitted to the others.
 const HELD_OUT: usize = 4;
@@ -69,7 +71,11 @@ pub fn run(
     if !limited {
         return chooser.make(work, &vec![0; chooser.units.len()], SLOWER);
     }
-    let judge = Judge::new(runtime, &work.run, held_out).map_err(|e| hinted(e, given))?;
+    let judge = match Judge::new(runtime, &work.run, held_out) {
+        Err(e) if !given && is_refusal(&e) => Judge::new(runtime, &work.run, accepted(runtime, &work.run)?),
+        judge => judge,
+    };
+    let judge = judge.map_err(|e| hinted(e, given))?;
     report.summary.insert("quality_metric".into(), judge.metric().into());
     report.summary.insert("quality_batches".into(), judge.batches().into());
     let sensitivities = chooser.measure(work, &judge)?;
@@ -89,6 +95,16 @@ fn hinted(e: Error, given: bool) -> Error {
         }
         _ => e,
     }
+}
+
+/// Returns generated batches of sizes that the model accepts, for a model that refuses those of the default sizes.
+fn accepted(runtime: &'static Runtime, run: &Run<'_>) -> Result<Vec<Batch>> {
+    let Generated { shapes, values } = run.generated;
+    let inputs = InputOptions { shapes: shapes.to_vec(), values: values.to_vec(), ..InputOptions::default() };
+    let options = BenchmarkOptions { inputs, ..BenchmarkOptions::default() };
+    let session = SessionOptions { threads: run.options.threads, ..SessionOptions::stock() };
+    let shapes = settled(runtime, run.model, &options, &session, run.call)?.shapes();
+    calibrate::batches(run.model, &Calibration::Generated { shapes: &shapes, values })
 }
 
 /// Returns the batches to measure on. If `fits` is true and there are at least two batches, every fourth is returned
