@@ -17,7 +17,7 @@ shopt -s inherit_errexit
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}
-glibc=2.28 triple=x86_64-unknown-linux-gnu most_megabytes=17
+glibc=2.28 triple=x86_64-unknown-linux-gnu most_megabytes=18
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 # Before 1.0, a minor version may break programs, so the soname contains it.
 if [[ $version == 0.* ]]; then abi=${version%.*}; else abi=${version%%.*}; fi
