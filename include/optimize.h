@@ -4145,7 +4145,8 @@ optimize_status_t optimize_ensemble_load(const char *path,
 
 /**
  * Saves the manifest of an ensemble, `ensemble.json` with the paths of its members, in a folder, which is created if
- * necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory.
+ * necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory. Members that generate no text must be
+ * such that optimize_ensemble_fuse succeeds, because loading the manifest fuses them; otherwise returns its status.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,

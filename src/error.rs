@@ -106,9 +106,14 @@ impl Error {
     }
 
     /// Returns the error with `place` in front of its present place: a function adds the part of the place that it
-    /// knows, for example the file, to the part that the function it called has added, for example the node.
+    /// knows, for example the file, to the part that the function it called has added, for example the node. A folder
+    /// is not added in front of a file in it, whose path names the folder already.
     pub fn at(mut self, place: impl fmt::Display) -> Self {
-        self.place = if self.place.is_empty() { place.to_string() } else { format!("{place}: {}", self.place) };
+        let place = place.to_string();
+        let file = self.place.strip_prefix(place.trim_end_matches('/')).filter(|_| !place.is_empty());
+        if !file.is_some_and(|file| file.starts_with('/')) {
+            self.place = if self.place.is_empty() { place } else { format!("{place}: {}", self.place) };
+        }
         self
     }
 
@@ -173,3 +178,19 @@ macro_rules! error {
     };
 }
 pub(crate) use error;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_not_named_before_a_file_in_it() {
+        let placed = |places: &[&str]| {
+            places.iter().fold(Error::new(Kind::InvalidModel, "wrong"), |e, place| e.at(place)).to_string()
+        };
+        assert_eq!(placed(&["models/llama/config.json", "models/llama"]), "models/llama/config.json: wrong");
+        assert_eq!(placed(&["models/llama/config.json: key", "models/llama/"]), "models/llama/config.json: key: wrong");
+        assert_eq!(placed(&["models/llama2", "models/llama"]), "models/llama: models/llama2: wrong");
+        assert_eq!(placed(&["node 3", "a.onnx"]), "a.onnx: node 3: wrong");
+    }
+}

@@ -317,7 +317,7 @@ codegen() {
   check 'programs in four languages print what the command prints' in_test tests/codegen.sh
 }
 
-# Checks that the library opens no socket and writes only where requested.
+# Checks that the library opens no socket and no GPU driver on the CPU, and writes only where requested.
 strace_command() {
   local calls=network,open,openat,openat2,creat,mkdir,mkdirat,link,linkat,symlink,symlinkat trace=$scratch/trace
   heading strace
@@ -333,6 +333,7 @@ strace_command() {
   grep -E 'O_WRONLY|O_RDWR|O_CREAT|(creat|mkdir|mkdirat|link|linkat|symlink|symlinkat)\(' "$trace" |
     grep -vE ' = -1 |/dev/(null|tty|urandom)' | grep -vF "$tmp" >"$scratch/writes" || true
   check 'no file outside the output folder' nothing . "$scratch/writes"
+  check 'no GPU driver' nothing -F libcuda "$trace"
 }
 nothing() { ! grep "$@"; }
 

@@ -106,6 +106,7 @@ impl Comparison {
             max_abs_error: first.and_then(|o| o.max_abs_error),
             top1_agreement: first.and_then(|o| o.top1_agreement),
             kl: first.and_then(|o| o.kl),
+            exact_match: first.and_then(|o| o.exact_match),
             samples: self.samples,
             not_compared: self.apart,
             outputs,
@@ -291,6 +292,9 @@ mod tests {
         assert_eq!((quality.exact_match, quality.cosine, quality.dtype), (Some(0.75), None, "int64"));
         let text = |word: &str| ("s".to_owned(), Tensor::from_strings(&[1], vec![word.into()]).unwrap());
         assert_eq!(compare(text("a"), text("a"), None).exact_match, Some(1.0));
+        let mut labels = Comparison::new(vec![]);
+        labels.add(&[ints(&[1, 2, 3, 4])], &[ints(&[1, 2, 0, 4])], None, 1).unwrap();
+        assert_eq!(labels.finish().exact_match, Some(0.75));
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub struct QualityReport {
     pub top1_agreement: Option<f64>,
     /// KL divergence; see [`OutputQuality::kl`].
     pub kl: Option<f64>,
+    /// Fraction of equal elements; see [`OutputQuality::exact_match`].
+    pub exact_match: Option<f64>,
     /// Number of texts, given samples or generated inputs that were compared.
     pub samples: usize,
     /// The reason why an output was not compared: its shape differs in the result, or only one of the two is float. If

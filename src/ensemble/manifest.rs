@@ -65,9 +65,13 @@ impl Ensemble {
     /// Saves a manifest into a folder, which is created if necessary, and returns the path of the manifest. The members
     /// are not copied.
     ///
-    /// Fails with [`crate::error::Kind::InvalidArgument`] if a member exists only in memory: save it first. Fails with
-    /// [`crate::error::Kind::Io`] or another error of the file system if a file cannot be found or written.
+    /// Fails with [`crate::error::Kind::InvalidArgument`] if a member exists only in memory: save it first. Fails as
+    /// [`Ensemble::fuse`] if the members generate no text and cannot be fused, because loading the manifest fuses them.
+    /// Fails with [`crate::error::Kind::Io`] or another error of the file system if a file cannot be found or written.
     pub fn save(&self, folder: &Path) -> Result<PathBuf> {
+        if self.task != Task::Generate {
+            self.fuse(&Call::default())?;
+        }
         std::fs::create_dir_all(folder).at(|| folder.display())?;
         let home = folder.canonicalize().at(|| folder.display())?;
         let equal = self.options.weights.is_empty();

@@ -77,7 +77,7 @@ fn top(values: &[f32]) -> i64 {
 }
 
 /// Returns the largest difference between logarithms of probabilities and probabilities.
-fn farthest(logs: &[f32], expected: &[f64]) -> f64 {
+pub(super) fn farthest(logs: &[f32], expected: &[f64]) -> f64 {
     logs.iter().zip(expected).map(|(log, p)| (f64::from(*log).exp() - p).abs()).fold(0.0, f64::max)
 }
 
@@ -254,7 +254,7 @@ fn fused_encoders_give_the_mean_of_the_vectors_or_all_of_them() {
 }
 
 /// Returns a model of `y = x * w` with weights of the magnitude `scale`; `output` is the name of `y`.
-fn matrix(scale: f32, output: &str, outputs: usize) -> Model {
+pub(super) fn matrix(scale: f32, output: &str, outputs: usize) -> Model {
     let values: Vec<f32> = (0..4 * outputs).map(|i| (i as f32 * scale).sin()).collect();
     let mut graph: GraphProto = graph(
         vec![node("MatMul", &["x", "w"], output)],
@@ -265,7 +265,7 @@ fn matrix(scale: f32, output: &str, outputs: usize) -> Model {
     Model::from_proto(crate::runtime::testing::model(graph))
 }
 
-fn run(model: &Model) -> Vec<f32> {
+pub(super) fn run(model: &Model) -> Vec<f32> {
     let x = Tensor::from_f32(&[2, 4], vec![0.5, -1.0, 2.0, 0.1, 1.5, 0.3, -0.7, 0.9]).unwrap();
     let session = Session::new(test_runtime(), model, &session(), &Call::default()).unwrap();
     session.run(&[("x", &x)], &[], &Call::default()).unwrap()[0].1.to_f32_vec().unwrap()

@@ -1,6 +1,7 @@
 //! The origin of a value that is not a constant, for messages about weights that cannot be changed ([`Origin`]).
 
 use super::{BodyId, Producer, View};
+use crate::onnx::proto::NodeProto;
 
 /// The maximum number of nodes that are followed before a value counts as computed.
 const LOOKS: usize = 64;
@@ -36,6 +37,21 @@ impl Origin<'_> {
 }
 
 impl<'a> View<'a> {
+    /// Returns the reason why the weight of a MatMul, Gemm or Conv is not a constant. It is meant for nodes for whose
+    /// second input [`View::constant_or_default`] finds no constant.
+    pub fn why_not_constant(&self, body: BodyId, node: &NodeProto) -> String {
+        let first = node.input_at(0).filter(|_| !node.is("Conv"));
+        if first.is_some_and(|name| self.constant(body, name).is_some()) {
+            return "the constant is the left operand".to_owned();
+        }
+        let origin = |name: Option<&str>| name.map_or(Origin::Computed, |name| self.origin(body, name));
+        let computed = if node.is("Conv") { "the weight is computed" } else { "both operands are computed" };
+        match (origin(first), origin(node.input_at(1))) {
+            (Origin::Parameter, Origin::Parameter) => "both operands are parameters of the function".to_owned(),
+            (_, right) => right.why_left().unwrap_or_else(|| computed.to_owned()),
+        }
+    }
+
     /// Returns the origin of the value `name` of the graph or function `body`. It is meant for values for which
     /// [`View::constant_or_default`] finds no constant; for an initializer, it returns [`Origin::Computed`].
     pub fn origin(&self, body: BodyId, name: &str) -> Origin<'a> {
@@ -129,5 +145,25 @@ mod tests {
             assert_eq!(view.origin(0, name), origin, "{name}");
         }
         assert_eq!(view.origin(1, "p"), Origin::Parameter);
+    }
+
+    #[test]
+    fn the_reason_is_about_the_weight() {
+        let graph = GraphProto {
+            input: vec![edit::untyped("x")],
+            initializer: vec![float_tensor("w", &[4], &[0.0; 4]), float_tensor("s", &[], &[1.0])],
+            node: vec![edit::node("Reshape", &["w", "s"], &["shaped"])],
+            ..Default::default()
+        };
+        let function = FunctionProto { input: vec!["p".into(), "q".into()], ..Default::default() };
+        let model = ModelProto { graph: Some(Box::new(graph)), functions: vec![function], ..Default::default() };
+        let view = View::new(&model);
+        let reason = |body, op, inputs: [&str; 2]| view.why_not_constant(body, &edit::node(op, &inputs, &["y"]));
+        assert_eq!(reason(0, "MatMul", ["x", "shaped"]), "the weight is computed from constants by Reshape");
+        assert_eq!(reason(0, "Conv", ["x", "shaped"]), "the weight is computed from constants by Reshape");
+        assert_eq!(reason(0, "Conv", ["w", "x"]), "the weight is computed");
+        assert_eq!(reason(0, "Gemm", ["w", "x"]), "the constant is the left operand");
+        assert_eq!(reason(0, "MatMul", ["x", "x"]), "both operands are computed");
+        assert_eq!(reason(1, "MatMul", ["p", "q"]), "both operands are parameters of the function");
     }
 }

@@ -51,7 +51,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     let plan = super::stored::expect(&plan(&view, ready, options)?, &view, options)?;
     let nodes = nodes(&view, &plan, options);
     let mut report = Report::new("plan", serde_json::to_value(options).unwrap_or_default());
-    super::outcome::count(&mut report, &nodes, options)?;
+    super::outcome::count(&mut report, &nodes, options, model)?;
     let done = vec![true; plan.weights.len()];
     let dead = dead_values(&view, &plan.changes, &done);
     let is_unused = |weight: usize| {

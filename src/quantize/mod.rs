@@ -188,7 +188,7 @@ fn run(
         (QuantizeType::Dynamic, runtime, data) => weights_of(WeightForm::Int8, run, runtime, data, &mut report)?,
         (QuantizeType::WeightOnly, runtime, data) => weights_of(WeightForm::Blocks, run, runtime, data, &mut report)?,
     };
-    outcome::count(&mut report, &nodes, options)?;
+    outcome::count(&mut report, &nodes, options, model)?;
     let (before, after) = (model.bytes(), result.bytes());
     outcome::smaller_than_gguf(model, after, options)?;
     report.warnings.extend(floats.and_then(|floats| notes::coded_twice(&floats.bits, options.bits)));

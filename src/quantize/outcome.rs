@@ -1,17 +1,23 @@
 //! The outcome of quantization: counts for the report, and the message if nothing was quantized.
 
-use super::planner::{LEFT, QUANTIZED};
+use super::planner::{LEFT, QUANTIZED, WEIGHTED, is_float};
 use super::{QuantizeOptions, QuantizeType};
 use crate::error::{Error, Kind, Result, bail};
+use crate::graph::View;
 use crate::model::{Format, Model};
 use crate::report::{NodeReport, Report, count_reasons};
 
-/// Adds the numbers of quantized and other nodes to the report. Fails as [`nothing`] if no node was quantized.
-pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOptions) -> Result<()> {
+/// Adds the numbers of quantized and other nodes to the report. Fails as [`nothing`] if no node of `model` was
+/// quantized.
+pub fn count(report: &mut Report, nodes: &[NodeReport], options: &QuantizeOptions, model: &Model) -> Result<()> {
     let with = |action: &str| nodes.iter().filter(|n| n.action == action).count();
     let (quantized, left) = (with(QUANTIZED), with(LEFT));
     if left == nodes.len() {
-        return Err(nothing(nodes, reasons(nodes) + &help(nodes, options)));
+        let why = match nodes.is_empty() && !has_weights(model) {
+            true => "the model has no operator with a constant weight".to_owned(),
+            false => reasons(nodes) + &help(nodes, options),
+        };
+        return Err(nothing(nodes, why));
     }
     report.summary.insert("nodes_quantized".into(), quantized.into());
     report.summary.insert("nodes_stored".into(), (nodes.len() - left - quantized).into());
@@ -40,6 +46,18 @@ pub fn smaller_than_gguf(model: &Model, after: u64, options: &QuantizeOptions) -
     let fewest = options.quantize_type == QuantizeType::WeightOnly && options.bits <= 4;
     let hint = if fewest { "" } else { ": its weights already have few bits; type weight-only with bits 4 has fewer" };
     bail!(Unsupported, "the result would have {after} bytes, but the GGUF file has {before}{hint}")
+}
+
+/// Returns whether an operator of the model has a constant weight, of any size, that this library quantizes or leaves
+/// with a reason.
+fn has_weights(model: &Model) -> bool {
+    let view = View::new(model.proto());
+    let is_weight = |body, name: &String| {
+        view.constant_or_default(body, name).is_some_and(|c| is_float(c.tensor) && c.tensor.dims.len() >= 2)
+    };
+    let holds = |op: &str| WEIGHTED.contains(&op) || matches!(op, "MatMul" | "Gemm" | "Gather");
+    let mut bodies = view.bodies.iter().enumerate();
+    bodies.any(|(id, body)| body.nodes.iter().any(|n| holds(n.op()) && n.input.iter().any(|name| is_weight(id, name))))
 }
 
 /// Returns the reasons why nodes stay unchanged, with their counts, most frequent first. If there are no such nodes,
@@ -71,4 +89,33 @@ fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
         ways.extend([integers.to_owned(), "pruning (optimize prune) removes weights".to_owned()]);
     }
     if ways.is_empty() { String::new() } else { format!(". Alternatives: {}", ways.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::edit::{float_tensor, node, untyped};
+    use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
+
+    #[test]
+    fn advice_is_given_only_if_it_helps() {
+        let refused = |nodes: Vec<NodeProto>| {
+            let graph = GraphProto {
+                node: nodes,
+                input: vec![untyped("x")],
+                initializer: vec![float_tensor("w", &[1, 4, 4], &[0.5; 16])],
+                ..GraphProto::default()
+            };
+            let model = Model::from_proto(ModelProto { graph: Some(Box::new(graph)), ..ModelProto::default() });
+            let mut report = Report::new("quantize", serde_json::Value::Null);
+            count(&mut report, &[], &QuantizeOptions::default(), &model).unwrap_err().to_string()
+        };
+        let e = refused(vec![node("Relu", &["x"], &["y"])]);
+        assert_eq!(e, "no node could be quantized: the model has no operator with a constant weight");
+        let e = refused(vec![node("LSTM", &["x", "w", "w"], &["y"])]);
+        assert!(
+            e.contains("no operator has a large enough constant weight. Alternatives: a min_elements below"),
+            "{e}"
+        );
+    }
 }

@@ -7,7 +7,6 @@ use super::stored;
 use super::{QuantizeOptions, QuantizeType, ReduceRange};
 use crate::error::{Result, bail};
 use crate::graph::constants::{Constant, Matrix};
-use crate::graph::origin::Origin;
 use crate::graph::quantized::{belongs_to_blocks, has_quantized_weights};
 use crate::graph::select::{Fit, Pattern, Selector};
 use crate::graph::{BodyId, Use, View};
@@ -115,12 +114,7 @@ impl<'a> Planner<'_, 'a> {
         let input = if node.is("Gather") { 0 } else { 1 };
         // If the weight is an optional input, the input is removed as well: see `keep_inputs`.
         let Some(constant) = node.input_at(input).and_then(|name| self.view.constant_or_default(body, name)) else {
-            let first = node.input_at(0).and_then(|name| self.view.constant(body, name));
-            return match (node.is("Gather"), first) {
-                (true, _) => Ok(None),
-                (false, Some(_)) => Err("the constant is the left operand".to_owned()),
-                (false, None) => Err(self.why_not_constant(body, node)),
-            };
+            return if node.is("Gather") { Ok(None) } else { Err(self.view.why_not_constant(body, node)) };
         };
         let table = node.is("Gather");
         if table && !is_float(constant.tensor) {
@@ -155,16 +149,6 @@ impl<'a> Planner<'_, 'a> {
             return Err(format!("float16 before opset {INTEGER_OPSET} has no integer form"));
         }
         Ok(Some((form, input, constant)))
-    }
-
-    /// Returns the reason why a product has no constant weight.
-    fn why_not_constant(&self, body: BodyId, node: &NodeProto) -> String {
-        let origin = |input| node.input_at(input).map_or(Origin::Computed, |name| self.view.origin(body, name));
-        match (origin(0), origin(1)) {
-            (Origin::Parameter, Origin::Parameter) => Some("both operands are parameters of the function".to_owned()),
-            (_, right) => right.why_left(),
-        }
-        .unwrap_or_else(|| "both operands are computed".to_owned())
     }
 
     fn table_form(&self, node: &NodeProto, constant: &Constant<'_>, opset: i64) -> Judged<Form> {

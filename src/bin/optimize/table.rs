@@ -83,6 +83,7 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
             ("max error", "/max_abs_error", 4),
             ("top-1 agreement", "/top1_agreement", 4),
             ("KL (nats)", "/kl", 5),
+            ("equal elements", "/exact_match", 4),
         ];
         for (label, path, digits) in rows {
             if let Some(value) = number(quality, path) {

@@ -173,6 +173,18 @@ fn what_numbers_mean_must_be_the_same() {
 }
 
 #[test]
+fn operators_of_other_domains_are_others() {
+    let mut made = Made { at: "x".to_owned(), ..Made::default() };
+    made.layer(0, &mut Random::new(6));
+    let first = made.model();
+    made.nodes[0].domain = Some("ai.onnx".to_owned());
+    merged(&first, &made.model()).unwrap();
+    made.nodes[0].domain = Some("com.example".to_owned());
+    let e = merged(&first, &made.model()).err().unwrap();
+    assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains("node \"v0\" differs"), "{e}");
+}
+
+#[test]
 fn the_configuration_says_why() {
     let mut made = Made { at: "x".to_owned(), ..Made::default() };
     made.layer(3, &mut Random::new(5));

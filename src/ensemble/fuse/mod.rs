@@ -218,12 +218,12 @@ fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> 
                 Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
             );
             if !float {
+                let is = found.describe();
                 bail!(
                     Unsupported,
-                    "{}: output {:?} is {}, which is not numeric",
+                    "{}: output {:?} is {is}; only float outputs are combined",
                     place(index),
-                    found.name,
-                    found.describe()
+                    found.name
                 );
             }
             let rank = |info: &ValueInfo| info.shape.as_ref().map(Vec::len);
@@ -264,3 +264,6 @@ fn declared(name: &str, dtype: DataType, dims: &[Dim]) -> ValueInfoProto {
 fn frame(from: &ModelProto) -> ModelProto {
     ModelProto { graph: None, functions: Vec::new(), training_info: Vec::new(), ..from.clone() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@ mod normalization;
 mod rotary;
 mod sample;
 mod standard;
+#[cfg(test)]
+mod tests;
 
 pub use form::{OLDEST, TOO_OLD};
 pub use grouped::{Past, lower_grouped};

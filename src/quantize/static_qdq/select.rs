@@ -212,11 +212,7 @@ impl<'a> Selection<'_, 'a> {
         if stored::already(self.view, body, name) {
             return stored::ALREADY.to_owned();
         }
-        match (node.op(), node.input_at(0).and_then(|first| self.view.constant(body, first))) {
-            ("Conv", _) => "the weight is computed".to_owned(),
-            (_, Some(_)) => "the constant is the left operand".to_owned(),
-            (_, None) => "both operands are computed".to_owned(),
-        }
+        self.view.why_not_constant(body, node)
     }
 
     /// Returns the planned weight and the axis of its output channels.

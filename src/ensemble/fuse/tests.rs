@@ -1,0 +1,56 @@
+//! Tests of members that take no part in a fused model, and of members that cannot be fused.
+
+use crate::call::Call;
+use crate::ensemble::combine::tests::reference;
+use crate::ensemble::tests::{farthest, matrix, run};
+use crate::ensemble::{Ensemble, EnsembleOptions, Method};
+use crate::error::Kind;
+use crate::model::{Model, Task};
+use crate::onnx::proto::GraphProto;
+use crate::onnx::save::ExternalData;
+use crate::runtime::testing::{graph, node, value, weight};
+
+#[test]
+fn a_member_of_weight_zero_takes_no_part() {
+    let ruled_out = {
+        let mut model = matrix(1.3, "all", 5).proto().clone();
+        let graph = model.graph.as_deref_mut().unwrap();
+        let mask = [0.0, f32::NEG_INFINITY, 0.0, 0.0, f32::NEG_INFINITY];
+        graph.initializer.push(weight("mask", &[5], &mask));
+        graph.node.push(node("Add", &["all", "mask"], "logits"));
+        graph.output = vec![value("logits", 1, &["batch", "5"])];
+        Model::from_proto(model)
+    };
+    let first = matrix(0.7, "logits", 5);
+    let rows = run(&first);
+    for (method, weight) in [(Method::Mean, 1.0), (Method::Logits, 1.0), (Method::Product, 2.0), (Method::Vote, 1.0)] {
+        let options = EnsembleOptions { method, task: Some(Task::Classify), ..EnsembleOptions::default() };
+        let both = Ensemble::new(vec![first.clone(), ruled_out.clone()], options).unwrap();
+        let got = run(&both.with_weights(&[1.0, 0.0]).unwrap().fuse(&Call::default()).unwrap().0);
+        for row in [0, 5] {
+            // The product of the members has one power of the first for each member.
+            let expected = reference(method, &[rows[row..row + 5].to_vec()], &[weight], &[1.0]);
+            assert!(farthest(&got[row..row + 5], &expected) < 1e-6, "{method:?}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn a_manifest_that_could_not_be_loaded_is_not_written() {
+    let folder = std::env::temp_dir().join(format!("optimize-labels-{}", std::process::id()));
+    let labels = GraphProto {
+        output: vec![value("label", 7, &["1", "4"])],
+        node: vec![node("ArgMax", &["x"], "label")],
+        ..graph(Vec::new(), vec![value("x", 1, &["batch", "4"])], Vec::new())
+    };
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("labels.onnx");
+    Model::from_proto(crate::runtime::testing::model(labels))
+        .save(&path, ExternalData::Auto, &Call::default())
+        .unwrap();
+    let models = vec![Model::load(&path).unwrap(), Model::load(&path).unwrap()];
+    let e = Ensemble::new(models, EnsembleOptions::default()).unwrap().save(&folder.join("both")).err().unwrap();
+    assert!(e.kind() == Kind::Unsupported && e.to_string().contains("only float outputs are combined"), "{e}");
+    assert!(!folder.join("both").exists());
+    std::fs::remove_dir_all(&folder).unwrap();
+}
