@@ -1047,10 +1047,11 @@ typedef struct optimize_counters_t {
 } optimize_counters_t;
 
 /**
- * Progress callback. It is called on the thread that made the call, at most 20 times per second, and in addition at
- * the beginning of each stage and when all work of a stage is done. `stage` names the stage and is valid during the
- * callback. `done` and `total` count the work of the stage in its unit; `total` is 0 if it is unknown. A return value
- * other than 0 cancels the call. The callback must not throw or use longjmp.
+ * Progress callback. It is called on the thread that made the call, at most 20 times per second, and in addition for
+ * the first report of a stage, in which `done` can be above 0, and when `done` reaches a `total` that is not 0.
+ * `stage` names the stage and is valid during the callback. `done` and `total` count the work of the stage in its
+ * unit; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not throw or
+ * use longjmp.
  *
  * Stages (units): "benchmark" (steps), "build" (steps), "calibrate" (runs), "classify" (texts), "distill" (steps),
  * "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash"
@@ -1870,9 +1871,9 @@ typedef struct optimize_quantize_options_t {
    */
   double smooth_quant;
   /**
-   * Maximum loss, measured on the calibration data or on generated inputs: mean KL divergence in nats for models
-   * with logits, otherwise 1 - mean cosine. So many of the most sensitive nodes stay float that the limit is met. 0
-   * means no limit. Needs ONNX Runtime.
+   * Maximum loss of each judged output (docs/report.md), measured on the calibration data or on generated inputs:
+   * mean KL divergence in nats for logits, 1 - mean cosine for other outputs. So many of the most sensitive nodes
+   * stay float that the limit is met. 0 means no limit. Needs ONNX Runtime.
    */
   double max_quality_loss;
   /**
@@ -3152,19 +3153,21 @@ typedef struct optimize_benchmark_t {
    */
   uint64_t result_bytes;
   /**
-   * Mean cosine of the outputs of both models.
+   * Mean cosine of the outputs of both models; the lowest of the judged outputs (docs/report.md) if there are
+   * several.
    */
   double cosine;
   /**
-   * Largest absolute difference of the outputs of both models.
+   * Largest absolute difference of the judged outputs of both models.
    */
   double max_abs_error;
   /**
-   * Share of the rows of the outputs whose largest element has the same index in both models.
+   * Share of the rows of the outputs whose largest element has the same index in both models; the lowest of the
+   * judged outputs.
    */
   double top1_agreement;
   /**
-   * Mean Kullback-Leibler divergence in nats, for outputs that are logits.
+   * Mean Kullback-Leibler divergence in nats, for outputs that are logits; the largest of the judged outputs.
    */
   double kl;
 } optimize_benchmark_t;

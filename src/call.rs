@@ -138,7 +138,7 @@ impl Call<'_> {
         let finished = Cancel::new();
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
-                // Fires on unwinding as well, so the watching loop below always ends.
+                // Dropping `_end` fires `finished`, also on unwinding, so that the watching loop below always ends.
                 let _end = FireOnDrop(&finished);
                 work(&ticket)
             });

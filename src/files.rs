@@ -48,7 +48,8 @@ impl Drop for Mapping {
 /// Opens a regular file for reading and returns it. Symbolic links are followed, because the path is the caller's own.
 /// Fails with `NotFound` or `Io` if the file cannot be opened, with `InvalidArgument` if it is not a regular file.
 pub fn open(path: &Path) -> Result<File> {
-    // NONBLOCK so that a fifo or device named as a model cannot hang the caller; regular files ignore it.
+    // With NONBLOCK, a fifo or a device that is named as a model cannot block the caller; regular files ignore the
+    // flag.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file: File = rustix::fs::open(path, flags, Mode::empty()).at(|| path.display())?.into();
     if !file.metadata().at(|| path.display())?.is_file() {

@@ -10,9 +10,9 @@ pub(crate) fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     pool.map_err(|e| error!(Internal, "the worker threads could not be started: {e}"))
 }
 
-/// Runs `work` in a pool and returns its result. If the calling thread is a worker of a rayon pool, that pool is used,
-/// otherwise a new one with a thread per logical CPU. The function is for work without an option for the number of
-/// threads.
+/// Runs `work` in a thread pool and returns its result. If the calling thread is a worker of a rayon pool, that pool is
+/// used, otherwise a new one with a thread per logical CPU. The function is for work without an option for the number
+/// of threads. Fails like `work`, and with `Internal` if the threads cannot be started.
 pub(crate) fn in_pool<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     match rayon::current_thread_index() {
         Some(_) => work(),

@@ -146,7 +146,7 @@ fn sizes_that_a_model_refuses_are_tried_again() {
     let limited = QuantizeOptions { max_quality_loss: 1.0, min_elements: 1, ..Default::default() };
     let (_, report) = quantize_with(runtime(), &made, &limited, None, &Call::default()).unwrap();
     assert!(report.summary["quality_batches"].as_u64().unwrap() > 0);
-    // Sizes that no options could set are reported for the original, with advice.
+    // Sizes that the caller gives are not replaced: the error names the original, and the option to change.
     let shapes = vec![("x".to_owned(), vec![1, 5])];
     let e = benchmark(
         runtime(),

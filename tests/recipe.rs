@@ -90,7 +90,7 @@ fn a_chain_becomes_a_package_that_knows_its_steps() {
     assert_eq!(names(&Value::Array(manifest.lineage.clone())), all);
     assert_eq!(manifest.lineage[1]["recipe"][0]["max_steps"], 2, "{}", manifest.lineage[1]);
     assert_eq!(manifest.licence.as_deref(), Some("Apache-2.0"));
-    // The manifest is a recipe, too: the data are not in it.
+    // The manifest of a package can be applied as a recipe. It does not contain the data, so --data supplies them.
     let again = folder.join("again");
     let manifest = package.join("optimize.json");
     let repeated =

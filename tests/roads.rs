@@ -95,7 +95,7 @@ fn write_checkpoint(gguf: &Path, folder: &Path) {
         let width = *tensor.dims.last().unwrap() as usize;
         let rows: Vec<&[f32]> = values.chunks_exact(width).collect();
         for row in 0..rows.len() {
-            // Row `half * h + i` of a head in the checkpoint is row `2 i + half` in GGUF.
+            // Row `half * size / 2 + i` of a head in the checkpoint, with `half` 0 or 1, is row `2 i + half` in GGUF.
             let from = checkpoint_name(&tensor.name).1.map_or(row, |heads| {
                 let size = rows.len() / heads;
                 let (head, within) = (row / size, row % size);

@@ -123,7 +123,7 @@ fn techniques_read_texts_from_streams() {
     let bytes = |arguments: &[&str], file: &str, option: &str| {
         let more = ["-m", decoder, "-o", &out, option, file, "--json", "--threads", "1"];
         let report: Value = serde_json::from_str(&printed(&[arguments, &more].concat(), TEXT)).unwrap();
-        // Data that only this call had is `true` in the recipe.
+        // In the recipe, data from a stream, which a later call cannot read again, is `true`.
         let noted = &report["recipe"][0]["calibration"];
         assert_eq!(*noted, if file == files.text { Value::from(file) } else { true.into() }, "{arguments:?}");
         std::fs::read(&out).unwrap()
@@ -296,7 +296,7 @@ fn progress_has_the_requested_form() {
         let output = fed(&[&["embed", "-m", &files.embedder, "--data", &files.text], more].concat(), "");
         String::from_utf8(output.stderr).unwrap()
     };
-    // Standard error is no terminal here.
+    // Standard error is not a terminal here.
     for none in [&[][..], &["--progress", "auto"], &["--progress", "none"], &["--quiet"]] {
         assert_eq!(embed(none), "", "{none:?}");
     }

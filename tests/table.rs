@@ -5,17 +5,22 @@ mod support;
 
 use optimize::table::{State, Table};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 use support::{deps, scratch};
 
 fn table(output: &Path, more: &[&str]) -> Command {
+    table_of(&deps("models/paraphrase-MiniLM-L3-v2"), output, more)
+}
+
+fn table_of(model: &Path, output: &Path, more: &[&str]) -> Command {
     let runtime = std::env::var_os("ORT_DYLIB_PATH");
     let runtime = runtime.map_or_else(|| deps("onnxruntime/libonnxruntime.so.1"), PathBuf::from);
     let mut command = Command::new(env!("CARGO_BIN_EXE_optimize"));
     command.env("ORT_DYLIB_PATH", runtime).arg("table").arg("--output").arg(output).arg("--models");
-    command.arg(deps("models/paraphrase-MiniLM-L3-v2"));
+    command.arg(model);
     command.args(["--threads", "1", "--runs", "3", "--max-seconds", "0.2"]).args(more);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -64,6 +69,31 @@ fn a_killed_run_continues_where_it_was() {
     assert!(table(&folder, &rows).output().unwrap().status.success());
     assert_eq!(finished(&folder).len(), after.len());
     assert!(finished(&folder).iter().all(|row| after.contains(row)));
+}
+
+#[test]
+fn a_short_context_shortens_the_prompt() {
+    let folder = scratch("table-context");
+    let decoder = folder.join("decoder");
+    std::fs::create_dir_all(&decoder).unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/llama");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixture.join(name), decoder.join(name)).unwrap();
+    }
+    let words: serde_json::Map<String, Value> = (0..150).map(|id| (format!("w{id}"), json!(id))).collect();
+    let tokenizer = json!({ "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
+        "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
+        "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
+    std::fs::write(decoder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let mut command = table_of(&decoder, &folder.join("table"), &["--rows", "aot", "--json"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let made: Table = serde_json::from_slice(&output.stdout).unwrap();
+    let row = &made.models[0].rows[0];
+    assert_eq!(row.state, State::Measured, "{row:?}");
+    // The context has 64 positions, and 16 tokens follow the prompt.
+    let sizes: Vec<&str> = row.speed.iter().map(|speed| speed.size.as_str()).collect();
+    assert_eq!(sizes, ["prefill 48", "decode"]);
 }
 
 #[test]

@@ -238,7 +238,7 @@ fn transposed_weights_and_the_factors_and_bias_of_gemm_are_kept() {
         let (result, _) = check(&model, &[("x", &x)], form);
         let expected = (0, 1, usize::from(factors), usize::from(bias));
         let found = ["Gemm", "MatMulNBits"].map(|op| count(&result, op));
-        // With uint8 scales there is another product, and with a scaled bias as well.
+        // uint8 scales need one more `Mul`, and so does a scaled bias.
         let extra = usize::from(form.scale_type == ScaleType::Uint8) + usize::from(factors && bias);
         let muls = count(&result, "Mul") - extra;
         assert_eq!((found[0], found[1], muls, count(&result, "Add")), expected, "{number}");

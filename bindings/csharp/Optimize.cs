@@ -202,8 +202,9 @@ namespace Optimize
         /// <summary>Timeout, after which the call throws Status.Timeout; zero for no timeout.</summary>
         public TimeSpan Timeout { get; set; }
 
-        /// <summary>Progress callback, called at most 20 times per second, and at the beginning and end of each stage,
-        /// on the thread that makes the call; null for none. An exception ends the call, which throws it.</summary>
+        /// <summary>Progress callback, called on the thread that makes the call, at most 20 times per second, and for
+        /// the first report of each stage and the one in which all work is done; null for none. An exception ends the
+        /// call, which throws it.</summary>
         [AllowNull, MaybeNull] public IProgress<Progress> Progress { get; set; }
 
         /// <summary>Returns the settings of a call that the token ends.</summary>
@@ -271,7 +272,7 @@ namespace Optimize
             OptimizeException.Check(Native.optimize_cancel_fire(cancel, out error), error);
         }
 
-        // Rounded up, because 0 would be no timeout.
+        // Returns the timeout in milliseconds, rounded up, because 0 means no timeout.
         private static uint Milliseconds(TimeSpan timeout)
         {
             if (timeout < TimeSpan.Zero) throw new ArgumentOutOfRangeException("Timeout");

@@ -62,7 +62,7 @@ namespace Optimize
         /// <summary>Text of the row, without stop string and special tokens.</summary>
         public string Text { get; internal set; }
 
-        /// <summary>Ids of the generated tokens.</summary>
+        /// <summary>Ids of the generated tokens, including the one that ended the text.</summary>
         public long[] Tokens { get; internal set; }
 
         /// <summary>Log-probability of each token; empty if they were not requested.</summary>

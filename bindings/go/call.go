@@ -14,9 +14,10 @@ import (
 	"unsafe"
 )
 
-// ProgressFunc receives the progress of a call, at most 20 times per second and at the beginning and end of each stage,
-// on the goroutine that made the call. stage is the name of the stage, such as "quantize"; optimize_progress_fn in
-// optimize.h lists the stages with their units, in which done and total count. total is 0 if it is unknown.
+// ProgressFunc receives the progress of a call on the goroutine that made the call: at most 20 times per second, and in
+// addition the first report of each stage and the one in which done reaches total. stage is the name of the stage, such
+// as "quantize"; optimize_progress_fn in optimize.h lists the stages with their units, in which done and total count.
+// total is 0 if it is unknown.
 type ProgressFunc func(stage string, done, total uint64)
 
 type progressKey struct{}

@@ -86,7 +86,7 @@ type QuantizeOptions struct {
 	SmoothQuant       float64           // static and dynamic: alpha of SmoothQuant, 0 to 1; 0 disables it
 	MaxQualityLoss    float64           // maximum KL divergence in nats, or 1 - mean cosine; 0 for no limit
 	TargetSize        uint64            // maximum size of the result in bytes; 0 for no limit
-	NeverSlower       bool              // whether nodes stay float that are not faster when quantized, as measured
+	NeverSlower       bool              // whether nodes that are not measurably faster when quantized stay float
 	// CalibrationTensors are calibration tensors for the inputs, by name, instead of a text. Their first dimension counts
 	// samples.
 	CalibrationTensors map[string]*Tensor

@@ -55,16 +55,18 @@ type Both[T any] struct {
 	Result   T `json:"result"`
 }
 
-// Quality compares the outputs of the result with those of the original. Numbers that do not apply to the model's
-// primary output are nil. Top1Agreement is the share of rows whose largest element has the same index, and KL the mean
-// divergence in nats, for logits.
+// Quality compares the outputs of the result with those of the original. Each number is the worst of the judged outputs,
+// or nil if it applies to none of them. Top1Agreement is the share of rows whose largest element has the same index, KL
+// the mean divergence in nats, for logits, and ExactMatch the share of equal elements of outputs that are not float.
 type Quality struct {
-	Output        string   `json:"output"` // the primary output
+	Output        string   `json:"output"` // the judged output with the lowest cosine
+	Judged        []string `json:"judged"` // names of the judged outputs; see docs/report.md
 	Samples       int      `json:"samples"`
 	Cosine        *float64 `json:"cosine"`
 	MaxAbsError   *float64 `json:"max_abs_error"`
 	Top1Agreement *float64 `json:"top1_agreement"`
 	KL            *float64 `json:"kl"`
+	ExactMatch    *float64 `json:"exact_match"`
 }
 
 // SaveReport is the list of files that Save wrote.

@@ -32,8 +32,8 @@ public:
 /// Progress, timeout and cancellation of a call.
 struct Call {
     /// Progress callback; see optimize_progress_fn. It is called on the thread that made the call, at most 20 times per
-    /// second, and in addition at the beginning and the end of a stage. `total` is 0 if it is unknown. A return value
-    /// of false cancels the call. An exception also cancels the call, which then throws this exception.
+    /// second, and in addition for the first report of a stage and when `done` reaches `total`, which is 0 if it is
+    /// unknown. A return value of false cancels the call. An exception also cancels the call, which then throws it.
     std::function<bool(std::string_view stage, std::uint64_t done, std::uint64_t total)> progress;
     /// Timeout, after which the call throws an Error with Status::timeout. A value below one millisecond is treated as
     /// one millisecond.

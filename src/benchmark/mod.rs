@@ -16,7 +16,7 @@ mod timing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use quality::primary_output;
+pub(crate) use quality::judged_outputs;
 pub use report::{BenchmarkReport, Both, Latency, OutputQuality, QualityReport, Speedup};
 
 use crate::call::Call;
@@ -96,7 +96,7 @@ pub fn benchmark(
 }
 
 /// Measures an engine against its original, and returns the same as [`benchmark`]. Runs of both are timed by the wall
-/// clock and include copying inputs and outputs.
+/// clock and include copying inputs and outputs. Fails like [`benchmark`].
 pub fn benchmark_engine(
     runtime: &'static Runtime,
     original: &Model,
@@ -111,7 +111,7 @@ pub fn benchmark_engine(
 /// Measures `result` against `original` as [`benchmark`] does, but with less work: the models are not loaded alone, so
 /// memory and the time of the first run are absent from the report. There are at most 15 timed rounds and one warm-up
 /// round. Timing and comparison take about 0.6 seconds each; more for slow models, which run three rounds and one input
-/// set.
+/// set. Fails like [`benchmark`].
 pub fn brief(
     runtime: &'static Runtime,
     original: &Model,

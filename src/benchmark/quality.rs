@@ -97,16 +97,22 @@ impl Comparison {
     /// Returns the results over all inputs.
     pub fn finish(self) -> QualityReport {
         let names: Vec<(String, bool)> = self.outputs.iter().map(|t| (t.name.clone(), t.float)).collect();
-        let primary = primary_output(&names).unwrap_or(0);
+        let judged = judged_outputs(&names);
+        // A sum of divergences that is infinite or NaN is worse than any other.
+        let unbounded = judged.iter().any(|i| self.outputs[*i].kl_rows > 0 && !self.outputs[*i].kl.is_finite());
         let outputs: Vec<OutputQuality> = self.outputs.into_iter().map(Tally::finish).collect();
-        let first = outputs.get(primary);
+        let worst_of = |worse: fn(f64, f64) -> f64, figure: fn(&OutputQuality) -> Option<f64>| {
+            judged.iter().filter_map(|i| figure(&outputs[*i])).reduce(worse)
+        };
+        let worst = judged.iter().map(|i| &outputs[*i]).min_by(|a, b| by_cosine(a).total_cmp(&by_cosine(b)));
         QualityReport {
-            output: first.map(|o| o.name.clone()).unwrap_or_default(),
-            cosine: first.and_then(|o| o.cosine),
-            max_abs_error: first.and_then(|o| o.max_abs_error),
-            top1_agreement: first.and_then(|o| o.top1_agreement),
-            kl: first.and_then(|o| o.kl),
-            exact_match: first.and_then(|o| o.exact_match),
+            output: worst.or(outputs.first()).map(|o| o.name.clone()).unwrap_or_default(),
+            judged: judged.iter().map(|i| outputs[*i].name.clone()).collect(),
+            cosine: worst_of(f64::min, |o| o.cosine),
+            max_abs_error: worst_of(f64::max, |o| o.max_abs_error),
+            top1_agreement: worst_of(f64::min, |o| o.top1_agreement),
+            kl: worst_of(f64::max, |o| o.kl).filter(|_| !unbounded),
+            exact_match: outputs.iter().filter_map(|o| o.exact_match).reduce(f64::min),
             samples: self.samples,
             not_compared: self.apart,
             outputs,
@@ -114,12 +120,32 @@ impl Comparison {
     }
 }
 
-/// Returns the index of the primary output. Each element of `outputs` is the name of an output and whether it is float.
-/// The primary output is the first float output whose name contains `logits`, otherwise the first whose name contains
-/// `sentence_embedding`, otherwise the first; `None` if no output is float.
-pub fn primary_output(outputs: &[(String, bool)]) -> Option<usize> {
-    let named = |part: &str| outputs.iter().position(|(name, float)| *float && name.to_lowercase().contains(part));
-    named("logits").or_else(|| named("sentence_embedding")).or_else(|| outputs.iter().position(|(_, float)| *float))
+/// Returns the cosine of an output for comparisons; one without a cosine is above all others.
+fn by_cosine(output: &OutputQuality) -> f64 {
+    output.cosine.unwrap_or(f64::INFINITY)
+}
+
+/// Returns the indices of the outputs by which quality is judged; empty if no output is float. Each element of
+/// `outputs` is the name of an output and whether it is float.
+///
+/// If the name of a float output contains `sentence_embedding`, only such outputs are judged, because the vectors of
+/// tokens lead to them. Otherwise, all float outputs are judged, except a decoder's cache (`present...`) and, if the
+/// name of an output contains `logit`, hidden states, attention weights and pooled vectors, which lead to the logits.
+pub fn judged_outputs(outputs: &[(String, bool)]) -> Vec<usize> {
+    let named = |index: usize, parts: &[&str]| {
+        let name = outputs[index].0.to_lowercase();
+        parts.iter().any(|part| name.contains(part))
+    };
+    let floats: Vec<usize> = (0..outputs.len()).filter(|index| outputs[*index].1).collect();
+    let only = |parts: &[&str]| floats.iter().copied().filter(|i| named(*i, parts)).collect::<Vec<usize>>();
+    let without = |parts: &[&str]| floats.iter().copied().filter(|i| !named(*i, parts)).collect::<Vec<usize>>();
+    let (vectors, logits) = (only(&["sentence_embedding"]), only(&["logit"]));
+    let judged = match (logits.is_empty(), vectors.is_empty()) {
+        (false, _) => without(&["present", "hidden", "attention", "pool"]),
+        (true, false) => vectors,
+        (true, true) => without(&["present"]),
+    };
+    if judged.is_empty() { floats } else { judged }
 }
 
 impl Tally {
@@ -298,7 +324,53 @@ mod tests {
     }
 
     #[test]
-    fn the_primary_output_is_the_one_that_matters() {
+    fn outputs_that_lead_to_others_are_not_judged() {
+        let judged = |names: &[&str]| {
+            let outputs: Vec<(String, bool)> = names.iter().map(|n| ((*n).to_owned(), *n != "ids")).collect();
+            judged_outputs(&outputs).into_iter().map(|i| names[i].to_owned()).collect::<Vec<String>>()
+        };
+        assert_eq!(judged(&["last_hidden_state", "sentence_embedding"]), ["sentence_embedding"]);
+        assert_eq!(judged(&["logits", "present.0.key", "hidden_states.1"]), ["logits"]);
+        assert_eq!(judged(&["start_logits", "end_logits"]), ["start_logits", "end_logits"]);
+        assert_eq!(judged(&["logits", "pred_boxes"]), ["logits", "pred_boxes"]);
+        assert_eq!(judged(&["scores", "ids", "boxes"]), ["scores", "boxes"]);
+        assert_eq!(judged(&["present_state"]), ["present_state"]);
+        assert!(judged(&["ids"]).is_empty());
+    }
+
+    #[test]
+    fn the_worst_judged_output_counts() {
+        let before = [
+            floats("scores", &[1, 2], &[1.0, 2.0]),
+            ("ids".to_owned(), Tensor::from_i64(&[2], vec![3, 4]).unwrap()),
+            floats("boxes", &[1, 2], &[3.0, 4.0]),
+        ];
+        let after = [
+            floats("scores", &[1, 2], &[1.0, 2.25]),
+            ("ids".to_owned(), Tensor::from_i64(&[2], vec![3, 5]).unwrap()),
+            floats("boxes", &[1, 2], &[4.0, 3.0]),
+        ];
+        let mut comparison = Comparison::new(vec![]);
+        comparison.add(&before, &after, None, 1).unwrap();
+        let report = comparison.finish();
+        assert_eq!((report.output.as_str(), report.judged.len()), ("boxes", 2));
+        assert!((report.cosine.unwrap() - 0.96).abs() < 1e-9, "{report:?}");
+        assert_eq!((report.max_abs_error, report.top1_agreement), (Some(1.0), Some(0.0)));
+        assert_eq!((report.exact_match, report.kl), (Some(0.5), None));
+    }
+
+    #[test]
+    fn an_infinite_divergence_is_not_hidden_by_a_finite_one() {
+        let before = [floats("start_logits", &[1, 2], &[1.0, 2.0]), floats("end_logits", &[1, 2], &[1.0, 2.0])];
+        let lost = floats("end_logits", &[1, 2], &[1.0, f32::NEG_INFINITY]);
+        let mut comparison = Comparison::new(vec![]);
+        comparison.add(&before, &[before[0].clone(), lost], None, 1).unwrap();
+        let report = comparison.finish();
+        assert_eq!((report.kl, report.outputs[0].kl, report.outputs[1].kl), (None, Some(0.0), None));
+    }
+
+    #[test]
+    fn the_sentence_is_judged() {
         let all = [floats("hidden", &[1, 2], &[1.0, 2.0]), floats("sentence_embedding", &[1, 2], &[1.0, 1.0])];
         let mut comparison = Comparison::new(vec![]);
         comparison.add(&all, &all, None, 3).unwrap();

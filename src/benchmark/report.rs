@@ -91,23 +91,26 @@ impl Speedup {
     }
 }
 
-/// The closeness of the result's outputs to the original's, over all samples. `cosine` to `kl` are those of the primary
-/// output; a number that does not apply to an output is `None` (`null` in JSON).
+/// The closeness of the result's outputs to the original's, over all samples. `cosine` to `kl` are the worst of the
+/// judged outputs; a number that applies to none of them is `None` (`null` in JSON).
 #[derive(Debug, Clone, Serialize)]
 pub struct QualityReport {
-    /// Name of the primary output: the first float output whose name contains `logits`; otherwise the first whose name
-    /// contains `sentence_embedding`; otherwise the first float output; otherwise the first output. Empty if no output
-    /// was compared.
+    /// Name of the judged output with the lowest cosine; the first output if none is judged; empty if no output was
+    /// compared.
     pub output: String,
-    /// Mean cosine; see [`OutputQuality::cosine`].
+    /// Names of the judged outputs. If the name of a float output contains `sentence_embedding`, only such outputs are
+    /// judged. Otherwise, all float outputs are judged, except a decoder's cache (`present...`) and, if the name of an
+    /// output contains `logit`, hidden states, attention weights and pooled vectors.
+    pub judged: Vec<String>,
+    /// Lowest mean cosine; see [`OutputQuality::cosine`].
     pub cosine: Option<f64>,
     /// Largest difference; see [`OutputQuality::max_abs_error`].
     pub max_abs_error: Option<f64>,
-    /// Agreement of the largest elements; see [`OutputQuality::top1_agreement`].
+    /// Lowest agreement of the largest elements; see [`OutputQuality::top1_agreement`].
     pub top1_agreement: Option<f64>,
-    /// KL divergence; see [`OutputQuality::kl`].
+    /// Largest KL divergence; see [`OutputQuality::kl`]. `None` if that of a judged output is not finite.
     pub kl: Option<f64>,
-    /// Fraction of equal elements; see [`OutputQuality::exact_match`].
+    /// Lowest fraction of equal elements of an output that is not float; see [`OutputQuality::exact_match`].
     pub exact_match: Option<f64>,
     /// Number of texts, given samples or generated inputs that were compared.
     pub samples: usize,

@@ -40,7 +40,7 @@ pub struct State {
     pub seconds: f64,
     /// Smallest validation loss, and the step at which it was reached.
     pub best: Option<(f64, u64)>,
-    /// Validations so far, as in the report.
+    /// Results of the validations so far: the JSON objects of `history` in the report.
     pub history: Vec<Value>,
 }
 

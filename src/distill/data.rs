@@ -241,7 +241,8 @@ impl Dataset {
         let mut random = Random::part(seed, u64::from(epoch));
         random.shuffle(&mut order);
         if self.ragged {
-            // Rows of similar length are adjacent within 64 batches: less padding, and the order is still random.
+            // Rows are sorted by length within 64 batches each, so that there is less padding and the order stays
+            // random.
             for stretch in order.chunks_mut(64 * batch_size) {
                 stretch.sort_by_key(|row| self.rows[*row].tokens.len());
             }

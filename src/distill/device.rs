@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 /// The training state in the memory of a device.
 pub struct Device {
-    // Dropped in this order: bindings, the memory that they bind, the sessions of that memory.
+    // Fields are dropped in this order: bindings, the memory that they bind, the sessions of that memory.
     training: Bound,
     measuring: Bound,
     adding: Option<Bound>,

@@ -219,7 +219,7 @@ mod tests {
         let mut table = Table::new(0, &lookup, &[ROWS as i64, COLUMNS as i64]);
         let mut taken = Vec::new();
         for count in 1..=40u64 {
-            // Two runs per step. -1 is the last row; row 4 is read only in the third step, row 5 never.
+            // Each step has two runs. Row -1 is the last one; row 4 is read only in the third step, and row 5 never.
             let once = if count == 3 { 4 } else { 0 };
             let runs = [vec![(count % 4) as i64, once, -1], vec![(count % 4) as i64]];
             let mut gradient = vec![0f32; start.len()];

@@ -293,9 +293,9 @@ fn tables_learn_the_same_row_by_row() {
             let b = whole.step(&batches, &options, count, 1e-3, &stop).unwrap();
             assert!((a.loss - b.loss).abs() <= f64::from(tolerance) * b.loss, "step {count}: {a:?} {b:?}");
             assert!((a.norm - b.norm).abs() <= 1e-4 * b.norm, "step {count}: {a:?} {b:?}");
-            // Other words, so that the previous ones are not read for a while.
+            // The next step reads other tokens, so that rows of the table are not read for several steps.
             batch.ids.iter_mut().for_each(|id| *id = (*id + 1) % 20);
-            // Not after each step, so that some rows have several steps to catch up.
+            // The weights are not compared after each step, so that some rows have several steps to catch up.
             if count % 3 == 0 {
                 let (a, b) = (rows.snapshot().unwrap(), whole.snapshot().unwrap());
                 let worst = a.iter().zip(&b).map(|(a, b)| apart(a, b)).fold(0f32, f32::max);

@@ -136,7 +136,7 @@ impl Trainer {
         Ok((sum, each))
     }
 
-    /// Returns the present weights and moments.
+    /// Returns the current weights and moments.
     pub fn state(&mut self) -> Result<(Weights<'_>, Cow<'_, [Moments]>)> {
         self.learner.settle();
         Ok((self.learner.weights()?, self.learner.moments()?))

@@ -6,7 +6,8 @@
 //! p_n`, with `p_n` of the mixture; the search ends when that is nearly zero.
 //!
 //! For logits and products the likelihood is that of a log-linear model, also concave; there the weights follow the
-//! exponentiated gradient (Kivinen, Warmuth 1997) with a step that is halved until the loss does not increase.
+//! exponentiated gradient (Kivinen, Warmuth 1997) with a step that is doubled after each iteration that does not
+//! increase the loss, and otherwise divided by four.
 
 use super::{Ensemble, Method, name_of, place};
 use crate::call::{Call, Stage};
@@ -22,7 +23,8 @@ use serde::Serialize;
 
 /// The default number of tokens of the text to read.
 const TOKENS: usize = 8192;
-/// The maximum size of logits that are kept for methods that need all of them, in bytes.
+/// The size in bytes of the logits of all members from which on no further window is read, for methods that need all
+/// logits.
 const KEPT_BYTES: usize = 256 << 20;
 /// The distance of the log-likelihood per token from the optimum at which the search ends, in nats.
 const CLOSE: f64 = 1e-6;
@@ -52,13 +54,14 @@ pub struct FitReport {
 }
 
 impl Ensemble {
-    /// Fits the weights to `text`; the temperatures are unchanged. Returns the ensemble with these weights.
+    /// Fits the weights to `text`; the temperatures are unchanged. Returns the ensemble with these weights, and a
+    /// report.
     ///
-    /// Members are loaded one after another. Reports the stage `fit` in members' tokens. For the methods `logits` and
-    /// `product`, fewer tokens are used if the logits would take more than 256 MiB. Fails with
+    /// Members are loaded one after another. Progress stage: `fit`, in tokens, counted once per member. For the methods
+    /// `logits` and `product`, fewer tokens are used if the logits would take more than 256 MiB. Fails with
     /// [`crate::error::Kind::Unsupported`] for members that do not generate text or have different vocabularies, and
     /// for methods other than `mean`, `weighted`, `logits` and `product`; with `NotFound` if no member has a tokenizer;
-    /// with `InvalidArgument` if the text is too short.
+    /// with `InvalidArgument` if the text is too short; with `Runtime` if a logit is NaN.
     pub fn fit(
         &self,
         runtime: &'static Runtime,
@@ -162,7 +165,7 @@ impl Reading {
 /// Returns the best weights of a mean of probabilities.
 fn mixture(readings: &[Reading]) -> FitReport {
     let (members, count) = (readings.len(), readings[0].logs.len());
-    // Relative to the best member, so that nothing underflows.
+    // Probabilities are relative to that of the best member, so that nothing underflows.
     let best: Vec<f64> =
         (0..count).map(|n| readings.iter().map(|r| r.logs[n]).fold(f64::NEG_INFINITY, f64::max)).collect();
     let rows: Vec<Vec<f64>> =

@@ -137,7 +137,8 @@ fn one_member_or_equal_ones_write_what_the_model_writes() {
         assert_eq!((written.tokens, written.text), (plain.tokens.clone(), plain.text.clone()), "{method:?}");
         assert!(written.uncertainty.iter().all(|u| u.agreement > 0.999 && u.mutual_information < 1e-9), "{method:?}");
     }
-    // A member with weight 0 is not even loaded; the rest is the plain generator, including samples.
+    // A member with weight 0 is not loaded. The ensemble of the other member generates what its plain generator does,
+    // also with sampling.
     let drop_layer = PruneOptions { method: PruneMethod::Structured, drop_layers: 1, ..PruneOptions::default() };
     let other = prune(&model, &PruneOptions { sparsity: 0.0, ..drop_layer }, &Call::default()).unwrap().0;
     let weights = EnsembleOptions { weights: vec![1.0, 0.0], ..EnsembleOptions::default() };
@@ -315,7 +316,7 @@ fn reranking_takes_the_text_that_all_like_best() {
     let mut rows = together(&ensemble);
     let best = rows.generate(&prompts, &how, None, &Call::default()).unwrap();
     assert_eq!(rows.tokens(1).unwrap()[2..], best[1].tokens);
-    // The texts that each member would have generated, scored by all of them.
+    // For comparison, each member generates its texts alone, and all members score them.
     let mut members: Vec<Generator> = models.iter().map(alone).collect();
     let mut score = |prompt: &[i64], text: &[i64]| -> f64 {
         let mut sum = 0.0;

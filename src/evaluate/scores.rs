@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_interval_is_wilsons() {
-        // 8 of 10: the textbook's 0.490 to 0.943.
+        // For 8 of 10, the Wilson interval in textbooks is 0.490 to 0.943.
         let (low, high) = wilson(8, 10);
         assert!((low - 0.4902).abs() < 1e-4 && (high - 0.9433).abs() < 1e-4, "{low} {high}");
         assert_eq!(wilson(0, 0), (0.0, 1.0));

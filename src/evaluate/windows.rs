@@ -22,7 +22,7 @@ pub struct Window {
 /// strided sliding window of the transformers documentation, "Perplexity of fixed-length models".
 pub fn windows(count: usize, length: usize, stride: usize, prefix: bool) -> impl Iterator<Item = Window> {
     let mut done = 0;
-    // One more window for each stride that does not fit into the first.
+    // There is one window, and one more for each stride of the tokens after it.
     let number = if count == 0 { 0 } else { 1 + count.saturating_sub(length).div_ceil(stride.max(1)) };
     (0..number).map(move |index| {
         let begin = index * stride;

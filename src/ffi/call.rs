@@ -18,10 +18,11 @@ pub struct optimize_cancel_t(());
 
 handle!(optimize_cancel_t(Cancel), b"opt-canc", "cancel token");
 
-/// Progress callback. It is called on the thread that made the call, at most 20 times per second, and in addition at
-/// the beginning of each stage and when all work of a stage is done. `stage` names the stage and is valid during the
-/// callback. `done` and `total` count the work of the stage in its unit; `total` is 0 if it is unknown. A return value
-/// other than 0 cancels the call. The callback must not throw or use longjmp.
+/// Progress callback. It is called on the thread that made the call, at most 20 times per second, and in addition for
+/// the first report of a stage, in which `done` can be above 0, and when `done` reaches a `total` that is not 0.
+/// `stage` names the stage and is valid during the callback. `done` and `total` count the work of the stage in its
+/// unit; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not throw or
+/// use longjmp.
 ///
 /// Stages (units): "benchmark" (steps), "build" (steps), "calibrate" (runs), "classify" (texts), "distill" (steps),
 /// "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash"

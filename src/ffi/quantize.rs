@@ -166,9 +166,9 @@ pub struct optimize_quantize_options_t {
     /// calibration data; dynamic quantization without data uses built-in sentences, and then the model must have a
     /// tokenizer.
     pub smooth_quant: f64,
-    /// Maximum loss, measured on the calibration data or on generated inputs: mean KL divergence in nats for models
-    /// with logits, otherwise 1 - mean cosine. So many of the most sensitive nodes stay float that the limit is met. 0
-    /// means no limit. Needs ONNX Runtime.
+    /// Maximum loss of each judged output (docs/report.md), measured on the calibration data or on generated inputs:
+    /// mean KL divergence in nats for logits, 1 - mean cosine for other outputs. So many of the most sensitive nodes
+    /// stay float that the limit is met. 0 means no limit. Needs ONNX Runtime.
     pub max_quality_loss: f64,
     /// Maximum size of the result in bytes. The number of bits of each weight is chosen, from `bits` up, so that the
     /// size is met. 0 means no limit. Needs ONNX Runtime.

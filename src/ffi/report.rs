@@ -73,13 +73,15 @@ pub struct optimize_benchmark_t {
     pub original_bytes: u64,
     /// Size of the result on disk in bytes.
     pub result_bytes: u64,
-    /// Mean cosine of the outputs of both models.
+    /// Mean cosine of the outputs of both models; the lowest of the judged outputs (docs/report.md) if there are
+    /// several.
     pub cosine: f64,
-    /// Largest absolute difference of the outputs of both models.
+    /// Largest absolute difference of the judged outputs of both models.
     pub max_abs_error: f64,
-    /// Share of the rows of the outputs whose largest element has the same index in both models.
+    /// Share of the rows of the outputs whose largest element has the same index in both models; the lowest of the
+    /// judged outputs.
     pub top1_agreement: f64,
-    /// Mean Kullback-Leibler divergence in nats, for outputs that are logits.
+    /// Mean Kullback-Leibler divergence in nats, for outputs that are logits; the largest of the judged outputs.
     pub kl: f64,
 }
 // SAFETY: repr(C), two 32-bit integers, a pointer and 64-bit numbers: no padding, all zero is valid.

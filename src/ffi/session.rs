@@ -58,6 +58,7 @@ impl Ready {
         }
     }
 
+    /// Runs the model, and returns the outputs named in `outputs`. A run of an engine first waits for other runs of it.
     pub(super) fn run(
         &self,
         inputs: &[(&str, &Tensor)],

@@ -93,8 +93,8 @@ pub fn unread_without<'c, 'm: 'c>(
 ) -> HashMap<BodyId, HashSet<String>> {
     let mut dead: HashMap<BodyId, HashSet<String>> = HashMap::new();
     let mut dead_nodes: HashSet<(BodyId, usize)> = HashSet::new();
-    // The nodes of a chain become unused beginning at the reader. If chains share nodes, an unused node may make one of
-    // another chain unused, which the next iteration detects.
+    // The nodes of a chain become unused one by one, from the last node to the first. If chains share nodes, an unused
+    // node of one chain may make nodes of another chain unused, which the next iteration detects.
     loop {
         let before = dead_nodes.len() + dead.values().map(HashSet::len).sum::<usize>();
         let unread = |dead_nodes: &HashSet<(BodyId, usize)>, owner: BodyId, name: &str| {

@@ -108,7 +108,7 @@ mod tests {
     fn each_fit_compares_its_part_of_a_name() {
         let names = ["model.layers.3.mlp.down_proj", "/layers.3/mlp/MatMul"];
         for (text, fits) in [
-            // Name, parts, name or part, literal.
+            // The columns are the fits: the whole name, its parts, the name or a part, and the literal text.
             ("down_proj", [false, true, true, false]),
             ("mlp", [false, true, true, false]),
             ("layers.3", [false, true, false, false]),

@@ -211,7 +211,7 @@ impl Model {
     }
 
     /// Returns the path, the size and the SHA-256 of the model's files, all of which are read. `call` receives the
-    /// stage `hash` and can cancel.
+    /// stage `hash` and can cancel. Fails only like [`Call::check`].
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());
         let bytes = self.bytes();

@@ -102,7 +102,8 @@ pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &C
 
 /// Passes `model` to a sink as the file `name`, after the file with its external data if there is one, and returns what
 /// was written: the same bytes under the same names as [`to_file`] writes. The sink is called on the caller's thread.
-/// `call` receives the stages `hash`, for external data, and `save`, in bytes of one file, and can cancel.
+/// `call` receives the stages `hash`, for external data, and `save`, in bytes of one file, and can cancel. Fails like
+/// [`to_file`] for the model and the name, and with the error of the sink.
 pub fn to_sink(
     model: &ModelProto,
     sink: &dyn FileSink,

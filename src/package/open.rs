@@ -347,7 +347,7 @@ impl Package {
     }
 
     /// Returns the manifest as JSON, with `chosen` (the selected variant and the reason, see [`Package::choose`]) and
-    /// `signed` (whether the package has a signature, which is not checked).
+    /// `signed` (whether the package has a signature, which is not checked). Fails like [`Package::choose`].
     pub fn inspect(&self, runtime: Option<&'static Runtime>) -> Result<String> {
         let choice = self.choose(runtime)?;
         let mut value = serde_json::to_value(&self.0.manifest).unwrap_or_default();

@@ -63,7 +63,8 @@ pub fn prune(
                     (None, None) => {}
                 }
             }
-            // Updates all columns after the block, for all rows of the task while the factor's rows are in the cache.
+            // All columns after the block are updated for all rows of the task, while the factor's rows are in the
+            // cache.
             for i in start..end {
                 let upper = &factor.upper[i * n + end..(i + 1) * n];
                 for r in 0..count {

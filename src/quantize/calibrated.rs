@@ -62,7 +62,7 @@ pub fn all(
         ticket.check()?;
         let open: Vec<usize> = stage.weights.iter().copied().filter(|w| coded[*w].is_none()).collect();
         if open.is_empty() {
-            continue; // without running the model up to here
+            continue; // The model need not be run up to this stage.
         }
         let inputs = changed.value(&stage.input, stop)?;
         let wanted = as_it_was.value(&stage.input, stop)?;

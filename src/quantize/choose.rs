@@ -191,7 +191,7 @@ impl Chooser {
             }
             closest = (bytes, loss);
             if target_size > 0 && small {
-                break; // The size of names is known now.
+                break; // The result is small enough, and a smaller one would lose more.
             }
             // The bytes of names and shapes are known only now.
             room = room.saturating_sub(bytes.saturating_sub(target_size));

@@ -150,8 +150,9 @@ pub struct QuantizeOptions {
     /// (SmoothQuant's alpha; use 0.8 for encoders, 0.5 for decoders). Measured on the calibration data or, for
     /// dynamic with a tokenizer, on built-in sentences.
     pub smooth_quant: f64,
-    /// Maximum loss on the calibration data, or on generated inputs: the mean KL divergence in nats for models with
-    /// logits, otherwise 1 - the mean cosine. 0 (default) for no limit.
+    /// Maximum loss on the calibration data, or on generated inputs, of each judged output
+    /// ([`crate::benchmark::QualityReport::judged`]): the mean KL divergence in nats for logits, 1 - the mean cosine
+    /// for other outputs. 0 (default) for no limit.
     pub max_quality_loss: f64,
     /// Dynamic and weight-only: maximum size of the result in bytes; the bits of each weight are chosen for it. 0
     /// (default) for no limit.

@@ -82,7 +82,7 @@ fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     if small && most > 1 {
         ways.push(format!("a min_elements below {most} includes smaller weights"));
     }
-    // Neither reads weights that are no constants, or that are not there.
+    // Neither of these techniques applies to weights that are computed at run time.
     if nodes.is_empty() || nodes.iter().any(|node| !node.reason.contains("from constants by")) {
         let integers =
             "static quantization (--type static --calibration) quantizes activations and computes in integers";

@@ -121,7 +121,7 @@ impl<'a> Planner<'_, 'a> {
             return Ok(None);
         }
         if belongs_to_blocks(self.view, constant.owner, constant.name) {
-            return Ok(None); // of a quantized weight, whose product is in the report
+            return Ok(None); // The constant is a part of a quantized weight, whose product is in the report.
         }
         self.selected(node, &constant)?;
         let elements = element_count(&constant.tensor.dims).unwrap_or(0);

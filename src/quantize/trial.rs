@@ -25,16 +25,20 @@ pub struct Judge {
     runtime: &'static Runtime,
     threads: usize,
     pool: rayon::ThreadPool,
-    output: String,
-    /// Whether rows are logits, and the loss is a divergence.
-    logits: bool,
+    /// Names of the outputs on which the loss is measured.
+    outputs: Vec<String>,
     cases: Vec<Case>,
 }
 
 struct Case {
     batch: Batch,
-    reference: Tensor,
-    /// The [`log_sum_exp`] of the rows of logits.
+    /// The original's outputs, in the order of [`Judge::outputs`].
+    references: Vec<Reference>,
+}
+
+struct Reference {
+    tensor: Tensor,
+    /// The [`log_sum_exp`] of each row of logits, whose loss is a divergence; empty for other outputs.
     norms: Vec<f64>,
 }
 
@@ -46,27 +50,31 @@ impl Judge {
             matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
         };
         let outputs: Vec<(String, bool)> = run.model.outputs().iter().map(|o| (o.name.clone(), floats(o))).collect();
-        let Some(primary) = benchmark::primary_output(&outputs) else {
+        let judged = benchmark::judged_outputs(&outputs);
+        if judged.is_empty() {
             bail!(Unsupported, "the model has no float output on which quality could be measured");
-        };
-        let output = outputs[primary].0.clone();
-        let logits = output.to_lowercase().contains("logit");
+        }
+        let outputs = judged.into_iter().map(|index| outputs[index].0.clone()).collect();
         let threads = run.options.threads;
         let pool = crate::threads::pool(threads)?;
-        let mut judge = Judge { runtime, threads, pool, output, logits, cases: Vec::new() };
+        let mut judge = Judge { runtime, threads, pool, outputs, cases: Vec::new() };
         let session = judge.session(run.model, run)?;
         let (stop, mut bytes) = (Stop::new()?, 0);
         for batch in batches {
             run.call.check()?;
-            let reference = judge.run(&session, &batch, None, &stop).at(|| "the original")?;
-            bytes += reference.elements() * 4;
+            let tensors = judge.run(&session, &batch, None, &stop).at(|| "the original")?;
+            bytes += tensors.iter().map(|tensor| tensor.elements() * 4).sum::<usize>();
             if bytes > REFERENCE_BYTES && !judge.cases.is_empty() {
                 break;
             }
-            let rows = reference.as_slice::<f32>()?;
-            let norms = || rows.par_chunks(width(&reference)).map(log_sum_exp).collect();
-            let norms = if logits { judge.pool.install(norms) } else { Vec::new() };
-            judge.cases.push(Case { batch, reference, norms });
+            let mut references = Vec::with_capacity(tensors.len());
+            for (name, tensor) in judge.outputs.iter().zip(tensors) {
+                let rows = tensor.as_slice::<f32>()?;
+                let norms = || rows.par_chunks(width(&tensor)).map(log_sum_exp).collect();
+                let norms = if is_logits(name) { judge.pool.install(norms) } else { Vec::new() };
+                references.push(Reference { tensor, norms });
+            }
+            judge.cases.push(Case { batch, references });
         }
         if judge.cases.is_empty() {
             bail!(InvalidArgument, "there is no data on which the loss could be measured");
@@ -74,9 +82,10 @@ impl Judge {
         Ok(judge)
     }
 
-    /// Returns the name of the metric: `kl` or `cosine`.
+    /// Returns the name of the metric: `kl` if an output on which the loss is measured contains logits, otherwise
+    /// `cosine`.
     pub fn metric(&self) -> &'static str {
-        if self.logits { "kl" } else { "cosine" }
+        if self.outputs.iter().any(|name| is_logits(name)) { "kl" } else { "cosine" }
     }
 
     /// Returns the number of batches on which the loss is measured.
@@ -84,7 +93,8 @@ impl Judge {
         self.cases.len()
     }
 
-    /// Returns the mean over rows of the KL divergence from the original in nats, or of 1 - cosine.
+    /// Returns the largest loss of an output: the mean over its rows of the KL divergence from the original in nats for
+    /// logits, of 1 - cosine for other outputs.
     pub fn loss(&self, model: &Model, run: &Run<'_>) -> Result<f64> {
         let session = self.session(model, run)?;
         self.mean(&session, None, self.cases.len(), &Stop::new()?)
@@ -95,42 +105,46 @@ impl Judge {
         Session::new(self.runtime, model, &options, run.call)
     }
 
-    fn run(&self, session: &Session, batch: &Batch, more: Option<(&str, &Tensor)>, stop: &Stop) -> Result<Tensor> {
+    /// Returns [`Judge::outputs`] of a run, as float32.
+    fn run(&self, session: &Session, batch: &Batch, more: Option<(&str, &Tensor)>, stop: &Stop) -> Result<Vec<Tensor>> {
         let feed: Vec<(&str, &Tensor)> = batch.inputs.iter().map(|(n, t)| (n.as_str(), t)).chain(more).collect();
-        let Some((_, tensor)) = session.run_until(&feed, &[&self.output], stop)?.pop() else {
-            bail!(Internal, "a run has no result");
-        };
-        match tensor.dtype() {
+        let names: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
+        let found = session.run_until(&feed, &names, stop)?;
+        let float32 = |(_, tensor): (String, Tensor)| match tensor.dtype() {
             DataType::Float32 => Ok(tensor),
             _ => Tensor::from_f32(tensor.shape(), tensor.to_f32_vec()?),
-        }
+        };
+        found.into_iter().map(float32).collect()
     }
 
     fn mean(&self, session: &Session, more: Option<(&str, &Tensor)>, cases: usize, stop: &Stop) -> Result<f64> {
-        let (mut sum, mut count) = (0f64, 0usize);
+        let mut sums = vec![(0f64, 0usize); self.outputs.len()];
         for case in &self.cases[..cases] {
-            let result = self.run(session, &case.batch, more, stop)?;
-            if result.shape() != case.reference.shape() {
-                bail!(Internal, "the quantized model returns an output of another shape");
+            let results = self.run(session, &case.batch, more, stop)?;
+            for ((reference, result), (sum, count)) in case.references.iter().zip(&results).zip(&mut sums) {
+                if result.shape() != reference.tensor.shape() {
+                    bail!(Internal, "the quantized model returns an output of another shape");
+                }
+                let (loss, rows) = self.rows(case, reference, result)?;
+                *sum += loss;
+                *count += rows;
             }
-            let (loss, rows) = self.rows(case, &result)?;
-            sum += loss;
-            count += rows;
         }
-        Ok(sum / count.max(1) as f64)
+        Ok(sums.into_iter().map(|(sum, count)| sum / count.max(1) as f64).fold(f64::NEG_INFINITY, f64::max))
     }
 
-    fn rows(&self, case: &Case, result: &Tensor) -> Result<(f64, usize)> {
-        let (before, after, width) = (case.reference.as_slice::<f32>()?, result.as_slice::<f32>()?, width(result));
-        let kept = |row: usize| is_kept(case.batch.mask.as_ref(), &case.reference, row);
+    fn rows(&self, case: &Case, reference: &Reference, result: &Tensor) -> Result<(f64, usize)> {
+        let (before, after) = (reference.tensor.as_slice::<f32>()?, result.as_slice::<f32>()?);
+        let kept = |row: usize| is_kept(case.batch.mask.as_ref(), &reference.tensor, row);
         let one = |(row, (a, b)): (usize, (&[f32], &[f32]))| {
-            let loss = match case.norms.get(row) {
+            let loss = match reference.norms.get(row) {
                 Some(norm) => divergence((a, *norm), (b, log_sum_exp(b))),
                 None => 1.0 - Sums::of(a, b).cosine(),
             };
             // NaN counts as the worst result, not as a missing one.
             if loss.is_nan() { f64::INFINITY } else { loss }
         };
+        let width = width(result);
         if width == 1 {
             return Ok((1.0 - Sums::of(before, after).cosine(), 1));
         }
@@ -138,6 +152,11 @@ impl Judge {
         let losses: Vec<f64> = self.pool.install(|| rows.filter(|(row, _)| kept(*row)).map(one).collect());
         Ok((losses.iter().sum(), losses.len()))
     }
+}
+
+/// Returns whether the output of that name contains logits.
+fn is_logits(name: &str) -> bool {
+    name.to_lowercase().contains("logit")
 }
 
 fn width(tensor: &Tensor) -> usize {

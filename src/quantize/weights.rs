@@ -39,7 +39,7 @@ fn int8(weight: &Weight<'_>, limit: f32, scratch: &Scratch, ticket: &Ticket) -> 
         false => (matrix.rows, matrix.columns),
         true => (matrix.columns, matrix.rows),
     };
-    // Both loops iterate over the *output* in order, so that every piece is one contiguous write.
+    // The pieces are ranges of the *output*, even if it is transposed, so that each is one contiguous write.
     pieces(lines, width).into_par_iter().try_for_each(|(rows, columns)| {
         ticket.check()?;
         let mut out = vec![0u8; rows.len() * columns.len()];

@@ -153,7 +153,9 @@ impl On<'_> {
         if let Some(kept) = kept {
             // No member has the inputs and outputs of a fused graph, so the graph is run and compared with itself.
             let original = if matches!(step.work, Work::Ensemble(_)) { &result } else { model };
-            verify::examine(self.runtime, (original, &result), self.options.threads, kept, &mut report, self.call)?;
+            let (models, threads) = ((original, &result), self.options.threads);
+            let inputs = data::inputs_of_step(&step.reads.calibration, self.options.data)?;
+            verify::examine(self.runtime, models, threads, kept, &inputs, &mut report, self.call)?;
         }
         Ok((result, report))
     }

@@ -5,10 +5,14 @@ use crate::calibrate::{self, Calibration};
 use crate::distill::Corpus;
 use crate::error::{Context, Result, bail};
 use crate::files;
+use crate::inputs::InputOptions;
 use crate::limits;
 use crate::model::Model;
 use crate::text::Tokenizer;
 use std::path::Path;
+
+/// The number of lines of a calibration text on which a result is run.
+const LINES: usize = 8;
 
 /// Calls `technique` with the calibration data of a file, a text or tensors (`X.safetensors`), and returns its result.
 /// `windows` and `length` are those of [`Calibration::Text`]; tensors do not use them. Fails if the file cannot be read
@@ -59,6 +63,23 @@ pub(super) fn of_step<T>(
         Some(Data::File(file)) => calibrated(file, how, model, |calibration| technique(Some(calibration))),
         Some(Data::Given(_)) => calibrated_on(of_call(given)?, how, model, |calibration| technique(Some(calibration))),
     }
+}
+
+/// Returns the calibration data of a step as inputs of a run: the tensors, or the first lines of the text that are not
+/// blank. `given` is the text that the caller of [`super::apply`] passes.
+pub(super) fn inputs_of_step(reads: &OfCalibration, given: Option<&str>) -> Result<InputOptions> {
+    let lines = |text: &str| {
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        InputOptions { texts: lines.take(LINES).map(str::to_owned).collect(), ..InputOptions::default() }
+    };
+    Ok(match &reads.calibration {
+        None => InputOptions::default(),
+        Some(Data::File(file)) if file.extension().is_some_and(|extension| extension == "safetensors") => {
+            InputOptions { tensors: calibrate::read_tensors(file)?, ..InputOptions::default() }
+        }
+        Some(Data::File(file)) => lines(&files::read_text(file)?),
+        Some(Data::Given(_)) => lines(of_call(given)?),
+    })
 }
 
 /// Returns the text on which a step trains: that of a file (`X.jsonl` as JSON lines), or `given`, the text that the

@@ -56,7 +56,7 @@ pub struct Place {
 /// Memory may be input and output at the same time only for models whose kernels support it, such as
 /// GroupQueryAttention: other kernels would overwrite values that they still read.
 pub struct InPlace {
-    // Dropped before the memory that it refers to: fields are dropped in this order.
+    // The binding is dropped before the memory that it refers to, because fields are dropped in this order.
     binding: IoBinding,
     /// Inputs of the latest run, to which the binding still refers.
     inputs: Vec<(String, Lent)>,
@@ -183,7 +183,7 @@ impl Session {
             if elsewhere {
                 memory.binding.synchronize_inputs()?;
             }
-            // Bound again for every run; otherwise the run would overwrite the outputs of the last one.
+            // The outputs are bound again for every run; otherwise a run would overwrite those of the previous one.
             let host = MemoryInfo::default();
             for name in &memory.outputs {
                 memory.binding.bind_output_to_device(name.as_str(), &host)?;

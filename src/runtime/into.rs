@@ -95,7 +95,7 @@ impl Session {
             .collect();
         let values = values?;
         let run = || guarded("running a model", || mapped::run_into(&self.inner, &fed, &values, &stop.options));
-        // ONNX Runtime 1.32, and older versions.
+        // `OTHER_SHAPE` has the messages of ONNX Runtime 1.32 and of older versions.
         let other_shape = |e: &Error| OTHER_SHAPE.iter().any(|text| e.message().contains(text));
         counters::run(|| self.limited(run)).map_err(|e| match other_shape(&e) {
             true => Error::new(Kind::InvalidArgument, format!("an output gets another shape: {e}")),

@@ -127,7 +127,7 @@ impl Execution {
             match found {
                 Err(e) if index + 1 < candidates.len() => passed_over.push(format!("{}: {e}", provider.name())),
                 _ if provider == Provider::Cpu => {
-                    // The provider's options of `auto` are those of a device that cannot be used.
+                    // With `auto`, the provider options are meant for a device, and none can be used.
                     let options = if candidates.len() == 1 { self.provider_options.clone() } else { Vec::new() };
                     let settled = Execution {
                         kernels: self.kernels,

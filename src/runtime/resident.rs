@@ -114,7 +114,7 @@ impl Session {
                 bound.inputs.push(((*name).to_owned(), lent));
             }
             bound.binding.synchronize_inputs()?;
-            // Bound again for every run; otherwise the run would overwrite the outputs of the last one.
+            // The outputs are bound again for every run; otherwise a run would overwrite those of the previous one.
             let host = MemoryInfo::default();
             for name in &bound.given {
                 bound.binding.bind_output_to_device(name.as_str(), &host)?;

@@ -27,7 +27,7 @@ use std::time::Instant;
 /// A model loaded for running. Any number of threads may call [`Session::run`] at the same time; their runs share the
 /// session's threads and weights.
 pub struct Session {
-    // Before the weights, which it reads until it is dropped: fields are dropped in this order.
+    // The session is dropped before the weights, which it reads until then: fields are dropped in this order.
     pub(super) inner: ort::session::Session,
     /// Weights that `inner` reads in place, and the charge for those that it has copied.
     _weights: (Vec<Bytes>, Charge),

@@ -141,7 +141,7 @@ fn home(folder: &Path) -> PathBuf {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let inside = whole.file_name().is_some_and(|name| name == "onnx");
     match whole.parent().filter(|_| inside && !has("config.json") && !has("tokenizer.json")) {
-        // As the user wrote it if possible, because it appears in messages.
+        // The path is the user's own if possible, because it appears in messages.
         Some(_) if folder.ends_with("onnx") => files::parent_of(folder).to_owned(),
         Some(around) => around.to_owned(),
         None => folder.to_owned(),

@@ -15,10 +15,11 @@ use crate::model::{Model, Task};
 use crate::platform::memory;
 use crate::runtime::{Runtime, SessionOptions};
 use crate::statistics::{grouped_interval, median};
-use crate::text::{GenerateOptions, Generator, Prompt, Tokenizer};
+use crate::text::{Decoder, GenerateOptions, Generator, Prompt, Tokenizer};
 use std::time::{Duration, Instant};
 
-/// The number of tokens of the prompt of a decoder.
+/// The maximum number of tokens of the prompt of a decoder; fewer if the context of the model has no room for them and
+/// for [`TOKENS`] more.
 const PROMPT: usize = 128;
 /// The number of tokens that a decoder generates in a round.
 const TOKENS: usize = 16;
@@ -61,7 +62,10 @@ impl Load {
         if let (Task::Generate, Some(tokenizer)) = (model.card().task, tokenizer) {
             let text = InputOptions::default().texts().join(" ");
             let ids = tokenizer.encode(&text, false)?.ids;
-            return Ok(Load::Prompt(ids.into_iter().cycle().take(PROMPT).collect()));
+            // The tokens that are generated follow the prompt.
+            let context = Decoder::of(model)?.context.unwrap_or(usize::MAX);
+            let count = PROMPT.min(context.saturating_sub(TOKENS).max(1));
+            return Ok(Load::Prompt(ids.into_iter().cycle().take(count).collect()));
         }
         let mut subject = Subject::new(how.runtime, model, &how.session(true), call)?;
         let mut batches: Vec<(String, Batch)> = Vec::new();
@@ -75,7 +79,9 @@ impl Load {
             // A model with fixed sizes rejects some of the sizes, or gets inputs of the same size each time.
             let Ok(batch) = batch else { continue };
             if batches.iter().all(|(_, other)| other.shapes() != batch.shapes()) {
-                batches.push((format!("{batch_size}x{sequence_length}"), batch));
+                let own = shape_name(&batch.shapes());
+                let is_taken = batches.iter().any(|(size, _)| *size == own);
+                batches.push((if is_taken { format!("{batch_size}x{sequence_length}") } else { own }, batch));
             }
         }
         if batches.is_empty() {
@@ -109,6 +115,17 @@ impl Load {
             Load::Prompt(ids) => vec![format!("prefill {}", ids.len()), "decode".to_owned()],
             Load::Batches(batches) => batches.iter().map(|(size, _)| size.clone()).collect(),
         }
+    }
+}
+
+/// Returns the shape of the input with the most elements, which is the name of a size: `1x128` for a text of 128 tokens.
+pub(super) fn shape_name(shapes: &[(String, Vec<i64>)]) -> String {
+    let elements = |dims: &[i64]| dims.iter().product::<i64>();
+    // Of several inputs of that size, the first one: `max_by_key` would return the last.
+    let largest = shapes.iter().rev().max_by_key(|(_, dims)| elements(dims));
+    match largest {
+        Some((_, dims)) if !dims.is_empty() => dims.iter().map(i64::to_string).collect::<Vec<_>>().join("x"),
+        _ => "scalar".to_owned(),
     }
 }
 
@@ -265,4 +282,19 @@ fn resident(how: &How, model: &Model, stock: bool, load: &Load, call: &Call) -> 
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_named_after_the_largest_input() {
+        let named = |shapes: &[(&str, &[i64])]| {
+            shape_name(&shapes.iter().map(|(name, dims)| ((*name).to_owned(), dims.to_vec())).collect::<Vec<_>>())
+        };
+        assert_eq!(named(&[("ids", &[1, 128]), ("mask", &[1, 128])]), "1x128");
+        assert_eq!(named(&[("scale", &[1]), ("image", &[8, 3, 32, 32])]), "8x3x32x32");
+        assert_eq!((named(&[("x", &[])]), named(&[])), ("scalar".to_owned(), "scalar".to_owned()));
+    }
 }

@@ -131,7 +131,8 @@ pub struct Interval {
 /// The latency for one size of the input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
-    /// Name of the size, for example `1x128`, `prefill 128` or `decode`.
+    /// Name of the size: the shape of the input with the most elements, for example `1x128`; `prefill 128` or `decode`
+    /// for decoders.
     pub size: String,
     /// Latency in milliseconds per run, or per token for `decode`.
     pub latency_ms: Pair,

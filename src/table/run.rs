@@ -1,7 +1,7 @@
 //! The measurement of the table, row by row.
 
 use super::facts::{actions, name_of, size_of, split};
-use super::measure::{How, Load, measure};
+use super::measure::{How, Load, measure, shape_name};
 use super::quality::Data;
 use super::report::{Interval, ModelTable, Pair, Promise, Row, SCHEMA_VERSION, Speed, State, Table};
 use super::rows::{self, Given, Name, Plan};
@@ -361,7 +361,7 @@ impl<'a> One<'a> {
         let medians =
             benchmark::Both { original: speed.latency_ms.original.median, result: speed.latency_ms.result.median };
         let speedup = Interval::new(speed.speedup.median, (speed.speedup.low, speed.speedup.high));
-        row.speed = vec![Speed { size: "1x128".to_owned(), latency_ms: exactly(medians), speedup }];
+        row.speed = vec![Speed { size: shape_name(&speed.input_shapes), latency_ms: exactly(medians), speedup }];
         let named = [("cosine", quality.cosine), ("kl", quality.kl), ("top1_agreement", quality.top1_agreement)];
         let figure = |(name, value): (&str, Option<f64>)| {
             Some(super::Figure { name: name.to_owned(), value: Interval::exactly(value?) })

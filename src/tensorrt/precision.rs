@@ -338,7 +338,8 @@ impl Work<'_> {
         let lowered = nodes.iter().zip(forms).filter(|(_, form)| **form == Form::Short);
         let mut names: Vec<String> = lowered.clone().flat_map(|(node, _)| of(node)).collect();
         if self.options.precision.is_quantized() {
-            // The inputs of these nodes are float32 and contain the errors of earlier nodes, which do not count here.
+            // The inputs of these nodes are float32 and contain the errors of earlier nodes. These errors are measured,
+            // too, because they are subtracted.
             let read = lowered.filter_map(|(node, _)| node.input_at(0));
             names.extend(read.filter(|name| self.sample.types.contains_key(*name)).map(str::to_owned));
             names.sort();

@@ -191,8 +191,8 @@ fn genai_decoder(card: &Card) -> Result<Option<Value>> {
 
 fn context_of(card: &Card, genai: Option<&Value>) -> Option<usize> {
     let genai = genai.and_then(|g| g.get("context_length")).and_then(Value::as_i64);
-    // A list instead of a chain of options: the code that the compiler generates for a chain reads uninitialized
-    // values, which is harmless but reported by valgrind.
+    // This is a list instead of a chain of options, because the code that the compiler generates for a chain reads
+    // uninitialized values, which is harmless but reported by valgrind.
     let mut sizes: Vec<usize> = Vec::new();
     for size in CONTEXT_KEYS.iter().map(|key| card.integer(key)).chain([genai]).flatten() {
         sizes.extend(usize::try_from(size).ok().filter(|size| *size > 0));

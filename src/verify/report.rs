@@ -21,10 +21,10 @@ const SMALL: u64 = 64 << 10;
 /// The relative difference from the original's outputs above which a warning is added.
 const FAR: f64 = 0.5;
 
-/// Checks the result of a technique and records the findings in its report: the result is opened and run on an input
-/// that is generated for the original (see [`Examiner::examine`]). If one of the models is larger than
-/// [`limits::EXAMINED_BYTES`], nothing is checked; if the original does not run on that input, the result is only
-/// opened. In both cases, the report gives the reason.
+/// Checks the result of a technique and records the findings in its report: the result is opened and run (see
+/// [`Examiner::examine`]) on the first texts or tensors of `inputs`, or on inputs that are generated for the original
+/// if it has none. If one of the models is larger than [`limits::EXAMINED_BYTES`], nothing is checked; if the original
+/// does not run on these inputs, the result is only opened. In both cases, the report gives the reason.
 ///
 /// Fails with [`Kind::Unsupported`] if the result cannot be opened or run although the original can, if an output has
 /// values that are not finite where the original's are, or if the outputs with and without ONNX Runtime's optimizers
@@ -36,6 +36,7 @@ pub fn examine(
     (original, result): (&Model, &Model),
     threads: usize,
     kept: Kept,
+    inputs: &InputOptions,
     report: &mut Report,
     call: &Call,
 ) -> Result<()> {
@@ -45,25 +46,26 @@ pub fn examine(
         return Ok(());
     }
     let call = &Call { progress: None, ..*call };
-    let made = generated(original).and_then(|batch| {
+    let (made, on) = sample(original, inputs);
+    let made = made.and_then(|batch| {
         let examiner = Examiner::new(runtime, original, &batch, threads, kept, call)?;
         examiner.examine(result, call)
     });
     match made {
         Ok(Ok(facts)) => {
-            note(report, facts);
+            note(report, facts, on);
             warn_of_size(report, original.bytes(), result.bytes());
             Ok(())
         }
         // At the default optimization level, the outputs are near those of the original, so a warning is enough.
         Ok(Err(fault)) if fault.usual_differs.is_some_and(|differs| differs <= NEAR) => {
-            report.warnings.push(fault.text);
+            report.warnings.push(fault.text + on);
             Ok(())
         }
-        Ok(Err(fault)) => bail!(Unsupported, "{fault}"),
+        Ok(Err(fault)) => bail!(Unsupported, "{fault}{on}"),
         Err(e) if e.kind().ends_a_call() || e.kind() == Kind::Internal => Err(e),
         Err(e) => {
-            skip(report, format!("the original does not run on a generated input: {e}"));
+            skip(report, format!("the original does not run{on}: {e}"));
             opens(runtime, (original, result), threads, call)
         }
     }
@@ -84,17 +86,30 @@ fn opens(runtime: &'static Runtime, (original, result): (&Model, &Model), thread
     Ok(())
 }
 
-fn generated(model: &Model) -> Result<Batch> {
-    let tokenizer = Tokenizer::of(model)?;
-    Source::new(model, tokenizer.as_ref(), &InputOptions::default())?.timing()
+/// Returns the inputs on which a result is run, and the end of a sentence that describes them.
+fn sample(model: &Model, inputs: &InputOptions) -> (Result<Batch>, &'static str) {
+    let tokenizer = match Tokenizer::of(model) {
+        Ok(tokenizer) => tokenizer,
+        Err(e) => return (Err(e), ""),
+    };
+    let on = match (inputs.tensors.is_empty(), tokenizer.is_some()) {
+        (false, _) => " on the given inputs",
+        (true, true) => "",
+        (true, false) => " on generated inputs",
+    };
+    let mut inputs = inputs.clone();
+    if tokenizer.is_none() {
+        inputs.texts.clear();
+    }
+    (Source::new(model, tokenizer.as_ref(), &inputs).and_then(|source| source.timing()), on)
 }
 
 /// Records facts in a report, and adds a warning if the outputs of a quantized model differ from the original's by more
-/// than 50 %.
-pub fn note(report: &mut Report, facts: Facts) {
+/// than 50 %. `on` is the end of a sentence that describes the inputs, or empty.
+pub fn note(report: &mut Report, facts: Facts, on: &str) {
     report.summary.insert("verified".into(), json!(facts));
     if let Some(differs) = facts.original_differs.filter(|differs| *differs > FAR && report.operation == "quantize") {
-        let far = format!("the outputs differ from the original's by {:.0} % (root mean squares)", 100.0 * differs);
+        let far = format!("the outputs differ from the original's by {:.0} % (root mean squares){on}", 100.0 * differs);
         report.warnings.push(format!("{far}; max_quality_loss keeps the most sensitive nodes float"));
     }
 }

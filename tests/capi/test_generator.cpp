@@ -184,7 +184,7 @@ void seeds_repeat() {
     CHECK(text_of("Once upon a time", options) != first);
     auto ends = at_most(8);
     ends.temperature = 0;
-    ends.top_p = 0.95F; // of a draw that is not made
+    ends.top_p = 0.95F; // top_p has no effect without sampling, so it is refused
     FAILS(invalid_argument, "top_p", text_of("Once upon a time", ends));
     options.top_k = 1; // no choice is left
     CHECK(text_of("Once upon a time", options) == text_of("Once upon a time", at_most(8)));
@@ -193,7 +193,7 @@ void seeds_repeat() {
 void log_probabilities_are_told() {
     Heard heard;
     auto options = heard_by(heard, 4);
-    options.logprobs = 3; // that of the token, and two more
+    options.logprobs = 3; // the generated token and the two most probable tokens
     const auto report = generator().generate({count}, options);
     CHECK(heard.logprobs.size() == 4 && has(report, "\"top\":[{"));
     for (const float logprob : heard.logprobs) CHECK(std::isfinite(logprob) && logprob < 0 && logprob > -5);

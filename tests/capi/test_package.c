@@ -101,7 +101,7 @@ TEST(ranges_that_mean_nothing_are_refused) {
 TEST(ranges_as_structs_and_a_key) {
     optimize_error_t *error = NULL;
     const char *one = "0101010101010101010101010101010101010101010101010101010101010101";
-    /* The public key of that secret key, from RFC 8032. */
+    /* The Ed25519 public key of the secret key `one`. */
     const char *public_one = "8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
     const uint32_t size = sizeof(optimize_dimension_t);
     optimize_dimension_t dimensions[4] = {{size, 0, "input_ids", "rows", 1, 3}, {size, 1, "0", "length", 2, 0},

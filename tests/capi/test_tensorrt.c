@@ -4,7 +4,8 @@
 static optimize_context_t *context;
 static optimize_model_t *model;
 
-/* With a GPU, for which tests/gpu.sh sets the variable, TensorRT of this machine is tested; otherwise TensorRT-RTX. */
+/* On a machine with a GPU, tests/gpu.sh sets OPTIMIZE_TEST_DEVICE, and the library in OPTIMIZE_TENSORRT_PATH is tested;
+   otherwise, the TensorRT-RTX of tools/deps.sh is tested. */
 static const char *on_device(void) { return getenv("OPTIMIZE_TEST_DEVICE"); }
 static const char *libraries(void) {
     const char *path = getenv("OPTIMIZE_TENSORRT_PATH");

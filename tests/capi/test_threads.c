@@ -14,7 +14,7 @@ static const char *const sentences[3] = {
     "The stock market fell sharply on Monday after three days of losses.",
 };
 
-/* Many threads, one session: each result is that of the thread that runs alone. */
+/* Threads that share a session get the same results as one thread that runs the session alone. */
 
 #define THREADS 16
 

@@ -483,7 +483,7 @@ void engines_in_models_of_strangers_are_refused() {
     optimize::SessionOptions options;
     options.execution.provider = optimize::Provider::cuda;
     FAILS(untrusted, "EPContext", optimize::Session(context, strange, options));
-    options.trust_engines = true; // no engine is in it, but that is for the provider to say
+    options.trust_engines = true; // the model contains no engine: the provider reports this
     bool asked = false;
     try {
         optimize::Session(context, strange, options);

@@ -73,7 +73,7 @@ internal static class Tests
         using (var strange = context.Load(file))
         {
             Fails(Status.Untrusted, "EPContext", () => context.CreateSession(strange, options));
-            options.TrustEngines = true; // no engine is in it, but that is for the provider to say
+            options.TrustEngines = true; // the model contains no engine: the provider reports this
             var e = Throws<OptimizeException>(() => context.CreateSession(strange, options));
             Check(e.Status != Status.Untrusted && e.Status != Status.InvalidArgument, e.Message);
         }
@@ -486,7 +486,8 @@ internal static class Tests
     private static WeakReference BorrowAndDrop()
     {
         WeakReference weak = null;
-        // A thread of its own, so that nothing is left on this one's stack, which Mono scans conservatively.
+        // This runs on a separate thread, so that no reference remains on the stack of this one, which Mono scans
+        // conservatively.
         var thread = new Thread(() =>
         {
             var elements = new long[1 << 20];

@@ -108,7 +108,7 @@ fn a_context_that_yarn_stretches_is_written_beyond_the_length_of_the_training() 
         let built = checkpoint::build(&config, &weights("llama"), dialect).unwrap();
         Decoder::new(&Model::from_proto(built.proto), dialect, 1).feed(&[&ids]).remove(0)
     };
-    // Fused attention has tables with as many rows as there are positions.
+    // Fused attention reads the rotary cosines and sines from tables that have a row for each position.
     assert!(difference(&of(Dialect::Runtime), &of(Dialect::Portable)) < TOLERANCE);
 }
 

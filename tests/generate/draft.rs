@@ -32,7 +32,7 @@ fn counts(generation: &Generation) -> Drafted {
     let counts = generation.draft.expect("numbers of drafted tokens");
     let ratio = counts.accepted as f64 / counts.drafted as f64;
     assert_eq!(counts.acceptance, (counts.drafted > 0).then_some(ratio));
-    // Every run gives a token, and every accepted token another one unless the text ends with it.
+    // A run adds one token to the text, and one more for each accepted token; a text may end before the last of them.
     let given = counts.steps + counts.accepted;
     assert!(given == generation.tokens.len() || given == generation.tokens.len() + 1, "{counts:?}");
     counts
@@ -92,7 +92,7 @@ fn a_model_accepts_every_token_that_it_drafts_itself() {
         let found = one(&mut generator, PROMPTS[1], &options);
         let counts = counts(&found);
         assert_eq!((counts.acceptance, counts.accepted), (Some(1.0), counts.drafted));
-        // 1 + 5 + 9 + 9 + 9 and the rest.
+        // The six runs give 1, 5, 9, 9, 9 and 7 tokens: the drafted ones (none, 4, 8 ...), and one of the run itself.
         assert_eq!((counts.steps, counts.accepted), (6, 34));
     }
 }

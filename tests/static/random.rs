@@ -326,7 +326,7 @@ fn networks_at_random_open_agree_and_have_the_kernels_that_are_named() {
         for name in optional {
             assert!(report.warnings.iter().any(|w| w.contains("default value")), "{:?}, {}", report.warnings, place());
             let other = given(&model, &name, 0.3);
-            // Ranges were calibrated with the default: values outside of them are clipped.
+            // Ranges were calibrated with the default value of this input: values outside of them are clipped.
             if leaves_ranges(&values(&model, &data), &values(&other, &data)) {
                 left_ranges += 1;
                 continue;

@@ -36,7 +36,7 @@ pub(super) fn scattered(
         let order: Vec<i64> = order.into_iter().map(|at| at as i64).collect();
         vec![edit::ints_attribute("perm", &order)]
     };
-    // The dimensions of the indices first, then those before and after the axis.
+    // The gradient is transposed: the dimensions of the indices come first, then those before and after the axis.
     let total = rank - 1 + index_rank;
     let front = (axis..axis + index_rank).chain(0..axis).chain(axis + index_rank..total).collect();
     let transposed = t.op_with("Transpose", &[gradient], perm(front));

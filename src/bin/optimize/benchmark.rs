@@ -103,8 +103,6 @@ pub struct AfterTechnique {
 
 /// The total size of both models above which a brief benchmark is skipped.
 const BRIEF_BYTES: u64 = 3 << 30;
-/// The maximum number of texts of the calibration data on which the models are compared.
-const TEXTS: usize = 32;
 
 impl AfterTechnique {
     /// Returns whether one of the flags requests the full benchmark.
@@ -139,14 +137,9 @@ impl AfterTechnique {
         let runtime = machine.runtime()?;
         let (original, result) = (made.original, common::load(&made.target.file, bar)?);
         let tokenizer = common::tokenizer(inputs.tokenizer.as_deref(), original)?;
-        let mut options = options(inputs, machine, self.benchmark_text.clone(), self.benchmark_runs)?;
-        let free = options.inputs.texts.is_empty() && options.inputs.tensors.is_empty();
-        if let Some(data) = made.calibration.filter(|_| free) {
-            match data.lines()? {
-                None => options.inputs.tensors = read_tensors(&data.file)?,
-                Some(lines) if tokenizer.is_some() => options.inputs.texts = some(lines),
-                Some(_) => {}
-            }
+        let mut options = made.measured_on()?;
+        if tokenizer.is_none() && self.benchmark_text.is_empty() {
+            options.inputs.texts.clear();
         }
         if !self.wanted() && original.bytes().saturating_add(result.bytes()) > BRIEF_BYTES {
             bail!(LimitExceeded, "the models are too large for a brief benchmark; --benchmark measures them anyway");
@@ -154,12 +147,6 @@ impl AfterTechnique {
         let way = if self.wanted() { benchmark } else { brief };
         bar.call(|call| way(runtime, original, &result, tokenizer.as_ref(), &options, call))
     }
-}
-
-/// Returns at most [`TEXTS`] lines, evenly spaced over all lines.
-fn some(all: Vec<String>) -> Vec<String> {
-    let step = all.len().div_ceil(TEXTS).max(1);
-    all.into_iter().step_by(step).collect()
 }
 
 /// Runs the command.

@@ -4,6 +4,7 @@ use crate::progress::{Bar, Form};
 use clap::Args;
 use optimize::call::Stage;
 use optimize::error::{Context, Result};
+use optimize::inputs::InputOptions;
 use optimize::model::Model;
 pub use optimize::recipe::Target;
 use optimize::report::Report;
@@ -197,11 +198,19 @@ pub fn tokenizer(named: Option<&Path>, model: &Model) -> Result<Option<Tokenizer
     }
 }
 
-/// Opens and runs the result of a technique before it is written, and records the findings in its report. `models` are
-/// the original and the result. If ONNX Runtime is not found, the report gets the reason in `not_verified` instead.
-pub fn examine(machine: &Machine, models: (&Model, &Model), kept: Kept, report: &mut Report, bar: &Bar) -> Result<()> {
+/// Opens and runs the result of a technique on `inputs` before it is written, and records the findings in its report.
+/// `models` are the original and the result. If ONNX Runtime is not found, the report gets the reason in `not_verified`
+/// instead.
+pub fn examine(
+    machine: &Machine,
+    models: (&Model, &Model),
+    kept: Kept,
+    inputs: &InputOptions,
+    report: &mut Report,
+    bar: &Bar,
+) -> Result<()> {
     match machine.runtime() {
-        Ok(runtime) => bar.call(|call| verify::examine(runtime, models, machine.threads, kept, report, call)),
+        Ok(runtime) => bar.call(|call| verify::examine(runtime, models, machine.threads, kept, inputs, report, call)),
         Err(e) => {
             report.summary.insert("not_verified".into(), e.to_string().into());
             Ok(())

@@ -10,6 +10,7 @@ use optimize::ensemble::{
     Ensemble, EnsembleOptions, EnsembleTask, FitReport, MergeMethod, MergeOptions, Method, merge,
 };
 use optimize::error::{Context, Result, bail};
+use optimize::inputs::InputOptions;
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
@@ -173,7 +174,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate::progress::Bar) -> Result<()> {
     let (model, mut report) = bar.call(|call| ensemble.fuse(call))?;
     // No member has the inputs and outputs of the fused graph, so the graph is compared with itself.
-    common::examine(&arguments.machine, (&model, &model), Kept::Exactly, &mut report, bar)?;
+    let inputs = InputOptions::default();
+    common::examine(&arguments.machine, (&model, &model), Kept::Exactly, &inputs, &mut report, bar)?;
     save(arguments, &model, output, &mut report, bar)
 }
 
@@ -190,7 +192,8 @@ fn merged(arguments: &Arguments, method: MergeMethod, models: &[Model], bar: &cr
         scratch_folder: Some(target.scratch()),
     };
     let (model, mut report) = bar.call(|call| merge(models, base.as_ref(), &options, call))?;
-    common::examine(&arguments.machine, (&models[0], &model), Kept::Exactly, &mut report, bar)?;
+    let inputs = InputOptions::default();
+    common::examine(&arguments.machine, (&models[0], &model), Kept::Exactly, &inputs, &mut report, bar)?;
     common::notes(&report).for_each(|note| arguments.report.warn(note));
     save(arguments, &model, output, &mut report, bar)
 }

@@ -87,11 +87,20 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
         ];
         for (label, path, digits) in rows {
             if let Some(value) = number(quality, path) {
-                table.row(&[label, "", &format!("{value:.digits$}"), ""]);
+                let of = if path == "/cosine" { lowest(quality) } else { String::new() };
+                table.row(&[label, "", &format!("{value:.digits$}"), &of]);
             }
         }
     }
     table.render() + &measured(report) + &remarks(report, before, after)
+}
+
+/// Returns the output with the lowest cosine, if several outputs are judged; otherwise an empty text.
+fn lowest(quality: &Value) -> String {
+    match (quality["output"].as_str(), quality["judged"].as_array()) {
+        (Some(output), Some(judged)) if judged.len() > 1 => format!("{output}, worst of {} outputs", judged.len()),
+        _ => String::new(),
+    }
 }
 
 /// Returns the lines on how speed and quality were measured, or why they were not.

@@ -1,9 +1,11 @@
 //! Steps that the commands of techniques share: storing and measuring results.
 
-use crate::benchmark::{AfterTechnique, Inputs};
+use crate::benchmark::{self, AfterTechnique, Inputs};
 use crate::common::{self, Machine, Output, Target};
 use crate::progress::Bar;
 use crate::read::{self, CalibrationData};
+use optimize::benchmark::BenchmarkOptions;
+use optimize::calibrate::read_tensors;
 use optimize::error::Result;
 use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
@@ -41,11 +43,26 @@ pub struct Made<'a> {
 }
 
 impl Made<'_> {
+    /// Returns the options of measurements, whose inputs are those of the flags, or otherwise the calibration data.
+    pub fn measured_on(&self) -> Result<BenchmarkOptions> {
+        let AfterTechnique { benchmark_text, benchmark_runs, .. } = self.after;
+        let mut options = benchmark::options(self.inputs, self.machine, benchmark_text.clone(), *benchmark_runs)?;
+        let free = options.inputs.texts.is_empty() && options.inputs.tensors.is_empty();
+        if let Some(data) = self.calibration.filter(|_| free) {
+            match data.lines()? {
+                None => options.inputs.tensors = read_tensors(&data.file)?,
+                Some(lines) => options.inputs.texts = some(lines),
+            }
+        }
+        Ok(options)
+    }
+
     /// Checks the result (unless `kept` is `None`), writes it, and benchmarks it against its original as far as the
     /// flags request it. Records the files and the findings in `report`.
     pub fn finish(&self, kept: Option<Kept>, report: &mut Report, bar: &Bar) -> Result<()> {
         if let Some(kept) = kept {
-            common::examine(self.machine, (self.original, self.result), kept, report, bar)?;
+            let models = (self.original, self.result);
+            common::examine(self.machine, models, kept, &self.measured_on()?.inputs, report, bar)?;
         }
         if let Some(data) = self.calibration {
             report.note_in_recipe("calibration", read::noted(&data.file));
@@ -61,6 +78,15 @@ impl Made<'_> {
         report.peak_rss_bytes = optimize::report::peak_rss_bytes();
         Ok(())
     }
+}
+
+/// The maximum number of texts of the calibration data on which the models are compared.
+const TEXTS: usize = 32;
+
+/// Returns at most [`TEXTS`] lines, evenly spaced over all lines.
+fn some(all: Vec<String>) -> Vec<String> {
+    let step = all.len().div_ceil(TEXTS).max(1);
+    all.into_iter().step_by(step).collect()
 }
 
 /// Returns the place of the weights that `--external-data` selects.

@@ -65,8 +65,8 @@ impl Made {
                 self.op("Add", &[&along, &sin])
             }
             4 => {
-                // A table of sines and cosines of positions, whose first row alternates 0 and 1; half of the time, a
-                // trained table instead.
+                // Half of the cases have a table like the cosines of positions, whose first row is 1; the others have a
+                // trained table.
                 let waves = random.index(2) == 0;
                 let mut rows = vec![1.0; 4];
                 rows.extend((0..8).map(|_| random.uniform() as f32));

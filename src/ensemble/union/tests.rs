@@ -20,7 +20,7 @@ fn byte_level(pieces: &[&str], bytes: &[char]) -> Value {
         let id = vocabulary.len();
         vocabulary.entry(token).or_insert(id.into());
     }
-    // There is a merge for each piece, of all its characters but the last, and the last.
+    // The merge of each piece joins all its characters but the last with the last one.
     let parts = |piece: &&str| {
         let last = piece.char_indices().last().map_or(0, |(at, _)| at);
         format!("{} {}", &piece[..last], &piece[last..])
@@ -68,7 +68,8 @@ fn every_member_has_read_what_was_written() {
     for (seed, accents) in [(1, &ACCENTS[..0]), (2, &ACCENTS[..]), (3, &ACCENTS[..]), (4, &ACCENTS[..])] {
         let ensemble = pair(accents);
         let mut rows = union(&ensemble);
-        // Only those bytes can be generated, so a token may end inside a character.
+        // The members have tokens for these bytes and no others, which is enough here: a token may end inside a
+        // character.
         rows.bytes = !accents.is_empty();
         let sampling = SamplingOptions { temperature: 1.5, seed, ..SamplingOptions::default() };
         for tokens in [1, 5, 20] {

@@ -152,7 +152,7 @@ fn picture(info: &ValueInfo, axis: usize) -> bool {
     );
     let channels = |axis: usize| matches!(dims.get(axis), Some(Dim::Fixed(1 | 3)));
     let open = |axis: usize| matches!(dims.get(axis), Some(Dim::Symbolic(_)));
-    // The index of the first of two image axes, from the position of its channels.
+    // The index of the first of the two axes of an image, which follows from the position of the channels.
     let first = match dims.len() {
         3 if channels(0) && open(1) && open(2) && dims[0] == Dim::Fixed(3) => 1,
         3 if channels(2) && open(0) && open(1) && dims[2] == Dim::Fixed(3) => 0,

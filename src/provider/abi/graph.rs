@@ -240,7 +240,7 @@ unsafe fn tensor_type(api: Api, value: *const OrtValueInfo) -> Result<(Option<El
         if tensor.is_null() {
             return Ok((None, None));
         }
-        // An integer, because later versions may have element types that are not in the enum.
+        // The type is read as an integer, because later versions may have element types that are not in the enum.
         let mut element = 0i32;
         check(api.ort(), (api.ort().GetTensorElementType)(tensor, (&raw mut element).cast()).0)?;
         let element = (element != 0).then(|| Element::from_onnx(element));

@@ -48,7 +48,7 @@ fn round(grid: &Grid, values: &mut [f32]) {
     let (least, most) = ((least - zero_point) as f32, (most - zero_point) as f32);
     for value in values {
         let steps = *value / scale;
-        // Not `clamp`: NaN becomes a number, as in ONNX Runtime.
+        // `clamp` is not used, because NaN must become a number here, as in ONNX Runtime.
         let steps = if steps > least { steps } else { least };
         let steps = if steps < most { steps } else { most };
         *value = (steps + ROUND - ROUND) * scale;

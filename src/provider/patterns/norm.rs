@@ -103,7 +103,7 @@ fn take_sum(
         };
         let found = graph.node(bias_add).inputs.iter().flatten().find_map(|bias| {
             let x = graph.other(bias_add, *bias).filter(|x| plain(*x) && *x != other)?;
-            // Only if the rows have the full width, so that adding the bias does not broadcast them.
+            // The rows must have the full width, because adding the bias would otherwise broadcast them.
             let wide = graph.shape_of(x, Element::Float32)?.last() == Some(&(width as i64));
             Some((x, row(graph, *bias, width).filter(|_| wide)?))
         });

@@ -94,8 +94,11 @@ pub struct Analysis<'m> {
     pub values: HashMap<&'m str, Value<'m>>,
     /// Constant tensors of the main graph, by their value names.
     pub constants: HashMap<&'m str, &'m TensorProto>,
+    /// Stored weights that produce the elements of axes.
     pub producers: Vec<Producer<'m>>,
+    /// Stored weights that sum over axes.
     pub consumers: Vec<Consumer<'m>>,
+    /// Numbers in the graph that must be updated after a cut.
     pub follows: Vec<Follow<'m>>,
     /// Opset version of the default domain.
     pub opset: i64,

@@ -47,7 +47,7 @@ fn code_tile(coding: &Coding, rows: &mut [f32], factor: &Factor) -> Vec<CodedRow
                 row[i + 1..end].iter_mut().zip(&upper[i + 1..end]).for_each(|(w, u)| *w -= error * u);
             }
         }
-        // Updates all later columns, for all rows of the tile while the factor's rows are in the cache.
+        // All later columns are updated for all rows of the tile, while the factor's rows are in the cache.
         for i in start..end {
             let upper = &factor.upper[i * n + end..(i + 1) * n];
             for r in 0..count {

@@ -82,7 +82,8 @@ impl Best {
         if square <= 0.0 {
             return;
         }
-        // The square root of the term above: squares of large weights would exceed float32.
+        // This is the square root of the second term of the error (see the module), because the square could exceed the
+        // range of float32.
         let gain = both.abs() / square.sqrt();
         if gain > self.gain {
             (self.gain, self.scale, self.zero) = (gain, both / square, zero as u8);

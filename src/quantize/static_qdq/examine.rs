@@ -53,8 +53,8 @@ impl Ready<'_> {
         for node in nodes.iter().filter(|node| is_product(node)) {
             let Some(kernel) = kernels.get(&node.name).filter(|kernel| !kernel.is_integer_product()) else { continue };
             found = true;
-            // ONNX Runtime may have fused it with the `Add` of a constant after it. With that constant as a bias, there
-            // is an integer kernel.
+            // ONNX Runtime may have fused a `MatMul` with the `Add` of a constant that follows. If the constant becomes
+            // the bias of the product instead, an integer kernel runs both.
             if node.op == "MatMul" && self.biased.insert(node.name.clone()) {
                 continue;
             }

@@ -95,7 +95,7 @@ pub fn run(
     }
     let model = run.model.derive(made.proto);
     if let Some(examiner) = &examiner {
-        verify::note(report, facts);
+        verify::note(report, facts, "");
         if run.options.race && examiner.took() < SHORT && !report.summary.contains_key("speedup") {
             let models = (run.model, &model);
             let speedup = verify::race(runtime, models, &sample, run.options.threads, run.call)?;

@@ -317,8 +317,8 @@ mod tests {
 
     #[test]
     fn axes_are_the_operators_unless_they_cost_too_much() {
-        // One column is so much larger than the others that along axis 0, which is requested, these would become
-        // zeros.
+        // One column is so much larger than the others that the others would become zeros with scales along axis 0,
+        // which the operator requests.
         let wide: Vec<f32> = (0..64 * 1024).map(|i| if i % 1024 == 0 { 1.0 } else { 0.0035 }).collect();
         let tensor = float_tensor("w", &[64, 1024], &wide);
         let Ok(Coded::Int8 { keep, .. }) = code(&tensor, Some(&[true, false])) else { panic!("left") };

@@ -36,7 +36,7 @@ pub fn apply(model: &mut ModelProto, stored: &[Stored<'_>], outcomes: &[Outcome]
     if by_body.is_empty() {
         return;
     }
-    // Short names because there are many.
+    // New values have short names, because there are many of them.
     let w = NodeBuilder::with(Names::of(model), Naming::Short("stored", 0), 0);
     let mut make = Make { w, front: Vec::new() };
     edit::for_each_body(model, &mut |body, mut content| {

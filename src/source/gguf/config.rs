@@ -154,7 +154,7 @@ fn gpt2(config: &mut Map<String, Value>, scope: &Scope<'_>, sizes: &Sizes) -> Re
         "activation_function": "gelu_new",
     });
     extend(config, entries);
-    // GGUF stores matrices like those of all other architectures (`[out, in]`), unlike the checkpoint.
+    // GGUF stores the matrices of GPT-2 as `[out, in]`, like all others; checkpoints have them as `[in, out]`.
     config.insert(TRANSPOSED.into(), false.into());
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::text::vocabulary::{Tokens, missing};
 fn look_up_finds_the_longest_match_and_of_these_the_latest() {
     assert_eq!(look_up(&[1, 2, 3, 9, 1, 2], 3), [3, 9, 1]);
     assert_eq!(look_up(&[1, 2, 3, 7, 1, 2, 4, 7, 1, 2], 2), [4, 7]);
-    // 5 1 2 is longer than the later 1 2.
+    // The match `5 1 2` at the beginning is longer than the later match `1 2`.
     assert_eq!(look_up(&[5, 1, 2, 3, 1, 2, 4, 5, 1, 2], 1), [3]);
     // One equal token is not enough, nor is a text that is its own match.
     assert!(look_up(&[1, 2, 3, 1], 4).is_empty());

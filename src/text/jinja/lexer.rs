@@ -146,7 +146,7 @@ impl<'a> Lexer<'a> {
 
     fn comment(&mut self) -> Result<()> {
         let Some(end) = self.rest().find("#}") else { bail!(InvalidModel, "a comment is not closed") };
-        // A sign before the end belongs to it.
+        // A `-` or `+` before `#}` is part of the end of the comment.
         let end = end - usize::from(self.rest()[..end].ends_with(['-', '+']));
         self.skip(end);
         self.end_tag("#}");

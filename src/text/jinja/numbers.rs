@@ -31,7 +31,7 @@ fn quotient(a: i128, b: i128) -> Result<f64> {
     if d >= 1 << 64 {
         bail!(Unsupported, "dividing by an integer of more than 64 bits is not supported in chat templates");
     }
-    // At least 63 bits of the quotient, and whether there are more.
+    // `exact` has at least 63 bits of the quotient; its lowest bit is also set if there is a remainder.
     let shift = n.leading_zeros();
     let shifted = n << shift;
     let exact = (shifted / d) | u128::from(shifted % d != 0);

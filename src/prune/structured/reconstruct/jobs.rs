@@ -42,7 +42,8 @@ impl Job {
         usize::try_from(size).unwrap_or(0)
     }
 
-    /// Returns the input of the weight for one batch of `count`, as `[rows, size]`.
+    /// Returns `value`, the input of the weight for `batch`, as a matrix `[rows, size]`. For a convolution, `count` is
+    /// the number of batches, which share the number of rows.
     pub fn rows(&self, batch: &Batch, value: &Tensor, count: usize) -> Result<Tensor> {
         match &self.window {
             None => batch.rows(value, self.size()),

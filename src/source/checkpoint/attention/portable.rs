@@ -75,7 +75,7 @@ fn mask(b: &mut Builder<'_>, inputs: &Inputs, window: Option<i64>) -> String {
     let tokens = b.op("Cast", &[&inputs.mask], &boolean);
     let tokens = b.op("Unsqueeze", &[&tokens, &middle], &[]);
     let seen = b.op("And", &[&seen, &tokens], &[]);
-    // The lowest number instead of minus infinity: padding that attends to nothing must not become NaN.
+    // The mask is the lowest number instead of minus infinity, because padding that attends to nothing must not be NaN.
     let (open, shut) = (b.float(0.0), b.float(f32::MIN));
     b.op("Where", &[&seen, &open, &shut], &[])
 }
