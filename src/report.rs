@@ -93,6 +93,11 @@ pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> Node
     NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
+/// Returns a time as text, with two digits after the point, or four below a tenth of a millisecond.
+pub fn milliseconds(time: f64) -> String {
+    if time < 0.0995 { format!("{time:.4} ms") } else { format!("{time:.2} ms") }
+}
+
 /// The processor and its threads, on which results depend.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {

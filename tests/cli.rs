@@ -253,7 +253,7 @@ fn prune_refuses_what_makes_no_sense_in_words() {
         (&model(), &["--sparsity", "0", structured[0], structured[1]], "sparsity is 0"),
         (&model(), &["--sparsity", "nan", structured[0], structured[1]], "sparsity is NaN"),
         (&model(), &["--sparsity", "0.3", "--target-modules", "qery", structured[0], structured[1]], "query"),
-        (&int8, &["--sparsity", "0.3", structured[0], structured[1]], "already quantized; prune it first"),
+        (&int8, &["--sparsity", "0.3", structured[0], structured[1]], "already quantized; prune the float model"),
         (&model(), &["--layers", "3", structured[0], structured[1]], "there is no layer 3; there are 0 to 2"),
         (&model(), &["--drop-layers", "3", structured[0], structured[1]], "only 3 layers"),
         (&model(), &["--target-size", "1kB", structured[0], structured[1]], "bytes are left"),

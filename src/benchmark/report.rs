@@ -43,7 +43,7 @@ pub struct BenchmarkReport {
     /// the allocator kept from earlier work and reuses is not included. Absent in a brief benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<Both<u64>>,
-    /// Size of the models on disk in bytes.
+    /// Size of the models on disk in bytes; for a package, of all its files.
     pub bytes: Both<u64>,
     /// Size of the original divided by the size of the result.
     pub size_ratio: f64,

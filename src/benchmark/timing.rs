@@ -90,10 +90,10 @@ impl Side<'_> {
         }
     }
 
-    /// Returns the size of the model on disk in bytes.
+    /// Returns the size of the model on disk in bytes; for a model in a package, of all files of the package.
     pub fn bytes(&self) -> u64 {
         match self {
-            Side::Model(model) => model.bytes(),
+            Side::Model(model) => model.shipped_bytes(),
             Side::Engine(engine) => engine.bytes(),
         }
     }

@@ -12,6 +12,7 @@ pub mod dead;
 pub mod edit;
 pub mod floats;
 pub mod formula;
+pub mod invariants;
 pub mod lower;
 pub mod modules;
 pub mod opset;

@@ -31,6 +31,8 @@ pub struct Model {
     origin: Arc<Origin>,
     card: Arc<Card>,
     ready: Option<Arc<Ready>>,
+    /// Size of all files of the package that the model is in; `None` outside of a package.
+    shipped: Option<u64>,
 }
 
 /// A variant of a model that sessions are created from in place of the model itself, for example a graph in a package
@@ -81,21 +83,21 @@ impl Model {
     /// Returns a model in memory. `proto` must not have external tensors.
     pub fn from_proto(proto: ModelProto) -> Model {
         let card = Card { format: Format::Memory, ..Card::default() };
-        Model { proto: Arc::new(proto), origin: Arc::default(), card: Arc::new(card), ready: None }
+        Model { proto: Arc::new(proto), origin: Arc::default(), card: Arc::new(card), ready: None, shipped: None }
     }
 
     /// Returns a model that a reader of [`crate::source`] built. `files` are the paths of all its files with their
     /// content.
     pub fn assemble(proto: ModelProto, card: Card, path: &Path, files: Vec<(PathBuf, Bytes)>) -> Model {
         let origin = Origin { path: Some(path.to_owned()), files };
-        Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
+        Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None, shipped: None }
     }
 
     /// Returns a model like [`Model::assemble`] without a path. `files` are the names and contents of its files, which
     /// the program provided in memory.
     pub fn from_memory(proto: ModelProto, card: Card, files: Vec<(PathBuf, Bytes)>) -> Model {
         let origin = Origin { path: None, files };
-        Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None }
+        Model { proto: Arc::new(proto), origin: Arc::new(origin), card: Arc::new(card), ready: None, shipped: None }
     }
 
     /// Returns the same model with another card.
@@ -106,7 +108,7 @@ impl Model {
     /// Returns a model with the graph of `proto` and the card of this one, for the result of a technique. It has no
     /// path and no files.
     pub fn derive(&self, proto: ModelProto) -> Model {
-        Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone(), ready: None }
+        Model { proto: Arc::new(proto), origin: Arc::default(), card: self.card.clone(), ready: None, shipped: None }
     }
 
     /// Returns the same model with a function that chooses the variant for its sessions. Results of techniques
@@ -185,6 +187,17 @@ impl Model {
         self.origin.files.iter().map(|f| f.1.len() as u64).sum()
     }
 
+    /// Returns the size in bytes of the files with which the model is shipped: for a model in a package, of all files of
+    /// the package, which can contain several variants of the graph; otherwise [`Model::bytes`].
+    pub fn shipped_bytes(&self) -> u64 {
+        self.shipped.unwrap_or_else(|| self.bytes())
+    }
+
+    /// Returns the model with `bytes` as [`Model::shipped_bytes`].
+    pub(crate) fn shipped_in(self, bytes: u64) -> Model {
+        Model { shipped: Some(bytes), ..self }
+    }
+
     /// Returns the size of the model as an ONNX file in bytes, whatever its file format is.
     pub(crate) fn onnx_bytes(&self) -> u64 {
         save::encode(&self.proto).iter().map(|s| s.len() as u64).sum()
@@ -210,12 +223,12 @@ impl Model {
         self.origin.files.first().is_some_and(|(_, bytes)| packed::is_packed(bytes))
     }
 
-    /// Returns the path, the size and the SHA-256 of the model's files, all of which are read. `call` receives the
+    /// Returns the path, the size ([`Model::shipped_bytes`]) and the SHA-256 of the model's files, all of which are read. `call` receives the
     /// stage `hash` and can cancel. Fails only like [`Call::check`].
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());
-        let bytes = self.bytes();
-        let sha256 = call.drive(Stage::HASH, bytes, |ticket| {
+        let bytes = self.shipped_bytes();
+        let sha256 = call.drive(Stage::HASH, self.bytes(), |ticket| {
             let digest = |pieces: &[Bytes]| -> Result<Vec<u8>> {
                 let mut hash = Sha256::new();
                 for piece in pieces {

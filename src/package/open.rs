@@ -196,7 +196,12 @@ impl Package {
         let ready = move |runtime: &str, kernels: &std::result::Result<(), String>| {
             package.prepared(runtime, kernels, Some(portable))
         };
-        Ok(self.load(portable)?.with_ready(Arc::new(ready)))
+        Ok(self.load(portable)?.with_ready(Arc::new(ready)).shipped_in(self.bytes()))
+    }
+
+    /// Returns the size of all files that the manifest names, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.0.manifest.files.values().map(|file| file.bytes).fold(0, u64::saturating_add)
     }
 
     /// Returns the variant to create sessions from on the CPU; `None` if it is the variant `loaded`. `kernels` is `Ok`
@@ -367,8 +372,7 @@ impl Package {
     /// Fails with [`crate::error::Kind::InvalidModel`] if anything differs, or if `key` is given and the package is not
     /// signed.
     pub fn verify(&self, key: Option<&[u8; 32]>, call: &Call) -> Result<()> {
-        let total = self.0.manifest.files.values().map(|f| f.bytes).fold(0, u64::saturating_add);
-        call.drive(Stage::VERIFY, total, |ticket| self.verify_all(key, ticket)).at(|| self.0.path.display())
+        call.drive(Stage::VERIFY, self.bytes(), |ticket| self.verify_all(key, ticket)).at(|| self.0.path.display())
     }
 
     fn verify_all(&self, key: Option<&[u8; 32]>, ticket: &crate::call::Ticket) -> Result<()> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::abi::{Error, Result};
-use super::bodies::{self, Body, Making, Ports};
+use super::bodies::{self, Body, Making, Ports, SharedWeights};
 use super::compiled::{Opener, Writer};
 use super::graph::{FusedNode, Graph, NodeId};
 use super::options::Options;
@@ -17,13 +17,15 @@ pub struct Session {
     options: Options,
     class: Class,
     opener: Opener,
+    shared: SharedWeights,
     model_path: PathBuf,
 }
 
 impl Session {
     /// Returns the state of a session with `options`.
     pub fn new(options: Options) -> Self {
-        Self { options, class: Class::detect(), opener: Opener::default(), model_path: PathBuf::new() }
+        let (opener, shared) = (Opener::default(), SharedWeights::default());
+        Self { options, class: Class::detect(), opener, shared, model_path: PathBuf::new() }
     }
 
     /// Returns the number of threads of the session, which is an option of the provider.
@@ -61,8 +63,8 @@ impl Session {
         groups.pop().is_some_and(|group| groups.is_empty() && group.nodes.len() == nodes.len())
     }
 
-    /// Returns the body of the group that `graph` consists of, and the charge for its packed weights; `fused` is the node
-    /// that replaces it. Fails if the memory limit does not allow the weights.
+    /// Returns the body of the group that `graph` consists of, and the charge for those of its packed weights that no
+    /// other body has; `fused` is the node that replaces it. Fails if the memory limit does not allow the weights.
     pub fn compile(&mut self, graph: &Graph<'_>, fused: &FusedNode, model: &Path) -> Result<(Box<dyn Body>, Charge)> {
         self.model_path = model.to_path_buf();
         let mut groups = patterns::find(graph, &self.rules());
@@ -74,11 +76,12 @@ impl Session {
             let folder = self.folder(model);
             return Ok((self.opener.open(graph, *node, &ports, &folder)?, Charge::default()));
         }
-        let making = Making { class: self.class, parallel: &Workers(self.options.threads) };
+        let making = Making { class: self.class, parallel: &Workers(self.options.threads), shared: &self.shared };
+        let before = self.shared.bytes();
         let named = |error: &dyn std::fmt::Display| Error(format!("{}: {error}", fused.name));
         let body = bodies::build(&group.plan, graph, &ports, &making).map_err(|error| named(&error))?;
         // The size is known only now. The weights of one group are a small part of a model.
-        let charge = memory::charge_anyway(body.packed_bytes() as u64);
+        let charge = memory::charge_anyway((self.shared.bytes() - before) as u64);
         memory::check().map_err(|error| named(&error))?;
         Ok((body, charge))
     }

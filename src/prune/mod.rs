@@ -25,7 +25,7 @@ pub use options::{Importance, Pattern, PruneMethod, PruneOptions, SparsityOverri
 use crate::calibrate::{self, Batch, Calibration, Data};
 use crate::call::{Call, Stage, Ticket};
 use crate::error::{Result, bail};
-use crate::graph::View;
+use crate::graph::{View, invariants};
 use crate::model::{Model, Task};
 use crate::report::{NodeReport, Report, report_of};
 use crate::runtime::{Runtime, Stop};
@@ -126,6 +126,8 @@ fn run(
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
+    let hoisted = invariants::hoisted(model.proto()).map(|proto| model.derive(proto));
+    let model = hoisted.as_ref().unwrap_or(model);
     let pieces;
     let shown = match calibration {
         Some((runtime, Calibration::Text { text, tokenizer, windows, length })) => {

@@ -7,7 +7,7 @@ use super::stored::Stored;
 use super::weight_only::{Rows, coding};
 use super::{Algorithm, QuantizeOptions, QuantizeType, options::BLOCK_SIZE};
 use crate::error::{Result, bail};
-use crate::graph::View;
+use crate::graph::{View, invariants};
 use crate::model::{Format, Model};
 use crate::onnx::dtype::DataType;
 use crate::provider;
@@ -45,6 +45,8 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     options.fits_together(matches!(options.algorithm, Algorithm::Gptq | Algorithm::Awq))?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
+    let hoisted = invariants::hoisted(model.proto()).map(|proto| model.derive(proto));
+    let model = hoisted.as_ref().unwrap_or(model);
     let floats = super::recoded(model, options)?;
     let ready = floats.as_ref().map_or(model, |floats| &floats.model);
     let view = View::new(ready.proto());

@@ -40,7 +40,7 @@ pub use options::{Algorithm, BitsOverride, CalibrationMethod, QuantizeOptions, Q
 use crate::calibrate::{self, Batch, Calibration, Data};
 use crate::call::{Call, Stage, Ticket};
 use crate::error::{Result, bail};
-use crate::graph::View;
+use crate::graph::{View, invariants};
 use crate::model::Model;
 use crate::onnx::proto::ModelProto;
 use crate::report::{NodeReport, Report};
@@ -171,6 +171,8 @@ fn run(
     if let Some(calibration) = given {
         calibration.note(&mut report);
     }
+    let hoisted = invariants::hoisted(model.proto()).map(|proto| model.derive(proto));
+    let model = hoisted.as_ref().unwrap_or(model);
     let floats = recoded(model, options)?;
     let source = floats.as_ref().map_or(model, |floats| &floats.model);
     let data = given.map(|calibration| calibrate::batches(source, calibration)).transpose()?;
@@ -193,6 +195,7 @@ fn run(
     outcome::smaller_than_gguf(model, after, options)?;
     report.warnings.extend(floats.and_then(|floats| notes::coded_twice(&floats.bits, options.bits)));
     report.warnings.extend(notes::gone(model, &result));
+    report.warnings.extend(notes::not_fitted(&nodes, options));
     if options.quantize_type == QuantizeType::Static {
         report.warnings.extend(notes::calibrated_with_defaults(model, &result));
     }

@@ -82,8 +82,9 @@ fn help(nodes: &[NodeReport], options: &QuantizeOptions) -> String {
     if small && most > 1 {
         ways.push(format!("a min_elements below {most} includes smaller weights"));
     }
-    // Neither of these techniques applies to weights that are computed at run time.
-    if nodes.is_empty() || nodes.iter().any(|node| !node.reason.contains("from constants by")) {
+    // Neither of these techniques applies to weights that are not constants.
+    let variable = ["computed", "parameter", "sparse"];
+    if nodes.is_empty() || nodes.iter().any(|node| variable.iter().all(|reason| !node.reason.contains(reason))) {
         let integers =
             "static quantization (--type static --calibration) quantizes activations and computes in integers";
         ways.extend([integers.to_owned(), "pruning (optimize prune) removes weights".to_owned()]);
@@ -96,6 +97,7 @@ mod tests {
     use super::*;
     use crate::graph::edit::{float_tensor, node, untyped};
     use crate::onnx::proto::{GraphProto, ModelProto, NodeProto};
+    use crate::report::report_of;
 
     #[test]
     fn advice_is_given_only_if_it_helps() {
@@ -117,5 +119,9 @@ mod tests {
             e.contains("no operator has a large enough constant weight. Alternatives: a min_elements below"),
             "{e}"
         );
+        let left = |reason: &str| report_of(&node("MatMul", &["x", "x"], &["y"]), LEFT, reason.to_owned());
+        let options = QuantizeOptions::default();
+        assert_eq!(help(&[left("both operands are computed")], &options), "");
+        assert!(help(&[left("the weight has only 12 elements")], &options).contains("a min_elements below"));
     }
 }

@@ -166,7 +166,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let mut report = compare(&original, &result, &arguments.inputs, &arguments.machine, &options, bar)?;
         report.input = Some(bar.call(|call| original.identity(call))?);
         report.output = Some(bar.call(|call| result.identity(call))?);
-        Ok((report, original.bytes(), result.bytes()))
+        Ok((report, original.shipped_bytes(), result.shipped_bytes()))
     })?;
     let notes = report.benchmark.as_ref().and_then(|benchmark| benchmark.get("notes")).and_then(|n| n.as_array());
     let notes = notes.into_iter().flatten().filter_map(|note| note.as_str());
@@ -197,7 +197,7 @@ fn against_engine(
     let mut report = into_report(options, &speed, &quality);
     report.input = Some(bar.call(|call| original.identity(call))?);
     report.output = Some(engine.identity());
-    Ok((report, original.bytes(), engine.bytes()))
+    Ok((report, original.shipped_bytes(), engine.bytes()))
 }
 
 /// Returns the options that the flags describe.

@@ -102,7 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let total: u64 = saved.files.iter().map(|f| f.bytes).sum();
     let times = total as f64 / of_model.max(1) as f64;
     let why = match arguments.portable_only {
-        false => "; weights reordered for this processor are stored twice; --portable-only leaves them out",
+        false => "; the variants for this processor repeat a part of the model; --portable-only leaves them out",
         true => "",
     };
     let times =

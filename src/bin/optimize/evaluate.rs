@@ -162,7 +162,7 @@ fn on_tensors(arguments: &Arguments) -> Result<()> {
         report.quality = serde_json::to_value(&quality).ok();
         report.input = Some(bar.call(|call| model.identity(call))?);
         report.output = Some(bar.call(|call| against.identity(call))?);
-        Ok((report, model.bytes(), against.bytes()))
+        Ok((report, model.shipped_bytes(), against.shipped_bytes()))
     })?;
     arguments.page.write(&report)?;
     if arguments.output.json {

@@ -318,7 +318,10 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
     };
     // The first token of every row is computed in the run of the prompt.
     let later = made.saturating_sub(rows) as f64;
-    let speed = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+    let speed = |count: f64, seconds: f64, digits: usize| match count > 0.0 && seconds > 0.0 {
+        true => format!(" at {:.digits$} tokens/s", count / seconds),
+        false => String::new(),
+    };
     let uncertain: Vec<Uncertainty> = written.iter().flat_map(|g| &g.uncertainty).copied().collect();
     let thought = Uncertainty::mean(&uncertain).map_or(String::new(), |mean| {
         format!(
@@ -333,9 +336,8 @@ fn summary(written: &[Generation], (first, all): (f64, f64)) -> String {
         format!("\n{} tokens drafted, {} accepted{acceptance}, {} runs", draft.drafted, draft.accepted, draft.steps)
     });
     format!(
-        "{read} prompt tokens at {:.0} tokens/s, {made} generated at {:.1} tokens/s, ended by {reason}{thought}\
-         {drafted}",
-        speed(read as f64, first),
-        speed(later, all - first)
+        "{read} prompt tokens{}, {made} generated{}, ended by {reason}{thought}{drafted}",
+        speed(read as f64, first, 0),
+        speed(later, all - first, 1)
     )
 }

@@ -142,7 +142,7 @@ fn wanted(arguments: &Arguments, model: &Model) -> Result<(Vec<String>, Option<S
     }
     let (shown, left) = (names(&tensors), names(&others));
     let warning = format!(
-        "{} of the model's outputs {} not tensors but sequences or maps, and left out: {}",
+        "{} of the model's outputs {} left out, because only tensors are printed, not sequences and maps: {}",
         left.len(),
         if left.len() == 1 { "is" } else { "are" },
         left.join(", ")

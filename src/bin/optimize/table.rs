@@ -1,6 +1,6 @@
 //! Short tables for terminals.
 
-use optimize::report::Report;
+use optimize::report::{Report, milliseconds};
 use serde_json::Value;
 
 /// A table of rows of cells, whose first column is left-aligned, and the others right-aligned.
@@ -68,7 +68,7 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
         if let Some((a, b)) = pair("/latency_ms/SIDE/median") {
             let verdict = benchmark.pointer("/speedup/verdict").and_then(Value::as_str).unwrap_or("");
             let change = format!("{:.2}x [{:.2}, {:.2}] {verdict}", speed("median"), speed("low"), speed("high"));
-            table.row(&["latency", &format!("{a:.2} ms"), &format!("{b:.2} ms"), &change]);
+            table.row(&["latency", &milliseconds(a), &milliseconds(b), &change]);
         }
         if let Some((a, b)) = pair("/load_ms/SIDE") {
             table.row(&["load", &format!("{a:.0} ms"), &format!("{b:.0} ms"), &format!("{:.2}x", a / b)]);

@@ -1,6 +1,7 @@
 //! The body of matrix products with packed weights.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::steps::{self, Step};
 use super::{Body, Making, Ports};
@@ -22,7 +23,7 @@ pub struct LinearBody {
 
 /// A product with packed weights and its epilogue.
 pub struct Product {
-    weights: PackedLinear,
+    weights: Arc<PackedLinear>,
     bias: Option<Vec<f32>>,
     activation: Activation,
     steps: Vec<Step>,
@@ -121,7 +122,7 @@ impl Body for LinearBody {
 impl Product {
     /// Returns the product of `part`, with packed weights. `y` is the index of its output.
     pub fn new(part: &LinearPart, graph: &Graph<'_>, y: usize, making: &Making<'_>) -> Result<Self> {
-        let weights = pack(part, graph, making)?;
+        let weights = making.shared.add(pack(part, graph, making)?);
         let (bias, activation, steps) = (part.bias.clone(), part.activation, part.steps.clone());
         Ok(Self { weights, bias, activation, steps, y })
     }
@@ -175,7 +176,7 @@ impl Product {
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (activation, y, bias) = (reader.activation()?, reader.output()?, reader.floats()?);
         let steps = steps::open(reader)?;
-        let weights = reader.weights()?;
+        let weights = Arc::new(reader.weights()?);
         let fits = |row: &[f32]| row.len() == weights.n();
         let rows_fit = steps.iter().all(|step| if let Step::Bias(bias) = step { fits(bias) } else { true });
         if weights.k() == 0 || !bias.as_deref().is_none_or(fits) || !rows_fit {

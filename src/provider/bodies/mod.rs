@@ -8,6 +8,7 @@ mod mask;
 mod mlp;
 mod norm;
 mod packed_attention;
+mod shared;
 mod steps;
 
 use super::abi::{Context, Error, Result};
@@ -23,6 +24,7 @@ pub use linear::LinearBody;
 pub use mlp::MlpBody;
 pub use norm::NormBody;
 pub use packed_attention::PackedAttentionBody;
+pub use shared::SharedWeights;
 
 /// The computation of a group of nodes.
 pub trait Body: Send + Sync {
@@ -76,6 +78,8 @@ pub struct Making<'m> {
     pub class: Class,
     /// Threads that pack weights.
     pub parallel: &'m dyn Parallel,
+    /// Packed weights of the session.
+    pub shared: &'m SharedWeights,
 }
 
 /// Returns the body of `plan`.

@@ -1,11 +1,14 @@
 //! The file of a compiled model: header, weights, parts and table.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::part::{Part, Reader};
+use crate::kernels::PackedLinear;
 use crate::provider::abi::{Error, Mapping, Result};
 use crate::provider::bodies::Body;
 
@@ -78,14 +81,22 @@ fn write_to<'b>(path: &Path, bodies: impl Iterator<Item = &'b dyn Body>) -> std:
     let mut file = BufWriter::new(File::create(path)?);
     file.seek(SeekFrom::Start(START as u64))?;
     let (mut at, mut parts) = (START, Vec::new());
+    // Offsets of the weights by their address: bodies share weights, and outlive this function.
+    let mut offsets: HashMap<*const PackedLinear, usize> = HashMap::new();
     for body in bodies {
         let mut part = Part::default();
         body.write(&mut part);
         for (place, weights) in &part.weights {
-            at += pad(&mut file, at)?;
-            part.bytes[*place..place + 8].copy_from_slice(&(at as u64).to_le_bytes());
-            file.write_all(weights)?;
-            at += weights.len();
+            let offset = match offsets.entry(Arc::as_ptr(weights)) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    at += pad(&mut file, at)?;
+                    file.write_all(weights.bytes())?;
+                    at += weights.bytes().len();
+                    *new.insert(at - weights.bytes().len())
+                }
+            };
+            part.bytes[*place..place + 8].copy_from_slice(&(offset as u64).to_le_bytes());
         }
         parts.push(part.bytes);
     }

@@ -14,7 +14,7 @@ pub struct Part {
     /// Numbers written so far.
     pub bytes: Vec<u8>,
     /// Weights so far, each with the position in `bytes` where its offset is to be written.
-    pub weights: Vec<(usize, Vec<u8>)>,
+    pub weights: Vec<(usize, Arc<PackedLinear>)>,
 }
 
 impl Part {
@@ -57,9 +57,9 @@ impl Part {
     }
 
     /// Writes the header of packed weights; their bytes are written to another place of the file.
-    pub fn weights(&mut self, weights: &PackedLinear) {
+    pub fn weights(&mut self, weights: &Arc<PackedLinear>) {
         self.bytes.extend(weights.header().to_bytes());
-        self.weights.push((self.bytes.len(), weights.bytes().to_vec()));
+        self.weights.push((self.bytes.len(), Arc::clone(weights)));
         self.number(0);
     }
 }

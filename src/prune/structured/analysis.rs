@@ -202,7 +202,11 @@ impl<'m> Analysis<'m> {
         let float =
             |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64);
         let cut = dtype.is_some_and(float) && !overridable;
-        let text = if overridable { "a caller may give it another value" } else { "it is not a float" };
+        let text = if overridable {
+            "a caller may give it another value"
+        } else {
+            "a constant is not float, like the weights of a quantized model"
+        };
         let fixed = Axis::Fixed(Reason::new(None, text));
         let axes = dims.iter().map(|dim| if cut { self.axes.add(*dim, None) } else { fixed }).collect();
         let ints = if overridable { None } else { super::sizes::ints_of(tensor) };

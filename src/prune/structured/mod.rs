@@ -126,7 +126,7 @@ impl Plan {
         if let Some(node) = model.graph().node.iter().find(|node| is_quantized(node)) {
             bail!(
                 Unsupported,
-                "node {:?} ({}): the model is already quantized; prune it first",
+                "node {:?} ({}): the model is already quantized; prune the float model, and quantize the result",
                 node.label(),
                 node.op()
             );

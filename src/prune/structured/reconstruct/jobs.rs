@@ -62,7 +62,13 @@ pub fn jobs(analysis: &Analysis<'_>, kept: &Kept, notes: &mut Vec<String>) -> Ve
     for consumer in list.into_iter().filter(|c| kept.of(Axis::Units(c.axis)).is_some()) {
         match job(analysis, kept, consumer) {
             Ok(job) => jobs.push(job),
-            Err(why) => notes.push(format!("the weight {:?} is not reconstructed: {why}", consumer.constant)),
+            Err(why) => {
+                let note = format!("the weight {:?} is not reconstructed: {why}", consumer.constant);
+                // A weight that several nodes read has several consumers.
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            }
         }
     }
     jobs

@@ -149,7 +149,7 @@ pub fn constant_of_shape<'m>(cx: &mut Analysis<'m>, node: &'m NodeProto) -> Judg
     };
     if fill.is_some() {
         // Integers are used for shapes; they are not cut.
-        axes.iter_mut().for_each(|axis| *axis = cx.fixed("it is not a float"));
+        axes.iter_mut().for_each(|axis| *axis = cx.fixed("its output is not float"));
         wants.iter_mut().for_each(|want| *want = None);
     }
     cx.set(node, 0, dims, axes);
