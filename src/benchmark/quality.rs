@@ -190,6 +190,11 @@ impl Tally {
 
     fn row(&mut self, a: &[f32], b: &[f32], logits: bool) {
         let sums = Sums::of(a, b);
+        if !a.iter().any(|a| a.is_finite()) {
+            // Nothing can be compared.
+            self.sums.non_finite += sums.non_finite;
+            return;
+        }
         self.rows += 1;
         self.sums.add(&sums);
         if a.len() < 2 {
@@ -309,6 +314,19 @@ mod tests {
         assert_eq!(quality.top1_agreement, None);
         let nothing = compare(floats("x", &[0, 4], &[]), floats("x", &[0, 4], &[]), None);
         assert_eq!((nothing.cosine, nothing.max_abs_error, nothing.relative_rms), (None, None, None));
+    }
+
+    #[test]
+    fn rows_without_a_finite_value_show_nothing() {
+        let nan = f32::NAN;
+        let quality = compare(floats("x", &[2, 2], &[nan; 4]), floats("x", &[2, 2], &[nan; 4]), None);
+        let figures = (quality.rows, quality.cosine, quality.max_abs_error, quality.top1_agreement);
+        assert_eq!(figures, (0, None, None, None));
+        let half = [nan, nan, 1.0, 2.0];
+        let quality = compare(floats("x", &[2, 2], &half), floats("x", &[2, 2], &half), None);
+        assert_eq!((quality.rows, quality.cosine, quality.max_abs_error), (1, Some(1.0), Some(0.0)));
+        let quality = compare(floats("x", &[1, 2], &[nan; 2]), floats("x", &[1, 2], &[f32::INFINITY; 2]), None);
+        assert_eq!((quality.rows, quality.non_finite), (0, 2));
     }
 
     #[test]

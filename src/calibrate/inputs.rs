@@ -4,6 +4,7 @@ use crate::error::{Result, bail};
 use crate::inputs::{Batch, InputOptions, Source, tensors, window};
 use crate::limits;
 use crate::model::{Model, Task};
+use crate::onnx::dtype::DataType;
 use crate::report::Report;
 use crate::runtime::Tensor;
 use crate::text::{Decoder, Tokenizer};
@@ -62,8 +63,8 @@ const WINDOWS: usize = 16;
 const LINES: usize = 8;
 
 /// Returns batches of inputs for `model`. Fails with `InvalidArgument` if a text has no lines or is shorter than one
-/// window, if a window is longer than the model's limit, or if tensors do not match the inputs; with `NotFound` for a
-/// tensor that belongs to no input.
+/// window, if a window is longer than the model's limit, or if tensors do not match the inputs, contain a NaN or have
+/// no finite value; with `NotFound` for a tensor that belongs to no input.
 ///
 /// The first dimension of given tensors counts samples, the same number in each: a batch has as many as the model
 /// requires, otherwise 8. A tensor with one dimension more than its input is split along its first dimension, one
@@ -71,6 +72,7 @@ const LINES: usize = 8;
 pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch>> {
     let (text, tokenizer, windows, length) = match *calibration {
         Calibration::Tensors(tensors) => {
+            tensors.iter().try_for_each(|(name, tensor)| is_usable(name, tensor))?;
             let runs = tensors::cut(&model.inputs(), tensors, LINES, "calibration data")?;
             return Ok(runs.into_iter().map(Batch::new).collect());
         }
@@ -90,6 +92,25 @@ pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch
         Task::Generate => windows_of(model, (text, tokenizer), windows, length),
         _ => lines_of(model, (text, tokenizer), windows, length),
     }
+}
+
+/// Fails with `InvalidArgument` if a tensor has a NaN or, although it has elements, no finite one. Single infinite
+/// elements are possible, for example in attention masks.
+fn is_usable(name: &str, tensor: &Tensor) -> Result<()> {
+    let float = [DataType::Float32, DataType::Float16, DataType::Bfloat16, DataType::Float64];
+    if !float.contains(&tensor.dtype()) {
+        return Ok(());
+    }
+    let values = tensor.to_f32_vec()?;
+    if let Some(index) = values.iter().position(|value| value.is_nan()) {
+        let samples = tensor.shape().first().map_or(1, |count| (*count).max(1)) as usize;
+        let sample = index / (values.len() / samples).max(1);
+        bail!(InvalidArgument, "calibration data for the input {name:?}: sample {sample} (from 0) contains a NaN");
+    }
+    if !values.is_empty() && !values.iter().any(|value| value.is_finite()) {
+        bail!(InvalidArgument, "calibration data for the input {name:?}: no value is finite");
+    }
+    Ok(())
 }
 
 fn windows_of(model: &Model, (text, tokenizer): Text<'_>, windows: usize, length: usize) -> Result<Vec<Batch>> {

@@ -79,6 +79,14 @@ impl Judge {
         if judge.cases.is_empty() {
             bail!(InvalidArgument, "there is no data on which the loss could be measured");
         }
+        for (index, name) in judge.outputs.iter().enumerate() {
+            let mut tensors = judge.cases.iter().map(|case| &case.references[index].tensor);
+            let is_empty = judge.cases.iter().all(|case| case.references[index].tensor.elements() == 0);
+            let finite = |tensor: &Tensor| tensor.as_slice::<f32>().is_ok_and(|v| v.iter().any(|v| v.is_finite()));
+            if !is_empty && !tensors.any(finite) {
+                bail!(InvalidArgument, "the output {name:?} of the original has no finite value on the data");
+            }
+        }
         Ok(judge)
     }
 
@@ -135,7 +143,10 @@ impl Judge {
 
     fn rows(&self, case: &Case, reference: &Reference, result: &Tensor) -> Result<(f64, usize)> {
         let (before, after) = (reference.tensor.as_slice::<f32>()?, result.as_slice::<f32>()?);
-        let kept = |row: usize| is_kept(case.batch.mask.as_ref(), &reference.tensor, row);
+        let kept = |row: usize, values: &[f32]| {
+            // A row of the original without a finite value shows nothing.
+            is_kept(case.batch.mask.as_ref(), &reference.tensor, row) && values.iter().any(|value| value.is_finite())
+        };
         let one = |(row, (a, b)): (usize, (&[f32], &[f32]))| {
             let loss = match reference.norms.get(row) {
                 Some(norm) => divergence((a, *norm), (b, log_sum_exp(b))),
@@ -149,7 +160,7 @@ impl Judge {
             return Ok((1.0 - Sums::of(before, after).cosine(), 1));
         }
         let rows = before.par_chunks_exact(width).zip(after.par_chunks_exact(width)).enumerate();
-        let losses: Vec<f64> = self.pool.install(|| rows.filter(|(row, _)| kept(*row)).map(one).collect());
+        let losses: Vec<f64> = self.pool.install(|| rows.filter(|(row, (a, _))| kept(*row, a)).map(one).collect());
         Ok((losses.iter().sum(), losses.len()))
     }
 }

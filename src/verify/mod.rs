@@ -9,7 +9,7 @@ mod kernels;
 mod report;
 
 pub use kernels::{Kernel, kernels};
-pub use report::{examine, note, race, warn_of_size, warn_of_speed};
+pub use report::{examine, note, note_stock, race, warn_of_size, warn_of_speed};
 
 use crate::benchmark::Subject;
 use crate::benchmark::rows::Sums;

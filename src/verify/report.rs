@@ -1,7 +1,7 @@
 //! The results of verification in a report.
 
 use super::{Examiner, Facts, Kept};
-use crate::benchmark::{self, BenchmarkOptions, Pair, Speedup, Subject};
+use crate::benchmark::{self, BenchmarkOptions, Pair, QualityReport, Speedup, Subject};
 use crate::call::Call;
 use crate::error::{Kind, Result, bail};
 use crate::inputs::{Batch, InputOptions, Source};
@@ -18,6 +18,8 @@ const AS_LARGE: f64 = 0.95;
 const NEAR: f64 = 0.2;
 /// The size in bytes up to which the size of an original leads to no warning.
 const SMALL: u64 = 64 << 10;
+/// The additional loss of cosine on ONNX Runtime's own kernels above which a warning is added.
+const STOCK_LOSS: f64 = 1e-3;
 /// The relative difference from the original's outputs above which a warning is added.
 const FAR: f64 = 0.5;
 
@@ -111,6 +113,30 @@ pub fn note(report: &mut Report, facts: Facts, on: &str) {
     if let Some(differs) = facts.original_differs.filter(|differs| *differs > FAR && report.operation == "quantize") {
         let far = format!("the outputs differ from the original's by {:.0} % (root mean squares){on}", 100.0 * differs);
         report.warnings.push(format!("{far}; max_quality_loss keeps the most sensitive nodes float"));
+    }
+}
+
+/// Records the closeness of the outputs on ONNX Runtime's own kernels in `quality.stock` of the report, and adds a
+/// warning if the result loses more than twice as much there as on this library's kernels.
+pub fn note_stock(report: &mut Report, ours: &QualityReport, stock: &QualityReport) {
+    let figures = json!({
+        "output": stock.output,
+        "cosine": stock.cosine,
+        "max_abs_error": stock.max_abs_error,
+        "top1_agreement": stock.top1_agreement,
+        "kl": stock.kl,
+        "samples": stock.samples,
+    });
+    if let Some(quality) = report.quality.as_mut().and_then(|quality| quality.as_object_mut()) {
+        quality.insert("stock".to_owned(), figures);
+    }
+    if let (Some(here), Some(there)) = (ours.cosine, stock.cosine)
+        && 1.0 - there > 2.0 * (1.0 - here) + STOCK_LOSS
+    {
+        report.warnings.push(format!(
+            "on ONNX Runtime's own kernels, which use one scale for all rows of an activation, the cosine is {there:.5} \
+             instead of {here:.5}; smooth_quant or the type weight-only lose less there"
+        ));
     }
 }
 

@@ -7,7 +7,7 @@ use crate::table;
 use crate::technique::Made;
 use clap::Args;
 use optimize::benchmark::{BenchmarkOptions, BenchmarkReport, QualityReport, Timed};
-use optimize::benchmark::{attach, benchmark, benchmark_engine, brief, into_report};
+use optimize::benchmark::{attach, benchmark, benchmark_engine, brief, into_report, stock_closeness};
 use optimize::error::{Kind, Result, bail};
 use optimize::inputs::{InputOptions, read_tensors};
 use optimize::model::Model;
@@ -122,8 +122,11 @@ impl AfterTechnique {
             return Ok(());
         }
         match self.compared(made, bar) {
-            Ok((speed, quality)) => {
+            Ok((speed, quality, stock)) => {
                 attach(report, &speed, &quality);
+                if let Some(stock) = stock {
+                    verify::note_stock(report, &quality, &stock);
+                }
                 verify::warn_of_speed(report, &speed.speedup);
             }
             Err(e) if self.wanted() || matches!(e.kind(), Kind::Cancelled | Kind::Timeout) => return Err(e),
@@ -132,7 +135,8 @@ impl AfterTechnique {
         Ok(())
     }
 
-    fn compared(&self, made: &Made<'_>, bar: &Bar) -> Result<(BenchmarkReport, QualityReport)> {
+    /// Returns the speed and the quality of the result, and its quality on ONNX Runtime's own kernels if it differs.
+    fn compared(&self, made: &Made<'_>, bar: &Bar) -> Result<(BenchmarkReport, QualityReport, Option<QualityReport>)> {
         let (inputs, machine) = (made.inputs, made.machine);
         let runtime = machine.runtime()?;
         let (original, result) = (made.original, common::load(&made.target.file, bar)?);
@@ -145,7 +149,12 @@ impl AfterTechnique {
             bail!(LimitExceeded, "the models are too large for a brief benchmark; --benchmark measures them anyway");
         }
         let way = if self.wanted() { benchmark } else { brief };
-        bar.call(|call| way(runtime, original, &result, tokenizer.as_ref(), &options, call))
+        bar.call(|call| {
+            let tokenizer = tokenizer.as_ref();
+            let (speed, quality) = way(runtime, original, &result, tokenizer, &options, call)?;
+            let stock = stock_closeness(runtime, (original, &result), tokenizer, &options, &speed, call)?;
+            Ok((speed, quality, stock))
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use optimize::inputs::{InputOptions, read_tensors};
 use optimize::report::Report;
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Arguments of `evaluate`.
 #[derive(Args)]
@@ -144,6 +145,7 @@ fn on_tensors(arguments: &Arguments) -> Result<()> {
             "tensors have no labels, so a single model cannot be evaluated on them: --against is required"
         );
     };
+    let start = Instant::now();
     let (report, before, after) = common::with_bar(&arguments.output, |bar| {
         let (model, against) = (common::load(&arguments.model, bar)?, common::load(against, bar)?);
         let options = BenchmarkOptions {
@@ -162,6 +164,7 @@ fn on_tensors(arguments: &Arguments) -> Result<()> {
         report.quality = serde_json::to_value(&quality).ok();
         report.input = Some(bar.call(|call| model.identity(call))?);
         report.output = Some(bar.call(|call| against.identity(call))?);
+        report.finish(start);
         Ok((report, model.shipped_bytes(), against.shipped_bytes()))
     })?;
     arguments.page.write(&report)?;

@@ -92,6 +92,9 @@ pub fn comparison(report: &Report, before: u64, after: u64) -> String {
             }
         }
     }
+    if let Some(stock) = report.quality.as_ref().and_then(|quality| number(quality, "/stock/cosine")) {
+        table.row(&["cosine, stock", "", &format!("{stock:.5}"), "on ONNX Runtime's kernels"]);
+    }
     table.render() + &measured(report) + &remarks(report, before, after)
 }
 
