@@ -260,7 +260,11 @@ impl Maker<'_> {
         let name = &range.name;
         if given {
             let takes = describe(&Size::Range(range.clone()));
-            bail!(InvalidArgument, "the package would accept {takes}, but the model does not run with {size}: {e}");
+            bail!(
+                InvalidArgument,
+                "the package would accept {takes}, but the model does not run with {size} (the minimum or maximum of {name:?} \
+                 excludes it): {e}"
+            );
         }
         let takes = describe(&Size::Range(narrow.clone()));
         promise

@@ -90,7 +90,7 @@ pub fn run(
 /// Returns the error of a run, with a hint in its message unless the user has given the inputs.
 fn hinted(e: Error, given: bool) -> Error {
     match e.kind() {
-        Kind::Runtime | Kind::InvalidArgument if !given => {
+        Kind::Runtime | Kind::InvalidArgument if !given && !e.message().contains("options `shapes` and `values`") => {
             Error::new(e.kind(), format!("{}; {HINT}", e.message())).at(e.place())
         }
         _ => e,

@@ -11,11 +11,24 @@ pub struct Target {
     pub file: PathBuf,
     /// Path of the folder, if the output is a folder.
     pub folder: Option<PathBuf>,
+    /// Folders that were created for the output.
+    _created: Created,
+}
+
+/// Folders that are removed when they are no longer needed, unless they contain something. The innermost is first.
+#[derive(Default)]
+struct Created(Vec<PathBuf>);
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        // Only an empty folder can be removed: an output that was written keeps its folder.
+        self.0.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
+    }
 }
 
 impl Target {
     /// Returns the place that an output path names: the file itself if the path ends in `.onnx`, otherwise `model.onnx`
-    /// in this folder, which is created if necessary. Fails with `InvalidArgument` for an empty path, and for an
+    /// in this folder, which is created if necessary, and removed with the returned value if it is still empty. Fails with `InvalidArgument` for an empty path, and for an
     /// existing file whose name does not end in `.onnx`.
     pub fn prepare(output: &Path) -> Result<Target> {
         Target::prepare_as(output, false)
@@ -31,17 +44,24 @@ impl Target {
         let mut with_end = output.as_os_str().to_owned();
         with_end.push(".packed");
         match packed {
-            true if ends("packed") => return Ok(Target { file: output.to_owned(), folder: None }),
-            true if ends("onnx") => return Ok(Target { file: with_end.into(), folder: None }),
-            false if ends("onnx") => return Ok(Target { file: output.to_owned(), folder: None }),
+            true if ends("packed") => return Ok(Target::of_file(output.to_owned())),
+            true if ends("onnx") => return Ok(Target::of_file(with_end.into())),
+            false if ends("onnx") => return Ok(Target::of_file(output.to_owned())),
             _ => {}
         }
         if output.is_file() {
             bail!(InvalidArgument, "{}: the output is a file whose name does not end in .onnx", output.display());
         }
+        let missing = output.ancestors().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        let created = Created(missing.map(Path::to_owned).collect());
         std::fs::create_dir_all(output).at(|| output.display())?;
         let name = if packed { "model.onnx.packed" } else { "model.onnx" };
-        Ok(Target { file: output.join(name), folder: Some(output.to_owned()) })
+        Ok(Target { file: output.join(name), folder: Some(output.to_owned()), _created: created })
+    }
+
+    /// Returns the place of a file, which is not checked.
+    pub fn of_file(file: PathBuf) -> Target {
+        Target { file, folder: None, _created: Created::default() }
     }
 
     /// Returns the folder for temporary files: the folder of the result, so that no other folder is written to.
@@ -69,4 +89,28 @@ impl Target {
 
 fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_a_result_is_removed() {
+        let home = std::env::temp_dir().join(format!("optimize-target-{}", std::process::id()));
+        std::fs::create_dir_all(&home).unwrap();
+        let inner = home.join("a/b");
+        drop(Target::prepare(&inner).unwrap());
+        assert!(home.is_dir() && !home.join("a").exists());
+        let target = Target::prepare(&inner).unwrap();
+        std::fs::write(&target.file, "x").unwrap();
+        drop(target);
+        assert!(inner.join("model.onnx").is_file());
+        // An empty folder of the caller stays.
+        let theirs = home.join("theirs");
+        std::fs::create_dir(&theirs).unwrap();
+        drop(Target::prepare(&theirs).unwrap());
+        assert!(theirs.is_dir());
+        std::fs::remove_dir_all(&home).unwrap();
+    }
 }

@@ -69,7 +69,9 @@ impl Load {
         }
         let mut subject = Subject::new(how.runtime, model, &how.session(true), call)?;
         let mut batches: Vec<(String, Batch)> = Vec::new();
-        for (batch_size, sequence_length) in SIZES {
+        let longest = model.card().longest_text()?.unwrap_or(usize::MAX);
+        for (batch_size, length) in SIZES {
+            let sequence_length = length.min(longest);
             let options = InputOptions { batch_size, sequence_length, ..InputOptions::default() };
             let mut source = Source::new(model, tokenizer, &options)?;
             let batch = source.settle(|source| {

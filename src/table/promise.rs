@@ -25,7 +25,11 @@ pub(super) fn verdicts(row: &Row, because: [&str; 3]) -> Vec<Verdict> {
     if let (Some([from, to]), Some(speed)) = (speedup, row.headline()) {
         let reached = speed.speedup.value;
         let text = format!("{reached:.2}x at {}, {from}-{to}x promised", speed.size);
-        found.push(with("speed", reached >= *from, text, because[1]));
+        // An interval that contains 1 shows no difference, whatever its middle is.
+        let unclear = speed.speedup.low.filter(|low| reached >= *from && *low <= 1.0);
+        let unclear = unclear.map(|low| format!("the interval begins at {low:.2}, so no difference is shown"));
+        let met = reached >= *from && unclear.is_none();
+        found.push(with("speed", met, text, unclear.as_deref().unwrap_or(because[1])));
     }
     if let Some((met, text)) = quality(row, loss) {
         let promised = match loss.as_str() {
@@ -104,6 +108,11 @@ mod tests {
         assert_eq!(none[0].text, "60 % smaller, 75 % promised: tables stay");
         assert_eq!(none[1].text, "1.20x at 1x128, 1.5-2x promised: no instructions");
         assert_eq!(none[2].text, "cosine 0.9000, minimal loss promised");
+        let mut unclear = row(0.8, 1.9, 0.995);
+        unclear.speed[0].speedup = Interval::new(1.9, (0.05, 6.0));
+        let speed = &verdicts(&unclear, ["a", "b", "c"])[1];
+        let text = "1.90x at 1x128, 1.5-2x promised: the interval begins at 0.05, so no difference is shown";
+        assert_eq!((speed.met, speed.text.as_str()), (false, text));
         let mut varying = row(0.6, 1.2, 0.9);
         varying.promise.loss = "varies".into();
         let all = verdicts(&varying, ["", "", "trained briefly"]);

@@ -155,7 +155,8 @@ impl Maker<'_> {
             return self.plan("8-bit quantization", vec![self.to_8_bits(), ship()], promised, [size, slow, quality]);
         }
         let step = json!({ "operation": "quantize", "type": "static", "calibration": true });
-        let size = "tokenizer, biases and scales are not in 8 bits, and embedding tables stay as they are";
+        let size =
+            "biases, scales and files such as a tokenizer are not in 8 bits, and embedding tables stay as they are";
         let quality = "one range per activation does not hold the outliers of a transformer";
         let for_encoders = self.decoder.then_some("for encoders: activations of decoders have outliers");
         Plan {
@@ -167,7 +168,7 @@ impl Maker<'_> {
     fn four_bits(&self) -> Plan {
         if self.name == Name::Int4 {
             let because = [
-                "blocks of 32 weights take 4.5 bits per weight with their scales, and the tokenizer has its size",
+                "blocks of 32 weights take 4.5 bits per weight with their scales, and other files keep their size",
                 "4-bit weights save memory traffic, which bounds single tokens; many tokens are bound by the processor",
                 "rounding to 16 values costs a small model more than a large one; the row gptq fits them to data",
             ];
@@ -179,7 +180,7 @@ impl Maker<'_> {
             step[key] = value;
         }
         let because = [
-            "blocks of 16 weights take 5 bits per weight, and the tokenizer has its size",
+            "blocks of 16 weights take 5 bits per weight, and other files keep their size",
             "products of many tokens are bound by the processor, not by the size of the weights",
             "the model is small, and so has little redundancy",
         ];
@@ -206,7 +207,7 @@ impl Maker<'_> {
     fn pruned(&self) -> Plan {
         if self.name == Name::Structured {
             let because = [
-                "embedding tables keep their width, so less than 30 % of the file is removed",
+                "embedding tables, inputs and outputs keep their width, so less than 30 % of the file is removed",
                 "only the products shrink; softmax, normalization and activations of what is left do not",
                 "the row is not trained after pruning; the row chain is",
             ];
@@ -220,7 +221,7 @@ impl Maker<'_> {
         let prune = json!({ "operation": "prune", "method": "magnitude", "sparsity": sparsity });
         let packed = json!({ "operation": "compile", "dynamic": true, "packed": true });
         let because = [
-            "embedding tables are not pruned, and each zero takes one bit",
+            "some weights, such as embedding tables, are not pruned, and each zero takes one bit",
             "a zero is multiplied like any other number: no processor skips zeros that are scattered, so the speed is \
              that of the original",
             "the row is not trained after pruning",
@@ -245,7 +246,7 @@ impl Maker<'_> {
         }
         let recipe = vec![self.narrow(), self.train(1e-4), self.to_8_bits(), ship()];
         let because = [
-            "embedding tables keep their width",
+            "embedding tables, inputs and outputs keep their width",
             "the processor's int8 products are no faster here",
             "the training was limited in time",
         ];

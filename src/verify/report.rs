@@ -153,8 +153,12 @@ pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
 /// Adds a warning if a quantized result has more than 95 % of the size of the original, unless the original has at most
 /// 64 KiB.
 pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
+    let percent = 100.0 * after as f64 / before.max(1) as f64;
+    // Pruning stores a GGUF file as ONNX, whose blocks take more space. Zeros in a plain file take as much as before.
+    if report.operation == "prune" && before > SMALL && after > before {
+        report.warnings.push(format!("the result has {percent:.0} % of the size of the original"));
+    }
     if report.operation == "quantize" && before > SMALL && after as f64 > AS_LARGE * before as f64 {
-        let percent = 100.0 * after as f64 / before.max(1) as f64;
         let static_type = report.options.get("type").is_some_and(|name| name == "static");
         let why = why_left(&report.nodes, static_type);
         report.warnings.push(format!("the result has {percent:.0} % of the size of the original{why}"));

@@ -64,7 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let mut report = bar.call(|call| apply(runtime, &model, &recipe, output, &options, call))?;
         let is_engine = recipe.steps().iter().any(|step| matches!(step.work, Work::TensorRt(_)));
         if !is_engine {
-            let target = Target { file: output.clone(), folder: None };
+            let target = Target::of_file(output.clone());
             let made = Made {
                 original: &model,
                 result: &model,

@@ -3,8 +3,7 @@
 use crate::common::{self, Machine, Output};
 use crate::read;
 use clap::Args;
-use optimize::error::Kind;
-use optimize::error::Result;
+use optimize::error::{Kind, Result, bail};
 use optimize::model::Model;
 use optimize::table::{Row, State, Table, TableOptions, names, table};
 use std::path::PathBuf;
@@ -79,12 +78,28 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         optimize::files::replace(html, &optimize::files::read(&page, optimize::limits::CONFIG_BYTES)?)?;
     }
     if arguments.reporting.json {
-        return common::print(&(serde_json::to_string_pretty(&made).unwrap_or_default() + "\n"));
+        common::print(&(serde_json::to_string_pretty(&made).unwrap_or_default() + "\n"))?;
+    } else if !arguments.reporting.quiet {
+        common::print(&(shown(&made) + &format!("\n{}\n", page.display())))?;
     }
-    if arguments.reporting.quiet {
-        return Ok(());
+    failures(&made, &arguments.reporting)
+}
+
+/// Prints the reasons of failed rows as warnings. Fails with `Unsupported` if rows failed and none was measured.
+fn failures(made: &Table, output: &Output) -> Result<()> {
+    let mut count = 0;
+    for (model, row) in made.models.iter().flat_map(|model| model.rows.iter().map(move |row| (model, row))) {
+        if row.state == State::Failed {
+            let reason = row.reason.as_deref().unwrap_or_default();
+            count += 1;
+            output.warn(&format!("{}: the row {} failed: {}", model.name, row.name, reason));
+        }
     }
-    common::print(&(shown(&made) + &format!("\n{}\n", page.display())))
+    let measured = |model: &optimize::table::ModelTable| model.rows.iter().any(|row| row.state == State::Measured);
+    if count > 0 && !made.models.iter().any(measured) {
+        bail!(Unsupported, "no row was measured, and {count} failed");
+    }
+    Ok(())
 }
 
 /// Returns the table for a terminal, with a line per row.
