@@ -28,6 +28,8 @@ struct Tally {
     dtype: DataType,
     float: bool,
     rows: u64,
+    /// Number of rows that were not compared, because the original has no finite value in them.
+    skipped: u64,
     /// Sums over all rows.
     sums: Sums,
     /// Sum and minimum of the cosines, over rows with more than one element.
@@ -100,6 +102,9 @@ impl Comparison {
         let judged = judged_outputs(&names);
         // A sum of divergences that is infinite or NaN is worse than any other.
         let unbounded = judged.iter().any(|i| self.outputs[*i].kl_rows > 0 && !self.outputs[*i].kl.is_finite());
+        let is_void = |tally: &Tally| tally.rows == 0 && tally.skipped > 0;
+        let void = judged.iter().map(|i| &self.outputs[*i]).find(|tally| is_void(tally));
+        let void = void.map(|tally| format!("the output {:?} of the original has no finite value here", tally.name));
         let outputs: Vec<OutputQuality> = self.outputs.into_iter().map(Tally::finish).collect();
         let worst_of = |worse: fn(f64, f64) -> f64, figure: fn(&OutputQuality) -> Option<f64>| {
             judged.iter().filter_map(|i| figure(&outputs[*i])).reduce(worse)
@@ -114,7 +119,7 @@ impl Comparison {
             kl: worst_of(f64::max, |o| o.kl).filter(|_| !unbounded),
             exact_match: outputs.iter().filter_map(|o| o.exact_match).reduce(f64::min),
             samples: self.samples,
-            not_compared: self.apart,
+            not_compared: self.apart.or(void),
             outputs,
         }
     }
@@ -155,6 +160,7 @@ impl Tally {
             dtype: tensor.dtype(),
             float: is_float(tensor),
             rows: 0,
+            skipped: 0,
             sums: Sums::default(),
             cosines: 0.0,
             cosine_min: f64::INFINITY,
@@ -192,6 +198,7 @@ impl Tally {
         let sums = Sums::of(a, b);
         if !a.iter().any(|a| a.is_finite()) {
             // Nothing can be compared.
+            self.skipped += 1;
             self.sums.non_finite += sums.non_finite;
             return;
         }
@@ -322,6 +329,11 @@ mod tests {
         let quality = compare(floats("x", &[2, 2], &[nan; 4]), floats("x", &[2, 2], &[nan; 4]), None);
         let figures = (quality.rows, quality.cosine, quality.max_abs_error, quality.top1_agreement);
         assert_eq!(figures, (0, None, None, None));
+        let mut all = Comparison::new(vec![]);
+        let x = floats("x", &[2, 2], &[nan; 4]);
+        all.add(std::slice::from_ref(&x), std::slice::from_ref(&x), None, 1).unwrap();
+        let why = all.finish().not_compared.unwrap();
+        assert!(why.contains("\"x\" of the original has no finite value"), "{why}");
         let half = [nan, nan, 1.0, 2.0];
         let quality = compare(floats("x", &[2, 2], &half), floats("x", &[2, 2], &half), None);
         assert_eq!((quality.rows, quality.cosine, quality.max_abs_error), (1, Some(1.0), Some(0.0)));

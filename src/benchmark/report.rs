@@ -114,8 +114,8 @@ pub struct QualityReport {
     pub exact_match: Option<f64>,
     /// Number of texts, given samples or generated inputs that were compared.
     pub samples: usize,
-    /// The reason why an output was not compared: its shape differs in the result, or only one of the two is float. If
-    /// there are several such outputs, the reason is that of the first.
+    /// The reason why an output was not compared: its shape differs in the result, only one of the two is float, or the
+    /// original has no finite value in it. If there are several such outputs, the reason is that of the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_compared: Option<String>,
     /// Closeness of each output that was compared.

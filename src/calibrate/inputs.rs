@@ -162,3 +162,20 @@ fn generated(model: &Model, shapes: &[(String, Vec<i64>)], values: &[(String, Ve
     let source = Source::new(model, tokenizer.as_ref(), &options)?;
     (0..source.count()).map(|index| source.set(index)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_without_finite_values_are_refused() {
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        let check = |values: [f32; 6]| is_usable("x", &Tensor::from_f32(&[3, 2], values.to_vec()).unwrap());
+        check([0.0, 1.0, -inf, 2.0, 3.0, 4.0]).unwrap();
+        let e = check([0.0, 1.0, 2.0, nan, 3.0, 4.0]).unwrap_err().to_string();
+        assert!(e.contains("input \"x\": sample 1 (from 0) contains a NaN"), "{e}");
+        assert!(check([inf; 6]).unwrap_err().to_string().contains("no value is finite"));
+        is_usable("x", &Tensor::from_i64(&[1], vec![3]).unwrap()).unwrap();
+        is_usable("x", &Tensor::from_f32(&[0], Vec::new()).unwrap()).unwrap();
+    }
+}

@@ -211,6 +211,11 @@ impl Ensemble {
         Ok(Ensemble { members, options, task, vocabularies, notes })
     }
 
+    /// Returns whether the members must return outputs of the same shapes: they classify or return numbers.
+    pub fn has_outputs_alike(&self) -> bool {
+        matches!(self.task, Task::Classify | Task::Unknown)
+    }
+
     /// Returns the members whose weight is above 0.
     pub fn members(&self) -> &[Member] {
         &self.members

@@ -142,7 +142,7 @@ impl On<'_> {
             }
             Work::Ensemble(options) => {
                 let (result, report) = self.ensemble(step, options, model)?;
-                (result, report, Some(Kept::Exactly))
+                (result, report, None)
             }
             Work::Merge(options) => {
                 let (result, report) = self.merge(step, options, model)?;
@@ -151,11 +151,9 @@ impl On<'_> {
             Work::Compile(_) | Work::TensorRt(_) => bail!(Internal, "{} returns no model", step.name()),
         };
         if let Some(kept) = kept {
-            // No member has the inputs and outputs of a fused graph, so the graph is run and compared with itself.
-            let original = if matches!(step.work, Work::Ensemble(_)) { &result } else { model };
-            let (models, threads) = ((original, &result), self.options.threads);
             let inputs = data::inputs_of_step(&step.reads.calibration, self.options.data)?;
-            verify::examine(self.runtime, models, threads, kept, &inputs, &mut report, self.call)?;
+            let threads = self.options.threads;
+            verify::examine(self.runtime, (model, &result), threads, kept, &inputs, &mut report, self.call)?;
         }
         Ok((result, report))
     }
@@ -234,8 +232,12 @@ impl On<'_> {
     }
 
     fn ensemble(&self, step: &Step, options: &EnsembleOptions, model: &Model) -> Result<(Model, Report)> {
-        let members = self.members(step, model)?;
-        Ensemble::new(members, options.clone())?.fuse(self.call)
+        let ensemble = Ensemble::new(self.members(step, model)?, options.clone())?;
+        let (fused, mut report) = ensemble.fuse(self.call)?;
+        let members: Vec<&Model> = ensemble.members().iter().map(|member| &member.model).collect();
+        let (threads, alike) = (self.options.threads, ensemble.has_outputs_alike());
+        verify::examine_fused(self.runtime, (&members, &fused), threads, alike, &mut report, self.call)?;
+        Ok((fused, report))
     }
 
     fn merge(&self, step: &Step, options: &MergeOptions, model: &Model) -> Result<(Model, Report)> {

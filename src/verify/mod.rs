@@ -9,7 +9,7 @@ mod kernels;
 mod report;
 
 pub use kernels::{Kernel, kernels};
-pub use report::{examine, note, note_stock, race, warn_of_size, warn_of_speed};
+pub use report::{examine, examine_fused, note, note_stock, race, warn_of_size, warn_of_speed};
 
 use crate::benchmark::Subject;
 use crate::benchmark::rows::Sums;
@@ -341,6 +341,58 @@ mod tests {
         };
         assert!(look(Vec::new()) > 0.1);
         assert_eq!(look(vec![("x".to_owned(), Tensor::from_f32(&[1, 8], vec![0.0; 8]).unwrap())]), 0.0);
+    }
+
+    #[test]
+    fn a_fused_model_runs_where_its_members_do() {
+        let (one, two) = (of("Tanh", 1.0), of("Relu", 1.0));
+        let check = |members: [&Model; 2], fused: &Model, alike| {
+            let mut report = Report::new("ensemble", serde_json::Value::Null);
+            examine_fused(test_runtime(), (&members, fused), 1, alike, &mut report, &Call::default())
+        };
+        check([&one, &two], &of("Sigmoid", 1.0), true).unwrap();
+        let e = check([&one, &two], &of("NoSuchOperator", 1.0), true).unwrap_err();
+        assert!(e.kind() == Kind::Unsupported && e.to_string().contains("the members run, but not"), "{e}");
+        let wide = {
+            let mut graph = graph(
+                vec![node("Concat", &["x", "x"], "y")],
+                vec![value("x", 1, &["n", "8"])],
+                vec![value("y", 1, &["n", "m"])],
+            );
+            graph.node[0].attribute = vec![crate::graph::edit::int_attribute("axis", 1)];
+            Model::from_proto(model(graph))
+        };
+        let e = check([&one, &wide], &one, true).unwrap_err();
+        assert!(e.kind() == Kind::InvalidArgument && e.place() == "member 2", "{e}");
+        assert!(e.message().contains("16], but that of member 1 is"), "{e}");
+        check([&one, &wide], &one, false).unwrap();
+        // If a member does not run on generated inputs, nothing is expected.
+        check([&one, &of("NoSuchOperator", 1.0)], &of("NoSuchOperator", 1.0), true).unwrap();
+    }
+
+    #[test]
+    fn a_larger_loss_on_other_kernels_is_a_warning() {
+        let quality = |cosine: f64| crate::benchmark::QualityReport {
+            output: "y".into(),
+            judged: vec!["y".into()],
+            cosine: Some(cosine),
+            max_abs_error: None,
+            top1_agreement: None,
+            kl: None,
+            exact_match: None,
+            samples: 1,
+            not_compared: None,
+            outputs: Vec::new(),
+        };
+        let warned = |here: f64, there: f64| {
+            let mut report = Report::new("quantize", serde_json::Value::Null);
+            report.quality = serde_json::to_value(quality(here)).ok();
+            note_stock(&mut report, &quality(here), &quality(there));
+            assert_eq!(report.quality.unwrap()["stock"]["cosine"], there);
+            report.warnings
+        };
+        assert!(warned(0.999, 0.868)[0].contains("the cosine is 0.86800 instead of 0.99900"));
+        assert!(warned(0.999, 0.998).is_empty());
     }
 
     #[test]

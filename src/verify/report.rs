@@ -3,12 +3,12 @@
 use super::{Examiner, Facts, Kept};
 use crate::benchmark::{self, BenchmarkOptions, Pair, QualityReport, Speedup, Subject};
 use crate::call::Call;
-use crate::error::{Kind, Result, bail};
+use crate::error::{Context, Kind, Result, bail};
 use crate::inputs::{Batch, InputOptions, Source};
 use crate::limits;
 use crate::model::Model;
 use crate::report::{LEFT, NodeReport, Report, count_reasons};
-use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions};
+use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor};
 use crate::text::Tokenizer;
 use serde_json::json;
 
@@ -71,6 +71,65 @@ pub fn examine(
             opens(runtime, (original, result), threads, call)
         }
     }
+}
+
+/// Checks a model that combines the outputs of `members`, and records the findings in its report, like [`examine`] with
+/// the model as its own original: no member has its inputs and outputs. If `alike` is true, all members must return
+/// outputs of the same shapes.
+///
+/// Fails also with [`Kind::Unsupported`] if the members run on generated inputs, but the model does not, and with
+/// [`Kind::InvalidArgument`] if shapes differ; the message names the member.
+pub fn examine_fused(
+    runtime: &'static Runtime,
+    (members, fused): (&[&Model], &Model),
+    threads: usize,
+    alike: bool,
+    report: &mut Report,
+    call: &Call,
+) -> Result<()> {
+    let inputs = InputOptions::default();
+    examine(runtime, (fused, fused), threads, Kept::Exactly, &inputs, report, call)?;
+    if fused.bytes() > limits::EXAMINED_BYTES {
+        return Ok(());
+    }
+    let options = SessionOptions { threads, varying_sizes: true, ..SessionOptions::stock() };
+    let call = &Call { progress: None, ..*call };
+    let run = |member: &Model| {
+        let batch = sample(member, &inputs).0?;
+        Subject::new(runtime, member, &options, call)?.run(&batch.feed(), call)
+    };
+    let mut found: Vec<Vec<(String, Tensor)>> = Vec::with_capacity(members.len());
+    for member in members {
+        match run(member) {
+            Ok(outputs) => found.push(outputs),
+            Err(e) if e.kind().ends_a_call() => return Err(e),
+            Err(_) => return Ok(()),
+        }
+    }
+    if alike && let Some((first, others)) = found.split_first() {
+        for (index, outputs) in others.iter().enumerate() {
+            same_shapes(first, outputs).at(|| format!("member {}", index + 2))?;
+        }
+    }
+    match report.summary.get("not_verified").and_then(|reason| reason.as_str()) {
+        Some(reason) => bail!(Unsupported, "the members run, but not the model that combines them: {reason}"),
+        None => Ok(()),
+    }
+}
+
+/// Fails with `InvalidArgument` if two outputs of one name, or the only outputs, have different shapes.
+fn same_shapes(first: &[(String, Tensor)], other: &[(String, Tensor)]) -> Result<()> {
+    for (name, before) in first {
+        let found = match (first, other) {
+            ([_], [(name, only)]) => Some((name, only)),
+            _ => other.iter().find(|(other, _)| other == name).map(|(name, tensor)| (name, tensor)),
+        };
+        if let Some((name, after)) = found.filter(|(_, after)| after.shape() != before.shape()) {
+            let (is, first) = (after.describe(), before.describe());
+            bail!(InvalidArgument, "output {name:?} is {is}, but that of member 1 is {first}");
+        }
+    }
+    Ok(())
 }
 
 /// Fails with `Unsupported` if the original can be opened, but the result cannot.

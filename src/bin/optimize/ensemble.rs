@@ -15,7 +15,7 @@ use optimize::model::Model;
 use optimize::onnx::save::ExternalData;
 use optimize::report::Report;
 use optimize::runtime::SessionOptions;
-use optimize::verify::Kept;
+use optimize::verify::{self, Kept};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `ensemble`.
@@ -173,9 +173,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 
 fn fused(arguments: &Arguments, ensemble: &Ensemble, output: &Path, bar: &crate::progress::Bar) -> Result<()> {
     let (model, mut report) = bar.call(|call| ensemble.fuse(call))?;
-    // No member has the inputs and outputs of the fused graph, so the graph is compared with itself.
-    let inputs = InputOptions::default();
-    common::examine(&arguments.machine, (&model, &model), Kept::Exactly, &inputs, &mut report, bar)?;
+    let members: Vec<&Model> = ensemble.members().iter().map(|member| &member.model).collect();
+    let (machine, alike) = (&arguments.machine, ensemble.has_outputs_alike());
+    match machine.runtime() {
+        Ok(runtime) => bar.call(|call| {
+            verify::examine_fused(runtime, (&members, &model), machine.threads, alike, &mut report, call)
+        })?,
+        Err(e) => drop(report.summary.insert("not_verified".into(), e.to_string().into())),
+    }
     save(arguments, &model, output, &mut report, bar)
 }
 

@@ -19,7 +19,7 @@ use crate::onnx::proto::{DimensionProto, ModelProto, TensorShapeProto, ValueInfo
 use crate::report::Report;
 use crate::source::checkpoint::sentence::Sentence;
 use heads::Nodes;
-use join::Join;
+use join::{Branch, Join};
 use serde_json::json;
 use std::time::Instant;
 
@@ -45,6 +45,7 @@ impl Ensemble {
             Task::Embed => (embedding(self, &mut join)?, Task::Embed),
             Task::Unknown => (numbers(self, &mut join)?, Task::Unknown),
         };
+        let left = if self.task == Task::Unknown { left_out(&join) } else { Vec::new() };
         let shared = join.share();
         let parts: Vec<u64> = members.iter().map(|member| member.model.bytes()).collect();
         let proto = join.finish(outputs);
@@ -63,6 +64,7 @@ impl Ensemble {
         ]
         .into_iter()
         .collect();
+        report.warnings.extend(left);
         report.finish(start);
         Ok((model, report))
     }
@@ -200,6 +202,30 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
     Ok(vec![declared("sentence_embedding", DataType::Float32, &[Dim::Symbolic("batch".to_owned()), width])])
 }
 
+/// Returns a note for each output of a later member that the first one does not have, and that is therefore left out.
+fn left_out(join: &Join) -> Vec<String> {
+    let Some((first, others)) = join.branches.split_first() else { return Vec::new() };
+    let is_only = |branch: &Branch| first.outputs.len() == 1 && branch.outputs.len() == 1;
+    let mut notes = Vec::new();
+    for (index, branch) in others.iter().enumerate().filter(|(_, branch)| !is_only(branch)) {
+        let is_left = |info: &&ValueInfo| !first.outputs.iter().any(|other| other.name == info.name);
+        let note = |info: &ValueInfo| {
+            format!("{}: output {:?} is left out, because member 1 has none of that name", place(index + 1), info.name)
+        };
+        notes.extend(branch.outputs.iter().filter(is_left).map(note));
+    }
+    notes
+}
+
+/// Returns the first dimension that two outputs fix to different sizes, with these sizes.
+fn differing(a: &ValueInfo, b: &ValueInfo) -> Option<(usize, [i64; 2])> {
+    let pairs = a.shape.as_ref()?.iter().zip(b.shape.as_ref()?).enumerate();
+    pairs.into_iter().find_map(|(axis, pair)| match pair {
+        (Dim::Fixed(a), Dim::Fixed(b)) if a != b => Some((axis, [*a, *b])),
+        _ => None,
+    })
+}
+
 /// Adds every output of the first member, combined as numbers. Returns the declarations of these outputs.
 fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> {
     let mut nodes = Nodes::new(join);
@@ -230,6 +256,16 @@ fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> 
             if rank(found) != rank(info) {
                 let (a, b) = (info.describe(), found.describe());
                 bail!(InvalidArgument, "{}: output {:?} is {b}, but that of member 1 is {a}", place(index), found.name);
+            }
+            if let Some((axis, sizes)) = differing(info, found) {
+                bail!(
+                    InvalidArgument,
+                    "{}: dimension {axis} of output {:?} is {}, but that of member 1 is {}",
+                    place(index),
+                    found.name,
+                    sizes[1],
+                    sizes[0]
+                );
             }
             values.push(nodes.float(&branch.value(&found.name), found.dtype));
         }

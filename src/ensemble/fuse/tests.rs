@@ -54,3 +54,23 @@ fn a_manifest_that_could_not_be_loaded_is_not_written() {
     assert!(!folder.join("both").exists());
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn outputs_of_other_sizes_are_refused_and_others_named() {
+    let fuse = |models: [Model; 2]| {
+        let options = EnsembleOptions { task: Some(Task::Unknown), ..EnsembleOptions::default() };
+        Ensemble::new(models.to_vec(), options).unwrap().fuse(&Call::default())
+    };
+    // A size of 1 would be repeated.
+    for outputs in [1, 4] {
+        let e = fuse([matrix(1.0, "y", 3), matrix(1.0, "y", outputs)]).err().unwrap();
+        let text = format!("dimension 1 of output \"y\" is {outputs}, but that of member 1 is 3");
+        assert!(e.kind() == Kind::InvalidArgument && e.to_string().contains(&text), "{e}");
+    }
+    let mut more = matrix(1.0, "y", 3).proto().clone();
+    let graph = more.graph.as_deref_mut().unwrap();
+    graph.node.push(node("Relu", &["y"], "z"));
+    graph.output.push(value("z", 1, &["batch", "3"]));
+    let (_, report) = fuse([matrix(1.0, "y", 3), Model::from_proto(more)]).unwrap();
+    assert!(report.warnings.concat().contains("member 2: output \"z\" is left out"), "{:?}", report.warnings);
+}
