@@ -85,7 +85,7 @@ fn a_short_context_shortens_the_prompt() {
         "pre_tokenizer": { "type": "Whitespace" }, "decoder": { "type": "Fuse" },
         "model": { "type": "WordLevel", "vocab": words, "unk_token": "w0" } });
     std::fs::write(decoder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
-    let mut command = table_of(&decoder, &folder.join("table"), &["--rows", "aot", "--json"]);
+    let mut command = table_of(&decoder, &folder.join("table"), &["--rows", "compile", "--json"]);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let made: Table = serde_json::from_slice(&output.stdout).unwrap();
