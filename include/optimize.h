@@ -555,8 +555,10 @@ typedef enum optimize_log_level_t {
  */
 typedef enum optimize_score_function_t {
   /**
-   * The function that the model's configuration selects: none if its `problem_type` is regression, sigmoid if it
-   * is multi_label_classification or if the model has one class, otherwise softmax.
+   * The function of the model. None if its output contains scores already: a softmax or sigmoid of the graph computes
+   * it, or its name contains "prob" or "scores". Otherwise the `activation_fn` of a CrossEncoder of
+   * sentence-transformers (Identity, Sigmoid, Softmax or Tanh). Otherwise none if `problem_type` in config.json is
+   * regression, sigmoid if it is multi_label_classification or if the model has one class, and else softmax.
    */
   OPTIMIZE_SCORE_FUNCTION_AUTO = 0,
   /**
@@ -568,7 +570,7 @@ typedef enum optimize_score_function_t {
    */
   OPTIMIZE_SCORE_FUNCTION_SIGMOID = 2,
   /**
-   * No function: the scores are the logits.
+   * No function: the scores are the values of the model's output.
    */
   OPTIMIZE_SCORE_FUNCTION_NONE = 3,
 } optimize_score_function_t;
@@ -1553,12 +1555,14 @@ typedef struct optimize_embedder_options_t {
    */
   uint32_t batch_size;
   /**
-   * Number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
+   * Number of tokens after which a text is truncated; 0 selects the limit for texts in the model's files
+   * (`max_seq_length`, `model_max_length`), otherwise the number of positions of the model, up to 512.
    */
   uint32_t max_length;
   /**
    * Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss; 0
-   * keeps all. Truncated vectors are normalized again only if `normalize` is set.
+   * selects `truncate_dim` of the model's config_sentence_transformers.json, otherwise keeps all. Truncated vectors
+   * are normalized again only if `normalize` is set.
    */
   uint32_t dimensions;
   /**
@@ -1566,7 +1570,7 @@ typedef struct optimize_embedder_options_t {
    */
   uint32_t normalize;
   /**
-   * Text that is put before every text; NULL selects the default prompt of the model, if it has one.
+   * Text that is put before every text, "" for none; NULL selects the default prompt of the model, if it has one.
    */
   const char *prompt;
   /**
@@ -1616,7 +1620,8 @@ typedef struct optimize_classifier_options_t {
    */
   uint32_t batch_size;
   /**
-   * Number of tokens after which a text or pair is truncated; 0 selects the limit of the model, up to 512.
+   * Number of tokens after which a text or pair is truncated; 0 selects the limit for texts in the model's files
+   * (`max_seq_length`, `model_max_length`), otherwise the number of positions of the model, up to 512.
    */
   uint32_t max_length;
   /**
@@ -1668,8 +1673,9 @@ typedef struct optimize_tagger_options_t {
    */
   uint32_t batch_size;
   /**
-   * Number of tokens of a window, including special tokens; 0 selects the limit of the model, up to 512. Longer
-   * texts are divided into overlapping windows.
+   * Number of tokens of a window, including special tokens; 0 selects the limit for texts in the model's files
+   * (`max_seq_length`, `model_max_length`), otherwise the number of positions of the model, up to 512. Longer texts
+   * are divided into overlapping windows.
    */
   uint32_t max_length;
   /**
@@ -2944,7 +2950,8 @@ typedef struct optimize_evaluate_options_t {
    */
   int32_t bos;
   /**
-   * Other tasks: number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
+   * Other tasks: number of tokens after which a text is truncated; 0 selects the limit for texts in the model's files,
+   * otherwise the number of positions of the model, up to 512.
    */
   uint32_t max_length;
   /**
@@ -3894,10 +3901,14 @@ optimize_status_t optimize_generator_placement(const optimize_generator_t *gener
 /**
  * Creates an embedder of a model. Vectors are read from the model's output `sentence_embedding`, or computed from
  * `token_embeddings` or `last_hidden_state` with the pooling that the files next to the model describe (default:
- * mean). If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the embedder.
+ * mean). In a model without these outputs, the first other float output of two dimensions, or else of three, has the
+ * vectors (three dimensions are pooled). It must not contain scores (see OPTIMIZE_SCORE_FUNCTION_AUTO), its last
+ * dimension must be fixed and above 1, its name must contain neither "logits" nor "pooler", and if the configuration
+ * names a class for classification, its name must contain "embed". If `tokenizer` is NULL, the model's own is used.
+ * Model and tokenizer may be freed before the embedder.
  *
- * Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs; OPTIMIZE_NOT_FOUND if there is no tokenizer, or
- * no prompt with the name `prompt_name`; otherwise the statuses of `optimize_session_new`.
+ * Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs, such as a classifier; OPTIMIZE_NOT_FOUND if
+ * there is no tokenizer, or no prompt with the name `prompt_name`; otherwise the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_embedder_new(const optimize_context_t *context,
@@ -3931,10 +3942,11 @@ OPTIMIZE_API
 void optimize_embedder_free(optimize_embedder_t *embedder);
 
 /**
- * Creates a classifier of a model, which must have an output with logits of shape [texts, classes]. If `tokenizer`
- * is NULL, the model's own is used. Model and tokenizer may be freed before the classifier.
+ * Creates a classifier of a model, which must have an output with logits or scores of shape [texts, classes]. If
+ * `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the classifier.
  *
- * Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer;
+ * Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts, or if its files name an unknown function of
+ * the scores and `score_function` is OPTIMIZE_SCORE_FUNCTION_AUTO; OPTIMIZE_NOT_FOUND if there is no tokenizer;
  * otherwise the statuses of `optimize_session_new`.
  */
 OPTIMIZE_API

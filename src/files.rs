@@ -310,11 +310,20 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Returns the content of a small file of UTF-8 text. Fails with `LimitExceeded` above
+/// Returns the content of a small file of UTF-8 text, without a byte order mark at its beginning. Fails with `LimitExceeded` above
 /// [`TEXT_BYTES`](crate::limits::TEXT_BYTES), with `Io` if the content is not UTF-8, and like [`open`].
 pub fn read_text(path: &Path) -> Result<String> {
-    let text = String::from_utf8(read(path, crate::limits::TEXT_BYTES as u64)?);
-    text.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)).at(|| path.display())
+    text_of(read(path, crate::limits::TEXT_BYTES as u64)?).at(|| path.display())
+}
+
+/// Returns the text of the content of a file, without a byte order mark at its beginning. Fails with `Io` if the content
+/// is not UTF-8.
+pub fn text_of(mut content: Vec<u8>) -> Result<String> {
+    const MARK: &[u8] = "\u{feff}".as_bytes();
+    if content.starts_with(MARK) {
+        content.drain(..MARK.len());
+    }
+    Ok(String::from_utf8(content).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?)
 }
 
 /// Returns the folder of a path; `.` for a path that is only a name, or that has no parent.
@@ -372,6 +381,16 @@ mod tests {
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         path
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_text() {
+        let of = |content: &str| text_of(content.as_bytes().to_vec()).unwrap();
+        assert_eq!((of("\u{feff}Grüße\n"), of("a\u{feff}"), of("")), ("Grüße\n".into(), "a\u{feff}".into(), "".into()));
+        assert_eq!(text_of(b"\xef\xbb".to_vec()).unwrap_err().kind(), Kind::Io);
+        let path = folder("mark").join("a.txt");
+        std::fs::write(&path, "\u{feff}text").unwrap();
+        assert_eq!(read_text(&path).unwrap(), "text");
     }
 
     #[test]

@@ -161,3 +161,131 @@ fn a_named_prompt_is_read_like_a_default_one() {
         assert!(furthest(&found.values, &vectors.concat()) < 2e-6, "{form}");
     }
 }
+
+/// Returns a folder with the files of the fixture `bert-classify`, its tokenizer, and `more` files. `edit` changes the
+/// configuration.
+fn reranker(
+    name: &str,
+    more: &[(&str, Value)],
+    edit: impl Fn(&mut serde_json::Map<String, Value>),
+) -> support::Scratch {
+    let folder = scratch(name);
+    let from = fixtures().join("encoders/bert-classify");
+    std::fs::copy(from.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let tokenizer = fixtures().join("sentences/model/tokenizer.json");
+    std::fs::copy(tokenizer, folder.join("tokenizer.json")).unwrap();
+    let mut config = json("encoders/bert-classify/config.json").as_object().cloned().unwrap();
+    edit(&mut config);
+    std::fs::write(folder.join("config.json"), Value::Object(config).to_string()).unwrap();
+    for (name, content) in more {
+        std::fs::write(folder.join(name), content.to_string()).unwrap();
+    }
+    folder
+}
+
+fn scores(model: &Model, function: ScoreFunction) -> Vec<f32> {
+    let options = TextOptions { threads: 1, ..TextOptions::default() };
+    let made = Classifier::new(runtime(), model, None, function, &options, &Call::default()).unwrap();
+    made.classify(&["hello", "world ab"], None, &Call::default()).unwrap().values
+}
+
+#[test]
+fn scores_have_the_function_of_the_cross_encoder_in_every_form_of_the_model() {
+    let declared = serde_json::json!({ "activation_fn": "torch.nn.modules.linear.Identity", "version": "5.0.0" });
+    let folder = reranker("encoder-activation", &[], |config| {
+        config.insert("sentence_transformers".to_owned(), declared.clone());
+    });
+    let model = Model::load(&folder).unwrap();
+    let logits = scores(&model, ScoreFunction::None);
+    assert_eq!(scores(&model, ScoreFunction::Auto), logits);
+    assert!(furthest(&scores(&model, ScoreFunction::Softmax), &logits) > 0.1);
+
+    let options = optimize::quantize::QuantizeOptions { min_elements: 1, ..Default::default() };
+    let (small, _) = optimize::quantize::quantize(&model, &options, &Call::default()).unwrap();
+    assert_eq!(scores(&small, ScoreFunction::Auto), scores(&small, ScoreFunction::None));
+    let compiled = CompileOptions { dynamic: true, ..CompileOptions::default() };
+    compile(runtime(), &small, &folder.join("p"), &compiled, &Call::default()).unwrap();
+    let package = Model::load(&folder.join("p")).unwrap();
+    assert_eq!(scores(&package, ScoreFunction::Auto), scores(&package, ScoreFunction::None));
+    // An exported graph next to the same configuration.
+    let graph = folder.join("model.onnx");
+    model.save(&graph, optimize::onnx::save::ExternalData::Auto, &Call::default()).unwrap();
+    assert!(furthest(&scores(&Model::load(&graph).unwrap(), ScoreFunction::Auto), &logits) < 1e-6);
+}
+
+#[test]
+fn a_saved_cross_encoder_is_a_classifier() {
+    let class = "sentence_transformers.base.modules.transformer.Transformer";
+    let saved = |activation: &str| {
+        [
+            ("modules.json", serde_json::json!([{ "idx": 0, "name": "0", "path": "", "type": class }])),
+            ("sentence_bert_config.json", serde_json::json!({ "transformer_task": "sequence-classification" })),
+            (
+                "config_sentence_transformers.json",
+                serde_json::json!({ "model_type": "CrossEncoder", "activation_fn": activation, "prompts": {} }),
+            ),
+        ]
+    };
+    let folder = reranker("encoder-cross", &saved("torch.nn.modules.activation.Sigmoid"), |_| {});
+    let model = Model::load(&folder).unwrap();
+    assert_eq!(model.card().task, optimize::model::Task::Classify);
+    assert_eq!(scores(&model, ScoreFunction::Auto), scores(&model, ScoreFunction::Sigmoid));
+    let embedder = Embedder::new(runtime(), &model, None, &EmbedderOptions::default(), &Call::default());
+    assert_eq!(embedder.err().unwrap().kind(), Kind::Unsupported);
+
+    let folder = reranker("encoder-strange", &saved("my_code.Squash"), |_| {});
+    let (model, options) = (Model::load(&folder).unwrap(), TextOptions::default());
+    let made = |function| Classifier::new(runtime(), &model, None, function, &options, &Call::default());
+    let error = made(ScoreFunction::Auto).err().unwrap();
+    assert!(error.kind() == Kind::Unsupported && error.to_string().contains("my_code.Squash"), "{error}");
+    assert!(made(ScoreFunction::None).is_ok());
+}
+
+#[test]
+fn scores_of_the_graph_are_not_changed_and_are_no_vectors() {
+    let folder = reranker("encoder-probabilities", &[], |_| {});
+    let model = Model::load(&folder).unwrap();
+    let wanted = scores(&model, ScoreFunction::Softmax);
+    let with_last = |op: &str, output: &str| {
+        let mut proto = model.proto().clone();
+        let graph = proto.graph.as_mut().unwrap();
+        graph.node.push(optimize::graph::edit::node(op, &["logits"], &[output]));
+        graph.output[0].name = Some(output.to_owned());
+        Model::from_memory(proto, model.card().clone(), Vec::new())
+    };
+    for output in ["output_0", "probabilities"] {
+        let model = with_last("Softmax", output);
+        assert!(furthest(&scores(&model, ScoreFunction::Auto), &wanted) < 1e-6, "{output}");
+        let made = Embedder::new(runtime(), &model, None, &EmbedderOptions::default(), &Call::default());
+        assert_eq!(made.err().unwrap().kind(), Kind::Unsupported, "{output}");
+    }
+    // The name does not say what the output is: the configuration names a class for classification.
+    let model = with_last("Identity", "output_0");
+    let made = Embedder::new(runtime(), &model, None, &EmbedderOptions::default(), &Call::default());
+    assert_eq!(made.err().unwrap().kind(), Kind::Unsupported);
+    assert!(furthest(&scores(&model, ScoreFunction::Auto), &wanted) < 1e-6);
+}
+
+#[test]
+fn vectors_have_the_width_of_the_file_unless_another_is_requested() {
+    let mut model = Model::load(&deps("models/paraphrase-MiniLM-L3-v2")).unwrap();
+    let vectors = |model: &Model, dimensions| {
+        let options = EmbedderOptions { dimensions, ..EmbedderOptions::default() };
+        embedder(model, &options).embed(&["How are you?"], &Call::default()).unwrap().values
+    };
+    let all = vectors(&model, 0);
+    let mut truncated = |size: usize| {
+        let mut card = model.card().clone();
+        let name = "config_sentence_transformers.json".to_owned();
+        card.side_files.retain(|file| file.name != name);
+        let content = format!(r#"{{ "truncate_dim": {size} }}"#);
+        let content = optimize::model::SideContent::Bytes(content.into_bytes().into());
+        card.side_files.push(optimize::model::SideFile { name, content });
+        model = model.clone().with_card(card);
+        model.clone()
+    };
+    assert_eq!(all.len(), 384);
+    let short = truncated(8);
+    assert_eq!((vectors(&short, 0), vectors(&short, 12)), (all[..8].to_vec(), all[..12].to_vec()));
+    assert_eq!(vectors(&truncated(1000), 0), all);
+}

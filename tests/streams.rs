@@ -178,11 +178,23 @@ fn int8_for_tensorrt_is_calibrated_on_a_stream() {
 }
 
 #[test]
-fn streams_of_json_lines_and_of_bytes_that_are_no_text() {
+fn streams_of_json_lines_of_blank_lines_and_of_bytes_that_are_no_text() {
     let files = Files::new("streams-json");
     let lines = "{\"text\": \"a man\"}\n{\"text\": \"two dogs\"}\n";
     let embed = |text: &str| fed(&["embed", "-m", &files.embedder, "--data", "-"], text);
     assert_eq!(embed(lines).stdout, embed("a man\ntwo dogs\n").stdout);
+    // Indices are those of lines, of which blank ones have no result, and a byte order mark is not text.
+    let indices = |arguments: &[&str], text: &str| -> Vec<u64> {
+        let output = String::from_utf8(fed(arguments, text).stdout).unwrap();
+        let index = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["index"].as_u64().unwrap();
+        output.lines().map(index).collect()
+    };
+    assert_eq!(embed(&format!("\u{feff}{lines}")).stdout, embed(lines).stdout);
+    let apart = "\na man\n\n \ntwo dogs\n\n";
+    assert_eq!(indices(&["embed", "-m", &files.embedder, "--data", "-"], apart), [1, 4]);
+    assert_eq!(indices(&["tag", "-m", &files.tagger, "--data", "-", "--json"], apart), [1, 4]);
+    let classify = ["classify", "-m", &files.classifier, "--tokenizer", &files.tokenizer, "--data", "-", "--json"];
+    assert_eq!(indices(&classify, apart), [1, 4]);
     let mut child = command(&["embed", "-m", &files.embedder, "--data", "-"]).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"\xff\xfe").unwrap();
     let output = child.wait_with_output().unwrap();

@@ -254,6 +254,7 @@ namespace Optimize
         /// Status.Unsupported if a node of the student has no gradient.</summary>
         public Model Distill(Model teacher, Model student, DistillOptions options, [AllowNull] Call call = null)
         {
+            Need(teacher, "teacher");
             var text = Encoding.UTF8.GetBytes(options.Text ?? "");
             using (var scratch = new Scratch())
             {

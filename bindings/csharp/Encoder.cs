@@ -18,17 +18,18 @@ namespace Optimize
         /// <summary>Number of texts per run; 0 for 8.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Number of tokens after which a text is truncated; 0 for the limit of the model, up to
-        /// 512.</summary>
+        /// <summary>Number of tokens after which a text is truncated; 0 for the limit for texts in the model's files, or
+        /// else its number of positions, up to 512.</summary>
         public uint MaxLength { get; set; }
 
-        /// <summary>Number of elements to keep of each vector, its first ones; 0 for all.</summary>
+        /// <summary>Number of elements to keep of each vector, its first ones; 0 for the truncate_dim of the model, or
+        /// else all.</summary>
         public uint Dimensions { get; set; }
 
         /// <summary>Whether vectors are normalized to length 1, even if the model does not ask for it.</summary>
         public bool Normalize { get; set; }
 
-        /// <summary>Text that precedes every text; null for the default prompt of the model.</summary>
+        /// <summary>Text that precedes every text, empty for none; null for the default prompt of the model.</summary>
         [AllowNull, MaybeNull] public string Prompt { get; set; }
 
         /// <summary>Name of a prompt of the model, such as "query", instead of Prompt; null for none.</summary>
@@ -69,6 +70,7 @@ namespace Optimize
         /// Status.InvalidArgument if there are no texts.</summary>
         public Tensor Embed(IList<string> texts, [AllowNull] Call call = null)
         {
+            Need(texts, "texts");
             Tensor vectors = null;
             using (var scratch = new Scratch())
             {
@@ -86,7 +88,8 @@ namespace Optimize
     /// <summary>Function that turns the logits of a classifier into scores.</summary>
     public enum ScoreFunction
     {
-        /// <summary>The function that the model's configuration selects.</summary>
+        /// <summary>The function of the model: none if its output contains scores already, otherwise the one that its
+        /// files select.</summary>
         Auto = 0,
 
         /// <summary>Softmax: the scores of a text are at least 0, and their sum is 1.</summary>
@@ -95,7 +98,7 @@ namespace Optimize
         /// <summary>Sigmoid: each score is between 0 and 1.</summary>
         Sigmoid = 2,
 
-        /// <summary>No function: the scores are the logits.</summary>
+        /// <summary>No function: the scores are the values of the model's output.</summary>
         None = 3,
     }
 
@@ -111,8 +114,8 @@ namespace Optimize
         /// <summary>Number of texts per run; 0 for 8.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Number of tokens after which a text or pair is truncated; 0 for the limit of the model, up to
-        /// 512.</summary>
+        /// <summary>Number of tokens after which a text or pair is truncated; 0 for the limit for texts in the model's
+        /// files, or else its number of positions, up to 512.</summary>
         public uint MaxLength { get; set; }
 
         /// <summary>Function that turns logits into scores.</summary>
@@ -163,6 +166,7 @@ namespace Optimize
         public Tensor Classify(IList<string> texts, [AllowNull] IList<string> second = null,
             [AllowNull] Call call = null)
         {
+            Need(texts, "texts");
             if (second != null && second.Count != texts.Count)
                 throw new ArgumentException("the numbers of texts and of second texts differ", "second");
             Tensor scores = null;
@@ -186,6 +190,7 @@ namespace Optimize
         public Embedder CreateEmbedder(Model model, [AllowNull] EmbedderOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(model, "model");
             options = options ?? new EmbedderOptions();
             Embedder embedder = null;
             using (var scratch = new Scratch())
@@ -203,6 +208,7 @@ namespace Optimize
         public Classifier CreateClassifier(Model model, [AllowNull] ClassifierOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(model, "model");
             options = options ?? new ClassifierOptions();
             Classifier classifier = null;
             using (var scratch = new Scratch())

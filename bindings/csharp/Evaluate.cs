@@ -70,8 +70,8 @@ namespace Optimize
         /// <summary>Other tasks: maximum number of lines or rows to use; 0 for all.</summary>
         public ulong MaxTexts { get; set; }
 
-        /// <summary>Other tasks: number of tokens after which a text is truncated; 0 for the limit of the model, up
-        /// to 512.</summary>
+        /// <summary>Other tasks: number of tokens after which a text is truncated; 0 for the limit for texts in the
+        /// model's files, or else its number of positions, up to 512.</summary>
         public uint MaxLength { get; set; }
 
         /// <summary>Other tasks: number of texts per run; 0 for 1.</summary>
@@ -123,6 +123,7 @@ namespace Optimize
         public Report Evaluate(Model model, string data, [AllowNull] EvaluateOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(model, "model");
             if (data == null) throw new ArgumentNullException("data");
             options = options ?? new EvaluateOptions();
             var bytes = Utf8.BytesWithoutEnd(data);

@@ -144,6 +144,13 @@ namespace Optimize
         protected abstract void Free(IntPtr pointer);
 
         internal static uint SizeOf<T>() { return (uint)Marshal.SizeOf<T>(); }
+
+        /// <summary>Throws if a required argument is null. The check must come before P/Invoke, which would throw only
+        /// after it has counted a use of the arguments before this one.</summary>
+        internal static void Need(object argument, string name)
+        {
+            if (argument == null) throw new ArgumentNullException(name);
+        }
     }
 
     /// <summary>Progress of a call.</summary>
@@ -381,6 +388,7 @@ namespace Optimize
         /// Type.</summary>
         public Model Quantize(Model model, [AllowNull] QuantizeOptions options = null, [AllowNull] Call call = null)
         {
+            Need(model, "model");
             options = options ?? new QuantizeOptions();
             using (var scratch = new Scratch())
             {
@@ -400,6 +408,7 @@ namespace Optimize
         /// static quantization, whose result depends on calibration data.</summary>
         public Report Plan(Model model, [AllowNull] QuantizeOptions options = null)
         {
+            Need(model, "model");
             using (var scratch = new Scratch())
             {
                 var given = (options ?? new QuantizeOptions()).ToNative(scratch);
@@ -416,6 +425,7 @@ namespace Optimize
         /// Status.GateNotMet if no sparsity meets TargetSize or TargetSpeedup.</summary>
         public Model Prune(Model model, [AllowNull] PruneOptions options = null, [AllowNull] Call call = null)
         {
+            Need(model, "model");
             options = options ?? new PruneOptions();
             using (var scratch = new Scratch())
             {
@@ -434,6 +444,8 @@ namespace Optimize
         public Report Benchmark(Model original, Model result, [AllowNull] BenchmarkOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(original, "original");
+            Need(result, "result");
             options = options ?? new BenchmarkOptions();
             using (var scratch = new Scratch())
             {
@@ -452,6 +464,7 @@ namespace Optimize
         public Session CreateSession(Model model, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(model, "model");
             Session session = null;
             using (var scratch = new Scratch())
             {
@@ -467,6 +480,7 @@ namespace Optimize
         public Generator CreateGenerator(Model model, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(model, "model");
             Generator generator = null;
             using (var scratch = new Scratch())
             {
@@ -482,6 +496,7 @@ namespace Optimize
         public Generator CreateGenerator(Ensemble ensemble, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(ensemble, "ensemble");
             Generator generator = null;
             using (var scratch = new Scratch())
             {
@@ -498,6 +513,7 @@ namespace Optimize
         public Ensemble Fit(Ensemble ensemble, string text, [AllowNull] FitOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(ensemble, "ensemble");
             options = options ?? new FitOptions();
             var given = new Native.FitOptions
             {

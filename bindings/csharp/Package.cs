@@ -177,6 +177,7 @@ namespace Optimize
         public Report Compile(Model model, string path, [AllowNull] PackageOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(model, "model");
             BufferHandle report = null;
             using (var scratch = new Scratch())
             {
@@ -194,6 +195,7 @@ namespace Optimize
         public Session CreateSession(Package package, [AllowNull] SessionOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(package, "package");
             Session session = null;
             using (var scratch = new Scratch())
             {
@@ -209,6 +211,7 @@ namespace Optimize
         public Generator CreateGenerator(Package package, [AllowNull] GeneratorOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(package, "package");
             Generator generator = null;
             using (var scratch = new Scratch())
             {

@@ -53,6 +53,7 @@ namespace Optimize
         public Report Apply(Model model, string recipe, string path, [AllowNull] ApplyOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(model, "model");
             options = options ?? new ApplyOptions();
             BufferHandle report = null;
             using (var scratch = new Scratch())

@@ -80,6 +80,7 @@ namespace Optimize
         public Report Compile(Model model, Func<string, Stream> create, string name,
             [AllowNull] PackageOptions options = null, [AllowNull] Call call = null)
         {
+            Need(model, "model");
             BufferHandle report = null;
             using (var scratch = new Scratch())
             {

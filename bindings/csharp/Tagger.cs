@@ -38,8 +38,8 @@ namespace Optimize
         /// <summary>Number of texts per run; 0 for 8.</summary>
         public uint BatchSize { get; set; }
 
-        /// <summary>Number of tokens of a window; 0 for the limit of the model, up to 512. Longer texts are divided
-        /// into overlapping windows.</summary>
+        /// <summary>Number of tokens of a window; 0 for the limit for texts in the model's files, or else its number of
+        /// positions, up to 512. Longer texts are divided into overlapping windows.</summary>
         public uint MaxLength { get; set; }
 
         /// <summary>Number of tokens by which the windows of a long text overlap; 0 for a quarter of a
@@ -111,6 +111,7 @@ namespace Optimize
         /// spans.</summary>
         public IList<IList<Span>> Tag(IList<string> texts, [AllowNull] Call call = null)
         {
+            Need(texts, "texts");
             SpansHandle found = null;
             using (var scratch = new Scratch())
             {

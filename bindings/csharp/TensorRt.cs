@@ -190,6 +190,7 @@ namespace Optimize
         public Session CreateEngine(Package package, [AllowNull] TensorRtOpenOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(package, "package");
             Session session = null;
             using (var scratch = new Scratch())
             {
@@ -227,6 +228,7 @@ namespace Optimize
         public Report BuildTensorRt(Model model, string path, [AllowNull] TensorRtOptions options = null,
             [AllowNull] Call call = null)
         {
+            Need(model, "model");
             options = options ?? new TensorRtOptions();
             var devices = options.ComputeCapabilities ?? new int[0];
             var pinned = System.Runtime.InteropServices.GCHandle.Alloc(

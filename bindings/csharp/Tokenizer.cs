@@ -71,6 +71,7 @@ namespace Optimize
         /// added.</summary>
         public Tokens Encode(IList<string> texts, bool specialTokens = true, uint maxLength = 0)
         {
+            Need(texts, "texts");
             using (var scratch = new Scratch())
             {
                 var options = new Native.EncodeOptions

@@ -18,10 +18,10 @@ type EmbedderOptions struct {
 	Tokenizer  *Tokenizer // tokenizer of the texts; nil for that of the model
 	Threads    uint32     // number of threads; 0 for that of the context
 	BatchSize  uint32     // number of texts per run; 0 for 8
-	MaxLength  uint32     // number of tokens after which a text is truncated; 0 for the limit of the model, up to 512
-	Dimensions uint32     // number of elements to keep of each vector, its first ones; 0 for all
+	MaxLength  uint32     // tokens after which a text is truncated; 0 for the limit for texts in the model's files
+	Dimensions uint32     // number of elements to keep of each vector, its first ones; 0 for those of the model
 	Normalize  bool       // whether vectors are normalized to length 1, even if the model does not ask for it
-	Prompt     string     // text that precedes every text; "" for the default prompt of the model
+	Prompt     *string    // text that precedes every text, "" for none; nil for the default prompt of the model
 	PromptName string     // name of a prompt of the model, such as "query", instead of Prompt; "" for none
 	Execution  Execution
 }
@@ -46,7 +46,7 @@ func (c *Context) NewEmbedder(ctx context.Context, model *Model, o *EmbedderOpti
 		max_length:   C.uint32_t(o.MaxLength),
 		dimensions:   C.uint32_t(o.Dimensions),
 		normalize:    flag(o.Normalize),
-		prompt:       m.textOrNil(o.Prompt),
+		prompt:       m.optional(o.Prompt),
 		prompt_name:  m.textOrNil(o.PromptName),
 		provider:     C.int32_t(o.Execution.Provider),
 		device_id:    C.uint32_t(o.Execution.DeviceID),
@@ -89,10 +89,10 @@ type ScoreFunction int32
 
 // The score functions.
 const (
-	ScoreFunctionAuto    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_AUTO    // function of the model's configuration
+	ScoreFunctionAuto    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_AUTO    // function of the model: its graph, or its files
 	ScoreFunctionSoftmax ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SOFTMAX // softmax: the sum of the scores of a text is 1
 	ScoreFunctionSigmoid ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_SIGMOID // sigmoid: each score is between 0 and 1
-	ScoreFunctionNone    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_NONE    // no function: the scores are the logits
+	ScoreFunctionNone    ScoreFunction = C.OPTIMIZE_SCORE_FUNCTION_NONE    // no function: the scores are the output of the model
 )
 
 // Classifier computes scores of classes for texts or pairs of texts. Any number of goroutines may use it at the same
@@ -106,7 +106,7 @@ type ClassifierOptions struct {
 	Tokenizer     *Tokenizer // tokenizer of the texts; nil for that of the model
 	Threads       uint32     // number of threads; 0 for that of the context
 	BatchSize     uint32     // number of texts per run; 0 for 8
-	MaxLength     uint32     // number of tokens after which a text is truncated; 0 for the limit of the model, up to 512
+	MaxLength     uint32     // tokens after which a text is truncated; 0 for the limit for texts in the model's files
 	ScoreFunction ScoreFunction
 	Execution     Execution
 }

@@ -41,7 +41,7 @@ type EvaluateOptions struct {
 	Bos           Bos        // perplexity: position of the beginning-of-sequence token
 	MaxTokens     uint64     // perplexity: maximum number of tokens of the text to use; 0 for all
 	MaxTexts      uint64     // other tasks: maximum number of lines or rows to use; 0 for all
-	MaxLength     uint32     // other tasks: maximum tokens of a text; 0 for the limit of the model, up to 512
+	MaxLength     uint32     // other tasks: maximum tokens of a text; 0 for the limit for texts in the model's files
 	BatchSize     uint32     // other tasks: number of texts per run; 0 for 1
 	Seed          uint64     // probe: seed of the split into training set and test set
 	TestShare     float64    // probe: share of the texts of each class in the test set; 0 for 0.2

@@ -12,8 +12,8 @@ import (
 	"unsafe"
 )
 
-// ErrClosed is the error of a call with an object that is closed.
-var ErrClosed = errors.New("optimize: used after Close")
+// ErrClosed is the error of a call with an object that is closed or nil.
+var ErrClosed = errors.New("optimize: used after Close, or nil")
 
 // handle owns a C handle of the pointer type P. It counts the calls that use the C handle, so that neither Close nor
 // the garbage collector frees it during a call.
@@ -82,9 +82,18 @@ func (m *memory) free() {
 }
 
 // text returns a copy of a string in C memory. C would end the string at its first NUL. Each NUL is therefore replaced
-// by a byte that is not UTF-8, so that the library refuses the string instead of opening another file.
+// by the bytes that stand for it in Java's UTF-8, so that the library refuses the string, and says why, instead of
+// opening another file.
 func (m *memory) text(s string) *C.char {
-	return m.keep(C.CString(strings.ReplaceAll(s, "\x00", "\xff")))
+	return m.keep(C.CString(strings.ReplaceAll(s, "\x00", "\xc0\x80")))
+}
+
+// optional returns a copy of a string, which may be empty, or NULL for nil.
+func (m *memory) optional(s *string) *C.char {
+	if s == nil {
+		return nil
+	}
+	return m.text(*s)
 }
 
 func (m *memory) textOrNil(s string) *C.char {

@@ -28,7 +28,7 @@ type TaggerOptions struct {
 	Tokenizer   *Tokenizer // tokenizer of the texts; nil for that of the model
 	Threads     uint32     // number of threads; 0 for that of the context
 	BatchSize   uint32     // number of texts per run; 0 for 8
-	MaxLength   uint32     // number of tokens of a window of a text; 0 for the limit of the model, up to 512
+	MaxLength   uint32     // number of tokens of a window of a text; 0 for the limit for texts in the model's files
 	Stride      uint32     // number of tokens by which windows overlap; 0 for a quarter of a window
 	Aggregation Aggregation
 	KeepOutside bool // whether spans with the label "O" are returned as well

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,8 +20,9 @@ struct EmbedderOptions {
     std::uint32_t max_length = 0;
     std::uint32_t dimensions = 0;
     bool normalize = false;
-    /// Text that is put before every text; empty selects the default prompt of the model, if it has one.
-    std::string prompt;
+    /// Text that is put before every text, empty for none; without a value, the default prompt of the model is used, if
+    /// it has one.
+    std::optional<std::string> prompt;
     /// Name of one of the model's prompts, instead of `prompt`; empty for none.
     std::string prompt_name;
     Execution execution;
@@ -55,7 +57,7 @@ private:
         raw.max_length = options.max_length;
         raw.dimensions = options.dimensions;
         raw.normalize = options.normalize;
-        raw.prompt = options.prompt.empty() ? nullptr : detail::c_text(options.prompt, "prompt");
+        raw.prompt = options.prompt ? detail::c_text(*options.prompt, "prompt") : nullptr;
         raw.prompt_name = options.prompt_name.empty() ? nullptr : detail::c_text(options.prompt_name, "prompt_name");
         options.execution.write(raw);
         detail::attempt(call, [&](auto *c_call, auto **error) {

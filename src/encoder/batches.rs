@@ -3,7 +3,6 @@
 use crate::call::Units;
 use crate::error::{Result, bail};
 use crate::inputs::{InputOptions, Source};
-use crate::limits;
 use crate::model::Model;
 use crate::runtime::{Execution, Session, SessionOptions, Stop, Tensor};
 use crate::text::Tokenizer;
@@ -12,8 +11,9 @@ use serde::Serialize;
 /// The number and the maximum length of the texts in a run of an encoder, and the options of its session.
 #[derive(Debug, Clone, Serialize)]
 pub struct TextOptions {
-    /// Maximum length of a text in tokens; longer texts are truncated. 0 (default) selects the number of positions of
-    /// the model, at most 512; 512 if the model declares none.
+    /// Maximum length of a text in tokens; longer texts are truncated. 0 (default) selects the limit for texts in the
+    /// files of the model (`max_seq_length`, `model_max_length`), bounded by its positions; if they state none, the
+    /// number of positions, at most 512; 512 if the model declares no positions either.
     pub max_length: usize,
     /// Number of texts in one run, at least 1 (default). Texts are padded to the longest text of the run, or to the
     /// length that the model fixes. With 1, only a length that the model fixes pads texts: then the results of models
@@ -29,9 +29,8 @@ impl TextOptions {
     /// Returns the maximum length of a text of `model` in tokens. Fails with
     /// [`crate::error::Kind::InvalidArgument`] if `max_length` exceeds the positions of the model.
     pub fn length(&self, model: &Model) -> Result<usize> {
-        let longest = model.card().longest_text()?;
-        match (self.max_length, longest) {
-            (0, longest) => Ok(longest.unwrap_or(limits::DEFAULT_TEXT_TOKENS).min(limits::DEFAULT_TEXT_TOKENS)),
+        match (self.max_length, model.card().longest_text()?) {
+            (0, _) => model.card().usual_text(),
             (asked, Some(longest)) if asked > longest => {
                 bail!(InvalidArgument, "max_length is {asked}, above the model's limit of {longest} tokens")
             }

@@ -1,30 +1,14 @@
 //! A classifier that computes the scores of classes for texts, or pairs of texts ([`Classifier`]).
 
-use super::{Batches, TextOptions, logits_in, no_logits, tokenizer_of};
+use super::outputs::{class_of, logits_in, no_logits};
+use super::scores::{Function, ScoreFunction};
+use super::{Batches, TextOptions, tokenizer_of};
 use crate::call::{Call, Stage, Units};
-use crate::choice::choice;
-use crate::error::{Result, bail};
-use crate::likelihood::log_sum_exp;
-use crate::model::{Card, Dim, Model, ValueInfo};
+use crate::error::{Error, Result, bail, error};
+use crate::model::{Card, Dim, Model, Task, ValueInfo};
 use crate::runtime::{Placement, Runtime, Session};
 use crate::text::Tokenizer;
 use std::sync::Arc;
-
-choice! {
-    /// The function that converts the logits of a classifier to scores.
-    pub enum ScoreFunction: optimize_score_function_t = Auto {
-        /// The function that the configuration of the model selects by `problem_type`: none for `regression`, sigmoid
-        /// for `multi_label_classification` (classes do not exclude each other). With any other type or none: sigmoid
-        /// if the model has one class, softmax if it has several.
-        Auto = 0, "auto";
-        /// Softmax: the scores of a text are at least 0, and their sum is 1.
-        Softmax = 1, "softmax";
-        /// Sigmoid: each score is between 0 and 1.
-        Sigmoid = 2, "sigmoid";
-        /// No function: the scores are the logits.
-        None = 3, "none";
-    }
-}
 
 /// The scores of texts for classes.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,16 +26,17 @@ pub struct Classifier {
     session: Session,
     options: TextOptions,
     output: String,
-    function: ScoreFunction,
+    /// Function of the scores; `None` if it depends on the number of classes.
+    function: Option<Function>,
     labels: Vec<String>,
 }
 
 impl Classifier {
     /// Loads a model for classification and returns the classifier. `tokenizer` replaces the model's own.
     ///
-    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a classifier, `NotFound` if there is no
-    /// tokenizer, `InvalidArgument` if `max_length` exceeds the positions of the model, and otherwise like
-    /// [`Session::new`].
+    /// Fails with [`crate::error::Kind::Unsupported`] if the model is not a classifier or its files name an unknown
+    /// function of the scores, `NotFound` if there is no tokenizer, `InvalidArgument` if `max_length` exceeds the
+    /// positions of the model, and otherwise like [`Session::new`].
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,
@@ -61,6 +46,7 @@ impl Classifier {
         call: &Call,
     ) -> Result<Classifier> {
         let output = logits_of(model)?;
+        let function = Function::of(model, &output, function)?;
         let tokenizer = tokenizer_of(model, tokenizer)?;
         // The options are checked before the session is created, which takes longer.
         options.length(model)?;
@@ -93,25 +79,14 @@ impl Classifier {
         if let Some(broken) = found.values.iter().position(|value| value.is_nan()) {
             bail!(Runtime, "a logit of text {} is not a number", broken / found.classes + 1);
         }
-        let function = self.function_for(found.classes);
-        found.values.chunks_exact_mut(found.classes).for_each(|row| scores(function, row));
+        let function = self.function.unwrap_or_else(|| Function::usual(found.classes));
+        found.values.chunks_exact_mut(found.classes).for_each(|row| function.apply(row));
         Ok(found)
     }
 
     /// Returns the provider and the device on which the model runs.
     pub fn placement(&self) -> &Placement {
         self.session.placement()
-    }
-
-    fn function_for(&self, classes: usize) -> ScoreFunction {
-        let problem = self.model.card().config.get("problem_type").and_then(|value| value.as_str());
-        match (self.function, problem) {
-            (ScoreFunction::Auto, Some("regression")) => ScoreFunction::None,
-            (ScoreFunction::Auto, Some("multi_label_classification")) => ScoreFunction::Sigmoid,
-            (ScoreFunction::Auto, _) if classes == 1 => ScoreFunction::Sigmoid,
-            (ScoreFunction::Auto, _) => ScoreFunction::Softmax,
-            (given, _) => given,
-        }
     }
 }
 
@@ -129,18 +104,6 @@ pub(crate) fn logits(batches: &Batches<'_>, session: &Session, output: &str, uni
         Ok(values)
     })?;
     Ok(Scores { values, classes })
-}
-
-/// Converts the logits of a text to scores, in place. `Auto` is treated as `Softmax`.
-fn scores(function: ScoreFunction, row: &mut [f32]) {
-    match function {
-        ScoreFunction::None => {}
-        ScoreFunction::Sigmoid => row.iter_mut().for_each(|x| *x = (1.0 / (1.0 + (-f64::from(*x)).exp())) as f32),
-        ScoreFunction::Auto | ScoreFunction::Softmax => {
-            let norm = log_sum_exp(row);
-            row.iter_mut().for_each(|x| *x = (f64::from(*x) - norm).exp() as f32);
-        }
-    }
 }
 
 /// Returns the number of classes that the session's output has; `None` if its last dimension is not fixed.
@@ -161,16 +124,29 @@ fn labels(card: &Card, count: Option<usize>) -> Vec<String> {
     (0..count).map(|class| name(class).unwrap_or_else(|| class.to_string())).collect()
 }
 
-/// Returns the name of the output with the logits of the classes of each text, `[texts, classes]`. Fails with
+/// Returns the name of the output with the logits or scores of the classes of each text, `[texts, classes]`. Fails with
 /// `Unsupported` if there is none.
 pub(crate) fn logits_of(model: &Model) -> Result<String> {
     match logits_in(model, 2) {
         Some(output) => Ok(output),
-        None if model.outputs().iter().any(is_of_tokens) => {
-            bail!(Unsupported, "the logits of the model are those of tokens, not of texts: a Tagger reads them")
-        }
+        None if model.outputs().iter().any(is_of_tokens) => Err(of_tokens(model.card())),
         None => Err(no_logits(model, "two", "classifiers")),
     }
+}
+
+/// Returns the error for a model with logits of tokens, which says what the model is for.
+fn of_tokens(card: &Card) -> Error {
+    let class = class_of(card);
+    let ends = |names: &[&str]| names.iter().any(|name| class.ends_with(name));
+    let what = match card.task {
+        _ if ends(&["ForMaskedLM", "ForPreTraining"]) => "it predicts masked tokens",
+        _ if ends(&["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"]) => "it generates text",
+        _ if class.ends_with("ForTokenClassification") => "a Tagger reads them",
+        Task::Classify => "a Tagger reads them",
+        Task::FillMask => "it predicts masked tokens",
+        _ => "it is a language model, which generates text or predicts masked tokens",
+    };
+    error!(Unsupported, "the logits of the model are those of tokens, not of texts: {what}")
 }
 
 /// Returns whether an output has logits for each token: its name contains `logit`, and it has three dimensions.
@@ -185,24 +161,26 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn scores_are_those_by_hand() {
-        let of = |function, logits: &[f32]| {
-            let mut row = logits.to_vec();
-            scores(function, &mut row);
-            row
-        };
-        assert_eq!(of(ScoreFunction::None, &[2.0, -1.0]), [2.0, -1.0]);
-        assert_eq!(of(ScoreFunction::Sigmoid, &[0.0, f32::NEG_INFINITY]), [0.5, 0.0]);
-        let softmax = of(ScoreFunction::Softmax, &[1000.0, 1000.0 + 3f32.ln()]);
-        assert!((softmax[0] - 0.25).abs() < 1e-4 && (softmax[1] - 0.75).abs() < 1e-4, "{softmax:?}");
-    }
-
-    #[test]
     fn classes_without_names_are_numbered() {
         let config = json!({ "id2label": { "0": "ham", "2": "spam" } }).as_object().cloned().unwrap();
         let card = Card { config, ..Card::default() };
         assert_eq!(labels(&card, None), ["ham", "1", "spam"]);
         assert_eq!(labels(&card, Some(4)), ["ham", "1", "spam", "3"]);
         assert!(labels(&Card::default(), None).is_empty());
+    }
+
+    #[test]
+    fn a_model_with_logits_of_tokens_is_named_for_what_it_is() {
+        let why = |class: &str, task| {
+            let config = json!({ "architectures": [class] }).as_object().cloned().unwrap();
+            of_tokens(&Card { config, task, ..Card::default() }).to_string()
+        };
+        assert!(why("LlamaForCausalLM", Task::Generate).contains("it generates text"));
+        // The graph of a masked language model without token types looks like that of a decoder.
+        assert!(why("RobertaForMaskedLM", Task::Generate).contains("it predicts masked tokens"));
+        assert!(why("", Task::FillMask).contains("it predicts masked tokens"));
+        assert!(why("", Task::Generate).contains("it is a language model"));
+        assert!(why("BertForTokenClassification", Task::Unknown).contains("a Tagger reads them"));
+        assert!(why("", Task::Classify).contains("a Tagger reads them"));
     }
 }

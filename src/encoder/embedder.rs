@@ -16,7 +16,7 @@ pub struct EmbedderOptions {
     /// Whether vectors are normalized to length 1, also if the model does not do so.
     pub normalize: bool,
     /// Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss; 0
-    /// keeps all. Truncated vectors are normalized again only if `normalize` is set.
+    /// selects the `truncate_dim` of the model's `config_sentence_transformers.json`, otherwise keeps all. Truncated vectors are normalized again only if `normalize` is set.
     pub dimensions: usize,
     /// Text that precedes every text, in place of the default prompt of the model.
     pub prompt: Option<String>,
@@ -39,7 +39,8 @@ impl Embedder {
     ///
     /// The vectors are those of the output `sentence_embedding`; otherwise of `token_embeddings` or
     /// `last_hidden_state`, pooled as the model's folder says (default: mean); otherwise of the first other output with
-    /// the shape of vectors.
+    /// the shape of vectors, unless it contains scores (see [`super::ScoreFunction::Auto`]) or the configuration names a
+    /// class for classification.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors or its graph depends on its
     /// default prompt, `NotFound` if there is no tokenizer or no prompt of that name, `InvalidArgument` if both prompts
@@ -58,7 +59,7 @@ impl Embedder {
         // The options are checked before the session is created, which takes longer.
         options.text.length(model)?;
         let session = Session::new(runtime, model, &options.text.session(), call)?;
-        let vectors = Vectors::of(&session, model.card(), &tokenizer)?;
+        let vectors = Vectors::of(&session, model, &tokenizer)?.with_dimensions(options.dimensions);
         Ok(Embedder { model: model.clone(), tokenizer, session, vectors, options: options.clone() })
     }
 
@@ -73,7 +74,6 @@ impl Embedder {
         let batches = Batches::new(&self.model, &self.tokenizer, &texts, &self.options.text)?.by_length();
         let mut units = Units::new(call, Stage::EMBED, texts.len());
         let mut found = self.vectors.run(&batches, &self.session, &mut units)?;
-        found.shorten(self.options.dimensions)?;
         if self.options.normalize {
             found.values = found.unit().into_iter().map(|value| value as f32).collect();
         }

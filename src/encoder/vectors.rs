@@ -1,10 +1,11 @@
 //! The vectors of texts: an output of the model, or pooled from an output with token vectors.
 
 use super::batches::Batches;
+use super::outputs::{is_classifier, is_scores};
 use crate::call::Units;
 use crate::error::{Context, Result, bail};
 use crate::inputs::plain_name;
-use crate::model::{Card, Dim, Pooling, Task, ValueInfo};
+use crate::model::{Card, Dim, Model, Pooling, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::runtime::{Session, Tensor};
 use crate::source::checkpoint::pooling::by_hand;
@@ -34,6 +35,11 @@ pub struct Vectors {
     /// Steps that the model's folder declares for its token vectors (pooling, dense layers, normalization); `None` if
     /// it declares none, or if the output has one vector per text.
     steps: Option<Steps>,
+    /// Number of elements to keep of each vector, by the model's `config_sentence_transformers.json` (`truncate_dim`);
+    /// `None` if it keeps all, or if the caller says how many to keep.
+    usual: Option<usize>,
+    /// Number of elements to keep that the caller requests; 0 for the usual number.
+    dimensions: usize,
 }
 
 impl Vectors {
@@ -42,9 +48,10 @@ impl Vectors {
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors, or if its graph excludes the
     /// tokens of the default prompt and `tokenizer` has another prompt.
-    pub fn of(session: &Session, card: &Card, tokenizer: &Tokenizer) -> Result<Vectors> {
+    pub fn of(session: &Session, model: &Model, tokenizer: &Tokenizer) -> Result<Vectors> {
+        let card = model.card();
         // The session's outputs are used, because ONNX Runtime infers shapes that the model does not declare.
-        let (output, pooling) = output_of(session.outputs(), card)?;
+        let (output, pooling) = output_of(session.outputs(), model)?;
         let sentence = Sentence::of(card)?;
         let excluded = sentence.as_ref().is_some_and(Sentence::excludes_prompt);
         if excluded && pooling.is_none() && tokenizer.has_own_prompt() {
@@ -57,13 +64,20 @@ impl Vectors {
             (Some(_), Some(sentence)) => Some(sentence.with_prompt_of(tokenizer)?.by_hand(card)?),
             _ => None,
         };
-        Ok(Vectors { output, pooling, steps })
+        Ok(Vectors { output, pooling, steps, usual: usual_dimensions(card)?, dimensions: 0 })
+    }
+
+    /// Returns the computation of vectors of which the first `dimensions` elements are kept; 0 keeps as many as the
+    /// model's files say (`truncate_dim`), otherwise all.
+    pub fn with_dimensions(self, dimensions: usize) -> Vectors {
+        Vectors { dimensions, ..self }
     }
 
     /// Returns the vectors of the texts of `batches`, and counts the texts in `units`. Fails with `Unsupported` if the
-    /// output does not have the shape of vectors, `Runtime` if an element is not finite.
+    /// output does not have the shape of vectors, `InvalidArgument` if they have fewer elements than are to be kept,
+    /// `Runtime` if an element is not finite.
     pub fn run(&self, batches: &Batches<'_>, session: &Session, units: &mut Units<'_>) -> Result<Embeddings> {
-        let Vectors { output, pooling, steps } = self;
+        let Vectors { output, pooling, steps, .. } = self;
         let join = pooling.map(|pooling| (pooling, steps.as_ref()));
         let (values, width) = batches.rows(session, output, units, |tensor, keep, texts| {
             vectors(tensor, join, keep, texts).at(|| format!("output {output:?}"))
@@ -71,14 +85,31 @@ impl Vectors {
         if let Some(broken) = values.iter().position(|value| !value.is_finite()) {
             bail!(Runtime, "the vector of text {} has an element that is not finite", broken / width + 1);
         }
-        Ok(Embeddings { values, width, output: output.clone(), pooling: *pooling })
+        let mut found = Embeddings { values, width, output: output.clone(), pooling: *pooling };
+        match (self.dimensions, self.usual) {
+            (0, Some(usual)) => found.shorten(usual.min(width))?,
+            (asked, _) => found.shorten(asked)?,
+        }
+        Ok(found)
+    }
+}
+
+/// Returns the number of elements of a vector that `config_sentence_transformers.json` keeps (`truncate_dim`); `None`
+/// if it keeps all. Fails with `InvalidModel` if it is not a positive integer.
+fn usual_dimensions(card: &Card) -> Result<Option<usize>> {
+    let name = "config_sentence_transformers.json";
+    let config = card.object(name)?;
+    let Some(value) = config.get("truncate_dim").filter(|value| !value.is_null()) else { return Ok(None) };
+    match value.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0) {
+        Some(size) => Ok(Some(size)),
+        None => bail!(InvalidModel, "{name}: truncate_dim is {value}, not a number of elements"),
     }
 }
 
 impl Embeddings {
     /// Keeps only the first `dimensions` elements of each vector; 0 keeps all. Fails with `InvalidArgument` if a vector
     /// has fewer.
-    pub(super) fn shorten(&mut self, dimensions: usize) -> Result<()> {
+    fn shorten(&mut self, dimensions: usize) -> Result<()> {
         if dimensions > self.width {
             bail!(InvalidArgument, "dimensions is {dimensions}, but the vectors have {} elements", self.width);
         }
@@ -103,10 +134,13 @@ impl Embeddings {
 /// Returns the name of the output from which vectors are computed, and the pooling of the output: that of the card
 /// (default: mean); `None` if the output has one vector per text.
 ///
-/// The output is `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`; otherwise the first with
-/// two (unless the model is a classifier) or else three dimensions, of which the last is fixed and above 1, whose name
-/// contains neither `logits` nor `pooler`. Fails with `Unsupported` if there is none.
-pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, Option<Pooling>)> {
+/// The output is `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`; otherwise the first with two
+/// or else three dimensions, of which the last is fixed and above 1, whose name contains neither `logits` nor `pooler`.
+/// The latter must not contain scores and, if the model is a classifier by its task or the class in its configuration,
+/// have `embed` in its name. Fails with `Unsupported` if there is none.
+pub(crate) fn output_of(outputs: &[ValueInfo], model: &Model) -> Result<(String, Option<Pooling>)> {
+    let card = model.card();
+    let classifier = is_classifier(card);
     let rank = |info: &ValueInfo| info.shape.as_ref().map_or(0, Vec::len);
     let float =
         |info: &&ValueInfo| matches!(info.dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
@@ -116,7 +150,9 @@ pub(crate) fn output_of(outputs: &[ValueInfo], card: &Card) -> Result<(String, O
         |info: &ValueInfo| info.shape.as_ref().is_some_and(|s| matches!(s.last(), Some(Dim::Fixed(n)) if *n > 1));
     let shaped = |wanted: usize| {
         let other = |info: &&ValueInfo| !info.name.contains("logits") && !info.name.contains("pooler");
-        outputs.iter().filter(float).filter(other).find(|info| rank(info) == wanted && wide(info))
+        let vectors = |info: &&ValueInfo| !classifier || info.name.contains("embed");
+        let mut found = outputs.iter().filter(float).filter(other).filter(vectors);
+        found.find(|info| rank(info) == wanted && wide(info) && !is_scores(model, &info.name))
     };
     let pooling = Some(card.pooling.unwrap_or_default());
     if let Some(info) = named(&["sentence_embedding"]) {
@@ -196,5 +232,46 @@ mod tests {
         );
         let flat = Tensor::from_f32(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]).unwrap();
         assert_eq!(vectors(&flat, None, &[], 1).unwrap(), [1.0, 2.0]);
+    }
+
+    /// Returns the output with vectors of a model with an output of two dimensions, and a configuration with this class.
+    fn selected(op: &str, output: &str, class: &str) -> Result<(String, Option<Pooling>)> {
+        use crate::graph::edit::{node, value};
+        use crate::onnx::proto::{GraphProto, ModelProto};
+        let node = vec![node(op, &["x"], &[output])];
+        let graph = GraphProto { node, output: vec![value(output, DataType::Float32, 2)], ..GraphProto::default() };
+        let config = serde_json::json!({ "architectures": [class] }).as_object().cloned().unwrap();
+        let card = Card { config, ..Card::default() };
+        let proto = ModelProto { graph: Some(Box::new(graph)), ..ModelProto::default() };
+        let shape = Some(vec![Dim::Symbolic("batch".to_owned()), Dim::Fixed(3)]);
+        let info = ValueInfo { name: output.to_owned(), dtype: Some(DataType::Float32), shape };
+        output_of(&[info], &Model::from_memory(proto, card, Vec::new()))
+    }
+
+    #[test]
+    fn scores_and_outputs_of_classifiers_are_not_vectors() {
+        assert_eq!(selected("Tanh", "output_0", "BertModel").unwrap(), ("output_0".to_owned(), None));
+        for (op, output, class) in [
+            ("Softmax", "output_0", "BertModel"),
+            ("Tanh", "probabilities", "BertModel"),
+            ("Tanh", "output_0", "BertForSequenceClassification"),
+        ] {
+            let error = selected(op, output, class).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Unsupported, "{op} {output} {class}");
+        }
+        assert!(selected("Tanh", "embeddings", "BertForSequenceClassification").is_ok());
+    }
+
+    #[test]
+    fn the_number_of_elements_is_that_of_the_file() {
+        use crate::model::{SideContent, SideFile};
+        let of = |content: &'static str| {
+            let name = "config_sentence_transformers.json".to_owned();
+            let file = SideFile { name, content: SideContent::Bytes(content.as_bytes().into()) };
+            usual_dimensions(&Card { side_files: vec![file], ..Card::default() })
+        };
+        assert_eq!(of(r#"{"truncate_dim": 8}"#).unwrap(), Some(8));
+        assert_eq!((of(r#"{"truncate_dim": null}"#).unwrap(), of("{}").unwrap()), (None, None));
+        assert!(of(r#"{"truncate_dim": 0}"#).is_err() && of(r#"{"truncate_dim": "8"}"#).is_err());
     }
 }

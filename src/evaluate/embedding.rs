@@ -68,7 +68,7 @@ pub fn embed_counted(
 ) -> Result<Embeddings> {
     let batches = Batches::new(model, tokenizer, texts, options)?;
     let session = Session::new(runtime, model, &options.session(), &units.quiet())?;
-    Vectors::of(&session, model.card(), tokenizer)?.run(&batches, &session, units)
+    Vectors::of(&session, model, tokenizer)?.run(&batches, &session, units)
 }
 
 /// Returns the similarity of the vectors of two models for `texts`. One is loaded after the other. See [`embed`].

@@ -50,14 +50,16 @@ pub struct optimize_embedder_options_t {
     /// Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
     /// the vector of a text does not depend on other texts; with more, it can in dynamically quantized models.
     pub batch_size: u32,
-    /// Number of tokens after which a text is truncated; 0 selects the limit of the model, up to 512.
+    /// Number of tokens after which a text is truncated; 0 selects the limit for texts in the model's files
+    /// (`max_seq_length`, `model_max_length`), otherwise the number of positions of the model, up to 512.
     pub max_length: u32,
     /// Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss; 0
-    /// keeps all. Truncated vectors are normalized again only if `normalize` is set.
+    /// selects `truncate_dim` of the model's config_sentence_transformers.json, otherwise keeps all. Truncated vectors
+    /// are normalized again only if `normalize` is set.
     pub dimensions: u32,
     /// A value other than 0 normalizes each vector to length 1, even if the model does not ask for it.
     pub normalize: u32,
-    /// Text that is put before every text; NULL selects the default prompt of the model, if it has one.
+    /// Text that is put before every text, "" for none; NULL selects the default prompt of the model, if it has one.
     pub prompt: *const c_char,
     /// Name of a prompt in the model's config_sentence_transformers.json, such as "query", instead of `prompt`; or
     /// NULL. Only one of `prompt` and `prompt_name` may be given.
@@ -83,14 +85,16 @@ unsafe impl Options for optimize_embedder_options_t {}
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_score_function_t {
-    /// The function that the model's configuration selects: none if its `problem_type` is regression, sigmoid if it
-    /// is multi_label_classification or if the model has one class, otherwise softmax.
+    /// The function of the model. None if its output contains scores already: a softmax or sigmoid of the graph computes
+    /// it, or its name contains "prob" or "scores". Otherwise the `activation_fn` of a CrossEncoder of
+    /// sentence-transformers (Identity, Sigmoid, Softmax or Tanh). Otherwise none if `problem_type` in config.json is
+    /// regression, sigmoid if it is multi_label_classification or if the model has one class, and else softmax.
     OPTIMIZE_SCORE_FUNCTION_AUTO = 0,
     /// Softmax: the scores of a text are at least 0, and their sum is 1.
     OPTIMIZE_SCORE_FUNCTION_SOFTMAX = 1,
     /// Sigmoid: each score is between 0 and 1.
     OPTIMIZE_SCORE_FUNCTION_SIGMOID = 2,
-    /// No function: the scores are the logits.
+    /// No function: the scores are the values of the model's output.
     OPTIMIZE_SCORE_FUNCTION_NONE = 3,
 }
 
@@ -106,7 +110,8 @@ pub struct optimize_classifier_options_t {
     /// Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest. With 1,
     /// the scores of a text do not depend on other texts; with more, they can in dynamically quantized models.
     pub batch_size: u32,
-    /// Number of tokens after which a text or pair is truncated; 0 selects the limit of the model, up to 512.
+    /// Number of tokens after which a text or pair is truncated; 0 selects the limit for texts in the model's files
+    /// (`max_seq_length`, `model_max_length`), otherwise the number of positions of the model, up to 512.
     pub max_length: u32,
     /// Function that turns logits into scores, an optimize_score_function_t.
     pub score_function: i32,
@@ -133,10 +138,14 @@ const BATCH_SIZE: usize = 8;
 
 /// Creates an embedder of a model. Vectors are read from the model's output `sentence_embedding`, or computed from
 /// `token_embeddings` or `last_hidden_state` with the pooling that the files next to the model describe (default:
-/// mean). If `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the embedder.
+/// mean). In a model without these outputs, the first other float output of two dimensions, or else of three, has the
+/// vectors (three dimensions are pooled). It must not contain scores (see OPTIMIZE_SCORE_FUNCTION_AUTO), its last
+/// dimension must be fixed and above 1, its name must contain neither "logits" nor "pooler", and if the configuration
+/// names a class for classification, its name must contain "embed". If `tokenizer` is NULL, the model's own is used.
+/// Model and tokenizer may be freed before the embedder.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs; OPTIMIZE_NOT_FOUND if there is no tokenizer, or
-/// no prompt with the name `prompt_name`; otherwise the statuses of `optimize_session_new`.
+/// Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs, such as a classifier; OPTIMIZE_NOT_FOUND if
+/// there is no tokenizer, or no prompt with the name `prompt_name`; otherwise the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_new(
     context: *const optimize_context_t,
@@ -209,10 +218,11 @@ pub unsafe extern "C" fn optimize_embedder_free(embedder: *mut optimize_embedder
     super::guard_value((), || unsafe { handle::free(embedder) });
 }
 
-/// Creates a classifier of a model, which must have an output with logits of shape [texts, classes]. If `tokenizer`
-/// is NULL, the model's own is used. Model and tokenizer may be freed before the classifier.
+/// Creates a classifier of a model, which must have an output with logits or scores of shape [texts, classes]. If
+/// `tokenizer` is NULL, the model's own is used. Model and tokenizer may be freed before the classifier.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts; OPTIMIZE_NOT_FOUND if there is no tokenizer;
+/// Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts, or if its files name an unknown function of
+/// the scores and `score_function` is OPTIMIZE_SCORE_FUNCTION_AUTO; OPTIMIZE_NOT_FOUND if there is no tokenizer;
 /// otherwise the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_new(

@@ -154,11 +154,18 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
         bail!(InvalidArgument, "{name} is NULL");
     }
     // SAFETY: not NULL, terminated by the contract.
-    match unsafe { CStr::from_ptr(text) }.to_str() {
+    let text = unsafe { CStr::from_ptr(text) };
+    match text.to_str() {
         Ok(text) => Ok(text),
+        Err(_) if text.to_bytes().windows(NUL.len()).any(|bytes| bytes == NUL) => {
+            bail!(InvalidArgument, "{name} contains the character NUL, at which a string of C ends")
+        }
         Err(_) => bail!(InvalidArgument, "{name} is not UTF-8"),
     }
 }
+
+/// The bytes that stand for NUL where a string must not contain it, as in Java's UTF-8. The bindings pass them on.
+const NUL: &[u8] = b"\xc0\x80";
 
 /// Returns a path, or `None` for NULL. Fails with `InvalidArgument` if it is not UTF-8.
 ///

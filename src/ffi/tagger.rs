@@ -60,8 +60,9 @@ pub struct optimize_tagger_options_t {
     pub threads: u32,
     /// Number of texts per run; 0 selects 8. Texts of similar length are run together, padded to the longest.
     pub batch_size: u32,
-    /// Number of tokens of a window, including special tokens; 0 selects the limit of the model, up to 512. Longer
-    /// texts are divided into overlapping windows.
+    /// Number of tokens of a window, including special tokens; 0 selects the limit for texts in the model's files
+    /// (`max_seq_length`, `model_max_length`), otherwise the number of positions of the model, up to 512. Longer texts
+    /// are divided into overlapping windows.
     pub max_length: u32,
     /// Number of tokens by which the windows of a long text overlap; 0 selects a quarter of a window. A token has the
     /// label from the window in which it is furthest from an end at which the text was divided.

@@ -22,21 +22,35 @@ impl Card {
     /// `tokenizer_config.json` and in `sentence_bert_config.json`; `None` if there is none. Fails with
     /// [`crate::error::Kind::InvalidModel`] if one of these files is not a JSON object.
     pub fn longest_text(&self) -> Result<Option<usize>> {
+        Ok([positions(&self.config), self.stated_text()?].into_iter().flatten().min())
+    }
+
+    /// Returns the number of tokens to which texts are truncated by default: [`Card::longest_text`] if
+    /// `tokenizer_config.json` or `sentence_bert_config.json` has a limit; otherwise the number of positions, at most
+    /// [`limits::DEFAULT_TEXT_TOKENS`]. Fails like [`Card::longest_text`].
+    pub fn usual_text(&self) -> Result<usize> {
+        let longest = self.longest_text()?.unwrap_or(limits::DEFAULT_TEXT_TOKENS);
+        let stated = self.stated_text()?.is_some();
+        Ok(if stated { longest } else { longest.min(limits::DEFAULT_TEXT_TOKENS) })
+    }
+
+    /// Returns the smallest of the limits for texts in `tokenizer_config.json` and in `sentence_bert_config.json`.
+    fn stated_text(&self) -> Result<Option<usize>> {
         let limit = |file: &str, key: &str| -> Result<Option<usize>> {
             let number = self.object(file)?.get(key).and_then(Value::as_f64);
             // Some files use 1e30.
             Ok(number.filter(|number| (1.0..NO_LIMIT).contains(number)).map(|number| number as usize))
         };
         let limits = [
-            positions(&self.config),
             limit("tokenizer_config.json", "model_max_length")?,
             limit("sentence_bert_config.json", "max_seq_length")?,
         ];
         Ok(limits.into_iter().flatten().min())
     }
 
-    /// Returns the object in a JSON file that belongs to the model; empty if there is no file of that name.
-    fn object(&self, name: &str) -> Result<Map<String, Value>> {
+    /// Returns the object in a JSON file that belongs to the model; empty if there is no file of that name. Fails with
+    /// [`crate::error::Kind::InvalidModel`] if the file is not a JSON object.
+    pub(crate) fn object(&self, name: &str) -> Result<Map<String, Value>> {
         let Some(content) = self.side_file(name) else { return Ok(Map::new()) };
         let parsed =
             serde_json::from_slice(&content.read()?).map_err(|e| error!(InvalidModel, "the content is not JSON: {e}"));
@@ -131,5 +145,20 @@ mod tests {
         assert_eq!(longest(json!({ "n_ctx": 512 }), &[tokenizer, sentence]), Some(256));
         let broken = card(json!({}), &[("tokenizer_config.json", "{")]);
         assert!(broken.longest_text().unwrap_err().to_string().contains("tokenizer_config.json"));
+    }
+
+    #[test]
+    fn texts_are_truncated_to_the_limit_that_a_file_states_or_else_to_512_tokens() {
+        let usual = |config, files: &[_]| card(config, files).usual_text().unwrap();
+        let positions = json!({ "max_position_embeddings": 8192 });
+        assert_eq!([usual(json!({}), &[]), usual(positions.clone(), &[])], [512, 512]);
+        assert_eq!(usual(json!({ "max_position_embeddings": 128 }), &[]), 128);
+        let sentence = ("sentence_bert_config.json", r#"{ "max_seq_length": 2048 }"#);
+        let tokenizer = ("tokenizer_config.json", r#"{ "model_max_length": 1024 }"#);
+        let unlimited = ("tokenizer_config.json", r#"{ "model_max_length": 1e30 }"#);
+        assert_eq!(usual(positions.clone(), &[sentence]), 2048);
+        assert_eq!(usual(positions.clone(), &[sentence, tokenizer]), 1024);
+        assert_eq!(usual(positions, &[unlimited]), 512);
+        assert_eq!(usual(json!({ "max_position_embeddings": 1536 }), &[sentence]), 1536);
     }
 }

@@ -1,6 +1,8 @@
 // optimize.hpp: texts to vectors, scores and spans.
 #include "tap.hpp"
 
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <thread>
 
@@ -31,6 +33,25 @@ void texts_become_vectors_and_scores() {
     CHECK(classifier.classify({"hello"}).dims() == std::vector<std::int64_t>({1, 3}));
     CHECK(classifier.classify_pairs({"hello", "world"}, {"a", "b"}).dims() == std::vector<std::int64_t>({2, 3}));
     FAILS(invalid_argument, "numbers", classifier.classify_pairs({"hello"}, {}));
+}
+
+void an_empty_prompt_replaces_the_default_one() {
+    const std::filesystem::path folder = tap::temporary("prompts");
+    std::filesystem::create_directories(folder);
+    for (const char *name : {"model.onnx", "tokenizer.json"})
+        std::filesystem::copy_file(deps(minilm) + "/" + name, folder / name,
+                                   std::filesystem::copy_options::overwrite_existing);
+    std::ofstream(folder / "config_sentence_transformers.json")
+        << R"({"prompts": {"query": "query: "}, "default_prompt_name": "query"})";
+    const optimize::Context context;
+    const optimize::Model model(context, folder.string());
+    const auto vector = [&](const optimize::EmbedderOptions &options, const char *text) {
+        return optimize::Embedder(context, model, options).embed({text}).to_vector<float>();
+    };
+    optimize::EmbedderOptions none;
+    none.prompt = "";
+    CHECK(vector({}, "food") == vector(none, "query: food"));
+    CHECK(vector({}, "food") != vector(none, "food"));
 }
 
 void texts_become_spans() {
@@ -141,6 +162,7 @@ void threads_share_const_objects() {
 
 int main() {
     RUN(texts_become_vectors_and_scores);
+    RUN(an_empty_prompt_replaces_the_default_one);
     RUN(texts_become_spans);
     RUN(a_model_has_its_tokenizer_and_a_plan);
     RUN(reports_are_read_without_json);

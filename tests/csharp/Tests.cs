@@ -407,6 +407,14 @@ internal static class Tests
     {
         Throws<ArgumentNullException>(() => context.Load((string)null));
         Throws<ArgumentNullException>(() => context.Quantize(null));
+        Throws<ArgumentNullException>(() => context.CreateClassifier(null));
+        using (var embedder = context.CreateEmbedder(model))
+            Throws<ArgumentNullException>(() => embedder.Embed(null));
+        var own = Context.Create();
+        Throws<ArgumentNullException>(() => own.CreateEmbedder(null));
+        own.Dispose();
+        // A use that P/Invoke has counted before it threw would keep the context open.
+        Check(own.IsClosed, "the context survives Dispose");
         Throws<ArgumentException>(() => context.Load("a\0b"));
         Throws<ArgumentException>(() => context.Load("a lone surrogate: \ud800"));
         Throws<ArgumentException>(() => Tensor.From(new[] { DateTime.Now }, 1));

@@ -60,13 +60,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!(InvalidModel, "the model has {classes} classes, but {labels} labels");
     }
     let label = |class: usize| labels.get(class).cloned().unwrap_or_else(|| class.to_string());
-    let line = |(index, row): (usize, &[f32])| {
+    let line = |(text, row): (usize, &[f32])| {
         let best = (0..row.len()).reduce(|best, class| if row[class] > row[best] { class } else { best }).unwrap_or(0);
         if !arguments.output.json {
-            return format!("{}\t{:.6}\t{}\n", label(best), row[best], given.first[index]);
+            return format!("{}\t{:.6}\t{}\n", label(best), row[best], given.first[text]);
         }
         let scores = (0..row.len()).map(|class| (label(class), row[class])).collect();
-        let line = Line { index, label: label(best), score: row[best], scores };
+        let line = Line { index: given.indices[text], label: label(best), score: row[best], scores };
         format!("{}\n", serde_json::to_string(&line).unwrap_or_default())
     };
     common::print(&scores.values.chunks_exact(scores.classes).enumerate().map(line).collect::<String>())

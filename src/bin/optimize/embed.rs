@@ -17,8 +17,8 @@ pub struct Arguments {
     /// Normalize each vector to length 1, even if the model does not ask for it
     #[arg(long)]
     normalize: bool,
-    /// Number of elements to keep of each vector, its first ones, for models trained with Matryoshka loss [default:
-    /// all]
+    /// Number of elements to keep of each vector, its first ones, for models trained with Matryoshka loss [default: the
+    /// truncate_dim of the model, if it has one, otherwise all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     dimensions: usize,
     /// Text that precedes every text [default: the default prompt of the model, if it has one]
@@ -64,9 +64,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let embedder = bar.call(|call| Embedder::new(runtime, &model, tokenizer, &options, call))?;
         bar.call(|call| embedder.embed(&given.first, call))
     })?;
-    let line = |(index, embedding): (usize, &[f32])| {
+    let line = |(&index, embedding): (&usize, &[f32])| {
         let line = serde_json::to_string(&Line { index, embedding }).unwrap_or_default();
         format!("{line}\n")
     };
-    common::print(&found.values.chunks_exact(found.width).enumerate().map(line).collect::<String>())
+    let vectors = found.values.chunks_exact(found.width);
+    common::print(&given.indices.iter().zip(vectors).map(line).collect::<String>())
 }

@@ -6,7 +6,7 @@ use optimize::model::Model;
 use optimize::{files, limits, recipe};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,7 @@ pub fn is_stream(file: &Path) -> bool {
     file == Path::new("-") || std::fs::metadata(file).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
 
-/// Returns the text at `file`, which may be `-` for standard input. Fails if the text is longer than
+/// Returns the text at `file`, which may be `-` for standard input, without a byte order mark at its beginning. Fails if the text is longer than
 /// [`limits::TEXT_BYTES`], is not UTF-8, or if two options are `-`.
 pub fn text(file: &Path) -> Result<String> {
     if !is_stream(file) {
@@ -42,7 +42,7 @@ fn whole(stream: impl Read) -> Result<String> {
     if content.len() as u64 > most {
         bail!(LimitExceeded, "the text has more than {most} bytes, which is the limit");
     }
-    Ok(String::from_utf8(content).map_err(|e| Error::new(ErrorKind::InvalidData, e))?)
+    files::text_of(content)
 }
 
 /// Returns whether a text is to be read as JSON lines, with an object per line: the file is named X.jsonl, or it is a
@@ -119,6 +119,7 @@ mod tests {
     #[test]
     fn a_stream_is_bounded_and_is_utf8() {
         assert_eq!(whole("Grüße".as_bytes()).unwrap(), "Grüße");
+        assert_eq!(whole("\u{feff}{}".as_bytes()).unwrap(), "{}");
         assert_eq!(whole(&b"\xff"[..]).unwrap_err().kind(), Kind::Io);
         assert_eq!(whole(std::io::repeat(b'a')).unwrap_err().kind(), Kind::LimitExceeded);
     }

@@ -70,10 +70,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let tagger = bar.call(|call| Tagger::new(runtime, &model, tokenizer, &options, call))?;
         bar.call(|call| tagger.tag(&given.first, call))
     })?;
-    let lines = given.first.iter().zip(&found).enumerate();
+    let lines = given.indices.iter().zip(given.first.iter().zip(&found));
     common::print(&match arguments.output.json {
-        true => lines.map(|(index, (text, spans))| json(index, text, spans)).collect::<String>(),
-        false => lines.map(|(index, (text, spans))| plain(index, text, spans)).collect(),
+        true => lines.map(|(index, (text, spans))| json(*index, text, spans)).collect::<String>(),
+        false => lines.map(|(index, (text, spans))| plain(*index, text, spans)).collect(),
     })
 }
 

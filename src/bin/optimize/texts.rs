@@ -18,14 +18,14 @@ pub struct Texts {
     #[arg(short, long, value_name = "TEXT", conflicts_with = "data")]
     pub text: Vec<String>,
     /// A file with one text per line, or a .jsonl file with a "text" (for pairs also a "second_text") per line; -
-    /// reads standard input
+    /// reads standard input. Blank lines have no result, but count in the "index" of the others
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,
     /// A tokenizer.json, or a folder that contains one [default: that of the model]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Number of tokens after which a text is truncated, or for `tag` divided into windows [default: the limit of the
-    /// model, up to 512]
+    /// Number of tokens after which a text is truncated, or for `tag` divided into windows [default: the limit for texts
+    /// in the model's files; if they have none, its positions, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub max_length: usize,
     /// Number of texts per run; texts of similar length are run together
@@ -35,8 +35,10 @@ pub struct Texts {
 
 /// The texts, and the second texts of pairs.
 pub struct Given {
-    /// Texts in the order in which they are given.
+    /// Texts in the order in which they are given; without blank lines.
     pub first: Vec<String>,
+    /// Index of each text: that of its line among all lines of the file, or of its flag `--text`.
+    pub indices: Vec<usize>,
     /// Second text of each pair; empty if the texts are not pairs.
     pub second: Vec<String>,
 }
@@ -58,7 +60,10 @@ impl Texts {
     pub fn read(&self) -> Result<Given> {
         match &self.data {
             None if self.text.is_empty() => bail!(InvalidArgument, "there is no text: pass --text or --data"),
-            None => Ok(Given { first: self.text.clone(), second: Vec::new() }),
+            None => {
+                let indices = (0..self.text.len()).collect();
+                Ok(Given { first: self.text.clone(), indices, second: Vec::new() })
+            }
             Some(file) => lines(file).at(|| file.display()),
         }
     }
@@ -68,15 +73,17 @@ fn lines(file: &Path) -> Result<Given> {
     let content = read::text(file)?;
     let lines = content.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     if !read::is_json_lines(file, &content) {
-        return Ok(Given { first: lines.map(|(_, line)| line.to_owned()).collect(), second: Vec::new() });
+        let (indices, first) = lines.map(|(index, line)| (index, line.to_owned())).unzip();
+        return Ok(Given { first, indices, second: Vec::new() });
     }
-    let mut given = Given { first: Vec::new(), second: Vec::new() };
+    let mut given = Given { first: Vec::new(), indices: Vec::new(), second: Vec::new() };
     for (index, line) in lines {
         let (first, second) = parse(line).at(|| format!("line {}", index + 1))?;
         if second.is_some() != (given.second.len() == given.first.len()) && !given.first.is_empty() {
             bail!(InvalidArgument, "line {}: some lines have a second_text, and some have none", index + 1);
         }
         given.first.push(first);
+        given.indices.push(index);
         given.second.extend(second);
     }
     Ok(given)
@@ -107,8 +114,17 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let of = |name: &str, content: &str| {
             std::fs::write(folder.join(name), content).unwrap();
-            lines(&folder.join(name)).map(|given| (given.first, given.second))
+            lines(&folder.join(name)).map(|given| {
+                assert_eq!(given.first.len(), given.indices.len());
+                (given.first, given.second)
+            })
         };
+        let indices = |name: &str, content: &str| {
+            std::fs::write(folder.join(name), content).unwrap();
+            lines(&folder.join(name)).unwrap().indices
+        };
+        assert_eq!(indices("i.txt", "\none\n\n \r\ntwo\n\n"), [1, 4]);
+        assert_eq!(indices("i.jsonl", "\u{feff}{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n"), [0, 2]);
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         assert_eq!(of("a.txt", "one\n\n{\"text\": 1}\n").unwrap(), (texts(&["one", "{\"text\": 1}"]), texts(&[])));
         let pairs = "{\"text\": \"a\", \"second_text\": \"b\"}\n{\"text\": \"c\", \"second_text\": \"d\"}\n";

@@ -4,7 +4,8 @@
 mod aggregate;
 mod labels;
 
-use super::{TextOptions, logits_in, no_logits, tokenizer_of};
+use super::outputs::{is_scores, logits_in, no_logits};
+use super::{TextOptions, tokenizer_of};
 use crate::call::{Call, Stage, Units};
 use crate::error::{Context, Result, bail};
 use crate::inputs::{InputOptions, Source, token_limit};
@@ -41,6 +42,8 @@ pub struct Tagger {
     /// Maximum length of a window in tokens.
     length: usize,
     output: String,
+    /// Whether the output contains probabilities, and not logits.
+    scored: bool,
     tags: Vec<Tag>,
 }
 
@@ -75,7 +78,8 @@ impl Tagger {
         let label = |index| named.iter().find(|(known, _)| *known == index).map_or("", |(_, name)| name).to_owned();
         let tags = labels::tags(&(0..count).map(label).collect::<Vec<String>>());
         let session = Session::new(runtime, model, &options.text.session(), call)?;
-        Ok(Tagger { model: model.clone(), tokenizer, session, options: options.clone(), length, output, tags })
+        let (scored, options) = (is_scores(model, &output), options.clone());
+        Ok(Tagger { model: model.clone(), tokenizer, session, options, length, output, scored, tags })
     }
 
     /// Returns the labels of tokens by index (`id2label`).
@@ -140,7 +144,7 @@ impl Tagger {
                 let (_, tensor) = self.session.run_until(&set.feed(), &[&self.output], &stop)?.remove(0);
                 let logits = self.rows(&tensor, set.samples).at(|| format!("output {:?}", self.output))?;
                 for (logits, (text, window)) in logits.iter().zip(&order[done..]) {
-                    read_window(&mut scores[*text], window, logits, self.tags.len());
+                    read_window(&mut scores[*text], window, logits, self.tags.len(), self.scored);
                 }
                 done += set.samples;
                 units.add(texts.len() * done / order.len() - texts.len() * (done - set.samples) / order.len())?;
@@ -175,8 +179,8 @@ impl TaggerOptions {
 }
 
 /// Records the probabilities of those tokens of a window that are further from the ends at which the text was divided
-/// than in the windows read before.
-fn read_window(scores: &mut [Read], window: &Window, logits: &[f32], labels: usize) {
+/// than in the windows read before. With `scored`, the logits are probabilities already.
+fn read_window(scores: &mut [Read], window: &Window, logits: &[f32], labels: usize, scored: bool) {
     let places = || window.places.iter().flatten().copied();
     let (Some(first), Some(last)) = (places().min(), places().max()) else { return };
     let (begins, ends) = (first == 0, last + 1 == scores.len());
@@ -187,7 +191,8 @@ fn read_window(scores: &mut [Read], window: &Window, logits: &[f32], labels: usi
         let around = left.min(right);
         if scores[place].as_ref().is_none_or(|(before, _)| around > *before) {
             let norm = log_sum_exp(row);
-            scores[place] = Some((around, row.iter().map(|x| (f64::from(*x) - norm).exp() as f32).collect()));
+            let probability = |x: &f32| if scored { *x } else { (f64::from(*x) - norm).exp() as f32 };
+            scores[place] = Some((around, row.iter().map(probability).collect()));
         }
     }
 }
@@ -222,11 +227,22 @@ mod tests {
         let mut scores: Vec<Read> = vec![None; 10];
         for (range, label) in [(0..6, 0), (3..10, 1)] {
             let window = window(range);
-            read_window(&mut scores, &window, &logits(&window, label), 2);
+            read_window(&mut scores, &window, &logits(&window, label), 2, false);
         }
         let labels: Vec<usize> = scores.iter().map(|read| usize::from(read.as_ref().unwrap().1[1] > 0.5)).collect();
         // Token 4 is one token from an edge in both windows: the first one stays.
         assert_eq!(labels, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn probabilities_of_the_graph_are_not_changed() {
+        let read = |scored| {
+            let mut scores: Vec<Read> = vec![None];
+            read_window(&mut scores, &window(0..1), &[0.0, 0.0, 0.9, 0.1, 0.0, 0.0], 2, scored);
+            scores[0].take().unwrap().1
+        };
+        assert_eq!(read(true), [0.9, 0.1]);
+        assert!((read(false)[0] - 0.69).abs() < 1e-3, "softmax(0.9, 0.1)");
     }
 
     #[test]

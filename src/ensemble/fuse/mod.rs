@@ -13,14 +13,14 @@ use crate::call::Call;
 use crate::encoder::output_of;
 use crate::error::{Context, Result, bail};
 use crate::graph::edit;
-use crate::model::{Card, Dim, Format, Model, Task, ValueInfo};
+use crate::model::{Card, Dim, Format, Model, SideContent, Task, ValueInfo};
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{DimensionProto, ModelProto, TensorShapeProto, ValueInfoProto};
 use crate::report::Report;
 use crate::source::checkpoint::sentence::Sentence;
 use heads::Nodes;
 use join::{Branch, Join};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Instant;
 
 impl Ensemble {
@@ -77,6 +77,7 @@ impl Ensemble {
         card.task = task;
         if task == Task::Embed {
             card.pooling = None;
+            keep_all_elements(&mut card);
         }
         let contexts = self.members.iter().filter_map(|member| member.model.card().longest_text().ok().flatten());
         if let Some(context) = contexts.min().filter(|_| task == Task::Generate) {
@@ -85,6 +86,17 @@ impl Ensemble {
             card.config.insert("max_position_embeddings".to_owned(), json!(context));
         }
         card
+    }
+}
+
+/// Removes the number of elements to which the first member truncates its vectors: combined ones have another width.
+fn keep_all_elements(card: &mut Card) {
+    let name = "config_sentence_transformers.json";
+    let Ok(mut config) = card.object(name) else { return };
+    if config.remove("truncate_dim").is_some()
+        && let Some(file) = card.side_files.iter_mut().find(|file| file.name == name)
+    {
+        file.content = SideContent::Bytes(Value::Object(config).to_string().into());
     }
 }
 
@@ -151,7 +163,7 @@ fn embedding(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>
     let mut nodes = Nodes::new(join);
     let (mut vectors, mut widths) = (Vec::new(), Vec::new());
     for (index, (branch, member)) in join.branches.iter().zip(members).enumerate() {
-        let (output, pooling) = output_of(&branch.outputs, member.model.card()).at(|| place(index))?;
+        let (output, pooling) = output_of(&branch.outputs, &member.model).at(|| place(index))?;
         let info = branch.outputs.iter().find(|info| info.name == output);
         let width = info.and_then(|info| info.shape.as_ref()).and_then(|shape| shape.last().cloned());
         let value = nodes.float(&branch.value(&output), info.and_then(|info| info.dtype));

@@ -95,6 +95,7 @@ const INERT: &[&str] = &[
     "qa_dropout",
     "resid_pdrop",
     "return_dict",
+    "sbert_ce_default_activation_function",
     "sentence_transformers",
     "sep_token_id",
     "seq_classif_dropout",

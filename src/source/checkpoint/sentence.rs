@@ -19,6 +19,11 @@ use crate::text::Tokenizer;
 use serde_json::{Map, Value};
 use std::path::{Component, Path};
 
+/// The name of the file with the settings of the transformer.
+const TRANSFORMER: &str = "sentence_bert_config.json";
+/// The task of a transformer that classifies texts.
+const CLASSIFIES: &str = "sequence-classification";
+
 /// The steps of a model after its transformer, in order.
 pub struct Sentence {
     steps: Vec<Step>,
@@ -69,7 +74,8 @@ fn inside(path: &str) -> bool {
 }
 
 impl Sentence {
-    /// Returns the steps of a model's folder, whose files are `files`; `None` if it has no `modules.json`.
+    /// Returns the steps of a model's folder, whose files are `files`; `None` if it has no `modules.json`, or if the only
+    /// step is a transformer that classifies texts (the CrossEncoder of sentence-transformers).
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] for an unknown step or setting, and `InvalidModel` for a damaged
     /// file.
@@ -77,8 +83,7 @@ impl Sentence {
         Sentence::of_files(files).at(|| folder.display())
     }
 
-    /// Returns the steps of a model's card, to be computed in memory; `None` if it has no `modules.json`. Fails like
-    /// [`Sentence::read`].
+    /// Returns the steps of a model's card, to be computed in memory; `None` like [`Sentence::read`], and fails like it.
     pub fn of(card: &Card) -> Result<Option<Sentence>> {
         Sentence::of_files(&card.side_files)
     }
@@ -86,6 +91,9 @@ impl Sentence {
     fn of_files(files: &[SideFile]) -> Result<Option<Sentence>> {
         let Some(modules) = json(files, "modules.json")? else { return Ok(None) };
         let Value::Array(modules) = modules else { bail!(InvalidModel, "modules.json is not a JSON list") };
+        if classifies(files, &modules)? {
+            return Ok(None);
+        }
         let (mut steps, mut include_prompt) = (Vec::new(), true);
         for module in &modules {
             let text = |key: &str| module.get(key).and_then(Value::as_str).unwrap_or("");
@@ -258,13 +266,22 @@ fn object(files: &[SideFile], name: &str) -> Result<Map<String, Value>> {
     }
 }
 
+/// Returns whether the only module is a transformer that classifies texts.
+fn classifies(files: &[SideFile], modules: &[Value]) -> Result<bool> {
+    let [only] = modules else { return Ok(false) };
+    let text = |key: &str| only.get(key).and_then(Value::as_str).unwrap_or("");
+    let transformer = text("type").starts_with("sentence_transformers.") && text("type").ends_with(".Transformer");
+    let task = |config: Map<String, Value>| config.get("transformer_task").and_then(Value::as_str) == Some(CLASSIFIES);
+    Ok(transformer && text("path").is_empty() && object(files, TRANSFORMER).map(task)?)
+}
+
 /// Fails with `Unsupported` for settings of the transformer step that are not supported. The tokenizer handles the
 /// length and the case of texts.
 fn transformer(files: &[SideFile], path: &str) -> Result<()> {
     if !path.is_empty() {
         bail!(Unsupported, "modules.json: the transformer is in {path:?}, not next to it");
     }
-    let name = "sentence_bert_config.json";
+    let name = TRANSFORMER;
     match object(files, name)?.get("transformer_task").and_then(Value::as_str) {
         None | Some("feature-extraction") => Ok(()),
         Some(task) => bail!(Unsupported, "{name}: embeddings by the task {task:?} are not supported"),
@@ -364,10 +381,26 @@ mod tests {
         assert!(fault(&[modules("sentence_transformers.models.Transformer", "0_T")]).contains("0_T"));
         let task = ("sentence_bert_config.json", json!({ "transformer_task": "fill-mask" }));
         assert!(fault(&[modules("sentence_transformers.models.Transformer", ""), task]).contains("fill-mask"));
+        let task = ("sentence_bert_config.json", json!({ "transformer_task": "sequence-classification" }));
+        let pooled = json!([
+            { "type": "sentence_transformers.base.modules.transformer.Transformer", "path": "" },
+            { "type": "sentence_transformers.base.modules.pooling.Pooling", "path": "1_Pooling" },
+        ]);
+        assert!(fault(&[("modules.json", pooled), task]).contains("sequence-classification"));
         let over = ("2/config.json", json!({ "module_input_name": "token_embeddings" }));
         assert!(fault(&[modules("sentence_transformers.base.modules.Normalize", "2"), over]).contains("token_emb"));
         assert!(read(&[]).unwrap().is_none());
         let found = read(&[modules("sentence_transformers.models.Pooling", "1")]).unwrap().unwrap();
         assert!(found.only_pools() && found.pooling() == Some(Pooling::Mean));
+    }
+
+    #[test]
+    fn the_folder_of_a_cross_encoder_has_no_steps() {
+        let class = "sentence_transformers.base.modules.transformer.Transformer";
+        let modules = ("modules.json", json!([{ "type": class, "path": "", "name": "0", "idx": 0 }]));
+        let task = |name: &str| ("sentence_bert_config.json", json!({ "transformer_task": name }));
+        assert!(read(&[modules.clone(), task("sequence-classification")]).unwrap().is_none());
+        assert!(read(&[modules.clone(), task("feature-extraction")]).unwrap().is_some());
+        assert!(read(&[modules, task("text-generation")]).err().unwrap().to_string().contains("text-generation"));
     }
 }

@@ -31,6 +31,8 @@ pub struct Settings {
 pub struct Applied {
     /// Text of the padding token; `None` if the files name none.
     pub pad_token: Option<String>,
+    /// Text of the unknown token; `None` if the files name none.
+    pub unk_token: Option<String>,
     /// Whether a text that is too long is truncated at its beginning (`truncation_side`) instead of its end.
     pub cut_left: bool,
     /// Notes on settings that could change token ids and were not applied.
@@ -78,7 +80,8 @@ impl Settings {
         }
         notes.extend(self.unapplied());
         let pad_token = self.named("pad_token")?.map(|token| token.content);
-        Ok(Applied { pad_token, cut_left: self.text("truncation_side") == Some("left"), notes })
+        let unk_token = self.named("unk_token")?.map(|token| token.content);
+        Ok(Applied { pad_token, unk_token, cut_left: self.text("truncation_side") == Some("left"), notes })
     }
 
     /// Returns the value of a setting; `None` if it does not exist or is null. Those of `special_tokens_map.json` have

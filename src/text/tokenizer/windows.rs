@@ -6,6 +6,9 @@ use crate::limits;
 use std::ops::Range;
 use tokenizers::{ModelWrapper, OffsetType, PostProcessor as _, TruncationDirection};
 
+/// The names of the unknown token in a vocabulary that does not tell which one it is.
+const UNKNOWN: [&str; 2] = ["<unk>", "[UNK]"];
+
 /// A token, with its place in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token {
@@ -73,26 +76,43 @@ impl Tokenizer {
         guarded(|| self.pieces(text, OffsetType::Byte))
     }
 
+    /// Returns the id of the unknown token: the one that the files next to the tokenizer name, otherwise that of the
+    /// vocabulary; `None` if there is none.
+    fn unknown(&self) -> Option<u32> {
+        let named = |name: &str| self.inner.token_to_id(name);
+        let own = || match self.inner.get_model() {
+            ModelWrapper::WordPiece(model) => named(&model.unk_token),
+            ModelWrapper::WordLevel(model) => named(&model.unk_token),
+            ModelWrapper::BPE(model) => model.get_unk_token().as_deref().and_then(named),
+            // The library does not tell the id. These are the names in the files of SentencePiece and of BERT.
+            ModelWrapper::Unigram(_) => UNKNOWN.into_iter().find_map(named),
+        };
+        self.settings.unk_token.as_deref().and_then(named).or_else(own)
+    }
+
     /// Returns whether each token of `window` is a part of the word of the token before it. Vocabularies with a prefix
-    /// for such tokens (`##`) mark them; with others, a word begins at a space, as in the pipelines of transformers.
+    /// for such tokens (`##`) mark them; with others, a word begins at a space. An unknown token always begins a word.
+    /// All this is as in the pipelines of transformers.
     fn words(&self, text: &str, window: &tokenizers::Encoding) -> Vec<bool> {
-        let (prefix, unknown) = match self.inner.get_model() {
-            ModelWrapper::WordPiece(model) => (Some(model.continuing_subword_prefix.as_str()), &*model.unk_token),
-            ModelWrapper::BPE(model) => {
-                (model.get_continuing_subword_prefix().as_deref(), model.get_unk_token().as_deref().unwrap_or(""))
-            }
-            _ => (None, "<unk>"),
+        let prefix = match self.inner.get_model() {
+            ModelWrapper::WordPiece(model) => Some(model.continuing_subword_prefix.as_str()),
+            ModelWrapper::BPE(model) => model.get_continuing_subword_prefix().as_deref(),
+            _ => None,
         };
+        let unknown = self.unknown();
         let prefix = prefix.filter(|prefix| !prefix.is_empty());
-        let one = |(token, (start, _)): (&String, &(usize, usize))| match prefix {
-            Some(prefix) => token.starts_with(prefix),
+        let one = |index: usize| match prefix {
+            // The text of an unknown token may be that of the text (Unigram): only its id says what it is.
+            _ if unknown == Some(window.get_ids()[index]) => false,
+            Some(prefix) => window.get_tokens()[index].starts_with(prefix),
             None => {
-                let before = text.get(..*start).and_then(|part| part.chars().next_back());
-                let first = text.get(*start..).and_then(|part| part.chars().next());
-                token != unknown && before.is_some_and(|c| c != ' ') && first != Some(' ')
+                let start = window.get_offsets()[index].0;
+                let before = text.get(..start).and_then(|part| part.chars().next_back());
+                let first = text.get(start..).and_then(|part| part.chars().next());
+                before.is_some_and(|c| c != ' ') && first != Some(' ')
             }
         };
-        window.get_tokens().iter().zip(window.get_offsets()).map(one).collect()
+        (0..window.len()).map(one).collect()
     }
 }
 
@@ -122,5 +142,34 @@ impl Windows {
         };
         self.windows.push(Window { encoding, places });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a tokenizer like that of XLM-RoBERTa, with few pieces.
+    fn unigram(unknown: &str) -> Tokenizer {
+        let pieces = [unknown, "▁", "a", "b", "c", "▁a"];
+        let vocabulary: Vec<(&str, f64)> = pieces.iter().map(|piece| (*piece, -1.0 - piece.len() as f64)).collect();
+        let file = serde_json::json!({
+            "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null, "decoder": null,
+            "pre_tokenizer": { "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true },
+            "model": { "type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": false },
+        });
+        Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_token_begins_a_word() {
+        for unknown in ["<unk>", "[UNK]"] {
+            let windows = unigram(unknown).windows("abçbc ab", 64, None).unwrap();
+            let found: Vec<_> = windows.tokens.iter().map(|t| (t.bytes.clone(), t.continues_word)).collect();
+            // As in transformers: the cedilla is not in the vocabulary, and its token has the text of the input.
+            let wanted = [(0..1, false), (1..2, true), (2..4, false), (4..5, true), (5..6, true)];
+            assert_eq!(found[..5], wanted, "{unknown}: {found:?}");
+            assert_eq!(found.last().unwrap(), &(8..9, true));
+        }
     }
 }

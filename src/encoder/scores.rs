@@ -1,0 +1,183 @@
+//! The function that converts the logits of a classifier to scores, according to the options and the model's files.
+
+use super::outputs::is_scores;
+use crate::choice::choice;
+use crate::error::{Result, bail};
+use crate::likelihood::log_sum_exp;
+use crate::model::{Card, Model};
+use serde_json::Value;
+
+choice! {
+    /// The function that converts the logits of a classifier to scores.
+    pub enum ScoreFunction: optimize_score_function_t = Auto {
+        /// The function of the model. No function if the output of the model contains scores already: a softmax or
+        /// sigmoid of the graph computes it, or its name contains `prob` or `scores`. Otherwise the `activation_fn`
+        /// of a CrossEncoder of sentence-transformers. Otherwise the function that `problem_type` of the configuration
+        /// selects: none for `regression`, sigmoid for `multi_label_classification` (classes do not exclude each
+        /// other). Otherwise sigmoid if the model has one class, softmax if it has several.
+        Auto = 0, "auto";
+        /// Softmax: the scores of a text are at least 0, and their sum is 1.
+        Softmax = 1, "softmax";
+        /// Sigmoid: each score is between 0 and 1.
+        Sigmoid = 2, "sigmoid";
+        /// No function: the scores are the values of the model's output.
+        None = 3, "none";
+    }
+}
+
+/// A function of the logits of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    Identity,
+    Sigmoid,
+    Softmax,
+    Tanh,
+}
+
+/// The functions of PyTorch by the name of their class.
+const CLASSES: [(&str, Function); 4] = [
+    ("Identity", Function::Identity),
+    ("Sigmoid", Function::Sigmoid),
+    ("Softmax", Function::Softmax),
+    ("Tanh", Function::Tanh),
+];
+
+impl Function {
+    /// Returns the function for the output `output` of a model; `None` if it depends on the number of classes. Fails
+    /// with [`crate::error::Kind::Unsupported`] if the files of the model name an unknown one, and with `InvalidModel`
+    /// if one of them is damaged.
+    pub fn of(model: &Model, output: &str, given: ScoreFunction) -> Result<Option<Function>> {
+        Ok(match given {
+            ScoreFunction::Softmax => Some(Function::Softmax),
+            ScoreFunction::Sigmoid => Some(Function::Sigmoid),
+            ScoreFunction::None => Some(Function::Identity),
+            ScoreFunction::Auto if is_scores(model, output) => Some(Function::Identity),
+            ScoreFunction::Auto => match declared(model.card())? {
+                Some(declared) => Some(declared),
+                None => by_problem(model.card()),
+            },
+        })
+    }
+
+    /// Returns the function of a model whose files select none.
+    pub fn usual(classes: usize) -> Function {
+        if classes == 1 { Function::Sigmoid } else { Function::Softmax }
+    }
+
+    /// Converts the logits of a text to scores, in place.
+    pub fn apply(self, row: &mut [f32]) {
+        match self {
+            Function::Identity => {}
+            Function::Sigmoid => row.iter_mut().for_each(|x| *x = (1.0 / (1.0 + (-f64::from(*x)).exp())) as f32),
+            Function::Tanh => row.iter_mut().for_each(|x| *x = f64::from(*x).tanh() as f32),
+            Function::Softmax => {
+                let norm = log_sum_exp(row);
+                row.iter_mut().for_each(|x| *x = (f64::from(*x) - norm).exp() as f32);
+            }
+        }
+    }
+}
+
+/// Returns the function that the files of a CrossEncoder of sentence-transformers name, in the order of priority of
+/// that library; `None` if they name none.
+fn declared(card: &Card) -> Result<Option<Function>> {
+    const FILE: &str = "config_sentence_transformers.json";
+    let saved = card.object(FILE)?;
+    let nested = card.config.get("sentence_transformers").and_then(|own| own.get("activation_fn"));
+    // A nested key hides the older one even if it is null.
+    let older = card.config.get("sbert_ce_default_activation_function").filter(|_| nested.is_none());
+    let places = [
+        (saved.get("activation_fn"), FILE, "activation_fn"),
+        (nested, "config.json", "sentence_transformers.activation_fn"),
+        (older, "config.json", "sbert_ce_default_activation_function"),
+    ];
+    let Some((value, file, key)) =
+        places.into_iter().find_map(|(value, file, key)| Some((value.filter(|v| !v.is_null())?, file, key)))
+    else {
+        return Ok(None);
+    };
+    let name = value.as_str().unwrap_or("");
+    let class = name.strip_prefix("torch.").and_then(|rest| rest.rsplit('.').next());
+    match CLASSES.iter().find(|(known, _)| class == Some(*known)) {
+        Some((_, function)) => Ok(Some(*function)),
+        None => bail!(
+            Unsupported,
+            "{file}: {key} is {value}, which is not known as the function of the scores (Identity, Sigmoid, Softmax or \
+             Tanh of torch.nn): select another score function"
+        ),
+    }
+}
+
+fn by_problem(card: &Card) -> Option<Function> {
+    match card.config.get("problem_type").and_then(Value::as_str) {
+        Some("regression") => Some(Function::Identity),
+        Some("multi_label_classification") => Some(Function::Sigmoid),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{SideContent, SideFile};
+    use serde_json::json;
+
+    #[test]
+    fn scores_are_those_by_hand() {
+        let of = |function: Function, logits: &[f32]| {
+            let mut row = logits.to_vec();
+            function.apply(&mut row);
+            row
+        };
+        assert_eq!(of(Function::Identity, &[2.0, -1.0]), [2.0, -1.0]);
+        assert_eq!(of(Function::Sigmoid, &[0.0, f32::NEG_INFINITY]), [0.5, 0.0]);
+        assert_eq!(of(Function::Tanh, &[0.0, 1.0]), [0.0, 0.761_594_2]);
+        let softmax = of(Function::Softmax, &[1000.0, 1000.0 + 3f32.ln()]);
+        assert!((softmax[0] - 0.25).abs() < 1e-4 && (softmax[1] - 0.75).abs() < 1e-4, "{softmax:?}");
+        assert_eq!((Function::usual(1), Function::usual(2)), (Function::Sigmoid, Function::Softmax));
+    }
+
+    /// Returns the function that a configuration and a `config_sentence_transformers.json` select.
+    fn of(config: Value, saved: Option<Value>, given: ScoreFunction) -> Result<Option<Function>> {
+        let file = |value: Value| SideFile {
+            name: "config_sentence_transformers.json".to_owned(),
+            content: SideContent::Bytes(value.to_string().into()),
+        };
+        let config = config.as_object().cloned().unwrap();
+        let card = Card { config, side_files: saved.map(file).into_iter().collect(), ..Card::default() };
+        Function::of(&Model::from_memory(Default::default(), card, Vec::new()), "logits", given)
+    }
+
+    #[test]
+    fn the_function_is_that_of_the_cross_encoder_before_that_of_the_problem() {
+        let auto = |config, saved| of(config, saved, ScoreFunction::Auto).unwrap();
+        let (identity, sigmoid) = ("torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid");
+        let nested = json!({ "sentence_transformers": { "activation_fn": identity, "version": "5.0.0" } });
+        assert_eq!(auto(nested.clone(), None), Some(Function::Identity));
+        assert_eq!(auto(nested.clone(), Some(json!({ "activation_fn": sigmoid }))), Some(Function::Sigmoid));
+        assert_eq!(auto(nested, Some(json!({ "activation_fn": null }))), Some(Function::Identity));
+        let older = |more: Value| {
+            let mut config = json!({ "sbert_ce_default_activation_function": identity });
+            config.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+            auto(config, None)
+        };
+        assert_eq!(older(json!({ "problem_type": "multi_label_classification" })), Some(Function::Identity));
+        assert_eq!(
+            older(json!({ "sentence_transformers": { "activation_fn": "torch.nn.Tanh" } })),
+            Some(Function::Tanh)
+        );
+        assert_eq!(older(json!({ "sentence_transformers": { "activation_fn": null } })), None);
+        assert_eq!(auto(json!({ "problem_type": "regression" }), None), Some(Function::Identity));
+        assert_eq!(auto(json!({ "sentence_transformers": { "version": "5.0.0" } }), None), None);
+    }
+
+    #[test]
+    fn an_unknown_function_is_named_unless_another_is_selected() {
+        for name in ["torch.nn.modules.activation.ReLU", "my_code.Sigmoid"] {
+            let config = json!({ "sentence_transformers": { "activation_fn": name } });
+            let error = of(config.clone(), None, ScoreFunction::Auto).unwrap_err();
+            assert!(error.kind() == crate::error::Kind::Unsupported && error.to_string().contains(name), "{error}");
+            assert_eq!(of(config, None, ScoreFunction::Sigmoid).unwrap(), Some(Function::Sigmoid));
+        }
+    }
+}
