@@ -310,9 +310,14 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Returns the content of a small file of UTF-8 text, without a byte order mark at its beginning. Fails with `LimitExceeded` above
-/// [`TEXT_BYTES`](crate::limits::TEXT_BYTES), with `Io` if the content is not UTF-8, and like [`open`].
+/// Returns the content of a small file of UTF-8 text, without a byte order mark at its beginning. Fails with
+/// `LimitExceeded` above [`TEXT_BYTES`](crate::limits::TEXT_BYTES), with `Io` if the content is not UTF-8, with
+/// `InvalidArgument` for a file of NumPy arrays, and like [`open`].
 pub fn read_text(path: &Path) -> Result<String> {
+    if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("npz") || end.eq_ignore_ascii_case("npy")) {
+        let why = "the file contains NumPy arrays; tensors are read from .safetensors files";
+        return Err(crate::error::error!(InvalidArgument, "{why}").at(path.display()));
+    }
     text_of(read(path, crate::limits::TEXT_BYTES as u64)?).at(|| path.display())
 }
 

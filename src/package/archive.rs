@@ -147,7 +147,10 @@ pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
     let Some(end) = archive.len().checked_sub(TAIL) else { bail!(InvalidModel, "the file is truncated") };
     let tail = Reader(&archive[end..]);
     if tail.u32(0)? != END64 || tail.u32(56)? != LOCATOR || tail.u32(76)? != END {
-        bail!(InvalidModel, "the file is not a package: another kind of file, a zip file that liboptimize did not write, or truncated");
+        bail!(
+            InvalidModel,
+            "the file is not a package: another kind of file, a zip file that liboptimize did not write, or truncated"
+        );
     }
     let (count, size, start) = (tail.u64(32)?, tail.u64(40)?, tail.u64(48)?);
     if count > ENTRIES as u64 {

@@ -4,7 +4,6 @@
 use super::bars::{Bar, bars};
 use super::lines::lines;
 use super::scatter::{Colour, Point, scatter};
-use crate::report::milliseconds;
 use serde_json::{Value, json};
 
 /// The maximum number of nodes whose sensitivity is drawn.
@@ -90,7 +89,7 @@ fn overview(report: &Value) -> Option<Value> {
         let speed = |end: &str| benchmark["speedup"][end].as_f64().unwrap_or(f64::NAN);
         let verdict = text(&benchmark["speedup"]["verdict"]);
         let change = format!("{:.2}x [{:.2}, {:.2}] {verdict}", speed("median"), speed("low"), speed("high"));
-        row("latency", milliseconds(before), milliseconds(after), change);
+        row("latency", crate::report::milliseconds(before), crate::report::milliseconds(after), change);
     }
     if let Some((before, after)) = both("/load_ms/SIDE") {
         row("load", format!("{before:.0} ms"), format!("{after:.0} ms"), format!("{:.2}x", before / after));
@@ -124,7 +123,7 @@ fn latency(benchmark: &Value) -> Option<Value> {
     let bar = |side: &str, class| {
         let times = &benchmark["latency_ms"][side];
         let (median, low, high) = (times["median"].as_f64()?, times["min"].as_f64()?, times["p90"].as_f64()?);
-        let text = milliseconds(median);
+        let text = crate::report::milliseconds(median);
         Some(Bar { label: side.to_owned(), value: median, interval: Some((low, high)), text, class })
     };
     let both = [bar("original", "bar-plain")?, bar("result", "bar")?];
