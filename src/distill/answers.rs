@@ -81,7 +81,7 @@ pub struct Answers {
 
 impl Answers {
     /// Opens the file at `path`, or creates it, and returns the cache. `teacher` identifies the model, and `kept` has
-    /// an entry for each cached output. Fails with `InvalidArgument` if the file is no teacher cache, or belongs to
+    /// an entry for each cached output. Fails with `InvalidArgument` if the file is not a teacher cache, or belongs to
     /// another teacher, text or selection of values.
     pub fn open(path: &Path, teacher: &str, data: &Dataset, kept: Vec<Kept>) -> Result<Answers> {
         let mut hash = Sha256::new();

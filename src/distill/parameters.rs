@@ -29,7 +29,7 @@ impl Parameter {
 const FEW: i64 = 2;
 
 /// Returns the float32 weights of the main graph that are trained, in the order of the file. Those that match a pattern
-/// of `freeze` are not trained. `tables` has the names of tables of rotary embeddings, which are no weights.
+/// of `freeze` are not trained. `tables` has the names of tables of rotary embeddings, which are not weights.
 ///
 /// Fails with `InvalidArgument` if a pattern of `freeze` is invalid or matches nothing.
 pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Result<Vec<Parameter>> {

@@ -122,7 +122,7 @@ impl Trainer {
         Ok(done)
     }
 
-    /// Returns the loss of `batches` with the present weights, and each of its parts without its weight.
+    /// Returns the loss of `batches` with the current weights, and each of its parts without its weight.
     pub fn measure(&mut self, batches: &[Batch], stop: &Stop) -> Result<(f64, Vec<f64>)> {
         let totals = Totals::of(batches, self.inputs.classifies);
         let Trainer { learner, teacher, inputs, parts } = self;
@@ -142,7 +142,7 @@ impl Trainer {
         Ok((self.learner.weights()?, self.learner.moments()?))
     }
 
-    /// Returns a copy of the present weights.
+    /// Returns a copy of the current weights.
     pub fn snapshot(&mut self) -> Result<Vec<Vec<f32>>> {
         self.learner.settle();
         Ok(self.learner.weights()?.into_iter().map(Cow::into_owned).collect())

@@ -55,7 +55,7 @@ impl Voices {
                 distinct.push(index);
             }
         }
-        // A step reads all weights once: its cost is their size.
+        // A step reads all weights once, so its cost is the size of the weights in bytes.
         let costs: Vec<f64> = distinct.iter().map(|index| members[*index].model.bytes() as f64).collect();
         let threads = options.thread_count();
         let plan = Plan::new(&costs, threads);

@@ -228,7 +228,7 @@ fn in_pattern(
         layout = Layout { outer: 1, inputs: layout.outer * layout.inputs, inner: 1 }; // groups end where rows do
     }
     let line = pattern.of * layout.inner;
-    // A task has whole groups: some thousand adjacent elements, or one group if that is more.
+    // A task has as many whole groups as `PIECE` elements contain, but at least one.
     let groups = (PIECE / line.max(1)).max(1) * pattern.of;
     let tasks: Vec<(usize, usize)> =
         (0..layout.outer).flat_map(|o| (0..layout.inputs).step_by(groups).map(move |k| (o, k))).collect();

@@ -151,7 +151,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
             }
             let slots = slots(node);
             let constant = |slot: &usize| node.input_at(*slot).and_then(|name| view.constant_or_default(body, name));
-            // Users do not expect a report entry for a `Gather` of values that are no weight.
+            // Users do not expect a report entry for a `Gather` of values that are not a weight.
             if node.op() != "Gather"
                 && slots.iter().all(|slot| constant(slot).is_none())
                 && let Some(name) = slots.first().and_then(|slot| node.input_at(*slot))

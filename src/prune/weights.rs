@@ -30,7 +30,7 @@ impl<'t> Writer<'t> {
     }
 
     /// Writes the elements from index `first` on: 0 where `zeroed` is true, otherwise the element of `values`, which
-    /// are the present elements.
+    /// are the current elements.
     pub fn keep(&self, first: usize, values: &[f32], zeroed: &[bool]) -> Result<()> {
         let width = self.target.matrix.width();
         let bytes = &self.target.matrix.raw()[first * width..(first + values.len()) * width];

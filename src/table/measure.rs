@@ -243,7 +243,7 @@ fn visit_once(
         if round >= FEWEST && start.elapsed().as_secs_f64() > how.max_seconds {
             break;
         }
-        // The order alternates, so that a machine that becomes slower or faster favours neither.
+        // The order alternates, so that a machine that becomes slower or faster favours neither model.
         let (a, b) = if round % 2 == 0 {
             let a = first.run(load, size, call)?;
             (a, second.run(load, size, call)?)

@@ -258,7 +258,7 @@ impl Pace {
             self.next = accepted.max(self.next / 2).max(1);
         }
         self.misses = if accepted == 0 { self.misses + 1 } else { 0 };
-        // A single miss is no reason to stop: 0, 1, 3, 7 … runs.
+        // After 1, 2, 3, 4 … misses in succession, drafting pauses for 0, 1, 3, 7 … runs.
         self.pause = (1usize << self.misses.saturating_sub(1).min(8)).saturating_sub(1).min(LONGEST_PAUSE);
     }
 }

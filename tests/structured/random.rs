@@ -130,8 +130,8 @@ impl Maker {
                 self.op("Mul", &[x, &s], vec![])
             }
             _ => {
-                // A constant is added where the masked value is zero: a mask where units are produced would not undo
-                // this.
+                // This function does not map 0 to 0. Zeros in the weights that produce a unit would therefore not have
+                // the effect of removing the unit.
                 let c = self.scalar(0.7);
                 let y = self.op("Add", &[x, &c], vec![]);
                 self.op("Exp", &[&y], vec![]).pipe(|e| self.op("Sigmoid", &[&e], vec![]))

@@ -144,7 +144,7 @@ fn rows(
         (starts, ends) = (t.op("Gather", &[&starts, &own]), t.op("Gather", &[&ends, &own]));
     }
     let first = t.ints(&[0]);
-    // Bounds may be int32; the axes must then be int32 too.
+    // Bounds may be int32. They are converted to int64, the type of the axes, because `Slice` requires one type.
     let wide = |t: &mut Tape, value: &str| t.op_with("Cast", &[value], vec![edit::int_attribute("to", 7)]);
     let (starts, ends) = (wide(t, &starts), wide(t, &ends));
     match steps {

@@ -266,8 +266,8 @@ impl Int {
         })
     }
 
-    /// Returns the product of those factors that depend on axes: with the present sizes, and with those that `size`
-    /// returns. `None` if the integer is not a product.
+    /// Returns the product of those factors that depend on axes, first with the current sizes, then with those that
+    /// `size` returns. `None` if the integer is not a product.
     pub fn factors(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Option<(i64, i64)> {
         match &self.from {
             From::Constant => Some((1, 1)),

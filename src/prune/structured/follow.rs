@@ -48,7 +48,7 @@ impl<'a, 'm> Follower<'a, 'm> {
                     }
                 }
                 Follow::Declared { value } => self.declared(value),
-                // These come last, because ranges of the same node have priority.
+                // Numbers are updated after this loop, because ranges of the same node have priority.
                 Follow::Numbers { .. } => {}
             }
         }

@@ -213,7 +213,7 @@ fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashM
     if let Some(graph) = &mut proto.graph {
         graph.output = names.iter().map(|name| edit::untyped(name)).collect();
     }
-    // These are the shapes that ONNX Runtime knows when it fuses products and sums, before other nodes replace them.
+    // Without optimizations, the session has the shapes that ONNX Runtime knows when it fuses products and sums.
     let options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..SessionOptions::stock() };
     let call = &Call { progress: None, ..*call };
     match Session::new(runtime, &model.derive(proto), &options, call) {

@@ -289,7 +289,7 @@ pub(super) fn soft_cap(b: &mut Builder<'_>, x: &str, cap: f32) -> String {
 /// of its output.
 ///
 /// ONNX Runtime's `SimplifiedLayerNormalization` (which it registers in the standard domain) is the RMS norm. The
-/// variant fused with the preceding addition (`SkipSimplifiedLayerNormalization`) is no faster on the CPU.
+/// variant fused with the preceding addition (`SkipSimplifiedLayerNormalization`) is not faster on the CPU.
 pub(super) fn norm(b: &mut Builder<'_>, d: &Decoder, x: &str, module: &str, width: i64) -> Result<String> {
     let (epsilon, plus_one) = match d.norm {
         Norm::Layer { epsilon } => return b.layer_norm(x, module, width, epsilon),

@@ -2,7 +2,7 @@
 //!
 //! One description ([`Names`]) has the weight names of each family and its differences; the layers are built by the
 //! same code. Attention is post-norm as in "Attention is all you need". Except for an activation, the graph uses
-//! standard operators only, in both dialects: ONNX Runtime's fused attention is no faster here.
+//! standard operators only, in both dialects: ONNX Runtime's fused attention is not faster here.
 
 use super::activation::Activation;
 use super::config::Config;

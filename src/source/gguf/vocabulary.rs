@@ -214,7 +214,8 @@ impl<'k> Vocabulary<'k> {
         let mut equal = Vec::new();
         let mut first = 0;
         for group in merges.chunk_by_mut(|a, b| a.0.total_cmp(&b.0).is_eq()) {
-            // Only merges that form different tokens matter: those of one token are known to have equal scores.
+            // Merges that form the same token always have equal scores; a group is recorded if it has merges that form
+            // different tokens.
             if group.iter().any(|merge| merge.1 != group[0].1) {
                 equal.push((first, group.len()));
                 leftmost_first(group);

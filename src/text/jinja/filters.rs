@@ -152,7 +152,8 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
             other => {
                 let mut values = engine.iterate(other)?;
                 values.reverse();
-                // Other values become iterators, except those that cannot be iterated in reverse.
+                // Other values become iterators, but objects become lists, because Python cannot iterate them in
+                // reverse.
                 if matches!(other, Value::Object(_)) {
                     return Value::list(values);
                 }
