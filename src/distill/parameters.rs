@@ -80,7 +80,8 @@ fn frozen(model: &Model, patterns: &[String]) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Returns the elements of a float32 initializer.
+/// Returns the elements of a float32 initializer. Fails with `Internal` if there is none with this name, and with
+/// `Unsupported` or `InvalidModel` if it is not a float tensor of its shape.
 pub fn values(graph: &GraphProto, name: &str) -> Result<Vec<f32>> {
     let Some(tensor) = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name)) else {
         bail!(Internal, "there is no weight {name:?}");

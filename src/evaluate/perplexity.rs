@@ -143,7 +143,7 @@ mod tests {
         let plan = Plan::with_windows(8, 4, 2, 16);
         let report = PerplexityReport::new(&plan, &[2f64.ln(), 8f64.ln()], 0.5);
         assert!((report.perplexity - 4.0).abs() < 1e-12 && (report.nll - 4f64.ln()).abs() < 1e-12);
-        // 1 bit and 3 bits over 16 bytes.
+        // The two tokens have 1 bit and 3 bits, and the text has 16 bytes.
         assert!((report.bits_per_byte - 0.25).abs() < 1e-12);
         assert_eq!((report.tokens, report.tokens_per_second, report.windows), (2, 4.0, 3));
         assert!(finite(&[1.0, f64::INFINITY]).is_ok());

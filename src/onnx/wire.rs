@@ -55,7 +55,9 @@ impl Reader {
         Reader { buffer, position: 0, base: 0, depth: 0, budget }
     }
 
-    /// Returns the message whose fields are those from the current position to the end of the buffer.
+    /// Returns the message whose fields are those from the current position to the end of the buffer. Fails with
+    /// `InvalidModel` if the bytes are not a valid message, and with `LimitExceeded` if messages are nested too deeply
+    /// or would need too much memory.
     pub fn read_message<M: Message>(&mut self) -> Result<M> {
         let mut message = M::default();
         self.fields(&mut message)?;
@@ -162,7 +164,8 @@ impl Reader {
         Ok(slice)
     }
 
-    /// Skips the value of `key` and returns key and value as raw bytes.
+    /// Skips the value of `key` and returns key and value as raw bytes. Fails with `InvalidModel` if the value is
+    /// damaged, and with `LimitExceeded` if groups are nested too deeply or too much memory would be needed.
     pub fn unknown(&mut self, key: Key) -> Result<Bytes> {
         self.charge(size_of::<Bytes>())?;
         self.skip(key, 0)?;

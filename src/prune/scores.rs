@@ -24,7 +24,8 @@ enum Score {
     Random(u64),
 }
 
-/// Prunes the weight of every target, and returns the outcome of each.
+/// Prunes the weight of every target, and returns the outcome of each. Fails with `Io` if scratch storage cannot be
+/// written, and with `Cancelled` or `Timeout`.
 pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -44,7 +45,7 @@ pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> R
     targets.iter().zip(outcomes).map(fill).collect()
 }
 
-/// Prunes one target, independently of all others, and returns the outcome.
+/// Prunes one target, independently of all others, and returns the outcome. Fails like [`all`].
 pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     let done = match options.pattern {
         Some(pattern) => in_pattern(target, pattern, options, scratch, ticket),

@@ -111,7 +111,8 @@ impl Drafter {
         Ok(Drafter { sources, latest: 0 })
     }
 
-    /// Returns drafted tokens that may follow `text`, none if no source has any.
+    /// Returns drafted tokens that may follow `text`, none if no source has any. Fails with an error of the draft
+    /// model, also because `stop` was triggered.
     pub fn draft(&mut self, text: &[i64], request: &mut DraftRequest<'_>, stop: &Stop) -> Result<Vec<i64>> {
         for (index, source) in self.sources.iter_mut().enumerate() {
             let most = source.pace.length().min(request.most);

@@ -306,7 +306,8 @@ impl Int {
         }
     }
 
-    /// Returns the axes whose cut would change the integer, as far as a few trials show.
+    /// Returns the axes whose cut would change the integer. Four other sizes of each axis are tried, so an axis on
+    /// which the integer depends may be missing.
     pub fn depends_on(&self, axes: &Axes) -> Vec<AxisId> {
         let mut found = Vec::new();
         self.collect(&mut found);

@@ -66,6 +66,8 @@ pub fn lifted(model: &Model, sample: &Batch, runtime: &'static Runtime, call: &C
 /// - `HardSwish` is the product of its input and a `HardSigmoid`;
 /// - a `MatMul` of a 2-dimensional value and the `Add` of a constant row after it are one `Gemm`, because ONNX Runtime
 ///   fuses them before it looks for integer kernels.
+///
+/// Fails like [`select::select`], and with `Cancelled` or `Timeout`.
 pub fn normal(model: &Model, options: &QuantizeOptions, runtime: &'static Runtime, call: &Call) -> Result<Normal> {
     let mut proto = model.proto().clone();
     let mut names = Names::of(&proto);

@@ -119,10 +119,15 @@ pub(super) struct Names {
     pub positions: Option<&'static str>,
     /// Name of the list of layers: layer 0 is `{layers}.0`.
     pub layers: &'static str,
+    /// Name of the norm before attention, in a layer.
     pub before_attention: &'static str,
+    /// Name of the norm after attention, in a layer; `None` if there is none.
     pub after_attention: Option<&'static str>,
+    /// Name of the norm before the feed-forward part, in a layer.
     pub before_mlp: &'static str,
+    /// Name of the norm after the feed-forward part, in a layer; `None` if there is none.
     pub after_mlp: Option<&'static str>,
+    /// Name of the norm after the last layer.
     pub last_norm: &'static str,
     pub attention: &'static str,
     pub projection: attention::Projection,

@@ -114,7 +114,8 @@ impl Dict {
         self.texts.get(key).map(|place| &self.entries[*place].1)
     }
 
-    /// Sets the value of a key; the value of an equal key is replaced, and the key is kept.
+    /// Sets the value of a key; the value of an equal key is replaced, and the key is kept. Fails like [`Value::key`],
+    /// and with `LimitExceeded` if the dict is nested too deeply.
     pub fn insert(&mut self, key: Value, value: Value) -> Result<()> {
         self.depth = self.depth.max(deeper(&key)?).max(deeper(&value)?);
         let next = self.entries.len();
@@ -163,7 +164,8 @@ impl Value {
         Ok(Value::Tuple(Rc::new(Items::new(values)?)))
     }
 
-    /// Returns a pair whose items are named `grouper` and `list`.
+    /// Returns a pair whose items are named `grouper` and `list`. Fails with `LimitExceeded` if a value is nested too
+    /// deeply.
     pub fn group(grouper: Value, list: Value) -> Result<Value> {
         let items = Items::new(vec![grouper, list])?;
         Ok(Value::Tuple(Rc::new(Items { is_group: true, ..items })))

@@ -27,7 +27,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Returns the weight as a matrix.
+    /// Returns the weight as a matrix. Fails like [`Matrix::shaped`].
     pub fn matrix(&self) -> Result<Matrix> {
         let rows = self.tensor.dims.first().copied().unwrap_or(0);
         Matrix::shaped(&self.tensor, rows, self.tensor.dims.iter().skip(1).product())

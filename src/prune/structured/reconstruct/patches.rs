@@ -46,7 +46,8 @@ impl Window {
     }
 
     /// Returns rows of `size` elements (channels, then taps) at positions spread evenly over a value `[batch, channels,
-    /// …]`. It is one of `batches` values, which share the number of rows.
+    /// …]`. It is one of `batches` values, which share the number of rows. Fails with `InvalidModel` if the value does
+    /// not fit the convolution.
     pub fn rows(&self, value: &Tensor, size: usize, batches: usize) -> Result<Tensor> {
         let shape: Vec<usize> = value.shape().iter().map(|d| *d as usize).collect();
         let spatial = self.sizes.len();
