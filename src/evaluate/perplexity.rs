@@ -102,7 +102,8 @@ impl PerplexityReport {
 }
 
 /// Returns the result of `score` for each scored token of a window, in order. Its arguments are the position before
-/// the token, whose logits predict it, and the token.
+/// the token, whose logits predict it, and the token. Fails with `InvalidArgument` for a token beyond the vocabulary,
+/// and with an error of `score`.
 pub fn scores<T: Send>(
     ids: &[i64],
     window: &Window,
@@ -128,7 +129,8 @@ pub fn finite(surprises: &[f64]) -> Result<()> {
     }
 }
 
-/// Returns a pool of threads that compute on logits; 0 selects one thread per physical core.
+/// Returns a pool of threads that compute on logits; 0 selects one thread per physical core. Fails with `Internal` if
+/// they cannot be started.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     let threads = SessionOptions { threads, ..SessionOptions::default() }.thread_count();
     crate::threads::pool(threads)

@@ -142,7 +142,8 @@ impl<'a> Text<'a> {
         Tokens { batch: self.padded(batch), samples }
     }
 
-    /// Returns the tokens of the run that is timed. See [`super::Source::timing`] for their length.
+    /// Returns the tokens of the run that is timed. See [`super::Source::timing`] for their length. Fails with
+    /// `InvalidArgument` if no text has tokens.
     pub fn timing(&self, trial: usize) -> Result<Tokens> {
         match (self.fixed_length(), self.options.sequence_length) {
             (Some(length), _) => self.exactly(length),

@@ -48,7 +48,7 @@ fn with_files(model: Model, files: Vec<SideFile>) -> Model {
 }
 
 /// Loads the `.onnx` file with the content `bytes` that a program provides, with its external data and the files next
-/// to it, and returns the model.
+/// to it, and returns the model. Fails like [`load::from_reader`], and with the error of the program.
 pub fn load_provided(bytes: Bytes, file: &Provided<'_>) -> Result<Model> {
     let place = || file.name().to_owned();
     let loaded = load::from_reader(bytes.clone(), &|name| file.beside(name, limits::DATA_FILE_BYTES)).at(place)?;

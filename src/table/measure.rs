@@ -57,7 +57,8 @@ pub(super) enum Load {
 
 impl Load {
     /// Returns the inputs for a model: a prompt for a decoder with a tokenizer; for other models those of [`SIZES`]
-    /// that the model accepts, or generated inputs of the default size if it accepts none of them.
+    /// that the model accepts, or generated inputs of the default size if it accepts none of them. Fails if the text
+    /// cannot be tokenized, the model cannot be loaded, or no inputs fit it.
     pub fn new(how: &How, model: &Model, tokenizer: Option<&Tokenizer>, call: &Call) -> Result<Load> {
         if let (Task::Generate, Some(tokenizer)) = (model.card().task, tokenizer) {
             let text = InputOptions::default().texts().join(" ");

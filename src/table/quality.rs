@@ -41,7 +41,8 @@ impl Data<'_> {
         }
     }
 
-    /// Returns the quality of `result` against `original`, the most important measure first.
+    /// Returns the quality of `result` against `original`, the most important measure first. Fails if a model cannot be
+    /// run on the data, and with `Cancelled` or `Timeout`.
     pub fn compare(&self, original: &Model, result: &Model, call: &Call) -> Result<Vec<Figure>> {
         let Some(tokenizer) = self.tokenizer else { return self.closeness(original, result, call) };
         match original.card().task {

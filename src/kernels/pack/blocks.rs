@@ -268,7 +268,8 @@ fn check_lengths(weights: &BlockWeights<'_>, (k, n): (usize, usize)) -> Result<(
     Ok(())
 }
 
-/// Packs weights in blocks, for `class`.
+/// Packs weights in blocks, for `class`. Fails if a size is not supported, or if a slice does not have the length that
+/// follows from the sizes.
 pub fn pack(
     weights: &BlockWeights<'_>,
     (k, n): (usize, usize),

@@ -88,7 +88,8 @@ impl Int8 {
     }
 }
 
-/// Packs quantized weights, for `class`.
+/// Packs quantized weights, for `class`. Fails if a size is not supported, or if a slice does not have the length that
+/// follows from the sizes.
 pub fn pack(
     weights: &Int8Weights<'_>,
     (k, n): (usize, usize),

@@ -39,7 +39,8 @@ pub(super) struct Dense {
 
 impl Step {
     /// Returns a Dense step over `weights`. `form` has the sizes of its input and output, its activation, and whether
-    /// it has a residual connection.
+    /// it has a residual connection. Fails with `InvalidModel` if a weight is missing or has another shape, and with
+    /// `Unsupported` if it is not float.
     pub fn dense(weights: &dyn Weights, form: (i64, i64, Activation, bool)) -> Result<Step> {
         let (inputs, outputs, activation, residual) = form;
         let bias = match weights.find("linear.bias")? {
@@ -57,7 +58,8 @@ impl Step {
         }))
     }
 
-    /// Returns the step that normalizes a vector as LayerNorm does, with the weights of the module.
+    /// Returns the step that normalizes a vector as LayerNorm does, with the weights of the module. Fails with
+    /// `InvalidModel` if a weight is missing or has another shape, and with `Unsupported` if it is not float.
     pub fn layer_norm(weights: &dyn Weights) -> Result<Step> {
         let width = weights.get("norm.weight")?.dims;
         Ok(Step::LayerNorm {

@@ -35,7 +35,8 @@ impl Scope<'_> {
         self.size(name, most).map(Some)
     }
 
-    /// Returns an optional number; `None` if it is missing.
+    /// Returns an optional number; `None` if it is missing. Fails with `InvalidModel` if the value is not a finite
+    /// number.
     pub fn number(&self, name: &str) -> Result<Option<f64>> {
         self.keys.number(&self.key(name))
     }

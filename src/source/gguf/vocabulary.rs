@@ -137,7 +137,7 @@ impl<'k> Vocabulary<'k> {
         self.tokens.get(id as usize).map_or("", |text| text)
     }
 
-    /// Returns the ids of special tokens.
+    /// Returns the ids of special tokens. Fails with `InvalidModel` if an id is not an integer.
     pub fn special_ids(&self, keys: &Keys) -> Result<SpecialIds> {
         let id = |name: &str| -> Result<Option<u32>> {
             let given = keys.integer(&format!("tokenizer.ggml.{name}_token_id"))?;
