@@ -159,7 +159,7 @@ impl<'a> Text<'a> {
     /// `i`; after the last text, the first one follows. Fails with `InvalidArgument` if the texts are so short that
     /// they would have to be repeated too often.
     fn exactly(&self, length: usize) -> Result<Tokens> {
-        // An estimate of the sufficient text length, doubled until it is enough.
+        // The necessary length of the text in bytes is estimated, and doubled until there are enough tokens.
         let mut wanted = length.saturating_mul(8);
         loop {
             if wanted.saturating_mul(self.batch) > limits::TEXT_BYTES {

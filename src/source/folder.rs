@@ -180,7 +180,7 @@ fn card(format: Format, files: Vec<SideFile>, model: &Model) -> Result<Card> {
 fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
     let path = folder.join("genai_config.json");
     let config = side::read_object(&path)?.unwrap_or_default();
-    // Names and sizes of the cache are read from it for generation.
+    // For generation, the names and sizes of the cache are read from this file.
     card.side_files.push(SideFile { name: "genai_config.json".to_owned(), content: SideContent::Path(path) });
     let Some(model) = config.get("model").and_then(Value::as_object) else { return Ok(()) };
     if card.generation.eos_token_ids.is_empty() {

@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_pattern_is_looked_for_along_what_is_summed_over() {
-        // Columns of [4, 2]: 1 0 2 0 and 0 3 0 4.
+        // The columns of the [4, 2] matrix are 1 0 2 0 and 0 3 0 4.
         let matrix = float_tensor("w", &[4, 2], &[1.0, 0.0, 0.0, 3.0, 2.0, 0.0, 0.0, 4.0]);
         assert!(has_pattern(&matrix, 0));
         assert!(!has_pattern(&matrix, 1), "2 is no multiple of 4");

@@ -169,7 +169,7 @@ impl Maker {
     pub fn linear(&mut self, x: &str, from: i64, to: i64) -> String {
         match self.random.below(4) {
             0 => {
-                // As PyTorch exports a matrix that is stored transposed.
+                // PyTorch exports a matrix that is stored transposed in this form.
                 let w = self.weight(&[to, from]);
                 let w = self.op("Transpose", &[&w], vec![ints_attribute("perm", &[1, 0])]);
                 self.op("MatMul", &[x, &w], vec![])

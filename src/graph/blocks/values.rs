@@ -158,7 +158,7 @@ fn reshaped(mut value: Value, shape: Value) -> Option<Value> {
     for (index, size) in sizes.iter().enumerate() {
         dims.push(match size {
             0 => *value.dims.get(index)?,
-            // The size is computed from the others below.
+            // This size is computed below, from the other ones.
             -1 => 1,
             size => usize::try_from(*size).ok()?,
         });

@@ -115,7 +115,8 @@ pub fn pack(
     }))
 }
 
-/// Quantizes float32 weights to int8, with a scale per column and without zero points, and packs them for `class`.
+/// Quantizes float32 weights to int8, with a scale per column and without zero points, and packs them for `class`. The
+/// caller checks the sizes; this function never fails.
 pub fn pack_f32(
     weights: &[f32],
     layout: Layout,

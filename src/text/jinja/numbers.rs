@@ -169,7 +169,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value> {
     if divides && b == 0.0 {
         return Err(no_division());
     }
-    // Like in CPython: the remainder first, with the sign of the divisor.
+    // As in CPython, the remainder is computed first; it has the sign of the divisor.
     let remainder = || {
         let r = a % b;
         if r == 0.0 {

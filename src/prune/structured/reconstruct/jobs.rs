@@ -43,7 +43,8 @@ impl Job {
     }
 
     /// Returns `value`, the input of the weight for `batch`, as a matrix `[rows, size]`. For a convolution, `count` is
-    /// the number of batches, which share the number of rows.
+    /// the number of batches, which share the number of rows. Fails with `InvalidModel` if the value does not fit the
+    /// weight.
     pub fn rows(&self, batch: &Batch, value: &Tensor, count: usize) -> Result<Tensor> {
         match &self.window {
             None => batch.rows(value, self.size()),
