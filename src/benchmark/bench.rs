@@ -13,9 +13,13 @@ use std::time::Instant;
 
 /// The state of a benchmark that is running.
 pub struct Bench<'a> {
+    /// ONNX Runtime on which the models run.
     pub runtime: &'static Runtime,
+    /// The original model or engine.
     pub original: Side<'a>,
+    /// The model or engine that is compared with the original.
     pub result: Side<'a>,
+    /// Options of the benchmark.
     pub options: &'a BenchmarkOptions,
     /// Source of the inputs of the original, and of the result unless `of_result` is set.
     pub source: Source<'a>,

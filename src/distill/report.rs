@@ -21,6 +21,7 @@ const LINES: usize = 300;
 
 /// The models that are compared with the teacher.
 pub struct Models<'m> {
+    /// The teacher.
     pub teacher: &'m Model,
     /// The student before training.
     pub before: &'m Model,

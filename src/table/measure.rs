@@ -32,14 +32,19 @@ const FEWEST: usize = 3;
 
 /// The result of a measurement.
 pub(super) struct Measurement {
+    /// Time to load the original and the result, in milliseconds.
     pub load_ms: Pair,
+    /// Growth of resident memory over load and first run, in bytes, of original and result.
     pub resident_bytes: [u64; 2],
+    /// Speed for each size of the inputs.
     pub speed: Vec<Speed>,
 }
 
 /// The options of a measurement.
 pub(super) struct How {
+    /// ONNX Runtime on which the models run.
     pub runtime: &'static Runtime,
+    /// Number of threads of a session.
     pub threads: usize,
     /// Maximum number of rounds of each visit, for each size.
     pub runs: usize,

@@ -22,10 +22,12 @@ const WINDOW: usize = 512;
 
 /// The data on which quality is measured.
 pub(super) struct Data<'a> {
+    /// ONNX Runtime on which the models run.
     pub runtime: &'static Runtime,
     pub tokenizer: Option<&'a Tokenizer>,
     /// Text of the caller; `None` for built-in sentences.
     pub text: Option<&'a str>,
+    /// Number of threads of a session.
     pub threads: usize,
 }
 

@@ -30,7 +30,9 @@ const E4M3: f32 = 448.0;
 
 /// The weight of a product, with the axis of its output channels.
 pub(super) struct Weighted<'w> {
+    /// Weight as stored.
     pub weight: &'w TensorProto,
+    /// Axis of the output channels.
     pub axis: usize,
 }
 

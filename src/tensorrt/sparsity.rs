@@ -11,7 +11,9 @@ use std::collections::HashMap;
 /// once for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counted {
+    /// Number of weights.
     pub weights: usize,
+    /// Number of weights with the pattern.
     pub with_pattern: usize,
 }
 

@@ -7,10 +7,13 @@ use crate::onnx::proto::NodeProto;
 
 /// The attributes of a convolution or pooling, with defaults for missing ones.
 pub(super) struct Window {
+    /// Stride along each dimension.
     pub strides: Vec<i64>,
+    /// Distance between elements of the kernel along each dimension.
     pub dilations: Vec<i64>,
     /// Padding before each dimension, followed by padding after each dimension.
     pub pads: Vec<i64>,
+    /// Number of groups of channels.
     pub group: i64,
 }
 

@@ -52,6 +52,7 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// Returns the layout of the packed bytes that a header describes.
     pub fn of(header: &LinearHeader) -> Self {
         let panel = if header.class >= Class::Avx512Vnni { 32 } else { 16 };
         let BlockFormat { block, bits, .. } = header.blocks;
@@ -85,6 +86,7 @@ impl Blocks {
         (self.scale_bytes() + self.count() * self.format.zero_points.size()).next_multiple_of(ALIGNMENT)
     }
 
+    /// Returns the number of packed bytes.
     pub fn len(&self) -> usize {
         self.head() + self.panels * self.blocks * self.each()
     }

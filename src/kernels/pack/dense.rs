@@ -21,6 +21,7 @@ pub struct Dense {
 }
 
 impl Dense {
+    /// Returns the layout of the packed bytes that a header describes.
     pub fn of(header: &LinearHeader) -> Self {
         let wide = header.precision == Precision::Float32;
         let (panel, multiple) = match (header.class, wide) {
@@ -38,6 +39,7 @@ impl Dense {
         self.panels * self.groups * self.group * self.panel
     }
 
+    /// Returns the number of packed bytes.
     pub fn len(&self) -> usize {
         self.values() * if self.wide { 4 } else { 2 }
     }

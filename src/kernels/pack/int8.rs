@@ -35,6 +35,7 @@ pub struct Int8 {
 }
 
 impl Int8 {
+    /// Returns the layout of the packed bytes that a header describes.
     pub fn of(header: &LinearHeader) -> Self {
         let (panel, multiple) = match header.class {
             Class::Scalar | Class::Avx2 | Class::Avx2Vnni => (16, 4),
@@ -54,6 +55,7 @@ impl Int8 {
         self.groups * self.panel * 4
     }
 
+    /// Returns the number of packed bytes.
     pub fn len(&self) -> usize {
         self.columns() * 12 + self.panels * self.each()
     }

@@ -14,6 +14,7 @@ pub struct Steps {
     pub(super) steps: Vec<Step>,
 }
 
+/// A step of the computation.
 pub(super) enum Step {
     /// The concatenation of these poolings. The number is that of the tokens at the beginning of a text that are not
     /// pooled.
@@ -26,6 +27,7 @@ pub(super) enum Step {
     Normalize,
 }
 
+/// A Dense layer: a product, a bias and an activation.
 pub(super) struct Dense {
     /// Weight of the layer, `[out, in]`.
     matrix: Vec<f32>,

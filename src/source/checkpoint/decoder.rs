@@ -114,6 +114,7 @@ pub(super) struct Bias {
 /// The names of the parts of a decoder in the checkpoint, without `weight` and `bias`.
 #[derive(Clone)]
 pub(super) struct Names {
+    /// Name of the token table.
     pub embedding: &'static str,
     /// Name of the table of learned positions, if there is one.
     pub positions: Option<&'static str>,
@@ -129,9 +130,13 @@ pub(super) struct Names {
     pub after_mlp: Option<&'static str>,
     /// Name of the norm after the last layer.
     pub last_norm: &'static str,
+    /// Name of attention, in a layer.
     pub attention: &'static str,
+    /// Weights of the queries, keys and values.
     pub projection: attention::Projection,
+    /// Name of the output projection of attention.
     pub output: &'static str,
+    /// Names of the feed-forward part.
     pub mlp: mlp::Names,
 }
 
@@ -186,7 +191,9 @@ pub(super) fn build(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Res
 
 /// The names of the graph's inputs.
 pub(super) struct Inputs {
+    /// Name of the input with token ids.
     pub ids: String,
+    /// Name of the input with the attention mask.
     pub mask: String,
     /// Name of the input with positions; `None` in the runtime dialect.
     pub positions: Option<String>,

@@ -126,14 +126,18 @@ pub(super) struct Encoder {
     names: &'static Names,
     /// Prefix of the names in this checkpoint.
     prefix: &'static str,
+    /// Width of the hidden states.
     pub hidden: i64,
     heads: i64,
     layers: i64,
     intermediate: i64,
+    /// Number of rows of the token table.
     pub vocabulary: i64,
     positions: i64,
     types: i64,
+    /// Epsilon of the normalizations.
     pub epsilon: f32,
+    /// Activation of the feed-forward part.
     pub activation: Activation,
     padding: i64,
     /// Whether attention is causal.

@@ -10,12 +10,19 @@ use std::fmt::Write;
 /// The flags, the width and the precision of a conversion.
 #[derive(Default, Clone)]
 pub struct Layout {
+    /// Whether the text is aligned to the left (`-`).
     pub left: bool,
+    /// Whether numbers are padded with zeros (`0`).
     pub zeros: bool,
+    /// Whether positive numbers have a plus sign (`+`).
     pub plus: bool,
+    /// Whether positive numbers have a space in the place of the sign (a space).
     pub space: bool,
+    /// Whether the alternate form is used (`#`).
     pub alternate: bool,
+    /// Minimum number of characters.
     pub width: usize,
+    /// Precision; `None` if none is given.
     pub precision: Option<usize>,
 }
 

@@ -12,6 +12,7 @@ use crate::runtime::Tensor;
 
 /// A weight that is changed to compensate removed units.
 pub struct Job {
+    /// Name of the weight.
     pub weight: String,
     /// Tensor of the weight as stored.
     pub tensor: TensorProto,
@@ -19,6 +20,7 @@ pub struct Job {
     pub at: usize,
     /// Kept elements of that dimension; for a convolution, each tap of each channel is an element.
     pub kept: Vec<u32>,
+    /// Name of the value that is multiplied with the weight.
     pub input: String,
     /// Name and tensor of the bias that is added to the product.
     pub bias: Option<(String, TensorProto)>,

@@ -70,8 +70,11 @@ impl Parts {
 
 /// A solver that computes [`Moments`], and the new weights from them.
 pub struct Solver<'s> {
+    /// Sessions that compute products of matrices.
     pub products: Products,
+    /// Storage for the changed weights.
     pub scratch: Scratch,
+    /// Switch that ends the products.
     pub stop: &'s Stop,
 }
 
