@@ -211,10 +211,12 @@ impl Drop for FireOnDrop<'_> {
     }
 }
 
+/// Returns the error of a cancelled call.
 pub(crate) fn cancelled() -> Error {
     Error::new(Kind::Cancelled, "cancelled by the caller")
 }
 
+/// Returns the error of a call whose deadline has passed.
 pub(crate) fn timed_out() -> Error {
     Error::new(Kind::Timeout, "the timeout of this call has expired")
 }

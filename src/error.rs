@@ -105,7 +105,7 @@ impl Error {
         Error { kind, message: message.into(), place: String::new() }
     }
 
-    /// Returns the error with `place` in front of its present place: a function adds the part of the place that it
+    /// Returns the error with `place` in front of its current place: a function adds the part of the place that it
     /// knows, for example the file, to the part that the function it called has added, for example the node. A folder
     /// is not added in front of a file in it, whose path names the folder already.
     pub fn at(mut self, place: impl fmt::Display) -> Self {

@@ -273,7 +273,8 @@ mod tests {
         let budget = Budget::new(100);
         let made = within(Some(&budget), || {
             reserved(60, || {
-                // Three allocations of which one stays, and one beyond what is reserved.
+                // Two allocations are freed, and a third one stays. A later one exceeds the reserved bytes and is
+                // charged.
                 for _ in 0..2 {
                     assert!(budget.add(50));
                     budget.subtract(50);

@@ -44,7 +44,8 @@ impl Ensemble {
     }
 }
 
-/// Loads a model of any supported kind with the given options, and returns it. See [`Model::load`].
+/// Loads a model of any supported kind with the given options, and returns it. [`Model::load`] lists the kinds; this
+/// function fails like it.
 pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     let start = Instant::now();
     let model = find(path, options)?;
@@ -54,7 +55,8 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
 
 /// Loads the model in the file `name` of a source, and returns it: an `.onnx` file with its external data and the files
 /// next to it, a packed file, a GGUF file, or a package in one file. The files are read into memory during this call,
-/// on the caller's thread. `call` receives the stage `load` for each file, in bytes, and can cancel.
+/// on the caller's thread. `call` receives the stage `load` for each file, in bytes, and can cancel. Fails with the
+/// error of the source, with `Cancelled` or `Timeout`, and like [`Model::load`] for the content.
 pub fn load_provided(source: &dyn FileSource, name: &str, options: &LoadOptions, call: &Call) -> Result<Model> {
     let start = Instant::now();
     let file = Provided::new(source, name, call)?;
@@ -65,7 +67,8 @@ pub fn load_provided(source: &dyn FileSource, name: &str, options: &LoadOptions,
 }
 
 /// Loads a model from the bytes of an `.onnx` file without external data, a packed file, a GGUF file, or a package in
-/// one file, and returns it.
+/// one file, and returns it. Fails like [`Model::load`] for the content, and with `InvalidArgument` for a model with
+/// external data.
 pub fn load_bytes(bytes: Bytes, options: &LoadOptions) -> Result<Model> {
     let start = Instant::now();
     let model = of_content(bytes, "memory", options, &Model::from_bytes)?;

@@ -62,8 +62,7 @@ fn the_most_that_may_be_lost_is_kept_and_no_more_is_left_than_that_takes() {
         counts.push(quantized(&report));
         let left = report.nodes.iter().filter(|n| n.reason.contains("max_quality_loss"));
         assert_eq!(left.clone().count(), all - quantized(&report));
-        // The weights that stay unchanged are worth more per byte than the others, at least more than the least
-        // valuable of all.
+        // The least sensitive weight that stays unchanged is more sensitive than the least sensitive weight of all.
         let least = |nodes: Vec<f64>| nodes.into_iter().fold(f64::INFINITY, f64::min);
         let of_left = least(left.filter_map(|n| n.sensitivity).collect());
         assert!(of_left > least(report.nodes.iter().filter_map(|n| n.sensitivity).collect()));

@@ -140,7 +140,7 @@ fn static_quantization_takes_a_text_or_a_file_of_tensors() {
     std::fs::write(&lines, "A man is eating food.\nTwo dogs run through the wet grass.\n").unwrap();
     let report = json(&static_with(&lines));
     assert_eq!(report["summary"]["calibration_batches"], 1);
-    // Two inputs of int64[2, 4], as safetensors has them.
+    // The file has two inputs of the type int64[2, 4], in the format of safetensors.
     let names = ["attention_mask", "input_ids"];
     let entry = |(i, name): (usize, &&str)| {
         format!("\"{name}\":{{\"dtype\":\"I64\",\"shape\":[2,4],\"data_offsets\":[{},{}]}}", 64 * i, 64 * i + 64)

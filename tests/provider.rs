@@ -267,7 +267,7 @@ fn a_compiled_model_gives_the_same_bits_and_a_damaged_one_is_refused() {
     drop(opened);
     let whole = std::fs::read(&packed).unwrap();
     let refused = |bytes: &[u8]| {
-        // A different file, because the first may still be mapped.
+        // The file is removed and created again, because the previous one may still be mapped.
         std::fs::remove_file(&packed).unwrap();
         std::fs::write(&packed, bytes).unwrap();
         host.try_session(&compiled, &[]).err().unwrap()

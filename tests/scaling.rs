@@ -71,7 +71,7 @@ fn smoothing_moves_the_spread_of_activations_into_weights() {
 
 #[test]
 fn awq_scales_what_matters_and_folds_it_into_the_weight_before() {
-    // A gated layer like in language models: up, gate, product, down; two channels of the product are large.
+    // The model is a gated layer as in language models: up, gate, product, down. Two channels of the product are large.
     let mut up = smooth(32 * 64, 0.2);
     (0..32).for_each(|row| [7, 40].iter().for_each(|c| up[row * 64 + c] *= 40.0));
     let tensors = vec![floats("up", &[32, 64], &up), weight("gate", &[32, 64]), weight("down", &[64, 32])];

@@ -106,7 +106,7 @@ fn followers_between_convolutions_become_integer_kernels() {
         let tensors = vec![weight("constant", &[8, 8]), floats("scales", &[4], &[1.0, 1.0, 2.0, 2.0])];
         let (_, _, kernels) = check(&between(tail, last, tensors), &picture(), 0.06);
         assert_eq!((count(&kernels, kernel), count(&kernels, "QLinearConv")), (1, 2), "{kernels:?}");
-        // Only the input is quantized and the output dequantized, nothing in between.
+        // The input is quantized and the output dequantized; there is no conversion in between.
         assert_eq!((count(&kernels, "QuantizeLinear"), count(&kernels, "DequantizeLinear")), (1, 1), "{kernels:?}");
     }
 }
@@ -118,7 +118,7 @@ fn what_has_no_integer_kernel_or_leads_to_none_stays_float() {
     let (_, report, kernels) = check(&between(tail, ("t", 4), vec![]), &picture(), 0.03);
     assert_eq!((count(&kernels, "Add"), count(&kernels, "QLinearAdd"), count(&kernels, "QLinearConv")), (1, 0, 2));
     assert!(report.nodes.iter().all(|n| n.op == "Conv"));
-    // Bounds that do not include zero cannot be the bounds of a scale's range.
+    // The range of a scale always includes zero, so a `Clip` whose bounds exclude zero cannot be merged into it.
     let clip = |low: f32, high: f32| {
         let tail = vec![op("Clip", &["a", "low", "high"], &["c"], &[])];
         let bounds = vec![floats("low", &[], &[low]), floats("high", &[], &[high])];

@@ -201,7 +201,7 @@ fn streams_of_json_lines_of_blank_lines_and_of_bytes_that_are_no_text() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("standard input") && said.contains("utf-8"), "{said}");
-    // A folder is no stream.
+    // A folder cannot be read as a stream.
     let folder = printed_error(&["embed", "-m", &files.embedder, "--data", files.folder.to_str().unwrap()]);
     assert!(folder.contains("not a regular file"), "{folder}");
 }

@@ -62,7 +62,7 @@ fn compare(model: &Model, texts: &[Value]) {
 fn spans_are_those_of_transformers() {
     let reference: Value = serde_json::from_slice(&std::fs::read(fixtures().join("tags.json")).unwrap()).unwrap();
     compare(&tiny(), reference["tiny"].as_array().unwrap());
-    // Weights of 4 bits: in float32, as ONNX Runtime computed the reference.
+    // The weights have 4 bits. They are computed in float32, as ONNX Runtime computed the reference.
     let rampart = Model::load(&deps("models/rampart/onnx/model_q4.onnx")).unwrap();
     compare(&rampart, reference["rampart"].as_array().unwrap());
 }

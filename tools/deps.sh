@@ -226,7 +226,7 @@ tensorrt() {
   local folder library
   tensorrt_headers
   place tensorrt-rtx fill_tensorrt_rtx tensorrt-rtx-cu13-libs
-  # The library and the command search for it next to themselves, as for ONNX Runtime.
+  # The library and the command search for TensorRT-RTX next to themselves, as for ONNX Runtime.
   for folder in lib release debug; do
     mkdir -p "$root/target/$folder"
     for library in libtensorrt_rtx.so.1 libtensorrt_onnxparser_rtx.so.1; do

@@ -26,7 +26,7 @@ namespace Optimize
         private static IntPtr Resolve(string name, Assembly assembly, DllImportSearchPath? path)
         {
             IntPtr library;
-            if (name != Library) return IntPtr.Zero; // as if there were no resolver
+            if (name != Library) return IntPtr.Zero; // .NET then searches by its default rules.
             if (NativeLibrary.TryLoad(name, assembly, path, out library)) return library;
             return NativeLibrary.TryLoad(Soname, assembly, path, out library) ? library : IntPtr.Zero;
         }

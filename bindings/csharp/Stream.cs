@@ -56,7 +56,8 @@ namespace Optimize
         {
             left = true;
             processed.Release();
-            Task.WaitAny(work); // unlike Wait, it does not throw: Next has thrown, or the exception has no reader
+            // Unlike Wait, WaitAny does not throw: Next has thrown the exception already, or nobody reads it.
+            Task.WaitAny(work);
             GC.KeepAlive(work.Exception);
         }
 

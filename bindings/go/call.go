@@ -40,7 +40,7 @@ func tryUnder(ctx context.Context, call func(*C.optimize_call_t, errorOut) statu
 		if left <= 0 {
 			return contextError(context.DeadlineExceeded)
 		}
-		// Rounded up, because 0 would be no timeout.
+		// The timeout in milliseconds is rounded up, because 0 means no timeout.
 		c.timeout_ms = C.uint32_t(math.Min(math.Ceil(left.Seconds()*1e3), math.MaxUint32))
 	}
 	if ctx.Done() != nil {

@@ -44,7 +44,7 @@ func TestLeavingTheLoopEndsTheGeneration(t *testing.T) {
 	if tokens = append(tokens, rest.Tokens...); !reflect.DeepEqual(tokens, whole.Tokens) {
 		t.Errorf("%v in a loop and a call, %v in one call", tokens, whole.Tokens)
 	}
-	// Two rows, of which the first token ends both.
+	// The loop over two rows is left at the first token; afterwards, the generator can be used again.
 	for range g.GenerateSeq(ctx, []string{count, "Hello"}, options) {
 		break
 	}

@@ -57,7 +57,7 @@ func TestTensorRTEngineIsOpenedOrRefusedWithTheReason(t *testing.T) {
 			{nil, ErrUntrusted},
 			{&TensorRTOpenOptions{Trust: true, Library: tempDir(t)}, ErrBackendMissing},
 			{&TensorRTOpenOptions{Trust: true, Library: libraries, ModelSHA256: strings.Repeat("0", 64)}, ErrMismatch},
-			{&TensorRTOpenOptions{Trust: true, Library: libraries, DeviceID: 4096}, ErrDeviceMissing}, // no machine has so many
+			{&TensorRTOpenOptions{Trust: true, Library: libraries, DeviceID: 4096}, ErrDeviceMissing}, // no such device
 		} {
 			if _, err := open(wanted.options); !errors.Is(err, wanted.err) {
 				t.Errorf("%s with %+v: %v, not %v", name, wanted.options, err, wanted.err)

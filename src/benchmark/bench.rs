@@ -13,9 +13,13 @@ use std::time::Instant;
 
 /// The state of a benchmark that is running.
 pub struct Bench<'a> {
+    /// ONNX Runtime on which the models run.
     pub runtime: &'static Runtime,
+    /// The original model or engine.
     pub original: Side<'a>,
+    /// The model or engine that is compared with the original.
     pub result: Side<'a>,
+    /// Options of the benchmark.
     pub options: &'a BenchmarkOptions,
     /// Source of the inputs of the original, and of the result unless `of_result` is set.
     pub source: Source<'a>,
@@ -101,7 +105,8 @@ impl<'a> Bench<'a> {
     }
 
     /// Runs each model alone, and returns the inputs and the measurements. If a model refuses the inputs, both are run
-    /// on those that [`Self::settled`] finds.
+    /// on those that [`Self::settled`] finds. Fails like [`Subject::of`] and [`Subject::run`]; the place of the error
+    /// names the model.
     pub fn alone(&mut self, session: &SessionOptions, steps: &mut Steps) -> Result<(Fed, Both<Alone>)> {
         let inputs = self.timing()?;
         match self.each_alone(&inputs, session, steps) {
@@ -143,7 +148,8 @@ impl<'a> Bench<'a> {
     }
 
     /// Compares the outputs on the input sets, until all sets are compared or the time `until` has come; the first set
-    /// is always compared. Returns the results.
+    /// is always compared. Returns the results. Fails like [`Subject::run`], and if the inputs cannot be made or the
+    /// outputs cannot be compared.
     pub fn compare(&self, pair: &mut Pair, until: Option<Instant>, steps: &mut Steps) -> Result<QualityReport> {
         let source = &self.source;
         let mut comparison = Comparison::new(source.vocabularies());

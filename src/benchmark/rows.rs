@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(Sums::of(&[0.0], &[1.0]).relative_rms(), None);
         let broken = Sums::of(&[1.0, 1.0, 1.0], &[1.0, NAN, INF]);
         assert_eq!((broken.cosine(), broken.non_finite, broken.largest), (0.0, 2, 0.0));
-        // Minus infinity (a mask) in both is no difference.
+        // Minus infinity (a mask) in both outputs is not a difference.
         let masked = Sums::of(&[1.0, -INF, NAN], &[1.0, -INF, NAN]);
         assert_eq!((masked.cosine(), masked.non_finite), (1.0, 0));
         assert_eq!(Sums::of(&[INF], &[-INF]).non_finite, 1);

@@ -117,7 +117,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Loads a model or an engine, and returns it.
+    /// Loads a model or an engine, and returns it. Fails like [`Session::new`] for a model, and if the engine cannot be
+    /// opened.
     pub fn of(runtime: &'static Runtime, side: Side<'_>, options: &SessionOptions, call: &Call) -> Result<Subject> {
         match side {
             Side::Model(model) => Subject::new(runtime, model, options, call),
@@ -138,7 +139,7 @@ impl Subject {
         }
     }
 
-    /// Loads a model, and returns it.
+    /// Loads a model, and returns it. Fails like [`Session::new`].
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Subject> {
         let start = Instant::now();
         let session = Session::new(runtime, model, options, call)?;
@@ -151,7 +152,8 @@ impl Subject {
     }
 
     /// Runs the model and returns its outputs. A session is not given cache inputs that the model lacks; those of
-    /// another shape are replaced by zeros of the declared shape.
+    /// another shape are replaced by zeros of the declared shape. Fails like [`Session::run`], or with the error of the
+    /// engine.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)], call: &Call) -> Result<Vec<(String, Tensor)>> {
         let outputs: Vec<&str> = self.outputs.iter().map(String::as_str).collect();
         let session = match &mut self.runs {
@@ -200,8 +202,9 @@ pub struct Alone {
     pub resident_bytes: u64,
 }
 
-/// Loads a model of one node and drops it: the fixed costs of a process's first session (13 MB for ONNX Runtime's
-/// tables of kernels and operators) belong to no model.
+/// Loads a model of one node, runs it and drops it. The first session of a process has fixed costs (13 MB for ONNX
+/// Runtime's tables of kernels and operators), which are then not measured as part of a model. Fails like
+/// [`Session::new`] and [`Session::run`].
 pub fn prime(runtime: &'static Runtime, options: &SessionOptions, call: &Call) -> Result<()> {
     let mut one = edit::node("Constant", &[], &["one"]);
     one.attribute = vec![edit::int_attribute("value_int", 1)];
@@ -217,7 +220,8 @@ pub fn prime(runtime: &'static Runtime, options: &SessionOptions, call: &Call) -
     Subject::new(runtime, &Model::from_proto(proto), options, call)?.run(&[], call).map(drop)
 }
 
-/// Loads a model, runs it once, and drops it. Returns the measurements; times are wall-clock times.
+/// Loads a model, runs it once, and drops it. Returns the measurements; times are wall-clock times. Fails like
+/// [`Subject::of`] and [`Subject::run`].
 pub fn alone(
     runtime: &'static Runtime,
     side: Side<'_>,

@@ -48,6 +48,7 @@ impl Factor {
     }
 
     /// Returns the factor like [`Factor::new`], but `damping` is the share of the mean of the diagonal that is added.
+    /// Fails like [`Factor::new`].
     pub fn damped(gram: &[f32], size: usize, rows: usize, by: ColumnOrder, damping: f64) -> Result<Factor> {
         in_pool(|| Factor::computed(gram, size, rows, by, damping))
     }

@@ -142,7 +142,8 @@ fn lines_of(model: &Model, (text, tokenizer): Text<'_>, windows: usize, length: 
     (0..source.count()).map(|index| source.set(index)).collect()
 }
 
-/// Returns inputs for `model` without data: built-in sentences if it is a text model, otherwise generated inputs.
+/// Returns inputs for `model` without data: built-in sentences if it is a text model, otherwise generated inputs. Fails
+/// if no inputs can be generated that fit the model.
 pub fn without_data(model: &Model) -> Result<Vec<Batch>> {
     generated(model, &[], &[])
 }

@@ -15,17 +15,18 @@ pub struct Products {
 }
 
 impl Products {
-    /// Creates the two sessions with this number of threads each (0 for one per physical core), and returns them.
+    /// Creates the two sessions with this number of threads each (0 for one per physical core), and returns them. Fails
+    /// like [`Session::new`].
     pub fn new(runtime: &'static Runtime, threads: usize) -> Result<Products> {
         Ok(Products { plain: session(runtime, threads, false)?, transposed: session(runtime, threads, true)? })
     }
 
-    /// Returns `A B`, row by row; `a` is `[m, k]` and `b` is `[k, n]`.
+    /// Returns `A B`, row by row; `a` is `[m, k]` and `b` is `[k, n]`. Fails like [`Session::run_until`].
     pub fn product(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
         run(&self.plain, a, b, stop)
     }
 
-    /// Returns `Aᵀ B`, row by row; `a` is `[k, m]` and `b` is `[k, n]`.
+    /// Returns `Aᵀ B`, row by row; `a` is `[k, m]` and `b` is `[k, n]`. Fails like [`Session::run_until`].
     pub fn transposed(&mut self, a: &Tensor, b: &Tensor, stop: &Stop) -> Result<Vec<f32>> {
         run(&self.transposed, a, b, stop)
     }

@@ -29,7 +29,8 @@ pub enum Method {
 /// contains zero. Elements that are not finite are ignored.
 ///
 /// Runs the model once per batch and 32 values; twice unless the method is [`Method::MinMax`]. Inputs of the model need
-/// no run. Adds [`runs`] units to the ticket.
+/// no run. Adds [`runs`] units to the ticket. Fails if the model cannot be run on the batches, also because the call
+/// ended.
 pub fn ranges(run: &Run<'_>, model: &Model, values: &[String], method: Method) -> Result<HashMap<String, Range>> {
     let mut found = HashMap::new();
     let inputs: HashSet<String> = model.inputs().into_iter().map(|info| info.name).collect();
@@ -61,7 +62,8 @@ pub fn ranges(run: &Run<'_>, model: &Model, values: &[String], method: Method) -
 }
 
 /// Calls `take` for each of `values`, which name values of the main graph, and every batch, with the index in `values`
-/// and the tensor. Runs the model, and counts units, like [`ranges`] with [`Method::MinMax`].
+/// and the tensor. Runs the model, and counts units, like [`ranges`] with [`Method::MinMax`]. Fails like [`ranges`],
+/// and with an error of `take`.
 pub fn each_value(
     run: &Run<'_>,
     model: &Model,

@@ -81,7 +81,7 @@ pub struct Answers {
 
 impl Answers {
     /// Opens the file at `path`, or creates it, and returns the cache. `teacher` identifies the model, and `kept` has
-    /// an entry for each cached output. Fails with `InvalidArgument` if the file is no teacher cache, or belongs to
+    /// an entry for each cached output. Fails with `InvalidArgument` if the file is not a teacher cache, or belongs to
     /// another teacher, text or selection of values.
     pub fn open(path: &Path, teacher: &str, data: &Dataset, kept: Vec<Kept>) -> Result<Answers> {
         let mut hash = Sha256::new();
@@ -119,7 +119,7 @@ impl Answers {
     }
 
     /// Returns the cached values of a batch of rows, padded to `columns` tokens: a tensor for each cached output;
-    /// `None` if the record of a row is missing.
+    /// `None` if the record of a row is missing. Fails with `Io` if the file cannot be read.
     pub fn get(&mut self, rows: &[usize], columns: usize) -> Result<Option<Vec<Tensor>>> {
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
@@ -150,7 +150,8 @@ impl Answers {
         Ok(Some(made))
     }
 
-    /// Stores the outputs `said` of the teacher for a batch of rows, padded to `columns`.
+    /// Stores the outputs `said` of the teacher for a batch of rows, padded to `columns`. Fails with `Io` if the file
+    /// cannot be written, and with `Internal` if an output does not have the expected size.
     pub fn put(&mut self, rows: &[usize], columns: usize, said: &[Tensor]) -> Result<()> {
         for (index, row) in rows.iter().enumerate() {
             let mut content = Vec::new();

@@ -57,7 +57,8 @@ pub struct Weights {
 /// The version of the file format.
 const VERSION: u32 = 1;
 
-/// Writes a checkpoint; an existing one is replaced when the new one is complete.
+/// Writes a checkpoint; an existing one is replaced when the new one is complete. Fails with `NotFound` or `Io` if the
+/// file cannot be written.
 pub fn write(
     path: &Path,
     state: &State,

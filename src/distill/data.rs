@@ -209,7 +209,7 @@ impl Dataset {
             bail!(InvalidArgument, "the training text has {count} tokens, fewer than a block of {length}");
         }
         if held.is_empty() {
-            // For validation, less than a block is enough.
+            // A validation text that is shorter than a block is used as one row; it must have at least two tokens.
             if held_count < 2 {
                 bail!(InvalidArgument, "the validation text has only {held_count} tokens");
             }

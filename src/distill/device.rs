@@ -73,7 +73,8 @@ impl Layout {
 
 impl Device {
     /// Returns the state with the initial weights of the student. `session` has the options with which further sessions
-    /// are created on the device of `train`.
+    /// are created on the device of `train`. Fails like [`Session::new`] for the graphs of the optimizer, and with
+    /// `Runtime` if the memory of the device does not suffice.
     pub fn new(
         runtime: &'static Runtime,
         train: Session,

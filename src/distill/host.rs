@@ -35,6 +35,7 @@ pub struct Host {
 
 impl Host {
     /// Returns the state with the initial weights of the student. `threads` is the number of threads of the optimizer.
+    /// Fails like [`Session::in_place`], and with `Internal` if threads cannot be started.
     pub fn new(train: Session, measure: Session, graphs: &Graphs, threads: usize) -> Result<Host> {
         let place = |input: Option<&String>, output: Option<&String>, shape: &[i64]| Place {
             input: input.cloned(),

@@ -21,16 +21,16 @@ pub trait Learner {
     /// clipping, and whether the weights were left unchanged.
     fn update(&mut self, update: &Update<'_>, stop: &Stop) -> Result<Updated>;
 
-    /// Returns the losses of each feed with the present weights.
+    /// Returns the losses of each feed with the current weights.
     fn losses(&mut self, feeds: &mut dyn Iterator<Item = Result<Feeding>>, stop: &Stop) -> Result<Vec<Vec<Tensor>>>;
 
     /// Completes postponed updates. This must be called before [`Learner::weights`] and [`Learner::moments`].
     fn settle(&mut self) {}
 
-    /// Returns the present weights.
+    /// Returns the current weights.
     fn weights(&self) -> Result<Weights<'_>>;
 
-    /// Returns the present moments.
+    /// Returns the current moments.
     fn moments(&self) -> Result<Cow<'_, [Moments]>>;
 
     /// Replaces the weights and moments by those of a checkpoint.

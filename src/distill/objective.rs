@@ -85,6 +85,8 @@ pub fn hidden(
 /// Adds the divergence of the relations between queries, keys and values, and returns its name (Wang et al. 2020, arXiv
 /// 2012.15828, equation 5). `sizes` are the total widths of all heads of the teacher and of the student; `heads` is the
 /// number of the teacher's heads.
+///
+/// Fails only with `Internal`, for a defect of this library.
 pub fn relations(w: &mut NodeBuilder, of: (&Attention, &Attention), sizes: (i64, i64), heads: i64) -> Result<String> {
     let (teacher, student) = of;
     let fits = |count: &i64| sizes.0 % count == 0 && sizes.1 % count == 0;

@@ -129,7 +129,7 @@ pub fn without_gradient(steps: &[Step], decays: bool, weights: &mut [f32], first
 /// Returns the sum of the squares of `gradients`, which is not finite if any element is not.
 pub fn square_sum(gradients: &[f32]) -> f64 {
     let piece = |part: &[f32]| {
-        // Eight independent sums, so that the compiler can vectorize.
+        // There are eight independent sums, so that the compiler can vectorize the loop.
         let mut sums = [0f64; 8];
         let chunks = part.chunks_exact(8);
         let rest: f64 = chunks.remainder().iter().map(|v| f64::from(*v) * f64::from(*v)).sum();

@@ -29,7 +29,7 @@ impl Parameter {
 const FEW: i64 = 2;
 
 /// Returns the float32 weights of the main graph that are trained, in the order of the file. Those that match a pattern
-/// of `freeze` are not trained. `tables` has the names of tables of rotary embeddings, which are no weights.
+/// of `freeze` are not trained. `tables` has the names of tables of rotary embeddings, which are not weights.
 ///
 /// Fails with `InvalidArgument` if a pattern of `freeze` is invalid or matches nothing.
 pub fn find(model: &Model, tables: &BTreeSet<String>, freeze: &[String]) -> Result<Vec<Parameter>> {
@@ -80,7 +80,8 @@ fn frozen(model: &Model, patterns: &[String]) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Returns the elements of a float32 initializer.
+/// Returns the elements of a float32 initializer. Fails with `Internal` if there is none with this name, and with
+/// `Unsupported` or `InvalidModel` if it is not a float tensor of its shape.
 pub fn values(graph: &GraphProto, name: &str) -> Result<Vec<f32>> {
     let Some(tensor) = graph.initializer.iter().find(|t| t.name.as_deref() == Some(name)) else {
         bail!(Internal, "there is no weight {name:?}");

@@ -21,6 +21,7 @@ const LINES: usize = 300;
 
 /// The models that are compared with the teacher.
 pub struct Models<'m> {
+    /// The teacher.
     pub teacher: &'m Model,
     /// The student before training.
     pub before: &'m Model,
@@ -81,7 +82,8 @@ pub fn summarize(
 }
 
 /// Compares the student before and after training with the teacher on held-out text. Returns the results as JSON:
-/// `before` and `after`, each null if the models cannot be compared.
+/// `before` and `after`, each null if the models cannot be compared. Fails if a model cannot be loaded or run, and with
+/// `Cancelled` or `Timeout`.
 pub fn quality(
     runtime: &'static Runtime,
     models: &Models<'_>,

@@ -32,9 +32,13 @@ pub struct Outcome {
 
 /// A training that is in progress.
 pub struct Run<'r> {
+    /// Trainer of the student.
     pub trainer: &'r mut Trainer,
+    /// Graphs that the training runs.
     pub graphs: &'r Graphs,
+    /// Training and validation data.
     pub data: &'r Dataset,
+    /// Options of the training.
     pub options: &'r DistillOptions,
     pub watch: Watch<'r>,
     pub fingerprint: String,

@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Returns the model with the main graph prepared, and the number of nodes whose block-quantized weights were
 /// converted. The outputs of the model are unchanged, except for rounding where weights were stored in half precision,
-/// or where activations were quantized.
+/// or where activations were quantized. Fails with `InvalidModel` if the model has no graph, or if a node or a weight
+/// is damaged.
 pub fn ready(model: &Model) -> Result<(Model, usize)> {
     let mut proto = model.proto().clone();
     let in_blocks = dequantize(&mut proto)?;

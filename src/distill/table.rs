@@ -65,7 +65,8 @@ impl Table {
         Table { parameter, ids: lookup.ids.clone(), columns, through: vec![0; rows], place: vec![0; rows], read, sums }
     }
 
-    /// Returns the indices of the rows that a run reads, one for each element of the input with the ids.
+    /// Returns the indices of the rows that a run reads, one for each element of the input with the ids. Fails with
+    /// `InvalidArgument` if an id is outside of the table, and with `Internal` if the input is missing.
     pub fn rows(&self, feed: &[(&str, &Tensor)]) -> Result<Vec<usize>> {
         let Some((_, ids)) = feed.iter().find(|(name, _)| *name == self.ids) else {
             bail!(Internal, "nothing was given to {:?}", self.ids);
@@ -102,7 +103,8 @@ impl Table {
         catch_up(through, *columns, taken, weights, moments, |row| place[row] != 0);
     }
 
-    /// Adds the gradients of one run to those of the step.
+    /// Adds the gradients of one run to those of the step. Fails with `Internal` if the number of gradients does not
+    /// match the rows.
     pub fn add(&mut self, rows: &[usize], gradients: &[f32]) -> Result<()> {
         if gradients.len() != rows.len() * self.columns {
             bail!(Internal, "{} gradients for {} rows of {}", gradients.len(), rows.len(), self.columns);

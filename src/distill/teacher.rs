@@ -26,7 +26,8 @@ pub struct Teacher {
 }
 
 impl Teacher {
-    /// Returns a teacher that computes the outputs that `signals` name, and the types of these outputs.
+    /// Returns a teacher that computes the outputs that `signals` name, and the types of these outputs. Fails with
+    /// `InvalidModel` if the model has no graph, and if a session of it cannot be created.
     pub fn new(
         runtime: &'static Runtime,
         model: &Model,

@@ -49,7 +49,7 @@ pub struct Done {
 }
 
 impl Trainer {
-    /// Returns a trainer with the weights of the student.
+    /// Returns a trainer with the weights of the student. Fails like [`Trainer::with_learner`].
     pub fn new(
         runtime: &'static Runtime,
         graphs: &Graphs,
@@ -61,8 +61,9 @@ impl Trainer {
         Trainer::with_learner(runtime, graphs, student, teacher, options, None, call)
     }
 
-    /// Returns a trainer like [`Trainer::new`]. `on_device` says whether the weights stay on the device of the session;
-    /// with `None`, they do unless the device is the CPU.
+    /// Returns a trainer of the weights of the student. `on_device` says whether the weights stay on the device of the
+    /// session; with `None`, they do unless the device is the CPU. Fails like [`Session::new`], and with `Runtime` or
+    /// `LimitExceeded` if the memory does not suffice.
     pub fn with_learner(
         runtime: &'static Runtime,
         graphs: &Graphs,
@@ -99,7 +100,8 @@ impl Trainer {
     }
 
     /// Performs one step with the gradients of all `batches`, and returns its result. `count` is the number of the
-    /// step, from 1, without skipped steps.
+    /// step, from 1, without skipped steps. Fails if the teacher or the student cannot be run, also because `stop` was
+    /// triggered.
     pub fn step(
         &mut self,
         batches: &[Batch],
@@ -122,7 +124,8 @@ impl Trainer {
         Ok(done)
     }
 
-    /// Returns the loss of `batches` with the present weights, and each of its parts without its weight.
+    /// Returns the loss of `batches` with the current weights, and each of its parts without its weight. Fails like
+    /// [`Trainer::step`].
     pub fn measure(&mut self, batches: &[Batch], stop: &Stop) -> Result<(f64, Vec<f64>)> {
         let totals = Totals::of(batches, self.inputs.classifies);
         let Trainer { learner, teacher, inputs, parts } = self;
@@ -136,19 +139,20 @@ impl Trainer {
         Ok((sum, each))
     }
 
-    /// Returns the current weights and moments.
+    /// Returns the current weights and moments. Fails with `Runtime` if they cannot be copied from the device.
     pub fn state(&mut self) -> Result<(Weights<'_>, Cow<'_, [Moments]>)> {
         self.learner.settle();
         Ok((self.learner.weights()?, self.learner.moments()?))
     }
 
-    /// Returns a copy of the present weights.
+    /// Returns a copy of the current weights. Fails like [`Trainer::state`].
     pub fn snapshot(&mut self) -> Result<Vec<Vec<f32>>> {
         self.learner.settle();
         Ok(self.learner.weights()?.into_iter().map(Cow::into_owned).collect())
     }
 
-    /// Replaces the weights and moments by those of a checkpoint.
+    /// Replaces the weights and moments by those of a checkpoint. Fails with `Runtime` if they cannot be copied to the
+    /// device.
     pub fn restore(&mut self, weights: &[Vec<f32>], moments: Vec<Moments>) -> Result<()> {
         self.learner.restore(weights, moments)
     }

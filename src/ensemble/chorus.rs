@@ -27,7 +27,8 @@ pub(super) struct Voices {
 type Ran<'a> = dyn FnMut(usize) -> Result<()> + 'a;
 
 impl Voices {
-    /// Loads the members, each with the number of threads in the plan, and returns them.
+    /// Loads the members, each with the number of threads in the plan, and returns them. Fails like
+    /// [`Ensemble::tokenizer`] and [`Voices::with_tokenizers`].
     pub fn new(
         ensemble: &Ensemble,
         runtime: &'static Runtime,
@@ -38,7 +39,8 @@ impl Voices {
         Voices::with_tokenizers(ensemble, runtime, options, call, |_| Ok(tokenizer.clone()))
     }
 
-    /// Loads the members like [`Voices::new`], each with its own tokenizer, and returns them.
+    /// Loads the members like [`Voices::new`], each with its own tokenizer, and returns them. Fails with the error of
+    /// `tokenizer`, and like [`Generator::new`]; the place of the error names the member.
     pub fn with_tokenizers(
         ensemble: &Ensemble,
         runtime: &'static Runtime,
@@ -55,7 +57,7 @@ impl Voices {
                 distinct.push(index);
             }
         }
-        // A step reads all weights once: its cost is their size.
+        // A step reads all weights once, so its cost is the size of the weights in bytes.
         let costs: Vec<f64> = distinct.iter().map(|index| members[*index].model.bytes() as f64).collect();
         let threads = options.thread_count();
         let plan = Plan::new(&costs, threads);
@@ -90,7 +92,7 @@ impl Voices {
         self.generators.iter_mut().for_each(Generator::reset);
     }
 
-    /// Calls `work` with every generator.
+    /// Calls `work` with every generator. Fails with the first error of `work`; its place names the member.
     pub fn each(&mut self, mut work: impl FnMut(&mut Generator) -> Result<()>) -> Result<()> {
         let of_member = &self.of_member;
         self.generators.iter_mut().enumerate().try_for_each(|(voice, generator)| {
@@ -98,7 +100,8 @@ impl Voices {
         })
     }
 
-    /// Calls `work` with each generator and its index; the plan determines which calls run at the same time.
+    /// Calls `work` with each generator and its index; the plan determines which calls run at the same time. Fails with
+    /// an error of `work`, whose place names the member, or with `Internal` if `work` panics on another thread.
     pub fn in_lanes(&mut self, work: &(dyn Fn(usize, &mut Generator) -> Result<()> + Sync)) -> Result<()> {
         let mut left: Vec<Option<&mut Generator>> = self.generators.iter_mut().map(Some).collect();
         let mut take = |voices: &[usize]| -> Vec<(usize, &mut Generator)> {
@@ -126,7 +129,7 @@ impl Voices {
     }
 
     /// Runs new tokens of the rows in every generator. Afterwards `ran` is called with the number of tokens that the
-    /// first generator has run.
+    /// first generator has run. Fails with an error of a generator or of `ran`.
     pub fn advance(&mut self, rows: &[usize], stop: &Stop, ran: &mut Ran<'_>) -> Result<()> {
         let read = AtomicUsize::new(0);
         self.in_lanes(&|voice, generator| {

@@ -238,7 +238,7 @@ impl Rows<'_> {
             b.iter_mut().zip(d).for_each(|(b, d)| *b += d);
             (a + c, b)
         };
-        // Chunks in a fixed order, so that the sums do not depend on the number of threads.
+        // The sums of chunks are added in a fixed order, so that they do not depend on the number of threads.
         let parts: Vec<(f64, Vec<f64>)> = (0..self.count.div_ceil(32))
             .into_par_iter()
             .map(|chunk| {

@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_arc_is_an_arc() {
-        // A quarter circle: halfway both have equal weight, and the length stays 1.
+        // The angle between the vectors is 90 degrees. Halfway, both have equal weight, and the length stays 1.
         let half = slerp(&[1.0, 0.0], &[0.0, 1.0], 0.5);
         assert!((half[0] - 0.5f32.sqrt()).abs() < 1e-6 && (half[1] - 0.5f32.sqrt()).abs() < 1e-6);
         let third = slerp(&[2.0, 0.0], &[0.0, 2.0], 1.0 / 3.0);

@@ -72,7 +72,7 @@ mod tests {
             assert_eq!(all, (0..costs.len()).collect::<Vec<_>>(), "{plan:?}");
             plan
         };
-        // Two members on two threads run in parallel. Of three, one runs first with both threads.
+        // Two members on two threads run in parallel. Of three members, one runs first, with both threads.
         assert_eq!(plan(&[1.0, 1.0], 2), Plan { wide: vec![], lanes: vec![vec![0], vec![1]], lane_threads: 1 });
         assert_eq!(plan(&[1.0, 1.0, 1.0], 2), Plan { wide: vec![0], lanes: vec![vec![1], vec![2]], lane_threads: 1 });
         // A member that takes as long as the others together needs no second thread.

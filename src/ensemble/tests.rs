@@ -93,7 +93,7 @@ fn a_thousand_steps_of_every_method_are_those_of_the_formula() {
         let mut rows = together(&ensemble);
         let mut steps = 0;
         while steps < 1000 {
-            // Twenty rows at once, each beginning with another token.
+            // Twenty rows run at once, and each begins with another token.
             rows.start(20).unwrap();
             members[..count].iter_mut().for_each(|member| member.start(20).unwrap());
             for row in 0..20 {
@@ -149,7 +149,7 @@ fn one_member_or_equal_ones_write_what_the_model_writes() {
     let expected = plainly.generate(&prompt, &drawn, None, &Call::default()).unwrap().remove(0);
     let written = together(&one).generate(&prompt, &drawn, None, &Call::default()).unwrap().remove(0);
     assert_eq!(written.tokens, expected.tokens);
-    // Two different members: the whole text is streamed, and the number of threads does not change it.
+    // With two different members, the whole text is streamed, and the number of threads does not change it.
     let two = Ensemble::new(vec![model, other], EnsembleOptions::default()).unwrap();
     let mut streamed = String::new();
     let mut tell = |written: &crate::text::Written<'_>| {

@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(pairs("ham,\"hello, you\"\nspam,\"buy \"\"now\"\"\"\n"), wanted);
         assert_eq!(pairs("id,Text,Label\n1,\"hello, you\",ham\r\n2,\"buy \"\"now\"\"\",spam\n"), wanted);
         assert_eq!(pairs("0, \"two\nlines\"\n1,a 5\" disk\n"), owned(&[("0", "two\nlines"), ("1", "a 5\" disk")]));
-        // A label with the name of a column is no header unless both columns have such names.
+        // A row in which only one value is the name of a column is not a header.
         assert_eq!(pairs("text\tof a novel\n"), owned(&[("text", "of a novel")]));
     }
 

@@ -102,7 +102,8 @@ impl PerplexityReport {
 }
 
 /// Returns the result of `score` for each scored token of a window, in order. Its arguments are the position before
-/// the token, whose logits predict it, and the token.
+/// the token, whose logits predict it, and the token. Fails with `InvalidArgument` for a token beyond the vocabulary,
+/// and with an error of `score`.
 pub fn scores<T: Send>(
     ids: &[i64],
     window: &Window,
@@ -128,7 +129,8 @@ pub fn finite(surprises: &[f64]) -> Result<()> {
     }
 }
 
-/// Returns a pool of threads that compute on logits; 0 selects one thread per physical core.
+/// Returns a pool of threads that compute on logits; 0 selects one thread per physical core. Fails with `Internal` if
+/// they cannot be started.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     let threads = SessionOptions { threads, ..SessionOptions::default() }.thread_count();
     crate::threads::pool(threads)
@@ -143,7 +145,7 @@ mod tests {
         let plan = Plan::with_windows(8, 4, 2, 16);
         let report = PerplexityReport::new(&plan, &[2f64.ln(), 8f64.ln()], 0.5);
         assert!((report.perplexity - 4.0).abs() < 1e-12 && (report.nll - 4f64.ln()).abs() < 1e-12);
-        // 1 bit and 3 bits over 16 bytes.
+        // The two tokens have 1 bit and 3 bits, and the text has 16 bytes.
         assert!((report.bits_per_byte - 0.25).abs() < 1e-12);
         assert_eq!((report.tokens, report.tokens_per_second, report.windows), (2, 4.0, 3));
         assert!(finite(&[1.0, f64::INFINITY]).is_ok());

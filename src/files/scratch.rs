@@ -62,7 +62,8 @@ impl Scratch {
 pub struct ScratchFolder(PathBuf);
 
 impl ScratchFolder {
-    /// Returns an empty folder that only this user may read, with `name` in its name.
+    /// Returns an empty folder that only this user may read, with `name` in its name. Fails with `NotFound` or `Io` if
+    /// it cannot be created.
     pub fn new(name: &str) -> Result<ScratchFolder> {
         let target = std::env::temp_dir().join(format!("optimize-{name}"));
         let make = |path: &Path| rustix::fs::mkdir(path, Mode::from_raw_mode(0o700));
@@ -106,7 +107,8 @@ impl ScratchSlot {
         }
     }
 
-    /// Returns the bytes of the slot. Those in the file are mapped, not read.
+    /// Returns the bytes of the slot. Those in the file are mapped, not read. Fails with `Io` if the file cannot be
+    /// mapped.
     pub fn finish(self) -> Result<Bytes> {
         let Some((file, start)) = self.file else {
             return Ok(Bytes::from(self.heap.into_inner().unwrap_or_else(|e| e.into_inner())));

@@ -1,4 +1,4 @@
-//! Elimination of unused nodes and initializers: no node reads their values, and they are no outputs.
+//! Elimination of unused nodes and initializers: no node reads their values, and they are not outputs.
 
 use super::constants::Constant;
 use super::order::{producers, reads};

@@ -68,7 +68,8 @@ impl Feed {
     }
 
     /// Returns the inputs for `rows` rows of `columns` tokens each. `ids` and `keep` are row-major; `keep` says which
-    /// tokens are not padding. Positions count from 0 in each row, and the logits of all columns are requested.
+    /// tokens are not padding. Positions count from 0 in each row, and the logits of all columns are requested. Fails
+    /// like [`Tensor::new`], for lists of another length.
     pub fn tensors(&self, [rows, columns]: [usize; 2], ids: &[i64], keep: &[bool]) -> Result<Vec<(String, Tensor)>> {
         let mut made = Vec::with_capacity(self.inputs.len() + self.caches.len() + 1);
         for (info, role) in &self.inputs {

@@ -53,7 +53,7 @@ impl<'a> Source<'a> {
     }
 
     /// Returns a source like [`Source::new`] for two models with the same inputs, with sizes that both accept. The
-    /// inputs are named, typed and ordered as those of `original`.
+    /// inputs are named, typed and ordered as those of `original`. Fails like [`Source::new`].
     pub fn pair(
         original: &Model,
         result: &Model,
@@ -182,7 +182,8 @@ impl<'a> Source<'a> {
 
     /// Returns the inputs for timing: the first given or generated ones, or the caller's first texts at their own
     /// length. With `sequence_length`, texts have that length; built-in text has 128 tokens by default, so that
-    /// overhead does not dominate.
+    /// overhead does not dominate. Fails with `InvalidArgument` if no text has tokens, or if an input does not get
+    /// values of its type and shape.
     pub fn timing(&self) -> Result<Batch> {
         match &self.text {
             Some(text) => self.make(0, Some(text.timing(self.trial)?)),
@@ -200,7 +201,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the batch `index` of those for measuring quality. `index` is less than [`Source::count`].
+    /// Returns the batch `index` of those for measuring quality. `index` is less than [`Source::count`]. Fails like
+    /// [`Source::timing`].
     pub fn set(&self, index: usize) -> Result<Batch> {
         match &self.text {
             Some(text) => self.make(index, Some(text.set(index, self.trial)?)),

@@ -142,7 +142,8 @@ impl<'a> Text<'a> {
         Tokens { batch: self.padded(batch), samples }
     }
 
-    /// Returns the tokens of the run that is timed. See [`super::Source::timing`] for their length.
+    /// Returns the tokens of the run that is timed. See [`super::Source::timing`] for their length. Fails with
+    /// `InvalidArgument` if no text has tokens.
     pub fn timing(&self, trial: usize) -> Result<Tokens> {
         match (self.fixed_length(), self.options.sequence_length) {
             (Some(length), _) => self.exactly(length),
@@ -158,7 +159,7 @@ impl<'a> Text<'a> {
     /// `i`; after the last text, the first one follows. Fails with `InvalidArgument` if the texts are so short that
     /// they would have to be repeated too often.
     fn exactly(&self, length: usize) -> Result<Tokens> {
-        // An estimate of the sufficient text length, doubled until it is enough.
+        // The necessary length of the text in bytes is estimated, and doubled until there are enough tokens.
         let mut wanted = length.saturating_mul(8);
         loop {
             if wanted.saturating_mul(self.batch) > limits::TEXT_BYTES {

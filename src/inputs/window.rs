@@ -7,7 +7,7 @@ use crate::text::decoder::CachePair;
 use bytes::Bytes;
 
 /// Returns all inputs for one row that is read from the start, including empty caches. See [`without_caches`] for the
-/// arguments.
+/// arguments. Fails like [`Tensor::new`].
 pub fn whole(decoder: &Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(String, Tensor)>> {
     let given = without_caches(decoder, tokens, keep)?.into_iter().map(|(name, tensor)| (name.to_owned(), tensor));
     let caches = decoder.cache.iter().map(|pair| Ok((pair.past.clone(), empty_cache(pair, 1)?)));
@@ -16,6 +16,7 @@ pub fn whole(decoder: &Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(Stri
 
 /// Returns all inputs except the caches, for one row `tokens` that is read from the start. The logits of the last
 /// `keep` tokens are requested, if the model has an input for their number; otherwise it computes those of all tokens.
+/// Fails like [`Tensor::new`].
 pub fn without_caches<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> Result<Vec<(&'d str, Tensor)>> {
     let count = tokens.len() as i64;
     let row = [1, count];
@@ -35,7 +36,7 @@ pub fn without_caches<'d>(decoder: &'d Decoder, tokens: &[i64], keep: usize) -> 
     Ok(inputs)
 }
 
-/// Returns an empty past for the cache `pair`: a tensor for `rows` rows and 0 tokens.
+/// Returns an empty past for the cache `pair`: a tensor for `rows` rows and 0 tokens. Fails like [`Tensor::new`].
 pub fn empty_cache(pair: &CachePair, rows: usize) -> Result<Tensor> {
     let mut shape = pair.shape.clone();
     (shape[pair.batch], shape[pair.sequence]) = (rows as i64, 0);

@@ -56,7 +56,7 @@ fn piece(rows: usize, inner: usize, class: Class, threads: usize) -> usize {
     if inner > WIDEST || class == Class::Scalar {
         return rows;
     }
-    // A multiple of the number of threads, so that all threads get the same number of pieces.
+    // The number of pieces is a multiple of the number of threads, so that all threads get equally many.
     let pieces = rows.div_ceil(ROWS).next_multiple_of(threads);
     let mut each = rows.div_ceil(pieces).next_multiple_of(12);
     // With fewer rows, the class `Amx` uses a kernel that rounds differently.

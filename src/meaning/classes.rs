@@ -94,7 +94,8 @@ pub fn inverse(order: &[usize]) -> Vec<usize> {
 }
 
 /// Returns the other model's values in the class order of the first, along the last dimension, as float32. If the last
-/// dimension does not have as many elements as there are classes, the tensor is returned unchanged.
+/// dimension does not have as many elements as there are classes, the tensor is returned unchanged. Fails like
+/// [`Tensor::to_f32_vec`].
 pub fn permuted(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
     if tensor.shape().last().and_then(|size| usize::try_from(*size).ok()) != Some(order.len()) {
         return Ok(tensor.clone());

@@ -47,6 +47,7 @@ pub fn reading(model: &Model, other: &Model, given: Option<&Tokenizer>) -> Resul
 
 /// Returns the first difference of two tokenizers, as text: either a difference of the vocabularies (first element, see
 /// [`difference`]), or a sample that they tokenize differently (second element). `None` if no difference was found.
+/// This function never fails.
 pub fn compare(a: &Tokenizer, b: &Tokenizer) -> Result<Option<(Option<String>, Option<String>)>> {
     if let Some(how) = difference(&a.tokens(), &b.tokens()) {
         return Ok(Some((Some(how), None)));

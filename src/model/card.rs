@@ -172,7 +172,8 @@ impl SideContent {
         self.read_within(limits::SIDE_FILE_BYTES)
     }
 
-    /// Returns the content like [`SideContent::read`], with `limit` as the maximum number of bytes.
+    /// Returns the content like [`SideContent::read`], with `limit` as the maximum number of bytes. Fails like
+    /// [`SideContent::read`], with `LimitExceeded` above `limit`.
     pub fn read_within(&self, limit: u64) -> Result<Bytes> {
         match self {
             SideContent::Bytes(bytes) if bytes.len() as u64 > limit => {

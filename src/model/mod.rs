@@ -66,7 +66,9 @@ struct Origin {
 
 impl Model {
     /// Loads one `.onnx` file with its weights, and returns the model; other files next to it are ignored. It is meant
-    /// for files that this library or ONNX Runtime wrote; use [`Model::load`] for a path from a user.
+    /// for files that this library or ONNX Runtime wrote; use [`Model::load`] for a path from a user. Fails with
+    /// `NotFound` or `Io` if the file cannot be read, and with `InvalidModel`, `LimitExceeded` or `Unsupported` if it
+    /// is not a valid model.
     pub fn from_file(path: &Path) -> Result<Model> {
         let loaded = load::from_file(path)?;
         Ok(Model::assemble(loaded.proto, Card::default(), path, loaded.files))
@@ -118,7 +120,8 @@ impl Model {
     }
 
     /// Returns the variant from which sessions are created instead of this model, such as the compiled variant of a
-    /// package; `None` if they are created from this model. [`Ready`] describes the arguments.
+    /// package; `None` if they are created from this model. [`Ready`] describes the arguments. Fails if that function
+    /// fails, for example because a file of the package is damaged (`InvalidModel`).
     pub fn ready(&self, runtime_version: &str, kernels: &std::result::Result<(), String>) -> Result<Option<Prepared>> {
         self.ready.as_ref().map_or(Ok(None), |ready| ready(runtime_version, kernels))
     }
@@ -253,24 +256,26 @@ impl Model {
         Ok(FileIdentity { path, bytes, sha256: hex(&sha256) })
     }
 
-    /// Saves the model at `path`, and returns the files that were written; see [`save::to_file`].
+    /// Saves the model at `path`, and returns the files that were written. Fails like [`save::to_file`], which
+    /// describes the arguments.
     pub fn save(&self, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
         save::to_file(&self.proto, path, external, call)
     }
 
     /// Saves the model as a packed file, in which weights that are zero take one bit each, and returns the files that
-    /// were written; see [`packed`].
+    /// were written; see [`packed`]. Fails like [`Model::save`].
     pub fn save_packed(&self, path: &Path, call: &Call) -> Result<Saved> {
         packed::to_file(&self.proto, path, call)
     }
 
-    /// Passes the model to a sink as the file `name`, and returns the files that were passed; see [`save::to_sink`].
+    /// Passes the model to a sink as the file `name`, and returns the files that were passed. Fails like
+    /// [`save::to_sink`], which describes the arguments.
     pub fn save_to(&self, sink: &dyn FileSink, name: &str, external: ExternalData, call: &Call) -> Result<Saved> {
         save::to_sink(&self.proto, sink, name, external, call)
     }
 
-    /// Passes the model to a sink as the packed file `name`, and returns the files that were passed; see
-    /// [`packed::to_sink`].
+    /// Passes the model to a sink as the packed file `name`, and returns the files that were passed. Fails like
+    /// [`packed::to_sink`], which describes the arguments.
     pub fn save_packed_to(&self, sink: &dyn FileSink, name: &str, call: &Call) -> Result<Saved> {
         packed::to_sink(&self.proto, sink, name, call)
     }

@@ -31,13 +31,14 @@ pub fn from_file(path: &Path) -> Result<Loaded> {
 }
 
 /// Loads an `.onnx` file or a packed file whose content is `bytes`, and returns the model. External data is searched
-/// for in `folder`; without a folder, a model with external data is refused (`InvalidArgument`).
+/// for in `folder`; without a folder, a model with external data is refused (`InvalidArgument`). Otherwise fails like
+/// [`from_file`].
 pub fn from_bytes(bytes: Bytes, folder: Option<&Path>) -> Result<Loaded> {
     read(bytes, Resolver::new(folder))
 }
 
 /// Loads a model from bytes like [`from_bytes`]; `external` returns the content of each external data file by its name.
-/// The files of the result are the external ones only.
+/// The files of the result are the external ones only. Fails like [`from_file`], and with the error of `external`.
 pub fn from_reader(bytes: Bytes, external: &ReadFile<'_>) -> Result<Loaded> {
     read(bytes, Resolver::reading(external))
 }
@@ -60,7 +61,8 @@ fn read(bytes: Bytes, resolver: Resolver<'_>) -> Result<Loaded> {
 }
 
 /// Loads the content of an `.onnx` file (not a packed one) and returns the model. `data` is the content of its external
-/// data files by name.
+/// data files by name. Fails with `InvalidModel`, `LimitExceeded` or `Unsupported` if the content is not a valid model,
+/// and with `InvalidArgument` if `data` lacks a file.
 pub fn from_parts(bytes: Bytes, data: BTreeMap<String, Bytes>) -> Result<Loaded> {
     let mut proto = decode(&bytes)?;
     resolve(&mut proto, Resolver::given(data))

@@ -55,7 +55,9 @@ impl Reader {
         Reader { buffer, position: 0, base: 0, depth: 0, budget }
     }
 
-    /// Returns the message whose fields are those from the current position to the end of the buffer.
+    /// Returns the message whose fields are those from the current position to the end of the buffer. Fails with
+    /// `InvalidModel` if the bytes are not a valid message, and with `LimitExceeded` if messages are nested too deeply
+    /// or would need too much memory.
     pub fn read_message<M: Message>(&mut self) -> Result<M> {
         let mut message = M::default();
         self.fields(&mut message)?;
@@ -90,10 +92,12 @@ impl Reader {
         Ok(Reader { buffer, position: 0, base, depth: self.depth, budget: self.budget })
     }
 
+    /// Returns whether the buffer has no more bytes.
     pub(super) fn at_end(&self) -> bool {
         self.position >= self.buffer.len()
     }
 
+    /// Returns the bytes from the current position to the end of the buffer.
     pub(super) fn rest(&self) -> &[u8] {
         &self.buffer[self.position..]
     }
@@ -122,6 +126,7 @@ impl Reader {
         Ok(Key { number: number as u32, wire, start })
     }
 
+    /// Returns the next varint. Fails with `InvalidModel` if it is truncated or has more than 64 bits.
     pub(super) fn varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -140,6 +145,7 @@ impl Reader {
         bail!(InvalidModel, "a varint of more than 64 bits before byte {}", self.place())
     }
 
+    /// Returns the next `N` bytes. Fails with `InvalidModel` if fewer are left.
     pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
         let Some(slice) = self.rest().first_chunk::<N>().copied() else {
             bail!(InvalidModel, "the message ends inside a {N}-byte value at byte {}", self.place());
@@ -162,7 +168,8 @@ impl Reader {
         Ok(slice)
     }
 
-    /// Skips the value of `key` and returns key and value as raw bytes.
+    /// Skips the value of `key` and returns key and value as raw bytes. Fails with `InvalidModel` if the value is
+    /// damaged, and with `LimitExceeded` if groups are nested too deeply or too much memory would be needed.
     pub fn unknown(&mut self, key: Key) -> Result<Bytes> {
         self.charge(size_of::<Bytes>())?;
         self.skip(key, 0)?;
@@ -191,6 +198,7 @@ impl Reader {
         Ok(())
     }
 
+    /// Fails with `InvalidModel` if `key` does not have the wire type `wire`.
     pub(super) fn expect(&self, key: Key, wire: u8) -> Result<()> {
         if key.wire != wire {
             bail!(InvalidModel, "wire type {} instead of {wire}, at byte {}", key.wire, self.base + key.start);
@@ -230,6 +238,7 @@ impl Writer {
         }
     }
 
+    /// Appends a varint.
     pub(super) fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.tail.push(value as u8 | 0x80);
@@ -238,6 +247,7 @@ impl Writer {
         self.tail.push(value as u8);
     }
 
+    /// Appends the key of the field `number` with the wire type `wire`.
     pub(super) fn key(&mut self, number: u32, wire: u8) {
         self.varint(u64::from(number) << 3 | u64::from(wire));
     }
@@ -259,12 +269,14 @@ impl Writer {
         }
     }
 
+    /// Writes the field `number` as a length-delimited value, like [`Self::raw`].
     pub(super) fn payload(&mut self, number: u32, bytes: &Bytes) {
         self.key(number, BYTES);
         self.varint(bytes.len() as u64);
         self.raw(bytes);
     }
 
+    /// Writes the field `number` as a string.
     pub(super) fn text(&mut self, number: u32, text: &str) {
         self.key(number, BYTES);
         self.varint(text.len() as u64);

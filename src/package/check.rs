@@ -59,8 +59,8 @@ pub fn compare(
 const NO_WORSE: f64 = 1.25;
 
 /// Runs `compiled`, a session of the graph that was compiled from `made`, on one example, and compares its outputs with
-/// those of the original `model`. Returns the check like [`compare`]. The tolerance of an output is `ROUNDED`, or
-/// `NO_WORSE` times the difference between the outputs of `made` and of `model`, whichever is larger.
+/// those of the original `model`. Returns the check, and fails, like [`compare`]. The tolerance of an output is
+/// `ROUNDED`, or `NO_WORSE` times the difference between the outputs of `made` and of `model`, whichever is larger.
 pub fn compare_compiled(
     runtime: &'static Runtime,
     (model, made): (&Model, &Model),

@@ -114,8 +114,8 @@ impl Package {
         opened().at(|| path.display())
     }
 
-    /// Opens a package in one file with the content `bytes`; `name` is its name in messages. Otherwise like
-    /// [`Package::open`].
+    /// Opens a package in one file with the content `bytes`; `name` is its name in messages. Fails like
+    /// [`Package::open`], which describes the checks.
     pub fn from_bytes(bytes: Bytes, name: &str, options: &OpenOptions) -> Result<Package> {
         Package::of_file(bytes, Path::new(name), options).at(|| name)
     }

@@ -197,6 +197,7 @@ fn bytes_of_tensor(tensor: &TensorProto) -> u64 {
     dtype.filter(|dtype| *dtype != DataType::String).and_then(|dtype| dtype.bytes_of(count).ok()).unwrap_or(0)
 }
 
+/// Returns the description of a variant in `precision` for the processor of this machine and this ONNX Runtime.
 pub fn for_this_machine(runtime: &Runtime, precision: &str) -> Variant {
     let machine = Machine::here();
     Variant {

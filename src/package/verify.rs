@@ -83,6 +83,7 @@ pub fn from_hex<const N: usize>(text: &str) -> Result<[u8; N]> {
 }
 
 /// Returns the SHA-256 of the bytes of a mapped file in lower-case hexadecimal digits, and adds them to the progress.
+/// Fails only with `Cancelled` or `Timeout`.
 pub fn sha256(content: &[u8], ticket: &Ticket) -> Result<String> {
     let mut hash = Sha256::new();
     files::stream(content, &mut std::io::sink(), |part| {

@@ -78,7 +78,8 @@ impl Pool {
     }
 
     /// Returns the size of the file's header in bytes, and the pieces of the file: the header, followed by the weights
-    /// with padding between them. The format allows no gaps, so the padding consists of byte tensors.
+    /// with padding between them. The format allows no gaps, so the padding consists of byte tensors. Fails with
+    /// `Internal` if the header cannot be written as JSON.
     pub fn pieces(&self) -> Result<(u64, Vec<Bytes>)> {
         let mut tensors = Vec::new();
         let (mut pieces, mut end) = (Vec::new(), 0);

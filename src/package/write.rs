@@ -77,7 +77,8 @@ pub fn compile(
 
 /// Passes a package of `model` in one file to a sink as the file `name`, even if the options request a folder. The sink
 /// is called on the caller's thread. Progress stages: `package`, in bytes that are hashed, and `save`, in bytes that
-/// are written. Otherwise like [`compile`].
+/// are written. Otherwise like [`compile`], whose errors it also has. Fails with `InvalidArgument` if `name` does not
+/// name a file, and with the error of the sink.
 pub fn compile_to(
     runtime: &'static Runtime,
     model: &Model,

@@ -18,18 +18,18 @@ use minijinja::Environment;
 use serde_json::Value;
 
 /// Returns the page of a report of a technique, of `benchmark`, `evaluate` or `apply`, as HTML. Fields that the report
-/// lacks are omitted.
+/// lacks are omitted. Fails with `Internal` if the page cannot be rendered.
 pub fn of_report(report: &Value) -> Result<String> {
     render(&view::report(report))
 }
 
-/// Returns the page of a table as HTML ([`crate::table`] writes the JSON).
+/// Returns the page of a table as HTML ([`crate::table`] writes the JSON). Fails like [`of_report`].
 pub fn of_table(table: &Value) -> Result<String> {
     render(&view::table(table))
 }
 
 /// Returns the names and contents of the files that show a table: `table.html`, and for each model whose quality was
-/// measured a picture of size against quality, `MODEL.svg`.
+/// measured a picture of size against quality, `MODEL.svg`. Fails like [`of_report`].
 pub fn files_of_table(table: &Value) -> Result<Vec<(String, String)>> {
     let models = table["models"].as_array().into_iter().flatten();
     let pictures = models.filter_map(|model| Some((format!("{}.svg", model["name"].as_str()?), picture(model)?)));

@@ -50,7 +50,7 @@ fn status_kib(field: &str) -> u64 {
 }
 
 /// Runs `work`, and returns its result and the growth of [`resident_data_bytes`] from before it to after it; 0 if the
-/// memory did not grow. Memory that other threads allocate meanwhile counts, too.
+/// memory did not grow. Memory that other threads allocate meanwhile counts, too. Fails only with an error of `work`.
 pub fn growth<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(T, u64), E> {
     trim_heap();
     let before = resident_data_bytes();

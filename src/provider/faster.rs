@@ -14,7 +14,8 @@ pub fn is_faster(class: Class, kind: Kind) -> bool {
         (Class::Scalar, _) => false,
         // Without VNNI ONNX Runtime adds two products in 16 bits, which may saturate. Exact sums take longer.
         (Class::Avx2, Kind::Quantized) => false,
-        // An activation alone takes most of its time to read and write memory.
+        // An activation alone spends most of its time on reading and writing memory, so that the kernels are not
+        // faster.
         (_, Kind::Activation) => false,
         _ => true,
     }

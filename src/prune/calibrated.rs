@@ -23,7 +23,9 @@ use crate::model::Model;
 use crate::runtime::Tensor;
 use rayon::prelude::*;
 
-/// Prunes the weight of every target, and returns the outcome of each.
+/// Prunes the weight of every target, and returns the outcome of each. Fails if the model cannot be run on the
+/// calibration data, with `InvalidModel` or `Unsupported` if the data are not finite or do not fit a weight, with `Io`
+/// if scratch storage cannot be written, and with `Cancelled` or `Timeout`.
 pub fn all(run: &Run<'_>, model: &Model, targets: &[Target<'_>], options: &PruneOptions) -> Result<Vec<Outcome>> {
     let Run { runtime, ticket, stop, .. } = *run;
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);

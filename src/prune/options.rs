@@ -237,7 +237,7 @@ impl PruneOptions {
 
     /// Fails with `InvalidArgument` if an option is invalid, or contradicts another.
     pub(super) fn check(&self) -> Result<()> {
-        // Checked first: an empty pattern has no sparsity either.
+        // The pattern is checked first, because the sparsity of an invalid pattern may be 0 or 1.
         let is_none = |p: &Pattern| p.keep == 0 || p.keep >= p.of || p.of > LARGEST_PATTERN;
         if let Some(pattern) = self.pattern.filter(is_none) {
             bail!(InvalidArgument, "{pattern} is not a pattern like 2:4, with at most {LARGEST_PATTERN}");

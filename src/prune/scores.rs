@@ -24,7 +24,8 @@ enum Score {
     Random(u64),
 }
 
-/// Prunes the weight of every target, and returns the outcome of each.
+/// Prunes the weight of every target, and returns the outcome of each. Fails with `Io` if scratch storage cannot be
+/// written, and with `Cancelled` or `Timeout`.
 pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -44,7 +45,7 @@ pub fn all(targets: &[Target<'_>], options: &PruneOptions, ticket: &Ticket) -> R
     targets.iter().zip(outcomes).map(fill).collect()
 }
 
-/// Prunes one target, independently of all others, and returns the outcome.
+/// Prunes one target, independently of all others, and returns the outcome. Fails like [`all`].
 pub fn one(target: &Target<'_>, options: &PruneOptions, scratch: &Scratch, ticket: &Ticket) -> Result<Outcome> {
     let done = match options.pattern {
         Some(pattern) => in_pattern(target, pattern, options, scratch, ticket),
@@ -228,7 +229,7 @@ fn in_pattern(
         layout = Layout { outer: 1, inputs: layout.outer * layout.inputs, inner: 1 }; // groups end where rows do
     }
     let line = pattern.of * layout.inner;
-    // A task has whole groups: some thousand adjacent elements, or one group if that is more.
+    // A task has as many whole groups as `PIECE` elements contain, but at least one.
     let groups = (PIECE / line.max(1)).max(1) * pattern.of;
     let tasks: Vec<(usize, usize)> =
         (0..layout.outer).flat_map(|o| (0..layout.inputs).step_by(groups).map(move |k| (o, k))).collect();

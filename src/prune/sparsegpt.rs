@@ -29,7 +29,7 @@ pub fn prune(
 ) -> Result<()> {
     let n = factor.size;
     let rows = values.len() / n.max(1);
-    // Rounded so that the number of zeros of all blocks together is the requested one.
+    // The number of zeros up to a column is rounded, so that the zeros of all blocks add up to the requested number.
     let upto = |column: usize| (sparsity * (rows * column) as f64).round() as usize;
     // Groups of a pattern do not cross blocks.
     let block = pattern.map_or(BLOCK, |pattern| BLOCK.next_multiple_of(pattern.of));

@@ -16,9 +16,11 @@ use std::collections::{BTreeMap, HashMap};
 /// output with the indices `o` and `i` reads the elements `(o * inputs + k) * inner + i`, for `k` from 0 to `inputs - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
+    /// Size of the dimension before the summed one.
     pub outer: usize,
     /// Number of values that a product sums over; for a table the elements of a row, for a convolution the channels.
     pub inputs: usize,
+    /// Size of the dimension after the summed one.
     pub inner: usize,
 }
 
@@ -39,14 +41,17 @@ pub struct Data {
 
 /// A weight to prune; several nodes may share it.
 pub struct Target<'a> {
+    /// Tensor of the weight as stored.
     pub tensor: &'a TensorProto,
     /// Elements of the weight, as one row.
     pub matrix: Matrix,
     /// Graph or function that defines the weight.
     pub owner: BodyId,
+    /// Name of the weight.
     pub name: String,
     /// Short name of the module of the weight.
     pub module: String,
+    /// Layout of the elements.
     pub layout: Layout,
     /// Share of the elements to set to zero.
     pub sparsity: f64,
@@ -61,6 +66,7 @@ pub struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.matrix.columns
     }
@@ -73,12 +79,14 @@ impl Target<'_> {
 
 /// The weights to prune, and the nodes whose weights are unchanged.
 pub struct Plan<'a> {
+    /// Weights to prune.
     pub targets: Vec<Target<'a>>,
     /// Nodes whose weight is unchanged, with the reason.
     pub left: Vec<(BodyId, usize, NodeReport)>,
 }
 
 impl Plan<'_> {
+    /// Returns the size of the elements of all targets in bytes.
     pub fn bytes(&self) -> u64 {
         self.targets.iter().map(|t| (t.elements() * t.matrix.width()) as u64).sum()
     }
@@ -151,7 +159,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
             }
             let slots = slots(node);
             let constant = |slot: &usize| node.input_at(*slot).and_then(|name| view.constant_or_default(body, name));
-            // Users do not expect a report entry for a `Gather` of values that are no weight.
+            // Users do not expect a report entry for a `Gather` of values that are not a weight.
             if node.op() != "Gather"
                 && slots.iter().all(|slot| constant(slot).is_none())
                 && let Some(name) = slots.first().and_then(|slot| node.input_at(*slot))

@@ -30,7 +30,7 @@ impl<'t> Writer<'t> {
     }
 
     /// Writes the elements from index `first` on: 0 where `zeroed` is true, otherwise the element of `values`, which
-    /// are the present elements.
+    /// are the current elements. Fails like [`ScratchSlot::write_at`].
     pub fn keep(&self, first: usize, values: &[f32], zeroed: &[bool]) -> Result<()> {
         let width = self.target.matrix.width();
         let bytes = &self.target.matrix.raw()[first * width..(first + values.len()) * width];
@@ -59,7 +59,8 @@ impl<'t> Writer<'t> {
         self.slot.write_at(first * matrix.width(), &to_bytes(values, matrix.dtype()))
     }
 
-    /// Returns the pruned weight after all its elements have been written; `how` describes the selection.
+    /// Returns the pruned weight after all its elements have been written; `how` describes the selection. Fails like
+    /// [`ScratchSlot::finish`].
     pub fn finish(self, how: String) -> Result<Pruned> {
         let (zeros_before, zeros_after) = (self.before.into_inner(), self.after.into_inner());
         Ok(Pruned { raw: self.slot.finish()?, zeros_before, zeros_after, how })
@@ -89,7 +90,8 @@ pub fn by_output(target: &Target<'_>) -> Vec<f32> {
     values
 }
 
-/// Writes the elements of a weight, in the layout of [`by_output`], and returns the pruned weight.
+/// Writes the elements of a weight, in the layout of [`by_output`], and returns the pruned weight. Fails with
+/// `NotFound` or `Io` if scratch storage cannot be created or written, and with `Cancelled` or `Timeout`.
 pub fn store(target: &Target<'_>, values: &[f32], scratch: &Scratch, how: String, ticket: &Ticket) -> Result<Pruned> {
     let Layout { outer, inputs, inner } = target.layout;
     let writer = Writer::new(target, scratch)?;

@@ -83,7 +83,7 @@ fn candidates(plan: &Plan<'_>, unit: &Unit, options: &QuantizeOptions) -> Vec<Ca
     let elements = first.matrix.elements() as u64;
     let float = Candidate { choice: Choice::Float, bytes: elements * first.matrix.width() as u64, loss: 0.0 };
     if options.quantize_type != QuantizeType::WeightOnly {
-        // Two products of one tensor, one of them transposed, each have their own int8 form.
+        // If a tensor has two products, one of them transposed, each product has its own int8 form.
         let bytes = unit.weights.len() as u64 * (elements + 4 * Rows::of(first).count as u64);
         return vec![Candidate { choice: Choice::Coded(8, 0), bytes, loss: 1.0 }, float];
     }

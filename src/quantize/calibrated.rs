@@ -30,7 +30,9 @@ const TOWARDS: f32 = 0.5;
 const TILE: usize = 16 << 20;
 
 /// Returns the coded form of every weight of the plan; `None` for a weight with a value that is not finite or larger
-/// than [`Coding::largest`]. Weights in subgraphs and functions are coded without calibration data.
+/// than [`Coding::largest`]. Weights in subgraphs and functions are coded without calibration data. Fails with
+/// `InvalidModel` if a weight receives inputs of another size, with `Io` if scratch storage cannot be written, and if
+/// the model cannot be run on the calibration data or the call ends (`Cancelled`, `Timeout`).
 pub fn all(
     run: &Run<'_>,
     model: &Model,

@@ -50,7 +50,8 @@ pub fn run(
         held_out = hold_out(&mut batches, fits);
     }
     if fits {
-        report.summary.insert("calibration_batches".into(), batches.len().into()); // without those held out
+        // The held-out batches are not counted.
+        report.summary.insert("calibration_batches".into(), batches.len().into());
         work.fit = Some(Fit { runtime, batches });
     }
     let work = &*work;

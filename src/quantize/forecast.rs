@@ -95,7 +95,7 @@ fn kernels(options: &QuantizeOptions) -> &'static str {
 /// Returns the size of a quantized node beyond its weights, in bytes.
 fn node_bytes(view: &View<'_>, change: &Change<'_>) -> u64 {
     let node = view.node(change.body, change.node);
-    // Other types than float32 need casts of the activations; a `Gemm` may need the sum with its bias.
+    // If the type is not float32, the activations need casts. The bias of a `Gemm` needs one more node.
     let other = u64::from(change.constant.dtype != DataType::Float32.to_onnx());
     let bias = u64::from(node.is("Gemm") && node.input_at(2).is_some());
     let nodes = match change.form {

@@ -36,7 +36,8 @@ pub struct Found {
 ///
 /// A kind stays quantized unless the model is faster without it. If the result is then still slower than the original,
 /// all units stay float, except weights that are stored in few bits. Both are decided by the 95 % interval of the
-/// median over paired runs. Decoders are timed on one token.
+/// median over paired runs. Decoders are timed on one token. Fails with `Cancelled` or `Timeout`, and if a model cannot
+/// be quantized, loaded or run.
 pub fn race_units(runtime: &'static Runtime, work: &Work<'_>, units: &[Unit], sample: Option<&Batch>) -> Result<Found> {
     let kinds = kinds(&work.plan, units);
     let mut races = Races::new(runtime, work.run, sample)?;
@@ -110,7 +111,8 @@ pub struct Races<'r> {
 }
 
 impl<'r> Races<'r> {
-    /// Returns a comparison on a given batch, or otherwise on inputs as in `benchmark`.
+    /// Returns a comparison on a given batch, or otherwise on inputs as in `benchmark`. Fails if no inputs can be
+    /// generated on which the model runs.
     pub fn new(runtime: &'static Runtime, run: Run<'r>, sample: Option<&Batch>) -> Result<Races<'r>> {
         let writes = run.model.card().task == Task::Generate;
         let options = BenchmarkOptions {
@@ -133,12 +135,13 @@ impl<'r> Races<'r> {
         Ok(Races { runtime, run, session, options, inputs })
     }
 
-    /// Returns a model that is loaded for comparison.
+    /// Returns a model that is loaded for comparison. Fails like [`Subject::new`].
     pub fn subject(&self, model: &Model) -> Result<Subject> {
         Subject::new(self.runtime, model, &self.session, self.run.call)
     }
 
-    /// Returns the speed-up of `result` over `original`, and both models.
+    /// Returns the speed-up of `result` over `original`, and both models. Fails if a model cannot be run, and with
+    /// `Cancelled` or `Timeout`.
     pub fn race(&mut self, original: Subject, result: Subject) -> Result<(Speedup, Pair)> {
         let mut pair = Pair::new(original, result);
         let speedup = race(&mut pair, &self.inputs, &self.options, &self.session, self.run.call)?;

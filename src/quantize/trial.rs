@@ -102,7 +102,8 @@ impl Judge {
     }
 
     /// Returns the largest loss of an output: the mean over its rows of the KL divergence from the original in nats for
-    /// logits, of 1 - cosine for other outputs.
+    /// logits, of 1 - cosine for other outputs. Fails if the model cannot be loaded or run, and with `Internal` if an
+    /// output has another shape.
     pub fn loss(&self, model: &Model, run: &Run<'_>) -> Result<f64> {
         let session = self.session(model, run)?;
         self.mean(&session, None, self.cases.len(), &Stop::new()?)
@@ -209,7 +210,8 @@ pub struct SwitchOf<'s> {
 }
 
 impl<'j> Trial<'j> {
-    /// Returns the trial model with weights quantized as planned.
+    /// Returns the trial model with weights quantized as planned. Fails if the weights cannot be coded or the model
+    /// cannot be loaded.
     pub fn new(judge: &'j Judge, work: &Work<'_>, of: &SwitchOf<'_>) -> Result<Trial<'j>> {
         let (original, plan) = (work.run.model.proto(), &work.plan);
         let (form, options) = (work.form, work.run.options);
@@ -244,7 +246,7 @@ impl<'j> Trial<'j> {
     }
 
     /// Returns the loss if the units whose element of `on` is true are quantized, and the others are as in the
-    /// original.
+    /// original. Fails like [`Judge::loss`].
     pub fn loss(&mut self, on: &[bool]) -> Result<f64> {
         let switches = Tensor::from_bools(&[on.len() as i64], on)?;
         self.judge.mean(&self.session, Some((&self.input, &switches)), self.cases, &self.stop)

@@ -73,7 +73,8 @@ pub fn coding(plan: &Plan<'_>, index: usize, (bits, block): (u32, usize), option
 }
 
 /// Codes every weight of the plan, and returns the coded weights; `None` where a weight has a value that is not finite,
-/// or too large.
+/// or too large. Fails with `NotFound` or `Io` if scratch storage cannot be created or written, and with `Cancelled` or
+/// `Timeout`.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<BlockMatrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);
@@ -81,7 +82,7 @@ pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Resul
 }
 
 /// Returns one weight of the plan in blocks; `None` if it has a value that is not finite, or larger than
-/// [`Coding::largest`].
+/// [`Coding::largest`]. Fails like [`all`].
 pub fn one(
     plan: &Plan<'_>,
     index: usize,
@@ -125,7 +126,7 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Returns storage for `rows` rows of `columns` elements.
+    /// Returns storage for `rows` rows of `columns` elements. Fails like [`Scratch::reserve`].
     pub fn new(coding: Coding, rows: usize, columns: usize, scratch: &Scratch) -> Result<Slots> {
         let blocks = coding.blocks(columns);
         let factors = if coding.scale == ScaleType::Uint8 { rows * 4 } else { 0 };
@@ -140,7 +141,7 @@ impl Slots {
         })
     }
 
-    /// Writes coded rows from index `first` on.
+    /// Writes coded rows from index `first` on. Fails like [`ScratchSlot::write_at`].
     pub fn write(&self, first: usize, rows: &[CodedRow]) -> Result<()> {
         let coding = &self.coding;
         let blocks = coding.blocks(self.columns);
@@ -167,7 +168,7 @@ impl Slots {
         self.zeros.write_at(first * coding.zero_bytes(self.columns), &zeros)
     }
 
-    /// Returns the weight when all its rows are written.
+    /// Returns the weight when all its rows are written. Fails like [`ScratchSlot::finish`].
     pub fn finish(self) -> Result<BlockMatrix> {
         Ok(BlockMatrix {
             coding: self.coding,

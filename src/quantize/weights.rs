@@ -23,6 +23,7 @@ pub struct Int8Matrix {
 pub const PIECE: usize = 1 << 18;
 
 /// Quantizes every weight of the plan, and returns the matrices; `None` where a weight has a value that is not finite.
+/// Fails with `NotFound` or `Io` if scratch storage cannot be created or written, and with `Cancelled` or `Timeout`.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Option<Int8Matrix>>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);

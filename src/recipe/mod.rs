@@ -58,7 +58,7 @@ impl Recipe {
         Recipe::of(value)
     }
 
-    /// Returns the recipe that a JSON value describes; see [`Recipe::parse`].
+    /// Returns the recipe that a JSON value describes. Fails like [`Recipe::parse`], which describes the value.
     pub fn of(value: Value) -> Result<Recipe> {
         let list = match value {
             Value::Array(list) => list,

@@ -28,14 +28,15 @@ impl Drop for Created {
 
 impl Target {
     /// Returns the place that an output path names: the file itself if the path ends in `.onnx`, otherwise `model.onnx`
-    /// in this folder, which is created if necessary, and removed with the returned value if it is still empty. Fails with `InvalidArgument` for an empty path, and for an
-    /// existing file whose name does not end in `.onnx`.
+    /// in this folder, which is created if necessary, and removed with the returned value if it is still empty. Fails
+    /// with `InvalidArgument` for an empty path, and for an existing file whose name does not end in `.onnx`, and with
+    /// `NotFound` or `Io` if the folder cannot be created.
     pub fn prepare(output: &Path) -> Result<Target> {
         Target::prepare_as(output, false)
     }
 
     /// Returns the place like [`Target::prepare`]. With `packed`, the file is named `X.onnx.packed`, also if `X.onnx`
-    /// is given, and `model.onnx.packed` in a folder.
+    /// is given, and `model.onnx.packed` in a folder. Fails like [`Target::prepare`].
     pub fn prepare_as(output: &Path, packed: bool) -> Result<Target> {
         if output.as_os_str().is_empty() {
             bail!(InvalidArgument, "--output is empty");
@@ -70,7 +71,8 @@ impl Target {
     }
 
     /// Copies the files next to `model` that belong to it, such as its tokenizer and configuration, into the folder of
-    /// the result. Does nothing if the output is a file.
+    /// the result. Does nothing if the output is a file. Fails with `NotFound` or `Io` if a file cannot be read or
+    /// written, and with `LimitExceeded` for a file that is too large.
     pub fn carry_along(&self, model: &Model) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         for file in &model.card().side_files {

@@ -18,11 +18,13 @@ use ort::value::DynValue;
 
 /// A switch that ends all runs it was passed to when the caller of [`Stop::during`] cancels or its deadline passes.
 pub struct Stop {
+    /// Options of the runs, through which ONNX Runtime is told to end them.
     pub(super) options: RunOptions<NoSelectedOutputs>,
 }
 
 impl Stop {
-    /// Returns a stop that has not been triggered.
+    /// Returns a stop that has not been triggered. Fails with `Runtime` if ONNX Runtime cannot create the options of a
+    /// run.
     pub fn new() -> Result<Stop> {
         Ok(Stop { options: RunOptions::new()? })
     }

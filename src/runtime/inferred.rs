@@ -20,6 +20,7 @@ const FOLDED: (&str, &str) = ("optimization.constant_folding_max_output_size_in_
 /// Returns a model with the graph after ONNX Runtime's inference and constant folding, whose outputs are the values
 /// `names`. The shapes of these values are inferred, and values that were folded are initializers under their own
 /// names. Floating-point weights of more than [`WEIGHT`] elements become inputs, so the model is not meant to be run.
+/// Fails with `Io` if the temporary folder cannot be created, and like [`Session::new`] and [`Model::from_file`].
 pub fn inferred(runtime: &'static Runtime, mut proto: ModelProto, names: &[String]) -> Result<Model> {
     let mut own = Names::of(&proto);
     let (constant, folded) = (own.fresh("constant"), own.fresh("folded"));

@@ -103,6 +103,7 @@ impl Session {
         })
     }
 
+    /// Fails if the inputs do not match the signature of the model or the contract of its package.
     pub(super) fn check_inputs(&self, inputs: &[(&str, &Tensor)]) -> Result<()> {
         inputs::check(self.signature(), inputs)?;
         self.keep(inputs)

@@ -40,6 +40,7 @@ choice! {
 }
 
 impl SessionPrecision {
+    /// Returns whether the precision is [`SessionPrecision::Fp32`].
     pub(super) fn is_fp32(&self) -> bool {
         *self == SessionPrecision::Fp32
     }

@@ -95,6 +95,9 @@ fn value_over(dtype: DataType, shape: &[i64], start: *mut u8, size: usize) -> Re
 ///
 /// Any number of threads may run one session at the same time, as ONNX Runtime documents. The functions of `ort`
 /// require `&mut`, because a few execution providers do not support this; this library uses none of them.
+///
+/// Fails with `NotFound` if a name contains NUL, with `Runtime` or `Unsupported` if ONNX Runtime fails, also because
+/// `options` ended the run, and with `Internal` if it returns no value.
 pub fn run(
     session: &Session,
     inputs: &[(&str, &DynValue)],
@@ -131,6 +134,7 @@ pub fn run(
 }
 
 /// Runs a session, which writes the outputs to the values in `outputs`, by name. The values come from [`value_into`].
+/// Fails like [`run`].
 pub fn run_into(
     session: &Session,
     inputs: &[(&str, &DynValue)],
@@ -201,7 +205,7 @@ impl Room {
     }
 
     /// Returns a value of ONNX Runtime over the memory. The room must be kept for as long as ONNX Runtime may use the
-    /// value, and must not be read or written during a run.
+    /// value, and must not be read or written during a run. Fails like [`lend`].
     pub fn value(&self, dtype: DataType, shape: &[i64]) -> Result<DynValue> {
         value_over(dtype, shape, self.start.as_ptr(), self.size)
     }

@@ -41,7 +41,7 @@ impl Resident {
         })
     }
 
-    /// Returns a copy of the elements of the value `index`.
+    /// Returns a copy of the elements of the value `index`. Fails with `Runtime` if ONNX Runtime cannot copy them.
     pub fn get(&self, index: usize) -> Result<Vec<f32>> {
         guarded("copying from a device", || {
             let mut host = Value::<f32>::new(&Allocator::default(), self.shapes[index].clone())?;
@@ -52,7 +52,8 @@ impl Resident {
 }
 
 impl Session {
-    /// Returns zeroed memory for float32 values of these shapes, on the device of this session.
+    /// Returns zeroed memory for float32 values of these shapes, on the device of this session. Fails with `Runtime` if
+    /// ONNX Runtime cannot allocate it.
     pub fn resident(&self, shapes: &[Vec<i64>]) -> Result<Resident> {
         let make = || {
             let allocator = match self.device_memory()? {
@@ -75,7 +76,7 @@ impl Session {
     /// Binds resident memory to inputs and outputs of this session, and returns the binding. `inputs` and `outputs` are
     /// names with the index of a value. A value may be both input and output if each node that writes it runs after all
     /// nodes that read it, or reads it element by element itself. `given` are the names of outputs that runs return in
-    /// addition.
+    /// addition. Fails with `Runtime` if ONNX Runtime refuses a name or a value.
     pub fn bind(
         &self,
         memory: &mut Resident,

@@ -87,12 +87,12 @@ impl Tensor {
         Tensor::new(T::DTYPE, shape, mapped::bytes_from_vec(elements))
     }
 
-    /// Returns a float32 tensor. See [`Tensor::from_vec`].
+    /// Returns a float32 tensor with these elements. Fails like [`Tensor::from_vec`].
     pub fn from_f32(shape: &[i64], elements: Vec<f32>) -> Result<Tensor> {
         Tensor::from_vec(shape, elements)
     }
 
-    /// Returns an int64 tensor. See [`Tensor::from_vec`].
+    /// Returns an int64 tensor with these elements. Fails like [`Tensor::from_vec`].
     pub fn from_i64(shape: &[i64], elements: Vec<i64>) -> Result<Tensor> {
         Tensor::from_vec(shape, elements)
     }

@@ -111,7 +111,8 @@ fn refer_to(tensor: &mut TensorProto, name: &'static str) {
 /// Passes the weights to a session builder, and returns the builder and the bytes of the weights. The bytes must
 /// outlive the session: ONNX Runtime copies the weights in practice, but does not guarantee it.
 ///
-/// With `in_place`, the weights are not copied; this is for graphs that no optimizer will change.
+/// With `in_place`, the weights are not copied; this is for graphs that no optimizer will change. Fails with `Runtime`
+/// if ONNX Runtime refuses a weight.
 pub fn give(
     mut builder: SessionBuilder,
     lent: Vec<(String, Lent)>,

@@ -65,7 +65,8 @@ impl<'w> Builder<'w> {
         Builder { weights, dialect, graph, names, scope, constants, casts, contrib: false, scratch }
     }
 
-    /// Runs `body`, whose nodes are named after the module `name`, and returns its result.
+    /// Runs `body`, whose nodes are named after the module `name`, and returns its result. Fails only with an error of
+    /// `body`.
     pub fn within<T>(&mut self, name: &str, body: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.scope.push(name.to_owned());
         let result = body(self);
@@ -230,7 +231,8 @@ impl<'w> Builder<'w> {
     }
 
     /// Adds `y = x Wᵀ + b` with the checkpoint's `{module}.weight` `[out, in]` and, if it exists, `{module}.bias`, and
-    /// returns the name of `y`.
+    /// returns the name of `y`. Fails with `InvalidModel` if a weight is missing or has another shape, and with
+    /// `Unsupported` if it is not float.
     pub fn linear(&mut self, x: &str, module: &str, inputs: i64, outputs: i64) -> Result<String> {
         let short = module.rsplit_once('.').map_or(module, |(_, last)| last).to_owned();
         self.within(&short, |b| {
@@ -240,7 +242,8 @@ impl<'w> Builder<'w> {
     }
 
     /// Adds `x Wᵀ` with the weight `[out, in]` of the name `weight` in any stored form, and returns the name of the
-    /// product.
+    /// product. Fails with `InvalidModel` if it is missing or has another shape, and with `Unsupported` if it is not
+    /// float.
     pub fn product(&mut self, x: &str, weight: &str, inputs: i64, outputs: i64) -> Result<String> {
         let stored = self.weights.shaped(weight, &[outputs, inputs])?;
         match stored.form {
@@ -254,7 +257,7 @@ impl<'w> Builder<'w> {
     }
 
     /// Adds a bias if the checkpoint has one with the name `name`, and returns the name of the sum, or `x` if there is
-    /// none.
+    /// none. Fails with `InvalidModel` if it has another shape, and with `Unsupported` if it is not float.
     pub fn add_bias(&mut self, x: &str, name: &str, size: i64) -> Result<String> {
         if self.weights.find(name)?.is_none() {
             return Ok(x.to_owned());
@@ -264,7 +267,8 @@ impl<'w> Builder<'w> {
     }
 
     /// Adds the selection of rows of the checkpoint's table `name` `[rows, width]`, and returns the name of the result,
-    /// which is float32. For half precision, the selected rows are cast, not the table.
+    /// which is float32. For half precision, the selected rows are cast, not the table. Fails with `InvalidModel` if
+    /// the table is missing or has another shape, and with `Unsupported` if it is not float.
     pub fn embedding(&mut self, ids: &str, name: &str, rows: i64, width: i64) -> Result<String> {
         let stored = self.weights.shaped(name, &[rows, width])?;
         if let Form::Blocks(form) = stored.form {
@@ -276,7 +280,7 @@ impl<'w> Builder<'w> {
     }
 
     /// Adds `LayerNormalization` over the last dimension with `{module}.weight` and `{module}.bias`, and returns the
-    /// name of its output.
+    /// name of its output. Fails like [`Self::linear`].
     pub fn layer_norm(&mut self, x: &str, module: &str, width: i64, epsilon: f32) -> Result<String> {
         let short = module.rsplit_once('.').map_or(module, |(_, last)| last).to_owned();
         self.within(&short, |b| {

@@ -48,7 +48,7 @@ fn with_files(model: Model, files: Vec<SideFile>) -> Model {
 }
 
 /// Loads the `.onnx` file with the content `bytes` that a program provides, with its external data and the files next
-/// to it, and returns the model.
+/// to it, and returns the model. Fails like [`load::from_reader`], and with the error of the program.
 pub fn load_provided(bytes: Bytes, file: &Provided<'_>) -> Result<Model> {
     let place = || file.name().to_owned();
     let loaded = load::from_reader(bytes.clone(), &|name| file.beside(name, limits::DATA_FILE_BYTES)).at(place)?;
@@ -180,7 +180,7 @@ fn card(format: Format, files: Vec<SideFile>, model: &Model) -> Result<Card> {
 fn genai_defaults(folder: &Path, card: &mut Card) -> Result<()> {
     let path = folder.join("genai_config.json");
     let config = side::read_object(&path)?.unwrap_or_default();
-    // Names and sizes of the cache are read from it for generation.
+    // For generation, the names and sizes of the cache are read from this file.
     card.side_files.push(SideFile { name: "genai_config.json".to_owned(), content: SideContent::Path(path) });
     let Some(model) = config.get("model").and_then(Value::as_object) else { return Ok(()) };
     if card.generation.eos_token_ids.is_empty() {

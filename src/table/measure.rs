@@ -32,14 +32,19 @@ const FEWEST: usize = 3;
 
 /// The result of a measurement.
 pub(super) struct Measurement {
+    /// Time to load the original and the result, in milliseconds.
     pub load_ms: Pair,
+    /// Growth of resident memory over load and first run, in bytes, of original and result.
     pub resident_bytes: [u64; 2],
+    /// Speed for each size of the inputs.
     pub speed: Vec<Speed>,
 }
 
 /// The options of a measurement.
 pub(super) struct How {
+    /// ONNX Runtime on which the models run.
     pub runtime: &'static Runtime,
+    /// Number of threads of a session.
     pub threads: usize,
     /// Maximum number of rounds of each visit, for each size.
     pub runs: usize,
@@ -57,7 +62,8 @@ pub(super) enum Load {
 
 impl Load {
     /// Returns the inputs for a model: a prompt for a decoder with a tokenizer; for other models those of [`SIZES`]
-    /// that the model accepts, or generated inputs of the default size if it accepts none of them.
+    /// that the model accepts, or generated inputs of the default size if it accepts none of them. Fails if the text
+    /// cannot be tokenized, the model cannot be loaded, or no inputs fit it.
     pub fn new(how: &How, model: &Model, tokenizer: Option<&Tokenizer>, call: &Call) -> Result<Load> {
         if let (Task::Generate, Some(tokenizer)) = (model.card().task, tokenizer) {
             let text = InputOptions::default().texts().join(" ");
@@ -243,7 +249,7 @@ fn visit_once(
         if round >= FEWEST && start.elapsed().as_secs_f64() > how.max_seconds {
             break;
         }
-        // The order alternates, so that a machine that becomes slower or faster favours neither.
+        // The order alternates, so that a machine that becomes slower or faster favours neither model.
         let (a, b) = if round % 2 == 0 {
             let a = first.run(load, size, call)?;
             (a, second.run(load, size, call)?)

@@ -50,7 +50,7 @@ fn quality(row: &Row, loss: &str) -> Option<(bool, String)> {
         "minimal" => (1.03, 0.99, 0.97),
         "moderate" => (1.25, 0.95, 0.9),
         "better" => (1.0, f64::INFINITY, f64::INFINITY),
-        // Nothing is promised, and the text says so.
+        // `varies` promises nothing.
         "varies" => (f64::NEG_INFINITY, f64::INFINITY, f64::INFINITY),
         _ => return None,
     };

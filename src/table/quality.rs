@@ -22,10 +22,12 @@ const WINDOW: usize = 512;
 
 /// The data on which quality is measured.
 pub(super) struct Data<'a> {
+    /// ONNX Runtime on which the models run.
     pub runtime: &'static Runtime,
     pub tokenizer: Option<&'a Tokenizer>,
     /// Text of the caller; `None` for built-in sentences.
     pub text: Option<&'a str>,
+    /// Number of threads of a session.
     pub threads: usize,
 }
 
@@ -41,7 +43,8 @@ impl Data<'_> {
         }
     }
 
-    /// Returns the quality of `result` against `original`, the most important measure first.
+    /// Returns the quality of `result` against `original`, the most important measure first. Fails if a model cannot be
+    /// run on the data, and with `Cancelled` or `Timeout`.
     pub fn compare(&self, original: &Model, result: &Model, call: &Call) -> Result<Vec<Figure>> {
         let Some(tokenizer) = self.tokenizer else { return self.closeness(original, result, call) };
         match original.card().task {

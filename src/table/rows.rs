@@ -56,9 +56,13 @@ pub(super) struct Given<'a> {
 
 /// A row that is planned, with its recipe.
 pub(super) struct Plan {
+    /// Name of the row.
     pub name: Name,
+    /// Title of the row in the table.
     pub title: &'static str,
+    /// Steps of the recipe that makes the package.
     pub recipe: Vec<Value>,
+    /// Size, speed and quality that are promised.
     pub promise: Promise,
     /// Description of what is missing, if the row cannot be measured.
     pub lacks: Option<&'static str>,

@@ -32,7 +32,8 @@ pub(super) fn key(of: &Value) -> String {
 }
 
 impl Store {
-    /// Opens the output folder, and creates it if necessary.
+    /// Opens the output folder, and creates it if necessary. Fails with `Io` or `NotFound` if a folder cannot be
+    /// created.
     pub fn new(folder: &Path) -> Result<Store> {
         for name in ["rows", "packages"] {
             let path = folder.join(name);
@@ -46,7 +47,7 @@ impl Store {
         read(&self.row_path(key))
     }
 
-    /// Saves a measured row under the key `key`.
+    /// Saves a measured row under the key `key`. Fails with `Io` or `NotFound` if the file cannot be written.
     pub fn keep(&self, key: &str, row: &Row) -> Result<()> {
         write(&self.row_path(key), row)
     }
@@ -66,7 +67,7 @@ impl Store {
         (made.key == key && self.package(name).exists()).then_some(made)
     }
 
-    /// Saves the facts about the package `name`.
+    /// Saves the facts about the package `name`. Fails like [`Store::keep`].
     pub fn keep_made(&self, name: &str, made: &Made) -> Result<()> {
         write(&self.made_path(name), made)
     }
@@ -75,7 +76,7 @@ impl Store {
         self.0.join("packages").join(format!("{name}.made.json"))
     }
 
-    /// Writes the file `name` of the output folder, and replaces an existing one.
+    /// Writes the file `name` of the output folder, and replaces an existing one. Fails like [`Store::keep`].
     pub fn write(&self, name: &str, content: &str) -> Result<()> {
         files::replace(&self.0.join(name), content.as_bytes())
     }

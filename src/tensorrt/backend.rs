@@ -178,7 +178,7 @@ fn open(backend: Backend, folder: Option<&Path>, reason: String) -> Result<Libra
     let [main, parser] = backend.files();
     let mut tried = Vec::new();
     for place in places(folder) {
-        // The library searches for its own parts next to itself, which is not where a link to it is.
+        // The library searches for its own parts in the folder of its path. A link to it is therefore resolved first.
         let real = |path: PathBuf| path.canonicalize().unwrap_or(path);
         let at = |name: &str| place.as_ref().map_or_else(|| PathBuf::from(name), |folder| real(folder.join(name)));
         let opened = open_library(&at(main)).and_then(|first| Ok((first, open_library(&at(parser))?)));

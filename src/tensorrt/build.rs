@@ -92,7 +92,7 @@ pub fn build(
 /// Returns the graph that the backend would receive, and a report, without building an engine: the graph is lowered to
 /// the operators that the backend's parser supports, in the requested precision. Its inputs and outputs are those of
 /// `model`. No backend is needed, and `runtime` only where [`build`] needs it for the graph. Fails like [`build`] for
-/// the options and the graph; sizes that no option sets are no error.
+/// the options and the graph; sizes that no option sets are not an error.
 pub fn graph(
     runtime: Option<&'static Runtime>,
     model: &Model,

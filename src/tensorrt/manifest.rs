@@ -162,7 +162,7 @@ fn check_library(library: &Library, key: &Key) -> Result<()> {
 /// checked but not the version.
 ///
 /// Fails with `Untrusted` if it is not trusted or has no manifest, `InvalidModel` if the file differs from its manifest
-/// or is no engine, and `Mismatch` for another model, backend, version or device; the message names the difference.
+/// or is not an engine, and `Mismatch` for another model, backend, version or device; the message names the difference.
 /// Also fails like [`Manifest::read`] and [`Library::open`].
 pub fn open(engine: &Path, options: &OpenOptions) -> Result<Manifest> {
     let place = || engine.display().to_string();

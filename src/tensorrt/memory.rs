@@ -78,7 +78,7 @@ impl Device {
         }
     }
 
-    /// Makes the device's context current on this thread.
+    /// Makes the device's context current on this thread. Fails with `Backend` if the driver returns an error.
     pub fn enter(&self) -> Result<()> {
         // SAFETY: the context is retained.
         done(unsafe { (self.calls.set_current)(self.context) }, "cuCtxSetCurrent")
@@ -122,7 +122,8 @@ impl Device {
         *room = Room::default();
     }
 
-    /// Enqueues a copy to the device. Panics if `room` is smaller than `from`.
+    /// Enqueues a copy to the device. Fails with `Backend` if the driver returns an error. Panics if `room` is smaller
+    /// than `from`.
     ///
     /// # Safety
     /// `from` must live until [`Device::wait`] returns.
@@ -135,7 +136,8 @@ impl Device {
         )
     }
 
-    /// Enqueues a copy to the host. Panics if `room` is smaller than `to`.
+    /// Enqueues a copy to the host. Fails with `Backend` if the driver returns an error. Panics if `room` is smaller
+    /// than `to`.
     ///
     /// # Safety
     /// `to` must live until [`Device::wait`] returns.

@@ -140,6 +140,7 @@ pub struct TensorRtOptions {
 }
 
 impl TensorRtOptions {
+    /// Fails with `InvalidArgument` if an option is out of range or contradicts another.
     pub(super) fn check(&self) -> Result<()> {
         if let Some(level) = self.optimization_level.filter(|level| !(0..=5).contains(level)) {
             bail!(InvalidArgument, "the optimization level is {level}; it must be from 0 to 5");

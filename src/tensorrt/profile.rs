@@ -188,7 +188,7 @@ fn size_of(
     let fixed = |size: i64| (size > 0).then_some(Span { min: size, opt: size, max: size });
     let batch = || fixed(options.batch_size).or_else(|| known.get("batch").copied());
     let sequence = || fixed(options.sequence_length).or_else(|| known.get("sequence").copied());
-    // By default, texts have no past.
+    // By default, the length of the cache is 0 if the sequence length is known.
     let past = || {
         let none = Span { min: 0, opt: 0, max: 0 };
         known.get("past").copied().or_else(|| sequence().map(|_| none))

@@ -30,7 +30,9 @@ const E4M3: f32 = 448.0;
 
 /// The weight of a product, with the axis of its output channels.
 pub(super) struct Weighted<'w> {
+    /// Weight as stored.
     pub weight: &'w TensorProto,
+    /// Axis of the output channels.
     pub axis: usize,
 }
 
@@ -252,7 +254,8 @@ fn e4m3(value: f32) -> u8 {
     // Below 2^-6, the step size stays that of 2^-6.
     let exponent = if size < 2f32.powi(-6) { -6 } else { (size.to_bits() >> 23) as i32 - 127 };
     let steps = (size / 2f32.powi(exponent - 3)).round_ties_even() as u8;
-    // 16 steps are the first of the next exponent, which the addition carries into.
+    // Rounding may give 16 steps, which is the first value with the next exponent: the addition increments the
+    // exponent.
     let bits = if exponent == -6 && steps < 8 { steps } else { (((exponent + 7) as u8) << 3) + (steps - 8) };
     sign | bits
 }

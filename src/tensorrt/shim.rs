@@ -329,8 +329,8 @@ fn failure(library: &Library, result: &RawResult) -> crate::error::Error {
     }
 }
 
-/// Fails if the backend cannot read an engine: with [`Kind::InvalidModel`] if it is no engine, with `DeviceMissing` if
-/// reading more than the header needs a GPU, and with `Backend` for other reasons.
+/// Fails if the backend cannot read an engine: with [`Kind::InvalidModel`] if it is not an engine, with `DeviceMissing`
+/// if reading more than the header needs a GPU, and with `Backend` for other reasons.
 pub(super) fn check(library: &Library, engine: &[u8]) -> Result<()> {
     let mut result = RawResult::empty();
     // SAFETY: the bytes live until the call returns; the function is the library's own.

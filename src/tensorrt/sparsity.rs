@@ -11,7 +11,9 @@ use std::collections::HashMap;
 /// once for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counted {
+    /// Number of weights.
     pub weights: usize,
+    /// Number of weights with the pattern.
     pub with_pattern: usize,
 }
 
@@ -54,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_pattern_is_looked_for_along_what_is_summed_over() {
-        // Columns of [4, 2]: 1 0 2 0 and 0 3 0 4.
+        // The columns of the [4, 2] matrix are 1 0 2 0 and 0 3 0 4.
         let matrix = float_tensor("w", &[4, 2], &[1.0, 0.0, 0.0, 3.0, 2.0, 0.0, 0.0, 4.0]);
         assert!(has_pattern(&matrix, 0));
         assert!(!has_pattern(&matrix, 1), "2 is no multiple of 4");

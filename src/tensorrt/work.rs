@@ -22,7 +22,9 @@ const STACK: usize = 64 << 20;
 
 /// The data of the thread, all owned, because the caller may return before the thread ends. See [`Request`].
 pub(super) struct Job {
+    /// TensorRT library that builds the engine.
     pub library: Library,
+    /// Content of the `.onnx` file.
     pub model: Bytes,
     /// Path of a model with external weights, which is read instead of `model`.
     pub file: Option<PathBuf>,
@@ -33,8 +35,10 @@ pub(super) struct Job {
     pub optimization_level: i32,
     pub hardware_compatibility: i32,
     pub verbosity: i32,
+    /// Maximum size of the workspace in bytes; 0 for all device memory.
     pub workspace: u64,
     pub capabilities: Vec<i32>,
+    /// Content of the timing cache; `None` for no cache.
     pub timing: Option<Bytes>,
 }
 

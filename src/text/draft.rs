@@ -111,7 +111,8 @@ impl Drafter {
         Ok(Drafter { sources, latest: 0 })
     }
 
-    /// Returns drafted tokens that may follow `text`, none if no source has any.
+    /// Returns drafted tokens that may follow `text`, none if no source has any. Fails with an error of the draft
+    /// model, also because `stop` was triggered.
     pub fn draft(&mut self, text: &[i64], request: &mut DraftRequest<'_>, stop: &Stop) -> Result<Vec<i64>> {
         for (index, source) in self.sources.iter_mut().enumerate() {
             let most = source.pace.length().min(request.most);
@@ -258,7 +259,7 @@ impl Pace {
             self.next = accepted.max(self.next / 2).max(1);
         }
         self.misses = if accepted == 0 { self.misses + 1 } else { 0 };
-        // A single miss is no reason to stop: 0, 1, 3, 7 … runs.
+        // After 1, 2, 3, 4 … misses in succession, drafting pauses for 0, 1, 3, 7 … runs.
         self.pause = (1usize << self.misses.saturating_sub(1).min(8)).saturating_sub(1).min(LONGEST_PAUSE);
     }
 }

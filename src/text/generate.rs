@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 const MOST_ROOM: usize = 512;
 
 impl dyn Rows + '_ {
-    /// Generates a text after each prompt and returns the generations (see
-    /// [`Generator::generate`](super::Generator::generate)).
+    /// Generates a text after each prompt and returns the generations. Fails like
+    /// [`Generator::generate`](super::Generator::generate), which describes the arguments.
     pub fn generate(
         &mut self,
         prompts: &[Prompt<'_>],

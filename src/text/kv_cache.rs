@@ -24,7 +24,7 @@ pub struct RowLogits {
 }
 
 impl RowLogits {
-    /// Returns one logit per token of the vocabulary.
+    /// Returns one logit per token of the vocabulary. Fails only with `Internal`, for a defect of this library.
     pub fn values(&self) -> Result<&[f32]> {
         let all = self.tensor.as_slice::<f32>()?;
         all.get(self.start..self.start + self.size).ok_or_else(|| error!(Internal, "logits are out of range"))

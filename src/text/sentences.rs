@@ -45,7 +45,8 @@ pub fn named_prompt(beside: &Beside<'_>, wanted: &str) -> Result<String> {
     }
 }
 
-/// Returns whether `sentence_bert_config.json` says that texts are converted to lower case.
+/// Returns whether `sentence_bert_config.json` says that texts are converted to lower case. Fails with `InvalidModel`
+/// if the file is not a JSON object, and if it cannot be read.
 pub fn lower_case(beside: &Beside<'_>) -> Result<bool> {
     let config = object(beside, "sentence_bert_config.json")?;
     Ok(config.get("do_lower_case").and_then(Value::as_bool).unwrap_or(false))

@@ -18,7 +18,7 @@ pub struct RowText(Option<TextStream>);
 
 impl RowText {
     /// Begins a run (see [`super::rows::RowTexts::begin_text`]). `whole` are the existing tokens of the row if its text
-    /// is to begin with theirs, which is then returned; otherwise the text is empty.
+    /// is to begin with theirs, which is then returned; otherwise the text is empty. Fails like [`TextStream::push`].
     pub fn begin(
         &mut self,
         tokenizer: Option<&Arc<Tokenizer>>,
@@ -39,7 +39,7 @@ impl RowText {
     }
 
     /// Returns the text that a token completes, like [`TextStream::push`]; empty without a tokenizer or before the
-    /// first run.
+    /// first run. Fails like [`TextStream::push`].
     pub fn push(&mut self, tokenizer: Option<&Arc<Tokenizer>>, token: i64) -> Result<String> {
         match (tokenizer, &mut self.0) {
             (Some(tokenizer), Some(stream)) => stream.push(tokenizer, token),
@@ -48,12 +48,13 @@ impl RowText {
     }
 
     /// Returns the text that would be added if no token followed, like [`TextStream::open`]; empty before the first
-    /// run.
+    /// run. Fails like [`TextStream::open`].
     pub fn open(&self) -> Result<String> {
         self.0.as_ref().map_or_else(|| Ok(String::new()), TextStream::open)
     }
 
-    /// Returns the rest of the text, like [`TextStream::end`]; empty before the first run.
+    /// Returns the rest of the text, like [`TextStream::end`]; empty before the first run. Fails like
+    /// [`TextStream::end`].
     pub fn end(&mut self) -> Result<String> {
         self.0.as_mut().map_or_else(|| Ok(String::new()), TextStream::end)
     }
@@ -94,13 +95,15 @@ impl TextStream {
         Ok(self.beyond(text))
     }
 
-    /// Returns the text that [`TextStream::end`] would return now, without ending the text.
+    /// Returns the text that [`TextStream::end`] would return now, without ending the text. Fails like
+    /// [`TextStream::end`].
     pub fn open(&self) -> Result<String> {
         self.clone().end()
     }
 
     /// Returns the rest of the text if no token follows, with an unfinished character as the decoder writes it. If
-    /// tokens do follow, their text continues where it differs from what was returned here.
+    /// tokens do follow, their text continues where it differs from what was returned here. Fails with `InvalidModel`
+    /// if a decoder of the tokenizer fails.
     pub fn end(&mut self) -> Result<String> {
         let mut rest = String::new();
         if let Some(steps) = &self.steps {

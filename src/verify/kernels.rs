@@ -31,7 +31,8 @@ impl Kernel {
 /// Returns the kernels of the nodes of the main graph, by node name; nodes without a name, and those that ONNX
 /// Runtime removes, are absent. If several kernels have the name of one node, the least quantized is returned.
 ///
-/// Creates one session; the optimized graph is written to a file in `folder`, which is removed again.
+/// Creates one session; the optimized graph is written to a file in `folder`, which is removed again. Fails like
+/// [`Session::new`] and [`Model::from_file`].
 pub fn kernels(
     runtime: &'static Runtime,
     model: &Model,

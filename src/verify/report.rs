@@ -237,7 +237,7 @@ fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
 }
 
 /// Returns the speed-up of the result over the original on `batch`: up to 15 rounds in half a second, but at least
-/// five.
+/// five. Fails like [`Subject::new`], and like [`Subject::run`] for the rounds.
 pub fn race(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),

@@ -11,7 +11,7 @@
 /* The initial value of output parameters, to check that calls write them. */
 #define POISON ((void *)(uintptr_t)64)
 
-static const char *title; /* of the case that runs */
+static const char *title; /* the title of the test case that runs */
 static int failures;
 
 static void fail(const char *what) {

@@ -22,7 +22,7 @@ static int tap_failed_tests;
 
 #define TEST(name) static void name(void)
 #define RUN(name) tap_run(#name, name, 1)
-/* For tests that take minutes under valgrind and use memory only in ways that other tests cover. */
+/* Skips a test under valgrind: for tests that take minutes there and use memory only in ways that other tests cover. */
 #define RUN_UNLESS_VALGRIND(name) tap_run(#name, name, !under_valgrind())
 
 #define CHECK(condition) tap_check((condition) ? 1 : 0, __FILE__, __LINE__, #condition)

@@ -111,7 +111,7 @@ TEST(weights_are_fitted_and_a_manifest_keeps_them) {
     const char *same = strstr(optimize_buffer_data(first), "\"weights\"");
     NEED(same != NULL);
     CHECK_HAS(optimize_buffer_data(second), same);
-    /* A manifest can be loaded as a model: the fused graph. */
+    /* A manifest can be loaded as a model, which is the fused graph. */
     CHECK_OK(optimize_model_load(context, temporary("pair"), NULL, &model, &error));
     optimize_generator_t *generator = NULL;
     struct heard heard = {0};

@@ -176,7 +176,7 @@ TEST(another_runtime_is_refused_once_one_is_open) {
     optimize_error_t *error = NULL;
     const char *version = NULL;
     CHECK_OK(optimize_context_runtime_version(open, &version, &error));
-    CHECK_OK(optimize_context_new(&options, &context, &error)); /* it is opened when it is needed */
+    CHECK_OK(optimize_context_new(&options, &context, &error)); /* ONNX Runtime is opened when it is needed */
     version = "";
     CHECK_FAILS(optimize_context_runtime_version(context, &version, &error), OPTIMIZE_INVALID_ARGUMENT, "/nowhere");
     CHECK(version == NULL);

@@ -141,7 +141,8 @@ TEST(a_model_says_how_to_sample) {
     CHECK_OK(optimize_generator_new(context, model, NULL, NULL, &generator, &error));
     for (i = 0; i < 3; i++) {
         options.model_sampling = i == 1;
-        options.temperature = i == 2 ? 1.0f : 0; /* what this file recommends is nothing: the defaults apply */
+        /* The file recommends no sampling, so that model_sampling selects the defaults: 1 and 50. */
+        options.temperature = i == 2 ? 1.0f : 0;
         options.top_k = i == 2 ? 50 : 0;
         CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &reports[i], &error));
     }

@@ -472,7 +472,7 @@ TEST(a_token_cancels_from_another_thread) {
     int i;
     start_firing(&firing, 0.02);
     optimize_call_t call = {.struct_size = sizeof call, .cancel = firing.cancel};
-    /* Repeated until the token is fired, either during a call or between two calls. */
+    /* Calls are repeated until the token is fired, either during a call or between two calls. */
     for (i = 0; i < 10000 && (status = quantize(&slow, &call, &small, NULL, &error)) == OPTIMIZE_OK; i++) {
         optimize_model_free(small);
         small = NULL;

@@ -85,7 +85,7 @@ TEST(a_benchmark_has_its_figures) {
     optimize_model_free(model);
 }
 
-/* The callback hears what the report says. */
+/* The tokens and log-probabilities that the callback receives, which must be those of the report. */
 struct heard {
     int64_t tokens[8];
     float logprobs[8];

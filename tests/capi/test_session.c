@@ -6,7 +6,7 @@
 static optimize_context_t *context;
 static optimize_tokenizer_t *tokenizer;
 static optimize_model_t *minilm;
-static optimize_session_t *session; /* of minilm */
+static optimize_session_t *session; /* a session of minilm */
 
 static const char *const sentences[3] = {
     "A man is eating food.",

@@ -12,7 +12,7 @@ typedef struct received_t {
     size_t sizes[FILES], count;
     int ended[FILES], out_of_order, foreign;
     thrd_t thread;
-    /* What the callback returns from this number of bytes on. */
+    /* The number of bytes of a file from which on the callback returns `status`. */
     size_t limit;
     int32_t status;
 } received_t;

@@ -12,7 +12,7 @@ using tap::deps;
 using tap::temporary;
 
 const std::string minilm = "models/paraphrase-MiniLM-L3-v2";
-const std::string sentence = "461"; // what this export calls the embedding of the sentence
+const std::string sentence = "461"; // the name of the output with the embedding of the sentence
 
 std::string content(const std::string &path) {
     std::ifstream file(path, std::ios::binary);

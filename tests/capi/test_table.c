@@ -42,7 +42,7 @@ TEST(rows_are_measured_once_and_a_cancel_keeps_them) {
     const double first = number_after(text, "\"speedup\"", "value");
     CHECK_OK(optimize_models_table(context, models, 1, folder, &options, NULL, &report, &error));
     const char *json = optimize_buffer_data(report);
-    CHECK(number_after(json, "\"speedup\"", "value") == first); /* not measured again */
+    CHECK(number_after(json, "\"speedup\"", "value") == first); /* the speed-up is not measured again */
     CHECK(number_after(json, "\"state\": \"measured\"", "smaller") > 0.6);
     CHECK_HAS(json, "needs a text: --data");
     CHECK_HAS(json, "\"name\": \"tensorrt\"");

@@ -108,7 +108,7 @@ static void compare_with_the_model(optimize_session_t *engine) {
     optimize_session_free(session);
 }
 
-/* A valid engine: first come the errors that do not depend on a GPU, then the missing GPU. */
+/* With a valid engine, the errors that do not depend on a GPU are tested first, then the error of a missing GPU. */
 TEST(an_engine_runs_where_a_device_is_and_is_refused_with_the_reason_elsewhere) {
     optimize_error_t *error = NULL;
     optimize_tensorrt_options_t built = sizes();

@@ -6,7 +6,7 @@
 static optimize_context_t *context;
 static optimize_tokenizer_t *tokenizer;
 static optimize_model_t *minilm;
-static optimize_session_t *session; /* of minilm */
+static optimize_session_t *session; /* a session of minilm */
 
 static const char *const sentences[3] = {
     "A man is eating food.",
@@ -21,7 +21,7 @@ static const char *const sentences[3] = {
 typedef struct turn_t {
     const optimize_session_t *session;
     const text_t *texts;               /* one for each kind of turn */
-    const optimize_tensor_t *const *alone; /* what a thread alone gets for them */
+    const optimize_tensor_t *const *alone; /* the outputs for these texts if one thread runs alone */
     int first, right, wrong;
 } turn_t;
 

@@ -114,7 +114,7 @@ TEST(sizes_end_texts_and_let_nul_in) {
     CHECK(numbers(ids)[optimize_tensor_dims(ids)[1] + 2] != 102);
     optimize_tensor_free(ids);
     sizes[0] = 0;
-    texts[0] = NULL; /* no bytes need no address */
+    texts[0] = NULL; /* a text of 0 bytes may be NULL */
     CHECK_OK(optimize_tokenizer_encode(tokenizer, texts, sizes, 1, NULL, &ids, NULL, NULL, &error));
     CHECK_INT(optimize_tensor_dims(ids)[1], 2);
     optimize_tensor_free(ids);

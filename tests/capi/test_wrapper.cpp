@@ -12,7 +12,7 @@ using tap::deps;
 using tap::temporary;
 
 const std::string minilm = "models/paraphrase-MiniLM-L3-v2";
-const std::string sentence = "461"; // what this export calls the embedding of the sentence
+const std::string sentence = "461"; // the name of the output with the embedding of the sentence
 
 double cosine(const float *a, const float *b, std::size_t count) {
     double ab = 0, aa = 0, bb = 0;
@@ -468,7 +468,7 @@ void sessions_say_what_they_run_on() {
     options.execution.engine_cache = "engines";
     FAILS(invalid_argument, "absolute", optimize::Session(context, model, options));
     optimize::BenchmarkOptions compared;
-    compared.execution.device_id = 3; // of the processor
+    compared.execution.device_id = 3; // the default device is the CPU, which has no number
     FAILS(invalid_argument, "a device", model.benchmark(context, model, nullptr, compared));
 }
 
@@ -516,7 +516,7 @@ void engines_are_refused_with_the_reason() {
     options.model_sha256 = std::string(64, '0');
     FAILS(mismatch, "another model", optimize::open_tensorrt(context, path, options));
     options.model_sha256.clear();
-    options.device_id = 4096; // no machine has so many
+    options.device_id = 4096; // no machine has so many devices
     FAILS(device_missing, "", optimize::open_tensorrt(context, path, options));
     FAILS(device_missing, "", package.engine(context, options));
     FAILS(device_missing, "", model.benchmark_engine(context, path, options));

@@ -9,7 +9,7 @@ using static Tap;
 
 internal static class SourceTests
 {
-    private const string Sentence = "461"; // what this export calls the embedding of the sentence
+    private const string Sentence = "461"; // the name of the output with the embedding of the sentence
 
     private static string folder;
     private static Context context;

@@ -11,7 +11,8 @@ using static Tap;
 
 internal static class StreamTests
 {
-    private const string Count = "One, two, three, four,"; // it goes on: five, six, seven, eight, and nine, ...
+    // The model continues: five, six, seven, eight, and nine, ...
+    private const string Count = "One, two, three, four,";
 
     private static string folder, temporary;
     private static Context context;
@@ -87,7 +88,7 @@ internal static class StreamTests
         {
             foreach (var token in generator.Stream(new[] { Count })) throw new FormatException();
         });
-        generator.Generate(new[] { Count }, AtMost(1)); // it is free
+        generator.Generate(new[] { Count }, AtMost(1)); // the generator can be used again
     }
 
     private static void TasksGiveWhatCallsGive()

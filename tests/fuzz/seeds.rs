@@ -92,7 +92,7 @@ pub fn gguf() -> Vec<Seed> {
     let files = entries("fixtures/gguf");
     let models = files.iter().filter(|path| path.extension().is_some_and(|e| e == "gguf"));
     let fixtures = models.map(|path| {
-        // These contain tensors of every form, or a tokenizer, but no model.
+        // The three files named here contain tensors of every form, or a tokenizer, but no model.
         let sound =
             !path.ends_with("forms.gguf") && !path.ends_with("forms_more.gguf") && !path.ends_with("logits.gguf");
         one("model.gguf", std::fs::read(path).unwrap(), sound)

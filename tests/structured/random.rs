@@ -130,8 +130,8 @@ impl Maker {
                 self.op("Mul", &[x, &s], vec![])
             }
             _ => {
-                // A constant is added where the masked value is zero: a mask where units are produced would not undo
-                // this.
+                // This function does not map 0 to 0. Zeros in the weights that produce a unit would therefore not have
+                // the effect of removing the unit.
                 let c = self.scalar(0.7);
                 let y = self.op("Add", &[x, &c], vec![]);
                 self.op("Exp", &[&y], vec![]).pipe(|e| self.op("Sigmoid", &[&e], vec![]))
@@ -169,7 +169,7 @@ impl Maker {
     pub fn linear(&mut self, x: &str, from: i64, to: i64) -> String {
         match self.random.below(4) {
             0 => {
-                // As PyTorch exports a matrix that is stored transposed.
+                // PyTorch exports a matrix that is stored transposed in this form.
                 let w = self.weight(&[to, from]);
                 let w = self.op("Transpose", &[&w], vec![ints_attribute("perm", &[1, 0])]);
                 self.op("MatMul", &[x, &w], vec![])

@@ -7,15 +7,18 @@ use crate::onnx::proto::NodeProto;
 
 /// The attributes of a convolution or pooling, with defaults for missing ones.
 pub(super) struct Window {
+    /// Stride along each dimension.
     pub strides: Vec<i64>,
+    /// Distance between elements of the kernel along each dimension.
     pub dilations: Vec<i64>,
     /// Padding before each dimension, followed by padding after each dimension.
     pub pads: Vec<i64>,
+    /// Number of groups of channels.
     pub group: i64,
 }
 
 impl Window {
-    /// Returns the attributes of a node over `spatial` dimensions.
+    /// Returns the attributes of a node over `spatial` dimensions. Fails with `Unsupported` for `auto_pad`.
     pub fn of(node: &NodeProto, spatial: usize) -> Result<Window> {
         let auto = node.attribute("auto_pad").and_then(|a| a.s.as_deref());
         if !matches!(auto, None | Some(b"NOTSET" | b"VALID")) {
@@ -105,7 +108,8 @@ fn of_bias(t: &mut Tape, g: &str, rank: usize) -> String {
     t.sum(g, &axes, false)
 }
 
-/// Returns the gradients of a convolution with respect to input, kernel and bias, as far as they are needed.
+/// Returns the gradients of a convolution with respect to input, kernel and bias, as far as they are needed. Fails like
+/// [`Window::of`].
 pub fn conv(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, kernel) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;
@@ -123,7 +127,8 @@ pub fn conv(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(parts)
 }
 
-/// Returns the gradients of a transposed convolution, in which input and gradient exchange roles.
+/// Returns the gradients of a transposed convolution, in which input and gradient exchange roles. Fails with
+/// `Unsupported` for `auto_pad` and `output_shape`.
 pub fn transposed(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, kernel) = (step.gradient()?, step.input(0)?, step.input(1)?);
     let rank = t.rank(x)?;

@@ -57,7 +57,8 @@ impl Formula {
 }
 
 /// Returns the gradients of `Einsum`: the gradient of an input is the same equation with `g` in the place of that
-/// input, and with the letters of the input as the output.
+/// input, and with the letters of the input as the output. Fails with `InvalidModel` if there is no equation or it does
+/// not fit the inputs, and with `Unsupported` for more than 52 letters.
 pub fn einsum(t: &mut Tape, step: &Step) -> Result<Parts> {
     let g = step.gradient()?;
     let Some(text) = step.node.attribute("equation").and_then(|a| a.s.as_deref()) else {

@@ -67,7 +67,8 @@ fn vector(t: &mut Tape, step: &Step, rank_a: usize, rank_b: usize) -> Result<Par
             if own > 1 {
                 t.op("Reshape", &[&whole, &shape])
             } else {
-                // [.., 1, k] or [.., k, 1]: in order, rows of k.
+                // The gradient is [.., 1, k] or [.., k, 1]. Its elements in order are rows of k elements, which are
+                // summed.
                 let rows = t.ints(&[-1]);
                 let rows = t.concat(&[&rows, &shape], 0);
                 let rows = t.op("Reshape", &[&whole, &rows]);

@@ -1,7 +1,8 @@
 //! The rules of operators, one file per family. A rule adds nodes to the tape and returns the gradients of the inputs:
 //! the index of each input and the name of its gradient. In the documentation, `x` is the input, `y` the output, and
 //! `g` the gradient of the loss with respect to `y`. Rules fail with `Unsupported` for attributes that they do not
-//! support, or if they need the rank of a value and it is unknown.
+//! support, or if they need the rank of a value and it is unknown, and with `InvalidModel` for attributes that are
+//! missing or do not fit the inputs.
 
 pub mod conv;
 pub mod einsum;

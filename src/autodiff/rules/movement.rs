@@ -81,7 +81,8 @@ pub fn top(t: &mut Tape, step: &Step) -> Result<Parts> {
 }
 
 /// Returns the gradients of `ScatterElements`, which replaces elements of `x` or adds to them. The updates receive `g`
-/// at their positions. The gradient of `x` is `g`, with zeros at the replaced positions.
+/// at their positions. The gradient of `x` is `g`, with zeros at the replaced positions. Fails with `Unsupported` for
+/// the reductions `mul`, `min` and `max`.
 pub fn scatter_elements(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, places, updates) = (step.gradient()?, step.input(1)?, step.input(2)?);
     let adds = match step.node.attribute("reduction").and_then(|a| a.s.as_deref()) {

@@ -20,7 +20,8 @@ pub fn max(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[&sum, &shape]))])
 }
 
-/// Returns the gradient of average pooling: `g` is distributed evenly over the elements of each window.
+/// Returns the gradient of average pooling: `g` is distributed evenly over the elements of each window. Fails with
+/// `InvalidModel` without `kernel_shape`, and with `Unsupported` for `ceil_mode` and `auto_pad`.
 pub fn average(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x) = (step.gradient()?, step.input(0)?);
     let rank = t.rank(x)?;

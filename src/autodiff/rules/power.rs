@@ -55,7 +55,8 @@ pub fn remainder(t: &mut Tape, step: &Step) -> Result<Parts> {
     }))
 }
 
-/// Returns the gradient of a trigonometric or hyperbolic function, or of its inverse.
+/// Returns the gradient of a trigonometric or hyperbolic function, or of its inverse. Fails with `Internal` for other
+/// operators.
 pub fn angle(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, y, op) = (step.gradient()?, step.input(0)?, step.output(), step.node.op());
     let one = t.scalar(1.0);

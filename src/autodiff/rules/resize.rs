@@ -7,6 +7,8 @@ use crate::onnx::proto::NodeProto;
 
 /// Returns the gradient of `Resize`. Interpolation is a product with one matrix per dimension, which the node itself
 /// returns when it resizes the rows of an identity matrix. The gradient is the product with the transposed matrices.
+/// Fails with `Unsupported` for a `Resize` that crops or keeps the aspect ratio, and with `InvalidModel` if it has
+/// neither scales nor sizes.
 pub fn resize(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, node) = (step.gradient()?, step.input(0)?, &step.node);
     let text = |name: &str| node.attribute(name).and_then(|a| a.s.clone());

@@ -10,7 +10,8 @@ pub fn reshape(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op("Reshape", &[step.gradient()?, &shape]))])
 }
 
-/// Returns the gradient of `Transpose`: `g` with its dimensions in the order of the input.
+/// Returns the gradient of `Transpose`: `g` with its dimensions in the order of the input. Fails with `InvalidModel` if
+/// `perm` does not fit the input.
 pub fn transpose(t: &mut Tape, step: &Step) -> Result<Parts> {
     let rank = t.rank(step.input(0)?)? as i64;
     let given = step.node.attribute("perm").map(|a| a.ints.clone()).filter(|perm| !perm.is_empty());
@@ -75,7 +76,8 @@ pub fn split(t: &mut Tape, step: &Step) -> Result<Parts> {
     Ok(vec![(0, t.op_with("Concat", &names, axis))])
 }
 
-/// Returns the gradient of `Slice`: `g`, padded with zeros for the rest of the input.
+/// Returns the gradient of `Slice`: `g`, padded with zeros for the rest of the input. Fails with `Unsupported` if the
+/// number of axes is not known.
 pub fn slice(t: &mut Tape, step: &Step) -> Result<Parts> {
     let (g, x, starts, ends) = (step.gradient()?, step.input(0)?, step.input(1)?, step.input(2)?);
     let rank = t.rank(x)?;
@@ -144,7 +146,7 @@ fn rows(
         (starts, ends) = (t.op("Gather", &[&starts, &own]), t.op("Gather", &[&ends, &own]));
     }
     let first = t.ints(&[0]);
-    // Bounds may be int32; the axes must then be int32 too.
+    // Bounds may be int32. They are converted to int64, the type of the axes, because `Slice` requires one type.
     let wide = |t: &mut Tape, value: &str| t.op_with("Cast", &[value], vec![edit::int_attribute("to", 7)]);
     let (starts, ends) = (wide(t, &starts), wide(t, &ends));
     match steps {

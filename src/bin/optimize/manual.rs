@@ -30,14 +30,15 @@ fn definition() -> Command {
     crate::Arguments::command()
 }
 
-/// Prints the completion script for a shell.
+/// Prints the completion script for a shell. Fails with `Io` if standard output cannot be written.
 pub fn completions(arguments: &Completions) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut definition(), "optimize", &mut text);
     common::print(&String::from_utf8_lossy(&text))
 }
 
-/// Prints a manual page, or writes all manual pages.
+/// Prints a manual page, or writes all manual pages. Fails with `InvalidArgument` for an unknown command, and with
+/// `NotFound` or `Io` if a page cannot be written.
 pub fn man(arguments: &Man) -> Result<()> {
     if let Some(folder) = &arguments.output {
         std::fs::create_dir_all(folder).at(|| folder.display())?;

@@ -39,7 +39,8 @@ fn wait(signal: i32, mut reader: PipeReader) {
             drop(emulate_default_handler(signal));
         }
         if CALLS.load(Ordering::SeqCst) == 0 {
-            exit(128 + signal); // does not run destructors of libraries, which other threads may still use
+            // `exit` does not run destructors of libraries, which other threads may still use.
+            exit(128 + signal);
         }
         if std::io::stderr().is_terminal() {
             eprintln!("\noptimize: cancelling; a second signal ends the command at once");

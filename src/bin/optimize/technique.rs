@@ -44,6 +44,7 @@ pub struct Made<'a> {
 
 impl Made<'_> {
     /// Returns the options of measurements, whose inputs are those of the flags, or otherwise the calibration data.
+    /// Fails if the calibration data or the flags of the inputs cannot be read.
     pub fn measured_on(&self) -> Result<BenchmarkOptions> {
         let AfterTechnique { benchmark_text, benchmark_runs, .. } = self.after;
         let mut options = benchmark::options(self.inputs, self.machine, benchmark_text.clone(), *benchmark_runs)?;
@@ -58,7 +59,7 @@ impl Made<'_> {
     }
 
     /// Checks the result (unless `kept` is `None`), writes it, and benchmarks it against its original as far as the
-    /// flags request it. Records the files and the findings in `report`.
+    /// flags request it. Records the files and the findings in `report`. Fails if the result cannot be written or run.
     pub fn finish(&self, kept: Option<Kept>, report: &mut Report, bar: &Bar) -> Result<()> {
         if let Some(kept) = kept {
             let models = (self.original, self.result);

@@ -185,6 +185,7 @@ impl Nodes {
 }
 
 /// Adds the combination of logits, whose last dimension is tokens or classes, as log-probabilities: the output `name`.
+/// Fails with `Internal` for the methods `rerank` and `concat`, which do not combine distributions.
 pub fn distribution(nodes: &mut Nodes, ensemble: &Ensemble, rows: &[String], name: &str) -> Result<()> {
     let members = ensemble.members();
     let weights: Vec<f64> = members.iter().map(|member| member.weight).collect();

@@ -59,7 +59,9 @@ impl Branch {
 }
 
 impl Join {
-    /// Returns the members' graphs as one, whose outputs are not combined yet.
+    /// Returns the members' graphs as one, whose outputs are not combined yet. Fails with `Unsupported` if the members
+    /// have different kinds of caches, with `InvalidArgument` if their inputs differ, and with `Cancelled` or
+    /// `Timeout`.
     pub fn new(ensemble: &Ensemble, call: &Call) -> Result<Join> {
         let members = ensemble.members();
         let decoders = decoders(ensemble)?;

@@ -118,7 +118,7 @@ fn a_character_may_come_byte_by_byte() {
     assert_eq!(rows.piece(0, first).unwrap(), "");
     let stop = Stop::new().unwrap();
     rows.advance_rows(&[0], &stop, &mut |_| Ok(())).unwrap();
-    // Only the rest of the character may follow, or nothing.
+    // Only a token that completes the character may follow, or the end token.
     let next = rows.rows[0].next.as_ref().unwrap();
     let bytes = |id: &i64| rows.ids.bytes(&rows.speakers[0].pieces, *id).to_vec();
     let ends: Vec<Vec<u8>> = next.ids.iter().filter(|id| **id != rows.ids.end).map(bytes).collect();

@@ -32,12 +32,16 @@ impl Numbers {
 
 /// A value whose elements are known.
 pub(super) struct Value {
+    /// Shape of the value.
     pub dims: Vec<usize>,
+    /// Type of the elements.
     pub dtype: DataType,
+    /// Elements in row-major order.
     pub numbers: Numbers,
 }
 
 impl Value {
+    /// Returns the elements as floats; `None` for [`Numbers::Whole`].
     pub fn floats(self) -> Option<Vec<f32>> {
         match self.numbers {
             Numbers::Floats(values) => Some(values),
@@ -54,6 +58,7 @@ pub(super) struct Constants<'g> {
 }
 
 impl<'g> Constants<'g> {
+    /// Returns the constants of `graph`.
     pub fn of(graph: &'g GraphProto) -> Constants<'g> {
         // A constant that is also an input may differ in each run.
         let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
@@ -158,7 +163,7 @@ fn reshaped(mut value: Value, shape: Value) -> Option<Value> {
     for (index, size) in sizes.iter().enumerate() {
         dims.push(match size {
             0 => *value.dims.get(index)?,
-            // The size is computed from the others below.
+            // This size is computed below, from the other ones.
             -1 => 1,
             size => usize::try_from(*size).ok()?,
         });

@@ -58,7 +58,7 @@ fn apart(b: &mut NodeBuilder, original: &NodeProto) -> Option<()> {
         }
         "FusedMatMul" if contrib => b.fused_product(original, x, &y)?,
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" if contrib => b.skip_norm(original, x, &y)?,
-        // ONNX Runtime also has these in the default domain.
+        // ONNX Runtime also has these operators in the default domain.
         "SimplifiedLayerNormalization" | "RMSNormalization" if original.output.len() == 1 => {
             b.rms_norm(x, original.input_at(1)?, original.float("epsilon", 1e-5), original.int("axis", -1), &y)?;
         }

@@ -284,7 +284,8 @@ unsafe fn fixed_row<V: Simd>(x: &StaticInput<'_>, row: usize, k: usize, len: usi
                 let (low, high, offset) = if signed { (-128.0, 127.0, 0) } else { (0.0, 255.0, 128) };
                 let from = values[row * k..].as_ptr();
                 for index in (0..k).step_by(V::LANES) {
-                    // A division, as in `QuantizeLinear`: multiplying by the inverse would round some ties differently.
+                    // The value is divided, as in `QuantizeLinear`, because multiplying by the inverse would round some
+                    // ties differently.
                     let value = V::div(V::load_some(from.add(index), V::LANES.min(k - index)), V::splat(x.scale));
                     let value = V::add(V::round(value), V::splat(x.zero_point as f32));
                     let value = V::min(V::splat(high), V::max(V::splat(low), value));

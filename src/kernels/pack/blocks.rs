@@ -52,6 +52,7 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// Returns the layout of the packed bytes that a header describes.
     pub fn of(header: &LinearHeader) -> Self {
         let panel = if header.class >= Class::Avx512Vnni { 32 } else { 16 };
         let BlockFormat { block, bits, .. } = header.blocks;
@@ -85,6 +86,7 @@ impl Blocks {
         (self.scale_bytes() + self.count() * self.format.zero_points.size()).next_multiple_of(ALIGNMENT)
     }
 
+    /// Returns the number of packed bytes.
     pub fn len(&self) -> usize {
         self.head() + self.panels * self.blocks * self.each()
     }
@@ -268,7 +270,8 @@ fn check_lengths(weights: &BlockWeights<'_>, (k, n): (usize, usize)) -> Result<(
     Ok(())
 }
 
-/// Packs weights in blocks, for `class`.
+/// Packs weights in blocks, for `class`. Fails if a size is not supported, or if a slice does not have the length that
+/// follows from the sizes.
 pub fn pack(
     weights: &BlockWeights<'_>,
     (k, n): (usize, usize),

@@ -21,6 +21,7 @@ pub struct Dense {
 }
 
 impl Dense {
+    /// Returns the layout of the packed bytes that a header describes.
     pub fn of(header: &LinearHeader) -> Self {
         let wide = header.precision == Precision::Float32;
         let (panel, multiple) = match (header.class, wide) {
@@ -38,6 +39,7 @@ impl Dense {
         self.panels * self.groups * self.group * self.panel
     }
 
+    /// Returns the number of packed bytes.
     pub fn len(&self) -> usize {
         self.values() * if self.wide { 4 } else { 2 }
     }
@@ -77,7 +79,8 @@ pub fn from_bfloat16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Packs float32 weights in `precision` (`Float32` or `Bfloat16`), for `class`.
+/// Packs float32 weights in `precision` (`Float32` or `Bfloat16`), for `class`. The caller checks the sizes; this
+/// function never fails.
 pub fn pack(
     weights: &[f32],
     layout: Layout,

@@ -10,10 +10,15 @@ const VERSION: u32 = 2;
 /// The description of packed weights that a file stores with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearHeader {
+    /// Class of the kernels for which the weights are packed.
     pub(in crate::kernels) class: Class,
+    /// Precision of the products.
     pub(in crate::kernels) precision: Precision,
+    /// Number of inputs (K).
     pub(in crate::kernels) k: usize,
+    /// Number of outputs (N).
     pub(in crate::kernels) n: usize,
+    /// Format of the blocks, if the weights are in blocks.
     pub(in crate::kernels) blocks: BlockFormat,
 }
 

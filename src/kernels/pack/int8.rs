@@ -35,6 +35,7 @@ pub struct Int8 {
 }
 
 impl Int8 {
+    /// Returns the layout of the packed bytes that a header describes.
     pub fn of(header: &LinearHeader) -> Self {
         let (panel, multiple) = match header.class {
             Class::Scalar | Class::Avx2 | Class::Avx2Vnni => (16, 4),
@@ -54,6 +55,7 @@ impl Int8 {
         self.groups * self.panel * 4
     }
 
+    /// Returns the number of packed bytes.
     pub fn len(&self) -> usize {
         self.columns() * 12 + self.panels * self.each()
     }
@@ -88,7 +90,8 @@ impl Int8 {
     }
 }
 
-/// Packs quantized weights, for `class`.
+/// Packs quantized weights, for `class`. Fails if a size is not supported, or if a slice does not have the length that
+/// follows from the sizes.
 pub fn pack(
     weights: &Int8Weights<'_>,
     (k, n): (usize, usize),
@@ -114,7 +117,8 @@ pub fn pack(
     }))
 }
 
-/// Quantizes float32 weights to int8, with a scale per column and without zero points, and packs them for `class`.
+/// Quantizes float32 weights to int8, with a scale per column and without zero points, and packs them for `class`. The
+/// caller checks the sizes; this function never fails.
 pub fn pack_f32(
     weights: &[f32],
     layout: Layout,

@@ -23,7 +23,7 @@ const ZSTD: u32 = 1 << 31;
 /// The compression level: it is fast, and a higher one gains nothing on bytes without repetitions.
 const LEVEL: i32 = 3;
 
-/// Returns the encoding of a chunk of elements of `width` bytes each.
+/// Returns the encoding of a chunk of elements of `width` bytes each. Fails with `Io` if compression fails.
 pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
     let count = bytes.len() / width;
     let there: Vec<bool> = bytes.chunks_exact(width).map(|element| element.iter().any(|b| *b != 0)).collect();
@@ -60,7 +60,7 @@ pub fn encode(bytes: &[u8], width: usize) -> Result<Vec<u8>> {
 pub struct Cursor<'b>(pub &'b [u8]);
 
 impl<'b> Cursor<'b> {
-    /// Returns the next `count` bytes.
+    /// Returns the next `count` bytes. Fails with `InvalidModel` if fewer bytes are left.
     pub fn take(&mut self, count: usize) -> Result<&'b [u8]> {
         let Some((taken, rest)) = self.0.split_at_checked(count) else {
             bail!(InvalidModel, "a chunk of the packed file is {} bytes too short", count - self.0.len());
@@ -69,12 +69,12 @@ impl<'b> Cursor<'b> {
         Ok(taken)
     }
 
-    /// Returns the next four bytes as a little-endian integer.
+    /// Returns the next four bytes as a little-endian integer. Fails like [`Cursor::take`].
     pub fn u32(&mut self) -> Result<u32> {
         self.take(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// Returns the next eight bytes as a little-endian integer.
+    /// Returns the next eight bytes as a little-endian integer. Fails like [`Cursor::take`].
     pub fn u64(&mut self) -> Result<u64> {
         let (low, high) = (self.u32()?, self.u32()?);
         Ok(u64::from(high) << 32 | u64::from(low))

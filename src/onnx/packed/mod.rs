@@ -77,7 +77,8 @@ pub fn to_file(model: &ModelProto, path: &Path, call: &Call) -> Result<Saved> {
 }
 
 /// Passes `model`, packed, to a sink as the file `name`, and returns what was written. The sink is called on the
-/// caller's thread. `call` receives the stage `save` in bytes, of an unknown total, and can cancel.
+/// caller's thread. `call` receives the stage `save` in bytes, of an unknown total, and can cancel. Fails like
+/// [`save::to_sink`].
 pub fn to_sink(model: &ModelProto, sink: &dyn FileSink, name: &str, call: &Call) -> Result<Saved> {
     save::check_sink(model, Path::new(name)).at(|| name)?;
     let (stub, large) = take(model).at(|| name)?;

@@ -3,6 +3,7 @@
 use super::{Input, c_type, list, quoted};
 use std::fmt::Write;
 
+/// Returns the files of a program that opens the package at `path` and runs it, each with its name and content.
 pub fn program(path: &str, inputs: &[Input], outputs: usize) -> Vec<(&'static str, String)> {
     let count = inputs.len();
     let mut make = String::new();

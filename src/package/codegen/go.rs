@@ -4,6 +4,7 @@ use super::{Input, list, quoted};
 use crate::onnx::dtype::DataType;
 use std::fmt::Write;
 
+/// Returns the files of a program that opens the package at `path` and runs it, each with its name and content.
 pub fn program(path: &str, inputs: &[Input]) -> Vec<(&'static str, String)> {
     let mut make = String::new();
     for (index, input) in inputs.iter().enumerate() {

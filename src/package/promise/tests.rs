@@ -44,7 +44,7 @@ fn sizes_are_those_that_the_graph_wants() {
 
 #[test]
 fn sizes_that_the_model_refuses_are_not_taken() {
-    // A model whose number of features is not the size of any weight: a Reshape requires 32.
+    // The number of features of this model is not the size of any weight; the `Reshape` requires 32 features.
     let nodes = vec![node("Reshape", &["x", "s"], "r"), node("MatMul", &["r", "w"], "y")];
     let hidden = made(nodes, &["1", "f"], vec![ints("s", &[4, 8]), weight("w", &[8, 2], &[0.5; 16])]);
     let promise = promise(&hidden, &CompileOptions::default()).unwrap();

@@ -38,13 +38,14 @@ impl Handles {
         nodes.into_iter().map(|node| self.nodes[node.0]).collect()
     }
 
-    /// Returns the path of the model file; empty if the model was loaded from memory.
+    /// Returns the path of the model file; empty if the model was loaded from memory. Fails if ONNX Runtime returns an
+    /// error.
     pub fn model_path(&self) -> Result<String> {
         // SAFETY: the graph lives (see `new`); the text is copied.
         unsafe { Ok(text(ask!(self.api, Graph_GetModelPath(self.graph) -> *const c_char = null())?)) }
     }
 
-    /// Returns the graph with all of its nodes and values.
+    /// Returns the graph with all of its nodes and values. Fails if ONNX Runtime returns an error.
     pub fn read(&mut self) -> Result<Graph<'_>> {
         let api = self.api;
         // SAFETY: the graph lives (see `new`), and with it all objects that it returns.
@@ -254,7 +255,7 @@ unsafe fn tensor_type(api: Api, value: *const OrtValueInfo) -> Result<(Option<El
     }
 }
 
-/// Returns the names of a fused node and of its inputs and outputs.
+/// Returns the names of a fused node and of its inputs and outputs. Fails if ONNX Runtime returns an error.
 ///
 /// # Safety
 /// `node` is one that ONNX Runtime handed over, and lives.

@@ -20,7 +20,7 @@ pub struct ContextNode {
     pub numbers: Vec<(&'static str, i64)>,
 }
 
-/// Creates `node` in ONNX Runtime.
+/// Creates `node` in ONNX Runtime. Fails if ONNX Runtime returns an error, and if a name contains NUL.
 ///
 /// # Safety
 /// The result is passed to ONNX Runtime, which then owns it.

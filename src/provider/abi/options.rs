@@ -8,7 +8,8 @@ use ort::sys::{OrtKeyValuePairs, OrtSessionOptions};
 use super::api::{Api, ask};
 use super::status::{Result, text};
 
-/// Returns all configuration entries of a session, including those for providers.
+/// Returns all configuration entries of a session, including those for providers. Fails if ONNX Runtime returns an
+/// error.
 ///
 /// # Safety
 /// `options` is what ONNX Runtime gave to `CreateEp`.

@@ -54,7 +54,7 @@ pub unsafe fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
-/// Converts `status` to a result with its message, and releases it.
+/// Releases `status`. Returns `Ok` for NULL, which means success, and otherwise an error with its message.
 pub fn check(api: &OrtApi, status: Status) -> Result<()> {
     if status.is_null() {
         return Ok(());

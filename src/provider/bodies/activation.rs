@@ -16,13 +16,13 @@ pub struct ActivationBody {
 }
 
 impl ActivationBody {
-    /// Returns the body of `plan`.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
     pub fn new(plan: &ActivationPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         let (bias, activation) = (plan.bias.clone(), plan.activation);
         Ok(Self { x: ports.input(plan.x)?, bias, activation, y: ports.output(plan.y)?, class })
     }
 
-    /// Returns the body of an activation from a part that [`Body::write`] wrote.
+    /// Returns the body of an activation from a part that [`Body::write`] wrote. Fails if the part is damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (x, y) = (reader.input()?, reader.output()?);
         Ok(Self { x, y, activation: reader.activation()?, bias: reader.floats()?, class: reader.class() })

@@ -64,7 +64,7 @@ struct Port {
 }
 
 impl AttentionBody {
-    /// Returns the body of `plan`.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
     pub fn new(plan: &AttentionPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         let input = |operand: &Operand| -> Result<Port> {
             Ok(Port { index: ports.input(operand.value)?, heads: operand.heads })
@@ -74,7 +74,7 @@ impl AttentionBody {
         Ok(Self { q: input(&plan.q)?, k: input(&plan.k)?, v: input(&plan.v)?, y, bias: plan.bias.clone(), scores })
     }
 
-    /// Returns the body of attention from a part that [`Body::write`] wrote.
+    /// Returns the body of attention from a part that [`Body::write`] wrote. Fails if the part is damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (q, k, v) = (Port::open_input(reader)?, Port::open_input(reader)?, Port::open_input(reader)?);
         let index = reader.output()?;
@@ -119,7 +119,7 @@ impl Body for AttentionBody {
 
 impl Scores {
     /// Returns the computation of the scores of `plan`, with the indices of the masks among the inputs of the fused
-    /// node.
+    /// node. Fails if a mask is not an input of the fused node.
     pub fn new(plan: &ScoresPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         let masks = plan.masks.iter().map(|mask| Ok((ports.input(mask.value)?, mask.fill)));
         let ScoresPlan { scale, causal, zero_if_hidden, .. } = *plan;
@@ -147,7 +147,8 @@ impl Scores {
         Ok(Sizes { batch, tokens: q.sizes.tokens, heads, size: v.sizes.size })
     }
 
-    /// Writes the attention of `q`, `k` and `v` to `out`, which has the given strides.
+    /// Writes the attention of `q`, `k` and `v` to `out`, which has the given strides. Fails if the sizes of the inputs
+    /// or of a mask do not match.
     pub fn run(
         &self,
         context: &Context<'_>,
@@ -220,7 +221,7 @@ impl Scores {
         part.number(u64::from(self.zero_if_hidden));
     }
 
-    /// Returns the computation that [`Self::write`] wrote.
+    /// Returns the computation that [`Self::write`] wrote. Fails if the part is damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (has_scale, scale) = (reader.number()? != 0, reader.float()?);
         let count = reader.size()?;

@@ -32,14 +32,14 @@ pub struct Product {
 }
 
 impl LinearBody {
-    /// Returns the body of `plan`.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
     pub fn new(plan: &LinearPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
         let product = |part: &LinearPart| Product::new(part, graph, ports.output(part.y)?, making);
         let products = plan.parts.iter().map(product).collect::<Result<_>>()?;
         Ok(Self { x: ports.input(plan.x)?, form: plan.form, products })
     }
 
-    /// Returns the body of products from a part that [`Body::write`] wrote.
+    /// Returns the body of products from a part that [`Body::write`] wrote. Fails if the part is damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let x = reader.input()?;
         let form = match reader.number()? {
@@ -120,7 +120,8 @@ impl Body for LinearBody {
 }
 
 impl Product {
-    /// Returns the product of `part`, with packed weights. `y` is the index of its output.
+    /// Returns the product of `part`, with packed weights. `y` is the index of its output. Fails if the weights cannot
+    /// be packed.
     pub fn new(part: &LinearPart, graph: &Graph<'_>, y: usize, making: &Making<'_>) -> Result<Self> {
         let weights = making.shared.add(pack(part, graph, making)?);
         let (bias, activation, steps) = (part.bias.clone(), part.activation, part.steps.clone());
@@ -136,7 +137,7 @@ impl Product {
         Err(Error(format!("the input has shape {:?}; its last dimension must be {k}", x.shape)))
     }
 
-    /// Returns the shape of the result for the input `x`.
+    /// Returns the shape of the result for the input `x`. Fails if `x` is a scalar.
     pub fn shape(&self, x: &Tensor<'_>) -> Result<Vec<i64>> {
         let mut shape = x.shape.to_vec();
         *shape.last_mut().ok_or_else(|| Error::new("the input is a scalar"))? = self.n() as i64;
@@ -172,7 +173,7 @@ impl Product {
         part.weights(&self.weights);
     }
 
-    /// Returns the product that [`Self::write`] wrote.
+    /// Returns the product that [`Self::write`] wrote. Fails if the part is damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (activation, y, bias) = (reader.activation()?, reader.output()?, reader.floats()?);
         let steps = steps::open(reader)?;

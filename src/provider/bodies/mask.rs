@@ -40,7 +40,7 @@ impl<'a> Additive<'a> {
         Ok(mask)
     }
 
-    /// Returns the sum of this mask and another, broadcast to each other.
+    /// Returns the sum of this mask and another, broadcast to each other. Fails if their shapes do not broadcast.
     pub fn plus(self, other: &Self) -> Result<Additive<'static>> {
         let shape = broadcast(&self.shape, &other.shape)?;
         let strides = [&self, other].map(|mask| broadcast_strides(&mask.shape, shape.len()));

@@ -15,7 +15,7 @@ pub struct MlpBody {
 }
 
 impl MlpBody {
-    /// Returns the body of `plan`.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
     pub fn new(plan: &MlpPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
         let [first, second] = &plan.layers;
         let y = ports.output(second.y)?;
@@ -23,7 +23,7 @@ impl MlpBody {
         Ok(Self { x: ports.input(plan.x)?, layers })
     }
 
-    /// Returns the body of two products from a part that [`Body::write`] wrote.
+    /// Returns the body of two products from a part that [`Body::write`] wrote. Fails if the part is damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let x = reader.input()?;
         let layers = [Product::open(reader)?, Product::open(reader)?];

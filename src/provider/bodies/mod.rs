@@ -58,7 +58,7 @@ impl<'g> Ports<'g> {
         self.find(value, &self.fused.inputs)
     }
 
-    /// Returns the index of an output of the fused node.
+    /// Returns the index of an output of the fused node. Fails if the value is not an output.
     pub fn output(&self, value: ValueId) -> Result<usize> {
         self.find(value, &self.fused.outputs)
     }
@@ -82,7 +82,8 @@ pub struct Making<'m> {
     pub shared: &'m SharedWeights,
 }
 
-/// Returns the body of `plan`.
+/// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node, if the weights
+/// cannot be packed, and for a node that is compiled already.
 pub fn build(plan: &Plan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Box<dyn Body>> {
     let class = making.class;
     Ok(match plan {

@@ -23,7 +23,7 @@ pub struct NormBody {
 }
 
 impl NormBody {
-    /// Returns the body of `plan`.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
     pub fn new(plan: &NormPlan, ports: &Ports<'_>, class: Class) -> Result<Self> {
         Ok(Self {
             x: ports.input(plan.x)?,
@@ -39,7 +39,7 @@ impl NormBody {
         })
     }
 
-    /// Returns the body of a normalization from a part that [`Body::write`] wrote.
+    /// Returns the body of a normalization from a part that [`Body::write`] wrote. Fails if the part is damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let x = reader.input()?;
         let (residual, y, sum) = (reader.optional_input()?, reader.output()?, reader.optional_output()?);

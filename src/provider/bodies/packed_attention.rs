@@ -27,7 +27,7 @@ pub struct PackedAttentionBody {
 }
 
 impl PackedAttentionBody {
-    /// Returns the body of `plan`.
+    /// Returns the body of `plan`. Fails if a value of the plan is not an input or output of the fused node.
     pub fn new(plan: &PackedAttentionPlan, graph: &Graph<'_>, ports: &Ports<'_>, making: &Making<'_>) -> Result<Self> {
         Ok(Self {
             x: ports.input(plan.x)?,
@@ -37,7 +37,8 @@ impl PackedAttentionBody {
         })
     }
 
-    /// Returns the body of attention with packed weights from a part that [`Body::write`] wrote.
+    /// Returns the body of attention with packed weights from a part that [`Body::write`] wrote. Fails if the part is
+    /// damaged.
     pub fn open(reader: &mut Reader<'_>) -> Result<Self> {
         let (x, heads) = (reader.input()?, reader.size()?);
         let product = Product::open(reader)?;

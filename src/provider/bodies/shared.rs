@@ -74,7 +74,7 @@ mod tests {
         let size = shared.bytes();
         assert!(size >= values.len() && Arc::ptr_eq(&first, &shared.add(packed(&values, 96))));
         assert_eq!(shared.bytes(), size);
-        // Weights of other sizes or with another element are others.
+        // Weights with other sizes, or with another value of one element, are not shared.
         assert!(!Arc::ptr_eq(&first, &shared.add(packed(&values, 64))));
         for index in [0, 1234, values.len() - 1] {
             values[index] += 0.5;

@@ -78,7 +78,7 @@ pub fn write(steps: &[Step], part: &mut Part) {
     }
 }
 
-/// Returns the operations that [`write`] wrote.
+/// Returns the operations that [`write`] wrote. Fails if the part is damaged.
 pub fn open(reader: &mut Reader<'_>) -> Result<Vec<Step>> {
     let count = reader.size()?;
     let step = |_| {

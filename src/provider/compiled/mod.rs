@@ -61,7 +61,8 @@ impl Writer {
         Self { path: path.into() }
     }
 
-    /// Writes the file, and returns the nodes that represent `bodies` in the model.
+    /// Writes the file, and returns the nodes that represent `bodies` in the model. Fails if the file cannot be
+    /// written, or if its name is not UTF-8.
     pub fn write(&self, bodies: &[(Box<dyn Body>, FusedNode)]) -> Result<Vec<ContextNode>> {
         file::write(&self.path, bodies.iter().map(|(body, _)| body.as_ref()))?;
         let name = self.path.file_name().and_then(|name| name.to_str());

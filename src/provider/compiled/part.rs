@@ -90,14 +90,14 @@ impl<'a> Reader<'a> {
         KINDS.get(number).copied().ok_or_else(|| Error::new("the kind of the body is unknown"))
     }
 
-    /// Reads a number of 64 bits, and returns it.
+    /// Reads a number of 64 bits, and returns it. Fails if the part ends before it.
     pub fn number(&mut self) -> Result<u64> {
         let mut number = [0; 8];
         number.copy_from_slice(self.take(8)?);
         Ok(u64::from_le_bytes(number))
     }
 
-    /// Reads a size, and returns it.
+    /// Reads a size, and returns it. Fails if the part ends before it, or if it is larger than the file.
     pub fn size(&mut self) -> Result<usize> {
         let size = self.number()?;
         // Every size in a part is smaller than the file.
@@ -105,34 +105,36 @@ impl<'a> Reader<'a> {
         usize::try_from(size).ok().filter(|size| *size <= most).ok_or_else(|| Error::new("a size is out of range"))
     }
 
-    /// Reads a float32, and returns it.
+    /// Reads a float32, and returns it. Fails like [`Self::number`].
     pub fn float(&mut self) -> Result<f32> {
         Ok(f32::from_bits(self.number()? as u32))
     }
 
-    /// Reads an optional size, and returns it.
+    /// Reads an optional size, and returns it. Fails like [`Self::size`].
     pub fn optional(&mut self) -> Result<Option<usize>> {
         Ok(self.size()?.checked_sub(1))
     }
 
-    /// Reads the index of an input, and returns its current index.
+    /// Reads the index of an input, and returns its current index. Fails like [`Self::size`], and if the node has fewer
+    /// inputs.
     pub fn input(&mut self) -> Result<usize> {
         let written = self.size()?;
         self.port(0, written)
     }
 
-    /// Reads the index of an output, and returns its current index.
+    /// Reads the index of an output, and returns its current index. Fails like [`Self::size`], and if the node has
+    /// fewer outputs.
     pub fn output(&mut self) -> Result<usize> {
         let written = self.size()?;
         self.port(1, written)
     }
 
-    /// Reads the index of an optional input, and returns its current index.
+    /// Reads the index of an optional input, and returns its current index. Fails like [`Self::input`].
     pub fn optional_input(&mut self) -> Result<Option<usize>> {
         self.optional()?.map(|written| self.port(0, written)).transpose()
     }
 
-    /// Reads the index of an optional output, and returns its current index.
+    /// Reads the index of an optional output, and returns its current index. Fails like [`Self::output`].
     pub fn optional_output(&mut self) -> Result<Option<usize>> {
         self.optional()?.map(|written| self.port(1, written)).transpose()
     }
@@ -141,7 +143,7 @@ impl<'a> Reader<'a> {
         self.ports[side].get(written).copied().ok_or_else(|| Error::new("the node has too few inputs or outputs"))
     }
 
-    /// Reads an activation function, and returns it.
+    /// Reads an activation function, and returns it. Fails if it is unknown, and like [`Self::number`].
     pub fn activation(&mut self) -> Result<Activation> {
         use Activation::{Gelu, GeluTanh, None, QuickGelu, Relu, Sigmoid, Silu, Tanh};
         let number = self.number()?;
@@ -149,7 +151,7 @@ impl<'a> Reader<'a> {
         known.find(|known| u64::from(*known as u32) == number).ok_or_else(|| Error::new("an activation is unknown"))
     }
 
-    /// Reads an optional vector, and returns it.
+    /// Reads an optional vector, and returns it. Fails if the part ends before the end of the vector.
     pub fn floats(&mut self) -> Result<Option<Vec<f32>>> {
         let Some(count) = self.optional()? else { return Ok(None) };
         let bytes = self.take((count * 4).next_multiple_of(8))?;

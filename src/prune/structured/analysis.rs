@@ -89,8 +89,11 @@ pub const COMPUTED: &str = "its parameters are computed";
 
 /// The dependencies between the axes of a model.
 pub struct Analysis<'m> {
+    /// Main graph of the model.
     pub graph: &'m GraphProto,
+    /// Axes of all values, and which of them are linked.
     pub axes: Axes,
+    /// Axes and elements of each value, by its name.
     pub values: HashMap<&'m str, Value<'m>>,
     /// Constant tensors of the main graph, by their value names.
     pub constants: HashMap<&'m str, &'m TensorProto>,
@@ -114,6 +117,7 @@ pub struct Analysis<'m> {
     pub producers_of: HashMap<&'m str, usize>,
     /// Indices of the nodes that read each value.
     pub consumers_of: HashMap<&'m str, Vec<usize>>,
+    /// Additional knowledge about the model.
     pub(super) known: &'m Known,
     pub(super) sizes: Sizes<'m>,
 }

@@ -266,8 +266,8 @@ impl Int {
         })
     }
 
-    /// Returns the product of those factors that depend on axes: with the present sizes, and with those that `size`
-    /// returns. `None` if the integer is not a product.
+    /// Returns the product of those factors that depend on axes, first with the current sizes, then with those that
+    /// `size` returns. `None` if the integer is not a product.
     pub fn factors(&self, size: &dyn Fn(AxisId) -> Option<i64>) -> Option<(i64, i64)> {
         match &self.from {
             From::Constant => Some((1, 1)),
@@ -306,7 +306,8 @@ impl Int {
         }
     }
 
-    /// Returns the axes whose cut would change the integer, as far as a few trials show.
+    /// Returns the axes whose cut would change the integer. Four other sizes of each axis are tried, so an axis on
+    /// which the integer depends may be missing.
     pub fn depends_on(&self, axes: &Axes) -> Vec<AxisId> {
         let mut found = Vec::new();
         self.collect(&mut found);

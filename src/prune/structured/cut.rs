@@ -29,7 +29,7 @@ fn replace(graph: &mut GraphProto, mut tensors: HashMap<String, TensorProto>) {
     }
 }
 
-/// Returns the model with zeros where weights sum over removed units.
+/// Returns the model with zeros where weights sum over removed units. Fails like [`tensors::zeroed`].
 pub fn masked(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept) -> Result<Model> {
     let mut proto = plan.model.proto().clone();
     let mut changed: HashMap<String, TensorProto> = plan.changed.clone();
@@ -59,7 +59,8 @@ pub fn consumed<'k, 'm>(analysis: &Analysis<'m>, kept: &'k Kept) -> Vec<(&'m str
     found
 }
 
-/// Returns the model without the removed units.
+/// Returns the model without the removed units. Fails like [`tensors::cut`], with `Unsupported` if a number in the
+/// graph cannot be updated, and with `Cancelled` or `Timeout`.
 pub fn cut(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, call: &Call) -> Result<Model> {
     let mut proto: ModelProto = plan.model.proto().clone();
     let names = Names::of(&proto);

@@ -30,7 +30,9 @@ impl<'a, 'm> Follower<'a, 'm> {
         Follower { analysis, kept, graph, names, added: Vec::new(), made: HashMap::new() }
     }
 
-    /// Makes all updates that the analysis has recorded, and inserts the new nodes into the graph.
+    /// Makes all updates that the analysis has recorded, and inserts the new nodes into the graph. Fails with
+    /// `Unsupported` if it is not known how a number depends on a size, and with `Internal` if a node lacks an input
+    /// that is to be changed.
     pub fn all(mut self) -> Result<()> {
         let analysis = self.analysis;
         let mut ranges: BTreeMap<(usize, usize), Vec<Option<i64>>> = BTreeMap::new();
@@ -48,7 +50,7 @@ impl<'a, 'm> Follower<'a, 'm> {
                     }
                 }
                 Follow::Declared { value } => self.declared(value),
-                // These come last, because ranges of the same node have priority.
+                // Numbers are updated after this loop, because ranges of the same node have priority.
                 Follow::Numbers { .. } => {}
             }
         }

@@ -31,7 +31,8 @@ pub fn inputs(analysis: &Analysis<'_>, groups: &Groups) -> Vec<(String, usize)> 
     list
 }
 
-/// Returns the mean squares of the values and dimensions `stages` ([`inputs`]) on calibration data.
+/// Returns the mean squares of the values and dimensions `stages` ([`inputs`]) on calibration data. Fails like
+/// [`Walk::new`] and [`Walk::value`], and with `Cancelled` or `Timeout`.
 pub fn mean_squares(run: &Run<'_>, model: &Model, stages: &[(String, usize)]) -> Result<Statistics> {
     let asked: Vec<&str> = stages.iter().map(|(name, _)| name.as_str()).collect();
     let Run { batches, ticket, stop, .. } = *run;
@@ -67,7 +68,8 @@ fn add_squares(tensor: &Tensor, dimension: usize, sums: &mut Vec<f64>) -> Result
     Ok(values.len() / size.max(1))
 }
 
-/// Returns a score for each unit of each group; the lowest is removed first.
+/// Returns a score for each unit of each group; the lowest is removed first. Fails like [`tensors::sums`], and if the
+/// mean squares are not finite.
 pub fn scores(
     analysis: &Analysis<'_>,
     groups: &Groups,

@@ -186,14 +186,16 @@ impl Plan {
     }
 
     /// Returns the whole model with zeros where weights sum over removed units. Its outputs are those of the cut model,
-    /// except for differences by the order of sums.
+    /// except for differences by the order of sums. Fails with `Unsupported` for opsets before 7, if the nodes form a
+    /// cycle, or if a weight is not float.
     pub fn masked(&self) -> Result<Model> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);
         cut::masked(self, &analysis, &kept)
     }
 
-    /// Returns the model without the removed units.
+    /// Returns the model without the removed units. Fails like [`Plan::masked`], with `Io` if scratch storage cannot be
+    /// written, and with `Cancelled` or `Timeout`.
     pub fn cut(&self, call: &Call) -> Result<Model> {
         let mut analysis = Analysis::new(&self.model, &self.known)?;
         let kept = self.kept(&mut analysis);
@@ -213,7 +215,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Returns the report; `result` is the result of [`Plan::cut`].
+    /// Returns the report; `result` is the result of [`Plan::cut`]. Fails with `Unsupported` for opsets before 7, or if
+    /// the nodes form a cycle.
     pub fn report(&self, result: &Model) -> Result<Report> {
         let mut report = Report::new("prune", serde_json::to_value(&self.options).unwrap_or_default());
         let mut analysis = Analysis::new(&self.model, &self.known)?;

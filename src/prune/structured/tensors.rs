@@ -32,7 +32,8 @@ pub fn with(tensor: &TensorProto, dims: Vec<i64>, raw: Bytes) -> TensorProto {
     }
 }
 
-/// Returns the tensor with only the `kept` elements of each dimension; `None` keeps all elements.
+/// Returns the tensor with only the `kept` elements of each dimension; `None` keeps all elements. Fails like [`raw`]
+/// and [`Scratch::reserve`].
 pub fn cut(tensor: &TensorProto, kept: &[Option<&[u32]>], scratch: &Scratch) -> Result<TensorProto> {
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let after: Vec<usize> = sizes.iter().zip(kept).map(|(size, kept)| kept.map_or(*size, <[u32]>::len)).collect();
@@ -90,7 +91,7 @@ impl Writer<'_> {
     }
 }
 
-/// Returns the tensor with zeros for the elements of dimension `at` that are not in `kept`.
+/// Returns the tensor with zeros for the elements of dimension `at` that are not in `kept`. Fails like [`raw`].
 pub fn zeroed(tensor: &TensorProto, at: usize, kept: &[u32]) -> Result<TensorProto> {
     let (sizes, width) = (sizes(tensor), width(tensor));
     let mut bytes = raw(tensor)?.to_vec();
@@ -103,7 +104,8 @@ pub fn zeroed(tensor: &TensorProto, at: usize, kept: &[u32]) -> Result<TensorPro
     Ok(with(tensor, tensor.dims.clone(), bytes.into()))
 }
 
-/// Returns for each index of dimension `at` the sum of `of(value)` over all elements with this index.
+/// Returns for each index of dimension `at` the sum of `of(value)` over all elements with this index. Fails like
+/// [`raw`].
 pub fn sums(tensor: &TensorProto, at: usize, of: fn(f64) -> f64) -> Result<Vec<f64>> {
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let mut sums = vec![0f64; sizes[at]];

@@ -23,7 +23,8 @@ struct Factors {
 }
 
 /// Returns the model with the inputs of each group divided by its factors. New weights are float32, in scratch
-/// storage.
+/// storage. Fails with `Io` if scratch storage cannot be written, and with `Unsupported` or `InvalidModel` if a weight
+/// is not a float matrix.
 pub fn apply(model: &Model, groups: &[(Group<'_>, Vec<f32>)], scratch: &Scratch) -> Result<Model> {
     let view = View::new(model.proto());
     let mut names = Names::of(model.proto());

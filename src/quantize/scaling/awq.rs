@@ -28,7 +28,8 @@ const STEPS: usize = 10;
 const OUTPUTS: usize = 512;
 
 /// Returns the model with scaled inputs of the products in the main graph. Reports the stages `calibrate` and
-/// `scale`.
+/// `scale`. Fails with `InvalidModel` if a product receives an input of another size, with `Cancelled` or `Timeout`,
+/// and if the model cannot be run on the data.
 pub fn scale(
     model: &Model,
     view: &View<'_>,

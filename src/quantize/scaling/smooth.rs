@@ -14,7 +14,8 @@ use crate::quantize::QuantizeOptions;
 use crate::runtime::{Stop, Tensor};
 
 /// Returns the model in which the inputs of the products among `nodes` of the main graph are scaled. Reports the stage
-/// `calibrate` in runs.
+/// `calibrate` in runs. Fails with `Cancelled` or `Timeout`, with `Io` if scratch storage cannot be written, and if the
+/// model cannot be run on the data.
 pub fn smooth(model: &Model, nodes: &[usize], options: &QuantizeOptions, data: Data<'_>, call: &Call) -> Result<Model> {
     let view = View::new(model.proto());
     let found = groups(&view, nodes);

@@ -46,8 +46,9 @@ pub fn run(ready: &mut Ready<'_>, report: &mut Report) -> Result<Found> {
                 ready.batches.push(batch);
             }
         }
-        ready.ranges.clear(); // they were found on the held-out batches too
-        report.summary.insert("calibration_batches".into(), ready.batches.len().into()); // without those held out
+        ready.ranges.clear(); // The ranges include those of the held-out batches.
+        // The held-out batches are not counted.
+        report.summary.insert("calibration_batches".into(), ready.batches.len().into());
     }
     let mut stays = Stays::new();
     if options.never_slower {

@@ -66,6 +66,8 @@ pub fn lifted(model: &Model, sample: &Batch, runtime: &'static Runtime, call: &C
 /// - `HardSwish` is the product of its input and a `HardSigmoid`;
 /// - a `MatMul` of a 2-dimensional value and the `Add` of a constant row after it are one `Gemm`, because ONNX Runtime
 ///   fuses them before it looks for integer kernels.
+///
+/// Fails like [`select::select`], and with `Cancelled` or `Timeout`.
 pub fn normal(model: &Model, options: &QuantizeOptions, runtime: &'static Runtime, call: &Call) -> Result<Normal> {
     let mut proto = model.proto().clone();
     let mut names = Names::of(&proto);
@@ -213,7 +215,7 @@ fn shapes(model: &Model, runtime: &'static Runtime, call: &Call) -> Result<HashM
     if let Some(graph) = &mut proto.graph {
         graph.output = names.iter().map(|name| edit::untyped(name)).collect();
     }
-    // These are the shapes that ONNX Runtime knows when it fuses products and sums, before other nodes replace them.
+    // Without optimizations, the session has the shapes that ONNX Runtime knows when it fuses products and sums.
     let options = SessionOptions { optimization_level: OptimizationLevel::Disabled, ..SessionOptions::stock() };
     let call = &Call { progress: None, ..*call };
     match Session::new(runtime, &model.derive(proto), &options, call) {

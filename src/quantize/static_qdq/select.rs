@@ -78,7 +78,9 @@ pub struct Selection<'v, 'a> {
 /// The decision on a node. The error is the reason why it stays float.
 type Judged<T> = std::result::Result<T, String>;
 
-/// Returns the selected nodes. `banned` are nodes that cannot be quantized, each with the reason.
+/// Returns the selected nodes. `banned` are nodes that cannot be quantized, each with the reason. Fails with
+/// `InvalidArgument` for an invalid pattern, or if nothing that can be quantized matches `include`, and with
+/// `Unsupported` for an old opset.
 pub fn select<'v, 'a>(
     view: &'v View<'a>,
     model: &Model,

@@ -62,7 +62,8 @@ impl Coded {
     }
 }
 
-/// Codes every stored weight of the plan, and returns the outcomes.
+/// Codes every stored weight of the plan, and returns the outcomes. Fails with `Io` if scratch storage cannot be
+/// written, and with `Cancelled` or `Timeout`.
 pub fn all(plan: &Plan<'_>, options: &QuantizeOptions, ticket: &Ticket) -> Result<Vec<Outcome>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let scratch = Scratch::new(&folder);

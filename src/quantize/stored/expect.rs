@@ -13,7 +13,8 @@ use rayon::prelude::*;
 /// channel that errors average out, so only their shape is considered.
 const CODED: u64 = 1 << 20;
 
-/// Returns the plan with the bits that each stored weight will have, without those that will stay in float.
+/// Returns the plan with the bits that each stored weight will have, without those that will stay in float. Fails with
+/// `Io` if scratch storage cannot be written, and with `Internal` if threads cannot be started.
 pub fn expect<'a>(plan: &Plan<'a>, view: &View<'_>, options: &QuantizeOptions) -> Result<Plan<'a>> {
     let folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     let all = || plan.stored.par_iter().map(|stored| expected(stored, options, &folder)).collect::<Result<Vec<Form>>>();

@@ -13,10 +13,15 @@ use std::collections::{HashMap, HashSet};
 
 /// The parameters of the search.
 pub struct Asked<'p, 'a> {
+    /// Graphs and functions of the model.
     pub view: &'p View<'a>,
+    /// Model that is quantized.
     pub model: &'p ModelProto,
+    /// Options of the quantization.
     pub options: &'p QuantizeOptions,
+    /// Names to which the quantization is restricted.
     pub include: &'p Selector,
+    /// Names that are excluded.
     pub exclude: &'p Selector,
     /// Nodes that read weights in another form, and no longer need the float weight.
     pub changes: &'p [Change<'a>],

@@ -50,7 +50,7 @@ impl Activation {
         }
     }
 
-    /// Adds the activation of `x` and returns the name of its output.
+    /// Adds the activation of `x` and returns the name of its output. This function never fails.
     pub fn build(self, b: &mut Builder<'_>, x: &str) -> Result<String> {
         b.within(self.name, |b| {
             Ok(match self.form {

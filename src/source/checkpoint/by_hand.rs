@@ -14,6 +14,7 @@ pub struct Steps {
     pub(super) steps: Vec<Step>,
 }
 
+/// A step of the computation.
 pub(super) enum Step {
     /// The concatenation of these poolings. The number is that of the tokens at the beginning of a text that are not
     /// pooled.
@@ -26,6 +27,7 @@ pub(super) enum Step {
     Normalize,
 }
 
+/// A Dense layer: a product, a bias and an activation.
 pub(super) struct Dense {
     /// Weight of the layer, `[out, in]`.
     matrix: Vec<f32>,
@@ -39,7 +41,8 @@ pub(super) struct Dense {
 
 impl Step {
     /// Returns a Dense step over `weights`. `form` has the sizes of its input and output, its activation, and whether
-    /// it has a residual connection.
+    /// it has a residual connection. Fails with `InvalidModel` if a weight is missing or has another shape, and with
+    /// `Unsupported` if it is not float.
     pub fn dense(weights: &dyn Weights, form: (i64, i64, Activation, bool)) -> Result<Step> {
         let (inputs, outputs, activation, residual) = form;
         let bias = match weights.find("linear.bias")? {
@@ -57,7 +60,8 @@ impl Step {
         }))
     }
 
-    /// Returns the step that normalizes a vector as LayerNorm does, with the weights of the module.
+    /// Returns the step that normalizes a vector as LayerNorm does, with the weights of the module. Fails with
+    /// `InvalidModel` if a weight is missing or has another shape, and with `Unsupported` if it is not float.
     pub fn layer_norm(weights: &dyn Weights) -> Result<Step> {
         let width = weights.get("norm.weight")?.dims;
         Ok(Step::LayerNorm {

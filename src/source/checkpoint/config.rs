@@ -40,7 +40,8 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Returns the value of a key as a size: an integer from 1 to [`limits::CONFIG_SIZE`].
+    /// Returns the value of a key as a size: an integer from 1 to [`limits::CONFIG_SIZE`]; `None` if it is missing or
+    /// null. Fails with `InvalidModel` for other values.
     pub fn size(&self, key: &str) -> Result<Option<i64>> {
         let Some(value) = self.value(key) else { return Ok(None) };
         match value.as_i64().filter(|size| (1..=limits::CONFIG_SIZE).contains(size)) {
@@ -49,12 +50,14 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Returns the value of a key as an integer of either sign.
+    /// Returns the value of a key as an integer of either sign; `None` if it is missing or null. Fails with
+    /// `InvalidModel` for a value of another type.
     pub fn integer(&self, key: &str) -> Result<Option<i64>> {
         self.typed(key, "an integer", Value::as_i64)
     }
 
-    /// Returns the value of a key as a finite number.
+    /// Returns the value of a key as a finite number; `None` if it is missing or null. Fails with `InvalidModel` for
+    /// another value.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", |value| value.as_f64().filter(|number| number.is_finite()))
     }
@@ -93,17 +96,20 @@ impl<'a> Config<'a> {
         self.map.iter()
     }
 
-    /// Returns the value of a key as a string.
+    /// Returns the value of a key as a string; `None` if it is missing or null. Fails with `InvalidModel` for a value
+    /// of another type.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a text", Value::as_str)
     }
 
-    /// Returns the value of a key as a nested configuration.
+    /// Returns the value of a key as a nested configuration; `None` if it is missing or null. Fails with `InvalidModel`
+    /// for a value of another type.
     pub fn object(&self, key: &str) -> Result<Option<Config<'a>>> {
         Ok(self.typed(key, "an object", Value::as_object)?.map(Config::new))
     }
 
-    /// Returns the value of a key as a list.
+    /// Returns the value of a key as a list; `None` if it is missing or null. Fails with `InvalidModel` for a value of
+    /// another type.
     pub fn list(&self, key: &str) -> Result<Option<&'a [Value]>> {
         self.typed(key, "a list", |value| value.as_array().map(Vec::as_slice))
     }

@@ -114,19 +114,29 @@ pub(super) struct Bias {
 /// The names of the parts of a decoder in the checkpoint, without `weight` and `bias`.
 #[derive(Clone)]
 pub(super) struct Names {
+    /// Name of the token table.
     pub embedding: &'static str,
     /// Name of the table of learned positions, if there is one.
     pub positions: Option<&'static str>,
     /// Name of the list of layers: layer 0 is `{layers}.0`.
     pub layers: &'static str,
+    /// Name of the norm before attention, in a layer.
     pub before_attention: &'static str,
+    /// Name of the norm after attention, in a layer; `None` if there is none.
     pub after_attention: Option<&'static str>,
+    /// Name of the norm before the feed-forward part, in a layer.
     pub before_mlp: &'static str,
+    /// Name of the norm after the feed-forward part, in a layer; `None` if there is none.
     pub after_mlp: Option<&'static str>,
+    /// Name of the norm after the last layer.
     pub last_norm: &'static str,
+    /// Name of attention, in a layer.
     pub attention: &'static str,
+    /// Weights of the queries, keys and values.
     pub projection: attention::Projection,
+    /// Name of the output projection of attention.
     pub output: &'static str,
+    /// Names of the feed-forward part.
     pub mlp: mlp::Names,
 }
 
@@ -181,7 +191,9 @@ pub(super) fn build(d: &Decoder, weights: &dyn Weights, dialect: Dialect) -> Res
 
 /// The names of the graph's inputs.
 pub(super) struct Inputs {
+    /// Name of the input with token ids.
     pub ids: String,
+    /// Name of the input with the attention mask.
     pub mask: String,
     /// Name of the input with positions; `None` in the runtime dialect.
     pub positions: Option<String>,
@@ -289,7 +301,7 @@ pub(super) fn soft_cap(b: &mut Builder<'_>, x: &str, cap: f32) -> String {
 /// of its output.
 ///
 /// ONNX Runtime's `SimplifiedLayerNormalization` (which it registers in the standard domain) is the RMS norm. The
-/// variant fused with the preceding addition (`SkipSimplifiedLayerNormalization`) is no faster on the CPU.
+/// variant fused with the preceding addition (`SkipSimplifiedLayerNormalization`) is not faster on the CPU.
 pub(super) fn norm(b: &mut Builder<'_>, d: &Decoder, x: &str, module: &str, width: i64) -> Result<String> {
     let (epsilon, plus_one) = match d.norm {
         Norm::Layer { epsilon } => return b.layer_norm(x, module, width, epsilon),

@@ -2,7 +2,7 @@
 //!
 //! One description ([`Names`]) has the weight names of each family and its differences; the layers are built by the
 //! same code. Attention is post-norm as in "Attention is all you need". Except for an activation, the graph uses
-//! standard operators only, in both dialects: ONNX Runtime's fused attention is no faster here.
+//! standard operators only, in both dialects: ONNX Runtime's fused attention is not faster here.
 
 use super::activation::Activation;
 use super::config::Config;
@@ -126,14 +126,18 @@ pub(super) struct Encoder {
     names: &'static Names,
     /// Prefix of the names in this checkpoint.
     prefix: &'static str,
+    /// Width of the hidden states.
     pub hidden: i64,
     heads: i64,
     layers: i64,
     intermediate: i64,
+    /// Number of rows of the token table.
     pub vocabulary: i64,
     positions: i64,
     types: i64,
+    /// Epsilon of the normalizations.
     pub epsilon: f32,
+    /// Activation of the feed-forward part.
     pub activation: Activation,
     padding: i64,
     /// Whether attention is causal.

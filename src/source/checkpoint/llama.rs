@@ -158,7 +158,8 @@ fn heads(config: &Config<'_>, width: i64) -> Result<Heads> {
         None if width % query == 0 => width / query,
         None => bail!(InvalidModel, "the hidden size {width} is not a multiple of the {query} attention heads"),
     };
-    // Checked before anything of that size is made: rotary angles are computed before the first tensor is read.
+    // The size is checked before anything of that size is made, because rotary angles are computed before the first
+    // tensor is read.
     if size > limits::HEAD_SIZE {
         bail!(LimitExceeded, "attention heads of {size} elements; the limit is {}", limits::HEAD_SIZE);
     }

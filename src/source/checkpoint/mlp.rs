@@ -7,7 +7,9 @@ use crate::source::builder::{Attribute, Builder};
 /// The names and the form of the feed-forward part.
 #[derive(Clone)]
 pub(super) struct Names {
+    /// Name of the feed-forward part, in a layer.
     pub module: &'static str,
+    /// Form of the layer before the activation.
     pub form: Form,
     /// Name of the projection back to the hidden size.
     pub down: &'static str,

@@ -51,7 +51,8 @@ impl Rope {
         2 * self.inverse.len() as i64
     }
 
-    /// Returns a rotary embedding without scaling, over the first `rotated` elements of a head.
+    /// Returns a rotary embedding without scaling, over the first `rotated` elements of a head. Fails with
+    /// `InvalidModel` if `rotated` is odd or `theta` is not positive.
     pub fn plain(rotated: i64, theta: f64) -> Result<Rope> {
         if rotated % 2 != 0 || theta <= 0.0 {
             bail!(InvalidModel, "rotary positions with base {theta} cannot rotate {rotated} elements");
@@ -62,12 +63,14 @@ impl Rope {
 
     /// Returns the rotary embedding of a model with one kind only: from `rope_parameters`, or from the older
     /// `rope_theta` and `rope_scaling`. `head` is the number of elements of a head, and `partial` whether the family
-    /// supports heads of which only a part is rotated.
+    /// supports heads of which only a part is rotated. Fails with `Unsupported` for a kind of scaling that is not
+    /// supported, and with `InvalidModel` for missing or invalid values.
     pub fn read(config: &Config<'_>, head: i64, partial: bool) -> Result<Rope> {
         Rope::from(config, parameters(config)?, head, config.needed("rope_theta")?, partial)
     }
 
-    /// Returns the kind of scaling that a configuration names; `None` if it names none.
+    /// Returns the kind of scaling that a configuration names; `None` if it names none. Fails with `InvalidModel` for a
+    /// value of another type.
     pub fn kind<'a>(config: &Config<'a>) -> Result<Option<&'a str>> {
         match parameters(config)? {
             Some(parameters) => Ok(parameters.text("rope_type")?.or(parameters.text("type")?)),

@@ -214,7 +214,8 @@ pub fn dtype_of(onnx: DataType) -> Option<Dtype> {
 }
 
 /// Returns the bytes before the data of a file: the length of the header, and the header, padded with spaces so that
-/// the data begin at a multiple of `alignment` bytes. `metadata` becomes the entry `__metadata__`.
+/// the data begin at a multiple of `alignment` bytes. `metadata` becomes the entry `__metadata__`. Fails with
+/// `Internal` if it cannot be written as JSON.
 pub fn header(metadata: Option<Value>, tensors: Vec<(String, TensorInfo)>, alignment: usize) -> Result<Vec<u8>> {
     let mut entries: Map<String, Value> = Map::new();
     entries.extend(metadata.map(|metadata| ("__metadata__".to_owned(), metadata)));

@@ -157,7 +157,7 @@ pub fn load(path: &Path, options: &LoadOptions) -> Result<Model> {
     from_bytes(files::map(&files::open(path)?, limits::DATA_FILE_BYTES)?, path, options)
 }
 
-/// Loads the content of a GGUF file like [`load`]; `path` is recorded as the origin of the model.
+/// Loads the content of a GGUF file like [`load`]; `path` is recorded as the origin of the model. Fails like [`load`].
 pub fn from_bytes(bytes: Bytes, path: &Path, options: &LoadOptions) -> Result<Model> {
     let gguf = Gguf::read(&bytes)?;
     let weights = gguf.weights()?;
@@ -176,7 +176,7 @@ pub struct Floats {
 
 /// Returns a model from [`load`] with its blocks converted to floats, to be quantized in another form. Returns `None`
 /// for any other model, also for one that was derived from such a model, for example by pruning. The floats are in an
-/// unlinked file in the folder for temporary files.
+/// unlinked file in the folder for temporary files. Fails like [`load`], and with `Io` if that file cannot be written.
 pub fn as_floats(model: &Model) -> Result<Option<Floats>> {
     let (Format::Gguf, Some(bytes)) = (model.card().format, model.file()) else { return Ok(None) };
     let gguf = Gguf::read(bytes)?;

@@ -46,19 +46,20 @@ impl Reader {
         Ok(taken)
     }
 
-    /// Returns the next four bytes as a little-endian integer.
+    /// Returns the next four bytes as a little-endian integer. Fails with `InvalidModel` beyond the end of the file.
     pub fn u32(&mut self) -> Result<u32> {
         let b = self.take(4)?;
         Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// Returns the next eight bytes as a little-endian integer.
+    /// Returns the next eight bytes as a little-endian integer. Fails with `InvalidModel` beyond the end of the file.
     pub fn u64(&mut self) -> Result<u64> {
         let b = self.take(8)?;
         Ok(u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
     }
 
-    /// Returns a string, which is stored as its length and its bytes. Callers check that it is UTF-8.
+    /// Returns a string, which is stored as its length and its bytes. Callers check that it is UTF-8. Fails with
+    /// `InvalidModel` beyond the end of the file.
     pub fn text(&mut self) -> Result<Bytes> {
         let length = self.u64()?;
         if length > self.left() {

@@ -8,7 +8,9 @@ use serde_json::{Map, Value};
 /// The metadata of a file, with access to the keys of one architecture. Methods that return an `Option` return `None`
 /// for a missing key.
 pub(super) struct Scope<'h> {
+    /// All keys of the file.
     pub keys: &'h Keys,
+    /// Name of the architecture, with which its keys begin.
     pub prefix: &'static str,
 }
 
@@ -35,11 +37,13 @@ impl Scope<'_> {
         self.size(name, most).map(Some)
     }
 
-    /// Returns an optional number; `None` if it is missing.
+    /// Returns an optional number; `None` if it is missing. Fails with `InvalidModel` if the value is not a finite
+    /// number.
     pub fn number(&self, name: &str) -> Result<Option<f64>> {
         self.keys.number(&self.key(name))
     }
 
+    /// Returns a required number. Fails with `InvalidModel` if it is missing or not a finite number.
     pub fn number_needed(&self, name: &str) -> Result<f64> {
         self.number(name)?.ok_or_else(|| error!(InvalidModel, "the file has no {:?}", self.key(name)))
     }
@@ -47,13 +51,21 @@ impl Scope<'_> {
 
 /// The sizes that every architecture has.
 pub(super) struct Sizes {
+    /// Number of tokens.
     pub vocabulary: i64,
+    /// Width of the hidden states.
     pub width: i64,
+    /// Number of layers.
     pub layers: i64,
+    /// Number of attention heads.
     pub heads: i64,
+    /// Number of heads of keys and values.
     pub key_value_heads: i64,
+    /// Number of elements of a head.
     pub head: i64,
+    /// Width of the feed-forward part.
     pub inner: i64,
+    /// Maximum number of positions.
     pub positions: i64,
 }
 

@@ -176,7 +176,8 @@ impl Keys {
         }
     }
 
-    /// Returns the value of a key as an integer of any width.
+    /// Returns the value of a key as an integer of any width; `None` if it is missing. Fails with `InvalidModel` if the
+    /// value is not an integer of 64 bits.
     pub fn integer(&self, key: &str) -> Result<Option<i64>> {
         self.typed(key, "an integer of 64 bits", |value| match value.number()? {
             Number::Integer(integer) => i64::try_from(integer).ok(),
@@ -184,7 +185,8 @@ impl Keys {
         })
     }
 
-    /// Returns the value of a key as a finite number of any type.
+    /// Returns the value of a key as a finite number of any type; `None` if it is missing. Fails with `InvalidModel`
+    /// for another value.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a finite number", |value| match value.number()? {
             Number::Integer(integer) => Some(integer as f64),
@@ -192,12 +194,14 @@ impl Keys {
         })
     }
 
-    /// Returns the value of a key as a bool.
+    /// Returns the value of a key as a bool; `None` if it is missing. Fails with `InvalidModel` for a value of another
+    /// type.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "a truth value", |value| (value.kind == Kind::Bool).then(|| value.bytes.first() == Some(&1)))
     }
 
-    /// Returns the value of a key as a string of at most [`limits::GGUF_TEXT_BYTES`].
+    /// Returns the value of a key as a string of at most [`limits::GGUF_TEXT_BYTES`]; `None` if it is missing. Fails
+    /// with `InvalidModel` if it is not a string in UTF-8, and with `LimitExceeded` if it is longer.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
         let text = self.typed(key, "a UTF-8 string", |value| {
             (value.kind == Kind::Text).then(|| std::str::from_utf8(&value.bytes).ok()).flatten()

@@ -137,7 +137,7 @@ impl<'k> Vocabulary<'k> {
         self.tokens.get(id as usize).map_or("", |text| text)
     }
 
-    /// Returns the ids of special tokens.
+    /// Returns the ids of special tokens. Fails with `InvalidModel` if an id is not an integer.
     pub fn special_ids(&self, keys: &Keys) -> Result<SpecialIds> {
         let id = |name: &str| -> Result<Option<u32>> {
             let given = keys.integer(&format!("tokenizer.ggml.{name}_token_id"))?;
@@ -214,7 +214,8 @@ impl<'k> Vocabulary<'k> {
         let mut equal = Vec::new();
         let mut first = 0;
         for group in merges.chunk_by_mut(|a, b| a.0.total_cmp(&b.0).is_eq()) {
-            // Only merges that form different tokens matter: those of one token are known to have equal scores.
+            // Merges that form the same token always have equal scores; a group is recorded if it has merges that form
+            // different tokens.
             if group.iter().any(|merge| merge.1 != group[0].1) {
                 equal.push((first, group.len()));
                 leftmost_first(group);

@@ -100,7 +100,8 @@ impl Moment {
             None => true,
         };
         match letter {
-            // These are Python's own, for a time without a zone, and take no flags.
+            // Python itself replaces `%z` and `%Z`, by nothing for a time without a zone, and `%f`; none of them takes
+            // flags.
             'z' | 'Z' if plain => {}
             'f' if plain => {
                 let _ = write!(out, "{:06}", self.microseconds);
@@ -228,7 +229,7 @@ fn utc(seconds: i64) -> LocalTime {
     let (mut days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let weekday = (days + 4).rem_euclid(7);
     let leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    // Whole spans of 400 years first: they all have the same number of days.
+    // Whole spans of 400 years are subtracted first, because they all have the same number of days.
     let mut year = 1970 + days.div_euclid(146_097) * 400;
     days = days.rem_euclid(146_097);
     while days >= 365 + i64::from(leap(year)) {

@@ -7,7 +7,9 @@ use std::rc::Rc;
 /// The arguments of a call.
 #[derive(Default)]
 pub struct Given {
+    /// Values without a name, in order.
     pub positional: Vec<Value>,
+    /// Names and values of keyword arguments, in order.
     pub named: Vec<(Rc<str>, Value)>,
 }
 

@@ -33,7 +33,8 @@ const OTHER: [&str; 17] = [
 ];
 
 impl Engine {
-    /// Returns the attribute `value.name`, otherwise the item with that name, otherwise an undefined value.
+    /// Returns the attribute `value.name`, otherwise the item with that name, otherwise an undefined value. Fails with
+    /// `InvalidArgument` if `value` is undefined, and with `Unsupported` for attributes that are not implemented.
     pub fn attribute(&mut self, value: &Value, name: &str) -> Result<Value> {
         if let Value::Undefined(message) = value {
             bail!(InvalidArgument, "{message}");
@@ -55,7 +56,8 @@ impl Engine {
         }
     }
 
-    /// Returns the item `value[index]`, otherwise the attribute with that name, otherwise an undefined value.
+    /// Returns the item `value[index]`, otherwise the attribute with that name, otherwise an undefined value. Fails
+    /// like [`Engine::attribute`].
     pub fn item(&mut self, value: &Value, index: &Value) -> Result<Value> {
         let found = match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
@@ -191,7 +193,8 @@ impl Engine {
         })
     }
 
-    /// Returns the slice `value[start:stop:step]`, in which `none` is the default of a bound.
+    /// Returns the slice `value[start:stop:step]`, in which `none` is the default of a bound. Fails with
+    /// `InvalidArgument` if the value cannot be sliced, if a bound is not an integer, or if the step is 0.
     pub fn slice(&mut self, value: &Value, bounds: [&Value; 3]) -> Result<Value> {
         let Some(length) = self.length(value).filter(|_| !value.is_undefined()) else {
             bail!(InvalidArgument, "a {} cannot be sliced", value.type_name());

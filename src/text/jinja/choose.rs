@@ -9,7 +9,8 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-/// Returns the names and indices in an attribute such as `a.0.b`, which lead to a nested value; empty for `none`.
+/// Returns the names and indices in an attribute such as `a.0.b`, which lead to a nested value; empty for `none`. This
+/// function never fails.
 pub fn path(attribute: &Value) -> Result<Vec<Value>> {
     Ok(match attribute {
         Value::None => Vec::new(),
@@ -24,7 +25,8 @@ pub fn path(attribute: &Value) -> Result<Vec<Value>> {
     })
 }
 
-/// Returns the value at a path of attributes or items within `value`. `default` replaces undefined values.
+/// Returns the value at a path of attributes or items within `value`. `default` replaces undefined values. Fails like
+/// [`Engine::item`].
 pub fn follow(engine: &mut Engine, value: &Value, path: &[Value], default: Option<&Value>) -> Result<Value> {
     let mut value = value.clone();
     for part in path {
@@ -52,7 +54,8 @@ fn flag(engine: &Engine, value: Option<Value>) -> bool {
     value.is_some_and(|value| engine.truth(&value))
 }
 
-/// Returns the result of a filter of items, `value|name(...)`.
+/// Returns the result of a filter of items, `value|name(...)`. Fails with `InvalidArgument` where jinja2 raises an
+/// error, with `Unsupported` for what is not implemented, and with `LimitExceeded` for too many steps.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     match name {
         "map" => map(engine, value, given),

@@ -66,8 +66,11 @@ impl Object {
 
 /// The state of the variable `loop`.
 pub struct LoopState {
+    /// All items of the loop.
     pub items: Rc<Vec<Value>>,
+    /// Index of the current item.
     pub at: usize,
+    /// Number of enclosing recursive calls of the loop.
     pub depth: usize,
     /// Arguments of the last call of `loop.changed`.
     pub changed: Option<Vec<Value>>,
@@ -181,14 +184,17 @@ impl Engine {
         Value::undefined(name)
     }
 
+    /// Returns all stateful objects; a [`Value::Object`] has the index of one.
     pub fn objects(&self) -> &[Object] {
         &self.objects
     }
 
+    /// Returns the object with this index. Panics if there is none.
     pub fn object(&mut self, number: usize) -> &mut Object {
         &mut self.objects[number]
     }
 
+    /// Adds an object, and returns it as a value.
     pub fn add(&mut self, object: Object) -> Value {
         self.objects.push(object);
         Value::Object(self.objects.len() - 1)

@@ -10,7 +10,8 @@ use std::cmp::Ordering;
 use std::rc::Rc;
 
 impl Engine {
-    /// Returns the value of an expression.
+    /// Returns the value of an expression. Fails with `InvalidArgument` where jinja2 raises an error, with
+    /// `Unsupported` for what is not implemented, and with `LimitExceeded` for too many steps or too deep nesting.
     pub fn evaluate(&mut self, expr: &Expr) -> Result<Value> {
         self.deeper(|engine| match expr {
             Expr::Const(value) => Ok(constant(value)),
@@ -58,7 +59,7 @@ impl Engine {
         })
     }
 
-    /// Returns the values of several expressions.
+    /// Returns the values of several expressions. Fails like [`Engine::evaluate`].
     pub fn all(&mut self, items: &[Expr]) -> Result<Vec<Value>> {
         items.iter().map(|item| self.evaluate(item)).collect()
     }
@@ -135,7 +136,8 @@ impl Engine {
         })
     }
 
-    /// Returns the arguments of a call.
+    /// Returns the arguments of a call. Fails like [`Engine::evaluate`], and with `InvalidArgument` if a keyword is not
+    /// a string or is given twice.
     pub fn given(&mut self, arguments: &Arguments) -> Result<Given> {
         let mut positional = self.all(&arguments.positional)?;
         let mut named: Vec<(Rc<str>, Value)> = Vec::new();
@@ -165,7 +167,8 @@ impl Engine {
         Ok(Given { positional, named })
     }
 
-    /// Returns the result of a filter for an expression, or for the text of a block.
+    /// Returns the result of a filter for an expression, or for the text of a block. Fails like [`Engine::evaluate`],
+    /// and with `InvalidArgument` if there is no input.
     pub fn filter(&mut self, filter: &Filter, block: Option<&Value>) -> Result<Value> {
         let value = match (&filter.input, block) {
             // Filters of a block are chained: the first one has no input.

@@ -16,7 +16,8 @@ pub enum Flow {
 }
 
 impl Engine {
-    /// Runs statements, up to one that leaves a loop, and returns the way in which they ended.
+    /// Runs statements, up to one that leaves a loop, and returns the way in which they ended. Fails like
+    /// [`Engine::evaluate`], and with `LimitExceeded` for too much output.
     pub fn run(&mut self, nodes: &[Node], out: &mut String) -> Result<Flow> {
         self.deeper(|engine| {
             for node in nodes {
@@ -158,7 +159,8 @@ impl Engine {
         self.looped(of, &items, 0, out)
     }
 
-    /// Runs a loop over a value. `depth` is the number of enclosing recursive calls of the loop.
+    /// Runs a loop over a value. `depth` is the number of enclosing recursive calls of the loop. Fails like
+    /// [`Engine::run`].
     pub fn looped(&mut self, of: &Arc<For>, items: &Value, depth: usize, out: &mut String) -> Result<Flow> {
         let around = self.scope;
         let shared = match items {
@@ -241,7 +243,8 @@ impl Engine {
         self.text(&value)
     }
 
-    /// Returns the text that a macro writes. `scope` is the scope of its definition.
+    /// Returns the text that a macro writes. `scope` is the scope of its definition. Fails like [`Engine::run`], and
+    /// with `InvalidArgument` for arguments that the macro does not take.
     pub fn call_macro(&mut self, definition: &Macro, scope: usize, given: super::arguments::Given) -> Result<Value> {
         let name = definition.name.as_deref().unwrap_or("caller");
         let (count, mut named) = (definition.parameters.len(), given.named);

@@ -7,7 +7,9 @@ use super::{checks, filters};
 use crate::error::{Result, bail};
 
 impl Parser {
-    /// Returns the whole expression at the current position, including conditions.
+    /// Returns the whole expression at the current position, including conditions. Fails with `InvalidModel` for
+    /// invalid syntax, with `Unsupported` for what is not implemented, and with `LimitExceeded` if it is nested too
+    /// deeply or too long.
     pub fn expression(&mut self) -> Result<Expr> {
         self.deeper(|parser| {
             let mark = parser.unknown.len();
@@ -24,7 +26,8 @@ impl Parser {
         })
     }
 
-    /// Returns the expression at the current position, without a conditional (`a if b else c`) at its top level.
+    /// Returns the expression at the current position, without a conditional (`a if b else c`) at its top level. Fails
+    /// like [`Parser::expression`].
     pub fn either(&mut self) -> Result<Expr> {
         let mut left = self.both()?;
         while self.skip_name("or") {
@@ -138,7 +141,8 @@ impl Parser {
         if filtered { self.filtered(value) } else { Ok(value) }
     }
 
-    /// Returns the name, literal or parenthesized expression at the current position.
+    /// Returns the name, literal or parenthesized expression at the current position. Fails like
+    /// [`Parser::expression`].
     pub fn primary(&mut self) -> Result<Expr> {
         let token = self.current().clone();
         match token {
@@ -188,7 +192,7 @@ impl Parser {
 
     /// Returns the values separated by commas at the current position as a tuple, or a single one. Without
     /// `parentheses`, at least one value is required, and the list ends before any of the names in `ends`. `choices`
-    /// says whether a value may be a conditional, `a if b else c`.
+    /// says whether a value may be a conditional, `a if b else c`. Fails like [`Parser::expression`].
     pub fn tuple(&mut self, parentheses: bool, choices: bool, ends: &[&str]) -> Result<Expr> {
         let mut items = Vec::new();
         let mut comma = false;
@@ -293,7 +297,7 @@ impl Parser {
         Ok(Expr::Item(Box::new(value), Box::new(index)))
     }
 
-    /// Returns the parenthesized arguments of a call.
+    /// Returns the parenthesized arguments of a call. Fails like [`Parser::expression`].
     pub fn arguments(&mut self) -> Result<Arguments> {
         self.expect("(")?;
         let mut arguments = Arguments::default();
@@ -342,7 +346,8 @@ impl Parser {
         }
     }
 
-    /// Returns the filters `|name(...)|name(...)`, applied to `input`. For a block, the first filter has no bar.
+    /// Returns the filters `|name(...)|name(...)`, applied to `input`. For a block, the first filter has no bar. Fails
+    /// like [`Parser::expression`].
     pub fn filters(&mut self, input: Option<Expr>) -> Result<Expr> {
         let mut begins = input.is_none() && !self.is_operator("|");
         let mut value = input;

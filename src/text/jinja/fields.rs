@@ -15,7 +15,8 @@ struct Numbers {
 }
 
 impl Engine {
-    /// Returns the result of `format.format(...)` in Python.
+    /// Returns the result of `format.format(...)` in Python. Fails with `InvalidArgument` where Python raises an error,
+    /// with `Unsupported` for what is not implemented, and with `LimitExceeded` if the text is too long.
     pub fn format(&mut self, format: &str, given: Given) -> Result<Value> {
         let text = self.fields(format, &given, &mut Numbers::default(), 3)?;
         self.spend_bytes(text.len())?;

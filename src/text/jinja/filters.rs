@@ -152,7 +152,8 @@ fn plain(engine: &mut Engine, name: &str, value: &Value) -> Result<Value> {
             other => {
                 let mut values = engine.iterate(other)?;
                 values.reverse();
-                // Other values become iterators, except those that cannot be iterated in reverse.
+                // Other values become iterators, but objects become lists, because Python cannot iterate them in
+                // reverse.
                 if matches!(other, Value::Object(_)) {
                     return Value::list(values);
                 }
@@ -298,7 +299,8 @@ pub fn soft(engine: &Engine, value: &Value) -> Result<std::rc::Rc<str>> {
     }
 }
 
-/// Returns the result of `str.replace` for values as text.
+/// Returns the result of `str.replace` for values as text. Fails with `InvalidArgument` for missing or wrong arguments,
+/// and with `LimitExceeded` if the text is too long.
 pub fn replaced(engine: &Engine, value: &Value, given: Given) -> Result<Value> {
     let [old, new, count] = given.bind("replace", ["old", "new", "count"])?;
     let (old, new) = (required(old, "replace", "old")?, required(new, "replace", "new")?);

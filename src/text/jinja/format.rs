@@ -10,12 +10,19 @@ use std::fmt::Write;
 /// The flags, the width and the precision of a conversion.
 #[derive(Default, Clone)]
 pub struct Layout {
+    /// Whether the text is aligned to the left (`-`).
     pub left: bool,
+    /// Whether numbers are padded with zeros (`0`).
     pub zeros: bool,
+    /// Whether positive numbers have a plus sign (`+`).
     pub plus: bool,
+    /// Whether positive numbers have a space in the place of the sign (a space).
     pub space: bool,
+    /// Whether the alternate form is used (`#`).
     pub alternate: bool,
+    /// Minimum number of characters.
     pub width: usize,
+    /// Precision; `None` if none is given.
     pub precision: Option<usize>,
 }
 
@@ -35,7 +42,8 @@ impl Values<'_> {
 }
 
 impl Engine {
-    /// Returns the result of `format % values` in Python.
+    /// Returns the result of `format % values` in Python. Fails with `InvalidArgument` where Python raises an error,
+    /// with `Unsupported` for what is not implemented, and with `LimitExceeded` if the text is too long.
     pub fn percent(&self, format: &str, values: &Value) -> Result<Value> {
         let rest = match values {
             Value::Tuple(items) => items.values.clone(),
@@ -251,7 +259,8 @@ pub fn ascii(text: &str) -> String {
     out
 }
 
-/// Returns a non-negative float in the format `e`, `f` or `g` of C.
+/// Returns a non-negative float in the format `e`, `f` or `g` of C. Fails with `Unsupported` for a precision above
+/// 1,000.
 pub fn float_as(value: f64, kind: char, precision: usize) -> Result<String> {
     if precision > 1000 {
         bail!(Unsupported, "a format with {precision} digits is not supported in chat templates");

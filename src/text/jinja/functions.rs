@@ -12,7 +12,8 @@ use std::rc::Rc;
 const LONGEST_RANGE: usize = 100_000;
 
 impl Engine {
-    /// Returns the result of a call of a macro, a function, a method, a loop or a joiner.
+    /// Returns the result of a call of a macro, a function, a method, a loop or a joiner. Fails with `InvalidArgument`
+    /// if the value cannot be called, and like [`Engine::evaluate`] in the call.
     pub fn call(&mut self, callee: &Value, given: Given) -> Result<Value> {
         self.deeper(|engine| match callee {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),

@@ -6,7 +6,9 @@ use crate::error::{Result, bail};
 use std::cmp::Ordering;
 
 impl Engine {
-    /// Returns the values of an iteration. If `value` is an iterator, they are then consumed.
+    /// Returns the values of an iteration. If `value` is an iterator, they are then consumed. Fails with
+    /// `InvalidArgument` or `Unsupported` for values that cannot be iterated, and with `LimitExceeded` for too many
+    /// steps.
     pub fn iterate(&mut self, value: &Value) -> Result<Vec<Value>> {
         let values = match value {
             Value::Undefined(_) => Vec::new(),
@@ -83,7 +85,8 @@ impl Engine {
         }
     }
 
-    /// Returns the result of `item in container` in Python.
+    /// Returns the result of `item in container` in Python. Fails with `InvalidArgument` where Python raises an error,
+    /// and with `Unsupported` for values that cannot be compared here.
     pub fn contains(&mut self, container: &Value, item: &Value) -> Result<bool> {
         match (container, item) {
             (Value::Text(text) | Value::Markup(text), _) => match item.as_text() {
@@ -143,7 +146,8 @@ impl Engine {
         }
     }
 
-    /// Returns the second values of `pairs` sorted by the first ones; the sort is stable, reversed or not.
+    /// Returns the second values of `pairs` sorted by the first ones; the sort is stable, reversed or not. Fails with
+    /// `InvalidArgument` if two values cannot be compared, and with `Unsupported` for NaN.
     pub fn sort(&self, mut pairs: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>> {
         let mut width = 1;
         while width < pairs.len() {

@@ -50,7 +50,8 @@ fn pair(a: &Value, b: &Value) -> Option<Pair> {
 }
 
 impl Engine {
-    /// Returns the result of `a operator b` in Python.
+    /// Returns the result of `a operator b` in Python. Fails with `InvalidArgument` where Python raises an error, with
+    /// `Unsupported` for what is not implemented, and with `LimitExceeded` if a text becomes too long.
     pub fn binary(&self, operator: Operator, a: &Value, b: &Value) -> Result<Value> {
         if let (Operator::Remainder, Value::Text(format)) = (operator, a) {
             return self.percent(format, b);
@@ -123,7 +124,8 @@ impl Engine {
         }
     }
 
-    /// Returns the result of `-value` or `+value` in Python.
+    /// Returns the result of `-value` or `+value` in Python. Fails with `InvalidArgument` if the value is not a number,
+    /// and with `Unsupported` if the result has more than 128 bits.
     pub fn unary(&self, value: &Value, negative: bool) -> Result<Value> {
         match value {
             Value::Undefined(message) => bail!(InvalidArgument, "{message}"),
@@ -167,7 +169,7 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value> {
     if divides && b == 0.0 {
         return Err(no_division());
     }
-    // Like in CPython: the remainder first, with the sign of the divisor.
+    // As in CPython, the remainder is computed first; it has the sign of the divisor.
     let remainder = || {
         let r = a % b;
         if r == 0.0 {
@@ -211,7 +213,8 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value> {
     }))
 }
 
-/// Returns the result of `round(value, digits)` in Python: half to even, of the exact value.
+/// Returns the result of `round(value, digits)` in Python: half to even, of the exact value. Fails with
+/// `InvalidArgument` if the value is not a number, and with `Unsupported` for a float and a negative number of digits.
 pub fn round(value: &Value, digits: i128) -> Result<Value> {
     match value {
         Value::Float(float) if !float.is_finite() => Ok(value.clone()),
@@ -255,7 +258,8 @@ pub fn fixed(value: f64, digits: usize) -> String {
     if tie && even { kept.trim_end_matches('.').to_owned() } else { text }
 }
 
-/// Returns the result of `int(text, base)` in Python; `None` if the text is not an integer.
+/// Returns the result of `int(text, base)` in Python; `None` if the text is not an integer. Fails with `Unsupported`
+/// for digits of other scripts, and for more than 128 bits.
 pub fn parse_int(text: &str, base: u32) -> Result<Option<i128>> {
     let text = ascii_digits(text.trim_matches(is_space))?;
     let (negative, digits) = match text.strip_prefix(['-', '+']) {
@@ -282,7 +286,8 @@ pub fn parse_int(text: &str, base: u32) -> Result<Option<i128>> {
     Ok(Some(if negative { -value } else { value }))
 }
 
-/// Returns the result of `float(text)` in Python; `None` if the text is not a number.
+/// Returns the result of `float(text)` in Python; `None` if the text is not a number. Fails with `Unsupported` for
+/// digits of other scripts.
 pub fn parse_float(text: &str) -> Result<Option<f64>> {
     let text = ascii_digits(text.trim_matches(is_space))?;
     let bytes = text.as_bytes();

@@ -53,36 +53,44 @@ pub struct Parser {
 }
 
 impl Parser {
+    /// Returns the current token; [`Token::End`] at the end of the template.
     pub fn current(&self) -> &Token {
         self.tokens.get(self.at).map_or(&Token::End, |(_, token)| token)
     }
 
+    /// Returns the line of the current token, from 1.
     pub fn line(&self) -> usize {
         self.tokens.get(self.at).or(self.tokens.last()).map_or(1, |(line, _)| *line)
     }
 
+    /// Makes the next token current. The last token stays current.
     pub fn advance(&mut self) {
         self.at = (self.at + 1).min(self.tokens.len() - 1);
     }
 
+    /// Returns the current token, and makes the next one current.
     pub fn take(&mut self) -> Token {
         let token = self.current().clone();
         self.advance();
         token
     }
 
+    /// Returns whether the current token is the name `name`.
     pub fn is_name(&self, name: &str) -> bool {
         matches!(self.current(), Token::Name(found) if found == name)
     }
 
+    /// Returns whether the token after the current one is the name `name`.
     pub fn next_is_name(&self, name: &str) -> bool {
         matches!(self.tokens.get(self.at + 1), Some((_, Token::Name(found))) if found == name)
     }
 
+    /// Returns whether the token after the current one is `operator`.
     pub fn next_is_operator(&self, operator: &str) -> bool {
         matches!(self.tokens.get(self.at + 1), Some((_, Token::Operator(found))) if *found == operator)
     }
 
+    /// Returns whether the current token is the name `name`; if so, the next token becomes current.
     pub fn skip_name(&mut self, name: &str) -> bool {
         let found = self.is_name(name);
         if found {
@@ -91,10 +99,12 @@ impl Parser {
         found
     }
 
+    /// Returns whether the current token is `operator`.
     pub fn is_operator(&self, operator: &str) -> bool {
         matches!(self.current(), Token::Operator(found) if *found == operator)
     }
 
+    /// Returns whether the current token is `operator`; if so, the next token becomes current.
     pub fn skip_operator(&mut self, operator: &str) -> bool {
         let found = self.is_operator(operator);
         if found {
@@ -103,6 +113,7 @@ impl Parser {
         found
     }
 
+    /// Makes the token after `operator` current. Fails with `InvalidModel` if the current token is another one.
     pub fn expect(&mut self, operator: &str) -> Result<()> {
         if self.skip_operator(operator) {
             return Ok(());
@@ -111,6 +122,8 @@ impl Parser {
         bail!(InvalidModel, "{operator:?} is expected, not {}", self.describe(&found))
     }
 
+    /// Returns the name that is the current token, and makes the next token current. Fails with `InvalidModel` if it is
+    /// not a name.
     pub fn name(&mut self) -> Result<String> {
         match self.current().clone() {
             Token::Name(name) => {
@@ -149,6 +162,7 @@ impl Parser {
         read
     }
 
+    /// Makes the token after `end` current. Fails with `InvalidModel` if the current token is another one.
     pub fn expect_end(&mut self, end: &Token) -> Result<()> {
         if self.current() == end {
             self.advance();

@@ -11,7 +11,8 @@ use crate::error::{Result, bail};
 use crate::limits;
 use std::fmt::Write;
 
-/// Returns the result of a filter of texts, `value|name(...)`.
+/// Returns the result of a filter of texts, `value|name(...)`. Fails with `InvalidArgument` for wrong arguments, with
+/// `Unsupported` for what is not implemented, and with `LimitExceeded` if a text becomes too long.
 pub fn apply(engine: &mut Engine, name: &str, value: &Value, given: Given) -> Result<Value> {
     match name {
         "format" => return format(engine, value, given),

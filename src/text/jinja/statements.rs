@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 impl Parser {
     /// Returns the statements up to a tag with one of these names, which is then the current token, or up to the end of
-    /// the template.
+    /// the template. Fails like [`Parser::expression`].
     pub fn body(&mut self, ends: &[&str]) -> Result<Vec<Node>> {
         self.deeper(|parser| {
             let mut nodes = Vec::new();

@@ -271,7 +271,8 @@ fn swapcase(text: &str) -> Result<String> {
     Ok(out)
 }
 
-/// Returns the result of `str.replace`, at most `count` times if that is not negative.
+/// Returns the result of `str.replace`, at most `count` times if that is not negative. Fails with `LimitExceeded` if
+/// the result is too long.
 pub fn replace(engine: &Engine, text: &str, old: &str, new: &str, count: i128) -> Result<Value> {
     let most = usize::try_from(count).unwrap_or(usize::MAX);
     let found = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() }.min(most);

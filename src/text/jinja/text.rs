@@ -13,7 +13,9 @@ pub fn is_space(c: char) -> bool {
 }
 
 impl Engine {
-    /// Returns the result of `str(value)`: text unchanged, nothing for undefined values, `repr` for all others.
+    /// Returns the result of `str(value)`: text unchanged, nothing for undefined values, `repr` for all others. Fails
+    /// with `Unsupported` for values that Python writes with a memory address, and with `LimitExceeded` if the text is
+    /// too long.
     pub fn text(&self, value: &Value) -> Result<Rc<str>> {
         match value {
             Value::Text(text) | Value::Markup(text) => Ok(text.clone()),

@@ -37,6 +37,7 @@ pub enum Value {
 
 /// The items of a list or a tuple.
 pub struct Items {
+    /// Items in order.
     pub values: Vec<Value>,
     /// Whether the tuple is a pair of `groupby`, whose items have names.
     pub is_group: bool,
@@ -45,10 +46,13 @@ pub struct Items {
 
 /// A macro with the scope in which it was defined.
 pub struct Bound {
+    /// Macro in the template.
     pub definition: Arc<Macro>,
+    /// Index of the scope in which the macro was defined.
     pub scope: usize,
 }
 
+/// The part of a dict that a view shows: `dict.keys()`, `dict.values()` or `dict.items()`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum View {
     Keys,
@@ -59,12 +63,16 @@ pub enum View {
 /// The range `range(start, stop, step)`.
 #[derive(Clone, Copy)]
 pub struct Range {
+    /// First value.
     pub start: i128,
+    /// End, which the range does not include.
     pub stop: i128,
+    /// Difference of consecutive values, which is not 0.
     pub step: i128,
 }
 
 impl Range {
+    /// Returns the number of values.
     pub fn len(self) -> usize {
         let (distance, step) = if self.step > 0 {
             (self.stop.saturating_sub(self.start), self.step)
@@ -74,6 +82,7 @@ impl Range {
         if distance <= 0 { 0 } else { usize::try_from((distance - 1) / step + 1).unwrap_or(usize::MAX) }
     }
 
+    /// Returns the value with this index, from 0. The index is not checked.
     pub fn get(self, index: usize) -> Value {
         Value::Int(self.start.saturating_add((index as i128).saturating_mul(self.step)))
     }
@@ -82,6 +91,7 @@ impl Range {
 /// A dict, which keeps the order of insertion. Keys compare like in Python, where 1, 1.0 and True are one key.
 #[derive(Default)]
 pub struct Dict {
+    /// Keys and values in the order of insertion.
     pub entries: Vec<(Value, Value)>,
     /// Indices of the entries whose keys are texts, which are looked up without a copy.
     texts: HashMap<Rc<str>, usize>,
@@ -102,6 +112,7 @@ pub enum Key {
 }
 
 impl Dict {
+    /// Returns the value of a key; `None` if the dict does not have the key. Fails like [`Value::key`].
     pub fn get(&self, key: &Value) -> Result<Option<&Value>> {
         let place = match key.key()? {
             Key::Text(text) => self.texts.get(&text),
@@ -110,11 +121,13 @@ impl Dict {
         Ok(place.map(|place| &self.entries[*place].1))
     }
 
+    /// Returns the value of a key that is a text; `None` if the dict does not have the key.
     pub fn get_text(&self, key: &str) -> Option<&Value> {
         self.texts.get(key).map(|place| &self.entries[*place].1)
     }
 
-    /// Sets the value of a key; the value of an equal key is replaced, and the key is kept.
+    /// Sets the value of a key; the value of an equal key is replaced, and the key is kept. Fails like [`Value::key`],
+    /// and with `LimitExceeded` if the dict is nested too deeply.
     pub fn insert(&mut self, key: Value, value: Value) -> Result<()> {
         self.depth = self.depth.max(deeper(&key)?).max(deeper(&value)?);
         let next = self.entries.len();
@@ -147,28 +160,34 @@ fn deeper(value: &Value) -> Result<usize> {
 }
 
 impl Value {
+    /// Returns a text that is not marked as safe.
     pub fn text(text: impl AsRef<str>) -> Value {
         Value::Text(text.as_ref().into())
     }
 
+    /// Returns the undefined value of a name; using it is an error with a message that contains the name.
     pub fn undefined(name: &str) -> Value {
         Value::Undefined(format!("{name:?} is not defined").into())
     }
 
+    /// Returns a list. Fails with `LimitExceeded` if a value is nested too deeply.
     pub fn list(values: Vec<Value>) -> Result<Value> {
         Ok(Value::List(Rc::new(Items::new(values)?)))
     }
 
+    /// Returns a tuple. Fails with `LimitExceeded` if a value is nested too deeply.
     pub fn tuple(values: Vec<Value>) -> Result<Value> {
         Ok(Value::Tuple(Rc::new(Items::new(values)?)))
     }
 
-    /// Returns a pair whose items are named `grouper` and `list`.
+    /// Returns a pair whose items are named `grouper` and `list`. Fails with `LimitExceeded` if a value is nested too
+    /// deeply.
     pub fn group(grouper: Value, list: Value) -> Result<Value> {
         let items = Items::new(vec![grouper, list])?;
         Ok(Value::Tuple(Rc::new(Items { is_group: true, ..items })))
     }
 
+    /// Returns a dict; of equal keys, the last value is kept. Fails like [`Dict::insert`].
     pub fn dict(pairs: impl IntoIterator<Item = (Value, Value)>) -> Result<Value> {
         let mut dict = Dict::default();
         pairs.into_iter().try_for_each(|(key, value)| dict.insert(key, value))?;
@@ -197,6 +216,7 @@ impl Value {
         })
     }
 
+    /// Returns the text; `None` if the value is not a text.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Value::Text(text) | Value::Markup(text) => Some(text),
@@ -213,6 +233,7 @@ impl Value {
         }
     }
 
+    /// Returns whether the value is undefined.
     pub fn is_undefined(&self) -> bool {
         matches!(self, Value::Undefined(_))
     }

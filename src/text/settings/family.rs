@@ -110,7 +110,8 @@ impl Family {
         }
     }
 
-    /// Applies the settings of the class, and returns notes on those that could not be applied.
+    /// Applies the settings of the class, and returns notes on those that could not be applied. Fails with
+    /// `InvalidModel` if a setting cannot be applied to the tokenizer.
     pub fn apply(&self, inner: &mut Tokenizer, value: &Setting<'_>) -> Result<Vec<String>> {
         match self {
             Family::Bert => bert(inner, value),

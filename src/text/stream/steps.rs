@@ -46,12 +46,13 @@ impl Steps {
         Steps(kinds.into_iter().map(|kind| Step::new(Some(kind))).collect())
     }
 
-    /// Adds a token, and appends the text that no later token can change to `out`.
+    /// Adds a token, and appends the text that no later token can change to `out`. Fails with `InvalidModel` if a
+    /// decoder of the tokenizer fails.
     pub fn push(&mut self, token: String, out: &mut String) -> Result<()> {
         feed(&mut self.0, &token, true, out)
     }
 
-    /// Appends the text that was held back to `out`, because no more tokens follow.
+    /// Appends the text that was held back to `out`, because no more tokens follow. Fails like [`Self::push`].
     pub fn finish(mut self, out: &mut String) -> Result<()> {
         let mut steps = self.0.as_mut_slice();
         while let Some((step, rest)) = std::mem::take(&mut steps).split_first_mut() {

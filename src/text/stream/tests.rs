@@ -201,7 +201,7 @@ fn any_tokenizer(random: &mut Random) -> (Tokenizer, usize, String) {
     ]
     .map(str::to_owned)
     .to_vec();
-    // Bytes of characters of one to four bytes, more often than others.
+    // The bytes of characters of one to four bytes occur more often than other bytes.
     tokens.extend("a é界😀\u{301}".bytes().chain([0x0A, 0x80, 0xFF, 0xF4]).map(|byte| format!("<0x{byte:02X}>")));
     tokens.sort();
     tokens.dedup();

@@ -4,7 +4,7 @@ use crate::Package;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Returns a CycloneDX document. `others` are components that are no crates, `NAME=VERSION=LICENCE=PURL=SHA256`.
+/// Returns a CycloneDX document. `others` are components that are not crates, `NAME=VERSION=LICENCE=PURL=SHA256`.
 pub fn of(packages: &BTreeMap<&str, Package<'_>>, root: &str, lock: &str, others: &[String]) -> Result<String, String> {
     let sums = checksums(lock);
     let mut components = Vec::new();

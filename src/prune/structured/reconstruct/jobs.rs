@@ -12,6 +12,7 @@ use crate::runtime::Tensor;
 
 /// A weight that is changed to compensate removed units.
 pub struct Job {
+    /// Name of the weight.
     pub weight: String,
     /// Tensor of the weight as stored.
     pub tensor: TensorProto,
@@ -19,6 +20,7 @@ pub struct Job {
     pub at: usize,
     /// Kept elements of that dimension; for a convolution, each tap of each channel is an element.
     pub kept: Vec<u32>,
+    /// Name of the value that is multiplied with the weight.
     pub input: String,
     /// Name and tensor of the bias that is added to the product.
     pub bias: Option<(String, TensorProto)>,
@@ -27,7 +29,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// Returns the weight as a matrix.
+    /// Returns the weight as a matrix. Fails like [`Matrix::shaped`].
     pub fn matrix(&self) -> Result<Matrix> {
         let rows = self.tensor.dims.first().copied().unwrap_or(0);
         Matrix::shaped(&self.tensor, rows, self.tensor.dims.iter().skip(1).product())
@@ -43,7 +45,8 @@ impl Job {
     }
 
     /// Returns `value`, the input of the weight for `batch`, as a matrix `[rows, size]`. For a convolution, `count` is
-    /// the number of batches, which share the number of rows.
+    /// the number of batches, which share the number of rows. Fails with `InvalidModel` if the value does not fit the
+    /// weight.
     pub fn rows(&self, batch: &Batch, value: &Tensor, count: usize) -> Result<Tensor> {
         match &self.window {
             None => batch.rows(value, self.size()),

@@ -34,7 +34,8 @@ pub struct Done {
 }
 
 /// Changes every weight that reads removed units, where possible, and returns the changed weights and the reasons why
-/// others stay unchanged.
+/// others stay unchanged. Fails if the model cannot be run on the data, with `InvalidModel` if a fit gives values that
+/// are not finite, and with `Cancelled` or `Timeout`.
 pub fn all(plan: &Plan, analysis: &Analysis<'_>, kept: &Kept, data: Data<'_>, call: &Call) -> Result<Done> {
     let mut done = Done::default();
     let jobs = jobs(analysis, kept, &mut done.notes);

@@ -70,15 +70,18 @@ impl Parts {
 
 /// A solver that computes [`Moments`], and the new weights from them.
 pub struct Solver<'s> {
+    /// Sessions that compute products of matrices.
     pub products: Products,
+    /// Storage for the changed weights.
     pub scratch: Scratch,
+    /// Switch that ends the products.
     pub stop: &'s Stop,
 }
 
 impl Solver<'_> {
     /// Returns the moments of the inputs of a weight. Each `d` is tried with half of the data; the one that most
     /// improves this weight on the other half is used (a text is entirely in one half, because its tokens are
-    /// correlated).
+    /// correlated). Fails if a product of matrices cannot be computed, also because the call ended.
     pub fn moments(&mut self, job: &Job, batches: &[Batch], x: &[Tensor]) -> Result<Moments> {
         let parts = Parts::of(job);
         let shares = self.shares(job, batches, x)?;
@@ -191,7 +194,8 @@ impl Solver<'_> {
         Tensor::from_f32(&parts.cross(), self.products.product(&inverse, &cross, self.stop)?)
     }
 
-    /// Returns the changed weight, and the changed bias if the weight has one.
+    /// Returns the changed weight, and the changed bias if the weight has one. Fails with `InvalidModel` if a new value
+    /// is not finite, with `Unsupported` if the bias is not float, and if a product of matrices cannot be computed.
     pub fn solve(&mut self, job: &Job, moments: &Moments) -> Result<Vec<TensorProto>> {
         let matrix = job.matrix()?;
         let (size, outputs) = if job.at == 0 { (matrix.rows, matrix.columns) } else { (matrix.columns, matrix.rows) };

@@ -46,7 +46,8 @@ impl Window {
     }
 
     /// Returns rows of `size` elements (channels, then taps) at positions spread evenly over a value `[batch, channels,
-    /// …]`. It is one of `batches` values, which share the number of rows.
+    /// …]`. It is one of `batches` values, which share the number of rows. Fails with `InvalidModel` if the value does
+    /// not fit the convolution.
     pub fn rows(&self, value: &Tensor, size: usize, batches: usize) -> Result<Tensor> {
         let shape: Vec<usize> = value.shape().iter().map(|d| *d as usize).collect();
         let spatial = self.sizes.len();
@@ -105,7 +106,8 @@ mod tests {
 
     #[test]
     fn rows_times_the_weight_are_the_convolution() {
-        // One image of two channels 3 x 3, a 2 x 2 window with a stride of 2 and padding before.
+        // The value is one image of two channels 3 x 3. The window is 2 x 2, with a stride of 2 and padding before the
+        // image.
         let mut node = edit::node("Conv", &["x", "w"], &["y"]);
         node.attribute = vec![edit::ints_attribute("pads", &[1, 1, 0, 0]), edit::ints_attribute("strides", &[2, 2])];
         let weight = TensorProto { dims: vec![1, 2, 2, 2], ..Default::default() };

@@ -26,7 +26,8 @@ pub(super) enum Shared {
 }
 
 impl Shared {
-    /// Adds the values that all layers use and returns them.
+    /// Adds the values that all layers use and returns them. Fails with `Internal` if the portable dialect lacks
+    /// `position_ids`.
     pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Result<Shared> {
         Ok(match b.dialect {
             Dialect::Runtime => Shared::Runtime(runtime::Shared::new(b, d, inputs)),

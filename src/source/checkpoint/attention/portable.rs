@@ -22,7 +22,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Adds the values that all layers use, computed from token ids, mask and positions, and returns them.
+    /// Adds the values that all layers use, computed from token ids, mask and positions, and returns them. Fails with
+    /// `Internal` without `position_ids`.
     pub fn new(b: &mut Builder<'_>, d: &Decoder, inputs: &Inputs) -> Result<Shared> {
         let positions = inputs.positions.as_deref().ok_or_else(|| error!(Internal, "no position_ids"))?;
         let waves = d.ropes.iter().map(|rope| rope.of_positions(b, positions)).collect();
