@@ -555,8 +555,8 @@ typedef enum optimize_log_level_t {
  */
 typedef enum optimize_score_function_t {
   /**
-   * The function of the model. None if its output contains scores already: a softmax or sigmoid of the graph computes
-   * it, or its name contains "prob" or "scores". Otherwise the `activation_fn` of a CrossEncoder of
+   * The function of the model. None if its output contains scores already: a softmax or sigmoid of the graph
+   * computes it, or its name contains "prob" or "scores". Otherwise the `activation_fn` of a CrossEncoder of
    * sentence-transformers (Identity, Sigmoid, Softmax or Tanh). Otherwise none if `problem_type` in config.json is
    * regression, sigmoid if it is multi_label_classification or if the model has one class, and else softmax.
    */
@@ -2950,8 +2950,8 @@ typedef struct optimize_evaluate_options_t {
    */
   int32_t bos;
   /**
-   * Other tasks: number of tokens after which a text is truncated; 0 selects the limit for texts in the model's files,
-   * otherwise the number of positions of the model, up to 512.
+   * Other tasks: number of tokens after which a text is truncated; 0 selects the limit for texts in the model's
+   * files, otherwise the number of positions of the model, up to 512.
    */
   uint32_t max_length;
   /**
@@ -4160,8 +4160,8 @@ optimize_status_t optimize_ensemble_load(const char *path,
 
 /**
  * Saves the manifest of an ensemble, `ensemble.json` with the paths of its members, in a folder, which is created if
- * necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory. Members that generate no text must be
- * such that optimize_ensemble_fuse succeeds, because loading the manifest fuses them; otherwise returns its status.
+ * necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory. Members that generate no text must
+ * be such that optimize_ensemble_fuse succeeds, because loading the manifest fuses them; otherwise returns its status.
  */
 OPTIMIZE_API
 optimize_status_t optimize_ensemble_save(const optimize_ensemble_t *ensemble,

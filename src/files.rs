@@ -321,8 +321,8 @@ pub fn read_text(path: &Path) -> Result<String> {
     text_of(read(path, crate::limits::TEXT_BYTES as u64)?).at(|| path.display())
 }
 
-/// Returns the text of the content of a file, without a byte order mark at its beginning. Fails with `Io` if the content
-/// is not UTF-8.
+/// Returns the text of the content of a file, without a byte order mark at its beginning. Fails with `Io` if the
+/// content is not UTF-8.
 pub fn text_of(mut content: Vec<u8>) -> Result<String> {
     const MARK: &[u8] = "\u{feff}".as_bytes();
     if content.starts_with(MARK) {

@@ -127,10 +127,10 @@ const NORMAL: f64 = 1.96;
 /// Returns the ends of the 95 % bootstrap interval of the median of positive values in groups: groups are drawn with
 /// replacement, then values of each drawn group. Values of one group have something in common (the session in which
 /// they were measured), and drawing single values would make the interval too narrow. Percentiles of few groups are too
-/// narrow, too: the logarithms of both ends are moved away from that of the median by the factor that makes the interval
-/// of a mean of `n` groups exact, `t √(n / (n - 1)) / 1.96` with Student's t for `n - 1` degrees of freedom. Returns NaN
-/// if there are fewer than two groups, or if one is empty. Sources: Davison, Hinkley, "Bootstrap Methods and their
-/// Application", 1997, section 3.8; Hesterberg, "What Teachers Should Know About the Bootstrap", 2015
+/// narrow, too: the logarithms of both ends are moved away from that of the median by the factor that makes the
+/// interval of a mean of `n` groups exact, `t √(n / (n - 1)) / 1.96` with Student's t for `n - 1` degrees of freedom.
+/// Returns NaN if there are fewer than two groups, or if one is empty. Sources: Davison, Hinkley, "Bootstrap Methods
+/// and their Application", 1997, section 3.8; Hesterberg, "What Teachers Should Know About the Bootstrap", 2015
 /// (expanded percentile intervals).
 pub fn grouped_interval(groups: &[Vec<f64>], seed: u64) -> (f64, f64) {
     let count: usize = groups.iter().map(Vec::len).sum();

@@ -74,8 +74,8 @@ type Evaluation struct {
 	KL            *Interval `json:"kl"`
 	Top1Agreement *float64  `json:"top1_agreement"`
 
-	// Fields of the embeddings of two models: mean, 1st percentile and minimum of the cosines of the vectors of each text,
-	// and the share of texts whose nearest other text is the same in both models.
+	// Fields of the embeddings of two models: mean, 1st percentile and minimum of the cosines of the vectors of each
+	// text, and the share of texts whose nearest other text is the same in both models.
 	Cosine      *float64 `json:"cosine"`
 	CosineP1    *float64 `json:"cosine_p1"`
 	CosineMin   *float64 `json:"cosine_min"`

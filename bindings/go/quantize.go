@@ -87,8 +87,8 @@ type QuantizeOptions struct {
 	MaxQualityLoss    float64           // maximum KL divergence in nats, or 1 - mean cosine; 0 for no limit
 	TargetSize        uint64            // maximum size of the result in bytes; 0 for no limit
 	NeverSlower       bool              // whether nodes that are not measurably faster when quantized stay float
-	// CalibrationTensors are calibration tensors for the inputs, by name, instead of a text. Their first dimension counts
-	// samples.
+	// CalibrationTensors are calibration tensors for the inputs, by name, instead of a text. Their first dimension
+	// counts samples.
 	CalibrationTensors map[string]*Tensor
 	ScratchFolder      string // folder of the temporary file with the weights; "" for the system's temporary folder
 }

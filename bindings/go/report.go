@@ -55,9 +55,10 @@ type Both[T any] struct {
 	Result   T `json:"result"`
 }
 
-// Quality compares the outputs of the result with those of the original. Each number is the worst of the judged outputs,
-// or nil if it applies to none of them. Top1Agreement is the share of rows whose largest element has the same index, KL
-// the mean divergence in nats, for logits, and ExactMatch the share of equal elements of outputs that are not float.
+// Quality compares the outputs of the result with those of the original. Each number is the worst of the judged
+// outputs, or nil if it applies to none of them. Top1Agreement is the share of rows whose largest element has the same
+// index, KL the mean divergence in nats, for logits, and ExactMatch the share of equal elements of outputs that are not
+// float.
 type Quality struct {
 	Output        string   `json:"output"` // the judged output with the lowest cosine
 	Judged        []string `json:"judged"` // names of the judged outputs; see docs/report.md

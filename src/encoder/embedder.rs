@@ -16,7 +16,8 @@ pub struct EmbedderOptions {
     /// Whether vectors are normalized to length 1, also if the model does not do so.
     pub normalize: bool,
     /// Number of elements to keep of each vector, its first ones, for models that were trained with Matryoshka loss; 0
-    /// selects the `truncate_dim` of the model's `config_sentence_transformers.json`, otherwise keeps all. Truncated vectors are normalized again only if `normalize` is set.
+    /// selects the `truncate_dim` of the model's `config_sentence_transformers.json`, otherwise keeps all. Truncated
+    /// vectors are normalized again only if `normalize` is set.
     pub dimensions: usize,
     /// Text that precedes every text, in place of the default prompt of the model.
     pub prompt: Option<String>,
@@ -39,8 +40,8 @@ impl Embedder {
     ///
     /// The vectors are those of the output `sentence_embedding`; otherwise of `token_embeddings` or
     /// `last_hidden_state`, pooled as the model's folder says (default: mean); otherwise of the first other output with
-    /// the shape of vectors, unless it contains scores (see [`super::ScoreFunction::Auto`]) or the configuration names a
-    /// class for classification.
+    /// the shape of vectors, unless it contains scores (see [`super::ScoreFunction::Auto`]) or the configuration names
+    /// a class for classification.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] if the model outputs no vectors or its graph depends on its
     /// default prompt, `NotFound` if there is no tokenizer or no prompt of that name, `InvalidArgument` if both prompts

@@ -134,10 +134,10 @@ impl Embeddings {
 /// Returns the name of the output from which vectors are computed, and the pooling of the output: that of the card
 /// (default: mean); `None` if the output has one vector per text.
 ///
-/// The output is `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`; otherwise the first with two
-/// or else three dimensions, of which the last is fixed and above 1, whose name contains neither `logits` nor `pooler`.
-/// The latter must not contain scores and, if the model is a classifier by its task or the class in its configuration,
-/// have `embed` in its name. Fails with `Unsupported` if there is none.
+/// The output is `sentence_embedding`; otherwise `token_embeddings` or `last_hidden_state`; otherwise the first with
+/// two or else three dimensions, of which the last is fixed and above 1, whose name contains neither `logits` nor
+/// `pooler`. The latter must not contain scores and, if the model is a classifier by its task or the class in its
+/// configuration, have `embed` in its name. Fails with `Unsupported` if there is none.
 pub(crate) fn output_of(outputs: &[ValueInfo], model: &Model) -> Result<(String, Option<Pooling>)> {
     let card = model.card();
     let classifier = is_classifier(card);
@@ -234,7 +234,8 @@ mod tests {
         assert_eq!(vectors(&flat, None, &[], 1).unwrap(), [1.0, 2.0]);
     }
 
-    /// Returns the output with vectors of a model with an output of two dimensions, and a configuration with this class.
+    /// Returns the output with vectors of a model with an output of two dimensions, and a configuration with this
+    /// class.
     fn selected(op: &str, output: &str, class: &str) -> Result<(String, Option<Pooling>)> {
         use crate::graph::edit::{node, value};
         use crate::onnx::proto::{GraphProto, ModelProto};

@@ -85,8 +85,8 @@ unsafe impl Options for optimize_embedder_options_t {}
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_score_function_t {
-    /// The function of the model. None if its output contains scores already: a softmax or sigmoid of the graph computes
-    /// it, or its name contains "prob" or "scores". Otherwise the `activation_fn` of a CrossEncoder of
+    /// The function of the model. None if its output contains scores already: a softmax or sigmoid of the graph
+    /// computes it, or its name contains "prob" or "scores". Otherwise the `activation_fn` of a CrossEncoder of
     /// sentence-transformers (Identity, Sigmoid, Softmax or Tanh). Otherwise none if `problem_type` in config.json is
     /// regression, sigmoid if it is multi_label_classification or if the model has one class, and else softmax.
     OPTIMIZE_SCORE_FUNCTION_AUTO = 0,

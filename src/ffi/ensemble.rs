@@ -202,8 +202,8 @@ pub unsafe extern "C" fn optimize_ensemble_load(
 }
 
 /// Saves the manifest of an ensemble, `ensemble.json` with the paths of its members, in a folder, which is created if
-/// necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory. Members that generate no text must be
-/// such that optimize_ensemble_fuse succeeds, because loading the manifest fuses them; otherwise returns its status.
+/// necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory. Members that generate no text must
+/// be such that optimize_ensemble_fuse succeeds, because loading the manifest fuses them; otherwise returns its status.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_save(
     ensemble: *const optimize_ensemble_t,

@@ -65,8 +65,8 @@ pub struct optimize_evaluate_options_t {
     pub stride: u32,
     /// Perplexity: position of the beginning-of-sequence token, an optimize_bos_t.
     pub bos: i32,
-    /// Other tasks: number of tokens after which a text is truncated; 0 selects the limit for texts in the model's files,
-    /// otherwise the number of positions of the model, up to 512.
+    /// Other tasks: number of tokens after which a text is truncated; 0 selects the limit for texts in the model's
+    /// files, otherwise the number of positions of the model, up to 512.
     pub max_length: u32,
     /// Other tasks: number of texts per run; 0 selects 1, with which the result of a text does not depend on other
     /// texts.

@@ -5,8 +5,8 @@
 pub struct FileIdentity {
     /// Path as given by the user; `null` for a model in memory.
     pub path: Option<String>,
-    /// Total size of all files of the model in bytes, including external data; for a model in a package, of all files of
-    /// the package; for a model without files, the size that it would have as an ONNX file.
+    /// Total size of all files of the model in bytes, including external data; for a model in a package, of all files
+    /// of the package; for a model without files, the size that it would have as an ONNX file.
     pub bytes: u64,
     /// SHA-256 of the only file of the model, or of the concatenated hexadecimal digests of all its files if there are
     /// several, the `.onnx` file first; for a model without files, of the ONNX file that it would have.

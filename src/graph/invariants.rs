@@ -11,8 +11,8 @@ use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::validate::subgraphs;
 use std::collections::HashSet;
 
-/// Returns the model with loops whose bodies read constant weights directly; `None` if no loop hands on a weight. Values
-/// that other nodes read keep their names.
+/// Returns the model with loops whose bodies read constant weights directly; `None` if no loop hands on a weight.
+/// Values that other nodes read keep their names.
 pub fn hoisted(model: &ModelProto) -> Option<ModelProto> {
     let graph = model.graph.as_deref()?;
     let loops = |graph: &GraphProto| graph.node.iter().any(|node| state_of(node).is_some());

@@ -190,8 +190,8 @@ impl Model {
         self.origin.files.iter().map(|f| f.1.len() as u64).sum()
     }
 
-    /// Returns the size in bytes of the files with which the model is shipped: for a model in a package, of all files of
-    /// the package, which can contain several variants of the graph; otherwise [`Model::bytes`].
+    /// Returns the size in bytes of the files with which the model is shipped: for a model in a package, of all files
+    /// of the package, which can contain several variants of the graph; otherwise [`Model::bytes`].
     pub fn shipped_bytes(&self) -> u64 {
         self.shipped.unwrap_or_else(|| self.bytes())
     }
@@ -226,8 +226,8 @@ impl Model {
         self.origin.files.first().is_some_and(|(_, bytes)| packed::is_packed(bytes))
     }
 
-    /// Returns the path, the size ([`Model::shipped_bytes`]) and the SHA-256 of the model's files, all of which are read. `call` receives the
-    /// stage `hash` and can cancel. Fails only like [`Call::check`].
+    /// Returns the path, the size ([`Model::shipped_bytes`]) and the SHA-256 of the model's files, all of which are
+    /// read. `call` receives the stage `hash` and can cancel. Fails only like [`Call::check`].
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());
         let bytes = self.shipped_bytes();

@@ -161,8 +161,8 @@ fn reference(
 }
 
 /// Returns the largest difference relative to the largest absolute value of `b`; for other types than floats, the share
-/// of elements that differ. Returns infinity if the types or shapes differ, or if infinities or NaNs are not in the same
-/// places.
+/// of elements that differ. Returns infinity if the types or shapes differ, or if infinities or NaNs are not in the
+/// same places.
 fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return Ok(f64::INFINITY);

@@ -12,8 +12,9 @@ use crate::onnx::proto::{NodeProto, TensorProto};
 use crate::report::{NodeReport, count_reasons, report_of};
 use std::collections::{BTreeMap, HashMap};
 
-/// The layout of a weight as `[outer, inputs, inner]`, in row-major order. A product sums over the middle dimension: the
-/// output with the indices `o` and `i` reads the elements `(o * inputs + k) * inner + i`, for `k` from 0 to `inputs - 1`.
+/// The layout of a weight as `[outer, inputs, inner]`, in row-major order. A product sums over the middle dimension:
+/// the output with the indices `o` and `i` reads the elements `(o * inputs + k) * inner + i`, for `k` from 0 to `inputs
+/// - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// Size of the dimension before the summed one.

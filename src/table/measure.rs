@@ -126,7 +126,8 @@ impl Load {
     }
 }
 
-/// Returns the shape of the input with the most elements, which is the name of a size: `1x128` for a text of 128 tokens.
+/// Returns the shape of the input with the most elements, which is the name of a size: `1x128` for a text of 128
+/// tokens.
 pub(super) fn shape_name(shapes: &[(String, Vec<i64>)]) -> String {
     let elements = |dims: &[i64]| dims.iter().product::<i64>();
     // Of several inputs of that size, the first one: `max_by_key` would return the last.

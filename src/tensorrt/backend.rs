@@ -129,12 +129,8 @@ impl Library {
                             first.message().lines().next().unwrap_or("").trim_end_matches("; tried")
                         ),
                     )
-                    .map_err(|second| {
-                        let kind = if second.kind() == Kind::BackendMissing { first.kind() } else { second.kind() };
-                        // If both libraries are missing, that is the error, even if a driver or device is missing, too.
-                        let kind = if second.kind() == Kind::BackendMissing { Kind::BackendMissing } else { kind };
-                        Error::new(kind, format!("{first}\n{second}"))
-                    })
+                    // The kind is that of the last error: a missing library, even if a driver or a device is missing, too.
+                    .map_err(|second| Error::new(second.kind(), format!("{first}\n{second}")))
                 }
             },
         }

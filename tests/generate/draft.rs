@@ -232,8 +232,8 @@ const TEXTS: [&str; 3] = [
     "Once upon a time, in a village by the sea,",
 ];
 
-/// Returns whether a token has the same bits in a run of several tokens as in a run of one: not with the kernels of ONNX
-/// Runtime, with which only the tokens are compared.
+/// Returns whether a token has the same bits in a run of several tokens as in a run of one: not with the kernels of
+/// ONNX Runtime, with which only the tokens are compared.
 fn exact() -> bool {
     std::env::var_os("OPTIMIZE_KERNELS").is_none_or(|kernels| kernels != "stock")
 }

@@ -65,8 +65,8 @@ struct How {
     /// Maximum number of lines or rows to use [default: all]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_texts: usize,
-    /// Number of tokens after which a text is truncated [default: the limit for texts in the model's files; if they have
-    /// none, its positions, up to 512]
+    /// Number of tokens after which a text is truncated [default: the limit for texts in the model's files; if they
+    /// have none, its positions, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     max_length: usize,
     /// Number of texts per run

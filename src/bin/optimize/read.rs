@@ -18,7 +18,8 @@ pub fn is_stream(file: &Path) -> bool {
     file == Path::new("-") || std::fs::metadata(file).is_ok_and(|there| !there.is_file() && !there.is_dir())
 }
 
-/// Returns the text at `file`, which may be `-` for standard input, without a byte order mark at its beginning. Fails if the text is longer than
+/// Returns the text at `file`, which may be `-` for standard input, without a byte order mark at its beginning. Fails
+/// if the text is longer than
 /// [`limits::TEXT_BYTES`], is not UTF-8, or if two options are `-`.
 pub fn text(file: &Path) -> Result<String> {
     if !is_stream(file) {

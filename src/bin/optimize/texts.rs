@@ -24,8 +24,8 @@ pub struct Texts {
     /// A tokenizer.json, or a folder that contains one [default: that of the model]
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Number of tokens after which a text is truncated, or for `tag` divided into windows [default: the limit for texts
-    /// in the model's files; if they have none, its positions, up to 512]
+    /// Number of tokens after which a text is truncated, or for `tag` divided into windows [default: the limit for
+    /// texts in the model's files; if they have none, its positions, up to 512]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub max_length: usize,
     /// Number of texts per run; texts of similar length are run together

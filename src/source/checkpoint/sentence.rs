@@ -74,8 +74,8 @@ fn inside(path: &str) -> bool {
 }
 
 impl Sentence {
-    /// Returns the steps of a model's folder, whose files are `files`; `None` if it has no `modules.json`, or if the only
-    /// step is a transformer that classifies texts (the CrossEncoder of sentence-transformers).
+    /// Returns the steps of a model's folder, whose files are `files`; `None` if it has no `modules.json`, or if the
+    /// only step is a transformer that classifies texts (the CrossEncoder of sentence-transformers).
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] for an unknown step or setting, and `InvalidModel` for a damaged
     /// file.
@@ -83,7 +83,8 @@ impl Sentence {
         Sentence::of_files(files).at(|| folder.display())
     }
 
-    /// Returns the steps of a model's card, to be computed in memory; `None` like [`Sentence::read`], and fails like it.
+    /// Returns the steps of a model's card, to be computed in memory; `None` like [`Sentence::read`], and fails like
+    /// it.
     pub fn of(card: &Card) -> Result<Option<Sentence>> {
         Sentence::of_files(&card.side_files)
     }
