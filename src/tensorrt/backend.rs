@@ -3,7 +3,7 @@
 
 use super::shim::{self, Compiled};
 use crate::choice::choice;
-use crate::error::{Error, Kind, Result, bail};
+use crate::error::{Error, Result, bail};
 use crate::runtime::driver::{self, Driver, function, open as open_library};
 use serde::{Deserialize, Serialize};
 use std::ffi::c_void;
