@@ -524,6 +524,21 @@ typedef enum optimize_kernels_t {
 } optimize_kernels_t;
 
 /**
+ * Element type of the KV cache of a decoder.
+ */
+typedef enum optimize_kv_cache_type_t {
+  /**
+   * float32, or the type of the model if it declares another one.
+   */
+  OPTIMIZE_KV_CACHE_TYPE_FLOAT32 = 0,
+  /**
+   * bfloat16: half the memory, and less of it to read for each token. Keys and values are rounded to 8 significant
+   * bits.
+   */
+  OPTIMIZE_KV_CACHE_TYPE_BFLOAT16 = 1,
+} optimize_kv_cache_type_t;
+
+/**
  * Level of a log message.
  */
 typedef enum optimize_log_level_t {
@@ -1373,6 +1388,16 @@ typedef struct optimize_generator_options_t {
    * which some were not accepted.
    */
   uint32_t draft_max;
+  /**
+   * Element type of the KV cache, an optimize_kv_cache_type_t. Any value but OPTIMIZE_KV_CACHE_TYPE_FLOAT32 needs
+   * this library's kernels: it returns OPTIMIZE_BACKEND_MISSING if they cannot be used, and OPTIMIZE_UNSUPPORTED if
+   * the model has no cache that they read and write (that of GroupQueryAttention). It applies to a draft model, too.
+   */
+  int32_t kv_cache_type;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved2;
 } optimize_generator_options_t;
 
 /**
@@ -3818,8 +3843,9 @@ optimize_status_t optimize_model_apply_chat_template(const optimize_model_t *mod
 
 /**
  * Creates a generator of a decoder model with a tokenizer. The model and the draft model may be freed before the
- * generator. Returns OPTIMIZE_UNSUPPORTED if a model is not a decoder; OPTIMIZE_INVALID_ARGUMENT if the draft model
- * has another vocabulary; otherwise the statuses of `optimize_session_new`.
+ * generator. Returns OPTIMIZE_UNSUPPORTED if a model is not a decoder, or cannot have the KV cache that the options
+ * request; OPTIMIZE_INVALID_ARGUMENT if the draft model has another vocabulary; otherwise the statuses of
+ * `optimize_session_new`.
  */
 OPTIMIZE_API
 optimize_status_t optimize_generator_new(const optimize_context_t *context,

@@ -103,6 +103,28 @@ fn a_draft_changes_no_text() {
 }
 
 #[test]
+fn a_bfloat16_cache_is_an_option_of_commands_that_read_texts() {
+    let model = deps("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let model = model.to_str().unwrap();
+    let base = ["generate", "-m", model, "--prompt", "one, two, three,", "--max-new-tokens", "6", "--threads", "1"];
+    let narrow = ["--kv-cache-type", "bfloat16"];
+    assert_eq!(printed(&[&base[..], &narrow].concat()), printed(&base));
+    let refused = optimize(&[&base[..], &narrow, &["--kernels", "stock"]].concat()).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("kv_cache_type bfloat16 needs"), "{said}");
+    let folder = scratch("command-kv-cache");
+    let text = folder.join("text.txt");
+    std::fs::write(&text, "The river rose in spring, and the fields near the village were under water.").unwrap();
+    let base = ["evaluate", "-m", model, "--data", text.to_str().unwrap(), "--threads", "1", "--json"];
+    let of = |more: &[&str]| {
+        let report: serde_json::Value = serde_json::from_str(&printed(&[&base[..], more].concat())).unwrap();
+        report["quality"]["nll"].as_f64().unwrap()
+    };
+    let (narrow, exact) = (of(&narrow), of(&[]));
+    assert!(narrow != exact && (narrow / exact - 1.0).abs() < 0.02, "{narrow} {exact}");
+}
+
+#[test]
 fn the_version_names_what_runs() {
     assert_eq!(printed(&["--version"]), format!("optimize {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(printed(&["-V"]), printed(&["--version"]));

@@ -3,6 +3,8 @@
 
 #[path = "generate/draft.rs"]
 mod draft;
+#[path = "generate/kv_cache.rs"]
+mod kv_cache;
 #[path = "generate/rows.rs"]
 mod rows;
 #[path = "generate/shapes.rs"]

@@ -164,6 +164,9 @@ namespace Optimize
         /// <summary>Maximum number of drafted tokens per run of the model; 0 for 8.</summary>
         public uint DraftMax { get; set; }
 
+        /// <summary>Element type of the KV cache. Any value but Float32 needs this library's kernels.</summary>
+        public KvCacheType KvCacheType { get; set; }
+
         internal Native.GeneratorOptions ToNative(Scratch scratch)
         {
             return new Native.GeneratorOptions
@@ -179,6 +182,7 @@ namespace Optimize
                 Draft = scratch.Handle(Draft),
                 DraftLookup = DraftLookup ? 1u : 0,
                 DraftMax = DraftMax,
+                KvCacheType = (int)KvCacheType,
             };
         }
     }

@@ -213,6 +213,8 @@ namespace Optimize
             internal int Kernels, Precision;
             internal IntPtr Draft;
             internal uint DraftLookup, DraftMax;
+            internal int KvCacheType;
+            internal uint Reserved2;
         }
 
         [StructLayout(LayoutKind.Sequential)]

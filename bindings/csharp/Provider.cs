@@ -48,6 +48,16 @@ namespace Optimize
         Int8 = 2,
     }
 
+    /// <summary>Element type of the KV cache of a decoder.</summary>
+    public enum KvCacheType
+    {
+        /// <summary>float32, or the type of the model if it declares another one.</summary>
+        Float32 = 0,
+
+        /// <summary>bfloat16: half the memory. Keys and values are rounded to 8 significant bits.</summary>
+        Bfloat16 = 1,
+    }
+
     /// <summary>Execution provider, device and kernels of sessions. Calls with a provider that is not available throw
     /// Status.BackendMissing or Status.DeviceMissing; another provider never replaces one that is requested by
     /// name.</summary>

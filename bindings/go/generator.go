@@ -26,6 +26,7 @@ type GeneratorOptions struct {
 	Draft            *Model // draft model with every token of the model; nil for none; may be closed afterwards
 	DraftLookup      bool   // whether tokens are drafted by prompt look-up
 	DraftMax         uint32 // maximum number of drafted tokens per run of the model; 0 for 8
+	KVCacheType      KVCacheType
 }
 
 // NewGenerator creates a generator of a decoder with its tokenizer. It fails with ErrUnsupported if the model is not a
@@ -78,6 +79,7 @@ func (o *GeneratorOptions) c(m *memory) (options C.optimize_generator_options_t,
 		precision:         C.int32_t(o.Execution.Precision),
 		draft_lookup:      flag(o.DraftLookup),
 		draft_max:         C.uint32_t(o.DraftMax),
+		kv_cache_type:     C.int32_t(o.KVCacheType),
 	}
 	if o.Draft == nil {
 		return options, func() {}, nil

@@ -268,6 +268,21 @@ func TestADraftChangesNoText(t *testing.T) {
 	}
 }
 
+func TestABFloat16CacheIsNearAFloat32One(t *testing.T) {
+	model, g := smollm2(t)
+	o := &GenerateOptions{MaxNewTokens: 8}
+	options := &GeneratorOptions{KVCacheType: KVCacheBFloat16}
+	half := must(loaded.library.NewGenerator(ctx, model, options))
+	defer half.Close()
+	if found, plain := write(half, count, o), write(g, count, o); found.Text != plain.Text {
+		t.Errorf("%q with a bfloat16 cache, %q with a float32 one", found.Text, plain.Text)
+	}
+	options.Execution.Kernels = KernelsStock
+	if _, err := loaded.library.NewGenerator(ctx, model, options); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("stock kernels: %v", err)
+	}
+}
+
 func TestCancelGeneration(t *testing.T) {
 	model, g := smollm2(t)
 	inner, cancel := context.WithCancel(ctx)

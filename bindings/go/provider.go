@@ -38,6 +38,16 @@ const (
 	SessionINT8 SessionPrecision = C.OPTIMIZE_SESSION_PRECISION_INT8
 )
 
+// KVCacheType is the element type of the KV cache of a decoder. Any value but KVCacheFloat32 needs this library's
+// kernels.
+type KVCacheType int32
+
+// The element types of KV caches.
+const (
+	KVCacheFloat32  KVCacheType = C.OPTIMIZE_KV_CACHE_TYPE_FLOAT32
+	KVCacheBFloat16 KVCacheType = C.OPTIMIZE_KV_CACHE_TYPE_BFLOAT16
+)
+
 // Execution is the execution provider, device and kernels of sessions. Calls with a provider that is not available fail
 // with ErrBackendMissing or ErrDeviceMissing; another provider never replaces one that is requested by name.
 type Execution struct {

@@ -47,6 +47,12 @@ enum class SessionPrecision : std::int32_t {
     int8 = OPTIMIZE_SESSION_PRECISION_INT8,
 };
 
+/// Element type of the KV cache of a decoder; see optimize_kv_cache_type_t.
+enum class KvCacheType : std::int32_t {
+    float32 = OPTIMIZE_KV_CACHE_TYPE_FLOAT32,
+    bfloat16 = OPTIMIZE_KV_CACHE_TYPE_BFLOAT16,
+};
+
 /// Execution provider, kernels, precision and device of sessions. Several option structs contain this struct; see
 /// optimize_session_options_t.
 struct Execution {

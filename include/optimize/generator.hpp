@@ -46,6 +46,8 @@ struct GeneratorOptions {
     bool draft_lookup = false;
     /// Maximum number of drafted tokens per run of the model; 0 for 8.
     std::uint32_t draft_max = 0;
+    /// Element type of the KV cache; any value but float32 needs this library's kernels.
+    KvCacheType kv_cache_type = KvCacheType::float32;
 };
 
 /// Options of Generator::generate, run and append; see optimize_generate_options_t.
@@ -196,6 +198,7 @@ private:
         raw.draft = options.draft ? options.draft->get() : nullptr;
         raw.draft_lookup = options.draft_lookup;
         raw.draft_max = options.draft_max;
+        raw.kv_cache_type = static_cast<std::int32_t>(options.kv_cache_type);
         return raw;
     }
     template <class F> static Report write(const GenerateOptions &options, const Call &call, F &&function) {

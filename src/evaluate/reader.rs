@@ -33,10 +33,11 @@ impl Reader {
         if !matches!(task, Task::Generate | Task::Unknown) {
             bail!(Unsupported, "perplexity requires a model that generates text; the task of this one is {task:?}");
         }
-        let decoder = Decoder::of(model)?;
+        let mut decoder = Decoder::of(model)?;
         let execution = options.execution.clone();
         let options = SessionOptions { threads: options.threads, execution, ..SessionOptions::default() };
         let session = Session::new(runtime, model, &options, call)?;
+        decoder.set_cache_types(&session);
         let empty = decoder.cache.iter().map(|pair| empty_cache(pair, 1)).collect::<Result<_>>()?;
         Ok(Reader { session, decoder, empty })
     }

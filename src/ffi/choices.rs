@@ -56,6 +56,7 @@ fn enums_of_the_header_have_the_values_of_the_library() {
         crate::onnx::save::ExternalData,
         crate::log::LogLevel,
         crate::runtime::Kernels,
+        crate::runtime::KvCacheType,
         crate::runtime::SessionPrecision,
         crate::prune::Importance,
         crate::prune::PruneMethod,

@@ -151,8 +151,9 @@ pub struct optimize_generate_options_t {
 unsafe impl Options for optimize_generate_options_t {}
 
 /// Creates a generator of a decoder model with a tokenizer. The model and the draft model may be freed before the
-/// generator. Returns OPTIMIZE_UNSUPPORTED if a model is not a decoder; OPTIMIZE_INVALID_ARGUMENT if the draft model
-/// has another vocabulary; otherwise the statuses of `optimize_session_new`.
+/// generator. Returns OPTIMIZE_UNSUPPORTED if a model is not a decoder, or cannot have the KV cache that the options
+/// request; OPTIMIZE_INVALID_ARGUMENT if the draft model has another vocabulary; otherwise the statuses of
+/// `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_new(
     context: *const optimize_context_t,

@@ -8,9 +8,20 @@ use super::session::where_of;
 use crate::call::Call;
 use crate::error::{Context as _, Result, bail};
 use crate::model::Model;
-use crate::runtime::{Runtime, SessionOptions};
+use crate::runtime::{Execution, KvCacheType, Runtime, SessionOptions};
 use crate::text::{Draft, Generator};
 use std::ffi::c_char;
+
+/// Element type of the KV cache of a decoder.
+#[repr(C)]
+#[allow(non_camel_case_types, missing_docs)]
+pub enum optimize_kv_cache_type_t {
+    /// float32, or the type of the model if it declares another one.
+    OPTIMIZE_KV_CACHE_TYPE_FLOAT32 = 0,
+    /// bfloat16: half the memory, and less of it to read for each token. Keys and values are rounded to 8 significant
+    /// bits.
+    OPTIMIZE_KV_CACHE_TYPE_BFLOAT16 = 1,
+}
 
 /// Options of `optimize_generator_new`. Fields that are 0 or NULL have their defaults.
 #[repr(C)]
@@ -48,9 +59,15 @@ pub struct optimize_generator_options_t {
     /// Maximum number of drafted tokens per run of the model, at most 64; 0 means 8. Fewer are drafted after a run in
     /// which some were not accepted.
     pub draft_max: u32,
+    /// Element type of the KV cache, an optimize_kv_cache_type_t. Any value but OPTIMIZE_KV_CACHE_TYPE_FLOAT32 needs
+    /// this library's kernels: it returns OPTIMIZE_BACKEND_MISSING if they cannot be used, and OPTIMIZE_UNSUPPORTED if
+    /// the model has no cache that they read and write (that of GroupQueryAttention). It applies to a draft model, too.
+    pub kv_cache_type: i32,
+    /// Must be 0.
+    pub reserved2: u32,
 }
 // SAFETY: repr(C), six 32-bit integers, a pointer that may be NULL, two 32-bit integers, a pointer that may be NULL and
-// two 32-bit integers: no padding.
+// four 32-bit integers: no padding.
 unsafe impl Options for optimize_generator_options_t {}
 
 /// Returns the session options that the C options of a generator select, or `InvalidArgument` for an invalid field.
@@ -63,12 +80,16 @@ pub(super) unsafe fn session_options(
 ) -> Result<SessionOptions> {
     // SAFETY: the contract of this function.
     let given = unsafe { options::read(options) }?;
-    if given.reserved != 0 {
-        bail!(InvalidArgument, "reserved is not 0");
+    for (name, value) in [("reserved", given.reserved), ("reserved2", given.reserved2)] {
+        if value != 0 {
+            bail!(InvalidArgument, "{name} is not 0");
+        }
     }
     let (threads, round_activations) = (context.threads(given.threads)?, given.round_activations != 0);
     // SAFETY: the contract of this function.
     let execution = unsafe { where_of!(given).execution() }?;
+    let kv_cache_type = KvCacheType::from_code(given.kv_cache_type, "kv_cache_type")?;
+    let execution = Execution { kv_cache_type, ..execution };
     Ok(SessionOptions { threads, round_activations, execution, ..SessionOptions::default() })
 }
 

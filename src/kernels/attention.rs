@@ -1,13 +1,16 @@
 //! Scaled dot-product attention.
 
+mod few;
 mod flash;
 mod grouped;
 mod masks;
 mod products;
+mod stored;
 
 use super::{Class, Parallel, reference};
 pub(super) use flash::{Decoding, Tensors};
 pub use grouped::{Cache, GroupedAttention, Rotary, grouped_attention};
+pub use stored::{Stored, StoredMut};
 
 /// Strides of a tensor of batch × heads × tokens × size, in elements. The elements of one vector are adjacent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +117,7 @@ pub fn attention(
     if class == Class::Scalar {
         return reference::attention(spec, q, k, v, mask, out);
     }
-    let tensors = Tensors { q, k, v, mask, decoding: None };
+    let tensors = Tensors { q, k: Stored::Float32(k), v: Stored::Float32(v), mask, decoding: None };
     flash::attention(class, spec, &tensors, out, parallel);
 }
 

@@ -23,7 +23,9 @@ mod vmath;
 mod x86;
 
 pub use activation::{Activation, activate};
-pub use attention::{Attention, Cache, GroupedAttention, Mask, Rotary, Strides, attention, grouped_attention};
+pub use attention::{
+    Attention, Cache, GroupedAttention, Mask, Rotary, Stored, StoredMut, Strides, attention, grouped_attention,
+};
 pub use class::Class;
 pub use linear::{Epilogue, Rows, StaticInput, StaticValues, linear, linear_static, linears};
 pub use mlp::{Layer, mlp};

@@ -13,7 +13,7 @@ mod storage;
 use super::{Class, Parallel};
 pub use blocks::BlockWeights;
 pub(super) use blocks::Blocks;
-pub(super) use dense::Dense;
+pub(super) use dense::{Dense, from_bfloat16, to_bfloat16};
 pub(super) use header::BlockFormat;
 pub use header::LinearHeader;
 pub use int8::Int8Weights;

@@ -220,7 +220,7 @@ pub fn grouped(spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32]) {
             let q = &tensors.q[batch * spec.q.batch + head * spec.q.head + query * spec.q.token..][..spec.head_size];
             let at = |key: usize| batch * spec.k.batch + head / group * spec.k.head + key * spec.k.token;
             let score = |key: usize| {
-                let products = q.iter().zip(&tensors.k[at(key)..]).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                let products = q.iter().enumerate().map(|(i, a)| f64::from(*a) * f64::from(tensors.k.at(at(key) + i)));
                 let score = products.sum::<f64>() * f64::from(spec.scale);
                 cap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
             };
@@ -233,7 +233,7 @@ pub fn grouped(spec: &Attention, tensors: &Tensors<'_>, out: &mut [f32]) {
             let start = batch * spec.out.batch + head * spec.out.head + query * spec.out.token;
             for (column, to) in out[start..][..spec.value_size].iter_mut().enumerate() {
                 let values = keys.clone().zip(&weights);
-                let sum: f64 = values.map(|(key, weight)| weight * f64::from(tensors.v[at(key) + column])).sum();
+                let sum: f64 = values.map(|(key, weight)| weight * f64::from(tensors.v.at(at(key) + column))).sum();
                 *to = if keys.is_empty() { 0.0 } else { (sum / total) as f32 };
             }
         }

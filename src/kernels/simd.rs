@@ -138,6 +138,10 @@ pub trait Simd: Copy + 'static {
     /// # Safety
     /// `LANES` numbers can be read at `from`.
     unsafe fn load_half(from: *const u16) -> Self::F;
+    /// Loads bfloat16 numbers, given by their bits.
+    /// # Safety
+    /// `LANES` numbers can be read at `from`.
+    unsafe fn load_bf16(from: *const u16) -> Self::F;
     /// Loads the first `count` values, at most `LANES`; the other lanes are 0.
     /// # Safety
     /// `count` values can be read at `from`.

@@ -18,6 +18,7 @@ pub struct ValueId(pub usize);
 pub enum Element {
     Float32,
     Float16,
+    Bfloat16,
     Int8,
     Uint8,
     Int4,
@@ -40,6 +41,7 @@ impl Element {
             7 => Self::Int64,
             9 => Self::Bool,
             10 => Self::Float16,
+            16 => Self::Bfloat16,
             21 => Self::Uint4,
             22 => Self::Int4,
             other => Self::Other(other),
@@ -50,7 +52,7 @@ impl Element {
     pub fn bytes(self, count: usize) -> Option<usize> {
         match self {
             Self::Float32 | Self::Int32 => count.checked_mul(4),
-            Self::Float16 => count.checked_mul(2),
+            Self::Float16 | Self::Bfloat16 => count.checked_mul(2),
             Self::Int64 => count.checked_mul(8),
             Self::Int8 | Self::Uint8 | Self::Bool => Some(count),
             Self::Int4 | Self::Uint4 => Some(count.div_ceil(2)),

@@ -1,6 +1,7 @@
 //! The execution providers that this library supports, the choice of one by the caller, and their availability.
 
 use super::kernels::{Kernels, SessionPrecision};
+use super::kv_cache::KvCacheType;
 use super::placement::Placement;
 use super::{Runtime, kernels, register};
 use crate::choice::choice;
@@ -48,6 +49,11 @@ pub struct Execution {
     /// with [`crate::error::Kind::BackendMissing`] where they cannot be used.
     #[serde(skip_serializing_if = "SessionPrecision::is_fp32")]
     pub precision: SessionPrecision,
+    /// Element type of the KV cache of a decoder. Any value but float32 needs this library's kernels: a session fails
+    /// with [`crate::error::Kind::BackendMissing`] where they cannot be used, and with `Unsupported` for a model
+    /// without a cache that they read and write. Inputs and outputs of the session that are the cache have this type.
+    #[serde(skip_serializing_if = "KvCacheType::is_float32")]
+    pub kv_cache_type: KvCacheType,
     /// Index of the GPU, from 0; ignored for the CPU.
     pub device_id: u32,
     /// Folder in which TensorRT engines and timings are cached; `None` builds them for every session.
@@ -132,6 +138,7 @@ impl Execution {
                     let settled = Execution {
                         kernels: self.kernels,
                         precision: self.precision,
+                        kv_cache_type: self.kv_cache_type,
                         provider_options: options,
                         session_config: self.session_config.clone(),
                         ..Execution::default()
@@ -150,6 +157,11 @@ impl Execution {
         bail!(Internal, "there is no provider to try")
     }
 
+    /// Returns whether options request what only this library's kernels do.
+    pub(super) fn needs_kernels(&self) -> bool {
+        !self.precision.is_fp32() || !self.kv_cache_type.is_float32()
+    }
+
     /// Fails with `InvalidArgument` if options contradict each other, or if the engine cache is not an absolute path.
     pub(super) fn check(&self) -> Result<()> {
         if self.provider == ProviderChoice::Cpu && (self.device_id != 0 || self.engine_cache.is_some()) {
@@ -159,13 +171,16 @@ impl Execution {
         if self.provider == ProviderChoice::Cuda && self.engine_cache.is_some() {
             bail!(InvalidArgument, "an engine cache is given, but the provider is cuda, which builds no engines");
         }
-        if self.precision != SessionPrecision::Fp32 {
-            let (precision, other) = (self.precision.name(), self.provider.name());
+        let precision = Some(self.precision.name()).filter(|_| !self.precision.is_fp32());
+        let cache = Some(self.kv_cache_type.name()).filter(|_| !self.kv_cache_type.is_float32());
+        let given = precision.map(|value| ("precision", value)).or(cache.map(|value| ("kv_cache_type", value)));
+        if let Some((option, value)) = given {
             if self.kernels == Kernels::Stock {
-                bail!(InvalidArgument, "precision {precision} needs this library's kernels, but kernels is stock");
+                bail!(InvalidArgument, "{option} {value} needs this library's kernels, but kernels is stock");
             }
             if matches!(self.provider, ProviderChoice::Cuda | ProviderChoice::TensorRt) {
-                bail!(InvalidArgument, "precision {precision} is for the CPU, but the provider is {other}");
+                let other = self.provider.name();
+                bail!(InvalidArgument, "{option} {value} is for the CPU, but the provider is {other}");
             }
         }
         match &self.engine_cache {

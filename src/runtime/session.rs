@@ -1,7 +1,7 @@
 //! The session in which a model runs ([`Session`]).
 
 use super::kernels;
-use super::kernels::SessionPrecision;
+use super::kv_cache::{self, KvCacheType};
 use super::library::guarded;
 use super::mapped::{self, Lent};
 use super::placement::Placement;
@@ -63,7 +63,14 @@ impl Session {
     pub fn new(runtime: &'static Runtime, model: &Model, options: &SessionOptions, call: &Call) -> Result<Session> {
         let place = || model.path().map_or_else(|| "session".to_owned(), |path| path.display().to_string());
         let start = Instant::now();
-        let session = guarded("making a session", || Session::make(runtime, model, options, call)).at(place)?;
+        let make = || match options.execution.kv_cache_type {
+            KvCacheType::Float32 => Session::make(runtime, model, options, call),
+            kind => {
+                let narrowed = kv_cache::narrowed(runtime, model, options)?;
+                Session::make(runtime, &narrowed, options, call).at(|| format!("kv_cache_type {}", kind.name()))
+            }
+        };
+        let session = guarded("making a session", make).at(place)?;
         PROCESS.sessions_created.add(1);
         PROCESS.session_seconds.add(start);
         session.placement.log(&place(), start);
@@ -130,7 +137,7 @@ impl Session {
             return Session::make_shared(runtime, model, ahead, &options, On(provider, false), call);
         }
         match Session::make_shared(runtime, model, ahead, &options, On(provider, true), call) {
-            Err(e) if e.kind().ends_a_call() || options.execution.precision != SessionPrecision::Fp32 => Err(e),
+            Err(e) if e.kind().ends_a_call() || options.execution.needs_kernels() => Err(e),
             Err(e) => {
                 let mut session = Session::make_shared(runtime, model, ahead, &options, On(provider, false), call)?;
                 session.placement.kernels_unused = Some(e.to_string());

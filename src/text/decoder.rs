@@ -9,7 +9,7 @@ use crate::error::{Result, bail};
 use crate::graph::{Producer, View};
 use crate::model::{Card, Dim, Model, ValueInfo};
 use crate::onnx::dtype::DataType;
-use crate::runtime::Tensor;
+use crate::runtime::{Session, Tensor};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -150,6 +150,17 @@ impl Decoder {
             context,
             vocabulary,
         })
+    }
+}
+
+impl Decoder {
+    /// Sets the element types of the cache to those of a session of the model, which may be others than in the graph:
+    /// see [`crate::runtime::Execution::kv_cache_type`].
+    pub fn set_cache_types(&mut self, session: &Session) {
+        for pair in &mut self.cache {
+            let input = session.inputs().iter().find(|input| input.name == pair.past);
+            pair.dtype = input.and_then(|input| input.dtype).unwrap_or(pair.dtype);
+        }
     }
 }
 

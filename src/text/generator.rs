@@ -76,9 +76,10 @@ impl Generator {
         call: &Call,
     ) -> Result<Generator> {
         let place = || model.path().map_or_else(|| "model".to_owned(), |path| path.display().to_string());
-        let decoder = Decoder::of(model).at(place)?;
+        let mut decoder = Decoder::of(model).at(place)?;
         let options = SessionOptions { varying_sizes: true, ..options.clone() };
         let session = Session::new(runtime, model, &options, call)?;
+        decoder.set_cache_types(&session);
         let defaults = model.card().generation.clone();
         let cache = Cache::new(ROOM);
         Ok(Generator { session, decoder, tokenizer, defaults, cache, rows: Vec::new(), drafter: None })

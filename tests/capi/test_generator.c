@@ -237,6 +237,38 @@ TEST(a_draft_changes_no_text) {
     optimize_model_free(encoder);
 }
 
+TEST(a_bfloat16_cache_is_near_a_float32_one) {
+    const char *prompts[1] = {"The capital of France is"};
+    optimize_generate_options_t options = {.struct_size = sizeof options, .max_new_tokens = 12, .ignore_eos = 1};
+    optimize_generator_options_t how = {.struct_size = sizeof how, .kv_cache_type = OPTIMIZE_KV_CACHE_TYPE_BFLOAT16};
+    optimize_generation_t expected = {.struct_size = sizeof expected}, found = expected;
+    optimize_generator_t *half = NULL, *none = NULL;
+    optimize_buffer_t *report = NULL, *other = NULL;
+    optimize_error_t *error = NULL;
+    CHECK_OK(optimize_generator_new(context, model, &how, NULL, &half, &error));
+    CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
+    CHECK_OK(optimize_generation_get(report, 0, &expected, &error));
+    CHECK_OK(optimize_generator_generate(half, prompts, NULL, 1, &options, NULL, &other, &error));
+    CHECK_OK(optimize_generation_get(other, 0, &found, &error));
+    CHECK_INT(found.token_count, 12);
+    CHECK(memcmp(found.tokens, expected.tokens, 4 * sizeof *found.tokens) == 0);
+    optimize_buffer_free(report);
+    optimize_buffer_free(other);
+    optimize_generator_free(half);
+    how.kernels = OPTIMIZE_KERNELS_STOCK;
+    CHECK_FAILS(optimize_generator_new(context, model, &how, NULL, &none, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "kv_cache_type bfloat16 needs this library's kernels");
+    how.kernels = OPTIMIZE_KERNELS_AUTO;
+    how.kv_cache_type = 2;
+    CHECK_FAILS(optimize_generator_new(context, model, &how, NULL, &none, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "kv_cache_type");
+    how.kv_cache_type = 0;
+    how.reserved2 = 1;
+    CHECK_FAILS(optimize_generator_new(context, model, &how, NULL, &none, &error), OPTIMIZE_INVALID_ARGUMENT,
+                "reserved2");
+    CHECK(none == NULL);
+}
+
 TEST(a_model_that_writes_nothing_is_refused) {
     char path[4096];
     optimize_model_t *encoder = NULL;
@@ -261,6 +293,7 @@ int main(void) {
     RUN_UNLESS_VALGRIND(stop_strings_callbacks_and_limits_end_a_text);
     RUN_UNLESS_VALGRIND(a_generator_is_busy_while_it_writes);
     RUN_UNLESS_VALGRIND(a_draft_changes_no_text);
+    RUN_UNLESS_VALGRIND(a_bfloat16_cache_is_near_a_float32_one);
     RUN(a_model_that_writes_nothing_is_refused);
     return tap_end();
 }

@@ -277,6 +277,16 @@ void a_draft_changes_no_text() {
     FAILS(invalid_argument, "draft_max is 1000", optimize::Generator(context, model(), options));
 }
 
+void a_bfloat16_cache_is_near_a_float32_one() {
+    optimize::GeneratorOptions options;
+    options.kv_cache_type = optimize::KvCacheType::bfloat16;
+    optimize::Generator half(context, model(), options);
+    const auto plain = generator().generate({count}, at_most(8)).generations().at(0);
+    CHECK(half.generate({count}, at_most(8)).generations().at(0).text == plain.text);
+    options.execution.kernels = optimize::Kernels::stock;
+    FAILS(invalid_argument, "kv_cache_type", optimize::Generator(context, model(), options));
+}
+
 void an_ensemble_writes_one_text() {
     optimize::EnsembleOptions how;
     how.temperatures = {1, 1.5};
@@ -325,6 +335,7 @@ int main() {
     RUN(wrong_arguments_are_refused);
     RUN(generators_outlive_what_they_were_made_from);
     RUN(a_draft_changes_no_text);
+    RUN(a_bfloat16_cache_is_near_a_float32_one);
     RUN(an_ensemble_writes_one_text);
     return tap::end();
 }

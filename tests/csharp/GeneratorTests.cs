@@ -27,7 +27,8 @@ internal static class GeneratorTests
             AChatNamesParisAndStreams, MessagesAreRenderedWhateverIsInThem, RunsGoOnWhereTheLastOneEnded,
             RowsAreWrittenAsIfAlone, StopStringsAndCallbacksEndAText, ExceptionInOnToken, BusyWhileItWrites,
             SeedsRepeat, LogProbabilities, CancelAndTimeout, WrongArguments, DisposeDuringAGeneration,
-            CollectorDuringCallbacks, ADraftChangesNoText, AnEnsembleWritesOneText,
+            CollectorDuringCallbacks, ADraftChangesNoText, ABfloat16CacheIsNearAFloat32One,
+            AnEnsembleWritesOneText,
             APackageKeepsItsShapes, RecipesAreApplied, SessionsSayWhatTheyRunOn);
     }
 
@@ -130,6 +131,19 @@ internal static class GeneratorTests
         }
         options.DraftMax = 1000;
         Fails(Status.InvalidArgument, "draft_max is 1000", () => context.CreateGenerator(model, options));
+    }
+
+    private static void ABfloat16CacheIsNearAFloat32One()
+    {
+        var plain = generator.Generate(new[] { Count }, AtMost(8)).Generations().Single();
+        var options = new GeneratorOptions { KvCacheType = KvCacheType.Bfloat16 };
+        using (var half = context.CreateGenerator(model, options))
+        {
+            var found = half.Generate(new[] { Count }, AtMost(8)).Generations().Single();
+            Check(found.Text == plain.Text, found.Text);
+        }
+        options.Execution = new Execution { Kernels = Kernels.Stock };
+        Fails(Status.InvalidArgument, "kv_cache_type", () => context.CreateGenerator(model, options));
     }
 
     private static void AnEnsembleWritesOneText()

@@ -8,7 +8,7 @@ use optimize::inputs::InputOptions;
 use optimize::model::Model;
 pub use optimize::recipe::Target;
 use optimize::report::Report;
-use optimize::runtime::{Execution, Kernels, Placement, ProviderChoice, Runtime, SessionPrecision};
+use optimize::runtime::{Execution, Kernels, KvCacheType, Placement, ProviderChoice, Runtime, SessionPrecision};
 use optimize::tensorrt::{EngineFile, OpenOptions};
 use optimize::text::Tokenizer;
 use optimize::verify::{self, Kept};
@@ -74,10 +74,28 @@ pub struct On {
     precision: SessionPrecision,
 }
 
+/// Arguments for the KV cache of decoders.
+#[derive(Args)]
+pub struct KvCache {
+    /// Element type of the KV cache of a decoder; bfloat16 takes half the memory and needs this library's kernels
+    #[arg(long, value_enum, default_value_t)]
+    kv_cache_type: KvCacheType,
+}
+
 impl On {
     /// Returns the options that the flags describe.
     pub fn execution(&self) -> Result<Execution> {
-        Ok(Execution { kernels: self.kernels, precision: self.precision, ..self.device.execution()? })
+        self.with_cache(&KvCache { kv_cache_type: KvCacheType::default() })
+    }
+
+    /// Returns the options that the flags describe.
+    pub fn with_cache(&self, cache: &KvCache) -> Result<Execution> {
+        Ok(Execution {
+            kernels: self.kernels,
+            precision: self.precision,
+            kv_cache_type: cache.kv_cache_type,
+            ..self.device.execution()?
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The subcommand `optimize evaluate`, which measures a model on data, alone or compared with another.
 
-use crate::common::{self, Machine, On, Output, Page};
+use crate::common::{self, KvCache, Machine, On, Output, Page};
 use crate::read;
 use crate::table::{self, Table};
 use clap::Args;
@@ -36,6 +36,8 @@ pub struct Arguments {
     gates: Gates,
     #[command(flatten, next_help_heading = "Device")]
     on: On,
+    #[command(flatten, next_help_heading = "Device")]
+    cache: KvCache,
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
@@ -156,7 +158,7 @@ fn on_tensors(arguments: &Arguments) -> Result<()> {
                 ..InputOptions::default()
             },
             threads: arguments.machine.threads,
-            execution: arguments.on.execution()?,
+            execution: arguments.on.with_cache(&arguments.cache)?,
             ..BenchmarkOptions::default()
         };
         let runtime = arguments.machine.runtime()?;
@@ -192,7 +194,7 @@ fn options(arguments: &Arguments) -> Result<EvaluateOptions> {
         seed: how.seed,
         penalty: how.penalty,
         threads: arguments.machine.threads,
-        execution: arguments.on.execution()?,
+        execution: arguments.on.with_cache(&arguments.cache)?,
     })
 }
 

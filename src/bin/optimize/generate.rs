@@ -1,6 +1,6 @@
 //! The subcommand `optimize generate`, which generates text with a decoder.
 
-use crate::common::{self, Machine, On, Output};
+use crate::common::{self, KvCache, Machine, On, Output};
 use crate::progress::{Bar, Form};
 use crate::read;
 use clap::Args;
@@ -36,6 +36,8 @@ pub struct Arguments {
     drafting: Drafting,
     #[command(flatten, next_help_heading = "Device")]
     on: On,
+    #[command(flatten, next_help_heading = "Device")]
+    cache: KvCache,
     #[command(flatten, next_help_heading = "Runtime")]
     machine: Machine,
     #[command(flatten, next_help_heading = "Output")]
@@ -224,7 +226,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let session = SessionOptions {
         threads: arguments.machine.threads,
         round_activations: arguments.round_activations,
-        execution: arguments.on.execution()?,
+        execution: arguments.on.with_cache(&arguments.cache)?,
         ..SessionOptions::default()
     };
     if let Some(manifest) = manifest::find(&arguments.model) {

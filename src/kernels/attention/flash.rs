@@ -1,4 +1,4 @@
-//! Attention by blocks of keys, in float32.
+//! Attention by blocks of keys, computed in float32.
 //!
 //! A block has up to two vectors of queries, of all query heads that share a key head, as its columns. Scores are keys
 //! × queries, so that maximum and sum over the keys need no operation across lanes, and neither keys nor values are
@@ -7,7 +7,8 @@
 //! Blocks of keys begin at multiples of [`KEYS`]. Each block gives a separate [`Partial`] result, and these are merged
 //! in order. So a query has the same bits in any block of queries, and blocks of keys may be divided among threads.
 
-use super::{Attention, Mask};
+use super::few::{Few, VECTORS};
+use super::{Attention, Mask, Stored};
 use crate::kernels::parallel::{Parallel, Shared};
 use crate::kernels::scratch::Scratch;
 use crate::kernels::simd::{self, Simd, Work};
@@ -17,12 +18,14 @@ use crate::kernels::{Class, reference, vmath};
 pub const KEYS: usize = 128;
 /// Maximum number of queries of a block: two vectors.
 const COLUMNS: usize = 32;
+/// Maximum number of lanes of a vector.
+pub const LARGEST: usize = 16;
 
 /// The inputs of an attention.
 pub struct Tensors<'a> {
     pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
+    pub k: Stored<'a>,
+    pub v: Stored<'a>,
     pub mask: &'a Mask<'a>,
     /// The additional inputs of decoders; `None` for other models.
     pub decoding: Option<Decoding<'a>>,
@@ -114,7 +117,7 @@ pub struct Head<'a> {
     pub tensors: &'a Tensors<'a>,
     /// Indices of the sequence and of the key head.
     pub place: (usize, usize),
-    width: usize,
+    pub width: usize,
     columns: usize,
     pub out: Shared<f32>,
 }
@@ -156,21 +159,24 @@ impl Partial {
     }
 }
 
-/// The working memory of a block: queries (size × columns), scores (keys × columns), partial results, and two factors
-/// of each column.
+/// The working memory of a block: queries (size × columns), scores (keys × columns), partial results, two factors of
+/// each column, and keys or values of a block as dense float32: the last ones, or all of those of 16 bits.
 pub struct Memory {
     pub queries: *mut f32,
     pub scores: *mut f32,
     pub factors: *mut f32,
     pub sum: Partial,
     pub part: Partial,
+    pub widened: *mut f32,
     _memory: Scratch,
 }
 
 impl Memory {
-    fn new(spec: &Attention) -> Self {
+    fn new(spec: &Attention, tensors: &Tensors<'_>) -> Self {
         let (queries, scores, partial) = (spec.head_size * COLUMNS, KEYS * COLUMNS, Partial::len(spec, COLUMNS));
-        let mut memory = Scratch::take((queries + scores + 2 * COLUMNS + 2 * partial) * 4);
+        let narrow = tensors.k.is_narrow() || tensors.v.is_narrow();
+        let widened = spec.head_size.max(spec.value_size) * if narrow { KEYS } else { VECTORS * LARGEST };
+        let mut memory = Scratch::take((queries + scores + 2 * COLUMNS + 2 * partial + widened) * 4);
         let start = memory.start().cast::<f32>();
         let at = |place: usize| start.wrapping_add(place);
         // SAFETY: these were just allocated. Scores of unused columns are computed with, so they must not be denormal.
@@ -182,6 +188,7 @@ impl Memory {
             factors: at(queries + scores),
             sum: Partial::at(at(partials), COLUMNS),
             part: Partial::at(at(partials + partial), COLUMNS),
+            widened: at(partials + 2 * partial),
             _memory: memory,
         }
     }
@@ -199,7 +206,7 @@ impl Head<'_> {
 impl Work for Task<'_> {
     #[inline(always)]
     fn run<V: Simd>(self) {
-        let memory = Memory::new(&self.head.spec);
+        let memory = Memory::new(&self.head.spec, self.head.tensors);
         for block in self.blocks.clone() {
             let first = block * self.head.width;
             let count = self.head.width.min(self.head.columns - first);
@@ -332,18 +339,30 @@ impl Block<'_> {
     /// Computes the partial result of `count` keys, beginning with the key `start`, and writes it to `to`.
     #[inline(always)]
     unsafe fn part<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
+        if self.is_few() {
+            // A function of its own, which all callers share.
+            return V::call(Few { block: self, start, count, to });
+        }
         // SAFETY: guaranteed by the caller.
         unsafe {
             self.scores::<V, N>(start, count);
-            if let Some(cap) = self.head.tensors.decoding.and_then(|decoding| decoding.cap) {
-                let scores = self.memory.scores;
-                for index in (0..count * N * V::LANES).step_by(V::LANES) {
-                    V::store(scores.add(index), vmath::capped::<V>(V::load(scores.add(index)), cap));
-                }
-            }
-            self.mask::<V, N>(start, count);
+            self.cap::<V>(0, count * N * V::LANES);
+            self.mask::<V>(start, count);
             self.softmax::<V, N>(count, to);
-            self.values::<V, N>(start, count, to);
+            self.values::<V>(start, count, to);
+        }
+    }
+
+    /// Caps `count` scores, beginning with the score `first`, if the attention has a cap.
+    #[inline(always)]
+    pub unsafe fn cap<V: Simd>(&self, first: usize, count: usize) {
+        let Some(cap) = self.head.tensors.decoding.and_then(|decoding| decoding.cap) else { return };
+        for index in (first..first + count).step_by(V::LANES) {
+            // SAFETY: guaranteed by the caller.
+            unsafe {
+                let score = self.memory.scores.add(index);
+                V::store(score, vmath::capped::<V>(V::load(score), cap));
+            }
         }
     }
 }

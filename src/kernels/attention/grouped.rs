@@ -1,6 +1,7 @@
 //! Attention of decoders: new tokens are rotated and appended to a cache, and attend to all tokens in it.
 
 use super::flash::{self, Decoding, Tensors};
+use super::stored::{Stored, StoredMut, Target};
 use super::{Attention, Mask, Strides};
 use crate::kernels::parallel::{Parallel, Shared, split};
 use crate::kernels::scratch::Scratch;
@@ -56,9 +57,9 @@ pub struct GroupedAttention<'a> {
 #[derive(Debug)]
 pub struct Cache<'a> {
     /// Keys in the cache.
-    pub keys: &'a mut [f32],
+    pub keys: StoredMut<'a>,
     /// Values in the cache.
-    pub values: &'a mut [f32],
+    pub values: StoredMut<'a>,
     /// Number of tokens of each sequence that the cache can hold.
     pub columns: usize,
 }
@@ -67,23 +68,45 @@ impl Cache<'_> {
     /// Copies the first `lengths[b]` tokens of each sequence `b` from `from`, or fewer if one of the caches cannot hold
     /// that many, and fills the rest of this cache with 0. `from` are the keys and values of another cache, and the
     /// number of tokens of a sequence that it can hold; `heads` and `size` are the key heads and the head size of both.
-    /// Panics if a slice is too short.
+    /// Panics if a slice is too short, or if the caches have elements of different types.
     pub fn copy(
         &mut self,
-        from: (&[f32], &[f32], usize),
+        from: (Stored<'_>, Stored<'_>, usize),
         heads: usize,
         size: usize,
         lengths: &[usize],
         parallel: &dyn Parallel,
     ) {
         let (keys, values, columns) = from;
-        for (from, to) in [(keys, &mut *self.keys), (values, &mut *self.values)] {
-            split(parallel, to, self.columns * size, |head, to| {
-                let count = lengths[head / heads].min(columns).min(self.columns) * size;
-                to[..count].copy_from_slice(&from[head * columns * size..][..count]);
-                to[count..].fill(0.0);
-            });
+        let to = self.columns;
+        let sizes = CopySizes { from: columns * size, to: to * size, size, heads, lengths };
+        for (from, to) in [(keys, &mut self.keys), (values, &mut self.values)] {
+            match (from, to) {
+                (Stored::Float32(from), StoredMut::Float32(to)) => sizes.copy(from, to, parallel),
+                (Stored::Bfloat16(from), StoredMut::Bfloat16(to)) => sizes.copy(from, to, parallel),
+                _ => panic!("the caches have elements of different types"),
+            }
         }
+    }
+}
+
+/// The sizes of two caches, one of which is copied to the other: numbers of elements of a head in each, the head size,
+/// the number of key heads, and the number of tokens of each sequence.
+struct CopySizes<'a> {
+    from: usize,
+    to: usize,
+    size: usize,
+    heads: usize,
+    lengths: &'a [usize],
+}
+
+impl CopySizes<'_> {
+    fn copy<T: Copy + Default + Send + Sync>(&self, from: &[T], to: &mut [T], parallel: &dyn Parallel) {
+        split(parallel, to, self.to, |head, to| {
+            let count = (self.lengths[head / self.heads] * self.size).min(self.from).min(self.to);
+            to[..count].copy_from_slice(&from[head * self.from..][..count]);
+            to[count..].fill(T::default());
+        });
     }
 }
 
@@ -114,8 +137,8 @@ pub fn grouped_attention(
         q,
         kv,
         rotated,
-        keys: Shared(cache.keys.as_mut_ptr()),
-        values: Shared(cache.values.as_mut_ptr()),
+        keys: cache.keys.shared(),
+        values: cache.values.shared(),
         columns: cache.columns,
         rows: 0..0,
     };
@@ -166,7 +189,8 @@ fn attend(
         out: Strides::tokens_first(spec.tokens, spec.heads, size),
     };
     let decoding = Decoding { past: spec.past, lengths: spec.lengths, cap: spec.cap, sinks: spec.sinks };
-    let tensors = Tensors { q: q.values, k: cache.keys, v: cache.values, mask: &Mask::None, decoding: Some(decoding) };
+    let (k, v) = (cache.keys.view(), cache.values.view());
+    let tensors = Tensors { q: q.values, k, v, mask: &Mask::None, decoding: Some(decoding) };
     match class {
         Class::Scalar => reference::grouped(&attention, &tensors, out),
         class => flash::attention(class, &attention, &tensors, out, parallel),
@@ -195,8 +219,8 @@ impl GroupedAttention<'_> {
             && self.heads.is_multiple_of(self.kv_heads)
             && holds(q, self.heads)
             && kv.is_none_or(|kv| kv.iter().all(|from| holds(from, self.kv_heads)))
-            && cache.keys.len() >= stored
-            && cache.values.len() >= stored
+            && cache.keys.view().count() >= stored
+            && cache.values.view().count() >= stored
             && out.len() >= rows * self.heads * size
             && self.sinks.is_none_or(|sinks| sinks.len() >= self.heads)
             && lengths
@@ -212,8 +236,8 @@ struct Append<'a> {
     kv: Option<[&'a Rows<'a>; 2]>,
     /// Destination of the rotated queries.
     rotated: Option<Shared<f32>>,
-    keys: Shared<f32>,
-    values: Shared<f32>,
+    keys: Target,
+    values: Target,
     columns: usize,
     rows: std::ops::Range<usize>,
 }
@@ -224,6 +248,10 @@ impl Append<'_> {
     #[inline(always)]
     fn each(&self, rotate: impl Fn(usize, (*const f32, usize), *mut f32, usize)) {
         let (spec, size) = (self.spec, self.spec.head_size);
+        // Keys are rotated in float32 before they are rounded to 16 bits.
+        let narrow = !matches!(self.keys, Target::Float32(_));
+        let mut memory = Scratch::take(if narrow { spec.kv_heads * size * 4 } else { 0 });
+        let rounded = memory.start().cast::<f32>();
         for row in self.rows.clone() {
             if let Some(rotated) = &self.rotated {
                 let from = self.q.values[row * self.q.stride..].as_ptr();
@@ -232,13 +260,21 @@ impl Append<'_> {
             let Some([k, v]) = self.kv else { continue };
             let (batch, token) = (row / spec.tokens, row % spec.tokens);
             let place = (batch * spec.kv_heads * self.columns + spec.past[batch] + token) * size;
-            rotate(row, (k.values[row * k.stride..].as_ptr(), spec.kv_heads), self.keys.at(place), self.columns * size);
+            let from = (k.values[row * k.stride..].as_ptr(), spec.kv_heads);
+            let (to, stride) = match self.keys {
+                Target::Float32(keys) => (keys.at(place), self.columns * size),
+                Target::Bfloat16(_) => (rounded, size),
+            };
+            rotate(row, from, to, stride);
             for head in 0..spec.kv_heads {
-                let from = &v.values[row * v.stride + head * size..][..size];
-                // SAFETY: `fits` checked that the place is in the cache; each row has places of its own.
+                let to = place + head * self.columns * size;
+                // SAFETY: `fits` checked that the place is in the cache; each row has places of its own. `rounded` has
+                // room for the keys of a token.
                 unsafe {
-                    let to = self.values.at(place + head * self.columns * size);
-                    to.copy_from_nonoverlapping(from.as_ptr(), size);
+                    if narrow {
+                        self.keys.write(to, std::slice::from_raw_parts(rounded.add(head * size), size));
+                    }
+                    self.values.write(to, &v.values[row * v.stride + head * size..][..size]);
                 }
             }
         }

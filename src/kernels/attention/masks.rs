@@ -12,13 +12,13 @@ impl Block<'_> {
     /// Applies the mask to the scores of `count` keys, beginning with the key `start`, and hides the keys that `causal`
     /// and `window` exclude.
     #[inline(always)]
-    pub unsafe fn mask<V: Simd, const N: usize>(&self, start: usize, count: usize) {
+    pub unsafe fn mask<V: Simd>(&self, start: usize, count: usize) {
         let (spec, mask) = (&self.head.spec, self.head.tensors.mask);
-        let scores = self.memory.scores;
-        let width = N * V::LANES;
+        let width = self.width();
         // SAFETY: there are count × columns scores, and the mask has elements for them, as `attention` has checked.
         unsafe {
             let same_for_all = match mask {
+                _ if self.is_few() => false,
                 Mask::None => false,
                 Mask::KeyLengths(_) => true,
                 Mask::Additive { strides, .. } | Mask::Keep { strides, .. } => strides[1] == 0 && strides[2] == 0,
@@ -30,8 +30,8 @@ impl Block<'_> {
                     // is hidden.
                     let value = V::splat(reference::masked(mask, 0.0, place));
                     let hidden = !matches!(mask, Mask::Additive { .. });
-                    for vector in 0..N {
-                        let at = scores.add(key * width + vector * V::LANES);
+                    for column in (0..width).step_by(V::LANES) {
+                        let at = self.score(key, column);
                         let score = V::load(at);
                         V::store(
                             at,
@@ -47,7 +47,7 @@ impl Block<'_> {
                     for column in column..next {
                         let (head, query) = self.head.column(self.first + column);
                         for key in whole..count {
-                            let at = scores.add(key * width + column);
+                            let at = self.score(key, column);
                             *at = reference::masked(mask, *at, [self.head.place.0, head, query, start + key]);
                         }
                     }
@@ -59,7 +59,7 @@ impl Block<'_> {
                     let seen = reference::seen(spec, self.head.column(self.first + column).1);
                     let hide = |keys: std::ops::Range<usize>| {
                         for key in keys.start.max(start)..keys.end.min(start + count) {
-                            *scores.add((key - start) * width + column) = f32::NEG_INFINITY;
+                            *self.score(key - start, column) = f32::NEG_INFINITY;
                         }
                     };
                     hide(0..seen.start);

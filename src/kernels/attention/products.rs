@@ -1,73 +1,103 @@
 //! The steps for a block of keys: scores, their exponentials and the weighted values; and the merging of partial
 //! results.
 
-use super::flash::{Block, Memory, Partial};
+use super::Stored;
+use super::flash::{Block, KEYS, Memory, Partial};
+use super::stored::{Bfloat16, Element, widen};
 use crate::kernels::simd::Simd;
 use crate::kernels::{reference, vmath};
 
-/// Maximum number of columns with which the lanes of the scores are keys instead of columns.
-const FEW: usize = 4;
-/// Number of values that are prefetched ahead for few columns, when memory bandwidth is the limit.
-const AHEAD: usize = 6;
-/// Maximum number of lanes of a vector.
-const LARGEST: usize = 16;
+/// Maximum number of columns that are few: the lanes of their scores are keys instead of columns.
+pub const FEW: usize = 4;
+/// Size of a cache line in bytes.
+const LINE: usize = 64;
 
 impl Block<'_> {
     /// Returns whether there are few columns, as for one token of a decoder.
     #[inline(always)]
-    fn is_few(&self) -> bool {
+    pub fn is_few(&self) -> bool {
         self.count <= FEW
+    }
+
+    /// Returns the number of columns for which the queries and the scores of many columns have room.
+    #[inline(always)]
+    pub fn width(&self) -> usize {
+        self.head.width
+    }
+
+    /// Returns the address of the score of a key of the block. The scores are keys × columns, or for few columns
+    /// columns × keys.
+    #[inline(always)]
+    pub fn score(&self, key: usize, column: usize) -> *mut f32 {
+        let place = if self.is_few() { column * KEYS + key } else { key * self.width() + column };
+        self.memory.scores.wrapping_add(place)
     }
 
     /// Computes the scores: the products of the queries and of `count` keys, beginning with the key `start`.
     #[inline(always)]
     pub unsafe fn scores<V: Simd, const N: usize>(&self, start: usize, count: usize) {
-        let spec = &self.head.spec;
-        let place = self.head.place.0 * spec.k.batch + self.head.place.1 * spec.k.head;
+        let (place, token, size) = (self.first_key(start), self.head.spec.k.token, self.head.spec.head_size);
         // SAFETY: the keys are in bounds.
         unsafe {
-            let keys = self.head.tensors.k.as_ptr().add(place + start * spec.k.token);
-            let mut key = 0;
-            if self.is_few() {
-                while key + V::LANES <= count {
-                    let from = keys.add(key * spec.k.token);
-                    match self.count {
-                        1 => self.few_scores::<V, N, 1>(from, key),
-                        2 => self.few_scores::<V, N, 2>(from, key),
-                        3 => self.few_scores::<V, N, 3>(from, key),
-                        _ => self.few_scores::<V, N, FEW>(from, key),
-                    }
-                    key += V::LANES;
+            match self.head.tensors.k {
+                Stored::Float32(keys) => self.scores_of_many::<V, N>(keys.as_ptr().add(place), token, count),
+                // They are converted first, because each is read more than once.
+                Stored::Bfloat16(keys) => {
+                    let keys = keys.as_ptr().add(place).cast::<Bfloat16>();
+                    widen::<V, Bfloat16>(keys, token, (count, size), self.memory.widened);
+                    self.scores_of_many::<V, N>(self.memory.widened, size, count);
                 }
             }
-            // As many sums as fit into the registers are computed at once.
-            let step = if V::LANES == 16 { 8 } else { 4 };
+        }
+    }
+
+    /// Returns the place of the key `start`.
+    pub fn first_key(&self, start: usize) -> usize {
+        let spec = &self.head.spec;
+        self.head.place.0 * spec.k.batch + self.head.place.1 * spec.k.head + start * spec.k.token
+    }
+
+    /// Returns the place of the value of the key `start`.
+    pub fn first_value(&self, start: usize) -> usize {
+        let spec = &self.head.spec;
+        self.head.place.0 * spec.v.batch + self.head.place.1 * spec.v.head + start * spec.v.token
+    }
+
+    /// Computes the scores of many columns, in blocks of as many keys as have sums that fit into the registers. Two
+    /// keys are `token` elements apart.
+    #[inline(always)]
+    unsafe fn scores_of_many<V: Simd, const N: usize>(&self, keys: *const f32, token: usize, count: usize) {
+        let step = if V::LANES == 16 { 8 } else { 4 };
+        let mut key = 0;
+        // SAFETY: guaranteed by the caller.
+        unsafe {
             while key + step <= count {
                 if V::LANES == 16 {
-                    self.some_scores::<V, N, 8>(keys.add(key * spec.k.token), key);
+                    self.some_scores::<V, N, 8>(keys.add(key * token), token, key);
                 } else {
-                    self.some_scores::<V, N, 4>(keys.add(key * spec.k.token), key);
+                    self.some_scores::<V, N, 4>(keys.add(key * token), token, key);
                 }
                 key += step;
             }
             while key < count {
-                self.some_scores::<V, N, 1>(keys.add(key * spec.k.token), key);
+                self.some_scores::<V, N, 1>(keys.add(key * token), token, key);
                 key += 1;
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn some_scores<V: Simd, const N: usize, const R: usize>(&self, keys: *const f32, key: usize) {
-        let spec = &self.head.spec;
+    unsafe fn some_scores<V: Simd, const N: usize, const R: usize>(&self, keys: *const f32, token: usize, key: usize) {
         let mut sums = [[V::zero(); N]; R];
         // SAFETY: R keys and the queries are in bounds.
         unsafe {
-            for index in 0..spec.head_size {
-                let queries: [V::F; N] =
-                    std::array::from_fn(|vector| V::load(self.memory.queries.add((index * N + vector) * V::LANES)));
+            for index in 0..self.head.spec.head_size {
+                let mut queries = [V::zero(); N];
+                for (vector, query) in queries.iter_mut().enumerate() {
+                    *query = V::load(self.memory.queries.add((index * N + vector) * V::LANES));
+                }
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = V::splat(*keys.add(row * spec.k.token + index));
+                    let value = V::splat(*keys.add(row * token + index));
                     for vector in 0..N {
                         sums[vector] = V::fma(value, queries[vector], sums[vector]);
                     }
@@ -78,44 +108,6 @@ impl Block<'_> {
                     V::store(self.memory.scores.add(((key + row) * N + vector) * V::LANES), *sum);
                 }
             }
-        }
-    }
-
-    /// Computes the scores of a vector of keys and the first `C` columns, with keys as lanes: the lanes of columns
-    /// would be mostly unused. Products are added in the same order as in [`Self::some_scores`].
-    #[inline(always)]
-    unsafe fn few_scores<V: Simd, const N: usize, const C: usize>(&self, keys: *const f32, key: usize) {
-        let (spec, width) = (&self.head.spec, N * V::LANES);
-        let mut sums = [V::zero(); C];
-        let mut tile = [0f32; LARGEST * LARGEST];
-        let tile = tile.as_mut_ptr();
-        // SAFETY: a vector of keys and the queries are in bounds; a tile has room for LANES x LANES values.
-        unsafe {
-            for row in (0..spec.head_size).step_by(V::LANES) {
-                let rows = V::LANES.min(spec.head_size - row);
-                for index in 0..V::LANES {
-                    // The same part of the next keys is prefetched.
-                    V::prefetch(keys.wrapping_add((V::LANES + index) * spec.k.token + row).cast());
-                }
-                if rows == V::LANES {
-                    V::transpose(keys.add(row), spec.k.token, V::LANES, tile, V::LANES);
-                } else {
-                    for (lane, index) in (0..V::LANES).flat_map(|lane| (0..rows).map(move |index| (lane, index))) {
-                        *tile.add(index * V::LANES + lane) = *keys.add(lane * spec.k.token + row + index);
-                    }
-                }
-                for index in 0..rows {
-                    let values = V::load(tile.add(index * V::LANES));
-                    for (column, sum) in sums.iter_mut().enumerate() {
-                        let query = V::splat(*self.memory.queries.add((row + index) * width + column));
-                        *sum = V::fma(values, query, *sum);
-                    }
-                }
-            }
-            for (column, sum) in sums.iter().enumerate() {
-                V::store(tile.add(column * V::LANES), *sum);
-            }
-            V::transpose(tile, V::LANES, C, self.memory.scores.add(key * width), width);
         }
     }
 
@@ -155,48 +147,42 @@ impl Block<'_> {
 
     /// Writes the sum of `count` values, beginning with that of the key `start`, weighted by the exponentials.
     #[inline(always)]
-    pub unsafe fn values<V: Simd, const N: usize>(&self, start: usize, count: usize, to: Partial) {
-        let spec = &self.head.spec;
-        let place = self.head.place.0 * spec.v.batch + self.head.place.1 * spec.v.head + start * spec.v.token;
-        // SAFETY: the values are in bounds; whole vectors are only loaded within a value vector.
+    pub unsafe fn values<V: Simd>(&self, start: usize, count: usize, to: Partial) {
+        let (place, token, size) = (self.first_value(start), self.head.spec.v.token, self.head.spec.value_size);
+        // SAFETY: the values are in bounds.
         unsafe {
-            let values = self.head.tensors.v.as_ptr().add(place);
-            if V::LANES == 16 && self.is_few() {
-                return self.few_values::<V, N>(values, count, to);
-            }
-            let wide = V::LANES == 16 && self.count > FEW;
-            for first in (0..self.count).step_by(if wide { 8 } else { 4 }) {
-                if wide {
-                    self.column_values::<V, N, 8>(values, first, count, to);
-                } else {
-                    self.column_values::<V, N, 4>(values, first, count, to);
+            match self.head.tensors.v {
+                Stored::Float32(values) => self.many_values::<V>((values.as_ptr().add(place), token), count, to),
+                Stored::Bfloat16(values) => {
+                    let values = values.as_ptr().add(place).cast::<Bfloat16>();
+                    widen::<V, Bfloat16>(values, token, (count, size), self.memory.widened);
+                    self.many_values::<V>((self.memory.widened, size), count, to);
                 }
             }
         }
     }
 
-    /// Writes the weighted sum as [`Self::values`] does, for at most [`FEW`] columns, with as many vectors at once as
-    /// there are registers.
+    /// Writes the weighted sum as [`Self::values`] does, for more than [`FEW`] columns. The values of two keys are
+    /// `token` elements apart.
     #[inline(always)]
-    unsafe fn few_values<V: Simd, const N: usize>(&self, values: *const f32, count: usize, to: Partial) {
-        let size = self.head.spec.value_size;
-        let whole = size / (4 * V::LANES) * (4 * V::LANES);
+    unsafe fn many_values<V: Simd>(&self, (values, token): (*const f32, usize), count: usize, to: Partial) {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            for at in (0..whole).step_by(4 * V::LANES) {
-                self.some_values::<V, N, FEW, 4>(values, (0, at), count, V::LANES, to);
-            }
-            for at in (whole..size).step_by(V::LANES) {
-                self.some_values::<V, N, FEW, 1>(values, (0, at), count, V::LANES.min(size - at), to);
+            for first in (0..self.count).step_by(if V::LANES == 16 { 8 } else { 4 }) {
+                if V::LANES == 16 {
+                    self.column_values::<V, 8>((values, token), first, count, to);
+                } else {
+                    self.column_values::<V, 4>((values, token), first, count, to);
+                }
             }
         }
     }
 
     /// Writes the weighted sum as [`Self::values`] does, for the `R` columns that begin with `first`.
     #[inline(always)]
-    unsafe fn column_values<V: Simd, const N: usize, const R: usize>(
+    unsafe fn column_values<V: Simd, const R: usize>(
         &self,
-        values: *const f32,
+        values: (*const f32, usize),
         first: usize,
         count: usize,
         to: Partial,
@@ -206,50 +192,53 @@ impl Block<'_> {
         // SAFETY: guaranteed by the caller; whole vectors are only loaded within a value vector.
         unsafe {
             while at + 2 * V::LANES <= size {
-                self.some_values::<V, N, R, 2>(values, (first, at), count, V::LANES, to);
+                self.some_values::<V, f32, R, 2>(values, (first, at), count, V::LANES, to);
                 at += 2 * V::LANES;
             }
             while at < size {
-                self.some_values::<V, N, R, 1>(values, (first, at), count, V::LANES.min(size - at), to);
+                self.some_values::<V, f32, R, 1>(values, (first, at), count, V::LANES.min(size - at), to);
                 at += V::LANES;
             }
         }
     }
 
     /// Writes the weighted sum as [`Self::values`] does, for the `R` columns that begin with `first` and the `W`
-    /// vectors that begin with `at`, the last of which has `lanes` lanes.
+    /// vectors that begin with `at`, the last of which has `lanes` lanes. The values of two keys are `token` elements
+    /// apart.
     #[inline(always)]
-    unsafe fn some_values<V: Simd, const N: usize, const R: usize, const W: usize>(
+    pub unsafe fn some_values<V: Simd, E: Element, const R: usize, const W: usize>(
         &self,
-        values: *const f32,
+        (values, token): (*const E, usize),
         (first, at): (usize, usize),
         count: usize,
         lanes: usize,
         to: Partial,
     ) {
-        let (spec, width) = (&self.head.spec, N * V::LANES);
-        let out_width = spec.value_size.next_multiple_of(32);
+        let out_width = self.head.spec.value_size.next_multiple_of(32);
+        // The distances of the exponentials of two keys, and of two columns; see `score`.
+        let (next, other) = if self.is_few() { (1, KEYS) } else { (self.width(), 1) };
         let mut sums = [[V::zero(); W]; R];
         // SAFETY: guaranteed by the caller; a partial result has room for all columns of its vectors.
         unsafe {
-            let mut powers = self.memory.scores.cast_const().add(first);
+            let mut powers = self.score(0, first).cast_const();
             let mut values = values.add(at);
             for _ in 0..count {
-                let loaded: [V::F; W] = std::array::from_fn(|vector| {
+                let mut loaded = [V::zero(); W];
+                for (vector, loaded) in loaded.iter_mut().enumerate() {
                     let from = values.wrapping_add(vector * V::LANES);
-                    if W == 4 {
-                        V::prefetch(from.wrapping_add(AHEAD * spec.v.token).cast());
+                    if W == 4 && (vector * V::LANES * size_of::<E>()).is_multiple_of(LINE) {
+                        V::prefetch(from.wrapping_add(E::AHEAD * token).cast());
                     }
-                    if lanes == V::LANES { V::load(from) } else { V::load_some(from, lanes) }
-                });
+                    *loaded = if lanes == V::LANES { E::load::<V>(from) } else { E::load_some::<V>(from, lanes) };
+                }
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let power = V::splat(*powers.add(row));
+                    let power = V::splat(*powers.add(row * other));
                     for vector in 0..W {
                         sums[vector] = V::fma(power, loaded[vector], sums[vector]);
                     }
                 }
-                powers = powers.add(width);
-                values = values.wrapping_add(spec.v.token);
+                powers = powers.add(next);
+                values = values.wrapping_add(token);
             }
             for (row, sums) in sums.iter().enumerate() {
                 for (vector, sum) in sums.iter().enumerate() {

@@ -170,6 +170,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> __m256 {
+        // SAFETY: guaranteed by the caller.
+        let wide = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())) };
+        Self::from_bits(Self::shl::<16>(wide))
+    }
+
+    #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize) -> __m256 {
         if count == 0 {
             // QEMU reads even what is masked off, and `from` may be the address of an empty slice.

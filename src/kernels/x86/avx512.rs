@@ -127,6 +127,13 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> __m512 {
+        // SAFETY: guaranteed by the caller.
+        let wide = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())) };
+        Self::from_bits(Self::shl::<16>(wide))
+    }
+
+    #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize) -> __m512 {
         // SAFETY: guaranteed by the caller; lanes behind `count` are not touched.
         unsafe { _mm512_maskz_loadu_ps(first(count), from) }

@@ -10,8 +10,9 @@ use ort::sys::{OrtKernelContext, OrtValue};
 
 use super::api::{Api, ask};
 use super::status::{Error, Result, check, panic_text};
-use super::tensor::Tensor;
+use super::tensor::{Plain, Tensor, describe};
 use crate::kernels::Parallel;
+use crate::provider::graph::Element;
 
 /// The inputs, outputs and threads of a run of a fused node. `'a` is the lifetime of the run.
 pub struct Context<'a> {
@@ -51,14 +52,19 @@ impl<'a> Context<'a> {
 
     /// Returns the input `input`, and the writable elements of the output `output`. The input is `None` if it is not
     /// given or is the same memory as the output: a program may bind a cache to both, which is then extended in place.
-    /// Fails if they share only a part of their memory.
-    pub fn extended(
+    /// Fails if they share only a part of their memory, or if the output has other elements than `element`, whose size
+    /// must be that of `T`.
+    pub fn extended<T: Plain>(
         &self,
         input: Option<usize>,
-        output: usize,
+        (output, element): (usize, Element),
         shape: &[i64],
-    ) -> Result<(Option<Tensor<'a>>, &'a mut [f32])> {
-        let out = self.output(output, shape)?;
+    ) -> Result<(Option<Tensor<'a>>, &'a mut [T])> {
+        if element.bytes(1) != Some(size_of::<T>()) {
+            return Err(Error(format!("elements of {element:?} are not of {} bytes", size_of::<T>())));
+        }
+        // SAFETY: the size of the elements was just checked, and their type is checked before they are accessed.
+        let out = unsafe { self.output_of::<T>(output, shape, Some(element))? };
         let Some(input) = input else { return Ok((None, out)) };
         let Pool { api, raw, .. } = self.pool;
         // SAFETY: `raw` lives (see `new`); a tensor is read only if it does not overlap the output.
@@ -83,6 +89,16 @@ impl<'a> Context<'a> {
     /// Returns the writable elements of the output `index`, a float32 tensor of the shape `shape`. Fails if the output
     /// was already returned in this run.
     pub fn output(&self, index: usize, shape: &[i64]) -> Result<&'a mut [f32]> {
+        // SAFETY: patterns claim only nodes whose outputs are float32, except for caches.
+        unsafe { self.output_of(index, shape, None) }
+    }
+
+    /// Returns the writable elements of the output `index`, like [`Self::output`]. Fails if they are not of the type
+    /// `element`, if it is given.
+    ///
+    /// # Safety
+    /// The output has elements of the size of `T`, if their type is `element`.
+    unsafe fn output_of<T: Plain>(&self, index: usize, shape: &[i64], element: Option<Element>) -> Result<&'a mut [T]> {
         let bit = 1u64.checked_shl(index as u32).ok_or_else(|| Error::new("the node has too many outputs"))?;
         if self.taken.replace(self.taken.get() | bit) & bit != 0 {
             return Err(Error::new("an output was requested twice"));
@@ -94,8 +110,14 @@ impl<'a> Context<'a> {
         unsafe {
             let status = (api.ort().KernelContext_GetOutput)(raw, index, shape.as_ptr(), shape.len(), &mut value);
             check(api.ort(), status.0)?;
+            if let Some(element) = element {
+                let (found, _) = describe(api, value)?;
+                if found != element {
+                    return Err(Error(format!("an output has elements of {found:?} instead of {element:?}")));
+                }
+            }
             let data = ask!(api, GetTensorMutableData(value) -> *mut c_void = null_mut())?;
-            Ok(if count == 0 { &mut [] } else { std::slice::from_raw_parts_mut(data.cast::<f32>(), count) })
+            Ok(if count == 0 { &mut [] } else { std::slice::from_raw_parts_mut(data.cast::<T>(), count) })
         }
     }
 }

@@ -27,16 +27,9 @@ impl<'a> Tensor<'a> {
     /// # Safety
     /// `value` is a tensor of ONNX Runtime in CPU memory that lives and is not written to during `'a`.
     pub unsafe fn read(api: Api, value: *const OrtValue) -> Result<Self> {
-        // An integer, because later versions may have element types that are not in the enum.
-        let (mut element, mut sizes, mut rank) = (0i32, null::<i64>(), 0usize);
-        // SAFETY: the contract of this function; the results are pointers into `value`.
-        let (shape, data) = unsafe {
-            let ask_shape = api.ort().GetTensorElementTypeAndShapeDataReference;
-            check(api.ort(), ask_shape(value, (&raw mut element).cast(), &mut sizes, &mut rank).0)?;
-            let data = ask!(api, GetTensorData(value) -> *const c_void = null())?;
-            (if rank == 0 { &[][..] } else { std::slice::from_raw_parts(sizes, rank) }, data)
-        };
-        let element = Element::from_onnx(element);
+        // SAFETY: the contract of this function.
+        let ((element, shape), data) =
+            unsafe { (describe(api, value)?, ask!(api, GetTensorData(value) -> *const c_void = null())?) };
         let bytes = element
             .bytes(count(shape)?)
             .ok_or_else(|| Error::new("the element type or the size of a tensor is not supported"))?;
@@ -71,6 +64,14 @@ impl<'a> Tensor<'a> {
         self.plain::<i64>(Element::Int64)
     }
 
+    /// Returns the bits of the elements of a tensor of `element`, a type of 16 bits. Fails for other element types.
+    pub fn halves(&self, element: Element) -> Result<Cow<'a, [u16]>> {
+        if element.bytes(1) != Some(size_of::<u16>()) {
+            return Err(Error(format!("elements of {element:?} do not have 16 bits")));
+        }
+        self.plain::<u16>(element)
+    }
+
     /// Returns the elements of an int8 tensor. Fails for other element types.
     pub fn bytes_signed(&self) -> Result<&'a [i8]> {
         self.expect(Element::Int8)?;
@@ -96,8 +97,24 @@ impl<'a> Tensor<'a> {
     }
 }
 
+/// Returns the element type and the shape of the tensor `value`.
+///
+/// # Safety
+/// `value` is a tensor of ONNX Runtime that lives during `'a`.
+pub(super) unsafe fn describe<'a>(api: Api, value: *const OrtValue) -> Result<(Element, &'a [i64])> {
+    // An integer, because later versions may have element types that are not in the enum.
+    let (mut element, mut sizes, mut rank) = (0i32, null::<i64>(), 0usize);
+    // SAFETY: the contract of this function; the results are pointers into `value`.
+    unsafe {
+        let ask_shape = api.ort().GetTensorElementTypeAndShapeDataReference;
+        check(api.ort(), ask_shape(value, (&raw mut element).cast(), &mut sizes, &mut rank).0)?;
+        let shape = if rank == 0 { &[][..] } else { std::slice::from_raw_parts(sizes, rank) };
+        Ok((Element::from_onnx(element), shape))
+    }
+}
+
 /// Types for which every bit pattern is a valid value.
-trait Plain: Copy + 'static {
+pub trait Plain: Copy + 'static {
     /// Returns the value stored in `bytes`.
     fn read(bytes: &[u8]) -> Self;
 }
@@ -111,7 +128,7 @@ macro_rules! plain {
         }
     })* };
 }
-plain!(f32, i32, i64);
+plain!(f32, i32, i64, u16);
 
 /// Returns the number of elements of a tensor with this shape. Fails if it overflows.
 fn count(shape: &[i64]) -> Result<usize> {

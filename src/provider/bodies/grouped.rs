@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use super::{Body, Ports};
-use crate::kernels::{Cache, Class, GroupedAttention, Rotary, Rows, grouped_attention};
+use crate::kernels::{Cache, Class, GroupedAttention, Rotary, Rows, Stored, StoredMut, grouped_attention};
 use crate::provider::abi::{Context, Error, Result, Tensor};
 use crate::provider::compiled::{Part, Reader};
-use crate::provider::graph::ValueId;
+use crate::provider::graph::{Element, ValueId};
 use crate::provider::patterns::{GroupedForm, GroupedPlan};
 
 /// The attention of new tokens to those in a cache, to which they are appended.
@@ -181,21 +181,68 @@ impl GroupedBody {
         let Sizes { batch, size, columns, .. } = *sizes;
         let shape = [batch, self.form.kv_heads, columns, size].map(|size| size as i64);
         let input = |index: usize| self.past.map(|past| past[index]);
-        let (past_keys, keys) = context.extended(input(0), self.present[0], &shape)?;
-        let (past_values, values) = context.extended(input(1), self.present[1], &shape)?;
+        // A session may have a cache of another type than the model from which it was compiled.
+        let element = input(0).map_or(Ok(Element::Float32), |past| Ok::<_, Error>(context.input(past)?.element))?;
+        let (past_keys, keys) = extended(context, input(0), (self.present[0], element), &shape)?;
+        let (past_values, values) = extended(context, input(1), (self.present[1], element), &shape)?;
         let mut cache = Cache { keys, values, columns };
-        let before = match (&past_keys, &past_values) {
-            (Some(keys), Some(values)) => Some((keys.floats()?, values.floats()?, keys.size(2))),
+        let rows = past_keys.as_ref().map_or(0, |keys| keys.size(2));
+        let (keys, values) = match (&past_keys, &past_values) {
             (None, None) if self.past.is_some() => return Ok(cache),
-            (None, None) => None,
+            (Some(_), Some(_)) | (None, None) => (Earlier::of(past_keys, element)?, Earlier::of(past_values, element)?),
             _ => return Err(Error::new("only one of keys and values is extended in place")),
         };
-        let (keys, values, rows) = before.unwrap_or((Cow::Borrowed(&[]), Cow::Borrowed(&[]), 0));
         if sizes.stored.iter().any(|stored| *stored > rows) {
             return Err(Error(format!("seqlens_k needs {:?} earlier tokens; there are {rows}", sizes.stored)));
         }
-        cache.copy((&keys, &values, rows), self.form.kv_heads, size, &sizes.stored, context.pool());
+        let from = (keys.view(), values.view(), rows);
+        cache.copy(from, self.form.kv_heads, size, &sizes.stored, context.pool());
         Ok(cache)
+    }
+}
+
+/// Returns the earlier tokens of an input, and the memory of an output with elements of the type `output.1`, like
+/// [`Context::extended`].
+fn extended<'a>(
+    context: &Context<'a>,
+    input: Option<usize>,
+    output: (usize, Element),
+    shape: &[i64],
+) -> Result<(Option<Tensor<'a>>, StoredMut<'a>)> {
+    Ok(match output.1 {
+        Element::Bfloat16 => {
+            let (past, bits) = context.extended(input, output, shape)?;
+            (past, StoredMut::Bfloat16(bits))
+        }
+        Element::Float32 => {
+            let (past, values) = context.extended(input, output, shape)?;
+            (past, StoredMut::Float32(values))
+        }
+        other => return Err(Error(format!("a cache with elements of {other:?} is not supported"))),
+    })
+}
+
+/// The keys or values of earlier tokens.
+enum Earlier<'a> {
+    Float32(Cow<'a, [f32]>),
+    Bfloat16(Cow<'a, [u16]>),
+}
+
+impl<'a> Earlier<'a> {
+    /// Returns the elements of a tensor, or none without a tensor. Fails if they are not of the type `element`.
+    fn of(tensor: Option<Tensor<'a>>, element: Element) -> Result<Self> {
+        let bits = || tensor.map_or(Ok(Cow::Borrowed(&[][..])), |tensor| tensor.halves(element));
+        Ok(match element {
+            Element::Bfloat16 => Self::Bfloat16(bits()?),
+            _ => Self::Float32(tensor.map_or(Ok(Cow::Borrowed(&[][..])), |tensor| tensor.floats())?),
+        })
+    }
+
+    fn view(&self) -> Stored<'_> {
+        match self {
+            Self::Float32(values) => Stored::Float32(values),
+            Self::Bfloat16(bits) => Stored::Bfloat16(bits),
+        }
     }
 }
 

@@ -54,6 +54,9 @@ pub struct GroupedForm {
 const WITHOUT_EFFECT: [(&str, i64); 4] =
     [("qk_output", 0), ("kv_cache_bit_width", 0), ("sliding_window_cache", 0), ("causal", 1)];
 
+/// The types of the elements of caches.
+const CACHES: [Element; 2] = [Element::Float32, Element::Bfloat16];
+
 /// Returns the group of the `GroupQueryAttention` `node`; `None` if `node` is another operator or its form is not
 /// supported.
 pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
@@ -64,23 +67,27 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
     let floats = |value: ValueId| graph.value(value).element == Some(Element::Float32);
     let of = |value: ValueId, element: Element| graph.value(value).element == Some(element);
     // The node has both inputs or neither.
-    let pair = |first: usize| match (input(first), input(first + 1)) {
-        (Some(a), Some(b)) => (floats(a) && floats(b)).then_some(Some([a, b])),
+    let pair = |first: usize, element: Element| match (input(first), input(first + 1)) {
+        (Some(a), Some(b)) => (of(a, element) && of(b, element)).then_some(Some([a, b])),
         (None, None) => Some(None),
         _ => None,
     };
     let q = input(0).filter(|q| graph.shape_of(*q, Element::Float32).is_some_and(|shape| shape.len() == 3))?;
     let (lengths, total) = (input(5)?, input(6)?);
     let rotated = graph.int(node, "do_rotary", 0) == 1;
-    let angles = if rotated { Some(pair(7)??) } else { None };
+    let angles = if rotated { Some(pair(7, Element::Float32)??) } else { None };
     let positions = input(9).filter(|_| rotated);
     let sinks = input(11);
     let outputs = &graph.node(node).outputs;
     let present = [outputs.get(1).copied().flatten()?, outputs.get(2).copied().flatten()?];
+    // The type of the cache is that of the past.
+    let cache = input(3).map_or(Some(Element::Float32), |past| graph.value(past).element);
+    let cache = cache.filter(|cache| CACHES.contains(cache))?;
     let known = of(lengths, Element::Int32)
         && of(total, Element::Int32)
         && positions.is_none_or(|positions| of(positions, Element::Int64))
         && sinks.is_none_or(floats)
+        && present.iter().all(|present| of(*present, cache))
         && input(10).is_none()
         && graph.node(node).inputs.iter().skip(12).all(Option::is_none)
         && outputs.iter().skip(3).all(Option::is_none);
@@ -88,7 +95,7 @@ pub fn find(graph: &Graph<'_>, node: NodeId) -> Option<Group> {
         return None;
     }
     let form = form(graph, node)?;
-    let (kv, past, y) = (pair(1)?, pair(3)?, graph.output(node)?);
+    let (kv, past, y) = (pair(1, Element::Float32)?, pair(3, cache)?, graph.output(node)?);
     let plan = GroupedPlan { q, kv, past, lengths, total, angles, positions, sinks, y, present, form };
     Some(Group { nodes: vec![node], plan: Plan::Grouped(plan) })
 }
