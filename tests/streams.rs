@@ -291,7 +291,7 @@ fn progress_is_lines_of_json_in_the_units_of_the_stages() {
     watch(&["inspect", "-m", &package, "--verify"], &mut seen);
     let half = ["tensorrt", "-m", decoder, "--precision", "fp16", "--graph-only", "-o", &out, "--max-error", "9"];
     watch(&half, &mut seen);
-    let rows = ["--rows", "int8", "--runs", "1", "--max-seconds", "0.1"];
+    let rows = ["--rows", "compile", "--runs", "1", "--max-seconds", "0.1"];
     let stages = watch(&[&["table", "--models", embedder, "-o", &table], &rows[..]].concat(), &mut seen);
     assert!(stages["table"]["unit"] == "thousandths", "{stages:?}");
 

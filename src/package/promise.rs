@@ -257,13 +257,12 @@ impl Maker<'_> {
             narrow.max = Some(size.max(base));
         }
         let Some((size, e)) = why else { return Ok(()) };
-        let name = &range.name;
         if given {
             let takes = describe(&Size::Range(range.clone()));
+            let hint = "set another minimum or maximum";
             bail!(
                 InvalidArgument,
-                "the package would accept {takes}, but the model does not run with {size} (the minimum or maximum of {name:?} \
-                 excludes it): {e}"
+                "the package would accept {takes}, but the model does not run with {size}; {hint}: {e}"
             );
         }
         let takes = describe(&Size::Range(narrow.clone()));
@@ -273,7 +272,7 @@ impl Maker<'_> {
         let dims = promise.contract.inputs.iter_mut().filter_map(|input| input.dims.as_mut()).flatten();
         for size in dims {
             match size {
-                Size::Range(range) if range.name == *name => *range = narrow.clone(),
+                Size::Range(range) if range.name == narrow.name => *range = narrow.clone(),
                 _ => {}
             }
         }
