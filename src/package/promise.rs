@@ -266,9 +266,8 @@ impl Maker<'_> {
             );
         }
         let takes = describe(&Size::Range(narrow.clone()));
-        promise
-            .warnings
-            .push(format!("the package accepts only {takes}, because the model does not run with {size} ({e})"));
+        let note = format!("the package accepts only {takes}, because the model does not run with {size} ({e})");
+        promise.warnings.push(note);
         let dims = promise.contract.inputs.iter_mut().filter_map(|input| input.dims.as_mut()).flatten();
         for size in dims {
             match size {
