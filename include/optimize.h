@@ -2285,7 +2285,8 @@ typedef struct optimize_distill_options_t {
   void *training_user_data;
   /**
    * Path of a file that caches the teacher's outputs, so that the teacher runs only once on each part of the text;
-   * NULL disables the cache. The file is kept for other calls with the same teacher and text.
+   * NULL disables the cache. The file is kept for other calls with the same teacher and text; a file that is not
+   * such a cache, or of another teacher, text, loss or `teacher_top_k`, returns OPTIMIZE_INVALID_ARGUMENT.
    */
   const char *teacher_cache;
   /**
@@ -3540,8 +3541,8 @@ void optimize_model_free(optimize_model_t *model);
 /**
  * Renders a conversation with the chat template of a model, and writes the text to `rendered`. The caller frees it.
  * `messages` is JSON: [{"role": "user", "content": "..."}, ...]. The text contains special tokens: set `rendered` of
- * optimize_generate_options_t when you pass it to a generator. Returns OPTIMIZE_NOT_FOUND if the model has no chat
- * template. `optimize_model_apply_chat_template` does the same with options.
+ * optimize_generate_options_t when you pass it to a generator. `optimize_model_apply_chat_template` does the same with
+ * options, and lists the statuses of both, such as OPTIMIZE_NOT_FOUND if the model has no chat template.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_render_chat(const optimize_model_t *model,
@@ -3858,8 +3859,8 @@ optimize_status_t optimize_generator_new(const optimize_context_t *context,
 /**
  * Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that they
  * are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON: {"generations":
- * [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in
- * tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, if
+ * [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}, with a draft also "draft", of an ensemble also
+ * "uncertainty" and "mean_uncertainty". Progress stages: "prompt" and "generate", in tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, if
  * the model has no tokenizer, or if the generator has a draft and `count` is not 1; OPTIMIZE_UNSUPPORTED if it has a
  * draft and the model outputs the logits of the last token only; OPTIMIZE_BUSY while another thread uses the
  * generator; OPTIMIZE_RUNTIME if ONNX Runtime fails.

@@ -91,7 +91,7 @@ pub fn sorted(values: &[f64]) -> Vec<f64> {
 }
 
 /// Returns the ends of the 95 % percentile-bootstrap interval of the median of values in ascending order; NaN if there
-/// are no values. Samples of the size of the data are drawn with replacement, 2,000 times ([`RESAMPLES`]); 2.5 % of
+/// are no values. Samples of the size of the data are drawn with replacement, at most 2,000 times ([`RESAMPLES`]); 2.5 % of
 /// their medians lie below the interval and 2.5 % above. Source: Efron, Tibshirani, "An Introduction to the Bootstrap",
 /// 1993, chapter 13.
 pub fn median_interval(sorted: &[f64], seed: u64) -> (f64, f64) {
@@ -99,7 +99,8 @@ pub fn median_interval(sorted: &[f64], seed: u64) -> (f64, f64) {
     if n == 0 {
         return (f64::NAN, f64::NAN);
     }
-    // 20 million draws take about a second; with that many values the interval is narrow anyway.
+    // For more than 10,000 values, fewer samples are drawn: 20 million draws take about a second, and the interval of
+    // so many values is narrow anyway.
     let resamples = (20_000_000 / n).clamp(200, RESAMPLES);
     let mut random = Random::new(seed);
     let mut ranks = vec![0usize; n];

@@ -18,8 +18,8 @@ type EmbedderOptions struct {
 	Tokenizer  *Tokenizer // tokenizer of the texts; nil for that of the model
 	Threads    uint32     // number of threads; 0 for that of the context
 	BatchSize  uint32     // number of texts per run; 0 for 8
-	MaxLength  uint32     // tokens after which a text is truncated; 0 for the limit for texts in the model's files
-	Dimensions uint32     // number of elements to keep of each vector, its first ones; 0 for those of the model
+	MaxLength  uint32     // tokens after which a text is truncated; 0: the limit of the model, or 512 positions at most
+	Dimensions uint32     // number of first elements to keep of each vector; 0: truncate_dim of the model, or all
 	Normalize  bool       // whether vectors are normalized to length 1, even if the model does not ask for it
 	Prompt     *string    // text that precedes every text, "" for none; nil for the default prompt of the model
 	PromptName string     // name of a prompt of the model, such as "query", instead of Prompt; "" for none

@@ -154,8 +154,8 @@ type GenerateOptions struct {
 	StopTokens        []int64  // ids of tokens that end the text of a row and are not part of it
 	ModelSampling     bool     // whether to sample, with the settings that the model recommends for fields that are 0
 
-	// OnToken is called for every generated token, on the goroutine that made the call; nil for no calls. A return value
-	// of false ends all rows. A panic also ends them, and continues when the call has ended.
+	// OnToken is called for every generated token, on the goroutine that made the call; nil for no calls. A return
+	// value of false ends all rows. A panic also ends them, and continues when the call has ended.
 	OnToken func(Written) bool
 }
 

@@ -67,8 +67,8 @@ type Placement struct {
 	PassedOver []string       `json:"passed_over"` // what was tried before, such as unavailable providers, with reasons
 	// KernelsUnused is the reason why this library's kernels run no nodes; "" if they do.
 	KernelsUnused string `json:"kernels_unused"`
-	// WeightsCopied is the reason why the weights of a package are copied instead of being read from the mapped file; ""
-	// if they are not copied.
+	// WeightsCopied is the reason why the weights of a package are copied instead of being read from the mapped file;
+	// "" if they are not copied.
 	WeightsCopied string `json:"weights_copied"`
 }
 

@@ -133,9 +133,10 @@ fn by_cosine(output: &OutputQuality) -> f64 {
 /// Returns the indices of the outputs by which quality is judged; empty if no output is float. Each element of
 /// `outputs` is the name of an output and whether it is float.
 ///
-/// If the name of a float output contains `sentence_embedding`, only such outputs are judged, because the vectors of
-/// tokens lead to them. Otherwise, all float outputs are judged, except a decoder's cache (`present...`) and, if the
-/// name of an output contains `logit`, hidden states, attention weights and pooled vectors, which lead to the logits.
+/// Of the float outputs, those whose name does not contain `present` (a decoder's cache) are judged. If a name contains
+/// `logit`, those with `hidden`, `attention` or `pool` are not judged either, because they lead to the logits;
+/// otherwise, if a name contains `sentence_embedding`, only such outputs are, because the vectors of tokens lead to
+/// them. If none is left, all float outputs are judged.
 pub fn judged_outputs(outputs: &[(String, bool)]) -> Vec<usize> {
     let named = |index: usize, parts: &[&str]| {
         let name = outputs[index].0.to_lowercase();

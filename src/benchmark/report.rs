@@ -98,9 +98,9 @@ pub struct QualityReport {
     /// Name of the judged output with the lowest cosine; the first output if none is judged; empty if no output was
     /// compared.
     pub output: String,
-    /// Names of the judged outputs. If the name of a float output contains `sentence_embedding`, only such outputs are
-    /// judged. Otherwise, all float outputs are judged, except a decoder's cache (`present...`) and, if the name of an
-    /// output contains `logit`, hidden states, attention weights and pooled vectors.
+    /// Names of the judged outputs: of the float outputs, those whose name does not contain `present` (a decoder's
+    /// cache). If a name contains `logit`, those with `hidden`, `attention` or `pool` are not judged either; otherwise,
+    /// if a name contains `sentence_embedding`, only such outputs are. If none is left, all float outputs are judged.
     pub judged: Vec<String>,
     /// Lowest mean cosine; see [`OutputQuality::cosine`].
     pub cosine: Option<f64>,

@@ -151,7 +151,8 @@ pub struct optimize_distill_options_t {
     /// User data passed to `training`.
     pub training_user_data: *mut c_void,
     /// Path of a file that caches the teacher's outputs, so that the teacher runs only once on each part of the text;
-    /// NULL disables the cache. The file is kept for other calls with the same teacher and text.
+    /// NULL disables the cache. The file is kept for other calls with the same teacher and text; a file that is not
+    /// such a cache, or of another teacher, text, loss or `teacher_top_k`, returns OPTIMIZE_INVALID_ARGUMENT.
     pub teacher_cache: *const c_char,
     /// Number of most probable tokens or classes to cache for each distribution; all others are treated as equally
     /// probable. 0 selects 64.

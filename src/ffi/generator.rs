@@ -183,8 +183,8 @@ pub unsafe extern "C" fn optimize_generator_new(
 
 /// Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that they
 /// are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON: {"generations":
-/// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}. Progress stages: "prompt" and "generate", in
-/// tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, if
+/// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}, with a draft also "draft", of an ensemble also
+/// "uncertainty" and "mean_uncertainty". Progress stages: "prompt" and "generate", in tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, if
 /// the model has no tokenizer, or if the generator has a draft and `count` is not 1; OPTIMIZE_UNSUPPORTED if it has a
 /// draft and the model outputs the logits of the last token only; OPTIMIZE_BUSY while another thread uses the
 /// generator; OPTIMIZE_RUNTIME if ONNX Runtime fails.

@@ -229,14 +229,14 @@ fn in_pattern(
         layout = Layout { outer: 1, inputs: layout.outer * layout.inputs, inner: 1 }; // groups end where rows do
     }
     let line = pattern.of * layout.inner;
-    // A task has as many whole groups as `PIECE` elements contain, but at least one.
-    let groups = (PIECE / line.max(1)).max(1) * pattern.of;
+    // Inputs per task: as many whole groups as `PIECE` elements contain, but at least one.
+    let inputs = (PIECE / line.max(1)).max(1) * pattern.of;
     let tasks: Vec<(usize, usize)> =
-        (0..layout.outer).flat_map(|o| (0..layout.inputs).step_by(groups).map(move |k| (o, k))).collect();
+        (0..layout.outer).flat_map(|o| (0..layout.inputs).step_by(inputs).map(move |k| (o, k))).collect();
     let writer = Writer::new(target, scratch)?;
     let scores = Scores { targets: &[target], options, ticket };
     tasks.par_iter().with_min_len(if layout.inputs < 1024 { 64 } else { 1 }).try_for_each(|&(o, k)| {
-        let count = groups.min(layout.inputs - k) * layout.inner;
+        let count = inputs.min(layout.inputs - k) * layout.inner;
         let piece = Piece { target: 0, first: (o * layout.inputs + k) * layout.inner, count };
         let (values, zeroed) = scores.read(piece, |values, keys| {
             let mut zeroed = vec![false; keys.len()];

@@ -169,7 +169,7 @@ fn find<'a>(view: &View<'a>) -> (Vec<Found<'a>>, Vec<Left>) {
                 left.push((body, index, names_of(view, body, index, ""), reason));
             }
             for slot in slots {
-                // The parts of a quantized weight are left with its product.
+                // Scales, zero points and offsets are parts of a block-quantized weight, which is left as a whole.
                 let weight = constant(slot).filter(|found| !belongs_to_blocks(view, found.owner, found.name));
                 let Some(constant) = weight else { continue };
                 let Some((layout, data)) = layout(node, *slot, &constant, body) else { continue };

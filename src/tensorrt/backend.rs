@@ -129,7 +129,8 @@ impl Library {
                             first.message().lines().next().unwrap_or("").trim_end_matches("; tried")
                         ),
                     )
-                    // The kind is that of the last error: a missing library, even if a driver or a device is missing, too.
+                    // The kind is that of the last error: a missing library, even if a driver or a device is missing,
+                    // too.
                     .map_err(|second| Error::new(second.kind(), format!("{first}\n{second}")))
                 }
             },

@@ -183,8 +183,9 @@ unsafe extern "system" fn create_ep(
         let api = api_of(factory);
         guard(api, || {
             let mut options = Options::parse(&entries(api, options)?)?;
-            // For sessions that name no provider, ONNX Runtime itself selects the registered ones. When this library
-            // registers itself for its own sessions, the other sessions of the program must remain as they were.
+            // In a session with a selection policy that names no provider, ONNX Runtime itself selects the registered
+            // ones. If this library has registered itself for its own sessions, the other sessions of the program must
+            // remain as they were: here it claims no nodes.
             if (*factory.cast::<FactoryObject>()).own && !options.given {
                 options.claim = Some(Vec::new());
             }

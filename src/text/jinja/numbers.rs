@@ -214,12 +214,14 @@ fn floats(operator: Operator, a: f64, b: f64) -> Result<Value> {
 }
 
 /// Returns the result of `round(value, digits)` in Python: half to even, of the exact value. Fails with
-/// `InvalidArgument` if the value is not a number, and with `Unsupported` for a float and a negative number of digits.
+/// `InvalidArgument` if the value is not a number, and with `Unsupported` for a finite float with -308 to -1 digits and
+/// for an integer whose result has more than 128 bits.
 pub fn round(value: &Value, digits: i128) -> Result<Value> {
     match value {
         Value::Float(float) if !float.is_finite() => Ok(value.clone()),
         Value::Float(float) => {
-            if digits > 300 {
+            // The smallest positive float is above 10^-324.
+            if digits > 323 {
                 return Ok(value.clone());
             }
             if digits < -308 {
