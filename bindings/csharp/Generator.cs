@@ -300,6 +300,7 @@ namespace Optimize
         public Report Generate(IList<string> prompts, [AllowNull] GenerateOptions options = null,
             [AllowNull] Call call = null)
         {
+            if (prompts == null) throw new ArgumentNullException("prompts");
             using (var scratch = new Scratch())
             {
                 UIntPtr[] sizes;

@@ -147,8 +147,20 @@ fn remove(node: &mut NodeProto, index: usize, weight: &str) -> String {
         let inside = body.input.remove(state.before + index).name.unwrap_or_default();
         body.output.remove(state.condition + index);
         rename(body, &inside, weight);
+        drop_unread_copies(body);
     }
     output
+}
+
+/// Removes the `Identity` nodes of a body whose outputs nothing reads: they would keep a weight that is replaced.
+fn drop_unread_copies(body: &mut GraphProto) {
+    loop {
+        let (read, count) = (read_values(body), body.node.len());
+        body.node.retain(|node| !node.is("Identity") || node.output.iter().any(|output| read.contains(output)));
+        if body.node.len() == count {
+            return;
+        }
+    }
 }
 
 /// Makes the nodes of a graph, and of its subgraphs that do not define `from`, read `to` in its place.
@@ -220,6 +232,8 @@ mod tests {
         );
         let body = graph.node[0].attribute("body").unwrap().g.as_deref().unwrap();
         assert_eq!((body.input.len(), body.output.len(), body.node[1].input[1].as_str()), (3, 2, "w"));
+        // The copy of the weight that the body returned is gone, so that nothing else reads the weight.
+        assert_eq!(body.node.len(), 2);
         // The value after the loop, which another node reads, is a copy.
         assert_eq!(graph.node[1].op(), "Identity");
         assert_eq!(run(&changed), run(&original));

@@ -110,6 +110,10 @@ fn judge(
         Err(e) => return Ok(Ok(Check { not_compared: Some(e.to_string()), ..check })),
         Ok(found) => found,
     };
+    if let Some(name) = void(&expected)? {
+        let why = format!("the output {name:?} of the model has no finite value on the example");
+        return Ok(Ok(Check { not_compared: Some(why), ..check }));
+    }
     let given = match session.run(&feed(&inputs), &[], call) {
         Err(e) if e.kind().ends_a_call() => return Err(e),
         Err(e) => return Ok(Err(e.to_string())),
@@ -118,6 +122,16 @@ fn judge(
     let tolerance = tolerances.iter().copied().fold(tolerance, f64::max);
     let compared = within(&given, &expected, &tolerances)?;
     Ok(compared.map(|largest| Check { largest_difference: Some(largest), tolerance, ..check }))
+}
+
+/// Returns the name of a float output that has elements, but no finite one.
+fn void(outputs: &Values) -> Result<Option<&str>> {
+    for (name, tensor) in outputs.iter().filter(|(_, tensor)| is_float(tensor) && tensor.elements() > 0) {
+        if !tensor.to_f32_vec()?.iter().any(|value| value.is_finite()) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn feed(values: &Values) -> Vec<(&str, &Tensor)> {

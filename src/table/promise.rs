@@ -26,7 +26,8 @@ pub(super) fn verdicts(row: &Row, because: [&str; 3]) -> Vec<Verdict> {
         let reached = speed.speedup.value;
         let text = format!("{reached:.2}x at {}, {from}-{to}x promised", speed.size);
         // An interval that contains 1 shows no difference, whatever its middle is.
-        let unclear = speed.speedup.low.filter(|low| reached >= *from && *low <= 1.0);
+        let unclear =
+            speed.speedup.low.filter(|low| *low <= 1.0 && speed.speedup.high.is_some_and(|high| high >= *from));
         let unclear = unclear.map(|low| format!("the interval begins at {low:.2}, so no difference is shown"));
         let met = reached >= *from && unclear.is_none();
         found.push(with("speed", met, text, unclear.as_deref().unwrap_or(because[1])));

@@ -19,7 +19,7 @@ const NEAR: f64 = 0.2;
 /// The size in bytes up to which the size of an original leads to no warning.
 const SMALL: u64 = 64 << 10;
 /// The additional loss of cosine on ONNX Runtime's own kernels above which a warning is added.
-const STOCK_LOSS: f64 = 1e-3;
+const STOCK_LOSS: f64 = 5e-3;
 /// The relative difference from the original's outputs above which a warning is added.
 const FAR: f64 = 0.5;
 
