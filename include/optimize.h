@@ -3542,7 +3542,7 @@ void optimize_model_free(optimize_model_t *model);
  * Renders a conversation with the chat template of a model, and writes the text to `rendered`. The caller frees it.
  * `messages` is JSON: [{"role": "user", "content": "..."}, ...]. The text contains special tokens: set `rendered` of
  * optimize_generate_options_t when you pass it to a generator. `optimize_model_apply_chat_template` does the same with
- * options, and lists the statuses of both, such as OPTIMIZE_NOT_FOUND if the model has no chat template.
+ * options. Returns the statuses of that function, such as OPTIMIZE_NOT_FOUND if the model has no chat template.
  */
 OPTIMIZE_API
 optimize_status_t optimize_model_render_chat(const optimize_model_t *model,

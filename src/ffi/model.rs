@@ -236,7 +236,7 @@ pub unsafe extern "C" fn optimize_model_free(model: *mut optimize_model_t) {
 /// Renders a conversation with the chat template of a model, and writes the text to `rendered`. The caller frees it.
 /// `messages` is JSON: [{"role": "user", "content": "..."}, ...]. The text contains special tokens: set `rendered` of
 /// optimize_generate_options_t when you pass it to a generator. `optimize_model_apply_chat_template` does the same with
-/// options, and lists the statuses of both, such as OPTIMIZE_NOT_FOUND if the model has no chat template.
+/// options. Returns the statuses of that function, such as OPTIMIZE_NOT_FOUND if the model has no chat template.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_render_chat(
     model: *const optimize_model_t,
