@@ -329,6 +329,12 @@ pub(super) fn tiles_agree() -> bool {
     )
 }
 
+/// Returns whether [`linear`] multiplies weights of this class and precision by the bfloat16 dot product.
+#[cfg(test)]
+pub(super) fn is_dot(class: Class, precision: Precision) -> bool {
+    dense::Kind::of(class, precision) == dense::Kind::Dot
+}
+
 /// Computes a linear layer as [`linear`] does, with bfloat16 weights and the bfloat16 dot product of the processor.
 #[cfg(test)]
 pub(super) fn dense_dot(

@@ -30,7 +30,8 @@ fn float_linears_are_near_float64() {
             linear(&rows, &packed, &epilogue, &mut out, &Serial);
             linear(&rows, &packed, &epilogue, &mut threaded, &Threads(3));
             assert_eq!(bits(&out), bits(&threaded), "{class:?} {precision:?} on three threads");
-            let mut kinds = vec![(out, 0.0)];
+            // The dot product rounds the input, too, which doubles the error.
+            let mut kinds = vec![(out, if linear::is_dot(class, precision) { 1.0 / 256.0 } else { 0.0 })];
             if class == Class::Avx512Bf16 && precision == Precision::Bfloat16 {
                 let mut dot = vec![7.0; m * n];
                 linear::dense_dot(&rows, &packed, &epilogue, &mut dot, &Threads(2));
@@ -53,7 +54,11 @@ fn float_linears_are_near_float64() {
                 // The dot product also treats denormals as 0.
                 let bound = bound + more * 1e-35 * (wanted.weights + wanted.input);
                 let difference = (found - wanted.value).abs();
-                assert!(difference <= bound, "{class:?} {precision:?} {m}x{k}x{n} {index}: {difference} > {bound}");
+                let kind = if *more > 0.0 { "dot" } else { "sum" };
+                assert!(
+                    difference <= bound,
+                    "{class:?} {precision:?} {kind} {m}x{k}x{n} {index}: {difference} > {bound}"
+                );
             }
         }
     });
