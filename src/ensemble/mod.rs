@@ -7,7 +7,7 @@
 //!   `rerank` lets each member generate and selects the best text; [`schedule`] assigns threads.
 //! - [`Ensemble::fuse`] returns one model that has the members as branches: it is saved, run, evaluated and benchmarked
 //!   like any other. Loading a manifest ([`manifest`]) returns it too.
-//! - [`merge`] averages weights into one model of the size of a member.
+//! - [`mod@merge`] averages weights into one model of the size of a member.
 //!
 //! [`fit`] fits the weights of the members to a text.
 //!

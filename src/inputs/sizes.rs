@@ -3,7 +3,7 @@
 //! Each place (an axis of an input) has a fixed size, an open size, or a size that is an expression of open ones.
 //! Places with one meaningful name have one size; the name may be that of the model, of another model with the same
 //! inputs, or of a range of a package's contract, which also bounds the size. Sizes that nothing determines are guessed
-//! ([`guess`]).
+//! (`guess`).
 
 mod guess;
 

@@ -105,7 +105,7 @@ impl Library {
     /// in the folder [`PATH_VARIABLE`] if that is set, otherwise next to this library and on the search path of the
     /// dynamic linker.
     ///
-    /// Fails with [`Kind::BackendMissing`] if no library is found (the message lists each place) or if this library was
+    /// Fails with `BackendMissing` if no library is found (the message lists each place) or if this library was
     /// built without the headers; with `Unsupported` if the library has another major version than the headers, or an
     /// older minor version; with `DeviceMissing` if TensorRT is requested without a GPU, which it requires; and with
     /// `InvalidArgument` for [`Choice::OnnxRuntime`], which is not such a library.
@@ -240,7 +240,7 @@ fn version_of(library: &driver::Library, path: &Path) -> Result<i32> {
 }
 
 /// Returns the compute capability of the first NVIDIA GPU, for example 89 for 8.9. Fails with
-/// [`Kind::DeviceMissing`] if there is no driver or no GPU; the message names which is missing.
+/// `DeviceMissing` if there is no driver or no GPU; the message names which is missing.
 pub fn device() -> Result<i32> {
     Driver::get()?.capability(0)
 }

@@ -237,7 +237,7 @@ fn why_left(nodes: &[NodeReport], static_type: bool) -> String {
 }
 
 /// Returns the speed-up of the result over the original on `batch`: up to 15 rounds in half a second, but at least
-/// five. Fails like [`Subject::new`], and like [`Subject::run`] for the rounds.
+/// five. Fails if a session cannot be created or a run fails.
 pub fn race(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),

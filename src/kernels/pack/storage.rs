@@ -30,13 +30,13 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    /// Returns `len` zero bytes for weights, aligned to [`ALIGNMENT`], on huge pages if the operating system provides
+    /// Returns `len` zero bytes for weights, aligned to `ALIGNMENT`, on huge pages if the operating system provides
     /// them. Ends the process if there is not enough memory.
     pub fn resident(len: usize) -> Self {
         Resident::new(len).map_or_else(|| Self::zeroed(len), |resident| Self(Kind::Resident(resident)))
     }
 
-    /// Returns `len` zero bytes, aligned to [`ALIGNMENT`]. Ends the process if there is not enough memory.
+    /// Returns `len` zero bytes, aligned to `ALIGNMENT`. Ends the process if there is not enough memory.
     pub fn zeroed(len: usize) -> Self {
         let Ok(layout) = Layout::from_size_align(len.max(1), ALIGNMENT) else {
             panic!("{len} bytes of packed weights")

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// The configuration of a checkpoint.
 ///
-/// A family reads it after [`super::schema::Schema::complete`], which inserts the family's defaults for missing keys. A
+/// A family reads it after `Schema::complete`, which inserts the family's defaults for missing keys. A
 /// key without a default is then `null`; if the family requires it, that is an error. Methods that return an `Option`
 /// return `None` for a missing or null key, and fail with `InvalidModel` for a value of another type.
 #[derive(Clone, Copy)]

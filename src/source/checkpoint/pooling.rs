@@ -85,7 +85,7 @@ fn places(b: &mut Builder<'_>, mask: &str, first: i64) -> String {
 }
 
 /// Returns one vector from the vectors of a text's tokens, each of `width` elements, without padding. The first
-/// `prompt` tokens are not pooled. If none remain, the elements are 0, or [`LEAST`] for [`Pooling::Max`], as in the graph.
+/// `prompt` tokens are not pooled. If none remain, the elements are 0, or `LEAST` for [`Pooling::Max`], as in the graph.
 pub fn by_hand(kind: Pooling, tokens: &[&[f32]], prompt: usize, width: usize) -> Vec<f32> {
     let kept = tokens.get(prompt..).unwrap_or_default();
     let nothing = || vec![0.0; width];
