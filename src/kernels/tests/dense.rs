@@ -48,11 +48,7 @@ fn float_linears_are_near_float64() {
                     assert!(!found.is_finite() || relu || weight_free(&weights));
                     continue;
                 }
-                // Products below the normal numbers may be lost, like those of weights that bfloat16 cannot represent.
-                let bound =
-                    wanted.size * (rounding + more + 1e-5) + 1e-33 + k as f64 * 1e-37 + wanted.input * rounding * 1e-36;
-                // The dot product also treats denormals as 0.
-                let bound = bound + more * 1e-35 * (wanted.weights + wanted.input);
+                let bound = bound(wanted, k, rounding, *more);
                 let difference = (found - wanted.value).abs();
                 let kind = if *more > 0.0 { "dot" } else { "sum" };
                 assert!(
@@ -62,6 +58,15 @@ fn float_linears_are_near_float64() {
             }
         }
     });
+}
+
+/// Returns the largest permitted error of a dot product of `k` terms: `rounding` is the relative error of a weight,
+/// `more` that of an input.
+fn bound(wanted: &Expected, k: usize, rounding: f64, more: f64) -> f64 {
+    // Products below the normal numbers may be lost, like those of weights that bfloat16 cannot represent.
+    let lost = 1e-33 + k as f64 * 1e-37 + wanted.input * rounding * 1e-36;
+    // The dot product also treats denormals as 0.
+    wanted.size * (rounding + more + 1e-5) + lost + more * 1e-35 * (wanted.weights + wanted.input)
 }
 
 struct Expected {
