@@ -5,6 +5,10 @@
 //! Each prompt is generated without a draft, with prompt look-up, and with the draft model if there is one, by one
 //! thread. Times are processor times of the generation without the reading of the prompt; the tokens must be equal.
 
+#[allow(dead_code)]
+mod common;
+
+use common::{RUNTIME, now, texts};
 use optimize::call::Call;
 use optimize::error::Result;
 use optimize::model::Model;
@@ -12,35 +16,10 @@ use optimize::open;
 use optimize::runtime::{Runtime, SessionOptions};
 use optimize::source::LoadOptions;
 use optimize::text::{ChatOptions, ChatTemplate, Draft, GenerateOptions, Generation, Generator, Prompt, chat};
-use rustix::time::{ClockId, clock_gettime};
 use std::path::{Path, PathBuf};
 
 const MODEL: &str = "target/deps/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-const RUNTIME: &str = "target/deps/onnxruntime/libonnxruntime.so.1";
-const CORPUS: &str = "target/deps/corpus/brown";
-const TEXTS: usize = 20;
-const WORDS: usize = 120;
 const TOKENS: usize = 96;
-
-/// Returns the first words of some texts of the corpus, without their tags.
-fn texts(root: &Path) -> Result<Vec<String>> {
-    let folder = root.join(CORPUS);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    let step = files.len() / TEXTS;
-    let mut texts = Vec::new();
-    for file in files.iter().step_by(step).take(TEXTS) {
-        let content = std::fs::read_to_string(file)?;
-        let words = content.split_whitespace().filter_map(|word| Some(word.rsplit_once('/')?.0)).take(WORDS);
-        texts.push(words.collect::<Vec<_>>().join(" "));
-    }
-    Ok(texts)
-}
-
-fn seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
 
 /// The sums of one way to generate.
 #[derive(Default)]
@@ -58,9 +37,9 @@ fn write(generator: &mut Generator, prompt: &str, sum: &mut Sum) -> Result<Gener
     generator.start(1)?;
     generator.append(0, Prompt::Rendered(prompt))?;
     generator.advance(&Call::default())?;
-    let start = seconds();
+    let start = now(true);
     let written = generator.run(&options(TOKENS), None, &Call::default())?.remove(0);
-    sum.seconds += seconds() - start;
+    sum.seconds += now(true) - start;
     sum.tokens += written.tokens.len();
     let counts = written.draft.unwrap_or_default();
     sum.steps += counts.steps;

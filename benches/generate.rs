@@ -4,6 +4,10 @@
 //! (`Auto`), which also uses the kernels of this library. All of them take turns in one process. Results are medians
 //! over the rounds: of processor time with one thread (the default), of wall-clock time otherwise.
 
+#[allow(dead_code)]
+mod common;
+
+use common::{RUNTIME, median, now};
 use optimize::call::Call;
 use optimize::error::Result;
 use optimize::open;
@@ -11,10 +15,8 @@ use optimize::runtime::{Execution, Kernels, Runtime, SessionOptions};
 use optimize::source::LoadOptions;
 use optimize::text::{GenerateOptions, Generator, Prompt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 const MODEL: &str = "target/deps/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-const RUNTIME: &str = "target/deps/onnxruntime/libonnxruntime.so.1";
 /// Length in tokens of the prompt whose processing is timed.
 const PROMPT: usize = 512;
 /// Number of tokens whose generation is timed.
@@ -23,18 +25,11 @@ const ROUNDS: usize = 7;
 /// Numbers of prompt tokens after which generation is timed; two untimed tokens are generated first.
 const LENGTHS: [usize; 2] = [8, PROMPT];
 
-/// Returns the processor time of this process if `processor` is set, otherwise the wall-clock time.
-fn now(processor: bool) -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
-    let time = clock_gettime(if processor { ClockId::ProcessCPUTime } else { ClockId::Monotonic });
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 /// Returns the time in seconds that `work` takes, by the clock that [`now`] reads.
 fn seconds(processor: bool, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let start = now(processor);
     work()?;
-    Ok((now(processor) - start).as_secs_f64())
+    Ok(now(processor) - start)
 }
 
 /// Returns options that generate `tokens` tokens and do not stop at an end-of-sequence token.
@@ -59,11 +54,6 @@ fn round(generator: &mut Generator, processor: bool) -> Result<Vec<f64>> {
         times.push(seconds(processor, || generator.run(&exactly(TOKENS), None, &call).map(|_| ()))?);
     }
     Ok(times)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn main() -> Result<()> {

@@ -6,31 +6,24 @@
 //! wall-clock time otherwise. Then it continues 20 texts of the Brown corpus greedily; printed is how many texts are
 //! the same as with float32, and the mean number of equal tokens at the beginning of a text.
 
+#[allow(dead_code)]
+mod common;
+
+use common::{RUNTIME, TEXTS, median, now, texts};
 use optimize::call::Call;
 use optimize::error::Result;
 use optimize::open;
 use optimize::runtime::{Execution, KvCacheType, Runtime, SessionOptions};
 use optimize::source::LoadOptions;
 use optimize::text::{GenerateOptions, Generator, Prompt};
-use rustix::time::{ClockId, clock_gettime};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const MODEL: &str = "target/deps/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
-const RUNTIME: &str = "target/deps/onnxruntime/libonnxruntime.so.1";
-const CORPUS: &str = "target/deps/corpus/brown";
 /// Numbers of prompt tokens after which generation is timed; two untimed tokens are generated first.
 const LENGTHS: [usize; 3] = [8, 512, 2048];
 const TOKENS: usize = 32;
 const ROUNDS: usize = 7;
-const TEXTS: usize = 20;
-const WORDS: usize = 120;
 const WRITTEN: usize = 128;
-
-/// Returns the processor time of this process in seconds if `processor` is set, otherwise the wall-clock time.
-fn now(processor: bool) -> f64 {
-    let time = clock_gettime(if processor { ClockId::ProcessCPUTime } else { ClockId::Monotonic });
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
 
 fn exactly(tokens: usize) -> GenerateOptions {
     GenerateOptions { max_new_tokens: Some(tokens), eos_token_ids: Some(vec![]), ..GenerateOptions::default() }
@@ -55,25 +48,6 @@ fn round(generator: &mut Generator, processor: bool) -> Result<Vec<f64>> {
     }
     times.push(reading);
     Ok(times)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Returns the first words of some texts of the corpus, without their tags.
-fn texts(root: &Path) -> Result<Vec<String>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(root.join(CORPUS))?.flatten().map(|entry| entry.path()).collect();
-    files.sort();
-    let step = files.len() / TEXTS;
-    let mut texts = Vec::new();
-    for file in files.iter().step_by(step).take(TEXTS) {
-        let content = std::fs::read_to_string(file)?;
-        let words = content.split_whitespace().filter_map(|word| Some(word.rsplit_once('/')?.0)).take(WORDS);
-        texts.push(words.collect::<Vec<_>>().join(" "));
-    }
-    Ok(texts)
 }
 
 fn main() -> Result<()> {
