@@ -2,18 +2,26 @@
 //!
 //! Exporters of recurrent layers write a `Loop` or `Scan` whose state contains the weights: each is an initial value
 //! of the state, a constant, and the body returns it unchanged. As the input of the body, a weight is not a constant of
-//! the nodes that read it. [`hoisted`] makes these nodes read the constant itself, which subgraphs can see.
+//! the nodes that read it. [`hoisted`] makes these nodes read the constant itself, which subgraphs can see. The state of
+//! a nested loop, and of a loop that takes the weight from the outputs of another one, is treated alike.
 
 use super::dead::read_values;
 use super::edit::node;
+use crate::model::Model;
 use crate::onnx::dtype::DataType;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::onnx::validate::subgraphs;
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
-/// Returns the model with loops whose bodies read constant weights directly; `None` if no loop hands on a weight.
-/// Values that other nodes read keep their names.
-pub fn hoisted(model: &ModelProto) -> Option<ModelProto> {
+/// Returns the model with loops whose bodies read constant weights directly: the model itself if no loop hands on a
+/// weight. Values that other nodes read keep their names.
+pub fn hoisted(model: &Model) -> Cow<'_, Model> {
+    hoisted_graph(model.proto()).map_or(Cow::Borrowed(model), |proto| Cow::Owned(model.derive(proto)))
+}
+
+/// Returns the model of [`hoisted`]; `None` if no loop hands on a weight.
+fn hoisted_graph(model: &ModelProto) -> Option<ModelProto> {
     let graph = model.graph.as_deref()?;
     let loops = |graph: &GraphProto| graph.node.iter().any(|node| state_of(node).is_some());
     if !any_graph(graph, &loops) {
@@ -21,15 +29,14 @@ pub fn hoisted(model: &ModelProto) -> Option<ModelProto> {
     }
     let mut model = model.clone();
     let mut changed = false;
-    hoist(model.graph.as_deref_mut()?, &HashSet::new(), &mut changed);
+    hoist(model.graph.as_deref_mut()?, &HashMap::new(), &mut changed);
     changed.then_some(model)
 }
 
 /// Returns whether a constant is a float matrix or a larger float tensor.
 fn is_weight(tensor: &TensorProto) -> bool {
-    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
-    let float = [DataType::Float32, DataType::Float16, DataType::Bfloat16, DataType::Float64];
-    tensor.dims.len() >= 2 && dtype.is_some_and(|dtype| float.contains(&dtype))
+    let dtype = tensor.dtype();
+    tensor.dims.len() >= 2 && dtype.is_some_and(DataType::is_float)
 }
 
 /// Returns whether `wanted` is true for a graph or one of its subgraphs.
@@ -63,15 +70,16 @@ fn state_of(node: &NodeProto) -> Option<State> {
 }
 
 /// Hoists the weights of all loops of a graph and of its subgraphs. `visible` are the constant weights of the enclosing
-/// graphs.
-fn hoist(graph: &mut GraphProto, visible: &HashSet<String>, changed: &mut bool) {
-    let defined: HashSet<&str> = defined(graph).collect();
-    let mut weights: HashSet<String> = visible.iter().filter(|n| !defined.contains(n.as_str())).cloned().collect();
+/// graphs: their names and those of their copies, with the name of the weight.
+fn hoist(graph: &mut GraphProto, visible: &HashMap<String, String>, changed: &mut bool) {
+    let hidden: HashSet<&str> = defined(graph).collect();
+    let seen = visible.iter().filter(|(name, of)| !hidden.contains(name.as_str()) && !hidden.contains(of.as_str()));
+    let mut weights: HashMap<String, String> = seen.map(|(name, of)| (name.clone(), of.clone())).collect();
     let given: HashSet<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
     let stored = graph.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t)));
     let constants = stored.chain(graph.node.iter().filter_map(NodeProto::constant));
-    weights
-        .extend(constants.filter(|(name, t)| is_weight(t) && !given.contains(name)).map(|(name, _)| name.to_owned()));
+    let constants = constants.filter(|(name, t)| is_weight(t) && !given.contains(name));
+    weights.extend(constants.map(|(name, _)| (name.to_owned(), name.to_owned())));
     let read = read_values(graph);
     let mut nodes = Vec::with_capacity(graph.node.len());
     for mut each in std::mem::take(&mut graph.node) {
@@ -81,6 +89,7 @@ fn hoist(graph: &mut GraphProto, visible: &HashSet<String>, changed: &mut bool) 
             let output = remove(&mut each, index, &weight);
             if read.contains(&output) {
                 copies.push(node("Identity", &[&weight], &[&output]));
+                weights.insert(output, weight);
             }
         }
         for attribute in &mut each.attribute {
@@ -92,6 +101,9 @@ fn hoist(graph: &mut GraphProto, visible: &HashSet<String>, changed: &mut bool) 
         nodes.append(&mut copies);
     }
     graph.node = nodes;
+    if *changed {
+        drop_unread_copies(graph);
+    }
 }
 
 /// Returns the names that a graph defines.
@@ -103,7 +115,7 @@ fn defined(graph: &GraphProto) -> impl Iterator<Item = &str> {
 
 /// Returns the index in the state of a loop of a weight that the body returns unchanged, and the name of the weight;
 /// `None` if there is none.
-fn invariant(node: &NodeProto, weights: &HashSet<String>) -> Option<(usize, String)> {
+fn invariant(node: &NodeProto, weights: &HashMap<String, String>) -> Option<(usize, String)> {
     let state = state_of(node)?;
     let body = node.attribute("body")?.g.as_deref()?;
     // A node must keep an output.
@@ -113,27 +125,43 @@ fn invariant(node: &NodeProto, weights: &HashSet<String>) -> Option<(usize, Stri
     let name = |index: usize| body.output.get(index).and_then(|output| output.name.as_deref());
     (0..state.count).find_map(|index| {
         let weight = weights.get(node.input.get(state.before + index)?)?;
-        let inside = body.input[state.before + index].name.as_deref()?;
-        let returned = state.condition + index;
-        let is_unchanged = source(body, name(returned)?) == inside;
+        let (inside, returned) = (body.input[state.before + index].name.as_deref()?, state.condition + index);
         // An output of a graph must be a value of that graph.
         let only_here = (0..body.output.len()).all(|other| other == returned || name(other) != Some(inside));
         let hidden = any_graph(body, &|graph| defined(graph).any(|name| name == weight));
-        (is_unchanged && only_here && !hidden).then(|| (index, weight.clone()))
+        (is_kept(body, &state, index) && only_here && !hidden).then(|| (index, weight.clone()))
     })
 }
 
-/// Returns the value that `name` is a copy of, through `Identity` nodes of `body`.
+/// Returns whether the body of a loop returns the value `index` of its state unchanged.
+fn is_kept(body: &GraphProto, state: &State, index: usize) -> bool {
+    let given = body.input.get(state.before + index).and_then(|input| input.name.as_deref());
+    let returned = body.output.get(state.condition + index).and_then(|output| output.name.as_deref());
+    returned.is_some_and(|returned| Some(source(body, returned)) == given)
+}
+
+/// Returns the value that `name` is a copy of, through `Identity` nodes of `body` and loops that keep it.
 fn source<'b>(body: &'b GraphProto, name: &'b str) -> &'b str {
     let mut at = name;
     for _ in 0..body.node.len() {
-        let producer = body.node.iter().find(|node| node.output.iter().any(|output| output == at));
-        match producer.filter(|node| node.is("Identity")).and_then(|node| node.input_at(0)) {
+        let place = |node: &NodeProto| node.output.iter().position(|output| output == at);
+        let producer = body.node.iter().find_map(|node| Some((node, place(node)?)));
+        match producer.and_then(|(node, output)| copied(node, output)) {
             Some(input) => at = input,
             None => break,
         }
     }
     at
+}
+
+/// Returns the input that an output of a node is a copy of.
+fn copied(node: &NodeProto, output: usize) -> Option<&str> {
+    if node.is("Identity") {
+        return node.input_at(0);
+    }
+    let state = state_of(node)?;
+    let kept = output < state.count && is_kept(node.attribute("body")?.g.as_deref()?, &state, output);
+    node.input_at(state.before + output).filter(|_| kept)
 }
 
 /// Removes the value `index` of the state of a loop, whose body reads `weight` instead, and returns the name of the
@@ -191,27 +219,47 @@ mod tests {
     use super::*;
     use crate::call::Call;
     use crate::graph::edit::graph_attribute;
-    use crate::model::Model;
     use crate::runtime::testing::{graph, model, node as simple, value, weight};
     use crate::runtime::{Session, SessionOptions, Tensor, test_runtime};
 
-    /// Returns `y = x w w w` by a loop of three iterations whose state is the product and `w`; with `changes`, the body
-    /// returns another weight.
-    fn looped(changes: bool) -> ModelProto {
-        let mut body = vec![simple("Identity", &["go"], "go_on"), simple("MatMul", &["h", "v"], "h_next")];
-        body.push(simple(if changes { "Neg" } else { "Identity" }, &["v"], "v_next"));
-        let state = |product: &str, w: &str| vec![value(product, 1, &["n", "8"]), value(w, 1, &["8", "8"])];
-        let (mut inputs, mut outputs) = (vec![value("i", 7, &[]), value("go", 9, &[])], vec![value("go_on", 9, &[])]);
-        inputs.extend(state("h", "v"));
-        outputs.extend(state("h_next", "v_next"));
-        let mut each = node("Loop", &["trips", "", "x", "w"], &["p", "w_last"]);
+    /// Returns a loop of three iterations from the values `[h, v]` to `[h_next, v_next]`. Its body has the names with
+    /// `prefix`, and the nodes that `steps` returns for them.
+    fn each(prefix: &str, ends: [&str; 4], steps: impl Fn([&str; 4]) -> Vec<NodeProto>) -> NodeProto {
+        let named = |name: &str| format!("{prefix}{name}");
+        let names = ["h", "v", "h_next", "v_next"].map(named);
+        let (i, go, on) = (named("i"), named("go"), named("go_on"));
+        let mut body = vec![simple("Identity", &[&go], &on)];
+        body.extend(steps([&names[0], &names[1], &names[2], &names[3]]));
+        let state = |h: &str, v: &str| vec![value(h, 1, &["n", "8"]), value(v, 1, &["8", "8"])];
+        let (mut inputs, mut outputs) = (vec![value(&i, 7, &[]), value(&go, 9, &[])], vec![value(&on, 9, &[])]);
+        inputs.extend(state(&names[0], &names[1]));
+        outputs.extend(state(&names[2], &names[3]));
+        let mut each = node("Loop", &["trips", "", ends[0], ends[1]], &[ends[2], ends[3]]);
         each.attribute = vec![graph_attribute("body", graph(body, inputs, outputs))];
-        let nodes = vec![each, simple("MatMul", &["p", "w_last"], "y")];
+        each
+    }
+
+    /// Returns a model with the input `x`, the output `y` and the weight `w`.
+    fn with(nodes: Vec<NodeProto>) -> ModelProto {
         let mut graph = graph(nodes, vec![value("x", 1, &["n", "8"])], vec![value("y", 1, &["n", "8"])]);
         let values: Vec<f32> = (0..64).map(|i| (i as f32 * 0.7).sin() * 0.5).collect();
         let trips = crate::graph::edit::tensor("trips", DataType::Int64, &[], 3i64.to_le_bytes().to_vec().into());
         graph.initializer = vec![weight("w", &[8, 8], &values), trips];
         model(graph)
+    }
+
+    fn product([h, v, h_next, v_next]: [&str; 4]) -> Vec<NodeProto> {
+        vec![simple("MatMul", &[h, v], h_next), simple("Identity", &[v], v_next)]
+    }
+
+    /// Returns `y = x w w w w` by a loop whose state is the product and `w`; with `changes`, the body returns another
+    /// weight.
+    fn looped(changes: bool) -> ModelProto {
+        let steps = |[h, v, h_next, v_next]: [&str; 4]| {
+            let next = if changes { "Neg" } else { "Identity" };
+            vec![simple("MatMul", &[h, v], h_next), simple(next, &[v], v_next)]
+        };
+        with(vec![each("", ["x", "w", "p", "w_last"], steps), simple("MatMul", &["p", "w_last"], "y")])
     }
 
     fn run(model: &ModelProto) -> Vec<f32> {
@@ -224,7 +272,7 @@ mod tests {
     #[test]
     fn a_weight_that_a_loop_hands_on_is_read_directly() {
         let original = looped(false);
-        let changed = hoisted(&original).unwrap();
+        let changed = hoisted_graph(&original).unwrap();
         let graph = changed.graph.as_deref().unwrap();
         assert_eq!(
             (&graph.node[0].input[2..], &graph.node[0].output[..]),
@@ -237,20 +285,50 @@ mod tests {
         // The value after the loop, which another node reads, is a copy.
         assert_eq!(graph.node[1].op(), "Identity");
         assert_eq!(run(&changed), run(&original));
-        assert!(hoisted(&changed).is_none());
+        assert!(hoisted_graph(&changed).is_none());
     }
 
     #[test]
     fn a_state_that_changes_stays() {
-        assert!(hoisted(&looped(true)).is_none());
+        assert!(hoisted_graph(&looped(true)).is_none());
         // A caller may give an optional input another value.
         let mut optional = looped(false);
         optional.graph.as_deref_mut().unwrap().input.push(value("w", 1, &["8", "8"]));
-        assert!(hoisted(&optional).is_none());
+        assert!(hoisted_graph(&optional).is_none());
         // The body has a value of the same name.
         let mut hidden = looped(false);
         let node = &mut hidden.graph.as_deref_mut().unwrap().node[0];
         node.attribute[0].g.as_deref_mut().unwrap().node.push(simple("Relu", &["h"], "w"));
-        assert!(hoisted(&hidden).is_none());
+        assert!(hoisted_graph(&hidden).is_none());
+    }
+
+    /// Returns the number of loops with a state of one value, and of those with a larger one.
+    fn loops(graph: &GraphProto) -> (usize, usize) {
+        let nested = graph.node.iter().flat_map(subgraphs).map(loops);
+        let own = graph.node.iter().filter(|node| node.op() == "Loop");
+        let own = own.map(|node| if node.output.len() == 1 { (1, 0) } else { (0, 1) });
+        own.chain(nested).fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1))
+    }
+
+    #[test]
+    fn a_weight_goes_through_loops_in_a_row_and_in_each_other() {
+        let row = with(vec![
+            each("a", ["x", "w", "p", "w_last"], product),
+            each("b", ["p", "w_last", "y", "w_end"], product),
+        ]);
+        let inner = |names: [&str; 4]| vec![each("b", names, product)];
+        let nested = with(vec![each("a", ["x", "w", "y", "w_last"], inner)]);
+        for original in [row, nested] {
+            let changed = hoisted_graph(&original).unwrap();
+            let graph = changed.graph.as_deref().unwrap();
+            assert_eq!(loops(graph), (2, 0));
+            assert!(graph.node.iter().all(|node| node.op() == "Loop"), "copies that nothing reads are removed");
+            assert_eq!(run(&changed), run(&original));
+        }
+        // The inner loop changes the weight, and the outer one hands the changed weight on.
+        let negated =
+            |[h, v, h_next, v_next]: [&str; 4]| vec![simple("MatMul", &[h, v], h_next), simple("Neg", &[v], v_next)];
+        let outer = |names: [&str; 4]| vec![each("b", names, negated)];
+        assert!(hoisted_graph(&with(vec![each("a", ["x", "w", "y", "w_last"], outer)])).is_none());
     }
 }

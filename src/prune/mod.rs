@@ -126,8 +126,7 @@ fn run(
 ) -> Result<(Model, Report)> {
     let start = Instant::now();
     options.check()?;
-    let hoisted = invariants::hoisted(model.proto()).map(|proto| model.derive(proto));
-    let model = hoisted.as_ref().unwrap_or(model);
+    let model = &*invariants::hoisted(model);
     let pieces;
     let shown = match calibration {
         Some((runtime, Calibration::Text { text, tokenizer, windows, length })) => {

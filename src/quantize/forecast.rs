@@ -45,8 +45,7 @@ pub fn forecast(model: &Model, options: &QuantizeOptions) -> Result<Report> {
     options.fits_together(matches!(options.algorithm, Algorithm::Gptq | Algorithm::Awq))?;
     let block_size = if options.block_size == 0 { BLOCK_SIZE } else { options.block_size };
     let options = &QuantizeOptions { block_size, ..options.clone() };
-    let hoisted = invariants::hoisted(model.proto()).map(|proto| model.derive(proto));
-    let model = hoisted.as_ref().unwrap_or(model);
+    let model = &*invariants::hoisted(model);
     let floats = super::recoded(model, options)?;
     let ready = floats.as_ref().map_or(model, |floats| &floats.model);
     let view = View::new(ready.proto());

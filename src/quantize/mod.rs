@@ -171,8 +171,7 @@ fn run(
     if let Some(calibration) = given {
         calibration.note(&mut report);
     }
-    let hoisted = invariants::hoisted(model.proto()).map(|proto| model.derive(proto));
-    let model = hoisted.as_ref().unwrap_or(model);
+    let model = &*invariants::hoisted(model);
     let floats = recoded(model, options)?;
     let source = floats.as_ref().map_or(model, |floats| &floats.model);
     let data = given.map(|calibration| calibrate::batches(source, calibration)).transpose()?;
