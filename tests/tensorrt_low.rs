@@ -105,6 +105,20 @@ fn a_budget_of_int8_moves_nodes_back() {
     assert!(!report.summary["nodes_back_to_fp32"].as_array().unwrap().is_empty());
 }
 
+/// An error of 0 would be wrong if there is nothing to compare.
+#[test]
+fn no_error_is_measured_where_the_original_has_only_nan() {
+    let mut proto = convolution().proto().clone();
+    let graph = proto.graph.as_deref_mut().unwrap();
+    graph.node[1].output[0] = "positive".into();
+    let more = [(["positive", "positive"], "Sub", "zero"), (["zero", "zero"], "Div", "y")];
+    graph.node.extend(more.map(|(inputs, op, output)| optimize::graph::edit::node(op, &inputs, &[output])));
+    let model = Model::from_proto(proto);
+    let refused = tensorrt::graph(Some(runtime()), &model, &options(Precision::Fp16), &Call::default()).err().unwrap();
+    assert!(refused.kind() == Kind::Unsupported && refused.to_string().contains("have no finite value"), "{refused}");
+    tensorrt::graph(Some(runtime()), &model, &options(Precision::Fp32), &Call::default()).unwrap();
+}
+
 #[test]
 fn calibration_data_are_read_or_refused() {
     let (folder, model) = (scratch("tensorrt-calibration"), minilm());

@@ -2,7 +2,7 @@
 //! in float32, and the outputs.
 
 use crate::call::Call;
-use crate::error::{Error, Result, bail};
+use crate::error::{Error, Result, bail, error};
 use crate::graph::edit;
 use crate::inputs::{InputOptions, Source};
 use crate::model::{Model, Task};
@@ -75,7 +75,8 @@ pub(super) fn values(
 
 impl Sample {
     /// Runs `model` on a text, or on numbers that fit it, with the sizes of `shapes` if possible. Returns the values of
-    /// the run. Fails with the error of the last attempt if the model runs on none of the inputs.
+    /// the run. Fails with the error of the last attempt if the model runs on none of the inputs, and with `Unsupported`
+    /// if all its float32 outputs are NaN or infinite there.
     pub fn take(
         runtime: &'static Runtime,
         model: &Model,
@@ -96,6 +97,10 @@ impl Sample {
                 Ok(())
             };
             match values(&session, &inputs, &outputs, call, &mut keep) {
+                Ok(()) if has_only_non_finite(&found)? => {
+                    refused =
+                        Some(error!(Unsupported, "the outputs have no finite value, so an error cannot be measured"));
+                }
                 Ok(()) => {
                     let mut sample = Sample { inputs, types, largest: HashMap::new(), outputs: found };
                     sample.measure(&session, &names, call)?;
@@ -131,6 +136,19 @@ impl Sample {
         (self.inputs, self.largest) = (inputs, largest);
         Ok(())
     }
+}
+
+/// Returns whether there are float32 outputs with elements, but no finite element.
+fn has_only_non_finite(outputs: &[(String, Tensor)]) -> Result<bool> {
+    let mut any = false;
+    for (_, tensor) in outputs.iter().filter(|(_, tensor)| tensor.dtype() == DataType::Float32) {
+        let values = tensor.as_slice::<f32>()?;
+        if values.iter().any(|value| value.is_finite()) {
+            return Ok(false);
+        }
+        any |= !values.is_empty();
+    }
+    Ok(any)
 }
 
 /// Returns inputs to try, the most realistic first: a text if the model has a tokenizer, then numbers in the requested
