@@ -6,6 +6,10 @@
 //! `OPTIMIZE_FUZZ_INPUT=PATH` reads it again. OPTIMIZE_FUZZ_SECONDS applies to each reader (`make fuzz`: 60);
 //! OPTIMIZE_FUZZ_ROUNDS, if given, ends it earlier, to compare two runs.
 
+/// Only compiled: without it, a renamed function would be noticed by `make fuzz-long` alone.
+#[allow(dead_code)]
+#[path = "../fuzz/src/calls.rs"]
+mod calls;
 mod common;
 #[path = "fuzz/gguf.rs"]
 mod gguf;

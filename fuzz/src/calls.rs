@@ -4,7 +4,7 @@
 
 use crate::targets;
 use optimize::ffi::{buffer::*, call::*, context::*, ensemble::*, error::*, generator::*, model::*, package::*};
-use optimize::ffi::{prune::*, quantize::*, session::*, status::*, tensor::*, tokenizer::*};
+use optimize::ffi::{prune::*, quantize::*, run::*, session::*, status::*, tensor::*, tokenizer::*};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::LazyLock;
