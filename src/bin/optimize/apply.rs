@@ -76,7 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 machine: &arguments.machine,
                 output: &arguments.reporting,
             };
-            arguments.after.measure(&made, &mut report, bar)?;
+            arguments.after.measure(&made, made.measured_on()?, &mut report, bar)?;
         }
         Ok(report)
     })?;

@@ -101,6 +101,9 @@ pub struct AfterTechnique {
     pub benchmark_runs: Option<usize>,
 }
 
+/// The speed and the quality of a result, and its quality on ONNX Runtime's own kernels if it differs.
+type Compared = (BenchmarkReport, QualityReport, Option<QualityReport>);
+
 /// The total size of both models above which a brief benchmark is skipped.
 const BRIEF_BYTES: u64 = 3 << 30;
 
@@ -115,13 +118,13 @@ impl AfterTechnique {
         !self.no_benchmark && (!output.quiet || output.json || self.wanted())
     }
 
-    /// Measures the result, loaded from its file, and adds the results to the report. A brief benchmark that cannot run
-    /// is not an error: the report gives the reason.
-    pub fn measure(&self, made: &Made<'_>, report: &mut Report, bar: &Bar) -> Result<()> {
+    /// Measures the result, loaded from its file, with the options of [`Made::measured_on`], and adds the results to the
+    /// report. A brief benchmark that cannot run is not an error: the report gives the reason.
+    pub fn measure(&self, made: &Made<'_>, on: BenchmarkOptions, report: &mut Report, bar: &Bar) -> Result<()> {
         if !self.measures(made.output) {
             return Ok(());
         }
-        match self.compared(made, bar) {
+        match self.compared(made, on, bar) {
             Ok((speed, quality, stock)) => {
                 attach(report, &speed, &quality);
                 if let Some(stock) = stock {
@@ -136,12 +139,11 @@ impl AfterTechnique {
     }
 
     /// Returns the speed and the quality of the result, and its quality on ONNX Runtime's own kernels if it differs.
-    fn compared(&self, made: &Made<'_>, bar: &Bar) -> Result<(BenchmarkReport, QualityReport, Option<QualityReport>)> {
+    fn compared(&self, made: &Made<'_>, mut options: BenchmarkOptions, bar: &Bar) -> Result<Compared> {
         let (inputs, machine) = (made.inputs, made.machine);
         let runtime = machine.runtime()?;
         let (original, result) = (made.original, common::load(&made.target.file, bar)?);
         let tokenizer = common::tokenizer(inputs.tokenizer.as_deref(), original)?;
-        let mut options = made.measured_on()?;
         if tokenizer.is_none() && self.benchmark_text.is_empty() {
             options.inputs.texts.clear();
         }

@@ -168,7 +168,9 @@ fn describe(found: &Inspection, verbose: bool) -> String {
     text.push_str(&weights.render());
     text.push('\n');
     let modules: Vec<String> = found.modules.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let _ = writeln!(text, "modules     {}", modules.join(", "));
+    if !modules.is_empty() {
+        let _ = writeln!(text, "modules     {}", modules.join(", "));
+    }
     let mut operators: Vec<_> = found.operators.iter().collect();
     operators.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let shown = if verbose { operators.len() } else { 12 };

@@ -61,9 +61,9 @@ impl Made<'_> {
     /// Checks the result (unless `kept` is `None`), writes it, and benchmarks it against its original as far as the
     /// flags request it. Records the files and the findings in `report`. Fails if the result cannot be written or run.
     pub fn finish(&self, kept: Option<Kept>, report: &mut Report, bar: &Bar) -> Result<()> {
+        let on = self.measured_on()?;
         if let Some(kept) = kept {
-            let models = (self.original, self.result);
-            common::examine(self.machine, models, kept, &self.measured_on()?.inputs, report, bar)?;
+            common::examine(self.machine, (self.original, self.result), kept, &on.inputs, report, bar)?;
         }
         if let Some(data) = self.calibration {
             report.note_in_recipe("calibration", read::noted(&data.file));
@@ -75,7 +75,7 @@ impl Made<'_> {
         })?;
         report.output = Some(saved.identity());
         self.target.carry_along(self.original)?;
-        self.after.measure(self, report, bar)?;
+        self.after.measure(self, on, report, bar)?;
         report.peak_rss_bytes = optimize::report::peak_rss_bytes();
         Ok(())
     }
