@@ -158,7 +158,7 @@ fn metadata(entry: &crate::onnx::proto::StringStringEntryProto) -> (String, Stri
 
 impl Inspection {
     fn count(&mut self, tensor: &TensorProto) {
-        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        let dtype = tensor.dtype();
         let elements = element_count(&tensor.dims).unwrap_or(0);
         let entry = self.weights.entry(dtype.map_or("unknown", DataType::name)).or_default();
         entry.tensors += 1;

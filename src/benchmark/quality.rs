@@ -75,7 +75,7 @@ impl Comparison {
             let Some((_, after)) = other else {
                 bail!(InvalidArgument, "the result has no output {name:?}: the models cannot be compared");
             };
-            if before.shape() != after.shape() || is_float(before) != is_float(after) {
+            if before.shape() != after.shape() || before.dtype().is_float() != after.dtype().is_float() {
                 let (was, is) = (before.describe(), after.describe());
                 let why = || format!("the output {name:?} is {was} in the original, but {is} in the result");
                 self.apart.get_or_insert_with(why);
@@ -159,7 +159,7 @@ impl Tally {
         Tally {
             name: name.to_owned(),
             dtype: tensor.dtype(),
-            float: is_float(tensor),
+            float: tensor.dtype().is_float(),
             rows: 0,
             skipped: 0,
             sums: Sums::default(),
@@ -239,11 +239,6 @@ impl Tally {
             non_finite: self.sums.non_finite,
         }
     }
-}
-
-fn is_float(tensor: &Tensor) -> bool {
-    use DataType::*;
-    matches!(tensor.dtype(), Float32 | Float64 | Float16 | Bfloat16)
 }
 
 /// Returns the number of equal elements and of all elements. Elements of different types are not equal; types smaller

@@ -4,7 +4,6 @@ use crate::error::{Result, bail};
 use crate::inputs::{Batch, InputOptions, Source, tensors, window};
 use crate::limits;
 use crate::model::{Model, Task};
-use crate::onnx::dtype::DataType;
 use crate::report::Report;
 use crate::runtime::Tensor;
 use crate::text::{Decoder, Tokenizer};
@@ -97,8 +96,7 @@ pub fn batches(model: &Model, calibration: &Calibration<'_>) -> Result<Vec<Batch
 /// Fails with `InvalidArgument` if a tensor has a NaN or, although it has elements, no finite one. Single infinite
 /// elements are possible, for example in attention masks.
 fn is_usable(name: &str, tensor: &Tensor) -> Result<()> {
-    let float = [DataType::Float32, DataType::Float16, DataType::Bfloat16, DataType::Float64];
-    if !float.contains(&tensor.dtype()) {
+    if !tensor.dtype().is_float() {
         return Ok(());
     }
     let values = tensor.to_f32_vec()?;

@@ -125,7 +125,7 @@ impl Constant<'_> {
 
 /// Returns the elements of an integer tensor (int64 or int32), however they are stored; `None` for other types.
 pub fn whole_numbers(tensor: &TensorProto) -> Option<Vec<i64>> {
-    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0))?;
+    let dtype = tensor.dtype()?;
     Some(match (&tensor.raw_data, dtype) {
         (Some(raw), DataType::Int64) => raw.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
         (Some(raw), DataType::Int32) => {
@@ -168,7 +168,7 @@ impl Matrix {
     /// Returns the elements of a tensor of any shape as `rows` × `columns`. Fails like [`Matrix::flat`], also if the
     /// number of elements differs.
     pub fn shaped(tensor: &TensorProto, rows: i64, columns: i64) -> Result<Matrix> {
-        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        let dtype = tensor.dtype();
         let dtype = match dtype {
             Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16) => dtype.unwrap_or(DataType::Float32),
             Some(other) => bail!(Unsupported, "the weight is {}, not float", other.name()),

@@ -22,7 +22,7 @@ pub fn raw(tensor: &TensorProto) -> Result<Bytes> {
     if let Some(raw) = &tensor.raw_data {
         return Ok(raw.clone());
     }
-    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+    let dtype = tensor.dtype();
     Ok(match dtype {
         Some(DataType::Float32) => tensor.float_data.0.iter().flat_map(|v| v.to_le_bytes()).collect(),
         Some(DataType::Float64) => tensor.double_data.0.iter().flat_map(|v| v.to_le_bytes()).collect(),

@@ -1,5 +1,6 @@
 //! Element types of tensors, with the values of `onnx.proto`.
 
+use super::proto::TensorProto;
 use crate::error::{Result, bail};
 
 /// The element type of a tensor. The values are those of ONNX and of `optimize_dtype_t` in C.
@@ -88,6 +89,11 @@ impl DataType {
         ALL[self as usize - 1].2
     }
 
+    /// Returns whether the type is float16, bfloat16, float32 or float64: a floating-point type that models compute with.
+    pub fn is_float(self) -> bool {
+        matches!(self, DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
+    }
+
     /// Returns the size in bytes of `elements` packed elements (sub-byte types share bytes); 0 for strings. Fails with
     /// `InvalidModel` on overflow.
     pub fn bytes_of(self, elements: u64) -> Result<u64> {
@@ -95,6 +101,13 @@ impl DataType {
             Some(bits) => Ok(bits.div_ceil(8)),
             None => bail!(InvalidModel, "{elements} elements of {} do not fit an address space", self.name()),
         }
+    }
+}
+
+impl TensorProto {
+    /// Returns the element type; `None` if it is absent, undefined or unknown.
+    pub fn dtype(&self) -> Option<DataType> {
+        DataType::from_onnx(self.data_type.unwrap_or(0))
     }
 }
 
@@ -120,6 +133,7 @@ mod tests {
             assert_eq!(dtype.to_onnx() as usize, index + 1);
             assert_eq!(DataType::from_onnx(dtype.to_onnx()), Some(*dtype));
             assert_eq!(dtype.name(), *name);
+            assert_eq!(dtype.is_float(), ["float16", "bfloat16", "float32", "float64"].contains(name));
         }
         assert_eq!(DataType::from_onnx(0), None);
         assert_eq!(DataType::from_onnx(-1), None);

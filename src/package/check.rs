@@ -6,7 +6,6 @@ use crate::call::Call;
 use crate::error::{Result, bail};
 use crate::inputs::{InputOptions, Source};
 use crate::model::{Model, Prepared};
-use crate::onnx::dtype::DataType;
 use crate::runtime::{OptimizationLevel, Runtime, Session, SessionOptions, Tensor, has_blocks};
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +125,7 @@ fn judge(
 
 /// Returns the name of a float output that has elements, but no finite one.
 fn void(outputs: &Values) -> Result<Option<&str>> {
-    for (name, tensor) in outputs.iter().filter(|(_, tensor)| is_float(tensor) && tensor.elements() > 0) {
+    for (name, tensor) in outputs.iter().filter(|(_, tensor)| tensor.dtype().is_float() && tensor.elements() > 0) {
         if !tensor.to_f32_vec()?.iter().any(|value| value.is_finite()) {
             return Ok(Some(name));
         }
@@ -145,7 +144,7 @@ fn within(given: &Values, expected: &Values, tolerances: &[f64]) -> Result<std::
         let apart = difference(a, b)?;
         largest = largest.max(apart);
         if apart > *tolerance {
-            let of = if is_float(b) { format!("by {apart:.1e} of its largest value") } else { share(apart) };
+            let of = if b.dtype().is_float() { format!("by {apart:.1e} of its largest value") } else { share(apart) };
             return Ok(Err(format!("output {name:?} differs from that of the model {of}")));
         }
     }
@@ -181,7 +180,7 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return Ok(f64::INFINITY);
     }
-    if !is_float(a) {
+    if !a.dtype().is_float() {
         return Ok(share_of_others(a, b));
     }
     let (a, b) = (a.to_f32_vec()?, b.to_f32_vec()?);
@@ -192,10 +191,6 @@ fn difference(a: &Tensor, b: &Tensor) -> Result<f64> {
         false => f64::INFINITY,
     };
     Ok(a.iter().zip(&b).map(apart).fold(0.0, f64::max))
-}
-
-fn is_float(tensor: &Tensor) -> bool {
-    matches!(tensor.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
 }
 
 fn share(of: f64) -> String {

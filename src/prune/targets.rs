@@ -253,8 +253,7 @@ fn layout(node: &NodeProto, slot: usize, constant: &Constant<'_>, body: BodyId) 
 }
 
 fn is_float(tensor: &TensorProto) -> bool {
-    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
-    matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64))
+    tensor.dtype().is_some_and(DataType::is_float)
 }
 
 /// Returns the weight as a target with its sparsity, or the reason why it is unchanged.

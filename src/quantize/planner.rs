@@ -345,7 +345,7 @@ fn gemm_form(node: &NodeProto, opset: i64) -> Judged<Form> {
 
 /// Returns whether a tensor is float32, float16 or bfloat16.
 pub(super) fn is_float(tensor: &TensorProto) -> bool {
-    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+    let dtype = tensor.dtype();
     matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16))
 }
 

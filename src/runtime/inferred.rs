@@ -61,13 +61,14 @@ pub fn resize(info: &mut ValueInfoProto, sizes: &[i64]) {
 /// small.
 fn without_weights(graph: &mut GraphProto) {
     let weight = |tensor: &mut TensorProto| {
-        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        let dtype = tensor.dtype();
         let float = matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Float64));
         float && tensor.name.is_some() && tensor.dims.iter().product::<i64>() > WEIGHT
     };
     let inputs: HashSet<String> = graph.input.iter().filter_map(|i| i.name.clone()).collect();
     for tensor in graph.initializer.extract_if(.., weight) {
-        let (Some(name), Some(dtype)) = (tensor.name, DataType::from_onnx(tensor.data_type.unwrap_or(0))) else {
+        let dtype = tensor.dtype();
+        let (Some(name), Some(dtype)) = (tensor.name, dtype) else {
             continue;
         };
         if !inputs.contains(&name) {

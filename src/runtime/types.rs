@@ -6,7 +6,6 @@ use crate::error::{Result, bail};
 use crate::graph::edit;
 use crate::graph::lower::{Type, Types};
 use crate::model::{Dim, Model};
-use crate::onnx::dtype::DataType;
 use crate::onnx::proto::ModelProto;
 use std::collections::HashSet;
 
@@ -19,7 +18,7 @@ pub fn infer_types(runtime: &'static Runtime, proto: &ModelProto, call: &Call) -
     let mut known = Types::new();
     for tensor in &graph.initializer {
         let dims = tensor.dims.iter().map(|d| Dim::Fixed(*d)).collect();
-        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+        let dtype = tensor.dtype();
         known.insert(tensor.name.clone().unwrap_or_default(), Type { dtype, dims: Some(dims) });
     }
     let model = Model::from_proto(proto.clone());

@@ -247,10 +247,7 @@ fn perturbed(inputs: &[(String, Tensor)]) -> Result<Option<Vec<(String, Tensor)>
 /// finite where `a` does not have the same. If `a` is zero, returns 0 or 1: whether `b` differs. Returns `None` if they
 /// are not floats of one shape.
 fn difference(a: &Tensor, b: &Tensor) -> Option<f64> {
-    let float = |tensor: &Tensor| {
-        matches!(tensor.dtype(), DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
-    };
-    if a.shape() != b.shape() || !float(a) || !float(b) {
+    if a.shape() != b.shape() || !a.dtype().is_float() || !b.dtype().is_float() {
         return None;
     }
     let sums = Sums::of(&a.to_f32_vec().ok()?, &b.to_f32_vec().ok()?);

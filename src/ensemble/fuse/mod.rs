@@ -251,11 +251,7 @@ fn numbers(ensemble: &Ensemble, join: &mut Join) -> Result<Vec<ValueInfoProto>> 
                 None if infos.len() == 1 && branch.outputs.len() == 1 => &branch.outputs[0],
                 None => bail!(InvalidArgument, "{} has no output {:?}", place(index), info.name),
             };
-            let float = matches!(
-                found.dtype,
-                Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64)
-            );
-            if !float {
+            if !found.dtype.is_some_and(DataType::is_float) {
                 let is = found.describe();
                 bail!(
                     Unsupported,

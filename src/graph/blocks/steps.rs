@@ -67,7 +67,7 @@ pub(super) fn expand(proto: &mut ModelProto) -> Result<usize> {
 
 /// Returns whether a constant holds codes: 8-bit integers with more than one dimension.
 fn is_codes(tensor: &TensorProto) -> bool {
-    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+    let dtype = tensor.dtype();
     matches!(dtype, Some(DataType::Int8 | DataType::Uint8)) && tensor.dims.len() > 1
 }
 
@@ -121,7 +121,7 @@ fn rounded(mut array: Array, to: DataType) -> Option<Array> {
 fn of_tensor(tensor: &TensorProto) -> Option<Array> {
     let dims: Vec<usize> = tensor.dims.iter().map(|size| usize::try_from(*size).ok()).collect::<Option<_>>()?;
     let count: usize = dims.iter().product();
-    let values = match DataType::from_onnx(tensor.data_type.unwrap_or(0))? {
+    let values = match tensor.dtype()? {
         DataType::Int8 => tensor.raw_data.as_ref()?.iter().map(|byte| f32::from(*byte as i8)).collect(),
         DataType::Uint8 => tensor.raw_data.as_ref()?.iter().map(|byte| f32::from(*byte)).collect(),
         _ => floats(tensor).ok()?,

@@ -202,10 +202,8 @@ impl<'m> Analysis<'m> {
     /// a caller may give it another value.
     pub fn constant(&mut self, name: &'m str, tensor: &'m TensorProto, overridable: bool) {
         let dims: Vec<Dim> = tensor.dims.iter().map(|size| [*size; 2]).collect();
-        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
-        let float =
-            |dtype| matches!(dtype, DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64);
-        let cut = dtype.is_some_and(float) && !overridable;
+        let dtype = tensor.dtype();
+        let cut = dtype.is_some_and(DataType::is_float) && !overridable;
         let text = if overridable {
             "a caller may give it another value"
         } else {

@@ -223,10 +223,8 @@ fn reasons(analysis: &Analysis<'_>, groups: &Groups, selected: &Selected) -> Str
 fn weighs(analysis: &Analysis<'_>, node: u32) -> bool {
     let node = &analysis.graph.node[node as usize];
     let many = |tensor: &TensorProto| {
-        let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
-        let float =
-            matches!(dtype, Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16 | DataType::Float64));
-        float && tensor.dims.iter().filter(|size| **size > 1).count() > 1
+        let dtype = tensor.dtype();
+        dtype.is_some_and(DataType::is_float) && tensor.dims.iter().filter(|size| **size > 1).count() > 1
     };
     let stored = |name: &str| {
         let constant = analysis.values.get(name).and_then(|value| value.constant);

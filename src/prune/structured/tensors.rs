@@ -12,7 +12,7 @@ const PIECE: usize = 1 << 20;
 
 /// Returns the size of an element of a tensor in bytes.
 pub fn width(tensor: &TensorProto) -> usize {
-    DataType::from_onnx(tensor.data_type.unwrap_or(0)).map_or(0, |dtype| dtype.bits() as usize / 8)
+    tensor.dtype().map_or(0, |dtype| dtype.bits() as usize / 8)
 }
 
 /// Returns the dimensions of a tensor as `usize`.
@@ -110,7 +110,7 @@ pub fn sums(tensor: &TensorProto, at: usize, of: fn(f64) -> f64) -> Result<Vec<f
     let (sizes, width, raw) = (sizes(tensor), width(tensor), raw(tensor)?);
     let mut sums = vec![0f64; sizes[at]];
     let inner = sizes[at + 1..].iter().product::<usize>() * width;
-    let dtype = DataType::from_onnx(tensor.data_type.unwrap_or(0));
+    let dtype = tensor.dtype();
     for (index, part) in raw.chunks_exact(inner.max(1)).enumerate() {
         let sum: f64 = part.chunks_exact(width.max(1)).map(|bytes| of(number(dtype, bytes))).sum();
         sums[index % sizes[at]] += sum;

@@ -29,7 +29,7 @@ pub use write::{Switched, apply};
 use super::allocate::Choice;
 use super::planner::{LEFT, Plan};
 use crate::graph::{BodyId, View};
-use crate::onnx::dtype::{DataType, element_count};
+use crate::onnx::dtype::element_count;
 use crate::onnx::proto::TensorProto;
 use crate::report::report_of;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl Stored<'_> {
 
     /// Returns the size of the float tensor in bytes.
     pub fn bytes(&self) -> u64 {
-        let dtype = DataType::from_onnx(self.tensor.data_type.unwrap_or(0));
+        let dtype = self.tensor.dtype();
         self.elements() * u64::from(dtype.map_or(4, |d| d.bits() / 8))
     }
 

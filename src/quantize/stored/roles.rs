@@ -160,7 +160,7 @@ pub fn already(view: &View<'_>, body: usize, name: &str) -> bool {
 /// Returns whether a constant has 8-bit elements and at least two dimensions; `None` if the value is not a constant.
 fn stored_constant(view: &View<'_>, body: usize, name: &str) -> Option<bool> {
     let constant = view.constant(body, name)?;
-    let dtype = DataType::from_onnx(constant.tensor.data_type.unwrap_or(0));
+    let dtype = constant.tensor.dtype();
     let whole = whole_numbers(constant.tensor).is_none();
     Some(whole && matches!(dtype, Some(DataType::Int8 | DataType::Uint8)) && constant.tensor.dims.len() > 1)
 }

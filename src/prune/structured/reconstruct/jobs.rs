@@ -136,9 +136,6 @@ fn bias(analysis: &Analysis<'_>, consumer: &Consumer<'_>) -> Option<(String, Ten
         }
     };
     let tensor = analysis.constants.get(name)?;
-    let float = matches!(
-        DataType::from_onnx(tensor.data_type.unwrap_or(0)),
-        Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16)
-    );
+    let float = matches!(tensor.dtype(), Some(DataType::Float32 | DataType::Float16 | DataType::Bfloat16));
     (tensor.dims.len() == 1 && float && uses(analysis, name) == 1).then(|| (name.to_owned(), (*tensor).clone()))
 }

@@ -235,7 +235,7 @@ impl Solver<'_> {
 
     /// Returns a tensor with the name `name`, the type of `like` and other values, in scratch storage.
     fn store(&self, name: &str, like: &TensorProto, values: &[f32]) -> Result<TensorProto> {
-        let dtype = DataType::from_onnx(like.data_type.unwrap_or(0)).unwrap_or(DataType::Float32);
+        let dtype = like.dtype().unwrap_or(DataType::Float32);
         Ok(edit::tensor(name, dtype, &like.dims, store(values, dtype, &self.scratch)?))
     }
 }
