@@ -76,10 +76,6 @@ pub fn compare_classification(
     let truths = names.truths(rows)?;
     let mut units = Units::new(call, Stage::EVALUATE_TEXTS, 2 * rows.len());
     let (before, after) = both(runtime, original, result, tokenizer, rows, options, &mut units)?;
-    if before.count != after.count {
-        let (before, after) = (before.count, after.count);
-        bail!(InvalidArgument, "the original has {before} classes, the result {after}: they cannot be compared");
-    }
     let right = |of: &Predictions, text: usize| f64::from(u8::from(of.classes[text] == truths[text]));
     let changes: Vec<f64> = (0..rows.len()).map(|text| right(&after, text) - right(&before, text)).collect();
     let same = before.classes.iter().zip(&after.classes).filter(|(a, b)| a == b).count();
@@ -128,6 +124,10 @@ fn both(
     let theirs = own.as_ref().map_or(tokenizer, |own| &own.tokenizer);
     let before = predict(runtime, original, tokenizer, rows, options, units).at(|| "the original")?;
     let mut after = predict(runtime, result, theirs, rows, options, units).at(|| "the result")?;
+    if before.count != after.count {
+        let (before, after) = (before.count, after.count);
+        bail!(InvalidArgument, "the original has {before} classes, the result {after}: they cannot be compared");
+    }
     if let Some(order) = order.filter(|order| order.len() == after.count) {
         let known = inverse(&order);
         after.classes.iter_mut().for_each(|class| *class = known[*class]);

@@ -24,8 +24,8 @@ pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Resu
     let model = package.model()?;
     let home = folder.join(name);
     let version = home.join("1");
-    std::fs::create_dir_all(&version).at(|| version.display())?;
     let text = config(package, name, &model.inputs(), &model.outputs())?;
+    std::fs::create_dir_all(&version).at(|| version.display())?;
     model.save(&version.join("model.onnx"), ExternalData::Auto, call)?;
     files::replace(&home.join("config.pbtxt"), text.as_bytes())
 }

@@ -133,6 +133,11 @@ impl Session {
         if ahead {
             options.optimization_level = OptimizationLevel::Disabled;
         }
+        let plain = options.optimization_level != OptimizationLevel::All || options.optimized_model.is_some();
+        if !options.execution.precision.is_fp32() && plain && !ahead && provider == Provider::Cpu {
+            let name = options.execution.precision.name();
+            bail!(Unsupported, "precision {name} needs all optimizations, and no file for the optimized graph");
+        }
         if !kernels::wanted(&options, provider, ahead) {
             return Session::make_shared(runtime, model, ahead, &options, On(provider, false), call);
         }

@@ -172,6 +172,10 @@ TEST(what_cannot_be_meant_is_refused) {
     CHECK_FAILS(optimize_session_new(context, model, &kernels, NULL, &session, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "kernels is stock");
     kernels.kernels = OPTIMIZE_KERNELS_AUTO;
+    kernels.optimization_level = OPTIMIZE_OPTIMIZATION_BASIC;
+    CHECK_FAILS(optimize_session_new(context, model, &kernels, NULL, &session, &error), OPTIMIZE_UNSUPPORTED,
+                "precision int8 needs all optimizations");
+    kernels.optimization_level = 0;
     kernels.precision = 3;
     CHECK_FAILS(optimize_session_new(context, model, &kernels, NULL, &session, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "precision is 3");

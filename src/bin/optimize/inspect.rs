@@ -11,7 +11,6 @@ use optimize::inspect::{Inspection, inspect};
 use optimize::model::contract::describe as describe_size;
 use optimize::package::manifest::Variant;
 use optimize::package::{OpenOptions, Package, verify};
-use optimize::runtime::Runtime;
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -72,7 +71,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// variants can be used.
 fn package(arguments: &Arguments) -> Result<()> {
     let package = Package::open(&arguments.model, &OpenOptions::default())?;
-    let runtime = Runtime::open(None).ok();
+    let runtime = arguments.machine.runtime().ok();
     let manifest = package.manifest();
     let mut verified = None;
     if arguments.verify || arguments.public_key.is_some() {
