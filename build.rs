@@ -48,7 +48,7 @@ fn main() {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     }
     compile_shim();
-    // A crate from a registry is unpacked into a read-only folder, and it contains the header.
+    // Only a checkout has `.git`. A crate from a registry contains the header, and its folder is read-only.
     if Path::new(".git").exists() {
         write_header();
     }

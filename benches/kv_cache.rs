@@ -3,8 +3,8 @@
 //!
 //! The model (by default a GGUF file of SmolLM2) generates after prompts of several lengths, with the types taking
 //! turns in one process. Times are medians over the rounds: of processor time with one thread (the default), of
-//! wall-clock time otherwise. Then it continues 20 texts of the Brown corpus greedily; printed is how many texts are
-//! the same as with float32, and the mean number of equal tokens at the beginning of a text.
+//! wall-clock time otherwise. Then the model continues 20 texts of the Brown corpus greedily. The benchmark prints how
+//! many texts are the same as with float32, and the mean number of equal tokens at the beginning of a text.
 
 #[allow(dead_code)]
 mod common;

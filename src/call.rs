@@ -82,16 +82,18 @@ pub type ProgressFn<'a> = dyn Fn(Progress<'_>) -> ControlFlow<()> + 'a;
 /// nothing is reported and the operation is not ended early.
 #[derive(Default, Clone, Copy)]
 pub struct Call<'a> {
-    /// Progress callback, called on the thread that called the library.
+    /// Progress callback, called on the thread that called the library; `None` for no reports.
     pub progress: Option<&'a ProgressFn<'a>>,
-    /// Deadline: the first check after it ends the operation with [`Kind::Timeout`].
+    /// Deadline: the first check after it ends the operation with [`Kind::Timeout`]. `None` for no deadline.
     pub deadline: Option<Instant>,
-    /// Cancel token: the first check after it is fired ends the operation with [`Kind::Cancelled`].
+    /// Cancel token: the first check after it is fired ends the operation with [`Kind::Cancelled`]. `None` for no
+    /// token.
     pub cancel: Option<&'a Cancel>,
 }
 
 impl Call<'_> {
-    /// Fails with [`Kind::Cancelled`] if the token is fired, or with [`Kind::Timeout`] if the deadline has passed.
+    /// Checks whether the operation must end. Fails with [`Kind::Cancelled`] if the token is fired, or with
+    /// [`Kind::Timeout`] if the deadline has passed.
     pub fn check(&self) -> Result<()> {
         if self.cancel.is_some_and(Cancel::is_fired) {
             return Err(cancelled());
@@ -182,8 +184,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Fails with [`Kind::Cancelled`] or [`Kind::Timeout`] if the caller has cancelled or the deadline has passed. The
-    /// check is one atomic load, so it can be called often.
+    /// Checks whether the operation must end. Fails with [`Kind::Cancelled`] if the caller has cancelled, and with
+    /// [`Kind::Timeout`] if the deadline has passed. The check is one atomic load, so it can be called often.
     pub fn check(&self) -> Result<()> {
         match self.stopped.load(Ordering::Relaxed) {
             0 => Ok(()),

@@ -101,29 +101,29 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Models that were loaded from files or memory.
+    /// Number of models that were loaded from files or memory.
     models_loaded: Counter as u64, "models_loaded_total" "counter" "Models loaded.";
     /// Sum of the sizes of all loaded models in bytes. Mapped weights count, even if they were never read.
     bytes_loaded: Counter as u64, "loaded_bytes_total" "counter" "Size of the loaded models.";
-    /// Seconds that loading took.
+    /// Time in seconds that loading took.
     load_seconds: Seconds as f64, "load_seconds_total" "counter" "Time to load models.";
-    /// Sessions that were created.
+    /// Number of sessions that were created.
     sessions_created: Counter as u64, "sessions_created_total" "counter" "Sessions created.";
-    /// Seconds that creating sessions took.
+    /// Time in seconds that creating sessions took.
     session_seconds: Seconds as f64, "session_seconds_total" "counter" "Time to create sessions.";
-    /// Runs of sessions that ended, failed ones included.
+    /// Number of runs of sessions that ended, including failed ones.
     runs: Counter as u64, "runs_total" "counter" "Runs of sessions.";
-    /// Runs that failed, cancelled ones included.
+    /// Number of runs that failed, including cancelled ones.
     failed_runs: Counter as u64, "failed_runs_total" "counter" "Runs that failed or were cancelled.";
-    /// Seconds that runs took, summed over threads.
+    /// Time in seconds that runs took, summed over threads.
     run_seconds: Seconds as f64, "run_seconds_total" "counter" "Time of runs, summed over threads.";
-    /// Runs that are in progress now.
+    /// Number of runs that are in progress now.
     active_runs: Counter as u64, "active_runs" "gauge" "Runs in progress.";
-    /// Calls that wait now for another call of the same TensorRT engine to end.
+    /// Number of calls that wait now for another call of the same TensorRT engine to end.
     waiting_calls: Counter as u64, "waiting_calls" "gauge" "Calls that wait for an engine.";
-    /// Tokens that the models of generators have read: those of prompts, and generated ones.
+    /// Number of tokens that the models of generators have read: those of prompts, and generated ones.
     read_tokens: Counter as u64, "read_tokens_total" "counter" "Tokens that models of generators have read.";
-    /// Tokens that generators have generated.
+    /// Number of tokens that generators have generated.
     generated_tokens: Counter as u64, "generated_tokens_total" "counter" "Tokens generated.";
 }
 

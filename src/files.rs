@@ -128,9 +128,9 @@ pub fn stream(bytes: &[u8], out: &mut impl Write, mut step: impl FnMut(&[u8]) ->
     Ok(())
 }
 
-/// A file that appears under its name only when it is complete. Until [`AtomicFile::commit`] it has no name, and
-/// dropping it removes it. It has a hidden name if the file system has no unnamed files, or if `/proc` is missing. If
-/// the target path is a symbolic link, the link is replaced, and the file that it leads to is unchanged.
+/// A file that appears under its name only when it is complete. Until [`AtomicFile::commit`], it has no name, or a
+/// hidden one if the file system has no unnamed files or `/proc` is missing. Dropping it before then removes it. If the
+/// target path is a symbolic link, the link is replaced, and the file that it leads to is unchanged.
 pub struct AtomicFile {
     /// File that is written; `None` after the commit.
     file: Option<File>,
@@ -150,7 +150,8 @@ const WRITE_BACK: u64 = 4 << 20;
 
 impl AtomicFile {
     /// Returns a new file that will replace `target` or appear there. The folder of `target` must exist. Fails with
-    /// `InvalidArgument` if `target` has no file name, or exists and is not a regular file.
+    /// `InvalidArgument` if `target` has no file name, or exists and is not a regular file, and with `NotFound` or `Io`
+    /// if the file cannot be created.
     pub fn create(target: &Path) -> Result<AtomicFile> {
         if target.file_name().is_none() {
             bail!(InvalidArgument, "{:?} does not name a file", target);
@@ -181,14 +182,15 @@ impl AtomicFile {
     }
 
     /// Flushes the content to disk and renames the file to its target, which atomically replaces an existing file.
-    /// After a failure before the rename, the target is unchanged.
+    /// Fails with `Io` if the disk is full or the file cannot be renamed; after a failure before the rename, the target
+    /// is unchanged.
     pub fn commit(mut self) -> Result<()> {
         let place = self.target.clone();
         self.finish().at(|| place.display())
     }
 
     /// Commits the file like [`AtomicFile::commit`], but under `name` in the folder of the target. It is meant for
-    /// names that are derived from the content.
+    /// names that are derived from the content. Fails like [`AtomicFile::commit`].
     pub fn commit_as(mut self, name: &str) -> Result<()> {
         self.target.set_file_name(name);
         self.commit()
@@ -259,7 +261,8 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Writes a small file with this content, which atomically replaces an existing one.
+/// Writes a small file with this content, which atomically replaces an existing one. Fails like [`AtomicFile::create`],
+/// and with `Io` if the content cannot be written.
 pub fn replace(target: &Path, content: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(target)?;
     file.write_all(content).at(|| target.display())?;
@@ -267,13 +270,14 @@ pub fn replace(target: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// Renames the folder `finished` to `target`, and removes the folder that was there, if there was one. Both must be in
-/// one file system. The exchange is atomic, except on file systems that cannot exchange two folders.
+/// one file system. The exchange is atomic, except on file systems that cannot exchange two folders. Fails with
+/// `NotFound` or `Io` if a folder cannot be renamed or removed.
 pub fn replace_folder(finished: &Path, target: &Path) -> Result<()> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     match renameat_with(CWD, finished, CWD, target, RenameFlags::EXCHANGE) {
         Ok(()) => std::fs::remove_dir_all(finished).at(|| finished.display())?,
         Err(Errno::NOENT) => std::fs::rename(finished, target).at(|| target.display())?,
-        // Network file systems and overlays that cannot exchange files.
+        // Some network file systems and overlays cannot exchange folders.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => replace_in_two_steps(finished, target)?,
         Err(e) => return Err(Error::from(e).at(target.display())),
     }

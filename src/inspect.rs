@@ -25,15 +25,15 @@ pub struct Inspection {
     pub packed: bool,
     /// Task of the model, as far as its signature and configuration determine it.
     pub task: Task,
-    /// Architecture of the model, if its configuration names one.
+    /// Architecture of the model; `None` if its configuration names none.
     pub architecture: Option<String>,
-    /// Maximum number of tokens of a text, if the configuration gives it.
+    /// Maximum number of tokens of a text; `None` if the configuration does not give it.
     pub context_length: Option<i64>,
     /// Whether the model has a tokenizer.
     pub tokenizer: bool,
     /// Whether the model has a chat template.
     pub chat_template: bool,
-    /// Size of all files of the model in bytes.
+    /// Size of all files of the model in bytes; for a model without files, the size that it would have as an ONNX file.
     pub bytes: u64,
     /// Version of the ONNX file format; 0 if the model has none.
     pub ir_version: i64,

@@ -1,24 +1,24 @@
 //! Limits on what an untrusted file or a caller may request, and a few sizes that change the behaviour.
 //!
 //! Sizes in files are checked against these limits *before* memory is allocated. The limits are meant to be far above
-//! the needs of real models. Exceeding one is an error of the kind `LimitExceeded` or `InvalidArgument`.
+//! the needs of real models. Exceeding one is an error, in most cases of the kind `LimitExceeded`.
 
-/// Maximum size of an `.onnx` file without its external data. Protobuf itself ends at 2 GiB.
+/// Maximum size of an `.onnx` file without its external data, in bytes: the limit of protobuf.
 pub const MODEL_PROTO_BYTES: u64 = 2 * 1024 * 1024 * 1024 - 1;
 /// Maximum size of an external-data or weight file that is mapped.
 pub const DATA_FILE_BYTES: u64 = 1 << 42;
-/// Maximum number of bytes on the heap for the decoding of a model, in addition to [`DECODED_PER_BYTE`]. An empty
-/// message has two bytes in a file and some hundreds in memory: without this limit, a file of 2 GiB could request
-/// 300 GiB.
+/// Maximum number of bytes on the heap for the decoding of a model, in addition to those that [`DECODED_PER_BYTE`]
+/// allows. An empty message has two bytes in a file and some hundreds in memory: without this limit, a file of 2 GiB
+/// could request 300 GiB.
 pub const DECODED_BYTES: u64 = 2 << 30;
-/// Maximum number of bytes on the heap for the decoding of a model, per byte of its file, in addition to
+/// Number of bytes on the heap that the decoding of a model may use per byte of its file, in addition to
 /// [`DECODED_BYTES`].
 pub const DECODED_PER_BYTE: u64 = 4;
-/// Maximum unpacked size of a packed model in bytes, in addition to [`PACKED_PER_BYTE`].
+/// Maximum unpacked size of a packed model in bytes, in addition to the bytes that [`PACKED_PER_BYTE`] allows.
 pub const PACKED_BYTES: u64 = 1 << 20;
-/// Maximum unpacked size of a packed model in bytes, per byte of its file, in addition to [`PACKED_BYTES`].
+/// Number of unpacked bytes that a packed model may have per byte of its file, in addition to [`PACKED_BYTES`].
 pub const PACKED_PER_BYTE: u64 = 64;
-/// Maximum number of dimension ranges of a package.
+/// Maximum number of dimension ranges that a C program may pass for a package.
 pub const PACKAGE_RANGES: u64 = 65_536;
 /// Maximum nesting of protobuf messages: real models stay under 30 even with `If` inside `Loop` inside functions.
 pub const PROTO_DEPTH: usize = 100;
@@ -48,10 +48,9 @@ pub const RUN_VALUES: usize = 65_536;
 pub const TEXT_BYTES: usize = 64 << 20;
 /// Maximum size of a chat template in bytes.
 pub const TEMPLATE_BYTES: usize = 1 << 20;
-/// Maximum number of steps that the engine of chat templates takes to render one: a thousand messages need about
-/// 100,000.
+/// Maximum number of steps of the rendering of a chat template: a thousand messages need about 100,000.
 pub const TEMPLATE_STEPS: u64 = 5_000_000;
-/// Maximum nesting of macros and includes while a chat template is rendered.
+/// Maximum nesting of macros while a chat template is rendered.
 pub const TEMPLATE_DEPTH: usize = 100;
 /// Maximum number of texts that one generator generates at once, and of candidates of an ensemble.
 pub const GENERATED_ROWS: usize = 4096;

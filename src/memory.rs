@@ -193,8 +193,8 @@ impl Drop for Reservation {
     }
 }
 
-/// Fails with [`crate::error::Kind::LimitExceeded`] if the budget of this thread has refused an allocation since the
-/// thread entered it ([`within`]).
+/// Checks whether the budget of this thread has refused an allocation since the thread entered it ([`within`]). Fails
+/// with [`crate::error::Kind::LimitExceeded`] if so.
 pub(crate) fn check() -> Result<()> {
     match (current(), REFUSED.get()) {
         (Some(budget), refused) if refused.0 > 0 => Err(budget.refusal(refused)),

@@ -27,7 +27,8 @@ impl Model {
     /// model exists. Other weights are converted to memory (small ones) or to a temporary file.
     ///
     /// Fails, among others, with [`crate::error::Kind::NotFound`] if nothing is at `path` or no model is in the folder,
-    /// with `InvalidModel` if a file is damaged, and with `Unsupported` or `LimitExceeded`.
+    /// and with `InvalidModel` if a file is damaged. Fails with `Unsupported` if the model uses a feature that this
+    /// version lacks, and with `LimitExceeded` if a file exceeds a limit of [`limits`].
     pub fn load(path: &Path) -> Result<Model> {
         load(path, &LoadOptions::default())
     }
@@ -36,9 +37,9 @@ impl Model {
 impl Ensemble {
     /// Loads an ensemble and its members from a manifest, or from a folder that contains one, and returns it.
     ///
-    /// Fails with [`crate::error::Kind::NotFound`] if there is no manifest, with `InvalidModel` if it is damaged or of
-    /// a newer version, or if the size of a member differs from the one in the manifest, with `Unsupported` if a member
-    /// is itself an ensemble, and with the errors of [`Model::load`] for the members and of [`Ensemble::new`].
+    /// Fails with [`crate::error::Kind::NotFound`] if there is no manifest, and with `InvalidModel` if it is damaged or
+    /// of a newer version, or if the size of a member differs from the one in the manifest. Fails with `Unsupported` if
+    /// a member is itself an ensemble, and with the errors of [`Model::load`] for the members and of [`Ensemble::new`].
     pub fn load(path: &Path) -> Result<Ensemble> {
         manifest::load(path, &Model::load)
     }

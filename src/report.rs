@@ -18,7 +18,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Report {
     /// Version of the schema, [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// Name of the operation: `quantize`, `benchmark` …
+    /// Name of the operation, for example `quantize`.
     pub operation: &'static str,
     /// Version of this library.
     pub library_version: &'static str,
@@ -36,7 +36,8 @@ pub struct Report {
     pub output: Option<FileIdentity>,
     /// Duration of the operation itself in seconds of wall-clock time.
     pub seconds: f64,
-    /// Peak resident memory of the process until now, in bytes; 0 if the operating system does not provide it.
+    /// Peak resident memory of the process until the end of the operation, in bytes; 0 if the operating system does not
+    /// provide it.
     pub peak_rss_bytes: u64,
     /// Properties of the machine on which results depend.
     pub machine: Machine,
@@ -48,10 +49,10 @@ pub struct Report {
     /// Reports on the nodes that could have been changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeReport>,
-    /// Speed, load time, size and memory of original and result, if they were measured.
+    /// Speed, load time, size and memory of original and result; `None` if they were not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub benchmark: Option<Value>,
-    /// Closeness of the result to the original, if it was measured.
+    /// Closeness of the result to the original; `None` if it was not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Value>,
 }
@@ -68,7 +69,7 @@ pub struct NodeReport {
     /// Reason for the action; for a changed node, a description of what it is now.
     pub reason: String,
     /// Loss of the model if this node alone is quantized as first planned. The metric is `quality_metric` in the
-    /// summary. It is measured only if a limit on loss or size was given.
+    /// summary. `None` if it was not measured, because no limit on loss or size was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensitivity: Option<f64>,
 }
@@ -93,7 +94,8 @@ pub fn report_of(node: &NodeProto, action: &'static str, reason: String) -> Node
     NodeReport { name: node.label().to_owned(), op: node.op().to_owned(), action, reason, sensitivity: None }
 }
 
-/// Returns a time as text, with two digits after the point, or four below a tenth of a millisecond.
+/// Returns a time in milliseconds as text, with two digits after the point, or four below about a tenth of a
+/// millisecond.
 pub fn milliseconds(time: f64) -> String {
     if time < 0.0995 { format!("{time:.4} ms") } else { format!("{time:.2} ms") }
 }

@@ -91,9 +91,9 @@ pub fn sorted(values: &[f64]) -> Vec<f64> {
 }
 
 /// Returns the ends of the 95 % percentile-bootstrap interval of the median of values in ascending order; NaN if there
-/// are no values. Samples of the size of the data are drawn with replacement, at most 2,000 times ([`RESAMPLES`]); 2.5 % of
-/// their medians lie below the interval and 2.5 % above. Source: Efron, Tibshirani, "An Introduction to the Bootstrap",
-/// 1993, chapter 13.
+/// are no values. Samples of the size of the data are drawn with replacement, at most [`RESAMPLES`] times; 2.5 % of
+/// their medians lie below the interval, and 2.5 % above. Source: Efron, Tibshirani, "An Introduction to the
+/// Bootstrap", 1993, chapter 13.
 pub fn median_interval(sorted: &[f64], seed: u64) -> (f64, f64) {
     let n = sorted.len();
     if n == 0 {
@@ -125,14 +125,16 @@ const STUDENT: [f64; 9] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.3
 /// Quantile 0.975 of the standard normal distribution.
 const NORMAL: f64 = 1.96;
 
-/// Returns the ends of the 95 % bootstrap interval of the median of positive values in groups: groups are drawn with
-/// replacement, then values of each drawn group. Values of one group have something in common (the session in which
-/// they were measured), and drawing single values would make the interval too narrow. Percentiles of few groups are too
-/// narrow, too: the logarithms of both ends are moved away from that of the median by the factor that makes the
-/// interval of a mean of `n` groups exact, `t √(n / (n - 1)) / 1.96` with Student's t for `n - 1` degrees of freedom.
-/// Returns NaN if there are fewer than two groups, or if one is empty. Sources: Davison, Hinkley, "Bootstrap Methods
-/// and their Application", 1997, section 3.8; Hesterberg, "What Teachers Should Know About the Bootstrap", 2015
-/// (expanded percentile intervals).
+/// Returns the ends of the 95 % bootstrap interval of the median of positive values in groups; NaN if there are fewer
+/// than two groups, or if one is empty. Groups are drawn with replacement, and then values of each drawn group. Values
+/// of one group have something in common (the session in which they were measured), so drawing single values would make
+/// the interval too narrow.
+///
+/// The percentiles of few groups are too narrow, too. Therefore the logarithmic distance of each end from the median is
+/// multiplied by `t √(n / (n - 1)) / 1.96`, where `t` is the quantile 0.975 of Student's t distribution with `n - 1`
+/// degrees of freedom. With this factor, the interval of a mean of `n` groups would be exact. Sources: Davison,
+/// Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8; Hesterberg, "What Teachers Should Know About
+/// the Bootstrap", 2015 (expanded percentile intervals).
 pub fn grouped_interval(groups: &[Vec<f64>], seed: u64) -> (f64, f64) {
     let count: usize = groups.iter().map(Vec::len).sum();
     if groups.iter().any(Vec::is_empty) || groups.len() < 2 {

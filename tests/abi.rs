@@ -1,6 +1,6 @@
 //! Calls every function of `include/optimize.h` with invalid arguments: each must return a status and never crash.
 //!
-//! The calls are generated from the header, so that no new function is forgotten: one with a parameter that
+//! The calls are generated from the header, so that no new function is forgotten: a function with a parameter that
 //! `abi/cases.rs` does not know fails these tests. Each test makes a C program of its cases, compiles it against the
 //! shared library, and runs it in its own process.
 
@@ -308,7 +308,7 @@ fn size_cases(header: &Header, function: &Function) -> Vec<Case> {
         for value in ["SIZE_MAX", "SIZE_MAX / 2", "SIZE_MAX / 8 + 1"] {
             let mut change = Change::value(index, value);
             if function.name == "optimize_session_run" && name == "output_count" {
-                // For so many results there is no expression that could be replaced by NULL.
+                // The function cannot set so many results to NULL. If `outputs` is replaced, the case does not check that.
                 let outputs = function.params.iter().position(|p| p.name == "outputs").expect("outputs");
                 change.values.push((outputs, "&a_outputs".to_owned()));
             }

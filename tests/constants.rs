@@ -93,7 +93,8 @@ fn a_block_of_zeros_takes_nothing_from_the_others() {
                     lost(&original, &made(&original, &options).0, &[("x", &x)])
                 };
                 let [byte, half, float] = SCALES.map(loss);
-                // Uniform weights: codes are 2/(2^bits - 1) apart, see weight_only.rs; activations add 1/255.
+                // The error for uniform weights, whose codes are 2/(2^bits - 1) apart, as weight_only.rs derives it;
+                // activations in 8 bits add 1/255.
                 let bound = 2.5 * (1.0 / f64::from((1u32 << bits) - 1)).hypot(1.0 / 255.0);
                 assert!(float < bound, "{bits} bits of {size}: {float}");
                 assert!(byte < 1.3 * float && half < 1.3 * float, "{bits} bits of {size}: {byte} {half} {float}");
@@ -112,8 +113,8 @@ fn rows_and_tables_of_zeros_are_zeros() {
         let (result, _) = made(&original, &QuantizeOptions { scale_type, ..in_blocks(4) });
         for level in LEVELS {
             let given = run(&result, level, &[("x", &x)]);
-            // Sums over such a block cancel only up to float rounding times the scale, of which the smallest in half
-            // precision is 6e-8.
+            // The kernel adds codes and zero points, whose products with the inputs cancel up to rounding. The rest is
+            // multiplied by the scale of the block, which is at least 6e-8 in half precision.
             assert!(given.iter().skip(5).step_by(32).all(|v| v.abs() < 1e-9), "{scale_type:?}");
         }
     }
@@ -240,7 +241,8 @@ fn an_attribute_of_the_call_is_not_the_default_of_the_operator() {
 fn functions_import_the_domain_of_what_is_written_into_them() {
     let x = rows(&[4, 32], 0.2);
     let plain = vec![constant(weight("w", &[32, 32])), node("MatMul", &["x", "w"], &["y"])];
-    // Before opset 11, only the operator of com.microsoft exists.
+    // The result uses DynamicQuantizeMatMul of com.microsoft, a domain that the function does not import yet: before
+    // opset 11, ONNX has no DynamicQuantizeLinear.
     let original = calling(10, plain, &[], &[]);
     let (result, _) = made(&original, &dynamic());
     assert!(lost(&original, &result, &[("x", &x)]) < 0.02);

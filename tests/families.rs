@@ -48,8 +48,8 @@ const USES: &[(&str, &str)] = &[
     ("", "embed --text w1"),
 ];
 
-/// Cells of the table that are not tried: the checkpoint has one layer and no `logits`, so that a student has nothing to
-/// learn from.
+/// Class and column of the cell that is not tried: the checkpoint has one layer and no `logits`, so that the loss of
+/// distillation has no part to compare.
 const NOT_TRIED: (&str, &str) = ("DistilBertForQuestionAnswering", "distilled");
 
 /// Returns the folders of the fixtures, one for each class of a family: first decoders, then encoders.

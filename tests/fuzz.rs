@@ -3,8 +3,8 @@
 //!
 //! A round's input depends only on OPTIMIZE_FUZZ_SEED and on its number. It is in `target/tmp/fuzz/READER` while it
 //! is read, so an input that kills the process stays there; an input that fails a check is kept next to it, and
-//! `OPTIMIZE_FUZZ_INPUT=PATH` reads it again. OPTIMIZE_FUZZ_SECONDS applies to each reader (`make fuzz`: 60);
-//! OPTIMIZE_FUZZ_ROUNDS, if given, ends it earlier, to compare two runs.
+//! `OPTIMIZE_FUZZ_INPUT=PATH` reads it again. OPTIMIZE_FUZZ_SECONDS is the time for each reader (default: 2;
+//! `make fuzz`: 60). OPTIMIZE_FUZZ_ROUNDS is the maximum number of rounds of each reader, to compare two runs.
 
 /// Only compiled: without it, a renamed function would be noticed by `make fuzz-long` alone.
 #[allow(dead_code)]
@@ -67,7 +67,8 @@ unsafe impl GlobalAlloc for Watching {
 #[global_allocator]
 static ALLOCATOR: Watching = Watching;
 
-/// Maximum heap while one input is read. No input is larger than 300 KB; most need less than 1 MiB, the worst so far 6.
+/// Maximum heap in bytes while one input is read. No input is larger than 300 KB; most inputs need less than 1 MiB, and
+/// none has needed more than 6 MiB.
 const HEAP: i64 = 32 << 20;
 /// Time after which the reading of an input is taken to be endless: any input takes milliseconds.
 const SLOW: Duration = Duration::from_secs(60);
@@ -134,8 +135,7 @@ fn dialect(round: u64) -> Dialect {
     if round.is_multiple_of(2) { Dialect::Runtime } else { Dialect::Portable }
 }
 
-/// Message of the last panic. It does not record known panics of two dependencies, which the library converts to
-/// errors.
+/// Message of the last panic, except known panics of the crate `tokenizers`, which the library converts to errors.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// Records panics instead of printing them: printing takes more heap than reading.

@@ -21,7 +21,7 @@ use optimize::runtime::{Session, SessionOptions, Tensor};
 use support::build::{constant, op, weight};
 use support::{runtime, scratch};
 
-/// Returns a float32 value, in whose `dims` words are symbols of open sizes.
+/// Returns a float32 value of shape `dims`: sizes separated by spaces, where a word is the symbol of an open size.
 fn value(name: &str, dims: &str) -> ValueInfoProto {
     let dim = |text: &str| match text.trim().parse::<i64>() {
         Ok(size) => DimensionProto { dim_value: Some(size), ..Default::default() },

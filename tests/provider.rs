@@ -287,7 +287,7 @@ fn a_weight_that_an_unclaimed_node_takes_too_is_kept() {
     let product = b.op("MatMul", &["x", &weight]);
     let other = b.op("Mul", &["x", &weight]);
     b.nodes.push(node("Add", &[&product, &other], &["y"]));
-    // With two axes, ONNX Runtime would fuse it into a Gemm that also adds the rest.
+    // The inputs have three axes: with two, ONNX Runtime would fuse the MatMul and the Add into a Gemm.
     let square = |name| value(name, DataType::Float32, &[2, 16, 16]);
     let model = host.save(&of(b, vec![square("x")], vec![square("y")]));
     let (mut stock, mut ours) = (host.stock(&model), host.session(&model, &[("precision", "bf16")]));

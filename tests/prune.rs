@@ -176,7 +176,8 @@ fn three_layouts() -> Model {
     model(17, inputs, outputs, tensors, nodes)
 }
 
-/// Returns for each output the elements of its inputs in order: `(o, k, i)` at `(o inputs + k) inner + i`.
+/// Returns the weights of each output, in the order of its inputs and in groups of `of`. The weight of output `(o, i)`
+/// for input `k` is at index `(o inputs + k) inner + i` of `values`.
 fn groups(values: &[f32], outer: usize, inputs: usize, inner: usize, of: usize) -> Vec<Vec<f32>> {
     let mut found = Vec::new();
     for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {

@@ -304,7 +304,8 @@ fn blocks_of_the_standard_become_numbers() {
         let mut made = node("DequantizeLinear", &["codes", "scales", "zeros"], &["w"]);
         made.attribute = vec![int_attribute("axis", axis), int_attribute("block_size", 32)];
         let nodes = vec![made, node("Mul", &["x", "w"], &["y"])];
-        // This is not a product: ONNX Runtime would make it a MatMulNBits, which quantizes its activations.
+        // A Mul reads the weight, because ONNX Runtime would convert a MatMul to a MatMulNBits, which quantizes
+        // activations.
         let own = model(21, nodes, constants, vec![value("x", Float32, 2)], &["y"]);
         let low = lowered(&own);
         assert_eq!(low.graph().node.len(), 1);

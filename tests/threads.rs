@@ -1,4 +1,5 @@
-//! Tests that the library starts no global pool of threads: it would outlive every call, and belongs to the program.
+//! Tests that the library does not start rayon's global pool of threads, which would outlive every call, and which only
+//! the program may configure.
 
 mod support;
 

@@ -1,8 +1,8 @@
 //! Writes a GGUF model as float32 ONNX with slightly changed weights: `cargo bench --bench floats -- IN.gguf OUT`.
 //!
 //! `tools/table.sh` measures quantization of a float32 decoder. The weights of the GGUF file were quantized before, and
-//! quantizing them again in the same blocks would lose nothing. Each weight is therefore multiplied by 1 plus 2 % of a
-//! random number from a standard normal distribution.
+//! quantizing them again in the same blocks would lose nothing. Each element of a float32 weight of more than 64 KiB is
+//! therefore multiplied by 1 plus 2 % of a random number from a standard normal distribution.
 
 use optimize::call::Call;
 use optimize::error::Result;

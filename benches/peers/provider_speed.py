@@ -6,9 +6,9 @@ provider_speed.py --library target/release/liboptimize.so [--threads 1] [--round
 
 The first model is the float32 reference. Each model runs on stock ONNX Runtime and on the provider; the reference also
 runs with precision=bf16 and precision=int8. One thread is timed by process CPU time, more by wall time. A ratio is the
-median over the rounds of the reference's time divided by the time, so larger is faster. The cosine is the mean over the
-rows of the first output, compared with the reference on stock ONNX Runtime. "groups" is the number of fused nodes that
-the provider runs. The script only prints tables.
+median over the rounds of the reference's time divided by the model's time, so larger is faster. The cosine is the mean
+over the rows of the first output, compared with the reference on stock ONNX Runtime. "groups" is the number of fused
+nodes that the provider runs. The script only prints tables.
 """
 import numpy as np
 from provider import arguments, cell_sizes, feed, groups, measure, session

@@ -492,7 +492,8 @@ pub fn calls(data: &[u8]) {
     while !m.input.is_empty() && m.live.len() < 64 {
         step(&mut m);
     }
-    // Handles that others refer to are freed before these, which must be allowed.
+    // The handles are freed in the order of their creation, so a context is freed before the objects that need it. This
+    // must be allowed.
     for (kind, handle) in m.live {
         release(kind, handle);
     }

@@ -22,8 +22,8 @@ public:
     Cancel() {
         detail::attempt([&](auto **error) { return optimize_cancel_new(place(), error); });
     }
-    /// Cancels all running and later calls to which this token is passed. Any thread may call it, any number of
-    /// times.
+    /// Cancels all running and later calls to which this token is passed. Any thread may call this function, any number
+    /// of times.
     void fire() const {
         detail::attempt([&](auto **error) { return optimize_cancel_fire(get(), error); });
     }
@@ -31,24 +31,25 @@ public:
 
 /// Progress, timeout and cancellation of a call.
 struct Call {
-    /// Progress callback; see optimize_progress_fn. It is called on the thread that made the call, at most 20 times per
-    /// second, and in addition for the first report of a stage and when `done` reaches `total`, which is 0 if it is
-    /// unknown. A return value of false cancels the call. An exception also cancels the call, which then throws it.
+    /// Progress callback; see optimize_progress_fn. It is called on the thread that made the call: for the first report
+    /// of a stage, then at most 20 times per second, and when `done` reaches `total`, which is 0 if it is unknown. A
+    /// return value of false cancels the call. An exception also cancels the call, which then throws it.
     std::function<bool(std::string_view stage, std::uint64_t done, std::uint64_t total)> progress;
     /// Timeout, after which the call throws an Error with Status::timeout. A value below one millisecond is treated as
     /// one millisecond.
     std::optional<std::chrono::milliseconds> timeout;
-    /// Cancel token, which makes the call throw an Error with Status::cancelled when it is fired; may be null. It must
-    /// live until the call ends.
+    /// Cancel token, or null. When it is fired, the call throws an Error with Status::cancelled. It must live until the
+    /// call ends.
     const Cancel *cancel = nullptr;
 };
 
 namespace detail {
 
-/// A holder of the exception of a callback, which must not pass through C, until the call ends.
+/// Keeps the exception that a callback has thrown until the call ends, because an exception must not pass through C.
 class Thrown {
 public:
-    /// Returns the result of a C callback that calls `function`; `function` returns whether to continue.
+    /// Calls `function`, which returns whether to continue, and returns the result of the C callback: 0 to continue,
+    /// otherwise 1. An exception is kept, and also returns 1.
     template <class F> std::int32_t guard(F &&function) noexcept {
         try {
             return function() ? 0 : 1;

@@ -20,7 +20,7 @@ struct ContextOptions {
     /// Most detailed level of the messages that the log callback receives.
     LogLevel log_level = LogLevel::warning;
     /// Maximum memory in bytes of models and sessions, beyond which calls throw an Error with Status::limit_exceeded; 0
-    /// for no limit.
+    /// means no limit.
     std::uint64_t memory_limit = 0;
 };
 
@@ -75,7 +75,8 @@ struct Execution {
 
 /// Options of open_tensorrt; see optimize_tensorrt_open_options_t.
 struct TensorRtOpenOptions {
-    /// Whether you trust the source of the engine, which contains executable code.
+    /// Whether you trust the source of the engine, which contains executable code. If this is false, every engine is
+    /// refused.
     bool trust = false;
     std::uint32_t device_id = 0;
     /// SHA-256 of the model from which the engine must have been built; empty allows any model.

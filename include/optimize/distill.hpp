@@ -66,7 +66,7 @@ struct DistillOptions {
     std::uint32_t threads = 0;
     /// Path of a file that caches the teacher's outputs; empty disables the cache.
     std::string teacher_cache;
-    /// Number of most probable tokens or classes to cache per distribution.
+    /// Number of most probable tokens or classes to cache per distribution; 0 selects 64.
     std::uint64_t teacher_top_k = 0;
     /// Execution provider of teacher and student: cpu, cuda or automatic.
     Provider provider = Provider::cpu;

@@ -47,7 +47,7 @@ struct EnsembleOptions {
     double length_penalty = 0; ///< 0 selects 1; a negative value disables the penalty.
     /// Weights of the members; empty selects equal weights.
     std::vector<double> weights;
-    /// Temperatures of the members; empty selects 1 for each.
+    /// Temperatures by which the logits of the members are divided; empty selects 1 for each.
     std::vector<double> temperatures;
 };
 
@@ -83,7 +83,7 @@ Combined merge(const std::vector<const Model *> &models, const MergeOptions &opt
 struct Combined {
     /// Fused or merged model.
     Model model;
-    /// Report in the JSON of docs/report.md: members or models, and notes.
+    /// Report in the JSON of docs/report.md: the fused members or the merged models, and notes on them.
     Report report;
 };
 
@@ -125,7 +125,8 @@ public:
         detail::attempt([&](auto **error) { return optimize_ensemble_load(c_path, made.place(), error); });
         return made;
     }
-    /// Saves a manifest with the paths of the members in a folder. The members are not copied.
+    /// Saves a manifest with the paths of the members in a folder, which is created if necessary. The members are not
+    /// copied.
     void save(const std::string &folder) const {
         const char *c_folder = detail::c_text(folder, "folder");
         detail::attempt([&](auto **error) { return optimize_ensemble_save(get(), c_folder, error); });

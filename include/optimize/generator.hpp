@@ -40,11 +40,11 @@ struct GeneratorOptions {
     /// Whether the activations of block-quantized matrix products are rounded, which is faster and less exact.
     bool round_activations = false;
     Execution execution;
-    /// Draft model for speculative decoding, which has to exist until the generator is created; none if null.
+    /// Draft model for speculative decoding, or null. It must live until the generator is created.
     const Model *draft = nullptr;
     /// Whether tokens are drafted by prompt look-up.
     bool draft_lookup = false;
-    /// Maximum number of drafted tokens per run of the model; 0 for 8.
+    /// Maximum number of drafted tokens per run of the model, at most 64; 0 selects 8.
     std::uint32_t draft_max = 0;
     /// Element type of the KV cache; any value but float32 needs this library's kernels.
     KvCacheType kv_cache_type = KvCacheType::float32;
@@ -133,8 +133,8 @@ private:
 class Package;
 class Ensemble;
 
-/// A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far.
-/// It accepts one call at a time; a concurrent call other than placement() throws an Error with Status::busy.
+/// A generator: a decoder, or an ensemble of decoders, with the rows of text that it has read and generated so far. A
+/// generator accepts one call at a time; a concurrent call other than placement() throws an Error with Status::busy.
 class Generator : public detail::Handle<optimize_generator_t, optimize_generator_free> {
 public:
     /// Creates a generator of a decoder.
@@ -151,7 +151,7 @@ public:
     Generator(const Context &context, const Package &package, const GeneratorOptions &options = {},
               const Call &call = {});
     /// Generates text after each prompt; previous rows are discarded. Returns {"generations": [{"text", "tokens",
-    /// "logprobs", "finish_reason", "prompt_tokens"}]} as JSON.
+    /// "logprobs", "finish_reason", "prompt_tokens"}]} as JSON, which Report::generations reads.
     Report generate(const std::vector<std::string> &prompts, const GenerateOptions &options = {},
                          const Call &call = {}) {
         const detail::Texts texts(prompts);
@@ -166,8 +166,9 @@ public:
         detail::attempt([&](auto **error) { return optimize_generator_placement(get(), json.place(), error); });
         return Report(std::move(json));
     }
-    /// Appends text to a row, for example a message of a conversation to row 0, which is created if there are no
-    /// rows. The next run processes the appended text. Of the options, only `rendered` has an effect.
+    /// Appends text to a row, for example a message of a conversation to row 0, which is created if there are no rows.
+    /// The next run processes the appended text. Of the options, only `rendered` has an effect. Throws an Error with
+    /// Status::not_found if there are rows, but not this one.
     void append(std::size_t row, const std::string &text, const GenerateOptions &options = {}) {
         detail::Thrown thrown;
         const detail::Generating generating(options, thrown);

@@ -34,7 +34,8 @@ protected:
     Handle() noexcept = default;
     explicit Handle(T *raw) noexcept : raw_(raw) {}
     ~Handle() { Free(raw_); }
-    /// Returns the output pointer for a C function that creates the handle. The object must be empty.
+    /// Returns the address to which a C function writes the handle that it creates. The object must be empty, because a
+    /// handle that it owned would not be freed.
     T **place() noexcept { return &raw_; }
 
 private:

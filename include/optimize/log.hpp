@@ -47,7 +47,8 @@ enum class CountersFormat : std::int32_t {
 
 namespace detail {
 
-/// A log callback at an address that does not change. It must outlive the context.
+/// A log callback at an address that does not change when the context is moved, because the C library keeps its
+/// address. It must outlive the C context.
 class Logger {
 public:
     explicit Logger(const LogFunction &function)

@@ -27,7 +27,8 @@ struct BenchmarkOptions {
     /// Tensors for the inputs, by name, instead of texts and generated inputs. Their first dimension counts samples.
     /// They must live until the call ends.
     std::vector<std::pair<std::string, const Tensor *>> inputs;
-    /// Whether you trust the source of the models. Engines inside a model contain executable code.
+    /// Whether you trust the source of the models. Engines inside a model contain executable code; if this is false,
+    /// such a model on a device throws an Error with Status::untrusted.
     bool trust_engines = false;
     Execution execution;
 };

@@ -233,8 +233,8 @@ struct NamedTensors {
 
 class Package;
 
-/// A loaded or created model. It is immutable. Files from which it was loaded must not be truncated or overwritten
-/// while it, or an object created from it, exists.
+/// A loaded or created model. It is immutable. The files from which a model was loaded must not be truncated or
+/// overwritten while the model, or an object created from it, exists.
 class Model : public detail::Handle<optimize_model_t, optimize_model_free> {
 public:
     /// Loads an .onnx or .gguf file, a checkpoint, an exported folder, a package, or the manifest of an ensemble.
@@ -273,8 +273,8 @@ public:
         });
         return Report(std::move(report));
     }
-    /// Passes the model to a sink as the file `name`, after the file with its external data, if the options ask for
-    /// external data. Returns the same JSON as the other save.
+    /// Passes the model to a sink as the file `name`, after the file with its weights if these are stored in a file of
+    /// their own. Returns the same JSON as the other save.
     Report save(const Sink &sink, const std::string &name, const SaveOptions &options = {},
                 const Call &call = {}) const {
         auto raw = detail::sized<optimize_save_options_t>();
@@ -347,11 +347,13 @@ public:
     }
     /// Returns a quantized copy of the model, and a report; see optimize_model_quantize.
     Quantized quantize(const Context &context, const QuantizeOptions &options = {}, const Call &call = {}) const;
-    /// Returns an estimate of the result of quantize with the same options: bytes, seconds, memory and kernels.
+    /// Returns an estimate of the result of quantize with the same options: bytes, seconds, memory and kernels. Throws
+    /// an Error with Status::invalid_argument for static quantization. See optimize_model_plan.
     Report plan(const Context &context, const QuantizeOptions &options = {}) const;
     /// Returns a pruned copy of the model, and a report; see optimize_model_prune.
     Pruned prune(const Context &context, const PruneOptions &options = {}, const Call &call = {}) const;
-    /// Compares `result` with this model, and returns the report. Without a tokenizer, inputs are generated.
+    /// Compares `result` with this model, and returns the report. If `tokenizer` is null, inputs are generated. See
+    /// optimize_model_benchmark.
     Report benchmark(const Context &context, const Model &result, const Tokenizer *tokenizer = nullptr,
                           const BenchmarkOptions &options = {}, const Call &call = {}) const {
         return benchmark(options, call, [&](const auto *raw, auto *c_call, auto **report, auto **error) {
@@ -372,8 +374,9 @@ public:
                                                    report, error);
         });
     }
-    /// Evaluates this model on data (the content of a file), or compares another model with it, and returns the
-    /// report as JSON. Without a tokenizer, that of this model is used.
+    /// Evaluates this model on `data` (the content of a file) and returns the report. If `against` is not null, both
+    /// models are evaluated on the data and compared. If `tokenizer` is null, that of this model is used. See
+    /// optimize_model_evaluate.
     Report evaluate(const Context &context, std::string_view data, const Model *against = nullptr,
                          const Tokenizer *tokenizer = nullptr, const EvaluateOptions &options = {},
                          const Call &call = {}) const {

@@ -46,8 +46,8 @@ struct PackageOptions {
 class Package : public detail::Handle<optimize_package_t, optimize_package_free> {
 public:
     /// Opens a package, which is a folder or a file. `variant` is the name or precision of the variant to use; an empty
-    /// text selects a variant by processor and execution provider. `public_key` is the key that must have signed the
-    /// package, as 64 hexadecimal digits; with an empty text, no signature is required.
+    /// string selects a variant by processor and execution provider. `public_key` is the key that must have signed the
+    /// package, as 64 hexadecimal digits; with an empty string, no signature is required.
     explicit Package(const std::string &path, const std::string &variant = {}, const std::string &public_key = {}) {
         auto raw = detail::sized<optimize_package_open_options_t>();
         raw.variant = detail::c_text_or_null(variant, "variant");
@@ -131,8 +131,8 @@ public:
         return Report(std::move(json));
     }
     /// Verifies every byte of the package, and the signature if there is one. If `public_key` is not empty, the package
-    /// must have a signature of this key. Throws an Error with Status::invalid_model if a hash or the signature is
-    /// wrong.
+    /// must have a signature of this key. Throws an Error with Status::invalid_model if a hash is wrong, or if the
+    /// signature is wrong or missing.
     void verify(const std::string &public_key = {}, const Call &call = {}) const {
         const char *key = detail::c_text_or_null(public_key, "public_key");
         detail::attempt(call,

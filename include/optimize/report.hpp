@@ -30,7 +30,8 @@ struct NodeReport {
     std::string action;
     std::string reason;
     bool changed = false;
-    /// Loss of the model if this node alone is quantized; NaN if it was not measured.
+    /// Loss of the model if this node alone is quantized, in the measure of `max_quality_loss`; NaN if it was not
+    /// measured.
     double sensitivity = 0;
 };
 
@@ -47,16 +48,19 @@ struct Generation {
     /// Log-probability of each token; empty if log-probabilities were not requested.
     std::vector<float> logprobs;
     /// The most probable tokens at each position, the most probable first: as many as the option `logprobs`, less one.
+    /// The list is empty if log-probabilities were not requested.
     std::vector<std::vector<Candidate>> candidates;
     FinishReason finish_reason = FinishReason::none;
     std::size_t prompt_tokens = 0;
     /// Ensembles: mean over the tokens of the entropy of the combined distribution, in nats; otherwise NaN.
     double entropy = 0;
-    /// Ensembles: mean part of the entropy that is disagreement between the members, in nats; otherwise NaN.
+    /// Ensembles: mean over the tokens of the part of the entropy that comes from disagreement between the members, in
+    /// nats; otherwise NaN.
     double mutual_information = 0;
-    /// Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
+    /// Ensembles: mean over the tokens of the sum of the weights of the members that rank the token first; otherwise
+    /// NaN.
     double agreement = 0;
-    /// With a draft: number of runs of the model, and of tokens that were drafted and accepted; otherwise 0.
+    /// With a draft: number of runs of the model, number of drafted tokens, and number of accepted ones; otherwise 0.
     std::size_t steps = 0;
     std::size_t drafted = 0;
     std::size_t accepted = 0;
@@ -64,7 +68,8 @@ struct Generation {
     double acceptance = 0;
 };
 
-/// Results of a benchmark; see optimize_benchmark_t. A number that was not measured is NaN, or 0 for bytes.
+/// Results of a benchmark; see optimize_benchmark_t. A number that was not measured, or does not apply to the models,
+/// is NaN, or 0 for bytes.
 struct Benchmark {
     std::uint32_t runs = 0;
     /// Verdict: "faster", "slower" or "no difference".
@@ -91,7 +96,8 @@ struct Benchmark {
 /// A report of the library: JSON, and functions that read values of it. It is immutable, and copies share the content.
 class Report {
 public:
-    /// Creates a report without content: json() is empty, and functions that read values throw.
+    /// Creates a report without content: json() returns an empty text, nodes() and generations() return empty lists,
+    /// and the other functions throw.
     Report() = default;
     explicit Report(detail::Buffer buffer) : buffer_(std::make_shared<const detail::Buffer>(std::move(buffer))) {}
 
@@ -100,21 +106,23 @@ public:
     /// Converts the report to its JSON.
     operator std::string() const { return json(); }
     /// Returns a number of the report, for example number("/quality/perplexity"); see optimize_report_number. Throws an
-    /// Error with Status::not_found if there is no such value, as text() and count() do.
+    /// Error with Status::not_found if there is no such value, or with Status::invalid_argument if it is not a number.
     double number(const std::string &pointer) const {
         const char *c_pointer = detail::c_text(pointer, "pointer");
         double value = 0;
         detail::attempt([&](auto **error) { return optimize_report_number(get(), c_pointer, &value, error); });
         return value;
     }
-    /// Returns a text of the report, for example text("/operation").
+    /// Returns a text of the report, for example text("/operation"). Throws like number(), with
+    /// Status::invalid_argument if the value is not a text.
     std::string text(const std::string &pointer) const {
         const char *c_pointer = detail::c_text(pointer, "pointer"), *value = nullptr;
         std::size_t size = 0;
         detail::attempt([&](auto **error) { return optimize_report_text(get(), c_pointer, &value, &size, error); });
         return {value, size};
     }
-    /// Returns the number of entries of a list or an object of the report, for example count("/warnings").
+    /// Returns the number of entries of a list or an object of the report, for example count("/warnings"). Throws like
+    /// number(), with Status::invalid_argument if the value is neither a list nor an object.
     std::size_t count(const std::string &pointer) const {
         const char *c_pointer = detail::c_text(pointer, "pointer");
         std::size_t value = 0;

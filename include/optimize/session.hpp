@@ -29,7 +29,8 @@ struct SessionOptions {
     bool disable_prepacking = false;
     /// Whether the activations of block-quantized matrix products are rounded, which is faster and less exact.
     bool round_activations = false;
-    /// Whether you trust the source of the model. Engines inside a model contain executable code.
+    /// Whether you trust the source of the model. Engines inside a model contain executable code; if this is false, a
+    /// session of such a model on a device throws an Error with Status::untrusted.
     bool trust_engines = false;
     Execution execution;
 };
@@ -100,8 +101,8 @@ public:
         return outputs;
     }
     /// Runs the session like run, and writes outputs to memory of the program instead of new tensors. The shape of each
-    /// output must be known. The memory must not overlap that of an input or of another output; after an exception, its
-    /// content is undefined.
+    /// output must be known; see optimize_session_run_into. The memory must not overlap that of an input or of another
+    /// output; after an exception, its content is undefined.
     void run_into(const std::vector<Input> &inputs, const std::vector<Output> &outputs, const Call &call = {}) const {
         std::vector<const char *> names;
         std::vector<const optimize_tensor_t *> tensors;

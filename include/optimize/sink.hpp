@@ -21,7 +21,8 @@ struct Sink {
     /// the function is called once with a null `data` and a `size` of 0.
     std::function<void(const std::string &name, const void *data, std::size_t size)> write;
 
-    /// Returns a sink that stores contents by file name in `files`, which must live until the call that uses it ends.
+    /// Returns a sink that stores the content of each file in `files`, by file name. `files` must live until the call
+    /// to which the sink is passed ends.
     static Sink memory(std::map<std::string, std::string> &files) {
         Sink sink;
         sink.write = [&files](const std::string &name, const void *data, std::size_t size) {

@@ -25,8 +25,8 @@ struct Source {
     /// Copies the `size` bytes of the file `name` that begin at `offset` to `buffer`.
     std::function<void(const std::string &name, std::uint64_t offset, void *buffer, std::size_t size)> read;
 
-    /// Returns a source of contents in memory, by file name. The contents must live until the call that uses the source
-    /// ends.
+    /// Returns a source whose files are texts in memory, by file name. The texts must live until the call to which the
+    /// source is passed ends.
     static Source memory(std::map<std::string, std::string_view> files) {
         Source source;
         source.size = [files](const std::string &name) -> std::optional<std::uint64_t> {

@@ -74,7 +74,7 @@ template <> struct IsCharacter<wchar_t> : std::true_type {};
 template <> struct IsCharacter<char16_t> : std::true_type {};
 template <> struct IsCharacter<char32_t> : std::true_type {};
 
-/// Returns the element type of a C++ type, or DType::unknown if there is none.
+/// Returns the element type for a C++ type, or DType::unknown if tensors have no elements of this type.
 template <class T> constexpr DType dtype_of() noexcept {
     if constexpr (std::is_same_v<T, bool>) return sizeof(bool) == 1 ? DType::boolean : DType::unknown;
     else if constexpr (std::is_same_v<T, float>) return DType::float32;
@@ -112,7 +112,8 @@ template <class F> std::vector<ValueInfo> value_infos(std::size_t count, F &&fun
 /// A tensor: elements with a type and a shape, in row-major order. It is immutable.
 class Tensor : public detail::Handle<optimize_tensor_t, optimize_tensor_free> {
 public:
-    /// Creates a tensor that owns the elements, in row-major order. A vector that is moved in is not copied.
+    /// Creates a tensor that owns the elements, in row-major order. A vector that is passed with std::move is not
+    /// copied.
     template <class T> Tensor(const std::vector<std::int64_t> &dims, std::vector<T> elements) {
         static_assert(!std::is_same_v<T, bool>, "std::vector<bool> has no bytes: use Tensor::copy");
         auto owner = std::make_unique<std::vector<T>>(std::move(elements));
@@ -133,9 +134,10 @@ public:
         });
         return made;
     }
-    /// Creates a tensor that uses the caller's elements without copying them. They must stay valid and unchanged
-    /// until `release` is called, which can happen on any thread; without `release`, until the tensor is destroyed
-    /// and all runs that use it have ended. `release` must not throw, and is not called if this function throws.
+    /// Creates a tensor that uses the caller's elements without copying them. They must stay valid and unchanged until
+    /// `release` is called, which can happen on any thread and before this function returns; without `release`, until
+    /// the tensor is destroyed and all runs that use it have ended. `release` must not throw, and is not called if this
+    /// function throws.
     template <class T>
     static Tensor borrow(const std::vector<std::int64_t> &dims, const T *elements, std::size_t count,
                          std::function<void()> release = {}) {
@@ -179,10 +181,11 @@ public:
     }
     /// Returns the size of all elements in bytes, or 0 for strings.
     std::size_t size_bytes() const noexcept { return optimize_tensor_size(get()); }
-    /// Returns the elements as bytes, or NULL for strings. The pointer is valid as long as the tensor.
+    /// Returns the address of the elements in row-major order, or NULL for strings and for a tensor without elements.
+    /// The pointer is valid as long as the tensor.
     const void *data() const noexcept { return optimize_tensor_data(get()); }
-    /// Returns the elements in row-major order; throws an Error with Status::invalid_argument if they have another
-    /// type. The pointer is valid as long as the tensor.
+    /// Returns the address of the elements in row-major order, or NULL if there are none; throws an Error with
+    /// Status::invalid_argument if they have another type. The pointer is valid as long as the tensor.
     template <class T> const T *data() const {
         if (dtype() != dtype_of<T>())
             throw Error(Status::invalid_argument, "the tensor holds elements of type " + number(dtype()) + ", not " +
@@ -194,15 +197,15 @@ public:
         const T *first = data<T>();
         return first ? std::vector<T>(first, first + elements()) : std::vector<T>();
     }
-    /// Returns the string at row-major position `index`, which is valid as long as the tensor; throws an Error if there
-    /// is none.
+    /// Returns the string at row-major position `index`, which is valid as long as the tensor. Throws an Error with
+    /// Status::not_found if there is no such string, or with Status::invalid_argument if the elements are not strings.
     std::string_view string(std::size_t index) const {
         const char *text = nullptr;
         std::size_t size = 0;
         detail::attempt([&](auto **error) { return optimize_tensor_string(get(), index, &text, &size, error); });
         return {text, size};
     }
-    /// Returns a copy of all strings; throws if the elements are not strings.
+    /// Returns a copy of all strings; throws an Error with Status::invalid_argument if the elements are not strings.
     std::vector<std::string> strings() const {
         if (dtype() != DType::string) throw Error(Status::invalid_argument, "the tensor does not hold strings");
         std::vector<std::string> all;

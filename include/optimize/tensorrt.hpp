@@ -92,8 +92,9 @@ inline Report build_tensorrt(const Context &context, const Model &model, const s
 }
 
 /// Checks whether an engine file can be used on this machine and, if `model` is not null, whether the engine was built
-/// from `model`. Returns the manifest of the engine as JSON, and throws an Error if the check fails. `trust` states
-/// that you trust the source of the engine, which contains executable code; see optimize_tensorrt_check.
+/// from `model`. Returns the manifest of the engine as JSON, and throws an Error if the check fails. With `trust`, you
+/// state that you trust the source of the engine, which contains executable code; without it, the check fails. See
+/// optimize_tensorrt_check.
 inline Report check_tensorrt(const Context &context, const std::string &path, const Model *model = nullptr,
                                   bool trust = false, const Call &call = {}) {
     const char *c_path = detail::c_text(path, "path");

@@ -45,15 +45,16 @@ public:
         const char *c_path = detail::c_text(path, "path");
         detail::attempt([&](auto **error) { return optimize_tokenizer_load(c_path, place(), error); });
     }
-    /// Loads a tokenizer from the file `name` of a source, a tokenizer.json. If the file has this name, the settings of
-    /// the files next to it are applied.
+    /// Loads a tokenizer from the file `name` of a source, which has the format of tokenizer.json. If it is also named
+    /// tokenizer.json, the settings of the files next to it are applied.
     Tokenizer(const Source &source, const std::string &name) {
         const char *c_name = detail::c_text(name, "name");
         detail::attempt(Call{}, source, [&](auto *c_source, auto *, auto **error) {
             return optimize_tokenizer_load_source(c_source, c_name, place(), error);
         });
     }
-    /// Returns the token ids of texts, with attention mask and segment ids; throws an Error if `texts` is empty.
+    /// Returns the token ids of texts, with attention mask and segment ids; throws an Error with
+    /// Status::invalid_argument if `texts` is empty.
     Encoded encode(const std::vector<std::string> &texts, const EncodeOptions &options = {}) const {
         auto raw = detail::sized<optimize_encode_options_t>();
         raw.no_special_tokens = options.no_special_tokens;

@@ -80,10 +80,10 @@ impl Default for BenchmarkOptions {
 /// with its own, and classes in another order are compared by name. Progress stage: `benchmark`, in rounds and input
 /// sets. Memory: both models loaded.
 ///
-/// Fails with [`crate::error::Kind::InvalidArgument`] if the inputs of the models differ in name or type, if the result
-/// lacks an output of the original, if the outputs are over different classes or tokens, or if the options are invalid
-/// or do not match the models. Inputs and outputs of a decoder's cache may differ. Also fails if a model cannot be
-/// loaded or run.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if the inputs of the models differ in name or type, or if the
+/// result lacks an output of the original. Inputs and outputs of a decoder's cache may differ. Also fails with
+/// `InvalidArgument` if the outputs are over different classes or tokens, or if the options are invalid or do not match
+/// the models. Also fails if a model cannot be loaded or run.
 pub fn benchmark(
     runtime: &'static Runtime,
     original: &Model,
@@ -108,10 +108,10 @@ pub fn benchmark_engine(
     measure(runtime, Side::Model(original), Side::Engine(engine), tokenizer, options, call)
 }
 
-/// Measures `result` against `original` as [`benchmark`] does, but with less work: the models are not loaded alone, so
-/// memory and the time of the first run are absent from the report. There are at most 15 timed rounds and one warm-up
-/// round. Timing and comparison take about 0.6 seconds each; more for slow models, which run three rounds and one input
-/// set. Fails like [`benchmark`].
+/// Measures `result` against `original`, and returns the same as [`benchmark`], but with less work: the models are not
+/// loaded alone, so memory and the time of the first run are absent from the report. There are at most 15 timed rounds
+/// and one warm-up round. Timing and comparison take about 0.6 seconds each; slow models take longer, because at least
+/// three rounds (or `runs`, if that is less) and one input set are run. Fails like [`benchmark`].
 pub fn brief(
     runtime: &'static Runtime,
     original: &Model,
@@ -218,10 +218,10 @@ pub fn into_report(options: &BenchmarkOptions, benchmark: &BenchmarkReport, qual
     report
 }
 
-/// Returns the closeness of the outputs on ONNX Runtime's own kernels, if the two models may differ more there than in
-/// `speed`, in which `result` ran on this library's kernels: if it quantizes activations in each run
-/// (`DynamicQuantizeLinear`). ONNX Runtime uses one scale for all rows of an activation, this library one per row. The
-/// comparison ends after about 0.6 seconds. Returns `None` for other models. Fails like [`benchmark`].
+/// Returns the closeness of the outputs when both models run on ONNX Runtime's own kernels; the comparison ends after
+/// about 0.6 seconds. It may be lower than in the benchmark `speed`: for `DynamicQuantizeLinear`, ONNX Runtime uses one
+/// scale for all rows of an activation, and this library one per row. Returns `None` if `result` has no such node, or
+/// did not use this library's kernels in `speed`. Fails like [`benchmark`].
 pub fn stock_closeness(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),
@@ -260,8 +260,8 @@ fn check(options: &BenchmarkOptions) -> Result<()> {
     Ok(())
 }
 
-/// Fails with `InvalidArgument` if the result lacks an output of the original, except those of a decoder's cache
-/// (`present…`). The comparison would notice too, but only after the timing.
+/// Checks that the result has the outputs of the original, except those of a decoder's cache (`present…`). Fails with
+/// `InvalidArgument` if one is missing. The comparison would notice that too, but only after the timing.
 fn same_outputs(original: &Model, result: &Model) -> Result<()> {
     let given = result.outputs();
     let lacks = |name: &str| !name.starts_with("present") && !given.iter().any(|other| other.name == name);
@@ -291,7 +291,7 @@ pub(crate) fn settled(
     })
 }
 
-/// Runs both models of a pair in turn on the same inputs, and returns only the speedup.
+/// Runs both models of a pair in turn on the same inputs, and returns the speedup. Fails if a model cannot be run.
 pub(crate) fn race(
     pair: &mut Pair,
     inputs: &Batch,

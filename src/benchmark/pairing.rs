@@ -11,7 +11,7 @@ use crate::text::Tokenizer;
 
 /// The differences of the token ids and classes of a result from those of the original.
 pub struct Pairing {
-    /// Tokenizer of the result, if it differs from the original's.
+    /// Tokenizer of the result; `None` if it does not differ from the original's.
     pub reading: Option<Reading>,
     /// Index of the class of the same name in the result, for each class of the original; `None` if the order is the
     /// same or the models do not classify.
@@ -23,8 +23,8 @@ pub struct Pairing {
 }
 
 impl Pairing {
-    /// Returns the differences between tokenizers and classes. Fails with `InvalidArgument` if the two classify into
-    /// different classes.
+    /// Returns the differences between tokenizers and classes. Fails with `InvalidArgument` if the two models classify
+    /// into different classes, and if the tokenizer of `result` cannot be read.
     pub fn new(original: &Model, result: &Model, tokenizer: Option<&Tokenizer>) -> Result<Pairing> {
         let (first, second) = ("the original", "the result");
         let (a, b) = (original.card(), result.card());
@@ -50,8 +50,8 @@ impl Pairing {
         Ok(Pairing { reading, order, writes, notes })
     }
 
-    /// Fails with `InvalidArgument` if the inputs are texts and the outputs are distributions over different
-    /// vocabularies.
+    /// Checks that the outputs can be compared. Fails with `InvalidArgument` if the inputs are texts and the outputs
+    /// are distributions over different vocabularies.
     pub fn check(&self, source: &Source) -> Result<()> {
         match &self.reading {
             Some(Reading { ids: Some(how), .. }) if self.writes && source.name() == "text" => bail!(
@@ -89,8 +89,8 @@ impl Pairing {
     }
 }
 
-/// Fails with `InvalidArgument` if only one model has an input, or if an input has different types. Inputs of a
-/// decoder's cache may be missing from one of the models.
+/// Checks that both models have the same inputs. Fails with `InvalidArgument` if only one model has an input, or if an
+/// input has different types. Inputs of a decoder's cache may be missing from one of the models.
 pub fn same_inputs(original: &[ValueInfo], result: &[ValueInfo]) -> Result<()> {
     let missing = |from: &[ValueInfo], of: &[ValueInfo]| {
         // A model whose layers were dropped lacks their cache inputs.

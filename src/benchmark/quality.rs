@@ -17,7 +17,7 @@ pub struct Comparison {
     outputs: Vec<Tally>,
     vocabularies: Vec<i64>,
     samples: usize,
-    /// Reason why an output is not compared: that of the first such output.
+    /// Reason why an output is not compared, for the first such output; `None` if there is no such output.
     apart: Option<String>,
 }
 
@@ -134,9 +134,9 @@ fn by_cosine(output: &OutputQuality) -> f64 {
 /// `outputs` is the name of an output and whether it is float.
 ///
 /// Of the float outputs, those whose name does not contain `present` (a decoder's cache) are judged. If a name contains
-/// `logit`, those with `hidden`, `attention` or `pool` are not judged either, because they lead to the logits;
-/// otherwise, if a name contains `sentence_embedding`, only such outputs are, because the vectors of tokens lead to
-/// them. If none is left, all float outputs are judged.
+/// `logit`, outputs with `hidden`, `attention` or `pool` in their names are not judged either, because the logits are
+/// computed from them. Otherwise, if a name contains `sentence_embedding`, only such outputs are judged, because they
+/// are computed from the vectors of tokens. If none is left, all float outputs are judged.
 pub fn judged_outputs(outputs: &[(String, bool)]) -> Vec<usize> {
     let named = |index: usize, parts: &[&str]| {
         let name = outputs[index].0.to_lowercase();

@@ -36,11 +36,11 @@ pub struct BenchmarkReport {
     /// Time to create a session in milliseconds (wall clock). It is the shorter of two times, because the first also
     /// reads files and code; in a brief benchmark, there is only one.
     pub load_ms: Both<f64>,
-    /// Time of the first run in milliseconds (wall clock); absent in a brief benchmark.
+    /// Time of the first run in milliseconds (wall clock); `None` (absent in JSON) in a brief benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_run_ms: Option<Both<f64>>,
-    /// Growth of the process's resident memory in bytes, without library code, over load and first run. Memory that
-    /// the allocator kept from earlier work and reuses is not included. Absent in a brief benchmark.
+    /// Growth of the process's resident memory in bytes, without library code, over load and first run. Memory that the
+    /// allocator kept from earlier work and reuses is not included. `None` (absent in JSON) in a brief benchmark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<Both<u64>>,
     /// Size of the models on disk in bytes; for a package, of all its files.
@@ -54,7 +54,7 @@ pub struct BenchmarkReport {
     pub seconds: f64,
 }
 
-/// The time of a run, over the timed rounds.
+/// The time of a run in milliseconds, over the timed rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Latency {
     /// Median of the times.
@@ -91,16 +91,17 @@ impl Speedup {
     }
 }
 
-/// The closeness of the result's outputs to the original's, over all samples. `cosine` to `kl` are the worst of the
-/// judged outputs; a number that applies to none of them is `None` (`null` in JSON).
+/// The closeness of the result's outputs to the original's, over all samples. Each of the numbers `cosine` to `kl` is
+/// the worst over the outputs in `judged`; it is `None` (`null` in JSON) if no output in `judged` has it.
 #[derive(Debug, Clone, Serialize)]
 pub struct QualityReport {
-    /// Name of the judged output with the lowest cosine; the first output if none is judged; empty if no output was
-    /// compared.
+    /// Name of the output in `judged` with the lowest cosine; the first output if `judged` is empty; an empty text if
+    /// no output was compared.
     pub output: String,
-    /// Names of the judged outputs: of the float outputs, those whose name does not contain `present` (a decoder's
-    /// cache). If a name contains `logit`, those with `hidden`, `attention` or `pool` are not judged either; otherwise,
-    /// if a name contains `sentence_embedding`, only such outputs are. If none is left, all float outputs are judged.
+    /// Names of the outputs by which the quality is judged: the float outputs whose name does not contain `present` (a
+    /// decoder's cache). If a name contains `logit`, outputs with `hidden`, `attention` or `pool` in their names are
+    /// not judged either. Otherwise, if a name contains `sentence_embedding`, only such outputs are judged. If none is
+    /// left, all float outputs are judged.
     pub judged: Vec<String>,
     /// Lowest mean cosine; see [`OutputQuality::cosine`].
     pub cosine: Option<f64>,
@@ -108,28 +109,33 @@ pub struct QualityReport {
     pub max_abs_error: Option<f64>,
     /// Lowest agreement of the largest elements; see [`OutputQuality::top1_agreement`].
     pub top1_agreement: Option<f64>,
-    /// Largest KL divergence; see [`OutputQuality::kl`]. `None` if that of a judged output is not finite.
+    /// Largest KL divergence; see [`OutputQuality::kl`]. `None` if the divergence of an output in `judged` is not
+    /// finite.
     pub kl: Option<f64>,
-    /// Lowest fraction of equal elements of an output that is not float; see [`OutputQuality::exact_match`].
+    /// Lowest fraction of equal elements of an output that is not float; see [`OutputQuality::exact_match`]. `None` if
+    /// all outputs are float.
     pub exact_match: Option<f64>,
     /// Number of texts, given samples or generated inputs that were compared.
     pub samples: usize,
-    /// The reason why an output was not compared: its shape differs in the result, only one of the two is float, or the
-    /// original has no finite value in it. If there are several such outputs, the reason is that of the first.
+    /// Reason why an output was not compared: its shape differs in the result, it is float in only one of the models,
+    /// or the original has no finite value in it. If several outputs were not compared, this is the reason for the
+    /// first. `None` if all were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_compared: Option<String>,
     /// Closeness of each output that was compared.
     pub outputs: Vec<OutputQuality>,
 }
 
-/// The closeness of one output. A *row* is the vector along the last dimension; padding rows are omitted.
+/// The closeness of one output. A *row* is the vector along the last dimension; padding rows are omitted. All numbers
+/// that are `Option`s, except `exact_match`, are `None` (`null` in JSON) if the output is not float or no row was
+/// compared.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OutputQuality {
     /// Name of the output.
     pub name: String,
     /// Element type of the output in the original.
     pub dtype: &'static str,
-    /// Number of rows that were compared.
+    /// Number of rows that were compared; 0 for outputs that are not float.
     pub rows: u64,
     /// Mean of the cosine `a·b / (|a| |b|)` over the rows, where `a` is the original's row and `b` the result's; 0 for
     /// a row with an element that `non_finite` counts. Where rows have one element, all of them together form one row.
@@ -138,14 +144,16 @@ pub struct OutputQuality {
     pub cosine_min: Option<f64>,
     /// Largest difference `|a - b|` of two finite elements.
     pub max_abs_error: Option<f64>,
-    /// Relative root mean square `sqrt(Σ(a - b)² / Σa²)` of the difference, over finite elements.
+    /// Relative root mean square `sqrt(Σ(a - b)² / Σa²)` of the difference, over finite elements; `None` if only the
+    /// divisor is 0.
     pub relative_rms: Option<f64>,
     /// Fraction of rows whose largest element has the same index; `None` if rows have one element.
     pub top1_agreement: Option<f64>,
     /// Mean over the rows of the divergence `KL(softmax(a) ‖ softmax(b))` in nats, for outputs whose name contains
-    /// `logit` or whose rows are as long as the vocabulary (at least 1000); `None` if it is not finite.
+    /// `logit` or whose rows are as long as the vocabulary (at least 1000). `None` for other outputs, and if it is not
+    /// finite.
     pub kl: Option<f64>,
-    /// Fraction of equal elements, for outputs that are not float.
+    /// Fraction of equal elements of an output that is not float; `None` for float outputs.
     pub exact_match: Option<f64>,
     /// Number of elements of the result that are infinite or NaN where the original's are not the same.
     pub non_finite: u64,

@@ -194,7 +194,7 @@ fn cut(shape: &[i64], dims: &[Dim]) -> Option<Vec<i64>> {
 /// The measurements of one model alone in the process.
 #[derive(Debug, Clone, Copy)]
 pub struct Alone {
-    /// Time to create the session in milliseconds.
+    /// Time to load the model or engine in milliseconds.
     pub load_ms: f64,
     /// Time of the first run in milliseconds.
     pub first_run_ms: f64,
@@ -257,9 +257,9 @@ impl Rounds {
 
 /// The original and the result, loaded.
 pub struct Pair {
-    /// Original model with its session.
+    /// Original model or engine, loaded.
     pub original: Subject,
-    /// Resulting model with its session.
+    /// Resulting model or engine, loaded.
     pub result: Subject,
     /// Whether the models are quick; see [`QUICK`].
     quick: bool,

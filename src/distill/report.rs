@@ -75,10 +75,8 @@ pub fn summarize(
             "the student's block-quantized weights ({count} nodes) were converted to float32: quantize the result"
         ));
     }
-    if !warnings.is_empty() {
-        add("warning", warnings.join("; ").into());
-    }
     add("history", state.history.clone().into());
+    report.warnings.extend(warnings);
 }
 
 /// Compares the student before and after training with the teacher on held-out text. Returns the results as JSON:

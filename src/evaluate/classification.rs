@@ -60,9 +60,9 @@ pub fn classify(
 
 /// Returns the scores of two classifiers on the same texts. One is loaded after the other. See [`classify`].
 ///
-/// Their classes are compared by name, and each reads the texts with its own tokenizer: `tokenizer` is the original's.
-/// Labels are classes of the original. Fails with [`crate::error::Kind::InvalidArgument`] if the classes of the two
-/// differ.
+/// Their classes are compared by name, and each classifier reads the texts with its own tokenizer: `tokenizer` is the
+/// original's. Labels are classes of the original. Fails with [`crate::error::Kind::InvalidArgument`] if the classes of
+/// the two differ.
 pub fn compare_classification(
     runtime: &'static Runtime,
     original: &Model,
@@ -89,9 +89,10 @@ pub fn compare_classification(
     })
 }
 
-/// Returns the fraction of texts to which both classifiers assign the same class; 0 without texts. One is loaded after
-/// the other, and each reads the texts with its own tokenizer: `tokenizer` is the original's. Fails like [`classify`],
-/// but there are no labels.
+/// Returns the fraction of texts to which both classifiers assign the same class. One is loaded after the other, and
+/// each reads the texts with its own tokenizer: `tokenizer` is the original's. Fails like [`classify`], except that
+/// there are no labels, and with [`crate::error::Kind::InvalidArgument`] if there is no text or the names of the
+/// classes differ.
 pub fn class_agreement(
     runtime: &'static Runtime,
     original: &Model,
@@ -180,8 +181,8 @@ impl Names {
         self.0.iter().find(|(index, _)| *index == class).map_or_else(|| class.to_string(), |(_, name)| name.clone())
     }
 
-    /// Returns the class of each row. An exactly matching name has priority over one in another case, and that over an
-    /// index.
+    /// Returns the class of each row. A name that matches a label exactly has priority over one that differs in case,
+    /// which has priority over an index.
     fn truths(&self, rows: &[Labelled]) -> Result<Vec<usize>> {
         rows.iter().map(|row| self.class(&row.label).at(|| format!("line {}", row.line))).collect()
     }

@@ -41,10 +41,11 @@ pub struct EmbeddingSimilarity {
 
 /// Returns the vectors of `model` for `texts`.
 ///
-/// They come from the output `sentence_embedding`; otherwise from `token_embeddings` or `last_hidden_state`, pooled as
-/// the model's card says (default: mean); otherwise from another output of the right shape. Texts are truncated to the
-/// positions of the model. Reports the stage `evaluate`, in texts. Fails with [`crate::error::Kind::Unsupported`] if
-/// the model outputs no vectors; with `InvalidArgument` if there is no text, or one without tokens.
+/// The vectors come from the output `sentence_embedding`; otherwise from `token_embeddings` or `last_hidden_state`,
+/// pooled as the model's card says (default: mean); otherwise from another output of the right shape. Texts are
+/// truncated to the positions of the model. Reports the stage `evaluate`, in texts. Fails with
+/// [`crate::error::Kind::Unsupported`] if the model outputs no vectors; with `InvalidArgument` if there is no text, or
+/// if a text has no tokens.
 pub fn embed(
     runtime: &'static Runtime,
     model: &Model,
@@ -57,7 +58,7 @@ pub fn embed(
     embed_counted(runtime, model, tokenizer, texts, options, &mut units)
 }
 
-/// Returns the vectors of `model` for `texts` like [`embed`], and counts the texts in `units`.
+/// Returns the vectors of `model` for `texts` like [`embed`], and counts the texts in `units`. Fails like [`embed`].
 pub fn embed_counted(
     runtime: &'static Runtime,
     model: &Model,
@@ -73,7 +74,7 @@ pub fn embed_counted(
 
 /// Returns the similarity of the vectors of two models for `texts`. One is loaded after the other. See [`embed`].
 ///
-/// Each reads the texts with its own tokenizer: `tokenizer` is the original's. Also fails with
+/// Each model reads the texts with its own tokenizer: `tokenizer` is the original's. Also fails with
 /// [`crate::error::Kind::InvalidArgument`] if the vectors have different numbers of elements.
 pub fn compare_embeddings(
     runtime: &'static Runtime,

@@ -55,7 +55,7 @@ pub fn minimize(
             }
             length /= 2.0;
         }
-        // Any further decrease is below rounding.
+        // If no step length gives a smaller value, any further decrease is lost to rounding.
         let Some((next, next_value)) = found else { return Ok(Minimum { x, iterations, converged: false }) };
         let step: Vec<f64> = next.iter().zip(&x).map(|(a, b)| a - b).collect();
         let change: Vec<f64> = next_gradient.iter().zip(&gradient).map(|(a, b)| a - b).collect();

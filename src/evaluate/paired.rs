@@ -46,7 +46,7 @@ pub struct PairedPerplexity {
     pub verdict: &'static str,
     /// Mean over the tokens of `KL(original ‖ result)` between the next-token distributions, in nats.
     pub kl: Interval,
-    /// 99th percentile of that divergence over the tokens.
+    /// 99th percentile of the divergence `KL(original ‖ result)` over the tokens, in nats.
     pub kl_p99: f64,
     /// Fraction of tokens at which both models have the same most likely token.
     pub top1_agreement: f64,
@@ -55,9 +55,9 @@ pub struct PairedPerplexity {
 /// Reads `text` with both models, window by window, and returns a comparison of their predictions at every scored
 /// token.
 ///
-/// Both read the tokens of `tokenizer`, the original's. Only four numbers per token are kept. Memory: both models and
-/// the logits of one window of each. Progress and errors are those of [`super::perplexity`]; also fails with
-/// `InvalidArgument` if the vocabulary sizes differ, or if the result's own tokenizer gives its token ids another
+/// Both models read the tokens of `tokenizer`, which is the original's. Only four numbers per token are kept. Memory:
+/// both models and the logits of one window of each. Progress and errors are those of [`super::perplexity`]; also fails
+/// with `InvalidArgument` if the vocabulary sizes differ, or if the result's own tokenizer gives its token ids another
 /// meaning. An error of one model says which one it is.
 pub fn compare_perplexity(
     runtime: &'static Runtime,

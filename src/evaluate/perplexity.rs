@@ -37,7 +37,7 @@ pub struct PerplexityReport {
     pub stride: usize,
     /// Whether every window began with the beginning-of-sequence token.
     pub bos: bool,
-    /// Wall-clock seconds without loading the model.
+    /// Wall-clock seconds of the evaluation, without loading the model; in a comparison, of the runs of this model.
     pub seconds: f64,
     /// Number of scored tokens per second.
     pub tokens_per_second: f64,
@@ -121,7 +121,8 @@ pub fn scores<T: Send>(
     (ids.len() - window.scored..ids.len()).into_par_iter().map(one).collect()
 }
 
-/// Fails with `Runtime` if a negative log-likelihood is NaN; infinite ones (of a token with probability 0) are allowed.
+/// Checks the negative log-likelihoods of tokens. Fails with `Runtime` if one is NaN; infinite ones (of tokens with
+/// probability 0) are allowed.
 pub fn finite(surprises: &[f64]) -> Result<()> {
     match surprises.iter().position(|value| value.is_nan()) {
         Some(token) => bail!(Runtime, "the model's logits for scored token {} are not numbers", token + 1),

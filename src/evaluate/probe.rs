@@ -79,7 +79,7 @@ pub struct PairedProbe {
 /// Vectors ([`super::embed`]) are normalized to length 1, then each element to mean 0 and variance 1 over the training
 /// texts. The split is stratified by class; the same seed and rows give the same split. The training is deterministic.
 /// Reports the stage `evaluate`, in texts. Fails with [`crate::error::Kind::InvalidArgument`] if an option is out of
-/// range, there is only one class, or one of them has only one text; otherwise like [`super::embed`].
+/// range, there are fewer than two classes, or a class has only one text; otherwise like [`super::embed`].
 pub fn probe_accuracy(
     runtime: &'static Runtime,
     model: &Model,
@@ -96,7 +96,7 @@ pub fn probe_accuracy(
 
 /// Returns the probes of two models on the same split. One is loaded after the other. Fails like [`probe_accuracy`].
 ///
-/// Each reads the texts with its own tokenizer: `tokenizer` is the original's.
+/// Each model reads the texts with its own tokenizer: `tokenizer` is the original's.
 pub fn compare_probes(
     runtime: &'static Runtime,
     original: &Model,
@@ -272,8 +272,8 @@ mod tests {
         labels.iter().zip(1..).map(|(l, line)| Labelled { label: (*l).into(), text: "x".into(), line }).collect()
     }
 
-    /// Returns three classes around three corners; a fifth of the points are so far off that they look like another
-    /// class.
+    /// Returns the vectors and labels of three classes around three corners. Each element of a vector is at most
+    /// `noise` away from that of its corner.
     fn clouds(count: usize, noise: f64) -> (Embeddings, Vec<Labelled>) {
         let mut random = Random::new(5);
         let mut value = || (random.below(2001) as f64 - 1000.0) / 1000.0 * noise;

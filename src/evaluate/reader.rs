@@ -74,8 +74,8 @@ impl Logits {
         self.vocabulary
     }
 
-    /// Returns the logits at a position of the window, which predict the next token. Panics for a position that was not
-    /// kept.
+    /// Returns the logits at a position of the window, which predict the next token. Never fails, because the logits
+    /// are float32. Panics for a position that was not kept.
     pub fn at(&self, position: usize) -> Result<&[f32]> {
         let begin = (position - self.first) * self.vocabulary;
         Ok(&self.tensor.as_slice::<f32>()?[begin..begin + self.vocabulary])

@@ -32,7 +32,7 @@ pub struct ClassScores {
     /// Scores of the classes that occur as a truth or as a prediction, by their index.
     pub classes: Vec<ClassScore>,
     /// Confusion matrix: how often the class of the row (truth) was predicted as that of the column, in the order of
-    /// `classes`; absent above 256 classes.
+    /// `classes`. `None` (absent in JSON) for more than 256 classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confusion: Option<Vec<Vec<u64>>>,
 }
@@ -40,7 +40,7 @@ pub struct ClassScores {
 /// The scores of one class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassScore {
-    /// Index of the class in the model.
+    /// Index of the class: in the model, or for a probe among the sorted labels.
     pub index: usize,
     /// Name of the class.
     pub name: String,
@@ -50,7 +50,7 @@ pub struct ClassScore {
     pub precision: f64,
     /// Fraction of the texts of this class that were predicted as such; 0 if there are none.
     pub recall: f64,
-    /// F1 score, `2 · precision · recall / (precision + recall)`, or 0.
+    /// F1 score, `2 · precision · recall / (precision + recall)`; 0 if no prediction of this class is correct.
     pub f1: f64,
 }
 

@@ -95,14 +95,16 @@ impl Default for EvaluateOptions {
     }
 }
 
-/// Evaluates `model` on `data` (the content of a file), or compares it with `against` on it, and returns the report.
+/// Evaluates `model` on `data` (the content of a file), or compares it with `against` on the same data, and returns the
+/// report.
 ///
 /// `data` is plain text for perplexity, one text per line for embeddings, and rows of a label and a text
 /// ([`labelled::parse`]) for classification and probes. The report's `quality` has the task's name and its results:
 /// those of [`super::PerplexityReport`], [`super::ClassScores`] or [`super::ProbeReport`]; with `against` those of
 /// [`super::PairedPerplexity`], [`super::EmbeddingSimilarity`], [`super::PairedClassification`] or
-/// [`super::PairedProbe`], in which `model` is the original and `against` the result. `tokenizer` is that of `model`;
-/// `against` reads with its own if that differs, and the summary's `notes` say so.
+/// [`super::PairedProbe`], in which `model` is the original and `against` the result. `tokenizer` is that of `model`.
+/// If the tokenizer of `against` differs, `against` reads with its own, except for perplexity; the summary's `notes`
+/// say so.
 ///
 /// Fails with [`crate::error::Kind::InvalidArgument`] if no task is given and none follows from the model, if the data
 /// do not match the task, or if embeddings have no second model to compare with; with `LimitExceeded` if the data are

@@ -80,7 +80,8 @@ impl Plan {
     }
 }
 
-/// Returns the caller's context length after checking it against the models', otherwise the models', up to [`CONTEXT`].
+/// Returns the context length `asked` for, after checking that the models have so many positions. If it is 0, returns
+/// the smallest number of positions of a model, or [`CONTEXT`] if that is less or no number is known.
 fn context_length(models: &[&Model], asked: usize) -> Result<usize> {
     let mut longest = None;
     for model in models {

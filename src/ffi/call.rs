@@ -18,18 +18,17 @@ pub struct optimize_cancel_t(());
 
 handle!(optimize_cancel_t(Cancel), b"opt-canc", "cancel token");
 
-/// Progress callback. It is called on the thread that made the call, at most 20 times per second, and in addition for
-/// the first report of a stage, in which `done` can be above 0, and when `done` reaches a `total` that is not 0.
-/// `stage` names the stage and is valid during the callback. `done` and `total` count the work of the stage in its
-/// unit; `total` is 0 if it is unknown. A return value other than 0 cancels the call. The callback must not throw or
-/// use longjmp.
+/// Progress callback. It is called on the thread that made the call: for the first report of a stage, in which `done`
+/// can already be above 0; then at most 20 times per second; and when `done` reaches a `total` above 0. `stage` names
+/// the stage and is valid during the callback. `done` and `total` count the work of the stage in its unit; `total` is 0
+/// if it is unknown. A return value other than 0 cancels the call. The callback must not throw or use longjmp.
 ///
 /// Stages (units): "benchmark" (steps), "build" (steps), "calibrate" (runs), "classify" (texts), "distill" (steps),
-/// "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash"
-/// (bytes), "influence" (layers), "load" (bytes), "merge" (tensors), "package" (bytes), "precision" (measurements),
-/// "prompt" (tokens), "prune" (bytes), "quantize" (bytes), "reconstruct" (tensors), "save" (bytes), "scale" (tensors),
+/// "embed" (texts), "evaluate" (texts or tokens), "fit" (tokens), "fuse" (models), "generate" (tokens), "hash" (bytes),
+/// "influence" (layers), "load" (bytes), "merge" (tensors), "package" (bytes), "precision" (measurements), "prompt"
+/// (tokens), "prune" (bytes), "quantize" (bytes), "reconstruct" (tensors), "save" (bytes), "scale" (tensors),
 /// "sensitivity" (measurements), "speed" (measurements), "table: ROW of MODEL" (thousandths of a row), "tag" (texts),
-/// "verify" (bytes). A function can add stages in later versions.
+/// "verify" (bytes). Later versions can add stages to a function.
 #[allow(non_camel_case_types)]
 pub type optimize_progress_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, stage: *const c_char, done: u64, total: u64) -> i32>;
@@ -55,8 +54,9 @@ pub struct optimize_call_t {
 // SAFETY: repr(C), two u32 and three pointers: no padding, and NULL is valid in all three.
 unsafe impl Options for optimize_call_t {}
 
-/// Runs `body` with the caller's progress, timeout and cancel token, and returns its result. Fails with `Cancelled`
-/// without running it if the token has been fired already.
+/// Runs `body` with the caller's progress, timeout and cancel token, and returns its result. If the token has been
+/// fired already, fails with `Cancelled` and does not run `body`. Fails with `InvalidArgument` for an invalid struct,
+/// and with `InvalidHandle` for an invalid token.
 ///
 /// # Safety
 /// `call` is NULL or points to a valid `optimize_call_t` during the call.

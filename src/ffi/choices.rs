@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// Constants of the header whose names do not end with the name of the library's value, each with that name.
+/// Constants of the header whose names do not end with the name of the library's value. Each constant is followed by
+/// that name.
 const OTHER_NAMES: [(&str, &str); 3] = [
     ("OPTIMIZE_OPTIMIZATION_DEFAULT", "all"),
     ("OPTIMIZE_TENSORRT_NVINFER", "tensorrt"),

@@ -43,7 +43,7 @@ impl Context {
         memory::within(self.memory.as_ref(), work)
     }
 
-    /// Returns the number of threads in an options struct, or that of the context if it is 0. Fails with
+    /// Returns `asked`, the number of threads in an options struct, or that of the context if `asked` is 0. Fails with
     /// `InvalidArgument` above [`limits::THREADS`].
     pub(super) fn threads(&self, asked: u32) -> Result<usize> {
         let threads = if asked == 0 { self.threads } else { asked as usize };
@@ -60,7 +60,7 @@ impl Context {
 pub enum optimize_log_level_t {
     /// Errors and warnings.
     OPTIMIZE_LOG_LEVEL_DEFAULT = 0,
-    /// Errors, after which something has failed.
+    /// Errors: something has failed.
     OPTIMIZE_LOG_LEVEL_ERROR = 1,
     /// Warnings: something works, but not as well as possible, for example because a slower kernel is used or a file is
     /// ignored.
@@ -86,8 +86,8 @@ pub type optimize_log_fn =
 pub struct optimize_context_options_t {
     /// sizeof(optimize_context_options_t).
     pub struct_size: u32,
-    /// Default number of threads. 0 selects one thread per physical core for sessions, and one per logical processor
-    /// for work outside of ONNX Runtime, such as quantizing.
+    /// Default number of threads, at most 1024. 0 selects one thread per physical core for sessions, and one per
+    /// logical processor for work outside of ONNX Runtime, such as quantizing.
     pub threads: u32,
     /// Path of the ONNX Runtime library. NULL selects the path in the environment variable ORT_DYLIB_PATH. If that is
     /// not set, the library is searched for in the folder of this library and of the program, in ../lib and
@@ -151,8 +151,9 @@ pub unsafe extern "C" fn optimize_context_new(
 }
 
 /// Writes the version of ONNX Runtime to `version`, for example "1.32.0". This opens ONNX Runtime if it is not open
-/// yet. The string is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not
-/// found; the message lists the places that were searched.
+/// yet. The string is valid until the context is freed. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found
+/// (the message lists the places that were searched); OPTIMIZE_INVALID_ARGUMENT if the process has opened ONNX Runtime
+/// from another path than `runtime_library`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_runtime_version(
     context: *const optimize_context_t,
@@ -173,10 +174,10 @@ pub unsafe extern "C" fn optimize_context_runtime_version(
 }
 
 /// Writes the execution providers, best first, as JSON: a list of objects with `provider`, `device_id`, `available`
-/// and, if the provider is not available, `status` and `reason`. The object of the CPU also has `kernels`, which is
-/// whether this library's kernels can be used, and otherwise the reason as `kernels_unused`. A provider is available if
-/// ONNX Runtime contains it *and* it could be started on the device with the index `device_id`. Returns
-/// OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
+/// and, if the provider is not available, `status` and `reason`. The object of the CPU also has `kernels`: whether this
+/// library's kernels can be used; if they cannot, `kernels_unused` is the reason. A provider is available if ONNX
+/// Runtime contains it *and* it could be started on the device with the index `device_id`, which is ignored for the
+/// CPU. Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_providers(
     context: *const optimize_context_t,
@@ -246,7 +247,7 @@ pub enum optimize_counters_format_t {
 /// Writes the counters of the process. They are the same for all contexts, and are not reset. Any thread may call this
 /// function.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT if `counters` is NULL or its struct_size is not set.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if `counters` is NULL or its `struct_size` is not set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_context_counters(
     context: *const optimize_context_t,

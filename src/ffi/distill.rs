@@ -45,7 +45,7 @@ pub enum optimize_schedule_t {
 pub struct optimize_training_step_t {
     /// Size of the struct in this version of the library.
     pub struct_size: u32,
-    /// If not 0, this is a validation on held-out text, not a step.
+    /// 1 for a validation on held-out text, 0 for a training step.
     pub is_validation: u32,
     /// Index of the epoch, from 0.
     pub epoch: u32,
@@ -57,7 +57,7 @@ pub struct optimize_training_step_t {
     pub total_steps: u64,
     /// Training loss of this step, or loss of this validation.
     pub loss: f64,
-    /// Norm of the gradients before clipping; 0 for a validation.
+    /// Norm of all gradients together before clipping; 0 for a validation.
     pub gradient_norm: f64,
     /// Learning rate of this step; 0 for a validation.
     pub learning_rate: f64,
@@ -85,7 +85,7 @@ pub struct optimize_distill_options_t {
     pub struct_size: u32,
     /// Number of passes over the text; 0 selects 3.
     pub epochs: u32,
-    /// If not 0, each line of the text is a JSON object `{"text": "..."}` with a separate text.
+    /// A value other than 0 reads each line of the text as a JSON object `{"text": "..."}` with a separate text.
     pub json_lines: u32,
     /// Number of rows per run: blocks of tokens for models that generate text, lines for others; 0 selects 4.
     pub batch_size: u32,
@@ -102,14 +102,15 @@ pub struct optimize_distill_options_t {
     pub divergence: i32,
     /// Decay of the learning rate, an optimize_schedule_t.
     pub schedule: i32,
-    /// Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits. For this and the next
-    /// four weights, a negative value disables the part of the loss.
+    /// Weight of the divergence of logits in the loss; 0 selects 1 if both models have logits, otherwise 0. For this
+    /// and the next four weights, a negative value disables the part of the loss.
     pub logits_weight: f64,
-    /// Weight of the cross-entropy with the tokens of the text, or with its classes; 0 disables it.
+    /// Weight of the cross-entropy with the tokens of the text, or for classifiers with the classes (`"label"` of JSON
+    /// lines); 0 disables it.
     pub labels_weight: f64,
-    /// Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits.
+    /// Weight of the mean squared difference of hidden states; 0 selects 1 if a model has no logits, otherwise 0.
     pub hidden_weight: f64,
-    /// Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits.
+    /// Weight of 1 - cosine of hidden states; 0 selects 1 if a model has no logits, otherwise 0.
     pub cosine_weight: f64,
     /// Weight of the divergence of self-attention relations (queries, keys, values) in the last layer; 0 disables it.
     pub relations_weight: f64,
@@ -160,7 +161,7 @@ pub struct optimize_distill_options_t {
     /// Execution provider of teacher and student, an optimize_provider_t. OPTIMIZE_PROVIDER_AUTO selects CUDA if it is
     /// available, otherwise the CPU; OPTIMIZE_PROVIDER_TENSORRT returns OPTIMIZE_UNSUPPORTED.
     pub provider: i32,
-    /// Index of the device, from 0; ignored for the CPU.
+    /// Index of the device, from 0; 0 for the CPU.
     pub device_id: u32,
 }
 // SAFETY: repr(C): 32-bit fields in pairs, and 64-bit ones: no padding, all zero is valid.
@@ -173,8 +174,11 @@ unsafe impl Options for optimize_distill_options_t {}
 /// before and after the training. Progress stages: "distill", in steps; with a report also "hash". With a checkpoint,
 /// a call that was cancelled or timed out can be continued with `resume`.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if a node of the student has no gradient (the message names it) or the models have no
-/// outputs in common; OPTIMIZE_INVALID_ARGUMENT if the text is too short.
+/// Returns OPTIMIZE_UNSUPPORTED if a node of the student has no gradient (the message names it), or if the models lack
+/// an output that the loss needs; OPTIMIZE_INVALID_ARGUMENT if the text is too short, if the vocabularies differ, if
+/// both `student` and `student_layers` or neither are given, or if there is a checkpoint that `resume` does not
+/// continue; OPTIMIZE_NOT_FOUND if no model has a tokenizer; OPTIMIZE_RUNTIME if the gradients of many steps in a row
+/// are not finite.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_distill(
     context: *const optimize_context_t,

@@ -85,10 +85,11 @@ unsafe impl Options for optimize_embedder_options_t {}
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_score_function_t {
-    /// The function of the model. None if its output contains scores already: a softmax or sigmoid of the graph
-    /// computes it, or its name contains "prob" or "scores". Otherwise the `activation_fn` of a CrossEncoder of
-    /// sentence-transformers (Identity, Sigmoid, Softmax or Tanh). Otherwise none if `problem_type` in config.json is
-    /// regression, sigmoid if it is multi_label_classification or if the model has one class, and else softmax.
+    /// The function of the model. If the output contains scores already (a softmax or sigmoid of the graph computes it,
+    /// or its name contains "prob" or "scores"), this is no function. Otherwise, it is the `activation_fn` of a
+    /// CrossEncoder of sentence-transformers (Identity, Sigmoid, Softmax or Tanh), if there is one. Otherwise, it is no
+    /// function if `problem_type` in config.json is regression; sigmoid if `problem_type` is
+    /// multi_label_classification, or if the model has one class; and softmax in all other cases.
     OPTIMIZE_SCORE_FUNCTION_AUTO = 0,
     /// Softmax: the scores of a text are at least 0, and their sum is 1.
     OPTIMIZE_SCORE_FUNCTION_SOFTMAX = 1,
@@ -138,14 +139,16 @@ const BATCH_SIZE: usize = 8;
 
 /// Creates an embedder of a model. Vectors are read from the model's output `sentence_embedding`, or computed from
 /// `token_embeddings` or `last_hidden_state` with the pooling that the files next to the model describe (default:
-/// mean). In a model without these outputs, the first other float output of two dimensions, or else of three, has the
-/// vectors (three dimensions are pooled). It must not contain scores (see OPTIMIZE_SCORE_FUNCTION_AUTO), its last
-/// dimension must be fixed and above 1, its name must contain neither "logits" nor "pooler", and if the configuration
-/// names a class for classification, its name must contain "embed". If `tokenizer` is NULL, the model's own is used.
+/// mean). In a model without these outputs, the vectors are those of the first other float output of two dimensions, or
+/// else of three, which is pooled. Such an output must not contain scores (see OPTIMIZE_SCORE_FUNCTION_AUTO), and its
+/// last dimension must be fixed and above 1. Its name must contain neither "logits" nor "pooler", and must contain
+/// "embed" if the configuration names a class for classification. If `tokenizer` is NULL, the model's own is used.
 /// Model and tokenizer may be freed before the embedder.
 ///
-/// Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs, such as a classifier; OPTIMIZE_NOT_FOUND if
-/// there is no tokenizer, or no prompt with the name `prompt_name`; otherwise the statuses of `optimize_session_new`.
+/// Returns OPTIMIZE_UNSUPPORTED if the model has none of these outputs, such as a classifier, or if the options have a
+/// prompt but the graph works only with the model's default prompt; OPTIMIZE_NOT_FOUND if there is no tokenizer, or no
+/// prompt with the name `prompt_name`; OPTIMIZE_INVALID_ARGUMENT if both `prompt` and `prompt_name` are given, or if
+/// `max_length` is above the number of positions of the model; otherwise the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_new(
     context: *const optimize_context_t,
@@ -188,7 +191,8 @@ pub unsafe extern "C" fn optimize_embedder_new(
 /// in texts.
 ///
 /// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a text has no tokens, or if `dimensions` of the options is
-/// larger than the vectors; OPTIMIZE_RUNTIME if ONNX Runtime fails.
+/// larger than the vectors; OPTIMIZE_UNSUPPORTED if the output does not have the shape of vectors; OPTIMIZE_RUNTIME if
+/// an element of a vector is not finite, or if ONNX Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_embedder_embed(
     embedder: *const optimize_embedder_t,
@@ -223,7 +227,8 @@ pub unsafe extern "C" fn optimize_embedder_free(embedder: *mut optimize_embedder
 ///
 /// Returns OPTIMIZE_UNSUPPORTED if the model is not a classifier of texts, or if its files name an unknown function of
 /// the scores and `score_function` is OPTIMIZE_SCORE_FUNCTION_AUTO; OPTIMIZE_NOT_FOUND if there is no tokenizer;
-/// otherwise the statuses of `optimize_session_new`.
+/// OPTIMIZE_INVALID_ARGUMENT if `max_length` is above the number of positions of the model; otherwise the statuses of
+/// `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_new(
     context: *const optimize_context_t,
@@ -282,7 +287,8 @@ pub unsafe extern "C" fn optimize_classifier_label(
 /// for models that read pairs of texts (rerankers, natural language inference). Texts beyond the maximum length are
 /// truncated; in a pair, the longer text is truncated first. Progress stage: "classify", in texts.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0; OPTIMIZE_RUNTIME if ONNX Runtime fails.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, or if a text has no tokens; OPTIMIZE_UNSUPPORTED if the output
+/// does not have the shape [texts, classes]; OPTIMIZE_RUNTIME if a score is not a number, or if ONNX Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_classifier_classify(
     classifier: *const optimize_classifier_t,
@@ -318,7 +324,7 @@ pub unsafe extern "C" fn optimize_classifier_free(classifier: *mut optimize_clas
 }
 
 /// Returns the options for texts. `sizes` are the number of threads, the batch size and the maximum length, in this
-/// order; 0 selects their defaults.
+/// order; 0 selects their defaults. Fails with `InvalidArgument` for invalid values.
 ///
 /// # Safety
 /// The contract is that of [`Where::execution`].
@@ -333,7 +339,8 @@ pub(super) unsafe fn text_options(context: &Context, sizes: [u32; 3], place: Whe
     })
 }
 
-/// Returns a copy of a tokenizer, or `None` for NULL.
+/// Returns a copy of a tokenizer, or `None` if `tokenizer` is NULL. Fails with `InvalidHandle` like
+/// [`handle::optional`].
 ///
 /// # Safety
 /// The contract is that of [`handle::optional`].

@@ -37,16 +37,16 @@ pub enum optimize_ensemble_method_t {
     OPTIMIZE_ENSEMBLE_LOGITS = 2,
     /// Normalized product of the probabilities.
     OPTIMIZE_ENSEMBLE_PRODUCT = 3,
-    /// Maximum probability of each token, normalized.
+    /// Maximum probability of each token or class, normalized so that the sum is 1; maximum of numeric outputs.
     OPTIMIZE_ENSEMBLE_MAX = 4,
-    /// Median probability of each token, normalized.
+    /// Median probability of each token or class, normalized so that the sum is 1; median of numeric outputs.
     OPTIMIZE_ENSEMBLE_MEDIAN = 5,
     /// Sum of the weights of the members that rank the token or class first.
     OPTIMIZE_ENSEMBLE_VOTE = 6,
-    /// Probabilities of the first member divided by those of the second, for tokens whose probability in the first
-    /// member is at least a tenth of the maximum.
+    /// Probabilities of the first of two members divided by those of the second, for tokens whose probability in the
+    /// first member is at least a tenth of the maximum.
     OPTIMIZE_ENSEMBLE_CONTRASTIVE = 7,
-    /// The text, of those that the members generate, with the best score from all members.
+    /// Each member generates texts, all members score all of these texts, and the text with the best score is selected.
     OPTIMIZE_ENSEMBLE_RERANK = 8,
     /// Concatenated embeddings, each normalized and multiplied by the square root of its weight.
     OPTIMIZE_ENSEMBLE_CONCAT = 9,
@@ -79,20 +79,20 @@ pub struct optimize_ensemble_options_t {
     pub method: i32,
     /// Task of the members, an optimize_ensemble_task_t.
     pub task: i32,
-    /// If not 0, the distribution of the first member is used as it is where all members rank the same token first.
+    /// A value other than 0 uses the first member's distribution where all members rank the same token first.
     pub gate: u32,
-    /// If not 0, members may have different vocabularies; they are combined by the text of their tokens.
+    /// A value other than 0 allows members with different vocabularies, whose tokens are matched by their text.
     pub allow_different_vocabularies: u32,
-    /// Rerank: number of texts that each member generates; 0 selects 1.
+    /// Rerank: number of texts per member; 0 selects 1. A number above 1 needs a sampling temperature above 0.
     pub candidates: u32,
-    /// Rerank: power of the length by which the log-probability of a text is divided; 0 selects 1, below 0 disables it.
+    /// Rerank: power, up to 10, of the number of tokens by which the log-probability of a text is divided; 0 selects 1,
+    /// a negative value disables the division.
     pub length_penalty: f64,
-    /// Array of `weight_count` non-negative weights, one per member; their sum is normalized to 1. NULL selects equal
-    /// weights.
+    /// Array of `weight_count` weights of members (0 or more, normalized to the sum 1). NULL selects equal weights.
     pub weights: *const f64,
     /// Number of elements in `weights`.
     pub weight_count: u64,
-    /// Array of `temperature_count` temperatures (above 0), one per member, which divide its logits. NULL selects 1.
+    /// Array of `temperature_count` temperatures from 0.001, one per member, which divide its logits. NULL selects 1.
     pub temperatures: *const f64,
     /// Number of elements in `temperatures`.
     pub temperature_count: u64,
@@ -145,7 +145,7 @@ pub struct optimize_merge_options_t {
     pub weights: *const f64,
     /// Number of elements in `weights`.
     pub weight_count: u64,
-    /// Ties: the base model, from which the models were trained; required for this method.
+    /// Ties: the base model, from which the models were trained; required for this method, NULL for the others.
     pub base: *const optimize_model_t,
     /// Ties: share of each model's changes to keep, in (0, 1]; 0 selects 0.2.
     pub density: f64,
@@ -159,9 +159,9 @@ unsafe impl Options for optimize_merge_options_t {}
 
 /// Creates an ensemble of `count` models, which may be freed before the ensemble. No session is created yet.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks, if the number of
-/// weights or temperatures differs from `count` or one is out of range, if the method does not support the task, or
-/// if vocabularies differ and the options do not allow it; the message names the member.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if there is only one model, if the models have different tasks or classes, or
+/// different vocabularies without `allow_different_vocabularies`, or if an option is out of range or does not fit the
+/// task, the method or `count`; the message names the member or the option.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_new(
     models: *const *const optimize_model_t,
@@ -183,8 +183,9 @@ pub unsafe extern "C" fn optimize_ensemble_new(
 
 /// Loads an ensemble and its members from a manifest: `ensemble.json`, or a folder that contains it.
 /// `optimize_model_load` accepts a manifest, too, and returns the model that `optimize_ensemble_fuse` would create.
-/// Returns OPTIMIZE_NOT_FOUND without a manifest; OPTIMIZE_INVALID_MODEL if the manifest is damaged or has a newer
-/// version, or if the size of a member differs from the one in the manifest.
+/// Returns OPTIMIZE_NOT_FOUND if there is no manifest; OPTIMIZE_INVALID_MODEL if the manifest is damaged or has a newer
+/// version, or if the size of a member differs from the one in the manifest; OPTIMIZE_UNSUPPORTED if a member is itself
+/// an ensemble; otherwise the statuses of `optimize_model_load` and `optimize_ensemble_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_load(
     path: *const c_char,
@@ -201,9 +202,9 @@ pub unsafe extern "C" fn optimize_ensemble_load(
     }
 }
 
-/// Saves the manifest of an ensemble, `ensemble.json` with the paths of its members, in a folder, which is created if
-/// necessary. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory. Members that generate no text must
-/// be such that optimize_ensemble_fuse succeeds, because loading the manifest fuses them; otherwise returns its status.
+/// Saves the manifest of an ensemble in a folder, which is created if necessary: `ensemble.json` with the paths of the
+/// members. Returns OPTIMIZE_INVALID_ARGUMENT if a member exists only in memory, and the statuses of
+/// `optimize_ensemble_fuse` if members that generate no text cannot be fused.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_save(
     ensemble: *const optimize_ensemble_t,
@@ -249,11 +250,13 @@ pub unsafe extern "C" fn optimize_ensemble_inspect(
     }
 }
 
-/// Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these
-/// weights to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll",
-/// "equal_nll", "fitted_nll", "gap", "tokens"}. "nll" are negative log-likelihoods, and "gap" is an upper bound of the
-/// difference of "fitted_nll" from its minimum, in nats per token. Progress stage: "fit". Returns OPTIMIZE_UNSUPPORTED
-/// for methods without weights.
+/// Fits the weights of an ensemble of decoders to `size` bytes of UTF-8 text, and writes an ensemble with these weights
+/// to `fitted`; the original is unchanged. `report` (may be NULL) receives JSON: {"weights", "member_nll", "equal_nll",
+/// "fitted_nll", "gap", "tokens"}. Fields with "nll" are negative log-likelihoods, and "gap" bounds the difference of
+/// "fitted_nll" from its minimum, in nats per token. Progress stage: "fit", in tokens. Returns OPTIMIZE_UNSUPPORTED if
+/// the members do not generate text or have different vocabularies, or if the method is not mean, weighted, logits or
+/// product; OPTIMIZE_NOT_FOUND if no member has a tokenizer; OPTIMIZE_INVALID_ARGUMENT if the text is too short;
+/// OPTIMIZE_RUNTIME if a logit is not a number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_fit(
     context: *const optimize_context_t,
@@ -294,7 +297,8 @@ pub unsafe extern "C" fn optimize_ensemble_fit(
 
 /// Creates a model that contains all members as branches and combines their outputs. The logits of a fused decoder are
 /// the logarithms of the combined probabilities. `report` (may be NULL) receives the JSON of docs/report.md. Progress
-/// stage: "fuse". Returns OPTIMIZE_UNSUPPORTED if the members cannot be fused.
+/// stage: "fuse", in models. Returns OPTIMIZE_UNSUPPORTED if the members or their method cannot be fused;
+/// OPTIMIZE_INVALID_ARGUMENT if inputs or outputs of the members do not match.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_fuse(
     ensemble: *const optimize_ensemble_t,
@@ -319,8 +323,9 @@ pub unsafe extern "C" fn optimize_ensemble_fuse(
 
 /// Creates a generator that combines the distributions of the members for every token. Its tokens and reports have
 /// measures of uncertainty (see `optimize_written_t`). A model that occurs twice is loaded once; threads are divided
-/// among the members. The ensemble may be freed before the generator. Returns OPTIMIZE_UNSUPPORTED if the members do
-/// not generate text, OPTIMIZE_INVALID_ARGUMENT if the options have a draft.
+/// among the members. The ensemble may be freed before the generator.
+/// Returns OPTIMIZE_UNSUPPORTED if the members do not generate text, or if the method is rerank and their vocabularies
+/// differ; OPTIMIZE_INVALID_ARGUMENT if the options have a draft; otherwise the statuses of `optimize_generator_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_ensemble_generator(
     context: *const optimize_context_t,
@@ -351,9 +356,10 @@ pub unsafe extern "C" fn optimize_ensemble_free(ensemble: *mut optimize_ensemble
 }
 
 /// Merges the weights of `count` models of one architecture into a new model of the same size, `result`. `report` (may
-/// be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors. Returns OPTIMIZE_INVALID_ARGUMENT
-/// if graphs or shapes differ (the message names the first difference) or options are out of range;
-/// OPTIMIZE_UNSUPPORTED if a weight that differs is quantized.
+/// be NULL) receives the JSON of docs/report.md. Progress stage: "merge", in tensors.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if there are fewer than two models, if graphs or shapes differ (the message names
+/// the first difference), or if options are out of range or do not fit the method; OPTIMIZE_UNSUPPORTED if a weight
+/// that differs is quantized.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_merge(
     models: *const *const optimize_model_t,
@@ -381,7 +387,7 @@ pub unsafe extern "C" fn optimize_model_merge(
     }
 }
 
-/// Returns the models behind `count` handles.
+/// Returns the models behind `count` handles. Fails for an invalid handle, and above [`limits::ENSEMBLE_MEMBERS`].
 ///
 /// # Safety
 /// The contract of `ffi`.
@@ -398,7 +404,7 @@ unsafe fn models_of(models: *const *const optimize_model_t, count: usize) -> Res
     list.iter().enumerate().map(one).collect()
 }
 
-/// Returns `count` numbers, or an empty list for NULL.
+/// Returns a copy of `count` numbers. Fails like [`slice`], and above [`limits::ENSEMBLE_MEMBERS`].
 ///
 /// # Safety
 /// The contract of `ffi`.

@@ -98,17 +98,18 @@ pub struct optimize_evaluate_options_t {
 // valid.
 unsafe impl Options for optimize_evaluate_options_t {}
 
-/// Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t).
-/// If `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
+/// Evaluates a model on `data`: `size` bytes of UTF-8 text in the format of the task (see optimize_evaluate_task_t). If
+/// `against` is not NULL, both models are evaluated on the same data and compared sample by sample: `model` is the
 /// original, `against` the changed model. The task embedding requires `against`. If `tokenizer` is NULL, that of
-/// `model` is used. `against` uses its own tokenizer if that differs; classes of the two models are matched by name.
-/// `report` receives the JSON of docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in
-/// bytes. Any thread may call this function.
+/// `model` is used. For perplexity, `against` reads the same token ids as `model`; for other tasks, it uses its own
+/// tokenizer if that differs. Classes of the two models are matched by name. `report` receives the JSON of
+/// docs/report.md. Progress stages: "evaluate", in tokens or texts, then "hash", in bytes. Any thread may call this
+/// function.
 ///
-/// Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format
-/// of the task (the message names the line), if options do not fit the model, if token ids or classes of the two
-/// models cannot be compared, or if `task` is 0 and no task fits the model; OPTIMIZE_UNSUPPORTED if a model does not
-/// support the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data.
+/// Returns OPTIMIZE_NOT_FOUND if there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if the data do not have the format of
+/// the task (the message names the line), if options do not fit the model, or if `task` is 0 and no task fits the
+/// model; OPTIMIZE_INVALID_ARGUMENT also if the token ids or the classes of the two models cannot be compared;
+/// OPTIMIZE_UNSUPPORTED if a model does not support the task; OPTIMIZE_LIMIT_EXCEEDED above 64 MiB of data.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_evaluate(
     context: *const optimize_context_t,

@@ -13,8 +13,8 @@ use crate::text::FinishReason;
 use serde_json::Value;
 use std::ffi::c_char;
 
-/// The generated text of a row: of a prompt, or of a row of the generator. Set `struct_size` before the call. The
-/// memory of the pointers belongs to the report.
+/// The text that a generator generated in one of its rows. Set `struct_size` before the call. The memory of the
+/// pointers belongs to the report.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -36,11 +36,13 @@ pub struct optimize_generation_t {
     pub token_count: u64,
     /// Number of tokens in the row before the generated ones: those of the prompt and of earlier runs.
     pub prompt_tokens: u64,
-    /// Ensembles: mean entropy of the combined distribution, in nats; otherwise NaN.
+    /// Ensembles: mean over the tokens of the entropy of the combined distribution, in nats; otherwise NaN.
     pub entropy: f64,
-    /// Ensembles: mean part of the entropy that is disagreement between the members, in nats; otherwise NaN.
+    /// Ensembles: mean over the tokens of the part of the entropy that comes from disagreement between the members, in
+    /// nats; otherwise NaN.
     pub mutual_information: f64,
-    /// Ensembles: mean share of the members, by weight, that rank the token first; otherwise NaN.
+    /// Ensembles: mean over the tokens of the sum of the weights of the members that rank the token first; otherwise
+    /// NaN.
     pub agreement: f64,
     /// With a draft: number of runs of the model, of which the first one reads the prompt; otherwise 0.
     pub steps: u64,
@@ -146,8 +148,9 @@ pub unsafe extern "C" fn optimize_generation_get(
     }
 }
 
-/// Writes one of the most probable tokens at the position `token` of a row: `index` 0 is the most probable one. The
-/// number of candidates is the option `logprobs`, less one. Set `struct_size` of `candidate` before the call.
+/// Writes one of the most probable tokens at the position `token` of the generated tokens of a row; the token at
+/// `index` 0 is the most probable one. The number of candidates is the option `logprobs`, less one. Set `struct_size`
+/// of `candidate` before the call.
 ///
 /// Returns OPTIMIZE_NOT_FOUND if there is no such row, token or candidate; OPTIMIZE_INVALID_ARGUMENT if the buffer
 /// holds no JSON.

@@ -42,7 +42,7 @@ pub enum optimize_finish_reason_t {
     OPTIMIZE_FINISH_NONE = 0,
     /// The model generated an end-of-text token.
     OPTIMIZE_FINISH_EOS = 1,
-    /// A maximum length was reached.
+    /// The limit `max_new_tokens`, `max_length` or that of the model was reached.
     OPTIMIZE_FINISH_LENGTH = 2,
     /// A stop string or a stop token was found.
     OPTIMIZE_FINISH_STOP = 3,
@@ -102,20 +102,22 @@ pub struct optimize_generate_options_t {
     /// Sampling temperature, by which logits are divided; 0 selects the most probable token each time. Together with
     /// 0, a top_k above 1, top_p or min_p returns OPTIMIZE_INVALID_ARGUMENT, because they would have no effect.
     pub temperature: f32,
-    /// Sampling: total probability of the most probable tokens among which the next token is sampled; 0 selects all
-    /// tokens.
+    /// Sampling: total probability, at most 1, of the most probable tokens among which the next token is sampled; 0
+    /// selects all tokens.
     pub top_p: f32,
-    /// Sampling: minimum probability of a token, relative to that of the most probable token; 0 selects all tokens.
+    /// Sampling: minimum probability of a token, from 0 to 1, relative to that of the most probable token; 0 selects
+    /// all tokens.
     pub min_p: f32,
-    /// Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable;
-    /// 0 disables it.
+    /// Repetition penalty: a value above 1 makes tokens that occur in the prompt or the generated text less probable, a
+    /// value below 1 more probable; 0 disables it.
     pub repetition_penalty: f32,
-    /// Presence penalty, which is subtracted from the logits of tokens that occur in the generated text; 0 disables it.
+    /// Presence penalty, from -2 to 2, which is subtracted from the logits of tokens that occur in the generated text;
+    /// 0 disables it.
     pub presence_penalty: f32,
-    /// Frequency penalty, which is subtracted from the logit of a token for each occurrence in the generated text; 0
-    /// disables it.
+    /// Frequency penalty, from -2 to 2, which is subtracted from the logit of a token for each occurrence in the
+    /// generated text; 0 disables it.
     pub frequency_penalty: f32,
-    /// Length of token sequences that must not occur twice; 0 allows repetitions.
+    /// Length of token sequences that must not occur twice in prompt and generated text; 0 allows repetitions.
     pub no_repeat_ngram_size: u32,
     /// Log-probabilities to return: 0 returns none; n returns those of each generated token and of the n - 1 most
     /// probable tokens.
@@ -184,10 +186,14 @@ pub unsafe extern "C" fn optimize_generator_new(
 /// Generates text after each of `count` prompts. `sizes` are the lengths of the prompts in bytes; NULL means that they
 /// are NUL-terminated. Each prompt becomes a row; previous rows are discarded. `report` receives JSON: {"generations":
 /// [{"text", "tokens", "logprobs", "finish_reason", "prompt_tokens"}]}, with a draft also "draft", of an ensemble also
-/// "uncertainty" and "mean_uncertainty". Progress stages: "prompt" and "generate", in tokens. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than the model's limit, if
-/// the model has no tokenizer, or if the generator has a draft and `count` is not 1; OPTIMIZE_UNSUPPORTED if it has a
-/// draft and the model outputs the logits of the last token only; OPTIMIZE_BUSY while another thread uses the
-/// generator; OPTIMIZE_RUNTIME if ONNX Runtime fails.
+/// "uncertainty" and "mean_uncertainty". Progress stages: "prompt" and "generate", in tokens. After a call that was
+/// cancelled or timed out, `optimize_generator_run` continues the texts.
+///
+/// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, if a prompt is empty or longer than `max_length` or the model's
+/// limit, or if an option is out of range; OPTIMIZE_INVALID_ARGUMENT also if the model has no tokenizer, or if the
+/// generator has a draft and `count` is not 1; OPTIMIZE_UNSUPPORTED if the generator has a draft and the model outputs
+/// the logits of the last token only; OPTIMIZE_BUSY while another thread uses the generator; OPTIMIZE_RUNTIME if ONNX
+/// Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_generate(
     generator: *mut optimize_generator_t,
@@ -213,8 +219,8 @@ pub unsafe extern "C" fn optimize_generator_generate(
 
 /// Appends `size` bytes of text to a row, for example a message of a conversation to row 0. If there are no rows, row 0
 /// is created. The next `optimize_generator_run` processes only the appended text. Of the options, only `rendered` has
-/// an effect. Returns OPTIMIZE_NOT_FOUND if the row does not exist; OPTIMIZE_BUSY while another thread uses the
-/// generator.
+/// an effect. A model without a tokenizer is refused as an invalid argument. Returns OPTIMIZE_NOT_FOUND if the row does
+/// not exist; OPTIMIZE_BUSY while another thread uses the generator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_append(
     generator: *mut optimize_generator_t,
@@ -258,8 +264,8 @@ pub unsafe extern "C" fn optimize_generator_run(
     unsafe { guard(error, || write(generator, || Ok(None), options, call, report)) }
 }
 
-/// Discards all rows of a generator, which can then be used for another text. Returns OPTIMIZE_BUSY while another
-/// thread uses the generator.
+/// Discards all rows of a generator, which can then generate other texts. Returns OPTIMIZE_BUSY while another thread
+/// uses the generator.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_generator_reset(
     generator: *mut optimize_generator_t,

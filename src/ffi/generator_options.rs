@@ -18,8 +18,8 @@ use std::ffi::c_char;
 pub enum optimize_kv_cache_type_t {
     /// float32, or the type of the model if it declares another one.
     OPTIMIZE_KV_CACHE_TYPE_FLOAT32 = 0,
-    /// bfloat16: half the memory, and less of it to read for each token. Keys and values are rounded to 8 significant
-    /// bits.
+    /// bfloat16: the cache takes half of the memory, and half as much of it is read for each token. Keys and values are
+    /// rounded to 8 significant bits.
     OPTIMIZE_KV_CACHE_TYPE_BFLOAT16 = 1,
 }
 
@@ -50,14 +50,14 @@ pub struct optimize_generator_options_t {
     pub precision: i32,
     /// Draft model for speculative decoding: a smaller decoder, whose vocabulary has every token of the model, or NULL
     /// for none. Tokens that it generates are verified by the model, several in one run. The generated text is the same
-    /// with and without a draft, if the kernels give several tokens the logits that each has alone, as those of
-    /// this library do in float32. A generator with a draft has a single row.
+    /// with and without a draft if a run of several tokens computes the same logits as runs of one token each; this
+    /// library's kernels do so in float32. A generator with a draft has a single row.
     pub draft: *const optimize_model_t,
     /// A value other than 0 drafts by prompt look-up: the drafted tokens are those that followed the longest earlier
-    /// occurrence of the last tokens. With a draft model, that one drafts where nothing is found.
+    /// occurrence of the last tokens. If there is also a draft model, it drafts where no occurrence is found.
     pub draft_lookup: u32,
-    /// Maximum number of drafted tokens per run of the model, at most 64; 0 means 8. Fewer are drafted after a run in
-    /// which some were not accepted.
+    /// Maximum number of drafted tokens per run of the model, at most 64; 0 selects 8. Other values need `draft` or
+    /// `draft_lookup`. Fewer tokens are drafted after a run in which some were not accepted.
     pub draft_max: u32,
     /// Element type of the KV cache, an optimize_kv_cache_type_t. Any value but OPTIMIZE_KV_CACHE_TYPE_FLOAT32 needs
     /// this library's kernels: it returns OPTIMIZE_BACKEND_MISSING if they cannot be used, and OPTIMIZE_UNSUPPORTED if
@@ -70,7 +70,8 @@ pub struct optimize_generator_options_t {
 // four 32-bit integers: no padding.
 unsafe impl Options for optimize_generator_options_t {}
 
-/// Returns the session options that the C options of a generator select, or `InvalidArgument` for an invalid field.
+/// Returns the session options that the C options of a generator select. Fails with `InvalidArgument` for an invalid
+/// field.
 ///
 /// # Safety
 /// The contract of `ffi`.
@@ -118,8 +119,8 @@ pub(super) struct GivenDraft<'a> {
     max: Option<usize>,
 }
 
-/// Returns the draft that the C options of a generator select. Fails with `InvalidHandle` if the draft model is another
-/// object, with `InvalidArgument` if there is a maximum and nothing that drafts.
+/// Returns the draft that the C options of a generator select. Fails with `InvalidHandle` if `draft` is not a model,
+/// and with `InvalidArgument` if `draft_max` is set without `draft` or `draft_lookup`.
 ///
 /// # Safety
 /// The contract of `ffi`; the draft model outlives the result.
@@ -144,7 +145,7 @@ pub(super) unsafe fn draft_of<'a>(options: *const optimize_generator_options_t) 
 }
 
 impl GivenDraft<'_> {
-    /// Returns whether anything drafts.
+    /// Returns whether there is a draft model or prompt look-up.
     pub fn is_given(&self) -> bool {
         self.model.is_some() || self.lookup
     }

@@ -24,7 +24,8 @@ struct Tagged<T> {
     value: T,
 }
 
-/// Tag of a freed handle. It makes double frees and uses after free errors as long as the memory is not used again.
+/// Tag of a freed handle. As long as its memory has no new use, this tag makes a second free have no effect, and any
+/// other use an error.
 const FREED: u64 = u64::from_le_bytes(*b"opt-free");
 
 /// Returns a new handle that owns `value`.

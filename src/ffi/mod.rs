@@ -6,8 +6,8 @@
 //! unknown enum values, text that is not UTF-8, and option structs with fields that this version does not have. A panic
 //! also returns a status.
 //!
-//! The body of a function that returns a status is one `guard`. Most access to the caller's memory is in the unsafe
-//! helpers below and in `handle`, `options` and `tensor`, so that each rule is in one place.
+//! The body of each function that returns a status is one call of [`guard`]. Most access to the caller's memory is in
+//! the unsafe helpers below and in `handle`, `options` and `tensor`, so that each rule is in one place.
 
 // The comments of the functions become those of the header, whose introduction states the safety contract for all.
 #![allow(clippy::missing_safety_doc)]
@@ -164,10 +164,11 @@ unsafe fn text<'a>(text: *const c_char, name: &str) -> Result<&'a str> {
     }
 }
 
-/// The bytes that stand for NUL where a string must not contain it, as in Java's UTF-8. The bindings pass them on.
+/// The encoding of NUL in the modified UTF-8 of Java, which has no zero byte. Bindings replace a NUL inside a string by
+/// these bytes, so that it is reported as an error instead of ending the string.
 const NUL: &[u8] = b"\xc0\x80";
 
-/// Returns a path, or `None` for NULL. Fails with `InvalidArgument` if it is not UTF-8.
+/// Returns a path, or `None` if `path` is NULL. Fails with `InvalidArgument` if the path is not UTF-8.
 ///
 /// # Safety
 /// The contract is that of [`text`].
@@ -176,8 +177,8 @@ unsafe fn optional_path(path: *const c_char, name: &str) -> Result<Option<PathBu
     if path.is_null() { Ok(None) } else { Ok(Some(PathBuf::from(unsafe { text(path, name) }?))) }
 }
 
-/// Returns `count` elements; `data` may be NULL if there are none. Fails with `InvalidArgument` if it is NULL
-/// otherwise, not aligned, or if the elements would not fit into memory.
+/// Returns the `count` elements at `data`, which may be NULL if `count` is 0. If `count` is not 0, fails with
+/// `InvalidArgument` if `data` is NULL or not aligned, or if the elements would not fit into memory.
 ///
 /// # Safety
 /// `data` is NULL or points to `count` elements that live for `'a`.
@@ -198,7 +199,7 @@ unsafe fn slice<'a, T>(data: *const T, count: usize, name: &str) -> Result<&'a [
     Ok(unsafe { std::slice::from_raw_parts(data, count) })
 }
 
-/// Returns `count` writable elements; `data` may be NULL if there are none. Fails like [`slice`].
+/// Returns the `count` writable elements at `data`. Fails like [`slice`].
 ///
 /// # Safety
 /// `data` is NULL or points to `count` elements that live for `'a` and that nothing else uses.
@@ -238,7 +239,7 @@ unsafe fn texts<'a>(list: *const *const c_char, count: usize, name: &str) -> Res
 }
 
 /// Returns a UTF-8 text of `size` bytes. Fails with `LimitExceeded` above [`limits::TEXT_BYTES`], and with
-/// `InvalidArgument` if it is NULL but not empty, or not UTF-8.
+/// `InvalidArgument` if the text is not UTF-8, or if `text` is NULL and `size` is not 0.
 ///
 /// # Safety
 /// The contract is that of [`slice`].
@@ -255,7 +256,7 @@ unsafe fn text_of<'a>(text: *const c_char, size: usize, name: &str) -> Result<&'
 }
 
 /// Returns `count` UTF-8 texts, whose lengths in bytes are `sizes`. If `sizes` is NULL, the texts are NUL-terminated.
-/// Fails like [`text_of`] or [`text`].
+/// Fails like [`slice`] for the arrays, and for each text like [`text_of`], or like [`text`] if `sizes` is NULL.
 ///
 /// # Safety
 /// The contract is that of [`slice`] and [`text`], for every element.

@@ -73,9 +73,12 @@ unsafe impl Options for optimize_save_options_t {}
 /// Hugging Face checkpoint, a .gguf file, a package, or the manifest of an ensemble. Weights are memory-mapped and not
 /// read, so that loading usually takes milliseconds for any size. Weights that must be converted, such as those of
 /// packed files and block-quantized ones of GGUF files, are an exception: they are written to an unlinked file in the
-/// system's temporary folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. Returns
-/// OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is no such file;
-/// OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
+/// system's temporary folder. `optimize_model_inspect` lists unused content of the model's files as `warnings`. The
+/// cancel token and the timeout of `call` are checked only before the loading begins, and no progress is reported.
+///
+/// Returns OPTIMIZE_INVALID_MODEL for a damaged file (the error says where); OPTIMIZE_NOT_FOUND if there is nothing at
+/// `path`, or no model in the folder; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is
+/// not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load(
     context: *const optimize_context_t,
@@ -98,9 +101,12 @@ pub unsafe extern "C" fn optimize_model_load(
 
 /// Loads a model from a copy of the `size` bytes at `data`: the content of an .onnx file, a packed file, a .gguf file
 /// or a package in one file. An .onnx file with external data is refused: pass its path to `optimize_model_load`, or
-/// its files to `optimize_model_load_source`. Returns OPTIMIZE_INVALID_MODEL for a damaged model;
-/// OPTIMIZE_INVALID_ARGUMENT for one with external data; OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB;
-/// OPTIMIZE_UNSUPPORTED for a format, an architecture or a type of weights that is not supported.
+/// its files to `optimize_model_load_source`. The cancel token and the timeout of `call` are checked only before the
+/// loading begins, and no progress is reported.
+///
+/// Returns OPTIMIZE_INVALID_MODEL for a damaged model; OPTIMIZE_INVALID_ARGUMENT for a model with external data;
+/// OPTIMIZE_LIMIT_EXCEEDED for an .onnx file above 2 GiB; OPTIMIZE_UNSUPPORTED for a format, an architecture or a type
+/// of weights that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_load_memory(
     context: *const optimize_context_t,
@@ -126,7 +132,7 @@ pub unsafe extern "C" fn optimize_model_load_memory(
 /// Saves a model at `path` atomically: an existing file is replaced only when the new one is complete and on disk. The
 /// same model gives the same bytes. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
 /// Progress stage: "save", in bytes. Returns OPTIMIZE_NOT_FOUND if the folder does not exist; OPTIMIZE_IO if a file
-/// cannot be written; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
+/// cannot be written; OPTIMIZE_INVALID_ARGUMENT if `path` is a folder, or if options contradict each other.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_save(
     model: *const optimize_model_t,

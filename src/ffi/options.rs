@@ -12,9 +12,9 @@ pub unsafe trait Options: Copy {}
 /// Maximum size in bytes of such a struct in all versions.
 pub const LARGEST: usize = 4096;
 
-/// Returns the options as this version knows them: NULL is a struct of zeros, a shorter (older) struct is extended
-/// with zeros, and a longer (newer) one is accepted if its unknown part is zero. Fails with `InvalidArgument`
-/// otherwise, and if the struct is not aligned or its size is below 4 or above [`LARGEST`].
+/// Returns the options as this version knows them: NULL is a struct of zeros, a shorter (older) struct is extended with
+/// zeros, and a longer (newer) one is accepted if its unknown part is zero. Fails with `InvalidArgument` if that part
+/// is not zero, if the struct is not aligned, or if its size is below 4 or above [`LARGEST`].
 ///
 /// # Safety
 /// `options` is NULL or points to a struct of the size it announces.
@@ -49,8 +49,8 @@ pub unsafe fn read<T: Options>(options: *const T) -> Result<T> {
 }
 
 /// Writes a struct to that of the caller, who has set `struct_size`: a shorter (older) one gets the fields that fit,
-/// and the additional fields of a longer (newer) one are unchanged. Fails with `InvalidArgument` like [`read`], and for
-/// NULL; `name` is the name of the struct in the message.
+/// and the additional fields of a longer (newer) one are unchanged. Fails with `InvalidArgument` if `place` is NULL or
+/// not aligned, or if its size is below 4 or above [`LARGEST`]; `name` is the name of the struct in the message.
 ///
 /// # Safety
 /// `place` is NULL or points to a struct of the size it announces.

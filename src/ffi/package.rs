@@ -61,9 +61,9 @@ pub struct optimize_package_compile_options_t {
     /// A value other than 0 gives a range to every dynamic dimension of the model; the first dimension of an input is
     /// the batch. The dynamic dimensions of decoders have ranges in any case.
     pub dynamic: u32,
-    /// Minimum batch size; 0 selects 1.
+    /// Minimum batch size, with `dynamic`; 0 selects 1.
     pub batch_min: u64,
-    /// Maximum batch size; 0 selects 64.
+    /// Maximum batch size, with `dynamic`; 0 selects 64.
     pub batch_max: u64,
     /// Ranges of dimensions as JSON, {input: {dimension: {"name", "min", "max"}}}, where an input is a name or a
     /// position, and a dimension an index; or NULL.
@@ -76,7 +76,7 @@ pub struct optimize_package_compile_options_t {
     pub licence: *const c_char,
     /// Secret ed25519 key that signs the package, as 64 hexadecimal digits; or NULL.
     pub sign_key: *const c_char,
-    /// A value other than 0 writes one file instead of a folder.
+    /// A value other than 0 writes one file instead of a folder, without graphs compiled for this library's kernels.
     pub single_file: u32,
     /// A value other than 0 leaves out graphs that are optimized for this processor.
     pub portable_only: u32,
@@ -132,8 +132,9 @@ unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'
 /// Writes a package of a model at `path`, and replaces an existing package there, atomically where the file system
 /// supports it. `report` (may be NULL) receives JSON with the sizes and hashes of the files. Progress stages: those of
 /// quantizing, if a variant is quantized, then "package", in bytes. Returns OPTIMIZE_INVALID_ARGUMENT if something
-/// other than a package exists at `path`, or if ranges contradict the model or each other (the message names input and
-/// dimension).
+/// other than a package of the same kind (folder or file) exists at `path`, or if ranges contradict the model or each
+/// other (the message names input and dimension); OPTIMIZE_NOT_FOUND if the folder of `path` does not exist;
+/// OPTIMIZE_MISMATCH if `engine` was built from another model.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_compile(
     context: *const optimize_context_t,
@@ -222,7 +223,7 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
         bail!(LimitExceeded, "dimension_count is {count}; the limit is {}", limits::PACKAGE_RANGES);
     }
     for index in 0..count as usize {
-        // SAFETY: the contract of this function; callers of other versions have structs of other sizes, but all of one.
+        // SAFETY: the contract of this function. A caller of another version has structs of another, but equal, size.
         let (range, input, name) = unsafe {
             let stride = first.cast::<u32>().read() as usize;
             let range = options::read(first.byte_add(index * stride))?;
@@ -243,10 +244,11 @@ unsafe fn add_dimensions(asked: &mut Asked, first: *const optimize_dimension_t, 
     Ok(())
 }
 
-/// Opens a package, which is a folder or a file. This reads and checks the manifest. The other files are
-/// memory-mapped, and checked only as far as they are used; `optimize_package_verify` checks every byte. Returns
-/// OPTIMIZE_UNSUPPORTED if the package has a newer format or no variant for this machine; OPTIMIZE_INVALID_MODEL if
-/// it is damaged, or not signed by `public_key`.
+/// Opens a package, which is a folder or a file. This reads and checks the manifest. The other files are memory-mapped,
+/// and checked only as far as they are used; `optimize_package_verify` checks every byte. Returns OPTIMIZE_NOT_FOUND if
+/// there is no package at `path`, or no variant with the requested name or precision; OPTIMIZE_UNSUPPORTED if the
+/// package has a newer format or no variant for this machine; OPTIMIZE_INVALID_MODEL if it is damaged, or not signed by
+/// `public_key`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_open(
     path: *const c_char,
@@ -299,10 +301,10 @@ pub unsafe extern "C" fn optimize_package_model(
     }
 }
 
-/// Creates a session of a package, with the variant that `optimize_package_open` was asked for, or else the first one
-/// that fits this machine. Each run first checks the shape contract (types and sizes of inputs), and returns
-/// OPTIMIZE_INVALID_ARGUMENT if an input does not fit; the message names input, dimension, size and range. The package
-/// may be freed before the session. Returns the statuses of `optimize_session_new`.
+/// Creates a session of a package. On the CPU, it runs the requested variant, or else the first one that fits this
+/// machine; on other providers, it runs the portable graph. Each run first checks the shape contract (types and sizes
+/// of inputs), and returns OPTIMIZE_INVALID_ARGUMENT if an input does not fit. The package may be freed before the
+/// session. Returns the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_session(
     context: *const optimize_context_t,
@@ -355,7 +357,8 @@ pub unsafe extern "C" fn optimize_package_engine(
     }
 }
 
-/// Writes the tokenizer of a package to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the package has none.
+/// Writes the tokenizer of a package to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the package has none;
+/// OPTIMIZE_INVALID_MODEL if it is damaged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_tokenizer(
     package: *const optimize_package_t,
@@ -399,7 +402,7 @@ pub unsafe extern "C" fn optimize_package_generator(
 }
 
 /// Writes a description of a package as JSON. It includes the variant that is used on this machine, and the reason.
-/// Returns only statuses that every function can return.
+/// Returns OPTIMIZE_UNSUPPORTED if the requested variant cannot run with this ONNX Runtime.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_inspect(
     context: *const optimize_context_t,

@@ -60,15 +60,17 @@ pub struct optimize_prune_options_t {
     pub struct_size: u32,
     /// Pruning method, an optimize_prune_method_t.
     pub method: i32,
-    /// Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and
-    /// below 1. 0 selects 0.5, or the share of the pattern, or nothing if `drop_layers` or `layers` are given.
+    /// Share of the elements of each weight to set to zero, or of the units of each group to remove: above 0 and below
+    /// 1. 0 selects the share of the pattern, if there is one, and otherwise 0.5; if structured pruning removes layers
+    /// (`drop_layers`, `layers`), 0 prunes nothing else.
     pub sparsity: f64,
-    /// Maximum number of nonzero weights in each `pattern_of` consecutive weights along the inputs of a matrix
-    /// product: 2 and 4 for the pattern 2:4. If both fields are 0, there is no pattern.
+    /// Maximum number of nonzero weights in each `pattern_of` consecutive weights along the inputs of a matrix product:
+    /// 2 and 4 for the pattern 2:4. If both fields are 0, there is no pattern. Structured pruning accepts none.
     pub pattern_keep: u32,
-    /// Length of the pattern; see `pattern_keep`.
+    /// Length of the pattern, at most 64; see `pattern_keep`.
     pub pattern_of: u32,
-    /// Magnitude and random: a value other than 0 uses one threshold for all weights instead of one per weight.
+    /// Magnitude and random: a value other than 0 uses one threshold for all weights instead of one per weight. Weights
+    /// with an override keep their own threshold.
     pub global: u32,
     /// A value other than 0 also prunes embedding tables, and output layers that share such a table.
     pub embeddings: u32,
@@ -76,15 +78,16 @@ pub struct optimize_prune_options_t {
     pub threads: u32,
     /// Structured: criterion by which the units are ranked, an optimize_importance_t.
     pub importance: i32,
-    /// Structured: the remaining sizes are multiples of this number. 0 selects 16 for the channels of image
-    /// convolutions (8 if there are fewer than 32); for other units it selects 16 if there are at least 256, 8 if
-    /// there are at least 64, and otherwise 1.
+    /// Structured: the remaining sizes are multiples of this number. 0 selects a number by the size of a group of
+    /// units: for the channels of 2-D convolutions 16 for 32 channels or more, and 8 for 16 or more; for other units 16
+    /// for 256 or more, and 8 for 64 or more; otherwise 1.
     pub round_to: u32,
     /// Structured: a value other than 0 fits the weights that read the remaining units, to reproduce their original
     /// outputs on the calibration data.
     pub reconstruct: u32,
-    /// Structured: number of layers to remove: the least influential layers on the calibration data, or without data
-    /// some layers of the later half. If `sparsity` is 0, nothing else is pruned.
+    /// Structured: number of layers to remove: the least influential layers on the calibration data; without data,
+    /// evenly spaced layers, in the second half of the model if it has enough. If `sparsity` is 0, nothing else is
+    /// pruned.
     pub drop_layers: u32,
     /// Number of windows of the calibration text; 0 selects 16, or 64 with `reconstruct`.
     pub calibration_windows: u32,
@@ -92,7 +95,7 @@ pub struct optimize_prune_options_t {
     pub calibration_length: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// Seed of random choices.
+    /// Seed of random choices. The default is 0.
     pub seed: u64,
     /// Minimum number of elements of a weight to prune; 0 selects 1024.
     pub min_elements: u64,
@@ -114,7 +117,7 @@ pub struct optimize_prune_options_t {
     /// Number of texts in `overrides`.
     pub override_count: u64,
     /// Calibration text in UTF-8 of `calibration_size` bytes, for methods that measure activations; or NULL. It needs
-    /// ONNX Runtime, and the model must have a tokenizer.
+    /// ONNX Runtime, and a model with a tokenizer; without one, the call returns OPTIMIZE_NOT_FOUND.
     pub calibration: *const c_char,
     /// Number of bytes of `calibration`.
     pub calibration_size: u64,
@@ -129,8 +132,8 @@ pub struct optimize_prune_options_t {
     /// Structured: maximum size of the result in bytes, instead of a sparsity: as little as needed is pruned. 0 means
     /// no limit.
     pub target_size: u64,
-    /// Structured: minimum measured speed-up, instead of a sparsity: as little as needed is pruned. For a decoder,
-    /// the speed of generating one token is measured. 0 means no limit. Needs ONNX Runtime.
+    /// Structured: minimum measured speed-up, at least 1, instead of a sparsity or `target_size`: as little as needed
+    /// is pruned. For a decoder, the speed of generating one token is measured. 0 means no limit. Needs ONNX Runtime.
     pub target_speedup: f64,
     /// Array of `calibration_tensor_count` names of the inputs for which `calibration_tensors` are the calibration
     /// data, instead of a text.
@@ -144,13 +147,15 @@ pub struct optimize_prune_options_t {
 // fields: no padding, all zero is valid.
 unsafe impl Options for optimize_prune_options_t {}
 
-/// Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
-/// of docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left
-/// unchanged. Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file.
-/// Progress stages: "prune", in bytes; depending on the options also "calibrate", "influence" and "reconstruct"; with
-/// a report also "hash". Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules);
-/// OPTIMIZE_UNSUPPORTED if no weight could be pruned (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no
-/// sparsity meets `target_size` or `target_speedup`.
+/// Writes a pruned copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON of
+/// docs/report.md: the number of zeros of each node and module, and the reasons why other nodes were left unchanged.
+/// Zeros make a plain .onnx file neither smaller nor faster: save with `packed` for a smaller file. Progress stages:
+/// "prune", in bytes; depending on the options also "calibrate", "influence" and "reconstruct"; with a report also
+/// "hash".
+///
+/// Returns OPTIMIZE_INVALID_ARGUMENT if a target matches nothing (the message lists the modules), or if options
+/// contradict each other or need calibration data that is not given; OPTIMIZE_UNSUPPORTED if no weight could be pruned
+/// (the message counts the reasons); OPTIMIZE_GATE_NOT_MET if no sparsity meets `target_size` or `target_speedup`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_prune(
     context: *const optimize_context_t,

@@ -38,7 +38,7 @@ pub enum optimize_quantize_type_t {
     OPTIMIZE_QUANTIZE_STATIC = 2,
 }
 
-/// Algorithm that chooses the codes of block-quantized weights (weight-only).
+/// Algorithm that chooses the codes (the stored integers) of block-quantized weights (weight-only).
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_algorithm_t {
@@ -101,8 +101,8 @@ pub struct optimize_quantize_options_t {
     pub struct_size: u32,
     /// Kind of quantization, an optimize_quantize_type_t.
     pub r#type: i32,
-    /// Bits per weight: 8, or for weight-only also 4 or 2. 0 selects 8, or for weight-only 4. 2 bits are meant for
-    /// `target_size`, which mixes them with more bits.
+    /// Bits per weight: 8, or for weight-only also 4 or 2. 0 selects 8, or for weight-only 4. Other values return
+    /// OPTIMIZE_UNSUPPORTED. 2 bits are meant for `target_size`, which mixes them with more bits.
     pub bits: u32,
     /// Use of 7 bits for weights, an optimize_reduce_range_t.
     pub reduce_range: i32,
@@ -129,7 +129,7 @@ pub struct optimize_quantize_options_t {
     /// A value other than 0 measures speed, and keeps nodes float that are not faster when quantized. Needs ONNX
     /// Runtime.
     pub never_slower: u32,
-    /// Minimum number of elements of a weight to quantize; 0 selects 1024.
+    /// Minimum number of elements of a weight to quantize; 0 selects 1024. Static quantization ignores it for Conv.
     pub min_elements: u64,
     /// Array of `include_count` globs of node and weight names to quantize; NULL selects all nodes.
     pub include: *const *const c_char,
@@ -146,9 +146,9 @@ pub struct optimize_quantize_options_t {
     /// Number of texts in `overrides`.
     pub override_count: u64,
     /// Calibration text in UTF-8 of `calibration_size` bytes, or NULL. Static quantization determines the ranges of
-    /// activations from it. For weight-only, it selects GPTQ, which keeps the outputs of the layers on this text
-    /// close to the original ones, and takes minutes instead of seconds. It needs ONNX Runtime, and the model must
-    /// have a tokenizer.
+    /// activations from it. For weight-only, it selects GPTQ, which keeps the outputs of the layers on this text close
+    /// to the original ones, and takes minutes instead of seconds. It needs ONNX Runtime, and a model with a tokenizer;
+    /// without one, the call returns OPTIMIZE_NOT_FOUND.
     pub calibration: *const c_char,
     /// Number of bytes of `calibration`.
     pub calibration_size: u64,
@@ -167,11 +167,11 @@ pub struct optimize_quantize_options_t {
     /// tokenizer.
     pub smooth_quant: f64,
     /// Maximum loss of each judged output (docs/report.md), measured on the calibration data or on generated inputs:
-    /// mean KL divergence in nats for logits, 1 - mean cosine for other outputs. So many of the most sensitive nodes
-    /// stay float that the limit is met. 0 means no limit. Needs ONNX Runtime.
+    /// mean KL divergence in nats for logits, 1 - mean cosine for other outputs. As many of the most sensitive nodes
+    /// stay float as are needed to meet the limit. 0 means no limit. Needs ONNX Runtime.
     pub max_quality_loss: f64,
-    /// Maximum size of the result in bytes. The number of bits of each weight is chosen, from `bits` up, so that the
-    /// size is met. 0 means no limit. Needs ONNX Runtime.
+    /// Dynamic and weight-only: maximum size of the result in bytes. The number of bits of each weight is chosen, from
+    /// `bits` up, so that the size is met. 0 means no limit. Needs ONNX Runtime.
     pub target_size: u64,
     /// Array of `calibration_tensor_count` names of the inputs for which `calibration_tensors` are the calibration
     /// data, instead of a text.
@@ -186,11 +186,15 @@ pub struct optimize_quantize_options_t {
 // SAFETY: repr(C), sixteen 32-bit and seventeen 64-bit fields: no padding, all zero is valid.
 unsafe impl Options for optimize_quantize_options_t {}
 
-/// Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the
-/// JSON of docs/report.md: the action on each node, and the reasons why nodes were left unchanged. Progress stages:
-/// with calibration data "calibrate", in runs; "quantize", in bytes; depending on the options "scale", "sensitivity"
-/// and "speed"; with a report also "hash". Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message
-/// counts the reasons); OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`, `target_size` or `never_slower`.
+/// Writes a quantized copy of a model to `result`; the original is unchanged. `report` (may be NULL) receives the JSON
+/// of docs/report.md: the action on each node, and the reasons why nodes were left unchanged. Progress stages: with
+/// calibration data "calibrate", in runs; "quantize", in bytes; depending on the options "scale", "sensitivity" and
+/// "speed"; with a report also "hash".
+///
+/// Returns OPTIMIZE_UNSUPPORTED if there is nothing to quantize (the message counts the reasons);
+/// OPTIMIZE_INVALID_ARGUMENT if a pattern matches nothing, or if options contradict each other or need calibration data
+/// that is not given; OPTIMIZE_NOT_FOUND if the model lacks an input of the calibration data, or a tokenizer for
+/// calibration text; OPTIMIZE_GATE_NOT_MET if no result meets `max_quality_loss`, `target_size` or `never_slower`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_quantize(
     context: *const optimize_context_t,
@@ -240,7 +244,8 @@ pub unsafe extern "C" fn optimize_model_quantize(
 /// docs/report.md: nodes, bytes, approximate seconds and memory of quantizing, and the kernels that will run the
 /// quantized matrix products. Nothing is quantized, so this takes milliseconds in general; `max_quality_loss`,
 /// `target_size`, `never_slower` and calibration data are ignored. Returns OPTIMIZE_UNSUPPORTED if there is nothing to
-/// quantize.
+/// quantize; OPTIMIZE_INVALID_ARGUMENT for static quantization, because the calibration data determine which nodes it
+/// quantizes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_plan(
     context: *const optimize_context_t,

@@ -30,8 +30,8 @@ pub struct optimize_apply_options_t {
 // SAFETY: repr(C), two u32, a pointer that may be NULL and a u64: no padding.
 unsafe impl Options for optimize_apply_options_t {}
 
-/// Returns the data of the caller, or `None` for NULL. Fails with `InvalidArgument` if pointer and size contradict each
-/// other or the data are not UTF-8.
+/// Returns the data of the caller, or `None` if `data` is NULL. Fails with `InvalidArgument` if only one of pointer and
+/// size is 0, or if the data are not UTF-8; fails with `LimitExceeded` if they are too large.
 ///
 /// # Safety
 /// The contract of `ffi`.

@@ -18,7 +18,7 @@ use std::ffi::c_char;
 pub struct optimize_node_report_t {
     /// sizeof(optimize_node_report_t).
     pub struct_size: u32,
-    /// A value other than 0 if the node was changed.
+    /// 1 if the node was changed, otherwise 0.
     pub changed: u32,
     /// Name of the node, or of its first output if it has none.
     pub name: *const c_char,
@@ -28,7 +28,8 @@ pub struct optimize_node_report_t {
     pub action: *const c_char,
     /// Reason for the action; for a changed node, a description of what it is now.
     pub reason: *const c_char,
-    /// Loss of the model if this node alone is quantized; NaN if it was not measured.
+    /// Loss of the model if this node alone is quantized, in the measure of `max_quality_loss`; NaN if it was not
+    /// measured.
     pub sensitivity: f64,
 }
 // SAFETY: repr(C), two 32-bit integers, four pointers and a 64-bit number: no padding, all zero is valid.
@@ -61,9 +62,9 @@ pub struct optimize_benchmark_t {
     pub original_p90_ms: f64,
     /// 90th percentile of the result's latency in milliseconds.
     pub result_p90_ms: f64,
-    /// Time to create a session of the original in milliseconds.
+    /// Time to create a session of the original in milliseconds, the shorter of two measurements.
     pub original_load_ms: f64,
-    /// Time to create a session of the result in milliseconds.
+    /// Time to create a session of the result in milliseconds, the shorter of two measurements.
     pub result_load_ms: f64,
     /// Growth of the process's resident memory by the original, in bytes.
     pub original_resident_bytes: u64,

@@ -20,13 +20,13 @@ use std::ffi::{c_char, c_void};
 /// be interrupted: a cancellation takes effect after the run.
 ///
 /// Any number of threads may run one session at the same time, each with its own call. The work of a node is divided
-/// among the calling thread and the threads of the session, of which there is one set for all runs.
+/// among the calling thread and the threads of the session, which all its runs share.
 ///
-/// Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the
-/// model does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing or its type or shape does not fit (the
-/// message names the dimension and the sizes); OPTIMIZE_UNSUPPORTED for an output that is not a tensor;
-/// OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable; OPTIMIZE_RUNTIME if ONNX Runtime
-/// fails.
+/// Names, types and shapes are checked before the run. Returns OPTIMIZE_NOT_FOUND for an input or output that the model
+/// does not have; OPTIMIZE_INVALID_ARGUMENT if an input is missing, if its type or shape does not fit (the message
+/// names the dimension and the sizes), or if an input or output is named twice; OPTIMIZE_UNSUPPORTED for an input or
+/// output that is not a tensor; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the session remains usable;
+/// OPTIMIZE_RUNTIME if ONNX Runtime fails; OPTIMIZE_BACKEND if TensorRT fails to run an engine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_run(
     session: *const optimize_session_t,
@@ -138,7 +138,8 @@ unsafe fn named<'a>(
     names.into_iter().zip(tensors).map(one).collect()
 }
 
-/// Returns the memory of the caller for the outputs of a run.
+/// Returns the memory of the caller for the outputs of a run. Fails with `InvalidArgument` for an invalid struct, and
+/// with `Unsupported` for an output of strings.
 ///
 /// # Safety
 /// `first` is NULL or points to `count` structs of the size that the first announces, each with valid pointers.
@@ -147,7 +148,7 @@ unsafe fn destinations<'a>(first: *const optimize_output_t, count: usize) -> Res
         bail!(InvalidArgument, "outputs is NULL, or output_count is not from 1 to {}", limits::RUN_VALUES);
     }
     let one = |index: usize| {
-        // SAFETY: same contract; callers of other versions have structs of other sizes, but all of one.
+        // SAFETY: same contract. A caller of another version has structs of another size, all of the same size.
         unsafe {
             let stride = first.cast::<u32>().read() as usize;
             let given = options::read(first.byte_add(index * stride))?;

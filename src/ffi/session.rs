@@ -79,7 +79,7 @@ const _: () = {
 };
 
 /// Level of the optimizations that ONNX Runtime applies to the graph when it creates a session. They change results
-/// only by rounding.
+/// only by rounding. With levels other than the default, ONNX Runtime's kernels run all nodes.
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_optimization_level_t {
@@ -115,8 +115,8 @@ pub enum optimize_provider_t {
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_kernels_t {
     /// This library's kernels for groups of nodes that are faster with them, and ONNX Runtime's kernels for all other
-    /// nodes. For this, liboptimize.so is registered with ONNX Runtime as an execution provider: see
-    /// docs/provider.md.
+    /// nodes. For this, liboptimize.so is registered with ONNX Runtime as an execution provider: see docs/provider.md.
+    /// In fp32, the environment variable OPTIMIZE_KERNELS=stock selects OPTIMIZE_KERNELS_STOCK instead.
     OPTIMIZE_KERNELS_AUTO = 0,
     /// ONNX Runtime's kernels only, as in programs without this library.
     OPTIMIZE_KERNELS_STOCK = 1,
@@ -128,8 +128,8 @@ pub enum optimize_kernels_t {
 pub enum optimize_session_precision_t {
     /// float32.
     OPTIMIZE_SESSION_PRECISION_FP32 = 0,
-    /// bfloat16, with sums in float32. It halves the memory of weights, and is faster than float32 with few rows, on
-    /// processors with AMX also with many.
+    /// bfloat16, with sums in float32. It halves the memory of weights. It is faster than float32 for inputs with few
+    /// rows, and on processors with AMX also for many rows.
     OPTIMIZE_SESSION_PRECISION_BF16 = 1,
     /// int8: weights have a scale for each output column, and inputs have a scale for each row, which is computed in
     /// each run.
@@ -201,7 +201,7 @@ pub struct optimize_session_options_t {
     /// weight-only quantization) to 8 bits, as other engines do by default. This is faster and less exact.
     pub round_activations: u32,
     /// A value other than 0 states that you trust the source of the model. Engines inside a model (EPContext) contain
-    /// code that a device runs; with 0, such a model returns OPTIMIZE_UNTRUSTED.
+    /// code that a device runs; with 0, a session of such a model on a device returns OPTIMIZE_UNTRUSTED.
     pub trust_engines: u32,
     /// Execution provider, an optimize_provider_t. If the requested provider is not available, the call returns
     /// OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING with the reason; only OPTIMIZE_PROVIDER_AUTO selects another
@@ -221,9 +221,13 @@ pub struct optimize_session_options_t {
 // SAFETY: repr(C), eight 32-bit integers, a pointer that may be NULL and two 32-bit integers.
 unsafe impl Options for optimize_session_options_t {}
 
-/// Creates a session of a model on ONNX Runtime. The model may be freed before the session. Returns
-/// OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_RUNTIME if ONNX Runtime refuses the model;
-/// OPTIMIZE_BACKEND_MISSING and OPTIMIZE_DEVICE_MISSING if the provider or the device of the options cannot be used.
+/// Creates a session of a model on ONNX Runtime. The model may be freed before the session.
+///
+/// Returns OPTIMIZE_RUNTIME_MISSING if ONNX Runtime is not found; OPTIMIZE_INVALID_MODEL, OPTIMIZE_UNSUPPORTED or
+/// OPTIMIZE_RUNTIME if ONNX Runtime refuses the model; OPTIMIZE_UNSUPPORTED also if the provider of a device runs none
+/// of the nodes; OPTIMIZE_BACKEND_MISSING or OPTIMIZE_DEVICE_MISSING if the provider or the device of the options
+/// cannot be used; OPTIMIZE_UNTRUSTED if a model that contains an engine is to run on a device and `trust_engines` is
+/// 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_session_new(
     context: *const optimize_context_t,
@@ -248,7 +252,7 @@ pub unsafe extern "C" fn optimize_session_new(
     }
 }
 
-/// Returns the options that a C struct describes.
+/// Returns the options that a C struct describes. Fails with `InvalidArgument` for invalid values.
 ///
 /// # Safety
 /// The contract is that of [`options::read`].

@@ -17,8 +17,8 @@ use std::ffi::{c_char, c_void};
 
 /// Write callback of a sink. It takes the next `size` bytes of the file `name`, at most 4 MiB, and returns OPTIMIZE_OK.
 /// The bytes at `data` are valid during the callback. Files come one after another. After the last bytes of a file, the
-/// callback is called once with NULL as `data` and 0 as `size`. If it returns OPTIMIZE_CANCELLED, the call of the
-/// library ends with this status, for any other value with OPTIMIZE_IO; the files are then not complete.
+/// callback is called once with NULL as `data` and 0 as `size`. The value OPTIMIZE_CANCELLED ends the call of the
+/// library with this status; any other value but OPTIMIZE_OK ends it with OPTIMIZE_IO. The files are then not complete.
 #[allow(non_camel_case_types)]
 pub type optimize_write_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, name: *const c_char, data: *const c_void, size: usize) -> i32>;
@@ -81,11 +81,12 @@ impl FileSink for Callback {
     }
 }
 
-/// Passes a model to a sink as the file `name`. If the options ask for external data, that file comes first, with a
-/// name in the same folder. Names and bytes are those that `optimize_model_save` would write. `report` (may be NULL)
-/// receives JSON: {"files": [{"path", "bytes", "sha256"}]}. Progress stages: "hash", for external data, then "save", in
-/// bytes of one file. Returns OPTIMIZE_IO if the callback fails; OPTIMIZE_LIMIT_EXCEEDED if the model without external
-/// data has more than 2 GiB; OPTIMIZE_INVALID_ARGUMENT for options that contradict each other.
+/// Passes a model to a sink as the file `name`. If the weights are stored in a file of their own
+/// (optimize_external_data_t), that file comes first, with a name in the same folder. Names and bytes are those that
+/// `optimize_model_save` would write. `report` (may be NULL) receives JSON: {"files": [{"path", "bytes", "sha256"}]}.
+/// Progress stages: "hash", for external data, then "save", in bytes of one file. Returns OPTIMIZE_IO if the callback
+/// fails; OPTIMIZE_LIMIT_EXCEEDED if the model without external data has more than 2 GiB; OPTIMIZE_INVALID_ARGUMENT for
+/// options that contradict each other.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_save_sink(
     model: *const optimize_model_t,

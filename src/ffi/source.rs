@@ -21,15 +21,15 @@ use crate::text::Tokenizer;
 use std::ffi::{CString, c_char, c_void};
 
 /// Size callback of a source. It writes the size of the file `name` in bytes to `size` and returns OPTIMIZE_OK, or
-/// returns OPTIMIZE_NOT_FOUND if there is no such file. If it returns OPTIMIZE_CANCELLED, the call of the library ends
-/// with this status, for any other value with OPTIMIZE_IO.
+/// returns OPTIMIZE_NOT_FOUND if there is no such file. The value OPTIMIZE_CANCELLED ends the call of the library with
+/// this status; any other value ends it with OPTIMIZE_IO.
 #[allow(non_camel_case_types)]
 pub type optimize_size_fn =
     Option<unsafe extern "C" fn(user_data: *mut c_void, name: *const c_char, size: *mut u64) -> i32>;
 
 /// Read callback of a source. It copies the `size` bytes of the file `name` that begin at `offset` to `buffer`, and
-/// returns OPTIMIZE_OK. If it returns OPTIMIZE_CANCELLED, the call of the library ends with this status, for any other
-/// value with OPTIMIZE_IO. The bytes lie inside the size that the size callback returned; `size` is at most 4 MiB.
+/// returns OPTIMIZE_OK. The value OPTIMIZE_CANCELLED ends the call of the library with this status; any other value
+/// ends it with OPTIMIZE_IO. The bytes lie inside the size that the size callback returned; `size` is at most 4 MiB.
 #[allow(non_camel_case_types)]
 pub type optimize_read_fn = Option<
     unsafe extern "C" fn(
@@ -119,8 +119,8 @@ pub(super) fn c_name(name: &str) -> Result<CString> {
     CString::new(name).map_err(|_| error!(InvalidModel, "the file name {name:?} contains NUL"))
 }
 
-/// Returns the error for a callback (`size`, `read` or `write`) that returned `code`: `Cancelled` if the code says so,
-/// otherwise `Io`.
+/// Returns the error for a callback (`size`, `read` or `write`) that returned `code`: `Cancelled` for
+/// OPTIMIZE_CANCELLED, otherwise `Io`.
 pub(super) fn failure(callback: &str, code: i32) -> crate::error::Error {
     match code {
         code if code == Kind::Cancelled as i32 => cancelled(),
@@ -156,8 +156,8 @@ pub unsafe extern "C" fn optimize_model_load_source(
     }
 }
 
-/// Opens the package in the file `name` of a source, which must be a package in one file, like `optimize_package_open`.
-/// The file is read during this call, into memory that the package and the objects created from it keep. Progress
+/// Opens a package like `optimize_package_open`, but from the file `name` of a source. It must be a package in one
+/// file. The file is read during this call, into memory that the package and the objects created from it keep. Progress
 /// stage: "load", in bytes. Returns OPTIMIZE_IO if a callback fails, and the statuses of `optimize_package_open`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_package_open_source(
@@ -183,10 +183,10 @@ pub unsafe extern "C" fn optimize_package_open_source(
     }
 }
 
-/// Loads a tokenizer from the file `name` of a source, a tokenizer.json. If it has this name, the settings of the files
-/// next to it are applied, as in `optimize_tokenizer_load`. Returns OPTIMIZE_NOT_FOUND if there is no file `name`;
-/// OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL if a file is damaged or describes a tokenizer that is not
-/// supported.
+/// Loads a tokenizer from the file `name` of a source, which has the format of tokenizer.json. If it is also named
+/// tokenizer.json, the settings of the files next to it are applied, as in `optimize_tokenizer_load`. Returns
+/// OPTIMIZE_NOT_FOUND if there is no file `name`; OPTIMIZE_IO if a callback fails; OPTIMIZE_INVALID_MODEL if a file is
+/// damaged or describes a tokenizer that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_load_source(
     source: *const optimize_source_t,

@@ -17,7 +17,7 @@ pub enum optimize_status_t {
     OPTIMIZE_INVALID_HANDLE = 2,
     /// A file, tensor, input or name does not exist.
     OPTIMIZE_NOT_FOUND = 3,
-    /// Reading or writing a file failed, or a callback that reads or writes one.
+    /// Reading or writing a file failed, or a callback of a source or sink failed.
     OPTIMIZE_IO = 4,
     /// The file is damaged, or is not a valid model.
     OPTIMIZE_INVALID_MODEL = 5,
@@ -35,20 +35,20 @@ pub enum optimize_status_t {
     OPTIMIZE_TIMEOUT = 11,
     /// The handle accepts one call at a time and is in use.
     OPTIMIZE_BUSY = 12,
-    /// A quality or speed limit was not met.
+    /// A limit of the quality, size or speed of a result was not met.
     OPTIMIZE_GATE_NOT_MET = 13,
     /// A defect of this library caused the failure. The process can continue.
     OPTIMIZE_INTERNAL = 14,
     /// TensorRT, an execution provider or this library's kernels were not found, are too old, or are not supported by
     /// this build of the library.
     OPTIMIZE_BACKEND_MISSING = 15,
-    /// No NVIDIA driver was found, or not the requested device.
+    /// No NVIDIA driver was found, or no device with the requested index.
     OPTIMIZE_DEVICE_MISSING = 16,
     /// TensorRT refused the model, or a build or run failed.
     OPTIMIZE_BACKEND = 17,
     /// The file belongs to another model, library or device.
     OPTIMIZE_MISMATCH = 18,
-    /// The file contains executable code, and its source was not marked as trusted.
+    /// The file contains executable code, and its source was not marked as trusted; or an engine has no manifest.
     OPTIMIZE_UNTRUSTED = 19,
 }
 

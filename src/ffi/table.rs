@@ -22,11 +22,13 @@ use std::path::Path;
 pub struct optimize_table_options_t {
     /// sizeof(optimize_table_options_t).
     pub struct_size: u32,
-    /// Number of threads of sessions; 0 uses that of the context.
+    /// Number of threads of sessions and techniques; 0 uses that of the context.
     pub threads: u32,
-    /// Number of timed rounds in each of the three repetitions of a measurement, which use new sessions; 0 selects 15.
+    /// Maximum number of timed rounds in each of the three repetitions of a measurement, which use new sessions; 0
+    /// selects 15.
     pub runs: u32,
-    /// Time limit in milliseconds for the rounds of a repetition with one size of the input; 0 selects 4000.
+    /// Time limit in milliseconds for the rounds of a repetition with one size of the input, after at least three
+    /// rounds; 0 selects 4000.
     pub max_milliseconds: u32,
     /// Time limit of each training in milliseconds; 0 selects 120000.
     pub training_milliseconds: u32,
@@ -55,7 +57,7 @@ unsafe impl Options for optimize_table_options_t {}
 /// continues where it stopped. A row that needs a GPU or data that is not available is skipped, with the reason in the
 /// table. The call takes minutes to an hour. Progress stage: "table: ROW of MODEL", in thousandths of a row.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT for an unknown row (the message has the names) or without a model.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if a row is unknown (the message lists the names), or if there is no model.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_models_table(
     context: *const optimize_context_t,

@@ -115,8 +115,8 @@ unsafe impl Options for optimize_span_t {}
 /// tokenizer may be freed before the tagger.
 ///
 /// Returns OPTIMIZE_UNSUPPORTED if the model has no such output or does not name its labels; OPTIMIZE_NOT_FOUND if
-/// there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT for options that do not fit the model; otherwise the statuses of
-/// `optimize_session_new`.
+/// there is no tokenizer; OPTIMIZE_INVALID_ARGUMENT if `max_length` is above the number of positions of the model, or
+/// if `stride` does not fit a window; otherwise the statuses of `optimize_session_new`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tagger_new(
     context: *const optimize_context_t,
@@ -155,9 +155,10 @@ pub unsafe extern "C" fn optimize_tagger_new(
 /// Writes the spans of `count` texts to `spans`, which the caller frees. The spans of a text are in the order of the
 /// text; a text without tokens has none. Progress stage: "tag", in texts.
 ///
-/// Returns OPTIMIZE_INVALID_ARGUMENT if there is no text; OPTIMIZE_INVALID_MODEL if the model has another number of
-/// labels than it names; OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT; OPTIMIZE_RUNTIME if the model computes a value that
-/// is not a number, or if ONNX Runtime fails.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0; OPTIMIZE_UNSUPPORTED if the output does not have the shape
+/// [texts, tokens, labels]; OPTIMIZE_INVALID_MODEL if it has another number of labels than the configuration names;
+/// OPTIMIZE_CANCELLED and OPTIMIZE_TIMEOUT, after which the tagger remains usable; OPTIMIZE_RUNTIME if the model
+/// computes a value that is not a number, or if ONNX Runtime fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tagger_tag(
     tagger: *const optimize_tagger_t,

@@ -24,7 +24,7 @@ handle!(optimize_tensor_t(Tensor), b"opt-tens", "tensor");
 #[repr(C)]
 #[allow(non_camel_case_types, missing_docs)]
 pub enum optimize_dtype_t {
-    /// The value is no tensor, or the model does not declare its type.
+    /// The value is not a tensor, or the model does not declare its type.
     OPTIMIZE_DTYPE_UNKNOWN = 0,
     OPTIMIZE_DTYPE_FLOAT32 = 1,
     OPTIMIZE_DTYPE_UINT8 = 2,
@@ -67,7 +67,8 @@ pub type optimize_release_fn = Option<unsafe extern "C" fn(user_data: *mut c_voi
 pub struct optimize_value_info_t {
     /// sizeof(optimize_value_info_t).
     pub struct_size: u32,
-    /// Element type, an optimize_dtype_t. It is OPTIMIZE_DTYPE_UNKNOWN for a sequence or map.
+    /// Element type, an optimize_dtype_t. It is OPTIMIZE_DTYPE_UNKNOWN for a sequence or map, or if the model does not
+    /// declare it.
     pub dtype: i32,
     /// Name of the input or output.
     pub name: *const c_char,
@@ -124,7 +125,8 @@ impl Signature {
         self.0.len()
     }
 
-    /// Writes the value at `index` to `info`.
+    /// Writes the value at `index` to `info`. Fails with `NotFound` if there is no such value, and like
+    /// [`options::write`].
     ///
     /// # Safety
     /// `info` is NULL or points to a struct of the size it announces.
@@ -158,8 +160,8 @@ fn dtype_of(number: i32) -> Result<DataType> {
     }
 }
 
-/// Returns the element type and the shape that C passes. Fails with `InvalidArgument` if the type is unknown or string,
-/// or if the shape is invalid or does not need exactly `bytes` bytes.
+/// Returns the element type and the shape that the caller passes. Fails with `InvalidArgument` if the type is unknown
+/// or string, or if the shape is invalid or does not need exactly `bytes` bytes.
 pub(super) unsafe fn shape_of<'a>(
     dtype: i32,
     dims: *const i64,
@@ -191,7 +193,7 @@ pub(super) unsafe fn shape_of<'a>(
 /// Creates a tensor from a copy of the `size` bytes at `data`: row-major elements of `dtype`, an optimize_dtype_t, in
 /// native byte order. `dims` are the `rank` sizes of the dimensions; a scalar has `rank` 0. Returns
 /// OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, if `size` does not match the shape and the type, if a
-/// boolean is neither 0 nor 1, or if the type is string (use optimize_tensor_new_strings for strings).
+/// boolean is neither 0 nor 1, or if the type is unknown or string (see `optimize_tensor_new_strings`).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new(
     dtype: i32,
@@ -286,9 +288,9 @@ fn element_limit(dims: &[i64]) -> Result<()> {
     }
 }
 
-/// Creates a tensor of strings from copies of `count` UTF-8 strings in row-major order. `sizes` are their lengths in
-/// bytes; NULL means that they are NUL-terminated. Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative,
-/// or if `count` does not match the shape.
+/// Creates a tensor of strings from copies of `count` UTF-8 strings in row-major order. `dims` are the `rank` sizes of
+/// the dimensions. `sizes` are the lengths of the strings in bytes; NULL means that the strings are NUL-terminated.
+/// Returns OPTIMIZE_INVALID_ARGUMENT if a size in `dims` is negative, or if `count` does not match the shape.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensor_new_strings(
     dims: *const i64,

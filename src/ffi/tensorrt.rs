@@ -33,7 +33,7 @@ pub enum optimize_precision_t {
     /// 8-bit integers for matrix products and convolutions with a weight. Needs ONNX Runtime, which measures ranges of
     /// activations and the error.
     OPTIMIZE_PRECISION_INT8 = 3,
-    /// float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8. Needs ONNX Runtime like it.
+    /// float8 (e4m3) for the same nodes as OPTIMIZE_PRECISION_INT8. Needs ONNX Runtime for the same measurements.
     OPTIMIZE_PRECISION_FP8 = 4,
 }
 
@@ -72,23 +72,26 @@ pub struct optimize_tensorrt_options_t {
     /// Minimum, optimal and maximum sizes by the name of the dimension, or by "batch", "sequence" and "past", such as
     /// "batch=1:8:32,sequence=128"; or NULL.
     pub dimensions: *const c_char,
-    /// Minimum shapes of inputs, such as "ids:1x16,mask:1x16"; or NULL.
+    /// Minimum shapes of inputs, such as "ids:1x16,mask:1x16". NULL selects the optimal shapes.
     pub min_shapes: *const c_char,
-    /// Optimal shapes of inputs, for which TensorRT tunes the engine; or NULL.
+    /// Optimal shapes of inputs, for which TensorRT tunes the engine. NULL selects the maximum shapes, or else the
+    /// minimum shapes.
     pub opt_shapes: *const c_char,
-    /// Maximum shapes of inputs; or NULL.
+    /// Maximum shapes of inputs. NULL selects the optimal shapes. If all three are NULL, the sizes are those of
+    /// `profiles`, `dimensions`, `batch_size` and `sequence_length`, and of the contract of a package.
     pub max_shapes: *const c_char,
     /// Several profiles as JSON, instead of single shapes: [{"ids": {"min": [1, 16], "opt": [1, 64], "max": [1,
     /// 128]}}]; or NULL.
     pub profiles: *const c_char,
-    /// Folder of TensorRT's libraries; NULL searches for them.
+    /// Folder of TensorRT's libraries. NULL selects the folder in the environment variable OPTIMIZE_TENSORRT_PATH, or
+    /// else searches for the libraries.
     pub library: *const c_char,
-    /// Path of TensorRT's timing cache; or NULL.
+    /// Path of TensorRT's timing cache, which is read if it exists, and updated; NULL uses no cache.
     pub timing_cache: *const c_char,
     /// Maximum device memory for TensorRT's workspace in bytes; 0 means no limit.
     pub workspace: u64,
-    /// Maximum error of an output relative to fp32, measured on a sample. So many nodes stay fp32 that it is met. 0
-    /// selects 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
+    /// Maximum error of an output relative to fp32, measured on a sample. As many nodes stay fp32 as are needed to meet
+    /// it. 0 selects 0.01 for fp16, 0.08 for bf16 and 0.15 for int8 and fp8.
     pub max_error: f64,
     /// TensorRT-RTX: array of `compute_capability_count` compute capabilities for which to build, such as 89 for 8.9;
     /// NULL selects all.
@@ -97,13 +100,15 @@ pub struct optimize_tensorrt_options_t {
     pub compute_capability_count: u64,
     /// A value other than 0 builds an engine that also runs with later versions of TensorRT.
     pub version_compatible: u32,
-    /// A value other than 0 builds an engine that runs on all devices from Ampere on.
+    /// TensorRT: a value other than 0 builds an engine that runs on all devices from Ampere on.
     pub hardware_compatible: u32,
-    /// A value other than 0 strips the weights from the engine.
+    /// A value other than 0 strips the weights from the engine. A program must add them with TensorRT's refitter before
+    /// the engine runs, which this library does not do.
     pub strip: u32,
-    /// A value other than 0 allows the weights to be replaced later (refit).
+    /// A value other than 0 allows programs to replace the weights later with TensorRT's refitter. It cannot be
+    /// combined with `strip`.
     pub refit: u32,
-    /// A value other than 0 uses weights with a 2:4 pattern as sparse weights.
+    /// A value other than 0 allows TensorRT to use weights with a 2:4 pattern of zeros as sparse weights.
     pub sparsity: u32,
     /// A value other than 0 keeps detailed information on layers, for profilers.
     pub detailed: u32,
@@ -140,11 +145,12 @@ unsafe impl Options for optimize_tensorrt_options_t {}
 /// "calibrate". A cancellation of "build" takes effect within about 200 ms; TensorRT may then continue on a thread in
 /// the background.
 ///
-/// Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device
-/// and there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT
-/// does not support (the message names them); OPTIMIZE_INVALID_ARGUMENT if a dynamic dimension of an input has no
-/// range; OPTIMIZE_GATE_NOT_MET if `max_error` cannot be met; OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the
-/// existing engine does not match.
+/// Returns OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if the backend needs a device and
+/// there is none; OPTIMIZE_UNSUPPORTED for an unsupported version of TensorRT and for operators that TensorRT does not
+/// support (the message names them); OPTIMIZE_INVALID_ARGUMENT if a dynamic dimension of an input has no range, or if
+/// options contradict each other; OPTIMIZE_NOT_FOUND if the options name an input that the model does not have, or if
+/// calibration text is given and the model has no tokenizer; OPTIMIZE_GATE_NOT_MET if `max_error` cannot be met;
+/// OPTIMIZE_MISMATCH if `refuse_mismatch` is set and the existing engine does not match.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_build_tensorrt(
     context: *const optimize_context_t,
@@ -186,12 +192,14 @@ pub unsafe extern "C" fn optimize_model_build_tensorrt(
 }
 
 /// Checks whether an engine file can be used on this machine and, if `model` is not NULL, whether the engine was built
-/// from `model`; if so, it returns OPTIMIZE_OK. `manifest` (may be NULL) receives the manifest of the engine as JSON. A
-/// value of `trust` other than 0 states that you trust the source of the engine, which contains executable code.
+/// from `model`. Returns OPTIMIZE_OK if the check succeeds. `manifest` (may be NULL) receives the manifest of the
+/// engine as JSON. A value of `trust` other than 0 states that you trust the source of the engine, which contains
+/// executable code.
 ///
-/// Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
-/// its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
-/// OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if there is no device.
+/// Returns OPTIMIZE_UNTRUSTED if `trust` is 0, or if the engine has no manifest; OPTIMIZE_NOT_FOUND if there is no file
+/// at `path`; OPTIMIZE_INVALID_MODEL for a file that does not match its manifest or is not an engine; OPTIMIZE_MISMATCH
+/// for an engine of another model, version or device; OPTIMIZE_BACKEND_MISSING if TensorRT is not found;
+/// OPTIMIZE_DEVICE_MISSING if there is no device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensorrt_check(
     context: *const optimize_context_t,
@@ -237,7 +245,8 @@ pub struct optimize_tensorrt_open_options_t {
     /// SHA-256 of the model from which the engine must have been built, as 64 hexadecimal digits (`input.sha256` of
     /// reports); or NULL.
     pub model_sha256: *const c_char,
-    /// Folder of TensorRT's libraries; NULL searches for them.
+    /// Folder of TensorRT's libraries. NULL selects the folder in the environment variable OPTIMIZE_TENSORRT_PATH, or
+    /// else searches for the libraries.
     pub library: *const c_char,
 }
 // SAFETY: repr(C), four u32 and two pointers that may be NULL: no padding.
@@ -246,10 +255,11 @@ unsafe impl Options for optimize_tensorrt_open_options_t {}
 /// Creates a session of an engine file (FILE.engine, with its manifest FILE.engine.json next to it) on a device. The
 /// session is used like other sessions, and its provider is OPTIMIZE_PROVIDER_TENSORRT. ONNX Runtime is not needed.
 ///
-/// Returns OPTIMIZE_UNTRUSTED without `trust` or a manifest; OPTIMIZE_INVALID_MODEL for a file that does not match
-/// its manifest or is not an engine; OPTIMIZE_MISMATCH for an engine of another model, version or device;
-/// OPTIMIZE_BACKEND_MISSING if TensorRT is not found; OPTIMIZE_DEVICE_MISSING if there is no such device;
-/// OPTIMIZE_BACKEND if TensorRT cannot use the engine on the device.
+/// Returns OPTIMIZE_UNTRUSTED if `trust` is 0, or if the engine has no manifest; OPTIMIZE_NOT_FOUND if there is no file
+/// at `path`; OPTIMIZE_INVALID_MODEL for a file that does not match its manifest or is not an engine; OPTIMIZE_MISMATCH
+/// for an engine of another model, version or device; OPTIMIZE_BACKEND_MISSING if TensorRT is not found;
+/// OPTIMIZE_DEVICE_MISSING if there is no such device; OPTIMIZE_BACKEND if TensorRT cannot use the engine on the
+/// device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tensorrt_open(
     context: *const optimize_context_t,
@@ -276,7 +286,7 @@ pub unsafe extern "C" fn optimize_tensorrt_open(
     }
 }
 
-/// Returns the options of an engine and the index of its device.
+/// Returns the options of an engine and the index of its device. Fails with `InvalidArgument` for invalid values.
 ///
 /// # Safety
 /// The contract is that of [`options::read`]; the texts are NULL or NUL-terminated.
@@ -297,7 +307,7 @@ pub(super) unsafe fn open_options(options: *const optimize_tensorrt_open_options
     Ok((OpenOptions { model_sha256, trust, library, ..OpenOptions::default() }, given.device_id))
 }
 
-/// Returns a string, or `None` for NULL.
+/// Returns a string, or `None` for NULL. Fails with `InvalidArgument` if the string is not UTF-8.
 ///
 /// # Safety
 /// The contract is that of [`text`].
@@ -306,10 +316,10 @@ unsafe fn text_or_null<'a>(given: *const c_char, name: &str) -> Result<Option<&'
     if given.is_null() { Ok(None) } else { unsafe { text(given, name) }.map(Some) }
 }
 
-/// Returns the options that a C struct describes.
+/// Returns the options that a C struct describes. Fails with `InvalidArgument` for invalid values.
 ///
 /// # Safety
-/// The texts are NULL or NUL-terminated, the arrays as long as announced.
+/// The texts are NULL or NUL-terminated, and each array has as many elements as its count says.
 unsafe fn convert(given: &optimize_tensorrt_options_t) -> Result<TensorRtOptions> {
     // SAFETY: the contract of this function.
     let read = |pointer, name| unsafe { text_or_null(pointer, name) };

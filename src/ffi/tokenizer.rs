@@ -71,7 +71,8 @@ pub unsafe extern "C" fn optimize_tokenizer_load(
     }
 }
 
-/// Writes the tokenizer of a model to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the model has none.
+/// Writes the tokenizer of a model to `tokenizer`. Returns OPTIMIZE_NOT_FOUND if the model has none;
+/// OPTIMIZE_INVALID_MODEL if its files are damaged or describe a tokenizer that is not supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_model_tokenizer(
     model: *const optimize_model_t,
@@ -94,8 +95,8 @@ pub unsafe extern "C" fn optimize_model_tokenizer(
 /// Encodes `count` UTF-8 texts into int64 tensors of shape [count, length of the longest row]. `sizes` are the lengths
 /// of the texts in bytes; NULL means that they are NUL-terminated. Shorter rows are padded on the right. `ids` receives
 /// the token ids, `attention_mask` receives 1 for tokens and 0 for padding, and `type_ids` the segment ids of BERT
-/// (token_type_ids). `attention_mask` and `type_ids` may be NULL. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0;
-/// OPTIMIZE_LIMIT_EXCEEDED for a text that is too long.
+/// (token_type_ids). `attention_mask` and `type_ids` may be NULL. Returns OPTIMIZE_INVALID_ARGUMENT if `count` is 0, or
+/// if `max_length` has no room for the special tokens; OPTIMIZE_LIMIT_EXCEEDED for a text of more than 64 MiB.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn optimize_tokenizer_encode(
     tokenizer: *const optimize_tokenizer_t,

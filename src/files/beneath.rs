@@ -36,8 +36,9 @@ pub fn open_beside(model: &Path, name: &str) -> Result<File> {
     opened(parent_of(model), name, Some(model))
 }
 
-/// Fails with [`crate::error::Kind::InvalidModel`] for a name from an untrusted file that is not a relative path inside
-/// its folder: an empty one, an absolute path, or a path with `..`, a backslash or a NUL character.
+/// Checks that a name from an untrusted file is a relative path inside its folder. Fails with
+/// [`crate::error::Kind::InvalidModel`] for an empty name, an absolute path, and a path with `..`, a backslash or a NUL
+/// character.
 pub fn check_inside(name: &str) -> Result<()> {
     let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if name.is_empty() || !plain || name.contains('\\') || name.contains('\0') {

@@ -22,7 +22,7 @@ pub struct Feed {
 
 impl Feed {
     /// Returns the inputs of a model that reads rows of tokens. Fails with `Unsupported` if the model has no input of
-    /// token ids, or one that is neither of tokens nor of the cache.
+    /// token ids, or has an input that is neither of tokens nor of the cache.
     pub fn new(model: &Model) -> Result<Feed> {
         let decoder = match model.card().task {
             Task::Generate => Some(Decoder::of(model)?),
@@ -57,7 +57,7 @@ impl Feed {
         Ok(feed)
     }
 
-    /// Removes the inputs whose names are not in `names`, because a graph no longer has them.
+    /// Returns the feed without the inputs whose names are not in `names`, because a graph no longer has them.
     pub fn only(mut self, names: &[&str]) -> Feed {
         let there = |name: &String| names.contains(&name.as_str());
         self.inputs.retain(|(info, _)| there(&info.name));
@@ -69,7 +69,8 @@ impl Feed {
 
     /// Returns the inputs for `rows` rows of `columns` tokens each. `ids` and `keep` are row-major; `keep` says which
     /// tokens are not padding. Positions count from 0 in each row, and the logits of all columns are requested. Fails
-    /// like [`Tensor::new`], for lists of another length.
+    /// like [`Tensor::new`] for lists of another length, and with `Unsupported` for inputs of types other than int64,
+    /// int32, float32 and bool.
     pub fn tensors(&self, [rows, columns]: [usize; 2], ids: &[i64], keep: &[bool]) -> Result<Vec<(String, Tensor)>> {
         let mut made = Vec::with_capacity(self.inputs.len() + self.caches.len() + 1);
         for (info, role) in &self.inputs {

@@ -68,9 +68,9 @@ impl Fill {
     }
 
     /// Returns a tensor with the type of `info` and the given shape. `random` generates the random values. Fails with
-    /// `Unsupported` if the type is not a number or boolean of at least 8 bits, `InvalidArgument` if an integer or
-    /// boolean type cannot represent a value or the number of given values is not that of the elements, and
-    /// `LimitExceeded` if memory is insufficient.
+    /// `Unsupported` if the type is not a number or boolean of at least 8 bits, and with `LimitExceeded` if memory is
+    /// insufficient. Fails with `InvalidArgument` if an integer or boolean type cannot represent a value, or if the
+    /// number of given values is not that of the elements.
     pub fn tensor(&self, info: &ValueInfo, shape: &[i64], random: &mut Random) -> Result<Tensor> {
         use DataType::*;
         let mut make = || match info.dtype {

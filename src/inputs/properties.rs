@@ -73,8 +73,7 @@ fn contract(infos: &[ValueInfo], random: &mut Random) -> Contract {
     Contract { inputs }
 }
 
-/// Fails if shapes do not agree with a signature: equal names are equal sizes, fixed sizes are kept, and sums are
-/// correct.
+/// Checks that shapes agree with a signature: equal names are equal sizes, fixed sizes are kept, and sums are correct.
 fn agrees(infos: &[ValueInfo], shapes: &[(String, Vec<i64>)]) -> std::result::Result<(), String> {
     let mut known: HashMap<&str, i64> = HashMap::new();
     for (info, (_, shape)) in infos.iter().zip(shapes) {

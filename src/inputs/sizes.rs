@@ -416,8 +416,8 @@ impl Open {
 }
 
 fn checked(shape: &[i64]) -> Result<()> {
-    // `element_count` reports `InvalidModel`, as it also checks model files; this shape comes from the caller or from
-    // us.
+    // `element_count` reports `InvalidModel`, because it also checks model files. This shape comes from the caller or
+    // was guessed.
     let count = element_count(shape).map_err(|e| Error::new(Kind::InvalidArgument, e.message()))?;
     if count > limits::GENERATED_ELEMENTS {
         bail!(

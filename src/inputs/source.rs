@@ -191,8 +191,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the number of batches for measuring quality: that of all texts, at most 64 of given tensors, or 8 that
-    /// are generated.
+    /// Returns the number of batches for measuring quality: as many as all texts need, at most 64 of given tensors, or
+    /// 8 generated ones.
     pub fn count(&self) -> usize {
         match &self.text {
             Some(text) => text.count(),

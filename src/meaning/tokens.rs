@@ -21,7 +21,8 @@ const SAMPLES: [&str; 10] = [
     "re\u{301}sume\u{301} \u{2019}quoted\u{2019} \u{2014} \u{2026}",
 ];
 
-/// The tokenizer of a model that differs from that of the model it is compared with (the first), and the difference.
+/// The tokenizer of one model (the other), which differs from that of the model it is compared with (the first), and
+/// the difference.
 pub struct Reading {
     /// Tokenizer of the other model.
     pub tokenizer: Tokenizer,

@@ -73,7 +73,7 @@ pub enum Pooling {
 /// otherwise from the keys of a GGUF file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct GenerationDefaults {
-    /// Ids of the tokens that end a text.
+    /// Ids of the tokens that end a text; empty if none are given.
     pub eos_token_ids: Vec<i64>,
     /// Id of the token that begins a text; `None` if the model uses none.
     pub bos_token_id: Option<i64>,
@@ -103,7 +103,8 @@ pub enum SideContent {
 
 /// The facts about a model that are not in its graph. Techniques copy them to their results.
 ///
-/// The manifest of a package contains all fields without `#[serde(skip)]`; a package stores the others elsewhere.
+/// The manifest of a package contains all fields without `#[serde(skip)]`. Of the others, a package stores the side
+/// files, the contract and the lineage elsewhere.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Card {
     /// Kind of file or folder that the model came from.
@@ -117,11 +118,11 @@ pub struct Card {
     pub config: Map<String, Value>,
     /// Generation defaults, for decoders.
     pub generation: GenerationDefaults,
-    /// Chat template (Jinja), if the model has one.
+    /// Chat template (Jinja); `None` if the model has none.
     pub chat_template: Option<String>,
     /// Pooling of token vectors, for embedding models; `None` if no file says it.
     pub pooling: Option<Pooling>,
-    /// Files that are copied with the model: tokenizer, configuration …
+    /// Files that are copied with the model, such as its tokenizer and configuration.
     #[serde(skip)]
     pub side_files: Vec<SideFile>,
     /// Shape contract of a package, which sessions enforce; `None` for other models.

@@ -50,9 +50,10 @@ pub struct Range {
 }
 
 impl Contract {
-    /// Fails with [`crate::error::Kind::InvalidArgument`] if the type or the shape of an input of a run (name, type,
-    /// shape) is not allowed: the error names input, dimension, value and range. Fails with `NotFound` for an input
-    /// that the contract does not have. Inputs that are not in `given` are not checked.
+    /// Checks the inputs of a run, each given as its name, type and shape. Fails with
+    /// [`crate::error::Kind::InvalidArgument`] if a type or a shape is not allowed; the error names input, dimension,
+    /// value and range. Fails with `NotFound` for an input that the contract does not have. Inputs that are not in
+    /// `given` are not checked.
     pub fn check(&self, given: &[(&str, DataType, &[i64])]) -> Result<()> {
         let mut sizes: HashMap<&str, (i64, &str, usize)> = HashMap::new();
         for (name, dtype, shape) in given {

@@ -13,7 +13,8 @@ const POSITIONS: [&str; 5] = ["max_position_embeddings", "n_positions", "n_ctx",
 const NO_LIMIT: f64 = 1e12;
 
 impl Card {
-    /// Returns the maximum number of tokens with positions, extended by scaling; see [`context`].
+    /// Returns the maximum number of tokens with positions, extended by scaling; `None` if it is unknown. See
+    /// [`context`].
     pub fn context(&self) -> Option<usize> {
         context(&self.config)
     }
@@ -34,11 +35,12 @@ impl Card {
         Ok(if stated { longest } else { longest.min(limits::DEFAULT_TEXT_TOKENS) })
     }
 
-    /// Returns the smallest of the limits for texts in `tokenizer_config.json` and in `sentence_bert_config.json`.
+    /// Returns the smallest of the limits for texts in `tokenizer_config.json` and in `sentence_bert_config.json`;
+    /// `None` if neither has one.
     fn stated_text(&self) -> Result<Option<usize>> {
         let limit = |file: &str, key: &str| -> Result<Option<usize>> {
             let number = self.object(file)?.get(key).and_then(Value::as_f64);
-            // Some files use 1e30.
+            // Some files write 1e30 for no limit.
             Ok(number.filter(|number| (1.0..NO_LIMIT).contains(number)).map(|number| number as usize))
         };
         let limits = [

@@ -45,7 +45,7 @@ pub struct Prepared {
     /// Whether the graph has already been optimized for this processor.
     pub ahead: bool,
     /// Path of the compiled graph, if the variant is compiled for this library's kernels; the file of its packed
-    /// weights is in the same folder.
+    /// weights is in the same folder. `None` for other variants.
     pub compiled: Option<PathBuf>,
 }
 
@@ -74,9 +74,9 @@ impl Model {
         Ok(Model::assemble(loaded.proto, Card::default(), path, loaded.files))
     }
 
-    /// Loads a model from the bytes of an `.onnx` or packed file and returns it. Fails with `InvalidModel` if the bytes
-    /// are damaged, and with `InvalidArgument` if the model has external data, because there is no folder to read it
-    /// from.
+    /// Loads a model from the bytes of an `.onnx` or packed file and returns it. Fails with `InvalidModel`,
+    /// `LimitExceeded` or `Unsupported` if the bytes are not a valid model, and with `InvalidArgument` if the model has
+    /// external data, because there is no folder to read it from.
     pub fn from_bytes(bytes: Bytes) -> Result<Model> {
         let loaded = load::from_bytes(bytes.clone(), None)?;
         Ok(Model::from_memory(loaded.proto, Card::default(), vec![(PathBuf::new(), bytes)]))
@@ -227,7 +227,8 @@ impl Model {
     }
 
     /// Returns the path, the size ([`Model::shipped_bytes`]) and the SHA-256 of the model's files, all of which are
-    /// read. `call` receives the stage `hash` and can cancel. Fails only like [`Call::check`].
+    /// read. [`FileIdentity`] describes the values. `call` receives the stage `hash` and can cancel. Fails only like
+    /// [`Call::check`].
     pub fn identity(&self, call: &Call) -> Result<FileIdentity> {
         let path = self.path().map(|p| p.display().to_string());
         let bytes = self.shipped_bytes();

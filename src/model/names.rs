@@ -10,8 +10,8 @@ use std::collections::HashMap;
 const OPEN: [&str; 9] = ["none", "null", "nil", "unk", "unknown", "undefined", "undef", "dynamic", "dynamicdimension"];
 /// The words that may accompany those of [`OPEN`]: `p2o.DynamicDimension.3`, `dynamic_dim_0`, `unknown-size`.
 const BESIDE: [&str; 9] = ["dim", "dims", "dimension", "axis", "axes", "size", "shape", "p", "o"];
-/// The number of dimensions of one input that must share a name for it to have no meaning: no known input has three
-/// equal dimensions.
+/// The number of dimensions of one input that share a name from which on the name counts as one without meaning: no
+/// known input has three equal dimensions.
 const PLACES: usize = 3;
 
 /// Returns whether a dimension name has no meaning: `?`, `-1`, `None`, `unk__12`, `DynamicDimension.0`. Two

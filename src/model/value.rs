@@ -18,7 +18,8 @@ pub enum Dim {
 pub struct ValueInfo {
     /// Name of the input or output in a run.
     pub name: String,
-    /// Element type; `None` if it is not a tensor (a sequence, a map) or not declared.
+    /// Element type; `None` if the value is not a tensor (a sequence, a map), or if the type is not declared or
+    /// unknown.
     pub dtype: Option<DataType>,
     /// Shape; `None` if the rank is not declared.
     pub shape: Option<Vec<Dim>>,
@@ -40,7 +41,7 @@ impl From<&ValueInfoProto> for ValueInfo {
 }
 
 impl ValueInfo {
-    /// Returns the signature as text: `int64[batch, 128]`.
+    /// Returns the type and the shape as text, for example `int64[batch, 128]`.
     pub fn describe(&self) -> String {
         let dtype = self.dtype.map_or("not a tensor", DataType::name);
         match &self.shape {

@@ -79,7 +79,7 @@ impl DataType {
         self as i32
     }
 
-    /// Returns the name of the type: `float32`, `int64` …
+    /// Returns the name of the type, for example `float32`.
     pub fn name(self) -> &'static str {
         ALL[self as usize - 1].1
     }

@@ -63,8 +63,9 @@ impl<'a> Resolver<'a> {
     }
 
     /// Replaces the external location of `tensor`, if it has one, by its bytes. Fails with `InvalidModel` if the
-    /// location is invalid or the file is too short, `LimitExceeded` if the model has too many external files, and if a
-    /// file cannot be read.
+    /// location is invalid or the file is too short, and with `LimitExceeded` if the model has too many external files.
+    /// Fails with `InvalidArgument` if the model was loaded from memory without this file, and if the file cannot be
+    /// read.
     pub fn resolve(&mut self, tensor: &mut TensorProto) -> Result<()> {
         match tensor.data_location {
             None | Some(0) if tensor.external_data.is_empty() => return Ok(()),
@@ -78,7 +79,7 @@ impl<'a> Resolver<'a> {
         let location = parse(&tensor.external_data)?;
         let Some(name) = location.name else { bail!(InvalidModel, "external_data has no location") };
         let expected = match location.length {
-            // For a type newer than this version, only the file knows the size.
+            // The size of the elements of a type newer than this version is unknown, so the entry `length` is trusted.
             Some(length) if is_newer(tensor) => length,
             _ => stored_bytes(tensor)?,
         };
@@ -157,7 +158,7 @@ fn parse(entries: &[StringStringEntryProto]) -> Result<Location> {
             Ok(number) => Ok(number),
             Err(_) => bail!(InvalidModel, "external_data {key} is {value:?}, not a count of bytes"),
         };
-        // Readers differ on which of two entries they use.
+        // Readers differ on which of two entries with the same key they use.
         let twice = match key {
             "location" => location.name.replace(value.to_owned()).is_some(),
             "offset" => location.offset.replace(number()?).is_some(),

@@ -33,15 +33,15 @@ pub(crate) fn producers(nodes: &[NodeProto]) -> HashMap<&str, usize> {
     made.filter(|(name, _)| !name.is_empty()).map(|(name, index)| (name.as_str(), index)).collect()
 }
 
-/// Returns the indices of `nodes` in a topological order. Among several nodes that could come next the first in the
-/// list does, so a list in order stays unchanged.
+/// Returns the indices of `nodes` in a topological order. Among several nodes that could come next, the one that is
+/// first in the list does, so a list in topological order stays unchanged.
 ///
 /// Fails with [`crate::error::Kind::InvalidModel`] if there is a cycle, and names one of its nodes.
 pub(crate) fn topological(nodes: &[NodeProto]) -> Result<Vec<usize>> {
     sort(nodes, &producers(nodes))
 }
 
-/// Returns the indices of `nodes` like [`topological`]; `producer` is the result of [`producers`].
+/// Returns the indices of `nodes` like [`topological`], and fails like it; `producer` is the result of [`producers`].
 pub(super) fn sort(nodes: &[NodeProto], producer: &HashMap<&str, usize>) -> Result<Vec<usize>> {
     let earlier = |index: usize, name: &str| producer.get(name).is_none_or(|from| *from < index);
     if nodes.iter().enumerate().all(|(index, node)| reads(node).into_iter().all(|name| earlier(index, name))) {

@@ -84,9 +84,9 @@ pub struct SavedFile {
 /// Saves `model` at `path` and returns what was written. `external` says where the weights are stored. `call` receives
 /// the stage `save` in bytes and can cancel, which changes nothing on disk.
 ///
-/// Fails with `InvalidArgument` if `path` does not name a file, `NotFound` if its folder does not exist,
-/// `LimitExceeded` if the `.onnx` file would exceed 2 GiB, `InvalidModel` if a tensor of the model is external, and
-/// `Io` if a file cannot be written.
+/// Fails with `InvalidArgument` if `path` does not name a file, with `NotFound` if its folder does not exist, and with
+/// `Io` if a file cannot be written. Fails with `LimitExceeded` if the `.onnx` file would exceed 2 GiB, and with
+/// `InvalidModel` if a tensor of the model is external.
 pub fn to_file(model: &ModelProto, path: &Path, external: ExternalData, call: &Call) -> Result<Saved> {
     let place = |e: crate::error::Error| if e.place().is_empty() { e.at(path.display()) } else { e };
     check(model, path).map_err(place)?;
@@ -140,7 +140,8 @@ pub fn to_sink(
     Ok(Saved { files: vec![main(&encode(&data.stub))?, saved] })
 }
 
-/// Returns the external weights, if there are any, and the segments of the encoded model without them.
+/// Returns the external weights (`None` if there are none), and the segments of the encoded model without them. Fails
+/// with `LimitExceeded` if the encoded model exceeds 2 GiB.
 fn split(model: &ModelProto, path: &Path, external: ExternalData) -> Result<(Option<Data>, Vec<Bytes>)> {
     let outside = match external {
         ExternalData::Always => true,
@@ -160,7 +161,8 @@ fn size(segments: &[Bytes]) -> u64 {
     segments.iter().map(|segment| segment.len() as u64).sum()
 }
 
-/// Fails before anything is written if the model cannot be saved, or if `path` does not name a file.
+/// Checks a model before it is passed to a sink. Fails with `InvalidArgument` if `path` does not name a file, and with
+/// `InvalidModel` if a tensor of the model is external.
 pub(super) fn check_sink(model: &ModelProto, path: &Path) -> Result<()> {
     if path.file_name().is_none() {
         bail!(InvalidArgument, "the name does not name a file");
@@ -171,7 +173,9 @@ pub(super) fn check_sink(model: &ModelProto, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails before anything is written if the model cannot be saved, or not at that path.
+/// Checks a model and its path before a file is written. Fails with `InvalidArgument` if `path` is a folder or does not
+/// name a file, with `NotFound` if its folder does not exist, and with `InvalidModel` if a tensor of the model is
+/// external.
 pub(super) fn check(model: &ModelProto, path: &Path) -> Result<()> {
     if path.is_dir() {
         bail!(InvalidArgument, "the path is a folder; name the file to write");

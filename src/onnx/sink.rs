@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
 
-    /// Keeps what it receives, and fails at a byte.
+    /// A sink that keeps what it receives, and fails once that is more bytes than the second field.
     struct Kept(RefCell<Vec<(String, Vec<u8>)>>, usize);
 
     impl FileSink for Kept {

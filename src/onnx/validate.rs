@@ -13,8 +13,8 @@ use crate::error::{Context, Result, bail};
 use crate::limits;
 use std::collections::{HashMap, HashSet};
 
-/// Fails with `InvalidModel` if type, shape and number of elements of a tensor do not agree, and with `LimitExceeded`
-/// if it has too many dimensions.
+/// Checks a tensor. Fails with `InvalidModel` if its type, shape and number of elements do not agree, and with
+/// `LimitExceeded` if it has too many dimensions.
 pub fn tensor(tensor: &TensorProto) -> Result<()> {
     rank(tensor.dims.len())?;
     let count = element_count(&tensor.dims)?;
@@ -74,8 +74,8 @@ fn typed_values(tensor: &TensorProto) -> u64 {
     lengths.iter().map(|&length| length as u64).sum()
 }
 
-/// Fails with `InvalidModel` if the parts of a sparse tensor do not agree, and with `LimitExceeded` if the dense tensor
-/// to which ONNX Runtime converts it would be too large.
+/// Checks a sparse tensor. Fails with `InvalidModel` if its parts do not agree, and with `LimitExceeded` if it has too
+/// many dimensions or the dense tensor to which ONNX Runtime converts it would be too large.
 fn sparse(sparse: &SparseTensorProto) -> Result<()> {
     let (Some(values), Some(indices)) = (&sparse.values, &sparse.indices) else {
         bail!(InvalidModel, "a sparse tensor lacks its values or its indices");
@@ -103,8 +103,8 @@ fn rank(dimensions: usize) -> Result<()> {
     Ok(())
 }
 
-/// Fails with `InvalidModel` if a message is not a model: it must have a graph and a valid IR version, and its operator
-/// sets valid versions.
+/// Checks that a message is a model: it must have a graph and a valid IR version, and its operator sets must have valid
+/// versions. Fails with `InvalidModel` if it is not.
 pub fn header(model: &ModelProto) -> Result<()> {
     if model.graph.is_none() {
         bail!(InvalidModel, "the file has no graph: it is not an ONNX model, or truncated");
@@ -127,8 +127,9 @@ pub(super) fn operator_sets(imports: &[OperatorSetIdProto]) -> Result<()> {
     Ok(())
 }
 
-/// Fails with `InvalidModel` if the structure of a model is invalid, and with `LimitExceeded` if it has too many nodes
-/// or too deep a nesting of graphs. [`header`] and [`tensor`] must have checked its header and its tensors.
+/// Checks the structure of a model. Fails with `InvalidModel` if it is invalid, and with `LimitExceeded` if it has too
+/// many nodes, dimensions of an input or output, or levels of nested graphs. [`header`] and [`tensor`] must have
+/// checked its header and its tensors.
 pub fn model(model: &ModelProto) -> Result<()> {
     let mut nodes = 0;
     if let Some(graph) = &model.graph {
@@ -198,8 +199,8 @@ fn check_graph(graph: &GraphProto, outer: &Scope<'_>, depth: usize, nodes: &mut 
     Ok(())
 }
 
-/// Fails for a dimension with both a size and a name: readers use the one that comes last in the file, and this library
-/// does not preserve the order of the two.
+/// Checks the shape of an input or output. Fails with `InvalidModel` for a dimension with both a size and a name:
+/// readers use the one that comes last in the file, and this library does not preserve the order of the two.
 fn declared_shape(value: &ValueInfoProto) -> Result<()> {
     let tensor = value.value_type.as_deref().and_then(|t| t.tensor_type.as_deref());
     let Some(shape) = tensor.and_then(|t| t.shape.as_deref()) else { return Ok(()) };

@@ -1,9 +1,9 @@
 //! The protobuf wire format, read without copying and written as a list of segments.
 //!
-//! A general protobuf library does not meet two requirements of this project: fields that this version does not know,
-//! because a newer ONNX defines them, are preserved (as raw bytes, which are written back), and a model of many
-//! gigabytes is written without building it in memory (large payloads stay slices of their mapped files; see
-//! [`Writer`]). `fields.rs` describes how each kind of field is stored.
+//! A general protobuf library does not meet two requirements of this project. Fields that this version does not know,
+//! because a newer ONNX defines them, are kept as raw bytes and written back. A model of many gigabytes is written
+//! without building it in memory: large payloads stay slices of their mapped files (see [`Writer`]). `fields.rs`
+//! describes how each kind of field is stored.
 //!
 //! Source: <https://protobuf.dev/programming-guides/encoding/>.
 
@@ -72,7 +72,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads a nested message into `message`, merging with existing content, as the format requires.
+    /// Reads a nested message into `message`, merging with existing content, as the format requires. Fails like
+    /// [`Reader::read_message`].
     pub(super) fn nested<M: Message>(&mut self, message: &mut M) -> Result<()> {
         if self.depth >= limits::PROTO_DEPTH {
             bail!(LimitExceeded, "messages are nested deeper than {}", limits::PROTO_DEPTH);
@@ -85,7 +86,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns a reader of the next length-delimited value. It has a copy of the budget of this reader.
+    /// Returns a reader of the next length-delimited value. It has a copy of the budget of this reader. Fails like
+    /// [`Reader::delimited`].
     pub(super) fn enter(&mut self) -> Result<Reader> {
         let buffer = self.delimited()?;
         let base = self.base + self.position - buffer.len();
@@ -103,6 +105,7 @@ impl Reader {
     }
 
     /// Subtracts `bytes` from the number of bytes that may be allocated. It must be called before they are allocated.
+    /// Fails with `LimitExceeded` if fewer bytes are left.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<()> {
         match self.budget.checked_sub(bytes as u64) {
             Some(left) => self.budget = left,
@@ -154,7 +157,8 @@ impl Reader {
         Ok(slice)
     }
 
-    /// Returns the bytes of a length-delimited value, sharing the buffer.
+    /// Returns the bytes of the next length-delimited value, which share the buffer. Fails with `InvalidModel` if the
+    /// value is truncated.
     pub(super) fn delimited(&mut self) -> Result<Bytes> {
         let at = self.place();
         let length = self.varint()?;
@@ -198,7 +202,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Fails with `InvalidModel` if `key` does not have the wire type `wire`.
+    /// Checks that `key` has the wire type `wire`. Fails with `InvalidModel` if it does not.
     pub(super) fn expect(&self, key: Key, wire: u8) -> Result<()> {
         if key.wire != wire {
             bail!(InvalidModel, "wire type {} instead of {wire}, at byte {}", key.wire, self.base + key.start);
@@ -257,8 +261,8 @@ impl Writer {
         self.tail.extend_from_slice(bytes);
     }
 
-    /// Appends bytes unchanged, without a copy if they are at least `SHARE_FROM`. No key is written: unknown fields
-    /// contain theirs.
+    /// Appends bytes unchanged, without a copy if there are at least `SHARE_FROM` of them. No key is written: unknown
+    /// fields contain theirs.
     pub fn raw(&mut self, bytes: &Bytes) {
         if bytes.len() >= SHARE_FROM {
             self.flush();

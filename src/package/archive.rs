@@ -141,8 +141,8 @@ pub fn is_archive(start: &[u8]) -> bool {
 
 /// Returns the names and contents of the entries of an archive in order, as slices of it. No content is read.
 ///
-/// Fails with [`crate::error::Kind::InvalidModel`] for a file that this library did not write or that is damaged, and
-/// with `LimitExceeded` for more than 4096 entries.
+/// Fails with [`crate::error::Kind::InvalidModel`] for a file that is truncated or does not have this module's format,
+/// and for names that are invalid ([`check_name`]) or occur twice; with `LimitExceeded` for more than 4096 entries.
 pub fn entries(archive: &Bytes) -> Result<Vec<(String, Bytes)>> {
     let Some(end) = archive.len().checked_sub(TAIL) else { bail!(InvalidModel, "the file is truncated") };
     let tail = Reader(&archive[end..]);
@@ -195,8 +195,9 @@ fn content(archive: &Bytes, header: u64, length: u64, end: u64) -> Result<Bytes>
     }
 }
 
-/// Fails with [`crate::error::Kind::InvalidModel`] unless the name of an entry is a relative path with `/` that stays
-/// in its folder: for one that is too long, that contains `\` or NUL, or that has an empty part, `.` or `..`.
+/// Checks that the name of an entry is a relative path with `/` that stays in its folder. Fails with
+/// [`crate::error::Kind::InvalidModel`] for a name of more than [`limits::NAME_BYTES`], with `\` or NUL, or with a part
+/// that is empty, `.` or `..`.
 pub fn check_name(name: &str) -> Result<()> {
     let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
     if name.len() > limits::NAME_BYTES || name.contains(['\\', '\0']) || !name.split('/').all(plain) {

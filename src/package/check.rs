@@ -12,15 +12,16 @@ use serde::{Deserialize, Serialize};
 /// The maximum difference, relative to the largest value, at which two float32 graphs count as equal; a different order
 /// of additions usually gives about 1e-6.
 const TOLERANCE: f64 = 1e-3;
-/// The maximum relative difference for products that quantize their inputs: a difference in the last bit may round
-/// differently.
+/// The maximum relative difference for products that quantize their inputs, where a difference in the last bit of an
+/// input may change its rounded value.
 const ROUNDED: f64 = 2e-2;
 
 /// The result of checking a graph that was optimized or compiled ahead of time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
-    /// Largest difference of an output from that of the model run without optimizers, relative to the largest absolute
-    /// value of the latter. `None` if the graphs were not compared.
+    /// Largest difference of an output from that of the model run without optimizers. It is relative to the largest
+    /// absolute value of the model's output; for other types than floats, it is the share of elements that differ.
+    /// `None` if the graphs were not compared.
     pub largest_difference: Option<f64>,
     /// Maximum difference that passes the check; for a compiled graph, the largest of the tolerances of its outputs.
     pub tolerance: f64,
@@ -53,12 +54,12 @@ pub fn compare(
     })
 }
 
-/// The maximum difference of a compiled graph from the original model, relative to the difference of the graph it was
-/// made from. Both graphs compute with lower precision, but they round different numbers.
+/// The maximum difference of a compiled graph from the original model, as a multiple of the difference of the graph
+/// that it was compiled from. Both graphs compute with lower precision, but they round different numbers.
 const NO_WORSE: f64 = 1.25;
 
 /// Runs `compiled`, a session of the graph that was compiled from `made`, on one example, and compares its outputs with
-/// those of the original `model`. Returns the check, and fails, like [`compare`]. The tolerance of an output is
+/// those of the original `model`. The result and the errors are those of [`compare`]. The tolerance of an output is
 /// `ROUNDED`, or `NO_WORSE` times the difference between the outputs of `made` and of `model`, whichever is larger.
 pub fn compare_compiled(
     runtime: &'static Runtime,
@@ -123,7 +124,7 @@ fn judge(
     Ok(compared.map(|largest| Check { largest_difference: Some(largest), tolerance, ..check }))
 }
 
-/// Returns the name of a float output that has elements, but no finite one.
+/// Returns the name of the first float output that has elements, but no finite one; `None` if there is none.
 fn void(outputs: &Values) -> Result<Option<&str>> {
     for (name, tensor) in outputs.iter().filter(|(_, tensor)| tensor.dtype().is_float() && tensor.elements() > 0) {
         if !tensor.to_f32_vec()?.iter().any(|value| value.is_finite()) {

@@ -22,8 +22,9 @@ use std::path::Path;
 pub const PROVIDER: &str = "optimize";
 
 /// Returns `made`, the variant `name` of `model`, compiled for this processor, with the content of the file of packed
-/// weights. The inner error is the reason why there is none: for example, the model is too large, no node of it is
-/// faster with the kernels, or the results differ.
+/// weights. The inner error is the reason why there is no such variant: for example, the model is too large, no node of
+/// it is faster with the kernels, or the results differ. The outer error is that of an ended call, or of the temporary
+/// folder.
 pub fn compile(
     runtime: &'static Runtime,
     (model, made): (&Model, &Model),

@@ -51,15 +51,15 @@ pub struct Manifest {
     pub kv_scheme: Option<String>,
     /// Graphs of the package, best first.
     pub variants: Vec<Variant>,
-    /// Licence of the model, as its authors name it.
+    /// Licence of the model, as its authors name it; `None` if none was given.
     pub licence: Option<String>,
     /// Warnings about requests that were not fully met, for example a graph optimized ahead of time that was omitted
     /// because its results differ.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Reports of the techniques that were applied to the model before, oldest first.
+    /// Reports of the techniques that were applied to the model, oldest first.
     pub lineage: Vec<Value>,
-    /// Sizes and hashes of all files except the manifest, its SHA-256 and its signature.
+    /// Sizes and hashes of all files except the manifest, its SHA-256 and its signature, by path in the package.
     pub files: BTreeMap<String, FileOf>,
 }
 
@@ -85,8 +85,8 @@ pub struct Variant {
     /// Version of ONNX Runtime that the graph requires, `major.minor`; `None` for any from
     /// [`Manifest::runtime_minimum`].
     pub runtime: Option<String>,
-    /// For a graph compiled for this library's kernels (`provider` is `optimize`): its packed weights and what they
-    /// require.
+    /// Packed weights of a graph compiled for this library's kernels (`provider` is `optimize`), and what they require;
+    /// `None` for other variants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compiled: Option<CompiledGraph>,
     /// Result of the check of a graph that was optimized or compiled ahead of time; `None` for other graphs and for

@@ -103,9 +103,9 @@ impl Package {
     /// and the tokenizer; [`Package::verify`] checks the hashes of all files.
     ///
     /// Fails with [`crate::error::Kind::Unsupported`] for a package of a newer format version or without a variant for
-    /// this machine, with `NotFound` if there is no such path or the package lacks the requested variant, with
-    /// `LimitExceeded` if the manifest is too large, and with `InvalidModel` if the package is damaged or not signed
-    /// with the key.
+    /// this machine. Fails with `NotFound` if there is no such path, or if the package lacks a manifest or the
+    /// requested variant. Fails with `LimitExceeded` if the file, its number of entries or the manifest is too large,
+    /// and with `InvalidModel` if the package is damaged or not signed with the key.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Package> {
         let opened = || match std::fs::metadata(path)?.is_dir() {
             true => Package::of_entries(path, Entries::Folder(path.to_owned()), options),
@@ -114,7 +114,7 @@ impl Package {
         opened().at(|| path.display())
     }
 
-    /// Opens a package in one file with the content `bytes`; `name` is its name in messages. Fails like
+    /// Opens a package in one file with the content `bytes`, and returns it; `name` is its name in messages. Fails like
     /// [`Package::open`], which describes the checks.
     pub fn from_bytes(bytes: Bytes, name: &str, options: &OpenOptions) -> Result<Package> {
         Package::of_file(bytes, Path::new(name), options).at(|| name)
@@ -175,8 +175,8 @@ impl Package {
         Ok(Choice { index, reason })
     }
 
-    /// Returns `Ok` if sessions can use compiled variants, and otherwise the reason why not. `kernels` says likewise
-    /// whether this library's kernels can be used.
+    /// Returns `Ok` if sessions can use compiled variants, and otherwise the reason why not. `kernels` is `Ok` if this
+    /// library's kernels can be used, and otherwise the reason why not.
     fn compiled_usable(&self, kernels: &std::result::Result<(), String>) -> std::result::Result<(), String> {
         match self.0.entries {
             Entries::File(..) => Err("its weights cannot be mapped from a package in one file".to_owned()),
@@ -238,7 +238,8 @@ impl Package {
     }
 
     /// Returns the graph of the variant with this index in the manifest as a model. Fails with
-    /// [`crate::error::Kind::NotFound`] if there is no such variant.
+    /// [`crate::error::Kind::NotFound`] if there is no such variant, and with `InvalidModel` if the graph is damaged or
+    /// the variant is an engine.
     pub fn load(&self, index: usize) -> Result<Model> {
         self.load_inner(index).at(|| self.0.path.display())
     }
@@ -258,7 +259,8 @@ impl Package {
         Ok(Model::assemble(loaded.proto, self.card()?, &self.0.path, files))
     }
 
-    /// Returns the content of a file, after checking its hash against the manifest.
+    /// Returns the content of a file, after checking its hash against the manifest. Fails with `InvalidModel` if it
+    /// differs.
     pub(super) fn checked(&self, name: &str) -> Result<Bytes> {
         let content = self.sized(name)?;
         if hex(&Sha256::digest(&content)) != self.0.manifest.files[name].sha256 {
@@ -333,7 +335,8 @@ impl Package {
         Ok(Engine::open(&path, options, device_id)?.with_contract(contract))
     }
 
-    /// Returns the tokenizer of the package. Fails with [`crate::error::Kind::NotFound`] if there is none.
+    /// Returns the tokenizer of the package. Fails with [`crate::error::Kind::NotFound`] if there is none, with
+    /// `InvalidModel` if its files are damaged, and otherwise like [`Tokenizer::with_files`].
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let name = format!("{ASSETS}/tokenizer.json");
         if !self.0.manifest.files.contains_key(&name) {
@@ -370,7 +373,8 @@ impl Package {
     /// if given), and in a package in one file also the bytes around the entries. Progress stage: `verify`, in bytes.
     ///
     /// Fails with [`crate::error::Kind::InvalidModel`] if anything differs, or if `key` is given and the package is not
-    /// signed.
+    /// signed, and with `NotFound` or `Io` if a file of a package folder is missing or cannot be read. Files in a
+    /// package folder that the manifest does not list are ignored.
     pub fn verify(&self, key: Option<&[u8; 32]>, call: &Call) -> Result<()> {
         call.drive(Stage::VERIFY, self.bytes(), |ticket| self.verify_all(key, ticket)).at(|| self.0.path.display())
     }

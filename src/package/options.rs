@@ -17,9 +17,10 @@ pub const BF16: &str = "bf16";
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CompileOptions {
-    /// Whether input sizes may vary: the batch from [`CompileOptions::batch_min`] to [`CompileOptions::batch_max`],
-    /// other open dimensions from 1, and up to the maximum text length of the model for token inputs. Otherwise a
-    /// dimension without its own range has its size in the example. Models that generate text are always dynamic.
+    /// Whether input sizes may vary. If true, the batch has a size from [`CompileOptions::batch_min`] to
+    /// [`CompileOptions::batch_max`], and each other open dimension a size of at least 1 (0 in a KV cache). In inputs
+    /// of tokens and KV caches, the maximum is the model's maximum text length. If false, a dimension without a range
+    /// in [`CompileOptions::shapes`] has its size in the example. Models that generate text are always dynamic.
     /// Default: false.
     pub dynamic: bool,
     /// Minimum batch size, at least 0, of a dynamic package. Default: 1.
@@ -29,8 +30,9 @@ pub struct CompileOptions {
     /// Ranges of dimensions by input (see [`super::shapes::parse`]). Default: none.
     #[serde(rename = "dynamic_shapes")]
     pub shapes: Asked,
-    /// Sizes of the example input. Missing sizes are selected by name and position as for a benchmark, one size for
-    /// equal names; see [`crate::inputs::Sizes`].
+    /// Shapes of the example by the name of the input. Other inputs get sizes by the names and positions of their
+    /// dimensions, as in a benchmark; dimensions with equal names get equal sizes. See [`crate::inputs::Sizes`].
+    /// Default: none.
     pub example: HashMap<String, Vec<i64>>,
     /// Precisions, best first: `fp32` (the original model), `bf16` (the original model, compiled to compute its
     /// products in bfloat16 with this library's kernels), `int8`, `int4`. Default: `fp32`.

@@ -154,7 +154,8 @@ impl Maker<'_> {
     }
 
     /// Searches for an example that runs, and stores it and its contract in `promise`. Returns the index of its guess;
-    /// `None`, with a warning in most cases, if no example could be tested or the input values may be the cause.
+    /// `None`, with a warning, if the example could not be tested or the input values may be the reason why it does not
+    /// run. Fails with `InvalidArgument` if the model runs on no example.
     fn example(&self, trial: &mut Trial<'_>, promise: &mut Promise) -> Result<Option<usize>> {
         let mut refused = None;
         for at in 0..TRIALS {
@@ -215,8 +216,9 @@ impl Maker<'_> {
         ranges.into_values().collect()
     }
 
-    /// Runs the model at both ends of a range, while all other ranges keep the sizes of `others`. If it refuses one,
-    /// fails with `InvalidArgument` if the range was `given`, and otherwise narrows it in the contract of `promise`.
+    /// Runs the model at both ends of a range, while all other ranges keep the sizes of `others`. If the model refuses
+    /// an end, this fails with `InvalidArgument` for a range that was `given`, and otherwise narrows the range in the
+    /// contract of `promise`.
     fn ends(
         &self,
         trial: &mut Trial<'_>,
@@ -288,7 +290,7 @@ fn listed(shapes: &Shapes) -> String {
 enum Tried {
     Runs,
     Refused(Error),
-    /// The run was not tried: its inputs cannot be made or are too large.
+    /// The run was not tried, for the reason given: its inputs cannot be made, or it needs too much memory or time.
     Untried(String),
 }
 

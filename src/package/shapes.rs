@@ -37,7 +37,7 @@ pub fn parse(json: &str) -> Result<Asked> {
     Ok(asked)
 }
 
-/// Fails with `InvalidArgument` for a range with an invalid name or without a valid size.
+/// Checks a range. Fails with `InvalidArgument` if its name is invalid, its minimum is negative, or it is empty.
 fn check_range(range: &Range) -> Result<()> {
     let mut letters = range.name.chars();
     let begins = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
@@ -57,9 +57,9 @@ fn check_range(range: &Range) -> Result<()> {
 /// that the model fixes or, if it fixes none, their size in `example`, which holds shapes by input.
 ///
 /// Fails with [`crate::error::Kind::NotFound`] for an input that the model does not have, and with `InvalidArgument`
-/// for other requests that do not fit, such as a dimension beyond the rank of the input, a range for a size that the
-/// model fixes, two ranges of one name, different ranges for sizes that the model requires to be equal, and an example
-/// outside its range.
+/// for other requests that do not fit. These are, for example, a dimension beyond the rank of the input, a range for a
+/// size that the model fixes, and two ranges of one name. Others are different ranges for sizes that the model requires
+/// to be equal, and an example outside its range.
 pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Vec<i64>>) -> Result<Contract> {
     let asked = by_name(infos, asked)?;
     let mut ranges: HashMap<&str, &Range> = HashMap::new();
@@ -89,8 +89,8 @@ pub fn contract(infos: &[ValueInfo], asked: &Asked, example: &HashMap<String, Ve
     Ok(contract)
 }
 
-/// Fails with `InvalidArgument` if dimensions with one name in the model differ in the contract. Models with the input
-/// `use_cache_branch` are not checked.
+/// Checks that dimensions with one name in the model have one size or range in the contract. Fails with
+/// `InvalidArgument` if they do not. Models with the input `use_cache_branch` are not checked.
 fn agrees(contract: &Contract, infos: &[ValueInfo]) -> Result<()> {
     if infos.iter().any(|info| info.name == "use_cache_branch") {
         return Ok(());
@@ -185,10 +185,11 @@ fn input_shape(
 }
 
 /// Returns the ranges for `--dynamic`. A dimension that the model leaves open becomes `batch`, from `batch.0` to
-/// `batch.1`, if it has the name of the first open first dimension of an input, or is an unnamed first dimension. Other
-/// open dimensions accept sizes from 1, or 0 in a KV cache; in token inputs and KV caches their maximum is `longest`,
-/// the maximum length of a text (`None` for no limit), and in other inputs they have no maximum. An input with ranges
-/// in `given` keeps only these.
+/// `batch.1`, if it is an unnamed first dimension, or has the name of the first dimension of the first input in which
+/// that dimension is open. Other open dimensions accept sizes from 1, or 0 in a KV cache. In token inputs and KV
+/// caches, their maximum is `longest`, the maximum length of a text (`None` for no limit); in other inputs, they have
+/// no maximum. Inputs with ranges in `given` get no further ranges. Ranges of one name, except `batch`, are widened to
+/// one range.
 pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, given: &Asked) -> Asked {
     let infos = &meaningful(infos)[..];
     let first = |info: &ValueInfo| match info.shape.as_ref().and_then(|s| s.first()) {
@@ -220,8 +221,8 @@ pub fn all_open(infos: &[ValueInfo], batch: (i64, i64), longest: Option<i64>, gi
     asked
 }
 
-/// Gives all dimensions with one name, except `batch`, the widest of their ranges. A length, for example, may belong to
-/// texts and to caches, with different limits.
+/// Gives all dimensions with one name, except `batch`, one range that contains all their ranges. A length, for example,
+/// may belong to texts and to caches, with different limits.
 fn level(infos: &[ValueInfo], asked: &mut Asked) {
     let mut widest: HashMap<String, Range> = HashMap::new();
     for range in asked.values().flat_map(BTreeMap::values) {

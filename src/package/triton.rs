@@ -12,10 +12,12 @@ use crate::onnx::save::ExternalData;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Writes `FOLDER/NAME/config.pbtxt` and `FOLDER/NAME/1/model.onnx`, and replaces existing files.
+/// Writes `FOLDER/NAME/config.pbtxt` and `FOLDER/NAME/1/model.onnx`, creates their folders if necessary, and replaces
+/// existing files.
 ///
-/// Fails with [`crate::error::Kind::InvalidArgument`] if `name` is not made of ASCII letters, digits, `-`, `_` and `.`
-/// or begins with `.`, and with `Unsupported` for an input or output without a rank or of a type that Triton lacks.
+/// Fails with [`crate::error::Kind::InvalidArgument`] if `name` is empty, begins with `.`, or contains other characters
+/// than ASCII letters, digits, `-`, `_` and `.`; and with `Unsupported` for an input or output without a rank or of a
+/// type that Triton lacks.
 pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Result<()> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) || name.starts_with('.')
     {
@@ -30,9 +32,9 @@ pub fn export(package: &Package, folder: &Path, name: &str, call: &Call) -> Resu
     files::replace(&home.join("config.pbtxt"), text.as_bytes())
 }
 
-/// Returns the text of `config.pbtxt`. The first dimensions become the server's batch, with dynamic batching, if those
-/// of all inputs have the same range in the contract, with a minimum of at most 1 and a maximum, and those of all
-/// outputs have names in the model.
+/// Returns the text of `config.pbtxt`. The first dimensions become the server's batch, with dynamic batching, on two
+/// conditions: those of all inputs have one range in the contract, whose minimum is at most 1 and which has a maximum;
+/// and those of all outputs are open in the model.
 fn config(package: &Package, name: &str, inputs: &[ValueInfo], outputs: &[ValueInfo]) -> Result<String> {
     let contract = &package.manifest().shapes;
     let first = |input: &crate::model::contract::InputShape| match input.dims.as_ref().and_then(|d| d.first()) {

@@ -62,10 +62,11 @@ pub struct Wanted<'a> {
     pub compiled: bool,
 }
 
-/// Returns portable graphs of the precisions `names`. With `wanted`, also returns a graph of each that is prepared for
-/// this processor and compared with the model: precisions other than `fp32` are compiled for this library's kernels if
-/// these can be used, and the others, except `bf16`, are optimized by ONNX Runtime. Prepared graphs with different
-/// results are left out with a warning. `scratch` is a folder for temporary files.
+/// Returns portable graphs of the precisions `names`. With `wanted`, also returns a graph of each precision that is
+/// prepared for this processor and compared with the model. Precisions other than `fp32` are compiled for this
+/// library's kernels, if these can be used. A precision that was not compiled is optimized by ONNX Runtime, except
+/// `bf16`. Prepared graphs with different results are left out with a warning. `scratch` is a folder for temporary
+/// files.
 ///
 /// Fails with [`crate::error::Kind::InvalidArgument`] for an unknown name and one that is repeated, and with
 /// `Unsupported` for `tensorrt`.
@@ -304,8 +305,8 @@ pub fn choose(
     }
 }
 
-/// Returns the reason why a variant is not used on this machine; `None` if it may be used. Portable variants that would
-/// bring no speed here are refused unless the caller `asked` for them.
+/// Returns the reason why a variant is not used on this machine; `None` if it may be used. Variants that would not be
+/// faster than others on this machine are refused unless the caller `asked` for them.
 fn obstacle(
     variant: &Variant,
     machine: &Machine,

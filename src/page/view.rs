@@ -118,7 +118,7 @@ fn overview(report: &Value) -> Option<Value> {
     }))
 }
 
-/// Returns the latencies as bars: the median, with an interval from the minimum to the 90th percentile.
+/// Returns the latencies as bars: median, and interval from minimum to 90th percentile; `None` if there are none.
 fn latency(benchmark: &Value) -> Option<Value> {
     let bar = |side: &str, class| {
         let times = &benchmark["latency_ms"][side];
@@ -241,7 +241,7 @@ fn flat(path: &str, value: &Value, rows: &mut Vec<Value>) {
     }
 }
 
-/// Returns the recipe, the options and the machine.
+/// Returns the section with the machine, the recipe, the options and the summary; never `None`.
 fn origin(report: &Value) -> Option<Value> {
     let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
     let mut blocks = Vec::new();

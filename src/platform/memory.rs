@@ -18,7 +18,8 @@ fn data_kib(maps: &str) -> u64 {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("Rss:") if counts => sum += words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0),
-            // `55d0-55e0 r-xp 00000000 08:01 1234   /usr/lib/libc.so.6`; the name may be missing.
+            // A mapping begins with a line such as `55d0-55e0 r-xp 00000000 08:01 1234 /usr/lib/libc.so.6`, whose last
+            // word, the name of the file, may be missing.
             Some(first) if !first.ends_with(':') => counts = !is_code(line),
             _ => {}
         }

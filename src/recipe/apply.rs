@@ -26,7 +26,7 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ApplyOptions<'a> {
     /// Content of the text for steps that take their data from the caller (see [`Recipe::needs_data`]): calibration
-    /// data, or the text to train on. At most [`crate::limits::TEXT_BYTES`] bytes.
+    /// data, or the text to train on. At most [`crate::limits::TEXT_BYTES`] bytes. `None` if no step needs it.
     pub data: Option<&'a str>,
     /// Number of threads of each step; 0 for the default of its technique. It replaces the option `threads` of the
     /// techniques.
@@ -37,10 +37,12 @@ pub struct ApplyOptions<'a> {
 /// step is `compile`, an engine if it is `tensorrt`, otherwise a model, as `X.onnx` or a folder. The original is
 /// unchanged. `output` is not written before the last step; until then, only temporary files are written.
 ///
-/// Before the next step, the model that a step returns is opened and run on generated inputs, except after `distill`,
-/// and if it or the model before it is larger than [`crate::limits::EXAMINED_BYTES`]. Returns a report, with the
-/// reports of the steps in `summary.steps`. A package also contains them as its lineage, without times and lists of
-/// nodes. Fails like the techniques; the place of the error begins with the number and the name of the step.
+/// Before the next step, the model that a step returns is opened and run: on the calibration data of the step,
+/// otherwise on built-in texts or generated inputs. This is omitted after `distill`, and if that model or the model
+/// before it is larger than [`crate::limits::EXAMINED_BYTES`]. Returns a report, with the reports of the steps in
+/// `summary.steps`. A package also contains them as its lineage, without times and lists of nodes. Fails like the
+/// techniques, and with `InvalidArgument` if a step needs `options.data`, which is `None`. The place of the error
+/// begins with the number and the name of the step.
 pub fn apply(
     runtime: &'static Runtime,
     model: &Model,

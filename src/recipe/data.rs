@@ -50,7 +50,8 @@ pub fn calibrated_on<T>(
 }
 
 /// Calls `technique` with the calibration data of a step, or with `None` if the step has none, and returns its result.
-/// `given` is the text that the caller of [`super::apply`] passes.
+/// `given` is the text that the caller of [`super::apply`] passes. Fails like [`calibrated`], and with
+/// `InvalidArgument` if that text is needed and missing.
 pub(super) fn of_step<T>(
     reads: &OfCalibration,
     given: Option<&str>,
@@ -66,7 +67,8 @@ pub(super) fn of_step<T>(
 }
 
 /// Returns the calibration data of a step as inputs of a run: the tensors, or the first lines of the text that are not
-/// blank. `given` is the text that the caller of [`super::apply`] passes.
+/// blank. `given` is the text that the caller of [`super::apply`] passes. Fails if a file cannot be read, and with
+/// `InvalidArgument` if that text is needed and missing.
 pub(super) fn inputs_of_step(reads: &OfCalibration, given: Option<&str>) -> Result<InputOptions> {
     let lines = |text: &str| {
         let lines = text.lines().filter(|line| !line.trim().is_empty());
@@ -83,7 +85,8 @@ pub(super) fn inputs_of_step(reads: &OfCalibration, given: Option<&str>) -> Resu
 }
 
 /// Returns the text on which a step trains: that of a file (`X.jsonl` as JSON lines), or `given`, the text that the
-/// caller of [`super::apply`] passes.
+/// caller of [`super::apply`] passes. Fails if the file cannot be read or has no text, and with `InvalidArgument` if
+/// `given` is needed and `None`.
 pub(super) fn corpus(data: Option<&Data>, given: Option<&str>) -> Result<Corpus> {
     match data {
         Some(Data::File(file)) => {

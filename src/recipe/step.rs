@@ -65,7 +65,7 @@ pub struct Reads {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OfCalibration {
-    /// Calibration data: a file, or `true` for the data of the call.
+    /// Calibration data: a file, or `true` for the data of the call. Without it, the step has no calibration data.
     pub calibration: Option<Data>,
     /// Number of windows of the calibration text; 0 for the default of the technique.
     pub calibration_windows: usize,
@@ -78,7 +78,7 @@ pub struct OfCalibration {
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct OfDistill {
-    /// Text to train on: a file, or `true` for the data of the call.
+    /// Text to train on: a file, or `true` (the default) for the data of the call.
     pub data: Option<Data>,
     /// Student that the model of the step teaches: `layers:every-other` or `layers:N` for one with some of the layers
     /// of this model, or the path of a model. Without it, the model of the step is the student.
@@ -95,7 +95,8 @@ pub struct OfDistill {
 pub struct OfModels {
     /// Paths of the other members; the model of the step is the first.
     pub models: Vec<PathBuf>,
-    /// For `merge` with the method `ties`, which requires it: path of the model that the members were trained from.
+    /// Path of the model that the members were trained from, for `merge` with the method `ties`, which requires it;
+    /// `null` for no such model.
     pub base: Option<PathBuf>,
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct Target {
     /// Path of the `.onnx` file to write.
     pub file: PathBuf,
-    /// Path of the folder, if the output is a folder.
+    /// Path of the folder, if the output is a folder; `None` if it is a file.
     pub folder: Option<PathBuf>,
     /// Folders that were created for the output.
     _created: Created,

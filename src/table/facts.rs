@@ -11,7 +11,7 @@ use std::path::Path;
 /// lines are not split: both parts are the whole data.
 pub fn split(data: &str) -> (String, String) {
     let lines: Vec<&str> = data.lines().filter(|line| !line.trim().is_empty()).collect();
-    // Labelled lines are often sorted by label.
+    // Labelled lines are often sorted by label, so their last quarter could lack some labels.
     let labelled = lines.first().is_some_and(|line| line.contains('\t'));
     let is_held = |index: usize| if labelled { index % 4 == 3 } else { 4 * index >= 3 * lines.len() };
     let part = |held: bool| {

@@ -68,7 +68,7 @@ impl Load {
         if let (Task::Generate, Some(tokenizer)) = (model.card().task, tokenizer) {
             let text = InputOptions::default().texts().join(" ");
             let ids = tokenizer.encode(&text, false)?.ids;
-            // The tokens that are generated follow the prompt.
+            // The context needs room for the generated tokens, too.
             let context = Decoder::of(model)?.context.unwrap_or(usize::MAX);
             let count = PROMPT.min(context.saturating_sub(TOKENS).max(1));
             return Ok(Load::Prompt(ids.into_iter().cycle().take(count).collect()));
@@ -130,7 +130,7 @@ impl Load {
 /// tokens.
 pub(super) fn shape_name(shapes: &[(String, Vec<i64>)]) -> String {
     let elements = |dims: &[i64]| dims.iter().product::<i64>();
-    // Of several inputs of that size, the first one: `max_by_key` would return the last.
+    // Of several inputs with the most elements, the first is wanted, but `max_by_key` returns the last.
     let largest = shapes.iter().rev().max_by_key(|(_, dims)| elements(dims));
     match largest {
         Some((_, dims)) if !dims.is_empty() => dims.iter().map(i64::to_string).collect::<Vec<_>>().join("x"),
@@ -218,7 +218,7 @@ pub(super) fn measure(
         let (mut second, second_ms) = how.load(result, false, load, call).at(|| "the result")?;
         loads.original.push(vec![first_ms]);
         loads.result.push(vec![second_ms]);
-        // A run of a decoder measures both of its sizes.
+        // A run of a decoder measures both of its sizes, `prefill` and `decode`.
         let runs = if matches!(load, Load::Prompt(_)) { 1 } else { sizes.len() };
         for index in 0..runs {
             let pairs = visit_once(how, (&mut first, &mut second), load, index, call)?;

@@ -80,7 +80,7 @@ pub struct Row {
     pub recipe: Vec<Value>,
     /// Common promise of the technique.
     pub promise: Promise,
-    /// Name of the package or engine in the folder `packages` of the output folder.
+    /// Name of the package or engine in the folder `packages` of the output folder; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
     /// Size of the package or engine in bytes.
@@ -89,7 +89,7 @@ pub struct Row {
     pub smaller: f64,
     /// Time in seconds that the recipe took.
     pub made_seconds: f64,
-    /// Time to create a session or generator in milliseconds, of original and result.
+    /// Time to create a session or generator in milliseconds, of original and result; `None` if it was not measured.
     pub load_ms: Option<Pair>,
     /// Growth of resident memory over load and first run, in bytes, of original and result; `None` if it was not
     /// measured.
@@ -179,7 +179,7 @@ impl Interval {
         Interval { value, low: None, high: None }
     }
 
-    /// Returns a number with an interval; ends that are not numbers are omitted.
+    /// Returns a number with an interval; ends that are not finite become `None`.
     pub fn new(value: f64, (low, high): (f64, f64)) -> Interval {
         let end = |end: f64| end.is_finite().then_some(end);
         Interval { value, low: end(low), high: end(high) }

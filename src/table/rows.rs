@@ -50,7 +50,7 @@ pub(super) struct Given<'a> {
     pub data: bool,
     /// Maximum time in seconds of a training.
     pub training_seconds: f64,
-    /// Path of another model for the ensemble.
+    /// Path of another model for the ensemble; `None` if there is none.
     pub member: Option<&'a str>,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Plan {
     pub recipe: Vec<Value>,
     /// Size, speed and quality that are promised.
     pub promise: Promise,
-    /// Description of what is missing, if the row cannot be measured.
+    /// Description of what is missing; `None` if the row can be measured.
     pub lacks: Option<&'static str>,
     /// Reasons why a promise may not be met, by size, speed and quality; empty if no reason is known.
     pub because: [&'static str; 3],

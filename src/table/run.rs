@@ -41,8 +41,8 @@ pub struct TableOptions {
     /// Number of threads of sessions and techniques; 0 for one per physical core in sessions, and for one per logical
     /// processor in techniques. Default: 0.
     pub threads: usize,
-    /// Maximum number of timed rounds per visit and size of the input, 1 to [`limits::BENCHMARK_RUNS`]. Three visits
-    /// load both models anew, and time them in alternating runs. Default: 15.
+    /// Maximum number of timed rounds per visit and size of the input, 1 to [`limits::BENCHMARK_RUNS`]. There are three
+    /// visits, each of which loads both models and times them in alternating runs. Default: 15.
     pub runs: usize,
     /// Time in seconds, above 0, after which a visit begins no further round, for each size of the input. At least
     /// three rounds are run, unless `runs` is less. Default: 4.
@@ -101,9 +101,9 @@ impl TableOptions {
     }
 }
 
-/// Measures the table of `models` and writes it to the folder `output`: `table.json`, `table.md` and the files of
-/// [`TableOptions::more`], which are written again after every row, the packages that were measured (`packages/`), and
-/// the measured rows (`rows/`). Returns the table.
+/// Measures the table of `models`, writes it to the folder `output`, and returns it. The folder, which is created if
+/// necessary, contains `table.json`, `table.md` and the files of [`TableOptions::more`], which are written again after
+/// every row. Its subfolder `packages` has the packages that were measured, and `rows` the measured rows.
 ///
 /// A row that was measured before with the same model, recipe, options, machine and versions is read from `rows/` and
 /// not measured again, so a run that was cancelled or killed continues where it stopped. A row that needs something
@@ -112,7 +112,7 @@ impl TableOptions {
 ///
 /// Fails with [`Kind::InvalidArgument`] for no models, an unknown row or a value out of range, and with
 /// [`Kind::LimitExceeded`] for data that are too long. Errors of the kinds `Cancelled`, `Timeout`, `Io` and `Internal`
-/// end the table.
+/// end the table, as does a model of `models` that cannot be loaded or run.
 pub fn table(
     runtime: &'static Runtime,
     models: &[Model],

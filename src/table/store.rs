@@ -32,8 +32,8 @@ pub(super) fn key(of: &Value) -> String {
 }
 
 impl Store {
-    /// Opens the output folder, and creates it if necessary. Fails with `Io` or `NotFound` if a folder cannot be
-    /// created.
+    /// Returns the store in the output folder, which is created if necessary. Fails with `Io` or `NotFound` if a folder
+    /// cannot be created.
     pub fn new(folder: &Path) -> Result<Store> {
         for name in ["rows", "packages"] {
             let path = folder.join(name);

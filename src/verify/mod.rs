@@ -22,19 +22,19 @@ use crate::runtime::{OptimizationLevel, Runtime, SessionOptions, Tensor};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// The maximum relative difference between the levels (root mean squares) that rounding explains: integer kernels round
-/// where the graph as written does not.
+/// The maximum relative difference between the outputs with and without optimizers (root mean squares) that rounding
+/// explains: integer kernels round where the graph as written does not.
 const ROUNDED: f64 = 2e-2;
-/// The maximum relative difference if both levels compute in float.
+/// The maximum relative difference between the outputs with and without optimizers if both are computed in float.
 const EXACT: f64 = 1e-2;
 /// The relative perturbation of an input whose effect equals that of rounding within a model of a hundred layers.
 const PERTURBATION: f32 = 1e-6;
-/// The allowed difference between the levels, as a multiple of the effect of the perturbation: optimizers change where
-/// values are rounded, and so the error, but not its magnitude.
+/// The allowed difference between the outputs with and without optimizers, as a multiple of the effect of the
+/// perturbation: optimizers change where values are rounded, and so the error, but not its magnitude.
 const CONDITIONED: f64 = 4.0;
 
-/// The facts about a valid result: one that ONNX Runtime opens and runs at both levels, and whose outputs differ
-/// between the levels by no more than rounding explains.
+/// The facts about a valid result. ONNX Runtime opens and runs such a result with and without its optimizers, and the
+/// outputs of the two differ by no more than rounding explains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Facts {
     /// Relative difference between the outputs at the default level and without optimizers (root mean squares). `None`
@@ -50,8 +50,9 @@ pub struct Facts {
 pub struct Fault {
     /// Description of the fault.
     pub text: String,
-    /// Relative difference between the output at the default level and that of the original, if the fault is a
-    /// difference between the levels.
+    /// Relative difference between the output with ONNX Runtime's optimizers and that of the original, if the fault is
+    /// a difference between the outputs with and without optimizers. `None` for other faults, and if the original has
+    /// no such output.
     pub usual_differs: Option<f64>,
 }
 
@@ -115,8 +116,8 @@ impl<'e> Examiner<'e> {
         self.took
     }
 
-    /// Opens a result at both levels, runs it and compares the outputs. Returns the facts or the fault. Fails if the
-    /// caller ended the work; a result that does not run is a fault, not an error.
+    /// Opens a result with and without ONNX Runtime's optimizers, runs it and compares the outputs. Returns the facts
+    /// or the fault. Fails if the caller ended the work; a result that does not run is a fault, not an error.
     pub fn examine(&self, result: &Model, call: &Call) -> Result<Finding> {
         let plainly = match self.ran(self.run(result, OptimizationLevel::Disabled, call), "without optimizers")? {
             Ok(values) => values,
@@ -244,8 +245,8 @@ fn perturbed(inputs: &[(String, Tensor)]) -> Result<Option<Vec<(String, Tensor)>
 }
 
 /// Returns the root mean square of the difference divided by that of `a`; infinite if `b` has a value that is not
-/// finite where `a` does not have the same. If `a` is zero, returns 0 or 1: whether `b` differs. Returns `None` if they
-/// are not floats of one shape.
+/// finite where `a` does not have the same. If `a` is zero, returns 0 if `b` is zero, too, and otherwise 1. Returns
+/// `None` if the tensors are not floats of one shape.
 fn difference(a: &Tensor, b: &Tensor) -> Option<f64> {
     if a.shape() != b.shape() || !a.dtype().is_float() || !b.dtype().is_float() {
         return None;

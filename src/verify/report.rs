@@ -24,15 +24,16 @@ const STOCK_LOSS: f64 = 5e-3;
 const FAR: f64 = 0.5;
 
 /// Checks the result of a technique and records the findings in its report: the result is opened and run (see
-/// [`Examiner::examine`]) on the first texts or tensors of `inputs`, or on inputs that are generated for the original
-/// if it has none. If one of the models is larger than [`limits::EXAMINED_BYTES`], nothing is checked; if the original
-/// does not run on these inputs, the result is only opened. In both cases, the report gives the reason.
+/// [`Examiner::examine`]) on the first texts or tensors of `inputs`. Without these, it is run on built-in texts if the
+/// original has a tokenizer, and otherwise on generated inputs. If one of the models is larger than
+/// [`limits::EXAMINED_BYTES`], nothing is checked; if the original does not run on these inputs, the result is only
+/// opened. In both cases, the report gives the reason.
 ///
-/// Fails with [`Kind::Unsupported`] if the result cannot be opened or run although the original can, if an output has
-/// values that are not finite where the original's are, or if the outputs with and without ONNX Runtime's optimizers
-/// differ by more than rounding explains. If, in the last case, the output at the default level is near that of the
-/// original (a relative difference of at most 0.2), the report gets a warning instead. Also fails if the caller ended
-/// the call.
+/// Fails with [`Kind::Unsupported`] if the result cannot be opened or run although the original can, or if an output
+/// has values that are not finite where the original's are. Also fails with `Unsupported` if the outputs with and
+/// without ONNX Runtime's optimizers differ by more than rounding explains. If, in the last case, the output at the
+/// default level is near that of the original (a relative difference of at most 0.2), the report gets a warning
+/// instead. Also fails if the caller ended the call.
 pub fn examine(
     runtime: &'static Runtime,
     (original, result): (&Model, &Model),
@@ -77,7 +78,7 @@ pub fn examine(
 /// the model as its own original: no member has its inputs and outputs. If `alike` is true, all members must return
 /// outputs of the same shapes.
 ///
-/// Fails also with [`Kind::Unsupported`] if the members run on generated inputs, but the model does not, and with
+/// Also fails with [`Kind::Unsupported`] if the members run on generated inputs, but the model does not, and with
 /// [`Kind::InvalidArgument`] if shapes differ; the message names the member.
 pub fn examine_fused(
     runtime: &'static Runtime,
@@ -117,7 +118,8 @@ pub fn examine_fused(
     }
 }
 
-/// Fails with `InvalidArgument` if two outputs of one name, or the only outputs, have different shapes.
+/// Checks that outputs of one name, or the only outputs of both models, have equal shapes. Fails with `InvalidArgument`
+/// if they do not.
 fn same_shapes(first: &[(String, Tensor)], other: &[(String, Tensor)]) -> Result<()> {
     for (name, before) in first {
         let found = match (first, other) {
@@ -132,7 +134,8 @@ fn same_shapes(first: &[(String, Tensor)], other: &[(String, Tensor)]) -> Result
     Ok(())
 }
 
-/// Fails with `Unsupported` if the original can be opened, but the result cannot.
+/// Checks that ONNX Runtime opens the result. Fails with `Unsupported` if the original can be opened, but the result
+/// cannot.
 fn opens(runtime: &'static Runtime, (original, result): (&Model, &Model), threads: usize, call: &Call) -> Result<()> {
     for optimization_level in [OptimizationLevel::All, OptimizationLevel::Disabled] {
         let options = SessionOptions { threads, optimization_level, ..SessionOptions::stock() };
@@ -176,7 +179,7 @@ pub fn note(report: &mut Report, facts: Facts, on: &str) {
 }
 
 /// Records the closeness of the outputs on ONNX Runtime's own kernels in `quality.stock` of the report, and adds a
-/// warning if the result loses more than twice as much there as on this library's kernels.
+/// warning if the loss of cosine there exceeds twice the loss on this library's kernels by more than 0.005.
 pub fn note_stock(report: &mut Report, ours: &QualityReport, stock: &QualityReport) {
     let figures = json!({
         "output": stock.output,
@@ -209,11 +212,12 @@ pub fn warn_of_speed(report: &mut Report, speedup: &Speedup) {
     }
 }
 
-/// Adds a warning if a quantized result has more than 95 % of the size of the original, unless the original has at most
-/// 64 KiB.
+/// Adds a warning if a quantized result has more than 95 % of the size of the original, or if a pruned result is larger
+/// than the original. Nothing is added for an original of at most 64 KiB.
 pub fn warn_of_size(report: &mut Report, before: u64, after: u64) {
     let percent = 100.0 * after as f64 / before.max(1) as f64;
-    // Pruning stores a GGUF file as ONNX, whose blocks take more space. Zeros in a plain file take as much as before.
+    // Pruning stores a GGUF file as ONNX, whose blocks take more space. Zeros in a file that is not packed take as much
+    // space as other weights.
     if report.operation == "prune" && before > SMALL && after > before {
         report.warnings.push(format!("the result has {percent:.0} % of the size of the original"));
     }

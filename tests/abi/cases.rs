@@ -96,7 +96,8 @@ const OPTIONAL: [(&str, &str); 32] = [
     ("optimize_tokenizer_encode", "type_ids"),
 ];
 
-/// Functions that fail with their default options on every machine: engines contain code, and the package has none.
+/// Functions that fail with their default options on every machine, and their statuses: an engine is refused unless its
+/// source is trusted, and the package of these tests contains no engine.
 const REFUSING: [(&str, &str); 3] = [
     ("optimize_tensorrt_open", "OPTIMIZE_UNTRUSTED"),
     ("optimize_model_benchmark_engine", "OPTIMIZE_UNTRUSTED"),

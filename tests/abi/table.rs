@@ -1,5 +1,5 @@
-//! `tests/abi/table.txt`: the ABI that programs linked to the library rely on, as the C compiler sees it. Functions
-//! with their parameters, values of enums, sizes of structs and the offset and size of each of their fields.
+//! `tests/abi/table.txt`: the ABI that programs linked to the library rely on, as the C compiler sees it: functions
+//! with their parameters, values of enums, sizes of structs, and the offset and size of each of their fields.
 //!
 //! The table may only grow: existing lines stay, except that an option struct (one that begins with `struct_size`)
 //! may become larger.

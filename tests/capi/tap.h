@@ -1,6 +1,6 @@
 /*
- * Shared by the C tests. A test is a function; TEST(name) makes one and RUN(name) runs it and prints
- * `ok - name` or `not ok - name`. CHECK in it records a failure with its line and continues. main ends with
+ * Helpers of the C tests. A test is a function that TEST(name) defines. RUN(name) runs the test and prints `ok - name`
+ * or `not ok - name`. CHECK records a failure of the test with its line, and the test continues. main ends with
  * `return tap_end();`.
  */
 #ifndef TAP_H
@@ -17,12 +17,12 @@
 #include <threads.h>
 #include <time.h>
 
-static int tap_failures;    /* in the test that runs */
+static int tap_failures;    /* failed checks of the current test */
 static int tap_failed_tests;
 
 #define TEST(name) static void name(void)
 #define RUN(name) tap_run(#name, name, 1)
-/* Skips a test under valgrind: for tests that take minutes there and use memory only in ways that other tests cover. */
+/* Runs a test, except under valgrind: for tests that take minutes there, and whose use of memory other tests cover. */
 #define RUN_UNLESS_VALGRIND(name) tap_run(#name, name, !under_valgrind())
 
 #define CHECK(condition) tap_check((condition) ? 1 : 0, __FILE__, __LINE__, #condition)
@@ -32,9 +32,10 @@ static int tap_failed_tests;
 #define CHECK_HAS(text, part) tap_check_has((text), (part), __FILE__, __LINE__)
 /* Checks that the call returned OPTIMIZE_OK without an error; otherwise, frees the error and sets it to NULL. */
 #define CHECK_OK(call) tap_check_ok((call), &error, __FILE__, __LINE__)
-/* Checks that the call returned `status` and an equal error, with `part` in its message or place (NULL: any). */
+/* Checks that the call returned `status`, and an error with this status. `part` must be in its message or place, unless
+ * `part` is NULL. */
 #define CHECK_FAILS(call, status, part) tap_check_fails((call), &error, (status), (part), __FILE__, __LINE__)
-/* For conditions that everything after them requires: if one is false, the program ends. */
+/* Ends the program if the condition is false: for conditions without which the later code cannot run. */
 #define NEED(condition) ((condition) ? (void)0 : tap_give_up(__FILE__, __LINE__, #condition))
 
 static inline int under_valgrind(void) {
@@ -122,7 +123,7 @@ static inline int tap_end(void) {
     return tap_failed_tests == 0 ? 0 : 1;
 }
 
-/* Paths. The text that a call returns is overwritten by the 16th call after it. */
+/* Paths. deps() and temporary() return static memory: the 16th later call overwrites the path that a call returned. */
 
 static inline const char *tap_path(const char *variable, const char *name) {
     static char paths[16][4096];
@@ -231,7 +232,7 @@ static inline void end_firing(firing_t *firing) {
     optimize_cancel_free(firing->cancel);
 }
 
-/* Objects that most tests need. If one cannot be made, the program ends. */
+/* Objects that most tests need. If an object cannot be created, the program ends. */
 
 static inline void tap_need(optimize_status_t status, optimize_error_t *error, const char *what) {
     if (status == OPTIMIZE_OK) return;
@@ -294,7 +295,7 @@ static inline void free_text(text_t *text) {
     optimize_tensor_free(text->mask);
 }
 
-/* Returns `rows` x `length` tokens that come from no text. */
+/* Returns `rows` rows of `length` arbitrary token ids, with an attention mask of ones. */
 static inline text_t many_tokens(size_t rows, size_t length) {
     const int64_t dims[2] = {(int64_t)rows, (int64_t)length};
     size_t count = rows * length, i;

@@ -1,5 +1,6 @@
-// Shared by the C++ tests. A test is a function; RUN(name) runs it and prints `ok - name` or `not ok - name`.
-// CHECK and FAILS in it record a failure with its line and continue. main ends with `return tap::end();`.
+// Helpers of the C++ tests. A test is a function; RUN(name) runs it and prints `ok - name` or `not ok - name`.
+// CHECK and FAILS record a failure of the test with their line, and the test continues. main ends with
+// `return tap::end();`.
 #ifndef TAP_HPP
 #define TAP_HPP
 
@@ -18,7 +19,7 @@
 
 namespace tap {
 
-inline int failures = 0; // in the test that runs
+inline int failures = 0; // failed checks of the current test
 inline int failed_tests = 0;
 
 inline void check(bool passed, const char *file, int line, const char *what) {

@@ -32,7 +32,7 @@ static double number_of(const char *json, const char *key) {
 typedef struct {
     int steps, measurements;
     double first, last;
-    int limit; /* number of steps after which the callback cancels; 0 is none */
+    int limit; /* number of steps after which the callback cancels; 0 for never */
 } seen_t;
 
 static int32_t training(void *user_data, const optimize_training_step_t *step) {
@@ -171,7 +171,7 @@ TEST(wrong_calls_say_what_is_wrong) {
     CHECK_FAILS(distill(&options, NULL, &student, NULL, &error), OPTIMIZE_INVALID_ARGUMENT, "line 1");
 }
 
-/* Sentences of the test, no two alike. */
+/* Fills `text` with 140 different sentences, and sets its `length`. */
 static void write_text(void) {
     static const char *const who[] = {"The captain", "A young doctor", "Her brother", "The old gardener", "Nobody"};
     static const char *const what[] = {"repaired", "forgot", "painted", "sold", "found", "described", "lost"};

@@ -126,7 +126,7 @@ void messages_go_to_the_function_of_a_context() {
         const std::lock_guard<std::mutex> guard(lock);
         CHECK(level <= optimize::LogLevel::info);
         heard.push_back(std::string(target) + ": " + std::string(message));
-        throw 1; // is lost
+        throw 1; // is ignored
     };
     optimize::Context context(options), silent;
     const optimize::Counters before = context.counters();
@@ -136,7 +136,7 @@ void messages_go_to_the_function_of_a_context() {
     CHECK(context.counters_text(optimize::CountersFormat::prometheus).find("optimize_models_loaded_total") !=
           std::string::npos);
     const std::size_t count = heard.size();
-    context = std::move(silent); // frees the first one
+    context = std::move(silent); // frees the first context
     optimize::Model(context, deps(minilm));
     CHECK(heard.size() == count);
 }

@@ -46,7 +46,8 @@ static int32_t hear(void *user_data, const optimize_written_t *written) {
     return 0;
 }
 
-/* Generates a text after the prompt `part`, and stores it in `heard`. */
+/* Generates a text after `prompts`, stores it in `heard`, and checks that the report contains it and `part`, unless
+ * `part` is NULL. */
 static void write_text(optimize_generator_t *generator, struct heard *heard, const char *part) {
     optimize_error_t *error = NULL;
     optimize_buffer_t *report = NULL;
@@ -75,7 +76,7 @@ TEST(members_write_one_text) {
     struct heard one = {0}, both = {0};
     write_text(alone, &one, NULL);
     write_text(together, &both, "\"mutual_information\"");
-    /* The temperature does not change the order of the tokens. */
+    /* Both members are the same decoder, and a temperature does not change the order of the tokens. */
     CHECK_TEXT(both.text, one.text);
     CHECK(one.entropy == 0 && one.agreement == 0);
     CHECK(both.entropy > 0 && both.disagreement > 0 && both.disagreement < both.entropy);

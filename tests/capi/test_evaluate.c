@@ -205,7 +205,7 @@ TEST(a_probe_is_trained_on_a_part) {
     options.penalty = NAN;
     CHECK_FAILS(evaluate(encoder, NULL, words, rows, &options, NULL, &report, &error), OPTIMIZE_INVALID_ARGUMENT,
                 "penalty is NaN");
-    options.penalty = -1; /* none */
+    options.penalty = -1; /* no penalty */
     CHECK_OK(evaluate(encoder, NULL, words, rows, &options, NULL, &report, &error));
     CHECK(number_after(optimize_buffer_data(report), "\"options\"", "penalty") == 0);
     optimize_buffer_free(report);

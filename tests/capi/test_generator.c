@@ -3,7 +3,7 @@
 
 #include <dirent.h>
 
-static optimize_generator_t *generator; /* shared: a test begins with what it needs */
+static optimize_generator_t *generator; /* shared; each test sets the state that it needs */
 static optimize_model_t *model;
 static optimize_context_t *context;
 
@@ -122,7 +122,7 @@ TEST(stop_strings_callbacks_and_limits_end_a_text) {
     CHECK_FAILS(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error),
                 OPTIMIZE_INVALID_ARGUMENT, "top_p");
     options.top_p = 0;
-    /* The first generated token is also a stop token. */
+    /* The token that is generated first becomes a stop token of the next call. */
     memset(&heard, 0, sizeof heard);
     options.max_new_tokens = 1;
     CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &report, &error));
@@ -214,7 +214,7 @@ TEST(a_draft_changes_no_text) {
     CHECK_OK(optimize_generation_get(report, 0, &expected, &error));
     CHECK(expected.steps == 0 && expected.drafted == 0 && expected.acceptance != expected.acceptance);
     check_draft(&how, prompts[0], &expected, 0);
-    /* A model accepts each token that it drafts itself. */
+    /* A model that is its own draft model accepts every drafted token. */
     how.draft_lookup = 0;
     how.draft = model;
     how.draft_max = 5;

@@ -30,7 +30,7 @@ optimize::Generator &generator() {
     return made;
 }
 
-const std::string count = "One, two, three, four,"; // it goes on: five, six, seven, eight, and nine, ...
+const std::string count = "One, two, three, four,"; // the model continues: five, six, seven, eight, and nine, ...
 
 /// The pieces that on_token receives, row by row.
 struct Heard {
@@ -160,7 +160,7 @@ void what_on_token_throws_comes_out() {
         caught = mine.number;
     }
     CHECK(caught == 7 && calls == 2);
-    // The text that was generated before is kept.
+    // The tokens before the exception are kept, so that run() continues after them.
     Heard rest;
     generator().run(heard_by(rest, 6));
     generator().generate({count}, at_most(2));
@@ -186,7 +186,7 @@ void seeds_repeat() {
     ends.temperature = 0;
     ends.top_p = 0.95F; // top_p has no effect without sampling, so it is refused
     FAILS(invalid_argument, "top_p", text_of("Once upon a time", ends));
-    options.top_k = 1; // no choice is left
+    options.top_k = 1; // only the most probable token is left
     CHECK(text_of("Once upon a time", options) == text_of("Once upon a time", at_most(8)));
 }
 

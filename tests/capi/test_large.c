@@ -1,10 +1,11 @@
 /*
- * A model that exists only in a read callback, loaded and run within limits of memory. It multiplies by identity
- * matrices, of 32 MB here; OPTIMIZE_TEST_LARGE_MB=3072 makes it one of 3 GB, which takes 10 GB of memory.
+ * A model that exists only in a read callback, loaded and run within limits of memory. The model multiplies its input
+ * by identity matrices, which have 32 MB together. With OPTIMIZE_TEST_LARGE_MB=3072 they have 3 GB, and the test needs
+ * 10 GB of memory.
  */
 #include "tap.h"
 
-/* Size of the matrices, and their number. */
+/* Number of rows and columns of each matrix, and number of matrices. */
 static size_t width = 1024, count = 8;
 
 /* The fields of protobuf messages. */
@@ -130,7 +131,8 @@ static int32_t give_bytes(void *user_data, const char *name, uint64_t offset, vo
 
 static const optimize_source_t source = {.struct_size = sizeof source, .size = give_size, .read = give_bytes};
 
-/* Returns the memory of the process now, without mapped files, and the most that it has had, in MB. */
+/* Returns a field of /proc/self/status in MB: "RssAnon:" is the memory of the process now, without mapped files, and
+ * "VmHWM:" the largest memory that the process has had. */
 static double memory_mb(const char *field) {
     char line[256];
     double kb = 0;
@@ -168,7 +170,8 @@ static void check_runs(const optimize_session_t *session) {
     free(y);
 }
 
-/* Loads the model and creates a session within a limit (0: none); returns the status of the step that failed. */
+/* Loads the model, creates a session and runs it, within a limit in bytes (0 for no limit). Returns the status of the
+ * last step, and its name in `step`. */
 static optimize_status_t load_and_run(uint64_t limit, const char **step) {
     optimize_context_t *context = limited(limit);
     optimize_session_options_t options = {.struct_size = sizeof options, .threads = 1};
@@ -205,7 +208,7 @@ TEST(limits_are_kept_at_loading_and_at_the_session) {
     uint64_t weights = weight_bytes();
     CHECK_INT(load_and_run(weights / 2, &step), OPTIMIZE_LIMIT_EXCEEDED);
     CHECK_TEXT(step, "loading");
-    /* The content of the file, and the weights of the session: this is about half of what both need. */
+    /* The file and the session each have a copy of the weights, so this is about half of what both need together. */
     CHECK_INT(load_and_run(weights + weights / 16, &step), OPTIMIZE_LIMIT_EXCEEDED);
     CHECK_TEXT(step, "a session");
 }

@@ -84,7 +84,7 @@ TEST(a_level_is_not_exceeded) {
     free(errors);
 }
 
-/* The function frees its own context. */
+/* A context whose log callback frees the context. */
 static optimize_context_t *own;
 static atomic_int freed;
 

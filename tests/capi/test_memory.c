@@ -51,7 +51,7 @@ TEST(models_from_memory_count_until_nothing_uses_them) {
     CHECK_FAILS(optimize_model_load_memory(context, content, size, NULL, &second, &error), OPTIMIZE_LIMIT_EXCEEDED,
                 "memory limit");
     CHECK(second == NULL);
-    /* Mapped files do not count. */
+    /* The limit does not count mapped files. */
     CHECK_OK(optimize_model_load(context, deps(MINILM "/model.onnx"), NULL, &second, &error));
     optimize_model_free(second);
     optimize_model_free(model);
@@ -83,7 +83,7 @@ TEST(sessions_that_need_too_much_are_refused) {
     optimize_context_t *context = new_context();
     optimize_model_t *model = load_model(context, MINILM "/model.onnx");
     uint64_t ours = needed(model, OPTIMIZE_KERNELS_AUTO), theirs = needed(model, OPTIMIZE_KERNELS_STOCK);
-    /* The weights have 70 MB: 47 MB of them are embedding tables, which are gathered from. */
+    /* The weights have 70 MB, of which 47 MB are embedding tables. */
     CHECK(ours >= (uint64_t)32 << 20 && ours <= (uint64_t)512 << 20);
     CHECK(theirs >= (uint64_t)32 << 20 && theirs <= (uint64_t)512 << 20);
     printf("# limits with which sessions were created: %llu and %llu MB\n", (unsigned long long)ours >> 20,
@@ -180,7 +180,7 @@ TEST(outputs_are_written_to_memory_of_the_program) {
     wrong[0] = 1;
     outputs[0].dims = wrong;
     CHECK_FAILS(INTO(1), OPTIMIZE_INVALID_ARGUMENT, "aligned");
-    /* Only the run shows that the batch is not 1. */
+    /* The batch size is dynamic, so only the run shows that it is not 1. */
     outputs[0].data = vectors;
     CHECK_FAILS(INTO(1), OPTIMIZE_INVALID_ARGUMENT, NULL);
     outputs[0] = right;

@@ -109,7 +109,7 @@ TEST(ranges_as_structs_and_a_key) {
     optimize_package_compile_options_t options = {.struct_size = sizeof options, .sign_key = one, .portable_only = 1};
     options.dimensions = dimensions;
     options.dimension_count = 4;
-    /* Two structs name the same input: one by name, the other by position. */
+    /* Two structs name the same input, one by name and the other by position, which is an error. */
     const optimize_status_t invalid = OPTIMIZE_INVALID_ARGUMENT;
     const char *path = temporary("structs");
     CHECK_FAILS(optimize_package_compile(context, model, path, &options, NULL, NULL, &error), invalid, "position");

@@ -1,5 +1,5 @@
-/* Functions of the command that the C interface has as well: chats with tools, sampling as a model recommends, graphs
- * for TensorRT without it, steps in a package, tensors for pruning. */
+/* Functions of the command that the C interface has as well: chats with tools, sampling with the settings that a model
+ * recommends, graphs for TensorRT without TensorRT, the lineage of a package, calibration tensors for pruning. */
 #include "tap.h"
 
 #include <dirent.h>
@@ -141,7 +141,7 @@ TEST(a_model_says_how_to_sample) {
     CHECK_OK(optimize_generator_new(context, model, NULL, NULL, &generator, &error));
     for (i = 0; i < 3; i++) {
         options.model_sampling = i == 1;
-        /* The file recommends no sampling, so that model_sampling selects the defaults: 1 and 50. */
+        /* The file recommends no settings, so model_sampling selects the defaults: temperature 1 and top_k 50. */
         options.temperature = i == 2 ? 1.0f : 0;
         options.top_k = i == 2 ? 50 : 0;
         CHECK_OK(optimize_generator_generate(generator, prompts, NULL, 1, &options, NULL, &reports[i], &error));
@@ -155,7 +155,7 @@ TEST(a_model_says_how_to_sample) {
     optimize_model_free(model);
 }
 
-/* Returns the number of bytes of the graph for TensorRT in fp16. */
+/* Returns the size in bytes of the graph for TensorRT in fp16, in which the `count` nodes of `keep` stay fp32. */
 static double graph_bytes(const optimize_model_t *model, const char *const *keep, uint64_t count) {
     optimize_tensorrt_options_t options = {.struct_size = sizeof options};
     optimize_buffer_t *report = NULL;

@@ -1,8 +1,8 @@
 /*
  * A program with an ONNX Runtime of its own registers liboptimize.so as an execution provider.
  *
- * ONNX Runtime's header is not among the dependencies, so its table is taken as an array of functions; the numbers are
- * the places of the functions in `struct OrtApi`, which never change.
+ * ONNX Runtime's header is not among the dependencies, so `struct OrtApi` is used as an array of functions. The numbers
+ * below are the indices of the functions in this struct, which never change.
  */
 #define _GNU_SOURCE
 #include "tap.h"
@@ -102,7 +102,7 @@ TEST(it_is_registered_runs_and_is_unregistered) {
             differs = differs || stock[i] != vector[i];
         }
         CHECK(product / sqrtf(a * b) > 0.999F);
-        CHECK(differs); /* or it was ONNX Runtime that ran */
+        CHECK(differs); /* equal vectors would mean that ONNX Runtime's kernels ran */
     }
     FINE(CALL(UNREGISTER_LIBRARY, status_t (*)(void *, const char *), env, "optimize"));
     CHECK(device() == NULL);
@@ -121,7 +121,6 @@ int main(void) {
     api = base()->get_api(24);
     NEED(api != NULL);
     FINE(CALL(CREATE_ENV, status_t (*)(int, const char *, void **), 3, "plugin", &env));
-    /* valgrind reports reads of uninitialised values within ONNX Runtime. */
     RUN(it_is_registered_runs_and_is_unregistered);
     CALL(RELEASE_ENV, void (*)(void *), env);
     return tap_end();

@@ -80,7 +80,7 @@ TEST(signals_do_not_change_results) {
     optimize_tokenizer_free(tokenizer);
 }
 
-/* A progress callback that uses the objects of its own call, which are const. */
+/* A progress callback that uses the model of its own call, as is allowed for objects that are passed as const. */
 typedef struct inner_t {
     const optimize_model_t *model;
     int calls, wrong;

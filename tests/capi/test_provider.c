@@ -122,7 +122,7 @@ TEST(engines_in_models_of_strangers_are_refused) {
     optimize_session_options_t options = {.struct_size = sizeof options, .provider = OPTIMIZE_PROVIDER_CUDA};
     CHECK_OK(optimize_model_load_memory(context, model_with_engine, sizeof model_with_engine - 1, NULL, &strange, &error));
     CHECK_FAILS(optimize_session_new(context, strange, &options, NULL, &session, &error), OPTIMIZE_UNTRUSTED, "EPContext");
-    /* The model contains no engine, so the session fails, but with an error of the provider. */
+    /* The model contains no real engine, so the session still fails, but with an error of the provider. */
     options.trust_engines = 1;
     optimize_status_t status = optimize_session_new(context, strange, &options, NULL, &session, &error);
     CHECK(status != OPTIMIZE_OK && status != OPTIMIZE_UNTRUSTED && status != OPTIMIZE_INVALID_ARGUMENT);

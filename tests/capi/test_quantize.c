@@ -443,7 +443,7 @@ TEST(progress_comes_on_the_calling_thread) {
     double start = seconds_now();
     CHECK_OK(quantize(NULL, &call, &small, &report, &error));
     CHECK(seen.calls > 0 && seen.hashes > 0);
-    CHECK(seen.calls <= (seconds_now() - start) * 20 + 4); /* first and last of two stages */
+    CHECK(seen.calls <= (seconds_now() - start) * 20 + 4); /* the first and the last report of both stages */
     CHECK_INT(seen.wrong, 0);
     optimize_buffer_free(report);
     optimize_model_free(small);

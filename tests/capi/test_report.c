@@ -85,7 +85,7 @@ TEST(a_benchmark_has_its_figures) {
     optimize_model_free(model);
 }
 
-/* The tokens and log-probabilities that the callback receives, which must be those of the report. */
+/* The tokens and log-probabilities that the callback received, to compare them with those of the report. */
 struct heard {
     int64_t tokens[8];
     float logprobs[8];
@@ -128,7 +128,7 @@ TEST(generated_texts_are_read_without_json) {
     CHECK_INT(heard.count, 4);
     for (i = 0; i < 4; i++) {
         CHECK(generation.tokens[i] == heard.tokens[i] && generation.logprobs[i] == heard.logprobs[i]);
-        /* The most probable token was chosen. */
+        /* The temperature is 0, so the generated token is the most probable one. */
         CHECK_OK(optimize_generation_candidate(report, 1, i, 0, &candidate, &error));
         CHECK(candidate.token == heard.tokens[i] && candidate.logprob == heard.logprobs[i]);
         CHECK_OK(optimize_generation_candidate(report, 1, i, 1, &candidate, &error));

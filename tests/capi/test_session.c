@@ -121,7 +121,7 @@ TEST(borrowed_memory_is_used_in_place_and_released_once) {
     CHECK_INT(released, 0);
     optimize_tensor_free(x);
     CHECK_INT(released, 1);
-    /* Memory that is not aligned for float is copied, and so released at once. */
+    /* Memory that is not aligned for float is copied, and therefore released at once. */
     released = 0;
     CHECK_OK(optimize_tensor_borrow(OPTIMIZE_DTYPE_FLOAT32, one, 1, (const char *)values + 1, 4, count_release, &released,
                                     &odd, &error));

@@ -12,7 +12,7 @@ typedef struct received_t {
     size_t sizes[FILES], count;
     int ended[FILES], out_of_order, foreign;
     thrd_t thread;
-    /* The number of bytes of a file from which on the callback returns `status`. */
+    /* Number of bytes of a file after which the callback returns `status`. */
     size_t limit;
     int32_t status;
 } received_t;
@@ -49,7 +49,7 @@ static void free_received(received_t *received) {
     memset(received, 0, sizeof *received);
 }
 
-/* Checks that a received file is the one at `path`. */
+/* Checks that the received file with this index has the content of the file at `path`. */
 static void check_file(const received_t *received, size_t index, const char *path) {
     size_t size;
     unsigned char *content = read_file(path, &size);

@@ -12,10 +12,10 @@ typedef struct files_t {
     size_t sizes[FILES], count;
     thrd_t thread;
     int calls, foreign, outside;
-    /* What the callbacks return for this file: a status. */
+    /* Name of a file, and the statuses that the size and the read callback return for it. */
     const char *bad;
     int32_t size_status, read_status;
-    /* The greatest size that was asked for at once. */
+    /* Largest number of bytes that one call of the read callback requested. */
     size_t greatest;
 } files_t;
 
@@ -72,7 +72,7 @@ static optimize_status_t load(files_t *files, const char *name, optimize_model_t
     return optimize_model_load_source(context, &source, name, NULL, model, error);
 }
 
-/* Returns the vector of a text by a model like MiniLM. */
+/* Writes the vector of a text, which `model` (a variant of MiniLM) computes, to `vector`. */
 static void embed(const optimize_model_t *model, float vector[MINILM_WIDTH]) {
     static const char *const texts[] = {"a text"};
     optimize_session_t *session = new_session(context, model);
@@ -88,7 +88,7 @@ static void embed(const optimize_model_t *model, float vector[MINILM_WIDTH]) {
     optimize_session_free(session);
 }
 
-/* Saves MiniLM with its weights outside, and returns the name of their file, which the caller frees. */
+/* Saves MiniLM as outside.onnx with external data, and returns the name of the data file. The caller frees the name. */
 static char *save_outside(void) {
     optimize_model_t *model = load_model(context, MINILM "/model.onnx");
     optimize_save_options_t options = {.struct_size = sizeof options, .external_data = OPTIMIZE_EXTERNAL_DATA_ALWAYS};
@@ -122,7 +122,7 @@ TEST(a_model_with_external_data_loads_and_gives_the_same_results) {
     add_file(&files, "my/special_tokens_map.json", deps(MINILM "/special_tokens_map.json"));
     CHECK_OK(load(&files, "my/model.onnx", &model, &error));
     CHECK(files.calls > 8 && files.foreign == 0 && files.greatest > 65536 && files.greatest <= 4 << 20);
-    /* Everything was read during the call. */
+    /* All files were read during the call, so later changes of their contents have no effect. */
     for (size_t i = 0; i < files.count; i++) memset(files.contents[i], 0xff, files.sizes[i]);
     CHECK_OK(optimize_model_tokenizer(model, &tokenizer, &error));
     CHECK_INT(optimize_tokenizer_vocabulary_size(tokenizer), 30522);
@@ -156,7 +156,7 @@ TEST(missing_and_failing_files_are_reported_by_name) {
     files.bad = "config.json";
     CHECK_FAILS(load(&files, "model.onnx", &model, &error), OPTIMIZE_IO, "config.json");
     files.bad = NULL;
-    /* The size is that of a file which is larger than the address space. */
+    /* The callback reports a size that is larger than the address space. */
     files.sizes[1] = (size_t)1 << 62;
     CHECK_FAILS(load(&files, "model.onnx", &model, &error), OPTIMIZE_LIMIT_EXCEEDED, data);
     files.sizes[1] = 100;
@@ -166,7 +166,7 @@ TEST(missing_and_failing_files_are_reported_by_name) {
     free(data);
 }
 
-/* A model whose weight is in a file of another folder. */
+/* Models whose external data has a location outside of the model's folder. */
 TEST(names_that_lead_out_are_refused_before_a_callback_sees_them) {
     static const char *const names[] = {"/data0", "../dat", "a/../b"};
     char *data = save_outside();
@@ -177,7 +177,7 @@ TEST(names_that_lead_out_are_refused_before_a_callback_sees_them) {
     add_file(&files, "model.onnx", temporary("outside.onnx"));
     for (name = 0; name < sizeof names / sizeof *names; name++) {
         unsigned char *content = files.contents[0];
-        /* The locations keep their length: the rest of the name is a longer file name. */
+        /* Only the first six bytes of each location are replaced, because protobuf stores the length of the whole. */
         for (at = 0; at + length <= files.sizes[0]; at++)
             if (memcmp(content + at + 6, data + 6, length - 6) == 0) memcpy(content + at, names[name], 6);
         CHECK_FAILS(load(&files, "model.onnx", &model, &error), OPTIMIZE_INVALID_MODEL, names[name]);

@@ -1,4 +1,4 @@
-/* The table: rows that are measured once, rows that say what is missing, and a cancel that keeps what is there. */
+/* The table of techniques: rows are measured once, skipped rows say what they need, finished rows survive a cancel. */
 #include "tap.h"
 
 static optimize_context_t *context;

@@ -9,7 +9,7 @@ static optimize_context_t *context;
 
 static const char letter[] = "My name is Maria Fernández and I live at 742 Evergreen Terrace, Springfield.";
 
-/* Checks that the span with this index is `text` in the letter, and has this label. */
+/* Checks that the span with this index covers `text` in `letter`, and has this label. */
 static void check_span(const optimize_spans_t *spans, size_t index, const char *text, const char *label) {
     optimize_span_t span = {.struct_size = sizeof span};
     optimize_error_t *error = NULL;

@@ -58,7 +58,7 @@ static void model_sha256(const char *engine, char sha256[65]) {
 
 static const char *const ways[3] = {"file", "package", "benchmark"};
 
-/* Opens an engine in one of several ways; the first two create a session. */
+/* Uses an engine in one of the three `ways`: the first two open it as `session`, the third benchmarks it. */
 static optimize_status_t use_engine(int way, const char *path, const optimize_package_t *package,
                                     const optimize_tensorrt_open_options_t *options, optimize_session_t **session,
                                     optimize_error_t **error) {

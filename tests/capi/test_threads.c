@@ -141,7 +141,7 @@ TEST(threads_with_their_own_sessions_share_a_model) {
     for (i = 0; i < 3; i++) optimize_tensor_free(alone[i]), free_text(&texts[i]);
 }
 
-/* An embedder is shared as well. */
+/* Threads that share an embedder get the same vectors as one thread that uses it alone. */
 
 typedef struct embedding_t {
     const optimize_embedder_t *embedder;

@@ -337,7 +337,7 @@ void what_the_progress_function_throws_comes_out() {
         caught = mine.number;
     }
     CHECK(caught == 7);
-    CHECK(model.quantize(context).report.json().size() > 0); // nothing is left of it
+    CHECK(model.quantize(context).report.json().size() > 0); // the exception is not thrown again
 }
 
 void tokens_and_timeouts_end_calls() {
@@ -468,7 +468,7 @@ void sessions_say_what_they_run_on() {
     options.execution.engine_cache = "engines";
     FAILS(invalid_argument, "absolute", optimize::Session(context, model, options));
     optimize::BenchmarkOptions compared;
-    compared.execution.device_id = 3; // the default device is the CPU, which has no number
+    compared.execution.device_id = 3; // the default provider is the CPU, which has no device index
     FAILS(invalid_argument, "a device", model.benchmark(context, model, nullptr, compared));
 }
 

@@ -59,7 +59,8 @@ fn damage(name: &str, content: Vec<u8>, random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Returns the file with its checksum corrected, so that the damage is reached; if `blind`, the checksum stays wrong.
+/// Returns the file with its checksum corrected, so that the reader does not stop at the checksum; if `blind`, the
+/// checksum stays wrong.
 fn resealed(mut content: Vec<u8>, blind: bool) -> Vec<u8> {
     if let Some(end) = content.len().checked_sub(32).filter(|_| !blind) {
         let digest = Sha256::digest(&content[..end]);

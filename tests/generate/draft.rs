@@ -225,7 +225,7 @@ fn the_first_difference_of_two_vocabularies_is_named() {
     assert_eq!(one(&mut target, &[2, 1], &exactly(9)).tokens, one(&mut plain, &[2, 1], &exactly(9)).tokens);
 }
 
-/// The texts that SmolLM2 continues: one that it repeats, and one that it does not.
+/// The texts that SmolLM2 continues: two that contain repetitions, and one that does not.
 const TEXTS: [&str; 3] = [
     "The quick brown fox jumps over the lazy dog. The quick brown fox jumps over the lazy dog. The quick",
     "one, two, three, four, five, six, seven, eight, one, two, three, four,",

@@ -62,7 +62,7 @@ fn rows_and_drafts_change_no_text() {
         generator.set_draft(Some(Draft { lookup: true, model: None, max: Some(6) })).unwrap();
         assert_eq!(tokens(&mut generator, &[prompt], &exactly(40))[0], *together, "with a draft");
     }
-    // The cache grows, and a row leaves the others.
+    // Two rows share a cache that grows, and one of them is rewound.
     generator.set_draft(None).unwrap();
     generator.start(2).unwrap();
     generator.append(0, Prompt::Tokens(prompts[0])).unwrap();

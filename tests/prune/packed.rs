@@ -88,7 +88,7 @@ fn every_kind_of_tensor_comes_back_and_the_same_model_gives_the_same_file() {
     assert!(*Model::load(&a).unwrap().proto() == *model.proto());
 }
 
-/// Returns a packed file with its checksum corrected, so that the change is reached.
+/// Returns a packed file with its checksum corrected, so that the reader does not stop at the checksum.
 fn sealed(mut file: Vec<u8>) -> Vec<u8> {
     let end = file.len() - 32;
     let digest = Sha256::digest(&file[..end]);

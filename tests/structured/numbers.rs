@@ -77,7 +77,7 @@ impl Maker {
                 self.op("Mul", &[&y, &scale], vec![])
             }
             1 => {
-                // No rule follows these integers.
+                // Structured pruning has no rule that computes the values of `Mod`.
                 let (size, seven) = (self.size(&y, 2), self.ints(&[7]));
                 let rest = self.op("Mod", &[&size, &seven], vec![]).pipe(|rest| self.float(&rest));
                 self.op("Add", &[&y, &rest], vec![])

@@ -1,4 +1,4 @@
-//! Small models for tests of one rule.
+//! Functions that build small models, each for the test of one rule.
 
 use optimize::graph::edit::{float_tensor, node};
 use optimize::model::Model;

@@ -45,7 +45,8 @@ fn close_and_small(model: &Model, options: &QuantizeOptions, least: f64, largest
 #[test]
 fn sentence_embeddings_stay_close() {
     let level = |bits, accuracy_level| QuantizeOptions { accuracy_level, min_elements: 1024, ..options(bits) };
-    // 4 bits, zero points of 4 bits and scales of 8 for 32 weights are 4.4 bits of 32; positions are a table too.
+    // A block of 32 weights has 32 codes and a zero point of 4 bits each, and a scale of 8 bits: 4.4 bits per weight
+    // instead of 32. The table of positions is quantized, too.
     for model in [minilm_l3(), Model::load(&deps("models/all-MiniLM-L6-v2")).unwrap()] {
         for accuracy_level in LEVELS {
             close_and_small(&model, &level(8, accuracy_level), 0.999, 0.28);

@@ -93,7 +93,7 @@ fn options_out_of_range_are_refused_by_name() {
         assert!(message.contains(&format!("accuracy_level is {level};")), "{message}");
     }
     assert!(with(&|o| o.threads = 100_000).1.contains("threads"));
-    // Dynamic quantization has no 4 bits; options for blocks are not checked.
+    // Dynamic quantization supports only 8 bits, and ignores the invalid block size 5.
     let dynamic = |bits| QuantizeOptions { quantize_type: QuantizeType::Dynamic, block_size: 5, ..options(bits) };
     let (kind, message) = refusal(&model, &dynamic(4));
     assert_eq!(kind, Kind::Unsupported);

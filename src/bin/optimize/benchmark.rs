@@ -138,7 +138,8 @@ impl AfterTechnique {
         Ok(())
     }
 
-    /// Returns the speed and the quality of the result, and its quality on ONNX Runtime's own kernels if it differs.
+    /// Returns the speed and the quality of the result, and its quality on ONNX Runtime's own kernels, if that may be
+    /// lower (see [`stock_closeness`]).
     fn compared(&self, made: &Made<'_>, mut options: BenchmarkOptions, bar: &Bar) -> Result<Compared> {
         let (inputs, machine) = (made.inputs, made.machine);
         let runtime = machine.runtime()?;
@@ -247,7 +248,7 @@ fn compare(
     Ok(into_report(options, &speed, &quality))
 }
 
-/// Returns the reason if outputs were not compared.
+/// Returns the reason why an output was not compared; `None` if all were compared.
 fn not_compared(report: &Report) -> Option<&str> {
     report.quality.as_ref()?.get("not_compared")?.as_str()
 }

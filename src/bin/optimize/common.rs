@@ -52,7 +52,7 @@ impl Page {
 /// Arguments for threads and the ONNX Runtime library.
 #[derive(Args)]
 pub struct Machine {
-    /// Number of threads [default: all processors]
+    /// Number of threads [default: one per physical core in sessions, one per logical processor in techniques]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
     /// Path of the ONNX Runtime library, if it is not found automatically [env: ORT_DYLIB_PATH]
@@ -140,7 +140,8 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Opens an engine for running. If `model_sha256` is given, the engine must have been built from that model.
+    /// Opens an engine and returns it. Fails with `Mismatch` if `model_sha256` is given and the engine was built from
+    /// another model, with `Untrusted` without `--trust-engines`, and otherwise like [`EngineFile::new`].
     pub fn open(&self, path: &Path, device_id: u32, model_sha256: Option<String>) -> Result<EngineFile> {
         let library = self.tensorrt_library.clone();
         let options = OpenOptions { model_sha256, trust: self.trust_engines, library, ..OpenOptions::default() };
@@ -192,13 +193,13 @@ impl Machine {
     }
 }
 
-/// Returns the notes in the summary of a report.
+/// Returns the texts in the list `notes` of a report's summary; none if there is no such list.
 pub fn notes(report: &Report) -> impl Iterator<Item = &str> {
     let notes = report.summary.get("notes").and_then(|notes| notes.as_array());
     notes.into_iter().flatten().filter_map(|note| note.as_str())
 }
 
-/// Loads the model that a flag names, and prints its warnings.
+/// Loads the model that a flag names, prints its warnings, and returns it. Fails like [`Model::load`].
 pub fn load(path: &Path, bar: &Bar) -> Result<Model> {
     let model = bar.call(|call| {
         call.report(Stage::LOAD, 0, 0)?;

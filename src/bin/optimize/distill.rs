@@ -267,6 +267,7 @@ fn options(arguments: &Arguments) -> Result<DistillOptions> {
 
 fn show(arguments: &Arguments, report: &Report) -> Result<()> {
     let reporting = &arguments.reporting;
+    reporting.warn_of(report);
     if reporting.json {
         return common::print(&report.to_json());
     }
@@ -285,9 +286,6 @@ fn show(arguments: &Arguments, report: &Report) -> Result<()> {
         of("loss_after"),
         of("best_step")
     ))?;
-    if let Some(text) = report.summary.get("warning").and_then(Value::as_str) {
-        reporting.warn(text);
-    }
     common::print(&table(report))
 }
 

@@ -85,8 +85,8 @@ struct How {
     penalty: f64,
 }
 
-/// Arguments for limits, which fail with exit code 3. With `--against`, limits of one model apply to the changed
-/// model.
+/// Arguments for limits. If one is not met, the command fails with exit code 3. With `--against`, limits of one model
+/// apply to the changed model.
 #[derive(Args)]
 struct Gates {
     /// Fail (exit code 3) if the perplexity is above this value

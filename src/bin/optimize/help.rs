@@ -13,7 +13,8 @@ Environment:
 
 Texts:
   An option that takes the file of a text also takes a pipe, and - for standard input; one option
-  per call. On both, lines that are JSON objects are read as those of a .jsonl file.
+  per call. distill, embed, classify and tag read a pipe or standard input that begins with { like a
+  .jsonl file.
 
 Progress:
   With --progress json, stderr has one JSON object per line: the stage, the units done, the total
@@ -105,16 +106,16 @@ Examples:
   optimize embed --model folder/ --data texts.txt --prompt-name query > vectors.jsonl";
 
 pub const CLASSIFY: &str = "\
-Prints one line for each text: the class with the highest score, that score, and the text. With --json, prints a line
-of JSON with the scores of all classes.
+Prints one line for each text: the class with the highest score, that score, and the text.
+With --json, prints a line of JSON with the scores of all classes.
 
 Examples:
   optimize classify --model folder/ --text \"A fine film.\" --json
   optimize classify --model reranker/ --data pairs.jsonl --json > scores.jsonl";
 
 pub const TAG: &str = "\
-Prints one line per span: the index of the text, the label, its score, and the part of the text. With --json, a line of
-JSON per text with its spans, whose start and end are byte offsets in the text.
+Prints one line per span: the index of the text, the label, its score, and the part of the text.
+With --json, prints one line of JSON per text with its spans, whose start and end are byte offsets.
 
 Examples:
   optimize tag --model ner/ --text \"Ada Lovelace was born in London.\"

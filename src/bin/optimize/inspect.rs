@@ -111,7 +111,7 @@ fn package(arguments: &Arguments) -> Result<()> {
     common::print(&text)
 }
 
-/// Returns a JSON object with the field `verified`, if something was verified.
+/// Returns the JSON object `json`, to which the field `verified` is added if something was verified.
 fn with_verified(json: String, verified: Option<&str>) -> String {
     match (verified, serde_json::from_str(&json)) {
         (Some(verified), Ok(Value::Object(mut object))) => {

@@ -19,8 +19,8 @@ pub fn is_stream(file: &Path) -> bool {
 }
 
 /// Returns the text at `file`, which may be `-` for standard input, without a byte order mark at its beginning. Fails
-/// if the text is longer than
-/// [`limits::TEXT_BYTES`], is not UTF-8, or if two options are `-`.
+/// with `LimitExceeded` if the text has more than [`limits::TEXT_BYTES`] bytes, with `InvalidArgument` if two options
+/// are `-`, and with `Io` or `NotFound` if the text is not UTF-8 or cannot be read.
 pub fn text(file: &Path) -> Result<String> {
     if !is_stream(file) {
         return files::read_text(file);
@@ -53,8 +53,8 @@ pub fn is_json_lines(file: &Path, text: &str) -> bool {
     named || (is_stream(file) && text.trim_start().starts_with('{'))
 }
 
-/// Returns the value of the option in a recipe that stands for the data at `file`: the path, or `true` for a stream,
-/// which a later call cannot read again.
+/// Returns the value by which a recipe refers to the data at `file`: the path, or `true` for a stream, which a later
+/// call cannot read again.
 pub fn noted(file: &Path) -> Value {
     if is_stream(file) { true.into() } else { file.display().to_string().into() }
 }
@@ -86,7 +86,7 @@ pub struct CalibrationData {
 }
 
 impl CalibrationData {
-    /// Reads the text at `file`; tensors are read when they are used.
+    /// Returns the calibration data at `file`. A text is read now, and tensors when they are used. Fails like [`text`].
     pub fn open(file: &Path) -> Result<CalibrationData> {
         let text = if is_tensors(file) { None } else { Some(text(file)?) };
         Ok(CalibrationData { file: file.to_owned(), text })

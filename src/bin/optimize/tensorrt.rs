@@ -134,7 +134,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let report = common::with_bar(&arguments.out, |bar| {
         let model = load(path)?;
         let runtime = match options.precision {
-            // ONNX Runtime only infers shapes here, which few replacements of operators need.
+            // ONNX Runtime only infers shapes here, which few replacements of operators need, so it may be missing.
             Precision::Fp32 if options.backend != Choice::OnnxRuntime => arguments.machine.runtime().ok(),
             _ => Some(arguments.machine.runtime()?),
         };

@@ -103,7 +103,7 @@ fn the_size_of_an_expression_says_that_of_its_names() {
     sizes.bind(1, &[2, 16]).unwrap();
     sizes.choose(&wanted(1, 128));
     assert_eq!(sizes.shape(2).unwrap(), [2, 4]);
-    // A rounded expression does not determine a size, another does.
+    // The expression `floor(n/2)`, which rounds, does not determine `n`, but `n+1` does.
     let mut sizes = Sizes::of(&[info("y", "floor(n/2), n+1"), info("x", "n")]);
     sizes.bind(0, &[0, 2]).unwrap();
     sizes.choose(&wanted(1, 128));

@@ -3,7 +3,7 @@
 //!     inventory licences [DENY]     their licences with their texts; fails if deny.toml does not allow one
 //!     inventory sbom [LOCK] [FILE...]   a bill of materials (CycloneDX 1.5, JSON) with the checksums of Cargo.lock
 //!
-//! Build scripts, procedural macros and dependencies of tests run while building; they are not part of a release.
+//! Build scripts, procedural macros and dependencies of tests are not listed, because they are not linked into a release.
 
 mod expression;
 mod licences;
